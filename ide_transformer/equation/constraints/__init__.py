@@ -1,0 +1,7 @@
+from .constraint import AbstractConstraint as AbstractConstraint
+from .free import Free as Free
+from .layer_norm import LayerNorm as LayerNorm
+from .nonnegative import Nonnegative as Nonnegative
+from .rms_norm import RMSNorm as RMSNorm
+from .rms_sphere import RMSSphere as RMSSphere
+from .sphere import Sphere as Sphere

@@ -1,0 +1,31 @@
+"""What a constraint set must offer."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+
+class AbstractConstraint(eqx.Module):
+    """A closed set S of states; its indicator enters the equation as
+
+        u_t = F(u) + ∂I_S(u),
+
+    whose solution stays on S and moves with the tangential part of F.
+    """
+
+    @abc.abstractmethod
+    def project(
+        self, u: Float[Array, "*batch features"]
+    ) -> Float[Array, "*batch features"]:
+        """The state of S that takes the place of `u`, token by token."""
+
+    @abc.abstractmethod
+    def tangent(
+        self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
+    ) -> Float[Array, "*batch features"]:
+        """`d/dε project(u + ε du)` at `ε = 0+`: the part of `du` that S leaves free."""
+
+    @abc.abstractmethod
+    def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
+        """How far each token is from S; zero exactly on it."""

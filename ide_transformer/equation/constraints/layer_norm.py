@@ -1,0 +1,46 @@
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ..broadcast import along_features
+from .constraint import AbstractConstraint
+from .standardize import standardize, standardize_tangent, standardized_residual
+
+
+class LayerNorm(AbstractConstraint):
+    """Layer normalisation as checkpoints define it,
+
+        project(v) = β + γ (v-α) / sqrt(var + eps),
+
+    with α and var the mean and variance of v over features (Ba, Kiros, Hinton, arXiv
+    1607.06450). Before an operator it is the pre-norm; as the constraint of an equation
+    solved with steps h = 1 it is the post-norm of the original Transformer.
+
+    It maps onto `Sphere(gain, bias)`. With a gain or bias that varies over features it
+    moves the states that are already there, hence has no limit as h → 0: refine such an
+    equation with `Sphere` instead.
+
+    **Arguments:**
+
+    - `gain`: γ, a scalar or `[features]`.
+    - `bias`: β, a scalar or `[features]`.
+    - `eps`: added to the variance.
+    """
+
+    gain: Float[Array, " features"] | float = 1.0
+    bias: Float[Array, " features"] | float = 0.0
+    eps: float = eqx.field(static=True, default=1e-5)
+
+    def project(
+        self, u: Float[Array, "*batch features"]
+    ) -> Float[Array, "*batch features"]:
+        gain, bias = along_features(self.gain, u), along_features(self.bias, u)
+        return bias + gain * standardize(u, self.eps)
+
+    def tangent(
+        self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
+    ) -> Float[Array, "*batch features"]:
+        return along_features(self.gain, u) * standardize_tangent(u, du, self.eps)
+
+    def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
+        gain, bias = along_features(self.gain, u), along_features(self.bias, u)
+        return standardized_residual((u - bias) / gain)

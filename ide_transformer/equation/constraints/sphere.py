@@ -1,0 +1,49 @@
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ..broadcast import along_features
+from .constraint import AbstractConstraint
+from .standardize import standardize, standardize_tangent, standardized_residual
+
+
+class Sphere(AbstractConstraint):
+    """The set S1 of the paper, token by token:
+
+        S1 = { u : mean_y (u-β)/γ = 0,  mean_y ((u-β)/γ)² = 1 },
+
+    with the bias β in the place of σ1 and the gain γ in that of σ2. Its projection is
+    Theorem 3.1 of Tai, Liu, Li and Chan (arXiv 2510.03989),
+
+        project(v) = β + γ P((v-β)/γ),   P(v) = (v-α) / sqrt(var + eps),
+
+    with α and var the mean and variance of v over features. It leaves S1 where it is,
+    so schemes that use it converge as h → 0. With a scalar gain and bias it is layer
+    normalisation; with vectors, the affine map of existing checkpoints is `LayerNorm`.
+
+    **Arguments:**
+
+    - `gain`: γ, positive, a scalar or `[features]`.
+    - `bias`: β, a scalar or `[features]`.
+    - `eps`: added to the variance. 0 is the exact projection; a positive one (layer norm
+      uses 1e-5) keeps tokens of zero variance finite and moves S1 by about `eps / 2`.
+    """
+
+    gain: Float[Array, " features"] | float = 1.0
+    bias: Float[Array, " features"] | float = 0.0
+    eps: float = eqx.field(static=True, default=0.0)
+
+    def project(
+        self, u: Float[Array, "*batch features"]
+    ) -> Float[Array, "*batch features"]:
+        gain, bias = along_features(self.gain, u), along_features(self.bias, u)
+        return bias + gain * standardize((u - bias) / gain, self.eps)
+
+    def tangent(
+        self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
+    ) -> Float[Array, "*batch features"]:
+        gain, bias = along_features(self.gain, u), along_features(self.bias, u)
+        return gain * standardize_tangent((u - bias) / gain, du / gain, self.eps)
+
+    def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
+        gain, bias = along_features(self.gain, u), along_features(self.bias, u)
+        return standardized_residual((u - bias) / gain)

@@ -1,0 +1,52 @@
+from collections.abc import Callable
+from typing import ClassVar, Self
+
+import equinox as eqx
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ...errors import InputError
+from .control import AbstractControl, check_resample
+
+
+class Tied(AbstractControl):
+    """One block at every depth, `θ(t) = θ`: an autonomous equation (ALBERT, looped and
+    universal Transformers).
+
+    **Arguments:**
+
+    - `block`: the block, without a depth axis.
+    - `num_intervals`: L.
+    - `interval_length`: depth of one interval.
+    """
+
+    block: PyTree
+    num_intervals: int = eqx.field(static=True)
+    interval_length: float = eqx.field(static=True, default=1.0)
+
+    depth_axes: ClassVar[int] = 0
+
+    def __check_init__(self):
+        if self.num_intervals < 1:
+            raise InputError(f"Tied needs at least one interval, not {self.num_intervals}.")
+
+    def intervals(self) -> PyTree[Array]:
+        return ()
+
+    def local(self, interval: PyTree[Array], s: Float[Array, ""] | float) -> PyTree:
+        return self.block
+
+    def __call__(self, t: Float[Array, ""] | float) -> PyTree:
+        return self.block
+
+    def resample(self, num_intervals: int) -> Self:
+        return type(self)(self.block, num_intervals, check_resample(self, num_intervals))
+
+    @classmethod
+    def build(
+        cls,
+        make_block: Callable[[PRNGKeyArray], PyTree],
+        num_intervals: int,
+        *,
+        key: PRNGKeyArray,
+    ) -> Self:
+        return cls(make_block(key), num_intervals)

@@ -1,0 +1,121 @@
+import diffrax
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ..errors import InputError
+from .constraints import AbstractConstraint
+from .controls import AbstractControl, Tied
+from .domain import TokenDomain
+from .terms import make_terms
+
+
+class Equation(eqx.Module):
+    """The integro-differential equation of a Transformer,
+
+        u_t = Σ_i A_i(u; θ(t)) + ∂I_S(u),   u: [..., tokens, features],   t ∈ [0, T],
+
+    with operators A_i (attention, feed-forward, …), control θ and constraint S. Source:
+    arXiv 2510.03989.
+
+    **Arguments:**
+
+    - `control`: θ, yields a tuple of operators at each depth.
+    - `constraint`: S. One constraint for all depths and operators, or a tuple with one for
+      each operator, or a control that yields either at each depth.
+    - `domain`: the token domain Ω_x.
+
+    **Raises:** `InputError` where the pieces do not fit.
+    """
+
+    control: AbstractControl
+    constraint: AbstractControl
+    domain: TokenDomain
+
+    def __init__(
+        self,
+        control: AbstractControl,
+        constraint: AbstractConstraint | tuple[AbstractConstraint, ...] | AbstractControl,
+        domain: TokenDomain,
+    ):
+        if not isinstance(constraint, AbstractControl):
+            constraint = Tied(constraint, control.num_intervals, control.interval_length)
+        if constraint.num_intervals != control.num_intervals:
+            raise InputError(
+                f"Equation: the constraint is given on {constraint.num_intervals} intervals, "
+                f"the control on {control.num_intervals}; they must be the same."
+            )
+        self.control = control
+        self.constraint = constraint
+        self.domain = domain
+        block = eqx.filter_eval_shape(control, 0.0)
+        if not isinstance(block, tuple) or not block:
+            raise InputError(
+                "Equation: the control must yield a tuple of operators, for example "
+                f"(Attention(…), FeedForward(…)), but yields a {type(block).__name__}."
+            )
+        sets = eqx.filter_eval_shape(constraint, 0.0)
+        if not isinstance(sets, AbstractConstraint) and len(sets) != len(block):
+            raise InputError(
+                f"Equation: {len(sets)} constraints for {len(block)} operators; give one "
+                "for all or one for each."
+            )
+
+    @property
+    def num_operators(self) -> int:
+        return len(eqx.filter_eval_shape(self.control, 0.0))
+
+    @property
+    def depth(self) -> float:
+        """T, in layers."""
+        return self.control.num_intervals * self.control.interval_length
+
+    @property
+    def knots(self) -> np.ndarray:
+        """The interval boundaries, from 0 to T."""
+        return np.arange(self.control.num_intervals + 1) * self.control.interval_length
+
+    @property
+    def terms(self) -> diffrax.MultiTerm:
+        """One term for each operator, for any diffrax solver: those that do not split
+        solve the sum. Where θ has jumps, prefer `solve`, which never reads past one."""
+        return make_terms(self.control, self.constraint, self.domain, self.num_operators)
+
+    def vector_field(
+        self,
+        t: Float[Array, ""] | float,
+        u: Float[Array, "*batch tokens features"],
+        args: PyTree = None,
+    ) -> Float[Array, "*batch tokens features"]:
+        """`u_t` at depth `t`: the sum over operators, tangential to the constraint."""
+        rates = [term.vf(t, u, args) for term in self.terms.terms]
+        return sum(rates[1:], rates[0])
+
+    def intervals(self) -> PyTree[Array]:
+        """The stacked weights that a march scans over; leading axis = interval."""
+        return self.control.intervals(), self.constraint.intervals()
+
+    def interval_terms(self, interval: PyTree[Array]) -> diffrax.MultiTerm:
+        """The terms inside one interval, whose depth is counted from its beginning.
+
+        **Arguments:**
+
+        - `interval`: one slice of `intervals()`.
+        """
+        of_control, of_constraint = interval
+        return make_terms(
+            _Inside(self.control, of_control),
+            _Inside(self.constraint, of_constraint),
+            self.domain,
+            self.num_operators,
+        )
+
+
+class _Inside(eqx.Module):
+    """A control seen from inside an interval: end-point stages read its own weights."""
+
+    control: AbstractControl
+    interval: PyTree[Array]
+
+    def __call__(self, t: Float[Array, ""] | float) -> PyTree:
+        return self.control.local(self.interval, t / self.control.interval_length)

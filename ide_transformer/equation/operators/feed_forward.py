@@ -1,0 +1,61 @@
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..constraints import AbstractConstraint, Free
+from ..domain import TokenDomain
+from .activations import gelu
+from .linear import Linear
+from .operator import AbstractOperator, check_features
+
+
+class FeedForward(AbstractOperator):
+    """Two integrals over features with a pointwise nonlinearity σ between:
+
+        du/dt = W2 σ(W1 N(u) + b1) + b2,
+
+    token by token; N is the input normalisation. With σ = ReLU, the projection on S2,
+    it is the paper's feed-forward with J = 2 (arXiv 2510.03989, section 3).
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `hidden`: width between the two maps. Default: `4 features`.
+    - `activation`: σ, for example `relu`, `gelu` or `gelu_tanh`.
+    - `normalization`: applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm form.
+    - `bias`: whether b1 and b2 exist.
+    - `std`, `output_std`: standard deviation of the initial W1, and of W2 (default: the same).
+    """
+
+    inner: Linear
+    outer: Linear
+    normalization: AbstractConstraint
+    activation: Callable = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: int,
+        hidden: int | None = None,
+        *,
+        key: PRNGKeyArray,
+        activation: Callable = gelu,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = True,
+        std: float = 0.02,
+        output_std: float | None = None,
+    ):
+        hidden = 4 * features if hidden is None else hidden
+        first, second = jax.random.split(key)
+        output_std = std if output_std is None else output_std
+        self.inner = Linear(features, hidden, bias=bias, std=std, key=first)
+        self.outer = Linear(hidden, features, bias=bias, std=output_std, key=second)
+        self.normalization = normalization
+        self.activation = activation
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
+    ) -> Float[Array, "*batch tokens features"]:
+        check_features(self, u, self.inner.weight.shape[0])
+        return self.outer(self.activation(self.inner(self.normalization.project(u))))

@@ -1,0 +1,66 @@
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..constraints import AbstractConstraint, Free
+from ..domain import TokenDomain
+from .activations import silu
+from .linear import Linear
+from .operator import AbstractOperator, check_features
+
+
+class GatedFeedForward(AbstractOperator):
+    """A feed-forward whose hidden features are gated:
+
+        du/dt = W2 (σ(Wg N(u)) ⊙ W1 N(u)),
+
+    token by token; N is the input normalisation. σ = SiLU gives SwiGLU (Shazeer, arXiv
+    2002.05202).
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `hidden`: width between the maps. Default: `8 features / 3` rounded up to a multiple
+      of 8, which keeps the number of weights of an ungated one.
+    - `activation`: σ.
+    - `normalization`: applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm form.
+    - `bias`: whether the three maps have biases.
+    - `std`, `output_std`: standard deviation of the initial weights, and of W2 (default:
+      the same).
+    """
+
+    gate: Linear
+    inner: Linear
+    outer: Linear
+    normalization: AbstractConstraint
+    activation: Callable = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: int,
+        hidden: int | None = None,
+        *,
+        key: PRNGKeyArray,
+        activation: Callable = silu,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = False,
+        std: float = 0.02,
+        output_std: float | None = None,
+    ):
+        hidden = 8 * (-(-features // 3)) if hidden is None else hidden
+        keys = jax.random.split(key, 3)
+        output_std = std if output_std is None else output_std
+        self.gate = Linear(features, hidden, bias=bias, std=std, key=keys[0])
+        self.inner = Linear(features, hidden, bias=bias, std=std, key=keys[1])
+        self.outer = Linear(hidden, features, bias=bias, std=output_std, key=keys[2])
+        self.normalization = normalization
+        self.activation = activation
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
+    ) -> Float[Array, "*batch tokens features"]:
+        check_features(self, u, self.inner.weight.shape[0])
+        v = self.normalization.project(u)
+        return self.outer(self.activation(self.gate(v)) * self.inner(v))

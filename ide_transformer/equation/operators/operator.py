@@ -1,0 +1,32 @@
+"""What an operator is."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ...errors import InputError
+from ..domain import TokenDomain
+
+
+class AbstractOperator(eqx.Module):
+    """One term of the right-hand side at one depth: a pure map `u ↦ du/dt`.
+
+    Subclass it with arrays as fields (the weights at that depth) and a `__call__`; a
+    subclass works everywhere, nothing has to be registered.
+    """
+
+    @abc.abstractmethod
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
+    ) -> Float[Array, "*batch tokens features"]:
+        """The rate `du/dt` of this term, of the shape of `u: [..., tokens, features]`."""
+
+
+def check_features(operator: AbstractOperator, u: Array, features: int) -> None:
+    """Refuses a state whose last axis is not the features that the weights act on."""
+    if u.shape[-1] != features:
+        raise InputError(
+            f"{type(operator).__name__} acts on {features} features, but the state has "
+            f"shape {u.shape}: its last axis must be the features, [..., tokens, features]."
+        )

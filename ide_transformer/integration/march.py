@@ -1,0 +1,120 @@
+"""Fixed steps: a scan over the intervals, their weights passed as its inputs."""
+
+from typing import NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from ..equation import Equation
+from ..solvers import count_evaluations
+from .gradient import AbstractGradient
+
+
+class Trajectory(NamedTuple):
+    """What both kinds of solve return to `solve`."""
+
+    u1: Float[Array, "*batch tokens features"]
+    # The state at the end of each interval.
+    states: Float[Array, "intervals *batch tokens features"]
+    # One interpolation for each interval, stacked, if asked for.
+    interpolation: diffrax.DenseInterpolation | None
+    result: diffrax.RESULTS
+    failed_at: Float[Array, ""]
+    steps: Int[Array, ""] | int
+    rejected: Int[Array, ""] | int
+    field_evaluations: Float[Array, ""] | float
+
+
+def march(
+    equation: Equation,
+    u0: Float[Array, "*batch tokens features"],
+    *,
+    solver: diffrax.AbstractSolver,
+    steps_per_interval: int,
+    gradient: AbstractGradient,
+    args: PyTree,
+    dense: bool,
+) -> Trajectory:
+    """`steps_per_interval` equal steps in each interval.
+
+    The scan is over the stacked weights, so the gradient of an interval writes only that
+    interval's weights and the program does not grow with the number of intervals.
+    """
+    length = equation.control.interval_length
+    edges = (length * np.arange(steps_per_interval + 1) / steps_per_interval).astype(u0.dtype)
+
+    def interval(carry, inputs):
+        u, solver_state, result, failed_at = carry
+        index, weights = inputs
+        terms = equation.interval_terms(weights)
+
+        def step(carry, inputs):
+            u, solver_state, result = carry
+            t0, t1, made_jump = inputs
+            u, _, dense_info, solver_state, step_result = solver.step(
+                terms, t0, t1, u, args, solver_state, made_jump
+            )
+            result = diffrax.RESULTS.where(
+                result == diffrax.RESULTS.successful, step_result, result
+            )
+            return (u, solver_state, result), dense_info if dense else None
+
+        carry = (u, solver_state, result)
+        if steps_per_interval == 1:
+            # Times known at compile time let the compiler drop multiplications by h = 1.
+            carry, infos = step(carry, (edges[0], edges[1], True))
+            infos = jax.tree.map(lambda x: x[None], infos)
+        else:
+            first = np.arange(steps_per_interval) == 0
+            carry, infos = lax.scan(step, carry, (edges[:-1], edges[1:], first))
+        u, solver_state, result = carry
+        finite = jnp.all(jnp.isfinite(u))
+        result = diffrax.RESULTS.where(
+            (result == diffrax.RESULTS.successful) & ~finite, diffrax.RESULTS.nonfinite, result
+        )
+        end = (index + 1) * length
+        failed_at = jnp.where(
+            result == diffrax.RESULTS.successful, jnp.inf, jnp.minimum(failed_at, end)
+        ).astype(u.dtype)
+        interpolation = _interpolation(solver, edges, infos, u) if dense else None
+        return (u, solver_state, result, failed_at), (u, interpolation)
+
+    terms = equation.interval_terms(jax.tree.map(lambda x: x[0], equation.intervals()))
+    carry = (
+        u0,
+        solver.init(terms, edges[0], edges[1], u0, args),
+        diffrax.RESULTS.where(jnp.array(True), diffrax.RESULTS.successful, diffrax.RESULTS.nonfinite),
+        jnp.array(jnp.inf, u0.dtype),
+    )
+    num_intervals = equation.control.num_intervals
+    (u1, _, result, failed_at), (states, interpolation) = lax.scan(
+        gradient.wrap(interval), carry, (jnp.arange(num_intervals), equation.intervals())
+    )
+    cost = count_evaluations(solver, equation.num_operators)
+    return Trajectory(
+        u1=u1,
+        states=states,
+        interpolation=interpolation,
+        result=result,
+        failed_at=failed_at,
+        steps=num_intervals * steps_per_interval,
+        rejected=0,
+        field_evaluations=num_intervals
+        * (cost.first + (steps_per_interval - 1) * cost.following),
+    )
+
+
+def _interpolation(solver, edges, infos, u) -> diffrax.DenseInterpolation:
+    return diffrax.DenseInterpolation(
+        ts=jnp.asarray(edges),
+        ts_size=jnp.array(len(edges)),
+        infos=infos,
+        interpolation_cls=solver.interpolation_cls,
+        direction=jnp.array(1),
+        t0_if_trivial=jnp.asarray(edges[0]),
+        y0_if_trivial=jnp.zeros_like(u),
+    )

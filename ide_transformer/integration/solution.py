@@ -1,0 +1,57 @@
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from ..errors import InputError
+
+
+class Solution(eqx.Module):
+    """The solution of an equation.
+
+    **Attributes:**
+
+    - `u1`: `[..., tokens, features]`, the state at depth T; NaN if an adaptive solve failed.
+    - `ts`, `us`: the depths asked for and the states there, `us: [depths, ..., tokens,
+      features]`.
+    - `stats`: a dictionary with `steps`, `accepted`, `rejected`, `field_evaluations` (one
+      is every operator once) and `constraint_residual` (the largest over tokens at T).
+    - `result`: how the solve ended, one of `diffrax.RESULTS`.
+    - `failed_at`: the depth at which it failed; infinite if it did not.
+    """
+
+    u1: Float[Array, "*batch tokens features"]
+    ts: Float[Array, " depths"]
+    us: Float[Array, "depths *batch tokens features"]
+    stats: dict[str, Array | float]
+    result: diffrax.RESULTS
+    failed_at: Float[Array, ""]
+    # One interpolation for each interval, stacked, and the length of an interval.
+    interpolation: diffrax.DenseInterpolation | None
+    interval_length: float = eqx.field(static=True)
+
+    @property
+    def succeeded(self) -> Bool[Array, ""]:
+        return self.result == diffrax.RESULTS.successful
+
+    def evaluate(self, t: Float[Array, ""] | float) -> Float[Array, "*batch tokens features"]:
+        """The state at any depth `t ∈ [0, T]`; needs `saveat=diffrax.SaveAt(dense=True)`."""
+        if self.interpolation is None:
+            raise InputError(
+                "Solution.evaluate needs dense output: solve(…, "
+                "saveat=diffrax.SaveAt(dense=True))."
+            )
+        return interpolate(self.interpolation, self.interval_length, t)
+
+
+def interpolate(
+    interpolation: PyTree, interval_length: float, t: Float[Array, ""] | float
+) -> Float[Array, "*batch tokens features"]:
+    """The state at depth `t`, from the stacked interpolations of the intervals."""
+    num_intervals = interpolation.ts.shape[0]
+    t = jnp.asarray(t, interpolation.ts.dtype)
+    index = jnp.clip(jnp.floor(t / interval_length), 0, num_intervals - 1).astype(int)
+    inside = jax.tree.map(lambda x: x[index], interpolation)
+    return inside.evaluate(jnp.clip(t - index * interval_length, 0, interval_length))
+
