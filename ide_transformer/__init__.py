@@ -39,6 +39,13 @@ from .integration import (
     Solution as Solution,
     solve as solve,
 )
+from .models import (
+    AbstractModel as AbstractModel,
+    ImageClassifier as ImageClassifier,
+    LanguageModel as LanguageModel,
+    Scheme as Scheme,
+    generate as generate,
+)
 from .solvers import (
     RK4 as RK4,
     AbstractSplitting as AbstractSplitting,

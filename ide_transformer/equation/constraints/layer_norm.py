@@ -1,7 +1,7 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..broadcast import along_features
+from ..affine import affine, inverse_affine, optional_array
 from .constraint import AbstractConstraint
 from .standardize import standardize, standardize_tangent, standardized_residual
 
@@ -21,26 +21,28 @@ class LayerNorm(AbstractConstraint):
 
     **Arguments:**
 
-    - `gain`: γ, a scalar or `[features]`.
-    - `bias`: β, a scalar or `[features]`.
+    - `gain`: γ, a number or `[features]`.
+    - `bias`: β, a number or `[features]`.
     - `eps`: added to the variance.
     """
 
-    gain: Float[Array, " features"] | float = 1.0
-    bias: Float[Array, " features"] | float = 0.0
+    gain: Float[Array, "*features"] | None = eqx.field(
+        converter=optional_array, default=None
+    )
+    bias: Float[Array, "*features"] | None = eqx.field(
+        converter=optional_array, default=None
+    )
     eps: float = eqx.field(static=True, default=1e-5)
 
     def project(
         self, u: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
-        gain, bias = along_features(self.gain, u), along_features(self.bias, u)
-        return bias + gain * standardize(u, self.eps)
+        return affine(standardize(u, self.eps), self.gain, self.bias)
 
     def tangent(
         self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
-        return along_features(self.gain, u) * standardize_tangent(u, du, self.eps)
+        return affine(standardize_tangent(u, du, self.eps), self.gain, None)
 
     def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
-        gain, bias = along_features(self.gain, u), along_features(self.bias, u)
-        return standardized_residual((u - bias) / gain)
+        return standardized_residual(inverse_affine(u, self.gain, self.bias))

@@ -1,7 +1,7 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..broadcast import along_features
+from ..affine import affine, inverse_affine, optional_array
 from .constraint import AbstractConstraint
 from .standardize import scale_to_unit_rms, scale_to_unit_rms_tangent, unit_rms_residual
 
@@ -16,22 +16,24 @@ class RMSNorm(AbstractConstraint):
 
     **Arguments:**
 
-    - `gain`: γ, a scalar or `[features]`.
+    - `gain`: γ, a number or `[features]`.
     - `eps`: added to the mean square.
     """
 
-    gain: Float[Array, " features"] | float = 1.0
+    gain: Float[Array, "*features"] | None = eqx.field(
+        converter=optional_array, default=None
+    )
     eps: float = eqx.field(static=True, default=1e-5)
 
     def project(
         self, u: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
-        return along_features(self.gain, u) * scale_to_unit_rms(u, self.eps)
+        return affine(scale_to_unit_rms(u, self.eps), self.gain, None)
 
     def tangent(
         self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
-        return along_features(self.gain, u) * scale_to_unit_rms_tangent(u, du, self.eps)
+        return affine(scale_to_unit_rms_tangent(u, du, self.eps), self.gain, None)
 
     def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
-        return unit_rms_residual(u / along_features(self.gain, u))
+        return unit_rms_residual(inverse_affine(u, self.gain, None))

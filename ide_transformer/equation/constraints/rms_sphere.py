@@ -1,7 +1,7 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..broadcast import along_features
+from ..affine import affine, inverse_affine, optional_array
 from .constraint import AbstractConstraint
 from .standardize import scale_to_unit_rms, scale_to_unit_rms_tangent, unit_rms_residual
 
@@ -16,24 +16,27 @@ class RMSSphere(AbstractConstraint):
 
     **Arguments:**
 
-    - `gain`: γ, positive, a scalar or `[features]`.
+    - `gain`: γ, positive, a number or `[features]`.
     - `eps`: added to the mean square; 0 is the exact projection.
     """
 
-    gain: Float[Array, " features"] | float = 1.0
+    gain: Float[Array, "*features"] | None = eqx.field(
+        converter=optional_array, default=None
+    )
     eps: float = eqx.field(static=True, default=0.0)
 
     def project(
         self, u: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
-        gain = along_features(self.gain, u)
-        return gain * scale_to_unit_rms(u / gain, self.eps)
+        s = scale_to_unit_rms(inverse_affine(u, self.gain, None), self.eps)
+        return affine(s, self.gain, None)
 
     def tangent(
         self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
-        gain = along_features(self.gain, u)
-        return gain * scale_to_unit_rms_tangent(u / gain, du / gain, self.eps)
+        s = inverse_affine(u, self.gain, None)
+        ds = inverse_affine(du, self.gain, None)
+        return affine(scale_to_unit_rms_tangent(s, ds, self.eps), self.gain, None)
 
     def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
-        return unit_rms_residual(u / along_features(self.gain, u))
+        return unit_rms_residual(inverse_affine(u, self.gain, None))

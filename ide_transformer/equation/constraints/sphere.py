@@ -1,7 +1,7 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..broadcast import along_features
+from ..affine import affine, inverse_affine, optional_array
 from .constraint import AbstractConstraint
 from .standardize import standardize, standardize_tangent, standardized_residual
 
@@ -22,28 +22,32 @@ class Sphere(AbstractConstraint):
 
     **Arguments:**
 
-    - `gain`: γ, positive, a scalar or `[features]`.
-    - `bias`: β, a scalar or `[features]`.
+    - `gain`: γ, positive, a number or `[features]`.
+    - `bias`: β, a number or `[features]`.
     - `eps`: added to the variance. 0 is the exact projection; a positive one (layer norm
       uses 1e-5) keeps tokens of zero variance finite and moves S1 by about `eps / 2`.
     """
 
-    gain: Float[Array, " features"] | float = 1.0
-    bias: Float[Array, " features"] | float = 0.0
+    gain: Float[Array, "*features"] | None = eqx.field(
+        converter=optional_array, default=None
+    )
+    bias: Float[Array, "*features"] | None = eqx.field(
+        converter=optional_array, default=None
+    )
     eps: float = eqx.field(static=True, default=0.0)
 
     def project(
         self, u: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
-        gain, bias = along_features(self.gain, u), along_features(self.bias, u)
-        return bias + gain * standardize((u - bias) / gain, self.eps)
+        s = standardize(inverse_affine(u, self.gain, self.bias), self.eps)
+        return affine(s, self.gain, self.bias)
 
     def tangent(
         self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
-        gain, bias = along_features(self.gain, u), along_features(self.bias, u)
-        return gain * standardize_tangent((u - bias) / gain, du / gain, self.eps)
+        s = inverse_affine(u, self.gain, self.bias)
+        ds = inverse_affine(du, self.gain, None)
+        return affine(standardize_tangent(s, ds, self.eps), self.gain, None)
 
     def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
-        gain, bias = along_features(self.gain, u), along_features(self.bias, u)
-        return standardized_residual((u - bias) / gain)
+        return standardized_residual(inverse_affine(u, self.gain, self.bias))

@@ -1,0 +1,1 @@
+from .plots import plot_curves as plot_curves

@@ -1,0 +1,36 @@
+"""Figures, written as PNG files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+def plot_curves(
+    path: Path,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x: str,
+    y: str,
+    marker: str = "",
+) -> None:
+    """One line for each named pair of abscissae and ordinates, with labelled axes.
+
+    **Arguments:**
+
+    - `path`: the PNG file to write; its folder is made.
+    - `curves`: name to (abscissae, ordinates).
+    - `x`, `y`: labels of the axes, with units where there are any.
+    - `marker`: of each point, as in matplotlib.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for name, (abscissae, ordinates) in curves.items():
+        axes.plot(abscissae, ordinates, marker=marker, label=name, linewidth=1.3)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

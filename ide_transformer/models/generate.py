@@ -1,0 +1,78 @@
+"""Sampling text from a language model."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..errors import InputError
+from .language_model import LanguageModel
+
+
+def generate(
+    model: LanguageModel,
+    prompt: Int[Array, "*batch prompt"],
+    length: int,
+    *,
+    key: PRNGKeyArray,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+) -> Int[Array, "*batch total"]:
+    """Draws `length` tokens after `prompt`, each from the distribution of the model given
+    the last `context` tokens. One compiled loop; the equation is solved anew for each token.
+
+    **Arguments:**
+
+    - `prompt`: at least one token.
+    - `temperature`: divides the logits; 0 takes the most likely token.
+    - `top_k`: draw from the k most likely tokens only.
+
+    **Raises:** `InputError` for an empty prompt or options out of range.
+    """
+    if prompt.shape[-1] == 0:
+        raise InputError("generate: the prompt is empty; give it at least one token.")
+    if temperature < 0:
+        raise InputError(f"generate: temperature={temperature}; it must not be negative.")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"generate: top_k={top_k}; it must be at least 1.")
+    return _generate(model, prompt, length, key, temperature, top_k)
+
+
+@eqx.filter_jit
+def _generate(model, prompt, length: int, key, temperature: float, top_k: int | None):
+    total = prompt.shape[-1] + length
+    tokens = jnp.zeros((*prompt.shape[:-1], total), prompt.dtype)
+    tokens = lax.dynamic_update_slice_in_dim(tokens, prompt, 0, axis=-1)
+    window = min(model.context, total)
+
+    def step(position, tokens):
+        # Until the context is full the window holds tokens not drawn yet, which a causal
+        # model does not see.
+        start = jnp.clip(position - window, 0, total - window)
+        visible = lax.dynamic_slice_in_dim(tokens, start, window, axis=-1)
+        logits = model(visible)
+        last = lax.dynamic_index_in_dim(
+            logits, position - start - 1, axis=-2, keepdims=False
+        )
+        drawn = draw(last, jax.random.fold_in(key, position), temperature, top_k)
+        return lax.dynamic_update_slice_in_dim(
+            tokens, drawn[..., None].astype(tokens.dtype), position, axis=-1
+        )
+
+    return lax.fori_loop(prompt.shape[-1], total, step, tokens)
+
+
+def draw(
+    logits: Float[Array, "*batch vocabulary"],
+    key: PRNGKeyArray,
+    temperature: float,
+    top_k: int | None,
+) -> Int[Array, "*batch"]:
+    """One token from `softmax(logits / temperature)`, or the most likely at temperature 0."""
+    if temperature == 0:
+        return jnp.argmax(logits, axis=-1)
+    if top_k is not None and top_k < logits.shape[-1]:
+        smallest = lax.top_k(logits, top_k)[0][..., -1:]
+        logits = jnp.where(logits < smallest, -jnp.inf, logits)
+    return jax.random.categorical(key, logits / temperature, axis=-1)

@@ -1,0 +1,151 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..equation import (
+    AbstractConstraint,
+    AbstractControl,
+    Free,
+    LayerNorm,
+    TokenDomain,
+    drop,
+)
+from ..errors import InputError
+from .model import AbstractModel, Scheme
+
+
+class ImageClassifier(AbstractModel):
+    """A vision Transformer: patches of an image are the points of a two-dimensional Ω_x.
+
+    `model(images)` maps `images: [..., rows, columns, channels]` (or `[..., rows, columns]`
+    for one channel) to the logits of the classes, `[..., classes]`. Source: Dosovitskiy et
+    al., arXiv 2010.11929.
+
+    **Arguments:**
+
+    - `image_shape`: (rows, columns, channels).
+    - `patch`: side of a patch in pixels; must divide rows and columns.
+    - `classes`, `features`: sizes.
+    - `control`, `constraint`: as for `Equation`.
+    - `scheme`: how the equation is solved.
+    - `class_token`: read the class from an extra learned token, which is put before the
+      patches; otherwise from the mean over patches.
+    - `input_normalization`, `output_normalization`: applied to the embedded input and before
+      the read-out.
+    - `dropout`: rate on the embedded input.
+    - `std`: standard deviation of the initial embeddings.
+
+    **Raises:** `InputError` where the patch does not divide the image.
+    """
+
+    patch_weight: Float[Array, "pixels features"]
+    patch_bias: Float[Array, " features"]
+    positions: Float[Array, "tokens features"]
+    class_token: Float[Array, " features"] | None
+    readout: Float[Array, "features classes"]
+    readout_bias: Float[Array, " classes"]
+    control: AbstractControl
+    constraint: AbstractControl
+    input_normalization: AbstractConstraint
+    output_normalization: AbstractConstraint
+    scheme: Scheme
+    image_shape: tuple[int, int, int] = eqx.field(static=True)
+    patch: int = eqx.field(static=True)
+    dropout: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        patch: int,
+        classes: int,
+        features: int,
+        *,
+        control: AbstractControl,
+        constraint: AbstractControl,
+        scheme: Scheme,
+        key: PRNGKeyArray,
+        class_token: bool = False,
+        input_normalization: AbstractConstraint = Free(),
+        output_normalization: AbstractConstraint = LayerNorm(),
+        dropout: float = 0.0,
+        std: float = 0.02,
+    ):
+        rows, columns, channels = image_shape
+        if rows % patch or columns % patch:
+            raise InputError(
+                f"ImageClassifier: patches of {patch} by {patch} pixels do not divide images "
+                f"of {rows} by {columns}; choose a side that divides both."
+            )
+        pixels = patch * patch * channels
+        tokens = (rows // patch) * (columns // patch) + class_token
+        patch_key, position_key, readout_key = jax.random.split(key, 3)
+        # Pixels are of order one, so this keeps the embedded patch of order one.
+        self.patch_weight = jax.random.normal(patch_key, (pixels, features)) / pixels**0.5
+        self.patch_bias = jnp.zeros(features)
+        self.positions = std * jax.random.normal(position_key, (tokens, features))
+        self.class_token = jnp.zeros(features) if class_token else None
+        self.readout = std * jax.random.normal(readout_key, (features, classes))
+        self.readout_bias = jnp.zeros(classes)
+        self.control = control
+        self.constraint = constraint
+        self.input_normalization = input_normalization
+        self.output_normalization = output_normalization
+        self.scheme = scheme
+        self.image_shape = image_shape
+        self.patch = patch
+        self.dropout = dropout
+
+    @property
+    def domain(self) -> TokenDomain:
+        """The grid of patches; a class token lies at its centre."""
+        rows, columns, _ = self.image_shape
+        grid = TokenDomain.uniform((rows // self.patch, columns // self.patch))
+        if self.class_token is None:
+            return grid
+        centre = jnp.mean(grid.points, axis=0, keepdims=True)
+        return TokenDomain(jnp.concatenate([centre, grid.points]))
+
+    def embed(
+        self,
+        inputs: Float[Array, "*batch rows columns channels"]
+        | Float[Array, "*batch rows columns"],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
+        rows, columns, channels = self.image_shape
+        if channels == 1 and inputs.shape[-2:] == (rows, columns):
+            inputs = inputs[..., None]
+        if inputs.shape[-3:] != self.image_shape:
+            raise InputError(
+                f"ImageClassifier: images of shape {inputs.shape}, but the model was built "
+                f"for [..., {rows}, {columns}, {channels}]."
+            )
+        u = _patches(inputs, self.patch) @ self.patch_weight
+        u = u + jnp.broadcast_to(self.patch_bias, u.shape)
+        if self.class_token is not None:
+            first = jnp.broadcast_to(self.class_token, (*u.shape[:-2], 1, u.shape[-1]))
+            u = jnp.concatenate([first, u], axis=-2)
+        u = u + jnp.broadcast_to(self.positions, u.shape)
+        u = self.input_normalization.project(drop(u, self.dropout, key))
+        return u, self.domain
+
+    def read_out(
+        self, u: Float[Array, "*batch tokens features"]
+    ) -> Float[Array, "*batch classes"]:
+        v = self.output_normalization.project(u)
+        pooled = jnp.mean(v, axis=-2) if self.class_token is None else v[..., 0, :]
+        logits = pooled @ self.readout
+        return logits + jnp.broadcast_to(self.readout_bias, logits.shape)
+
+
+def _patches(
+    images: Float[Array, "*batch rows columns channels"], patch: int
+) -> Float[Array, "*batch tokens pixels"]:
+    """Each patch as one token, row by row."""
+    *batch, rows, columns, channels = images.shape
+    grid = images.reshape(
+        *batch, rows // patch, patch, columns // patch, patch, channels
+    )
+    tokens = (rows // patch) * (columns // patch)
+    return jnp.swapaxes(grid, -4, -3).reshape(*batch, tokens, patch * patch * channels)

@@ -1,0 +1,113 @@
+"""What the models share: an embedded input, an equation solved from it, a read-out."""
+
+import abc
+from typing import Self
+
+import diffrax
+import equinox as eqx
+import jax
+from equinox import AbstractVar
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ..equation import AbstractControl, Equation, Sampled, TokenDomain
+from ..integration import AbstractGradient, Checkpoint, Solution, solve
+
+
+class Scheme(eqx.Module):
+    """How a model solves its equation: the arguments of `solve` that it keeps.
+
+    **Arguments:** as `solve`.
+    """
+
+    solver: diffrax.AbstractSolver
+    steps_per_interval: int = eqx.field(static=True, default=1)
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None
+    gradient: AbstractGradient | diffrax.AbstractAdjoint = Checkpoint()
+    max_steps: int = eqx.field(static=True, default=256)
+
+
+class AbstractModel(eqx.Module):
+    """A map from inputs to outputs through the solution of an equation."""
+
+    control: AbstractVar[AbstractControl]
+    constraint: AbstractVar[AbstractControl]
+    scheme: AbstractVar[Scheme]
+
+    @abc.abstractmethod
+    def embed(
+        self, inputs: PyTree[Array], *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
+        """The state at depth 0 and the domain on which it lives."""
+
+    @abc.abstractmethod
+    def read_out(self, u: Float[Array, "*batch tokens features"]) -> PyTree[Array]:
+        """The outputs, from the state at depth T."""
+
+    @property
+    @abc.abstractmethod
+    def domain(self) -> TokenDomain:
+        """The domain of a full-sized input."""
+
+    @property
+    def equation(self) -> Equation:
+        """The equation on the domain of a full-sized input."""
+        return Equation(self.control, self.constraint, self.domain)
+
+    @property
+    def solver(self) -> diffrax.AbstractSolver:
+        return self.scheme.solver
+
+    def with_solver(self, solver: diffrax.AbstractSolver, **options) -> Self:
+        """The same weights, solved by another scheme.
+
+        **Arguments:**
+
+        - `solver`: any `diffrax.AbstractSolver`.
+        - `options`: `steps_per_interval`, `stepsize_controller`, `gradient` and `max_steps`
+          as of `solve`. Those not given return to their defaults, but for `gradient`.
+        """
+        scheme = Scheme(solver, **{"gradient": self.scheme.gradient, **options})
+        return eqx.tree_at(lambda model: model.scheme, self, scheme)
+
+    def solve(
+        self,
+        inputs: PyTree[Array],
+        *,
+        key: PRNGKeyArray | None = None,
+        saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
+    ) -> Solution:
+        """The solution of the equation that starts from the embedded inputs. A solve that
+        fails does not raise: look at its `result`.
+
+        **Arguments:**
+
+        - `inputs`: as of the model.
+        - `key`: draws the dropout; without one there is none.
+        - `saveat`: as of `solve`.
+        """
+        embed_key, depth_key = (None, None) if key is None else jax.random.split(key)
+        u0, domain = self.embed(inputs, key=embed_key)
+        control = self.control if key is None else Sampled(self.control, depth_key)
+        return solve(
+            Equation(control, self.constraint, domain),
+            u0,
+            solver=self.scheme.solver,
+            steps_per_interval=self.scheme.steps_per_interval,
+            stepsize_controller=self.scheme.stepsize_controller,
+            gradient=self.scheme.gradient,
+            max_steps=self.scheme.max_steps,
+            saveat=saveat,
+            throw=False,
+        )
+
+    def __call__(
+        self, inputs: PyTree[Array], *, key: PRNGKeyArray | None = None
+    ) -> PyTree[Array]:
+        """The outputs for one sample, or for any leading batch axes.
+
+        **Arguments:**
+
+        - `inputs`: see the model.
+        - `key`: draws the dropout; without one there is none.
+        """
+        return self.read_out(self.solve(inputs, key=key).u1)

@@ -1,0 +1,21 @@
+from .classification import ClassificationTask as ClassificationTask
+from .images import (
+    LabelledImages as LabelledImages,
+    digits as digits,
+    idx_folder as idx_folder,
+)
+from .language import LanguageTask as LanguageTask
+from .packages import cache_folder as cache_folder, fetch_wheel as fetch_wheel
+from .task import (
+    AbstractTask as AbstractTask,
+    Batch as Batch,
+    Loss as Loss,
+    cross_entropy as cross_entropy,
+)
+from .texts import read_text as read_text, shakespeare as shakespeare
+from .tokenizers import (
+    AbstractTokenizer as AbstractTokenizer,
+    BytePairTokenizer as BytePairTokenizer,
+    CharacterTokenizer as CharacterTokenizer,
+    load_tokenizer as load_tokenizer,
+)

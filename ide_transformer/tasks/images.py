@@ -1,0 +1,100 @@
+"""Labelled images to learn from."""
+
+import gzip
+import math
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import InputError
+
+
+class LabelledImages(NamedTuple):
+    """`images: [samples, rows, columns, channels]`, float32, and `labels: [samples]`."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def digits() -> tuple[LabelledImages, LabelledImages]:
+    """scikit-learn's 1,797 handwritten digits of 8 by 8 pixels: training set, and a fifth
+    held out, drawn once and for all with every class in proportion."""
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        raise InputError(
+            "data.name=digits reads the images that come with scikit-learn, which is not "
+            "installed; run: pip install 'ide_transformer[data]'."
+        ) from None
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
+    split = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
+    train_images, test_images, train_labels, test_labels = split
+    return _standardized(
+        LabelledImages(train_images, train_labels.astype(np.int32)),
+        LabelledImages(test_images, test_labels.astype(np.int32)),
+    )
+
+
+def idx_folder(path: Path) -> tuple[LabelledImages, LabelledImages]:
+    """Training and test set from a folder with the four IDX files of MNIST or one of its
+    successors, compressed or not.
+
+    **Raises:** `InputError` where a file is missing, cut off, or does not fit the others.
+    """
+    if not path.is_dir():
+        raise InputError(f"data.path={path}: there is no such folder.")
+    train, test = (
+        LabelledImages(
+            _read_idx(path, f"{part}-images", 3)[..., None].astype(np.float32) / 255,
+            _read_idx(path, f"{part}-labels", 1).astype(np.int32),
+        )
+        for part in ("train", "t10k")
+    )
+    for name, part in (("train", train), ("t10k", test)):
+        if len(part.images) != len(part.labels):
+            raise InputError(
+                f"data.path={path}: {name} has {len(part.images)} images but "
+                f"{len(part.labels)} labels; the files do not belong together."
+            )
+    return _standardized(train, test)
+
+
+def _standardized(
+    train: LabelledImages, test: LabelledImages
+) -> tuple[LabelledImages, LabelledImages]:
+    """Both with the mean and standard deviation of the training pixels taken out."""
+    mean, std = train.images.mean(), train.images.std()
+    return tuple(  # pyright: ignore[reportReturnType]
+        part._replace(images=(part.images - mean) / std) for part in (train, test)
+    )
+
+
+def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
+    found = sorted(folder.glob(f"{stem}*idx{dimensions}-ubyte*"))
+    if not found:
+        present = ", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "nothing"
+        raise InputError(
+            f"data.path={folder}: no file {stem}-idx{dimensions}-ubyte or "
+            f"{stem}-idx{dimensions}-ubyte.gz; the folder holds {present}."
+        )
+    file = found[0]
+    content = file.read_bytes()
+    if file.suffix == ".gz":
+        content = gzip.decompress(content)
+    header = 4 + 4 * dimensions
+    # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then the shape.
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < header:
+        raise InputError(
+            f"{file} is not an IDX file of unsigned bytes in {dimensions} dimensions."
+        )
+    shape = struct.unpack(f">{dimensions}I", content[4:header])
+    if len(content) - header != math.prod(shape):
+        raise InputError(
+            f"{file} is cut off: its header says {shape}, but {len(content) - header} bytes "
+            "follow."
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -1,0 +1,74 @@
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..errors import InputError
+from .task import AbstractTask, Batch, spread
+from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
+
+
+class LanguageTask(AbstractTask):
+    """Predict each next token of a text; the end of the text is held out.
+
+    **Arguments:**
+
+    - `text`: the text.
+    - `context`: tokens in a sample.
+    - `tokenizer`: `characters`, or `bpe` for a byte-pair encoding learned from the training
+      part.
+    - `vocabulary`: tokens of the byte-pair encoding.
+    - `held_out_fraction`: part of the characters that is held out.
+
+    **Raises:** `InputError` if the text is shorter than the context.
+    """
+
+    held_out_name = "validation"
+
+    def __init__(
+        self,
+        text: str,
+        context: int,
+        *,
+        tokenizer: str = "characters",
+        vocabulary: int = 512,
+        held_out_fraction: float = 0.1,
+    ):
+        boundary = int(len(text) * (1 - held_out_fraction))
+        train, validation = text[:boundary], text[boundary:]
+        self.tokenizer: AbstractTokenizer = (
+            CharacterTokenizer.train(text)
+            if tokenizer == "characters"
+            else BytePairTokenizer.train(train, vocabulary)
+        )
+        self.context = context
+        self.train = self.tokenizer.encode(train)
+        self.validation = self.tokenizer.encode(validation)
+        for name, part in (("training", self.train), ("validation", self.validation)):
+            if len(part) <= context:
+                raise InputError(
+                    f"model.context={context} is longer than the {name} text, which has "
+                    f"{len(part)} tokens (it needs at least {context + 1}). Use a longer text "
+                    "or a shorter context."
+                )
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.context
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        """Windows that begin anywhere in the training text."""
+        random = np.random.default_rng([seed, step])
+        starts = random.integers(0, len(self.train) - self.context, size)
+        return self._windows(self.train, starts)
+
+    def held_out(self, size: int, samples: int | None = None) -> Iterator[Batch]:
+        """The validation text in consecutive windows, each token predicted once; what is
+        left over at the end is dropped."""
+        starts = np.arange(0, len(self.validation) - self.context, self.context)
+        starts = spread(starts, samples)
+        for first in range(0, len(starts), size):
+            yield self._windows(self.validation, starts[first : first + size])
+
+    def _windows(self, tokens: np.ndarray, starts: np.ndarray) -> Batch:
+        windows = tokens[starts[:, None] + np.arange(self.context + 1)].astype(np.int32)
+        return Batch(windows[:, :-1], windows[:, 1:])

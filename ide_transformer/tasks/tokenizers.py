@@ -1,0 +1,115 @@
+"""Text to integers and back."""
+
+import abc
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers as tk
+
+from ..errors import InputError
+
+
+class AbstractTokenizer(abc.ABC):
+    """A map between texts and sequences of tokens `0 … vocabulary - 1`."""
+
+    @property
+    @abc.abstractmethod
+    def vocabulary(self) -> int:
+        """The number of tokens."""
+
+    @abc.abstractmethod
+    def encode(self, text: str) -> np.ndarray:
+        """The tokens of a text."""
+
+    @abc.abstractmethod
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of some tokens."""
+
+    @abc.abstractmethod
+    def save(self, path: Path) -> None:
+        """Writes a JSON file that `load_tokenizer` reads."""
+
+
+class CharacterTokenizer(AbstractTokenizer):
+    """One token for each character that occurs, in the order of their code points."""
+
+    def __init__(self, characters: str):
+        self.characters = characters
+        self._code_points = _code_points(characters)
+
+    @classmethod
+    def train(cls, text: str) -> "CharacterTokenizer":
+        return cls("".join(sorted(set(text))))
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> np.ndarray:
+        points = _code_points(text)
+        tokens = np.searchsorted(self._code_points, points)
+        tokens = np.minimum(tokens, self.vocabulary - 1)
+        unknown = self._code_points[tokens] != points
+        if unknown.any():
+            first = chr(points[np.argmax(unknown)])
+            raise InputError(
+                f"The character {first!r} does not occur in the text that the model was "
+                f"trained on; it knows {self.characters!r}."
+            )
+        return tokens.astype(np.uint32)
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        return "".join(self.characters[token] for token in tokens)
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps({"characters": self.characters}), encoding="utf-8")
+
+
+class BytePairTokenizer(AbstractTokenizer):
+    """Byte-pair encoding on bytes, as in GPT-2; every text can be encoded."""
+
+    def __init__(self, tokenizer: tk.Tokenizer):
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def train(cls, text: str, vocabulary: int) -> "BytePairTokenizer":
+        """Learns `vocabulary` tokens from a text; 256 of them are the bytes."""
+        tokenizer = tk.Tokenizer(tk.models.BPE())
+        tokenizer.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = tk.decoders.ByteLevel()
+        trainer = tk.trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+        return cls(tokenizer)
+
+    @property
+    def vocabulary(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> np.ndarray:
+        lines = self._tokenizer.encode_batch(text.splitlines(keepends=True))
+        tokens = [np.asarray(line.ids, dtype=np.uint32) for line in lines]
+        return np.concatenate(tokens) if tokens else np.zeros(0, np.uint32)
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        return self._tokenizer.decode([int(token) for token in tokens])
+
+    def save(self, path: Path) -> None:
+        self._tokenizer.save(str(path))
+
+
+def load_tokenizer(path: Path) -> AbstractTokenizer:
+    """The tokenizer that was saved to `path`."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if "characters" in content:
+        return CharacterTokenizer(content["characters"])
+    return BytePairTokenizer(tk.Tokenizer.from_file(str(path)))
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)

@@ -1,0 +1,26 @@
+from .build import (
+    build_model as build_model,
+    build_scheme as build_scheme,
+    build_task as build_task,
+)
+from .config import (
+    Config as Config,
+    dump_config as dump_config,
+    load_config as load_config,
+)
+from .folder import RunFolder as RunFolder
+from .metrics import read_metrics as read_metrics
+from .optimizer import build_optimizer as build_optimizer, decayed as decayed
+from .run import (
+    load_run as load_run,
+    num_parameters as num_parameters,
+    sample_text as sample_text,
+    train as train,
+)
+from .script import main_of as main_of
+from .step import (
+    TrainState as TrainState,
+    initial_state as initial_state,
+    make_evaluation as make_evaluation,
+    make_train_step as make_train_step,
+)

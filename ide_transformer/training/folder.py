@@ -1,0 +1,78 @@
+"""The folder of a run."""
+
+import re
+from pathlib import Path
+
+from ..errors import InputError
+from .config import Config, dump_config, load_config
+
+
+class RunFolder:
+    """`runs/<name>/`: what a run reads and writes.
+
+    **Attributes:** `path`, and in it `config` (as resolved), `metrics`, `checkpoints`,
+    `plots`, `summary`, `tokenizer` and `sample`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.plots = path / "plots"
+        self.summary = path / "summary.json"
+        self.tokenizer = path / "tokenizer.json"
+        self.sample = path / "sample.txt"
+
+    def load_config(self) -> Config:
+        """The configuration that the run was started with."""
+        if not self.config.is_file():
+            raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
+        return load_config(self.config)
+
+
+def new_folder(config: Config, runs: Path) -> RunFolder:
+    """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken."""
+    number = max(_numbers(config.name, runs), default=0) + 1
+    folder = RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
+    folder.path.mkdir(parents=True)
+    folder.config.write_text(dump_config(config), encoding="utf-8")
+    return folder
+
+
+def resumed_folder(config: Config, runs: Path) -> RunFolder:
+    """The newest folder of a run of that name.
+
+    **Raises:** `InputError` if there is none, or its configuration is another one.
+    """
+    numbers = _numbers(config.name, runs)
+    if not numbers:
+        raise InputError(
+            f"--resume: there is no run {runs / config.name}; start it without --resume."
+        )
+    number = max(numbers)
+    folder = RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
+    old, new = (_flat(c.model_dump(mode="json")) for c in (folder.load_config(), config))
+    changed = [f"{key}: {old[key]!r} there, {new[key]!r} here" for key in new if old[key] != new[key]]
+    if changed:
+        raise InputError(
+            f"--resume: {folder.path} was started with another configuration "
+            f"({'; '.join(changed)}). Give the same one, or start anew without --resume."
+        )
+    return folder
+
+
+def _numbers(name: str, runs: Path) -> list[int]:
+    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
+    found = [pattern.fullmatch(p.name) for p in runs.iterdir()] if runs.is_dir() else []
+    return [int(match.group(1) or 1) for match in found if match]
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

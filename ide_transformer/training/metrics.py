@@ -1,0 +1,101 @@
+"""The log of a run, one JSON object a line."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from jaxtyping import Array
+
+from ..errors import InputError
+
+
+class MetricsLog:
+    """Writes `metrics.jsonl` without making the training loop wait.
+
+    The metrics of a step are written when those of the next logged step are handed in; by
+    then the device has finished them.
+
+    **Arguments:**
+
+    - `path`: the file.
+    - `tokens_per_step`: tokens of a batch, for the rate.
+    - `on_line`: called with each line written, as a dictionary.
+    """
+
+    def __init__(
+        self, path: Path, tokens_per_step: int, on_line: Callable[[dict], None]
+    ):
+        self._path = path
+        self._tokens_per_step = tokens_per_step
+        self._on_line = on_line
+        self._pending: tuple[int, dict[str, Array]] | None = None
+        self._file = path.open("a", encoding="utf-8")
+        self.restart_clock(0)
+
+    def restart_clock(self, step: int) -> None:
+        """Counts the rate from now, the device being idle, and from `step`."""
+        self._clock, self._clock_step = time.perf_counter(), step
+
+    def train(self, step: int, metrics: dict[str, Array]) -> None:
+        """Logs a training step, whose metrics may still be on their way."""
+        self.flush()
+        self._pending = (step, metrics)
+
+    def flush(self) -> None:
+        """Writes what is pending, waiting for it.
+
+        **Raises:** `InputError` if the loss is no longer finite.
+        """
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        now = time.perf_counter()
+        steps = step - self._clock_step
+        rate = self._tokens_per_step * steps / (now - self._clock)
+        self.restart_clock(step)
+        self._write({"step": step, **values, "tokens_per_second": round(rate, 1)})
+        if not math.isfinite(values["loss"]):
+            raise InputError(
+                f"The loss became {values['loss']} by step {step}. Training cannot go on: lower "
+                "optimizer.learning_rate or optimizer.clip, warm up longer, or take smaller "
+                "steps in depth (solver.steps_per_interval). The last checkpoint is kept."
+            )
+
+    def held_out(self, step: int, values: dict[str, float]) -> None:
+        """Logs an evaluation."""
+        self._write({"step": step, **values})
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, line: dict) -> None:
+        # NaN is not JSON; a reader should not stumble over the line that reports it.
+        clean = {k: v if math.isfinite(v) else None for k, v in line.items()}
+        self._file.write(json.dumps(clean) + "\n")
+        self._file.flush()
+        self._on_line(line)
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of a log; one that was cut off by a kill is dropped."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def cut_metrics(path: Path, step: int) -> None:
+    """Removes what was logged after `step`, so that a resumed run writes it again."""
+    if not path.exists():
+        return
+    kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
+    replacement = path.with_suffix(".tmp")
+    replacement.write_text("".join(kept), encoding="utf-8")
+    replacement.replace(path)

@@ -1,0 +1,73 @@
+"""Showing how a run goes: a bar on a terminal, plain lines elsewhere."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+class TrainingProgress:
+    """Shows the step, the rate, the loss and the time that remains.
+
+    Use as a context manager.
+
+    **Arguments:**
+
+    - `steps`: of the whole run.
+    - `start`: the step from which it goes on.
+    """
+
+    _seconds_between_lines = 5.0
+
+    def __init__(self, steps: int, start: int):
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._steps, self._start = steps, start
+        self._began = time.perf_counter()
+        self._last_line = -float("inf")
+        self._held_out = ""
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=steps, completed=start, state="compiling")
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self._console.print(text, markup=False)
+
+    def show(self, line: dict) -> None:
+        """One line of the metrics log."""
+        if "loss" not in line:
+            self._held_out = "  ".join(f"{k} {v:.4f}" for k, v in line.items() if k != "step")
+            if not self._console.is_terminal:
+                self.say(f"step {line['step']}/{self._steps}  {self._held_out}")
+            return
+        step = line["step"]
+        state = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s"
+        self._bar.update(self._task, completed=step, state=f"{state}  {self._held_out}")
+        now = time.perf_counter()
+        due = now - self._last_line >= self._seconds_between_lines or step == self._steps
+        if due and not self._console.is_terminal:
+            self._last_line = now
+            done = max(step - self._start, 1)
+            remaining = (now - self._began) / done * (self._steps - step)
+            self.say(f"step {step}/{self._steps}  {state}  {remaining:.0f} s left")
