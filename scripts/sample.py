@@ -23,7 +23,9 @@ def main() -> None:
     arguments = parser.parse_args()
     model, folder = load_run(arguments.run)
     if not isinstance(model, LanguageModel):
-        raise InputError(f"{arguments.run} holds a {type(model).__name__}, which writes no text.")
+        raise InputError(
+            f"{arguments.run} holds a {type(model).__name__}, which writes no text."
+        )
     text = sample_text(
         folder,
         model,

@@ -1,14 +1,15 @@
 """Figures, written as PNG files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 
 def plot_curves(
     path: Path,
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
     x: str,
     y: str,

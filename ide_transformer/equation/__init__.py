@@ -35,8 +35,8 @@ from .operators import (
     silu as silu,
 )
 from .terms import (
-    make_terms as make_terms,
     OperatorField as OperatorField,
+    make_terms as make_terms,
     operator_fields as operator_fields,
     without_constraint as without_constraint,
 )

@@ -46,7 +46,7 @@ class OperatorField(eqx.Module):
 
 
 class UnconstrainedField(eqx.Module):
-    """The vector field of one operator without the constraint, `(t, u, args) ↦ A_i(u; θ(t))`."""
+    """One operator without the constraint, `(t, u, args) ↦ A_i(u; θ(t))`."""
 
     field: OperatorField
 
@@ -65,7 +65,7 @@ def make_terms(
     """One `diffrax.ODETerm` for each operator of the block."""
     return diffrax.MultiTerm(
         *(
-            diffrax.ODETerm(OperatorField(block_at, constraint_at, domain, index))
+            diffrax.ODETerm(OperatorField(block_at, constraint_at, domain, index))  # pyright: ignore[reportArgumentType]
             for index in range(num_operators)
         )
     )

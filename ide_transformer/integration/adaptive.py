@@ -1,7 +1,6 @@
 """Adaptive steps: one diffrax solve in each interval, so that steps end on boundaries."""
 
 import diffrax
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
@@ -11,6 +10,7 @@ from ..solvers import count_evaluations
 from .controller import Remembering
 from .gradient import AbstractGradient
 from .march import Trajectory
+from .outcome import finite, first_failure
 
 
 def adapt(
@@ -51,19 +51,15 @@ def adapt(
             max_steps=max_steps,
             throw=False,
         )
-        _, dt0, _ = solution.controller_state
-        u = solution.ys[0]
-        here = solution.result
-        here = diffrax.RESULTS.where(
-            (here == diffrax.RESULTS.successful) & ~jnp.all(jnp.isfinite(u)),
-            diffrax.RESULTS.nonfinite,
-            here,
-        )
-        reached = index * length + solution.ts[0]
+        # Both were asked for above, so neither is missing.
+        (u,), (reached,) = solution.ys, solution.ts  # pyright: ignore[reportGeneralTypeIssues]
+        _, dt0, _ = solution.controller_state  # pyright: ignore[reportGeneralTypeIssues]
+        here = first_failure(solution.result, finite(u))
+        reached = index * length + reached
         failed_at = jnp.where(
             going_on & (here != diffrax.RESULTS.successful), reached, failed_at
         ).astype(dtype)
-        result = diffrax.RESULTS.where(going_on, here, result)
+        result = first_failure(result, here)
         counts = (solution.stats["num_steps"], solution.stats["num_rejected_steps"])
         dt0 = lax.stop_gradient(dt0).astype(dtype)
         return (u, dt0, result, failed_at), (u, solution.interpolation, counts)
@@ -72,7 +68,7 @@ def adapt(
     carry = (
         u0,
         jnp.array(length, dtype),
-        diffrax.RESULTS.where(jnp.array(True), diffrax.RESULTS.successful, diffrax.RESULTS.nonfinite),
+        success(),
         jnp.array(jnp.inf, dtype),
     )
     num_intervals = equation.control.num_intervals

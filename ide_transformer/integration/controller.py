@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 
-class Remembering(diffrax.AbstractAdaptiveStepSizeController):
+class Remembering(diffrax.AbstractStepSizeController):
     """A step size controller that keeps the step it would take next in its state, so that
     the next interval starts with it.
 
@@ -19,28 +19,11 @@ class Remembering(diffrax.AbstractAdaptiveStepSizeController):
 
     controller: diffrax.AbstractStepSizeController
 
-    @property
-    def rtol(self):
-        return self.controller.rtol  # pyright: ignore[reportAttributeAccessIssue]
-
-    @property
-    def atol(self):
-        return self.controller.atol  # pyright: ignore[reportAttributeAccessIssue]
-
-    @property
-    def norm(self):
-        return self.controller.norm  # pyright: ignore[reportAttributeAccessIssue]
-
-    def __check_init__(self):
-        pass
-
     def wrap(self, direction):
         return Remembering(self.controller.wrap(direction))
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        first_end, state = self.controller.init(
-            terms, t0, t1, y0, dt0, args, func, error_order
-        )
+        first_end, state = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
         proposal = first_end - t0
         return first_end, (state, proposal, proposal)
 

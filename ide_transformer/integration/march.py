@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..equation import Equation
 from ..solvers import count_evaluations
 from .gradient import AbstractGradient
+from .outcome import finite, first_failure
 
 
 class Trajectory(NamedTuple):
@@ -58,9 +59,7 @@ def march(
             u, _, dense_info, solver_state, step_result = solver.step(
                 terms, t0, t1, u, args, solver_state, made_jump
             )
-            result = diffrax.RESULTS.where(
-                result == diffrax.RESULTS.successful, step_result, result
-            )
+            result = first_failure(result, step_result)
             return (u, solver_state, result), dense_info if dense else None
 
         carry = (u, solver_state, result)
@@ -72,10 +71,7 @@ def march(
             first = np.arange(steps_per_interval) == 0
             carry, infos = lax.scan(step, carry, (edges[:-1], edges[1:], first))
         u, solver_state, result = carry
-        finite = jnp.all(jnp.isfinite(u))
-        result = diffrax.RESULTS.where(
-            (result == diffrax.RESULTS.successful) & ~finite, diffrax.RESULTS.nonfinite, result
-        )
+        result = first_failure(result, finite(u))
         end = (index + 1) * length
         failed_at = jnp.where(
             result == diffrax.RESULTS.successful, jnp.inf, jnp.minimum(failed_at, end)
@@ -87,7 +83,7 @@ def march(
     carry = (
         u0,
         solver.init(terms, edges[0], edges[1], u0, args),
-        diffrax.RESULTS.where(jnp.array(True), diffrax.RESULTS.successful, diffrax.RESULTS.nonfinite),
+        success(),
         jnp.array(jnp.inf, u0.dtype),
     )
     num_intervals = equation.control.num_intervals

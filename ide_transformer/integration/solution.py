@@ -54,4 +54,3 @@ def interpolate(
     index = jnp.clip(jnp.floor(t / interval_length), 0, num_intervals - 1).astype(int)
     inside = jax.tree.map(lambda x: x[index], interpolation)
     return inside.evaluate(jnp.clip(t - index * interval_length, 0, interval_length))
-

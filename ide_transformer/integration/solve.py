@@ -1,8 +1,11 @@
 """The one entry point."""
 
+import itertools
+
 import diffrax
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -89,10 +92,11 @@ def _solve(
     throw: bool,
 ) -> Solution:
     _check_state(equation, u0)
-    _check_gradient(gradient, adaptive=stepsize_controller is not None)
     on_knots = bool(np.isin(depths, equation.knots).all())
     if stepsize_controller is None:
         _check_steps(steps_per_interval)
+        if not isinstance(gradient, AbstractGradient):
+            raise InputError(_not_for_fixed_steps(gradient))
         trajectory = march(
             equation,
             u0,
@@ -103,6 +107,7 @@ def _solve(
             dense=dense or not on_knots,
         )
     else:
+        _check_adjoint(gradient)
         _check_adaptive(equation, u0, solver, stepsize_controller, steps_per_interval)
         trajectory = adapt(
             equation,
@@ -146,8 +151,10 @@ def _solve(
 def _residual(equation: Equation, u1: Array) -> Array:
     """The largest residual at T, on the constraint with which the last interval ends."""
     last = jax.tree.map(lambda x: x[-1], equation.intervals())
-    constraint = equation.interval_terms(last).terms[-1].vector_field.constraint(
-        equation.control.interval_length
+    constraint = (
+        equation.interval_terms(last)
+        .terms[-1]
+        .vector_field.constraint(equation.control.interval_length)
     )
     return jnp.max(constraint.residual(u1))
 
@@ -169,7 +176,7 @@ def _raise_on_failure(equation: Equation, trajectory: Trajectory) -> Array:
         f"solve failed between depths {start:g} and {end:g} of {equation.depth:g} with "
         f"{name}. {diffrax.RESULTS[getattr(diffrax.RESULTS, name)]} Take smaller steps, "
         "or call solve with throw=False and look at result, failed_at and us."
-        for start, end in zip(knots[:-1], knots[1:], strict=True)
+        for start, end in itertools.pairwise(knots)
         for name in names
     ]
     failed = trajectory.result != diffrax.RESULTS.successful
@@ -230,23 +237,25 @@ def _check_steps(steps_per_interval: int) -> None:
         )
 
 
-def _check_gradient(
-    gradient: AbstractGradient | diffrax.AbstractAdjoint, *, adaptive: bool
-) -> None:
-    if isinstance(gradient, AbstractGradient):
-        return
-    name = type(gradient).__name__
+_BACKSOLVE = (
+    "solve: BacksolveAdjoint solves the state backwards, which is not the gradient of the "
+    "discrete solution and is wrong for layered weights, where the field jumps; use "
+    "gradient=Checkpoint() or Direct()."
+)
+
+
+def _check_adjoint(gradient: AbstractGradient | diffrax.AbstractAdjoint) -> None:
     if isinstance(gradient, diffrax.BacksolveAdjoint):
-        raise InputError(
-            "solve: BacksolveAdjoint solves the state backwards, which is not the gradient of "
-            "the discrete solution and is wrong for layered weights, where the field jumps; "
-            "use gradient=Checkpoint() or Direct()."
-        )
-    if not adaptive:
-        raise InputError(
-            f"solve: gradient={name}() is an adjoint of diffrax's adaptive loop; fixed steps "
-            "march by a scan: use gradient=Checkpoint() or Direct()."
-        )
+        raise InputError(_BACKSOLVE)
+
+
+def _not_for_fixed_steps(gradient: diffrax.AbstractAdjoint) -> str:
+    if isinstance(gradient, diffrax.BacksolveAdjoint):
+        return _BACKSOLVE
+    return (
+        f"solve: gradient={type(gradient).__name__}() is an adjoint of diffrax's "
+        "adaptive loop; fixed steps march by a scan: use gradient=Checkpoint() or Direct()."
+    )
 
 
 def _check_adaptive(

@@ -52,9 +52,7 @@ def _generate(model, prompt, length: int, key, temperature: float, top_k: int | 
         start = jnp.clip(position - window, 0, total - window)
         visible = lax.dynamic_slice_in_dim(tokens, start, window, axis=-1)
         logits = model(visible)
-        last = lax.dynamic_index_in_dim(
-            logits, position - start - 1, axis=-2, keepdims=False
-        )
+        last = lax.dynamic_index_in_dim(logits, position - start - 1, axis=-2, keepdims=False)
         drawn = draw(last, jax.random.fold_in(key, position), temperature, top_k)
         return lax.dynamic_update_slice_in_dim(
             tokens, drawn[..., None].astype(tokens.dtype), position, axis=-1

@@ -144,8 +144,6 @@ def _patches(
 ) -> Float[Array, "*batch tokens pixels"]:
     """Each patch as one token, row by row."""
     *batch, rows, columns, channels = images.shape
-    grid = images.reshape(
-        *batch, rows // patch, patch, columns // patch, patch, channels
-    )
+    grid = images.reshape(*batch, rows // patch, patch, columns // patch, patch, channels)
     tokens = (rows // patch) * (columns // patch)
     return jnp.swapaxes(grid, -4, -3).reshape(*batch, tokens, patch * patch * channels)

@@ -3,7 +3,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-
 from ..equation import (
     AbstractConstraint,
     AbstractControl,

@@ -1,16 +1,21 @@
 """What the models share: an embedded input, an equation solved from it, a read-out."""
 
 import abc
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import diffrax
 import equinox as eqx
 import jax
-from equinox import AbstractVar
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ..equation import AbstractControl, Equation, Sampled, TokenDomain
 from ..integration import AbstractGradient, Checkpoint, Solution, solve
+
+
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class Scheme(eqx.Module):
@@ -85,9 +90,11 @@ class AbstractModel(eqx.Module):
         - `key`: draws the dropout; without one there is none.
         - `saveat`: as of `solve`.
         """
-        embed_key, depth_key = (None, None) if key is None else jax.random.split(key)
+        control, embed_key = self.control, None
+        if key is not None:
+            embed_key, depth_key = jax.random.split(key)
+            control = Sampled(control, depth_key)
         u0, domain = self.embed(inputs, key=embed_key)
-        control = self.control if key is None else Sampled(self.control, depth_key)
         return solve(
             Equation(control, self.constraint, domain),
             u0,

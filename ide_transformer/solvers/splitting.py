@@ -2,14 +2,18 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import diffrax
-import equinox as eqx
-from equinox import AbstractVar
 from jaxtyping import Array, Float, PyTree
 
 from ..errors import InputError
+
+
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractSplitting(diffrax.AbstractSolver):
@@ -25,7 +29,7 @@ class AbstractSplitting(diffrax.AbstractSolver):
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     # The order with exact sub-steps.
-    splitting_order: eqx.AbstractClassVar[int]
+    splitting_order: AbstractVar[int]
 
     def __check_init__(self):
         if isinstance(self.sub_solver, AbstractSplitting):
@@ -71,7 +75,9 @@ class AbstractSplitting(diffrax.AbstractSolver):
     ) -> tuple:
         def at(fraction):
             # The ends are met exactly.
-            return {0: t0, 1: t1}.get(fraction, t0 + fraction * (t1 - t0))
+            if fraction == 0:
+                return t0
+            return t1 if fraction == 1 else t0 + fraction * (t1 - t0)
 
         y, result = y0, diffrax.RESULTS.successful
         for index, start, end in self.sub_steps(len(terms.terms)):

@@ -1,5 +1,6 @@
 import functools as ft
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class ClassificationTask(AbstractTask):
     - `shift`: each training image is moved by up to so many pixels along either axis.
     """
 
-    held_out_name = "test"
+    held_out_name: ClassVar[str] = "test"
 
     def __init__(
         self, train: LabelledImages, test: LabelledImages, *, patches: int, shift: int = 0
@@ -46,7 +47,9 @@ class ClassificationTask(AbstractTask):
         positions = np.arange(step * size, (step + 1) * size)
         chosen = np.concatenate(
             [
-                _order(number, int(epoch), seed)[positions[positions // number == epoch] % number]
+                _order(number, int(epoch), seed)[
+                    positions[positions // number == epoch] % number
+                ]
                 for epoch in np.unique(positions // number)
             ]
         )

@@ -4,7 +4,7 @@ import gzip
 import math
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,13 +29,14 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
             "data.name=digits reads the images that come with scikit-learn, which is not "
             "installed; run: pip install 'ide_transformer[data]'."
         ) from None
-    images, labels = load_digits(return_X_y=True)
-    images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
-    split = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
-    train_images, test_images, train_labels, test_labels = split
+    bunch: Any = load_digits()
+    images = (bunch.images / 16).astype(np.float32)[..., None]
+    labels = bunch.target.astype(np.int32)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
+    )
     return _standardized(
-        LabelledImages(train_images, train_labels.astype(np.int32)),
-        LabelledImages(test_images, test_labels.astype(np.int32)),
+        LabelledImages(images[train], labels[train]), LabelledImages(images[test], labels[test])
     )
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class LanguageTask(AbstractTask):
     **Raises:** `InputError` if the text is shorter than the context.
     """
 
-    held_out_name = "validation"
+    held_out_name: ClassVar[str] = "validation"
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +36,9 @@ class AbstractTask(abc.ABC):
     data that the interrupted one would have seen.
     """
 
+    # What the held-out part is called: `validation` or `test`.
+    held_out_name: ClassVar[str]
+
     @abc.abstractmethod
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """The training batch of one step."""
@@ -50,20 +53,13 @@ class AbstractTask(abc.ABC):
     def tokens_per_sample(self) -> int:
         """How many tokens the equation is solved for in each sample."""
 
-    @property
-    @abc.abstractmethod
-    def held_out_name(self) -> str:
-        """What the held-out part is called: `validation` or `test`."""
-
 
 def spread(indices: np.ndarray, samples: int | None) -> np.ndarray:
     """About `samples` of some indices, evenly spread; all of them by default."""
     return indices if samples is None else indices[:: max(1, len(indices) // samples)]
 
 
-def cross_entropy(
-    model: AbstractModel, batch: Batch, key: PRNGKeyArray | None = None
-) -> Loss:
+def cross_entropy(model: AbstractModel, batch: Batch, key: PRNGKeyArray | None = None) -> Loss:
     """The loss of every task here: `-mean log p(target)`, in nats."""
     solution = model.solve(batch.inputs, key=key)
     logits = model.read_out(solution.u1)

@@ -1,6 +1,7 @@
 """From a configuration to the objects it describes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import diffrax
 import jax
@@ -51,7 +52,7 @@ def build_task(config: Config) -> AbstractTask:
     """The data of a run, ready to be drawn from."""
     data, model = config.data, config.model
     if model.kind == "language_model":
-        text = shakespeare() if data.name == "shakespeare" else read_text(data.path)
+        text = shakespeare() if data.path is None else read_text(data.path)
         return LanguageTask(
             text,
             model.context,
@@ -59,7 +60,7 @@ def build_task(config: Config) -> AbstractTask:
             vocabulary=data.vocabulary,
             held_out_fraction=data.validation,
         )
-    train, test = digits() if data.name == "digits" else idx_folder(data.path)
+    train, test = digits() if data.path is None else idx_folder(data.path)
     rows, columns = train.images.shape[1:3]
     patches = (rows // model.patch) * (columns // model.patch)
     return ClassificationTask(train, test, patches=patches, shift=data.shift)
@@ -70,9 +71,9 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
     model = config.model
     control_key, constraint_key, model_key = jax.random.split(key, 3)
     control_class = find_control("control.kind", config.control.kind)
-    control = control_class.build(_block_maker(model), model.depth, key=control_key)
+    control = control_class.build(_block_maker(model), model.depth, key=control_key)  # pyright: ignore[reportAttributeAccessIssue]
     constrained = model.constraint != "free"
-    sizes = dict(
+    shared: dict[str, Any] = dict(
         control=control,
         constraint=_constraint_control(model, control, constraint_key),
         scheme=build_scheme(config.solver, constrained=constrained),
@@ -89,7 +90,7 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
             model.width,
             learned_positions=model.positions == "learned",
             tied=model.tied,
-            **sizes,
+            **shared,
         )
     assert isinstance(task, ClassificationTask)
     return ImageClassifier(
@@ -98,7 +99,7 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
         task.classes,
         model.width,
         class_token=model.class_token,
-        **sizes,
+        **shared,
     )
 
 
@@ -112,16 +113,16 @@ def build_scheme(config: SolverConfig, *, constrained: bool) -> Scheme:
             sub_solver = solver_class().sub_solver
         else:
             sub_solver = find_solver("solver.sub_solver", config.sub_solver)()
-        solver = solver_class(project(sub_solver))
+        solver = solver_class(sub_solver=project(sub_solver))  # pyright: ignore[reportCallIssue]
     elif config.sub_solver is not None:
         raise InputError(
-            f"solver.sub_solver={config.sub_solver}: {config.kind} does not split the equation, "
-            "so it has no sub-solver; drop it, or choose a splitting scheme such as "
+            f"solver.sub_solver={config.sub_solver}: {config.kind} does not split the "
+            "equation, so it has no sub-solver; drop it, or choose a splitting scheme such as "
             "solver.kind=lie_trotter."
         )
     else:
         solver = project(solver_class())
-    if config.rtol is None:
+    if config.rtol is None or config.atol is None:
         return Scheme(solver, steps_per_interval=config.steps_per_interval)
     controller = diffrax.PIDController(rtol=config.rtol, atol=config.atol)
     return Scheme(solver, stepsize_controller=controller, max_steps=config.max_steps)
@@ -133,7 +134,7 @@ def _block_maker(
     # Each operator adds its output to the state once a layer; scaled so, their sum over all
     # layers starts at the size of one (GPT-2).
     output_std = _STD / (len(model.operators) * model.depth) ** 0.5
-    shared = dict(bias=model.bias, std=_STD, output_std=output_std)
+    shared: dict[str, Any] = dict(bias=model.bias, std=_STD, output_std=output_std)
 
     def make(name: str, key: PRNGKeyArray) -> AbstractOperator:
         normalization = _constraint(model, model.normalization)

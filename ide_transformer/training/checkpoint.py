@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
@@ -61,13 +62,11 @@ class Checkpoints:
 
 def _arrays(state: PyTree) -> list:
     """The leaves of a tree of arrays, random keys as their data."""
-    return [
-        jax.random.key_data(x) if _is_key(x) else x for x in jax.tree.leaves(state)
-    ]
+    return [jax.random.key_data(x) if _is_key(x) else x for x in jax.tree.leaves(state)]
 
 
 def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _as_key(new: Any, old: Any) -> Any:

@@ -41,6 +41,10 @@ class DataConfig(Section):
     def _path_where_needed(self):
         if self.name in ("text", "idx") and self.path is None:
             raise ValueError(f"data.name={self.name} reads from data.path; give it one")
+        if self.name not in ("text", "idx") and self.path is not None:
+            raise ValueError(
+                f"data.path is for data.name=text or idx, not for data.name={self.name}"
+            )
         return self
 
 
@@ -57,9 +61,9 @@ class ModelConfig(Section):
     hidden: PositiveInt | None = None
     activation: Literal["relu", "gelu", "gelu_tanh", "swiglu"] = "gelu"
     # The order of the operators in a block.
-    operators: tuple[Literal["attention", "feed_forward"], ...] = Field(
-        ("attention", "feed_forward"), min_length=1
-    )
+    operators: Annotated[
+        tuple[Literal["attention", "feed_forward"], ...], Field(min_length=1)
+    ] = ("attention", "feed_forward")
     # Applied to the input of each operator (pre-norm).
     normalization: Literal["layer_norm", "rms_norm", "none"] = "layer_norm"
     # The set on which the state is kept (post-norm), one for each operator and interval.
@@ -222,10 +226,10 @@ def _problem(error: Any, origin: dict[str, str], path: Path) -> str:
     key = ".".join(location)
     where = origin.get(key, str(path))
     if error["type"] == "extra_forbidden":
-        section = Config
+        section: Any = Config
         for part in location[:-1]:
             section = section.model_fields[part].annotation
-        known = list(section.model_fields)  # pyright: ignore[reportOptionalMemberAccess]
+        known = list(section.model_fields)
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"Did you mean {close[0]}? " if close else ""
         return f"{where}: unknown key {key}. {hint}Known here: {', '.join(known)}."

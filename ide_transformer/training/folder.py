@@ -53,7 +53,9 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     number = max(numbers)
     folder = RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
     old, new = (_flat(c.model_dump(mode="json")) for c in (folder.load_config(), config))
-    changed = [f"{key}: {old[key]!r} there, {new[key]!r} here" for key in new if old[key] != new[key]]
+    changed = [
+        f"{key}: {old[key]!r} there, {new[key]!r} here" for key in new if old[key] != new[key]
+    ]
     if changed:
         raise InputError(
             f"--resume: {folder.path} was started with another configuration "

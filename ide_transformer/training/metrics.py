@@ -25,9 +25,7 @@ class MetricsLog:
     - `on_line`: called with each line written, as a dictionary.
     """
 
-    def __init__(
-        self, path: Path, tokens_per_step: int, on_line: Callable[[dict], None]
-    ):
+    def __init__(self, path: Path, tokens_per_step: int, on_line: Callable[[dict], None]):
         self._path = path
         self._tokens_per_step = tokens_per_step
         self._on_line = on_line
@@ -60,7 +58,7 @@ class MetricsLog:
         self._write({"step": step, **values, "tokens_per_second": round(rate, 1)})
         if not math.isfinite(values["loss"]):
             raise InputError(
-                f"The loss became {values['loss']} by step {step}. Training cannot go on: lower "
+                f"The loss became {values['loss']} by step {step}; training cannot go on. Lower "
                 "optimizer.learning_rate or optimizer.clip, warm up longer, or take smaller "
                 "steps in depth (solver.steps_per_interval). The last checkpoint is kept."
             )

@@ -28,8 +28,9 @@ class TrainingProgress:
 
     def __init__(self, steps: int, start: int):
         self._console = Console(highlight=False, soft_wrap=True)
-        self._steps, self._start = steps, start
-        self._began = time.perf_counter()
+        self._steps = steps
+        # The first logged step and when it came: what went before is compilation.
+        self._first: tuple[int, float] | None = None
         self._last_line = -float("inf")
         self._held_out = ""
         self._bar = Progress(
@@ -68,6 +69,12 @@ class TrainingProgress:
         due = now - self._last_line >= self._seconds_between_lines or step == self._steps
         if due and not self._console.is_terminal:
             self._last_line = now
-            done = max(step - self._start, 1)
-            remaining = (now - self._began) / done * (self._steps - step)
-            self.say(f"step {step}/{self._steps}  {state}  {remaining:.0f} s left")
+            self.say(f"step {step}/{self._steps}  {state}  {self._remaining(step, now)}")
+
+    def _remaining(self, step: int, now: float) -> str:
+        if self._first is None:
+            self._first = (step, now)
+            return ""
+        first_step, first_time = self._first
+        seconds = (now - first_time) / max(step - first_step, 1) * (self._steps - step)
+        return f"{seconds:.0f} s left"

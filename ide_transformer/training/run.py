@@ -188,13 +188,16 @@ def _plot(folder: RunFolder, task: AbstractTask, model: AbstractModel) -> None:
     )
     batch = next(task.held_out(_EVALUATION_BATCH))
     knots = model.equation.knots
-    us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=knots)).us
+    us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=jnp.asarray(knots))).us
     features = tuple(range(1, us.ndim))
     plot_curves(
         folder.plots / "state_norm.png",
         {
             "state": (knots, jnp.sqrt(jnp.mean(us**2, axis=features))),
-            "increment": (knots[1:], jnp.sqrt(jnp.mean(jnp.diff(us, axis=0) ** 2, features))),
+            "increment": (
+                knots[1:],
+                jnp.sqrt(jnp.mean(jnp.diff(us, axis=0) ** 2, features)),
+            ),
         },
         x="depth t (layers)",
         y="root mean square over tokens and features",

@@ -15,9 +15,7 @@ class AbstractConstraint(eqx.Module):
     """
 
     @abc.abstractmethod
-    def project(
-        self, u: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
+    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
         """The state of S that takes the place of `u`, token by token."""
 
     @abc.abstractmethod

@@ -6,9 +6,7 @@ from .constraint import AbstractConstraint
 class Free(AbstractConstraint):
     """No constraint: S is the whole space, `u_t = F(u)`. As a normalisation: none."""
 
-    def project(
-        self, u: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
+    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
         return u
 
     def tangent(

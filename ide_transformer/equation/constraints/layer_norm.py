@@ -26,17 +26,11 @@ class LayerNorm(AbstractConstraint):
     - `eps`: added to the variance.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(
-        converter=optional_array, default=None
-    )
-    bias: Float[Array, "*features"] | None = eqx.field(
-        converter=optional_array, default=None
-    )
+    gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
+    bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     eps: float = eqx.field(static=True, default=1e-5)
 
-    def project(
-        self, u: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
+    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
         return affine(standardize(u, self.eps), self.gain, self.bias)
 
     def tangent(

@@ -12,9 +12,7 @@ class Nonnegative(AbstractConstraint):
     feed-forward acts inside the field, on the features of `FeedForward`.
     """
 
-    def project(
-        self, u: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
+    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
         return jax.nn.relu(u)
 
     def tangent(

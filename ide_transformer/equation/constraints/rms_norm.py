@@ -20,14 +20,10 @@ class RMSNorm(AbstractConstraint):
     - `eps`: added to the mean square.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(
-        converter=optional_array, default=None
-    )
+    gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     eps: float = eqx.field(static=True, default=1e-5)
 
-    def project(
-        self, u: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
+    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
         return affine(scale_to_unit_rms(u, self.eps), self.gain, None)
 
     def tangent(

@@ -20,14 +20,10 @@ class RMSSphere(AbstractConstraint):
     - `eps`: added to the mean square; 0 is the exact projection.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(
-        converter=optional_array, default=None
-    )
+    gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     eps: float = eqx.field(static=True, default=0.0)
 
-    def project(
-        self, u: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
+    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
         s = scale_to_unit_rms(inverse_affine(u, self.gain, None), self.eps)
         return affine(s, self.gain, None)
 

@@ -28,17 +28,11 @@ class Sphere(AbstractConstraint):
       uses 1e-5) keeps tokens of zero variance finite and moves S1 by about `eps / 2`.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(
-        converter=optional_array, default=None
-    )
-    bias: Float[Array, "*features"] | None = eqx.field(
-        converter=optional_array, default=None
-    )
+    gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
+    bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     eps: float = eqx.field(static=True, default=0.0)
 
-    def project(
-        self, u: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
+    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
         s = standardize(inverse_affine(u, self.gain, self.bias), self.eps)
         return affine(s, self.gain, self.bias)
 

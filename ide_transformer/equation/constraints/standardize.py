@@ -19,7 +19,7 @@ def standardize_tangent(
 ) -> Float[Array, "*batch features"]:
     """The derivative of `standardize` at `v` along `dv`:
 
-        (c - s ⟨s c⟩) / sqrt(β + eps),   s = standardize(v),   c = dv - ⟨dv⟩.
+    (c - s ⟨s c⟩) / sqrt(β + eps),   s = standardize(v),   c = dv - ⟨dv⟩.
     """
     centred = v - jnp.mean(v, axis=-1, keepdims=True)
     scale = lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)

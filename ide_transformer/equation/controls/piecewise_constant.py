@@ -58,9 +58,11 @@ class PiecewiseConstant(AbstractControl):
         length = check_resample(self, num_intervals)
         average = _overlap(num_intervals, self.num_intervals)
         resampled = jax.tree.map(
-            lambda x: jnp.tensordot(average.astype(x.dtype), x, axes=1)
-            if eqx.is_inexact_array(x)
-            else x,
+            lambda x: (
+                jnp.tensordot(average.astype(x.dtype), x, axes=1)
+                if eqx.is_inexact_array(x)
+                else x
+            ),
             self.blocks,
         )
         return type(self)(resampled, length)

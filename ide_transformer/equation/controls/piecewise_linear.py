@@ -50,9 +50,7 @@ class PiecewiseLinear(AbstractControl):
     def local(self, interval: PyTree[Array], s: Float[Array, ""] | float) -> PyTree:
         left, right = interval
         # In this form both ends are met exactly.
-        block = jax.tree.map(
-            lambda a, b: ((1 - s) * a + s * b).astype(a.dtype), left, right
-        )
+        block = jax.tree.map(lambda a, b: ((1 - s) * a + s * b).astype(a.dtype), left, right)
         return eqx.combine(block, eqx.filter(self.knots, eqx.is_array, inverse=True))
 
     def __call__(self, t: Float[Array, ""] | float) -> PyTree:

@@ -1,4 +1,4 @@
-from typing import ClassVar, Self
+from typing import Self
 
 import equinox as eqx
 import jax
@@ -23,7 +23,6 @@ class Sampled(AbstractControl):
 
     control: AbstractControl
     key: PRNGKeyArray
-
 
     @property
     def depth_axes(self) -> int:

@@ -1,0 +1,55 @@
+# `make train` and `make test` set everything up: they need Python ≥ 3.11, pip and make.
+PYTHON ?= python3
+CONFIG ?= configs/shakespeare.yaml
+ARGS ?=
+
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+RECENT := $(shell $(PYTHON) -c 'import sys; print(int(sys.version_info >= (3, 11)))' 2>/dev/null)
+ifneq ($(RECENT),1)
+$(error $(PYTHON) is Python $(or $(VERSION),that cannot be run); Python 3.11 or newer is needed: make PYTHON=python3.13 …)
+endif
+
+VENV := .venv/$(VERSION)
+BIN := $(VENV)/bin
+
+.PHONY: train test test-heavy lint format clean
+
+train: $(VENV)/.run
+	$(BIN)/python scripts/train.py $(CONFIG) $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+test-heavy: $(VENV)/.reference
+	$(BIN)/python -m pytest -m heavy $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+# Where Python was installed without ensurepip, its own pip installs into the environment.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || ( \
+	  $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+	  $(PYTHON) -m pip --python $(BIN)/python install pip )
+
+$(VENV)/.run: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[data]'
+	touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.run
+
+$(VENV)/.reference: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[dev,reference]'
+	touch $@
