@@ -10,7 +10,7 @@ from ..solvers import count_evaluations
 from .controller import Remembering
 from .gradient import AbstractGradient
 from .march import Trajectory
-from .outcome import finite, first_failure
+from .outcome import finite, first_failure, success
 
 
 def adapt(

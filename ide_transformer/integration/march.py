@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..equation import Equation
 from ..solvers import count_evaluations
 from .gradient import AbstractGradient
-from .outcome import finite, first_failure
+from .outcome import finite, first_failure, success
 
 
 class Trajectory(NamedTuple):

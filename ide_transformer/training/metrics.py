@@ -58,7 +58,7 @@ class MetricsLog:
         self._write({"step": step, **values, "tokens_per_second": round(rate, 1)})
         if not math.isfinite(values["loss"]):
             raise InputError(
-                f"The loss became {values['loss']} by step {step}; training cannot go on. Lower "
+                f"The loss became {values['loss']} by step {step}; stopped. Lower "
                 "optimizer.learning_rate or optimizer.clip, warm up longer, or take smaller "
                 "steps in depth (solver.steps_per_interval). The last checkpoint is kept."
             )
