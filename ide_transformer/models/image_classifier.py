@@ -80,8 +80,7 @@ class ImageClassifier(AbstractModel):
         pixels = patch * patch * channels
         tokens = (rows // patch) * (columns // patch) + class_token
         patch_key, position_key, readout_key = jax.random.split(key, 3)
-        # Pixels are of order one, so this keeps the embedded patch of order one.
-        self.patch_weight = jax.random.normal(patch_key, (pixels, features)) / pixels**0.5
+        self.patch_weight = std * jax.random.normal(patch_key, (pixels, features))
         self.patch_bias = jnp.zeros(features)
         self.positions = std * jax.random.normal(position_key, (tokens, features))
         self.class_token = jnp.zeros(features) if class_token else None

@@ -15,18 +15,14 @@ class ClassificationTask(AbstractTask):
 
     - `train`, `test`: labelled images.
     - `patches`: patches in an image.
-    - `shift`: each training image is moved by up to so many pixels along either axis.
     """
 
     held_out_name: ClassVar[str] = "test"
 
-    def __init__(
-        self, train: LabelledImages, test: LabelledImages, *, patches: int, shift: int = 0
-    ):
+    def __init__(self, train: LabelledImages, test: LabelledImages, *, patches: int):
         self.train = train
         self.test = test
         self.patches = patches
-        self.shift = shift
 
     @property
     def classes(self) -> int:
@@ -53,10 +49,7 @@ class ClassificationTask(AbstractTask):
                 for epoch in np.unique(positions // number)
             ]
         )
-        images = self.train.images[chosen]
-        if self.shift:
-            images = _shifted(images, self.shift, np.random.default_rng([seed, step, 1]))
-        return Batch(images, self.train.labels[chosen])
+        return Batch(self.train.images[chosen], self.train.labels[chosen])
 
     def held_out(self, size: int, samples: int | None = None) -> Iterator[Batch]:
         chosen = spread(np.arange(len(self.test.labels)), samples)
@@ -68,14 +61,3 @@ class ClassificationTask(AbstractTask):
 @ft.lru_cache(maxsize=2)
 def _order(number: int, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(number)
-
-
-def _shifted(images: np.ndarray, shift: int, random: np.random.Generator) -> np.ndarray:
-    """Each image moved, with its lowest value (the background) moving in."""
-    width = [(0, 0), (shift, shift), (shift, shift), (0, 0)]
-    padded = np.pad(images, width, constant_values=images.min())
-    samples, rows, columns, _ = images.shape
-    offset = random.integers(0, 2 * shift + 1, (2, samples))
-    row = offset[0][:, None] + np.arange(rows)
-    column = offset[1][:, None] + np.arange(columns)
-    return padded[np.arange(samples)[:, None, None], row[:, :, None], column[:, None, :]]

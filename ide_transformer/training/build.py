@@ -45,7 +45,6 @@ from .names import find_control, find_solver
 
 
 _ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh}
-_STD = 0.02
 
 
 def build_task(config: Config) -> AbstractTask:
@@ -63,7 +62,7 @@ def build_task(config: Config) -> AbstractTask:
     train, test = digits() if data.path is None else idx_folder(data.path)
     rows, columns = train.images.shape[1:3]
     patches = (rows // model.patch) * (columns // model.patch)
-    return ClassificationTask(train, test, patches=patches, shift=data.shift)
+    return ClassificationTask(train, test, patches=patches)
 
 
 def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> AbstractModel:
@@ -80,7 +79,7 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
         input_normalization=_constraint(model, model.constraint),
         output_normalization=Free() if constrained else _output_normalization(model),
         dropout=model.dropout,
-        std=_STD,
+        std=model.std,
         key=model_key,
     )
     if isinstance(task, LanguageTask):
@@ -133,8 +132,8 @@ def _block_maker(
 ) -> Callable[[PRNGKeyArray], tuple[AbstractOperator, ...]]:
     # Each operator adds its output to the state once a layer; scaled so, their sum over all
     # layers starts at the size of one (GPT-2).
-    output_std = _STD / (len(model.operators) * model.depth) ** 0.5
-    shared: dict[str, Any] = dict(bias=model.bias, std=_STD, output_std=output_std)
+    output_std = model.std / (len(model.operators) * model.depth) ** 0.5
+    shared: dict[str, Any] = dict(bias=model.bias, std=model.std, output_std=output_std)
 
     def make(name: str, key: PRNGKeyArray) -> AbstractOperator:
         normalization = _constraint(model, model.normalization)

@@ -34,8 +34,6 @@ class DataConfig(Section):
     vocabulary: Annotated[int, Field(gt=256)] = 512
     # The part of a text that is held out.
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    # Training images are moved by up to so many pixels.
-    shift: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _path_where_needed(self):
@@ -70,6 +68,8 @@ class ModelConfig(Section):
     constraint: Literal["free", "layer_norm", "rms_norm", "sphere", "rms_sphere"] = "free"
     bias: bool = False
     dropout: Fraction = 0.0
+    # Standard deviation of the initial weights.
+    std: PositiveFloat = 0.02
     # Language models.
     context: PositiveInt = 64
     positions: Literal["learned", "rotary"] = "learned"
