@@ -14,6 +14,7 @@ from .controls import (
     Sampled as Sampled,
     Tied as Tied,
 )
+from .depth import Depth as Depth
 from .domain import TokenDomain as TokenDomain
 from .equation import Equation as Equation
 from .operators import (

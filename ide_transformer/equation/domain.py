@@ -24,8 +24,8 @@ class TokenDomain(eqx.Module):
       its own. `None` means equal weights, for which attention is exactly the softmax.
     """
 
-    points: Float[Array, "tokens dimension"]
-    weights: Float[Array, "*batch tokens"] | None = None
+    points: Float[Array, "..."]
+    weights: Float[Array, "..."] | None = None
 
     def __check_init__(self):
         if self.points.ndim != 2:

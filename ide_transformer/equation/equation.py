@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, PyTree
 from ..errors import InputError
 from .constraints import AbstractConstraint
 from .controls import AbstractControl, Tied
+from .depth import Depth
 from .domain import TokenDomain
 from .terms import make_terms
 
@@ -83,7 +84,7 @@ class Equation(eqx.Module):
 
     def vector_field(
         self,
-        t: Float[Array, ""] | float,
+        t: Depth,
         u: Float[Array, "*batch tokens features"],
         args: PyTree = None,
     ) -> Float[Array, "*batch tokens features"]:
@@ -117,5 +118,5 @@ class _Inside(eqx.Module):
     control: AbstractControl
     interval: PyTree[Array]
 
-    def __call__(self, t: Float[Array, ""] | float) -> PyTree:
+    def __call__(self, t: Depth) -> PyTree:
         return self.control.local(self.interval, t / self.control.interval_length)

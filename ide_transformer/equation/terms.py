@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from .constraints import AbstractConstraint
+from .depth import Depth
 from .domain import TokenDomain
 
 
@@ -24,20 +25,20 @@ class OperatorField(eqx.Module):
     - `index`: i, which operator of the block.
     """
 
-    block_at: Callable[[Float[Array, ""] | float], PyTree]
-    constraint_at: Callable[[Float[Array, ""] | float], PyTree]
+    block_at: Callable[[Depth], PyTree]
+    constraint_at: Callable[[Depth], PyTree]
     domain: TokenDomain
     index: int = eqx.field(static=True)
 
     def __call__(
         self,
-        t: Float[Array, ""] | float,
+        t: Depth,
         u: Float[Array, "*batch tokens features"],
         args: PyTree,
     ) -> Float[Array, "*batch tokens features"]:
         return self.constraint(t).tangent(u, UnconstrainedField(self)(t, u, args))
 
-    def constraint(self, t: Float[Array, ""] | float) -> AbstractConstraint:
+    def constraint(self, t: Depth) -> AbstractConstraint:
         """The constraint of this operator at depth `t`."""
         constraint = self.constraint_at(t)
         if isinstance(constraint, AbstractConstraint):
@@ -52,7 +53,7 @@ class UnconstrainedField(eqx.Module):
 
     def __call__(
         self,
-        t: Float[Array, ""] | float,
+        t: Depth,
         u: Float[Array, "*batch tokens features"],
         args: PyTree,
     ) -> Float[Array, "*batch tokens features"]:

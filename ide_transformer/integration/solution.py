@@ -1,9 +1,12 @@
+from typing import Any
+
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from ..equation import Depth
 from ..errors import InputError
 
 
@@ -24,7 +27,7 @@ class Solution(eqx.Module):
     u1: Float[Array, "*batch tokens features"]
     ts: Float[Array, " depths"]
     us: Float[Array, "depths *batch tokens features"]
-    stats: dict[str, Array | float]
+    stats: dict[str, Any]
     result: diffrax.RESULTS
     failed_at: Float[Array, ""]
     # One interpolation for each interval, stacked, and the length of an interval.
@@ -35,7 +38,7 @@ class Solution(eqx.Module):
     def succeeded(self) -> Bool[Array, ""]:
         return self.result == diffrax.RESULTS.successful
 
-    def evaluate(self, t: Float[Array, ""] | float) -> Float[Array, "*batch tokens features"]:
+    def evaluate(self, t: Depth) -> Float[Array, "*batch tokens features"]:
         """The state at any depth `t ∈ [0, T]`; needs `saveat=diffrax.SaveAt(dense=True)`."""
         if self.interpolation is None:
             raise InputError(
@@ -46,7 +49,7 @@ class Solution(eqx.Module):
 
 
 def interpolate(
-    interpolation: PyTree, interval_length: float, t: Float[Array, ""] | float
+    interpolation: PyTree, interval_length: float, t: Depth
 ) -> Float[Array, "*batch tokens features"]:
     """The state at depth `t`, from the stacked interpolations of the intervals."""
     num_intervals = interpolation.ts.shape[0]

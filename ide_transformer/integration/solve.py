@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..equation import Equation
+from ..equation import Equation, operator_fields, without_constraint
 from ..errors import InputError
 from .adaptive import adapt
 from .gradient import AbstractGradient, Checkpoint
@@ -91,7 +91,7 @@ def _solve(
     max_steps: int,
     throw: bool,
 ) -> Solution:
-    _check_state(equation, u0)
+    _check_state(equation, u0, args)
     on_knots = bool(np.isin(depths, equation.knots).all())
     if stepsize_controller is None:
         _check_steps(steps_per_interval)
@@ -159,16 +159,26 @@ def _residual(equation: Equation, u1: Array) -> Array:
     return jnp.max(constraint.residual(u1))
 
 
+# The ways in which a solve can end badly; anything else is an internal error.
+_FAILURES = (
+    "internal_error",
+    "max_steps_reached",
+    "dt_min_reached",
+    "max_steps_rejected",
+    "nonfinite",
+    "nonlinear_max_steps_reached",
+    "nonlinear_divergence",
+    "singular",
+    "breakdown",
+    "stagnation",
+)
+
+
 def _raise_on_failure(equation: Equation, trajectory: Trajectory) -> Array:
     """`u1`, or an error that says how the solve failed and in which interval."""
-    names = [
-        name
-        for name in dir(diffrax.RESULTS)
-        if isinstance(getattr(diffrax.RESULTS, name), type(diffrax.RESULTS.successful))
-    ]
     which = sum(
         jnp.where(trajectory.result == getattr(diffrax.RESULTS, name), index, 0)
-        for index, name in enumerate(names)
+        for index, name in enumerate(_FAILURES)
     )
     knots = equation.knots
     inside = jnp.searchsorted(jnp.asarray(knots[1:]), trajectory.failed_at)
@@ -177,14 +187,14 @@ def _raise_on_failure(equation: Equation, trajectory: Trajectory) -> Array:
         f"{name}. {diffrax.RESULTS[getattr(diffrax.RESULTS, name)]} Take smaller steps, "
         "or call solve with throw=False and look at result, failed_at and us."
         for start, end in itertools.pairwise(knots)
-        for name in names
+        for name in _FAILURES
     ]
     failed = trajectory.result != diffrax.RESULTS.successful
-    index = jnp.where(failed, inside * len(names) + which, 0)
+    index = jnp.where(failed, inside * len(_FAILURES) + which, 0)
     return eqx.branched_error_if(trajectory.u1, failed, index, messages)
 
 
-def _check_state(equation: Equation, u0: Array) -> None:
+def _check_state(equation: Equation, u0: Array, args: PyTree) -> None:
     tokens = equation.domain.num_tokens
     if u0.ndim < 2 or u0.shape[-2] != tokens:
         raise InputError(
@@ -193,12 +203,15 @@ def _check_state(equation: Equation, u0: Array) -> None:
         )
     if not jnp.issubdtype(u0.dtype, jnp.floating):
         raise InputError(f"solve: u0 has dtype {u0.dtype}; the state must be floating point.")
-    rate = eqx.filter_eval_shape(equation.vector_field, 0.0, u0)
-    if rate.shape != u0.shape:
-        raise InputError(
-            f"solve: the vector field maps a state of shape {u0.shape} to {rate.shape}; an "
-            "operator must return du/dt in the shape of u."
-        )
+    block = eqx.filter_eval_shape(equation.control, 0.0)
+    fields = operator_fields(without_constraint(equation.terms))
+    for operator, field in zip(block, fields, strict=True):
+        rate = eqx.filter_eval_shape(field, 0.0, u0, args)
+        if rate.shape != u0.shape:
+            raise InputError(
+                f"solve: {type(operator).__name__} maps a state of shape {u0.shape} to "
+                f"{rate.shape}; an operator must return du/dt in the shape of u."
+            )
 
 
 def _depths(equation: Equation, saveat: diffrax.SaveAt) -> tuple[float, ...]:

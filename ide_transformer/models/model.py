@@ -1,7 +1,7 @@
 """What the models share: an embedded input, an equation solved from it, a read-out."""
 
 import abc
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import diffrax
 import equinox as eqx
@@ -62,7 +62,7 @@ class AbstractModel(eqx.Module):
     def solver(self) -> diffrax.AbstractSolver:
         return self.scheme.solver
 
-    def with_solver(self, solver: diffrax.AbstractSolver, **options) -> Self:
+    def with_solver(self, solver: diffrax.AbstractSolver, **options) -> "AbstractModel":
         """The same weights, solved by another scheme.
 
         **Arguments:**

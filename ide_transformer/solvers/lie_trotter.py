@@ -24,4 +24,4 @@ class LieTrotter(AbstractSplitting):
     splitting_order: ClassVar[int] = 1
 
     def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
-        return [(index, 0, 1) for index in range(num_operators)]
+        return [(index, 0.0, 1.0) for index in range(num_operators)]

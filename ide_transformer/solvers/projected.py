@@ -2,9 +2,9 @@ from collections.abc import Callable
 
 import diffrax
 import jax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
-from ..equation import operator_fields, without_constraint
+from ..equation import Depth, operator_fields, without_constraint
 from ..errors import InputError
 
 
@@ -54,8 +54,8 @@ class Projected(diffrax.AbstractWrappedSolver):
     def init(
         self,
         terms: PyTree[diffrax.AbstractTerm],
-        t0: Float[Array, ""] | float,
-        t1: Float[Array, ""] | float,
+        t0: Depth,
+        t1: Depth,
         y0: PyTree[Array],
         args: PyTree,
     ) -> PyTree:
@@ -64,8 +64,8 @@ class Projected(diffrax.AbstractWrappedSolver):
     def step(
         self,
         terms: PyTree[diffrax.AbstractTerm],
-        t0: Float[Array, ""] | float,
-        t1: Float[Array, ""] | float,
+        t0: Depth,
+        t1: Depth,
         y0: PyTree[Array],
         args: PyTree,
         solver_state: PyTree,
@@ -81,7 +81,7 @@ class Projected(diffrax.AbstractWrappedSolver):
     def func(
         self,
         terms: PyTree[diffrax.AbstractTerm],
-        t0: Float[Array, ""] | float,
+        t0: Depth,
         y0: PyTree[Array],
         args: PyTree,
     ) -> PyTree[Array]:

@@ -4,7 +4,9 @@ from typing import ClassVar
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
+
+from ..equation import Depth
 
 
 # The Butcher tableau: rows of A below the diagonal, nodes c, weights b.
@@ -35,8 +37,8 @@ class RK4(diffrax.AbstractSolver):
     def init(
         self,
         terms: diffrax.AbstractTerm,
-        t0: Float[Array, ""] | float,
-        t1: Float[Array, ""] | float,
+        t0: Depth,
+        t1: Depth,
         y0: PyTree[Array],
         args: PyTree,
     ) -> None:
@@ -45,8 +47,8 @@ class RK4(diffrax.AbstractSolver):
     def step(
         self,
         terms: diffrax.AbstractTerm,
-        t0: Float[Array, ""] | float,
-        t1: Float[Array, ""] | float,
+        t0: Depth,
+        t1: Depth,
         y0: PyTree[Array],
         args: PyTree,
         solver_state: None,
@@ -66,7 +68,7 @@ class RK4(diffrax.AbstractSolver):
     def func(
         self,
         terms: diffrax.AbstractTerm,
-        t0: Float[Array, ""] | float,
+        t0: Depth,
         y0: PyTree[Array],
         args: PyTree,
     ) -> PyTree[Array]:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import diffrax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
+from ..equation import Depth
 from ..errors import InputError
 
 
@@ -52,8 +53,8 @@ class AbstractSplitting(diffrax.AbstractSolver):
     def init(
         self,
         terms: PyTree[diffrax.AbstractTerm],
-        t0: Float[Array, ""] | float,
-        t1: Float[Array, ""] | float,
+        t0: Depth,
+        t1: Depth,
         y0: PyTree[Array],
         args: PyTree,
     ) -> None:
@@ -66,8 +67,8 @@ class AbstractSplitting(diffrax.AbstractSolver):
     def step(
         self,
         terms: PyTree[diffrax.AbstractTerm],
-        t0: Float[Array, ""] | float,
-        t1: Float[Array, ""] | float,
+        t0: Depth,
+        t1: Depth,
         y0: PyTree[Array],
         args: PyTree,
         solver_state: None,
@@ -96,7 +97,7 @@ class AbstractSplitting(diffrax.AbstractSolver):
     def func(
         self,
         terms: PyTree[diffrax.AbstractTerm],
-        t0: Float[Array, ""] | float,
+        t0: Depth,
         y0: PyTree[Array],
         args: PyTree,
     ) -> PyTree[Array]:

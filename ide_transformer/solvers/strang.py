@@ -26,6 +26,6 @@ class Strang(AbstractSplitting):
 
     def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
         last = num_operators - 1
-        forth = [(index, 0, 0.5) for index in range(last)]
-        back = [(index, 0.5, 1) for index in reversed(range(last))]
-        return [*forth, (last, 0, 1), *back]
+        forth = [(index, 0.0, 0.5) for index in range(last)]
+        back = [(index, 0.5, 1.0) for index in reversed(range(last))]
+        return [*forth, (last, 0.0, 1.0), *back]

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ...errors import InputError
+from ..depth import Depth
 
 
 if TYPE_CHECKING:
@@ -40,15 +41,15 @@ class AbstractControl(eqx.Module):
         """What each interval needs of its own, stacked: leading axis = interval."""
 
     @abc.abstractmethod
-    def local(self, interval: PyTree[Array], s: Float[Array, ""] | float) -> PyTree:
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
         """The block inside one interval, given its slice of `intervals()`, at `s ∈ [0, 1]`."""
 
     @abc.abstractmethod
-    def __call__(self, t: Float[Array, ""] | float) -> PyTree:
+    def __call__(self, t: Depth) -> PyTree:
         """The block at depth `t`; at a boundary, that of the interval which begins there."""
 
     @abc.abstractmethod
-    def resample(self, num_intervals: int) -> Self:
+    def resample(self, num_intervals: int) -> "AbstractControl":
         """The same θ over the same `[0, T]` on another number of intervals."""
 
 
@@ -59,9 +60,7 @@ def stack_blocks(
     return eqx.filter_vmap(make_block)(jax.random.split(key, number))
 
 
-def locate(
-    control: AbstractControl, t: Float[Array, ""] | float
-) -> tuple[Int[Array, ""], Float[Array, ""]]:
+def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:
     """The index of the interval that holds depth `t`, and `s ∈ [0, 1]` inside it."""
     position = jnp.asarray(t) / control.interval_length
     index = jnp.clip(jnp.floor(position), 0, control.num_intervals - 1)

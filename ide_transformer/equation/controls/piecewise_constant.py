@@ -1,12 +1,13 @@
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ..depth import Depth
 from .control import (
     AbstractControl,
     check_resample,
@@ -45,14 +46,14 @@ class PiecewiseConstant(AbstractControl):
     def intervals(self) -> PyTree[Array]:
         return eqx.filter(self.blocks, eqx.is_array)
 
-    def local(self, interval: PyTree[Array], s: Float[Array, ""] | float) -> PyTree:
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
         return eqx.combine(interval, eqx.filter(self.blocks, eqx.is_array, inverse=True))
 
-    def __call__(self, t: Float[Array, ""] | float) -> PyTree:
+    def __call__(self, t: Depth) -> PyTree:
         index, _ = locate(self, t)
         return take(self.blocks, index)
 
-    def resample(self, num_intervals: int) -> Self:
+    def resample(self, num_intervals: int) -> "PiecewiseConstant":
         """Averages θ over each new interval: exact where the new boundaries include the
         old ones, and where neighbouring layers merge, their mean."""
         length = check_resample(self, num_intervals)
@@ -74,7 +75,7 @@ class PiecewiseConstant(AbstractControl):
         num_intervals: int,
         *,
         key: PRNGKeyArray,
-    ) -> Self:
+    ) -> "PiecewiseConstant":
         return cls(stack_blocks(make_block, num_intervals, key))
 
 

@@ -1,11 +1,12 @@
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ...errors import InputError
+from ..depth import Depth
 from .control import (
     AbstractControl,
     check_resample,
@@ -47,17 +48,17 @@ class PiecewiseLinear(AbstractControl):
         right = jax.tree.map(lambda x: x[1:], arrays)
         return left, right
 
-    def local(self, interval: PyTree[Array], s: Float[Array, ""] | float) -> PyTree:
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
         left, right = interval
         # In this form both ends are met exactly.
         block = jax.tree.map(lambda a, b: ((1 - s) * a + s * b).astype(a.dtype), left, right)
         return eqx.combine(block, eqx.filter(self.knots, eqx.is_array, inverse=True))
 
-    def __call__(self, t: Float[Array, ""] | float) -> PyTree:
+    def __call__(self, t: Depth) -> PyTree:
         index, s = locate(self, t)
         return self.local(take(self.intervals(), index), s)
 
-    def resample(self, num_intervals: int) -> Self:
+    def resample(self, num_intervals: int) -> "PiecewiseLinear":
         """Interpolates the knots: exact where the new boundaries include the old ones."""
         length = check_resample(self, num_intervals)
         depths = [length * j for j in range(num_intervals + 1)]
@@ -73,5 +74,5 @@ class PiecewiseLinear(AbstractControl):
         num_intervals: int,
         *,
         key: PRNGKeyArray,
-    ) -> Self:
+    ) -> "PiecewiseLinear":
         return cls(stack_blocks(make_block, num_intervals + 1, key))

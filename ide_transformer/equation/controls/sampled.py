@@ -1,9 +1,8 @@
-from typing import Self
-
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ..depth import Depth
 from ..operators import Dropout
 from .control import AbstractControl, locate
 
@@ -39,15 +38,15 @@ class Sampled(AbstractControl):
     def intervals(self) -> PyTree[Array]:
         return self.control.intervals(), jax.random.split(self.key, self.num_intervals)
 
-    def local(self, interval: PyTree[Array], s: Float[Array, ""] | float) -> PyTree:
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
         interval, key = interval
         return _with_key(self.control.local(interval, s), key)
 
-    def __call__(self, t: Float[Array, ""] | float) -> PyTree:
+    def __call__(self, t: Depth) -> PyTree:
         index, _ = locate(self, t)
         return _with_key(self.control(t), jax.random.split(self.key, self.num_intervals)[index])
 
-    def resample(self, num_intervals: int) -> Self:
+    def resample(self, num_intervals: int) -> "Sampled":
         return type(self)(self.control.resample(num_intervals), self.key)
 
 

@@ -1,10 +1,11 @@
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import equinox as eqx
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ...errors import InputError
+from ..depth import Depth
 from .control import AbstractControl, check_resample
 
 
@@ -32,13 +33,13 @@ class Tied(AbstractControl):
     def intervals(self) -> PyTree[Array]:
         return ()
 
-    def local(self, interval: PyTree[Array], s: Float[Array, ""] | float) -> PyTree:
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
         return self.block
 
-    def __call__(self, t: Float[Array, ""] | float) -> PyTree:
+    def __call__(self, t: Depth) -> PyTree:
         return self.block
 
-    def resample(self, num_intervals: int) -> Self:
+    def resample(self, num_intervals: int) -> "Tied":
         return type(self)(self.block, num_intervals, check_resample(self, num_intervals))
 
     @classmethod
@@ -48,5 +49,5 @@ class Tied(AbstractControl):
         num_intervals: int,
         *,
         key: PRNGKeyArray,
-    ) -> Self:
+    ) -> "Tied":
         return cls(make_block(key), num_intervals)

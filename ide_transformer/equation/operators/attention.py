@@ -130,8 +130,8 @@ def integrate(
     )
     scores = jnp.einsum("...xgrd,...zgd->...grxz", grouped, key)
     if domain.log_weights is not None:
-        log_weights = domain.log_weights.astype(scores.dtype)
-        scores = scores + jnp.expand_dims(log_weights, (-4, -3, -2))
+        log_weights = jnp.expand_dims(domain.log_weights, (-4, -3, -2))
+        scores = scores + jnp.broadcast_to(log_weights, scores.shape).astype(scores.dtype)
     inside = region.indicator(domain)
     if inside is not None:
         inside = jnp.broadcast_to(inside, scores.shape)

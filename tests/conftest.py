@@ -1,0 +1,24 @@
+import jax
+import jaxtyping
+import pytest
+
+
+# Shapes and types in annotations are checked while the tests run; this has to come before
+# the package is imported.
+jaxtyping.install_import_hook("ide_transformer", "beartype.beartype")
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def unchecked():
+    """What a user sees: without the checks of annotations, which would speak first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,0 +1,55 @@
+"""Small problems that several tests share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ide_transformer as ide
+
+
+WIDTH, HEADS, TOKENS = 16, 4, 6
+
+
+def make_block(key, *, std=0.2, causal=True, normalization=None):
+    """An attention and a feed-forward of moderate size, pre-normalised by default."""
+    normalization = ide.LayerNorm(eps=1e-5) if normalization is None else normalization
+    first, second = jax.random.split(key)
+    attention = ide.Attention(
+        WIDTH, HEADS, key=first, causal=causal, normalization=normalization, std=std
+    )
+    feed_forward = ide.FeedForward(
+        WIDTH, 2 * WIDTH, key=second, normalization=normalization, std=std
+    )
+    return attention, feed_forward
+
+
+def make_equation(control=ide.PiecewiseConstant, intervals=3, constraint=None, **options):
+    """The equation of `make_block` with random weights, also in the biases."""
+    theta = control.build(
+        lambda key: make_block(key, **options), intervals, key=jax.random.key(1)
+    )
+    theta = jax.tree.map(_with_random_vectors, theta)
+    constraint = ide.Free() if constraint is None else constraint
+    return ide.Equation(theta, constraint, ide.TokenDomain.uniform(TOKENS))
+
+
+def _with_random_vectors(x):
+    """Biases start at zero, where an error in them would not show."""
+    if isinstance(x, jax.Array) and not x.any():
+        return 0.1 * jax.random.normal(jax.random.key(x.size), x.shape)
+    return x
+
+
+def random_state(*batch, tokens=TOKENS, width=WIDTH, seed=2):
+    return jax.random.normal(jax.random.key(seed), (*batch, tokens, width))
+
+
+def observed_order(error_of, steps):
+    """The slope of log error over log h, fitted to the given numbers of steps."""
+    errors = np.array([float(error_of(n)) for n in steps])
+    assert (errors > 1e-13).all(), f"rounding ends the range: {errors}"
+    return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+
+
+def largest(x, y):
+    return float(jnp.max(jnp.abs(x - y)))

@@ -1,0 +1,109 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import WIDTH, largest, make_block, make_equation, random_state
+
+import ide_transformer as ide
+
+
+def linear_block(key):
+    return (ide.FeedForward(WIDTH, key=key),)
+
+
+def weight_at(control, t):
+    return control(t)[0].inner.weight
+
+
+def test_piecewise_constant_layers(key):
+    keys = jax.random.split(key, 3)
+    control = ide.PiecewiseConstant(eqx.filter_vmap(linear_block)(keys))
+    for depth, layer in ((0.0, 0), (0.99, 0), (1.0, 1), (2.5, 2), (3.0, 2)):
+        expected = linear_block(keys[layer])[0].inner.weight
+        assert (weight_at(control, depth) == expected).all()
+
+
+@pytest.mark.parametrize("intervals", [25, 49, 50, 100])
+def test_every_layer_is_read_in_float32(intervals):
+    """`floor(t L)` on [0, 1] picks wrong layers for these numbers; depth in layers does not."""
+    blocks = eqx.filter_vmap(lambda i: (ide.LayerNorm(gain=i[None]),))(
+        jnp.arange(intervals, dtype=jnp.float32)
+    )
+    control = ide.PiecewiseConstant(blocks)
+    ts = jnp.arange(intervals, dtype=jnp.float32)
+    gains = jax.vmap(lambda t: control(t)[0].gain[0])(ts)
+    assert (gains == ts).all()
+
+
+def test_piecewise_linear(key):
+    control = ide.PiecewiseLinear.build(linear_block, 2, key=key)
+    knots = control.knots[0].inner.weight
+    assert control.num_intervals == 2
+    for depth in (0.0, 1.0, 2.0):
+        assert (weight_at(control, depth) == knots[int(depth)]).all()
+    assert largest(weight_at(control, 1.25), 0.75 * knots[1] + 0.25 * knots[2]) < 1e-15
+
+
+def test_tied(key):
+    control = ide.Tied(linear_block(key), 5)
+    assert control.num_intervals == 5
+    assert (weight_at(control, 0.3) == weight_at(control, 4.9)).all()
+
+
+@pytest.mark.parametrize("control", [ide.PiecewiseConstant, ide.PiecewiseLinear, ide.Tied])
+def test_refining_a_control_keeps_the_solution(control):
+    equation = make_equation(control, intervals=2)
+    fine = ide.Equation(equation.control.resample(6), ide.Free(), equation.domain)
+    assert fine.depth == equation.depth
+    u0 = random_state()
+    one = ide.solve(equation, u0, solver=ide.RK4(), steps_per_interval=3).u1
+    other = ide.solve(fine, u0, solver=ide.RK4(), steps_per_interval=1).u1
+    assert largest(one, other) < 1e-12
+
+
+def test_coarsening_averages(key):
+    control = ide.PiecewiseConstant.build(linear_block, 4, key=key)
+    weights = control.blocks[0].inner.weight
+    coarse = control.resample(2)
+    assert coarse.interval_length == 2.0
+    assert largest(weight_at(coarse, 3.0), (weights[2] + weights[3]) / 2) < 1e-15
+    thirds = control.resample(3)
+    assert largest(weight_at(thirds, 0.0), 0.75 * weights[0] + 0.25 * weights[1]) < 1e-15
+
+
+def test_sampled_draws_once_per_interval(key):
+    def block(key):
+        return (ide.Dropout(ide.FeedForward(WIDTH, key=key), 0.5),)
+
+    control = ide.Sampled(ide.Tied(block(key), 3), key)
+    u, domain = random_state(), ide.TokenDomain.uniform(6)
+    zero = [control(t)[0](u, domain) == 0 for t in (0.0, 0.7, 1.0)]
+    assert (zero[0] == zero[1]).all()
+    assert not (zero[0] == zero[2]).all()
+    equation = ide.Equation(control, ide.Free(), domain)
+    by_hand = u
+    for t in range(3):
+        by_hand = by_hand + control(float(t))[0](by_hand, domain)
+    assert largest(ide.solve(equation, u, solver=ide.LieTrotter()).u1, by_hand) < 1e-13
+
+
+def test_bad_controls(key):
+    with pytest.raises(ide.InputError, match="leading axis"):
+        ide.PiecewiseConstant((ide.FeedForward(WIDTH, key=key),))
+    with pytest.raises(ide.InputError, match="at least two knots"):
+        ide.PiecewiseLinear(eqx.filter_vmap(linear_block)(key[None]))
+    with pytest.raises(ide.InputError, match="at least one interval"):
+        ide.Tied(linear_block(key), 0)
+    with pytest.raises(ide.InputError, match=r"resample\(0\)"):
+        ide.Tied(linear_block(key), 2).resample(0)
+
+
+def test_equations_that_do_not_fit(key):
+    domain = ide.TokenDomain.uniform(6)
+    control = ide.PiecewiseConstant.build(make_block, 2, key=key)
+    with pytest.raises(ide.InputError, match="tuple of operators"):
+        ide.Equation(ide.Tied(ide.FeedForward(WIDTH, key=key), 2), ide.Free(), domain)
+    with pytest.raises(ide.InputError, match="3 constraints for 2 operators"):
+        ide.Equation(control, (ide.Free(),) * 3, domain)
+    with pytest.raises(ide.InputError, match="on 3 intervals, the control on 2"):
+        ide.Equation(control, ide.Tied(ide.Free(), 3), domain)
