@@ -1,7 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ..equation import (
     AbstractConstraint,
@@ -107,11 +107,11 @@ class ImageClassifier(AbstractModel):
 
     def embed(
         self,
-        inputs: Float[Array, "*batch rows columns channels"]
-        | Float[Array, "*batch rows columns"],
+        inputs: Float[ArrayLike, "..."],
         *,
         key: PRNGKeyArray | None = None,
-    ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
+    ) -> tuple[Float[Array, "..."], TokenDomain]:
+        inputs = jnp.asarray(inputs)
         rows, columns, channels = self.image_shape
         if channels == 1 and inputs.shape[-2:] == (rows, columns):
             inputs = inputs[..., None]

@@ -1,7 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from ..equation import (
     AbstractConstraint,
@@ -87,8 +87,9 @@ class LanguageModel(AbstractModel):
         return TokenDomain.uniform(self.context)
 
     def embed(
-        self, inputs: Int[Array, "*batch tokens"], *, key: PRNGKeyArray | None = None
+        self, inputs: Int[ArrayLike, "*batch tokens"], *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
+        inputs = jnp.asarray(inputs)
         tokens = inputs.shape[-1]
         if tokens > self.context:
             raise InputError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import diffrax
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..equation import AbstractControl, Equation, Sampled, TokenDomain
 from ..integration import AbstractGradient, Checkpoint, Solution, solve
@@ -40,7 +40,7 @@ class AbstractModel(eqx.Module):
 
     @abc.abstractmethod
     def embed(
-        self, inputs: PyTree[Array], *, key: PRNGKeyArray | None = None
+        self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
         """The state at depth 0 and the domain on which it lives."""
 
@@ -76,7 +76,7 @@ class AbstractModel(eqx.Module):
 
     def solve(
         self,
-        inputs: PyTree[Array],
+        inputs: PyTree[ArrayLike],
         *,
         key: PRNGKeyArray | None = None,
         saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
@@ -108,7 +108,7 @@ class AbstractModel(eqx.Module):
         )
 
     def __call__(
-        self, inputs: PyTree[Array], *, key: PRNGKeyArray | None = None
+        self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
     ) -> PyTree[Array]:
         """The outputs for one sample, or for any leading batch axes.
 

