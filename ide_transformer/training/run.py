@@ -1,5 +1,6 @@
 """A run from its configuration to its summary."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from .build import build_model, build_task
 from .checkpoint import Checkpoints
 from .config import Config
 from .folder import RunFolder, new_folder, resumed_folder
+from .interrupt import StopRequest
 from .metrics import MetricsLog, cut_metrics, read_metrics
 from .optimizer import build_optimizer
 from .progress import TrainingProgress
@@ -38,7 +40,7 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
       learned and logged is the same, to the bit, as if the run had never stopped.
 
     **Raises:** `InputError` for input that cannot be used, or a loss that is not finite;
-    `KeyboardInterrupt`, after saving a checkpoint.
+    `KeyboardInterrupt` when it was stopped, after saving a checkpoint.
     """
     began = time.perf_counter()
     task = build_task(config)
@@ -142,11 +144,11 @@ def _loop(
         log = MetricsLog(
             folder.metrics, training.batch_size * task.tokens_per_sample, progress.show
         )
-        try:
-            if start < training.steps:
-                batch = task.batch(start, training.batch_size, training.seed)
-                train_step = train_step.lower(state, batch).compile()
-            log.restart_clock(start)
+        if start < training.steps:
+            batch = task.batch(start, training.batch_size, training.seed)
+            train_step = train_step.lower(state, batch).compile()
+        log.restart_clock(start)
+        with StopRequest() as stop, contextlib.closing(log):
             for step in range(start + 1, training.steps + 1):
                 batch = task.batch(step - 1, training.batch_size, training.seed)
                 state, metrics = train_step(state, batch)
@@ -159,17 +161,13 @@ def _loop(
                     values = evaluate(state.weights, task, _EVALUATION_BATCH, samples)
                     log.held_out(step, values)
                     log.restart_clock(step)
-                if step % training.checkpoint_every == 0 or last:
+                if step % training.checkpoint_every == 0 or last or stop.requested:
                     log.flush()
                     checkpoints.save(step, state)
                     log.restart_clock(step)
-        except KeyboardInterrupt:
-            log.flush()
-            checkpoints.save(int(state.step), state)
-            progress.say(f"Stopped at step {int(state.step)}; go on with --resume.")
-            raise
-        finally:
-            log.close()
+                if stop.requested and not last:
+                    progress.say(f"Stopped after step {step}; go on with --resume.")
+                    raise KeyboardInterrupt
     return state
 
 

@@ -125,17 +125,19 @@ def integrate(
     """`∫ γ(x, x') V(x') dx'` by the quadrature of the domain, each head by itself."""
     *batch, tokens, heads, features = query.shape
     shared = key.shape[-2]
-    grouped = (query / math.sqrt(features)).reshape(
-        *batch, tokens, shared, heads // shared, features
-    )
-    scores = jnp.einsum("...xgrd,...zgd->...grxz", grouped, key)
+    repeats = heads // shared
+    # The queries that share a key and value are laid end to end along the token axis.
+    query = query.reshape(*batch, tokens, shared, repeats, features) / math.sqrt(features)
+    query = jnp.moveaxis(query, -2, -4).reshape(*batch, repeats * tokens, shared, features)
+    scores = jnp.einsum("...xhd,...zhd->...hxz", query, key)
     if domain.log_weights is not None:
-        log_weights = jnp.expand_dims(domain.log_weights, (-4, -3, -2))
+        log_weights = jnp.expand_dims(domain.log_weights, (-3, -2))
         scores = scores + jnp.broadcast_to(log_weights, scores.shape).astype(scores.dtype)
     inside = region.indicator(domain)
     if inside is not None:
-        inside = jnp.broadcast_to(inside, scores.shape)
+        inside = jnp.broadcast_to(jnp.tile(inside, (repeats, 1)), scores.shape)
         scores = jnp.where(inside, scores, jnp.finfo(scores.dtype).min / 2)
     gamma = jax.nn.softmax(scores, axis=-1)
-    mean = jnp.einsum("...grxz,...zgd->...xgrd", gamma, value)
-    return mean.reshape(query.shape)
+    mean = jnp.einsum("...hxz,...zhd->...xhd", gamma, value)
+    mean = mean.reshape(*batch, repeats, tokens, shared, features)
+    return jnp.moveaxis(mean, -4, -2).reshape(*batch, tokens, heads, features)
