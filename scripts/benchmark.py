@@ -151,7 +151,10 @@ def main() -> None:
     table = Table(*(name.replace("_", " ") for name in rows[0]))
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
-    Console().print(table)
+    console = Console()
+    # Where the output is no terminal its width is unknown; a table should not be cut.
+    console.width = max(console.width, 120)
+    console.print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 

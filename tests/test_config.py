@@ -51,7 +51,7 @@ def test_overrides(tmp_path):
         ("", ["model.depth"], "not an override; write section.key=value"),
         ("", ["name.x=1"], "name is a value, not a section"),
         ("", ["data.name=text"], "reads from data.path"),
-        ("", ["data.path=a.txt"], "not for data.name=shakespeare"),
+        ("", ["data.path=a.txt"], "data.name=shakespeare comes with its own data"),
         ("", ["data.name=digits"], "needs model.kind=image_classifier"),
         ("", ["solver.rtol=1e-3"], "solver.rtol and solver.atol go together"),
         ("", ["training.steps=50"], "optimizer.warmup=100 must be less"),

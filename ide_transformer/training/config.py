@@ -26,8 +26,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class DataConfig(Section):
     """`data`: what is learned."""
 
-    # Named sets; `text` and `idx` read `path`: a text, or a folder of IDX images.
-    name: Literal["shakespeare", "text", "digits", "idx"] = "shakespeare"
+    # `text` reads a file or folder at `path`, `mnist` and `fashion_mnist` a folder of IDX files.
+    name: Literal["shakespeare", "text", "digits", "mnist", "fashion_mnist"] = "shakespeare"
     path: Path | None = None
     tokenizer: Literal["characters", "bpe"] = "characters"
     # Tokens of the byte-pair encoding; 256 of them are the bytes.
@@ -37,11 +37,13 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _path_where_needed(self):
-        if self.name in ("text", "idx") and self.path is None:
+        own = self.name in ("shakespeare", "digits")
+        if not own and self.path is None:
             raise ValueError(f"data.name={self.name} reads from data.path; give it one")
-        if self.name not in ("text", "idx") and self.path is not None:
+        if own and self.path is not None:
             raise ValueError(
-                f"data.path is for data.name=text or idx, not for data.name={self.name}"
+                f"data.name={self.name} comes with its own data; data.path is for "
+                "data.name=text, mnist or fashion_mnist"
             )
         return self
 
@@ -152,7 +154,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fit(self):
-        images = self.data.name in ("digits", "idx")
+        images = self.data.name in ("digits", "mnist", "fashion_mnist")
         if images != (self.model.kind == "image_classifier"):
             wanted = "image_classifier" if images else "language_model"
             raise ValueError(f"data.name={self.data.name} needs model.kind={wanted}")
