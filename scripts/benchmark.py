@@ -7,6 +7,7 @@ compile  time to compile a gradient, for several depths
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import diffrax
 import jax
@@ -26,7 +27,7 @@ def build_control(depth: int, width: int, heads: int) -> ide.PiecewiseConstant:
     def block(key):
         first, second = jax.random.split(key)
         norm = ide.LayerNorm(jnp.ones(width))
-        options = dict(normalization=norm, bias=False)
+        options: Any = dict(normalization=norm, bias=False)
         attention = ide.Attention(width, heads, key=first, causal=True, **options)
         return attention, ide.FeedForward(width, key=second, **options)
 

@@ -60,8 +60,8 @@ def unrolled(solver):
     def solve(equation, u):
         for layer in range(equation.control.num_intervals):
             interval = jax.tree.map(lambda x, i=layer: x[i], equation.intervals())
-            terms = equation.interval_terms(interval)
-            for t0, t1 in ((0.0, 0.5), (0.5, 1.0)):
+            terms = equation.interval_terms(layer, interval)
+            for t0, t1 in ((layer, layer + 0.5), (layer + 0.5, layer + 1.0)):
                 state = solver.init(terms, t0, t1, u, None)
                 u = solver.step(terms, t0, t1, u, None, state, True)[0]
         return u

@@ -44,6 +44,27 @@ def test_by_hand_on_layers():
     assert difference(diffrax.Heun()) > 1e-3
 
 
+@pytest.mark.parametrize(
+    "solver",
+    [
+        diffrax.Ralston(),
+        diffrax.Bosh3(),
+        diffrax.Dopri5(),
+        diffrax.Dopri8(),
+        diffrax.LeapfrogMidpoint(),
+        diffrax.ReversibleHeun(),
+    ],
+    ids=repr,
+)
+def test_explicit_solvers_of_diffrax_work_unchanged(solver):
+    """Also those that carry a state from step to step, through the interval boundaries."""
+    equation = make_equation(ide.PiecewiseLinear)
+    u0 = random_state()
+    marched = ide.solve(equation, u0, solver=solver, steps_per_interval=4).u1
+    by_hand = diffrax.diffeqsolve(equation.terms, solver, 0.0, 3.0, 0.25, u0).ys[0]
+    assert largest(marched, by_hand) < 1e-12
+
+
 @pytest.mark.parametrize("control", [ide.PiecewiseConstant, ide.PiecewiseLinear])
 def test_adaptive_steps_reach_the_tolerance(control):
     equation = make_equation(control)
@@ -162,8 +183,12 @@ def test_field_evaluations_of_a_march():
     equation = make_equation()
     u0 = random_state()
     count = ide.solve(equation, u0, solver=diffrax.Tsit5(), steps_per_interval=2)
+    # Seven stages where the field has just jumped, six after that.
     assert count.stats["field_evaluations"] == 3 * (7 + 6)
     assert count.stats["steps"] == count.stats["accepted"] == 6
+    smooth = make_equation(ide.PiecewiseLinear)
+    count = ide.solve(smooth, u0, solver=diffrax.Tsit5(), steps_per_interval=2)
+    assert count.stats["field_evaluations"] == 7 + 5 * 6
 
 
 class Exploding(ide.AbstractOperator):
@@ -209,7 +234,7 @@ def test_a_failed_adaptive_solve_says_which_and_where():
     # The solution leaves the real line at t = 1 + 0.9/2.
     assert 1.4 < float(solution.failed_at) < 1.45
     assert jnp.isnan(solution.u1).all()
-    short = diffrax.PIDController(1e-9, 1e-9, dtmin=0.01)
+    short = diffrax.PIDController(1e-9, 1e-9, dtmin=0.01, force_dtmin=False)
     solution = ide.solve(equation, u0, throw=False, **{**options, "stepsize_controller": short})
     assert solution.result == diffrax.RESULTS.dt_min_reached
 

@@ -67,6 +67,11 @@ class Equation(eqx.Module):
         return len(eqx.filter_eval_shape(self.control, 0.0))
 
     @property
+    def continuous(self) -> bool:
+        """Whether the field has no jumps at the interval boundaries."""
+        return self.control.continuous and self.constraint.continuous
+
+    @property
     def depth(self) -> float:
         """T, in layers."""
         return self.control.num_intervals * self.control.interval_length
@@ -96,17 +101,19 @@ class Equation(eqx.Module):
         """The stacked weights that a march scans over; leading axis = interval."""
         return self.control.intervals(), self.constraint.intervals()
 
-    def interval_terms(self, interval: PyTree[Array]) -> diffrax.MultiTerm:
-        """The terms inside one interval, whose depth is counted from its beginning.
+    def interval_terms(self, index: int | Array, interval: PyTree[Array]) -> diffrax.MultiTerm:
+        """The terms inside one interval: at its end they still read its own weights.
 
         **Arguments:**
 
-        - `interval`: one slice of `intervals()`.
+        - `index`: which interval.
+        - `interval`: its slice of `intervals()`.
         """
         of_control, of_constraint = interval
+        start = index * self.control.interval_length
         return make_terms(
-            _Inside(self.control, of_control),
-            _Inside(self.constraint, of_constraint),
+            _Inside(self.control, of_control, start),
+            _Inside(self.constraint, of_constraint, start),
             self.domain,
             self.num_operators,
         )
@@ -117,6 +124,8 @@ class _Inside(eqx.Module):
 
     control: AbstractControl
     interval: PyTree[Array]
+    start: Depth
 
     def __call__(self, t: Depth) -> PyTree:
-        return self.control.local(self.interval, t / self.control.interval_length)
+        s = (t - self.start) / self.control.interval_length
+        return self.control.local(self.interval, s)

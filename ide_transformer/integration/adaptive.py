@@ -37,11 +37,12 @@ def adapt(
         u, dt0, result, failed_at = carry
         index, weights = inputs
         going_on = result == diffrax.RESULTS.successful
+        start = index * length
         solution = diffrax.diffeqsolve(
-            equation.interval_terms(weights),
+            equation.interval_terms(index, weights),
             solver,
-            t0=jnp.array(0, dtype),
-            t1=jnp.where(going_on, jnp.array(length, dtype), jnp.array(0, dtype)),
+            t0=start,
+            t1=jnp.where(going_on, start + length, start),
             dt0=jnp.minimum(dt0, length),
             y0=u,
             args=args,
@@ -55,10 +56,9 @@ def adapt(
         (u,), (reached,) = solution.ys, solution.ts  # pyright: ignore[reportGeneralTypeIssues]
         _, dt0, _ = solution.controller_state  # pyright: ignore[reportGeneralTypeIssues]
         here = first_failure(solution.result, finite(u))
-        reached = index * length + reached
         failed_at = jnp.where(
             going_on & (here != diffrax.RESULTS.successful), reached, failed_at
-        ).astype(dtype)
+        )
         result = first_failure(result, here)
         counts = (solution.stats["num_steps"], solution.stats["num_rejected_steps"])
         dt0 = lax.stop_gradient(dt0).astype(dtype)
@@ -72,8 +72,9 @@ def adapt(
         jnp.array(jnp.inf, dtype),
     )
     num_intervals = equation.control.num_intervals
+    indices = jnp.arange(num_intervals, dtype=dtype)
     (u1, _, result, failed_at), (states, interpolation, (steps, rejected)) = lax.scan(
-        wrapped, carry, (jnp.arange(num_intervals), equation.intervals())
+        wrapped, carry, (indices, equation.intervals())
     )
     cost = count_evaluations(solver, equation.num_operators)
     started = jnp.sum(steps > 0)

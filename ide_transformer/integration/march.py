@@ -46,12 +46,16 @@ def march(
     interval's weights and the program does not grow with the number of intervals.
     """
     length = equation.control.interval_length
-    edges = (length * np.arange(steps_per_interval + 1) / steps_per_interval).astype(u0.dtype)
+    fractions = np.arange(steps_per_interval + 1) / steps_per_interval
+    offsets = (length * fractions).astype(u0.dtype)
+    # Where the field has jumps, they are at the beginning of intervals.
+    jumps = (fractions[:-1] == 0) & (not equation.continuous)
 
     def interval(carry, inputs):
         u, solver_state, result, failed_at = carry
         index, weights = inputs
-        terms = equation.interval_terms(weights)
+        terms = equation.interval_terms(index, weights)
+        edges = index * length + offsets
 
         def step(carry, inputs):
             u, solver_state, result = carry
@@ -64,53 +68,54 @@ def march(
 
         carry = (u, solver_state, result)
         if steps_per_interval == 1:
-            # Times known at compile time let the compiler drop multiplications by h = 1.
-            carry, infos = step(carry, (edges[0], edges[1], True))
+            carry, infos = step(carry, (edges[0], edges[1], bool(jumps[0])))
             infos = jax.tree.map(lambda x: x[None], infos)
         else:
-            first = np.arange(steps_per_interval) == 0
-            carry, infos = lax.scan(step, carry, (edges[:-1], edges[1:], first))
+            carry, infos = lax.scan(step, carry, (edges[:-1], edges[1:], jumps))
         u, solver_state, result = carry
         result = first_failure(result, finite(u))
-        end = (index + 1) * length
         failed_at = jnp.where(
-            result == diffrax.RESULTS.successful, jnp.inf, jnp.minimum(failed_at, end)
-        ).astype(u.dtype)
+            result == diffrax.RESULTS.successful, jnp.inf, jnp.minimum(failed_at, edges[-1])
+        )
         interpolation = _interpolation(solver, edges, infos, u) if dense else None
         return (u, solver_state, result, failed_at), (u, interpolation)
 
-    terms = equation.interval_terms(jax.tree.map(lambda x: x[0], equation.intervals()))
+    terms = equation.interval_terms(0, jax.tree.map(lambda x: x[0], equation.intervals()))
     carry = (
         u0,
-        solver.init(terms, edges[0], edges[1], u0, args),
+        solver.init(terms, offsets[0], offsets[1], u0, args),
         success(),
         jnp.array(jnp.inf, u0.dtype),
     )
     num_intervals = equation.control.num_intervals
+    indices = jnp.arange(num_intervals, dtype=u0.dtype)
     (u1, _, result, failed_at), (states, interpolation) = lax.scan(
-        gradient.wrap(interval), carry, (jnp.arange(num_intervals), equation.intervals())
+        gradient.wrap(interval), carry, (indices, equation.intervals())
     )
     cost = count_evaluations(solver, equation.num_operators)
+    steps, starts = (
+        num_intervals * steps_per_interval,
+        1 if equation.continuous else num_intervals,
+    )
     return Trajectory(
         u1=u1,
         states=states,
         interpolation=interpolation,
         result=result,
         failed_at=failed_at,
-        steps=num_intervals * steps_per_interval,
+        steps=steps,
         rejected=0,
-        field_evaluations=num_intervals
-        * (cost.first + (steps_per_interval - 1) * cost.following),
+        field_evaluations=starts * cost.first + (steps - starts) * cost.following,
     )
 
 
 def _interpolation(solver, edges, infos, u) -> diffrax.DenseInterpolation:
     return diffrax.DenseInterpolation(
-        ts=jnp.asarray(edges),
+        ts=edges,
         ts_size=jnp.array(len(edges)),
         infos=infos,
         interpolation_cls=solver.interpolation_cls,
         direction=jnp.array(1),
-        t0_if_trivial=jnp.asarray(edges[0]),
+        t0_if_trivial=edges[0],
         y0_if_trivial=jnp.zeros_like(u),
     )

@@ -56,4 +56,5 @@ def interpolate(
     t = jnp.asarray(t, interpolation.ts.dtype)
     index = jnp.clip(jnp.floor(t / interval_length), 0, num_intervals - 1).astype(int)
     inside = jax.tree.map(lambda x: x[index], interpolation)
-    return inside.evaluate(jnp.clip(t - index * interval_length, 0, interval_length))
+    # Rounding may put a boundary just outside.
+    return inside.evaluate(jnp.clip(t, inside.ts[0], inside.ts[inside.ts_size - 1]))

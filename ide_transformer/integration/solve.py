@@ -47,8 +47,8 @@ def solve(
     - `solver`: any `diffrax.AbstractSolver`.
     - `steps_per_interval`: equal steps in each interval; 1 is a step per layer.
     - `stepsize_controller`: choose the steps by an error estimate instead, for example
-      `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. It acts inside each interval, on depth
-      counted from the beginning of that interval.
+      `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses the boundary
+      of an interval.
     - `gradient`: what is kept for the gradient, `Checkpoint()` or `Direct()`; for adaptive
       steps also an adjoint of diffrax.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts` and `dense`. The states of
@@ -150,13 +150,10 @@ def _solve(
 
 def _residual(equation: Equation, u1: Array) -> Array:
     """The largest residual at T, on the constraint with which the last interval ends."""
-    last = jax.tree.map(lambda x: x[-1], equation.intervals())
-    constraint = (
-        equation.interval_terms(last)
-        .terms[-1]
-        .vector_field.constraint(equation.control.interval_length)
-    )
-    return jnp.max(constraint.residual(u1))
+    last = equation.control.num_intervals - 1
+    interval = jax.tree.map(lambda x: x[last], equation.intervals())
+    field = operator_fields(equation.interval_terms(last, interval))[-1]
+    return jnp.max(field.constraint(equation.depth).residual(u1))
 
 
 # The ways in which a solve can end badly; anything else is an internal error.
@@ -290,7 +287,7 @@ def _check_adaptive(
         )
 
     def error_estimate(equation, u0):
-        terms = equation.interval_terms(jax.tree.map(lambda x: x[0], equation.intervals()))
+        terms = equation.interval_terms(0, jax.tree.map(lambda x: x[0], equation.intervals()))
         t0, t1 = jnp.zeros((), u0.dtype), jnp.ones((), u0.dtype)
         state = solver.init(terms, t0, t1, u0, None)
         return solver.step(terms, t0, t1, u0, None, state, True)[1]

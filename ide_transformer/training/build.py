@@ -67,12 +67,41 @@ def build_task(config: Config) -> AbstractTask:
 
 def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> AbstractModel:
     """The model of a run, with weights drawn from `key`."""
+    if isinstance(task, LanguageTask):
+        return build_language_model(config, task.tokenizer.vocabulary, key)
+    assert isinstance(task, ClassificationTask)
+    model = config.model
+    return ImageClassifier(
+        task.image_shape,
+        model.patch,
+        task.classes,
+        model.width,
+        class_token=model.class_token,
+        **_parts(config, key),
+    )
+
+
+def build_language_model(config: Config, vocabulary: int, key: PRNGKeyArray) -> LanguageModel:
+    """The language model of a run, for a vocabulary of that size."""
+    model = config.model
+    return LanguageModel(
+        vocabulary,
+        model.context,
+        model.width,
+        learned_positions=model.positions == "learned",
+        tied=model.tied,
+        **_parts(config, key),
+    )
+
+
+def _parts(config: Config, key: PRNGKeyArray) -> dict[str, Any]:
+    """What all models are made of."""
     model = config.model
     control_key, constraint_key, model_key = jax.random.split(key, 3)
-    control_class = find_control("control.kind", config.control.kind)
-    control = control_class.build(_block_maker(model), model.depth, key=control_key)  # pyright: ignore[reportAttributeAccessIssue]
+    control_class: Any = find_control("control.kind", config.control.kind)
+    control = control_class.build(_block_maker(model), model.depth, key=control_key)
     constrained = model.constraint != "free"
-    shared: dict[str, Any] = dict(
+    return dict(
         control=control,
         constraint=_constraint_control(model, control, constraint_key),
         scheme=build_scheme(config.solver, constrained=constrained),
@@ -81,24 +110,6 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
         dropout=model.dropout,
         std=model.std,
         key=model_key,
-    )
-    if isinstance(task, LanguageTask):
-        return LanguageModel(
-            task.tokenizer.vocabulary,
-            model.context,
-            model.width,
-            learned_positions=model.positions == "learned",
-            tied=model.tied,
-            **shared,
-        )
-    assert isinstance(task, ClassificationTask)
-    return ImageClassifier(
-        task.image_shape,
-        model.patch,
-        task.classes,
-        model.width,
-        class_token=model.class_token,
-        **shared,
     )
 
 

@@ -26,7 +26,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class DataConfig(Section):
     """`data`: what is learned."""
 
-    # `text` reads a file or folder at `path`, `mnist` and `fashion_mnist` a folder of IDX files.
+    # `text` reads a file or folder at `path`, the two mnist a folder of IDX files.
     name: Literal["shakespeare", "text", "digits", "mnist", "fashion_mnist"] = "shakespeare"
     path: Path | None = None
     tokenizer: Literal["characters", "bpe"] = "characters"

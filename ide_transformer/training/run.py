@@ -16,7 +16,7 @@ import numpy as np
 from ..analysis import plot_curves
 from ..models import AbstractModel, LanguageModel, generate
 from ..tasks import AbstractTask, LanguageTask, load_tokenizer
-from .build import build_model, build_task
+from .build import build_language_model, build_model, build_task
 from .checkpoint import Checkpoints
 from .config import Config
 from .folder import RunFolder, new_folder, resumed_folder
@@ -60,7 +60,7 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
         state = _loop(config, folder, task, state, train_step, evaluate, checkpoints)
     held_out = evaluate(state.weights, task, _EVALUATION_BATCH)
     model = eqx.combine(state.weights, static)
-    _plot(folder, task, model)
+    _plot(folder, task, model, {"step": config.training.steps, **held_out})
     if isinstance(model, LanguageModel) and config.training.sample:
         text = sample_text(folder, model, length=config.training.sample)
         folder.sample.write_text(text + "\n", encoding="utf-8")
@@ -83,8 +83,12 @@ def load_run(path: Path) -> tuple[AbstractModel, RunFolder]:
     """
     folder = RunFolder(path)
     config = folder.load_config()
-    key = jax.random.key(config.training.seed)
-    model = build_model(config, build_task(config), key)
+    key = jax.random.key(0)  # the weights that it draws are replaced below
+    if folder.tokenizer.exists():
+        # The text itself is not needed to go on writing.
+        model = build_language_model(config, load_tokenizer(folder.tokenizer).vocabulary, key)
+    else:
+        model = build_model(config, build_task(config), key)
     optimizer = build_optimizer(config.optimizer, config.training.steps)
     state, static = initial_state(model, optimizer, key)
     with Checkpoints(folder.checkpoints) as checkpoints:
@@ -171,9 +175,9 @@ def _loop(
     return state
 
 
-def _plot(folder: RunFolder, task: AbstractTask, model: AbstractModel) -> None:
+def _plot(folder: RunFolder, task: AbstractTask, model: AbstractModel, end: dict) -> None:
     """The loss over the run, and the size of the state over depth."""
-    lines = read_metrics(folder.metrics)
+    lines = [*read_metrics(folder.metrics), end]
     held_out = f"{task.held_out_name}_loss"
     plot_curves(
         folder.plots / "loss.png",

@@ -33,6 +33,8 @@ class AbstractControl(eqx.Module):
 
     num_intervals: AbstractVar[int]
     interval_length: AbstractVar[float]
+    # Whether θ(t) has no jumps at the interval boundaries.
+    continuous: AbstractVar[bool]
     # Leading axes of each stored weight that run over depth.
     depth_axes: AbstractVar[int]
 

@@ -34,6 +34,7 @@ class PiecewiseConstant(AbstractControl):
     blocks: PyTree
     interval_length: float = eqx.field(static=True, default=1.0)
 
+    continuous: ClassVar[bool] = False
     depth_axes: ClassVar[int] = 1
 
     def __check_init__(self):

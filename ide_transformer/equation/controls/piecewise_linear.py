@@ -30,6 +30,7 @@ class PiecewiseLinear(AbstractControl):
     knots: PyTree
     interval_length: float = eqx.field(static=True, default=1.0)
 
+    continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 1
 
     def __check_init__(self):

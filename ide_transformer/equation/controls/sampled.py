@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray, PyTree
@@ -22,6 +24,8 @@ class Sampled(AbstractControl):
 
     control: AbstractControl
     key: PRNGKeyArray
+
+    continuous: ClassVar[bool] = False
 
     @property
     def depth_axes(self) -> int:

@@ -24,6 +24,7 @@ class Tied(AbstractControl):
     num_intervals: int = eqx.field(static=True)
     interval_length: float = eqx.field(static=True, default=1.0)
 
+    continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 0
 
     def __check_init__(self):
