@@ -78,6 +78,32 @@ def test_adaptive_steps_reach_the_tolerance(control):
     assert stats["field_evaluations"] == 6 * stats["steps"] + 3
 
 
+@pytest.mark.parametrize(
+    "solver", [ide.LieTrotter(), ide.Strang(), ide.Projected(ide.Strang())], ids=repr
+)
+def test_step_doubling_gives_any_scheme_an_error_estimate(solver):
+    constrained = isinstance(solver, ide.Projected)
+    constraint = ide.Sphere() if constrained else ide.Free()
+    equation = make_equation(intervals=2, constraint=constraint)
+    u0 = constraint.project(random_state())
+    exact = ide.solve(equation, u0, solver=solver, steps_per_interval=2048).u1
+    errors = [
+        largest(
+            ide.solve(
+                equation,
+                u0,
+                solver=diffrax.HalfSolver(solver),
+                stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
+                max_steps=4096,
+            ).u1,
+            exact,
+        )
+        for tolerance in (1e-2, 1e-4)
+    ]
+    # Errors of a first-order scheme add up over as many steps as the root of the tolerance.
+    assert errors[1] < errors[0] / 5
+
+
 def test_adaptive_intervals_start_with_the_step_of_the_last():
     """Without it the solve would begin each interval with a step of a layer and reject it."""
     equation = make_equation(ide.Tied, intervals=8)
@@ -264,6 +290,7 @@ U0 = random_state()
         ({"steps_per_interval": 0}, "does not divide an interval"),
         ({"steps_per_interval": 1.5}, "steps_per_interval=1.5 does not divide"),
         ({"stepsize_controller": TIGHT}, r"LieTrotter has no error estimate.*HalfSolver"),
+        ({"solver": diffrax.ImplicitEuler()}, "ImplicitEuler is implicit"),
         (
             {"solver": ide.RK4(), "stepsize_controller": TIGHT},
             "RK4 has no error estimate",

@@ -15,7 +15,8 @@ class Measurement(NamedTuple):
     - `spread`: the range of the middle half of the rounds, divided by the median.
     - `time_ratio`: the median over rounds of its time divided by that of the first program in
       the same round.
-    - `mebibytes`, `memory_ratio`: temporary memory of the program, and divided by the first's.
+    - `mebibytes`, `memory_ratio`: temporary memory of the program, and divided by the first's
+      (NaN if that needs none).
     - `compile_seconds`: tracing and compiling.
     """
 
@@ -66,7 +67,7 @@ def measure(
             spread=(high - low) / median,
             time_ratio=statistics.median(ratios),
             mebibytes=memory[name],
-            memory_ratio=memory[name] / memory[first],
+            memory_ratio=memory[name] / memory[first] if memory[first] else float("nan"),
             compile_seconds=compile_seconds[name],
         )
 

@@ -92,6 +92,11 @@ def _solve(
     throw: bool,
 ) -> Solution:
     _check_state(equation, u0, args)
+    if isinstance(solver, diffrax.AbstractImplicitSolver):
+        raise InputError(
+            f"solve: {type(solver).__name__} is implicit, but solve makes explicit steps only; "
+            "use for example diffrax.Tsit5() with adaptive steps where the field is stiff."
+        )
     on_knots = bool(np.isin(depths, equation.knots).all())
     if stepsize_controller is None:
         _check_steps(steps_per_interval)
