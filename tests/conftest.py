@@ -8,6 +8,9 @@ import pytest
 jaxtyping.install_import_hook("ide_transformer", "beartype.beartype")
 
 jax.config.update("jax_enable_x64", True)
+# Compiling takes most of the time of these tests; the heavy ones and the runs of scripts
+# see fully optimised programs.
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

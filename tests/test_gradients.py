@@ -78,8 +78,11 @@ def test_march_equals_by_hand_and_unrolled(name):
     assert largest(gradient, flat_gradient(unrolled(solver), equation)) < 1e-10
 
 
-@pytest.mark.parametrize("control", [ide.PiecewiseConstant, ide.Tied])
-@pytest.mark.parametrize("constraint", [ide.Free(), ide.Sphere()], ids=["free", "sphere"])
+@pytest.mark.parametrize(
+    ("control", "constraint"),
+    [(ide.PiecewiseConstant, ide.Sphere()), (ide.Tied, ide.Free())],
+    ids=["layers on the sphere", "tied"],
+)
 def test_layered_march_equals_unrolled(control, constraint):
     solver = ide.Strang(ide.Projected(diffrax.Heun()))
     equation = make_equation(control, intervals=2, constraint=constraint)
@@ -97,7 +100,7 @@ def test_gradient_modes_agree(gradient):
     assert largest(found, reference) < 1e-12
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", ["lie_trotter", "rk4"])
 def test_march_equals_finite_differences(name):
     equation = make_equation(intervals=2)
     solve = marched(SOLVERS[name])

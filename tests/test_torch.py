@@ -12,6 +12,15 @@ import ide_transformer as ide
 
 pytestmark = pytest.mark.heavy
 
+
+@pytest.fixture(autouse=True)
+def optimised():
+    """Compiled as users compile."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 WIDTH, HEADS, HIDDEN, LAYERS, TOKENS = 24, 4, 40, 3, 7
 
 
