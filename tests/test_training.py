@@ -153,6 +153,7 @@ def test_sampling_from_a_run(finished):
         (["model.dept=3"], "unknown key model.dept"),
         (["model.context=4000"], "longer than the"),
         (["data.path=nowhere.txt"], "no such file"),
+        (["solver.rtol=0.1", "solver.atol=0.1"], "LieTrotter has no error estimate"),
         (
             ["optimizer.learning_rate=1e30", "optimizer.clip=1e30"],
             "The loss became nan by step",
@@ -163,6 +164,8 @@ def test_bad_input_ends_with_status_2_and_writes_no_result(text, tmp_path, overr
     output = run(arguments(text, tmp_path, *overrides), expected=2)
     assert message in output
     assert not (tmp_path / "tiny/summary.json").exists()
+    # Only the run that diverged had begun.
+    assert (tmp_path / "tiny").exists() == ("loss became" in message)
 
 
 def test_resuming_what_is_not_there_or_another(finished, text, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..analysis import plot_curves
 from ..models import AbstractModel, LanguageModel, generate
-from ..tasks import AbstractTask, LanguageTask, load_tokenizer
+from ..tasks import AbstractTask, LanguageTask, cross_entropy, load_tokenizer
 from .build import build_language_model, build_model, build_task
 from .checkpoint import Checkpoints
 from .config import Config
@@ -46,6 +46,9 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     task = build_task(config)
     model_key, training_key = jax.random.split(jax.random.key(config.training.seed))
     model = build_model(config, task, model_key)
+    # What does not fit together fails here, before anything is written.
+    first = task.batch(0, config.training.batch_size, config.training.seed)
+    eqx.filter_eval_shape(cross_entropy, model, first)
     folder = resumed_folder(config, runs) if resume else new_folder(config, runs)
     if isinstance(task, LanguageTask):
         task.tokenizer.save(folder.tokenizer)
