@@ -23,7 +23,7 @@ class Attention(AbstractOperator):
     with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy`, N the input normalisation and d the features
     of a head. The integrals use the quadrature weights of the domain, which enter as
     `log w_j` on the scores: with equal weights this is exactly the softmax. Tokens of
-    weight zero (padding) are never seen. Source: arXiv 2510.03989, equation (9) and on.
+    weight zero (padding) are never seen. Source: arXiv 2510.03989.
 
     **Arguments:**
 

@@ -17,7 +17,7 @@ class FeedForward(AbstractOperator):
         du/dt = W2 σ(W1 N(u) + b1) + b2,
 
     token by token; N is the input normalisation. With σ = ReLU, the projection on S2,
-    it is the paper's feed-forward with J = 2 (arXiv 2510.03989, section 3).
+    it is a feed-forward of the paper (arXiv 2510.03989).
 
     **Arguments:**
 
