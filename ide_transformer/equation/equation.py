@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, PyTree
 from ..errors import InputError
 from .constraints import AbstractConstraint
 from .controls import AbstractControl, Tied
+from .controls.control import take
 from .depth import Depth
 from .domain import TokenDomain
 from .terms import make_terms
@@ -100,6 +101,10 @@ class Equation(eqx.Module):
     def intervals(self) -> PyTree[Array]:
         """The stacked weights that a march scans over; leading axis = interval."""
         return self.control.intervals(), self.constraint.intervals()
+
+    def terms_of(self, index: int) -> diffrax.MultiTerm:
+        """The terms inside interval `index`, taken out of the stack."""
+        return self.interval_terms(index, take(self.intervals(), index))
 
     def interval_terms(self, index: int | Array, interval: PyTree[Array]) -> diffrax.MultiTerm:
         """The terms inside one interval: at its end they still read its own weights.

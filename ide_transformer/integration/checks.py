@@ -127,7 +127,7 @@ def check_adaptive(
         )
 
     def error_estimate(equation, u0):
-        terms = equation.interval_terms(0, jax.tree.map(lambda x: x[0], equation.intervals()))
+        terms = equation.terms_of(0)
         t0, t1 = jnp.zeros((), u0.dtype), jnp.ones((), u0.dtype)
         state = solver.init(terms, t0, t1, u0, None)
         return solver.step(terms, t0, t1, u0, None, state, True)[1]

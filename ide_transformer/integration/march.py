@@ -80,7 +80,7 @@ def march(
         interpolation = _interpolation(solver, edges, infos, u) if dense else None
         return (u, solver_state, result, failed_at), (u, interpolation)
 
-    terms = equation.interval_terms(0, jax.tree.map(lambda x: x[0], equation.intervals()))
+    terms = equation.terms_of(0)
     carry = (
         u0,
         solver.init(terms, offsets[0], offsets[1], u0, args),
@@ -93,10 +93,8 @@ def march(
         gradient.wrap(interval), carry, (indices, equation.intervals())
     )
     cost = count_evaluations(solver, equation.num_operators)
-    steps, starts = (
-        num_intervals * steps_per_interval,
-        1 if equation.continuous else num_intervals,
-    )
+    steps = num_intervals * steps_per_interval
+    starts = 1 if equation.continuous else num_intervals
     return Trajectory(
         u1=u1,
         states=states,

@@ -157,8 +157,7 @@ def _solve(
 def _residual(equation: Equation, u1: Array) -> Array:
     """The largest residual at T, on the constraint with which the last interval ends."""
     last = equation.control.num_intervals - 1
-    interval = jax.tree.map(lambda x: x[last], equation.intervals())
-    field = operator_fields(equation.interval_terms(last, interval))[-1]
+    field = operator_fields(equation.terms_of(last))[-1]
     return jnp.max(field.constraint(equation.depth).residual(u1))
 
 
