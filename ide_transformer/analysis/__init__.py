@@ -1,2 +1,10 @@
+from .convergence import (
+    CONSTRAINTS as CONSTRAINTS,
+    CONTROLS as CONTROLS,
+    Row as Row,
+    applies as applies,
+    measure_order as measure_order,
+    schemes as schemes,
+)
 from .measure import Measurement as Measurement, measure as measure
 from .plots import plot_curves as plot_curves

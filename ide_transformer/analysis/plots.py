@@ -14,6 +14,7 @@ def plot_curves(
     x: str,
     y: str,
     marker: str = "",
+    log: bool = False,
 ) -> None:
     """One line for each named pair of abscissae and ordinates, with labelled axes.
 
@@ -23,15 +24,22 @@ def plot_curves(
     - `curves`: name to (abscissae, ordinates).
     - `x`, `y`: labels of the axes, with units where there are any.
     - `marker`: of each point, as in matplotlib.
+    - `log`: whether both axes are logarithmic.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(8.0 if len(curves) > 5 else 6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     for name, (abscissae, ordinates) in curves.items():
         axes.plot(abscissae, ordinates, marker=marker, label=name, linewidth=1.3)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
-    if len(curves) > 1:
+    if log:
+        axes.set(xscale="log", yscale="log")
+    if len(curves) > 5:
+        axes.legend(
+            frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5)
+        )
+    elif len(curves) > 1:
         axes.legend(frameon=False)
     figure.savefig(path, dpi=150)

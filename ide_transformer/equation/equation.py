@@ -40,8 +40,7 @@ class Equation(eqx.Module):
         constraint: AbstractConstraint | tuple[AbstractConstraint, ...] | AbstractControl,
         domain: TokenDomain,
     ):
-        if not isinstance(constraint, AbstractControl):
-            constraint = Tied(constraint, control.num_intervals, control.interval_length)
+        constraint = as_control(constraint, control)
         if constraint.num_intervals != control.num_intervals:
             raise InputError(
                 f"Equation: the constraint is given on {constraint.num_intervals} intervals, "
@@ -102,6 +101,12 @@ class Equation(eqx.Module):
         """The stacked weights that a march scans over; leading axis = interval."""
         return self.control.intervals(), self.constraint.intervals()
 
+    def tabulate(self, points: np.ndarray, ends: np.ndarray) -> "Equation":
+        """The same equation for a march that evaluates the field at these fractions of each
+        interval only and whose steps end at those; see `AbstractControl.tabulate`."""
+        constraint = self.constraint.tabulate(np.union1d(points, ends))
+        return Equation(self.control.tabulate(points), constraint, self.domain)
+
     def terms_of(self, index: int) -> diffrax.MultiTerm:
         """The terms inside interval `index`, taken out of the stack."""
         return self.interval_terms(index, take(self.intervals(), index))
@@ -122,6 +127,16 @@ class Equation(eqx.Module):
             self.domain,
             self.num_operators,
         )
+
+
+def as_control(
+    constraint: AbstractConstraint | tuple[AbstractConstraint, ...] | AbstractControl,
+    control: AbstractControl,
+) -> AbstractControl:
+    """A constraint as a function of depth, on the intervals of a control."""
+    if isinstance(constraint, AbstractControl):
+        return constraint
+    return Tied(constraint, control.num_intervals, control.interval_length)
 
 
 class _Inside(eqx.Module):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 from .constraints import AbstractConstraint
 from .depth import Depth
 from .domain import TokenDomain
+from .operators import AbstractOperator
 
 
 class OperatorField(eqx.Module):
@@ -36,7 +37,11 @@ class OperatorField(eqx.Module):
         u: Float[Array, "*batch tokens features"],
         args: PyTree,
     ) -> Float[Array, "*batch tokens features"]:
-        return self.constraint(t).tangent(u, UnconstrainedField(self)(t, u, args))
+        return self.constraint(t).tangent(u, self.operator(t)(u, self.domain))
+
+    def operator(self, t: Depth) -> AbstractOperator:
+        """The operator at depth `t`."""
+        return self.block_at(t)[self.index]
 
     def constraint(self, t: Depth) -> AbstractConstraint:
         """The constraint of this operator at depth `t`."""
@@ -57,7 +62,7 @@ class UnconstrainedField(eqx.Module):
         u: Float[Array, "*batch tokens features"],
         args: PyTree,
     ) -> Float[Array, "*batch tokens features"]:
-        return self.field.block_at(t)[self.field.index](u, self.field.domain)
+        return self.field.operator(t)(u, self.field.domain)
 
 
 def make_terms(
@@ -76,6 +81,27 @@ def operator_fields(terms: PyTree) -> list[OperatorField]:
     """The operator fields inside any tree of terms, in order."""
     leaves = jax.tree.leaves(terms, is_leaf=lambda x: isinstance(x, OperatorField))
     return [leaf for leaf in leaves if isinstance(leaf, OperatorField)]
+
+
+def frozen(terms: PyTree, t: Depth) -> PyTree:
+    """The same terms with their weights held at those of depth `t`."""
+
+    def hold(field):
+        block, constraint = field.block_at(t), field.constraint_at(t)
+        return OperatorField(_Held(block), _Held(constraint), field.domain, field.index)
+
+    return jax.tree.map(
+        lambda x: hold(x) if isinstance(x, OperatorField) else x,
+        terms,
+        is_leaf=lambda x: isinstance(x, OperatorField),
+    )
+
+
+class _Held(eqx.Module):
+    value: PyTree
+
+    def __call__(self, t: Depth) -> PyTree:
+        return self.value
 
 
 def without_constraint(terms: PyTree) -> PyTree:

@@ -1,16 +1,18 @@
 """Adaptive steps: one diffrax solve in each interval, so that steps end on boundaries."""
 
 import diffrax
+import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ..equation import Equation
-from ..solvers import count_evaluations
+from ..solvers import EvaluationCount, Evaluations, count_evaluations, evaluations_made
 from .controller import Remembering
 from .gradient import AbstractGradient
 from .march import Trajectory
 from .outcome import finite, first_failure, success
+from .token_norm import without_padding
 
 
 def adapt(
@@ -31,6 +33,7 @@ def adapt(
     """
     length = equation.control.interval_length
     dtype = u0.dtype
+    controller = without_padding(stepsize_controller, equation.domain)
     adjoint = gradient.adjoint() if isinstance(gradient, AbstractGradient) else gradient
 
     def interval(carry, inputs):
@@ -46,8 +49,10 @@ def adapt(
             dt0=jnp.minimum(dt0, length),
             y0=u,
             args=args,
-            saveat=diffrax.SaveAt(t1=True, dense=dense, controller_state=True),
-            stepsize_controller=Remembering(stepsize_controller),
+            saveat=diffrax.SaveAt(
+                t1=True, dense=dense, controller_state=True, solver_state=True
+            ),
+            stepsize_controller=Remembering(controller),
             adjoint=adjoint,
             max_steps=max_steps,
             throw=False,
@@ -60,7 +65,11 @@ def adapt(
             going_on & (here != diffrax.RESULTS.successful), reached, failed_at
         )
         result = first_failure(result, here)
-        counts = (solution.stats["num_steps"], solution.stats["num_rejected_steps"])
+        counts = (
+            solution.stats["num_steps"],
+            solution.stats["num_rejected_steps"],
+            evaluations_made(solution.solver_state),
+        )
         dt0 = lax.stop_gradient(dt0).astype(dtype)
         return (u, dt0, result, failed_at), (u, solution.interpolation, counts)
 
@@ -73,19 +82,30 @@ def adapt(
     )
     num_intervals = equation.control.num_intervals
     indices = jnp.arange(num_intervals, dtype=dtype)
-    (u1, _, result, failed_at), (states, interpolation, (steps, rejected)) = lax.scan(
+    (u1, _, result, failed_at), (states, interpolation, counts) = lax.scan(
         wrapped, carry, (indices, equation.intervals())
     )
-    cost = count_evaluations(solver, equation.num_operators)
-    started = jnp.sum(steps > 0)
+    steps, rejected, made = counts
+    block = eqx.filter_eval_shape(equation.control, 0.0)
+    cost = count_evaluations(solver, block, u0.shape[-1])
     return Trajectory(
-        u1=jnp.where(result == diffrax.RESULTS.successful, u1, jnp.nan),
+        u1=u1,
         states=states,
         interpolation=interpolation,
         result=result,
         failed_at=failed_at,
         steps=jnp.sum(steps),
         rejected=jnp.sum(rejected),
-        field_evaluations=jnp.sum(steps) * cost.following
-        + started * (cost.first - cost.following),
+        field_evaluations=_field_evaluations(cost, made, steps),
     )
+
+
+def _field_evaluations(
+    cost: Evaluations | None, made: EvaluationCount | None, steps: Int[Array, " intervals"]
+) -> Array | float:
+    """Of all steps, accepted or not; an implicit scheme has counted those of the accepted
+    ones, and where nothing was counted it is NaN."""
+    if cost is not None:
+        started = jnp.sum(steps > 0)
+        return jnp.sum(steps) * cost.following + started * (cost.first - cost.following)
+    return jnp.nan if made is None else jnp.sum(made.count)

@@ -13,15 +13,6 @@ from ..errors import InputError
 from .gradient import AbstractGradient
 
 
-def check_explicit(solver: diffrax.AbstractSolver) -> None:
-    """Refuses implicit schemes."""
-    if isinstance(solver, diffrax.AbstractImplicitSolver):
-        raise InputError(
-            f"solve: {type(solver).__name__} is implicit, but solve makes explicit steps only; "
-            "use for example diffrax.Tsit5() with adaptive steps where the field is stiff."
-        )
-
-
 def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
     """Refuses an initial state or an operator whose shape does not fit the equation."""
     tokens = equation.domain.num_tokens

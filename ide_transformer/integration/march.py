@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..equation import Equation
-from ..solvers import count_evaluations
+from ..solvers import Evaluations, count_evaluations, evaluations_made
 from .gradient import AbstractGradient
 from .outcome import finite, first_failure, success
 
@@ -30,6 +31,10 @@ class Trajectory(NamedTuple):
     field_evaluations: Float[Array, ""] | float
 
 
+# Blocks tabulated for each interval; a longer table takes more memory than it saves time.
+_MOST_POINTS = 8
+
+
 def march(
     equation: Equation,
     u0: Float[Array, "*batch tokens features"],
@@ -46,7 +51,13 @@ def march(
     interval's weights and the program does not grow with the number of intervals.
     """
     length = equation.control.interval_length
+    block = eqx.filter_eval_shape(equation.control, 0.0)
+    cost = count_evaluations(solver, block, u0.shape[-1])
     fractions = np.arange(steps_per_interval + 1) / steps_per_interval
+    points = None if cost is None else _points(cost, steps_per_interval)
+    if points is not None and len(points) <= _MOST_POINTS:
+        # What is smooth in depth is evaluated here, ahead of the loop.
+        equation = equation.tabulate(points, fractions)
     offsets = (length * fractions).astype(u0.dtype)
     # Where the field has jumps, they are at the beginning of intervals.
     jumps = (fractions[:-1] == 0) & (not equation.continuous)
@@ -89,10 +100,9 @@ def march(
     )
     num_intervals = equation.control.num_intervals
     indices = jnp.arange(num_intervals, dtype=u0.dtype)
-    (u1, _, result, failed_at), (states, interpolation) = lax.scan(
+    (u1, solver_state, result, failed_at), (states, interpolation) = lax.scan(
         gradient.wrap(interval), carry, (indices, equation.intervals())
     )
-    cost = count_evaluations(solver, equation.num_operators)
     steps = num_intervals * steps_per_interval
     starts = 1 if equation.continuous else num_intervals
     return Trajectory(
@@ -103,8 +113,26 @@ def march(
         failed_at=failed_at,
         steps=steps,
         rejected=0,
-        field_evaluations=starts * cost.first + (steps - starts) * cost.following,
+        field_evaluations=_field_evaluations(cost, solver_state, starts, steps - starts),
     )
+
+
+def _points(cost: Evaluations, steps_per_interval: int) -> np.ndarray:
+    """The fractions of an interval at which the field is evaluated."""
+    starts = np.arange(steps_per_interval)[:, None]
+    points = (starts + np.array(cost.fractions)) / steps_per_interval
+    return np.unique(points.round(12))
+
+
+def _field_evaluations(
+    cost: Evaluations | None, solver_state: PyTree, first: int, following: int
+) -> Array | float:
+    """Of a whole march: steps times their cost, or what an implicit scheme has counted; NaN
+    where it has not."""
+    if cost is not None:
+        return first * cost.first + following * cost.following
+    made = evaluations_made(solver_state)
+    return jnp.nan if made is None else made.count
 
 
 def _interpolation(solver, edges, infos, u) -> diffrax.DenseInterpolation:

@@ -15,11 +15,14 @@ class Solution(eqx.Module):
 
     **Attributes:**
 
-    - `u1`: `[..., tokens, features]`, the state at depth T; NaN if an adaptive solve failed.
+    - `u1`: `[..., tokens, features]`, the state at depth T; of a solve that failed, the one
+      at which it stopped.
     - `ts`, `us`: the depths asked for and the states there, `us: [depths, ..., tokens,
       features]`.
     - `stats`: a dictionary with `steps`, `accepted`, `rejected`, `field_evaluations` (one
-      is every operator once) and `constraint_residual` (the largest over tokens at T).
+      is every operator once, or a product with the Jacobian; those of the accepted steps
+      only for implicit schemes, NaN for one with a root finder of its own) and
+      `constraint_residual` (the largest over tokens at T).
     - `result`: how the solve ended, one of `diffrax.RESULTS`.
     - `failed_at`: the depth at which it failed; infinite if it did not.
     """

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..equation import Equation, operator_fields
+from ..solvers import matrix_free
 from .adaptive import adapt
 from .checks import (
     check_adaptive,
     check_adaptive_gradient,
-    check_explicit,
     check_march_gradient,
     check_state,
     check_steps,
@@ -51,11 +51,12 @@ def solve(
     - `equation`: what is solved.
     - `u0`: `[..., tokens, features]`. Leading axes share one sequence of steps; under
       `jax.vmap` each sample has its own.
-    - `solver`: any `diffrax.AbstractSolver`.
+    - `solver`: any `diffrax.AbstractSolver`. The implicit ones of diffrax solve their stages
+      by Newton–Krylov, without a Jacobian matrix.
     - `steps_per_interval`: equal steps in each interval; 1 is a step per layer.
     - `stepsize_controller`: choose the steps by an error estimate instead, for example
       `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses the boundary
-      of an interval.
+      of an interval, and padded tokens do not enter its error norm.
     - `gradient`: what is kept for the gradient, `Checkpoint()` or `Direct()`; for adaptive
       steps also an adjoint of diffrax.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts` and `dense`. The states of
@@ -99,7 +100,7 @@ def _solve(
     throw: bool,
 ) -> Solution:
     check_state(equation, u0, args)
-    check_explicit(solver)
+    solver = matrix_free(solver)
     on_knots = bool(np.isin(depths, equation.knots).all())
     if stepsize_controller is None:
         check_steps(steps_per_interval)

@@ -9,6 +9,7 @@ from ..equation import (
     Free,
     LayerNorm,
     TokenDomain,
+    as_control,
     drop,
 )
 from ..errors import InputError
@@ -62,7 +63,7 @@ class ImageClassifier(AbstractModel):
         features: int,
         *,
         control: AbstractControl,
-        constraint: AbstractControl,
+        constraint: AbstractConstraint | AbstractControl,
         scheme: Scheme,
         key: PRNGKeyArray,
         class_token: bool = False,
@@ -87,7 +88,7 @@ class ImageClassifier(AbstractModel):
         self.readout = std * jax.random.normal(readout_key, (features, classes))
         self.readout_bias = jnp.zeros(classes)
         self.control = control
-        self.constraint = constraint
+        self.constraint = as_control(constraint, control)
         self.input_normalization = input_normalization
         self.output_normalization = output_normalization
         self.scheme = scheme

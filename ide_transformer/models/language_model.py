@@ -9,6 +9,7 @@ from ..equation import (
     Free,
     LayerNorm,
     TokenDomain,
+    as_control,
     drop,
 )
 from ..errors import InputError
@@ -25,7 +26,7 @@ class LanguageModel(AbstractModel):
 
     - `vocabulary`, `context`, `features`: sizes; `context` is the longest input.
     - `control`: θ; its operators should be causal.
-    - `constraint`: a control of constraints, as for `Equation`.
+    - `constraint`: as for `Equation`.
     - `scheme`: how the equation is solved.
     - `learned_positions`: whether to add a learned embedding of the position; without it the
       operators have to see positions (rotary).
@@ -54,7 +55,7 @@ class LanguageModel(AbstractModel):
         features: int,
         *,
         control: AbstractControl,
-        constraint: AbstractControl,
+        constraint: AbstractConstraint | AbstractControl,
         scheme: Scheme,
         key: PRNGKeyArray,
         learned_positions: bool = True,
@@ -75,7 +76,7 @@ class LanguageModel(AbstractModel):
             None if tied else std * jax.random.normal(readout_key, (vocabulary, features))
         )
         self.control = control
-        self.constraint = constraint
+        self.constraint = as_control(constraint, control)
         self.input_normalization = input_normalization
         self.output_normalization = output_normalization
         self.scheme = scheme

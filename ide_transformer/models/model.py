@@ -1,14 +1,17 @@
 """What the models share: an embedded input, an equation solved from it, a read-out."""
 
 import abc
-from typing import TYPE_CHECKING
+import functools as ft
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..equation import AbstractControl, Equation, Sampled, TokenDomain
+from ..equation import AbstractControl, Equation, Sampled, TokenDomain, with_source
 from ..integration import AbstractGradient, Checkpoint, Solution, solve
 
 
@@ -21,7 +24,10 @@ else:
 class Scheme(eqx.Module):
     """How a model solves its equation: the arguments of `solve` that it keeps.
 
-    **Arguments:** as `solve`.
+    **Arguments:** as `solve`, and
+
+    - `steps_for`: whether adaptive steps are the same for all samples of a batch, or each
+      sample has its own.
     """
 
     solver: diffrax.AbstractSolver
@@ -29,6 +35,7 @@ class Scheme(eqx.Module):
     stepsize_controller: diffrax.AbstractStepSizeController | None = None
     gradient: AbstractGradient | diffrax.AbstractAdjoint = Checkpoint()
     max_steps: int = eqx.field(static=True, default=256)
+    steps_for: Literal["batch", "sample"] = eqx.field(static=True, default="batch")
 
 
 class AbstractModel(eqx.Module):
@@ -68,8 +75,8 @@ class AbstractModel(eqx.Module):
         **Arguments:**
 
         - `solver`: any `diffrax.AbstractSolver`.
-        - `options`: `steps_per_interval`, `stepsize_controller`, `gradient` and `max_steps`
-          as of `solve`. Those not given return to their defaults, but for `gradient`.
+        - `options`: the other arguments of `Scheme`. Those not given return to their
+          defaults, but for `gradient`.
         """
         scheme = Scheme(solver, **{"gradient": self.scheme.gradient, **options})
         return eqx.tree_at(lambda model: model.scheme, self, scheme)
@@ -90,13 +97,23 @@ class AbstractModel(eqx.Module):
         - `key`: draws the dropout; without one there is none.
         - `saveat`: as of `solve`.
         """
+        one = ft.partial(self._solve_together, saveat=saveat)
+        if self.scheme.steps_for == "batch":
+            return one(inputs, key)
+        u0, _ = eqx.filter_eval_shape(self.embed, inputs)
+        return _solve_apart(one, inputs, key, u0.ndim - 2)
+
+    def _solve_together(
+        self, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, *, saveat: diffrax.SaveAt
+    ) -> Solution:
+        """The solution with one sequence of steps."""
         control, embed_key = self.control, None
         if key is not None:
             embed_key, depth_key = jax.random.split(key)
             control = Sampled(control, depth_key)
         u0, domain = self.embed(inputs, key=embed_key)
         return solve(
-            Equation(control, self.constraint, domain),
+            Equation(with_source(control, u0), self.constraint, domain),
             u0,
             solver=self.scheme.solver,
             steps_per_interval=self.scheme.steps_per_interval,
@@ -118,3 +135,22 @@ class AbstractModel(eqx.Module):
         - `key`: draws the dropout; without one there is none.
         """
         return self.read_out(self.solve(inputs, key=key).u1)
+
+
+def _solve_apart(
+    one: Callable, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, axes: int
+) -> Solution:
+    """One solve for each sample, over `axes` leading axes; the numbers of `stats` then have
+    these axes too."""
+    if not axes:
+        return one(inputs, key)
+    number = jax.tree.leaves(inputs)[0].shape[0]
+    keys = None if key is None else jax.random.split(key, number)
+    solution = jax.vmap(lambda x, k: _solve_apart(one, x, k, axes - 1))(
+        jax.tree.map(jnp.asarray, inputs), keys
+    )
+    return eqx.tree_at(
+        lambda s: (s.ts, s.us),
+        solution,
+        (solution.ts[0], jnp.moveaxis(solution.us, 0, 1)),
+    )

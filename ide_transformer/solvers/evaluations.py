@@ -1,4 +1,4 @@
-"""The cost of a step in field evaluations."""
+"""The cost of a step in field evaluations, and where in the step they are made."""
 
 import functools as ft
 from typing import NamedTuple
@@ -8,59 +8,114 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.experimental import io_callback
+from jaxtyping import PyTree
 
-from ..equation import Free, TokenDomain, make_terms
+from ..equation import (
+    AbstractExactOperator,
+    AbstractLinearOperator,
+    Free,
+    TokenDomain,
+    make_terms,
+)
+from .implicit import evaluations_made
 
 
 class Evaluations(NamedTuple):
-    """Field evaluations of one step: of the first step after a jump, and of those that
-    follow. One evaluation is that of every operator once; half of the operators count ½."""
+    """Field evaluations of a scheme.
+
+    - `first`, `following`: how many the first step after a jump makes, and those that
+      follow. One evaluation is that of every operator once; half of the operators count ½,
+      and the flow of an operator in closed form counts as its evaluation.
+    - `fractions`: the depths at which they are made, in fractions of the step.
+    """
 
     first: float
     following: float
+    fractions: tuple[float, ...]
 
 
-def count_evaluations(solver: diffrax.AbstractSolver, num_operators: int) -> Evaluations:
-    """What two steps of `solver` cost, counted by making them on a tiny state.
+def count_evaluations(
+    solver: diffrax.AbstractSolver, block: PyTree, features: int
+) -> Evaluations | None:
+    """What the steps of `solver` cost, counted by making some on a tiny state; `None` for
+    implicit schemes, whose cost depends on the state.
 
     **Arguments:**
 
-    - `solver`: any solver; of an implicit one the count is that of a linear problem.
-    - `num_operators`: the number of operators in a block.
+    - `solver`: any solver.
+    - `block`: the tuple of operators, or their structure.
+    - `features`: width of the state.
     """
     arrays, rest = eqx.partition(solver, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    return _count(rest, structure, shapes, num_operators)
+    kinds = tuple(_kind(operator) for operator in block)
+    return _count(rest, structure, shapes, kinds, features)
+
+
+def _kind(operator: PyTree) -> type | None:
+    """The abstract class that decides how schemes treat an operator."""
+    for kind in (AbstractLinearOperator, AbstractExactOperator):
+        if isinstance(operator, kind):
+            return kind
+    return None
 
 
 @ft.lru_cache
-def _count(rest, structure, shapes, num_operators: int) -> Evaluations:
-    calls = 0
+def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations | None:
+    depths: list[float] = []
 
-    def count(u):
-        nonlocal calls
-        calls += 1
+    def record(u, t):
+        depths.append(float(t))
         return -u
 
-    def operator(u, domain):
-        # A callback counts what is run, also inside the loops over stages of diffrax.
-        return io_callback(count, jax.ShapeDtypeStruct(u.shape, u.dtype), u)
+    def evaluate(u, t):
+        # A callback records what is run, also inside the loops over stages of diffrax.
+        return io_callback(record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, t)
 
-    costs = []
+    class Exact(AbstractExactOperator):
+        t: jax.Array
+        dissipative = False
+
+        def __call__(self, u, domain):
+            return evaluate(u, self.t)
+
+        def flow(self, u, domain, h):
+            return evaluate(u, self.t)
+
+    class Linear(Exact, AbstractLinearOperator):
+        def apply(self, function, u, domain):
+            return function(-jnp.ones(())) * u
+
+    def operator(kind, t):
+        t = jnp.asarray(t, float)
+        if kind is AbstractLinearOperator:
+            return Linear(t)
+        if kind is AbstractExactOperator:
+            return Exact(t)
+        return lambda u, domain: evaluate(u, t)
+
+    costs, fractions = [], set()
     with jax.ensure_compile_time_eval():
         arrays = jax.tree.unflatten(structure, [jnp.ones(*shape) for shape in shapes])
         solver = eqx.combine(arrays, rest)
-        block = (operator,) * num_operators
         terms = make_terms(
-            lambda t: block, lambda t: Free(), TokenDomain.uniform(1), num_operators
+            lambda t: tuple(operator(kind, t) for kind in kinds),
+            lambda t: Free(),
+            TokenDomain.uniform(1),
+            len(kinds),
         )
-        u, made_jump = jnp.ones((1, 1)), True
-        state = solver.init(terms, 0.0, 0.1, u, None)
-        for _ in range(2):
-            calls = 0
-            u, _, _, state, _ = solver.step(terms, 0.0, 0.1, u, None, state, made_jump)
+        u, made_jump = jnp.ones((1, features)), True
+        state = solver.init(terms, 0.0, 1.0, u, None)
+        implicit = isinstance(solver, diffrax.AbstractImplicitSolver)
+        if implicit or evaluations_made(state) is not None:
+            return None
+        # The third step is made of what two steps leave behind.
+        for _ in range(3):
+            depths.clear()
+            u, _, _, state, _ = solver.step(terms, 0.0, 1.0, u, None, state, made_jump)
             jax.block_until_ready(u)
-            costs.append(calls / num_operators)
+            costs.append(len(depths) / len(kinds))
+            fractions.update(depths)
             made_jump = False
-    return Evaluations(*costs)
+    return Evaluations(costs[0], costs[-1], tuple(sorted(fractions)))

@@ -8,6 +8,14 @@ from ..equation import Depth, operator_fields, without_constraint
 from ..errors import InputError
 
 
+def projected(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
+    """The variant of a scheme for a state that is kept on a constraint: `Projected(solver)`,
+    unless the scheme knows a better place for the projection, as the splittings do, which
+    project after each sub-step."""
+    own = getattr(solver, "projected", None)
+    return Projected(solver) if own is None else own()
+
+
 class Projected(diffrax.AbstractWrappedSolver):
     """A scheme that returns to the constraint set S after every step,
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..equation import Depth
+from .combine import combine
 
 
 # The Butcher tableau: rows of A below the diagonal, nodes c, weights b.
@@ -59,9 +60,9 @@ class RK4(diffrax.AbstractSolver):
         for a, c in zip(_A, _C, strict=True):
             # The end of the step is met exactly.
             t = t1 if c == 1 else t0 + c * (t1 - t0)
-            stage = _combine(y0, a, increments)
+            stage = combine(y0, a, increments)
             increments.append(terms.vf_prod(t, stage, args, control))
-        y1 = _combine(y0, _B, increments)
+        y1 = combine(y0, _B, increments)
         k = jax.tree.map(lambda *leaves: jnp.stack(leaves), *increments)
         return y1, None, dict(y0=y0, y1=y1, k=k), None, diffrax.RESULTS.successful
 
@@ -73,10 +74,3 @@ class RK4(diffrax.AbstractSolver):
         args: PyTree,
     ) -> PyTree[Array]:
         return terms.vf(t0, y0, args)
-
-
-def _combine(y: PyTree[Array], coefficients: tuple, increments: list) -> PyTree[Array]:
-    for coefficient, increment in zip(coefficients, increments, strict=True):
-        if coefficient:
-            y = jax.tree.map(lambda u, k, c=coefficient: u + c * k, y, increment)
-    return y

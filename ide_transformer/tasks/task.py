@@ -4,6 +4,8 @@ import abc
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
+import diffrax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -20,13 +22,14 @@ class Batch(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """The mean cross-entropy over targets, how many were the most likely, how many there
-    are, and the field evaluations of the solve."""
+    """What is minimised, and what of it is the mean cross-entropy over targets; how many
+    targets were the most likely, how many there are, and the field evaluations of a solve."""
 
+    objective: Float[Array, ""]
     loss: Float[Array, ""]
     correct: Float[Array, ""]
     count: int
-    field_evaluations: Float[Array, ""] | float
+    field_evaluations: Float[Array, ""]
 
 
 class AbstractTask(abc.ABC):
@@ -59,15 +62,42 @@ def spread(indices: np.ndarray, samples: int | None) -> np.ndarray:
     return indices if samples is None else indices[:: max(1, len(indices) // samples)]
 
 
-def cross_entropy(model: AbstractModel, batch: Batch, key: PRNGKeyArray | None = None) -> Loss:
-    """The loss of every task here: `-mean log p(target)`, in nats."""
-    solution = model.solve(batch.inputs, key=key)
+def cross_entropy(
+    model: AbstractModel,
+    batch: Batch,
+    key: PRNGKeyArray | None = None,
+    *,
+    transport: float = 0.0,
+) -> Loss:
+    """The loss of every task here: `-mean log p(target)`, in nats.
+
+    **Arguments:**
+
+    - `key`: draws the dropout.
+    - `transport`: weight of the transport cost in the objective.
+    """
+    knots = model.equation.knots
+    with jax.ensure_compile_time_eval():
+        saveat = diffrax.SaveAt(ts=knots) if transport else diffrax.SaveAt(t1=True)
+    solution = model.solve(batch.inputs, key=key, saveat=saveat)
     logits = model.read_out(solution.u1)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
-    correct = jnp.sum(jnp.argmax(logits, axis=-1) == batch.targets)
+    # A solve that failed has stopped somewhere; nothing is to be learned from there.
+    loss = jnp.where(jnp.all(solution.succeeded), jnp.mean(losses), jnp.nan)
+    cost = transport * transport_cost(solution.us, knots) if transport else 0.0
     return Loss(
-        loss=jnp.mean(losses),
-        correct=correct,
+        objective=loss + cost,
+        loss=loss,
+        correct=jnp.sum(jnp.argmax(logits, axis=-1) == batch.targets),
         count=batch.targets.size,
-        field_evaluations=solution.stats["field_evaluations"],
+        field_evaluations=jnp.mean(solution.stats["field_evaluations"]),
     )
+
+
+def transport_cost(
+    us: Float[Array, "depths *batch tokens features"], knots: np.ndarray
+) -> Float[Array, ""]:
+    """`∫_0^T mean |u_t|² dt`, the mean over all tokens and features, with the velocity of
+    each interval taken as constant."""
+    squares = jnp.mean(jnp.diff(us, axis=0) ** 2, axis=tuple(range(1, us.ndim)))
+    return jnp.sum(squares / np.diff(knots).astype(squares.dtype))

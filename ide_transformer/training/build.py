@@ -1,5 +1,7 @@
 """From a configuration to the objects it describes."""
 
+import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,24 +15,26 @@ from ..equation import (
     AbstractControl,
     AbstractOperator,
     Attention,
+    Damping,
     Dropout,
+    FeatureIntegral,
     FeedForward,
     Free,
     GatedFeedForward,
+    InjectedAttention,
     LayerNorm,
     NoPositions,
     RMSNorm,
     RMSSphere,
     Rotary,
     Sphere,
-    Tied,
     gelu,
     gelu_tanh,
     relu,
 )
 from ..errors import InputError
 from ..models import AbstractModel, ImageClassifier, LanguageModel, Scheme
-from ..solvers import AbstractSplitting, Projected
+from ..solvers import projected
 from ..tasks import (
     AbstractTask,
     ClassificationTask,
@@ -40,8 +44,8 @@ from ..tasks import (
     read_text,
     shakespeare,
 )
-from .config import Config, ModelConfig, SolverConfig
-from .names import find_control, find_solver
+from .config import Config, ModelConfig, SchemeConfig, SolverConfig
+from .names import check_options, find_constraint, find_control, find_solver
 
 
 _ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh}
@@ -98,13 +102,13 @@ def _parts(config: Config, key: PRNGKeyArray) -> dict[str, Any]:
     """What all models are made of."""
     model = config.model
     control_key, constraint_key, model_key = jax.random.split(key, 3)
-    control_class: Any = find_control("control.kind", config.control.kind)
-    control = control_class.build(_block_maker(model), model.depth, key=control_key)
+    build_control = _control_maker(config)
     constrained = model.constraint != "free"
+    scheme = build_scheme(config.solver, width=model.width, constrained=constrained)
     return dict(
-        control=control,
-        constraint=_constraint_control(model, control, constraint_key),
-        scheme=build_scheme(config.solver, constrained=constrained),
+        control=build_control(_block_maker(model), control_key),
+        constraint=_constraint_control(model, build_control, constraint_key),
+        scheme=scheme,
         input_normalization=_constraint(model, model.constraint),
         output_normalization=Free() if constrained else _output_normalization(model),
         dropout=model.dropout,
@@ -113,29 +117,64 @@ def _parts(config: Config, key: PRNGKeyArray) -> dict[str, Any]:
     )
 
 
-def build_scheme(config: SolverConfig, *, constrained: bool) -> Scheme:
-    """The time-stepping scheme; where the state is constrained, every step of an unsplit
-    scheme and every sub-step of a splitting is projected."""
-    solver_class = find_solver("solver.kind", config.kind)
-    project = Projected if constrained else lambda solver: solver
-    if issubclass(solver_class, AbstractSplitting):
-        if config.sub_solver is None:
-            sub_solver = solver_class().sub_solver
-        else:
-            sub_solver = find_solver("solver.sub_solver", config.sub_solver)()
-        solver = solver_class(sub_solver=project(sub_solver))  # pyright: ignore[reportCallIssue]
-    elif config.sub_solver is not None:
-        raise InputError(
-            f"solver.sub_solver={config.sub_solver}: {config.kind} does not split the "
-            "equation, so it has no sub-solver; drop it, or choose a splitting scheme such as "
-            "solver.kind=lie_trotter."
-        )
-    else:
-        solver = project(solver_class())
+def build_scheme(config: SolverConfig, *, width: int, constrained: bool) -> Scheme:
+    """The time-stepping scheme of a model; where the state is constrained, its projected
+    variant.
+
+    **Arguments:**
+
+    - `width`: of the state, for schemes with weights of that size.
+    """
+    solver = build_solver("solver", config, width)
+    solver = projected(solver) if constrained else solver
     if config.rtol is None or config.atol is None:
         return Scheme(solver, steps_per_interval=config.steps_per_interval)
     controller = diffrax.PIDController(rtol=config.rtol, atol=config.atol)
-    return Scheme(solver, stepsize_controller=controller, max_steps=config.max_steps)
+    return Scheme(
+        solver,
+        stepsize_controller=controller,
+        max_steps=config.max_steps,
+        steps_for=config.steps_for,
+    )
+
+
+def build_solver(key: str, config: SchemeConfig, width: int) -> diffrax.AbstractSolver:
+    """The solver that a configuration names, with the one inside it.
+
+    **Arguments:**
+
+    - `key`: where the configuration stands, for errors.
+    - `width`: of the state.
+    """
+    make = find_solver(f"{key}.kind", config.kind)
+    parameters = inspect.signature(make).parameters
+    inner = next((name for name in ("sub_solver", "solver") if name in parameters), None)
+    arguments: dict[str, Any] = {}
+    if config.sub_solver is not None and inner is None:
+        raise InputError(
+            f"{key}.sub_solver: {config.kind} has no scheme inside it; drop it, or choose "
+            f"for example {key}.kind=lie_trotter."
+        )
+    if config.sub_solver is not None:
+        sub_key = f"{key}.sub_solver"
+        arguments[inner] = build_solver(sub_key, config.sub_solver, width)  # pyright: ignore
+    elif inner is not None and parameters[inner].default is inspect.Parameter.empty:
+        raise InputError(
+            f"{key}.kind={config.kind} needs a scheme inside it: give {key}.sub_solver, for "
+            "example lie_trotter."
+        )
+    if "features" in parameters:
+        arguments["features"] = width
+    options_key = f"{key}.options"
+    check_options(options_key, config.options, make, {"sub_solver", "solver", "features"})
+    for name, value in config.options.items():
+        # The one kind of argument that is an object: a constraint, by its name.
+        named = isinstance(value, str)
+        arguments[name] = find_constraint(options_key, value)() if named else value
+    try:
+        return make(**arguments)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
 
 
 def _block_maker(
@@ -148,6 +187,19 @@ def _block_maker(
 
     def make(name: str, key: PRNGKeyArray) -> AbstractOperator:
         normalization = _constraint(model, model.normalization)
+        if name == "injected_attention":
+            first, second = jax.random.split(key)
+            return InjectedAttention(make("attention", first), key=second, std=model.std)  # pyright: ignore
+        if name == "damping":
+            return Damping(jnp.full(model.width, model.damping))
+        if name == "feature_integral":
+            return FeatureIntegral(
+                model.width,
+                normalization=normalization,
+                bias=model.bias,
+                std=output_std,
+                key=key,
+            )
         if name == "attention":
             return Attention(
                 model.width,
@@ -182,17 +234,36 @@ def _block_maker(
     return block
 
 
+def _control_maker(config: Config) -> Callable[[Callable, PRNGKeyArray], AbstractControl]:
+    """Builds a control of the configured kind from a maker of blocks and a key."""
+    kind: Any = find_control("control.kind", config.control.kind)
+    options, depth = config.control.options, config.model.depth
+    check_options(
+        "control.options", options, kind.build, {"make_block", "num_intervals", "key"}
+    )
+
+    def build(make_block: Callable, key: PRNGKeyArray) -> AbstractControl:
+        control = kind.build(make_block, depth, key=key, **options)
+        if config.control.horizon is None:
+            return control
+        return dataclasses.replace(control, interval_length=config.control.horizon / depth)
+
+    return build
+
+
 def _constraint_control(
-    model: ModelConfig, control: AbstractControl, key: PRNGKeyArray
-) -> AbstractControl:
+    model: ModelConfig,
+    build_control: Callable[[Callable, PRNGKeyArray], AbstractControl],
+    key: PRNGKeyArray,
+) -> AbstractControl | AbstractConstraint:
     """One constraint for each operator, whose weights vary over depth as the control's."""
     if model.constraint == "free":
-        return Tied(Free(), control.num_intervals)
+        return Free()
 
     def block(key: PRNGKeyArray) -> tuple[AbstractConstraint, ...]:
         return tuple(_constraint(model, model.constraint) for _ in model.operators)
 
-    return type(control).build(block, model.depth, key=key)  # pyright: ignore
+    return build_control(block, key)
 
 
 def _output_normalization(model: ModelConfig) -> AbstractConstraint:

@@ -2,10 +2,17 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ..errors import InputError
 
@@ -15,6 +22,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+
+S = TypeVar("S", bound=Section)
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -62,8 +71,20 @@ class ModelConfig(Section):
     activation: Literal["relu", "gelu", "gelu_tanh", "swiglu"] = "gelu"
     # The order of the operators in a block.
     operators: Annotated[
-        tuple[Literal["attention", "feed_forward"], ...], Field(min_length=1)
+        tuple[
+            Literal[
+                "attention",
+                "feed_forward",
+                "feature_integral",
+                "injected_attention",
+                "damping",
+            ],
+            ...,
+        ],
+        Field(min_length=1),
     ] = ("attention", "feed_forward")
+    # Initial rate of damping, per layer.
+    damping: PositiveFloat = 0.1
     # Applied to the input of each operator (pre-norm).
     normalization: Literal["layer_norm", "rms_norm", "none"] = "layer_norm"
     # The set on which the state is kept (post-norm), one for each operator and interval.
@@ -85,24 +106,49 @@ class ControlConfig(Section):
     """`control`: how the weights depend on depth."""
 
     kind: str = "piecewise_constant"
+    # Arguments of `build` of its class, for example {terms: 3} of chebyshev.
+    options: dict[str, Any] = {}
+    # The depth T at which the solution is read; default: one for each layer of model.depth.
+    horizon: PositiveFloat | None = None
 
 
-class SolverConfig(Section):
-    """`solver`: the time-stepping scheme; names are those of the classes, in lower case."""
+class SchemeConfig(Section):
+    """A time-stepping scheme; names are those of the classes, in lower case."""
 
     kind: str = "lie_trotter"
-    # How a splitting scheme solves each operator; default: that of the scheme.
-    sub_solver: str | None = None
+    # The scheme inside a scheme: of each operator in a splitting, of the step that
+    # half_solver, residual, velocity and steady_state wrap. A name, or a scheme with its own
+    # kind, sub_solver and options. Default: that of the scheme.
+    sub_solver: "SchemeConfig | None" = None
+    # Arguments of its class, for example {momentum: 0.9} of nesterov.
+    options: dict[str, Any] = {}
+
+    @field_validator("sub_solver", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class SolverConfig(SchemeConfig):
+    """`solver`: the time-stepping scheme and its steps."""
+
     steps_per_interval: PositiveInt = 1
     # Adaptive steps with these tolerances instead of equal ones.
     rtol: PositiveFloat | None = None
     atol: PositiveFloat | None = None
     max_steps: PositiveInt = 256
+    # Whether adaptive steps are the same for a batch, or each sample has its own.
+    steps_for: Literal["batch", "sample"] = "batch"
 
     @model_validator(mode="after")
     def _both_tolerances(self):
         if (self.rtol is None) != (self.atol is None):
             raise ValueError("solver.rtol and solver.atol go together; give both or neither")
+        if self.rtol is None and self.steps_for == "sample":
+            raise ValueError(
+                "solver.steps_for=sample is for adaptive steps; give solver.rtol and "
+                "solver.atol, or drop it"
+            )
         if self.rtol is not None and self.steps_per_interval != 1:
             raise ValueError(
                 "solver.steps_per_interval is for equal steps, solver.rtol for adaptive ones; "
@@ -132,6 +178,8 @@ class TrainingConfig(Section):
     steps: PositiveInt = 2000
     batch_size: PositiveInt = 12
     seed: NonNegativeInt = 0
+    # Weight of the transport cost ∫ |u_t|² dt in the loss.
+    transport: NonNegativeFloat = 0.0
     log_every: PositiveInt = 10
     evaluate_every: PositiveInt = 250
     # Held-out samples for the evaluations on the way; the last one takes all.
@@ -176,6 +224,17 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
 
     **Raises:** `InputError` that names every key in error and where it was written.
     """
+    tree = read_tree(path)
+    tree.setdefault("name", path.stem)
+    origin: dict[str, str] = {}
+    for override in overrides or []:
+        key = _override(tree, override)
+        origin[key] = f"override {override!r}"
+    return validated(Config, tree, str(path), origin)
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file, unchecked."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such configuration file.")
     try:
@@ -184,15 +243,25 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         raise InputError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected sections such as `model:`, found {tree!r}.")
-    tree.setdefault("name", path.stem)
-    origin: dict[str, str] = {}
-    for override in overrides or []:
-        key = _override(tree, override)
-        origin[key] = f"override {override!r}"
+    return tree
+
+
+def validated(
+    kind: type[S], tree: dict[str, Any], where: str, origin: dict[str, str] | None = None
+) -> S:
+    """A tree as a section of that kind.
+
+    **Arguments:**
+
+    - `where`: where the tree was written, for errors.
+    - `origin`: where single keys were written, if elsewhere.
+
+    **Raises:** `InputError` that names every key in error.
+    """
     try:
-        return Config.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        problems = [_problem(item, origin, path) for item in error.errors()]
+        problems = [_problem(kind, item, origin or {}, where) for item in error.errors()]
         raise InputError("\n".join(problems)) from None
 
 
@@ -222,16 +291,13 @@ def _override(tree: dict[str, Any], override: str) -> str:
     return key
 
 
-def _problem(error: Any, origin: dict[str, str], path: Path) -> str:
+def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
     """One line for one error of pydantic: what, where, why, and what to write instead."""
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
-    where = origin.get(key, str(path))
+    where = origin.get(key, where)
     if error["type"] == "extra_forbidden":
-        section: Any = Config
-        for part in location[:-1]:
-            section = section.model_fields[part].annotation
-        known = list(section.model_fields)
+        known = list(_section(kind, location[:-1]).model_fields)
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"Did you mean {close[0]}? " if close else ""
         return f"{where}: unknown key {key}. {hint}Known here: {', '.join(known)}."
@@ -241,3 +307,19 @@ def _problem(error: Any, origin: dict[str, str], path: Path) -> str:
     if error["type"] == "value_error":
         return f"{where}: {message}."
     return f"{where}: {key}={error['input']!r}: {message}."
+
+
+def _section(kind: type[Section], location: list[str]) -> type[Section]:
+    """The class of the section at that place of the tree."""
+    section: Any = kind
+    for part in location:
+        if part not in section.model_fields:
+            continue  # the key of a mapping
+        choices = _choices(section.model_fields[part].annotation)
+        section = next(x for x in choices if isinstance(x, type) and issubclass(x, Section))
+    return section
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """All types inside an annotation."""
+    return [annotation, *(y for x in get_args(annotation) for y in _choices(x))]

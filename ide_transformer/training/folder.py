@@ -54,7 +54,9 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     folder = RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
     old, new = (_flat(c.model_dump(mode="json")) for c in (folder.load_config(), config))
     changed = [
-        f"{key}: {old[key]!r} there, {new[key]!r} here" for key in new if old[key] != new[key]
+        f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
+        for key in old | new
+        if old.get(key) != new.get(key)
     ]
     if changed:
         raise InputError(

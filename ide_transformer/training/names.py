@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import diffrax
 
@@ -13,14 +14,15 @@ from .. import equation, solvers
 from ..errors import InputError
 
 
-def find_solver(key: str, name: str) -> type[diffrax.AbstractSolver]:
-    """The explicit solver class that is called `name`, of this package or of diffrax.
+def find_solver(key: str, name: str) -> Callable[..., diffrax.AbstractSolver]:
+    """What makes the scheme that is called `name`: a class of this package or of diffrax, or
+    a function of this package.
 
     **Arguments:**
 
     - `key`: the configuration key that gave the name, for the error.
     """
-    return _find(key, name, _is_explicit_scheme, (diffrax, solvers))
+    return _find(key, name, _makes_scheme, (diffrax, solvers))
 
 
 def find_control(key: str, name: str) -> type[equation.AbstractControl]:
@@ -28,26 +30,59 @@ def find_control(key: str, name: str) -> type[equation.AbstractControl]:
     return _find(key, name, _is_trainable_control, (equation,))
 
 
-def _is_explicit_scheme(found: type) -> bool:
-    """Neither implicit nor for stochastic equations nor a wrapper around a solver."""
+def find_constraint(key: str, name: str) -> type[equation.AbstractConstraint]:
+    """The constraint class that is called `name`."""
+    return _find(key, name, _is_constraint, (equation,))
+
+
+def _makes_scheme(found: Any) -> bool:
+    """Not schemes for stochastic equations or for pairs of states, whose terms differ, and
+    not those that the package puts in by itself."""
+    if inspect.isfunction(found):
+        made = inspect.signature(found).return_annotation
+        return made in vars(solvers).values()
+    if not inspect.isclass(found) or not issubclass(found, diffrax.AbstractSolver):
+        return False
+    if issubclass(found, diffrax.AbstractWrappedSolver | solvers.MatrixFree):
+        return not issubclass(found, solvers.Projected | solvers.MatrixFree)
     structures = (diffrax.AbstractTerm, diffrax.MultiTerm)
+    return found is solvers.SteadyState or any(found.term_structure is s for s in structures)
+
+
+def _is_constraint(found: Any) -> bool:
+    return inspect.isclass(found) and issubclass(found, equation.AbstractConstraint)
+
+
+def _is_trainable_control(found: Any) -> bool:
     return (
-        issubclass(found, diffrax.AbstractSolver)
-        and not issubclass(found, diffrax.AbstractImplicitSolver)
-        and any(getattr(found, "term_structure", None) is s for s in structures)
+        inspect.isclass(found)
+        and issubclass(found, equation.AbstractControl)
+        and hasattr(found, "build")
     )
 
 
-def _is_trainable_control(found: type) -> bool:
-    return issubclass(found, equation.AbstractControl) and hasattr(found, "build")
+def check_options(key: str, options: dict[str, Any], call: Callable, own: set[str]) -> None:
+    """Refuses options that `call` does not take.
+
+    **Arguments:**
+
+    - `own`: arguments of `call` that are given otherwise.
+    """
+    known = set(inspect.signature(call).parameters) - own
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            listed = ", ".join(sorted(known)) or "none"
+            raise InputError(f"{key}.{name}: unknown option.{hint} Known here: {listed}.")
 
 
-def _find(key: str, name: str, fits: Callable[[type], bool], modules: Iterable) -> type:
+def _find(key: str, name: str, fits: Callable[[Any], bool], modules: Iterable) -> Any:
     known = {
         _snake_case(label): found
         for module in modules
         for label, found in vars(module).items()
-        if inspect.isclass(found) and not label.startswith("Abstract") and fits(found)
+        if not label.startswith("Abstract") and fits(found)
     }
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)

@@ -6,6 +6,7 @@ import optax
 from jaxtyping import PyTree
 
 from ..equation import AbstractControl
+from ..solvers import AbstractCoefficient
 from .config import OptimizerConfig
 
 
@@ -40,10 +41,12 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 def decayed(model: PyTree) -> PyTree[bool]:
     """Which weights decay: matrices, not vectors such as gains and biases. The depth axis
-    of a control does not count."""
+    of a control does not count, and coefficients of a scheme are no matrices."""
 
     def mark(part):
         axes = part.depth_axes if isinstance(part, AbstractControl) else 0
-        return jax.tree.map(lambda x: eqx.is_array(x) and x.ndim - axes >= 2, part)
+        matrices = not isinstance(part, AbstractCoefficient)
+        return jax.tree.map(lambda x: matrices and eqx.is_array(x) and x.ndim - axes >= 2, part)
 
-    return jax.tree.map(mark, model, is_leaf=lambda x: isinstance(x, AbstractControl))
+    parts = AbstractControl | AbstractCoefficient
+    return jax.tree.map(mark, model, is_leaf=lambda x: isinstance(x, parts))

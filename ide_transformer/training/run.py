@@ -59,7 +59,12 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state)
         cut_metrics(folder.metrics, int(state.step))
-        train_step = make_train_step(optimizer, static, noisy=config.model.dropout > 0)
+        train_step = make_train_step(
+            optimizer,
+            static,
+            noisy=config.model.dropout > 0,
+            transport=config.training.transport,
+        )
         state = _loop(config, folder, task, state, train_step, evaluate, checkpoints)
     held_out = evaluate(state.weights, task, _EVALUATION_BATCH)
     model = eqx.combine(state.weights, static)

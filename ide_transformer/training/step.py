@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ..models import AbstractModel
+from ..solvers import learned
 from ..tasks import AbstractTask, Batch, cross_entropy
 
 
@@ -34,18 +35,24 @@ def initial_state(
 
 
 def make_train_step(
-    optimizer: optax.GradientTransformation, static: PyTree, *, noisy: bool
+    optimizer: optax.GradientTransformation,
+    static: PyTree,
+    *,
+    noisy: bool,
+    transport: float,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The compiled step: `state, batch -> state, metrics`. It never calls the host.
 
     **Arguments:**
 
     - `noisy`: whether the model draws dropout.
+    - `transport`: weight of the transport cost.
     """
 
     def loss_of(weights, batch, key):
-        result = cross_entropy(eqx.combine(weights, static), batch, key)
-        return result.loss, result
+        model = eqx.combine(weights, static)
+        result = cross_entropy(model, batch, key, transport=transport)
+        return result.objective, result
 
     def step(state: TrainState, batch: Batch):
         key = jax.random.fold_in(state.key, state.step) if noisy else None
@@ -57,8 +64,10 @@ def make_train_step(
             "gradient_norm": optax.global_norm(gradient),
             "parameter_norm": optax.global_norm(weights),
             "update_norm": optax.global_norm(updates),
-            "field_evaluations": jnp.asarray(result.field_evaluations, float),
+            "field_evaluations": result.field_evaluations,
         }
+        scheme = eqx.combine(weights, static).scheme
+        metrics |= {f"solver.{name}": value for name, value in learned(scheme.solver).items()}
         return TrainState(weights, optimizer_state, state.step + 1, state.key), metrics
 
     return jax.jit(step, donate_argnums=0)

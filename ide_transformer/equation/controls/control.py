@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ...errors import InputError
@@ -53,6 +54,11 @@ class AbstractControl(eqx.Module):
     @abc.abstractmethod
     def resample(self, num_intervals: int) -> "AbstractControl":
         """The same θ over the same `[0, T]` on another number of intervals."""
+
+    def tabulate(self, fractions: np.ndarray) -> "AbstractControl":
+        """This control made ready for a march that will ask for θ at these fractions of
+        each interval only: smooth controls are evaluated there, ahead of the loop."""
+        return self
 
 
 def stack_blocks(

@@ -2,6 +2,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..depth import Depth
@@ -49,6 +50,9 @@ class Sampled(AbstractControl):
     def __call__(self, t: Depth) -> PyTree:
         index, _ = locate(self, t)
         return _with_key(self.control(t), jax.random.split(self.key, self.num_intervals)[index])
+
+    def tabulate(self, fractions: np.ndarray) -> "Sampled":
+        return type(self)(self.control.tabulate(fractions), self.key)
 
     def resample(self, num_intervals: int) -> "Sampled":
         return type(self)(self.control.resample(num_intervals), self.key)

@@ -5,9 +5,18 @@ from .activations import (
     silu as silu,
 )
 from .attention import Attention as Attention
+from .damping import Damping as Damping
+from .delta_rule import DeltaRule as DeltaRule
+from .diffusion import Diffusion as Diffusion
 from .dropout import Dropout as Dropout, drop as drop
+from .exact import (
+    AbstractExactOperator as AbstractExactOperator,
+    AbstractLinearOperator as AbstractLinearOperator,
+)
+from .feature_integral import FeatureIntegral as FeatureIntegral
 from .feed_forward import FeedForward as FeedForward
 from .gated_feed_forward import GatedFeedForward as GatedFeedForward
+from .injected_attention import InjectedAttention as InjectedAttention
 from .operator import AbstractOperator as AbstractOperator
 from .positions import (
     AbstractPositions as AbstractPositions,

@@ -100,13 +100,23 @@ class Attention(AbstractOperator):
     def __call__(
         self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
     ) -> Float[Array, "*batch tokens features"]:
-        check_features(self, u, self.query.weight.shape[0])
-        v = self.normalization.project(u)
-        query = self.positions(_heads(self.query(v), self.heads), domain)
-        key = self.positions(_heads(self.key(v), self.key_value_heads), domain)
-        value = _heads(self.value(v), self.key_value_heads)
+        return self.of_input(self.normalization.project(u), domain, (0.0, 0.0, 0.0))
+
+    def of_input(
+        self,
+        v: Float[Array, "*batch tokens features"],
+        domain: TokenDomain,
+        shifts: tuple[Array | float, Array | float, Array | float],
+    ) -> Float[Array, "*batch tokens features"]:
+        """The rate for a normalised input v, with shifts of the queries, keys and values."""
+        check_features(self, v, self.query.weight.shape[0])
+        shift_query, shift_key, shift_value = shifts
+        query = _heads(self.query(v) + shift_query, self.heads)
+        key = _heads(self.key(v) + shift_key, self.key_value_heads)
+        value = _heads(self.value(v) + shift_value, self.key_value_heads)
+        query, key = self.positions(query, domain), self.positions(key, domain)
         mean = integrate(query, key, value, domain, self.region)
-        return self.output(mean.reshape(*u.shape[:-1], -1))
+        return self.output(mean.reshape(*v.shape[:-1], -1))
 
 
 def _heads(

@@ -1,0 +1,72 @@
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ...errors import InputError
+from ..depth import Depth
+from .control import check_resample, check_stack, stack_blocks
+from .expansion import AbstractExpansion, interpolate
+
+
+class Chebyshev(AbstractExpansion):
+    """Weights that are polynomials in depth,
+
+        θ(t) = Σ_{k<K} Θ_k T_k(2t/T - 1),   T_k the Chebyshev polynomials.
+
+    **Arguments:**
+
+    - `coefficients`: Θ, a block whose arrays have a leading axis of length K.
+    - `num_intervals`: L, the number of intervals in which steps are made.
+    - `interval_length`: depth of one interval.
+    """
+
+    coefficients: PyTree
+    num_intervals: int = eqx.field(static=True)
+    interval_length: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self):
+        check_stack(self, self.coefficients)
+
+    def basis(self, t: Depth) -> Float[Array, " terms"]:
+        x = 2 * jnp.asarray(t) / self.depth - 1
+        return _polynomials(x, check_stack(self, self.coefficients))
+
+    def resample(self, num_intervals: int) -> "Chebyshev":
+        length = check_resample(self, num_intervals)
+        return type(self)(self.coefficients, num_intervals, length)
+
+    @classmethod
+    def build(
+        cls,
+        make_block: Callable[[PRNGKeyArray], PyTree],
+        num_intervals: int,
+        *,
+        key: PRNGKeyArray,
+        terms: int | None = None,
+    ) -> "Chebyshev":
+        """One block is drawn at each of `terms` Chebyshev points and interpolated, so that
+        the weights have the size of those of ordinary layers at every depth.
+
+        **Arguments:**
+
+        - `terms`: K; by default as many as intervals.
+        """
+        terms = num_intervals if terms is None else terms
+        if terms < 1:
+            raise InputError(f"Chebyshev.build(terms={terms}): it needs at least one term.")
+        nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
+        basis = jnp.stack([_polynomials(jnp.asarray(x), terms) for x in nodes])
+        blocks = stack_blocks(make_block, terms, key)
+        return cls(interpolate(basis, blocks), num_intervals)
+
+
+def _polynomials(x: Array, terms: int) -> Float[Array, " terms"]:
+    """`T_0(x), …` by the recurrence `T_{k+1} = 2x T_k - T_{k-1}`, which also holds a
+    little outside of [-1, 1], where schemes with negative sub-steps look."""
+    values = [jnp.ones_like(x), x]
+    while len(values) < terms:
+        values.append(2 * x * values[-1] - values[-2])
+    return jnp.stack(values[:terms])

@@ -1,0 +1,82 @@
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ...errors import InputError
+from ..depth import Depth
+from .control import check_resample, check_stack, stack_blocks
+from .expansion import AbstractExpansion, interpolate
+
+
+class Fourier(AbstractExpansion):
+    """Weights that are periodic in depth,
+
+        θ(t) = Θ_0 + Σ_{k≤K} (Θ_{2k-1} cos(2π k t/T) + Θ_{2k} sin(2π k t/T)).
+
+    **Arguments:**
+
+    - `coefficients`: Θ, a block whose arrays have a leading axis of length 2K + 1.
+    - `num_intervals`: L ≥ 2K + 1, for steps of one interval cannot tell faster waves from
+      slower ones.
+    - `interval_length`: depth of one interval.
+    """
+
+    coefficients: PyTree
+    num_intervals: int = eqx.field(static=True)
+    interval_length: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self):
+        terms = check_stack(self, self.coefficients)
+        if terms % 2 == 0:
+            raise InputError(
+                f"Fourier: {terms} coefficients; it needs an odd number, one constant and a "
+                "cosine and a sine for each wave."
+            )
+        _check_intervals(terms // 2, self.num_intervals)
+
+    def basis(self, t: Depth) -> Float[Array, " terms"]:
+        return _waves(jnp.asarray(t) / self.depth, check_stack(self, self.coefficients) // 2)
+
+    def resample(self, num_intervals: int) -> "Fourier":
+        length = check_resample(self, num_intervals)
+        return type(self)(self.coefficients, num_intervals, length)
+
+    @classmethod
+    def build(
+        cls,
+        make_block: Callable[[PRNGKeyArray], PyTree],
+        num_intervals: int,
+        *,
+        key: PRNGKeyArray,
+        waves: int | None = None,
+    ) -> "Fourier":
+        """One block is drawn at each of 2K + 1 equally spaced depths and interpolated, so
+        that the weights have the size of those of ordinary layers.
+
+        **Arguments:**
+
+        - `waves`: K; by default as many as the intervals allow.
+        """
+        waves = (num_intervals - 1) // 2 if waves is None else waves
+        _check_intervals(waves, num_intervals)
+        terms = 2 * waves + 1
+        basis = jnp.stack([_waves(jnp.asarray(j / terms), waves) for j in range(terms)])
+        blocks = stack_blocks(make_block, terms, key)
+        return cls(interpolate(basis, blocks), num_intervals)
+
+
+def _check_intervals(waves: int, num_intervals: int) -> None:
+    if waves < 0 or num_intervals < 2 * waves + 1:
+        raise InputError(
+            f"Fourier: {waves} waves need at least {2 * max(waves, 0) + 1} intervals to be "
+            f"told apart, but there are {num_intervals}; take from 0 to "
+            f"{(num_intervals - 1) // 2} waves or more intervals."
+        )
+
+
+def _waves(x: Array, waves: int) -> Float[Array, " terms"]:
+    angles = [2 * jnp.pi * k * x for k in range(1, waves + 1)]
+    pairs = [f(angle) for angle in angles for f in (jnp.cos, jnp.sin)]
+    return jnp.stack([jnp.ones_like(x), *pairs])

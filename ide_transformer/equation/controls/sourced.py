@@ -1,0 +1,72 @@
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ..depth import Depth
+from ..operators import InjectedAttention
+from .control import AbstractControl
+
+
+class Sourced(AbstractControl):
+    """A control whose operators with an input of their own, `InjectedAttention`, see f.
+
+    **Arguments:**
+
+    - `control`: the control.
+    - `source`: f, `[..., tokens, features]`, usually the state at depth 0.
+    """
+
+    control: AbstractControl
+    source: Float[Array, "*batch tokens features"]
+
+    @property
+    def continuous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.control.continuous
+
+    @property
+    def depth_axes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.control.depth_axes
+
+    @property
+    def interval_length(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.control.interval_length
+
+    @property
+    def num_intervals(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.control.num_intervals
+
+    def intervals(self) -> PyTree[Array]:
+        return self.control.intervals()
+
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
+        return self._with_source(self.control.local(interval, s))
+
+    def __call__(self, t: Depth) -> PyTree:
+        return self._with_source(self.control(t))
+
+    def tabulate(self, fractions: np.ndarray) -> "Sourced":
+        return type(self)(self.control.tabulate(fractions), self.source)
+
+    def resample(self, num_intervals: int) -> "Sourced":
+        return type(self)(self.control.resample(num_intervals), self.source)
+
+    def _with_source(self, block: PyTree) -> PyTree:
+        def give(x):
+            if not _takes_source(x):
+                return x
+            return eqx.tree_at(lambda y: y.source, x, self.source, is_leaf=lambda y: y is None)
+
+        return jax.tree.map(give, block, is_leaf=_takes_source)
+
+
+def with_source(
+    control: AbstractControl, source: Float[Array, "*batch tokens features"]
+) -> AbstractControl:
+    """`Sourced(control, source)` where an operator takes a source, else the control."""
+    leaves = jax.tree.leaves(control, is_leaf=_takes_source)
+    return Sourced(control, source) if any(map(_takes_source, leaves)) else control
+
+
+def _takes_source(x: PyTree) -> bool:
+    return isinstance(x, InjectedAttention)

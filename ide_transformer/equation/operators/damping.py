@@ -1,0 +1,38 @@
+from collections.abc import Callable
+from typing import ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ...errors import InputError
+from ..affine import affine, optional_array
+from ..domain import TokenDomain
+from .exact import AbstractLinearOperator
+
+
+class Damping(AbstractLinearOperator):
+    """Linear damping, feature by feature:
+
+        u_t = -λ ⊙ u,   flow(u, h) = exp(-λ h) ⊙ u.
+
+    **Arguments:**
+
+    - `rate`: λ ≥ 0, a number or `[features]`, per layer.
+    """
+
+    rate: Float[Array, "*features"] = eqx.field(converter=optional_array)
+
+    dissipative: ClassVar[bool] = True
+
+    def apply(
+        self,
+        function: Callable[[Array], Array],
+        u: Float[Array, "*batch tokens features"],
+        domain: TokenDomain,
+    ) -> Float[Array, "*batch tokens features"]:
+        if self.rate.shape not in ((), u.shape[-1:]):
+            raise InputError(
+                f"Damping.rate has shape {self.rate.shape}; the state has {u.shape[-1]} "
+                "features, so it must be a number or [features]."
+            )
+        return affine(u, function(-self.rate.astype(u.dtype)), None)

@@ -1,0 +1,43 @@
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..constraints import AbstractConstraint, Free
+from ..domain import TokenDomain
+from .linear import Linear
+from .operator import AbstractOperator, check_features
+
+
+class FeatureIntegral(AbstractOperator):
+    """One integral over features, a single term of the feed-forward sum of the paper:
+
+        du/dt = ⟨W(·,y), N(u)⟩_Ωy + b(y),
+
+    token by token; N is the input normalisation. Source: arXiv 2510.03989.
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `normalization`: applied to the input.
+    - `bias`: whether b exists.
+    - `std`: standard deviation of the initial W.
+    """
+
+    map: Linear
+    normalization: AbstractConstraint
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        key: PRNGKeyArray,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = True,
+        std: float = 0.02,
+    ):
+        self.map = Linear(features, features, bias=bias, std=std, key=key)
+        self.normalization = normalization
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
+    ) -> Float[Array, "*batch tokens features"]:
+        check_features(self, u, self.map.weight.shape[0])
+        return self.map(self.normalization.project(u))

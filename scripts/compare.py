@@ -1,0 +1,35 @@
+"""Compares time-stepping schemes: solves one set of weights, or trains, with each of them.
+
+What is compared is written in a YAML file, as in configs/compare/. A comparison that was
+interrupted goes on when it is called again.
+"""
+
+import argparse
+from pathlib import Path
+
+from ide_transformer.comparison import compare, load_compare_config, show_report
+from ide_transformer.training import main_of
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  python scripts/compare.py configs/compare/shakespeare.yaml",
+    )
+    parser.add_argument("config", type=Path, help="a YAML file, as in configs/compare/")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/compare"),
+        help="folder of all comparisons (default: runs/compare)",
+    )
+    arguments = parser.parse_args()
+    config = load_compare_config(arguments.config)
+    report = compare(config, runs=arguments.runs)
+    show_report(report)
+    print(f"report and figures: {arguments.runs / config.name}")
+
+
+if __name__ == "__main__":
+    main_of(main)
