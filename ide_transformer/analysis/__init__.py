@@ -4,6 +4,7 @@ from .convergence import (
     Row as Row,
     applies as applies,
     measure_order as measure_order,
+    plot_orders as plot_orders,
     schemes as schemes,
 )
 from .measure import Measurement as Measurement, measure as measure

@@ -2,6 +2,7 @@
 
 import functools as ft
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffrax
@@ -61,6 +62,7 @@ from ..solvers import (
     suzuki4,
     yoshida4,
 )
+from .plots import plot_curves
 
 
 _FEATURES, _TOKENS, _INTERVALS = 8, 4, 3
@@ -247,9 +249,9 @@ _STEPS = {
     3: (32, 64, 128),
     4: (16, 32, 48),
     5: (16, 24, 32),
-    8: (6, 8, 12),
+    8: (3, 4, 6, 8, 12),
 }
-_ROUNDING = 2e-13
+_ROUNDING = 1e-12
 
 
 def _block(name: str, constrained: bool) -> Callable:
@@ -359,4 +361,23 @@ def _parts_of_error(
     return (
         float(jnp.max(jnp.abs(ideal - exact))),
         float(jnp.max(jnp.abs(actual - ideal))),
+    )
+
+
+def plot_orders(path: Path, rows: list[Row]) -> None:
+    """Error against step size, a line for each row, on logarithmic axes."""
+    single = len({(row.control, row.constraint) for row in rows}) == 1
+    plot_curves(
+        path,
+        {
+            row.scheme if single else f"{row.scheme}, {row.control}, {row.constraint}": (
+                1 / np.array(row.steps),
+                row.errors,
+            )
+            for row in rows
+        },
+        x="step size h (layers)",
+        y="largest error at T",
+        marker="o",
+        log=True,
     )

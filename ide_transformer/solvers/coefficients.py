@@ -1,6 +1,7 @@
 """Coefficients of schemes that are learned: numbers kept inside their range."""
 
 import abc
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -10,6 +11,10 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..equation import Depth
 from ..errors import InputError
+
+
+# A number, or lists of numbers.
+Numbers: TypeAlias = ArrayLike | list
 
 
 class AbstractCoefficient(eqx.Module):
@@ -37,7 +42,7 @@ class UnitInterval(AbstractCoefficient):
 
     raw: Float[Array, "..."]
 
-    def __init__(self, value: ArrayLike, name: str):
+    def __init__(self, value: Numbers, name: str):
         value = _numbers(value, name)
         if not bool(jnp.all((value >= 0) & (value < 1))):
             raise InputError(
@@ -56,7 +61,7 @@ class Positive(AbstractCoefficient):
 
     raw: Float[Array, "..."]
 
-    def __init__(self, value: ArrayLike, name: str):
+    def __init__(self, value: Numbers, name: str):
         value = _numbers(value, name)
         if not bool(jnp.all(value > 0)):
             raise InputError(f"{name}={_text(value)}: it must be positive.")
@@ -89,7 +94,7 @@ def _text(value: Array) -> str:
     return np.array2string(np.asarray(value), separator=", ")
 
 
-def _numbers(value: ArrayLike, name: str) -> Float[Array, "..."]:
+def _numbers(value: Numbers, name: str) -> Float[Array, "..."]:
     value = jnp.asarray(value, float)
     if value.ndim > 2:
         raise InputError(

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from ..equation import (
     AbstractExactOperator,
     AbstractLinearOperator,
+    AbstractOperator,
     Free,
     TokenDomain,
     make_terms,
@@ -73,6 +74,12 @@ def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations 
         # A callback records what is run, also inside the loops over stages of diffrax.
         return io_callback(record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, t)
 
+    class Plain(AbstractOperator):
+        t: jax.Array
+
+        def __call__(self, u, domain):
+            return evaluate(u, self.t)
+
     class Exact(AbstractExactOperator):
         t: jax.Array
         dissipative = False
@@ -87,24 +94,17 @@ def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations 
         def apply(self, function, u, domain):
             return function(-jnp.ones(())) * u
 
-    def operator(kind, t):
+    stand_ins = {AbstractLinearOperator: Linear, AbstractExactOperator: Exact, None: Plain}
+
+    def block_at(t):
         t = jnp.asarray(t, float)
-        if kind is AbstractLinearOperator:
-            return Linear(t)
-        if kind is AbstractExactOperator:
-            return Exact(t)
-        return lambda u, domain: evaluate(u, t)
+        return tuple(stand_ins[kind](t) for kind in kinds)
 
     costs, fractions = [], set()
     with jax.ensure_compile_time_eval():
         arrays = jax.tree.unflatten(structure, [jnp.ones(*shape) for shape in shapes])
         solver = eqx.combine(arrays, rest)
-        terms = make_terms(
-            lambda t: tuple(operator(kind, t) for kind in kinds),
-            lambda t: Free(),
-            TokenDomain.uniform(1),
-            len(kinds),
-        )
+        terms = make_terms(block_at, lambda t: Free(), TokenDomain.uniform(1), len(kinds))
         u, made_jump = jnp.ones((1, features)), True
         state = solver.init(terms, 0.0, 1.0, u, None)
         implicit = isinstance(solver, diffrax.AbstractImplicitSolver)

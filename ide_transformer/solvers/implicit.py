@@ -1,6 +1,7 @@
 """Implicit equations of a step, solved by Newton's method without a Jacobian matrix: its
 products with vectors are all that the Krylov method needs."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -83,24 +84,38 @@ class Krylov(lx.AbstractLinearSolver):
         )
 
 
+# The most by which a pseudo-step may grow.
+_GROWTH = 2.0
+
+
 class _NewtonState(eqx.Module):
     step: Int[Array, ""]
     size: Float[Array, ""]
     evaluations: Float[Array, ""]
+    residual: Float[Array, ""]
+    pseudo_step: Float[Array, ""]
 
 
 class NewtonKrylov(optx.AbstractRootFinder):
-    """Newton's method, each linear system solved by a cycle of GMRES.
+    """Newton's method, each linear system solved by a cycle of GMRES,
+
+        (1/δ + ∂r/∂y) Δ = r(y),   y ← y - Δ.
+
+    With a finite δ it is an implicit Euler step of `y_s = -r(y)` over a pseudo-time δ,
+    which finds its way from far; δ grows as the residual falls, to Newton's method.
+    Source: Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998).
 
     **Arguments:**
 
     - `rtol`, `atol`: it stops when the root mean square of the last update, measured
       against `atol + rtol |y|`, falls below one.
+    - `pseudo_step`: the first δ; infinite for Newton's method from the start.
     - `dimension`: vectors of a GMRES cycle.
     """
 
     rtol: float = eqx.field(static=True)
     atol: float = eqx.field(static=True)
+    pseudo_step: float = eqx.field(static=True, default=math.inf)
     dimension: int = eqx.field(static=True, default=12)
 
     @property
@@ -109,11 +124,22 @@ class NewtonKrylov(optx.AbstractRootFinder):
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _NewtonState:
         infinite = jnp.asarray(jnp.inf, f_struct.dtype)
-        return _NewtonState(jnp.array(0), infinite, jnp.zeros_like(infinite))
+        return _NewtonState(
+            step=jnp.array(0),
+            size=infinite,
+            evaluations=jnp.zeros_like(infinite),
+            residual=infinite,
+            pseudo_step=jnp.full_like(infinite, self.pseudo_step / _GROWTH),
+        )
 
     def step(self, fn, y, args, options, state, tags) -> tuple:
         residual, products, aux = jax.linearize(lambda y: fn(y, args), y, has_aux=True)
-        jacobian = lx.FunctionLinearOperator(products, jax.eval_shape(lambda: y), tags=tags)
+        norm = optx.rms_norm(residual)
+        growth = jnp.minimum(_GROWTH, state.residual / jnp.maximum(norm, 1e-30))
+        pseudo_step = state.pseudo_step * growth
+        jacobian = lx.FunctionLinearOperator(
+            lambda v: v / pseudo_step + products(v), jax.eval_shape(lambda: y)
+        )
         krylov = Krylov(1e-3, self.dimension, cycles=1, strict=False)
         solution = lx.linear_solve(jacobian, residual, krylov, throw=False)
         update = solution.value
@@ -126,6 +152,8 @@ class NewtonKrylov(optx.AbstractRootFinder):
             step=state.step + 1,
             size=size.astype(state.size.dtype),
             evaluations=state.evaluations + 1 + products_made,
+            residual=norm.astype(state.size.dtype),
+            pseudo_step=pseudo_step.astype(state.size.dtype),
         )
         return y, state, aux
 
@@ -149,6 +177,7 @@ def find_root(
     args: PyTree = None,
     *,
     tolerance: float | None,
+    pseudo_step: float = math.inf,
     max_steps: int = 30,
 ) -> tuple[Array, optx.RESULTS, Float[Array, ""]]:
     """`y` with `residual(y, args) = 0`, how the search ended, and the evaluations that it
@@ -157,12 +186,13 @@ def find_root(
     **Arguments:**
 
     - `tolerance`: relative and absolute; by default one that fits the dtype.
+    - `pseudo_step`: of `NewtonKrylov`, for a guess that is far away.
     - `max_steps`: the most steps of Newton's method.
     """
     tolerance = default_tolerance(guess.dtype) if tolerance is None else tolerance
     solution = optx.root_find(
         residual,
-        NewtonKrylov(tolerance, tolerance),
+        NewtonKrylov(tolerance, tolerance, pseudo_step),
         *_without_gradient((guess, args)),
         max_steps=max_steps,
         throw=False,

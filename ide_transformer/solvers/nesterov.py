@@ -1,7 +1,5 @@
-from jaxtyping import ArrayLike
-
 from ..equation import AbstractConstraint, Depth, Free
-from .coefficients import Positive, UnitInterval
+from .coefficients import Numbers, Positive, UnitInterval
 from .momentum import AbstractMomentum, Kick, decay
 
 
@@ -36,9 +34,9 @@ class Nesterov(AbstractMomentum):
 
     def __init__(
         self,
-        momentum: ArrayLike = 0.9,
-        lookahead: ArrayLike = 0.9,
-        gain: ArrayLike = 1.0,
+        momentum: Numbers = 0.9,
+        lookahead: Numbers = 0.9,
+        gain: Numbers = 1.0,
         normalization: AbstractConstraint = Free(),
     ):
         self.momentum = UnitInterval(momentum, "momentum")

@@ -1,8 +1,7 @@
 import jax.numpy as jnp
-from jaxtyping import ArrayLike
 
 from ..equation import AbstractConstraint, Depth, Free
-from .coefficients import Positive
+from .coefficients import Numbers, Positive
 from .momentum import AbstractMomentum, Kick
 
 
@@ -33,8 +32,8 @@ class PresymplecticEuler(AbstractMomentum):
 
     def __init__(
         self,
-        logarithmic: ArrayLike = 3.0,
-        linear: ArrayLike = 1e-4,
+        logarithmic: Numbers = 3.0,
+        linear: Numbers = 1e-4,
         normalization: AbstractConstraint = Free(),
     ):
         self.logarithmic = Positive(logarithmic, "logarithmic")

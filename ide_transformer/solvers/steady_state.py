@@ -17,22 +17,21 @@ class SteadyState(diffrax.AbstractSolver):
 
         u* = Φ_h(u*),   Φ_h the step of the scheme,
 
-    by Newton–Krylov; with `Euler` that is `F(t, u*) = 0`, the limit `T → ∞` of the equation
-    frozen at depth t. The gradient is that of the fixed point, by the implicit function
-    theorem. With the step of a post-norm block and `InjectedAttention` it is the
-    deep-equilibrium Transformer. Source: Bai, Kolter, Koltun, arXiv 1909.01377.
+    by Newton–Krylov, which starts with implicit steps in pseudo-time. With `Euler` that is
+    `F(t, u*) = 0`, the limit `T → ∞` of the equation frozen at depth t. The gradient is
+    that of the fixed point, by the implicit function theorem. With the step of a post-norm
+    block and `InjectedAttention` it is the deep-equilibrium Transformer. Source: Bai,
+    Kolter, Koltun, arXiv 1909.01377.
 
     **Arguments:**
 
     - `solver`: the scheme whose fixed point is sought.
     - `tolerance`: of the fixed point, relative and absolute; by default one that fits the
       dtype of the state.
-    - `relaxation`: steps of the scheme before Newton's method begins.
     """
 
     solver: diffrax.AbstractSolver = LieTrotter()
     tolerance: float | None = eqx.field(static=True, default=None)
-    relaxation: int = eqx.field(static=True, default=4)
 
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
@@ -69,13 +68,15 @@ class SteadyState(diffrax.AbstractSolver):
         made_jump: PyTree,
     ) -> tuple:
         inputs = (self.solver, terms, t0, t1, args)
-        guess = y0
-        for _ in range(self.relaxation):
-            guess = _once(guess, inputs)
         y1, result, evaluations = find_root(
-            lambda y, inputs: y - _once(y, inputs), guess, inputs, tolerance=self.tolerance
+            _residual,
+            y0,
+            inputs,
+            tolerance=self.tolerance,
+            pseudo_step=0.5,
+            max_steps=60,
         )
-        made = EvaluationCount(solver_state.count + self.relaxation + evaluations)
+        made = EvaluationCount(solver_state.count + evaluations)
         return y1, None, dict(y0=y0, y1=y1), made, diffrax.RESULTS.promote(result)
 
     def func(
@@ -86,6 +87,10 @@ class SteadyState(diffrax.AbstractSolver):
         args: PyTree,
     ) -> PyTree[Array]:
         return self.solver.func(terms, t0, y0, args)
+
+
+def _residual(y: Array, inputs: tuple) -> Array:
+    return y - _once(y, inputs)
 
 
 def _once(y: Array, inputs: tuple) -> Array:

@@ -24,6 +24,7 @@ from ..equation import (
     InjectedAttention,
     LayerNorm,
     NoPositions,
+    Relaxation,
     RMSNorm,
     RMSSphere,
     Rotary,
@@ -109,7 +110,9 @@ def _parts(config: Config, key: PRNGKeyArray) -> dict[str, Any]:
         control=build_control(_block_maker(model), control_key),
         constraint=_constraint_control(model, build_control, constraint_key),
         scheme=scheme,
-        input_normalization=_constraint(model, model.constraint),
+        input_normalization=_constraint(
+            model, model.constraint if constrained else model.input_normalization
+        ),
         output_normalization=Free() if constrained else _output_normalization(model),
         dropout=model.dropout,
         std=model.std,
@@ -190,8 +193,9 @@ def _block_maker(
         if name == "injected_attention":
             first, second = jax.random.split(key)
             return InjectedAttention(make("attention", first), key=second, std=model.std)  # pyright: ignore
-        if name == "damping":
-            return Damping(jnp.full(model.width, model.damping))
+        if name in ("damping", "relaxation"):
+            kind = Damping if name == "damping" else Relaxation
+            return kind(jnp.full(model.width, model.damping))
         if name == "feature_integral":
             return FeatureIntegral(
                 model.width,

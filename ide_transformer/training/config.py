@@ -78,15 +78,18 @@ class ModelConfig(Section):
                 "feature_integral",
                 "injected_attention",
                 "damping",
+                "relaxation",
             ],
             ...,
         ],
         Field(min_length=1),
     ] = ("attention", "feed_forward")
-    # Initial rate of damping, per layer.
+    # Initial rate of damping and of relaxation, per layer.
     damping: PositiveFloat = 0.1
     # Applied to the input of each operator (pre-norm).
     normalization: Literal["layer_norm", "rms_norm", "none"] = "layer_norm"
+    # Applied to the embedded input; where the state is constrained, the constraint is.
+    input_normalization: Literal["layer_norm", "rms_norm", "none"] = "none"
     # The set on which the state is kept (post-norm), one for each operator and interval.
     constraint: Literal["free", "layer_norm", "rms_norm", "sphere", "rms_sphere"] = "free"
     bias: bool = False

@@ -30,7 +30,7 @@ class Hypernetwork(AbstractExpansion):
 
     coefficients: PyTree
     inner: Float[Array, "embedding hidden"]
-    outer: Float[Array, "hidden terms"]
+    outer: Float[Array, "inputs terms"]
     num_intervals: int = eqx.field(static=True)
     interval_length: float = eqx.field(static=True, default=1.0)
 

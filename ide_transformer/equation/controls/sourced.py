@@ -1,15 +1,14 @@
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..depth import Depth
-from ..operators import InjectedAttention
+from ..operators import AbstractSourcedOperator
 from .control import AbstractControl
 
 
 class Sourced(AbstractControl):
-    """A control whose operators with an input of their own, `InjectedAttention`, see f.
+    """A control whose operators `A(u; f)`, `InjectedAttention` and `Relaxation`, see f.
 
     **Arguments:**
 
@@ -52,12 +51,11 @@ class Sourced(AbstractControl):
         return type(self)(self.control.resample(num_intervals), self.source)
 
     def _with_source(self, block: PyTree) -> PyTree:
-        def give(x):
-            if not _takes_source(x):
-                return x
-            return eqx.tree_at(lambda y: y.source, x, self.source, is_leaf=lambda y: y is None)
-
-        return jax.tree.map(give, block, is_leaf=_takes_source)
+        return jax.tree.map(
+            lambda x: x.with_source(self.source) if _takes_source(x) else x,
+            block,
+            is_leaf=_takes_source,
+        )
 
 
 def with_source(
@@ -69,4 +67,4 @@ def with_source(
 
 
 def _takes_source(x: PyTree) -> bool:
-    return isinstance(x, InjectedAttention)
+    return isinstance(x, AbstractSourcedOperator)

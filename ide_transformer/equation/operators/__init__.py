@@ -28,3 +28,5 @@ from .region import (
     Fredholm as Fredholm,
     Volterra as Volterra,
 )
+from .relaxation import Relaxation as Relaxation
+from .sourced import AbstractSourcedOperator as AbstractSourcedOperator

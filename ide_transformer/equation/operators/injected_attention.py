@@ -1,21 +1,20 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...errors import InputError
 from ..domain import TokenDomain
 from .attention import Attention
 from .linear import Linear
-from .operator import AbstractOperator
+from .sourced import AbstractSourcedOperator
 
 
-class InjectedAttention(AbstractOperator):
+class InjectedAttention(AbstractSourcedOperator):
     """Attention that sees the input f of the equation at every depth, in its queries, keys
     and values:
 
         (Q, K, V) = W^{Q,K,V} N(u) + W_f f.
 
-    Its steady state depends on f, that of plain attention need not. `Sourced` puts f in,
-    models do so by themselves. Source: Bai, Kolter, Koltun, arXiv 1909.01377.
+    Its steady state depends on f, that of plain attention need not. Source: Bai, Kolter,
+    Koltun, arXiv 1909.01377.
 
     **Arguments:**
 
@@ -39,13 +38,8 @@ class InjectedAttention(AbstractOperator):
     def __call__(
         self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
     ) -> Float[Array, "*batch tokens features"]:
-        if self.source is None:
-            raise InputError(
-                "InjectedAttention has no source f; wrap the control: "
-                "Equation(Sourced(control, u0), constraint, domain). Models do so themselves."
-            )
         widths = [x.weight.shape[1] for x in (self.attention.query, self.attention.key)]
         splits = [widths[0], sum(widths)]
-        query, key, value = jnp.split(self.injection(self.source), splits, axis=-1)
+        query, key, value = jnp.split(self.injection(self.given_source()), splits, axis=-1)
         v = self.attention.normalization.project(u)
         return self.attention.of_input(v, domain, (query, key, value))
