@@ -9,7 +9,8 @@ import ide_transformer as ide
 from ide_transformer import tasks, training
 
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/schemes/*.yaml")])
 
 
 def write(tmp_path, text):
@@ -23,7 +24,7 @@ def test_configs_say_how_they_are_run_and_what_came_out(path):
     config = training.load_config(path)
     assert config.name == path.stem
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert any(f"configs/{path.name}" in line for line in head)
+    assert any(f"train.py {path.relative_to(ROOT)}" in line for line in head)
 
 
 def test_a_dumped_config_is_read_back(tmp_path):
@@ -140,7 +141,7 @@ def test_unknown_names(tmp_path, override, message):
 
 
 def test_an_unsplit_scheme_has_no_sub_solver(tmp_path):
-    with pytest.raises(ide.InputError, match="heun does not split the equation"):
+    with pytest.raises(ide.InputError, match="heun has no scheme inside it"):
         small(tmp_path, "solver.kind=heun", "solver.sub_solver=euler")
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import pytest
-from helpers import largest, make_equation, random_state
+from helpers import TOKENS, largest, make_block, make_equation, random_state
 
 import ide_transformer as ide
 
@@ -14,6 +14,7 @@ import ide_transformer as ide
 U0 = random_state()
 TARGET = random_state(seed=11)
 SOLVERS = {
+    "residual": ide.Residual(diffrax.Heun()),
     "lie_trotter": ide.LieTrotter(),
     "strang": ide.Strang(diffrax.Heun()),
     "heun": diffrax.Heun(),
@@ -100,10 +101,24 @@ def test_gradient_modes_agree(gradient):
     assert largest(found, reference) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["lie_trotter", "rk4"])
-def test_march_equals_finite_differences(name):
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ide.LieTrotter(),
+        ide.RK4(),
+        ide.Residual(ide.RK4()),
+        ide.AdamsBashforth(3),
+        ide.Leapfrog(),
+        ide.Nesterov(),
+        ide.yoshida4(),
+        ide.ImplicitMidpoint(),
+        diffrax.Kvaerno3(),
+    ],
+    ids=lambda solver: type(solver).__name__,
+)
+def test_march_equals_finite_differences(solver):
     equation = make_equation(intervals=2)
-    solve = marched(SOLVERS[name])
+    solve = marched(solver)
     gradient = flat_gradient(solve, equation)
     arrays, static = eqx.partition((equation, U0), eqx.is_inexact_array)
     flat, unflatten = jax.flatten_util.ravel_pytree(arrays)
@@ -147,3 +162,57 @@ def test_adaptive_gradients(gradient):
         equation,
     )
     assert largest(adaptive, fine) < 1e-6 * float(jnp.abs(fine).max())
+
+
+@pytest.mark.parametrize("solver", [ide.ImplicitEuler(), ide.ImplicitMidpoint()], ids=repr)
+def test_implicit_gradients_equal_those_of_newton_with_a_matrix(solver):
+    """The same steps with a dense Jacobian, differentiated through its iterations."""
+    equation = make_equation(intervals=2)
+    middle = isinstance(solver, ide.ImplicitMidpoint)
+
+    def dense(equation, u):
+        for layer in range(2):
+            terms = equation.terms_of(layer)
+            for t0 in (layer, layer + 0.5):
+                t = t0 + (0.25 if middle else 0.5)
+
+                def residual(x, u=u, t=t, terms=terms):
+                    stage = 0.5 * (u.ravel() + x) if middle else x
+                    field = terms.vf_prod(
+                        t, stage.reshape(u.shape), None, terms.contr(0.0, 0.5)
+                    )
+                    return x - u.ravel() - field.ravel()
+
+                x = u.ravel()
+                for _ in range(7):
+                    x = x - jnp.linalg.solve(jax.jacfwd(residual)(x), residual(x))
+                u = x.reshape(u.shape)
+        return u
+
+    assert largest(marched(solver)(equation, U0), dense(equation, U0)) < 1e-10
+    expected = flat_gradient(dense, equation)
+    bound = 1e-9 * float(jnp.abs(expected).max())
+    assert largest(flat_gradient(marched(solver), equation), expected) < bound
+
+
+def test_gradient_of_a_steady_state():
+    """Against finite differences, and it does not depend on where the search starts."""
+    operators = (*make_block(jax.random.key(0), std=0.05), ide.Relaxation(4.0))
+    u0 = random_state()
+
+    def solve(scale):
+        scaled = jax.tree.map(lambda x: scale * x if eqx.is_array(x) else x, operators)
+        control = ide.Sourced(ide.Tied(scaled, 1), u0)
+        equation = ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(TOKENS))
+        solver = ide.SteadyState(diffrax.Euler())
+        return ide.solve(equation, u0, solver=solver, throw=False)
+
+    u1 = solve(1.0).u1
+    rate = ide.Equation(
+        ide.Sourced(ide.Tied(operators, 1), u0), ide.Free(), ide.TokenDomain.uniform(TOKENS)
+    ).vector_field(0.0, u1)
+    assert largest(rate, 0) < 1e-10
+    gradient = jax.grad(lambda scale: loss(solve(scale).u1))(1.0)
+    h = 1e-4
+    difference = (loss(solve(1 + h).u1) - loss(solve(1 - h).u1)) / (2 * h)
+    assert abs(float(gradient - difference)) < 1e-6 * abs(float(difference))

@@ -1,3 +1,4 @@
+import diffrax
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -163,3 +164,66 @@ def test_heads_that_do_not_divide(key):
 def test_states_of_another_width(key):
     with pytest.raises(ide.InputError, match=r"acts on 16 features.*\(6, 8\)"):
         ide.FeedForward(WIDTH, key=key)(random_state(width=8), DOMAIN)
+
+
+def exact_operators():
+    keys = jax.random.split(jax.random.key(5), 3)
+    source = jax.random.normal(keys[0], (12, WIDTH))
+    return {
+        "damping": ide.Damping(jax.random.uniform(keys[1], (WIDTH,))),
+        "diffusion": ide.Diffusion(0.3),
+        "diffusion on a grid": ide.Diffusion(0.3, grid=(3, 4)),
+        "delta rule": ide.DeltaRule(
+            jax.random.normal(keys[2], (4, WIDTH // 4)), jnp.arange(4.0), jnp.array(0.7)
+        ),
+        "relaxation": ide.Relaxation(0.6, source),
+    }
+
+
+@pytest.mark.parametrize("name", exact_operators())
+def test_a_flow_solves_the_equation_of_its_operator(name):
+    operator, domain = exact_operators()[name], ide.TokenDomain.uniform(12)
+    u0 = jax.random.normal(jax.random.key(1), (2, 12, WIDTH))
+    if name == "relaxation":
+        u0 = u0[0]
+    equation = ide.Equation(ide.Tied((operator,), 1), ide.Free(), domain)
+    exact = ide.solve(equation, u0, solver=diffrax.Dopri8(), steps_per_interval=20).u1
+    assert largest(operator.flow(u0, domain, 1.0), exact) < 1e-11
+    # It is a group: two halves make a whole.
+    half = operator.flow(operator.flow(u0, domain, 0.5), domain, 0.5)
+    assert largest(half, exact) < 1e-11
+
+
+def test_diffusion_keeps_the_mean_and_damps_waves():
+    domain = ide.TokenDomain.uniform(16)
+    wave = jnp.cos(3 * jnp.pi * (jnp.arange(16) + 0.5) / 16)[:, None]
+    u = 2.0 + wave
+    later = ide.Diffusion(0.5).flow(u, domain, 1.0)
+    assert largest(later, 2.0 + jnp.exp(-0.5 * (3 * jnp.pi / 16) ** 2) * wave) < 1e-13
+
+
+def test_the_delta_rule_is_the_update_of_error_free_linear_attention():
+    """S ← (I - α k kᵀ) S + α k v, for a state S of one column."""
+    k, v, beta = jax.random.normal(jax.random.key(0), (WIDTH,)), 0.4, 0.9
+    u = jax.random.normal(jax.random.key(1), (3, WIDTH))
+    rule = ide.DeltaRule(jnp.asarray(k)[None], jnp.array([v]), beta)
+    k = np.asarray(k)
+    alpha = (1 - np.exp(-beta * k @ k)) / (k @ k)
+    matrix = np.eye(WIDTH) - alpha * np.outer(k, k)
+    expected = np.asarray(u) @ matrix.T + alpha * v * k
+    assert largest(rule.flow(u, ide.TokenDomain.uniform(3), 1.0), expected) < 1e-13
+    still = ide.DeltaRule(jnp.zeros((1, WIDTH)), jnp.ones(1))
+    assert largest(still.flow(u, ide.TokenDomain.uniform(3), 1.0), u) == 0
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (ide.Damping(jnp.ones(3)), r"Damping.rate has shape \(3,\)"),
+        (ide.Diffusion(1.0, grid=(2, 2)), "has 4 points, but the domain has 6"),
+        (ide.DeltaRule(jnp.ones((2, 3)), jnp.ones(2)), "which makes 6 features"),
+    ],
+)
+def test_exact_operators_of_another_shape(operator, message):
+    with pytest.raises(ide.InputError, match=message):
+        operator(jnp.ones((6, WIDTH)), ide.TokenDomain.uniform(6))

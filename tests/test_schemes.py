@@ -1,6 +1,4 @@
-"""Orders of convergence and exact equality with the architectures, in float64."""
-
-import functools as ft
+"""Splittings, and exact equality with the architectures that they are, in float64."""
 
 import diffrax
 import jax
@@ -8,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
+    TOKENS,
     WIDTH,
     largest,
     make_block,
@@ -15,81 +14,13 @@ from helpers import (
     observed_order,
     random_state,
 )
+from numpy_blocks import attention, feed_forward, layer_norm
 
 import ide_transformer as ide
 
 
-SCHEMES = {
-    # name: (solver, order, numbers of steps in the asymptotic range)
-    "euler": (diffrax.Euler(), 1, (16, 32, 64)),
-    "lie_trotter(euler)": (ide.LieTrotter(diffrax.Euler()), 1, (16, 32, 64)),
-    "lie_trotter(heun)": (ide.LieTrotter(diffrax.Heun()), 1, (16, 32, 64)),
-    "strang(euler)": (ide.Strang(diffrax.Euler()), 1, (16, 32, 64)),
-    "strang(heun)": (ide.Strang(diffrax.Heun()), 2, (8, 16, 32)),
-    "strang(rk4)": (ide.Strang(ide.RK4()), 2, (8, 16, 32)),
-    "heun": (diffrax.Heun(), 2, (8, 16, 32)),
-    "midpoint": (diffrax.Midpoint(), 2, (8, 16, 32)),
-    "bosh3": (diffrax.Bosh3(), 3, (8, 16, 32)),
-    "rk4": (ide.RK4(), 4, (8, 16, 32)),
-    "tsit5": (diffrax.Tsit5(), 5, (16, 24, 32)),
-}
-
-
 def reference(equation, u0):
     return ide.solve(equation, u0, solver=diffrax.Dopri8(), steps_per_interval=48).u1
-
-
-@ft.cache
-def problem(control):
-    """An equation, a state and the solution; small weights bring the asymptotic range of
-    order 5 above rounding."""
-    equation = make_equation(control, intervals=2, std=0.15)
-    return equation, random_state(), reference(equation, random_state())
-
-
-@pytest.mark.parametrize("control", [ide.PiecewiseLinear, ide.PiecewiseConstant])
-@pytest.mark.parametrize("name", SCHEMES)
-def test_order(control, name):
-    solver, order, steps = SCHEMES[name]
-    equation, u0, exact = problem(control)
-
-    def error(n):
-        return largest(ide.solve(equation, u0, solver=solver, steps_per_interval=n).u1, exact)
-
-    assert solver.order(equation.terms) == order
-    assert abs(observed_order(error, steps) - order) < 0.15
-
-
-@ft.cache
-def problem_on(constraint):
-    equation = make_equation(intervals=2, constraint=constraint(), normalization=ide.Free())
-    u0 = constraint().project(random_state())
-    solver = ide.Projected(diffrax.Dopri8())
-    return equation, u0, ide.solve(equation, u0, solver=solver, steps_per_interval=96).u1
-
-
-@pytest.mark.parametrize("constraint", [ide.Sphere, ide.RMSSphere])
-@pytest.mark.parametrize(
-    ("solver", "order", "steps"),
-    [
-        (ide.LieTrotter(ide.Projected(diffrax.Euler())), 1, (32, 64, 128)),
-        (ide.Projected(ide.Strang(diffrax.Heun())), 2, (16, 32, 64)),
-        (ide.Strang(ide.Projected(diffrax.Heun())), 2, (16, 32, 64)),
-        (ide.Projected(diffrax.Heun()), 2, (16, 32, 64)),
-        (ide.Projected(ide.RK4()), 4, (8, 16, 32)),
-    ],
-    ids=repr,
-)
-def test_order_on_the_sphere(constraint, solver, order, steps):
-    equation, u0, exact = problem_on(constraint)
-
-    def solution(n):
-        return ide.solve(equation, u0, solver=solver, steps_per_interval=n)
-
-    assert solver.order(equation.terms) == order
-    observed = observed_order(lambda n: largest(solution(n).u1, exact), steps)
-    assert abs(observed - order) < 0.15
-    assert float(solution(steps[0]).stats["constraint_residual"]) < 1e-12
 
 
 def test_strang_on_three_operators():
@@ -121,62 +52,26 @@ def three_operators():
     return ide.PiecewiseLinear.build(block, 2, key=jax.random.key(5))
 
 
-# The blocks of Transformers, written out in NumPy.
+def pre_norm_block(a, f, u, norms):
+    u = u + attention(a, layer_norm(u))
+    return u + feed_forward(f, layer_norm(u))
 
 
-def softmax(s):
-    e = np.exp(s - s.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def layer_norm(u, gain=1.0, bias=0.0, eps=1e-5):
-    mean = u.mean(-1, keepdims=True)
-    return gain * (u - mean) / np.sqrt(u.var(-1, keepdims=True) + eps) + bias
-
-
-def numpy_attention(operator, v):
-    """Causal multi-head attention of a normalised input [tokens, features]."""
-    heads, tokens = operator.heads, len(v)
-
-    def split(linear):
-        x = v @ np.asarray(linear.weight) + np.asarray(linear.bias)
-        return x.reshape(tokens, heads, -1).transpose(1, 0, 2)
-
-    q, k, value = split(operator.query), split(operator.key), split(operator.value)
-    scores = q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[-1])
-    scores = np.where(np.tril(np.ones((tokens, tokens), bool)), scores, -np.inf)
-    mixed = (softmax(scores) @ value).transpose(1, 0, 2).reshape(tokens, -1)
-    return mixed @ np.asarray(operator.output.weight) + np.asarray(operator.output.bias)
-
-
-def numpy_feed_forward(operator, v):
-    from math import erf
-
-    x = v @ np.asarray(operator.inner.weight) + np.asarray(operator.inner.bias)
-    gelu = x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
-    return gelu @ np.asarray(operator.outer.weight) + np.asarray(operator.outer.bias)
-
-
-def pre_norm_block(attention, feed_forward, u, norms):
-    u = u + numpy_attention(attention, layer_norm(u))
-    return u + numpy_feed_forward(feed_forward, layer_norm(u))
-
-
-def parallel_block(attention, feed_forward, u, norms):
+def parallel_block(a, f, u, norms):
     v = layer_norm(u)
-    return u + numpy_attention(attention, v) + numpy_feed_forward(feed_forward, v)
+    return u + attention(a, v) + feed_forward(f, v)
 
 
-def macaron_block(attention, feed_forward, u, norms):
+def macaron_block(a, f, u, norms):
     """Half a feed-forward, attention, half a feed-forward."""
-    u = u + 0.5 * numpy_feed_forward(feed_forward, layer_norm(u))
-    u = u + numpy_attention(attention, layer_norm(u))
-    return u + 0.5 * numpy_feed_forward(feed_forward, layer_norm(u))
+    u = u + 0.5 * feed_forward(f, layer_norm(u))
+    u = u + attention(a, layer_norm(u))
+    return u + 0.5 * feed_forward(f, layer_norm(u))
 
 
-def post_norm_block(attention, feed_forward, u, norms):
-    u = layer_norm(u + numpy_attention(attention, u), *norms[0])
-    return layer_norm(u + numpy_feed_forward(feed_forward, u), *norms[1])
+def post_norm_block(a, f, u, norms):
+    u = layer_norm(u + attention(a, u), *norms[0])
+    return layer_norm(u + feed_forward(f, u), *norms[1])
 
 
 def by_blocks(equation, u0, block):
@@ -184,13 +79,13 @@ def by_blocks(equation, u0, block):
     u = np.asarray(u0, dtype=float)
     for layer in range(equation.control.num_intervals):
         operators = equation.control(float(layer))
-        attention, feed_forward = sorted(operators, key=lambda x: type(x).__name__)
+        a, f = sorted(operators, key=lambda x: type(x).__name__)
         norms = equation.constraint(float(layer))
         if isinstance(norms, tuple):
             norms = [(np.asarray(n.gain), np.asarray(n.bias)) for n in norms]
         else:
             norms = [(1.0, 0.0)] * 2
-        u = block(attention, feed_forward, u, norms)
+        u = block(a, f, u, norms)
     return u
 
 
@@ -268,3 +163,132 @@ def test_projected_needs_an_equation():
     term = diffrax.ODETerm(lambda t, y, args: -y)
     with pytest.raises(ide.InputError, match="terms of an Equation"):
         diffrax.diffeqsolve(term, ide.Projected(diffrax.Euler()), 0.0, 1.0, 0.1, jnp.ones(3))
+
+
+def damped_equation(rate=0.7):
+    operators = (*make_block(jax.random.key(0)), ide.Damping(rate))
+    return ide.Equation(ide.Tied(operators, 2), ide.Free(), ide.TokenDomain.uniform(TOKENS))
+
+
+def test_splittings_use_the_flow_of_an_operator_that_knows_it():
+    """Damping alone is solved exactly, whatever the step."""
+    equation = ide.Equation(
+        ide.Tied((ide.Damping(0.7),), 2), ide.Free(), ide.TokenDomain.uniform(TOKENS)
+    )
+    u0 = random_state()
+    for solver in (ide.LieTrotter(), ide.Strang(diffrax.Euler()), ide.ParallelSplitting()):
+        u1 = ide.solve(equation, u0, solver=solver).u1
+        assert largest(u1, np.exp(-1.4) * u0) < 1e-14
+    assert largest(ide.solve(equation, u0, solver=diffrax.Euler()).u1, u1) > 1e-2
+
+
+def test_a_flow_of_one_part_splits_from_the_others():
+    u0, equation = random_state(), damped_equation()
+    u1 = ide.solve(equation, u0, solver=ide.LieTrotter()).u1
+    u = u0
+    for _ in range(2):
+        first, second, _ = equation.control(0.0)
+        u = u + first(u, equation.domain)
+        u = u + second(u, equation.domain)
+        u = np.exp(-0.7) * u
+    assert largest(u1, u) < 1e-13
+
+
+def test_parallel_splitting_with_euler_is_unsplit_euler():
+    equation, u0 = make_equation(), random_state()
+    parallel, euler = (
+        ide.solve(equation, u0, solver=solver).u1
+        for solver in (ide.ParallelSplitting(), diffrax.Euler())
+    )
+    assert largest(parallel, euler) < 1e-13
+
+
+def test_neighbouring_sub_steps_of_a_composition_are_one():
+    steps = ide.yoshida4().sub_steps(2)
+    assert [index for index, *_ in steps] == [0, 1, 0, 1, 0, 1, 0]
+    outer = 1 / (2 - 2 ** (1 / 3))
+    assert steps[2][1:] == pytest.approx((outer / 2, outer + (1 - 2 * outer) / 2))
+    assert steps[-1][2] == 1.0
+    assert ide.Composition(coefficients=(0.5, 0.5)).order(make_equation().terms) == 2
+
+
+def test_without_lookahead_nesterov_is_the_heavy_ball():
+    equation, u0 = make_equation(), random_state()
+    nesterov, heavy = (
+        ide.solve(equation, u0, solver=solver, steps_per_interval=2).u1
+        for solver in (ide.Nesterov(0.6, 0.0, 0.8), ide.HeavyBall(0.6, 0.8))
+    )
+    assert largest(nesterov, heavy) < 1e-13
+
+
+def test_without_momentum_the_heavy_ball_is_lie_trotter():
+    equation, u0 = make_equation(), random_state()
+    heavy, plain = (
+        ide.solve(equation, u0, solver=solver).u1
+        for solver in (ide.HeavyBall(0.0, 1.0), ide.LieTrotter())
+    )
+    assert largest(heavy, plain) < 1e-13
+
+
+def test_adams_bashforth_and_leapfrog_start_again_where_the_field_jumps():
+    equation, u0 = make_equation(), random_state()
+    heun = ide.solve(equation, u0, solver=diffrax.Heun()).u1
+    adams = ide.solve(equation, u0, solver=ide.AdamsBashforth(3)).u1
+    assert largest(adams, heun) < 1e-13
+    euler = ide.solve(equation, u0, solver=diffrax.Euler()).u1
+    assert largest(ide.solve(equation, u0, solver=ide.Leapfrog()).u1, euler) < 1e-13
+
+
+def test_exponential_euler_does_not_mind_stiff_damping():
+    equation, u0 = damped_equation(rate=200.0), random_state()
+    exact = ide.solve(equation, u0, solver=diffrax.Kvaerno5(), steps_per_interval=50).u1
+    stiff = ide.solve(equation, u0, solver=ide.ExponentialEuler()).u1
+    assert largest(stiff, exact) < 1e-2
+    explicit = ide.solve(equation, u0, solver=diffrax.Euler(), throw=False).u1
+    assert not largest(explicit, exact) < 1e3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ide.Composition(coefficients=(0.3, 0.3)), "must sum to 1"),
+        (lambda: ide.AdamsBashforth(4), "steps must be 2 or 3"),
+        (lambda: ide.Nesterov(momentum=1.0), r"momentum=1.*must lie in \[0, 1\)"),
+        (lambda: ide.HeavyBall(momentum=[0.5, -0.1]), r"momentum=\[ 0.5, -0.1\]"),
+        (lambda: ide.Nesterov(gain=0.0), "gain=0.*must be positive"),
+        (lambda: ide.Nesterov(momentum=[[[0.5]]]), "one for each operator"),
+    ],
+)
+def test_schemes_that_cannot_be(make, message):
+    with pytest.raises(ide.InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("solver", "equation", "message"),
+    [
+        (ide.LieTrotter(ide.ExactFlow()), make_equation(), "Attention has no flow in closed"),
+        (ide.yoshida4(), damped_equation(), "dissipative Damping grows without bound"),
+        (ide.ExponentialEuler(), make_equation(), r"none in \(Attention, FeedForward\)"),
+        (ide.ETDAB2(), make_equation(), "add a Damping or a Diffusion"),
+        (ide.GatedRK2(5), make_equation(), r"GatedRK2\(features=5\): the state has 16"),
+        (
+            ide.PaperSplitting(),
+            ide.Equation(
+                ide.Tied((ide.Damping(1.0),), 1), ide.Free(), ide.TokenDomain.uniform(TOKENS)
+            ),
+            "PaperSplitting needs the terms of an equation whose block",
+        ),
+        (
+            diffrax.Euler(),
+            ide.Equation(
+                ide.Tied((ide.Relaxation(1.0),), 1), ide.Free(), ide.TokenDomain.uniform(TOKENS)
+            ),
+            r"Relaxation has no source f; wrap the control",
+        ),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_schemes_that_do_not_fit_the_equation(solver, equation, message):
+    with pytest.raises(ide.InputError, match=message):
+        ide.solve(equation, random_state(), solver=solver)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from matplotlib.figure import Figure
 
 from ..equation import (
     AbstractConstraint,
@@ -62,7 +63,6 @@ from ..solvers import (
     suzuki4,
     yoshida4,
 )
-from .plots import plot_curves
 
 
 _FEATURES, _TOKENS, _INTERVALS = 8, 4, 3
@@ -247,11 +247,11 @@ _STEPS = {
     1: (32, 64, 128),
     2: (16, 32, 64),
     3: (32, 64, 128),
-    4: (16, 32, 48),
+    4: (32, 48, 64),
     5: (16, 24, 32),
     8: (3, 4, 6, 8, 12),
 }
-_ROUNDING = 1e-12
+_ROUNDING = 1e-13
 
 
 def _block(name: str, constrained: bool) -> Callable:
@@ -365,19 +365,30 @@ def _parts_of_error(
 
 
 def plot_orders(path: Path, rows: list[Row]) -> None:
-    """Error against step size, a line for each row, on logarithmic axes."""
-    single = len({(row.control, row.constraint) for row in rows}) == 1
-    plot_curves(
-        path,
-        {
-            row.scheme if single else f"{row.scheme}, {row.control}, {row.constraint}": (
+    """Error against step size on logarithmic axes: a panel for each control and constraint,
+    a line for each scheme, coloured by its expected order."""
+    panels: dict[str, list[Row]] = {}
+    for row in rows:
+        panels.setdefault(f"{row.control}, {row.constraint}", []).append(row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(1.6 + 3.6 * len(panels), 4.2), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    few = len({row.scheme for row in rows}) <= 10
+    for axes, (title, mine) in zip(all_axes, panels.items(), strict=True):
+        for row in sorted(mine, key=lambda row: row.expected_order):
+            label = row.scheme if few else f"order {row.expected_order}"
+            seen = axes.get_legend_handles_labels()[1]
+            axes.loglog(
                 1 / np.array(row.steps),
                 row.errors,
+                color=None if few else f"C{row.expected_order}",
+                marker="o",
+                markersize=3,
+                linewidth=1,
+                label="_" if label in seen else label,
             )
-            for row in rows
-        },
-        x="step size h (layers)",
-        y="largest error at T",
-        marker="o",
-        log=True,
-    )
+        axes.set(title=title, xlabel="step size h (layers)")
+        axes.grid(alpha=0.3)
+    all_axes[0].set_ylabel("largest error at T")
+    all_axes[-1].legend(frameon=False, fontsize="small", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=150)

@@ -121,7 +121,7 @@ def _points(cost: Evaluations, steps_per_interval: int) -> np.ndarray:
     """The fractions of an interval at which the field is evaluated."""
     starts = np.arange(steps_per_interval)[:, None]
     points = (starts + np.array(cost.fractions)) / steps_per_interval
-    return np.unique(points.round(12))
+    return np.unique(points.round(14))
 
 
 def _field_evaluations(

@@ -66,6 +66,11 @@ class AbstractOnBlocks(diffrax.AbstractWrappedSolver):
     def interpolation_cls(self) -> Callable:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.solver.interpolation_cls
 
+    @property
+    def scan_kind(self) -> str | None:
+        """That of the wrapped Runge–Kutta method, which diffrax's adjoints set."""
+        return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
+
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int | None:
         return self.solver.order(self._term(terms))
 

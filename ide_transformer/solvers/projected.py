@@ -53,6 +53,11 @@ class Projected(diffrax.AbstractWrappedSolver):
     def term_compatible_contr_kwargs(self):
         return self.solver.term_compatible_contr_kwargs
 
+    @property
+    def scan_kind(self) -> str | None:
+        """That of the wrapped Runge–Kutta method, which diffrax's adjoints set."""
+        return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
+
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int | None:
         return self.solver.order(terms)
 
