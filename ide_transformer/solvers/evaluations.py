@@ -103,7 +103,8 @@ def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations 
         return tuple(stand_in(t) for stand_in in stand_ins)
 
     costs, fractions = [], set()
-    with jax.ensure_compile_time_eval():
+    # Without compilation a branch that is not taken is not run, and not counted.
+    with jax.ensure_compile_time_eval(), jax.disable_jit():
         arrays = jax.tree.unflatten(structure, [jnp.ones(*shape) for shape in shapes])
         solver = eqx.combine(arrays, rest)
         terms = make_terms(block_at, lambda t: Free(), TokenDomain.uniform(1), len(kinds))

@@ -34,14 +34,6 @@ class MatrixFree(diffrax.AbstractAdaptiveSolver):
     solver: diffrax.AbstractDIRK
     tolerance: float | None = eqx.field(static=True, default=None)
 
-    def __check_init__(self):
-        if not isinstance(self.solver.tableau, diffrax.ButcherTableau):
-            raise InputError(
-                f"MatrixFree({type(self.solver).__name__}()): it treats one part of the field "
-                "explicitly and another implicitly, which equations of operators do not tell "
-                "apart; use diffrax.Kvaerno3(), Kvaerno4() or Kvaerno5()."
-            )
-
     @property
     def term_structure(self):
         return self.solver.term_structure

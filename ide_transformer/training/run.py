@@ -215,6 +215,6 @@ def _plot(folder: RunFolder, task: AbstractTask, model: AbstractModel, end: dict
     )
 
 
-def _column(lines: list[dict], key: str) -> tuple[list[float], list[float]]:
+def _column(lines: list[dict], key: str) -> tuple[list[int], list[float]]:
     chosen = [line for line in lines if line.get(key) is not None]
     return [line["step"] for line in chosen], [line[key] for line in chosen]
