@@ -310,7 +310,10 @@ U0 = random_state()
         ({"steps_per_interval": 0}, "does not divide an interval"),
         ({"steps_per_interval": 1.5}, "steps_per_interval=1.5 does not divide"),
         ({"stepsize_controller": TIGHT}, r"LieTrotter has no error estimate.*HalfSolver"),
-        ({"solver": diffrax.KenCarp3()}, "KenCarp3 leaves the tolerances of its root finder open"),
+        (
+            {"solver": diffrax.KenCarp3()},
+            "KenCarp3 leaves the tolerances of its root finder open",
+        ),
         (
             {"solver": ide.RK4(), "stepsize_controller": TIGHT},
             "RK4 has no error estimate",

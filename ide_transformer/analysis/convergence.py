@@ -217,11 +217,9 @@ def measure_order(scheme: str, control: str, constraint: str) -> Row:
     equation, u0 = _problem(entry.block, control, constraint)
     exact = _reference(solver, entry.block, control, constraint)
     expected = solver.order(equation.terms) or 0
-    counts, errors, last = [], [], None
-    for steps in _STEPS[expected]:
-        last = _run(equation, u0, solver, steps)
-        counts.append(steps)
-        errors.append(float(jnp.max(jnp.abs(last.u1 - exact))))
+    counts = list(_STEPS[expected])
+    solutions = [_run(equation, u0, solver, steps) for steps in counts]
+    errors = [float(jnp.max(jnp.abs(solution.u1 - exact))) for solution in solutions]
     used = [i for i, error in enumerate(errors) if error > _ROUNDING][-3:]
     h, log_errors = 1 / np.array(counts)[used], np.log(np.array(errors)[used])
     observed = float(np.polyfit(np.log(h), log_errors, 1)[0])
@@ -235,7 +233,7 @@ def measure_order(scheme: str, control: str, constraint: str) -> Row:
         error_constant=errors[used[-1]] / h[-1] ** expected,
         splitting_error=splitting,
         sub_step_error=sub_step,
-        constraint_residual=float(last.stats["constraint_residual"]),
+        constraint_residual=float(solutions[-1].stats["constraint_residual"]),
         steps=counts,
         errors=errors,
     )

@@ -7,7 +7,12 @@ from jaxtyping import Array, ArrayLike, Float
 
 def optional_array(x: ArrayLike | None) -> Array | None:
     """Numbers as arrays, so that they may be stacked over depth and trained."""
-    return None if x is None else jnp.asarray(x, jnp.result_type(float, x))
+    return None if x is None else float_array(x)
+
+
+def float_array(x: ArrayLike) -> Array:
+    """As `optional_array`, for what is always there."""
+    return jnp.asarray(x, jnp.result_type(float, x))
 
 
 def affine(

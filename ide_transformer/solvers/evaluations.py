@@ -1,7 +1,7 @@
 """The cost of a step in field evaluations, and where in the step they are made."""
 
 import functools as ft
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -96,7 +96,8 @@ def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations 
 
     # Named as what they stand for, which is what a scheme that refuses them would name.
     classes = {AbstractLinearOperator: Linear, AbstractExactOperator: Exact, None: Plain}
-    stand_ins = [type(Plain)(name, (classes[kind],), {}) for name, kind in kinds]
+    metaclass: Any = type(Plain)
+    stand_ins = [metaclass(name, (classes[kind],), {}) for name, kind in kinds]
 
     def block_at(t):
         t = jnp.asarray(t, float)

@@ -16,15 +16,18 @@ class LinearPart:
     def __init__(self, scheme: str, terms: PyTree[diffrax.AbstractTerm], t: Depth):
         fields = operator_fields(terms)
         operators = [field.operator(t) for field in fields]
-        linear = [i for i, x in enumerate(operators) if isinstance(x, AbstractLinearOperator)]
+        linear = [
+            (operator, field.domain)
+            for operator, field in zip(operators, fields, strict=True)
+            if isinstance(operator, AbstractLinearOperator)
+        ]
         if not linear:
             names = ", ".join(type(x).__name__ for x in operators) or type(terms).__name__
             raise InputError(
                 f"{scheme} treats a linear operator exactly, but there is none in ({names}); "
                 "add a Damping or a Diffusion to the block, or use diffrax.Euler() or Heun()."
             )
-        self.operator = operators[linear[0]]
-        self.domain = fields[linear[0]].domain
+        self.operator, self.domain = linear[0]
 
     def nonlinear(self, field: Array, u: Array) -> Array:
         """`N(t, u)`, given the whole field `F(t, u)`."""
@@ -36,11 +39,11 @@ class LinearPart:
 
     def phi1(self, h: Depth, u: Array) -> Array:
         """`φ_1(hL) u`, `φ_1(z) = (e^z - 1)/z`."""
-        return self.operator.apply(lambda x: phi1(h * x), u, self.domain)
+        return self.operator.apply(lambda x: phi1(jnp.asarray(h * x)), u, self.domain)
 
     def phi2(self, h: Depth, u: Array) -> Array:
         """`φ_2(hL) u`, `φ_2(z) = (φ_1(z) - 1)/z`."""
-        return self.operator.apply(lambda x: phi2(h * x), u, self.domain)
+        return self.operator.apply(lambda x: phi2(jnp.asarray(h * x)), u, self.domain)
 
 
 def phi1(z: Array) -> Array:

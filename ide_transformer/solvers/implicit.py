@@ -111,16 +111,14 @@ class NewtonKrylov(optx.AbstractRootFinder):
       against `atol + rtol |y|`, falls below one.
     - `pseudo_step`: the first δ; infinite for Newton's method from the start.
     - `dimension`: vectors of a GMRES cycle.
+    - `norm`: of updates and residuals.
     """
 
     rtol: float = eqx.field(static=True)
     atol: float = eqx.field(static=True)
     pseudo_step: float = eqx.field(static=True, default=math.inf)
     dimension: int = eqx.field(static=True, default=12)
-
-    @property
-    def norm(self) -> Callable[[PyTree], Array]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return optx.rms_norm
+    norm: Callable = eqx.field(static=True, default=optx.rms_norm)
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _NewtonState:
         infinite = jnp.asarray(jnp.inf, f_struct.dtype)
@@ -134,7 +132,7 @@ class NewtonKrylov(optx.AbstractRootFinder):
 
     def step(self, fn, y, args, options, state, tags) -> tuple:
         residual, products, aux = jax.linearize(lambda y: fn(y, args), y, has_aux=True)
-        norm = optx.rms_norm(residual)
+        norm = self.norm(residual)
         growth = jnp.minimum(_GROWTH, state.residual / jnp.maximum(norm, 1e-30))
         pseudo_step = state.pseudo_step * growth
         jacobian = lx.FunctionLinearOperator(
@@ -144,7 +142,7 @@ class NewtonKrylov(optx.AbstractRootFinder):
         solution = lx.linear_solve(jacobian, residual, krylov, throw=False)
         update = solution.value
         y = y - update
-        size = optx.rms_norm(update / (self.atol + self.rtol * jnp.abs(y)))
+        size = self.norm(update / (self.atol + self.rtol * jnp.abs(y)))
         dimension = min(self.dimension, y.size)
         cycles = solution.stats["num_steps"]
         products_made = (cycles - 1) * dimension + cycles
@@ -192,7 +190,7 @@ def find_root(
     tolerance = default_tolerance(guess.dtype) if tolerance is None else tolerance
     solution = optx.root_find(
         residual,
-        NewtonKrylov(tolerance, tolerance, pseudo_step),
+        NewtonKrylov(rtol=tolerance, atol=tolerance, pseudo_step=pseudo_step),
         *_without_gradient((guess, args)),
         max_steps=max_steps,
         throw=False,

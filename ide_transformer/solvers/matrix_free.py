@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -68,7 +69,7 @@ class MatrixFree(diffrax.AbstractAdaptiveSolver):
         solver_state: EvaluationCount,
         made_jump: PyTree,
     ) -> tuple:
-        tableau = self.solver.tableau
+        tableau: Any = self.solver.tableau
         predictors = tableau.a_predictor or tableau.a_lower
         rows = [(), *(tuple(row) for row in tableau.a_lower)]
         guesses = [(), *(tuple(row) for row in predictors)]

@@ -25,7 +25,7 @@ class Kick(NamedTuple):
 
     damping: Array
     strength: Array
-    lookahead: Array | float
+    lookahead: Depth
 
 
 class AbstractMomentum(diffrax.AbstractSolver):

@@ -78,7 +78,7 @@ def cross_entropy(
     """
     knots = model.equation.knots
     with jax.ensure_compile_time_eval():
-        saveat = diffrax.SaveAt(ts=knots) if transport else diffrax.SaveAt(t1=True)
+        saveat = diffrax.SaveAt(ts=jnp.asarray(knots)) if transport else diffrax.SaveAt(t1=True)
     solution = model.solve(batch.inputs, key=key, saveat=saveat)
     logits = model.read_out(solution.u1)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)

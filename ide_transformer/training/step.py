@@ -66,8 +66,8 @@ def make_train_step(
             "update_norm": optax.global_norm(updates),
             "field_evaluations": result.field_evaluations,
         }
-        scheme = eqx.combine(weights, static).scheme
-        metrics |= {f"solver.{name}": value for name, value in learned(scheme.solver).items()}
+        model: Any = eqx.combine(weights, static)
+        metrics |= {f"solver.{name}": value for name, value in learned(model.solver).items()}
         return TrainState(weights, optimizer_state, state.step + 1, state.key), metrics
 
     return jax.jit(step, donate_argnums=0)

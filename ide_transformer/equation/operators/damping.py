@@ -5,7 +5,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..affine import affine, optional_array
+from ..affine import affine, float_array
 from ..domain import TokenDomain
 from .exact import AbstractLinearOperator
 
@@ -20,7 +20,7 @@ class Damping(AbstractLinearOperator):
     - `rate`: λ ≥ 0, a number or `[features]`, per layer.
     """
 
-    rate: Float[Array, "*features"] = eqx.field(converter=optional_array)
+    rate: Float[Array, "*features"] = eqx.field(converter=float_array)
 
     dissipative: ClassVar[bool] = True
 

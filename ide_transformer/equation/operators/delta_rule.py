@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..affine import optional_array
+from ..affine import float_array
 from ..depth import Depth
 from ..domain import TokenDomain
 from .exact import AbstractExactOperator
@@ -32,7 +32,7 @@ class DeltaRule(AbstractExactOperator):
 
     key: Float[Array, "heads features"]
     value: Float[Array, " heads"]
-    rate: Float[Array, "*heads"] = eqx.field(converter=optional_array, default=1.0)
+    rate: Float[Array, "*heads"] = eqx.field(converter=float_array, default=1.0)
 
     dissipative: ClassVar[bool] = True
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..affine import optional_array
+from ..affine import float_array
 from ..domain import TokenDomain
 from .exact import AbstractLinearOperator
 
@@ -28,7 +28,7 @@ class Diffusion(AbstractLinearOperator):
     - `grid`: (rows, columns) of a grid of patches; by default tokens lie on a line.
     """
 
-    rate: Float[Array, ""] = eqx.field(converter=optional_array)
+    rate: Float[Array, ""] = eqx.field(converter=float_array)
     grid: tuple[int, ...] | None = eqx.field(static=True, default=None)
 
     dissipative: ClassVar[bool] = True

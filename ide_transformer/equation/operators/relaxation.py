@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..affine import affine, optional_array
+from ..affine import affine, float_array
 from ..depth import Depth
 from ..domain import TokenDomain
 from .exact import AbstractExactOperator
@@ -24,7 +24,7 @@ class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
     - `rate`: λ ≥ 0, a number or `[features]`, per layer.
     """
 
-    rate: Float[Array, "*features"] = eqx.field(converter=optional_array)
+    rate: Float[Array, "*features"] = eqx.field(converter=float_array)
     source: Float[Array, "*batch tokens features"] | None = None
 
     dissipative: ClassVar[bool] = True
