@@ -7,6 +7,8 @@ interrupted goes on when it is called again.
 import argparse
 from pathlib import Path
 
+import jax
+
 from ide_transformer.comparison import compare, load_compare_config, show_report
 from ide_transformer.training import main_of
 
@@ -26,6 +28,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     config = load_compare_config(arguments.config)
+    if config.mode == "solve":
+        # The errors should be those of schemes and not of rounding.
+        jax.config.update("jax_enable_x64", True)
     report = compare(config, runs=arguments.runs)
     show_report(report)
     print(f"report and figures: {arguments.runs / config.name}")

@@ -292,3 +292,32 @@ def test_schemes_that_cannot_be(make, message):
 def test_schemes_that_do_not_fit_the_equation(solver, equation, message):
     with pytest.raises(ide.InputError, match=message):
         ide.solve(equation, random_state(), solver=solver)
+
+
+def test_the_paper_halves_the_rate_of_a_single_feature_integral():
+    """As printed and with J = 1 it converges, but to an equation with half the integral."""
+    first, second = jax.random.split(jax.random.key(0))
+    attention_ = ide.Attention(WIDTH, 4, key=first, std=0.2)
+    integral = ide.FeatureIntegral(WIDTH, key=second, std=0.2)
+    halved = jax.tree.map(lambda x: 0.5 * x if isinstance(x, jax.Array) else x, integral)
+    domain, u0 = ide.TokenDomain.uniform(TOKENS), ide.Sphere().project(random_state())
+
+    def equation(block):
+        return ide.Equation(ide.Tied(block, 2), ide.Sphere(), domain)
+
+    def exact(block):
+        solver = ide.Projected(diffrax.Dopri8())
+        return ide.solve(equation(block), u0, solver=solver, steps_per_interval=24).u1
+
+    printed = [
+        ide.solve(
+            equation((attention_, integral)),
+            u0,
+            solver=ide.PaperSplitting(),
+            steps_per_interval=n,
+        ).u1
+        for n in (64, 128)
+    ]
+    errors = [largest(u1, exact((attention_, halved))) for u1 in printed]
+    assert abs(np.log2(errors[0] / errors[1]) - 1) < 0.15
+    assert largest(printed[1], exact((attention_, integral))) > 10 * errors[1]

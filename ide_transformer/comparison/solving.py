@@ -73,10 +73,11 @@ def compare_solving(config: SolvingComparison, runs: Path) -> Report:
         rows.append({**json.loads(cached.read_text(encoding="utf-8")), "scheme": name})
     about = (
         f"The weights of {config.run} solved by each scheme on {config.samples} held-out "
-        f"samples in float32. The error is that of the state at depth T, root mean square, "
-        f"relative to a solve with {config.reference.kind}, "
+        f"samples in {exact.dtype}. The error is that of the state at depth T, root mean "
+        f"square, relative to a solve with {config.reference.kind}, "
         f"{config.reference.steps_per_interval} steps in each interval. Memory is the "
-        f"temporary memory of the compiled solve. {_cheapest(rows, config.tolerance)}"
+        f"temporary memory of the compiled solve. By half its steps the error of the reference "
+        f"is below {doubt:.0e}. {_cheapest(rows, config.tolerance)}"
     )
     report = Report(config.name, about, rows, "loss")
     write_report(folder, report)

@@ -7,6 +7,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import io_callback
 from jaxtyping import PyTree
 
@@ -67,8 +68,9 @@ def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations 
     depths: list[float] = []
 
     def record(u, t):
-        depths.append(float(t))
-        return -u
+        # In NumPy: a callback that waits for JAX could wait for itself.
+        depths.append(float(np.asarray(t)))
+        return -np.asarray(u)
 
     def evaluate(u, t):
         # A callback records what is run, also inside the loops over stages of diffrax.
