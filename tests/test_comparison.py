@@ -36,8 +36,6 @@ base: {QUICK}
 seeds: [0, 1]
 budget: {{unit: field_evaluations, amount: 60}}
 schemes:
-  lie_trotter(euler):
-    solver: {{kind: lie_trotter, sub_solver: euler}}
   nesterov:
     solver: {{kind: nesterov, options: {{momentum: 0.5}}}}
   residual(gated_rk2):

@@ -3,7 +3,7 @@ length one, seen as one map of the state."""
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -67,7 +67,7 @@ class AbstractOnBlocks(diffrax.AbstractWrappedSolver):
         return self.solver.interpolation_cls
 
     @property
-    def scan_kind(self) -> str | None:
+    def scan_kind(self) -> Any:
         """That of the wrapped Runge–Kutta method, which diffrax's adjoints set."""
         return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import diffrax
 import jax
@@ -54,7 +55,7 @@ class Projected(diffrax.AbstractWrappedSolver):
         return self.solver.term_compatible_contr_kwargs
 
     @property
-    def scan_kind(self) -> str | None:
+    def scan_kind(self) -> Any:
         """That of the wrapped Runge–Kutta method, which diffrax's adjoints set."""
         return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
 
