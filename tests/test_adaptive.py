@@ -45,7 +45,11 @@ def slope_of_error(solver, tolerances, **options):
 
 @pytest.mark.parametrize(
     ("solver", "tolerances"),
-    [(diffrax.Bosh3(), TOLERANCES), (diffrax.Tsit5(), TIGHTER), (diffrax.Dopri5(), TIGHTER)],
+    [
+        (diffrax.Bosh3(), TOLERANCES),
+        (diffrax.Tsit5(), TIGHTER),
+        pytest.param(diffrax.Dopri5(), TIGHTER, marks=pytest.mark.heavy),
+    ],
     ids=repr,
 )
 def test_the_error_of_embedded_pairs_follows_the_tolerance(solver, tolerances):
@@ -58,7 +62,13 @@ def test_the_error_of_the_embedded_splitting_follows_the_tolerance():
 
 
 @pytest.mark.parametrize(
-    ("solver", "order"), [(ide.LieTrotter(), 1), (ide.Strang(), 2), (ide.RK4(), 4)], ids=repr
+    ("solver", "order"),
+    [
+        (ide.LieTrotter(), 1),
+        pytest.param(ide.Strang(), 2, marks=pytest.mark.heavy),
+        pytest.param(ide.RK4(), 4, marks=pytest.mark.heavy),
+    ],
+    ids=repr,
 )
 def test_step_doubling_makes_any_scheme_adaptive(solver, order):
     """It controls the error of a step, of order p + 1; that in all is of order p."""

@@ -43,6 +43,7 @@ schemes:
 """
 
 
+@pytest.mark.heavy
 def test_schemes_are_trained_with_the_same_budget_and_runs_are_not_made_twice(tmp_path):
     config = load_compare_config(written(tmp_path, TRAINING))
     report = compare(config, tmp_path)
@@ -73,6 +74,7 @@ def test_schemes_are_trained_with_the_same_budget_and_runs_are_not_made_twice(tm
             assert values[0][f"solver.{name}"] != values[-1][f"solver.{name}"]
 
 
+@pytest.mark.heavy
 def test_schemes_solve_the_weights_of_a_run(tmp_path):
     runs = tmp_path / "runs"
     done = run(

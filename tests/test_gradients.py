@@ -164,6 +164,7 @@ def test_adaptive_gradients(gradient):
     assert largest(adaptive, fine) < 1e-6 * float(jnp.abs(fine).max())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("solver", [ide.ImplicitEuler(), ide.ImplicitMidpoint()], ids=repr)
 def test_implicit_gradients_equal_those_of_newton_with_a_matrix(solver):
     """The same steps with a dense Jacobian, differentiated through its iterations."""

@@ -1,6 +1,3 @@
-from collections.abc import Callable
-from typing import ClassVar
-
 import diffrax
 import equinox as eqx
 import jax
@@ -10,6 +7,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..equation import Depth
 from ..errors import InputError
+from .scheme import AbstractScheme
 
 
 class AdamsHistory(eqx.Module):
@@ -21,7 +19,7 @@ class AdamsHistory(eqx.Module):
     known: Int[Array, ""]
 
 
-class AdamsBashforth(diffrax.AbstractSolver):
+class AdamsBashforth(AbstractScheme):
     """The Adams–Bashforth method of two or three steps: the polynomial through the last
     fields is integrated over the step; for steps of one length
 
@@ -39,9 +37,6 @@ class AdamsBashforth(diffrax.AbstractSolver):
     """
 
     steps: int = eqx.field(static=True, default=2)
-
-    term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     def __check_init__(self):
         if self.steps not in (2, 3):
@@ -103,12 +98,3 @@ class AdamsBashforth(diffrax.AbstractSolver):
         y1 = jax.tree.map(lambda y, u: y.astype(u.dtype), y1, y0)
         history = AdamsHistory((field, before), (h, last), jnp.minimum(known + 1, 2))
         return y1, None, dict(y0=y0, y1=y1), history, diffrax.RESULTS.successful
-
-    def func(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)

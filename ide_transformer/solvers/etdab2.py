@@ -1,6 +1,3 @@
-from collections.abc import Callable
-from typing import ClassVar
-
 import diffrax
 import jax.numpy as jnp
 from jax import lax
@@ -8,9 +5,10 @@ from jaxtyping import Array, PyTree
 
 from ..equation import Depth
 from .exponential import LinearPart
+from .scheme import AbstractScheme
 
 
-class ETDAB2(diffrax.AbstractSolver):
+class ETDAB2(AbstractScheme):
     """The exponential two-step method for `u_t = L u + N(t, u)`, L the linear operator of
     the block: Adams–Bashforth on N, L exact,
 
@@ -20,9 +18,6 @@ class ETDAB2(diffrax.AbstractSolver):
     exponential method ETD2RK; the weights of L are taken at the middle of the step.
     Source: Cox, Matthews, J. Comput. Phys. 176 (2002).
     """
-
-    term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
@@ -72,12 +67,3 @@ class ETDAB2(diffrax.AbstractSolver):
         y1 = (euler + h * part.phi2(h, change)).astype(y0.dtype)
         state = (y0, field, h, jnp.array(True))
         return y1, None, dict(y0=y0, y1=y1), state, diffrax.RESULTS.successful
-
-    def func(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        y0: Array,
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)

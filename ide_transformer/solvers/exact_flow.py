@@ -1,15 +1,13 @@
-from collections.abc import Callable
-from typing import ClassVar
-
 import diffrax
 import jax
 from jaxtyping import Array, PyTree
 
 from ..equation import AbstractExactOperator, Depth, OperatorField, operator_fields
 from ..errors import InputError
+from .scheme import AbstractScheme
 
 
-class ExactFlow(diffrax.AbstractSolver):
+class ExactFlow(AbstractScheme):
     """The flow of one operator in closed form, `u_{n+1} = flow(u_n, h)`, its weights taken
     at the middle of the step. A sub-solver for splitting schemes; they use it by
     themselves for operators that know their flow.
@@ -20,21 +18,8 @@ class ExactFlow(diffrax.AbstractSolver):
     dissipative one.
     """
 
-    term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
-
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
-
-    def init(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> None:
-        return None
 
     def step(
         self,
@@ -57,15 +42,6 @@ class ExactFlow(diffrax.AbstractSolver):
         h = terms.contr(t0, t1)
         y1 = jax.tree.map(lambda u: operator.flow(u, field.domain, h), y0)
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
-
-    def func(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)
 
 
 def exact_operator(terms: PyTree, t: Depth) -> AbstractExactOperator | None:

@@ -1,14 +1,12 @@
-from collections.abc import Callable
-from typing import ClassVar
-
 import diffrax
 from jaxtyping import Array, PyTree
 
 from ..equation import Depth
 from .exponential import LinearPart
+from .scheme import AbstractScheme
 
 
-class ExponentialEuler(diffrax.AbstractSolver):
+class ExponentialEuler(AbstractScheme):
     """Exponential Euler for `u_t = L u + N(t, u)`, L the linear operator of the block,
 
         u_{n+1} = e^{hL} u_n + h φ_1(hL) N(t_n, u_n),   φ_1(z) = (e^z - 1)/z.
@@ -17,21 +15,8 @@ class ExponentialEuler(diffrax.AbstractSolver):
     Source: Cox, Matthews, J. Comput. Phys. 176 (2002).
     """
 
-    term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
-
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 1
-
-    def init(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: Array,
-        args: PyTree,
-    ) -> None:
-        return None
 
     def step(
         self,
@@ -49,12 +34,3 @@ class ExponentialEuler(diffrax.AbstractSolver):
         y1 = part.exponential(h, y0) + h * part.phi1(h, part.nonlinear(field, y0))
         y1 = y1.astype(y0.dtype)
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
-
-    def func(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        y0: Array,
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)

@@ -1,6 +1,3 @@
-from collections.abc import Callable
-from typing import ClassVar
-
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -8,9 +5,10 @@ from jaxtyping import Array, Float, PyTree
 
 from ..equation import Depth
 from ..errors import InputError
+from .scheme import AbstractScheme
 
 
-class GatedRK2(diffrax.AbstractSolver):
+class GatedRK2(AbstractScheme):
     """Heun's method with a learned gate between its two stages, for each token
 
         u_{n+1} = u_n + h (g F_1 + (1 - g) F_2),   g = sigmoid(w·[F_1, F_2] + b),
@@ -28,25 +26,12 @@ class GatedRK2(diffrax.AbstractSolver):
     weight: Float[Array, " twice_features"]
     bias: Float[Array, ""]
 
-    term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
-
     def __init__(self, features: int):
         self.weight = jnp.zeros(2 * features)
         self.bias = jnp.zeros(())
 
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 1
-
-    def init(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> None:
-        return None
 
     def step(
         self,
@@ -72,12 +57,3 @@ class GatedRK2(diffrax.AbstractSolver):
         gate = jnp.broadcast_to(gate, y0.shape).astype(y0.dtype)
         y1 = y0 + gate * first + (1 - gate) * second
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
-
-    def func(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)

@@ -1,6 +1,3 @@
-from collections.abc import Callable
-from typing import ClassVar
-
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,9 +5,10 @@ from jaxtyping import Array, PyTree
 
 from ..equation import Depth
 from .implicit import EvaluationCount, find_root
+from .scheme import AbstractScheme
 
 
-class ImplicitEuler(diffrax.AbstractAdaptiveSolver):
+class ImplicitEuler(AbstractScheme, diffrax.AbstractAdaptiveSolver):
     """The implicit Euler method,
 
         u_{n+1} = u_n + h F(t_{n+1}, u_{n+1}),
@@ -25,9 +23,6 @@ class ImplicitEuler(diffrax.AbstractAdaptiveSolver):
     """
 
     tolerance: float | None = eqx.field(static=True, default=None)
-
-    term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 1
@@ -63,15 +58,6 @@ class ImplicitEuler(diffrax.AbstractAdaptiveSolver):
         error = 0.5 * (y1 - y0 - explicit)
         made = EvaluationCount(solver_state.count + 1 + evaluations)
         return y1, error, dict(y0=y0, y1=y1), made, diffrax.RESULTS.promote(result)
-
-    def func(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)
 
 
 def _residual(y1: Array, inputs: tuple) -> Array:

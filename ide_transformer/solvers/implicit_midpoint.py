@@ -1,6 +1,3 @@
-from collections.abc import Callable
-from typing import ClassVar
-
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,9 +5,10 @@ from jaxtyping import Array, PyTree
 
 from ..equation import Depth
 from .implicit import EvaluationCount, find_root
+from .scheme import AbstractScheme
 
 
-class ImplicitMidpoint(diffrax.AbstractSolver):
+class ImplicitMidpoint(AbstractScheme):
     """The implicit midpoint rule,
 
         u_{n+1} = u_n + h F(t_n + h/2, (u_n + u_{n+1})/2),
@@ -25,9 +23,6 @@ class ImplicitMidpoint(diffrax.AbstractSolver):
     """
 
     tolerance: float | None = eqx.field(static=True, default=None)
-
-    term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
@@ -61,15 +56,6 @@ class ImplicitMidpoint(diffrax.AbstractSolver):
         y1 = 2 * stage - y0
         made = EvaluationCount(solver_state.count + 1 + evaluations)
         return y1, None, dict(y0=y0, y1=y1), made, diffrax.RESULTS.promote(result)
-
-    def func(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)
 
 
 def _residual(stage: Array, inputs: tuple) -> Array:

@@ -1,15 +1,13 @@
-from collections.abc import Callable
-from typing import ClassVar
-
 import diffrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..equation import Depth
+from .scheme import AbstractScheme
 
 
-class Leapfrog(diffrax.AbstractSolver):
+class Leapfrog(AbstractScheme):
     """The two-step midpoint rule,
 
         u_{n+1} = u_{n-1} + 2h F(t_n, u_n),   u_1 = u_0 + h F(0, u_0).
@@ -20,9 +18,6 @@ class Leapfrog(diffrax.AbstractSolver):
     a continuous control such as `PiecewiseLinear`. Source: Shampine, Appl. Math. Comput.
     208 (2009).
     """
-
-    term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
@@ -57,12 +52,3 @@ class Leapfrog(diffrax.AbstractSolver):
         y1 = jax.tree.map(jnp.add, state_before, increment)
         state = (jnp.asarray(t0, before.dtype), y0)
         return y1, None, dict(y0=y0, y1=y1), state, diffrax.RESULTS.successful
-
-    def func(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)

@@ -13,9 +13,10 @@ from ..errors import InputError
 from .combine import combine
 from .implicit import EvaluationCount, find_root
 from .implicit_euler import ImplicitEuler
+from .scheme import AbstractScheme
 
 
-class MatrixFree(diffrax.AbstractAdaptiveSolver):
+class MatrixFree(AbstractScheme, diffrax.AbstractAdaptiveSolver):
     """A diagonally implicit Runge–Kutta method of diffrax, each stage
 
         Y_i = u_n + h Σ_{j<i} a_ij F(t_j, Y_j) + h a_ii F(t_i, Y_i)
@@ -105,15 +106,6 @@ class MatrixFree(diffrax.AbstractAdaptiveSolver):
         error = combine(jnp.zeros_like(y0), tuple(map(float, tableau.b_error)), increments)
         dense_info = dict(y0=y0, y1=y1, k=jnp.stack(increments))
         return y1, error, dense_info, EvaluationCount(made), result
-
-    def func(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)
 
 
 def _residual(stage: Array, inputs: tuple) -> Array:

@@ -1,7 +1,6 @@
 """What the schemes with momentum share: Lie–Trotter over a state and its velocity."""
 
 import abc
-from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import diffrax
@@ -11,6 +10,7 @@ from jaxtyping import Array, PyTree
 
 from ..equation import AbstractConstraint, Depth
 from ..errors import InputError
+from .scheme import AbstractScheme
 
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Kick(NamedTuple):
     lookahead: Depth
 
 
-class AbstractMomentum(diffrax.AbstractSolver):
+class AbstractMomentum(AbstractScheme):
     """A scheme that gives the state a velocity v and treats one operator after the other,
 
         v ← P(damping v + strength A_i(u + lookahead v)),   u ← u + h v.
@@ -40,7 +40,6 @@ class AbstractMomentum(diffrax.AbstractSolver):
     normalization: AbstractVar[AbstractConstraint]
 
     term_structure: ClassVar = diffrax.MultiTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     @abc.abstractmethod
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
@@ -85,15 +84,6 @@ class AbstractMomentum(diffrax.AbstractSolver):
             u = jax.tree.map(lambda u, v: u + h * v, u, v)
         y1, v = (jax.tree.map(lambda x, like: x.astype(like.dtype), new, y0) for new in (u, v))
         return y1, None, dict(y0=y0, y1=y1), v, diffrax.RESULTS.successful
-
-    def func(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)
 
 
 def decay(momentum: Array, gain: Array, h: Depth) -> tuple[Array, Array]:

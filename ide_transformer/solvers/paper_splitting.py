@@ -1,5 +1,4 @@
 import abc
-from collections.abc import Callable
 from typing import ClassVar
 
 import diffrax
@@ -8,9 +7,10 @@ from jaxtyping import Array, PyTree
 
 from ..equation import Depth, Nonnegative, operator_fields, without_constraint
 from ..errors import InputError
+from .scheme import AbstractScheme
 
 
-class AbstractPaperSplitting(diffrax.AbstractSolver):
+class AbstractPaperSplitting(AbstractScheme):
     """The M = 4 + J sub-steps of the paper for an attention and J integrals over features,
 
         u_1 = u_0 + h ⟨γ, V⟩                     attention, explicit
@@ -24,7 +24,6 @@ class AbstractPaperSplitting(diffrax.AbstractSolver):
     """
 
     term_structure: ClassVar = diffrax.MultiTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     @abc.abstractmethod
     def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
@@ -77,15 +76,6 @@ class AbstractPaperSplitting(diffrax.AbstractSolver):
         relaxed = jax.tree.map(lambda a, b: 0.5 * (a + b), attended, fed)
         y1 = jax.tree.map(constraints[-1].project, relaxed)
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
-
-    def func(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)
 
 
 class PaperSplitting(AbstractPaperSplitting):

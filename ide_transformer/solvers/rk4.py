@@ -8,6 +8,7 @@ from jaxtyping import Array, PyTree
 
 from ..equation import Depth
 from .combine import combine
+from .scheme import AbstractScheme
 
 
 # The Butcher tableau: rows of A below the diagonal, nodes c, weights b.
@@ -16,7 +17,7 @@ _C = (0, 1 / 2, 1 / 2, 1)
 _B = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 
 
-class RK4(diffrax.AbstractSolver):
+class RK4(AbstractScheme):
     """The classical Runge–Kutta method,
 
         k_i = F(t + c_i h, u_n + h Σ_{j<i} a_ij k_j),   u_{n+1} = u_n + h Σ_i b_i k_i,
@@ -27,23 +28,12 @@ class RK4(diffrax.AbstractSolver):
     Phys. 46 (1901).
     """
 
-    term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = (
         diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
     )
 
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 4
-
-    def init(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> None:
-        return None
 
     def step(
         self,
@@ -65,12 +55,3 @@ class RK4(diffrax.AbstractSolver):
         y1 = combine(y0, _B, increments)
         k = jax.tree.map(lambda *leaves: jnp.stack(leaves), *increments)
         return y1, None, dict(y0=y0, y1=y1, k=k), None, diffrax.RESULTS.successful
-
-    def func(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)

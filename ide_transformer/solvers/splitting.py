@@ -13,6 +13,7 @@ from ..errors import InputError
 from .exact_flow import ExactFlow, exact_operator
 from .implicit import EvaluationCount, evaluations_made
 from .projected import projected
+from .scheme import AbstractScheme
 
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ else:
     from equinox import AbstractVar
 
 
-class AbstractSplit(diffrax.AbstractSolver):
+class AbstractSplit(AbstractScheme):
     """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time, in whatever order.
 
     Operators that know their flow are solved by it, all others by the sub-solver.
@@ -30,7 +31,6 @@ class AbstractSplit(diffrax.AbstractSolver):
     sub_solver: AbstractVar[diffrax.AbstractSolver]
 
     term_structure: ClassVar = diffrax.MultiTerm
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     # The order with exact sub-steps.
     splitting_order: AbstractVar[int]
@@ -123,15 +123,6 @@ class AbstractSplit(diffrax.AbstractSolver):
 
         y1, error = self.flows(solve, len(terms.terms), y0)
         return y1, error, dict(y0=y0, y1=y1), made, result
-
-    def func(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return terms.vf(t0, y0, args)
 
     def _solver_of(
         self, term: diffrax.AbstractTerm, t: Depth, *, backwards: bool
