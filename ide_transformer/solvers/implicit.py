@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,29 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ..equation import Depth
+from .scheme import AbstractScheme
+
 
 class EvaluationCount(eqx.Module):
     """Field evaluations made so far by a scheme whose number is known only when it runs,
     kept in its solver state. A product with the Jacobian counts as one."""
 
     count: Float[Array, ""]
+
+
+class AbstractImplicitScheme(AbstractScheme):
+    """A scheme whose state is the count of its evaluations."""
+
+    def init(
+        self,
+        terms: PyTree[diffrax.AbstractTerm],
+        t0: Depth,
+        t1: Depth,
+        y0: Array,
+        args: PyTree,
+    ) -> EvaluationCount:
+        return EvaluationCount(jnp.zeros((), y0.dtype))
 
 
 def evaluations_made(solver_state: PyTree) -> EvaluationCount | None:

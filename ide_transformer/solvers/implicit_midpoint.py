@@ -1,14 +1,12 @@
 import diffrax
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..equation import Depth
-from .implicit import EvaluationCount, find_root
-from .scheme import AbstractScheme
+from .implicit import AbstractImplicitScheme, EvaluationCount, find_root
 
 
-class ImplicitMidpoint(AbstractScheme):
+class ImplicitMidpoint(AbstractImplicitScheme):
     """The implicit midpoint rule,
 
         u_{n+1} = u_n + h F(t_n + h/2, (u_n + u_{n+1})/2),
@@ -26,16 +24,6 @@ class ImplicitMidpoint(AbstractScheme):
 
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
-
-    def init(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: Array,
-        args: PyTree,
-    ) -> EvaluationCount:
-        return EvaluationCount(jnp.zeros((), y0.dtype))
 
     def step(
         self,

@@ -11,12 +11,11 @@ from jaxtyping import Array, PyTree
 from ..equation import Depth
 from ..errors import InputError
 from .combine import combine
-from .implicit import EvaluationCount, find_root
+from .implicit import AbstractImplicitScheme, EvaluationCount, find_root
 from .implicit_euler import ImplicitEuler
-from .scheme import AbstractScheme
 
 
-class MatrixFree(AbstractScheme, diffrax.AbstractAdaptiveSolver):
+class MatrixFree(AbstractImplicitScheme, diffrax.AbstractAdaptiveSolver):
     """A diagonally implicit Runge–Kutta method of diffrax, each stage
 
         Y_i = u_n + h Σ_{j<i} a_ij F(t_j, Y_j) + h a_ii F(t_i, Y_i)
@@ -49,16 +48,6 @@ class MatrixFree(AbstractScheme, diffrax.AbstractAdaptiveSolver):
 
     def error_order(self, terms: PyTree[diffrax.AbstractTerm]):
         return self.solver.error_order(terms)
-
-    def init(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: Array,
-        args: PyTree,
-    ) -> EvaluationCount:
-        return EvaluationCount(jnp.zeros((), y0.dtype))
 
     def step(
         self,

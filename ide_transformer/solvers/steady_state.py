@@ -3,16 +3,15 @@ from typing import ClassVar
 
 import diffrax
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..equation import Depth
-from .implicit import EvaluationCount, find_root
+from .implicit import AbstractImplicitScheme, EvaluationCount, find_root
 from .lie_trotter import LieTrotter
 from .projected import projected
 
 
-class SteadyState(diffrax.AbstractSolver):
+class SteadyState(AbstractImplicitScheme):
     """The end of time: a step goes to the state `u*` that a scheme leaves where it is,
 
         u* = Φ_h(u*),   Φ_h the step of the scheme,
@@ -46,16 +45,6 @@ class SteadyState(diffrax.AbstractSolver):
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> None:
         """A steady state has no order: it does not depend on the step."""
         return None
-
-    def init(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: Array,
-        args: PyTree,
-    ) -> EvaluationCount:
-        return EvaluationCount(jnp.zeros((), y0.dtype))
 
     def step(
         self,
