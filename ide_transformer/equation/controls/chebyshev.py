@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ...errors import InputError
 from ..depth import Depth
-from .control import check_resample, check_stack, stack_blocks
+from .control import check_stack, stack_blocks
 from .expansion import AbstractExpansion, interpolate
 
 
@@ -33,10 +33,6 @@ class Chebyshev(AbstractExpansion):
     def basis(self, t: Depth) -> Float[Array, " terms"]:
         x = 2 * jnp.asarray(t) / self.depth - 1
         return _polynomials(x, check_stack(self, self.coefficients))
-
-    def resample(self, num_intervals: int) -> "Chebyshev":
-        length = check_resample(self, num_intervals)
-        return type(self)(self.coefficients, num_intervals, length)
 
     @classmethod
     def build(

@@ -1,6 +1,7 @@
 """What the controls share that expand θ(t) in smooth functions of depth."""
 
 import abc
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..depth import Depth
-from .control import AbstractControl
+from .control import AbstractControl, check_resample
 from .tabulated import Tabulated
 
 
@@ -49,24 +50,27 @@ class AbstractExpansion(AbstractControl):
         return self(interval + s * self.interval_length)
 
     def __call__(self, t: Depth) -> PyTree:
-        return self._combine(self.basis(t))
+        return combine(self.basis(t), self.coefficients)
+
+    def resample(self, num_intervals: int) -> "AbstractExpansion":
+        length = check_resample(self, num_intervals)
+        return replace(self, num_intervals=num_intervals, interval_length=length)
 
     def tabulate(self, fractions: np.ndarray) -> Tabulated:
         starts = np.arange(self.num_intervals)[:, None]
         depths = jnp.asarray((starts + fractions) * self.interval_length, float)
-        table = self._combine(jax.vmap(jax.vmap(self.basis))(depths))
+        table = combine(jax.vmap(jax.vmap(self.basis))(depths), self.coefficients)
         return Tabulated(table, tuple(fractions.tolist()), self.interval_length)
 
-    def _combine(self, basis: Float[Array, "*points terms"]) -> PyTree:
-        """`Σ_k φ_k Θ_k` at any number of depths at once."""
-        return jax.tree.map(
-            lambda x: (
-                jnp.tensordot(basis.astype(x.dtype), x, axes=1)
-                if eqx.is_inexact_array(x)
-                else x
-            ),
-            self.coefficients,
-        )
+
+def combine(basis: Float[Array, "*points terms"], coefficients: PyTree) -> PyTree:
+    """`Σ_k φ_k Θ_k` at any number of depths at once."""
+    return jax.tree.map(
+        lambda x: (
+            jnp.tensordot(basis.astype(x.dtype), x, axes=1) if eqx.is_inexact_array(x) else x
+        ),
+        coefficients,
+    )
 
 
 def interpolate(basis: Float[Array, "nodes terms"], blocks: PyTree) -> PyTree:
@@ -77,10 +81,4 @@ def interpolate(basis: Float[Array, "nodes terms"], blocks: PyTree) -> PyTree:
     - `basis`: `φ_k` at each node; as many nodes as terms.
     - `blocks`: a block for each node, stacked.
     """
-    inverse = jnp.linalg.inv(basis)
-    return jax.tree.map(
-        lambda x: (
-            jnp.tensordot(inverse.astype(x.dtype), x, axes=1) if eqx.is_inexact_array(x) else x
-        ),
-        blocks,
-    )
+    return combine(jnp.linalg.inv(basis), blocks)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ...errors import InputError
 from ..depth import Depth
-from .control import check_resample, check_stack, stack_blocks
+from .control import check_stack, stack_blocks
 from .expansion import AbstractExpansion, interpolate
 
 
@@ -38,10 +38,6 @@ class Fourier(AbstractExpansion):
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
         return _waves(jnp.asarray(t) / self.depth, check_stack(self, self.coefficients) // 2)
-
-    def resample(self, num_intervals: int) -> "Fourier":
-        length = check_resample(self, num_intervals)
-        return type(self)(self.coefficients, num_intervals, length)
 
     @classmethod
     def build(

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ...errors import InputError
 from ..depth import Depth
-from .control import check_resample, check_stack, stack_blocks
+from .control import check_stack, stack_blocks
 from .expansion import AbstractExpansion
 
 
@@ -45,10 +45,6 @@ class Hypernetwork(AbstractExpansion):
         embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles), one])
         hidden = jnp.concatenate([jax.nn.silu(embedding @ self.inner), one])
         return jnp.concatenate([one, hidden @ self.outer])
-
-    def resample(self, num_intervals: int) -> "Hypernetwork":
-        length = check_resample(self, num_intervals)
-        return type(self)(self.coefficients, self.inner, self.outer, num_intervals, length)
 
     @classmethod
     def build(
