@@ -30,6 +30,7 @@ from .equation import (
     NoPositions as NoPositions,
     PiecewiseConstant as PiecewiseConstant,
     PiecewiseLinear as PiecewiseLinear,
+    RelativeBias as RelativeBias,
     Relaxation as Relaxation,
     RMSNorm as RMSNorm,
     RMSSphere as RMSSphere,
@@ -42,6 +43,7 @@ from .equation import (
     Volterra as Volterra,
     gelu as gelu,
     gelu_tanh as gelu_tanh,
+    quick_gelu as quick_gelu,
     relu as relu,
     silu as silu,
 )
@@ -58,7 +60,10 @@ from .models import (
     ImageClassifier as ImageClassifier,
     LanguageModel as LanguageModel,
     Scheme as Scheme,
+    Text as Text,
+    TextEncoder as TextEncoder,
     generate as generate,
+    sentence_embedding as sentence_embedding,
 )
 from .solvers import (
     ETDAB2 as ETDAB2,

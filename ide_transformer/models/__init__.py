@@ -2,3 +2,9 @@ from .generate import generate as generate
 from .image_classifier import ImageClassifier as ImageClassifier
 from .language_model import LanguageModel as LanguageModel
 from .model import AbstractModel as AbstractModel, Scheme as Scheme
+from .text import Text as Text
+from .text_encoder import (
+    MaskedTokenHead as MaskedTokenHead,
+    TextEncoder as TextEncoder,
+    sentence_embedding as sentence_embedding,
+)

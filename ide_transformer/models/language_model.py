@@ -12,15 +12,16 @@ from ..equation import (
     as_control,
     drop,
 )
-from ..errors import InputError
+from ..equation.affine import affine
 from .model import AbstractModel, Scheme
+from .text import Text, as_text
 
 
 class LanguageModel(AbstractModel):
     """A causal language model: token and position embeddings, the equation, a read-out.
 
     `model(tokens)` maps `tokens: [..., tokens]`, integers, to the logits of the next token,
-    `[..., tokens, vocabulary]`.
+    `[..., tokens, vocabulary]`. In the place of `tokens` it takes a `Text`.
 
     **Arguments:**
 
@@ -31,6 +32,8 @@ class LanguageModel(AbstractModel):
     - `learned_positions`: whether to add a learned embedding of the position; without it the
       operators have to see positions (rotary).
     - `tied`: whether the read-out uses the token embedding.
+    - `readout_bias`: whether the logits have a bias.
+    - `embedding_scale`: multiplies the embedded tokens, not the read-out.
     - `input_normalization`, `output_normalization`: applied to the embedded input and before
       the read-out.
     - `dropout`: rate on the embedded input.
@@ -40,12 +43,14 @@ class LanguageModel(AbstractModel):
     embedding: Float[Array, "vocabulary features"]
     positions: Float[Array, "context features"] | None
     readout: Float[Array, "vocabulary features"] | None
+    readout_bias: Float[Array, " vocabulary"] | None
     control: AbstractControl
     constraint: AbstractControl
     input_normalization: AbstractConstraint
     output_normalization: AbstractConstraint
     scheme: Scheme
     context: int = eqx.field(static=True)
+    embedding_scale: float = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
 
     def __init__(
@@ -60,6 +65,8 @@ class LanguageModel(AbstractModel):
         key: PRNGKeyArray,
         learned_positions: bool = True,
         tied: bool = True,
+        readout_bias: bool = False,
+        embedding_scale: float = 1.0,
         input_normalization: AbstractConstraint = Free(),
         output_normalization: AbstractConstraint = LayerNorm(),
         dropout: float = 0.0,
@@ -75,12 +82,14 @@ class LanguageModel(AbstractModel):
         self.readout = (
             None if tied else std * jax.random.normal(readout_key, (vocabulary, features))
         )
+        self.readout_bias = jnp.zeros(vocabulary) if readout_bias else None
         self.control = control
         self.constraint = as_control(constraint, control)
         self.input_normalization = input_normalization
         self.output_normalization = output_normalization
         self.scheme = scheme
         self.context = context
+        self.embedding_scale = embedding_scale
         self.dropout = dropout
 
     @property
@@ -88,23 +97,19 @@ class LanguageModel(AbstractModel):
         return TokenDomain.uniform(self.context)
 
     def embed(
-        self, inputs: Int[ArrayLike, "*batch tokens"], *, key: PRNGKeyArray | None = None
+        self, inputs: Int[ArrayLike, "*batch tokens"] | Text, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
-        inputs = jnp.asarray(inputs)
-        tokens = inputs.shape[-1]
-        if tokens > self.context:
-            raise InputError(
-                f"LanguageModel: an input of {tokens} tokens is longer than the context of "
-                f"{self.context} that the model was built for."
-            )
-        u = self.embedding[inputs]
+        text = as_text(inputs)
+        text.check(vocabulary=self.embedding.shape[0], context=self.context)
+        u = self.embedding[text.tokens] * self.embedding_scale
         if self.positions is not None:
-            u = u + jnp.broadcast_to(self.positions[:tokens], u.shape)
+            u = u + jnp.broadcast_to(self.positions[: u.shape[-2]], u.shape)
         u = self.input_normalization.project(drop(u, self.dropout, key))
-        return u, TokenDomain.uniform(tokens)
+        return u, text.domain()
 
     def read_out(
         self, u: Float[Array, "*batch tokens features"]
     ) -> Float[Array, "*batch tokens vocabulary"]:
         weight = self.embedding if self.readout is None else self.readout
-        return self.output_normalization.project(u) @ weight.T
+        logits = self.output_normalization.project(u) @ weight.T
+        return affine(logits, None, self.readout_bias)

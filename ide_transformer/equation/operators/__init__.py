@@ -1,6 +1,7 @@
 from .activations import (
     gelu as gelu,
     gelu_tanh as gelu_tanh,
+    quick_gelu as quick_gelu,
     relu as relu,
     silu as silu,
 )
@@ -17,10 +18,12 @@ from .feature_integral import FeatureIntegral as FeatureIntegral
 from .feed_forward import FeedForward as FeedForward
 from .gated_feed_forward import GatedFeedForward as GatedFeedForward
 from .injected_attention import InjectedAttention as InjectedAttention
+from .linear import Linear as Linear
 from .operator import AbstractOperator as AbstractOperator
 from .positions import (
     AbstractPositions as AbstractPositions,
     NoPositions as NoPositions,
+    RelativeBias as RelativeBias,
     Rotary as Rotary,
 )
 from .region import (

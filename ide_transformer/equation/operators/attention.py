@@ -10,7 +10,7 @@ from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
 from .linear import Linear
 from .operator import AbstractOperator, check_features
-from .positions import AbstractPositions, NoPositions
+from .positions import AbstractPositions, NoPositions, Rotary
 from .region import AbstractRegion, Fredholm, Volterra
 
 
@@ -33,9 +33,13 @@ class Attention(AbstractOperator):
       `heads / key_value_heads` query heads (grouped queries). Default: `heads`.
     - `head_features`: width of a head. Default: `features / heads`.
     - `causal`: integrate over `x' ≤ x` only (a Volterra operator).
-    - `positions`: `NoPositions()` or `Rotary()`.
+    - `window`: of a causal operator, integrate over `x - window < x' ≤ x` only.
+    - `positions`: `NoPositions()`, `Rotary()` or `RelativeBias()`.
     - `normalization`: applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm form.
-    - `bias`: whether the four linear maps have biases.
+    - `query_normalization`, `key_normalization`: applied to the features of each head of Q
+      and K (Dehghani et al., arXiv 2302.05442).
+    - `bias`: whether the linear maps have biases.
+    - `output_bias`: whether the output map has one. Default: as `bias`.
     - `std`, `output_std`: standard deviation of the initial weights, and of those of the
       output map (default: the same).
 
@@ -47,6 +51,8 @@ class Attention(AbstractOperator):
     value: Linear
     output: Linear
     normalization: AbstractConstraint
+    query_normalization: AbstractConstraint
+    key_normalization: AbstractConstraint
     positions: AbstractPositions
     region: AbstractRegion
     heads: int = eqx.field(static=True)
@@ -61,9 +67,13 @@ class Attention(AbstractOperator):
         key_value_heads: int | None = None,
         head_features: int | None = None,
         causal: bool = False,
+        window: int | None = None,
         positions: AbstractPositions = NoPositions(),
         normalization: AbstractConstraint = Free(),
+        query_normalization: AbstractConstraint = Free(),
+        key_normalization: AbstractConstraint = Free(),
         bias: bool = True,
+        output_bias: bool | None = None,
         std: float = 0.02,
         output_std: float | None = None,
     ):
@@ -79,10 +89,11 @@ class Attention(AbstractOperator):
             raise InputError(
                 f"Attention: {key_value_heads} key-value heads do not divide {heads} heads."
             )
-        if not isinstance(positions, NoPositions) and head_features % 2:
+        if isinstance(positions, Rotary):
+            positions.check(head_features)
+        if window is not None and not causal:
             raise InputError(
-                f"Attention: rotary positions turn pairs of features, but a head has "
-                f"{head_features}; choose an even number."
+                f"Attention: a window of {window} tokens looks back; it needs causal=True."
             )
         keys = jax.random.split(key, 4)
         inner, shared = heads * head_features, key_value_heads * head_features
@@ -90,10 +101,13 @@ class Attention(AbstractOperator):
         self.key = Linear(features, shared, bias=bias, std=std, key=keys[1])
         self.value = Linear(features, shared, bias=bias, std=std, key=keys[2])
         output_std = std if output_std is None else output_std
-        self.output = Linear(inner, features, bias=bias, std=output_std, key=keys[3])
+        output_bias = bias if output_bias is None else output_bias
+        self.output = Linear(inner, features, bias=output_bias, std=output_std, key=keys[3])
         self.normalization = normalization
+        self.query_normalization = query_normalization
+        self.key_normalization = key_normalization
         self.positions = positions
-        self.region = Volterra() if causal else Fredholm()
+        self.region = Volterra(window) if causal else Fredholm()
         self.heads = heads
         self.key_value_heads = key_value_heads
 
@@ -114,8 +128,10 @@ class Attention(AbstractOperator):
         query = _heads(self.query(v) + shift_query, self.heads)
         key = _heads(self.key(v) + shift_key, self.key_value_heads)
         value = _heads(self.value(v) + shift_value, self.key_value_heads)
-        query, key = self.positions(query, domain), self.positions(key, domain)
-        mean = integrate(query, key, value, domain, self.region)
+        query = self.positions(self.query_normalization.project(query), domain)
+        key = self.positions(self.key_normalization.project(key), domain)
+        bias = self.positions.score_bias(domain)
+        mean = integrate(query, key, value, domain, self.region, bias)
         return self.output(mean.reshape(*v.shape[:-1], -1))
 
 
@@ -131,8 +147,14 @@ def integrate(
     value: Float[Array, "*batch tokens shared features"],
     domain: TokenDomain,
     region: AbstractRegion,
+    bias: Float[Array, "heads tokens tokens"] | None = None,
 ) -> Float[Array, "*batch tokens heads features"]:
-    """`∫ γ(x, x') V(x') dx'` by the quadrature of the domain, each head by itself."""
+    """`∫ γ(x, x') V(x') dx'` by the quadrature of the domain, each head by itself.
+
+    **Arguments:**
+
+    - `bias`: added to the scores `s_h(x, x')`.
+    """
     *batch, tokens, heads, features = query.shape
     shared = key.shape[-2]
     repeats = heads // shared
@@ -140,6 +162,10 @@ def integrate(
     query = query.reshape(*batch, tokens, shared, repeats, features) / math.sqrt(features)
     query = jnp.moveaxis(query, -2, -4).reshape(*batch, repeats * tokens, shared, features)
     scores = jnp.einsum("...xhd,...zhd->...hxz", query, key)
+    if bias is not None:
+        # Query head `s repeats + r` is row block r of shared head s.
+        bias = bias.reshape(shared, repeats * tokens, tokens)
+        scores = scores + jnp.broadcast_to(bias, scores.shape).astype(scores.dtype)
     if domain.log_weights is not None:
         log_weights = jnp.expand_dims(domain.log_weights, (-3, -2))
         scores = scores + jnp.broadcast_to(log_weights, scores.shape).astype(scores.dtype)

@@ -1,22 +1,29 @@
 """How attention sees the positions of tokens."""
 
 import abc
+import math
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...errors import InputError
 from ..domain import TokenDomain
 
 
 class AbstractPositions(eqx.Module):
-    """A map of queries and keys that may depend on where their tokens lie."""
+    """How scores depend on where tokens lie: through a map of queries and keys, through a
+    bias of the scores, or not at all."""
 
     @abc.abstractmethod
     def __call__(
         self, x: Float[Array, "*batch tokens heads features"], domain: TokenDomain
     ) -> Float[Array, "*batch tokens heads features"]:
         """Queries or keys with their positions in."""
+
+    def score_bias(self, domain: TokenDomain) -> Float[Array, "heads tokens tokens"] | None:
+        """What is added to the scores `s_h(x, x')`; `None` for nothing."""
+        return None
 
 
 class NoPositions(AbstractPositions):
@@ -30,24 +37,76 @@ class NoPositions(AbstractPositions):
 
 class Rotary(AbstractPositions):
     """Rotary positions (Su et al., arXiv 2104.09864): features `i` and `i + d/2` of a
-    head turn by the angle `x base^(-2i/d)`, so scores depend on differences `x - x'`.
+    head turn by the angle `x ω_i`, `ω_i = base^(-2i/d)`, so scores depend on differences
+    `x - x'`.
 
     **Arguments:**
 
     - `base`: the ratio of the longest to the shortest wavelength, in the limit.
+    - `features`: d, the first features of a head, which turn; `None` for all of them.
+    - `stretch`: `d/2` numbers that divide ω, for texts longer than those of training; `None`
+      for ones.
     """
 
     base: float = eqx.field(static=True, default=10000.0)
+    features: int | None = eqx.field(static=True, default=None)
+    stretch: tuple[float, ...] | None = eqx.field(static=True, default=None)
+
+    def check(self, head_features: int) -> None:
+        """Refuses a width of a head whose features do not come in pairs."""
+        turning = head_features if self.features is None else self.features
+        if turning % 2 or turning > head_features:
+            raise InputError(
+                f"Rotary positions turn pairs of features, but {turning} of the "
+                f"{head_features} of a head would turn; choose an even number of them."
+            )
 
     def __call__(
         self, x: Float[Array, "*batch tokens heads features"], domain: TokenDomain
     ) -> Float[Array, "*batch tokens heads features"]:
-        half = x.shape[-1] // 2
+        turning = x.shape[-1] if self.features is None else self.features
+        half = turning // 2
         frequency = self.base ** (-jnp.arange(half, dtype=domain.points.dtype) / half)
+        if self.stretch is not None:
+            frequency = frequency / jnp.asarray(self.stretch, frequency.dtype)
         angle = domain.positions[:, None, None] * frequency[None, None, :]
         angle = jnp.broadcast_to(angle, (*x.shape[:-3], x.shape[-3], 1, half))
         cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
-        first, second = x[..., :half], x[..., half:]
+        first, second, rest = jnp.split(x, [half, turning], axis=-1)
         return jnp.concatenate(
-            [first * cos - second * sin, second * cos + first * sin], axis=-1
+            [first * cos - second * sin, second * cos + first * sin, rest], axis=-1
         )
+
+
+class RelativeBias(AbstractPositions):
+    """A learned bias of the scores by distance, `s_h(x, x') + b_h(bucket(x' - x))`, the
+    buckets exact near by and logarithmic far away (T5: Raffel et al., arXiv 1910.10683).
+
+    **Arguments:**
+
+    - `table`: b, `[buckets, heads]`: half of the buckets for tokens before x, half for those
+      after it.
+    - `max_distance`: distances from here on share a bucket.
+    """
+
+    table: Float[Array, "buckets heads"]
+    max_distance: int = eqx.field(static=True, default=128)
+
+    def __call__(
+        self, x: Float[Array, "*batch tokens heads features"], domain: TokenDomain
+    ) -> Float[Array, "*batch tokens heads features"]:
+        return x
+
+    def score_bias(self, domain: TokenDomain) -> Float[Array, "heads tokens tokens"]:
+        half = self.table.shape[0] // 2
+        exact = half // 2
+        offset = domain.positions[None, :] - domain.positions[:, None]
+        distance = jnp.abs(offset)
+        # In the precision in which checkpoints were trained: a bucket ends where its
+        # logarithm rounds up.
+        ratio = jnp.maximum(distance, 1).astype(jnp.float32) / exact
+        far = exact + jnp.log(ratio) / math.log(self.max_distance / exact) * (half - exact)
+        far = jnp.minimum(jnp.floor(far), half - 1).astype(int)
+        bucket = jnp.where(distance < exact, distance.astype(int), far)
+        bucket = bucket + jnp.where(offset > 0, half, 0)
+        return jnp.moveaxis(self.table[bucket], -1, 0)

@@ -5,6 +5,7 @@ import abc
 import equinox as eqx
 from jaxtyping import Array, Bool
 
+from ...errors import InputError
 from ..domain import TokenDomain
 
 
@@ -24,8 +25,21 @@ class Fredholm(AbstractRegion):
 
 
 class Volterra(AbstractRegion):
-    """The past, `x' ≤ x`, as in a Volterra operator: causal decoders."""
+    """The past, `x' ≤ x`, as in a Volterra operator: causal decoders.
+
+    **Arguments:**
+
+    - `window`: how far back it goes, `x - window < x'`; `None` for all of the past.
+    """
+
+    window: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.window is not None and self.window < 1:
+            raise InputError(f"Volterra(window={self.window}): a window has at least 1 token.")
 
     def indicator(self, domain: TokenDomain) -> Bool[Array, "tokens tokens"]:
         positions = domain.positions
-        return positions[None, :] <= positions[:, None]
+        distance = positions[:, None] - positions[None, :]
+        past = distance >= 0
+        return past if self.window is None else past & (distance < self.window)

@@ -1,0 +1,54 @@
+"""Texts as inputs of models."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from ..equation import TokenDomain
+from ..errors import InputError
+
+
+class Text(NamedTuple):
+    """Tokens, and what a model has to know of them.
+
+    - `tokens`: `[..., tokens]`, integers.
+    - `mask`: `[..., tokens]`, `False` at padding; `None` where there is none.
+    - `segments`: `[..., tokens]`, which of two sentences a token belongs to, for models that
+      distinguish them; `None` for the first.
+    """
+
+    tokens: Int[Array | np.ndarray, "*batch tokens"]
+    mask: Bool[Array | np.ndarray, "*batch tokens"] | None = None
+    segments: Int[Array | np.ndarray, "*batch tokens"] | None = None
+
+    def check(self, *, vocabulary: int, context: int) -> None:
+        """Refuses what a model cannot embed: texts that are too long, and, where they are
+        not traced, tokens that are not in its vocabulary."""
+        if self.tokens.shape[-1] > context:
+            raise InputError(
+                f"A text of {self.tokens.shape[-1]} tokens is longer than the context of "
+                f"{context} that the model was built for; cut it."
+            )
+        if isinstance(self.tokens, jax.core.Tracer) or not self.tokens.size:
+            return
+        for token in (int(self.tokens.min()), int(self.tokens.max())):
+            if not 0 <= token < vocabulary:
+                raise InputError(
+                    f"The text has a token {token}, but the model knows 0 to "
+                    f"{vocabulary - 1}; use the tokenizer that belongs to the model."
+                )
+
+    def domain(self) -> TokenDomain:
+        """The tokens at unit spacing, padding with a weight of zero."""
+        domain = TokenDomain.uniform(self.tokens.shape[-1])
+        return domain if self.mask is None else domain.padded(jnp.asarray(self.mask, bool))
+
+
+def as_text(inputs: Text | Int[Array | np.ndarray, "*batch tokens"]) -> Text:
+    """A `Text` of bare tokens."""
+    if isinstance(inputs, Text):
+        return inputs
+    return Text(inputs if isinstance(inputs, jax.Array) else np.asarray(inputs))
