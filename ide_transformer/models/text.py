@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Bool, Int
 
 from ..equation import TokenDomain
 from ..errors import InputError
@@ -32,7 +33,7 @@ class Text(NamedTuple):
                 f"A text of {self.tokens.shape[-1]} tokens is longer than the context of "
                 f"{context} that the model was built for; cut it."
             )
-        if isinstance(self.tokens, jax.core.Tracer) or not self.tokens.size:
+        if isinstance(self.tokens, Tracer) or not self.tokens.size:
             return
         for token in (int(self.tokens.min()), int(self.tokens.max())):
             if not 0 <= token < vocabulary:
@@ -47,7 +48,7 @@ class Text(NamedTuple):
         return domain if self.mask is None else domain.padded(jnp.asarray(self.mask, bool))
 
 
-def as_text(inputs: Text | Int[Array | np.ndarray, "*batch tokens"]) -> Text:
+def as_text(inputs: Text | Int[ArrayLike, "*batch tokens"]) -> Text:
     """A `Text` of bare tokens."""
     if isinstance(inputs, Text):
         return inputs

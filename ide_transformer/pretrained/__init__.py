@@ -1,0 +1,5 @@
+from .load import (
+    find_checkpoint as find_checkpoint,
+    load_pretrained as load_pretrained,
+    save_pretrained as save_pretrained,
+)

@@ -1,0 +1,38 @@
+"""What a family of checkpoints is."""
+
+from collections.abc import Callable, Iterable, Set
+from typing import NamedTuple
+
+from ..equation import gelu, gelu_tanh, quick_gelu, relu, silu
+from ..models import AbstractModel
+from .fields import Fields
+from .placement import Placement
+
+
+class Family(NamedTuple):
+    """Checkpoints that share their options and the names of their tensors.
+
+    - `build`: from the options, and the names of the tensors that are there, to a model with
+      weights of any value.
+    - `table`: from that model to the places of all its weights.
+    - `prefix`: in front of the names where the checkpoint has a head too; the table is
+      without it.
+    - `ignored`: a regular expression for tensors that are no weights of the model.
+    """
+
+    build: Callable[[Fields, Set[str]], AbstractModel]
+    table: Callable[..., Iterable[Placement]]
+    prefix: str = ""
+    ignored: str = ""
+
+
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_fast": gelu_tanh,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "relu": relu,
+    "silu": silu,
+    "swish": silu,
+}
