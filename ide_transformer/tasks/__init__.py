@@ -1,3 +1,4 @@
+from ..packages import cache_folder as cache_folder, fetch_wheel as fetch_wheel
 from .classification import ClassificationTask as ClassificationTask
 from .images import (
     LabelledImages as LabelledImages,
@@ -5,7 +6,6 @@ from .images import (
     idx_folder as idx_folder,
 )
 from .language import LanguageTask as LanguageTask
-from .packages import cache_folder as cache_folder, fetch_wheel as fetch_wheel
 from .task import (
     AbstractTask as AbstractTask,
     Batch as Batch,
