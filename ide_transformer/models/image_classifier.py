@@ -97,6 +97,10 @@ class ImageClassifier(AbstractModel):
         self.dropout = dropout
 
     @property
+    def features(self) -> int:
+        return self.patch_weight.shape[1]
+
+    @property
     def domain(self) -> TokenDomain:
         """The grid of patches; a class token lies at its centre."""
         rows, columns, _ = self.image_shape
