@@ -227,7 +227,7 @@ def test_glassllm_agrees_with_its_own_numpy_and_writes_its_text(glassllm):
     steps = reference.generate(prompt, 40, greedy=True)
     theirs = [step.token for step in steps]
     model = load_pretrained("glassllm", dtype=jnp.float64)
-    ours = ide.generate(model, jnp.array(prompt), 40, key=jax.random.key(0), temperature=0)
+    ours = ide.generate(model, jnp.array(prompt), 40, key=jax.random.key(0), temperature=0.0)
     assert ours[len(prompt) :].tolist() == theirs
 
 
