@@ -1,11 +1,12 @@
 """Checkpoints to models and back."""
 
+import itertools as it
 import re
 import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,22 +15,25 @@ from jaxtyping import DTypeLike
 
 from ..errors import InputError
 from ..models import AbstractModel
-from . import albert, bert, distilbert, gpt2, gpt_neox, gptj, llama, t5
+from . import albert, bert, dinov2, distilbert, gpt2, gpt_neox, gptj, llama, t5, vit
 from .family import Family
 from .fields import Fields
+from .onnx_files import onnx_tensors
 from .placement import Placement, check_table, fill, tensors_of
-from .tensor_files import StoredTensor, stored_tensors, write_tensors
+from .tensor_files import ReadableTensor, stored_tensors, write_tensors
 
 
 FAMILIES: dict[str, Family] = {
     **albert.FAMILIES,
     **bert.FAMILIES,
+    **dinov2.FAMILIES,
     **distilbert.FAMILIES,
     **gpt2.FAMILIES,
     **gpt_neox.FAMILIES,
     **gptj.FAMILIES,
     **llama.FAMILIES,
     **t5.FAMILIES,
+    **vit.FAMILIES,
 }
 
 
@@ -46,9 +50,40 @@ def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Abst
     **Raises:** `InputError` for a folder without a checkpoint, a kind of model or an option
     that is not known, and tensors that are missing, not known or of another shape.
     """
-    checkpoint = _Checkpoint.open(find_checkpoint(path))
-    chosen = None if dtype is None else np.dtype(jnp.dtype(dtype))
-    return fill(checkpoint.skeleton, checkpoint.table, checkpoint.tensors, chosen)
+    return _Checkpoint.open(find_checkpoint(path)).model(dtype)
+
+
+def load_onnx(
+    path: str | Path,
+    *,
+    options: dict[str, Any] | None = None,
+    dtype: DTypeLike | None = None,
+) -> AbstractModel:
+    """The model of an ONNX file that `torch.onnx.export(..., dynamo=False)` made from a model
+    of the original library: its weights, as `load_pretrained` takes them from the checkpoint.
+    Files of ViT, DeiT and DINOv2 (without SwiGLU) are tested. Needs the `onnx` extra.
+
+    **Arguments:**
+
+    - `path`: the file.
+    - `options`: what `config.json` holds. Default: the `config.json` next to the file.
+    - `dtype`: as of `load_pretrained`.
+
+    **Raises:** `InputError` as `load_pretrained`, without the package `onnx`, and for files
+    of other exporters, whose weights have lost their names.
+    """
+    path = Path(path)
+    tensors = onnx_tensors(path)
+    if options is not None:
+        fields = Fields(options, Path("options"))
+    elif (path.parent / "config.json").is_file():
+        fields = Fields.read(path.parent)
+    else:
+        raise InputError(
+            f"{path} holds weights, but not their options, and has no config.json next to "
+            "it; put that of the checkpoint there, or give load_onnx(path, options={...})."
+        )
+    return _Checkpoint.of(fields, tensors, path).model(dtype)
 
 
 def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path) -> None:
@@ -106,27 +141,29 @@ class _Checkpoint(NamedTuple):
     family: Family
     skeleton: AbstractModel
     table: list[Placement]
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, ReadableTensor]
     original: Mapping[str, str]
 
     @classmethod
     def open(cls, folder: Path) -> "_Checkpoint":
-        fields = Fields.read(folder)
+        return cls.of(Fields.read(folder), stored_tensors(folder), folder)
+
+    @classmethod
+    def of(
+        cls, fields: Fields, stored: Mapping[str, ReadableTensor], at: Path
+    ) -> "_Checkpoint":
         family = fields.choose("model_type", FAMILIES)
-        stored = stored_tensors(folder)
-        original = {_canonical(name, family.prefix): name for name in stored}
+        original = {family.canonical(name): name for name in stored}
         tensors = {name: stored[there] for name, there in original.items()}
         skeleton = eqx.filter_eval_shape(family.build, fields, frozenset(tensors))
         table = list(family.table(skeleton))
         ignored = {name for name in tensors if re.fullmatch(family.ignored, name)}
-        check_table(table, tensors, ignored, folder)
+        check_table(table, tensors, ignored, at)
         return cls(family, skeleton, table, tensors, original)
 
-
-def _canonical(name: str, prefix: str) -> str:
-    """A name without the prefix, in the words of today's checkpoints."""
-    name = name.removeprefix(prefix)
-    return re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name))
+    def model(self, dtype: DTypeLike | None) -> AbstractModel:
+        chosen = None if dtype is None else np.dtype(jnp.dtype(dtype))
+        return fill(self.skeleton, self.table, self.tensors, chosen)
 
 
 def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> None:
@@ -142,11 +179,13 @@ def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> 
             f"{native.solver}: others would read it wrongly. Save the run instead, or write "
             "model.with_solver with that scheme."
         )
-    shapes = [(p.weight.shape, q.weight.shape) for p, q in _paired(model, checkpoint)]
+    shapes = _paired_shapes(model, checkpoint)
     wrong = [f"{ours}, there {theirs}" for ours, theirs in shapes if ours != theirs]
     if wrong:
         raise InputError(f"The weights are not those of {source}: {'; '.join(wrong)}.")
 
 
-def _paired(model: AbstractModel, checkpoint: _Checkpoint):
-    return zip(checkpoint.family.table(model), checkpoint.table, strict=True)
+def _paired_shapes(model: AbstractModel, checkpoint: _Checkpoint):
+    """The shape of each weight and of that in the checkpoint, `None` where one has more."""
+    pairs = it.zip_longest(checkpoint.family.table(model), checkpoint.table)
+    return [tuple(None if p is None else p.weight.shape for p in pair) for pair in pairs]

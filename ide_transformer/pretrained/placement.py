@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from ..equation import AbstractConstraint, Free, Linear
 from ..errors import InputError
-from .tensor_files import StoredTensor
+from .tensor_files import ReadableTensor
 
 
 class Placement(NamedTuple):
@@ -92,7 +92,10 @@ def norm(weights: AbstractConstraint, name: str, *, shift: float = 0.0) -> Itera
 
 
 def check_table(
-    table: Iterable[Placement], tensors: Mapping[str, StoredTensor], ignored: set[str], at: Path
+    table: Iterable[Placement],
+    tensors: Mapping[str, ReadableTensor],
+    ignored: set[str],
+    at: Path,
 ) -> None:
     """Refuses a checkpoint whose tensors are not those of the table, all listed at once.
 
@@ -142,7 +145,7 @@ def expected_shapes(table: Iterable[Placement]) -> dict[str, tuple[int, ...]]:
 def fill(
     skeleton: PyTree,
     table: Iterable[Placement],
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, ReadableTensor],
     dtype: np.dtype | None,
 ) -> PyTree:
     """The model of a skeleton of shapes, with the weights of the tensors. One weight after
@@ -161,7 +164,7 @@ def fill(
 
 
 def _read(
-    placement: Placement, tensors: Mapping[str, StoredTensor], dtype: np.dtype | None
+    placement: Placement, tensors: Mapping[str, ReadableTensor], dtype: np.dtype | None
 ) -> Array:
     names = placement.names()
     stored = tensors[names[0]].dtype

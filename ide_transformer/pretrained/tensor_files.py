@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -23,6 +23,21 @@ _DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(bool),
 }
+
+
+@runtime_checkable
+class ReadableTensor(Protocol):
+    """A tensor of a checkpoint, of which the type and shape are known before it is read."""
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def read(self) -> np.ndarray:
+        """Its numbers."""
+        ...
 
 
 class StoredTensor(NamedTuple):
