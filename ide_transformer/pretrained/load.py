@@ -61,7 +61,8 @@ def load_onnx(
 ) -> AbstractModel:
     """The model of an ONNX file that `torch.onnx.export(..., dynamo=False)` made from a model
     of the original library: its weights, as `load_pretrained` takes them from the checkpoint.
-    Files of ViT, DeiT and DINOv2 (without SwiGLU) are tested. Needs the `onnx` extra.
+    Files of ViT and DeiT are tested, and those of DINOv2 without SwiGLU, exported with
+    `do_constant_folding=False`, which leaves its positions whole. Needs the `onnx` extra.
 
     **Arguments:**
 
