@@ -79,13 +79,24 @@ def changed(folder, family, tensors=lambda x: x, **options):
         ("vit", dict(image_size=10), r"no multiple of patch_size = 4.*write .*\[8, 8\]"),
         ("vit", dict(image_size="8"), "image_size = '8' is neither a number nor"),
         ("vit", dict(hidden_act="mish"), "hidden_act = 'mish' is not supported"),
-        ("deit", dict(pooler_act="relu"), "pooler_act = 'relu' is not supported"),
+        ("dinov2", dict(image_size=[4, 16]), "positions of DINOv2 lie on a square"),
         ("dinov2", dict(use_swiglu_ffn=2), "use_swiglu_ffn = 2 is not supported"),
     ],
 )
 def test_options_that_are_not_supported(family, options, message, tmp_path):
     with pytest.raises(ide.InputError, match=message):
         load_pretrained(changed(tmp_path, family, **options))
+
+
+def test_poolers_that_are_not_supported(tmp_path):
+    def with_pooler(tensors):
+        pooler = dict(weight=np.zeros((8, 8)), bias=np.zeros(8))
+        return tensors | {f"vit.pooler.dense.{name}": x for name, x in pooler.items()}
+
+    with pytest.raises(ide.InputError, match="pooler_act = 'relu' is not supported"):
+        load_pretrained(changed(tmp_path / "one", "vit", with_pooler, pooler_act="relu"))
+    # A checkpoint without a pooler does not mind.
+    assert load_pretrained(changed(tmp_path / "two", "vit", pooler_act="relu")).pooler is None
 
 
 def test_tensors_that_do_not_fit_are_listed(tmp_path):
@@ -127,9 +138,18 @@ def test_names_of_modules_of_newer_versions(family, tmp_path):
 
 def test_models_that_the_layout_has_no_word_for(tmp_path):
     model = load_pretrained(GOLDEN / "vit")
-    for other in (model.resized((12, 8)), model.with_head(ide.NoHead())):
+    heads = ide.NoHead(), ide.PrefixHead(model.head.classifiers * 2)
+    for other in (model.resized((12, 8)), *map(model.with_head, heads)):
         with pytest.raises(ide.InputError, match="The weights are not those of"):
             save_pretrained(other, tmp_path / "new", like=GOLDEN / "vit")
+
+    def without_head(tensors):
+        return {name: x for name, x in tensors.items() if "classifier" not in name}
+
+    bare = changed(tmp_path / "bare", "vit", without_head)
+    with pytest.raises(ide.InputError, match=r"\(8, 3\), there no place"):
+        other = load_pretrained(bare).with_head(ide.PrefixAndMeanHead(*model.head.classifiers))
+        save_pretrained(other, tmp_path / "new", like=bare)
     assert not (tmp_path / "new").exists()
 
 
@@ -171,8 +191,8 @@ def checkpoint(folder, name, options, dtype="float64"):
 
 def output_of(model, images, **options):
     """What `ImageEncoder` returns, by the library."""
-    if "MaskedImageModeling" in type(model).__name__:
-        model = model.vit
+    if "MaskedImageModeling" in type(model).__name__ or model.config.num_labels == 0:
+        model = model.base_model
     return states_or_logits(run(model, images, **options))
 
 
@@ -301,7 +321,7 @@ def test_onnx_files_that_cannot_be_read(tmp_path):
         node.name = f"node_{number}"
     onnx.save(model, file)
     given = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
-    with pytest.raises(ide.InputError, match="the matrix product 'node_.* dynamo=False"):
+    with pytest.raises(ide.InputError, match=r"the matrix product 'node_.* dynamo=False"):
         load_onnx(file, options=given)
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(ide.InputError, match="is no ONNX file, or is damaged"):

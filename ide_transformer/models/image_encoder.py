@@ -124,7 +124,7 @@ class ImageEncoder(AbstractModel):
 
     def pooled(
         self, states: Float[Array, "*batch tokens features"]
-    ) -> Float[Array, "*batch features"]:
+    ) -> Float[Array, "*batch pooled"]:
         """`tanh(W u_0 + b)`, u_0 the state of the first token.
 
         **Arguments:**

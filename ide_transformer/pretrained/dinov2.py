@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..equation import Attention, FeedForward, Free, GatedFeedForward, Scaled
+from ..errors import InputError
 from ..models import ImageEncoder, NoHead, PrefixAndMeanHead
 from .family import ACTIVATIONS, Family
 from .fields import Fields
@@ -18,6 +19,11 @@ from .placement import Placement, linear, norm
 def build(fields: Fields, names: Set[str]) -> ImageEncoder:
     width, eps = fields.get("hidden_size"), fields.get("layer_norm_eps", 1e-6)
     shape, patch = image_shape(fields, patch=14)
+    if shape[0] != shape[1]:
+        raise InputError(
+            f"{fields.file}: image_size = {list(shape[:2])} is not supported: the positions of "
+            "DINOv2 lie on a square. Load it with a square size, then take model.resized."
+        )
     tokens = 1 + (shape[0] // patch) * (shape[1] // patch)
 
     def block(key):

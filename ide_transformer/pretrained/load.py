@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
@@ -180,13 +181,15 @@ def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> 
             f"{native.solver}: others would read it wrongly. Save the run instead, or write "
             "model.with_solver with that scheme."
         )
-    shapes = _paired_shapes(model, checkpoint)
-    wrong = [f"{ours}, there {theirs}" for ours, theirs in shapes if ours != theirs]
+    table = list(checkpoint.family.table(model))
+    pairs = it.zip_longest(map(_shape, table), map(_shape, checkpoint.table))
+    wrong = [f"{ours}, there {theirs}" for ours, theirs in pairs if ours != theirs]
+    placed = {id(p.weight) for p in table}
+    weights = jax.tree.leaves(eqx.filter(model, eqx.is_array))
+    wrong += [f"{x.shape}, there no place" for x in weights if id(x) not in placed]
     if wrong:
         raise InputError(f"The weights are not those of {source}: {'; '.join(wrong)}.")
 
 
-def _paired_shapes(model: AbstractModel, checkpoint: _Checkpoint):
-    """The shape of each weight and of that in the checkpoint, `None` where one has more."""
-    pairs = it.zip_longest(checkpoint.family.table(model), checkpoint.table)
-    return [tuple(None if p is None else p.weight.shape for p in pair) for pair in pairs]
+def _shape(placement: Placement) -> tuple[int, ...]:
+    return tuple(placement.weight.shape)
