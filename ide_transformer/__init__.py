@@ -36,6 +36,7 @@ from .equation import (
     RMSSphere as RMSSphere,
     Rotary as Rotary,
     Sampled as Sampled,
+    Scaled as Scaled,
     Sourced as Sourced,
     Sphere as Sphere,
     Tied as Tied,
@@ -56,9 +57,14 @@ from .integration import (
     solve as solve,
 )
 from .models import (
+    AbstractImageHead as AbstractImageHead,
     AbstractModel as AbstractModel,
     ImageClassifier as ImageClassifier,
+    ImageEncoder as ImageEncoder,
     LanguageModel as LanguageModel,
+    NoHead as NoHead,
+    PrefixAndMeanHead as PrefixAndMeanHead,
+    PrefixHead as PrefixHead,
     Scheme as Scheme,
     Text as Text,
     TextEncoder as TextEncoder,

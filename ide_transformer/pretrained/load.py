@@ -4,9 +4,10 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
@@ -14,10 +15,23 @@ from jaxtyping import DTypeLike
 from ..errors import InputError
 from ..models import AbstractModel
 from ..packages import unpacked_wheel
-from . import albert, bert, distilbert, glassllm, gpt2, gpt_neox, gptj, llama, t5
+from . import (
+    albert,
+    bert,
+    dinov2,
+    distilbert,
+    glassllm,
+    gpt2,
+    gpt_neox,
+    gptj,
+    llama,
+    t5,
+    vit,
+)
 from .family import Family
 from .fields import Fields
 from .glassllm import read_archive, write_archive
+from .onnx_files import onnx_tensors
 from .placement import Placement, check_table, expected_shapes, fill, tensors_of
 from .tensor_files import StoredTensor, stored_tensors, write_tensors
 
@@ -25,6 +39,7 @@ from .tensor_files import StoredTensor, stored_tensors, write_tensors
 FAMILIES: dict[str, Family] = {
     **albert.FAMILIES,
     **bert.FAMILIES,
+    **dinov2.FAMILIES,
     **distilbert.FAMILIES,
     **glassllm.FAMILIES,
     **gpt2.FAMILIES,
@@ -32,6 +47,7 @@ FAMILIES: dict[str, Family] = {
     **gptj.FAMILIES,
     **llama.FAMILIES,
     **t5.FAMILIES,
+    **vit.FAMILIES,
 }
 
 
@@ -49,9 +65,41 @@ def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Abst
     **Raises:** `InputError` where there is no checkpoint, for a kind of model or an option
     that is not known, and tensors that are missing, not known or of another shape.
     """
-    checkpoint = _Checkpoint.open(find_checkpoint(path))
-    chosen = None if dtype is None else np.dtype(jnp.dtype(dtype))
-    return fill(checkpoint.skeleton, checkpoint.table, checkpoint.tensors, chosen)
+    return _Checkpoint.open(find_checkpoint(path)).model(dtype)
+
+
+def load_onnx(
+    path: str | Path,
+    *,
+    options: dict[str, Any] | None = None,
+    dtype: DTypeLike | None = None,
+) -> AbstractModel:
+    """The model of an ONNX file that `torch.onnx.export(..., dynamo=False)` made from a model
+    of the original library: its weights, as `load_pretrained` takes them from the checkpoint.
+    Files of ViT and DeiT are tested, and those of DINOv2 without SwiGLU, exported with
+    `do_constant_folding=False`, which leaves its positions whole. Needs the `onnx` extra.
+
+    **Arguments:**
+
+    - `path`: the file.
+    - `options`: what `config.json` holds. Default: the `config.json` next to the file.
+    - `dtype`: as of `load_pretrained`.
+
+    **Raises:** `InputError` as `load_pretrained`, without the package `onnx`, and for files
+    of other exporters, whose weights have lost their names.
+    """
+    path = Path(path)
+    tensors = onnx_tensors(path)
+    if options is not None:
+        fields = Fields(options, Path("options"))
+    elif (path.parent / "config.json").is_file():
+        fields = Fields.read(path.parent)
+    else:
+        raise InputError(
+            f"{path} holds weights, but not their options, and has no config.json next to "
+            "it; put that of the checkpoint there, or give load_onnx(path, options={...})."
+        )
+    return _Checkpoint.of(fields, tensors, path).model(dtype)
 
 
 def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path) -> None:
@@ -134,23 +182,23 @@ class _Checkpoint(NamedTuple):
     @classmethod
     def open(cls, path: Path) -> "_Checkpoint":
         if path.is_file():
-            fields, stored = read_archive(path)
-        else:
-            fields, stored = Fields.read(path), stored_tensors(path)
+            return cls.of(*read_archive(path), path)
+        return cls.of(Fields.read(path), stored_tensors(path), path)
+
+    @classmethod
+    def of(cls, fields: Fields, stored: Mapping[str, StoredTensor], at: Path) -> "_Checkpoint":
         family = fields.choose("model_type", FAMILIES)
-        original = {_canonical(name, family.prefix): name for name in stored}
+        original = {family.canonical(name): name for name in stored}
         tensors = {name: stored[there] for name, there in original.items()}
         skeleton = eqx.filter_eval_shape(family.build, fields, frozenset(tensors))
         table = list(family.table(skeleton))
         ignored = {name for name in tensors if re.fullmatch(family.ignored, name)}
-        check_table(table, tensors, ignored, path)
+        check_table(table, tensors, ignored, at)
         return cls(fields, family, skeleton, table, tensors, original)
 
-
-def _canonical(name: str, prefix: str) -> str:
-    """A name without the prefix, in the words of today's checkpoints."""
-    name = name.removeprefix(prefix).replace("LayerNorm.gamma", "LayerNorm.weight")
-    return name.replace("LayerNorm.beta", "LayerNorm.bias")
+    def model(self, dtype: DTypeLike | None) -> AbstractModel:
+        chosen = None if dtype is None else np.dtype(jnp.dtype(dtype))
+        return fill(self.skeleton, self.table, self.tensors, chosen)
 
 
 def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> None:
@@ -166,13 +214,16 @@ def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> 
             f"{native.solver}: others would read it wrongly. Save the run instead, or write "
             "model.with_solver with that scheme."
         )
-    ours = expected_shapes(checkpoint.family.table(model))
-    theirs = expected_shapes(checkpoint.table)
+    table = list(checkpoint.family.table(model))
+    ours, theirs = expected_shapes(table), expected_shapes(checkpoint.table)
     wrong = [
         f"{name}: {ours.get(name, 'none')} here, {theirs.get(name, 'none')} there"
         for name in ours | theirs
         if ours.get(name) != theirs.get(name)
     ]
+    placed = {id(p.weight) for p in table}
+    weights = jax.tree.leaves(eqx.filter(model, eqx.is_array))
+    wrong += [f"{x.shape}: no place for it there" for x in weights if id(x) not in placed]
     if wrong:
         raise InputError(
             f"The weights of the model are not those of {source}:\n  " + "\n  ".join(wrong)
