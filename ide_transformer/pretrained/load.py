@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
 
 from ..errors import InputError
-from ..models import AbstractModel
-from . import albert, bert, distilbert, gpt2, gpt_neox, gptj, llama, t5
+from ..models import AbstractModel, Scheme
+from . import albert, bert, distilbert, gpt2, gpt_neox, gptj, llama, t5, whisper
 from .family import Family
 from .fields import Fields
 from .placement import Placement, check_table, fill, tensors_of
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Family] = {
     **gptj.FAMILIES,
     **llama.FAMILIES,
     **t5.FAMILIES,
+    **whisper.FAMILIES,
 }
 
 
@@ -136,16 +138,23 @@ def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> 
             f"{source} holds a {type(native).__name__}, but the model is a "
             f"{type(model).__name__}; give the checkpoint that it was loaded from."
         )
-    if str(model.scheme) != str(native.scheme):
-        raise InputError(
-            f"The model is solved by {model.solver}, but a checkpoint of this kind always by "
-            f"{native.solver}: others would read it wrongly. Save the run instead, or write "
-            "model.with_solver with that scheme."
-        )
+    for ours, theirs in zip(_schemes(model), _schemes(native), strict=True):
+        if str(ours) != str(theirs):
+            raise InputError(
+                f"The model is solved by {ours.solver}, but a checkpoint of this kind always "
+                f"by {theirs.solver}: others would read it wrongly. Save the run instead, or "
+                "write model.with_solver with that scheme."
+            )
     shapes = [(p.weight.shape, q.weight.shape) for p, q in _paired(model, checkpoint)]
     wrong = [f"{ours}, there {theirs}" for ours, theirs in shapes if ours != theirs]
     if wrong:
         raise InputError(f"The weights are not those of {source}: {'; '.join(wrong)}.")
+
+
+def _schemes(model: AbstractModel) -> list[Scheme]:
+    """That of the model and those of the models inside it."""
+    leaves = jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, Scheme))
+    return [x for x in leaves if isinstance(x, Scheme)]
 
 
 def _paired(model: AbstractModel, checkpoint: _Checkpoint):
