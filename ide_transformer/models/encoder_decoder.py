@@ -25,8 +25,10 @@ class EncoderDecoder(AbstractModel):
     """Two equations, one after the other: the encoder is solved to depth T, and its states f
     on Ω_x' enter the equation of the decoder on Ω_x through cross-attention,
 
-        v_t = Σ_i A_i(v; t),   v(0) = encoder's input,   f = N(v(T)),
-        u_t = Σ_j B_j(u; f, t),   u(0) = embedded text,   logits from u(T').
+        v_t = Σ_i A_i(v; θ(t)),      v(0) = embedded source,   f = N(v(T)),
+        u_t = Σ_j B_j(u, f; η(t)),   u(0) = embedded text,     logits = read-out of u(T'),
+
+    with a control, a constraint and a scheme for each.
 
     `model(SourceAndText(source, text))` gives the logits of the next token,
     `[..., tokens, vocabulary]`. Its control, constraint, scheme and equation are those of the
