@@ -12,6 +12,7 @@ from .equation import (
     AbstractSourcedOperator as AbstractSourcedOperator,
     Attention as Attention,
     Chebyshev as Chebyshev,
+    CrossAttention as CrossAttention,
     Damping as Damping,
     DeltaRule as DeltaRule,
     Diffusion as Diffusion,
@@ -59,6 +60,8 @@ from .integration import (
 from .models import (
     AbstractImageHead as AbstractImageHead,
     AbstractModel as AbstractModel,
+    Encoded as Encoded,
+    EncoderDecoder as EncoderDecoder,
     ImageClassifier as ImageClassifier,
     ImageEncoder as ImageEncoder,
     LanguageModel as LanguageModel,
@@ -66,9 +69,13 @@ from .models import (
     PrefixAndMeanHead as PrefixAndMeanHead,
     PrefixHead as PrefixHead,
     Scheme as Scheme,
+    SourceAndText as SourceAndText,
+    SpeechEncoder as SpeechEncoder,
     Text as Text,
     TextEncoder as TextEncoder,
+    TokenConvolution as TokenConvolution,
     generate as generate,
+    generate_greedy as generate_greedy,
     sentence_embedding as sentence_embedding,
 )
 from .solvers import (

@@ -140,14 +140,14 @@ def test_models_that_the_layout_has_no_word_for(tmp_path):
     model = load_pretrained(GOLDEN / "vit")
     heads = ide.NoHead(), ide.PrefixHead(model.head.classifiers * 2)
     for other in (model.resized((12, 8)), *map(model.with_head, heads)):
-        with pytest.raises(ide.InputError, match="The weights are not those of"):
+        with pytest.raises(ide.InputError, match="The weights of the model are not those of"):
             save_pretrained(other, tmp_path / "new", like=GOLDEN / "vit")
 
     def without_head(tensors):
         return {name: x for name, x in tensors.items() if "classifier" not in name}
 
     bare = changed(tmp_path / "bare", "vit", without_head)
-    with pytest.raises(ide.InputError, match=r"\(8, 3\), there no place"):
+    with pytest.raises(ide.InputError, match=r"\(8, 3\): no place"):
         other = load_pretrained(bare).with_head(ide.PrefixAndMeanHead(*model.head.classifiers))
         save_pretrained(other, tmp_path / "new", like=bare)
     assert not (tmp_path / "new").exists()

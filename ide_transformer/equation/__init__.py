@@ -32,6 +32,7 @@ from .operators import (
     AbstractRegion as AbstractRegion,
     AbstractSourcedOperator as AbstractSourcedOperator,
     Attention as Attention,
+    CrossAttention as CrossAttention,
     Damping as Damping,
     DeltaRule as DeltaRule,
     Diffusion as Diffusion,

@@ -1,4 +1,7 @@
+from .encoded import Encoded as Encoded
+from .encoder_decoder import EncoderDecoder as EncoderDecoder, SourceAndText as SourceAndText
 from .generate import generate as generate
+from .generate_greedy import generate_greedy as generate_greedy
 from .image_classifier import ImageClassifier as ImageClassifier
 from .image_encoder import ImageEncoder as ImageEncoder
 from .image_heads import (
@@ -9,9 +12,11 @@ from .image_heads import (
 )
 from .language_model import LanguageModel as LanguageModel
 from .model import AbstractModel as AbstractModel, Scheme as Scheme
+from .speech_encoder import SpeechEncoder as SpeechEncoder
 from .text import Text as Text
 from .text_encoder import (
     MaskedTokenHead as MaskedTokenHead,
     TextEncoder as TextEncoder,
     sentence_embedding as sentence_embedding,
 )
+from .token_convolution import TokenConvolution as TokenConvolution

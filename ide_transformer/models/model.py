@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..equation import AbstractControl, Equation, Sampled, TokenDomain, with_source
 from ..integration import AbstractGradient, Checkpoint, Solution, solve
+from .encoded import Encoded
 
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ class AbstractModel(eqx.Module):
     @abc.abstractmethod
     def read_out(self, u: Float[Array, "*batch tokens features"]) -> PyTree[Array]:
         """The outputs, from the state at depth T."""
+
+    def encoded(
+        self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
+    ) -> Encoded | None:
+        """What cross-attention sees at every depth; `None` for a model without an encoder."""
+        return None
 
     @property
     @abc.abstractmethod
@@ -112,13 +119,17 @@ class AbstractModel(eqx.Module):
         self, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, *, saveat: diffrax.SaveAt
     ) -> Solution:
         """The solution with one sequence of steps."""
-        control, embed_key = self.control, None
+        control, embed_key, encoder_key = self.control, None, None
         if key is not None:
-            embed_key, depth_key = jax.random.split(key)
+            embed_key, depth_key, encoder_key = jax.random.split(key, 3)
             control = Sampled(control, depth_key)
         u0, domain = self.embed(inputs, key=embed_key)
+        control = with_source(control, u0)
+        encoded = self.encoded(inputs, key=encoder_key)
+        if encoded is not None:
+            control = with_source(control, encoded.states, encoded.domain)
         return solve(
-            Equation(with_source(control, u0), self.constraint, domain),
+            Equation(control, self.constraint, domain),
             u0,
             solver=self.scheme.solver,
             steps_per_interval=self.scheme.steps_per_interval,

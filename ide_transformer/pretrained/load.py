@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import AbstractModel, Scheme
 from ..packages import unpacked_wheel
 from . import (
     albert,
@@ -27,6 +27,7 @@ from . import (
     llama,
     t5,
     vit,
+    whisper,
 )
 from .family import Family
 from .fields import Fields
@@ -48,6 +49,7 @@ FAMILIES: dict[str, Family] = {
     **llama.FAMILIES,
     **t5.FAMILIES,
     **vit.FAMILIES,
+    **whisper.FAMILIES,
 }
 
 
@@ -208,12 +210,13 @@ def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> 
             f"{source} holds a {type(native).__name__}, but the model is a "
             f"{type(model).__name__}; give the checkpoint that it was loaded from."
         )
-    if str(model.scheme) != str(native.scheme):
-        raise InputError(
-            f"The model is solved by {model.solver}, but a checkpoint of this kind always by "
-            f"{native.solver}: others would read it wrongly. Save the run instead, or write "
-            "model.with_solver with that scheme."
-        )
+    for mine, its in zip(_schemes(model), _schemes(native), strict=True):
+        if str(mine) != str(its):
+            raise InputError(
+                f"The model is solved by {mine.solver}, but a checkpoint of this kind always "
+                f"by {its.solver}: others would read it wrongly. Save the run instead, or "
+                "write model.with_solver with that scheme."
+            )
     table = list(checkpoint.family.table(model))
     ours, theirs = expected_shapes(table), expected_shapes(checkpoint.table)
     wrong = [
@@ -228,3 +231,9 @@ def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> 
         raise InputError(
             f"The weights of the model are not those of {source}:\n  " + "\n  ".join(wrong)
         )
+
+
+def _schemes(model: AbstractModel) -> list[Scheme]:
+    """That of the model and those of the models inside it."""
+    leaves = jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, Scheme))
+    return [x for x in leaves if isinstance(x, Scheme)]

@@ -6,6 +6,7 @@ from .activations import (
     silu as silu,
 )
 from .attention import Attention as Attention
+from .cross_attention import CrossAttention as CrossAttention
 from .damping import Damping as Damping
 from .delta_rule import DeltaRule as DeltaRule
 from .diffusion import Diffusion as Diffusion

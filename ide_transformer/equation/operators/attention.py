@@ -39,7 +39,8 @@ class Attention(AbstractOperator):
     - `query_normalization`, `key_normalization`: applied to the features of each head of Q
       and K (Dehghani et al., arXiv 2302.05442).
     - `bias`: whether the linear maps have biases.
-    - `output_bias`: whether the output map has one. Default: as `bias`.
+    - `key_bias`, `output_bias`: whether the maps to keys and to the output have one.
+      Default: as `bias`.
     - `std`, `output_std`: standard deviation of the initial weights, and of those of the
       output map (default: the same).
 
@@ -73,6 +74,7 @@ class Attention(AbstractOperator):
         query_normalization: AbstractConstraint = Free(),
         key_normalization: AbstractConstraint = Free(),
         bias: bool = True,
+        key_bias: bool | None = None,
         output_bias: bool | None = None,
         std: float = 0.02,
         output_std: float | None = None,
@@ -98,7 +100,8 @@ class Attention(AbstractOperator):
         keys = jax.random.split(key, 4)
         inner, shared = heads * head_features, key_value_heads * head_features
         self.query = Linear(features, inner, bias=bias, std=std, key=keys[0])
-        self.key = Linear(features, shared, bias=bias, std=std, key=keys[1])
+        key_bias = bias if key_bias is None else key_bias
+        self.key = Linear(features, shared, bias=key_bias, std=std, key=keys[1])
         self.value = Linear(features, shared, bias=bias, std=std, key=keys[2])
         output_std = std if output_std is None else output_std
         output_bias = bias if output_bias is None else output_bias
@@ -125,9 +128,9 @@ class Attention(AbstractOperator):
         """The rate for a normalised input v, with shifts of the queries, keys and values."""
         check_features(self, v, self.query.weight.shape[0])
         shift_query, shift_key, shift_value = shifts
-        query = _heads(self.query(v) + shift_query, self.heads)
-        key = _heads(self.key(v) + shift_key, self.key_value_heads)
-        value = _heads(self.value(v) + shift_value, self.key_value_heads)
+        query = split_heads(self.query(v) + shift_query, self.heads)
+        key = split_heads(self.key(v) + shift_key, self.key_value_heads)
+        value = split_heads(self.value(v) + shift_value, self.key_value_heads)
         query = self.positions(self.query_normalization.project(query), domain)
         key = self.positions(self.key_normalization.project(key), domain)
         bias = self.positions.score_bias(domain)
@@ -135,24 +138,27 @@ class Attention(AbstractOperator):
         return self.output(mean.reshape(*v.shape[:-1], -1))
 
 
-def _heads(
+def split_heads(
     x: Float[Array, "*batch tokens inner"], heads: int
 ) -> Float[Array, "*batch tokens heads features"]:
+    """The features, head by head."""
     return x.reshape(*x.shape[:-1], heads, -1)
 
 
 def integrate(
     query: Float[Array, "*batch tokens heads features"],
-    key: Float[Array, "*batch tokens shared features"],
-    value: Float[Array, "*batch tokens shared features"],
+    key: Float[Array, "*batch others shared features"],
+    value: Float[Array, "*batch others shared features"],
     domain: TokenDomain,
     region: AbstractRegion,
-    bias: Float[Array, "heads tokens tokens"] | None = None,
+    bias: Float[Array, "heads tokens others"] | None = None,
 ) -> Float[Array, "*batch tokens heads features"]:
-    """`∫ γ(x, x') V(x') dx'` by the quadrature of the domain, each head by itself.
+    """`∫ γ(x, x') V(x') dx'` by the quadrature of the domain of x', each head by itself.
 
     **Arguments:**
 
+    - `domain`: of the keys and values; the queries may live on another one, where the region
+      is all of it.
     - `bias`: added to the scores `s_h(x, x')`.
     """
     *batch, tokens, heads, features = query.shape
@@ -164,7 +170,7 @@ def integrate(
     scores = jnp.einsum("...xhd,...zhd->...hxz", query, key)
     if bias is not None:
         # Query head `s repeats + r` is row block r of shared head s.
-        bias = bias.reshape(shared, repeats * tokens, tokens)
+        bias = bias.reshape(shared, repeats * tokens, -1)
         scores = scores + jnp.broadcast_to(bias, scores.shape).astype(scores.dtype)
     if domain.log_weights is not None:
         log_weights = jnp.expand_dims(domain.log_weights, (-3, -2))

@@ -6,6 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ..domain import TokenDomain
 from .operator import AbstractOperator
 
 
@@ -16,13 +17,24 @@ else:
 
 
 class AbstractSourcedOperator(AbstractOperator):
-    """An operator `A(u; f)` of the state and of the input f of the equation, the state at
-    depth 0. The control `Sourced` puts f in; models do so by themselves."""
+    """An operator `A(u; f)` of the state and of a source f, which is the same at all depths:
+    the input of the equation, the state at depth 0, or states on another domain, of which
+    an operator sees the one or the other. The control `Sourced` puts f in; models do so by
+    themselves."""
 
     source: AbstractVar[Float[Array, "*batch tokens features"] | None]
 
-    def with_source(self, source: Float[Array, "*batch tokens features"]):
-        """The same operator that sees f."""
+    def with_source(
+        self, source: Float[Array, "*batch tokens features"], domain: TokenDomain | None = None
+    ) -> "AbstractSourcedOperator":
+        """The same operator that sees f; unchanged by a source that it does not see.
+
+        **Arguments:**
+
+        - `domain`: where f lives, if that is not the domain of the state.
+        """
+        if domain is not None:
+            return self
         return eqx.tree_at(lambda x: x.source, self, source, is_leaf=lambda x: x is None)
 
     def given_source(self) -> Float[Array, "*batch tokens features"]:

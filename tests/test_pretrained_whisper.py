@@ -1,0 +1,196 @@
+"""Checkpoints of Whisper against the reference. The golden one is written by
+make_goldens_whisper.py."""
+
+import json
+import shutil
+from pathlib import Path
+
+import diffrax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import largest
+from safetensors.numpy import load_file
+
+import ide_transformer as ide
+from ide_transformer.pretrained import load_pretrained, save_pretrained
+
+
+GOLDEN = Path(__file__).parent / "golden/whisper"
+SHAPES = {
+    "uneven": dict(
+        vocab_size=61,
+        num_mel_bins=7,
+        d_model=24,
+        encoder_layers=3,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=3,
+        encoder_ffn_dim=40,
+        decoder_ffn_dim=28,
+        max_source_positions=15,
+        max_target_positions=20,
+        activation_function="gelu_new",
+    ),
+    "one_layer": dict(
+        vocab_size=17,
+        num_mel_bins=4,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=1,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        max_source_positions=3,
+        max_target_positions=16,
+        activation_function="relu",
+    ),
+    "deep": dict(
+        vocab_size=130,
+        num_mel_bins=80,
+        d_model=32,
+        encoder_layers=6,
+        decoder_layers=6,
+        encoder_attention_heads=8,
+        decoder_attention_heads=8,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_source_positions=50,
+        max_target_positions=24,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return dict(np.load(GOLDEN / "outputs.npz"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_pretrained(GOLDEN, dtype=np.float64)
+
+
+def copy_with(folder, **options):
+    """The golden checkpoint with other options."""
+    shutil.copytree(GOLDEN, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | options))
+    return folder
+
+
+def test_the_golden_checkpoint(model, golden):
+    inputs = ide.SourceAndText(golden["features"], golden["tokens"])
+    assert largest(model.encoder(golden["features"]), golden["states"]) < 1e-12
+    assert largest(model(inputs), golden["logits"]) < 1e-12
+
+
+def test_the_golden_transcript(model, golden):
+    expected, end = golden["greedy"], int(golden["end"])
+    prompt = golden["tokens"][:, :2]
+    length = expected.shape[1] - 2
+    ends = np.argmax(expected[:, 2:] == end, axis=1)
+    assert len(set(ends)) == 3, "one text goes on, the others end at different places"
+    texts = ide.generate_greedy(model, golden["features"], prompt, length, end=end)
+    assert texts.tolist() == expected.tolist()
+
+
+def test_it_is_written_as_it_was(model, tmp_path):
+    save_pretrained(load_pretrained(GOLDEN), tmp_path / "saved", like=GOLDEN)
+    ours = load_file(tmp_path / "saved/model.safetensors")
+    theirs = load_file(GOLDEN / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    assert model.context == 12
+
+
+def test_a_model_that_is_solved_otherwise_is_not_written(model, tmp_path):
+    encoder = model.encoder.with_solver(diffrax.Heun())
+    for other in (model.with_solver(diffrax.Heun()), model.with_encoder(encoder)):
+        with pytest.raises(ide.InputError, match="solved by Heun"):
+            save_pretrained(other, tmp_path / "saved", like=GOLDEN)
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("activation_function", "gelu_10"),
+        ("scale_embedding", True),
+        ("tie_word_embeddings", False),
+    ],
+)
+def test_options_that_are_not_supported(option, value, tmp_path):
+    folder = copy_with(tmp_path / "changed", **{option: value})
+    with pytest.raises(ide.InputError, match=f"{option} = {value!r} is not supported"):
+        load_pretrained(folder)
+
+
+def test_tensors_that_do_not_fit_the_options(tmp_path):
+    folder = copy_with(tmp_path / "changed", num_mel_bins=6, decoder_layers=3)
+    with pytest.raises(ide.InputError) as error:
+        load_pretrained(folder)
+    assert "encoder.conv1.weight: shape (8, 5, 3), expected (8, 6, 3)" in str(error.value)
+    assert "decoder.layers.2.encoder_attn.q_proj.weight (8, 8): missing" in str(error.value)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", SHAPES)
+def test_parity(name, tmp_path):
+    import make_goldens_whisper as reference
+    import torch
+    import transformers
+
+    theirs = reference.reference(seed=2, **SHAPES[name])
+    theirs.save_pretrained(tmp_path / "theirs")
+    features, tokens = reference.sample(theirs, seed=3, batch=2, tokens=9)
+    states, logits = reference.outputs(theirs, features, tokens)
+    inputs = ide.SourceAndText(features, tokens)
+
+    ours = load_pretrained(tmp_path / "theirs")
+    assert ours.decoder.embedding.dtype == jnp.float64
+    assert largest(ours.encoder(features), states) < 1e-9 * np.abs(states).max()
+    assert largest(ours(inputs), logits) < 1e-9 * np.abs(logits).max()
+
+    single = load_pretrained(tmp_path / "theirs", dtype=np.float32)
+    assert single(inputs).dtype == jnp.float32
+    assert largest(single.encoder(features), states) < 1e-4
+    assert largest(single(inputs), logits) < 1e-4
+
+    save_pretrained(ours, tmp_path / "saved", like=tmp_path / "theirs")
+    again = transformers.WhisperForConditionalGeneration.from_pretrained(
+        tmp_path / "saved", dtype=torch.float64
+    ).eval()
+    states_again, logits_again = reference.outputs(again, features, tokens)
+    assert largest(states_again, states) < 1e-12
+    assert largest(logits_again, logits) < 1e-12
+    files = [tmp_path / folder / "model.safetensors" for folder in ("saved", "theirs")]
+    written, read = map(load_file, files)
+    assert written.keys() == read.keys()
+    assert all(np.array_equal(written[key], read[key]) for key in read)
+
+    prompt = tokens[:, :2]
+    greedy = reference.greedy(theirs, features, prompt, 10)
+    texts = ide.generate_greedy(ours, features, prompt, 10, end=reference.END)
+    assert texts.tolist() == greedy.tolist()
+
+
+@pytest.mark.heavy
+def test_parity_without_a_read_out(tmp_path):
+    """`WhisperModel`, whose tensors have no prefix."""
+    import make_goldens_whisper as reference
+    import torch
+    import transformers
+
+    theirs = reference.reference(seed=4, **SHAPES["uneven"])
+    theirs.model.save_pretrained(tmp_path / "theirs")
+    features, tokens = reference.sample(theirs, seed=5, batch=2, tokens=9)
+    ours = load_pretrained(tmp_path / "theirs")
+    logits = reference.outputs(theirs, features, tokens)[1]
+    error = largest(ours(ide.SourceAndText(features, tokens)), logits)
+    assert error < 1e-9 * np.abs(logits).max()
+
+    save_pretrained(ours, tmp_path / "saved", like=tmp_path / "theirs")
+    again = transformers.WhisperModel.from_pretrained(tmp_path / "saved", dtype=torch.float64)
+    for name, parameter in again.named_parameters():
+        assert torch.equal(parameter, theirs.model.get_parameter(name))
