@@ -94,10 +94,10 @@ def test_image_classifier_on_one_image_and_on_batches(class_token, channels):
 
 
 def test_patches_are_the_squares_of_an_image():
-    from ide_transformer.models.image_classifier import _patches
+    from ide_transformer.models.patches import split_patches
 
     image = jnp.arange(24.0).reshape(4, 6, 1)
-    patches = _patches(image, 2)
+    patches = split_patches(image, 2)
     assert patches[0].tolist() == [0, 1, 6, 7]
     assert patches[1].tolist() == [2, 3, 8, 9]
     assert patches[3].tolist() == [12, 13, 18, 19]

@@ -47,6 +47,7 @@ from .operators import (
     RelativeBias as RelativeBias,
     Relaxation as Relaxation,
     Rotary as Rotary,
+    Scaled as Scaled,
     Volterra as Volterra,
     drop as drop,
     gelu as gelu,

@@ -3,6 +3,13 @@ from .encoder_decoder import EncoderDecoder as EncoderDecoder, SourceAndText as 
 from .generate import generate as generate
 from .generate_greedy import generate_greedy as generate_greedy
 from .image_classifier import ImageClassifier as ImageClassifier
+from .image_encoder import ImageEncoder as ImageEncoder
+from .image_heads import (
+    AbstractImageHead as AbstractImageHead,
+    NoHead as NoHead,
+    PrefixAndMeanHead as PrefixAndMeanHead,
+    PrefixHead as PrefixHead,
+)
 from .language_model import LanguageModel as LanguageModel
 from .model import AbstractModel as AbstractModel, Scheme as Scheme
 from .speech_encoder import SpeechEncoder as SpeechEncoder

@@ -64,6 +64,10 @@ class EncoderDecoder(AbstractModel):
         return self.decoder.context
 
     @property
+    def features(self) -> int:
+        return self.decoder.features
+
+    @property
     def domain(self) -> TokenDomain:
         return self.decoder.domain
 

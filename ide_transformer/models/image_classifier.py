@@ -14,6 +14,7 @@ from ..equation import (
 )
 from ..errors import InputError
 from .model import AbstractModel, Scheme
+from .patches import patch_domain, split_patches
 
 
 class ImageClassifier(AbstractModel):
@@ -97,14 +98,15 @@ class ImageClassifier(AbstractModel):
         self.dropout = dropout
 
     @property
+    def features(self) -> int:
+        return self.patch_weight.shape[1]
+
+    @property
     def domain(self) -> TokenDomain:
         """The grid of patches; a class token lies at its centre."""
         rows, columns, _ = self.image_shape
-        grid = TokenDomain.uniform((rows // self.patch, columns // self.patch))
-        if self.class_token is None:
-            return grid
-        centre = jnp.mean(grid.points, axis=0, keepdims=True)
-        return TokenDomain(jnp.concatenate([centre, grid.points]))
+        grid = rows // self.patch, columns // self.patch
+        return patch_domain(grid, prefix=self.class_token is not None)
 
     def embed(
         self,
@@ -121,7 +123,7 @@ class ImageClassifier(AbstractModel):
                 f"ImageClassifier: images of shape {inputs.shape}, but the model was built "
                 f"for [..., {rows}, {columns}, {channels}]."
             )
-        u = _patches(inputs, self.patch) @ self.patch_weight
+        u = split_patches(inputs, self.patch) @ self.patch_weight
         u = u + jnp.broadcast_to(self.patch_bias, u.shape)
         if self.class_token is not None:
             first = jnp.broadcast_to(self.class_token, (*u.shape[:-2], 1, u.shape[-1]))
@@ -137,13 +139,3 @@ class ImageClassifier(AbstractModel):
         pooled = jnp.mean(v, axis=-2) if self.class_token is None else v[..., 0, :]
         logits = pooled @ self.readout
         return logits + jnp.broadcast_to(self.readout_bias, logits.shape)
-
-
-def _patches(
-    images: Float[Array, "*batch rows columns channels"], patch: int
-) -> Float[Array, "*batch tokens pixels"]:
-    """Each patch as one token, row by row."""
-    *batch, rows, columns, channels = images.shape
-    grid = images.reshape(*batch, rows // patch, patch, columns // patch, patch, channels)
-    tokens = (rows // patch) * (columns // patch)
-    return jnp.swapaxes(grid, -4, -3).reshape(*batch, tokens, patch * patch * channels)

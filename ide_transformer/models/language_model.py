@@ -93,6 +93,10 @@ class LanguageModel(AbstractModel):
         self.dropout = dropout
 
     @property
+    def features(self) -> int:
+        return self.embedding.shape[1]
+
+    @property
     def domain(self) -> TokenDomain:
         return TokenDomain.uniform(self.context)
 

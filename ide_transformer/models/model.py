@@ -64,6 +64,11 @@ class AbstractModel(eqx.Module):
 
     @property
     @abc.abstractmethod
+    def features(self) -> int:
+        """The width of the state."""
+
+    @property
+    @abc.abstractmethod
     def domain(self) -> TokenDomain:
         """The domain of a full-sized input."""
 

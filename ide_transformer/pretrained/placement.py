@@ -92,7 +92,10 @@ def norm(weights: AbstractConstraint, name: str, *, shift: float = 0.0) -> Itera
 
 
 def check_table(
-    table: Iterable[Placement], tensors: Mapping[str, StoredTensor], ignored: set[str], at: Path
+    table: Iterable[Placement],
+    tensors: Mapping[str, StoredTensor],
+    ignored: set[str],
+    at: Path,
 ) -> None:
     """Refuses a checkpoint whose tensors are not those of the table, all listed at once.
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -25,8 +25,23 @@ _DTYPES = {
 }
 
 
-class StoredTensor(NamedTuple):
-    """Where a tensor lies."""
+@runtime_checkable
+class StoredTensor(Protocol):
+    """A tensor that is not read yet."""
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def read(self) -> np.ndarray:
+        """Its numbers, which the caller may keep."""
+        ...
+
+
+class _InFile(NamedTuple):
+    """Where a tensor lies in a file."""
 
     file: Path
     dtype: np.dtype
@@ -86,7 +101,7 @@ def _header(file: Path) -> dict[str, StoredTensor]:
         except ValueError:
             raise InputError(damaged) from None
     table.pop("__metadata__", None)
-    tensors = {}
+    tensors: dict[str, StoredTensor] = {}
     for name, entry in table.items():
         start, end = entry["data_offsets"]
         if entry["dtype"] not in _DTYPES:
@@ -99,7 +114,7 @@ def _header(file: Path) -> dict[str, StoredTensor]:
         complete = 8 + length + end <= size
         if not complete or end - start != dtype.itemsize * int(np.prod(shape, dtype=int)):
             raise InputError(damaged)
-        tensors[name] = StoredTensor(file, dtype, shape, 8 + length + start)
+        tensors[name] = _InFile(file, dtype, shape, 8 + length + start)
     return tensors
 
 

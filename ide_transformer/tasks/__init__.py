@@ -1,3 +1,5 @@
+from ..packages import cache_folder as cache_folder, fetch_wheel as fetch_wheel
+from .checkpoint_tokenizer import CheckpointTokenizer as CheckpointTokenizer
 from .classification import ClassificationTask as ClassificationTask
 from .images import (
     LabelledImages as LabelledImages,
@@ -5,7 +7,7 @@ from .images import (
     idx_folder as idx_folder,
 )
 from .language import LanguageTask as LanguageTask
-from .packages import cache_folder as cache_folder, fetch_wheel as fetch_wheel
+from .load_tokenizer import load_tokenizer as load_tokenizer
 from .task import (
     AbstractTask as AbstractTask,
     Batch as Batch,
@@ -17,5 +19,4 @@ from .tokenizers import (
     AbstractTokenizer as AbstractTokenizer,
     BytePairTokenizer as BytePairTokenizer,
     CharacterTokenizer as CharacterTokenizer,
-    load_tokenizer as load_tokenizer,
 )

@@ -15,10 +15,11 @@ class LanguageTask(AbstractTask):
 
     - `text`: the text.
     - `context`: tokens in a sample.
-    - `tokenizer`: `characters`, or `bpe` for a byte-pair encoding learned from the training
-      part.
+    - `tokenizer`: `characters`, `bpe` for a byte-pair encoding learned from the training
+      part, or a tokenizer.
     - `vocabulary`: tokens of the byte-pair encoding.
-    - `held_out_fraction`: part of the characters that is held out.
+    - `held_out_fraction`: part of the characters that is held out; 1 for all of them, where
+      nothing is to be learned.
 
     **Raises:** `InputError` if the text is shorter than the context.
     """
@@ -30,22 +31,22 @@ class LanguageTask(AbstractTask):
         text: str,
         context: int,
         *,
-        tokenizer: str = "characters",
+        tokenizer: str | AbstractTokenizer = "characters",
         vocabulary: int = 512,
         held_out_fraction: float = 0.1,
     ):
         boundary = int(len(text) * (1 - held_out_fraction))
         train, validation = text[:boundary], text[boundary:]
-        self.tokenizer: AbstractTokenizer = (
-            CharacterTokenizer.train(text)
-            if tokenizer == "characters"
-            else BytePairTokenizer.train(train, vocabulary)
-        )
+        if tokenizer == "characters":
+            tokenizer = CharacterTokenizer.train(text)
+        elif isinstance(tokenizer, str):
+            tokenizer = BytePairTokenizer.train(train, vocabulary)
+        self.tokenizer: AbstractTokenizer = tokenizer
         self.context = context
         self.train = self.tokenizer.encode(train)
         self.validation = self.tokenizer.encode(validation)
         for name, part in (("training", self.train), ("validation", self.validation)):
-            if len(part) <= context:
+            if len(part) <= context and (name, held_out_fraction) != ("training", 1.0):
                 raise InputError(
                     f"model.context={context} is longer than the {name} text, which has "
                     f"{len(part)} tokens (it needs at least {context + 1}). Use a longer text "

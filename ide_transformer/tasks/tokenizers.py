@@ -103,13 +103,5 @@ class BytePairTokenizer(AbstractTokenizer):
         self._tokenizer.save(str(path))
 
 
-def load_tokenizer(path: Path) -> AbstractTokenizer:
-    """The tokenizer that was saved to `path`."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if "characters" in content:
-        return CharacterTokenizer(content["characters"])
-    return BytePairTokenizer(tk.Tokenizer.from_file(str(path)))
-
-
 def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)

@@ -8,7 +8,13 @@ from .config import (
     dump_config as dump_config,
     load_config as load_config,
 )
+from .conversion import (
+    export_run as export_run,
+    import_checkpoint as import_checkpoint,
+)
+from .evaluation import evaluate_loss as evaluate_loss, similarities as similarities
 from .folder import RunFolder as RunFolder
+from .loading import LoadedModel as LoadedModel, load_model as load_model
 from .metrics import read_metrics as read_metrics
 from .optimizer import build_optimizer as build_optimizer, decayed as decayed
 from .run import (

@@ -3,9 +3,10 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
@@ -35,9 +36,11 @@ from ..equation import (
 )
 from ..errors import InputError
 from ..models import AbstractModel, ImageClassifier, LanguageModel, Scheme
+from ..pretrained import find_checkpoint, load_pretrained
 from ..solvers import projected
 from ..tasks import (
     AbstractTask,
+    CheckpointTokenizer,
     ClassificationTask,
     LanguageTask,
     digits,
@@ -45,7 +48,7 @@ from ..tasks import (
     read_text,
     shakespeare,
 )
-from .config import Config, ModelConfig, SchemeConfig, SolverConfig
+from .config import NATIVE, Config, ModelConfig, SchemeConfig, SolverConfig
 from .names import check_options, find_constraint, find_control, find_solver
 
 
@@ -57,10 +60,13 @@ def build_task(config: Config) -> AbstractTask:
     data, model = config.data, config.model
     if model.kind == "language_model":
         text = shakespeare() if data.path is None else read_text(data.path)
+        tokenizer = data.tokenizer
+        if model.pretrained is not None:
+            tokenizer = CheckpointTokenizer.of_checkpoint(find_checkpoint(model.pretrained))
         return LanguageTask(
             text,
             model.context,
-            tokenizer=data.tokenizer,
+            tokenizer=tokenizer,
             vocabulary=data.vocabulary,
             held_out_fraction=data.validation,
         )
@@ -89,6 +95,8 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
 def build_language_model(config: Config, vocabulary: int, key: PRNGKeyArray) -> LanguageModel:
     """The language model of a run, for a vocabulary of that size."""
     model = config.model
+    if model.pretrained is not None:
+        return _pretrained(config, model.pretrained)
     return LanguageModel(
         vocabulary,
         model.context,
@@ -97,6 +105,33 @@ def build_language_model(config: Config, vocabulary: int, key: PRNGKeyArray) -> 
         tied=model.tied,
         **_parts(config, key),
     )
+
+
+def _pretrained(config: Config, path: str) -> LanguageModel:
+    """The language model of a checkpoint, solved by the configured scheme."""
+    model = load_pretrained(path)
+    if not isinstance(model, LanguageModel):
+        raise InputError(
+            f"model.pretrained={path} holds a {type(model).__name__}; a language model is "
+            "needed here."
+        )
+    return rescheme(model, config.solver)
+
+
+M = TypeVar("M", bound=AbstractModel)
+
+
+def rescheme(model: M, config: SolverConfig) -> M:
+    """The same weights solved by the configured scheme; `native` is the one they have."""
+    if config.kind == NATIVE:
+        return model
+    sets = jax.tree.leaves(
+        eqx.filter_eval_shape(model.constraint, 0.0),
+        is_leaf=lambda x: isinstance(x, AbstractConstraint),
+    )
+    constrained = not all(isinstance(x, Free) for x in sets)
+    scheme = build_scheme(config, width=model.features, constrained=constrained)
+    return eqx.tree_at(lambda m: m.scheme, model, scheme)
 
 
 def _parts(config: Config, key: PRNGKeyArray) -> dict[str, Any]:

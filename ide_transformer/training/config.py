@@ -32,6 +32,10 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+# `solver.kind` for the scheme that comes with a checkpoint.
+NATIVE = "native"
+
+
 class DataConfig(Section):
     """`data`: what is learned."""
 
@@ -61,6 +65,9 @@ class ModelConfig(Section):
     """`model`: the operators and how inputs and outputs meet the equation."""
 
     kind: Literal["language_model", "image_classifier"] = "language_model"
+    # A checkpoint to go on from: a folder, or a package with weights. It gives the weights,
+    # the sizes and the tokenizer; of this section only `context` is then free.
+    pretrained: str | None = None
     width: PositiveInt = 128
     heads: PositiveInt = 4
     # Heads of the keys and values; default: as many as heads.
@@ -103,6 +110,21 @@ class ModelConfig(Section):
     # Image classifiers.
     patch: PositiveInt = 2
     class_token: bool = False
+
+    @model_validator(mode="after")
+    def _given_by_the_checkpoint(self):
+        free = ("kind", "pretrained", "context")
+        fixed = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name not in free and getattr(self, name) != field.default
+        ]
+        if self.pretrained is not None and fixed:
+            raise ValueError(
+                f"model.pretrained={self.pretrained} gives the model; drop "
+                f"{', '.join(f'model.{name}' for name in fixed)}"
+            )
+        return self
 
 
 class ControlConfig(Section):
@@ -203,6 +225,31 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _native_scheme(cls, tree: Any) -> Any:
+        model = tree.get("model") if isinstance(tree, dict) else None
+        if isinstance(model, dict) and model.get("pretrained") and "solver" not in tree:
+            return {**tree, "solver": {"kind": NATIVE}}
+        return tree
+
+    @model_validator(mode="after")
+    def _checkpoint_fits(self):
+        pretrained = self.model.pretrained
+        if pretrained is None:
+            if self.solver.kind == NATIVE:
+                raise ValueError(
+                    f"solver.kind={NATIVE} is the scheme of a checkpoint; give "
+                    "model.pretrained, or another scheme such as lie_trotter"
+                )
+            return self
+        if self.control != ControlConfig() or self.data.tokenizer != "characters":
+            raise ValueError(
+                f"model.pretrained={pretrained} gives the weights and the tokenizer; drop "
+                "control and data.tokenizer"
+            )
+        return self
+
     @model_validator(mode="after")
     def _fit(self):
         images = self.data.name in ("digits", "mnist", "fashion_mnist")
@@ -229,11 +276,18 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """
     tree = read_tree(path)
     tree.setdefault("name", path.stem)
-    origin: dict[str, str] = {}
-    for override in overrides or []:
-        key = _override(tree, override)
-        origin[key] = f"override {override!r}"
+    _, origin = read_overrides(overrides or [], tree)
     return validated(Config, tree, str(path), origin)
+
+
+def read_overrides(
+    overrides: list[str], tree: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Overrides `section.key=value` put into a tree of sections, and where each key in it was
+    written."""
+    tree = {} if tree is None else tree
+    keys = {_override(tree, override): f"override {override!r}" for override in overrides}
+    return tree, keys
 
 
 def read_tree(path: Path) -> dict[str, Any]:

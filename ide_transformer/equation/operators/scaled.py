@@ -1,0 +1,28 @@
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ..affine import affine, float_array
+from ..domain import TokenDomain
+from .operator import AbstractOperator
+
+
+class Scaled(AbstractOperator):
+    """An operator with a step size for each feature,
+
+        du/dt = λ ⊙ A(u).
+
+    With h = 1 it is the LayerScale of Touvron et al., arXiv 2103.17239.
+
+    **Arguments:**
+
+    - `operator`: A.
+    - `rate`: λ, a number or `[features]`.
+    """
+
+    operator: AbstractOperator
+    rate: Float[Array, "*features"] = eqx.field(converter=float_array)
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
+    ) -> Float[Array, "*batch tokens features"]:
+        return affine(self.operator(u, domain), self.rate.astype(u.dtype), None)

@@ -1,0 +1,87 @@
+"""Tensors of an ONNX file, under the names that they have in the checkpoint."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import InputError
+
+
+class HeldTensor(NamedTuple):
+    """A tensor that is in memory."""
+
+    array: np.ndarray
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def read(self) -> np.ndarray:
+        return self.array
+
+
+def onnx_tensors(file: Path) -> dict[str, HeldTensor]:
+    """The tensors of a file that `torch.onnx.export(..., dynamo=False)` wrote.
+
+    Most keep the names that they have in PyTorch. The weight of a linear map over more than
+    one axis is stored transposed as the constant of a matrix product, under a number; its
+    name is that of the module, the path in the name of the product. Of equal tensors one is
+    stored, the others are `Identity` nodes of it.
+
+    **Raises:** `InputError` without the onnx package, for what is no ONNX file, and for
+    products without a path, as other exporters write.
+    """
+    held, nodes = _load(file)
+    for node in nodes:
+        if node.op_type == "Identity" and node.input[0] in held:
+            held[node.output[0]] = held[node.input[0]]
+    tensors = {name: x for name, x in held.items() if not name.startswith(("onnx::", "/"))}
+    for node in nodes:
+        if node.op_type == "MatMul" and node.input[1] in held:
+            tensors[f"{_module(node, file)}.weight"] = held[node.input[1]].T
+    return {name: HeldTensor(x) for name, x in tensors.items()}
+
+
+def _module(node: Any, file: Path) -> str:
+    """`/vit/encoder/layer.0/output/dense/MatMul` is the product of that layer's `dense`."""
+    root, *path = node.name.split("/")
+    if root or len(path) < 2:
+        raise InputError(
+            f"{file}: the matrix product {node.name!r} does not name the module that it came "
+            "from, so its weight cannot be told. Files written by torch.onnx.export(model, "
+            "..., dynamo=False) do, before any optimiser renames them; or load the "
+            "checkpoint itself by load_pretrained."
+        )
+    return ".".join(path[:-1])
+
+
+def _load(file: Path) -> tuple[dict[str, np.ndarray], list[Any]]:
+    """The constants by name, and the nodes in the order of evaluation."""
+    onnx, damaged = _package()
+    if not file.is_file():
+        raise InputError(f"There is no file {file}; give that of an ONNX model.")
+    try:
+        graph = onnx.load(file).graph
+    except damaged as error:
+        raise InputError(f"{file} is no ONNX file, or is damaged: {error}.") from None
+    constants = {x.name: onnx.numpy_helper.to_array(x) for x in graph.initializer}
+    return constants, list(graph.node)
+
+
+def _package() -> tuple[ModuleType, type[Exception]]:
+    """The package, and what it raises for a file that it cannot parse."""
+    try:
+        import onnx
+        import onnx.numpy_helper
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        raise InputError(
+            "ONNX files need the package onnx: pip install 'ide_transformer[onnx]'."
+        ) from None
+    return onnx, DecodeError

@@ -1,0 +1,95 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers as tk
+
+from ..errors import InputError
+from ..models import Text
+from .tokenizers import AbstractTokenizer
+
+
+class CheckpointTokenizer(AbstractTokenizer):
+    """The tokenizer that comes with a checkpoint, whatever its kind."""
+
+    def __init__(self, tokenizer: tk.Tokenizer):
+        self._tokenizer = tokenizer
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    @property
+    def vocabulary(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> np.ndarray:
+        """The tokens of a text, without those that mark its beginning and end."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return np.asarray(ids, np.uint32)
+
+    def encode_batch(self, texts: Sequence[str], context: int) -> Text:
+        """Texts with the tokens that mark beginning and end, cut to `context` tokens and
+        padded to the longest."""
+        self._tokenizer.enable_truncation(context)
+        encoded = self._tokenizer.encode_batch(list(texts))
+        self._tokenizer.no_truncation()
+        longest = max(len(text.ids) for text in encoded)
+
+        def padded(name: str) -> np.ndarray:
+            rows = np.zeros((len(encoded), longest), np.int32)
+            for row, text in zip(rows, encoded, strict=True):
+                row[: len(text.ids)] = getattr(text, name)
+            return rows
+
+        mask = padded("attention_mask").astype(bool)
+        return Text(padded("ids"), mask, padded("type_ids"))
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        return self._tokenizer.decode([int(token) for token in tokens])
+
+    def save(self, path: Path) -> None:
+        content = {"checkpoint": json.loads(self._tokenizer.to_str())}
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def of_checkpoint(cls, path: Path) -> "CheckpointTokenizer":
+        """That of a checkpoint, `tokenizer.json` in its folder; of an archive of glassllm,
+        `<name>.tokenizer.json` beside it.
+
+        **Raises:** `InputError` where there is none.
+        """
+        if path.is_file():
+            file = path.with_name(f"{path.stem}.tokenizer.json")
+        else:
+            file = path / "tokenizer.json"
+        if not file.is_file():
+            raise InputError(
+                f"{file} is missing: the checkpoint has no tokenizer, so it can neither read "
+                "nor write text. Put the tokenizer.json of its release there."
+            )
+        if path.is_file():
+            return cls(_glassllm(json.loads(file.read_text(encoding="utf-8"))))
+        try:
+            return cls(tk.Tokenizer.from_file(str(file)))
+        except Exception as error:  # the library raises nothing more special
+            raise InputError(f"{file} is no tokenizer: {error}.") from None
+
+
+def _glassllm(content: dict[str, Any]) -> tk.Tokenizer:
+    """Byte-pair encoding on characters, whose merges cross neither words nor lines."""
+    specials = ["<pad>", "<unk>", "<bos>", "<eos>"]
+    merges = [tuple(pair) for pair in content["merges"]]
+    tokens = [*specials, *content["alphabet"], *(a + b for a, b in merges)]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = tk.Tokenizer(tk.models.BPE(vocabulary, merges, unk_token="<unk>"))
+    tokenizer.normalizer = tk.normalizers.Sequence(
+        [tk.normalizers.NFC(), tk.normalizers.Replace(" ", "▁")]
+    )
+    words = tk.Regex("\\n|▁*[^▁\\n]+|▁+")
+    tokenizer.pre_tokenizer = tk.pre_tokenizers.Split(words, "isolated")
+    tokenizer.decoder = tk.decoders.Sequence(
+        [tk.decoders.Replace("▁", " "), tk.decoders.Fuse()]
+    )
+    tokenizer.add_special_tokens(specials)
+    return tokenizer

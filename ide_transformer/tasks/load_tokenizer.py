@@ -1,0 +1,19 @@
+import json
+from pathlib import Path
+
+import tokenizers as tk
+
+from .checkpoint_tokenizer import CheckpointTokenizer
+from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
+
+
+def load_tokenizer(path: Path) -> AbstractTokenizer:
+    """The tokenizer that was saved to `path`."""
+    text = path.read_text(encoding="utf-8")
+    content = json.loads(text)
+    if "characters" in content:
+        return CharacterTokenizer(content["characters"])
+    if "checkpoint" in content:
+        stored = json.dumps(content["checkpoint"])
+        return CheckpointTokenizer(tk.Tokenizer.from_str(stored))
+    return BytePairTokenizer(tk.Tokenizer.from_str(text))

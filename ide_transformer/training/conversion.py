@@ -1,0 +1,60 @@
+"""Checkpoints to runs and back."""
+
+from pathlib import Path
+
+import jax
+
+from ..errors import InputError
+from ..pretrained import find_checkpoint, save_pretrained
+from ..tasks import CheckpointTokenizer
+from .build import build_language_model
+from .checkpoint import Checkpoints
+from .config import NATIVE, Config, ModelConfig, SolverConfig
+from .folder import RunFolder, new_folder
+from .optimizer import build_optimizer
+from .run import load_run
+from .step import initial_state
+
+
+def import_checkpoint(path: str, name: str, runs: Path) -> RunFolder:
+    """A run at step 0 with the weights and the tokenizer of the checkpoint of a language
+    model, solved by its native scheme.
+
+    **Arguments:**
+
+    - `path`: as of `load_pretrained`.
+    - `name`: of the run, in the folder `runs`.
+    """
+    found = find_checkpoint(path)
+    tokenizer = CheckpointTokenizer.of_checkpoint(found)
+    # A path is kept whole, so that the run can be read from anywhere.
+    kept = str(found.resolve()) if Path(path).exists() else path
+    config = Config(
+        name=name,
+        model=ModelConfig(pretrained=kept),
+        solver=SolverConfig(kind=NATIVE),
+    )
+    key = jax.random.key(config.training.seed)
+    model = build_language_model(config, tokenizer.vocabulary, key)
+    optimizer = build_optimizer(config.optimizer, config.training.steps)
+    state, _ = initial_state(model, optimizer, key)
+    folder = new_folder(config, runs)
+    tokenizer.save(folder.tokenizer)
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        checkpoints.save(0, state)
+    return folder
+
+
+def export_run(run: Path, path: Path) -> None:
+    """The weights of a run that began from a checkpoint, in the layout of that checkpoint.
+
+    **Raises:** `InputError` for a run that did not, or is solved by another scheme.
+    """
+    model, folder = load_run(run)
+    source = folder.load_config().model.pretrained
+    if source is None:
+        raise InputError(
+            f"{run} did not begin from a checkpoint (model.pretrained), so there is no layout "
+            "to write it in; load it with ide_transformer.training.load_run."
+        )
+    save_pretrained(model, path, like=source)

@@ -1,0 +1,71 @@
+"""Models for scripts: of a run, or of a checkpoint."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import InputError
+from ..models import AbstractModel
+from ..pretrained import find_checkpoint, load_pretrained
+from ..tasks import AbstractTokenizer, CheckpointTokenizer, load_tokenizer
+from .build import rescheme
+from .config import NATIVE, SolverConfig, read_overrides, validated
+from .folder import RunFolder
+from .run import load_run
+
+
+class LoadedModel(NamedTuple):
+    """A model, and where it is from.
+
+    - `run`: the folder of its run, or `None` for a checkpoint.
+    - `path`: the run or checkpoint.
+    """
+
+    model: AbstractModel
+    run: RunFolder | None
+    path: Path
+
+    @property
+    def tokenizer(self) -> AbstractTokenizer:
+        """The tokenizer that belongs to it.
+
+        **Raises:** `InputError` where it has none.
+        """
+        if self.run is None:
+            return CheckpointTokenizer.of_checkpoint(self.path)
+        if not self.run.tokenizer.exists():
+            raise InputError(f"{self.path} has no tokenizer: it is no run on text.")
+        return load_tokenizer(self.run.tokenizer)
+
+
+def load_model(path: str, overrides: list[str]) -> LoadedModel:
+    """The model of a run or of a checkpoint, solved by its own scheme or by another.
+
+    **Arguments:**
+
+    - `path`: the folder of a run, or what `load_pretrained` takes.
+    - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run.
+
+    **Raises:** `InputError` where there is neither, or the scheme is not known.
+    """
+    if (Path(path) / "config.yaml").is_file():
+        model, run = load_run(Path(path))
+        loaded = LoadedModel(model, run, Path(path))
+    else:
+        found = find_checkpoint(path)
+        loaded = LoadedModel(load_pretrained(found), None, found)
+    solver = solver_of(overrides)
+    return loaded._replace(model=rescheme(loaded.model, solver))
+
+
+def solver_of(overrides: list[str]) -> SolverConfig:
+    """The scheme that overrides `solver.key=value` describe; without any, the model's own."""
+    tree, origin = read_overrides(overrides)
+    foreign = [key for key in origin if not key.startswith("solver.")]
+    if foreign:
+        raise InputError(
+            f"{', '.join(foreign)}: the weights are given; only solver.… can be chosen here, "
+            "for example solver.kind=strang."
+        )
+    section = tree.get("solver", {"kind": NATIVE})
+    here = {key.removeprefix("solver."): where for key, where in origin.items()}
+    return validated(SolverConfig, section, "the command line", here)

