@@ -47,15 +47,15 @@ class EncoderDecoder(AbstractModel):
     decoder: LanguageModel
 
     @property
-    def control(self) -> AbstractControl:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def control(self) -> AbstractControl:
         return self.decoder.control
 
     @property
-    def constraint(self) -> AbstractControl:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def constraint(self) -> AbstractControl:
         return self.decoder.constraint
 
     @property
-    def scheme(self) -> Scheme:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def scheme(self) -> Scheme:
         return self.decoder.scheme
 
     @property
