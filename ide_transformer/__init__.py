@@ -35,6 +35,7 @@ from .equation import (
     RMSSphere as RMSSphere,
     Rotary as Rotary,
     Sampled as Sampled,
+    Scaled as Scaled,
     Sourced as Sourced,
     Sphere as Sphere,
     Tied as Tied,

@@ -44,6 +44,7 @@ from .operators import (
     NoPositions as NoPositions,
     Relaxation as Relaxation,
     Rotary as Rotary,
+    Scaled as Scaled,
     Volterra as Volterra,
     drop as drop,
     gelu as gelu,

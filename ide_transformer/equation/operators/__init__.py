@@ -29,4 +29,5 @@ from .region import (
     Volterra as Volterra,
 )
 from .relaxation import Relaxation as Relaxation
+from .scaled import Scaled as Scaled
 from .sourced import AbstractSourcedOperator as AbstractSourcedOperator
