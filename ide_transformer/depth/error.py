@@ -43,9 +43,11 @@ def error_against(
 def without_padding(y: Float[Array, "..."], domain: TokenDomain) -> Float[Array, "..."]:
     """Outputs of the form `[..., tokens, values]` with those of padded tokens set to zero;
     any others as they are."""
-    if domain.weights is None or y.shape[:-1] != domain.weights.shape:
+    weights = domain.weights
+    if weights is None or y.shape[:-1][-weights.ndim :] != weights.shape:
         return y
-    return jnp.where((domain.weights > 0)[..., None], y, 0)
+    counted = jnp.broadcast_to(weights > 0, y.shape[:-1])
+    return jnp.where(counted[..., None], y, 0)
 
 
 def embedded(

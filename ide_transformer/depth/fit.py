@@ -63,7 +63,7 @@ def unit_rates(
     return model
 
 
-def _rates(model: Any) -> tuple[Array, ...]:
+def _rates(model: Any) -> tuple:
     return tuple(operator.rate for operator in model.control.blocks)
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..equation import AbstractControl, PiecewiseConstant, Scaled, Tied
-from ..equation.controls.control import take
 from ..errors import InputError
 from ..models import AbstractModel
 
@@ -65,12 +65,15 @@ def take_operators(model: Model, layers: np.ndarray) -> Model:
 
 def _taken(control: AbstractControl, layers: np.ndarray) -> PiecewiseConstant:
     blocks: PyTree[Array] = control.blocks  # pyright: ignore[reportAttributeAccessIssue]
-    columns = jnp.asarray(layers.T)
     if isinstance(blocks, tuple):
-        kept = tuple(map(take, blocks, columns))
+        kept = tuple(map(_rows, blocks, layers.T))
     else:
-        kept = take(blocks, columns[-1])
+        kept = _rows(blocks, layers[:, -1])
     return PiecewiseConstant(kept, control.interval_length)
+
+
+def _rows(blocks: PyTree[Array], layers: np.ndarray) -> PyTree[Array]:
+    return jax.tree.map(lambda x: x[layers] if eqx.is_array(x) else x, blocks)
 
 
 def keep_layers(model: Model, layers: Sequence[int]) -> Model:

@@ -60,18 +60,19 @@ def mergers(mesh: Mesh) -> Iterator[Mesh]:
         for operator in range(operators):
             model = _add_rate(_average(model, operator, layer), operator, layer + 1, layer)
         steps[layer + 1] = [f"{a}+{b}" for a, b in zip(*steps[layer : layer + 2], strict=True)]
-        yield _without(Mesh(model, steps), np.full(operators, layer))
+        yield _without(Mesh(model, steps), [layer] * operators)
 
 
-def _windows(mesh: Mesh) -> Iterator[np.ndarray]:
-    """`[operators]`: the layer from which each operator is left out."""
+def _windows(mesh: Mesh) -> Iterator[list[int]]:
+    """The layer from which each operator is left out."""
     intervals, operators = mesh.steps.shape
     for first in range((intervals - 1) * operators + 1):
-        window = np.arange(first, first + operators)
-        yield (window // operators)[np.argsort(window % operators)]
+        layer, gone = divmod(first, operators)
+        # Of a window that begins inside a layer, the operators before it are the next one's.
+        yield [layer + (operator < gone) for operator in range(operators)]
 
 
-def _without(mesh: Mesh, window: np.ndarray) -> Mesh:
+def _without(mesh: Mesh, window: list[int]) -> Mesh:
     intervals, operators = mesh.steps.shape
     kept = [np.delete(np.arange(intervals), window[i]) for i in range(operators)]
     layers = np.stack(kept, axis=1)

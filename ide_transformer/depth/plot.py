@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..analysis import plot_curves
 
 
@@ -21,6 +23,6 @@ def plot_depth(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
             ]
             if points:
                 costs, values = zip(*sorted(points), strict=True)
-                curves[method] = (costs, values)
+                curves[method] = (np.array(costs), np.array(values))
         path = folder / f"{quantity}.png"
         plot_curves(path, curves, x="field evaluations", y=label, marker="o")

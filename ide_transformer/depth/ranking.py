@@ -40,8 +40,8 @@ def rank_layers(
     layers = [
         {
             "layer": layer,
-            **{name: _number(column[layer]) for name, column in columns.items()},
-            "damage": _number(damage[layer]),
+            **{name: _number(float(column[layer])) for name, column in columns.items()},
+            "damage": _number(float(damage[layer])),
         }
         for layer in range(len(damage))
     ]
@@ -62,5 +62,6 @@ def _ranks(x: np.ndarray) -> np.ndarray:
     return np.array([np.sum(x < value) + 0.5 * np.sum(x == value) for value in x])
 
 
-def _number(x: np.ndarray) -> float | None:
-    return float(x) if np.isfinite(x) else None
+def _number(x: float) -> float | None:
+    """What is not a number has no place in JSON."""
+    return x if np.isfinite(x) else None

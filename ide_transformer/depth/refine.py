@@ -10,11 +10,11 @@ def refine(model: AbstractModel, k: int) -> AbstractModel:
     """The same model with k steps of h = 1/k in each interval.
 
     As k grows it tends to the solution of its equation where that has a limit: without a
-    constraint, and on `Sphere` and `RMSSphere`. Post-norm checkpoints are constrained by a
-    `LayerNorm` with a gain that varies over features; applied k times in an interval it
-    multiplies that many gains, and there is no limit h → 0. The model is refined as it is:
-    to give it one, put `Sphere` of the same gain and bias in the place of its constraint,
-    which is another model at k = 1.
+    constraint, and on one `Sphere` or `RMSSphere` for all operators. Post-norm checkpoints
+    have none. Their `LayerNorm`, with a gain that varies over features, is applied k times in
+    an interval and multiplies that many gains; and one for each operator moves the state to
+    and fro between two sets, k times as well. Such a model is refined as it is, and does not
+    settle. What has a limit is the equation on one `Sphere`, another model at k = 1.
     """
     return model.with_solver(model.solver, steps_per_interval=k)
 
