@@ -1,9 +1,3 @@
-from .baselines import (
-    at_random as at_random,
-    evenly as evenly,
-    first_layers as first_layers,
-    most_turning as most_turning,
-)
 from .coarsen import (
     Coarsening as Coarsening,
     coarsen as coarsen,
@@ -28,3 +22,10 @@ from .plot import plot_depth as plot_depth
 from .ranking import Ranking as Ranking, rank_layers as rank_layers
 from .refine import refine as refine, richardson as richardson
 from .report import DepthReport as DepthReport, depth_report as depth_report
+from .rules import (
+    at_random as at_random,
+    evenly as evenly,
+    first_layers as first_layers,
+    most_needed as most_needed,
+    most_turning as most_turning,
+)

@@ -1,5 +1,6 @@
 """The same weights with fewer field evaluations."""
 
+import heapq
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -83,14 +84,23 @@ def coarsenings(
     mesh = native_mesh(model)
     yield Coarsening(model, evaluations_of(model, inputs), 0.0, mesh.steps)
     while len(mesh.steps) > 1:
-        candidates = [candidate for move in moves for candidate in move(mesh)]
-        errors = [float(error_of(candidate.model)) for candidate in candidates]
-        fitted = [
-            Mesh(fit(candidates[i].model, inputs, exact, domain), candidates[i].steps)
-            for i in np.argsort(errors, kind="stable")[:shortlist]
-        ]
-        errors = [float(error_of(candidate.model)) for candidate in fitted]
-        best = int(np.nanargmin(errors))
-        mesh = fitted[best]
-        cost = evaluations_of(mesh.model, inputs)
-        yield Coarsening(mesh.model, cost, errors[best], mesh.steps)
+        candidates = (candidate for move in moves for candidate in move(mesh))
+        fitted = (
+            Mesh(fit(candidate.model, inputs, exact, domain), candidate.steps)
+            for _, candidate in _best(shortlist, candidates, error_of)
+        )
+        ((error, mesh),) = _best(1, fitted, error_of)
+        yield Coarsening(mesh.model, evaluations_of(mesh.model, inputs), error, mesh.steps)
+
+
+def _best(number: int, meshes: Iterator[Mesh], error_of: Callable) -> list[tuple[float, Mesh]]:
+    """Those of least error, in order. Each mesh has weights of its own, so no more of them
+    are kept than asked for."""
+
+    def errors():
+        for index, mesh in enumerate(meshes):
+            error = float(error_of(mesh.model))
+            # The index settles ties; a march that diverged comes last.
+            yield np.inf if np.isnan(error) else error, index, mesh
+
+    return [(error, mesh) for error, _, mesh in heapq.nsmallest(number, errors())]

@@ -12,7 +12,6 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..equation import Free
 from ..models import AbstractModel
 from ..solvers import LieStrang, projected
-from .baselines import Rule, at_random, evenly, first_layers, most_turning
 from .coarsen import coarsenings
 from .error import evaluations_of, output_error
 from .fit import fit_rates, unit_rates
@@ -20,6 +19,7 @@ from .layers import keep_layers
 from .moves import drops, extensions, mergers
 from .ranking import Ranking, rank_layers
 from .refine import refine, richardson
+from .rules import Rule, at_random, evenly, first_layers, most_needed, most_turning
 
 
 class DepthReport(NamedTuple):
@@ -43,7 +43,8 @@ _COARSENINGS = {
     "merged": dict(moves=(mergers,), fit=unit_rates),
 }
 
-_BASELINES: dict[str, Rule] = {
+_RULES: dict[str, Rule] = {
+    "least estimate dropped": most_needed,
     "last layers dropped": first_layers,
     "evenly spread": evenly,
     "least influence dropped": most_turning,
@@ -101,7 +102,7 @@ def depth_report(
         meshes = coarsenings(model, calibration, **options)
         for coarse in itertools.islice(meshes, 1, number - least + 1):
             rows.append(row_of(name, coarse.model, _text(coarse.steps)))
-    for name, rule in _BASELINES.items():
+    for name, rule in _RULES.items():
         progress(name)
         for kept in range(number - 1, least - 1, -1):
             layers = rule(model, calibration, kept)

@@ -1,4 +1,5 @@
-"""How layers are dropped without an equation: each rule names those to keep."""
+"""Rules that drop whole layers: each names those to keep. Most are in use without an
+equation; `most_needed` is what the equation says."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +7,7 @@ import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
 from ..models import AbstractModel
-from .damage import defects
+from .damage import defects, removal_estimate
 
 
 Rule = Callable[[AbstractModel, PyTree[ArrayLike], int], Sequence[int]]
@@ -29,6 +30,12 @@ def most_turning(model: AbstractModel, inputs: PyTree[ArrayLike], number: int) -
     tokens. Source: ShortGPT, Men et al., arXiv 2403.03853."""
     influence = np.asarray(defects(model, inputs).turn)
     return sorted(np.argsort(-influence, kind="stable")[:number].tolist())
+
+
+def most_needed(model: AbstractModel, inputs: PyTree[ArrayLike], number: int) -> Sequence[int]:
+    """Keeps the layers of greatest `removal_estimate`."""
+    estimate = np.asarray(removal_estimate(model, inputs))
+    return sorted(np.argsort(-estimate, kind="stable")[:number].tolist())
 
 
 def at_random(seed: int) -> Rule:
