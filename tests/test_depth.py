@@ -366,14 +366,6 @@ def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs(name):
     assert largest(exact(HELD_OUT), coarse(HELD_OUT)) < 1e-12
 
 
-def test_a_scaled_operator_scales_the_rate_feature_by_feature():
-    operator, u = EQUATION.control(0.0)[1], random_state(2)
-    rate, domain = jnp.arange(WIDTH, dtype=float), EQUATION.domain
-    found = ide.Scaled(operator, rate)(u, domain)
-    assert largest(found[..., 3], 3 * operator(u, domain)[..., 3]) < 1e-12
-    assert largest(ide.Scaled(operator, 0.5)(u, domain), 0.5 * operator(u, domain)) < 1e-12
-
-
 # Finer.
 
 
