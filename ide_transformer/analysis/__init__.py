@@ -7,5 +7,7 @@ from .convergence import (
     plot_orders as plot_orders,
     schemes as schemes,
 )
+from .defects import Defects as Defects, equation_defects as equation_defects
+from .intervals import scan_intervals as scan_intervals, single_step as single_step
 from .measure import Measurement as Measurement, measure as measure
 from .plots import plot_curves as plot_curves

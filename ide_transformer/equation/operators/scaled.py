@@ -7,11 +7,12 @@ from .operator import AbstractOperator
 
 
 class Scaled(AbstractOperator):
-    """An operator with a step size for each feature,
+    """An operator with a step size of its own, for all features or for each,
 
         du/dt = λ ⊙ A(u).
 
-    With h = 1 it is the LayerScale of Touvron et al., arXiv 2103.17239.
+    A step of size h is then one of size λ h. With h = 1 it is the LayerScale of Touvron et
+    al., arXiv 2103.17239.
 
     **Arguments:**
 

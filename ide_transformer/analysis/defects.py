@@ -1,0 +1,119 @@
+"""What the equation says of each layer: how far its step is from the solution."""
+
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..equation import Depth, Equation
+from ..integration.token_norm import TokenNorm
+from ..solvers import LieStrang, LieTrotter
+from ..solvers.splitting import AbstractSplit
+from .intervals import scan_intervals, single_step
+
+
+class Defects(NamedTuple):
+    """One number for each interval, `[intervals]`. With u the state at its beginning, Φ_h the
+    native step, `δ = Φ_h u - u` and |·| the root mean square over features and over tokens
+    that are not padding:
+
+    - `state`: |u|.
+    - `increment`: |δ| / |u|.
+    - `turn`: `1 - cos(u, Φ_h u)`, the mean over tokens; the block influence of ShortGPT (Men
+      et al., arXiv 2403.03853).
+    - `alignment`: cosine between δ and that of the interval before; NaN for the first.
+    - `step_doubling`: `|Φ_{h/2} Φ_{h/2} u - Φ_h u| / |u|`, the local error, `O(h^{p+1})` for a
+      scheme of order p.
+    - `splitting`: `|S u - T u| / |u|`, S and T the steps of Strang and Lie–Trotter.
+    - `commutator`: `|T u - T' u| / (h² |u|)`, T' Lie–Trotter in the opposite order; for linear
+      operators and Euler sub-steps it is `|[A_2, A_1] u| / |u|`.
+
+    The last two are NaN for schemes that do not split.
+    """
+
+    state: Float[Array, " intervals"]
+    increment: Float[Array, " intervals"]
+    turn: Float[Array, " intervals"]
+    alignment: Float[Array, " intervals"]
+    step_doubling: Float[Array, " intervals"]
+    splitting: Float[Array, " intervals"]
+    commutator: Float[Array, " intervals"]
+
+
+@eqx.filter_jit
+def equation_defects(
+    equation: Equation,
+    u0: Float[Array, "*batch tokens features"],
+    *,
+    solver: diffrax.AbstractSolver,
+) -> Defects:
+    """The defects along the march of `solver` with one step in each interval.
+
+    Source of step doubling and of embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
+    Differential Equations I, section II.4.
+    """
+    weights = equation.domain.weights
+    counted = jnp.ones(u0.shape[-2]) if weights is None else weights > 0
+    norm = TokenNorm(counted.astype(u0.dtype))
+    length = equation.control.interval_length
+
+    def visit(carry, terms, start, _):
+        u, previous = carry
+        end = start + length
+        stepped = single_step(solver, terms, start, end, u)
+        half = single_step(solver, terms, start, start + length / 2, u)
+        halves = single_step(solver, terms, start + length / 2, end, half)
+        increment = stepped - u
+        pair, order = _splitting_errors(solver, terms, start, end, u)
+        size = norm(u)
+        defects = Defects(
+            state=size,
+            increment=norm(increment) / size,
+            turn=1 - jnp.average(_cosine(u, stepped), weights=_weights(counted, u)),
+            alignment=_cosine(_flat(increment, counted), _flat(previous, counted)),
+            step_doubling=norm(halves - stepped) / size,
+            splitting=norm(pair) / size,
+            commutator=norm(order) / (length**2 * size),
+        )
+        return (stepped, increment), defects
+
+    carry = (u0, jnp.full_like(u0, jnp.nan))
+    _, defects = scan_intervals(equation, visit, carry, dtype=u0.dtype)
+    return defects
+
+
+def _splitting_errors(
+    solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, start: Depth, end: Depth, u: Array
+) -> tuple[Array, Array]:
+    """Strang less Lie–Trotter, and Lie–Trotter less itself in the opposite order."""
+    if not isinstance(solver, AbstractSplit):
+        return jnp.full_like(u, jnp.nan), jnp.full_like(u, jnp.nan)
+    pair = LieStrang(solver.sub_solver)
+    state = pair.init(terms, start, end, u, None)
+    error = pair.step(terms, start, end, u, None, state, True)[1]
+    forwards = LieTrotter(solver.sub_solver)
+    opposite = diffrax.MultiTerm(*reversed(terms.terms))
+    return error, (
+        single_step(forwards, terms, start, end, u)
+        - single_step(forwards, opposite, start, end, u)
+    )
+
+
+def _cosine(u: Array, v: Array) -> Array:
+    """Of vectors along the last axis."""
+    lengths = jnp.linalg.norm(u, axis=-1) * jnp.linalg.norm(v, axis=-1)
+    # An increment of zero points nowhere.
+    return jnp.where(
+        lengths == 0, 0, jnp.sum(u * v, axis=-1) / jnp.where(lengths == 0, 1, lengths)
+    )
+
+
+def _weights(counted: Array, u: Array) -> Array:
+    return jnp.broadcast_to(counted, u.shape[:-1]).astype(u.dtype)
+
+
+def _flat(u: Array, counted: Array) -> Array:
+    """All of a state as one vector, padding left out."""
+    return (u * _weights(counted, u)[..., None]).ravel()

@@ -1,0 +1,107 @@
+"""The ways to make a mesh one interval coarser."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..models import AbstractModel
+from .layers import in_layers, take_operators
+
+
+class Mesh(NamedTuple):
+    """A model in layers, and of which layers of the native model its steps are made.
+
+    - `steps`: `[intervals, operators]`, texts: `"3"` for layer 3, `"3+4"` for a mean of two.
+    """
+
+    model: AbstractModel
+    steps: np.ndarray
+
+
+def native_mesh(model: AbstractModel) -> Mesh:
+    """One step for each interval."""
+    intervals, operators = model.control.num_intervals, model.equation.num_operators
+    steps = np.array([[str(layer)] * operators for layer in range(intervals)], object)
+    return Mesh(in_layers(model), steps)
+
+
+def drops(mesh: Mesh) -> Iterator[Mesh]:
+    """Leave out neighbouring operators, one of each kind.
+
+    The steps of a splitting are one sequence, A_1 B_1 A_2 B_2 …. Leaving out a whole layer
+    (A_2 B_2) is one choice; leaving out B_1 A_2, so that A_1 and B_2 form a layer, is another.
+    Both save one evaluation of every operator, and every subsequence that alternates is
+    reached by a succession of them.
+    """
+    for window in _windows(mesh):
+        yield _without(mesh, window)
+
+
+def extensions(mesh: Mesh) -> Iterator[Mesh]:
+    """As `drops`, and each operator before (at the beginning, behind) stands for the one left
+    out as well, with the sum of their step sizes: one step of Euler's method over both."""
+    for window in _windows(mesh):
+        model = mesh.model
+        for operator, layer in enumerate(window):
+            model = _add_rate(model, operator, layer - 1 if layer else 1, layer)
+        yield _without(mesh._replace(model=model), window)
+
+
+def mergers(mesh: Mesh) -> Iterator[Mesh]:
+    """One step in the place of two neighbours, with the mean of their weights over depth and
+    the sum of their step sizes; it ends on the constraint of the second."""
+    intervals, operators = mesh.steps.shape
+    for layer in range(intervals - 1):
+        model, steps = mesh.model, mesh.steps.copy()
+        for operator in range(operators):
+            model = _add_rate(_average(model, operator, layer), operator, layer + 1, layer)
+        steps[layer + 1] = [f"{a}+{b}" for a, b in zip(*steps[layer : layer + 2], strict=True)]
+        yield _without(Mesh(model, steps), [layer] * operators)
+
+
+def _windows(mesh: Mesh) -> Iterator[list[int]]:
+    """The layer from which each operator is left out."""
+    intervals, operators = mesh.steps.shape
+    for first in range((intervals - 1) * operators + 1):
+        layer, gone = divmod(first, operators)
+        # Of a window that begins inside a layer, the operators before it are the next one's.
+        yield [layer + (operator < gone) for operator in range(operators)]
+
+
+def _without(mesh: Mesh, window: list[int]) -> Mesh:
+    intervals, operators = mesh.steps.shape
+    kept = [np.delete(np.arange(intervals), window[i]) for i in range(operators)]
+    layers = np.stack(kept, axis=1)
+    steps = np.take_along_axis(mesh.steps, layers, axis=0)
+    return Mesh(take_operators(mesh.model, layers), steps)
+
+
+def _add_rate(model: Any, operator: int, to: int, layer: int) -> Any:
+    return eqx.tree_at(
+        lambda m: m.control.blocks[operator].rate,
+        model,
+        replace_fn=lambda rate: rate.at[to].add(rate[layer]),
+    )
+
+
+def _average(model: Any, operator: int, layer: int) -> Any:
+    """Puts the mean of the weights of two layers, by their step sizes, into the second."""
+    rate = jnp.abs(model.control.blocks[operator].rate[layer : layer + 2])
+    first, second = jnp.mean(rate.reshape(2, -1), axis=1)
+    share = jnp.where(first + second > 0, first / (first + second), 0.5)
+
+    def average(x):
+        if not eqx.is_inexact_array(x):
+            return x
+        mean = share * x[layer] + (1 - share) * x[layer + 1]
+        return x.at[layer + 1].set(mean.astype(x.dtype))
+
+    return eqx.tree_at(
+        lambda m: m.control.blocks[operator].operator,
+        model,
+        replace_fn=lambda x: jax.tree.map(average, x),
+    )
