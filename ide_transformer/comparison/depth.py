@@ -1,27 +1,30 @@
 """Depth solved anew: one trained model with fewer and with more field evaluations."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 from rich.console import Console
 
 from ..depth import DepthReport, depth_report, plot_depth
 from ..errors import InputError
-from ..models import AbstractModel
-from ..tasks import Batch
-from ..training import build_task, load_run
+from ..models import TextEncoder, mean_vectors
+from ..tasks import CheckpointTokenizer, shakespeare
+from ..training import LoadedModel, load_model, task_of
 from .report import Report, write_report
 
 
-def compare_depth(path: Path, folder: Path, *, calibration: int, held_out: int) -> list[Report]:
+def compare_depth(path: str, folder: Path, *, calibration: int, held_out: int) -> list[Report]:
     """Coarsens and refines the model in `path`, compares it with dropping layers by the rules
     in use, and writes tables and figures into `folder`.
 
     **Arguments:**
 
-    - `path`: the folder of a run.
+    - `path`: the folder of a run, or a checkpoint as `load_pretrained` takes it.
     - `calibration`, `held_out`: samples on which the steps are chosen and fitted, and on
       which the result is measured.
 
@@ -31,42 +34,88 @@ def compare_depth(path: Path, folder: Path, *, calibration: int, held_out: int) 
         if size < 1:
             raise InputError(f"compare_depth: {name}={size}; give it at least one sample.")
     console = Console(highlight=False, soft_wrap=True)
-    model, chosen_on, measured_on = _load(path, calibration, held_out)
-
-    def loss_of(logits: Array) -> Float[Array, ""]:
-        targets = jnp.asarray(measured_on.targets)
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets))
-
+    loaded = load_model(path, [])
+    problem = _problem(loaded, calibration, held_out)
     result = depth_report(
-        model,
-        chosen_on.inputs,
-        measured_on.inputs,
-        loss_of,
+        loaded.model,
+        problem.calibration,
+        problem.held_out,
+        problem.loss_of,
         progress=lambda method: console.print(method, markup=False),
     )
-    reports = _reports(path, result, len(chosen_on.inputs), len(measured_on.inputs))
+    reports = _reports(path, problem, result, calibration, held_out)
     write_report(folder, reports[0])
     write_report(folder / "layers", reports[1])
     plot_depth(folder, result.rows)
     return reports
 
 
-def _load(path: Path, calibration: int, held_out: int) -> tuple[AbstractModel, Batch, Batch]:
-    """The model, a batch of what it was trained on, and one that was held out."""
-    model, run = load_run(path)
-    config = run.load_config()
-    task = build_task(config)
-    # A batch of a step that the training did not reach.
-    chosen_on = task.batch(config.training.steps, calibration, config.training.seed)
-    return model, chosen_on, next(task.held_out(held_out, samples=held_out))
+class _Problem(NamedTuple):
+    """Inputs without targets, inputs to measure on, the loss of outputs for the latter, and
+    what it is called."""
+
+    calibration: PyTree[ArrayLike]
+    held_out: PyTree[ArrayLike]
+    loss_of: Callable[[Array], Float[Array, ""]]
+    loss: str
 
 
-def _reports(path: Path, result: DepthReport, calibration: int, held_out: int) -> list[Report]:
+def _problem(loaded: LoadedModel, calibration: int, held_out: int) -> _Problem:
+    if isinstance(loaded.model, TextEncoder):
+        return _sentences(loaded, loaded.model, calibration, held_out)
+    task, step, seed = task_of(loaded), 0, 0
+    if loaded.run is not None:
+        training = loaded.run.load_config().training
+        # A batch of a step that the training did not reach.
+        step, seed = training.steps, training.seed
+    chosen_on = task.batch(step, calibration, seed)
+    measured_on = next(task.held_out(held_out, samples=held_out))
+
+    def loss_of(logits: Array) -> Float[Array, ""]:
+        targets = jnp.asarray(measured_on.targets)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets))
+
+    return _Problem(chosen_on.inputs, measured_on.inputs, loss_of, "cross-entropy")
+
+
+# Of the cosine similarities in the loss of sentence embeddings, as in their training.
+_SCALE = 20.0
+
+
+def _sentences(
+    loaded: LoadedModel, model: TextEncoder, calibration: int, held_out: int
+) -> _Problem:
+    """Lines of Shakespeare: which of them follows a line? The loss is that of its training,
+    `-log softmax(20 cos)` of the next line among all (Henderson et al., arXiv 1705.00652)."""
+    tokenizer = loaded.tokenizer
+    assert isinstance(tokenizer, CheckpointTokenizer)
+    lines = [line.strip() for line in shakespeare().splitlines() if len(line.strip()) > 30]
+    boundary = len(lines) * 9 // 10
+    starts = np.linspace(boundary, len(lines) - 2, held_out).astype(int)
+    first = [lines[i] for i in starts]
+    following = [lines[i + 1] for i in starts]
+    spread = np.linspace(0, boundary - 1, calibration).astype(int)
+    text = tokenizer.encode_batch(first + following, model.context)
+
+    def loss_of(states: Array) -> Float[Array, ""]:
+        vectors = mean_vectors(states, text)
+        similarity = vectors[:held_out] @ vectors[held_out:].T
+        targets = jnp.arange(held_out)
+        losses = optax.softmax_cross_entropy_with_integer_labels(_SCALE * similarity, targets)
+        return jnp.mean(losses)
+
+    chosen_on = tokenizer.encode_batch([lines[i] for i in spread], model.context)
+    return _Problem(chosen_on, text, loss_of, "loss of finding the next line")
+
+
+def _reports(
+    path: str, problem: _Problem, result: DepthReport, calibration: int, held_out: int
+) -> list[Report]:
     about = (
         f"The weights of {path} with fewer and with more field evaluations. Steps were chosen "
         f"and fitted on {calibration} samples without their targets; error (of the outputs, "
-        f"relative to those of the native solve) and loss are those of {held_out} held-out "
-        "samples."
+        f"relative to those of the native solve) and loss ({problem.loss}) are those of "
+        f"{held_out} held-out samples."
     )
     ranking = result.ranking
     ranks = ", ".join(f"{name} {value:.2f}" for name, value in ranking.correlations.items())
@@ -75,6 +124,6 @@ def _reports(path: Path, result: DepthReport, calibration: int, held_out: int) -
         f"the output error that this makes (damage). Spearman's correlation with it: {ranks}."
     )
     return [
-        Report(f"depth of {path.name}", about, result.rows, "loss"),
-        Report(f"layers of {path.name}", about_layers, ranking.layers, "damage"),
+        Report(f"depth of {Path(path).name}", about, result.rows, "loss"),
+        Report(f"layers of {Path(path).name}", about_layers, ranking.layers, "damage"),
     ]

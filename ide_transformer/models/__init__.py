@@ -17,6 +17,7 @@ from .text import Text as Text
 from .text_encoder import (
     MaskedTokenHead as MaskedTokenHead,
     TextEncoder as TextEncoder,
+    mean_vectors as mean_vectors,
     sentence_embedding as sentence_embedding,
 )
 from .token_convolution import TokenConvolution as TokenConvolution

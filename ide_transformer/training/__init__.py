@@ -12,7 +12,11 @@ from .conversion import (
     export_run as export_run,
     import_checkpoint as import_checkpoint,
 )
-from .evaluation import evaluate_loss as evaluate_loss, similarities as similarities
+from .evaluation import (
+    evaluate_loss as evaluate_loss,
+    similarities as similarities,
+    task_of as task_of,
+)
 from .folder import RunFolder as RunFolder
 from .loading import LoadedModel as LoadedModel, load_model as load_model
 from .metrics import read_metrics as read_metrics

@@ -30,7 +30,7 @@ def evaluate_loss(
     - `context`: tokens of a window; `None` for what a run was trained with, and for a
       checkpoint all that it can take, at most 512.
     """
-    task = _task(loaded, text, context)
+    task = task_of(loaded, text, context)
     weights, static = eqx.partition(loaded.model, eqx.is_inexact_array)
     values = make_evaluation(static)(weights, task, _BATCH, samples)
     named = {name.removeprefix(f"{task.held_out_name}_"): x for name, x in values.items()}
@@ -39,7 +39,10 @@ def evaluate_loss(
     return named
 
 
-def _task(loaded: LoadedModel, text: str | None, context: int | None) -> AbstractTask:
+def task_of(
+    loaded: LoadedModel, text: str | None = None, context: int | None = None
+) -> AbstractTask:
+    """What a model is evaluated on; see `evaluate_loss`."""
     if text is None and loaded.run is not None:
         return build_task(loaded.run.load_config())
     model = loaded.model
