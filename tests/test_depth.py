@@ -354,7 +354,7 @@ def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model(name):
 def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs(name):
     model = MODELS[name]()
     coarse = keep_layers(model, [0, 1, 3])
-    fitted = fit_rates(coarse, CALIBRATION, model(CALIBRATION), model.domain, steps=30)
+    fitted = fit_rates(coarse, CALIBRATION, model(CALIBRATION), steps=30)
     assert fitted.control.blocks[0].rate.shape == (3, WIDTH)
     for inputs, share in ((CALIBRATION, 0.8), (HELD_OUT, 1.0)):
         before, after = (
@@ -362,7 +362,7 @@ def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs(name):
         )
         assert after < share * before
     # No step of the descent is better than where it begins.
-    exact = fit_rates(coarse, CALIBRATION, coarse(CALIBRATION), model.domain, steps=2)
+    exact = fit_rates(coarse, CALIBRATION, coarse(CALIBRATION), steps=2)
     assert largest(exact(HELD_OUT), coarse(HELD_OUT)) < 1e-12
 
 

@@ -74,19 +74,19 @@ def coarsenings(
 
     **Arguments:**
 
-    - `inputs`: the calibration batch.
+    - `inputs`: the calibration batch, its first axis the samples.
     - `moves`: from a mesh to those that are one interval coarser.
     - `fit`: fits the step sizes, `fit_rates` or `unit_rates`, which leaves them.
     - `shortlist`: how many candidates are fitted each time.
     """
-    exact, domain = model(inputs), model.embed(inputs)[1]
+    exact = model(inputs)
     error_of = error_against(model, inputs)
     mesh = native_mesh(model)
     yield Coarsening(model, evaluations_of(model, inputs), 0.0, mesh.steps)
     while len(mesh.steps) > 1:
         candidates = (candidate for move in moves for candidate in move(mesh))
         fitted = (
-            Mesh(fit(candidate.model, inputs, exact, domain), candidate.steps)
+            Mesh(fit(candidate.model, inputs, exact), candidate.steps)
             for _, candidate in _best(shortlist, candidates, error_of)
         )
         ((error, mesh),) = _best(1, fitted, error_of)
