@@ -13,9 +13,8 @@ from ..training.config import (
     PositiveInt,
     Section,
     SolverConfig,
-    read_tree,
-    validated,
 )
+from ..training.reading import read_tree, validated
 
 
 class Budget(Section):

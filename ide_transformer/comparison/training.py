@@ -24,7 +24,7 @@ from ..training import (
     read_metrics,
     train,
 )
-from ..training.config import read_tree
+from ..training.reading import read_tree
 from .config import Budget, TrainingComparison, scheme_config
 from .report import Report, write_report
 

@@ -1,13 +1,9 @@
 from .build import (
     build_model as build_model,
-    build_scheme as build_scheme,
     build_task as build_task,
 )
-from .config import (
-    Config as Config,
-    dump_config as dump_config,
-    load_config as load_config,
-)
+from .build_scheme import build_scheme as build_scheme
+from .config import Config as Config
 from .conversion import (
     export_run as export_run,
     import_checkpoint as import_checkpoint,
@@ -21,6 +17,7 @@ from .folder import RunFolder as RunFolder
 from .loading import LoadedModel as LoadedModel, load_model as load_model
 from .metrics import read_metrics as read_metrics
 from .optimizer import build_optimizer as build_optimizer, decayed as decayed
+from .reading import dump_config as dump_config, load_config as load_config
 from .run import (
     load_run as load_run,
     num_parameters as num_parameters,

@@ -1,20 +1,15 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
-
-from ..errors import InputError
 
 
 class Section(BaseModel):
@@ -22,8 +17,6 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-
-S = TypeVar("S", bound=Section)
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -267,116 +260,3 @@ class Config(Section):
                 f"{self.training.steps}"
             )
         return self
-
-
-def load_config(path: Path, overrides: list[str] | None = None) -> Config:
-    """The configuration in a YAML file, with overrides `section.key=value` applied.
-
-    **Raises:** `InputError` that names every key in error and where it was written.
-    """
-    tree = read_tree(path)
-    tree.setdefault("name", path.stem)
-    _, origin = read_overrides(overrides or [], tree)
-    return validated(Config, tree, str(path), origin)
-
-
-def read_overrides(
-    overrides: list[str], tree: dict[str, Any] | None = None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Overrides `section.key=value` put into a tree of sections, and where each key in it was
-    written."""
-    tree = {} if tree is None else tree
-    keys = {_override(tree, override): f"override {override!r}" for override in overrides}
-    return tree, keys
-
-
-def read_tree(path: Path) -> dict[str, Any]:
-    """The sections of a YAML file, unchecked."""
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such configuration file.")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: expected sections such as `model:`, found {tree!r}.")
-    return tree
-
-
-def validated(
-    kind: type[S], tree: dict[str, Any], where: str, origin: dict[str, str] | None = None
-) -> S:
-    """A tree as a section of that kind.
-
-    **Arguments:**
-
-    - `where`: where the tree was written, for errors.
-    - `origin`: where single keys were written, if elsewhere.
-
-    **Raises:** `InputError` that names every key in error.
-    """
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        problems = [_problem(kind, item, origin or {}, where) for item in error.errors()]
-        raise InputError("\n".join(problems)) from None
-
-
-def dump_config(config: Config) -> str:
-    """The configuration as YAML, every key written out."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _override(tree: dict[str, Any], override: str) -> str:
-    key, separator, text = override.partition("=")
-    parts = key.split(".")
-    if not separator or not all(parts):
-        raise InputError(
-            f"{override!r} is not an override; write section.key=value, for example "
-            "model.depth=8."
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"{override!r}: {text!r} is not a YAML value.") from None
-    branch = tree
-    for part in parts[:-1]:
-        branch = branch.setdefault(part, {})
-        if not isinstance(branch, dict):
-            raise InputError(f"{override!r}: {part} is a value, not a section.")
-    branch[parts[-1]] = value
-    return key
-
-
-def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
-    """One line for one error of pydantic: what, where, why, and what to write instead."""
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
-    where = origin.get(key, where)
-    if error["type"] == "extra_forbidden":
-        known = list(_section(kind, location[:-1]).model_fields)
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"Did you mean {close[0]}? " if close else ""
-        return f"{where}: unknown key {key}. {hint}Known here: {', '.join(known)}."
-    message = error["msg"].removeprefix("Value error, ")
-    if not key:
-        return f"{where}: {message}."
-    if error["type"] == "value_error":
-        return f"{where}: {message}."
-    return f"{where}: {key}={error['input']!r}: {message}."
-
-
-def _section(kind: type[Section], location: list[str]) -> type[Section]:
-    """The class of the section at that place of the tree."""
-    section: Any = kind
-    for part in location:
-        if part not in section.model_fields:
-            continue  # the key of a mapping
-        choices = _choices(section.model_fields[part].annotation)
-        section = next(x for x in choices if isinstance(x, type) and issubclass(x, Section))
-    return section
-
-
-def _choices(annotation: Any) -> list[Any]:
-    """All types inside an annotation."""
-    return [annotation, *(y for x in get_args(annotation) for y in _choices(x))]

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from ..errors import InputError
-from .config import Config, dump_config, load_config
+from .config import Config
+from .reading import dump_config, load_config
 
 
 class RunFolder:

@@ -7,9 +7,10 @@ from ..errors import InputError
 from ..models import AbstractModel
 from ..pretrained import find_checkpoint, load_pretrained
 from ..tasks import AbstractTokenizer, CheckpointTokenizer, load_tokenizer
-from .build import rescheme
-from .config import NATIVE, SolverConfig, read_overrides, validated
+from .build_scheme import rescheme
+from .config import NATIVE, SolverConfig
 from .folder import RunFolder
+from .reading import read_overrides, validated
 from .run import load_run
 
 
