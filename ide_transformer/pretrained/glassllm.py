@@ -5,7 +5,6 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,25 +15,10 @@ from .fields import Fields
 from .llama import build as build_llama
 from .parts import neighbours_to_halves
 from .placement import Placement
-from .tensor_files import StoredTensor
+from .tensor_files import HeldTensor, StoredTensor
 
 
 _CONFIG = "__config__"
-
-
-class _InMemory(NamedTuple):
-    array: np.ndarray
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    def read(self) -> np.ndarray:
-        return self.array
 
 
 def read_archive(path: Path) -> tuple[Fields, Mapping[str, StoredTensor]]:
@@ -52,7 +36,7 @@ def read_archive(path: Path) -> tuple[Fields, Mapping[str, StoredTensor]]:
             f"{path} has no {_CONFIG}; of NumPy archives only those of glassllm are known."
         )
     options = json.loads(str(arrays.pop(_CONFIG)))
-    tensors = {name: _InMemory(array) for name, array in arrays.items()}
+    tensors = {name: HeldTensor(array) for name, array in arrays.items()}
     return Fields({**options, "model_type": "glassllm"}, path), tensors
 
 

@@ -2,28 +2,12 @@
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-
-
-class HeldTensor(NamedTuple):
-    """A tensor that is in memory."""
-
-    array: np.ndarray
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    def read(self) -> np.ndarray:
-        return self.array
+from .tensor_files import HeldTensor
 
 
 def onnx_tensors(file: Path) -> dict[str, HeldTensor]:

@@ -40,6 +40,23 @@ class StoredTensor(Protocol):
         ...
 
 
+class HeldTensor(NamedTuple):
+    """A tensor that is in memory."""
+
+    array: np.ndarray
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def read(self) -> np.ndarray:
+        return self.array
+
+
 class _InFile(NamedTuple):
     """Where a tensor lies in a file."""
 
