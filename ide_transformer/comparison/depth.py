@@ -62,7 +62,7 @@ class _Problem(NamedTuple):
 
 def _problem(loaded: LoadedModel, calibration: int, held_out: int) -> _Problem:
     if isinstance(loaded.model, TextEncoder):
-        return _sentences(loaded, loaded.model, calibration, held_out)
+        return _speeches(loaded, loaded.model, calibration, held_out)
     task, step, seed = task_of(loaded), 0, 0
     if loaded.run is not None:
         training = loaded.run.load_config().training
@@ -82,20 +82,22 @@ def _problem(loaded: LoadedModel, calibration: int, held_out: int) -> _Problem:
 _SCALE = 20.0
 
 
-def _sentences(
+def _speeches(
     loaded: LoadedModel, model: TextEncoder, calibration: int, held_out: int
 ) -> _Problem:
-    """Lines of Shakespeare: which of them follows a line? The loss is that of its training,
-    `-log softmax(20 cos)` of the next line among all (Henderson et al., arXiv 1705.00652)."""
+    """Speeches of Shakespeare: which second half belongs to a first half? The loss is that of
+    the training of sentence embeddings, `-log softmax(20 cos)` of the right one among all
+    (Henderson et al., arXiv 1705.00652)."""
     tokenizer = loaded.tokenizer
     assert isinstance(tokenizer, CheckpointTokenizer)
-    lines = [line.strip() for line in shakespeare().splitlines() if len(line.strip()) > 30]
-    boundary = len(lines) * 9 // 10
-    starts = np.linspace(boundary, len(lines) - 2, held_out).astype(int)
-    first = [lines[i] for i in starts]
-    following = [lines[i + 1] for i in starts]
-    spread = np.linspace(0, boundary - 1, calibration).astype(int)
-    text = tokenizer.encode_batch(first + following, model.context)
+    halves = [_halves(speech) for speech in shakespeare().split("\n\n")]
+    pairs = [pair for pair in halves if 300 < len(" ".join(pair)) < 700]
+    boundary = len(pairs) * 9 // 10
+    learned = np.linspace(0, boundary - 1, calibration).astype(int)
+    kept = np.linspace(boundary, len(pairs) - 1, held_out).astype(int)
+    chosen_on = tokenizer.encode_batch([pairs[i][0] for i in learned], model.context)
+    both = [pairs[i][0] for i in kept] + [pairs[i][1] for i in kept]
+    text = tokenizer.encode_batch(both, model.context)
 
     def loss_of(states: Array) -> Float[Array, ""]:
         vectors = mean_vectors(states, text)
@@ -104,8 +106,15 @@ def _sentences(
         losses = optax.softmax_cross_entropy_with_integer_labels(_SCALE * similarity, targets)
         return jnp.mean(losses)
 
-    chosen_on = tokenizer.encode_batch([lines[i] for i in spread], model.context)
-    return _Problem(chosen_on, text, loss_of, "loss of finding the next line")
+    return _Problem(chosen_on, text, loss_of, "of finding the other half of a speech")
+
+
+def _halves(speech: str) -> tuple[str, str]:
+    """The words of a speech, without the speaker and directions, which have marks."""
+    lines = [line.strip() for line in speech.splitlines()]
+    words = " ".join(line for line in lines if not line.startswith(("*", "_", "#"))).split()
+    middle = len(words) // 2
+    return " ".join(words[:middle]), " ".join(words[middle:])
 
 
 def _reports(
