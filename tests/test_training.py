@@ -144,7 +144,7 @@ def test_sampling_from_a_run(finished):
     assert text.startswith("The quick") and len(text.rstrip("\n")) <= 9 + 30
     assert text == run([*script, "--prompt", "The quick", "--length", "30", "--seed", "3"])
     assert "character 'Ж' does not occur" in run([*script, "--prompt", "Ж"], expected=2)
-    assert "is not the folder of a run" in run([*script[:2], str(ROOT)], expected=2)
+    assert "is neither the folder of a run" in run([*script[:2], str(ROOT)], expected=2)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_resuming_what_is_not_there_or_another(finished, text, tmp_path):
 
 
 def test_help_has_an_example():
-    for script in ("train.py", "sample.py", "benchmark.py"):
+    for script in ("train.py", "sample.py", "benchmark.py", "evaluate.py", "convert.py"):
         output = run([sys.executable, str(ROOT / "scripts" / script), "--help"])
-        assert "example:" in output
+        assert "example" in output and f"python scripts/{script} " in output
 
 
 def test_images_train(tmp_path):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
@@ -13,7 +14,7 @@ from ..equation import Free
 from ..models import AbstractModel
 from ..solvers import LieStrang, projected
 from .coarsen import coarsenings
-from .error import evaluations_of, output_error
+from .error import output_error
 from .fit import fit_rates, unit_rates
 from .layers import keep_layers
 from .moves import drops, extensions, mergers
@@ -77,8 +78,8 @@ def depth_report(
     - `tolerances`: of the adaptive solves.
     - `progress`: called with the name of each method before it begins.
     """
-    outputs_of = eqx.filter_jit(lambda m, x: m(x))
-    exact, domain = outputs_of(model, held_out), model.embed(held_out)[1]
+    exact, _ = _solved(model, held_out)
+    domain = model.embed(held_out)[1]
 
     def row(method: str, evaluations: float, outputs: PyTree[Array], layers: str = ""):
         error = float(output_error(outputs, exact, domain))
@@ -91,7 +92,8 @@ def depth_report(
         }
 
     def row_of(method: str, other: AbstractModel, layers: str = ""):
-        return row(method, evaluations_of(other, held_out), outputs_of(other, held_out), layers)
+        outputs, evaluations = _solved(other, held_out)
+        return row(method, float(evaluations), outputs, layers)
 
     progress("native")
     rows = [row_of("native", model)]
@@ -118,6 +120,16 @@ def depth_report(
         rows.append(row_of("adaptive", _adaptive(model, tolerance)))
     progress("layers")
     return DepthReport(rows, rank_layers(model, calibration, held_out))
+
+
+@eqx.filter_jit
+def _solved(
+    model: AbstractModel, inputs: PyTree[ArrayLike]
+) -> tuple[PyTree[Array], Float[Array, ""]]:
+    """The outputs, and the field evaluations of the solve, the mean over samples that have
+    steps of their own."""
+    solution = model.solve(inputs)
+    return model.read_out(solution.u1), jnp.mean(solution.stats["field_evaluations"])
 
 
 def _text(steps: np.ndarray) -> str:

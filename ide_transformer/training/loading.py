@@ -48,9 +48,17 @@ def load_model(path: str, overrides: list[str]) -> LoadedModel:
 
     **Raises:** `InputError` where there is neither, or the scheme is not known.
     """
-    if (Path(path) / "config.yaml").is_file():
-        model, run = load_run(Path(path))
-        loaded = LoadedModel(model, run, Path(path))
+    folder = Path(path)
+    if folder.is_dir() and not any(
+        (folder / f"config.{x}").is_file() for x in ("yaml", "json")
+    ):
+        raise InputError(
+            f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
+            "checkpoint, which has a config.json."
+        )
+    if (folder / "config.yaml").is_file():
+        model, run = load_run(folder)
+        loaded = LoadedModel(model, run, folder)
     else:
         found = find_checkpoint(path)
         loaded = LoadedModel(load_pretrained(found), None, found)

@@ -61,9 +61,9 @@ def make_train_step(
         weights = optax.apply_updates(state.weights, updates)
         metrics = {
             "loss": result.loss,
-            "gradient_norm": optax.global_norm(gradient),
-            "parameter_norm": optax.global_norm(weights),
-            "update_norm": optax.global_norm(updates),
+            "gradient_norm": optax.tree.norm(gradient),
+            "parameter_norm": optax.tree.norm(weights),
+            "update_norm": optax.tree.norm(updates),
             "field_evaluations": result.field_evaluations,
         }
         model: Any = eqx.combine(weights, static)
