@@ -3,14 +3,21 @@ equation."""
 
 from collections.abc import Iterator, Set
 
-import jax
 import jax.numpy as jnp
 
-from ..equation import Attention, FeedForward
-from ..models import MaskedTokenHead, TextEncoder
+from ..models import TextEncoder
 from .family import ACTIVATIONS, Family
 from .fields import Fields
-from .parts import POST_NORM, dense, has, layer_norm, post_norms, tied
+from .parts import (
+    POST_NORM,
+    block_maker,
+    dense,
+    has,
+    layer_norm,
+    masked_token_head,
+    post_norms,
+    tied,
+)
 from .placement import Placement, linear, norm
 
 
@@ -23,15 +30,8 @@ def build(fields: Fields, names: Set[str]) -> TextEncoder:
     vocabulary, places = fields.get("vocab_size"), fields.get("max_position_embeddings")
     activation = fields.choose("hidden_act", ACTIVATIONS, "gelu_new")
 
-    def block(key):
-        keys = jax.random.split(key)
-        attention = Attention(width, fields.get("num_attention_heads"), key=keys[0])
-        feed_forward = FeedForward(
-            width, fields.get("intermediate_size"), activation=activation, key=keys[1]
-        )
-        return attention, feed_forward
-
-    tied_readout = fields.get("tie_word_embeddings", True)
+    heads, hidden = fields.get("num_attention_heads"), fields.get("intermediate_size")
+    block = block_maker(width, heads, hidden, activation)
     return TextEncoder(
         jnp.zeros((vocabulary, embedded)),
         positions=jnp.zeros((places, embedded)),
@@ -43,13 +43,7 @@ def build(fields: Fields, names: Set[str]) -> TextEncoder:
         context=places,
         input_normalization=layer_norm(embedded, eps),
         pooler=dense(width, width) if has(names, "pooler") else None,
-        head=MaskedTokenHead(
-            dense=dense(width, embedded),
-            normalization=layer_norm(embedded, eps),
-            readout=None if tied_readout else jnp.zeros((vocabulary, embedded)),
-            bias=jnp.zeros(vocabulary),
-            activation=activation,
-        )
+        head=masked_token_head(fields, width, embedded, eps, activation)
         if has(names, "predictions")
         else None,
     )

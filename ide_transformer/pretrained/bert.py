@@ -4,14 +4,21 @@ post-norm encoders, which are Lie–Trotter with projection after each sub-step.
 import functools as ft
 from collections.abc import Callable, Iterator, Set
 
-import jax
 import jax.numpy as jnp
 
-from ..equation import Attention, FeedForward
 from ..models import MaskedTokenHead, TextEncoder
 from .family import ACTIVATIONS, Family
 from .fields import Fields
-from .parts import POST_NORM, dense, has, layer_norm, layers, post_norms
+from .parts import (
+    POST_NORM,
+    block_maker,
+    dense,
+    has,
+    layer_norm,
+    layers,
+    masked_token_head,
+    post_norms,
+)
 from .placement import Placement, linear, norm
 
 
@@ -24,15 +31,8 @@ def _build(fields: Fields, names: Set[str], *, head: str, first_position: int) -
     vocabulary = fields.get("vocab_size")
     activation = fields.choose("hidden_act", ACTIVATIONS, "gelu")
 
-    def block(key):
-        keys = jax.random.split(key)
-        attention = Attention(width, fields.get("num_attention_heads"), key=keys[0])
-        feed_forward = FeedForward(
-            width, fields.get("intermediate_size"), activation=activation, key=keys[1]
-        )
-        return attention, feed_forward
-
-    tied = fields.get("tie_word_embeddings", True)
+    heads, hidden = fields.get("num_attention_heads"), fields.get("intermediate_size")
+    block = block_maker(width, heads, hidden, activation)
     return TextEncoder(
         jnp.zeros((vocabulary, width)),
         positions=jnp.zeros((places, width)),
@@ -44,13 +44,7 @@ def _build(fields: Fields, names: Set[str], *, head: str, first_position: int) -
         first_position=first_position,
         input_normalization=layer_norm(width, eps),
         pooler=dense(width, width) if has(names, "pooler") else None,
-        head=MaskedTokenHead(
-            dense=dense(width, width),
-            normalization=layer_norm(width, eps),
-            readout=None if tied else jnp.zeros((vocabulary, width)),
-            bias=jnp.zeros(vocabulary),
-            activation=activation,
-        )
+        head=masked_token_head(fields, width, width, eps, activation)
         if has(names, head)
         else None,
     )

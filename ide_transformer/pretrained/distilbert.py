@@ -2,14 +2,20 @@
 
 from collections.abc import Iterator, Set
 
-import jax
 import jax.numpy as jnp
 
-from ..equation import Attention, FeedForward
-from ..models import MaskedTokenHead, TextEncoder
+from ..models import TextEncoder
 from .family import ACTIVATIONS, Family
 from .fields import Fields
-from .parts import POST_NORM, dense, has, layer_norm, layers, post_norms
+from .parts import (
+    POST_NORM,
+    block_maker,
+    has,
+    layer_norm,
+    layers,
+    masked_token_head,
+    post_norms,
+)
 from .placement import Placement, linear, norm
 
 
@@ -21,15 +27,8 @@ def build(fields: Fields, names: Set[str]) -> TextEncoder:
     vocabulary, places = fields.get("vocab_size"), fields.get("max_position_embeddings")
     activation = fields.choose("activation", ACTIVATIONS, "gelu")
 
-    def block(key):
-        keys = jax.random.split(key)
-        attention = Attention(width, fields.get("n_heads"), key=keys[0])
-        feed_forward = FeedForward(
-            width, fields.get("hidden_dim"), activation=activation, key=keys[1]
-        )
-        return attention, feed_forward
-
-    tied = fields.get("tie_word_embeddings", True)
+    heads, hidden = fields.get("n_heads"), fields.get("hidden_dim")
+    block = block_maker(width, heads, hidden, activation)
     return TextEncoder(
         jnp.zeros((vocabulary, width)),
         positions=jnp.zeros((places, width)),
@@ -38,13 +37,7 @@ def build(fields: Fields, names: Set[str]) -> TextEncoder:
         scheme=POST_NORM,
         context=places,
         input_normalization=layer_norm(width, _EPS),
-        head=MaskedTokenHead(
-            dense=dense(width, width),
-            normalization=layer_norm(width, _EPS),
-            readout=None if tied else jnp.zeros((vocabulary, width)),
-            bias=jnp.zeros(vocabulary),
-            activation=activation,
-        )
+        head=masked_token_head(fields, width, width, _EPS, activation)
         if has(names, "vocab_transform")
         else None,
     )

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Set
 
-import jax
-
-from ..equation import Attention, FeedForward, Free
+from ..equation import Free
 from ..models import LanguageModel
 from .family import ACTIVATIONS, Family
 from .fields import Fields
-from .parts import KEY, PRE_NORM, layer_norm, layers, part_of
+from .parts import KEY, PRE_NORM, block_maker, layer_norm, layers, part_of
 from .placement import Placement, linear, norm
 
 
@@ -21,24 +19,14 @@ def build(fields: Fields, names: Set[str]) -> LanguageModel:
     hidden = fields.get("n_inner", None) or 4 * width
     activation = fields.choose("activation_function", ACTIVATIONS, "gelu_new")
 
-    def block(key):
-        keys = jax.random.split(key)
-        attention = Attention(
-            width,
-            fields.get("n_head"),
-            causal=True,
-            normalization=layer_norm(width, eps),
-            key=keys[0],
-        )
-        feed_forward = FeedForward(
-            width,
-            hidden,
-            activation=activation,
-            normalization=layer_norm(width, eps),
-            key=keys[1],
-        )
-        return attention, feed_forward
-
+    block = block_maker(
+        width,
+        fields.get("n_head"),
+        hidden,
+        activation,
+        normalization=lambda: layer_norm(width, eps),
+        causal=True,
+    )
     return LanguageModel(
         fields.get("vocab_size"),
         fields.get("n_positions", 1024),

@@ -3,13 +3,20 @@ Euler, with rotary positions of a part of each head."""
 
 from collections.abc import Iterator, Set
 
-import jax
-
-from ..equation import Attention, FeedForward, Free
+from ..equation import Free
 from ..models import LanguageModel
 from .family import ACTIVATIONS, Family
 from .fields import Fields
-from .parts import KEY, PARALLEL, PRE_NORM, layer_norm, layers, part_of_heads, rotary
+from .parts import (
+    KEY,
+    PARALLEL,
+    PRE_NORM,
+    block_maker,
+    layer_norm,
+    layers,
+    part_of_heads,
+    rotary,
+)
 from .placement import Placement, linear, norm
 
 
@@ -23,26 +30,16 @@ def build(fields: Fields, names: Set[str]) -> LanguageModel:
     options.values.setdefault("rope_theta", fields.get("rotary_emb_base", 10000))
     positions = rotary(options, width // heads)
 
-    def block(key):
-        keys = jax.random.split(key)
-        attention = Attention(
-            width,
-            heads,
-            causal=True,
-            positions=positions,
-            normalization=layer_norm(width, eps),
-            bias=fields.get("attention_bias", True),
-            key=keys[0],
-        )
-        feed_forward = FeedForward(
-            width,
-            fields.get("intermediate_size"),
-            activation=activation,
-            normalization=layer_norm(width, eps),
-            key=keys[1],
-        )
-        return attention, feed_forward
-
+    block = block_maker(
+        width,
+        heads,
+        fields.get("intermediate_size"),
+        activation,
+        normalization=lambda: layer_norm(width, eps),
+        causal=True,
+        positions=positions,
+        bias=fields.get("attention_bias", True),
+    )
     return LanguageModel(
         fields.get("vocab_size"),
         fields.get("max_position_embeddings", 2048),

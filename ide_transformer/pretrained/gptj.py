@@ -3,13 +3,11 @@ feed-forward behind one normalisation; rotary pairs are neighbours."""
 
 from collections.abc import Iterator, Set
 
-import jax
-
-from ..equation import Attention, FeedForward, Free, Rotary
+from ..equation import Free, Rotary
 from ..models import LanguageModel
 from .family import ACTIVATIONS, Family
 from .fields import Fields
-from .parts import KEY, PARALLEL, layer_norm, layers, neighbours_to_halves
+from .parts import KEY, PARALLEL, block_maker, layer_norm, layers, neighbours_to_halves
 from .placement import Placement, linear, norm
 
 
@@ -20,27 +18,16 @@ def build(fields: Fields, names: Set[str]) -> LanguageModel:
     hidden = fields.get("n_inner", None) or 4 * width
     turning = fields.get("rotary_dim", 64) or width // heads
 
-    def block(key):
-        keys = jax.random.split(key)
-        attention = Attention(
-            width,
-            heads,
-            causal=True,
-            positions=Rotary(features=turning),
-            normalization=layer_norm(width, eps),
-            bias=False,
-            key=keys[0],
-        )
-        feed_forward = FeedForward(
-            width,
-            hidden,
-            activation=activation,
-            normalization=layer_norm(width, eps),
-            key=keys[1],
-        )
-        return attention, feed_forward
-
-    tied = fields.get("tie_word_embeddings", False)
+    block = block_maker(
+        width,
+        heads,
+        hidden,
+        activation,
+        normalization=lambda: layer_norm(width, eps),
+        causal=True,
+        positions=Rotary(features=turning),
+        bias=False,
+    )
     return LanguageModel(
         fields.get("vocab_size"),
         fields.get("n_positions", 2048),
@@ -49,7 +36,7 @@ def build(fields: Fields, names: Set[str]) -> LanguageModel:
         constraint=Free(),
         scheme=PARALLEL,
         learned_positions=False,
-        tied=tied,
+        tied=fields.get("tie_word_embeddings", False),
         readout_bias=True,
         output_normalization=layer_norm(width, eps),
         key=KEY,

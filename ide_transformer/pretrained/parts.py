@@ -12,7 +12,11 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..equation import (
+    AbstractConstraint,
     AbstractControl,
+    Attention,
+    FeedForward,
+    Free,
     LayerNorm,
     Linear,
     PiecewiseConstant,
@@ -20,7 +24,7 @@ from ..equation import (
     Rotary,
     Tied,
 )
-from ..models import Scheme
+from ..models import MaskedTokenHead, Scheme
 from ..solvers import LieTrotter, Projected
 from .fields import Fields
 
@@ -33,16 +37,16 @@ POST_NORM = Scheme(LieTrotter(Projected(diffrax.Euler())))
 PARALLEL = Scheme(diffrax.Euler())
 
 
-def layer_norm(features: int, eps: float, *, bias: bool = True) -> LayerNorm:
-    return LayerNorm(jnp.ones(features), jnp.zeros(features) if bias else None, eps=eps)
+def layer_norm(features: int, eps: float) -> LayerNorm:
+    return LayerNorm(jnp.ones(features), jnp.zeros(features), eps=eps)
 
 
 def rms_norm(features: int, eps: float) -> RMSNorm:
     return RMSNorm(jnp.ones(features), eps=eps)
 
 
-def dense(features_in: int, features_out: int, *, bias: bool = True) -> Linear:
-    return Linear(features_in, features_out, bias=bias, std=0.02, key=KEY)
+def dense(features_in: int, features_out: int) -> Linear:
+    return Linear(features_in, features_out, bias=True, std=0.02, key=KEY)
 
 
 def layers(make_block: Callable[[Any], PyTree], number: int) -> PiecewiseConstant:
@@ -55,6 +59,54 @@ def tied(make_block: Callable[[Any], PyTree], number: int) -> Tied:
     return Tied.build(make_block, number, key=KEY)
 
 
+def block_maker(
+    features: int,
+    heads: int,
+    hidden: int,
+    activation: Callable,
+    *,
+    normalization: Callable[[], AbstractConstraint] = Free,
+    **attention: Any,
+) -> Callable[[Any], tuple[Attention, FeedForward]]:
+    """Makes blocks of attention and feed-forward.
+
+    **Arguments:**
+
+    - `normalization`: makes that of the input of each operator.
+    - `attention`: other options of the attention.
+    """
+
+    def block(key):
+        keys = jax.random.split(key)
+        return (
+            Attention(features, heads, normalization=normalization(), key=keys[0], **attention),
+            FeedForward(
+                features,
+                hidden,
+                activation=activation,
+                normalization=normalization(),
+                key=keys[1],
+            ),
+        )
+
+    return block
+
+
+def masked_token_head(
+    fields: Fields, features: int, embedded: int, eps: float, activation: Callable
+) -> MaskedTokenHead:
+    """A head of the vocabulary and the ties that the options name."""
+    vocabulary = fields.get("vocab_size")
+    tied = fields.get("tie_word_embeddings", True)
+    return MaskedTokenHead(
+        dense=dense(features, embedded),
+        normalization=layer_norm(embedded, eps),
+        readout=None if tied else jnp.zeros((vocabulary, embedded)),
+        bias=jnp.zeros(vocabulary),
+        activation=activation,
+    )
+
+
 def post_norms(
     features: int, eps: float, number: int, build: Callable = layers
 ) -> AbstractControl:
@@ -62,7 +114,7 @@ def post_norms(
     return build(lambda key: (layer_norm(features, eps), layer_norm(features, eps)), number)
 
 
-def rotary(fields: Fields, head_features: int, *, base: float = 10000.0) -> Rotary:
+def rotary(fields: Fields, head_features: int) -> Rotary:
     """Rotary positions by the options of either generation of checkpoints: `rope_theta` and
     `rope_scaling`, or `rope_parameters`.
 
@@ -73,7 +125,7 @@ def rotary(fields: Fields, head_features: int, *, base: float = 10000.0) -> Rota
     scaling = Fields(options, fields.file)
     fraction = scaling.get("partial_rotary_factor", fields.get("partial_rotary_factor", 1.0))
     features = int(head_features * fraction)
-    base = scaling.get("rope_theta", fields.get("rope_theta", base))
+    base = scaling.get("rope_theta", fields.get("rope_theta", 10000.0))
     name = "rope_type" if "rope_type" in options or "type" not in options else "type"
     stretch = None
     match scaling.allow(name, "default", "linear", "llama3"):

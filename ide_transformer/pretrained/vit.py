@@ -5,15 +5,14 @@ import functools as ft
 from collections.abc import Iterator, Set
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from ..equation import Attention, FeedForward, Free, Linear
+from ..equation import Free, Linear
 from ..models import AbstractImageHead, ImageEncoder, NoHead, PrefixHead
 from .family import ACTIVATIONS, Family
 from .fields import Fields
 from .images import ATTENTION_MODULES, classes, embeddings, image_shape
-from .parts import PRE_NORM, dense, has, layer_norm, layers
+from .parts import PRE_NORM, block_maker, dense, has, layer_norm, layers
 from .placement import Placement, linear, norm
 
 
@@ -39,26 +38,16 @@ def _build(fields: Fields, names: Set[str], *, kind: _Kind) -> ImageEncoder:
     shape, patch = image_shape(fields, patch=16)
     tokens = len(kind.prefix) + (shape[0] // patch) * (shape[1] // patch)
 
-    def block(key):
-        keys = jax.random.split(key)
-        attention = Attention(
-            width,
-            fields.get("num_attention_heads"),
-            head_features=fields.get("head_dim", None),
-            normalization=layer_norm(width, eps),
-            bias=fields.get("qkv_bias", True),
-            output_bias=True,
-            key=keys[0],
-        )
-        feed_forward = FeedForward(
-            width,
-            hidden,
-            activation=activation,
-            normalization=layer_norm(width, eps),
-            key=keys[1],
-        )
-        return attention, feed_forward
-
+    block = block_maker(
+        width,
+        fields.get("num_attention_heads"),
+        hidden,
+        activation,
+        normalization=lambda: layer_norm(width, eps),
+        head_features=fields.get("head_dim", None),
+        bias=fields.get("qkv_bias", True),
+        output_bias=True,
+    )
     return ImageEncoder(
         shape,
         patch,
