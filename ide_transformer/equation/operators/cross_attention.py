@@ -5,7 +5,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ...errors import InputError
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
-from .attention import integrate, split_heads
+from .integrate import integrate, split_heads
 from .linear import Linear
 from .operator import check_features
 from .region import Fredholm
@@ -107,7 +107,7 @@ class CrossAttention(AbstractSourcedOperator):
         query = split_heads(self.query(self.normalization.project(u)), self.heads)
         key = split_heads(self.key(source), self.heads)
         value = split_heads(self.value(source), self.heads)
-        mean = integrate(query, key, value, source_domain, Fredholm())
+        mean = integrate(query, key, value, source_domain, domain, Fredholm())
         return self.output(mean.reshape(*u.shape[:-1], -1))
 
     def _given(self, u: Array) -> tuple[Array, TokenDomain]:

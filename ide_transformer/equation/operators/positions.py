@@ -21,8 +21,11 @@ class AbstractPositions(eqx.Module):
     ) -> Float[Array, "*batch tokens heads features"]:
         """Queries or keys with their positions in."""
 
-    def score_bias(self, domain: TokenDomain) -> Float[Array, "heads tokens tokens"] | None:
-        """What is added to the scores `s_h(x, x')`; `None` for nothing."""
+    def score_bias(
+        self, query_domain: TokenDomain, domain: TokenDomain
+    ) -> Float[Array, "heads tokens others"] | None:
+        """What is added to the scores `s_h(x, x')`, x of `query_domain` and x' of `domain`;
+        `None` for nothing."""
         return None
 
 
@@ -97,10 +100,12 @@ class RelativeBias(AbstractPositions):
     ) -> Float[Array, "*batch tokens heads features"]:
         return x
 
-    def score_bias(self, domain: TokenDomain) -> Float[Array, "heads tokens tokens"]:
+    def score_bias(
+        self, query_domain: TokenDomain, domain: TokenDomain
+    ) -> Float[Array, "heads tokens others"]:
         half = self.table.shape[0] // 2
         exact = half // 2
-        offset = domain.positions[None, :] - domain.positions[:, None]
+        offset = domain.positions[None, :] - query_domain.positions[:, None]
         distance = jnp.abs(offset)
         # In the precision in which checkpoints were trained: a bucket ends where its
         # logarithm rounds up.

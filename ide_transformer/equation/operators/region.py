@@ -13,14 +13,17 @@ class AbstractRegion(eqx.Module):
     """A region Ω_x(x) for each token x."""
 
     @abc.abstractmethod
-    def indicator(self, domain: TokenDomain) -> Bool[Array, "tokens tokens"] | None:
-        """`[x, x']`, whether x' lies in Ω_x(x); `None` where all of them do."""
+    def indicator(
+        self, query_domain: TokenDomain, domain: TokenDomain
+    ) -> Bool[Array, "tokens others"] | None:
+        """`[x, x']` for x of `query_domain` and x' of `domain`, whether x' lies in Ω_x(x);
+        `None` where all of them do."""
 
 
 class Fredholm(AbstractRegion):
     """All of Ω_x, as in a Fredholm operator: encoders."""
 
-    def indicator(self, domain: TokenDomain) -> None:
+    def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> None:
         return None
 
 
@@ -38,8 +41,9 @@ class Volterra(AbstractRegion):
         if self.window is not None and self.window < 1:
             raise InputError(f"Volterra(window={self.window}): a window has at least 1 token.")
 
-    def indicator(self, domain: TokenDomain) -> Bool[Array, "tokens tokens"]:
-        positions = domain.positions
-        distance = positions[:, None] - positions[None, :]
+    def indicator(
+        self, query_domain: TokenDomain, domain: TokenDomain
+    ) -> Bool[Array, "tokens others"]:
+        distance = query_domain.positions[:, None] - domain.positions[None, :]
         past = distance >= 0
         return past if self.window is None else past & (distance < self.window)
