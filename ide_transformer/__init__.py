@@ -54,6 +54,8 @@ from .integration import (
     AbstractGradient as AbstractGradient,
     Checkpoint as Checkpoint,
     Direct as Direct,
+    Recursive as Recursive,
+    Reversible as Reversible,
     Solution as Solution,
     solve as solve,
 )
@@ -83,6 +85,7 @@ from .solvers import (
     RK4 as RK4,
     AbstractSplitting as AbstractSplitting,
     AdamsBashforth as AdamsBashforth,
+    AlgebraicallyReversible as AlgebraicallyReversible,
     Composition as Composition,
     ConsistentPaperSplitting as ConsistentPaperSplitting,
     ExactFlow as ExactFlow,

@@ -1,5 +1,6 @@
 from .constraints import (
     AbstractConstraint as AbstractConstraint,
+    AbstractRescaling as AbstractRescaling,
     Free as Free,
     LayerNorm as LayerNorm,
     Nonnegative as Nonnegative,

@@ -109,5 +109,5 @@ def without_constraint(terms: PyTree) -> PyTree:
     return jax.tree.map(
         lambda x: UnconstrainedField(x) if isinstance(x, OperatorField) else x,
         terms,
-        is_leaf=lambda x: isinstance(x, OperatorField),
+        is_leaf=lambda x: isinstance(x, OperatorField | UnconstrainedField),
     )

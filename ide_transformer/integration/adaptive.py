@@ -73,17 +73,17 @@ def adapt(
         dt0 = lax.stop_gradient(dt0).astype(dtype)
         return (u, dt0, result, failed_at), (u, solution.interpolation, counts)
 
-    wrapped = gradient.wrap(interval) if isinstance(gradient, AbstractGradient) else interval
     carry = (
         u0,
         jnp.array(length, dtype),
         success(),
         jnp.array(jnp.inf, dtype),
     )
+    scan = gradient.scan if isinstance(gradient, AbstractGradient) else lax.scan
     num_intervals = equation.control.num_intervals
     indices = jnp.arange(num_intervals, dtype=dtype)
-    (u1, _, result, failed_at), (states, interpolation, counts) = lax.scan(
-        wrapped, carry, (indices, equation.intervals())
+    (u1, _, result, failed_at), (states, interpolation, counts) = scan(
+        interval, carry, (indices, equation.intervals())
     )
     steps, rejected, made = counts
     block = eqx.filter_eval_shape(equation.control, 0.0)

@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 
 from ..equation import Equation, operator_fields, without_constraint
 from ..errors import InputError
+from ..solvers import Couplings, find_couplings, loses_companion
 from .gradient import AbstractGradient
 
 
@@ -94,8 +95,35 @@ def check_march_gradient(
         raise InputError(_BACKSOLVE)
     raise InputError(
         f"solve: gradient={type(gradient).__name__}() is an adjoint of diffrax's adaptive "
-        "loop; fixed steps march by a scan: use gradient=Checkpoint() or Direct()."
+        "loop; fixed steps march by a scan: use gradient=Checkpoint(), Recursive() or Direct()."
     )
+
+
+def check_reversible(
+    equation: Equation, solver: diffrax.AbstractSolver, *, dense: bool
+) -> Couplings:
+    """The couplings of a scheme that `Reversible` can serve."""
+    name = type(solver).__name__
+    couplings = find_couplings(solver)
+    if couplings is None:
+        raise InputError(
+            f"solve: gradient=Reversible() undoes the steps of the scheme, and those of {name} "
+            f"cannot be undone; use AlgebraicallyReversible({name}(…)), which makes any "
+            "explicit scheme reversible, Leapfrog(), or gradient=Checkpoint()."
+        )
+    if loses_companion(solver) and not equation.continuous:
+        raise InputError(
+            f"solve: gradient=Reversible() with {name}: a two-step scheme starts again where "
+            "the field jumps, here at each layer, and a start cannot be undone; use a control "
+            "without jumps, such as PiecewiseLinear, or AlgebraicallyReversible(…)."
+        )
+    if dense:
+        raise InputError(
+            "solve: gradient=Reversible() does not keep the steps that dense output and "
+            "depths inside an interval need; ask for SaveAt(ts=equation.knots), or use "
+            "gradient=Checkpoint()."
+        )
+    return couplings
 
 
 def check_adaptive(

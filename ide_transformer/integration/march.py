@@ -8,20 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..equation import Equation
-from ..solvers import Evaluations, count_evaluations, evaluations_made
+from ..solvers import Couplings, Evaluations, count_evaluations, evaluations_made
+from .checks import check_reversible
 from .gradient import AbstractGradient
 from .outcome import finite, first_failure, success
+from .reversible import Reversible, march_reversibly, reversible_inputs
 
 
 class Trajectory(NamedTuple):
     """What both kinds of solve return to `solve`."""
 
     u1: Float[Array, "*batch tokens features"]
-    # The state at the end of each interval.
-    states: Float[Array, "intervals *batch tokens features"]
+    # The state at the end of each interval, if asked for.
+    states: Float[Array, "intervals *batch tokens features"] | None
     # One interpolation for each interval, stacked, if asked for.
     interpolation: diffrax.DenseInterpolation | None
     result: diffrax.RESULTS
@@ -35,6 +37,35 @@ class Trajectory(NamedTuple):
 _MOST_POINTS = 8
 
 
+class _Grid(NamedTuple):
+    """The steps of a march.
+
+    - `equation`: what is smooth in depth is evaluated ahead, where the steps need it.
+    - `offsets`: of the ends of the steps from the beginning of their interval.
+    - `jumps`: whether the field jumps at the beginning of a step.
+    - `cost`: of a step, `None` where it depends on the state.
+    """
+
+    equation: Equation
+    offsets: Float[np.ndarray, " ends"]
+    jumps: Bool[np.ndarray, " steps"]
+    cost: Evaluations | None
+
+    @property
+    def starts(self) -> int:
+        """Steps of the whole march before which the field jumps, the first one included."""
+        intervals = self.equation.control.num_intervals
+        return 1 if self.equation.continuous else intervals
+
+    @property
+    def steps(self) -> int:
+        return self.equation.control.num_intervals * len(self.jumps)
+
+    @property
+    def indices(self) -> Float[Array, " intervals"]:
+        return jnp.arange(self.equation.control.num_intervals, dtype=self.offsets.dtype)
+
+
 def march(
     equation: Equation,
     u0: Float[Array, "*batch tokens features"],
@@ -43,30 +74,32 @@ def march(
     steps_per_interval: int,
     gradient: AbstractGradient,
     args: PyTree,
+    keep_states: bool,
     dense: bool,
+    throw: bool,
 ) -> Trajectory:
     """`steps_per_interval` equal steps in each interval.
 
     The scan is over the stacked weights, so the gradient of an interval writes only that
     interval's weights and the program does not grow with the number of intervals.
     """
-    length = equation.control.interval_length
-    block = eqx.filter_eval_shape(equation.control, 0.0)
-    cost = count_evaluations(solver, block, u0.shape[-1])
-    fractions = np.arange(steps_per_interval + 1) / steps_per_interval
-    points = None if cost is None else _points(cost, steps_per_interval)
-    if points is not None and len(points) <= _MOST_POINTS:
-        # What is smooth in depth is evaluated here, ahead of the loop.
-        equation = equation.tabulate(points, fractions)
-    offsets = (length * fractions).astype(u0.dtype)
-    # Where the field has jumps, they are at the beginning of intervals.
-    jumps = (fractions[:-1] == 0) & (not equation.continuous)
+    grid = _grid(equation, u0, solver, steps_per_interval)
+    if isinstance(gradient, Reversible):
+        return _march_reversibly(
+            grid,
+            u0,
+            couplings=check_reversible(equation, solver, dense=dense),
+            gradient=gradient,
+            args=args,
+            keep_states=keep_states,
+            throw=throw,
+        )
 
     def interval(carry, inputs):
         u, solver_state, result, failed_at = carry
         index, weights = inputs
-        terms = equation.interval_terms(index, weights)
-        edges = index * length + offsets
+        terms = grid.equation.interval_terms(index, weights)
+        edges = index * equation.control.interval_length + grid.offsets
 
         def step(carry, inputs):
             u, solver_state, result = carry
@@ -79,41 +112,96 @@ def march(
 
         carry = (u, solver_state, result)
         if steps_per_interval == 1:
-            carry, infos = step(carry, (edges[0], edges[1], bool(jumps[0])))
+            carry, infos = step(carry, (edges[0], edges[1], bool(grid.jumps[0])))
             infos = jax.tree.map(lambda x: x[None], infos)
+        elif not grid.jumps.any():
+            # Known when the march is compiled, so that no step has to look.
+            carry, infos = lax.scan(
+                lambda carry, t: step(carry, (*t, False)), carry, (edges[:-1], edges[1:])
+            )
         else:
-            carry, infos = lax.scan(step, carry, (edges[:-1], edges[1:], jumps))
+            carry, infos = lax.scan(step, carry, (edges[:-1], edges[1:], grid.jumps))
         u, solver_state, result = carry
         result = first_failure(result, finite(u))
         failed_at = jnp.where(
             result == diffrax.RESULTS.successful, jnp.inf, jnp.minimum(failed_at, edges[-1])
         )
         interpolation = _interpolation(solver, edges, infos, u) if dense else None
-        return (u, solver_state, result, failed_at), (u, interpolation)
+        return (u, solver_state, result, failed_at), (
+            u if keep_states else None,
+            interpolation,
+        )
 
-    terms = equation.terms_of(0)
+    terms = grid.equation.terms_of(0)
     carry = (
         u0,
-        solver.init(terms, offsets[0], offsets[1], u0, args),
+        solver.init(terms, grid.offsets[0], grid.offsets[1], u0, args),
         success(),
         jnp.array(jnp.inf, u0.dtype),
     )
-    num_intervals = equation.control.num_intervals
-    indices = jnp.arange(num_intervals, dtype=u0.dtype)
-    (u1, solver_state, result, failed_at), (states, interpolation) = lax.scan(
-        gradient.wrap(interval), carry, (indices, equation.intervals())
+    (u1, solver_state, result, failed_at), (states, interpolation) = gradient.scan(
+        interval, carry, (grid.indices, grid.equation.intervals())
     )
-    steps = num_intervals * steps_per_interval
-    starts = 1 if equation.continuous else num_intervals
     return Trajectory(
         u1=u1,
         states=states,
         interpolation=interpolation,
         result=result,
         failed_at=failed_at,
-        steps=steps,
+        steps=grid.steps,
         rejected=0,
-        field_evaluations=_field_evaluations(cost, solver_state, starts, steps - starts),
+        field_evaluations=_field_evaluations(grid, solver_state),
+    )
+
+
+def _march_reversibly(
+    grid: _Grid,
+    u0: Float[Array, "*batch tokens features"],
+    *,
+    couplings: Couplings,
+    gradient: Reversible,
+    args: PyTree,
+    keep_states: bool,
+    throw: bool,
+) -> Trajectory:
+    """The same by the couplings of each step."""
+
+    def couplings_of(inputs):
+        terms = grid.equation.interval_terms(inputs.index, inputs.weights)
+        return couplings(terms, inputs.t0, inputs.t1, args, inputs.first)
+
+    outputs = march_reversibly(
+        couplings_of,
+        u0,
+        reversible_inputs(grid.equation, grid.offsets),
+        tolerance=gradient.tolerance,
+        keep_states=keep_states,
+        throw=throw,
+    )
+    return Trajectory(
+        **outputs._asdict(),
+        interpolation=None,
+        steps=grid.steps,
+        rejected=0,
+        field_evaluations=_field_evaluations(grid, None),
+    )
+
+
+def _grid(
+    equation: Equation, u0: Array, solver: diffrax.AbstractSolver, steps_per_interval: int
+) -> _Grid:
+    block = eqx.filter_eval_shape(equation.control, 0.0)
+    cost = count_evaluations(solver, block, u0.shape[-1])
+    fractions = np.arange(steps_per_interval + 1) / steps_per_interval
+    points = None if cost is None else _points(cost, steps_per_interval)
+    if points is not None and len(points) <= _MOST_POINTS:
+        equation = equation.tabulate(points, fractions)
+    return _Grid(
+        equation=equation,
+        offsets=(equation.control.interval_length * fractions).astype(u0.dtype),
+        # Where the field has jumps, they are at the beginning of intervals.
+        jumps=(fractions[:-1] == 0) & (not equation.continuous),
+        cost=cost,
     )
 
 
@@ -124,13 +212,12 @@ def _points(cost: Evaluations, steps_per_interval: int) -> np.ndarray:
     return np.unique(points.round(14))
 
 
-def _field_evaluations(
-    cost: Evaluations | None, solver_state: PyTree, first: int, following: int
-) -> Array | float:
+def _field_evaluations(grid: _Grid, solver_state: PyTree) -> Array | float:
     """Of a whole march: steps times their cost, or what an implicit scheme has counted; NaN
     where it has not."""
-    if cost is not None:
-        return first * cost.first + following * cost.following
+    if grid.cost is not None:
+        first, following = grid.starts, grid.steps - grid.starts
+        return first * grid.cost.first + following * grid.cost.following
     made = evaluations_made(solver_state)
     return jnp.nan if made is None else made.count
 

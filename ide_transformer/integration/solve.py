@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..equation import Equation, operator_fields
-from ..solvers import matrix_free
+from ..solvers import matrix_free, unrolled
 from .adaptive import adapt
 from .checks import (
     check_adaptive,
@@ -57,8 +57,8 @@ def solve(
     - `stepsize_controller`: choose the steps by an error estimate instead, for example
       `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses the boundary
       of an interval, and padded tokens do not enter its error norm.
-    - `gradient`: what is kept for the gradient, `Checkpoint()` or `Direct()`; for adaptive
-      steps also an adjoint of diffrax.
+    - `gradient`: what is kept for the gradient: `Checkpoint()`, `Recursive()`, `Direct()`, or
+      for reversible schemes `Reversible()`; for adaptive steps also an adjoint of diffrax.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts` and `dense`. The states of
       all layers are `SaveAt(ts=equation.knots)`.
     - `args`: handed to the vector field.
@@ -107,11 +107,13 @@ def _solve(
         trajectory = march(
             equation,
             u0,
-            solver=solver,
+            solver=unrolled(solver),
             steps_per_interval=steps_per_interval,
             gradient=check_march_gradient(gradient),
             args=args,
+            keep_states=on_knots and depths != (equation.depth,),
             dense=dense or not on_knots,
+            throw=throw,
         )
     else:
         check_adaptive_gradient(gradient)
@@ -131,6 +133,7 @@ def _solve(
     if depths == (equation.depth,):
         us = u1[None]
     elif on_knots:
+        assert trajectory.states is not None
         at_knots = jnp.concatenate([u0[None], trajectory.states])
         us = at_knots[np.searchsorted(equation.knots, depths)]
     else:

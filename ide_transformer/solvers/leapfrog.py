@@ -1,13 +1,17 @@
+from typing import ClassVar
+
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jax.tree_util import Partial
+from jaxtyping import Array, Bool, PyTree
 
 from ..equation import Depth
-from .scheme import AbstractScheme
+from .couplings import AbstractCoupling, Shear, Swap
+from .reversible import AbstractReversible
 
 
-class Leapfrog(AbstractScheme):
+class Leapfrog(AbstractReversible):
     """The two-step midpoint rule,
 
         u_{n+1} = u_{n-1} + 2h F(t_n, u_n),   u_1 = u_0 + h F(0, u_0).
@@ -18,6 +22,8 @@ class Leapfrog(AbstractScheme):
     a continuous control such as `PiecewiseLinear`. Source: Shampine, Appl. Math. Comput.
     208 (2009).
     """
+
+    restarts: ClassVar[bool] = True
 
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
@@ -31,6 +37,18 @@ class Leapfrog(AbstractScheme):
         args: PyTree,
     ) -> tuple:
         return jnp.asarray(t0), y0
+
+    def couplings(
+        self,
+        terms: diffrax.AbstractTerm,
+        t0: Depth,
+        t1: Depth,
+        args: PyTree,
+        first: Bool[Array, ""] | bool,
+    ) -> tuple[AbstractCoupling, ...]:
+        # The companion is the state before; a start covers half the distance.
+        distance = jnp.where(first, 1, 2) * (t1 - t0)
+        return Shear(Partial(_increment, terms, args, t0, distance), target=1), Swap()
 
     def step(
         self,
@@ -52,3 +70,7 @@ class Leapfrog(AbstractScheme):
         y1 = jax.tree.map(jnp.add, state_before, increment)
         state = (jnp.asarray(t0, before.dtype), y0)
         return y1, None, dict(y0=y0, y1=y1), state, diffrax.RESULTS.successful
+
+
+def _increment(terms, args, t0, distance, u):
+    return terms.vf_prod(t0, u, args, terms.contr(jnp.zeros_like(distance), distance))

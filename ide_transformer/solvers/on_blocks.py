@@ -10,6 +10,7 @@ import equinox as eqx
 from jaxtyping import Array, PyTree
 
 from ..equation import Depth, frozen
+from .reversible import Couplings, find_couplings
 from .splitting import AbstractSplit
 
 
@@ -104,6 +105,14 @@ class AbstractOnBlocks(diffrax.AbstractWrappedSolver):
         self, terms: diffrax.MultiTerm, t0: Depth, y0: Array, args: PyTree
     ) -> PyTree[Array]:
         return self.solver.func(self._term(terms), t0, y0, args)
+
+    @property
+    def couplings(self) -> Couplings | None:
+        """Those of the wrapped scheme, on the field of whole blocks."""
+        inner = find_couplings(self.solver)
+        if inner is None:
+            return None
+        return lambda terms, *step: inner(self._term(terms), *step)
 
     def _term(self, terms: PyTree[diffrax.AbstractTerm]) -> diffrax.ODETerm:
         return diffrax.ODETerm(self.field(terms))

@@ -5,8 +5,10 @@ import diffrax
 import jax
 from jaxtyping import Array, PyTree
 
-from ..equation import Depth, operator_fields, without_constraint
+from ..equation import AbstractRescaling, Depth, operator_fields, without_constraint
 from ..errors import InputError
+from .couplings import Retraction
+from .reversible import Couplings, find_couplings
 
 
 def projected(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
@@ -100,6 +102,26 @@ class Projected(diffrax.AbstractWrappedSolver):
         args: PyTree,
     ) -> PyTree[Array]:
         return self.solver.func(self._fields(terms), t0, y0, args)
+
+    @property
+    def couplings(self) -> Couplings | None:
+        """Those of the wrapped scheme, and the projection."""
+        inner = find_couplings(self.solver)
+        if inner is None:
+            return None
+
+        def couplings(terms, t0, t1, args, first):
+            constraint = operator_fields(terms)[-1].constraint(t1)
+            if not isinstance(constraint, AbstractRescaling):
+                raise InputError(
+                    f"Projected: a projection on {type(constraint).__name__} cannot be "
+                    "undone, so this scheme is not reversible; use gradient=Checkpoint(), or "
+                    "one of Sphere, RMSSphere, LayerNorm and RMSNorm."
+                )
+            fields = self._fields(terms)
+            return (*inner(fields, t0, t1, args, first), Retraction(constraint))
+
+        return couplings
 
     def _fields(self, terms: PyTree[diffrax.AbstractTerm]) -> PyTree[diffrax.AbstractTerm]:
         if not operator_fields(terms):

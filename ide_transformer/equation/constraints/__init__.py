@@ -1,4 +1,7 @@
-from .constraint import AbstractConstraint as AbstractConstraint
+from .constraint import (
+    AbstractConstraint as AbstractConstraint,
+    AbstractRescaling as AbstractRescaling,
+)
 from .free import Free as Free
 from .layer_norm import LayerNorm as LayerNorm
 from .nonnegative import Nonnegative as Nonnegative

@@ -3,7 +3,7 @@
 import abc
 
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 
 class AbstractConstraint(eqx.Module):
@@ -27,3 +27,20 @@ class AbstractConstraint(eqx.Module):
     @abc.abstractmethod
     def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
         """How far each token is from S; zero exactly on it."""
+
+
+class AbstractRescaling(AbstractConstraint):
+    """A constraint whose projection shifts and scales each token and loses nothing else, so
+    that the shift and the scale undo it."""
+
+    @abc.abstractmethod
+    def scales(self, u: Float[Array, "*batch features"]) -> PyTree[Float[Array, "*batch 1"]]:
+        """What `project(u)` loses of each token."""
+
+    @abc.abstractmethod
+    def unproject(
+        self,
+        projected: Float[Array, "*batch features"],
+        scales: PyTree[Float[Array, "*batch 1"]],
+    ) -> Float[Array, "*batch features"]:
+        """`u`, from `project(u)` and `scales(u)`."""

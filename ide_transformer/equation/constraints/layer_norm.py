@@ -2,11 +2,16 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from ..affine import affine, inverse_affine, optional_array
-from .constraint import AbstractConstraint
-from .standardize import standardize, standardize_tangent, standardized_residual
+from .constraint import AbstractRescaling
+from .standardize import (
+    mean_and_deviation,
+    standardize,
+    standardize_tangent,
+    standardized_residual,
+)
 
 
-class LayerNorm(AbstractConstraint):
+class LayerNorm(AbstractRescaling):
     """Layer normalisation as checkpoints define it,
 
         project(v) = β + γ (v-α) / sqrt(var + eps),
@@ -40,3 +45,16 @@ class LayerNorm(AbstractConstraint):
 
     def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
         return standardized_residual(inverse_affine(u, self.gain, self.bias))
+
+    def scales(
+        self, u: Float[Array, "*batch features"]
+    ) -> tuple[Float[Array, "*batch 1"], Float[Array, "*batch 1"]]:
+        return mean_and_deviation(u, self.eps)
+
+    def unproject(
+        self,
+        projected: Float[Array, "*batch features"],
+        scales: tuple[Float[Array, "*batch 1"], Float[Array, "*batch 1"]],
+    ) -> Float[Array, "*batch features"]:
+        mean, deviation = scales
+        return mean + deviation * inverse_affine(projected, self.gain, self.bias)

@@ -2,11 +2,16 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from ..affine import affine, inverse_affine, optional_array
-from .constraint import AbstractConstraint
-from .standardize import scale_to_unit_rms, scale_to_unit_rms_tangent, unit_rms_residual
+from .constraint import AbstractRescaling
+from .standardize import (
+    root_mean_square,
+    scale_to_unit_rms,
+    scale_to_unit_rms_tangent,
+    unit_rms_residual,
+)
 
 
-class RMSSphere(AbstractConstraint):
+class RMSSphere(AbstractRescaling):
     """The sphere of fixed root mean square, token by token:
 
         { u : mean_y (u/γ)² = 1 },   project(v) = v / sqrt(mean_y (v/γ)² + eps).
@@ -36,3 +41,13 @@ class RMSSphere(AbstractConstraint):
 
     def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
         return unit_rms_residual(inverse_affine(u, self.gain, None))
+
+    def scales(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch 1"]:
+        return root_mean_square(inverse_affine(u, self.gain, None), self.eps)
+
+    def unproject(
+        self,
+        projected: Float[Array, "*batch features"],
+        scales: Float[Array, "*batch 1"],
+    ) -> Float[Array, "*batch features"]:
+        return scales * projected

@@ -52,3 +52,19 @@ def standardized_residual(s: Float[Array, "*batch features"]) -> Float[Array, "*
 def unit_rms_residual(s: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
     """`|sqrt(⟨s²⟩) - 1|`."""
     return jnp.abs(jnp.sqrt(jnp.mean(s * s, axis=-1)) - 1)
+
+
+def mean_and_deviation(
+    v: Float[Array, "*batch features"], eps: float
+) -> tuple[Float[Array, "*batch 1"], Float[Array, "*batch 1"]]:
+    """α and `sqrt(β + eps)`, which `standardize` loses."""
+    mean = jnp.mean(v, axis=-1, keepdims=True)
+    variance = jnp.mean((v - mean) ** 2, axis=-1, keepdims=True)
+    return mean, jnp.sqrt(variance + eps)
+
+
+def root_mean_square(
+    v: Float[Array, "*batch features"], eps: float
+) -> Float[Array, "*batch 1"]:
+    """`sqrt(⟨v²⟩ + eps)`, which `scale_to_unit_rms` loses."""
+    return jnp.sqrt(jnp.mean(v * v, axis=-1, keepdims=True) + eps)
