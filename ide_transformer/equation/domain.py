@@ -22,10 +22,14 @@ class TokenDomain(eqx.Module):
       and unit spacing, an image of patches has dimension 2.
     - `weights`: `[..., tokens]`, non-negative; leading axes give each sample weights of
       its own. `None` means equal weights, for which attention is exactly the softmax.
+    - `consecutive`: as of `uniform` on a line; causal attention then never looks at points
+      that lie behind a whole block of queries.
     """
 
     points: Float[Array, "..."]
     weights: Float[Array, "..."] | None = None
+    # Whether the points are 0, 1, 2, … on a line, known when a solve is compiled.
+    consecutive: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         if self.points.ndim != 2:
@@ -55,7 +59,8 @@ class TokenDomain(eqx.Module):
         axes = jnp.meshgrid(
             *(jnp.arange(n, dtype=jnp.result_type(float)) for n in shape), indexing="ij"
         )
-        return cls(jnp.stack(axes, axis=-1).reshape(math.prod(shape), len(shape)))
+        points = jnp.stack(axes, axis=-1).reshape(math.prod(shape), len(shape))
+        return cls(points, consecutive=len(shape) == 1)
 
     @property
     def num_tokens(self) -> int:
@@ -91,4 +96,4 @@ class TokenDomain(eqx.Module):
         """
         weights = jnp.ones_like(self.points[:, 0]) if self.weights is None else self.weights
         weights = jnp.broadcast_to(weights, jnp.broadcast_shapes(weights.shape, mask.shape))
-        return TokenDomain(self.points, jnp.where(mask, weights, 0))
+        return TokenDomain(self.points, jnp.where(mask, weights, 0), self.consecutive)

@@ -5,11 +5,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ...errors import InputError
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
-from .integrate import integrate, split_heads
 from .linear import Linear
 from .operator import AbstractOperator, check_features
 from .positions import AbstractPositions, NoPositions, Rotary
 from .region import AbstractRegion, Fredholm, Volterra
+from .token_integral import integrate, split_heads
 
 
 class Attention(AbstractOperator):

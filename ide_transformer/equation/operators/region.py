@@ -1,12 +1,17 @@
 """The part of Ω_x over which attention integrates."""
 
 import abc
+from typing import TypeAlias
 
 import equinox as eqx
-from jaxtyping import Array, Bool
+from jaxtyping import Array, ArrayLike, Bool, Int
 
 from ...errors import InputError
 from ..domain import TokenDomain
+
+
+# A place in the order of tokens.
+Index: TypeAlias = int | Int[Array, ""]
 
 
 class AbstractRegion(eqx.Module):
@@ -19,12 +24,24 @@ class AbstractRegion(eqx.Module):
         """`[x, x']` for x of `query_domain` and x' of `domain`, whether x' lies in Ω_x(x);
         `None` where all of them do."""
 
+    @abc.abstractmethod
+    def meets(
+        self, queries: tuple[Index, Index], points: tuple[Index, Index]
+    ) -> Bool[ArrayLike, ""]:
+        """Of consecutive tokens 0, 1, 2, …: whether any of the queries `[start, stop)` sees
+        any of the points `[start, stop)`."""
+
 
 class Fredholm(AbstractRegion):
     """All of Ω_x, as in a Fredholm operator: encoders."""
 
     def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> None:
         return None
+
+    def meets(
+        self, queries: tuple[Index, Index], points: tuple[Index, Index]
+    ) -> Bool[ArrayLike, ""]:
+        return True
 
 
 class Volterra(AbstractRegion):
@@ -47,3 +64,11 @@ class Volterra(AbstractRegion):
         distance = query_domain.positions[:, None] - domain.positions[None, :]
         past = distance >= 0
         return past if self.window is None else past & (distance < self.window)
+
+    def meets(
+        self, queries: tuple[Index, Index], points: tuple[Index, Index]
+    ) -> Bool[ArrayLike, ""]:
+        past = points[0] < queries[1]
+        return (
+            past if self.window is None else past & (points[1] > queries[0] - self.window + 1)
+        )

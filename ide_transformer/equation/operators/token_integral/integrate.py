@@ -1,0 +1,102 @@
+"""The token integral of attention, by the quadrature of the domain."""
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ...domain import TokenDomain
+from ..region import AbstractRegion
+from .blocks import Blocks
+from .quadrature import AbstractQuadrature, Integrand, token_mean
+from .stream import Stream
+
+
+# Queries of a block; from how many tokens on both are streamed, and in which blocks: what is
+# fastest on a processor with two cores.
+_BLOCK = 128
+_STREAM_FROM = 2048
+_STREAM_BLOCK = 512
+
+
+def split_heads(
+    x: Float[Array, "*batch tokens inner"], heads: int
+) -> Float[Array, "*batch tokens heads features"]:
+    """The features, head by head."""
+    return x.reshape(*x.shape[:-1], heads, -1)
+
+
+def integrate(
+    query: Float[Array, "*batch tokens heads features"],
+    key: Float[Array, "*batch others shared features"],
+    value: Float[Array, "*batch others shared features"],
+    domain: TokenDomain,
+    query_domain: TokenDomain,
+    region: AbstractRegion,
+    bias: Float[Array, "heads tokens others"] | None = None,
+) -> Float[Array, "*batch tokens heads features"]:
+    """`∫ γ(x, x') V(x') dx'` by the quadrature of the domain of x', each head by itself.
+
+    **Arguments:**
+
+    - `domain`: of the keys and values, over which the integral runs.
+    - `query_domain`: of the queries; the same one, a part of it, or another.
+    - `region`: the part of `domain` that each query sees.
+    - `bias`: added to the scores `s_h(x, x')`.
+    """
+    integrand, restore = prepare(query, key, value, domain, bias)
+    in_order = query_domain is domain and domain.consecutive
+    places = TokenDomain(query_domain.points), TokenDomain(domain.points)
+    quadrature = _quadrature(integrand, region, in_order)
+    return restore(token_mean(integrand, places, quadrature).mean)
+
+
+def prepare(
+    query: Float[Array, "*batch tokens heads features"],
+    key: Float[Array, "*batch others shared features"],
+    value: Float[Array, "*batch others shared features"],
+    domain: TokenDomain,
+    bias: Float[Array, "heads tokens others"] | None,
+) -> tuple[Integrand, Callable[[Array], Array]]:
+    """The integrand, heads before tokens, and the way back for its mean."""
+    *batch, tokens, heads, features = query.shape
+    shared, others = key.shape[-2], key.shape[-3]
+    query = query / jnp.asarray(math.sqrt(features), query.dtype)
+    query = query.reshape(*batch, tokens, shared, heads // shared, features)
+    if bias is not None:
+        bias = bias.reshape(shared, heads // shared, tokens, others)
+    integrand = Integrand(
+        jnp.moveaxis(query, -4, -2),
+        jnp.moveaxis(key, -3, -2),
+        jnp.moveaxis(value, -3, -2),
+        domain.log_weights,
+        bias,
+    )
+    return integrand, lambda mean: jnp.moveaxis(mean, -2, -4).reshape(*batch, tokens, heads, -1)
+
+
+def _quadrature(
+    integrand: Integrand, region: AbstractRegion, in_order: bool
+) -> AbstractQuadrature:
+    """All at once where there are few tokens, then queries in blocks, then both in blocks."""
+    tokens, others = integrand.query.shape[-2], integrand.key.shape[-2]
+    if tokens * others > _STREAM_FROM**2 and integrand.bias is None:
+        return Stream(region, _STREAM_BLOCK, in_order)
+    size = _BLOCK if tokens * others > _BLOCK**2 else tokens
+    starts = range(0, tokens, size)
+    spans = tuple(
+        (start, min(start + size, tokens), *_seen(region, start, size, others, in_order))
+        for start in starts
+    )
+    return Blocks(region, spans)
+
+
+def _seen(
+    region: AbstractRegion, start: int, size: int, others: int, in_order: bool
+) -> tuple[int, int]:
+    """The first point that the queries from `start` on see, and the one after the last."""
+    if not in_order:
+        return 0, others
+    seen = [z for z in range(others) if region.meets((start, start + size), (z, z + 1))]
+    return seen[0], seen[-1] + 1

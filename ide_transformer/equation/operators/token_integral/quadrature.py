@@ -1,0 +1,170 @@
+"""The token integral as a quadrature, and its derivative."""
+
+import abc
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float
+
+from ...domain import TokenDomain
+
+
+# Names of what a checkpoint should keep of an integral: the mean, and the maximum and the
+# normaliser of the scores. With them the forward pass need not be run again.
+RESIDUALS = ("token_mean", "token_maximum", "token_normaliser")
+
+
+class Integrand(NamedTuple):
+    """What is integrated. Queries that share a key are apart from those that do not; scores
+    are `q k + log w + bias`, minus infinity outside the region.
+
+    - `query`: `[*batch, shared, repeats, tokens, features]`, divided by `sqrt(features)`.
+    - `key`, `value`: `[*batch, shared, others, features]`.
+    - `log_weights`: `[*batch, others]` of the quadrature; `None` for equal ones.
+    - `bias`: `[shared, repeats, tokens, others]`; `None` for none.
+    """
+
+    query: Float[Array, "*batch shared repeats tokens features"]
+    key: Float[Array, "*batch shared others features"]
+    value: Float[Array, "*batch shared others features"]
+    log_weights: Float[Array, "*batch others"] | None
+    bias: Float[Array, "shared repeats tokens others"] | None
+
+
+class Mean(NamedTuple):
+    """The mean of the values under γ, and what turns a score s into γ,
+
+    γ = exp(s - maximum) / normaliser.
+    """
+
+    mean: Float[Array, "*batch shared repeats tokens features"]
+    maximum: Float[Array, "*batch shared repeats tokens"]
+    normaliser: Float[Array, "*batch shared repeats tokens"]
+
+
+class AbstractQuadrature(eqx.Module):
+    """A way to run through the points of the domain.
+
+    Both maps below see the same scores, so the derivative needs neither γ nor the scores of
+    the forward pass: they are computed again, part by part.
+    """
+
+    @abc.abstractmethod
+    def mean(self, integrand: Integrand, domains: tuple[TokenDomain, TokenDomain]) -> Mean:
+        """The mean; `domains` are those of the queries and of the keys."""
+
+    @abc.abstractmethod
+    def tangent(
+        self,
+        integrand: Integrand,
+        rate: Integrand,
+        mean: Mean,
+        domains: tuple[TokenDomain, TokenDomain],
+    ) -> Mean:
+        """The derivative of the mean and of `maximum + log normaliser` (in the place of the
+        maximum) along `rate`, in which `None` is zero. Linear in `rate`."""
+
+
+@eqx.filter_custom_jvp
+def token_mean(
+    integrand: Integrand,
+    domains: tuple[TokenDomain, TokenDomain],
+    quadrature: AbstractQuadrature,
+) -> Mean:
+    """The mean of the values under γ.
+
+    Its derivative keeps the mean, the maximum and the normaliser only, and is linear in the
+    direction, so that it serves forward and reverse mode.
+    """
+    return quadrature.mean(integrand, domains)
+
+
+@token_mean.def_jvp
+def _token_mean_jvp(primals, tangents):
+    integrand, domains, quadrature = primals
+    mean = token_mean(integrand, domains, quadrature)
+    mean = Mean(*map(checkpoint_name, mean, RESIDUALS))
+    rate = quadrature.tangent(integrand, tangents[0], mean, domains)
+    # γ depends on maximum and normaliser through `maximum + log normaliser` only, so all of
+    # its derivative may be that of the one of them.
+    return mean, rate._replace(normaliser=jnp.zeros_like(mean.normaliser))
+
+
+def scores(
+    query: Float[Array, "*batch shared repeats tokens features"],
+    key: Float[Array, "*batch shared others features"],
+) -> Float[Array, "*batch shared repeats tokens others"]:
+    """`⟨q, k⟩`, accumulated in float32 at least."""
+    return _product("...srxd,...szd->...srxz", query, key)
+
+
+def weighted(
+    gamma: Float[Array, "*batch shared repeats tokens others"],
+    value: Float[Array, "*batch shared others features"],
+) -> Float[Array, "*batch shared repeats tokens features"]:
+    """`Σ_z γ(x, z) v(z)`."""
+    return _product("...srxz,...szd->...srxd", gamma.astype(value.dtype), value)
+
+
+def add_to_scores(
+    s: Float[Array, "*batch shared repeats tokens others"],
+    log_weights: Float[Array, "*batch others"] | None,
+    bias: Float[Array, "shared repeats tokens others"] | None,
+    inside: Bool[Array, "#tokens others"] | None,
+) -> Float[Array, "*batch shared repeats tokens others"]:
+    """The scores with quadrature weights and bias, and a large negative number where the
+    point is outside the region."""
+    s = with_terms(s, log_weights, bias)
+    if inside is None:
+        return s
+    return jnp.where(jnp.broadcast_to(inside, s.shape), s, jnp.finfo(s.dtype).min / 2)
+
+
+def with_terms(
+    s: Float[Array, "*batch shared repeats tokens others"],
+    log_weights: Float[Array, "*batch others"] | None,
+    bias: Float[Array, "shared repeats tokens others"] | None,
+) -> Float[Array, "*batch shared repeats tokens others"]:
+    """`s + log w + bias`, or the same of their rates."""
+    if log_weights is not None:
+        log_weights = jnp.expand_dims(log_weights, (-4, -3, -2))
+        s = s + jnp.broadcast_to(log_weights, s.shape).astype(s.dtype)
+    if bias is not None:
+        s = s + jnp.broadcast_to(bias, s.shape).astype(s.dtype)
+    return s
+
+
+def tangent_of(
+    s: Float[Array, "*batch shared repeats tokens others"],
+    integrand: Integrand,
+    rate: Integrand,
+    mean: Mean,
+) -> Mean:
+    """The derivative of the mean of some queries, or the part of it that comes from some of
+    the points:  `Σ_z γ (v' + s' (v - mean))`  and  `Σ_z γ s'`."""
+    gamma = jnp.exp(s - mean.maximum[..., None]) / mean.normaliser[..., None]
+    changed = gamma * score_rates(integrand, rate)
+    total = jnp.sum(changed, axis=-1)
+    of_mean = weighted(changed, integrand.value) - mean.mean * total[..., None]
+    if rate.value is not None:
+        of_mean = of_mean + weighted(gamma, rate.value)
+    return Mean(of_mean, total, jnp.zeros_like(total))
+
+
+def score_rates(
+    integrand: Integrand, rate: Integrand
+) -> Float[Array, "*batch shared repeats tokens others"]:
+    """The derivative of the scores along `rate`."""
+    query, key = integrand.query, integrand.key
+    zero = jnp.zeros((), jnp.promote_types(query.dtype, jnp.float32))
+    s = zero if rate.query is None else scores(rate.query, key)
+    s = s if rate.key is None else s + scores(query, rate.key)
+    shape = (*query.shape[:-1], key.shape[-2])
+    return with_terms(jnp.broadcast_to(s, shape), rate.log_weights, rate.bias)
+
+
+def _product(which: str, a: Array, b: Array) -> Array:
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.einsum(which, a, b, preferred_element_type=wide)

@@ -1,0 +1,198 @@
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ...domain import TokenDomain
+from ..region import AbstractRegion
+from .quadrature import (
+    AbstractQuadrature,
+    Integrand,
+    Mean,
+    add_to_scores,
+    scores,
+    tangent_of,
+    weighted,
+)
+
+
+class Stream(AbstractQuadrature):
+    """Queries and points in blocks of one size, in two loops, so that neither memory nor the
+    program grows with the product of their numbers:
+
+        m ← max(m, max_z s),   n ← n exp(m_old - m) + Σ_z exp(s - m),
+        a ← a exp(m_old - m) + Σ_z exp(s - m) v(z);     mean = a / n.
+
+    Blocks of points that no query of a block sees are passed over. For integrands without a
+    bias. Source: Milakov, Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135.
+
+    **Arguments:**
+
+    - `region`: the part of the domain that a query sees.
+    - `block`: queries or points of a block.
+    - `in_order`: whether queries and points are the same consecutive tokens.
+    """
+
+    region: AbstractRegion
+    block: int = eqx.field(static=True)
+    in_order: bool = eqx.field(static=True)
+
+    def mean(self, integrand: Integrand, domains: tuple[TokenDomain, TokenDomain]) -> Mean:
+        tokens = integrand.query.shape[-2]
+        wide = jnp.promote_types(integrand.query.dtype, jnp.float32)
+        points = _points(integrand, domains[1], self.block)
+
+        def of_block(queries):
+            shape = queries.query.shape[:-1]
+            start = Mean(
+                jnp.zeros((*shape, integrand.value.shape[-1]), wide),
+                jnp.full(shape, jnp.finfo(wide).min, wide),
+                jnp.zeros(shape, wide),
+            )
+
+            def add(sums, there):
+                s = self._scores(queries, there)
+                maximum = jnp.maximum(sums.maximum, jnp.max(s, axis=-1))
+                shrink = jnp.exp(sums.maximum - maximum)
+                gamma = jnp.exp(s - maximum[..., None])
+                total = sums.mean * shrink[..., None] + weighted(gamma, there.value)
+                return Mean(total, maximum, sums.normaliser * shrink + jnp.sum(gamma, axis=-1))
+
+            sums = self._over(points, queries.index, add, start)
+            return sums._replace(mean=sums.mean / sums.normaliser[..., None])
+
+        return _uncut_mean(
+            lax.map(of_block, _queries(integrand, domains[0], self.block)), tokens
+        )
+
+    def tangent(
+        self,
+        integrand: Integrand,
+        rate: Integrand,
+        mean: Mean,
+        domains: tuple[TokenDomain, TokenDomain],
+    ) -> Mean:
+        tokens = integrand.query.shape[-2]
+        points = _points(integrand, domains[1], self.block)
+        rates = _points(rate, domains[1], self.block)
+
+        # Nothing of a block is kept, and of a block of queries nothing but these.
+        @jax.checkpoint
+        def of_points(queries, of_query, mean, there, rates):
+            here = Integrand(queries.query, there.key, there.value, None, None)
+            rate = Integrand(of_query, rates.key, rates.value, rates.log_weights, None)
+            return tangent_of(self._scores(queries, there), here, rate, mean)
+
+        @jax.checkpoint
+        def of_block(x):
+            queries, of_query, mean = x
+
+            def add(sums, x):
+                return jax.tree.map(jnp.add, sums, of_points(queries, of_query, mean, *x))
+
+            start = jax.tree.map(jnp.zeros_like, mean)
+            return self._over((points, rates), queries.index, add, start)
+
+        of_query = None if rate.query is None else _cut(rate.query, -2, self.block)
+        # Queries that just fill up a block have no scores: 1 is a normaliser that is safe.
+        means = Mean(
+            *(
+                _cut(x, axis, self.block, fill=fill)
+                for x, axis, fill in zip(mean, _AXES, (0.0, 0.0, 1.0), strict=True)
+            )
+        )
+        queries = _queries(integrand, domains[0], self.block)
+        return _uncut_mean(lax.map(of_block, (queries, of_query, means)), tokens)
+
+    def _scores(
+        self, queries: "_Queries", points: "_Points"
+    ) -> Float[Array, "*batch shared repeats tokens others"]:
+        s = scores(queries.query, points.key)
+        inside = self.region.indicator(TokenDomain(queries.at), TokenDomain(points.at))
+        inside = points.real if inside is None else inside & points.real
+        return add_to_scores(s, points.log_weights, None, inside)
+
+    def _over(
+        self, points: PyTree, query_block: Int[Array, ""], add: Callable, start: Mean
+    ) -> Mean:
+        """`add` for all blocks of points that some query of the block sees."""
+
+        def step(sums, x):
+            block = (x[0] if isinstance(x[0], _Points) else x).index
+            return lax.cond(self._sees(query_block, block), add, _pass, sums, x), None
+
+        return lax.scan(step, start, points)[0]
+
+    def _sees(self, query_block: Int[Array, ""], block: Int[Array, ""]) -> Bool[Array, ""]:
+        if not self.in_order:
+            return jnp.array(True)
+        begin, start = block * self.block, query_block * self.block
+        queries, points = (start, start + self.block), (begin, begin + self.block)
+        return jnp.asarray(self.region.meets(queries, points))
+
+
+class _Queries(NamedTuple):
+    """Blocks of queries, the leading axis, with their numbers and their points of Ω_x."""
+
+    index: Int[Array, "..."]
+    at: Float[Array, "..."]
+    query: Float[Array, "..."]
+
+
+class _Points(NamedTuple):
+    """The same of keys and values; `real` are those that do not just fill up the last block."""
+
+    index: Int[Array, "..."]
+    at: Float[Array, "..."]
+    real: Bool[Array, "..."]
+    key: Float[Array, "..."] | None
+    value: Float[Array, "..."] | None
+    log_weights: Float[Array, "..."] | None
+
+
+def _queries(integrand: Integrand, domain: TokenDomain, block: int) -> _Queries:
+    at = _cut(domain.points, 0, block)
+    return _Queries(jnp.arange(len(at)), at, _cut(integrand.query, -2, block))
+
+
+def _points(integrand: Integrand, domain: TokenDomain, block: int) -> _Points:
+    at = _cut(domain.points, 0, block)
+    parts = ((integrand.key, -2), (integrand.value, -2), (integrand.log_weights, -1))
+    return _Points(
+        jnp.arange(len(at)),
+        at,
+        # One row, which stands for all queries.
+        _cut(jnp.ones((1, domain.num_tokens), bool), -1, block),
+        *(None if x is None else _cut(x, axis, block) for x, axis in parts),
+    )
+
+
+_AXES = Mean(-2, -1, -1)
+
+
+def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:
+    """Blocks along an axis, the last one filled up; leading axis = block."""
+    axis = axis % x.ndim
+    rest = -x.shape[axis] % block
+    padding = [(0, rest if i == axis else 0) for i in range(x.ndim)]
+    x = jnp.pad(x, padding, constant_values=fill) if rest else x
+    x = x.reshape(*x.shape[:axis], -1, block, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x, axis, 0)
+
+
+def _uncut_mean(mean: Mean, tokens: int) -> Mean:
+    def uncut(x, axis):
+        x = jnp.moveaxis(x, 0, axis - 1)
+        axis = axis % x.ndim
+        x = x.reshape(*x.shape[: axis - 1], -1, *x.shape[axis + 1 :])
+        return lax.slice_in_dim(x, 0, tokens, axis=axis - 1)
+
+    return Mean(*(uncut(x, axis) for x, axis in zip(mean, _AXES, strict=True)))
+
+
+def _pass(sums: Mean, x: PyTree) -> Mean:
+    return sums
