@@ -10,6 +10,7 @@ from .equation import (
     AbstractPositions as AbstractPositions,
     AbstractRegion as AbstractRegion,
     AbstractSourcedOperator as AbstractSourcedOperator,
+    AbstractTokenIntegral as AbstractTokenIntegral,
     Attention as Attention,
     Chebyshev as Chebyshev,
     CrossAttention as CrossAttention,

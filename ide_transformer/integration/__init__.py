@@ -3,5 +3,10 @@ from .gradient import (
     Checkpoint as Checkpoint,
     Direct as Direct,
 )
+from .march_tokens import (
+    Memory as Memory,
+    TokenMarch as TokenMarch,
+    why_not_by_token as why_not_by_token,
+)
 from .solution import Solution as Solution
 from .solve import solve as solve

@@ -54,10 +54,8 @@ def march(
     block = eqx.filter_eval_shape(equation.control, 0.0)
     cost = count_evaluations(solver, block, u0.shape[-1])
     fractions = np.arange(steps_per_interval + 1) / steps_per_interval
-    points = None if cost is None else _points(cost, steps_per_interval)
-    if points is not None and len(points) <= _MOST_POINTS:
-        # What is smooth in depth is evaluated here, ahead of the loop.
-        equation = equation.tabulate(points, fractions)
+    # What is smooth in depth is evaluated here, ahead of the loop.
+    equation = tabulated(equation, cost, steps_per_interval)
     offsets = (length * fractions).astype(u0.dtype)
     # Where the field has jumps, they are at the beginning of intervals.
     jumps = (fractions[:-1] == 0) & (not equation.continuous)
@@ -117,11 +115,19 @@ def march(
     )
 
 
-def _points(cost: Evaluations, steps_per_interval: int) -> np.ndarray:
-    """The fractions of an interval at which the field is evaluated."""
+def tabulated(
+    equation: Equation, cost: Evaluations | None, steps_per_interval: int
+) -> Equation:
+    """The equation made ready for a march whose steps have this cost."""
+    if cost is None:
+        return equation
     starts = np.arange(steps_per_interval)[:, None]
+    # The fractions of an interval at which the field is evaluated.
     points = (starts + np.array(cost.fractions)) / steps_per_interval
-    return np.unique(points.round(14))
+    points = np.unique(points.round(14))
+    if len(points) > _MOST_POINTS:
+        return equation
+    return equation.tabulate(points, np.arange(steps_per_interval + 1) / steps_per_interval)
 
 
 def _field_evaluations(

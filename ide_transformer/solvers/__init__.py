@@ -16,10 +16,15 @@ from .evaluations import (
     count_evaluations as count_evaluations,
 )
 from .exact_flow import ExactFlow as ExactFlow
+from .explicit_runge_kutta import (
+    ExplicitRungeKutta as ExplicitRungeKutta,
+    unrolled as unrolled,
+)
 from .exponential_euler import ExponentialEuler as ExponentialEuler
 from .gated_rk2 import GatedRK2 as GatedRK2
 from .heavy_ball import HeavyBall as HeavyBall
 from .implicit import (
+    AbstractImplicitScheme as AbstractImplicitScheme,
     EvaluationCount as EvaluationCount,
     evaluations_made as evaluations_made,
 )

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -47,6 +49,9 @@ class CrossAttention(AbstractSourcedOperator):
     source: Float[Array, "*batch others source_features"] | None
     source_domain: TokenDomain | None
     heads: int = eqx.field(static=True)
+
+    # It integrates over the source only.
+    pointwise: ClassVar[bool] = True
 
     def __init__(
         self,
