@@ -61,6 +61,7 @@ from .integration import (
 from .models import (
     AbstractImageHead as AbstractImageHead,
     AbstractModel as AbstractModel,
+    CachedDecoder as CachedDecoder,
     Encoded as Encoded,
     EncoderDecoder as EncoderDecoder,
     ImageClassifier as ImageClassifier,
@@ -78,6 +79,7 @@ from .models import (
     generate as generate,
     generate_greedy as generate_greedy,
     sentence_embedding as sentence_embedding,
+    why_not_cached as why_not_cached,
 )
 from .solvers import (
     ETDAB2 as ETDAB2,

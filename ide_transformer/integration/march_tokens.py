@@ -69,7 +69,7 @@ class TokenMarch(eqx.Module):
         check_steps(steps_per_interval)
         reason = why_not_by_token(equation, solver, state)
         if reason is not None:
-            raise InputError(f"TokenMarch: {reason}")
+            raise InputError(f"Token by token: {reason}")
         block = eqx.filter_eval_shape(equation.control, 0.0)
         cost = count_evaluations(solver, block, state.shape[-1])
         self.equation = tabulated(equation, cost, steps_per_interval)

@@ -1,5 +1,3 @@
-from typing import TypeAlias
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,12 @@ from ..equation import Equation, TokenDomain
 from ..errors import InputError
 from ..integration import Memory, TokenMarch, why_not_by_token
 from .language_model import LanguageModel
+
+
+_ADAPTIVE = (
+    "adaptive steps depend on the whole text; solve with fixed ones, "
+    "model.with_solver(solver, steps_per_interval=…)."
+)
 
 
 class CachedDecoder(eqx.Module):
@@ -40,9 +44,8 @@ class CachedDecoder(eqx.Module):
                 f"CachedDecoder(tokens={tokens}): the context of the model is {model.context}; "
                 f"choose from 1 to {model.context} tokens."
             )
-        reason = why_not_cached(model)
-        if reason is not None:
-            raise InputError(f"CachedDecoder: {reason}")
+        if model.scheme.stepsize_controller is not None:
+            raise InputError(f"CachedDecoder: {_ADAPTIVE}")
         self.model = model
         self.march = TokenMarch(
             Equation(model.control, model.constraint, TokenDomain.uniform(tokens)),
@@ -82,10 +85,7 @@ def why_not_cached(model: LanguageModel) -> str | None:
     """Why `generate` has to solve the equation of a model anew for each token, and what to
     write instead; `None` where it uses a `CachedDecoder`."""
     if model.scheme.stepsize_controller is not None:
-        return (
-            "adaptive steps depend on the whole text; solve with fixed ones, "
-            "model.with_solver(solver, steps_per_interval=…)."
-        )
+        return _ADAPTIVE
     return why_not_by_token(model.equation, model.scheme.solver, _state(model))
 
 
