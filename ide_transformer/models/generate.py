@@ -16,12 +16,12 @@ from .language_model import LanguageModel
 from .text import Text, as_text
 
 
-class _Options(NamedTuple):
+class Draw(NamedTuple):
     """How a token is drawn: see `generate`."""
 
-    temperature: float
-    top_k: int | None
-    top_p: float | None
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
 
 
 @overload
@@ -94,13 +94,12 @@ def generate(
     if top_p is not None and not 0 < top_p <= 1:
         raise InputError(f"generate: top_p={top_p}; it must be above 0 and at most 1.")
     text.check(vocabulary=model.embedding.shape[0], context=text.tokens.shape[-1])
-    cached = why_not_cached(model) is None
-    options = _Options(temperature, top_k, top_p)
+    options = Draw(temperature, top_k, top_p)
     tokens = jnp.asarray(text.tokens)
     if text.mask is None:
-        return _generate(model, tokens, tokens.shape[-1], length, key, options, cached)
+        return _generate(model, tokens, tokens.shape[-1], length, key, options)
     ends = _ends(text.mask)
-    tokens = _generate(model, tokens, ends, length, key, options, cached)
+    tokens = _generate(model, tokens, ends, length, key, options)
     return Text(tokens, _places(tokens) < (ends + length)[..., None])
 
 
@@ -127,16 +126,39 @@ def _generate(
     ends: Int[Array, "*batch"] | int,
     length: int,
     key: PRNGKeyArray,
-    options: _Options,
-    cached: bool,
+    options: Draw,
 ) -> Int[Array, "*batch total"]:
+    # The last of these tokens is drawn where the context is full.
+    of_cache = min(length, max(model.context + 1 - prompt.shape[-1], 0))
+    if why_not_cached(model) is not None:
+        of_cache = 0
+    return write(model, prompt, ends, length, key, options, of_cache=of_cache)
+
+
+def write(
+    model: LanguageModel,
+    prompt: Int[Array, "*batch prompt"],
+    ends: Int[Array, "*batch"] | int,
+    length: int,
+    key: PRNGKeyArray,
+    options: Draw,
+    *,
+    of_cache: int,
+) -> Int[Array, "*batch total"]:
+    """The program of `generate`, of which the first `of_cache` tokens are drawn with a
+    `CachedDecoder` and the others with the equation solved anew for each.
+
+    **Arguments:**
+
+    - `ends`: the length of each prompt, or of all.
+    """
     longest, total = prompt.shape[-1], prompt.shape[-1] + length
     tokens = jnp.zeros((*prompt.shape[:-1], total), prompt.dtype)
     tokens = lax.dynamic_update_slice_in_dim(tokens, prompt, 0, axis=-1)
     each = jnp.broadcast_to(ends, prompt.shape[:-1])
     tokens = jnp.where(_places(tokens) < each[..., None], tokens, 0)
 
-    def write(tokens, number, logits):
+    def put(tokens, number, logits):
         """The text with its token `number` drawn, and that token."""
         drawn = draw(logits, jax.random.fold_in(key, longest + number), *options)
         drawn = drawn.astype(tokens.dtype)
@@ -144,10 +166,8 @@ def _generate(
         return jnp.where(here, drawn[..., None], tokens), drawn
 
     def anew(number, tokens):
-        return write(tokens, number, _logits_anew(model, tokens, each + number))[0]
+        return put(tokens, number, _logits_anew(model, tokens, each + number))[0]
 
-    # The last of these tokens is drawn where the context is full.
-    of_cache = min(length, max(model.context + 1 - longest, 0)) if cached else 0
     if of_cache:
         decoder = CachedDecoder(model, longest + of_cache - 1)
         begin, go_on = decoder.begin, decoder.go_on
@@ -159,9 +179,9 @@ def _generate(
         def read(number, state):
             tokens, drawn, memory = state
             logits, memory = go_on(drawn, ends + number - 1, memory)
-            return *write(tokens, number, logits), memory
+            return *put(tokens, number, logits), memory
 
-        state = (*write(tokens, 0, logits), memory)
+        state = (*put(tokens, 0, logits), memory)
         tokens, *_ = lax.fori_loop(1, of_cache, read, state)
     if of_cache == length:
         return tokens
