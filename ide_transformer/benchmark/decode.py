@@ -29,7 +29,12 @@ from ..pretrained.tensor_files import write_tensors
 
 
 def decode(
-    path: str = "glassllm", *, prompt: int = 1, length: int = 128, batch: int = 1, rounds: int = 7
+    path: str = "glassllm",
+    *,
+    prompt: int = 1,
+    length: int = 128,
+    batch: int = 1,
+    rounds: int = 7,
 ) -> list[dict[str, Any]]:
     """The most likely `length` tokens after a prompt, drawn with a cache, without one, and by
     the cached `generate` of transformers on the same weights, in PyTorch in a process of its
@@ -137,16 +142,17 @@ def _by_transformers(folder: str, tokens: np.ndarray, length: int) -> np.ndarray
 
 
 def _model(path: str) -> tuple[LanguageModel, str]:
+    weights = path
     try:
         model = load_pretrained(path, dtype=jnp.float32)
     except InputError:
         if path != "glassllm":
             raise
-        fields = Fields(_GLASSLLM, Path("glassllm"))
-        return FAMILIES["llama"].build(fields, frozenset()), "random, of the size of glassllm"
+        model = FAMILIES["llama"].build(Fields(_GLASSLLM, Path(path)), frozenset())
+        weights = "random, of the size of glassllm"
     if not isinstance(model, LanguageModel):
         raise InputError(f"{path} holds a {type(model).__name__}, which writes no text.")
-    return model, path
+    return model, weights
 
 
 _GLASSLLM = dict(

@@ -242,7 +242,8 @@ def why_not_by_token(
             "the whole text, so there is no evaluation at which a token could be remembered; "
             "use an explicit scheme, for example RK4() or Strang()."
         )
-    solver, t0, t1 = unrolled(solver), np.zeros((), state.dtype), np.ones((), state.dtype)
+    solver = unrolled(solver)
+    t0, t1 = jnp.zeros((), state.dtype), jnp.ones((), state.dtype)
     domain = TokenDomain(equation.domain.points[:1])
 
     def init(u):

@@ -109,9 +109,7 @@ def _evaluate(
             new += remembered
         else:
             inner: ClosedJaxpr = eqn.params["jaxpr"]
-            outputs, remembered = _evaluate(
-                inner.jaxpr, inner.consts, inputs, memories, start
-            )
+            outputs, remembered = _evaluate(inner.jaxpr, inner.consts, inputs, memories, start)
             new += remembered
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(x) for x in jaxpr.outvars], new
@@ -142,7 +140,9 @@ def _branch(
                 closed.jaxpr, closed.consts, list(operands), iter(taken[chosen]), start
             )
             remembered = [
-                new if i == chosen else [[jnp.zeros(x.shape, x.dtype) for x in y] for y in found]
+                new
+                if i == chosen
+                else [[jnp.zeros(x.shape, x.dtype) for x in y] for y in found]
                 for i, found in enumerate(structures)
             ]
             return outputs, remembered
