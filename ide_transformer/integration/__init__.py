@@ -1,3 +1,4 @@
+from .by_token import why_not_by_token as why_not_by_token
 from .gradient import (
     AbstractGradient as AbstractGradient,
     Checkpoint as Checkpoint,
@@ -6,7 +7,6 @@ from .gradient import (
 from .march_tokens import (
     Memory as Memory,
     TokenMarch as TokenMarch,
-    why_not_by_token as why_not_by_token,
 )
 from .solution import Solution as Solution
 from .solve import solve as solve

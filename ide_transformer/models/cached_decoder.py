@@ -63,6 +63,12 @@ class CachedDecoder(eqx.Module):
 
         - `last`: where the prompt ends, if there is padding after it.
         """
+        room = self.march.equation.domain.num_tokens
+        if not 1 <= prompt.shape[-1] <= room:
+            raise InputError(
+                f"CachedDecoder.begin: a prompt of {prompt.shape[-1]} tokens; the decoder was "
+                f"built for 1 to {room}."
+            )
         u1, memory = self.march.begin(self.model.embed_from(0, prompt))
         u1 = lax.dynamic_index_in_dim(u1, last, axis=-2)
         return self.model.read_out(u1)[..., 0, :], memory
@@ -74,7 +80,8 @@ class CachedDecoder(eqx.Module):
 
         **Arguments:**
 
-        - `token`: the one at `position`; all before it have been read.
+        - `token`: the one at `position`, which is below `tokens`; all before it have been
+          read.
         """
         u0 = self.model.embed_from(position, token[..., None])
         u1, memory = self.march.go_on(u0, position, memory)
