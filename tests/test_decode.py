@@ -299,7 +299,7 @@ def test_inputs_that_do_not_fit(unchecked):
     for tokens in (0, CONTEXT + 1):
         with pytest.raises(ide.InputError, match=f"tokens={tokens}.*from 1 to {CONTEXT}"):
             ide.CachedDecoder(model, tokens)
-    with pytest.raises(ide.InputError, match="3 tokens.*built for 1 to 2"):
+    with pytest.raises(ide.InputError, match=r"3 tokens.*built for 1 to 2"):
         ide.CachedDecoder(model, 2).begin(TOKENS[0, :3])
     before = ide.Text(TOKENS, jnp.stack([jnp.arange(CONTEXT) > i for i in (1, -1)]))
     with pytest.raises(ide.InputError, match="padding stands behind it"):
