@@ -10,6 +10,7 @@ from .equation import (
     AbstractPositions as AbstractPositions,
     AbstractRegion as AbstractRegion,
     AbstractSourcedOperator as AbstractSourcedOperator,
+    AbstractTokenIntegral as AbstractTokenIntegral,
     Attention as Attention,
     Chebyshev as Chebyshev,
     CrossAttention as CrossAttention,
@@ -62,6 +63,7 @@ from .integration import (
 from .models import (
     AbstractImageHead as AbstractImageHead,
     AbstractModel as AbstractModel,
+    CachedDecoder as CachedDecoder,
     Encoded as Encoded,
     EncoderDecoder as EncoderDecoder,
     ImageClassifier as ImageClassifier,
@@ -79,6 +81,7 @@ from .models import (
     generate as generate,
     generate_greedy as generate_greedy,
     sentence_embedding as sentence_embedding,
+    why_not_cached as why_not_cached,
 )
 from .solvers import (
     ETDAB2 as ETDAB2,

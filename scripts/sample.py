@@ -1,8 +1,10 @@
 """Writes text with a trained language model."""
 
 import argparse
+import sys
+import time
 
-from ide_transformer import InputError, LanguageModel
+from ide_transformer import InputError, LanguageModel, why_not_cached
 from ide_transformer.training import load_model, main_of, sample_text
 
 
@@ -35,6 +37,7 @@ def main() -> None:
         raise InputError(
             f"{arguments.model} holds a {type(loaded.model).__name__}, which writes no text."
         )
+    began = time.perf_counter()
     text = sample_text(
         loaded.model,
         loaded.tokenizer,
@@ -45,7 +48,15 @@ def main() -> None:
         top_p=arguments.top_p,
         seed=arguments.seed,
     )
+    seconds = time.perf_counter() - began
     print(text)
+    reason = why_not_cached(loaded.model)
+    print(
+        f"{arguments.length} tokens in {seconds:.1f} s, compiling included: "
+        f"{arguments.length / seconds:.0f} tokens per second"
+        + ("" if reason is None else f"\nwithout a cache: {reason}"),
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

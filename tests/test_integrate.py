@@ -10,11 +10,11 @@ from helpers import largest
 from hypothesis import given, settings, strategies as st
 
 import ide_transformer as ide
-from ide_transformer.equation.operators.token_integral import RESIDUALS, integrate
-from ide_transformer.equation.operators.token_integral.blocks import Blocks
-from ide_transformer.equation.operators.token_integral.integrate import prepare
-from ide_transformer.equation.operators.token_integral.quadrature import token_mean
-from ide_transformer.equation.operators.token_integral.stream import Stream
+from ide_transformer.equation.operators.quadrature import RESIDUALS, integrate
+from ide_transformer.equation.operators.quadrature.blocks import Blocks
+from ide_transformer.equation.operators.quadrature.integrate import prepare
+from ide_transformer.equation.operators.quadrature.stream import Stream
+from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 
 
 def by_hand(query, key, value, weights, positions, region, bias):

@@ -32,6 +32,7 @@ from .operators import (
     AbstractPositions as AbstractPositions,
     AbstractRegion as AbstractRegion,
     AbstractSourcedOperator as AbstractSourcedOperator,
+    AbstractTokenIntegral as AbstractTokenIntegral,
     Attention as Attention,
     CrossAttention as CrossAttention,
     Damping as Damping,

@@ -193,9 +193,7 @@ def _grid(
     block = eqx.filter_eval_shape(equation.control, 0.0)
     cost = count_evaluations(solver, block, u0.shape[-1])
     fractions = np.arange(steps_per_interval + 1) / steps_per_interval
-    points = None if cost is None else _points(cost, steps_per_interval)
-    if points is not None and len(points) <= _MOST_POINTS:
-        equation = equation.tabulate(points, fractions)
+    equation = tabulated(equation, cost, steps_per_interval)
     return _Grid(
         equation=equation,
         offsets=(equation.control.interval_length * fractions).astype(u0.dtype),
@@ -205,11 +203,19 @@ def _grid(
     )
 
 
-def _points(cost: Evaluations, steps_per_interval: int) -> np.ndarray:
-    """The fractions of an interval at which the field is evaluated."""
+def tabulated(
+    equation: Equation, cost: Evaluations | None, steps_per_interval: int
+) -> Equation:
+    """The equation made ready for a march whose steps have this cost."""
+    if cost is None:
+        return equation
     starts = np.arange(steps_per_interval)[:, None]
+    # The fractions of an interval at which the field is evaluated.
     points = (starts + np.array(cost.fractions)) / steps_per_interval
-    return np.unique(points.round(14))
+    points = np.unique(points.round(14))
+    if len(points) > _MOST_POINTS:
+        return equation
+    return equation.tabulate(points, np.arange(steps_per_interval + 1) / steps_per_interval)
 
 
 def _field_evaluations(grid: _Grid, solver_state: PyTree) -> Array | float:

@@ -1,16 +1,30 @@
 """Sampling text from a language model."""
 
+from typing import NamedTuple, overload
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..errors import InputError
+from .cached_decoder import CachedDecoder, why_not_cached
 from .language_model import LanguageModel
-from .text import as_text
+from .text import Text, as_text
 
 
+class Draw(NamedTuple):
+    """How a token is drawn: see `generate`."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+@overload
 def generate(
     model: LanguageModel,
     prompt: Int[Array, "*batch prompt"],
@@ -20,60 +34,175 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-) -> Int[Array, "*batch total"]:
+) -> Int[Array, "*batch total"]: ...
+
+
+@overload
+def generate(
+    model: LanguageModel,
+    prompt: Text,
+    length: int,
+    *,
+    key: PRNGKeyArray,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Text: ...
+
+
+def generate(
+    model: LanguageModel,
+    prompt: Int[Array, "*batch prompt"] | Text,
+    length: int,
+    *,
+    key: PRNGKeyArray,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Int[Array, "*batch total"] | Text:
     """Draws `length` tokens after `prompt`, each from the distribution of the model given
-    the last `context` tokens. One compiled loop; the equation is solved anew for each token.
+    the last `context` tokens. One compiled program: a pass over the prompt, then a loop.
+
+    What the model remembers of the tokens read so far is kept, as by `CachedDecoder`, unless
+    `why_not_cached(model)` says why not. Then, and beyond the context, where all positions
+    move with each token, the equation is solved anew for each. The tokens are the same.
 
     **Arguments:**
 
-    - `prompt`: at least one token.
+    - `prompt`: at least one token; or a `Text` for prompts of different lengths, its mask
+      `False` at the padding behind each.
     - `temperature`: divides the logits; 0 takes the most likely token.
     - `top_k`: draw from the k most likely tokens only.
     - `top_p`: draw from the most likely tokens only, as few as have this probability
       together (Holtzman et al., arXiv 1904.09751).
 
-    **Raises:** `InputError` for an empty prompt or options out of range.
+    **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what
+    was drawn. For a `Text` it is one, whose mask says where each ends.
+
+    **Raises:** `InputError` for an empty prompt, padding before a token or options out of
+    range.
     """
-    if prompt.shape[-1] == 0:
+    text = as_text(prompt)
+    if text.tokens.shape[-1] == 0:
         raise InputError("generate: the prompt is empty; give it at least one token.")
+    if length < 0:
+        raise InputError(f"generate: length={length}; it must not be negative.")
     if temperature < 0:
         raise InputError(f"generate: temperature={temperature}; it must not be negative.")
     if top_k is not None and top_k < 1:
         raise InputError(f"generate: top_k={top_k}; it must be at least 1.")
     if top_p is not None and not 0 < top_p <= 1:
         raise InputError(f"generate: top_p={top_p}; it must be above 0 and at most 1.")
-    as_text(prompt).check(vocabulary=model.embedding.shape[0], context=prompt.shape[-1])
-    return _generate(model, prompt, length, key, temperature, top_k, top_p)
+    text.check(vocabulary=model.embedding.shape[0], context=text.tokens.shape[-1])
+    options = Draw(temperature, top_k, top_p)
+    tokens = jnp.asarray(text.tokens)
+    if text.mask is None:
+        return _generate(model, tokens, tokens.shape[-1], length, key, options)
+    ends = _ends(text.mask)
+    tokens = _generate(model, tokens, ends, length, key, options)
+    return Text(tokens, _places(tokens) < (ends + length)[..., None])
+
+
+def _ends(mask: Array | np.ndarray) -> Int[Array, "*batch"]:
+    """The number of tokens of each prompt."""
+    if not isinstance(mask, Tracer):
+        mask = np.asarray(mask, bool)
+        if not (mask[..., 0].all() and (mask[..., 1:] <= mask[..., :-1]).all()):
+            raise InputError(
+                "generate: the mask of the prompt is False before a token; each prompt has at "
+                "least one token, and its padding stands behind it."
+            )
+    return jnp.sum(jnp.asarray(mask, int), axis=-1)
+
+
+def _places(tokens: Int[Array, "*batch total"]) -> Int[Array, "*batch total"]:
+    return jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
 
 
 @eqx.filter_jit
 def _generate(
     model: LanguageModel,
     prompt: Int[Array, "*batch prompt"],
+    ends: Int[Array, "*batch"] | int,
     length: int,
     key: PRNGKeyArray,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
+    options: Draw,
 ) -> Int[Array, "*batch total"]:
-    total = prompt.shape[-1] + length
+    # The last of these tokens is drawn where the context is full.
+    of_cache = min(length, max(model.context + 1 - prompt.shape[-1], 0))
+    if why_not_cached(model) is not None:
+        of_cache = 0
+    return write(model, prompt, ends, length, key, options, of_cache=of_cache)
+
+
+def write(
+    model: LanguageModel,
+    prompt: Int[Array, "*batch prompt"],
+    ends: Int[Array, "*batch"] | int,
+    length: int,
+    key: PRNGKeyArray,
+    options: Draw,
+    *,
+    of_cache: int,
+) -> Int[Array, "*batch total"]:
+    """The program of `generate`, of which the first `of_cache` tokens are drawn with a
+    `CachedDecoder` and the others with the equation solved anew for each.
+
+    **Arguments:**
+
+    - `ends`: the length of each prompt, or of all.
+    """
+    longest, total = prompt.shape[-1], prompt.shape[-1] + length
     tokens = jnp.zeros((*prompt.shape[:-1], total), prompt.dtype)
     tokens = lax.dynamic_update_slice_in_dim(tokens, prompt, 0, axis=-1)
+    each = jnp.broadcast_to(ends, prompt.shape[:-1])
+    tokens = jnp.where(_places(tokens) < each[..., None], tokens, 0)
+
+    def put(tokens, number, logits):
+        """The text with its token `number` drawn, and that token."""
+        drawn = draw(logits, jax.random.fold_in(key, longest + number), *options)
+        drawn = drawn.astype(tokens.dtype)
+        here = _places(tokens) == (each + number)[..., None]
+        return jnp.where(here, drawn[..., None], tokens), drawn
+
+    def anew(number, tokens):
+        return put(tokens, number, _logits_anew(model, tokens, each + number))[0]
+
+    if of_cache:
+        decoder = CachedDecoder(model, longest + of_cache - 1)
+        begin, go_on = decoder.begin, decoder.go_on
+        # Texts of different lengths have positions of their own.
+        for _ in range(jnp.ndim(ends)):
+            begin, go_on = jax.vmap(begin), jax.vmap(go_on)
+        logits, memory = begin(prompt, ends - 1)
+
+        def read(number, state):
+            tokens, drawn, memory = state
+            logits, memory = go_on(drawn, ends + number - 1, memory)
+            return *put(tokens, number, logits), memory
+
+        state = (*put(tokens, 0, logits), memory)
+        tokens, *_ = lax.fori_loop(1, of_cache, read, state)
+    if of_cache == length:
+        return tokens
+    return lax.fori_loop(of_cache, length, anew, tokens)
+
+
+def _logits_anew(
+    model: LanguageModel,
+    tokens: Int[Array, "*batch total"],
+    position: Int[Array, "*batch"],
+) -> Float[Array, "*batch vocabulary"]:
+    """The logits of the tokens at these positions, given the last ones before them."""
+    total = tokens.shape[-1]
     window = min(model.context, total)
-
-    def step(position, tokens):
-        # Until the context is full the window holds tokens not drawn yet, which a causal
-        # model does not see.
-        start = jnp.clip(position - window, 0, total - window)
-        visible = lax.dynamic_slice_in_dim(tokens, start, window, axis=-1)
-        logits = model(visible)
-        last = lax.dynamic_index_in_dim(logits, position - start - 1, axis=-2, keepdims=False)
-        drawn = draw(last, jax.random.fold_in(key, position), temperature, top_k, top_p)
-        return lax.dynamic_update_slice_in_dim(
-            tokens, drawn[..., None].astype(tokens.dtype), position, axis=-1
-        )
-
-    return lax.fori_loop(prompt.shape[-1], total, step, tokens)
+    # Until the context is full the window holds tokens not drawn yet, which a causal model
+    # does not see.
+    start = jnp.clip(position - window, 0, total - window)[..., None]
+    places = start + _places(tokens[..., :window])
+    u1 = model.solve(jnp.take_along_axis(tokens, places, axis=-1)).u1
+    last = (position[..., None] - start - 1)[..., None]
+    return model.read_out(jnp.take_along_axis(u1, last, axis=-2))[..., 0, :]
 
 
 def draw(

@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from ..equation import (
@@ -105,11 +106,21 @@ class LanguageModel(AbstractModel):
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
         text = as_text(inputs)
         text.check(vocabulary=self.embedding.shape[0], context=self.context)
-        u = self.embedding[text.tokens] * self.embedding_scale
+        return self.embed_from(0, text.tokens, key=key), text.domain()
+
+    def embed_from(
+        self,
+        start: Int[ArrayLike, ""],
+        tokens: Int[ArrayLike, "*batch tokens"],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "*batch tokens features"]:
+        """The state at depth 0 of tokens that stand at `start` and after it."""
+        u = self.embedding[tokens] * self.embedding_scale
         if self.positions is not None:
-            u = u + jnp.broadcast_to(self.positions[: u.shape[-2]], u.shape)
-        u = self.input_normalization.project(drop(u, self.dropout, key))
-        return u, text.domain()
+            positions = lax.dynamic_slice_in_dim(self.positions, start, u.shape[-2])
+            u = u + jnp.broadcast_to(positions, u.shape)
+        return self.input_normalization.project(drop(u, self.dropout, key))
 
     def read_out(
         self, u: Float[Array, "*batch tokens features"]

@@ -31,6 +31,7 @@ from .exponential_euler import ExponentialEuler as ExponentialEuler
 from .gated_rk2 import GatedRK2 as GatedRK2
 from .heavy_ball import HeavyBall as HeavyBall
 from .implicit import (
+    AbstractImplicitScheme as AbstractImplicitScheme,
     EvaluationCount as EvaluationCount,
     evaluations_made as evaluations_made,
 )

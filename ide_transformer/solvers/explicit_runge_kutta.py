@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -50,8 +51,11 @@ class ExplicitRungeKutta(diffrax.AbstractAdaptiveSolver):
         y0: PyTree[Array],
         args: PyTree,
     ) -> PyTree[Array]:
-        # Where the last stage of a step is the first one of the next, that field is the state.
-        return terms.vf(t0, y0, args) if self._tableau.fsal else None
+        if not self._tableau.fsal:
+            return None
+        # The last stage of a step is the first one of the next: the state is that field, and
+        # whether there is none yet.
+        return True, jax.tree.map(jnp.zeros_like, eqx.filter_eval_shape(terms.vf, t0, y0, args))
 
     def step(
         self,
@@ -65,12 +69,16 @@ class ExplicitRungeKutta(diffrax.AbstractAdaptiveSolver):
     ) -> tuple:
         tableau = self._tableau
         control = terms.contr(t0, t1)
-        first = solver_state
-        if not tableau.fsal or made_jump is True:
+        missing, first = solver_state if tableau.fsal else (True, None)
+        if made_jump is True or missing is True:
             first = terms.vf(t0, y0, args)
-        elif made_jump is not False:
+        else:
             first = lax.cond(
-                made_jump, lambda y, f: terms.vf(t0, y, args), lambda y, f: f, y0, first
+                jnp.asarray(missing) | made_jump,
+                lambda y, field: terms.vf(t0, y, args),
+                lambda y, field: field,
+                y0,
+                first,
             )
         field, stage = first, y0
         increments = [terms.prod(first, control)]
@@ -85,7 +93,7 @@ class ExplicitRungeKutta(diffrax.AbstractAdaptiveSolver):
         zero = jax.tree.map(jnp.zeros_like, y0)
         error = combine(zero, tuple(map(float, tableau.b_error)), increments)
         k = jax.tree.map(lambda *leaves: jnp.stack(leaves), *increments)
-        state = field if tableau.fsal else None
+        state = (False, field) if tableau.fsal else None
         return y1, error, dict(y0=y0, y1=y1, k=k), state, diffrax.RESULTS.successful
 
     def func(

@@ -35,3 +35,4 @@ from .region import (
 from .relaxation import Relaxation as Relaxation
 from .scaled import Scaled as Scaled
 from .sourced import AbstractSourcedOperator as AbstractSourcedOperator
+from .token_integral import AbstractTokenIntegral as AbstractTokenIntegral

@@ -6,13 +6,14 @@ from ...errors import InputError
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
 from .linear import Linear
-from .operator import AbstractOperator, check_features
+from .operator import check_features
 from .positions import AbstractPositions, NoPositions, Rotary
+from .quadrature import integrate, split_heads
 from .region import AbstractRegion, Fredholm, Volterra
-from .token_integral import integrate, split_heads
+from .token_integral import AbstractTokenIntegral, Others
 
 
-class Attention(AbstractOperator):
+class Attention(AbstractTokenIntegral):
     """Multi-head attention, a non-local integral operator over tokens:
 
         du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
@@ -112,18 +113,27 @@ class Attention(AbstractOperator):
         self.heads = heads
         self.key_value_heads = key_value_heads
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
+    @property
+    def causal(self) -> bool:
+        return self.region.causal
+
+    def over(
+        self,
+        u: Float[Array, "*batch tokens features"],
+        domain: TokenDomain,
+        others: Others,
     ) -> Float[Array, "*batch tokens features"]:
-        return self.of_input(self.normalization.project(u), domain, (0.0, 0.0, 0.0))
+        return self.of_input(self.normalization.project(u), domain, (0.0, 0.0, 0.0), others)
 
     def of_input(
         self,
         v: Float[Array, "*batch tokens features"],
         domain: TokenDomain,
         shifts: tuple[Array | float, Array | float, Array | float],
+        others: Others,
     ) -> Float[Array, "*batch tokens features"]:
-        """The rate for a normalised input v, with shifts of the queries, keys and values."""
+        """The rate for a normalised input v, with shifts of the queries, keys and values; of
+        the tokens it remembers the latter two."""
         check_features(self, v, self.query.weight.shape[0])
         shift_query, shift_key, shift_value = shifts
         query = split_heads(self.query(v) + shift_query, self.heads)
@@ -131,6 +141,7 @@ class Attention(AbstractOperator):
         value = split_heads(self.value(v) + shift_value, self.key_value_heads)
         query = self.positions(self.query_normalization.project(query), domain)
         key = self.positions(self.key_normalization.project(key), domain)
-        bias = self.positions.score_bias(domain, domain)
-        mean = integrate(query, key, value, domain, domain, self.region, bias)
+        (key, value), seen = others((key, value), domain)
+        bias = self.positions.score_bias(domain, seen)
+        mean = integrate(query, key, value, seen, domain, self.region, bias)
         return self.output(mean.reshape(*v.shape[:-1], -1))

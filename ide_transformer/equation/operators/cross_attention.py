@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -7,9 +9,9 @@ from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
 from .linear import Linear
 from .operator import check_features
+from .quadrature import integrate, split_heads
 from .region import Fredholm
 from .sourced import AbstractSourcedOperator
-from .token_integral import integrate, split_heads
 
 
 class CrossAttention(AbstractSourcedOperator):
@@ -47,6 +49,9 @@ class CrossAttention(AbstractSourcedOperator):
     source: Float[Array, "*batch others source_features"] | None
     source_domain: TokenDomain | None
     heads: int = eqx.field(static=True)
+
+    # It integrates over the source only.
+    pointwise: ClassVar[bool] = True
 
     def __init__(
         self,

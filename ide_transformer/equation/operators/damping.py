@@ -23,6 +23,7 @@ class Damping(AbstractLinearOperator):
     rate: Float[Array, "*features"] = eqx.field(converter=float_array)
 
     dissipative: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = True
 
     def apply(
         self,

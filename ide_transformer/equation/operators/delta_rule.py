@@ -35,6 +35,7 @@ class DeltaRule(AbstractExactOperator):
     rate: Float[Array, "*heads"] = eqx.field(converter=float_array, default=1.0)
 
     dissipative: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = True
 
     def __call__(
         self, u: Float[Array, "*batch tokens features"], domain: TokenDomain

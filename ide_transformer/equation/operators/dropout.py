@@ -25,6 +25,10 @@ class Dropout(AbstractOperator):
     rate: float = eqx.field(static=True)
     key: PRNGKeyArray | None = None
 
+    @property
+    def pointwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.operator.pointwise
+
     def __call__(
         self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
     ) -> Float[Array, "*batch tokens features"]:

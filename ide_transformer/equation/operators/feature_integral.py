@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..constraints import AbstractConstraint, Free
@@ -23,6 +25,8 @@ class FeatureIntegral(AbstractOperator):
 
     map: Linear
     normalization: AbstractConstraint
+
+    pointwise: ClassVar[bool] = True
 
     def __init__(
         self,

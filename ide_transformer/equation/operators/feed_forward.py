@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -33,6 +34,8 @@ class FeedForward(AbstractOperator):
     outer: Linear
     normalization: AbstractConstraint
     activation: Callable = eqx.field(static=True)
+
+    pointwise: ClassVar[bool] = True
 
     def __init__(
         self,

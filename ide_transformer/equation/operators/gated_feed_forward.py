@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -36,6 +37,8 @@ class GatedFeedForward(AbstractOperator):
     outer: Linear
     normalization: AbstractConstraint
     activation: Callable = eqx.field(static=True)
+
+    pointwise: ClassVar[bool] = True
 
     def __init__(
         self,

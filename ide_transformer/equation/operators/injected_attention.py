@@ -5,9 +5,10 @@ from ..domain import TokenDomain
 from .attention import Attention
 from .linear import Linear
 from .sourced import AbstractSourcedOperator
+from .token_integral import AbstractTokenIntegral, Others
 
 
-class InjectedAttention(AbstractSourcedOperator):
+class InjectedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
     """Attention that sees the input f of the equation at every depth, in its queries, keys
     and values:
 
@@ -35,11 +36,18 @@ class InjectedAttention(AbstractSourcedOperator):
         self.injection = Linear(features, inner, bias=False, std=std, key=key)
         self.source = None
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
+    @property
+    def causal(self) -> bool:
+        return self.attention.causal
+
+    def over(
+        self,
+        u: Float[Array, "*batch tokens features"],
+        domain: TokenDomain,
+        others: Others,
     ) -> Float[Array, "*batch tokens features"]:
         widths = [x.weight.shape[1] for x in (self.attention.query, self.attention.key)]
         splits = [widths[0], sum(widths)]
         query, key, value = jnp.split(self.injection(self.given_source()), splits, axis=-1)
         v = self.attention.normalization.project(u)
-        return self.attention.of_input(v, domain, (query, key, value))
+        return self.attention.of_input(v, domain, (query, key, value), others)

@@ -1,6 +1,7 @@
 """What an operator is."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -15,6 +16,10 @@ class AbstractOperator(eqx.Module):
     Subclass it with arrays as fields (the weights at that depth) and a `__call__`; a
     subclass works everywhere, nothing has to be registered.
     """
+
+    # Whether the rate at a token depends on the state at that token only, so that tokens can
+    # be marched one after the other.
+    pointwise: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(

@@ -1,7 +1,7 @@
 """The part of Ω_x over which attention integrates."""
 
 import abc
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Bool, Int
@@ -16,6 +16,9 @@ Index: TypeAlias = int | Int[Array, ""]
 
 class AbstractRegion(eqx.Module):
     """A region Ω_x(x) for each token x."""
+
+    # Whether no x' after x lies in Ω_x(x).
+    causal: ClassVar[bool] = False
 
     @abc.abstractmethod
     def indicator(
@@ -53,6 +56,8 @@ class Volterra(AbstractRegion):
     """
 
     window: int | None = eqx.field(static=True, default=None)
+
+    causal: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.window is not None and self.window < 1:

@@ -28,6 +28,7 @@ class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
     source: Float[Array, "*batch tokens features"] | None = None
 
     dissipative: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = True
 
     def __call__(
         self, u: Float[Array, "*batch tokens features"], domain: TokenDomain

@@ -23,6 +23,10 @@ class Scaled(AbstractOperator):
     operator: AbstractOperator
     rate: Float[Array, "*features"] = eqx.field(converter=float_array)
 
+    @property
+    def pointwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.operator.pointwise
+
     def __call__(
         self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
     ) -> Float[Array, "*batch tokens features"]:

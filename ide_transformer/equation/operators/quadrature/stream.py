@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ...domain import TokenDomain
 from ..region import AbstractRegion
-from .quadrature import (
+from .token_mean import (
     AbstractQuadrature,
     Integrand,
     Mean,
@@ -144,14 +144,15 @@ class _Queries(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """The same of keys and values; `real` are those that do not just fill up the last block."""
+    """The same of keys and values; `real` are those that do not just fill up the last block.
+    Of a rate, what is `None` is zero."""
 
     index: Int[Array, "..."]
     at: Float[Array, "..."]
     real: Bool[Array, "..."]
-    key: Float[Array, "..."] | None
-    value: Float[Array, "..."] | None
-    log_weights: Float[Array, "..."] | None
+    key: Any
+    value: Any
+    log_weights: Any
 
 
 def _queries(integrand: Integrand, domain: TokenDomain, block: int) -> _Queries:
@@ -171,7 +172,8 @@ def _points(integrand: Integrand, domain: TokenDomain, block: int) -> _Points:
     )
 
 
-_AXES = Mean(-2, -1, -1)
+# Where the queries lie in the parts of a `Mean`.
+_AXES = (-2, -1, -1)
 
 
 def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ...domain import TokenDomain
 from ..region import AbstractRegion
-from .quadrature import (
+from .token_mean import (
     AbstractQuadrature,
     Integrand,
     Mean,
@@ -103,7 +103,7 @@ def _domains(
 def _join(parts: list[Mean]) -> Mean:
     if len(parts) == 1:
         return parts[0]
-    axes = Mean(-2, -1, -1)
+    axes = (-2, -1, -1)
     return Mean(
         *(
             jnp.concatenate(x, axis)

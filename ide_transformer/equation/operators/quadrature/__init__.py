@@ -1,2 +1,2 @@
 from .integrate import integrate as integrate, split_heads as split_heads
-from .quadrature import RESIDUALS as RESIDUALS
+from .token_mean import RESIDUALS as RESIDUALS

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 from ...domain import TokenDomain
 from ..region import AbstractRegion
 from .blocks import Blocks
-from .quadrature import AbstractQuadrature, Integrand, token_mean
 from .stream import Stream
+from .token_mean import AbstractQuadrature, Integrand, token_mean
 
 
 # Queries of a block; from how many tokens on both are streamed, and in which blocks: what is
