@@ -27,7 +27,9 @@ from ide_transformer.depth import (
     at_random,
     coarsen,
     coarsenings,
+    compare_budgets,
     defects,
+    depth_report,
     drops,
     evenly,
     extensions,
@@ -466,6 +468,53 @@ def test_block_influence_is_the_mean_over_tokens_of_one_less_cosine():
     assert abs(defects(model, HELD_OUT).turn[0] - influence) < 1e-12
 
 
+def test_at_each_budget_the_best_of_either_side_is_compared_sample_by_sample():
+    def row(method, evaluations, loss):
+        return {"method": method, "field_evaluations": evaluations, "loss": loss}
+
+    rows = [
+        row("native", 4.0, 1.0),
+        row("a", 3.0, 2.0),
+        row("b", 3.0, 3.0),
+        row("rule", 3.0, 2.5),
+        row("failed rule", 3.0, None),
+        row("a", 2.0, 4.0),
+    ]
+    losses = [np.full(3, row["loss"] or np.nan) for row in rows]
+    losses[1] = np.array([1.0, 2.0, 3.0])
+    found = compare_budgets(rows, losses, ours={"a", "b"}, theirs={"rule", "failed rule"})
+    assert len(found) == 1 and found[0]["field_evaluations"] == 3
+    assert (found[0]["coarsening"], found[0]["layer_dropping"]) == ("a", "rule")
+    assert (found[0]["loss"], found[0]["its_loss"]) == (2.0, 2.5)
+    assert found[0]["difference"] == -0.5
+    assert abs(found[0]["uncertainty"] - 1 / np.sqrt(3)) < 1e-12
+
+
+def test_a_report_measures_every_method_and_says_where_a_solve_failed():
+    model = model_of(constraint=post_norm())
+
+    def losses_of(outputs):
+        return jnp.mean(outputs**2, axis=(1, 2))
+
+    report = depth_report(
+        model, CALIBRATION, HELD_OUT, losses_of, refinements=(2,), tolerances=(0.5, 1e-6)
+    )
+    by_method = {(row["method"], row["field_evaluations"]): row for row in report.rows}
+    native = by_method["native", LAYERS]
+    assert (native["error"], native["change"], native["uncertainty"]) == (0, 0, 0)
+    exact = float(jnp.mean(model(HELD_OUT) ** 2))
+    assert abs(native["loss"] - exact) < 1e-12
+    refined = float(jnp.mean(refine(model, 2)(HELD_OUT) ** 2))
+    assert abs(by_method["refined", 2 * LAYERS]["change"] - (refined - exact)) < 1e-12
+    extrapolated = float(jnp.mean(richardson(model, 2, HELD_OUT) ** 2))
+    assert abs(by_method["extrapolated", 6 * LAYERS]["loss"] - extrapolated) < 1e-10
+    adaptive = [row["loss"] for row in report.rows if row["method"] == "adaptive"]
+    assert adaptive[0] is not None and adaptive[1] is None
+    assert [row["field_evaluations"] for row in report.budgets] == [3, 2]
+    damage = [row["damage"] for row in report.ranking.layers]
+    assert np.allclose(damage, removal_damage(model, HELD_OUT), rtol=1e-10)
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_done_is_refused():
     model = model_of()
@@ -511,4 +560,6 @@ def test_the_script_writes_tables_and_figures(tmp_path):
         row["method"] for row in rows if row["field_evaluations"] < native["field_evaluations"]
     }
     assert {"coarsened", "merged", "evenly spread", "random, seed 2"} <= cheaper
-    assert (out / "layers/report.md").exists() and (out / "loss.png").exists()
+    for name in ("budgets", "layers"):
+        assert (out / name / "report.md").exists()
+    assert (out / "loss.png").exists()

@@ -94,6 +94,7 @@ def coarsenings(
     number = jax.tree.leaves(target.exact)[0].shape[0]
     fitted_on, judged_on = np.split(np.arange(number), [number - number // 4])
     judge = target.part(judged_on if len(judged_on) else fitted_on)
+    fitting = target.part(fitted_on)
     mesh = native_mesh(model)
     yield Coarsening(model, float(evaluations_of(model, inputs)), 0.0, mesh.steps)
     while len(mesh.steps) > 1:
@@ -101,7 +102,7 @@ def coarsenings(
         best = _best(shortlist if fit else 1, candidates, judge)
         if fit is not None:
             meshes = [candidate for _, candidate in best]
-            fitted = [x._replace(model=fit(x.model, target.part(fitted_on))) for x in meshes]
+            fitted = [x._replace(model=fit(x.model, fitting)) for x in meshes]
             best = _best(1, [*meshes, *fitted], judge)
         error, mesh = best[0]
         evaluations = float(evaluations_of(mesh.model, inputs))
