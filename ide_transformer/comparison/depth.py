@@ -14,15 +14,13 @@ from rich.console import Console
 from ..depth import DepthReport, Read, depth_report, plot_depth
 from ..errors import InputError
 from ..models import Text, TextEncoder, mean_vectors
-from ..tasks import CheckpointTokenizer, LanguageTask, read_text, shakespeare
+from ..tasks import CheckpointTokenizer, shakespeare
 from ..training import LoadedModel, load_model, task_of
-from .passages import halves_of_sentences, halves_of_speeches
 from .report import Report, write_report
+from .speeches import halves_of_speeches
 
 
-def compare_depth(
-    path: str, folder: Path, *, calibration: int, held_out: int, text: Path | None = None
-) -> list[Report]:
+def compare_depth(path: str, folder: Path, *, calibration: int, held_out: int) -> list[Report]:
     """Coarsens and refines the model in `path`, compares it with dropping layers by the rules
     in use, and writes tables and figures into `folder`.
 
@@ -31,8 +29,6 @@ def compare_depth(
     - `path`: the folder of a run, or a checkpoint as `load_pretrained` takes it.
     - `calibration`, `held_out`: samples on which the steps are chosen and fitted, and on
       which the result is measured.
-    - `text`: a text file or folder for models of texts; `None` for the data of a run, and for
-      Shakespeare for a checkpoint. Its last tenth is held out.
 
     **Raises:** `InputError` for a path without a model, or sizes that are not positive or
     larger than the text.
@@ -42,7 +38,7 @@ def compare_depth(
             raise InputError(f"compare_depth: {name}={size}; give it at least one sample.")
     console = Console(highlight=False, soft_wrap=True)
     loaded = load_model(path, [])
-    problem = _problem(loaded, calibration, held_out, None if text is None else read_text(text))
+    problem = _problem(loaded, calibration, held_out)
     result = depth_report(
         loaded.model,
         problem.calibration,
@@ -69,17 +65,10 @@ class _Problem(NamedTuple):
     read: Read
 
 
-def _problem(
-    loaded: LoadedModel, calibration: int, held_out: int, text: str | None
-) -> _Problem:
+def _problem(loaded: LoadedModel, calibration: int, held_out: int) -> _Problem:
     if isinstance(loaded.model, TextEncoder):
-        return _passages(loaded, loaded.model, calibration, held_out, text)
-    if text is None:
-        task = task_of(loaded)
-    else:
-        context = loaded.model.domain.num_tokens
-        task = LanguageTask(text, min(context, 512), tokenizer=loaded.tokenizer)
-    step, seed = 0, 0
+        return _speeches(loaded, loaded.model, calibration, held_out)
+    task, step, seed = task_of(loaded), 0, 0
     if loaded.run is not None:
         training = loaded.run.load_config().training
         # A batch of a step that the training did not reach.
@@ -98,31 +87,30 @@ def _problem(
 
 
 def _probabilities(logits: Array, inputs: PyTree[ArrayLike]) -> Array:
-    """What a cross-entropy reads, as square roots: the distance between two of them is
-    Hellinger's, to second order that of Kullback and Leibler."""
+    """What a cross-entropy reads, as square roots: the squared distance between two of them is
+    Hellinger's, to second order half the divergence of Kullback and Leibler."""
     return jnp.sqrt(jax.nn.softmax(logits, axis=-1))
 
 
 # Of the cosine similarities in the loss of sentence embeddings, as in their training.
 _SCALE = 20.0
 
-# Passages among which the other half is to be found, as a batch of the training.
+# Speeches among which the other half is to be found, as a batch of the training.
 _GROUP = 64
 
 
-def _passages(
+def _speeches(
     loaded: LoadedModel,
     model: TextEncoder,
     calibration: int,
     held_out: int,
-    text: str | None,
 ) -> _Problem:
-    """Passages of a text: which second half belongs to a first half? The loss is that of the
-    training of sentence embeddings, `-log softmax(20 cos)` of the right one among those of 64
-    passages (Henderson et al., arXiv 1705.00652)."""
+    """Speeches of Shakespeare: which second half belongs to a first half? The loss is that of
+    the training of sentence embeddings, `-log softmax(20 cos)` of the right one among those of
+    64 speeches (Henderson et al., arXiv 1705.00652)."""
     tokenizer = loaded.tokenizer
     assert isinstance(tokenizer, CheckpointTokenizer)
-    pairs = halves_of_speeches(shakespeare()) if text is None else halves_of_sentences(text)
+    pairs = halves_of_speeches(shakespeare())
     boundary = len(pairs) * 9 // 10
     for name, size, there in (
         ("calibration", calibration, 2 * boundary),
@@ -130,8 +118,8 @@ def _passages(
     ):
         if size > there:
             raise InputError(
-                f"compare_depth: {name}={size}, but the text has only {there} of the right "
-                "length for that; give it fewer, or a longer text."
+                f"compare_depth: {name}={size}, but Shakespeare has only {there} texts for "
+                "that; give it fewer."
             )
     learned = np.linspace(0, boundary - 1, -(-calibration // 2)).astype(int)
     kept = np.linspace(boundary, len(pairs) - 1, held_out).astype(int)
@@ -156,7 +144,7 @@ def _passages(
             )
         return jnp.concatenate(losses)
 
-    name = "of finding the other half of a passage among those of 64"
+    name = "of finding the other half of a speech among those of 64"
     return _Problem(chosen_on, measured_on, losses_of, name, _similarities)
 
 
