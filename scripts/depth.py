@@ -22,8 +22,8 @@ def main() -> None:
         "path", help="the folder of a run, the folder or file of a checkpoint, or a package"
     )
     parser.add_argument("--out", type=Path, help="folder of the results (default: depth/NAME)")
-    parser.add_argument("--calibration", type=int, default=32, help="samples to choose by")
-    parser.add_argument("--held-out", type=int, default=64, help="samples to measure on")
+    parser.add_argument("--calibration", type=int, default=128, help="samples to choose by")
+    parser.add_argument("--held-out", type=int, default=128, help="samples to measure on")
     arguments = parser.parse_args()
     folder = arguments.out or Path("depth") / Path(arguments.path).stem
     reports = compare_depth(

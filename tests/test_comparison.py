@@ -9,6 +9,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer.comparison import compare, load_compare_config
+from ide_transformer.comparison.speeches import halves_of_speeches
 
 
 ROOT = Path(__file__).parent.parent
@@ -161,3 +162,13 @@ def test_the_table_of_orders(tmp_path):
     assert figure.exists() and "strang(heun)" in done.stdout
     wrong = run("convergence.py", "--scheme", "rk5")
     assert wrong.returncode == 2 and "--scheme rk5: unknown. Known: euler" in wrong.stderr
+
+
+def test_halves_of_speeches_hold_their_words():
+    lines = [f"Words of line {n}, and so on to the end." for n in range(9)]
+    speech = "\n".join(["## Ham.", *lines])
+    text = f"# Act\n\n{speech}\n_Exit_\n\n## Oph.\nToo short."
+    ((first, second),) = halves_of_speeches(text)
+    words = " ".join(lines).split()
+    assert f"{first} {second}".split() == words
+    assert abs(len(first.split()) - len(second.split())) <= 1

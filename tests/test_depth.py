@@ -27,7 +27,9 @@ from ide_transformer.depth import (
     at_random,
     coarsen,
     coarsenings,
+    compare_budgets,
     defects,
+    depth_report,
     drops,
     evenly,
     extensions,
@@ -35,19 +37,21 @@ from ide_transformer.depth import (
     fit_rates,
     in_layers,
     keep_layers,
+    layer_columns,
     mergers,
     most_needed,
     most_turning,
     native_mesh,
-    output_error,
     plot_depth,
     rank_layers,
+    reference,
     refine,
     removal_damage,
     removal_estimate,
     richardson,
-    unit_rates,
+    selections,
 )
+from ide_transformer.depth.error import relative_error, without_padding
 from ide_transformer.depth.ranking import spearman
 
 
@@ -213,27 +217,37 @@ def test_padded_tokens_do_not_enter():
     for x, y in zip(here, there, strict=True):
         assert largest(x[1:], y[1:]) < 1e-12
     worse = u0.at[:, 4:].add(1.0)
-    assert output_error(worse, u0, padded.domain) == 0 < output_error(worse, u0, short.domain)
+    errors = [
+        relative_error(*(without_padding(u, domain) for u in (worse, u0)))
+        for domain in (padded.domain, equation.domain)
+    ]
+    assert errors[0] == 0 < errors[1]
 
 
 # Which layers matter.
 
 
+def mean_over_tokens(outputs, inputs):
+    return jnp.mean(outputs, axis=-2)
+
+
 @pytest.mark.parametrize("constraint", [None, post_norm])
 def test_the_estimate_ranks_layers_as_their_removal_does(constraint):
     model = model_of(constraint=constraint and constraint(), scales=[0.5, 1.2, 0.2, 0.8])
-    ranking = rank_layers(model, CALIBRATION, HELD_OUT)
+    columns = layer_columns(model, CALIBRATION)
+    ranking = rank_layers(columns, removal_damage(model, HELD_OUT))
     assert ranking.correlations["estimate"] >= 0.7
     assert [row["layer"] for row in ranking.layers] == list(range(LAYERS))
 
 
-def test_the_estimate_is_exact_for_small_defects():
+@pytest.mark.parametrize("read", [None, mean_over_tokens])
+def test_the_estimate_is_exact_for_small_defects(read):
     """The linearised march is the march, to first order in what is left out."""
     errors = []
     for size in (0.1, 0.01):
         model = model_of(scales=[1.0, size, 1.0, 1.0])
-        estimate = removal_estimate(model, HELD_OUT)[1]
-        errors.append(abs(estimate / removal_damage(model, HELD_OUT)[1] - 1))
+        estimate = removal_estimate(model, HELD_OUT, read)[1]
+        errors.append(abs(estimate / removal_damage(model, HELD_OUT, read)[1] - 1))
     assert errors[1] < 0.2 * errors[0] < 0.02
 
 
@@ -329,7 +343,7 @@ def test_a_layer_that_does_nothing_ranks_lowest_and_goes_first():
     model = model_of(scales=[1.0, 0.0, 1.0, 1.0])
     estimate, damage = removal_estimate(model, CALIBRATION), removal_damage(model, HELD_OUT)
     assert estimate[1] == damage[1] == 0 < min(np.delete(estimate, 1))
-    meshes = coarsenings(model, CALIBRATION, fit=unit_rates)
+    meshes = coarsenings(model, CALIBRATION, fit=None)
     native, first = itertools.islice(meshes, 2)
     assert (native.evaluations, first.evaluations) == (LAYERS, LAYERS - 1)
     assert first.steps[:, 0].tolist() == ["0", "2", "3"] and first.error < 1e-12
@@ -339,7 +353,7 @@ def test_a_layer_that_does_nothing_ranks_lowest_and_goes_first():
 @pytest.mark.parametrize("name", ["free", "post-norm"])
 def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model(name):
     model = MODELS[name]()
-    coarse = coarsen(model, 2.5, CALIBRATION, fit=unit_rates, shortlist=1)
+    coarse = coarsen(model, 2.5, CALIBRATION, fit=None)
     assert coarse.solve(HELD_OUT).stats["field_evaluations"] == 2
     strang = coarse.with_solver(ide.projected(ide.Strang(diffrax.Heun())), steps_per_interval=2)
     assert strang(HELD_OUT).shape == (*HELD_OUT.shape, VOCABULARY)
@@ -350,20 +364,59 @@ def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model(name):
     )
 
 
+@pytest.mark.parametrize("read", [None, mean_over_tokens])
 @pytest.mark.parametrize("name", ["free", "post-norm"])
-def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs(name):
+def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs(name, read):
     model = MODELS[name]()
     coarse = keep_layers(model, [0, 1, 3])
-    fitted = fit_rates(coarse, CALIBRATION, model(CALIBRATION), steps=30)
+    many = jax.random.randint(jax.random.key(5), (48, CONTEXT), 0, VOCABULARY)
+    fitted = fit_rates(coarse, reference(model, many, read), steps=30)
     assert fitted.control.blocks[0].rate.shape == (3, WIDTH)
-    for inputs, share in ((CALIBRATION, 0.8), (HELD_OUT, 1.0)):
-        before, after = (
-            output_error(m(inputs), model(inputs), model.domain) for m in (coarse, fitted)
-        )
-        assert after < share * before
-    # No step of the descent is better than where it begins.
-    exact = fit_rates(coarse, CALIBRATION, coarse(CALIBRATION), steps=2)
+    for inputs in (many, HELD_OUT):
+        before, after = (reference(model, inputs, read).error(m) for m in (coarse, fitted))
+        assert after < 0.9 * before
+
+
+def test_what_is_already_exact_stays_so():
+    coarse = keep_layers(model_of(), [0, 1, 3])
+    exact = fit_rates(coarse, reference(coarse, CALIBRATION), steps=2)
     assert largest(exact(HELD_OUT), coarse(HELD_OUT)) < 1e-12
+
+
+def test_batches_of_the_fit_follow_one_another():
+    """With a batch of one, three steps see the first three samples only."""
+    model = model_of()
+    coarse, target = keep_layers(model, [0, 1, 3]), reference(model, CALIBRATION)
+    whole, three = (
+        fit_rates(coarse, x, steps=3, batch=1) for x in (target, target.part(np.arange(3)))
+    )
+    other = fit_rates(coarse, target.part(np.array([3, 1, 2])), steps=3, batch=1)
+    assert (
+        largest(whole(HELD_OUT), three(HELD_OUT))
+        < 1e-12
+        < largest(whole(HELD_OUT), other(HELD_OUT))
+    )
+
+
+@pytest.mark.parametrize("read", [None, mean_over_tokens])
+def test_no_coarsening_is_worse_than_a_choice_of_layers_where_it_was_chosen(read):
+    model = model_of(constraint=post_norm(), scales=[0.5, 1.2, 0.2, 0.8])
+    judge = reference(model, CALIBRATION, read).part(np.array([3]))
+    for coarse in itertools.islice(coarsenings(model, CALIBRATION, read=read), 1, LAYERS):
+        choices = itertools.combinations(range(LAYERS), len(coarse.steps))
+        least = min(judge.error(keep_layers(model, layers)) for layers in choices)
+        assert abs(judge.error(coarse.model) - coarse.error) < 1e-12
+        assert coarse.error <= least + 1e-12
+
+
+def test_selections_are_all_choices_of_whole_native_layers():
+    model = model_of()
+    mesh = next(extensions(next(mergers(native_mesh(model)))))
+    chosen = list(selections(mesh))
+    assert [tuple(x.steps[:, 0]) for x in chosen] == [("0",), ("1",), ("2",), ("3",)]
+    for layer, one in enumerate(chosen):
+        exact = by_hand(model, layer_by_layer([layer]))
+        assert largest(one.model(HELD_OUT), exact) < 1e-12
 
 
 # Finer.
@@ -393,17 +446,15 @@ def test_layer_norm_with_a_gain_has_no_limit():
 
 
 def test_rules_keep_the_layers_that_they_say():
-    model = model_of(scales=[1.0, 0.1, 1.0, 0.3])
-    assert list(first_layers(model, CALIBRATION, 3)) == [0, 1, 2]
-    assert list(evenly(model, CALIBRATION, 3)) in ([0, 1, 3], [0, 2, 3])
-    assert list(evenly(model, CALIBRATION, 1)) == [0]
-    assert list(most_turning(model, CALIBRATION, 3)) == [0, 2, 3]
-    assert list(most_turning(model, CALIBRATION, 2)) == [0, 2]
-    assert list(most_needed(model, CALIBRATION, 3)) == [0, 2, 3]
-    drawn = [
-        [list(at_random(seed)(model, CALIBRATION, n)) for n in (3, 2)] for seed in range(6)
-    ]
-    assert drawn[0] == [list(at_random(0)(model, CALIBRATION, n)) for n in (3, 2)]
+    columns = layer_columns(model_of(scales=[1.0, 0.1, 1.0, 0.3]), CALIBRATION)
+    assert list(first_layers(columns, 3)) == [0, 1, 2]
+    assert list(evenly(columns, 3)) in ([0, 1, 3], [0, 2, 3])
+    assert list(evenly(columns, 1)) == [0]
+    assert list(most_turning(columns, 3)) == [0, 2, 3]
+    assert list(most_turning(columns, 2)) == [0, 2]
+    assert list(most_needed(columns, 3)) == [0, 2, 3]
+    drawn = [[list(at_random(seed)(columns, n)) for n in (3, 2)] for seed in range(6)]
+    assert drawn[0] == [list(at_random(0)(columns, n)) for n in (3, 2)]
     assert all(set(two) < set(three) and three == sorted(three) for three, two in drawn)
     assert len({tuple(two) for _, two in drawn}) > 1
 
@@ -415,6 +466,53 @@ def test_block_influence_is_the_mean_over_tokens_of_one_less_cosine():
     norms = jnp.linalg.norm(u, axis=-1) * jnp.linalg.norm(v, axis=-1)
     influence = jnp.mean(1 - jnp.sum(u * v, axis=-1) / norms)
     assert abs(defects(model, HELD_OUT).turn[0] - influence) < 1e-12
+
+
+def test_at_each_budget_the_best_of_either_side_is_compared_sample_by_sample():
+    def row(method, evaluations, loss):
+        return {"method": method, "field_evaluations": evaluations, "loss": loss}
+
+    rows = [
+        row("native", 4.0, 1.0),
+        row("a", 3.0, 2.0),
+        row("b", 3.0, 3.0),
+        row("rule", 3.0, 2.5),
+        row("failed rule", 3.0, None),
+        row("a", 2.0, 4.0),
+    ]
+    losses = [np.full(3, row["loss"] or np.nan) for row in rows]
+    losses[1] = np.array([1.0, 2.0, 3.0])
+    found = compare_budgets(rows, losses, ours={"a", "b"}, theirs={"rule", "failed rule"})
+    assert len(found) == 1 and found[0]["field_evaluations"] == 3
+    assert (found[0]["coarsening"], found[0]["layer_dropping"]) == ("a", "rule")
+    assert (found[0]["loss"], found[0]["its_loss"]) == (2.0, 2.5)
+    assert found[0]["difference"] == -0.5
+    assert abs(found[0]["uncertainty"] - 1 / np.sqrt(3)) < 1e-12
+
+
+def test_a_report_measures_every_method_and_says_where_a_solve_failed():
+    model = model_of(constraint=post_norm())
+
+    def losses_of(outputs):
+        return jnp.mean(outputs**2, axis=(1, 2))
+
+    report = depth_report(
+        model, CALIBRATION, HELD_OUT, losses_of, refinements=(2,), tolerances=(0.5, 1e-6)
+    )
+    by_method = {(row["method"], row["field_evaluations"]): row for row in report.rows}
+    native = by_method["native", LAYERS]
+    assert (native["error"], native["change"], native["uncertainty"]) == (0, 0, 0)
+    exact = float(jnp.mean(model(HELD_OUT) ** 2))
+    assert abs(native["loss"] - exact) < 1e-12
+    refined = float(jnp.mean(refine(model, 2)(HELD_OUT) ** 2))
+    assert abs(by_method["refined", 2 * LAYERS]["change"] - (refined - exact)) < 1e-12
+    extrapolated = float(jnp.mean(richardson(model, 2, HELD_OUT) ** 2))
+    assert abs(by_method["extrapolated", 6 * LAYERS]["loss"] - extrapolated) < 1e-10
+    adaptive = [row["loss"] for row in report.rows if row["method"] == "adaptive"]
+    assert adaptive[0] is not None and adaptive[1] is None
+    assert [row["field_evaluations"] for row in report.budgets] == [3, 2]
+    damage = [row["damage"] for row in report.ranking.layers]
+    assert np.allclose(damage, removal_damage(model, HELD_OUT), rtol=1e-10)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -462,4 +560,6 @@ def test_the_script_writes_tables_and_figures(tmp_path):
         row["method"] for row in rows if row["field_evaluations"] < native["field_evaluations"]
     }
     assert {"coarsened", "merged", "evenly spread", "random, seed 2"} <= cheaper
-    assert (out / "layers/report.md").exists() and (out / "loss.png").exists()
+    for name in ("budgets", "layers"):
+        assert (out / name / "report.md").exists()
+    assert (out / "loss.png").exists()

@@ -4,18 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 from rich.console import Console
 
-from ..depth import DepthReport, depth_report, plot_depth
+from ..depth import DepthReport, Read, depth_report, plot_depth
 from ..errors import InputError
-from ..models import TextEncoder, mean_vectors
+from ..models import Text, TextEncoder, mean_vectors
 from ..tasks import CheckpointTokenizer, shakespeare
 from ..training import LoadedModel, load_model, task_of
 from .report import Report, write_report
+from .speeches import halves_of_speeches
 
 
 def compare_depth(path: str, folder: Path, *, calibration: int, held_out: int) -> list[Report]:
@@ -28,7 +30,8 @@ def compare_depth(path: str, folder: Path, *, calibration: int, held_out: int) -
     - `calibration`, `held_out`: samples on which the steps are chosen and fitted, and on
       which the result is measured.
 
-    **Raises:** `InputError` for a path without a model, or sizes that are not positive.
+    **Raises:** `InputError` for a path without a model, or sizes that are not positive or
+    larger than the text.
     """
     for name, size in (("calibration", calibration), ("held_out", held_out)):
         if size < 1:
@@ -40,24 +43,26 @@ def compare_depth(path: str, folder: Path, *, calibration: int, held_out: int) -
         loaded.model,
         problem.calibration,
         problem.held_out,
-        problem.loss_of,
+        problem.losses_of,
+        read=problem.read,
         progress=lambda method: console.print(method, markup=False),
     )
     reports = _reports(path, problem, result, calibration, held_out)
-    write_report(folder, reports[0])
-    write_report(folder / "layers", reports[1])
+    for report, name in zip(reports, ("", "budgets", "layers"), strict=True):
+        write_report(folder / name, report)
     plot_depth(folder, result.rows)
     return reports
 
 
 class _Problem(NamedTuple):
-    """Inputs without targets, inputs to measure on, the loss of outputs for the latter, and
-    what it is called."""
+    """Inputs without targets, inputs to measure on, the loss of each of the latter from its
+    outputs, what it is called, and what the task reads of the outputs."""
 
     calibration: PyTree[ArrayLike]
     held_out: PyTree[ArrayLike]
-    loss_of: Callable[[Array], Float[Array, ""]]
+    losses_of: Callable[[Array], Float[Array, " samples"]]
     loss: str
+    read: Read
 
 
 def _problem(loaded: LoadedModel, calibration: int, held_out: int) -> _Problem:
@@ -71,50 +76,86 @@ def _problem(loaded: LoadedModel, calibration: int, held_out: int) -> _Problem:
     chosen_on = task.batch(step, calibration, seed)
     measured_on = next(task.held_out(held_out, samples=held_out))
 
-    def loss_of(logits: Array) -> Float[Array, ""]:
+    def losses_of(logits: Array) -> Float[Array, " samples"]:
         targets = jnp.asarray(measured_on.targets)
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        return jnp.mean(losses.reshape(losses.shape[0], -1), axis=1)
 
-    return _Problem(chosen_on.inputs, measured_on.inputs, loss_of, "cross-entropy")
+    return _Problem(
+        chosen_on.inputs, measured_on.inputs, losses_of, "cross-entropy", _probabilities
+    )
+
+
+def _probabilities(logits: Array, inputs: PyTree[ArrayLike]) -> Array:
+    """What a cross-entropy reads, as square roots: the squared distance between two of them is
+    Hellinger's, to second order half the divergence of Kullback and Leibler."""
+    return jnp.sqrt(jax.nn.softmax(logits, axis=-1))
 
 
 # Of the cosine similarities in the loss of sentence embeddings, as in their training.
 _SCALE = 20.0
 
+# Speeches among which the other half is to be found, as a batch of the training.
+_GROUP = 64
+
 
 def _speeches(
-    loaded: LoadedModel, model: TextEncoder, calibration: int, held_out: int
+    loaded: LoadedModel,
+    model: TextEncoder,
+    calibration: int,
+    held_out: int,
 ) -> _Problem:
     """Speeches of Shakespeare: which second half belongs to a first half? The loss is that of
-    the training of sentence embeddings, `-log softmax(20 cos)` of the right one among all
-    (Henderson et al., arXiv 1705.00652)."""
+    the training of sentence embeddings, `-log softmax(20 cos)` of the right one among those of
+    64 speeches (Henderson et al., arXiv 1705.00652)."""
     tokenizer = loaded.tokenizer
     assert isinstance(tokenizer, CheckpointTokenizer)
-    halves = [_halves(speech) for speech in shakespeare().split("\n\n")]
-    pairs = [pair for pair in halves if 300 < len(" ".join(pair)) < 700]
+    pairs = halves_of_speeches(shakespeare())
     boundary = len(pairs) * 9 // 10
-    learned = np.linspace(0, boundary - 1, calibration).astype(int)
+    for name, size, there in (
+        ("calibration", calibration, 2 * boundary),
+        ("held_out", held_out, len(pairs) - boundary),
+    ):
+        if size > there:
+            raise InputError(
+                f"compare_depth: {name}={size}, but Shakespeare has only {there} texts for "
+                "that; give it fewer."
+            )
+    learned = np.linspace(0, boundary - 1, -(-calibration // 2)).astype(int)
     kept = np.linspace(boundary, len(pairs) - 1, held_out).astype(int)
-    chosen_on = tokenizer.encode_batch([pairs[i][0] for i in learned], model.context)
-    both = [pairs[i][0] for i in kept] + [pairs[i][1] for i in kept]
-    text = tokenizer.encode_batch(both, model.context)
+    # Neighbours come from the same scene; a batch should not.
+    learned = np.random.default_rng(0).permutation(learned)
+    # The texts are as those that are measured on, halves of either kind; what is done with
+    # them does not know which belong together.
+    texts = [half for i in learned for half in pairs[i]][:calibration]
+    chosen_on = tokenizer.encode_batch(texts, model.context)
+    both = [pairs[i][half] for half in (0, 1) for i in kept]
+    measured_on = tokenizer.encode_batch(both, model.context)
 
-    def loss_of(states: Array) -> Float[Array, ""]:
-        vectors = mean_vectors(states, text)
-        similarity = vectors[:held_out] @ vectors[held_out:].T
-        targets = jnp.arange(held_out)
-        losses = optax.softmax_cross_entropy_with_integer_labels(_SCALE * similarity, targets)
-        return jnp.mean(losses)
+    def losses_of(states: Array) -> Float[Array, " samples"]:
+        vectors = mean_vectors(states, measured_on)
+        losses = []
+        for first in range(0, held_out, _GROUP):
+            group = slice(first, min(first + _GROUP, held_out))
+            similarity = vectors[:held_out][group] @ vectors[held_out:][group].T
+            targets = jnp.arange(len(similarity))
+            losses.append(
+                optax.softmax_cross_entropy_with_integer_labels(_SCALE * similarity, targets)
+            )
+        return jnp.concatenate(losses)
 
-    return _Problem(chosen_on, text, loss_of, "of finding the other half of a speech")
+    name = "of finding the other half of a speech among those of 64"
+    return _Problem(chosen_on, measured_on, losses_of, name, _similarities)
 
 
-def _halves(speech: str) -> tuple[str, str]:
-    """The words of a speech, without the speaker and directions, which have marks."""
-    lines = [line.strip() for line in speech.splitlines()]
-    words = " ".join(line for line in lines if not line.startswith(("*", "_", "#"))).split()
-    middle = len(words) // 2
-    return " ".join(words[:middle]), " ".join(words[middle:])
+def _similarities(states: Array, text: Text) -> Array:
+    """What the loss of sentence embeddings reads: how alike each text is to each other one, as
+    `_probabilities`."""
+    vectors = mean_vectors(states, text)
+    others = ~jnp.eye(len(vectors), dtype=bool)
+    similarity = jnp.where(others, _SCALE * vectors @ vectors.T, -jnp.inf)
+    # The derivative of a square root at zero, which the diagonal has, is infinite.
+    return jnp.exp(jnp.where(others, jax.nn.log_softmax(similarity, axis=-1), -jnp.inf) / 2)
 
 
 def _reports(
@@ -122,17 +163,25 @@ def _reports(
 ) -> list[Report]:
     about = (
         f"The weights of {path} with fewer and with more field evaluations. Steps were chosen "
-        f"and fitted on {calibration} samples without their targets; error (of the outputs, "
-        f"relative to those of the native solve) and loss ({problem.loss}) are those of "
-        f"{held_out} held-out samples."
+        f"and fitted on {calibration} samples without their targets; error (of what the loss "
+        f"reads of the outputs, relative to the native solve) and loss ({problem.loss}) are "
+        f"those of {held_out} held-out samples. Change is that of the loss against the native "
+        "one, uncertainty its standard error over the samples, which are the same for both."
+    )
+    name = Path(path).name
+    about_budgets = (
+        "At each number of field evaluations the best coarsening against the best rule that "
+        "drops layers; difference is its loss less that of the rule, with its standard error "
+        "over the samples."
     )
     ranking = result.ranking
     ranks = ", ".join(f"{name} {value:.2f}" for name, value in ranking.correlations.items())
     about_layers = (
         "Defects of each layer, what the equation foretells of leaving it out (estimate), and "
-        f"the output error that this makes (damage). Spearman's correlation with it: {ranks}."
+        f"the error that this makes (damage). Spearman's correlation with it: {ranks}."
     )
     return [
-        Report(f"depth of {Path(path).name}", about, result.rows, "loss"),
-        Report(f"layers of {Path(path).name}", about_layers, ranking.layers, "damage"),
+        Report(f"depth of {name}", about, result.rows, "loss"),
+        Report(f"budgets of {name}", about_budgets, result.budgets, "loss"),
+        Report(f"layers of {name}", about_layers, ranking.layers, "damage"),
     ]

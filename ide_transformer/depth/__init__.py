@@ -1,3 +1,4 @@
+from .budgets import compare_budgets as compare_budgets
 from .coarsen import (
     Coarsening as Coarsening,
     coarsen as coarsen,
@@ -8,8 +9,13 @@ from .damage import (
     removal_damage as removal_damage,
     removal_estimate as removal_estimate,
 )
-from .error import evaluations_of as evaluations_of, output_error as output_error
-from .fit import fit_rates as fit_rates, unit_rates as unit_rates
+from .error import (
+    Read as Read,
+    Reference as Reference,
+    evaluations_of as evaluations_of,
+    reference as reference,
+)
+from .fit import fit_rates as fit_rates
 from .layers import in_layers as in_layers, keep_layers as keep_layers
 from .moves import (
     Mesh as Mesh,
@@ -17,9 +23,14 @@ from .moves import (
     extensions as extensions,
     mergers as mergers,
     native_mesh as native_mesh,
+    selections as selections,
 )
 from .plot import plot_depth as plot_depth
-from .ranking import Ranking as Ranking, rank_layers as rank_layers
+from .ranking import (
+    Ranking as Ranking,
+    layer_columns as layer_columns,
+    rank_layers as rank_layers,
+)
 from .refine import refine as refine, richardson as richardson
 from .report import DepthReport as DepthReport, depth_report as depth_report
 from .rules import (

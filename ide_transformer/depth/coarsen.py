@@ -1,24 +1,28 @@
 """The same weights with fewer field evaluations."""
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
 from ..errors import InputError
 from ..models import AbstractModel
-from .error import error_against, evaluations_of
+from .error import Read, Reference, evaluations_of, reference
 from .fit import fit_rates
-from .moves import Mesh, drops, extensions, mergers, native_mesh
+from .moves import Mesh, drops, extensions, mergers, native_mesh, selections
+
+
+MOVES = (selections, drops, extensions, mergers)
 
 
 class Coarsening(NamedTuple):
     """A model with a coarser mesh.
 
     - `evaluations`: field evaluations of a solve.
-    - `error`: of its outputs on the calibration batch, relative to the native ones.
+    - `error`: relative to the native model, on the samples by which it was chosen.
     - `steps`: `[intervals, operators]`, the native layers of which each step is made.
     """
 
@@ -32,8 +36,8 @@ def coarsen(
     model: AbstractModel, evaluations: float, inputs: PyTree[ArrayLike], **options
 ) -> AbstractModel:
     """The same weights solved with at most so many field evaluations: intervals are left
-    out, lengthened or merged one after the other, each time those that change the outputs
-    least, and the step sizes that remain are fitted to the native outputs.
+    out, lengthened or merged, those that change the outputs, or what is read of them, least,
+    and the step sizes that remain are fitted to the native outputs.
 
     What results is a model of the same class, whose control is a `PiecewiseConstant` of
     `Scaled` operators; with the budget of the model itself, it is that model.
@@ -43,11 +47,11 @@ def coarsen(
     - `evaluations`: the budget; one evaluation is every operator once, so a model of six
       layers costs 6.
     - `inputs`: the calibration batch, as of the model. No targets are needed.
-    - `options`: as of `coarsenings`.
+    - `options`: as of `coarsenings`; above all `read`, what the task reads of the outputs.
 
     **Raises:** `InputError` for a budget that one interval exceeds.
     """
-    least = evaluations_of(model, inputs) / model.control.num_intervals
+    least = float(evaluations_of(model, inputs)) / model.control.num_intervals
     # Written so that a cost which is not known, NaN, is refused too.
     if not evaluations >= least:
         raise InputError(
@@ -63,43 +67,55 @@ def coarsenings(
     model: AbstractModel,
     inputs: PyTree[ArrayLike],
     *,
-    moves: tuple[Callable[[Mesh], Iterator[Mesh]], ...] = (drops, extensions, mergers),
-    fit: Callable = fit_rates,
-    shortlist: int = 4,
+    read: Read | None = None,
+    moves: tuple[Callable[[Mesh], Iterator[Mesh]], ...] = MOVES,
+    fit: Callable[[AbstractModel, Reference], AbstractModel] | None = fit_rates,
+    shortlist: int = 1,
 ) -> Iterator[Coarsening]:
     """The native model, and then models with one interval less each, down to one interval.
 
     A greedy search. Every move is tried on the calibration batch; the step sizes of the
-    best are fitted; the one with the least error then is where the next search begins.
+    best are fitted; the one with the least error, fitted or not, then is where the next
+    search begins. With `selections` among the moves none of them is worse by that error than
+    any choice of whole layers, where these are few enough to be tried.
+
+    Step sizes are fitted to three quarters of the samples, and all choices made by the error
+    on the last quarter (of less than four samples, both by all).
 
     **Arguments:**
 
     - `inputs`: the calibration batch, its first axis the samples.
+    - `read`: as of `Reference`.
     - `moves`: from a mesh to those that are one interval coarser.
-    - `fit`: fits the step sizes, `fit_rates` or `unit_rates`, which leaves them.
+    - `fit`: fits the step sizes; `None` leaves them.
     - `shortlist`: how many candidates are fitted each time.
     """
-    exact = model(inputs)
-    error_of = error_against(model, inputs)
+    target = reference(model, inputs, read)
+    number = jax.tree.leaves(target.exact)[0].shape[0]
+    fitted_on, judged_on = np.split(np.arange(number), [number - number // 4])
+    judge = target.part(judged_on if len(judged_on) else fitted_on)
+    fitting = target.part(fitted_on)
     mesh = native_mesh(model)
-    yield Coarsening(model, evaluations_of(model, inputs), 0.0, mesh.steps)
+    yield Coarsening(model, float(evaluations_of(model, inputs)), 0.0, mesh.steps)
     while len(mesh.steps) > 1:
         candidates = (candidate for move in moves for candidate in move(mesh))
-        fitted = (
-            Mesh(fit(candidate.model, inputs, exact), candidate.steps)
-            for _, candidate in _best(shortlist, candidates, error_of)
-        )
-        ((error, mesh),) = _best(1, fitted, error_of)
-        yield Coarsening(mesh.model, evaluations_of(mesh.model, inputs), error, mesh.steps)
+        best = _best(shortlist if fit else 1, candidates, judge)
+        if fit is not None:
+            meshes = [candidate for _, candidate in best]
+            fitted = [x._replace(model=fit(x.model, fitting)) for x in meshes]
+            best = _best(1, [*meshes, *fitted], judge)
+        error, mesh = best[0]
+        evaluations = float(evaluations_of(mesh.model, inputs))
+        yield Coarsening(mesh.model, evaluations, error, mesh.steps)
 
 
-def _best(number: int, meshes: Iterator[Mesh], error_of: Callable) -> list[tuple[float, Mesh]]:
+def _best(number: int, meshes: Iterable[Mesh], judge: Reference) -> list[tuple[float, Mesh]]:
     """Those of least error, in order. Each mesh has weights of its own, so no more of them
     are kept than asked for."""
 
     def errors():
         for index, mesh in enumerate(meshes):
-            error = float(error_of(mesh.model))
+            error = float(judge.error(mesh.model))
             # The index settles ties; a march that diverged comes last.
             yield np.inf if np.isnan(error) else error, index, mesh
 

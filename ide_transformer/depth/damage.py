@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..analysis import Defects, equation_defects, scan_intervals, single_step
 from ..models import AbstractModel
-from .error import embedded, error_against, without_padding
+from .error import Read, embedded, quantity, reference, square
 from .layers import keep_layers
 
 
@@ -20,16 +20,17 @@ def defects(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Defects:
 
 @eqx.filter_jit
 def removal_estimate(
-    model: AbstractModel, inputs: PyTree[ArrayLike]
+    model: AbstractModel, inputs: PyTree[ArrayLike], read: Read | None = None
 ) -> Float[Array, " intervals"]:
-    """The output error made by leaving out interval l, to first order,
+    """The error made by leaving out interval l, to first order,
 
         |J_l δ_l| / |y|,   δ_l = Φ_l u_l - u_l,   J_l = ∂y / ∂u_{l+1}:
 
-    the defect of the identity in the place of the step Φ_l, carried to the outputs y by the
-    linearised march behind it. Source of the transport of local errors: Hairer, Nørsett,
-    Wanner, Solving Ordinary Differential Equations I, section II.3. The march is linearised
-    once; each interval then costs about as much as a solve, as does `removal_damage`.
+    the defect of the identity in the place of the step Φ_l, carried to what is read of the
+    outputs, y, by the linearised march behind it; `read` as of `Reference`. Source of the
+    transport of local errors: Hairer, Nørsett, Wanner, Solving Ordinary Differential
+    Equations I, section II.3. The march is linearised once; each interval then costs about
+    as much as a solve, as does `removal_damage`.
     """
     equation, u0 = embedded(model, inputs)
     length = equation.control.interval_length
@@ -40,29 +41,25 @@ def removal_estimate(
             return stepped + perturbation, stepped - u
 
         u1, increments = scan_intervals(equation, visit, u0, perturbations, dtype=u0.dtype)
-        outputs = model.read_out(u1)
-        return jax.tree.map(lambda y: without_padding(y, equation.domain), outputs), increments
+        return quantity(model, model.read_out(u1), inputs, read), increments
 
     number = equation.control.num_intervals
     zeros = jnp.zeros((number, *u0.shape), u0.dtype)
-    outputs, transport, increments = jax.linearize(march, zeros, has_aux=True)
+    y, transport, increments = jax.linearize(march, zeros, has_aux=True)
 
-    def square(interval):
+    def carried(interval):
         alone = zeros.at[interval].set(increments[interval])
-        return _square(transport(alone))
+        return square(transport(alone))
 
-    return jnp.sqrt(jax.lax.map(square, jnp.arange(number)) / _square(outputs))
-
-
-def _square(y: PyTree[Array]) -> Float[Array, ""]:
-    return sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(y)), jnp.zeros(()))
+    return jnp.sqrt(jax.lax.map(carried, jnp.arange(number)) / square(y))
 
 
 def removal_damage(
-    model: AbstractModel, inputs: PyTree[ArrayLike]
+    model: AbstractModel, inputs: PyTree[ArrayLike], read: Read | None = None
 ) -> Float[np.ndarray, " intervals"]:
-    """The output error made by leaving out each interval, measured by a solve for each."""
+    """The error made by leaving out each interval, measured by a solve for each; `read` as of
+    `Reference`."""
     layers = range(model.control.num_intervals)
-    error = error_against(model, inputs)
+    error = reference(model, inputs, read).error
     others = ([*layers[:layer], *layers[layer + 1 :]] for layer in layers)
     return np.array([float(error(keep_layers(model, kept))) for kept in others])

@@ -7,66 +7,53 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array
 
-from .error import output_error
+from .error import Reference
 from .layers import Model
 
 
 @eqx.filter_jit
 def fit_rates(
     model: Model,
-    inputs: PyTree[ArrayLike],
-    exact: PyTree[Array],
+    target: Reference,
     *,
-    steps: int = 60,
-    learning_rate: float = 0.05,
+    steps: int = 24,
+    batch: int = 32,
+    learning_rate: float = 0.03,
 ) -> Model:
-    """The step sizes λ_{l,i} of a model in layers, one for each feature, that bring its
-    outputs nearest to `exact`: gradient descent (Adam, the learning rate falling to zero
-    along a cosine) on the squared output error of three quarters of the samples. There are
-    many step sizes, so those that were best on the other quarter are returned; they are
-    never worse there than those that were given.
+    """The step sizes λ_{l,i} of a model in layers, one for each feature, that bring what is
+    read of its outputs nearest to the native model: stochastic gradient descent (Adam, the
+    learning rate falling to zero along a cosine) on the squared error.
+
+    There are many step sizes, which a few samples do not determine; give it so many that each
+    is seen once or twice, `steps * batch / 2` or more.
 
     **Arguments:**
 
-    - `inputs`: a batch, its first axis the samples.
-    - `exact`: the outputs of the native model for `inputs`.
-    - `steps`, `learning_rate`: of the descent; λ is about 1.
+    - `target`: of the native model, for the samples to fit to.
+    - `steps`, `batch`, `learning_rate`: of the descent; its batches follow one another through
+      the samples, again and again. λ is about 1.
     """
-    features = eqx.filter_eval_shape(model.embed, inputs)[0].shape[-1]
+    features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    number = jax.tree.leaves(target.exact)[0].shape[0]
+    size = min(batch, number)
+    batches = np.arange(steps * size).reshape(steps, size) % number
 
     def with_rates(rates):
         return eqx.tree_at(_rates, model, rates)
 
-    def error(rates, samples):
-        ours, theirs = jax.tree.map(lambda x: x[samples], (inputs, exact))
-        _, domain = model.embed(ours)
-        return output_error(with_rates(rates)(ours), theirs, domain) ** 2
-
-    number = jax.tree.leaves(exact)[0].shape[0]
-    fitted, others = np.split(np.arange(number), [number - number // 4])
-    # Of less than four samples none is left to judge by.
-    judging = others if len(others) else fitted
-
-    def step(carry, _):
-        rates, state, best = carry
-        gradient = jax.grad(error)(rates, fitted)
-        now = error(rates, judging)
-        best = jax.tree.map(lambda x, y: jnp.where(now < best[0], x, y), (now, rates), best)
+    def step(carry, samples):
+        rates, state = carry
+        part = target.part(samples)
+        gradient = jax.grad(lambda x: part.error(with_rates(x)) ** 2)(rates)
         updates, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(rates, updates), state, best), None
+        return (optax.apply_updates(rates, updates), state), None
 
     rates = tuple(_by_feature(rate, features) for rate in _rates(model))
-    carry = (rates, optimizer.init(rates), (jnp.inf, rates))
-    (_, _, (_, best)), _ = jax.lax.scan(step, carry, None, length=steps)
-    return with_rates(best)
-
-
-def unit_rates(model: Model, inputs: PyTree[ArrayLike], exact: PyTree[Array]) -> Model:
-    """In the place of `fit_rates`: the step sizes as they are."""
-    return model
+    (rates, _), _ = jax.lax.scan(step, (rates, optimizer.init(rates)), batches)
+    return with_rates(rates)
 
 
 def _rates(model: Any) -> tuple:

@@ -1,5 +1,7 @@
 """The ways to make a mesh one interval coarser."""
 
+import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,17 +18,37 @@ class Mesh(NamedTuple):
     """A model in layers, and of which layers of the native model its steps are made.
 
     - `steps`: `[intervals, operators]`, texts: `"3"` for layer 3, `"3+4"` for a mean of two.
+    - `native`: the native model, in layers.
     """
 
     model: AbstractModel
     steps: np.ndarray
+    native: AbstractModel
 
 
 def native_mesh(model: AbstractModel) -> Mesh:
     """One step for each interval."""
     intervals, operators = model.control.num_intervals, model.equation.num_operators
     steps = np.array([[str(layer)] * operators for layer in range(intervals)], object)
-    return Mesh(in_layers(model), steps)
+    layers = in_layers(model)
+    return Mesh(layers, steps, layers)
+
+
+# As many meshes as are worth trying; those of up to eight layers are fewer.
+_MOST_SELECTIONS = 100
+
+
+def selections(mesh: Mesh) -> Iterator[Mesh]:
+    """Every choice of whole native layers with one interval less, as they are; none where the
+    native layers are too many to try each."""
+    intervals, operators = mesh.steps.shape
+    number = mesh.native.control.num_intervals
+    if math.comb(number, intervals - 1) > _MOST_SELECTIONS:
+        return
+    for kept in itertools.combinations(range(number), intervals - 1):
+        layers = np.repeat(np.array(kept)[:, None], operators, axis=1)
+        model = take_operators(mesh.native, layers)
+        yield mesh._replace(model=model, steps=layers.astype(str).astype(object))
 
 
 def drops(mesh: Mesh) -> Iterator[Mesh]:
@@ -60,7 +82,7 @@ def mergers(mesh: Mesh) -> Iterator[Mesh]:
         for operator in range(operators):
             model = _add_rate(_average(model, operator, layer), operator, layer + 1, layer)
         steps[layer + 1] = [f"{a}+{b}" for a, b in zip(*steps[layer : layer + 2], strict=True)]
-        yield _without(Mesh(model, steps), [layer] * operators)
+        yield _without(mesh._replace(model=model, steps=steps), [layer] * operators)
 
 
 def _windows(mesh: Mesh) -> Iterator[list[int]]:
@@ -77,7 +99,7 @@ def _without(mesh: Mesh, window: list[int]) -> Mesh:
     kept = [np.delete(np.arange(intervals), window[i]) for i in range(operators)]
     layers = np.stack(kept, axis=1)
     steps = np.take_along_axis(mesh.steps, layers, axis=0)
-    return Mesh(take_operators(mesh.model, layers), steps)
+    return mesh._replace(model=take_operators(mesh.model, layers), steps=steps)
 
 
 def _add_rate(model: Any, operator: int, to: int, layer: int) -> Any:

@@ -6,14 +6,18 @@ import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
 from ..models import AbstractModel
-from .damage import defects, removal_damage, removal_estimate
+from .damage import defects, removal_estimate
+from .error import Read
+
+
+Columns = dict[str, np.ndarray]
 
 
 class Ranking(NamedTuple):
     """One row for each native layer, and how well each column ranks the layers.
 
     - `layers`: with `layer`, those of `Defects`, and what leaving the layer out does:
-      `estimate` on the calibration batch, `damage` on the held-out one.
+      `estimate`, as foretold, and `damage`, as measured.
     - `correlations`: Spearman's rank correlation of each column with `damage`.
     """
 
@@ -21,22 +25,21 @@ class Ranking(NamedTuple):
     correlations: dict[str, float]
 
 
-def rank_layers(
-    model: AbstractModel, calibration: PyTree[ArrayLike], held_out: PyTree[ArrayLike]
-) -> Ranking:
-    """The ranking of a model's layers.
-
-    **Arguments:**
-
-    - `calibration`: inputs on which defects are estimated.
-    - `held_out`: inputs on which the damage is measured.
-    """
+def layer_columns(
+    model: AbstractModel, inputs: PyTree[ArrayLike], read: Read | None = None
+) -> Columns:
+    """What the equation says of each layer: the numbers of `Defects` and, as `estimate`, the
+    `removal_estimate`; each `[intervals]`."""
     columns = {
-        **defects(model, calibration)._asdict(),
-        "estimate": removal_estimate(model, calibration),
+        **defects(model, inputs)._asdict(),
+        "estimate": removal_estimate(model, inputs, read),
     }
-    columns = {name: np.asarray(column) for name, column in columns.items()}
-    damage = removal_damage(model, held_out)
+    return {name: np.asarray(column) for name, column in columns.items()}
+
+
+def rank_layers(columns: Columns, damage: np.ndarray) -> Ranking:
+    """The ranking of a model's layers by what the equation says of them, against the damage,
+    `[intervals]`, that leaving each out does on inputs of which the columns know nothing."""
     layers = [
         {
             "layer": layer,

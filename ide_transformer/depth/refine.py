@@ -1,6 +1,6 @@
 """The same weights with more field evaluations: nearer to the solution of the equation."""
 
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..errors import InputError
 from ..models import AbstractModel
@@ -30,6 +30,17 @@ def richardson(model: AbstractModel, k: int, inputs: PyTree[ArrayLike]) -> PyTre
 
     **Raises:** `InputError` for a scheme whose order is not known.
     """
+    coarse = refine(model, k).solve(inputs).u1
+    fine = refine(model, 2 * k).solve(inputs).u1
+    return model.read_out(extrapolated(model, coarse, fine))
+
+
+def extrapolated(
+    model: AbstractModel,
+    coarse: Float[Array, "*batch tokens features"],
+    fine: Float[Array, "*batch tokens features"],
+) -> Float[Array, "*batch tokens features"]:
+    """The state of `richardson` from those of k and of 2k steps in each interval."""
     order = model.solver.order(model.equation.terms)
     if not order:
         raise InputError(
@@ -37,6 +48,4 @@ def richardson(model: AbstractModel, k: int, inputs: PyTree[ArrayLike]) -> PyTre
             "error cannot be extrapolated; take a scheme with an order, such as "
             "LieTrotter(Euler())."
         )
-    coarse = refine(model, k).solve(inputs).u1
-    fine = refine(model, 2 * k).solve(inputs).u1
-    return model.read_out(fine + (fine - coarse) / (2**order - 1))
+    return fine + (fine - coarse) / (2**order - 1)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
@@ -13,39 +14,48 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..equation import Free
 from ..models import AbstractModel
 from ..solvers import LieStrang, projected
-from .coarsen import coarsenings
-from .error import output_error
-from .fit import fit_rates, unit_rates
+from .budgets import compare_budgets, standard_error
+from .coarsen import MOVES, coarsenings
+from .error import Read, Reference
+from .fit import fit_rates
 from .layers import keep_layers
-from .moves import drops, extensions, mergers
-from .ranking import Ranking, rank_layers
-from .refine import refine, richardson
+from .moves import drops, mergers, selections
+from .ranking import Ranking, layer_columns, rank_layers
+from .refine import extrapolated, refine
 from .rules import Rule, at_random, evenly, first_layers, most_needed, most_turning
+
+
+# Of an adaptive solve in an interval. A constraint that moves the state by more than the
+# tolerance, however small the step, lets no step be accepted.
+_MOST_STEPS = 12
 
 
 class DepthReport(NamedTuple):
     """What was measured on the held-out batch.
 
-    - `rows`: of each method and budget, with `method`, `field_evaluations`, `loss`, `error`
-      (of the outputs, relative to the native ones) and `layers`.
+    - `rows`: of each method and budget, with `method`, `field_evaluations`, `loss`, `change`
+      (of the loss, against the native one), `uncertainty` (the standard error of that change
+      over samples, which are the same for both), `error` (relative to the native model) and
+      `layers`.
+    - `budgets`: coarsening against dropping layers, for each number of field evaluations; see
+      `compare_budgets`.
     - `ranking`: which layers matter, as the equation says and as measured.
     """
 
     rows: list[dict[str, Any]]
+    budgets: list[dict[str, Any]]
     ranking: Ranking
 
 
 _COARSENINGS = {
-    "coarsened": dict(moves=(drops, extensions, mergers), fit=fit_rates),
-    "dropped, fitted": dict(moves=(drops,), fit=fit_rates),
-    "merged, fitted": dict(moves=(mergers,), fit=fit_rates),
-    "dropped": dict(moves=(drops,), fit=unit_rates),
-    "extended": dict(moves=(extensions,), fit=unit_rates),
-    "merged": dict(moves=(mergers,), fit=unit_rates),
+    "coarsened": dict(moves=MOVES, fit=fit_rates),
+    "dropped": dict(moves=(selections, drops), fit=None),
+    "merged": dict(moves=(mergers,), fit=None),
 }
 
+_NEEDED: dict[str, Rule] = {"least estimate dropped": most_needed}
+
 _RULES: dict[str, Rule] = {
-    "least estimate dropped": most_needed,
     "last layers dropped": first_layers,
     "evenly spread": evenly,
     "least influence dropped": most_turning,
@@ -54,16 +64,20 @@ _RULES: dict[str, Rule] = {
     "random, seed 2": at_random(2),
 }
 
+# Samples from which the defects of the layers are estimated; they vary little between samples.
+_ESTIMATED_ON = 64
+
 
 def depth_report(
     model: AbstractModel,
     calibration: PyTree[ArrayLike],
     held_out: PyTree[ArrayLike],
-    loss_of: Callable[[PyTree[Array]], Float[Array, ""]],
+    losses_of: Callable[[PyTree[Array]], Float[Array, " samples"]],
     *,
+    read: Read | None = None,
     fewest: float = 0.5,
     refinements: tuple[int, ...] = (2, 4),
-    tolerances: tuple[float, ...] = (1e-1, 1e-2),
+    tolerances: tuple[float, ...] = (0.5, 0.1),
     progress: Callable[[str], None] = lambda method: None,
 ) -> DepthReport:
     """Solves a model natively, coarser, finer, and with layers dropped by the rules in use.
@@ -72,64 +86,95 @@ def depth_report(
 
     - `calibration`, `held_out`: batches of inputs. Whatever is chosen or fitted is chosen
       and fitted on the first, and measured on the second.
-    - `loss_of`: the task loss of outputs for the held-out inputs.
+    - `losses_of`: the task loss of each sample, from outputs for the held-out inputs.
+    - `read`: what the task reads of the outputs, as of `Reference`.
     - `fewest`: the smallest budget, as a fraction of the native evaluations.
     - `refinements`: numbers of steps in each interval.
     - `tolerances`: of the adaptive solves.
     - `progress`: called with the name of each method before it begins.
     """
-    exact, _ = _solved(model, held_out)
-    domain = model.embed(held_out)[1]
+    progress("native")
+    state, evaluations = _solved(model, held_out)
+    outputs = model.read_out(state)
+    target = Reference(held_out, outputs, read)
+    native_losses = np.asarray(losses_of(outputs))
+    native = float(evaluations)
+    rows: list[dict[str, Any]] = []
+    losses: list[np.ndarray] = []
 
-    def row(method: str, evaluations: float, outputs: PyTree[Array], layers: str = ""):
-        error = float(output_error(outputs, exact, domain))
-        return {
+    def measured(u1: Array) -> tuple[float, np.ndarray]:
+        outputs = model.read_out(u1)
+        return float(target.error_of(model, outputs)), np.asarray(losses_of(outputs))
+
+    def add(method: str, evaluations: float, found: tuple[float, np.ndarray], layers: str = ""):
+        error, now = found
+        change, finite = now - native_losses, np.isfinite(error)
+        row = {
             "method": method,
             "field_evaluations": evaluations,
-            "loss": float(loss_of(outputs)) if np.isfinite(error) else None,
-            "error": error if np.isfinite(error) else None,
+            "loss": float(np.mean(now)) if finite else None,
+            "change": float(np.mean(change)) if finite else None,
+            "uncertainty": standard_error(change) if finite else None,
+            "error": error if finite else None,
             "layers": layers,
         }
+        rows.append(row)
+        losses.append(now)
 
-    def row_of(method: str, other: AbstractModel, layers: str = ""):
-        outputs, evaluations = _solved(other, held_out)
-        return row(method, float(evaluations), outputs, layers)
+    known: dict[tuple[int, ...], tuple[float, tuple[float, np.ndarray]]] = {}
 
-    progress("native")
-    rows = [row_of("native", model)]
+    def whole(layers: tuple[int, ...]) -> tuple[float, tuple[float, np.ndarray]]:
+        """Evaluations and what is measured of native layers."""
+        if layers not in known:
+            u1, evaluations = _solved(keep_layers(model, layers), held_out)
+            known[layers] = float(evaluations), measured(u1)
+        return known[layers]
+
+    add("native", native, measured(state))
     number = model.control.num_intervals
     least = int(np.ceil(fewest * number))
     for name, options in _COARSENINGS.items():
         progress(name)
-        meshes = coarsenings(model, calibration, **options)
+        meshes = coarsenings(model, calibration, read=read, **options)
         for coarse in itertools.islice(meshes, 1, number - least + 1):
-            rows.append(row_of(name, coarse.model, _text(coarse.steps)))
-    for name, rule in _RULES.items():
+            u1, evaluations = _solved(coarse.model, held_out)
+            add(name, float(evaluations), measured(u1), _text(coarse.steps))
+    progress("layers")
+    few = jax.tree.map(lambda x: x[:_ESTIMATED_ON], calibration)
+    columns = layer_columns(model, few, read)
+    for name, rule in (_NEEDED | _RULES).items():
         progress(name)
         for kept in range(number - 1, least - 1, -1):
-            layers = rule(model, calibration, kept)
-            steps = np.array([[str(layer)] for layer in layers])
-            rows.append(row_of(name, keep_layers(model, layers), _text(steps)))
+            layers = tuple(rule(columns, kept))
+            add(name, *whole(layers), " ".join(map(str, layers)))
+    everything = range(number)
+    damage = [whole((*everything[:i], *everything[i + 1 :]))[1][0] for i in everything]
+    solved = {1: state}
     for k in refinements:
         progress(f"refined, {k} steps")
-        rows.append(row_of("refined", refine(model, k)))
-        outputs = richardson(model, k, held_out)
-        rows.append(row("extrapolated", 3 * k * rows[0]["field_evaluations"], outputs))
+        for steps in (k, 2 * k):
+            if steps not in solved:
+                solved[steps], _ = _solved(refine(model, steps), held_out)
+        add("refined", k * native, measured(solved[k]))
+        u1 = extrapolated(model, solved[k], solved[2 * k])
+        add("extrapolated", 3 * k * native, measured(u1))
     for tolerance in tolerances:
         progress(f"adaptive, tolerance {tolerance:g}")
-        rows.append(row_of("adaptive", _adaptive(model, tolerance)))
-    progress("layers")
-    return DepthReport(rows, rank_layers(model, calibration, held_out))
+        u1, evaluations = _solved(_adaptive(model, tolerance), held_out)
+        add("adaptive", float(evaluations), measured(u1))
+    ours = {*_COARSENINGS, *_NEEDED}
+    budgets = compare_budgets(rows, losses, ours=ours, theirs=set(_RULES))
+    return DepthReport(rows, budgets, rank_layers(columns, np.array(damage)))
 
 
 @eqx.filter_jit
-def _solved(
-    model: AbstractModel, inputs: PyTree[ArrayLike]
-) -> tuple[PyTree[Array], Float[Array, ""]]:
-    """The outputs, and the field evaluations of the solve, the mean over samples that have
-    steps of their own."""
+def _solved(model: AbstractModel, inputs: PyTree[ArrayLike]) -> tuple[Array, Array]:
+    """The state at depth T, NaN where the solve failed, and its field evaluations, the mean
+    over samples that have steps of their own."""
     solution = model.solve(inputs)
-    return model.read_out(solution.u1), jnp.mean(solution.stats["field_evaluations"])
+    succeeded = jnp.all(solution.result == diffrax.RESULTS.successful)
+    u1 = jnp.where(succeeded, solution.u1, jnp.nan)
+    return u1, jnp.mean(solution.stats["field_evaluations"])
 
 
 def _text(steps: np.ndarray) -> str:
@@ -144,5 +189,5 @@ def _adaptive(model: AbstractModel, tolerance: float) -> AbstractModel:
     return model.with_solver(
         LieStrang() if free else projected(LieStrang()),
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
-        max_steps=64,
+        max_steps=_MOST_STEPS,
     )
