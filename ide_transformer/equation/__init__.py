@@ -26,6 +26,7 @@ from .depth import Depth as Depth
 from .domain import TokenDomain as TokenDomain
 from .equation import Equation as Equation, as_control as as_control
 from .operators import (
+    RESIDUALS as RESIDUALS,
     AbstractExactOperator as AbstractExactOperator,
     AbstractLinearOperator as AbstractLinearOperator,
     AbstractOperator as AbstractOperator,

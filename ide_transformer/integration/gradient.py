@@ -9,10 +9,16 @@ import jax
 from jax import lax
 from jaxtyping import PyTree
 
+from ..equation import RESIDUALS
 
-# Saves the products of states with weights, which on a processor whose backward pass is
-# bound by memory traffic is both smaller and faster than keeping everything.
-PRODUCTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+
+# Saves the products of states with weights and the means of attention, which on a processor
+# whose backward pass is bound by memory traffic is both smaller and faster than keeping
+# everything.
+PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(*RESIDUALS),
+)
 
 
 class AbstractGradient(eqx.Module):
@@ -43,7 +49,7 @@ class Checkpoint(AbstractGradient):
     **Arguments:**
 
     - `policy`: one of `jax.checkpoint_policies`; the default saves the products of states
-      with weights, `None` saves nothing inside: less memory, one solve more.
+      with weights and the means of attention, `None` saves nothing inside: less memory, one solve more.
     """
 
     policy: Callable | None = eqx.field(static=True, default=PRODUCTS)

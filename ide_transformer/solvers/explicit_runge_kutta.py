@@ -50,7 +50,7 @@ class ExplicitRungeKutta(diffrax.AbstractAdaptiveSolver):
         t1: Depth,
         y0: PyTree[Array],
         args: PyTree,
-    ) -> PyTree[Array]:
+    ) -> PyTree:
         if not self._tableau.fsal:
             return None
         # The last stage of a step is the first one of the next: the state is that field, and
@@ -64,7 +64,7 @@ class ExplicitRungeKutta(diffrax.AbstractAdaptiveSolver):
         t1: Depth,
         y0: PyTree[Array],
         args: PyTree,
-        solver_state: PyTree[Array],
+        solver_state: PyTree,
         made_jump: PyTree,
     ) -> tuple:
         tableau = self._tableau

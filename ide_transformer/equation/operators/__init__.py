@@ -27,6 +27,7 @@ from .positions import (
     RelativeBias as RelativeBias,
     Rotary as Rotary,
 )
+from .quadrature import RESIDUALS as RESIDUALS
 from .region import (
     AbstractRegion as AbstractRegion,
     Fredholm as Fredholm,
