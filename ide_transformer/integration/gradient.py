@@ -49,7 +49,8 @@ class Checkpoint(AbstractGradient):
     **Arguments:**
 
     - `policy`: one of `jax.checkpoint_policies`; the default saves the products of states
-      with weights and the means of attention, `None` saves nothing inside: less memory, one solve more.
+      with weights and the means of attention, `None` saves nothing inside: less memory, one
+      solve more.
     """
 
     policy: Callable | None = eqx.field(static=True, default=PRODUCTS)
