@@ -27,6 +27,27 @@ def march(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
     ]
 
 
+def gradient(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
+    shape = shape_of(arguments)
+    return [
+        row
+        for normalization in arguments.normalization or benchmark.NORMALIZATIONS
+        for depth in arguments.depth
+        for row in benchmark.gradient(
+            normalization, depth, shape, rounds=arguments.rounds, on_round=on_round
+        )
+    ]
+
+
+def compiling(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
+    shape = shape_of(arguments)
+    return [
+        row
+        for depth in arguments.depth
+        for row in benchmark.compiling(depth, shape, rounds=arguments.rounds, on_round=on_round)
+    ]
+
+
 def torch(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
     return [
         row
@@ -51,8 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="WHAT")
 
-    def command(call: Callable, about: str, example: str, *, rounds: int) -> Any:
-        name = call.__name__
+    def command(name: str, call: Callable, about: str, example: str, *, rounds: int) -> Any:
         made = commands.add_parser(
             name,
             help=about,
@@ -74,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
         made.add_argument("--heads", type=int, default=4)
 
     made = command(
+        "march",
         march,
         "one gradient of the march against scans written out by hand",
         "--depth 48 --scheme heun --json march.json --figure march.png",
@@ -83,6 +104,26 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--scheme", action="append", choices=tuple(benchmark.SCHEMES))
 
     made = command(
+        "gradient",
+        gradient,
+        "one gradient by each gradient mode",
+        "--depth 96 --normalization pre-norm --figure gradient.png",
+        rounds=10,
+    )
+    sizes(made, depth=[12, 48, 96], batch=4, context=128)
+    made.add_argument("--normalization", action="append", choices=benchmark.NORMALIZATIONS)
+
+    made = command(
+        "compile",
+        compiling,
+        "time to compile a gradient by each gradient mode",
+        "--depth 12 96 --rounds 5",
+        rounds=3,
+    )
+    sizes(made, depth=[12, 96], batch=4, context=128)
+
+    made = command(
+        "torch",
         torch,
         "training steps against the equal model in PyTorch, eager and compiled",
         "--setting small --json torch.json --figure torch.png",

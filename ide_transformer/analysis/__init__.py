@@ -15,6 +15,7 @@ from .measure import (
     alternate as alternate,
     compile_seconds as compile_seconds,
     measure as measure,
+    middle_half as middle_half,
     temporary_mebibytes as temporary_mebibytes,
     timed_steps as timed_steps,
 )

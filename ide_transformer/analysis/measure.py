@@ -102,8 +102,6 @@ def alternate(
 
     **Raises:** `InputError` for fewer than 2 rounds.
     """
-    if rounds < 2:
-        raise InputError(f"rounds={rounds}: a median with its spread needs at least 2.")
     times: dict[str, list[float]] = {name: [] for name in turns}
     for done in range(rounds + 1):
         for name, turn in turns.items():
@@ -118,9 +116,9 @@ def alternate(
         ratios = [a / b for a, b in zip(own, first, strict=True)]
         return Timing(
             milliseconds=1e3 * median,
-            spread=_middle_half(own) / median,
+            spread=middle_half(own) / median,
             time_ratio=statistics.median(ratios),
-            ratio_spread=_middle_half(ratios),
+            ratio_spread=middle_half(ratios),
         )
 
     return {name: summarise(own) for name, own in times.items()}
@@ -160,6 +158,12 @@ def temporary_mebibytes(program: jax.stages.Compiled) -> float:
     return analysis.temp_size_in_bytes / 2**20
 
 
-def _middle_half(values: list[float]) -> float:
+def middle_half(values: list[float]) -> float:
+    """The range of the middle half of some values.
+
+    **Raises:** `InputError` for fewer than 2.
+    """
+    if len(values) < 2:
+        raise InputError(f"rounds={len(values)}: a median with its spread needs at least 2.")
     low, _, high = statistics.quantiles(values, n=4)
     return high - low

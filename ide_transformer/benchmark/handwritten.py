@@ -17,7 +17,7 @@ def normalise(u: Float[Array, "... features"], gain: Float[Array, " features"]) 
     """Layer norm with a gain and no bias."""
     centred = u - jnp.mean(u, axis=-1, keepdims=True)
     variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-    return gain * centred * lax.rsqrt(variance + 1e-5)
+    return jnp.broadcast_to(gain, u.shape) * centred * lax.rsqrt(variance + 1e-5)
 
 
 def attention(u: Float[Array, "batch tokens features"], w: Weights, heads: int) -> Array:
@@ -29,7 +29,8 @@ def attention(u: Float[Array, "batch tokens features"], w: Weights, heads: int) 
         for name in ("query", "key", "value")
     )
     scores = jnp.einsum("bxhd,bzhd->bhxz", query, key) / (width // heads) ** 0.5
-    scores = jnp.where(jnp.tril(jnp.ones((tokens, tokens), bool)), scores, -jnp.inf)
+    past = jnp.broadcast_to(jnp.tril(jnp.ones((tokens, tokens), bool)), scores.shape)
+    scores = jnp.where(past, scores, -jnp.inf)
     mixed = jnp.einsum("bhxz,bzhd->bxhd", jax.nn.softmax(scores, axis=-1), value)
     return mixed.reshape(u.shape) @ w["output"]
 
