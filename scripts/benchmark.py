@@ -1,169 +1,146 @@
-"""Measures what the march over depth costs, against a scan written out by hand.
+"""Measures what this package costs, in time and in memory, against the alternatives.
 
-march    one gradient of the march and of the hand-written scan of the same block
-compile  time to compile a gradient, for several depths
+Alternatives take turns, so that what disturbs the machine disturbs all of them; figures are
+medians over the rounds, with the range of the middle half as their spread.
 """
 
 import argparse
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import diffrax
-import jax
-import jax.numpy as jnp
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from rich.progress import Progress
 
-import ide_transformer as ide
-from ide_transformer.analysis import measure
+from ide_transformer import benchmark
 from ide_transformer.training import main_of
 
 
-def build_control(depth: int, width: int, heads: int) -> ide.PiecewiseConstant:
-    """A pre-norm Transformer without biases, as of the reference configuration."""
-
-    def block(key):
-        first, second = jax.random.split(key)
-        norm = ide.LayerNorm(jnp.ones(width))
-        options: Any = dict(normalization=norm, bias=False)
-        attention = ide.Attention(width, heads, key=first, causal=True, **options)
-        return attention, ide.FeedForward(width, key=second, **options)
-
-    return ide.PiecewiseConstant.build(block, depth, key=jax.random.key(0))
-
-
-def marched(gradient: ide.AbstractGradient):
-    """The loss of `solve`."""
-
-    def loss(control, u0):
-        domain = ide.TokenDomain.uniform(u0.shape[-2])
-        equation = ide.Equation(control, ide.Free(), domain)
-        solver = ide.LieTrotter(diffrax.Euler())
-        u1 = ide.solve(equation, u0, solver=solver, gradient=gradient, throw=False).u1
-        return jnp.mean(u1**2)
-
-    return loss
-
-
-def handwritten(heads: int):
-    """The same mathematics with nothing of the package: a `lax.scan` over stacked weights."""
-
-    def normalised(u, gain):
-        centred = u - jnp.mean(u, axis=-1, keepdims=True)
-        variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-        return gain * centred * jax.lax.rsqrt(variance + 1e-5)
-
-    def block(u, weights):
-        batch, tokens, width = u.shape
-        v = normalised(u, weights["attention_gain"])
-        q, k, value = (
-            (v @ weights[name]).reshape(batch, tokens, heads, width // heads)
-            for name in ("query", "key", "value")
-        )
-        scores = jnp.einsum("bxhd,bzhd->bhxz", q, k) / (width // heads) ** 0.5
-        scores = jnp.where(jnp.tril(jnp.ones((tokens, tokens), bool)), scores, -jnp.inf)
-        mixed = jnp.einsum("bhxz,bzhd->bxhd", jax.nn.softmax(scores, axis=-1), value)
-        u = u + mixed.reshape(u.shape) @ weights["output"]
-        v = normalised(u, weights["feed_forward_gain"])
-        hidden = jax.nn.gelu(v @ weights["inner"], approximate=False)
-        return u + hidden @ weights["outer"], None
-
-    def loss(weights, u0):
-        return jnp.mean(jax.lax.scan(block, u0, weights)[0] ** 2)
-
-    return loss
-
-
-def plain_weights(control: ide.PiecewiseConstant) -> dict[str, jax.Array]:
-    attention, feed_forward = control.blocks
-    return {
-        "query": attention.query.weight,
-        "key": attention.key.weight,
-        "value": attention.value.weight,
-        "output": attention.output.weight,
-        "attention_gain": attention.normalization.gain,
-        "inner": feed_forward.inner.weight,
-        "outer": feed_forward.outer.weight,
-        "feed_forward_gain": feed_forward.normalization.gain,
-    }
-
-
-def with_gradient(loss):
-    return jax.value_and_grad(loss, argnums=(0, 1))
-
-
-def march(arguments: argparse.Namespace) -> list[dict]:
-    control = build_control(arguments.depth, arguments.width, arguments.heads)
-    shape = (arguments.batch, arguments.context, arguments.width)
-    u0 = jax.random.normal(jax.random.key(1), shape)
-    programs = {
-        "hand-written scan": (handwritten(arguments.heads), (plain_weights(control), u0)),
-        "march, Direct": (marched(ide.Direct()), (control, u0)),
-        "march, Checkpoint": (marched(ide.Checkpoint()), (control, u0)),
-    }
-    losses = [float(jax.jit(loss)(*inputs)) for loss, inputs in programs.values()]
-    assert max(losses) - min(losses) < 1e-5 * max(losses), f"not the same function: {losses}"
-    rounds = iter(track(range(arguments.rounds + 1), "measuring", transient=True))
-    results = measure(
-        {name: (with_gradient(loss), inputs) for name, (loss, inputs) in programs.items()},
-        rounds=arguments.rounds,
-        on_round=lambda done: next(rounds, None),
-    )
+def march(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
+    shape = shape_of(arguments)
     return [
-        {"name": name, "depth": arguments.depth, **result._asdict()}
-        for name, result in results.items()
+        row
+        for scheme in arguments.scheme or benchmark.SCHEMES
+        for depth in arguments.depth
+        for row in benchmark.march(
+            scheme, depth, shape, rounds=arguments.rounds, on_round=on_round
+        )
     ]
 
 
-def compile_times(arguments: argparse.Namespace) -> list[dict]:
-    rows = []
-    for depth in track(arguments.depths, "compiling", transient=True):
-        control = build_control(depth, arguments.width, arguments.heads)
-        u0 = jnp.zeros((arguments.batch, arguments.context, arguments.width))
-        seconds = []
-        for _ in range(arguments.rounds):
-            jax.clear_caches()
-            program = with_gradient(marched(ide.Checkpoint()))
-            result = measure({"march": (program, (control, u0))}, rounds=2)["march"]
-            seconds.append(result.compile_seconds)
-        rows.append({"name": "march", "depth": depth, "compile_seconds": sorted(seconds)})
-    return rows
+def gradient(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
+    shape = shape_of(arguments)
+    return [
+        row
+        for normalization in arguments.normalization or benchmark.NORMALIZATIONS
+        for depth in arguments.depth
+        for row in benchmark.gradient(
+            normalization, depth, shape, rounds=arguments.rounds, on_round=on_round
+        )
+    ]
+
+
+def compiling(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
+    shape = shape_of(arguments)
+    return [
+        row
+        for depth in arguments.depth
+        for row in benchmark.compiling(depth, shape, rounds=arguments.rounds, on_round=on_round)
+    ]
+
+
+def torch(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
+    return [
+        row
+        for name in arguments.setting or ("small", "medium")
+        for row in benchmark.against_torch(
+            benchmark.SETTINGS[name],
+            rounds=arguments.rounds,
+            steps=arguments.steps,
+            curve=arguments.curve,
+            on_round=on_round,
+        )
+    ]
+
+
+def shape_of(arguments: argparse.Namespace) -> benchmark.Shape:
+    return benchmark.Shape(arguments.batch, arguments.context, arguments.width, arguments.heads)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="WHAT")
+
+    def command(name: str, call: Callable, about: str, example: str, *, rounds: int) -> Any:
+        made = commands.add_parser(
+            name,
+            help=about,
+            description=about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=f"example:\n  python scripts/benchmark.py {name} {example}",
+        )
+        made.set_defaults(call=call)
+        made.add_argument("--rounds", type=int, default=rounds)
+        made.add_argument("--json", type=Path, help="also write the rows to this file")
+        made.add_argument("--figure", type=Path, help="also draw them, as PNG")
+        return made
+
+    def sizes(made: Any, *, depth: list[int], batch: int, context: int) -> None:
+        made.add_argument("--depth", type=int, nargs="+", default=depth, help="layers")
+        made.add_argument("--batch", type=int, default=batch)
+        made.add_argument("--context", type=int, default=context)
+        made.add_argument("--width", type=int, default=128)
+        made.add_argument("--heads", type=int, default=4)
+
+    made = command(
+        "march",
+        march,
+        "one gradient of the march against scans written out by hand",
+        "--depth 48 --scheme heun --json march.json --figure march.png",
+        rounds=20,
+    )
+    sizes(made, depth=[4, 48], batch=12, context=64)
+    made.add_argument("--scheme", action="append", choices=tuple(benchmark.SCHEMES))
+
+    made = command(
+        "gradient",
+        gradient,
+        "one gradient by each gradient mode",
+        "--depth 96 --normalization pre-norm --figure gradient.png",
+        rounds=10,
+    )
+    sizes(made, depth=[12, 48, 96], batch=4, context=128)
+    made.add_argument("--normalization", action="append", choices=benchmark.NORMALIZATIONS)
+
+    made = command(
+        "compile",
+        compiling,
+        "time to compile a gradient by each gradient mode",
+        "--depth 12 96 --rounds 5",
+        rounds=3,
+    )
+    sizes(made, depth=[12, 96], batch=4, context=128)
+
+    made = command(
+        "torch",
+        torch,
+        "training steps against the equal model in PyTorch, eager and compiled",
+        "--setting small --json torch.json --figure torch.png",
+        rounds=20,
+    )
+    made.add_argument("--setting", action="append", choices=tuple(benchmark.SETTINGS))
+    made.add_argument("--steps", type=int, default=10, help="in one turn")
+    made.add_argument("--curve", type=int, default=50, help="steps whose losses are compared")
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python scripts/benchmark.py march --depth 48 --json march.json",
-    )
-    parser.add_argument("what", choices=("march", "compile"))
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--depths", type=int, nargs="+", default=[12, 96], help="of compile")
-    parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--context", type=int, default=64)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    arguments = parser.parse_args()
-    rows = {"march": march, "compile": compile_times}[arguments.what](arguments)
-    table = Table(*(name.replace("_", " ") for name in rows[0]))
-    for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
-    console = Console()
-    # Where the output is no terminal its width is unknown; a table should not be cut.
-    console.width = max(console.width, 120)
-    console.print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list):
-        return " ".join(_text(item) for item in value)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    arguments = build_parser().parse_args()
+    with Progress(transient=True) as progress:
+        task = progress.add_task("measuring", total=None)
+        rows = arguments.call(arguments, lambda done: progress.advance(task))
+    benchmark.report(rows, table=arguments.json, figure=arguments.figure)
 
 
 if __name__ == "__main__":

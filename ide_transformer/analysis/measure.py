@@ -7,14 +7,29 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ..errors import InputError
+
+
+class Timing(NamedTuple):
+    """How long something takes, and how that compares with the first one timed.
+
+    - `milliseconds`: the median over rounds.
+    - `spread`: the range of the middle half of the rounds, divided by the median.
+    - `time_ratio`: the median over rounds of its time divided by that of the first in the
+      same round.
+    - `ratio_spread`: the range of the middle half of these ratios.
+    """
+
+    milliseconds: float
+    spread: float
+    time_ratio: float
+    ratio_spread: float
+
 
 class Measurement(NamedTuple):
     """What one program costs, and how that compares with the first one measured.
 
-    - `milliseconds`: the median over rounds.
-    - `spread`: the range of the middle half of the rounds, divided by the median.
-    - `time_ratio`: the median over rounds of its time divided by that of the first program in
-      the same round.
+    - `milliseconds`, `spread`, `time_ratio`, `ratio_spread`: as of `Timing`.
     - `mebibytes`, `memory_ratio`: temporary memory of the program, and divided by the first's
       (NaN if that needs none).
     - `compile_seconds`: tracing and compiling.
@@ -23,6 +38,7 @@ class Measurement(NamedTuple):
     milliseconds: float
     spread: float
     time_ratio: float
+    ratio_spread: float
     mebibytes: float
     memory_ratio: float
     compile_seconds: float
@@ -39,36 +55,115 @@ def measure(
     **Arguments:**
 
     - `programs`: name to (function of arrays, its arguments). The first is the reference.
-    - `rounds`: how many; one more goes ahead uncounted.
-    - `on_round`: called after each round with the number done.
+    - `rounds`, `on_round`: as of `alternate`.
     """
     compiled, compile_seconds = {}, {}
     for name, (function, arguments) in programs.items():
         began = time.perf_counter()
         compiled[name] = jax.jit(function).lower(*arguments).compile()
         compile_seconds[name] = time.perf_counter() - began
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for done in range(rounds + 1):
-        for name, (_, arguments) in programs.items():
-            began = time.perf_counter()
-            jax.block_until_ready(compiled[name](*arguments))
-            if done:
-                times[name].append(time.perf_counter() - began)
-        on_round(done)
-    memory = {n: p.memory_analysis().temp_size_in_bytes / 2**20 for n, p in compiled.items()}
-    first = next(iter(programs))
 
-    def summarise(name: str) -> Measurement:
-        median = statistics.median(times[name])
-        low, _, high = statistics.quantiles(times[name], n=4)
-        ratios = [a / b for a, b in zip(times[name], times[first], strict=True)]
-        return Measurement(
-            milliseconds=1e3 * median,
-            spread=(high - low) / median,
-            time_ratio=statistics.median(ratios),
+    def turn(name: str) -> Callable[[], float]:
+        def run() -> float:
+            began = time.perf_counter()
+            jax.block_until_ready(compiled[name](*programs[name][1]))
+            return time.perf_counter() - began
+
+        return run
+
+    timings = alternate({n: turn(n) for n in programs}, rounds=rounds, on_round=on_round)
+    memory = {name: temporary_mebibytes(program) for name, program in compiled.items()}
+    first = memory[next(iter(programs))]
+    return {
+        name: Measurement(
+            *timing,
             mebibytes=memory[name],
-            memory_ratio=memory[name] / memory[first] if memory[first] else float("nan"),
+            memory_ratio=memory[name] / first if first else float("nan"),
             compile_seconds=compile_seconds[name],
         )
+        for name, timing in timings.items()
+    }
 
-    return {name: summarise(name) for name in programs}
+
+def alternate(
+    turns: Mapping[str, Callable[[], float]],
+    *,
+    rounds: int,
+    on_round: Callable[[int], Any] = lambda done: None,
+) -> dict[str, Timing]:
+    """Takes each turn once a round.
+
+    **Arguments:**
+
+    - `turns`: name to a function that does the work and returns the seconds it took; while it
+      runs all others are idle. The first is the reference.
+    - `rounds`: how many, at least 2; one more goes ahead uncounted.
+    - `on_round`: called after each round with the number done.
+
+    **Raises:** `InputError` for fewer than 2 rounds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for done in range(rounds + 1):
+        for name, turn in turns.items():
+            seconds = turn()
+            if done:
+                times[name].append(seconds)
+        on_round(done)
+    first = times[next(iter(turns))]
+
+    def summarise(own: list[float]) -> Timing:
+        median = statistics.median(own)
+        ratios = [a / b for a, b in zip(own, first, strict=True)]
+        return Timing(
+            milliseconds=1e3 * median,
+            spread=middle_half(own) / median,
+            time_ratio=statistics.median(ratios),
+            ratio_spread=middle_half(ratios),
+        )
+
+    return {name: summarise(own) for name, own in times.items()}
+
+
+def timed_steps(
+    step: Callable[[], Any], steps: int, wait: Callable[[Any], Any] = jax.block_until_ready
+) -> float:
+    """Seconds for each of `steps` steps that follow one another.
+
+    One step more goes ahead uncounted, which finds caches and threads as others left them.
+
+    **Arguments:**
+
+    - `step`: makes the next step; it keeps its state, which may be donated, to itself.
+    - `wait`: waits for what the last step returned.
+    """
+    wait(step())
+    began = time.perf_counter()
+    for _ in range(steps - 1):
+        step()
+    wait(step())
+    return (time.perf_counter() - began) / steps
+
+
+def compile_seconds(function: Callable, arguments: tuple) -> float:
+    """The time to trace and compile a function of arrays, nothing of it being cached."""
+    jax.clear_caches()
+    began = time.perf_counter()
+    jax.jit(function).lower(*arguments).compile()
+    return time.perf_counter() - began
+
+
+def temporary_mebibytes(program: jax.stages.Compiled) -> float:
+    """Memory that a compiled program needs beside its inputs and outputs."""
+    analysis: Any = program.memory_analysis()
+    return analysis.temp_size_in_bytes / 2**20
+
+
+def middle_half(values: list[float]) -> float:
+    """The range of the middle half of some values.
+
+    **Raises:** `InputError` for fewer than 2.
+    """
+    if len(values) < 2:
+        raise InputError(f"rounds={len(values)}: a median with its spread needs at least 2.")
+    low, _, high = statistics.quantiles(values, n=4)
+    return high - low

@@ -1,8 +1,9 @@
 """Figures, written as PNG files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -42,4 +43,29 @@ def plot_curves(
         )
     elif len(curves) > 1:
         axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def plot_bars(
+    path: Path, names: Sequence[str], panels: Mapping[str, tuple[ArrayLike, ArrayLike]]
+) -> None:
+    """Horizontal bars, one panel beside the other for each quantity.
+
+    **Arguments:**
+
+    - `path`: the PNG file to write; its folder is made.
+    - `names`: of the bars, from top to bottom.
+    - `panels`: label of an axis, with units, to (values, ranges drawn around them).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = 3.0 + 3.2 * len(panels), 1.0 + 0.32 * len(names)
+    figure = Figure(figsize=size, layout="constrained")
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (label, (values, ranges)) in zip(all_axes, panels.items(), strict=True):
+        places = np.arange(len(names))
+        axes.barh(places, values, xerr=np.asarray(ranges) / 2, color="tab:blue", alpha=0.8)
+        axes.set_yticks(places, names)
+        axes.set_xlabel(label)
+        axes.grid(axis="x", alpha=0.3)
+    all_axes[0].invert_yaxis()
     figure.savefig(path, dpi=150)

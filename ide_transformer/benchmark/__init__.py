@@ -1,0 +1,8 @@
+from .against_torch import against_torch as against_torch
+from .compiling import compiling as compiling
+from .gradient import gradient as gradient
+from .march import SCHEMES as SCHEMES, march as march
+from .modes import NORMALIZATIONS as NORMALIZATIONS
+from .problem import Shape as Shape
+from .report import report as report
+from .settings import SETTINGS as SETTINGS, Setting as Setting

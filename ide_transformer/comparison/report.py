@@ -5,8 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
+from ..analysis import as_text, show_table
 
 
 class Report(NamedTuple):
@@ -45,21 +44,4 @@ def write_report(folder: Path, report: Report) -> None:
 
 def show_report(report: Report) -> None:
     """Prints the table."""
-    table = Table(*(column.replace("_", " ") for column in report.rows[0]))
-    for row in report.rows:
-        table.add_row(*map(as_text, row.values()))
-    console = Console()
-    # Where the output is no terminal its width is unknown; a table should not be cut.
-    console.width = max(console.width, 160)
-    console.print(table)
-
-
-def as_text(value: Any) -> str:
-    """A cell of a table."""
-    if value is None:
-        return "–"
-    if isinstance(value, list):
-        return ", ".join(map(as_text, value))
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    show_table(report.rows)

@@ -1,0 +1,93 @@
+"""Transformers written out by hand, with nothing of this package: what the march is compared
+with. A `lax.scan` over stacked weights, one step of a scheme in its body."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+Weights = dict[str, Array]
+Field = Callable[[Array], Array]
+
+
+def normalise(u: Float[Array, "... features"], gain: Float[Array, " features"]) -> Array:
+    """Layer norm with a gain and no bias."""
+    centred = u - jnp.mean(u, axis=-1, keepdims=True)
+    variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
+    return jnp.broadcast_to(gain, u.shape) * centred * lax.rsqrt(variance + 1e-5)
+
+
+def attention(u: Float[Array, "batch tokens features"], w: Weights, heads: int) -> Array:
+    """Causal attention of the normalised input."""
+    batch, tokens, width = u.shape
+    v = normalise(u, w["attention_gain"])
+    query, key, value = (
+        (v @ w[name]).reshape(batch, tokens, heads, width // heads)
+        for name in ("query", "key", "value")
+    )
+    scores = jnp.einsum("bxhd,bzhd->bhxz", query, key) / (width // heads) ** 0.5
+    past = jnp.broadcast_to(jnp.tril(jnp.ones((tokens, tokens), bool)), scores.shape)
+    scores = jnp.where(past, scores, -jnp.inf)
+    mixed = jnp.einsum("bhxz,bzhd->bxhd", jax.nn.softmax(scores, axis=-1), value)
+    return mixed.reshape(u.shape) @ w["output"]
+
+
+def feed_forward(u: Float[Array, "batch tokens features"], w: Weights) -> Array:
+    """The feed-forward of the normalised input, with the exact GELU."""
+    v = normalise(u, w["feed_forward_gain"])
+    return jax.nn.gelu(v @ w["inner"], approximate=False) @ w["outer"]
+
+
+def heun(field: Field, u: Array, h: float) -> Array:
+    """`u + h/2 (F(u) + F(u + h F(u)))`."""
+    first = field(u)
+    return u + h / 2 * (first + field(u + h * first))
+
+
+def lie_trotter_layer(u: Array, w: Weights, heads: int) -> Array:
+    """Lie–Trotter with Euler sub-steps, h = 1: the pre-norm block."""
+    u = u + attention(u, w, heads)
+    return u + feed_forward(u, w)
+
+
+def heun_layer(u: Array, w: Weights, heads: int) -> Array:
+    """Unsplit Heun, h = 1, on the sum of both operators."""
+    return heun(lambda v: attention(v, w, heads) + feed_forward(v, w), u, 1.0)
+
+
+def strang_layer(u: Array, w: Weights, heads: int) -> Array:
+    """Strang with Heun sub-steps, h = 1: half of the attention before and after."""
+
+    def half(u: Array) -> Array:
+        return heun(lambda v: attention(v, w, heads), u, 0.5)
+
+    return half(heun(lambda v: feed_forward(v, w), half(u), 1.0))
+
+
+def scanned(
+    layer: Callable[[Array, Weights, int], Array],
+    weights: Weights,
+    u0: Float[Array, "batch tokens features"],
+    heads: int,
+    *,
+    policy: Callable | None = None,
+) -> Float[Array, "batch tokens features"]:
+    """The state after all layers.
+
+    **Arguments:**
+
+    - `layer`: one of the layers above.
+    - `weights`: stacked, the leading axis counting layers.
+    - `policy`: recompute each layer in the backward pass, keeping what this one of
+      `jax.checkpoint_policies` says; `None` keeps everything.
+    """
+
+    def body(u: Array, w: Weights) -> tuple[Array, None]:
+        return layer(u, w, heads), None
+
+    if policy is not None:
+        body = jax.checkpoint(body, policy=policy, prevent_cse=False)
+    return lax.scan(body, u0, weights)[0]
