@@ -106,8 +106,8 @@ def test_blocks_that_are_not_seen_are_left_out(region, tokens):
             query
         )
     )
-    # The first queries see 128 of the points only.
-    assert ",128,128]" in products
+    # The first queries see 64 of the points only.
+    assert ",64,64]" in products
 
 
 def test_points_in_any_order_are_right():

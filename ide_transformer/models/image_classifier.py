@@ -11,6 +11,7 @@ from ..equation import (
     TokenDomain,
     as_control,
     drop,
+    product,
 )
 from ..errors import InputError
 from .model import AbstractModel, Scheme
@@ -123,7 +124,7 @@ class ImageClassifier(AbstractModel):
                 f"ImageClassifier: images of shape {inputs.shape}, but the model was built "
                 f"for [..., {rows}, {columns}, {channels}]."
             )
-        u = split_patches(inputs, self.patch) @ self.patch_weight
+        u = product(split_patches(inputs, self.patch), self.patch_weight)
         u = u + jnp.broadcast_to(self.patch_bias, u.shape)
         if self.class_token is not None:
             first = jnp.broadcast_to(self.class_token, (*u.shape[:-2], 1, u.shape[-1]))

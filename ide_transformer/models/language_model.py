@@ -12,6 +12,7 @@ from ..equation import (
     TokenDomain,
     as_control,
     drop,
+    product,
 )
 from ..equation.affine import affine
 from .model import AbstractModel, Scheme
@@ -126,5 +127,5 @@ class LanguageModel(AbstractModel):
         self, u: Float[Array, "*batch tokens features"]
     ) -> Float[Array, "*batch tokens vocabulary"]:
         weight = self.embedding if self.readout is None else self.readout
-        logits = self.output_normalization.project(u) @ weight.T
+        logits = product(self.output_normalization.project(u), weight.T)
         return affine(logits, None, self.readout_bias)

@@ -12,6 +12,7 @@ from ..equation import (
     Linear,
     TokenDomain,
     as_control,
+    product,
 )
 from ..equation.affine import affine
 from ..errors import InputError
@@ -45,7 +46,7 @@ class MaskedTokenHead(eqx.Module):
     ) -> Float[Array, "*batch tokens vocabulary"]:
         weight = embedding if self.readout is None else self.readout
         v = self.normalization.project(self.activation(self.dense(u)))
-        return affine(v @ weight.T, None, self.bias)
+        return affine(product(v, weight.T), None, self.bias)
 
 
 class TextEncoder(AbstractModel):

@@ -19,7 +19,7 @@ from .feature_integral import FeatureIntegral as FeatureIntegral
 from .feed_forward import FeedForward as FeedForward
 from .gated_feed_forward import GatedFeedForward as GatedFeedForward
 from .injected_attention import InjectedAttention as InjectedAttention
-from .linear import Linear as Linear
+from .linear import Linear as Linear, product as product
 from .operator import AbstractOperator as AbstractOperator
 from .positions import (
     AbstractPositions as AbstractPositions,

@@ -1,6 +1,10 @@
 """The pointwise nonlinearities σ of the feed-forward."""
 
+import math
+
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 
@@ -10,8 +14,25 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x Φ(x)` with the exact normal distribution function."""
-    return jax.nn.gelu(x, approximate=False)
+    """`x Φ(x)` with the exact normal distribution function Φ; its derivative `Φ(x) + x φ(x)`
+    needs nothing but x."""
+    return _gelu(x)
+
+
+@jax.custom_jvp
+def _gelu(x: Array) -> Array:
+    return x * _normal_distribution(x)
+
+
+@_gelu.defjvp
+def _gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    density = jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    return _gelu(x), (_normal_distribution(x) + x * density) * dx
+
+
+def _normal_distribution(x: Array) -> Array:
+    return 0.5 * (1 + lax.erf(x / math.sqrt(2)))
 
 
 def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -142,6 +142,8 @@ class Attention(AbstractTokenIntegral):
         query = self.positions(self.query_normalization.project(query), domain)
         key = self.positions(self.key_normalization.project(key), domain)
         (key, value), seen = others((key, value), domain)
+        # The integral is a product too, in the dtype of the weights.
+        query, key, value = (x.astype(self.value.weight.dtype) for x in (query, key, value))
         bias = self.positions.score_bias(domain, seen)
         mean = integrate(query, key, value, seen, domain, self.region, bias)
-        return self.output(mean.reshape(*v.shape[:-1], -1))
+        return self.output(mean.reshape(*v.shape[:-1], -1).astype(v.dtype))

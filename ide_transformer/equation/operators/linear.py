@@ -27,4 +27,14 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(features_out) if bias else None
 
     def __call__(self, u: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        return affine(u @ self.weight, None, self.bias)
+        return affine(product(u, self.weight), None, self.bias)
+
+
+def product(
+    u: Float[Array, "*batch in"], weight: Float[Array, "in out"]
+) -> Float[Array, "*batch out"]:
+    """`u W`, computed in the dtype of the weights and returned in that of the state, so that
+    weights of bfloat16 give cheap products and the state keeps its precision."""
+    # On one axis of tokens: the gradient of a product on several copies both factors first.
+    flat = u.reshape(-1, u.shape[-1]).astype(weight.dtype)
+    return (flat @ weight).astype(u.dtype).reshape(*u.shape[:-1], weight.shape[1])

@@ -13,9 +13,10 @@ from .stream import Stream
 from .token_mean import AbstractQuadrature, Integrand, token_mean
 
 
-# Queries of a block; from how many tokens on both are streamed, and in which blocks: what is
-# fastest on a processor with two cores.
-_BLOCK = 128
+# Queries of a block at least, and blocks at most; from how many tokens on both queries and
+# points are streamed, and in which blocks: what is fastest on a processor with two cores.
+_BLOCK = 64
+_MOST_BLOCKS = 8
 _STREAM_FROM = 2048
 _STREAM_BLOCK = 512
 
@@ -83,7 +84,7 @@ def _quadrature(
     tokens, others = integrand.query.shape[-2], integrand.key.shape[-2]
     if tokens * others > _STREAM_FROM**2 and integrand.bias is None:
         return Stream(region, _STREAM_BLOCK, in_order)
-    size = _BLOCK if tokens * others > _BLOCK**2 else tokens
+    size = max(_BLOCK, -(-tokens // _MOST_BLOCKS))
     starts = range(0, tokens, size)
     spans = tuple(
         (start, min(start + size, tokens), *_seen(region, start, size, others, in_order))
