@@ -48,6 +48,31 @@ def compiling(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
     ]
 
 
+def attention(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
+    return [
+        row
+        for tokens in arguments.tokens
+        for row in benchmark.attention(
+            tokens,
+            batch=arguments.batch,
+            width=arguments.width,
+            heads=arguments.heads,
+            rounds=arguments.rounds,
+            on_round=on_round,
+        )
+    ]
+
+
+def decode(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
+    return benchmark.decode(
+        arguments.path,
+        prompt=arguments.prompt,
+        length=arguments.length,
+        batch=arguments.batch,
+        rounds=arguments.rounds,
+    )
+
+
 def torch(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
     return [
         row
@@ -121,6 +146,30 @@ def build_parser() -> argparse.ArgumentParser:
         rounds=3,
     )
     sizes(made, depth=[12, 96], batch=4, context=128)
+
+    made = command(
+        "attention",
+        attention,
+        "the causal token integral and its gradient, in its forms",
+        "--tokens 1024 --batch 8 --json attention.json",
+        rounds=10,
+    )
+    made.add_argument("--tokens", type=int, nargs="+", default=[256, 1024])
+    made.add_argument("--batch", type=int, default=8)
+    made.add_argument("--width", type=int, default=256)
+    made.add_argument("--heads", type=int, default=4)
+
+    made = command(
+        "decode",
+        decode,
+        "tokens per second of generation, with a cache, without, and by transformers",
+        "glassllm --batch 8 --json decode.json",
+        rounds=7,
+    )
+    made.add_argument("path", nargs="?", default="glassllm", help="a checkpoint")
+    made.add_argument("--prompt", type=int, default=1, help="tokens of a prompt")
+    made.add_argument("--length", type=int, default=128, help="tokens to write")
+    made.add_argument("--batch", type=int, default=1, help="texts at once")
 
     made = command(
         "torch",

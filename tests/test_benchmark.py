@@ -40,13 +40,13 @@ def run(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "names", "columns"),
     [
-        (("march", "--scheme", "heun", "--depth", "3"), 4, MEASUREMENT | {"scheme", "depth"}),
+        (("march", "--scheme", "heun", "--depth", "3"), 5, MEASUREMENT | {"scheme", "depth"}),
         (
             ("gradient", "--normalization", "post-norm", "--depth", "3"),
-            3,
+            7,
             MEASUREMENT | {"normalization", "depth"},
         ),
-        (("compile", "--depth", "3"), 3, {"compile_seconds", "compile_spread", "depth"}),
+        (("compile", "--depth", "3"), 7, {"compile_seconds", "compile_spread", "depth"}),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
@@ -101,7 +101,8 @@ def test_schemes_by_hand_differ():
     equation, u0 = large_equation(), SHAPE.state()
     weights = plain_weights(equation)
     ends = [
-        handwritten.scanned(layer, weights, u0, SHAPE.heads) for _, layer in SCHEMES.values()
+        handwritten.scanned(layer, lambda w: handwritten.fields(w, SHAPE.heads), weights, u0)
+        for _, layer in SCHEMES.values()
     ]
     assert all(largest(ends[i], ends[i - 1]) > 1e-2 for i in range(3))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 
 Weights = dict[str, Array]
@@ -47,31 +47,32 @@ def heun(field: Field, u: Array, h: float) -> Array:
     return u + h / 2 * (first + field(u + h * first))
 
 
-def lie_trotter_layer(u: Array, w: Weights, heads: int) -> Array:
+def lie_trotter_layer(attention: Field, feed_forward: Field, u: Array) -> Array:
     """Lie–Trotter with Euler sub-steps, h = 1: the pre-norm block."""
-    u = u + attention(u, w, heads)
-    return u + feed_forward(u, w)
+    u = u + attention(u)
+    return u + feed_forward(u)
 
 
-def heun_layer(u: Array, w: Weights, heads: int) -> Array:
+def heun_layer(attention: Field, feed_forward: Field, u: Array) -> Array:
     """Unsplit Heun, h = 1, on the sum of both operators."""
-    return heun(lambda v: attention(v, w, heads) + feed_forward(v, w), u, 1.0)
+    return heun(lambda v: attention(v) + feed_forward(v), u, 1.0)
 
 
-def strang_layer(u: Array, w: Weights, heads: int) -> Array:
+def strang_layer(attention: Field, feed_forward: Field, u: Array) -> Array:
     """Strang with Heun sub-steps, h = 1: half of the attention before and after."""
+    return heun(attention, heun(feed_forward, heun(attention, u, 0.5), 1.0), 0.5)
 
-    def half(u: Array) -> Array:
-        return heun(lambda v: attention(v, w, heads), u, 0.5)
 
-    return half(heun(lambda v: feed_forward(v, w), half(u), 1.0))
+def fields(w: Weights, heads: int) -> tuple[Field, Field]:
+    """The attention and the feed-forward of one layer."""
+    return lambda u: attention(u, w, heads), lambda u: feed_forward(u, w)
 
 
 def scanned(
-    layer: Callable[[Array, Weights, int], Array],
-    weights: Weights,
+    layer: Callable[[Field, Field, Array], Array],
+    fields_of: Callable[[PyTree], tuple[Field, Field]],
+    weights: PyTree[Array],
     u0: Float[Array, "batch tokens features"],
-    heads: int,
     *,
     policy: Callable | None = None,
 ) -> Float[Array, "batch tokens features"]:
@@ -80,13 +81,14 @@ def scanned(
     **Arguments:**
 
     - `layer`: one of the layers above.
+    - `fields_of`: the attention and the feed-forward with the weights of one layer.
     - `weights`: stacked, the leading axis counting layers.
     - `policy`: recompute each layer in the backward pass, keeping what this one of
       `jax.checkpoint_policies` says; `None` keeps everything.
     """
 
-    def body(u: Array, w: Weights) -> tuple[Array, None]:
-        return layer(u, w, heads), None
+    def body(u: Array, w: PyTree[Array]) -> tuple[Array, None]:
+        return layer(*fields_of(w), u), None
 
     if policy is not None:
         body = jax.checkpoint(body, policy=policy, prevent_cse=False)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..analysis import measure
 from ..equation import Equation
@@ -33,7 +34,8 @@ def march(
     on_round: Callable[[int], Any] = lambda done: None,
 ) -> list[dict[str, Any]]:
     """One gradient of the march, with what it keeps by default and with everything kept, and
-    of a `lax.scan` written out by hand, plain and recomputing by the policy of the default.
+    of a `lax.scan` written out by hand, plain and recomputing by the policy of the default, the
+    latter also with the operators of this package.
 
     Rows of `Measurement` with `scheme`, `depth` and `name`; ratios are to the plain scan.
 
@@ -49,6 +51,7 @@ def march(
     programs = {
         "hand-written scan": gradient_by_hand(layer, equation, u0, None),
         "hand-written scan, recomputing": gradient_by_hand(layer, equation, u0, policy),
+        "scan of our operators, recomputing": gradient_of_scan(layer, equation, u0, policy),
         "march, Checkpoint": gradient_of_solve(equation, solver, Checkpoint(), u0),
         "march, Direct": gradient_of_solve(equation, solver, Direct(), u0),
     }
@@ -67,9 +70,30 @@ def gradient_by_hand(
     heads = equation.control(0.0)[0].heads
 
     def loss(weights: handwritten.Weights, u0: Array) -> Array:
-        return jnp.mean(handwritten.scanned(layer, weights, u0, heads, policy=policy) ** 2)
+        u1 = handwritten.scanned(
+            layer, lambda w: handwritten.fields(w, heads), weights, u0, policy=policy
+        )
+        return jnp.mean(u1**2)
 
     return jax.value_and_grad(loss, argnums=(0, 1)), (plain_weights(equation), u0)
+
+
+def gradient_of_scan(
+    layer: Callable, equation: Equation, u0: Array, policy: Callable | None
+) -> tuple[Callable, tuple]:
+    """The same with the operators of the equation, called one after the other: all that is
+    then left to differ from `solve` is the march itself."""
+    control: Any = equation.control
+    weights, rest = eqx.partition(control.blocks, eqx.is_array)
+
+    def fields_of(w: PyTree[Array]) -> tuple[handwritten.Field, handwritten.Field]:
+        first, second = eqx.combine(w, rest)
+        return lambda u: first(u, equation.domain), lambda u: second(u, equation.domain)
+
+    def loss(weights: PyTree[Array], u0: Array) -> Array:
+        return jnp.mean(handwritten.scanned(layer, fields_of, weights, u0, policy=policy) ** 2)
+
+    return jax.value_and_grad(loss, argnums=(0, 1)), (weights, u0)
 
 
 def plain_weights(equation: Equation) -> handwritten.Weights:

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import diffrax
 
-from ..integration import AbstractGradient, Checkpoint, Direct
-from ..solvers import LieTrotter, Projected
+from ..integration import AbstractGradient, Checkpoint, Direct, Recursive, Reversible
+from ..solvers import AlgebraicallyReversible, LieTrotter, Projected
 from .problem import Shape, gradient_of_solve, post_norm, pre_norm
 
 
@@ -21,11 +21,20 @@ class Mode(NamedTuple):
 
 _PLAIN = LieTrotter(diffrax.Euler()), LieTrotter(Projected(diffrax.Euler()))
 
+_REVERSIBLE = (
+    AlgebraicallyReversible(LieTrotter()),
+    AlgebraicallyReversible(LieTrotter()).projected(),
+)
+
 # The first is the reference.
 MODES = (
     Mode("Direct", *_PLAIN, Direct()),
     Mode("Checkpoint", *_PLAIN, Checkpoint()),
     Mode("Checkpoint, nothing saved", *_PLAIN, Checkpoint(policy=None)),
+    Mode("Recursive", *_PLAIN, Recursive()),
+    Mode("reversible scheme, Direct", *_REVERSIBLE, Direct()),
+    Mode("reversible scheme, Checkpoint", *_REVERSIBLE, Checkpoint()),
+    Mode("reversible scheme, Reversible", *_REVERSIBLE, Reversible()),
 )
 
 NORMALIZATIONS = ("pre-norm", "post-norm")

@@ -55,6 +55,7 @@ from .operators import (
     drop as drop,
     gelu as gelu,
     gelu_tanh as gelu_tanh,
+    integrate as integrate,
     product as product,
     quick_gelu as quick_gelu,
     relu as relu,
