@@ -58,6 +58,7 @@ from .integration import (
     Recursive as Recursive,
     Reversible as Reversible,
     Solution as Solution,
+    rebuilding_error as rebuilding_error,
     solve as solve,
 )
 from .models import (

@@ -8,6 +8,7 @@ from .march_tokens import (
     Memory as Memory,
     TokenMarch as TokenMarch,
 )
+from .rebuilding import rebuilding_error as rebuilding_error
 from .recursive import Recursive as Recursive
 from .reversible import Reversible as Reversible
 from .solution import Solution as Solution

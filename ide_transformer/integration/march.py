@@ -1,5 +1,6 @@
 """Fixed steps: a scan over the intervals, their weights passed as its inputs."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import diffrax
@@ -11,11 +12,17 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..equation import Equation
-from ..solvers import Couplings, Evaluations, count_evaluations, evaluations_made
+from ..solvers import (
+    AbstractCoupling,
+    Couplings,
+    Evaluations,
+    count_evaluations,
+    evaluations_made,
+)
 from .checks import check_reversible
 from .gradient import AbstractGradient
 from .outcome import finite, first_failure, success
-from .reversible import Reversible, march_reversibly, reversible_inputs
+from .reversible import Inputs, Reversible, march_reversibly, reversible_inputs
 
 
 class Trajectory(NamedTuple):
@@ -37,7 +44,7 @@ class Trajectory(NamedTuple):
 _MOST_POINTS = 8
 
 
-class _Grid(NamedTuple):
+class Steps(NamedTuple):
     """The steps of a march.
 
     - `equation`: what is smooth in depth is evaluated ahead, where the steps need it.
@@ -83,7 +90,7 @@ def march(
     The scan is over the stacked weights, so the gradient of an interval writes only that
     interval's weights and the program does not grow with the number of intervals.
     """
-    grid = _grid(equation, u0, solver, steps_per_interval)
+    grid = steps_of(equation, u0, solver, steps_per_interval)
     if isinstance(gradient, Reversible):
         return _march_reversibly(
             grid,
@@ -155,7 +162,7 @@ def march(
 
 
 def _march_reversibly(
-    grid: _Grid,
+    grid: Steps,
     u0: Float[Array, "*batch tokens features"],
     *,
     couplings: Couplings,
@@ -165,13 +172,8 @@ def _march_reversibly(
     throw: bool,
 ) -> Trajectory:
     """The same by the couplings of each step."""
-
-    def couplings_of(inputs):
-        terms = grid.equation.interval_terms(inputs.index, inputs.weights)
-        return couplings(terms, inputs.t0, inputs.t1, args, inputs.first)
-
     outputs = march_reversibly(
-        couplings_of,
+        reversible_couplings(grid, couplings, args),
         u0,
         reversible_inputs(grid.equation, grid.offsets),
         tolerance=gradient.tolerance,
@@ -187,14 +189,27 @@ def _march_reversibly(
     )
 
 
-def _grid(
+def reversible_couplings(
+    grid: Steps, couplings: Couplings, args: PyTree
+) -> Callable[[Inputs], tuple[AbstractCoupling, ...]]:
+    """The couplings of a step as a function of its inputs."""
+
+    def couplings_of(inputs):
+        terms = grid.equation.interval_terms(inputs.index, inputs.weights)
+        return couplings(terms, inputs.t0, inputs.t1, args, inputs.first)
+
+    return couplings_of
+
+
+def steps_of(
     equation: Equation, u0: Array, solver: diffrax.AbstractSolver, steps_per_interval: int
-) -> _Grid:
+) -> Steps:
+    """The steps of a march of this equation."""
     block = eqx.filter_eval_shape(equation.control, 0.0)
     cost = count_evaluations(solver, block, u0.shape[-1])
     fractions = np.arange(steps_per_interval + 1) / steps_per_interval
     equation = tabulated(equation, cost, steps_per_interval)
-    return _Grid(
+    return Steps(
         equation=equation,
         offsets=(equation.control.interval_length * fractions).astype(u0.dtype),
         # Where the field has jumps, they are at the beginning of intervals.
@@ -218,7 +233,7 @@ def tabulated(
     return equation.tabulate(points, np.arange(steps_per_interval + 1) / steps_per_interval)
 
 
-def _field_evaluations(grid: _Grid, solver_state: PyTree) -> Array | float:
+def _field_evaluations(grid: Steps, solver_state: PyTree) -> Array | float:
     """Of a whole march: steps times their cost, or what an implicit scheme has counted; NaN
     where it has not."""
     if grid.cost is not None:

@@ -26,6 +26,9 @@ class Reversible(AbstractGradient):
     scheme, `Leapfrog` on a control without jumps, and these on a constraint whose projection
     loses a mean and a standard deviation of each token, which are kept.
 
+    On `LayerNorm` and the spheres the way back divides by the gain: gains near 1 serve a
+    hundred layers, one of ½ doubles rounding in every layer.
+
     Rounding grows on the way back. Once it has arrived, the rebuilt initial state is
     compared with the true one; if they differ by more than `tolerance`, relative to the
     largest entry, the gradient is NaN, and an error where `solve` may raise.
@@ -201,7 +204,9 @@ def _march_bwd(residuals, of_outputs, perturbed, differentiable, grid, options):
         pair, of_pair, of_makers, of_weights, _ = carry
         return (pair, of_pair, of_makers), of_weights
 
-    of_pair = of_outputs.u1, jnp.zeros_like(pair[1])
+    zero = jnp.zeros_like(pair[0])
+    # What the loss does not look at has no cotangent.
+    of_pair = zero if of_outputs.u1 is None else of_outputs.u1, zero
     carry = (pair, of_pair, _zeros(makers))
     (pair, of_pair, of_makers), of_weights = lax.scan(
         interval, carry, (grid, weights, lost, of_states), reverse=True

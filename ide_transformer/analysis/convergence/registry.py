@@ -13,6 +13,7 @@ from ...solvers import (
     ETDAB2,
     RK4,
     AdamsBashforth,
+    AlgebraicallyReversible,
     ConsistentPaperSplitting,
     ExponentialEuler,
     GatedRK2,
@@ -104,6 +105,10 @@ def schemes() -> dict[str, Entry]:
         "adams_bashforth(2)": _explicit(AdamsBashforth(2)),
         "adams_bashforth(3)": _explicit(AdamsBashforth(3)),
         "leapfrog": _explicit(Leapfrog()),
+        "algebraically_reversible(strang(heun))": _explicit(
+            AlgebraicallyReversible(Strang(diffrax.Heun()))
+        ),
+        "algebraically_reversible(rk4)": _explicit(AlgebraicallyReversible(RK4())),
         "nesterov": _explicit(Nesterov(0.5, 0.5, 1.0)),
         "heavy_ball": _explicit(HeavyBall(0.5, 1.0)),
         "presymplectic_euler": _explicit(PresymplecticEuler(1.0, 0.1)),
