@@ -20,6 +20,7 @@ from .controls import (
     Sourced as Sourced,
     Tabulated as Tabulated,
     Tied as Tied,
+    low_precision as low_precision,
     with_source as with_source,
 )
 from .depth import Depth as Depth

@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..equation import AbstractControl, Equation, Sampled, TokenDomain, with_source
+from ..equation import (
+    AbstractControl,
+    Equation,
+    Sampled,
+    TokenDomain,
+    low_precision,
+    with_source,
+)
 from ..integration import AbstractGradient, Checkpoint, Solution, solve
 from .encoded import Encoded
 
@@ -29,6 +36,8 @@ class Scheme(eqx.Module):
 
     - `steps_for`: whether adaptive steps are the same for all samples of a batch, or each
       sample has its own.
+    - `compute_dtype`: in which operators compute their products, for example `bfloat16`; the
+      state and the weights keep theirs. `None` for that of the weights.
     """
 
     solver: diffrax.AbstractSolver
@@ -37,6 +46,7 @@ class Scheme(eqx.Module):
     gradient: AbstractGradient | diffrax.AbstractAdjoint = Checkpoint()
     max_steps: int = eqx.field(static=True, default=256)
     steps_for: Literal["batch", "sample"] = eqx.field(static=True, default="batch")
+    compute_dtype: str | None = eqx.field(static=True, default=None)
 
 
 class AbstractModel(eqx.Module):
@@ -120,6 +130,8 @@ class AbstractModel(eqx.Module):
     ) -> Solution:
         """The solution with one sequence of steps."""
         control, embed_key, encoder_key = self.control, None, None
+        if self.scheme.compute_dtype is not None:
+            control = low_precision(control, self.scheme.compute_dtype)
         if key is not None:
             embed_key, depth_key, encoder_key = jax.random.split(key, 3)
             control = Sampled(control, depth_key)

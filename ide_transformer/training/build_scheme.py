@@ -1,5 +1,6 @@
 """From a configuration to a time-stepping scheme."""
 
+import dataclasses
 import inspect
 from typing import Any, TypeVar
 
@@ -14,8 +15,8 @@ from ..equation import (
 from ..errors import InputError
 from ..models import AbstractModel, Scheme
 from ..solvers import projected
-from .config import NATIVE, SchemeConfig, SolverConfig
-from .names import check_options, find_constraint, find_solver
+from .config import NATIVE, SchemeConfig, SolverConfig, TrainingConfig
+from .names import check_options, find_constraint, find_gradient, find_solver
 
 
 def build_scheme(config: SolverConfig, *, width: int, constrained: bool) -> Scheme:
@@ -79,6 +80,22 @@ def build_solver(key: str, config: SchemeConfig, width: int) -> diffrax.Abstract
 
 
 M = TypeVar("M", bound=AbstractModel)
+
+
+def for_training(model: M, config: TrainingConfig) -> M:
+    """The same model with the gradient mode and the precision of its products that are
+    configured."""
+    key = "training.gradient"
+    kind, options = config.gradient.kind, config.gradient.options
+    make = find_gradient(f"{key}.kind", kind)
+    check_options(f"{key}.options", options, make, {"policy"})
+    try:
+        gradient = make(**options)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
+    dtype = None if config.compute_dtype == "float32" else config.compute_dtype
+    scheme = dataclasses.replace(model.scheme, gradient=gradient, compute_dtype=dtype)
+    return eqx.tree_at(lambda m: m.scheme, model, scheme)
 
 
 def rescheme(model: M, config: SolverConfig) -> M:

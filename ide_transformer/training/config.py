@@ -190,12 +190,24 @@ class OptimizerConfig(Section):
     clip: PositiveFloat = 1.0
 
 
+class GradientConfig(Section):
+    """A gradient mode, by the name of its class; a name alone will do."""
+
+    kind: str = "checkpoint"
+    # Arguments of its class, for example {levels: 3} of recursive.
+    options: dict[str, Any] = {}
+
+
 class TrainingConfig(Section):
     """`training`: how long, and what is written when. All periods are in steps."""
 
     steps: PositiveInt = 2000
     batch_size: PositiveInt = 12
     seed: NonNegativeInt = 0
+    # What is kept for the gradient: checkpoint, direct, recursive or reversible.
+    gradient: GradientConfig = GradientConfig()
+    # In which the operators compute their products; weights and state stay in float32.
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     # Weight of the transport cost ∫ |u_t|² dt in the loss.
     transport: NonNegativeFloat = 0.0
     log_every: PositiveInt = 10
@@ -205,6 +217,11 @@ class TrainingConfig(Section):
     checkpoint_every: PositiveInt = 500
     # Characters or tokens of text sampled at the end of a language run.
     sample: NonNegativeInt = 400
+
+    @field_validator("gradient", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
 
 
 class Config(Section):

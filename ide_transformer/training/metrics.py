@@ -62,6 +62,13 @@ class MetricsLog:
                 "optimizer.learning_rate or optimizer.clip, warm up longer, or take smaller "
                 "steps in depth (solver.steps_per_interval). The last checkpoint is kept."
             )
+        if not math.isfinite(values["gradient_norm"]):
+            raise InputError(
+                f"The gradient became {values['gradient_norm']} by step {step}; stopped. Lower "
+                "optimizer.learning_rate; with training.gradient=reversible rounding grew too "
+                "much on the way back: take solver.options={coupling: 0.999}, smaller steps in "
+                "depth, or training.gradient=checkpoint. The last checkpoint is kept."
+            )
 
     def held_out(self, step: int, values: dict[str, float]) -> None:
         """Logs an evaluation."""

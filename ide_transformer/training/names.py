@@ -10,7 +10,7 @@ from typing import Any
 
 import diffrax
 
-from .. import equation, solvers
+from .. import equation, integration, solvers
 from ..errors import InputError
 
 
@@ -35,6 +35,15 @@ def find_constraint(key: str, name: str) -> type[equation.AbstractConstraint]:
     return _find(key, name, _is_constraint, (equation,))
 
 
+def find_gradient(key: str, name: str) -> type[integration.AbstractGradient]:
+    """The gradient mode that is called `name`."""
+    return _find(key, name, _is_gradient, (integration,))
+
+
+def _is_gradient(found: Any) -> bool:
+    return inspect.isclass(found) and issubclass(found, integration.AbstractGradient)
+
+
 def _makes_scheme(found: Any) -> bool:
     """Not schemes for stochastic equations or for pairs of states, whose terms differ, and
     not those that the package puts in by itself."""
@@ -45,6 +54,10 @@ def _makes_scheme(found: Any) -> bool:
         return False
     if issubclass(found, diffrax.AbstractWrappedSolver | solvers.MatrixFree):
         return not issubclass(found, solvers.Projected | solvers.MatrixFree)
+    if found is solvers.ExplicitRungeKutta:
+        return False
+    if found is solvers.AlgebraicallyReversible:
+        return True
     structures = (diffrax.AbstractTerm, diffrax.MultiTerm)
     return found is solvers.SteadyState or any(found.term_structure is s for s in structures)
 

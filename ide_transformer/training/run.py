@@ -17,10 +17,12 @@ from ..analysis import plot_curves
 from ..models import AbstractModel, LanguageModel, generate
 from ..tasks import AbstractTask, AbstractTokenizer, LanguageTask, cross_entropy, load_tokenizer
 from .build import build_language_model, build_model, build_task
+from .build_scheme import for_training
 from .checkpoint import Checkpoints
 from .config import Config
 from .folder import RunFolder, new_folder, resumed_folder
 from .interrupt import StopRequest
+from .memory import describe_memory
 from .metrics import MetricsLog, cut_metrics, read_metrics
 from .optimizer import build_optimizer
 from .progress import TrainingProgress
@@ -45,7 +47,7 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     began = time.perf_counter()
     task = build_task(config)
     model_key, training_key = jax.random.split(jax.random.key(config.training.seed))
-    model = build_model(config, task, model_key)
+    model = for_training(build_model(config, task, model_key), config.training)
     # What does not fit together fails here, before anything is written.
     first = task.batch(0, config.training.batch_size, config.training.seed)
     eqx.filter_eval_shape(cross_entropy, model, first)
@@ -65,7 +67,7 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
             noisy=config.model.dropout > 0,
             transport=config.training.transport,
         )
-        state = _loop(config, folder, task, state, train_step, evaluate, checkpoints)
+        state = _loop(config, folder, task, model, state, train_step, evaluate, checkpoints)
     held_out = evaluate(state.weights, task, _EVALUATION_BATCH)
     model = eqx.combine(state.weights, static)
     _plot(folder, task, model, {"step": config.training.steps, **held_out})
@@ -144,6 +146,7 @@ def _loop(
     config: Config,
     folder: RunFolder,
     task: AbstractTask,
+    model: AbstractModel,
     state: TrainState,
     train_step: Any,
     evaluate: Callable[..., dict[str, float]],
@@ -161,6 +164,8 @@ def _loop(
         if start < training.steps:
             batch = task.batch(start, training.batch_size, training.seed)
             train_step = train_step.lower(state, batch).compile()
+            temporary = train_step.memory_analysis().temp_size_in_bytes
+            progress.say(describe_memory(model, state, batch, temporary))
         log.restart_clock(start)
         with StopRequest() as stop, contextlib.closing(log):
             for step in range(start + 1, training.steps + 1):

@@ -3,6 +3,7 @@ from .control import AbstractControl as AbstractControl
 from .expansion import AbstractExpansion as AbstractExpansion
 from .fourier import Fourier as Fourier
 from .hypernetwork import Hypernetwork as Hypernetwork
+from .low_precision import low_precision as low_precision
 from .piecewise_constant import PiecewiseConstant as PiecewiseConstant
 from .piecewise_linear import PiecewiseLinear as PiecewiseLinear
 from .sampled import Sampled as Sampled

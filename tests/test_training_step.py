@@ -1,0 +1,115 @@
+"""The compiled training step: traced once, in low precision, and what it needs of memory."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer.tasks import Batch, cross_entropy
+from ide_transformer.training import Config, step as step_module, train
+from ide_transformer.training.build import build_language_model
+from ide_transformer.training.build_scheme import for_training
+from ide_transformer.training.config import ModelConfig, TrainingConfig
+from ide_transformer.training.memory import describe_memory, kept_bytes, size_bytes
+
+
+SIZES = ModelConfig(width=16, heads=2, depth=12, context=8)
+TOKENS = np.random.default_rng(0).integers(0, 20, (4, 9)).astype(np.int32)
+BATCH = Batch(TOKENS[:, :-1], TOKENS[:, 1:])
+
+
+def make_model(**training):
+    config = Config(model=SIZES, training=TrainingConfig(**training))
+    model = build_language_model(config, 20, jax.random.key(0))
+    model = jax.tree.map(
+        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, model
+    )
+    return for_training(model, config.training)
+
+
+def gradient(model):
+    weights, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def loss(weights):
+        return cross_entropy(eqx.combine(weights, static), BATCH).objective
+
+    return weights, jax.value_and_grad(loss)
+
+
+def test_low_precision_is_that_of_the_products_alone():
+    weights, exact = gradient(make_model())
+    weights_low, rounded = gradient(make_model(compute_dtype="bfloat16"))
+    products = [
+        line
+        for line in str(jax.make_jaxpr(rounded)(weights_low)).splitlines()
+        if "dot_general" in line
+    ]
+    assert any("bf16" in line for line in products)
+    (loss, of_weights), (loss_low, of_weights_low) = exact(weights), rounded(weights_low)
+    assert loss_low.dtype == jnp.float32
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(of_weights_low))
+    assert 0 < abs(float(loss - loss_low)) < 1e-2
+    a, b = (
+        jnp.concatenate([x.ravel() for x in jax.tree.leaves(g)])
+        for g in (of_weights, of_weights_low)
+    )
+    assert float(jnp.linalg.norm(a - b)) < 0.05 * float(jnp.linalg.norm(a))
+
+
+def test_modes_keep_less_the_more_they_recompute():
+    model = make_model()
+    modes = (ide.Direct(), ide.Checkpoint(), ide.Recursive(), ide.Checkpoint(policy=None))
+    direct, checkpoint, recursive, nothing = (kept_bytes(model, m, BATCH) for m in modes)
+    assert recursive < nothing < checkpoint < direct
+    # One state of each layer, and what is kept outside of the march.
+    state = 4 * 8 * 16 * 4
+    assert 12 * state <= nothing < 2 * 12 * state
+
+
+def test_the_memory_of_a_run_is_described():
+    model = make_model(gradient="recursive")
+    weights, _ = eqx.partition(model, eqx.is_inexact_array)
+    state = step_module.TrainState(weights, (weights, weights), jnp.array(0), jax.random.key(0))
+    text = describe_memory(model, state, BATCH, 3 * 2**20)
+    assert f"parameters {size_bytes(weights) / 2**20:,.1f} MiB" in text
+    assert "gradient recursive 3.0 MiB" in text
+    assert "direct keeps about" in text and "checkpoint keeps about" in text
+
+
+def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("To be, or not to be, that is the question.\n" * 40)
+    traces = {"step": 0, "evaluation": 0}
+
+    def counted(*arguments, **options):
+        traces["step" if "transport" in options else "evaluation"] += 1
+        return cross_entropy(*arguments, **options)
+
+    monkeypatch.setattr(step_module, "cross_entropy", counted)
+    config = Config(
+        data={"name": "text", "path": text},
+        model=ModelConfig(width=8, heads=2, depth=2, context=8),
+        optimizer={"warmup": 2},
+        training=TrainingConfig(
+            steps=12, batch_size=2, log_every=3, evaluate_every=4, checkpoint_every=5, sample=0
+        ),
+    )
+    train(config, runs=tmp_path / "runs")
+    assert traces["step"] == 1
+    # Full batches, and the rest that does not fill one.
+    assert traces["evaluation"] <= 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"gradient": "revrsible"}, "Did you mean reversible"),
+        ({"gradient": {"kind": "recursive", "options": {"level": 2}}}, "Did you mean levels"),
+        ({"gradient": {"kind": "recursive", "options": {"levels": 0}}}, "training.gradient: "),
+    ],
+)
+def test_a_gradient_mode_that_is_not_known(overrides, message):
+    with pytest.raises(ide.InputError, match=message):
+        make_model(**overrides)
