@@ -12,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 import ide_transformer as ide
 from ide_transformer.equation.operators.quadrature import RESIDUALS, integrate
 from ide_transformer.equation.operators.quadrature.blocks import Blocks
+from ide_transformer.equation.operators.quadrature.fused import fused_mean
 from ide_transformer.equation.operators.quadrature.integrate import prepare
 from ide_transformer.equation.operators.quadrature.stream import Stream
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
@@ -252,6 +253,19 @@ def test_forms_agree_on_any_shape(tokens, others, block, seed):
     integrand, restore = prepare(query, key, value, domain, None)
     streamed = token_mean(integrand, (places, domain), Stream(ide.Fredholm(), block, False))
     assert largest(restore(streamed.mean), dense) < 1e-14
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_fused_form_has_the_same_mathematics(region, padded):
+    query, key, value = (jnp.stack([x, x]) for x in make_inputs(TOKENS))
+    domain = ide.TokenDomain.uniform(TOKENS)
+    if padded:
+        domain = domain.padded(jnp.array([[True] * TOKENS, [True] * 19 + [False] * 4]))
+    fused = fused_mean(query, key, value, domain, REGIONS[region], implementation="xla")
+    ours = integrate(query, key, value, domain, domain, REGIONS[region])
+    # JAX computes the scores in float32, whatever the dtype of the inputs.
+    assert largest(fused, ours) < 1e-6
 
 
 def test_low_precision_accumulates_in_float32():

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from ...domain import TokenDomain
 from ..region import AbstractRegion
 from .blocks import Blocks
+from .fused import fused_mean, is_served
 from .stream import Stream
 from .token_mean import AbstractQuadrature, Integrand, token_mean
 
@@ -46,8 +47,10 @@ def integrate(
     - `region`: the part of `domain` that each query sees.
     - `bias`: added to the scores `s_h(x, x')`.
     """
-    integrand, restore = prepare(query, key, value, domain, bias)
     in_order = query_domain is domain and domain.consecutive
+    if is_served(query, in_order=in_order, biased=bias is not None):
+        return fused_mean(query, key, value, domain, region)
+    integrand, restore = prepare(query, key, value, domain, bias)
     places = TokenDomain(query_domain.points), TokenDomain(domain.points)
     quadrature = _quadrature(integrand, region, in_order)
     return restore(token_mean(integrand, places, quadrature).mean)
