@@ -59,14 +59,16 @@ def in_parts(kind, query, key, value, domain, region, bias=None):
     """The integral with a form and blocks of a size that tests can afford."""
     integrand, restore = prepare(query, key, value, domain, bias)
     places = (ide.TokenDomain(domain.points),) * 2
-    if kind == "stream":
-        quadrature = Stream(region, 4, domain.consecutive)
-    else:
-        size = TOKENS if kind == "dense" else 7
-        starts = range(0, TOKENS, size)
-        spans = tuple((a, min(a + size, TOKENS), 0, TOKENS) for a in starts)
-        quadrature = Blocks(region, spans)
+    quadrature = quadrature_of(kind, region, in_order=domain.consecutive)
     return restore(token_mean(integrand, places, quadrature).mean)
+
+
+def quadrature_of(kind, region, *, in_order):
+    if kind == "stream":
+        return Stream(region, 4, in_order)
+    size = TOKENS if kind == "dense" else 7
+    starts = range(0, TOKENS, size)
+    return Blocks(region, tuple((a, min(a + size, TOKENS), 0, TOKENS) for a in starts))
 
 
 @pytest.mark.parametrize("kind", ["dense", "blocks", "stream"])
@@ -147,15 +149,13 @@ def test_a_part_of_the_queries_sees_what_it_saw():
     assert largest(part, whole[9:11]) < 1e-14
 
 
-def plain(query, key, value, log_weights, region):
+def plain(query, key, value, log_weights, inside, outside=-jnp.inf):
     """The same mathematics with nothing but operations that JAX differentiates itself."""
     repeats = query.shape[-2] // key.shape[-2]
     key, value = (jnp.repeat(x, repeats, axis=-2) for x in (key, value))
     s = jnp.einsum("xhd,zhd->hxz", query, key) / math.sqrt(query.shape[-1])
     s = s + jnp.broadcast_to(log_weights, s.shape)
-    places = ide.TokenDomain.uniform(TOKENS)
-    inside = region.indicator(places, places)
-    s = s if inside is None else jnp.where(jnp.broadcast_to(inside, s.shape), s, -jnp.inf)
+    s = s if inside is None else jnp.where(jnp.broadcast_to(inside, s.shape), s, outside)
     return jnp.einsum("hxz,zhd->xhd", jax.nn.softmax(s, axis=-1), value)
 
 
@@ -172,7 +172,8 @@ def test_derivatives_of_every_form(kind, region):
         return in_parts(kind, query, key, value, domain, region)
 
     def theirs(*args):
-        return plain(*args, region)
+        places = ide.TokenDomain.uniform(TOKENS)
+        return plain(*args, region.indicator(places, places))
 
     primals = (*inputs, log_weights)
     tangents = jax.tree.map(lambda x: jnp.cos(7 * x), primals)
@@ -220,6 +221,40 @@ def test_queries_that_see_padding_only_stay_finite():
         return jnp.sum(in_parts("stream", query, key, value, domain, ide.Volterra()))
 
     assert np.isfinite(jax.value_and_grad(total)(query)[1]).all()
+
+
+@pytest.mark.parametrize("kind", ["dense", "blocks", "stream"])
+def test_a_query_that_sees_nothing_gets_the_mean_of_all_values(kind):
+    query, key, value = make_inputs(TOKENS)
+    points = ide.TokenDomain(jnp.arange(float(TOKENS))[:, None])
+    # The first two queries lie before all points.
+    places = ide.TokenDomain(points.points - 2)
+    cotangent = jnp.sin(jnp.arange(float(query.size))).reshape(query.shape)
+
+    def ours(query, key, value):
+        integrand, restore = prepare(query, key, value, points, None)
+        quadrature = quadrature_of(kind, ide.Volterra(), in_order=False)
+        return restore(token_mean(integrand, (places, points), quadrature).mean)
+
+    def theirs(query, key, value):
+        inside = ide.Volterra().indicator(places, points)
+        return plain(query, key, value, jnp.zeros(TOKENS), inside, -1e300)
+
+    mean, pullback = jax.vjp(ours, query, key, value)
+    expected, expected_pullback = jax.vjp(theirs, query, key, value)
+    assert largest(mean[0, 0], jnp.mean(value[:, 0], axis=0)) < 1e-14
+    assert largest(mean, expected) < 1e-13
+    for a, b in zip(pullback(cotangent), expected_pullback(cotangent), strict=True):
+        assert largest(a, b) < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["dense", "blocks", "stream"])
+def test_a_state_of_lower_precision_than_the_weights_may_be_padding_only(kind):
+    inputs = [x.astype(jnp.float32) for x in make_inputs(TOKENS)]
+    domain = ide.TokenDomain.uniform(TOKENS).padded(jnp.zeros(TOKENS, bool))
+    assert domain.weights.dtype == jnp.float64
+    mean = in_parts(kind, *inputs, domain, ide.Fredholm())
+    assert largest(mean[0, 0], jnp.mean(inputs[2][:, 0], axis=0)) < 1e-6
 
 
 def test_a_checkpoint_that_keeps_the_residuals_does_not_integrate_again():

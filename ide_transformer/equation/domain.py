@@ -23,7 +23,7 @@ class TokenDomain(eqx.Module):
     - `weights`: `[..., tokens]`, non-negative; leading axes give each sample weights of
       its own. `None` means equal weights, for which attention is exactly the softmax.
     - `consecutive`: as of `uniform` on a line; causal attention then never looks at points
-      that lie behind a whole block of queries.
+      that lie behind a whole block of queries. With other points set it false too.
     """
 
     points: Float[Array, "..."]

@@ -7,18 +7,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...domain import TokenDomain
-from ..region import AbstractRegion, Volterra
+from ..region import AbstractRegion, Fredholm, Volterra
 
 
 def is_served(
-    query: Float[Array, "*batch tokens heads features"], *, in_order: bool, biased: bool
+    query: Float[Array, "*batch tokens heads features"],
+    region: AbstractRegion,
+    *,
+    in_order: bool,
+    biased: bool,
 ) -> bool:
     """Whether cuDNN's flash attention takes these: on a GPU, in low precision, tokens that are
-    consecutive, no bias of the scores."""
-    low = query.dtype in (jnp.bfloat16, jnp.float16)
+    consecutive, all of them or the past, no bias of the scores."""
+    low = query.dtype == jnp.bfloat16
+    known = type(region) in (Fredholm, Volterra)
     width = query.shape[-1]
     fits = width <= 128 and width % 8 == 0 and query.shape[-3] > 1
-    return jax.default_backend() == "gpu" and low and fits and in_order and not biased
+    return jax.default_backend() == "gpu" and low and known and fits and in_order and not biased
 
 
 def fused_mean(

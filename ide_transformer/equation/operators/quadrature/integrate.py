@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from ...domain import TokenDomain
 from ..region import AbstractRegion
@@ -48,7 +48,7 @@ def integrate(
     - `bias`: added to the scores `s_h(x, x')`.
     """
     in_order = query_domain is domain and domain.consecutive
-    if is_served(query, in_order=in_order, biased=bias is not None):
+    if is_served(query, region, in_order=in_order, biased=bias is not None):
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, domain, bias)
     places = TokenDomain(query_domain.points), TokenDomain(domain.points)
@@ -74,10 +74,17 @@ def prepare(
         jnp.moveaxis(query, -4, -2),
         jnp.moveaxis(key, -3, -2),
         jnp.moveaxis(value, -3, -2),
-        domain.log_weights,
+        _log_weights(domain, jnp.promote_types(query.dtype, jnp.float32)),
         bias,
     )
     return integrand, lambda mean: jnp.moveaxis(mean, -2, -4).reshape(*batch, tokens, heads, -1)
+
+
+def _log_weights(domain: TokenDomain, dtype: DTypeLike) -> Float[Array, "*batch others"] | None:
+    """`log w_j` in the dtype of the scores, where that of padding has to stay finite."""
+    if domain.log_weights is None:
+        return None
+    return jnp.maximum(domain.log_weights, float(jnp.finfo(dtype).min) / 4).astype(dtype)
 
 
 def _quadrature(

@@ -113,8 +113,8 @@ class Stream(AbstractQuadrature):
     ) -> Float[Array, "*batch shared repeats tokens others"]:
         s = scores(queries.query, points.key)
         inside = self.region.indicator(TokenDomain(queries.at), TokenDomain(points.at))
-        inside = points.real if inside is None else inside & points.real
-        return add_to_scores(s, points.log_weights, None, inside)
+        s = add_to_scores(s, points.log_weights, None, inside)
+        return jnp.where(jnp.broadcast_to(points.real, s.shape), s, -jnp.inf)
 
     def _over(
         self, points: PyTree, query_block: Int[Array, ""], add: Callable, start: Mean

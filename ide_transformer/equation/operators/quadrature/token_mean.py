@@ -6,7 +6,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from ...domain import TokenDomain
 
@@ -22,21 +22,22 @@ class Integrand(NamedTuple):
 
     - `query`: `[*batch, shared, repeats, tokens, features]`, divided by `sqrt(features)`.
     - `key`, `value`: `[*batch, shared, others, features]`.
-    - `log_weights`: `[*batch, others]` of the quadrature; `None` for equal ones.
+    - `log_weights`: `[..., others]` of the quadrature, for each sample or for all; `None` for
+      equal ones.
     - `bias`: `[shared, repeats, tokens, others]`; `None` for none.
     """
 
     query: Float[Array, "*batch shared repeats tokens features"]
     key: Float[Array, "*batch shared others features"]
     value: Float[Array, "*batch shared others features"]
-    log_weights: Float[Array, "*batch others"] | None
+    log_weights: Float[Array, "... others"] | None
     bias: Float[Array, "shared repeats tokens others"] | None
 
 
 class Mean(NamedTuple):
     """The mean of the values under γ, and what turns a score s into γ,
 
-    γ = exp(s - maximum) / normaliser.
+    γ = exp(s - maximum - log normaliser).
     """
 
     mean: Float[Array, "*batch shared repeats tokens features"]
@@ -97,7 +98,8 @@ def scores(
     key: Float[Array, "*batch shared others features"],
 ) -> Float[Array, "*batch shared repeats tokens others"]:
     """`⟨q, k⟩`, accumulated in float32 at least."""
-    return _product("...srxd,...szd->...srxz", query, key)
+    s = _product("...xd,...zd->...xz", _end_to_end(query), key)
+    return s.reshape(*query.shape[:-1], key.shape[-2])
 
 
 def weighted(
@@ -105,12 +107,13 @@ def weighted(
     value: Float[Array, "*batch shared others features"],
 ) -> Float[Array, "*batch shared repeats tokens features"]:
     """`Σ_z γ(x, z) v(z)`."""
-    return _product("...srxz,...szd->...srxd", gamma.astype(value.dtype), value)
+    mean = _product("...xz,...zd->...xd", _end_to_end(gamma.astype(value.dtype)), value)
+    return mean.reshape(*gamma.shape[:-1], value.shape[-1])
 
 
 def add_to_scores(
     s: Float[Array, "*batch shared repeats tokens others"],
-    log_weights: Float[Array, "*batch others"] | None,
+    log_weights: Float[Array, "... others"] | None,
     bias: Float[Array, "shared repeats tokens others"] | None,
     inside: Bool[Array, "#tokens others"] | None,
 ) -> Float[Array, "*batch shared repeats tokens others"]:
@@ -119,12 +122,18 @@ def add_to_scores(
     s = with_terms(s, log_weights, bias)
     if inside is None:
         return s
-    return jnp.where(jnp.broadcast_to(inside, s.shape), s, jnp.finfo(s.dtype).min / 2)
+    return jnp.where(jnp.broadcast_to(inside, s.shape), s, outside(s.dtype))
+
+
+def outside(dtype: DTypeLike) -> float:
+    """The score of a point outside the region: below that of padding, `finfo.min / 4`, and
+    finite, so that a query that sees nothing gets the mean of all values."""
+    return float(jnp.finfo(dtype).min) / 2
 
 
 def with_terms(
     s: Float[Array, "*batch shared repeats tokens others"],
-    log_weights: Float[Array, "*batch others"] | None,
+    log_weights: Float[Array, "... others"] | None,
     bias: Float[Array, "shared repeats tokens others"] | None,
 ) -> Float[Array, "*batch shared repeats tokens others"]:
     """`s + log w + bias`, or the same of their rates."""
@@ -144,10 +153,15 @@ def tangent_of(
 ) -> Mean:
     """The derivative of the mean of some queries, or the part of it that comes from some of
     the points:  `Σ_z γ (v' + s' (v - mean))`  and  `Σ_z γ s'`."""
-    gamma = jnp.exp(s - mean.maximum[..., None]) / mean.normaliser[..., None]
+    # Not `maximum + log normaliser`, which loses the latter where all points are padding.
+    log_normaliser = jnp.log(mean.normaliser)
+    gamma = jnp.exp(s - mean.maximum[..., None] - log_normaliser[..., None])
     changed = gamma * score_rates(integrand, rate)
     total = jnp.sum(changed, axis=-1)
     of_mean = weighted(changed, integrand.value) - mean.mean * total[..., None]
+    # The scores of a query that sees nothing are one constant.
+    sees = mean.maximum > outside(s.dtype)
+    total, of_mean = jnp.where(sees, total, 0), jnp.where(sees[..., None], of_mean, 0)
     if rate.value is not None:
         of_mean = of_mean + weighted(gamma, rate.value)
     return Mean(of_mean, total, jnp.zeros_like(total))
@@ -163,6 +177,14 @@ def score_rates(
     s = s if rate.key is None else s + scores(query, rate.key)
     shape = (*query.shape[:-1], key.shape[-2])
     return with_terms(jnp.broadcast_to(s, shape), rate.log_weights, rate.bias)
+
+
+def _end_to_end(
+    x: Float[Array, "*batch shared repeats tokens last"],
+) -> Float[Array, "*batch shared rows last"]:
+    """The queries that share a key in one row of blocks: products over two axes at once cost
+    transposes of the scores."""
+    return x.reshape(*x.shape[:-3], -1, x.shape[-1])
 
 
 def _product(which: str, a: Array, b: Array) -> Array:
