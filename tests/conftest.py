@@ -25,3 +25,10 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_what_is_compiled():
+    """A process that keeps the programs of all test files runs out of memory maps."""
+    yield
+    jax.clear_caches()
