@@ -36,10 +36,15 @@ def arguments(text, runs, *overrides):
 
 
 def run(command, expected=0):
+    done = finish(command, expected)
+    return done.stdout + done.stderr
+
+
+def finish(command, expected=0):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == expected, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    return done
 
 
 def metrics(folder):
@@ -140,9 +145,12 @@ def test_a_second_run_leaves_the_first_alone(finished, text):
 def test_sampling_from_a_run(finished):
     folder, _ = finished
     script = [sys.executable, str(ROOT / "scripts/sample.py"), str(folder)]
-    text = run([*script, "--prompt", "The quick", "--length", "30", "--seed", "3"])
+    command = [*script, "--prompt", "The quick", "--length", "30", "--seed", "3"]
+    done = finish(command)
+    text = done.stdout
     assert text.startswith("The quick") and len(text.rstrip("\n")) <= 9 + 30
-    assert text == run([*script, "--prompt", "The quick", "--length", "30", "--seed", "3"])
+    assert "tokens per second" in done.stderr
+    assert text == finish(command).stdout
     assert "character 'Ж' does not occur" in run([*script, "--prompt", "Ж"], expected=2)
     assert "is neither the folder of a run" in run([*script[:2], str(ROOT)], expected=2)
 
