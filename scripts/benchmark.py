@@ -93,7 +93,10 @@ def shape_of(arguments: argparse.Namespace) -> benchmark.Shape:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  python scripts/benchmark.py march --depth 48 --json march.json\n"
+        "  python scripts/benchmark.py gradient --help",
     )
     commands = parser.add_subparsers(required=True, metavar="WHAT")
 
