@@ -70,6 +70,7 @@ def decode(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
         length=arguments.length,
         batch=arguments.batch,
         rounds=arguments.rounds,
+        on_round=on_round,
     )
 
 

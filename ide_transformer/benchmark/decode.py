@@ -1,14 +1,11 @@
 """Tokens per second of generation: with a cache, without one, and that of transformers."""
 
-import functools as ft
+import contextlib
 import importlib.util
 import json
-import multiprocessing
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from ..analysis import alternate
 from ..errors import InputError
 from ..models import LanguageModel
 from ..models.generate import Draw, write
@@ -26,6 +24,7 @@ from ..pretrained.fields import Fields
 from ..pretrained.llama import FAMILIES
 from ..pretrained.placement import tensors_of
 from ..pretrained.tensor_files import write_tensors
+from .paired import PairedProcess
 
 
 def decode(
@@ -35,10 +34,14 @@ def decode(
     length: int = 128,
     batch: int = 1,
     rounds: int = 7,
+    on_round: Callable[[int], Any] = lambda done: None,
 ) -> list[dict[str, Any]]:
-    """The most likely `length` tokens after a prompt, drawn with a cache, without one, and by
+    """The most likely `length` tokens after a prompt, drawn without a cache, with one, and by
     the cached `generate` of transformers on the same weights, in PyTorch in a process of its
     own, if it is installed. They take turns; everything is compiled ahead.
+
+    Rows of `Timing` with `name`, `weights`, `batch`; `tokens_per_second`; `same_tokens`, the
+    fraction that is as in the first row.
 
     **Arguments:**
 
@@ -46,99 +49,89 @@ def decode(
       cannot be fetched, random weights of its size take its place.
     - `prompt`: tokens of each prompt, random ones.
     - `batch`: prompts at once.
-    - `rounds`: how often each writes its text.
-
-    **Returns:** for each way a row: `name`, `weights`, `batch`, `tokens_per_second`, the median
-    over rounds; `spread`, the range of the middle half divided by the median; `ratio`, the
-    median over rounds of tokens per second divided by those of the first row in the same round;
-    `same_tokens`, the fraction that is as in the first row.
+    - `rounds`, `on_round`: as of `alternate`.
     """
     model, weights = _model(path)
-    tokens = jax.random.randint(
-        jax.random.key(1), (batch, prompt), 0, model.embedding.shape[0], dtype=jnp.int32
-    )
-    ways: dict[str, Callable[[], np.ndarray]] = {
-        "without a cache": ft.partial(_written, model, tokens, length, 0),
-        "with a cache": ft.partial(_written, model, tokens, length, length),
-    }
-    if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
-        return _rows(ways, weights, batch, length, rounds)
-    # PyTorch and JAX disturb each other's threads within one process.
-    spawn = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, spawn) as other:
-        _write_llama(model, Path(folder))
-        ways["transformers, with a cache"] = lambda: other.submit(
-            _by_transformers, folder, np.asarray(tokens, np.int64), length
-        ).result()
-        return _rows(ways, weights, batch, length, rounds)
-
-
-def _rows(
-    ways: Mapping[str, Callable[[], np.ndarray]],
-    weights: str,
-    batch: int,
-    length: int,
-    rounds: int,
-) -> list[dict[str, Any]]:
-    texts = {name: run() for name, run in ways.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, run in ways.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
-    first = next(iter(ways))
-    rows = []
-    for name, taken in seconds.items():
-        low, median, high = statistics.quantiles(taken, n=4, method="inclusive")
-        ratios = [a / b for a, b in zip(seconds[first], taken, strict=True)]
-        rows.append(
-            {
-                "name": name,
-                "weights": weights,
-                "batch": batch,
-                "tokens_per_second": batch * length / median,
-                "spread": (high - low) / median,
-                "ratio": statistics.median(ratios),
-                "same_tokens": float(np.mean(texts[name] == texts[first])),
-            }
+    shape = batch, prompt
+    tokens = jax.random.randint(jax.random.key(1), shape, 0, model.embedding.shape[0])
+    with contextlib.ExitStack() as stack:
+        calls: dict[str, Callable[[str], Any]] = {
+            "without a cache": OwnGeneration(model, tokens, length, of_cache=0).call,
+            "with a cache": OwnGeneration(model, tokens, length, of_cache=length).call,
+        }
+        if all(map(importlib.util.find_spec, ("torch", "transformers"))):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            _write_llama(model, Path(folder))
+            given = make_torch_generation, folder, np.asarray(tokens), length
+            calls["transformers, cached"] = stack.enter_context(PairedProcess(*given)).call
+        texts = {name: call("text") for name, call in calls.items()}
+        timings = alternate(
+            {name: lambda call=call: call("turn") for name, call in calls.items()},
+            rounds=rounds,
+            on_round=on_round,
         )
-    return rows
+    first = texts["without a cache"]
+    return [
+        {
+            "name": name,
+            "weights": weights,
+            "batch": batch,
+            **timing._asdict(),
+            "tokens_per_second": 1e3 * batch * length / timing.milliseconds,
+            "same_tokens": float(np.mean(texts[name] == first)),
+        }
+        for name, timing in timings.items()
+    ]
 
 
-@eqx.filter_jit
-def _text(model: LanguageModel, tokens: Array, length: int, of_cache: int) -> Array:
-    key, end = jax.random.key(0), tokens.shape[-1]
-    return write(model, tokens, end, length, key, Draw(temperature=0.0), of_cache=of_cache)
+class OwnGeneration:
+    """Greedy generation here, with the methods of `TorchGeneration`.
+
+    **Arguments:**
+
+    - `tokens`: of the prompts.
+    - `length`: tokens to write.
+    - `of_cache`: as of `write`.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokens: Int[Array, "batch prompt"],
+        length: int,
+        *,
+        of_cache: int,
+    ):
+        self._model, self._tokens = model, tokens
+
+        @eqx.filter_jit
+        def written(model: LanguageModel, tokens: Array) -> Array:
+            key, end = jax.random.key(0), tokens.shape[-1]
+            draw = Draw(temperature=0.0)
+            return write(model, tokens, end, length, key, draw, of_cache=of_cache)
+
+        self._written = written
+
+    def text(self) -> np.ndarray:
+        """The prompts and what follows them."""
+        return np.asarray(self._written(self._model, self._tokens))
+
+    def turn(self) -> float:
+        """Seconds to write it."""
+        began = time.perf_counter()
+        self.text()
+        return time.perf_counter() - began
+
+    def call(self, method: str) -> Any:
+        """As of `PairedProcess`."""
+        return getattr(self, method)()
 
 
-def _written(
-    model: LanguageModel, tokens: Int[Array, "batch prompt"], length: int, of_cache: int
-) -> np.ndarray:
-    return np.asarray(_text(model, tokens, length, of_cache))
+def make_torch_generation(*arguments: Any) -> Any:
+    """A `TorchGeneration`; PyTorch is imported only where it is made."""
+    from .torch_generation import TorchGeneration
 
-
-@ft.cache
-def _reference(folder: str) -> Any:
-    import torch
-    import transformers
-
-    return transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-def _by_transformers(folder: str, tokens: np.ndarray, length: int) -> np.ndarray:
-    import torch
-
-    with torch.inference_mode():
-        text = _reference(folder).generate(
-            torch.from_numpy(tokens),
-            attention_mask=torch.ones(tokens.shape, dtype=torch.long),
-            max_new_tokens=length,
-            min_new_tokens=length,
-            do_sample=False,
-            use_cache=True,
-        )
-    return text.numpy()
+    return TorchGeneration(*arguments)
 
 
 def _model(path: str) -> tuple[LanguageModel, str]:

@@ -1,0 +1,42 @@
+"""Generation by transformers in PyTorch, to be made in a process of its own."""
+
+import time
+
+import numpy as np
+import torch  # pyright: ignore[reportMissingImports]
+import transformers  # pyright: ignore[reportMissingImports]
+
+
+class TorchGeneration:
+    """Greedy generation with the cache of transformers.
+
+    **Arguments:**
+
+    - `folder`: a Llama checkpoint that transformers reads.
+    - `tokens`: of the prompts, `[batch, prompt]`.
+    - `length`: tokens to write.
+    """
+
+    def __init__(self, folder: str, tokens: np.ndarray, length: int):
+        model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self._model, self._tokens = model.eval(), torch.from_numpy(tokens).long()
+        self._length = length
+
+    def text(self) -> np.ndarray:
+        """The prompts and what follows them."""
+        with torch.inference_mode():
+            text = self._model.generate(
+                self._tokens,
+                attention_mask=torch.ones_like(self._tokens),
+                max_new_tokens=self._length,
+                min_new_tokens=self._length,
+                do_sample=False,
+                use_cache=True,
+            )
+        return text.numpy()
+
+    def turn(self) -> float:
+        """Seconds to write it."""
+        began = time.perf_counter()
+        self.text()
+        return time.perf_counter() - began
