@@ -1,6 +1,7 @@
 """Generation by transformers in PyTorch, to be made in a process of its own."""
 
 import time
+from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
@@ -18,7 +19,8 @@ class TorchGeneration:
     """
 
     def __init__(self, folder: str, tokens: np.ndarray, length: int):
-        model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        # The type of `generate` that transformers declares does not admit its own models.
+        model: Any = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self._model, self._tokens = model.eval(), torch.from_numpy(tokens).long()
         self._length = length
 

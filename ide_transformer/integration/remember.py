@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, jaxprs_in_params
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, jaxprs_in_params
 from jax.extend.core.primitives import cond_p, jit_p
 from jaxtyping import Array, Int, PyTree
 
@@ -108,7 +108,7 @@ def _evaluate(
             outputs, remembered = _branch(eqn.params["branches"], inputs, memories, start)
             new += remembered
         else:
-            inner: ClosedJaxpr = eqn.params["jaxpr"]
+            inner = eqn.params["jaxpr"]
             outputs, remembered = _evaluate(inner.jaxpr, inner.consts, inputs, memories, start)
             new += remembered
         values.update(zip(eqn.outvars, outputs, strict=True))
@@ -126,7 +126,7 @@ def _put(memory: list | None, new: list, start, *, axis: int, tokens: int) -> li
 
 
 def _branch(
-    branches: tuple[ClosedJaxpr, ...], inputs: list, memories: Iterator[list | None], start
+    branches: tuple[Any, ...], inputs: list, memories: Iterator[list | None], start
 ) -> tuple[list, list[list]]:
     """A `lax.cond` in which each branch also gives what is remembered in all of them."""
     index, *operands = inputs
