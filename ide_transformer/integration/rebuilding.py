@@ -7,7 +7,7 @@ from ..equation import Equation
 from ..solvers import unrolled
 from .checks import check_reversible, check_state, check_steps
 from .march import reversible_couplings, steps_of
-from .reversible import makers_of, relative_error, reversible_inputs, step_inputs
+from .reversible import advance, makers_of, relative_error, reversible_inputs, step_inputs
 
 
 @eqx.filter_jit
@@ -36,18 +36,11 @@ def rebuilding_error(
         reversible_couplings(grid, couplings, args), step_inputs(inputs, 0, 0), u0
     )
 
-    def interval_inputs(weights, here):
-        return here._replace(weights=weights)
-
     def forth(pair, x):
         weights, steps = x
 
         def step(pair, here):
-            lost = []
-            for maker in makers:
-                pair, lost_here = maker(interval_inputs(weights, here)).forward(pair)
-                lost.append(lost_here)
-            return pair, lost
+            return advance(makers, here._replace(weights=weights), pair)
 
         end, lost = lax.scan(step, pair, steps)
         return end, (pair[0], lost)
@@ -58,7 +51,7 @@ def rebuilding_error(
         def step(pair, x):
             here, lost = x
             for maker, lost_here in zip(reversed(makers), reversed(lost), strict=True):
-                pair = maker(interval_inputs(weights, here)).backward(pair, lost_here)
+                pair = maker(here._replace(weights=weights)).backward(pair, lost_here)
             return pair, None
 
         pair, _ = lax.scan(step, pair, (steps, lost), reverse=True)

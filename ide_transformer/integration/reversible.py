@@ -215,9 +215,7 @@ def _march_bwd(residuals, of_outputs, perturbed, differentiable, grid, options):
     of_u0 = of_pair[0] + of_pair[1]
     error = relative_error(pair[0], u0)
     good = error <= tolerance
-    of_u0, of_makers, of_weights = jax.tree.map(
-        lambda x: jnp.where(good, x, jnp.nan), (of_u0, of_makers, of_weights)
-    )
+    of_u0, of_makers, of_weights = _nan_unless(good, (of_u0, of_makers, of_weights))
     if throw:
         of_u0 = eqx.error_if(
             of_u0,
@@ -239,11 +237,7 @@ def _forth(differentiable: tuple, grid: Inputs, options: tuple) -> tuple:
         here, weights = x
 
         def step(pair, here):
-            lost = []
-            for maker in makers:
-                pair, lost_here = maker(here._replace(weights=weights)).forward(pair)
-                lost.append(lost_here)
-            return pair, tuple(lost)
+            return advance(makers, here._replace(weights=weights), pair)
 
         pair, lost = _scan(step, pair, here)
         result = first_failure(result, finite(pair[0]))
@@ -257,6 +251,19 @@ def _forth(differentiable: tuple, grid: Inputs, options: tuple) -> tuple:
     return Outputs(pair[0], states, result, failed_at), pair, lost
 
 
+def advance(
+    makers: tuple[Callable[[Inputs], AbstractCoupling], ...],
+    inputs: Inputs,
+    pair: tuple[Array, Array],
+) -> tuple[tuple[Array, Array], tuple]:
+    """One step of the pair, and what each coupling has lost."""
+    lost = []
+    for maker in makers:
+        pair, lost_here = maker(inputs).forward(pair)
+        lost.append(lost_here)
+    return pair, tuple(lost)
+
+
 def relative_error(u: Array, exact: Array) -> Float[Array, ""]:
     """The largest difference, relative to the largest entry."""
     return jnp.max(jnp.abs(u - exact)) / jnp.max(jnp.abs(exact))
@@ -268,6 +275,16 @@ def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> t
         return lax.scan(step, carry, xs, reverse=reverse)
     carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
     return carry, jax.tree.map(lambda x: x[None], y)
+
+
+def _nan_unless(good: Bool[Array, ""], tree: PyTree[Array]) -> PyTree[Array]:
+    """The tree, or NaN in its place. A loop of no or one turn writes there; a choice between
+    the two would need room for a second tree."""
+    return lax.while_loop(
+        lambda carry: ~carry[0],
+        lambda carry: (~carry[0], jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), carry[1])),
+        (good, tree),
+    )[1]
 
 
 def _arrays_of(maker: Callable, inputs: Inputs) -> Any:

@@ -56,16 +56,13 @@ class Blocks(AbstractQuadrature):
 
             # Nothing of a block is kept.
             @ft.partial(jax.checkpoint, prevent_cse=False)
-            def one(here, rate, mean, domains):
-                return tangent_of(self._scores(here, domains), here, rate, mean)
+            def one(here, rate, maximum, normaliser, domains):
+                s = self._scores(here, domains)
+                return tangent_of(s, here, rate, maximum, normaliser)
 
-            of_queries = Mean(
-                mean.mean[..., start:stop, :],
-                mean.maximum[..., start:stop],
-                mean.normaliser[..., start:stop],
-            )
+            scale = mean.maximum[..., start:stop], mean.normaliser[..., start:stop]
             here, there = _part(integrand, span), _part(rate, span)
-            parts.append(one(here, there, of_queries, _domains(domains, span)))
+            parts.append(one(here, there, *scale, _domains(domains, span)))
         return _join(parts)
 
     def _scores(

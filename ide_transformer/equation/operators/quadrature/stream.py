@@ -43,16 +43,11 @@ class Stream(AbstractQuadrature):
 
     def mean(self, integrand: Integrand, domains: tuple[TokenDomain, TokenDomain]) -> Mean:
         tokens = integrand.query.shape[-2]
-        wide = jnp.promote_types(integrand.query.dtype, jnp.float32)
         points = _points(integrand, domains[1], self.block)
 
         def of_block(queries):
-            shape = queries.query.shape[:-1]
-            start = Mean(
-                jnp.zeros((*shape, integrand.value.shape[-1]), wide),
-                jnp.full(shape, jnp.finfo(wide).min, wide),
-                jnp.zeros(shape, wide),
-            )
+            start = self._zero(queries, points)
+            lowest = jnp.full_like(start.maximum, jnp.finfo(start.maximum.dtype).min)
 
             def add(sums, there):
                 s = self._scores(queries, there)
@@ -62,7 +57,7 @@ class Stream(AbstractQuadrature):
                 total = sums.mean * shrink[..., None] + weighted(gamma, there.value)
                 return Mean(total, maximum, sums.normaliser * shrink + jnp.sum(gamma, axis=-1))
 
-            sums = self._over(points, queries.index, add, start)
+            sums = self._over(points, queries.index, add, start._replace(maximum=lowest))
             return sums._replace(mean=sums.mean / sums.normaliser[..., None])
 
         return _uncut_mean(
@@ -82,31 +77,35 @@ class Stream(AbstractQuadrature):
 
         # Nothing of a block is kept, and of a block of queries nothing but these.
         @jax.checkpoint
-        def of_points(queries, of_query, mean, there, rates):
+        def of_points(queries, of_query, scale, there, rates):
             here = Integrand(queries.query, there.key, there.value, None, None)
             rate = Integrand(of_query, rates.key, rates.value, rates.log_weights, None)
-            return tangent_of(self._scores(queries, there), here, rate, mean)
+            return tangent_of(self._scores(queries, there), here, rate, *scale)
 
         @jax.checkpoint
         def of_block(x):
-            queries, of_query, mean = x
+            queries, of_query, scale = x
 
             def add(sums, x):
-                return jax.tree.map(jnp.add, sums, of_points(queries, of_query, mean, *x))
+                return jax.tree.map(jnp.add, sums, of_points(queries, of_query, scale, *x))
 
-            start = jax.tree.map(jnp.zeros_like, mean)
-            return self._over((points, rates), queries.index, add, start)
+            return self._over((points, rates), queries.index, add, self._zero(queries, points))
 
         of_query = None if rate.query is None else _cut(rate.query, -2, self.block)
         # Queries that just fill up a block have no scores: 1 is a normaliser that is safe.
-        means = Mean(
-            *(
-                _cut(x, axis, self.block, fill=fill)
-                for x, axis, fill in zip(mean, _AXES, (0.0, 0.0, 1.0), strict=True)
-            )
+        scale = (
+            _cut(mean.maximum, -1, self.block),
+            _cut(mean.normaliser, -1, self.block, fill=1.0),
         )
         queries = _queries(integrand, domains[0], self.block)
-        return _uncut_mean(lax.map(of_block, (queries, of_query, means)), tokens)
+        return _uncut_mean(lax.map(of_block, (queries, of_query, scale)), tokens)
+
+    def _zero(self, queries: "_Queries", points: "_Points") -> Mean:
+        """The sums of a block of queries before the first point."""
+        wide = jnp.promote_types(queries.query.dtype, jnp.float32)
+        shape = queries.query.shape[:-1]
+        of_mean = jnp.zeros((*shape, points.value.shape[-1]), wide)
+        return Mean(of_mean, jnp.zeros(shape, wide), jnp.zeros(shape, wide))
 
     def _scores(
         self, queries: "_Queries", points: "_Points"

@@ -64,8 +64,9 @@ class AbstractQuadrature(eqx.Module):
         mean: Mean,
         domains: tuple[TokenDomain, TokenDomain],
     ) -> Mean:
-        """The derivative of the mean and of `maximum + log normaliser` (in the place of the
-        maximum) along `rate`, in which `None` is zero. Linear in `rate`."""
+        """Along `rate`, in which `None` is zero and in which it is linear: `Σ_z γ (v' + s' v)`
+        and, in the place of the maximum, `Σ_z γ s'`, the derivative of `maximum + log
+        normaliser`."""
 
 
 @eqx.filter_custom_jvp
@@ -88,9 +89,10 @@ def _token_mean_jvp(primals, tangents):
     mean = token_mean(integrand, domains, quadrature)
     mean = Mean(*map(checkpoint_name, mean, RESIDUALS))
     rate = quadrature.tangent(integrand, tangents[0], mean, domains)
+    of_mean = rate.mean - mean.mean * rate.maximum[..., None]
     # γ depends on maximum and normaliser through `maximum + log normaliser` only, so all of
     # its derivative may be that of the one of them.
-    return mean, rate._replace(normaliser=jnp.zeros_like(mean.normaliser))
+    return mean, Mean(of_mean, rate.maximum, jnp.zeros_like(mean.normaliser))
 
 
 def scores(
@@ -149,19 +151,18 @@ def tangent_of(
     s: Float[Array, "*batch shared repeats tokens others"],
     integrand: Integrand,
     rate: Integrand,
-    mean: Mean,
+    maximum: Float[Array, "*batch shared repeats tokens"],
+    normaliser: Float[Array, "*batch shared repeats tokens"],
 ) -> Mean:
-    """The derivative of the mean of some queries, or the part of it that comes from some of
-    the points:  `Σ_z γ (v' + s' (v - mean))`  and  `Σ_z γ s'`."""
+    """What `AbstractQuadrature.tangent` gives, of some queries, or the part of it that comes
+    from some of the points."""
     # Not `maximum + log normaliser`, which loses the latter where all points are padding.
-    log_normaliser = jnp.log(mean.normaliser)
-    gamma = jnp.exp(s - mean.maximum[..., None] - log_normaliser[..., None])
+    gamma = jnp.exp(s - maximum[..., None] - jnp.log(normaliser)[..., None])
     changed = gamma * score_rates(integrand, rate)
-    total = jnp.sum(changed, axis=-1)
-    of_mean = weighted(changed, integrand.value) - mean.mean * total[..., None]
     # The scores of a query that sees nothing are one constant.
-    sees = mean.maximum > outside(s.dtype)
-    total, of_mean = jnp.where(sees, total, 0), jnp.where(sees[..., None], of_mean, 0)
+    sees = maximum > outside(s.dtype)
+    total = jnp.where(sees, jnp.sum(changed, axis=-1), 0)
+    of_mean = jnp.where(sees[..., None], weighted(changed, integrand.value), 0)
     if rate.value is not None:
         of_mean = of_mean + weighted(gamma, rate.value)
     return Mean(of_mean, total, jnp.zeros_like(total))
