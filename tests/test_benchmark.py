@@ -46,7 +46,10 @@ def run(monkeypatch):
             7,
             MEASUREMENT | {"normalization", "depth"},
         ),
-        (("compile", "--depth", "3"), 7, {"compile_seconds", "compile_spread", "depth"}),
+        pytest.param(
+            *(("compile", "--depth", "3"), 7, {"compile_seconds", "compile_spread", "depth"}),
+            marks=pytest.mark.heavy,
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )

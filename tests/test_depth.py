@@ -398,7 +398,9 @@ def test_batches_of_the_fit_follow_one_another():
     )
 
 
-@pytest.mark.parametrize("read", [None, mean_over_tokens])
+@pytest.mark.parametrize(
+    "read", [pytest.param(None, marks=pytest.mark.heavy), mean_over_tokens]
+)
 def test_no_coarsening_is_worse_than_a_choice_of_layers_where_it_was_chosen(read):
     model = model_of(constraint=post_norm(), scales=[0.5, 1.2, 0.2, 0.8])
     judge = reference(model, CALIBRATION, read).part(np.array([3]))
@@ -490,6 +492,7 @@ def test_at_each_budget_the_best_of_either_side_is_compared_sample_by_sample():
     assert abs(found[0]["uncertainty"] - 1 / np.sqrt(3)) < 1e-12
 
 
+@pytest.mark.heavy
 def test_a_report_measures_every_method_and_says_where_a_solve_failed():
     model = model_of(constraint=post_norm())
 

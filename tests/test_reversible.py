@@ -36,7 +36,7 @@ CASES = {
     ),
     "on the sphere": (
         lambda n: post_norm(ide.RMSSphere(NEAR_ONE), n),
-        ide.projected(REVERSIBLE(ide.Strang(diffrax.Heun()))),
+        ide.projected(REVERSIBLE(diffrax.Heun())),
     ),
     "leapfrog of blocks": (
         lambda n: make_equation(ide.PiecewiseLinear, intervals=n, std=0.02),
@@ -96,7 +96,7 @@ def test_steps_inside_an_interval_are_undone_too(case):
     assert relative(reversible, direct) < 1e-12
 
 
-@pytest.mark.parametrize(("levels", "intervals"), [(1, 3), (2, 7), (3, 13), (9, 8)])
+@pytest.mark.parametrize(("levels", "intervals"), [(1, 3), (3, 13), (5, 4)])
 def test_recursive_checkpoints_of_any_depth(levels, intervals):
     equation = make_equation(intervals=intervals)
     direct = gradient_of(equation, U0, ide.LieTrotter(), ide.Direct())

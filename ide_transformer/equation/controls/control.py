@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ...errors import InputError
@@ -77,7 +78,16 @@ def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Ar
 
 def take(blocks: PyTree, index: Int[Array, ""] | int) -> PyTree:
     """One block of a stack."""
-    return jax.tree.map(lambda x: x[index] if eqx.is_array(x) else x, blocks)
+
+    # Traced in a fraction of the time of `x[index]`.
+    def one(x):
+        if not eqx.is_array(x):
+            return x
+        if isinstance(index, int):
+            return lax.index_in_dim(x, index, keepdims=False)
+        return lax.dynamic_index_in_dim(x, index, keepdims=False)
+
+    return jax.tree.map(one, blocks)
 
 
 def check_stack(control: AbstractControl, blocks: PyTree) -> int:
