@@ -22,11 +22,11 @@ class PairedProcess:
         # A fork would copy the threads of JAX in whatever state they are in.
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(other, make, arguments), daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(other,), daemon=True)
         self._process.start()
         other.close()
+        # Not given to the process: one that dies while it starts would leave us waiting.
+        self._connection.send((make, arguments))
 
     def call(self, method: str, *arguments: Any) -> Any:
         """What the method returns.
@@ -49,7 +49,8 @@ class PairedProcess:
             self._process.kill()
 
 
-def _serve(connection: Connection, make: Callable[..., Any], arguments: tuple) -> None:
+def _serve(connection: Connection) -> None:
+    make, arguments = connection.recv()
     made = None
     while True:
         try:

@@ -52,14 +52,14 @@ def _makes_scheme(found: Any) -> bool:
         return made in vars(solvers).values()
     if not inspect.isclass(found) or not issubclass(found, diffrax.AbstractSolver):
         return False
-    if issubclass(found, diffrax.AbstractWrappedSolver | solvers.MatrixFree):
-        return not issubclass(found, solvers.Projected | solvers.MatrixFree)
-    if found is solvers.ExplicitRungeKutta:
+    if found in (solvers.Projected, solvers.MatrixFree, solvers.ExplicitRungeKutta):
         return False
-    if found is solvers.AlgebraicallyReversible:
+    if issubclass(found, diffrax.AbstractWrappedSolver):
+        return True
+    if found in (solvers.SteadyState, solvers.AlgebraicallyReversible):
         return True
     structures = (diffrax.AbstractTerm, diffrax.MultiTerm)
-    return found is solvers.SteadyState or any(found.term_structure is s for s in structures)
+    return any(found.term_structure is s for s in structures)
 
 
 def _is_constraint(found: Any) -> bool:
