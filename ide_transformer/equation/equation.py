@@ -33,6 +33,7 @@ class Equation(eqx.Module):
     control: AbstractControl
     constraint: AbstractControl
     domain: TokenDomain
+    num_operators: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -61,10 +62,8 @@ class Equation(eqx.Module):
                 f"Equation: {len(sets)} constraints for {len(block)} operators; give one "
                 "for all or one for each."
             )
-
-    @property
-    def num_operators(self) -> int:
-        return len(eqx.filter_eval_shape(self.control, 0.0))
+        # Here, since to look into the control takes as long as to trace it.
+        self.num_operators = len(block)
 
     @property
     def continuous(self) -> bool:
