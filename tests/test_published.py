@@ -318,7 +318,11 @@ def test_a_leapfrog_is_reversible():
     assert largest(us[1], back) < 1e-12
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+# The other ones are made of the same keys as configs/shakespeare.yaml, which the tests train.
+OF_THEIR_OWN = [name for name in PUBLISHED if not name.startswith(("transformer_", "macaron"))]
+
+
+@pytest.mark.parametrize("name", OF_THEIR_OWN)
 @pytest.mark.heavy
 def test_the_configuration_trains(name, tmp_path):
     """Two steps through the script, as a user would."""
