@@ -19,6 +19,7 @@ SOLVERS = {
     "residual": ide.Residual(diffrax.Heun()),
     "lie_trotter": ide.LieTrotter(),
     "strang": ide.Strang(diffrax.Heun()),
+    "heun": diffrax.Heun(),
     "rk4": ide.RK4(),
 }
 
@@ -79,16 +80,22 @@ def test_march_equals_by_hand(name):
     assert largest(gradient, flat_gradient(by_hand(solver), equation)) < 1e-10
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", SOLVERS)
+def test_march_equals_unrolled(name):
+    solver = SOLVERS[name]
+    equation = make_equation(ide.PiecewiseLinear, intervals=2)
+    gradient = flat_gradient(marched(solver), equation)
+    assert largest(gradient, flat_gradient(unrolled(solver), equation)) < 1e-10
+
+
 @pytest.mark.parametrize(
     ("control", "constraint"),
-    [
-        (ide.PiecewiseConstant, ide.Sphere()),
-        (ide.Tied, ide.Free()),
-    ],
+    [(ide.PiecewiseConstant, ide.Sphere()), (ide.Tied, ide.Free())],
     ids=["layers on the sphere", "tied"],
 )
-def test_march_equals_unrolled(control, constraint):
-    solver = ide.LieTrotter(ide.Projected(diffrax.Heun()))
+def test_layered_march_equals_unrolled(control, constraint):
+    solver = ide.Strang(ide.Projected(diffrax.Heun()))
     equation = make_equation(control, intervals=2, constraint=constraint)
     gradient = flat_gradient(marched(solver), equation)
     assert largest(gradient, flat_gradient(unrolled(solver), equation)) < 1e-10

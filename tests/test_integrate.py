@@ -273,7 +273,7 @@ def test_a_checkpoint_that_keeps_the_residuals_does_not_integrate_again():
     assert exponentials(kept) == exponentials(None) - 1
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     tokens=st.integers(1, 12),
     others=st.integers(1, 12),

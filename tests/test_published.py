@@ -2,6 +2,7 @@
 the model of the configuration, in float64, over its whole depth."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -318,11 +319,7 @@ def test_a_leapfrog_is_reversible():
     assert largest(us[1], back) < 1e-12
 
 
-# The other ones are made of the same keys as configs/shakespeare.yaml, which the tests train.
-OF_THEIR_OWN = [name for name in PUBLISHED if not name.startswith(("transformer_", "macaron"))]
-
-
-@pytest.mark.parametrize("name", OF_THEIR_OWN)
+@pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.heavy
 def test_the_configuration_trains(name, tmp_path):
     """Two steps through the script, as a user would."""
@@ -343,6 +340,8 @@ def test_the_configuration_trains(name, tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        # To compile takes most of the time of two steps.
+        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()

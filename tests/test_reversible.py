@@ -38,6 +38,10 @@ CASES = {
         lambda n: post_norm(ide.RMSSphere(NEAR_ONE), n),
         ide.projected(REVERSIBLE(diffrax.Heun())),
     ),
+    "on the sphere, split": (
+        lambda n: post_norm(ide.RMSSphere(NEAR_ONE), n),
+        ide.projected(REVERSIBLE(ide.Strang(diffrax.Heun()))),
+    ),
     "leapfrog of blocks": (
         lambda n: make_equation(ide.PiecewiseLinear, intervals=n, std=0.02),
         ide.Residual(ide.Leapfrog()),
@@ -64,7 +68,13 @@ def relative(a, b):
     return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.heavy) if "split" in case else case
+        for case in CASES
+    ],
+)
 def test_modes_agree_at_48_layers(case):
     make, solver = CASES[case]
     equation = make(48)
@@ -96,7 +106,13 @@ def test_steps_inside_an_interval_are_undone_too(case):
     assert relative(reversible, direct) < 1e-12
 
 
-@pytest.mark.parametrize(("levels", "intervals"), [(1, 3), (3, 13), (5, 4)])
+@pytest.mark.parametrize(
+    ("levels", "intervals"),
+    [
+        *((1, 3), (3, 13), (5, 4)),
+        *(pytest.param(*case, marks=pytest.mark.heavy) for case in ((2, 7), (9, 8))),
+    ],
+)
 def test_recursive_checkpoints_of_any_depth(levels, intervals):
     equation = make_equation(intervals=intervals)
     direct = gradient_of(equation, U0, ide.LieTrotter(), ide.Direct())

@@ -78,7 +78,15 @@ def test_adaptive_steps_reach_the_tolerance(control):
     assert stats["field_evaluations"] == 6 * stats["steps"] + 3
 
 
-@pytest.mark.parametrize("solver", [ide.LieTrotter(), ide.Projected(ide.Strang())], ids=repr)
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ide.LieTrotter(),
+        pytest.param(ide.Strang(), marks=pytest.mark.heavy),
+        ide.Projected(ide.Strang()),
+    ],
+    ids=repr,
+)
 def test_step_doubling_gives_any_scheme_an_error_estimate(solver):
     constrained = isinstance(solver, ide.Projected)
     constraint = ide.Sphere() if constrained else ide.Free()

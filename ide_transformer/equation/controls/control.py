@@ -79,13 +79,9 @@ def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Ar
 def take(blocks: PyTree, index: Int[Array, ""] | int) -> PyTree:
     """One block of a stack."""
 
-    # Traced in a fraction of the time of `x[index]`.
     def one(x):
-        if not eqx.is_array(x):
-            return x
-        if isinstance(index, int):
-            return lax.index_in_dim(x, index, keepdims=False)
-        return lax.dynamic_index_in_dim(x, index, keepdims=False)
+        # Traced in a fraction of the time of `x[index]`.
+        return lax.dynamic_index_in_dim(x, index, keepdims=False) if eqx.is_array(x) else x
 
     return jax.tree.map(one, blocks)
 
