@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from ide_transformer import benchmark
+import benchmarks
 from ide_transformer.training import main_of
 
 
@@ -19,9 +19,9 @@ def march(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
     shape = shape_of(arguments)
     return [
         row
-        for scheme in arguments.scheme or benchmark.SCHEMES
+        for scheme in arguments.scheme or benchmarks.SCHEMES
         for depth in arguments.depth
-        for row in benchmark.march(
+        for row in benchmarks.march(
             scheme, depth, shape, rounds=arguments.rounds, on_round=on_round
         )
     ]
@@ -31,9 +31,9 @@ def gradient(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
     shape = shape_of(arguments)
     return [
         row
-        for normalization in arguments.normalization or benchmark.NORMALIZATIONS
+        for normalization in arguments.normalization or benchmarks.NORMALIZATIONS
         for depth in arguments.depth
-        for row in benchmark.gradient(
+        for row in benchmarks.gradient(
             normalization, depth, shape, rounds=arguments.rounds, on_round=on_round
         )
     ]
@@ -44,7 +44,9 @@ def compiling(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
     return [
         row
         for depth in arguments.depth
-        for row in benchmark.compiling(depth, shape, rounds=arguments.rounds, on_round=on_round)
+        for row in benchmarks.compiling(
+            depth, shape, rounds=arguments.rounds, on_round=on_round
+        )
     ]
 
 
@@ -52,7 +54,7 @@ def attention(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
     return [
         row
         for tokens in arguments.tokens
-        for row in benchmark.attention(
+        for row in benchmarks.attention(
             tokens,
             batch=arguments.batch,
             width=arguments.width,
@@ -64,7 +66,7 @@ def attention(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
 
 
 def decode(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
-    return benchmark.decode(
+    return benchmarks.decode(
         arguments.path,
         prompt=arguments.prompt,
         length=arguments.length,
@@ -78,8 +80,8 @@ def torch(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
     return [
         row
         for name in arguments.setting or ("small", "medium")
-        for row in benchmark.against_torch(
-            benchmark.SETTINGS[name],
+        for row in benchmarks.against_torch(
+            benchmarks.SETTINGS[name],
             rounds=arguments.rounds,
             steps=arguments.steps,
             curve=arguments.curve,
@@ -88,8 +90,10 @@ def torch(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
     ]
 
 
-def shape_of(arguments: argparse.Namespace) -> benchmark.Shape:
-    return benchmark.Shape(arguments.batch, arguments.context, arguments.width, arguments.heads)
+def shape_of(arguments: argparse.Namespace) -> benchmarks.Shape:
+    return benchmarks.Shape(
+        arguments.batch, arguments.context, arguments.width, arguments.heads
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -130,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
         rounds=20,
     )
     sizes(made, depth=[4, 48], batch=12, context=64)
-    made.add_argument("--scheme", action="append", choices=tuple(benchmark.SCHEMES))
+    made.add_argument("--scheme", action="append", choices=tuple(benchmarks.SCHEMES))
 
     made = command(
         "gradient",
@@ -140,7 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
         rounds=10,
     )
     sizes(made, depth=[12, 48, 96], batch=4, context=128)
-    made.add_argument("--normalization", action="append", choices=benchmark.NORMALIZATIONS)
+    made.add_argument("--normalization", action="append", choices=benchmarks.NORMALIZATIONS)
 
     made = command(
         "compile",
@@ -182,7 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--setting small --json torch.json --figure torch.png",
         rounds=20,
     )
-    made.add_argument("--setting", action="append", choices=tuple(benchmark.SETTINGS))
+    made.add_argument("--setting", action="append", choices=tuple(benchmarks.SETTINGS))
     made.add_argument("--steps", type=int, default=10, help="in one turn")
     made.add_argument("--curve", type=int, default=50, help="steps whose losses are compared")
     return parser
@@ -193,7 +197,7 @@ def main() -> None:
     with Progress(transient=True) as progress:
         task = progress.add_task("measuring", total=None)
         rows = arguments.call(arguments, lambda done: progress.advance(task))
-    benchmark.report(rows, table=arguments.json, figure=arguments.figure)
+    benchmarks.report(rows, table=arguments.json, figure=arguments.figure)
 
 
 if __name__ == "__main__":

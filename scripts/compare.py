@@ -9,7 +9,8 @@ from pathlib import Path
 
 import jax
 
-from ide_transformer.comparison import compare, load_compare_config, show_report
+from ide_transformer.reporting import show_report
+from ide_transformer.studies.schemes import compare, load_compare_config
 from ide_transformer.training import main_of
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ide_transformer.analysis import (
+from ide_transformer.studies.convergence import (
     CONSTRAINTS,
     CONTROLS,
     Row,

@@ -7,7 +7,8 @@ dropping layers by the rules in use. Writes tables (Markdown, CSV, JSON) and fig
 import argparse
 from pathlib import Path
 
-from ide_transformer.comparison import compare_depth, show_report
+from ide_transformer.reporting import show_report
+from ide_transformer.studies.depth import compare_depth
 from ide_transformer.training import main_of
 
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import TOKENS, largest, make_equation, random_state
 
 import ide_transformer as ide
-from ide_transformer.integration.token_norm import TokenNorm
+from ide_transformer.integration.adaptive.token_norm import TokenNorm
 
 
 # Over four decades, in which steps are chosen by the tolerance and not by the intervals.

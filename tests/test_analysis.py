@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import pytest
 
-from ide_transformer.analysis import measure, plot_curves
+from ide_transformer.reporting import measure, plot_curves
 
 
 def test_measure_sees_what_costs_more():

@@ -12,11 +12,11 @@ import pytest
 from helpers import largest
 
 import ide_transformer as ide
-from ide_transformer.benchmark import SCHEMES, Setting, Shape, against_torch, handwritten
-from ide_transformer.benchmark.march import gradient_by_hand, plain_weights
-from ide_transformer.benchmark.own_training import OwnTraining
-from ide_transformer.benchmark.problem import gradient_of_solve, pre_norm
-from ide_transformer.benchmark.resident import peak_resident_mebibytes
+from benchmarks import SCHEMES, Setting, Shape, against_torch, handwritten
+from benchmarks.march import gradient_by_hand, plain_weights
+from benchmarks.own_training import OwnTraining
+from benchmarks.problem import gradient_of_solve, pre_norm
+from benchmarks.resident import peak_resident_mebibytes
 
 
 SCRIPT = Path(__file__).parent.parent / "scripts/benchmark.py"
@@ -121,7 +121,7 @@ def test_the_rise_of_resident_memory_is_seen():
 def test_pytorch_learns_the_same():
     """The loss over some AdamW steps, and every weight after them."""
     pytest.importorskip("torch")
-    from ide_transformer.benchmark.torch_training import TorchTraining
+    from benchmarks.torch_training import TorchTraining
 
     jax.config.update("jax_enable_x64", False)
     try:

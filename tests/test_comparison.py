@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import ide_transformer as ide
-from ide_transformer.comparison import compare, load_compare_config
-from ide_transformer.comparison.speeches import halves_of_speeches
+from ide_transformer.studies.depth.speeches import halves_of_speeches
+from ide_transformer.studies.schemes import compare, load_compare_config
 
 
 ROOT = Path(__file__).parent.parent

@@ -24,26 +24,16 @@ from helpers import (
 import ide_transformer as ide
 from ide_transformer.analysis import equation_defects
 from ide_transformer.depth import (
-    at_random,
     coarsen,
     coarsenings,
-    compare_budgets,
     defects,
-    depth_report,
     drops,
-    evenly,
     extensions,
-    first_layers,
     fit_rates,
     in_layers,
     keep_layers,
-    layer_columns,
     mergers,
-    most_needed,
-    most_turning,
     native_mesh,
-    plot_depth,
-    rank_layers,
     reference,
     refine,
     removal_damage,
@@ -51,8 +41,20 @@ from ide_transformer.depth import (
     richardson,
     selections,
 )
-from ide_transformer.depth.error import relative_error, without_padding
-from ide_transformer.depth.ranking import spearman
+from ide_transformer.depth.target import relative_error, without_padding
+from ide_transformer.studies.depth import (
+    at_random,
+    compare_budgets,
+    depth_report,
+    evenly,
+    first_layers,
+    layer_columns,
+    most_needed,
+    most_turning,
+    plot_depth,
+    rank_layers,
+)
+from ide_transformer.studies.depth.ranking import spearman
 
 
 ROOT = Path(__file__).parent.parent

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ide_transformer.analysis import applies, measure_order, schemes
+from ide_transformer.studies.convergence import applies, measure_order, schemes
 
 
 def check(row):

@@ -10,7 +10,7 @@ import ide_transformer as ide
 from ide_transformer.tasks import Batch, cross_entropy
 from ide_transformer.training import Config, step as step_module, train
 from ide_transformer.training.build import build_language_model
-from ide_transformer.training.build_scheme import for_training
+from ide_transformer.training.build_discretization import for_training
 from ide_transformer.training.config import ModelConfig, TrainingConfig
 from ide_transformer.training.memory import describe_memory, kept_bytes, size_bytes
 

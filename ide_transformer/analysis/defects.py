@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..equation import Depth, Equation
-from ..integration.token_norm import TokenNorm
+from ..integration.adaptive.token_norm import TokenNorm
 from ..solvers import LieStrang, LieTrotter
-from ..solvers.splitting import AbstractSplit
+from ..solvers.splitting.splitting import AbstractSplit
 from .intervals import scan_intervals, single_step
 
 

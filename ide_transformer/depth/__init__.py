@@ -1,5 +1,7 @@
-from .budgets import compare_budgets as compare_budgets
+"""Given weights on coarser and finer meshes in depth."""
+
 from .coarsen import (
+    MOVES as MOVES,
     Coarsening as Coarsening,
     coarsen as coarsen,
     coarsenings as coarsenings,
@@ -8,12 +10,6 @@ from .damage import (
     defects as defects,
     removal_damage as removal_damage,
     removal_estimate as removal_estimate,
-)
-from .error import (
-    Read as Read,
-    Reference as Reference,
-    evaluations_of as evaluations_of,
-    reference as reference,
 )
 from .fit import fit_rates as fit_rates
 from .layers import in_layers as in_layers, keep_layers as keep_layers
@@ -25,18 +21,10 @@ from .moves import (
     native_mesh as native_mesh,
     selections as selections,
 )
-from .plot import plot_depth as plot_depth
-from .ranking import (
-    Ranking as Ranking,
-    layer_columns as layer_columns,
-    rank_layers as rank_layers,
-)
-from .refine import refine as refine, richardson as richardson
-from .report import DepthReport as DepthReport, depth_report as depth_report
-from .rules import (
-    at_random as at_random,
-    evenly as evenly,
-    first_layers as first_layers,
-    most_needed as most_needed,
-    most_turning as most_turning,
+from .refine import extrapolated as extrapolated, refine as refine, richardson as richardson
+from .target import (
+    Read as Read,
+    Reference as Reference,
+    evaluations_of as evaluations_of,
+    reference as reference,
 )

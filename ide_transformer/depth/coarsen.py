@@ -10,9 +10,9 @@ from jaxtyping import ArrayLike, PyTree
 
 from ..errors import InputError
 from ..models import AbstractModel
-from .error import Read, Reference, evaluations_of, reference
 from .fit import fit_rates
 from .moves import Mesh, drops, extensions, mergers, native_mesh, selections
+from .target import Read, Reference, evaluations_of, reference
 
 
 MOVES = (selections, drops, extensions, mergers)

@@ -8,8 +8,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..analysis import Defects, equation_defects, scan_intervals, single_step
 from ..models import AbstractModel
-from .error import Read, embedded, quantity, reference, square
 from .layers import keep_layers
+from .target import Read, embedded, quantity, reference, square
 
 
 def defects(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Defects:

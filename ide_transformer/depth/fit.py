@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from .error import Reference
 from .layers import Model
+from .target import Reference
 
 
 @eqx.filter_jit

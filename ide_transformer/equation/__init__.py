@@ -1,3 +1,5 @@
+"""What is solved: domain, operators, constraints, controls, and the equation they form."""
+
 from .constraints import (
     AbstractConstraint as AbstractConstraint,
     AbstractRescaling as AbstractRescaling,

@@ -1,15 +1,18 @@
-from .by_token import why_not_by_token as why_not_by_token
-from .gradient import (
+"""`solve`, the one entry point, and how it marches, adapts and differentiates."""
+
+from .adaptive import TokenNorm as TokenNorm
+from .gradients import (
     AbstractGradient as AbstractGradient,
     Checkpoint as Checkpoint,
     Direct as Direct,
+    Recursive as Recursive,
+    Reversible as Reversible,
+    rebuilding_error as rebuilding_error,
 )
-from .march_tokens import (
-    Memory as Memory,
-    TokenMarch as TokenMarch,
-)
-from .rebuilding import rebuilding_error as rebuilding_error
-from .recursive import Recursive as Recursive
-from .reversible import Reversible as Reversible
 from .solution import Solution as Solution
 from .solve import solve as solve
+from .token_march import (
+    Memory as Memory,
+    TokenMarch as TokenMarch,
+    why_not_by_token as why_not_by_token,
+)

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 from ..equation import Equation, operator_fields, without_constraint
 from ..errors import InputError
 from ..solvers import Couplings, find_couplings, loses_companion
-from .gradient import AbstractGradient
+from .gradients.gradient import AbstractGradient
 
 
 def check_state(equation: Equation, u0: Array, args: PyTree) -> None:

@@ -20,9 +20,9 @@ from ..solvers import (
     evaluations_made,
 )
 from .checks import check_reversible
-from .gradient import AbstractGradient
+from .gradients.gradient import AbstractGradient
+from .gradients.reversible import Inputs, Reversible, march_reversibly, reversible_inputs
 from .outcome import finite, first_failure, success
-from .reversible import Inputs, Reversible, march_reversibly, reversible_inputs
 
 
 class Trajectory(NamedTuple):

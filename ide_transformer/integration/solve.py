@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..equation import Equation, operator_fields
-from ..solvers import matrix_free, unrolled
-from .adaptive import adapt
+from ..solvers import unrolled
+from ..solvers.implicit import matrix_free
+from .adaptive.adapt import adapt
 from .checks import (
     check_adaptive,
     check_adaptive_gradient,
@@ -20,7 +21,7 @@ from .checks import (
     check_steps,
     requested_depths,
 )
-from .gradient import AbstractGradient, Checkpoint
+from .gradients.gradient import AbstractGradient, Checkpoint
 from .march import Trajectory, march
 from .solution import Solution, interpolate
 

@@ -1,3 +1,5 @@
+"""Models: an embedded input, an equation, a read-out."""
+
 from .cached_decoder import (
     CachedDecoder as CachedDecoder,
     why_not_cached as why_not_cached,

@@ -14,7 +14,7 @@ from jaxtyping import DTypeLike
 
 from ..errors import InputError
 from ..models import AbstractModel, Scheme
-from . import (
+from .families import (
     albert,
     bert,
     dinov2,
@@ -28,10 +28,10 @@ from . import (
     vit,
     whisper,
 )
+from .families.glassllm import read_archive, write_archive
 from .family import Family
 from .fields import Fields
 from .find import find_checkpoint
-from .glassllm import read_archive, write_archive
 from .onnx_files import onnx_tensors
 from .placement import Placement, check_table, expected_shapes, fill, tensors_of
 from .tensor_files import StoredTensor, stored_tensors, write_tensors

@@ -1,65 +1,66 @@
-from .adams_bashforth import AdamsBashforth as AdamsBashforth
-from .algebraically_reversible import AlgebraicallyReversible as AlgebraicallyReversible
-from .coefficients import (
+"""Time-stepping schemes: diffrax solvers, in folders by kind."""
+
+from .base import (
     AbstractCoefficient as AbstractCoefficient,
-    Positive as Positive,
-    UnitInterval as UnitInterval,
-    learned as learned,
-)
-from .composition import (
-    Composition as Composition,
-    suzuki4 as suzuki4,
-    yoshida4 as yoshida4,
-)
-from .couplings import (
     AbstractCoupling as AbstractCoupling,
+    AbstractReversible as AbstractReversible,
+    AbstractScheme as AbstractScheme,
+    Couplings as Couplings,
+    EvaluationCount as EvaluationCount,
+    Evaluations as Evaluations,
+    Positive as Positive,
+    Projected as Projected,
     Retraction as Retraction,
     Shear as Shear,
     Swap as Swap,
-)
-from .etdab2 import ETDAB2 as ETDAB2
-from .evaluations import (
-    Evaluations as Evaluations,
+    UnitInterval as UnitInterval,
     count_evaluations as count_evaluations,
+    evaluations_made as evaluations_made,
+    find_couplings as find_couplings,
+    learned as learned,
+    loses_companion as loses_companion,
+    projected as projected,
 )
-from .exact_flow import ExactFlow as ExactFlow
-from .explicit_runge_kutta import (
-    ExplicitRungeKutta as ExplicitRungeKutta,
-    unrolled as unrolled,
+from .blocks import (
+    BlockField as BlockField,
+    Residual as Residual,
+    ResidualField as ResidualField,
+    Velocity as Velocity,
 )
-from .exponential_euler import ExponentialEuler as ExponentialEuler
-from .gated_rk2 import GatedRK2 as GatedRK2
-from .heavy_ball import HeavyBall as HeavyBall
+from .exponential import ETDAB2 as ETDAB2, ExponentialEuler as ExponentialEuler
 from .implicit import (
     AbstractImplicitScheme as AbstractImplicitScheme,
-    EvaluationCount as EvaluationCount,
-    evaluations_made as evaluations_made,
+    ImplicitEuler as ImplicitEuler,
+    ImplicitMidpoint as ImplicitMidpoint,
+    MatrixFree as MatrixFree,
+    SteadyState as SteadyState,
+    matrix_free as matrix_free,
 )
-from .implicit_euler import ImplicitEuler as ImplicitEuler
-from .implicit_midpoint import ImplicitMidpoint as ImplicitMidpoint
-from .leapfrog import Leapfrog as Leapfrog
-from .lie_strang import LieStrang as LieStrang
-from .lie_trotter import LieTrotter as LieTrotter
-from .matrix_free import MatrixFree as MatrixFree, matrix_free as matrix_free
-from .momentum import AbstractMomentum as AbstractMomentum
-from .nesterov import Nesterov as Nesterov
-from .on_blocks import BlockField as BlockField, ResidualField as ResidualField
-from .paper_splitting import (
+from .momentum import (
+    AbstractMomentum as AbstractMomentum,
+    HeavyBall as HeavyBall,
+    Nesterov as Nesterov,
+    PresymplecticEuler as PresymplecticEuler,
+)
+from .multistep import AdamsBashforth as AdamsBashforth, Leapfrog as Leapfrog
+from .reversible import AlgebraicallyReversible as AlgebraicallyReversible
+from .runge_kutta import (
+    RK4 as RK4,
+    ExplicitRungeKutta as ExplicitRungeKutta,
+    GatedRK2 as GatedRK2,
+    unrolled as unrolled,
+)
+from .splitting import (
+    AbstractSplit as AbstractSplit,
+    AbstractSplitting as AbstractSplitting,
+    Composition as Composition,
     ConsistentPaperSplitting as ConsistentPaperSplitting,
+    ExactFlow as ExactFlow,
+    LieStrang as LieStrang,
+    LieTrotter as LieTrotter,
     PaperSplitting as PaperSplitting,
+    ParallelSplitting as ParallelSplitting,
+    Strang as Strang,
+    suzuki4 as suzuki4,
+    yoshida4 as yoshida4,
 )
-from .parallel_splitting import ParallelSplitting as ParallelSplitting
-from .presymplectic_euler import PresymplecticEuler as PresymplecticEuler
-from .projected import Projected as Projected, projected as projected
-from .residual import Residual as Residual
-from .reversible import (
-    AbstractReversible as AbstractReversible,
-    Couplings as Couplings,
-    find_couplings as find_couplings,
-    loses_companion as loses_companion,
-)
-from .rk4 import RK4 as RK4
-from .splitting import AbstractSplit as AbstractSplit, AbstractSplitting as AbstractSplitting
-from .steady_state import SteadyState as SteadyState
-from .strang import Strang as Strang
-from .velocity import Velocity as Velocity

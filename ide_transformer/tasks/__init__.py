@@ -1,5 +1,6 @@
+"""What is learned from which data."""
+
 from ..packages import cache_folder as cache_folder, fetch_wheel as fetch_wheel
-from .checkpoint_tokenizer import CheckpointTokenizer as CheckpointTokenizer
 from .classification import ClassificationTask as ClassificationTask
 from .images import (
     LabelledImages as LabelledImages,
@@ -8,6 +9,7 @@ from .images import (
 )
 from .language import LanguageTask as LanguageTask
 from .load_tokenizer import load_tokenizer as load_tokenizer
+from .pretrained_tokenizer import CheckpointTokenizer as CheckpointTokenizer
 from .task import (
     AbstractTask as AbstractTask,
     Batch as Batch,

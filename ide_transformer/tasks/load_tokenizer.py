@@ -3,7 +3,7 @@ from pathlib import Path
 
 import tokenizers as tk
 
-from .checkpoint_tokenizer import CheckpointTokenizer
+from .pretrained_tokenizer import CheckpointTokenizer
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 
 

@@ -1,8 +1,10 @@
+"""Runs: configuration, training loop, checkpoints, metrics."""
+
 from .build import (
     build_model as build_model,
     build_task as build_task,
 )
-from .build_scheme import build_scheme as build_scheme
+from .build_discretization import build_scheme as build_scheme
 from .config import Config as Config
 from .conversion import (
     export_run as export_run,

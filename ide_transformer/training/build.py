@@ -44,7 +44,7 @@ from ..tasks import (
     read_text,
     shakespeare,
 )
-from .build_scheme import build_scheme, rescheme
+from .build_discretization import build_scheme, rescheme
 from .config import Config, ModelConfig
 from .names import check_options, find_control
 

@@ -7,7 +7,7 @@ from ..errors import InputError
 from ..models import AbstractModel
 from ..pretrained import find_checkpoint, load_pretrained
 from ..tasks import AbstractTokenizer, CheckpointTokenizer, load_tokenizer
-from .build_scheme import rescheme
+from .build_discretization import rescheme
 from .config import NATIVE, SolverConfig
 from .folder import RunFolder
 from .reading import read_overrides, validated

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis import plot_curves
 from ..models import AbstractModel, LanguageModel, generate
+from ..reporting import plot_curves
 from ..tasks import AbstractTask, AbstractTokenizer, LanguageTask, cross_entropy, load_tokenizer
 from .build import build_language_model, build_model, build_task
-from .build_scheme import for_training
+from .build_discretization import for_training
 from .checkpoint import Checkpoints
 from .config import Config
 from .folder import RunFolder, new_folder, resumed_folder

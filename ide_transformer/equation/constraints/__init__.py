@@ -1,3 +1,5 @@
+"""Constraint sets of the state, and the maps of checkpoints."""
+
 from .constraint import (
     AbstractConstraint as AbstractConstraint,
     AbstractRescaling as AbstractRescaling,

@@ -1,3 +1,5 @@
+"""Controls: the weights as functions of depth."""
+
 from .chebyshev import Chebyshev as Chebyshev
 from .control import AbstractControl as AbstractControl
 from .expansion import AbstractExpansion as AbstractExpansion

@@ -8,14 +8,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..depth import Depth
-from .control import (
-    AbstractControl,
-    check_resample,
-    check_stack,
-    locate,
-    stack_blocks,
-    take,
-)
+from .control import AbstractControl, check_resample, check_stack, locate, stack_blocks, take
 
 
 class PiecewiseConstant(AbstractControl):

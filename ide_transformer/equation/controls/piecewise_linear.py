@@ -7,14 +7,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ...errors import InputError
 from ..depth import Depth
-from .control import (
-    AbstractControl,
-    check_resample,
-    check_stack,
-    locate,
-    stack_blocks,
-    take,
-)
+from .control import AbstractControl, check_resample, check_stack, locate, stack_blocks, take
 
 
 class PiecewiseLinear(AbstractControl):

@@ -1,3 +1,5 @@
+"""Operators: the terms of the right-hand side."""
+
 from .activations import (
     gelu as gelu,
     gelu_tanh as gelu_tanh,
@@ -18,7 +20,6 @@ from .exact import (
 from .feature_integral import FeatureIntegral as FeatureIntegral
 from .feed_forward import FeedForward as FeedForward
 from .gated_feed_forward import GatedFeedForward as GatedFeedForward
-from .injected_attention import InjectedAttention as InjectedAttention
 from .linear import Linear as Linear, product as product
 from .operator import AbstractOperator as AbstractOperator
 from .positions import (
@@ -36,4 +37,5 @@ from .region import (
 from .relaxation import Relaxation as Relaxation
 from .scaled import Scaled as Scaled
 from .sourced import AbstractSourcedOperator as AbstractSourcedOperator
+from .sourced_attention import InjectedAttention as InjectedAttention
 from .token_integral import AbstractTokenIntegral as AbstractTokenIntegral

@@ -1,0 +1,4 @@
+"""Adaptive steps, none across the boundary of an interval."""
+
+from .controller import Remembering as Remembering
+from .token_norm import TokenNorm as TokenNorm, without_padding as without_padding

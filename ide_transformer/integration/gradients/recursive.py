@@ -1,0 +1,78 @@
+"""Checkpoints of checkpoints."""
+
+from collections.abc import Callable
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import PyTree
+
+from ...errors import InputError
+from .gradient import PRODUCTS, AbstractGradient
+
+
+class Recursive(AbstractGradient):
+    """Keep states at the ends of segments of depth only, and solve each segment again, by
+    the same rule, when the gradient reaches it.
+
+    With L intervals it keeps about `levels L^(1/levels)` states, and makes `levels - 1`
+    solves more than `Checkpoint`, which is the case of one level; with `levels = log2 L`
+    memory is logarithmic. Source: Griewank, Optim. Methods Softw. 1 (1992); Chen et al.,
+    arXiv 1604.06174.
+
+    **Arguments:**
+
+    - `levels`: of nested segments.
+    - `policy`: what is saved inside an interval of the segment at hand, as of `Checkpoint`.
+    """
+
+    levels: int = eqx.field(static=True, default=2)
+    policy: Callable | None = eqx.field(static=True, default=PRODUCTS)
+
+    def __check_init__(self):
+        if self.levels < 1:
+            raise InputError(
+                f"Recursive(levels={self.levels}): there is at least 1 level, which is "
+                "Checkpoint(); 2 keeps about 2 sqrt(L) states."
+            )
+
+    def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+        body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)
+        return _scan(body, carry, xs, self.levels)
+
+    def adjoint(self) -> diffrax.AbstractAdjoint:
+        return diffrax.RecursiveCheckpointAdjoint()
+
+
+def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTree, PyTree]:
+    """`lax.scan(body, carry, xs)` in nested segments, of which the gradient keeps the ends."""
+    number = jax.tree.leaves(xs)[0].shape[0]
+    length = _segment_length(number, levels)
+    if levels == 1 or length == 1:
+        return lax.scan(body, carry, xs)
+
+    def segment(carry, xs):
+        return _scan(body, carry, xs, levels - 1)
+
+    segment = jax.checkpoint(segment, policy=None, prevent_cse=False)
+    whole = number - number % length
+    segments = jax.tree.map(lambda x: x[:whole].reshape(-1, length, *x.shape[1:]), xs)
+    carry, ys = lax.scan(segment, carry, segments)
+    ys = jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys)
+    if whole == number:
+        return carry, ys
+    carry, last = segment(carry, jax.tree.map(lambda x: x[whole:], xs))
+    return carry, jax.tree.map(lambda y, end: jnp.concatenate([y, end]), ys, last)
+
+
+def _segment_length(number: int, levels: int) -> int:
+    """Of the lengths of a segment, the one with which the fewest states are kept. A rest
+    costs a copy of the weights, so lengths that leave none are preferred."""
+
+    def kept(length: int) -> float:
+        below = (levels - 1) * length ** (1 / max(levels - 1, 1))
+        return number // length + below + (4 if number % length else 0)
+
+    return min(range(1, number + 1), key=kept)

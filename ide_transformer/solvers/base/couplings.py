@@ -1,0 +1,123 @@
+"""Steps that can be undone: a pair of states, of which each coupling changes one."""
+
+import abc
+from collections.abc import Callable
+from typing import TypeAlias
+
+import equinox as eqx
+from jaxtyping import Array, PyTree
+
+from ...equation import AbstractRescaling
+
+
+# The state and its companion: the state before, or a second approximation of it.
+Pair: TypeAlias = tuple[Array, Array]
+
+
+class AbstractCoupling(eqx.Module):
+    """An invertible map of a pair of states.
+
+    What it cannot rebuild from the new pair alone it hands out on the way there: `lost`, of
+    a size that does not grow with the width of the state.
+    """
+
+    @abc.abstractmethod
+    def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
+        """The new pair, and what is lost."""
+
+    @abc.abstractmethod
+    def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
+        """The old pair."""
+
+    @abc.abstractmethod
+    def pullback(
+        self, pair: Pair, lost: PyTree[Array], cotangents: Pair
+    ) -> tuple[Pair, Pair, "AbstractCoupling"]:
+        """The old pair, the cotangents of it, and those of the arrays in the coupling; each
+        increment is evaluated once for all three."""
+
+
+class Shear(AbstractCoupling):
+    """`x_i ← scale x_i + increment(x_j)`, j ≠ i, which is undone with the same increment,
+    since x_j is still there.
+
+    **Arguments:**
+
+    - `increment`: a function of x_j.
+    - `target`: i, 0 for the state, 1 for its companion.
+    - `scale`: not zero.
+    """
+
+    increment: Callable[[Array], Array]
+    target: int = eqx.field(static=True)
+    scale: float = eqx.field(static=True, default=1.0)
+
+    def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
+        old, source = self._split(pair)
+        return self._pair(self.scale * old + self.increment(source), source), ()
+
+    def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
+        new, source = self._split(pair)
+        return self._pair((new - self.increment(source)) / self.scale, source)
+
+    def pullback(
+        self, pair: Pair, lost: PyTree[Array], cotangents: Pair
+    ) -> tuple[Pair, Pair, "Shear"]:
+        new, source = self._split(pair)
+        of_new, of_source = self._split(cotangents)
+        increment, pull = eqx.filter_vjp(lambda shear, x: shear.increment(x), self, source)
+        of_coupling, more = pull(of_new)
+        old = (new - increment) / self.scale
+        of_old = self.scale * of_new
+        return self._pair(old, source), self._pair(of_old, of_source + more), of_coupling
+
+    def _split(self, pair: Pair) -> tuple[Array, Array]:
+        """x_i and x_j."""
+        return pair[self.target], pair[1 - self.target]
+
+    def _pair(self, target: Array, source: Array) -> Pair:
+        return (source, target) if self.target else (target, source)
+
+
+class Swap(AbstractCoupling):
+    """The states of the pair change places."""
+
+    def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
+        return (pair[1], pair[0]), ()
+
+    def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
+        return pair[1], pair[0]
+
+    def pullback(
+        self, pair: Pair, lost: PyTree[Array], cotangents: Pair
+    ) -> tuple[Pair, Pair, "Swap"]:
+        return (pair[1], pair[0]), (cotangents[1], cotangents[0]), self
+
+
+class Retraction(AbstractCoupling):
+    """The state, not its companion, is projected on a constraint set. The projection loses
+    a scale or two of each token, by which it is undone.
+
+    **Arguments:**
+
+    - `constraint`: S.
+    """
+
+    constraint: AbstractRescaling
+
+    def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
+        u, companion = pair
+        return (self.constraint.project(u), companion), self.constraint.scales(u)
+
+    def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
+        projected, companion = pair
+        return self.constraint.unproject(projected, lost), companion
+
+    def pullback(
+        self, pair: Pair, lost: PyTree[Array], cotangents: Pair
+    ) -> tuple[Pair, Pair, "Retraction"]:
+        u, companion = self.backward(pair, lost)
+        of_projected, of_companion = cotangents
+        _, pull = eqx.filter_vjp(lambda r, x: r.constraint.project(x), self, u)
+        of_coupling, of_u = pull(of_projected)
+        return (u, companion), (of_u, of_companion), of_coupling

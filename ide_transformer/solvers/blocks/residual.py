@@ -1,0 +1,27 @@
+import diffrax
+
+from ..runge_kutta.rk4 import RK4
+from ..splitting.lie_trotter import LieTrotter
+from ..splitting.splitting import AbstractSplit
+from .on_blocks import AbstractOnBlocks, ResidualField
+
+
+class Residual(AbstractOnBlocks):
+    """A scheme for the residual of whole blocks,
+
+        u_t = B_t(u) - u,   B_t one step of length 1 of a splitting, its weights at depth t.
+
+    With `Euler` and h = 1 it is the block itself, with `RK4` or `GatedRK2` the ODE
+    Transformer. Source: Li et al., arXiv 2203.09176.
+
+    **Arguments:**
+
+    - `solver`: solves for the residual field.
+    - `block`: the splitting whose step is the block.
+    """
+
+    solver: diffrax.AbstractSolver = RK4()
+    block: AbstractSplit = LieTrotter()
+
+    def field(self, terms: diffrax.MultiTerm) -> ResidualField:
+        return ResidualField(terms, self.block)

@@ -1,0 +1,27 @@
+import diffrax
+
+from ..splitting.lie_trotter import LieTrotter
+from ..splitting.splitting import AbstractSplit
+from .on_blocks import AbstractOnBlocks, BlockField
+
+
+class Velocity(AbstractOnBlocks):
+    """A scheme for whole blocks as the velocity of the tokens,
+
+        u_t = B_t(u),   B_t one step of length 1 of a splitting, its weights at depth t:
+
+    the field of `Residual` with the identity kept, as in the optimal-transport
+    Transformer, whose loss also has the transport cost ∫ |u_t|² dt. Source: Kan, Li, Osher,
+    arXiv 2501.18793.
+
+    **Arguments:**
+
+    - `solver`: solves for the velocity field.
+    - `block`: the splitting whose step is the block.
+    """
+
+    solver: diffrax.AbstractSolver = diffrax.Euler()
+    block: AbstractSplit = LieTrotter()
+
+    def field(self, terms: diffrax.MultiTerm) -> BlockField:
+        return BlockField(terms, self.block)

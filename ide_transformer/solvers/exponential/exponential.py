@@ -1,0 +1,62 @@
+"""What the exponential schemes share: the stiff linear part treated exactly."""
+
+import diffrax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from ...equation import AbstractLinearOperator, Depth, operator_fields
+from ...errors import InputError
+
+
+class LinearPart:
+    """`u_t = L u + N(t, u)`: L is the first operator of the terms that is diagonal in a basis
+    of its own, its weights those of depth t, and N is all the rest. Where there is a
+    constraint, N makes the sum tangential to it."""
+
+    def __init__(self, scheme: str, terms: PyTree[diffrax.AbstractTerm], t: Depth):
+        fields = operator_fields(terms)
+        operators = [field.operator(t) for field in fields]
+        linear = [
+            (operator, field.domain)
+            for operator, field in zip(operators, fields, strict=True)
+            if isinstance(operator, AbstractLinearOperator)
+        ]
+        if not linear:
+            names = ", ".join(type(x).__name__ for x in operators) or type(terms).__name__
+            raise InputError(
+                f"{scheme} treats a linear operator exactly, but there is none in ({names}); "
+                "add a Damping or a Diffusion to the block, or use diffrax.Euler() or Heun()."
+            )
+        self.operator, self.domain = linear[0]
+
+    def nonlinear(self, field: Array, u: Array) -> Array:
+        """`N(t, u)`, given the whole field `F(t, u)`."""
+        return field - self.operator.apply(lambda x: x, u, self.domain)
+
+    def exponential(self, h: Depth, u: Array) -> Array:
+        """`exp(hL) u`."""
+        return self.operator.flow(u, self.domain, h)
+
+    def phi1(self, h: Depth, u: Array) -> Array:
+        """`φ_1(hL) u`, `φ_1(z) = (e^z - 1)/z`."""
+        return self.operator.apply(lambda x: phi1(jnp.asarray(h * x)), u, self.domain)
+
+    def phi2(self, h: Depth, u: Array) -> Array:
+        """`φ_2(hL) u`, `φ_2(z) = (φ_1(z) - 1)/z`."""
+        return self.operator.apply(lambda x: phi2(jnp.asarray(h * x)), u, self.domain)
+
+
+def phi1(z: Array) -> Array:
+    """`(e^z - 1)/z`, 1 at 0."""
+    safe = jnp.where(z == 0, 1, z)
+    return jnp.where(z == 0, 1 + z / 2, jnp.expm1(safe) / safe)
+
+
+def phi2(z: Array) -> Array:
+    """`(φ_1(z) - 1)/z`, ½ at 0; near 0 by its series, for the quotient cancels there."""
+    small = jnp.abs(z) < 0.5
+    safe = jnp.where(small, 1, z)
+    series, term = jnp.zeros_like(z), jnp.full_like(z, 0.5)
+    for k in range(3, 18):
+        series, term = series + term, term * z / k
+    return jnp.where(small, series, (phi1(safe) - 1) / safe)

@@ -1,0 +1,222 @@
+"""Implicit equations of a step, solved by Newton's method without a Jacobian matrix: its
+products with vectors are all that the Krylov method needs."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import optimistix as optx
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+
+def default_tolerance(dtype: Any) -> float:
+    """Well below the error of a step, well above rounding: 2e-12 in float64, 6e-6 in
+    float32."""
+    return float(jnp.finfo(dtype).eps) ** 0.75
+
+
+class Krylov(lx.AbstractLinearSolver):
+    """GMRES with its tolerance relative to the root mean square of the right-hand side,
+    which may be of any size: that of a gradient is often far below one.
+
+    **Arguments:**
+
+    - `rtol`: relative residual at which it stops.
+    - `dimension`: vectors of a cycle.
+    - `cycles`: how many cycles at most.
+    - `strict`: whether a solution that did not reach `rtol` is turned into NaN. Within
+      Newton's method it is a good step all the same.
+    """
+
+    rtol: float = eqx.field(static=True)
+    dimension: int = eqx.field(static=True)
+    cycles: int = eqx.field(static=True)
+    strict: bool = eqx.field(static=True)
+
+    def init(self, operator: lx.AbstractLinearOperator, options: dict[str, Any]) -> PyTree:
+        return self._gmres().init(operator, options)
+
+    def compute(self, state: PyTree, vector: PyTree[Array], options: dict[str, Any]) -> tuple:
+        scale = optx.rms_norm(vector)
+        scale = jnp.where(scale > 0, scale, 1)
+        scaled = jax.tree.map(lambda x: x / scale, vector)
+        value, result, stats = self._gmres().compute(state, scaled, options)
+        factor = jnp.where(result == lx.RESULTS.successful, scale, jnp.nan)
+        factor = factor if self.strict else scale
+        value = jax.tree.map(lambda x: (x * factor).astype(x.dtype), value)
+        return value, lx.RESULTS.successful, stats
+
+    def transpose(self, state: PyTree, options: dict[str, Any]) -> tuple:
+        return self._gmres().transpose(state, options)
+
+    def conj(self, state: PyTree, options: dict[str, Any]) -> tuple:
+        return self._gmres().conj(state, options)
+
+    def assume_full_rank(self) -> bool:
+        return True
+
+    def _gmres(self) -> lx.GMRES:
+        # The first pass of lineax only sets up the residual.
+        return lx.GMRES(
+            rtol=0.0,
+            atol=self.rtol,
+            norm=optx.rms_norm,
+            restart=self.dimension,
+            max_steps=self.cycles + 1,
+        )
+
+
+# The most by which a pseudo-step may grow.
+_GROWTH = 2.0
+
+
+class _NewtonState(eqx.Module):
+    step: Int[Array, ""]
+    size: Float[Array, ""]
+    evaluations: Float[Array, ""]
+    residual: Float[Array, ""]
+    pseudo_step: Float[Array, ""]
+
+
+class NewtonKrylov(optx.AbstractRootFinder):
+    """Newton's method, each linear system solved by a cycle of GMRES,
+
+        (1/δ + ∂r/∂y) Δ = r(y),   y ← y - Δ.
+
+    With a finite δ it is an implicit Euler step of `y_s = -r(y)` over a pseudo-time δ,
+    which finds its way from far; δ grows as the residual falls, to Newton's method.
+    Source: Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998).
+
+    **Arguments:**
+
+    - `rtol`, `atol`: it stops when the root mean square of the last update, measured
+      against `atol + rtol |y|`, falls below one.
+    - `pseudo_step`: the first δ; infinite for Newton's method from the start.
+    - `dimension`: vectors of a GMRES cycle.
+    - `norm`: of updates and residuals.
+    """
+
+    rtol: float = eqx.field(static=True)
+    atol: float = eqx.field(static=True)
+    pseudo_step: float = eqx.field(static=True, default=math.inf)
+    dimension: int = eqx.field(static=True, default=12)
+    norm: Callable = eqx.field(static=True, default=optx.rms_norm)
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _NewtonState:
+        infinite = jnp.asarray(jnp.inf, f_struct.dtype)
+        return _NewtonState(
+            step=jnp.array(0),
+            size=infinite,
+            evaluations=jnp.zeros_like(infinite),
+            residual=infinite,
+            pseudo_step=jnp.full_like(infinite, self.pseudo_step / _GROWTH),
+        )
+
+    def step(self, fn, y, args, options, state, tags) -> tuple:
+        residual, products, aux = jax.linearize(lambda y: fn(y, args), y, has_aux=True)
+        norm = self.norm(residual)
+        growth = jnp.minimum(_GROWTH, state.residual / jnp.maximum(norm, 1e-30))
+        pseudo_step = state.pseudo_step * growth
+        jacobian = lx.FunctionLinearOperator(
+            lambda v: v / pseudo_step + products(v), jax.eval_shape(lambda: y)
+        )
+        krylov = Krylov(1e-3, self.dimension, cycles=1, strict=False)
+        solution = lx.linear_solve(jacobian, residual, krylov, throw=False)
+        update = solution.value
+        y = y - update
+        size = self.norm(update / (self.atol + self.rtol * jnp.abs(y)))
+        dimension = min(self.dimension, y.size)
+        cycles = solution.stats["num_steps"]
+        products_made = (cycles - 1) * dimension + cycles
+        state = _NewtonState(
+            step=state.step + 1,
+            size=size.astype(state.size.dtype),
+            evaluations=state.evaluations + 1 + products_made,
+            residual=norm.astype(state.size.dtype),
+            pseudo_step=pseudo_step.astype(state.size.dtype),
+        )
+        return y, state, aux
+
+    def terminate(
+        self, fn, y, args, options, state, tags
+    ) -> tuple[Bool[Array, ""], optx.RESULTS]:
+        # Where the state is not finite there is no way back.
+        diverged = (state.step > 0) & ~jnp.isfinite(state.size)
+        result = optx.RESULTS.where(
+            diverged, optx.RESULTS.nonlinear_divergence, optx.RESULTS.successful
+        )
+        return diverged | (state.size < 1), result
+
+    def postprocess(self, fn, y, aux, args, options, state, tags, result) -> tuple:
+        return y, aux, {}
+
+
+def find_root(
+    residual: Callable[[Array, PyTree], Array],
+    guess: Array,
+    args: PyTree = None,
+    *,
+    tolerance: float | None,
+    pseudo_step: float = math.inf,
+    max_steps: int = 30,
+) -> tuple[Array, optx.RESULTS, Float[Array, ""]]:
+    """`y` with `residual(y, args) = 0`, how the search ended, and the evaluations that it
+    made. Its gradient is that of the root, by the implicit function theorem.
+
+    **Arguments:**
+
+    - `tolerance`: relative and absolute; by default one that fits the dtype.
+    - `pseudo_step`: of `NewtonKrylov`, for a guess that is far away.
+    - `max_steps`: the most steps of Newton's method.
+    """
+    tolerance = default_tolerance(guess.dtype) if tolerance is None else tolerance
+    solution = optx.root_find(
+        residual,
+        NewtonKrylov(rtol=tolerance, atol=tolerance, pseudo_step=pseudo_step),
+        *_without_gradient((guess, args)),
+        max_steps=max_steps,
+        throw=False,
+    )
+    differentiable, rest = eqx.partition(args, eqx.is_inexact_array)
+    root = _root((solution.value, differentiable), residual, rest, tolerance)
+    return root, solution.result, solution.state.evaluations
+
+
+def _without_gradient(tree: PyTree) -> PyTree:
+    arrays, rest = eqx.partition(tree, eqx.is_inexact_array)
+    return eqx.combine(jax.lax.stop_gradient(arrays), rest)
+
+
+# optimistix has this gradient too, but reports a linear solve that failed to the host, for
+# which every step of a training run would have to wait.
+@eqx.filter_custom_vjp
+def _root(
+    root_and_inputs: tuple[Array, PyTree], residual: Callable, rest: PyTree, tolerance: float
+) -> Array:
+    """The root, as a function of the inputs of the residual."""
+    root, _ = root_and_inputs
+    return root
+
+
+@_root.def_fwd
+def _root_forward(perturbed, root_and_inputs, residual, rest, tolerance):
+    root, _ = root_and_inputs
+    return root, None
+
+
+@_root.def_bwd
+def _root_backward(_, cotangent, perturbed, root_and_inputs, residual, rest, tolerance):
+    """`-(∂r/∂θ)ᵀ w` with `(∂r/∂y)ᵀ w = cotangent`, r the residual."""
+    root, inputs = root_and_inputs
+    structure = jax.eval_shape(lambda: root)
+    _, of_root = jax.vjp(lambda y: residual(y, eqx.combine(inputs, rest)), root)
+    transposed = lx.FunctionLinearOperator(lambda w: of_root(w)[0], structure)
+    krylov = Krylov(tolerance, 20, cycles=20, strict=True)
+    w = lx.linear_solve(transposed, cotangent, krylov, throw=False).value
+    _, of_inputs = jax.vjp(lambda x: residual(root, eqx.combine(x, rest)), inputs)
+    (gradient,) = of_inputs(-w)
+    return jnp.zeros_like(root), gradient

@@ -1,0 +1,59 @@
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ...equation import Depth
+from ...errors import InputError
+from ..base.scheme import AbstractScheme
+
+
+class GatedRK2(AbstractScheme):
+    """Heun's method with a learned gate between its two stages, for each token
+
+        u_{n+1} = u_n + h (g F_1 + (1 - g) F_2),   g = sigmoid(w·[F_1, F_2] + b),
+        F_1 = F(t_n, u_n),   F_2 = F(t_n + h, u_n + h F_1).
+
+    It starts with w = 0 and b = 0, which is Heun's method; any other gate is first order.
+    `Residual(GatedRK2(features))` is a block of the ODE Transformer, whose gate all layers
+    share. Source: Li et al., arXiv 2203.09176.
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    """
+
+    weight: Float[Array, " twice_features"]
+    bias: Float[Array, ""]
+
+    def __init__(self, features: int):
+        self.weight = jnp.zeros(2 * features)
+        self.bias = jnp.zeros(())
+
+    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+        return 1
+
+    def step(
+        self,
+        terms: diffrax.AbstractTerm,
+        t0: Depth,
+        t1: Depth,
+        y0: PyTree[Array],
+        args: PyTree,
+        solver_state: None,
+        made_jump: PyTree,
+    ) -> tuple:
+        control = terms.contr(t0, t1)
+        first = terms.vf_prod(t0, y0, args, control)
+        second = terms.vf_prod(t1, y0 + first, args, control)
+        # The gate sees the fields, not the increments, which shrink with the step.
+        fields = jnp.concatenate([first, second], axis=-1) / (t1 - t0)
+        if fields.shape[-1] != self.weight.shape[0]:
+            raise InputError(
+                f"GatedRK2(features={self.weight.shape[0] // 2}): the state has "
+                f"{y0.shape[-1]} features; build it for as many."
+            )
+        gate = jax.nn.sigmoid(fields @ self.weight + self.bias)[..., None]
+        gate = jnp.broadcast_to(gate, y0.shape).astype(y0.dtype)
+        y1 = y0 + gate * first + (1 - gate) * second
+        return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful

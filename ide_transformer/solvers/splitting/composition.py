@@ -1,0 +1,75 @@
+import diffrax
+import equinox as eqx
+
+from ...errors import InputError
+from ..runge_kutta.rk4 import RK4
+from .splitting import AbstractSplitting
+from .strang import Strang
+
+
+class Composition(AbstractSplitting):
+    """A composition of Strang steps of several lengths,
+
+        u_{n+1} = S(γ_s h) ∘ … ∘ S(γ_2 h) ∘ S(γ_1 h) u_n,   Σ γ_i = 1.
+
+    A symmetric one with `Σ γ_i³ = 0` has order four, which takes some negative steps (the
+    theorem of Sheng and Suzuki). Sub-steps of one operator that follow one another are
+    made as one. Source: Hairer, Lubich, Wanner, Geometric Numerical Integration, section
+    II.4.
+
+    **Arguments:**
+
+    - `sub_solver`: solves `u_t = A_i(u)`; of order four at least, for the composition to be.
+    - `coefficients`: γ.
+
+    **Raises:** `InputError` if the coefficients do not sum to one.
+    """
+
+    sub_solver: diffrax.AbstractSolver = RK4()
+    coefficients: tuple[float, ...] = eqx.field(static=True, converter=tuple, default=(1.0,))
+
+    def __check_init__(self):
+        if abs(sum(self.coefficients) - 1) > 1e-12:
+            raise InputError(
+                f"Composition: the coefficients {self.coefficients} sum to "
+                f"{sum(self.coefficients):.15g}; they must sum to 1, for the steps together "
+                "to cover the whole step."
+            )
+
+    @property
+    def splitting_order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        symmetric = all(
+            abs(a - b) < 1e-12
+            for a, b in zip(self.coefficients, self.coefficients[::-1], strict=True)
+        )
+        fourth = symmetric and abs(sum(c**3 for c in self.coefficients)) < 1e-12
+        return 4 if fourth else 2
+
+    def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
+        steps: list[tuple[int, float, float]] = []
+        begin = 0.0
+        for position, coefficient in enumerate(self.coefficients, 1):
+            last = position == len(self.coefficients)
+            end = 1.0 if last else begin + coefficient
+            for index, start, stop in Strang(self.sub_solver).sub_steps(num_operators):
+                start, stop = begin + start * (end - begin), begin + stop * (end - begin)
+                if steps and steps[-1][0] == index:
+                    start = steps.pop()[1]
+                steps.append((index, start, stop))
+            begin = end
+        return steps
+
+
+def yoshida4(sub_solver: diffrax.AbstractSolver = RK4()) -> Composition:
+    """The triple jump, order four: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
+    Source: Yoshida, Phys. Lett. A 150 (1990)."""
+    outer = 1 / (2 - 2 ** (1 / 3))
+    return Composition(sub_solver, (outer, 1 - 2 * outer, outer))
+
+
+def suzuki4(sub_solver: diffrax.AbstractSolver = RK4()) -> Composition:
+    """Five steps of which only the middle one is negative, and shorter than that of
+    `yoshida4`; order four: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`.
+    Source: Suzuki, Phys. Lett. A 146 (1990)."""
+    outer = 1 / (4 - 4 ** (1 / 3))
+    return Composition(sub_solver, (outer, outer, 1 - 4 * outer, outer, outer))

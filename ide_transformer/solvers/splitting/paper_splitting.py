@@ -1,0 +1,117 @@
+import abc
+from typing import ClassVar
+
+import diffrax
+import jax
+from jaxtyping import Array, PyTree
+
+from ...equation import Depth, Nonnegative, operator_fields, without_constraint
+from ...errors import InputError
+from ..base.scheme import AbstractScheme
+
+
+class AbstractPaperSplitting(AbstractScheme):
+    """The M = 4 + J sub-steps of the paper for an attention and J integrals over features,
+
+        u_1 = u_0 + h ⟨γ, V⟩                     attention, explicit
+        u_2 = P_S1(u_1)
+        u_{2+j} = sub-step j of the feed-forward, from u_{1+j},   j = 1 … J
+        u_{3+J} = (u_2 + u_{2+J}) / 2            the relaxation
+        u_{4+J} = P_S1(u_{3+J}),
+
+    S1 the constraint of the equation. The operators of the block have to be an attention
+    followed by the J feature integrals.
+    """
+
+    term_structure: ClassVar = diffrax.MultiTerm
+
+    @abc.abstractmethod
+    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
+        """Sub-step j of the feed-forward, given `h (⟨W_j, u⟩ + b_j)`."""
+
+    def projected(self) -> "AbstractPaperSplitting":
+        """Itself: two of its sub-steps are projections."""
+        return self
+
+    def init(
+        self,
+        terms: PyTree[diffrax.AbstractTerm],
+        t0: Depth,
+        t1: Depth,
+        y0: PyTree[Array],
+        args: PyTree,
+    ) -> None:
+        number = len(terms.terms) if isinstance(terms, diffrax.MultiTerm) else 1
+        if number < 2 or len(operator_fields(terms)) != number:
+            raise InputError(
+                f"{type(self).__name__} needs the terms of an equation whose block is "
+                f"(Attention(…), FeatureIntegral(…), …), but there are {number} terms."
+            )
+
+    def step(
+        self,
+        terms: PyTree[diffrax.AbstractTerm],
+        t0: Depth,
+        t1: Depth,
+        y0: PyTree[Array],
+        args: PyTree,
+        solver_state: None,
+        made_jump: PyTree,
+    ) -> tuple:
+        attention, *integrals = without_constraint(terms).terms
+        constraints = [field.constraint(t1) for field in operator_fields(terms)]
+
+        def increment(term, u):
+            return term.vf_prod(t0, u, args, term.contr(t0, t1))
+
+        def feed_forward(u):
+            for position, term in enumerate(integrals, 1):
+                last = position == len(integrals)
+                u = self.feature_step(u, increment(term, u), last=last)
+            return u
+
+        attended = jax.tree.map(lambda u: u + increment(attention, u), y0)
+        attended = jax.tree.map(constraints[0].project, attended)
+        fed = jax.tree.map(feed_forward, attended)
+        relaxed = jax.tree.map(lambda a, b: 0.5 * (a + b), attended, fed)
+        y1 = jax.tree.map(constraints[-1].project, relaxed)
+        return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
+
+
+class PaperSplitting(AbstractPaperSplitting):
+    """The sub-steps exactly as the paper prints them: those of the feed-forward are
+
+        u_{2+j} = P_S2(u_{1+j} + h (⟨W_j, u_{1+j}⟩ + b_j)),   without P_S2 for j = J,
+
+    explicit in the integral, implicit in the projection, which is a ReLU. At h = 1 it is
+    the paper's encoder block. It has no limit as h → 0: for J = 1 the relaxation halves the
+    rate of the feed-forward, and for J ≥ 2 the projection on S2 moves a state on S1 by a
+    distance that does not shrink with h (no state lies on both). Refined, it does not
+    converge to the equation; `ConsistentPaperSplitting` does. Source: Tai, Liu, Li and
+    Chan, arXiv 2510.03989, section 3.
+    """
+
+    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> None:
+        """None: it does not converge."""
+        return None
+
+    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
+        moved = u + increment
+        return moved if last else Nonnegative().project(moved)
+
+
+class ConsistentPaperSplitting(AbstractPaperSplitting):
+    """The sub-steps of the paper, made consistent with
+
+        u_t = ⟨γ, V⟩ + Σ_j (⟨W_j, u⟩ + b_j) + ∂I_S1(u):
+
+    those of the feed-forward are taken twice as long, `u_{2+j} = u_{1+j} + 2h (⟨W_j,
+    u_{1+j}⟩ + b_j)`, which the relaxation halves again, and without the projection on S2,
+    which no state on S1 survives. First order.
+    """
+
+    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+        return 1
+
+    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
+        return u + 2 * increment

@@ -1,0 +1,1 @@
+"""Studies of schemes and depth: each measures, tabulates and draws."""

@@ -1,0 +1,138 @@
+"""Every scheme, and the problem that it is measured on."""
+
+import functools as ft
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ...errors import InputError
+from ...solvers import (
+    ETDAB2,
+    RK4,
+    AdamsBashforth,
+    AlgebraicallyReversible,
+    ConsistentPaperSplitting,
+    ExponentialEuler,
+    GatedRK2,
+    HeavyBall,
+    ImplicitEuler,
+    ImplicitMidpoint,
+    Leapfrog,
+    LieStrang,
+    LieTrotter,
+    Nesterov,
+    PaperSplitting,
+    ParallelSplitting,
+    PresymplecticEuler,
+    Residual,
+    Strang,
+    Velocity,
+    suzuki4,
+    yoshida4,
+)
+from ...solvers.base import projected
+
+
+FEATURES = 8
+
+
+class Entry(NamedTuple):
+    """A scheme and the problem that it is measured on.
+
+    - `solver`: the scheme on a free state.
+    - `block`: name of the operators, one of those of `problem`.
+    - `on_sphere`: the scheme on a constraint; `None` where it does not apply.
+    - `on_free`: whether it applies without a constraint.
+    """
+
+    solver: diffrax.AbstractSolver
+    block: str = "transformer"
+    on_sphere: diffrax.AbstractSolver | None = None
+    on_free: bool = True
+
+
+def _explicit(solver: diffrax.AbstractSolver, block: str = "transformer") -> Entry:
+    return Entry(solver, block, on_sphere=projected(solver))
+
+
+def _on_sphere_only(solver: diffrax.AbstractSolver) -> Entry:
+    return Entry(solver, "paper", on_sphere=solver, on_free=False)
+
+
+def _gated() -> GatedRK2:
+    """With a gate that is not ½, which would be of second order."""
+    gate = GatedRK2(FEATURES)
+    weight = 0.3 * jax.random.normal(jax.random.key(11), gate.weight.shape)
+    return eqx.tree_at(lambda g: (g.weight, g.bias), gate, (weight, jnp.asarray(0.5)))
+
+
+@ft.cache
+def schemes() -> dict[str, Entry]:
+    """Every scheme, by the name under which it is reported."""
+    return {
+        "euler": _explicit(diffrax.Euler()),
+        "heun": _explicit(diffrax.Heun()),
+        "midpoint": _explicit(diffrax.Midpoint()),
+        "ralston": _explicit(diffrax.Ralston()),
+        "bosh3": _explicit(diffrax.Bosh3()),
+        "rk4": _explicit(RK4()),
+        "dopri5": _explicit(diffrax.Dopri5()),
+        "tsit5": _explicit(diffrax.Tsit5()),
+        "dopri8": _explicit(diffrax.Dopri8()),
+        "reversible_heun": Entry(diffrax.ReversibleHeun()),
+        "half_solver(lie_trotter)": _explicit(diffrax.HalfSolver(LieTrotter())),
+        "lie_trotter(euler)": _explicit(LieTrotter(diffrax.Euler())),
+        "lie_trotter(heun)": _explicit(LieTrotter(diffrax.Heun())),
+        "lie_trotter(euler, exact damping)": Entry(LieTrotter(), "damped"),
+        "strang(euler)": _explicit(Strang(diffrax.Euler())),
+        "strang(heun)": _explicit(Strang(diffrax.Heun())),
+        "strang(rk4)": _explicit(Strang(RK4())),
+        "strang(heun, exact damping)": Entry(Strang(), "damped"),
+        "lie_strang(heun)": _explicit(LieStrang(diffrax.Heun())),
+        "parallel_splitting(euler)": _explicit(ParallelSplitting(diffrax.Euler())),
+        "parallel_splitting(heun)": _explicit(ParallelSplitting(diffrax.Heun())),
+        "yoshida4(rk4)": _explicit(yoshida4(RK4())),
+        "suzuki4(rk4)": _explicit(suzuki4(RK4())),
+        "paper_splitting": _on_sphere_only(PaperSplitting()),
+        "consistent_paper_splitting": _on_sphere_only(ConsistentPaperSplitting()),
+        "residual(euler)": Entry(Residual(diffrax.Euler())),
+        "residual(rk4)": Entry(Residual(RK4())),
+        "residual(gated_rk2)": Entry(Residual(_gated())),
+        "velocity(euler)": Entry(Velocity(diffrax.Euler())),
+        "adams_bashforth(2)": _explicit(AdamsBashforth(2)),
+        "adams_bashforth(3)": _explicit(AdamsBashforth(3)),
+        "leapfrog": _explicit(Leapfrog()),
+        "algebraically_reversible(strang(heun))": _explicit(
+            AlgebraicallyReversible(Strang(diffrax.Heun()))
+        ),
+        "algebraically_reversible(rk4)": _explicit(AlgebraicallyReversible(RK4())),
+        "nesterov": _explicit(Nesterov(0.5, 0.5, 1.0)),
+        "heavy_ball": _explicit(HeavyBall(0.5, 1.0)),
+        "presymplectic_euler": _explicit(PresymplecticEuler(1.0, 0.1)),
+        "exponential_euler": _explicit(ExponentialEuler(), "damped"),
+        "etdab2": _explicit(ETDAB2(), "damped"),
+        "implicit_euler": Entry(ImplicitEuler()),
+        "implicit_midpoint": Entry(ImplicitMidpoint()),
+        "kvaerno3": Entry(diffrax.Kvaerno3()),
+        "kvaerno4": Entry(diffrax.Kvaerno4()),
+        "kvaerno5": Entry(diffrax.Kvaerno5()),
+    }
+
+
+def applies(scheme: str, constraint: str) -> bool:
+    """Whether a scheme can be measured on a constraint."""
+    entry = find_scheme(scheme)
+    return entry.on_free if constraint == "free" else entry.on_sphere is not None
+
+
+def find_scheme(scheme: str) -> Entry:
+    """The entry of that name.
+
+    **Raises:** `InputError` for an unknown one.
+    """
+    if scheme not in schemes():
+        raise InputError(f"--scheme {scheme}: unknown. Known: {', '.join(schemes())}.")
+    return schemes()[scheme]

@@ -1,0 +1,74 @@
+"""What attention costs."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ide_transformer.equation import TokenDomain, Volterra, integrate
+from ide_transformer.reporting import measure
+
+
+# Beyond this the scores of the dense form alone would take gibibytes.
+_DENSE_UP_TO = 4096
+
+
+def attention(
+    tokens: int,
+    *,
+    batch: int,
+    width: int,
+    heads: int,
+    rounds: int,
+    on_round: Callable[[int], Any] = lambda done: None,
+) -> list[dict[str, Any]]:
+    """The causal token integral and its gradient with respect to queries, keys and values: the
+    dense form written out by hand, `jax.nn.dot_product_attention`, and `integrate`.
+
+    Rows of `Measurement` with `tokens` and `name`; ratios are to the first row. Where there are
+    many tokens `integrate` stands alone.
+
+    **Arguments:**
+
+    - `width`, `heads`: of all heads together, and their number.
+    - `rounds`, `on_round`: as of `measure`.
+    """
+    domain = TokenDomain.uniform(tokens)
+    shape = (batch, tokens, heads, width // heads)
+    keys = jax.random.split(jax.random.key(0), 4)
+    inputs = tuple(jax.random.normal(key, shape) for key in keys)
+
+    def ours(query: Array, key: Array, value: Array) -> Array:
+        return integrate(query, key, value, domain, domain, Volterra())
+
+    forms = {"dense, by hand": dense, "jax.nn": of_jax, "integrate": ours}
+    if tokens > _DENSE_UP_TO:
+        forms = {"integrate": ours}
+    programs = {name: (_gradient(form), inputs) for name, form in forms.items()}
+    results = measure(programs, rounds=rounds, on_round=on_round)
+    return [
+        {"tokens": tokens, "name": name, **result._asdict()} for name, result in results.items()
+    ]
+
+
+def dense(query: Array, key: Array, value: Array) -> Array:
+    """Causal attention, `[batch, tokens, heads, features]`, all scores at once."""
+    scores = jnp.einsum("bxhd,bzhd->bhxz", query, key) / math.sqrt(query.shape[-1])
+    past = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+    scores = jnp.where(jnp.broadcast_to(past, scores.shape), scores, -jnp.inf)
+    return jnp.einsum("bhxz,bzhd->bxhd", jax.nn.softmax(scores, axis=-1), value)
+
+
+def of_jax(query: Array, key: Array, value: Array) -> Array:
+    """The same by JAX's own function."""
+    return jax.nn.dot_product_attention(query, key, value, is_causal=True)
+
+
+def _gradient(form: Callable) -> Callable:
+    def loss(query: Array, key: Array, value: Array, weights: Array) -> Array:
+        return jnp.sum(form(query, key, value) * weights)
+
+    return jax.value_and_grad(loss, argnums=(0, 1, 2))

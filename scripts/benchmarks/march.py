@@ -1,0 +1,113 @@
+"""The march over depth against scans of the same mathematics written out by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from ide_transformer.equation import Equation
+from ide_transformer.integration import Checkpoint, Direct
+from ide_transformer.reporting import measure
+from ide_transformer.solvers import LieTrotter, Strang
+
+from . import handwritten
+from .problem import Shape, gradient_of_solve, pre_norm
+
+
+# Name to (solver of the march, the layer written out by hand).
+SCHEMES: dict[str, tuple[diffrax.AbstractSolver, Callable]] = {
+    "lie_trotter(euler)": (LieTrotter(diffrax.Euler()), handwritten.lie_trotter_layer),
+    "heun": (diffrax.Heun(), handwritten.heun_layer),
+    "strang(heun)": (Strang(diffrax.Heun()), handwritten.strang_layer),
+}
+
+
+def march(
+    scheme: str,
+    depth: int,
+    shape: Shape,
+    *,
+    rounds: int,
+    on_round: Callable[[int], Any] = lambda done: None,
+) -> list[dict[str, Any]]:
+    """One gradient of the march, with what it keeps by default and with everything kept, and
+    of a `lax.scan` written out by hand, plain and recomputing by the policy of the default, the
+    latter also with the operators of this package.
+
+    Rows of `Measurement` with `scheme`, `depth` and `name`; ratios are to the plain scan.
+
+    **Arguments:**
+
+    - `scheme`: a name in `SCHEMES`.
+    - `depth`: layers.
+    - `rounds`, `on_round`: as of `measure`.
+    """
+    solver, layer = SCHEMES[scheme]
+    equation, u0 = pre_norm(depth, shape), shape.state()
+    policy = Checkpoint().policy
+    programs = {
+        "hand-written scan": gradient_by_hand(layer, equation, u0, None),
+        "hand-written scan, recomputing": gradient_by_hand(layer, equation, u0, policy),
+        "scan of our operators, recomputing": gradient_of_scan(layer, equation, u0, policy),
+        "march, Checkpoint": gradient_of_solve(equation, solver, Checkpoint(), u0),
+        "march, Direct": gradient_of_solve(equation, solver, Direct(), u0),
+    }
+    results = measure(programs, rounds=rounds, on_round=on_round)
+    return [
+        {"scheme": scheme, "depth": depth, "name": name, **result._asdict()}
+        for name, result in results.items()
+    ]
+
+
+def gradient_by_hand(
+    layer: Callable, equation: Equation, u0: Array, policy: Callable | None
+) -> tuple[Callable, tuple]:
+    """As `gradient_of_solve`, of the scan written out by hand with the weights of a pre-norm
+    equation."""
+    heads = equation.control(0.0)[0].heads
+
+    def loss(weights: handwritten.Weights, u0: Array) -> Array:
+        u1 = handwritten.scanned(
+            layer, lambda w: handwritten.fields(w, heads), weights, u0, policy=policy
+        )
+        return jnp.mean(u1**2)
+
+    return jax.value_and_grad(loss, argnums=(0, 1)), (plain_weights(equation), u0)
+
+
+def gradient_of_scan(
+    layer: Callable, equation: Equation, u0: Array, policy: Callable | None
+) -> tuple[Callable, tuple]:
+    """The same with the operators of the equation, called one after the other: all that is
+    then left to differ from `solve` is the march itself."""
+    control: Any = equation.control
+    weights, rest = eqx.partition(control.blocks, eqx.is_array)
+
+    def fields_of(w: PyTree[Array]) -> tuple[handwritten.Field, handwritten.Field]:
+        first, second = eqx.combine(w, rest)
+        return lambda u: first(u, equation.domain), lambda u: second(u, equation.domain)
+
+    def loss(weights: PyTree[Array], u0: Array) -> Array:
+        return jnp.mean(handwritten.scanned(layer, fields_of, weights, u0, policy=policy) ** 2)
+
+    return jax.value_and_grad(loss, argnums=(0, 1)), (weights, u0)
+
+
+def plain_weights(equation: Equation) -> handwritten.Weights:
+    """The stacked weights of a pre-norm equation, by the names of the scan written by hand."""
+    control: Any = equation.control
+    attention, feed_forward = control.blocks
+    return {
+        "query": attention.query.weight,
+        "key": attention.key.weight,
+        "value": attention.value.weight,
+        "output": attention.output.weight,
+        "attention_gain": attention.normalization.gain,
+        "inner": feed_forward.inner.weight,
+        "outer": feed_forward.outer.weight,
+        "feed_forward_gain": feed_forward.normalization.gain,
+    }

@@ -1,0 +1,87 @@
+"""Training steps of this package, with the weights and batches that PyTorch is given too."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ide_transformer.models import LanguageModel
+from ide_transformer.reporting import temporary_mebibytes, timed_steps
+from ide_transformer.training import build_optimizer, initial_state, make_train_step
+from ide_transformer.training.build import build_language_model
+from ide_transformer.training.optimizer import learning_rate
+
+from .settings import Setting
+
+
+_BATCHES = 16
+
+
+class OwnTraining:
+    """The training of a run, with the methods of `TorchTraining`."""
+
+    def __init__(self, setting: Setting):
+        config = setting.config
+        self.setting = setting
+        self.batches = setting.batches(_BATCHES)
+        model = build_language_model(config, setting.vocabulary, jax.random.key(0))
+        # A copy on the host: the weights on the device are donated to the first step.
+        self.initial_weights = torch_weights(model)
+        optimizer = build_optimizer(config.optimizer, config.training.steps)
+        self._state, static = initial_state(model, optimizer, jax.random.key(1))
+        train_step = make_train_step(optimizer, static, noisy=False, transport=0.0)
+        lowered = train_step.lower(self._state, self.batches[0])  # pyright: ignore[reportFunctionMemberAccess]
+        self.program = lowered.compile()
+        self._following = itertools.cycle(self.batches)
+
+    def losses(self, steps: int) -> list[float]:
+        """The loss of each of the next steps, before its update."""
+        return [float(self._step()) for _ in range(steps)]
+
+    def turn(self, steps: int) -> float:
+        """Seconds for each of `steps` steps."""
+        return timed_steps(self._step, steps)
+
+    def peak_mebibytes(self) -> float:
+        """What one step needs beside weights and the moments of the optimiser."""
+        return temporary_mebibytes(self.program)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The weights, by the names of the module in PyTorch."""
+        return torch_weights(self._state.weights)
+
+    def learning_rates(self) -> list[float]:
+        """Of all steps of a run."""
+        config = self.setting.config
+        schedule = learning_rate(config.optimizer, config.training.steps)
+        return [float(rate) for rate in np.asarray(schedule(jnp.arange(config.training.steps)))]
+
+    def _step(self) -> Array:
+        self._state, metrics = self.program(self._state, next(self._following))
+        return metrics["loss"]
+
+
+def torch_weights(model: LanguageModel) -> dict[str, np.ndarray]:
+    """The weights of a language model by the names of `torch_model.Transformer`."""
+    attention, feed_forward = model.control.blocks  # pyright: ignore[reportAttributeAccessIssue]
+    weights = {
+        "embedding": model.embedding,
+        "positions": model.positions,
+        "output_gain": model.output_normalization.gain,  # pyright: ignore[reportAttributeAccessIssue]
+    }
+    inputs = [part.weight for part in (attention.query, attention.key, attention.value)]
+    # `torch.nn.Linear` multiplies by the transpose of its weight.
+    layers = {
+        "attention_gain": attention.normalization.gain,
+        "query_key_value.weight": np.concatenate(inputs, axis=-1).swapaxes(-1, -2),
+        "output.weight": attention.output.weight.swapaxes(-1, -2),
+        "feed_forward_gain": feed_forward.normalization.gain,
+        "inner.weight": feed_forward.inner.weight.swapaxes(-1, -2),
+        "outer.weight": feed_forward.outer.weight.swapaxes(-1, -2),
+    }
+    for name, stacked in layers.items():
+        for index, weight in enumerate(stacked):
+            weights[f"blocks.{index}.{name}"] = weight
+    return {name: np.array(weight) for name, weight in weights.items()}

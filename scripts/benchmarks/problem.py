@@ -1,0 +1,79 @@
+"""The depth problem that the benchmarks of the march solve: a stack of Transformer layers."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ide_transformer.equation import (
+    Attention,
+    Equation,
+    FeedForward,
+    Free,
+    LayerNorm,
+    PiecewiseConstant,
+    TokenDomain,
+)
+from ide_transformer.integration import AbstractGradient, solve
+
+
+class Shape(NamedTuple):
+    """The sizes of a state and of the heads of its attention."""
+
+    batch: int
+    context: int
+    width: int
+    heads: int
+
+    def state(self) -> Float[Array, "batch tokens features"]:
+        """A random state."""
+        return jax.random.normal(jax.random.key(1), (self.batch, self.context, self.width))
+
+
+def pre_norm(depth: int, shape: Shape) -> Equation:
+    """`depth` layers without biases whose operators normalise their input (GPT-2)."""
+    return _equation(depth, shape, Free(), LayerNorm(jnp.ones(shape.width)))
+
+
+def post_norm(depth: int, shape: Shape) -> Equation:
+    """`depth` layers without biases on the set of normalised states (BERT)."""
+    return _equation(depth, shape, LayerNorm(jnp.ones(shape.width)), Free())
+
+
+def _equation(depth: int, shape: Shape, constraint: Any, normalization: Any) -> Equation:
+    options: Any = dict(normalization=normalization, bias=False)
+
+    def block(key: PRNGKeyArray):
+        first, second = jax.random.split(key)
+        attention = Attention(shape.width, shape.heads, key=first, causal=True, **options)
+        return attention, FeedForward(shape.width, key=second, **options)
+
+    control = PiecewiseConstant.build(block, depth, key=jax.random.key(0))
+    return Equation(control, constraint, TokenDomain.uniform(shape.context))
+
+
+def gradient_of_solve(
+    equation: Equation,
+    solver: diffrax.AbstractSolver,
+    gradient: AbstractGradient,
+    u0: Float[Array, "batch tokens features"],
+) -> tuple[Callable, tuple]:
+    """The program that gives the loss `mean u1²` of `solve` and its gradient with respect to
+    weights and `u0`, and its arguments."""
+
+    def loss(weights: tuple[Any, Any], u0: Array) -> Array:
+        control, constraint = weights
+        solution = solve(
+            Equation(control, constraint, equation.domain),
+            u0,
+            solver=solver,
+            gradient=gradient,
+            throw=False,
+        )
+        return jnp.mean(solution.u1**2)
+
+    weights = equation.control, equation.constraint
+    return jax.value_and_grad(loss, argnums=(0, 1)), (weights, u0)

@@ -1,0 +1,53 @@
+"""What a benchmark found, as a table, as JSON and as a figure."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ide_transformer.reporting import plot_bars, show_table
+
+
+# Column to the label of its axis and the column with its spread.
+_PANELS = {
+    "milliseconds": ("milliseconds", "spread"),
+    "tokens_per_second": ("tokens per second", "spread"),
+    "mebibytes": ("memory (MiB)", ""),
+    "compile_seconds": ("seconds to compile", "compile_spread"),
+}
+
+
+def report(rows: list[dict[str, Any]], *, table: Path | None, figure: Path | None) -> None:
+    """Prints the rows, and writes them to the files that are given.
+
+    **Arguments:**
+
+    - `rows`: with the same columns. Those of text or integers name a row, the others measure.
+    - `table`: of all rows, in JSON.
+    - `figure`: bars of what was measured, the middle half of the rounds drawn around them.
+    """
+    show_table(rows)
+    if table is not None:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    if figure is not None:
+        plot_bars(figure, [_name(row) for row in rows], _panels(rows))
+
+
+def _name(row: dict[str, Any]) -> str:
+    return ", ".join(
+        value if isinstance(value, str) else f"{column} {value}"
+        for column, value in row.items()
+        if isinstance(value, str | int)
+    )
+
+
+def _panels(rows: list[dict[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
+    panels = {}
+    for column, (label, spread) in _PANELS.items():
+        if column not in rows[0]:
+            continue
+        values = [float("nan") if row[column] is None else row[column] for row in rows]
+        relative = [row.get(spread, 0.0) for row in rows]
+        ranges = [value * part for value, part in zip(values, relative, strict=True)]
+        panels[label] = values, ranges
+    return panels
