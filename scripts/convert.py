@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ide_transformer.training import export_run, import_checkpoint, main_of
+from ide_transformer.training import export_run, import_pretrained, main_of
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
         print(f"{arguments.target}: a checkpoint of {arguments.source}")
     else:
         target = arguments.target
-        folder = import_checkpoint(arguments.source, target.name, target.parent)
+        folder = import_pretrained(arguments.source, target.name, target.parent)
         print(f"{folder.path}: a run with the weights of {arguments.source}, at step 0")
 
 

@@ -1,11 +1,17 @@
 """Small problems that several tests share."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
 
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = ROOT / "scripts"
+GOLDEN = ROOT / "tests/golden"
 
 WIDTH, HEADS, TOKENS = 16, 4, 6
 

@@ -3,8 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-
-ROOT = Path(__file__).parent.parent
+from helpers import ROOT
 
 
 def test_imports_point_down_through_the_layers():

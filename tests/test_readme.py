@@ -1,8 +1,9 @@
 import re
-from pathlib import Path
+
+from helpers import ROOT
 
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_opens_with_the_two_commands_and_the_solver_call():

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ..equation import Depth, Equation
 from ..integration.adaptive.token_norm import TokenNorm
 from ..solvers import LieStrang, LieTrotter
-from ..solvers.splitting.splitting import AbstractSplit
+from ..solvers.splitting.splitting import AbstractSplitting
 from .intervals import scan_intervals, single_step
 
 
@@ -51,7 +51,7 @@ def equation_defects(
 ) -> Defects:
     """The defects along the march of `solver` with one step in each interval.
 
-    Source of step doubling and of embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
+    Reference for step doubling and of embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
     Differential Equations I, section II.4.
     """
     weights = equation.domain.weights
@@ -88,7 +88,7 @@ def _splitting_errors(
     solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, start: Depth, end: Depth, u: Array
 ) -> tuple[Array, Array]:
     """Strang less Lie–Trotter, and Lie–Trotter less itself in the opposite order."""
-    if not isinstance(solver, AbstractSplit):
+    if not isinstance(solver, AbstractSplitting):
         return jnp.full_like(u, jnp.nan), jnp.full_like(u, jnp.nan)
     pair = LieStrang(solver.sub_solver)
     state = pair.init(terms, start, end, u, None)

@@ -27,7 +27,7 @@ def removal_estimate(
         |J_l δ_l| / |y|,   δ_l = Φ_l u_l - u_l,   J_l = ∂y / ∂u_{l+1}:
 
     the defect of the identity in the place of the step Φ_l, carried to what is read of the
-    outputs, y, by the linearised march behind it; `read` as of `Reference`. Source of the
+    outputs, y, by the linearised march behind it; `read` as of `Reference`. Reference for the
     transport of local errors: Hairer, Nørsett, Wanner, Solving Ordinary Differential
     Equations I, section II.3. The march is linearised once; each interval then costs about
     as much as a solve, as does `removal_damage`.

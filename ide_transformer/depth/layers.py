@@ -30,7 +30,7 @@ def in_layers(model: Model) -> Model:
     def block_at(t):
         return tuple(Scaled(operator, jnp.ones(())) for operator in model.control(t))
 
-    return with_depth(
+    return with_control(
         model,
         stack_intervals(block_at, model.control),
         model.constraint
@@ -46,7 +46,7 @@ def stack_intervals(block_at: Callable, control: AbstractControl) -> PiecewiseCo
     return PiecewiseConstant(blocks, control.interval_length)
 
 
-def with_depth(model: Model, control: AbstractControl, constraint: AbstractControl) -> Model:
+def with_control(model: Model, control: AbstractControl, constraint: AbstractControl) -> Model:
     """The model with another control and constraint."""
     return eqx.tree_at(lambda m: (m.control, m.constraint), model, (control, constraint))
 
@@ -60,7 +60,7 @@ def take_operators(model: Model, layers: np.ndarray) -> Model:
         kept = Tied(constraint.block, len(layers), constraint.interval_length)
     else:
         kept = _taken(constraint, layers)
-    return with_depth(model, _taken(model.control, layers), kept)
+    return with_control(model, _taken(model.control, layers), kept)
 
 
 def _taken(control: AbstractControl, layers: np.ndarray) -> PiecewiseConstant:

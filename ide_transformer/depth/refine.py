@@ -25,7 +25,7 @@ def richardson(model: AbstractModel, k: int, inputs: PyTree[ArrayLike]) -> PyTre
         u = u_{2k} + (u_{2k} - u_k) / (2^p - 1),
 
     p the order of the scheme: an error of order p + 1 where the error of the scheme has an
-    expansion in h. Costs 3k steps in each interval. Source: Richardson, Phil. Trans. A 226
+    expansion in h. Costs 3k steps in each interval. Reference: Richardson, Phil. Trans. A 226
     (1927); Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section II.9.
 
     **Raises:** `InputError` for a scheme whose order is not known.

@@ -17,7 +17,7 @@ class Equation(eqx.Module):
 
         u_t = Σ_i A_i(u; θ(t)) + ∂I_S(u),   u: [..., tokens, features],   t ∈ [0, T],
 
-    with operators A_i (attention, feed-forward, …), control θ and constraint S. Source:
+    with operators A_i (attention, feed-forward, …), control θ and constraint S. Reference:
     arXiv 2510.03989.
 
     **Arguments:**
@@ -71,7 +71,7 @@ class Equation(eqx.Module):
         return self.control.continuous and self.constraint.continuous
 
     @property
-    def depth(self) -> float:
+    def horizon(self) -> float:
         """T, in layers."""
         return self.control.num_intervals * self.control.interval_length
 

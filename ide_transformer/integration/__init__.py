@@ -3,8 +3,8 @@
 from .adaptive import TokenNorm as TokenNorm
 from .gradients import (
     AbstractGradient as AbstractGradient,
-    Checkpoint as Checkpoint,
     Direct as Direct,
+    Recompute as Recompute,
     Recursive as Recursive,
     Reversible as Reversible,
     rebuilding_error as rebuilding_error,

@@ -57,9 +57,9 @@ def requested_depths(equation: Equation, saveat: diffrax.SaveAt) -> tuple[float,
             "jit; for depths computed later use SaveAt(dense=True) and Solution.evaluate."
         )
     inner = [] if subs.ts is None else np.asarray(subs.ts, dtype=float).tolist()
-    if any(not 0 <= t <= equation.depth for t in inner):
-        raise InputError(f"solve: saveat.ts = {inner} must lie in [0, {equation.depth:g}].")
-    start, end = [0.0] if subs.t0 else [], [equation.depth] if subs.t1 else []
+    if any(not 0 <= t <= equation.horizon for t in inner):
+        raise InputError(f"solve: saveat.ts = {inner} must lie in [0, {equation.horizon:g}].")
+    start, end = [0.0] if subs.t0 else [], [equation.horizon] if subs.t1 else []
     return (*start, *inner, *end)
 
 
@@ -75,7 +75,7 @@ def check_steps(steps_per_interval: int) -> None:
 _BACKSOLVE = (
     "solve: BacksolveAdjoint solves the state backwards, which is not the gradient of the "
     "discrete solution and is wrong for layered weights, where the field jumps; use "
-    "gradient=Checkpoint() or Direct()."
+    "gradient=Recompute() or Direct()."
 )
 
 
@@ -95,7 +95,7 @@ def check_march_gradient(
         raise InputError(_BACKSOLVE)
     raise InputError(
         f"solve: gradient={type(gradient).__name__}() is an adjoint of diffrax's adaptive "
-        "loop; fixed steps march by a scan: use gradient=Checkpoint(), Recursive() or Direct()."
+        "loop; fixed steps march by a scan: use gradient=Recompute(), Recursive() or Direct()."
     )
 
 
@@ -109,7 +109,7 @@ def check_reversible(
         raise InputError(
             f"solve: gradient=Reversible() undoes the steps of the scheme, and those of {name} "
             f"cannot be undone; use AlgebraicallyReversible({name}(…)), which makes any "
-            "explicit scheme reversible, Leapfrog(), or gradient=Checkpoint()."
+            "explicit scheme reversible, Leapfrog(), or gradient=Recompute()."
         )
     if loses_companion(solver) and not equation.continuous:
         raise InputError(
@@ -121,7 +121,7 @@ def check_reversible(
         raise InputError(
             "solve: gradient=Reversible() does not keep the steps that dense output and "
             "depths inside an interval need; ask for SaveAt(ts=equation.knots), or use "
-            "gradient=Checkpoint()."
+            "gradient=Recompute()."
         )
     return couplings
 

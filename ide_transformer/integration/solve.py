@@ -21,7 +21,7 @@ from .checks import (
     check_steps,
     requested_depths,
 )
-from .gradients.gradient import AbstractGradient, Checkpoint
+from .gradients.gradient import AbstractGradient, Recompute
 from .march import Trajectory, march
 from .solution import Solution, interpolate
 
@@ -33,7 +33,7 @@ def solve(
     solver: diffrax.AbstractSolver,
     steps_per_interval: int = 1,
     stepsize_controller: diffrax.AbstractStepSizeController | None = None,
-    gradient: AbstractGradient | diffrax.AbstractAdjoint = Checkpoint(),
+    gradient: AbstractGradient | diffrax.AbstractAdjoint = Recompute(),
     saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
     args: PyTree = None,
     max_steps: int = 256,
@@ -58,7 +58,7 @@ def solve(
     - `stepsize_controller`: choose the steps by an error estimate instead, for example
       `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses the boundary
       of an interval, and padded tokens do not enter its error norm.
-    - `gradient`: what is kept for the gradient: `Checkpoint()`, `Recursive()`, `Direct()`, or
+    - `gradient`: what is kept for the gradient: `Recompute()`, `Recursive()`, `Direct()`, or
       for reversible schemes `Reversible()`; for adaptive steps also an adjoint of diffrax.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts` and `dense`. The states of
       all layers are `SaveAt(ts=equation.knots)`.
@@ -112,7 +112,7 @@ def _solve(
             steps_per_interval=steps_per_interval,
             gradient=check_march_gradient(gradient),
             args=args,
-            keep_states=on_knots and depths != (equation.depth,),
+            keep_states=on_knots and depths != (equation.horizon,),
             dense=dense or not on_knots,
             throw=throw,
         )
@@ -131,7 +131,7 @@ def _solve(
         )
     u1 = _raise_on_failure(equation, trajectory) if throw else trajectory.u1
     length = equation.control.interval_length
-    if depths == (equation.depth,):
+    if depths == (equation.horizon,):
         us = u1[None]
     elif on_knots:
         assert trajectory.states is not None
@@ -163,7 +163,7 @@ def _residual(equation: Equation, u1: Array) -> Array:
     """The largest residual at T, on the constraint with which the last interval ends."""
     last = equation.control.num_intervals - 1
     field = operator_fields(equation.terms_of(last))[-1]
-    return jnp.max(field.constraint(equation.depth).residual(u1))
+    return jnp.max(field.constraint(equation.horizon).residual(u1))
 
 
 # The ways in which a solve can end badly; anything else is an internal error.
@@ -190,7 +190,7 @@ def _raise_on_failure(equation: Equation, trajectory: Trajectory) -> Array:
     knots = equation.knots
     inside = jnp.searchsorted(jnp.asarray(knots[1:]), trajectory.failed_at)
     messages = [
-        f"solve failed between depths {start:g} and {end:g} of {equation.depth:g} with "
+        f"solve failed between depths {start:g} and {end:g} of {equation.horizon:g} with "
         f"{name}. {diffrax.RESULTS[getattr(diffrax.RESULTS, name)]} Take smaller steps, "
         "or call solve with throw=False and look at result, failed_at and us."
         for start, end in itertools.pairwise(knots)

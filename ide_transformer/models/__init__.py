@@ -17,7 +17,7 @@ from .image_heads import (
     PrefixHead as PrefixHead,
 )
 from .language_model import LanguageModel as LanguageModel
-from .model import AbstractModel as AbstractModel, Scheme as Scheme
+from .model import AbstractModel as AbstractModel, Discretization as Discretization
 from .speech_encoder import SpeechEncoder as SpeechEncoder
 from .text import Text as Text
 from .text_encoder import (

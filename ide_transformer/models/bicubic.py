@@ -31,7 +31,7 @@ def resample(
 
 def bicubic_matrix(old: int, new: int) -> np.ndarray:
     """`[new, old]`: the weights of `old` points in each of `new` points of one axis. Beyond
-    the ends the last value goes on. Source: Keys, IEEE Trans. ASSP 29 (1981) 1153."""
+    the ends the last value goes on. Reference: Keys, IEEE Trans. ASSP 29 (1981) 1153."""
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     first = np.floor(centres).astype(int) - 1
     matrix = np.zeros((new, old))

@@ -44,13 +44,13 @@ class CachedDecoder(eqx.Module):
                 f"CachedDecoder(tokens={tokens}): the context of the model is {model.context}; "
                 f"choose from 1 to {model.context} tokens."
             )
-        if model.scheme.stepsize_controller is not None:
+        if model.discretization.stepsize_controller is not None:
             raise InputError(f"CachedDecoder: {_ADAPTIVE}")
         self.model = model
         self.march = TokenMarch(
             Equation(model.control, model.constraint, TokenDomain.uniform(tokens)),
-            solver=model.scheme.solver,
-            steps_per_interval=model.scheme.steps_per_interval,
+            solver=model.discretization.solver,
+            steps_per_interval=model.discretization.steps_per_interval,
             state=_state(model),
         )
 
@@ -91,9 +91,9 @@ class CachedDecoder(eqx.Module):
 def why_not_cached(model: LanguageModel) -> str | None:
     """Why `generate` has to solve the equation of a model anew for each token, and what to
     write instead; `None` where it uses a `CachedDecoder`."""
-    if model.scheme.stepsize_controller is not None:
+    if model.discretization.stepsize_controller is not None:
         return _ADAPTIVE
-    return why_not_by_token(model.equation, model.scheme.solver, _state(model))
+    return why_not_by_token(model.equation, model.discretization.solver, _state(model))
 
 
 def _state(model: LanguageModel) -> jax.ShapeDtypeStruct:

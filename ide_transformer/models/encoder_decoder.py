@@ -6,7 +6,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 from ..equation import AbstractControl, TokenDomain
 from .encoded import Encoded
 from .language_model import LanguageModel
-from .model import AbstractModel, Scheme
+from .model import AbstractModel, Discretization
 from .text import Text
 
 
@@ -34,7 +34,7 @@ class EncoderDecoder(AbstractModel):
     `[..., tokens, vocabulary]`. Its control, constraint, scheme and equation are those of the
     decoder; `with_solver` changes how that is solved. `model.encoder` is a model of its own:
     how it is solved is changed by `model.with_encoder(model.encoder.with_solver(…))`, and
-    only a solve of its own tells whether it succeeded. Source: Vaswani et al., arXiv
+    only a solve of its own tells whether it succeeded. Reference: Vaswani et al., arXiv
     1706.03762.
 
     **Arguments:**
@@ -55,8 +55,8 @@ class EncoderDecoder(AbstractModel):
         return self.decoder.constraint
 
     @property
-    def scheme(self) -> Scheme:
-        return self.decoder.scheme
+    def discretization(self) -> Discretization:
+        return self.decoder.discretization
 
     @property
     def context(self) -> int:

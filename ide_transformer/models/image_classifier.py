@@ -14,7 +14,7 @@ from ..equation import (
     product,
 )
 from ..errors import InputError
-from .model import AbstractModel, Scheme
+from .model import AbstractModel, Discretization
 from .patches import patch_domain, split_patches
 
 
@@ -22,7 +22,7 @@ class ImageClassifier(AbstractModel):
     """A vision Transformer: patches of an image are the points of a two-dimensional Ω_x.
 
     `model(images)` maps `images: [..., rows, columns, channels]` (or `[..., rows, columns]`
-    for one channel) to the logits of the classes, `[..., classes]`. Source: Dosovitskiy et
+    for one channel) to the logits of the classes, `[..., classes]`. Reference: Dosovitskiy et
     al., arXiv 2010.11929.
 
     **Arguments:**
@@ -31,7 +31,7 @@ class ImageClassifier(AbstractModel):
     - `patch`: side of a patch in pixels; must divide rows and columns.
     - `classes`, `features`: sizes.
     - `control`, `constraint`: as for `Equation`.
-    - `scheme`: how the equation is solved.
+    - `discretization`: how the equation is solved.
     - `class_token`: read the class from an extra learned token, which is put before the
       patches; otherwise from the mean over patches.
     - `input_normalization`, `output_normalization`: applied to the embedded input and before
@@ -52,7 +52,7 @@ class ImageClassifier(AbstractModel):
     constraint: AbstractControl
     input_normalization: AbstractConstraint
     output_normalization: AbstractConstraint
-    scheme: Scheme
+    discretization: Discretization
     image_shape: tuple[int, int, int] = eqx.field(static=True)
     patch: int = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
@@ -66,7 +66,7 @@ class ImageClassifier(AbstractModel):
         *,
         control: AbstractControl,
         constraint: AbstractConstraint | AbstractControl,
-        scheme: Scheme,
+        discretization: Discretization,
         key: PRNGKeyArray,
         class_token: bool = False,
         input_normalization: AbstractConstraint = Free(),
@@ -93,7 +93,7 @@ class ImageClassifier(AbstractModel):
         self.constraint = as_control(constraint, control)
         self.input_normalization = input_normalization
         self.output_normalization = output_normalization
-        self.scheme = scheme
+        self.discretization = discretization
         self.image_shape = image_shape
         self.patch = patch
         self.dropout = dropout

@@ -15,7 +15,7 @@ from ..equation import (
 from ..errors import InputError
 from .bicubic import resample
 from .image_heads import AbstractImageHead, NoHead
-from .model import AbstractModel, Scheme
+from .model import AbstractModel, Discretization
 from .patches import patch_domain, split_patches
 
 
@@ -26,7 +26,7 @@ class ImageEncoder(AbstractModel):
     `model(images)` maps `images: [..., rows, columns, channels]` to what `head` makes of the
     normalised states at depth T: the states, `[..., prefix + patches, features]`, or logits
     of classes, `[..., classes]`. Images are floating-point numbers, already normalised as in
-    the training of the weights. Source: Dosovitskiy et al., arXiv 2010.11929.
+    the training of the weights. Reference: Dosovitskiy et al., arXiv 2010.11929.
 
     **Arguments:**
 
@@ -38,7 +38,7 @@ class ImageEncoder(AbstractModel):
       others.
     - `positions`: `[prefix + patches, features]`, added to the tokens.
     - `control`, `constraint`: as for `Equation`.
-    - `scheme`: how the equation is solved.
+    - `discretization`: how the equation is solved.
     - `output_normalization`: applied to the states at depth T.
     - `pooler`: makes the pooled vector of the first token, or `None`.
     - `head`: see above.
@@ -55,7 +55,7 @@ class ImageEncoder(AbstractModel):
     output_normalization: AbstractConstraint
     pooler: Linear | None
     head: AbstractImageHead
-    scheme: Scheme
+    discretization: Discretization
     image_shape: tuple[int, int, int] = eqx.field(static=True)
     patch: int = eqx.field(static=True)
 
@@ -69,7 +69,7 @@ class ImageEncoder(AbstractModel):
         positions: Float[Array, "tokens features"],
         control: AbstractControl,
         constraint: AbstractConstraint | AbstractControl,
-        scheme: Scheme,
+        discretization: Discretization,
         output_normalization: AbstractConstraint = Free(),
         pooler: Linear | None = None,
         head: AbstractImageHead = NoHead(),
@@ -82,7 +82,7 @@ class ImageEncoder(AbstractModel):
         self.output_normalization = output_normalization
         self.pooler = pooler
         self.head = head
-        self.scheme = scheme
+        self.discretization = discretization
         self.image_shape = image_shape
         self.patch = patch
 

@@ -15,7 +15,7 @@ from ..equation import (
     product,
 )
 from ..equation.affine import affine
-from .model import AbstractModel, Scheme
+from .model import AbstractModel, Discretization
 from .text import Text, as_text
 
 
@@ -30,7 +30,7 @@ class LanguageModel(AbstractModel):
     - `vocabulary`, `context`, `features`: sizes; `context` is the longest input.
     - `control`: θ; its operators should be causal.
     - `constraint`: as for `Equation`.
-    - `scheme`: how the equation is solved.
+    - `discretization`: how the equation is solved.
     - `learned_positions`: whether to add a learned embedding of the position; without it the
       operators have to see positions (rotary).
     - `tied`: whether the read-out uses the token embedding.
@@ -50,7 +50,7 @@ class LanguageModel(AbstractModel):
     constraint: AbstractControl
     input_normalization: AbstractConstraint
     output_normalization: AbstractConstraint
-    scheme: Scheme
+    discretization: Discretization
     context: int = eqx.field(static=True)
     embedding_scale: float = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
@@ -63,7 +63,7 @@ class LanguageModel(AbstractModel):
         *,
         control: AbstractControl,
         constraint: AbstractConstraint | AbstractControl,
-        scheme: Scheme,
+        discretization: Discretization,
         key: PRNGKeyArray,
         learned_positions: bool = True,
         tied: bool = True,
@@ -89,7 +89,7 @@ class LanguageModel(AbstractModel):
         self.constraint = as_control(constraint, control)
         self.input_normalization = input_normalization
         self.output_normalization = output_normalization
-        self.scheme = scheme
+        self.discretization = discretization
         self.context = context
         self.embedding_scale = embedding_scale
         self.dropout = dropout

@@ -19,7 +19,7 @@ from ..equation import (
     low_precision,
     with_source,
 )
-from ..integration import AbstractGradient, Checkpoint, Solution, solve
+from ..integration import AbstractGradient, Recompute, Solution, solve
 from .encoded import Encoded
 
 
@@ -29,7 +29,7 @@ else:
     from equinox import AbstractVar
 
 
-class Scheme(eqx.Module):
+class Discretization(eqx.Module):
     """How a model solves its equation: the arguments of `solve` that it keeps.
 
     **Arguments:** as `solve`, and
@@ -43,7 +43,7 @@ class Scheme(eqx.Module):
     solver: diffrax.AbstractSolver
     steps_per_interval: int = eqx.field(static=True, default=1)
     stepsize_controller: diffrax.AbstractStepSizeController | None = None
-    gradient: AbstractGradient | diffrax.AbstractAdjoint = Checkpoint()
+    gradient: AbstractGradient | diffrax.AbstractAdjoint = Recompute()
     max_steps: int = eqx.field(static=True, default=256)
     steps_for: Literal["batch", "sample"] = eqx.field(static=True, default="batch")
     compute_dtype: str | None = eqx.field(static=True, default=None)
@@ -54,7 +54,7 @@ class AbstractModel(eqx.Module):
 
     control: AbstractVar[AbstractControl]
     constraint: AbstractVar[AbstractControl]
-    scheme: AbstractVar[Scheme]
+    discretization: AbstractVar[Discretization]
 
     @abc.abstractmethod
     def embed(
@@ -89,7 +89,7 @@ class AbstractModel(eqx.Module):
 
     @property
     def solver(self) -> diffrax.AbstractSolver:
-        return self.scheme.solver
+        return self.discretization.solver
 
     def with_solver(self, solver: diffrax.AbstractSolver, **options) -> "AbstractModel":
         """The same weights, solved by another scheme.
@@ -97,11 +97,11 @@ class AbstractModel(eqx.Module):
         **Arguments:**
 
         - `solver`: any `diffrax.AbstractSolver`.
-        - `options`: the other arguments of `Scheme`. Those not given return to their
+        - `options`: the other arguments of `Discretization`. Those not given return to their
           defaults, but for `gradient`.
         """
-        scheme = Scheme(solver, **{"gradient": self.scheme.gradient, **options})
-        return eqx.tree_at(lambda model: model.scheme, self, scheme)
+        scheme = Discretization(solver, **{"gradient": self.discretization.gradient, **options})
+        return eqx.tree_at(lambda model: model.discretization, self, scheme)
 
     def solve(
         self,
@@ -120,7 +120,7 @@ class AbstractModel(eqx.Module):
         - `saveat`: as of `solve`.
         """
         one = ft.partial(self._solve_together, saveat=saveat)
-        if self.scheme.steps_for == "batch":
+        if self.discretization.steps_for == "batch":
             return one(inputs, key)
         u0, _ = eqx.filter_eval_shape(self.embed, inputs)
         return _solve_apart(one, inputs, key, u0.ndim - 2)
@@ -130,8 +130,8 @@ class AbstractModel(eqx.Module):
     ) -> Solution:
         """The solution with one sequence of steps."""
         control, embed_key, encoder_key = self.control, None, None
-        if self.scheme.compute_dtype is not None:
-            control = low_precision(control, self.scheme.compute_dtype)
+        if self.discretization.compute_dtype is not None:
+            control = low_precision(control, self.discretization.compute_dtype)
         if key is not None:
             embed_key, depth_key, encoder_key = jax.random.split(key, 3)
             control = Sampled(control, depth_key)
@@ -143,11 +143,11 @@ class AbstractModel(eqx.Module):
         return solve(
             Equation(control, self.constraint, domain),
             u0,
-            solver=self.scheme.solver,
-            steps_per_interval=self.scheme.steps_per_interval,
-            stepsize_controller=self.scheme.stepsize_controller,
-            gradient=self.scheme.gradient,
-            max_steps=self.scheme.max_steps,
+            solver=self.discretization.solver,
+            steps_per_interval=self.discretization.steps_per_interval,
+            stepsize_controller=self.discretization.stepsize_controller,
+            gradient=self.discretization.gradient,
+            max_steps=self.discretization.max_steps,
             saveat=saveat,
             throw=False,
         )

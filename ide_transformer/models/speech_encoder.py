@@ -11,7 +11,7 @@ from ..equation import (
     gelu,
 )
 from ..errors import InputError
-from .model import AbstractModel, Scheme
+from .model import AbstractModel, Discretization
 from .token_convolution import TokenConvolution
 
 
@@ -22,7 +22,7 @@ class SpeechEncoder(AbstractModel):
     `model(features)` maps `features: [..., mels, frames]`, as feature extractors give them,
     to the states at depth T, `[..., tokens, features]`, with `tokens = frames / 2`. The
     number of frames is fixed: shorter recordings are filled up with silence before the
-    spectrogram is taken. Source: Radford et al., arXiv 2212.04356.
+    spectrogram is taken. Reference: Radford et al., arXiv 2212.04356.
 
     **Arguments:**
 
@@ -30,7 +30,7 @@ class SpeechEncoder(AbstractModel):
     - `second_convolution`: the convolution of stride 2.
     - `positions`: `[tokens, features]`, added after the convolutions.
     - `control`, `constraint`: as for `Equation`.
-    - `scheme`: how the equation is solved.
+    - `discretization`: how the equation is solved.
     - `output_normalization`: applied to the states at depth T.
     """
 
@@ -40,7 +40,7 @@ class SpeechEncoder(AbstractModel):
     control: AbstractControl
     constraint: AbstractControl
     output_normalization: AbstractConstraint
-    scheme: Scheme
+    discretization: Discretization
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class SpeechEncoder(AbstractModel):
         *,
         control: AbstractControl,
         constraint: AbstractConstraint | AbstractControl,
-        scheme: Scheme,
+        discretization: Discretization,
         output_normalization: AbstractConstraint = LayerNorm(),
     ):
         self.first_convolution = first_convolution
@@ -59,7 +59,7 @@ class SpeechEncoder(AbstractModel):
         self.control = control
         self.constraint = as_control(constraint, control)
         self.output_normalization = output_normalization
-        self.scheme = scheme
+        self.discretization = discretization
 
     @property
     def features(self) -> int:

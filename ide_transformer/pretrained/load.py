@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from ..errors import InputError
-from ..models import AbstractModel, Scheme
+from ..models import AbstractModel, Discretization
 from .families import (
     albert,
     bert,
@@ -31,7 +31,7 @@ from .families import (
 from .families.glassllm import read_archive, write_archive
 from .family import Family
 from .fields import Fields
-from .find import find_checkpoint
+from .find import find_pretrained
 from .onnx_files import onnx_tensors
 from .placement import Placement, check_table, expected_shapes, fill, tensors_of
 from .tensor_files import StoredTensor, stored_tensors, write_tensors
@@ -61,13 +61,13 @@ def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Abst
 
     - `path`: a folder in the layout of Hugging Face, `config.json` and `model.safetensors` or
       its shards; a NumPy archive of glassllm; or the name of a package with weights, see
-      `find_checkpoint`.
+      `find_pretrained`.
     - `dtype`: of the weights. Default: that of the checkpoint, but at least float32.
 
     **Raises:** `InputError` where there is no checkpoint, for a kind of model or an option
     that is not known, and tensors that are missing, not known or of another shape.
     """
-    return _Checkpoint.open(find_checkpoint(path)).model(dtype)
+    return _Pretrained.open(find_pretrained(path)).model(dtype)
 
 
 def load_onnx(
@@ -101,7 +101,7 @@ def load_onnx(
             f"{path} holds weights, but not their options, and has no config.json next to "
             "it; put that of the checkpoint there, or give load_onnx(path, options={...})."
         )
-    return _Checkpoint.of(fields, tensors, path).model(dtype)
+    return _Pretrained.of(fields, tensors, path).model(dtype)
 
 
 def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path) -> None:
@@ -116,8 +116,8 @@ def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path)
     **Raises:** `InputError` where the model is not of that checkpoint's kind, or is solved by
     another scheme, which the layout has no word for.
     """
-    path, source = Path(path), find_checkpoint(like)
-    checkpoint = _Checkpoint.open(source)
+    path, source = Path(path), find_pretrained(like)
+    checkpoint = _Pretrained.open(source)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise InputError(f"{path} is there already; give a new name.")
     _check_like(model, checkpoint, source)
@@ -133,7 +133,7 @@ def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path)
             shutil.copy(file, path)
 
 
-class _Checkpoint(NamedTuple):
+class _Pretrained(NamedTuple):
     """A checkpoint whose tensors fit its options, none of them read yet.
 
     - `tensors`: by their names in the table.
@@ -148,13 +148,13 @@ class _Checkpoint(NamedTuple):
     original: Mapping[str, str]
 
     @classmethod
-    def open(cls, path: Path) -> "_Checkpoint":
+    def open(cls, path: Path) -> "_Pretrained":
         if path.is_file():
             return cls.of(*read_archive(path), path)
         return cls.of(Fields.read(path), stored_tensors(path), path)
 
     @classmethod
-    def of(cls, fields: Fields, stored: Mapping[str, StoredTensor], at: Path) -> "_Checkpoint":
+    def of(cls, fields: Fields, stored: Mapping[str, StoredTensor], at: Path) -> "_Pretrained":
         family = fields.choose("model_type", FAMILIES)
         original = {family.canonical(name): name for name in stored}
         tensors = {name: stored[there] for name, there in original.items()}
@@ -169,7 +169,7 @@ class _Checkpoint(NamedTuple):
         return fill(self.skeleton, self.table, self.tensors, chosen)
 
 
-def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> None:
+def _check_like(model: AbstractModel, checkpoint: _Pretrained, source: Path) -> None:
     native = checkpoint.skeleton
     if type(model) is not type(native):
         raise InputError(
@@ -199,7 +199,7 @@ def _check_like(model: AbstractModel, checkpoint: _Checkpoint, source: Path) -> 
         )
 
 
-def _schemes(model: AbstractModel) -> list[Scheme]:
+def _schemes(model: AbstractModel) -> list[Discretization]:
     """That of the model and those of the models inside it."""
-    leaves = jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, Scheme))
-    return [x for x in leaves if isinstance(x, Scheme)]
+    leaves = jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, Discretization))
+    return [x for x in leaves if isinstance(x, Discretization)]

@@ -24,7 +24,7 @@ from ..equation import (
     Rotary,
     Tied,
 )
-from ..models import MaskedTokenHead, Scheme
+from ..models import Discretization, MaskedTokenHead
 from ..solvers import LieTrotter, Projected
 from .fields import Fields
 
@@ -32,9 +32,9 @@ from .fields import Fields
 KEY = jax.random.key(0)
 
 # The native schemes of the families.
-PRE_NORM = Scheme(LieTrotter(diffrax.Euler()))
-POST_NORM = Scheme(LieTrotter(Projected(diffrax.Euler())))
-PARALLEL = Scheme(diffrax.Euler())
+PRE_NORM = Discretization(LieTrotter(diffrax.Euler()))
+POST_NORM = Discretization(LieTrotter(Projected(diffrax.Euler())))
+PARALLEL = Discretization(diffrax.Euler())
 
 
 def layer_norm(features: int, eps: float) -> LayerNorm:
@@ -138,7 +138,7 @@ def rotary(fields: Fields, head_features: int) -> Rotary:
 
 def _llama3_stretch(scaling: Fields, base: float, half: int) -> tuple[float, ...]:
     """Long waves are stretched by a factor, short ones not, with a smooth change between.
-    Source: the Llama 3.1 release."""
+    Reference: the Llama 3.1 release."""
     factor = scaling.get("factor")
     low, high = scaling.get("low_freq_factor"), scaling.get("high_freq_factor")
     wavelengths = 2 * math.pi * base ** (np.arange(half) / half)

@@ -51,7 +51,7 @@ from .runge_kutta import (
     unrolled as unrolled,
 )
 from .splitting import (
-    AbstractSplit as AbstractSplit,
+    AbstractSequentialSplitting as AbstractSequentialSplitting,
     AbstractSplitting as AbstractSplitting,
     Composition as Composition,
     ConsistentPaperSplitting as ConsistentPaperSplitting,

@@ -9,7 +9,7 @@ from .images import (
 )
 from .language import LanguageTask as LanguageTask
 from .load_tokenizer import load_tokenizer as load_tokenizer
-from .pretrained_tokenizer import CheckpointTokenizer as CheckpointTokenizer
+from .pretrained_tokenizer import PretrainedTokenizer as PretrainedTokenizer
 from .task import (
     AbstractTask as AbstractTask,
     Batch as Batch,

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import tokenizers as tk
 
-from .pretrained_tokenizer import CheckpointTokenizer
+from .pretrained_tokenizer import PretrainedTokenizer
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 
 
@@ -15,5 +15,5 @@ def load_tokenizer(path: Path) -> AbstractTokenizer:
         return CharacterTokenizer(content["characters"])
     if "checkpoint" in content:
         stored = json.dumps(content["checkpoint"])
-        return CheckpointTokenizer(tk.Tokenizer.from_str(stored))
+        return PretrainedTokenizer(tk.Tokenizer.from_str(stored))
     return BytePairTokenizer(tk.Tokenizer.from_str(text))

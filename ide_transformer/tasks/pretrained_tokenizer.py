@@ -11,7 +11,7 @@ from ..models import Text
 from .tokenizers import AbstractTokenizer
 
 
-class CheckpointTokenizer(AbstractTokenizer):
+class PretrainedTokenizer(AbstractTokenizer):
     """The tokenizer that comes with a checkpoint, whatever its kind."""
 
     def __init__(self, tokenizer: tk.Tokenizer):
@@ -53,7 +53,7 @@ class CheckpointTokenizer(AbstractTokenizer):
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def of_checkpoint(cls, path: Path) -> "CheckpointTokenizer":
+    def from_pretrained(cls, path: Path) -> "PretrainedTokenizer":
         """That of a checkpoint, `tokenizer.json` in its folder; of an archive of glassllm,
         `<name>.tokenizer.json` beside it.
 

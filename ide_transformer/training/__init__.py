@@ -4,11 +4,11 @@ from .build import (
     build_model as build_model,
     build_task as build_task,
 )
-from .build_discretization import build_scheme as build_scheme
+from .build_discretization import build_discretization as build_discretization
 from .config import Config as Config
 from .conversion import (
     export_run as export_run,
-    import_checkpoint as import_checkpoint,
+    import_pretrained as import_pretrained,
 )
 from .evaluation import (
     evaluate_loss as evaluate_loss,

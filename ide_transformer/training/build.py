@@ -19,13 +19,13 @@ from ..equation import (
     FeedForward,
     Free,
     GatedFeedForward,
-    InjectedAttention,
     LayerNorm,
     NoPositions,
     Relaxation,
     RMSNorm,
     RMSSphere,
     Rotary,
+    SourcedAttention,
     Sphere,
     gelu,
     gelu_tanh,
@@ -33,18 +33,18 @@ from ..equation import (
 )
 from ..errors import InputError
 from ..models import AbstractModel, ImageClassifier, LanguageModel
-from ..pretrained import find_checkpoint, load_pretrained
+from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import (
     AbstractTask,
-    CheckpointTokenizer,
     ClassificationTask,
     LanguageTask,
+    PretrainedTokenizer,
     digits,
     idx_folder,
     read_text,
     shakespeare,
 )
-from .build_discretization import build_scheme, rescheme
+from .build_discretization import build_discretization, with_configured_solver
 from .config import Config, ModelConfig
 from .names import check_options, find_control
 
@@ -59,7 +59,7 @@ def build_task(config: Config) -> AbstractTask:
         text = shakespeare() if data.path is None else read_text(data.path)
         tokenizer = data.tokenizer
         if model.pretrained is not None:
-            tokenizer = CheckpointTokenizer.of_checkpoint(find_checkpoint(model.pretrained))
+            tokenizer = PretrainedTokenizer.from_pretrained(find_pretrained(model.pretrained))
         return LanguageTask(
             text,
             model.context,
@@ -112,7 +112,7 @@ def _pretrained(config: Config, path: str) -> LanguageModel:
             f"model.pretrained={path} holds a {type(model).__name__}; a language model is "
             "needed here."
         )
-    return rescheme(model, config.solver)
+    return with_configured_solver(model, config.solver)
 
 
 def _parts(config: Config, key: PRNGKeyArray) -> dict[str, Any]:
@@ -121,11 +121,12 @@ def _parts(config: Config, key: PRNGKeyArray) -> dict[str, Any]:
     control_key, constraint_key, model_key = jax.random.split(key, 3)
     build_control = _control_maker(config)
     constrained = model.constraint != "free"
-    scheme = build_scheme(config.solver, width=model.width, constrained=constrained)
     return dict(
         control=build_control(_block_maker(model), control_key),
         constraint=_constraint_control(model, build_control, constraint_key),
-        scheme=scheme,
+        discretization=build_discretization(
+            config.solver, width=model.width, constrained=constrained
+        ),
         input_normalization=_constraint(
             model, model.constraint if constrained else model.input_normalization
         ),
@@ -146,9 +147,9 @@ def _block_maker(
 
     def make(name: str, key: PRNGKeyArray) -> AbstractOperator:
         normalization = _constraint(model, model.normalization)
-        if name == "injected_attention":
+        if name == "sourced_attention":
             first, second = jax.random.split(key)
-            return InjectedAttention(make("attention", first), key=second, std=model.std)  # pyright: ignore
+            return SourcedAttention(make("attention", first), key=second, std=model.std)  # pyright: ignore
         if name in ("damping", "relaxation"):
             kind = Damping if name == "damping" else Relaxation
             return kind(jnp.full(model.width, model.damping))

@@ -10,13 +10,15 @@ import jax
 
 from ..equation import AbstractConstraint, Free
 from ..errors import InputError
-from ..models import AbstractModel, Scheme
+from ..models import AbstractModel, Discretization
 from ..solvers.base import projected
 from .config import NATIVE, SchemeConfig, SolverConfig, TrainingConfig
 from .names import check_options, find_constraint, find_gradient, find_solver
 
 
-def build_scheme(config: SolverConfig, *, width: int, constrained: bool) -> Scheme:
+def build_discretization(
+    config: SolverConfig, *, width: int, constrained: bool
+) -> Discretization:
     """The time-stepping scheme of a model; where the state is constrained, its projected
     variant.
 
@@ -27,9 +29,9 @@ def build_scheme(config: SolverConfig, *, width: int, constrained: bool) -> Sche
     solver = build_solver("solver", config, width)
     solver = projected(solver) if constrained else solver
     if config.rtol is None or config.atol is None:
-        return Scheme(solver, steps_per_interval=config.steps_per_interval)
+        return Discretization(solver, steps_per_interval=config.steps_per_interval)
     controller = diffrax.PIDController(rtol=config.rtol, atol=config.atol)
-    return Scheme(
+    return Discretization(
         solver,
         stepsize_controller=controller,
         max_steps=config.max_steps,
@@ -91,11 +93,11 @@ def for_training(model: M, config: TrainingConfig) -> M:
     except InputError as error:
         raise InputError(f"{key}: {error}") from None
     dtype = None if config.compute_dtype == "float32" else config.compute_dtype
-    scheme = dataclasses.replace(model.scheme, gradient=gradient, compute_dtype=dtype)
-    return eqx.tree_at(lambda m: m.scheme, model, scheme)
+    scheme = dataclasses.replace(model.discretization, gradient=gradient, compute_dtype=dtype)
+    return eqx.tree_at(lambda m: m.discretization, model, scheme)
 
 
-def rescheme(model: M, config: SolverConfig) -> M:
+def with_configured_solver(model: M, config: SolverConfig) -> M:
     """The same weights solved by the configured scheme; `native` is the one they have."""
     if config.kind == NATIVE:
         return model
@@ -104,5 +106,5 @@ def rescheme(model: M, config: SolverConfig) -> M:
         is_leaf=lambda x: isinstance(x, AbstractConstraint),
     )
     constrained = not all(isinstance(x, Free) for x in sets)
-    scheme = build_scheme(config, width=model.features, constrained=constrained)
-    return eqx.tree_at(lambda m: m.scheme, model, scheme)
+    scheme = build_discretization(config, width=model.features, constrained=constrained)
+    return eqx.tree_at(lambda m: m.discretization, model, scheme)

@@ -76,7 +76,7 @@ class ModelConfig(Section):
                 "attention",
                 "feed_forward",
                 "feature_integral",
-                "injected_attention",
+                "sourced_attention",
                 "damping",
                 "relaxation",
             ],
@@ -193,7 +193,7 @@ class OptimizerConfig(Section):
 class GradientConfig(Section):
     """A gradient mode, by the name of its class; a name alone will do."""
 
-    kind: str = "checkpoint"
+    kind: str = "recompute"
     # Arguments of its class, for example {levels: 3} of recursive.
     options: dict[str, Any] = {}
 
@@ -204,7 +204,7 @@ class TrainingConfig(Section):
     steps: PositiveInt = 2000
     batch_size: PositiveInt = 12
     seed: NonNegativeInt = 0
-    # What is kept for the gradient: checkpoint, direct, recursive or reversible.
+    # What is kept for the gradient: recompute, direct, recursive or reversible.
     gradient: GradientConfig = GradientConfig()
     # In which the operators compute their products; weights and state stay in float32.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 
 from ..errors import InputError
-from ..pretrained import find_checkpoint, save_pretrained
-from ..tasks import CheckpointTokenizer
+from ..pretrained import find_pretrained, save_pretrained
+from ..tasks import PretrainedTokenizer
 from .build import build_language_model
 from .checkpoint import Checkpoints
 from .config import NATIVE, Config, ModelConfig, SolverConfig
@@ -16,7 +16,7 @@ from .run import load_run
 from .step import initial_state
 
 
-def import_checkpoint(path: str, name: str, runs: Path) -> RunFolder:
+def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
     """A run at step 0 with the weights and the tokenizer of the checkpoint of a language
     model, solved by its native scheme.
 
@@ -25,8 +25,8 @@ def import_checkpoint(path: str, name: str, runs: Path) -> RunFolder:
     - `path`: as of `load_pretrained`.
     - `name`: of the run, in the folder `runs`.
     """
-    found = find_checkpoint(path)
-    tokenizer = CheckpointTokenizer.of_checkpoint(found)
+    found = find_pretrained(path)
+    tokenizer = PretrainedTokenizer.from_pretrained(found)
     # A path is kept whole, so that the run can be read from anywhere.
     kept = str(found.resolve()) if Path(path).exists() else path
     config = Config(

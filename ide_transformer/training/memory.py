@@ -4,14 +4,14 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from ..integration import AbstractGradient, Checkpoint, Direct, Recursive
+from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
 from ..tasks import Batch, cross_entropy
 from .step import TrainState
 
 
 # The modes that serve every scheme.
-_MODES: tuple[AbstractGradient, ...] = (Direct(), Checkpoint(), Recursive())
+_MODES: tuple[AbstractGradient, ...] = (Direct(), Recompute(), Recursive())
 
 
 def describe_memory(
@@ -25,7 +25,7 @@ def describe_memory(
 
     - `temporary`: bytes that the compiled step reserves.
     """
-    used = model.scheme.gradient
+    used = model.discretization.gradient
     others = [
         f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, batch))}"
         for mode in _MODES
@@ -48,7 +48,7 @@ def describe_memory(
 
 def kept_bytes(model: AbstractModel, mode: AbstractGradient, batch: Batch) -> int:
     """Bytes that a gradient mode keeps of a step for the backward pass, the weights aside."""
-    model = eqx.tree_at(lambda m: m.scheme.gradient, model, mode)
+    model = eqx.tree_at(lambda m: m.discretization.gradient, model, mode)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
 
     def backward(weights):

@@ -67,7 +67,7 @@ class MetricsLog:
                 f"The gradient became {values['gradient_norm']} by step {step}; stopped. Lower "
                 "optimizer.learning_rate; with training.gradient=reversible rounding grew too "
                 "much on the way back: take solver.options={coupling: 0.999}, smaller steps in "
-                "depth, or training.gradient=checkpoint. The last checkpoint is kept."
+                "depth, or training.gradient=recompute. The last checkpoint is kept."
             )
 
     def held_out(self, step: int, values: dict[str, float]) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ide_transformer.equation import Equation
-from ide_transformer.integration import Checkpoint, Direct
+from ide_transformer.integration import Direct, Recompute
 from ide_transformer.reporting import measure
 from ide_transformer.solvers import LieTrotter, Strang
 
@@ -48,12 +48,12 @@ def march(
     """
     solver, layer = SCHEMES[scheme]
     equation, u0 = pre_norm(depth, shape), shape.state()
-    policy = Checkpoint().policy
+    policy = Recompute().policy
     programs = {
         "hand-written scan": gradient_by_hand(layer, equation, u0, None),
         "hand-written scan, recomputing": gradient_by_hand(layer, equation, u0, policy),
         "scan of our operators, recomputing": gradient_of_scan(layer, equation, u0, policy),
-        "march, Checkpoint": gradient_of_solve(equation, solver, Checkpoint(), u0),
+        "march, Recompute": gradient_of_solve(equation, solver, Recompute(), u0),
         "march, Direct": gradient_of_solve(equation, solver, Direct(), u0),
     }
     results = measure(programs, rounds=rounds, on_round=on_round)

@@ -6,8 +6,8 @@ import diffrax
 
 from ide_transformer.integration import (
     AbstractGradient,
-    Checkpoint,
     Direct,
+    Recompute,
     Recursive,
     Reversible,
 )
@@ -36,11 +36,11 @@ _REVERSIBLE = (
 # The first is the reference.
 MODES = (
     Mode("Direct", *_PLAIN, Direct()),
-    Mode("Checkpoint", *_PLAIN, Checkpoint()),
-    Mode("Checkpoint, nothing saved", *_PLAIN, Checkpoint(policy=None)),
+    Mode("Recompute", *_PLAIN, Recompute()),
+    Mode("Recompute, nothing saved", *_PLAIN, Recompute(policy=None)),
     Mode("Recursive", *_PLAIN, Recursive()),
     Mode("reversible scheme, Direct", *_REVERSIBLE, Direct()),
-    Mode("reversible scheme, Checkpoint", *_REVERSIBLE, Checkpoint()),
+    Mode("reversible scheme, Recompute", *_REVERSIBLE, Recompute()),
     Mode("reversible scheme, Reversible", *_REVERSIBLE, Reversible()),
 )
 

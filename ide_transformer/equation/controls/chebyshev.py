@@ -31,7 +31,7 @@ class Chebyshev(AbstractExpansion):
         check_stack(self, self.coefficients)
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
-        x = 2 * jnp.asarray(t) / self.depth - 1
+        x = 2 * jnp.asarray(t) / self.horizon - 1
         return _polynomials(x, check_stack(self, self.coefficients))
 
     @classmethod

@@ -39,7 +39,7 @@ class AbstractExpansion(AbstractControl):
         """`φ_k(t)` for all k."""
 
     @property
-    def depth(self) -> float:
+    def horizon(self) -> float:
         """T, in layers."""
         return self.num_intervals * self.interval_length
 

@@ -37,7 +37,7 @@ class Fourier(AbstractExpansion):
         _check_intervals(terms // 2, self.num_intervals)
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
-        return _waves(jnp.asarray(t) / self.depth, check_stack(self, self.coefficients) // 2)
+        return _waves(jnp.asarray(t) / self.horizon, check_stack(self, self.coefficients) // 2)
 
     @classmethod
     def build(

@@ -17,7 +17,7 @@ class Hypernetwork(AbstractExpansion):
 
         θ(t) = Θ_0 + Σ_{1≤k<K} z_k(t) Θ_k,   z(t) = W2 silu(W1 e(t) + b1) + b2,
 
-    e(t) sines and cosines of the depth. Source: Tong et al., arXiv 2503.01329
+    e(t) sines and cosines of the depth. Reference: Tong et al., arXiv 2503.01329
     (DiffEqFormer).
 
     **Arguments:**
@@ -38,7 +38,7 @@ class Hypernetwork(AbstractExpansion):
         check_stack(self, self.coefficients)
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
-        t = jnp.asarray(t, self.inner.dtype) / self.depth
+        t = jnp.asarray(t, self.inner.dtype) / self.horizon
         frequencies = np.pi * 2.0 ** np.arange((self.inner.shape[0] - 1) // 2)
         angles = t * jnp.asarray(frequencies, t.dtype)
         one = jnp.ones(1, t.dtype)

@@ -9,7 +9,7 @@ from .control import AbstractControl
 
 
 class Sourced(AbstractControl):
-    """A control whose operators `A(u; f)` see f: `InjectedAttention` and `Relaxation` one on
+    """A control whose operators `A(u; f)` see f: `SourcedAttention` and `Relaxation` one on
     the domain of the state, `CrossAttention` one on a domain of its own.
 
     **Arguments:**

@@ -37,5 +37,5 @@ from .region import (
 from .relaxation import Relaxation as Relaxation
 from .scaled import Scaled as Scaled
 from .sourced import AbstractSourcedOperator as AbstractSourcedOperator
-from .sourced_attention import InjectedAttention as InjectedAttention
+from .sourced_attention import SourcedAttention as SourcedAttention
 from .token_integral import AbstractTokenIntegral as AbstractTokenIntegral

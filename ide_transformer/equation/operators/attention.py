@@ -22,7 +22,7 @@ class Attention(AbstractTokenIntegral):
     with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy`, N the input normalisation and d the features
     of a head. The integrals use the quadrature weights of the domain, which enter as
     `log w_j` on the scores: with equal weights this is exactly the softmax. Tokens of
-    weight zero (padding) are never seen. Source: arXiv 2510.03989.
+    weight zero (padding) are never seen. Reference: arXiv 2510.03989.
 
     **Arguments:**
 

@@ -23,7 +23,7 @@ class CrossAttention(AbstractSourcedOperator):
 
     with `Q = ∫_Ωy W^Q N(u) dy`, `K, V = ∫_Ωy W^{K,V} f dy`, N the input normalisation and d
     the features of a head. The quadrature weights are those of Ω_x', as in `Attention`; its
-    tokens of weight zero (padding) are never seen, and its points do not matter. Source:
+    tokens of weight zero (padding) are never seen, and its points do not matter. Reference:
     Vaswani et al., arXiv 1706.03762; as an integral: arXiv 2510.03989.
 
     **Arguments:**

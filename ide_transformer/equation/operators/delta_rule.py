@@ -21,7 +21,7 @@ class DeltaRule(AbstractExactOperator):
         flow(u, h) = u + α k (v - k·u),   α = (1 - exp(-β h k·k)) / (k·k).
 
     At h = 1 it is the update of error-free linear attention, of which `u + β k (v - k·u)`,
-    an Euler step, is the ordinary delta rule. Source: arXiv 2512.12602.
+    an Euler step, is the ordinary delta rule. Reference: arXiv 2512.12602.
 
     **Arguments:**
 

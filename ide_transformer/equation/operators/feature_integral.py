@@ -13,7 +13,7 @@ class FeatureIntegral(AbstractOperator):
 
         du/dt = ⟨W(·,y), N(u)⟩_Ωy + b(y),
 
-    token by token; N is the input normalisation. Source: arXiv 2510.03989.
+    token by token; N is the input normalisation. Reference: arXiv 2510.03989.
 
     **Arguments:**
 

@@ -8,13 +8,13 @@ from .sourced import AbstractSourcedOperator
 from .token_integral import AbstractTokenIntegral, Others
 
 
-class InjectedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
+class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
     """Attention that sees the input f of the equation at every depth, in its queries, keys
     and values:
 
         (Q, K, V) = W^{Q,K,V} N(u) + W_f f.
 
-    Its steady state depends on f, that of plain attention need not. Source: Bai, Kolter,
+    Its steady state depends on f, that of plain attention need not. Reference: Bai, Kolter,
     Koltun, arXiv 1909.01377.
 
     **Arguments:**

@@ -11,7 +11,7 @@ from ...solvers import EvaluationCount, Evaluations, count_evaluations, evaluati
 from ..gradients.gradient import AbstractGradient
 from ..march import Trajectory
 from ..outcome import finite, first_failure, success
-from .controller import Remembering
+from .controller import KeepsProposal
 from .token_norm import without_padding
 
 
@@ -52,7 +52,7 @@ def adapt(
             saveat=diffrax.SaveAt(
                 t1=True, dense=dense, controller_state=True, solver_state=True
             ),
-            stepsize_controller=Remembering(controller),
+            stepsize_controller=KeepsProposal(controller),
             adjoint=adjoint,
             max_steps=max_steps,
             throw=False,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 
-class Remembering(diffrax.AbstractStepSizeController):
+class KeepsProposal(diffrax.AbstractStepSizeController):
     """A step size controller that keeps the step it would take next in its state, so that
     the next interval starts with it.
 
@@ -20,7 +20,7 @@ class Remembering(diffrax.AbstractStepSizeController):
     controller: diffrax.AbstractStepSizeController
 
     def wrap(self, direction):
-        return Remembering(self.controller.wrap(direction))
+        return KeepsProposal(self.controller.wrap(direction))
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         first_end, state = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)

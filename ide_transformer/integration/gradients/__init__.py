@@ -2,8 +2,8 @@
 
 from .gradient import (
     AbstractGradient as AbstractGradient,
-    Checkpoint as Checkpoint,
     Direct as Direct,
+    Recompute as Recompute,
 )
 from .rebuilding import rebuilding_error as rebuilding_error
 from .recursive import Recursive as Recursive

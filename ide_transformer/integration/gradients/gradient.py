@@ -43,7 +43,7 @@ class Direct(AbstractGradient):
         return diffrax.DirectAdjoint()
 
 
-class Checkpoint(AbstractGradient):
+class Recompute(AbstractGradient):
     """Keep one state for each interval and what `policy` saves inside; recompute the rest.
 
     **Arguments:**

@@ -18,14 +18,14 @@ class Recursive(AbstractGradient):
     the same rule, when the gradient reaches it.
 
     With L intervals it keeps about `levels L^(1/levels)` states, and makes `levels - 1`
-    solves more than `Checkpoint`, which is the case of one level; with `levels = log2 L`
-    memory is logarithmic. Source: Griewank, Optim. Methods Softw. 1 (1992); Chen et al.,
+    solves more than `Recompute`, which is the case of one level; with `levels = log2 L`
+    memory is logarithmic. Reference: Griewank, Optim. Methods Softw. 1 (1992); Chen et al.,
     arXiv 1604.06174.
 
     **Arguments:**
 
     - `levels`: of nested segments.
-    - `policy`: what is saved inside an interval of the segment at hand, as of `Checkpoint`.
+    - `policy`: what is saved inside an interval of the segment at hand, as of `Recompute`.
     """
 
     levels: int = eqx.field(static=True, default=2)
@@ -35,7 +35,7 @@ class Recursive(AbstractGradient):
         if self.levels < 1:
             raise InputError(
                 f"Recursive(levels={self.levels}): there is at least 1 level, which is "
-                "Checkpoint(); 2 keeps about 2 sqrt(L) states."
+                "Recompute(); 2 keeps about 2 sqrt(L) states."
             )
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:

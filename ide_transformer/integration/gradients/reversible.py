@@ -44,7 +44,7 @@ class Reversible(AbstractGradient):
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         raise InputError(
             "solve: Reversible() undoes the equal steps of a reversible scheme; for adaptive "
-            "steps use gradient=Checkpoint(), Recursive() or Direct()."
+            "steps use gradient=Recompute(), Recursive() or Direct()."
         )
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
@@ -223,7 +223,7 @@ def _march_bwd(residuals, of_outputs, perturbed, differentiable, grid, options):
             f"Reversible(tolerance={tolerance:g}): on the way back rounding has grown so much "
             "that the rebuilt initial state differs from the true one by more than that, so "
             "the gradient would be wrong. Take AlgebraicallyReversible with a coupling nearer "
-            "to 1, smaller steps, float64, or gradient=Checkpoint().",
+            "to 1, smaller steps, float64, or gradient=Recompute().",
         )
     return of_makers, of_u0, of_weights
 

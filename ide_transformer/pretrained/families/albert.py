@@ -39,7 +39,7 @@ def build(fields: Fields, names: Set[str]) -> TextEncoder:
         lift=dense(embedded, width),
         control=tied(block, number),
         constraint=post_norms(width, eps, number, build=tied),
-        scheme=POST_NORM,
+        discretization=POST_NORM,
         context=places,
         input_normalization=layer_norm(embedded, eps),
         pooler=dense(width, width) if has(names, "pooler") else None,

@@ -39,7 +39,7 @@ def _build(fields: Fields, names: Set[str], *, head: str, first_position: int) -
         segments=jnp.zeros((fields.get("type_vocab_size", 2), width)),
         control=layers(block, number),
         constraint=post_norms(width, eps, number),
-        scheme=POST_NORM,
+        discretization=POST_NORM,
         context=places - first_position,
         first_position=first_position,
         input_normalization=layer_norm(width, eps),

@@ -48,7 +48,7 @@ def build(fields: Fields, names: Set[str]) -> ImageEncoder:
         positions=jnp.zeros((tokens, width)),
         control=layers(block, fields.get("num_hidden_layers")),
         constraint=Free(),
-        scheme=PRE_NORM,
+        discretization=PRE_NORM,
         output_normalization=layer_norm(width, eps),
         head=PrefixAndMeanHead(dense(2 * width, classes(fields)))
         if has(names, "classifier")

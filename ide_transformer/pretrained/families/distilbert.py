@@ -34,7 +34,7 @@ def build(fields: Fields, names: Set[str]) -> TextEncoder:
         positions=jnp.zeros((places, width)),
         control=layers(block, number),
         constraint=post_norms(width, _EPS, number),
-        scheme=POST_NORM,
+        discretization=POST_NORM,
         context=places,
         input_normalization=layer_norm(width, _EPS),
         head=masked_token_head(fields, width, width, _EPS, activation)

@@ -33,7 +33,7 @@ def build(fields: Fields, names: Set[str]) -> LanguageModel:
         width,
         control=layers(block, fields.get("n_layer")),
         constraint=Free(),
-        scheme=PRE_NORM,
+        discretization=PRE_NORM,
         output_normalization=layer_norm(width, eps),
         key=KEY,
     )

@@ -46,7 +46,7 @@ def build(fields: Fields, names: Set[str]) -> LanguageModel:
         width,
         control=layers(block, fields.get("num_hidden_layers")),
         constraint=Free(),
-        scheme=PARALLEL if fields.get("use_parallel_residual", True) else PRE_NORM,
+        discretization=PARALLEL if fields.get("use_parallel_residual", True) else PRE_NORM,
         learned_positions=False,
         tied=fields.get("tie_word_embeddings", False),
         output_normalization=layer_norm(width, eps),

@@ -34,7 +34,7 @@ def build(fields: Fields, names: Set[str]) -> LanguageModel:
         width,
         control=layers(block, fields.get("n_layer")),
         constraint=Free(),
-        scheme=PARALLEL,
+        discretization=PARALLEL,
         learned_positions=False,
         tied=fields.get("tie_word_embeddings", False),
         readout_bias=True,

@@ -107,7 +107,7 @@ def build(fields: Fields, names: Set[str], *, attention_options, **options) -> L
         width,
         control=layers(block, fields.get("num_hidden_layers")),
         constraint=Free(),
-        scheme=PRE_NORM,
+        discretization=PRE_NORM,
         learned_positions=False,
         tied=fields.get("tie_word_embeddings", scale),
         embedding_scale=width**0.5 if scale else 1.0,

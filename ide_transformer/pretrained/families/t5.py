@@ -56,7 +56,7 @@ def build(fields: Fields, names: Set[str]) -> TextEncoder:
         jnp.zeros((fields.get("vocab_size"), width)),
         control=layers(block, fields.get("num_layers")),
         constraint=Free(),
-        scheme=PRE_NORM,
+        discretization=PRE_NORM,
         context=fields.get("n_positions", 512),
         output_normalization=rms_norm(width, eps),
     )

@@ -56,7 +56,7 @@ def _build(fields: Fields, names: Set[str], *, kind: _Kind) -> ImageEncoder:
         positions=jnp.zeros((tokens, width)),
         control=layers(block, fields.get("num_hidden_layers")),
         constraint=Free(),
-        scheme=PRE_NORM,
+        discretization=PRE_NORM,
         output_normalization=layer_norm(width, eps),
         pooler=_pooler(fields, width) if has(names, "pooler") else None,
         head=_head(fields, names, width, kind),

@@ -40,7 +40,7 @@ def _encoder(fields: Fields) -> SpeechEncoder:
         jnp.zeros((fields.get("max_source_positions", 1500), width)),
         control=layers(block, fields.get("encoder_layers")),
         constraint=Free(),
-        scheme=PRE_NORM,
+        discretization=PRE_NORM,
         output_normalization=layer_norm(width, _EPS),
     )
 
@@ -69,7 +69,7 @@ def _decoder(fields: Fields) -> LanguageModel:
         width,
         control=layers(block, fields.get("decoder_layers")),
         constraint=Free(),
-        scheme=PRE_NORM,
+        discretization=PRE_NORM,
         output_normalization=layer_norm(width, _EPS),
         key=KEY,
     )

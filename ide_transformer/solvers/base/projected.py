@@ -28,7 +28,7 @@ class Projected(diffrax.AbstractWrappedSolver):
     fields: retraction alone is first order, and with Euler sub-steps it is the post-norm
     Transformer, `LieTrotter(Projected(Euler()))`. Around a solver of higher order the step
     uses the fields tangential to S, `d/dε project(u + ε A_i(u))`; retraction then keeps
-    the order of the solver and puts the state on S to rounding. Source for the latter:
+    the order of the solver and puts the state on S to rounding. Reference for the latter:
     Hairer, Lubich, Wanner, Geometric Numerical Integration, section IV.4.
 
     `LieTrotter(Projected(Euler()))` retracts after each operator, on the constraint of that
@@ -115,7 +115,7 @@ class Projected(diffrax.AbstractWrappedSolver):
             if not isinstance(constraint, AbstractRescaling):
                 raise InputError(
                     f"Projected: a projection on {type(constraint).__name__} cannot be "
-                    "undone, so this scheme is not reversible; use gradient=Checkpoint(), or "
+                    "undone, so this scheme is not reversible; use gradient=Recompute(), or "
                     "one of Sphere, RMSSphere, LayerNorm and RMSNorm."
                 )
             fields = self._fields(terms)

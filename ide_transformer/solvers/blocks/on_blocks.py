@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from ...equation import Depth, frozen
 from ..base.reversible import Couplings, find_couplings
-from ..splitting.splitting import AbstractSplit
+from ..splitting.splitting import AbstractSplitting
 
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class BlockField(eqx.Module):
     """
 
     terms: diffrax.MultiTerm
-    block: AbstractSplit
+    block: AbstractSplitting
 
     def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
         terms = frozen(self.terms, t)
@@ -45,7 +45,7 @@ class ResidualField(eqx.Module):
     adds to the state."""
 
     terms: diffrax.MultiTerm
-    block: AbstractSplit
+    block: AbstractSplitting
 
     def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
         return BlockField(self.terms, self.block)(t, u, args) - u
@@ -55,7 +55,7 @@ class AbstractOnBlocks(diffrax.AbstractWrappedSolver):
     """An unsplit solver for a field made of whole blocks."""
 
     solver: AbstractVar[diffrax.AbstractSolver]
-    block: AbstractVar[AbstractSplit]
+    block: AbstractVar[AbstractSplitting]
 
     term_structure: ClassVar = diffrax.MultiTerm
 

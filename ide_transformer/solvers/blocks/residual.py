@@ -2,7 +2,7 @@ import diffrax
 
 from ..runge_kutta.rk4 import RK4
 from ..splitting.lie_trotter import LieTrotter
-from ..splitting.splitting import AbstractSplit
+from ..splitting.splitting import AbstractSplitting
 from .on_blocks import AbstractOnBlocks, ResidualField
 
 
@@ -12,7 +12,7 @@ class Residual(AbstractOnBlocks):
         u_t = B_t(u) - u,   B_t one step of length 1 of a splitting, its weights at depth t.
 
     With `Euler` and h = 1 it is the block itself, with `RK4` or `GatedRK2` the ODE
-    Transformer. Source: Li et al., arXiv 2203.09176.
+    Transformer. Reference: Li et al., arXiv 2203.09176.
 
     **Arguments:**
 
@@ -21,7 +21,7 @@ class Residual(AbstractOnBlocks):
     """
 
     solver: diffrax.AbstractSolver = RK4()
-    block: AbstractSplit = LieTrotter()
+    block: AbstractSplitting = LieTrotter()
 
     def field(self, terms: diffrax.MultiTerm) -> ResidualField:
         return ResidualField(terms, self.block)

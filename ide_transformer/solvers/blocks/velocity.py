@@ -1,7 +1,7 @@
 import diffrax
 
 from ..splitting.lie_trotter import LieTrotter
-from ..splitting.splitting import AbstractSplit
+from ..splitting.splitting import AbstractSplitting
 from .on_blocks import AbstractOnBlocks, BlockField
 
 
@@ -11,7 +11,7 @@ class Velocity(AbstractOnBlocks):
         u_t = B_t(u),   B_t one step of length 1 of a splitting, its weights at depth t:
 
     the field of `Residual` with the identity kept, as in the optimal-transport
-    Transformer, whose loss also has the transport cost ∫ |u_t|² dt. Source: Kan, Li, Osher,
+    Transformer, whose loss also has the transport cost ∫ |u_t|² dt. Reference: Kan, Li, Osher,
     arXiv 2501.18793.
 
     **Arguments:**
@@ -21,7 +21,7 @@ class Velocity(AbstractOnBlocks):
     """
 
     solver: diffrax.AbstractSolver = diffrax.Euler()
-    block: AbstractSplit = LieTrotter()
+    block: AbstractSplitting = LieTrotter()
 
     def field(self, terms: diffrax.MultiTerm) -> BlockField:
         return BlockField(terms, self.block)

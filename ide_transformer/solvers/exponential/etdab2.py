@@ -16,7 +16,7 @@ class ETDAB2(AbstractScheme):
 
     Second order. It starts, and starts again where the field jumps, with the two-stage
     exponential method ETD2RK; the weights of L are taken at the middle of the step.
-    Source: Cox, Matthews, J. Comput. Phys. 176 (2002).
+    Reference: Cox, Matthews, J. Comput. Phys. 176 (2002).
     """
 
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:

@@ -12,7 +12,7 @@ class ExponentialEuler(AbstractScheme):
         u_{n+1} = e^{hL} u_n + h φ_1(hL) N(t_n, u_n),   φ_1(z) = (e^z - 1)/z.
 
     First order, however stiff L is; the weights of L are taken at the middle of the step.
-    Source: Cox, Matthews, J. Comput. Phys. 176 (2002).
+    Reference: Cox, Matthews, J. Comput. Phys. 176 (2002).
     """
 
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:

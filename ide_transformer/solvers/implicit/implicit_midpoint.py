@@ -14,7 +14,7 @@ class ImplicitMidpoint(AbstractImplicitScheme):
         u_{n+1} = u_n + h F(t_n + h/2, (u_n + u_{n+1})/2),
 
     solved by Newton–Krylov. Second order, symmetric; it keeps quadratic invariants.
-    Source: Hairer, Lubich, Wanner, Geometric Numerical Integration, section II.1.
+    Reference: Hairer, Lubich, Wanner, Geometric Numerical Integration, section II.1.
 
     **Arguments:**
 

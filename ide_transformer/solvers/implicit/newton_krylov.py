@@ -89,7 +89,7 @@ class NewtonKrylov(optx.AbstractRootFinder):
 
     With a finite δ it is an implicit Euler step of `y_s = -r(y)` over a pseudo-time δ,
     which finds its way from far; δ grows as the residual falls, to Newton's method.
-    Source: Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998).
+    Reference: Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998).
 
     **Arguments:**
 

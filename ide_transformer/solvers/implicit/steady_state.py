@@ -21,7 +21,7 @@ class SteadyState(AbstractImplicitScheme):
     by Newton–Krylov, which starts with implicit steps in pseudo-time. With `Euler` that is
     `F(t, u*) = 0`, the limit `T → ∞` of the equation frozen at depth t. The gradient is
     that of the fixed point, by the implicit function theorem. With the step of a post-norm
-    block and `InjectedAttention` it is the deep-equilibrium Transformer. Source: Bai,
+    block and `SourcedAttention` it is the deep-equilibrium Transformer. Reference: Bai,
     Kolter, Koltun, arXiv 1909.01377.
 
     **Arguments:**

@@ -14,7 +14,7 @@ class Nesterov(AbstractMomentum):
 
         u_t = k v,   v_t = -k r v + γ r/(1 - β) Σ_i A_i(u),   r = -log β,
 
-    k the number of operators, where P is `Free`. Source: YuriiFormer, arXiv 2601.23236,
+    k the number of operators, where P is `Free`. Reference: YuriiFormer, arXiv 2601.23236,
     which takes for P a layer norm.
 
     **Arguments:**

@@ -14,7 +14,7 @@ class PresymplecticEuler(AbstractMomentum):
         η(t) = c_log log(1 + t) + c_lin t,
 
     c_log and c_lin learned. First order for `u_t = k v, v_t = -k η' v + Σ_i A_i(u)`, k the
-    number of operators, where P is `Free`. Source: SympFormer, arXiv 2603.16535, whose
+    number of operators, where P is `Free`. Reference: SympFormer, arXiv 2603.16535, whose
     kinetic energy also depends on the state; here it is `|v|²/2`.
 
     **Arguments:**

@@ -28,7 +28,7 @@ class AdamsBashforth(AbstractScheme):
 
     As many orders as steps, one evaluation a step. It starts, and starts again where the
     field jumps, with a step of Heun's method: on layers with one step each that is every
-    step, so take it with a continuous control such as `PiecewiseLinear`. Source: Hairer,
+    step, so take it with a continuous control such as `PiecewiseLinear`. Reference: Hairer,
     Nørsett, Wanner, Solving Ordinary Differential Equations I, section III.5.
 
     **Arguments:**

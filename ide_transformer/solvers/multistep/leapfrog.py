@@ -19,7 +19,7 @@ class Leapfrog(AbstractReversible):
     Second order, one evaluation a step, and reversible: u_{n-1} follows from u_n and
     u_{n+1}. Stable for oscillations only, so take it over moderate depths. It starts again
     where the field jumps: on layers with one step each that is every step, so take it with
-    a continuous control such as `PiecewiseLinear`. Source: Shampine, Appl. Math. Comput.
+    a continuous control such as `PiecewiseLinear`. Reference: Shampine, Appl. Math. Comput.
     208 (2009).
     """
 

@@ -22,7 +22,7 @@ class AlgebraicallyReversible(AbstractReversible):
 
     Both equations can be solved for what is old, so nothing has to be kept for a gradient
     (`Reversible`). The order is that of the scheme, at two of its steps a step. Rounding
-    grows by 1/λ in each step on the way back. Source: McCallum, Foster, arXiv 2410.11648.
+    grows by 1/λ in each step on the way back. Reference: McCallum, Foster, arXiv 2410.11648.
 
     On a constraint the scheme inside projects, and then u once more, so that it is on S.
 

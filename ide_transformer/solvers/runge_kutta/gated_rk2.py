@@ -16,7 +16,7 @@ class GatedRK2(AbstractScheme):
 
     It starts with w = 0 and b = 0, which is Heun's method; any other gate is first order.
     `Residual(GatedRK2(features))` is a block of the ODE Transformer, whose gate all layers
-    share. Source: Li et al., arXiv 2203.09176.
+    share. Reference: Li et al., arXiv 2203.09176.
 
     **Arguments:**
 

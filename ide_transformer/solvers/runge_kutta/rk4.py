@@ -24,7 +24,7 @@ class RK4(AbstractScheme):
 
         c = (0, ½, ½, 1),   b = (1, 2, 2, 1)/6.
 
-    Fourth order, four evaluations a step, no error estimate. Source: Kutta, Z. Math.
+    Fourth order, four evaluations a step, no error estimate. Reference: Kutta, Z. Math.
     Phys. 46 (1901).
     """
 

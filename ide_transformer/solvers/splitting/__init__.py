@@ -9,5 +9,8 @@ from .paper_splitting import (
     PaperSplitting as PaperSplitting,
 )
 from .parallel_splitting import ParallelSplitting as ParallelSplitting
-from .splitting import AbstractSplit as AbstractSplit, AbstractSplitting as AbstractSplitting
+from .splitting import (
+    AbstractSequentialSplitting as AbstractSequentialSplitting,
+    AbstractSplitting as AbstractSplitting,
+)
 from .strang import Strang as Strang

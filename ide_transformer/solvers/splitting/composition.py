@@ -3,18 +3,18 @@ import equinox as eqx
 
 from ...errors import InputError
 from ..runge_kutta.rk4 import RK4
-from .splitting import AbstractSplitting
+from .splitting import AbstractSequentialSplitting
 from .strang import Strang
 
 
-class Composition(AbstractSplitting):
+class Composition(AbstractSequentialSplitting):
     """A composition of Strang steps of several lengths,
 
         u_{n+1} = S(γ_s h) ∘ … ∘ S(γ_2 h) ∘ S(γ_1 h) u_n,   Σ γ_i = 1.
 
     A symmetric one with `Σ γ_i³ = 0` has order four, which takes some negative steps (the
     theorem of Sheng and Suzuki). Sub-steps of one operator that follow one another are
-    made as one. Source: Hairer, Lubich, Wanner, Geometric Numerical Integration, section
+    made as one. Reference: Hairer, Lubich, Wanner, Geometric Numerical Integration, section
     II.4.
 
     **Arguments:**
@@ -62,7 +62,7 @@ class Composition(AbstractSplitting):
 
 def yoshida4(sub_solver: diffrax.AbstractSolver = RK4()) -> Composition:
     """The triple jump, order four: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
-    Source: Yoshida, Phys. Lett. A 150 (1990)."""
+    Reference: Yoshida, Phys. Lett. A 150 (1990)."""
     outer = 1 / (2 - 2 ** (1 / 3))
     return Composition(sub_solver, (outer, 1 - 2 * outer, outer))
 
@@ -70,6 +70,6 @@ def yoshida4(sub_solver: diffrax.AbstractSolver = RK4()) -> Composition:
 def suzuki4(sub_solver: diffrax.AbstractSolver = RK4()) -> Composition:
     """Five steps of which only the middle one is negative, and shorter than that of
     `yoshida4`; order four: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`.
-    Source: Suzuki, Phys. Lett. A 146 (1990)."""
+    Reference: Suzuki, Phys. Lett. A 146 (1990)."""
     outer = 1 / (4 - 4 ** (1 / 3))
     return Composition(sub_solver, (outer, outer, 1 - 4 * outer, outer, outer))

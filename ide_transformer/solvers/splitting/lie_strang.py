@@ -6,11 +6,11 @@ import jax
 from jaxtyping import Array, PyTree
 
 from .lie_trotter import LieTrotter
-from .splitting import AbstractSplit
+from .splitting import AbstractSplitting
 from .strang import Strang
 
 
-class LieStrang(AbstractSplit, diffrax.AbstractAdaptiveSolver):
+class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
     """Strang splitting with an estimate of the splitting error, for adaptive steps: the
     difference to Lie–Trotter over the same step,
 

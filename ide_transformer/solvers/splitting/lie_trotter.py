@@ -2,17 +2,17 @@ from typing import ClassVar
 
 import diffrax
 
-from .splitting import AbstractSplitting
+from .splitting import AbstractSequentialSplitting
 
 
-class LieTrotter(AbstractSplitting):
+class LieTrotter(AbstractSequentialSplitting):
     """Lie–Trotter splitting: one operator after the other, each over the whole step,
 
         u_{n+1} = Φ_k(h) ∘ … ∘ Φ_2(h) ∘ Φ_1(h) u_n,   Φ_i the flow of u_t = A_i(u).
 
     First order. With Euler sub-steps and h = 1 it is the sequential block of pre-norm
     Transformers, `u + A_1(u)` then `u + A_2(u)`; with `Projected(Euler())` sub-steps, the
-    post-norm block. Source: Trotter, Proc. AMS 10 (1959).
+    post-norm block. Reference: Trotter, Proc. AMS 10 (1959).
 
     **Arguments:**
 

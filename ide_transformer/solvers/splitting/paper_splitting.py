@@ -87,7 +87,7 @@ class PaperSplitting(AbstractPaperSplitting):
     the paper's encoder block. It has no limit as h → 0: for J = 1 the relaxation halves the
     rate of the feed-forward, and for J ≥ 2 the projection on S2 moves a state on S1 by a
     distance that does not shrink with h (no state lies on both). Refined, it does not
-    converge to the equation; `ConsistentPaperSplitting` does. Source: Tai, Liu, Li and
+    converge to the equation; `ConsistentPaperSplitting` does. Reference: Tai, Liu, Li and
     Chan, arXiv 2510.03989, section 3.
     """
 

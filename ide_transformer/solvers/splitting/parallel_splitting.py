@@ -6,17 +6,17 @@ import jax
 from jaxtyping import Array
 
 from ..base.projected import Projected
-from .splitting import AbstractSplit
+from .splitting import AbstractSplitting
 
 
-class ParallelSplitting(AbstractSplit):
+class ParallelSplitting(AbstractSplitting):
     """Parallel splitting: each of the K operators by itself from the same state, K times
     as strong, then the mean,
 
         u_{n+1} = 1/K Σ_i Φ_i(K h) u_n,   Φ_i the flow of u_t = A_i(u).
 
     First order. With Euler sub-steps it is unsplit Euler, the parallel block of GPT-J.
-    Source: Tai, Liu, Li and Chan, arXiv 2510.03989, appendix.
+    Reference: Tai, Liu, Li and Chan, arXiv 2510.03989, appendix.
 
     **Arguments:**
 

@@ -22,7 +22,7 @@ else:
     from equinox import AbstractVar
 
 
-class AbstractSplit(AbstractScheme):
+class AbstractSplitting(AbstractScheme):
     """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time, in whatever order.
 
     Operators that know their flow are solved by it, all others by the sub-solver.
@@ -36,7 +36,7 @@ class AbstractSplit(AbstractScheme):
     splitting_order: AbstractVar[int]
 
     def __check_init__(self):
-        if isinstance(self.sub_solver, AbstractSplit):
+        if isinstance(self.sub_solver, AbstractSplitting):
             raise InputError(
                 f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…)): a "
                 "sub-step has one operator only, which cannot be split again; use an "
@@ -142,7 +142,7 @@ class AbstractSplit(AbstractScheme):
         return ExactFlow() if free else self.sub_solver
 
 
-class AbstractSplitting(AbstractSplit):
+class AbstractSequentialSplitting(AbstractSplitting):
     """A splitting that makes its sub-steps one after the other, each from where the last
     one ended. An operator sees the depth that its own sub-step covers."""
 

@@ -2,17 +2,17 @@ from typing import ClassVar
 
 import diffrax
 
-from .splitting import AbstractSplitting
+from .splitting import AbstractSequentialSplitting
 
 
-class Strang(AbstractSplitting):
+class Strang(AbstractSequentialSplitting):
     """Strang splitting: half steps up to the last operator, and back,
 
         u_{n+1} = Φ_1(h/2) ∘ … ∘ Φ_{k-1}(h/2) ∘ Φ_k(h) ∘ Φ_{k-1}(h/2) ∘ … ∘ Φ_1(h/2) u_n,
 
     Φ_i the flow of u_t = A_i(u). Second order if the sub-solver is at least second order;
     with Euler sub-steps only first. With the operators (feed-forward, attention), Euler
-    and h = 1 it is the Macaron net (Lu et al., arXiv 1906.02762). Source: Strang, SIAM J.
+    and h = 1 it is the Macaron net (Lu et al., arXiv 1906.02762). Reference: Strang, SIAM J.
     Numer. Anal. 5 (1968).
 
     **Arguments:**

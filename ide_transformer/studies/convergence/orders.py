@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ...equation import Equation
-from ...solvers import AbstractSplit, Projected
+from ...solvers import AbstractSplitting, Projected
 from .problem import problem, reference, run
 from .registry import find_scheme
 
@@ -99,7 +99,7 @@ def _parts_of_error(
 ) -> tuple[float | None, float | None]:
     """The error of the splitting with exact sub-steps, and what the sub-solver adds."""
     # Not isinstance, which looks through wrappers.
-    if not issubclass(type(solver), AbstractSplit):
+    if not issubclass(type(solver), AbstractSplitting):
         return None, None
     sub_solver = Projected(diffrax.Dopri8())
     split = eqx.tree_at(lambda s: s.sub_solver, solver, sub_solver)

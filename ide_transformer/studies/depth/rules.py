@@ -18,14 +18,14 @@ def first_layers(columns: Columns, number: int) -> Sequence[int]:
 
 def evenly(columns: Columns, number: int) -> Sequence[int]:
     """Keeps `number` layers evenly spread, the first and the last among them: every other
-    one where half are kept. Source: Sajjad et al., arXiv 2004.03844."""
+    one where half are kept. Reference: Sajjad et al., arXiv 2004.03844."""
     spread = np.linspace(0, len(columns["estimate"]) - 1, number)
     return spread.round().astype(int).tolist()
 
 
 def most_turning(columns: Columns, number: int) -> Sequence[int]:
     """Keeps the layers of greatest block influence, the mean of `1 - cos(u_in, u_out)` over
-    tokens. Source: ShortGPT, Men et al., arXiv 2403.03853."""
+    tokens. Reference: ShortGPT, Men et al., arXiv 2403.03853."""
     return _greatest(columns["turn"], number)
 
 

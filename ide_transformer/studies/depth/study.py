@@ -15,7 +15,7 @@ from ...depth import Read
 from ...errors import InputError
 from ...models import Text, TextEncoder, mean_vectors
 from ...reporting.report import Report, write_report
-from ...tasks import CheckpointTokenizer, shakespeare
+from ...tasks import PretrainedTokenizer, shakespeare
 from ...training import LoadedModel, load_model, task_of
 from .plot import plot_depth
 from .report import DepthReport, depth_report
@@ -111,7 +111,7 @@ def _speeches(
     the training of sentence embeddings, `-log softmax(20 cos)` of the right one among those of
     64 speeches (Henderson et al., arXiv 1705.00652)."""
     tokenizer = loaded.tokenizer
-    assert isinstance(tokenizer, CheckpointTokenizer)
+    assert isinstance(tokenizer, PretrainedTokenizer)
     pairs = halves_of_speeches(shakespeare())
     boundary = len(pairs) * 9 // 10
     for name, size, there in (

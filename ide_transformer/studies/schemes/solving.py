@@ -18,7 +18,7 @@ from ...models import AbstractModel
 from ...reporting import measure, plot_curves
 from ...reporting.report import Report, write_report
 from ...tasks import Batch
-from ...training import build_discretization as build_scheme, build_task, load_run
+from ...training import build_discretization as build_discretization, build_task, load_run
 from ...training.config import SolverConfig
 from .config import SolvingComparison
 
@@ -47,8 +47,10 @@ def compare_solving(config: SolvingComparison, runs: Path) -> Report:
     ]
 
     def with_scheme(setting: SolverConfig) -> AbstractModel:
-        scheme = build_scheme(setting, width=run_config.model.width, constrained=constrained)
-        return eqx.tree_at(lambda m: m.scheme, model, scheme)
+        scheme = build_discretization(
+            setting, width=run_config.model.width, constrained=constrained
+        )
+        return eqx.tree_at(lambda m: m.discretization, model, scheme)
 
     models = [with_scheme(setting) for _, setting in choices]
     task = build_task(run_config)

@@ -28,7 +28,7 @@ class Stream(AbstractQuadrature):
         a ← a exp(m_old - m) + Σ_z exp(s - m) v(z);     mean = a / n.
 
     Blocks of points that no query of a block sees are passed over. For integrands without a
-    bias. Source: Milakov, Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135.
+    bias. Reference: Milakov, Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135.
 
     **Arguments:**
 

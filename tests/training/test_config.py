@@ -1,15 +1,13 @@
-from pathlib import Path
-
 import diffrax
 import equinox as eqx
 import jax
 import pytest
+from helpers import ROOT
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
 
 
-ROOT = Path(__file__).parent.parent
 CONFIGS = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/schemes/*.yaml")])
 
 

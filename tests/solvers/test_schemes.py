@@ -14,7 +14,7 @@ from helpers import (
     observed_order,
     random_state,
 )
-from numpy_blocks import attention, feed_forward, layer_norm
+from published.numpy_blocks import attention, feed_forward, layer_norm
 
 import ide_transformer as ide
 

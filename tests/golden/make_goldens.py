@@ -4,10 +4,9 @@ of it. Needs the reference packages: pip install -e '.[reference]'.
     python tests/make_goldens.py
 """
 
-from pathlib import Path
-
 import numpy as np
-from pretrained_cases import CASES, inputs, make_reference, outputs_of
+from golden.pretrained_cases import CASES, inputs, make_reference, outputs_of
+from helpers import GOLDEN
 
 
 def main() -> None:
@@ -15,7 +14,7 @@ def main() -> None:
     for name in CASES:
         if "," in name:
             continue
-        folder = Path(__file__).parent / "golden" / name
+        folder = GOLDEN / name
         # The weights are stored in float32; the outputs are those of float64.
         reference = make_reference(name, folder, "float32").double()
         (folder / "generation_config.json").unlink(missing_ok=True)

@@ -4,7 +4,6 @@ import itertools
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import diffrax
 import equinox as eqx
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
+    ROOT,
     WIDTH,
     largest,
     make_block,
@@ -57,7 +57,6 @@ from ide_transformer.studies.depth import (
 from ide_transformer.studies.depth.ranking import spearman
 
 
-ROOT = Path(__file__).parent.parent
 CONTEXT, VOCABULARY, LAYERS = 8, 11, 4
 CALIBRATION = jax.random.randint(jax.random.key(0), (4, CONTEXT), 0, VOCABULARY)
 HELD_OUT = jax.random.randint(jax.random.key(9), (4, CONTEXT), 0, VOCABULARY)
@@ -89,7 +88,9 @@ def model_of(control=ide.PiecewiseConstant, constraint=None, scales=None):
         WIDTH,
         control=theta,
         constraint=ide.Tied(ide.Free(), LAYERS) if free else constraint,
-        scheme=ide.Scheme(ide.LieTrotter() if free else ide.projected(ide.LieTrotter())),
+        discretization=ide.Discretization(
+            ide.LieTrotter() if free else ide.projected(ide.LieTrotter())
+        ),
         input_normalization=ide.Free() if free else ide.Sphere(1.0, 0.1),
         std=0.5,
         key=jax.random.key(3),

@@ -60,7 +60,7 @@ def test_low_precision_is_that_of_the_products_alone():
 
 def test_modes_keep_less_the_more_they_recompute():
     model = make_model()
-    modes = (ide.Direct(), ide.Checkpoint(), ide.Recursive(), ide.Checkpoint(policy=None))
+    modes = (ide.Direct(), ide.Recompute(), ide.Recursive(), ide.Recompute(policy=None))
     direct, checkpoint, recursive, nothing = (kept_bytes(model, m, BATCH) for m in modes)
     assert recursive < nothing < checkpoint < direct
     # One state of each layer, and what is kept outside of the march.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import WIDTH, largest, random_state
-from numpy_blocks import linear, softmax
+from published.numpy_blocks import linear, softmax
 
 import ide_transformer as ide
 

@@ -3,16 +3,15 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 import ide_transformer as ide
 from ide_transformer.studies.depth.speeches import halves_of_speeches
 from ide_transformer.studies.schemes import compare, load_compare_config
 
 
-ROOT = Path(__file__).parent.parent
 QUICK = ROOT / "configs/quick.yaml"
 
 

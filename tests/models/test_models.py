@@ -28,7 +28,7 @@ def parts(causal, positions=ide.NoPositions(), dropout=0.0, control=ide.Piecewis
     return dict(
         control=theta,
         constraint=ide.Tied(ide.Free(), 3),
-        scheme=ide.Scheme(ide.LieTrotter()),
+        discretization=ide.Discretization(ide.LieTrotter()),
         dropout=dropout,
         std=0.5,
         key=jax.random.key(3),

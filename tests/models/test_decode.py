@@ -13,7 +13,7 @@ from helpers import largest
 import ide_transformer as ide
 from ide_transformer.integration import why_not_by_token
 from ide_transformer.models.generate import Draw, write
-from ide_transformer.solvers import AbstractSplitting
+from ide_transformer.solvers import AbstractSequentialSplitting
 
 
 WIDTH, HEADS, VOCABULARY, CONTEXT = 16, 4, 11, 10
@@ -50,7 +50,7 @@ def language_model(
         WIDTH,
         control=control.build(block, intervals, key=jax.random.key(1)),
         constraint=constraint,
-        scheme=ide.Scheme(solver, **scheme),
+        discretization=ide.Discretization(solver, **scheme),
         key=jax.random.key(2),
         learned_positions=learned_positions,
         std=1.0,
@@ -170,7 +170,7 @@ OPERATORS = {
     ],
     "dropout": [lambda key: ide.Dropout(attention(key), 0.5)],
     "injected, relaxed": [
-        lambda key: ide.InjectedAttention(attention(key), key=key, std=0.3),
+        lambda key: ide.SourcedAttention(attention(key), key=key, std=0.3),
         lambda key: ide.Relaxation(0.3),
     ],
     "of a user": [lambda key: RunningMean(jnp.ones(()))],
@@ -238,7 +238,7 @@ def test_a_text_is_one_compiled_program(key):
     assert max(shape[-2] for shape in traced) == 2
 
 
-class Counted(AbstractSplitting):
+class Counted(AbstractSequentialSplitting):
     """Lie–Trotter with its sub-steps in a loop."""
 
     sub_solver: diffrax.AbstractSolver = diffrax.Euler()

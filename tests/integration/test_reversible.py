@@ -81,7 +81,7 @@ def test_modes_agree_at_48_layers(case):
     direct = gradient_of(equation, U0, solver, ide.Direct())
     assert relative(gradient_of(equation, U0, solver, ide.Reversible()), direct) < 1e-10
     if case == "pre-norm":
-        for mode in (ide.Checkpoint(), ide.Recursive()):
+        for mode in (ide.Recompute(), ide.Recursive()):
             assert relative(gradient_of(equation, U0, solver, mode), direct) < 1e-10
 
 
@@ -208,7 +208,7 @@ def test_what_cannot_be_undone_is_refused(unchecked):
             make_equation(intervals=2, constraint=ide.Nonnegative()),
             solver=ide.Projected(REVERSIBLE(ide.RK4())),
         )
-    with pytest.raises(ide.InputError, match="use gradient=Checkpoint"):
+    with pytest.raises(ide.InputError, match="use gradient=Recompute"):
         solve(
             solver=diffrax.Tsit5(),
             stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),

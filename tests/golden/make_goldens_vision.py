@@ -7,12 +7,10 @@ weights, and `outputs.npz`: images and logits, at the size of the checkpoint and
 Needs torch and transformers. The files now there were written by transformers 5.24.0.
 """
 
-from pathlib import Path
-
 import numpy as np
+from helpers import GOLDEN
 
 
-GOLDEN = Path(__file__).parent / "golden"
 SIZES = {"images": (8, 8), "resized_images": (12, 4)}
 
 

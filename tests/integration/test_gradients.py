@@ -47,7 +47,7 @@ def by_hand(solver):
             equation.terms,
             solver,
             0.0,
-            equation.depth,
+            equation.horizon,
             0.5,
             u0,
             adjoint=diffrax.DirectAdjoint(),
@@ -102,7 +102,7 @@ def test_layered_march_equals_unrolled(control, constraint):
 
 
 @pytest.mark.parametrize(
-    "gradient", [ide.Direct(), ide.Checkpoint(), ide.Checkpoint(policy=None)], ids=repr
+    "gradient", [ide.Direct(), ide.Recompute(), ide.Recompute(policy=None)], ids=repr
 )
 def test_gradient_modes_agree(gradient):
     equation = make_equation()
@@ -155,7 +155,7 @@ def fine_gradient():
 
 @pytest.mark.parametrize(
     "gradient",
-    [ide.Direct(), ide.Checkpoint(), diffrax.RecursiveCheckpointAdjoint(checkpoints=8)],
+    [ide.Direct(), ide.Recompute(), diffrax.RecursiveCheckpointAdjoint(checkpoints=8)],
     ids=repr,
 )
 def test_adaptive_gradients(gradient):

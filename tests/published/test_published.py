@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import diffrax
 import equinox as eqx
@@ -13,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
-from numpy_blocks import attention, feed_forward, layer_norm, linear
+from helpers import ROOT, largest
+from published.numpy_blocks import attention, feed_forward, layer_norm, linear
 
 import ide_transformer as ide
 from ide_transformer import solvers, training
 from ide_transformer.equation import with_source
 
 
-SCHEMES = Path(__file__).parent.parent / "configs/schemes"
+SCHEMES = ROOT / "configs/schemes"
 TOKENS = 7
 
 
@@ -256,7 +255,9 @@ def with_random_vectors(model):
     moved_parts = jax.tree.map(moved, parts)
     if isinstance(model.solver, solvers.SteadyState):
         moved_parts = parts  # its fixed point has to stay one that iteration finds
-    return eqx.tree_at(lambda m: (m.control, m.constraint, m.scheme.solver), model, moved_parts)
+    return eqx.tree_at(
+        lambda m: (m.control, m.constraint, m.discretization.solver), model, moved_parts
+    )
 
 
 def build(name):
@@ -289,7 +290,7 @@ def test_the_published_cell_of_the_deep_equilibrium_transformer():
     """Post-norm, without affine parameters, the input injected into queries, keys and
     values: one step of the scheme is the cell."""
     keys = jax.random.split(jax.random.key(0), 3)
-    a = ide.InjectedAttention(ide.Attention(16, 4, key=keys[0], std=0.2), key=keys[1], std=0.2)
+    a = ide.SourcedAttention(ide.Attention(16, 4, key=keys[0], std=0.2), key=keys[1], std=0.2)
     f = ide.FeedForward(16, key=keys[2], activation=ide.relu, std=0.2)
     u0 = jax.random.normal(jax.random.key(1), (TOKENS, 16))
     z = jax.random.normal(jax.random.key(2), (TOKENS, 16))

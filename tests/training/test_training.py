@@ -7,12 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 
-ROOT = Path(__file__).parent.parent
 TINY = [
     *("model.width=16", "model.heads=2", "model.depth=2", "model.context=16"),
     *("optimizer.warmup=5", "training.batch_size=4", "training.sample=20"),

@@ -27,7 +27,7 @@ def encoder(prefix=1, head=ide.NoHead(), pooler=False, size=(4, 6), channels=3):
             lambda key: (ide.Attention(WIDTH, HEADS, key=key, std=0.3),), 2, key=keys[3]
         ),
         constraint=ide.Free(),
-        scheme=ide.Scheme(ide.LieTrotter()),
+        discretization=ide.Discretization(ide.LieTrotter()),
         pooler=linear(WIDTH, WIDTH, keys[4]) if pooler else None,
         head=head,
     )

@@ -29,7 +29,7 @@ def block(key, cross, rate):
 
 def speech_to_text(rate=0.0):
     keys = jax.random.split(jax.random.key(1), 6)
-    parts = dict(constraint=ide.Free(), scheme=ide.Scheme(ide.LieTrotter()))
+    parts = dict(constraint=ide.Free(), discretization=ide.Discretization(ide.LieTrotter()))
     encoder = ide.SpeechEncoder(
         ide.TokenConvolution(MELS, WIDTH, std=0.5, key=keys[0]),
         ide.TokenConvolution(WIDTH, WIDTH, stride=2, std=0.5, key=keys[1]),
@@ -131,7 +131,7 @@ def test_padding_of_an_encoder_is_seen_by_no_token():
         embedding,
         control=control,
         constraint=ide.Free(),
-        scheme=ide.Scheme(ide.LieTrotter()),
+        discretization=ide.Discretization(ide.LieTrotter()),
         context=8,
     )
     model = MODEL.with_encoder(encoder)

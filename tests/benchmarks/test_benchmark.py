@@ -3,13 +3,12 @@
 import json
 import runpy
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
+from helpers import SCRIPTS, largest
 
 import ide_transformer as ide
 from benchmarks import SCHEMES, Setting, Shape, against_torch, handwritten
@@ -19,7 +18,7 @@ from benchmarks.problem import gradient_of_solve, pre_norm
 from benchmarks.resident import peak_resident_mebibytes
 
 
-SCRIPT = Path(__file__).parent.parent / "scripts/benchmark.py"
+SCRIPT = SCRIPTS / "benchmark.py"
 SHAPE = Shape(batch=2, context=5, width=8, heads=2)
 SIZES = ("--batch", "2", "--context", "5", "--width", "8", "--heads", "2", "--rounds", "2")
 TIMING = {"milliseconds", "spread", "time_ratio", "ratio_spread"}
@@ -86,10 +85,10 @@ def test_a_scan_by_hand_equals_the_march(name, recomputing):
     """Values, and gradients with respect to every weight and the initial state."""
     solver, layer = SCHEMES[name]
     equation, u0 = large_equation(), SHAPE.state()
-    policy = ide.Checkpoint().policy if recomputing else None
+    policy = ide.Recompute().policy if recomputing else None
     program, arguments = gradient_by_hand(layer, equation, u0, policy)
     value, (weights, state) = jax.jit(program)(*arguments)
-    program, arguments = gradient_of_solve(equation, solver, ide.Checkpoint(), u0)
+    program, arguments = gradient_of_solve(equation, solver, ide.Recompute(), u0)
     expected, ((control, _), expected_state) = jax.jit(program)(*arguments)
     assert abs(value - expected) < 1e-12 * abs(expected)
     assert largest(state, expected_state) < 1e-12

@@ -3,20 +3,19 @@ make_goldens_whisper.py."""
 
 import json
 import shutil
-from pathlib import Path
 
 import diffrax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
+from helpers import GOLDEN, largest
 from safetensors.numpy import load_file
 
 import ide_transformer as ide
 from ide_transformer.pretrained import load_pretrained, save_pretrained
 
 
-GOLDEN = Path(__file__).parent / "golden/whisper"
+GOLDEN = GOLDEN / "whisper"
 SHAPES = {
     "uneven": dict(
         vocab_size=61,

@@ -2,19 +2,18 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pretrained_cases import CASES, IN_FLOAT32, inputs, make_reference, outputs_of
+from golden.pretrained_cases import CASES, IN_FLOAT32, inputs, make_reference, outputs_of
+from helpers import GOLDEN
 from safetensors.numpy import load_file, save_file
 
 import ide_transformer as ide
 from ide_transformer.pretrained import load_pretrained, save_pretrained
 
 
-GOLDEN = Path(__file__).parent / "golden"
 FAMILIES = [name for name in CASES if "," not in name]
 
 

@@ -55,7 +55,7 @@ def test_tied(key):
 def test_refining_a_control_keeps_the_solution(control):
     equation = make_equation(control, intervals=2)
     fine = ide.Equation(equation.control.resample(6), ide.Free(), equation.domain)
-    assert fine.depth == equation.depth
+    assert fine.horizon == equation.horizon
     u0 = random_state()
     one = ide.solve(equation, u0, solver=ide.RK4(), steps_per_interval=3).u1
     other = ide.solve(fine, u0, solver=ide.RK4(), steps_per_interval=1).u1

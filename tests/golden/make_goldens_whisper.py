@@ -4,14 +4,13 @@ it. Needs torch and transformers:
     python tests/make_goldens_whisper.py
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import transformers
+from helpers import GOLDEN
 
 
-FOLDER = Path(__file__).parent / "golden/whisper"
+FOLDER = GOLDEN / "whisper"
 END = 1
 
 

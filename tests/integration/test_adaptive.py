@@ -106,7 +106,7 @@ def small_model(steps_for):
         2,
         key=jax.random.key(0),
     )
-    scheme = ide.Scheme(
+    discretization = ide.Discretization(
         diffrax.Bosh3(),
         stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
         steps_for=steps_for,
@@ -117,7 +117,7 @@ def small_model(steps_for):
         8,
         control=control,
         constraint=ide.Free(),
-        scheme=scheme,
+        discretization=discretization,
         key=jax.random.key(1),
         std=1.0,
     )

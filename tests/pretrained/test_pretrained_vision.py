@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
-from make_goldens_vision import (
+from golden.make_goldens_vision import (
     GOLDEN,
     original,
     random_images,
@@ -17,6 +16,7 @@ from make_goldens_vision import (
     run,
     states_or_logits,
 )
+from helpers import largest
 from safetensors.numpy import load_file, save_file
 
 import ide_transformer as ide
