@@ -1,4 +1,4 @@
 """A model seen as a dynamical system: the defects of its steps."""
 
 from .defects import Defects as Defects, equation_defects as equation_defects
-from .intervals import scan_intervals as scan_intervals, single_step as single_step
+from .intervals import scan_intervals as scan_intervals

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 
 from ..equation import Depth, Equation
 from ..integration.adaptive.token_norm import TokenNorm
-from ..solvers import LieStrang, LieTrotter
+from ..solvers import LieStrang, LieTrotter, single_step
 from ..solvers.splitting.splitting import AbstractSplitting
-from .intervals import scan_intervals, single_step
+from .intervals import scan_intervals
 
 
 class Defects(NamedTuple):

@@ -1,4 +1,4 @@
-"""The native step of each interval by itself, for what `solve` does not report."""
+"""A scan over the intervals, for what `solve` does not report."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,22 +7,9 @@ import diffrax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
-from ..equation import Depth, Equation
-
-
-def single_step(
-    solver: diffrax.AbstractSolver,
-    terms: diffrax.MultiTerm,
-    start: Depth,
-    end: Depth,
-    u: Float[Array, "*batch tokens features"],
-) -> Float[Array, "*batch tokens features"]:
-    """One step of `solver`. Schemes that carry something from step to step are started
-    anew."""
-    state = solver.init(terms, start, end, u, None)
-    return solver.step(terms, start, end, u, None, state, True)[0]
+from ..equation import Equation
 
 
 def scan_intervals(

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..analysis import Defects, equation_defects, scan_intervals, single_step
+from ..analysis import Defects, equation_defects, scan_intervals
 from ..models import AbstractModel
+from ..solvers import single_step
 from .layers import keep_layers
 from .target import Read, embedded, quantity, reference, square
 

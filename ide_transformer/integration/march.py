@@ -18,11 +18,13 @@ from ..solvers import (
     Evaluations,
     count_evaluations,
     evaluations_made,
+    finite,
+    first_failure,
+    success,
 )
 from .checks import check_reversible
 from .gradients.gradient import AbstractGradient
 from .gradients.reversible import Inputs, Reversible, march_reversibly, reversible_inputs
-from .outcome import finite, first_failure, success
 
 
 class Trajectory(NamedTuple):

@@ -17,9 +17,13 @@ from .base import (
     count_evaluations as count_evaluations,
     evaluations_made as evaluations_made,
     find_couplings as find_couplings,
+    finite as finite,
+    first_failure as first_failure,
     learned as learned,
     loses_companion as loses_companion,
     projected as projected,
+    single_step as single_step,
+    success as success,
 )
 from .blocks import (
     BlockField as BlockField,

@@ -39,6 +39,8 @@ class AbstractTask(abc.ABC):
     data that the interrupted one would have seen.
     """
 
+    # Whether a configuration may name it.
+    configurable: ClassVar[bool] = True
     # What the held-out part is called: `validation` or `test`.
     held_out_name: ClassVar[str]
 

@@ -75,7 +75,7 @@ def test_the_memory_of_a_run_is_described():
     text = describe_memory(model, state, BATCH, 3 * 2**20)
     assert f"parameters {size_bytes(weights) / 2**20:,.1f} MiB" in text
     assert "gradient recursive 3.0 MiB" in text
-    assert "direct keeps about" in text and "checkpoint keeps about" in text
+    assert "direct keeps about" in text and "recompute keeps about" in text
 
 
 def test_a_run_traces_its_step_once(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What a constraint set must offer."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
@@ -13,6 +14,9 @@ class AbstractConstraint(eqx.Module):
 
     whose solution stays on S and moves with the tangential part of F.
     """
+
+    # Whether a configuration may name it.
+    configurable: ClassVar[bool] = True
 
     @abc.abstractmethod
     def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:

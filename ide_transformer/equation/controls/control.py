@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -32,6 +32,9 @@ class AbstractControl(eqx.Module):
     `build(make_block, num_intervals, *, key)`, which calls `make_block(key)` once for each
     place where it keeps weights of its own.
     """
+
+    # Whether a configuration may name it.
+    configurable: ClassVar[bool] = True
 
     num_intervals: AbstractVar[int]
     interval_length: AbstractVar[float]

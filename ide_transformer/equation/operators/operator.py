@@ -20,6 +20,8 @@ class AbstractOperator(eqx.Module):
     # Whether the rate at a token depends on the state at that token only, so that tokens can
     # be marched one after the other.
     pointwise: ClassVar[bool] = False
+    # Whether a configuration may name it.
+    configurable: ClassVar[bool] = True
 
     @abc.abstractmethod
     def __call__(

@@ -7,10 +7,17 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ...equation import Equation
-from ...solvers import EvaluationCount, Evaluations, count_evaluations, evaluations_made
+from ...solvers import (
+    EvaluationCount,
+    Evaluations,
+    count_evaluations,
+    evaluations_made,
+    finite,
+    first_failure,
+    success,
+)
 from ..gradients.gradient import AbstractGradient
 from ..march import Trajectory
-from ..outcome import finite, first_failure, success
 from .controller import KeepsProposal
 from .token_norm import without_padding
 

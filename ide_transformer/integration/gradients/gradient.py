@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import ClassVar
 
 import diffrax
 import equinox as eqx
@@ -23,6 +24,9 @@ PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
 
 class AbstractGradient(eqx.Module):
     """A gradient mode. Each gives the gradient of the discrete solution."""
+
+    # Whether a configuration may name it.
+    configurable: ClassVar[bool] = True
 
     @abc.abstractmethod
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:

@@ -13,8 +13,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ...equation import Equation
 from ...errors import InputError
-from ...solvers import AbstractCoupling, Shear
-from ..outcome import finite, first_failure, success
+from ...solvers import AbstractCoupling, Shear, finite, first_failure, success
 from .gradient import PRODUCTS, AbstractGradient
 
 

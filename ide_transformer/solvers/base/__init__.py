@@ -25,3 +25,5 @@ from .reversible import (
     loses_companion as loses_companion,
 )
 from .scheme import AbstractScheme as AbstractScheme
+from .single_step import single_step as single_step
+from .status import finite as finite, first_failure as first_failure, success as success

@@ -13,6 +13,9 @@ class AbstractScheme(diffrax.AbstractSolver):
     """A scheme that solves the sum of the terms, carries nothing from step to step, and is
     interpolated linearly between steps, unless it says otherwise."""
 
+    # Whether a configuration may name it.
+    configurable: ClassVar[bool] = True
+
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 

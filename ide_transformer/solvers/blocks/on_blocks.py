@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 
 from ...equation import Depth, frozen
 from ..base.reversible import Couplings, find_couplings
+from ..base.single_step import single_step
 from ..splitting.splitting import AbstractSplitting
 
 
@@ -35,8 +36,7 @@ class BlockField(eqx.Module):
 
     def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
         terms = frozen(self.terms, t)
-        state = self.block.init(terms, 0.0, 1.0, u, args)
-        return self.block.step(terms, 0.0, 1.0, u, args, state, True)[0]
+        return single_step(self.block, terms, 0.0, 1.0, u, args)
 
 
 class ResidualField(eqx.Module):

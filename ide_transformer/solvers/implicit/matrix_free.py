@@ -12,6 +12,7 @@ from ...equation import Depth
 from ...errors import InputError
 from ..base.combine import combine
 from ..base.evaluation_count import EvaluationCount
+from ..base.status import first_failure
 from .implicit_euler import ImplicitEuler
 from .implicit_scheme import AbstractImplicitScheme
 from .newton_krylov import find_root
@@ -88,11 +89,7 @@ class MatrixFree(AbstractImplicitScheme, diffrax.AbstractAdaptiveSolver):
             )
             increments.append((stage - partial) / diagonal)
             made = made + evaluations
-            result = diffrax.RESULTS.where(
-                result == diffrax.RESULTS.successful,
-                diffrax.RESULTS.promote(stage_result),
-                result,
-            )
+            result = first_failure(result, diffrax.RESULTS.promote(stage_result))
         y1 = combine(y0, tuple(map(float, tableau.b_sol)), increments)
         error = combine(jnp.zeros_like(y0), tuple(map(float, tableau.b_error)), increments)
         dense_info = dict(y0=y0, y1=y1, k=jnp.stack(increments))

@@ -8,6 +8,7 @@ from jaxtyping import Array, PyTree
 from ...equation import Depth
 from ..base.evaluation_count import EvaluationCount
 from ..base.projected import projected
+from ..base.single_step import single_step
 from ..splitting.lie_trotter import LieTrotter
 from .implicit_scheme import AbstractImplicitScheme
 from .newton_krylov import find_root
@@ -81,11 +82,5 @@ class SteadyState(AbstractImplicitScheme):
 
 
 def _residual(y: Array, inputs: tuple) -> Array:
-    return y - _once(y, inputs)
-
-
-def _once(y: Array, inputs: tuple) -> Array:
-    """One step of the scheme, begun anew."""
     solver, terms, t0, t1, args = inputs
-    state = solver.init(terms, t0, t1, y, args)
-    return solver.step(terms, t0, t1, y, args, state, True)[0]
+    return y - single_step(solver, terms, t0, t1, y, args)

@@ -11,6 +11,7 @@ from ...errors import InputError
 from ..base.couplings import AbstractCoupling, Shear
 from ..base.projected import Projected, projected
 from ..base.reversible import AbstractReversible
+from ..base.single_step import single_step
 from ..runge_kutta.explicit_runge_kutta import ExplicitRungeKutta
 
 
@@ -122,8 +123,7 @@ class AlgebraicallyReversible(AbstractReversible):
 
 def _increment(solver, terms, args, t0, t1, u):
     """`Φ(u) - u` of one step from t0 to t1."""
-    state = solver.init(terms, t0, t1, u, args)
-    return solver.step(terms, t0, t1, u, args, state, True)[0] - u
+    return single_step(solver, terms, t0, t1, u, args) - u
 
 
 def _ahead(solver, terms, args, t0, t1, away, v):

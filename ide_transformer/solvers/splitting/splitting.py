@@ -13,6 +13,7 @@ from ...errors import InputError
 from ..base.evaluation_count import EvaluationCount, evaluations_made
 from ..base.projected import projected
 from ..base.scheme import AbstractScheme
+from ..base.status import first_failure
 from .exact_flow import ExactFlow, exact_operator
 
 
@@ -113,9 +114,7 @@ class AbstractSplitting(AbstractScheme):
             y, _, _, state, sub_result = sub_solver.step(
                 term, sub_t0, sub_t1, y, args, state, False
             )
-            result = diffrax.RESULTS.where(
-                result == diffrax.RESULTS.successful, sub_result, result
-            )
+            result = first_failure(result, sub_result)
             here = evaluations_made(state)
             if made is not None and here is not None:
                 made = EvaluationCount(made.count + here.count / len(terms.terms))

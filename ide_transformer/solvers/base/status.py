@@ -1,4 +1,4 @@
-"""How a solve goes: the first failure is kept."""
+"""Solve status: keeps the first failure."""
 
 from typing import Any
 
