@@ -1,6 +1,7 @@
+import gc
+import os
 from pathlib import Path
 
-import jax
 import jaxtyping
 import pytest
 
@@ -9,11 +10,24 @@ import pytest
 # the package is imported.
 jaxtyping.install_import_hook("ide_transformer", "beartype.beartype")
 
+# Compiling takes most of the time of these tests. Programs are optimised little and kept for
+# the other workers, the scripts that tests run, and the next run; the heavy tests of cost
+# switch the optimisations on for themselves.
+os.environ |= {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parent.parent / ".pytest_cache/compiled"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+import jax  # noqa: E402
+
+
 jax.config.update("jax_enable_x64", True)
-# Compiling takes most of the time of these tests; the heavy ones and the runs of scripts
-# see fully optimised programs.
-jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tracing makes many objects that live long; looking for garbage among them is slow.
+gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture
@@ -23,16 +37,16 @@ def key():
 
 @pytest.fixture
 def unchecked():
-    """What a user sees: without the checks of annotations, which would speak first."""
+    """Without the checks of annotations, which would speak before the package does."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)
-def forget_what_is_compiled():
+def forget_compiled_programs():
     """A process that keeps the programs of all tests runs out of memory maps, of which
-    Linux allows 65,530; but what they share is compiled again after each clearing."""
+    Linux allows 65,530. Clearing them costs compiling what they share once more."""
     yield
     maps = Path("/proc/self/maps")
     if not maps.exists() or maps.read_bytes().count(b"\n") > 25_000:
