@@ -3,8 +3,8 @@ from jaxtyping import Array, PyTree
 
 
 def combine(y: PyTree[Array], coefficients: tuple, increments: list) -> PyTree[Array]:
-    """`y + Σ_j c_j k_j`; coefficients that are the number 0 cost nothing."""
+    """`y + Σ_j c_j k_j`, the coefficients plain numbers; a zero costs nothing."""
     for coefficient, increment in zip(coefficients, increments, strict=True):
-        if not (isinstance(coefficient, int | float) and coefficient == 0):
+        if coefficient != 0:
             y = jax.tree.map(lambda u, k, c=coefficient: u + c * k, y, increment)
     return y

@@ -7,19 +7,11 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import io_callback
 from jaxtyping import PyTree
 
-from ...equation import (
-    AbstractExactOperator,
-    AbstractLinearOperator,
-    AbstractOperator,
-    Free,
-    TokenDomain,
-    make_terms,
-)
+from ...equation import Free, TokenDomain, make_terms
 from .evaluation_count import evaluations_made
+from .stand_ins import Recorder, kind_of_operator, stand_in
 
 
 class Evaluations(NamedTuple):
@@ -39,7 +31,7 @@ class Evaluations(NamedTuple):
 def count_evaluations(
     solver: diffrax.AbstractSolver, block: PyTree, features: int
 ) -> Evaluations | None:
-    """What the steps of `solver` cost, counted by making some on a tiny state; `None` for
+    """The cost of the steps of `solver`, counted by making some on a tiny state; `None` for
     implicit schemes, whose cost depends on the state.
 
     **Arguments:**
@@ -51,59 +43,20 @@ def count_evaluations(
     arrays, rest = eqx.partition(solver, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    kinds = tuple((type(operator).__name__, _kind(operator)) for operator in block)
+    kinds = tuple((type(operator).__name__, kind_of_operator(operator)) for operator in block)
     return _count(rest, structure, shapes, kinds, features)
 
 
-def _kind(operator: PyTree) -> type | None:
-    """The abstract class that decides how schemes treat an operator."""
-    for kind in (AbstractLinearOperator, AbstractExactOperator):
-        if isinstance(operator, kind):
-            return kind
-    return None
-
-
+# Cached: the steps are made once for all solves of the same kind.
 @ft.lru_cache
-def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations | None:
-    depths: list[float] = []
-
-    def record(u, t):
-        # In NumPy: a callback that waits for JAX could wait for itself.
-        depths.append(float(np.asarray(t)))
-        return -np.asarray(u)
-
-    def evaluate(u, t):
-        # A callback records what is run, also inside the loops over stages of diffrax.
-        return io_callback(record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, t)
-
-    class Plain(AbstractOperator):
-        t: jax.Array
-
-        def __call__(self, u, domain):
-            return evaluate(u, self.t)
-
-    class Exact(AbstractExactOperator):
-        t: jax.Array
-        dissipative = False
-
-        def __call__(self, u, domain):
-            return evaluate(u, self.t)
-
-        def flow(self, u, domain, h):
-            return evaluate(u, self.t)
-
-    class Linear(Exact, AbstractLinearOperator):
-        def apply(self, function, u, domain):
-            return function(-jnp.ones(())) * u
-
-    # Named as what they stand for, which is what a scheme that refuses them would name.
-    classes = {AbstractLinearOperator: Linear, AbstractExactOperator: Exact, None: Plain}
-    metaclass: Any = type(Plain)
-    stand_ins = [metaclass(name, (classes[kind],), {}) for name, kind in kinds]
+def _count(
+    rest: PyTree, structure: Any, shapes: tuple, kinds: tuple, features: int
+) -> Evaluations | None:
+    recorder = Recorder()
 
     def block_at(t):
         t = jnp.asarray(t, float)
-        return tuple(stand_in(t) for stand_in in stand_ins)
+        return tuple(stand_in(name, kind)(t, recorder) for name, kind in kinds)
 
     costs, fractions = [], set()
     # Without compilation a branch that is not taken is not run, and not counted.
@@ -116,12 +69,12 @@ def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations 
         implicit = isinstance(solver, diffrax.AbstractImplicitSolver)
         if implicit or evaluations_made(state) is not None:
             return None
-        # The third step is made of what two steps leave behind.
+        # The third step starts from a state that two steps have made.
         for _ in range(3):
-            depths.clear()
+            recorder.depths.clear()
             u, _, _, state, _ = solver.step(terms, 0.0, 1.0, u, None, state, made_jump)
             jax.block_until_ready(u)
-            costs.append(len(depths) / len(kinds))
-            fractions.update(depths)
+            costs.append(len(recorder.depths) / len(kinds))
+            fractions.update(recorder.depths)
             made_jump = False
     return Evaluations(costs[0], costs[-1], tuple(sorted(fractions)))

@@ -1,4 +1,4 @@
-"""What the reversible schemes share."""
+"""Schemes whose steps can be undone."""
 
 import abc
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from jaxtyping import Array, Bool, PyTree
 
 from ...equation import Depth
 from .couplings import AbstractCoupling
-from .scheme import AbstractScheme
+from .scheme import AbstractFieldScheme
 
 
 Couplings: TypeAlias = Callable[..., tuple[AbstractCoupling, ...]]
 
 
-class AbstractReversible(AbstractScheme):
+class AbstractReversible(AbstractFieldScheme):
     """A scheme whose step is made of couplings of the state and a companion, which at first
     is a copy of the state."""
 
@@ -40,14 +40,10 @@ class AbstractReversible(AbstractScheme):
 
 
 def find_couplings(solver: PyTree) -> Couplings | None:
-    """The couplings of the steps of a scheme; `None` for one that cannot be undone. A wrapper
-    has them if the scheme inside it does."""
+    """The couplings of the steps of a scheme; `None` for one that cannot be undone."""
     return getattr(solver, "couplings", None)
 
 
 def loses_companion(solver: PyTree) -> bool:
-    """Whether a reversible scheme, or the one inside a wrapper, starts again at jumps."""
-    # Not isinstance, which looks through wrappers.
-    while not issubclass(type(solver), AbstractReversible):
-        solver = solver.solver
-    return solver.restarts
+    """Whether a reversible scheme starts again where the field jumps."""
+    return getattr(solver, "restarts", False)

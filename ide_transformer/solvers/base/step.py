@@ -1,0 +1,91 @@
+"""The field over one step, and the result of the step."""
+
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+from jaxtyping import Array, PyTree
+
+from ...equation import Depth
+
+
+class Step(NamedTuple):
+    """Result of one step, in the order in which diffrax unpacks it.
+
+    - `y1`: the state after the step.
+    - `error`: the estimate of its local error, or `None`.
+    - `dense_info`: the arguments of `interpolation_cls`.
+    - `solver_state`: carried to the next step.
+    - `result`: whether the step succeeded.
+    """
+
+    y1: PyTree[Array]
+    error: Any
+    dense_info: dict[str, PyTree[Array]]
+    solver_state: PyTree
+    result: Any
+
+    @classmethod
+    def between(
+        cls,
+        y0: PyTree[Array],
+        y1: PyTree[Array],
+        *,
+        error: PyTree[Array] | None = None,
+        state: PyTree = None,
+        result: Any = diffrax.RESULTS.successful,
+        **dense_info: PyTree[Array],
+    ) -> "Step":
+        """A step from `y0` to `y1`. By default it succeeded, has no error estimate, carries
+        nothing, and is interpolated linearly.
+
+        **Arguments:**
+
+        - `dense_info`: what `interpolation_cls` takes besides `y0` and `y1`.
+        """
+        return cls(y1, error, dict(y0=y0, y1=y1, **dense_info), state, result)
+
+
+class StepField(eqx.Module):
+    """The vector field over the step from `t0` to `t1`, of length h: `field(c, u)` is the
+    increment `h F(t0 + c h, u)`.
+
+    **Arguments:**
+
+    - `terms`: of the equation; a diffrax solver that does not split solves their sum.
+    - `t0`, `t1`: the ends of the step.
+    - `args`: passed to the vector field.
+    """
+
+    terms: PyTree[diffrax.AbstractTerm]
+    t0: Depth
+    t1: Depth
+    args: PyTree = None
+
+    def with_terms(self, terms: PyTree[diffrax.AbstractTerm]) -> "StepField":
+        """The field of other terms over the same step, for example of one operator."""
+        return StepField(terms, self.t0, self.t1, self.args)
+
+    @property
+    def h(self) -> Depth:
+        """The length of the step."""
+        return self.t1 - self.t0
+
+    def t(self, c: float) -> Depth:
+        """The depth at the fraction `c` of the step; both ends are met exactly."""
+        if c == 0:
+            return self.t0
+        return self.t1 if c == 1 else self.t0 + c * self.h
+
+    def __call__(self, c: float, u: PyTree[Array]) -> PyTree[Array]:
+        """The increment `h F(t0 + c h, u)`."""
+        control = self.terms.contr(self.t0, self.t1)
+        return self.terms.vf_prod(self.t(c), u, self.args, control)
+
+    def rate(self, c: float, u: PyTree[Array]) -> PyTree[Array]:
+        """The rate `F(t0 + c h, u)`, in the form that `increment` takes."""
+        return self.terms.vf(self.t(c), u, self.args)
+
+    def increment(self, rate: PyTree[Array]) -> PyTree[Array]:
+        """`h` times a rate."""
+        return self.terms.prod(rate, self.terms.contr(self.t0, self.t1))
