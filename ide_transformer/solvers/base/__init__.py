@@ -29,6 +29,5 @@ from .scheme import (
     AbstractOneStep as AbstractOneStep,
     AbstractScheme as AbstractScheme,
 )
-from .single_step import single_step as single_step
 from .status import finite as finite, first_failure as first_failure, success as success
-from .step import Step as Step, StepField as StepField
+from .step import Step as Step, StepField as StepField, single_step as single_step

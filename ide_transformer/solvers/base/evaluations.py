@@ -1,17 +1,27 @@
 """The cost of a step in field evaluations, and where in the step they are made."""
 
 import functools as ft
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+import numpy as np
+from jax.experimental import io_callback
+from jaxtyping import Array, Float, PyTree
 
-from ...equation import Free, TokenDomain, make_terms
+from ...equation import (
+    AbstractExactOperator,
+    AbstractLinearOperator,
+    AbstractOperator,
+    Depth,
+    Free,
+    TokenDomain,
+    make_terms,
+)
 from .evaluation_count import evaluations_made
-from .stand_ins import Recorder, kind_of_operator, stand_in
 
 
 class Evaluations(NamedTuple):
@@ -43,7 +53,7 @@ def count_evaluations(
     arrays, rest = eqx.partition(solver, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    kinds = tuple((type(operator).__name__, kind_of_operator(operator)) for operator in block)
+    kinds = tuple((type(operator).__name__, _kind(operator)) for operator in block)
     return _count(rest, structure, shapes, kinds, features)
 
 
@@ -52,11 +62,11 @@ def count_evaluations(
 def _count(
     rest: PyTree, structure: Any, shapes: tuple, kinds: tuple, features: int
 ) -> Evaluations | None:
-    recorder = Recorder()
+    depths: list[float] = []
 
     def block_at(t):
         t = jnp.asarray(t, float)
-        return tuple(stand_in(name, kind)(t, recorder) for name, kind in kinds)
+        return tuple(_stand_in(name, kind)(t, depths) for name, kind in kinds)
 
     costs, fractions = [], set()
     # Without compilation a branch that is not taken is not run, and not counted.
@@ -71,10 +81,59 @@ def _count(
             return None
         # The third step starts from a state that two steps have made.
         for _ in range(3):
-            recorder.depths.clear()
+            depths.clear()
             u, _, _, state, _ = solver.step(terms, 0.0, 1.0, u, None, state, made_jump)
             jax.block_until_ready(u)
-            costs.append(len(recorder.depths) / len(kinds))
-            fractions.update(recorder.depths)
+            costs.append(len(depths) / len(kinds))
+            fractions.update(depths)
             made_jump = False
     return Evaluations(costs[0], costs[-1], tuple(sorted(fractions)))
+
+
+class _Plain(AbstractOperator):
+    """`operator(t, depths)` adds `t` to `depths` whenever it is run."""
+
+    t: Float[Array, ""]
+    depths: list[float] = eqx.field(static=True)
+
+    def __call__(self, u: Array, domain: TokenDomain) -> Array:
+        def record(u, t):
+            # In NumPy: a callback that waits for JAX could wait for itself.
+            self.depths.append(float(np.asarray(t)))
+            return -np.asarray(u)
+
+        # A callback is run also inside the loops over stages of diffrax.
+        return io_callback(record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, self.t)
+
+
+class _Exact(_Plain, AbstractExactOperator):
+    dissipative = False
+
+    def flow(self, u: Array, domain: TokenDomain, h: Depth) -> Array:
+        return self(u, domain)
+
+
+class _Linear(_Exact, AbstractLinearOperator):
+    def apply(self, function: Callable, u: Array, domain: TokenDomain) -> Array:
+        return function(-jnp.ones(())) * u
+
+
+# The abstract class that decides how schemes treat an operator, and its stand-in.
+_STAND_INS: dict[type, type] = {
+    AbstractLinearOperator: _Linear,
+    AbstractExactOperator: _Exact,
+    AbstractOperator: _Plain,
+}
+
+
+def _kind(operator: PyTree) -> type:
+    """The class of `_STAND_INS` that an operator is of."""
+    kinds = (kind for kind in type(operator).__mro__ if kind in _STAND_INS)
+    return next(kinds, AbstractOperator)
+
+
+def _stand_in(name: str, kind: type) -> type:
+    """A class of operators of this kind. It has the name of the operator that it stands for,
+    which a scheme that refuses it would print."""
+    metaclass: Any = type(_Plain)
+    return metaclass(name, (_STAND_INS[kind],), {})

@@ -1,14 +1,14 @@
+from collections.abc import Callable
 from typing import ClassVar
 
 import diffrax
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from ...equation import AbstractRescaling, operator_fields, without_constraint
 from ...errors import InputError
 from .couplings import Retraction
-from .reversible import Couplings
-from .step import Step, StepField
+from .step import Step, StepField, U
 from .wrapper import AbstractTransparentWrapper
 
 
@@ -59,29 +59,27 @@ class Projected(AbstractTransparentWrapper):
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int | None:
         return self.solver.order(terms)
 
-    def make_step(
-        self, field: StepField, u: PyTree[Array], state: PyTree, made_jump: PyTree
-    ) -> Step:
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         step = super().make_step(field, u, state, made_jump)
         constraint = operator_fields(field.terms)[-1].constraint(field.t1)
         y1 = jax.tree.map(constraint.project, step.y1)
         return step._replace(y1=y1, dense_info={**step.dense_info, "y1": y1})
 
     @property
-    def couplings(self) -> Couplings | None:
+    def couplings(self) -> Callable | None:
         """Those of the wrapped scheme, and the projection."""
         inner = super().couplings
         if inner is None:
             return None
 
-        def couplings(terms, t0, t1, args, first):
-            constraint = operator_fields(terms)[-1].constraint(t1)
+        def couplings(field, first):
+            constraint = operator_fields(field.terms)[-1].constraint(field.t1)
             if not isinstance(constraint, AbstractRescaling):
                 raise InputError(
                     f"Projected: a projection on {type(constraint).__name__} cannot be "
                     "undone, so this scheme is not reversible; use gradient=Recompute(), or "
                     "one of Sphere, RMSSphere, LayerNorm and RMSNorm."
                 )
-            return (*inner(terms, t0, t1, args, first), Retraction(constraint))
+            return (*inner(field, first), Retraction(constraint))
 
         return couplings

@@ -7,9 +7,9 @@ from typing import TypeAlias
 import equinox as eqx
 from jaxtyping import Array, Bool, PyTree
 
-from ...equation import Depth
 from .couplings import AbstractCoupling
 from .scheme import AbstractFieldScheme
+from .step import StepField
 
 
 Couplings: TypeAlias = Callable[..., tuple[AbstractCoupling, ...]]
@@ -24,24 +24,24 @@ class AbstractReversible(AbstractFieldScheme):
 
     @abc.abstractmethod
     def couplings(
-        self,
-        terms: PyTree,
-        t0: Depth,
-        t1: Depth,
-        args: PyTree,
-        first: Bool[Array, ""] | bool,
+        self, field: StepField, first: Bool[Array, ""] | bool
     ) -> tuple[AbstractCoupling, ...]:
-        """The couplings that make up the step from `t0` to `t1`, in order.
+        """The couplings that make up a step, in order.
 
         **Arguments:**
 
+        - `field`: the field over the step.
         - `first`: whether it is the first step.
         """
 
 
 def find_couplings(solver: PyTree) -> Couplings | None:
-    """The couplings of the steps of a scheme; `None` for one that cannot be undone."""
-    return getattr(solver, "couplings", None)
+    """The couplings of the steps of a scheme, `couplings(terms, t0, t1, args, first)`; `None`
+    for one that cannot be undone."""
+    own = getattr(solver, "couplings", None)
+    if own is None:
+        return None
+    return lambda terms, t0, t1, args, first: own(StepField(terms, t0, t1, args), first)
 
 
 def loses_companion(solver: PyTree) -> bool:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import diffrax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from ...equation import Depth
-from .step import Step, StepField
+from ...errors import InputError
+from .step import Step, StepField, U
 
 
 class AbstractScheme(diffrax.AbstractSolver):
@@ -24,23 +25,16 @@ class AbstractScheme(diffrax.AbstractSolver):
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
-    def init(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree:
+    def start(self, field: StepField, u: U) -> PyTree:
+        """The state of the scheme before the first step; nothing by default."""
         return None
 
-    def func(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
+    def init(
+        self, terms: PyTree[diffrax.AbstractTerm], t0: Depth, t1: Depth, y0: U, args: PyTree
+    ) -> PyTree:
+        return self.start(StepField(terms, t0, t1, args), y0)
+
+    def func(self, terms: PyTree[diffrax.AbstractTerm], t0: Depth, y0: U, args: PyTree) -> U:
         return terms.vf(t0, y0, args)
 
 
@@ -48,14 +42,8 @@ class AbstractFieldScheme(AbstractScheme):
     """A scheme written in terms of the field over one step, `StepField`. It may carry a
     state of its own from step to step."""
 
-    def start(self, field: StepField, u: PyTree[Array]) -> PyTree:
-        """The state of the scheme before the first step; nothing by default."""
-        return None
-
     @abc.abstractmethod
-    def make_step(
-        self, field: StepField, u: PyTree[Array], state: PyTree, made_jump: PyTree
-    ) -> Step:
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         """One step.
 
         **Arguments:**
@@ -66,22 +54,12 @@ class AbstractFieldScheme(AbstractScheme):
         - `made_jump`: whether the field jumped just before this step.
         """
 
-    def init(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree:
-        return self.start(StepField(terms, t0, t1, args), y0)
-
     def step(
         self,
         terms: PyTree[diffrax.AbstractTerm],
         t0: Depth,
         t1: Depth,
-        y0: PyTree[Array],
+        y0: U,
         args: PyTree,
         solver_state: PyTree,
         made_jump: PyTree,
@@ -104,10 +82,20 @@ class AbstractOneStep(AbstractFieldScheme):
     """
 
     @abc.abstractmethod
-    def advance(self, field: StepField, u: PyTree[Array]) -> PyTree[Array]:
+    def advance(self, field: StepField, u: U) -> U:
         """The state after the step."""
 
-    def make_step(
-        self, field: StepField, u: PyTree[Array], state: PyTree, made_jump: PyTree
-    ) -> Step:
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         return Step.between(u, self.advance(field, u))
+
+
+def operator_terms(
+    scheme: diffrax.AbstractSolver, terms: PyTree[diffrax.AbstractTerm]
+) -> tuple[diffrax.AbstractTerm, ...]:
+    """One term for each operator, for a scheme that treats one operator after the other."""
+    if not isinstance(terms, diffrax.MultiTerm):
+        raise InputError(
+            f"{type(scheme).__name__} splits a sum of operators, but was given "
+            f"{type(terms).__name__}; pass equation.terms or a diffrax.MultiTerm."
+        )
+    return terms.terms

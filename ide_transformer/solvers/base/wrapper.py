@@ -5,12 +5,12 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from ...equation import Depth
-from .reversible import Couplings, find_couplings, loses_companion
+from .reversible import loses_companion
 from .scheme import AbstractFieldScheme
-from .step import Step, StepField
+from .step import Step, StepField, U
 
 
 class AbstractWrapper(AbstractFieldScheme):
@@ -39,13 +39,7 @@ class AbstractWrapper(AbstractFieldScheme):
     def error_order(self, terms: PyTree[diffrax.AbstractTerm]) -> Any:
         return self.solver.error_order(self.inner_terms(terms))
 
-    def func(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
+    def func(self, terms: PyTree[diffrax.AbstractTerm], t0: Depth, y0: U, args: PyTree) -> U:
         return self.solver.func(self.inner_terms(terms), t0, y0, args)
 
 
@@ -58,25 +52,22 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
         """That of the wrapped Runge–Kutta method, which diffrax's adjoints set."""
         return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
 
-    def start(self, field: StepField, u: PyTree[Array]) -> PyTree:
-        terms = self.inner_terms(field.terms)
-        return self.solver.init(terms, field.t0, field.t1, u, field.args)
+    def start(self, field: StepField, u: U) -> PyTree:
+        return self._inner(field).start(self.solver, u)
 
-    def make_step(
-        self, field: StepField, u: PyTree[Array], state: PyTree, made_jump: PyTree
-    ) -> Step:
-        terms = self.inner_terms(field.terms)
-        return Step(
-            *self.solver.step(terms, field.t0, field.t1, u, field.args, state, made_jump)
-        )
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        return self._inner(field).step(self.solver, u, state, made_jump)
+
+    def _inner(self, field: StepField) -> StepField:
+        return field.with_terms(self.inner_terms(field.terms))
 
     @property
-    def couplings(self) -> Couplings | None:
+    def couplings(self) -> Callable | None:
         """Those of the scheme inside, on the terms that it solves."""
-        inner = find_couplings(self.solver)
+        inner = getattr(self.solver, "couplings", None)
         if inner is None:
             return None
-        return lambda terms, *step: inner(self.inner_terms(terms), *step)
+        return lambda field, first: inner(self._inner(field), first)
 
     @property
     def restarts(self) -> bool:

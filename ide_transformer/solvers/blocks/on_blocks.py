@@ -1,15 +1,12 @@
 """Schemes for fields that are made of whole blocks: one step of length 1 of a splitting
 scheme, as one map of the state."""
 
-import abc
-from collections.abc import Callable
-
 import diffrax
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
 from ...equation import Depth, frozen
-from ..base.single_step import single_step
+from ..base.step import single_step
 from ..base.wrapper import AbstractTransparentWrapper
 from ..splitting.splitting import AbstractSplitting
 
@@ -45,17 +42,10 @@ class ResidualField(eqx.Module):
 
 
 class AbstractOnBlocks(AbstractTransparentWrapper):
-    """An unsplit solver for a field made of whole blocks."""
+    """An unsplit solver for a field made of whole blocks; `inner_terms` gives that field."""
 
     block: eqx.AbstractVar[AbstractSplitting]
 
     @property
     def term_structure(self) -> type:
         return diffrax.MultiTerm
-
-    @abc.abstractmethod
-    def field(self, terms: diffrax.MultiTerm) -> Callable:
-        """The field that the solver solves."""
-
-    def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
-        return diffrax.ODETerm(self.field(terms))

@@ -11,15 +11,8 @@ from ..base.step import StepField
 class LinearPart:
     """`u_t = L u + N(t, u)`: L is the first operator that is diagonal in a basis of its own,
     its weights those at the middle of the step, and N is all the rest. Where there is a
-    constraint, N makes the sum tangential to it.
-
-    **Arguments:**
-
-    - `scheme`: its name, for the error.
-    - `field`: the field over the step.
-
-    **Raises:** `InputError` if no operator is linear.
-    """
+    constraint, N makes the sum tangential to it. An `InputError` names the scheme if no
+    operator is linear."""
 
     def __init__(self, scheme: str, field: StepField):
         fields = operator_fields(field.terms)

@@ -4,14 +4,13 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from ...errors import InputError
 from ..base.combine import combine
-from ..base.evaluation_count import EvaluationCount
 from ..base.replace import replace_schemes
 from ..base.status import first_failure
-from ..base.step import Step, StepField
+from ..base.step import Step, StepField, U
 from ..base.wrapper import AbstractWrapper
 from .implicit_euler import ImplicitEuler
 from .implicit_scheme import AbstractImplicitScheme
@@ -41,36 +40,31 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
     # `solve` puts it in by itself.
     configurable: ClassVar[bool] = False
 
-    def make_step(
-        self, field: StepField, u: Array, state: EvaluationCount, made_jump: PyTree
-    ) -> Step:
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         tableau: Any = self.solver.tableau
-        rows = _rows(tableau.a_lower)
-        guesses = _rows(tableau.a_predictor or tableau.a_lower)
-        nodes = map(float, (tableau.c1, *tableau.c))
-        diagonals = map(float, tableau.a_diagonal)
+        stages = zip(
+            ((), *tableau.a_lower),
+            ((), *(tableau.a_predictor or tableau.a_lower)),
+            map(float, tableau.a_diagonal),
+            map(float, (tableau.c1, *tableau.c)),
+            strict=True,
+        )
         increments, result = [], diffrax.RESULTS.successful
-        for row, guess, diagonal, node in zip(rows, guesses, diagonals, nodes, strict=True):
+        for row, guess, diagonal, node in stages:
             partial = combine(u, row, increments)
             if diagonal == 0:
                 increments.append(field(node, partial))
                 state = state.plus(1)
                 continue
-            predicted = tuple(diagonal * weight for weight in guess)
-            start = combine(partial, predicted, increments)
+            start = combine(partial, diagonal * np.asarray(guess), increments)
             root = solve_stage(field, node, partial, diagonal, start, self.tolerance)
             increments.append((root.value - partial) / diagonal)
             state = state.plus(root.evaluations)
             result = first_failure(result, root.result)
-        y1 = combine(u, tuple(map(float, tableau.b_sol)), increments)
-        error = combine(jnp.zeros_like(u), tuple(map(float, tableau.b_error)), increments)
+        y1 = combine(u, tableau.b_sol, increments)
+        error = combine(jnp.zeros_like(u), tableau.b_error, increments)
         k = jnp.stack(increments)
         return Step.between(u, y1, error=error, state=state, result=result, k=k)
-
-
-def _rows(triangle: Any) -> list[tuple[float, ...]]:
-    """The rows of a lower triangle in plain numbers, with the empty first one."""
-    return [(), *(tuple(map(float, row)) for row in triangle)]
 
 
 def matrix_free(solver: PyTree) -> PyTree:

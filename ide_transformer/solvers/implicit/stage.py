@@ -3,8 +3,7 @@
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
-from ..base.evaluation_count import EvaluationCount
-from ..base.step import Step, StepField
+from ..base.step import Step, StepField, U
 from .implicit_scheme import AbstractImplicitScheme
 from .newton_krylov import Root, find_root
 
@@ -18,7 +17,6 @@ def solve_stage(
     tolerance: float | None,
 ) -> Root:
     """The stage `Y = base + weight h F(t0 + c h, Y)`."""
-
     return find_root(_residual, guess, (field, c, base, weight), tolerance=tolerance)
 
 
@@ -28,9 +26,11 @@ def _residual(stage: Array, inputs: tuple[StepField, float, Array, float]) -> Ar
 
 
 class AbstractOneStage(AbstractImplicitScheme):
-    """An implicit scheme of one stage at the fraction c of the step,
+    """An implicit scheme of one stage,
 
-    Y = u_n + c h F(t_n + c h, Y),   u_{n+1} = u_n + h F(t_n + c h, Y).
+        Y = u_n + c h F(t_n + c h, Y),   u_{n+1} = u_n + h F(t_n + c h, Y),
+
+    at the fraction c of the step.
     """
 
     tolerance: eqx.AbstractVar[float | None]
@@ -39,18 +39,11 @@ class AbstractOneStage(AbstractImplicitScheme):
     node: eqx.AbstractClassVar[float]
 
     def error(self, increment: Array, explicit: Array) -> Array | None:
-        """An estimate of the local error, if there is one.
-
-        **Arguments:**
-
-        - `increment`: of the step.
-        - `explicit`: that of a step of Euler's method.
-        """
+        """An estimate of the local error, if there is one, from the increment of the step
+        and that of Euler's method."""
         return None
 
-    def make_step(
-        self, field: StepField, u: Array, state: EvaluationCount, made_jump: PyTree
-    ) -> Step:
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         c, explicit = self.node, field(0, u)
         root = solve_stage(field, c, u, c, u + c * explicit, self.tolerance)
         y1 = (root.value - (1 - c) * u) / c

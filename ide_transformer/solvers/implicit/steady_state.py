@@ -5,10 +5,8 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
-from ..base.evaluation_count import EvaluationCount
 from ..base.projected import projected
-from ..base.single_step import single_step
-from ..base.step import Step, StepField
+from ..base.step import Step, StepField, U
 from ..base.wrapper import AbstractWrapper
 from ..splitting.lie_trotter import LieTrotter
 from .implicit_scheme import AbstractImplicitScheme
@@ -46,9 +44,7 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
         """A steady state has no order: it does not depend on the step."""
         return None
 
-    def make_step(
-        self, field: StepField, u: Array, state: EvaluationCount, made_jump: PyTree
-    ) -> Step:
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         root = find_root(
             _residual,
             u,
@@ -63,4 +59,4 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
 
 def _residual(u: Array, inputs: tuple[diffrax.AbstractSolver, StepField]) -> Array:
     solver, field = inputs
-    return u - single_step(solver, field.terms, field.t0, field.t1, u, field.args)
+    return u - field.single_step(solver, u)

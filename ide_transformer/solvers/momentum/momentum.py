@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ...equation import AbstractConstraint, Depth
-from ..base.operator_terms import operator_terms
-from ..base.scheme import AbstractFieldScheme
-from ..base.step import Step, StepField
+from ..base.scheme import AbstractFieldScheme, operator_terms
+from ..base.step import Step, StepField, U
 
 
 class Kick(NamedTuple):
@@ -44,13 +43,11 @@ class AbstractMomentum(AbstractFieldScheme):
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 1
 
-    def start(self, field: StepField, u: PyTree[Array]) -> PyTree[Array]:
+    def start(self, field: StepField, u: U) -> U:
         operator_terms(self, field.terms)
         return jax.tree.map(jnp.zeros_like, u)
 
-    def make_step(
-        self, field: StepField, u: PyTree[Array], state: PyTree[Array], made_jump: PyTree
-    ) -> Step:
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         h, y1, v = field.h, u, state
         for index, term in enumerate(operator_terms(self, field.terms)):
             kick = self.kick(index, field.t0, field.t1)

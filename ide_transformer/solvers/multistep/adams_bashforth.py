@@ -4,10 +4,10 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from ...errors import InputError
-from ..base.step import StepField
+from ..base.step import StepField, U
 from .multistep import AbstractMultistep, History
 
 
@@ -39,19 +39,11 @@ class AdamsBashforth(AbstractMultistep):
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return self.steps
 
-    def first_step(
-        self, field: StepField, u: PyTree[Array], increment: PyTree[Array]
-    ) -> PyTree[Array]:
+    def first_step(self, field: StepField, u: U, increment: U) -> U:
         end = field(1, jax.tree.map(jnp.add, u, increment))
         return jax.tree.map(lambda u, a, b: u + 0.5 * (a + b), u, increment, end)
 
-    def next_step(
-        self,
-        field: StepField,
-        u: PyTree[Array],
-        increment: PyTree[Array],
-        history: History,
-    ) -> PyTree[Array]:
+    def next_step(self, field: StepField, u: U, increment: U, history: History) -> U:
         # Newton's form of the interpolation, integrated; the third term needs two fields of
         # the past.
         h, (last, previous) = jnp.asarray(field.h), history.lengths

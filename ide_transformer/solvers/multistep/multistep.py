@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..base.scheme import AbstractFieldScheme
-from ..base.step import Step, StepField
+from ..base.step import Step, StepField, U
 
 
 class History(eqx.Module):
@@ -18,7 +18,7 @@ class History(eqx.Module):
     - `known`: how many steps belong to the same smooth piece of the field.
     """
 
-    samples: tuple[PyTree[Array], ...]
+    samples: tuple[U, ...]
     lengths: tuple[Float[Array, ""], ...]
     known: Int[Array, ""]
 
@@ -30,14 +30,12 @@ class AbstractMultistep(AbstractFieldScheme):
     # How many steps it keeps.
     kept: eqx.AbstractClassVar[int]
 
-    def sample(self, u: PyTree[Array], rate: PyTree[Array]) -> PyTree[Array]:
+    def sample(self, u: U, rate: U) -> U:
         """What is kept of a step; the field at its beginning by default."""
         return rate
 
     @abc.abstractmethod
-    def first_step(
-        self, field: StepField, u: PyTree[Array], increment: PyTree[Array]
-    ) -> PyTree[Array]:
+    def first_step(self, field: StepField, u: U, increment: U) -> U:
         """The state after a step without a past.
 
         **Arguments:**
@@ -46,23 +44,15 @@ class AbstractMultistep(AbstractFieldScheme):
         """
 
     @abc.abstractmethod
-    def next_step(
-        self,
-        field: StepField,
-        u: PyTree[Array],
-        increment: PyTree[Array],
-        history: History,
-    ) -> PyTree[Array]:
+    def next_step(self, field: StepField, u: U, increment: U, history: History) -> U:
         """The state after a step with a past; arguments as for `first_step`."""
 
-    def start(self, field: StepField, u: PyTree[Array]) -> History:
+    def start(self, field: StepField, u: U) -> History:
         nothing = jax.tree.map(jnp.zeros_like, self.sample(u, u))
         length = jnp.asarray(field.h)
         return History((nothing,) * self.kept, (length,) * self.kept, jnp.array(0))
 
-    def make_step(
-        self, field: StepField, u: PyTree[Array], state: History, made_jump: PyTree
-    ) -> Step:
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         known = jnp.where(made_jump, 0, state.known)
         history = History(state.samples, state.lengths, known)
         h, increment = jnp.asarray(field.h), field(0, u)

@@ -7,13 +7,11 @@ import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, PyTree
 
-from ...equation import Depth
 from ...errors import InputError
 from ..base.couplings import AbstractCoupling, Shear
 from ..base.projected import Projected, projected
 from ..base.reversible import AbstractReversible
-from ..base.single_step import single_step
-from ..base.step import Step, StepField
+from ..base.step import Step, StepField, U
 from ..base.wrapper import AbstractWrapper
 from ..runge_kutta.explicit_runge_kutta import ExplicitRungeKutta
 
@@ -58,13 +56,11 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         inner = projected(self.solver)
         return Projected(eqx.tree_at(lambda s: s.solver, self, inner))
 
-    def start(self, field: StepField, u: PyTree[Array]) -> PyTree[Array]:
+    def start(self, field: StepField, u: U) -> U:
         """The companion. Refuses schemes whose step is not a function of the present state
         alone."""
         name = type(self.solver).__name__
-        state = eqx.filter_eval_shape(
-            self.solver.init, field.terms, field.t0, field.t1, u, field.args
-        )
+        state = eqx.filter_eval_shape(field.start, self.solver, u)
         stages = diffrax.AbstractERK | ExplicitRungeKutta
         if jax.tree.leaves(state) and not isinstance(self.solver, stages):
             raise InputError(
@@ -75,22 +71,15 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         return u
 
     def couplings(
-        self,
-        terms: PyTree,
-        t0: Depth,
-        t1: Depth,
-        args: PyTree,
-        first: Bool[Array, ""] | bool,
+        self, field: StepField, first: Bool[Array, ""] | bool
     ) -> tuple[AbstractCoupling, ...]:
-        ahead = Partial(_ahead, self.solver, StepField(terms, t0, t1, args), 1 - self.coupling)
-        back = Partial(_back, self.solver, StepField(terms, t1, t0, args))
+        ahead = Partial(_ahead, self.solver, field, 1 - self.coupling)
+        back = Partial(_back, self.solver, field.reversed())
         return Shear(ahead, target=0, scale=self.coupling), Shear(back, target=1)
 
-    def make_step(
-        self, field: StepField, u: PyTree[Array], state: PyTree[Array], made_jump: PyTree
-    ) -> Step:
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         pair = u, state
-        for coupling in self.couplings(field.terms, field.t0, field.t1, field.args, False):
+        for coupling in self.couplings(field, False):
             pair, _ = coupling.forward(pair)
         y1, companion = pair
         return Step.between(u, y1, state=companion)
@@ -98,7 +87,7 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
 
 def _increment(solver: diffrax.AbstractSolver, field: StepField, u: Array) -> Array:
     """`Φ(u) - u` of one step."""
-    return single_step(solver, field.terms, field.t0, field.t1, u, field.args) - u
+    return field.single_step(solver, u) - u
 
 
 def _ahead(

@@ -34,10 +34,10 @@ class ExplicitRungeKutta(
     def tableau(self) -> Tableau:
         tableau: Any = self.solver.tableau
         return Tableau(
-            rows=tuple(tuple(map(float, row)) for row in tableau.a_lower),
-            nodes=tuple(map(float, tableau.c)),
-            weights=tuple(map(float, tableau.b_sol)),
-            error_weights=tuple(map(float, tableau.b_error)),
+            rows=tableau.a_lower,
+            nodes=tableau.c,
+            weights=tableau.b_sol,
+            error_weights=tableau.b_error,
             ends_in_last_stage=tableau.ssal,
             first_is_last=tableau.fsal,
         )

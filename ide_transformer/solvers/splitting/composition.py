@@ -9,9 +9,9 @@ from .splitting import AbstractSequentialSplitting
 from .strang import Strang
 
 
-# γ_1.
-_YOSHIDA = 1 / (2 - 2 ** (1 / 3))
-_SUZUKI = 1 / (4 - 4 ** (1 / 3))
+def _symmetric(*outer: float) -> tuple[float, ...]:
+    """Coefficients that sum to one: the outer ones on both sides of the middle one."""
+    return (*outer, 1 - 2 * len(outer) * outer[0], *outer)
 
 
 class AbstractComposition(AbstractSequentialSplitting):
@@ -19,7 +19,9 @@ class AbstractComposition(AbstractSequentialSplitting):
 
         u_{n+1} = S(γ_s h) ∘ … ∘ S(γ_2 h) ∘ S(γ_1 h) u_n,   Σ γ_i = 1.
 
-    Sub-steps of one operator that follow one another are made as one.
+    Sub-steps of one operator that follow one another are made as one. The sub-solver has to
+    be of order four at least, for the composition to be. Reference: Hairer, Lubich, Wanner,
+    Geometric Numerical Integration, section II.4.
     """
 
     # γ.
@@ -41,17 +43,12 @@ class AbstractComposition(AbstractSequentialSplitting):
 
 
 class Composition(AbstractComposition):
-    """A composition of Strang steps of several lengths,
-
-        u_{n+1} = S(γ_s h) ∘ … ∘ S(γ_2 h) ∘ S(γ_1 h) u_n,   Σ γ_i = 1.
-
-    A symmetric one with `Σ γ_i³ = 0` has order four, which takes some negative steps (the
-    theorem of Sheng and Suzuki). Reference: Hairer, Lubich, Wanner, Geometric Numerical
-    Integration, section II.4.
+    """A composition with any coefficients. A symmetric one with `Σ γ_i³ = 0` has order four,
+    which takes some negative steps (the theorem of Sheng and Suzuki); others have order two.
 
     **Arguments:**
 
-    - `sub_solver`: solves `u_t = A_i(u)`; of order four at least, for the composition to be.
+    - `sub_solver`: solves `u_t = A_i(u)`.
     - `coefficients`: γ.
 
     **Raises:** `InputError` if the coefficients do not sum to one.
@@ -79,43 +76,23 @@ class Composition(AbstractComposition):
 
 
 class Yoshida4(AbstractComposition):
-    """The triple jump, a composition of three Strang steps,
-
-        γ = (γ_1, 1 - 2γ_1, γ_1),   γ_1 = 1/(2 - 2^(1/3)).
-
-    Fourth order. Reference: Yoshida, Phys. Lett. A 150 (1990).
-
-    **Arguments:**
-
-    - `sub_solver`: solves `u_t = A_i(u)`; of order four at least.
-    """
+    """The triple jump, order four: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
+    Reference: Yoshida, Phys. Lett. A 150 (1990)."""
 
     sub_solver: diffrax.AbstractSolver = RK4()
 
-    coefficients: ClassVar[tuple[float, ...]] = (_YOSHIDA, 1 - 2 * _YOSHIDA, _YOSHIDA)
+    coefficients: ClassVar[tuple[float, ...]] = _symmetric(1 / (2 - 2 ** (1 / 3)))
     splitting_order: ClassVar[int] = 4
 
 
 class Suzuki4(AbstractComposition):
-    """A composition of five Strang steps,
-
-        γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1),   γ_1 = 1/(4 - 4^(1/3)),
-
-    of which only the middle one is negative, and shorter than that of `Yoshida4`. Fourth
-    order. Reference: Suzuki, Phys. Lett. A 146 (1990).
-
-    **Arguments:**
-
-    - `sub_solver`: solves `u_t = A_i(u)`; of order four at least.
-    """
+    """Five steps of which only the middle one is negative, and shorter than that of
+    `Yoshida4`; order four: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`.
+    Reference: Suzuki, Phys. Lett. A 146 (1990)."""
 
     sub_solver: diffrax.AbstractSolver = RK4()
 
-    coefficients: ClassVar[tuple[float, ...]] = (
-        *(_SUZUKI, _SUZUKI),
-        1 - 4 * _SUZUKI,
-        *(_SUZUKI, _SUZUKI),
-    )
+    coefficients: ClassVar[tuple[float, ...]] = _symmetric(*[1 / (4 - 4 ** (1 / 3))] * 2)
     splitting_order: ClassVar[int] = 4
 
 

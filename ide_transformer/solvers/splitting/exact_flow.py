@@ -1,11 +1,11 @@
 import diffrax
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from ...equation import AbstractExactOperator, Depth, operator_fields
 from ...errors import InputError
 from ..base.scheme import AbstractOneStep
-from ..base.step import StepField
+from ..base.step import StepField, U
 
 
 class ExactFlow(AbstractOneStep):
@@ -22,7 +22,7 @@ class ExactFlow(AbstractOneStep):
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
 
-    def advance(self, field: StepField, u: PyTree[Array]) -> PyTree[Array]:
+    def advance(self, field: StepField, u: U) -> U:
         operator = exact_operator(field.terms, field.t(0.5))
         if operator is None:
             raise InputError(

@@ -9,7 +9,7 @@ from jaxtyping import Array, PyTree
 from ...equation import Nonnegative, operator_fields, without_constraint
 from ...errors import InputError
 from ..base.scheme import AbstractOneStep
-from ..base.step import StepField
+from ..base.step import StepField, U
 
 
 class AbstractPaperSplitting(AbstractOneStep):
@@ -35,7 +35,7 @@ class AbstractPaperSplitting(AbstractOneStep):
         """Itself: two of its sub-steps are projections."""
         return self
 
-    def start(self, field: StepField, u: PyTree[Array]) -> None:
+    def start(self, field: StepField, u: U) -> None:
         number = len(getattr(field.terms, "terms", (field.terms,)))
         if number < 2 or len(operator_fields(field.terms)) != number:
             raise InputError(
@@ -43,7 +43,7 @@ class AbstractPaperSplitting(AbstractOneStep):
                 f"(Attention(…), FeatureIntegral(…), …), but there are {number} terms."
             )
 
-    def advance(self, field: StepField, u: PyTree[Array]) -> PyTree[Array]:
+    def advance(self, field: StepField, u: U) -> U:
         free = without_constraint(field.terms).terms
         attention, *integrals = (field.with_terms(term) for term in free)
         constraints = [one.constraint(field.t1) for one in operator_fields(field.terms)]

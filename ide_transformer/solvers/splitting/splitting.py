@@ -15,7 +15,7 @@ from ..base.operator_terms import operator_terms
 from ..base.projected import projected
 from ..base.scheme import AbstractFieldScheme
 from ..base.status import first_failure
-from ..base.step import Step, StepField
+from ..base.step import Step, StepField, U
 from .exact_flow import ExactFlow, exact_operator
 
 
@@ -69,33 +69,26 @@ class AbstractSplitting(AbstractFieldScheme):
         - `u`: the state before the step.
         """
 
-    def start(self, field: StepField, u: PyTree[Array]) -> EvaluationCount | None:
-        first = operator_terms(self, field.terms)[0]
-        return evaluations_made(self.sub_solver.init(first, field.t0, field.t1, u, field.args))
+    def start(self, field: StepField, u: U) -> EvaluationCount | None:
+        first = field.with_terms(operator_terms(self, field.terms)[0])
+        return evaluations_made(first.start(self.sub_solver, u))
 
-    def make_step(
-        self,
-        field: StepField,
-        u: PyTree[Array],
-        state: EvaluationCount | None,
-        made_jump: PyTree,
-    ) -> Step:
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         terms = operator_terms(self, field.terms)
         result, made = diffrax.RESULTS.successful, state
 
         def flow(index, start, end, y):
             nonlocal result, made
-            term, t0, t1 = terms[index], field.t(start), field.t(end)
-            solver = self._solver_for(term, t0, backwards=end < start)
-            # Fresh: solvers that reuse their last stage must not carry a state from one
-            # operator to the next.
-            fresh = solver.init(term, t0, t1, y, field.args)
-            y, _, _, used, sub_result = solver.step(term, t0, t1, y, field.args, fresh, False)
-            result = first_failure(result, sub_result)
-            here = evaluations_made(used)
+            part = StepField(terms[index], field.t(start), field.t(end), field.args)
+            solver = self._solver_for(part.terms, part.t0, backwards=end < start)
+            # Solvers that reuse their last stage must not carry a state from one operator to
+            # the next, so each sub-step starts from nothing.
+            step = part.step(solver, y, part.start(solver, y), False)
+            result = first_failure(result, step.result)
+            here = evaluations_made(step.solver_state)
             if made is not None and here is not None:
                 made = made.plus(here.count / len(terms))
-            return y
+            return step.y1
 
         y1, error = self.flows(flow, len(terms), u)
         return Step.between(u, y1, error=error, state=made, result=result)
