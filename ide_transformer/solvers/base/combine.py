@@ -5,7 +5,7 @@ import jax
 from .step import U
 
 
-def combine(y: U, coefficients: Iterable[float], increments: list[U]) -> U:
+def combine(y: U, coefficients: Iterable, increments: list[U]) -> U:
     """`y + Σ_j c_j k_j`; a coefficient that is zero costs nothing."""
     for c, increment in zip(map(float, coefficients), increments, strict=True):
         if c != 0:

@@ -89,18 +89,18 @@ class StepField(eqx.Module):
         """The length of the step."""
         return self.t1 - self.t0
 
-    def t(self, c: float) -> Depth:
+    def t(self, c: float | int) -> Depth:
         """The depth at the fraction `c` of the step; both ends are met exactly."""
         if c == 0:
             return self.t0
         return self.t1 if c == 1 else self.t0 + float(c) * self.h
 
-    def __call__(self, c: float, u: U) -> U:
+    def __call__(self, c: float | int, u: U) -> U:
         """The increment `h F(t0 + c h, u)`."""
         control = self.terms.contr(self.t0, self.t1)
         return self.terms.vf_prod(self.t(c), u, self.args, control)
 
-    def rate(self, c: float, u: U) -> U:
+    def rate(self, c: float | int, u: U) -> U:
         """The rate `F(t0 + c h, u)`, in the form that `increment` takes."""
         return self.terms.vf(self.t(c), u, self.args)
 

@@ -10,7 +10,7 @@ from .newton_krylov import Root, find_root
 
 def solve_stage(
     field: StepField,
-    c: float,
+    c: float | int,
     base: Array,
     weight: float,
     guess: Array,

@@ -11,9 +11,8 @@ from jaxtyping import Array, PyTree
 from ...equation import Depth, Free, operator_fields
 from ...errors import InputError
 from ..base.evaluation_count import EvaluationCount, evaluations_made
-from ..base.operator_terms import operator_terms
 from ..base.projected import projected
-from ..base.scheme import AbstractFieldScheme
+from ..base.scheme import AbstractFieldScheme, operator_terms
 from ..base.status import first_failure
 from ..base.step import Step, StepField, U
 from .exact_flow import ExactFlow, exact_operator

@@ -1,0 +1,58 @@
+"""Equations of matrices: quick to compile, and solved by the matrix exponential."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+
+import ide_transformer as ide
+
+
+WIDTH, TOKENS = 4, 3
+
+
+class Matrix(ide.AbstractOperator):
+    """`A(u) = u M`."""
+
+    matrix: jax.Array
+
+    def __call__(self, u, domain):
+        return u @ self.matrix
+
+
+def matrices(number, *, layers=None, size=0.4):
+    """Matrices that do not commute; with `layers`, one for each layer."""
+    shape = (number, WIDTH, WIDTH) if layers is None else (number, layers, WIDTH, WIDTH)
+    return size * np.random.default_rng(1).normal(size=shape)
+
+
+def initial_state():
+    return jnp.asarray(np.random.default_rng(2).normal(size=(TOKENS, WIDTH)))
+
+
+def tied_equation(*operators, intervals=2, constraint=None):
+    """The same operators, or matrices, at all depths."""
+    block = tuple(Matrix(jnp.asarray(x)) if isinstance(x, np.ndarray) else x for x in operators)
+    constraint = ide.Free() if constraint is None else constraint
+    domain = ide.TokenDomain.uniform(TOKENS)
+    return ide.Equation(ide.Tied(block, intervals), constraint, domain)
+
+
+def layered_equation(number=2, layers=3):
+    """Other matrices in each layer."""
+    blocks = tuple(Matrix(jnp.asarray(m)) for m in matrices(number, layers=layers))
+    control = ide.PiecewiseConstant(blocks)
+    return ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(TOKENS))
+
+
+def exact(matrix, depth=2.0):
+    """The solution of `u_t = u M`."""
+    return np.asarray(initial_state()) @ scipy.linalg.expm(depth * matrix)
+
+
+def final(equation, solver, **options):
+    return np.asarray(ide.solve(equation, initial_state(), solver=solver, **options).u1)
+
+
+def difference(u, v):
+    return np.abs(np.asarray(u) - np.asarray(v)).max()
