@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from helpers import observed_order
 from solvers.linear_problem import (
-    WIDTH,
     difference,
     exact,
     final,
@@ -34,7 +33,7 @@ def test_strang_on_three_operators():
         solver = ide.Strang(diffrax.Heun())
         return difference(final(equation, solver, steps_per_interval=n), u1)
 
-    assert abs(observed_order(error, (8, 16, 32)) - 2) < 0.15
+    assert abs(observed_order(error, (16, 32)) - 2) < 0.15
 
 
 def test_neighbouring_sub_steps_of_a_composition_are_one():
@@ -88,8 +87,7 @@ def test_the_paper_halves_the_rate_of_a_single_feature_integral():
 
     def solution(integral, solver, steps):
         equation = tied_equation(first, integral, constraint=ide.Sphere())
-        u0 = ide.Sphere().project(initial_state())
-        return ide.solve(equation, u0, solver=solver, steps_per_interval=steps).u1
+        return final(equation, solver, steps)
 
     def exact_solution(integral):
         return solution(integral, ide.Projected(ide.RK4()), 24)
