@@ -3,6 +3,8 @@
 from .base import (
     AbstractCoefficient as AbstractCoefficient,
     AbstractCoupling as AbstractCoupling,
+    AbstractFieldScheme as AbstractFieldScheme,
+    AbstractOneStep as AbstractOneStep,
     AbstractReversible as AbstractReversible,
     AbstractScheme as AbstractScheme,
     Couplings as Couplings,
@@ -12,6 +14,8 @@ from .base import (
     Projected as Projected,
     Retraction as Retraction,
     Shear as Shear,
+    Step as Step,
+    StepField as StepField,
     Swap as Swap,
     UnitInterval as UnitInterval,
     count_evaluations as count_evaluations,
@@ -25,12 +29,7 @@ from .base import (
     single_step as single_step,
     success as success,
 )
-from .blocks import (
-    BlockField as BlockField,
-    Residual as Residual,
-    ResidualField as ResidualField,
-    Velocity as Velocity,
-)
+from .blocks import Residual as Residual, Velocity as Velocity
 from .exponential import ETDAB2 as ETDAB2, ExponentialEuler as ExponentialEuler
 from .implicit import (
     AbstractImplicitScheme as AbstractImplicitScheme,
@@ -65,6 +64,8 @@ from .splitting import (
     PaperSplitting as PaperSplitting,
     ParallelSplitting as ParallelSplitting,
     Strang as Strang,
+    Suzuki4 as Suzuki4,
+    Yoshida4 as Yoshida4,
     suzuki4 as suzuki4,
     yoshida4 as yoshida4,
 )

@@ -47,7 +47,7 @@ def array(tensor):
     return jnp.asarray(tensor.detach().numpy())
 
 
-def operators_of(layer, norm_first, activation):
+def block_from(layer, norm_first, activation):
     """The attention, the feed-forward and the two layer norms with the weights of a layer."""
 
     def norm(module):
@@ -85,9 +85,7 @@ def test_encoder_layers(norm_first, activation, padded):
     import torch
 
     stack = torch_stack(norm_first, activation)
-    pairs = [
-        operators_of(layer, norm_first, getattr(ide, activation)) for layer in stack.layers
-    ]
+    pairs = [block_from(layer, norm_first, getattr(ide, activation)) for layer in stack.layers]
     control = ide.PiecewiseConstant(stacked([block for block, _ in pairs]))
     domain = ide.TokenDomain.uniform(TOKENS)
     mask = np.arange(TOKENS)[None, :] < np.array([[TOKENS], [4]])

@@ -1,4 +1,4 @@
-"""What schemes are built from: base classes, couplings, projection, evaluation counts."""
+"""Parts of schemes: base classes, couplings, projection, evaluation counts."""
 
 from .coefficients import (
     AbstractCoefficient as AbstractCoefficient,
@@ -24,6 +24,10 @@ from .reversible import (
     find_couplings as find_couplings,
     loses_companion as loses_companion,
 )
-from .scheme import AbstractScheme as AbstractScheme
-from .single_step import single_step as single_step
+from .scheme import (
+    AbstractFieldScheme as AbstractFieldScheme,
+    AbstractOneStep as AbstractOneStep,
+    AbstractScheme as AbstractScheme,
+)
 from .status import finite as finite, first_failure as first_failure, success as success
+from .step import Step as Step, StepField as StepField, single_step as single_step

@@ -46,8 +46,8 @@ class UnitInterval(AbstractCoefficient):
         value = _numbers(value, name)
         if not bool(jnp.all((value >= 0) & (value < 1))):
             raise InputError(
-                f"{name}={_text(value)}: it must lie in [0, 1); 0 forgets the velocity at "
-                "once, and with 1 or more it would grow without bound."
+                f"{name}={_text(value)}: it must lie in [0, 1); with 0 the velocity is "
+                "lost at once, and with 1 or more it would grow without bound."
             )
         self.raw = jnp.sqrt(value / (1 - value))
 
@@ -73,8 +73,8 @@ class Positive(AbstractCoefficient):
 
 
 def learned(solver: PyTree) -> dict[str, Float[Array, ""]]:
-    """What a solver learns, by name: the mean of each coefficient, and the root mean square
-    of other weights such as those of a gate."""
+    """The learned quantities of a solver, by name: the mean of each coefficient, and the root
+    mean square of other weights such as those of a gate."""
 
     def is_coefficient(x):
         return isinstance(x, AbstractCoefficient)

@@ -1,10 +1,13 @@
+from collections.abc import Iterable
+
 import jax
-from jaxtyping import Array, PyTree
+
+from .step import U
 
 
-def combine(y: PyTree[Array], coefficients: tuple, increments: list) -> PyTree[Array]:
-    """`y + Σ_j c_j k_j`; coefficients that are the number 0 cost nothing."""
-    for coefficient, increment in zip(coefficients, increments, strict=True):
-        if not (isinstance(coefficient, int | float) and coefficient == 0):
-            y = jax.tree.map(lambda u, k, c=coefficient: u + c * k, y, increment)
+def combine(y: U, coefficients: Iterable, increments: list[U]) -> U:
+    """`y + Σ_j c_j k_j`; a coefficient that is zero costs nothing."""
+    for c, increment in zip(map(float, coefficients), increments, strict=True):
+        if c != 0:
+            y = jax.tree.map(lambda u, k, c=c: u + c * k, y, increment)
     return y

@@ -17,13 +17,13 @@ Pair: TypeAlias = tuple[Array, Array]
 class AbstractCoupling(eqx.Module):
     """An invertible map of a pair of states.
 
-    What it cannot rebuild from the new pair alone it hands out on the way there: `lost`, of
-    a size that does not grow with the width of the state.
+    `forward` also returns the part of the old pair that the new pair alone cannot give back:
+    `lost`, of a size that does not grow with the width of the state.
     """
 
     @abc.abstractmethod
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
-        """The new pair, and what is lost."""
+        """The new pair, and what is lost of the old one."""
 
     @abc.abstractmethod
     def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
@@ -38,8 +38,8 @@ class AbstractCoupling(eqx.Module):
 
 
 class Shear(AbstractCoupling):
-    """`x_i ← scale x_i + increment(x_j)`, j ≠ i, which is undone with the same increment,
-    since x_j is still there.
+    """`x_i ← scale x_i + increment(x_j)`, j ≠ i. The same increment undoes it, since x_j is
+    still there.
 
     **Arguments:**
 
@@ -53,30 +53,30 @@ class Shear(AbstractCoupling):
     scale: float = eqx.field(static=True, default=1.0)
 
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
-        old, source = self._split(pair)
-        return self._pair(self.scale * old + self.increment(source), source), ()
+        old, other = self._split(pair)
+        return self._pair(self.scale * old + self.increment(other), other), ()
 
     def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
-        new, source = self._split(pair)
-        return self._pair((new - self.increment(source)) / self.scale, source)
+        new, other = self._split(pair)
+        return self._pair((new - self.increment(other)) / self.scale, other)
 
     def pullback(
         self, pair: Pair, lost: PyTree[Array], cotangents: Pair
     ) -> tuple[Pair, Pair, "Shear"]:
-        new, source = self._split(pair)
-        of_new, of_source = self._split(cotangents)
-        increment, pull = eqx.filter_vjp(lambda shear, x: shear.increment(x), self, source)
-        of_coupling, more = pull(of_new)
+        new, other = self._split(pair)
+        cotangent_new, cotangent_other = self._split(cotangents)
+        increment, pull = eqx.filter_vjp(lambda shear, x: shear.increment(x), self, other)
+        cotangent_coupling, more = pull(cotangent_new)
         old = (new - increment) / self.scale
-        of_old = self.scale * of_new
-        return self._pair(old, source), self._pair(of_old, of_source + more), of_coupling
+        cotangents = self._pair(self.scale * cotangent_new, cotangent_other + more)
+        return self._pair(old, other), cotangents, cotangent_coupling
 
     def _split(self, pair: Pair) -> tuple[Array, Array]:
         """x_i and x_j."""
         return pair[self.target], pair[1 - self.target]
 
-    def _pair(self, target: Array, source: Array) -> Pair:
-        return (source, target) if self.target else (target, source)
+    def _pair(self, target: Array, other: Array) -> Pair:
+        return (other, target) if self.target else (target, other)
 
 
 class Swap(AbstractCoupling):
@@ -96,7 +96,7 @@ class Swap(AbstractCoupling):
 
 class Retraction(AbstractCoupling):
     """The state, not its companion, is projected on a constraint set. The projection loses
-    a scale or two of each token, by which it is undone.
+    a scale or two of each token, which are kept to undo it.
 
     **Arguments:**
 
@@ -117,7 +117,7 @@ class Retraction(AbstractCoupling):
         self, pair: Pair, lost: PyTree[Array], cotangents: Pair
     ) -> tuple[Pair, Pair, "Retraction"]:
         u, companion = self.backward(pair, lost)
-        of_projected, of_companion = cotangents
+        cotangent_projected, cotangent_companion = cotangents
         _, pull = eqx.filter_vjp(lambda r, x: r.constraint.project(x), self, u)
-        of_coupling, of_u = pull(of_projected)
-        return (u, companion), (of_u, of_companion), of_coupling
+        cotangent_coupling, cotangent_u = pull(cotangent_projected)
+        return (u, companion), (cotangent_u, cotangent_companion), cotangent_coupling

@@ -11,9 +11,16 @@ class EvaluationCount(eqx.Module):
 
     count: Float[Array, ""]
 
+    def plus(self, number: Float[Array, ""] | float) -> "EvaluationCount":
+        """The count after that many more evaluations."""
+        return EvaluationCount(self.count + number)
+
 
 def evaluations_made(solver_state: PyTree) -> EvaluationCount | None:
     """The count inside the state of a solver; `None` where the cost of a step is fixed."""
-    leaves = jax.tree.leaves(solver_state, is_leaf=lambda x: isinstance(x, EvaluationCount))
-    counts = [leaf for leaf in leaves if isinstance(leaf, EvaluationCount)]
-    return counts[0] if counts else None
+
+    def is_count(x):
+        return isinstance(x, EvaluationCount)
+
+    counts = filter(is_count, jax.tree.leaves(solver_state, is_leaf=is_count))
+    return next(counts, None)

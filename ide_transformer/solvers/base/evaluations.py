@@ -1,6 +1,7 @@
 """The cost of a step in field evaluations, and where in the step they are made."""
 
 import functools as ft
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -9,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ...equation import (
     AbstractExactOperator,
     AbstractLinearOperator,
     AbstractOperator,
+    Depth,
     Free,
     TokenDomain,
     make_terms,
@@ -39,7 +41,7 @@ class Evaluations(NamedTuple):
 def count_evaluations(
     solver: diffrax.AbstractSolver, block: PyTree, features: int
 ) -> Evaluations | None:
-    """What the steps of `solver` cost, counted by making some on a tiny state; `None` for
+    """The cost of the steps of `solver`, counted by making some on a tiny state; `None` for
     implicit schemes, whose cost depends on the state.
 
     **Arguments:**
@@ -55,55 +57,16 @@ def count_evaluations(
     return _count(rest, structure, shapes, kinds, features)
 
 
-def _kind(operator: PyTree) -> type | None:
-    """The abstract class that decides how schemes treat an operator."""
-    for kind in (AbstractLinearOperator, AbstractExactOperator):
-        if isinstance(operator, kind):
-            return kind
-    return None
-
-
+# Cached: the steps are made once for all solves of the same kind.
 @ft.lru_cache
-def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations | None:
+def _count(
+    rest: PyTree, structure: Any, shapes: tuple, kinds: tuple, features: int
+) -> Evaluations | None:
     depths: list[float] = []
-
-    def record(u, t):
-        # In NumPy: a callback that waits for JAX could wait for itself.
-        depths.append(float(np.asarray(t)))
-        return -np.asarray(u)
-
-    def evaluate(u, t):
-        # A callback records what is run, also inside the loops over stages of diffrax.
-        return io_callback(record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, t)
-
-    class Plain(AbstractOperator):
-        t: jax.Array
-
-        def __call__(self, u, domain):
-            return evaluate(u, self.t)
-
-    class Exact(AbstractExactOperator):
-        t: jax.Array
-        dissipative = False
-
-        def __call__(self, u, domain):
-            return evaluate(u, self.t)
-
-        def flow(self, u, domain, h):
-            return evaluate(u, self.t)
-
-    class Linear(Exact, AbstractLinearOperator):
-        def apply(self, function, u, domain):
-            return function(-jnp.ones(())) * u
-
-    # Named as what they stand for, which is what a scheme that refuses them would name.
-    classes = {AbstractLinearOperator: Linear, AbstractExactOperator: Exact, None: Plain}
-    metaclass: Any = type(Plain)
-    stand_ins = [metaclass(name, (classes[kind],), {}) for name, kind in kinds]
 
     def block_at(t):
         t = jnp.asarray(t, float)
-        return tuple(stand_in(t) for stand_in in stand_ins)
+        return tuple(_stand_in(name, kind)(t, depths) for name, kind in kinds)
 
     costs, fractions = [], set()
     # Without compilation a branch that is not taken is not run, and not counted.
@@ -116,7 +79,7 @@ def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations 
         implicit = isinstance(solver, diffrax.AbstractImplicitSolver)
         if implicit or evaluations_made(state) is not None:
             return None
-        # The third step is made of what two steps leave behind.
+        # The third step starts from a state that two steps have made.
         for _ in range(3):
             depths.clear()
             u, _, _, state, _ = solver.step(terms, 0.0, 1.0, u, None, state, made_jump)
@@ -125,3 +88,52 @@ def _count(rest, structure, shapes, kinds: tuple, features: int) -> Evaluations 
             fractions.update(depths)
             made_jump = False
     return Evaluations(costs[0], costs[-1], tuple(sorted(fractions)))
+
+
+class _Plain(AbstractOperator):
+    """`operator(t, depths)` adds `t` to `depths` whenever it is run."""
+
+    t: Float[Array, ""]
+    depths: list[float] = eqx.field(static=True)
+
+    def __call__(self, u: Array, domain: TokenDomain) -> Array:
+        def record(u, t):
+            # In NumPy: a callback that waits for JAX could wait for itself.
+            self.depths.append(float(np.asarray(t)))
+            return -np.asarray(u)
+
+        # A callback is run also inside the loops over stages of diffrax.
+        return io_callback(record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, self.t)
+
+
+class _Exact(_Plain, AbstractExactOperator):
+    dissipative = False
+
+    def flow(self, u: Array, domain: TokenDomain, h: Depth) -> Array:
+        return self(u, domain)
+
+
+class _Linear(_Exact, AbstractLinearOperator):
+    def apply(self, function: Callable, u: Array, domain: TokenDomain) -> Array:
+        return function(-jnp.ones(())) * u
+
+
+# The abstract class that decides how schemes treat an operator, and its stand-in.
+_STAND_INS: dict[type, type] = {
+    AbstractLinearOperator: _Linear,
+    AbstractExactOperator: _Exact,
+    AbstractOperator: _Plain,
+}
+
+
+def _kind(operator: PyTree) -> type:
+    """The class of `_STAND_INS` that an operator is of."""
+    kinds = (kind for kind in type(operator).__mro__ if kind in _STAND_INS)
+    return next(kinds, AbstractOperator)
+
+
+def _stand_in(name: str, kind: type) -> type:
+    """A class of operators of this kind. It has the name of the operator that it stands for,
+    which a scheme that refuses it would print."""
+    metaclass: Any = type(_Plain)
+    return metaclass(name, (_STAND_INS[kind],), {})

@@ -1,25 +1,26 @@
 from collections.abc import Callable
-from typing import Any
+from typing import ClassVar
 
 import diffrax
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
-from ...equation import AbstractRescaling, Depth, operator_fields, without_constraint
+from ...equation import AbstractRescaling, operator_fields, without_constraint
 from ...errors import InputError
 from .couplings import Retraction
-from .reversible import Couplings, find_couplings
+from .step import Step, StepField, U
+from .wrapper import AbstractTransparentWrapper
 
 
 def projected(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     """The variant of a scheme for a state that is kept on a constraint: `Projected(solver)`,
-    unless the scheme knows a better place for the projection, as the splittings do, which
-    project after each sub-step."""
+    unless the scheme has a method `projected` that knows a better place for the projection.
+    The splittings project after each sub-step."""
     own = getattr(solver, "projected", None)
     return Projected(solver) if own is None else own()
 
 
-class Projected(diffrax.AbstractWrappedSolver):
+class Projected(AbstractTransparentWrapper):
     """A scheme that returns to the constraint set S after every step,
 
         u_{n+1} = project_S(Φ_h(u_n)),
@@ -44,89 +45,41 @@ class Projected(diffrax.AbstractWrappedSolver):
 
     solver: diffrax.AbstractSolver
 
-    @property
-    def term_structure(self):
-        return self.solver.term_structure
+    # A configuration gives the constraint; the package then projects by itself.
+    configurable: ClassVar[bool] = False
 
-    @property
-    def interpolation_cls(self) -> Callable:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.solver.interpolation_cls
-
-    @property
-    def term_compatible_contr_kwargs(self):
-        return self.solver.term_compatible_contr_kwargs
-
-    @property
-    def scan_kind(self) -> Any:
-        """That of the wrapped Runge–Kutta method, which diffrax's adjoints set."""
-        return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
-
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int | None:
-        return self.solver.order(terms)
-
-    def error_order(self, terms: PyTree[diffrax.AbstractTerm]):
-        return self.solver.error_order(terms)
-
-    def init(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree:
-        return self.solver.init(self._fields(terms), t0, t1, y0, args)
-
-    def step(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-        solver_state: PyTree,
-        made_jump: PyTree,
-    ) -> tuple:
-        y1, error, dense_info, solver_state, result = self.solver.step(
-            self._fields(terms), t0, t1, y0, args, solver_state, made_jump
-        )
-        constraint = operator_fields(terms)[-1].constraint(t1)
-        y1 = jax.tree.map(constraint.project, y1)
-        return y1, error, {**dense_info, "y1": y1}, solver_state, result
-
-    def func(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return self.solver.func(self._fields(terms), t0, y0, args)
-
-    @property
-    def couplings(self) -> Couplings | None:
-        """Those of the wrapped scheme, and the projection."""
-        inner = find_couplings(self.solver)
-        if inner is None:
-            return None
-
-        def couplings(terms, t0, t1, args, first):
-            constraint = operator_fields(terms)[-1].constraint(t1)
-            if not isinstance(constraint, AbstractRescaling):
-                raise InputError(
-                    f"Projected: a projection on {type(constraint).__name__} cannot be "
-                    "undone, so this scheme is not reversible; use gradient=Recompute(), or "
-                    "one of Sphere, RMSSphere, LayerNorm and RMSNorm."
-                )
-            fields = self._fields(terms)
-            return (*inner(fields, t0, t1, args, first), Retraction(constraint))
-
-        return couplings
-
-    def _fields(self, terms: PyTree[diffrax.AbstractTerm]) -> PyTree[diffrax.AbstractTerm]:
+    def inner_terms(self, terms: PyTree[diffrax.AbstractTerm]) -> PyTree[diffrax.AbstractTerm]:
         if not operator_fields(terms):
             raise InputError(
                 "Projected needs the terms of an Equation (equation.terms), which know "
                 f"their constraint; it was given {terms}."
             )
         return without_constraint(terms) if self.order(terms) == 1 else terms
+
+    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int | None:
+        return self.solver.order(terms)
+
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        step = super().make_step(field, u, state, made_jump)
+        constraint = operator_fields(field.terms)[-1].constraint(field.t1)
+        y1 = jax.tree.map(constraint.project, step.y1)
+        return step._replace(y1=y1, dense_info={**step.dense_info, "y1": y1})
+
+    @property
+    def couplings(self) -> Callable | None:
+        """Those of the wrapped scheme, and the projection."""
+        inner = super().couplings
+        if inner is None:
+            return None
+
+        def couplings(field, first):
+            constraint = operator_fields(field.terms)[-1].constraint(field.t1)
+            if not isinstance(constraint, AbstractRescaling):
+                raise InputError(
+                    f"Projected: a projection on {type(constraint).__name__} cannot be "
+                    "undone, so this scheme is not reversible; use gradient=Recompute(), or "
+                    "one of Sphere, RMSSphere, LayerNorm and RMSNorm."
+                )
+            return (*inner(field, first), Retraction(constraint))
+
+        return couplings

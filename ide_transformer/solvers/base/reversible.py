@@ -1,4 +1,4 @@
-"""What the reversible schemes share."""
+"""Schemes whose steps can be undone."""
 
 import abc
 from collections.abc import Callable
@@ -7,15 +7,15 @@ from typing import TypeAlias
 import equinox as eqx
 from jaxtyping import Array, Bool, PyTree
 
-from ...equation import Depth
 from .couplings import AbstractCoupling
-from .scheme import AbstractScheme
+from .scheme import AbstractFieldScheme
+from .step import StepField
 
 
 Couplings: TypeAlias = Callable[..., tuple[AbstractCoupling, ...]]
 
 
-class AbstractReversible(AbstractScheme):
+class AbstractReversible(AbstractFieldScheme):
     """A scheme whose step is made of couplings of the state and a companion, which at first
     is a copy of the state."""
 
@@ -24,30 +24,26 @@ class AbstractReversible(AbstractScheme):
 
     @abc.abstractmethod
     def couplings(
-        self,
-        terms: PyTree,
-        t0: Depth,
-        t1: Depth,
-        args: PyTree,
-        first: Bool[Array, ""] | bool,
+        self, field: StepField, first: Bool[Array, ""] | bool
     ) -> tuple[AbstractCoupling, ...]:
-        """The couplings that make up the step from `t0` to `t1`, in order.
+        """The couplings that make up a step, in order.
 
         **Arguments:**
 
+        - `field`: the field over the step.
         - `first`: whether it is the first step.
         """
 
 
 def find_couplings(solver: PyTree) -> Couplings | None:
-    """The couplings of the steps of a scheme; `None` for one that cannot be undone. A wrapper
-    has them if the scheme inside it does."""
-    return getattr(solver, "couplings", None)
+    """The couplings of the steps of a scheme, `couplings(terms, t0, t1, args, first)`; `None`
+    for one that cannot be undone."""
+    own = getattr(solver, "couplings", None)
+    if own is None:
+        return None
+    return lambda terms, t0, t1, args, first: own(StepField(terms, t0, t1, args), first)
 
 
 def loses_companion(solver: PyTree) -> bool:
-    """Whether a reversible scheme, or the one inside a wrapper, starts again at jumps."""
-    # Not isinstance, which looks through wrappers.
-    while not issubclass(type(solver), AbstractReversible):
-        solver = solver.solver
-    return solver.restarts
+    """Whether a reversible scheme starts again where the field jumps."""
+    return getattr(solver, "restarts", False)

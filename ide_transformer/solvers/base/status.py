@@ -21,6 +21,6 @@ def first_failure(earlier: diffrax.RESULTS, later: diffrax.RESULTS) -> diffrax.R
 
 
 def finite(u: Float[Array, "..."]) -> diffrax.RESULTS:
-    """Success where all of a state is finite."""
+    """Success if all of a state is finite."""
     everywhere = jnp.all(jnp.isfinite(u))
     return diffrax.RESULTS.where(everywhere, diffrax.RESULTS.successful, _NONFINITE)

@@ -23,5 +23,5 @@ class Residual(AbstractOnBlocks):
     solver: diffrax.AbstractSolver = RK4()
     block: AbstractSplitting = LieTrotter()
 
-    def field(self, terms: diffrax.MultiTerm) -> ResidualField:
-        return ResidualField(terms, self.block)
+    def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
+        return diffrax.ODETerm(ResidualField(terms, self.block))

@@ -23,5 +23,5 @@ class Velocity(AbstractOnBlocks):
     solver: diffrax.AbstractSolver = diffrax.Euler()
     block: AbstractSplitting = LieTrotter()
 
-    def field(self, terms: diffrax.MultiTerm) -> BlockField:
-        return BlockField(terms, self.block)
+    def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
+        return diffrax.ODETerm(BlockField(terms, self.block))

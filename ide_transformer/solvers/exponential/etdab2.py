@@ -1,14 +1,14 @@
+from typing import ClassVar
+
 import diffrax
-import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, PyTree
 
-from ...equation import Depth
-from ..base.scheme import AbstractScheme
-from .exponential import LinearPart
+from ..base.step import StepField
+from ..multistep.multistep import AbstractMultistep, History
+from .linear_part import LinearPart
 
 
-class ETDAB2(AbstractScheme):
+class ETDAB2(AbstractMultistep):
     """The exponential two-step method for `u_t = L u + N(t, u)`, L the linear operator of
     the block: Adams–Bashforth on N, L exact,
 
@@ -19,51 +19,39 @@ class ETDAB2(AbstractScheme):
     Reference: Cox, Matthews, J. Comput. Phys. 176 (2002).
     """
 
+    kept: ClassVar[int] = 1
+
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
 
-    def init(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: Array,
-        args: PyTree,
-    ) -> tuple:
-        return y0, jnp.zeros_like(y0), jnp.asarray(t1 - t0), jnp.array(False)
+    def sample(self, u: Array, rate: Array) -> tuple[Array, Array]:
+        return u, rate.astype(u.dtype)
 
-    def step(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: Array,
-        args: PyTree,
-        solver_state: tuple,
-        made_jump: PyTree,
-    ) -> tuple:
-        h = jnp.asarray(t1 - t0)
-        state_before, field_before, last, known = solver_state
-        part = LinearPart("ETDAB2", terms, t0 + 0.5 * h)
-        control = terms.contr(t0, t1)
-        field = (terms.vf_prod(t0, y0, args, control) / h).astype(y0.dtype)
-        nonlinear = part.nonlinear(field, y0)
-        euler = part.exponential(h, y0) + h * part.phi1(h, nonlinear)
-        euler = euler.astype(y0.dtype)
+    def first_step(self, field: StepField, u: Array, increment: Array) -> Array:
+        part, nonlinear, euler = self._euler(field, u, increment)
+        end = part.nonlinear(field(1, euler) / field.h, euler)
+        return self._corrected(field, part, euler, end - nonlinear)
 
-        def from_history():
-            # With the L of this step, so that a change of L does not look like one of N.
-            return (nonlinear - part.nonlinear(field_before, state_before)) * (h / last)
+    def next_step(
+        self, field: StepField, u: Array, increment: Array, history: History
+    ) -> Array:
+        part, nonlinear, euler = self._euler(field, u, increment)
+        (u_before, rate_before), last = history.samples[0], history.lengths[0]
+        # With the L of this step, so that a change of L does not look like one of N.
+        change = nonlinear - part.nonlinear(rate_before, u_before)
+        return self._corrected(field, part, euler, change * (field.h / last))
 
-        def from_a_stage():
-            end = terms.vf_prod(t1, euler, args, control) / h
-            return part.nonlinear(end, euler) - nonlinear
+    def _euler(
+        self, field: StepField, u: Array, increment: Array
+    ) -> tuple[LinearPart, Array, Array]:
+        """L, `N_n`, and the state after a step of exponential Euler."""
+        h, part = field.h, LinearPart("ETDAB2", field)
+        nonlinear = part.nonlinear((increment / h).astype(u.dtype), u)
+        euler = part.exponential(h, u) + h * part.phi1(h, nonlinear)
+        return part, nonlinear, euler.astype(u.dtype)
 
-        change = lax.cond(
-            known & ~jnp.asarray(made_jump),
-            lambda: from_history().astype(y0.dtype),
-            lambda: from_a_stage().astype(y0.dtype),
-        )
-        y1 = (euler + h * part.phi2(h, change)).astype(y0.dtype)
-        state = (y0, field, h, jnp.array(True))
-        return y1, None, dict(y0=y0, y1=y1), state, diffrax.RESULTS.successful
+    def _corrected(
+        self, field: StepField, part: LinearPart, euler: Array, change: Array
+    ) -> Array:
+        """The state after the step, given the change of N over it."""
+        return euler + field.h * part.phi2(field.h, change.astype(euler.dtype))

@@ -1,14 +1,13 @@
+from typing import ClassVar
+
 import diffrax
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
-from ...equation import Depth
-from ..base.evaluation_count import EvaluationCount
-from .implicit_scheme import AbstractImplicitScheme
-from .newton_krylov import find_root
+from .stage import AbstractOneStage
 
 
-class ImplicitEuler(AbstractImplicitScheme, diffrax.AbstractAdaptiveSolver):
+class ImplicitEuler(AbstractOneStage, diffrax.AbstractAdaptiveSolver):
     """The implicit Euler method,
 
         u_{n+1} = u_n + h F(t_{n+1}, u_{n+1}),
@@ -24,32 +23,13 @@ class ImplicitEuler(AbstractImplicitScheme, diffrax.AbstractAdaptiveSolver):
 
     tolerance: float | None = eqx.field(static=True, default=None)
 
+    node: ClassVar[float] = 1.0
+
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 1
 
     def error_order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
 
-    def step(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: Array,
-        args: PyTree,
-        solver_state: EvaluationCount,
-        made_jump: PyTree,
-    ) -> tuple:
-        control = terms.contr(t0, t1)
-        explicit = terms.vf_prod(t0, y0, args, control)
-        y1, result, evaluations = find_root(
-            _residual, y0 + explicit, (terms, t1, y0, control, args), tolerance=self.tolerance
-        )
-        error = 0.5 * (y1 - y0 - explicit)
-        made = EvaluationCount(solver_state.count + 1 + evaluations)
-        return y1, error, dict(y0=y0, y1=y1), made, diffrax.RESULTS.promote(result)
-
-
-def _residual(y1: Array, inputs: tuple) -> Array:
-    terms, t1, y0, control, args = inputs
-    return y1 - y0 - terms.vf_prod(t1, y1, args, control)
+    def error(self, increment: Array, explicit: Array) -> Array:
+        return 0.5 * (increment - explicit)

@@ -1,21 +1,13 @@
-import diffrax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
-from ...equation import Depth
 from ..base.evaluation_count import EvaluationCount
-from ..base.scheme import AbstractScheme
+from ..base.scheme import AbstractFieldScheme
+from ..base.step import StepField
 
 
-class AbstractImplicitScheme(AbstractScheme):
-    """A scheme whose state is the count of its evaluations."""
+class AbstractImplicitScheme(AbstractFieldScheme):
+    """A scheme that solves equations in each step; it carries the count of its evaluations."""
 
-    def init(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: Array,
-        args: PyTree,
-    ) -> EvaluationCount:
-        return EvaluationCount(jnp.zeros((), y0.dtype))
+    def start(self, field: StepField, u: Array) -> EvaluationCount:
+        return EvaluationCount(jnp.zeros((), u.dtype))

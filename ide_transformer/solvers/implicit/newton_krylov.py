@@ -1,10 +1,11 @@
-"""Implicit equations of a step, solved by Newton's method without a Jacobian matrix: its
-products with vectors are all that the Krylov method needs."""
+"""Implicit equations of a step, solved by Newton's method without a Jacobian matrix: the
+Krylov method needs only its products with vectors."""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,62 +13,13 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .krylov import Krylov
+
 
 def default_tolerance(dtype: Any) -> float:
     """Well below the error of a step, well above rounding: 2e-12 in float64, 6e-6 in
     float32."""
     return float(jnp.finfo(dtype).eps) ** 0.75
-
-
-class Krylov(lx.AbstractLinearSolver):
-    """GMRES with its tolerance relative to the root mean square of the right-hand side,
-    which may be of any size: that of a gradient is often far below one.
-
-    **Arguments:**
-
-    - `rtol`: relative residual at which it stops.
-    - `dimension`: vectors of a cycle.
-    - `cycles`: how many cycles at most.
-    - `strict`: whether a solution that did not reach `rtol` is turned into NaN. Within
-      Newton's method it is a good step all the same.
-    """
-
-    rtol: float = eqx.field(static=True)
-    dimension: int = eqx.field(static=True)
-    cycles: int = eqx.field(static=True)
-    strict: bool = eqx.field(static=True)
-
-    def init(self, operator: lx.AbstractLinearOperator, options: dict[str, Any]) -> PyTree:
-        return self._gmres().init(operator, options)
-
-    def compute(self, state: PyTree, vector: PyTree[Array], options: dict[str, Any]) -> tuple:
-        scale = optx.rms_norm(vector)
-        scale = jnp.where(scale > 0, scale, 1)
-        scaled = jax.tree.map(lambda x: x / scale, vector)
-        value, result, stats = self._gmres().compute(state, scaled, options)
-        factor = jnp.where(result == lx.RESULTS.successful, scale, jnp.nan)
-        factor = factor if self.strict else scale
-        value = jax.tree.map(lambda x: (x * factor).astype(x.dtype), value)
-        return value, lx.RESULTS.successful, stats
-
-    def transpose(self, state: PyTree, options: dict[str, Any]) -> tuple:
-        return self._gmres().transpose(state, options)
-
-    def conj(self, state: PyTree, options: dict[str, Any]) -> tuple:
-        return self._gmres().conj(state, options)
-
-    def assume_full_rank(self) -> bool:
-        return True
-
-    def _gmres(self) -> lx.GMRES:
-        # The first pass of lineax only sets up the residual.
-        return lx.GMRES(
-            rtol=0.0,
-            atol=self.rtol,
-            norm=optx.rms_norm,
-            restart=self.dimension,
-            max_steps=self.cycles + 1,
-        )
 
 
 # The most by which a pseudo-step may grow.
@@ -87,8 +39,9 @@ class NewtonKrylov(optx.AbstractRootFinder):
 
         (1/δ + ∂r/∂y) Δ = r(y),   y ← y - Δ.
 
-    With a finite δ it is an implicit Euler step of `y_s = -r(y)` over a pseudo-time δ,
-    which finds its way from far; δ grows as the residual falls, to Newton's method.
+    With a finite δ it is an implicit Euler step of `y_s = -r(y)` over a pseudo-time δ, which
+    also converges from a guess far away. As the residual falls, δ grows, up to Newton's
+    method.
     Reference: Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998).
 
     **Arguments:**
@@ -144,7 +97,7 @@ class NewtonKrylov(optx.AbstractRootFinder):
     def terminate(
         self, fn, y, args, options, state, tags
     ) -> tuple[Bool[Array, ""], optx.RESULTS]:
-        # Where the state is not finite there is no way back.
+        # A state that is not finite stays so.
         diverged = (state.step > 0) & ~jnp.isfinite(state.size)
         result = optx.RESULTS.where(
             diverged, optx.RESULTS.nonlinear_divergence, optx.RESULTS.successful
@@ -155,6 +108,15 @@ class NewtonKrylov(optx.AbstractRootFinder):
         return y, aux, {}
 
 
+class Root(NamedTuple):
+    """The root of an implicit equation, how the search ended, and the evaluations that it
+    made."""
+
+    value: Array
+    result: Any
+    evaluations: Float[Array, ""]
+
+
 def find_root(
     residual: Callable[[Array, PyTree], Array],
     guess: Array,
@@ -163,9 +125,9 @@ def find_root(
     tolerance: float | None,
     pseudo_step: float = math.inf,
     max_steps: int = 30,
-) -> tuple[Array, optx.RESULTS, Float[Array, ""]]:
-    """`y` with `residual(y, args) = 0`, how the search ended, and the evaluations that it
-    made. Its gradient is that of the root, by the implicit function theorem.
+) -> Root:
+    """`y` with `residual(y, args) = 0`. Its gradient is that of the root, by the implicit
+    function theorem.
 
     **Arguments:**
 
@@ -183,7 +145,8 @@ def find_root(
     )
     differentiable, rest = eqx.partition(args, eqx.is_inexact_array)
     root = _root((solution.value, differentiable), residual, rest, tolerance)
-    return root, solution.result, solution.state.evaluations
+    result = diffrax.RESULTS.promote(solution.result)
+    return Root(root, result, solution.state.evaluations)
 
 
 def _without_gradient(tree: PyTree) -> PyTree:
@@ -213,10 +176,10 @@ def _root_backward(_, cotangent, perturbed, root_and_inputs, residual, rest, tol
     """`-(∂r/∂θ)ᵀ w` with `(∂r/∂y)ᵀ w = cotangent`, r the residual."""
     root, inputs = root_and_inputs
     structure = jax.eval_shape(lambda: root)
-    _, of_root = jax.vjp(lambda y: residual(y, eqx.combine(inputs, rest)), root)
-    transposed = lx.FunctionLinearOperator(lambda w: of_root(w)[0], structure)
+    _, pull_root = jax.vjp(lambda y: residual(y, eqx.combine(inputs, rest)), root)
+    transposed = lx.FunctionLinearOperator(lambda w: pull_root(w)[0], structure)
     krylov = Krylov(tolerance, 20, cycles=20, strict=True)
     w = lx.linear_solve(transposed, cotangent, krylov, throw=False).value
-    _, of_inputs = jax.vjp(lambda x: residual(root, eqx.combine(x, rest)), inputs)
-    (gradient,) = of_inputs(-w)
+    _, pull_inputs = jax.vjp(lambda x: residual(root, eqx.combine(x, rest)), inputs)
+    (gradient,) = pull_inputs(-w)
     return jnp.zeros_like(root), gradient

@@ -5,16 +5,15 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
-from ...equation import Depth
-from ..base.evaluation_count import EvaluationCount
 from ..base.projected import projected
-from ..base.single_step import single_step
+from ..base.step import Step, StepField, U
+from ..base.wrapper import AbstractWrapper
 from ..splitting.lie_trotter import LieTrotter
 from .implicit_scheme import AbstractImplicitScheme
 from .newton_krylov import find_root
 
 
-class SteadyState(AbstractImplicitScheme):
+class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     """The end of time: a step goes to the state `u*` that a scheme leaves where it is,
 
         u* = Φ_h(u*),   Φ_h the step of the scheme,
@@ -37,10 +36,6 @@ class SteadyState(AbstractImplicitScheme):
 
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
-    @property
-    def term_structure(self):
-        return self.solver.term_structure
-
     def projected(self) -> "SteadyState":
         """The fixed point of the projected scheme."""
         return eqx.tree_at(lambda s: s.solver, self, projected(self.solver))
@@ -49,38 +44,19 @@ class SteadyState(AbstractImplicitScheme):
         """A steady state has no order: it does not depend on the step."""
         return None
 
-    def step(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: Array,
-        args: PyTree,
-        solver_state: EvaluationCount,
-        made_jump: PyTree,
-    ) -> tuple:
-        inputs = (self.solver, terms, t0, t1, args)
-        y1, result, evaluations = find_root(
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        root = find_root(
             _residual,
-            y0,
-            inputs,
+            u,
+            (self.solver, field),
             tolerance=self.tolerance,
             pseudo_step=0.5,
             max_steps=60,
         )
-        made = EvaluationCount(solver_state.count + evaluations)
-        return y1, None, dict(y0=y0, y1=y1), made, diffrax.RESULTS.promote(result)
-
-    def func(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        return self.solver.func(terms, t0, y0, args)
+        made = state.plus(root.evaluations)
+        return Step.between(u, root.value, state=made, result=root.result)
 
 
-def _residual(y: Array, inputs: tuple) -> Array:
-    solver, terms, t0, t1, args = inputs
-    return y - single_step(solver, terms, t0, t1, y, args)
+def _residual(u: Array, inputs: tuple[diffrax.AbstractSolver, StepField]) -> Array:
+    solver, field = inputs
+    return u - field.single_step(solver, u)

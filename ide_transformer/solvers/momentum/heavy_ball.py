@@ -9,8 +9,9 @@ class HeavyBall(AbstractMomentum):
 
         v ← P(β v + γ A_i(u)),   u ← u + v.
 
-    β and γ are learned. Shorter steps and the limit as of `Nesterov`, first order. Reference:
-    Polyak, USSR Comput. Math. Math. Phys. 4 (1964); for Transformers, arXiv 2601.23236.
+    β and γ are learned. For shorter steps and the limit, see `Nesterov`. First order.
+    Reference: Polyak, USSR Comput. Math. Math. Phys. 4 (1964); for Transformers, arXiv
+    2601.23236.
 
     **Arguments:**
 

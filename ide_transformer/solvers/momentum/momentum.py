@@ -1,22 +1,17 @@
-"""What the schemes with momentum share: Lie–Trotter over a state and its velocity."""
+"""Base class of the schemes with momentum: Lie–Trotter over a state and its velocity."""
 
 import abc
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ...equation import AbstractConstraint, Depth
-from ...errors import InputError
-from ..base.scheme import AbstractScheme
-
-
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
+from ..base.scheme import AbstractFieldScheme, operator_terms
+from ..base.step import Step, StepField, U
 
 
 class Kick(NamedTuple):
@@ -28,7 +23,7 @@ class Kick(NamedTuple):
     lookahead: Depth
 
 
-class AbstractMomentum(AbstractScheme):
+class AbstractMomentum(AbstractFieldScheme):
     """A scheme that gives the state a velocity v and treats one operator after the other,
 
         v ← P(damping v + strength A_i(u + lookahead v)),   u ← u + h v.
@@ -37,7 +32,7 @@ class AbstractMomentum(AbstractScheme):
     """
 
     # P, applied to the velocity after every kick.
-    normalization: AbstractVar[AbstractConstraint]
+    normalization: eqx.AbstractVar[AbstractConstraint]
 
     term_structure: ClassVar = diffrax.MultiTerm
 
@@ -48,42 +43,21 @@ class AbstractMomentum(AbstractScheme):
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 1
 
-    def init(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> PyTree[Array]:
-        if not isinstance(terms, diffrax.MultiTerm):
-            raise InputError(
-                f"{type(self).__name__} treats one operator after the other, but was given "
-                f"{type(terms).__name__}; pass equation.terms or a diffrax.MultiTerm."
-            )
-        return jax.tree.map(jnp.zeros_like, y0)
+    def start(self, field: StepField, u: U) -> U:
+        operator_terms(self, field.terms)
+        return jax.tree.map(jnp.zeros_like, u)
 
-    def step(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-        solver_state: PyTree[Array],
-        made_jump: PyTree,
-    ) -> tuple:
-        h = t1 - t0
-        u, v = y0, solver_state
-        for index, term in enumerate(terms.terms):
-            kick = self.kick(index, t0, t1)
-            ahead = jax.tree.map(lambda u, v, k=kick: u + k.lookahead * v, u, v)
-            rate = term.vf_prod(t0, ahead, args, term.contr(0.0, 1.0))
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        h, y1, v = field.h, u, state
+        for index, term in enumerate(operator_terms(self, field.terms)):
+            kick = self.kick(index, field.t0, field.t1)
+            ahead = jax.tree.map(lambda y, v, k=kick: y + k.lookahead * v, y1, v)
+            rate = field.with_terms(term).rate(0, ahead)
             v = jax.tree.map(lambda v, f, k=kick: k.damping * v + k.strength * f, v, rate)
             v = jax.tree.map(self.normalization.project, v)
-            u = jax.tree.map(lambda u, v: u + h * v, u, v)
-        y1, v = (jax.tree.map(lambda x, like: x.astype(like.dtype), new, y0) for new in (u, v))
-        return y1, None, dict(y0=y0, y1=y1), v, diffrax.RESULTS.successful
+            y1 = jax.tree.map(lambda y, v: y + h * v, y1, v)
+        y1, v = (jax.tree.map(lambda x, like: x.astype(like.dtype), new, u) for new in (y1, v))
+        return Step.between(u, y1, state=v)
 
 
 def decay(momentum: Array, gain: Array, h: Depth) -> tuple[Array, Array]:

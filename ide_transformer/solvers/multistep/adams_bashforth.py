@@ -1,25 +1,17 @@
+from typing import ClassVar
+
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import PyTree
 
-from ...equation import Depth
 from ...errors import InputError
-from ..base.scheme import AbstractScheme
+from ..base.step import StepField, U
+from .multistep import AbstractMultistep, History
 
 
-class AdamsHistory(eqx.Module):
-    """The fields of the last two steps, the lengths of these steps, and how many of them
-    belong to the same smooth piece of the field."""
-
-    fields: tuple[PyTree[Array], PyTree[Array]]
-    lengths: tuple[Float[Array, ""], Float[Array, ""]]
-    known: Int[Array, ""]
-
-
-class AdamsBashforth(AbstractScheme):
+class AdamsBashforth(AbstractMultistep):
     """The Adams–Bashforth method of two or three steps: the polynomial through the last
     fields is integrated over the step; for steps of one length
 
@@ -38,6 +30,8 @@ class AdamsBashforth(AbstractScheme):
 
     steps: int = eqx.field(static=True, default=2)
 
+    kept: ClassVar[int] = 2
+
     def __check_init__(self):
         if self.steps not in (2, 3):
             raise InputError(f"AdamsBashforth(steps={self.steps}): steps must be 2 or 3.")
@@ -45,56 +39,21 @@ class AdamsBashforth(AbstractScheme):
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return self.steps
 
-    def init(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> AdamsHistory:
-        nothing = jax.tree.map(jnp.zeros_like, y0)
-        length = jnp.asarray(t1 - t0)
-        return AdamsHistory((nothing, nothing), (length, length), jnp.array(0))
+    def first_step(self, field: StepField, u: U, increment: U) -> U:
+        end = field(1, jax.tree.map(jnp.add, u, increment))
+        return jax.tree.map(lambda u, a, b: u + 0.5 * (a + b), u, increment, end)
 
-    def step(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-        solver_state: AdamsHistory,
-        made_jump: PyTree,
-    ) -> tuple:
-        h = jnp.asarray(t1 - t0)
-        control = terms.contr(t0, t1)
-        increment = terms.vf_prod(t0, y0, args, control)
-        field = jax.tree.map(lambda k: k / h, increment)
-        known = jnp.where(made_jump, 0, solver_state.known)
-        before, earlier = solver_state.fields
-        last, previous = solver_state.lengths
+    def next_step(self, field: StepField, u: U, increment: U, history: History) -> U:
+        # Newton's form of the interpolation, integrated; the third term needs two fields of
+        # the past.
+        h, (last, previous) = jnp.asarray(field.h), history.lengths
+        first = 0.5 * h * h / last
+        second = h * h * (h / 3 + last / 2) / (last + previous)
+        second = jnp.where((history.known > 1) & (self.steps == 3), second, 0)
 
-        def start(_):
-            middle = jax.tree.map(jnp.add, y0, increment)
-            end = terms.vf_prod(t1, middle, args, control)
-            return jax.tree.map(lambda u, a, b: u + 0.5 * (a + b), y0, increment, end)
+        def advance(u, k, f1, f2):
+            slope, slope_before = k / h - f1, (f1 - f2) / previous
+            curvature = slope / last - slope_before
+            return u + k + first * slope + second * curvature
 
-        def go_on(_):
-            # Newton's form of the interpolation, integrated; the third term needs two
-            # fields of the past.
-            first = 0.5 * h * h / last
-            second = h * h * (h / 3 + last / 2) / (last + previous)
-            second = jnp.where((known > 1) & (self.steps == 3), second, 0)
-
-            def advance(u, k, f, f1, f2):
-                slope, slope_before = f - f1, (f1 - f2) / previous
-                curvature = slope / last - slope_before
-                return u + k + first * slope + second * curvature
-
-            return jax.tree.map(advance, y0, increment, field, before, earlier)
-
-        y1 = lax.cond(known == 0, start, go_on, None)
-        y1 = jax.tree.map(lambda y, u: y.astype(u.dtype), y1, y0)
-        history = AdamsHistory((field, before), (h, last), jnp.minimum(known + 1, 2))
-        return y1, None, dict(y0=y0, y1=y1), history, diffrax.RESULTS.successful
+        return jax.tree.map(advance, u, increment, *history.samples)

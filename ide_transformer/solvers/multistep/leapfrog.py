@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, PyTree
 
-from ...equation import Depth
 from ..base.couplings import AbstractCoupling, Shear, Swap
 from ..base.reversible import AbstractReversible
+from ..base.step import Step, StepField, U
 
 
 class Leapfrog(AbstractReversible):
@@ -28,49 +28,29 @@ class Leapfrog(AbstractReversible):
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
 
-    def init(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> tuple:
-        return jnp.asarray(t0), y0
+    def start(self, field: StepField, u: U) -> tuple:
+        return jnp.asarray(field.t0), u
 
     def couplings(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        args: PyTree,
-        first: Bool[Array, ""] | bool,
+        self, field: StepField, first: Bool[Array, ""] | bool
     ) -> tuple[AbstractCoupling, ...]:
         # The companion is the state before; a start covers half the distance.
-        distance = jnp.where(first, 1, 2) * (t1 - t0)
-        return Shear(Partial(_increment, terms, args, t0, distance), target=1), Swap()
+        distance = jnp.where(first, 1, 2) * field.h
+        return Shear(Partial(_increment, field, distance), target=1), Swap()
 
-    def step(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-        solver_state: tuple,
-        made_jump: PyTree,
-    ) -> tuple:
-        before, state_before = solver_state
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         # A start is the same formula from the present state over half the distance.
-        before = jnp.where(made_jump, t0, before)
-        state_before = jax.tree.map(
-            lambda u, u_before: jnp.where(made_jump, u, u_before), y0, state_before
+        before, u_before = jax.tree.map(
+            lambda now, before: jnp.where(made_jump, now, before),
+            self.start(field, u),
+            state,
         )
-        increment = terms.vf_prod(t0, y0, args, terms.contr(before, t1))
-        y1 = jax.tree.map(jnp.add, state_before, increment)
-        state = (jnp.asarray(t0, before.dtype), y0)
-        return y1, None, dict(y0=y0, y1=y1), state, diffrax.RESULTS.successful
+        increment = _increment(field, field.t1 - before, u)
+        y1 = jax.tree.map(jnp.add, u_before, increment)
+        return Step.between(u, y1, state=(jnp.asarray(field.t0, before.dtype), u))
 
 
-def _increment(terms, args, t0, distance, u):
-    return terms.vf_prod(t0, u, args, terms.contr(jnp.zeros_like(distance), distance))
+def _increment(field: StepField, distance: Array, u: U) -> U:
+    """`distance F(t_n, u)`."""
+    control = field.terms.contr(jnp.zeros_like(distance), distance)
+    return field.terms.vf_prod(field.t0, u, field.args, control)

@@ -3,12 +3,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ...equation import Depth
 from ...errors import InputError
-from ..base.scheme import AbstractScheme
+from ..base.scheme import AbstractOneStep
+from ..base.step import StepField
 
 
-class GatedRK2(AbstractScheme):
+class GatedRK2(AbstractOneStep):
     """Heun's method with a learned gate between its two stages, for each token
 
         u_{n+1} = u_n + h (g F_1 + (1 - g) F_2),   g = sigmoid(w·[F_1, F_2] + b),
@@ -33,27 +33,16 @@ class GatedRK2(AbstractScheme):
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 1
 
-    def step(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-        solver_state: None,
-        made_jump: PyTree,
-    ) -> tuple:
-        control = terms.contr(t0, t1)
-        first = terms.vf_prod(t0, y0, args, control)
-        second = terms.vf_prod(t1, y0 + first, args, control)
+    def advance(self, field: StepField, u: Array) -> Array:
+        first = field(0, u)
+        second = field(1, u + first)
         # The gate sees the fields, not the increments, which shrink with the step.
-        fields = jnp.concatenate([first, second], axis=-1) / (t1 - t0)
+        fields = jnp.concatenate([first, second], axis=-1) / field.h
         if fields.shape[-1] != self.weight.shape[0]:
             raise InputError(
                 f"GatedRK2(features={self.weight.shape[0] // 2}): the state has "
-                f"{y0.shape[-1]} features; build it for as many."
+                f"{u.shape[-1]} features; build it for as many."
             )
         gate = jax.nn.sigmoid(fields @ self.weight + self.bias)[..., None]
-        gate = jnp.broadcast_to(gate, y0.shape).astype(y0.dtype)
-        y1 = y0 + gate * first + (1 - gate) * second
-        return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
+        gate = jnp.broadcast_to(gate, u.shape).astype(u.dtype)
+        return u + gate * first + (1 - gate) * second

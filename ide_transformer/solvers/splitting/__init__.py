@@ -1,6 +1,12 @@
-"""Operator splitting: one operator after, or beside, the other."""
+"""Operator splitting: one operator after the other, or all in parallel."""
 
-from .composition import Composition as Composition, suzuki4 as suzuki4, yoshida4 as yoshida4
+from .composition import (
+    Composition as Composition,
+    Suzuki4 as Suzuki4,
+    Yoshida4 as Yoshida4,
+    suzuki4 as suzuki4,
+    yoshida4 as yoshida4,
+)
 from .exact_flow import ExactFlow as ExactFlow
 from .lie_strang import LieStrang as LieStrang
 from .lie_trotter import LieTrotter as LieTrotter

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import diffrax
 import equinox as eqx
 
@@ -7,19 +9,46 @@ from .splitting import AbstractSequentialSplitting
 from .strang import Strang
 
 
-class Composition(AbstractSequentialSplitting):
+def _symmetric(*outer: float) -> tuple[float, ...]:
+    """Coefficients that sum to one: the outer ones on both sides of the middle one."""
+    return (*outer, 1 - 2 * len(outer) * outer[0], *outer)
+
+
+class AbstractComposition(AbstractSequentialSplitting):
     """A composition of Strang steps of several lengths,
 
         u_{n+1} = S(γ_s h) ∘ … ∘ S(γ_2 h) ∘ S(γ_1 h) u_n,   Σ γ_i = 1.
 
-    A symmetric one with `Σ γ_i³ = 0` has order four, which takes some negative steps (the
-    theorem of Sheng and Suzuki). Sub-steps of one operator that follow one another are
-    made as one. Reference: Hairer, Lubich, Wanner, Geometric Numerical Integration, section
-    II.4.
+    Sub-steps of one operator that follow one another are made as one. The sub-solver has to
+    be of order four at least, for the composition to be. Reference: Hairer, Lubich, Wanner,
+    Geometric Numerical Integration, section II.4.
+    """
+
+    # γ.
+    coefficients: eqx.AbstractVar[tuple[float, ...]]
+
+    def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
+        steps: list[tuple[int, float, float]] = []
+        begin = 0.0
+        for position, coefficient in enumerate(self.coefficients, 1):
+            last = position == len(self.coefficients)
+            end = 1.0 if last else begin + coefficient
+            for index, start, stop in Strang(self.sub_solver).sub_steps(num_operators):
+                start, stop = begin + start * (end - begin), begin + stop * (end - begin)
+                if steps and steps[-1][0] == index:
+                    start = steps.pop()[1]
+                steps.append((index, start, stop))
+            begin = end
+        return steps
+
+
+class Composition(AbstractComposition):
+    """A composition with any coefficients. A symmetric one with `Σ γ_i³ = 0` has order four,
+    which takes some negative steps (the theorem of Sheng and Suzuki); others have order two.
 
     **Arguments:**
 
-    - `sub_solver`: solves `u_t = A_i(u)`; of order four at least, for the composition to be.
+    - `sub_solver`: solves `u_t = A_i(u)`.
     - `coefficients`: γ.
 
     **Raises:** `InputError` if the coefficients do not sum to one.
@@ -45,31 +74,27 @@ class Composition(AbstractSequentialSplitting):
         fourth = symmetric and abs(sum(c**3 for c in self.coefficients)) < 1e-12
         return 4 if fourth else 2
 
-    def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
-        steps: list[tuple[int, float, float]] = []
-        begin = 0.0
-        for position, coefficient in enumerate(self.coefficients, 1):
-            last = position == len(self.coefficients)
-            end = 1.0 if last else begin + coefficient
-            for index, start, stop in Strang(self.sub_solver).sub_steps(num_operators):
-                start, stop = begin + start * (end - begin), begin + stop * (end - begin)
-                if steps and steps[-1][0] == index:
-                    start = steps.pop()[1]
-                steps.append((index, start, stop))
-            begin = end
-        return steps
 
-
-def yoshida4(sub_solver: diffrax.AbstractSolver = RK4()) -> Composition:
+class Yoshida4(AbstractComposition):
     """The triple jump, order four: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
     Reference: Yoshida, Phys. Lett. A 150 (1990)."""
-    outer = 1 / (2 - 2 ** (1 / 3))
-    return Composition(sub_solver, (outer, 1 - 2 * outer, outer))
+
+    sub_solver: diffrax.AbstractSolver = RK4()
+
+    coefficients: ClassVar[tuple[float, ...]] = _symmetric(1 / (2 - 2 ** (1 / 3)))
+    splitting_order: ClassVar[int] = 4
 
 
-def suzuki4(sub_solver: diffrax.AbstractSolver = RK4()) -> Composition:
+class Suzuki4(AbstractComposition):
     """Five steps of which only the middle one is negative, and shorter than that of
-    `yoshida4`; order four: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`.
+    `Yoshida4`; order four: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`.
     Reference: Suzuki, Phys. Lett. A 146 (1990)."""
-    outer = 1 / (4 - 4 ** (1 / 3))
-    return Composition(sub_solver, (outer, outer, 1 - 4 * outer, outer, outer))
+
+    sub_solver: diffrax.AbstractSolver = RK4()
+
+    coefficients: ClassVar[tuple[float, ...]] = _symmetric(*[1 / (4 - 4 ** (1 / 3))] * 2)
+    splitting_order: ClassVar[int] = 4
+
+
+# The names by which Python code calls them.
+yoshida4, suzuki4 = Yoshida4, Suzuki4

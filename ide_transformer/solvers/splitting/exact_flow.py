@@ -1,13 +1,14 @@
 import diffrax
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
-from ...equation import AbstractExactOperator, Depth, OperatorField, operator_fields
+from ...equation import AbstractExactOperator, Depth, operator_fields
 from ...errors import InputError
-from ..base.scheme import AbstractScheme
+from ..base.scheme import AbstractOneStep
+from ..base.step import StepField, U
 
 
-class ExactFlow(AbstractScheme):
+class ExactFlow(AbstractOneStep):
     """The flow of one operator in closed form, `u_{n+1} = flow(u_n, h)`, its weights taken
     at the middle of the step. A sub-solver for splitting schemes; they use it by
     themselves for operators that know their flow.
@@ -21,38 +22,28 @@ class ExactFlow(AbstractScheme):
     def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
 
-    def step(
-        self,
-        terms: diffrax.AbstractTerm,
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-        solver_state: None,
-        made_jump: PyTree,
-    ) -> tuple:
-        operator = exact_operator(terms, t0 + 0.5 * (t1 - t0))
+    def advance(self, field: StepField, u: U) -> U:
+        operator = exact_operator(field.terms, field.t(0.5))
         if operator is None:
             raise InputError(
-                f"ExactFlow: {_names(terms, t0)} has no flow in closed form; give the "
+                f"ExactFlow: {_names(field)} has no flow in closed form; give the "
                 "splitting a sub-solver such as diffrax.Heun() instead. Flows are known of "
                 "subclasses of AbstractExactOperator: Damping, Diffusion, DeltaRule."
             )
-        (field,) = operator_fields(terms)
-        h = terms.contr(t0, t1)
-        y1 = jax.tree.map(lambda u: operator.flow(u, field.domain, h), y0)
-        return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
+        (one,) = operator_fields(field.terms)
+        return jax.tree.map(lambda u: operator.flow(u, one.domain, field.h), u)
 
 
 def exact_operator(terms: PyTree, t: Depth) -> AbstractExactOperator | None:
     """The operator of a term of its own, if it knows its flow."""
-    fields: list[OperatorField] = operator_fields(terms)
+    fields = operator_fields(terms)
     if len(fields) != 1:
         return None
     operator = fields[0].operator(t)
     return operator if isinstance(operator, AbstractExactOperator) else None
 
 
-def _names(terms: PyTree, t: Depth) -> str:
-    names = [type(field.operator(t)).__name__ for field in operator_fields(terms)]
+def _names(field: StepField) -> str:
+    fields = operator_fields(field.terms)
+    names = [type(one.operator(field.t0)).__name__ for one in fields]
     return " + ".join(names) or "this term"

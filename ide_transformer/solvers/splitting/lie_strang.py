@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import ClassVar
 
 import diffrax
@@ -6,7 +5,7 @@ import jax
 from jaxtyping import Array, PyTree
 
 from .lie_trotter import LieTrotter
-from .splitting import AbstractSplitting
+from .splitting import AbstractSplitting, Flow
 from .strang import Strang
 
 
@@ -31,9 +30,7 @@ class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
     def error_order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
 
-    def flows(
-        self, solve: Callable[[int, float, float, Array], Array], number: int, y0: Array
-    ) -> tuple[Array, Array]:
-        second, _ = Strang(self.sub_solver).flows(solve, number, y0)
-        first, _ = LieTrotter(self.sub_solver).flows(solve, number, y0)
+    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array]:
+        second, _ = Strang(self.sub_solver).flows(flow, number, u)
+        first, _ = LieTrotter(self.sub_solver).flows(flow, number, u)
         return second, jax.tree.map(lambda x, y: x - y, second, first)

@@ -3,14 +3,16 @@ from typing import ClassVar
 
 import diffrax
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ...equation import Depth, Nonnegative, operator_fields, without_constraint
+from ...equation import Nonnegative, operator_fields, without_constraint
 from ...errors import InputError
-from ..base.scheme import AbstractScheme
+from ..base.scheme import AbstractOneStep
+from ..base.step import StepField, U
 
 
-class AbstractPaperSplitting(AbstractScheme):
+class AbstractPaperSplitting(AbstractOneStep):
     """The M = 4 + J sub-steps of the paper for an attention and J integrals over features,
 
         u_1 = u_0 + h ⟨γ, V⟩                     attention, explicit
@@ -33,49 +35,30 @@ class AbstractPaperSplitting(AbstractScheme):
         """Itself: two of its sub-steps are projections."""
         return self
 
-    def init(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> None:
-        number = len(terms.terms) if isinstance(terms, diffrax.MultiTerm) else 1
-        if number < 2 or len(operator_fields(terms)) != number:
+    def start(self, field: StepField, u: U) -> None:
+        number = len(getattr(field.terms, "terms", (field.terms,)))
+        if number < 2 or len(operator_fields(field.terms)) != number:
             raise InputError(
                 f"{type(self).__name__} needs the terms of an equation whose block is "
                 f"(Attention(…), FeatureIntegral(…), …), but there are {number} terms."
             )
 
-    def step(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-        solver_state: None,
-        made_jump: PyTree,
-    ) -> tuple:
-        attention, *integrals = without_constraint(terms).terms
-        constraints = [field.constraint(t1) for field in operator_fields(terms)]
-
-        def increment(term, u):
-            return term.vf_prod(t0, u, args, term.contr(t0, t1))
+    def advance(self, field: StepField, u: U) -> U:
+        free = without_constraint(field.terms).terms
+        attention, *integrals = (field.with_terms(term) for term in free)
+        constraints = [one.constraint(field.t1) for one in operator_fields(field.terms)]
 
         def feed_forward(u):
-            for position, term in enumerate(integrals, 1):
+            for position, integral in enumerate(integrals, 1):
                 last = position == len(integrals)
-                u = self.feature_step(u, increment(term, u), last=last)
+                u = self.feature_step(u, integral(0, u), last=last)
             return u
 
-        attended = jax.tree.map(lambda u: u + increment(attention, u), y0)
+        attended = jax.tree.map(jnp.add, u, attention(0, u))
         attended = jax.tree.map(constraints[0].project, attended)
         fed = jax.tree.map(feed_forward, attended)
         relaxed = jax.tree.map(lambda a, b: 0.5 * (a + b), attended, fed)
-        y1 = jax.tree.map(constraints[-1].project, relaxed)
-        return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
+        return jax.tree.map(constraints[-1].project, relaxed)
 
 
 class PaperSplitting(AbstractPaperSplitting):

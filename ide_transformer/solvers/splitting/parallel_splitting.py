@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import ClassVar
 
 import diffrax
@@ -6,7 +5,7 @@ import jax
 from jaxtyping import Array
 
 from ..base.projected import Projected
-from .splitting import AbstractSplitting
+from .splitting import AbstractSplitting, Flow
 
 
 class ParallelSplitting(AbstractSplitting):
@@ -31,8 +30,6 @@ class ParallelSplitting(AbstractSplitting):
         """The variant that projects the mean, which is on no constraint by itself."""
         return Projected(self)
 
-    def flows(
-        self, solve: Callable[[int, float, float, Array], Array], number: int, y0: Array
-    ) -> tuple[Array, None]:
-        ends = [solve(index, 0.0, float(number), y0) for index in range(number)]
+    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:
+        ends = [flow(index, 0.0, float(number), u) for index in range(number)]
         return jax.tree.map(lambda *y: sum(y[1:], y[0]) / number, *ends), None

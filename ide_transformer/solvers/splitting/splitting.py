@@ -1,8 +1,8 @@
-"""What the splitting schemes share: sub-steps, each made by a sub-solver on one operator."""
+"""Base classes of the splitting schemes."""
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -12,29 +12,29 @@ from ...equation import Depth, Free, operator_fields
 from ...errors import InputError
 from ..base.evaluation_count import EvaluationCount, evaluations_made
 from ..base.projected import projected
-from ..base.scheme import AbstractScheme
+from ..base.scheme import AbstractFieldScheme, operator_terms
 from ..base.status import first_failure
+from ..base.step import Step, StepField, U
 from .exact_flow import ExactFlow, exact_operator
 
 
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
+# `flow(index, start, end, u)`: the state that the operator of this index leads to from `u`,
+# between two fractions of the step.
+Flow: TypeAlias = Callable[[int, float, float, Array], Array]
 
 
-class AbstractSplitting(AbstractScheme):
+class AbstractSplitting(AbstractFieldScheme):
     """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time, in whatever order.
 
     Operators that know their flow are solved by it, all others by the sub-solver.
     """
 
-    sub_solver: AbstractVar[diffrax.AbstractSolver]
+    sub_solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
     term_structure: ClassVar = diffrax.MultiTerm
 
     # The order with exact sub-steps.
-    splitting_order: AbstractVar[int]
+    splitting_order: eqx.AbstractClassVar[int]
 
     def __check_init__(self):
         if isinstance(self.sub_solver, AbstractSplitting):
@@ -48,24 +48,8 @@ class AbstractSplitting(AbstractScheme):
         """The smaller of the orders of the splitting and of the sub-solver."""
         if isinstance(self.sub_solver, ExactFlow):
             return self.splitting_order
-        term = terms.terms[0] if isinstance(terms, diffrax.MultiTerm) else terms
-        sub_order = self.sub_solver.order(term)
+        sub_order = self.sub_solver.order(operator_terms(self, terms)[0])
         return None if sub_order is None else min(self.splitting_order, sub_order)
-
-    def init(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-    ) -> EvaluationCount | None:
-        if not isinstance(terms, diffrax.MultiTerm):
-            raise InputError(
-                f"{type(self).__name__} splits a sum of operators, but was given "
-                f"{type(terms).__name__}; pass equation.terms or a diffrax.MultiTerm."
-            )
-        return evaluations_made(self.sub_solver.init(terms.terms[0], t0, t1, y0, args))
 
     def projected(self) -> diffrax.AbstractSolver:
         """The variant that projects after each sub-step, on the constraint of its
@@ -73,57 +57,42 @@ class AbstractSplitting(AbstractScheme):
         return eqx.tree_at(lambda s: s.sub_solver, self, projected(self.sub_solver))
 
     @abc.abstractmethod
-    def flows(
-        self, solve: Callable[[int, float, float, Array], Array], number: int, y0: Array
-    ) -> tuple[Array, Array | None]:
+    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array | None]:
         """The state after the step and an estimate of its error, or `None`.
 
         **Arguments:**
 
-        - `solve(index, start, end, y)`: the flow of operator `index` from `start` to `end`,
-          in fractions of the step, applied to `y`.
+        - `flow(index, start, end, u)`: the flow of operator `index` from `start` to `end`,
+          in fractions of the step, applied to `u`.
         - `number`: of operators.
-        - `y0`: the state before the step.
+        - `u`: the state before the step.
         """
 
-    def step(
-        self,
-        terms: PyTree[diffrax.AbstractTerm],
-        t0: Depth,
-        t1: Depth,
-        y0: PyTree[Array],
-        args: PyTree,
-        solver_state: EvaluationCount | None,
-        made_jump: PyTree,
-    ) -> tuple:
-        def at(fraction):
-            # The ends are met exactly.
-            if fraction == 0:
-                return t0
-            return t1 if fraction == 1 else t0 + fraction * (t1 - t0)
+    def start(self, field: StepField, u: U) -> EvaluationCount | None:
+        first = field.with_terms(operator_terms(self, field.terms)[0])
+        return evaluations_made(first.start(self.sub_solver, u))
 
-        result, made = diffrax.RESULTS.successful, solver_state
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        terms = operator_terms(self, field.terms)
+        result, made = diffrax.RESULTS.successful, state
 
-        def solve(index, start, end, y):
+        def flow(index, start, end, y):
             nonlocal result, made
-            term, sub_t0, sub_t1 = terms.terms[index], at(start), at(end)
-            sub_solver = self._solver_of(term, sub_t0, backwards=end < start)
-            # Made anew: a state carried from one operator to the next would be wrong for
-            # solvers that reuse their last stage.
-            state = sub_solver.init(term, sub_t0, sub_t1, y, args)
-            y, _, _, state, sub_result = sub_solver.step(
-                term, sub_t0, sub_t1, y, args, state, False
-            )
-            result = first_failure(result, sub_result)
-            here = evaluations_made(state)
+            part = StepField(terms[index], field.t(start), field.t(end), field.args)
+            solver = self._solver_for(part.terms, part.t0, backwards=end < start)
+            # Solvers that reuse their last stage must not carry a state from one operator to
+            # the next, so each sub-step starts from nothing.
+            step = part.step(solver, y, part.start(solver, y), False)
+            result = first_failure(result, step.result)
+            here = evaluations_made(step.solver_state)
             if made is not None and here is not None:
-                made = EvaluationCount(made.count + here.count / len(terms.terms))
-            return y
+                made = made.plus(here.count / len(terms))
+            return step.y1
 
-        y1, error = self.flows(solve, len(terms.terms), y0)
-        return y1, error, dict(y0=y0, y1=y1), made, result
+        y1, error = self.flows(flow, len(terms), u)
+        return Step.between(u, y1, error=error, state=made, result=result)
 
-    def _solver_of(
+    def _solver_for(
         self, term: diffrax.AbstractTerm, t: Depth, *, backwards: bool
     ) -> diffrax.AbstractSolver:
         """The flow in closed form of an operator that knows it, else the sub-solver. A
@@ -149,10 +118,7 @@ class AbstractSequentialSplitting(AbstractSplitting):
     def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
         """The sub-steps in order: (operator, start, end), in fractions of the step."""
 
-    def flows(
-        self, solve: Callable[[int, float, float, Array], Array], number: int, y0: Array
-    ) -> tuple[Array, None]:
-        y = y0
+    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:
         for index, start, end in self.sub_steps(number):
-            y = solve(index, start, end, y)
-        return y, None
+            u = flow(index, start, end, u)
+        return u, None

@@ -1,28 +1,29 @@
-"""What the exponential schemes share: the stiff linear part treated exactly."""
+"""The stiff linear part of an equation, treated exactly."""
 
-import diffrax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from ...equation import AbstractLinearOperator, Depth, operator_fields
 from ...errors import InputError
+from ..base.step import StepField
 
 
 class LinearPart:
-    """`u_t = L u + N(t, u)`: L is the first operator of the terms that is diagonal in a basis
-    of its own, its weights those of depth t, and N is all the rest. Where there is a
-    constraint, N makes the sum tangential to it."""
+    """`u_t = L u + N(t, u)`: L is the first operator that is diagonal in a basis of its own,
+    its weights those at the middle of the step, and N is all the rest. Where there is a
+    constraint, N makes the sum tangential to it. An `InputError` names the scheme if no
+    operator is linear."""
 
-    def __init__(self, scheme: str, terms: PyTree[diffrax.AbstractTerm], t: Depth):
-        fields = operator_fields(terms)
-        operators = [field.operator(t) for field in fields]
+    def __init__(self, scheme: str, field: StepField):
+        fields = operator_fields(field.terms)
+        operators = [one.operator(field.t(0.5)) for one in fields]
         linear = [
-            (operator, field.domain)
-            for operator, field in zip(operators, fields, strict=True)
+            (operator, one.domain)
+            for operator, one in zip(operators, fields, strict=True)
             if isinstance(operator, AbstractLinearOperator)
         ]
         if not linear:
-            names = ", ".join(type(x).__name__ for x in operators) or type(terms).__name__
+            names = ", ".join(type(x).__name__ for x in operators) or type(field.terms).__name__
             raise InputError(
                 f"{scheme} treats a linear operator exactly, but there is none in ({names}); "
                 "add a Damping or a Diffusion to the block, or use diffrax.Euler() or Heun()."
@@ -53,7 +54,7 @@ def phi1(z: Array) -> Array:
 
 
 def phi2(z: Array) -> Array:
-    """`(φ_1(z) - 1)/z`, ½ at 0; near 0 by its series, for the quotient cancels there."""
+    """`(φ_1(z) - 1)/z`, ½ at 0; near 0 by its series, since the quotient cancels there."""
     small = jnp.abs(z) < 0.5
     safe = jnp.where(small, 1, z)
     series, term = jnp.zeros_like(z), jnp.full_like(z, 0.5)

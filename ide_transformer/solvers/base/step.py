@@ -1,0 +1,122 @@
+"""The field over one step, and the result of the step."""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import diffrax
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+from ...equation import Depth
+
+
+# The state u: an array, and for most schemes also any tree of arrays.
+U: TypeAlias = PyTree[Array]
+
+
+class Step(NamedTuple):
+    """Result of one step, in the order in which diffrax unpacks it.
+
+    - `y1`: the state after the step.
+    - `error`: the estimate of its local error, or `None`.
+    - `dense_info`: the arguments of `interpolation_cls`.
+    - `solver_state`: carried to the next step.
+    - `result`: whether the step succeeded.
+    """
+
+    y1: U
+    error: Any
+    dense_info: dict[str, U]
+    solver_state: PyTree
+    result: Any
+
+    @classmethod
+    def between(
+        cls,
+        y0: U,
+        y1: U,
+        *,
+        error: U | None = None,
+        state: PyTree = None,
+        result: Any = diffrax.RESULTS.successful,
+        **dense_info: U,
+    ) -> "Step":
+        """A step from `y0` to `y1`. By default it succeeded, has no error estimate, carries
+        nothing, and is interpolated linearly; other interpolations need more `dense_info`."""
+        return cls(y1, error, dict(y0=y0, y1=y1, **dense_info), state, result)
+
+
+class StepField(eqx.Module):
+    """The vector field over the step from `t0` to `t1`, of length h: `field(c, u)` is the
+    increment `h F(t0 + c h, u)`.
+
+    **Arguments:**
+
+    - `terms`: of the equation; a diffrax solver that does not split solves their sum.
+    - `t0`, `t1`: the ends of the step.
+    - `args`: passed to the vector field.
+    """
+
+    terms: PyTree[diffrax.AbstractTerm]
+    t0: Depth
+    t1: Depth
+    args: PyTree = None
+
+    def start(self, solver: diffrax.AbstractSolver, u: U) -> PyTree:
+        """The state of `solver` before its first step."""
+        return solver.init(self.terms, self.t0, self.t1, u, self.args)
+
+    def step(
+        self, solver: diffrax.AbstractSolver, u: U, state: PyTree, made_jump: PyTree
+    ) -> Step:
+        """The step that `solver` makes."""
+        step = solver.step(self.terms, self.t0, self.t1, u, self.args, state, made_jump)
+        return Step(*step)
+
+    def single_step(self, solver: diffrax.AbstractSolver, u: U) -> U:
+        """The state after a first step of `solver`."""
+        return self.step(solver, u, self.start(solver, u), True).y1
+
+    def with_terms(self, terms: PyTree[diffrax.AbstractTerm]) -> "StepField":
+        """The field of other terms over the same step, for example of one operator."""
+        return StepField(terms, self.t0, self.t1, self.args)
+
+    def reversed(self) -> "StepField":
+        """The field over the step from `t1` back to `t0`."""
+        return StepField(self.terms, self.t1, self.t0, self.args)
+
+    @property
+    def h(self) -> Depth:
+        """The length of the step."""
+        return self.t1 - self.t0
+
+    def t(self, c: float | int) -> Depth:
+        """The depth at the fraction `c` of the step; both ends are met exactly."""
+        if c == 0:
+            return self.t0
+        return self.t1 if c == 1 else self.t0 + float(c) * self.h
+
+    def __call__(self, c: float | int, u: U) -> U:
+        """The increment `h F(t0 + c h, u)`."""
+        control = self.terms.contr(self.t0, self.t1)
+        return self.terms.vf_prod(self.t(c), u, self.args, control)
+
+    def rate(self, c: float | int, u: U) -> U:
+        """The rate `F(t0 + c h, u)`, in the form that `increment` takes."""
+        return self.terms.vf(self.t(c), u, self.args)
+
+    def increment(self, rate: U) -> U:
+        """`h` times a rate."""
+        return self.terms.prod(rate, self.terms.contr(self.t0, self.t1))
+
+
+def single_step(
+    solver: diffrax.AbstractSolver,
+    terms: PyTree[diffrax.AbstractTerm],
+    t0: Depth,
+    t1: Depth,
+    u: Float[Array, "*batch tokens features"],
+    args: PyTree = None,
+) -> Float[Array, "*batch tokens features"]:
+    """The state after one step of `solver` from t0 to t1, as the first of a solve: a scheme
+    that carries something from step to step has nothing yet."""
+    return StepField(terms, t0, t1, args).single_step(solver, u)

@@ -1,0 +1,74 @@
+"""Base classes of schemes that are built around another scheme."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+from jaxtyping import PyTree
+
+from ...equation import Depth
+from .reversible import loses_companion
+from .scheme import AbstractFieldScheme
+from .step import Step, StepField, U
+
+
+class AbstractWrapper(AbstractFieldScheme):
+    """A scheme around another one, whose properties it takes over.
+
+    It may show the scheme inside it other terms than those of the equation.
+    """
+
+    solver: eqx.AbstractVar[diffrax.AbstractSolver]
+
+    def inner_terms(self, terms: PyTree[diffrax.AbstractTerm]) -> PyTree[diffrax.AbstractTerm]:
+        """The terms that the scheme inside solves."""
+        return terms
+
+    @property
+    def term_structure(self) -> PyTree:
+        return self.solver.term_structure
+
+    @property
+    def interpolation_cls(self) -> Callable:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.solver.interpolation_cls
+
+    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int | None:
+        return self.solver.order(self.inner_terms(terms))
+
+    def error_order(self, terms: PyTree[diffrax.AbstractTerm]) -> Any:
+        return self.solver.error_order(self.inner_terms(terms))
+
+    def func(self, terms: PyTree[diffrax.AbstractTerm], t0: Depth, y0: U, args: PyTree) -> U:
+        return self.solver.func(self.inner_terms(terms), t0, y0, args)
+
+
+class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver):
+    """A wrapper that makes the steps of the scheme inside it. It is explicit, adaptive or
+    reversible if that scheme is."""
+
+    @property
+    def scan_kind(self) -> Any:
+        """That of the wrapped Runge–Kutta method, which diffrax's adjoints set."""
+        return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
+
+    def start(self, field: StepField, u: U) -> PyTree:
+        return self._inner(field).start(self.solver, u)
+
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        return self._inner(field).step(self.solver, u, state, made_jump)
+
+    def _inner(self, field: StepField) -> StepField:
+        return field.with_terms(self.inner_terms(field.terms))
+
+    @property
+    def couplings(self) -> Callable | None:
+        """Those of the scheme inside, on the terms that it solves."""
+        inner = getattr(self.solver, "couplings", None)
+        if inner is None:
+            return None
+        return lambda field, first: inner(self._inner(field), first)
+
+    @property
+    def restarts(self) -> bool:
+        return loses_companion(self.solver)
