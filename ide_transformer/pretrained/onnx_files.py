@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .tensor_files import HeldTensor
+from .tensors import HeldTensor
 
 
 def onnx_tensors(file: Path) -> dict[str, HeldTensor]:
