@@ -21,8 +21,8 @@ class SpeechEncoder(AbstractModel):
 
     `model(features)` maps `features: [..., mels, frames]`, as feature extractors give them,
     to the states at depth T, `[..., tokens, features]`, with `tokens = frames / 2`. The
-    number of frames is fixed: shorter recordings are filled up with silence before the
-    spectrogram is taken. Reference: Radford et al., arXiv 2212.04356.
+    number of frames is fixed: a shorter recording is filled up with silence before the
+    spectrogram is computed. Reference: Radford et al., arXiv 2212.04356.
 
     **Arguments:**
 
@@ -91,6 +91,6 @@ class SpeechEncoder(AbstractModel):
             raise InputError(
                 f"SpeechEncoder: a log-mel spectrogram of shape {features.shape}, but the "
                 f"model was built for [..., {mels}, {frames}]: {mels} mels, {frames} frames. "
-                "Fill the recording up with silence or cut it, and take the feature "
-                "extractor that belongs to the model."
+                "Fill the recording up with silence or cut it, and use the feature extractor "
+                "that belongs to the model."
             )
