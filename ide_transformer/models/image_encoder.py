@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import KW_ONLY
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from ..equation import (
     TokenDomain,
     as_control,
 )
+from .any_constraint import any_constraint
 from .bicubic import resample
 from .image_heads import AbstractImageHead, NoHead
 from .image_model import AbstractImageModel
@@ -47,44 +49,21 @@ class ImageEncoder(AbstractImageModel):
     not as many as the tokens.
     """
 
+    image_shape: tuple[int, int, int] = eqx.field(static=True)
+    patch: int = eqx.field(static=True)
+    _: KW_ONLY
     embedding: Linear
     prefix: tuple[Float[Array, " features"], ...]
     positions: Float[Array, "tokens features"]
     control: AbstractControl
-    constraint: AbstractControl
-    output_normalization: AbstractConstraint
-    pooler: Linear | None
-    head: AbstractImageHead
+    constraint: AbstractControl = eqx.field(converter=any_constraint)
+    output_normalization: AbstractConstraint = Free()
+    pooler: Linear | None = None
+    head: AbstractImageHead = NoHead()
     discretization: Discretization
-    image_shape: tuple[int, int, int] = eqx.field(static=True)
-    patch: int = eqx.field(static=True)
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        patch: int,
-        *,
-        embedding: Linear,
-        prefix: tuple[Float[Array, " features"], ...],
-        positions: Float[Array, "tokens features"],
-        control: AbstractControl,
-        constraint: AbstractConstraint | AbstractControl,
-        discretization: Discretization,
-        output_normalization: AbstractConstraint = Free(),
-        pooler: Linear | None = None,
-        head: AbstractImageHead = NoHead(),
-    ):
-        self.embedding = embedding
-        self.prefix = prefix
-        self.positions = positions
-        self.control = control
-        self.constraint = as_control(constraint, control)
-        self.output_normalization = output_normalization
-        self.pooler = pooler
-        self.head = head
-        self.discretization = discretization
-        self.image_shape = image_shape
-        self.patch = patch
+    def __post_init__(self):
+        self.constraint = as_control(self.constraint, self.control)
 
     def embed(
         self, inputs: Float[ArrayLike, "..."], *, key: PRNGKeyArray | None = None

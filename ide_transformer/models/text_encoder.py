@@ -1,3 +1,5 @@
+from dataclasses import KW_ONLY
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from ..equation import (
     as_control,
 )
 from ..errors import InputError
+from .any_constraint import any_constraint
 from .masked_token_head import MaskedTokenHead
 from .model import Discretization
 from .pooling import pool_first
@@ -45,49 +48,22 @@ class TextEncoder(AbstractTextModel):
     """
 
     embedding: Float[Array, "vocabulary embedded"]
-    positions: Float[Array, "places embedded"] | None
-    segments: Float[Array, "kinds embedded"] | None
-    lift: Linear | None
+    _: KW_ONLY
+    positions: Float[Array, "places embedded"] | None = None
+    segments: Float[Array, "kinds embedded"] | None = None
+    lift: Linear | None = None
     control: AbstractControl
-    constraint: AbstractControl
-    input_normalization: AbstractConstraint
-    output_normalization: AbstractConstraint
-    pooler: Linear | None
-    head: MaskedTokenHead | None
+    constraint: AbstractControl = eqx.field(converter=any_constraint)
+    input_normalization: AbstractConstraint = Free()
+    output_normalization: AbstractConstraint = Free()
+    pooler: Linear | None = None
+    head: MaskedTokenHead | None = None
     discretization: Discretization
-    first_position: int = eqx.field(static=True)
+    first_position: int = eqx.field(static=True, default=0)
     context: int = eqx.field(static=True)
 
-    def __init__(
-        self,
-        embedding: Float[Array, "vocabulary embedded"],
-        *,
-        control: AbstractControl,
-        constraint: AbstractConstraint | AbstractControl,
-        discretization: Discretization,
-        context: int,
-        positions: Float[Array, "places embedded"] | None = None,
-        segments: Float[Array, "kinds embedded"] | None = None,
-        lift: Linear | None = None,
-        input_normalization: AbstractConstraint = Free(),
-        output_normalization: AbstractConstraint = Free(),
-        pooler: Linear | None = None,
-        head: MaskedTokenHead | None = None,
-        first_position: int = 0,
-    ):
-        self.embedding = embedding
-        self.positions = positions
-        self.segments = segments
-        self.lift = lift
-        self.control = control
-        self.constraint = as_control(constraint, control)
-        self.input_normalization = input_normalization
-        self.output_normalization = output_normalization
-        self.pooler = pooler
-        self.head = head
-        self.discretization = discretization
-        self.first_position = first_position
-        self.context = context
+    def __post_init__(self):
+        self.constraint = as_control(self.constraint, self.control)
 
     @property
     def features(self) -> int:

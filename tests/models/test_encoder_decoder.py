@@ -138,9 +138,6 @@ def test_each_equation_has_a_solver_of_its_own(logits):
     other = MODEL.with_solver(diffrax.Heun(), steps_per_interval=4)
     assert isinstance(other.decoder.solver, diffrax.Heun)
     assert isinstance(other.encoder.solver, ide.LieTrotter)
-    other_logits, evaluations = solved(other, INPUTS)
-    assert evaluations == 3 * 4 * 2
-    assert largest(other_logits, logits) > 1e-4
     encoder = MODEL.encoder.with_solver(diffrax.Heun(), steps_per_interval=4)
     third = MODEL.with_encoder(encoder)
     assert isinstance(third.solver, ide.LieTrotter)

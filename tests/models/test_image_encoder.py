@@ -48,13 +48,12 @@ def outputs_of(model, inputs):
     return model(inputs)
 
 
-@pytest.mark.parametrize("prefix", [0, 3])
-def test_states_on_one_image_and_on_batches(prefix):
-    model = encoder(prefix)
+def test_states_on_one_image_and_on_batches():
+    model = encoder(prefix=3)
     states = outputs_of(model, images())
-    assert states.shape == (2, 3, prefix + 6, WIDTH)
+    assert states.shape == (2, 3, 3 + 6, WIDTH)
     assert largest(states[1, 2], outputs_of(model, images()[1, 2])) < 1e-13
-    assert model.equation.domain.points.shape == (prefix + 6, 2)
+    assert model.equation.domain.points.shape == (3 + 6, 2)
 
 
 def test_tokens_are_the_prefix_and_then_the_patches_row_by_row():

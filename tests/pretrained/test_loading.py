@@ -26,6 +26,7 @@ def test_families_are_collected_from_their_folder():
     assert set(families()) == kinds | {"glassllm"}
 
 
+@pytest.mark.heavy
 def test_an_import_computes_nothing():
     """A backend that starts at import could not be configured any more."""
     code = (

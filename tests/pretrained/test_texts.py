@@ -52,6 +52,7 @@ def test_a_golden_checkpoint_of_each_family_gives_its_stored_outputs(family):
     assert relative < (1e-5 if family in IN_FLOAT32 else 1e-9)
 
 
+@pytest.mark.heavy
 def test_a_checkpoint_is_an_ordinary_model():
     """Solved by another scheme, and refined until the scheme no longer matters."""
     model = load_pretrained(GOLDEN / "llama", dtype=jnp.float64)
