@@ -1,19 +1,11 @@
-from typing import TYPE_CHECKING
-
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from ..equation import AbstractConstraint, Linear, TokenDomain
 from ..errors import InputError
 from .image_heads import AbstractImageHead
-from .model import AbstractModel
+from .model import AbstractModel, AbstractVar
 from .patches import patch_domain, split_patches
-
-
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
 
 class AbstractImageModel(AbstractModel):
@@ -94,7 +86,7 @@ class AbstractImageModel(AbstractModel):
         return images.astype(self.embedding.weight.dtype)
 
     def _advice(self, shape: tuple[int, ...]) -> str:
-        """What to write for images of another shape."""
+        """Advice for images of another shape."""
         rows, columns, channels = self.image_shape
         if shape[-3:] == (channels, rows, columns):
             return "channels come last: write jnp.moveaxis(images, -3, -1)."
@@ -103,7 +95,7 @@ class AbstractImageModel(AbstractModel):
         return self._size_advice(shape[-3:-1])
 
     def _size_advice(self, size: tuple[int, ...]) -> str:
-        """What to write for images of another size."""
+        """Advice for images of another size."""
         rows, columns, _ = self.image_shape
         return f"resize the images to {rows} by {columns} pixels."
 

@@ -1,17 +1,9 @@
-from typing import TYPE_CHECKING
-
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from ..equation import TokenDomain, product
 from ..equation.affine import affine
-from .model import AbstractModel
+from .model import AbstractModel, AbstractVar
 from .text import Text, as_text
-
-
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
 
 class AbstractTextModel(AbstractModel):

@@ -12,49 +12,29 @@ from ide_transformer.pretrained import load_pretrained, save_pretrained
 
 
 GOLDEN = GOLDEN / "whisper"
+NAMES = [
+    "vocab_size",
+    "num_mel_bins",
+    "d_model",
+    "encoder_layers",
+    "decoder_layers",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "encoder_ffn_dim",
+    "decoder_ffn_dim",
+    "max_source_positions",
+    "max_target_positions",
+    "activation_function",
+]
 SHAPES = {
-    "uneven": dict(
-        vocab_size=61,
-        num_mel_bins=7,
-        d_model=24,
-        encoder_layers=3,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=3,
-        encoder_ffn_dim=40,
-        decoder_ffn_dim=28,
-        max_source_positions=15,
-        max_target_positions=20,
-        activation_function="gelu_new",
-    ),
-    "one_layer": dict(
-        vocab_size=17,
-        num_mel_bins=4,
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=1,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        max_source_positions=3,
-        max_target_positions=16,
-        activation_function="relu",
-    ),
-    "deep": dict(
-        vocab_size=130,
-        num_mel_bins=80,
-        d_model=32,
-        encoder_layers=6,
-        decoder_layers=6,
-        encoder_attention_heads=8,
-        decoder_attention_heads=8,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        max_source_positions=50,
-        max_target_positions=24,
-    ),
+    "uneven": (61, 7, 24, 3, 2, 4, 3, 40, 28, 15, 20, "gelu_new"),
+    "one_layer": (17, 4, 16, 1, 1, 1, 2, 16, 16, 3, 16, "relu"),
+    "deep": (130, 80, 32, 6, 6, 8, 8, 64, 64, 50, 24, "gelu"),
 }
+
+
+def options_of(name):
+    return dict(zip(NAMES, SHAPES[name], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +75,7 @@ def test_parity(name, tmp_path):
     torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
     from golden import make_speech as reference
 
-    theirs = reference.reference(seed=2, **SHAPES[name])
+    theirs = reference.reference(seed=2, **options_of(name))
     theirs.save_pretrained(tmp_path / "theirs")
     features, tokens = reference.sample(theirs, seed=3, batch=2, tokens=9)
     states, logits = reference.outputs(theirs, features, tokens)
@@ -135,7 +115,7 @@ def test_parity_without_a_read_out(tmp_path):
     torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
     from golden import make_speech as reference
 
-    theirs = reference.reference(seed=4, **SHAPES["uneven"])
+    theirs = reference.reference(seed=4, **options_of("uneven"))
     theirs.model.save_pretrained(tmp_path / "theirs")
     features, tokens = reference.sample(theirs, seed=5, batch=2, tokens=9)
     ours = load_pretrained(tmp_path / "theirs")

@@ -18,16 +18,9 @@ from ...equation import (
 )
 from ...errors import InputError
 from ...models import ImageEncoder, NoHead, PrefixAndMeanHead
+from .. import images
 from ..builders import MakeOperator, dense, has, layer_norm, pre_norm
 from ..family import ACTIVATIONS, Family
-from ..images import (
-    ATTENTION_MODULES,
-    attention_options,
-    attention_tensors,
-    classes,
-    embedded_patches,
-    embedding_tensors,
-)
 from ..options import Options
 from ..placement import Placement, block, linear, linears, norm
 from ..rows import part_rows
@@ -36,9 +29,11 @@ from ..rows import part_rows
 def build(options: Options, tensors: Set[str]) -> ImageEncoder:
     width = options.get("hidden_size")
     normalization = layer_norm(width, options.get("layer_norm_eps", 1e-6))
-    embedded = embedded_patches(options, patch=14, prefix=1)
+    embedded = images.embedded_patches(options, patch=14, prefix=1)
     _check_square(options, embedded["image_shape"][:2])
-    attention = ft.partial(Attention, **attention_options(options), normalization=normalization)
+    attention = ft.partial(
+        Attention, **images.attention_options(options), normalization=normalization
+    )
     feed_forward = _feed_forward(options, width, normalization)
     return ImageEncoder(
         **embedded,
@@ -48,7 +43,7 @@ def build(options: Options, tensors: Set[str]) -> ImageEncoder:
             _scaled(feed_forward, width),
         ),
         output_normalization=normalization,
-        head=PrefixAndMeanHead(dense(2 * width, classes(options)))
+        head=PrefixAndMeanHead(dense(2 * width, images.classes(options)))
         if has(tensors, "classifier")
         else NoHead(),
     )
@@ -85,10 +80,10 @@ def _feed_forward(
 def table(model: ImageEncoder) -> Iterator[Placement]:
     scaled_attention, scaled_feed_forward = block(model.control)
     attention, feed_forward = scaled_attention.operator, scaled_feed_forward.operator
-    yield from embedding_tensors(model, "cls_token")
+    yield from images.embedding_tensors(model, "cls_token")
     layer = "encoder.layer.{layer}"
     yield from norm(attention.normalization, f"{layer}.norm1")
-    yield from attention_tensors(attention, layer)
+    yield from images.attention_tensors(attention, layer)
     yield Placement(scaled_attention.rate, f"{layer}.layer_scale1.lambda1")
     yield from norm(feed_forward.normalization, f"{layer}.norm2")
     if isinstance(feed_forward, GatedFeedForward):
@@ -112,6 +107,6 @@ FAMILIES = {
         prefix="dinov2.",
         # The token of masked patches, used in pre-training only.
         ignored=r"embeddings\.mask_token",
-        renamed=ATTENTION_MODULES,
+        renamed=images.ATTENTION_MODULES,
     )
 }

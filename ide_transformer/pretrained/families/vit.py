@@ -7,16 +7,9 @@ from typing import NamedTuple
 
 from ...equation import Attention, FeedForward, Linear
 from ...models import AbstractImageHead, ImageEncoder, NoHead, PrefixHead
+from .. import images
 from ..builders import dense, has, layer_norm, pre_norm
 from ..family import ACTIVATIONS, Family
-from ..images import (
-    ATTENTION_MODULES,
-    attention_options,
-    attention_tensors,
-    classes,
-    embedded_patches,
-    embedding_tensors,
-)
 from ..options import Options
 from ..placement import Placement, block, linear, linears, norm
 
@@ -43,7 +36,9 @@ _DEIT = _Names(
 def _build(options: Options, tensors: Set[str], *, names: _Names) -> ImageEncoder:
     width = options.get("hidden_size")
     normalization = layer_norm(width, options.get("layer_norm_eps", 1e-12))
-    attention = ft.partial(Attention, **attention_options(options), normalization=normalization)
+    attention = ft.partial(
+        Attention, **images.attention_options(options), normalization=normalization
+    )
     feed_forward = ft.partial(
         FeedForward,
         *(width, options.get("intermediate_size")),
@@ -51,7 +46,7 @@ def _build(options: Options, tensors: Set[str], *, names: _Names) -> ImageEncode
         normalization=normalization,
     )
     return ImageEncoder(
-        **embedded_patches(options, patch=16, prefix=len(names.prefix)),
+        **images.embedded_patches(options, patch=16, prefix=len(names.prefix)),
         **pre_norm(options.get("num_hidden_layers"), attention, feed_forward),
         output_normalization=normalization,
         pooler=_pooler(options, width) if has(tensors, "pooler") else None,
@@ -68,16 +63,16 @@ def _head(options: Options, tensors: Set[str], width: int, names: _Names) -> Abs
     """The classifiers that the checkpoint has, or none."""
     for classifiers in names.heads:
         if any(has(tensors, name) for name in classifiers):
-            return PrefixHead(tuple(dense(width, classes(options)) for _ in classifiers))
+            return PrefixHead(tuple(dense(width, images.classes(options)) for _ in classifiers))
     return NoHead()
 
 
 def _table(model: ImageEncoder, *, names: _Names) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
-    yield from embedding_tensors(model, *names.prefix)
+    yield from images.embedding_tensors(model, *names.prefix)
     layer = "encoder.layer.{layer}"
     yield from norm(attention.normalization, f"{layer}.layernorm_before")
-    yield from attention_tensors(attention, layer)
+    yield from images.attention_tensors(attention, layer)
     yield from norm(feed_forward.normalization, f"{layer}.layernorm_after")
     yield from linears(feed_forward, layer, inner="intermediate.dense", outer="output.dense")
     yield from norm(model.output_normalization, "layernorm")
@@ -91,7 +86,7 @@ def _table(model: ImageEncoder, *, names: _Names) -> Iterator[Placement]:
 
 
 _MODULES = (
-    *ATTENTION_MODULES,
+    *images.ATTENTION_MODULES,
     (r"^layers\b", "encoder.layer"),
     (r"\bmlp\.fc1\b", "intermediate.dense"),
     (r"\bmlp\.fc2\b", "output.dense"),
