@@ -181,6 +181,7 @@ def test_steps_for_each_sample_of_several_batch_axes(text_to_text):
     assert largest(logits_of(by_sample, *inputs)[0], expected) < 1e-13
 
 
+@pytest.mark.heavy
 def test_gradients_reach_both_equations_but_not_the_fixed_positions():
     @eqx.filter_jit
     @eqx.filter_grad
