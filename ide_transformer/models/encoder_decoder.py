@@ -13,7 +13,7 @@ from .text import Text
 class SourceAndText(NamedTuple):
     """Inputs of an `EncoderDecoder`, with the same batch axes.
 
-    - `source`: the inputs of the encoder, or what it made of them before, an `Encoded`.
+    - `source`: the inputs of the encoder, or an `Encoded` that it made of them before.
     - `text`: the tokens of the decoder, `[..., tokens]`, or a `Text`.
     """
 
@@ -28,14 +28,14 @@ class EncoderDecoder(AbstractModel):
         v_t = Σ_i A_i(v; θ(t)),      v(0) = embedded source,   f = N(v(T)),
         u_t = Σ_j B_j(u, f; η(t)),   u(0) = embedded text,     logits = read-out of u(T'),
 
-    with a control, a constraint and a scheme for each.
+    with a control, a constraint and a discretization for each.
 
     `model(SourceAndText(source, text))` gives the logits of the next token,
-    `[..., tokens, vocabulary]`. Its control, constraint, scheme and equation are those of the
-    decoder; `with_solver` changes how that is solved. `model.encoder` is a model of its own:
-    how it is solved is changed by `model.with_encoder(model.encoder.with_solver(…))`, and
-    only a solve of its own tells whether it succeeded. Reference: Vaswani et al., arXiv
-    1706.03762.
+    `[..., tokens, vocabulary]`. Its control, constraint, discretization and equation are
+    those of the decoder, and `with_solver` changes the solver of the decoder.
+    `model.encoder` is a model of its own: change its solver by
+    `model.with_encoder(model.encoder.with_solver(…))`. Only a solve of its own tells whether
+    it succeeded. Reference: Vaswani et al., arXiv 1706.03762.
 
     **Arguments:**
 
@@ -72,7 +72,7 @@ class EncoderDecoder(AbstractModel):
         return self.decoder.domain
 
     def with_encoder(self, encoder: AbstractModel) -> "EncoderDecoder":
-        """The same decoder after another encoder."""
+        """The same decoder with another encoder."""
         return eqx.tree_at(lambda model: model.encoder, self, encoder)
 
     def encoded(self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None) -> Encoded:

@@ -1,4 +1,4 @@
-"""What an `ImageEncoder` reads from its final states."""
+"""Heads of models of images: outputs from the states at depth T."""
 
 import abc
 
@@ -56,13 +56,31 @@ class PrefixHead(AbstractImageHead):
         return jnp.mean(jnp.stack(logits), axis=0)
 
 
+class MeanHead(AbstractImageHead):
+    """Logits of classes from the mean of the patches, `W mean_x u(x) + b`.
+
+    **Arguments:**
+
+    - `classifier`: W and b.
+    """
+
+    classifier: Linear
+
+    def __call__(
+        self,
+        prefix: Float[Array, "*batch prefix features"],
+        patches: Float[Array, "*batch patches features"],
+    ) -> Float[Array, "*batch classes"]:
+        return self.classifier(jnp.mean(patches, axis=-2))
+
+
 class PrefixAndMeanHead(AbstractImageHead):
     """Logits of classes from the first prefix token and the mean of the patches side by
     side, `W [u_0, mean_x u(x)] + b` (DINOv2: Oquab et al., arXiv 2304.07193).
 
     **Arguments:**
 
-    - `classifier`: from twice the features.
+    - `classifier`: W and b; W takes twice the features.
     """
 
     classifier: Linear

@@ -12,18 +12,17 @@ from ..equation import (
     TokenDomain,
     as_control,
     drop,
-    product,
 )
-from ..equation.affine import affine
-from .model import AbstractModel, Discretization
-from .text import Text, as_text
+from .model import Discretization
+from .text import Text
+from .text_model import AbstractTextModel, token_logits
 
 
-class LanguageModel(AbstractModel):
+class LanguageModel(AbstractTextModel):
     """A causal language model: token and position embeddings, the equation, a read-out.
 
     `model(tokens)` maps `tokens: [..., tokens]`, integers, to the logits of the next token,
-    `[..., tokens, vocabulary]`. In the place of `tokens` it takes a `Text`.
+    `[..., tokens, vocabulary]`. Instead of `tokens` it also takes a `Text`.
 
     **Arguments:**
 
@@ -32,14 +31,14 @@ class LanguageModel(AbstractModel):
     - `constraint`: as for `Equation`.
     - `discretization`: how the equation is solved.
     - `learned_positions`: whether to add a learned embedding of the position; without it the
-      operators have to see positions (rotary).
+      operators must see positions (rotary).
     - `tied`: whether the read-out uses the token embedding.
     - `readout_bias`: whether the logits have a bias.
     - `embedding_scale`: multiplies the embedded tokens, not the read-out.
     - `input_normalization`, `output_normalization`: applied to the embedded input and before
       the read-out.
-    - `dropout`: rate on the embedded input.
-    - `std`: standard deviation of the initial embeddings.
+    - `dropout`: the rate on the embedded input.
+    - `std`: the standard deviation of the initial embeddings.
     """
 
     embedding: Float[Array, "vocabulary features"]
@@ -98,15 +97,10 @@ class LanguageModel(AbstractModel):
     def features(self) -> int:
         return self.embedding.shape[1]
 
-    @property
-    def domain(self) -> TokenDomain:
-        return TokenDomain.uniform(self.context)
-
     def embed(
         self, inputs: Int[ArrayLike, "*batch tokens"] | Text, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
-        text = as_text(inputs)
-        text.check(vocabulary=self.embedding.shape[0], context=self.context)
+        text = self.checked(inputs)
         return self.embed_from(0, text.tokens, key=key), text.domain()
 
     def embed_from(
@@ -116,7 +110,7 @@ class LanguageModel(AbstractModel):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*batch tokens features"]:
-        """The state at depth 0 of tokens that stand at `start` and after it."""
+        """The state at depth 0 of tokens at the positions from `start` on."""
         u = self.embedding[tokens] * self.embedding_scale
         if self.positions is not None:
             positions = lax.dynamic_slice_in_dim(self.positions, start, u.shape[-2])
@@ -126,6 +120,5 @@ class LanguageModel(AbstractModel):
     def read_out(
         self, u: Float[Array, "*batch tokens features"]
     ) -> Float[Array, "*batch tokens vocabulary"]:
-        weight = self.embedding if self.readout is None else self.readout
-        logits = product(self.output_normalization.project(u), weight.T)
-        return affine(logits, None, self.readout_bias)
+        v = self.output_normalization.project(u)
+        return token_logits(v, self.embedding, self.readout, self.readout_bias)

@@ -1,3 +1,6 @@
+from dataclasses import KW_ONLY
+
+import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
@@ -11,6 +14,7 @@ from ..equation import (
     gelu,
 )
 from ..errors import InputError
+from .any_constraint import any_constraint
 from .model import AbstractModel, Discretization
 from .token_convolution import TokenConvolution
 
@@ -21,8 +25,8 @@ class SpeechEncoder(AbstractModel):
 
     `model(features)` maps `features: [..., mels, frames]`, as feature extractors give them,
     to the states at depth T, `[..., tokens, features]`, with `tokens = frames / 2`. The
-    number of frames is fixed: shorter recordings are filled up with silence before the
-    spectrogram is taken. Reference: Radford et al., arXiv 2212.04356.
+    number of frames is fixed: a shorter recording is filled up with silence before the
+    spectrogram is computed. Reference: Radford et al., arXiv 2212.04356.
 
     **Arguments:**
 
@@ -37,29 +41,14 @@ class SpeechEncoder(AbstractModel):
     first_convolution: TokenConvolution
     second_convolution: TokenConvolution
     positions: Float[Array, "tokens features"]
+    _: KW_ONLY
     control: AbstractControl
-    constraint: AbstractControl
-    output_normalization: AbstractConstraint
+    constraint: AbstractControl = eqx.field(converter=any_constraint)
+    output_normalization: AbstractConstraint = LayerNorm()
     discretization: Discretization
 
-    def __init__(
-        self,
-        first_convolution: TokenConvolution,
-        second_convolution: TokenConvolution,
-        positions: Float[Array, "tokens features"],
-        *,
-        control: AbstractControl,
-        constraint: AbstractConstraint | AbstractControl,
-        discretization: Discretization,
-        output_normalization: AbstractConstraint = LayerNorm(),
-    ):
-        self.first_convolution = first_convolution
-        self.second_convolution = second_convolution
-        self.positions = positions
-        self.control = control
-        self.constraint = as_control(constraint, control)
-        self.output_normalization = output_normalization
-        self.discretization = discretization
+    def __post_init__(self):
+        self.constraint = as_control(self.constraint, self.control)
 
     @property
     def features(self) -> int:
@@ -91,6 +80,6 @@ class SpeechEncoder(AbstractModel):
             raise InputError(
                 f"SpeechEncoder: a log-mel spectrogram of shape {features.shape}, but the "
                 f"model was built for [..., {mels}, {frames}]: {mels} mels, {frames} frames. "
-                "Fill the recording up with silence or cut it, and take the feature "
-                "extractor that belongs to the model."
+                "Fill the recording up with silence or cut it, and use the feature extractor "
+                "that belongs to the model."
             )

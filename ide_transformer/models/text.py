@@ -13,7 +13,7 @@ from ..errors import InputError
 
 
 class Text(NamedTuple):
-    """Tokens, and what a model has to know of them.
+    """Tokens, with their mask and their segments.
 
     - `tokens`: `[..., tokens]`, integers.
     - `mask`: `[..., tokens]`, `False` at padding; `None` where there is none.
@@ -26,8 +26,11 @@ class Text(NamedTuple):
     segments: Int[Array | np.ndarray, "*batch tokens"] | None = None
 
     def check(self, *, vocabulary: int, context: int) -> None:
-        """Refuses what a model cannot embed: texts that are too long, and, where they are
-        not traced, tokens that are not in its vocabulary."""
+        """Checks that a model can embed the text. Traced tokens are not checked.
+
+        **Raises:** `InputError` for a text that is too long, or a token that is not in the
+        vocabulary.
+        """
         if self.tokens.shape[-1] > context:
             raise InputError(
                 f"A text of {self.tokens.shape[-1]} tokens is longer than the context of "
@@ -49,7 +52,7 @@ class Text(NamedTuple):
 
 
 def as_text(inputs: Text | Int[ArrayLike, "*batch tokens"]) -> Text:
-    """A `Text` of bare tokens."""
+    """The inputs of a model as a `Text`."""
     if isinstance(inputs, Text):
         return inputs
     return Text(inputs if isinstance(inputs, jax.Array) else np.asarray(inputs))

@@ -1,4 +1,4 @@
-"""What a family of checkpoints is."""
+"""A family of checkpoints: how its models are built and where their weights are stored."""
 
 import re
 from collections.abc import Callable, Iterable, Set
@@ -6,31 +6,31 @@ from typing import NamedTuple
 
 from ..equation import gelu, gelu_tanh, quick_gelu, relu, silu
 from ..models import AbstractModel
-from .fields import Fields
+from .options import Options
 from .placement import Placement
 
 
 class Family(NamedTuple):
-    """Checkpoints that share their options and the names of their tensors.
+    """Checkpoints that use the same options and the same names of tensors.
 
-    - `build`: from the options, and the names of the tensors that are there, to a model with
-      weights of any value.
-    - `table`: from that model to the places of all its weights.
-    - `prefix`: in front of the names where the checkpoint has a head too; the table is
-      without it.
-    - `ignored`: a regular expression for tensors that are no weights of the model.
-    - `renamed`: (regular expression, replacement), from other spellings of the names, those
-      of the library's modules of today, to that of the table.
+    - `build`: makes the model, with weights of any value, from the options and the names of
+      the tensors in the checkpoint.
+    - `table`: gives the places of all weights of that model.
+    - `prefix`: stands in front of the names in a checkpoint that also has a head. The names
+      in the table are without it.
+    - `ignored`: a regular expression for tensors that are not weights of the model.
+    - `renamed`: pairs (regular expression, replacement) that turn other spellings of a name
+      into that of the table: newer versions of the original library rename its modules.
     """
 
-    build: Callable[[Fields, Set[str]], AbstractModel]
+    build: Callable[[Options, Set[str]], AbstractModel]
     table: Callable[..., Iterable[Placement]]
     prefix: str = ""
     ignored: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
 
     def canonical(self, name: str) -> str:
-        """The name of a tensor as it stands in the table."""
+        """The name of a tensor as the table spells it."""
         name = name.removeprefix(self.prefix)
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
         name = name.replace("LayerNorm.beta", "LayerNorm.bias")

@@ -1,11 +1,16 @@
-"""Parts that the builders and tables of image families share."""
+"""Parts of the builders and tables of image families."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import jax.numpy as jnp
+
+from ..equation import Attention
 from ..errors import InputError
 from ..models import ImageEncoder
-from .fields import Fields
-from .placement import Placement
+from .builders import dense
+from .options import Options
+from .placement import Placement, linears
 
 
 # Modules of the library's newer versions and their names in checkpoints.
@@ -17,43 +22,51 @@ ATTENTION_MODULES = (
 )
 
 
-def image_shape(fields: Fields, *, patch: int) -> tuple[tuple[int, int, int], int]:
-    """The shape of the images, (rows, columns, channels), and the side of a patch.
+def embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, Any]:
+    """The arguments of `ImageEncoder` that embed an image.
 
     **Arguments:**
 
-    - `patch`: the default of the family.
+    - `patch`: the default side of a patch.
+    - `prefix`: the number of tokens before the patches.
 
-    **Raises:** `InputError` for patches that are no squares or do not divide the image.
+    **Raises:** `InputError` for patches that are not squares or do not divide the image.
     """
-    rows, columns = _pair(fields, "image_size", 224)
-    side, other = _pair(fields, "patch_size", patch)
-    if side != other:
-        raise InputError(
-            f"{fields.file}: patch_size = [{side}, {other}] is not supported: patches have to "
-            "be squares."
-        )
-    if rows % side or columns % side:
-        raise InputError(
-            f"{fields.file}: image_size = [{rows}, {columns}] is no multiple of patch_size = "
-            f"{side}. The pixels that are left over would be ignored: write the size without "
-            f"them, [{rows - rows % side}, {columns - columns % side}], and give such images."
-        )
-    return (rows, columns, fields.get("num_channels", 3)), side
+    (rows, columns), side = _sizes(options, patch)
+    width, channels = options.get("hidden_size"), options.get("num_channels", 3)
+    tokens = prefix + (rows // side) * (columns // side)
+    return dict(
+        image_shape=(rows, columns, channels),
+        patch=side,
+        embedding=dense(side * side * channels, width),
+        prefix=tuple(jnp.zeros(width) for _ in range(prefix)),
+        positions=jnp.zeros((tokens, width)),
+    )
 
 
-def classes(fields: Fields) -> int:
+def attention_options(options: Options) -> dict[str, Any]:
+    """The arguments of `Attention`, all but the normalisation."""
+    return dict(
+        features=options.get("hidden_size"),
+        heads=options.get("num_attention_heads"),
+        head_features=options.get("head_dim", None),
+        bias=options.get("qkv_bias", True),
+        output_bias=True,
+    )
+
+
+def classes(options: Options) -> int:
     """The number of classes: by their names, by their number, else two."""
-    names = fields.get("id2label", None)
-    return fields.get("num_labels", 2) if names is None else len(names)
+    names = options.get("id2label", None)
+    return options.get("num_labels", 2) if names is None else len(names)
 
 
-def embeddings(model: ImageEncoder, *prefix: str) -> Iterator[Placement]:
+def embedding_tensors(model: ImageEncoder, *prefix: str) -> Iterator[Placement]:
     """The patches, the tokens before them and the positions.
 
     **Arguments:**
 
-    - `prefix`: the names of the prefix tokens.
+    - `prefix`: the names of the tokens before the patches.
     """
     name, width = "embeddings.patch_embeddings.projection", model.positions.shape[1]
     # A convolution, [features, channels, rows, columns], whose stride is its size.
@@ -66,11 +79,35 @@ def embeddings(model: ImageEncoder, *prefix: str) -> Iterator[Placement]:
     yield Placement(model.positions, "embeddings.position_embeddings", shape=shape)
 
 
-def _pair(fields: Fields, name: str, default: int) -> tuple[int, int]:
-    value = fields.get(name, default)
-    pair = [value, value] if isinstance(value, int) else value
-    if not isinstance(pair, list) or len(pair) != 2:
+def attention_tensors(attention: Attention, layer: str) -> Iterator[Placement]:
+    names = dict(query="attention.query", key="attention.key", value="attention.value")
+    yield from linears(attention, f"{layer}.attention", **names, output="output.dense")
+
+
+def _sizes(options: Options, patch: int) -> tuple[tuple[int, int], int]:
+    """The size of the images, (rows, columns), and the side of a patch."""
+    rows, columns = _pair(options, "image_size", 224)
+    side, other = _pair(options, "patch_size", patch)
+    if side != other:
         raise InputError(
-            f"{fields.file}: {name} = {value!r} is neither a number nor [rows, columns]."
+            f"{options.file}: patch_size = [{side}, {other}] is not supported: patches have "
+            "to be squares."
         )
-    return pair[0], pair[1]
+    if rows % side or columns % side:
+        raise InputError(
+            f"{options.file}: image_size = [{rows}, {columns}] is no multiple of patch_size = "
+            f"{side}. The pixels that are left over would be ignored: write the size without "
+            f"them, [{rows - rows % side}, {columns - columns % side}], and give such images."
+        )
+    return (rows, columns), side
+
+
+def _pair(options: Options, name: str, default: int) -> tuple[int, int]:
+    match value := options.get(name, default):
+        case int():
+            return value, value
+        case [rows, columns]:
+            return rows, columns
+    raise InputError(
+        f"{options.file}: {name} = {value!r} is neither a number nor [rows, columns]."
+    )

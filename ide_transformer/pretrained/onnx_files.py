@@ -1,4 +1,4 @@
-"""Tensors of an ONNX file, under the names that they have in the checkpoint."""
+"""Tensors of an ONNX file, by their names in the checkpoint."""
 
 from pathlib import Path
 from types import ModuleType
@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .tensor_files import HeldTensor
+from .tensors import HeldTensor
 
 
 def onnx_tensors(file: Path) -> dict[str, HeldTensor]:
     """The tensors of a file that `torch.onnx.export(..., dynamo=False)` wrote.
 
-    Most keep the names that they have in PyTorch. The weight of a linear map over more than
-    one axis is stored transposed as the constant of a matrix product, under a number; its
-    name is that of the module, the path in the name of the product. Of equal tensors one is
-    stored, the others are `Identity` nodes of it.
+    Most have the same names as in PyTorch. The weight of a linear map over more than one axis
+    is the constant of a matrix product: it is stored transposed, under a number, and its name
+    is the module in the name of the product. Of equal tensors one is stored, and `Identity`
+    nodes stand for the others.
 
-    **Raises:** `InputError` without the onnx package, for what is no ONNX file, and for
-    products without a path, as other exporters write.
+    **Raises:** `InputError` without the package onnx, for a file that is not of ONNX, and for
+    products that do not name their module, as other exporters write them.
     """
     held, nodes = _load(file)
     for node in nodes:
@@ -38,7 +38,7 @@ def _module(node: Any, file: Path) -> str:
     if root or len(path) < 2:
         raise InputError(
             f"{file}: the matrix product {node.name!r} does not name the module that it came "
-            "from, so its weight cannot be told. Files written by torch.onnx.export(model, "
+            "from, so its weight has no name. Files written by torch.onnx.export(model, "
             "..., dynamo=False) do, before any optimiser renames them; or load the "
             "checkpoint itself by load_pretrained."
         )
@@ -59,7 +59,7 @@ def _load(file: Path) -> tuple[dict[str, np.ndarray], list[Any]]:
 
 
 def _package() -> tuple[ModuleType, type[Exception]]:
-    """The package, and what it raises for a file that it cannot parse."""
+    """The package, and its exception for a file that it cannot parse."""
     try:
         import onnx
         import onnx.numpy_helper

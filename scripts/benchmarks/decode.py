@@ -18,11 +18,13 @@ from jaxtyping import Array, Int
 from ide_transformer.errors import InputError
 from ide_transformer.models import LanguageModel
 from ide_transformer.models.generate import Draw, write
-from ide_transformer.pretrained import load_pretrained
-from ide_transformer.pretrained.families.llama import FAMILIES
-from ide_transformer.pretrained.fields import Fields
-from ide_transformer.pretrained.placement import tensors_of
-from ide_transformer.pretrained.tensor_files import write_tensors
+from ide_transformer.pretrained import (
+    Options,
+    families,
+    load_pretrained,
+    tensors_of,
+    write_tensors,
+)
 from ide_transformer.reporting import alternate
 
 from .paired import PairedProcess
@@ -142,7 +144,7 @@ def _model(path: str) -> tuple[LanguageModel, str]:
     except InputError:
         if path != "glassllm":
             raise
-        model = FAMILIES["llama"].build(Fields(_GLASSLLM, Path(path)), frozenset())
+        model = families()["llama"].build(Options(_GLASSLLM, Path(path)), frozenset())
         weights = "random, of the size of glassllm"
     if not isinstance(model, LanguageModel):
         raise InputError(f"{path} holds a {type(model).__name__}, which writes no text.")
@@ -184,5 +186,5 @@ def _write_llama(model: Any, folder: Path) -> None:
         bos_token_id=None,
     )
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    tensors = tensors_of(FAMILIES["llama"].table(model))
+    tensors = tensors_of(families()["llama"].table(model))
     write_tensors(folder, {f"model.{name}": x for name, x in tensors.items()})

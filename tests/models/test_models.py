@@ -1,4 +1,5 @@
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from helpers import HEADS, WIDTH, largest
 
 import ide_transformer as ide
+from ide_transformer.models.patches import split_patches
 
 
 CONTEXT, VOCABULARY = 8, 11
@@ -53,124 +55,147 @@ def classifier(class_token, channels=1):
     )
 
 
-TOKENS = jax.random.randint(jax.random.key(0), (2, 3, CONTEXT), 0, VOCABULARY)
+TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, (2, 3, CONTEXT))
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("learned_positions", [True, False])
-def test_language_model_on_one_sample_and_on_batches(tied, learned_positions):
+@eqx.filter_jit
+def outputs_of(model, inputs, key=None):
+    return model(inputs, key=key)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return language_model()
+
+
+@pytest.mark.parametrize(
+    "tied, learned_positions", [(True, True), (False, False)], ids=["tied", "rotary"]
+)
+def test_language_model_on_batches_is_causal_and_sees_positions(tied, learned_positions):
     model = language_model(tied, learned_positions)
-    logits = model(TOKENS)
-    assert logits.shape == (2, 3, CONTEXT, VOCABULARY)
-    assert largest(logits[1, 2], model(TOKENS[1, 2])) < 1e-12
     assert (model.readout is None) == tied
     assert (model.positions is None) != learned_positions
+    logits = outputs_of(model, TOKENS)
+    assert logits.shape == (2, 3, CONTEXT, VOCABULARY)
+    tokens, logits = TOKENS[1, 2], np.asarray(logits[1, 2])
+    assert largest(logits, outputs_of(model, tokens)) < 1e-12
+
+    def with_tokens(place, *new):
+        return np.concatenate([tokens[:place], new, tokens[place + len(new) :]]).astype(int)
+
+    changed = np.asarray(outputs_of(model, with_tokens(5, (tokens[5] + 1) % VOCABULARY)))
+    assert largest(changed[:5], logits[:5]) < 1e-14
+    assert largest(changed[5:], logits[5:]) > 1e-3
+    assert largest(outputs_of(model, tokens[:5]), logits[:5]) < 1e-13
+    swapped = [outputs_of(model, with_tokens(0, *pair))[-1] for pair in ((1, 2), (2, 1))]
+    assert largest(*swapped) > 1e-6
 
 
-@pytest.mark.parametrize("learned_positions", [True, False])
-def test_language_model_is_causal_and_sees_positions(learned_positions):
-    model = language_model(learned_positions=learned_positions)
-    tokens = TOKENS[0, 0]
-    changed = model(tokens.at[5].set((tokens[5] + 1) % VOCABULARY))
-    assert largest(changed[:5], model(tokens)[:5]) < 1e-14
-    assert largest(changed[5:], model(tokens)[5:]) > 1e-3
-    assert largest(model(tokens[:5]), model(tokens)[:5]) < 1e-13
-    swapped = tokens.at[:2].set(jnp.array([1, 2]))
-    other = tokens.at[:2].set(jnp.array([2, 1]))
-    assert largest(model(swapped)[-1], model(other)[-1]) > 1e-6
-
-
-@pytest.mark.parametrize("class_token", [True, False])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("class_token, channels", [(True, 1), (False, 3)])
 def test_image_classifier_on_one_image_and_on_batches(class_token, channels):
     model = classifier(class_token, channels)
-    images = jax.random.normal(jax.random.key(0), (2, 3, 4, 6, channels))
-    logits = model(images)
+    images = np.random.default_rng(0).standard_normal((2, 3, 4, 6, channels))
+    logits = outputs_of(model, images)
     assert logits.shape == (2, 3, 5)
-    assert largest(logits[1, 2], model(images[1, 2])) < 1e-13
+    assert largest(logits[1, 2], outputs_of(model, images[1, 2])) < 1e-13
     if channels == 1:
-        assert largest(model(images[..., 0]), logits) < 1e-14
+        assert largest(outputs_of(model, images[..., 0]), logits) < 1e-14
     assert model.equation.domain.points.shape == (6 + class_token, 2)
 
 
-def test_patches_are_the_squares_of_an_image():
-    from ide_transformer.models.patches import split_patches
+def test_runs_of_image_classifiers_store_their_weights_in_this_order():
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(classifier(True), eqx.is_array))
+    names = [jax.tree_util.keystr(path) for path, _ in leaves]
+    assert names[:6] == [
+        ".embedding.weight",
+        ".embedding.bias",
+        ".positions",
+        ".prefix[0]",
+        ".head.classifiers[0].weight",
+        ".head.classifiers[0].bias",
+    ]
+    assert all(name.startswith(".control") for name in names[6:])
 
-    image = jnp.arange(24.0).reshape(4, 6, 1)
-    patches = split_patches(image, 2)
+
+def test_patches_are_the_squares_of_an_image():
+    image = np.arange(24.0).reshape(4, 6, 1)
+    patches = np.asarray(split_patches(jnp.asarray(image), 2))
     assert patches[0].tolist() == [0, 1, 6, 7]
     assert patches[1].tolist() == [2, 3, 8, 9]
     assert patches[3].tolist() == [12, 13, 18, 19]
 
 
-def test_the_equation_of_a_model_is_what_it_solves():
-    model = language_model()
-    u0, _ = model.embed(TOKENS)
-    u1 = ide.solve(model.equation, u0, solver=model.solver).u1
-    assert largest(model.read_out(u1), model(TOKENS)) < 1e-13
+def test_the_equation_of_a_model_is_solved(model):
+    @eqx.filter_jit
+    def by_hand(model):
+        u0, _ = model.embed(TOKENS)
+        return model.read_out(ide.solve(model.equation, u0, solver=model.solver).u1)
+
+    assert largest(by_hand(model), outputs_of(model, TOKENS)) < 1e-13
 
 
-def test_with_solver():
-    model = language_model()
+def test_with_solver(model):
     other = model.with_solver(diffrax.Heun(), steps_per_interval=4)
     assert isinstance(other.solver, diffrax.Heun)
-    assert other.solve(TOKENS).stats["field_evaluations"] == 3 * 4 * 2
+    solution = eqx.filter_jit(lambda m: m.solve(TOKENS))(other)
+    assert solution.stats["field_evaluations"] == 3 * 4 * 2
     assert other.embedding is model.embedding
-    assert largest(other(TOKENS), model(TOKENS)) > 1e-6
+    assert largest(other.read_out(solution.u1), outputs_of(model, TOKENS)) > 1e-6
+
+
+@pytest.mark.heavy
+def test_adaptive_steps_converge_to_the_same_solution(model):
     adaptive = model.with_solver(
         diffrax.Tsit5(), stepsize_controller=diffrax.PIDController(1e-8, 1e-8)
     )
     fine = model.with_solver(ide.RK4(), steps_per_interval=64)
-    assert largest(adaptive(TOKENS), fine(TOKENS)) < 1e-5
+    assert largest(outputs_of(adaptive, TOKENS), outputs_of(fine, TOKENS)) < 1e-5
 
 
 def test_dropout_needs_a_key():
     model = language_model(dropout=0.5)
-    key = jax.random.key(8)
-    assert (model(TOKENS) == model(TOKENS)).all()
-    assert largest(model(TOKENS, key=key), model(TOKENS)) > 1e-2
-    assert (model(TOKENS, key=key) == model(TOKENS, key=key)).all()
-    assert largest(model(TOKENS, key=key), model(TOKENS, key=jax.random.key(9))) > 1e-2
+    key, other = jax.random.key(8), jax.random.key(9)
+    without, dropped = outputs_of(model, TOKENS), outputs_of(model, TOKENS, key)
+    assert (without == outputs_of(model, TOKENS)).all()
+    assert (dropped == outputs_of(model, TOKENS, key)).all()
+    assert largest(dropped, without) > 1e-2
+    assert largest(dropped, outputs_of(model, TOKENS, other)) > 1e-2
 
 
+@pytest.mark.heavy
 def test_dropout_leaves_schemes_their_order():
     """The noise is drawn once per interval, so refining the steps converges."""
     model = language_model(dropout=0.3, control=ide.PiecewiseLinear)
-    key = jax.random.key(8)
-    outputs = [
-        model.with_solver(ide.RK4(), steps_per_interval=n)(TOKENS, key=key) for n in (8, 16, 32)
-    ]
+    models = [model.with_solver(ide.RK4(), steps_per_interval=n) for n in (8, 16, 32)]
+    outputs = [outputs_of(m, TOKENS[0, 0], jax.random.key(8)) for m in models]
     ratio = largest(outputs[0], outputs[1]) / largest(outputs[1], outputs[2])
     assert abs(np.log2(ratio) - 4) < 0.5
 
 
-def test_generate_is_greedy_at_temperature_zero():
-    model = language_model()
+def test_generate_is_greedy_at_temperature_zero(model):
     prompt = jnp.array([1, 2, 3])
     text = ide.generate(model, prompt, 10, key=jax.random.key(0), temperature=0.0)
-    by_hand = list(prompt)
+    by_hand = [1, 2, 3]
     for _ in range(10):
-        by_hand.append(int(jnp.argmax(model(jnp.array(by_hand[-CONTEXT:]))[-1])))
-    assert text.tolist() == [int(x) for x in by_hand]
+        seen = by_hand[-CONTEXT:]
+        # Causal: the tokens that fill the context up do not matter.
+        logits = outputs_of(model, np.array(seen + [0] * (CONTEXT - len(seen))))
+        by_hand.append(int(np.argmax(logits[len(seen) - 1])))
+    assert text.tolist() == by_hand
 
 
-def test_generate_draws_from_the_top():
-    model = language_model()
-    prompt = jnp.zeros((64, 1), int)
-    text = ide.generate(model, prompt, 1, key=jax.random.key(0), top_k=3)
-    best = jnp.argsort(model(jnp.zeros(1, int))[-1])[-3:]
-    assert set(text[:, 1].tolist()) == set(best.tolist())
+def test_generate_draws_with_the_probabilities_of_the_model_from_the_top(model):
+    prompt, key = jnp.zeros((4000, 1), int), jax.random.key(0)
+    logits = np.asarray(outputs_of(model, np.zeros(CONTEXT, int)))[0]
+    samples = np.asarray(ide.generate(model, prompt, 1, key=key))[:, 1]
+    frequencies = np.bincount(samples, minlength=VOCABULARY) / len(samples)
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    assert np.abs(frequencies - probabilities).max() < 0.04
+    top = np.asarray(ide.generate(model, prompt[:64], 1, key=key, top_k=3))[:, 1]
+    assert set(top.tolist()) == set(np.argsort(logits)[-3:].tolist())
 
 
-def test_generate_draws_with_the_probabilities_of_the_model():
-    model = language_model()
-    samples = ide.generate(model, jnp.zeros((4000, 1), int), 1, key=jax.random.key(0))[:, 1]
-    frequencies = jnp.bincount(samples, length=VOCABULARY) / len(samples)
-    assert largest(frequencies, jax.nn.softmax(model(jnp.zeros(1, int))[-1])) < 0.04
-
-
-def test_inputs_that_do_not_fit(unchecked):
-    model = language_model()
+def test_inputs_that_do_not_fit(model, unchecked):
     with pytest.raises(ide.InputError, match="9 tokens is longer than the context of 8"):
         model(jnp.zeros(9, int))
     with pytest.raises(ide.InputError, match="do not divide images of 4 by 6"):

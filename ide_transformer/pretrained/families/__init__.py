@@ -1,1 +1,15 @@
-"""One file for each family of checkpoints."""
+"""Families of checkpoints, one file each: a new family is a new file with a `FAMILIES`."""
+
+import functools as ft
+import importlib
+import pkgutil
+
+from ..family import Family
+
+
+@ft.cache
+def families() -> dict[str, Family]:
+    """All families by their `model_type`, collected from the files of this folder."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    tables = [importlib.import_module(f"{__name__}.{name}").FAMILIES for name in names]
+    return {kind: family for table in tables for kind, family in table.items()}

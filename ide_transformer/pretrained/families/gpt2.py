@@ -1,52 +1,55 @@
 """GPT-2 (Radford et al., 2019): pre-norm, learned positions; Conv1D stores `[in, out]`."""
 
+import functools as ft
 from collections.abc import Iterator, Set
 
-from ...equation import Free
+from ...equation import Attention, FeedForward
 from ...models import LanguageModel
+from ..builders import any_key, layer_norm, pre_norm
 from ..family import ACTIVATIONS, Family
-from ..fields import Fields
-from ..parts import KEY, PRE_NORM, block_maker, layer_norm, layers, part_of
-from ..placement import Placement, linear, norm
+from ..options import Options
+from ..placement import Placement, block, linear, norm
+from ..rows import part_rows
 
 
-def build(fields: Fields, names: Set[str]) -> LanguageModel:
-    fields.allow("scale_attn_weights", True)
-    fields.allow("scale_attn_by_inverse_layer_idx", False)
-    fields.allow("add_cross_attention", False)
-    fields.allow("tie_word_embeddings", True)
-    width, eps = fields.get("n_embd"), fields.get("layer_norm_epsilon", 1e-5)
-    hidden = fields.get("n_inner", None) or 4 * width
-    activation = fields.choose("activation_function", ACTIVATIONS, "gelu_new")
-
-    block = block_maker(
-        width,
-        fields.get("n_head"),
-        hidden,
-        activation,
-        normalization=lambda: layer_norm(width, eps),
-        causal=True,
-    )
+def build(options: Options, tensors: Set[str]) -> LanguageModel:
+    options.allow("scale_attn_weights", True)
+    options.allow("scale_attn_by_inverse_layer_idx", False)
+    options.allow("add_cross_attention", False)
+    options.allow("tie_word_embeddings", True)
+    width = options.get("n_embd")
+    hidden = options.get("n_inner", None) or 4 * width
+    activation = options.choose("activation_function", ACTIVATIONS, "gelu_new")
+    normalization = layer_norm(width, options.get("layer_norm_epsilon", 1e-5))
     return LanguageModel(
-        fields.get("vocab_size"),
-        fields.get("n_positions", 1024),
+        options.get("vocab_size"),
+        options.get("n_positions", 1024),
         width,
-        control=layers(block, fields.get("n_layer")),
-        constraint=Free(),
-        discretization=PRE_NORM,
-        output_normalization=layer_norm(width, eps),
-        key=KEY,
+        **pre_norm(
+            options.get("n_layer"),
+            ft.partial(
+                Attention,
+                width,
+                options.get("n_head"),
+                causal=True,
+                normalization=normalization,
+            ),
+            ft.partial(
+                FeedForward, width, hidden, activation=activation, normalization=normalization
+            ),
+        ),
+        output_normalization=normalization,
+        key=any_key(),
     )
 
 
 def table(model: LanguageModel) -> Iterator[Placement]:
-    attention, feed_forward = model.control.blocks  # pyright: ignore
+    attention, feed_forward = block(model.control)
     yield Placement(model.embedding, "wte.weight")
     yield Placement(model.positions, "wpe.weight")
-    width = model.embedding.shape[1]
     layer = "h.{layer}"
     for index, part in enumerate((attention.query, attention.key, attention.value)):
-        rows = part_of(index, width)
+        rows = part_rows(index, model.features)
         yield from linear(part, f"{layer}.attn.c_attn", transposed=False, rows=rows)
     yield from linear(attention.output, f"{layer}.attn.c_proj", transposed=False)
     yield from linear(feed_forward.inner, f"{layer}.mlp.c_fc", transposed=False)

@@ -1,15 +1,16 @@
-"""Tensors of a checkpoint folder in the layout of Hugging Face, read one at a time."""
+"""Weights of a checkpoint folder in the layout of Hugging Face: safetensors files."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
 from ..errors import InputError
+from .tensors import StoredTensor
 
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -25,40 +26,8 @@ _DTYPES = {
 }
 
 
-@runtime_checkable
-class StoredTensor(Protocol):
-    """A tensor that is not read yet."""
-
-    @property
-    def dtype(self) -> np.dtype: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def read(self) -> np.ndarray:
-        """Its numbers, which the caller may keep."""
-        ...
-
-
-class HeldTensor(NamedTuple):
-    """A tensor that is in memory."""
-
-    array: np.ndarray
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    def read(self) -> np.ndarray:
-        return self.array
-
-
 class _InFile(NamedTuple):
-    """Where a tensor lies in a file."""
+    """A tensor in a file, from a byte offset on."""
 
     file: Path
     dtype: np.dtype
@@ -99,8 +68,8 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def write_tensors(folder: Path, tensors: dict[str, np.ndarray]) -> None:
-    """Writes them as `model.safetensors`."""
+def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes tensors as `model.safetensors`."""
     contiguous = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
     save_file(contiguous, folder / _SINGLE, metadata={"format": "pt"})
 
@@ -136,7 +105,7 @@ def _header(file: Path) -> dict[str, StoredTensor]:
 
 
 def _no_weights(folder: Path) -> str:
-    pickles: Iterable[str] = sorted(p.name for p in folder.glob("*.bin"))
+    pickles = sorted(p.name for p in folder.glob("*.bin"))
     if not pickles:
         return f"{folder} has no {_SINGLE}; it is not the folder of a checkpoint."
     return (

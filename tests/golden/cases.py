@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
+GOLDEN = Path(__file__).parent
+
+
 class Case(NamedTuple):
     """A class of transformers and the options of its configuration."""
 

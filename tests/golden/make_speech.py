@@ -1,16 +1,18 @@
-"""Writes tests/golden/whisper: a checkpoint of random weights and what the reference makes of
-it. Needs torch and transformers:
+"""The golden checkpoint of Whisper with random weights, and its outputs by transformers.
 
-    python tests/make_goldens_whisper.py
+    python tests/golden/make_speech.py
+
+writes tests/golden/whisper. It needs torch and transformers.
 """
+
+from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
-from helpers import GOLDEN
 
 
-FOLDER = GOLDEN / "whisper"
+FOLDER = Path(__file__).parent / "whisper"
 END = 1
 
 

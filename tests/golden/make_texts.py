@@ -1,12 +1,12 @@
-"""Writes tests/golden/: a tiny checkpoint of each family of texts and what transformers makes
-of it. Needs the reference packages: pip install -e '.[reference]'.
+"""Golden checkpoints of texts: a tiny one of each family, and its outputs by transformers.
 
-    python tests/make_goldens.py
+    python tests/golden/make_texts.py
+
+writes tests/golden/<family>. It needs the reference packages, pip install -e '.[reference]'.
 """
 
 import numpy as np
-from golden.pretrained_cases import CASES, inputs, make_reference, outputs_of
-from helpers import GOLDEN
+from cases import CASES, GOLDEN, inputs, make_reference, outputs_of
 
 
 def main() -> None:

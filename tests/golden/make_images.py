@@ -1,16 +1,18 @@
-"""Small checkpoints of images with the outputs of the library that wrote them.
+"""Golden checkpoints of images, and their outputs by transformers.
 
-    python tests/make_goldens_vision.py
+    python tests/golden/make_images.py
 
 writes tests/golden/{vit,deit,dinov2}: `config.json`, `model.safetensors` in float64 with random
 weights, and `outputs.npz`: images and logits, at the size of the checkpoint and at another one.
-Needs torch and transformers. The files now there were written by transformers 5.24.0.
+It needs torch and transformers. The present files were written by transformers 5.24.0.
 """
 
+from pathlib import Path
+
 import numpy as np
-from helpers import GOLDEN
 
 
+GOLDEN = Path(__file__).parent
 SIZES = {"images": (8, 8), "resized_images": (12, 4)}
 
 

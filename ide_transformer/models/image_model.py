@@ -1,0 +1,107 @@
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from ..equation import AbstractConstraint, Linear, TokenDomain
+from ..errors import InputError
+from .image_heads import AbstractImageHead
+from .model import AbstractModel, AbstractVar
+from .patches import patch_domain, split_patches
+
+
+class AbstractImageModel(AbstractModel):
+    """A model of images: learned tokens, then patches, which are the points of a
+    two-dimensional Ω_x; the equation; a head.
+
+        u(0) = [prefix, W patches + b] + positions,    outputs = head(N(u(T))).
+    """
+
+    # The linear map of a patch.
+    embedding: AbstractVar[Linear]
+    # Learned tokens before the patches.
+    prefix: AbstractVar[tuple[Float[Array, " features"], ...]]
+    positions: AbstractVar[Float[Array, "tokens features"]]
+    output_normalization: AbstractVar[AbstractConstraint]
+    head: AbstractVar[AbstractImageHead]
+    # (rows, columns, channels)
+    image_shape: AbstractVar[tuple[int, int, int]]
+    # The side of a patch in pixels.
+    patch: AbstractVar[int]
+
+    def __check_init__(self):
+        self._check_size(*self.image_shape[:2])
+        patches = self.grid[0] * self.grid[1]
+        if self.positions.shape[0] != len(self.prefix) + patches:
+            raise InputError(
+                f"{type(self).__name__}: {self.positions.shape[0]} positions, but "
+                f"{len(self.prefix)} prefix tokens and {patches} patches; give one row for "
+                "each."
+            )
+
+    @property
+    def features(self) -> int:
+        return self.embedding.weight.shape[1]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        rows, columns, _ = self.image_shape
+        return rows // self.patch, columns // self.patch
+
+    @property
+    def domain(self) -> TokenDomain:
+        """The grid of patches; the prefix tokens are at its centre."""
+        return patch_domain(self.grid, len(self.prefix))
+
+    def tokens(self, images: Float[ArrayLike, "..."]) -> Float[Array, "*batch tokens features"]:
+        """The embedded prefix and patches, with their positions.
+
+        **Raises:** `InputError` for images of another shape or of integers.
+        """
+        u = self.embedding(split_patches(self._checked(jnp.asarray(images)), self.patch))
+        prefix = [jnp.broadcast_to(x, (*u.shape[:-2], 1, x.shape[0])) for x in self.prefix]
+        u = jnp.concatenate([*prefix, u], axis=-2)
+        return u + jnp.broadcast_to(self.positions, u.shape)
+
+    def read_out(self, u: Float[Array, "*batch tokens features"]) -> Float[Array, "..."]:
+        v, number = self.output_normalization.project(u), len(self.prefix)
+        return self.head(v[..., :number, :], v[..., number:, :])
+
+    def _checked(self, images: Array) -> Float[Array, "*batch rows columns channels"]:
+        """Images with an axis of channels, in the dtype of the weights."""
+        rows, columns, channels = self.image_shape
+        name, built = type(self).__name__, f"[..., {rows}, {columns}, {channels}]"
+        if channels == 1 and images.shape[-2:] == (rows, columns):
+            images = images[..., None]
+        if images.shape[-3:] != self.image_shape:
+            raise InputError(
+                f"{name}: images of shape {images.shape}, but the model was built for {built}; "
+                f"{self._advice(images.shape)}"
+            )
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise InputError(
+                f"{name}: images of {images.dtype}, but the model takes floating-point "
+                "numbers, normalised as in its training; for bytes write "
+                "(images / 255 - mean) / std, mean and std those of its preprocessor."
+            )
+        return images.astype(self.embedding.weight.dtype)
+
+    def _advice(self, shape: tuple[int, ...]) -> str:
+        """Advice for images of another shape."""
+        rows, columns, channels = self.image_shape
+        if shape[-3:] == (channels, rows, columns):
+            return "channels come last: write jnp.moveaxis(images, -3, -1)."
+        if len(shape) < 3 or shape[-1] != channels:
+            return f"give images with a last axis of {channels} channels."
+        return self._size_advice(shape[-3:-1])
+
+    def _size_advice(self, size: tuple[int, ...]) -> str:
+        """Advice for images of another size."""
+        rows, columns, _ = self.image_shape
+        return f"resize the images to {rows} by {columns} pixels."
+
+    def _check_size(self, rows: int, columns: int) -> None:
+        if min(rows, columns) < self.patch or rows % self.patch or columns % self.patch:
+            raise InputError(
+                f"{type(self).__name__}: patches of {self.patch} by {self.patch} pixels do not "
+                f"divide images of {rows} by {columns}; choose multiples of {self.patch}."
+            )

@@ -1,0 +1,21 @@
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..equation import Linear
+from ..errors import InputError
+
+
+def pool_first(
+    pooler: Linear | None, states: Float[Array, "*batch tokens features"], *, missing: str
+) -> Float[Array, "*batch pooled"]:
+    """`tanh(W u_0 + b)`, u_0 the state of the first token.
+
+    **Arguments:**
+
+    - `missing`: the error for a model without a pooler.
+
+    **Raises:** `InputError` for a model without a pooler.
+    """
+    if pooler is None:
+        raise InputError(missing)
+    return jnp.tanh(pooler(states[..., 0, :]))
