@@ -2,7 +2,6 @@
 
 import abc
 from dataclasses import replace
-from typing import Self
 
 import numpy as np
 from jaxtyping import Array, PyTree
@@ -38,8 +37,8 @@ class AbstractWrappedControl(AbstractControl):
     def intervals(self) -> PyTree[Array]:
         return self.control.intervals()
 
-    def tabulate(self, fractions: np.ndarray) -> Self:
+    def tabulate(self, fractions: np.ndarray) -> "AbstractWrappedControl":
         return replace(self, control=self.control.tabulate(fractions))
 
-    def resample(self, num_intervals: int) -> Self:
+    def resample(self, num_intervals: int) -> "AbstractWrappedControl":
         return replace(self, control=self.control.resample(num_intervals))
