@@ -24,7 +24,28 @@ def apply(operator, u, domain=DOMAIN):
     return operator(u, domain)
 
 
+def linear_block(key):
+    """A block of one operator."""
+    return (ide.FeedForward(WIDTH, 4, key=key),)
+
+
+def weight_at(control, t):
+    """A weight of `linear_block` at depth t."""
+    return block_at(control, t)[0].inner.weight
+
+
 @eqx.filter_jit
 def block_at(control, t):
     """The block of a control at depth t."""
     return control(t)
+
+
+def equations_of(jaxpr):
+    """All equations of a program, also inside of other ones."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for item in value if isinstance(value, list | tuple) else [value]:
+                inner = getattr(item, "jaxpr", item)
+                if hasattr(inner, "eqns"):
+                    yield from equations_of(inner)
