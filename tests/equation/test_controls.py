@@ -3,8 +3,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import apply, block_at, linear_block, state, weight_at
-from helpers import WIDTH, largest, make_block, make_equation
+from equation.problems import apply, block_at, linear_block, small_equation, state, weight_at
+from helpers import WIDTH, largest, make_block
 
 import ide_transformer as ide
 
@@ -51,7 +51,7 @@ def test_refining_a_control_keeps_its_weights(control, key):
 
 
 def test_refining_a_control_keeps_the_solution():
-    equation = make_equation(intervals=2)
+    equation = small_equation(ide.PiecewiseConstant, 2)
     fine = ide.Equation(equation.control.resample(6), ide.Free(), equation.domain)
     u0 = state()
     one = ide.solve(equation, u0, solver=ide.LieTrotter(), steps_per_interval=3).u1

@@ -6,8 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import block_at, equations_of, linear_block, state, weight_at
-from helpers import largest, make_equation
+from equation.problems import (
+    block_at,
+    equations_of,
+    linear_block,
+    small_equation,
+    state,
+    weight_at,
+)
+from helpers import largest
 
 import ide_transformer as ide
 
@@ -46,7 +53,7 @@ def test_expansions_take_the_drawn_values_at_their_nodes(key):
     ids=repr,
 )
 def test_weights_evaluated_ahead_of_the_march_are_those_of_the_control(control, solver):
-    equation = make_equation(control, intervals=3)
+    equation = small_equation(control, 3)
     u0 = state()
     ahead = ide.solve(equation, u0, solver=solver).u1
     by_hand = diffrax.diffeqsolve(equation.terms, solver, 0.0, 3.0, 1.0, u0).ys[0]
@@ -55,7 +62,7 @@ def test_weights_evaluated_ahead_of_the_march_are_those_of_the_control(control, 
 
 def test_a_march_looks_smooth_weights_up():
     """The loop over layers holds no product with the basis: it was made before."""
-    equation = make_equation(ide.Chebyshev, intervals=4)
+    equation = small_equation(ide.Chebyshev, 4)
 
     def solve(u0):
         return ide.solve(equation, u0, solver=ide.LieTrotter(), throw=False).u1
