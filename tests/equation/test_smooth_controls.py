@@ -62,7 +62,7 @@ def test_weights_evaluated_ahead_of_the_march_are_those_of_the_control(control, 
 
 def test_a_march_looks_smooth_weights_up():
     """The loop over layers holds no product with the basis: it was made before."""
-    equation = small_equation(ide.Chebyshev, 4)
+    equation = small_equation(ide.Chebyshev, 5)
 
     def solve(u0):
         return ide.solve(equation, u0, solver=ide.LieTrotter(), throw=False).u1

@@ -25,7 +25,7 @@ class Diffusion(AbstractLinearOperator):
     **Arguments:**
 
     - `rate`: κ ≥ 0, a number, in squared token distances per layer.
-    - `grid`: (rows, columns) of a grid of patches; by default tokens lie on a line.
+    - `grid`: (rows, columns) of a grid of patches; by default tokens are on a line.
     """
 
     rate: Float[Array, ""] = eqx.field(converter=float_array)
