@@ -1,5 +1,6 @@
-"""What is solved: domain, operators, constraints, controls, and the equation they form."""
+"""The equation: domain, operators, constraints, controls, terms."""
 
+from .affine import affine as affine
 from .constraints import (
     AbstractConstraint as AbstractConstraint,
     AbstractRescaling as AbstractRescaling,
@@ -25,7 +26,6 @@ from .controls import (
     low_precision as low_precision,
     with_source as with_source,
 )
-from .depth import Depth as Depth
 from .domain import TokenDomain as TokenDomain
 from .equation import Equation as Equation, as_control as as_control
 from .operators import (
@@ -42,6 +42,7 @@ from .operators import (
     Damping as Damping,
     DeltaRule as DeltaRule,
     Diffusion as Diffusion,
+    Domains as Domains,
     Dropout as Dropout,
     FeatureIntegral as FeatureIntegral,
     FeedForward as FeedForward,
@@ -64,10 +65,13 @@ from .operators import (
     relu as relu,
     silu as silu,
 )
+from .shapes import Depth as Depth, State as State
 from .terms import (
     OperatorField as OperatorField,
     frozen as frozen,
     make_terms as make_terms,
+    map_fields as map_fields,
     operator_fields as operator_fields,
     without_constraint as without_constraint,
 )
+from .tree import map_parts as map_parts, parts as parts

@@ -4,22 +4,24 @@ package runs with rank promotion forbidden."""
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from .shapes import Features
+
+
+# A number for each feature, or one for all.
+Vector = Float[Array, "*features"]
+
 
 def optional_array(x: ArrayLike | None) -> Array | None:
-    """Numbers as arrays, so that they may be stacked over depth and trained."""
+    """Like `float_array`; `None` stays."""
     return None if x is None else float_array(x)
 
 
 def float_array(x: ArrayLike) -> Array:
-    """As `optional_array`, for what is always there."""
+    """Numbers as arrays, so that they can be stacked over depth and trained."""
     return jnp.asarray(x, jnp.result_type(float, x))
 
 
-def affine(
-    s: Float[Array, "*batch features"],
-    gain: Float[Array, "*features"] | None,
-    bias: Float[Array, "*features"] | None,
-) -> Float[Array, "*batch features"]:
+def affine(s: Features, gain: Vector | None, bias: Vector | None) -> Features:
     """`gain ⊙ s + bias`; `None` is 1 and 0."""
     if gain is not None:
         s = s * _along_features(gain, s)
@@ -28,11 +30,7 @@ def affine(
     return s
 
 
-def inverse_affine(
-    u: Float[Array, "*batch features"],
-    gain: Float[Array, "*features"] | None,
-    bias: Float[Array, "*features"] | None,
-) -> Float[Array, "*batch features"]:
+def inverse_affine(u: Features, gain: Vector | None, bias: Vector | None) -> Features:
     """`(u - bias) / gain`; `None` is 1 and 0."""
     if bias is not None:
         u = u - _along_features(bias, u)

@@ -1,4 +1,4 @@
-"""The token domain Ω_x: where tokens lie and how integrals over them are weighted."""
+"""The token domain Ω_x: the points of tokens and the weights of integrals over them."""
 
 import math
 
@@ -22,13 +22,13 @@ class TokenDomain(eqx.Module):
       and unit spacing, an image of patches has dimension 2.
     - `weights`: `[..., tokens]`, non-negative; leading axes give each sample weights of
       its own. `None` means equal weights, for which attention is exactly the softmax.
-    - `consecutive`: as of `uniform` on a line; causal attention then never looks at points
-      that lie behind a whole block of queries. With other points set it false too.
+    - `consecutive`: whether the points are 0, 1, 2, … on a line, as `uniform` makes them.
+      Causal attention then skips points that come after a whole block of queries.
     """
 
     points: Float[Array, "..."]
     weights: Float[Array, "..."] | None = None
-    # Whether the points are 0, 1, 2, … on a line, known when a solve is compiled.
+    # Static, since it decides which program is compiled.
     consecutive: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
@@ -70,8 +70,8 @@ class TokenDomain(eqx.Module):
     def positions(self) -> Float[Array, " tokens"]:
         """The coordinate of each token on a one-dimensional domain.
 
-        **Raises:** `InputError` where the domain has more than one dimension, since
-        "before" and "distance along the text" mean nothing there.
+        **Raises:** `InputError` where the domain has more than one dimension: there, tokens
+        have no order and no distance along the text.
         """
         if self.points.shape[1] != 1:
             raise InputError(
@@ -90,10 +90,8 @@ class TokenDomain(eqx.Module):
         return jnp.where(positive, jnp.log(jnp.where(positive, self.weights, 1)), floor)
 
     def padded(self, mask: Bool[Array, "*batch tokens"]) -> "TokenDomain":
-        """The domain without its padding: tokens where `mask` is `False` get weight 0.
-
-        They then contribute to no integral over Ω_x.
-        """
+        """The domain without its padding: tokens where `mask` is `False` get weight 0, so
+        that they do not contribute to integrals over Ω_x."""
         weights = jnp.ones_like(self.points[:, 0]) if self.weights is None else self.weights
         weights = jnp.broadcast_to(weights, jnp.broadcast_shapes(weights.shape, mask.shape))
         return TokenDomain(self.points, jnp.where(mask, weights, 0), self.consecutive)

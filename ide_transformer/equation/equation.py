@@ -1,14 +1,14 @@
 import diffrax
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from ..errors import InputError
 from .constraints import AbstractConstraint
 from .controls import AbstractControl, Tied
-from .controls.control import take
-from .depth import Depth
+from .controls.stack import take
 from .domain import TokenDomain
+from .shapes import Depth, State
 from .terms import make_terms
 
 
@@ -22,12 +22,12 @@ class Equation(eqx.Module):
 
     **Arguments:**
 
-    - `control`: θ, yields a tuple of operators at each depth.
+    - `control`: θ, which yields a tuple of operators at each depth.
     - `constraint`: S. One constraint for all depths and operators, or a tuple with one for
       each operator, or a control that yields either at each depth.
     - `domain`: the token domain Ω_x.
 
-    **Raises:** `InputError` where the pieces do not fit.
+    **Raises:** `InputError` where the parts do not fit together.
     """
 
     control: AbstractControl
@@ -62,7 +62,7 @@ class Equation(eqx.Module):
                 f"Equation: {len(sets)} constraints for {len(block)} operators; give one "
                 "for all or one for each."
             )
-        # Here, since to look into the control takes as long as to trace it.
+        # Kept, since a look into the control costs as much as to trace it.
         self.num_operators = len(block)
 
     @property
@@ -73,7 +73,7 @@ class Equation(eqx.Module):
     @property
     def horizon(self) -> float:
         """T, in layers."""
-        return self.control.num_intervals * self.control.interval_length
+        return self.control.horizon
 
     @property
     def knots(self) -> np.ndarray:
@@ -82,16 +82,11 @@ class Equation(eqx.Module):
 
     @property
     def terms(self) -> diffrax.MultiTerm:
-        """One term for each operator, for any diffrax solver: those that do not split
-        solve the sum. Where θ has jumps, prefer `solve`, which never reads past one."""
+        """One term for each operator, for any diffrax solver; one that does not split solves
+        the sum. Where θ has jumps, prefer `solve`, which never reads past one."""
         return make_terms(self.control, self.constraint, self.domain, self.num_operators)
 
-    def vector_field(
-        self,
-        t: Depth,
-        u: Float[Array, "*batch tokens features"],
-        args: PyTree = None,
-    ) -> Float[Array, "*batch tokens features"]:
+    def vector_field(self, t: Depth, u: State, args: PyTree = None) -> State:
         """`u_t` at depth `t`: the sum over operators, tangential to the constraint."""
         rates = [term.vf(t, u, args) for term in self.terms.terms]
         return sum(rates[1:], rates[0])
@@ -101,28 +96,33 @@ class Equation(eqx.Module):
         return self.control.intervals(), self.constraint.intervals()
 
     def tabulate(self, points: np.ndarray, ends: np.ndarray) -> "Equation":
-        """The same equation for a march that evaluates the field at these fractions of each
-        interval only and whose steps end at those; see `AbstractControl.tabulate`."""
+        """The same equation, made ready for a march; see `AbstractControl.tabulate`.
+
+        **Arguments:**
+
+        - `points`: the fractions of each interval at which the march evaluates the field.
+        - `ends`: the fractions at which its steps end.
+        """
         constraint = self.constraint.tabulate(np.union1d(points, ends))
         return Equation(self.control.tabulate(points), constraint, self.domain)
 
     def terms_of(self, index: int) -> diffrax.MultiTerm:
-        """The terms inside interval `index`, taken out of the stack."""
+        """The terms inside interval `index`."""
         return self.interval_terms(index, take(self.intervals(), index))
 
     def interval_terms(self, index: int | Array, interval: PyTree[Array]) -> diffrax.MultiTerm:
-        """The terms inside one interval: at its end they still read its own weights.
+        """The terms inside one interval. At its end they still read its own weights.
 
         **Arguments:**
 
         - `index`: which interval.
         - `interval`: its slice of `intervals()`.
         """
-        of_control, of_constraint = interval
+        control, constraint = interval
         start = index * self.control.interval_length
         return make_terms(
-            _Inside(self.control, of_control, start),
-            _Inside(self.constraint, of_constraint, start),
+            _Inside(self.control, control, start),
+            _Inside(self.constraint, constraint, start),
             self.domain,
             self.num_operators,
         )
@@ -139,7 +139,7 @@ def as_control(
 
 
 class _Inside(eqx.Module):
-    """A control seen from inside an interval: end-point stages read its own weights."""
+    """A control seen from inside one interval, whose weights it reads at both ends."""
 
     control: AbstractControl
     interval: PyTree[Array]

@@ -1,16 +1,18 @@
 """The right-hand side as diffrax terms, one for each operator."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import diffrax
 import equinox as eqx
-import jax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from .constraints import AbstractConstraint
-from .depth import Depth
 from .domain import TokenDomain
 from .operators import AbstractOperator
+from .shapes import Depth, State
+from .tree import map_parts, parts
 
 
 class OperatorField(eqx.Module):
@@ -31,12 +33,7 @@ class OperatorField(eqx.Module):
     domain: TokenDomain
     index: int = eqx.field(static=True)
 
-    def __call__(
-        self,
-        t: Depth,
-        u: Float[Array, "*batch tokens features"],
-        args: PyTree,
-    ) -> Float[Array, "*batch tokens features"]:
+    def __call__(self, t: Depth, u: State, args: PyTree) -> State:
         return self.constraint(t).tangent(u, self.operator(t)(u, self.domain))
 
     def operator(self, t: Depth) -> AbstractOperator:
@@ -51,53 +48,45 @@ class OperatorField(eqx.Module):
         return constraint[self.index]
 
 
-class UnconstrainedField(eqx.Module):
+class UnconstrainedField(OperatorField):
     """One operator without the constraint, `(t, u, args) ↦ A_i(u; θ(t))`."""
 
-    field: OperatorField
-
-    def __call__(
-        self,
-        t: Depth,
-        u: Float[Array, "*batch tokens features"],
-        args: PyTree,
-    ) -> Float[Array, "*batch tokens features"]:
-        return self.field.operator(t)(u, self.field.domain)
+    def __call__(self, t: Depth, u: State, args: PyTree) -> State:
+        return self.operator(t)(u, self.domain)
 
 
 def make_terms(
     block_at: Callable, constraint_at: Callable, domain: TokenDomain, num_operators: int
 ) -> diffrax.MultiTerm:
     """One `diffrax.ODETerm` for each operator of the block."""
-    return diffrax.MultiTerm(
-        *(
-            diffrax.ODETerm(OperatorField(block_at, constraint_at, domain, index))  # pyright: ignore[reportArgumentType]
-            for index in range(num_operators)
-        )
-    )
+    fields: list[Any] = [
+        OperatorField(block_at, constraint_at, domain, index) for index in range(num_operators)
+    ]
+    return diffrax.MultiTerm(*map(diffrax.ODETerm, fields))
 
 
 def operator_fields(terms: PyTree) -> list[OperatorField]:
     """The operator fields inside any tree of terms, in order."""
-    leaves = jax.tree.leaves(terms, is_leaf=lambda x: isinstance(x, OperatorField))
-    return [leaf for leaf in leaves if isinstance(leaf, OperatorField)]
+    return parts(terms, OperatorField)
+
+
+def map_fields(terms: PyTree, change: Callable[[OperatorField], OperatorField]) -> PyTree:
+    """Any tree of terms with its operator fields changed. Use `dataclasses.replace` for the
+    change: it keeps a field without constraint so."""
+    return map_parts(terms, OperatorField, lambda field, _: change(field))
 
 
 def frozen(terms: PyTree, t: Depth) -> PyTree:
-    """The same terms with their weights held at those of depth `t`."""
+    """The same terms with the weights of depth `t` at all depths."""
 
-    def hold(field):
+    def freeze(field):
         block, constraint = field.block_at(t), field.constraint_at(t)
-        return OperatorField(_Held(block), _Held(constraint), field.domain, field.index)
+        return replace(field, block_at=_Constant(block), constraint_at=_Constant(constraint))
 
-    return jax.tree.map(
-        lambda x: hold(x) if isinstance(x, OperatorField) else x,
-        terms,
-        is_leaf=lambda x: isinstance(x, OperatorField),
-    )
+    return map_fields(terms, freeze)
 
 
-class _Held(eqx.Module):
+class _Constant(eqx.Module):
     value: PyTree
 
     def __call__(self, t: Depth) -> PyTree:
@@ -106,8 +95,6 @@ class _Held(eqx.Module):
 
 def without_constraint(terms: PyTree) -> PyTree:
     """The same terms with the fields of their operators unconstrained."""
-    return jax.tree.map(
-        lambda x: UnconstrainedField(x) if isinstance(x, OperatorField) else x,
-        terms,
-        is_leaf=lambda x: isinstance(x, OperatorField | UnconstrainedField),
+    return map_fields(
+        terms, lambda x: UnconstrainedField(x.block_at, x.constraint_at, x.domain, x.index)
     )

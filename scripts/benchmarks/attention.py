@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ide_transformer.equation import TokenDomain, Volterra, integrate
+from ide_transformer.equation import Domains, TokenDomain, Volterra, integrate
 from ide_transformer.reporting import measure
 
 
@@ -42,7 +42,7 @@ def attention(
     inputs = tuple(jax.random.normal(key, shape) for key in keys)
 
     def ours(query: Array, key: Array, value: Array) -> Array:
-        return integrate(query, key, value, domain, domain, Volterra())
+        return integrate(query, key, value, Domains(domain, domain), Volterra())
 
     forms = {"dense, by hand": dense, "jax.nn": of_jax, "integrate": ours}
     if tokens > _DENSE_UP_TO:

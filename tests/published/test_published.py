@@ -205,7 +205,7 @@ def deep_equilibrium(blocks, u, model):
     """The fixed point of `z ↦ f + (Attn(z, f) + FF(z)) / λ`, by iteration."""
     ((a, f, relaxation),) = blocks
     rate, source, z = np.asarray(relaxation.rate), u, u
-    shift = source @ np.asarray(a.injection.weight)
+    shift = source @ np.asarray(a.source_map.weight)
     for _ in range(200):
         attended = attention(a.attention, norm(a.attention, z), causal=False, shift=shift)
         z = source + (attended + feed(f, z)) / rate
@@ -298,7 +298,7 @@ def test_the_published_cell_of_the_deep_equilibrium_transformer():
     equation = ide.Equation(control, ide.Sphere(eps=1e-5), ide.TokenDomain.uniform(TOKENS))
     cell = ide.LieTrotter(ide.Projected(diffrax.Euler()))
     u1 = ide.solve(equation, z, solver=cell).u1
-    shift = np.asarray(u0) @ np.asarray(a.injection.weight)
+    shift = np.asarray(u0) @ np.asarray(a.source_map.weight)
     z = np.asarray(z)
     h = layer_norm(z + attention(a.attention, z, causal=False, shift=shift))
     expected = layer_norm(h + linear(f.outer, np.maximum(linear(f.inner, h), 0)))

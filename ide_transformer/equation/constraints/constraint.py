@@ -1,10 +1,12 @@
-"""What a constraint set must offer."""
+"""Base classes of the constraint sets."""
 
 import abc
 from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
+
+from ..shapes import Features
 
 
 class AbstractConstraint(eqx.Module):
@@ -19,18 +21,16 @@ class AbstractConstraint(eqx.Module):
     configurable: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
+    def project(self, u: Features) -> Features:
         """The state of S that takes the place of `u`, token by token."""
 
     @abc.abstractmethod
-    def tangent(
-        self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
+    def tangent(self, u: Features, du: Features) -> Features:
         """`d/dε project(u + ε du)` at `ε = 0+`: the part of `du` that S leaves free."""
 
     @abc.abstractmethod
-    def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
-        """How far each token is from S; zero exactly on it."""
+    def residual(self, u: Features) -> Float[Array, "*batch"]:
+        """The distance of each token from S; zero exactly on it."""
 
 
 class AbstractRescaling(AbstractConstraint):
@@ -38,13 +38,11 @@ class AbstractRescaling(AbstractConstraint):
     that the shift and the scale undo it."""
 
     @abc.abstractmethod
-    def scales(self, u: Float[Array, "*batch features"]) -> PyTree[Float[Array, "*batch 1"]]:
-        """What `project(u)` loses of each token."""
+    def scales(self, u: Features) -> PyTree[Float[Array, "*batch 1"]]:
+        """The shift and the scale of each token, which `project(u)` loses."""
 
     @abc.abstractmethod
     def unproject(
-        self,
-        projected: Float[Array, "*batch features"],
-        scales: PyTree[Float[Array, "*batch 1"]],
-    ) -> Float[Array, "*batch features"]:
+        self, projected: Features, scales: PyTree[Float[Array, "*batch 1"]]
+    ) -> Features:
         """`u`, from `project(u)` and `scales(u)`."""

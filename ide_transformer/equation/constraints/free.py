@@ -1,26 +1,23 @@
 from jaxtyping import Array, Float
 
+from ..shapes import Features
 from .constraint import AbstractRescaling
 
 
 class Free(AbstractRescaling):
     """No constraint: S is the whole space, `u_t = F(u)`. As a normalisation: none."""
 
-    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
+    def project(self, u: Features) -> Features:
         return u
 
-    def tangent(
-        self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
+    def tangent(self, u: Features, du: Features) -> Features:
         return du
 
-    def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
+    def residual(self, u: Features) -> Float[Array, "*batch"]:
         return abs(u[..., 0]) * 0
 
-    def scales(self, u: Float[Array, "*batch features"]) -> tuple[()]:
+    def scales(self, u: Features) -> tuple[()]:
         return ()
 
-    def unproject(
-        self, projected: Float[Array, "*batch features"], scales: tuple[()]
-    ) -> Float[Array, "*batch features"]:
+    def unproject(self, projected: Features, scales: tuple[()]) -> Features:
         return projected

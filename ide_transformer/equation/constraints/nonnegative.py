@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..shapes import Features
 from .constraint import AbstractConstraint
 
 
@@ -12,13 +13,11 @@ class Nonnegative(AbstractConstraint):
     feed-forward acts inside the field, on the features of `FeedForward`.
     """
 
-    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
+    def project(self, u: Features) -> Features:
         return jax.nn.relu(u)
 
-    def tangent(
-        self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
+    def tangent(self, u: Features, du: Features) -> Features:
         return jnp.where(u > 0, du, jnp.where(u < 0, 0, jax.nn.relu(du)))
 
-    def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
+    def residual(self, u: Features) -> Float[Array, "*batch"]:
         return jnp.max(jax.nn.relu(-u), axis=-1)

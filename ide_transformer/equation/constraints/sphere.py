@@ -1,17 +1,11 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..affine import affine, inverse_affine, optional_array
-from .constraint import AbstractRescaling
-from .standardize import (
-    mean_and_deviation,
-    standardize,
-    standardize_tangent,
-    standardized_residual,
-)
+from ..affine import optional_array
+from .normalization import AbstractCentredNormalization, AbstractSphere
 
 
-class Sphere(AbstractRescaling):
+class Sphere(AbstractSphere, AbstractCentredNormalization):
     """The set S1 of the paper, token by token:
 
         S1 = { u : mean_y (u-β)/γ = 0,  mean_y ((u-β)/γ)² = 1 },
@@ -36,31 +30,3 @@ class Sphere(AbstractRescaling):
     gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     eps: float = eqx.field(static=True, default=0.0)
-
-    def project(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
-        s = standardize(inverse_affine(u, self.gain, self.bias), self.eps)
-        return affine(s, self.gain, self.bias)
-
-    def tangent(
-        self, u: Float[Array, "*batch features"], du: Float[Array, "*batch features"]
-    ) -> Float[Array, "*batch features"]:
-        s = inverse_affine(u, self.gain, self.bias)
-        ds = inverse_affine(du, self.gain, None)
-        return affine(standardize_tangent(s, ds, self.eps), self.gain, None)
-
-    def residual(self, u: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
-        return standardized_residual(inverse_affine(u, self.gain, self.bias))
-
-    def scales(
-        self, u: Float[Array, "*batch features"]
-    ) -> tuple[Float[Array, "*batch 1"], Float[Array, "*batch 1"]]:
-        return mean_and_deviation(inverse_affine(u, self.gain, self.bias), self.eps)
-
-    def unproject(
-        self,
-        projected: Float[Array, "*batch features"],
-        scales: tuple[Float[Array, "*batch 1"], Float[Array, "*batch 1"]],
-    ) -> Float[Array, "*batch features"]:
-        mean, deviation = scales
-        s = mean + deviation * inverse_affine(projected, self.gain, self.bias)
-        return affine(s, self.gain, self.bias)

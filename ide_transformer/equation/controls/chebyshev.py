@@ -1,14 +1,12 @@
-from collections.abc import Callable
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ...errors import InputError
-from ..depth import Depth
-from .control import check_stack, stack_blocks
-from .expansion import AbstractExpansion, interpolate
+from ..shapes import Depth
+from .expansion import AbstractExpansion
+from .stack import MakeBlock, interpolate, stack_blocks
 
 
 class Chebyshev(AbstractExpansion):
@@ -27,24 +25,20 @@ class Chebyshev(AbstractExpansion):
     num_intervals: int = eqx.field(static=True)
     interval_length: float = eqx.field(static=True, default=1.0)
 
-    def __check_init__(self):
-        check_stack(self, self.coefficients)
-
     def basis(self, t: Depth) -> Float[Array, " terms"]:
-        x = 2 * jnp.asarray(t) / self.horizon - 1
-        return _polynomials(x, check_stack(self, self.coefficients))
+        return _polynomials(2 * jnp.asarray(t) / self.horizon - 1, self.terms)
 
     @classmethod
     def build(
         cls,
-        make_block: Callable[[PRNGKeyArray], PyTree],
+        make_block: MakeBlock,
         num_intervals: int,
         *,
-        key: PRNGKeyArray,
         terms: int | None = None,
+        key: PRNGKeyArray,
     ) -> "Chebyshev":
-        """One block is drawn at each of `terms` Chebyshev points and interpolated, so that
-        the weights have the size of those of ordinary layers at every depth.
+        """Draws one block at each of `terms` Chebyshev points and interpolates, so that the
+        weights have the size of those of ordinary layers at every depth.
 
         **Arguments:**
 
@@ -55,13 +49,12 @@ class Chebyshev(AbstractExpansion):
             raise InputError(f"Chebyshev.build(terms={terms}): it needs at least one term.")
         nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
         basis = jnp.stack([_polynomials(jnp.asarray(x), terms) for x in nodes])
-        blocks = stack_blocks(make_block, terms, key)
-        return cls(interpolate(basis, blocks), num_intervals)
+        return cls(interpolate(basis, stack_blocks(make_block, terms, key)), num_intervals)
 
 
 def _polynomials(x: Array, terms: int) -> Float[Array, " terms"]:
-    """`T_0(x), …` by the recurrence `T_{k+1} = 2x T_k - T_{k-1}`, which also holds a
-    little outside of [-1, 1], where schemes with negative sub-steps look."""
+    """`T_0(x), …` by the recurrence `T_{k+1} = 2x T_k - T_{k-1}`. It also holds a little
+    outside of [-1, 1], where schemes with negative sub-steps evaluate it."""
     values = [jnp.ones_like(x), x]
     while len(values) < terms:
         values.append(2 * x * values[-1] - values[-2])

@@ -1,17 +1,17 @@
-"""What the controls share that expand θ(t) in smooth functions of depth."""
+"""The base class of controls that expand θ(t) in smooth functions of depth."""
 
 import abc
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..depth import Depth
+from ..shapes import Depth
 from .control import AbstractControl, check_resample
+from .stack import check_stack, combine
 from .tabulated import Tabulated
 
 
@@ -34,14 +34,17 @@ class AbstractExpansion(AbstractControl):
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 1
 
+    def __check_init__(self):
+        check_stack(self, self.coefficients)
+
     @abc.abstractmethod
     def basis(self, t: Depth) -> Float[Array, " terms"]:
         """`φ_k(t)` for all k."""
 
     @property
-    def horizon(self) -> float:
-        """T, in layers."""
-        return self.num_intervals * self.interval_length
+    def terms(self) -> int:
+        """The number of terms."""
+        return check_stack(self, self.coefficients)
 
     def intervals(self) -> PyTree[Array]:
         return jnp.arange(self.num_intervals, dtype=float) * self.interval_length
@@ -61,24 +64,3 @@ class AbstractExpansion(AbstractControl):
         depths = jnp.asarray((starts + fractions) * self.interval_length, float)
         table = combine(jax.vmap(jax.vmap(self.basis))(depths), self.coefficients)
         return Tabulated(table, tuple(fractions.tolist()), self.interval_length)
-
-
-def combine(basis: Float[Array, "*points terms"], coefficients: PyTree) -> PyTree:
-    """`Σ_k φ_k Θ_k` at any number of depths at once."""
-    return jax.tree.map(
-        lambda x: (
-            jnp.tensordot(basis.astype(x.dtype), x, axes=1) if eqx.is_inexact_array(x) else x
-        ),
-        coefficients,
-    )
-
-
-def interpolate(basis: Float[Array, "nodes terms"], blocks: PyTree) -> PyTree:
-    """The coefficients with which the expansion takes the values `blocks` at the nodes.
-
-    **Arguments:**
-
-    - `basis`: `φ_k` at each node; as many nodes as terms.
-    - `blocks`: a block for each node, stacked.
-    """
-    return combine(jnp.linalg.inv(basis), blocks)

@@ -1,13 +1,11 @@
-from collections.abc import Callable
-
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ...errors import InputError
-from ..depth import Depth
-from .control import check_stack, stack_blocks
-from .expansion import AbstractExpansion, interpolate
+from ..shapes import Depth
+from .expansion import AbstractExpansion
+from .stack import MakeBlock, interpolate, stack_blocks
 
 
 class Fourier(AbstractExpansion):
@@ -18,7 +16,7 @@ class Fourier(AbstractExpansion):
     **Arguments:**
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length 2K + 1.
-    - `num_intervals`: L ≥ 2K + 1, for steps of one interval cannot tell faster waves from
+    - `num_intervals`: L ≥ 2K + 1, since steps of one interval cannot tell faster waves from
       slower ones.
     - `interval_length`: depth of one interval.
     """
@@ -28,28 +26,27 @@ class Fourier(AbstractExpansion):
     interval_length: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
-        terms = check_stack(self, self.coefficients)
-        if terms % 2 == 0:
+        if self.terms % 2 == 0:
             raise InputError(
-                f"Fourier: {terms} coefficients; it needs an odd number, one constant and a "
-                "cosine and a sine for each wave."
+                f"Fourier: {self.terms} coefficients; it needs an odd number, one constant "
+                "and a cosine and a sine for each wave."
             )
-        _check_intervals(terms // 2, self.num_intervals)
+        _check_intervals(self.terms // 2, self.num_intervals)
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
-        return _waves(jnp.asarray(t) / self.horizon, check_stack(self, self.coefficients) // 2)
+        return _waves(jnp.asarray(t) / self.horizon, self.terms // 2)
 
     @classmethod
     def build(
         cls,
-        make_block: Callable[[PRNGKeyArray], PyTree],
+        make_block: MakeBlock,
         num_intervals: int,
         *,
         key: PRNGKeyArray,
         waves: int | None = None,
     ) -> "Fourier":
-        """One block is drawn at each of 2K + 1 equally spaced depths and interpolated, so
-        that the weights have the size of those of ordinary layers.
+        """Draws one block at each of 2K + 1 equally spaced depths and interpolates, so that
+        the weights have the size of those of ordinary layers.
 
         **Arguments:**
 
@@ -59,8 +56,7 @@ class Fourier(AbstractExpansion):
         _check_intervals(waves, num_intervals)
         terms = 2 * waves + 1
         basis = jnp.stack([_waves(jnp.asarray(j / terms), waves) for j in range(terms)])
-        blocks = stack_blocks(make_block, terms, key)
-        return cls(interpolate(basis, blocks), num_intervals)
+        return cls(interpolate(basis, stack_blocks(make_block, terms, key)), num_intervals)
 
 
 def _check_intervals(waves: int, num_intervals: int) -> None:

@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,13 +5,13 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ...errors import InputError
-from ..depth import Depth
-from .control import check_stack, stack_blocks
+from ..shapes import Depth
 from .expansion import AbstractExpansion
+from .stack import MakeBlock, stack_blocks
 
 
 class Hypernetwork(AbstractExpansion):
-    """Weights that a small network makes out of the depth,
+    """Weights that a small network computes from the depth,
 
         θ(t) = Θ_0 + Σ_{1≤k<K} z_k(t) Θ_k,   z(t) = W2 silu(W1 e(t) + b1) + b2,
 
@@ -34,9 +32,6 @@ class Hypernetwork(AbstractExpansion):
     num_intervals: int = eqx.field(static=True)
     interval_length: float = eqx.field(static=True, default=1.0)
 
-    def __check_init__(self):
-        check_stack(self, self.coefficients)
-
     def basis(self, t: Depth) -> Float[Array, " terms"]:
         t = jnp.asarray(t, self.inner.dtype) / self.horizon
         frequencies = np.pi * 2.0 ** np.arange((self.inner.shape[0] - 1) // 2)
@@ -49,22 +44,22 @@ class Hypernetwork(AbstractExpansion):
     @classmethod
     def build(
         cls,
-        make_block: Callable[[PRNGKeyArray], PyTree],
+        make_block: MakeBlock,
         num_intervals: int,
         *,
-        key: PRNGKeyArray,
-        terms: int | None = None,
         hidden: int = 32,
         frequencies: int = 4,
+        terms: int | None = None,
+        key: PRNGKeyArray,
     ) -> "Hypernetwork":
-        """Θ_0 is a block as drawn; each other Θ_k is the difference of two draws, so that
-        what is the same in every draw, such as a gain of one, does not vary with depth.
+        """Draws a block for Θ_0; each other Θ_k is the difference of two draws. So weights
+        that are the same in every draw, such as a gain of one, do not vary with depth.
 
         **Arguments:**
 
         - `terms`: K; by default as many as intervals.
         - `hidden`: width of the network.
-        - `frequencies`: of the sines and cosines of e(t).
+        - `frequencies`: number of frequencies of the sines and cosines of e(t).
         """
         terms = num_intervals if terms is None else terms
         if min(terms, hidden, frequencies) < 1:
@@ -73,14 +68,13 @@ class Hypernetwork(AbstractExpansion):
                 f"{frequencies}): each must be at least 1."
             )
         block_key, inner_key, outer_key = jax.random.split(key, 3)
-        blocks = stack_blocks(make_block, terms, block_key)
+
+        def differences(x):
+            return jnp.concatenate([x[:1], (x[1:] - x[:-1]) / 2**0.5])
+
         coefficients = jax.tree.map(
-            lambda x: (
-                jnp.concatenate([x[:1], (x[1:] - x[:-1]) / 2**0.5])
-                if eqx.is_inexact_array(x)
-                else x
-            ),
-            blocks,
+            lambda x: differences(x) if eqx.is_inexact_array(x) else x,
+            stack_blocks(make_block, terms, block_key),
         )
         embedding = 2 * frequencies + 1
         inner = jax.random.normal(inner_key, (embedding, hidden)) / embedding**0.5

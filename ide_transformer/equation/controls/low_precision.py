@@ -12,8 +12,8 @@ Control = TypeVar("Control", bound=AbstractControl)
 
 def low_precision(control: Control, dtype: str) -> Control:
     """The same control with its matrices rounded to another dtype, so that operators compute
-    their products in it; vectors such as gains and biases stay. The cast is part of the graph:
-    the gradient arrives in the dtype of the weights.
+    their products in it. Vectors such as gains and biases stay. The cast is differentiated
+    too, so the gradient has the dtype of the stored weights.
 
     **Arguments:**
 

@@ -1,14 +1,21 @@
-from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ..depth import Depth
-from .control import AbstractControl, check_resample, check_stack, locate, stack_blocks, take
+from ..shapes import Depth
+from .control import AbstractControl, check_resample
+from .stack import (
+    MakeBlock,
+    arrays_of,
+    check_stack,
+    combine,
+    length_of,
+    stack_blocks,
+    with_static,
+)
 
 
 class PiecewiseConstant(AbstractControl):
@@ -35,46 +42,31 @@ class PiecewiseConstant(AbstractControl):
 
     @property
     def num_intervals(self) -> int:
-        return jax.tree.leaves(eqx.filter(self.blocks, eqx.is_array))[0].shape[0]
+        return length_of(self.blocks)
 
     def intervals(self) -> PyTree[Array]:
-        return eqx.filter(self.blocks, eqx.is_array)
+        return arrays_of(self.blocks)
 
     def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
-        return eqx.combine(interval, eqx.filter(self.blocks, eqx.is_array, inverse=True))
-
-    def __call__(self, t: Depth) -> PyTree:
-        index, _ = locate(self, t)
-        return take(self.blocks, index)
+        return with_static(interval, self.blocks)
 
     def resample(self, num_intervals: int) -> "PiecewiseConstant":
         """Averages θ over each new interval: exact where the new boundaries include the
         old ones, and where neighbouring layers merge, their mean."""
         length = check_resample(self, num_intervals)
-        average = _overlap(num_intervals, self.num_intervals)
-        resampled = jax.tree.map(
-            lambda x: (
-                jnp.tensordot(average.astype(x.dtype), x, axes=1)
-                if eqx.is_inexact_array(x)
-                else x
-            ),
-            self.blocks,
-        )
-        return type(self)(resampled, length)
+        average = jnp.asarray(_overlap(num_intervals, self.num_intervals))
+        return type(self)(combine(average, self.blocks), length)
 
     @classmethod
     def build(
-        cls,
-        make_block: Callable[[PRNGKeyArray], PyTree],
-        num_intervals: int,
-        *,
-        key: PRNGKeyArray,
+        cls, make_block: MakeBlock, num_intervals: int, *, key: PRNGKeyArray
     ) -> "PiecewiseConstant":
+        """Draws a block for each interval."""
         return cls(stack_blocks(make_block, num_intervals, key))
 
 
 def _overlap(new: int, old: int) -> np.ndarray:
-    """`[new, old]`: the fraction of each new interval that lies in each old one."""
+    """`[new, old]`: the fraction of each new interval that each old one covers."""
     edges_new = np.arange(new + 1) * old
     edges_old = np.arange(old + 1) * new
     end = np.minimum(edges_new[1:, None], edges_old[None, 1:])

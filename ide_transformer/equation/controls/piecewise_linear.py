@@ -1,13 +1,14 @@
-from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ...errors import InputError
-from ..depth import Depth
-from .control import AbstractControl, check_resample, check_stack, locate, stack_blocks, take
+from ..shapes import Depth
+from .control import AbstractControl, check_resample
+from .stack import MakeBlock, arrays_of, check_stack, length_of, stack_blocks, with_static
 
 
 class PiecewiseLinear(AbstractControl):
@@ -34,10 +35,10 @@ class PiecewiseLinear(AbstractControl):
 
     @property
     def num_intervals(self) -> int:
-        return jax.tree.leaves(eqx.filter(self.knots, eqx.is_array))[0].shape[0] - 1
+        return length_of(self.knots) - 1
 
     def intervals(self) -> PyTree[Array]:
-        arrays = eqx.filter(self.knots, eqx.is_array)
+        arrays = arrays_of(self.knots)
         left = jax.tree.map(lambda x: x[:-1], arrays)
         right = jax.tree.map(lambda x: x[1:], arrays)
         return left, right
@@ -46,27 +47,18 @@ class PiecewiseLinear(AbstractControl):
         left, right = interval
         # In this form both ends are met exactly.
         block = jax.tree.map(lambda a, b: ((1 - s) * a + s * b).astype(a.dtype), left, right)
-        return eqx.combine(block, eqx.filter(self.knots, eqx.is_array, inverse=True))
-
-    def __call__(self, t: Depth) -> PyTree:
-        index, s = locate(self, t)
-        return self.local(take(self.intervals(), index), s)
+        return with_static(block, self.knots)
 
     def resample(self, num_intervals: int) -> "PiecewiseLinear":
         """Interpolates the knots: exact where the new boundaries include the old ones."""
         length = check_resample(self, num_intervals)
-        depths = [length * j for j in range(num_intervals + 1)]
-        knots = [eqx.filter(self(t), eqx.is_array) for t in depths]
-        stacked = jax.tree.map(lambda *x: jax.numpy.stack(x), *knots)
-        static = eqx.filter(self.knots, eqx.is_array, inverse=True)
-        return type(self)(eqx.combine(stacked, static), length)
+        knots = [arrays_of(self(length * j)) for j in range(num_intervals + 1)]
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *knots)
+        return type(self)(with_static(stacked, self.knots), length)
 
     @classmethod
     def build(
-        cls,
-        make_block: Callable[[PRNGKeyArray], PyTree],
-        num_intervals: int,
-        *,
-        key: PRNGKeyArray,
+        cls, make_block: MakeBlock, num_intervals: int, *, key: PRNGKeyArray
     ) -> "PiecewiseLinear":
+        """Draws a block for each boundary."""
         return cls(stack_blocks(make_block, num_intervals + 1, key))

@@ -1,16 +1,16 @@
 from typing import ClassVar
 
-import equinox as eqx
 import jax
-import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ..depth import Depth
 from ..operators import Dropout
-from .control import AbstractControl, locate
+from ..shapes import Depth
+from ..tree import map_parts
+from .control import locate
+from .wrapped import AbstractWrappedControl
 
 
-class Sampled(AbstractControl):
+class Sampled(AbstractWrappedControl):
     """A control with one draw of its random operators in each interval.
 
     Each `Dropout` of a block gets a key of its own, fixed over the interval: every stage
@@ -20,25 +20,13 @@ class Sampled(AbstractControl):
     **Arguments:**
 
     - `control`: the control whose blocks hold `Dropout` operators.
-    - `key`: the source of the draws.
+    - `key`: makes the draws.
     """
 
-    control: AbstractControl
     key: PRNGKeyArray
 
+    configurable: ClassVar[bool] = False
     continuous: ClassVar[bool] = False
-
-    @property
-    def depth_axes(self) -> int:
-        return self.control.depth_axes
-
-    @property
-    def interval_length(self) -> float:
-        return self.control.interval_length
-
-    @property
-    def num_intervals(self) -> int:
-        return self.control.num_intervals
 
     def intervals(self) -> PyTree[Array]:
         return self.control.intervals(), jax.random.split(self.key, self.num_intervals)
@@ -51,24 +39,8 @@ class Sampled(AbstractControl):
         index, _ = locate(self, t)
         return _with_key(self.control(t), jax.random.split(self.key, self.num_intervals)[index])
 
-    def tabulate(self, fractions: np.ndarray) -> "Sampled":
-        return type(self)(self.control.tabulate(fractions), self.key)
-
-    def resample(self, num_intervals: int) -> "Sampled":
-        return type(self)(self.control.resample(num_intervals), self.key)
-
 
 def _with_key(block: PyTree, key: PRNGKeyArray) -> PyTree:
-    def is_dropout(x):
-        return isinstance(x, Dropout)
-
-    leaves, structure = jax.tree.flatten(block, is_leaf=is_dropout)
-    leaves = [
-        eqx.tree_at(
-            lambda x: x.key, leaf, jax.random.fold_in(key, i), is_leaf=lambda x: x is None
-        )
-        if is_dropout(leaf)
-        else leaf
-        for i, leaf in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(structure, leaves)
+    return map_parts(
+        block, Dropout, lambda x, place: x.with_key(jax.random.fold_in(key, place))
+    )

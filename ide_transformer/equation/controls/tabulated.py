@@ -1,14 +1,14 @@
 from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
 from ...errors import InputError
-from ..depth import Depth
-from .control import AbstractControl, locate, take
+from ..shapes import Depth
+from .control import AbstractControl
+from .stack import arrays_of, length_of, take, with_static
 
 
 class Tabulated(AbstractControl):
@@ -18,8 +18,8 @@ class Tabulated(AbstractControl):
     **Arguments:**
 
     - `table`: a block whose arrays have two leading axes, interval and point.
-    - `fractions`: where the points lie in each interval, from 0 to 1; the nearest one to
-      the depth asked for is taken.
+    - `fractions`: the points of each interval, from 0 to 1. The point nearest to the depth
+      that is asked for is taken.
     - `interval_length`: depth of one interval.
     """
 
@@ -27,26 +27,22 @@ class Tabulated(AbstractControl):
     fractions: tuple[float, ...] = eqx.field(static=True)
     interval_length: float = eqx.field(static=True, default=1.0)
 
+    configurable: ClassVar[bool] = False
     # It stands for a control without jumps, whose points these are.
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 2
 
     @property
     def num_intervals(self) -> int:
-        return jax.tree.leaves(eqx.filter(self.table, eqx.is_array))[0].shape[0]
+        return length_of(self.table)
 
     def intervals(self) -> PyTree[Array]:
-        return eqx.filter(self.table, eqx.is_array)
+        return arrays_of(self.table)
 
     def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
         points = jnp.asarray(np.array(self.fractions), jnp.result_type(float))
         nearest = 0 if len(points) == 1 else jnp.argmin(jnp.abs(points - s))
-        block = take(interval, nearest)
-        return eqx.combine(block, eqx.filter(self.table, eqx.is_array, inverse=True))
-
-    def __call__(self, t: Depth) -> PyTree:
-        index, s = locate(self, t)
-        return self.local(take(self.intervals(), index), s)
+        return with_static(take(interval, nearest), self.table)
 
     def resample(self, num_intervals: int) -> "Tabulated":
         raise InputError(

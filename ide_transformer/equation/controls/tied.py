@@ -1,12 +1,12 @@
-from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ...errors import InputError
-from ..depth import Depth
+from ..shapes import Depth
 from .control import AbstractControl, check_resample
+from .stack import MakeBlock
 
 
 class Tied(AbstractControl):
@@ -44,11 +44,6 @@ class Tied(AbstractControl):
         return type(self)(self.block, num_intervals, check_resample(self, num_intervals))
 
     @classmethod
-    def build(
-        cls,
-        make_block: Callable[[PRNGKeyArray], PyTree],
-        num_intervals: int,
-        *,
-        key: PRNGKeyArray,
-    ) -> "Tied":
+    def build(cls, make_block: MakeBlock, num_intervals: int, *, key: PRNGKeyArray) -> "Tied":
+        """Draws one block."""
         return cls(make_block(key), num_intervals)

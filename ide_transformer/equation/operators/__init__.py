@@ -28,7 +28,7 @@ from .positions import (
     RelativeBias as RelativeBias,
     Rotary as Rotary,
 )
-from .quadrature import RESIDUALS as RESIDUALS, integrate as integrate
+from .quadrature import RESIDUALS as RESIDUALS, Domains as Domains, integrate as integrate
 from .region import (
     AbstractRegion as AbstractRegion,
     Fredholm as Fredholm,

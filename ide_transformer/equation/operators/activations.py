@@ -1,11 +1,16 @@
 """The pointwise nonlinearities σ of the feed-forward."""
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+
+Activation: TypeAlias = Callable[[Array], Array]
 
 
 def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -14,8 +19,8 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x Φ(x)` with the exact normal distribution function Φ; its derivative `Φ(x) + x φ(x)`
-    needs nothing but x."""
+    """`x Φ(x)` with the exact normal distribution function Φ. Its derivative,
+    `Φ(x) + x φ(x)`, needs nothing but x."""
     return _gelu(x)
 
 
@@ -46,5 +51,5 @@ def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x / (1 + exp(-1.702 x))`, a cheap likeness of `gelu`."""
+    """`x / (1 + exp(-1.702 x))`, a cheap approximation of `gelu`."""
     return x * jax.nn.sigmoid(1.702 * x)

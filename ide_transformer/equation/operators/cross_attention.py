@@ -1,20 +1,18 @@
 from typing import ClassVar
 
-import equinox as eqx
-import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from ...errors import InputError
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
-from .linear import Linear
-from .operator import check_features
-from .quadrature import integrate, split_heads
+from ..shapes import State
+from .abstract_attention import AbstractAttention, Maps
+from .quadrature import Domains
 from .region import Fredholm
 from .sourced import AbstractSourcedOperator
 
 
-class CrossAttention(AbstractSourcedOperator):
+class CrossAttention(AbstractAttention, AbstractSourcedOperator):
     """Attention to states f on a second domain Ω_x', an integral operator from functions
     over Ω_x' to functions over Ω_x:
 
@@ -34,22 +32,20 @@ class CrossAttention(AbstractSourcedOperator):
     - `head_features`: width of a head. Default: `features / heads`.
     - `normalization`: applied to the state; `LayerNorm` or `RMSNorm` gives the pre-norm form.
     - `bias`: whether the linear maps have biases.
-    - `key_bias`: whether the map to keys has one. Default: as `bias`.
+    - `key_bias`: whether the map to keys has one. Default: the same as `bias`.
     - `std`, `output_std`: standard deviation of the initial weights, and of those of the
       output map (default: the same).
 
     **Raises:** `InputError` where heads do not divide.
     """
 
-    query: Linear
-    key: Linear
-    value: Linear
-    output: Linear
-    normalization: AbstractConstraint
-    source: Float[Array, "*batch others source_features"] | None
-    source_domain: TokenDomain | None
-    heads: int = eqx.field(static=True)
-
+    configurable: ClassVar[bool] = False
+    own_domain: ClassVar[bool] = True
+    missing: ClassVar[str] = (
+        "has no states of a second domain to look at; wrap the control: Sourced(control, "
+        "states, states_domain). EncoderDecoder does so itself; its decoder alone cannot be "
+        "solved."
+    )
     # It integrates over the source only.
     pointwise: ClassVar[bool] = True
 
@@ -67,68 +63,33 @@ class CrossAttention(AbstractSourcedOperator):
         std: float = 0.02,
         output_std: float | None = None,
     ):
-        if head_features is None:
-            if features % heads:
-                raise InputError(
-                    f"CrossAttention: {heads} heads do not divide a width of {features}. "
-                    "Choose a width that is a multiple of the heads, or give head_features."
-                )
-            head_features = features // heads
-        keys = jax.random.split(key, 4)
-        inner = heads * head_features
-        seen = features if source_features is None else source_features
-        key_bias = bias if key_bias is None else key_bias
-        output_std = std if output_std is None else output_std
-        self.query = Linear(features, inner, bias=bias, std=std, key=keys[0])
-        self.key = Linear(seen, inner, bias=key_bias, std=std, key=keys[1])
-        self.value = Linear(seen, inner, bias=bias, std=std, key=keys[2])
-        self.output = Linear(inner, features, bias=bias, std=output_std, key=keys[3])
-        self.normalization = normalization
+        super().__init__(
+            features,
+            heads,
+            source_features=features if source_features is None else source_features,
+            key_value_heads=None,
+            head_features=head_features,
+            normalization=normalization,
+            maps=Maps(bias, key_bias, None, std, output_std),
+            key=key,
+        )
         self.source = None
         self.source_domain = None
-        self.heads = heads
 
-    def with_source(
-        self,
-        source: Float[Array, "*batch others source_features"],
-        domain: TokenDomain | None = None,
-    ) -> "CrossAttention":
-        """The same operator that sees f on its domain; unchanged by the input of the
-        equation, which has none of its own."""
-        if domain is None:
-            return self
-        return eqx.tree_at(
-            lambda x: (x.source, x.source_domain),
-            self,
-            (source, domain),
-            is_leaf=lambda x: x is None,
-        )
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        source, source_domain = self.given_source(), self.source_domain
+        assert source_domain is not None
+        self._check(source, source_domain, u)
+        heads = self.split_heads(self.projections(u, source))
+        return self.integral(heads, Domains(domain, source_domain), Fredholm())
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
-        check_features(self, u, self.query.weight.shape[0])
-        source, source_domain = self._given(u)
-        query = split_heads(self.query(self.normalization.project(u)), self.heads)
-        key = split_heads(self.key(source), self.heads)
-        value = split_heads(self.value(source), self.heads)
-        mean = integrate(query, key, value, source_domain, domain, Fredholm())
-        return self.output(mean.reshape(*u.shape[:-1], -1))
-
-    def _given(self, u: Array) -> tuple[Array, TokenDomain]:
-        """f and its domain, which have to fit the weights and the batch of the state."""
-        if self.source is None or self.source_domain is None:
-            raise InputError(
-                "CrossAttention has no states of a second domain to look at; wrap the "
-                "control: Sourced(control, states, states_domain). EncoderDecoder does so "
-                "itself; its decoder alone cannot be solved."
-            )
-        tokens, features = self.source_domain.num_tokens, self.key.weight.shape[0]
+    def _check(self, source: Array, domain: TokenDomain, u: Array) -> None:
+        """Refuses a source that does not fit its domain, the weights or the state."""
+        tokens, features = domain.num_tokens, self.key.weight.shape[0]
         expected = (*u.shape[:-2], tokens, features)
-        if self.source.shape != expected:
+        if source.shape != expected:
             raise InputError(
-                f"CrossAttention: the source has shape {self.source.shape}, but a state of "
-                f"shape {u.shape} and a source domain of {tokens} tokens need {expected}: "
-                "the same batch axes, the tokens of the domain, the features of the weights."
+                f"CrossAttention: the source has shape {source.shape}, but a state of shape "
+                f"{u.shape} and a source domain of {tokens} tokens need {expected}: the same "
+                "batch axes, the tokens of the domain, the features of the weights."
             )
-        return self.source, self.source_domain

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -7,7 +6,8 @@ from jaxtyping import Array, Float
 from ...errors import InputError
 from ..affine import affine, float_array
 from ..domain import TokenDomain
-from .exact import AbstractLinearOperator
+from ..shapes import State
+from .exact import AbstractLinearOperator, Spectral
 
 
 class Damping(AbstractLinearOperator):
@@ -25,12 +25,7 @@ class Damping(AbstractLinearOperator):
     dissipative: ClassVar[bool] = True
     pointwise: ClassVar[bool] = True
 
-    def apply(
-        self,
-        function: Callable[[Array], Array],
-        u: Float[Array, "*batch tokens features"],
-        domain: TokenDomain,
-    ) -> Float[Array, "*batch tokens features"]:
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
         if self.rate.shape not in ((), u.shape[-1:]):
             raise InputError(
                 f"Damping.rate has shape {self.rate.shape}; the state has {u.shape[-1]} "

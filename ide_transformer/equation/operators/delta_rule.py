@@ -6,8 +6,8 @@ from jaxtyping import Array, Float
 
 from ...errors import InputError
 from ..affine import float_array
-from ..depth import Depth
 from ..domain import TokenDomain
+from ..shapes import Depth, State
 from .exact import AbstractExactOperator
 
 
@@ -16,7 +16,7 @@ class DeltaRule(AbstractExactOperator):
 
         u_t = β k (v - k·u),
 
-    whose flow is known, for k·u decays to v at the rate β k·k:
+    whose flow is known, since k·u decays to v at the rate β k·k:
 
         flow(u, h) = u + α k (v - k·u),   α = (1 - exp(-β h k·k)) / (k·k).
 
@@ -34,17 +34,14 @@ class DeltaRule(AbstractExactOperator):
     value: Float[Array, " heads"]
     rate: Float[Array, "*heads"] = eqx.field(converter=float_array, default=1.0)
 
+    configurable: ClassVar[bool] = False
     dissipative: ClassVar[bool] = True
     pointwise: ClassVar[bool] = True
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
+    def __call__(self, u: State, domain: TokenDomain) -> State:
         return self._along_key(u, self._rates(u))
 
-    def flow(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain, h: Depth
-    ) -> Float[Array, "*batch tokens features"]:
+    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
         squared = jnp.sum(self.key**2, axis=-1)
         rates = self._rates(u) * h
         # A key of length zero moves nothing; its quotient is kept finite.

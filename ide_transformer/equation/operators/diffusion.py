@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -11,7 +10,8 @@ from jaxtyping import Array, Float
 from ...errors import InputError
 from ..affine import float_array
 from ..domain import TokenDomain
-from .exact import AbstractLinearOperator
+from ..shapes import State
+from .exact import AbstractLinearOperator, Spectral
 
 
 class Diffusion(AbstractLinearOperator):
@@ -19,13 +19,13 @@ class Diffusion(AbstractLinearOperator):
 
         u_t = κ Δ_x u,   flow(u, h) = C⁻¹ exp(-κ h |π k / N|²) C u,
 
-    C the discrete cosine transform over the N equally spaced tokens, k its wave numbers,
-    the distance of neighbours 1. It looks at all tokens, so it is for encoders.
+    C is the discrete cosine transform over the N equally spaced tokens, k are its wave
+    numbers, and neighbours have the distance 1. It sees all tokens, so it is for encoders.
 
     **Arguments:**
 
     - `rate`: κ ≥ 0, a number, in squared token distances per layer.
-    - `grid`: (rows, columns) of a grid of patches; by default tokens lie on a line.
+    - `grid`: (rows, columns) of a grid of patches; by default tokens are on a line.
     """
 
     rate: Float[Array, ""] = eqx.field(converter=float_array)
@@ -33,12 +33,7 @@ class Diffusion(AbstractLinearOperator):
 
     dissipative: ClassVar[bool] = True
 
-    def apply(
-        self,
-        function: Callable[[Array], Array],
-        u: Float[Array, "*batch tokens features"],
-        domain: TokenDomain,
-    ) -> Float[Array, "*batch tokens features"]:
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
         grid = (domain.num_tokens,) if self.grid is None else self.grid
         if math.prod(grid) != domain.num_tokens:
             raise InputError(

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..domain import TokenDomain
-from .operator import AbstractOperator
+from ..shapes import State
+from .operator import AbstractWrappedOperator
 
 
-class Dropout(AbstractOperator):
+class Dropout(AbstractWrappedOperator):
     """An operator whose rate is zeroed at random places and scaled up at the others:
 
         du/dt = m/(1-p) ⊙ A(u),   m ~ Bernoulli(1-p) for each token and feature.
@@ -21,18 +22,15 @@ class Dropout(AbstractOperator):
     - `rate`: p in [0, 1).
     """
 
-    operator: AbstractOperator
     rate: float = eqx.field(static=True)
     key: PRNGKeyArray | None = None
 
-    @property
-    def pointwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.operator.pointwise
-
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
+    def __call__(self, u: State, domain: TokenDomain) -> State:
         return drop(self.operator(u, domain), self.rate, self.key)
+
+    def with_key(self, key: PRNGKeyArray) -> "Dropout":
+        """The same operator with another mask."""
+        return Dropout(self.operator, self.rate, key)
 
 
 def drop(

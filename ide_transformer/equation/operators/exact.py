@@ -1,14 +1,14 @@
-"""Operators whose equation has a solution in closed form."""
+"""Base classes of operators whose equation has a solution in closed form."""
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from ..depth import Depth
 from ..domain import TokenDomain
+from ..shapes import Depth, State
 from .operator import AbstractOperator
 
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from typing import ClassVar as AbstractVar
 else:
     from equinox import AbstractVar
+
+# A function of the eigenvalues of an operator, entry by entry.
+Spectral: TypeAlias = Callable[[Array], Array]
 
 
 class AbstractExactOperator(AbstractOperator):
@@ -27,9 +30,7 @@ class AbstractExactOperator(AbstractOperator):
     dissipative: AbstractVar[bool]
 
     @abc.abstractmethod
-    def flow(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain, h: Depth
-    ) -> Float[Array, "*batch tokens features"]:
+    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
         """The solution of `u_t = A(u)` a depth `h` after `u`."""
 
 
@@ -38,20 +39,11 @@ class AbstractLinearOperator(AbstractExactOperator):
     of it can be applied: its flow is `exp(h A)`, and exponential schemes need φ_k(h A)."""
 
     @abc.abstractmethod
-    def apply(
-        self,
-        function: Callable[[Array], Array],
-        u: Float[Array, "*batch tokens features"],
-        domain: TokenDomain,
-    ) -> Float[Array, "*batch tokens features"]:
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
         """`function(A) u`, by applying `function` to the eigenvalues of A."""
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
+    def __call__(self, u: State, domain: TokenDomain) -> State:
         return self.apply(lambda eigenvalues: eigenvalues, u, domain)
 
-    def flow(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain, h: Depth
-    ) -> Float[Array, "*batch tokens features"]:
+    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
         return self.apply(lambda eigenvalues: jnp.exp(h * eigenvalues), u, domain)

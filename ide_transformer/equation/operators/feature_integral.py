@@ -1,9 +1,10 @@
 from typing import ClassVar
 
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
+from ..shapes import State
 from .linear import Linear
 from .operator import AbstractOperator, check_features
 
@@ -40,8 +41,6 @@ class FeatureIntegral(AbstractOperator):
         self.map = Linear(features, features, bias=bias, std=std, key=key)
         self.normalization = normalization
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
+    def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.map.weight.shape[0])
         return self.map(self.normalization.project(u))

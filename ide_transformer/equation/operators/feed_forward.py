@@ -1,18 +1,15 @@
-from collections.abc import Callable
-from typing import ClassVar
-
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..constraints import AbstractConstraint, Free
-from ..domain import TokenDomain
-from .activations import gelu
+from ..shapes import Features
+from .abstract_feed_forward import AbstractFeedForward
+from .activations import Activation, gelu
 from .linear import Linear
-from .operator import AbstractOperator, check_features
 
 
-class FeedForward(AbstractOperator):
+class FeedForward(AbstractFeedForward):
     """Two integrals over features with a pointwise nonlinearity σ between:
 
         du/dt = W2 σ(W1 N(u) + b1) + b2,
@@ -33,9 +30,7 @@ class FeedForward(AbstractOperator):
     inner: Linear
     outer: Linear
     normalization: AbstractConstraint
-    activation: Callable = eqx.field(static=True)
-
-    pointwise: ClassVar[bool] = True
+    activation: Activation = eqx.field(static=True)
 
     def __init__(
         self,
@@ -43,7 +38,7 @@ class FeedForward(AbstractOperator):
         hidden: int | None = None,
         *,
         key: PRNGKeyArray,
-        activation: Callable = gelu,
+        activation: Activation = gelu,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
         std: float = 0.02,
@@ -57,8 +52,5 @@ class FeedForward(AbstractOperator):
         self.normalization = normalization
         self.activation = activation
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
-        check_features(self, u, self.inner.weight.shape[0])
-        return self.outer(self.activation(self.inner(self.normalization.project(u))))
+    def hidden(self, v: Features) -> Float[Array, "*batch hidden"]:
+        return self.activation(self.inner(v))

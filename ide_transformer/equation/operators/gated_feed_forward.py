@@ -1,18 +1,15 @@
-from collections.abc import Callable
-from typing import ClassVar
-
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..constraints import AbstractConstraint, Free
-from ..domain import TokenDomain
-from .activations import silu
+from ..shapes import Features
+from .abstract_feed_forward import AbstractFeedForward
+from .activations import Activation, silu
 from .linear import Linear
-from .operator import AbstractOperator, check_features
 
 
-class GatedFeedForward(AbstractOperator):
+class GatedFeedForward(AbstractFeedForward):
     """A feed-forward whose hidden features are gated:
 
         du/dt = W2 (σ(Wg N(u)) ⊙ W1 N(u)),
@@ -36,21 +33,19 @@ class GatedFeedForward(AbstractOperator):
     inner: Linear
     outer: Linear
     normalization: AbstractConstraint
-    activation: Callable = eqx.field(static=True)
-
-    pointwise: ClassVar[bool] = True
+    activation: Activation = eqx.field(static=True)
 
     def __init__(
         self,
         features: int,
         hidden: int | None = None,
         *,
-        key: PRNGKeyArray,
-        activation: Callable = silu,
-        normalization: AbstractConstraint = Free(),
+        activation: Activation = silu,
         bias: bool = False,
+        normalization: AbstractConstraint = Free(),
         std: float = 0.02,
         output_std: float | None = None,
+        key: PRNGKeyArray,
     ):
         hidden = 8 * (-(-features // 3)) if hidden is None else hidden
         keys = jax.random.split(key, 3)
@@ -61,9 +56,5 @@ class GatedFeedForward(AbstractOperator):
         self.normalization = normalization
         self.activation = activation
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
-        check_features(self, u, self.inner.weight.shape[0])
-        v = self.normalization.project(u)
-        return self.outer(self.activation(self.gate(v)) * self.inner(v))
+    def hidden(self, v: Features) -> Float[Array, "*batch hidden"]:
+        return self.activation(self.gate(v)) * self.inner(v)

@@ -1,20 +1,21 @@
-"""What an operator is."""
+"""Base classes of operators."""
 
 import abc
 from typing import ClassVar
 
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from ...errors import InputError
 from ..domain import TokenDomain
+from ..shapes import State
 
 
 class AbstractOperator(eqx.Module):
     """One term of the right-hand side at one depth: a pure map `u ↦ du/dt`.
 
-    Subclass it with arrays as fields (the weights at that depth) and a `__call__`; a
-    subclass works everywhere, nothing has to be registered.
+    Subclass it with arrays as fields (the weights at that depth) and a `__call__`. A
+    subclass works everywhere; nothing has to be registered.
     """
 
     # Whether the rate at a token depends on the state at that token only, so that tokens can
@@ -24,10 +25,29 @@ class AbstractOperator(eqx.Module):
     configurable: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
+    def __call__(self, u: State, domain: TokenDomain) -> State:
         """The rate `du/dt` of this term, of the shape of `u: [..., tokens, features]`."""
+
+    @property
+    def innermost(self) -> "AbstractOperator":
+        """The operator itself, without others around it."""
+        return self
+
+
+class AbstractWrappedOperator(AbstractOperator):
+    """An operator that changes the rate of another one, feature by feature."""
+
+    operator: AbstractOperator
+
+    configurable: ClassVar[bool] = False
+
+    @property
+    def pointwise(self) -> bool:
+        return self.operator.pointwise
+
+    @property
+    def innermost(self) -> AbstractOperator:
+        return self.operator.innermost
 
 
 def check_features(operator: AbstractOperator, u: Array, features: int) -> None:

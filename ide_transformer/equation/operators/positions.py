@@ -1,7 +1,7 @@
-"""How attention sees the positions of tokens."""
+"""Positions of tokens in the scores of attention."""
 
-import abc
 import math
+from typing import TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,31 +11,31 @@ from ...errors import InputError
 from ..domain import TokenDomain
 
 
-class AbstractPositions(eqx.Module):
-    """How scores depend on where tokens lie: through a map of queries and keys, through a
-    bias of the scores, or not at all."""
+# Queries or keys, head by head.
+Heads: TypeAlias = Float[Array, "*batch tokens heads features"]
 
-    @abc.abstractmethod
-    def __call__(
-        self, x: Float[Array, "*batch tokens heads features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens heads features"]:
-        """Queries or keys with their positions in."""
+
+class AbstractPositions(eqx.Module):
+    """Positions of tokens, which enter the scores through a map of queries and keys or
+    through a bias."""
+
+    def check(self, head_features: int) -> None:
+        """Refuses a width of a head that does not fit."""
+
+    def __call__(self, x: Heads, domain: TokenDomain) -> Heads:
+        """Queries or keys with their positions in them."""
+        return x
 
     def score_bias(
         self, query_domain: TokenDomain, domain: TokenDomain
     ) -> Float[Array, "heads tokens others"] | None:
-        """What is added to the scores `s_h(x, x')`, x of `query_domain` and x' of `domain`;
-        `None` for nothing."""
+        """The bias of the scores `s_h(x, x')`, x of `query_domain` and x' of `domain`; `None`
+        for none."""
         return None
 
 
 class NoPositions(AbstractPositions):
-    """Attention depends on the state only."""
-
-    def __call__(
-        self, x: Float[Array, "*batch tokens heads features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens heads features"]:
-        return x
+    """No positions: attention depends on the state only."""
 
 
 class Rotary(AbstractPositions):
@@ -56,7 +56,6 @@ class Rotary(AbstractPositions):
     stretch: tuple[float, ...] | None = eqx.field(static=True, default=None)
 
     def check(self, head_features: int) -> None:
-        """Refuses a width of a head whose features do not come in pairs."""
         turning = head_features if self.features is None else self.features
         if turning % 2 or turning > head_features:
             raise InputError(
@@ -64,9 +63,7 @@ class Rotary(AbstractPositions):
                 f"{head_features} of a head would turn; choose an even number of them."
             )
 
-    def __call__(
-        self, x: Float[Array, "*batch tokens heads features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens heads features"]:
+    def __call__(self, x: Heads, domain: TokenDomain) -> Heads:
         turning = x.shape[-1] if self.features is None else self.features
         half = turning // 2
         frequency = self.base ** (-jnp.arange(half, dtype=domain.points.dtype) / half)
@@ -94,11 +91,6 @@ class RelativeBias(AbstractPositions):
 
     table: Float[Array, "buckets heads"]
     max_distance: int = eqx.field(static=True, default=128)
-
-    def __call__(
-        self, x: Float[Array, "*batch tokens heads features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens heads features"]:
-        return x
 
     def score_bias(
         self, query_domain: TokenDomain, domain: TokenDomain

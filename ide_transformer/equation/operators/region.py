@@ -1,7 +1,7 @@
 """The part of Ω_x over which attention integrates."""
 
 import abc
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Bool, Int
@@ -10,29 +10,41 @@ from ...errors import InputError
 from ..domain import TokenDomain
 
 
-# A place in the order of tokens.
+# A place in the order of tokens, and the places from one on to before another.
 Index: TypeAlias = int | Int[Array, ""]
+Span: TypeAlias = tuple[Index, Index]
+
+
+class Band(NamedTuple):
+    """The tokens that a fused kernel lets a query see: all of them, or the past, and at most
+    the newest `window` of these (`None` for all)."""
+
+    causal: bool
+    window: int | None
 
 
 class AbstractRegion(eqx.Module):
     """A region Ω_x(x) for each token x."""
 
-    # Whether no x' after x lies in Ω_x(x).
+    # Whether Ω_x(x) holds no x' after x.
     causal: ClassVar[bool] = False
 
     @abc.abstractmethod
     def indicator(
         self, query_domain: TokenDomain, domain: TokenDomain
     ) -> Bool[Array, "tokens others"] | None:
-        """`[x, x']` for x of `query_domain` and x' of `domain`, whether x' lies in Ω_x(x);
-        `None` where all of them do."""
+        """`[x, x']` for x of `query_domain` and x' of `domain`: whether x' is in Ω_x(x);
+        `None` where all of them are."""
 
     @abc.abstractmethod
-    def meets(
-        self, queries: tuple[Index, Index], points: tuple[Index, Index]
-    ) -> Bool[ArrayLike, ""]:
-        """Of consecutive tokens 0, 1, 2, …: whether any of the queries `[start, stop)` sees
+    def meets(self, queries: Span, points: Span) -> Bool[ArrayLike, ""]:
+        """For consecutive tokens 0, 1, 2, …: whether any of the queries `[start, stop)` sees
         any of the points `[start, stop)`."""
+
+    def band(self) -> Band | None:
+        """For consecutive tokens: the region in the words of fused kernels; `None` where they
+        have none for it."""
+        return None
 
 
 class Fredholm(AbstractRegion):
@@ -41,10 +53,11 @@ class Fredholm(AbstractRegion):
     def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> None:
         return None
 
-    def meets(
-        self, queries: tuple[Index, Index], points: tuple[Index, Index]
-    ) -> Bool[ArrayLike, ""]:
+    def meets(self, queries: Span, points: Span) -> Bool[ArrayLike, ""]:
         return True
+
+    def band(self) -> Band:
+        return Band(causal=False, window=None)
 
 
 class Volterra(AbstractRegion):
@@ -70,10 +83,11 @@ class Volterra(AbstractRegion):
         past = distance >= 0
         return past if self.window is None else past & (distance < self.window)
 
-    def meets(
-        self, queries: tuple[Index, Index], points: tuple[Index, Index]
-    ) -> Bool[ArrayLike, ""]:
+    def meets(self, queries: Span, points: Span) -> Bool[ArrayLike, ""]:
         past = points[0] < queries[1]
-        return (
-            past if self.window is None else past & (points[1] > queries[0] - self.window + 1)
-        )
+        if self.window is None:
+            return past
+        return past & (points[1] > queries[0] - self.window + 1)
+
+    def band(self) -> Band:
+        return Band(causal=True, window=self.window)

@@ -1,12 +1,11 @@
 from typing import ClassVar
 
-import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from ..affine import affine, float_array
-from ..depth import Depth
+from ..affine import float_array
 from ..domain import TokenDomain
+from ..shapes import Depth, State
+from .damping import Damping
 from .exact import AbstractExactOperator
 from .sourced import AbstractSourcedOperator
 
@@ -22,21 +21,22 @@ class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
     **Arguments:**
 
     - `rate`: λ ≥ 0, a number or `[features]`, per layer.
+    - `source`: f; the control `Sourced` puts it in.
     """
 
-    rate: Float[Array, "*features"] = eqx.field(converter=float_array)
-    source: Float[Array, "*batch tokens features"] | None = None
+    rate: Float[Array, "*features"]
 
     dissipative: ClassVar[bool] = True
     pointwise: ClassVar[bool] = True
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
-        return affine(self.given_source() - u, self.rate.astype(u.dtype), None)
+    def __init__(self, rate: ArrayLike, source: State | None = None):
+        self.rate = float_array(rate)
+        self.source = source
+        self.source_domain = None
 
-    def flow(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain, h: Depth
-    ) -> Float[Array, "*batch tokens features"]:
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        return Damping(self.rate)(u - self.given_source(), domain)
+
+    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
         f = self.given_source()
-        return f + affine(u - f, jnp.exp(-h * self.rate).astype(u.dtype), None)
+        return f + Damping(self.rate).flow(u - f, domain, h)

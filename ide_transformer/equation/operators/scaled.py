@@ -3,10 +3,11 @@ from jaxtyping import Array, Float
 
 from ..affine import affine, float_array
 from ..domain import TokenDomain
-from .operator import AbstractOperator
+from ..shapes import State
+from .operator import AbstractWrappedOperator
 
 
-class Scaled(AbstractOperator):
+class Scaled(AbstractWrappedOperator):
     """An operator with a step size of its own, for all features or for each,
 
         du/dt = λ ⊙ A(u).
@@ -20,14 +21,7 @@ class Scaled(AbstractOperator):
     - `rate`: λ, a number or `[features]`.
     """
 
-    operator: AbstractOperator
     rate: Float[Array, "*features"] = eqx.field(converter=float_array)
 
-    @property
-    def pointwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.operator.pointwise
-
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
+    def __call__(self, u: State, domain: TokenDomain) -> State:
         return affine(self.operator(u, domain), self.rate.astype(u.dtype), None)

@@ -1,50 +1,57 @@
-"""Operators that see the input of the equation at every depth."""
+"""The base class of operators that see a source at every depth."""
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import equinox as eqx
-from jaxtyping import Array, Float
 
 from ...errors import InputError
 from ..domain import TokenDomain
+from ..shapes import State
 from .operator import AbstractOperator
 
 
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
-
 class AbstractSourcedOperator(AbstractOperator):
-    """An operator `A(u; f)` of the state and of a source f, which is the same at all depths:
-    the input of the equation, the state at depth 0, or states on another domain, of which
-    an operator sees the one or the other. The control `Sourced` puts f in; models do so by
-    themselves."""
+    """An operator `A(u; f)` of the state and of a source f, which is the same at all depths.
 
-    source: AbstractVar[Float[Array, "*batch tokens features"] | None]
+    The source is either the input of the equation, the state at depth 0, or a function on a
+    domain of its own, such as the states of an encoder; an operator sees one of the two. The
+    control `Sourced` puts f in; models do so by themselves.
+    """
+
+    source: State | None
+    source_domain: TokenDomain | None
+
+    # Whether f has a domain of its own, not that of the state.
+    own_domain: ClassVar[bool] = False
+    # The rest of the error where f is missing.
+    missing: ClassVar[str] = (
+        "has no source f; wrap the control: Equation(Sourced(control, u0), constraint, "
+        "domain). Models do so themselves."
+    )
 
     def with_source(
-        self, source: Float[Array, "*batch tokens features"], domain: TokenDomain | None = None
+        self, source: State, domain: TokenDomain | None = None
     ) -> "AbstractSourcedOperator":
         """The same operator that sees f; unchanged by a source that it does not see.
 
         **Arguments:**
 
-        - `domain`: where f lives, if that is not the domain of the state.
+        - `domain`: the domain of f; `None` for that of the state.
         """
-        if domain is not None:
+        if self.own_domain != (domain is not None):
             return self
-        return eqx.tree_at(lambda x: x.source, self, source, is_leaf=lambda x: x is None)
+        given = eqx.tree_at(lambda x: x.source, self, source, is_leaf=_is_none)
+        return eqx.tree_at(lambda x: x.source_domain, given, domain, is_leaf=_is_none)
 
-    def given_source(self) -> Float[Array, "*batch tokens features"]:
+    def given_source(self) -> State:
         """f.
 
         **Raises:** `InputError` where none was put in.
         """
         if self.source is None:
-            raise InputError(
-                f"{type(self).__name__} has no source f; wrap the control: "
-                "Equation(Sourced(control, u0), constraint, domain). Models do so themselves."
-            )
+            raise InputError(f"{type(self).__name__} {self.missing}")
         return self.source
+
+
+def _is_none(x: object) -> bool:
+    return x is None

@@ -1,7 +1,10 @@
+from typing import ClassVar
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from ..domain import TokenDomain
+from ..shapes import State
 from .attention import Attention
 from .linear import Linear
 from .sourced import AbstractSourcedOperator
@@ -25,29 +28,27 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
     """
 
     attention: Attention
-    injection: Linear
-    source: Float[Array, "*batch tokens features"] | None
+    source_map: Linear
+
+    configurable: ClassVar[bool] = False
 
     def __init__(self, attention: Attention, *, key: PRNGKeyArray, std: float = 0.02):
-        parts = (attention.query, attention.key, attention.value)
         features = attention.query.weight.shape[0]
-        inner = sum(part.weight.shape[1] for part in parts)
+        inner = sum(
+            x.weight.shape[1] for x in (attention.query, attention.key, attention.value)
+        )
         self.attention = attention
-        self.injection = Linear(features, inner, bias=False, std=std, key=key)
+        self.source_map = Linear(features, inner, bias=False, std=std, key=key)
         self.source = None
+        self.source_domain = None
 
     @property
     def causal(self) -> bool:
         return self.attention.causal
 
-    def over(
-        self,
-        u: Float[Array, "*batch tokens features"],
-        domain: TokenDomain,
-        others: Others,
-    ) -> Float[Array, "*batch tokens features"]:
-        widths = [x.weight.shape[1] for x in (self.attention.query, self.attention.key)]
-        splits = [widths[0], sum(widths)]
-        query, key, value = jnp.split(self.injection(self.given_source()), splits, axis=-1)
-        v = self.attention.normalization.project(u)
-        return self.attention.of_input(v, domain, (query, key, value), others)
+    def over(self, u: State, domain: TokenDomain, others: Others) -> State:
+        projections = self.attention.projections(u)
+        query, key, _ = (x.shape[-1] for x in projections)
+        shifts = jnp.split(self.source_map(self.given_source()), [query, query + key], axis=-1)
+        shifted = type(projections)(*map(jnp.add, projections, shifts))
+        return self.attention.over_projections(shifted, domain, others)

@@ -1,21 +1,22 @@
 import functools as ft
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from ...domain import TokenDomain
 from ..region import AbstractRegion
-from .token_mean import (
-    AbstractQuadrature,
-    Integrand,
-    Mean,
-    add_to_scores,
-    scores,
-    tangent_of,
-    weighted,
-)
+from .token_mean import AbstractQuadrature, Domains, Integrand, Mean, tangent_part, weighted
+
+
+class Span(NamedTuple):
+    """The queries `[start, stop)` and the points `[first, last)` that they may see."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
 
 
 class Blocks(AbstractQuadrature):
@@ -25,17 +26,17 @@ class Blocks(AbstractQuadrature):
     **Arguments:**
 
     - `region`: the part of the domain that a query sees.
-    - `spans`: for each block the queries `[start, stop)` and the points `[first, last)`.
+    - `spans`: the queries and the points of each block.
     """
 
     region: AbstractRegion
-    spans: tuple[tuple[int, int, int, int], ...] = eqx.field(static=True)
+    spans: tuple[Span, ...] = eqx.field(static=True)
 
-    def mean(self, integrand: Integrand, domains: tuple[TokenDomain, TokenDomain]) -> Mean:
+    def mean(self, integrand: Integrand, domains: Domains) -> Mean:
         parts = []
         for span in self.spans:
             here = _part(integrand, span)
-            s = self._scores(here, _domains(domains, span))
+            s = self.scores(here, _domains(domains, span))
             maximum = jnp.max(s, axis=-1)
             gamma = jnp.exp(s - maximum[..., None])
             normaliser = jnp.sum(gamma, axis=-1)
@@ -44,36 +45,24 @@ class Blocks(AbstractQuadrature):
         return _join(parts)
 
     def tangent(
-        self,
-        integrand: Integrand,
-        rate: Integrand,
-        mean: Mean,
-        domains: tuple[TokenDomain, TokenDomain],
+        self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
     ) -> Mean:
         parts = []
         for span in self.spans:
-            start, stop, _, _ = span
-
             # Nothing of a block is kept.
             @ft.partial(jax.checkpoint, prevent_cse=False)
             def one(here, rate, maximum, normaliser, domains):
-                s = self._scores(here, domains)
-                return tangent_of(s, here, rate, maximum, normaliser)
+                s = self.scores(here, domains)
+                return tangent_part(s, here, rate, maximum, normaliser)
 
-            scale = mean.maximum[..., start:stop], mean.normaliser[..., start:stop]
+            queries = slice(span.start, span.stop)
+            scale = mean.maximum[..., queries], mean.normaliser[..., queries]
             here, there = _part(integrand, span), _part(rate, span)
             parts.append(one(here, there, *scale, _domains(domains, span)))
         return _join(parts)
 
-    def _scores(
-        self, integrand: Integrand, domains: tuple[TokenDomain, TokenDomain]
-    ) -> Float[Array, "*batch shared repeats tokens others"]:
-        s = scores(integrand.query, integrand.key)
-        inside = self.region.indicator(*domains)
-        return add_to_scores(s, integrand.log_weights, integrand.bias, inside)
 
-
-def _part(integrand: Integrand, span: tuple[int, int, int, int]) -> Integrand:
+def _part(integrand: Integrand, span: Span) -> Integrand:
     """Some queries with some points; `None` stays."""
     start, stop, first, last = span
     query, key, value, log_weights, bias = integrand
@@ -86,24 +75,16 @@ def _part(integrand: Integrand, span: tuple[int, int, int, int]) -> Integrand:
     )
 
 
-def _domains(
-    domains: tuple[TokenDomain, TokenDomain], span: tuple[int, int, int, int]
-) -> tuple[TokenDomain, TokenDomain]:
+def _domains(domains: Domains, span: Span) -> Domains:
     start, stop, first, last = span
-    of_queries, of_points = domains
-    return (
-        TokenDomain(of_queries.points[start:stop]),
-        TokenDomain(of_points.points[first:last]),
+    return Domains(
+        TokenDomain(domains.queries.points[start:stop]),
+        TokenDomain(domains.points.points[first:last]),
     )
 
 
 def _join(parts: list[Mean]) -> Mean:
     if len(parts) == 1:
         return parts[0]
-    axes = (-2, -1, -1)
-    return Mean(
-        *(
-            jnp.concatenate(x, axis)
-            for x, axis in zip(zip(*parts, strict=True), axes, strict=True)
-        )
-    )
+    mean, *scale = zip(*parts, strict=True)
+    return Mean(jnp.concatenate(mean, -2), *(jnp.concatenate(x, -1) for x in scale))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...domain import TokenDomain
-from ..region import AbstractRegion, Fredholm, Volterra
+from ..region import AbstractRegion
 
 
 def is_served(
@@ -17,10 +17,10 @@ def is_served(
     in_order: bool,
     biased: bool,
 ) -> bool:
-    """Whether cuDNN's flash attention takes these: on a GPU, in low precision, tokens that are
-    consecutive, all of them or the past, no bias of the scores."""
+    """Whether cuDNN's flash attention can compute it: on a GPU, in low precision, for
+    consecutive tokens, a region that it knows, and no bias of the scores."""
     low = query.dtype == jnp.bfloat16
-    known = type(region) in (Fredholm, Volterra)
+    known = region.band() is not None
     width = query.shape[-1]
     fits = width <= 128 and width % 8 == 0 and query.shape[-3] > 1
     return jax.default_backend() == "gpu" and low and known and fits and in_order and not biased
@@ -51,15 +51,15 @@ def fused_mean(
     if domain.log_weights is not None:
         bias = jnp.broadcast_to(domain.log_weights, (*batch, tokens)).reshape(-1, 1, 1, tokens)
         bias = jnp.broadcast_to(bias, (*bias.shape[:2], tokens, tokens)).astype(query.dtype)
-    causal = isinstance(region, Volterra)
-    window = region.window if isinstance(region, Volterra) else None
+    band = region.band()
+    assert band is not None, f"{type(region).__name__} has no fused kernel"
     mean = jax.nn.dot_product_attention(
         flat(query),
         flat(key),
         flat(value),
         bias=bias,
-        is_causal=causal,
-        local_window_size=None if window is None else (window - 1, 0),
+        is_causal=band.causal,
+        local_window_size=None if band.window is None else (band.window - 1, 0),
         implementation=implementation,
     )
     return mean.reshape(query.shape).astype(jnp.promote_types(query.dtype, jnp.float32))

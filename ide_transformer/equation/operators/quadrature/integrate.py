@@ -8,33 +8,25 @@ from jaxtyping import Array, DTypeLike, Float
 
 from ...domain import TokenDomain
 from ..region import AbstractRegion
-from .blocks import Blocks
+from .blocks import Blocks, Span
 from .fused import fused_mean, is_served
 from .stream import Stream
-from .token_mean import AbstractQuadrature, Integrand, token_mean
+from .token_mean import AbstractQuadrature, Domains, Integrand, token_mean
 
 
-# Queries of a block at least, and blocks at most; from how many tokens on both queries and
-# points are streamed, and in which blocks: what is fastest on a processor with two cores.
+# The least queries of a block, and the most blocks; the number of tokens from which on both
+# queries and points are streamed, and the size of their blocks. Fastest on two cores.
 _BLOCK = 64
 _MOST_BLOCKS = 8
 _STREAM_FROM = 2048
 _STREAM_BLOCK = 512
 
 
-def split_heads(
-    x: Float[Array, "*batch tokens inner"], heads: int
-) -> Float[Array, "*batch tokens heads features"]:
-    """The features, head by head."""
-    return x.reshape(*x.shape[:-1], heads, -1)
-
-
 def integrate(
     query: Float[Array, "*batch tokens heads features"],
     key: Float[Array, "*batch others shared features"],
     value: Float[Array, "*batch others shared features"],
-    domain: TokenDomain,
-    query_domain: TokenDomain,
+    domains: Domains,
     region: AbstractRegion,
     bias: Float[Array, "heads tokens others"] | None = None,
 ) -> Float[Array, "*batch tokens heads features"]:
@@ -42,16 +34,17 @@ def integrate(
 
     **Arguments:**
 
-    - `domain`: of the keys and values, over which the integral runs.
-    - `query_domain`: of the queries; the same one, a part of it, or another.
-    - `region`: the part of `domain` that each query sees.
+    - `domains`: that of the queries, and that of the keys and values, over which the integral
+      runs: the same one, a larger one, or another.
+    - `region`: the part of the latter that each query sees.
     - `bias`: added to the scores `s_h(x, x')`.
     """
-    in_order = query_domain is domain and domain.consecutive
+    domain = domains.points
+    in_order = domains.queries is domain and domain.consecutive
     if is_served(query, region, in_order=in_order, biased=bias is not None):
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, domain, bias)
-    places = TokenDomain(query_domain.points), TokenDomain(domain.points)
+    places = Domains(*(TokenDomain(x.points) for x in domains))
     quadrature = _quadrature(integrand, region, in_order)
     return restore(token_mean(integrand, places, quadrature).mean)
 
@@ -63,7 +56,8 @@ def prepare(
     domain: TokenDomain,
     bias: Float[Array, "heads tokens others"] | None,
 ) -> tuple[Integrand, Callable[[Array], Array]]:
-    """The integrand, heads before tokens, and the way back for its mean."""
+    """The integrand, heads before tokens, and the map of its mean back to tokens before
+    heads."""
     *batch, tokens, heads, features = query.shape
     shared, others = key.shape[-2], key.shape[-3]
     query = query / jnp.asarray(math.sqrt(features), query.dtype)
@@ -81,7 +75,7 @@ def prepare(
 
 
 def _log_weights(domain: TokenDomain, dtype: DTypeLike) -> Float[Array, "*batch others"] | None:
-    """`log w_j` in the dtype of the scores, where that of padding has to stay finite."""
+    """`log w_j` in the dtype of the scores; that of padding stays finite."""
     if domain.log_weights is None:
         return None
     return jnp.maximum(domain.log_weights, float(jnp.finfo(dtype).min) / 4).astype(dtype)
@@ -97,7 +91,7 @@ def _quadrature(
     size = max(_BLOCK, -(-tokens // _MOST_BLOCKS))
     starts = range(0, tokens, size)
     spans = tuple(
-        (start, min(start + size, tokens), *_seen(region, start, size, others, in_order))
+        Span(start, min(start + size, tokens), *_seen(region, start, size, others, in_order))
         for start in starts
     )
     return Blocks(region, spans)

@@ -9,15 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ...domain import TokenDomain
 from ..region import AbstractRegion
-from .token_mean import (
-    AbstractQuadrature,
-    Integrand,
-    Mean,
-    add_to_scores,
-    scores,
-    tangent_of,
-    weighted,
-)
+from .token_mean import AbstractQuadrature, Domains, Integrand, Mean, tangent_part, weighted
 
 
 class Stream(AbstractQuadrature):
@@ -27,7 +19,7 @@ class Stream(AbstractQuadrature):
         m ← max(m, max_z s),   n ← n exp(m_old - m) + Σ_z exp(s - m),
         a ← a exp(m_old - m) + Σ_z exp(s - m) v(z);     mean = a / n.
 
-    Blocks of points that no query of a block sees are passed over. For integrands without a
+    Blocks of points that no query of a block sees are skipped. For integrands without a
     bias. Reference: Milakov, Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135.
 
     **Arguments:**
@@ -41,11 +33,11 @@ class Stream(AbstractQuadrature):
     block: int = eqx.field(static=True)
     in_order: bool = eqx.field(static=True)
 
-    def mean(self, integrand: Integrand, domains: tuple[TokenDomain, TokenDomain]) -> Mean:
+    def mean(self, integrand: Integrand, domains: Domains) -> Mean:
         tokens = integrand.query.shape[-2]
-        points = _points(integrand, domains[1], self.block)
+        points = _points(integrand, domains.points, self.block)
 
-        def of_block(queries):
+        def block_mean(queries):
             start = self._zero(queries, points)
             lowest = jnp.full_like(start.maximum, jnp.finfo(start.maximum.dtype).min)
 
@@ -57,74 +49,77 @@ class Stream(AbstractQuadrature):
                 total = sums.mean * shrink[..., None] + weighted(gamma, there.value)
                 return Mean(total, maximum, sums.normaliser * shrink + jnp.sum(gamma, axis=-1))
 
-            sums = self._over(points, queries.index, add, start._replace(maximum=lowest))
+            start = start._replace(maximum=lowest)
+            sums = self._over(points.index, points, queries.index, add, start)
             return sums._replace(mean=sums.mean / sums.normaliser[..., None])
 
         return _uncut_mean(
-            lax.map(of_block, _queries(integrand, domains[0], self.block)), tokens
+            lax.map(block_mean, _queries(integrand, domains.queries, self.block)), tokens
         )
 
     def tangent(
-        self,
-        integrand: Integrand,
-        rate: Integrand,
-        mean: Mean,
-        domains: tuple[TokenDomain, TokenDomain],
+        self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
     ) -> Mean:
         tokens = integrand.query.shape[-2]
-        points = _points(integrand, domains[1], self.block)
-        rates = _points(rate, domains[1], self.block)
+        points = _points(integrand, domains.points, self.block)
+        rates = _points(rate, domains.points, self.block)
 
         # Nothing of a block is kept, and of a block of queries nothing but these.
         @jax.checkpoint
-        def of_points(queries, of_query, scale, there, rates):
+        def part(queries, query_rate, scale, there, rates):
             here = Integrand(queries.query, there.key, there.value, None, None)
-            rate = Integrand(of_query, rates.key, rates.value, rates.log_weights, None)
-            return tangent_of(self._scores(queries, there), here, rate, *scale)
+            rate = Integrand(query_rate, rates.key, rates.value, rates.log_weights, None)
+            return tangent_part(self._scores(queries, there), here, rate, *scale)
 
         @jax.checkpoint
-        def of_block(x):
-            queries, of_query, scale = x
+        def block_tangent(x):
+            queries, query_rate, scale = x
 
             def add(sums, x):
-                return jax.tree.map(jnp.add, sums, of_points(queries, of_query, scale, *x))
+                return jax.tree.map(jnp.add, sums, part(queries, query_rate, scale, *x))
 
-            return self._over((points, rates), queries.index, add, self._zero(queries, points))
+            start, both = self._zero(queries, points), (points, rates)
+            return self._over(points.index, both, queries.index, add, start)
 
-        of_query = None if rate.query is None else _cut(rate.query, -2, self.block)
+        query_rate = None if rate.query is None else _cut(rate.query, -2, self.block)
         # Queries that just fill up a block have no scores: 1 is a normaliser that is safe.
         scale = (
             _cut(mean.maximum, -1, self.block),
             _cut(mean.normaliser, -1, self.block, fill=1.0),
         )
-        queries = _queries(integrand, domains[0], self.block)
-        return _uncut_mean(lax.map(of_block, (queries, of_query, scale)), tokens)
+        queries = _queries(integrand, domains.queries, self.block)
+        return _uncut_mean(lax.map(block_tangent, (queries, query_rate, scale)), tokens)
 
     def _zero(self, queries: "_Queries", points: "_Points") -> Mean:
         """The sums of a block of queries before the first point."""
         wide = jnp.promote_types(queries.query.dtype, jnp.float32)
         shape = queries.query.shape[:-1]
-        of_mean = jnp.zeros((*shape, points.value.shape[-1]), wide)
-        return Mean(of_mean, jnp.zeros(shape, wide), jnp.zeros(shape, wide))
+        mean = jnp.zeros((*shape, points.value.shape[-1]), wide)
+        return Mean(mean, jnp.zeros(shape, wide), jnp.zeros(shape, wide))
 
     def _scores(
         self, queries: "_Queries", points: "_Points"
     ) -> Float[Array, "*batch shared repeats tokens others"]:
-        s = scores(queries.query, points.key)
-        inside = self.region.indicator(TokenDomain(queries.at), TokenDomain(points.at))
-        s = add_to_scores(s, points.log_weights, None, inside)
+        here = Integrand(queries.query, points.key, points.value, points.log_weights, None)
+        s = self.scores(here, Domains(TokenDomain(queries.at), TokenDomain(points.at)))
         return jnp.where(jnp.broadcast_to(points.real, s.shape), s, -jnp.inf)
 
     def _over(
-        self, points: PyTree, query_block: Int[Array, ""], add: Callable, start: Mean
+        self,
+        index: Int[Array, " blocks"],
+        points: PyTree,
+        query_block: Int[Array, ""],
+        add: Callable,
+        start: Mean,
     ) -> Mean:
         """`add` for all blocks of points that some query of the block sees."""
 
         def step(sums, x):
-            block = (x[0] if isinstance(x[0], _Points) else x).index
-            return lax.cond(self._sees(query_block, block), add, _pass, sums, x), None
+            block, there = x
+            seen = self._sees(query_block, block)
+            return lax.cond(seen, add, lambda sums, _: sums, sums, there), None
 
-        return lax.scan(step, start, points)[0]
+        return lax.scan(step, start, (index, points))[0]
 
     def _sees(self, query_block: Int[Array, ""], block: Int[Array, ""]) -> Bool[Array, ""]:
         if not self.in_order:
@@ -143,8 +138,8 @@ class _Queries(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """The same of keys and values; `real` are those that do not just fill up the last block.
-    Of a rate, what is `None` is zero."""
+    """The same for keys and values; `real` are those that do not just fill up the last block.
+    In a rate, `None` is zero."""
 
     index: Int[Array, "..."]
     at: Float[Array, "..."]
@@ -171,7 +166,7 @@ def _points(integrand: Integrand, domain: TokenDomain, block: int) -> _Points:
     )
 
 
-# Where the queries lie in the parts of a `Mean`.
+# The axis of the queries in the parts of a `Mean`.
 _AXES = (-2, -1, -1)
 
 
@@ -193,7 +188,3 @@ def _uncut_mean(mean: Mean, tokens: int) -> Mean:
         return lax.slice_in_dim(x, 0, tokens, axis=axis - 1)
 
     return Mean(*(uncut(x, axis) for x, axis in zip(mean, _AXES, strict=True)))
-
-
-def _pass(sums: Mean, x: PyTree) -> Mean:
-    return sums

@@ -1,28 +1,34 @@
 """The token integral as a quadrature, and its derivative."""
 
 import abc
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from ...domain import TokenDomain
+from ..region import AbstractRegion
 
 
-# Names of what a checkpoint should keep of an integral: the mean, and the maximum and the
-# normaliser of the scores. With them the forward pass need not be run again.
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
+# Names of the parts of an integral that a gradient should keep: the mean, and the maximum and
+# the normaliser of the scores. With them the forward pass need not be run again.
 RESIDUALS = ("token_mean", "token_maximum", "token_normaliser")
 
 
 class Integrand(NamedTuple):
-    """What is integrated. Queries that share a key are apart from those that do not; scores
-    are `q k + log w + bias`, minus infinity outside the region.
+    """The parts of an integral. Scores are `q k + log w + bias`, a large negative number
+    outside the region. Queries have one axis for the keys and one for those that share a key.
 
     - `query`: `[*batch, shared, repeats, tokens, features]`, divided by `sqrt(features)`.
     - `key`, `value`: `[*batch, shared, others, features]`.
-    - `log_weights`: `[..., others]` of the quadrature, for each sample or for all; `None` for
+    - `log_weights`: `[..., others]`, of the quadrature, for each sample or for all; `None` for
       equal ones.
     - `bias`: `[shared, repeats, tokens, others]`; `None` for none.
     """
@@ -35,7 +41,7 @@ class Integrand(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """The mean of the values under γ, and what turns a score s into γ,
+    """The mean of the values under γ, and the two numbers that turn a score s into γ,
 
     γ = exp(s - maximum - log normaliser).
     """
@@ -45,6 +51,13 @@ class Mean(NamedTuple):
     normaliser: Float[Array, "*batch shared repeats tokens"]
 
 
+class Domains(NamedTuple):
+    """The domain of the queries, and that of the keys and values, over which integrals run."""
+
+    queries: TokenDomain
+    points: TokenDomain
+
+
 class AbstractQuadrature(eqx.Module):
     """A way to run through the points of the domain.
 
@@ -52,29 +65,35 @@ class AbstractQuadrature(eqx.Module):
     the forward pass: they are computed again, part by part.
     """
 
+    region: AbstractVar[AbstractRegion]
+
     @abc.abstractmethod
-    def mean(self, integrand: Integrand, domains: tuple[TokenDomain, TokenDomain]) -> Mean:
-        """The mean; `domains` are those of the queries and of the keys."""
+    def mean(self, integrand: Integrand, domains: Domains) -> Mean:
+        """The mean of the values under γ."""
 
     @abc.abstractmethod
     def tangent(
-        self,
-        integrand: Integrand,
-        rate: Integrand,
-        mean: Mean,
-        domains: tuple[TokenDomain, TokenDomain],
+        self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
     ) -> Mean:
         """Along `rate`, in which `None` is zero and in which it is linear: `Σ_z γ (v' + s' v)`
         and, in the place of the maximum, `Σ_z γ s'`, the derivative of `maximum + log
         normaliser`."""
 
+    def scores(
+        self, integrand: Integrand, domains: Domains
+    ) -> Float[Array, "*batch shared repeats tokens others"]:
+        """The scores with quadrature weights and bias, and a large negative number where the
+        point is outside the region."""
+        s = products(integrand.query, integrand.key)
+        s = with_terms(s, integrand.log_weights, integrand.bias)
+        inside = self.region.indicator(*domains)
+        if inside is None:
+            return s
+        return jnp.where(jnp.broadcast_to(inside, s.shape), s, outside(s.dtype))
+
 
 @eqx.filter_custom_jvp
-def token_mean(
-    integrand: Integrand,
-    domains: tuple[TokenDomain, TokenDomain],
-    quadrature: AbstractQuadrature,
-) -> Mean:
+def token_mean(integrand: Integrand, domains: Domains, quadrature: AbstractQuadrature) -> Mean:
     """The mean of the values under γ.
 
     Its derivative keeps the mean, the maximum and the normaliser only, and is linear in the
@@ -89,18 +108,18 @@ def _token_mean_jvp(primals, tangents):
     mean = token_mean(integrand, domains, quadrature)
     mean = Mean(*map(checkpoint_name, mean, RESIDUALS))
     rate = quadrature.tangent(integrand, tangents[0], mean, domains)
-    of_mean = rate.mean - mean.mean * rate.maximum[..., None]
-    # γ depends on maximum and normaliser through `maximum + log normaliser` only, so all of
-    # its derivative may be that of the one of them.
-    return mean, Mean(of_mean, rate.maximum, jnp.zeros_like(mean.normaliser))
+    tangent = rate.mean - mean.mean * rate.maximum[..., None]
+    # γ depends on maximum and normaliser through `maximum + log normaliser` only, so its
+    # whole derivative may be that of the maximum.
+    return mean, Mean(tangent, rate.maximum, jnp.zeros_like(mean.normaliser))
 
 
-def scores(
+def products(
     query: Float[Array, "*batch shared repeats tokens features"],
     key: Float[Array, "*batch shared others features"],
 ) -> Float[Array, "*batch shared repeats tokens others"]:
     """`⟨q, k⟩`, accumulated in float32 at least."""
-    s = _product("...xd,...zd->...xz", _end_to_end(query), key)
+    s = _einsum("...xd,...zd->...xz", _end_to_end(query), key)
     return s.reshape(*query.shape[:-1], key.shape[-2])
 
 
@@ -109,22 +128,8 @@ def weighted(
     value: Float[Array, "*batch shared others features"],
 ) -> Float[Array, "*batch shared repeats tokens features"]:
     """`Σ_z γ(x, z) v(z)`."""
-    mean = _product("...xz,...zd->...xd", _end_to_end(gamma.astype(value.dtype)), value)
+    mean = _einsum("...xz,...zd->...xd", _end_to_end(gamma.astype(value.dtype)), value)
     return mean.reshape(*gamma.shape[:-1], value.shape[-1])
-
-
-def add_to_scores(
-    s: Float[Array, "*batch shared repeats tokens others"],
-    log_weights: Float[Array, "... others"] | None,
-    bias: Float[Array, "shared repeats tokens others"] | None,
-    inside: Bool[Array, "#tokens others"] | None,
-) -> Float[Array, "*batch shared repeats tokens others"]:
-    """The scores with quadrature weights and bias, and a large negative number where the
-    point is outside the region."""
-    s = with_terms(s, log_weights, bias)
-    if inside is None:
-        return s
-    return jnp.where(jnp.broadcast_to(inside, s.shape), s, outside(s.dtype))
 
 
 def outside(dtype: DTypeLike) -> float:
@@ -138,7 +143,7 @@ def with_terms(
     log_weights: Float[Array, "... others"] | None,
     bias: Float[Array, "shared repeats tokens others"] | None,
 ) -> Float[Array, "*batch shared repeats tokens others"]:
-    """`s + log w + bias`, or the same of their rates."""
+    """`s + log w + bias`, or the same for their rates."""
     if log_weights is not None:
         log_weights = jnp.expand_dims(log_weights, (-4, -3, -2))
         s = s + jnp.broadcast_to(log_weights, s.shape).astype(s.dtype)
@@ -147,14 +152,14 @@ def with_terms(
     return s
 
 
-def tangent_of(
+def tangent_part(
     s: Float[Array, "*batch shared repeats tokens others"],
     integrand: Integrand,
     rate: Integrand,
     maximum: Float[Array, "*batch shared repeats tokens"],
     normaliser: Float[Array, "*batch shared repeats tokens"],
 ) -> Mean:
-    """What `AbstractQuadrature.tangent` gives, of some queries, or the part of it that comes
+    """The value of `AbstractQuadrature.tangent` for some queries, or the part of it that comes
     from some of the points."""
     # Not `maximum + log normaliser`, which loses the latter where all points are padding.
     gamma = jnp.exp(s - maximum[..., None] - jnp.log(normaliser)[..., None])
@@ -162,10 +167,10 @@ def tangent_of(
     # The scores of a query that sees nothing are one constant.
     sees = maximum > outside(s.dtype)
     total = jnp.where(sees, jnp.sum(changed, axis=-1), 0)
-    of_mean = jnp.where(sees[..., None], weighted(changed, integrand.value), 0)
+    tangent = jnp.where(sees[..., None], weighted(changed, integrand.value), 0)
     if rate.value is not None:
-        of_mean = of_mean + weighted(gamma, rate.value)
-    return Mean(of_mean, total, jnp.zeros_like(total))
+        tangent = tangent + weighted(gamma, rate.value)
+    return Mean(tangent, total, jnp.zeros_like(total))
 
 
 def score_rates(
@@ -174,8 +179,8 @@ def score_rates(
     """The derivative of the scores along `rate`."""
     query, key = integrand.query, integrand.key
     zero = jnp.zeros((), jnp.promote_types(query.dtype, jnp.float32))
-    s = zero if rate.query is None else scores(rate.query, key)
-    s = s if rate.key is None else s + scores(query, rate.key)
+    s = zero if rate.query is None else products(rate.query, key)
+    s = s if rate.key is None else s + products(query, rate.key)
     shape = (*query.shape[:-1], key.shape[-2])
     return with_terms(jnp.broadcast_to(s, shape), rate.log_weights, rate.bias)
 
@@ -183,11 +188,11 @@ def score_rates(
 def _end_to_end(
     x: Float[Array, "*batch shared repeats tokens last"],
 ) -> Float[Array, "*batch shared rows last"]:
-    """The queries that share a key in one row of blocks: products over two axes at once cost
-    transposes of the scores."""
+    """The queries that share a key on one axis: products over two axes at once cost transposes
+    of the scores."""
     return x.reshape(*x.shape[:-3], -1, x.shape[-1])
 
 
-def _product(which: str, a: Array, b: Array) -> Array:
+def _einsum(which: str, a: Array, b: Array) -> Array:
     wide = jnp.promote_types(a.dtype, jnp.float32)
     return jnp.einsum(which, a, b, preferred_element_type=wide)

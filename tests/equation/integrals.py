@@ -1,0 +1,87 @@
+"""The token integral of the tests: in each of its forms, by hand, and as plain operations."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ide_transformer as ide
+from ide_transformer.equation import Domains
+from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span
+from ide_transformer.equation.operators.quadrature.integrate import prepare
+from ide_transformer.equation.operators.quadrature.stream import Stream
+from ide_transformer.equation.operators.quadrature.token_mean import token_mean
+
+
+TOKENS = 23
+DOMAIN = ide.TokenDomain.uniform(TOKENS)
+REGIONS = {
+    "all": ide.Fredholm(),
+    "past": ide.Volterra(),
+    "window": ide.Volterra(window=5),
+}
+
+
+def make_inputs(tokens=TOKENS, heads=4, shared=2, features=6, seed=0):
+    draw = np.random.default_rng(seed).normal
+    query = draw(size=(tokens, heads, features))
+    key, value = (draw(size=(tokens, shared, features)) for _ in range(2))
+    return tuple(jnp.asarray(x) for x in (query, key, value))
+
+
+def by_hand(inputs, region, *, weights=None, positions=None, bias=None):
+    """One query after the other, in NumPy; `[tokens, heads, features]`."""
+    query, key, value = map(np.asarray, inputs)
+    tokens, heads, features = query.shape
+    weights = np.ones(tokens) if weights is None else weights
+    positions = np.arange(tokens) if positions is None else positions
+    shared = key.shape[1]
+    out = np.zeros((tokens, heads, value.shape[-1]))
+    for x in range(tokens):
+        for h in range(heads):
+            s = h // (heads // shared)
+            scores = key[:, s] @ query[x, h] / math.sqrt(features)
+            if bias is not None:
+                scores = scores + bias[h, x]
+            gamma = np.exp(scores - scores.max()) * weights
+            if isinstance(region, ide.Volterra):
+                distance = positions[x] - positions
+                gamma = gamma * (distance >= 0)
+                if region.window is not None:
+                    gamma = gamma * (distance < region.window)
+            out[x, h] = gamma @ value[:, s] / gamma.sum()
+    return out
+
+
+def quadrature_of(kind, region, *, in_order):
+    """A form with blocks of a size that tests can afford."""
+    if kind == "stream":
+        return Stream(region, 4, in_order)
+    size = TOKENS if kind == "dense" else 7
+    spans = (Span(a, min(a + size, TOKENS), 0, TOKENS) for a in range(0, TOKENS, size))
+    return Blocks(region, tuple(spans))
+
+
+def in_parts(kind, query, key, value, region, *, domain=DOMAIN, places=None, bias=None):
+    """The integral in a form; `places` is the domain of the queries."""
+    integrand, restore = prepare(query, key, value, domain, bias)
+    in_order = places is None and domain.consecutive
+    places = domain if places is None else places
+    domains = Domains(*(ide.TokenDomain(x.points) for x in (places, domain)))
+    quadrature = quadrature_of(kind, region, in_order=in_order)
+    return restore(token_mean(integrand, domains, quadrature).mean)
+
+
+compiled_in_parts = eqx.filter_jit(in_parts)
+
+
+def plain(query, key, value, log_weights, inside, outside=-jnp.inf):
+    """The same mathematics with nothing but operations that JAX differentiates itself."""
+    repeats = query.shape[-2] // key.shape[-2]
+    key, value = (jnp.repeat(x, repeats, axis=-2) for x in (key, value))
+    s = jnp.einsum("xhd,zhd->hxz", query, key) / math.sqrt(query.shape[-1])
+    s = s + jnp.broadcast_to(log_weights, s.shape)
+    s = s if inside is None else jnp.where(jnp.broadcast_to(inside, s.shape), s, outside)
+    return jnp.einsum("hxz,zhd->xhd", jax.nn.softmax(s, axis=-1), value)

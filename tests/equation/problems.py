@@ -1,0 +1,58 @@
+"""Operators and states of the tests of the equation.
+
+Every operation outside of a compiled function is a program of its own, so these compile a
+whole rate at once and draw states with NumPy."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers import TOKENS, WIDTH
+
+import ide_transformer as ide
+
+
+DOMAIN = ide.TokenDomain.uniform(TOKENS)
+
+
+def state(*batch, tokens=TOKENS, width=WIDTH, seed=2):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(*batch, tokens, width)))
+
+
+@eqx.filter_jit
+def apply(operator, u, domain=DOMAIN):
+    """The rate of an operator."""
+    return operator(u, domain)
+
+
+def linear_block(key):
+    """A block of one operator."""
+    return (ide.FeedForward(WIDTH, 4, key=key, std=0.5),)
+
+
+def small_equation(control, intervals):
+    """The equation of `linear_block`."""
+    theta = control.build(linear_block, intervals, key=jax.random.key(1))
+    return ide.Equation(theta, ide.Free(), DOMAIN)
+
+
+def weight_at(control, t):
+    """A weight of `linear_block` at depth t."""
+    return block_at(control, t)[0].inner.weight
+
+
+@eqx.filter_jit
+def block_at(control, t):
+    """The block of a control at depth t."""
+    return control(t)
+
+
+def equations_of(jaxpr):
+    """All equations of a program, also inside of other ones."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for item in value if isinstance(value, list | tuple) else [value]:
+                inner = getattr(item, "jaxpr", item)
+                if hasattr(inner, "eqns"):
+                    yield from equations_of(inner)
