@@ -61,11 +61,11 @@ def language_model(
 def logits_one_by_one(model, tokens, first):
     """Of all tokens from `first - 1` on: the prompt in one pass, the others one by one."""
     decoder = ide.CachedDecoder(model, tokens.shape[-1])
-    logits, memory = decoder.begin(tokens[..., :first])
+    logits, memory = decoder.prefill(tokens[..., :first])
 
     def read(memory, position):
         token = jax.lax.dynamic_index_in_dim(tokens, position, -1, keepdims=False)
-        logits, memory = decoder.go_on(token, position, memory)
+        logits, memory = decoder.extend(token, position, memory)
         return memory, logits
 
     _, others = jax.lax.scan(read, memory, jnp.arange(first, tokens.shape[-1]))
@@ -186,7 +186,7 @@ def test_operators(name):
 
 @eqx.filter_jit
 def without_cache(model, prompt, ends, length, options):
-    return write(model, prompt, ends, length, jax.random.key(4), options, of_cache=0)
+    return write(model, prompt, ends, length, jax.random.key(4), options, cached_tokens=0)
 
 
 # To the end of the context, one further, far beyond, from its end, from beyond.
@@ -300,7 +300,7 @@ def test_inputs_that_do_not_fit(unchecked):
         with pytest.raises(ide.InputError, match=f"tokens={tokens}.*from 1 to {CONTEXT}"):
             ide.CachedDecoder(model, tokens)
     with pytest.raises(ide.InputError, match=r"3 tokens.*built for 1 to 2"):
-        ide.CachedDecoder(model, 2).begin(TOKENS[0, :3])
+        ide.CachedDecoder(model, 2).prefill(TOKENS[0, :3])
     before = ide.Text(TOKENS, jnp.stack([jnp.arange(CONTEXT) > i for i in (1, -1)]))
     with pytest.raises(ide.InputError, match="padding stands behind it"):
         ide.generate(model, before, 2, key=jax.random.key(0))
@@ -308,4 +308,4 @@ def test_inputs_that_do_not_fit(unchecked):
         ide.generate(model, TOKENS, -1, key=jax.random.key(0))
     grid = ide.Equation(model.control, ide.Free(), ide.TokenDomain.uniform((2, 3)))
     state = jax.ShapeDtypeStruct((1, WIDTH), jnp.float64)
-    assert "2 dimensions" in why_not_by_token(grid, model.solver, state)
+    assert "2 dimensions" in why_not_by_token(grid, model.discretization, state)
