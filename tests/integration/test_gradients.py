@@ -72,7 +72,14 @@ def unrolled(solver):
     return solve
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "residual",
+        "strang",
+        *(pytest.param(x, marks=pytest.mark.heavy) for x in ("lie_trotter", "heun", "rk4")),
+    ],
+)
 def test_march_equals_by_hand(name):
     solver = SOLVERS[name]
     equation = make_equation(ide.PiecewiseLinear, intervals=2)
@@ -101,28 +108,31 @@ def test_layered_march_equals_unrolled(control, constraint):
     assert largest(gradient, flat_gradient(unrolled(solver), equation)) < 1e-10
 
 
-@pytest.mark.parametrize(
-    "gradient", [ide.Direct(), ide.Recompute(), ide.Recompute(policy=None)], ids=repr
-)
-def test_gradient_modes_agree(gradient):
+def test_gradient_modes_agree():
     equation = make_equation()
     reference = flat_gradient(marched(ide.LieTrotter(), gradient=ide.Direct()), equation)
-    found = flat_gradient(marched(ide.LieTrotter(), gradient=gradient), equation)
-    assert largest(found, reference) < 1e-12
+    for gradient in (ide.Recompute(), ide.Recompute(policy=None)):
+        found = flat_gradient(marched(ide.LieTrotter(), gradient=gradient), equation)
+        assert largest(found, reference) < 1e-12
 
 
 @pytest.mark.parametrize(
     "solver",
     [
         ide.LieTrotter(),
-        ide.RK4(),
-        ide.Residual(ide.RK4()),
         ide.AdamsBashforth(3),
-        ide.Leapfrog(),
-        ide.Nesterov(),
         ide.ImplicitMidpoint(),
-        pytest.param(ide.yoshida4(), marks=pytest.mark.heavy),
-        pytest.param(diffrax.Kvaerno3(), marks=pytest.mark.heavy),
+        *(
+            pytest.param(solver, marks=pytest.mark.heavy)
+            for solver in (
+                ide.RK4(),
+                ide.Residual(ide.RK4()),
+                ide.Leapfrog(),
+                ide.Nesterov(),
+                ide.yoshida4(),
+                diffrax.Kvaerno3(),
+            )
+        ),
     ],
     ids=lambda solver: type(solver).__name__,
 )
@@ -155,7 +165,11 @@ def fine_gradient():
 
 @pytest.mark.parametrize(
     "gradient",
-    [ide.Direct(), ide.Recompute(), diffrax.RecursiveCheckpointAdjoint(checkpoints=8)],
+    [
+        pytest.param(ide.Direct(), marks=pytest.mark.heavy),
+        ide.Recompute(),
+        diffrax.RecursiveCheckpointAdjoint(checkpoints=8),
+    ],
     ids=repr,
 )
 def test_adaptive_gradients(gradient):
@@ -215,6 +229,7 @@ def test_gradient_of_a_steady_state():
     operators = (*make_block(jax.random.key(0), std=0.05), ide.Relaxation(4.0))
     u0 = random_state()
 
+    @jax.jit
     def solve(scale):
         scaled = jax.tree.map(lambda x: scale * x if eqx.is_array(x) else x, operators)
         control = ide.Sourced(ide.Tied(scaled, 1), u0)
