@@ -17,7 +17,7 @@ class CachedDecoder(eqx.Module):
         logits, cache = decoder.prefill(prompt)
         logits, cache = decoder.extend(token, position, cache)
 
-    The logits are those of `model` for the whole text; NaN where a step of the scheme fails.
+    The logits are those of `model` for the whole text, or NaN after a step that failed.
     `jax.vmap` gives texts positions of their own.
 
     **Arguments:**

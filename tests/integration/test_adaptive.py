@@ -1,6 +1,9 @@
 """Adaptive steps: the intervals, samples of their own, padding, and how a solve ends."""
 
+import functools as ft
+
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -24,7 +27,7 @@ TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-9)
 def test_adaptive_steps_reach_the_tolerance(control):
     equation = make_equation(control)
     u0 = random_state()
-    exact = ide.solve(equation, u0, solver=diffrax.Dopri8(), steps_per_interval=48).u1
+    exact = ide.solve(equation, u0, solver=diffrax.Tsit5(), steps_per_interval=32).u1
     solution = ide.solve(equation, u0, solver=diffrax.Tsit5(), stepsize_controller=TIGHT)
     assert largest(solution.u1, exact) < 1e-7
     stats = solution.stats
@@ -79,16 +82,22 @@ def test_output_at_any_depth(options):
     assert largest(solution.us[-1], solution.u1) < 1e-12
     for t, u in zip(solution.ts[1:-1], solution.us[1:-1], strict=True):
         assert largest(solution.evaluate(t), u) < 1e-14
-        exact = diffrax.diffeqsolve(
-            equation.terms,
-            diffrax.Tsit5(),
-            0.0,
-            t,
-            0.01,
-            u0,
-            stepsize_controller=diffrax.ClipStepSizeController(TIGHT, jump_ts=[1.0]),
-        ).ys[0]
-        assert largest(u, exact) < 1e-5
+    assert largest(solution.us[1:-1], by_hand()) < 1e-5
+
+
+@ft.cache
+def by_hand():
+    equation = make_equation(intervals=2)
+    return diffrax.diffeqsolve(
+        equation.terms,
+        diffrax.Tsit5(),
+        0.0,
+        2.0,
+        0.01,
+        random_state(),
+        saveat=diffrax.SaveAt(ts=[0.3, 1.0, 1.7]),
+        stepsize_controller=diffrax.ClipStepSizeController(TIGHT, jump_ts=[1.0]),
+    ).ys
 
 
 def test_a_failed_adaptive_solve_says_which_and_where():
@@ -111,17 +120,17 @@ def test_a_failed_adaptive_solve_says_which_and_where():
 def test_lie_strang_is_strang_with_an_estimate():
     equation, u0 = make_equation(), random_state()
     terms = equation.terms_of(0)
-    pair, strang, lie = (
-        solver.step(terms, 0.0, 1.0, u0, None, None, True)
-        for solver in (ide.LieStrang(), ide.Strang(), ide.LieTrotter(diffrax.Heun()))
-    )
+    solvers = ide.LieStrang(), ide.Strang(), ide.LieTrotter(diffrax.Heun())
+    pair, strang, lie = jax.jit(
+        lambda u: [solver.step(terms, 0.0, 1.0, u, None, None, True)[:2] for solver in solvers]
+    )(u0)
     assert largest(pair[0], strang[0]) == 0
     assert largest(pair[1], strang[0] - lie[0]) == 0
 
 
 def test_implicit_schemes_adapt_too():
     equation, u0 = make_equation(intervals=2), random_state()
-    exact = ide.solve(equation, u0, solver=diffrax.Dopri8(), steps_per_interval=64).u1
+    exact = ide.solve(equation, u0, solver=ide.RK4(), steps_per_interval=16).u1
     solution = ide.solve(
         equation,
         u0,
@@ -157,14 +166,14 @@ def small_model(steps_for):
 
 def test_each_sample_can_have_steps_of_its_own():
     model = small_model("sample")
-    inputs = jax.random.randint(jax.random.key(2), (3, 4, 5), 0, 11)
+    inputs = jax.random.randint(jax.random.key(2), (2, 3, 5), 0, 11)
     solution = model.solve(inputs, saveat=diffrax.SaveAt(ts=jnp.array([1.0, 2.0])))
-    assert solution.us.shape == (2, 3, 4, 5, 8)
-    assert solution.stats["steps"].shape == (3, 4)
+    assert solution.us.shape == (2, 2, 3, 5, 8)
+    assert solution.stats["steps"].shape == (2, 3)
     alone = model.solve(inputs[1, 2])
     assert largest(solution.u1[1, 2], alone.u1) < 1e-13
     assert int(solution.stats["steps"][1, 2]) == int(alone.stats["steps"])
-    together = small_model("batch").solve(inputs)
+    together = eqx.filter_eval_shape(small_model("batch").solve, inputs)
     assert together.stats["steps"].shape == ()
     assert len(set(solution.stats["steps"].ravel().tolist())) > 1
 
@@ -177,7 +186,7 @@ def test_padding_does_not_enter_the_error_norm():
     short = ide.Equation(equation.control, ide.Free(), ide.TokenDomain.uniform(4))
     u0 = random_state()
     options = dict(
-        solver=diffrax.Tsit5(), stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-6)
+        solver=diffrax.Bosh3(), stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-4)
     )
     alone = ide.solve(short, u0[:4], **options)
     wild = u0.at[4:].set(1e3 * u0[4:])

@@ -43,10 +43,10 @@ def test_texts_are_those_without_a_cache_also_beyond_the_context(prompt, length)
 def test_prompts_of_different_lengths():
     """With learned and with rotary positions, also beyond the context."""
     operators = (with_options(positions=ide.Rotary(), window=5), feed_forward)
-    model = language_model(operators=operators)
-    lengths, length = jnp.array([[1, 4], [5, 4]]), 8
-    tokens = jax.random.randint(jax.random.key(5), (2, 2, 5), 0, VOCABULARY)
-    mask = jnp.broadcast_to(jnp.arange(5), tokens.shape) < lengths[..., None]
+    model = language_model(operators=operators, intervals=1)
+    lengths, length = jnp.array([[1, 4], [4, 1]]), 8
+    tokens = jax.random.randint(jax.random.key(5), (2, 2, 4), 0, VOCABULARY)
+    mask = jnp.broadcast_to(jnp.arange(4), tokens.shape) < lengths[..., None]
     options = dict(key=jax.random.key(0), temperature=0.0)
     text = ide.generate(model, ide.Text(tokens, mask), length, **options)
     for at in [(0, 0), (0, 1), (1, 0), (1, 1)]:
@@ -54,7 +54,7 @@ def test_prompts_of_different_lengths():
         alone = ide.generate(model, tokens[at][:n], length, **options)
         assert (text.tokens[at][: n + length] == alone).all()
         assert not text.tokens[at][n + length :].any()
-        assert (text.mask[at] == (jnp.arange(5 + length) < n + length)).all()
+        assert (text.mask[at] == (jnp.arange(4 + length) < n + length)).all()
     expected = without_cache(model, tokens, lengths, length, Draw(0.0))
     assert (text.tokens == expected).all()
 
@@ -67,14 +67,16 @@ def test_a_text_is_one_compiled_program(key):
             traced.append(u.shape)
             return super().__call__(u, domain)
 
-    model = language_model(operators=(attention, lambda key: Counting(WIDTH, key=key)))
+    model = language_model(
+        operators=(attention, lambda key: Counting(WIDTH, key=key)), intervals=1
+    )
     traced.clear()
     ide.generate(model, TOKENS[:, :2], 3, key=key)
     first = len(traced)
     assert first > 0
     ide.generate(model, TOKENS[:, 2:4], 3, key=key)
     assert len(traced) == first
-    ide.generate(model, TOKENS[:, :2], 8, key=key)
+    ide.generate(model, TOKENS[:, :2], 4, key=key)
     assert len(traced) == 2 * first
     assert max(shape[-2] for shape in traced) == 2
 

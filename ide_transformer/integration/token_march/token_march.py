@@ -21,7 +21,7 @@ class TokenMarch(eqx.Module):
     Causal token integrals see the tokens before x_n through the cache, in which each
     evaluation, that is each stage of each step, has kept its keys and values. No token sees a
     later one, so the states are those of a march of all tokens at once. Where a step fails,
-    the states are NaN.
+    the states of its tokens are NaN from there on.
 
     The cache has arrays `[intervals, ..., tokens, …]`.
 
