@@ -29,7 +29,7 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
 
 def check_steps(steps_per_interval: int) -> None:
     """Refuses a number of steps that does not divide an interval."""
-    if steps_per_interval < 1 or steps_per_interval != int(steps_per_interval):
+    if not isinstance(steps_per_interval, int) or steps_per_interval < 1:
         raise InputError(
             f"solve: steps_per_interval={steps_per_interval!r} does not divide an interval "
             "into equal steps; it has to be a whole number from 1."

@@ -18,7 +18,7 @@ from .gradients.diffrax_adjoint import as_gradient
 from .gradients.gradient import AbstractGradient
 from .gradients.recompute import Recompute
 from .march import plan_steps
-from .output import Output, requested
+from .output import Output, Start, requested
 from .solution import Solution, interpolate
 from .trajectory import Trajectory
 
@@ -71,35 +71,29 @@ class Discretization(eqx.Module):
         throw: bool = True,
     ) -> Solution:
         """The solution of an equation: see `solve`."""
-        return _solve(self, equation, u0, args, requested(equation, saveat, throw=throw))
+        output = requested(equation, saveat, throw=throw)
+        return _solve(self, equation, Start(u0, args, output))
 
-    def _trajectory(
-        self, equation: Equation, u0: Array, args: PyTree, output: Output
-    ) -> Trajectory:
+    def _trajectory(self, equation: Equation, start: Start) -> Trajectory:
         solver = matrix_free(self.solver)
         if self.stepsize_controller is None:
-            steps = plan_steps(equation, unrolled(solver), self.steps_per_interval, u0)
-            return self.gradient.march(steps, u0, args, output)
+            steps = plan_steps(equation, unrolled(solver), self.steps_per_interval, start.u0)
+            return self.gradient.march(steps, start)
         steps = AdaptiveSteps(equation, solver, self.stepsize_controller, self.max_steps)
-        return adapt(steps, u0, args, output, self.gradient)
+        return adapt(steps, start, self.gradient)
 
 
 @eqx.filter_jit
-def _solve(
-    discretization: Discretization,
-    equation: Equation,
-    u0: Array,
-    args: PyTree,
-    output: Output,
-) -> Solution:
-    check_state(equation, u0, args)
-    trajectory = discretization._trajectory(equation, u0, args, output)
+def _solve(discretization: Discretization, equation: Equation, start: Start) -> Solution:
+    output = start.output
+    check_state(equation, start.u0, start.args)
+    trajectory = discretization._trajectory(equation, start)
     status = trajectory.status
     u1 = raise_on_failure(equation, trajectory.u1, status) if output.throw else trajectory.u1
     return Solution(
         u1=u1,
         ts=jnp.asarray(output.depths, u1.dtype),
-        us=_states(equation, u0, u1, trajectory, output),
+        us=_states(equation, start.u0, u1, trajectory, output),
         stats={
             "steps": trajectory.steps,
             "accepted": trajectory.steps - trajectory.rejected,

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ..equation import Equation
 from ..solvers import Evaluations, first_failure
 from .cost import field_evaluations, step_cost
-from .output import Output
+from .output import Start
 from .trajectory import Status, Trajectory
 
 
@@ -82,14 +82,14 @@ class Steps(eqx.Module):
         dense: bool = False,
         loop: bool = True,
     ) -> tuple[Carry, PyTree]:
-        """The steps of one interval, and of each what interpolates it.
+        """The steps of one interval, and for each the values that interpolate it.
 
         **Arguments:**
 
         - `terms`: of the interval.
         - `edges`: the ends of its steps.
         - `dense`: whether the steps are to be interpolated.
-        - `loop`: whether several steps are a loop, or written out one after the other.
+        - `loop`: whether several steps are made in a loop, or written out one after the other.
         """
 
         def step(carry, inputs):
@@ -154,13 +154,7 @@ def plan_steps(
     return Steps(equation, solver, number, cost, np.dtype(state.dtype))
 
 
-def march(
-    steps: Steps,
-    u0: Float[Array, "*batch tokens features"],
-    args: PyTree,
-    output: Output,
-    scan: Callable,
-) -> Trajectory:
+def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     """All steps of a plan. The scan is over the stacked weights, so the gradient of an
     interval writes only that interval's weights, and the program does not grow with the
     number of intervals.
@@ -169,6 +163,7 @@ def march(
 
     - `scan`: `jax.lax.scan`, or one that keeps less for the gradient.
     """
+    u0, args, output = start
 
     def interval(carry, inputs):
         u, solver_state, status = carry

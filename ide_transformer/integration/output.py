@@ -3,6 +3,7 @@ from typing import NamedTuple
 import diffrax
 import jax.core
 import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from ..equation import Equation
 from ..errors import InputError
@@ -23,6 +24,14 @@ class Output(NamedTuple):
     dense: bool
     interpolation: bool
     throw: bool
+
+
+class Start(NamedTuple):
+    """The initial state, the arguments of the field, and the output asked for."""
+
+    u0: Float[Array, "*batch tokens features"]
+    args: PyTree
+    output: Output
 
 
 def requested(equation: Equation, saveat: diffrax.SaveAt, *, throw: bool) -> Output:

@@ -31,7 +31,7 @@ def solve(
 
     **Arguments:**
 
-    - `equation`: what is solved.
+    - `equation`: see `Equation`.
     - `u0`: `[..., tokens, features]`. Leading axes share one sequence of steps; under
       `jax.vmap` each sample has its own.
     - `solver`: any `diffrax.AbstractSolver`. The implicit ones of diffrax solve their stages
@@ -40,7 +40,7 @@ def solve(
     - `stepsize_controller`: choose the steps by an error estimate instead, for example
       `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses the boundary
       of an interval, and padded tokens do not enter its error norm.
-    - `gradient`: what is kept for the gradient: `Recompute()`, `Recursive()`, `Direct()`, or
+    - `gradient`: the values that are kept for the gradient: `Recompute()`, `Recursive()`, `Direct()`, or
       for reversible schemes `Reversible()`; for adaptive steps also an adjoint of diffrax.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts` and `dense`. The states of
       all layers are `SaveAt(ts=equation.knots)`.
@@ -49,8 +49,8 @@ def solve(
     - `throw`: raise if the solve fails. Pass `False` inside a training step, where raising
       would make the device wait for the host, and look at `Solution.result`.
 
-    **Raises:** `InputError` for arguments that do not fit; an error that says what failed
-    and at which depth if the solve fails and `throw` is true.
+    **Raises:** `InputError` for arguments that do not fit; an error that names the failure
+    and its depth if the solve fails and `throw` is true.
     """
     discretization = Discretization(
         solver, steps_per_interval, stepsize_controller, gradient, max_steps

@@ -1,6 +1,6 @@
 """Sampling text from a language model."""
 
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -24,42 +24,20 @@ class Draw(NamedTuple):
     top_p: float | None = None
 
 
-@overload
+# Tokens `[..., prompt]`, or a `Text`.
+Prompt = TypeVar("Prompt", Int[Array, "..."], Text)
+
+
 def generate(
     model: LanguageModel,
-    prompt: Int[Array, "*batch prompt"],
+    prompt: Prompt,
     length: int,
     *,
     key: PRNGKeyArray,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-) -> Int[Array, "*batch total"]: ...
-
-
-@overload
-def generate(
-    model: LanguageModel,
-    prompt: Text,
-    length: int,
-    *,
-    key: PRNGKeyArray,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-) -> Text: ...
-
-
-def generate(
-    model: LanguageModel,
-    prompt: Int[Array, "*batch prompt"] | Text,
-    length: int,
-    *,
-    key: PRNGKeyArray,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-) -> Int[Array, "*batch total"] | Text:
+) -> Prompt:
     """Draws `length` tokens after `prompt`, each from the distribution of the model given
     the last `context` tokens. One compiled program: a pass over the prompt, then a loop.
 
@@ -96,11 +74,13 @@ def generate(
     text.check(vocabulary=model.embedding.shape[0], context=text.tokens.shape[-1])
     options = Draw(temperature, top_k, top_p)
     tokens = jnp.asarray(text.tokens)
+    ends = tokens.shape[-1] if text.mask is None else _ends(text.mask)
+    # `Any`, since a checker does not see that the kind of the prompt decides.
+    tokens: Any = _generate(model, tokens, ends, length, key, options)
     if text.mask is None:
-        return _generate(model, tokens, tokens.shape[-1], length, key, options)
-    ends = _ends(text.mask)
-    tokens = _generate(model, tokens, ends, length, key, options)
-    return Text(tokens, _places(tokens) < (ends + length)[..., None])
+        return tokens
+    drawn: Any = Text(tokens, _places(tokens) < (ends + length)[..., None])
+    return drawn
 
 
 def _ends(mask: Array | np.ndarray) -> Int[Array, "*batch"]:

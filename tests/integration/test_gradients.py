@@ -75,9 +75,11 @@ def unrolled(solver):
 @pytest.mark.parametrize(
     "name",
     [
-        "residual",
         "strang",
-        *(pytest.param(x, marks=pytest.mark.heavy) for x in ("lie_trotter", "heun", "rk4")),
+        *(
+            pytest.param(name, marks=pytest.mark.heavy)
+            for name in ("residual", "lie_trotter", "heun", "rk4")
+        ),
     ],
 )
 def test_march_equals_by_hand(name):
@@ -98,7 +100,10 @@ def test_march_equals_unrolled(name):
 
 @pytest.mark.parametrize(
     ("control", "constraint"),
-    [(ide.PiecewiseConstant, ide.Sphere()), (ide.Tied, ide.Free())],
+    [
+        (ide.PiecewiseConstant, ide.Sphere()),
+        pytest.param(ide.Tied, ide.Free(), marks=pytest.mark.heavy),
+    ],
     ids=["layers on the sphere", "tied"],
 )
 def test_layered_march_equals_unrolled(control, constraint):
@@ -119,12 +124,12 @@ def test_gradient_modes_agree():
 @pytest.mark.parametrize(
     "solver",
     [
-        ide.LieTrotter(),
         ide.AdamsBashforth(3),
         ide.ImplicitMidpoint(),
         *(
             pytest.param(solver, marks=pytest.mark.heavy)
             for solver in (
+                ide.LieTrotter(),
                 ide.RK4(),
                 ide.Residual(ide.RK4()),
                 ide.Leapfrog(),
@@ -156,9 +161,7 @@ def test_march_equals_finite_differences(solver):
 @ft.cache
 def fine_gradient():
     return flat_gradient(
-        lambda e, u: (
-            ide.solve(e, u, solver=diffrax.Dopri5(), steps_per_interval=12, throw=False).u1
-        ),
+        lambda e, u: ide.solve(e, u, solver=ide.RK4(), steps_per_interval=48, throw=False).u1,
         make_equation(intervals=2),
     )
 
@@ -168,7 +171,9 @@ def fine_gradient():
     [
         pytest.param(ide.Direct(), marks=pytest.mark.heavy),
         ide.Recompute(),
-        diffrax.RecursiveCheckpointAdjoint(checkpoints=8),
+        pytest.param(
+            diffrax.RecursiveCheckpointAdjoint(checkpoints=8), marks=pytest.mark.heavy
+        ),
     ],
     ids=repr,
 )
@@ -190,6 +195,14 @@ def test_adaptive_gradients(gradient):
         make_equation(intervals=2),
     )
     assert largest(adaptive, fine) < 1e-6 * float(jnp.abs(fine).max())
+
+
+def test_an_adjoint_of_diffrax_is_a_gradient_mode():
+    adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=8)
+    mode = ide.Discretization(ide.RK4(), gradient=adjoint).gradient
+    assert isinstance(mode, ide.AbstractGradient)
+    assert mode.adjoint() is adjoint
+    assert ide.Discretization(ide.RK4(), gradient=mode).gradient is mode
 
 
 @pytest.mark.heavy

@@ -4,14 +4,14 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array
 
 from ...equation import Equation
 from ...errors import InputError
 from ...solvers import evaluations_made, first_failure
 from ..cost import field_evaluations, step_cost
 from ..gradients.gradient import AbstractGradient
-from ..output import Output
+from ..output import Start
 from ..trajectory import Status, Trajectory
 from .controller import KeepsProposal
 from .token_norm import without_padding
@@ -31,18 +31,13 @@ class AdaptiveSteps(eqx.Module):
     max_steps: int = eqx.field(static=True)
 
 
-def adapt(
-    steps: AdaptiveSteps,
-    u0: Float[Array, "*batch tokens features"],
-    args: PyTree,
-    output: Output,
-    gradient: AbstractGradient,
-) -> Trajectory:
+def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Trajectory:
     """Steps chosen by the controller, none across an interval boundary.
 
     Each interval starts with the step that the last one would have taken next. After a
     failure the remaining intervals take no steps.
     """
+    u0, args, output = start
     _check_estimate(steps, u0)
     equation, dtype = steps.equation, u0.dtype
     length = equation.control.interval_length
@@ -53,12 +48,12 @@ def adapt(
         u, dt0, status = carry
         index, weights = inputs
         going_on = status.result == diffrax.RESULTS.successful
-        start = index * length
+        beginning = index * length
         solution = diffrax.diffeqsolve(
             equation.interval_terms(index, weights),
             steps.solver,
-            t0=start,
-            t1=jnp.where(going_on, start + length, start),
+            t0=beginning,
+            t1=jnp.where(going_on, beginning + length, beginning),
             dt0=jnp.minimum(dt0, length),
             y0=u,
             args=args,

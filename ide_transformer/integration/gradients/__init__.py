@@ -1,4 +1,4 @@
-"""Gradient modes: what is kept on the way forward, what is computed again."""
+"""Gradient modes: the values kept on the way forward; the others are computed again."""
 
 from .direct import Direct as Direct
 from .gradient import AbstractGradient as AbstractGradient

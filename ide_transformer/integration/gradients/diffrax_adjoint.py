@@ -1,9 +1,8 @@
 import diffrax
-from jaxtyping import Array, Float, PyTree
 
 from ...errors import InputError
 from ..march import Steps
-from ..output import Output
+from ..output import Start
 from ..trajectory import Trajectory
 from .gradient import AbstractGradient
 
@@ -31,13 +30,7 @@ class DiffraxAdjoint(AbstractGradient):
     def adjoint(self) -> diffrax.AbstractAdjoint:
         return self.wrapped
 
-    def march(
-        self,
-        steps: Steps,
-        u0: Float[Array, "*batch tokens features"],
-        args: PyTree,
-        output: Output,
-    ) -> Trajectory:
+    def march(self, steps: Steps, start: Start) -> Trajectory:
         raise InputError(
             f"solve: gradient={type(self.wrapped).__name__}() is an adjoint of diffrax's "
             "adaptive loop; fixed steps march by a scan: use gradient=Recompute(), "

@@ -6,11 +6,11 @@ import diffrax
 import equinox as eqx
 import jax
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from ...equation import RESIDUALS
 from ..march import Steps, march
-from ..output import Output
+from ..output import Start
 from ..trajectory import Trajectory
 
 
@@ -39,16 +39,10 @@ class AbstractGradient(eqx.Module):
         """The diffrax adjoint for adaptive steps inside one interval."""
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-        """`jax.lax.scan` over the intervals, keeping what this mode keeps; by default
+        """`jax.lax.scan` over the intervals, keeping the values of this mode; by default
         everything."""
         return lax.scan(interval, carry, xs)
 
-    def march(
-        self,
-        steps: Steps,
-        u0: Float[Array, "*batch tokens features"],
-        args: PyTree,
-        output: Output,
-    ) -> Trajectory:
+    def march(self, steps: Steps, start: Start) -> Trajectory:
         """The march of fixed steps; by default the `scan` of this mode over the intervals."""
-        return march(steps, u0, args, output, self.scan)
+        return march(steps, start, self.scan)

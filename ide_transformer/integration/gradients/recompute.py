@@ -10,7 +10,8 @@ from .gradient import PRODUCTS, AbstractGradient
 
 
 class Recompute(AbstractGradient):
-    """Keep one state for each interval and what `policy` saves inside; recompute the rest.
+    """Keep one state for each interval and the values that `policy` saves inside; recompute
+    the rest.
 
     **Arguments:**
 

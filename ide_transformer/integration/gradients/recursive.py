@@ -22,8 +22,8 @@ class Recursive(AbstractGradient):
 
     **Arguments:**
 
-    - `levels`: of nested segments.
-    - `policy`: what is saved inside an interval of the segment at hand, see `Recompute`.
+    - `levels`: the number of levels of nested segments.
+    - `policy`: the values saved inside an interval of the current segment; see `Recompute`.
     """
 
     levels: int = eqx.field(static=True, default=2)

@@ -1,10 +1,9 @@
 import diffrax
 import equinox as eqx
-from jaxtyping import Array, Float, PyTree
 
 from ...errors import InputError
 from ..march import Steps
-from ..output import Output
+from ..output import Start
 from ..trajectory import Trajectory
 from .coupled_march import march_coupled
 from .coupled_steps import coupled
@@ -40,19 +39,13 @@ class Reversible(AbstractGradient):
             "steps use gradient=Recompute(), Recursive() or Direct()."
         )
 
-    def march(
-        self,
-        steps: Steps,
-        u0: Float[Array, "*batch tokens features"],
-        args: PyTree,
-        output: Output,
-    ) -> Trajectory:
-        plan = coupled(steps, u0, args)
-        if output.dense:
+    def march(self, steps: Steps, start: Start) -> Trajectory:
+        plan = coupled(steps, start.u0, start.args)
+        if start.output.dense:
             raise InputError(
                 "solve: gradient=Reversible() does not keep the steps that dense output and "
                 "depths inside an interval need; ask for SaveAt(ts=equation.knots), or use "
                 "gradient=Recompute()."
             )
-        outcome = march_coupled(plan, u0, self.tolerance, output)
+        outcome = march_coupled(plan, start.u0, self.tolerance, start.output)
         return steps.trajectory(*outcome)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, PyTree
 
-from .programs import mark, run_marked
+from .programs import run_marked
 
 
 # For each evaluation of a token integral, arrays `[..., tokens, …]` of all tokens; of attention
@@ -16,27 +16,15 @@ from .programs import mark, run_marked
 TokenCache: TypeAlias = list[list[Array]]
 
 
-def cached(new: PyTree[Array], *, axis: int, tokens: int) -> PyTree[Array]:
-    """The cached arrays of all tokens, inside a program for `with_cache`.
-
-    **Arguments:**
-
-    - `new`: those of the tokens of the state.
-    - `axis`: the axis of the tokens.
-    - `tokens`: how many there are in all.
-    """
-    return mark(new, axis=axis, size=tokens)
-
-
 def with_cache(program: Callable) -> Callable:
     """The program `(*arguments) ↦ outputs` as a pure function of the cache,
 
         (cache, start, *arguments) ↦ (outputs, new),
 
-    with, for each evaluation in the program, arrays of all tokens in `cache` and those of the
-    tokens of the state, which are the ones from `start` on, in `new`. With `None` for the
-    cache there are no other tokens. An evaluation in the branch of a `lax.cond` that is not
-    taken gives zeros.
+    where each evaluation marked in the program has arrays of all tokens in `cache`, and in
+    `new` those of the tokens of the state, the ones from `start` on. With `None` for the cache
+    there are no other tokens. An evaluation in the branch of a `lax.cond` that is not taken
+    gives zeros.
     """
 
     def run(cache: TokenCache | None, start: Int[Array, ""] | int, *arguments: PyTree):

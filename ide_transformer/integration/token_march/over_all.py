@@ -16,7 +16,7 @@ from ...equation import (
     TokenDomain,
 )
 from ..march import Carry, Steps
-from .cache import cached
+from .programs import mark
 
 
 def interval_over_all(
@@ -88,6 +88,6 @@ class _OverAll(AbstractOperator):
         self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
     ) -> Float[Array, "*batch tokens features"]:
         def others(new, _):
-            return cached(new, axis=u.ndim - 2, tokens=self.seen.num_tokens), self.seen
+            return mark(new, axis=u.ndim - 2, size=self.seen.num_tokens), self.seen
 
         return self.operator.over(u, domain, others)

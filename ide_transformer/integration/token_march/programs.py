@@ -2,8 +2,8 @@
 
 jax has no public way to run a traced program and to change some of its operations. This file
 is the only one that reads programs of jax, their equations and their parameters; the rest of
-the package knows just `mark`, `marks_in_order` and `run_marked`. Its parts of jax may change
-with a new version; then the test of this file fails."""
+the package knows just `mark`, `marks_in_order` and `run_marked`. A new version of jax may
+change them; then the test of this file fails."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -104,7 +104,7 @@ def _evaluate(
 def _branch(
     branches: tuple[Any, ...], inputs: list, fill: Fill, first: int
 ) -> tuple[list, list[list]]:
-    """A `lax.cond` in which each branch also gives what entered the marks of all."""
+    """A `lax.cond` in which each branch also gives the arrays for the marks of all."""
     index, *operands = inputs
     shapes = [list(_entering(branch.jaxpr)) for branch in branches]
 
