@@ -40,8 +40,9 @@ def solve(
     - `stepsize_controller`: choose the steps by an error estimate instead, for example
       `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses the boundary
       of an interval, and padded tokens do not enter its error norm.
-    - `gradient`: the values that are kept for the gradient: `Recompute()`, `Recursive()`, `Direct()`, or
-      for reversible schemes `Reversible()`; for adaptive steps also an adjoint of diffrax.
+    - `gradient`: decides which values are kept for the gradient: `Recompute()`,
+      `Recursive()`, `Direct()`, or for reversible schemes `Reversible()`; for adaptive steps
+      also an adjoint of diffrax.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts` and `dense`. The states of
       all layers are `SaveAt(ts=equation.knots)`.
     - `args`: handed to the vector field.
