@@ -1,6 +1,7 @@
-"""`solve`, the one entry point, and how it marches, adapts and differentiates."""
+"""`solve`, the one entry point; fixed steps, adaptive steps, gradient modes."""
 
 from .adaptive import TokenNorm as TokenNorm
+from .discretization import Discretization as Discretization
 from .gradients import (
     AbstractGradient as AbstractGradient,
     Direct as Direct,
@@ -12,7 +13,7 @@ from .gradients import (
 from .solution import Solution as Solution
 from .solve import solve as solve
 from .token_march import (
-    Memory as Memory,
+    TokenCache as TokenCache,
     TokenMarch as TokenMarch,
     why_not_by_token as why_not_by_token,
 )

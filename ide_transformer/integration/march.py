@@ -9,240 +9,183 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..equation import Equation
-from ..solvers import (
-    AbstractCoupling,
-    Couplings,
-    Evaluations,
-    count_evaluations,
-    evaluations_made,
-    finite,
-    first_failure,
-    success,
-)
-from .checks import check_reversible
-from .gradients.gradient import AbstractGradient
-from .gradients.reversible import Inputs, Reversible, march_reversibly, reversible_inputs
-
-
-class Trajectory(NamedTuple):
-    """What both kinds of solve return to `solve`."""
-
-    u1: Float[Array, "*batch tokens features"]
-    # The state at the end of each interval, if asked for.
-    states: Float[Array, "intervals *batch tokens features"] | None
-    # One interpolation for each interval, stacked, if asked for.
-    interpolation: diffrax.DenseInterpolation | None
-    result: diffrax.RESULTS
-    failed_at: Float[Array, ""]
-    steps: Int[Array, ""] | int
-    rejected: Int[Array, ""] | int
-    field_evaluations: Float[Array, ""] | float
+from ..solvers import Evaluations, first_failure
+from .cost import field_evaluations, step_cost
+from .output import Start
+from .trajectory import Status, Trajectory
 
 
 # Blocks tabulated for each interval; a longer table takes more memory than it saves time.
 _MOST_POINTS = 8
 
 
-class Steps(NamedTuple):
-    """The steps of a march.
+class Carry(NamedTuple):
+    """The arguments and results of a step that go on to the next."""
 
-    - `equation`: what is smooth in depth is evaluated ahead, where the steps need it.
-    - `offsets`: of the ends of the steps from the beginning of their interval.
-    - `jumps`: whether the field jumps at the beginning of a step.
+    u: Float[Array, "*batch tokens features"]
+    solver_state: PyTree
+    result: diffrax.RESULTS
+
+
+class Steps(eqx.Module):
+    """The plan of a march: equal steps in each interval.
+
+    **Arguments:**
+
+    - `equation`: see `plan_steps`.
+    - `solver`: makes the steps.
+    - `number`: of steps in an interval.
     - `cost`: of a step, `None` where it depends on the state.
+    - `dtype`: of the state, and so of depth.
     """
 
     equation: Equation
-    offsets: Float[np.ndarray, " ends"]
-    jumps: Bool[np.ndarray, " steps"]
-    cost: Evaluations | None
+    solver: diffrax.AbstractSolver
+    number: int = eqx.field(static=True)
+    cost: Evaluations | None = eqx.field(static=True)
+    dtype: np.dtype = eqx.field(static=True)
 
     @property
-    def starts(self) -> int:
-        """Steps of the whole march before which the field jumps, the first one included."""
-        intervals = self.equation.control.num_intervals
-        return 1 if self.equation.continuous else intervals
+    def offsets(self) -> Float[np.ndarray, " ends"]:
+        """The ends of the steps, from the beginning of their interval."""
+        fractions = np.arange(self.number + 1) / self.number
+        return (self.equation.control.interval_length * fractions).astype(self.dtype)
 
     @property
-    def steps(self) -> int:
-        return self.equation.control.num_intervals * len(self.jumps)
+    def jumps(self) -> Bool[np.ndarray, " steps"]:
+        """Whether the field jumps at the beginning of a step: where it has jumps, they are
+        at the beginning of intervals."""
+        return (np.arange(self.number) == 0) & (not self.equation.continuous)
 
     @property
     def indices(self) -> Float[Array, " intervals"]:
-        return jnp.arange(self.equation.control.num_intervals, dtype=self.offsets.dtype)
+        return jnp.arange(self.equation.control.num_intervals, dtype=self.dtype)
 
+    def edges(self, index: Float[Array, ""]) -> Float[Array, " ends"]:
+        """The ends of the steps of an interval."""
+        return index * self.equation.control.interval_length + self.offsets
 
-def march(
-    equation: Equation,
-    u0: Float[Array, "*batch tokens features"],
-    *,
-    solver: diffrax.AbstractSolver,
-    steps_per_interval: int,
-    gradient: AbstractGradient,
-    args: PyTree,
-    keep_states: bool,
-    dense: bool,
-    throw: bool,
-) -> Trajectory:
-    """`steps_per_interval` equal steps in each interval.
+    def init(self, terms: PyTree, u0: Array, args: PyTree) -> PyTree:
+        """The state of the solver before the first step."""
+        return self.solver.init(terms, self.offsets[0], self.offsets[1], u0, args)
 
-    The scan is over the stacked weights, so the gradient of an interval writes only that
-    interval's weights and the program does not grow with the number of intervals.
-    """
-    grid = steps_of(equation, u0, solver, steps_per_interval)
-    if isinstance(gradient, Reversible):
-        return _march_reversibly(
-            grid,
-            u0,
-            couplings=check_reversible(equation, solver, dense=dense),
-            gradient=gradient,
-            args=args,
-            keep_states=keep_states,
-            throw=throw,
-        )
+    def advance(
+        self,
+        terms: PyTree,
+        edges: Float[Array, " ends"],
+        carry: Carry,
+        args: PyTree,
+        *,
+        dense: bool = False,
+        loop: bool = True,
+    ) -> tuple[Carry, PyTree]:
+        """The steps of one interval, and for each the values that interpolate it.
 
-    def interval(carry, inputs):
-        u, solver_state, result, failed_at = carry
-        index, weights = inputs
-        terms = grid.equation.interval_terms(index, weights)
-        edges = index * equation.control.interval_length + grid.offsets
+        **Arguments:**
+
+        - `terms`: of the interval.
+        - `edges`: the ends of its steps.
+        - `dense`: whether the steps are to be interpolated.
+        - `loop`: whether several steps are made in a loop, or written out one after the other.
+        """
 
         def step(carry, inputs):
-            u, solver_state, result = carry
             t0, t1, made_jump = inputs
-            u, _, dense_info, solver_state, step_result = solver.step(
-                terms, t0, t1, u, args, solver_state, made_jump
+            u, _, dense_info, solver_state, result = self.solver.step(
+                terms, t0, t1, carry.u, args, carry.solver_state, made_jump
             )
-            result = first_failure(result, step_result)
-            return (u, solver_state, result), dense_info if dense else None
+            carry = Carry(u, solver_state, first_failure(carry.result, result))
+            return carry, dense_info if dense else None
 
-        carry = (u, solver_state, result)
-        if steps_per_interval == 1:
-            carry, infos = step(carry, (edges[0], edges[1], bool(grid.jumps[0])))
-            infos = jax.tree.map(lambda x: x[None], infos)
-        elif not grid.jumps.any():
+        jumps = self.jumps
+        if self.number == 1 or not loop:
+            infos = []
+            for i, jump in enumerate(jumps):
+                carry, info = step(carry, (edges[i], edges[i + 1], bool(jump)))
+                infos.append(info)
+            return carry, jax.tree.map(lambda *x: jnp.stack(x), *infos)
+        if not jumps.any():
             # Known when the march is compiled, so that no step has to look.
-            carry, infos = lax.scan(
+            return lax.scan(
                 lambda carry, t: step(carry, (*t, False)), carry, (edges[:-1], edges[1:])
             )
-        else:
-            carry, infos = lax.scan(step, carry, (edges[:-1], edges[1:], grid.jumps))
-        u, solver_state, result = carry
-        result = first_failure(result, finite(u))
-        failed_at = jnp.where(
-            result == diffrax.RESULTS.successful, jnp.inf, jnp.minimum(failed_at, edges[-1])
-        )
-        interpolation = _interpolation(solver, edges, infos, u) if dense else None
-        return (u, solver_state, result, failed_at), (
-            u if keep_states else None,
-            interpolation,
-        )
+        return lax.scan(step, carry, (edges[:-1], edges[1:], jumps))
 
-    terms = grid.equation.terms_of(0)
-    carry = (
-        u0,
-        solver.init(terms, grid.offsets[0], grid.offsets[1], u0, args),
-        success(),
-        jnp.array(jnp.inf, u0.dtype),
-    )
-    (u1, solver_state, result, failed_at), (states, interpolation) = gradient.scan(
-        interval, carry, (grid.indices, grid.equation.intervals())
-    )
-    return Trajectory(
-        u1=u1,
-        states=states,
-        interpolation=interpolation,
-        result=result,
-        failed_at=failed_at,
-        steps=grid.steps,
-        rejected=0,
-        field_evaluations=_field_evaluations(grid, solver_state),
-    )
+    def trajectory(
+        self,
+        u1: Array,
+        states: Array | None,
+        status: Status,
+        *,
+        solver_state: PyTree = None,
+        interpolation: diffrax.DenseInterpolation | None = None,
+    ) -> Trajectory:
+        """The outcome of all these steps."""
+        intervals = self.equation.control.num_intervals
+        steps, starts = intervals * self.number, 1 if self.equation.continuous else intervals
+        count = field_evaluations(self.cost, steps, starts, solver_state)
+        return Trajectory(u1, states, interpolation, status, steps, 0, count)
 
 
-def _march_reversibly(
-    grid: Steps,
-    u0: Float[Array, "*batch tokens features"],
-    *,
-    couplings: Couplings,
-    gradient: Reversible,
-    args: PyTree,
-    keep_states: bool,
-    throw: bool,
-) -> Trajectory:
-    """The same by the couplings of each step."""
-    outputs = march_reversibly(
-        reversible_couplings(grid, couplings, args),
-        u0,
-        reversible_inputs(grid.equation, grid.offsets),
-        tolerance=gradient.tolerance,
-        keep_states=keep_states,
-        throw=throw,
-    )
-    return Trajectory(
-        **outputs._asdict(),
-        interpolation=None,
-        steps=grid.steps,
-        rejected=0,
-        field_evaluations=_field_evaluations(grid, None),
-    )
-
-
-def reversible_couplings(
-    grid: Steps, couplings: Couplings, args: PyTree
-) -> Callable[[Inputs], tuple[AbstractCoupling, ...]]:
-    """The couplings of a step as a function of its inputs."""
-
-    def couplings_of(inputs):
-        terms = grid.equation.interval_terms(inputs.index, inputs.weights)
-        return couplings(terms, inputs.t0, inputs.t1, args, inputs.first)
-
-    return couplings_of
-
-
-def steps_of(
-    equation: Equation, u0: Array, solver: diffrax.AbstractSolver, steps_per_interval: int
+def plan_steps(
+    equation: Equation,
+    solver: diffrax.AbstractSolver,
+    number: int,
+    state: Array | jax.ShapeDtypeStruct,
 ) -> Steps:
-    """The steps of a march of this equation."""
-    block = eqx.filter_eval_shape(equation.control, 0.0)
-    cost = count_evaluations(solver, block, u0.shape[-1])
-    fractions = np.arange(steps_per_interval + 1) / steps_per_interval
-    equation = tabulated(equation, cost, steps_per_interval)
-    return Steps(
-        equation=equation,
-        offsets=(equation.control.interval_length * fractions).astype(u0.dtype),
-        # Where the field has jumps, they are at the beginning of intervals.
-        jumps=(fractions[:-1] == 0) & (not equation.continuous),
-        cost=cost,
+    """The plan of a march with `number` steps in each interval. The parts of the equation
+    that are smooth in depth are evaluated ahead, where the steps need them.
+
+    **Arguments:**
+
+    - `state`: its shape and dtype.
+    """
+    cost = step_cost(equation, solver, state.shape[-1])
+    if cost is not None:
+        starts = np.arange(number)[:, None]
+        # The fractions of an interval at which the field is evaluated.
+        points = (starts + np.array(cost.fractions)) / number
+        points = np.unique(points.round(14))
+        if len(points) <= _MOST_POINTS:
+            equation = equation.tabulate(points, np.arange(number + 1) / number)
+    return Steps(equation, solver, number, cost, np.dtype(state.dtype))
+
+
+def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
+    """All steps of a plan. The scan is over the stacked weights, so the gradient of an
+    interval writes only that interval's weights, and the program does not grow with the
+    number of intervals.
+
+    **Arguments:**
+
+    - `scan`: `jax.lax.scan`, or one that keeps less for the gradient.
+    """
+    u0, args, output = start
+
+    def interval(carry, inputs):
+        u, solver_state, status = carry
+        index, weights = inputs
+        terms = steps.equation.interval_terms(index, weights)
+        edges = steps.edges(index)
+        carry = Carry(u, solver_state, status.result)
+        carry, infos = steps.advance(terms, edges, carry, args, dense=output.dense)
+        u, solver_state, result = carry
+        status = status.after(result, u, edges[-1])
+        interpolation = _interpolation(steps.solver, edges, infos, u) if output.dense else None
+        return (u, solver_state, status), (u if output.states else None, interpolation)
+
+    state = steps.init(steps.equation.terms_of(0), u0, args)
+    (u1, solver_state, status), (states, interpolation) = scan(
+        interval,
+        (u0, state, Status.start(steps.dtype)),
+        (steps.indices, steps.equation.intervals()),
     )
-
-
-def tabulated(
-    equation: Equation, cost: Evaluations | None, steps_per_interval: int
-) -> Equation:
-    """The equation made ready for a march whose steps have this cost."""
-    if cost is None:
-        return equation
-    starts = np.arange(steps_per_interval)[:, None]
-    # The fractions of an interval at which the field is evaluated.
-    points = (starts + np.array(cost.fractions)) / steps_per_interval
-    points = np.unique(points.round(14))
-    if len(points) > _MOST_POINTS:
-        return equation
-    return equation.tabulate(points, np.arange(steps_per_interval + 1) / steps_per_interval)
-
-
-def _field_evaluations(grid: Steps, solver_state: PyTree) -> Array | float:
-    """Of a whole march: steps times their cost, or what an implicit scheme has counted; NaN
-    where it has not."""
-    if grid.cost is not None:
-        first, following = grid.starts, grid.steps - grid.starts
-        return first * grid.cost.first + following * grid.cost.following
-    made = evaluations_made(solver_state)
-    return jnp.nan if made is None else made.count
+    return steps.trajectory(
+        u1, states, status, solver_state=solver_state, interpolation=interpolation
+    )
 
 
 def _interpolation(solver, edges, infos, u) -> diffrax.DenseInterpolation:

@@ -1,6 +1,6 @@
 """Sampling text from a language model."""
 
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -17,55 +17,33 @@ from .text import Text, as_text
 
 
 class Draw(NamedTuple):
-    """How a token is drawn: see `generate`."""
+    """The options of drawing a token: see `generate`."""
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
 
 
-@overload
+# Tokens `[..., prompt]`, or a `Text`.
+Prompt = TypeVar("Prompt", Int[Array, "..."], Text)
+
+
 def generate(
     model: LanguageModel,
-    prompt: Int[Array, "*batch prompt"],
+    prompt: Prompt,
     length: int,
     *,
     key: PRNGKeyArray,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-) -> Int[Array, "*batch total"]: ...
-
-
-@overload
-def generate(
-    model: LanguageModel,
-    prompt: Text,
-    length: int,
-    *,
-    key: PRNGKeyArray,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-) -> Text: ...
-
-
-def generate(
-    model: LanguageModel,
-    prompt: Int[Array, "*batch prompt"] | Text,
-    length: int,
-    *,
-    key: PRNGKeyArray,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-) -> Int[Array, "*batch total"] | Text:
+) -> Prompt:
     """Draws `length` tokens after `prompt`, each from the distribution of the model given
     the last `context` tokens. One compiled program: a pass over the prompt, then a loop.
 
-    What the model remembers of the tokens read so far is kept, as by `CachedDecoder`, unless
+    The tokens read so far are kept in the cache of a `CachedDecoder`, unless
     `why_not_cached(model)` says why not. Then, and beyond the context, where all positions
-    move with each token, the equation is solved anew for each. The tokens are the same.
+    move with each token, the equation is solved again for each. The tokens are the same.
 
     **Arguments:**
 
@@ -96,11 +74,13 @@ def generate(
     text.check(vocabulary=model.embedding.shape[0], context=text.tokens.shape[-1])
     options = Draw(temperature, top_k, top_p)
     tokens = jnp.asarray(text.tokens)
+    ends = tokens.shape[-1] if text.mask is None else _ends(text.mask)
+    # `Any`, since a checker does not see that the kind of the prompt decides.
+    tokens: Any = _generate(model, tokens, ends, length, key, options)
     if text.mask is None:
-        return _generate(model, tokens, tokens.shape[-1], length, key, options)
-    ends = _ends(text.mask)
-    tokens = _generate(model, tokens, ends, length, key, options)
-    return Text(tokens, _places(tokens) < (ends + length)[..., None])
+        return tokens
+    drawn: Any = Text(tokens, _places(tokens) < (ends + length)[..., None])
+    return drawn
 
 
 def _ends(mask: Array | np.ndarray) -> Int[Array, "*batch"]:
@@ -129,10 +109,10 @@ def _generate(
     options: Draw,
 ) -> Int[Array, "*batch total"]:
     # The last of these tokens is drawn where the context is full.
-    of_cache = min(length, max(model.context + 1 - prompt.shape[-1], 0))
+    cached_tokens = min(length, max(model.context + 1 - prompt.shape[-1], 0))
     if why_not_cached(model) is not None:
-        of_cache = 0
-    return write(model, prompt, ends, length, key, options, of_cache=of_cache)
+        cached_tokens = 0
+    return write(model, prompt, ends, length, key, options, cached_tokens=cached_tokens)
 
 
 def write(
@@ -143,14 +123,15 @@ def write(
     key: PRNGKeyArray,
     options: Draw,
     *,
-    of_cache: int,
+    cached_tokens: int,
 ) -> Int[Array, "*batch total"]:
-    """The program of `generate`, of which the first `of_cache` tokens are drawn with a
-    `CachedDecoder` and the others with the equation solved anew for each.
+    """The program of `generate`.
 
     **Arguments:**
 
     - `ends`: the length of each prompt, or of all.
+    - `cached_tokens`: how many tokens are drawn with a `CachedDecoder`. For each of the
+      others, the equation is solved again.
     """
     longest, total = prompt.shape[-1], prompt.shape[-1] + length
     tokens = jnp.zeros((*prompt.shape[:-1], total), prompt.dtype)
@@ -165,30 +146,30 @@ def write(
         here = _places(tokens) == (each + number)[..., None]
         return jnp.where(here, drawn[..., None], tokens), drawn
 
-    def anew(number, tokens):
-        return put(tokens, number, _logits_anew(model, tokens, each + number))[0]
+    def without_cache(number, tokens):
+        return put(tokens, number, _logits_without_cache(model, tokens, each + number))[0]
 
-    if of_cache:
-        decoder = CachedDecoder(model, longest + of_cache - 1)
-        begin, go_on = decoder.begin, decoder.go_on
+    if cached_tokens:
+        decoder = CachedDecoder(model, longest + cached_tokens - 1)
+        prefill, extend = decoder.prefill, decoder.extend
         # Texts of different lengths have positions of their own.
         for _ in range(jnp.ndim(ends)):
-            begin, go_on = jax.vmap(begin), jax.vmap(go_on)
-        logits, memory = begin(prompt, ends - 1)
+            prefill, extend = jax.vmap(prefill), jax.vmap(extend)
+        logits, cache = prefill(prompt, ends - 1)
 
         def read(number, state):
-            tokens, drawn, memory = state
-            logits, memory = go_on(drawn, ends + number - 1, memory)
-            return *put(tokens, number, logits), memory
+            tokens, drawn, cache = state
+            logits, cache = extend(drawn, ends + number - 1, cache)
+            return *put(tokens, number, logits), cache
 
-        state = (*put(tokens, 0, logits), memory)
-        tokens, *_ = lax.fori_loop(1, of_cache, read, state)
-    if of_cache == length:
+        state = (*put(tokens, 0, logits), cache)
+        tokens, *_ = lax.fori_loop(1, cached_tokens, read, state)
+    if cached_tokens == length:
         return tokens
-    return lax.fori_loop(of_cache, length, anew, tokens)
+    return lax.fori_loop(cached_tokens, length, without_cache, tokens)
 
 
-def _logits_anew(
+def _logits_without_cache(
     model: LanguageModel,
     tokens: Int[Array, "*batch total"],
     position: Int[Array, "*batch"],

@@ -1,5 +1,3 @@
-"""The most likely text that a decoder writes about a source."""
-
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
@@ -21,7 +19,7 @@ def generate_greedy(
 ) -> Int[Array, "*batch total"]:
     """Writes at most `length` tokens after `prompt`, each the most likely one given the source
     and those before it: a transcript, for a speech encoder. One compiled loop, which ends when
-    all texts have; the encoder is solved once, the decoder anew for each token.
+    all texts have; the encoder is solved once, the decoder again for each token.
 
     **Arguments:**
 

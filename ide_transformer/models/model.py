@@ -1,9 +1,7 @@
-"""What the models share: an embedded input, an equation solved from it, a read-out."""
-
 import abc
 import functools as ft
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import diffrax
 import equinox as eqx
@@ -19,34 +17,15 @@ from ..equation import (
     low_precision,
     with_source,
 )
-from ..integration import AbstractGradient, Recompute, Solution, solve
+from ..integration import Discretization as Discretization, Solution
 from .encoded import Encoded
 
 
 if TYPE_CHECKING:
+    # A model may have a property in the place of one of them, so none is an argument.
     from typing import ClassVar as AbstractVar
 else:
     from equinox import AbstractVar
-
-
-class Discretization(eqx.Module):
-    """How a model solves its equation: the arguments of `solve` that it keeps.
-
-    **Arguments:** as `solve`, and
-
-    - `steps_for`: whether adaptive steps are the same for all samples of a batch, or each
-      sample has its own.
-    - `compute_dtype`: in which operators compute their products, for example `bfloat16`; the
-      state and the weights keep theirs. `None` for that of the weights.
-    """
-
-    solver: diffrax.AbstractSolver
-    steps_per_interval: int = eqx.field(static=True, default=1)
-    stepsize_controller: diffrax.AbstractStepSizeController | None = None
-    gradient: AbstractGradient | diffrax.AbstractAdjoint = Recompute()
-    max_steps: int = eqx.field(static=True, default=256)
-    steps_for: Literal["batch", "sample"] = eqx.field(static=True, default="batch")
-    compute_dtype: str | None = eqx.field(static=True, default=None)
 
 
 class AbstractModel(eqx.Module):
@@ -69,7 +48,8 @@ class AbstractModel(eqx.Module):
     def encoded(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
     ) -> Encoded | None:
-        """What cross-attention sees at every depth; `None` for a model without an encoder."""
+        """The states that cross-attention sees at every depth; `None` for a model without an
+        encoder."""
         return None
 
     @property
@@ -100,8 +80,9 @@ class AbstractModel(eqx.Module):
         - `options`: the other arguments of `Discretization`. Those not given return to their
           defaults, but for `gradient`.
         """
-        scheme = Discretization(solver, **{"gradient": self.discretization.gradient, **options})
-        return eqx.tree_at(lambda model: model.discretization, self, scheme)
+        options = {"gradient": self.discretization.gradient, **options}
+        discretization = Discretization(solver, **options)
+        return eqx.tree_at(lambda model: model.discretization, self, discretization)
 
     def solve(
         self,
@@ -115,20 +96,20 @@ class AbstractModel(eqx.Module):
 
         **Arguments:**
 
-        - `inputs`: as of the model.
+        - `inputs`: see the model.
         - `key`: draws the dropout; without one there is none.
-        - `saveat`: as of `solve`.
+        - `saveat`: see `solve`.
         """
-        one = ft.partial(self._solve_together, saveat=saveat)
+        solve = ft.partial(self._solve_batch, saveat=saveat)
         if self.discretization.steps_for == "batch":
-            return one(inputs, key)
+            return solve(inputs, key)
         u0, _ = eqx.filter_eval_shape(self.embed, inputs)
-        return _solve_apart(one, inputs, key, u0.ndim - 2)
+        return _solve_samples(solve, inputs, key, u0.ndim - 2)
 
-    def _solve_together(
+    def _solve_batch(
         self, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, *, saveat: diffrax.SaveAt
     ) -> Solution:
-        """The solution with one sequence of steps."""
+        """The solution with the same steps for all samples."""
         control, embed_key, encoder_key = self.control, None, None
         if self.discretization.compute_dtype is not None:
             control = low_precision(control, self.discretization.compute_dtype)
@@ -140,17 +121,8 @@ class AbstractModel(eqx.Module):
         encoded = self.encoded(inputs, key=encoder_key)
         if encoded is not None:
             control = with_source(control, encoded.states, encoded.domain)
-        return solve(
-            Equation(control, self.constraint, domain),
-            u0,
-            solver=self.discretization.solver,
-            steps_per_interval=self.discretization.steps_per_interval,
-            stepsize_controller=self.discretization.stepsize_controller,
-            gradient=self.discretization.gradient,
-            max_steps=self.discretization.max_steps,
-            saveat=saveat,
-            throw=False,
-        )
+        equation = Equation(control, self.constraint, domain)
+        return self.discretization.solve(equation, u0, saveat=saveat, throw=False)
 
     def __call__(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
@@ -165,16 +137,16 @@ class AbstractModel(eqx.Module):
         return self.read_out(self.solve(inputs, key=key).u1)
 
 
-def _solve_apart(
-    one: Callable, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, axes: int
+def _solve_samples(
+    solve: Callable, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, axes: int
 ) -> Solution:
-    """One solve for each sample, over `axes` leading axes; the numbers of `stats` then have
-    these axes too."""
+    """A solve for each sample, over `axes` leading axes. The numbers of `stats` have these
+    axes too."""
     if not axes:
-        return one(inputs, key)
+        return solve(inputs, key)
     number = jax.tree.leaves(inputs)[0].shape[0]
     keys = None if key is None else jax.random.split(key, number)
-    solution = jax.vmap(lambda x, k: _solve_apart(one, x, k, axes - 1))(
+    solution = jax.vmap(lambda x, k: _solve_samples(solve, x, k, axes - 1))(
         jax.tree.map(jnp.asarray, inputs), keys
     )
     return eqx.tree_at(

@@ -59,8 +59,8 @@ def decode(
     tokens = jax.random.randint(jax.random.key(1), shape, 0, model.embedding.shape[0])
     with contextlib.ExitStack() as stack:
         calls: dict[str, Callable[[str], Any]] = {
-            "without a cache": OwnGeneration(model, tokens, length, of_cache=0).call,
-            "with a cache": OwnGeneration(model, tokens, length, of_cache=length).call,
+            "without a cache": OwnGeneration(model, tokens, length, cached_tokens=0).call,
+            "with a cache": OwnGeneration(model, tokens, length, cached_tokens=length).call,
         }
         if all(map(importlib.util.find_spec, ("torch", "transformers"))):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -94,7 +94,7 @@ class OwnGeneration:
 
     - `tokens`: of the prompts.
     - `length`: tokens to write.
-    - `of_cache`: as of `write`.
+    - `cached_tokens`: see `write`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class OwnGeneration:
         tokens: Int[Array, "batch prompt"],
         length: int,
         *,
-        of_cache: int,
+        cached_tokens: int,
     ):
         self._model, self._tokens = model, tokens
 
@@ -111,7 +111,7 @@ class OwnGeneration:
         def written(model: LanguageModel, tokens: Array) -> Array:
             key, end = jax.random.key(0), tokens.shape[-1]
             draw = Draw(temperature=0.0)
-            return write(model, tokens, end, length, key, draw, of_cache=of_cache)
+            return write(model, tokens, end, length, key, draw, cached_tokens=cached_tokens)
 
         self._written = written
 

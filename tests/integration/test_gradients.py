@@ -72,7 +72,16 @@ def unrolled(solver):
     return solve
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "strang",
+        *(
+            pytest.param(name, marks=pytest.mark.heavy)
+            for name in ("residual", "lie_trotter", "heun", "rk4")
+        ),
+    ],
+)
 def test_march_equals_by_hand(name):
     solver = SOLVERS[name]
     equation = make_equation(ide.PiecewiseLinear, intervals=2)
@@ -91,7 +100,10 @@ def test_march_equals_unrolled(name):
 
 @pytest.mark.parametrize(
     ("control", "constraint"),
-    [(ide.PiecewiseConstant, ide.Sphere()), (ide.Tied, ide.Free())],
+    [
+        (ide.PiecewiseConstant, ide.Sphere()),
+        pytest.param(ide.Tied, ide.Free(), marks=pytest.mark.heavy),
+    ],
     ids=["layers on the sphere", "tied"],
 )
 def test_layered_march_equals_unrolled(control, constraint):
@@ -101,28 +113,31 @@ def test_layered_march_equals_unrolled(control, constraint):
     assert largest(gradient, flat_gradient(unrolled(solver), equation)) < 1e-10
 
 
-@pytest.mark.parametrize(
-    "gradient", [ide.Direct(), ide.Recompute(), ide.Recompute(policy=None)], ids=repr
-)
-def test_gradient_modes_agree(gradient):
+def test_gradient_modes_agree():
     equation = make_equation()
     reference = flat_gradient(marched(ide.LieTrotter(), gradient=ide.Direct()), equation)
-    found = flat_gradient(marched(ide.LieTrotter(), gradient=gradient), equation)
-    assert largest(found, reference) < 1e-12
+    for gradient in (ide.Recompute(), ide.Recompute(policy=None)):
+        found = flat_gradient(marched(ide.LieTrotter(), gradient=gradient), equation)
+        assert largest(found, reference) < 1e-12
 
 
 @pytest.mark.parametrize(
     "solver",
     [
-        ide.LieTrotter(),
-        ide.RK4(),
-        ide.Residual(ide.RK4()),
         ide.AdamsBashforth(3),
-        ide.Leapfrog(),
-        ide.Nesterov(),
         ide.ImplicitMidpoint(),
-        pytest.param(ide.yoshida4(), marks=pytest.mark.heavy),
-        pytest.param(diffrax.Kvaerno3(), marks=pytest.mark.heavy),
+        *(
+            pytest.param(solver, marks=pytest.mark.heavy)
+            for solver in (
+                ide.LieTrotter(),
+                ide.RK4(),
+                ide.Residual(ide.RK4()),
+                ide.Leapfrog(),
+                ide.Nesterov(),
+                ide.yoshida4(),
+                diffrax.Kvaerno3(),
+            )
+        ),
     ],
     ids=lambda solver: type(solver).__name__,
 )
@@ -146,16 +161,20 @@ def test_march_equals_finite_differences(solver):
 @ft.cache
 def fine_gradient():
     return flat_gradient(
-        lambda e, u: (
-            ide.solve(e, u, solver=diffrax.Dopri5(), steps_per_interval=12, throw=False).u1
-        ),
+        lambda e, u: ide.solve(e, u, solver=ide.RK4(), steps_per_interval=48, throw=False).u1,
         make_equation(intervals=2),
     )
 
 
 @pytest.mark.parametrize(
     "gradient",
-    [ide.Direct(), ide.Recompute(), diffrax.RecursiveCheckpointAdjoint(checkpoints=8)],
+    [
+        pytest.param(ide.Direct(), marks=pytest.mark.heavy),
+        ide.Recompute(),
+        pytest.param(
+            diffrax.RecursiveCheckpointAdjoint(checkpoints=8), marks=pytest.mark.heavy
+        ),
+    ],
     ids=repr,
 )
 def test_adaptive_gradients(gradient):
@@ -176,6 +195,14 @@ def test_adaptive_gradients(gradient):
         make_equation(intervals=2),
     )
     assert largest(adaptive, fine) < 1e-6 * float(jnp.abs(fine).max())
+
+
+def test_an_adjoint_of_diffrax_is_a_gradient_mode():
+    adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=8)
+    mode = ide.Discretization(ide.RK4(), gradient=adjoint).gradient
+    assert isinstance(mode, ide.AbstractGradient)
+    assert mode.adjoint() is adjoint
+    assert ide.Discretization(ide.RK4(), gradient=mode).gradient is mode
 
 
 @pytest.mark.heavy
@@ -215,6 +242,7 @@ def test_gradient_of_a_steady_state():
     operators = (*make_block(jax.random.key(0), std=0.05), ide.Relaxation(4.0))
     u0 = random_state()
 
+    @jax.jit
     def solve(scale):
         scaled = jax.tree.map(lambda x: scale * x if eqx.is_array(x) else x, operators)
         control = ide.Sourced(ide.Tied(scaled, 1), u0)

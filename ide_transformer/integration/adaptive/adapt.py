@@ -4,115 +4,113 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array
 
 from ...equation import Equation
-from ...solvers import (
-    EvaluationCount,
-    Evaluations,
-    count_evaluations,
-    evaluations_made,
-    finite,
-    first_failure,
-    success,
-)
+from ...errors import InputError
+from ...solvers import evaluations_made, first_failure
+from ..cost import field_evaluations, step_cost
 from ..gradients.gradient import AbstractGradient
-from ..march import Trajectory
+from ..output import Start
+from ..trajectory import Status, Trajectory
 from .controller import KeepsProposal
 from .token_norm import without_padding
 
 
-def adapt(
-    equation: Equation,
-    u0: Float[Array, "*batch tokens features"],
-    *,
-    solver: diffrax.AbstractSolver,
-    stepsize_controller: diffrax.AbstractStepSizeController,
-    gradient: AbstractGradient | diffrax.AbstractAdjoint,
-    args: PyTree,
-    dense: bool,
-    max_steps: int,
-) -> Trajectory:
-    """Steps chosen by `stepsize_controller`, none across an interval boundary.
+class AdaptiveSteps(eqx.Module):
+    """The plan of an adaptive solve.
+
+    **Arguments:**
+
+    - `max_steps`: in one interval.
+    """
+
+    equation: Equation
+    solver: diffrax.AbstractSolver
+    controller: diffrax.AbstractStepSizeController
+    max_steps: int = eqx.field(static=True)
+
+
+def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Trajectory:
+    """Steps chosen by the controller, none across an interval boundary.
 
     Each interval starts with the step that the last one would have taken next. After a
     failure the remaining intervals take no steps.
     """
+    u0, args, output = start
+    _check_estimate(steps, u0)
+    equation, dtype = steps.equation, u0.dtype
     length = equation.control.interval_length
-    dtype = u0.dtype
-    controller = without_padding(stepsize_controller, equation.domain)
-    adjoint = gradient.adjoint() if isinstance(gradient, AbstractGradient) else gradient
+    controller = KeepsProposal(without_padding(steps.controller, equation.domain))
+    adjoint = gradient.adjoint()
 
     def interval(carry, inputs):
-        u, dt0, result, failed_at = carry
+        u, dt0, status = carry
         index, weights = inputs
-        going_on = result == diffrax.RESULTS.successful
-        start = index * length
+        going_on = status.result == diffrax.RESULTS.successful
+        beginning = index * length
         solution = diffrax.diffeqsolve(
             equation.interval_terms(index, weights),
-            solver,
-            t0=start,
-            t1=jnp.where(going_on, start + length, start),
+            steps.solver,
+            t0=beginning,
+            t1=jnp.where(going_on, beginning + length, beginning),
             dt0=jnp.minimum(dt0, length),
             y0=u,
             args=args,
             saveat=diffrax.SaveAt(
-                t1=True, dense=dense, controller_state=True, solver_state=True
+                t1=True, dense=output.dense, controller_state=True, solver_state=True
             ),
-            stepsize_controller=KeepsProposal(controller),
+            stepsize_controller=controller,
             adjoint=adjoint,
-            max_steps=max_steps,
+            max_steps=steps.max_steps,
             throw=False,
         )
-        # Both were asked for above, so neither is missing.
-        (u,), (reached,) = solution.ys, solution.ts  # pyright: ignore[reportGeneralTypeIssues]
-        _, dt0, _ = solution.controller_state  # pyright: ignore[reportGeneralTypeIssues]
-        here = first_failure(solution.result, finite(u))
-        failed_at = jnp.where(
-            going_on & (here != diffrax.RESULTS.successful), reached, failed_at
+        assert solution.ys is not None and solution.ts is not None
+        u, reached = solution.ys[0], solution.ts[0]
+        result = first_failure(status.result, solution.result)
+        status = status.after(result, u, reached)
+        dt0 = jnp.asarray(controller.proposal(solution.controller_state), dtype)
+        stats = solution.stats["num_steps"], solution.stats["num_rejected_steps"]
+        counted = evaluations_made(solution.solver_state)
+        return (u, lax.stop_gradient(dt0), status), (
+            u,
+            solution.interpolation,
+            stats,
+            counted,
         )
-        result = first_failure(result, here)
-        counts = (
-            solution.stats["num_steps"],
-            solution.stats["num_rejected_steps"],
-            evaluations_made(solution.solver_state),
-        )
-        dt0 = lax.stop_gradient(dt0).astype(dtype)
-        return (u, dt0, result, failed_at), (u, solution.interpolation, counts)
 
-    carry = (
-        u0,
-        jnp.array(length, dtype),
-        success(),
-        jnp.array(jnp.inf, dtype),
+    indices = jnp.arange(equation.control.num_intervals, dtype=dtype)
+    (u1, _, status), (states, interpolation, (made, rejected), counted) = gradient.scan(
+        interval,
+        (u0, jnp.array(length, dtype), Status.start(dtype)),
+        (indices, equation.intervals()),
     )
-    scan = gradient.scan if isinstance(gradient, AbstractGradient) else lax.scan
-    num_intervals = equation.control.num_intervals
-    indices = jnp.arange(num_intervals, dtype=dtype)
-    (u1, _, result, failed_at), (states, interpolation, counts) = scan(
-        interval, carry, (indices, equation.intervals())
-    )
-    steps, rejected, made = counts
-    block = eqx.filter_eval_shape(equation.control, 0.0)
-    cost = count_evaluations(solver, block, u0.shape[-1])
+    cost, total = step_cost(equation, steps.solver, u0.shape[-1]), jnp.sum(made)
     return Trajectory(
         u1=u1,
         states=states,
         interpolation=interpolation,
-        result=result,
-        failed_at=failed_at,
-        steps=jnp.sum(steps),
+        status=status,
+        steps=total,
         rejected=jnp.sum(rejected),
-        field_evaluations=_field_evaluations(cost, made, steps),
+        field_evaluations=field_evaluations(cost, total, jnp.sum(made > 0), counted),
     )
 
 
-def _field_evaluations(
-    cost: Evaluations | None, made: EvaluationCount | None, steps: Int[Array, " intervals"]
-) -> Array | float:
-    """Of all steps, accepted or not; an implicit scheme has counted those of the accepted
-    ones, and where nothing was counted it is NaN."""
-    if cost is not None:
-        started = jnp.sum(steps > 0)
-        return jnp.sum(steps) * cost.following + started * (cost.first - cost.following)
-    return jnp.nan if made is None else jnp.sum(made.count)
+def _check_estimate(steps: AdaptiveSteps, u0: Array) -> None:
+    """Refuses a solver without an estimate of its error."""
+    solver = steps.solver
+
+    def estimate(equation, u0):
+        terms = equation.terms_of(0)
+        t0, t1 = jnp.zeros((), u0.dtype), jnp.ones((), u0.dtype)
+        state = solver.init(terms, t0, t1, u0, None)
+        return solver.step(terms, t0, t1, u0, None, state, True)[1]
+
+    if eqx.filter_eval_shape(estimate, steps.equation, u0) is None:
+        name = type(solver).__name__
+        raise InputError(
+            f"solve: {name} has no error estimate for {type(steps.controller).__name__} "
+            f"to choose steps by; use diffrax.HalfSolver({name}(…)), which compares one step "
+            "with two halves, or an embedded pair such as diffrax.Tsit5()."
+        )

@@ -1,10 +1,8 @@
-"""Gradient modes: what is kept on the way forward, what is computed again."""
+"""Gradient modes: the values kept on the way forward; the others are computed again."""
 
-from .gradient import (
-    AbstractGradient as AbstractGradient,
-    Direct as Direct,
-    Recompute as Recompute,
-)
+from .direct import Direct as Direct
+from .gradient import AbstractGradient as AbstractGradient
 from .rebuilding import rebuilding_error as rebuilding_error
+from .recompute import Recompute as Recompute
 from .recursive import Recursive as Recursive
 from .reversible import Reversible as Reversible

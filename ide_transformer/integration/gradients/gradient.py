@@ -1,5 +1,3 @@
-"""How the gradient of a solve is computed: what is kept on the way, what is recomputed."""
-
 import abc
 from collections.abc import Callable
 from typing import ClassVar
@@ -11,6 +9,9 @@ from jax import lax
 from jaxtyping import PyTree
 
 from ...equation import RESIDUALS
+from ..march import Steps, march
+from ..output import Start
+from ..trajectory import Trajectory
 
 
 # Saves the products of states with weights and the means of attention, which on a processor
@@ -23,45 +24,25 @@ PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
 
 
 class AbstractGradient(eqx.Module):
-    """A gradient mode. Each gives the gradient of the discrete solution."""
+    """A gradient mode: the values that are kept on the way forward; the others are computed
+    again. Each gives the gradient of the discrete solution.
+
+    A mode brings the march of fixed steps. For adaptive ones it gives the adjoint of diffrax
+    inside an interval, and the scan over the intervals.
+    """
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-        """`jax.lax.scan` over the intervals, keeping what this mode keeps."""
-
-    @abc.abstractmethod
     def adjoint(self) -> diffrax.AbstractAdjoint:
         """The diffrax adjoint for adaptive steps inside one interval."""
 
-
-class Direct(AbstractGradient):
-    """Keep every intermediate value. Adaptive solves then also allow forward mode."""
-
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+        """`jax.lax.scan` over the intervals, keeping the values of this mode; by default
+        everything."""
         return lax.scan(interval, carry, xs)
 
-    def adjoint(self) -> diffrax.AbstractAdjoint:
-        return diffrax.DirectAdjoint()
-
-
-class Recompute(AbstractGradient):
-    """Keep one state for each interval and what `policy` saves inside; recompute the rest.
-
-    **Arguments:**
-
-    - `policy`: one of `jax.checkpoint_policies`; the default saves the products of states
-      with weights and the means of attention, `None` saves nothing inside: less memory, one
-      solve more.
-    """
-
-    policy: Callable | None = eqx.field(static=True, default=PRODUCTS)
-
-    def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-        body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)
-        return lax.scan(body, carry, xs)
-
-    def adjoint(self) -> diffrax.AbstractAdjoint:
-        return diffrax.RecursiveCheckpointAdjoint()
+    def march(self, steps: Steps, start: Start) -> Trajectory:
+        """The march of fixed steps; by default the `scan` of this mode over the intervals."""
+        return march(steps, start, self.scan)

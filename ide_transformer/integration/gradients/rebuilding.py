@@ -5,9 +5,9 @@ from jaxtyping import Array, Float, PyTree
 
 from ...equation import Equation
 from ...solvers import unrolled
-from ..checks import check_reversible, check_state, check_steps
-from ..march import reversible_couplings, steps_of
-from .reversible import advance, makers_of, relative_error, reversible_inputs, step_inputs
+from ..check_state import check_state, check_steps
+from ..march import plan_steps
+from .coupled_steps import advance, coupled, relative_error
 
 
 @eqx.filter_jit
@@ -19,34 +19,31 @@ def rebuilding_error(
     steps_per_interval: int = 1,
     args: PyTree = None,
 ) -> Float[Array, " intervals"]:
-    """How rounding grows when a reversible scheme is undone: the march to T and back, and at
-    the beginning of each interval the largest difference between the state rebuilt there and
-    the one on the way there, relative to the largest entry of the latter. `Reversible` checks
-    the first of them.
+    """The growth of rounding when a reversible scheme is undone: it marches to T and back,
+    and compares at the beginning of each interval the rebuilt state with the true one. It
+    gives the largest difference, relative to the largest entry. `Reversible` checks the first
+    of them.
 
-    **Arguments:** as of `solve`.
+    **Arguments:** see `solve`.
+
+    **Raises:** `InputError` for a scheme that cannot be undone.
     """
     check_state(equation, u0, args)
     check_steps(steps_per_interval)
-    solver = unrolled(solver)
-    grid = steps_of(equation, u0, solver, steps_per_interval)
-    couplings = check_reversible(equation, solver, dense=False)
-    inputs = reversible_inputs(grid.equation, grid.offsets)
-    makers = makers_of(
-        reversible_couplings(grid, couplings, args), step_inputs(inputs, 0, 0), u0
-    )
+    steps = plan_steps(equation, unrolled(solver), steps_per_interval, u0)
+    makers, inputs = coupled(steps, u0, args)
 
-    def forth(pair, x):
-        weights, steps = x
+    def forward(pair, x):
+        weights, here = x
 
         def step(pair, here):
             return advance(makers, here._replace(weights=weights), pair)
 
-        end, lost = lax.scan(step, pair, steps)
+        end, lost = lax.scan(step, pair, here)
         return end, (pair[0], lost)
 
     def back(pair, x):
-        weights, steps, (exact, lost) = x
+        weights, here, (exact, lost) = x
 
         def step(pair, x):
             here, lost = x
@@ -54,10 +51,10 @@ def rebuilding_error(
                 pair = maker(here._replace(weights=weights)).backward(pair, lost_here)
             return pair, None
 
-        pair, _ = lax.scan(step, pair, (steps, lost), reverse=True)
+        pair, _ = lax.scan(step, pair, (here, lost), reverse=True)
         return pair, relative_error(pair[0], exact)
 
-    steps = inputs._replace(weights=None)
-    pair, there = lax.scan(forth, (u0, u0), (inputs.weights, steps))
-    _, errors = lax.scan(back, pair, (inputs.weights, steps, there), reverse=True)
+    xs = inputs.weights, inputs.without_weights
+    pair, kept = lax.scan(forward, (u0, u0), xs)
+    _, errors = lax.scan(back, pair, (*xs, kept), reverse=True)
     return errors

@@ -1,5 +1,3 @@
-"""Checkpoints of checkpoints."""
-
 from collections.abc import Callable
 
 import diffrax
@@ -14,8 +12,8 @@ from .gradient import PRODUCTS, AbstractGradient
 
 
 class Recursive(AbstractGradient):
-    """Keep states at the ends of segments of depth only, and solve each segment again, by
-    the same rule, when the gradient reaches it.
+    """Recursive checkpointing: keep states at the ends of segments of depth only, and solve
+    each segment again, by the same rule, when the gradient reaches it.
 
     With L intervals it keeps about `levels L^(1/levels)` states, and makes `levels - 1`
     solves more than `Recompute`, which is the case of one level; with `levels = log2 L`
@@ -24,8 +22,8 @@ class Recursive(AbstractGradient):
 
     **Arguments:**
 
-    - `levels`: of nested segments.
-    - `policy`: what is saved inside an interval of the segment at hand, as of `Recompute`.
+    - `levels`: the number of levels of nested segments.
+    - `policy`: the values saved inside an interval of the current segment; see `Recompute`.
     """
 
     levels: int = eqx.field(static=True, default=2)
@@ -47,7 +45,7 @@ class Recursive(AbstractGradient):
 
 
 def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTree, PyTree]:
-    """`lax.scan(body, carry, xs)` in nested segments, of which the gradient keeps the ends."""
+    """`lax.scan(body, carry, xs)` in nested segments; the gradient keeps their ends."""
     number = jax.tree.leaves(xs)[0].shape[0]
     length = _segment_length(number, levels)
     if levels == 1 or length == 1:
@@ -68,8 +66,8 @@ def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTre
 
 
 def _segment_length(number: int, levels: int) -> int:
-    """Of the lengths of a segment, the one with which the fewest states are kept. A rest
-    costs a copy of the weights, so lengths that leave none are preferred."""
+    """The length of a segment with which the fewest states are kept. A rest costs a copy of
+    the weights, so lengths that leave none are preferred."""
 
     def kept(length: int) -> float:
         below = (levels - 1) * length ** (1 / max(levels - 1, 1))

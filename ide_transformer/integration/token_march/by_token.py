@@ -3,8 +3,6 @@
 import diffrax
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array
 
 from ...equation import (
     AbstractExactOperator,
@@ -16,20 +14,27 @@ from ...equation import (
     with_source,
 )
 from ...solvers import AbstractImplicitScheme, unrolled
-from .cache import evaluations_in_order
-from .over_all import interval_over_all, is_integral, over_all, remembering
+from ..discretization import Discretization
+from ..march import Steps
+from .over_all import block_over_all, interval_over_all, is_integral, over_all
+from .programs import marks_in_order
 
 
 def why_not_by_token(
-    equation: Equation, solver: diffrax.AbstractSolver, state: jax.ShapeDtypeStruct
+    equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
 ) -> str | None:
-    """Why fixed steps of `solver` cannot march the tokens one after the other, and what to
-    write instead; `None` if they can.
+    """The reason why a discretization cannot march the tokens one after the other, and what
+    to write instead; `None` if it can.
 
     **Arguments:**
 
     - `state`: the shape `[1, features]` and dtype of the state of a token.
     """
+    if discretization.stepsize_controller is not None:
+        return (
+            "adaptive steps depend on the whole text; solve with fixed ones, "
+            "model.with_solver(solver, steps_per_interval=…)."
+        )
     dimensions = equation.domain.points.shape[1]
     if dimensions != 1:
         return (
@@ -40,44 +45,50 @@ def why_not_by_token(
         reason = _why_coupled(operator, equation.domain)
         if reason is not None:
             return reason
+    return _why_not_in_order(equation, discretization.solver, state)
+
+
+def _why_not_in_order(
+    equation: Equation, solver: diffrax.AbstractSolver, state: jax.ShapeDtypeStruct
+) -> str | None:
+    """The reason why the evaluations of a scheme cannot be cached one by one."""
     name = type(solver).__name__
     implicit = _implicit(solver)
     if implicit:
         inside = "" if implicit[0] == name else f" in {name}"
         return (
             f"{implicit[0]}{inside} is implicit: how often it evaluates the field depends on "
-            "the whole text, so there is no evaluation at which a token could be remembered; "
+            "the whole text, so there is no evaluation at which a token could be cached; "
             "use an explicit scheme, for example RK4() or Strang()."
         )
-    solver = unrolled(solver)
-    t0, t1 = jnp.zeros((), state.dtype), jnp.ones((), state.dtype)
     domain = TokenDomain(equation.domain.points[:1])
 
+    def one_step(u):
+        control = with_source(equation.control, u)
+        equation_here = Equation(control, equation.constraint, domain)
+        return Steps(equation_here, unrolled(solver), 1, None, state.dtype)
+
     def init(u):
-        terms = over_all(_sourced(equation, u, domain).terms_of(0), domain)
-        return solver.init(terms, t0, t1, u, None)
+        steps = one_step(u)
+        return steps.init(over_all(steps.equation.terms_of(0), domain), u, None)
 
     def interval(u):
-        one = _sourced(equation, u, domain)
-        weights = jax.tree.map(lambda x: x[0], one.intervals())
-        steps = interval_over_all(one, domain, solver, 1, state.dtype)
-        return steps(u, solver.init(one.terms_of(0), t0, t1, u, None), t0, weights)
+        steps = one_step(u)
+        weights = jax.tree.map(lambda x: x[0], steps.equation.intervals())
+        solver_state = steps.init(steps.equation.terms_of(0), u, None)
+        return interval_over_all(steps, domain)(u, solver_state, steps.indices[0], weights)
 
-    if evaluations_in_order(init, state) != 0:
+    if marks_in_order(init, state) != 0:
         return (
             f"{name} evaluates the field before its first step, where tokens are not "
-            "remembered; use another scheme, for example RK4() or Strang()."
+            "cached; use another scheme, for example RK4() or Strang()."
         )
-    if evaluations_in_order(interval, state) is None:
+    if marks_in_order(interval, state) is None:
         return (
             f"{name} evaluates the field in a loop, in which its evaluations cannot be told "
             "apart; write them out one after the other, as RK4 does."
         )
     return None
-
-
-def _sourced(equation: Equation, u: Array, domain: TokenDomain) -> Equation:
-    return Equation(with_source(equation.control, u), equation.constraint, domain)
 
 
 def _why_coupled(operator: AbstractOperator, domain: TokenDomain) -> str | None:
@@ -90,13 +101,13 @@ def _why_coupled(operator: AbstractOperator, domain: TokenDomain) -> str | None:
             )
         if isinstance(part, AbstractExactOperator):
             return f"{name} is solved by its flow, which couples tokens; use an Attention."
-    if remembering(operator, domain).pointwise:
+    if block_over_all(operator, domain).pointwise:
         return None
     while isinstance(operator, Scaled | Dropout):
         operator = operator.operator
     name = type(operator).__name__
     return (
-        f"{name} may couple tokens in ways that are not remembered. If it acts token by token, "
+        f"{name} may couple tokens in ways that are not cached. If it acts token by token, "
         f"say so in its class, `pointwise: ClassVar[bool] = True`; if it is a causal integral "
         "over tokens, derive it from AbstractTokenIntegral."
     )

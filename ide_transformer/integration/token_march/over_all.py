@@ -5,40 +5,32 @@ from collections.abc import Callable
 import diffrax
 import equinox as eqx
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ...equation import (
     AbstractOperator,
     AbstractTokenIntegral,
     Depth,
-    Equation,
     OperatorField,
     TokenDomain,
 )
-from .cache import remember
+from ..march import Carry, Steps
+from .programs import mark
 
 
 def interval_over_all(
-    equation: Equation,
-    seen: TokenDomain,
-    solver: diffrax.AbstractSolver,
-    steps_per_interval: int,
-    dtype: np.dtype,
+    steps: Steps, seen: TokenDomain
 ) -> Callable[[Array, PyTree, Depth, PyTree], tuple[Array, PyTree]]:
-    """The steps of one interval, written out, as a program for `with_memory`."""
-    length = equation.control.interval_length
-    offsets = (length * np.arange(steps_per_interval + 1) / steps_per_interval).astype(dtype)
+    """The steps of one interval, written out, as a program for `with_cache`. Where a step
+    fails, the state is NaN from there on."""
 
     def interval(u, solver_state, index, weights):
-        terms = over_all(equation.interval_terms(index, weights), seen)
-        for i in range(steps_per_interval):
-            t0, t1 = index * length + offsets[i], index * length + offsets[i + 1]
-            made_jump = i == 0 and not equation.continuous
-            u, _, _, solver_state, _ = solver.step(
-                terms, t0, t1, u, None, solver_state, made_jump
-            )
-        return u, solver_state
+        terms = over_all(steps.equation.interval_terms(index, weights), seen)
+        carry = Carry(u, solver_state, diffrax.RESULTS.successful)
+        carry, _ = steps.advance(terms, steps.edges(index), carry, None, loop=False)
+        succeeded = carry.result == diffrax.RESULTS.successful
+        return jnp.where(succeeded, carry.u, jnp.nan), carry.solver_state
 
     return interval
 
@@ -46,18 +38,17 @@ def interval_over_all(
 def over_all(terms: PyTree[diffrax.AbstractTerm], seen: TokenDomain) -> PyTree:
     """The terms with their token integrals over all tokens, `seen`."""
 
-    def is_field(x):
-        return isinstance(x, OperatorField)
+    def replaced(x):
+        if not _is_field(x):
+            return x
+        block_at = _BlockOverAll(x.block_at, seen)
+        return OperatorField(block_at, x.constraint_at, x.domain, x.index)
 
-    return jax.tree.map(
-        lambda x: (
-            OperatorField(_BlockOverAll(x.block_at, seen), x.constraint_at, x.domain, x.index)
-            if is_field(x)
-            else x
-        ),
-        terms,
-        is_leaf=is_field,
-    )
+    return jax.tree.map(replaced, terms, is_leaf=_is_field)
+
+
+def _is_field(x: PyTree) -> bool:
+    return isinstance(x, OperatorField)
 
 
 class _BlockOverAll(eqx.Module):
@@ -67,12 +58,12 @@ class _BlockOverAll(eqx.Module):
     seen: TokenDomain
 
     def __call__(self, t: Depth) -> PyTree:
-        return remembering(self.block_at(t), self.seen)
+        return block_over_all(self.block_at(t), self.seen)
 
 
-def remembering(block: PyTree, seen: TokenDomain) -> PyTree:
-    """A block with its token integrals over all tokens, `seen`, of which the state holds the
-    newest."""
+def block_over_all(block: PyTree, seen: TokenDomain) -> PyTree:
+    """A block with its token integrals over all tokens, `seen`; the state holds the newest
+    of them."""
     return jax.tree.map(
         lambda x: _OverAll(x, seen) if is_integral(x) else x, block, is_leaf=is_integral
     )
@@ -84,19 +75,19 @@ def is_integral(x: PyTree) -> bool:
 
 
 class _OverAll(AbstractOperator):
-    """A token integral over all tokens, of which the state holds the newest."""
+    """A token integral over all tokens; the state holds the newest of them."""
 
     operator: AbstractTokenIntegral
     seen: TokenDomain
 
-    # The others are remembered.
+    configurable = False
+    # The others are cached.
     pointwise = True
 
     def __call__(
         self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
     ) -> Float[Array, "*batch tokens features"]:
         def others(new, _):
-            every = remember(new, axis=u.ndim - 2, tokens=self.seen.num_tokens)
-            return every, self.seen
+            return mark(new, axis=u.ndim - 2, size=self.seen.num_tokens), self.seen
 
         return self.operator.over(u, domain, others)

@@ -1,0 +1,30 @@
+from collections.abc import Callable
+
+import diffrax
+import equinox as eqx
+import jax
+from jax import lax
+from jaxtyping import PyTree
+
+from .gradient import PRODUCTS, AbstractGradient
+
+
+class Recompute(AbstractGradient):
+    """Keep one state for each interval and the values that `policy` saves inside; recompute
+    the rest.
+
+    **Arguments:**
+
+    - `policy`: one of `jax.checkpoint_policies`; the default saves the products of states
+      with weights and the means of attention, `None` saves nothing inside: less memory, one
+      solve more.
+    """
+
+    policy: Callable | None = eqx.field(static=True, default=PRODUCTS)
+
+    def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+        body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)
+        return lax.scan(body, carry, xs)
+
+    def adjoint(self) -> diffrax.AbstractAdjoint:
+        return diffrax.RecursiveCheckpointAdjoint()

@@ -1,0 +1,118 @@
+"""The march of fixed steps: against diffrax, exact solutions and loops over layers."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import TOKENS, largest, make_equation, random_state
+from integration.exploding import exploding
+
+import ide_transformer as ide
+
+
+U0 = random_state(2)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        diffrax.Euler(),
+        diffrax.Tsit5(),
+        diffrax.LeapfrogMidpoint(),
+        diffrax.ReversibleHeun(),
+        ide.RK4(),
+        ide.Strang(),
+        *(
+            pytest.param(solver, marks=pytest.mark.heavy)
+            for solver in (
+                diffrax.Heun(),
+                diffrax.Ralston(),
+                diffrax.Bosh3(),
+                diffrax.Dopri5(),
+                diffrax.Dopri8(),
+            )
+        ),
+    ],
+    ids=repr,
+)
+def test_by_hand_where_the_control_is_continuous(solver):
+    """Also the schemes that carry a state from step to step, through the boundaries."""
+    equation = make_equation(ide.PiecewiseLinear, intervals=2)
+    marched = ide.solve(equation, U0, solver=solver, steps_per_interval=2).u1
+    by_hand = diffrax.diffeqsolve(equation.terms, solver, 0.0, 2.0, 0.5, U0).ys[0]
+    assert largest(marched, by_hand) < 1e-13
+
+
+def test_by_hand_where_the_control_is_constant():
+    equation, solver = make_equation(ide.Tied), ide.Strang()
+    marched = ide.solve(equation, U0, solver=solver, steps_per_interval=2).u1
+    by_hand = diffrax.diffeqsolve(equation.terms, solver, 0.0, 3.0, 0.5, U0).ys[0]
+    assert largest(marched, by_hand) < 1e-13
+
+
+def test_by_hand_on_layers():
+    """Schemes without an end-point stage agree; with one they read the next layer there."""
+    equation = make_equation()
+    u0 = random_state()
+
+    def difference(solver):
+        marched = ide.solve(equation, u0, solver=solver).u1
+        return largest(
+            marched, diffrax.diffeqsolve(equation.terms, solver, 0.0, 3.0, 1.0, u0).ys[0]
+        )
+
+    assert difference(diffrax.Midpoint()) < 1e-13
+    assert difference(ide.LieTrotter()) < 1e-13
+    assert difference(diffrax.Heun()) > 1e-3
+
+
+def test_states_of_all_layers():
+    equation = make_equation()
+    u0 = random_state()
+    solution = ide.solve(
+        equation, u0, solver=ide.LieTrotter(), saveat=diffrax.SaveAt(ts=equation.knots)
+    )
+    u = u0
+    assert (solution.us[0] == u0).all()
+    assert (solution.us[3] == solution.u1).all()
+    for layer in range(3):
+        assert largest(solution.us[layer], u) < 1e-13
+        for operator in equation.control(float(layer)):
+            u = u + operator(u, equation.domain)
+    assert largest(solution.us[3], u) < 1e-13
+
+
+def test_float32_states_stay_float32():
+    equation = jax.tree.map(lambda x: x.astype(jnp.float32), make_equation(intervals=1))
+    u0 = random_state().astype(jnp.float32)
+    for options in ({}, {"stepsize_controller": diffrax.PIDController(1e-3, 1e-3)}):
+        solution = ide.solve(equation, u0, solver=diffrax.Bosh3(), **options)
+        assert solution.u1.dtype == jnp.float32
+
+
+def test_an_operator_of_a_user():
+    """1/u falls linearly: u(t) = 1 / (1/u0 - t c)."""
+    equation = exploding([0.1, 0.2])
+    u1 = ide.solve(equation, jnp.ones((TOKENS, 2)), solver=ide.RK4(), steps_per_interval=16).u1
+    assert largest(u1, 1 / 0.7) < 1e-6
+
+
+def test_a_failed_march_says_which_and_where():
+    equation = exploding([0.1, 1e200, 1.0])
+    with pytest.raises(Exception, match="between depths 1 and 2 of 3 with nonfinite"):
+        ide.solve(equation, jnp.ones((TOKENS, 2)), solver=ide.RK4())
+    solution = ide.solve(equation, jnp.ones((TOKENS, 2)), solver=ide.RK4(), throw=False)
+    assert solution.result == diffrax.RESULTS.nonfinite
+    assert float(solution.failed_at) == 2.0
+    assert not solution.succeeded
+
+
+def test_padding_and_weights_come_with_the_domain():
+    equation = make_equation()
+    mask = jnp.arange(TOKENS)[None, :] < jnp.array([[3], [6]])
+    padded = ide.Equation(equation.control, ide.Free(), equation.domain.padded(mask))
+    u0 = random_state(2)
+    u1 = ide.solve(padded, u0, solver=ide.LieTrotter()).u1
+    short = ide.Equation(equation.control, ide.Free(), ide.TokenDomain.uniform(3))
+    alone = ide.solve(short, u0[0, :3], solver=ide.LieTrotter()).u1
+    assert largest(u1[0, :3], alone) < 1e-13

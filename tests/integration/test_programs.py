@@ -1,0 +1,94 @@
+"""Traced programs with marked places, on all kinds of operations that hold programs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ide_transformer.integration.token_march.programs import mark, marks_in_order, run_marked
+
+
+@jax.custom_jvp
+def squared(x):
+    return x**2
+
+
+@squared.defjvp
+def _squared_jvp(primals, tangents):
+    return primals[0] ** 2, 2 * primals[0] * tangents[0]
+
+
+def program(marked):
+    """A program of one argument with four marks: plain, in a compiled part, and one in each
+    branch of a choice; with a loop and a function of its own derivative between them."""
+
+    def run(x, index):
+        (x,) = marked([x])
+        x = squared(x) + jax.nn.relu(x)
+        x, sums = lax.scan(lambda c, _: (0.5 * c + 1, jnp.sum(c)), x, None, length=3)
+        x = jax.jit(lambda x: marked([jnp.sin(x)])[0] + 1)(x)
+        x = lax.cond(
+            index > 0,
+            lambda x: 2 * marked([x + 1, x])[1],
+            lambda x: jax.checkpoint(jnp.cos)(marked([x[::-1]])[0]),
+            x,
+        )
+        x = lax.while_loop(lambda x: jnp.sum(x) < 10, lambda x: x + 1, x)
+        return {"state": x, "sums": sums}
+
+    return run
+
+
+X = np.array([0.3, -1.2, 0.7])
+
+
+def marked(arrays):
+    return mark(arrays, axis=0, size=3)
+
+
+def test_marks_are_counted():
+    assert marks_in_order(program(marked), X, 1) == 4
+    assert marks_in_order(lambda x: jnp.sin(x), X) == 0
+    loop = lambda x: lax.fori_loop(0, 2, lambda _, x: marked([x])[0], x)  # noqa: E731
+    assert marks_in_order(loop, X) is None
+
+
+def test_a_program_is_run_with_its_marks_filled():
+    """A fill that gives arrays times their number: the program written without marks, in
+    which each place multiplies by its own."""
+
+    def fill(number, arrays, axis, size):
+        assert (axis, size) == (0, 3)
+        return [(number + 2) * x for x in arrays]
+
+    for index, taken in ((1, 3), (0, 2)):
+        numbers, entered_plain = iter([0, 1, taken]), []
+
+        def plain(arrays, numbers=numbers, entered_plain=entered_plain):
+            number = next(numbers)
+            entered_plain.append(arrays)
+            return [(number + 2) * x for x in arrays]
+
+        with jax.disable_jit():
+            expected = program(plain)(jnp.asarray(X), index)
+        run = jax.jit(lambda x, index: run_marked(program(marked), fill, x, index))
+        outputs, entered = run(X, index)
+        np.testing.assert_allclose(outputs["state"], expected["state"], rtol=1e-12)
+        np.testing.assert_allclose(outputs["sums"], expected["sums"], rtol=1e-12)
+        assert [len(arrays) for arrays in entered] == [1, 1, 1, 2]
+        in_order = [entered[0], entered[1], entered[taken]]
+        for found, known in zip(in_order, entered_plain, strict=True):
+            np.testing.assert_allclose(found, known, rtol=1e-12)
+        # The branch that is not taken gives zeros.
+        np.testing.assert_array_equal(np.array(entered[5 - taken]), 0)
+
+
+def test_its_derivative_is_that_of_the_program():
+    def state(x):
+        outputs, _ = run_marked(program(marked), lambda _, arrays, *__: arrays, x, 1)
+        return jnp.sum(outputs["sums"])
+
+    _, slope = jax.jvp(jax.jit(state), (jnp.asarray(X),), (jnp.ones(3),))
+    h = 1e-6
+    difference = (state(X + h) - state(X - h)) / (2 * h)
+    np.testing.assert_allclose(slope, difference, rtol=1e-8)

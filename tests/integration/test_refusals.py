@@ -1,0 +1,91 @@
+"""Arguments that `solve` refuses, and what it says."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import TOKENS, WIDTH, make_equation, random_state
+
+import ide_transformer as ide
+
+
+TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-9)
+EQUATION = make_equation()
+U0 = random_state()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"u0": U0[:4]}, r"u0 has shape \(4, 16\).*6 tokens"),
+        ({"u0": U0[0]}, r"u0 has shape \(16,\)"),
+        ({"u0": U0[:, :8]}, "acts on 16 features"),
+        ({"u0": jnp.zeros((TOKENS, WIDTH), int)}, "floating point"),
+        ({"steps_per_interval": 0}, "does not divide an interval"),
+        ({"steps_per_interval": 1.5}, "steps_per_interval=1.5 does not divide"),
+        ({"stepsize_controller": TIGHT}, r"LieTrotter has no error estimate.*HalfSolver"),
+        (
+            {"solver": diffrax.KenCarp3()},
+            "KenCarp3 leaves the tolerances of its root finder open",
+        ),
+        (
+            {"solver": ide.RK4(), "stepsize_controller": TIGHT},
+            "RK4 has no error estimate",
+        ),
+        (
+            {"solver": diffrax.Tsit5(), "stepsize_controller": TIGHT, "steps_per_interval": 2},
+            "drop steps_per_interval",
+        ),
+        (
+            {"solver": diffrax.Tsit5(), "stepsize_controller": diffrax.ConstantStepSize()},
+            "steps_per_interval and drop the controller",
+        ),
+        ({"gradient": diffrax.BacksolveAdjoint()}, "wrong for layered weights"),
+        (
+            {
+                "solver": diffrax.Tsit5(),
+                "stepsize_controller": TIGHT,
+                "gradient": diffrax.BacksolveAdjoint(),
+            },
+            "wrong for layered weights",
+        ),
+        ({"gradient": diffrax.DirectAdjoint()}, "fixed steps march by a scan"),
+        ({"saveat": diffrax.SaveAt(ts=[4.0])}, r"must lie in \[0, 3\]"),
+        ({"saveat": diffrax.SaveAt(steps=True)}, "output that solve does not give"),
+    ],
+)
+def test_input_that_does_not_fit(options, message, unchecked):
+    options = {"u0": U0, "solver": ide.LieTrotter(), **options}
+    with pytest.raises(ide.InputError, match=message):
+        ide.solve(EQUATION, **options)
+
+
+def test_dense_output_has_to_be_asked_for():
+    with pytest.raises(ide.InputError, match=r"SaveAt\(dense=True\)"):
+        ide.solve(EQUATION, U0, solver=ide.LieTrotter()).evaluate(0.5)
+
+
+def test_saveat_depths_must_be_known():
+    @jax.jit
+    def solve(t):
+        saveat = diffrax.SaveAt(ts=t[None])
+        return ide.solve(EQUATION, U0, solver=ide.LieTrotter(), saveat=saveat, throw=False).us
+
+    with pytest.raises(ide.InputError, match="known when the solve is compiled"):
+        solve(jnp.array(0.5))
+
+
+def test_an_operator_of_another_shape(unchecked):
+    class Wrong(ide.AbstractOperator):
+        weight: jax.Array
+
+        def __call__(self, u, domain):
+            return u[..., :2]
+
+    equation = ide.Equation(
+        ide.Tied((Wrong(jnp.ones(1)),), 1), ide.Free(), ide.TokenDomain.uniform(TOKENS)
+    )
+    with pytest.raises(
+        ide.InputError, match=r"Wrong maps a state of shape \(6, 16\) to \(6, 2\)"
+    ):
+        ide.solve(equation, U0, solver=diffrax.Euler())

@@ -1,0 +1,104 @@
+"""Texts drawn with a cache are those drawn without, also beyond the context."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+from models.decoding import (
+    CONTEXT,
+    TOKENS,
+    VOCABULARY,
+    WIDTH,
+    attention,
+    feed_forward,
+    language_model,
+    with_options,
+)
+
+import ide_transformer as ide
+from ide_transformer.models.generate import Draw, write
+
+
+@eqx.filter_jit
+def without_cache(model, prompt, ends, length, options):
+    return write(model, prompt, ends, length, jax.random.key(4), options, cached_tokens=0)
+
+
+# Far beyond the context, from beyond it; to its end, one further, from its end.
+@pytest.mark.parametrize(
+    "prompt, length",
+    [
+        *((3, 12), (12, 3)),
+        *(pytest.param(*case, marks=pytest.mark.heavy) for case in ((3, 7), (3, 8), (10, 3))),
+    ],
+)
+def test_texts_are_those_without_a_cache_also_beyond_the_context(prompt, length):
+    model, options = language_model(intervals=1), Draw(1.0, top_k=5)
+    tokens = jnp.concatenate([TOKENS, TOKENS], axis=-1)[:, :prompt]
+    text = ide.generate(model, tokens, length, key=jax.random.key(4), top_k=5)
+    assert text.shape == (2, prompt + length)
+    assert (text == without_cache(model, tokens, prompt, length, options)).all()
+
+
+def test_prompts_of_different_lengths():
+    """With learned and with rotary positions, also beyond the context."""
+    operators = (with_options(positions=ide.Rotary(), window=5), feed_forward)
+    model = language_model(operators=operators, intervals=1)
+    lengths, length = jnp.array([[1, 4], [4, 1]]), 8
+    tokens = jax.random.randint(jax.random.key(5), (2, 2, 4), 0, VOCABULARY)
+    mask = jnp.broadcast_to(jnp.arange(4), tokens.shape) < lengths[..., None]
+    options = dict(key=jax.random.key(0), temperature=0.0)
+    text = ide.generate(model, ide.Text(tokens, mask), length, **options)
+    for at in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+        n = int(lengths[at])
+        alone = ide.generate(model, tokens[at][:n], length, **options)
+        assert (text.tokens[at][: n + length] == alone).all()
+        assert not text.tokens[at][n + length :].any()
+        assert (text.mask[at] == (jnp.arange(4 + length) < n + length)).all()
+    expected = without_cache(model, tokens, lengths, length, Draw(0.0))
+    assert (text.tokens == expected).all()
+
+
+def test_a_text_is_one_compiled_program(key):
+    traced = []
+
+    class Counting(ide.FeedForward):
+        def __call__(self, u, domain):
+            traced.append(u.shape)
+            return super().__call__(u, domain)
+
+    model = language_model(
+        operators=(attention, lambda key: Counting(WIDTH, key=key)), intervals=1
+    )
+    traced.clear()
+    ide.generate(model, TOKENS[:, :2], 3, key=key)
+    first = len(traced)
+    assert first > 0
+    ide.generate(model, TOKENS[:, 2:4], 3, key=key)
+    assert len(traced) == first
+    ide.generate(model, TOKENS[:, :2], 4, key=key)
+    assert len(traced) == 2 * first
+    assert max(shape[-2] for shape in traced) == 2
+
+
+class Neighbours(ide.AbstractOperator):
+    weight: jax.Array
+
+    def __call__(self, u, domain):
+        return self.weight * jnp.concatenate([0 * u[..., :1, :], u[..., :-1, :]], axis=-2)
+
+
+def test_a_model_that_couples_tokens_is_written_without_a_cache():
+    model = language_model(operators=(lambda key: Neighbours(jnp.ones(())), feed_forward))
+    text = ide.generate(model, TOKENS[0, :4], 2, key=jax.random.key(0), temperature=0.0)
+    for position in (4, 5):
+        assert text[position] == jnp.argmax(model(text[:position])[-1])
+
+
+def test_inputs_that_do_not_fit(unchecked):
+    model = language_model()
+    before = ide.Text(TOKENS, jnp.stack([jnp.arange(CONTEXT) > i for i in (1, -1)]))
+    with pytest.raises(ide.InputError, match="padding stands behind it"):
+        ide.generate(model, before, 2, key=jax.random.key(0))
+    with pytest.raises(ide.InputError, match="length=-1"):
+        ide.generate(model, TOKENS, -1, key=jax.random.key(0))
