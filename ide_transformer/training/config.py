@@ -1,15 +1,22 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import diffrax
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    field_validator,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
+
+from ..errors import InputError
+from .names import root_of
+from .versions import VERSION, upgraded
 
 
 class Section(BaseModel):
@@ -29,35 +36,107 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 NATIVE = "native"
 
 
+class Choice(Section):
+    """One of several classes, by its name (the snake case of the class, or
+    `package.module:Class`), and its options. The name alone will do.
+
+    - `options`: arguments of its constructor, for example {terms: 3} of chebyshev.
+    """
+
+    kind: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    def key_of_kind(self, key: str) -> str:
+        """Where the name is written, if the choice is at `key`."""
+        return key
+
+    def key_of_option(self, key: str, name: str) -> str:
+        """Where the option `name` is written."""
+        return f"{key}.options.{name}"
+
+    def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
+        """What is given for the parameters of the class.
+
+        **Arguments:**
+
+        - `annotations`: the types of the parameters.
+        """
+        return self.options
+
+
+class SectionChoice(Choice):
+    """A choice that has a section of its own."""
+
+    def key_of_kind(self, key: str) -> str:
+        return f"{key}.kind"
+
+
+class PartChoice(Choice):
+    """A choice inside a section; written as its name where it has no options."""
+
+    @model_serializer(mode="wrap")
+    def _short(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        return serialize(self) if self.options else self.kind
+
+
 class DataConfig(Section):
-    """`data`: what is learned."""
+    """`data`: what is learned.
 
-    # `text` reads a file or folder at `path`, the two mnist a folder of IDX files.
-    name: Literal["shakespeare", "text", "digits", "mnist", "fashion_mnist"] = "shakespeare"
+    - `name`: a task, for example `shakespeare`, `text`, `digits`, `mnist`.
+    - `path`: a file or folder, for tasks that read one.
+    - `tokenizer`: `characters`, or `bpe` for a byte-pair encoding.
+    - `vocabulary`: tokens of the byte-pair encoding; 256 of them are the bytes.
+    - `validation`: the part of a text that is held out.
+    - `options`: further arguments of the task.
+    """
+
+    name: str = "shakespeare"
     path: Path | None = None
-    tokenizer: Literal["characters", "bpe"] = "characters"
-    # Tokens of the byte-pair encoding; 256 of them are the bytes.
+    tokenizer: str = "characters"
     vocabulary: Annotated[int, Field(gt=256)] = 512
-    # The part of a text that is held out.
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    options: dict[str, Any] = {}
 
-    @model_validator(mode="after")
-    def _path_where_needed(self):
-        own = self.name in ("shakespeare", "digits")
-        if not own and self.path is None:
-            raise ValueError(f"data.name={self.name} reads from data.path; give it one")
-        if own and self.path is not None:
-            raise ValueError(
-                f"data.name={self.name} comes with its own data; data.path is for "
-                "data.name=text, mnist or fashion_mnist"
-            )
-        return self
+    @property
+    def task(self) -> "TaskChoice":
+        """The task and what is set of this section."""
+        keys = ("path", "tokenizer", "vocabulary", "validation")
+        fields = type(self).model_fields
+        given = {key: getattr(self, key) for key in keys}
+        given = {key: x for key, x in given.items() if x != fields[key].default}
+        if self.path is not None:
+            given["path"] = str(self.path)
+        return TaskChoice(kind=self.name, options=self.options, section=given)
 
 
-class ModelConfig(Section):
+class TaskChoice(Choice):
+    """The task of the section `data`.
+
+    - `section`: arguments that have a key of their own there.
+    """
+
+    section: dict[str, Any]
+
+    def key_of_kind(self, key: str) -> str:
+        return f"{key}.name"
+
+    def key_of_option(self, key: str, name: str) -> str:
+        own = name in DataConfig.model_fields
+        return f"{key}.{name}" if own else super().key_of_option(key, name)
+
+    def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self.section, **self.options}
+
+
+class ModelConfig(SectionChoice):
     """`model`: the operators and how inputs and outputs meet the equation."""
 
-    kind: Literal["language_model", "image_classifier"] = "language_model"
+    kind: str = "language_model"
     # A checkpoint to go on from: a folder, or a package with weights. It gives the weights,
     # the sizes and the tokenizer; of this section only `context` is then free.
     pretrained: str | None = None
@@ -66,39 +145,31 @@ class ModelConfig(Section):
     # Heads of the keys and values; default: as many as heads.
     key_value_heads: PositiveInt | None = None
     depth: PositiveInt = 4
-    # Width of the feed-forward; default: 4 width, or 8/3 width for swiglu.
+    # Width inside the feed-forward; default: that of the operator.
     hidden: PositiveInt | None = None
-    activation: Literal["relu", "gelu", "gelu_tanh", "swiglu"] = "gelu"
-    # The order of the operators in a block.
-    operators: Annotated[
-        tuple[
-            Literal[
-                "attention",
-                "feed_forward",
-                "feature_integral",
-                "sourced_attention",
-                "damping",
-                "relaxation",
-            ],
-            ...,
-        ],
-        Field(min_length=1),
-    ] = ("attention", "feed_forward")
+    # Of the feed-forward; default: that of the operator.
+    activation: str | None = None
+    # In the order in which a block applies them.
+    operators: Annotated[tuple[PartChoice, ...], Field(min_length=1)] = (
+        PartChoice(kind="attention"),
+        PartChoice(kind="feed_forward"),
+    )
     # Initial rate of damping and of relaxation, per layer.
     damping: PositiveFloat = 0.1
     # Applied to the input of each operator (pre-norm).
-    normalization: Literal["layer_norm", "rms_norm", "none"] = "layer_norm"
+    normalization: PartChoice = PartChoice(kind="layer_norm")
     # Applied to the embedded input; where the state is constrained, the constraint is.
-    input_normalization: Literal["layer_norm", "rms_norm", "none"] = "none"
+    input_normalization: PartChoice = PartChoice(kind="free")
     # The set on which the state is kept (post-norm), one for each operator and interval.
-    constraint: Literal["free", "layer_norm", "rms_norm", "sphere", "rms_sphere"] = "free"
+    constraint: PartChoice = PartChoice(kind="free")
     bias: bool = False
     dropout: Fraction = 0.0
     # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
     # Language models.
     context: PositiveInt = 64
-    positions: Literal["learned", "rotary"] = "learned"
+    # How attention sees positions. Where it does not, the model learns an embedding of them.
+    positions: PartChoice = PartChoice(kind="no_positions")
     tied: bool = True
     # Image classifiers.
     patch: PositiveInt = 2
@@ -120,31 +191,40 @@ class ModelConfig(Section):
         return self
 
 
-class ControlConfig(Section):
+class ControlConfig(SectionChoice):
     """`control`: how the weights depend on depth."""
 
     kind: str = "piecewise_constant"
-    # Arguments of `build` of its class, for example {terms: 3} of chebyshev.
-    options: dict[str, Any] = {}
     # The depth T at which the solution is read; default: one for each layer of model.depth.
     horizon: PositiveFloat | None = None
 
 
-class SchemeConfig(Section):
-    """A time-stepping scheme; names are those of the classes, in lower case."""
+class SchemeConfig(SectionChoice):
+    """A time-stepping scheme.
+
+    - `sub_solver`: the scheme inside a scheme: of each operator in a splitting, of the step
+      that half_solver, residual, velocity and steady_state wrap. Default: that of the scheme.
+    """
 
     kind: str = "lie_trotter"
-    # The scheme inside a scheme: of each operator in a splitting, of the step that
-    # half_solver, residual, velocity and steady_state wrap. A name, or a scheme with its own
-    # kind, sub_solver and options. Default: that of the scheme.
     sub_solver: "SchemeConfig | None" = None
-    # Arguments of its class, for example {momentum: 0.9} of nesterov.
-    options: dict[str, Any] = {}
 
-    @field_validator("sub_solver", mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
+    def key_of_option(self, key: str, name: str) -> str:
+        inner = ("sub_solver", "solver")
+        return f"{key}.sub_solver" if name in inner else super().key_of_option(key, name)
+
+    def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
+        if self.sub_solver is None:
+            return self.options
+        inner = [
+            name for name, x in annotations.items() if root_of(x) is diffrax.AbstractSolver
+        ]
+        if not inner:
+            raise InputError(
+                f"{key}.sub_solver: {self.kind} has no scheme inside it; drop it, or choose "
+                f"for example {key}.kind=lie_trotter."
+            )
+        return {**self.options, inner[0]: self.sub_solver}
 
 
 class SolverConfig(SchemeConfig):
@@ -190,12 +270,10 @@ class OptimizerConfig(Section):
     clip: PositiveFloat = 1.0
 
 
-class GradientConfig(Section):
-    """A gradient mode, by the name of its class; a name alone will do."""
+class GradientConfig(SectionChoice):
+    """A gradient mode."""
 
     kind: str = "recompute"
-    # Arguments of its class, for example {levels: 3} of recursive.
-    options: dict[str, Any] = {}
 
 
 class TrainingConfig(Section):
@@ -218,15 +296,11 @@ class TrainingConfig(Section):
     # Characters or tokens of text sampled at the end of a language run.
     sample: NonNegativeInt = 400
 
-    @field_validator("gradient", mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
-
 
 class Config(Section):
     """A run."""
 
+    version: int = VERSION
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -234,6 +308,11 @@ class Config(Section):
     solver: SolverConfig = SolverConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgraded(cls, tree: Any) -> Any:
+        return upgraded(tree) if isinstance(tree, dict) else tree
 
     @model_validator(mode="before")
     @classmethod
@@ -261,16 +340,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _fit(self):
-        images = self.data.name in ("digits", "mnist", "fashion_mnist")
-        if images != (self.model.kind == "image_classifier"):
-            wanted = "image_classifier" if images else "language_model"
-            raise ValueError(f"data.name={self.data.name} needs model.kind={wanted}")
-        if self.model.width % self.model.heads:
-            raise ValueError(
-                f"model.heads={self.model.heads} does not divide model.width="
-                f"{self.model.width}; choose a width that is a multiple of the heads"
-            )
+    def _warmup_fits(self):
         if self.optimizer.warmup >= self.training.steps:
             raise ValueError(
                 f"optimizer.warmup={self.optimizer.warmup} must be less than training.steps="

@@ -48,9 +48,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     return tree
 
 
-def validated(
-    kind: type[S], tree: dict[str, Any], where: str, origin: dict[str, str] | None = None
-) -> S:
+def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
     """A tree as a section of that kind.
 
     **Arguments:**

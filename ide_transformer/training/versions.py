@@ -1,0 +1,51 @@
+"""Configurations of earlier releases, brought up to date."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+VERSION = 2
+
+# Values of version 1 that have another name now, by section and key.
+_RENAMED: dict[tuple[str, str], dict[str, str]] = {
+    ("training", "gradient"): {"checkpoint": "recompute"},
+    ("model", "operators"): {"injected_attention": "sourced_attention"},
+    ("model", "normalization"): {"none": "free"},
+    ("model", "input_normalization"): {"none": "free"},
+    ("model", "positions"): {"learned": "no_positions"},
+}
+
+
+def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of sections in the words of this release. One without a version is of version 1.
+
+    **Raises:** `ValueError` for a version that is not known.
+    """
+    version = tree.get("version", 1)
+    if version not in (1, VERSION):
+        raise ValueError(
+            f"version={version!r}: this release of ide_transformer reads versions up "
+            f"to {VERSION}; install the release that wrote the configuration, or a later one"
+        )
+    tree = {**tree, "version": VERSION}
+    if version == VERSION:
+        return tree
+    for (section, key), names in _RENAMED.items():
+        old = tree.get(section)
+        if isinstance(old, Mapping) and key in old:
+            tree[section] = {**old, key: _renamed(old[key], names)}
+    model = tree.get("model")
+    if isinstance(model, Mapping) and model.get("activation") == "swiglu":
+        operators = model.get("operators", ["attention", "feed_forward"])
+        gated = _renamed(operators, {"feed_forward": "gated_feed_forward"})
+        tree["model"] = {**model, "activation": None, "operators": gated}
+    return tree
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """A name, a list of names, or a kind with its options."""
+    if isinstance(value, Mapping):
+        return {**value, "kind": _renamed(value.get("kind"), names)}
+    if isinstance(value, list | tuple):
+        return [_renamed(x, names) for x in value]
+    return names.get(value, value) if isinstance(value, str) else value
