@@ -30,7 +30,6 @@ class LanguageTask(AbstractTask):
     **Raises:** `InputError` if the text is shorter than the context.
     """
 
-    configurable: ClassVar[bool] = False
     held_out_name: ClassVar[str] = "validation"
     model: ClassVar[type[AbstractModel]] = LanguageModel
     causal: ClassVar[bool] = True
@@ -112,8 +111,6 @@ _Tokenizer = Literal["characters", "bpe"] | AbstractTokenizer
 class Shakespeare(LanguageTask):
     """Predict the next token of the plays of Shakespeare; see `shakespeare`."""
 
-    configurable: ClassVar[bool] = True
-
     @classmethod
     def build(
         cls,
@@ -134,8 +131,6 @@ class Shakespeare(LanguageTask):
 
 class Text(LanguageTask):
     """Predict the next token of a text file, or of the files in a folder; see `read_text`."""
-
-    configurable: ClassVar[bool] = True
 
     @classmethod
     def build(

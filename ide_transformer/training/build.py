@@ -129,6 +129,7 @@ def _offers(model: ModelConfig, *, causal: bool) -> Offers:
         "heads": model.heads,
         "key_value_heads": model.key_value_heads,
         "hidden": model.hidden,
+        "activation": find_function("model.activation", model.activation),
         "causal": causal,
         "positions": _positions(model),
         "normalization": normalization,
@@ -139,8 +140,6 @@ def _offers(model: ModelConfig, *, causal: bool) -> Offers:
         "output_std": model.std / (len(model.operators) * model.depth) ** 0.5,
         "rate": jnp.full(model.width, model.damping),
     }
-    if model.activation is not None:
-        operator["activation"] = find_function("model.activation", model.activation)
     return Offers({AbstractConstraint: constraint, AbstractOperator: operator})
 
 

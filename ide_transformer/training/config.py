@@ -9,7 +9,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
@@ -80,7 +79,7 @@ class PartChoice(Choice):
     """A choice inside a section; written as its name where it has no options."""
 
     @model_serializer(mode="wrap")
-    def _short(self, serialize: SerializerFunctionWrapHandler) -> Any:
+    def _short(self, serialize: Any) -> Any:
         return serialize(self) if self.options else self.kind
 
 
@@ -147,8 +146,8 @@ class ModelConfig(SectionChoice):
     depth: PositiveInt = 4
     # Width inside the feed-forward; default: that of the operator.
     hidden: PositiveInt | None = None
-    # Of the feed-forward; default: that of the operator.
-    activation: str | None = None
+    # Of the feed-forward.
+    activation: str = "gelu"
     # In the order in which a block applies them.
     operators: Annotated[tuple[PartChoice, ...], Field(min_length=1)] = (
         PartChoice(kind="attention"),

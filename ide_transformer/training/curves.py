@@ -1,5 +1,7 @@
 """The figures of a run."""
 
+from typing import Any
+
 import diffrax
 import jax.numpy as jnp
 
@@ -11,7 +13,7 @@ from .metrics import read_metrics
 
 
 def plot_run(
-    folder: RunFolder, task: AbstractTask, model: AbstractModel, end: dict[str, float]
+    folder: RunFolder, task: AbstractTask, model: AbstractModel, end: dict[str, Any]
 ) -> None:
     """Plots the loss over the run, and the size of the state over depth.
 

@@ -62,7 +62,7 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     if changed:
         raise InputError(
             f"--resume: {folder.path} was started with another configuration "
-            f"({'; '.join(changed)}). Give the same one, or start anew without --resume."
+            f"({'; '.join(changed)}). Give the same one, or start a new run without --resume."
         )
     return folder
 

@@ -116,8 +116,8 @@ def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def snake_case(name: str) -> str:
-    """`LieTrotter` as `lie_trotter`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    """`LieTrotter` as `lie_trotter`, `RMSNorm` as `rms_norm`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def _refusal(found: Any, base: type) -> str | None:
@@ -136,7 +136,7 @@ def _refusal(found: Any, base: type) -> str | None:
         call = "build(make_block, num_intervals, *, key)"
         return f"{made.__name__} has no class method {call}, which draws its weights"
     if not getattr(made, "configurable", _solves_ordinary_equations(made)):
-        return f"{made.__name__} cannot be made from a configuration"
+        return f"{made.__name__} is not for configurations (its attribute configurable)"
     return None
 
 

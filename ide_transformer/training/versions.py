@@ -13,6 +13,7 @@ _RENAMED: dict[tuple[str, str], dict[str, str]] = {
     ("model", "normalization"): {"none": "free"},
     ("model", "input_normalization"): {"none": "free"},
     ("model", "positions"): {"learned": "no_positions"},
+    ("solver", "options"): {"rmsnorm": "rms_norm", "rmssphere": "rms_sphere"},
 }
 
 
@@ -38,14 +39,14 @@ def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model, Mapping) and model.get("activation") == "swiglu":
         operators = model.get("operators", ["attention", "feed_forward"])
         gated = _renamed(operators, {"feed_forward": "gated_feed_forward"})
-        tree["model"] = {**model, "activation": None, "operators": gated}
+        tree["model"] = {**model, "activation": "silu", "operators": gated}
     return tree
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    """A name, a list of names, or a kind with its options."""
+    """A value with each name in it renamed."""
     if isinstance(value, Mapping):
-        return {**value, "kind": _renamed(value.get("kind"), names)}
+        return {key: _renamed(x, names) for key, x in value.items()}
     if isinstance(value, list | tuple):
         return [_renamed(x, names) for x in value]
     return names.get(value, value) if isinstance(value, str) else value

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+
 from ide_transformer.training import build_task, load_run
 
 
