@@ -79,10 +79,11 @@ def construct(key: str, choice: Choice, base: type, offers: Offers = Offers({}))
         if name in options:
             arguments[name] = converted(place, options[name], annotations[name], nested)
         elif name not in arguments:
-            if root_of(annotations[name]) is None or inspect.isabstract(annotations[name]):
+            kind = get_origin(annotations[name]) or annotations[name]
+            if root_of(kind) is None or inspect.isabstract(kind):
                 raise InputError(f"{key}: {choice.kind} needs {name}; give {place}.")
-            default = Choice(kind=snake_case(annotations[name].__name__))
-            arguments[name] = construct(place, default, annotations[name], nested)
+            default = Choice(kind=snake_case(kind.__name__))
+            arguments[name] = construct(place, default, kind, nested)
     try:
         return make(**arguments)
     except InputError as error:
