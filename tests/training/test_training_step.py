@@ -8,9 +8,13 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer.tasks import Batch, cross_entropy
-from ide_transformer.training import Config, step as step_module, train
-from ide_transformer.training.build import build_language_model
-from ide_transformer.training.build_discretization import for_training
+from ide_transformer.training import (
+    Config,
+    build_model_of_size,
+    step as step_module,
+    train,
+    with_training,
+)
 from ide_transformer.training.config import ModelConfig, TrainingConfig
 from ide_transformer.training.memory import describe_memory, kept_bytes, size_bytes
 
@@ -22,11 +26,11 @@ BATCH = Batch(TOKENS[:, :-1], TOKENS[:, 1:])
 
 def make_model(**training):
     config = Config(model=SIZES, training=TrainingConfig(**training))
-    model = build_language_model(config, 20, jax.random.key(0))
+    model = build_model_of_size(config, {"vocabulary": 20}, jax.random.key(0))
     model = jax.tree.map(
         lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, model
     )
-    return for_training(model, config.training)
+    return with_training(model, config.training)
 
 
 def gradient(model):
