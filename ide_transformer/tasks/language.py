@@ -1,7 +1,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -96,8 +96,7 @@ class LanguageTask(AbstractTask):
         return {"perplexity": math.exp(loss)}
 
     def sample(self, model: AbstractModel, length: int) -> str | None:
-        assert isinstance(model, LanguageModel)
-        return sample_text(model, self.tokenizer, length=length)
+        return sample_text(cast(LanguageModel, model), self.tokenizer, length=length)
 
     def _windows(self, tokens: np.ndarray, starts: np.ndarray) -> Batch:
         windows = tokens[starts[:, None] + np.arange(self.context + 1)].astype(np.int32)

@@ -11,7 +11,14 @@ from .build_discretization import (
     with_solver as with_solver,
     with_training as with_training,
 )
-from .config import Config as Config
+from .choice import Section as Section
+from .config import (
+    Config as Config,
+    ModelConfig as ModelConfig,
+    OptimizerConfig as OptimizerConfig,
+    SolverConfig as SolverConfig,
+    TrainingConfig as TrainingConfig,
+)
 from .conversion import (
     export_run as export_run,
     import_pretrained as import_pretrained,
@@ -24,12 +31,18 @@ from .evaluation import (
 from .folder import RunFolder as RunFolder
 from .loading import LoadedModel as LoadedModel, load_model as load_model
 from .metrics import read_metrics as read_metrics
-from .optimizer import build_optimizer as build_optimizer, decayed as decayed
-from .reading import dump_config as dump_config, load_config as load_config
-from .run import (
-    load_run as load_run,
-    train as train,
+from .optimizer import (
+    build_optimizer as build_optimizer,
+    decayed as decayed,
+    learning_rate as learning_rate,
 )
+from .reading import (
+    dump_config as dump_config,
+    load_config as load_config,
+    read_tree as read_tree,
+    validated as validated,
+)
+from .run import load_run as load_run, train as train
 from .script import run_script as run_script
 from .step import (
     TrainState as TrainState,

@@ -34,7 +34,7 @@ def build_task(config: Config) -> AbstractTask:
     if model.pretrained is not None:
         path = find_pretrained(model.pretrained)
         offered["tokenizer"] = PretrainedTokenizer.from_pretrained(path)
-    return construct("data", config.data.task, AbstractTask, Offers({AbstractTask: offered}))
+    return construct("data", config.data, AbstractTask, Offers({AbstractTask: offered}))
 
 
 def task_class(config: Config) -> type[AbstractTask]:
@@ -64,7 +64,7 @@ def build_model_of_size(
     make_control = _control_maker(config.control, model.depth)
     control = make_control(_block_maker(model, offers), control_key)
     one = construct("model.constraint", model.constraint, AbstractConstraint, offers)
-    constrained = not isinstance(one, Free)
+    constrained = type(one) is not Free
     constraints = (one,) * len(model.operators)
     constraint = make_control(lambda key: constraints, constraint_key) if constrained else one
 
@@ -74,7 +74,7 @@ def build_model_of_size(
     # Where the state is constrained, the constraint is applied to the embedded input, and
     # the state at T needs no other normalisation.
     output = normalization("normalization")
-    if isinstance(output, Free):
+    if type(output) is Free:
         layer_norm = ModelConfig().normalization
         output = construct("model.normalization", layer_norm, AbstractConstraint, offers)
     solver = build_discretization(config.solver, width=model.width, constrained=constrained)
@@ -85,7 +85,7 @@ def build_model_of_size(
         patch=model.patch,
         class_token=model.class_token,
         tied=model.tied,
-        learned_positions=isinstance(_positions(model), NoPositions),
+        learned_positions=type(_positions(model)) is NoPositions,
         control=control,
         constraint=constraint,
         discretization=solver,

@@ -60,6 +60,6 @@ def with_solver(model: M, config: SolverConfig) -> M:
         eqx.filter_eval_shape(model.constraint, 0.0),
         is_leaf=lambda x: isinstance(x, AbstractConstraint),
     )
-    constrained = not all(isinstance(x, Free) for x in sets)
+    constrained = any(type(x) is not Free for x in sets)
     discretization = build_discretization(config, width=model.features, constrained=constrained)
     return eqx.tree_at(lambda m: m.discretization, model, discretization)

@@ -2,26 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import diffrax
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from ..errors import InputError
-from .names import root_of
+from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
 from .versions import VERSION, upgraded
-
-
-class Section(BaseModel):
-    """Unknown keys are refused, and nothing is converted silently."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -35,107 +21,42 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 NATIVE = "native"
 
 
-class Choice(Section):
-    """One of several classes, by its name (the snake case of the class, or
-    `package.module:Class`), and its options. The name alone will do.
+class DataConfig(Section, AbstractChoice):
+    """`data`: what is learned."""
 
-    - `options`: arguments of its constructor, for example {terms: 3} of chebyshev.
-    """
-
-    kind: str
-    options: dict[str, Any] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
-
-    def key_of_kind(self, key: str) -> str:
-        """Where the name is written, if the choice is at `key`."""
-        return key
-
-    def key_of_option(self, key: str, name: str) -> str:
-        """Where the option `name` is written."""
-        return f"{key}.options.{name}"
-
-    def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
-        """What is given for the parameters of the class.
-
-        **Arguments:**
-
-        - `annotations`: the types of the parameters.
-        """
-        return self.options
-
-
-class SectionChoice(Choice):
-    """A choice that has a section of its own."""
-
-    def key_of_kind(self, key: str) -> str:
-        return f"{key}.kind"
-
-
-class PartChoice(Choice):
-    """A choice inside a section; written as its name where it has no options."""
-
-    @model_serializer(mode="wrap")
-    def _short(self, serialize: Any) -> Any:
-        return serialize(self) if self.options else self.kind
-
-
-class DataConfig(Section):
-    """`data`: what is learned.
-
-    - `name`: a task, for example `shakespeare`, `text`, `digits`, `mnist`.
-    - `path`: a file or folder, for tasks that read one.
-    - `tokenizer`: `characters`, or `bpe` for a byte-pair encoding.
-    - `vocabulary`: tokens of the byte-pair encoding; 256 of them are the bytes.
-    - `validation`: the part of a text that is held out.
-    - `options`: further arguments of the task.
-    """
-
+    # A task, for example shakespeare, text, digits, mnist, fashion_mnist.
     name: str = "shakespeare"
+    # A file or folder, for the tasks that read one.
     path: Path | None = None
+    # `characters`, or `bpe` for a byte-pair encoding.
     tokenizer: str = "characters"
+    # Tokens of the byte-pair encoding; 256 of them are the bytes.
     vocabulary: Annotated[int, Field(gt=256)] = 512
+    # The part of a text that is held out.
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    options: dict[str, Any] = {}
+    # Further arguments of the task.
+    options: dict[str, Any] = Field(default={})
+
+    kind_key: ClassVar[str] = ".name"
 
     @property
-    def task(self) -> "TaskChoice":
-        """The task and what is set of this section."""
-        keys = ("path", "tokenizer", "vocabulary", "validation")
-        fields = type(self).model_fields
-        given = {key: getattr(self, key) for key in keys}
-        given = {key: x for key, x in given.items() if x != fields[key].default}
-        if self.path is not None:
-            given["path"] = str(self.path)
-        return TaskChoice(kind=self.name, options=self.options, section=given)
-
-
-class TaskChoice(Choice):
-    """The task of the section `data`.
-
-    - `section`: arguments that have a key of their own there.
-    """
-
-    section: dict[str, Any]
-
-    def key_of_kind(self, key: str) -> str:
-        return f"{key}.name"
+    def chosen(self) -> str:
+        return self.name
 
     def key_of_option(self, key: str, name: str) -> str:
-        own = name in DataConfig.model_fields
+        own = name in type(self).model_fields
         return f"{key}.{name}" if own else super().key_of_option(key, name)
 
     def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
-        return {**self.section, **self.options}
+        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "options"})
+        return {**given, **self.options}
 
 
-class ModelConfig(SectionChoice):
+class ModelConfig(Choice):
     """`model`: the operators and how inputs and outputs meet the equation."""
 
     kind: str = "language_model"
+    kind_key: ClassVar[str] = ".kind"
     # A checkpoint to go on from: a folder, or a package with weights. It gives the weights,
     # the sizes and the tokenizer; of this section only `context` is then free.
     pretrained: str | None = None
@@ -149,18 +70,18 @@ class ModelConfig(SectionChoice):
     # Of the feed-forward.
     activation: str = "gelu"
     # In the order in which a block applies them.
-    operators: Annotated[tuple[PartChoice, ...], Field(min_length=1)] = (
-        PartChoice(kind="attention"),
-        PartChoice(kind="feed_forward"),
+    operators: Annotated[tuple[Part, ...], Field(min_length=1)] = (
+        Part(kind="attention"),
+        Part(kind="feed_forward"),
     )
     # Initial rate of damping and of relaxation, per layer.
     damping: PositiveFloat = 0.1
     # Applied to the input of each operator (pre-norm).
-    normalization: PartChoice = PartChoice(kind="layer_norm")
+    normalization: Part = Part(kind="layer_norm")
     # Applied to the embedded input; where the state is constrained, the constraint is.
-    input_normalization: PartChoice = PartChoice(kind="free")
+    input_normalization: Part = Part(kind="free")
     # The set on which the state is kept (post-norm), one for each operator and interval.
-    constraint: PartChoice = PartChoice(kind="free")
+    constraint: Part = Part(kind="free")
     bias: bool = False
     dropout: Fraction = 0.0
     # Standard deviation of the initial weights.
@@ -168,7 +89,7 @@ class ModelConfig(SectionChoice):
     # Language models.
     context: PositiveInt = 64
     # How attention sees positions. Where it does not, the model learns an embedding of them.
-    positions: PartChoice = PartChoice(kind="no_positions")
+    positions: Part = Part(kind="no_positions")
     tied: bool = True
     # Image classifiers.
     patch: PositiveInt = 2
@@ -190,40 +111,13 @@ class ModelConfig(SectionChoice):
         return self
 
 
-class ControlConfig(SectionChoice):
+class ControlConfig(Choice):
     """`control`: how the weights depend on depth."""
 
     kind: str = "piecewise_constant"
+    kind_key: ClassVar[str] = ".kind"
     # The depth T at which the solution is read; default: one for each layer of model.depth.
     horizon: PositiveFloat | None = None
-
-
-class SchemeConfig(SectionChoice):
-    """A time-stepping scheme.
-
-    - `sub_solver`: the scheme inside a scheme: of each operator in a splitting, of the step
-      that half_solver, residual, velocity and steady_state wrap. Default: that of the scheme.
-    """
-
-    kind: str = "lie_trotter"
-    sub_solver: "SchemeConfig | None" = None
-
-    def key_of_option(self, key: str, name: str) -> str:
-        inner = ("sub_solver", "solver")
-        return f"{key}.sub_solver" if name in inner else super().key_of_option(key, name)
-
-    def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
-        if self.sub_solver is None:
-            return self.options
-        inner = [
-            name for name, x in annotations.items() if root_of(x) is diffrax.AbstractSolver
-        ]
-        if not inner:
-            raise InputError(
-                f"{key}.sub_solver: {self.kind} has no scheme inside it; drop it, or choose "
-                f"for example {key}.kind=lie_trotter."
-            )
-        return {**self.options, inner[0]: self.sub_solver}
 
 
 class SolverConfig(SchemeConfig):
@@ -269,10 +163,11 @@ class OptimizerConfig(Section):
     clip: PositiveFloat = 1.0
 
 
-class GradientConfig(SectionChoice):
+class GradientConfig(Choice):
     """A gradient mode."""
 
     kind: str = "recompute"
+    kind_key: ClassVar[str] = ".kind"
 
 
 class TrainingConfig(Section):
@@ -310,15 +205,12 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _upgraded(cls, tree: Any) -> Any:
-        return upgraded(tree) if isinstance(tree, dict) else tree
-
-    @model_validator(mode="before")
-    @classmethod
-    def _native_scheme(cls, tree: Any) -> Any:
-        model = tree.get("model") if isinstance(tree, dict) else None
-        if isinstance(model, dict) and model.get("pretrained") and "solver" not in tree:
-            return {**tree, "solver": {"kind": NATIVE}}
+    def _upgraded(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        tree = upgraded(tree)
+        model = tree.get("model")
+        if isinstance(model, dict) and model.get("pretrained"):
+            # A checkpoint is solved by its own scheme unless another one is given.
+            tree.setdefault("solver", {"kind": NATIVE})
         return tree
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from ..equation import AbstractOperator
 from ..errors import InputError
-from .config import Choice, SchemeConfig
+from .choice import AbstractChoice, Choice, SchemeConfig
 from .names import choices, find, find_function, is_array, parameters_of, root_of, snake_case
 from .reading import validated
 
@@ -40,7 +40,7 @@ class Offers(NamedTuple):
         return offered if self.key is None else {**offered, "key": self.key}
 
 
-def construct(key: str, choice: Choice, base: type, offers: Offers = Offers({})) -> Any:
+def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Offers({})) -> Any:
     """The object that a configuration describes.
 
     Each parameter of its constructor, or of its class method `build` where it has one, takes
@@ -54,7 +54,7 @@ def construct(key: str, choice: Choice, base: type, offers: Offers = Offers({}))
 
     **Raises:** `InputError` that names the option in error.
     """
-    found = find(choice.key_of_kind(key), choice.kind, base)
+    found = find(key + choice.kind_key, choice.chosen, base)
     make = getattr(found, "build", found)
     parameters = parameters_of(make)
     annotations = {name: p.annotation for name, p in parameters.items()}
@@ -81,7 +81,7 @@ def construct(key: str, choice: Choice, base: type, offers: Offers = Offers({}))
         elif name not in arguments:
             kind = get_origin(annotations[name]) or annotations[name]
             if root_of(kind) is None or inspect.isabstract(kind):
-                raise InputError(f"{key}: {choice.kind} needs {name}; give {place}.")
+                raise InputError(f"{key}: {choice.chosen} needs {name}; give {place}.")
             default = Choice(kind=snake_case(kind.__name__))
             arguments[name] = construct(place, default, kind, nested)
     try:
@@ -111,13 +111,15 @@ def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})
     return _checked(key, value, annotation)
 
 
-def _refuse_unknown(key: str, choice: Choice, options: Mapping, known: set[str]) -> None:
+def _refuse_unknown(
+    key: str, choice: AbstractChoice, options: Mapping, known: set[str]
+) -> None:
     for name in options:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise InputError(
-                f"{choice.key_of_option(key, name)}: {choice.kind} has no such option.{hint} "
+                f"{choice.key_of_option(key, name)}: {choice.chosen} has no such option.{hint} "
                 f"Known here: {', '.join(sorted(known)) or 'none'}."
             )
 

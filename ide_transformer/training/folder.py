@@ -9,10 +9,10 @@ from .reading import dump_config, load_config
 
 
 class RunFolder:
-    """`runs/<name>/`: what a run reads and writes.
+    """The files of a run in `runs/<name>/`.
 
-    **Attributes:** `path`, and in it `config` (as resolved), `metrics`, `checkpoints`,
-    `plots`, `summary`, `tokenizer` and `sample`.
+    **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
+    `checkpoints`, `plots`, `summary`, `tokenizer` and `sample`.
     """
 
     def __init__(self, path: Path):

@@ -31,16 +31,16 @@ def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
     tree = {**tree, "version": VERSION}
     if version == VERSION:
         return tree
+    sections = {name: dict(x) for name, x in tree.items() if isinstance(x, Mapping)}
     for (section, key), names in _RENAMED.items():
-        old = tree.get(section)
-        if isinstance(old, Mapping) and key in old:
-            tree[section] = {**old, key: _renamed(old[key], names)}
-    model = tree.get("model")
-    if isinstance(model, Mapping) and model.get("activation") == "swiglu":
+        if key in sections.get(section, {}):
+            sections[section][key] = _renamed(sections[section][key], names)
+    model = sections.get("model", {})
+    if model.get("activation") == "swiglu":
         operators = model.get("operators", ["attention", "feed_forward"])
-        gated = _renamed(operators, {"feed_forward": "gated_feed_forward"})
-        tree["model"] = {**model, "activation": "silu", "operators": gated}
-    return tree
+        model["operators"] = _renamed(operators, {"feed_forward": "gated_feed_forward"})
+        model["activation"] = "silu"
+    return {**tree, **sections}
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
@@ -49,4 +49,4 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
         return {key: _renamed(x, names) for key, x in value.items()}
     if isinstance(value, list | tuple):
         return [_renamed(x, names) for x in value]
-    return names.get(value, value) if isinstance(value, str) else value
+    return names.get(value, value)
