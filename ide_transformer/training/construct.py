@@ -16,7 +16,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from ..equation import AbstractOperator
 from ..errors import InputError
 from .choice import AbstractChoice, Choice, SchemeConfig
-from .names import choices, find, find_function, is_array, parameters_of, root_of, snake_case
+from .names import choices, find, find_function, is_array, parameters_of, root_of
 from .reading import validated
 
 
@@ -82,7 +82,7 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
             kind = get_origin(annotations[name]) or annotations[name]
             if root_of(kind) is None or inspect.isabstract(kind):
                 raise InputError(f"{key}: {choice.chosen} needs {name}; give {place}.")
-            default = Choice(kind=snake_case(kind.__name__))
+            default = Choice(kind=f"{kind.__module__}:{kind.__qualname__}")
             arguments[name] = construct(place, default, kind, nested)
     try:
         return make(**arguments)

@@ -129,6 +129,13 @@ class Plain(integration.AbstractGradient):
         return diffrax.DirectAdjoint()
 
 
+class Doubled(models.LanguageModel):
+    """A language model with logits twice as large."""
+
+    def read_out(self, u):
+        return 2 * super().read_out(u)
+
+
 class Counting(tasks.AbstractTask):
     """Predict the next digit of `0123456789012…`."""
 

@@ -23,6 +23,7 @@ OWN = {
     "name": "own",
     "data": {"name": "mine:Counting", "options": {"length": 100}},
     "model": {
+        "kind": "mine:Doubled",
         "width": 8,
         "heads": 2,
         "depth": 2,
