@@ -35,7 +35,7 @@ class Offers(NamedTuple):
     key: PRNGKeyArray | None = None
 
     def to(self, root: type) -> dict[str, Any]:
-        """What a class of that kind is offered."""
+        """The arguments for a class of that kind."""
         offered = dict(self.arguments.get(root, {}))
         return offered if self.key is None else {**offered, "key": self.key}
 

@@ -165,7 +165,7 @@ def is_array(annotation: Any) -> bool:
 
 
 def _imported(key: str, name: str) -> Any:
-    """What `package.module:Class` names."""
+    """The object that `package.module:Class` names."""
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)

@@ -115,7 +115,7 @@ def test_a_leapfrog_is_reversible():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.heavy
-def test_the_configuration_trains(name, tmp_path, capsys):
+def test_the_configuration_trains(name, tmp_path, capsys, unchecked):
     """Two steps through the script, as a user would."""
     overrides = []
     if "name: shakespeare" in (SCHEMES / f"{name}.yaml").read_text():
