@@ -12,7 +12,7 @@ from typing import Any
 from rich.progress import Progress
 
 import benchmarks
-from ide_transformer.training import main_of
+from ide_transformer.training import run_script
 
 
 def march(arguments: argparse.Namespace, on_round: Callable) -> list[dict]:
@@ -201,4 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_script(main)

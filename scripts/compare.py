@@ -11,7 +11,7 @@ import jax
 
 from ide_transformer.reporting import show_report
 from ide_transformer.studies.schemes import compare, load_compare_config
-from ide_transformer.training import main_of
+from ide_transformer.training import run_script
 
 
 def main() -> None:
@@ -38,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_script(main)

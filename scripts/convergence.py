@@ -23,7 +23,7 @@ from ide_transformer.studies.convergence import (
     plot_orders,
     schemes,
 )
-from ide_transformer.training import main_of
+from ide_transformer.training import run_script
 
 
 def show(rows: list[Row]) -> None:
@@ -84,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_script(main)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ide_transformer.training import export_run, import_pretrained, main_of
+from ide_transformer.training import export_run, import_pretrained, run_script
 
 
 def main() -> None:
@@ -26,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_script(main)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ide_transformer.reporting import show_report
 from ide_transformer.studies.depth import compare_depth
-from ide_transformer.training import main_of
+from ide_transformer.training import run_script
 
 
 def main() -> None:
@@ -40,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_script(main)

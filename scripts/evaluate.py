@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ide_transformer import InputError
 from ide_transformer.tasks import read_text
-from ide_transformer.training import evaluate_loss, load_model, main_of, similarities
+from ide_transformer.training import evaluate_loss, load_model, run_script, similarities
 
 
 def main() -> None:
@@ -61,4 +61,4 @@ def show(sentences: list[str], matrix: list[list[float]]) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_script(main)

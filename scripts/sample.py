@@ -5,7 +5,7 @@ import sys
 import time
 
 from ide_transformer import InputError, LanguageModel, why_not_cached
-from ide_transformer.training import load_model, main_of, sample_text
+from ide_transformer.training import load_model, run_script, sample_text
 
 
 def main() -> None:
@@ -60,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_script(main)

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ide_transformer.training import load_config, main_of, train
+from ide_transformer.training import load_config, run_script, train
 
 
 def main() -> None:
@@ -35,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_script(main)

@@ -1,15 +1,17 @@
 import functools as ft
 from collections.abc import Iterator
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .images import LabelledImages
+from ..models import AbstractModel, ImageClassifier
+from .images import LabelledImages, digits, idx_folder
 from .task import AbstractTask, Batch, spread
 
 
 class ClassificationTask(AbstractTask):
-    """Tell the class of an image.
+    """Predict the class of an image.
 
     **Arguments:**
 
@@ -17,12 +19,32 @@ class ClassificationTask(AbstractTask):
     - `patches`: patches in an image.
     """
 
+    configurable: ClassVar[bool] = False
+    model: ClassVar[type[AbstractModel]] = ImageClassifier
     held_out_name: ClassVar[str] = "test"
 
     def __init__(self, train: LabelledImages, test: LabelledImages, *, patches: int):
         self.train = train
         self.test = test
         self.patches = patches
+
+    @classmethod
+    def in_patches(
+        cls, sets: tuple[LabelledImages, LabelledImages], patch: int
+    ) -> "ClassificationTask":
+        """The task of a training set and a test set.
+
+        **Arguments:**
+
+        - `patch`: side of a patch in pixels.
+        """
+        train, test = sets
+        rows, columns = train.images.shape[1:3]
+        return cls(train, test, patches=(rows // patch) * (columns // patch))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"image_shape": self.image_shape, "classes": self.classes}
 
     @property
     def classes(self) -> int:
@@ -56,6 +78,30 @@ class ClassificationTask(AbstractTask):
         for first in range(0, len(chosen), size):
             part = chosen[first : first + size]
             yield Batch(self.test.images[part], self.test.labels[part])
+
+
+class Digits(ClassificationTask):
+    """Handwritten digits of 8 by 8 pixels; see `digits`."""
+
+    configurable: ClassVar[bool] = True
+
+    @classmethod
+    def build(cls, patch: int) -> ClassificationTask:
+        return cls.in_patches(digits(), patch)
+
+
+class MNIST(ClassificationTask):
+    """Handwritten digits of 28 by 28 pixels, from a folder; see `idx_folder`."""
+
+    configurable: ClassVar[bool] = True
+
+    @classmethod
+    def build(cls, path: Path, patch: int) -> ClassificationTask:
+        return cls.in_patches(idx_folder(path), patch)
+
+
+class FashionMNIST(MNIST):
+    """Pieces of clothing in the files and sizes of MNIST."""
 
 
 @ft.lru_cache(maxsize=2)

@@ -19,8 +19,8 @@ class LabelledImages(NamedTuple):
 
 
 def digits() -> tuple[LabelledImages, LabelledImages]:
-    """scikit-learn's 1,797 handwritten digits of 8 by 8 pixels: training set, and a fifth
-    held out, drawn once and for all with every class in proportion."""
+    """scikit-learn's 1,797 handwritten digits of 8 by 8 pixels: a training set, and a fifth
+    held out. The split is fixed and keeps the proportions of the classes."""
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -41,8 +41,8 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
 
 
 def idx_folder(path: Path) -> tuple[LabelledImages, LabelledImages]:
-    """Training and test set from a folder with the four IDX files of MNIST or one of its
-    successors, compressed or not.
+    """The training and test set in a folder with four IDX files, as those of MNIST, compressed
+    or not.
 
     **Raises:** `InputError` where a file is missing, cut off, or does not fit the others.
     """
@@ -67,11 +67,13 @@ def idx_folder(path: Path) -> tuple[LabelledImages, LabelledImages]:
 def _standardized(
     train: LabelledImages, test: LabelledImages
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Both with the mean and standard deviation of the training pixels taken out."""
+    """Both sets, shifted and scaled so that the training pixels have mean 0 and deviation 1."""
     mean, std = train.images.mean(), train.images.std()
-    return tuple(  # pyright: ignore[reportReturnType]
-        part._replace(images=(part.images - mean) / std) for part in (train, test)
-    )
+
+    def scaled(part: LabelledImages) -> LabelledImages:
+        return part._replace(images=(part.images - mean) / std)
+
+    return scaled(train), scaled(test)
 
 
 def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:

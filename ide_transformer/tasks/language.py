@@ -1,10 +1,16 @@
+import math
 from collections.abc import Iterator
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
 from ..errors import InputError
+from ..models import AbstractModel, LanguageModel
+from .load_tokenizer import load_tokenizer
+from .sampling import sample_text
 from .task import AbstractTask, Batch, spread
+from .texts import read_text, shakespeare
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 
 
@@ -25,6 +31,8 @@ class LanguageTask(AbstractTask):
     """
 
     held_out_name: ClassVar[str] = "validation"
+    model: ClassVar[type[AbstractModel]] = LanguageModel
+    causal: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -54,6 +62,10 @@ class LanguageTask(AbstractTask):
                 )
 
     @property
+    def sizes(self) -> dict[str, Any]:
+        return {"vocabulary": self.tokenizer.vocabulary}
+
+    @property
     def tokens_per_sample(self) -> int:
         return self.context
 
@@ -71,6 +83,68 @@ class LanguageTask(AbstractTask):
         for first in range(0, len(starts), size):
             yield self._windows(self.validation, starts[first : first + size])
 
+    def save(self, tokenizer: Path) -> None:
+        self.tokenizer.save(tokenizer)
+
+    @classmethod
+    def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
+        return (
+            {"vocabulary": load_tokenizer(tokenizer).vocabulary} if tokenizer.exists() else None
+        )
+
+    def figures(self, loss: float) -> dict[str, float]:
+        return {"perplexity": math.exp(loss)}
+
+    def sample(self, model: AbstractModel, length: int) -> str | None:
+        return sample_text(cast(LanguageModel, model), self.tokenizer, length=length)
+
     def _windows(self, tokens: np.ndarray, starts: np.ndarray) -> Batch:
         windows = tokens[starts[:, None] + np.arange(self.context + 1)].astype(np.int32)
         return Batch(windows[:, :-1], windows[:, 1:])
+
+
+# Names of tokenizers, or a tokenizer.
+_Tokenizer = Literal["characters", "bpe"] | AbstractTokenizer
+
+
+class Shakespeare(LanguageTask):
+    """Predict the next token of the plays of Shakespeare; see `shakespeare`."""
+
+    @classmethod
+    def build(
+        cls,
+        context: int,
+        tokenizer: _Tokenizer = "characters",
+        vocabulary: int = 512,
+        validation: float = 0.1,
+    ) -> "Shakespeare":
+        text = shakespeare()
+        return cls(
+            text,
+            context,
+            tokenizer=tokenizer,
+            vocabulary=vocabulary,
+            held_out_fraction=validation,
+        )
+
+
+class Text(LanguageTask):
+    """Predict the next token of a text file, or of the files in a folder; see `read_text`."""
+
+    @classmethod
+    def build(
+        cls,
+        path: Path,
+        context: int,
+        tokenizer: _Tokenizer = "characters",
+        vocabulary: int = 512,
+        validation: float = 0.1,
+    ) -> "Text":
+        text = read_text(path)
+        return cls(
+            text,
+            context,
+            tokenizer=tokenizer,
+            vocabulary=vocabulary,
+            held_out_fraction=validation,
+        )

@@ -12,7 +12,7 @@ from .tokenizers import AbstractTokenizer
 
 
 class PretrainedTokenizer(AbstractTokenizer):
-    """The tokenizer that comes with a checkpoint, whatever its kind."""
+    """The tokenizer of a checkpoint, of any kind."""
 
     def __init__(self, tokenizer: tk.Tokenizer):
         self._tokenizer = tokenizer
@@ -54,8 +54,8 @@ class PretrainedTokenizer(AbstractTokenizer):
 
     @classmethod
     def from_pretrained(cls, path: Path) -> "PretrainedTokenizer":
-        """That of a checkpoint, `tokenizer.json` in its folder; of an archive of glassllm,
-        `<name>.tokenizer.json` beside it.
+        """Reads the tokenizer of a checkpoint: `tokenizer.json` in its folder, or
+        `<name>.tokenizer.json` next to an archive of glassllm.
 
         **Raises:** `InputError` where there is none.
         """
@@ -72,7 +72,7 @@ class PretrainedTokenizer(AbstractTokenizer):
             return cls(_glassllm(json.loads(file.read_text(encoding="utf-8"))))
         try:
             return cls(tk.Tokenizer.from_file(str(file)))
-        except Exception as error:  # the library raises nothing more special
+        except Exception as error:  # the library has no exception of its own
             raise InputError(f"{file} is no tokenizer: {error}.") from None
 
 

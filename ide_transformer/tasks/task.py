@@ -1,8 +1,9 @@
-"""What a task offers to the trainer."""
+"""Base class of the tasks, and their loss."""
 
 import abc
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import jax
@@ -22,8 +23,14 @@ class Batch(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """What is minimised, and what of it is the mean cross-entropy over targets; how many
-    targets were the most likely, how many there are, and the field evaluations of a solve."""
+    """The loss of a batch.
+
+    - `objective`: the number that is minimised.
+    - `loss`: the part of it that is the mean cross-entropy over targets.
+    - `correct`: the number of targets that were the most likely output.
+    - `count`: the number of targets.
+    - `field_evaluations`: of a solve.
+    """
 
     objective: Float[Array, ""]
     loss: Float[Array, ""]
@@ -33,16 +40,37 @@ class Loss(NamedTuple):
 
 
 class AbstractTask(abc.ABC):
-    """Samples to learn from and samples to test on.
+    """Samples to learn from and samples to test on. The loss is the cross-entropy of integer
+    targets, see `cross_entropy`.
 
     A batch is a function of the seed and the step alone, so that a resumed run sees the
     data that the interrupted one would have seen.
+
+    A task of your own defines `batch`, `held_out`, `tokens_per_sample`, `held_out_name`,
+    `model` and `sizes`. A configuration names it by `data.name: package.module:Class`; its
+    constructor, or its class method `build` where it has one, then gets by parameter name
+    the keys of the section `data` (`path`, `tokenizer`, `vocabulary`, `validation`), its
+    `options`, and of the section `model` the `context` and the `patch`.
     """
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
-    # What the held-out part is called: `validation` or `test`.
+    # The name of the held-out part: `validation` or `test`.
     held_out_name: ClassVar[str]
+    # The class of the models that learn it.
+    model: ClassVar[type[AbstractModel]]
+    # Whether a token may see only those before it.
+    causal: ClassVar[bool] = False
+
+    @property
+    @abc.abstractmethod
+    def sizes(self) -> dict[str, Any]:
+        """The arguments of the model that the data decide, such as `vocabulary`."""
+
+    @property
+    @abc.abstractmethod
+    def tokens_per_sample(self) -> int:
+        """The number of tokens in each sample, for the rate in the log."""
 
     @abc.abstractmethod
     def batch(self, step: int, size: int, seed: int) -> Batch:
@@ -53,14 +81,30 @@ class AbstractTask(abc.ABC):
         """The held-out samples in batches of at most `size`: all of them, or about `samples`
         of them evenly spread."""
 
-    @property
-    @abc.abstractmethod
-    def tokens_per_sample(self) -> int:
-        """How many tokens the equation is solved for in each sample."""
+    def save(self, tokenizer: Path) -> None:  # noqa: B027
+        """Writes what is needed to use the model without the data; nothing by default.
+
+        **Arguments:**
+
+        - `tokenizer`: the file for a tokenizer.
+        """
+
+    @classmethod
+    def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
+        """The `sizes` from what `save` wrote; `None` where the data have to be read."""
+        return None
+
+    def figures(self, loss: float) -> dict[str, float]:
+        """Further figures that follow from a mean loss; none by default."""
+        return {}
+
+    def sample(self, model: AbstractModel, length: int) -> str | None:
+        """Text of `length` tokens that the trained model writes; `None` for no text."""
+        return None
 
 
 def spread(indices: np.ndarray, samples: int | None) -> np.ndarray:
-    """About `samples` of some indices, evenly spread; all of them by default."""
+    """About `samples` of the indices, evenly spread; all of them by default."""
     return indices if samples is None else indices[:: max(1, len(indices) // samples)]
 
 
@@ -71,7 +115,7 @@ def cross_entropy(
     *,
     transport: float = 0.0,
 ) -> Loss:
-    """The loss of every task here: `-mean log p(target)`, in nats.
+    """The loss of every task: `-mean log p(target)`, in nats.
 
     **Arguments:**
 
@@ -84,7 +128,7 @@ def cross_entropy(
     solution = model.solve(batch.inputs, key=key, saveat=saveat)
     logits = model.read_out(solution.u1)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
-    # A solve that failed has stopped somewhere; nothing is to be learned from there.
+    # A solve that failed stopped somewhere; there is nothing to learn from that state.
     loss = jnp.where(jnp.all(solution.succeeded), jnp.mean(losses), jnp.nan)
     cost = transport * transport_cost(solution.us, knots) if transport else 0.0
     return Loss(

@@ -1,4 +1,4 @@
-"""Texts to learn from."""
+"""Texts as training data."""
 
 import zipfile
 from pathlib import Path

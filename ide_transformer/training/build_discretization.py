@@ -1,19 +1,21 @@
-"""From a configuration to a time-stepping scheme."""
+"""The discretisation of a configuration: scheme, steps, gradient mode and precision."""
 
 import dataclasses
-import inspect
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import diffrax
 import equinox as eqx
 import jax
 
 from ..equation import AbstractConstraint, Free
-from ..errors import InputError
+from ..integration import AbstractGradient
 from ..models import AbstractModel, Discretization
-from ..solvers.base import projected
-from .config import NATIVE, SchemeConfig, SolverConfig, TrainingConfig
-from .names import check_options, find_constraint, find_gradient, find_solver
+from ..solvers import projected
+from .config import NATIVE, SolverConfig, TrainingConfig
+from .construct import Offers, construct
+
+
+M = TypeVar("M", bound=AbstractModel)
 
 
 def build_discretization(
@@ -26,7 +28,8 @@ def build_discretization(
 
     - `width`: of the state, for schemes with weights of that size.
     """
-    solver = build_solver("solver", config, width)
+    offers = Offers({diffrax.AbstractSolver: {"features": width}})
+    solver = construct("solver", config, diffrax.AbstractSolver, offers)
     solver = projected(solver) if constrained else solver
     if config.rtol is None or config.atol is None:
         return Discretization(solver, steps_per_interval=config.steps_per_interval)
@@ -39,65 +42,17 @@ def build_discretization(
     )
 
 
-def build_solver(key: str, config: SchemeConfig, width: int) -> diffrax.AbstractSolver:
-    """The solver that a configuration names, with the one inside it.
-
-    **Arguments:**
-
-    - `key`: where the configuration stands, for errors.
-    - `width`: of the state.
-    """
-    make = find_solver(f"{key}.kind", config.kind)
-    parameters = inspect.signature(make).parameters
-    inner = next((name for name in ("sub_solver", "solver") if name in parameters), None)
-    arguments: dict[str, Any] = {}
-    if config.sub_solver is not None and inner is None:
-        raise InputError(
-            f"{key}.sub_solver: {config.kind} has no scheme inside it; drop it, or choose "
-            f"for example {key}.kind=lie_trotter."
-        )
-    if config.sub_solver is not None:
-        sub_key = f"{key}.sub_solver"
-        arguments[inner] = build_solver(sub_key, config.sub_solver, width)  # pyright: ignore
-    elif inner is not None and parameters[inner].default is inspect.Parameter.empty:
-        raise InputError(
-            f"{key}.kind={config.kind} needs a scheme inside it: give {key}.sub_solver, for "
-            "example lie_trotter."
-        )
-    if "features" in parameters:
-        arguments["features"] = width
-    options_key = f"{key}.options"
-    check_options(options_key, config.options, make, {"sub_solver", "solver", "features"})
-    for name, value in config.options.items():
-        # The one kind of argument that is an object: a constraint, by its name.
-        named = isinstance(value, str)
-        arguments[name] = find_constraint(options_key, value)() if named else value
-    try:
-        return make(**arguments)
-    except InputError as error:
-        raise InputError(f"{key}: {error}") from None
-
-
-M = TypeVar("M", bound=AbstractModel)
-
-
-def for_training(model: M, config: TrainingConfig) -> M:
-    """The same model with the gradient mode and the precision of its products that are
-    configured."""
-    key = "training.gradient"
-    kind, options = config.gradient.kind, config.gradient.options
-    make = find_gradient(f"{key}.kind", kind)
-    check_options(f"{key}.options", options, make, {"policy"})
-    try:
-        gradient = make(**options)
-    except InputError as error:
-        raise InputError(f"{key}: {error}") from None
+def with_training(model: M, config: TrainingConfig) -> M:
+    """The same model with the configured gradient mode and precision of its products."""
+    gradient = construct("training.gradient", config.gradient, AbstractGradient)
     dtype = None if config.compute_dtype == "float32" else config.compute_dtype
-    scheme = dataclasses.replace(model.discretization, gradient=gradient, compute_dtype=dtype)
-    return eqx.tree_at(lambda m: m.discretization, model, scheme)
+    discretization = dataclasses.replace(
+        model.discretization, gradient=gradient, compute_dtype=dtype
+    )
+    return eqx.tree_at(lambda m: m.discretization, model, discretization)
 
 
-def with_configured_solver(model: M, config: SolverConfig) -> M:
+def with_solver(model: M, config: SolverConfig) -> M:
     """The same weights solved by the configured scheme; `native` is the one they have."""
     if config.kind == NATIVE:
         return model
@@ -105,6 +60,6 @@ def with_configured_solver(model: M, config: SolverConfig) -> M:
         eqx.filter_eval_shape(model.constraint, 0.0),
         is_leaf=lambda x: isinstance(x, AbstractConstraint),
     )
-    constrained = not all(isinstance(x, Free) for x in sets)
-    scheme = build_discretization(config, width=model.features, constrained=constrained)
-    return eqx.tree_at(lambda m: m.discretization, model, scheme)
+    constrained = any(type(x) is not Free for x in sets)
+    discretization = build_discretization(config, width=model.features, constrained=constrained)
+    return eqx.tree_at(lambda m: m.discretization, model, discretization)

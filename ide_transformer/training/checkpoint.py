@@ -1,4 +1,4 @@
-"""Checkpoints of a run, written by orbax: complete or not there at all."""
+"""The checkpoints of a run, written by orbax."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from ..errors import InputError
 
 
 class Checkpoints:
-    """The checkpoints of a run, the newest `keep` of them.
+    """The newest `keep` checkpoints of a run.
 
     A checkpoint becomes visible only when it is complete, so a process may be killed at any
-    moment. Use as a context manager: leaving it waits for what is being written.
+    moment. Use as a context manager: leaving it waits until all files are written.
     """
 
     def __init__(self, folder: Path, keep: int = 2):

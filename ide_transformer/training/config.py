@@ -1,21 +1,13 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """Unknown keys are refused, and nothing is converted silently."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
+from .versions import VERSION, upgraded
 
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -29,35 +21,42 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 NATIVE = "native"
 
 
-class DataConfig(Section):
+class DataConfig(Section, AbstractChoice):
     """`data`: what is learned."""
 
-    # `text` reads a file or folder at `path`, the two mnist a folder of IDX files.
-    name: Literal["shakespeare", "text", "digits", "mnist", "fashion_mnist"] = "shakespeare"
+    # A task, for example shakespeare, text, digits, mnist, fashion_mnist.
+    name: str = "shakespeare"
+    # A file or folder, for the tasks that read one.
     path: Path | None = None
-    tokenizer: Literal["characters", "bpe"] = "characters"
+    # `characters`, or `bpe` for a byte-pair encoding.
+    tokenizer: str = "characters"
     # Tokens of the byte-pair encoding; 256 of them are the bytes.
     vocabulary: Annotated[int, Field(gt=256)] = 512
     # The part of a text that is held out.
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    # Further arguments of the task.
+    options: dict[str, Any] = Field(default={})
 
-    @model_validator(mode="after")
-    def _path_where_needed(self):
-        own = self.name in ("shakespeare", "digits")
-        if not own and self.path is None:
-            raise ValueError(f"data.name={self.name} reads from data.path; give it one")
-        if own and self.path is not None:
-            raise ValueError(
-                f"data.name={self.name} comes with its own data; data.path is for "
-                "data.name=text, mnist or fashion_mnist"
-            )
-        return self
+    kind_key: ClassVar[str] = ".name"
+
+    @property
+    def chosen(self) -> str:
+        return self.name
+
+    def key_of_option(self, key: str, name: str) -> str:
+        own = name in type(self).model_fields
+        return f"{key}.{name}" if own else super().key_of_option(key, name)
+
+    def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
+        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "options"})
+        return {**given, **self.options}
 
 
-class ModelConfig(Section):
+class ModelConfig(Choice):
     """`model`: the operators and how inputs and outputs meet the equation."""
 
-    kind: Literal["language_model", "image_classifier"] = "language_model"
+    kind: str = "language_model"
+    kind_key: ClassVar[str] = ".kind"
     # A checkpoint to go on from: a folder, or a package with weights. It gives the weights,
     # the sizes and the tokenizer; of this section only `context` is then free.
     pretrained: str | None = None
@@ -66,39 +65,31 @@ class ModelConfig(Section):
     # Heads of the keys and values; default: as many as heads.
     key_value_heads: PositiveInt | None = None
     depth: PositiveInt = 4
-    # Width of the feed-forward; default: 4 width, or 8/3 width for swiglu.
+    # Width inside the feed-forward; default: that of the operator.
     hidden: PositiveInt | None = None
-    activation: Literal["relu", "gelu", "gelu_tanh", "swiglu"] = "gelu"
-    # The order of the operators in a block.
-    operators: Annotated[
-        tuple[
-            Literal[
-                "attention",
-                "feed_forward",
-                "feature_integral",
-                "sourced_attention",
-                "damping",
-                "relaxation",
-            ],
-            ...,
-        ],
-        Field(min_length=1),
-    ] = ("attention", "feed_forward")
+    # Of the feed-forward.
+    activation: str = "gelu"
+    # In the order in which a block applies them.
+    operators: Annotated[tuple[Part, ...], Field(min_length=1)] = (
+        Part(kind="attention"),
+        Part(kind="feed_forward"),
+    )
     # Initial rate of damping and of relaxation, per layer.
     damping: PositiveFloat = 0.1
     # Applied to the input of each operator (pre-norm).
-    normalization: Literal["layer_norm", "rms_norm", "none"] = "layer_norm"
+    normalization: Part = Part(kind="layer_norm")
     # Applied to the embedded input; where the state is constrained, the constraint is.
-    input_normalization: Literal["layer_norm", "rms_norm", "none"] = "none"
+    input_normalization: Part = Part(kind="free")
     # The set on which the state is kept (post-norm), one for each operator and interval.
-    constraint: Literal["free", "layer_norm", "rms_norm", "sphere", "rms_sphere"] = "free"
+    constraint: Part = Part(kind="free")
     bias: bool = False
     dropout: Fraction = 0.0
     # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
     # Language models.
     context: PositiveInt = 64
-    positions: Literal["learned", "rotary"] = "learned"
+    # How attention sees positions. Where it does not, the model learns an embedding of them.
+    positions: Part = Part(kind="no_positions")
     tied: bool = True
     # Image classifiers.
     patch: PositiveInt = 2
@@ -120,31 +111,13 @@ class ModelConfig(Section):
         return self
 
 
-class ControlConfig(Section):
+class ControlConfig(Choice):
     """`control`: how the weights depend on depth."""
 
     kind: str = "piecewise_constant"
-    # Arguments of `build` of its class, for example {terms: 3} of chebyshev.
-    options: dict[str, Any] = {}
+    kind_key: ClassVar[str] = ".kind"
     # The depth T at which the solution is read; default: one for each layer of model.depth.
     horizon: PositiveFloat | None = None
-
-
-class SchemeConfig(Section):
-    """A time-stepping scheme; names are those of the classes, in lower case."""
-
-    kind: str = "lie_trotter"
-    # The scheme inside a scheme: of each operator in a splitting, of the step that
-    # half_solver, residual, velocity and steady_state wrap. A name, or a scheme with its own
-    # kind, sub_solver and options. Default: that of the scheme.
-    sub_solver: "SchemeConfig | None" = None
-    # Arguments of its class, for example {momentum: 0.9} of nesterov.
-    options: dict[str, Any] = {}
-
-    @field_validator("sub_solver", mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
 
 
 class SolverConfig(SchemeConfig):
@@ -190,12 +163,11 @@ class OptimizerConfig(Section):
     clip: PositiveFloat = 1.0
 
 
-class GradientConfig(Section):
-    """A gradient mode, by the name of its class; a name alone will do."""
+class GradientConfig(Choice):
+    """A gradient mode."""
 
     kind: str = "recompute"
-    # Arguments of its class, for example {levels: 3} of recursive.
-    options: dict[str, Any] = {}
+    kind_key: ClassVar[str] = ".kind"
 
 
 class TrainingConfig(Section):
@@ -218,15 +190,11 @@ class TrainingConfig(Section):
     # Characters or tokens of text sampled at the end of a language run.
     sample: NonNegativeInt = 400
 
-    @field_validator("gradient", mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
-
 
 class Config(Section):
     """A run."""
 
+    version: int = VERSION
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -237,10 +205,12 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _native_scheme(cls, tree: Any) -> Any:
-        model = tree.get("model") if isinstance(tree, dict) else None
-        if isinstance(model, dict) and model.get("pretrained") and "solver" not in tree:
-            return {**tree, "solver": {"kind": NATIVE}}
+    def _upgraded(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        tree = upgraded(tree)
+        model = tree.get("model")
+        if isinstance(model, dict) and model.get("pretrained"):
+            # A checkpoint is solved by its own scheme unless another one is given.
+            tree.setdefault("solver", {"kind": NATIVE})
         return tree
 
     @model_validator(mode="after")
@@ -261,16 +231,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _fit(self):
-        images = self.data.name in ("digits", "mnist", "fashion_mnist")
-        if images != (self.model.kind == "image_classifier"):
-            wanted = "image_classifier" if images else "language_model"
-            raise ValueError(f"data.name={self.data.name} needs model.kind={wanted}")
-        if self.model.width % self.model.heads:
-            raise ValueError(
-                f"model.heads={self.model.heads} does not divide model.width="
-                f"{self.model.width}; choose a width that is a multiple of the heads"
-            )
+    def _warmup_fits(self):
         if self.optimizer.warmup >= self.training.steps:
             raise ValueError(
                 f"optimizer.warmup={self.optimizer.warmup} must be less than training.steps="

@@ -1,4 +1,4 @@
-"""Checkpoints to runs and back."""
+"""From a checkpoint to a run, and back."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import jax
 from ..errors import InputError
 from ..pretrained import find_pretrained, save_pretrained
 from ..tasks import PretrainedTokenizer
-from .build import build_language_model
+from .build import build_model_of_size
 from .checkpoint import Checkpoints
 from .config import NATIVE, Config, ModelConfig, SolverConfig
 from .folder import RunFolder, new_folder
@@ -22,7 +22,7 @@ def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
 
     **Arguments:**
 
-    - `path`: as of `load_pretrained`.
+    - `path`: see `load_pretrained`.
     - `name`: of the run, in the folder `runs`.
     """
     found = find_pretrained(path)
@@ -35,7 +35,7 @@ def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
         solver=SolverConfig(kind=NATIVE),
     )
     key = jax.random.key(config.training.seed)
-    model = build_language_model(config, tokenizer.vocabulary, key)
+    model = build_model_of_size(config, {"vocabulary": tokenizer.vocabulary}, key)
     optimizer = build_optimizer(config.optimizer, config.training.steps)
     state, _ = initial_state(model, optimizer, key)
     folder = new_folder(config, runs)

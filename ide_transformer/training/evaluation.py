@@ -1,6 +1,5 @@
-"""What a model of a run or of a checkpoint is worth, for scripts."""
+"""Evaluation of a run or of a checkpoint, for scripts."""
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -27,22 +26,20 @@ def evaluate_loss(
     - `text`: all of it is predicted; `None` for the held-out data of a run, and for the last
       tenth of Shakespeare for a checkpoint.
     - `samples`: about so many windows or images; `None` for all.
-    - `context`: tokens of a window; `None` for what a run was trained with, and for a
-      checkpoint all that it can take, at most 512.
+    - `context`: tokens of a window; `None` for the context of a run, and for the longest that
+      a checkpoint can take, at most 512.
     """
-    task = task_of(loaded, text, context)
+    task = evaluation_task(loaded, text, context)
     weights, static = eqx.partition(loaded.model, eqx.is_inexact_array)
     values = make_evaluation(static)(weights, task, _BATCH, samples)
     named = {name.removeprefix(f"{task.held_out_name}_"): x for name, x in values.items()}
-    if isinstance(task, LanguageTask):
-        named["perplexity"] = math.exp(named["loss"])
-    return named
+    return {**named, **task.figures(named["loss"])}
 
 
-def task_of(
+def evaluation_task(
     loaded: LoadedModel, text: str | None = None, context: int | None = None
 ) -> AbstractTask:
-    """What a model is evaluated on; see `evaluate_loss`."""
+    """The task on which a model is evaluated; see `evaluate_loss`."""
     if text is None and loaded.run is not None:
         return build_task(loaded.run.load_config())
     model = loaded.model
@@ -60,7 +57,7 @@ def task_of(
 def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
     """The cosine similarity of each sentence with each, `[sentences, sentences]`.
 
-    **Raises:** `InputError` for a model that is no encoder of texts.
+    **Raises:** `InputError` for a model that is no encoder of text.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
     if not isinstance(model, TextEncoder) or not isinstance(tokenizer, PretrainedTokenizer):

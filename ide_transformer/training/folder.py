@@ -9,10 +9,10 @@ from .reading import dump_config, load_config
 
 
 class RunFolder:
-    """`runs/<name>/`: what a run reads and writes.
+    """The files of a run in `runs/<name>/`.
 
-    **Attributes:** `path`, and in it `config` (as resolved), `metrics`, `checkpoints`,
-    `plots`, `summary`, `tokenizer` and `sample`.
+    **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
+    `checkpoints`, `plots`, `summary`, `tokenizer` and `sample`.
     """
 
     def __init__(self, path: Path):
@@ -62,7 +62,7 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     if changed:
         raise InputError(
             f"--resume: {folder.path} was started with another configuration "
-            f"({'; '.join(changed)}). Give the same one, or start anew without --resume."
+            f"({'; '.join(changed)}). Give the same one, or start a new run without --resume."
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""Stopping between two steps, where the state is whole."""
+"""Stopping a run between two steps."""
 
 import signal
 import threading
@@ -7,8 +7,8 @@ from typing import Any
 
 
 class StopRequest:
-    """Notes an interrupt (Ctrl-C) or a termination instead of dying of it, so that the loop
-    can stop after the step in progress; a second one acts at once.
+    """Notes an interrupt (Ctrl-C) or a termination, so that the loop can stop after the step
+    in progress. A second signal acts at once.
 
     Use as a context manager, then look at `requested`.
     """

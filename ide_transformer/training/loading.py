@@ -1,4 +1,4 @@
-"""Models for scripts: of a run, or of a checkpoint."""
+"""The model of a run or of a checkpoint, for scripts."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from ..errors import InputError
 from ..models import AbstractModel
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTokenizer, PretrainedTokenizer, load_tokenizer
-from .build_discretization import with_configured_solver
+from .build_discretization import with_solver
 from .config import NATIVE, SolverConfig
 from .folder import RunFolder
 from .reading import read_overrides, validated
@@ -15,7 +15,7 @@ from .run import load_run
 
 
 class LoadedModel(NamedTuple):
-    """A model, and where it is from.
+    """A model and its origin.
 
     - `run`: the folder of its run, or `None` for a checkpoint.
     - `path`: the run or checkpoint.
@@ -27,7 +27,7 @@ class LoadedModel(NamedTuple):
 
     @property
     def tokenizer(self) -> AbstractTokenizer:
-        """The tokenizer that belongs to it.
+        """The tokenizer of the model.
 
         **Raises:** `InputError` where it has none.
         """
@@ -62,11 +62,10 @@ def load_model(path: str, overrides: list[str]) -> LoadedModel:
     else:
         found = find_pretrained(path)
         loaded = LoadedModel(load_pretrained(found), None, found)
-    solver = solver_of(overrides)
-    return loaded._replace(model=with_configured_solver(loaded.model, solver))
+    return loaded._replace(model=with_solver(loaded.model, read_solver(overrides)))
 
 
-def solver_of(overrides: list[str]) -> SolverConfig:
+def read_solver(overrides: list[str]) -> SolverConfig:
     """The scheme that overrides `solver.key=value` describe; without any, the model's own."""
     tree, origin = read_overrides(overrides)
     foreign = [key for key in origin if not key.startswith("solver.")]

@@ -1,4 +1,4 @@
-"""What a run needs of memory, before its first step."""
+"""The memory that a run needs, before its first step."""
 
 import equinox as eqx
 import jax
@@ -10,16 +10,16 @@ from ..tasks import Batch, cross_entropy
 from .step import TrainState
 
 
-# The modes that serve every scheme.
+# The modes that work with every scheme.
 _MODES: tuple[AbstractGradient, ...] = (Direct(), Recompute(), Recursive())
 
 
 def describe_memory(
     model: AbstractModel, state: TrainState, batch: Batch, temporary: int
 ) -> str:
-    """One line: parameters, optimiser, what the compiler reserves for the rest of a step with
-    the gradient mode in use, and what the other modes would keep for the backward pass, found
-    by tracing them. A second line warns if that is more than the device has.
+    """One line on memory: parameters, optimiser, and the rest of a step with the gradient mode
+    in use; then, found by tracing, what the other modes would keep for the backward pass. A
+    second line warns if the device has less.
 
     **Arguments:**
 
@@ -47,7 +47,7 @@ def describe_memory(
 
 
 def kept_bytes(model: AbstractModel, mode: AbstractGradient, batch: Batch) -> int:
-    """Bytes that a gradient mode keeps of a step for the backward pass, the weights aside."""
+    """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
     model = eqx.tree_at(lambda m: m.discretization.gradient, model, mode)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
 

@@ -1,4 +1,4 @@
-"""The log of a run, one JSON object a line."""
+"""The log of a run: one JSON object in each line."""
 
 import json
 import math
@@ -15,8 +15,8 @@ from ..errors import InputError
 class MetricsLog:
     """Writes `metrics.jsonl` without making the training loop wait.
 
-    The metrics of a step are written when those of the next logged step are handed in; by
-    then the device has finished them.
+    The metrics of a step are written when those of the next logged step arrive; by then the
+    device has computed them.
 
     **Arguments:**
 
@@ -34,16 +34,16 @@ class MetricsLog:
         self.restart_clock(0)
 
     def restart_clock(self, step: int) -> None:
-        """Counts the rate from now, the device being idle, and from `step`."""
+        """Counts the rate from now and from `step`; the device is idle."""
         self._clock, self._clock_step = time.perf_counter(), step
 
     def train(self, step: int, metrics: dict[str, Array]) -> None:
-        """Logs a training step, whose metrics may still be on their way."""
+        """Logs a training step; the device may still compute its metrics."""
         self.flush()
         self._pending = (step, metrics)
 
     def flush(self) -> None:
-        """Writes what is pending, waiting for it.
+        """Waits for the pending metrics and writes them.
 
         **Raises:** `InputError` if the loss is no longer finite.
         """
@@ -86,7 +86,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The lines of a log; one that was cut off by a kill is dropped."""
+    """The lines of a log. A last line that is not complete is dropped."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:

@@ -1,108 +1,192 @@
-"""YAML names of schemes and controls: those of their classes, in lower case.
+"""Names in configurations: the snake case of a class, or `package.module:Class`.
 
-A new scheme is found by its class; nothing is registered."""
+A new class is found by its name; nothing is registered."""
 
 import difflib
+import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+import sys
+from collections.abc import Callable
+from types import ModuleType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 import diffrax
+import jaxtyping
 
-from .. import equation, integration, solvers
+from .. import equation, integration, models, solvers, tasks
 from ..errors import InputError
 
 
-def find_solver(key: str, name: str) -> Callable[..., diffrax.AbstractSolver]:
-    """What makes the scheme that is called `name`: a class of this package or of diffrax, or
-    a function of this package.
+# The kinds of classes that a configuration names, and the packages in which names are found.
+FACES: dict[type, tuple[ModuleType, ...]] = {
+    equation.AbstractOperator: (equation,),
+    equation.AbstractConstraint: (equation,),
+    equation.AbstractPositions: (equation,),
+    equation.AbstractControl: (equation,),
+    diffrax.AbstractSolver: (diffrax, solvers),
+    integration.AbstractGradient: (integration,),
+    models.AbstractModel: (models,),
+    tasks.AbstractTask: (tasks,),
+}
+
+
+def find(key: str, name: str, base: type) -> Any:
+    """The class that is called `name`, or a function that makes an object of such a class.
 
     **Arguments:**
 
     - `key`: the configuration key that gave the name, for the error.
+    - `base`: the class that is wanted, one of `FACES` or a subclass.
+
+    **Raises:** `InputError` if there is none, it is of another kind, or it is abstract.
     """
-    return _find(key, name, _makes_scheme, (diffrax, solvers))
-
-
-def find_control(key: str, name: str) -> type[equation.AbstractControl]:
-    """The control class that is called `name` and can be trained from scratch."""
-    return _find(key, name, _is_trainable_control, (equation,))
-
-
-def find_constraint(key: str, name: str) -> type[equation.AbstractConstraint]:
-    """The constraint class that is called `name`."""
-    return _find(key, name, _is_constraint, (equation,))
-
-
-def find_gradient(key: str, name: str) -> type[integration.AbstractGradient]:
-    """The gradient mode that is called `name`."""
-    return _find(key, name, _is_gradient, (integration,))
-
-
-def _is_gradient(found: Any) -> bool:
-    return inspect.isclass(found) and issubclass(found, integration.AbstractGradient)
-
-
-def _makes_scheme(found: Any) -> bool:
-    """Not schemes for stochastic equations or for pairs of states, whose terms differ, and
-    not those that the package puts in by itself."""
-    if inspect.isfunction(found):
-        made = inspect.signature(found).return_annotation
-        return made in vars(solvers).values()
-    if not inspect.isclass(found) or not issubclass(found, diffrax.AbstractSolver):
-        return False
-    if found in (solvers.Projected, solvers.MatrixFree, solvers.ExplicitRungeKutta):
-        return False
-    if issubclass(found, diffrax.AbstractWrappedSolver):
-        return True
-    if found in (solvers.SteadyState, solvers.AlgebraicallyReversible):
-        return True
-    structures = (diffrax.AbstractTerm, diffrax.MultiTerm)
-    return any(found.term_structure is s for s in structures)
-
-
-def _is_constraint(found: Any) -> bool:
-    return inspect.isclass(found) and issubclass(found, equation.AbstractConstraint)
-
-
-def _is_trainable_control(found: Any) -> bool:
-    return (
-        inspect.isclass(found)
-        and issubclass(found, equation.AbstractControl)
-        and hasattr(found, "build")
-    )
-
-
-def check_options(key: str, options: dict[str, Any], call: Callable, own: set[str]) -> None:
-    """Refuses options that `call` does not take.
-
-    **Arguments:**
-
-    - `own`: arguments of `call` that are given otherwise.
-    """
-    known = set(inspect.signature(call).parameters) - own
-    for name in options:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+    if ":" in name:
+        found, known = _imported(key, name), ""
+    else:
+        root = root_of(base) or base
+        kinds = {
+            snake_case(label): found
+            for face in FACES[root]
+            for label, found in vars(face).items()
+            if not label.startswith("Abstract") and _refusal(found, root) is None
+        }
+        fitting = sorted(label for label, x in kinds.items() if _refusal(x, base) is None)
+        known = f" Known: {', '.join(fitting)}."
+        if name not in kinds:
+            close = difflib.get_close_matches(name, fitting, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
-            listed = ", ".join(sorted(known)) or "none"
-            raise InputError(f"{key}.{name}: unknown option.{hint} Known here: {listed}.")
+            own = "Write package.module:Class for a class of your own."
+            raise InputError(f"{key}={name}: unknown.{hint}{known} {own}")
+        found = kinds[name]
+    refusal = _refusal(found, base)
+    if refusal is not None:
+        raise InputError(f"{key}={name}: {refusal}.{known}")
+    return found
 
 
-def _find(key: str, name: str, fits: Callable[[Any], bool], modules: Iterable) -> Any:
-    known = {
-        _snake_case(label): found
-        for module in modules
-        for label, found in vars(module).items()
-        if not label.startswith("Abstract") and fits(found)
-    }
+def find_function(key: str, name: str) -> Callable[..., Any]:
+    """The activation that is called `name`, or the function `package.module:function`.
+
+    **Raises:** `InputError` if there is none.
+    """
+    if ":" in name:
+        found = _imported(key, name)
+        if not callable(found):
+            raise InputError(f"{key}={name}: it is a {type(found).__name__}, not a function.")
+        return found
+    known = {label: x for label, x in vars(equation).items() if _is_activation(x)}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise InputError(f"{key}={name}: unknown.{hint} Known: {', '.join(sorted(known))}.")
+        raise InputError(
+            f"{key}={name}: unknown.{hint} Known: {', '.join(sorted(known))}. Write "
+            "package.module:function for a function of your own."
+        )
     return known[name]
 
 
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+def root_of(annotation: Any) -> type | None:
+    """The class of `FACES` that a type belongs to; `None` for any other type."""
+    kind = get_origin(annotation) or annotation
+    if not inspect.isclass(kind):
+        return None
+    return next((root for root in FACES if issubclass(kind, root)), None)
+
+
+def choices(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; any other type alone."""
+    return (
+        get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    )
+
+
+def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a constructor or function, their annotations evaluated."""
+    module = vars(sys.modules[call.__module__])
+    parameters = inspect.signature(call, eval_str=True, globals=module).parameters
+    # Where a field is converted, its own type says more than what the converter accepts.
+    fields = getattr(call, "__dataclass_fields__", {})
+    return {
+        name: parameter.replace(annotation=fields[name].type)
+        if name in fields and "converter" in fields[name].metadata
+        else parameter
+        for name, parameter in parameters.items()
+    }
+
+
+def snake_case(name: str) -> str:
+    """`LieTrotter` as `lie_trotter`, `RMSNorm` as `rms_norm`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _refusal(found: Any, base: type) -> str | None:
+    """Why a configuration cannot name this as a `base`."""
+    made = found
+    if inspect.isfunction(found):
+        made = inspect.signature(found, eval_str=True).return_annotation
+    if not inspect.isclass(made) or not issubclass(made, base):
+        label = getattr(found, "__name__", repr(found))
+        return f"{label} is no {base.__name__}"
+    missing = set(getattr(made, "__abstractmethods__", ()))
+    missing |= set(getattr(made, "__abstractvars__", ()))
+    if missing:
+        return f"{made.__name__} is abstract; it has to define {', '.join(sorted(missing))}"
+    if issubclass(made, equation.AbstractControl) and not hasattr(made, "build"):
+        call = "build(make_block, num_intervals, *, key)"
+        return f"{made.__name__} has no class method {call}, which draws its weights"
+    if not getattr(made, "configurable", _solves_ordinary_equations(made)):
+        return f"{made.__name__} is not for configurations (its attribute configurable)"
+    return None
+
+
+def _solves_ordinary_equations(kind: type) -> bool:
+    """Whether a scheme without the attribute `configurable` takes the terms of an ordinary
+    equation, and not those of a stochastic one or of a pair of states."""
+    terms = getattr(kind, "term_structure", diffrax.AbstractTerm)
+    wrapped = issubclass(kind, diffrax.AbstractWrappedSolver)
+    return wrapped or terms in (diffrax.AbstractTerm, diffrax.MultiTerm)
+
+
+def _is_activation(found: Any) -> bool:
+    """Whether this is a function of one array."""
+    if not inspect.isfunction(found):
+        return False
+    signature = inspect.signature(found)
+    types = [p.annotation for p in signature.parameters.values()] + [
+        signature.return_annotation
+    ]
+    return len(types) == 2 and all(is_array(x) for x in types)
+
+
+def is_array(annotation: Any) -> bool:
+    """Whether a type is that of an array with a shape."""
+    return inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
+
+
+def _imported(key: str, name: str) -> Any:
+    """The object that `package.module:Class` names."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"{key}={name}: {module_name} needs {error.name}, which is not installed."
+            ) from error
+        raise InputError(
+            f"{key}={name}: there is no module {error.name}. Start the script in the folder of "
+            f"{error.name}.py, or install its package."
+        ) from None
+    except Exception as error:
+        raise InputError(
+            f"{key}={name}: importing {module_name} failed with {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, attribute):
+        close = difflib.get_close_matches(attribute, vars(module), n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise InputError(
+            f"{key}={name}: {module.__file__} defines no {attribute!r}.{hint} Write "
+            "package.module:Class."
+        )
+    return getattr(module, attribute)

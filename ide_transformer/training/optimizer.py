@@ -1,4 +1,4 @@
-"""The optimiser: AdamW with a warm-up, a cosine, clipping, and decay of matrices only."""
+"""AdamW with a warm-up, a cosine, clipping, and decay of matrices only."""
 
 import equinox as eqx
 import jax
@@ -40,8 +40,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def decayed(model: PyTree) -> PyTree[bool]:
-    """Which weights decay: matrices, not vectors such as gains and biases. The depth axis
-    of a control does not count, and coefficients of a scheme are no matrices."""
+    """Marks the weights that decay: matrices, not vectors such as gains and biases. The depth
+    axis of a control does not count, and the coefficients of a scheme are not matrices."""
 
     def mark(part):
         axes = part.depth_axes if isinstance(part, AbstractControl) else 0

@@ -1,4 +1,4 @@
-"""Showing how a run goes: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from typing import Any
@@ -29,7 +29,7 @@ class TrainingProgress:
     def __init__(self, steps: int, start: int):
         self._console = Console(highlight=False, soft_wrap=True)
         self._steps = steps
-        # The first logged step and when it came: what went before is compilation.
+        # The first logged step and its time; before it, the step was compiled.
         self._first: tuple[int, float] | None = None
         self._last_line = -float("inf")
         self._held_out = ""

@@ -1,4 +1,4 @@
-"""Configurations out of YAML files and overrides `a.b=value`, with errors that say where."""
+"""Configurations from YAML files and overrides `a.b=value`."""
 
 import difflib
 from pathlib import Path
@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from ..errors import InputError
-from .config import Config, Section
+from .choice import Section
+from .config import Config
 
 
 S = TypeVar("S", bound=Section)
@@ -28,8 +29,8 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
 def read_overrides(
     overrides: list[str], tree: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Overrides `section.key=value` put into a tree of sections, and where each key in it was
-    written."""
+    """A tree of sections with overrides `section.key=value` applied, and the override that
+    gave each key."""
     tree = {} if tree is None else tree
     keys = {_override(tree, override): f"override {override!r}" for override in overrides}
     return tree, keys
@@ -48,9 +49,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     return tree
 
 
-def validated(
-    kind: type[S], tree: dict[str, Any], where: str, origin: dict[str, str] | None = None
-) -> S:
+def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
     """A tree as a section of that kind.
 
     **Arguments:**

@@ -1,8 +1,9 @@
-"""What every script does around its one call."""
+"""The frame of every script."""
 
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 
@@ -10,20 +11,25 @@ from ..errors import InputError
 from ..packages import cache_folder
 
 
-def keep_compiled() -> None:
-    """Programs that take a second or more to compile are kept for the next process, in the
-    cache folder, unless `JAX_COMPILATION_CACHE_DIR` says where."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+def run_script(main: Callable[[], None]) -> None:
+    """Runs the main function of a script. Modules in the current folder can be imported, so
+    that a configuration may name classes in them.
 
-
-def main_of(call: Callable[[], None]) -> None:
-    """Runs a script: input that cannot be used is printed without a traceback, status 2."""
+    Input that cannot be used is printed without a traceback, with exit status 2.
+    """
+    sys.path.insert(0, str(Path.cwd()))
     keep_compiled()
     try:
-        call()
+        main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def keep_compiled() -> None:
+    """Keeps programs that take a second or more to compile for the next process, in the cache
+    folder, unless `JAX_COMPILATION_CACHE_DIR` says where."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))

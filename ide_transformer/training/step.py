@@ -15,7 +15,7 @@ from ..tasks import AbstractTask, Batch, cross_entropy
 
 
 class TrainState(eqx.Module):
-    """All that a run needs to go on: a tree of arrays."""
+    """The arrays that a run needs to go on."""
 
     weights: PyTree[Array]
     optimizer: PyTree[Array]
@@ -26,12 +26,17 @@ class TrainState(eqx.Module):
 def initial_state(
     model: AbstractModel, optimizer: optax.GradientTransformation, key: PRNGKeyArray
 ) -> tuple[TrainState, PyTree]:
-    """The state before the first step, and what of the model is no weight."""
+    """The state before the first step, and the parts of the model that are no weights."""
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     # Steps reuse the memory of the state, so it must share none with the model.
     weights = jax.tree.map(jnp.copy, weights)
     state = TrainState(weights, optimizer.init(weights), jnp.array(0), key)
     return state, static
+
+
+def num_parameters(state: TrainState) -> int:
+    """The number of weights."""
+    return sum(x.size for x in jax.tree.leaves(state.weights))
 
 
 def make_train_step(
@@ -49,14 +54,14 @@ def make_train_step(
     - `transport`: weight of the transport cost.
     """
 
-    def loss_of(weights, batch, key):
+    def loss(weights, batch, key):
         model = eqx.combine(weights, static)
         result = cross_entropy(model, batch, key, transport=transport)
         return result.objective, result
 
     def step(state: TrainState, batch: Batch):
         key = jax.random.fold_in(state.key, state.step) if noisy else None
-        gradient, result = jax.grad(loss_of, has_aux=True)(state.weights, batch, key)
+        gradient, result = jax.grad(loss, has_aux=True)(state.weights, batch, key)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.weights)
         weights = optax.apply_updates(state.weights, updates)
         metrics = {

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from ide_transformer.models import LanguageModel
 from ide_transformer.reporting import temporary_mebibytes, timed_steps
 from ide_transformer.training import build_optimizer, initial_state, make_train_step
-from ide_transformer.training.build import build_language_model
+from ide_transformer.training.build import build_model_of_size
 from ide_transformer.training.optimizer import learning_rate
 
 from .settings import Setting
@@ -26,7 +26,10 @@ class OwnTraining:
         config = setting.config
         self.setting = setting
         self.batches = setting.batches(_BATCHES)
-        model = build_language_model(config, setting.vocabulary, jax.random.key(0))
+        model = build_model_of_size(
+            config, {"vocabulary": setting.vocabulary}, jax.random.key(0)
+        )
+        assert isinstance(model, LanguageModel)
         # A copy on the host: the weights on the device are donated to the first step.
         self.initial_weights = torch_weights(model)
         optimizer = build_optimizer(config.optimizer, config.training.steps)

@@ -2,14 +2,17 @@
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, SCRIPTS
+from training.running import logged, run_apart, run_here
+
+from ide_transformer.training import Config
+from ide_transformer.training.folder import new_folder
 
 
 TINY = [
@@ -28,29 +31,14 @@ def text(tmp_path_factory):
 
 def arguments(text, runs, *overrides):
     return [
-        *(sys.executable, str(ROOT / "scripts/train.py"), str(ROOT / "configs/quick.yaml")),
-        *TINY,
+        *(ROOT / "configs/quick.yaml", *TINY),
         *("data.name=text", f"data.path={text}", "name=tiny", *overrides),
-        *("--runs", str(runs)),
+        *("--runs", runs),
     ]
 
 
-def run(command, expected=0):
-    done = finish(command, expected)
-    return done.stdout + done.stderr
-
-
-def finish(command, expected=0):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == expected, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def metrics(folder):
-    """The log without the clock's reading, which no two runs share."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
+def command(*arguments):
+    return [sys.executable, str(SCRIPTS / "train.py"), *map(str, arguments)]
 
 
 LENGTH = ["training.steps=60", "training.checkpoint_every=20", "model.dropout=0.1"]
@@ -60,7 +48,7 @@ LENGTH = ["training.steps=60", "training.checkpoint_every=20", "model.dropout=0.
 def finished(text, tmp_path_factory):
     """A run that was never stopped."""
     runs = tmp_path_factory.mktemp("runs")
-    output = run(arguments(text, runs, *LENGTH))
+    output = run_apart(command(*arguments(text, runs, *LENGTH)))
     return runs / "tiny", output
 
 
@@ -94,65 +82,59 @@ def test_the_log_has_what_others_rely_on(finished):
     assert training[-1]["loss"] < training[0]["loss"]
 
 
-def test_a_killed_run_resumes_to_the_same_bits(finished, text, tmp_path):
+def test_an_interrupted_and_a_killed_run_resume_to_the_same_bits(finished, text, tmp_path):
     folder, _ = finished
-    command = arguments(text, tmp_path, *LENGTH)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    log = tmp_path / "tiny/metrics.jsonl"
-    # Killed without warning once there is a checkpoint and something logged after it.
-    while process.poll() is None:
-        written = log.read_text() if log.exists() else ""
-        if '"step": 25' in written and (tmp_path / "tiny/checkpoints/20").exists():
-            process.kill()
-            break
-        time.sleep(0.002)
-    assert process.wait() == -signal.SIGKILL
-    run([*command, "--resume"])
-    assert metrics(tmp_path / "tiny") == metrics(folder)
-    for key in ("validation_loss", "validation_accuracy"):
-        one, other = (
-            json.loads((f / "summary.json").read_text()) for f in (folder, tmp_path / "tiny")
-        )
-        assert one[key] == other[key]
-
-
-def test_an_interrupted_run_saves_and_says_how_to_go_on(finished, text, tmp_path):
-    folder, _ = finished
-    command = arguments(text, tmp_path, *LENGTH)
+    here, started = tmp_path / "tiny", command(*arguments(text, tmp_path, *LENGTH))
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        started, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    log = tmp_path / "tiny/metrics.jsonl"
-    while not (log.exists() and '"step": 10' in log.read_text()):
-        assert process.poll() is None
-        time.sleep(0.002)
+    wait_for(process, lambda: '"step": 10' in written(here / "metrics.jsonl"))
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert "go on with --resume" in output and "Traceback" not in output
-    run([*command, "--resume"])
-    assert metrics(tmp_path / "tiny") == metrics(folder)
+
+    process = subprocess.Popen([*started, "--resume"], stdout=subprocess.DEVNULL)
+    # Killed without warning once there is a checkpoint and something logged after it.
+    checkpoint = here / "checkpoints/20"
+    wait_for(
+        process,
+        lambda: '"step": 25' in written(here / "metrics.jsonl") and checkpoint.exists(),
+    )
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+    run_apart([*started, "--resume"])
+    assert logged(here) == logged(folder)
+    one, other = (json.loads((f / "summary.json").read_text()) for f in (folder, here))
+    assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
-def test_a_second_run_leaves_the_first_alone(finished, text):
+def written(path):
+    return path.read_text() if path.exists() else ""
+
+
+def wait_for(process, reached):
+    while not reached():
+        assert process.poll() is None
+        time.sleep(0.002)
+
+
+def test_a_second_run_leaves_the_first_alone(tmp_path):
+    folder = new_folder(Config(name="tiny"), tmp_path)
+    folder.summary.write_text("{}")
+    assert new_folder(Config(name="tiny"), tmp_path).path.name == "tiny-2"
+    assert folder.summary.read_text() == "{}"
+
+
+def test_sampling_from_a_run(finished, capsys):
     folder, _ = finished
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
-    output = run(arguments(text, folder.parent, "training.steps=10"))
-    assert "tiny-2" in output
-    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
-
-
-def test_sampling_from_a_run(finished):
-    folder, _ = finished
-    script = [sys.executable, str(ROOT / "scripts/sample.py"), str(folder)]
-    command = [*script, "--prompt", "The quick", "--length", "30", "--seed", "3"]
-    done = finish(command)
-    text = done.stdout
-    assert text.startswith("The quick") and len(text.rstrip("\n")) <= 9 + 30
-    assert "tokens per second" in done.stderr
-    assert text == finish(command).stdout
-    assert "character 'Ж' does not occur" in run([*script, "--prompt", "Ж"], expected=2)
-    assert "is neither the folder of a run" in run([*script[:2], str(ROOT)], expected=2)
+    script = ["sample.py", folder, "--length", 12, "--seed", 3, "--prompt"]
+    text = run_here(capsys, *script, "The quick")
+    assert text.startswith("The quick") and "tokens per second" in text
+    assert text.splitlines()[0] == run_here(capsys, *script, "The quick").splitlines()[0]
+    assert "character 'Ж' does not occur" in run_here(capsys, *script, "Ж", expected=2)
+    assert "is neither the folder of a run" in run_here(capsys, "sample.py", ROOT, expected=2)
 
 
 @pytest.mark.parametrize(
@@ -163,48 +145,44 @@ def test_sampling_from_a_run(finished):
         (["data.path=nowhere.txt"], "no such file"),
         (["solver.rtol=0.1", "solver.atol=0.1"], "LieTrotter has no error estimate"),
         (
-            ["optimizer.learning_rate=1e30", "optimizer.clip=1e30"],
+            ["optimizer.learning_rate=1e300", "optimizer.clip=1e300", "training.log_every=1"],
             "The loss became nan by step",
         ),
     ],
 )
-def test_bad_input_ends_with_status_2_and_writes_no_result(text, tmp_path, overrides, message):
-    output = run(arguments(text, tmp_path, *overrides), expected=2)
+def test_bad_input_ends_with_status_2_and_writes_no_result(
+    text, tmp_path, overrides, message, capsys
+):
+    output = run_here(capsys, "train.py", *arguments(text, tmp_path, *overrides), expected=2)
     assert message in output
     assert not (tmp_path / "tiny/summary.json").exists()
     # Only the run that diverged had begun.
     assert (tmp_path / "tiny").exists() == ("loss became" in message)
 
 
-def test_resuming_what_is_not_there_or_another(finished, text, tmp_path):
-    output = run([*arguments(text, tmp_path), "--resume"], expected=2)
+def test_resuming_what_is_not_there_or_another(finished, text, tmp_path, capsys):
+    resume = ["train.py", "--resume"]
+    output = run_here(capsys, *resume, *arguments(text, tmp_path), expected=2)
     assert "start it without --resume" in output
     folder, _ = finished
     other = arguments(text, tmp_path, "training.steps=70", *LENGTH[1:])
     os.symlink(folder, tmp_path / "tiny")
-    output = run([*other, "--resume"], expected=2)
+    output = run_here(capsys, *resume, *other, expected=2)
     assert "training.steps: 60 there, 70 here" in output
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("scripts/*.py")))
-def test_help_has_an_example(script, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [script, "--help"])
-    with pytest.raises(SystemExit, match="0"):
-        runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
-    output = capsys.readouterr().out
+@pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.py")))
+def test_help_has_an_example(script, capsys):
+    output = run_here(capsys, script, "--help")
     assert "example" in output and f"python scripts/{script} " in output
 
 
-def test_images_train(tmp_path):
-    command = [
-        *(
-            sys.executable,
-            str(ROOT / "scripts/train.py"),
-            str(ROOT / "configs/digits_vit.yaml"),
-        ),
-        *("training.steps=40", "optimizer.warmup=5", "model.depth=1", "training.batch_size=32"),
-        *("--runs", str(tmp_path)),
-    ]
-    run(command)
+def test_images_train(tmp_path, capsys):
+    sizes = ["training.steps=40", "optimizer.warmup=5", "model.depth=1", "model.dropout=0.0"]
+    run_here(
+        capsys,
+        *("train.py", ROOT / "configs/digits_vit.yaml", *sizes, "training.batch_size=32"),
+        *("--runs", tmp_path),
+    )
     summary = json.loads((tmp_path / "digits_vit/summary.json").read_text())
     assert summary["test_accuracy"] > 0.25

@@ -22,6 +22,8 @@ class FeatureIntegral(AbstractOperator):
     - `normalization`: applied to the input.
     - `bias`: whether b exists.
     - `std`: standard deviation of the initial W.
+    - `output_std`: the same for an operator whose only map is that to the output; it takes
+      the place of `std`.
     """
 
     map: Linear
@@ -37,7 +39,9 @@ class FeatureIntegral(AbstractOperator):
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
         std: float = 0.02,
+        output_std: float | None = None,
     ):
+        std = std if output_std is None else output_std
         self.map = Linear(features, features, bias=bias, std=std, key=key)
         self.normalization = normalization
 

@@ -16,7 +16,7 @@ from ...errors import InputError
 from ...models import Text, TextEncoder, mean_vectors
 from ...reporting.report import Report, write_report
 from ...tasks import PretrainedTokenizer, shakespeare
-from ...training import LoadedModel, load_model, task_of
+from ...training import LoadedModel, evaluation_task, load_model
 from .plot import plot_depth
 from .report import DepthReport, depth_report
 from .speeches import halves_of_speeches
@@ -70,7 +70,7 @@ class _Problem(NamedTuple):
 def _problem(loaded: LoadedModel, calibration: int, held_out: int) -> _Problem:
     if isinstance(loaded.model, TextEncoder):
         return _speeches(loaded, loaded.model, calibration, held_out)
-    task, step, seed = task_of(loaded), 0, 0
+    task, step, seed = evaluation_task(loaded), 0, 0
     if loaded.run is not None:
         training = loaded.run.load_config().training
         # A batch of a step that the training did not reach.

@@ -39,7 +39,7 @@ def compare_solving(config: SolvingComparison, runs: Path) -> Report:
     console = Console(highlight=False, soft_wrap=True)
     model, run = load_run(config.run)
     run_config = run.load_config()
-    constrained = run_config.model.constraint != "free"
+    constrained = run_config.model.constraint.kind != "free"
     choices = [
         (name, setting)
         for name, choice in config.schemes.items()

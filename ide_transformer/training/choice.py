@@ -1,0 +1,93 @@
+"""Sections of a configuration that choose a class and give its options."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import diffrax
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+
+from ..errors import InputError
+from .names import root_of
+
+
+class Section(BaseModel):
+    """Unknown keys are refused, and nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AbstractChoice(abc.ABC):
+    """A class by its name (its snake case, or `package.module:Class`), and options."""
+
+    options: dict[str, Any]
+    # Where the name is written, below the key of the choice.
+    kind_key: ClassVar[str] = ""
+
+    @property
+    @abc.abstractmethod
+    def chosen(self) -> str:
+        """The name."""
+
+    def key_of_option(self, key: str, name: str) -> str:
+        """Where the option `name` of the choice at `key` is written."""
+        return f"{key}.options.{name}"
+
+    def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that are given for the parameters of the class.
+
+        **Arguments:**
+
+        - `annotations`: the types of the parameters.
+        """
+        return self.options
+
+
+class Choice(Section, AbstractChoice):
+    """`{kind: …, options: {…}}`; the name alone will do. Options are arguments of the class,
+    for example {terms: 3} of chebyshev."""
+
+    kind: str
+    options: dict[str, Any] = {}
+
+    @property
+    def chosen(self) -> str:
+        return self.kind
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class Part(Choice):
+    """A choice inside a section; written as its name where it has no options."""
+
+    @model_serializer(mode="wrap")
+    def _short(self, serialize: Any) -> Any:
+        return serialize(self) if self.options else self.kind
+
+
+class SchemeConfig(Choice):
+    """A time-stepping scheme."""
+
+    kind: str = "lie_trotter"
+    kind_key: ClassVar[str] = ".kind"
+    # The scheme inside a scheme: of each operator in a splitting, of the step that
+    # half_solver, residual, velocity and steady_state wrap. Default: that of the scheme.
+    sub_solver: "SchemeConfig | None" = None
+
+    def key_of_option(self, key: str, name: str) -> str:
+        inner = name in ("sub_solver", "solver")
+        return f"{key}.sub_solver" if inner else super().key_of_option(key, name)
+
+    def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
+        if self.sub_solver is None:
+            return self.options
+        inner = [n for n, x in annotations.items() if root_of(x) is diffrax.AbstractSolver]
+        if not inner:
+            raise InputError(
+                f"{key}.sub_solver: {self.kind} has no scheme inside it; drop it, or choose "
+                f"for example {key}.kind=lie_trotter."
+            )
+        return {**self.options, inner[0]: self.sub_solver}

@@ -1,0 +1,164 @@
+"""Objects from a name and options, which are typed by the annotations of their class."""
+
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from types import NoneType
+from typing import Any, NamedTuple, get_origin
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from ..equation import AbstractOperator
+from ..errors import InputError
+from .choice import AbstractChoice, Choice, SchemeConfig
+from .names import choices, find, find_function, is_array, parameters_of, root_of
+from .reading import validated
+
+
+# Arguments that no option can give.
+_SUPPLIED = {"key", "make_block", "num_intervals"}
+
+
+class Offers(NamedTuple):
+    """Arguments that the rest of a configuration supplies, by parameter name.
+
+    - `arguments`: for each base class what its constructors may ask for.
+    - `key`: draws weights.
+    """
+
+    arguments: Mapping[type, Mapping[str, Any]]
+    key: PRNGKeyArray | None = None
+
+    def to(self, root: type) -> dict[str, Any]:
+        """The arguments for a class of that kind."""
+        offered = dict(self.arguments.get(root, {}))
+        return offered if self.key is None else {**offered, "key": self.key}
+
+
+def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Offers({})) -> Any:
+    """The object that a configuration describes.
+
+    Each parameter of its constructor, or of its class method `build` where it has one, takes
+    the option of that name, else what is offered under that name, else its default. An
+    argument that is an object of this package is made in the same way.
+
+    **Arguments:**
+
+    - `key`: the place in the configuration, for errors.
+    - `base`: the class that is wanted.
+
+    **Raises:** `InputError` that names the option in error.
+    """
+    found = find(key + choice.kind_key, choice.chosen, base)
+    make = getattr(found, "build", found)
+    parameters = parameters_of(make)
+    annotations = {name: p.annotation for name, p in parameters.items()}
+    options = choice.arguments(key, annotations)
+    _refuse_unknown(key, choice, options, set(parameters) - _SUPPLIED)
+    asked = [
+        name
+        for name, p in parameters.items()
+        if name in options or (p.default is p.empty and p.kind is not p.VAR_KEYWORD)
+    ]
+    own, inner = _split_key(
+        offers, [n for n in asked if root_of(annotations[n]) is AbstractOperator]
+    )
+    offered = own.to(root_of(base) or base)
+    arguments = {
+        name: offered[name]
+        for name in parameters
+        if name in offered and _fits(offered[name], annotations[name])
+    }
+    for name in asked:
+        place, nested = choice.key_of_option(key, name), offers._replace(key=inner.get(name))
+        if name in options:
+            arguments[name] = converted(place, options[name], annotations[name], nested)
+        elif name not in arguments:
+            kind = get_origin(annotations[name]) or annotations[name]
+            if root_of(kind) is None or inspect.isabstract(kind):
+                raise InputError(f"{key}: {choice.chosen} needs {name}; give {place}.")
+            default = Choice(kind=f"{kind.__module__}:{kind.__qualname__}")
+            arguments[name] = construct(place, default, kind, nested)
+    try:
+        return make(**arguments)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
+
+
+def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})) -> Any:
+    """A value of a configuration as an argument of that type.
+
+    **Raises:** `InputError` where it is of another type; nothing is converted silently.
+    """
+    members = choices(annotation)
+    if value is None and NoneType in members:
+        return None
+    for member in members:
+        root = root_of(member)
+        if root is not None:
+            section = SchemeConfig if root is diffrax.AbstractSolver else Choice
+            choice = validated(section, value, key)
+            return construct(key, choice, get_origin(member) or member, offers)
+        if (get_origin(member) or member) is Callable:
+            return find_function(key, _checked(key, value, str))
+    if any(is_array(member) for member in members):
+        return _as_array(key, value, annotation)
+    return _checked(key, value, annotation)
+
+
+def _refuse_unknown(
+    key: str, choice: AbstractChoice, options: Mapping, known: set[str]
+) -> None:
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise InputError(
+                f"{choice.key_of_option(key, name)}: {choice.chosen} has no such option.{hint} "
+                f"Known here: {', '.join(sorted(known)) or 'none'}."
+            )
+
+
+def _split_key(offers: Offers, inner: list[str]) -> tuple[Offers, dict[str, PRNGKeyArray]]:
+    """A key for each operator inside an operator; the last one is for its own weights."""
+    if offers.key is None or not inner:
+        return offers, {}
+    *keys, last = jax.random.split(offers.key, len(inner) + 1)
+    return offers._replace(key=last), dict(zip(inner, keys, strict=True))
+
+
+def _fits(offered: Any, annotation: Any) -> bool:
+    """An array is given only where its shape is asked for."""
+    return not is_array(annotation) or isinstance(offered, annotation)
+
+
+def _as_array(key: str, value: Any, annotation: Any) -> jax.Array:
+    numbers = _checked(key, value, float | list)
+    for dtype in (float, None):
+        try:
+            array = jnp.asarray(numbers, dtype and jnp.result_type(dtype))
+        except (TypeError, ValueError):
+            break
+        if isinstance(array, annotation):
+            return array
+    raise InputError(f"{key}={value!r}: expected numbers as {annotation}.")
+
+
+def _checked(key: str, value: Any, annotation: Any) -> Any:
+    """The value, by the strict rules for JSON, where a list may be a tuple."""
+    if annotation is inspect.Parameter.empty:
+        return value
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:
+        adapter = TypeAdapter(annotation)
+    try:
+        return adapter.validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        reasons = dict.fromkeys(problem["msg"] for problem in error.errors())
+        raise InputError(f"{key}={value!r}: {'; '.join(reasons)}.") from None

@@ -1,0 +1,186 @@
+"""Classes of a user, outside of the package: copied next to a configuration by the tests."""
+
+import abc
+from typing import ClassVar
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import ide_transformer as ide
+from ide_transformer import integration, models, solvers, tasks
+
+
+class Pull(ide.AbstractOperator):
+    """`u_t = -strength rate ⊙ N(u)`."""
+
+    rate: Array
+    normalization: ide.AbstractConstraint
+    strength: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        normalization: ide.AbstractConstraint = ide.Free(),
+        strength: float = 1.0,
+        times: int = 1,
+    ):
+        self.rate = jnp.full(features, 0.1 * times)
+        self.normalization = normalization
+        self.strength = strength
+
+    def __call__(self, u, domain):
+        return (
+            -self.strength
+            * jnp.broadcast_to(self.rate, u.shape)
+            * self.normalization.project(u)
+        )
+
+
+class Twice(ide.AbstractOperator):
+    """`u_t = 2 A(u)`."""
+
+    operator: ide.AbstractOperator
+
+    def __call__(self, u, domain):
+        return 2 * self.operator(u, domain)
+
+
+class Ball(ide.AbstractConstraint):
+    """Tokens of a root mean square of at most `radius`."""
+
+    radius: float = eqx.field(static=True, default=1.0)
+
+    def project(self, u):
+        size = jnp.sqrt(jnp.mean(u * u, axis=-1, keepdims=True) + 1e-12)
+        return u * jnp.minimum(1.0, self.radius / size)
+
+    def tangent(self, u, du):
+        return jax.jvp(self.project, (u,), (du,))[1]
+
+    def residual(self, u):
+        return jnp.maximum(jnp.sqrt(jnp.mean(u * u, axis=-1)) - self.radius, 0.0)
+
+
+class Unbuilt(ide.AbstractControl):
+    """`θ(t) = (t/T) θ`; nothing says how θ is drawn."""
+
+    block: tuple
+    num_intervals: int = eqx.field(static=True)
+    interval_length: float = eqx.field(static=True, default=1.0)
+
+    continuous: ClassVar[bool] = True
+    depth_axes: ClassVar[int] = 0
+
+    def intervals(self):
+        return jnp.arange(self.num_intervals, dtype=float)
+
+    def local(self, interval, s):
+        factor = (interval + s) / self.num_intervals
+        return jax.tree.map(
+            lambda x: x * jnp.asarray(factor, x.dtype) if eqx.is_inexact_array(x) else x,
+            self.block,
+        )
+
+    def __call__(self, t):
+        return self.local(0.0, t / self.interval_length)
+
+    def resample(self, num_intervals):
+        length = self.interval_length * self.num_intervals / num_intervals
+        return type(self)(self.block, num_intervals, length)
+
+
+class Growing(Unbuilt):
+    """The same, drawn from a key."""
+
+    @classmethod
+    def build(cls, make_block, num_intervals, *, key):
+        return cls(make_block(key), num_intervals)
+
+
+class MyHeun(solvers.AbstractScheme):
+    """Heun's method; with another weight of the second stage, Ralston's."""
+
+    second: float = eqx.field(static=True, default=1.0)
+
+    def order(self, terms):
+        return 2
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        h = terms.contr(t0, t1)
+        first = terms.vf_prod(t0, y0, args, h)
+        t = t0 + self.second * (t1 - t0)
+        second = terms.vf_prod(t, y0 + self.second * first, args, h)
+        y1 = y0 + first + (second - first) * (0.5 / self.second)
+        return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
+
+
+class Plain(integration.AbstractGradient):
+    """Keeps everything."""
+
+    def scan(self, interval, carry, xs):
+        return jax.lax.scan(interval, carry, xs)
+
+    def adjoint(self):
+        return diffrax.DirectAdjoint()
+
+
+class Doubled(models.LanguageModel):
+    """A language model with logits twice as large."""
+
+    def read_out(self, u):
+        return 2 * super().read_out(u)
+
+
+class Counting(tasks.AbstractTask):
+    """Predict the next digit of `0123456789012…`."""
+
+    held_out_name: ClassVar[str] = "validation"
+    model: ClassVar[type] = models.LanguageModel
+    causal: ClassVar[bool] = True
+
+    def __init__(self, context: int, length: int = 200):
+        self.context = context
+        self.tokenizer = tasks.CharacterTokenizer("\n0123456789")
+        self.tokens = 1 + np.arange(length, dtype=np.int32) % 10
+
+    @property
+    def sizes(self):
+        return {"vocabulary": self.tokenizer.vocabulary}
+
+    @property
+    def tokens_per_sample(self):
+        return self.context
+
+    def batch(self, step, size, seed):
+        random = np.random.default_rng([seed, step])
+        return self._windows(random.integers(0, len(self.tokens) - self.context, size))
+
+    def held_out(self, size, samples=None):
+        yield self._windows(np.arange(min(size, samples or size)))
+
+    def save(self, tokenizer):
+        self.tokenizer.save(tokenizer)
+
+    def _windows(self, starts):
+        windows = self.tokens[starts[:, None] + np.arange(self.context + 1)]
+        return tasks.Batch(windows[:, :-1], windows[:, 1:])
+
+
+class AbstractPush(ide.AbstractOperator):
+    """An operator that is not finished."""
+
+    @abc.abstractmethod
+    def push(self):
+        """The push."""
+
+
+def my_activation(x):
+    return jnp.tanh(x)
+
+
+number = 3

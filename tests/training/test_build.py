@@ -1,0 +1,170 @@
+"""The task and the model that a configuration describes."""
+
+import diffrax
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import solvers, tasks, training
+from ide_transformer.equation import silu
+from ide_transformer.training.names import find, snake_case
+
+
+def small(tmp_path, *overrides):
+    tiny = ["model.width=16", "model.depth=2", "model.context=8", "data.name=text"]
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    empty = tmp_path / "small.yaml"
+    empty.write_text("")
+    return training.load_config(empty, [*tiny, f"data.path={text}", *overrides])
+
+
+def build(tmp_path, *overrides):
+    config = small(tmp_path, *overrides)
+    task = training.build_task(config)
+    return training.build_model(config, task, jax.random.key(0)), task
+
+
+@pytest.mark.parametrize(
+    ("overrides", "solver"),
+    [
+        ([], ide.LieTrotter(diffrax.Euler())),
+        (["solver.kind=strang"], ide.Strang(diffrax.Heun())),
+        (["solver.kind=strang", "solver.sub_solver=euler"], ide.Strang(diffrax.Euler())),
+        (["solver.kind=rk4"], ide.RK4()),
+        (["solver.kind=tsit5"], diffrax.Tsit5()),
+        (
+            ["model.constraint=layer_norm", "model.normalization=none"],
+            ide.LieTrotter(ide.Projected(diffrax.Euler())),
+        ),
+        (["model.constraint=sphere", "solver.kind=heun"], ide.Projected(diffrax.Heun())),
+    ],
+)
+def test_schemes_by_name(tmp_path, overrides, solver):
+    config = small(tmp_path, *overrides)
+    constrained = config.model.constraint.kind != "free"
+    found = training.build_discretization(config.solver, width=16, constrained=constrained)
+    assert eqx.tree_equal(found.solver, solver)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["control.kind=tied", "model.constraint=rms_norm", "model.normalization=none"],
+        [
+            *("model.activation=swiglu", "model.positions=rotary", "model.tied=false"),
+            *("model.key_value_heads=2", "model.normalization=rms_norm", "model.bias=true"),
+            *("data.tokenizer=bpe", "data.vocabulary=300", "control.kind=piecewise_linear"),
+        ],
+        [
+            *("model.operators=[feed_forward, attention]", "model.dropout=0.1"),
+            *("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-2"),
+        ],
+    ],
+)
+def test_options_of_the_model(tmp_path, overrides):
+    model, task = build(tmp_path, *overrides)
+    batch = task.batch(0, 2, 0)
+    loss = tasks.cross_entropy(model, batch, jax.random.key(1)).loss
+    assert abs(float(loss) - np.log(task.tokenizer.vocabulary)) < 0.5
+
+
+def test_what_the_section_model_offers(tmp_path):
+    """Operators are given what they ask for; their options come before it."""
+    options = "{kind: gated_feed_forward, options: {hidden: 12, activation: silu, bias: false}}"
+    model, _ = build(
+        tmp_path,
+        f"model.operators=[attention, {options}, relaxation, {{kind: scaled, options: "
+        "{operator: {kind: feature_integral, options: {normalization: sphere}}}}, "
+        "{kind: sourced_attention, options: {attention: {kind: attention, options: {window: "
+        "3}}}}]",
+        "model.bias=true",
+        "model.damping=0.5",
+        "model.positions={kind: rotary, options: {base: 100.0}}",
+    )
+    attention, gated, relaxation, scaled, sourced = model.control(0.0)
+    assert attention.causal and attention.positions == ide.Rotary(base=100.0)
+    assert attention.query.bias is not None and gated.inner.bias is None
+    assert gated.inner.weight.shape == (16, 12) and gated.activation is silu
+    assert isinstance(attention.normalization, ide.LayerNorm)
+    assert relaxation.rate.shape == (16,) and (np.asarray(relaxation.rate) == 0.5).all()
+    assert isinstance(scaled.operator.normalization, ide.Sphere)
+    assert scaled.operator.normalization.gain.shape == (16,)
+    assert sourced.attention.region.window == 3 and sourced.attention.causal
+    assert model.positions is None
+
+
+def test_arrays_of_numbers_are_options(tmp_path):
+    rates = ", ".join(["0.25"] * 16)
+    model, _ = build(
+        tmp_path, f"model.operators=[{{kind: damping, options: {{rate: [{rates}]}}}}]"
+    )
+    assert model.control(0.0)[0].rate.tolist() == [0.25] * 16
+    message = r"model.operators.0.options.rate='3': Input should be a valid"
+    with pytest.raises(ide.InputError, match=message):
+        build(tmp_path, "model.operators=[{kind: damping, options: {rate: '3'}}]")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["solver.kind=strng"],
+            r"solver.kind=strng: unknown. Did you mean strang\?.*lie_trotter",
+        ),
+        (["control.kind=spline"], "control.kind=spline: unknown.*piecewise_linear.*tied"),
+        (["solver.sub_solver=eulr"], r"solver.sub_solver.kind=eulr.*Did you mean euler\?"),
+        (
+            ["solver.kind=heun", "solver.sub_solver=euler"],
+            "solver.sub_solver: heun has no scheme inside it",
+        ),
+        (["solver.kind=half_solver"], "half_solver needs solver; give solver.sub_solver"),
+        (["solver.kind=milstein"], "solver.kind=milstein: unknown"),
+        (["solver.kind=diffrax:ItoMilstein"], "ItoMilstein is not for configurations"),
+        (["model.width=130"], "model.operators.0: Attention: 4 heads do not divide a width of"),
+        (["model.activation=sin"], "model.activation=sin: unknown.*gelu_tanh"),
+        (["data.path=null"], "data: text needs path; give data.path"),
+        (["data.name=shakespeare"], "data.path: shakespeare has no such option"),
+        (["data.tokenizer=word"], "data.tokenizer='word': Input should be 'characters'"),
+        (
+            ["data.name=digits", "data.path=null"],
+            "data.name=digits: model.kind=language_model: LanguageModel is no ImageClassifier.*"
+            "Known: image_classifier",
+        ),
+    ],
+)
+def test_names_and_options_that_do_not_fit(tmp_path, overrides, message):
+    with pytest.raises(ide.InputError, match=message):
+        build(tmp_path, *overrides)
+
+
+def test_every_class_of_a_face_is_found_by_its_name():
+    for base, name in (
+        (ide.AbstractOperator, "Attention"),
+        (ide.AbstractConstraint, "RMSNorm"),
+        (ide.AbstractControl, "PiecewiseConstant"),
+        (ide.AbstractPositions, "Rotary"),
+        (solvers.AbstractScheme, "GatedRK2"),
+        (tasks.AbstractTask, "FashionMNIST"),
+    ):
+        found = find("key", snake_case(name), base)
+        assert found.__name__ == name
+    assert find("key", "suzuki4", diffrax.AbstractSolver) is solvers.suzuki4
+    assert find("key", "dopri5", diffrax.AbstractSolver) is diffrax.Dopri5
+    with pytest.raises(
+        ide.InputError, match=r"Dopri5 is no AbstractSplitting.*Known: .*strang"
+    ):
+        find("key", "dopri5", solvers.AbstractSplitting)
+
+
+def test_matrices_decay_and_vectors_do_not(tmp_path):
+    model, _ = build(tmp_path, "model.bias=true")
+    for theta in (model.control, ide.Tied(model.control(0.0), 2)):
+        mark = training.decayed(theta)
+        block = mark.blocks if isinstance(theta, ide.PiecewiseConstant) else mark.block
+        assert block[0].query.weight and block[1].outer.weight
+        assert not block[0].query.bias and not block[1].normalization.gain
+    whole = training.decayed(model)
+    assert whole.embedding and whole.positions and not whole.output_normalization.gain
