@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from ide_transformer.reporting import show_report
-from ide_transformer.studies.depth import compare_depth
+from ide_transformer.studies.depth import study_coarsening
 from ide_transformer.training import main_of
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=128, help="samples to measure on")
     arguments = parser.parse_args()
     folder = arguments.out or Path("depth") / Path(arguments.path).stem
-    reports = compare_depth(
+    reports = study_coarsening(
         arguments.path,
         folder,
         calibration=arguments.calibration,

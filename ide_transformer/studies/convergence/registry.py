@@ -1,12 +1,12 @@
-"""Every scheme, and the problem that it is measured on."""
-
 import functools as ft
+from collections.abc import Callable
 from typing import NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ...errors import InputError
 from ...solvers import (
@@ -30,32 +30,51 @@ from ...solvers import (
     Residual,
     Strang,
     Velocity,
+    projected,
     suzuki4,
     yoshida4,
 )
-from ...solvers.base import projected
-
-
-FEATURES = 8
+from .limits import block_limit, equation_limit, momentum_limit
+from .problem import FEATURES, Case
 
 
 class Entry(NamedTuple):
     """A scheme and the problem that it is measured on.
 
     - `solver`: the scheme on a free state.
-    - `block`: name of the operators, one of those of `problem`.
+    - `block`: name of the operators; see `Case`.
     - `on_sphere`: the scheme on a constraint; `None` where it does not apply.
     - `on_free`: whether it applies without a constraint.
+    - `limit`: from `solver` and the case to the state at T to which the scheme converges.
     """
 
     solver: diffrax.AbstractSolver
     block: str = "transformer"
     on_sphere: diffrax.AbstractSolver | None = None
     on_free: bool = True
+    limit: Callable[..., Array] = equation_limit
+
+    def scheme(self, constraint: str) -> diffrax.AbstractSolver | None:
+        """The scheme on a constraint; `None` where it does not apply."""
+        if constraint != "free":
+            return self.on_sphere
+        return self.solver if self.on_free else None
+
+    def exact(self, case: Case) -> Array:
+        """The state at T to which the scheme converges."""
+        return self.limit(self.solver, case)
 
 
 def _explicit(solver: diffrax.AbstractSolver, block: str = "transformer") -> Entry:
     return Entry(solver, block, on_sphere=projected(solver))
+
+
+def _momentum(solver: diffrax.AbstractSolver) -> Entry:
+    return Entry(solver, on_sphere=projected(solver), limit=momentum_limit)
+
+
+def _on_blocks(solver: diffrax.AbstractSolver) -> Entry:
+    return Entry(solver, limit=block_limit)
 
 
 def _on_sphere_only(solver: diffrax.AbstractSolver) -> Entry:
@@ -63,7 +82,7 @@ def _on_sphere_only(solver: diffrax.AbstractSolver) -> Entry:
 
 
 def _gated() -> GatedRK2:
-    """With a gate that is not ½, which would be of second order."""
+    """A gate other than ½, which would be of second order."""
     gate = GatedRK2(FEATURES)
     weight = 0.3 * jax.random.normal(jax.random.key(11), gate.weight.shape)
     return eqx.tree_at(lambda g: (g.weight, g.bias), gate, (weight, jnp.asarray(0.5)))
@@ -98,10 +117,10 @@ def schemes() -> dict[str, Entry]:
         "suzuki4(rk4)": _explicit(suzuki4(RK4())),
         "paper_splitting": _on_sphere_only(PaperSplitting()),
         "consistent_paper_splitting": _on_sphere_only(ConsistentPaperSplitting()),
-        "residual(euler)": Entry(Residual(diffrax.Euler())),
-        "residual(rk4)": Entry(Residual(RK4())),
-        "residual(gated_rk2)": Entry(Residual(_gated())),
-        "velocity(euler)": Entry(Velocity(diffrax.Euler())),
+        "residual(euler)": _on_blocks(Residual(diffrax.Euler())),
+        "residual(rk4)": _on_blocks(Residual(RK4())),
+        "residual(gated_rk2)": _on_blocks(Residual(_gated())),
+        "velocity(euler)": _on_blocks(Velocity(diffrax.Euler())),
         "adams_bashforth(2)": _explicit(AdamsBashforth(2)),
         "adams_bashforth(3)": _explicit(AdamsBashforth(3)),
         "leapfrog": _explicit(Leapfrog()),
@@ -109,9 +128,9 @@ def schemes() -> dict[str, Entry]:
             AlgebraicallyReversible(Strang(diffrax.Heun()))
         ),
         "algebraically_reversible(rk4)": _explicit(AlgebraicallyReversible(RK4())),
-        "nesterov": _explicit(Nesterov(0.5, 0.5, 1.0)),
-        "heavy_ball": _explicit(HeavyBall(0.5, 1.0)),
-        "presymplectic_euler": _explicit(PresymplecticEuler(1.0, 0.1)),
+        "nesterov": _momentum(Nesterov(0.5, 0.5, 1.0)),
+        "heavy_ball": _momentum(HeavyBall(0.5, 1.0)),
+        "presymplectic_euler": _momentum(PresymplecticEuler(1.0, 0.1)),
         "exponential_euler": _explicit(ExponentialEuler(), "damped"),
         "etdab2": _explicit(ETDAB2(), "damped"),
         "implicit_euler": Entry(ImplicitEuler()),
@@ -124,8 +143,7 @@ def schemes() -> dict[str, Entry]:
 
 def applies(scheme: str, constraint: str) -> bool:
     """Whether a scheme can be measured on a constraint."""
-    entry = find_scheme(scheme)
-    return entry.on_free if constraint == "free" else entry.on_sphere is not None
+    return find_scheme(scheme).scheme(constraint) is not None
 
 
 def find_scheme(scheme: str) -> Entry:
