@@ -65,7 +65,6 @@ def equation_defects(
         half = single_step(solver, terms, start, start + length / 2, u)
         halves = single_step(solver, terms, start + length / 2, end, half)
         increment = stepped - u
-        pair, order = _splitting_errors(solver, terms, start, end, u)
         size = norm(u)
         defects = Defects(
             state=size,
@@ -73,8 +72,7 @@ def equation_defects(
             turn=1 - jnp.average(_cosine(u, stepped), weights=_weights(counted, u)),
             alignment=_cosine(_flat(increment, counted), _flat(previous, counted)),
             step_doubling=norm(halves - stepped) / size,
-            splitting=norm(pair) / size,
-            commutator=norm(order) / (length**2 * size),
+            **_splitting_defects(solver, terms, start, length, u, norm),
         )
         return (stepped, increment), defects
 
@@ -83,22 +81,29 @@ def equation_defects(
     return defects
 
 
-def _splitting_errors(
-    solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, start: Depth, end: Depth, u: Array
-) -> tuple[Array, Array]:
-    """Strang minus Lie–Trotter, and Lie–Trotter minus itself in the opposite order; NaN for a
-    scheme that does not split."""
+def _splitting_defects(
+    solver: diffrax.AbstractSolver,
+    terms: diffrax.MultiTerm,
+    start: Depth,
+    length: float,
+    u: Array,
+    norm: TokenNorm,
+) -> dict[str, Array]:
+    """`splitting` and `commutator` of `Defects`."""
     sub_solver = getattr(solver, "sub_solver", None)
     if sub_solver is None:
-        return jnp.full_like(u, jnp.nan), jnp.full_like(u, jnp.nan)
-    pair = LieStrang(sub_solver)
+        return dict.fromkeys(("splitting", "commutator"), jnp.full((), jnp.nan, u.dtype))
+    end, pair = start + length, LieStrang(sub_solver)
     state = pair.init(terms, start, end, u, None)
     error = pair.step(terms, start, end, u, None, state, True)[1]
     opposite = diffrax.MultiTerm(*reversed(terms.terms))
     here, there = (
         single_step(LieTrotter(sub_solver), x, start, end, u) for x in (terms, opposite)
     )
-    return error, here - there
+    return {
+        "splitting": norm(error) / norm(u),
+        "commutator": norm(here - there) / (length**2 * norm(u)),
+    }
 
 
 def _cosine(u: Array, v: Array) -> Array:

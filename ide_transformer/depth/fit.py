@@ -52,7 +52,7 @@ def fit_rates(
     return with_rates(rates)
 
 
-def _rates(model: AbstractModel) -> tuple[Array, ...]:
+def _rates(model: AbstractModel) -> tuple:
     return tuple(operator.rate for operator in stacked_operators(model))
 
 
