@@ -20,9 +20,9 @@ from ide_transformer.depth import fit_rates, keep_layers, native_target
 )
 def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs(name, read):
     model = model_of(name)
-    coarse, many = keep_layers(model, [0, 1, 3]), tokens(48, 5)
+    coarse, many = keep_layers(model, [0, 1, 3]), tokens(24, 5)
     target = native_target(model, many, read)
-    fitted = fit_rates(coarse, target, steps=30)
+    fitted = fit_rates(coarse, target, steps=24, batch=8)
     assert fitted.control.blocks[0].rate.shape == (3, WIDTH)
     for judge in (target, native_target(model, HELD_OUT, read)):
         assert judge.error(fitted) < 0.9 * judge.error(coarse)

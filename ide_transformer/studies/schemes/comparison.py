@@ -2,7 +2,7 @@
 
 import abc
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from rich.console import Console
 
@@ -25,7 +25,7 @@ class AbstractComparison(Section, abc.ABC):
     mode: str
     name: str
 
-    def placed(self, folder: Path) -> Self:
+    def placed(self, folder: Path) -> "AbstractComparison":
         """The configuration with its paths relative to the folder of its file."""
         return self
 

@@ -4,7 +4,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -32,7 +32,7 @@ class TrainingComparison(AbstractComparison):
     budget: Budget
     schemes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
-    def placed(self, folder: Path) -> Self:
+    def placed(self, folder: Path) -> "TrainingComparison":
         return self.model_copy(update={"base": folder / self.base})
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
