@@ -1,5 +1,6 @@
 """The error of leaving out a layer, predicted and measured."""
 
+import numpy as np
 import pytest
 from layered_models import CALIBRATION, HELD_OUT, mean_over_tokens, model_of
 
@@ -17,7 +18,7 @@ def test_the_estimate_ranks_layers_as_their_removal_does(name):
 
 
 @pytest.mark.parametrize(
-    "read", [mean_over_tokens, pytest.param(None, marks=pytest.mark.heavy)]
+    "read", [None, pytest.param(mean_over_tokens, marks=pytest.mark.heavy)]
 )
 def test_the_estimate_is_exact_for_small_defects(read):
     """The linearised march is the march, to first order in what is left out."""
@@ -27,3 +28,7 @@ def test_the_estimate_is_exact_for_small_defects(read):
         estimate = removal_estimate(model, HELD_OUT, read)[1]
         errors.append(abs(estimate / removal_damage(model, HELD_OUT, read)[1] - 1))
     assert errors[1] < 0.2 * errors[0] < 0.02
+    nothing = model_of(scales=(1.0, 0.0, 1.0, 1.0))
+    estimate = np.asarray(removal_estimate(nothing, HELD_OUT, read))
+    damage = removal_damage(nothing, HELD_OUT, read)
+    assert estimate[1] == damage[1] == 0 < min(np.delete(estimate, 1))

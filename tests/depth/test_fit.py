@@ -33,7 +33,7 @@ def test_batches_of_the_fit_follow_one_another():
     already met leaves the step sizes."""
     model = model_of()
     coarse, target = keep_layers(model, [0, 1, 3]), native_target(model, CALIBRATION)
-    parts = [target, target.part(np.arange(3)), target.part(np.array([3, 1, 2]))]
+    parts = [target, *(target.part(np.array(x)) for x in ([0, 1, 2, 0], [3, 1, 2, 0]))]
     whole, three, other = (outputs(fit_rates(coarse, part, steps=3, batch=1)) for part in parts)
     assert largest(whole, three) < 1e-12 < largest(whole, other)
     met = fit_rates(coarse, native_target(coarse, CALIBRATION), steps=3, batch=1)

@@ -25,11 +25,13 @@ def check(row):
 
 # One case of each kind of scheme; several are on layers so that they share a solution.
 QUICK = [
-    ("heun", "rms_sphere"),
+    ("heun", "sphere"),
     ("lie_trotter(euler)", "sphere"),
     ("velocity(euler)", "free"),
     ("leapfrog", "free"),
-    ("presymplectic_euler", "sphere"),
+    ("presymplectic_euler", "free"),
+    ("algebraically_reversible(strang(heun))", "free"),
+    ("implicit_euler", "free"),
     ("exponential_euler", "free"),
 ]
 
