@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from ide_transformer.reporting import show_report
+from ide_transformer.reporting import show_table
 from ide_transformer.studies.schemes import load_comparison
 from ide_transformer.training import main_of
 
@@ -31,7 +31,7 @@ def main() -> None:
     comparison = load_comparison(arguments.config)
     if comparison.double_precision:
         jax.config.update("jax_enable_x64", True)
-    show_report(comparison.compare(arguments.runs))
+    show_table(comparison.compare(arguments.runs).rows)
     print(f"report and figures: {arguments.runs / comparison.name}")
 
 

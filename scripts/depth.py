@@ -7,7 +7,7 @@ dropping layers by the rules in use. Writes tables (Markdown, CSV, JSON) and fig
 import argparse
 from pathlib import Path
 
-from ide_transformer.reporting import show_report
+from ide_transformer.reporting import show_table
 from ide_transformer.studies.depth import study_coarsening
 from ide_transformer.training import main_of
 
@@ -34,7 +34,7 @@ def main() -> None:
         held_out=arguments.held_out,
     )
     for report in reports:
-        show_report(report)
+        show_table(report.rows)
         print(report.about)
     print(f"tables and figures: {folder}")
 

@@ -64,7 +64,7 @@ def read_outputs(
     inputs: PyTree[ArrayLike],
     read: Quantity | None,
 ) -> PyTree[Array]:
-    """What is read of a model's outputs; see `Target`."""
+    """The quantity read of a model's outputs; see `Target`."""
     if read is not None:
         return read(outputs, inputs)
     _, domain = model.embed(inputs)

@@ -12,11 +12,8 @@ from .programs import (
     measure as measure,
     temporary_mebibytes as temporary_mebibytes,
 )
-from .report import Report as Report, show_report as show_report, write_report as write_report
-from .tables import (
-    show_table as show_table,
-    write_json as write_json,
-)
+from .report import Report as Report, write_report as write_report
+from .tables import show_table as show_table, write_json as write_json
 from .timing import (
     Timing as Timing,
     alternate as alternate,

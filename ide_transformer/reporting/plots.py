@@ -31,14 +31,7 @@ def plot_curves(
     marker: str = "",
     log: bool = False,
 ) -> None:
-    """One line for each named pair of abscissae and ordinates, with labelled axes.
-
-    **Arguments:**
-
-    - `path`: the PNG file to write; its folder is made.
-    - `curves`: name to (abscissae, ordinates).
-    - `x`, `y`, `marker`, `log`: see `plot_panels`.
-    """
+    """One line for each name, through its abscissae and ordinates; see `plot_panels`."""
     lines = [Curve(name, *points) for name, points in curves.items()]
     plot_panels(path, {"": lines}, x=x, y=y, marker=marker, log=log)
 

@@ -78,6 +78,6 @@ def compile_seconds(function: Callable, arguments: tuple) -> float:
 
 
 def temporary_mebibytes(program: jax.stages.Compiled) -> float:
-    """Memory that a compiled program needs beside its inputs and outputs."""
+    """Memory that a compiled program needs besides its inputs and outputs."""
     analysis: Any = program.memory_analysis()
     return analysis.temp_size_in_bytes / 2**20

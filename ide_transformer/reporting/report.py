@@ -1,7 +1,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .tables import markdown_table, show_table, write_csv, write_json
+from .tables import markdown_table, write_csv, write_json
 
 
 class Report(NamedTuple):
@@ -18,8 +18,3 @@ def write_report(folder: Path, report: Report) -> None:
     write_csv(folder / "report.csv", report.rows)
     text = f"# {report.name}\n\n{report.about}\n\n{markdown_table(report.rows)}"
     (folder / "report.md").write_text(text, encoding="utf-8")
-
-
-def show_report(report: Report) -> None:
-    """Prints the table."""
-    show_table(report.rows)

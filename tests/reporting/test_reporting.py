@@ -12,7 +12,7 @@ from ide_transformer.reporting import (
     measure,
     plot_curves,
     plot_panels,
-    show_report,
+    show_table,
     write_report,
 )
 
@@ -81,5 +81,5 @@ def test_a_report_says_the_same_in_every_form(tmp_path, capsys):
         "| --- | --- | --- | --- |",
         "| euler | 0.1235 | 20,000 | 0.5, 2 |",
     ]
-    show_report(report)
+    show_table(report.rows)
     assert "0.1235" in capsys.readouterr().out

@@ -8,25 +8,7 @@ import diffrax
 import jax
 from jaxtyping import Array
 
-from ...equation import (
-    AbstractConstraint,
-    AbstractControl,
-    Attention,
-    Chebyshev,
-    Damping,
-    Equation,
-    FeatureIntegral,
-    FeedForward,
-    Fourier,
-    Free,
-    Hypernetwork,
-    LayerNorm,
-    PiecewiseConstant,
-    PiecewiseLinear,
-    RMSSphere,
-    Sphere,
-    TokenDomain,
-)
+from ... import equation as eq
 from ...integration import Direct, Solution, solve
 
 
@@ -34,16 +16,16 @@ FEATURES = 8
 _TOKENS, _INTERVALS = 4, 3
 
 CONTROLS: dict[str, type] = {
-    "chebyshev": Chebyshev,
-    "fourier": Fourier,
-    "hypernetwork": Hypernetwork,
-    "piecewise_linear": PiecewiseLinear,
-    "piecewise_constant": PiecewiseConstant,
+    "chebyshev": eq.Chebyshev,
+    "fourier": eq.Fourier,
+    "hypernetwork": eq.Hypernetwork,
+    "piecewise_linear": eq.PiecewiseLinear,
+    "piecewise_constant": eq.PiecewiseConstant,
 }
-CONSTRAINTS: dict[str, AbstractConstraint] = {
-    "free": Free(),
-    "sphere": Sphere(),
-    "rms_sphere": RMSSphere(),
+CONSTRAINTS: dict[str, eq.AbstractConstraint] = {
+    "free": eq.Free(),
+    "sphere": eq.Sphere(),
+    "rms_sphere": eq.RMSSphere(),
 }
 
 
@@ -57,13 +39,13 @@ class Case(NamedTuple):
 
 
 @ft.cache
-def problem(case: Case) -> tuple[Equation, Array]:
+def problem(case: Case) -> tuple[eq.Equation, Array]:
     """The equation, and its initial state on the constraint."""
     make: Any = CONTROLS[case.control]
     constraint = CONSTRAINTS[case.constraint]
     block = _block(case.block, case.constraint != "free")
-    theta: AbstractControl = make.build(block, _INTERVALS, key=jax.random.key(1))
-    equation = Equation(theta, constraint, TokenDomain.uniform(_TOKENS))
+    theta: eq.AbstractControl = make.build(block, _INTERVALS, key=jax.random.key(1))
+    equation = eq.Equation(theta, constraint, eq.TokenDomain.uniform(_TOKENS))
     u0 = jax.random.normal(jax.random.key(2), (_TOKENS, FEATURES))
     return equation, constraint.project(u0)
 
@@ -76,19 +58,20 @@ def run(case: Case, solver: diffrax.AbstractSolver, steps: int) -> Solution:
 
 def _block(name: str, constrained: bool) -> Callable:
     """A maker of blocks. On a constraint the operators do not normalise the state."""
-    norm = Free() if constrained else LayerNorm(eps=1e-5)
+    norm = eq.Free() if constrained else eq.LayerNorm(eps=1e-5)
 
     def make(key):
         keys = jax.random.split(key, 4)
-        attention = Attention(FEATURES, 2, key=keys[0], normalization=norm, std=0.25)
+        attention = eq.Attention(FEATURES, 2, key=keys[0], normalization=norm, std=0.25)
         if name == "paper":
             first, second = (
-                FeatureIntegral(FEATURES, key=k, normalization=norm, std=0.2) for k in keys[1:3]
+                eq.FeatureIntegral(FEATURES, key=k, normalization=norm, std=0.2)
+                for k in keys[1:3]
             )
             return attention, first, second
-        feed_forward = FeedForward(FEATURES, key=keys[1], normalization=norm, std=0.2)
+        feed_forward = eq.FeedForward(FEATURES, key=keys[1], normalization=norm, std=0.2)
         if name == "damped":
-            return attention, feed_forward, Damping(0.5 + jax.random.uniform(keys[3], (8,)))
+            return attention, feed_forward, eq.Damping(0.5 + jax.random.uniform(keys[3], (8,)))
         return attention, feed_forward
 
     return make

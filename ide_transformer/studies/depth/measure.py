@@ -9,16 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ...depth import (
-    MOVES,
-    coarsenings,
-    drops,
-    extrapolated,
-    fit_rates,
-    mergers,
-    refine,
-    selections,
-)
+from ... import depth
 from ...equation import Free
 from ...models import AbstractModel
 from ...solvers import LieStrang, projected
@@ -37,9 +28,9 @@ _MOST_STEPS = 12
 _ESTIMATED_ON = 64
 
 _COARSENINGS = {
-    "coarsened": dict(moves=MOVES, fit=fit_rates),
-    "dropped": dict(moves=(selections, drops), fit=None),
-    "merged": dict(moves=(mergers,), fit=None),
+    "coarsened": dict(moves=depth.MOVES, fit=depth.fit_rates),
+    "dropped": dict(moves=(depth.selections, depth.drops), fit=None),
+    "merged": dict(moves=(depth.mergers,), fit=None),
 }
 
 _NEEDED: dict[str, Rule] = {"least estimate dropped": most_needed}
@@ -69,7 +60,7 @@ class CoarseningStudy(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """How far a study goes.
+    """The extent of a study.
 
     - `fewest`: the smallest budget, as a fraction of the native evaluations.
     - `refinements`: numbers of steps in each interval.
@@ -100,7 +91,7 @@ def measure_coarsening(
     least = int(np.ceil(extent.fewest * number))
     for name, options in _COARSENINGS.items():
         progress(name)
-        meshes = coarsenings(model, problem.calibration, read=problem.read, **options)
+        meshes = depth.coarsenings(model, problem.calibration, read=problem.read, **options)
         for coarse in itertools.islice(meshes, 1, number - least + 1):
             trials.add(name, trials.solve(coarse.model), _text(coarse.steps))
     progress("layers")
@@ -129,9 +120,9 @@ def _measure_finer(
     for k in extent.refinements:
         progress(f"refined, {k} steps")
         for steps in {k, 2 * k} - {*solved}:
-            solved[steps] = trials.state(refine(model, steps))[0]
+            solved[steps] = trials.state(depth.refine(model, steps))[0]
         trials.add("refined", trials.judge(solved[k], k * native))
-        u1 = extrapolated(model, solved[k], solved[2 * k])
+        u1 = depth.extrapolated(model, solved[k], solved[2 * k])
         trials.add("extrapolated", trials.judge(u1, 3 * k * native))
     for tolerance in extent.tolerances:
         progress(f"adaptive, tolerance {tolerance:g}")

@@ -65,7 +65,7 @@ _COST_OF_A_STEP: dict[str, Callable[[_FirstStep], float]] = {
 
 
 class Budget(Section):
-    """What every run of a comparison may spend.
+    """The cost that every run of a comparison may have.
 
     - `unit`: `field_evaluations` (one is every operator once, over the whole depth as many
       as the scheme makes), `steps` of the optimiser, or `seconds` of training.

@@ -44,7 +44,7 @@ class AbstractComparison(Section, abc.ABC):
 
     @abc.abstractmethod
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        """What is compared, in words, and the rows of the report."""
+        """A description of the comparison, and the rows of the report."""
 
     @abc.abstractmethod
     def draw(self, folder: Path, rows: Rows) -> None:

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import jax.numpy as jnp
 
+from ide_transformer.equation import RMSNorm
 from ide_transformer.errors import InputError
 from ide_transformer.models import LanguageModel
 from ide_transformer.pretrained import load_pretrained

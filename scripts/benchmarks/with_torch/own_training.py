@@ -46,7 +46,7 @@ class OwnTraining:
         return timed_steps(self._step, steps)
 
     def peak_mebibytes(self) -> float:
-        """What one step needs beside weights and the moments of the optimiser."""
+        """Memory of one step without weights and the moments of the optimiser."""
         return temporary_mebibytes(self.program)
 
     def state(self) -> dict[str, np.ndarray]:

@@ -63,7 +63,7 @@ class TorchTraining:
         return timed_steps(self._step, steps, torch.Tensor.item)
 
     def peak_mebibytes(self) -> float | None:
-        """What one step needs beside weights and the moments of the optimiser."""
+        """Memory of one step without weights and the moments of the optimiser."""
         self._optimizer.zero_grad(set_to_none=True)
         if self._device.type == "cuda":
             before = torch.cuda.memory_allocated()
