@@ -71,6 +71,7 @@ from .models import (
     ImageClassifier as ImageClassifier,
     ImageEncoder as ImageEncoder,
     LanguageModel as LanguageModel,
+    MeanHead as MeanHead,
     NoHead as NoHead,
     PrefixAndMeanHead as PrefixAndMeanHead,
     PrefixHead as PrefixHead,
@@ -84,10 +85,20 @@ from .models import (
     sentence_embedding as sentence_embedding,
     why_not_cached as why_not_cached,
 )
+from .pretrained import load_pretrained as load_pretrained, save_pretrained as save_pretrained
 from .solvers import (
     ETDAB2 as ETDAB2,
     RK4 as RK4,
+    AbstractCoefficient as AbstractCoefficient,
+    AbstractCoupling as AbstractCoupling,
+    AbstractFieldScheme as AbstractFieldScheme,
+    AbstractImplicitScheme as AbstractImplicitScheme,
+    AbstractMomentum as AbstractMomentum,
+    AbstractOneStep as AbstractOneStep,
+    AbstractReversible as AbstractReversible,
+    AbstractScheme as AbstractScheme,
     AbstractSequentialSplitting as AbstractSequentialSplitting,
+    AbstractSplitting as AbstractSplitting,
     AdamsBashforth as AdamsBashforth,
     AlgebraicallyReversible as AlgebraicallyReversible,
     Composition as Composition,
@@ -108,10 +119,17 @@ from .solvers import (
     PresymplecticEuler as PresymplecticEuler,
     Projected as Projected,
     Residual as Residual,
+    Shear as Shear,
     SteadyState as SteadyState,
+    Step as Step,
+    StepField as StepField,
     Strang as Strang,
+    Suzuki4 as Suzuki4,
+    Swap as Swap,
     Velocity as Velocity,
+    Yoshida4 as Yoshida4,
     projected as projected,
-    suzuki4 as suzuki4,
-    yoshida4 as yoshida4,
+    single_step as single_step,
 )
+from .tasks import AbstractTask as AbstractTask, Batch as Batch
+from .training import load_run as load_run, train as train

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import jax
 
-from ide_transformer.reporting import show_report
-from ide_transformer.studies.schemes import compare, load_compare_config
+from ide_transformer.reporting import show_table
+from ide_transformer.studies.schemes import load_comparison
 from ide_transformer.training import run_script
 
 
@@ -28,13 +28,11 @@ def main() -> None:
         help="folder of all comparisons (default: runs/compare)",
     )
     arguments = parser.parse_args()
-    config = load_compare_config(arguments.config)
-    if config.mode == "solve":
-        # The errors should be those of schemes and not of rounding.
+    comparison = load_comparison(arguments.config)
+    if comparison.double_precision:
         jax.config.update("jax_enable_x64", True)
-    report = compare(config, runs=arguments.runs)
-    show_report(report)
-    print(f"report and figures: {arguments.runs / config.name}")
+    show_table(comparison.compare(arguments.runs).rows)
+    print(f"report and figures: {arguments.runs / comparison.name}")
 
 
 if __name__ == "__main__":

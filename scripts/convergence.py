@@ -6,45 +6,21 @@ and how far the solution is from its constraint.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import jax
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
+from ide_transformer.reporting import show_table, write_json
 from ide_transformer.studies.convergence import (
     CONSTRAINTS,
     CONTROLS,
-    Row,
     applies,
     measure_order,
     plot_orders,
     schemes,
 )
 from ide_transformer.training import run_script
-
-
-def show(rows: list[Row]) -> None:
-    columns = ("scheme", "control", "constraint", "expected", "observed", "constant")
-    table = Table(*columns, "splitting error", "sub-step error", "residual")
-    for row in rows:
-        parts = (row.splitting_error, row.sub_step_error)
-        table.add_row(
-            row.scheme,
-            row.control,
-            row.constraint,
-            str(row.expected_order),
-            f"{row.observed_order:.2f}",
-            f"{row.error_constant:.2g}",
-            *("–" if part is None else f"{part:.1e}" for part in parts),
-            f"{row.constraint_residual:.0e}",
-        )
-    console = Console()
-    # Where the output is no terminal its width is unknown; a table should not be cut.
-    console.width = max(console.width, 130)
-    console.print(table)
 
 
 def main() -> None:
@@ -73,12 +49,12 @@ def main() -> None:
     rows = []
     for each in track(chosen, "measuring orders"):
         rows.append(measure_order(*each))
-        # A process may hold only so many compiled programs.
+        # The number of compiled programs that a process may hold is limited.
         jax.clear_caches()
-    show(rows)
+    table = [row._asdict() for row in rows]
+    show_table([{k: row[k] for k in row if k not in ("steps", "errors")} for row in table])
     if arguments.json:
-        text = json.dumps([row._asdict() for row in rows], indent=2)
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+        write_json(arguments.json, table)
     if arguments.figure:
         plot_orders(arguments.figure, rows)
 

@@ -7,8 +7,8 @@ dropping layers by the rules in use. Writes tables (Markdown, CSV, JSON) and fig
 import argparse
 from pathlib import Path
 
-from ide_transformer.reporting import show_report
-from ide_transformer.studies.depth import compare_depth
+from ide_transformer.reporting import show_table
+from ide_transformer.studies.depth import study_coarsening
 from ide_transformer.training import run_script
 
 
@@ -27,14 +27,14 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=128, help="samples to measure on")
     arguments = parser.parse_args()
     folder = arguments.out or Path("depth") / Path(arguments.path).stem
-    reports = compare_depth(
+    reports = study_coarsening(
         arguments.path,
         folder,
         calibration=arguments.calibration,
         held_out=arguments.held_out,
     )
     for report in reports:
-        show_report(report)
+        show_table(report.rows)
         print(report.about)
     print(f"tables and figures: {folder}")
 

@@ -1,4 +1,4 @@
-"""What the equation says of each layer: how far its step is from the solution."""
+"""The defects of each layer: how far its step is from the solution of the equation."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..equation import Depth, Equation
-from ..integration.adaptive.token_norm import TokenNorm
+from ..integration import TokenNorm
 from ..solvers import LieStrang, LieTrotter, single_step
-from ..solvers.splitting.splitting import AbstractSplitting
 from .intervals import scan_intervals
 
 
@@ -51,7 +50,7 @@ def equation_defects(
 ) -> Defects:
     """The defects along the march of `solver` with one step in each interval.
 
-    Reference for step doubling and of embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
+    Reference for step doubling and embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
     Differential Equations I, section II.4.
     """
     weights = equation.domain.weights
@@ -66,7 +65,6 @@ def equation_defects(
         half = single_step(solver, terms, start, start + length / 2, u)
         halves = single_step(solver, terms, start + length / 2, end, half)
         increment = stepped - u
-        pair, order = _splitting_errors(solver, terms, start, end, u)
         size = norm(u)
         defects = Defects(
             state=size,
@@ -74,8 +72,7 @@ def equation_defects(
             turn=1 - jnp.average(_cosine(u, stepped), weights=_weights(counted, u)),
             alignment=_cosine(_flat(increment, counted), _flat(previous, counted)),
             step_doubling=norm(halves - stepped) / size,
-            splitting=norm(pair) / size,
-            commutator=norm(order) / (length**2 * size),
+            **_splitting_defects(solver, terms, start, length, u, norm),
         )
         return (stepped, increment), defects
 
@@ -84,25 +81,33 @@ def equation_defects(
     return defects
 
 
-def _splitting_errors(
-    solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, start: Depth, end: Depth, u: Array
-) -> tuple[Array, Array]:
-    """Strang less Lie–Trotter, and Lie–Trotter less itself in the opposite order."""
-    if not isinstance(solver, AbstractSplitting):
-        return jnp.full_like(u, jnp.nan), jnp.full_like(u, jnp.nan)
-    pair = LieStrang(solver.sub_solver)
+def _splitting_defects(
+    solver: diffrax.AbstractSolver,
+    terms: diffrax.MultiTerm,
+    start: Depth,
+    length: float,
+    u: Array,
+    norm: TokenNorm,
+) -> dict[str, Array]:
+    """`splitting` and `commutator` of `Defects`."""
+    sub_solver = getattr(solver, "sub_solver", None)
+    if sub_solver is None:
+        return dict.fromkeys(("splitting", "commutator"), jnp.full((), jnp.nan, u.dtype))
+    end, pair = start + length, LieStrang(sub_solver)
     state = pair.init(terms, start, end, u, None)
     error = pair.step(terms, start, end, u, None, state, True)[1]
-    forwards = LieTrotter(solver.sub_solver)
     opposite = diffrax.MultiTerm(*reversed(terms.terms))
-    return error, (
-        single_step(forwards, terms, start, end, u)
-        - single_step(forwards, opposite, start, end, u)
+    here, there = (
+        single_step(LieTrotter(sub_solver), x, start, end, u) for x in (terms, opposite)
     )
+    return {
+        "splitting": norm(error) / norm(u),
+        "commutator": norm(here - there) / (length**2 * norm(u)),
+    }
 
 
 def _cosine(u: Array, v: Array) -> Array:
-    """Of vectors along the last axis."""
+    """The cosine of the angle between vectors along the last axis."""
     lengths = jnp.linalg.norm(u, axis=-1) * jnp.linalg.norm(v, axis=-1)
     # An increment of zero points nowhere.
     return jnp.where(

@@ -1,5 +1,3 @@
-"""A scan over the intervals, for what `solve` does not report."""
-
 from collections.abc import Callable
 from typing import Any
 
@@ -20,13 +18,14 @@ def scan_intervals(
     *,
     dtype: DTypeLike = float,
 ) -> tuple[PyTree, Any]:
-    """A scan over the intervals, `visit(carry, terms, start, extra) -> (carry, out)`.
+    """Scan over the intervals with `visit(carry, terms, start, extra) -> (carry, out)`, for
+    quantities that `solve` does not report.
 
     **Arguments:**
 
-    - `visit`: is given the terms inside the interval and the depth at which it starts.
-    - `extra`: arrays with a leading axis of intervals, handed over slice by slice.
-    - `dtype`: of depth; that of the state, which would be promoted otherwise.
+    - `visit`: sees the terms inside the interval and the depth at which it starts.
+    - `extra`: arrays with a leading axis of intervals; `visit` sees one slice of each.
+    - `dtype`: of depth; take that of the state, which would be promoted otherwise.
     """
 
     def body(carry, inputs):

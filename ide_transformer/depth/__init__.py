@@ -12,7 +12,11 @@ from .damage import (
     removal_estimate as removal_estimate,
 )
 from .fit import fit_rates as fit_rates
-from .layers import in_layers as in_layers, keep_layers as keep_layers
+from .layers import (
+    in_layers as in_layers,
+    keep_layers as keep_layers,
+    stacked_operators as stacked_operators,
+)
 from .moves import (
     Mesh as Mesh,
     drops as drops,
@@ -23,8 +27,7 @@ from .moves import (
 )
 from .refine import extrapolated as extrapolated, refine as refine, richardson as richardson
 from .target import (
-    Read as Read,
-    Reference as Reference,
-    evaluations_of as evaluations_of,
-    reference as reference,
+    Quantity as Quantity,
+    Target as Target,
+    native_target as native_target,
 )

@@ -1,18 +1,17 @@
-"""The same weights with fewer field evaluations."""
-
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-import jax
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..errors import InputError
 from ..models import AbstractModel
 from .fit import fit_rates
 from .moves import Mesh, drops, extensions, mergers, native_mesh, selections
-from .target import Read, Reference, evaluations_of, reference
+from .target import Quantity, Target, native_target
 
 
 MOVES = (selections, drops, extensions, mergers)
@@ -35,24 +34,24 @@ class Coarsening(NamedTuple):
 def coarsen(
     model: AbstractModel, evaluations: float, inputs: PyTree[ArrayLike], **options
 ) -> AbstractModel:
-    """The same weights solved with at most so many field evaluations: intervals are left
-    out, lengthened or merged, those that change the outputs, or what is read of them, least,
-    and the step sizes that remain are fitted to the native outputs.
+    """The same weights solved with at most so many field evaluations. Intervals are left out,
+    lengthened or merged: those that change the outputs, or what is read of them, least. The
+    remaining step sizes are fitted to the native outputs.
 
-    What results is a model of the same class, whose control is a `PiecewiseConstant` of
+    The result is a model of the same class, whose control is a `PiecewiseConstant` of
     `Scaled` operators; with the budget of the model itself, it is that model.
 
     **Arguments:**
 
     - `evaluations`: the budget; one evaluation is every operator once, so a model of six
       layers costs 6.
-    - `inputs`: the calibration batch, as of the model. No targets are needed.
-    - `options`: as of `coarsenings`; above all `read`, what the task reads of the outputs.
+    - `inputs`: the calibration batch, see the model. No targets are needed.
+    - `options`: see `coarsenings`; above all `read`, what the task reads of the outputs.
 
     **Raises:** `InputError` for a budget that one interval exceeds.
     """
-    least = float(evaluations_of(model, inputs)) / model.control.num_intervals
-    # Written so that a cost which is not known, NaN, is refused too.
+    least = float(field_evaluations(model, inputs)) / model.control.num_intervals
+    # In this form it refuses a cost that is not known, NaN, as well.
     if not evaluations >= least:
         raise InputError(
             f"coarsen: evaluations={evaluations:g}, but one interval of this model makes "
@@ -67,36 +66,36 @@ def coarsenings(
     model: AbstractModel,
     inputs: PyTree[ArrayLike],
     *,
-    read: Read | None = None,
+    read: Quantity | None = None,
     moves: tuple[Callable[[Mesh], Iterator[Mesh]], ...] = MOVES,
-    fit: Callable[[AbstractModel, Reference], AbstractModel] | None = fit_rates,
+    fit: Callable[[AbstractModel, Target], AbstractModel] | None = fit_rates,
     shortlist: int = 1,
 ) -> Iterator[Coarsening]:
     """The native model, and then models with one interval less each, down to one interval.
 
-    A greedy search. Every move is tried on the calibration batch; the step sizes of the
-    best are fitted; the one with the least error, fitted or not, then is where the next
-    search begins. With `selections` among the moves none of them is worse by that error than
-    any choice of whole layers, where these are few enough to be tried.
+    A greedy search. Every move is tried on the calibration batch, and the step sizes of the
+    best are fitted. The next search begins from the one with the least error, fitted or not.
+    With `selections` among the moves none is worse by that error than any choice of whole
+    layers, where these are few enough to be tried.
 
-    Step sizes are fitted to three quarters of the samples, and all choices made by the error
-    on the last quarter (of less than four samples, both by all).
+    Step sizes are fitted to three quarters of the samples. All choices are made by the error on
+    the last quarter. Fewer than four samples serve for both.
 
     **Arguments:**
 
     - `inputs`: the calibration batch, its first axis the samples.
-    - `read`: as of `Reference`.
+    - `read`: see `Target`.
     - `moves`: from a mesh to those that are one interval coarser.
     - `fit`: fits the step sizes; `None` leaves them.
     - `shortlist`: how many candidates are fitted each time.
     """
-    target = reference(model, inputs, read)
-    number = jax.tree.leaves(target.exact)[0].shape[0]
+    target = native_target(model, inputs, read)
+    number = target.samples
     fitted_on, judged_on = np.split(np.arange(number), [number - number // 4])
     judge = target.part(judged_on if len(judged_on) else fitted_on)
     fitting = target.part(fitted_on)
     mesh = native_mesh(model)
-    yield Coarsening(model, float(evaluations_of(model, inputs)), 0.0, mesh.steps)
+    yield Coarsening(model, float(field_evaluations(model, inputs)), 0.0, mesh.steps)
     while len(mesh.steps) > 1:
         candidates = (candidate for move in moves for candidate in move(mesh))
         best = _best(shortlist if fit else 1, candidates, judge)
@@ -105,12 +104,19 @@ def coarsenings(
             fitted = [x._replace(model=fit(x.model, fitting)) for x in meshes]
             best = _best(1, [*meshes, *fitted], judge)
         error, mesh = best[0]
-        evaluations = float(evaluations_of(mesh.model, inputs))
+        evaluations = float(field_evaluations(mesh.model, inputs))
         yield Coarsening(mesh.model, evaluations, error, mesh.steps)
 
 
-def _best(number: int, meshes: Iterable[Mesh], judge: Reference) -> list[tuple[float, Mesh]]:
-    """Those of least error, in order. Each mesh has weights of its own, so no more of them
+@eqx.filter_jit
+def field_evaluations(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Float[Array, ""]:
+    """Field evaluations of one solve, the mean over samples that have steps of their own.
+    Those of fixed steps are known without a solve, which the compiler then leaves out."""
+    return jnp.mean(model.solve(inputs).stats["field_evaluations"])
+
+
+def _best(number: int, meshes: Iterable[Mesh], judge: Target) -> list[tuple[float, Mesh]]:
+    """The meshes of least error, in order. Each has weights of its own, so no more of them
     are kept than asked for."""
 
     def errors():

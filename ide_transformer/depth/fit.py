@@ -1,7 +1,3 @@
-"""Step sizes fitted to the native outputs."""
-
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,37 +5,37 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from .layers import Model
-from .target import Reference
+from ..models import AbstractModel
+from .layers import Model, stacked_operators
+from .target import Target
 
 
 @eqx.filter_jit
 def fit_rates(
     model: Model,
-    target: Reference,
+    target: Target,
     *,
     steps: int = 24,
     batch: int = 32,
     learning_rate: float = 0.03,
 ) -> Model:
-    """The step sizes λ_{l,i} of a model in layers, one for each feature, that bring what is
-    read of its outputs nearest to the native model: stochastic gradient descent (Adam, the
-    learning rate falling to zero along a cosine) on the squared error.
+    """Fit the step sizes λ_{l,i} of a model in layers, one for each feature, so that what is
+    read of its outputs comes nearest to the native model: stochastic gradient descent on the
+    squared error (Adam, its learning rate falling to zero along a cosine).
 
-    There are many step sizes, which a few samples do not determine; give it so many that each
-    is seen once or twice, `steps * batch / 2` or more.
+    There are many step sizes, and a few samples do not determine them. Give it so many samples
+    that each is seen once or twice: `steps * batch / 2` or more.
 
     **Arguments:**
 
     - `target`: of the native model, for the samples to fit to.
-    - `steps`, `batch`, `learning_rate`: of the descent; its batches follow one another through
-      the samples, again and again. λ is about 1.
+    - `steps`, `batch`, `learning_rate`: of the descent. Its batches follow one another through
+      the samples and then begin again. λ is about 1.
     """
     features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    number = jax.tree.leaves(target.exact)[0].shape[0]
-    size = min(batch, number)
-    batches = np.arange(steps * size).reshape(steps, size) % number
+    size = min(batch, target.samples)
+    batches = np.arange(steps * size).reshape(steps, size) % target.samples
 
     def with_rates(rates):
         return eqx.tree_at(_rates, model, rates)
@@ -56,11 +52,11 @@ def fit_rates(
     return with_rates(rates)
 
 
-def _rates(model: Any) -> tuple:
-    return tuple(operator.rate for operator in model.control.blocks)
+def _rates(model: AbstractModel) -> tuple:
+    return tuple(operator.rate for operator in stacked_operators(model))
 
 
 def _by_feature(rate: Array, features: int) -> Array:
-    """`[intervals, features]` of `[intervals]` or of the same."""
+    """`[intervals, features]` from `[intervals]`; unchanged if it has features already."""
     rate = rate.reshape(rate.shape[0], -1)
     return jnp.broadcast_to(rate, (rate.shape[0], features))

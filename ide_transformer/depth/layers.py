@@ -1,7 +1,7 @@
-"""Depth as a list of layers with step sizes of their own, of which some may be kept."""
+"""Depth as a list of layers, each with step sizes of its own. Some of them may be kept."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -24,60 +24,43 @@ def in_layers(model: Model) -> Model:
 
     its control as `PiecewiseConstant` of `Scaled` operators. Weights that are shared over
     depth become as many copies. θ_l is θ at the beginning of interval l: all of it for
-    layered and tied weights, and all that a step of Euler's method sees of any other.
+    layered and tied weights, and for any other all that a step of Euler's method sees.
     """
 
     def block_at(t):
         return tuple(Scaled(operator, jnp.ones(())) for operator in model.control(t))
 
-    return with_control(
-        model,
-        stack_intervals(block_at, model.control),
-        model.constraint
-        if isinstance(model.constraint, Tied)
-        else stack_intervals(model.constraint, model.constraint),
-    )
+    constraint = model.constraint
+    if not isinstance(constraint, Tied):
+        constraint = _stack_intervals(constraint, constraint)
+    return _with_control(model, _stack_intervals(block_at, model.control), constraint)
 
 
-def stack_intervals(block_at: Callable, control: AbstractControl) -> PiecewiseConstant:
-    """`block_at` evaluated at the beginning of each interval of a control."""
-    starts = jnp.arange(control.num_intervals) * control.interval_length
-    blocks = eqx.filter_vmap(block_at, out_axes=eqx.if_array(0))(starts)
-    return PiecewiseConstant(blocks, control.interval_length)
-
-
-def with_control(model: Model, control: AbstractControl, constraint: AbstractControl) -> Model:
-    """The model with another control and constraint."""
-    return eqx.tree_at(lambda m: (m.control, m.constraint), model, (control, constraint))
+def stacked_operators(model: AbstractModel) -> tuple[Scaled, ...]:
+    """The operators of a model in layers; the leading axis of their arrays counts layers."""
+    return cast(PiecewiseConstant, model.control).blocks
 
 
 def take_operators(model: Model, layers: np.ndarray) -> Model:
-    """Of a model in layers, the steps that are listed: in interval n, operator i is that of
-    layer `layers[n, i]`, with its step size and its constraint. An interval that has one
-    constraint for all operators has that of its last."""
+    """A model in layers with the listed steps only: in interval n, operator i is that of layer
+    `layers[n, i]`, with its step size and its constraint. An interval with one constraint for
+    all operators takes that of its last."""
+    operators = tuple(map(_rows, stacked_operators(model), layers.T))
+    control = PiecewiseConstant(operators, model.control.interval_length)
     constraint = model.constraint
-    if isinstance(constraint, Tied):
-        kept = Tied(constraint.block, len(layers), constraint.interval_length)
+    length = constraint.interval_length
+    if not constraint.depth_axes:
+        kept = Tied(constraint(0.0), len(layers), length)
     else:
-        kept = _taken(constraint, layers)
-    return with_control(model, _taken(model.control, layers), kept)
-
-
-def _taken(control: AbstractControl, layers: np.ndarray) -> PiecewiseConstant:
-    blocks: PyTree[Array] = control.blocks  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(blocks, tuple):
-        kept = tuple(map(_rows, blocks, layers.T))
-    else:
-        kept = _rows(blocks, layers[:, -1])
-    return PiecewiseConstant(kept, control.interval_length)
-
-
-def _rows(blocks: PyTree[Array], layers: np.ndarray) -> PyTree[Array]:
-    return jax.tree.map(lambda x: x[layers] if eqx.is_array(x) else x, blocks)
+        blocks = cast(PiecewiseConstant, constraint).blocks
+        each = isinstance(blocks, tuple)
+        rows = tuple(map(_rows, blocks, layers.T)) if each else _rows(blocks, layers[:, -1])
+        kept = PiecewiseConstant(rows, length)
+    return _with_control(model, control, kept)
 
 
 def keep_layers(model: Model, layers: Sequence[int]) -> Model:
-    """The model without the layers that are not listed; the field's "layer dropping".
+    """The model with the listed layers only; the field says "layer dropping".
 
     **Raises:** `InputError` unless the layers are some of the model's, in order.
     """
@@ -89,3 +72,18 @@ def keep_layers(model: Model, layers: Sequence[int]) -> Model:
         )
     operators = model.equation.num_operators
     return take_operators(in_layers(model), np.repeat(np.array(layers)[:, None], operators, 1))
+
+
+def _stack_intervals(block_at: Callable, control: AbstractControl) -> PiecewiseConstant:
+    """`block_at` evaluated at the beginning of each interval of a control."""
+    starts = jnp.arange(control.num_intervals) * control.interval_length
+    blocks = eqx.filter_vmap(block_at, out_axes=eqx.if_array(0))(starts)
+    return PiecewiseConstant(blocks, control.interval_length)
+
+
+def _with_control(model: Model, control: AbstractControl, constraint: AbstractControl) -> Model:
+    return eqx.tree_at(lambda m: (m.control, m.constraint), model, (control, constraint))
+
+
+def _rows(blocks: PyTree[Array], layers: np.ndarray) -> PyTree[Array]:
+    return jax.tree.map(lambda x: x[layers] if eqx.is_array(x) else x, blocks)

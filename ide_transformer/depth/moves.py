@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..models import AbstractModel
-from .layers import in_layers, take_operators
+from .layers import in_layers, stacked_operators, take_operators
 
 
 class Mesh(NamedTuple):
-    """A model in layers, and of which layers of the native model its steps are made.
+    """A model in layers, and the native layers that each of its steps is made of.
 
     - `steps`: `[intervals, operators]`, texts: `"3"` for layer 3, `"3+4"` for a mean of two.
     - `native`: the native model, in layers.
@@ -34,13 +34,13 @@ def native_mesh(model: AbstractModel) -> Mesh:
     return Mesh(layers, steps, layers)
 
 
-# As many meshes as are worth trying; those of up to eight layers are fewer.
+# More meshes are not worth trying; up to eight layers have fewer.
 _MOST_SELECTIONS = 100
 
 
 def selections(mesh: Mesh) -> Iterator[Mesh]:
-    """Every choice of whole native layers with one interval less, as they are; none where the
-    native layers are too many to try each."""
+    """Every choice of whole native layers with one interval less, unchanged; none where there
+    are too many choices to try each."""
     intervals, operators = mesh.steps.shape
     number = mesh.native.control.num_intervals
     if math.comb(number, intervals - 1) > _MOST_SELECTIONS:
@@ -64,8 +64,8 @@ def drops(mesh: Mesh) -> Iterator[Mesh]:
 
 
 def extensions(mesh: Mesh) -> Iterator[Mesh]:
-    """As `drops`, and each operator before (at the beginning, behind) stands for the one left
-    out as well, with the sum of their step sizes: one step of Euler's method over both."""
+    """As `drops`, but the operator before the one left out (at the beginning, the one after
+    it) takes the sum of their step sizes: one step of Euler's method over both."""
     for window in _windows(mesh):
         model = mesh.model
         for operator, layer in enumerate(window):
@@ -75,7 +75,7 @@ def extensions(mesh: Mesh) -> Iterator[Mesh]:
 
 def mergers(mesh: Mesh) -> Iterator[Mesh]:
     """One step in the place of two neighbours, with the mean of their weights over depth and
-    the sum of their step sizes; it ends on the constraint of the second."""
+    the sum of their step sizes. It ends on the constraint of the second."""
     intervals, operators = mesh.steps.shape
     for layer in range(intervals - 1):
         model, steps = mesh.model, mesh.steps.copy()
@@ -90,7 +90,7 @@ def _windows(mesh: Mesh) -> Iterator[list[int]]:
     intervals, operators = mesh.steps.shape
     for first in range((intervals - 1) * operators + 1):
         layer, gone = divmod(first, operators)
-        # Of a window that begins inside a layer, the operators before it are the next one's.
+        # Where a window begins inside a layer, its first operators are those of the next.
         yield [layer + (operator < gone) for operator in range(operators)]
 
 
@@ -102,17 +102,17 @@ def _without(mesh: Mesh, window: list[int]) -> Mesh:
     return mesh._replace(model=take_operators(mesh.model, layers), steps=steps)
 
 
-def _add_rate(model: Any, operator: int, to: int, layer: int) -> Any:
+def _add_rate(model: AbstractModel, operator: int, to: int, layer: int) -> AbstractModel:
     return eqx.tree_at(
-        lambda m: m.control.blocks[operator].rate,
+        lambda m: stacked_operators(m)[operator].rate,
         model,
         replace_fn=lambda rate: rate.at[to].add(rate[layer]),
     )
 
 
-def _average(model: Any, operator: int, layer: int) -> Any:
-    """Puts the mean of the weights of two layers, by their step sizes, into the second."""
-    rate = jnp.abs(model.control.blocks[operator].rate[layer : layer + 2])
+def _average(model: AbstractModel, operator: int, layer: int) -> AbstractModel:
+    """Put the mean of the weights of two layers, weighted by step size, into the second."""
+    rate = jnp.abs(stacked_operators(model)[operator].rate[layer : layer + 2])
     first, second = jnp.mean(rate.reshape(2, -1), axis=1)
     share = jnp.where(first + second > 0, first / (first + second), 0.5)
 
@@ -123,7 +123,7 @@ def _average(model: Any, operator: int, layer: int) -> Any:
         return x.at[layer + 1].set(mean.astype(x.dtype))
 
     return eqx.tree_at(
-        lambda m: m.control.blocks[operator].operator,
+        lambda m: stacked_operators(m)[operator].operator,
         model,
         replace_fn=lambda x: jax.tree.map(average, x),
     )

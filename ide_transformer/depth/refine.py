@@ -1,5 +1,3 @@
-"""The same weights with more field evaluations: nearer to the solution of the equation."""
-
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..errors import InputError
@@ -9,12 +7,12 @@ from ..models import AbstractModel
 def refine(model: AbstractModel, k: int) -> AbstractModel:
     """The same model with k steps of h = 1/k in each interval.
 
-    As k grows it tends to the solution of its equation where that has a limit: without a
-    constraint, and on one `Sphere` or `RMSSphere` for all operators. Post-norm checkpoints
-    have none. Their `LayerNorm`, with a gain that varies over features, is applied k times in
-    an interval and multiplies that many gains; and one for each operator moves the state to
-    and fro between two sets, k times as well. Such a model is refined as it is, and does not
-    settle. What has a limit is the equation on one `Sphere`, another model at k = 1.
+    As k grows the outputs tend to those of the solution of the equation, where that has a
+    limit: without a constraint, and on one `Sphere` or `RMSSphere` for all operators. Post-norm
+    checkpoints have no limit. A `LayerNorm` whose gain varies over features multiplies k such
+    gains in an interval, and one for each operator moves the state back and forth between two
+    sets k times. Such a model is refined unchanged and does not settle. The equation on one
+    `Sphere` has a limit, but is another model at k = 1.
     """
     return model.with_solver(model.solver, steps_per_interval=k)
 
@@ -24,9 +22,10 @@ def richardson(model: AbstractModel, k: int, inputs: PyTree[ArrayLike]) -> PyTre
 
         u = u_{2k} + (u_{2k} - u_k) / (2^p - 1),
 
-    p the order of the scheme: an error of order p + 1 where the error of the scheme has an
-    expansion in h. Costs 3k steps in each interval. Reference: Richardson, Phil. Trans. A 226
-    (1927); Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section II.9.
+    p the order of the scheme. The error is of order p + 1 where that of the scheme has an
+    expansion in h. It costs 3k steps in each interval. Reference: Richardson, Phil. Trans. A
+    226 (1927); Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section
+    II.9.
 
     **Raises:** `InputError` for a scheme whose order is not known.
     """
@@ -40,7 +39,7 @@ def extrapolated(
     coarse: Float[Array, "*batch tokens features"],
     fine: Float[Array, "*batch tokens features"],
 ) -> Float[Array, "*batch tokens features"]:
-    """The state of `richardson` from those of k and of 2k steps in each interval."""
+    """The state of `richardson`, from the states with k and with 2k steps in each interval."""
     order = model.solver.order(model.equation.terms)
     if not order:
         raise InputError(

@@ -2,10 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+
+
+# From this number of names on, the legend stands outside the axes.
+_MANY = 6
+
+
+class Curve(NamedTuple):
+    """A line of a panel. Lines with the same label share a colour and a place in the legend."""
+
+    label: str
+    x: ArrayLike
+    y: ArrayLike
 
 
 def plot_curves(
@@ -17,39 +31,56 @@ def plot_curves(
     marker: str = "",
     log: bool = False,
 ) -> None:
-    """One line for each named pair of abscissae and ordinates, with labelled axes.
+    """One line for each name, through its abscissae and ordinates; see `plot_panels`."""
+    lines = [Curve(name, *points) for name, points in curves.items()]
+    plot_panels(path, {"": lines}, x=x, y=y, marker=marker, log=log)
+
+
+def plot_panels(
+    path: Path,
+    panels: Mapping[str, Sequence[Curve]],
+    *,
+    x: str,
+    y: str,
+    marker: str = "",
+    log: bool = False,
+) -> None:
+    """Curves in panels next to each other, with one legend.
 
     **Arguments:**
 
     - `path`: the PNG file to write; its folder is made.
-    - `curves`: name to (abscissae, ordinates).
+    - `panels`: title to curves.
     - `x`, `y`: labels of the axes, with units where there are any.
     - `marker`: of each point, as in matplotlib.
     - `log`: whether both axes are logarithmic.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(8.0 if len(curves) > 5 else 6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
-    for name, (abscissae, ordinates) in curves.items():
-        axes.plot(abscissae, ordinates, marker=marker, label=name, linewidth=1.3)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.3)
-    if log:
-        axes.set(xscale="log", yscale="log")
-    if len(curves) > 5:
-        axes.legend(
+    labels = list(dict.fromkeys(curve.label for curves in panels.values() for curve in curves))
+    outside = len(labels) >= _MANY or len(panels) > 1
+    width = 6.4 if len(panels) == 1 else 3.6 * len(panels)
+    figure, all_axes = _panels(path, width + 1.6 * outside, 4.0, len(panels))
+    for axes, (title, curves) in zip(all_axes, panels.items(), strict=True):
+        for label, abscissae, ordinates in curves:
+            color = f"C{labels.index(label)}"
+            axes.plot(abscissae, ordinates, marker=marker, color=color, linewidth=1.3)
+        axes.set(title=title, xlabel=x, **(dict(xscale="log", yscale="log") if log else {}))
+        axes.grid(alpha=0.3)
+    all_axes[0].set_ylabel(y)
+    for index, label in enumerate(labels):
+        all_axes[-1].plot([], [], marker=marker, color=f"C{index}", label=label)
+    if outside:
+        all_axes[-1].legend(
             frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5)
         )
-    elif len(curves) > 1:
-        axes.legend(frameon=False)
+    elif len(labels) > 1:
+        all_axes[-1].legend(frameon=False)
     figure.savefig(path, dpi=150)
 
 
 def plot_bars(
     path: Path, names: Sequence[str], panels: Mapping[str, tuple[ArrayLike, ArrayLike]]
 ) -> None:
-    """Horizontal bars, one panel beside the other for each quantity.
+    """Horizontal bars, a panel for each quantity.
 
     **Arguments:**
 
@@ -57,15 +88,20 @@ def plot_bars(
     - `names`: of the bars, from top to bottom.
     - `panels`: label of an axis, with units, to (values, ranges drawn around them).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    size = 3.0 + 3.2 * len(panels), 1.0 + 0.32 * len(names)
-    figure = Figure(figsize=size, layout="constrained")
-    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    width, height = 3.0 + 3.2 * len(panels), 1.0 + 0.32 * len(names)
+    figure, all_axes = _panels(path, width, height, len(panels))
+    places = np.arange(len(names))
     for axes, (label, (values, ranges)) in zip(all_axes, panels.items(), strict=True):
-        places = np.arange(len(names))
         axes.barh(places, values, xerr=np.asarray(ranges) / 2, color="tab:blue", alpha=0.8)
         axes.set_yticks(places, names)
         axes.set_xlabel(label)
         axes.grid(axis="x", alpha=0.3)
     all_axes[0].invert_yaxis()
     figure.savefig(path, dpi=150)
+
+
+def _panels(path: Path, width: float, height: float, number: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels in a row, and a folder for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, number, sharey=True, squeeze=False)[0])

@@ -1,4 +1,4 @@
-"""Measuring time and memory side by side: alternating runs, medians and ratios."""
+"""Time of alternatives that take turns: medians and ratios."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from ..errors import InputError
 
 
 class Timing(NamedTuple):
-    """How long something takes, and how that compares with the first one timed.
+    """The time of something, and its ratio to that of the first one timed.
 
     - `milliseconds`: the median over rounds.
     - `spread`: the range of the middle half of the rounds, divided by the median.
@@ -26,82 +26,24 @@ class Timing(NamedTuple):
     ratio_spread: float
 
 
-class Measurement(NamedTuple):
-    """What one program costs, and how that compares with the first one measured.
-
-    - `milliseconds`, `spread`, `time_ratio`, `ratio_spread`: as of `Timing`.
-    - `mebibytes`, `memory_ratio`: temporary memory of the program, and divided by the first's
-      (NaN if that needs none).
-    - `compile_seconds`: tracing and compiling.
-    """
-
-    milliseconds: float
-    spread: float
-    time_ratio: float
-    ratio_spread: float
-    mebibytes: float
-    memory_ratio: float
-    compile_seconds: float
-
-
-def measure(
-    programs: Mapping[str, tuple[Callable, tuple]],
-    *,
-    rounds: int,
-    on_round: Callable[[int], Any] = lambda done: None,
-) -> dict[str, Measurement]:
-    """Runs each program once a round, in turn, so that what disturbs the machine disturbs all.
-
-    **Arguments:**
-
-    - `programs`: name to (function of arrays, its arguments). The first is the reference.
-    - `rounds`, `on_round`: as of `alternate`.
-    """
-    compiled, compile_seconds = {}, {}
-    for name, (function, arguments) in programs.items():
-        began = time.perf_counter()
-        compiled[name] = jax.jit(function).lower(*arguments).compile()
-        compile_seconds[name] = time.perf_counter() - began
-
-    def turn(name: str) -> Callable[[], float]:
-        def run() -> float:
-            began = time.perf_counter()
-            jax.block_until_ready(compiled[name](*programs[name][1]))
-            return time.perf_counter() - began
-
-        return run
-
-    timings = alternate({n: turn(n) for n in programs}, rounds=rounds, on_round=on_round)
-    memory = {name: temporary_mebibytes(program) for name, program in compiled.items()}
-    first = memory[next(iter(programs))]
-    return {
-        name: Measurement(
-            *timing,
-            mebibytes=memory[name],
-            memory_ratio=memory[name] / first if first else float("nan"),
-            compile_seconds=compile_seconds[name],
-        )
-        for name, timing in timings.items()
-    }
-
-
 def alternate(
     turns: Mapping[str, Callable[[], float]],
     *,
     rounds: int,
     on_round: Callable[[int], Any] = lambda done: None,
 ) -> dict[str, Timing]:
-    """Takes each turn once a round.
+    """Takes each turn once a round, so that what disturbs the machine disturbs all.
 
     **Arguments:**
 
     - `turns`: name to a function that does the work and returns the seconds it took; while it
       runs all others are idle. The first is the reference.
-    - `rounds`: how many, at least 2; one more goes ahead uncounted.
+    - `rounds`: how many, at least 2; one more goes ahead and does not count.
     - `on_round`: called after each round with the number done.
 
     **Raises:** `InputError` for fewer than 2 rounds.
     """
+    check_rounds(rounds)
     times: dict[str, list[float]] = {name: [] for name in turns}
     for done in range(rounds + 1):
         for name, turn in turns.items():
@@ -129,7 +71,8 @@ def timed_steps(
 ) -> float:
     """Seconds for each of `steps` steps that follow one another.
 
-    One step more goes ahead uncounted, which finds caches and threads as others left them.
+    One more step goes ahead and does not count: it finds caches and threads as others left
+    them.
 
     **Arguments:**
 
@@ -144,26 +87,13 @@ def timed_steps(
     return (time.perf_counter() - began) / steps
 
 
-def compile_seconds(function: Callable, arguments: tuple) -> float:
-    """The time to trace and compile a function of arrays, nothing of it being cached."""
-    jax.clear_caches()
-    began = time.perf_counter()
-    jax.jit(function).lower(*arguments).compile()
-    return time.perf_counter() - began
-
-
-def temporary_mebibytes(program: jax.stages.Compiled) -> float:
-    """Memory that a compiled program needs beside its inputs and outputs."""
-    analysis: Any = program.memory_analysis()
-    return analysis.temp_size_in_bytes / 2**20
+def check_rounds(rounds: int) -> None:
+    """Refuse fewer than 2, with an `InputError`."""
+    if rounds < 2:
+        raise InputError(f"rounds={rounds}: a median with its spread needs at least 2.")
 
 
 def middle_half(values: list[float]) -> float:
-    """The range of the middle half of some values.
-
-    **Raises:** `InputError` for fewer than 2.
-    """
-    if len(values) < 2:
-        raise InputError(f"rounds={len(values)}: a median with its spread needs at least 2.")
+    """The range of the middle half of some values, which are at least 2."""
     low, _, high = statistics.quantiles(values, n=4)
     return high - low

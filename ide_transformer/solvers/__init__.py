@@ -66,6 +66,4 @@ from .splitting import (
     Strang as Strang,
     Suzuki4 as Suzuki4,
     Yoshida4 as Yoshida4,
-    suzuki4 as suzuki4,
-    yoshida4 as yoshida4,
 )

@@ -32,7 +32,7 @@ FACES: dict[type, tuple[ModuleType, ...]] = {
 
 
 def find(key: str, name: str, base: type) -> Any:
-    """The class that is called `name`, or a function that makes an object of such a class.
+    """The class that is called `name`.
 
     **Arguments:**
 
@@ -122,21 +122,18 @@ def snake_case(name: str) -> str:
 
 def _refusal(found: Any, base: type) -> str | None:
     """Why a configuration cannot name this as a `base`."""
-    made = found
-    if inspect.isfunction(found):
-        made = inspect.signature(found, eval_str=True).return_annotation
-    if not inspect.isclass(made) or not issubclass(made, base):
+    if not inspect.isclass(found) or not issubclass(found, base):
         label = getattr(found, "__name__", repr(found))
         return f"{label} is no {base.__name__}"
-    missing = set(getattr(made, "__abstractmethods__", ()))
-    missing |= set(getattr(made, "__abstractvars__", ()))
+    missing = set(getattr(found, "__abstractmethods__", ()))
+    missing |= set(getattr(found, "__abstractvars__", ()))
     if missing:
-        return f"{made.__name__} is abstract; it has to define {', '.join(sorted(missing))}"
-    if issubclass(made, equation.AbstractControl) and not hasattr(made, "build"):
+        return f"{found.__name__} is abstract; it has to define {', '.join(sorted(missing))}"
+    if issubclass(found, equation.AbstractControl) and not hasattr(found, "build"):
         call = "build(make_block, num_intervals, *, key)"
-        return f"{made.__name__} has no class method {call}, which draws its weights"
-    if not getattr(made, "configurable", _solves_ordinary_equations(made)):
-        return f"{made.__name__} is not for configurations (its attribute configurable)"
+        return f"{found.__name__} has no class method {call}, which draws its weights"
+    if not getattr(found, "configurable", _solves_ordinary_equations(found)):
+        return f"{found.__name__} is not for configurations (its attribute configurable)"
     return None
 
 

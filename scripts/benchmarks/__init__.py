@@ -1,10 +1,14 @@
-from .against_torch import against_torch as against_torch
-from .attention import attention as attention
-from .compiling import compiling as compiling
-from .decode import decode as decode
-from .gradient import gradient as gradient
-from .march import SCHEMES as SCHEMES, march as march
-from .modes import NORMALIZATIONS as NORMALIZATIONS
-from .problem import Shape as Shape
-from .report import report as report
-from .settings import SETTINGS as SETTINGS, Setting as Setting
+"""Benchmarks: each file here is one command of scripts/benchmark.py."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+from .shared.command import Command
+
+
+def commands() -> Iterator[Command]:
+    """The `COMMAND` of each file in this folder."""
+    for module in pkgutil.iter_modules(__path__):
+        if not module.ispkg:
+            yield importlib.import_module(f"{__name__}.{module.name}").COMMAND

@@ -1,5 +1,6 @@
 """A whole training step of this package against the equal model in PyTorch."""
 
+import argparse
 import contextlib
 import importlib.util
 from collections.abc import Callable
@@ -10,33 +11,26 @@ import numpy as np
 from ide_transformer.errors import InputError
 from ide_transformer.reporting import alternate
 
-from .accelerator import utilisation
-from .own_training import OwnTraining
-from .paired import PairedProcess
-from .settings import Setting
+from .shared.command import Command, Rounds, Rows
+from .with_torch.accelerator import utilisation
+from .with_torch.own_training import OwnTraining
+from .with_torch.paired import PairedProcess
+from .with_torch.settings import SETTINGS, Setting
 
 
-def against_torch(
-    setting: Setting,
-    *,
-    rounds: int,
-    steps: int,
-    curve: int,
-    on_round: Callable[[int], Any] = lambda done: None,
-) -> list[dict[str, Any]]:
+def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -> Rows:
     """Training steps with clipping and AdamW in PyTorch, eager and compiled, and here, from
-    the same weights with the same batches. PyTorch runs in processes of its own; of all, one
-    computes while the others are idle.
+    the same weights with the same batches. PyTorch runs in processes of its own; while one
+    computes, the others are idle.
 
-    Rows of `Timing` with `setting`, `name`, `tokens_per_second`; `mebibytes`, what a step needs
-    beside weights and moments: temporary memory of the program here, the rise of the resident
-    memory of its process in PyTorch; `loss` of the last step of the curve, and
+    Rows of `Timing` with `setting`, `name`, `tokens_per_second`; `mebibytes`, the memory of a
+    step without weights and moments: temporary memory of the program here, the rise of the
+    resident memory of its process in PyTorch; `loss` of the last step of the curve, and
     `loss_difference`, the largest relative difference of the curve from the first row's;
     `utilisation` of the arithmetic on an accelerator.
 
     **Arguments:**
 
-    - `rounds`, `on_round`: as of `alternate`.
     - `steps`: in a turn.
     - `curve`: the steps whose losses are compared; they go ahead of the timing.
 
@@ -62,8 +56,7 @@ def against_torch(
         mebibytes = {name: call("peak_mebibytes") for name, call in calls.items()}
         timings = alternate(
             {n: lambda call=call: call("turn", steps) for n, call in calls.items()},
-            rounds=rounds,
-            on_round=on_round,
+            **rounds._asdict(),
         )
     first = curves["torch eager"]
     return [
@@ -83,6 +76,31 @@ def against_torch(
 
 def make_torch_training(*arguments: Any) -> Any:
     """A `TorchTraining`; PyTorch is imported only where it is made."""
-    from .torch_training import TorchTraining
+    from .with_torch.training import TorchTraining
 
     return TorchTraining(*arguments)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--setting", action="append", choices=tuple(SETTINGS))
+    parser.add_argument("--steps", type=int, default=10, help="in one turn")
+    parser.add_argument("--curve", type=int, default=50, help="steps whose losses are compared")
+
+
+def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
+    options = dict(steps=arguments.steps, curve=arguments.curve)
+    return [
+        row
+        for name in arguments.setting or ("small", "medium")
+        for row in against_torch(SETTINGS[name], rounds, **options)
+    ]
+
+
+COMMAND = Command(
+    name="torch",
+    about="training steps against the equal model in PyTorch, eager and compiled",
+    example="--setting small --json torch.json --figure torch.png",
+    rounds=20,
+    add_arguments=_add_arguments,
+    measure=_measure,
+)

@@ -1,57 +1,44 @@
-"""What attention costs."""
+"""The cost of attention."""
 
+import argparse
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from ide_transformer.equation import Domains, TokenDomain, Volterra, integrate
-from ide_transformer.reporting import measure
+
+from .shared.command import Command, Rounds, Rows, measured
+from .shared.problem import Shape
 
 
 # Beyond this the scores of the dense form alone would take gibibytes.
 _DENSE_UP_TO = 4096
 
 
-def attention(
-    tokens: int,
-    *,
-    batch: int,
-    width: int,
-    heads: int,
-    rounds: int,
-    on_round: Callable[[int], Any] = lambda done: None,
-) -> list[dict[str, Any]]:
+def attention(shape: Shape, rounds: Rounds) -> Rows:
     """The causal token integral and its gradient with respect to queries, keys and values: the
     dense form written out by hand, `jax.nn.dot_product_attention`, and `integrate`.
 
     Rows of `Measurement` with `tokens` and `name`; ratios are to the first row. Where there are
-    many tokens `integrate` stands alone.
-
-    **Arguments:**
-
-    - `width`, `heads`: of all heads together, and their number.
-    - `rounds`, `on_round`: as of `measure`.
+    many tokens, `integrate` alone is measured.
     """
+    tokens = shape.context
     domain = TokenDomain.uniform(tokens)
-    shape = (batch, tokens, heads, width // heads)
+    size = (shape.batch, tokens, shape.heads, shape.width // shape.heads)
     keys = jax.random.split(jax.random.key(0), 4)
-    inputs = tuple(jax.random.normal(key, shape) for key in keys)
+    inputs = tuple(jax.random.normal(key, size) for key in keys)
 
     def ours(query: Array, key: Array, value: Array) -> Array:
         return integrate(query, key, value, Domains(domain, domain), Volterra())
 
-    forms = {"dense, by hand": dense, "jax.nn": of_jax, "integrate": ours}
+    forms = {"dense, by hand": dense, "jax.nn": by_jax, "integrate": ours}
     if tokens > _DENSE_UP_TO:
         forms = {"integrate": ours}
     programs = {name: (_gradient(form), inputs) for name, form in forms.items()}
-    results = measure(programs, rounds=rounds, on_round=on_round)
-    return [
-        {"tokens": tokens, "name": name, **result._asdict()} for name, result in results.items()
-    ]
+    return measured(programs, rounds, tokens=tokens)
 
 
 def dense(query: Array, key: Array, value: Array) -> Array:
@@ -62,7 +49,7 @@ def dense(query: Array, key: Array, value: Array) -> Array:
     return jnp.einsum("bhxz,bzhd->bxhd", jax.nn.softmax(scores, axis=-1), value)
 
 
-def of_jax(query: Array, key: Array, value: Array) -> Array:
+def by_jax(query: Array, key: Array, value: Array) -> Array:
     """The same by JAX's own function."""
     return jax.nn.dot_product_attention(query, key, value, is_causal=True)
 
@@ -72,3 +59,26 @@ def _gradient(form: Callable) -> Callable:
         return jnp.sum(form(query, key, value) * weights)
 
     return jax.value_and_grad(loss, argnums=(0, 1, 2))
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tokens", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--heads", type=int, default=4)
+
+
+def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
+    shape = Shape(arguments.batch, 0, arguments.width, arguments.heads)
+    shapes = [shape._replace(context=tokens) for tokens in arguments.tokens]
+    return [row for shape in shapes for row in attention(shape, rounds)]
+
+
+COMMAND = Command(
+    name="attention",
+    about="the causal token integral and its gradient, in its forms",
+    example="--tokens 1024 --batch 8 --json attention.json",
+    rounds=10,
+    add_arguments=_add_arguments,
+    measure=_measure,
+)

@@ -1,37 +1,30 @@
-"""How long gradients take to compile."""
+"""The time that gradients take to compile."""
 
+import argparse
 import statistics
-from collections.abc import Callable
-from typing import Any
 
-from ide_transformer.reporting import compile_seconds, middle_half
+from ide_transformer.reporting import check_rounds, compile_seconds, middle_half
 
-from .modes import programs
-from .problem import Shape
+from .shared.command import Command, Rounds, Rows, add_sizes, shape
+from .shared.modes import programs
+from .shared.problem import Shape
 
 
-def compiling(
-    depth: int,
-    shape: Shape,
-    *,
-    rounds: int,
-    on_round: Callable[[int], Any] = lambda done: None,
-) -> list[dict[str, Any]]:
-    """Time to trace and compile the gradient of a pre-norm march by each of `MODES`, nothing
-    being cached. Rows with `depth`, `name`, `compile_seconds`, the median over rounds, and
+def compiling(depth: int, shape: Shape, rounds: Rounds) -> Rows:
+    """Time to trace and compile the gradient of a pre-norm march by each of `MODES`, with
+    nothing cached. Rows with `depth`, `name`, `compile_seconds`, the median over rounds, and
     `compile_spread`, the range of their middle half divided by it.
 
     **Arguments:**
 
     - `depth`: layers.
-    - `rounds`: how many, at least 2.
-    - `on_round`: called after each round with the number done.
     """
+    check_rounds(rounds.rounds)
     seconds: dict[str, list[float]] = {}
-    for done in range(rounds):
+    for done in range(rounds.rounds):
         for name, (program, arguments) in programs("pre-norm", depth, shape).items():
             seconds.setdefault(name, []).append(compile_seconds(program, arguments))
-        on_round(done + 1)
+        rounds.on_round(done + 1)
     return [
         {
             "depth": depth,
@@ -41,3 +34,22 @@ def compiling(
         }
         for name, own in seconds.items()
     ]
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_sizes(parser, depth=[12, 96], batch=4, context=128)
+
+
+def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
+    size = shape(arguments)
+    return [row for depth in arguments.depth for row in compiling(depth, size, rounds)]
+
+
+COMMAND = Command(
+    name="compile",
+    about="time to compile a gradient by each gradient mode",
+    example="--depth 12 96 --rounds 5",
+    rounds=3,
+    add_arguments=_add_arguments,
+    measure=_measure,
+)

@@ -1,21 +1,20 @@
 """The march over depth against scans of the same mathematics written out by hand."""
 
+import argparse
 from collections.abc import Callable
-from typing import Any
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ide_transformer.equation import Equation
 from ide_transformer.integration import Direct, Recompute
-from ide_transformer.reporting import measure
 from ide_transformer.solvers import LieTrotter, Strang
 
-from . import handwritten
-from .problem import Shape, gradient_of_solve, pre_norm
+from .shared import handwritten
+from .shared.command import Command, Rounds, Rows, add_sizes, measured, shape
+from .shared.problem import Shape, gradient_of_solve, pre_norm
 
 
 # Name to (solver of the march, the layer written out by hand).
@@ -26,16 +25,9 @@ SCHEMES: dict[str, tuple[diffrax.AbstractSolver, Callable]] = {
 }
 
 
-def march(
-    scheme: str,
-    depth: int,
-    shape: Shape,
-    *,
-    rounds: int,
-    on_round: Callable[[int], Any] = lambda done: None,
-) -> list[dict[str, Any]]:
-    """One gradient of the march, with what it keeps by default and with everything kept, and
-    of a `lax.scan` written out by hand, plain and recomputing by the policy of the default, the
+def march(scheme: str, depth: int, shape: Shape, rounds: Rounds) -> Rows:
+    """One gradient of the march, by the default gradient mode and with everything kept, and of
+    a `lax.scan` written out by hand, plain and recomputing by the policy of the default, the
     latter also with the operators of this package.
 
     Rows of `Measurement` with `scheme`, `depth` and `name`; ratios are to the plain scan.
@@ -44,7 +36,6 @@ def march(
 
     - `scheme`: a name in `SCHEMES`.
     - `depth`: layers.
-    - `rounds`, `on_round`: as of `measure`.
     """
     solver, layer = SCHEMES[scheme]
     equation, u0 = pre_norm(depth, shape), shape.state()
@@ -56,17 +47,13 @@ def march(
         "march, Recompute": gradient_of_solve(equation, solver, Recompute(), u0),
         "march, Direct": gradient_of_solve(equation, solver, Direct(), u0),
     }
-    results = measure(programs, rounds=rounds, on_round=on_round)
-    return [
-        {"scheme": scheme, "depth": depth, "name": name, **result._asdict()}
-        for name, result in results.items()
-    ]
+    return measured(programs, rounds, scheme=scheme, depth=depth)
 
 
 def gradient_by_hand(
     layer: Callable, equation: Equation, u0: Array, policy: Callable | None
 ) -> tuple[Callable, tuple]:
-    """As `gradient_of_solve`, of the scan written out by hand with the weights of a pre-norm
+    """As `gradient_of_solve`, for the scan written out by hand with the weights of a pre-norm
     equation."""
     heads = equation.control(0.0)[0].heads
 
@@ -82,25 +69,23 @@ def gradient_by_hand(
 def gradient_of_scan(
     layer: Callable, equation: Equation, u0: Array, policy: Callable | None
 ) -> tuple[Callable, tuple]:
-    """The same with the operators of the equation, called one after the other: all that is
-    then left to differ from `solve` is the march itself."""
-    control: Any = equation.control
-    weights, rest = eqx.partition(control.blocks, eqx.is_array)
+    """The same with the operators of the equation, called one after the other. It differs from
+    `solve` in the march alone."""
+    weights = equation.control.intervals()
 
-    def fields_of(w: PyTree[Array]) -> tuple[handwritten.Field, handwritten.Field]:
-        first, second = eqx.combine(w, rest)
+    def fields(w: PyTree[Array]) -> tuple[handwritten.Field, handwritten.Field]:
+        first, second = equation.control.local(w, 0.0)
         return lambda u: first(u, equation.domain), lambda u: second(u, equation.domain)
 
     def loss(weights: PyTree[Array], u0: Array) -> Array:
-        return jnp.mean(handwritten.scanned(layer, fields_of, weights, u0, policy=policy) ** 2)
+        return jnp.mean(handwritten.scanned(layer, fields, weights, u0, policy=policy) ** 2)
 
     return jax.value_and_grad(loss, argnums=(0, 1)), (weights, u0)
 
 
 def plain_weights(equation: Equation) -> handwritten.Weights:
     """The stacked weights of a pre-norm equation, by the names of the scan written by hand."""
-    control: Any = equation.control
-    attention, feed_forward = control.blocks
+    attention, feed_forward = equation.control.intervals()
     return {
         "query": attention.query.weight,
         "key": attention.key.weight,
@@ -111,3 +96,27 @@ def plain_weights(equation: Equation) -> handwritten.Weights:
         "outer": feed_forward.outer.weight,
         "feed_forward_gain": feed_forward.normalization.gain,
     }
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_sizes(parser, depth=[4, 48], batch=12, context=64)
+    parser.add_argument("--scheme", action="append", choices=tuple(SCHEMES))
+
+
+def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
+    return [
+        row
+        for scheme in arguments.scheme or SCHEMES
+        for depth in arguments.depth
+        for row in march(scheme, depth, shape(arguments), rounds)
+    ]
+
+
+COMMAND = Command(
+    name="march",
+    about="one gradient of the march against scans written out by hand",
+    example="--depth 48 --scheme heun --json march.json --figure march.png",
+    rounds=20,
+    add_arguments=_add_arguments,
+    measure=_measure,
+)

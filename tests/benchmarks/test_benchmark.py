@@ -4,23 +4,29 @@ import json
 import runpy
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import SCRIPTS, largest
 
+import benchmarks
 import ide_transformer as ide
-from benchmarks import SCHEMES, Setting, Shape, against_torch, handwritten
-from benchmarks.march import gradient_by_hand, plain_weights
-from benchmarks.own_training import OwnTraining
-from benchmarks.problem import gradient_of_solve, pre_norm
-from benchmarks.resident import peak_resident_mebibytes
+from benchmarks.against_torch import against_torch
+from benchmarks.march import SCHEMES, gradient_by_hand, plain_weights
+from benchmarks.shared import handwritten
+from benchmarks.shared.command import Rounds
+from benchmarks.shared.problem import Shape, gradient_of_solve, pre_norm
+from benchmarks.with_torch.own_training import OwnTraining
+from benchmarks.with_torch.resident import peak_resident_mebibytes
+from benchmarks.with_torch.settings import Setting
 
 
 SCRIPT = SCRIPTS / "benchmark.py"
 SHAPE = Shape(batch=2, context=5, width=8, heads=2)
-SIZES = ("--batch", "2", "--context", "5", "--width", "8", "--heads", "2", "--rounds", "2")
+WIDTHS = ("--batch", "2", "--width", "8", "--heads", "2", "--rounds", "2")
+SIZES = (*WIDTHS, "--context", "5", "--depth", "3")
 TIMING = {"milliseconds", "spread", "time_ratio", "ratio_spread"}
 MEASUREMENT = TIMING | {"mebibytes", "memory_ratio", "compile_seconds"}
 
@@ -39,15 +45,18 @@ def run(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "names", "columns"),
     [
-        (("march", "--scheme", "heun", "--depth", "3"), 5, MEASUREMENT | {"scheme", "depth"}),
-        (
-            ("gradient", "--normalization", "post-norm", "--depth", "3"),
-            7,
-            MEASUREMENT | {"normalization", "depth"},
-        ),
-        pytest.param(
-            *(("compile", "--depth", "3"), 7, {"compile_seconds", "compile_spread", "depth"}),
-            marks=pytest.mark.heavy,
+        (("attention", *WIDTHS, "--tokens", "5"), 3, MEASUREMENT | {"tokens"}),
+        *(
+            pytest.param(*case, marks=pytest.mark.heavy)
+            for case in [
+                (("march", *SIZES, "--scheme", "heun"), 5, MEASUREMENT | {"scheme", "depth"}),
+                (
+                    ("gradient", *SIZES, "--normalization", "post-norm"),
+                    7,
+                    MEASUREMENT | {"normalization", "depth"},
+                ),
+                (("compile", *SIZES), 7, {"compile_seconds", "compile_spread", "depth"}),
+            ]
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
@@ -56,19 +65,41 @@ def test_a_command_writes_its_rows_and_its_figure(
     arguments, names, columns, tmp_path, run, capsys
 ):
     table, figure = tmp_path / "rows.json", tmp_path / "rows.png"
-    run(*arguments, *SIZES, "--json", table, "--figure", figure)
+    run(*arguments, "--json", table, "--figure", figure)
     shown = capsys.readouterr().out
     rows = json.loads(table.read_text())
     assert len({row["name"] for row in rows}) == len(rows) == names
-    assert all(set(row) == columns | {"name"} and row["depth"] == 3 for row in rows)
+    assert all(set(row) == columns | {"name"} for row in rows)
+    assert all(row.get("depth", 3) == 3 and row.get("tokens", 5) == 5 for row in rows)
     assert all(row["compile_seconds"] > 0 for row in rows)
     assert all(row["name"].split(",")[0] in shown for row in rows)
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_too_few_rounds_are_refused(run, capsys):
+@pytest.mark.heavy
+def test_generation_is_measured_with_and_without_a_cache(tmp_path, run, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path))
+    run("decode", "--length", "3", "--rounds", "2", "--json", tmp_path / "rows.json")
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["name"] for row in rows] == ["without a cache", "with a cache"]
+    assert all(row["same_tokens"] == 1 and row["tokens_per_second"] > 0 for row in rows)
+
+
+def test_every_file_is_a_command_with_its_help(run, capsys):
+    names = [command.name for command in benchmarks.commands()]
+    assert sorted(names) == ["attention", "compile", "decode", "gradient", "march", "torch"]
+    for name in names:
+        with pytest.raises(SystemExit, match="0"):
+            run(name, "--help")
+        shown = capsys.readouterr().out
+        assert f"scripts/benchmark.py {name}" in shown and "--rounds" in shown
+
+
+@pytest.mark.parametrize("name", ["march", "compile", "decode", "attention"])
+def test_too_few_rounds_are_refused(name, run, capsys):
     with pytest.raises(SystemExit, match="2"):
-        run("march", *SIZES, "--rounds", "1", "--depth", "1")
+        run(name, "--rounds", "1")
     assert "error: rounds=1" in capsys.readouterr().err
 
 
@@ -79,8 +110,22 @@ def large_equation():
     return ide.Equation(control, ide.Free(), equation.domain)
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-@pytest.mark.parametrize("recomputing", [False, True])
+@pytest.mark.parametrize(
+    ("name", "recomputing"),
+    [
+        ("lie_trotter(euler)", True),
+        ("heun", False),
+        *(
+            pytest.param(*case, marks=pytest.mark.heavy)
+            for case in [
+                ("lie_trotter(euler)", False),
+                ("heun", True),
+                ("strang(heun)", False),
+                ("strang(heun)", True),
+            ]
+        ),
+    ],
+)
 def test_a_scan_by_hand_equals_the_march(name, recomputing):
     """Values, and gradients with respect to every weight and the initial state."""
     solver, layer = SCHEMES[name]
@@ -102,10 +147,15 @@ def test_schemes_by_hand_differ():
     """Else the comparison of one with the march would say nothing about the others."""
     equation, u0 = large_equation(), SHAPE.state()
     weights = plain_weights(equation)
-    ends = [
-        handwritten.scanned(layer, lambda w: handwritten.fields(w, SHAPE.heads), weights, u0)
-        for _, layer in SCHEMES.values()
-    ]
+
+    @eqx.filter_jit
+    def end(layer):
+        def fields(w):
+            return handwritten.fields(w, SHAPE.heads)
+
+        return handwritten.scanned(layer, fields, weights, u0)
+
+    ends = [end(layer) for _, layer in SCHEMES.values()]
     assert all(largest(ends[i], ends[i - 1]) > 1e-2 for i in range(3))
 
 
@@ -120,7 +170,7 @@ def test_the_rise_of_resident_memory_is_seen():
 def test_pytorch_learns_the_same():
     """The loss over some AdamW steps, and every weight after them."""
     pytest.importorskip("torch")
-    from benchmarks.torch_training import TorchTraining
+    from benchmarks.with_torch.training import TorchTraining
 
     jax.config.update("jax_enable_x64", False)
     try:
@@ -146,7 +196,7 @@ def test_pytorch_learns_the_same():
 def test_training_against_pytorch_in_paired_processes():
     pytest.importorskip("torch")
     setting = Setting(1, 2, 6, 16, heads=2, vocabulary=11)
-    rows = against_torch(setting, rounds=2, steps=1, curve=3)
+    rows = against_torch(setting, Rounds(2), steps=1, curve=3)
     assert [row["name"] for row in rows] == ["torch eager", "torch.compile", "ide_transformer"]
     columns = {"tokens_per_second", "mebibytes", "loss", "loss_difference", "utilisation"}
     for row in rows:
@@ -157,4 +207,4 @@ def test_training_against_pytorch_in_paired_processes():
 def test_without_pytorch_the_command_to_install_it_is_told(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ide.InputError, match=r"pip install -e '\.\[reference\]'"):
-        against_torch(Setting(1, 2, 6, 16), rounds=2, steps=1, curve=1)
+        against_torch(Setting(1, 2, 6, 16), Rounds(2), steps=1, curve=1)

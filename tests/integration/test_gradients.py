@@ -134,7 +134,7 @@ def test_gradient_modes_agree():
                 ide.Residual(ide.RK4()),
                 ide.Leapfrog(),
                 ide.Nesterov(),
-                ide.yoshida4(),
+                ide.Yoshida4(),
                 diffrax.Kvaerno3(),
             )
         ),

@@ -92,7 +92,7 @@ def test_every_scheme_says_whether_a_configuration_may_name_it():
     }
     hidden = {name for name, x in schemes.items() if not x.configurable}
     assert hidden == {"Projected", "MatrixFree", "ExplicitRungeKutta"}
-    assert {"yoshida4", "Yoshida4", "Residual", "SteadyState"} <= set(schemes)
+    assert {"Yoshida4", "Residual", "SteadyState"} <= set(schemes)
 
 
 def test_evaluations_are_counted_once_for_all_solves():

@@ -33,7 +33,7 @@ LAYERED = layered_equation()
     [
         (ide.LieTrotter(ide.ExactFlow()), LAYERED, "Matrix has no flow in closed"),
         (
-            ide.yoshida4(),
+            ide.Yoshida4(),
             tied_equation(ide.Damping(0.7), ide.Damping(0.2)),
             "dissipative Damping grows without bound",
         ),

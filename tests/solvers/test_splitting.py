@@ -37,7 +37,7 @@ def test_strang_on_three_operators():
 
 
 def test_neighbouring_sub_steps_of_a_composition_are_one():
-    steps = ide.yoshida4().sub_steps(2)
+    steps = ide.Yoshida4().sub_steps(2)
     assert [index for index, *_ in steps] == [0, 1, 0, 1, 0, 1, 0]
     outer = 1 / (2 - 2 ** (1 / 3))
     assert steps[2][1:] == pytest.approx((outer / 2, outer + (1 - 2 * outer) / 2))
@@ -47,12 +47,12 @@ def test_neighbouring_sub_steps_of_a_composition_are_one():
 def test_the_order_of_a_composition_follows_from_its_coefficients():
     terms = layered_equation().terms
     assert ide.Composition(coefficients=(0.5, 0.5)).order(terms) == 2
-    for named in (ide.yoshida4(), ide.suzuki4()):
+    for named in (ide.Yoshida4(), ide.Suzuki4()):
         assert sum(named.coefficients) == pytest.approx(1)
         assert ide.Composition(coefficients=named.coefficients).order(terms) == 4
         assert named.order(terms) == 4
-    assert len(ide.suzuki4().coefficients) == 5
-    assert min(ide.suzuki4().coefficients) > min(ide.yoshida4().coefficients)
+    assert len(ide.Suzuki4().coefficients) == 5
+    assert min(ide.Suzuki4().coefficients) > min(ide.Yoshida4().coefficients)
 
 
 def test_splittings_use_the_flow_of_an_operator_that_knows_it():

@@ -1,5 +1,3 @@
-from typing import ClassVar
-
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
@@ -29,8 +27,6 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
 
     attention: Attention
     source_map: Linear
-
-    configurable: ClassVar[bool] = False
 
     def __init__(self, attention: Attention, *, key: PRNGKeyArray, std: float = 0.02):
         features = attention.query.weight.shape[0]

@@ -4,8 +4,6 @@ from .composition import (
     Composition as Composition,
     Suzuki4 as Suzuki4,
     Yoshida4 as Yoshida4,
-    suzuki4 as suzuki4,
-    yoshida4 as yoshida4,
 )
 from .exact_flow import ExactFlow as ExactFlow
 from .lie_strang import LieStrang as LieStrang

@@ -94,7 +94,3 @@ class Suzuki4(AbstractComposition):
 
     coefficients: ClassVar[tuple[float, ...]] = _symmetric(*[1 / (4 - 4 ** (1 / 3))] * 2)
     splitting_order: ClassVar[int] = 4
-
-
-# The names by which Python code calls them.
-yoshida4, suzuki4 = Yoshida4, Suzuki4

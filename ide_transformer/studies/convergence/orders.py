@@ -1,5 +1,3 @@
-"""Orders of convergence, measured."""
-
 from typing import NamedTuple
 
 import diffrax
@@ -8,14 +6,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ...equation import Equation
-from ...solvers import AbstractSplitting, Projected
-from .problem import problem, reference, run
+from ...solvers import Projected
+from .problem import Case, problem, run
 from .registry import find_scheme
 
 
-class Row(NamedTuple):
-    """What was measured of one scheme on one problem.
+# Steps in an interval, by order: few enough that rounding stays below the error.
+_STEPS = {
+    0: (16, 32, 64),
+    1: (32, 64, 128),
+    2: (16, 32, 64),
+    3: (32, 64, 128),
+    4: (32, 48, 64),
+    5: (16, 24, 32),
+    8: (3, 4, 6, 8, 12),
+}
+_ROUNDING = 1e-13
+
+
+class MeasuredOrder(NamedTuple):
+    """The order of convergence of one scheme on one problem, with its errors.
 
     - `expected_order`: by theory; 0 for a scheme that does not converge.
     - `observed_order`: the slope of log error over log h in the asymptotic range.
@@ -40,7 +50,7 @@ class Row(NamedTuple):
     errors: list[float]
 
 
-def measure_order(scheme: str, control: str, constraint: str) -> Row:
+def measure_order(scheme: str, control: str, constraint: str) -> MeasuredOrder:
     """The order of convergence of a scheme, in the precision of JAX (use float64).
 
     **Arguments:**
@@ -50,62 +60,42 @@ def measure_order(scheme: str, control: str, constraint: str) -> Row:
     - `constraint`: one of `CONSTRAINTS` to which it `applies`.
     """
     entry = find_scheme(scheme)
-    solver = entry.solver if constraint == "free" else entry.on_sphere
+    solver = entry.scheme(constraint)
     assert solver is not None
-    equation, u0 = problem(entry.block, control, constraint)
-    exact = reference(solver, entry.block, control, constraint)
-    expected = solver.order(equation.terms) or 0
+    case = Case(entry.block, control, constraint)
+    exact = entry.exact(case)
+    expected = solver.order(problem(case)[0].terms) or 0
     counts = list(_STEPS[expected])
-    solutions = [run(equation, u0, solver, steps) for steps in counts]
-    errors = [float(jnp.max(jnp.abs(solution.u1 - exact))) for solution in solutions]
+    solutions = [run(case, solver, steps) for steps in counts]
+    errors = [_largest(solution.u1, exact) for solution in solutions]
     used = [i for i, error in enumerate(errors) if error > _ROUNDING][-3:]
     h, log_errors = 1 / np.array(counts)[used], np.log(np.array(errors)[used])
     observed = float(np.polyfit(np.log(h), log_errors, 1)[0])
-    splitting, sub_step = _parts_of_error(solver, equation, u0, exact, counts[-1])
-    return Row(
+    ideal = _exact_sub_steps(solver, case, counts[-1])
+    actual = solutions[-1].u1
+    return MeasuredOrder(
         scheme=scheme,
         control=control,
         constraint=constraint,
         expected_order=expected,
         observed_order=observed,
         error_constant=errors[used[-1]] / h[-1] ** expected,
-        splitting_error=splitting,
-        sub_step_error=sub_step,
+        splitting_error=None if ideal is None else _largest(ideal, exact),
+        sub_step_error=None if ideal is None else _largest(actual, ideal),
         constraint_residual=float(solutions[-1].stats["constraint_residual"]),
         steps=counts,
         errors=errors,
     )
 
 
-# Steps in an interval, by order: few enough that rounding stays below the error.
-_STEPS = {
-    0: (16, 32, 64),
-    1: (32, 64, 128),
-    2: (16, 32, 64),
-    3: (32, 64, 128),
-    4: (32, 48, 64),
-    5: (16, 24, 32),
-    8: (3, 4, 6, 8, 12),
-}
-_ROUNDING = 1e-13
-
-
-def _parts_of_error(
-    solver: diffrax.AbstractSolver,
-    equation: Equation,
-    u0: Array,
-    exact: Array,
-    steps: int,
-) -> tuple[float | None, float | None]:
-    """The error of the splitting with exact sub-steps, and what the sub-solver adds."""
-    # Not isinstance, which looks through wrappers.
-    if not issubclass(type(solver), AbstractSplitting):
-        return None, None
+def _exact_sub_steps(solver: diffrax.AbstractSolver, case: Case, steps: int) -> Array | None:
+    """The state at T of a splitting with exact sub-steps; `None` for a scheme that does not
+    split."""
+    if getattr(solver, "sub_solver", None) is None:
+        return None
     sub_solver = Projected(diffrax.Dopri8())
-    split = eqx.tree_at(lambda s: s.sub_solver, solver, sub_solver)
-    ideal = run(equation, u0, split, steps).u1
-    actual = run(equation, u0, solver, steps).u1
-    return (
-        float(jnp.max(jnp.abs(ideal - exact))),
-        float(jnp.max(jnp.abs(actual - ideal))),
-    )
+    return run(case, eqx.tree_at(lambda s: s.sub_solver, solver, sub_solver), steps).u1
+
+
+def _largest(u: Array, exact: Array) -> float:
+    return float(jnp.max(jnp.abs(u - exact)))

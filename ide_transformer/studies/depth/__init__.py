@@ -1,13 +1,18 @@
 """One trained model solved with fewer and with more field evaluations."""
 
 from .budgets import compare_budgets as compare_budgets
-from .plot import plot_depth as plot_depth
+from .measure import (
+    CoarseningStudy as CoarseningStudy,
+    Extent as Extent,
+    measure_coarsening as measure_coarsening,
+)
+from .plot import plot_methods as plot_methods
+from .problem import Problem as Problem
 from .ranking import (
     Ranking as Ranking,
     layer_columns as layer_columns,
     rank_layers as rank_layers,
 )
-from .report import DepthReport as DepthReport, depth_report as depth_report
 from .rules import (
     at_random as at_random,
     evenly as evenly,
@@ -15,4 +20,5 @@ from .rules import (
     most_needed as most_needed,
     most_turning as most_turning,
 )
-from .study import compare_depth as compare_depth
+from .speeches import halves_of_speeches as halves_of_speeches
+from .study import study_coarsening as study_coarsening

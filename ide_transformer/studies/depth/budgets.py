@@ -1,5 +1,3 @@
-"""Coarsening against dropping layers, for each number of field evaluations."""
-
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -14,7 +12,7 @@ def compare_budgets(
     theirs: Collection[str],
 ) -> list[dict[str, Any]]:
     """For each number of field evaluations, the method of least loss among `ours` and among
-    `theirs`, with the loss of each, `difference` (ours less theirs) and `uncertainty`, the
+    `theirs`, with the loss of each, `difference` (ours minus theirs) and `uncertainty`, the
     standard error of that difference over samples.
 
     **Arguments:**
@@ -55,7 +53,7 @@ def compare_budgets(
 
 
 def standard_error(values: np.ndarray) -> float | None:
-    """Of the mean of independent values; `None` where there is only one."""
+    """The standard error of the mean of independent values; `None` for a single one."""
     if len(values) < 2:
         return None
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))

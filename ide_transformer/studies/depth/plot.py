@@ -1,5 +1,3 @@
-"""Cost against error and loss, as pictures."""
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +7,9 @@ import numpy as np
 from ...reporting import plot_curves
 
 
-def plot_depth(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+def plot_methods(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes `error.png` and `loss.png` into `folder`: a line for each method in the rows of
-    a `DepthReport`, a point for each budget."""
+    a `CoarseningStudy`, a point for each budget."""
     methods = dict.fromkeys(row["method"] for row in rows)
     for quantity, label in (("error", "relative error of the outputs"), ("loss", "loss")):
         curves = {}

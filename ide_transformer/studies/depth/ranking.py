@@ -1,12 +1,11 @@
-"""Which layers matter: the defects of the equation against the damage of leaving them out."""
+"""Which layers matter: their defects against the damage of leaving them out."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
-from ...depth.damage import defects, removal_estimate
-from ...depth.target import Read
+from ...depth import Quantity, defects, removal_estimate
 from ...models import AbstractModel
 
 
@@ -17,7 +16,7 @@ class Ranking(NamedTuple):
     """One row for each native layer, and how well each column ranks the layers.
 
     - `layers`: with `layer`, those of `Defects`, and what leaving the layer out does:
-      `estimate`, as foretold, and `damage`, as measured.
+      `estimate`, as predicted, and `damage`, as measured.
     - `correlations`: Spearman's rank correlation of each column with `damage`.
     """
 
@@ -26,10 +25,10 @@ class Ranking(NamedTuple):
 
 
 def layer_columns(
-    model: AbstractModel, inputs: PyTree[ArrayLike], read: Read | None = None
+    model: AbstractModel, inputs: PyTree[ArrayLike], read: Quantity | None = None
 ) -> Columns:
-    """What the equation says of each layer: the numbers of `Defects` and, as `estimate`, the
-    `removal_estimate`; each `[intervals]`."""
+    """Predictions for each layer from the equation: the numbers of `Defects` and, as
+    `estimate`, the `removal_estimate`; each `[intervals]`."""
     columns = {
         **defects(model, inputs)._asdict(),
         "estimate": removal_estimate(model, inputs, read),
@@ -38,8 +37,14 @@ def layer_columns(
 
 
 def rank_layers(columns: Columns, damage: np.ndarray) -> Ranking:
-    """The ranking of a model's layers by what the equation says of them, against the damage,
-    `[intervals]`, that leaving each out does on inputs of which the columns know nothing."""
+    """The ranking of a model's layers.
+
+    **Arguments:**
+
+    - `columns`: see `layer_columns`.
+    - `damage`: `[intervals]`, the error made by leaving each out, on other inputs than those of
+      the columns.
+    """
     layers = [
         {
             "layer": layer,
@@ -66,5 +71,5 @@ def _ranks(x: np.ndarray) -> np.ndarray:
 
 
 def _number(x: float) -> float | None:
-    """What is not a number has no place in JSON."""
+    """`None` for NaN and infinity, which JSON does not have."""
     return x if np.isfinite(x) else None

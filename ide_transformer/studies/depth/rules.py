@@ -1,5 +1,5 @@
-"""Rules that drop whole layers: each names those to keep. Most are in use without an
-equation; `most_needed` is what the equation says."""
+"""Rules that drop whole layers: each names those to keep. Most are in use elsewhere;
+`most_needed` comes from the equation."""
 
 from collections.abc import Callable, Sequence
 
@@ -35,7 +35,7 @@ def most_needed(columns: Columns, number: int) -> Sequence[int]:
 
 
 def at_random(seed: int) -> Rule:
-    """Drops layers at random; fewer are kept of those that were kept before."""
+    """Drops layers at random; a smaller number keeps some of those that a larger one keeps."""
 
     def rule(columns: Columns, number: int) -> Sequence[int]:
         order = np.random.default_rng(seed).permutation(len(columns["estimate"]))

@@ -1,13 +1,11 @@
-"""Speeches of plays, in halves that belong together."""
-
 # Characters of a speech: long enough to say something, short enough that a batch of them has
 # little padding.
 _LEAST, _MOST = 300, 500
 
 
 def halves_of_speeches(plays: str) -> list[tuple[str, str]]:
-    """Speeches of plays in Markdown in halves by the number of words, without the speaker and
-    directions, which have marks; those of 300 to 500 characters."""
+    """Speeches of 300 to 500 characters from plays in Markdown, each in two halves of equally
+    many words, without the speaker and the directions, which have marks."""
     pairs = []
     for speech in plays.split("\n\n"):
         lines = (line.strip() for line in speech.splitlines())

@@ -1,4 +1,4 @@
-"""The two comparisons and the table of orders, through their scripts, on real data."""
+"""The two comparisons of schemes, through their script, on real data."""
 
 import json
 import subprocess
@@ -8,20 +8,21 @@ import pytest
 from helpers import ROOT
 
 import ide_transformer as ide
-from ide_transformer.studies.depth.speeches import halves_of_speeches
-from ide_transformer.studies.schemes import compare, load_compare_config
+from ide_transformer.studies.schemes import load_comparison
 
 
 QUICK = ROOT / "configs/quick.yaml"
 
 
 def run(script, *arguments):
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def written(tmp_path, text):
@@ -45,10 +46,10 @@ schemes:
 
 @pytest.mark.heavy
 def test_schemes_are_trained_with_the_same_budget_and_runs_are_not_made_twice(tmp_path):
-    config = load_compare_config(written(tmp_path, TRAINING))
-    report = compare(config, tmp_path)
+    comparison = load_comparison(written(tmp_path, TRAINING))
+    report = comparison.compare(tmp_path)
     rows = {row["scheme"]: row for row in report.rows}
-    assert set(rows) == set(config.schemes)
+    assert set(rows) == set(comparison.schemes)
     assert {row["field_evaluations"] for row in rows.values()} == {60}
     assert rows["residual(gated_rk2)"]["steps"] == 15
     assert all(len(row["seeds"]) == 2 and row["spread"] > 0 for row in rows.values())
@@ -61,7 +62,7 @@ def test_schemes_are_trained_with_the_same_budget_and_runs_are_not_made_twice(tm
         assert row["scheme"] in (folder / "report.md").read_text()
     logs = sorted(folder.glob("runs/*/metrics.jsonl"))
     before = [path.stat().st_mtime_ns for path in logs]
-    again = compare(config, tmp_path)
+    again = comparison.compare(tmp_path)
     assert again == report and [path.stat().st_mtime_ns for path in logs] == before
     # Learned coefficients are logged, and they learn.
     for run_name, names in (
@@ -75,13 +76,20 @@ def test_schemes_are_trained_with_the_same_budget_and_runs_are_not_made_twice(tm
 
 
 @pytest.mark.heavy
+def test_a_budget_in_seconds_and_one_in_steps_are_spent(tmp_path):
+    for budget, least, most in (("unit: seconds, amount: 0.1", 11, 60), ("amount: 12", 12, 12)):
+        text = TRAINING.replace("unit: field_evaluations, amount: 60", budget)
+        one_scheme = text.replace("seeds: [0, 1]", "seeds: [0]").split("  residual")[0]
+        named = written(tmp_path, f"name: spent {least}\n{one_scheme}")
+        (row,) = load_comparison(named).compare(tmp_path).rows
+        assert least <= row["steps"] <= most
+
+
+@pytest.mark.heavy
 def test_schemes_solve_the_weights_of_a_run(tmp_path):
     runs = tmp_path / "runs"
-    done = run(
-        "train.py",
-        *(QUICK, "--runs", runs, "name=smooth", "control.kind=chebyshev", "training.steps=20"),
-    )
-    assert done.returncode == 0, done.stderr
+    short = "name=smooth", "control.kind=chebyshev", "training.steps=20"
+    run("train.py", QUICK, "--runs", runs, *short)
     path = written(
         tmp_path,
         f"""
@@ -97,11 +105,11 @@ schemes:
   adaptive: {{solver: {{kind: tsit5}}, tolerances: [1.0e-2]}}
 """,
     )
-    done = run("compare.py", path, "--runs", tmp_path / "compare")
-    assert done.returncode == 0, done.stderr
+    run("compare.py", path, "--runs", tmp_path / "compare")
     folder = tmp_path / "compare/small"
     rows = json.loads((folder / "report.json").read_text())["rows"]
-    assert [row["setting"] for row in rows[:2]] == ["1 steps", "4 steps"]
+    settings = ["1 steps", "4 steps", "1 steps", "4 steps", "tolerance 0.01"]
+    assert [row["setting"] for row in rows] == settings
     assert rows[0]["error"] > 2 * rows[1]["error"] > rows[3]["error"]
     assert [row["field_evaluations"] for row in rows[:4]] == [2, 8, 8, 32]
     assert all(row["mebibytes"] > 0 and row["milliseconds"] > 0 for row in rows)
@@ -109,7 +117,7 @@ schemes:
     assert (folder / "work_precision_field_evaluations.png").exists()
     kept = sorted(folder.glob("rows/*.json"))
     times = [file.stat().st_mtime_ns for file in kept]
-    assert run("compare.py", path, "--runs", tmp_path / "compare").returncode == 0
+    assert "report and figures" in run("compare.py", path, "--runs", tmp_path / "compare")
     assert [file.stat().st_mtime_ns for file in kept] == times
 
 
@@ -117,6 +125,7 @@ schemes:
     ("text", "message"),
     [
         ("mode: both", "mode='both'; it must be train or solve"),
+        ("schemes: {}", "mode=None; it must be train or solve"),
         ("mode: train\nseeds: [0]", "budget.*Field required"),
         (
             TRAINING.replace("kind: nesterov", "kind: nestrov"),
@@ -139,35 +148,5 @@ schemes:
 )
 def test_comparisons_that_cannot_be(tmp_path, text, message):
     with pytest.raises(ide.InputError, match=message):
-        compare(load_compare_config(written(tmp_path, text)), tmp_path)
+        load_comparison(written(tmp_path, text)).compare(tmp_path)
     assert not (tmp_path / "small").exists()
-
-
-def test_the_table_of_orders(tmp_path):
-    table, figure = tmp_path / "orders.json", tmp_path / "orders.png"
-    done = run(
-        "convergence.py",
-        *("--scheme", "strang(heun)", "--scheme", "rk4", "--control", "chebyshev"),
-        *("--constraint", "free", "--json", table, "--figure", figure),
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(table.read_text())
-    assert [(row["scheme"], row["expected_order"]) for row in rows] == [
-        ("strang(heun)", 2),
-        ("rk4", 4),
-    ]
-    assert all(abs(row["observed_order"] - row["expected_order"]) < 0.15 for row in rows)
-    assert rows[0]["splitting_error"] > 0 and rows[1]["splitting_error"] is None
-    assert figure.exists() and "strang(heun)" in done.stdout
-    wrong = run("convergence.py", "--scheme", "rk5")
-    assert wrong.returncode == 2 and "--scheme rk5: unknown. Known: euler" in wrong.stderr
-
-
-def test_halves_of_speeches_hold_their_words():
-    lines = [f"Words of line {n}, and so on to the end." for n in range(9)]
-    speech = "\n".join(["## Ham.", *lines])
-    text = f"# Act\n\n{speech}\n_Exit_\n\n## Oph.\nToo short."
-    ((first, second),) = halves_of_speeches(text)
-    words = " ".join(lines).split()
-    assert f"{first} {second}".split() == words
-    assert abs(len(first.split()) - len(second.split())) <= 1

@@ -1,4 +1,4 @@
-"""What of an accelerator's arithmetic a training step uses."""
+"""The part of an accelerator's arithmetic that a training step uses."""
 
 import jax
 

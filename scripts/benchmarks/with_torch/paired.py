@@ -29,7 +29,7 @@ class PairedProcess:
         self._connection.send((make, arguments))
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """What the method returns.
+        """The result of the method.
 
         **Raises:** `RuntimeError` with the traceback of what was raised there.
         """

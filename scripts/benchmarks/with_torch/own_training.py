@@ -1,12 +1,14 @@
 """Training steps of this package, with the weights and batches that PyTorch is given too."""
 
 import itertools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ide_transformer.equation import LayerNorm
 from ide_transformer.models import LanguageModel
 from ide_transformer.reporting import temporary_mebibytes, timed_steps
 from ide_transformer.training import build_optimizer, initial_state, make_train_step
@@ -20,7 +22,7 @@ _BATCHES = 16
 
 
 class OwnTraining:
-    """The training of a run, with the methods of `TorchTraining`."""
+    """The training of a run, with the methods of `training.TorchTraining`."""
 
     def __init__(self, setting: Setting):
         config = setting.config
@@ -34,9 +36,8 @@ class OwnTraining:
         self.initial_weights = torch_weights(model)
         optimizer = build_optimizer(config.optimizer, config.training.steps)
         self._state, static = initial_state(model, optimizer, jax.random.key(1))
-        train_step = make_train_step(optimizer, static, noisy=False, transport=0.0)
-        lowered = train_step.lower(self._state, self.batches[0])  # pyright: ignore[reportFunctionMemberAccess]
-        self.program = lowered.compile()
+        train_step: Any = make_train_step(optimizer, static, noisy=False, transport=0.0)
+        self.program = train_step.lower(self._state, self.batches[0]).compile()
         self._following = itertools.cycle(self.batches)
 
     def losses(self, steps: int) -> list[float]:
@@ -48,7 +49,7 @@ class OwnTraining:
         return timed_steps(self._step, steps)
 
     def peak_mebibytes(self) -> float:
-        """What one step needs beside weights and the moments of the optimiser."""
+        """Memory of one step without weights and the moments of the optimiser."""
         return temporary_mebibytes(self.program)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -67,12 +68,12 @@ class OwnTraining:
 
 
 def torch_weights(model: LanguageModel) -> dict[str, np.ndarray]:
-    """The weights of a language model by the names of `torch_model.Transformer`."""
-    attention, feed_forward = model.control.blocks  # pyright: ignore[reportAttributeAccessIssue]
+    """The weights of a language model by the names of `model.Transformer`."""
+    attention, feed_forward = model.control.intervals()
     weights = {
         "embedding": model.embedding,
         "positions": model.positions,
-        "output_gain": model.output_normalization.gain,  # pyright: ignore[reportAttributeAccessIssue]
+        "output_gain": cast(LayerNorm, model.output_normalization).gain,
     }
     inputs = [part.weight for part in (attention.query, attention.key, attention.value)]
     # `torch.nn.Linear` multiplies by the transpose of its weight.

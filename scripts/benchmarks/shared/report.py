@@ -1,10 +1,9 @@
-"""What a benchmark found, as a table, as JSON and as a figure."""
+"""The rows of a benchmark as a table, as JSON and as a figure."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from ide_transformer.reporting import plot_bars, show_table
+from ide_transformer.reporting import plot_bars, show_table, write_json
 
 
 # Column to the label of its axis and the column with its spread.
@@ -23,12 +22,11 @@ def report(rows: list[dict[str, Any]], *, table: Path | None, figure: Path | Non
 
     - `rows`: with the same columns. Those of text or integers name a row, the others measure.
     - `table`: of all rows, in JSON.
-    - `figure`: bars of what was measured, the middle half of the rounds drawn around them.
+    - `figure`: bars of the measurements, with the middle half of the rounds around them.
     """
     show_table(rows)
     if table is not None:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        table.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        write_json(table, rows)
     if figure is not None:
         plot_bars(figure, [_name(row) for row in rows], _panels(rows))
 

@@ -1,17 +1,19 @@
+# PyTorch is optional.
+# pyright: reportMissingImports=false
 """Training steps in PyTorch, to be made in a process of their own."""
 
 import itertools
 
 import numpy as np
-import torch  # pyright: ignore[reportMissingImports]
+import torch
 
 from ide_transformer.reporting import timed_steps
 from ide_transformer.tasks import Batch
 from ide_transformer.training.config import OptimizerConfig
 
+from .model import Transformer, make_optimizer
 from .resident import peak_resident_mebibytes
 from .settings import Setting
-from .torch_model import Transformer, make_optimizer
 
 
 class TorchTraining:
@@ -61,7 +63,7 @@ class TorchTraining:
         return timed_steps(self._step, steps, torch.Tensor.item)
 
     def peak_mebibytes(self) -> float | None:
-        """What one step needs beside weights and the moments of the optimiser."""
+        """Memory of one step without weights and the moments of the optimiser."""
         self._optimizer.zero_grad(set_to_none=True)
         if self._device.type == "cuda":
             before = torch.cuda.memory_allocated()

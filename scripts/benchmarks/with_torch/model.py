@@ -1,9 +1,11 @@
+# PyTorch is optional.
+# pyright: reportMissingImports=false
 """The character model of configs/shakespeare.yaml in PyTorch: same shapes, same operations,
 same optimiser. Importing this module needs PyTorch."""
 
-import torch  # pyright: ignore[reportMissingImports]
-from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
-from torch.nn import functional  # pyright: ignore[reportMissingImports]
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Block(nn.Module):

@@ -1,11 +1,13 @@
+# PyTorch is optional.
+# pyright: reportMissingImports=false
 """Generation by transformers in PyTorch, to be made in a process of its own."""
 
 import time
 from typing import Any
 
 import numpy as np
-import torch  # pyright: ignore[reportMissingImports]
-import transformers  # pyright: ignore[reportMissingImports]
+import torch
+import transformers
 
 
 class TorchGeneration:

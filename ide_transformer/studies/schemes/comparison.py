@@ -1,0 +1,51 @@
+"""The frame of a comparison: a YAML file, rows, a report and figures."""
+
+import abc
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.console import Console
+
+from ...reporting import Report, write_report
+from ...training.config import Section
+
+
+Rows = list[dict[str, Any]]
+
+
+class AbstractComparison(Section, abc.ABC):
+    """The configuration of a comparison of schemes.
+
+    - `name`: of the folder of its results; that of the file by default.
+    """
+
+    # Whether the errors of a solve count, which should not be those of rounding.
+    double_precision: ClassVar[bool] = False
+
+    mode: str
+    name: str
+
+    def placed(self, folder: Path) -> "AbstractComparison":
+        """The configuration with its paths relative to the folder of its file."""
+        return self
+
+    def compare(self, runs: Path) -> Report:
+        """Measures each scheme and writes the report into `runs/<name>/`. What was measured
+        before is not measured again.
+
+        **Raises:** `InputError` for input that cannot be used, before anything is measured.
+        """
+        folder = runs / self.name
+        about, rows = self.measure(folder, Console(highlight=False, soft_wrap=True))
+        report = Report(self.name, about, rows)
+        write_report(folder, report)
+        self.draw(folder, rows)
+        return report
+
+    @abc.abstractmethod
+    def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
+        """A description of the comparison, and the rows of the report."""
+
+    @abc.abstractmethod
+    def draw(self, folder: Path, rows: Rows) -> None:
+        """Writes the figures."""

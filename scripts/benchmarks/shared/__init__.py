@@ -1,0 +1,1 @@
+"""Parts of several benchmarks: commands, the problem over depth, reports."""

@@ -1,0 +1,1 @@
+"""The equal training and generation here and in PyTorch."""

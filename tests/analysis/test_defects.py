@@ -1,0 +1,128 @@
+"""Defects of one step, against orders, commutators and the states of a solve."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import WIDTH, largest, make_equation, observed_order, random_state
+
+import ide_transformer as ide
+from ide_transformer.analysis import equation_defects
+
+
+def is_operator(x):
+    return isinstance(x, ide.AbstractOperator)
+
+
+@pytest.fixture(scope="module")
+def equation():
+    return make_equation(intervals=1)
+
+
+@pytest.fixture(scope="module")
+def u0():
+    return random_state(2)
+
+
+def with_step(equation, h):
+    """One layer whose step is of size h. Being an array, h is not compiled into the solve."""
+    rate = jnp.asarray(np.full(1, h))
+    control = jax.tree.map(
+        lambda x: ide.Scaled(x, rate), equation.control.blocks, is_leaf=is_operator
+    )
+    return ide.Equation(ide.PiecewiseConstant(control), ide.Free(), equation.domain)
+
+
+STEPS = (8, 16, 32)
+
+
+def defects_by_step(equation, u0, solver):
+    return {n: equation_defects(with_step(equation, 1 / n), u0, solver=solver) for n in STEPS}
+
+
+@pytest.mark.parametrize(
+    ("solver", "order"),
+    [
+        (ide.Strang(diffrax.Heun()), 2),
+        (diffrax.Euler(), 1),
+        pytest.param(ide.LieTrotter(), 1, marks=pytest.mark.heavy),
+    ],
+)
+def test_step_doubling_is_of_the_order_of_the_local_error(equation, u0, solver, order):
+    found = defects_by_step(equation, u0, solver)
+    observed = observed_order(lambda n: found[n].step_doubling[0], STEPS)
+    assert abs(observed - (order + 1)) < 0.15
+
+
+def test_the_splitting_error_and_the_commutator_times_h_squared_fall_as_h_squared(equation, u0):
+    """And the commutator is divided by the square of the length of the interval."""
+    found = defects_by_step(equation, u0, ide.LieTrotter())
+    assert abs(observed_order(lambda n: found[n].splitting[0], STEPS) - 2) < 0.15
+    assert abs(observed_order(lambda n: found[n].commutator[0], STEPS) - 2) < 0.15
+    halved = ide.Equation(equation.control.resample(8), ide.Free(), equation.domain)
+    there = equation_defects(halved, u0, solver=ide.LieTrotter()).commutator[0]
+    assert abs(there - 64 * found[8].commutator[0]) < 1e-11
+
+
+def test_a_scheme_that_does_not_split_has_no_splitting_errors(equation, u0):
+    """Nor has one around a splitting, whose sub-solver is not its own."""
+    solver = diffrax.HalfSolver(ide.LieTrotter())
+    found = equation_defects(equation, u0, solver=solver)
+    assert jnp.isnan(found.splitting).all() and jnp.isnan(found.commutator).all()
+    assert jnp.isfinite(found.step_doubling).all()
+
+
+class Mixing(ide.AbstractOperator):
+    matrix: jax.Array
+
+    def __call__(self, u, domain):
+        return u @ self.matrix
+
+
+def test_the_commutator_is_that_of_linear_operators():
+    a, b = 0.3 * np.random.default_rng(5).normal(size=(2, 3, WIDTH, WIDTH))
+    u0 = np.asarray(random_state(2))
+    for second in (b, a @ a):
+        control = ide.PiecewiseConstant((Mixing(jnp.asarray(a)), Mixing(jnp.asarray(second))))
+        equation = ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(6))
+        found = equation_defects(equation, jnp.asarray(u0), solver=ide.LieTrotter())
+        exact = np.linalg.norm(u0 @ (a[0] @ second[0] - second[0] @ a[0])) / np.linalg.norm(u0)
+        assert abs(found.commutator[0] - exact) < 1e-12
+        assert (exact < 1e-12) == (second is not b)
+
+
+def test_increments_are_those_of_the_layer_states():
+    """And the block influence is the mean over tokens of one minus the cosine."""
+    equation, u0 = make_equation(), random_state(2)
+    found = equation_defects(equation, u0, solver=ide.LieTrotter())
+    saveat = diffrax.SaveAt(ts=jnp.arange(4.0))
+
+    @eqx.filter_jit
+    def states(equation, u0):
+        return ide.solve(equation, u0, solver=ide.LieTrotter(), saveat=saveat).us
+
+    us = np.asarray(states(equation, u0))
+    steps, sizes = np.diff(us, axis=0), np.sqrt(np.mean(us[:-1] ** 2, axis=(1, 2, 3)))
+    assert np.allclose(found.state, sizes, rtol=0, atol=1e-12)
+    increments = np.sqrt(np.mean(steps**2, axis=(1, 2, 3))) / sizes
+    assert np.allclose(found.increment, increments, rtol=0, atol=1e-12)
+    first, second = steps[0].ravel(), steps[1].ravel()
+    cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+    assert np.isnan(found.alignment[0]) and abs(found.alignment[1] - cosine) < 1e-12
+    norms = np.linalg.norm(us, axis=-1)
+    cosines = np.sum(us[0] * us[1], axis=-1) / (norms[0] * norms[1])
+    assert abs(found.turn[0] - np.mean(1 - cosines)) < 1e-12
+
+
+def test_padded_tokens_do_not_enter():
+    equation, u0 = make_equation(causal=True), random_state(2)
+    padded = ide.Equation(
+        equation.control, ide.Free(), equation.domain.padded(jnp.arange(6) < 4)
+    )
+    short = ide.Equation(equation.control, ide.Free(), ide.TokenDomain.uniform(4))
+    here = equation_defects(padded, u0, solver=ide.LieTrotter())
+    there = equation_defects(short, u0[:, :4], solver=ide.LieTrotter())
+    for x, y in zip(here, there, strict=True):
+        assert largest(x[1:], y[1:]) < 1e-12

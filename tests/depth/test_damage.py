@@ -1,0 +1,34 @@
+"""The error of leaving out a layer, predicted and measured."""
+
+import numpy as np
+import pytest
+from layered_models import CALIBRATION, HELD_OUT, mean_over_tokens, model_of
+
+from ide_transformer.depth import removal_damage, removal_estimate
+from ide_transformer.studies.depth import layer_columns, rank_layers
+
+
+@pytest.mark.parametrize("name", ["post-norm", pytest.param("free", marks=pytest.mark.heavy)])
+def test_the_estimate_ranks_layers_as_their_removal_does(name):
+    model = model_of(name, scales=(0.5, 1.2, 0.2, 0.8))
+    columns = layer_columns(model, CALIBRATION)
+    ranking = rank_layers(columns, removal_damage(model, HELD_OUT))
+    assert ranking.correlations["estimate"] >= 0.7
+    assert [row["layer"] for row in ranking.layers] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "read", [None, pytest.param(mean_over_tokens, marks=pytest.mark.heavy)]
+)
+def test_the_estimate_is_exact_for_small_defects(read):
+    """The linearised march is the march, to first order in what is left out."""
+    errors = []
+    for size in (0.1, 0.01):
+        model = model_of(scales=(1.0, size, 1.0, 1.0))
+        estimate = removal_estimate(model, HELD_OUT, read)[1]
+        errors.append(abs(estimate / removal_damage(model, HELD_OUT, read)[1] - 1))
+    assert errors[1] < 0.2 * errors[0] < 0.02
+    nothing = model_of(scales=(1.0, 0.0, 1.0, 1.0))
+    estimate = np.asarray(removal_estimate(nothing, HELD_OUT, read))
+    damage = removal_damage(nothing, HELD_OUT, read)
+    assert estimate[1] == damage[1] == 0 < min(np.delete(estimate, 1))

@@ -1,0 +1,25 @@
+"""Models as lists of layers, of which some are kept."""
+
+import pytest
+from helpers import largest
+from layered_models import LAYERS, by_hand, layer_by_layer, model_of, outputs
+
+import ide_transformer as ide
+from ide_transformer.depth import in_layers, keep_layers
+
+
+@pytest.mark.parametrize("name", ["free", "post-norm", "tied"])
+def test_layers_are_the_model_and_may_be_left_out(name):
+    model = model_of(name)
+    layers = in_layers(model)
+    assert isinstance(layers, ide.LanguageModel)
+    assert largest(outputs(layers), outputs(model)) < 1e-12
+    kept = keep_layers(model, [0, 2, 3])
+    assert largest(outputs(kept), by_hand(model, layer_by_layer([0, 2, 3]))) < 1e-12
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("layers", [[2, 1], [0, LAYERS], []])
+def test_layers_out_of_order_or_beyond_the_last_are_refused(layers):
+    with pytest.raises(ide.InputError, match="once and in order"):
+        keep_layers(model_of(), layers)

@@ -1,0 +1,53 @@
+"""More steps in an interval: limits, and extrapolation to them."""
+
+import diffrax
+import equinox as eqx
+import pytest
+from helpers import largest, observed_order
+from layered_models import HELD_OUT, model_of, outputs
+
+import ide_transformer as ide
+from ide_transformer.depth import extrapolated, refine, richardson
+
+
+@eqx.filter_jit
+def state(model):
+    return model.solve(HELD_OUT).u1
+
+
+@pytest.mark.parametrize("name", ["sphere", pytest.param("free", marks=pytest.mark.heavy)])
+def test_refined_models_converge_and_extrapolated_ones_faster(name):
+    model = model_of(name)
+    fine = model.with_solver(ide.projected(ide.Strang(diffrax.Heun())))
+    exact = extrapolated(fine, *(state(refine(fine, k)) for k in (64, 128)))
+    exact, steps = model.read_out(exact), (8, 16, 32)
+    states = {k: state(refine(model, k)) for k in (*steps, 64)}
+
+    def error(u):
+        return largest(model.read_out(u), exact)
+
+    assert abs(observed_order(lambda k: error(states[k]), steps) - 1) < 0.15
+    better = observed_order(
+        lambda k: error(extrapolated(model, states[k], states[2 * k])), steps
+    )
+    assert abs(better - 2) < 0.15
+
+
+def test_richardson_reads_out_the_extrapolated_state():
+    model = model_of()
+    one, two = (state(refine(model, k)) for k in (1, 2))
+    assert largest(richardson(model, 1, HELD_OUT), model.read_out(2 * two - one)) < 1e-12
+
+
+def test_layer_norm_with_a_gain_has_no_limit():
+    model = model_of("post-norm")
+    found = [outputs(refine(model, k)) for k in (8, 16, 32)]
+    assert largest(found[2], found[1]) > 0.7 * largest(found[1], found[0]) > 1e-3
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_scheme_without_an_order_is_refused():
+    model = model_of().with_solver(ide.SteadyState())
+    u = state(model_of())
+    with pytest.raises(ide.InputError, match="order of"):
+        extrapolated(model, u, u)

@@ -1,0 +1,122 @@
+"""Small language models whose layers are left out, merged and refined."""
+
+import functools as ft
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers import WIDTH, make_block
+
+import ide_transformer as ide
+
+
+CONTEXT, VOCABULARY, LAYERS = 8, 11, 4
+
+
+def tokens(number, seed):
+    return np.asarray(
+        jax.random.randint(jax.random.key(seed), (number, CONTEXT), 0, VOCABULARY)
+    )
+
+
+CALIBRATION, HELD_OUT = tokens(4, 0), tokens(4, 9)
+
+
+def post_norm():
+    """For each layer and operator a gain and a bias of their own."""
+    gains = 1 + 0.1 * np.random.default_rng(4).normal(size=(2, LAYERS, WIDTH))
+    bias = jnp.full((LAYERS, WIDTH), 0.1)
+    return ide.PiecewiseConstant(tuple(ide.LayerNorm(jnp.asarray(g), bias) for g in gains))
+
+
+CONTROLS = {
+    "free": (ide.PiecewiseConstant, None),
+    "post-norm": (ide.PiecewiseConstant, post_norm),
+    "tied": (ide.Tied, None),
+    "sphere": (ide.PiecewiseConstant, lambda: ide.Tied(ide.Sphere(1.0, 0.1), LAYERS)),
+}
+
+
+@ft.cache
+def model_of(name="free", scales=None):
+    """A model; `scales` multiplies the operators of each layer."""
+    control, constraint = CONTROLS[name]
+    free = constraint is None
+    normalization = ide.LayerNorm() if free else ide.Free()
+    theta = control.build(
+        lambda key: make_block(key, normalization=normalization), LAYERS, key=jax.random.key(1)
+    )
+    if scales is not None:
+        theta = scaled_outputs(theta, np.array(scales))
+    return ide.LanguageModel(
+        VOCABULARY,
+        CONTEXT,
+        WIDTH,
+        control=theta,
+        constraint=ide.Tied(ide.Free(), LAYERS) if free else constraint(),
+        discretization=ide.Discretization(
+            ide.LieTrotter() if free else ide.projected(ide.LieTrotter())
+        ),
+        input_normalization=ide.Free() if free else ide.Sphere(1.0, 0.1),
+        std=0.5,
+        key=jax.random.key(3),
+    )
+
+
+def scaled_outputs(theta, scales):
+    """Layers whose operators are multiplied by these numbers."""
+
+    def scale(linear):
+        return jax.tree.map(
+            lambda x: jnp.asarray(np.asarray(x) * scales.reshape(-1, *[1] * (x.ndim - 1))),
+            linear,
+        )
+
+    return eqx.tree_at(
+        lambda x: (x.blocks[0].output, x.blocks[1].outer), theta, replace_fn=scale
+    )
+
+
+@eqx.filter_jit
+def outputs(model, inputs=HELD_OUT):
+    """Compiled once for each structure of a model."""
+    return model(inputs)
+
+
+def mean_over_tokens(outputs, inputs):
+    return jnp.mean(outputs, axis=-2)
+
+
+def by_hand(model, sequence):
+    """The outputs after these (layer, operator) or (layer, operator, h) steps, one written
+    after the other."""
+    u, domain = _embed(model)
+    for layer, index, *h in sequence:
+        u = _advance(model, float(layer), index, *(h or (1.0,)), u, domain)
+    return _read_out(model, u)
+
+
+def layer_by_layer(layers):
+    return [(layer, index) for layer in layers for index in (0, 1)]
+
+
+@eqx.filter_jit
+def _embed(model):
+    return model.embed(HELD_OUT)
+
+
+@eqx.filter_jit
+def _read_out(model, u):
+    return model.read_out(u)
+
+
+@eqx.filter_jit
+def _step(model, t, index, h, u, domain):
+    u = u + h * model.control(t)[index](u, domain)
+    constraint = model.constraint(t)
+    return constraint[index].project(u) if isinstance(constraint, tuple) else u
+
+
+def _advance(model, t, index, h, u, domain):
+    return _step(model, jnp.asarray(t), index, jnp.asarray(h), u, domain)
