@@ -28,10 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.out or Path("depth") / Path(arguments.path).stem
     reports = study_coarsening(
-        arguments.path,
-        folder,
-        calibration=arguments.calibration,
-        held_out=arguments.held_out,
+        arguments.path, folder, calibration=arguments.calibration, held_out=arguments.held_out
     )
     for report in reports:
         show_table(report.rows)

@@ -26,8 +26,4 @@ from .moves import (
     selections as selections,
 )
 from .refine import extrapolated as extrapolated, refine as refine, richardson as richardson
-from .target import (
-    Quantity as Quantity,
-    Target as Target,
-    native_target as native_target,
-)
+from .target import Quantity as Quantity, Target as Target, native_target as native_target

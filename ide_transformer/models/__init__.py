@@ -1,9 +1,6 @@
 """Models: an embedded input, an equation, a read-out."""
 
-from .cached_decoder import (
-    CachedDecoder as CachedDecoder,
-    why_not_cached as why_not_cached,
-)
+from .cached_decoder import CachedDecoder as CachedDecoder, why_not_cached as why_not_cached
 from .encoded import Encoded as Encoded
 from .encoder_decoder import EncoderDecoder as EncoderDecoder, SourceAndText as SourceAndText
 from .generate import generate as generate

@@ -170,9 +170,7 @@ def write(
 
 
 def _logits_without_cache(
-    model: LanguageModel,
-    tokens: Int[Array, "*batch total"],
-    position: Int[Array, "*batch"],
+    model: LanguageModel, tokens: Int[Array, "*batch total"], position: Int[Array, "*batch"]
 ) -> Float[Array, "*batch vocabulary"]:
     """The logits of the tokens at these positions, given the last ones before them."""
     total = tokens.shape[-1]

@@ -150,7 +150,5 @@ def _solve_samples(
         jax.tree.map(jnp.asarray, inputs), keys
     )
     return eqx.tree_at(
-        lambda s: (s.ts, s.us),
-        solution,
-        (solution.ts[0], jnp.moveaxis(solution.us, 0, 1)),
+        lambda s: (s.ts, s.us), solution, (solution.ts[0], jnp.moveaxis(solution.us, 0, 1))
     )

@@ -9,14 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from ..equation import (
-    AbstractOperator,
-    Free,
-    LayerNorm,
-    Linear,
-    PiecewiseConstant,
-    RMSNorm,
-)
+from ..equation import AbstractOperator, Free, LayerNorm, Linear, PiecewiseConstant, RMSNorm
 from ..models import Discretization
 from ..solvers import LieTrotter
 

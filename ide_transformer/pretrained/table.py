@@ -11,10 +11,7 @@ from .tensors import StoredTensor
 
 
 def check_table(
-    table: Iterable[Placement],
-    tensors: Mapping[str, StoredTensor],
-    ignored: Set[str],
-    at: Path,
+    table: Iterable[Placement], tensors: Mapping[str, StoredTensor], ignored: Set[str], at: Path
 ) -> None:
     """Checks that the tensors of a checkpoint are those of the table.
 

@@ -7,16 +7,8 @@ from .classification import (
     Digits as Digits,
     FashionMNIST as FashionMNIST,
 )
-from .images import (
-    LabelledImages as LabelledImages,
-    digits as digits,
-    idx_folder as idx_folder,
-)
-from .language import (
-    LanguageTask as LanguageTask,
-    Shakespeare as Shakespeare,
-    Text as Text,
-)
+from .images import LabelledImages as LabelledImages, digits as digits, idx_folder as idx_folder
+from .language import LanguageTask as LanguageTask, Shakespeare as Shakespeare, Text as Text
 from .load_tokenizer import load_tokenizer as load_tokenizer
 from .pretrained_tokenizer import PretrainedTokenizer as PretrainedTokenizer
 from .sampling import sample_text as sample_text

@@ -19,10 +19,7 @@ from .config import (
     SolverConfig as SolverConfig,
     TrainingConfig as TrainingConfig,
 )
-from .conversion import (
-    export_run as export_run,
-    import_pretrained as import_pretrained,
-)
+from .conversion import export_run as export_run, import_pretrained as import_pretrained
 from .evaluation import (
     evaluate_loss as evaluate_loss,
     evaluation_task as evaluation_task,

@@ -30,9 +30,7 @@ def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
     # A path is kept whole, so that the run can be read from anywhere.
     kept = str(found.resolve()) if Path(path).exists() else path
     config = Config(
-        name=name,
-        model=ModelConfig(pretrained=kept),
-        solver=SolverConfig(kind=NATIVE),
+        name=name, model=ModelConfig(pretrained=kept), solver=SolverConfig(kind=NATIVE)
     )
     key = jax.random.key(config.training.seed)
     model = build_model_of_size(config, {"vocabulary": tokenizer.vocabulary}, key)

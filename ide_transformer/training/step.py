@@ -40,11 +40,7 @@ def num_parameters(state: TrainState) -> int:
 
 
 def make_train_step(
-    optimizer: optax.GradientTransformation,
-    static: PyTree,
-    *,
-    noisy: bool,
-    transport: float,
+    optimizer: optax.GradientTransformation, static: PyTree, *, noisy: bool, transport: float
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The compiled step: `state, batch -> state, metrics`. It never calls the host.
 

@@ -20,12 +20,7 @@ from layered_models import (
 )
 
 import ide_transformer as ide
-from ide_transformer.depth import (
-    coarsen,
-    coarsenings,
-    keep_layers,
-    native_target,
-)
+from ide_transformer.depth import coarsen, coarsenings, keep_layers, native_target
 from ide_transformer.depth.coarsen import field_evaluations
 
 
@@ -44,8 +39,7 @@ def test_a_layer_that_does_nothing_goes_first():
 
 
 @pytest.mark.parametrize(
-    ("name", "budget"),
-    [("post-norm", 3.5), pytest.param("free", 2.5, marks=pytest.mark.heavy)],
+    ("name", "budget"), [("post-norm", 3.5), pytest.param("free", 2.5, marks=pytest.mark.heavy)]
 )
 def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model(name, budget):
     coarse = coarsen(model_of(name), budget, CALIBRATION, fit=None)

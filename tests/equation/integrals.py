@@ -17,11 +17,7 @@ from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 
 TOKENS = 23
 DOMAIN = ide.TokenDomain.uniform(TOKENS)
-REGIONS = {
-    "all": ide.Fredholm(),
-    "past": ide.Volterra(),
-    "window": ide.Volterra(window=5),
-}
+REGIONS = {"all": ide.Fredholm(), "past": ide.Volterra(), "window": ide.Volterra(window=5)}
 
 
 def make_inputs(tokens=TOKENS, heads=4, shared=2, features=6, seed=0):

@@ -20,10 +20,7 @@ CONSISTENT = {
     "rms sphere with a vector": ide.RMSSphere(GAIN),
     "nonnegative": ide.Nonnegative(),
 }
-CHECKPOINT_MAPS = {
-    "layer norm": ide.LayerNorm(GAIN, BIAS),
-    "rms norm": ide.RMSNorm(GAIN),
-}
+CHECKPOINT_MAPS = {"layer norm": ide.LayerNorm(GAIN, BIAS), "rms norm": ide.RMSNorm(GAIN)}
 
 
 @eqx.filter_jit

@@ -82,9 +82,7 @@ CASES: dict[str, Case] = {
     "qwen2": Case("Qwen2ForCausalLM", "Qwen2Config", _LLAMA),
     "qwen3": Case("Qwen3ForCausalLM", "Qwen3Config", _LLAMA | dict(head_dim=8)),
     "gemma": Case(
-        "GemmaForCausalLM",
-        "GemmaConfig",
-        _LLAMA | dict(head_dim=8, num_key_value_heads=1),
+        "GemmaForCausalLM", "GemmaConfig", _LLAMA | dict(head_dim=8, num_key_value_heads=1)
     ),
     "gpt_neox": Case("GPTNeoXForCausalLM", "GPTNeoXConfig", _LLAMA | dict(rotary_pct=0.5)),
     "gpt_neox, in sequence": Case(

@@ -19,10 +19,7 @@ TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-9)
 
 @pytest.mark.parametrize(
     "control",
-    [
-        ide.PiecewiseConstant,
-        pytest.param(ide.PiecewiseLinear, marks=pytest.mark.heavy),
-    ],
+    [ide.PiecewiseConstant, pytest.param(ide.PiecewiseLinear, marks=pytest.mark.heavy)],
 )
 def test_adaptive_steps_reach_the_tolerance(control):
     equation = make_equation(control)

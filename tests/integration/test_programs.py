@@ -90,5 +90,5 @@ def test_its_derivative_is_that_of_the_program():
 
     _, slope = jax.jvp(jax.jit(state), (jnp.asarray(X),), (jnp.ones(3),))
     h = 1e-6
-    difference = (state(X + h) - state(X - h)) / (2 * h)
+    difference = (state(jnp.asarray(X + h)) - state(jnp.asarray(X - h))) / (2 * h)
     np.testing.assert_allclose(slope, difference, rtol=1e-8)

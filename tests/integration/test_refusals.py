@@ -28,10 +28,7 @@ U0 = random_state()
             {"solver": diffrax.KenCarp3()},
             "KenCarp3 leaves the tolerances of its root finder open",
         ),
-        (
-            {"solver": ide.RK4(), "stepsize_controller": TIGHT},
-            "RK4 has no error estimate",
-        ),
+        ({"solver": ide.RK4(), "stepsize_controller": TIGHT}, "RK4 has no error estimate"),
         (
             {"solver": diffrax.Tsit5(), "stepsize_controller": TIGHT, "steps_per_interval": 2},
             "drop steps_per_interval",

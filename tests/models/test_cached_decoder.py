@@ -126,9 +126,7 @@ OPERATORS = {
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators(name):
     operators = (*OPERATORS[name], feed_forward)
-    check_logits(
-        language_model(operators=operators, learned_positions=name != "positions"),
-    )
+    check_logits(language_model(operators=operators, learned_positions=name != "positions"))
 
 
 class Failing(diffrax.Euler):

@@ -103,10 +103,7 @@ def test_a_leapfrog_is_reversible():
     u0 = jax.random.normal(jax.random.key(0), (TOKENS, WIDTH))
     equation = ide.Equation(model.control, ide.Free(), ide.TokenDomain.uniform(TOKENS))
     us = ide.solve(
-        equation,
-        u0,
-        solver=model.solver,
-        saveat=diffrax.SaveAt(ts=jnp.asarray(equation.knots)),
+        equation, u0, solver=model.solver, saveat=diffrax.SaveAt(ts=jnp.asarray(equation.knots))
     ).us
     block = model.control(2.0)
     back = np.asarray(us[3]) - 2 * block_residual(block, np.asarray(us[2]))

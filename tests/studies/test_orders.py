@@ -66,11 +66,7 @@ def test_order_on_smooth_controls(scheme, control):
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("scheme", "constraint"),
-    [
-        ("strang(heun)", "sphere"),
-        ("adams_bashforth(2)", "sphere"),
-        ("rk4", "rms_sphere"),
-    ],
+    [("strang(heun)", "sphere"), ("adams_bashforth(2)", "sphere"), ("rk4", "rms_sphere")],
 )
 def test_order_on_a_constraint(scheme, constraint):
     check(measure_order(scheme, LAYERS, constraint))

@@ -137,7 +137,7 @@ schemes:
         ),
         (
             TRAINING.replace("momentum", "momentun"),
-            r"solver.options.momentun: unknown option. Did you mean momentum\?",
+            r"solver.options.momentun: nesterov has no such option. Did you mean momentum\?",
         ),
         (TRAINING.replace("unit: field_evaluations", "unit: hours"), "budget.unit='hours'"),
         (

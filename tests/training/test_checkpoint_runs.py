@@ -92,10 +92,7 @@ def test_a_checkpoint_becomes_a_run_and_comes_back(checkpoint, tmp_path):
 
 @pytest.mark.parametrize(
     "solver",
-    [
-        {},
-        pytest.param({"kind": "strang", "sub_solver": "heun"}, marks=pytest.mark.heavy),
-    ],
+    [{}, pytest.param({"kind": "strang", "sub_solver": "heun"}, marks=pytest.mark.heavy)],
 )
 def test_training_goes_on_from_a_checkpoint_with_any_scheme(checkpoint, tmp_path, solver):
     config = config_of(checkpoint, tmp_path, **solver)

@@ -98,8 +98,7 @@ def test_an_interrupted_and_a_killed_run_resume_to_the_same_bits(finished, text,
     # Killed without warning once there is a checkpoint and something logged after it.
     checkpoint = here / "checkpoints/20"
     wait_for(
-        process,
-        lambda: '"step": 25' in written(here / "metrics.jsonl") and checkpoint.exists(),
+        process, lambda: '"step": 25' in written(here / "metrics.jsonl") and checkpoint.exists()
     )
     process.kill()
     assert process.wait() == -signal.SIGKILL

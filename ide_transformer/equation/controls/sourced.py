@@ -35,9 +35,7 @@ class Sourced(AbstractWrappedControl):
 
     def _with_source(self, block: PyTree) -> PyTree:
         return map_parts(
-            block,
-            AbstractSourcedOperator,
-            lambda x, _: x.with_source(self.source, self.domain),
+            block, AbstractSourcedOperator, lambda x, _: x.with_source(self.source, self.domain)
         )
 
 

@@ -29,11 +29,7 @@ from .positions import (
     Rotary as Rotary,
 )
 from .quadrature import RESIDUALS as RESIDUALS, Domains as Domains, integrate as integrate
-from .region import (
-    AbstractRegion as AbstractRegion,
-    Fredholm as Fredholm,
-    Volterra as Volterra,
-)
+from .region import AbstractRegion as AbstractRegion, Fredholm as Fredholm, Volterra as Volterra
 from .relaxation import Relaxation as Relaxation
 from .scaled import Scaled as Scaled
 from .sourced import AbstractSourcedOperator as AbstractSourcedOperator

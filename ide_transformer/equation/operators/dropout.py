@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,8 @@ class Dropout(AbstractWrappedOperator):
 
     rate: float = eqx.field(static=True)
     key: PRNGKeyArray | None = None
+
+    configurable: ClassVar[bool] = False
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return drop(self.operator(u, domain), self.rate, self.key)

@@ -15,13 +15,7 @@ class Linear(eqx.Module):
     bias: Float[Array, " out"] | None
 
     def __init__(
-        self,
-        features_in: int,
-        features_out: int,
-        *,
-        bias: bool,
-        std: float,
-        key: PRNGKeyArray,
+        self, features_in: int, features_out: int, *, bias: bool, std: float, key: PRNGKeyArray
     ):
         self.weight = std * jax.random.normal(key, (features_in, features_out))
         self.bias = jnp.zeros(features_out) if bias else None

@@ -39,8 +39,6 @@ class AbstractWrappedOperator(AbstractOperator):
 
     operator: AbstractOperator
 
-    configurable: ClassVar[bool] = False
-
     @property
     def pointwise(self) -> bool:
         return self.operator.pointwise

@@ -72,12 +72,7 @@ def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Tra
         dt0 = jnp.asarray(controller.proposal(solution.controller_state), dtype)
         stats = solution.stats["num_steps"], solution.stats["num_rejected_steps"]
         counted = evaluations_made(solution.solver_state)
-        return (u, lax.stop_gradient(dt0), status), (
-            u,
-            solution.interpolation,
-            stats,
-            counted,
-        )
+        return (u, lax.stop_gradient(dt0), status), (u, solution.interpolation, stats, counted)
 
     indices = jnp.arange(equation.control.num_intervals, dtype=dtype)
     (u1, _, status), (states, interpolation, (made, rejected), counted) = gradient.scan(

@@ -87,8 +87,6 @@ class TokenMarch(eqx.Module):
 
         solver_state = steps.init(equation.terms_of(0), u0, None)
         (u1, _), new = lax.scan(
-            march_interval,
-            (u0, solver_state),
-            ((steps.indices, equation.intervals()), cache),
+            march_interval, (u0, solver_state), ((steps.indices, equation.intervals()), cache)
         )
         return u1, new

@@ -54,7 +54,7 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
             partial = combine(u, row, increments)
             if diagonal == 0:
                 increments.append(field(node, partial))
-                state = state.plus(1)
+                state = state.plus(1.0)
                 continue
             start = combine(partial, diagonal * np.asarray(guess), increments)
             root = solve_stage(field, node, partial, diagonal, start, self.tolerance)

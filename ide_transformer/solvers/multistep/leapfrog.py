@@ -41,9 +41,7 @@ class Leapfrog(AbstractReversible):
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         # A start is the same formula from the present state over half the distance.
         before, u_before = jax.tree.map(
-            lambda now, before: jnp.where(made_jump, now, before),
-            self.start(field, u),
-            state,
+            lambda now, before: jnp.where(made_jump, now, before), self.start(field, u), state
         )
         increment = _increment(field, field.t1 - before, u)
         y1 = jax.tree.map(jnp.add, u_before, increment)

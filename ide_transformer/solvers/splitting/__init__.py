@@ -1,10 +1,6 @@
 """Operator splitting: one operator after the other, or all in parallel."""
 
-from .composition import (
-    Composition as Composition,
-    Suzuki4 as Suzuki4,
-    Yoshida4 as Yoshida4,
-)
+from .composition import Composition as Composition, Suzuki4 as Suzuki4, Yoshida4 as Yoshida4
 from .exact_flow import ExactFlow as ExactFlow
 from .lie_strang import LieStrang as LieStrang
 from .lie_trotter import LieTrotter as LieTrotter

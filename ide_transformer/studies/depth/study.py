@@ -32,9 +32,7 @@ def study_coarsening(
     loaded = load_model(path, [])
     problem = make_problem(loaded.model, loaded, calibration, held_out)
     study = measure_coarsening(
-        loaded.model,
-        problem,
-        progress=lambda method: console.print(method, markup=False),
+        loaded.model, problem, progress=lambda method: console.print(method, markup=False)
     )
     sizes = f"{calibration} samples", f"{held_out} held-out samples"
     reports = _reports(path, problem.loss, study, *sizes)

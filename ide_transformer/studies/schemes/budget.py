@@ -8,13 +8,7 @@ import numpy as np
 
 from ...models import AbstractModel
 from ...tasks import AbstractTask, Batch, cross_entropy
-from ...training import (
-    Config,
-    build_model,
-    build_optimizer,
-    initial_state,
-    make_train_step,
-)
+from ...training import Config, build_model, build_optimizer, initial_state, make_train_step
 from ...training.config import PositiveFloat, Section
 
 

@@ -5,12 +5,7 @@ import jax
 
 # FLOP/s of dense products in bfloat16, by a part of the name of the card; the figures of its
 # maker. The more special names come first.
-_PEAK_FLOPS = {
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "A100": 312e12,
-}
+_PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 
 def peak_flops(device: str) -> float | None:
