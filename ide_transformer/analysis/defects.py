@@ -1,16 +1,18 @@
 """The defects of each layer: how far its step is from the solution of the equation."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PyTree
 
 from ..equation import Depth, Equation
 from ..integration import TokenNorm
 from ..solvers import LieStrang, LieTrotter, single_step
-from .intervals import scan_intervals
 
 
 class Defects(NamedTuple):
@@ -79,6 +81,34 @@ def equation_defects(
     carry = (u0, jnp.full_like(u0, jnp.nan))
     _, defects = scan_intervals(equation, visit, carry, dtype=u0.dtype)
     return defects
+
+
+def scan_intervals(
+    equation: Equation,
+    visit: Callable[[PyTree, diffrax.MultiTerm, Array, Array], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    extra: PyTree[Array] = (),
+    *,
+    dtype: DTypeLike = float,
+) -> tuple[PyTree, Any]:
+    """Scan over the intervals with `visit(carry, terms, start, extra) -> (carry, out)`, for
+    quantities that `solve` does not report.
+
+    **Arguments:**
+
+    - `visit`: sees the terms inside the interval and the depth at which it starts.
+    - `extra`: arrays with a leading axis of intervals; `visit` sees one slice of each.
+    - `dtype`: of depth; take that of the state, which would be promoted otherwise.
+    """
+
+    def body(carry, inputs):
+        index, weights, extra = inputs
+        terms = equation.interval_terms(index, weights)
+        start = index * equation.control.interval_length
+        return visit(carry, terms, start, extra)
+
+    indices = jnp.arange(equation.control.num_intervals, dtype=dtype)
+    return lax.scan(body, carry, (indices, equation.intervals(), extra))
 
 
 def _splitting_defects(

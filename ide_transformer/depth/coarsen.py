@@ -1,4 +1,3 @@
-import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -69,12 +68,11 @@ def coarsenings(
     read: Quantity | None = None,
     moves: tuple[Callable[[Mesh], Iterator[Mesh]], ...] = MOVES,
     fit: Callable[[AbstractModel, Target], AbstractModel] | None = fit_rates,
-    shortlist: int = 1,
 ) -> Iterator[Coarsening]:
     """The native model, and then models with one interval less each, down to one interval.
 
     A greedy search. Every move is tried on the calibration batch, and the step sizes of the
-    best are fitted. The next search begins from the one with the least error, fitted or not.
+    best are fitted. The next search begins from the better of the two, fitted or not.
     With `selections` among the moves none is worse by that error than any choice of whole
     layers, where these are few enough to be tried.
 
@@ -87,7 +85,6 @@ def coarsenings(
     - `read`: see `Target`.
     - `moves`: from a mesh to those that are one interval coarser.
     - `fit`: fits the step sizes; `None` leaves them.
-    - `shortlist`: how many candidates are fitted each time.
     """
     target = native_target(model, inputs, read)
     number = target.samples
@@ -97,13 +94,10 @@ def coarsenings(
     mesh = native_mesh(model)
     yield Coarsening(model, float(field_evaluations(model, inputs)), 0.0, mesh.steps)
     while len(mesh.steps) > 1:
-        candidates = (candidate for move in moves for candidate in move(mesh))
-        best = _best(shortlist if fit else 1, candidates, judge)
+        error, mesh = _best((candidate for move in moves for candidate in move(mesh)), judge)
         if fit is not None:
-            meshes = [candidate for _, candidate in best]
-            fitted = [x._replace(model=fit(x.model, fitting)) for x in meshes]
-            best = _best(1, [*meshes, *fitted], judge)
-        error, mesh = best[0]
+            fitted = mesh._replace(model=fit(mesh.model, fitting))
+            error, mesh = _best((mesh, fitted), judge)
         evaluations = float(field_evaluations(mesh.model, inputs))
         yield Coarsening(mesh.model, evaluations, error, mesh.steps)
 
@@ -115,14 +109,13 @@ def field_evaluations(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Float[
     return jnp.mean(model.solve(inputs).stats["field_evaluations"])
 
 
-def _best(number: int, meshes: Iterable[Mesh], judge: Target) -> list[tuple[float, Mesh]]:
-    """The meshes of least error, in order. Each has weights of its own, so no more of them
-    are kept than asked for."""
+def _best(meshes: Iterable[Mesh], judge: Target) -> tuple[float, Mesh]:
+    """The least error and its mesh. Each mesh has weights of its own, so no other is kept."""
 
     def errors():
-        for index, mesh in enumerate(meshes):
+        for mesh in meshes:
             error = float(judge.error(mesh.model))
-            # The index settles ties; a march that diverged comes last.
-            yield np.inf if np.isnan(error) else error, index, mesh
+            # A march that diverged comes last.
+            yield np.inf if np.isnan(error) else error, mesh
 
-    return [(error, mesh) for error, _, mesh in heapq.nsmallest(number, errors())]
+    return min(errors(), key=lambda found: found[0])

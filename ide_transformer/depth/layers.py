@@ -31,7 +31,7 @@ def in_layers(model: Model) -> Model:
         return tuple(Scaled(operator, jnp.ones(())) for operator in model.control(t))
 
     constraint = model.constraint
-    if not isinstance(constraint, Tied):
+    if constraint.depth_axes:
         constraint = _stack_intervals(constraint, constraint)
     return _with_control(model, _stack_intervals(block_at, model.control), constraint)
 

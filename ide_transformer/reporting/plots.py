@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -58,7 +56,8 @@ def plot_panels(
     labels = list(dict.fromkeys(curve.label for curves in panels.values() for curve in curves))
     outside = len(labels) >= _MANY or len(panels) > 1
     width = 6.4 if len(panels) == 1 else 3.6 * len(panels)
-    figure, all_axes = _panels(path, width + 1.6 * outside, 4.0, len(panels))
+    figure = Figure(figsize=(width + 1.6 * outside, 4.0), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, curves) in zip(all_axes, panels.items(), strict=True):
         for label, abscissae, ordinates in curves:
             color = f"C{labels.index(label)}"
@@ -74,34 +73,5 @@ def plot_panels(
         )
     elif len(labels) > 1:
         all_axes[-1].legend(frameon=False)
-    figure.savefig(path, dpi=150)
-
-
-def plot_bars(
-    path: Path, names: Sequence[str], panels: Mapping[str, tuple[ArrayLike, ArrayLike]]
-) -> None:
-    """Horizontal bars, a panel for each quantity.
-
-    **Arguments:**
-
-    - `path`: the PNG file to write; its folder is made.
-    - `names`: of the bars, from top to bottom.
-    - `panels`: label of an axis, with units, to (values, ranges drawn around them).
-    """
-    width, height = 3.0 + 3.2 * len(panels), 1.0 + 0.32 * len(names)
-    figure, all_axes = _panels(path, width, height, len(panels))
-    places = np.arange(len(names))
-    for axes, (label, (values, ranges)) in zip(all_axes, panels.items(), strict=True):
-        axes.barh(places, values, xerr=np.asarray(ranges) / 2, color="tab:blue", alpha=0.8)
-        axes.set_yticks(places, names)
-        axes.set_xlabel(label)
-        axes.grid(axis="x", alpha=0.3)
-    all_axes[0].invert_yaxis()
-    figure.savefig(path, dpi=150)
-
-
-def _panels(path: Path, width: float, height: float, number: int) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels in a row, and a folder for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(1, number, sharey=True, squeeze=False)[0])
+    figure.savefig(path, dpi=150)

@@ -1,10 +1,10 @@
-"""Rows of equal columns, printed and written to files."""
+"""Rows with the same columns, printed and written to files."""
 
 import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -13,11 +13,30 @@ from rich.table import Table
 Row = Mapping[str, Any]
 
 
+class Report(NamedTuple):
+    """A table of measurements, and what was measured."""
+
+    name: str
+    about: str
+    rows: list[dict[str, Any]]
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Writes `report.md`, `report.csv` and `report.json` into `folder`."""
+    write_json(folder / "report.json", {"about": report.about, "rows": report.rows})
+    with (folder / "report.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(report.rows[0]))
+        writer.writeheader()
+        writer.writerows(report.rows)
+    text = f"# {report.name}\n\n{report.about}\n\n{_markdown(report.rows)}"
+    (folder / "report.md").write_text(text, encoding="utf-8")
+
+
 def show_table(rows: Sequence[Row]) -> None:
-    """Prints rows with the same columns."""
+    """Prints rows as a table."""
     table = Table(*_headings(rows))
     for row in rows:
-        table.add_row(*map(as_text, row.values()))
+        table.add_row(*map(_text, row.values()))
     console = Console()
     # Where the output is no terminal its width is unknown; a table should not be cut.
     console.width = max(console.width, 160)
@@ -25,34 +44,25 @@ def show_table(rows: Sequence[Row]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes rows, or whatever JSON can say, and makes the folder."""
+    """Writes JSON, and makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Writes rows with the same columns."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def markdown_table(rows: Sequence[Row]) -> str:
-    """Rows with the same columns as a table in Markdown."""
+def _markdown(rows: Sequence[Row]) -> str:
     headings = _headings(rows)
     lines = [headings, ["---"] * len(headings)]
-    lines += [[as_text(value) for value in row.values()] for row in rows]
+    lines += [[_text(value) for value in row.values()] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def as_text(value: Any) -> str:
+def _text(value: Any) -> str:
     """A cell of a table."""
     match value:
         case None:
             return "–"
         case list():
-            return ", ".join(map(as_text, value))
+            return ", ".join(map(_text, value))
         case float():
             return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
         case int():

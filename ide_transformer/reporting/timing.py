@@ -1,4 +1,4 @@
-"""Time of alternatives that take turns: medians and ratios."""
+"""Time and memory of alternatives that take turns."""
 
 import statistics
 import time
@@ -24,6 +24,23 @@ class Timing(NamedTuple):
     spread: float
     time_ratio: float
     ratio_spread: float
+
+
+class Measurement(NamedTuple):
+    """The cost of a compiled program, with the fields of `Timing` and
+
+    - `mebibytes`, `memory_ratio`: temporary memory of the program, and divided by that of the
+      first one measured (NaN if that needs none).
+    - `compile_seconds`: tracing and compiling.
+    """
+
+    milliseconds: float
+    spread: float
+    time_ratio: float
+    ratio_spread: float
+    mebibytes: float
+    memory_ratio: float
+    compile_seconds: float
 
 
 def alternate(
@@ -66,25 +83,51 @@ def alternate(
     return {name: summarise(own) for name, own in times.items()}
 
 
-def timed_steps(
-    step: Callable[[], Any], steps: int, wait: Callable[[Any], Any] = jax.block_until_ready
-) -> float:
-    """Seconds for each of `steps` steps that follow one another.
-
-    One more step goes ahead and does not count: it finds caches and threads as others left
-    them.
+def measure(
+    programs: Mapping[str, tuple[Callable, tuple]],
+    *,
+    rounds: int,
+    on_round: Callable[[int], Any] = lambda done: None,
+) -> dict[str, Measurement]:
+    """Compiles programs and runs each once a round, in turn; see `alternate`.
 
     **Arguments:**
 
-    - `step`: makes the next step; it keeps its state, which may be donated, to itself.
-    - `wait`: waits for what the last step returned.
+    - `programs`: name to (function of arrays, its arguments). The first is the reference.
     """
-    wait(step())
-    began = time.perf_counter()
-    for _ in range(steps - 1):
-        step()
-    wait(step())
-    return (time.perf_counter() - began) / steps
+    check_rounds(rounds)
+    compiled, compile_seconds = {}, {}
+    for name, (function, arguments) in programs.items():
+        began = time.perf_counter()
+        compiled[name] = jax.jit(function).lower(*arguments).compile()
+        compile_seconds[name] = time.perf_counter() - began
+
+    def turn(name: str) -> Callable[[], float]:
+        def run() -> float:
+            began = time.perf_counter()
+            jax.block_until_ready(compiled[name](*programs[name][1]))
+            return time.perf_counter() - began
+
+        return run
+
+    timings = alternate({n: turn(n) for n in programs}, rounds=rounds, on_round=on_round)
+    memory = {name: temporary_mebibytes(program) for name, program in compiled.items()}
+    first = memory[next(iter(programs))]
+    return {
+        name: Measurement(
+            *timing,
+            mebibytes=memory[name],
+            memory_ratio=memory[name] / first if first else float("nan"),
+            compile_seconds=compile_seconds[name],
+        )
+        for name, timing in timings.items()
+    }
+
+
+def temporary_mebibytes(program: jax.stages.Compiled) -> float:
+    """Memory that a compiled program needs besides its inputs and outputs."""
+    analysis: Any = program.memory_analysis()
+    return analysis.temp_size_in_bytes / 2**20
 
 
 def check_rounds(rounds: int) -> None:

@@ -2,8 +2,12 @@
 
 import argparse
 import statistics
+import time
+from collections.abc import Callable
 
-from ide_transformer.reporting import check_rounds, compile_seconds, middle_half
+import jax
+
+from ide_transformer.reporting import check_rounds, middle_half
 
 from .shared.command import Command, Rounds, Rows, add_sizes, shape
 from .shared.modes import programs
@@ -34,6 +38,14 @@ def compiling(depth: int, shape: Shape, rounds: Rounds) -> Rows:
         }
         for name, own in seconds.items()
     ]
+
+
+def compile_seconds(function: Callable, arguments: tuple) -> float:
+    """The time to trace and compile a function of arrays. Nothing of it is cached."""
+    jax.clear_caches()
+    began = time.perf_counter()
+    jax.jit(function).lower(*arguments).compile()
+    return time.perf_counter() - began
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ import pytest
 from layered_models import CALIBRATION, HELD_OUT, mean_over_tokens, model_of
 
 from ide_transformer.depth import removal_damage, removal_estimate
-from ide_transformer.studies.depth import layer_columns, rank_layers
+from ide_transformer.studies.depth.ranking import layer_columns, rank_layers
 
 
 @pytest.mark.parametrize("name", ["post-norm", pytest.param("free", marks=pytest.mark.heavy)])

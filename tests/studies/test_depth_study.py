@@ -11,20 +11,18 @@ from helpers import ROOT
 from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of, outputs
 
 from ide_transformer.depth import refine, removal_damage, richardson
-from ide_transformer.studies.depth import (
-    Extent,
-    Problem,
+from ide_transformer.studies.depth import Problem, measure_coarsening
+from ide_transformer.studies.depth.problem import halves_of_speeches
+from ide_transformer.studies.depth.ranking import (
     at_random,
-    compare_budgets,
     evenly,
     first_layers,
-    halves_of_speeches,
-    measure_coarsening,
     most_needed,
     most_turning,
-    plot_methods,
+    spearman,
 )
-from ide_transformer.studies.depth.ranking import spearman
+from ide_transformer.studies.depth.study import plot_methods
+from ide_transformer.studies.depth.trials import compare_budgets
 
 
 def test_rules_keep_the_layers_that_they_say():
@@ -80,8 +78,8 @@ def test_a_study_measures_every_method_and_says_where_a_solve_failed():
     def losses(outputs):
         return jnp.mean(outputs**2, axis=(1, 2))
 
-    extent = Extent(refinements=(2,), tolerances=(0.5, 1e-6))
-    study = measure_coarsening(model, Problem(CALIBRATION, HELD_OUT, losses), extent)
+    problem = Problem(CALIBRATION, HELD_OUT, losses)
+    study = measure_coarsening(model, problem, refinements=(2,), tolerances=(0.5, 1e-6))
     by_method = {(row["method"], row["field_evaluations"]): row for row in study.rows}
     native = by_method["native", LAYERS]
     assert (native["error"], native["change"], native["uncertainty"]) == (0, 0, 0)

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import diffrax
@@ -6,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ...reporting import Curve, plot_panels
 from ...solvers import Projected
 from .problem import Case, problem, run
 from .registry import find_scheme
@@ -22,6 +25,8 @@ _STEPS = {
     8: (3, 4, 6, 8, 12),
 }
 _ROUNDING = 1e-13
+# With more schemes than these, colours tell orders.
+_FEW = 10
 
 
 class MeasuredOrder(NamedTuple):
@@ -63,7 +68,7 @@ def measure_order(scheme: str, control: str, constraint: str) -> MeasuredOrder:
     solver = entry.scheme(constraint)
     assert solver is not None
     case = Case(entry.block, control, constraint)
-    exact = entry.exact(case)
+    exact = entry.limit(entry.free, case)
     expected = solver.order(problem(case)[0].terms) or 0
     counts = list(_STEPS[expected])
     solutions = [run(case, solver, steps) for steps in counts]
@@ -88,9 +93,21 @@ def measure_order(scheme: str, control: str, constraint: str) -> MeasuredOrder:
     )
 
 
+def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
+    """Error against step size on logarithmic axes: a panel for each control and constraint, a
+    line for each scheme, coloured by scheme or, where they are many, by expected order."""
+    few = len({row.scheme for row in rows}) <= _FEW
+    panels: dict[str, list[Curve]] = {}
+    for row in sorted(rows, key=lambda row: row.expected_order):
+        label = row.scheme if few else f"order {row.expected_order}"
+        curve = Curve(label, 1 / np.array(row.steps), row.errors)
+        panels.setdefault(f"{row.control}, {row.constraint}", []).append(curve)
+    labels = dict(x="step size h (layers)", y="largest error at T")
+    plot_panels(path, panels, **labels, marker="o", log=True)
+
+
 def _exact_sub_steps(solver: diffrax.AbstractSolver, case: Case, steps: int) -> Array | None:
-    """The state at T of a splitting with exact sub-steps; `None` for a scheme that does not
-    split."""
+    """The state at T of a splitting with exact sub-steps, if the scheme splits."""
     if getattr(solver, "sub_solver", None) is None:
         return None
     sub_solver = Projected(diffrax.Dopri8())

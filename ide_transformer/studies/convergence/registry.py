@@ -1,6 +1,6 @@
 import functools as ft
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -10,51 +10,30 @@ from jaxtyping import Array
 
 from ... import solvers
 from ...errors import InputError
-from .limits import block_limit, equation_limit, momentum_limit
-from .problem import FEATURES, Case
+from .problem import FEATURES, block_limit, equation_limit, momentum_limit
 
 
 class Entry(NamedTuple):
     """A scheme and the problem that it is measured on.
 
-    - `solver`: the scheme on a free state.
+    - `free`, `sphere`: the scheme on a free state and on a constraint; `None` where it does not
+      apply.
     - `block`: name of the operators; see `Case`.
-    - `on_sphere`: the scheme on a constraint; `None` where it does not apply.
-    - `on_free`: whether it applies without a constraint.
-    - `limit`: from `solver` and the case to the state at T to which the scheme converges.
+    - `limit`: from `free` and the case to the state at T to which the scheme converges.
     """
 
-    solver: diffrax.AbstractSolver
+    free: diffrax.AbstractSolver | None
+    sphere: diffrax.AbstractSolver | None = None
     block: str = "transformer"
-    on_sphere: diffrax.AbstractSolver | None = None
-    on_free: bool = True
     limit: Callable[..., Array] = equation_limit
 
     def scheme(self, constraint: str) -> diffrax.AbstractSolver | None:
         """The scheme on a constraint; `None` where it does not apply."""
-        if constraint != "free":
-            return self.on_sphere
-        return self.solver if self.on_free else None
-
-    def exact(self, case: Case) -> Array:
-        """The state at T to which the scheme converges."""
-        return self.limit(self.solver, case)
+        return self.free if constraint == "free" else self.sphere
 
 
-def _explicit(solver: diffrax.AbstractSolver, block: str = "transformer") -> Entry:
-    return Entry(solver, block, on_sphere=solvers.projected(solver))
-
-
-def _momentum(solver: diffrax.AbstractSolver) -> Entry:
-    return Entry(solver, on_sphere=solvers.projected(solver), limit=momentum_limit)
-
-
-def _on_blocks(solver: diffrax.AbstractSolver) -> Entry:
-    return Entry(solver, limit=block_limit)
-
-
-def _on_sphere_only(solver: diffrax.AbstractSolver) -> Entry:
-    return Entry(solver, "paper", on_sphere=solver, on_free=False)
+def _explicit(solver: diffrax.AbstractSolver, **options: Any) -> Entry:
+    return Entry(solver, solvers.projected(solver), **options)
 
 
 def _gated() -> solvers.GatedRK2:
@@ -81,22 +60,24 @@ def schemes() -> dict[str, Entry]:
         "half_solver(lie_trotter)": _explicit(diffrax.HalfSolver(solvers.LieTrotter())),
         "lie_trotter(euler)": _explicit(solvers.LieTrotter(diffrax.Euler())),
         "lie_trotter(heun)": _explicit(solvers.LieTrotter(diffrax.Heun())),
-        "lie_trotter(euler, exact damping)": Entry(solvers.LieTrotter(), "damped"),
+        "lie_trotter(euler, exact damping)": Entry(solvers.LieTrotter(), block="damped"),
         "strang(euler)": _explicit(solvers.Strang(diffrax.Euler())),
         "strang(heun)": _explicit(solvers.Strang(diffrax.Heun())),
         "strang(rk4)": _explicit(solvers.Strang(solvers.RK4())),
-        "strang(heun, exact damping)": Entry(solvers.Strang(), "damped"),
+        "strang(heun, exact damping)": Entry(solvers.Strang(), block="damped"),
         "lie_strang(heun)": _explicit(solvers.LieStrang(diffrax.Heun())),
         "parallel_splitting(euler)": _explicit(solvers.ParallelSplitting(diffrax.Euler())),
         "parallel_splitting(heun)": _explicit(solvers.ParallelSplitting(diffrax.Heun())),
         "yoshida4(rk4)": _explicit(solvers.Yoshida4(solvers.RK4())),
         "suzuki4(rk4)": _explicit(solvers.Suzuki4(solvers.RK4())),
-        "paper_splitting": _on_sphere_only(solvers.PaperSplitting()),
-        "consistent_paper_splitting": _on_sphere_only(solvers.ConsistentPaperSplitting()),
-        "residual(euler)": _on_blocks(solvers.Residual(diffrax.Euler())),
-        "residual(rk4)": _on_blocks(solvers.Residual(solvers.RK4())),
-        "residual(gated_rk2)": _on_blocks(solvers.Residual(_gated())),
-        "velocity(euler)": _on_blocks(solvers.Velocity(diffrax.Euler())),
+        "paper_splitting": Entry(None, solvers.PaperSplitting(), block="paper"),
+        "consistent_paper_splitting": Entry(
+            None, solvers.ConsistentPaperSplitting(), block="paper"
+        ),
+        "residual(euler)": Entry(solvers.Residual(diffrax.Euler()), limit=block_limit),
+        "residual(rk4)": Entry(solvers.Residual(solvers.RK4()), limit=block_limit),
+        "residual(gated_rk2)": Entry(solvers.Residual(_gated()), limit=block_limit),
+        "velocity(euler)": Entry(solvers.Velocity(diffrax.Euler()), limit=block_limit),
         "adams_bashforth(2)": _explicit(solvers.AdamsBashforth(2)),
         "adams_bashforth(3)": _explicit(solvers.AdamsBashforth(3)),
         "leapfrog": _explicit(solvers.Leapfrog()),
@@ -106,11 +87,13 @@ def schemes() -> dict[str, Entry]:
         "algebraically_reversible(rk4)": _explicit(
             solvers.AlgebraicallyReversible(solvers.RK4())
         ),
-        "nesterov": _momentum(solvers.Nesterov(0.5, 0.5, 1.0)),
-        "heavy_ball": _momentum(solvers.HeavyBall(0.5, 1.0)),
-        "presymplectic_euler": _momentum(solvers.PresymplecticEuler(1.0, 0.1)),
-        "exponential_euler": _explicit(solvers.ExponentialEuler(), "damped"),
-        "etdab2": _explicit(solvers.ETDAB2(), "damped"),
+        "nesterov": _explicit(solvers.Nesterov(0.5, 0.5, 1.0), limit=momentum_limit),
+        "heavy_ball": _explicit(solvers.HeavyBall(0.5, 1.0), limit=momentum_limit),
+        "presymplectic_euler": _explicit(
+            solvers.PresymplecticEuler(1.0, 0.1), limit=momentum_limit
+        ),
+        "exponential_euler": _explicit(solvers.ExponentialEuler(), block="damped"),
+        "etdab2": _explicit(solvers.ETDAB2(), block="damped"),
         "implicit_euler": Entry(solvers.ImplicitEuler()),
         "implicit_midpoint": Entry(solvers.ImplicitMidpoint()),
         "kvaerno3": Entry(diffrax.Kvaerno3()),

@@ -1,6 +1,7 @@
 """Cost against error and loss for every way to solve a model over depth."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +14,9 @@ from ... import depth
 from ...equation import Free
 from ...models import AbstractModel
 from ...solvers import LieStrang, projected
-from .budgets import compare_budgets
 from .problem import Problem
-from .ranking import Ranking, layer_columns, rank_layers
-from .rules import Rule, at_random, evenly, first_layers, most_needed, most_turning
-from .trials import Trials
+from .ranking import NEEDED, RULES, Ranking, layer_columns, rank_layers
+from .trials import Trials, compare_budgets
 
 
 # Of an adaptive solve in an interval. A constraint that moves the state by more than the
@@ -31,17 +30,6 @@ _COARSENINGS = {
     "coarsened": dict(moves=depth.MOVES, fit=depth.fit_rates),
     "dropped": dict(moves=(depth.selections, depth.drops), fit=None),
     "merged": dict(moves=(depth.mergers,), fit=None),
-}
-
-_NEEDED: dict[str, Rule] = {"least estimate dropped": most_needed}
-
-_RULES: dict[str, Rule] = {
-    "last layers dropped": first_layers,
-    "evenly spread": evenly,
-    "least influence dropped": most_turning,
-    "random, seed 0": at_random(0),
-    "random, seed 1": at_random(1),
-    "random, seed 2": at_random(2),
 }
 
 
@@ -59,36 +47,27 @@ class CoarseningStudy(NamedTuple):
     ranking: Ranking
 
 
-class Extent(NamedTuple):
-    """The extent of a study.
-
-    - `fewest`: the smallest budget, as a fraction of the native evaluations.
-    - `refinements`: numbers of steps in each interval.
-    - `tolerances`: of the adaptive solves.
-    """
-
-    fewest: float = 0.5
-    refinements: Sequence[int] = (2, 4)
-    tolerances: Sequence[float] = (0.5, 0.1)
-
-
 def measure_coarsening(
     model: AbstractModel,
     problem: Problem,
-    extent: Extent = Extent(),
     *,
+    refinements: Sequence[int] = (2, 4),
+    tolerances: Sequence[float] = (0.5, 0.1),
     progress: Callable[[str], None] = lambda method: None,
 ) -> CoarseningStudy:
-    """Solves a model natively, coarser, finer, and with layers dropped by the rules in use.
+    """Solves a model natively, coarser (down to half its evaluations), finer, and with layers
+    dropped by the rules in use.
 
     **Arguments:**
 
+    - `refinements`: numbers of steps in each interval.
+    - `tolerances`: of the adaptive solves.
     - `progress`: called with the name of each method before it begins.
     """
     progress("native")
     trials = Trials(model, problem)
     number = model.control.num_intervals
-    least = int(np.ceil(extent.fewest * number))
+    least = math.ceil(number / 2)
     for name, options in _COARSENINGS.items():
         progress(name)
         meshes = depth.coarsenings(model, problem.calibration, read=problem.read, **options)
@@ -97,7 +76,7 @@ def measure_coarsening(
     progress("layers")
     few = jax.tree.map(lambda x: x[:_ESTIMATED_ON], problem.calibration)
     columns = layer_columns(model, few, problem.read)
-    for name, rule in (_NEEDED | _RULES).items():
+    for name, rule in (NEEDED | RULES).items():
         progress(name)
         for kept in range(number - 1, least - 1, -1):
             layers = tuple(rule(columns, kept))
@@ -105,26 +84,30 @@ def measure_coarsening(
     everything = range(number)
     removed = [trials.keep((*everything[:i], *everything[i + 1 :])) for i in everything]
     ranking = rank_layers(columns, np.array([trial.error for trial in removed]))
-    _measure_finer(model, trials, extent, progress)
-    ours = {*_COARSENINGS, *_NEEDED}
-    budgets = compare_budgets(trials.rows, trials.losses, ours=ours, theirs=set(_RULES))
+    _measure_finer(model, trials, refinements, tolerances, progress)
+    ours = {*_COARSENINGS, *NEEDED}
+    budgets = compare_budgets(trials.rows, trials.losses, ours=ours, theirs=set(RULES))
     return CoarseningStudy(trials.rows, budgets, ranking)
 
 
 def _measure_finer(
-    model: AbstractModel, trials: Trials, extent: Extent, progress: Callable[[str], None]
+    model: AbstractModel,
+    trials: Trials,
+    refinements: Sequence[int],
+    tolerances: Sequence[float],
+    progress: Callable[[str], None],
 ) -> None:
     """Refined, extrapolated and adaptive solves."""
     native = trials.native.evaluations
     solved: dict[int, Array] = {1: trials.native_state}
-    for k in extent.refinements:
+    for k in refinements:
         progress(f"refined, {k} steps")
         for steps in {k, 2 * k} - {*solved}:
             solved[steps] = trials.state(depth.refine(model, steps))[0]
         trials.add("refined", trials.judge(solved[k], k * native))
         u1 = depth.extrapolated(model, solved[k], solved[2 * k])
         trials.add("extrapolated", trials.judge(u1, 3 * k * native))
-    for tolerance in extent.tolerances:
+    for tolerance in tolerances:
         progress(f"adaptive, tolerance {tolerance:g}")
         trials.add("adaptive", trials.solve(_adaptive(model, tolerance)))
 

@@ -2,7 +2,7 @@
 
 import functools as ft
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ from ...errors import InputError
 from ...models import AbstractModel, Text, TextEncoder, mean_vectors
 from ...tasks import PretrainedTokenizer, shakespeare
 from ...training import LoadedModel, evaluation_task
-from .speeches import halves_of_speeches
 
 
 # Of the cosine similarities in the loss of sentence embeddings, as in their training.
@@ -23,6 +22,10 @@ _SCALE = 20.0
 
 # Speeches among which the other half is to be found, as a batch of the training.
 _GROUP = 64
+
+# Characters of a speech: long enough to say something, short enough that a batch of them has
+# little padding.
+_LEAST, _MOST = 300, 500
 
 
 class Problem(NamedTuple):
@@ -78,8 +81,7 @@ def _speeches(
     """Speeches of Shakespeare: which second half belongs to a first half? The loss is that of
     the training of sentence embeddings, `-log softmax(20 cos)` of the right one among those of
     64 speeches (Henderson et al., arXiv 1705.00652)."""
-    tokenizer = loaded.tokenizer
-    assert isinstance(tokenizer, PretrainedTokenizer)
+    tokenizer = cast(PretrainedTokenizer, loaded.tokenizer)
     pairs = halves_of_speeches(shakespeare())
     boundary = len(pairs) * 9 // 10
     for name, size, there in (
@@ -114,6 +116,18 @@ def _speeches(
     name = "of finding the other half of a speech among those of 64"
     chosen_on = tokenizer.encode_batch(texts, model.context)
     return Problem(chosen_on, measured_on, losses, name, _similarities)
+
+
+def halves_of_speeches(plays: str) -> list[tuple[str, str]]:
+    """Speeches of 300 to 500 characters from plays in Markdown, each in two halves of equally
+    many words, without the speaker and the directions, which have marks."""
+    pairs = []
+    for speech in plays.split("\n\n"):
+        lines = (line.strip() for line in speech.splitlines())
+        words = " ".join(line for line in lines if not line.startswith(tuple("*_#"))).split()
+        middle = len(words) // 2
+        pairs.append((" ".join(words[:middle]), " ".join(words[middle:])))
+    return [pair for pair in pairs if _LEAST < len(" ".join(pair)) < _MOST]
 
 
 def _similarities(states: Array, text: Text) -> Array:

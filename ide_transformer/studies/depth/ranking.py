@@ -1,5 +1,6 @@
-"""Which layers matter: their defects against the damage of leaving them out."""
+"""Which layers matter, and rules that keep those."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from ...models import AbstractModel
 
 
 Columns = dict[str, np.ndarray]
+# From columns and a number of layers to the layers that are kept.
+Rule = Callable[[Columns, int], Sequence[int]]
 
 
 class Ranking(NamedTuple):
@@ -29,10 +32,8 @@ def layer_columns(
 ) -> Columns:
     """Predictions for each layer from the equation: the numbers of `Defects` and, as
     `estimate`, the `removal_estimate`; each `[intervals]`."""
-    columns = {
-        **defects(model, inputs)._asdict(),
-        "estimate": removal_estimate(model, inputs, read),
-    }
+    estimate = {"estimate": removal_estimate(model, inputs, read)}
+    columns = defects(model, inputs)._asdict() | estimate
     return {name: np.asarray(column) for name, column in columns.items()}
 
 
@@ -64,6 +65,53 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     if any(np.ptp(r) == 0 if len(r) else True for r in ranks):
         return float("nan")
     return float(np.corrcoef(*ranks)[0, 1])
+
+
+def first_layers(columns: Columns, number: int) -> Sequence[int]:
+    """Drops the last layers, so that the first `number` are kept."""
+    return range(number)
+
+
+def evenly(columns: Columns, number: int) -> Sequence[int]:
+    """Keeps `number` layers evenly spread, the first and the last among them: every other
+    one where half are kept. Reference: Sajjad et al., arXiv 2004.03844."""
+    spread = np.linspace(0, len(columns["estimate"]) - 1, number)
+    return spread.round().astype(int).tolist()
+
+
+def most_turning(columns: Columns, number: int) -> Sequence[int]:
+    """Keeps the layers of greatest block influence, the mean of `1 - cos(u_in, u_out)` over
+    tokens. Reference: ShortGPT, Men et al., arXiv 2403.03853."""
+    return _greatest(columns["turn"], number)
+
+
+def most_needed(columns: Columns, number: int) -> Sequence[int]:
+    """Keeps the layers of greatest `removal_estimate`."""
+    return _greatest(columns["estimate"], number)
+
+
+def at_random(seed: int) -> Rule:
+    """Drops layers at random; a smaller number keeps some of those that a larger one keeps."""
+
+    def rule(columns: Columns, number: int) -> Sequence[int]:
+        order = np.random.default_rng(seed).permutation(len(columns["estimate"]))
+        return sorted(order[:number].tolist())
+
+    return rule
+
+
+# By the equation, and as in use elsewhere.
+NEEDED: dict[str, Rule] = {"least estimate dropped": most_needed}
+RULES: dict[str, Rule] = {
+    "last layers dropped": first_layers,
+    "evenly spread": evenly,
+    "least influence dropped": most_turning,
+    **{f"random, seed {seed}": at_random(seed) for seed in range(3)},
+}
+
+
+def _greatest(column: np.ndarray, number: int) -> Sequence[int]:
+    return sorted(np.argsort(-column, kind="stable")[:number].tolist())
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:

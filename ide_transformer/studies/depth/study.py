@@ -1,12 +1,13 @@
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from ...errors import InputError
-from ...reporting import Report, write_report
+from ...reporting import Report, plot_curves, write_report
 from ...training import load_model
 from .measure import CoarseningStudy, measure_coarsening
-from .plot import plot_methods
 from .problem import make_problem
 
 
@@ -73,3 +74,21 @@ def _reports(
             study.ranking.layers,
         ),
     ]
+
+
+def plot_methods(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes `error.png` and `loss.png` into `folder`: a line for each method in the rows of
+    a `CoarseningStudy`, a point for each budget."""
+    methods = dict.fromkeys(row["method"] for row in rows)
+    for quantity, label in (("error", "relative error of the outputs"), ("loss", "loss")):
+        curves = {}
+        for method in methods:
+            points = [
+                (row["field_evaluations"], row[quantity])
+                for row in rows
+                if row["method"] == method and row[quantity] is not None
+            ]
+            if points:
+                curves[method] = tuple(zip(*sorted(points), strict=True))
+        path = folder / f"{quantity}.png"
+        plot_curves(path, curves, x="field evaluations", y=label, marker="o")

@@ -1,9 +1,14 @@
 """The rows of a benchmark as a table, as JSON and as a figure."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ide_transformer.reporting import plot_bars, show_table, write_json
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from ide_transformer.reporting import show_table, write_json
 
 
 # Column to the label of its axis and the column with its spread.
@@ -49,3 +54,28 @@ def _panels(rows: list[dict[str, Any]]) -> dict[str, tuple[list[float], list[flo
         ranges = [value * part for value, part in zip(values, relative, strict=True)]
         panels[label] = values, ranges
     return panels
+
+
+def plot_bars(
+    path: Path, names: Sequence[str], panels: Mapping[str, tuple[ArrayLike, ArrayLike]]
+) -> None:
+    """Horizontal bars, a panel for each quantity.
+
+    **Arguments:**
+
+    - `path`: the PNG file to write; its folder is made.
+    - `names`: of the bars, from top to bottom.
+    - `panels`: label of an axis, with units, to (values, ranges drawn around them).
+    """
+    size = 3.0 + 3.2 * len(panels), 1.0 + 0.32 * len(names)
+    figure = Figure(figsize=size, layout="constrained")
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    places = np.arange(len(names))
+    for axes, (label, (values, ranges)) in zip(all_axes, panels.items(), strict=True):
+        axes.barh(places, values, xerr=np.asarray(ranges) / 2, color="tab:blue", alpha=0.8)
+        axes.set_yticks(places, names)
+        axes.set_xlabel(label)
+        axes.grid(axis="x", alpha=0.3)
+    all_axes[0].invert_yaxis()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

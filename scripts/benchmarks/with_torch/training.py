@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 import torch
 
-from ide_transformer.reporting import timed_steps
 from ide_transformer.tasks import Batch
 from ide_transformer.training.config import OptimizerConfig
 
 from .model import Transformer, make_optimizer
 from .resident import peak_resident_mebibytes
 from .settings import Setting
+from .timed_steps import timed_steps
 
 
 class TorchTraining:
