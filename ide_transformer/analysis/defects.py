@@ -58,7 +58,12 @@ def equation_defects(
     weights = equation.domain.weights
     counted = jnp.ones(u0.shape[-2]) if weights is None else weights > 0
     norm = TokenNorm(counted.astype(u0.dtype))
+    tokens = jnp.broadcast_to(counted, u0.shape[:-1]).astype(u0.dtype)
     length = equation.control.interval_length
+
+    def flat(x):
+        """All of a state as one vector, without padding."""
+        return (x * tokens[..., None]).ravel()
 
     def visit(carry, terms, start, _):
         u, previous = carry
@@ -71,8 +76,8 @@ def equation_defects(
         defects = Defects(
             state=size,
             increment=norm(increment) / size,
-            turn=1 - jnp.average(_cosine(u, stepped), weights=_weights(counted, u)),
-            alignment=_cosine(_flat(increment, counted), _flat(previous, counted)),
+            turn=1 - jnp.average(_cosine(u, stepped), weights=tokens),
+            alignment=_cosine(flat(increment), flat(previous)),
             step_doubling=norm(halves - stepped) / size,
             **_splitting_defects(solver, terms, start, length, u, norm),
         )
@@ -140,15 +145,5 @@ def _cosine(u: Array, v: Array) -> Array:
     """The cosine of the angle between vectors along the last axis."""
     lengths = jnp.linalg.norm(u, axis=-1) * jnp.linalg.norm(v, axis=-1)
     # An increment of zero points nowhere.
-    return jnp.where(
-        lengths == 0, 0, jnp.sum(u * v, axis=-1) / jnp.where(lengths == 0, 1, lengths)
-    )
-
-
-def _weights(counted: Array, u: Array) -> Array:
-    return jnp.broadcast_to(counted, u.shape[:-1]).astype(u.dtype)
-
-
-def _flat(u: Array, counted: Array) -> Array:
-    """All of a state as one vector, padding left out."""
-    return (u * _weights(counted, u)[..., None]).ravel()
+    zero = lengths == 0
+    return jnp.where(zero, 0, jnp.sum(u * v, axis=-1) / jnp.where(zero, 1, lengths))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -21,17 +21,13 @@ class Curve(NamedTuple):
 
 
 def plot_curves(
-    path: Path,
-    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
-    *,
-    x: str,
-    y: str,
-    marker: str = "",
-    log: bool = False,
+    path: Path, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], **options: Any
 ) -> None:
-    """One line for each name, through its abscissae and ordinates; see `plot_panels`."""
-    lines = [Curve(name, *points) for name, points in curves.items()]
-    plot_panels(path, {"": lines}, x=x, y=y, marker=marker, log=log)
+    """One line for each name, through its abscissae and ordinates; options as those of
+    `plot_panels`."""
+    plot_panels(
+        path, {"": [Curve(name, *points) for name, points in curves.items()]}, **options
+    )
 
 
 def plot_panels(

@@ -19,7 +19,7 @@ from ...solvers import AbstractMomentum, Projected, Residual, Velocity
 FEATURES = 8
 _TOKENS, _INTERVALS = 4, 3
 
-CONTROLS: dict[str, type] = {
+CONTROLS: dict[str, Any] = {
     "chebyshev": eq.Chebyshev,
     "fourier": eq.Fourier,
     "hypernetwork": eq.Hypernetwork,
@@ -45,10 +45,9 @@ class Case(NamedTuple):
 @ft.cache
 def problem(case: Case) -> tuple[eq.Equation, Array]:
     """The equation, and its initial state on the constraint."""
-    make: Any = CONTROLS[case.control]
     constraint = CONSTRAINTS[case.constraint]
     block = _block(case.block, case.constraint != "free")
-    theta: eq.AbstractControl = make.build(block, _INTERVALS, key=jax.random.key(1))
+    theta = CONTROLS[case.control].build(block, _INTERVALS, key=jax.random.key(1))
     equation = eq.Equation(theta, constraint, eq.TokenDomain.uniform(_TOKENS))
     u0 = jax.random.normal(jax.random.key(2), (_TOKENS, FEATURES))
     return equation, constraint.project(u0)
@@ -114,16 +113,9 @@ def momentum_limit(solver: AbstractMomentum, case: Case) -> Array:
             drift = field.constraint(t).tangent(u, number * v)
             return drift, gain * force - number * friction * v
 
-        state = diffrax.diffeqsolve(
-            diffrax.ODETerm(rates),
-            diffrax.Dopri8(),
-            t0=float(index),
-            t1=index + 1.0,
-            dt0=1 / 48,
-            y0=state,
-            saveat=diffrax.SaveAt(t1=True),
-        ).ys
-        state = jax.tree.map(lambda x: x[0], state)
+        term, t0, h = diffrax.ODETerm(rates), float(index), 1 / 48
+        ends = diffrax.diffeqsolve(term, diffrax.Dopri8(), t0, t0 + 1, h, state).ys
+        state = jax.tree.map(lambda x: x[0], ends)
     return state[0]
 
 

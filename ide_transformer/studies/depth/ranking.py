@@ -42,7 +42,6 @@ def rank_layers(columns: Columns, damage: np.ndarray) -> Ranking:
 
     **Arguments:**
 
-    - `columns`: see `layer_columns`.
     - `damage`: `[intervals]`, the error made by leaving each out, on other inputs than those of
       the columns.
     """

@@ -105,7 +105,6 @@ def compare_budgets(
 
     - `rows`: with `method`, `field_evaluations`, `loss`.
     - `losses`: for each row, the loss of each sample; the same samples for all.
-    - `ours`, `theirs`: names of methods.
     """
 
     def best(budget: float, methods: Collection[str]) -> int | None:

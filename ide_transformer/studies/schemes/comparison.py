@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from rich.console import Console
 
 from ...reporting import Report, write_report
-from ...training.config import Section
+from ...training import Section
 
 
 Rows = list[dict[str, Any]]

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from ...errors import InputError
-from ...training.reading import read_tree, validated
+from ...training import read_tree, validated
 from .comparison import AbstractComparison
 from .solving import SolvingComparison
 from .training import TrainingComparison
@@ -20,8 +20,7 @@ def load_comparison(path: Path) -> AbstractComparison:
     """
     tree = read_tree(path)
     mode = tree.get("mode")
-    kind = _MODES.get(str(mode))
-    if kind is None:
+    if str(mode) not in _MODES:
         raise InputError(f"{path}: mode={mode!r}; it must be {' or '.join(_MODES)}.")
     tree.setdefault("name", path.stem)
-    return validated(kind, tree, str(path)).placed(path.parent)
+    return validated(_MODES[str(mode)], tree, str(path)).placed(path.parent)

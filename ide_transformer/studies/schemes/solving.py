@@ -74,7 +74,9 @@ class SolvingComparison(AbstractComparison):
         batch = next(build_task(run.load_config()).held_out(self.samples))
         exact = _state(with_solver(model, self.reference), batch.inputs)
         problem = _Problem(model, batch, exact)
-        doubt = self._doubt(problem)
+        half = max(1, self.reference.steps_per_interval // 2)
+        halved = self.reference.model_copy(update={"steps_per_interval": half})
+        doubt = problem.error(_state(with_solver(model, halved), batch.inputs))
         console.print(f"reference: error below {doubt:.1e}, by half its steps")
         rows = []
         for number, (name, label, setting, solved) in enumerate(choices, 1):
@@ -97,25 +99,19 @@ class SolvingComparison(AbstractComparison):
 
     def draw(self, folder: Path, rows: Rows) -> None:
         """Work-precision diagrams."""
-        for cost, x in (
-            ("field_evaluations", "field evaluations"),
-            ("milliseconds", "time of a solve (ms)"),
-        ):
-            curves: dict[str, tuple[list[float], list[float]]] = {}
+        axes = {
+            "field_evaluations": "field evaluations",
+            "milliseconds": "time of a solve (ms)",
+        }
+        for cost, x in axes.items():
+            curves = {name: ([], []) for name in self.schemes}
             for row in sorted(rows, key=lambda row: row[cost]):
-                costs, errors = curves.setdefault(row["scheme"], ([], []))
                 if row["error"] is not None:
+                    costs, errors = curves[row["scheme"]]
                     costs.append(row[cost])
                     errors.append(row["error"])
-            named = {name: curves[name] for name in self.schemes}
             path, y = folder / f"work_precision_{cost}.png", "relative error at T"
-            plot_curves(path, named, x=x, y=y, marker="o", log=True)
-
-    def _doubt(self, problem: "_Problem") -> float:
-        """The error of the reference with half its steps."""
-        half = max(1, self.reference.steps_per_interval // 2)
-        setting = self.reference.model_copy(update={"steps_per_interval": half})
-        return problem.error(_state(with_solver(problem.model, setting), problem.batch.inputs))
+            plot_curves(path, curves, x=x, y=y, marker="o", log=True)
 
     def _fingerprint(self, run: Path, setting: SolverConfig) -> str:
         """All that a measurement depends on, as a file name."""

@@ -3,19 +3,44 @@
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import equinox as eqx
+import jax
 import numpy as np
 from pydantic import Field
 from rich.console import Console
 
+from ... import training
+from ...models import AbstractModel
 from ...reporting import plot_curves
-from ...training import Config, RunFolder, build_task, read_metrics, train
-from ...training.config import NonNegativeInt
-from ...training.reading import read_tree, validated
-from .budget import Budget
+from ...tasks import AbstractTask, Batch, cross_entropy
+from ...training import Config, RunFolder, Section, read_metrics
+from ...training.config import NonNegativeInt, PositiveFloat
 from .comparison import AbstractComparison, Rows
+
+
+class Budget(Section):
+    """The cost that every run of a comparison may have.
+
+    - `unit`: `field_evaluations` (one is every operator once, over the whole depth as many
+      as the scheme makes), `steps` of the optimiser, or `seconds` of training.
+    - `amount`: how much.
+    """
+
+    unit: Literal["field_evaluations", "steps", "seconds"] = "steps"
+    amount: PositiveFloat
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.unit.replace('_', ' ')}"
+
+    def steps(self, config: Config, task: AbstractTask) -> int:
+        """The optimiser steps of a run that the budget allows; the first batch is tried."""
+        model = training.build_model(config, task, jax.random.key(config.training.seed))
+        cost = _COST_OF_A_STEP[self.unit](model, config, task)
+        return max(round(self.amount / cost), config.optimizer.warmup + 1)
 
 
 class TrainingComparison(AbstractComparison):
@@ -36,12 +61,12 @@ class TrainingComparison(AbstractComparison):
         return self.model_copy(update={"base": folder / self.base})
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        base = read_tree(self.base)
+        base = training.read_tree(self.base)
         configs = {
             name: scheme_config(base, change, f"{self.base} with schemes.{name}")
             for name, change in self.schemes.items()
         }
-        task = build_task(next(iter(configs.values())))
+        task = training.build_task(next(iter(configs.values())))
         plans = {
             name: _with_training(config, steps=self.budget.steps(config, task))
             for name, config in configs.items()
@@ -57,7 +82,7 @@ class TrainingComparison(AbstractComparison):
             elapsed = time.perf_counter() - began
             left = f", {elapsed / done * (len(jobs) - done) / 60:.0f} min left" if done else ""
             console.print(f"[{done + 1}/{len(jobs)}] {run.name}{left}", markup=False)
-            train(run, runs=folder / "runs", resume=path.exists())
+            training.train(run, runs=folder / "runs", resume=path.exists())
         held_out = f"{task.held_out_name}_loss"
         rows = [_row(name, runs, held_out) for name, runs in self._results(folder).items()]
         about = (
@@ -84,9 +109,15 @@ class TrainingComparison(AbstractComparison):
         plot_curves(folder / "loss_by_cost.png", by_cost, x=x, y=y)
 
     def _results(self, folder: Path) -> dict[str, list[dict[str, Any]]]:
-        """The results of each scheme, one for each seed."""
+        """The summary and the log of each scheme's runs, one for each seed."""
+
+        def result(name: str) -> dict[str, Any]:
+            run = RunFolder(folder / "runs" / name)
+            summary = json.loads(run.summary.read_text(encoding="utf-8"))
+            return {**summary, "log": read_metrics(run.metrics)}
+
         return {
-            name: [_result(folder / "runs" / _run_name(name, seed)) for seed in self.seeds]
+            name: [result(_run_name(name, seed)) for seed in self.seeds]
             for name in self.schemes
         }
 
@@ -98,24 +129,17 @@ def scheme_config(base: dict[str, Any], change: dict[str, Any], where: str) -> C
     for section, values in change.items():
         replaced = section == "solver" or not isinstance(values, dict)
         tree[section] = values if replaced else {**tree.get(section, {}), **values}
-    return validated(Config, tree, where)
+    return training.validated(Config, tree, where)
 
 
 def _with_training(config: Config, **change: Any) -> Config:
-    training = config.training.model_copy(update=change)
-    return config.model_copy(update={"training": training})
+    section = config.training.model_copy(update=change)
+    return config.model_copy(update={"training": section})
 
 
 def _run_name(scheme: str, seed: int) -> str:
     """A folder name for a run; names of schemes may have parentheses and spaces."""
     return f"{re.sub(r'[^A-Za-z0-9.]+', '_', scheme).strip('_')}-seed{seed}"
-
-
-def _result(path: Path) -> dict[str, Any]:
-    """The summary of a run and its log."""
-    folder = RunFolder(path)
-    summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-    return {**summary, "log": read_metrics(folder.metrics)}
 
 
 def _row(name: str, runs: list[dict[str, Any]], held_out: str) -> dict[str, Any]:
@@ -143,3 +167,43 @@ def _row(name: str, runs: list[dict[str, Any]], held_out: str) -> dict[str, Any]
 
 def _losses(run: dict[str, Any], held_out: str) -> list[float]:
     return [line[held_out] for line in run["log"] if held_out in line] + [run[held_out]]
+
+
+def _batch(step: int, config: Config, task: AbstractTask) -> Batch:
+    return task.batch(step, config.training.batch_size, config.training.seed)
+
+
+def _steps(model: AbstractModel, config: Config, task: AbstractTask) -> float:
+    """One, for a first batch that fits the model."""
+    eqx.filter_eval_shape(cross_entropy, model, _batch(0, config, task))
+    return 1.0
+
+
+def _field_evaluations(model: AbstractModel, config: Config, task: AbstractTask) -> float:
+    """Where the number depends on the state, that of the untrained model is taken."""
+    loss: Any = eqx.filter_jit(cross_entropy)(model, _batch(0, config, task))
+    return float(loss.field_evaluations)
+
+
+def _seconds(model: AbstractModel, config: Config, task: AbstractTask) -> float:
+    """Median time of an optimiser step."""
+    optimizer = training.build_optimizer(config.optimizer, config.training.steps)
+    state, static = training.initial_state(model, optimizer, jax.random.key(0))
+    noisy, transport = config.model.dropout > 0, config.training.transport
+    step = training.make_train_step(optimizer, static, noisy=noisy, transport=transport)
+    seconds = []
+    for index in range(12):
+        batch = _batch(index, config, task)
+        began = time.perf_counter()
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[2:]))
+
+
+# From the unit of a budget to that of one step.
+_COST_OF_A_STEP: dict[str, Callable[[AbstractModel, Config, AbstractTask], float]] = {
+    "steps": _steps,
+    "field_evaluations": _field_evaluations,
+    "seconds": _seconds,
+}
