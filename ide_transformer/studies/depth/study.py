@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from ...errors import InputError
@@ -89,6 +90,6 @@ def plot_methods(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
                 if row["method"] == method and row[quantity] is not None
             ]
             if points:
-                curves[method] = tuple(zip(*sorted(points), strict=True))
+                curves[method] = tuple(np.array(sorted(points)).T)
         path = folder / f"{quantity}.png"
         plot_curves(path, curves, x="field evaluations", y=label, marker="o")
