@@ -11,6 +11,7 @@ from rich.progress import Progress
 import benchmarks
 from benchmarks.shared.command import Rounds
 from benchmarks.shared.report import report
+from ide_transformer.reporting import check_rounds
 from ide_transformer.training import run_script
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     for command in benchmarks.commands():
         command.add_to(commands)
     arguments = parser.parse_args()
+    check_rounds(arguments.rounds)
     with Progress(transient=True) as progress:
         task = progress.add_task("measuring", total=None)
         rounds = Rounds(arguments.rounds, lambda done: progress.advance(task))

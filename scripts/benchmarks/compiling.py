@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 
-from ide_transformer.reporting import check_rounds, middle_half
+from ide_transformer.reporting import middle_half
 
 from .shared.command import Command, Rounds, Rows, add_sizes, shape
 from .shared.modes import programs
@@ -23,7 +23,6 @@ def compiling(depth: int, shape: Shape, rounds: Rounds) -> Rows:
 
     - `depth`: layers.
     """
-    check_rounds(rounds.rounds)
     seconds: dict[str, list[float]] = {}
     for done in range(rounds.rounds):
         for name, (program, arguments) in programs("pre-norm", depth, shape).items():

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ide_transformer.reporting import alternate, check_rounds
+from ide_transformer.reporting import alternate
 
 from .shared.command import Command, Rounds, Rows
 from .with_torch.llama import load_llama, write_llama
@@ -36,7 +36,6 @@ def decode(
     - `prompt`: tokens of each prompt, random ones.
     - `batch`: prompts at once.
     """
-    check_rounds(rounds.rounds)
     model, weights = load_llama(path)
     shape = batch, prompt
     tokens = jax.random.randint(jax.random.key(1), shape, 0, model.embedding.shape[0])

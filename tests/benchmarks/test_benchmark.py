@@ -114,10 +114,10 @@ def large_equation():
     ("name", "recomputing"),
     [
         ("lie_trotter(euler)", True),
-        ("heun", False),
         *(
             pytest.param(*case, marks=pytest.mark.heavy)
             for case in [
+                ("heun", False),
                 ("lie_trotter(euler)", False),
                 ("heun", True),
                 ("strang(heun)", False),
