@@ -9,15 +9,12 @@ from jaxtyping import Array, Float, PyTree
 
 from ..equation import Equation, operator_fields
 from ..errors import InputError
-from ..solvers import unrolled
-from ..solvers.implicit import matrix_free
+from ..solvers import matrix_free, unrolled
 from .adaptive.adapt import AdaptiveSteps, adapt
-from .check_state import check_state, check_steps
-from .failure import raise_on_failure
 from .gradients.diffrax_adjoint import as_gradient
 from .gradients.gradient import AbstractGradient
 from .gradients.recompute import Recompute
-from .march import plan_steps
+from .march import check_state, check_steps, plan_steps
 from .output import Output, Start, requested
 from .solution import Solution, interpolate
 from .trajectory import Trajectory
@@ -89,7 +86,7 @@ def _solve(discretization: Discretization, equation: Equation, start: Start) -> 
     check_state(equation, start.u0, start.args)
     trajectory = discretization._trajectory(equation, start)
     status = trajectory.status
-    u1 = raise_on_failure(equation, trajectory.u1, status) if output.throw else trajectory.u1
+    u1 = trajectory.raise_on_failure(equation) if output.throw else trajectory.u1
     return Solution(
         u1=u1,
         ts=jnp.asarray(output.depths, u1.dtype),

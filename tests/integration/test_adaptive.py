@@ -11,7 +11,7 @@ from helpers import TOKENS, largest, make_equation, random_state
 from integration.exploding import exploding
 
 import ide_transformer as ide
-from ide_transformer.integration.adaptive.token_norm import TokenNorm
+from ide_transformer.integration import TokenNorm
 
 
 TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-9)

@@ -9,21 +9,15 @@ from jaxtyping import Array
 from ...equation import Equation
 from ...errors import InputError
 from ...solvers import evaluations_made, first_failure
-from ..cost import field_evaluations, step_cost
 from ..gradients.gradient import AbstractGradient
+from ..march import step_cost
 from ..output import Start
-from ..trajectory import Status, Trajectory
-from .controller import KeepsProposal
-from .token_norm import without_padding
+from ..trajectory import Status, Trajectory, field_evaluations
+from .controller import KeepsProposal, without_padding
 
 
 class AdaptiveSteps(eqx.Module):
-    """The plan of an adaptive solve.
-
-    **Arguments:**
-
-    - `max_steps`: in one interval.
-    """
+    """The plan of an adaptive solve, with at most `max_steps` in each interval."""
 
     equation: Equation
     solver: diffrax.AbstractSolver
@@ -42,13 +36,15 @@ def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Tra
     equation, dtype = steps.equation, u0.dtype
     length = equation.control.interval_length
     controller = KeepsProposal(without_padding(steps.controller, equation.domain))
-    adjoint = gradient.adjoint()
+    saveat = diffrax.SaveAt(
+        t1=True, dense=output.dense, controller_state=True, solver_state=True
+    )
 
     def interval(carry, inputs):
         u, dt0, status = carry
         index, weights = inputs
-        going_on = status.result == diffrax.RESULTS.successful
         beginning = index * length
+        going_on = status.result == diffrax.RESULTS.successful
         solution = diffrax.diffeqsolve(
             equation.interval_terms(index, weights),
             steps.solver,
@@ -57,39 +53,30 @@ def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Tra
             dt0=jnp.minimum(dt0, length),
             y0=u,
             args=args,
-            saveat=diffrax.SaveAt(
-                t1=True, dense=output.dense, controller_state=True, solver_state=True
-            ),
+            saveat=saveat,
             stepsize_controller=controller,
-            adjoint=adjoint,
+            adjoint=gradient.adjoint(),
             max_steps=steps.max_steps,
             throw=False,
         )
         assert solution.ys is not None and solution.ts is not None
+        assert solution.controller_state is not None
         u, reached = solution.ys[0], solution.ts[0]
-        result = first_failure(status.result, solution.result)
-        status = status.after(result, u, reached)
-        dt0 = jnp.asarray(controller.proposal(solution.controller_state), dtype)
+        status = status.after(first_failure(status.result, solution.result), u, reached)
+        dt0 = jnp.asarray(solution.controller_state.proposal, dtype)
         stats = solution.stats["num_steps"], solution.stats["num_rejected_steps"]
         counted = evaluations_made(solution.solver_state)
         return (u, lax.stop_gradient(dt0), status), (u, solution.interpolation, stats, counted)
 
+    carry = u0, jnp.array(length, dtype), Status.start(dtype)
     indices = jnp.arange(equation.control.num_intervals, dtype=dtype)
     (u1, _, status), (states, interpolation, (made, rejected), counted) = gradient.scan(
-        interval,
-        (u0, jnp.array(length, dtype), Status.start(dtype)),
-        (indices, equation.intervals()),
+        interval, carry, (indices, equation.intervals())
     )
-    cost, total = step_cost(equation, steps.solver, u0.shape[-1]), jnp.sum(made)
-    return Trajectory(
-        u1=u1,
-        states=states,
-        interpolation=interpolation,
-        status=status,
-        steps=total,
-        rejected=jnp.sum(rejected),
-        field_evaluations=field_evaluations(cost, total, jnp.sum(made > 0), counted),
-    )
+    cost = step_cost(equation, steps.solver, u0.shape[-1])
+    total, rejected = jnp.sum(made), jnp.sum(rejected)
+    evaluations = field_evaluations(cost, total, jnp.sum(made > 0), counted)
+    return Trajectory(u1, states, interpolation, status, total, rejected, evaluations)
 
 
 def _check_estimate(steps: AdaptiveSteps, u0: Array) -> None:
