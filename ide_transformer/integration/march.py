@@ -161,8 +161,19 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
         carry, infos = steps.advance(terms, edges, carry, args, dense=output.dense)
         u, solver_state, result = carry
         status = status.after(result, u, edges[-1])
-        interpolation = _interpolation(steps.solver, edges, infos, u) if output.dense else None
-        return (u, solver_state, status), (u if output.states else None, interpolation)
+        kept = u if output.states else None
+        if not output.dense:
+            return (u, solver_state, status), (kept, None)
+        interpolation = diffrax.DenseInterpolation(
+            ts=edges,
+            ts_size=jnp.array(len(edges)),
+            infos=infos,
+            interpolation_cls=steps.solver.interpolation_cls,
+            direction=jnp.array(1),
+            t0_if_trivial=edges[0],
+            y0_if_trivial=jnp.zeros_like(u),
+        )
+        return (u, solver_state, status), (kept, interpolation)
 
     state = steps.init(steps.equation.terms_of(0), u0, args)
     (u1, solver_state, status), (states, interpolation) = scan(
@@ -172,18 +183,6 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     )
     return steps.trajectory(
         u1, states, status, solver_state=solver_state, interpolation=interpolation
-    )
-
-
-def _interpolation(solver, edges, infos, u) -> diffrax.DenseInterpolation:
-    return diffrax.DenseInterpolation(
-        ts=edges,
-        ts_size=jnp.array(len(edges)),
-        infos=infos,
-        interpolation_cls=solver.interpolation_cls,
-        direction=jnp.array(1),
-        t0_if_trivial=edges[0],
-        y0_if_trivial=jnp.zeros_like(u),
     )
 
 

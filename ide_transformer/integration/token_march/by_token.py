@@ -14,8 +14,8 @@ from ...equation import (
     with_source,
 )
 from ...solvers import AbstractImplicitScheme, unrolled
-from ..discretization import Discretization
 from ..march import Steps
+from ..solve import Discretization
 from .over_all import block_over_all, interval_over_all, over_all
 from .programs import marks_in_order
 

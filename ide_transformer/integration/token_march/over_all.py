@@ -39,14 +39,14 @@ def interval_over_all(
 
 def over_all(terms: PyTree[diffrax.AbstractTerm], seen: TokenDomain) -> PyTree:
     """The terms with their token integrals over all tokens, `seen`."""
-    return map_fields(
-        terms, lambda field: replace(field, block_at=_BlockOverAll(field.block_at, seen))
-    )
+
+    def change(field):
+        return replace(field, block_at=_BlockOverAll(field.block_at, seen))
+
+    return map_fields(terms, change)
 
 
 class _BlockOverAll(eqx.Module):
-    """A block as a function of depth, its token integrals over all tokens."""
-
     block_at: Callable[[Depth], PyTree]
     seen: TokenDomain
 

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from ...equation import Equation, TokenDomain, with_source
 from ...errors import InputError
 from ...solvers import unrolled
-from ..discretization import Discretization
 from ..march import Steps, plan_steps
+from ..solve import Discretization
 from .by_token import why_not_by_token
 from .over_all import interval_over_all
 from .programs import run_marked

@@ -1,1 +1,0 @@
-"""Adaptive steps, none across the boundary of an interval."""
