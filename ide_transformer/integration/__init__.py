@@ -1,19 +1,12 @@
 """`solve`, the one entry point; fixed steps, adaptive steps, gradient modes."""
 
 from .adaptive import TokenNorm as TokenNorm
-from .discretization import Discretization as Discretization
-from .gradients import (
-    AbstractGradient as AbstractGradient,
-    Direct as Direct,
-    Recompute as Recompute,
-    Recursive as Recursive,
-    Reversible as Reversible,
-    rebuilding_error as rebuilding_error,
-)
+from .gradients.direct import Direct as Direct
+from .gradients.gradient import AbstractGradient as AbstractGradient
+from .gradients.recompute import Recompute as Recompute
+from .gradients.recursive import Recursive as Recursive
+from .gradients.reversible import Reversible as Reversible, rebuilding_error as rebuilding_error
 from .solution import Solution as Solution
-from .solve import solve as solve
-from .token_march import (
-    TokenCache as TokenCache,
-    TokenMarch as TokenMarch,
-    why_not_by_token as why_not_by_token,
-)
+from .solve import Discretization as Discretization, solve as solve
+from .token_march.by_token import why_not_by_token as why_not_by_token
+from .token_march.token_march import TokenCache as TokenCache, TokenMarch as TokenMarch

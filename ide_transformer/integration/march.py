@@ -11,11 +11,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..equation import Equation
-from ..solvers import Evaluations, first_failure
-from .cost import field_evaluations, step_cost
+from ..equation import Equation, operator_fields, without_constraint
+from ..errors import InputError
+from ..solvers import Evaluations, count_evaluations, first_failure
 from .output import Start
-from .trajectory import Status, Trajectory
+from .trajectory import Status, Trajectory, field_evaluations
 
 
 # Blocks tabulated for each interval; a longer table takes more memory than it saves time.
@@ -31,15 +31,10 @@ class Carry(NamedTuple):
 
 
 class Steps(eqx.Module):
-    """The plan of a march: equal steps in each interval.
+    """The plan of a march: a `number` of equal steps in each interval.
 
-    **Arguments:**
-
-    - `equation`: see `plan_steps`.
-    - `solver`: makes the steps.
-    - `number`: of steps in an interval.
-    - `cost`: of a step, `None` where it depends on the state.
-    - `dtype`: of the state, and so of depth.
+    `cost` is that of a step, `None` where it depends on the state; `dtype` is that of the
+    state, and so of depth.
     """
 
     equation: Equation
@@ -82,15 +77,8 @@ class Steps(eqx.Module):
         dense: bool = False,
         loop: bool = True,
     ) -> tuple[Carry, PyTree]:
-        """The steps of one interval, and for each the values that interpolate it.
-
-        **Arguments:**
-
-        - `terms`: of the interval.
-        - `edges`: the ends of its steps.
-        - `dense`: whether the steps are to be interpolated.
-        - `loop`: whether several steps are made in a loop, or written out one after the other.
-        """
+        """The steps of one interval, in a loop or written out one after the other; and for
+        each the values that interpolate it, if it is to be `dense`."""
 
         def step(carry, inputs):
             t0, t1, made_jump = inputs
@@ -130,19 +118,23 @@ class Steps(eqx.Module):
         return Trajectory(u1, states, interpolation, status, steps, 0, count)
 
 
+def step_cost(
+    equation: Equation, solver: diffrax.AbstractSolver, features: int
+) -> Evaluations | None:
+    """The cost of the steps of a solve, known ahead; `None` where it depends on the state."""
+    block = eqx.filter_eval_shape(equation.control, 0.0)
+    return count_evaluations(solver, block, features)
+
+
 def plan_steps(
     equation: Equation,
     solver: diffrax.AbstractSolver,
     number: int,
     state: Array | jax.ShapeDtypeStruct,
 ) -> Steps:
-    """The plan of a march with `number` steps in each interval. The parts of the equation
-    that are smooth in depth are evaluated ahead, where the steps need them.
-
-    **Arguments:**
-
-    - `state`: its shape and dtype.
-    """
+    """The plan of a march with `number` steps in each interval, for a state of this shape and
+    dtype. The parts of the equation that are smooth in depth are evaluated ahead, where the
+    steps need them."""
     cost = step_cost(equation, solver, state.shape[-1])
     if cost is not None:
         starts = np.arange(number)[:, None]
@@ -155,14 +147,9 @@ def plan_steps(
 
 
 def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
-    """All steps of a plan. The scan is over the stacked weights, so the gradient of an
-    interval writes only that interval's weights, and the program does not grow with the
-    number of intervals.
-
-    **Arguments:**
-
-    - `scan`: `jax.lax.scan`, or one that keeps less for the gradient.
-    """
+    """All steps of a plan, by `jax.lax.scan` or one that keeps less for the gradient. It is
+    over the stacked weights, so the gradient of an interval writes only that interval's
+    weights, and the program does not grow with the number of intervals."""
     u0, args, output = start
 
     def interval(carry, inputs):
@@ -174,8 +161,19 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
         carry, infos = steps.advance(terms, edges, carry, args, dense=output.dense)
         u, solver_state, result = carry
         status = status.after(result, u, edges[-1])
-        interpolation = _interpolation(steps.solver, edges, infos, u) if output.dense else None
-        return (u, solver_state, status), (u if output.states else None, interpolation)
+        kept = u if output.states else None
+        if not output.dense:
+            return (u, solver_state, status), (kept, None)
+        interpolation = diffrax.DenseInterpolation(
+            ts=edges,
+            ts_size=jnp.array(len(edges)),
+            infos=infos,
+            interpolation_cls=steps.solver.interpolation_cls,
+            direction=jnp.array(1),
+            t0_if_trivial=edges[0],
+            y0_if_trivial=jnp.zeros_like(u),
+        )
+        return (u, solver_state, status), (kept, interpolation)
 
     state = steps.init(steps.equation.terms_of(0), u0, args)
     (u1, solver_state, status), (states, interpolation) = scan(
@@ -188,13 +186,31 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     )
 
 
-def _interpolation(solver, edges, infos, u) -> diffrax.DenseInterpolation:
-    return diffrax.DenseInterpolation(
-        ts=edges,
-        ts_size=jnp.array(len(edges)),
-        infos=infos,
-        interpolation_cls=solver.interpolation_cls,
-        direction=jnp.array(1),
-        t0_if_trivial=edges[0],
-        y0_if_trivial=jnp.zeros_like(u),
-    )
+def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
+    """Refuses an initial state or an operator whose shape does not fit the equation."""
+    tokens = equation.domain.num_tokens
+    if u0.ndim < 2 or u0.shape[-2] != tokens:
+        raise InputError(
+            f"solve: u0 has shape {u0.shape}; the equation's domain has {tokens} tokens, so "
+            f"it must be [..., {tokens}, features]."
+        )
+    if not jnp.issubdtype(u0.dtype, jnp.floating):
+        raise InputError(f"solve: u0 has dtype {u0.dtype}; the state must be floating point.")
+    block = eqx.filter_eval_shape(equation.control, 0.0)
+    fields = operator_fields(without_constraint(equation.terms))
+    for operator, field in zip(block, fields, strict=True):
+        rate = eqx.filter_eval_shape(field, 0.0, u0, args)
+        if rate.shape != u0.shape:
+            raise InputError(
+                f"solve: {type(operator).__name__} maps a state of shape {u0.shape} to "
+                f"{rate.shape}; an operator must return du/dt in the shape of u."
+            )
+
+
+def check_steps(steps_per_interval: int) -> None:
+    """Refuses a number of steps that does not divide an interval."""
+    if not isinstance(steps_per_interval, int) or steps_per_interval < 1:
+        raise InputError(
+            f"solve: steps_per_interval={steps_per_interval!r} does not divide an interval "
+            "into equal steps; it has to be a whole number from 1."
+        )

@@ -1,7 +1,7 @@
 from typing import NamedTuple
 
 import diffrax
-import jax.core
+import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
@@ -62,12 +62,13 @@ def _depths(equation: Equation, saveat: diffrax.SaveAt) -> tuple[float, ...]:
             "dense, for example diffrax.SaveAt(ts=equation.knots) for the state after each "
             "layer."
         )
-    if isinstance(subs.ts, jax.core.Tracer):
+    try:
+        inner = [] if subs.ts is None else np.asarray(subs.ts, dtype=float).tolist()
+    except jax.errors.TracerArrayConversionError as error:
         raise InputError(
             "solve: saveat.ts must be known when the solve is compiled, not computed under "
             "jit; for depths computed later use SaveAt(dense=True) and Solution.evaluate."
-        )
-    inner = [] if subs.ts is None else np.asarray(subs.ts, dtype=float).tolist()
+        ) from error
     if any(not 0 <= t <= equation.horizon for t in inner):
         raise InputError(f"solve: saveat.ts = {inner} must lie in [0, {equation.horizon:g}].")
     start, end = [0.0] if subs.t0 else [], [equation.horizon] if subs.t1 else []

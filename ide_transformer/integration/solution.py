@@ -25,6 +25,8 @@ class Solution(eqx.Module):
       `constraint_residual` (the largest over tokens at T).
     - `result`: how the solve ended, one of `diffrax.RESULTS`.
     - `failed_at`: the depth at which it failed; infinite if it did not.
+
+    Where each sample has steps of its own, the last three have an entry for each.
     """
 
     u1: Float[Array, "*batch tokens features"]
@@ -32,13 +34,13 @@ class Solution(eqx.Module):
     us: Float[Array, "depths *batch tokens features"]
     stats: dict[str, Any]
     result: diffrax.RESULTS
-    failed_at: Float[Array, ""]
+    failed_at: Float[Array, "*samples"]
     # One interpolation for each interval, stacked, and the length of an interval.
     interpolation: diffrax.DenseInterpolation | None
     interval_length: float = eqx.field(static=True)
 
     @property
-    def succeeded(self) -> Bool[Array, ""]:
+    def succeeded(self) -> Bool[Array, "*samples"]:
         return self.result == diffrax.RESULTS.successful
 
     def evaluate(self, t: Depth) -> Float[Array, "*batch tokens features"]:

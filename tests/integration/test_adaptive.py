@@ -11,7 +11,7 @@ from helpers import TOKENS, largest, make_equation, random_state
 from integration.exploding import exploding
 
 import ide_transformer as ide
-from ide_transformer.integration.adaptive.token_norm import TokenNorm
+from ide_transformer.integration import TokenNorm
 
 
 TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-9)
@@ -42,6 +42,7 @@ def test_adaptive_intervals_start_with_the_step_of_the_last():
     assert solution.stats["rejected"] < 8
 
 
+@pytest.mark.heavy
 def test_each_sample_has_its_own_steps_under_vmap():
     equation = make_equation()
     u0 = random_state(2) * jnp.array([0.1, 3.0])[:, None, None]
@@ -61,8 +62,10 @@ def test_each_sample_has_its_own_steps_under_vmap():
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps_per_interval": 32}, {"stepsize_controller": TIGHT}],
-    ids=["fixed", "adaptive"],
+    [
+        pytest.param({"steps_per_interval": 32}, id="fixed", marks=pytest.mark.heavy),
+        pytest.param({"stepsize_controller": TIGHT}, id="adaptive"),
+    ],
 )
 def test_output_at_any_depth(options):
     equation = make_equation(intervals=2)
@@ -125,6 +128,7 @@ def test_lie_strang_is_strang_with_an_estimate():
     assert largest(pair[1], strang[0] - lie[0]) == 0
 
 
+@pytest.mark.heavy
 def test_implicit_schemes_adapt_too():
     equation, u0 = make_equation(intervals=2), random_state()
     exact = ide.solve(equation, u0, solver=ide.RK4(), steps_per_interval=16).u1
@@ -197,3 +201,9 @@ def test_token_norm_has_a_derivative_at_zero():
     norm = TokenNorm(jnp.array([1.0, 0.0]))
     assert float(norm(jnp.array([[3.0, 4.0], [9.0, 9.0]]))) == pytest.approx(12.5**0.5)
     assert not jnp.isnan(jax.grad(norm)(jnp.zeros((2, 2)))).any()
+
+
+def test_token_norm_of_nan_is_nan_but_in_the_padding():
+    norm = TokenNorm(jnp.array([1.0, 0.0]))
+    assert jnp.isnan(norm(jnp.array([[jnp.nan, 4.0], [9.0, 9.0]])))
+    assert float(norm(jnp.array([[3.0, 4.0], [jnp.nan, 9.0]]))) == pytest.approx(12.5**0.5)

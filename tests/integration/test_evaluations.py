@@ -26,7 +26,7 @@ EQUATION, U0 = make_equation(), random_state()
         (ide.LieStrang(diffrax.Heun()), 5, 5),
         (ide.ParallelSplitting(), 1, 1),
         # Seven sub-steps of four stages on two operators.
-        (ide.Yoshida4(), 14, 14),
+        pytest.param(ide.Yoshida4(), 14, 14, marks=pytest.mark.heavy),
         (ide.Residual(ide.RK4()), 4, 4),
         (ide.AdamsBashforth(3), 2, 1),
         (ide.Leapfrog(), 1, 1),

@@ -72,16 +72,8 @@ def unrolled(solver):
     return solve
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "strang",
-        *(
-            pytest.param(name, marks=pytest.mark.heavy)
-            for name in ("residual", "lie_trotter", "heun", "rk4")
-        ),
-    ],
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", SOLVERS)
 def test_march_equals_by_hand(name):
     solver = SOLVERS[name]
     equation = make_equation(ide.PiecewiseLinear, intervals=2)
@@ -99,20 +91,26 @@ def test_march_equals_unrolled(name):
 
 
 @pytest.mark.parametrize(
-    ("control", "constraint"),
+    ("control", "constraint", "solver"),
     [
-        (ide.PiecewiseConstant, ide.Sphere()),
-        pytest.param(ide.Tied, ide.Free(), marks=pytest.mark.heavy),
+        (ide.PiecewiseConstant, ide.Sphere(), ide.LieTrotter(ide.Projected(diffrax.Euler()))),
+        pytest.param(
+            ide.PiecewiseConstant,
+            ide.Sphere(),
+            ide.Strang(ide.Projected(diffrax.Heun())),
+            marks=pytest.mark.heavy,
+        ),
+        pytest.param(ide.Tied, ide.Free(), ide.Strang(diffrax.Heun()), marks=pytest.mark.heavy),
     ],
-    ids=["layers on the sphere", "tied"],
+    ids=["layers on the sphere", "strang on the sphere", "tied"],
 )
-def test_layered_march_equals_unrolled(control, constraint):
-    solver = ide.Strang(ide.Projected(diffrax.Heun()))
+def test_layered_march_equals_unrolled(control, constraint, solver):
     equation = make_equation(control, intervals=2, constraint=constraint)
     gradient = flat_gradient(marched(solver), equation)
     assert largest(gradient, flat_gradient(unrolled(solver), equation)) < 1e-10
 
 
+@pytest.mark.heavy
 def test_gradient_modes_agree():
     equation = make_equation()
     reference = flat_gradient(marched(ide.LieTrotter(), gradient=ide.Direct()), equation)
@@ -166,15 +164,10 @@ def fine_gradient():
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "gradient",
-    [
-        pytest.param(ide.Direct(), marks=pytest.mark.heavy),
-        ide.Recompute(),
-        pytest.param(
-            diffrax.RecursiveCheckpointAdjoint(checkpoints=8), marks=pytest.mark.heavy
-        ),
-    ],
+    [ide.Direct(), ide.Recompute(), diffrax.RecursiveCheckpointAdjoint(checkpoints=8)],
     ids=repr,
 )
 def test_adaptive_gradients(gradient):
@@ -237,6 +230,7 @@ def test_implicit_gradients_equal_those_of_newton_with_a_matrix(solver):
     assert largest(flat_gradient(marched(solver), equation), expected) < bound
 
 
+@pytest.mark.heavy
 def test_gradient_of_a_steady_state():
     """Against finite differences, and it does not depend on where the search starts."""
     operators = (*make_block(jax.random.key(0), std=0.05), ide.Relaxation(4.0))

@@ -73,10 +73,9 @@ def relative(a, b):
     [
         "pre-norm",
         "post-norm",
-        "tied",
         *(
             pytest.param(case, marks=pytest.mark.heavy)
-            for case in ("on the sphere", "on the sphere, split", "leapfrog of blocks")
+            for case in ("tied", "on the sphere", "on the sphere, split", "leapfrog of blocks")
         ),
     ],
 )
@@ -86,13 +85,12 @@ def test_modes_agree_at_48_layers(case):
     direct = gradient_of(equation, U0, solver, ide.Direct())
     assert relative(gradient_of(equation, U0, solver, ide.Reversible()), direct) < 1e-10
     if case == "pre-norm":
-        for mode in (ide.Recompute(), ide.Recursive()):
-            assert relative(gradient_of(equation, U0, solver, mode), direct) < 1e-10
+        default = gradient_of(equation, U0, solver, ide.Recompute())
+        assert relative(default, direct) < 1e-10
 
 
-@pytest.mark.parametrize(
-    "case", ["post-norm", pytest.param("pre-norm", marks=pytest.mark.heavy)]
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("case", ["post-norm", "pre-norm"])
 def test_modes_agree_in_float32(case):
     make, solver = CASES[case]
     equation = jax.tree.map(
@@ -121,7 +119,7 @@ def test_steps_inside_an_interval_are_undone_too(case):
         (3, 13),
         *(
             pytest.param(*case, marks=pytest.mark.heavy)
-            for case in ((1, 3), (2, 7), (5, 4), (9, 8))
+            for case in ((1, 3), (2, 7), (2, 48), (5, 4), (9, 8))
         ),
     ],
 )

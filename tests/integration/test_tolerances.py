@@ -51,7 +51,7 @@ def slope_of_error(solver, tolerances, **options):
 @pytest.mark.parametrize(
     ("solver", "tolerances"),
     [
-        (diffrax.Bosh3(), TOLERANCES),
+        pytest.param(diffrax.Bosh3(), TOLERANCES, marks=pytest.mark.heavy),
         pytest.param(diffrax.Tsit5(), TIGHTER, marks=pytest.mark.heavy),
         pytest.param(diffrax.Dopri5(), TIGHTER, marks=pytest.mark.heavy),
     ],

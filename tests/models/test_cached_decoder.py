@@ -38,8 +38,7 @@ def test_logits_in_both_precisions():
 
 # Each of them goes another way through the march; the others are a second look.
 SOLVERS = {
-    "tsit5": dict(solver=diffrax.Tsit5(), control=ide.PiecewiseLinear),
-    "residual(rk4)": dict(solver=ide.Residual(ide.RK4())),
+    "heun": dict(solver=diffrax.Heun(), control=ide.PiecewiseLinear),
     "rk4, chebyshev, 2 steps": dict(
         solver=ide.RK4(), control=ide.Chebyshev, steps_per_interval=2
     ),
@@ -54,7 +53,8 @@ MORE = {
     "euler": dict(solver=diffrax.Euler()),
     "strang(heun)": dict(solver=ide.Strang(diffrax.Heun())),
     "rk4": dict(solver=ide.RK4()),
-    "heun": dict(solver=diffrax.Heun()),
+    "tsit5": dict(solver=diffrax.Tsit5(), control=ide.PiecewiseLinear),
+    "residual(rk4)": dict(solver=ide.Residual(ide.RK4())),
     "half steps": dict(solver=diffrax.HalfSolver(diffrax.Euler())),
     "residual(gated rk2)": dict(solver=ide.Residual(ide.GatedRK2(WIDTH))),
     "nesterov": dict(solver=ide.Nesterov()),

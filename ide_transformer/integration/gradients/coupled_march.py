@@ -1,7 +1,7 @@
 """The march of a reversible scheme: on the way back its states are rebuilt."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ..output import Output
 from ..trajectory import Status
-from .coupled_steps import CoupledSteps, Inputs, advance, relative_error
+from .coupled_steps import Inputs, Makers, advance
 
 
 class Outcome(NamedTuple):
@@ -22,12 +22,6 @@ class Outcome(NamedTuple):
     status: Status
 
 
-class _Options(NamedTuple):
-    tolerance: float
-    states: bool
-    throw: bool
-
-
 class _Cotangents(NamedTuple):
     """The cotangents of the pair, of the makers, and of the weights of the interval."""
 
@@ -36,32 +30,53 @@ class _Cotangents(NamedTuple):
     weights: PyTree
 
 
-def march_coupled(
-    plan: CoupledSteps,
-    u0: Float[Array, "*batch tokens features"],
-    tolerance: float,
-    output: Output,
-) -> Outcome:
-    """All steps, each made of its couplings, with the gradient of `Reversible`."""
-    inputs = plan.inputs
-    differentiable = plan.makers, u0, inputs.weights
-    options = _Options(tolerance, output.states, output.throw)
-    return _march(differentiable, inputs.without_weights, options)
+def forward(
+    differentiable: tuple[Makers, Array, PyTree], inputs: Inputs, *, states: bool
+) -> tuple[Outcome, tuple[Array, Array], PyTree[Array]]:
+    """The outcome, the last pair, and the values that the couplings have lost."""
+    makers, u0, weights = differentiable
+
+    def interval(carry, x):
+        pair, status = carry
+        here, weights = x
+
+        def step(pair, here):
+            return advance(makers, here._replace(weights=weights), pair)
+
+        pair, lost = _scan(step, pair, here)
+        status = status.after(status.result, pair[0], here.t1[-1])
+        return (pair, status), (lost, pair[0] if states else None)
+
+    carry = (u0, u0), Status.start(u0.dtype)
+    (pair, status), (lost, kept) = lax.scan(interval, carry, (inputs, weights))
+    return Outcome(pair[0], kept, status), pair, lost
+
+
+def relative_error(u: Array, exact: Array) -> Float[Array, ""]:
+    """The largest difference, relative to the largest entry."""
+    return jnp.max(jnp.abs(u - exact)) / jnp.max(jnp.abs(exact))
 
 
 @eqx.filter_custom_vjp
-def _march(differentiable: tuple, grid: Inputs, options: _Options) -> Outcome:
-    return _forward(differentiable, grid, options)[0]
+def march_coupled(
+    differentiable: tuple[Makers, Array, PyTree],
+    inputs: Inputs,
+    tolerance: float,
+    output: Output,
+) -> Outcome:
+    """All steps, each made of its couplings, with the gradient of `Reversible`; as a function
+    of the makers, the initial state and the weights."""
+    return forward(differentiable, inputs, states=output.states)[0]
 
 
-@_march.def_fwd
-def _march_fwd(perturbed, differentiable, grid, options):
-    outcome, pair, lost = _forward(differentiable, grid, options)
+@march_coupled.def_fwd
+def _march_fwd(perturbed, differentiable, inputs, tolerance, output):
+    outcome, pair, lost = forward(differentiable, inputs, states=output.states)
     return outcome, (pair, lost)
 
 
-@_march.def_bwd
-def _march_bwd(residuals, cotangents, perturbed, differentiable, grid, options):
+@march_coupled.def_bwd
+def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, tolerance, output):
     makers, u0, weights = differentiable
     pair, lost = residuals
 
@@ -87,24 +102,24 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, grid, options):
     zero = jnp.zeros_like(pair[0])
     # Outputs that the loss does not use have no cotangent.
     cotangent_pair = zero if cotangents.u1 is None else cotangents.u1, zero
-    cotangent_states = cotangents.states if options.states else None
+    cotangent_states = cotangents.states if output.states else None
     (pair, cotangent_pair, cotangent_makers), cotangent_weights = lax.scan(
         interval,
         (pair, cotangent_pair, _zeros(makers)),
-        (grid, weights, lost, cotangent_states),
+        (inputs, weights, lost, cotangent_states),
         reverse=True,
     )
     # At the beginning both states of the pair are u0.
     cotangent_u0 = cotangent_pair[0] + cotangent_pair[1]
-    good = relative_error(pair[0], u0) <= options.tolerance
+    good = relative_error(pair[0], u0) <= tolerance
     cotangent_u0, cotangent_makers, cotangent_weights = _nan_unless(
         good, (cotangent_u0, cotangent_makers, cotangent_weights)
     )
-    if options.throw:
+    if output.throw:
         cotangent_u0 = eqx.error_if(
             cotangent_u0,
             ~good,
-            f"Reversible(tolerance={options.tolerance:g}): on the way back rounding has grown "
+            f"Reversible(tolerance={tolerance:g}): on the way back rounding has grown "
             "so much that the rebuilt initial state differs from the true one by more than "
             "that, so the gradient would be wrong. Take AlgebraicallyReversible with a "
             "coupling nearer to 1, smaller steps, float64, or gradient=Recompute().",
@@ -119,7 +134,9 @@ def _step_back(
     cotangent_pair, cotangent_makers, cotangent_weights = cotangent
     news = []
     for maker, lost_here in zip(reversed(makers), reversed(lost), strict=True):
-        _, pull = eqx.filter_vjp(_arrays_made, maker, inputs)
+        _, pull = eqx.filter_vjp(
+            lambda maker, inputs: eqx.filter(maker(inputs), eqx.is_inexact_array), maker, inputs
+        )
         pair, cotangent_pair, cotangent_coupling = maker(inputs).pullback(
             pair, lost_here, cotangent_pair
         )
@@ -130,26 +147,6 @@ def _step_back(
         cotangent_weights = _add(cotangent_weights, cotangent_inputs.weights)
     cotangent_makers = _add(cotangent_makers, tuple(reversed(news)))
     return pair, _Cotangents(cotangent_pair, cotangent_makers, cotangent_weights)
-
-
-def _forward(differentiable: tuple, grid: Inputs, options: _Options) -> tuple:
-    """The outcome, the last pair, and the values that the couplings have lost."""
-    makers, u0, weights = differentiable
-
-    def interval(carry, x):
-        pair, status = carry
-        here, weights = x
-
-        def step(pair, here):
-            return advance(makers, here._replace(weights=weights), pair)
-
-        pair, lost = _scan(step, pair, here)
-        status = status.after(status.result, pair[0], here.t1[-1])
-        return (pair, status), (lost, pair[0] if options.states else None)
-
-    carry = (u0, u0), Status.start(u0.dtype)
-    (pair, status), (lost, states) = lax.scan(interval, carry, (grid, weights))
-    return Outcome(pair[0], states, status), pair, lost
 
 
 def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> tuple:
@@ -168,10 +165,6 @@ def _nan_unless(good: Bool[Array, ""], tree: PyTree[Array]) -> PyTree[Array]:
         lambda carry: (~carry[0], jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), carry[1])),
         (good, tree),
     )[1]
-
-
-def _arrays_made(maker: Callable, inputs: Inputs) -> Any:
-    return eqx.filter(maker(inputs), eqx.is_inexact_array)
 
 
 def _zeros(tree: PyTree) -> PyTree:

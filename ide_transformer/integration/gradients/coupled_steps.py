@@ -15,18 +15,14 @@ from .gradient import PRODUCTS
 
 
 class Inputs(NamedTuple):
-    """The inputs of a step. Those of all steps are stacked: the leading axes are interval and
-    step, and for the weights interval alone."""
+    """The inputs of a step. Those of all steps are stacked, with leading axes interval and
+    step, and without the weights, which belong to the intervals."""
 
     index: Float[Array, "..."]
     t0: Float[Array, "..."]
     t1: Float[Array, "..."]
     first: Bool[Array, "..."]
-    weights: PyTree[Array]
-
-    @property
-    def without_weights(self) -> "Inputs":
-        return self._replace(weights=None)
+    weights: PyTree[Array] = None
 
 
 # The couplings of a step, each as a function of the inputs of the step.
@@ -34,10 +30,12 @@ Makers: TypeAlias = tuple[Callable[[Inputs], AbstractCoupling], ...]
 
 
 class CoupledSteps(NamedTuple):
-    """The couplings of a step, and the inputs of all steps."""
+    """The couplings of a step, the stacked inputs of all steps, and the weights of all
+    intervals."""
 
     makers: Makers
     inputs: Inputs
+    weights: PyTree[Array]
 
 
 def coupled(
@@ -53,10 +51,19 @@ def coupled(
         terms = steps.equation.interval_terms(inputs.index, inputs.weights)
         return couplings(terms, inputs.t0, inputs.t1, args, inputs.first)
 
-    inputs = _inputs(steps)
-    example = jax.tree.map(lambda x: x[0, 0], inputs.without_weights)
-    example = example._replace(weights=jax.tree.map(lambda x: x[0], inputs.weights))
-    return CoupledSteps(_makers(at_step, example, u0), inputs)
+    index = steps.indices
+    edges = index[:, None] * steps.equation.control.interval_length + steps.offsets[None]
+    shape = len(index), steps.number
+    inputs = Inputs(
+        index=jnp.broadcast_to(index[:, None], shape),
+        t0=edges[:, :-1],
+        t1=edges[:, 1:],
+        first=jnp.zeros(shape, bool).at[0, 0].set(True),
+    )
+    weights = steps.equation.intervals()
+    example = jax.tree.map(lambda x: x[0, 0], inputs)
+    example = example._replace(weights=jax.tree.map(lambda x: x[0], weights))
+    return CoupledSteps(_makers(at_step, example, u0), inputs, weights)
 
 
 def advance(
@@ -68,11 +75,6 @@ def advance(
         pair, lost_here = maker(inputs).forward(pair)
         lost.append(lost_here)
     return pair, tuple(lost)
-
-
-def relative_error(u: Array, exact: Array) -> Float[Array, ""]:
-    """The largest difference, relative to the largest entry."""
-    return jnp.max(jnp.abs(u - exact)) / jnp.max(jnp.abs(exact))
 
 
 def _find_couplings(steps: Steps) -> Couplings:
@@ -91,19 +93,6 @@ def _find_couplings(steps: Steps) -> Couplings:
             "without jumps, such as PiecewiseLinear, or AlgebraicallyReversible(…)."
         )
     return couplings
-
-
-def _inputs(steps: Steps) -> Inputs:
-    index = steps.indices
-    edges = index[:, None] * steps.equation.control.interval_length + steps.offsets[None]
-    shape = len(index), steps.number
-    return Inputs(
-        index=jnp.broadcast_to(index[:, None], shape),
-        t0=edges[:, :-1],
-        t1=edges[:, 1:],
-        first=jnp.zeros(shape, bool).at[0, 0].set(True),
-        weights=steps.equation.intervals(),
-    )
 
 
 def _makers(
@@ -126,21 +115,15 @@ def _makers(
 
 
 class _ShearMaker(eqx.Module):
-    function: Callable
+    increment: Callable
     target: int = eqx.field(static=True)
     scale: float = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs) -> Shear:
-        return Shear(_Bound(self.function, inputs), self.target, self.scale)
+        return Shear(eqx.Partial(_recomputed, self.increment, inputs), self.target, self.scale)
 
 
-class _Bound(eqx.Module):
-    """An increment with the inputs of its step."""
-
-    function: Callable
-    inputs: Inputs
-
-    def __call__(self, x: Array) -> Array:
-        # Its own gradient is taken one step at a time, where this is the faster way.
-        function = jax.checkpoint(lambda *step: self.function(*step), policy=PRODUCTS)
-        return function(self.inputs, x)
+def _recomputed(increment: Callable, inputs: Inputs, x: Array) -> Array:
+    """An increment whose own gradient, taken one step at a time, keeps products alone: there
+    it is the faster way."""
+    return jax.checkpoint(lambda *step: increment(*step), policy=PRODUCTS)(inputs, x)

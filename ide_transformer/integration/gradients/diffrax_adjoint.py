@@ -8,12 +8,7 @@ from .gradient import AbstractGradient
 
 
 class DiffraxAdjoint(AbstractGradient):
-    """An adjoint of diffrax, for adaptive steps alone.
-
-    **Arguments:**
-
-    - `wrapped`: the adjoint.
-    """
+    """An adjoint of diffrax, for adaptive steps alone."""
 
     wrapped: diffrax.AbstractAdjoint
 

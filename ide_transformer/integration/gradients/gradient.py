@@ -1,4 +1,3 @@
-import abc
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -34,9 +33,9 @@ class AbstractGradient(eqx.Module):
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
 
-    @abc.abstractmethod
     def adjoint(self) -> diffrax.AbstractAdjoint:
-        """The diffrax adjoint for adaptive steps inside one interval."""
+        """The adjoint for adaptive steps inside one interval; by default it recomputes."""
+        return diffrax.RecursiveCheckpointAdjoint()
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         """`jax.lax.scan` over the intervals, keeping the values of this mode; by default

@@ -1,6 +1,5 @@
 from collections.abc import Callable
 
-import diffrax
 import equinox as eqx
 import jax
 from jax import lax
@@ -25,6 +24,3 @@ class Recompute(AbstractGradient):
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)
         return lax.scan(body, carry, xs)
-
-    def adjoint(self) -> diffrax.AbstractAdjoint:
-        return diffrax.RecursiveCheckpointAdjoint()

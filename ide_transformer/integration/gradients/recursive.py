@@ -1,6 +1,5 @@
 from collections.abc import Callable
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -39,9 +38,6 @@ class Recursive(AbstractGradient):
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)
         return _scan(body, carry, xs, self.levels)
-
-    def adjoint(self) -> diffrax.AbstractAdjoint:
-        return diffrax.RecursiveCheckpointAdjoint()
 
 
 def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTree, PyTree]:

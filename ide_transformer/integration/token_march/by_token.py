@@ -7,16 +7,16 @@ import jax
 from ...equation import (
     AbstractExactOperator,
     AbstractOperator,
-    Dropout,
+    AbstractTokenIntegral,
     Equation,
-    Scaled,
     TokenDomain,
+    parts,
     with_source,
 )
 from ...solvers import AbstractImplicitScheme, unrolled
-from ..discretization import Discretization
 from ..march import Steps
-from .over_all import block_over_all, interval_over_all, is_integral, over_all
+from ..solve import Discretization
+from .over_all import block_over_all, interval_over_all, over_all
 from .programs import marks_in_order
 
 
@@ -92,7 +92,7 @@ def _why_not_in_order(
 
 
 def _why_coupled(operator: AbstractOperator, domain: TokenDomain) -> str | None:
-    for part in filter(is_integral, jax.tree.leaves(operator, is_leaf=is_integral)):
+    for part in parts(operator, AbstractTokenIntegral):
         name = type(part).__name__
         if not part.causal:
             return (
@@ -103,9 +103,7 @@ def _why_coupled(operator: AbstractOperator, domain: TokenDomain) -> str | None:
             return f"{name} is solved by its flow, which couples tokens; use an Attention."
     if block_over_all(operator, domain).pointwise:
         return None
-    while isinstance(operator, Scaled | Dropout):
-        operator = operator.operator
-    name = type(operator).__name__
+    name = type(operator.innermost).__name__
     return (
         f"{name} may couple tokens in ways that are not cached. If it acts token by token, "
         f"say so in its class, `pointwise: ClassVar[bool] = True`; if it is a causal integral "

@@ -1,19 +1,21 @@
 """Steps of new tokens, whose integrals run over all tokens so far."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from ...equation import (
     AbstractOperator,
     AbstractTokenIntegral,
     Depth,
-    OperatorField,
+    State,
     TokenDomain,
+    map_fields,
+    map_parts,
 )
 from ..march import Carry, Steps
 from .programs import mark
@@ -22,7 +24,7 @@ from .programs import mark
 def interval_over_all(
     steps: Steps, seen: TokenDomain
 ) -> Callable[[Array, PyTree, Depth, PyTree], tuple[Array, PyTree]]:
-    """The steps of one interval, written out, as a program for `with_cache`. Where a step
+    """The steps of one interval, written out, as a program with marks. Where a step
     fails, the state is NaN from there on."""
 
     def interval(u, solver_state, index, weights):
@@ -38,22 +40,13 @@ def interval_over_all(
 def over_all(terms: PyTree[diffrax.AbstractTerm], seen: TokenDomain) -> PyTree:
     """The terms with their token integrals over all tokens, `seen`."""
 
-    def replaced(x):
-        if not _is_field(x):
-            return x
-        block_at = _BlockOverAll(x.block_at, seen)
-        return OperatorField(block_at, x.constraint_at, x.domain, x.index)
+    def change(field):
+        return replace(field, block_at=_BlockOverAll(field.block_at, seen))
 
-    return jax.tree.map(replaced, terms, is_leaf=_is_field)
-
-
-def _is_field(x: PyTree) -> bool:
-    return isinstance(x, OperatorField)
+    return map_fields(terms, change)
 
 
 class _BlockOverAll(eqx.Module):
-    """A block as a function of depth, its token integrals over all tokens."""
-
     block_at: Callable[[Depth], PyTree]
     seen: TokenDomain
 
@@ -62,16 +55,8 @@ class _BlockOverAll(eqx.Module):
 
 
 def block_over_all(block: PyTree, seen: TokenDomain) -> PyTree:
-    """A block with its token integrals over all tokens, `seen`; the state holds the newest
-    of them."""
-    return jax.tree.map(
-        lambda x: _OverAll(x, seen) if is_integral(x) else x, block, is_leaf=is_integral
-    )
-
-
-def is_integral(x: PyTree) -> bool:
-    """Whether x is a token integral."""
-    return isinstance(x, AbstractTokenIntegral)
+    """A block with its token integrals over all tokens, `seen`."""
+    return map_parts(block, AbstractTokenIntegral, lambda part, _: _OverAll(part, seen))
 
 
 class _OverAll(AbstractOperator):
@@ -84,9 +69,7 @@ class _OverAll(AbstractOperator):
     # The others are cached.
     pointwise = True
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
-    ) -> Float[Array, "*batch tokens features"]:
+    def __call__(self, u: State, domain: TokenDomain) -> State:
         def others(new, _):
             return mark(new, axis=u.ndim - 2, size=self.seen.num_tokens), self.seen
 

@@ -6,7 +6,7 @@ the package knows just `mark`, `marks_in_order` and `run_marked`. A new version 
 change them; then the test of this file fails."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -40,7 +40,8 @@ def mark(arrays: PyTree[Array], *, axis: int, size: int) -> PyTree[Array]:
 def marks_in_order(program: Callable, *arguments: PyTree) -> int | None:
     """The number of marks in a program; `None` if some are in a loop, in which they cannot
     be told apart."""
-    return _in_order(jax.make_jaxpr(program)(*arguments).jaxpr)
+    entering = _entering(jax.make_jaxpr(program)(*arguments).jaxpr)
+    return None if entering is None else len(entering)
 
 
 def run_marked(
@@ -55,17 +56,20 @@ def run_marked(
     return jax.tree.unflatten(jax.tree.structure(outputs), values), entered
 
 
-def _in_order(jaxpr: Jaxpr) -> int | None:
-    number = 0
+def _entering(jaxpr: Any) -> list[list] | None:
+    """Shapes and types of the arrays that enter the marks, in order; `None` if some marks are
+    in a loop."""
+    entering = []
     for eqn in jaxpr.eqns:
         if eqn.primitive is _mark_p:
-            number += 1
+            shapes = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in eqn.invars]
+            entering.append(shapes)
         for sub in jaxprs_in_params(eqn.params):
-            inside = _in_order(sub)
+            inside = _entering(sub)
             if inside is None or (inside and eqn.primitive not in (cond_p, jit_p)):
                 return None
-            number += inside
-    return number
+            entering += inside
+    return entering
 
 
 def _evaluate(
@@ -85,11 +89,9 @@ def _evaluate(
         inputs = [read(x) for x in eqn.invars]
         number = first + len(entered)
         if eqn.primitive is _mark_p:
-            outputs, inside = (
-                fill(number, inputs, eqn.params["axis"], eqn.params["size"]),
-                [inputs],
-            )
-        elif not any(map(_in_order, jaxprs_in_params(eqn.params))):
+            outputs = fill(number, inputs, eqn.params["axis"], eqn.params["size"])
+            inside = [inputs]
+        elif not any(map(_entering, jaxprs_in_params(eqn.params))):
             outputs, inside = _bind(eqn, inputs), []
         elif eqn.primitive is cond_p:
             outputs, inside = _branch(eqn.params["branches"], inputs, fill, number)
@@ -106,7 +108,7 @@ def _branch(
 ) -> tuple[list, list[list]]:
     """A `lax.cond` in which each branch also gives the arrays for the marks of all."""
     index, *operands = inputs
-    shapes = [list(_entering(branch.jaxpr)) for branch in branches]
+    shapes = [_entering(branch.jaxpr) or [] for branch in branches]
 
     def run(chosen: int, first: int) -> Callable:
         def branch(*operands):
@@ -125,15 +127,6 @@ def _branch(
         index, [run(i, start) for i, start in enumerate(firsts)], *operands
     )
     return outputs, list(itertools.chain(*entered))
-
-
-def _entering(jaxpr: Any) -> Iterator[list]:
-    """Shapes and types of the arrays that enter the marks, in order."""
-    for eqn in jaxpr.eqns:
-        if eqn.primitive is _mark_p:
-            yield [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in eqn.invars]
-        for sub in jaxprs_in_params(eqn.params):
-            yield from _entering(sub)
 
 
 def _bind(eqn: JaxprEqn, inputs: list) -> list:

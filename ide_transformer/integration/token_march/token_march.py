@@ -1,16 +1,24 @@
+from typing import TypeAlias
+
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from ...equation import Equation, TokenDomain, with_source
 from ...errors import InputError
 from ...solvers import unrolled
-from ..discretization import Discretization
 from ..march import Steps, plan_steps
+from ..solve import Discretization
 from .by_token import why_not_by_token
-from .cache import TokenCache, with_cache, with_room, written
 from .over_all import interval_over_all
+from .programs import run_marked
+
+
+# For each evaluation of a token integral, arrays `[intervals, ..., tokens, …]` of all tokens;
+# of attention a pair, keys and values.
+TokenCache: TypeAlias = list[list[Array]]
 
 
 class TokenMarch(eqx.Module):
@@ -22,8 +30,6 @@ class TokenMarch(eqx.Module):
     evaluation, that is each stage of each step, has kept its keys and values. No token sees a
     later one, so the states are those of a march of all tokens at once. Where a step fails,
     the states of its tokens are NaN from there on.
-
-    The cache has arrays `[intervals, ..., tokens, …]`.
 
     **Arguments:**
 
@@ -57,7 +63,12 @@ class TokenMarch(eqx.Module):
         """The states at depth T of the first tokens, and their cache, with room for the
         others."""
         u1, new = self._march(u0, 0, None)
-        return u1, with_room(new, self.num_tokens, u0.ndim - 1)
+        axis = u0.ndim - 1
+
+        def empty(x):
+            return jnp.zeros((*x.shape[:axis], self.num_tokens, *x.shape[axis + 1 :]), x.dtype)
+
+        return u1, _written(jax.tree.map(empty, new), new, 0, axis)
 
     def extend(
         self,
@@ -67,7 +78,7 @@ class TokenMarch(eqx.Module):
     ) -> tuple[Float[Array, "*batch tokens features"], TokenCache]:
         """The states at depth T of the tokens from `start` on, and the cache with them."""
         u1, new = self._march(u0, start, cache)
-        return u1, written(cache, new, start, u0.ndim - 1)
+        return u1, _written(cache, new, start, u0.ndim - 1)
 
     def _march(
         self, u0: Array, start: Int[Array, ""] | int, cache: TokenCache | None
@@ -79,14 +90,27 @@ class TokenMarch(eqx.Module):
         equation = Equation(control, whole.constraint, TokenDomain(points))
         steps = eqx.tree_at(lambda steps: steps.equation, self.steps, equation)
         seen = equation.domain if cache is None else whole.domain
-        interval = with_cache(interval_over_all(steps, seen))
+        program = interval_over_all(steps, seen)
 
-        def march_interval(carry, inputs):
-            (index, weights), cache = inputs
-            return interval(cache, start, *carry, index, weights)
+        def interval(carry, inputs):
+            index, weights, cache = inputs
 
-        solver_state = steps.init(equation.terms_of(0), u0, None)
-        (u1, _), new = lax.scan(
-            march_interval, (u0, solver_state), ((steps.indices, equation.intervals()), cache)
-        )
+            def fill(number, new, axis, size):
+                return new if cache is None else _written(cache[number], new, start, axis)
+
+            outputs, new = run_marked(program, fill, *carry, index, weights)
+            if cache is not None and len(new) != len(cache):
+                raise RuntimeError(f"{len(cache)} evaluations are cached, but {len(new)} made.")
+            return outputs, new
+
+        carry = u0, steps.init(equation.terms_of(0), u0, None)
+        xs = steps.indices, equation.intervals(), cache
+        (u1, _), new = lax.scan(interval, carry, xs)
         return u1, new
+
+
+def _written(cache: PyTree, new: PyTree, start: Int[Array, ""] | int, axis: int) -> PyTree:
+    """The cache with the arrays of the tokens from `start` on replaced."""
+    return jax.tree.map(
+        lambda old, x: lax.dynamic_update_slice_in_dim(old, x, start, axis), cache, new
+    )
