@@ -21,7 +21,7 @@ class PostNormNames(NamedTuple):
     - `layer`: the name of a layer, which the names in the next three begin with.
     - `attention`, `feed_forward`: the names of the linear maps, by their attributes.
     - `norms`: the names of the normalisations after the two operators.
-    - `head`: the names of `make.dense`, `normalization`, `bias` and `readout` of the masked-token
+    - `head`: the names of `dense`, `normalization`, `bias` and `readout` of the masked-token
       head.
     - `pooler`: the name of the pooler.
     """
@@ -82,7 +82,7 @@ def post_norm_encoder(
         input_normalization=make.layer_norm(entered, eps),
         pooler=make.dense(width, width) if make.has(tensors, names.pooler) else None,
         head=_head(options, make.dense(width, entered), eps, function)
-        if make.has(tensors, names.head["make.dense"])
+        if make.has(tensors, names.head["dense"])
         else None,
     )
 
@@ -112,7 +112,7 @@ def post_norm_table(model: TextEncoder, names: PostNormNames) -> Iterator[Placem
         yield from norm(part, f"{names.layer}.{name}")
     yield from linear(model.pooler, names.pooler)
     if model.head is not None:
-        yield from linear(model.head.dense, names.head["make.dense"])
+        yield from linear(model.head.dense, names.head["dense"])
         yield from norm(model.head.normalization, names.head["normalization"])
         yield Placement(model.head.bias, names.head["bias"])
         yield Placement(model.head.readout, names.head["readout"])

@@ -53,7 +53,7 @@ def _pooler(options: Options, width: int) -> Linear:
 
 
 def _head(options: Options, tensors: Set[str], width: int, names: _Names) -> AbstractImageHead:
-    """The classifiers that the checkpoint make.has, or none."""
+    """The classifiers that the checkpoint has, or none."""
     for classifiers in names.heads:
         if any(make.has(tensors, name) for name in classifiers):
             return PrefixHead(
