@@ -16,7 +16,6 @@ from .image_heads import (
 )
 from .image_model import AbstractImageModel as AbstractImageModel
 from .language_model import LanguageModel as LanguageModel
-from .masked_token_head import MaskedTokenHead as MaskedTokenHead
 from .model import AbstractModel as AbstractModel, Discretization as Discretization
 from .sentence_embedding import (
     mean_vectors as mean_vectors,
@@ -24,6 +23,6 @@ from .sentence_embedding import (
 )
 from .speech_encoder import SpeechEncoder as SpeechEncoder
 from .text import Text as Text
-from .text_encoder import TextEncoder as TextEncoder
+from .text_encoder import MaskedTokenHead as MaskedTokenHead, TextEncoder as TextEncoder
 from .text_model import AbstractTextModel as AbstractTextModel
 from .token_convolution import TokenConvolution as TokenConvolution

@@ -13,12 +13,11 @@ from ..equation import (
     TokenDomain,
     as_control,
 )
-from .any_constraint import any_constraint
 from .bicubic import resample
+from .encoder_parts import any_constraint, pool_first
 from .image_heads import AbstractImageHead, NoHead
 from .image_model import AbstractImageModel
 from .model import Discretization
-from .pooling import pool_first
 
 
 class ImageEncoder(AbstractImageModel):

@@ -14,7 +14,7 @@ from ..equation import (
     gelu,
 )
 from ..errors import InputError
-from .any_constraint import any_constraint
+from .encoder_parts import any_constraint
 from .model import AbstractModel, Discretization
 from .token_convolution import TokenConvolution
 

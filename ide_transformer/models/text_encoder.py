@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import KW_ONLY
 
 import equinox as eqx
@@ -14,12 +15,38 @@ from ..equation import (
     as_control,
 )
 from ..errors import InputError
-from .any_constraint import any_constraint
-from .masked_token_head import MaskedTokenHead
+from .encoder_parts import any_constraint, pool_first
 from .model import Discretization
-from .pooling import pool_first
 from .text import Text
-from .text_model import AbstractTextModel
+from .text_model import AbstractTextModel, token_logits
+
+
+class MaskedTokenHead(eqx.Module):
+    """Predicts the tokens behind masks from the states, `E N(σ(W u + b)) + c`. E are the token
+    embeddings or a matrix of its own. Reference: Devlin et al., arXiv 1810.04805.
+
+    **Arguments:**
+
+    - `dense`: W and b.
+    - `activation`: σ.
+    - `normalization`: N.
+    - `readout`: `[vocabulary, features]`, or `None` for the token embeddings.
+    - `bias`: c.
+    """
+
+    dense: Linear
+    normalization: AbstractConstraint
+    readout: Float[Array, "vocabulary features"] | None
+    bias: Float[Array, " vocabulary"]
+    activation: Callable = eqx.field(static=True)
+
+    def __call__(
+        self,
+        u: Float[Array, "*batch tokens features"],
+        embedding: Float[Array, "vocabulary embedded"],
+    ) -> Float[Array, "*batch tokens vocabulary"]:
+        v = self.normalization.project(self.activation(self.dense(u)))
+        return token_logits(v, embedding, self.readout, self.bias)
 
 
 class TextEncoder(AbstractTextModel):

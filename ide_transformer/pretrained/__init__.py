@@ -1,8 +1,8 @@
 """Checkpoints of other libraries, read into models and written back."""
 
 from .families import families as families
-from .find import find_pretrained as find_pretrained
-from .load import load_onnx as load_onnx, load_pretrained as load_pretrained
+from .load import find_pretrained as find_pretrained, load_pretrained as load_pretrained
+from .onnx_files import load_onnx as load_onnx
 from .options import Options as Options
 from .safetensors_files import write_tensors as write_tensors
 from .save import save_pretrained as save_pretrained

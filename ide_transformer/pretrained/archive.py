@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from .options import Options
-from .tensors import HeldTensor, StoredTensor
+from .transfer import StoredTensor
 
 
 _CONFIG = "__config__"
@@ -30,7 +30,7 @@ def read_archive(path: Path) -> tuple[Options, Mapping[str, StoredTensor]]:
             f"{path} has no {_CONFIG}; of NumPy archives only those of glassllm are known."
         )
     options = json.loads(str(arrays.pop(_CONFIG)))
-    tensors = {name: HeldTensor(array) for name, array in arrays.items()}
+    tensors = {name: StoredTensor.held(array) for name, array in arrays.items()}
     return Options({**options, "model_type": "glassllm"}, path), tensors
 
 

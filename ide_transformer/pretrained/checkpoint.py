@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
 
+from ..errors import InputError
 from ..models import AbstractModel
 from .archive import read_archive
 from .families import families
@@ -17,9 +18,7 @@ from .family import Family
 from .options import Options
 from .placement import Placement
 from .safetensors_files import stored_tensors
-from .table import check_table
-from .tensors import StoredTensor
-from .transfer import fill
+from .transfer import StoredTensor, expected_shapes, fill
 
 
 class Checkpoint(NamedTuple):
@@ -57,12 +56,36 @@ class Checkpoint(NamedTuple):
         original = {family.canonical(name): name for name in stored}
         tensors = {name: stored[there] for name, there in original.items()}
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
-        table = list(family.table(skeleton))
-        ignored = {name for name in tensors if re.fullmatch(family.ignored, name)}
-        check_table(table, tensors, ignored, at)
+        table = family.table(skeleton)
+        wrong = _not_fitting(table, tensors, family)
+        if wrong:
+            raise InputError(
+                f"{at}: the tensors do not fit the model that config.json describes:\n  "
+                + "\n  ".join(wrong)
+            )
         return cls(options, family, skeleton, table, tensors, original)
 
     def model(self, dtype: DTypeLike | None) -> AbstractModel:
         """The model with its weights."""
         chosen = None if dtype is None else np.dtype(jnp.dtype(dtype))
         return fill(self.skeleton, self.table, self.tensors, chosen)
+
+
+def _not_fitting(
+    table: list[Placement], tensors: Mapping[str, StoredTensor], family: Family
+) -> list[str]:
+    """The tensors that are missing, of another shape, or not known."""
+    expected = expected_shapes(table)
+    found = {name: tensors[name].shape for name in expected if name in tensors}
+    missing = [f"{name} {expected[name]}: missing" for name in expected if name not in found]
+    wrong = [
+        f"{name}: shape {shape}, expected {expected[name]}"
+        for name, shape in found.items()
+        if shape != expected[name]
+    ]
+    unknown = [
+        f"{name} {tensor.shape}: not known"
+        for name, tensor in tensors.items()
+        if name not in expected and not re.fullmatch(family.ignored, name)
+    ]
+    return missing + wrong + unknown

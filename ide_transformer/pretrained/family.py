@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterable, Set
 from typing import NamedTuple
 
-from ..equation import gelu, gelu_tanh, quick_gelu, relu, silu
 from ..models import AbstractModel
 from .options import Options
 from .placement import Placement
@@ -15,7 +14,7 @@ class Family(NamedTuple):
 
     - `build`: makes the model, with weights of any value, from the options and the names of
       the tensors in the checkpoint.
-    - `table`: gives the places of all weights of that model.
+    - `places`: gives the places of all weights of that model.
     - `prefix`: stands in front of the names in a checkpoint that also has a head. The names
       in the table are without it.
     - `ignored`: a regular expression for tensors that are not weights of the model.
@@ -24,10 +23,14 @@ class Family(NamedTuple):
     """
 
     build: Callable[[Options, Set[str]], AbstractModel]
-    table: Callable[..., Iterable[Placement]]
+    places: Callable[..., Iterable[Placement]]
     prefix: str = ""
     ignored: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
+
+    def table(self, model: AbstractModel) -> list[Placement]:
+        """The places of the weights that a model has."""
+        return [place for place in self.places(model) if place.weight is not None]
 
     def canonical(self, name: str) -> str:
         """The name of a tensor as the table spells it."""
@@ -37,15 +40,3 @@ class Family(NamedTuple):
         for spelling, replacement in self.renamed:
             name = re.sub(spelling, replacement, name)
         return name
-
-
-ACTIVATIONS = {
-    "gelu": gelu,
-    "gelu_fast": gelu_tanh,
-    "gelu_new": gelu_tanh,
-    "gelu_pytorch_tanh": gelu_tanh,
-    "quick_gelu": quick_gelu,
-    "relu": relu,
-    "silu": silu,
-    "swish": silu,
-}

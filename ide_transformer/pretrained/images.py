@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..equation import Attention
 from ..errors import InputError
 from ..models import ImageEncoder
-from .builders import dense
+from . import make
 from .options import Options
 from .placement import Placement, linears
 
@@ -38,17 +38,15 @@ def embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, 
     return dict(
         image_shape=(rows, columns, channels),
         patch=side,
-        embedding=dense(side * side * channels, width),
+        embedding=make.dense(side * side * channels, width),
         prefix=tuple(jnp.zeros(width) for _ in range(prefix)),
         positions=jnp.zeros((tokens, width)),
     )
 
 
-def attention_options(options: Options) -> dict[str, Any]:
-    """The arguments of `Attention`, all but the normalisation."""
-    return dict(
-        features=options.get("hidden_size"),
-        heads=options.get("num_attention_heads"),
+def make_image_attention(options: Options) -> make.MakeOperator:
+    return make.attention(
+        options,
         head_features=options.get("head_dim", None),
         bias=options.get("qkv_bias", True),
         output_bias=True,

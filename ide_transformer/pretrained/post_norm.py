@@ -1,29 +1,18 @@
 """Post-norm encoders of texts: one builder and one table for BERT and its relatives. They are
 Lie–Trotter with Euler sub-steps and a projection after each."""
 
-import functools as ft
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import NamedTuple
 
 import diffrax
 import jax.numpy as jnp
 
-from ..equation import Attention, FeedForward, Linear, PiecewiseConstant, Tied
+from ..equation import Linear, PiecewiseConstant, Tied
 from ..models import Discretization, MaskedTokenHead, TextEncoder
 from ..solvers import LieTrotter, Projected
-from .builders import any_key, block_maker, dense, has, layer_norm
-from .family import ACTIVATIONS
+from . import make
 from .options import Options
 from .placement import Placement, block, linear, linears, norm
-
-
-class HeadNames(NamedTuple):
-    """Names of the tensors of a masked-token head."""
-
-    dense: str
-    normalization: str
-    bias: str
-    readout: str
 
 
 class PostNormNames(NamedTuple):
@@ -32,7 +21,8 @@ class PostNormNames(NamedTuple):
     - `layer`: the name of a layer, which the names in the next three begin with.
     - `attention`, `feed_forward`: the names of the linear maps, by their attributes.
     - `norms`: the names of the normalisations after the two operators.
-    - `head`: the names of the masked-token head.
+    - `head`: the names of `dense`, `normalization`, `bias` and `readout` of the masked-token
+      head.
     - `pooler`: the name of the pooler.
     """
 
@@ -40,7 +30,7 @@ class PostNormNames(NamedTuple):
     attention: Mapping[str, str]
     feed_forward: Mapping[str, str]
     norms: tuple[str, str]
-    head: HeadNames
+    head: Mapping[str, str]
     pooler: str = "pooler.dense"
 
 
@@ -69,29 +59,30 @@ def post_norm_encoder(
     options.allow("position_embedding_type", "absolute", None)
     width, number = options.get("hidden_size"), options.get("num_hidden_layers")
     eps, places = options.get("layer_norm_eps", 1e-12), options.get("max_position_embeddings")
-    function = options.choose("hidden_act", ACTIVATIONS, activation)
+    function = options.choose("hidden_act", make.ACTIVATIONS, activation)
     entered = width if embedded is None else embedded
 
-    make_block = block_maker(
-        ft.partial(Attention, width, options.get("num_attention_heads")),
-        ft.partial(FeedForward, width, options.get("intermediate_size"), activation=function),
+    make_block = make.block(
+        make.attention(options), make.feed_forward(options, activation=activation)
     )
     return TextEncoder(
         jnp.zeros((options.get("vocab_size"), entered)),
         positions=jnp.zeros((places, entered)),
         segments=None if segments is None else jnp.zeros((segments, entered)),
-        lift=None if embedded is None else dense(embedded, width),
-        control=control.build(make_block, number, key=any_key()),
+        lift=None if embedded is None else make.dense(embedded, width),
+        control=control.build(make_block, number, key=make.any_key()),
         constraint=control.build(
-            lambda key: (layer_norm(width, eps), layer_norm(width, eps)), number, key=any_key()
+            lambda key: (make.layer_norm(width, eps), make.layer_norm(width, eps)),
+            number,
+            key=make.any_key(),
         ),
         discretization=Discretization(LieTrotter(Projected(diffrax.Euler()))),
         context=places - first_position,
         first_position=first_position,
-        input_normalization=layer_norm(entered, eps),
-        pooler=dense(width, width) if has(tensors, names.pooler) else None,
-        head=_head(options, dense(width, entered), eps, function)
-        if has(tensors, names.head.dense)
+        input_normalization=make.layer_norm(entered, eps),
+        pooler=make.dense(width, width) if make.has(tensors, names.pooler) else None,
+        head=_head(options, make.dense(width, entered), eps, function)
+        if make.has(tensors, names.head["dense"])
         else None,
     )
 
@@ -101,7 +92,7 @@ def _head(options: Options, inner: Linear, eps: float, activation: Callable) -> 
     tied = options.get("tie_word_embeddings", True)
     return MaskedTokenHead(
         dense=inner,
-        normalization=layer_norm(embedded, eps),
+        normalization=make.layer_norm(embedded, eps),
         readout=None if tied else jnp.zeros((vocabulary, embedded)),
         bias=jnp.zeros(vocabulary),
         activation=activation,
@@ -113,18 +104,15 @@ def post_norm_table(model: TextEncoder, names: PostNormNames) -> Iterator[Placem
     attention, feed_forward = block(model.control)
     yield Placement(model.embedding, "embeddings.word_embeddings.weight")
     yield Placement(model.positions, "embeddings.position_embeddings.weight")
-    if model.segments is not None:
-        yield Placement(model.segments, "embeddings.token_type_embeddings.weight")
+    yield Placement(model.segments, "embeddings.token_type_embeddings.weight")
     yield from norm(model.input_normalization, "embeddings.LayerNorm")
     yield from linears(attention, names.layer, **names.attention)
     yield from linears(feed_forward, names.layer, **names.feed_forward)
     for part, name in zip(block(model.constraint), names.norms, strict=True):
         yield from norm(part, f"{names.layer}.{name}")
-    if model.pooler is not None:
-        yield from linear(model.pooler, names.pooler)
+    yield from linear(model.pooler, names.pooler)
     if model.head is not None:
-        yield from linear(model.head.dense, names.head.dense)
-        yield from norm(model.head.normalization, names.head.normalization)
-        yield Placement(model.head.bias, names.head.bias)
-        if model.head.readout is not None:
-            yield Placement(model.head.readout, names.head.readout)
+        yield from linear(model.head.dense, names.head["dense"])
+        yield from norm(model.head.normalization, names.head["normalization"])
+        yield Placement(model.head.bias, names.head["bias"])
+        yield Placement(model.head.readout, names.head["readout"])

@@ -1,16 +1,16 @@
 """Weights of a checkpoint folder in the layout of Hugging Face: safetensors files."""
 
+import functools as ft
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
 from ..errors import InputError
-from .tensors import StoredTensor
+from .transfer import StoredTensor
 
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -24,23 +24,6 @@ _DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(bool),
 }
-
-
-class _InFile(NamedTuple):
-    """A tensor in a file, from a byte offset on."""
-
-    file: Path
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    offset: int
-
-    def read(self) -> np.ndarray:
-        """Its numbers, copied: a mapped file would count twice in memory."""
-        array = np.empty(self.shape, self.dtype)
-        with self.file.open("rb") as stream:
-            stream.seek(self.offset)
-            stream.readinto(array.reshape(-1).view(np.uint8).data)
-        return array
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -100,8 +83,18 @@ def _header(file: Path) -> dict[str, StoredTensor]:
         complete = 8 + length + end <= size
         if not complete or end - start != dtype.itemsize * int(np.prod(shape, dtype=int)):
             raise InputError(damaged)
-        tensors[name] = _InFile(file, dtype, shape, 8 + length + start)
+        read = ft.partial(_read, file, dtype, shape, 8 + length + start)
+        tensors[name] = StoredTensor(dtype, shape, read)
     return tensors
+
+
+def _read(file: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
+    """The numbers from a byte offset on, copied: a mapped file would count twice in memory."""
+    array = np.empty(shape, dtype)
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        stream.readinto(array.reshape(-1).view(np.uint8).data)
+    return array
 
 
 def _no_weights(folder: Path) -> str:

@@ -6,14 +6,14 @@ from pathlib import Path
 import equinox as eqx
 import jax
 
+from ..equation import parts
 from ..errors import InputError
 from ..models import AbstractModel, Discretization
 from .archive import write_archive
 from .checkpoint import Checkpoint
-from .find import find_pretrained
+from .load import find_pretrained
 from .safetensors_files import write_tensors
-from .table import expected_shapes
-from .transfer import tensors_of
+from .transfer import expected_shapes, tensors_of
 
 
 def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path) -> None:
@@ -53,7 +53,9 @@ def _check_kind(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> N
             f"{source} holds a {type(native).__name__}, but the model is a "
             f"{type(model).__name__}; give the checkpoint that it was loaded from."
         )
-    for own, expected in zip(_discretizations(model), _discretizations(native), strict=True):
+    # Those of the models inside it too.
+    pairs = zip(parts(model, Discretization), parts(native, Discretization), strict=True)
+    for own, expected in pairs:
         if not eqx.tree_equal(own, expected):
             raise InputError(
                 f"The model is solved by {own.solver}, but a checkpoint of this kind always "
@@ -63,7 +65,7 @@ def _check_kind(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> N
 
 
 def _check_weights(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> None:
-    table = list(checkpoint.family.table(model))
+    table = checkpoint.family.table(model)
     ours, theirs = expected_shapes(table), expected_shapes(checkpoint.table)
     wrong = [
         f"{name}: {ours.get(name, 'none')} here, {theirs.get(name, 'none')} there"
@@ -77,12 +79,3 @@ def _check_weights(model: AbstractModel, checkpoint: Checkpoint, source: Path) -
         raise InputError(
             f"The weights of the model are not those of {source}:\n  " + "\n  ".join(wrong)
         )
-
-
-def _discretizations(model: AbstractModel) -> list[Discretization]:
-    """The discretization of the model and those of the models inside it."""
-
-    def found(x: object) -> bool:
-        return isinstance(x, Discretization)
-
-    return [x for x in jax.tree.leaves(model, is_leaf=found) if found(x)]

@@ -1,6 +1,7 @@
 """Weights from tensors, and tensors from weights, by one table."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,40 @@ from jaxtyping import Array, PyTree
 
 from ..errors import InputError
 from .placement import Placement
-from .table import expected_shapes
-from .tensors import StoredTensor
+
+
+class StoredTensor(NamedTuple):
+    """A tensor of a checkpoint. `read` gives its numbers, which the caller may keep."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+    @classmethod
+    def held(cls, array: np.ndarray) -> "StoredTensor":
+        """A tensor that is in memory already."""
+        return cls(array.dtype, array.shape, lambda: array)
+
+
+def expected_shapes(table: list[Placement]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, by its name."""
+    outputs: dict[str, int] = {}
+    for placement in table:
+        if placement.rows is not None:
+            most = int(placement.rows.max()) + 1
+            outputs[placement.name] = max(most, outputs.get(placement.name, 0))
+    shapes = {}
+    for placement in table:
+        shape = placement.permuted_shape(outputs.get(placement.name, 0))
+        if placement.axes is not None:
+            shape = tuple(shape[i] for i in np.argsort(placement.axes))
+        shapes |= dict.fromkeys(placement.names(), shape)
+    return shapes
 
 
 def fill(
     skeleton: PyTree,
-    table: Iterable[Placement],
+    table: list[Placement],
     tensors: Mapping[str, StoredTensor],
     dtype: np.dtype | None,
 ) -> PyTree:
@@ -59,12 +87,11 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def tensors_of(table: Iterable[Placement]) -> dict[str, np.ndarray]:
+def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
     """The tensors of a model, the inverse of `fill`.
 
     **Raises:** `InputError` where two weights share a tensor but differ.
     """
-    table = list(table)
     shapes = expected_shapes(table)
     tensors: dict[str, np.ndarray] = {}
     written: set[str] = set()

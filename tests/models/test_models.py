@@ -7,7 +7,7 @@ import pytest
 from helpers import HEADS, WIDTH, largest
 
 import ide_transformer as ide
-from ide_transformer.models.patches import split_patches
+from ide_transformer.models.image_model import split_patches
 
 
 CONTEXT, VOCABULARY = 8, 11

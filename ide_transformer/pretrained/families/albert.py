@@ -8,7 +8,7 @@ from ...models import TextEncoder
 from ..family import Family
 from ..options import Options
 from ..placement import Placement, linear
-from ..post_norm import HeadNames, PostNormNames, post_norm_encoder, post_norm_table
+from ..post_norm import PostNormNames, post_norm_encoder, post_norm_table
 
 
 _NAMES = PostNormNames(
@@ -21,7 +21,7 @@ _NAMES = PostNormNames(
     ),
     feed_forward=dict(inner="ffn", outer="ffn_output"),
     norms=("attention.LayerNorm", "full_layer_layer_norm"),
-    head=HeadNames(
+    head=dict(
         dense="predictions.dense",
         normalization="predictions.LayerNorm",
         bias="predictions.bias",
@@ -47,8 +47,7 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
 
 def table(model: TextEncoder) -> Iterator[Placement]:
     yield from post_norm_table(model, _NAMES)
-    if model.lift is not None:
-        yield from linear(model.lift, "encoder.embedding_hidden_mapping_in")
+    yield from linear(model.lift, "encoder.embedding_hidden_mapping_in")
 
 
 FAMILIES = {

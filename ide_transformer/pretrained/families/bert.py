@@ -7,7 +7,7 @@ from collections.abc import Set
 from ...models import TextEncoder
 from ..family import Family
 from ..options import Options
-from ..post_norm import HeadNames, PostNormNames, post_norm_encoder, post_norm_table
+from ..post_norm import PostNormNames, post_norm_encoder, post_norm_table
 
 
 _BERT = PostNormNames(
@@ -20,7 +20,7 @@ _BERT = PostNormNames(
     ),
     feed_forward=dict(inner="intermediate.dense", outer="output.dense"),
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
-    head=HeadNames(
+    head=dict(
         dense="cls.predictions.transform.dense",
         normalization="cls.predictions.transform.LayerNorm",
         bias="cls.predictions.bias",
@@ -28,7 +28,7 @@ _BERT = PostNormNames(
     ),
 )
 _ROBERTA = _BERT._replace(
-    head=HeadNames(
+    head=dict(
         dense="lm_head.dense",
         normalization="lm_head.layer_norm",
         bias="lm_head.bias",

@@ -3,48 +3,32 @@ a step size for each feature, the LayerScale of Touvron et al., arXiv 2103.17239
 
 import functools as ft
 from collections.abc import Iterator, Set
-from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
 
-from ...equation import (
-    AbstractConstraint,
-    AbstractOperator,
-    Attention,
-    FeedForward,
-    GatedFeedForward,
-    Scaled,
-)
+from ...equation import AbstractOperator, GatedFeedForward, Scaled
 from ...errors import InputError
 from ...models import ImageEncoder, NoHead, PrefixAndMeanHead
-from .. import images
-from ..builders import MakeOperator, dense, has, layer_norm, pre_norm
-from ..family import ACTIVATIONS, Family
+from .. import images, make
+from ..family import Family
 from ..options import Options
-from ..placement import Placement, block, linear, linears, norm
-from ..rows import part_rows
+from ..placement import Placement, block, fused, linear, linears, norm
 
 
 def build(options: Options, tensors: Set[str]) -> ImageEncoder:
     width = options.get("hidden_size")
-    normalization = layer_norm(width, options.get("layer_norm_eps", 1e-6))
     embedded = images.embedded_patches(options, patch=14, prefix=1)
     _check_square(options, embedded["image_shape"][:2])
-    attention = ft.partial(
-        Attention, **images.attention_options(options), normalization=normalization
-    )
-    feed_forward = _feed_forward(options, width, normalization)
     return ImageEncoder(
         **embedded,
-        **pre_norm(
-            options.get("num_hidden_layers"),
-            _scaled(attention, width),
-            _scaled(feed_forward, width),
+        **make.pre_norm(
+            options,
+            make.layer_norm(width, options.get("layer_norm_eps", 1e-6)),
+            _scaled(images.make_image_attention(options), width),
+            _scaled(_feed_forward(options, width), width),
         ),
-        output_normalization=normalization,
-        head=PrefixAndMeanHead(dense(2 * width, images.classes(options)))
-        if has(tensors, "classifier")
+        head=PrefixAndMeanHead(make.dense(2 * width, images.classes(options)))
+        if make.has(tensors, "classifier")
         else NoHead(),
     )
 
@@ -57,24 +41,20 @@ def _check_square(options: Options, size: tuple[int, int]) -> None:
         )
 
 
-def _scaled(make: MakeOperator, width: int) -> MakeOperator:
-    def make_scaled(*, key: PRNGKeyArray) -> AbstractOperator:
-        return Scaled(make(key=key), jnp.ones(width))
+def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
+    def make_scaled(**arguments) -> AbstractOperator:
+        return Scaled(make(**arguments), jnp.ones(width))
 
     return make_scaled
 
 
-def _feed_forward(
-    options: Options, width: int, normalization: AbstractConstraint
-) -> MakeOperator:
+def _feed_forward(options: Options, width: int) -> make.MakeOperator:
     hidden = int(width * options.get("mlp_ratio", 4))
-    shared: dict[str, Any] = dict(features=width, normalization=normalization)
     if not options.allow("use_swiglu_ffn", False, True):
-        activation = options.choose("hidden_act", ACTIVATIONS, "gelu")
-        return ft.partial(FeedForward, hidden=hidden, activation=activation, **shared)
+        return make.feed_forward(options, hidden=hidden)
     # Two thirds, rounded up to a multiple of 8, keep the number of weights.
     hidden = -(-int(hidden * 2 / 3) // 8) * 8
-    return ft.partial(GatedFeedForward, hidden=hidden, bias=True, **shared)
+    return ft.partial(GatedFeedForward, width, hidden, bias=True)
 
 
 def table(model: ImageEncoder) -> Iterator[Placement]:
@@ -87,17 +67,14 @@ def table(model: ImageEncoder) -> Iterator[Placement]:
     yield Placement(scaled_attention.rate, f"{layer}.layer_scale1.lambda1")
     yield from norm(feed_forward.normalization, f"{layer}.norm2")
     if isinstance(feed_forward, GatedFeedForward):
-        hidden = feed_forward.inner.weight.shape[-1]
-        for index, part in enumerate((feed_forward.gate, feed_forward.inner)):
-            rows = part_rows(index, hidden)
-            yield from linear(part, f"{layer}.mlp.weights_in", rows=rows)
+        halves = (feed_forward.gate, feed_forward.inner)
+        yield from fused(halves, f"{layer}.mlp.weights_in")
         yield from linear(feed_forward.outer, f"{layer}.mlp.weights_out")
     else:
         yield from linears(feed_forward, f"{layer}.mlp", inner="fc1", outer="fc2")
     yield Placement(scaled_feed_forward.rate, f"{layer}.layer_scale2.lambda1")
     yield from norm(model.output_normalization, "layernorm")
-    if isinstance(model.head, PrefixAndMeanHead):
-        yield from linear(model.head.classifier, "classifier")
+    yield from linear(getattr(model.head, "classifier", None), "classifier")
 
 
 FAMILIES = {

@@ -6,7 +6,7 @@ from collections.abc import Set
 from ...models import TextEncoder
 from ..family import Family
 from ..options import Options
-from ..post_norm import HeadNames, PostNormNames, post_norm_encoder, post_norm_table
+from ..post_norm import PostNormNames, post_norm_encoder, post_norm_table
 
 
 _NAMES = PostNormNames(
@@ -19,7 +19,7 @@ _NAMES = PostNormNames(
     ),
     feed_forward=dict(inner="ffn.lin1", outer="ffn.lin2"),
     norms=("sa_layer_norm", "output_layer_norm"),
-    head=HeadNames(
+    head=dict(
         dense="vocab_transform",
         normalization="vocab_layer_norm",
         bias="vocab_projector.bias",

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Set
 from ...models import LanguageModel
 from ..family import Family
 from ..options import Options
-from ..placement import Placement, block
-from ..rows import neighbours_to_halves
+from ..placement import Placement, block, neighbours_to_halves
 from .llama import build as build_llama
 
 

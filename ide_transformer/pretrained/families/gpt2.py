@@ -1,15 +1,12 @@
 """GPT-2 (Radford et al., 2019): pre-norm, learned positions; Conv1D stores `[in, out]`."""
 
-import functools as ft
 from collections.abc import Iterator, Set
 
-from ...equation import Attention, FeedForward
 from ...models import LanguageModel
-from ..builders import any_key, layer_norm, pre_norm
-from ..family import ACTIVATIONS, Family
+from .. import make
+from ..family import Family
 from ..options import Options
-from ..placement import Placement, block, linear, norm
-from ..rows import part_rows
+from ..placement import Placement, block, fused, linear, norm
 
 
 def build(options: Options, tensors: Set[str]) -> LanguageModel:
@@ -17,30 +14,30 @@ def build(options: Options, tensors: Set[str]) -> LanguageModel:
     options.allow("scale_attn_by_inverse_layer_idx", False)
     options.allow("add_cross_attention", False)
     options.allow("tie_word_embeddings", True)
-    width = options.get("n_embd")
-    hidden = options.get("n_inner", None) or 4 * width
-    activation = options.choose("activation_function", ACTIVATIONS, "gelu_new")
-    normalization = layer_norm(width, options.get("layer_norm_epsilon", 1e-5))
-    return LanguageModel(
-        options.get("vocab_size"),
-        options.get("n_positions", 1024),
-        width,
-        **pre_norm(
-            options.get("n_layer"),
-            ft.partial(
-                Attention,
-                width,
-                options.get("n_head"),
-                causal=True,
-                normalization=normalization,
-            ),
-            ft.partial(
-                FeedForward, width, hidden, activation=activation, normalization=normalization
-            ),
-        ),
-        output_normalization=normalization,
-        key=any_key(),
+    options = gpt2_options(options)
+    equation = make.pre_norm(
+        options,
+        make.layer_norm(options.get("hidden_size"), options.get("layer_norm_eps", 1e-5)),
+        make.attention(options, causal=True),
+        make_gpt2_feed_forward(options),
     )
+    return make.language_model(options, 1024, tied=True, **equation)
+
+
+def gpt2_options(options: Options) -> Options:
+    return options.renamed(
+        hidden_size="n_embd",
+        num_hidden_layers="n_layer",
+        num_attention_heads="n_head",
+        max_position_embeddings="n_positions",
+        hidden_act="activation_function",
+        layer_norm_eps="layer_norm_epsilon",
+    )
+
+
+def make_gpt2_feed_forward(options: Options) -> make.MakeOperator:
+    hidden = options.get("n_inner", None) or 4 * options.get("hidden_size")
+    return make.feed_forward(options, hidden=hidden, activation="gelu_new")
 
 
 def table(model: LanguageModel) -> Iterator[Placement]:
@@ -48,9 +45,8 @@ def table(model: LanguageModel) -> Iterator[Placement]:
     yield Placement(model.embedding, "wte.weight")
     yield Placement(model.positions, "wpe.weight")
     layer = "h.{layer}"
-    for index, part in enumerate((attention.query, attention.key, attention.value)):
-        rows = part_rows(index, model.features)
-        yield from linear(part, f"{layer}.attn.c_attn", transposed=False, rows=rows)
+    projections = (attention.query, attention.key, attention.value)
+    yield from fused(projections, f"{layer}.attn.c_attn", transposed=False)
     yield from linear(attention.output, f"{layer}.attn.c_proj", transposed=False)
     yield from linear(feed_forward.inner, f"{layer}.mlp.c_fc", transposed=False)
     yield from linear(feed_forward.outer, f"{layer}.mlp.c_proj", transposed=False)

@@ -1,44 +1,33 @@
 """GPT-J (Wang, Komatsuzaki, 2021): the parallel block, which is unsplit Euler, with one
 normalisation for attention and feed-forward; rotary pairs are neighbours."""
 
-import functools as ft
 from collections.abc import Iterator, Set
 
-from ...equation import Attention, FeedForward, Rotary
+from ...equation import Rotary
 from ...models import LanguageModel
-from ..builders import any_key, layer_norm, pre_norm
-from ..family import ACTIVATIONS, Family
+from .. import make
+from ..family import Family
 from ..options import Options
-from ..placement import Placement, block, linear, linears, norm
-from ..rows import neighbours_to_halves
+from ..placement import Placement, block, linear, linears, neighbours_to_halves, norm
+from .gpt2 import gpt2_options, make_gpt2_feed_forward
 
 
 def build(options: Options, tensors: Set[str]) -> LanguageModel:
-    width, heads = options.get("n_embd"), options.get("n_head")
-    hidden = options.get("n_inner", None) or 4 * width
-    activation = options.choose("activation_function", ACTIVATIONS, "gelu_new")
-    normalization = layer_norm(width, options.get("layer_norm_epsilon", 1e-5))
-    attention = ft.partial(
-        Attention,
-        *(width, heads),
-        causal=True,
-        positions=Rotary(features=options.get("rotary_dim", 64) or width // heads),
-        normalization=normalization,
-        bias=False,
-    )
-    feed_forward = ft.partial(
-        FeedForward, width, hidden, activation=activation, normalization=normalization
-    )
-    return LanguageModel(
-        options.get("vocab_size"),
-        options.get("n_positions", 2048),
-        width,
-        **pre_norm(options.get("n_layer"), attention, feed_forward, parallel=True),
+    options = gpt2_options(options)
+    width, heads = options.get("hidden_size"), options.get("num_attention_heads")
+    positions = Rotary(features=options.get("rotary_dim", 64) or width // heads)
+    return make.language_model(
+        options,
+        context=2048,
+        **make.pre_norm(
+            options,
+            make.layer_norm(width, options.get("layer_norm_eps", 1e-5)),
+            make.attention(options, causal=True, positions=positions, bias=False),
+            make_gpt2_feed_forward(options),
+            parallel=True,
+        ),
         learned_positions=False,
-        tied=options.get("tie_word_embeddings", False),
         readout_bias=True,
-        output_normalization=normalization,
-        key=any_key(),
     )
 
 
@@ -56,8 +45,7 @@ def table(model: LanguageModel) -> Iterator[Placement]:
     yield from norm(attention.normalization, f"{layer}.ln_1")
     yield from norm(feed_forward.normalization, f"{layer}.ln_1")
     yield from norm(model.output_normalization, "ln_f")
-    if model.readout is not None:
-        yield Placement(model.readout, "lm_head.weight")
+    yield Placement(model.readout, "lm_head.weight")
     yield Placement(model.readout_bias, "lm_head.bias")
 
 

@@ -7,14 +7,13 @@ import functools as ft
 from collections.abc import Callable, Iterator, Set
 from typing import Any
 
-from ...equation import Attention, GatedFeedForward
+from ...equation import GatedFeedForward
 from ...errors import InputError
 from ...models import LanguageModel
-from ..builders import any_key, pre_norm, rms_norm
-from ..family import ACTIVATIONS, Family
+from .. import make
+from ..family import Family
 from ..options import Options
 from ..placement import Placement, block, linears, norm
-from ..rotary import rotary
 
 
 AttentionOptions = Callable[[Options], dict[str, Any]]
@@ -34,7 +33,7 @@ def _qwen2(options: Options) -> dict[str, Any]:
 
 
 def _qwen3(options: Options) -> dict[str, Any]:
-    head_norm = rms_norm(_head_features(options), options.get("rms_norm_eps", 1e-6))
+    head_norm = make.rms_norm(_head_features(options), options.get("rms_norm_eps", 1e-6))
     return dict(
         **_llama(options),
         window=_window_of_all_layers(options),
@@ -74,38 +73,30 @@ def build(
     attention_options: AttentionOptions,
     scaled_embedding: bool = False,
 ) -> LanguageModel:
-    width, heads = options.get("hidden_size"), options.get("num_attention_heads")
-    normalization = rms_norm(width, options.get("rms_norm_eps", 1e-6))
-    gemma = options.get("hidden_activation", None)
-    attention = ft.partial(
-        Attention,
-        *(width, heads),
-        key_value_heads=options.get("num_key_value_heads", None) or heads,
+    width = options.get("hidden_size")
+    activation = "hidden_activation" if options.get("hidden_activation", None) else "hidden_act"
+    attention = make.attention(
+        options,
+        key_value_heads=options.get("num_key_value_heads", None),
         head_features=_head_features(options),
         causal=True,
-        positions=rotary(options, _head_features(options)),
-        normalization=normalization,
+        positions=make.rotary(options, _head_features(options)),
         **attention_options(options),
     )
-    feed_forward = ft.partial(
+    feed_forward = make.feed_forward(
+        options.renamed(hidden_act=activation),
         GatedFeedForward,
-        *(width, options.get("intermediate_size")),
-        activation=options.choose(
-            "hidden_activation" if gemma else "hidden_act", ACTIVATIONS, "silu"
-        ),
-        normalization=normalization,
+        activation="silu",
         bias=options.get("mlp_bias", False),
     )
-    return LanguageModel(
-        options.get("vocab_size"),
-        options.get("max_position_embeddings", 2048),
-        width,
-        **pre_norm(options.get("num_hidden_layers"), attention, feed_forward),
+    normalization = make.rms_norm(width, options.get("rms_norm_eps", 1e-6))
+    return make.language_model(
+        options,
+        context=2048,
+        tied=scaled_embedding,
+        **make.pre_norm(options, normalization, attention, feed_forward),
         learned_positions=False,
-        tied=options.get("tie_word_embeddings", scaled_embedding),
         embedding_scale=width**0.5 if scaled_embedding else 1.0,
-        output_normalization=normalization,
-        key=any_key(),
     )
 
 
@@ -123,8 +114,7 @@ def table(model: LanguageModel, *, shift: float = 0.0) -> Iterator[Placement]:
     after = f"{layer}.post_attention_layernorm"
     yield from norm(feed_forward.normalization, after, shift=shift)
     yield from norm(model.output_normalization, "norm", shift=shift)
-    if model.readout is not None:
-        yield Placement(model.readout, "lm_head.weight")
+    yield Placement(model.readout, "lm_head.weight")
 
 
 def _family(attention_options: AttentionOptions, *, shift: float = 0.0, **options) -> Family:

@@ -6,48 +6,48 @@ from collections.abc import Iterator, Set
 
 import jax.numpy as jnp
 
-from ...equation import Attention, FeedForward, GatedFeedForward, RelativeBias
+from ...equation import FeedForward, GatedFeedForward, RelativeBias
 from ...models import TextEncoder
-from ..builders import pre_norm, rms_norm
-from ..family import ACTIVATIONS, Family
+from .. import make
+from ..family import Family
 from ..options import Options
 from ..placement import Placement, block, linear, linears, norm
 
 
 _FEED_FORWARDS = {
-    **{name: (FeedForward, function) for name, function in ACTIVATIONS.items()},
-    **{f"gated-{name}": (GatedFeedForward, f) for name, f in ACTIVATIONS.items()},
+    **{name: (FeedForward, function) for name, function in make.ACTIVATIONS.items()},
+    **{f"gated-{name}": (GatedFeedForward, f) for name, f in make.ACTIVATIONS.items()},
     # Written so by the release, meant as its approximation.
-    "gated-gelu": (GatedFeedForward, ACTIVATIONS["gelu_new"]),
+    "gated-gelu": (GatedFeedForward, make.ACTIVATIONS["gelu_new"]),
 }
 
 
 def build(options: Options, tensors: Set[str]) -> TextEncoder:
-    width, heads = options.get("d_model"), options.get("num_heads")
-    buckets = options.get("relative_attention_num_buckets", 32)
-    furthest = options.get("relative_attention_max_distance", 128)
+    options = options.renamed(
+        hidden_size="d_model", num_hidden_layers="num_layers", num_attention_heads="num_heads"
+    )
+    width, buckets = (
+        options.get("hidden_size"),
+        options.get("relative_attention_num_buckets", 32),
+    )
+    bias = jnp.zeros((buckets, options.get("num_attention_heads")))
     kind, activation = options.choose("feed_forward_proj", _FEED_FORWARDS, "relu")
-    normalization = rms_norm(width, options.get("layer_norm_epsilon", 1e-6))
-    attention = ft.partial(
-        Attention,
-        *(width, heads),
-        head_features=options.get("d_kv", 64),
-        positions=RelativeBias(jnp.zeros((buckets, heads)), furthest),
-        normalization=normalization,
-        bias=False,
-    )
-    feed_forward = ft.partial(
-        kind,
-        *(width, options.get("d_ff")),
-        activation=activation,
-        normalization=normalization,
-        bias=False,
-    )
     return TextEncoder(
         jnp.zeros((options.get("vocab_size"), width)),
-        **pre_norm(options.get("num_layers"), attention, feed_forward),
+        **make.pre_norm(
+            options,
+            make.rms_norm(width, options.get("layer_norm_epsilon", 1e-6)),
+            make.attention(
+                options,
+                head_features=options.get("d_kv", 64),
+                positions=RelativeBias(
+                    bias, options.get("relative_attention_max_distance", 128)
+                ),
+                bias=False,
+            ),
+            ft.partial(kind, width, options.get("d_ff"), activation=activation, bias=False),
+        ),
         context=options.get("n_positions", 512),
-        output_normalization=normalization,
     )
 
 
@@ -64,9 +64,8 @@ def table(model: TextEncoder) -> Iterator[Placement]:
     yield Placement(attention.positions.table, first, repeated=True)
     yield from norm(attention.normalization, f"{layer}.layer_norm")
     layer = "encoder.block.{layer}.layer.1"
-    gated = isinstance(feed_forward, GatedFeedForward)
-    names = dict(gate="wi_0", inner="wi_1") if gated else dict(inner="wi")
-    yield from linears(feed_forward, f"{layer}.DenseReluDense", **names, outer="wo")
+    names = dict(gate="wi_0", inner="wi", outer="wo")
+    yield from linears(feed_forward, f"{layer}.DenseReluDense", **names)
     yield from norm(feed_forward.normalization, f"{layer}.layer_norm")
     yield from norm(model.output_normalization, "encoder.final_layer_norm")
 
@@ -77,5 +76,7 @@ FAMILIES = {
         table,
         # The decoder is not part of the encoder.
         ignored=r"decoder\..*|lm_head\.weight|encoder\.embed_tokens\.weight",
+        # The matrix that is not a gate has this name in gated checkpoints only.
+        renamed=((r"\bwi_1\b", "wi"),),
     )
 }

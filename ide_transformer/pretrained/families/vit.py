@@ -1,15 +1,14 @@
 """ViT (Dosovitskiy et al., arXiv 2010.11929) and DeiT (Touvron et al., arXiv 2012.12877):
-pre-norm encoders of patches; DeiT has a second token, for distillation."""
+pre-norm encoders of patches; DeiT make.has a second token, for distillation."""
 
 import functools as ft
 from collections.abc import Iterator, Set
 from typing import NamedTuple
 
-from ...equation import Attention, FeedForward, Linear
+from ...equation import Linear
 from ...models import AbstractImageHead, ImageEncoder, NoHead, PrefixHead
-from .. import images
-from ..builders import dense, has, layer_norm, pre_norm
-from ..family import ACTIVATIONS, Family
+from .. import images, make
+from ..family import Family
 from ..options import Options
 from ..placement import Placement, block, linear, linears, norm
 
@@ -35,35 +34,31 @@ _DEIT = _Names(
 
 def _build(options: Options, tensors: Set[str], *, names: _Names) -> ImageEncoder:
     width = options.get("hidden_size")
-    normalization = layer_norm(width, options.get("layer_norm_eps", 1e-12))
-    attention = ft.partial(
-        Attention, **images.attention_options(options), normalization=normalization
-    )
-    feed_forward = ft.partial(
-        FeedForward,
-        *(width, options.get("intermediate_size")),
-        activation=options.choose("hidden_act", ACTIVATIONS, "gelu"),
-        normalization=normalization,
-    )
     return ImageEncoder(
         **images.embedded_patches(options, patch=16, prefix=len(names.prefix)),
-        **pre_norm(options.get("num_hidden_layers"), attention, feed_forward),
-        output_normalization=normalization,
-        pooler=_pooler(options, width) if has(tensors, "pooler") else None,
+        **make.pre_norm(
+            options,
+            make.layer_norm(width, options.get("layer_norm_eps", 1e-12)),
+            images.make_image_attention(options),
+            make.feed_forward(options),
+        ),
+        pooler=_pooler(options, width) if make.has(tensors, "pooler") else None,
         head=_head(options, tensors, width, names),
     )
 
 
 def _pooler(options: Options, width: int) -> Linear:
     options.allow("pooler_act", "tanh")
-    return dense(width, options.get("pooler_output_size", None) or width)
+    return make.dense(width, options.get("pooler_output_size", None) or width)
 
 
 def _head(options: Options, tensors: Set[str], width: int, names: _Names) -> AbstractImageHead:
     """The classifiers that the checkpoint has, or none."""
     for classifiers in names.heads:
-        if any(has(tensors, name) for name in classifiers):
-            return PrefixHead(tuple(dense(width, images.classes(options)) for _ in classifiers))
+        if any(make.has(tensors, name) for name in classifiers):
+            return PrefixHead(
+                tuple(make.dense(width, images.classes(options)) for _ in classifiers)
+            )
     return NoHead()
 
 
@@ -76,9 +71,8 @@ def _table(model: ImageEncoder, *, names: _Names) -> Iterator[Placement]:
     yield from norm(feed_forward.normalization, f"{layer}.layernorm_after")
     yield from linears(feed_forward, layer, inner="intermediate.dense", outer="output.dense")
     yield from norm(model.output_normalization, "layernorm")
-    if model.pooler is not None:
-        yield from linear(model.pooler, "pooler.dense")
-    maps = model.head.classifiers if isinstance(model.head, PrefixHead) else ()
+    yield from linear(model.pooler, "pooler.dense")
+    maps = getattr(model.head, "classifiers", ())
     for classifiers in names.heads:
         if len(classifiers) == len(maps):
             for classifier, name in zip(maps, classifiers, strict=True):

@@ -1,69 +1,66 @@
 """Whisper (Radford et al., arXiv 2212.04356): pre-norm encoder of speech and decoder of text,
 joined by cross-attention; keys without a bias."""
 
-import functools as ft
 from collections.abc import Iterator, Set
+from typing import Any
 
 import jax.numpy as jnp
 
 from ...equation import Attention, CrossAttention, FeedForward
 from ...models import EncoderDecoder, LanguageModel, SpeechEncoder, TokenConvolution
-from ..builders import any_key, layer_norm, pre_norm
-from ..family import ACTIVATIONS, Family
+from .. import make
+from ..family import Family
 from ..options import Options
 from ..placement import Placement, block, linears, norm
-
-
-_EPS = 1e-5
 
 
 def build(options: Options, tensors: Set[str]) -> EncoderDecoder:
     options.allow("scale_embedding", False)
     options.allow("tie_word_embeddings", True)
     width = options.get("d_model")
-    normalization = layer_norm(width, _EPS)
-    attention = ft.partial(Attention, width, normalization=normalization, key_bias=False)
-    cross_attention = ft.partial(
-        CrossAttention, width, normalization=normalization, key_bias=False
-    )
-    feed_forward = ft.partial(
-        FeedForward,
-        width,
-        activation=options.choose("activation_function", ACTIVATIONS, "gelu"),
-        normalization=normalization,
-    )
-    heads = options.get("encoder_attention_heads")
+    normalization = make.layer_norm(width, 1e-5)
+    speech, text = _half(options, "encoder"), _half(options, "decoder")
     encoder = SpeechEncoder(
-        TokenConvolution(options.get("num_mel_bins", 80), width, key=any_key()),
-        TokenConvolution(width, width, stride=2, key=any_key()),
+        TokenConvolution(options.get("num_mel_bins", 80), width, key=make.any_key()),
+        TokenConvolution(width, width, stride=2, key=make.any_key()),
         jnp.zeros((options.get("max_source_positions", 1500), width)),
-        **pre_norm(
-            options.get("encoder_layers"),
-            ft.partial(attention, heads),
-            ft.partial(feed_forward, options.get("encoder_ffn_dim")),
+        **make.pre_norm(
+            speech,
+            normalization,
+            make.attention(speech, key_bias=False),
+            make.feed_forward(speech),
         ),
-        output_normalization=normalization,
     )
-    heads = options.get("decoder_attention_heads")
-    decoder = LanguageModel(
-        options.get("vocab_size"),
-        options.get("max_target_positions", 448),
-        width,
-        **pre_norm(
-            options.get("decoder_layers"),
-            ft.partial(attention, heads, causal=True),
-            ft.partial(cross_attention, heads),
-            ft.partial(feed_forward, options.get("decoder_ffn_dim")),
+    decoder = make.language_model(
+        text,
+        context=448,
+        tied=True,
+        **make.pre_norm(
+            text,
+            normalization,
+            make.attention(text, causal=True, key_bias=False),
+            make.attention(text, CrossAttention, key_bias=False),
+            make.feed_forward(text),
         ),
-        output_normalization=normalization,
-        key=any_key(),
     )
     return EncoderDecoder(encoder, decoder)
 
 
+def _half(options: Options, name: str) -> Options:
+    """The options of the encoder or of the decoder."""
+    return options.renamed(
+        hidden_size="d_model",
+        num_hidden_layers=f"{name}_layers",
+        num_attention_heads=f"{name}_attention_heads",
+        intermediate_size=f"{name}_ffn_dim",
+        max_position_embeddings="max_target_positions",
+        hidden_act="activation_function",
+    )
+
+
 def table(model: EncoderDecoder) -> Iterator[Placement]:
-    assert isinstance(model.encoder, SpeechEncoder)
-    yield from _encoder_table(model.encoder)
+    encoder: Any = model.encoder
+    yield from _encoder_table(encoder)
     yield from _decoder_table(model.decoder)
 
 

@@ -1,8 +1,18 @@
+"""Parts of the encoders: the type of their constraint, their pooler."""
+
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..equation import Linear
+from ..equation import AbstractConstraint, AbstractControl, Linear
 from ..errors import InputError
+
+
+def any_constraint(constraint: AbstractConstraint | AbstractControl) -> AbstractControl:
+    """The type of a field that takes either, and that `as_control` then makes a control."""
+    given: Any = constraint
+    return given
 
 
 def pool_first(

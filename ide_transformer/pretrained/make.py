@@ -1,0 +1,191 @@
+"""Parts of models, for the builders of families. Their weights have any value: a checkpoint
+replaces them. Nothing is computed when this file is imported."""
+
+import functools as ft
+import math
+from collections.abc import Callable, Set
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from ..equation import (
+    AbstractConstraint,
+    AbstractOperator,
+    Attention,
+    FeedForward,
+    Free,
+    LayerNorm,
+    Linear,
+    PiecewiseConstant,
+    RMSNorm,
+    Rotary,
+    gelu,
+    gelu_tanh,
+    quick_gelu,
+    relu,
+    silu,
+)
+from ..models import Discretization, LanguageModel
+from ..solvers import LieTrotter
+from .options import Options
+
+
+# Called with `key=…`.
+MakeOperator = Callable[..., AbstractOperator]
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_fast": gelu_tanh,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "relu": relu,
+    "silu": silu,
+    "swish": silu,
+}
+
+
+def any_key() -> PRNGKeyArray:
+    """A key for weights of any value."""
+    return jax.random.key(0)
+
+
+def layer_norm(features: int, eps: float) -> LayerNorm:
+    return LayerNorm(jnp.ones(features), jnp.zeros(features), eps=eps)
+
+
+def rms_norm(features: int, eps: float) -> RMSNorm:
+    return RMSNorm(jnp.ones(features), eps=eps)
+
+
+def dense(features_in: int, features_out: int) -> Linear:
+    return Linear(features_in, features_out, bias=True, std=0.02, key=any_key())
+
+
+def block(*operators: MakeOperator) -> Callable[[PRNGKeyArray], PyTree]:
+    """Makes a block of operators."""
+
+    def make_block(key: PRNGKeyArray) -> tuple[AbstractOperator, ...]:
+        keys = jax.random.split(key, len(operators))
+        return tuple(make(key=one) for make, one in zip(operators, keys, strict=True))
+
+    return make_block
+
+
+def pre_norm(
+    options: Options,
+    normalization: AbstractConstraint,
+    *operators: MakeOperator,
+    parallel: bool = False,
+) -> dict[str, Any]:
+    """The arguments of a pre-norm model: operators that normalise their own input, no
+    constraint, normalised outputs. Its scheme is Lie–Trotter with Euler sub-steps, or unsplit
+    Euler for parallel blocks.
+
+    **Arguments:**
+
+    - `operators`: makers of the operators of a layer.
+    """
+    makers = [ft.partial(make, normalization=normalization) for make in operators]
+    number = options.get("num_hidden_layers")
+    return dict(
+        control=PiecewiseConstant.build(block(*makers), number, key=any_key()),
+        constraint=Free(),
+        discretization=Discretization(diffrax.Euler() if parallel else LieTrotter()),
+        output_normalization=normalization,
+    )
+
+
+def attention(
+    options: Options, kind: type[AbstractOperator] = Attention, **arguments: Any
+) -> MakeOperator:
+    """Makes attention by the options of BERT."""
+    width, heads = options.get("hidden_size"), options.get("num_attention_heads")
+    return ft.partial(kind, width, heads, **arguments)
+
+
+def feed_forward(
+    options: Options,
+    kind: type[AbstractOperator] = FeedForward,
+    *,
+    hidden: int | None = None,
+    activation: str = "gelu",
+    **arguments: Any,
+) -> MakeOperator:
+    """Makes a feed-forward operator by the options of BERT.
+
+    **Arguments:**
+
+    - `hidden`: the width inside, if it is not `intermediate_size`.
+    - `activation`: the default of `hidden_act`.
+    """
+    width, hidden = options.get("hidden_size"), hidden or options.get("intermediate_size")
+    function = options.choose("hidden_act", ACTIVATIONS, activation)
+    return ft.partial(kind, width, hidden, activation=function, **arguments)
+
+
+def language_model(
+    options: Options, context: int, *, tied: bool = False, **arguments: Any
+) -> LanguageModel:
+    """A language model by the options of Llama.
+
+    **Arguments:**
+
+    - `context`, `tied`: the defaults of `max_position_embeddings`, `tie_word_embeddings`.
+    - `arguments`: the other arguments of `LanguageModel`.
+    """
+    return LanguageModel(
+        options.get("vocab_size"),
+        options.get("max_position_embeddings", context),
+        options.get("hidden_size"),
+        tied=options.get("tie_word_embeddings", tied),
+        key=any_key(),
+        **arguments,
+    )
+
+
+def has(names: Set[str], name: str) -> bool:
+    """Whether a checkpoint has tensors below that name."""
+    return any(known == name or known.startswith(f"{name}.") for known in names)
+
+
+def rotary(
+    options: Options, head_features: int, *, fraction: float = 1.0, base: float = 10000.0
+) -> Rotary:
+    """Rotary positions by the options of either generation of checkpoints: `rope_theta` and
+    `rope_scaling`, or `rope_parameters`.
+
+    **Arguments:**
+
+    - `fraction`, `base`: the defaults of `partial_rotary_factor` and `rope_theta`.
+
+    **Raises:** `InputError` for an unknown kind of scaling.
+    """
+    values = dict(options.get("rope_parameters", None) or {})
+    values |= options.get("rope_scaling", None) or {}
+    scaling = Options(values, options.file)
+    fraction = options.get("partial_rotary_factor", fraction)
+    features = int(head_features * scaling.get("partial_rotary_factor", fraction))
+    base = scaling.get("rope_theta", options.get("rope_theta", base))
+    name = "rope_type" if "rope_type" in values or "type" not in values else "type"
+    stretch = None
+    match scaling.allow(name, "default", "linear", "llama3"):
+        case "linear":
+            stretch = (float(scaling.get("factor")),) * (features // 2)
+        case "llama3":
+            stretch = _llama3_stretch(scaling, base, features // 2)
+    return Rotary(base, None if features == head_features else features, stretch)
+
+
+def _llama3_stretch(scaling: Options, base: float, half: int) -> tuple[float, ...]:
+    """Long waves are stretched by a factor, short ones are not, with a smooth change between.
+    Reference: the Llama 3.1 release."""
+    factor = scaling.get("factor")
+    low, high = scaling.get("low_freq_factor"), scaling.get("high_freq_factor")
+    wavelengths = 2 * math.pi * base ** (np.arange(half) / half)
+    waves = scaling.get("original_max_position_embeddings") / wavelengths
+    smooth = np.clip((waves - low) / (high - low), 0, 1)
+    return tuple((1 / ((1 - smooth) / factor + smooth)).tolist())
