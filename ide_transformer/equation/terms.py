@@ -8,9 +8,9 @@ import diffrax
 import equinox as eqx
 from jaxtyping import PyTree
 
-from .constraints import AbstractConstraint
+from .constraints.constraint import AbstractConstraint
 from .domain import TokenDomain
-from .operators import AbstractOperator
+from .operators.operator import AbstractOperator
 from .shapes import Depth, State
 from .tree import map_parts, parts
 

@@ -1,6 +1,6 @@
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...errors import InputError
 from ..shapes import Depth
@@ -21,7 +21,6 @@ class Fourier(AbstractExpansion):
     - `interval_length`: depth of one interval.
     """
 
-    coefficients: PyTree
     num_intervals: int = eqx.field(static=True)
     interval_length: float = eqx.field(static=True, default=1.0)
 

@@ -7,11 +7,12 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...errors import InputError
-from ..constraints import AbstractConstraint
+from ..constraints.constraint import AbstractConstraint
 from ..shapes import State
 from .linear import Linear
 from .operator import AbstractOperator, check_features
-from .quadrature import Domains, integrate
+from .quadrature.integrate import integrate
+from .quadrature.token_mean import Domains
 from .region import AbstractRegion
 
 

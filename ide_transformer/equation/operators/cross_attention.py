@@ -3,11 +3,12 @@ from typing import ClassVar
 from jaxtyping import Array, PRNGKeyArray
 
 from ...errors import InputError
-from ..constraints import AbstractConstraint, Free
+from ..constraints.constraint import AbstractConstraint
+from ..constraints.free import Free
 from ..domain import TokenDomain
 from ..shapes import State
 from .abstract_attention import AbstractAttention, Maps
-from .quadrature import Domains
+from .quadrature.token_mean import Domains
 from .region import Fredholm
 from .sourced import AbstractSourcedOperator
 

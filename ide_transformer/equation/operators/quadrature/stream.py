@@ -8,7 +8,6 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ...domain import TokenDomain
-from ..region import AbstractRegion
 from .token_mean import AbstractQuadrature, Domains, Integrand, Mean, tangent_part, weighted
 
 
@@ -29,7 +28,6 @@ class Stream(AbstractQuadrature):
     - `in_order`: whether queries and points are the same consecutive tokens.
     """
 
-    region: AbstractRegion
     block: int = eqx.field(static=True)
     in_order: bool = eqx.field(static=True)
 

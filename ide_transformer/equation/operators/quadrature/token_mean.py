@@ -1,7 +1,7 @@
 """The token integral as a quadrature, and its derivative."""
 
 import abc
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,11 +11,6 @@ from jaxtyping import Array, DTypeLike, Float
 from ...domain import TokenDomain
 from ..region import AbstractRegion
 
-
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
 # Names of the parts of an integral that a gradient should keep: the mean, and the maximum and
 # the normaliser of the scores. With them the forward pass need not be run again.
@@ -65,7 +60,7 @@ class AbstractQuadrature(eqx.Module):
     the forward pass: they are computed again, part by part.
     """
 
-    region: AbstractVar[AbstractRegion]
+    region: AbstractRegion
 
     @abc.abstractmethod
     def mean(self, integrand: Integrand, domains: Domains) -> Mean:
