@@ -12,11 +12,10 @@ from .constraints.rms_norm import RMSNorm as RMSNorm
 from .constraints.rms_sphere import RMSSphere as RMSSphere
 from .constraints.sphere import Sphere as Sphere
 from .controls.chebyshev import Chebyshev as Chebyshev
-from .controls.control import AbstractControl as AbstractControl
+from .controls.control import AbstractControl as AbstractControl, low_precision as low_precision
 from .controls.expansion import AbstractExpansion as AbstractExpansion
 from .controls.fourier import Fourier as Fourier
 from .controls.hypernetwork import Hypernetwork as Hypernetwork
-from .controls.low_precision import low_precision as low_precision
 from .controls.piecewise_constant import PiecewiseConstant as PiecewiseConstant
 from .controls.piecewise_linear import PiecewiseLinear as PiecewiseLinear
 from .controls.sampled import Sampled as Sampled

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ...errors import InputError
 from ..shapes import Depth
 from .expansion import AbstractExpansion
-from .stack import MakeBlock, interpolate, stack_blocks
+from .stack import MakeBlock, combine, stack_blocks
 
 
 class Chebyshev(AbstractExpansion):
@@ -48,7 +48,8 @@ class Chebyshev(AbstractExpansion):
             raise InputError(f"Chebyshev.build(terms={terms}): it needs at least one term.")
         nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
         basis = jnp.stack([_polynomials(jnp.asarray(x), terms) for x in nodes])
-        return cls(interpolate(basis, stack_blocks(make_block, terms, key)), num_intervals)
+        drawn = stack_blocks(make_block, terms, key)
+        return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
 
 
 def _polynomials(x: Array, terms: int) -> Float[Array, " terms"]:

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ...errors import InputError
 from ..shapes import Depth
 from .expansion import AbstractExpansion
-from .stack import MakeBlock, interpolate, stack_blocks
+from .stack import MakeBlock, combine, stack_blocks
 
 
 class Fourier(AbstractExpansion):
@@ -55,7 +55,8 @@ class Fourier(AbstractExpansion):
         _check_intervals(waves, num_intervals)
         terms = 2 * waves + 1
         basis = jnp.stack([_waves(jnp.asarray(j / terms), waves) for j in range(terms)])
-        return cls(interpolate(basis, stack_blocks(make_block, terms, key)), num_intervals)
+        drawn = stack_blocks(make_block, terms, key)
+        return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
 
 
 def _check_intervals(waves: int, num_intervals: int) -> None:

@@ -6,8 +6,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from ..operators.dropout import Dropout
 from ..shapes import Depth
 from ..tree import map_parts
-from .control import locate
-from .wrapped import AbstractWrappedControl
+from .control import AbstractWrappedControl, locate
 
 
 class Sampled(AbstractWrappedControl):

@@ -6,8 +6,7 @@ from ..domain import TokenDomain
 from ..operators.sourced import AbstractSourcedOperator
 from ..shapes import Depth, State
 from ..tree import map_parts, parts
-from .control import AbstractControl
-from .wrapped import AbstractWrappedControl
+from .control import AbstractControl, AbstractWrappedControl
 
 
 class Sourced(AbstractWrappedControl):

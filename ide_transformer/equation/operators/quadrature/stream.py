@@ -95,9 +95,7 @@ class Stream(AbstractQuadrature):
         mean = jnp.zeros((*shape, points.value.shape[-1]), wide)
         return Mean(mean, jnp.zeros(shape, wide), jnp.zeros(shape, wide))
 
-    def _scores(
-        self, queries: "_Queries", points: "_Points"
-    ) -> Float[Array, "*batch shared repeats tokens others"]:
+    def _scores(self, queries: "_Queries", points: "_Points") -> Float[Array, "..."]:
         here = Integrand(queries.query, points.key, points.value, points.log_weights, None)
         s = self.scores(here, Domains(TokenDomain(queries.at), TokenDomain(points.at)))
         return jnp.where(jnp.broadcast_to(points.real, s.shape), s, -jnp.inf)
