@@ -1,77 +1,73 @@
 """The equation: domain, operators, constraints, controls, terms."""
 
 from .affine import affine as affine
-from .constraints import (
+from .constraints.constraint import (
     AbstractConstraint as AbstractConstraint,
     AbstractRescaling as AbstractRescaling,
-    Free as Free,
-    LayerNorm as LayerNorm,
-    Nonnegative as Nonnegative,
-    RMSNorm as RMSNorm,
-    RMSSphere as RMSSphere,
-    Sphere as Sphere,
 )
-from .controls import (
-    AbstractControl as AbstractControl,
-    AbstractExpansion as AbstractExpansion,
-    Chebyshev as Chebyshev,
-    Fourier as Fourier,
-    Hypernetwork as Hypernetwork,
-    PiecewiseConstant as PiecewiseConstant,
-    PiecewiseLinear as PiecewiseLinear,
-    Sampled as Sampled,
-    Sourced as Sourced,
-    Tabulated as Tabulated,
-    Tied as Tied,
-    low_precision as low_precision,
-    with_source as with_source,
-)
+from .constraints.free import Free as Free
+from .constraints.layer_norm import LayerNorm as LayerNorm
+from .constraints.nonnegative import Nonnegative as Nonnegative
+from .constraints.rms_norm import RMSNorm as RMSNorm
+from .constraints.rms_sphere import RMSSphere as RMSSphere
+from .constraints.sphere import Sphere as Sphere
+from .controls.chebyshev import Chebyshev as Chebyshev
+from .controls.control import AbstractControl as AbstractControl, low_precision as low_precision
+from .controls.expansion import AbstractExpansion as AbstractExpansion
+from .controls.fourier import Fourier as Fourier
+from .controls.hypernetwork import Hypernetwork as Hypernetwork
+from .controls.piecewise_constant import PiecewiseConstant as PiecewiseConstant
+from .controls.piecewise_linear import PiecewiseLinear as PiecewiseLinear
+from .controls.sampled import Sampled as Sampled
+from .controls.sourced import Sourced as Sourced, with_source as with_source
+from .controls.tied import Tied as Tied
 from .domain import TokenDomain as TokenDomain
 from .equation import Equation as Equation, as_control as as_control
-from .operators import (
-    RESIDUALS as RESIDUALS,
-    AbstractExactOperator as AbstractExactOperator,
-    AbstractLinearOperator as AbstractLinearOperator,
-    AbstractOperator as AbstractOperator,
-    AbstractPositions as AbstractPositions,
-    AbstractRegion as AbstractRegion,
-    AbstractSourcedOperator as AbstractSourcedOperator,
-    AbstractTokenIntegral as AbstractTokenIntegral,
-    Attention as Attention,
-    CrossAttention as CrossAttention,
-    Damping as Damping,
-    DeltaRule as DeltaRule,
-    Diffusion as Diffusion,
-    Domains as Domains,
-    Dropout as Dropout,
-    FeatureIntegral as FeatureIntegral,
-    FeedForward as FeedForward,
-    Fredholm as Fredholm,
-    GatedFeedForward as GatedFeedForward,
-    Linear as Linear,
-    NoPositions as NoPositions,
-    RelativeBias as RelativeBias,
-    Relaxation as Relaxation,
-    Rotary as Rotary,
-    Scaled as Scaled,
-    SourcedAttention as SourcedAttention,
-    Volterra as Volterra,
-    drop as drop,
+from .operators.activations import (
     gelu as gelu,
     gelu_tanh as gelu_tanh,
-    integrate as integrate,
-    product as product,
     quick_gelu as quick_gelu,
     relu as relu,
     silu as silu,
 )
-from .shapes import Depth as Depth, State as State
+from .operators.attention import Attention as Attention
+from .operators.cross_attention import CrossAttention as CrossAttention
+from .operators.damping import Damping as Damping
+from .operators.delta_rule import DeltaRule as DeltaRule
+from .operators.diffusion import Diffusion as Diffusion
+from .operators.dropout import Dropout as Dropout, drop as drop
+from .operators.exact import (
+    AbstractExactOperator as AbstractExactOperator,
+    AbstractLinearOperator as AbstractLinearOperator,
+)
+from .operators.feature_integral import FeatureIntegral as FeatureIntegral
+from .operators.feed_forward import FeedForward as FeedForward
+from .operators.gated_feed_forward import GatedFeedForward as GatedFeedForward
+from .operators.linear import Linear as Linear, product as product
+from .operators.operator import AbstractOperator as AbstractOperator
+from .operators.positions import (
+    AbstractPositions as AbstractPositions,
+    NoPositions as NoPositions,
+    RelativeBias as RelativeBias,
+    Rotary as Rotary,
+)
+from .operators.quadrature.integrate import integrate as integrate
+from .operators.quadrature.token_mean import RESIDUALS as RESIDUALS, Domains as Domains
+from .operators.region import (
+    AbstractRegion as AbstractRegion,
+    Fredholm as Fredholm,
+    Volterra as Volterra,
+)
+from .operators.relaxation import Relaxation as Relaxation
+from .operators.scaled import Scaled as Scaled
+from .operators.sourced import AbstractSourcedOperator as AbstractSourcedOperator
+from .operators.sourced_attention import SourcedAttention as SourcedAttention
+from .operators.token_integral import AbstractTokenIntegral as AbstractTokenIntegral
+from .shapes import Depth as Depth
 from .terms import (
     OperatorField as OperatorField,
     frozen as frozen,
     make_terms as make_terms,
-    map_fields as map_fields,
     operator_fields as operator_fields,
     without_constraint as without_constraint,
 )
-from .tree import map_parts as map_parts, parts as parts

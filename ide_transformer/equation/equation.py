@@ -4,9 +4,10 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
-from .constraints import AbstractConstraint
-from .controls import AbstractControl, Tied
+from .constraints.constraint import AbstractConstraint
+from .controls.control import AbstractControl
 from .controls.stack import take
+from .controls.tied import Tied
 from .domain import TokenDomain
 from .shapes import Depth, State
 from .terms import make_terms

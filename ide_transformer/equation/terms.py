@@ -8,9 +8,9 @@ import diffrax
 import equinox as eqx
 from jaxtyping import PyTree
 
-from .constraints import AbstractConstraint
+from .constraints.constraint import AbstractConstraint
 from .domain import TokenDomain
-from .operators import AbstractOperator
+from .operators.operator import AbstractOperator
 from .shapes import Depth, State
 from .tree import map_parts, parts
 
@@ -70,20 +70,15 @@ def operator_fields(terms: PyTree) -> list[OperatorField]:
     return parts(terms, OperatorField)
 
 
-def map_fields(terms: PyTree, change: Callable[[OperatorField], OperatorField]) -> PyTree:
-    """Any tree of terms with its operator fields changed. Use `dataclasses.replace` for the
-    change: it keeps a field without constraint so."""
-    return map_parts(terms, OperatorField, lambda field, _: change(field))
-
-
 def frozen(terms: PyTree, t: Depth) -> PyTree:
     """The same terms with the weights of depth `t` at all depths."""
 
-    def freeze(field):
+    def freeze(field, _):
         block, constraint = field.block_at(t), field.constraint_at(t)
+        # `replace` keeps a field without constraint so.
         return replace(field, block_at=_Constant(block), constraint_at=_Constant(constraint))
 
-    return map_fields(terms, freeze)
+    return map_parts(terms, OperatorField, freeze)
 
 
 class _Constant(eqx.Module):
@@ -95,6 +90,10 @@ class _Constant(eqx.Module):
 
 def without_constraint(terms: PyTree) -> PyTree:
     """The same terms with the fields of their operators unconstrained."""
-    return map_fields(
-        terms, lambda x: UnconstrainedField(x.block_at, x.constraint_at, x.domain, x.index)
-    )
+
+    def free(field, _):
+        return UnconstrainedField(
+            field.block_at, field.constraint_at, field.domain, field.index
+        )
+
+    return map_parts(terms, OperatorField, free)

@@ -12,8 +12,8 @@ Part = TypeVar("Part")
 
 def parts(tree: PyTree, kind: type[Part]) -> list[Part]:
     """The parts that are of a kind, in order."""
-    leaves = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, kind))
-    return [x for x in leaves if isinstance(x, kind)]
+    is_part = _is(kind)
+    return list(filter(is_part, jax.tree.leaves(tree, is_leaf=is_part)))
 
 
 def map_parts(tree: PyTree, kind: type[Part], change: Callable[[Part, int], PyTree]) -> PyTree:
@@ -23,6 +23,11 @@ def map_parts(tree: PyTree, kind: type[Part], change: Callable[[Part, int], PyTr
 
     - `change`: `place` is the number of leaves before the part.
     """
-    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda x: isinstance(x, kind))
-    changed = [change(x, i) if isinstance(x, kind) else x for i, x in enumerate(leaves)]
+    is_part = _is(kind)
+    leaves, structure = jax.tree.flatten(tree, is_leaf=is_part)
+    changed = [change(x, i) if is_part(x) else x for i, x in enumerate(leaves)]
     return jax.tree.unflatten(structure, changed)
+
+
+def _is(kind: type) -> Callable[[object], bool]:
+    return lambda x: isinstance(x, kind)

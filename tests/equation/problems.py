@@ -41,10 +41,19 @@ def weight_at(control, t):
     return block_at(control, t)[0].inner.weight
 
 
-@eqx.filter_jit
 def block_at(control, t):
-    """The block of a control at depth t."""
+    """The block of a control at depth t, by one program for all depths."""
+    return _block_at(control, np.asarray(t, float))
+
+
+@eqx.filter_jit
+def _block_at(control, t):
     return control(t)
+
+
+@eqx.filter_jit
+def project(constraint, u):
+    return constraint.project(u)
 
 
 def equations_of(jaxpr):

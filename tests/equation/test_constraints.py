@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import state
+from equation.problems import project, state
 from helpers import WIDTH, largest
 
 import ide_transformer as ide
@@ -21,11 +21,6 @@ CONSISTENT = {
     "nonnegative": ide.Nonnegative(),
 }
 CHECKPOINT_MAPS = {"layer norm": ide.LayerNorm(GAIN, BIAS), "rms norm": ide.RMSNorm(GAIN)}
-
-
-@eqx.filter_jit
-def project(constraint, u):
-    return constraint.project(u)
 
 
 @eqx.filter_jit

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from equation.problems import apply, block_at, linear_block, small_equation, state, weight_at
-from helpers import WIDTH, largest, make_block
+from helpers import WIDTH, largest
 
 import ide_transformer as ide
 
@@ -71,7 +71,7 @@ def test_coarsening_averages(key):
 
 def test_sampled_draws_once_per_interval(key):
     def block(key):
-        return (ide.Dropout(ide.FeedForward(WIDTH, key=key), 0.5),)
+        return (ide.Dropout(ide.FeedForward(WIDTH, 4, key=key, std=0.5), 0.5),)
 
     control = ide.Sampled(ide.Tied(block(key), 3), key)
     u, domain = state(), ide.TokenDomain.uniform(6)
@@ -85,22 +85,22 @@ def test_sampled_draws_once_per_interval(key):
     assert largest(ide.solve(equation, u, solver=ide.LieTrotter()).u1, by_hand) < 1e-13
 
 
-def test_bad_controls(key):
+def test_bad_controls():
     with pytest.raises(ide.InputError, match="leading axis"):
-        ide.PiecewiseConstant((ide.FeedForward(WIDTH, key=key),))
+        ide.PiecewiseConstant((ide.LayerNorm(jnp.ones(3), jnp.ones(2)),))
     with pytest.raises(ide.InputError, match="at least two knots"):
-        ide.PiecewiseLinear(eqx.filter_vmap(linear_block)(key[None]))
+        ide.PiecewiseLinear((ide.LayerNorm(jnp.ones((1, 3))),))
     with pytest.raises(ide.InputError, match="at least one interval"):
-        ide.Tied(linear_block(key), 0)
+        ide.Tied((ide.Damping(1.0),), 0)
     with pytest.raises(ide.InputError, match=r"resample\(0\)"):
-        ide.Tied(linear_block(key), 2).resample(0)
+        ide.Tied((ide.Damping(1.0),), 2).resample(0)
 
 
-def test_equations_that_do_not_fit(key):
+def test_equations_that_do_not_fit():
     domain = ide.TokenDomain.uniform(6)
-    control = ide.PiecewiseConstant.build(make_block, 2, key=key)
+    control = ide.PiecewiseConstant((ide.Damping(np.ones(2)), ide.Damping(np.ones(2))))
     with pytest.raises(ide.InputError, match="tuple of operators"):
-        ide.Equation(ide.Tied(ide.FeedForward(WIDTH, key=key), 2), ide.Free(), domain)
+        ide.Equation(ide.Tied(ide.Damping(1.0), 2), ide.Free(), domain)
     with pytest.raises(ide.InputError, match="3 constraints for 2 operators"):
         ide.Equation(control, (ide.Free(),) * 3, domain)
     with pytest.raises(ide.InputError, match="on 3 intervals, the control on 2"):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import DOMAIN, apply, state
+from equation.problems import DOMAIN, apply, project, state
 from helpers import TOKENS, WIDTH, largest
 
 import ide_transformer as ide
@@ -12,20 +12,20 @@ import ide_transformer as ide
 
 def loop_attention(operator, u, causal):
     """Attention written out token by token and head by head, in NumPy."""
-    u = np.asarray(operator.normalization.project(u))
-    project = {
+    u = np.asarray(project(operator.normalization, u))
+    maps = {
         name: np.asarray(u @ np.asarray(getattr(operator, name).weight))
         + np.asarray(getattr(operator, name).bias)
         for name in ("query", "key", "value")
     }
     heads, shared = operator.heads, operator.key_value_heads
-    size = project["query"].shape[-1] // heads
+    size = maps["query"].shape[-1] // heads
     out = np.zeros((u.shape[0], heads * size))
     for head in range(heads):
         group = head // (heads // shared)
-        q = project["query"][:, head * size : (head + 1) * size]
-        k = project["key"][:, group * size : (group + 1) * size]
-        v = project["value"][:, group * size : (group + 1) * size]
+        q = maps["query"][:, head * size : (head + 1) * size]
+        k = maps["key"][:, group * size : (group + 1) * size]
+        v = maps["value"][:, group * size : (group + 1) * size]
         for x in range(u.shape[0]):
             seen = x + 1 if causal else u.shape[0]
             scores = np.array([q[x] @ k[z] for z in range(seen)]) / np.sqrt(size)

@@ -19,6 +19,10 @@ from helpers import largest
 import ide_transformer as ide
 
 
+def heavy(*case):
+    return pytest.param(*case, marks=pytest.mark.heavy)
+
+
 SMOOTH = [ide.Chebyshev, ide.Fourier, ide.Hypernetwork]
 
 
@@ -47,8 +51,8 @@ def test_expansions_take_the_drawn_values_at_their_nodes(key):
     [
         (ide.Chebyshev, ide.LieTrotter()),
         (ide.Fourier, ide.RK4()),
-        (ide.Hypernetwork, ide.Projected(diffrax.Midpoint())),
-        (ide.Chebyshev, diffrax.Tsit5()),
+        heavy(ide.Hypernetwork, ide.Projected(diffrax.Midpoint())),
+        heavy(ide.Chebyshev, diffrax.Tsit5()),
     ],
     ids=repr,
 )

@@ -1,7 +1,7 @@
 """Base classes of the constraint sets."""
 
 import abc
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
@@ -33,16 +33,18 @@ class AbstractConstraint(eqx.Module):
         """The distance of each token from S; zero exactly on it."""
 
 
+# The shift and the scale of each token.
+Scales: TypeAlias = PyTree[Float[Array, "*batch 1"]]
+
+
 class AbstractRescaling(AbstractConstraint):
     """A constraint whose projection shifts and scales each token and loses nothing else, so
     that the shift and the scale undo it."""
 
     @abc.abstractmethod
-    def scales(self, u: Features) -> PyTree[Float[Array, "*batch 1"]]:
-        """The shift and the scale of each token, which `project(u)` loses."""
+    def scales(self, u: Features) -> Scales:
+        """The shift and the scale, which `project(u)` loses."""
 
     @abc.abstractmethod
-    def unproject(
-        self, projected: Features, scales: PyTree[Float[Array, "*batch 1"]]
-    ) -> Features:
+    def unproject(self, projected: Features, scales: Scales) -> Features:
         """`u`, from `project(u)` and `scales(u)`."""

@@ -1,7 +1,7 @@
 from jaxtyping import Array, Float
 
 from ..shapes import Features
-from .constraint import AbstractRescaling
+from .constraint import AbstractRescaling, Scales
 
 
 class Free(AbstractRescaling):
@@ -16,8 +16,8 @@ class Free(AbstractRescaling):
     def residual(self, u: Features) -> Float[Array, "*batch"]:
         return abs(u[..., 0]) * 0
 
-    def scales(self, u: Features) -> tuple[()]:
+    def scales(self, u: Features) -> Scales:
         return ()
 
-    def unproject(self, projected: Features, scales: tuple[()]) -> Features:
+    def unproject(self, projected: Features, scales: Scales) -> Features:
         return projected

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ..affine import affine, inverse_affine
+from ..affine import Vector, affine, inverse_affine
 from ..shapes import Features
-from .constraint import AbstractRescaling
+from .constraint import AbstractRescaling, Scales
 
 
 if TYPE_CHECKING:
@@ -25,25 +25,18 @@ class AbstractNormalization(AbstractRescaling):
     ⟨·⟩ the mean over features. It maps onto { u : ⟨((u-β)/γ)²⟩ = 1 }.
     """
 
-    gain: AbstractVar[Float[Array, "*features"] | None]
-    bias: AbstractVar[Float[Array, "*features"] | None]
+    gain: AbstractVar[Vector | None]
+    bias: AbstractVar[Vector | None]
     eps: AbstractVar[float]
 
     def centre(self, v: Features) -> Features:
         """The linear map that comes before the scaling."""
         return v
 
-    def enter(self, u: Features) -> Features:
-        """The argument of P for a state u."""
-        return u
-
-    def leave(self, v: Features) -> Features:
-        """The inverse of `enter`."""
-        return v
-
-    def enter_rate(self, du: Features) -> Features:
-        """The derivative of `enter` along du."""
-        return du
+    @property
+    def units(self) -> tuple[Vector | None, Vector | None]:
+        """Gain and bias in units of which a state is measured before P."""
+        return None, None
 
     def project(self, u: Features) -> Features:
         s, _ = self._scaled(u)
@@ -51,7 +44,7 @@ class AbstractNormalization(AbstractRescaling):
 
     def tangent(self, u: Features, du: Features) -> Features:
         s, scale = self._scaled(u)
-        ds = self.centre(self.enter_rate(du))
+        ds = self.centre(inverse_affine(du, self.units[0], None))
         return affine((ds - s * _mean(s * ds)) * scale, self.gain, None)
 
     def residual(self, u: Features) -> Float[Array, "*batch"]:
@@ -60,20 +53,18 @@ class AbstractNormalization(AbstractRescaling):
         scale = jnp.abs(jnp.sqrt(_mean(centred * centred)) - 1)
         return jnp.maximum(jnp.abs(_mean(s - centred)), scale)[..., 0]
 
-    def scales(self, u: Features) -> tuple[Float[Array, "*batch 1"], ...]:
-        centred = self.centre(self.enter(u))
+    def scales(self, u: Features) -> Scales:
+        centred = self.centre(inverse_affine(u, *self.units))
         return (jnp.sqrt(_mean(centred * centred) + self.eps),)
 
-    def unproject(
-        self, projected: Features, scales: tuple[Float[Array, "*batch 1"], ...]
-    ) -> Features:
+    def unproject(self, projected: Features, scales: Scales) -> Features:
         *mean, deviation = scales
         v = deviation * inverse_affine(projected, self.gain, self.bias)
-        return self.leave(sum(mean, v))
+        return affine(sum(mean, v), *self.units)
 
     def _scaled(self, u: Features) -> tuple[Features, Float[Array, "*batch 1"]]:
-        """`P(enter(u))`, and the factor that it takes."""
-        v = self.centre(self.enter(u))
+        """`P` of the state in its units, and the factor that it takes."""
+        v = self.centre(inverse_affine(u, *self.units))
         scale = lax.rsqrt(_mean(v * v) + self.eps)
         return v * scale, scale
 
@@ -85,8 +76,8 @@ class AbstractCentredNormalization(AbstractNormalization):
     def centre(self, v: Features) -> Features:
         return v - _mean(v)
 
-    def scales(self, u: Features) -> tuple[Float[Array, "*batch 1"], ...]:
-        return (_mean(self.enter(u)), *super().scales(u))
+    def scales(self, u: Features) -> Scales:
+        return (_mean(inverse_affine(u, *self.units)), *super().scales(u))
 
 
 class AbstractSphere(AbstractNormalization):
@@ -97,14 +88,9 @@ class AbstractSphere(AbstractNormalization):
     It leaves its set where it is, so schemes that use it converge as h → 0.
     """
 
-    def enter(self, u: Features) -> Features:
-        return inverse_affine(u, self.gain, self.bias)
-
-    def leave(self, v: Features) -> Features:
-        return affine(v, self.gain, self.bias)
-
-    def enter_rate(self, du: Features) -> Features:
-        return inverse_affine(du, self.gain, None)
+    @property
+    def units(self) -> tuple[Vector | None, Vector | None]:
+        return self.gain, self.bias
 
 
 def _mean(x: Features) -> Float[Array, "*batch 1"]:

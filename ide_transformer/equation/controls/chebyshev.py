@@ -1,12 +1,12 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...errors import InputError
 from ..shapes import Depth
 from .expansion import AbstractExpansion
-from .stack import MakeBlock, interpolate, stack_blocks
+from .stack import MakeBlock, combine, stack_blocks
 
 
 class Chebyshev(AbstractExpansion):
@@ -21,7 +21,6 @@ class Chebyshev(AbstractExpansion):
     - `interval_length`: depth of one interval.
     """
 
-    coefficients: PyTree
     num_intervals: int = eqx.field(static=True)
     interval_length: float = eqx.field(static=True, default=1.0)
 
@@ -49,7 +48,8 @@ class Chebyshev(AbstractExpansion):
             raise InputError(f"Chebyshev.build(terms={terms}): it needs at least one term.")
         nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
         basis = jnp.stack([_polynomials(jnp.asarray(x), terms) for x in nodes])
-        return cls(interpolate(basis, stack_blocks(make_block, terms, key)), num_intervals)
+        drawn = stack_blocks(make_block, terms, key)
+        return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
 
 
 def _polynomials(x: Array, terms: int) -> Float[Array, " terms"]:

@@ -1,9 +1,11 @@
-"""The base class of controls."""
+"""Base classes of controls."""
 
 import abc
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
@@ -69,6 +71,37 @@ class AbstractControl(eqx.Module):
         return self
 
 
+class AbstractWrappedControl(AbstractControl):
+    """A control that changes the blocks of another one, on the same intervals."""
+
+    control: AbstractControl
+
+    @property
+    def continuous(self) -> bool:
+        return self.control.continuous
+
+    @property
+    def depth_axes(self) -> int:
+        return self.control.depth_axes
+
+    @property
+    def interval_length(self) -> float:
+        return self.control.interval_length
+
+    @property
+    def num_intervals(self) -> int:
+        return self.control.num_intervals
+
+    def intervals(self) -> PyTree[Array]:
+        return self.control.intervals()
+
+    def tabulate(self, fractions: np.ndarray) -> "AbstractWrappedControl":
+        return replace(self, control=self.control.tabulate(fractions))
+
+    def resample(self, num_intervals: int) -> "AbstractWrappedControl":
+        return replace(self, control=self.control.resample(num_intervals))
+
+
 def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:
     """The index of the interval that holds depth `t`, and `s ∈ [0, 1]` inside it."""
     position = jnp.asarray(t) / control.interval_length
@@ -84,3 +117,20 @@ def check_resample(control: AbstractControl, num_intervals: int) -> float:
             "one interval."
         )
     return control.horizon / num_intervals
+
+
+def low_precision(control: AbstractControl, dtype: str) -> AbstractControl:
+    """The same control with its matrices rounded to another dtype, so that operators compute
+    their products in it. Vectors such as gains and biases stay. The cast is differentiated
+    too, so the gradient has the dtype of the stored weights.
+
+    **Arguments:**
+
+    - `dtype`: for example `bfloat16`.
+    """
+
+    def cast(x):
+        matrix = eqx.is_inexact_array(x) and x.ndim - control.depth_axes >= 2
+        return x.astype(jnp.dtype(dtype)) if matrix else x
+
+    return jax.tree.map(cast, control)

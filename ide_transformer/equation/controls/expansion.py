@@ -2,7 +2,7 @@
 
 import abc
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,6 @@ from .stack import check_stack, combine
 from .tabulated import Tabulated
 
 
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
-
 class AbstractExpansion(AbstractControl):
     """A control that is smooth over all of `[0, T]`,
 
@@ -29,7 +23,7 @@ class AbstractExpansion(AbstractControl):
     with basis functions φ_k and coefficients Θ_k, blocks stacked along a leading axis.
     """
 
-    coefficients: AbstractVar[PyTree]
+    coefficients: PyTree
 
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 1

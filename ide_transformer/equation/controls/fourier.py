@@ -1,11 +1,11 @@
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...errors import InputError
 from ..shapes import Depth
 from .expansion import AbstractExpansion
-from .stack import MakeBlock, interpolate, stack_blocks
+from .stack import MakeBlock, combine, stack_blocks
 
 
 class Fourier(AbstractExpansion):
@@ -21,7 +21,6 @@ class Fourier(AbstractExpansion):
     - `interval_length`: depth of one interval.
     """
 
-    coefficients: PyTree
     num_intervals: int = eqx.field(static=True)
     interval_length: float = eqx.field(static=True, default=1.0)
 
@@ -56,7 +55,8 @@ class Fourier(AbstractExpansion):
         _check_intervals(waves, num_intervals)
         terms = 2 * waves + 1
         basis = jnp.stack([_waves(jnp.asarray(j / terms), waves) for j in range(terms)])
-        return cls(interpolate(basis, stack_blocks(make_block, terms, key)), num_intervals)
+        drawn = stack_blocks(make_block, terms, key)
+        return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
 
 
 def _check_intervals(waves: int, num_intervals: int) -> None:

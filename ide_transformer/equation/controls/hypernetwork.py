@@ -2,7 +2,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...errors import InputError
 from ..shapes import Depth
@@ -26,7 +26,6 @@ class Hypernetwork(AbstractExpansion):
     - `interval_length`: depth of one interval.
     """
 
-    coefficients: PyTree
     inner: Float[Array, "embedding hidden"]
     outer: Float[Array, "inputs terms"]
     num_intervals: int = eqx.field(static=True)

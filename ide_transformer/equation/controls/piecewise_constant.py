@@ -7,15 +7,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..shapes import Depth
 from .control import AbstractControl, check_resample
-from .stack import (
-    MakeBlock,
-    arrays_of,
-    check_stack,
-    combine,
-    length_of,
-    stack_blocks,
-    with_static,
-)
+from .stack import MakeBlock, arrays_of, check_stack, combine, stack_blocks, with_static
 
 
 class PiecewiseConstant(AbstractControl):
@@ -42,7 +34,7 @@ class PiecewiseConstant(AbstractControl):
 
     @property
     def num_intervals(self) -> int:
-        return length_of(self.blocks)
+        return check_stack(self, self.blocks)
 
     def intervals(self) -> PyTree[Array]:
         return arrays_of(self.blocks)

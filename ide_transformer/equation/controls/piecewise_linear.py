@@ -8,7 +8,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from ...errors import InputError
 from ..shapes import Depth
 from .control import AbstractControl, check_resample
-from .stack import MakeBlock, arrays_of, check_stack, length_of, stack_blocks, with_static
+from .stack import MakeBlock, arrays_of, check_stack, stack_blocks, with_static
 
 
 class PiecewiseLinear(AbstractControl):
@@ -35,7 +35,7 @@ class PiecewiseLinear(AbstractControl):
 
     @property
     def num_intervals(self) -> int:
-        return length_of(self.knots) - 1
+        return check_stack(self, self.knots) - 1
 
     def intervals(self) -> PyTree[Array]:
         arrays = arrays_of(self.knots)

@@ -3,11 +3,10 @@ from typing import ClassVar
 import jax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ..operators import Dropout
+from ..operators.dropout import Dropout
 from ..shapes import Depth
 from ..tree import map_parts
-from .control import locate
-from .wrapped import AbstractWrappedControl
+from .control import AbstractWrappedControl, locate
 
 
 class Sampled(AbstractWrappedControl):

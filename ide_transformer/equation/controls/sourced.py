@@ -3,11 +3,10 @@ from typing import ClassVar
 from jaxtyping import Array, PyTree
 
 from ..domain import TokenDomain
-from ..operators import AbstractSourcedOperator
+from ..operators.sourced import AbstractSourcedOperator
 from ..shapes import Depth, State
 from ..tree import map_parts, parts
-from .control import AbstractControl
-from .wrapped import AbstractWrappedControl
+from .control import AbstractControl, AbstractWrappedControl
 
 
 class Sourced(AbstractWrappedControl):

@@ -31,11 +31,6 @@ def with_static(arrays: PyTree[Array], blocks: PyTree) -> PyTree:
     return eqx.combine(arrays, eqx.filter(blocks, eqx.is_array, inverse=True))
 
 
-def length_of(blocks: PyTree) -> int:
-    """The number of blocks of a stack."""
-    return jax.tree.leaves(arrays_of(blocks))[0].shape[0]
-
-
 def take(blocks: PyTree, index: Int[Array, ""] | int) -> PyTree:
     """One block of a stack."""
 
@@ -53,17 +48,6 @@ def combine(basis: Float[Array, "*points terms"], blocks: PyTree) -> PyTree:
         return jnp.tensordot(basis.astype(x.dtype), x, axes=1)
 
     return jax.tree.map(lambda x: one(x) if eqx.is_inexact_array(x) else x, blocks)
-
-
-def interpolate(basis: Float[Array, "nodes terms"], blocks: PyTree) -> PyTree:
-    """The coefficients of the expansion that takes the values `blocks` at the nodes.
-
-    **Arguments:**
-
-    - `basis`: `φ_k` at each node; as many nodes as terms.
-    - `blocks`: a block for each node, stacked.
-    """
-    return combine(jnp.linalg.inv(basis), blocks)
 
 
 def check_stack(owner: object, blocks: PyTree) -> int:

@@ -8,7 +8,7 @@ from jaxtyping import Array, PyTree
 from ...errors import InputError
 from ..shapes import Depth
 from .control import AbstractControl
-from .stack import arrays_of, length_of, take, with_static
+from .stack import arrays_of, check_stack, take, with_static
 
 
 class Tabulated(AbstractControl):
@@ -34,7 +34,7 @@ class Tabulated(AbstractControl):
 
     @property
     def num_intervals(self) -> int:
-        return length_of(self.table)
+        return check_stack(self, self.table)
 
     def intervals(self) -> PyTree[Array]:
         return arrays_of(self.table)

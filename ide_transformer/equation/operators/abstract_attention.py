@@ -7,11 +7,13 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...errors import InputError
-from ..constraints import AbstractConstraint
+from ..constraints.constraint import AbstractConstraint
 from ..shapes import State
 from .linear import Linear
 from .operator import AbstractOperator, check_features
-from .quadrature import Domains, integrate
+from .positions import ScoreBias
+from .quadrature.integrate import integrate
+from .quadrature.token_mean import Domains
 from .region import AbstractRegion
 
 
@@ -115,7 +117,7 @@ class AbstractAttention(AbstractOperator):
         heads: Projections,
         domains: Domains,
         region: AbstractRegion,
-        bias: Float[Array, "heads tokens others"] | None = None,
+        bias: ScoreBias = None,
     ) -> State:
         """`Σ_h ∫ γ_h V_h dx' W^O_h`, in the dtype of the queries."""
         # The integral is a product too, in the dtype of the weights.

@@ -1,12 +1,13 @@
 from jaxtyping import PRNGKeyArray
 
 from ...errors import InputError
-from ..constraints import AbstractConstraint, Free
+from ..constraints.constraint import AbstractConstraint
+from ..constraints.free import Free
 from ..domain import TokenDomain
 from ..shapes import State
 from .abstract_attention import AbstractAttention, Maps, Projections
 from .positions import AbstractPositions, NoPositions
-from .quadrature import Domains
+from .quadrature.token_mean import Domains
 from .region import AbstractRegion, Fredholm, Volterra
 from .token_integral import AbstractTokenIntegral, Others
 

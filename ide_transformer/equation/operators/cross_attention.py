@@ -1,13 +1,14 @@
 from typing import ClassVar
 
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from ...errors import InputError
-from ..constraints import AbstractConstraint, Free
+from ..constraints.constraint import AbstractConstraint
+from ..constraints.free import Free
 from ..domain import TokenDomain
 from ..shapes import State
 from .abstract_attention import AbstractAttention, Maps
-from .quadrature import Domains
+from .quadrature.token_mean import Domains
 from .region import Fredholm
 from .sourced import AbstractSourcedOperator
 
@@ -79,13 +80,7 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
     def __call__(self, u: State, domain: TokenDomain) -> State:
         source, source_domain = self.given_source(), self.source_domain
         assert source_domain is not None
-        self._check(source, source_domain, u)
-        heads = self.split_heads(self.projections(u, source))
-        return self.integral(heads, Domains(domain, source_domain), Fredholm())
-
-    def _check(self, source: Array, domain: TokenDomain, u: Array) -> None:
-        """Refuses a source that does not fit its domain, the weights or the state."""
-        tokens, features = domain.num_tokens, self.key.weight.shape[0]
+        tokens, features = source_domain.num_tokens, self.key.weight.shape[0]
         expected = (*u.shape[:-2], tokens, features)
         if source.shape != expected:
             raise InputError(
@@ -93,3 +88,5 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
                 f"{u.shape} and a source domain of {tokens} tokens need {expected}: the same "
                 "batch axes, the tokens of the domain, the features of the weights."
             )
+        heads = self.split_heads(self.projections(u, source))
+        return self.integral(heads, Domains(domain, source_domain), Fredholm())

@@ -2,7 +2,8 @@ from typing import ClassVar
 
 from jaxtyping import PRNGKeyArray
 
-from ..constraints import AbstractConstraint, Free
+from ..constraints.constraint import AbstractConstraint
+from ..constraints.free import Free
 from ..domain import TokenDomain
 from ..shapes import State
 from .linear import Linear

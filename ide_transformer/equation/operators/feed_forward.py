@@ -1,15 +1,19 @@
+from typing import ClassVar
+
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from ..constraints import AbstractConstraint, Free
-from ..shapes import Features
-from .abstract_feed_forward import AbstractFeedForward
+from ..constraints.constraint import AbstractConstraint
+from ..constraints.free import Free
+from ..domain import TokenDomain
+from ..shapes import State
 from .activations import Activation, gelu
 from .linear import Linear
+from .operator import AbstractOperator, check_features
 
 
-class FeedForward(AbstractFeedForward):
+class FeedForward(AbstractOperator):
     """Two integrals over features with a pointwise nonlinearity σ between:
 
         du/dt = W2 σ(W1 N(u) + b1) + b2,
@@ -32,6 +36,8 @@ class FeedForward(AbstractFeedForward):
     normalization: AbstractConstraint
     activation: Activation = eqx.field(static=True)
 
+    pointwise: ClassVar[bool] = True
+
     def __init__(
         self,
         features: int,
@@ -52,5 +58,7 @@ class FeedForward(AbstractFeedForward):
         self.normalization = normalization
         self.activation = activation
 
-    def hidden(self, v: Features) -> Float[Array, "*batch hidden"]:
-        return self.activation(self.inner(v))
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.inner.weight.shape[0])
+        v = self.normalization.project(u)
+        return self.outer(self.activation(self.inner(v)))

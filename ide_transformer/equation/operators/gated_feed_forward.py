@@ -1,15 +1,19 @@
+from typing import ClassVar
+
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from ..constraints import AbstractConstraint, Free
-from ..shapes import Features
-from .abstract_feed_forward import AbstractFeedForward
+from ..constraints.constraint import AbstractConstraint
+from ..constraints.free import Free
+from ..domain import TokenDomain
+from ..shapes import State
 from .activations import Activation, silu
 from .linear import Linear
+from .operator import AbstractOperator, check_features
 
 
-class GatedFeedForward(AbstractFeedForward):
+class GatedFeedForward(AbstractOperator):
     """A feed-forward whose hidden features are gated:
 
         du/dt = W2 (σ(Wg N(u)) ⊙ W1 N(u)),
@@ -35,6 +39,8 @@ class GatedFeedForward(AbstractFeedForward):
     normalization: AbstractConstraint
     activation: Activation = eqx.field(static=True)
 
+    pointwise: ClassVar[bool] = True
+
     def __init__(
         self,
         features: int,
@@ -56,5 +62,7 @@ class GatedFeedForward(AbstractFeedForward):
         self.normalization = normalization
         self.activation = activation
 
-    def hidden(self, v: Features) -> Float[Array, "*batch hidden"]:
-        return self.activation(self.gate(v)) * self.inner(v)
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.inner.weight.shape[0])
+        v = self.normalization.project(u)
+        return self.outer(self.activation(self.gate(v)) * self.inner(v))

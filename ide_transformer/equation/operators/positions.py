@@ -11,8 +11,9 @@ from ...errors import InputError
 from ..domain import TokenDomain
 
 
-# Queries or keys, head by head.
+# Queries or keys, head by head, and a term of the scores; `None` for none.
 Heads: TypeAlias = Float[Array, "*batch tokens heads features"]
+ScoreBias: TypeAlias = Float[Array, "heads tokens others"] | None
 
 
 class AbstractPositions(eqx.Module):
@@ -26,11 +27,8 @@ class AbstractPositions(eqx.Module):
         """Queries or keys with their positions in them."""
         return x
 
-    def score_bias(
-        self, query_domain: TokenDomain, domain: TokenDomain
-    ) -> Float[Array, "heads tokens others"] | None:
-        """The bias of the scores `s_h(x, x')`, x of `query_domain` and x' of `domain`; `None`
-        for none."""
+    def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
+        """The bias of the scores `s_h(x, x')`, x of `query_domain` and x' of `domain`."""
         return None
 
 
@@ -92,9 +90,7 @@ class RelativeBias(AbstractPositions):
     table: Float[Array, "buckets heads"]
     max_distance: int = eqx.field(static=True, default=128)
 
-    def score_bias(
-        self, query_domain: TokenDomain, domain: TokenDomain
-    ) -> Float[Array, "heads tokens others"]:
+    def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
         half = self.table.shape[0] // 2
         exact = half // 2
         offset = domain.positions[None, :] - query_domain.positions[:, None]

@@ -12,7 +12,9 @@ from ..domain import TokenDomain
 
 # A place in the order of tokens, and the places from one on to before another.
 Index: TypeAlias = int | Int[Array, ""]
-Span: TypeAlias = tuple[Index, Index]
+Range: TypeAlias = tuple[Index, Index]
+# For each pair of tokens, whether the first sees the second.
+Indicator: TypeAlias = Bool[Array, "tokens others"] | None
 
 
 class Band(NamedTuple):
@@ -30,14 +32,12 @@ class AbstractRegion(eqx.Module):
     causal: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def indicator(
-        self, query_domain: TokenDomain, domain: TokenDomain
-    ) -> Bool[Array, "tokens others"] | None:
+    def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
         """`[x, x']` for x of `query_domain` and x' of `domain`: whether x' is in Ω_x(x);
         `None` where all of them are."""
 
     @abc.abstractmethod
-    def meets(self, queries: Span, points: Span) -> Bool[ArrayLike, ""]:
+    def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
         """For consecutive tokens 0, 1, 2, …: whether any of the queries `[start, stop)` sees
         any of the points `[start, stop)`."""
 
@@ -53,7 +53,7 @@ class Fredholm(AbstractRegion):
     def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> None:
         return None
 
-    def meets(self, queries: Span, points: Span) -> Bool[ArrayLike, ""]:
+    def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
         return True
 
     def band(self) -> Band:
@@ -76,14 +76,12 @@ class Volterra(AbstractRegion):
         if self.window is not None and self.window < 1:
             raise InputError(f"Volterra(window={self.window}): a window has at least 1 token.")
 
-    def indicator(
-        self, query_domain: TokenDomain, domain: TokenDomain
-    ) -> Bool[Array, "tokens others"]:
+    def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
         distance = query_domain.positions[:, None] - domain.positions[None, :]
         past = distance >= 0
         return past if self.window is None else past & (distance < self.window)
 
-    def meets(self, queries: Span, points: Span) -> Bool[ArrayLike, ""]:
+    def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
         past = points[0] < queries[1]
         if self.window is None:
             return past

@@ -40,8 +40,12 @@ class AbstractSourcedOperator(AbstractOperator):
         """
         if self.own_domain != (domain is not None):
             return self
-        given = eqx.tree_at(lambda x: x.source, self, source, is_leaf=_is_none)
-        return eqx.tree_at(lambda x: x.source_domain, given, domain, is_leaf=_is_none)
+        return eqx.tree_at(
+            lambda x: (x.source, x.source_domain),
+            self,
+            (source, domain),
+            is_leaf=lambda x: x is None,
+        )
 
     def given_source(self) -> State:
         """f.
@@ -51,7 +55,3 @@ class AbstractSourcedOperator(AbstractOperator):
         if self.source is None:
             raise InputError(f"{type(self).__name__} {self.missing}")
         return self.source
-
-
-def _is_none(x: object) -> bool:
-    return x is None

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from ...domain import TokenDomain
-from ..region import AbstractRegion
 from .token_mean import AbstractQuadrature, Domains, Integrand, Mean, tangent_part, weighted
 
 
@@ -29,7 +28,6 @@ class Blocks(AbstractQuadrature):
     - `spans`: the queries and the points of each block.
     """
 
-    region: AbstractRegion
     spans: tuple[Span, ...] = eqx.field(static=True)
 
     def mean(self, integrand: Integrand, domains: Domains) -> Mean:

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal, TypeAlias
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from ...domain import TokenDomain
+from ..positions import Heads, ScoreBias
 from ..region import AbstractRegion
 from .blocks import Blocks, Span
-from .fused import fused_mean, is_served
 from .stream import Stream
 from .token_mean import AbstractQuadrature, Domains, Integrand, token_mean
 
@@ -21,15 +23,18 @@ _MOST_BLOCKS = 8
 _STREAM_FROM = 2048
 _STREAM_BLOCK = 512
 
+# Keys or values.
+Shared: TypeAlias = Float[Array, "*batch others shared features"]
+
 
 def integrate(
-    query: Float[Array, "*batch tokens heads features"],
-    key: Float[Array, "*batch others shared features"],
-    value: Float[Array, "*batch others shared features"],
+    query: Heads,
+    key: Shared,
+    value: Shared,
     domains: Domains,
     region: AbstractRegion,
-    bias: Float[Array, "heads tokens others"] | None = None,
-) -> Float[Array, "*batch tokens heads features"]:
+    bias: ScoreBias = None,
+) -> Heads:
     """`∫ γ(x, x') V(x') dx'` by the quadrature of the domain of x', each head by itself.
 
     **Arguments:**
@@ -41,7 +46,7 @@ def integrate(
     """
     domain = domains.points
     in_order = domains.queries is domain and domain.consecutive
-    if is_served(query, region, in_order=in_order, biased=bias is not None):
+    if _fused_serves(query, region, in_order=in_order, biased=bias is not None):
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, domain, bias)
     places = Domains(*(TokenDomain(x.points) for x in domains))
@@ -50,11 +55,7 @@ def integrate(
 
 
 def prepare(
-    query: Float[Array, "*batch tokens heads features"],
-    key: Float[Array, "*batch others shared features"],
-    value: Float[Array, "*batch others shared features"],
-    domain: TokenDomain,
-    bias: Float[Array, "heads tokens others"] | None,
+    query: Heads, key: Shared, value: Shared, domain: TokenDomain, bias: ScoreBias
 ) -> tuple[Integrand, Callable[[Array], Array]]:
     """The integrand, heads before tokens, and the map of its mean back to tokens before
     heads."""
@@ -64,21 +65,19 @@ def prepare(
     query = query.reshape(*batch, tokens, shared, heads // shared, features)
     if bias is not None:
         bias = bias.reshape(shared, heads // shared, tokens, others)
+    log_weights = domain.log_weights
+    if log_weights is not None:
+        # In the dtype of the scores; those of padding stay finite.
+        dtype = jnp.promote_types(query.dtype, jnp.float32)
+        log_weights = jnp.maximum(log_weights, float(jnp.finfo(dtype).min) / 4).astype(dtype)
     integrand = Integrand(
         jnp.moveaxis(query, -4, -2),
         jnp.moveaxis(key, -3, -2),
         jnp.moveaxis(value, -3, -2),
-        _log_weights(domain, jnp.promote_types(query.dtype, jnp.float32)),
+        log_weights,
         bias,
     )
     return integrand, lambda mean: jnp.moveaxis(mean, -2, -4).reshape(*batch, tokens, heads, -1)
-
-
-def _log_weights(domain: TokenDomain, dtype: DTypeLike) -> Float[Array, "*batch others"] | None:
-    """`log w_j` in the dtype of the scores; that of padding stays finite."""
-    if domain.log_weights is None:
-        return None
-    return jnp.maximum(domain.log_weights, float(jnp.finfo(dtype).min) / 4).astype(dtype)
 
 
 def _quadrature(
@@ -105,3 +104,54 @@ def _seen(
         return 0, others
     seen = [z for z in range(others) if region.meets((start, start + size), (z, z + 1))]
     return seen[0], seen[-1] + 1
+
+
+def _fused_serves(
+    query: Heads, region: AbstractRegion, *, in_order: bool, biased: bool
+) -> bool:
+    """Whether cuDNN's flash attention can compute it: on a GPU, in low precision, for
+    consecutive tokens, a region that it knows, and no bias of the scores."""
+    low = query.dtype == jnp.bfloat16
+    known = region.band() is not None
+    width = query.shape[-1]
+    fits = width <= 128 and width % 8 == 0 and query.shape[-3] > 1
+    return jax.default_backend() == "gpu" and low and known and fits and in_order and not biased
+
+
+def fused_mean(
+    query: Heads,
+    key: Shared,
+    value: Shared,
+    domain: TokenDomain,
+    region: AbstractRegion,
+    *,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> Heads:
+    """`integrate` on consecutive tokens by `jax.nn.dot_product_attention`. It has reverse mode
+    only. On a GPU it has not been run yet; its mathematics are tested with `xla`.
+
+    **Arguments:**
+
+    - `implementation`: of `jax.nn.dot_product_attention`.
+    """
+    batch, tokens = query.shape[:-3], query.shape[-3]
+
+    def flat(x):
+        return x.reshape(-1, *x.shape[-3:])
+
+    bias = None
+    if domain.log_weights is not None:
+        bias = jnp.broadcast_to(domain.log_weights, (*batch, tokens)).reshape(-1, 1, 1, tokens)
+        bias = jnp.broadcast_to(bias, (*bias.shape[:2], tokens, tokens)).astype(query.dtype)
+    band = region.band()
+    assert band is not None, f"{type(region).__name__} has no fused kernel"
+    mean = jax.nn.dot_product_attention(
+        flat(query),
+        flat(key),
+        flat(value),
+        bias=bias,
+        is_causal=band.causal,
+        local_window_size=None if band.window is None else (band.window - 1, 0),
+        implementation=implementation,
+    )
+    return mean.reshape(query.shape).astype(jnp.promote_types(query.dtype, jnp.float32))

@@ -8,7 +8,6 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ...domain import TokenDomain
-from ..region import AbstractRegion
 from .token_mean import AbstractQuadrature, Domains, Integrand, Mean, tangent_part, weighted
 
 
@@ -29,7 +28,6 @@ class Stream(AbstractQuadrature):
     - `in_order`: whether queries and points are the same consecutive tokens.
     """
 
-    region: AbstractRegion
     block: int = eqx.field(static=True)
     in_order: bool = eqx.field(static=True)
 
@@ -97,9 +95,7 @@ class Stream(AbstractQuadrature):
         mean = jnp.zeros((*shape, points.value.shape[-1]), wide)
         return Mean(mean, jnp.zeros(shape, wide), jnp.zeros(shape, wide))
 
-    def _scores(
-        self, queries: "_Queries", points: "_Points"
-    ) -> Float[Array, "*batch shared repeats tokens others"]:
+    def _scores(self, queries: "_Queries", points: "_Points") -> Float[Array, "..."]:
         here = Integrand(queries.query, points.key, points.value, points.log_weights, None)
         s = self.scores(here, Domains(TokenDomain(queries.at), TokenDomain(points.at)))
         return jnp.where(jnp.broadcast_to(points.real, s.shape), s, -jnp.inf)

@@ -1,7 +1,7 @@
 """The token integral as a quadrature, and its derivative."""
 
 import abc
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,32 +12,30 @@ from ...domain import TokenDomain
 from ..region import AbstractRegion
 
 
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
 # Names of the parts of an integral that a gradient should keep: the mean, and the maximum and
 # the normaliser of the scores. With them the forward pass need not be run again.
 RESIDUALS = ("token_mean", "token_maximum", "token_normaliser")
 
+# Queries, or a feature of each; keys or values; scores, and two of their terms.
+Queries: TypeAlias = Float[Array, "*batch shared repeats tokens features"]
+Numbers: TypeAlias = Float[Array, "*batch shared repeats tokens"]
+Keys: TypeAlias = Float[Array, "*batch shared others features"]
+Scores: TypeAlias = Float[Array, "*batch shared repeats tokens others"]
+LogWeights: TypeAlias = Float[Array, "... others"] | None
+Bias: TypeAlias = Float[Array, "shared repeats tokens others"] | None
+
 
 class Integrand(NamedTuple):
     """The parts of an integral. Scores are `q k + log w + bias`, a large negative number
-    outside the region. Queries have one axis for the keys and one for those that share a key.
+    outside the region. Queries are divided by `sqrt(features)`; one axis of theirs is for the
+    keys and one for those that share a key. Log weights are for each sample or for all, `None`
+    for equal ones."""
 
-    - `query`: `[*batch, shared, repeats, tokens, features]`, divided by `sqrt(features)`.
-    - `key`, `value`: `[*batch, shared, others, features]`.
-    - `log_weights`: `[..., others]`, of the quadrature, for each sample or for all; `None` for
-      equal ones.
-    - `bias`: `[shared, repeats, tokens, others]`; `None` for none.
-    """
-
-    query: Float[Array, "*batch shared repeats tokens features"]
-    key: Float[Array, "*batch shared others features"]
-    value: Float[Array, "*batch shared others features"]
-    log_weights: Float[Array, "... others"] | None
-    bias: Float[Array, "shared repeats tokens others"] | None
+    query: Queries
+    key: Keys
+    value: Keys
+    log_weights: LogWeights
+    bias: Bias
 
 
 class Mean(NamedTuple):
@@ -46,9 +44,9 @@ class Mean(NamedTuple):
     γ = exp(s - maximum - log normaliser).
     """
 
-    mean: Float[Array, "*batch shared repeats tokens features"]
-    maximum: Float[Array, "*batch shared repeats tokens"]
-    normaliser: Float[Array, "*batch shared repeats tokens"]
+    mean: Queries
+    maximum: Numbers
+    normaliser: Numbers
 
 
 class Domains(NamedTuple):
@@ -65,7 +63,7 @@ class AbstractQuadrature(eqx.Module):
     the forward pass: they are computed again, part by part.
     """
 
-    region: AbstractVar[AbstractRegion]
+    region: AbstractRegion
 
     @abc.abstractmethod
     def mean(self, integrand: Integrand, domains: Domains) -> Mean:
@@ -79,9 +77,7 @@ class AbstractQuadrature(eqx.Module):
         and, in the place of the maximum, `Σ_z γ s'`, the derivative of `maximum + log
         normaliser`."""
 
-    def scores(
-        self, integrand: Integrand, domains: Domains
-    ) -> Float[Array, "*batch shared repeats tokens others"]:
+    def scores(self, integrand: Integrand, domains: Domains) -> Scores:
         """The scores with quadrature weights and bias, and a large negative number where the
         point is outside the region."""
         s = products(integrand.query, integrand.key)
@@ -114,19 +110,13 @@ def _token_mean_jvp(primals, tangents):
     return mean, Mean(tangent, rate.maximum, jnp.zeros_like(mean.normaliser))
 
 
-def products(
-    query: Float[Array, "*batch shared repeats tokens features"],
-    key: Float[Array, "*batch shared others features"],
-) -> Float[Array, "*batch shared repeats tokens others"]:
+def products(query: Queries, key: Keys) -> Scores:
     """`⟨q, k⟩`, accumulated in float32 at least."""
     s = _einsum("...xd,...zd->...xz", _end_to_end(query), key)
     return s.reshape(*query.shape[:-1], key.shape[-2])
 
 
-def weighted(
-    gamma: Float[Array, "*batch shared repeats tokens others"],
-    value: Float[Array, "*batch shared others features"],
-) -> Float[Array, "*batch shared repeats tokens features"]:
+def weighted(gamma: Scores, value: Keys) -> Queries:
     """`Σ_z γ(x, z) v(z)`."""
     mean = _einsum("...xz,...zd->...xd", _end_to_end(gamma.astype(value.dtype)), value)
     return mean.reshape(*gamma.shape[:-1], value.shape[-1])
@@ -138,11 +128,7 @@ def outside(dtype: DTypeLike) -> float:
     return float(jnp.finfo(dtype).min) / 2
 
 
-def with_terms(
-    s: Float[Array, "*batch shared repeats tokens others"],
-    log_weights: Float[Array, "... others"] | None,
-    bias: Float[Array, "shared repeats tokens others"] | None,
-) -> Float[Array, "*batch shared repeats tokens others"]:
+def with_terms(s: Scores, log_weights: LogWeights, bias: Bias) -> Scores:
     """`s + log w + bias`, or the same for their rates."""
     if log_weights is not None:
         log_weights = jnp.expand_dims(log_weights, (-4, -3, -2))
@@ -153,11 +139,7 @@ def with_terms(
 
 
 def tangent_part(
-    s: Float[Array, "*batch shared repeats tokens others"],
-    integrand: Integrand,
-    rate: Integrand,
-    maximum: Float[Array, "*batch shared repeats tokens"],
-    normaliser: Float[Array, "*batch shared repeats tokens"],
+    s: Scores, integrand: Integrand, rate: Integrand, maximum: Numbers, normaliser: Numbers
 ) -> Mean:
     """The value of `AbstractQuadrature.tangent` for some queries, or the part of it that comes
     from some of the points."""
@@ -173,9 +155,7 @@ def tangent_part(
     return Mean(tangent, total, jnp.zeros_like(total))
 
 
-def score_rates(
-    integrand: Integrand, rate: Integrand
-) -> Float[Array, "*batch shared repeats tokens others"]:
+def score_rates(integrand: Integrand, rate: Integrand) -> Scores:
     """The derivative of the scores along `rate`."""
     query, key = integrand.query, integrand.key
     zero = jnp.zeros((), jnp.promote_types(query.dtype, jnp.float32))
