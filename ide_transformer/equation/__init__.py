@@ -63,7 +63,7 @@ from .operators.scaled import Scaled as Scaled
 from .operators.sourced import AbstractSourcedOperator as AbstractSourcedOperator
 from .operators.sourced_attention import SourcedAttention as SourcedAttention
 from .operators.token_integral import AbstractTokenIntegral as AbstractTokenIntegral
-from .shapes import Depth as Depth
+from .shapes import Depth as Depth, State as State
 from .terms import (
     OperatorField as OperatorField,
     frozen as frozen,
@@ -71,3 +71,4 @@ from .terms import (
     operator_fields as operator_fields,
     without_constraint as without_constraint,
 )
+from .tree import map_parts as map_parts, parts as parts

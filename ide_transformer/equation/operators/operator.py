@@ -28,6 +28,11 @@ class AbstractOperator(eqx.Module):
     def __call__(self, u: State, domain: TokenDomain) -> State:
         """The rate `du/dt` of this term, of the shape of `u: [..., tokens, features]`."""
 
+    @property
+    def innermost(self) -> "AbstractOperator":
+        """The operator itself, without others around it."""
+        return self
+
 
 class AbstractWrappedOperator(AbstractOperator):
     """An operator that changes the rate of another one, feature by feature."""
@@ -37,6 +42,10 @@ class AbstractWrappedOperator(AbstractOperator):
     @property
     def pointwise(self) -> bool:
         return self.operator.pointwise
+
+    @property
+    def innermost(self) -> AbstractOperator:
+        return self.operator.innermost
 
 
 def check_features(operator: AbstractOperator, u: Array, features: int) -> None:

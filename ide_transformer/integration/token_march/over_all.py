@@ -12,9 +12,9 @@ from ...equation import (
     AbstractOperator,
     AbstractTokenIntegral,
     Depth,
+    OperatorField,
     State,
     TokenDomain,
-    map_fields,
     map_parts,
 )
 from ..march import Carry, Steps
@@ -40,10 +40,10 @@ def interval_over_all(
 def over_all(terms: PyTree[diffrax.AbstractTerm], seen: TokenDomain) -> PyTree:
     """The terms with their token integrals over all tokens, `seen`."""
 
-    def change(field):
+    def change(field, _):
         return replace(field, block_at=_BlockOverAll(field.block_at, seen))
 
-    return map_fields(terms, change)
+    return map_parts(terms, OperatorField, change)
 
 
 class _BlockOverAll(eqx.Module):
