@@ -5,7 +5,8 @@ import sys
 import time
 
 from ide_transformer import InputError, LanguageModel, why_not_cached
-from ide_transformer.training import load_model, run_script, sample_text
+from ide_transformer.tasks import sample_text
+from ide_transformer.training import load_model, run_script
 
 
 def main() -> None:

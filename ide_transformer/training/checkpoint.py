@@ -1,10 +1,7 @@
-"""The checkpoints of a run, written by orbax."""
-
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
@@ -12,14 +9,14 @@ from ..errors import InputError
 
 
 class Checkpoints:
-    """The newest `keep` checkpoints of a run.
+    """The newest two checkpoints of a run, written by orbax.
 
     A checkpoint becomes visible only when it is complete, so a process may be killed at any
     moment. Use as a context manager: leaving it waits until all files are written.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    def __init__(self, folder: Path):
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
         self._folder = folder
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
 
@@ -36,7 +33,7 @@ class Checkpoints:
     def save(self, step: int, state: PyTree) -> None:
         """Writes the arrays of `state` in the background."""
         if step != self.latest():
-            self._manager.save(step, args=ocp.args.StandardSave(_arrays(state)))
+            self._manager.save(step, args=ocp.args.StandardSave(jax.tree.leaves(state)))
 
     def restore(self, like: PyTree) -> PyTree:
         """The newest checkpoint, in the structure of `like`.
@@ -46,28 +43,11 @@ class Checkpoints:
         step = self.latest()
         if step is None:
             raise InputError(f"{self._folder} holds no checkpoint.")
-        arrays = _arrays(like)
+        arrays = ocp.args.StandardRestore(jax.tree.leaves(like))
         try:
-            restored = self._manager.restore(step, args=ocp.args.StandardRestore(arrays))
+            restored = self._manager.restore(step, args=arrays)
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{self._folder}/{step} does not hold the model of this configuration: {error}"
             ) from None
-        structure = jax.tree.structure(like)
-        leaves = [
-            _as_key(new, old) for new, old in zip(restored, jax.tree.leaves(like), strict=True)
-        ]
-        return jax.tree.unflatten(structure, leaves)
-
-
-def _arrays(state: PyTree) -> list:
-    """The leaves of a tree of arrays, random keys as their data."""
-    return [jax.random.key_data(x) if _is_key(x) else x for x in jax.tree.leaves(state)]
-
-
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _as_key(new: Any, old: Any) -> Any:
-    return jax.random.wrap_key_data(new) if _is_key(old) else new
+        return jax.tree.unflatten(jax.tree.structure(like), restored)

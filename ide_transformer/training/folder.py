@@ -2,6 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from ..errors import InputError
 from .config import Config
@@ -34,8 +37,7 @@ class RunFolder:
 
 def new_folder(config: Config, runs: Path) -> RunFolder:
     """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken."""
-    number = max(_numbers(config.name, runs), default=0) + 1
-    folder = RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
+    folder = _numbered(config, runs, max(_numbers(config.name, runs), default=0) + 1)
     folder.path.mkdir(parents=True)
     folder.config.write_text(dump_config(config), encoding="utf-8")
     return folder
@@ -51,9 +53,8 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
         raise InputError(
             f"--resume: there is no run {runs / config.name}; start it without --resume."
         )
-    number = max(numbers)
-    folder = RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
-    old, new = (_flat(c.model_dump(mode="json")) for c in (folder.load_config(), config))
+    folder = _numbered(config, runs, max(numbers))
+    old, new = _flat(folder.load_config()), _flat(config)
     changed = [
         f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
         for key in old | new
@@ -67,17 +68,18 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     return folder
 
 
+def _numbered(config: Config, runs: Path, number: int) -> RunFolder:
+    return RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
+
+
 def _numbers(name: str, runs: Path) -> list[int]:
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
     found = [pattern.fullmatch(p.name) for p in runs.iterdir()] if runs.is_dir() else []
     return [int(match.group(1) or 1) for match in found if match]
 
 
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _flat(config: Config) -> dict[str, Any]:
+    """The values of a configuration by their dotted keys."""
+    tree = config.model_dump(mode="json")
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda x: type(x) is not dict)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}

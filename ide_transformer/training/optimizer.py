@@ -44,7 +44,7 @@ def decayed(model: PyTree) -> PyTree[bool]:
     axis of a control does not count, and the coefficients of a scheme are not matrices."""
 
     def mark(part):
-        axes = part.depth_axes if isinstance(part, AbstractControl) else 0
+        axes = getattr(part, "depth_axes", 0)
         matrices = not isinstance(part, AbstractCoefficient)
         return jax.tree.map(lambda x: matrices and eqx.is_array(x) and x.ndim - axes >= 2, part)
 

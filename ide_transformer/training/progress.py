@@ -3,14 +3,8 @@
 import time
 from typing import Any
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 
 class TrainingProgress:
@@ -33,12 +27,12 @@ class TrainingProgress:
         self._first: tuple[int, float] | None = None
         self._last_line = -float("inf")
         self._held_out = ""
-        self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
+        self._bar = progress.Progress(
+            progress.TextColumn("training"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[state]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )

@@ -1,5 +1,3 @@
-"""The frame of every script."""
-
 import os
 import sys
 from collections.abc import Callable
@@ -13,12 +11,15 @@ from ..packages import cache_folder
 
 def run_script(main: Callable[[], None]) -> None:
     """Runs the main function of a script. Modules in the current folder can be imported, so
-    that a configuration may name classes in them.
+    that a configuration may name classes in them. Programs that take a second or more to
+    compile are kept for the next process, in the cache folder unless
+    `JAX_COMPILATION_CACHE_DIR` says where.
 
     Input that cannot be used is printed without a traceback, with exit status 2.
     """
     sys.path.insert(0, str(Path.cwd()))
-    keep_compiled()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     try:
         main()
     except InputError as error:
@@ -26,10 +27,3 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def keep_compiled() -> None:
-    """Keeps programs that take a second or more to compile for the next process, in the cache
-    folder, unless `JAX_COMPILATION_CACHE_DIR` says where."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
