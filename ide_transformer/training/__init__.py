@@ -38,5 +38,5 @@ from .run import (
     load_run as load_run,
     train as train,
 )
-from .script import run_script as run_script
+from .script import model_parser as model_parser, run_script as run_script
 from .step import initial_state as initial_state, make_train_step as make_train_step

@@ -57,12 +57,7 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
 def build_model_of_size(
     config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray
 ) -> AbstractModel:
-    """The model of a run, for data of these sizes.
-
-    **Arguments:**
-
-    - `sizes`: the `sizes` of the task, for example `{"vocabulary": 84}`.
-    """
+    """The model of a run, for a task of these `sizes`, for example `{"vocabulary": 84}`."""
     model = config.model
     if model.pretrained is not None:
         return with_solver(_pretrained(model.pretrained), config.solver)
@@ -116,12 +111,7 @@ def build_discretization(
     config: SolverConfig, *, width: int, constrained: bool
 ) -> Discretization:
     """The time-stepping scheme of a model; where the state is constrained, its projected
-    variant.
-
-    **Arguments:**
-
-    - `width`: of the state, for schemes with weights of that size.
-    """
+    variant. Some schemes have weights of the `width` of the state."""
     offers = Offers({diffrax.AbstractSolver: {"features": width}})
     solver = construct("solver", config, diffrax.AbstractSolver, offers)
     solver = projected(solver) if constrained else solver

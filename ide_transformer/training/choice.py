@@ -34,12 +34,7 @@ class AbstractChoice(abc.ABC):
         return f"{key}.options.{name}"
 
     def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments that are given for the parameters of the class.
-
-        **Arguments:**
-
-        - `annotations`: the types of the parameters.
-        """
+        """The arguments that are given for parameters of these types."""
         return self.options
 
 

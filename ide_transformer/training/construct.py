@@ -24,11 +24,8 @@ _SUPPLIED = {"key", "make_block", "num_intervals"}
 
 
 class Offers(NamedTuple):
-    """Arguments that the rest of a configuration supplies, by parameter name.
-
-    - `arguments`: for each base class what its constructors may ask for.
-    - `key`: draws weights.
-    """
+    """Arguments that the rest of a configuration supplies: for each base class what its
+    constructors may ask for, and the key that draws weights."""
 
     arguments: Mapping[type, Mapping[str, Any]]
     key: PRNGKeyArray | None = None

@@ -31,11 +31,7 @@ _BATCH = 16
 
 
 class LoadedModel(NamedTuple):
-    """A model and its origin.
-
-    - `run`: the folder of its run, or `None` for a checkpoint.
-    - `path`: the run or checkpoint.
-    """
+    """A model and its origin; `run` is `None` for a checkpoint."""
 
     model: AbstractModel
     run: RunFolder | None
@@ -58,10 +54,9 @@ class LoadedModel(NamedTuple):
 
         **Raises:** `InputError` that ends with `otherwise`.
         """
-        if not isinstance(self.model, kind):
-            held = type(self.model).__name__
-            raise InputError(f"{self.path} holds a {held}{otherwise}.")
-        return self.model
+        if isinstance(self.model, kind):
+            return self.model
+        raise InputError(f"{self.path} holds a {type(self.model).__name__}{otherwise}.")
 
 
 def load_model(path: str, overrides: list[str]) -> LoadedModel:

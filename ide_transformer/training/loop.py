@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from ..models import AbstractModel
 from ..tasks import AbstractTask
-from .checkpoint import Checkpoints
 from .config import TrainingConfig
-from .folder import RunFolder
+from .folder import Checkpoints, RunFolder
 from .metrics import MetricsLog
 from .progress import TrainingProgress
 from .step import TrainState, describe_memory, num_parameters

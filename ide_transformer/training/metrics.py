@@ -25,12 +25,7 @@ class MetricsLog:
     """Writes `metrics.jsonl`, one JSON object a line, without making the training loop wait.
 
     The metrics of a step are written when those of the next logged step arrive; by then the
-    device has computed them.
-
-    **Arguments:**
-
-    - `tokens_per_step`: tokens of a batch, for the rate.
-    - `on_line`: called with each line written.
+    device has computed them. `on_line` is called with each line written.
     """
 
     def __init__(self, path: Path, tokens_per_step: int, on_line: Callable[[dict], None]):

@@ -12,11 +12,10 @@ from .config import OptimizerConfig
 
 def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The update rule of a run of `steps` steps."""
-    schedule = learning_rate(config, steps)
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(
-            schedule,
+            learning_rate(config, steps),
             b1=config.beta1,
             b2=config.beta2,
             weight_decay=config.weight_decay,

@@ -8,14 +8,9 @@ from rich.console import Console
 
 
 class TrainingProgress:
-    """Shows the step, the rate, the loss and the time that remains.
+    """Shows the step, the rate, the loss and the time that remains; a context manager.
 
-    Use as a context manager.
-
-    **Arguments:**
-
-    - `steps`: of the whole run.
-    - `start`: the step from which it goes on.
+    A run of `steps` steps goes on from step `start`.
     """
 
     _seconds_between_lines = 5.0

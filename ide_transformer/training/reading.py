@@ -48,12 +48,8 @@ def read_tree(path: Path) -> dict[str, Any]:
 def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
     """A tree as a section of that kind.
 
-    **Arguments:**
-
-    - `where`: where the tree was written, for errors.
-    - `origin`: where single keys were written, if elsewhere.
-
-    **Raises:** `InputError` that names every key in error.
+    **Raises:** `InputError` that names every key in error and the place `where` the tree was
+    written, or the one that `origin` gives for the key.
     """
     try:
         return kind.model_validate(tree)
@@ -69,8 +65,8 @@ def dump_config(config: Config) -> str:
 
 def _override(tree: dict[str, Any], override: str) -> str:
     key, separator, text = override.partition("=")
-    parts = key.split(".")
-    if not separator or not all(parts):
+    *parents, last = key.split(".")
+    if not separator or not all((*parents, last)):
         raise InputError(
             f"{override!r} is not an override; write section.key=value, for example "
             "model.depth=8."
@@ -80,11 +76,11 @@ def _override(tree: dict[str, Any], override: str) -> str:
     except yaml.YAMLError:
         raise InputError(f"{override!r}: {text!r} is not a YAML value.") from None
     branch = tree
-    for part in parts[:-1]:
+    for part in parents:
         branch = branch.setdefault(part, {})
         if not isinstance(branch, dict):
             raise InputError(f"{override!r}: {part} is a value, not a section.")
-    branch[parts[-1]] = value
+    branch[last] = value
     return key
 
 

@@ -16,9 +16,8 @@ from ..pretrained import find_pretrained, save_pretrained
 from ..reporting import plot_curves
 from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
 from .build import build_model, build_model_of_size, build_task, task_class, with_training
-from .checkpoint import Checkpoints
 from .config import NATIVE, Config, ModelConfig, SolverConfig
-from .folder import RunFolder, new_folder, resumed_folder
+from .folder import Checkpoints, RunFolder, new_folder, resumed_folder
 from .loop import EVALUATION_BATCH, Loop
 from .metrics import cut_metrics, read_metrics
 from .optimizer import build_optimizer
@@ -139,22 +138,14 @@ def export_run(run: Path, path: Path) -> None:
 def plot_run(
     folder: RunFolder, task: AbstractTask, model: AbstractModel, end: dict[str, Any]
 ) -> None:
-    """Plots the loss over the run, and the size of the state over depth.
-
-    **Arguments:**
-
-    - `model`: the trained model.
-    - `end`: the step and the held-out loss at the end.
-    """
+    """Plots the loss over the run, with the step and the held-out loss at its end, and the size
+    of the state over depth."""
     lines = [*read_metrics(folder.metrics), end]
-    held_out = task.held_out_name
-    losses = {"training": "loss", held_out: f"{held_out}_loss"}
-    plot_curves(
-        folder.plots / "loss.png",
-        {name: _column(lines, key) for name, key in losses.items()},
-        x="step",
-        y="cross-entropy (nats)",
-    )
+    losses = {}
+    for name, key in (("training", "loss"), (task.held_out_name, f"{task.held_out_name}_loss")):
+        logged = [line for line in lines if line.get(key) is not None]
+        losses[name] = [line["step"] for line in logged], [line[key] for line in logged]
+    plot_curves(folder.plots / "loss.png", losses, x="step", y="cross-entropy (nats)")
     batch = next(task.held_out(64))
     knots = model.equation.knots
     us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=jnp.asarray(knots))).us
@@ -169,8 +160,3 @@ def plot_run(
         y="root mean square over tokens and features",
         marker="o",
     )
-
-
-def _column(lines: list[dict], key: str) -> tuple[list[int], list[float]]:
-    chosen = [line for line in lines if line.get(key) is not None]
-    return [line["step"] for line in chosen], [line[key] for line in chosen]

@@ -1,3 +1,4 @@
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -27,3 +28,19 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParser:
+    """The parser of a script that takes a trained model and, if wanted, another scheme."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog,
+    )
+    parser.add_argument(
+        "model", help="the folder of a run, the folder or file of a checkpoint, or a package"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="solver.key=value", help="another scheme"
+    )
+    return parser

@@ -36,8 +36,8 @@ def initial_state(
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     # Steps reuse the memory of the state, so it must share none with the model.
     weights = jax.tree.map(jnp.copy, weights)
-    state = TrainState(weights, optimizer.init(weights), jnp.array(0), jax.random.key_data(key))
-    return state, static
+    data = jax.random.key_data(key)
+    return TrainState(weights, optimizer.init(weights), jnp.array(0), data), static
 
 
 def num_parameters(state: TrainState) -> int:
@@ -48,13 +48,8 @@ def num_parameters(state: TrainState) -> int:
 def make_train_step(
     optimizer: optax.GradientTransformation, static: PyTree, *, noisy: bool, transport: float
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-    """The compiled step: `state, batch -> state, metrics`. It never calls the host.
-
-    **Arguments:**
-
-    - `noisy`: whether the model draws dropout.
-    - `transport`: weight of the transport cost.
-    """
+    """The compiled step: `state, batch -> state, metrics`. It never calls the host. If `noisy`,
+    the model draws dropout; `transport` is the weight of the transport cost."""
 
     def loss(weights, batch, key):
         model = eqx.combine(weights, static)
@@ -108,12 +103,7 @@ def describe_memory(
 ) -> str:
     """One line on memory: parameters, optimiser, and the rest of a step with the gradient mode
     in use; then, found by tracing, what the other modes would keep for the backward pass. A
-    second line warns if the device has less.
-
-    **Arguments:**
-
-    - `temporary`: bytes that the compiled step reserves.
-    """
+    second line warns if the device has less. The compiled step reserves `temporary` bytes."""
     used = model.discretization.gradient
     others = [
         f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, batch))}"
