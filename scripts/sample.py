@@ -1,27 +1,20 @@
 """Writes text with a trained language model."""
 
-import argparse
 import sys
 import time
 
 from ide_transformer import InputError, LanguageModel, why_not_cached
-from ide_transformer.training import load_model, run_script, sample_text
+from ide_transformer.tasks import sample_text
+from ide_transformer.training import load_model, model_parser, run_script
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = model_parser(
+        __doc__,
         epilog="examples:\n  python scripts/sample.py runs/shakespeare "
         "--prompt 'To be, ' --length 300\n"
         "  python scripts/sample.py glassllm --prompt 'Once upon a time' --top-p 0.9 "
         "solver.kind=strang",
-    )
-    parser.add_argument(
-        "model", help="the folder of a run, the folder or file of a checkpoint, or a package"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="solver.key=value", help="another scheme"
     )
     parser.add_argument("--prompt", default="\n", help="text to go on from")
     parser.add_argument("--length", type=int, default=400, help="tokens to write")

@@ -1,6 +1,5 @@
 """Tasks: data sets, tokenizers, batches and the loss."""
 
-from ..packages import cache_folder as cache_folder, fetch_wheel as fetch_wheel
 from .classification import (
     MNIST as MNIST,
     ClassificationTask as ClassificationTask,
@@ -8,10 +7,16 @@ from .classification import (
     FashionMNIST as FashionMNIST,
 )
 from .images import LabelledImages as LabelledImages, digits as digits, idx_folder as idx_folder
-from .language import LanguageTask as LanguageTask, Shakespeare as Shakespeare, Text as Text
-from .load_tokenizer import load_tokenizer as load_tokenizer
-from .pretrained_tokenizer import PretrainedTokenizer as PretrainedTokenizer
-from .sampling import sample_text as sample_text
+from .language import (
+    LanguageTask as LanguageTask,
+    Shakespeare as Shakespeare,
+    Text as Text,
+    sample_text as sample_text,
+)
+from .pretrained_tokenizer import (
+    PretrainedTokenizer as PretrainedTokenizer,
+    load_tokenizer as load_tokenizer,
+)
 from .task import (
     AbstractTask as AbstractTask,
     Batch as Batch,

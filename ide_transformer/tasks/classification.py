@@ -11,13 +11,7 @@ from .task import AbstractTask, Batch, spread
 
 
 class ClassificationTask(AbstractTask):
-    """Predict the class of an image.
-
-    **Arguments:**
-
-    - `train`, `test`: labelled images.
-    - `patches`: patches in an image.
-    """
+    """Predict the class of an image, which has a number of patches."""
 
     configurable: ClassVar[bool] = False
     model: ClassVar[type[AbstractModel]] = ImageClassifier
@@ -32,28 +26,15 @@ class ClassificationTask(AbstractTask):
     def in_patches(
         cls, sets: tuple[LabelledImages, LabelledImages], patch: int
     ) -> "ClassificationTask":
-        """The task of a training set and a test set.
-
-        **Arguments:**
-
-        - `patch`: side of a patch in pixels.
-        """
+        """The task of a training set and a test set, in patches of that side in pixels."""
         train, test = sets
         rows, columns = train.images.shape[1:3]
         return cls(train, test, patches=(rows // patch) * (columns // patch))
 
     @property
     def sizes(self) -> dict[str, Any]:
-        return {"image_shape": self.image_shape, "classes": self.classes}
-
-    @property
-    def classes(self) -> int:
-        return int(max(self.train.labels.max(), self.test.labels.max())) + 1
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        rows, columns, channels = self.train.images.shape[1:]
-        return rows, columns, channels
+        classes = int(max(self.train.labels.max(), self.test.labels.max())) + 1
+        return {"image_shape": self.train.images.shape[1:], "classes": classes}
 
     @property
     def tokens_per_sample(self) -> int:

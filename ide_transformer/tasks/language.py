@@ -3,12 +3,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from ..models import AbstractModel, LanguageModel
-from .load_tokenizer import load_tokenizer
-from .sampling import sample_text
+from ..models import AbstractModel, LanguageModel, generate
+from .pretrained_tokenizer import load_tokenizer
 from .task import AbstractTask, Batch, spread
 from .texts import read_text, shakespeare
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
@@ -38,7 +39,6 @@ class LanguageTask(AbstractTask):
         self,
         text: str,
         context: int,
-        *,
         tokenizer: str | AbstractTokenizer = "characters",
         vocabulary: int = 512,
         held_out_fraction: float = 0.1,
@@ -88,9 +88,9 @@ class LanguageTask(AbstractTask):
 
     @classmethod
     def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
-        return (
-            {"vocabulary": load_tokenizer(tokenizer).vocabulary} if tokenizer.exists() else None
-        )
+        if not tokenizer.exists():
+            return None
+        return {"vocabulary": load_tokenizer(tokenizer).vocabulary}
 
     def figures(self, loss: float) -> dict[str, float]:
         return {"perplexity": math.exp(loss)}
@@ -118,14 +118,7 @@ class Shakespeare(LanguageTask):
         vocabulary: int = 512,
         validation: float = 0.1,
     ) -> "Shakespeare":
-        text = shakespeare()
-        return cls(
-            text,
-            context,
-            tokenizer=tokenizer,
-            vocabulary=vocabulary,
-            held_out_fraction=validation,
-        )
+        return cls(shakespeare(), context, tokenizer, vocabulary, validation)
 
 
 class Text(LanguageTask):
@@ -140,11 +133,35 @@ class Text(LanguageTask):
         vocabulary: int = 512,
         validation: float = 0.1,
     ) -> "Text":
-        text = read_text(path)
-        return cls(
-            text,
-            context,
-            tokenizer=tokenizer,
-            vocabulary=vocabulary,
-            held_out_fraction=validation,
-        )
+        return cls(read_text(path), context, tokenizer, vocabulary, validation)
+
+
+def sample_text(
+    model: LanguageModel,
+    tokenizer: AbstractTokenizer,
+    *,
+    length: int,
+    prompt: str = "\n",
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+) -> str:
+    """Text that the model writes after `prompt`, the prompt included.
+
+    **Arguments:**
+
+    - `tokenizer`: the one that belongs to the model.
+    - `length`: tokens to write.
+    - `temperature`, `top_k`, `top_p`: see `generate`.
+    """
+    tokens = generate(
+        model,
+        jnp.asarray(tokenizer.encode(prompt), int),
+        length,
+        key=jax.random.key(seed),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
+    return tokenizer.decode(np.asarray(tokens))

@@ -8,11 +8,12 @@ import tokenizers as tk
 
 from ..errors import InputError
 from ..models import Text
-from .tokenizers import AbstractTokenizer
+from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 
 
 class PretrainedTokenizer(AbstractTokenizer):
-    """The tokenizer of a checkpoint, of any kind."""
+    """The tokenizer of a checkpoint, of any kind. `encode` leaves out the tokens that mark
+    the beginning and the end of a text."""
 
     def __init__(self, tokenizer: tk.Tokenizer):
         self._tokenizer = tokenizer
@@ -24,13 +25,10 @@ class PretrainedTokenizer(AbstractTokenizer):
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> np.ndarray:
-        """The tokens of a text, without those that mark its beginning and end."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return np.asarray(ids, np.uint32)
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
-        """Texts with the tokens that mark beginning and end, cut to `context` tokens and
-        padded to the longest."""
         self._tokenizer.enable_truncation(context)
         encoded = self._tokenizer.encode_batch(list(texts))
         self._tokenizer.no_truncation()
@@ -74,6 +72,18 @@ class PretrainedTokenizer(AbstractTokenizer):
             return cls(tk.Tokenizer.from_file(str(file)))
         except Exception as error:  # the library has no exception of its own
             raise InputError(f"{file} is no tokenizer: {error}.") from None
+
+
+def load_tokenizer(path: Path) -> AbstractTokenizer:
+    """The tokenizer that was saved to `path`."""
+    text = path.read_text(encoding="utf-8")
+    content = json.loads(text)
+    if "characters" in content:
+        return CharacterTokenizer(content["characters"])
+    if "checkpoint" in content:
+        stored = json.dumps(content["checkpoint"])
+        return PretrainedTokenizer(tk.Tokenizer.from_str(stored))
+    return BytePairTokenizer(tk.Tokenizer.from_str(text))
 
 
 def _glassllm(content: dict[str, Any]) -> tk.Tokenizer:

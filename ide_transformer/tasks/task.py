@@ -23,13 +23,8 @@ class Batch(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """The loss of a batch.
-
-    - `objective`: the number that is minimised.
-    - `loss`: the part of it that is the mean cross-entropy over targets.
-    - `correct`: the number of targets that were the most likely output.
-    - `count`: the number of targets.
-    - `field_evaluations`: of a solve.
+    """The loss of a batch: the `objective` is minimised; `loss` is the part of it that is the
+    mean cross-entropy over targets. Of `count` targets, `correct` were the most likely output.
     """
 
     objective: Float[Array, ""]

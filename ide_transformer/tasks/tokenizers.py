@@ -9,6 +9,7 @@ import numpy as np
 import tokenizers as tk
 
 from ..errors import InputError
+from ..models import Text
 
 
 class AbstractTokenizer(abc.ABC):
@@ -26,6 +27,14 @@ class AbstractTokenizer(abc.ABC):
     @abc.abstractmethod
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of some tokens."""
+
+    def encode_batch(self, texts: Sequence[str], context: int) -> Text:
+        """Texts with the tokens that mark beginning and end, cut to `context` tokens and
+        padded to the longest.
+
+        **Raises:** `InputError` for a tokenizer without such tokens.
+        """
+        raise InputError(f"{type(self).__name__} has no tokens that mark the end of a text.")
 
     @abc.abstractmethod
     def save(self, path: Path) -> None:

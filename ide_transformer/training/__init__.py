@@ -1,13 +1,10 @@
 """Runs: configuration, training loop, checkpoints, metrics."""
 
-from ..tasks import sample_text as sample_text
 from .build import (
+    build_discretization as build_discretization,
     build_model as build_model,
     build_model_of_size as build_model_of_size,
     build_task as build_task,
-)
-from .build_discretization import (
-    build_discretization as build_discretization,
     with_solver as with_solver,
     with_training as with_training,
 )
@@ -19,32 +16,27 @@ from .config import (
     SolverConfig as SolverConfig,
     TrainingConfig as TrainingConfig,
 )
-from .conversion import export_run as export_run, import_pretrained as import_pretrained
 from .evaluation import (
+    LoadedModel as LoadedModel,
     evaluate_loss as evaluate_loss,
     evaluation_task as evaluation_task,
+    load_model as load_model,
     similarities as similarities,
 )
 from .folder import RunFolder as RunFolder
-from .loading import LoadedModel as LoadedModel, load_model as load_model
 from .metrics import read_metrics as read_metrics
-from .optimizer import (
-    build_optimizer as build_optimizer,
-    decayed as decayed,
-    learning_rate as learning_rate,
-)
+from .optimizer import build_optimizer as build_optimizer
 from .reading import (
     dump_config as dump_config,
     load_config as load_config,
     read_tree as read_tree,
     validated as validated,
 )
-from .run import load_run as load_run, train as train
-from .script import run_script as run_script
-from .step import (
-    TrainState as TrainState,
-    initial_state as initial_state,
-    make_evaluation as make_evaluation,
-    make_train_step as make_train_step,
-    num_parameters as num_parameters,
+from .run import (
+    export_run as export_run,
+    import_pretrained as import_pretrained,
+    load_run as load_run,
+    train as train,
 )
+from .script import model_parser as model_parser, run_script as run_script
+from .step import initial_state as initial_state, make_train_step as make_train_step

@@ -1,9 +1,12 @@
-"""The task and the model of a configuration."""
+"""The task, the model and the discretisation that a configuration describes."""
 
 import dataclasses
+import functools as ft
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
@@ -18,13 +21,17 @@ from ..equation import (
     NoPositions,
 )
 from ..errors import InputError
-from ..models import AbstractModel, LanguageModel
+from ..integration import AbstractGradient
+from ..models import AbstractModel, Discretization, LanguageModel
 from ..pretrained import find_pretrained, load_pretrained
+from ..solvers import projected
 from ..tasks import AbstractTask, PretrainedTokenizer
-from .build_discretization import build_discretization, with_solver
-from .config import Config, ControlConfig, ModelConfig
+from .config import NATIVE, Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
 from .names import find, find_function
+
+
+M = TypeVar("M", bound=AbstractModel)
 
 
 def build_task(config: Config) -> AbstractTask:
@@ -50,33 +57,31 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
 def build_model_of_size(
     config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray
 ) -> AbstractModel:
-    """The model of a run, for data of these sizes.
-
-    **Arguments:**
-
-    - `sizes`: the `sizes` of the task, for example `{"vocabulary": 84}`.
-    """
-    if config.model.pretrained is not None:
-        return _pretrained(config, config.model.pretrained)
-    model, task = config.model, task_class(config)
+    """The model of a run, for a task of these `sizes`, for example `{"vocabulary": 84}`."""
+    model = config.model
+    if model.pretrained is not None:
+        return with_solver(_pretrained(model.pretrained), config.solver)
+    task = task_class(config)
     control_key, constraint_key, model_key = jax.random.split(key, 3)
     offers = _offers(model, causal=task.causal)
-    make_control = _control_maker(config.control, model.depth)
-    control = make_control(_block_maker(model, offers), control_key)
+    make_control = ft.partial(_control, config.control, model.depth)
+    control = make_control(ft.partial(_block, model, offers), control_key)
     one = construct("model.constraint", model.constraint, AbstractConstraint, offers)
     constrained = type(one) is not Free
     constraints = (one,) * len(model.operators)
     constraint = make_control(lambda key: constraints, constraint_key) if constrained else one
 
-    def normalization(key: str) -> AbstractConstraint:
-        return construct(f"model.{key}", getattr(model, key), AbstractConstraint, offers)
-
     # Where the state is constrained, the constraint is applied to the embedded input, and
     # the state at T needs no other normalisation.
-    output = normalization("normalization")
-    if type(output) is Free:
-        layer_norm = ModelConfig().normalization
-        output = construct("model.normalization", layer_norm, AbstractConstraint, offers)
+    given = offers.arguments[AbstractOperator]
+    into, output = one, Free()
+    if not constrained:
+        kind = model.input_normalization
+        into = construct("model.input_normalization", kind, AbstractConstraint, offers)
+        output = given["normalization"]
+        if type(output) is Free:
+            kind = ModelConfig().normalization
+            output = construct("model.normalization", kind, AbstractConstraint, offers)
     solver = build_discretization(config.solver, width=model.width, constrained=constrained)
     offered = dict(
         sizes,
@@ -85,12 +90,12 @@ def build_model_of_size(
         patch=model.patch,
         class_token=model.class_token,
         tied=model.tied,
-        learned_positions=type(_positions(model)) is NoPositions,
+        learned_positions=type(given["positions"]) is NoPositions,
         control=control,
         constraint=constraint,
         discretization=solver,
-        input_normalization=one if constrained else normalization("input_normalization"),
-        output_normalization=Free() if constrained else output,
+        input_normalization=into,
+        output_normalization=output,
         dropout=model.dropout,
         std=model.std,
     )
@@ -102,15 +107,56 @@ def build_model_of_size(
         raise InputError(f"data.name={config.data.name}: {error}") from None
 
 
-def _pretrained(config: Config, path: str) -> LanguageModel:
-    """The language model of a checkpoint, solved by the configured scheme."""
+def build_discretization(
+    config: SolverConfig, *, width: int, constrained: bool
+) -> Discretization:
+    """The time-stepping scheme of a model; where the state is constrained, its projected
+    variant. Some schemes have weights of the `width` of the state."""
+    offers = Offers({diffrax.AbstractSolver: {"features": width}})
+    solver = construct("solver", config, diffrax.AbstractSolver, offers)
+    solver = projected(solver) if constrained else solver
+    if config.rtol is None or config.atol is None:
+        return Discretization(solver, steps_per_interval=config.steps_per_interval)
+    controller = diffrax.PIDController(rtol=config.rtol, atol=config.atol)
+    return Discretization(
+        solver,
+        stepsize_controller=controller,
+        max_steps=config.max_steps,
+        steps_for=config.steps_for,
+    )
+
+
+def with_training(model: M, config: TrainingConfig) -> M:
+    """The same model with the configured gradient mode and precision of its products."""
+    gradient = construct("training.gradient", config.gradient, AbstractGradient)
+    dtype = None if config.compute_dtype == "float32" else config.compute_dtype
+    discretization = dataclasses.replace(
+        model.discretization, gradient=gradient, compute_dtype=dtype
+    )
+    return eqx.tree_at(lambda m: m.discretization, model, discretization)
+
+
+def with_solver(model: M, config: SolverConfig) -> M:
+    """The same weights solved by the configured scheme; `native` is the one they have."""
+    if config.kind == NATIVE:
+        return model
+    sets = jax.tree.leaves(
+        eqx.filter_eval_shape(model.constraint, 0.0),
+        is_leaf=lambda x: isinstance(x, AbstractConstraint),
+    )
+    constrained = any(type(x) is not Free for x in sets)
+    discretization = build_discretization(config, width=model.features, constrained=constrained)
+    return eqx.tree_at(lambda m: m.discretization, model, discretization)
+
+
+def _pretrained(path: str) -> LanguageModel:
     model = load_pretrained(path)
     if not isinstance(model, LanguageModel):
         raise InputError(
             f"model.pretrained={path} holds a {type(model).__name__}; a language model is "
             "needed here."
         )
-    return with_solver(model, config.solver)
+    return model
 
 
 def _offers(model: ModelConfig, *, causal: bool) -> Offers:
@@ -131,7 +177,7 @@ def _offers(model: ModelConfig, *, causal: bool) -> Offers:
         "hidden": model.hidden,
         "activation": find_function("model.activation", model.activation),
         "causal": causal,
-        "positions": _positions(model),
+        "positions": construct("model.positions", model.positions, AbstractPositions),
         "normalization": normalization,
         "bias": model.bias,
         "std": model.std,
@@ -143,39 +189,26 @@ def _offers(model: ModelConfig, *, causal: bool) -> Offers:
     return Offers({AbstractConstraint: constraint, AbstractOperator: operator})
 
 
-def _positions(model: ModelConfig) -> AbstractPositions:
-    return construct("model.positions", model.positions, AbstractPositions)
+def _block(
+    model: ModelConfig, offers: Offers, key: PRNGKeyArray
+) -> tuple[AbstractOperator, ...]:
+    """The operators of one layer."""
+    keys = jax.random.split(key, len(model.operators))
+    operators = tuple(
+        construct(f"model.operators.{i}", choice, AbstractOperator, offers._replace(key=k))
+        for i, (choice, k) in enumerate(zip(model.operators, keys, strict=True))
+    )
+    if not model.dropout:
+        return operators
+    return tuple(Dropout(operator, model.dropout) for operator in operators)
 
 
-def _block_maker(
-    model: ModelConfig, offers: Offers
-) -> Callable[[PRNGKeyArray], tuple[AbstractOperator, ...]]:
-    """Makes the operators of one layer from a key."""
-
-    def block(key: PRNGKeyArray) -> tuple[AbstractOperator, ...]:
-        keys = jax.random.split(key, len(model.operators))
-        operators = tuple(
-            construct(f"model.operators.{i}", choice, AbstractOperator, offers._replace(key=k))
-            for i, (choice, k) in enumerate(zip(model.operators, keys, strict=True))
-        )
-        if not model.dropout:
-            return operators
-        return tuple(Dropout(operator, model.dropout) for operator in operators)
-
-    return block
-
-
-def _control_maker(
-    config: ControlConfig, depth: int
-) -> Callable[[Callable, PRNGKeyArray], AbstractControl]:
-    """Makes a control of the configured kind from a maker of blocks and a key."""
-
-    def make(make_block: Callable, key: PRNGKeyArray) -> AbstractControl:
-        offered = {"make_block": make_block, "num_intervals": depth}
-        offers = Offers({AbstractControl: offered}, key)
-        control = construct("control", config, AbstractControl, offers)
-        if config.horizon is None:
-            return control
-        return dataclasses.replace(control, interval_length=config.horizon / depth)
-
-    return make
+def _control(
+    config: ControlConfig, depth: int, make_block: Callable, key: PRNGKeyArray
+) -> AbstractControl:
+    """A control of the configured kind, from a maker of blocks."""
+    offers = Offers({AbstractControl: {"make_block": make_block, "num_intervals": depth}}, key)
+    control = construct("control", config, AbstractControl, offers)
+    if config.horizon is None:
+        return control
+    return dataclasses.replace(control, interval_length=config.horizon / depth)

@@ -22,7 +22,7 @@ class AbstractChoice(abc.ABC):
 
     options: dict[str, Any]
     # Where the name is written, below the key of the choice.
-    kind_key: ClassVar[str] = ""
+    kind_key: ClassVar[str]
 
     @property
     @abc.abstractmethod
@@ -34,12 +34,7 @@ class AbstractChoice(abc.ABC):
         return f"{key}.options.{name}"
 
     def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments that are given for the parameters of the class.
-
-        **Arguments:**
-
-        - `annotations`: the types of the parameters.
-        """
+        """The arguments that are given for parameters of these types."""
         return self.options
 
 
@@ -49,6 +44,7 @@ class Choice(Section, AbstractChoice):
 
     kind: str
     options: dict[str, Any] = {}
+    kind_key: ClassVar[str] = ".kind"
 
     @property
     def chosen(self) -> str:
@@ -63,6 +59,8 @@ class Choice(Section, AbstractChoice):
 class Part(Choice):
     """A choice inside a section; written as its name where it has no options."""
 
+    kind_key: ClassVar[str] = ""
+
     @model_serializer(mode="wrap")
     def _short(self, serialize: Any) -> Any:
         return serialize(self) if self.options else self.kind
@@ -72,7 +70,6 @@ class SchemeConfig(Choice):
     """A time-stepping scheme."""
 
     kind: str = "lie_trotter"
-    kind_key: ClassVar[str] = ".kind"
     # The scheme inside a scheme: of each operator in a splitting, of the step that
     # half_solver, residual, velocity and steady_state wrap. Default: that of the scheme.
     sub_solver: "SchemeConfig | None" = None

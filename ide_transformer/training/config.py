@@ -4,18 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
 from .versions import VERSION, upgraded
 
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
 
 # `solver.kind` for the scheme that comes with a checkpoint.
 NATIVE = "native"
@@ -36,7 +38,6 @@ class DataConfig(Section, AbstractChoice):
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     # Further arguments of the task.
     options: dict[str, Any] = Field(default={})
-
     kind_key: ClassVar[str] = ".name"
 
     @property
@@ -56,7 +57,6 @@ class ModelConfig(Choice):
     """`model`: the operators and how inputs and outputs meet the equation."""
 
     kind: str = "language_model"
-    kind_key: ClassVar[str] = ".kind"
     # A checkpoint to go on from: a folder, or a package with weights. It gives the weights,
     # the sizes and the tokenizer; of this section only `context` is then free.
     pretrained: str | None = None
@@ -115,7 +115,6 @@ class ControlConfig(Choice):
     """`control`: how the weights depend on depth."""
 
     kind: str = "piecewise_constant"
-    kind_key: ClassVar[str] = ".kind"
     # The depth T at which the solution is read; default: one for each layer of model.depth.
     horizon: PositiveFloat | None = None
 
@@ -167,7 +166,6 @@ class GradientConfig(Choice):
     """A gradient mode."""
 
     kind: str = "recompute"
-    kind_key: ClassVar[str] = ".kind"
 
 
 class TrainingConfig(Section):

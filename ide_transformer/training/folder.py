@@ -1,7 +1,12 @@
-"""The folder of a run."""
+"""The folder of a run and the checkpoints in it."""
 
 import re
 from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from ..errors import InputError
 from .config import Config
@@ -32,10 +37,54 @@ class RunFolder:
         return load_config(self.config)
 
 
+class Checkpoints:
+    """The newest two checkpoints of a run, written by orbax.
+
+    A checkpoint becomes visible only when it is complete, so a process may be killed at any
+    moment. Use as a context manager: leaving it waits until all files are written.
+    """
+
+    def __init__(self, folder: Path):
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+        self._folder = folder
+        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: PyTree) -> None:
+        """Writes the arrays of `state` in the background."""
+        if step != self.latest():
+            self._manager.save(step, args=ocp.args.StandardSave(jax.tree.leaves(state)))
+
+    def restore(self, like: PyTree) -> PyTree:
+        """The newest checkpoint, in the structure of `like`.
+
+        **Raises:** `InputError` if there is none, or it is of another model.
+        """
+        step = self.latest()
+        if step is None:
+            raise InputError(f"{self._folder} holds no checkpoint.")
+        arrays = ocp.args.StandardRestore(jax.tree.leaves(like))
+        try:
+            restored = self._manager.restore(step, args=arrays)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self._folder}/{step} does not hold the model of this configuration: {error}"
+            ) from None
+        return jax.tree.unflatten(jax.tree.structure(like), restored)
+
+
 def new_folder(config: Config, runs: Path) -> RunFolder:
     """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken."""
-    number = max(_numbers(config.name, runs), default=0) + 1
-    folder = RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
+    folder = _numbered(config, runs, max(_numbers(config.name, runs), default=0) + 1)
     folder.path.mkdir(parents=True)
     folder.config.write_text(dump_config(config), encoding="utf-8")
     return folder
@@ -51,9 +100,8 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
         raise InputError(
             f"--resume: there is no run {runs / config.name}; start it without --resume."
         )
-    number = max(numbers)
-    folder = RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
-    old, new = (_flat(c.model_dump(mode="json")) for c in (folder.load_config(), config))
+    folder = _numbered(config, runs, max(numbers))
+    old, new = _flat(folder.load_config()), _flat(config)
     changed = [
         f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
         for key in old | new
@@ -67,17 +115,18 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     return folder
 
 
+def _numbered(config: Config, runs: Path, number: int) -> RunFolder:
+    return RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
+
+
 def _numbers(name: str, runs: Path) -> list[int]:
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
     found = [pattern.fullmatch(p.name) for p in runs.iterdir()] if runs.is_dir() else []
     return [int(match.group(1) or 1) for match in found if match]
 
 
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _flat(config: Config) -> dict[str, Any]:
+    """The values of a configuration by their dotted keys."""
+    tree = config.model_dump(mode="json")
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda x: type(x) is not dict)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}

@@ -1,19 +1,19 @@
 """The training loop."""
 
 import contextlib
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NamedTuple
 
 from ..models import AbstractModel
 from ..tasks import AbstractTask
-from .checkpoint import Checkpoints
 from .config import TrainingConfig
-from .folder import RunFolder
-from .interrupt import StopRequest
-from .memory import describe_memory
+from .folder import Checkpoints, RunFolder
 from .metrics import MetricsLog
 from .progress import TrainingProgress
-from .step import TrainState, num_parameters
+from .step import TrainState, describe_memory, num_parameters
 
 
 EVALUATION_BATCH = 64
@@ -44,11 +44,10 @@ class Loop(NamedTuple):
             progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{done}")
             tokens = training.batch_size * self.task.tokens_per_sample
             log = MetricsLog(self.folder.metrics, tokens, progress.show)
-            step = self.step
-            if start < training.steps:
-                step = self._compiled(state, model, progress)
+            unfinished = start < training.steps
+            step = self._compiled(state, model, progress) if unfinished else self.step
             log.restart_clock(start)
-            with StopRequest() as stop, contextlib.closing(log):
+            with _stop_request() as stop, contextlib.closing(log):
                 for number in range(start + 1, training.steps + 1):
                     state, metrics = step(state, self._batch(number - 1))
                     last = number == training.steps
@@ -56,11 +55,11 @@ class Loop(NamedTuple):
                         log.train(number, metrics)
                     if number % training.evaluate_every == 0 and not last:
                         self._evaluate(number, state, log)
-                    if number % training.checkpoint_every == 0 or last or stop.requested:
+                    if number % training.checkpoint_every == 0 or last or stop.is_set():
                         log.flush()
                         self.checkpoints.save(number, state)
                         log.restart_clock(number)
-                    if stop.requested and not last:
+                    if stop.is_set() and not last:
                         progress.say(f"Stopped after step {number}; go on with --resume.")
                         raise KeyboardInterrupt
         return state
@@ -82,5 +81,28 @@ class Loop(NamedTuple):
         log.flush()
         samples = self.training.evaluate_samples
         values = self.evaluate(state.weights, self.task, EVALUATION_BATCH, samples)
-        log.held_out(number, values)
+        log.write({"step": number, **values})
         log.restart_clock(number)
+
+
+@contextlib.contextmanager
+def _stop_request() -> Iterator[threading.Event]:
+    """Set by an interrupt (Ctrl-C) or a termination, so that the loop can stop after the step
+    in progress. A second signal acts at once."""
+    requested = threading.Event()
+    previous: dict[int, Any] = {}
+
+    def restore() -> None:
+        while previous:
+            signal.signal(*previous.popitem())
+
+    def note(number: int, frame: FrameType | None) -> None:
+        requested.set()
+        restore()
+
+    if threading.current_thread() is threading.main_thread():
+        previous |= {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested
+    finally:
+        restore()

@@ -1,10 +1,9 @@
-"""The log of a run: one JSON object in each line."""
-
 import json
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from jaxtyping import Array
@@ -12,17 +11,21 @@ from jaxtyping import Array
 from ..errors import InputError
 
 
+# Advice where a metric is no longer finite.
+_ADVICE = {
+    "loss": "Lower optimizer.learning_rate or optimizer.clip, warm up longer, or take smaller "
+    "steps in depth (solver.steps_per_interval)",
+    "gradient_norm": "Lower optimizer.learning_rate; with training.gradient=reversible "
+    "rounding grew too much on the way back: take solver.options={coupling: 0.999}, smaller "
+    "steps in depth, or training.gradient=recompute",
+}
+
+
 class MetricsLog:
-    """Writes `metrics.jsonl` without making the training loop wait.
+    """Writes `metrics.jsonl`, one JSON object a line, without making the training loop wait.
 
     The metrics of a step are written when those of the next logged step arrive; by then the
-    device has computed them.
-
-    **Arguments:**
-
-    - `path`: the file.
-    - `tokens_per_step`: tokens of a batch, for the rate.
-    - `on_line`: called with each line written, as a dictionary.
+    device has computed them. `on_line` is called with each line written.
     """
 
     def __init__(self, path: Path, tokens_per_step: int, on_line: Callable[[dict], None]):
@@ -51,33 +54,22 @@ class MetricsLog:
             return
         (step, metrics), self._pending = self._pending, None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        now = time.perf_counter()
-        steps = step - self._clock_step
-        rate = self._tokens_per_step * steps / (now - self._clock)
+        tokens = self._tokens_per_step * (step - self._clock_step)
+        rate = tokens / (time.perf_counter() - self._clock)
         self.restart_clock(step)
-        self._write({"step": step, **values, "tokens_per_second": round(rate, 1)})
-        if not math.isfinite(values["loss"]):
-            raise InputError(
-                f"The loss became {values['loss']} by step {step}; stopped. Lower "
-                "optimizer.learning_rate or optimizer.clip, warm up longer, or take smaller "
-                "steps in depth (solver.steps_per_interval). The last checkpoint is kept."
-            )
-        if not math.isfinite(values["gradient_norm"]):
-            raise InputError(
-                f"The gradient became {values['gradient_norm']} by step {step}; stopped. Lower "
-                "optimizer.learning_rate; with training.gradient=reversible rounding grew too "
-                "much on the way back: take solver.options={coupling: 0.999}, smaller steps in "
-                "depth, or training.gradient=recompute. The last checkpoint is kept."
-            )
-
-    def held_out(self, step: int, values: dict[str, float]) -> None:
-        """Logs an evaluation."""
-        self._write({"step": step, **values})
+        self.write({"step": step, **values, "tokens_per_second": round(rate, 1)})
+        for name, advice in _ADVICE.items():
+            if not math.isfinite(values[name]):
+                raise InputError(
+                    f"The {name.removesuffix('_norm')} became {values[name]} by step {step}; "
+                    f"stopped. {advice}. The last checkpoint is kept."
+                )
 
     def close(self) -> None:
         self._file.close()
 
-    def _write(self, line: dict) -> None:
+    def write(self, line: dict[str, Any]) -> None:
+        """Writes a line at once."""
         # NaN is not JSON; a reader should not stumble over the line that reports it.
         clean = {k: v if math.isfinite(v) else None for k, v in line.items()}
         self._file.write(json.dumps(clean) + "\n")

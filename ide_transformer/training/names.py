@@ -7,9 +7,9 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable
-from types import ModuleType, UnionType
-from typing import Any, Union, get_args, get_origin
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, get_origin
 
 import diffrax
 import jaxtyping
@@ -54,10 +54,10 @@ def find(key: str, name: str, base: type) -> Any:
         fitting = sorted(label for label, x in kinds.items() if _refusal(x, base) is None)
         known = f" Known: {', '.join(fitting)}."
         if name not in kinds:
-            close = difflib.get_close_matches(name, fitting, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
             own = "Write package.module:Class for a class of your own."
-            raise InputError(f"{key}={name}: unknown.{hint}{known} {own}")
+            raise InputError(
+                f"{key}={name}: unknown.{did_you_mean(name, fitting)}{known} {own}"
+            )
         found = kinds[name]
     refusal = _refusal(found, base)
     if refusal is not None:
@@ -77,13 +77,18 @@ def find_function(key: str, name: str) -> Callable[..., Any]:
         return found
     known = {label: x for label, x in vars(equation).items() if _is_activation(x)}
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
         raise InputError(
-            f"{key}={name}: unknown.{hint} Known: {', '.join(sorted(known))}. Write "
-            "package.module:function for a function of your own."
+            f"{key}={name}: unknown.{did_you_mean(name, known)} Known: "
+            f"{', '.join(sorted(known))}. Write package.module:function for a function of your "
+            "own."
         )
     return known[name]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name that is closest; empty where none is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def root_of(annotation: Any) -> type | None:
@@ -92,13 +97,6 @@ def root_of(annotation: Any) -> type | None:
     if not inspect.isclass(kind):
         return None
     return next((root for root in FACES if issubclass(kind, root)), None)
-
-
-def choices(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union; any other type alone."""
-    return (
-        get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    )
 
 
 def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -141,18 +139,15 @@ def _solves_ordinary_equations(kind: type) -> bool:
     """Whether a scheme without the attribute `configurable` takes the terms of an ordinary
     equation, and not those of a stochastic one or of a pair of states."""
     terms = getattr(kind, "term_structure", diffrax.AbstractTerm)
-    wrapped = issubclass(kind, diffrax.AbstractWrappedSolver)
-    return wrapped or terms in (diffrax.AbstractTerm, diffrax.MultiTerm)
+    ordinary = terms in (diffrax.AbstractTerm, diffrax.MultiTerm)
+    return ordinary or issubclass(kind, diffrax.AbstractWrappedSolver)
 
 
 def _is_activation(found: Any) -> bool:
     """Whether this is a function of one array."""
     if not inspect.isfunction(found):
         return False
-    signature = inspect.signature(found)
-    types = [p.annotation for p in signature.parameters.values()] + [
-        signature.return_annotation
-    ]
+    types = list(found.__annotations__.values())
     return len(types) == 2 and all(is_array(x) for x in types)
 
 
@@ -180,8 +175,7 @@ def _imported(key: str, name: str) -> Any:
             f"{key}={name}: importing {module_name} failed with {type(error).__name__}: {error}"
         ) from error
     if not hasattr(module, attribute):
-        close = difflib.get_close_matches(attribute, vars(module), n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(attribute, vars(module))
         raise InputError(
             f"{key}={name}: {module.__file__} defines no {attribute!r}.{hint} Write "
             "package.module:Class."

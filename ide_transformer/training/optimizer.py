@@ -12,11 +12,10 @@ from .config import OptimizerConfig
 
 def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The update rule of a run of `steps` steps."""
-    schedule = learning_rate(config, steps)
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(
-            schedule,
+            learning_rate(config, steps),
             b1=config.beta1,
             b2=config.beta2,
             weight_decay=config.weight_decay,
@@ -44,7 +43,7 @@ def decayed(model: PyTree) -> PyTree[bool]:
     axis of a control does not count, and the coefficients of a scheme are not matrices."""
 
     def mark(part):
-        axes = part.depth_axes if isinstance(part, AbstractControl) else 0
+        axes = getattr(part, "depth_axes", 0)
         matrices = not isinstance(part, AbstractCoefficient)
         return jax.tree.map(lambda x: matrices and eqx.is_array(x) and x.ndim - axes >= 2, part)
 

@@ -3,25 +3,14 @@
 import time
 from typing import Any
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 
 class TrainingProgress:
-    """Shows the step, the rate, the loss and the time that remains.
+    """Shows the step, the rate, the loss and the time that remains; a context manager.
 
-    Use as a context manager.
-
-    **Arguments:**
-
-    - `steps`: of the whole run.
-    - `start`: the step from which it goes on.
+    A run of `steps` steps goes on from step `start`.
     """
 
     _seconds_between_lines = 5.0
@@ -33,12 +22,12 @@ class TrainingProgress:
         self._first: tuple[int, float] | None = None
         self._last_line = -float("inf")
         self._held_out = ""
-        self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
+        self._bar = progress.Progress(
+            progress.TextColumn("training"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[state]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )

@@ -1,6 +1,6 @@
 """Configurations from YAML files and overrides `a.b=value`."""
 
-import difflib
+import inspect
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ..errors import InputError
 from .choice import Section
 from .config import Config
+from .names import did_you_mean
 
 
 S = TypeVar("S", bound=Section)
@@ -22,18 +23,13 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """
     tree = read_tree(path)
     tree.setdefault("name", path.stem)
-    _, origin = read_overrides(overrides or [], tree)
+    origin = apply_overrides(tree, overrides or [])
     return validated(Config, tree, str(path), origin)
 
 
-def read_overrides(
-    overrides: list[str], tree: dict[str, Any] | None = None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """A tree of sections with overrides `section.key=value` applied, and the override that
-    gave each key."""
-    tree = {} if tree is None else tree
-    keys = {_override(tree, override): f"override {override!r}" for override in overrides}
-    return tree, keys
+def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, str]:
+    """Changes a tree of sections by overrides; the override that gave each key."""
+    return {_override(tree, override): f"override {override!r}" for override in overrides}
 
 
 def read_tree(path: Path) -> dict[str, Any]:
@@ -52,12 +48,8 @@ def read_tree(path: Path) -> dict[str, Any]:
 def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
     """A tree as a section of that kind.
 
-    **Arguments:**
-
-    - `where`: where the tree was written, for errors.
-    - `origin`: where single keys were written, if elsewhere.
-
-    **Raises:** `InputError` that names every key in error.
+    **Raises:** `InputError` that names every key in error and the place `where` the tree was
+    written, or the one that `origin` gives for the key.
     """
     try:
         return kind.model_validate(tree)
@@ -73,8 +65,8 @@ def dump_config(config: Config) -> str:
 
 def _override(tree: dict[str, Any], override: str) -> str:
     key, separator, text = override.partition("=")
-    parts = key.split(".")
-    if not separator or not all(parts):
+    *parents, last = key.split(".")
+    if not separator or not all((*parents, last)):
         raise InputError(
             f"{override!r} is not an override; write section.key=value, for example "
             "model.depth=8."
@@ -84,11 +76,11 @@ def _override(tree: dict[str, Any], override: str) -> str:
     except yaml.YAMLError:
         raise InputError(f"{override!r}: {text!r} is not a YAML value.") from None
     branch = tree
-    for part in parts[:-1]:
+    for part in parents:
         branch = branch.setdefault(part, {})
         if not isinstance(branch, dict):
             raise InputError(f"{override!r}: {part} is a value, not a section.")
-    branch[parts[-1]] = value
+    branch[last] = value
     return key
 
 
@@ -99,13 +91,10 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
     where = origin.get(key, where)
     if error["type"] == "extra_forbidden":
         known = list(_section(kind, location[:-1]).model_fields)
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"Did you mean {close[0]}? " if close else ""
-        return f"{where}: unknown key {key}. {hint}Known here: {', '.join(known)}."
+        hint = did_you_mean(location[-1], known)
+        return f"{where}: unknown key {key}.{hint} Known here: {', '.join(known)}."
     message = error["msg"].removeprefix("Value error, ")
-    if not key:
-        return f"{where}: {message}."
-    if error["type"] == "value_error":
+    if not key or error["type"] == "value_error":
         return f"{where}: {message}."
     return f"{where}: {key}={error['input']!r}: {message}."
 
@@ -116,11 +105,11 @@ def _section(kind: type[Section], location: list[str]) -> type[Section]:
     for part in location:
         if part not in section.model_fields:
             continue  # the key of a mapping
-        choices = _choices(section.model_fields[part].annotation)
-        section = next(x for x in choices if isinstance(x, type) and issubclass(x, Section))
+        types = _types(section.model_fields[part].annotation)
+        section = next(x for x in types if inspect.isclass(x) and issubclass(x, Section))
     return section
 
 
-def _choices(annotation: Any) -> list[Any]:
+def _types(annotation: Any) -> list[Any]:
     """All types inside an annotation."""
-    return [annotation, *(y for x in get_args(annotation) for y in _choices(x))]
+    return [annotation, *(y for x in get_args(annotation) for y in _types(x))]

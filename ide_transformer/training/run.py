@@ -1,24 +1,27 @@
-"""A run from its configuration to its summary."""
+"""Runs: trained, loaded, and made from a checkpoint or into one."""
 
 import json
 import time
 from pathlib import Path
+from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
+from ..errors import InputError
 from ..models import AbstractModel
-from ..tasks import cross_entropy
-from .build import build_model, build_model_of_size, build_task, task_class
-from .build_discretization import with_training
-from .checkpoint import Checkpoints
-from .config import Config
-from .curves import plot_run
-from .folder import RunFolder, new_folder, resumed_folder
+from ..pretrained import find_pretrained, save_pretrained
+from ..reporting import plot_curves
+from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
+from .build import build_model, build_model_of_size, build_task, task_class, with_training
+from .config import NATIVE, Config, ModelConfig, SolverConfig
+from .folder import Checkpoints, RunFolder, new_folder, resumed_folder
 from .loop import EVALUATION_BATCH, Loop
 from .metrics import cut_metrics, read_metrics
 from .optimizer import build_optimizer
-from .step import TrainState, initial_state, make_evaluation, make_train_step, num_parameters
+from .step import initial_state, make_evaluation, make_train_step, num_parameters
 
 
 def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) -> RunFolder:
@@ -60,7 +63,15 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
         folder.sample.write_text(text + "\n", encoding="utf-8")
-    _summarize(folder, state, held_out, time.perf_counter() - began)
+    logged = [line for line in read_metrics(folder.metrics) if "loss" in line]
+    summary = {
+        **held_out,
+        "steps": int(state.step),
+        "parameters": num_parameters(state),
+        "nfe": logged[-1]["field_evaluations"],
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    folder.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -82,16 +93,70 @@ def load_run(path: Path) -> tuple[AbstractModel, RunFolder]:
     return eqx.combine(state.weights, static), folder
 
 
-def _summarize(
-    folder: RunFolder, state: TrainState, held_out: dict[str, float], seconds: float
+def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
+    """A run at step 0 with the weights and the tokenizer of the checkpoint of a language
+    model, solved by its native scheme.
+
+    **Arguments:**
+
+    - `path`: see `load_pretrained`.
+    - `name`: of the run, in the folder `runs`.
+    """
+    found = find_pretrained(path)
+    tokenizer = PretrainedTokenizer.from_pretrained(found)
+    # A path is kept whole, so that the run can be read from anywhere.
+    kept = str(found.resolve()) if Path(path).exists() else path
+    config = Config(
+        name=name, model=ModelConfig(pretrained=kept), solver=SolverConfig(kind=NATIVE)
+    )
+    key = jax.random.key(config.training.seed)
+    model = build_model_of_size(config, {"vocabulary": tokenizer.vocabulary}, key)
+    optimizer = build_optimizer(config.optimizer, config.training.steps)
+    state, _ = initial_state(model, optimizer, key)
+    folder = new_folder(config, runs)
+    tokenizer.save(folder.tokenizer)
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        checkpoints.save(0, state)
+    return folder
+
+
+def export_run(run: Path, path: Path) -> None:
+    """The weights of a run that began from a checkpoint, in the layout of that checkpoint.
+
+    **Raises:** `InputError` for a run that did not, or is solved by another scheme.
+    """
+    model, folder = load_run(run)
+    source = folder.load_config().model.pretrained
+    if source is None:
+        raise InputError(
+            f"{run} did not begin from a checkpoint (model.pretrained), so there is no layout "
+            "to write it in; load it with ide_transformer.training.load_run."
+        )
+    save_pretrained(model, path, like=source)
+
+
+def plot_run(
+    folder: RunFolder, task: AbstractTask, model: AbstractModel, end: dict[str, Any]
 ) -> None:
-    """Writes `summary.json`."""
-    log = [line for line in read_metrics(folder.metrics) if "loss" in line]
-    summary = {
-        **held_out,
-        "steps": int(state.step),
-        "parameters": num_parameters(state),
-        "nfe": log[-1]["field_evaluations"],
-        "seconds": round(seconds, 1),
-    }
-    folder.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    """Plots the loss over the run, with the step and the held-out loss at its end, and the size
+    of the state over depth."""
+    lines = [*read_metrics(folder.metrics), end]
+    losses = {}
+    for name, key in (("training", "loss"), (task.held_out_name, f"{task.held_out_name}_loss")):
+        logged = [line for line in lines if line.get(key) is not None]
+        losses[name] = [line["step"] for line in logged], [line[key] for line in logged]
+    plot_curves(folder.plots / "loss.png", losses, x="step", y="cross-entropy (nats)")
+    batch = next(task.held_out(64))
+    knots = model.equation.knots
+    us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=jnp.asarray(knots))).us
+    axes = tuple(range(1, us.ndim))
+    plot_curves(
+        folder.plots / "state_norm.png",
+        {
+            "state": (knots, jnp.sqrt(jnp.mean(us**2, axes))),
+            "increment": (knots[1:], jnp.sqrt(jnp.mean(jnp.diff(us, axis=0) ** 2, axes))),
+        },
+        x="depth t (layers)",
+        y="root mean square over tokens and features",
+        marker="o",
+    )

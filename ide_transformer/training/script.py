@@ -1,5 +1,4 @@
-"""The frame of every script."""
-
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -13,12 +12,15 @@ from ..packages import cache_folder
 
 def run_script(main: Callable[[], None]) -> None:
     """Runs the main function of a script. Modules in the current folder can be imported, so
-    that a configuration may name classes in them.
+    that a configuration may name classes in them. Programs that take a second or more to
+    compile are kept for the next process, in the cache folder unless
+    `JAX_COMPILATION_CACHE_DIR` says where.
 
     Input that cannot be used is printed without a traceback, with exit status 2.
     """
     sys.path.insert(0, str(Path.cwd()))
-    keep_compiled()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     try:
         main()
     except InputError as error:
@@ -28,8 +30,17 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def keep_compiled() -> None:
-    """Keeps programs that take a second or more to compile for the next process, in the cache
-    folder, unless `JAX_COMPILATION_CACHE_DIR` says where."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParser:
+    """The parser of a script that takes a trained model and, if wanted, another scheme."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog,
+    )
+    parser.add_argument(
+        "model", help="the folder of a run, the folder or file of a checkpoint, or a package"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="solver.key=value", help="another scheme"
+    )
+    return parser

@@ -1,4 +1,4 @@
-"""One optimiser step and one evaluation, each compiled once."""
+"""One optimiser step and one evaluation, each compiled once, and the memory they need."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree, UInt32
 
+from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
 from ..solvers import learned
 from ..tasks import AbstractTask, Batch, cross_entropy
+
+
+# The modes that work with every scheme.
+_MODES: tuple[AbstractGradient, ...] = (Direct(), Recompute(), Recursive())
 
 
 class TrainState(eqx.Module):
@@ -20,7 +25,8 @@ class TrainState(eqx.Module):
     weights: PyTree[Array]
     optimizer: PyTree[Array]
     step: Int[Array, ""]
-    key: PRNGKeyArray
+    # The data of a random key.
+    key: UInt32[Array, "..."]
 
 
 def initial_state(
@@ -30,8 +36,8 @@ def initial_state(
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     # Steps reuse the memory of the state, so it must share none with the model.
     weights = jax.tree.map(jnp.copy, weights)
-    state = TrainState(weights, optimizer.init(weights), jnp.array(0), key)
-    return state, static
+    data = jax.random.key_data(key)
+    return TrainState(weights, optimizer.init(weights), jnp.array(0), data), static
 
 
 def num_parameters(state: TrainState) -> int:
@@ -42,13 +48,8 @@ def num_parameters(state: TrainState) -> int:
 def make_train_step(
     optimizer: optax.GradientTransformation, static: PyTree, *, noisy: bool, transport: float
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-    """The compiled step: `state, batch -> state, metrics`. It never calls the host.
-
-    **Arguments:**
-
-    - `noisy`: whether the model draws dropout.
-    - `transport`: weight of the transport cost.
-    """
+    """The compiled step: `state, batch -> state, metrics`. It never calls the host. If `noisy`,
+    the model draws dropout; `transport` is the weight of the transport cost."""
 
     def loss(weights, batch, key):
         model = eqx.combine(weights, static)
@@ -56,7 +57,8 @@ def make_train_step(
         return result.objective, result
 
     def step(state: TrainState, batch: Batch):
-        key = jax.random.fold_in(state.key, state.step) if noisy else None
+        key = jax.random.wrap_key_data(state.key)
+        key = jax.random.fold_in(key, state.step) if noisy else None
         gradient, result = jax.grad(loss, has_aux=True)(state.weights, batch, key)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.weights)
         weights = optax.apply_updates(state.weights, updates)
@@ -94,3 +96,57 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
         return {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
 
     return evaluate
+
+
+def describe_memory(
+    model: AbstractModel, state: TrainState, batch: Batch, temporary: int
+) -> str:
+    """One line on memory: parameters, optimiser, and the rest of a step with the gradient mode
+    in use; then, found by tracing, what the other modes would keep for the backward pass. A
+    second line warns if the device has less. The compiled step reserves `temporary` bytes."""
+    used = model.discretization.gradient
+    others = [
+        f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, batch))}"
+        for mode in _MODES
+        if type(mode) is not type(used)
+    ]
+    parameters, optimizer = size_bytes(state.weights), size_bytes(state.optimizer)
+    text = (
+        f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
+        f"a step with gradient {_name(used)} {_mebibytes(temporary)} ({'; '.join(others)})"
+    )
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    needed = parameters + optimizer + temporary
+    if limit is not None and needed > limit:
+        text += (
+            f"\nwarning: that is {_mebibytes(needed)}, and the device has {_mebibytes(limit)}; "
+            "lower training.batch_size, or take training.gradient=recursive."
+        )
+    return text
+
+
+def kept_bytes(model: AbstractModel, mode: AbstractGradient, batch: Batch) -> int:
+    """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
+    model = eqx.tree_at(lambda m: m.discretization.gradient, model, mode)
+    weights, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def backward(weights):
+        def loss(weights):
+            return cross_entropy(eqx.combine(weights, static), batch).objective
+
+        return jax.tree.leaves(jax.vjp(loss, weights)[1])
+
+    return max(size_bytes(jax.eval_shape(backward, weights)) - size_bytes(weights), 0)
+
+
+def size_bytes(tree: PyTree) -> int:
+    """Bytes of all arrays of a tree, or of their shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, "dtype"))
+
+
+def _name(mode: PyTree) -> str:
+    return type(mode).__name__.lower()
+
+
+def _mebibytes(number: int) -> str:
+    return f"{number / 2**20:,.1f} MiB"

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 
 VERSION = 2
 
@@ -45,8 +47,4 @@ def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     """A value with each name in it renamed."""
-    if isinstance(value, Mapping):
-        return {key: _renamed(x, names) for key, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [_renamed(x, names) for x in value]
-    return names.get(value, value)
+    return jax.tree.map(lambda x: names.get(x, x), value)

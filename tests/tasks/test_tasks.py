@@ -88,7 +88,7 @@ def test_every_image_is_drawn_once_an_epoch():
     first = {image.tobytes() for image in drawn[: len(train.labels)]}
     assert first == {image.tobytes() for image in train.images}
     assert not (drawn[:100] == drawn[len(train.labels) : len(train.labels) + 100]).all()
-    assert task.image_shape == (8, 8, 1) and task.classes == 10
+    assert task.sizes == {"image_shape": (8, 8, 1), "classes": 10}
 
 
 def write_idx(path, array):

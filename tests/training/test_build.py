@@ -10,6 +10,7 @@ import ide_transformer as ide
 from ide_transformer import solvers, tasks, training
 from ide_transformer.equation import silu
 from ide_transformer.training.names import find, snake_case
+from ide_transformer.training.optimizer import decayed
 
 
 def small(tmp_path, *overrides):
@@ -162,9 +163,9 @@ def test_every_class_of_a_face_is_found_by_its_name():
 def test_matrices_decay_and_vectors_do_not(tmp_path):
     model, _ = build(tmp_path, "model.bias=true")
     for theta in (model.control, ide.Tied(model.control(0.0), 2)):
-        mark = training.decayed(theta)
+        mark = decayed(theta)
         block = mark.blocks if isinstance(theta, ide.PiecewiseConstant) else mark.block
         assert block[0].query.weight and block[1].outer.weight
         assert not block[0].query.bias and not block[1].normalization.gain
-    whole = training.decayed(model)
+    whole = decayed(model)
     assert whole.embedding and whole.positions and not whole.output_normalization.gain

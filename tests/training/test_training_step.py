@@ -11,13 +11,14 @@ from ide_transformer.tasks import Batch, cross_entropy
 from ide_transformer.training import (
     Config,
     build_model_of_size,
+    loop,
     run,
     step as step_module,
     train,
     with_training,
 )
 from ide_transformer.training.config import ModelConfig, TrainingConfig
-from ide_transformer.training.memory import describe_memory, kept_bytes, size_bytes
+from ide_transformer.training.step import describe_memory, kept_bytes, size_bytes
 
 
 SIZES = ModelConfig(width=16, heads=2, depth=12, context=8)
@@ -79,7 +80,8 @@ def test_modes_keep_less_the_more_they_recompute():
 def test_the_memory_of_a_run_is_described():
     model = make_model(gradient="recursive")
     weights, _ = eqx.partition(model, eqx.is_inexact_array)
-    state = step_module.TrainState(weights, (weights, weights), jnp.array(0), jax.random.key(0))
+    key = jax.random.key_data(jax.random.key(0))
+    state = step_module.TrainState(weights, (weights, weights), jnp.array(0), key)
     text = describe_memory(model, state, BATCH, 3 * 2**20)
     assert f"parameters {size_bytes(weights) / 2**20:,.1f} MiB" in text
     assert "gradient recursive 3.0 MiB" in text
@@ -96,6 +98,7 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
         return cross_entropy(*arguments, **options)
 
     monkeypatch.setattr(step_module, "cross_entropy", counted)
+    monkeypatch.setattr(loop, "describe_memory", lambda *_: "")
     monkeypatch.setattr(run, "plot_run", lambda *_: None)
     config = Config(
         data={"name": "text", "path": text},
