@@ -9,8 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..equation import Equation, operator_fields
 from ..errors import InputError
-from ..solvers import unrolled
-from ..solvers.implicit import matrix_free
+from ..solvers import matrix_free, unrolled
 from .adaptive.adapt import AdaptiveSteps, adapt
 from .check_state import check_state, check_steps
 from .failure import raise_on_failure

@@ -20,8 +20,8 @@ from ...equation import (
     Free,
     TokenDomain,
     make_terms,
+    parts,
 )
-from .evaluation_count import evaluations_made
 
 
 class Evaluations(NamedTuple):
@@ -36,6 +36,22 @@ class Evaluations(NamedTuple):
     first: float
     following: float
     fractions: tuple[float, ...]
+
+
+class EvaluationCount(eqx.Module):
+    """Field evaluations made so far by a scheme whose number is known only when it runs,
+    kept in its solver state. A product with the Jacobian counts as one."""
+
+    count: Float[Array, ""]
+
+    def plus(self, number: Float[Array, ""] | float | int) -> "EvaluationCount":
+        """The count after that many more evaluations."""
+        return EvaluationCount(self.count + number)
+
+
+def evaluations_made(solver_state: PyTree) -> EvaluationCount | None:
+    """The count inside the state of a solver; `None` where the cost of a step is fixed."""
+    return next(iter(parts(solver_state, EvaluationCount)), None)
 
 
 def count_evaluations(

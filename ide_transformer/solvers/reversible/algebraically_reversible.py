@@ -8,9 +8,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, PyTree
 
 from ...errors import InputError
-from ..base.couplings import AbstractCoupling, Shear
 from ..base.projected import Projected, projected
-from ..base.reversible import AbstractReversible
+from ..base.reversible import AbstractCoupling, AbstractReversible, Shear
 from ..base.step import Step, StepField, U
 from ..base.wrapper import AbstractWrapper
 from ..runge_kutta.explicit_runge_kutta import ExplicitRungeKutta

@@ -1,11 +1,10 @@
-import diffrax
 import jax
 from jaxtyping import PyTree
 
 from ...equation import AbstractExactOperator, Depth, operator_fields
 from ...errors import InputError
 from ..base.scheme import AbstractOneStep
-from ..base.step import StepField, U
+from ..base.step import StepField, Terms, U
 
 
 class ExactFlow(AbstractOneStep):
@@ -19,7 +18,7 @@ class ExactFlow(AbstractOneStep):
     dissipative one.
     """
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 2
 
     def advance(self, field: StepField, u: U) -> U:
