@@ -15,6 +15,9 @@ from .step import StepField
 # The state and its companion: the state before, or a second approximation of it.
 Pair: TypeAlias = tuple[Array, Array]
 
+# The old pair, the cotangents of it, and those of the arrays in the coupling.
+Pullback: TypeAlias = tuple[Pair, Pair, "AbstractCoupling"]
+
 
 class AbstractCoupling(eqx.Module):
     """An invertible map of a pair of states.
@@ -32,11 +35,8 @@ class AbstractCoupling(eqx.Module):
         """The old pair."""
 
     @abc.abstractmethod
-    def pullback(
-        self, pair: Pair, lost: PyTree[Array], cotangents: Pair
-    ) -> tuple[Pair, Pair, "AbstractCoupling"]:
-        """The old pair, the cotangents of it, and those of the arrays in the coupling; each
-        increment is evaluated once for all three."""
+    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
+        """All three; each increment is evaluated once."""
 
 
 class Shear(AbstractCoupling):
@@ -62,9 +62,7 @@ class Shear(AbstractCoupling):
         new, other = self._split(pair)
         return self._pair((new - self.increment(other)) / self.scale, other)
 
-    def pullback(
-        self, pair: Pair, lost: PyTree[Array], cotangents: Pair
-    ) -> tuple[Pair, Pair, "Shear"]:
+    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
         new, other = self._split(pair)
         cotangent_new, cotangent_other = self._split(cotangents)
         increment, pull = eqx.filter_vjp(lambda shear, x: shear.increment(x), self, other)
@@ -90,9 +88,7 @@ class Swap(AbstractCoupling):
     def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
         return pair[1], pair[0]
 
-    def pullback(
-        self, pair: Pair, lost: PyTree[Array], cotangents: Pair
-    ) -> tuple[Pair, Pair, "Swap"]:
+    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
         return (pair[1], pair[0]), (cotangents[1], cotangents[0]), self
 
 
@@ -115,9 +111,7 @@ class Retraction(AbstractCoupling):
         projected, companion = pair
         return self.constraint.unproject(projected, lost), companion
 
-    def pullback(
-        self, pair: Pair, lost: PyTree[Array], cotangents: Pair
-    ) -> tuple[Pair, Pair, "Retraction"]:
+    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
         u, companion = self.backward(pair, lost)
         cotangent_projected, cotangent_companion = cotangents
         _, pull = eqx.filter_vjp(lambda r, x: r.constraint.project(x), self, u)

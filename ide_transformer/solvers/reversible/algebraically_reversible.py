@@ -84,16 +84,9 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         return Step.between(u, y1, state=companion)
 
 
-def _increment(solver: diffrax.AbstractSolver, field: StepField, u: Array) -> Array:
-    """`Φ(u) - u` of one step."""
-    return field.single_step(solver, u) - u
-
-
-def _ahead(
-    solver: diffrax.AbstractSolver, field: StepField, away: float, companion: Array
-) -> Array:
-    return away * companion + _increment(solver, field, companion)
+def _ahead(solver: diffrax.AbstractSolver, field: StepField, away: float, v: Array) -> Array:
+    return away * v + (field.single_step(solver, v) - v)
 
 
 def _back(solver: diffrax.AbstractSolver, field: StepField, u: Array) -> Array:
-    return -_increment(solver, field, u)
+    return -(field.single_step(solver, u) - u)

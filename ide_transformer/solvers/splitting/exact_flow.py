@@ -22,15 +22,17 @@ class ExactFlow(AbstractOneStep):
         return 2
 
     def advance(self, field: StepField, u: U) -> U:
+        fields = operator_fields(field.terms)
         operator = exact_operator(field.terms, field.t(0.5))
         if operator is None:
+            names = [type(one.operator(field.t0)).__name__ for one in fields]
             raise InputError(
-                f"ExactFlow: {_names(field)} has no flow in closed form; give the "
-                "splitting a sub-solver such as diffrax.Heun() instead. Flows are known of "
-                "subclasses of AbstractExactOperator: Damping, Diffusion, DeltaRule."
+                f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form; "
+                "give the splitting a sub-solver such as diffrax.Heun() instead. Flows are "
+                "known of subclasses of AbstractExactOperator: Damping, Diffusion, DeltaRule."
             )
-        (one,) = operator_fields(field.terms)
-        return jax.tree.map(lambda u: operator.flow(u, one.domain, field.h), u)
+        domain = fields[0].domain
+        return jax.tree.map(lambda u: operator.flow(u, domain, field.h), u)
 
 
 def exact_operator(terms: PyTree, t: Depth) -> AbstractExactOperator | None:
@@ -40,9 +42,3 @@ def exact_operator(terms: PyTree, t: Depth) -> AbstractExactOperator | None:
         return None
     operator = fields[0].operator(t)
     return operator if isinstance(operator, AbstractExactOperator) else None
-
-
-def _names(field: StepField) -> str:
-    fields = operator_fields(field.terms)
-    names = [type(one.operator(field.t0)).__name__ for one in fields]
-    return " + ".join(names) or "this term"
