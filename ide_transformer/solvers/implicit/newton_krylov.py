@@ -65,8 +65,7 @@ class NewtonKrylov(optx.AbstractRootFinder):
 
     With a finite δ it is an implicit Euler step of `y_s = -r(y)` over a pseudo-time δ, which
     also converges from a guess far away. As the residual falls, δ grows, up to Newton's
-    method.
-    Reference: Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998).
+    method. Reference: Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998).
 
     **Arguments:**
 

@@ -31,8 +31,7 @@ class ExactFlow(AbstractOneStep):
                 "give the splitting a sub-solver such as diffrax.Heun() instead. Flows are "
                 "known of subclasses of AbstractExactOperator: Damping, Diffusion, DeltaRule."
             )
-        domain = fields[0].domain
-        return jax.tree.map(lambda u: operator.flow(u, domain, field.h), u)
+        return jax.tree.map(lambda u: operator.flow(u, fields[0].domain, field.h), u)
 
 
 def exact_operator(terms: PyTree, t: Depth) -> AbstractExactOperator | None:
