@@ -1,69 +1,80 @@
 """Time-stepping schemes: diffrax solvers, in folders by kind."""
 
-from .base import (
+from .base.coefficients import (
     AbstractCoefficient as AbstractCoefficient,
-    AbstractCoupling as AbstractCoupling,
-    AbstractFieldScheme as AbstractFieldScheme,
-    AbstractOneStep as AbstractOneStep,
-    AbstractReversible as AbstractReversible,
-    AbstractScheme as AbstractScheme,
-    Couplings as Couplings,
+    Positive as Positive,
+    UnitInterval as UnitInterval,
+    learned as learned,
+)
+from .base.evaluations import (
     EvaluationCount as EvaluationCount,
     Evaluations as Evaluations,
-    Positive as Positive,
-    Projected as Projected,
-    Retraction as Retraction,
-    Shear as Shear,
-    Step as Step,
-    StepField as StepField,
-    Swap as Swap,
-    UnitInterval as UnitInterval,
     count_evaluations as count_evaluations,
     evaluations_made as evaluations_made,
+)
+from .base.projected import Projected as Projected, projected as projected
+from .base.reversible import (
+    AbstractCoupling as AbstractCoupling,
+    AbstractReversible as AbstractReversible,
+    Couplings as Couplings,
+    Retraction as Retraction,
+    Shear as Shear,
+    Swap as Swap,
     find_couplings as find_couplings,
+    loses_companion as loses_companion,
+)
+from .base.scheme import (
+    AbstractFieldScheme as AbstractFieldScheme,
+    AbstractOneStep as AbstractOneStep,
+    AbstractScheme as AbstractScheme,
+)
+from .base.step import (
+    Step as Step,
+    StepField as StepField,
     finite as finite,
     first_failure as first_failure,
-    learned as learned,
-    loses_companion as loses_companion,
-    projected as projected,
     single_step as single_step,
     success as success,
 )
-from .blocks import Residual as Residual, Velocity as Velocity
-from .exponential import ETDAB2 as ETDAB2, ExponentialEuler as ExponentialEuler
-from .implicit import (
-    AbstractImplicitScheme as AbstractImplicitScheme,
-    ImplicitEuler as ImplicitEuler,
-    ImplicitMidpoint as ImplicitMidpoint,
-    MatrixFree as MatrixFree,
-    SteadyState as SteadyState,
-    matrix_free as matrix_free,
+from .blocks.residual import Residual as Residual
+from .blocks.velocity import Velocity as Velocity
+from .exponential.etdab2 import ETDAB2 as ETDAB2
+from .exponential.exponential_euler import ExponentialEuler as ExponentialEuler
+from .implicit.implicit_euler import ImplicitEuler as ImplicitEuler
+from .implicit.implicit_midpoint import ImplicitMidpoint as ImplicitMidpoint
+from .implicit.implicit_scheme import AbstractImplicitScheme as AbstractImplicitScheme
+from .implicit.matrix_free import MatrixFree as MatrixFree, matrix_free as matrix_free
+from .implicit.steady_state import SteadyState as SteadyState
+from .momentum.heavy_ball import HeavyBall as HeavyBall
+from .momentum.momentum import AbstractMomentum as AbstractMomentum
+from .momentum.nesterov import Nesterov as Nesterov
+from .momentum.presymplectic_euler import PresymplecticEuler as PresymplecticEuler
+from .multistep.adams_bashforth import AdamsBashforth as AdamsBashforth
+from .multistep.leapfrog import Leapfrog as Leapfrog
+from .reversible.algebraically_reversible import (
+    AlgebraicallyReversible as AlgebraicallyReversible,
 )
-from .momentum import (
-    AbstractMomentum as AbstractMomentum,
-    HeavyBall as HeavyBall,
-    Nesterov as Nesterov,
-    PresymplecticEuler as PresymplecticEuler,
-)
-from .multistep import AdamsBashforth as AdamsBashforth, Leapfrog as Leapfrog
-from .reversible import AlgebraicallyReversible as AlgebraicallyReversible
-from .runge_kutta import (
-    RK4 as RK4,
+from .runge_kutta.explicit_runge_kutta import (
     ExplicitRungeKutta as ExplicitRungeKutta,
-    GatedRK2 as GatedRK2,
     unrolled as unrolled,
 )
-from .splitting import (
-    AbstractSequentialSplitting as AbstractSequentialSplitting,
-    AbstractSplitting as AbstractSplitting,
+from .runge_kutta.gated_rk2 import GatedRK2 as GatedRK2
+from .runge_kutta.rk4 import RK4 as RK4
+from .splitting.composition import (
     Composition as Composition,
-    ConsistentPaperSplitting as ConsistentPaperSplitting,
-    ExactFlow as ExactFlow,
-    LieStrang as LieStrang,
-    LieTrotter as LieTrotter,
-    PaperSplitting as PaperSplitting,
-    ParallelSplitting as ParallelSplitting,
-    Strang as Strang,
     Suzuki4 as Suzuki4,
     Yoshida4 as Yoshida4,
 )
+from .splitting.exact_flow import ExactFlow as ExactFlow
+from .splitting.lie_strang import LieStrang as LieStrang
+from .splitting.lie_trotter import LieTrotter as LieTrotter
+from .splitting.paper_splitting import (
+    ConsistentPaperSplitting as ConsistentPaperSplitting,
+    PaperSplitting as PaperSplitting,
+)
+from .splitting.parallel_splitting import ParallelSplitting as ParallelSplitting
+from .splitting.splitting import (
+    AbstractSequentialSplitting as AbstractSequentialSplitting,
+    AbstractSplitting as AbstractSplitting,
+)
+from .splitting.strang import Strang as Strang

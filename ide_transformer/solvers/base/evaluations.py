@@ -20,8 +20,8 @@ from ...equation import (
     Free,
     TokenDomain,
     make_terms,
+    parts,
 )
-from .evaluation_count import evaluations_made
 
 
 class Evaluations(NamedTuple):
@@ -36,6 +36,22 @@ class Evaluations(NamedTuple):
     first: float
     following: float
     fractions: tuple[float, ...]
+
+
+class EvaluationCount(eqx.Module):
+    """Field evaluations made so far by a scheme whose number is known only when it runs,
+    kept in its solver state. A product with the Jacobian counts as one."""
+
+    count: Float[Array, ""]
+
+    def plus(self, number: Float[Array, ""] | float | int) -> "EvaluationCount":
+        """The count after that many more evaluations."""
+        return EvaluationCount(self.count + number)
+
+
+def evaluations_made(solver_state: PyTree) -> EvaluationCount | None:
+    """The count inside the state of a solver; `None` where the cost of a step is fixed."""
+    return next(iter(parts(solver_state, EvaluationCount)), None)
 
 
 def count_evaluations(
@@ -53,7 +69,7 @@ def count_evaluations(
     arrays, rest = eqx.partition(solver, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    kinds = tuple((type(operator).__name__, _kind(operator)) for operator in block)
+    kinds = tuple((type(operator).__name__, _stand_in(operator)) for operator in block)
     return _count(rest, structure, shapes, kinds, features)
 
 
@@ -63,10 +79,13 @@ def _count(
     rest: PyTree, structure: Any, shapes: tuple, kinds: tuple, features: int
 ) -> Evaluations | None:
     depths: list[float] = []
+    metaclass: Any = type(_Plain)
 
     def block_at(t):
         t = jnp.asarray(t, float)
-        return tuple(_stand_in(name, kind)(t, depths) for name, kind in kinds)
+        # A scheme that refuses an operator prints its name.
+        classes = (metaclass(name, (kind,), {}) for name, kind in kinds)
+        return tuple(stand_in(t, depths) for stand_in in classes)
 
     costs, fractions = [], set()
     # Without compilation a branch that is not taken is not run, and not counted.
@@ -126,14 +145,6 @@ _STAND_INS: dict[type, type] = {
 }
 
 
-def _kind(operator: PyTree) -> type:
-    """The class of `_STAND_INS` that an operator is of."""
-    kinds = (kind for kind in type(operator).__mro__ if kind in _STAND_INS)
-    return next(kinds, AbstractOperator)
-
-
-def _stand_in(name: str, kind: type) -> type:
-    """A class of operators of this kind. It has the name of the operator that it stands for,
-    which a scheme that refuses it would print."""
-    metaclass: Any = type(_Plain)
-    return metaclass(name, (_STAND_INS[kind],), {})
+def _stand_in(operator: PyTree) -> type:
+    known = (_STAND_INS[kind] for kind in type(operator).__mro__ if kind in _STAND_INS)
+    return next(known, _Plain)

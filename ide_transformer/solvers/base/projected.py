@@ -7,8 +7,8 @@ from jaxtyping import PyTree
 
 from ...equation import AbstractRescaling, operator_fields, without_constraint
 from ...errors import InputError
-from .couplings import Retraction
-from .step import Step, StepField, U
+from .reversible import Retraction
+from .step import Step, StepField, Terms, U
 from .wrapper import AbstractTransparentWrapper
 
 
@@ -48,7 +48,7 @@ class Projected(AbstractTransparentWrapper):
     # A configuration gives the constraint; the package then projects by itself.
     configurable: ClassVar[bool] = False
 
-    def inner_terms(self, terms: PyTree[diffrax.AbstractTerm]) -> PyTree[diffrax.AbstractTerm]:
+    def inner_terms(self, terms: Terms) -> Terms:
         if not operator_fields(terms):
             raise InputError(
                 "Projected needs the terms of an Equation (equation.terms), which know "
@@ -56,7 +56,7 @@ class Projected(AbstractTransparentWrapper):
             )
         return without_constraint(terms) if self.order(terms) == 1 else terms
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int | None:
+    def order(self, terms: Terms) -> int | None:
         return self.solver.order(terms)
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from ...equation import Depth
 from ...errors import InputError
-from .step import Step, StepField, U
+from .step import Step, StepField, Terms, U
 
 
 class AbstractScheme(diffrax.AbstractSolver):
@@ -29,12 +29,10 @@ class AbstractScheme(diffrax.AbstractSolver):
         """The state of the scheme before the first step; nothing by default."""
         return None
 
-    def init(
-        self, terms: PyTree[diffrax.AbstractTerm], t0: Depth, t1: Depth, y0: U, args: PyTree
-    ) -> PyTree:
+    def init(self, terms: Terms, t0: Depth, t1: Depth, y0: U, args: PyTree) -> PyTree:
         return self.start(StepField(terms, t0, t1, args), y0)
 
-    def func(self, terms: PyTree[diffrax.AbstractTerm], t0: Depth, y0: U, args: PyTree) -> U:
+    def func(self, terms: Terms, t0: Depth, y0: U, args: PyTree) -> U:
         return terms.vf(t0, y0, args)
 
 
@@ -56,7 +54,7 @@ class AbstractFieldScheme(AbstractScheme):
 
     def step(
         self,
-        terms: PyTree[diffrax.AbstractTerm],
+        terms: Terms,
         t0: Depth,
         t1: Depth,
         y0: U,
@@ -90,7 +88,7 @@ class AbstractOneStep(AbstractFieldScheme):
 
 
 def operator_terms(
-    scheme: diffrax.AbstractSolver, terms: PyTree[diffrax.AbstractTerm]
+    scheme: diffrax.AbstractSolver, terms: Terms
 ) -> tuple[diffrax.AbstractTerm, ...]:
     """One term for each operator, for a scheme that treats one operator after the other."""
     if not isinstance(terms, diffrax.MultiTerm):

@@ -1,9 +1,10 @@
-"""The field over one step, and the result of the step."""
+"""The field over one step, and the result and the status of the step."""
 
 from typing import Any, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ...equation import Depth
@@ -11,6 +12,10 @@ from ...equation import Depth
 
 # The state u: an array, and for most schemes also any tree of arrays.
 U: TypeAlias = PyTree[Array]
+
+Terms: TypeAlias = PyTree[diffrax.AbstractTerm]
+
+_NONFINITE: Any = diffrax.RESULTS.nonfinite
 
 
 class Step(NamedTuple):
@@ -56,7 +61,7 @@ class StepField(eqx.Module):
     - `args`: passed to the vector field.
     """
 
-    terms: PyTree[diffrax.AbstractTerm]
+    terms: Terms
     t0: Depth
     t1: Depth
     args: PyTree = None
@@ -76,7 +81,7 @@ class StepField(eqx.Module):
         """The state after a first step of `solver`."""
         return self.step(solver, u, self.start(solver, u), True).y1
 
-    def with_terms(self, terms: PyTree[diffrax.AbstractTerm]) -> "StepField":
+    def with_terms(self, terms: Terms) -> "StepField":
         """The field of other terms over the same step, for example of one operator."""
         return StepField(terms, self.t0, self.t1, self.args)
 
@@ -111,7 +116,7 @@ class StepField(eqx.Module):
 
 def single_step(
     solver: diffrax.AbstractSolver,
-    terms: PyTree[diffrax.AbstractTerm],
+    terms: Terms,
     t0: Depth,
     t1: Depth,
     u: Float[Array, "*batch tokens features"],
@@ -120,3 +125,19 @@ def single_step(
     """The state after one step of `solver` from t0 to t1, as the first of a solve: a scheme
     that carries something from step to step has nothing yet."""
     return StepField(terms, t0, t1, args).single_step(solver, u)
+
+
+def success() -> diffrax.RESULTS:
+    """Success so far, as a value that a loop can carry."""
+    return diffrax.RESULTS.where(jnp.array(True), diffrax.RESULTS.successful, _NONFINITE)
+
+
+def first_failure(earlier: diffrax.RESULTS, later: diffrax.RESULTS) -> diffrax.RESULTS:
+    """`earlier` unless that was a success, else `later`."""
+    return diffrax.RESULTS.where(earlier == diffrax.RESULTS.successful, later, earlier)
+
+
+def finite(u: Float[Array, "..."]) -> diffrax.RESULTS:
+    """Success if all of a state is finite."""
+    everywhere = jnp.all(jnp.isfinite(u))
+    return diffrax.RESULTS.where(everywhere, diffrax.RESULTS.successful, _NONFINITE)

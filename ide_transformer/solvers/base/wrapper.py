@@ -1,16 +1,17 @@
-"""Base classes of schemes that are built around another scheme."""
+"""Schemes that are built around another scheme."""
 
 from collections.abc import Callable
 from typing import Any
 
 import diffrax
 import equinox as eqx
+import jax
 from jaxtyping import PyTree
 
 from ...equation import Depth
 from .reversible import loses_companion
 from .scheme import AbstractFieldScheme
-from .step import Step, StepField, U
+from .step import Step, StepField, Terms, U
 
 
 class AbstractWrapper(AbstractFieldScheme):
@@ -21,7 +22,7 @@ class AbstractWrapper(AbstractFieldScheme):
 
     solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
-    def inner_terms(self, terms: PyTree[diffrax.AbstractTerm]) -> PyTree[diffrax.AbstractTerm]:
+    def inner_terms(self, terms: Terms) -> Terms:
         """The terms that the scheme inside solves."""
         return terms
 
@@ -33,13 +34,13 @@ class AbstractWrapper(AbstractFieldScheme):
     def interpolation_cls(self) -> Callable:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.solver.interpolation_cls
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int | None:
+    def order(self, terms: Terms) -> int | None:
         return self.solver.order(self.inner_terms(terms))
 
-    def error_order(self, terms: PyTree[diffrax.AbstractTerm]) -> Any:
+    def error_order(self, terms: Terms) -> Any:
         return self.solver.error_order(self.inner_terms(terms))
 
-    def func(self, terms: PyTree[diffrax.AbstractTerm], t0: Depth, y0: U, args: PyTree) -> U:
+    def func(self, terms: Terms, t0: Depth, y0: U, args: PyTree) -> U:
         return self.solver.func(self.inner_terms(terms), t0, y0, args)
 
 
@@ -72,3 +73,16 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
     @property
     def restarts(self) -> bool:
         return loses_companion(self.solver)
+
+
+def replace_schemes(
+    solver: PyTree, kind: type, replacement: Callable[..., diffrax.AbstractSolver]
+) -> PyTree:
+    """`solver` with `replacement(x)` for every scheme x of class `kind` inside it, itself
+    included."""
+
+    def matches(x):
+        # By class: diffrax's isinstance looks through wrappers.
+        return issubclass(type(x), kind)
+
+    return jax.tree.map(lambda x: replacement(x) if matches(x) else x, solver, is_leaf=matches)

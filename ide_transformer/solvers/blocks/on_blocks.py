@@ -29,18 +29,6 @@ class BlockField(eqx.Module):
         return single_step(self.block, terms, 0.0, 1.0, u, args)
 
 
-class ResidualField(eqx.Module):
-    """The residual of a block as a vector field, `(t, u, args) ↦ B_t(u) - u`; see
-    `BlockField`. With `LieTrotter(Euler())` it is what one layer of a pre-norm Transformer
-    adds to the state."""
-
-    terms: diffrax.MultiTerm
-    block: AbstractSplitting
-
-    def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
-        return BlockField(self.terms, self.block)(t, u, args) - u
-
-
 class AbstractOnBlocks(AbstractTransparentWrapper):
     """An unsplit solver for a field made of whole blocks; `inner_terms` gives that field."""
 

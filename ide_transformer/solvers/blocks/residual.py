@@ -1,9 +1,19 @@
 import diffrax
+from jaxtyping import Array, PyTree
 
+from ...equation import Depth
 from ..runge_kutta.rk4 import RK4
 from ..splitting.lie_trotter import LieTrotter
 from ..splitting.splitting import AbstractSplitting
-from .on_blocks import AbstractOnBlocks, ResidualField
+from .on_blocks import AbstractOnBlocks, BlockField
+
+
+class ResidualField(BlockField):
+    """The residual of a block as a vector field, `(t, u, args) ↦ B_t(u) - u`. With
+    `LieTrotter(Euler())` it is what one layer of a pre-norm Transformer adds to the state."""
+
+    def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
+        return super().__call__(t, u, args) - u
 
 
 class Residual(AbstractOnBlocks):

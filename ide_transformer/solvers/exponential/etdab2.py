@@ -1,9 +1,8 @@
 from typing import ClassVar
 
-import diffrax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
-from ..base.step import StepField
+from ..base.step import StepField, Terms
 from ..multistep.multistep import AbstractMultistep, History
 from .linear_part import LinearPart
 
@@ -21,7 +20,7 @@ class ETDAB2(AbstractMultistep):
 
     kept: ClassVar[int] = 1
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 2
 
     def sample(self, u: Array, rate: Array) -> tuple[Array, Array]:

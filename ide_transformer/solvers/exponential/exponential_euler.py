@@ -1,8 +1,7 @@
-import diffrax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from ..base.scheme import AbstractOneStep
-from ..base.step import StepField
+from ..base.step import StepField, Terms
 from .linear_part import LinearPart
 
 
@@ -15,7 +14,7 @@ class ExponentialEuler(AbstractOneStep):
     Reference: Cox, Matthews, J. Comput. Phys. 176 (2002).
     """
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 1
 
     def advance(self, field: StepField, u: Array) -> Array:

@@ -1,10 +1,10 @@
 from typing import ClassVar
 
 import diffrax
-import equinox as eqx
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
-from .stage import AbstractOneStage
+from ..base.step import Terms
+from .implicit_scheme import AbstractOneStage
 
 
 class ImplicitEuler(AbstractOneStage, diffrax.AbstractAdaptiveSolver):
@@ -21,14 +21,12 @@ class ImplicitEuler(AbstractOneStage, diffrax.AbstractAdaptiveSolver):
       dtype of the state.
     """
 
-    tolerance: float | None = eqx.field(static=True, default=None)
-
     node: ClassVar[float] = 1.0
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 1
 
-    def error_order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def error_order(self, terms: Terms) -> int:
         return 2
 
     def error(self, increment: Array, explicit: Array) -> Array:

@@ -1,10 +1,7 @@
 from typing import ClassVar
 
-import diffrax
-import equinox as eqx
-from jaxtyping import PyTree
-
-from .stage import AbstractOneStage
+from ..base.step import Terms
+from .implicit_scheme import AbstractOneStage
 
 
 class ImplicitMidpoint(AbstractOneStage):
@@ -21,9 +18,7 @@ class ImplicitMidpoint(AbstractOneStage):
       dtype of the state.
     """
 
-    tolerance: float | None = eqx.field(static=True, default=None)
-
     node: ClassVar[float] = 0.5
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 2

@@ -7,14 +7,11 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ...errors import InputError
-from ..base.combine import combine
-from ..base.replace import replace_schemes
-from ..base.status import first_failure
-from ..base.step import Step, StepField, U
-from ..base.wrapper import AbstractWrapper
+from ..base.step import Step, StepField, U, first_failure
+from ..base.wrapper import AbstractWrapper, replace_schemes
+from ..runge_kutta.explicit_runge_kutta import combine, stacked
 from .implicit_euler import ImplicitEuler
-from .implicit_scheme import AbstractImplicitScheme
-from .stage import solve_stage
+from .implicit_scheme import AbstractImplicitScheme, solve_stage
 
 
 class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdaptiveSolver):
@@ -54,7 +51,7 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
             partial = combine(u, row, increments)
             if diagonal == 0:
                 increments.append(field(node, partial))
-                state = state.plus(1.0)
+                state = state.plus(1)
                 continue
             start = combine(partial, diagonal * np.asarray(guess), increments)
             root = solve_stage(field, node, partial, diagonal, start, self.tolerance)
@@ -63,7 +60,7 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
             result = first_failure(result, root.result)
         y1 = combine(u, tableau.b_sol, increments)
         error = combine(jnp.zeros_like(u), tableau.b_error, increments)
-        k = jnp.stack(increments)
+        k = stacked(increments)
         return Step.between(u, y1, error=error, state=state, result=result, k=k)
 
 

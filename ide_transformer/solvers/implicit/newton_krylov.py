@@ -13,13 +13,37 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .krylov import Krylov
+
+class Krylov(lx.GMRES):
+    """GMRES, its tolerance `atol` relative to the root mean square of the right-hand side,
+    which may be of any size: that of a gradient is often far below one."""
+
+    # Whether a solution that did not reach the tolerance is turned into NaN. Within Newton's
+    # method it is a good step all the same.
+    strict: bool = False
+
+    def compute(self, state: PyTree, vector: PyTree[Array], options: dict[str, Any]) -> tuple:
+        scale = optx.rms_norm(vector)
+        scale = jnp.where(scale > 0, scale, 1)
+        scaled = jax.tree.map(lambda x: x / scale, vector)
+        value, result, stats = super().compute(state, scaled, options)
+        factor = jnp.where(result == lx.RESULTS.successful, scale, jnp.nan)
+        factor = factor if self.strict else scale
+        value = jax.tree.map(lambda x: (x * factor).astype(x.dtype), value)
+        return value, lx.RESULTS.successful, stats
 
 
-def default_tolerance(dtype: Any) -> float:
-    """Well below the error of a step, well above rounding: 2e-12 in float64, 6e-6 in
-    float32."""
-    return float(jnp.finfo(dtype).eps) ** 0.75
+def make_krylov(tolerance: float, dimension: int, cycles: int, *, strict: bool) -> Krylov:
+    """GMRES with so many vectors in a cycle, and so many cycles at most."""
+    return Krylov(
+        rtol=0.0,
+        atol=tolerance,
+        norm=optx.rms_norm,
+        # The first pass of lineax only sets up the residual.
+        max_steps=cycles + 1,
+        restart=dimension,
+        strict=strict,
+    )
 
 
 # The most by which a pseudo-step may grow.
@@ -41,8 +65,7 @@ class NewtonKrylov(optx.AbstractRootFinder):
 
     With a finite δ it is an implicit Euler step of `y_s = -r(y)` over a pseudo-time δ, which
     also converges from a guess far away. As the residual falls, δ grows, up to Newton's
-    method.
-    Reference: Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998).
+    method. Reference: Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998).
 
     **Arguments:**
 
@@ -77,7 +100,7 @@ class NewtonKrylov(optx.AbstractRootFinder):
         jacobian = lx.FunctionLinearOperator(
             lambda v: v / pseudo_step + products(v), jax.eval_shape(lambda: y)
         )
-        krylov = Krylov(1e-3, self.dimension, cycles=1, strict=False)
+        krylov = make_krylov(1e-3, self.dimension, cycles=1, strict=False)
         solution = lx.linear_solve(jacobian, residual, krylov, throw=False)
         update = solution.value
         y = y - update
@@ -135,7 +158,9 @@ def find_root(
     - `pseudo_step`: of `NewtonKrylov`, for a guess that is far away.
     - `max_steps`: the most steps of Newton's method.
     """
-    tolerance = default_tolerance(guess.dtype) if tolerance is None else tolerance
+    if tolerance is None:
+        # Well below the error of a step, well above rounding: 2e-12 in float64.
+        tolerance = math.pow(jnp.finfo(guess.dtype).eps, 0.75)
     solution = optx.root_find(
         residual,
         NewtonKrylov(rtol=tolerance, atol=tolerance, pseudo_step=pseudo_step),
@@ -178,7 +203,7 @@ def _root_backward(_, cotangent, perturbed, root_and_inputs, residual, rest, tol
     structure = jax.eval_shape(lambda: root)
     _, pull_root = jax.vjp(lambda y: residual(y, eqx.combine(inputs, rest)), root)
     transposed = lx.FunctionLinearOperator(lambda w: pull_root(w)[0], structure)
-    krylov = Krylov(tolerance, 20, cycles=20, strict=True)
+    krylov = make_krylov(tolerance, 20, cycles=20, strict=True)
     w = lx.linear_solve(transposed, cotangent, krylov, throw=False).value
     _, pull_inputs = jax.vjp(lambda x: residual(root, eqx.combine(x, rest)), inputs)
     (gradient,) = pull_inputs(-w)

@@ -6,7 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, PyTree
 
 from ..base.projected import projected
-from ..base.step import Step, StepField, U
+from ..base.step import Step, StepField, Terms, U
 from ..base.wrapper import AbstractWrapper
 from ..splitting.lie_trotter import LieTrotter
 from .implicit_scheme import AbstractImplicitScheme
@@ -40,7 +40,7 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
         """The fixed point of the projected scheme."""
         return eqx.tree_at(lambda s: s.solver, self, projected(self.solver))
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> None:
+    def order(self, terms: Terms) -> None:
         """A steady state has no order: it does not depend on the step."""
         return None
 

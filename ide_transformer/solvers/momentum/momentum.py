@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from ...equation import AbstractConstraint, Depth
 from ..base.scheme import AbstractFieldScheme, operator_terms
-from ..base.step import Step, StepField, U
+from ..base.step import Step, StepField, Terms, U
 
 
 class Kick(NamedTuple):
@@ -40,7 +40,7 @@ class AbstractMomentum(AbstractFieldScheme):
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
         """The coefficients of the sub-step of operator `index` over `[t0, t1]`."""
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 1
 
     def start(self, field: StepField, u: U) -> U:

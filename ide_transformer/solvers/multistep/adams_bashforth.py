@@ -1,13 +1,11 @@
 from typing import ClassVar
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
 
 from ...errors import InputError
-from ..base.step import StepField, U
+from ..base.step import StepField, Terms, U
 from .multistep import AbstractMultistep, History
 
 
@@ -36,7 +34,7 @@ class AdamsBashforth(AbstractMultistep):
         if self.steps not in (2, 3):
             raise InputError(f"AdamsBashforth(steps={self.steps}): steps must be 2 or 3.")
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return self.steps
 
     def first_step(self, field: StepField, u: U, increment: U) -> U:

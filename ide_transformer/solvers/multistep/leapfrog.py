@@ -1,14 +1,12 @@
 from typing import ClassVar
 
-import diffrax
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, PyTree
 
-from ..base.couplings import AbstractCoupling, Shear, Swap
-from ..base.reversible import AbstractReversible
-from ..base.step import Step, StepField, U
+from ..base.reversible import AbstractCoupling, AbstractReversible, Shear, Swap
+from ..base.step import Step, StepField, Terms, U
 
 
 class Leapfrog(AbstractReversible):
@@ -25,7 +23,7 @@ class Leapfrog(AbstractReversible):
 
     restarts: ClassVar[bool] = True
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 2
 
     def start(self, field: StepField, u: U) -> tuple:

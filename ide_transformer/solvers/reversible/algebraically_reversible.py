@@ -8,9 +8,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, PyTree
 
 from ...errors import InputError
-from ..base.couplings import AbstractCoupling, Shear
 from ..base.projected import Projected, projected
-from ..base.reversible import AbstractReversible
+from ..base.reversible import AbstractCoupling, AbstractReversible, Shear
 from ..base.step import Step, StepField, U
 from ..base.wrapper import AbstractWrapper
 from ..runge_kutta.explicit_runge_kutta import ExplicitRungeKutta
@@ -85,16 +84,9 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         return Step.between(u, y1, state=companion)
 
 
-def _increment(solver: diffrax.AbstractSolver, field: StepField, u: Array) -> Array:
-    """`Φ(u) - u` of one step."""
-    return field.single_step(solver, u) - u
-
-
-def _ahead(
-    solver: diffrax.AbstractSolver, field: StepField, away: float, companion: Array
-) -> Array:
-    return away * companion + _increment(solver, field, companion)
+def _ahead(solver: diffrax.AbstractSolver, field: StepField, away: float, v: Array) -> Array:
+    return away * v + (field.single_step(solver, v) - v)
 
 
 def _back(solver: diffrax.AbstractSolver, field: StepField, u: Array) -> Array:
-    return -_increment(solver, field, u)
+    return -(field.single_step(solver, u) - u)

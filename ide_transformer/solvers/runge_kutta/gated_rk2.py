@@ -1,11 +1,10 @@
-import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ...errors import InputError
 from ..base.scheme import AbstractOneStep
-from ..base.step import StepField
+from ..base.step import StepField, Terms
 
 
 class GatedRK2(AbstractOneStep):
@@ -30,7 +29,7 @@ class GatedRK2(AbstractOneStep):
         self.weight = jnp.zeros(2 * features)
         self.bias = jnp.zeros(())
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 1
 
     def advance(self, field: StepField, u: Array) -> Array:

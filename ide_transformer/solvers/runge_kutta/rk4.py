@@ -4,15 +4,18 @@ from typing import ClassVar
 import diffrax
 from jaxtyping import PyTree
 
-from .stages import AbstractExplicitStages, Tableau
+from ..base.scheme import AbstractFieldScheme
+from ..base.step import Step, StepField, Terms, U
+from .explicit_runge_kutta import combine, stacked
 
 
-class RK4(AbstractExplicitStages):
+class RK4(AbstractFieldScheme):
     """The classical Runge–Kutta method,
 
-        k_i = F(t + c_i h, u_n + h Σ_{j<i} a_ij k_j),   u_{n+1} = u_n + h Σ_i b_i k_i,
+        k_1 = h F(t_n, u_n),               k_2 = h F(t_n + h/2, u_n + k_1/2),
+        k_3 = h F(t_n + h/2, u_n + k_2/2), k_4 = h F(t_n + h, u_n + k_3),
 
-        c = (0, ½, ½, 1),   b = (1, 2, 2, 1)/6.
+        u_{n+1} = u_n + (k_1 + 2 k_2 + 2 k_3 + k_4)/6.
 
     Fourth order, four evaluations a step, no error estimate. Reference: Kutta, Z. Math.
     Phys. 46 (1901).
@@ -22,13 +25,12 @@ class RK4(AbstractExplicitStages):
         diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
     )
 
-    @property
-    def tableau(self) -> Tableau:
-        return Tableau(
-            rows=((1 / 2,), (0, 1 / 2), (0, 0, 1)),
-            nodes=(1 / 2, 1 / 2, 1),
-            weights=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
-        )
-
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 4
+
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        increments = [field(0, u)]
+        for node in (1 / 2, 1 / 2, 1):
+            increments.append(field(node, combine(u, (node,), increments[-1:])))
+        y1 = combine(u, (1 / 6, 1 / 3, 1 / 3, 1 / 6), increments)
+        return Step.between(u, y1, k=stacked(increments))

@@ -1,11 +1,10 @@
-import diffrax
 import jax
 from jaxtyping import PyTree
 
 from ...equation import AbstractExactOperator, Depth, operator_fields
 from ...errors import InputError
 from ..base.scheme import AbstractOneStep
-from ..base.step import StepField, U
+from ..base.step import StepField, Terms, U
 
 
 class ExactFlow(AbstractOneStep):
@@ -19,19 +18,20 @@ class ExactFlow(AbstractOneStep):
     dissipative one.
     """
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 2
 
     def advance(self, field: StepField, u: U) -> U:
+        fields = operator_fields(field.terms)
         operator = exact_operator(field.terms, field.t(0.5))
         if operator is None:
+            names = [type(one.operator(field.t0)).__name__ for one in fields]
             raise InputError(
-                f"ExactFlow: {_names(field)} has no flow in closed form; give the "
-                "splitting a sub-solver such as diffrax.Heun() instead. Flows are known of "
-                "subclasses of AbstractExactOperator: Damping, Diffusion, DeltaRule."
+                f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form; "
+                "give the splitting a sub-solver such as diffrax.Heun() instead. Flows are "
+                "known of subclasses of AbstractExactOperator: Damping, Diffusion, DeltaRule."
             )
-        (one,) = operator_fields(field.terms)
-        return jax.tree.map(lambda u: operator.flow(u, one.domain, field.h), u)
+        return jax.tree.map(lambda u: operator.flow(u, fields[0].domain, field.h), u)
 
 
 def exact_operator(terms: PyTree, t: Depth) -> AbstractExactOperator | None:
@@ -41,9 +41,3 @@ def exact_operator(terms: PyTree, t: Depth) -> AbstractExactOperator | None:
         return None
     operator = fields[0].operator(t)
     return operator if isinstance(operator, AbstractExactOperator) else None
-
-
-def _names(field: StepField) -> str:
-    fields = operator_fields(field.terms)
-    names = [type(one.operator(field.t0)).__name__ for one in fields]
-    return " + ".join(names) or "this term"

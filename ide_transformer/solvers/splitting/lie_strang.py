@@ -2,8 +2,9 @@ from typing import ClassVar
 
 import diffrax
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from ..base.step import Terms
 from .lie_trotter import LieTrotter
 from .splitting import AbstractSplitting, Flow
 from .strang import Strang
@@ -27,7 +28,7 @@ class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
 
     splitting_order: ClassVar[int] = 2
 
-    def error_order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def error_order(self, terms: Terms) -> int:
         return 2
 
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array]:

@@ -4,12 +4,12 @@ from typing import ClassVar
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from ...equation import Nonnegative, operator_fields, without_constraint
 from ...errors import InputError
 from ..base.scheme import AbstractOneStep
-from ..base.step import StepField, U
+from ..base.step import StepField, Terms, U
 
 
 class AbstractPaperSplitting(AbstractOneStep):
@@ -74,7 +74,7 @@ class PaperSplitting(AbstractPaperSplitting):
     Chan, arXiv 2510.03989, section 3.
     """
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> None:
+    def order(self, terms: Terms) -> None:
         """None: it does not converge."""
         return None
 
@@ -93,7 +93,7 @@ class ConsistentPaperSplitting(AbstractPaperSplitting):
     which no state on S1 survives. First order.
     """
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
+    def order(self, terms: Terms) -> int:
         return 1
 
     def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:

@@ -10,11 +10,10 @@ from jaxtyping import Array, PyTree
 
 from ...equation import Depth, Free, operator_fields
 from ...errors import InputError
-from ..base.evaluation_count import EvaluationCount, evaluations_made
+from ..base.evaluations import EvaluationCount, evaluations_made
 from ..base.projected import projected
 from ..base.scheme import AbstractFieldScheme, operator_terms
-from ..base.status import first_failure
-from ..base.step import Step, StepField, U
+from ..base.step import Step, StepField, Terms, U, first_failure
 from .exact_flow import ExactFlow, exact_operator
 
 
@@ -37,14 +36,14 @@ class AbstractSplitting(AbstractFieldScheme):
     splitting_order: eqx.AbstractClassVar[int]
 
     def __check_init__(self):
-        if isinstance(self.sub_solver, AbstractSplitting):
+        if self.sub_solver.term_structure is diffrax.MultiTerm:
             raise InputError(
                 f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…)): a "
                 "sub-step has one operator only, which cannot be split again; use an "
                 "unsplit solver such as diffrax.Euler() or diffrax.Heun()."
             )
 
-    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int | None:
+    def order(self, terms: Terms) -> int | None:
         """The smaller of the orders of the splitting and of the sub-solver."""
         if isinstance(self.sub_solver, ExactFlow):
             return self.splitting_order
