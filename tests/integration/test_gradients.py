@@ -164,10 +164,15 @@ def fine_gradient():
     )
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     "gradient",
-    [ide.Direct(), ide.Recompute(), diffrax.RecursiveCheckpointAdjoint(checkpoints=8)],
+    [
+        pytest.param(ide.Direct(), marks=pytest.mark.heavy),
+        ide.Recompute(),
+        pytest.param(
+            diffrax.RecursiveCheckpointAdjoint(checkpoints=8), marks=pytest.mark.heavy
+        ),
+    ],
     ids=repr,
 )
 def test_adaptive_gradients(gradient):
