@@ -1,7 +1,6 @@
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from ..equation import TokenDomain, product
-from ..equation.affine import affine
+from ..equation import TokenDomain, affine, product
 from .model import AbstractModel, AbstractVar
 from .text import Text, as_text
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..equation.affine import affine
+from ..equation import affine
 from ..errors import InputError
 
 

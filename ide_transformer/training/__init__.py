@@ -25,7 +25,7 @@ from .evaluation import (
 )
 from .folder import RunFolder as RunFolder
 from .metrics import read_metrics as read_metrics
-from .optimizer import build_optimizer as build_optimizer
+from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
 from .reading import (
     dump_config as dump_config,
     load_config as load_config,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 from rich.console import Console
 
 from ...errors import InputError
@@ -18,7 +18,6 @@ from ...models import AbstractModel
 from ...reporting import measure, plot_curves, write_json
 from ...tasks import Batch
 from ...training import Section, SolverConfig, build_task, load_run, with_solver
-from ...training.config import PositiveFloat, PositiveInt
 from .comparison import AbstractComparison, Rows
 
 

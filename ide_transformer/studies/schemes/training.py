@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import equinox as eqx
 import jax
 import numpy as np
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from rich.console import Console
 
 from ... import training
@@ -18,7 +18,6 @@ from ...models import AbstractModel
 from ...reporting import plot_curves
 from ...tasks import AbstractTask, Batch, cross_entropy
 from ...training import Config, RunFolder, Section, read_metrics
-from ...training.config import NonNegativeInt, PositiveFloat
 from .comparison import AbstractComparison, Rows
 
 

@@ -11,9 +11,13 @@ from jaxtyping import Array
 from ide_transformer.equation import LayerNorm
 from ide_transformer.models import LanguageModel
 from ide_transformer.reporting import temporary_mebibytes
-from ide_transformer.training import build_optimizer, initial_state, make_train_step
-from ide_transformer.training.build import build_model_of_size
-from ide_transformer.training.optimizer import learning_rate
+from ide_transformer.training import (
+    build_model_of_size,
+    build_optimizer,
+    initial_state,
+    learning_rate,
+    make_train_step,
+)
 
 from .settings import Setting
 from .timed_steps import timed_steps

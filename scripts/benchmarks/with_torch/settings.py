@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ide_transformer.tasks import Batch
-from ide_transformer.training import Config
-from ide_transformer.training.config import ModelConfig, TrainingConfig
+from ide_transformer.training import Config, ModelConfig, TrainingConfig
 
 
 class Setting(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ide_transformer.tasks import Batch
-from ide_transformer.training.config import OptimizerConfig
+from ide_transformer.training import OptimizerConfig
 
 from .model import Transformer, make_optimizer
 from .resident import peak_resident_mebibytes
