@@ -80,12 +80,18 @@ def _count(
 ) -> Evaluations | None:
     depths: list[float] = []
     metaclass: Any = type(_Plain)
+    # A scheme that refuses an operator prints its name.
+    stand_ins = [metaclass(name, (kind,), {}) for name, kind in kinds]
+
+    # One function for all evaluations: each other one would be compiled by itself.
+    def record(u, t):
+        # In NumPy: a callback that waits for JAX could wait for itself.
+        depths.append(float(np.asarray(t)))
+        return -np.asarray(u)
 
     def block_at(t):
         t = jnp.asarray(t, float)
-        # A scheme that refuses an operator prints its name.
-        classes = (metaclass(name, (kind,), {}) for name, kind in kinds)
-        return tuple(stand_in(t, depths) for stand_in in classes)
+        return tuple(stand_in(t, record) for stand_in in stand_ins)
 
     costs, fractions = [], set()
     # Without compilation a branch that is not taken is not run, and not counted.
@@ -110,19 +116,14 @@ def _count(
 
 
 class _Plain(AbstractOperator):
-    """`operator(t, depths)` adds `t` to `depths` whenever it is run."""
+    """`operator(t, record)` calls `record(u, t)` on the host whenever it is run."""
 
     t: Float[Array, ""]
-    depths: list[float] = eqx.field(static=True)
+    record: Callable = eqx.field(static=True)
 
     def __call__(self, u: Array, domain: TokenDomain) -> Array:
-        def record(u, t):
-            # In NumPy: a callback that waits for JAX could wait for itself.
-            self.depths.append(float(np.asarray(t)))
-            return -np.asarray(u)
-
         # A callback is run also inside the loops over stages of diffrax.
-        return io_callback(record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, self.t)
+        return io_callback(self.record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, self.t)
 
 
 class _Exact(_Plain, AbstractExactOperator):
