@@ -24,7 +24,7 @@ def exact_solution():
 
 
 def slope_of_error(solver, tolerances, **options):
-    """How the error follows the tolerance, on logarithmic axes."""
+    """The slope of error against tolerance, on logarithmic axes."""
     exact = exact_solution()
 
     @jax.jit

@@ -22,7 +22,7 @@ def checkpoint(folder, name, options, dtype="float64"):
 
 
 def output_of(model, images, **options):
-    """What `ImageEncoder` returns, by the library."""
+    """The outputs of `ImageEncoder`, computed by the library."""
     if "MaskedImageModeling" in type(model).__name__ or model.config.num_labels == 0:
         model = model.base_model
     return states_or_logits(run(model, images, **options))

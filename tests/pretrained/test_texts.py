@@ -16,7 +16,7 @@ FAMILIES = [name for name in CASES if "," not in name]
 
 @eqx.filter_jit
 def own_outputs(model, tokens, mask):
-    """What `outputs_of` gives, by the model here."""
+    """The arrays of `outputs_of`, computed by the model here."""
     text = ide.Text(tokens, mask)
     if isinstance(model, ide.LanguageModel):
         u1 = model.solve(text).u1

@@ -31,7 +31,7 @@ class AbstractMultistep(AbstractFieldScheme):
     kept: eqx.AbstractClassVar[int]
 
     def sample(self, u: U, rate: U) -> U:
-        """What is kept of a step; the field at its beginning by default."""
+        """The value kept of a step; by default the field at its beginning."""
         return rate
 
     @abc.abstractmethod
