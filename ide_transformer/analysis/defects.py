@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..equation import Depth, Equation
 from ..integration import TokenNorm
-from ..solvers import LieStrang, LieTrotter, single_step
+from ..solvers import LieStrang, LieTrotter, StepField, single_step
 
 
 class Defects(NamedTuple):
@@ -128,9 +128,8 @@ def _splitting_defects(
     sub_solver = getattr(solver, "sub_solver", None)
     if sub_solver is None:
         return dict.fromkeys(("splitting", "commutator"), jnp.full((), jnp.nan, u.dtype))
-    end, pair = start + length, LieStrang(sub_solver)
-    state = pair.init(terms, start, end, u, None)
-    error = pair.step(terms, start, end, u, None, state, True)[1]
+    end = start + length
+    error = StepField(terms, start, end).first_step(LieStrang(sub_solver), u).error
     opposite = diffrax.MultiTerm(*reversed(terms.terms))
     here, there = (
         single_step(LieTrotter(sub_solver), x, start, end, u) for x in (terms, opposite)

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..equation import Equation, TokenDomain, map_parts
 from ..errors import InputError
-from ..solvers import evaluations_made, first_failure
+from ..solvers import StepField, evaluations_made, first_failure
 from .gradients.gradient import AbstractGradient
 from .march import step_cost
 from .output import Start
@@ -87,10 +87,8 @@ def _check_estimate(steps: AdaptiveSteps, u0: Array) -> None:
     solver = steps.solver
 
     def estimate(equation, u0):
-        terms = equation.terms_of(0)
         t0, t1 = jnp.zeros((), u0.dtype), jnp.ones((), u0.dtype)
-        state = solver.init(terms, t0, t1, u0, None)
-        return solver.step(terms, t0, t1, u0, None, state, True)[1]
+        return StepField(equation.terms_of(0), t0, t1).first_step(solver, u0).error
 
     if eqx.filter_eval_shape(estimate, steps.equation, u0) is None:
         name = type(solver).__name__

@@ -77,9 +77,13 @@ class StepField(eqx.Module):
         step = solver.step(self.terms, self.t0, self.t1, u, self.args, state, made_jump)
         return Step(*step)
 
+    def first_step(self, solver: diffrax.AbstractSolver, u: U) -> Step:
+        """The first step that `solver` makes, from its starting state."""
+        return self.step(solver, u, self.start(solver, u), True)
+
     def single_step(self, solver: diffrax.AbstractSolver, u: U) -> U:
         """The state after a first step of `solver`."""
-        return self.step(solver, u, self.start(solver, u), True).y1
+        return self.first_step(solver, u).y1
 
     def with_terms(self, terms: Terms) -> "StepField":
         """The field of other terms over the same step, for example of one operator."""
