@@ -36,6 +36,7 @@ from .base.step import (
     single_step as single_step,
     success as success,
 )
+from .base.wrapper import schemes_inside as schemes_inside
 from .blocks.residual import Residual as Residual
 from .blocks.velocity import Velocity as Velocity
 from .exponential.etdab2 import ETDAB2 as ETDAB2

@@ -13,7 +13,7 @@ from ...equation import (
     parts,
     with_source,
 )
-from ...solvers import AbstractImplicitScheme, unrolled
+from ...solvers import AbstractImplicitScheme, schemes_inside, unrolled
 from ..march import Steps
 from ..solve import Discretization
 from .over_all import block_over_all, interval_over_all, over_all
@@ -53,11 +53,12 @@ def _why_not_in_order(
 ) -> str | None:
     """The reason why the evaluations of a scheme cannot be cached one by one."""
     name = type(solver).__name__
-    implicit = _implicit(solver)
+    implicit = schemes_inside(solver, diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
     if implicit:
-        inside = "" if implicit[0] == name else f" in {name}"
+        kind = type(implicit[0]).__name__
+        inside = "" if kind == name else f" in {name}"
         return (
-            f"{implicit[0]}{inside} is implicit: how often it evaluates the field depends on "
+            f"{kind}{inside} is implicit: how often it evaluates the field depends on "
             "the whole text, so there is no evaluation at which a token could be cached; "
             "use an explicit scheme, for example RK4() or Strang()."
         )
@@ -109,15 +110,3 @@ def _why_coupled(operator: AbstractOperator, domain: TokenDomain) -> str | None:
         f"say so in its class, `pointwise: ClassVar[bool] = True`; if it is a causal integral "
         "over tokens, derive it from AbstractTokenIntegral."
     )
-
-
-def _implicit(solver: diffrax.AbstractSolver) -> list[str]:
-    """The names of the implicit schemes inside a scheme."""
-
-    def is_implicit(x):
-        # Not isinstance, which looks through wrappers.
-        kinds = (diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
-        return issubclass(type(x), kinds)
-
-    leaves = jax.tree.leaves(solver, is_leaf=is_implicit)
-    return [type(x).__name__ for x in leaves if is_implicit(x)]

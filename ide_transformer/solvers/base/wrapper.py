@@ -81,8 +81,16 @@ def replace_schemes(
     """`solver` with `replacement(x)` for every scheme x of class `kind` inside it, itself
     included."""
 
-    def matches(x):
-        # By class: diffrax's isinstance looks through wrappers.
-        return issubclass(type(x), kind)
-
+    matches = _of_class(kind)
     return jax.tree.map(lambda x: replacement(x) if matches(x) else x, solver, is_leaf=matches)
+
+
+def schemes_inside(solver: PyTree, *kinds: type) -> list[diffrax.AbstractSolver]:
+    """The schemes of classes `kinds` inside a scheme, itself included."""
+    matches = _of_class(*kinds)
+    return list(filter(matches, jax.tree.leaves(solver, is_leaf=matches)))
+
+
+def _of_class(*kinds: type) -> Callable[[object], bool]:
+    # By class: diffrax's isinstance looks through wrappers.
+    return lambda x: issubclass(type(x), kinds)
