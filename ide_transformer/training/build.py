@@ -19,6 +19,7 @@ from ..equation import (
     Dropout,
     Free,
     NoPositions,
+    parts,
 )
 from ..errors import InputError
 from ..integration import AbstractGradient
@@ -140,10 +141,7 @@ def with_solver(model: M, config: SolverConfig) -> M:
     """The same weights solved by the configured scheme; `native` is the one they have."""
     if config.kind == NATIVE:
         return model
-    sets = jax.tree.leaves(
-        eqx.filter_eval_shape(model.constraint, 0.0),
-        is_leaf=lambda x: isinstance(x, AbstractConstraint),
-    )
+    sets = parts(eqx.filter_eval_shape(model.constraint, 0.0), AbstractConstraint)
     constrained = any(type(x) is not Free for x in sets)
     discretization = build_discretization(config, width=model.features, constrained=constrained)
     return eqx.tree_at(lambda m: m.discretization, model, discretization)

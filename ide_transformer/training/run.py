@@ -1,6 +1,5 @@
 """Runs: trained, loaded, and made from a checkpoint or into one."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 from ..errors import InputError
 from ..models import AbstractModel
 from ..pretrained import find_pretrained, save_pretrained
-from ..reporting import plot_curves
+from ..reporting import plot_curves, write_json
 from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
 from .build import build_model, build_model_of_size, build_task, task_class, with_training
 from .config import NATIVE, Config, ModelConfig, SolverConfig
@@ -71,7 +70,7 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
         "nfe": logged[-1]["field_evaluations"],
         "seconds": round(time.perf_counter() - began, 1),
     }
-    folder.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(folder.summary, summary)
     return folder
 
 
@@ -146,7 +145,7 @@ def plot_run(
         logged = [line for line in lines if line.get(key) is not None]
         losses[name] = [line["step"] for line in logged], [line[key] for line in logged]
     plot_curves(folder.plots / "loss.png", losses, x="step", y="cross-entropy (nats)")
-    batch = next(task.held_out(64))
+    batch = next(task.held_out(EVALUATION_BATCH))
     knots = model.equation.knots
     us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=jnp.asarray(knots))).us
     axes = tuple(range(1, us.ndim))
