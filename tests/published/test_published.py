@@ -12,7 +12,7 @@ import pytest
 from helpers import ROOT, largest
 from published.architectures import PUBLISHED, block_residual
 from published.numpy_blocks import attention, layer_norm, linear
-from training.running import run_here
+from running import run_here
 
 import ide_transformer as ide
 from ide_transformer import solvers, training

@@ -1,14 +1,13 @@
 """The study of coarser and finer solves: rules, rankings, budgets and its script."""
 
 import json
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import ROOT
 from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of, outputs
+from running import run_script
 
 from ide_transformer.depth import refine, removal_damage, richardson
 from ide_transformer.studies.depth import Problem, measure_coarsening
@@ -118,18 +117,11 @@ def test_halves_of_speeches_hold_their_words():
 
 @pytest.mark.heavy
 def test_the_script_writes_tables_and_figures(tmp_path):
-    def run(script, *arguments):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-
-    run("train.py", ROOT / "configs/quick.yaml", "name=quick", "--runs", tmp_path)
+    run_script("train.py", ROOT / "configs/quick.yaml", "name=quick", "--runs", tmp_path)
     out = tmp_path / "out"
-    run("depth.py", tmp_path / "quick", "--calibration", 4, "--held-out", 4, "--out", out)
+    run_script(
+        "depth.py", tmp_path / "quick", "--calibration", 4, "--held-out", 4, "--out", out
+    )
     rows = json.loads((out / "report.json").read_text())["rows"]
     native = rows[0]
     assert native["method"] == "native" and native["error"] == 0

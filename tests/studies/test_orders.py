@@ -2,11 +2,11 @@
 
 import json
 import runpy
-import subprocess
 import sys
 
 import pytest
 from helpers import ROOT
+from running import run_script
 
 import ide_transformer as ide
 from ide_transformer.studies.convergence import applies, measure_order, schemes
@@ -90,13 +90,9 @@ def test_the_parts_of_an_error():
 @pytest.mark.heavy
 def test_the_table_of_orders(tmp_path):
     table, figure = tmp_path / "orders.json", tmp_path / "orders.png"
-    script = [sys.executable, str(ROOT / "scripts/convergence.py")]
     options = ["--scheme", "strang(heun)", "--scheme", "rk4", "--control", "chebyshev"]
     files = ["--constraint", "free", "--json", str(table), "--figure", str(figure)]
-    done = subprocess.run(
-        [*script, *options, *files], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    output = run_script("convergence.py", *options, *files)
     rows = json.loads(table.read_text())
     assert [(row["scheme"], row["expected_order"]) for row in rows] == [
         ("strang(heun)", 2),
@@ -105,7 +101,7 @@ def test_the_table_of_orders(tmp_path):
     assert all(abs(row["observed_order"] - row["expected_order"]) < 0.15 for row in rows)
     assert rows[0]["splitting_error"] > 0 and rows[1]["splitting_error"] is None
     assert {(row["control"], row["constraint"]) for row in rows} == {("chebyshev", "free")}
-    assert figure.exists() and "strang(heun)" in done.stdout
+    assert figure.exists() and "strang(heun)" in output
 
 
 def test_a_scheme_that_is_not_known_is_refused(monkeypatch, capsys):

@@ -1,28 +1,16 @@
 """The two comparisons of schemes, through their script, on real data."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from helpers import ROOT
+from running import run_script
 
 import ide_transformer as ide
 from ide_transformer.studies.schemes import load_comparison
 
 
 QUICK = ROOT / "configs/quick.yaml"
-
-
-def run(script, *arguments):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def written(tmp_path, text):
@@ -89,7 +77,7 @@ def test_a_budget_in_seconds_and_one_in_steps_are_spent(tmp_path):
 def test_schemes_solve_the_weights_of_a_run(tmp_path):
     runs = tmp_path / "runs"
     short = "name=smooth", "control.kind=chebyshev", "training.steps=20"
-    run("train.py", QUICK, "--runs", runs, *short)
+    run_script("train.py", QUICK, "--runs", runs, *short)
     path = written(
         tmp_path,
         f"""
@@ -105,7 +93,7 @@ schemes:
   adaptive: {{solver: {{kind: tsit5}}, tolerances: [1.0e-2]}}
 """,
     )
-    run("compare.py", path, "--runs", tmp_path / "compare")
+    run_script("compare.py", path, "--runs", tmp_path / "compare")
     folder = tmp_path / "compare/small"
     rows = json.loads((folder / "report.json").read_text())["rows"]
     settings = ["1 steps", "4 steps", "1 steps", "4 steps", "tolerance 0.01"]
@@ -117,7 +105,9 @@ schemes:
     assert (folder / "work_precision_field_evaluations.png").exists()
     kept = sorted(folder.glob("rows/*.json"))
     times = [file.stat().st_mtime_ns for file in kept]
-    assert "report and figures" in run("compare.py", path, "--runs", tmp_path / "compare")
+    assert "report and figures" in run_script(
+        "compare.py", path, "--runs", tmp_path / "compare"
+    )
     assert [file.stat().st_mtime_ns for file in kept] == times
 
 

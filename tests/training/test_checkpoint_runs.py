@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tokenizers as tk
 from helpers import GOLDEN
+from running import run_here
 from safetensors.numpy import load_file
-from training.running import run_here
 
 import ide_transformer as ide
 from ide_transformer import tasks, training

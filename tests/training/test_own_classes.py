@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import largest
-from training.running import logged, run_here
+from running import logged, run_here
 
 import ide_transformer as ide
 from ide_transformer import training

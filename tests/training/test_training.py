@@ -9,7 +9,7 @@ import time
 
 import pytest
 from helpers import ROOT, SCRIPTS
-from training.running import logged, run_apart, run_here
+from running import logged, run_apart, run_here
 
 from ide_transformer.training import Config
 from ide_transformer.training.folder import new_folder
@@ -48,7 +48,8 @@ LENGTH = ["training.steps=60", "training.checkpoint_every=20", "model.dropout=0.
 def finished(text, tmp_path_factory):
     """A run that was never stopped."""
     runs = tmp_path_factory.mktemp("runs")
-    output = run_apart(command(*arguments(text, runs, *LENGTH)))
+    done = run_apart(command(*arguments(text, runs, *LENGTH)))
+    output = done.stdout + done.stderr
     return runs / "tiny", output
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import GOLDEN
-from training.running import logged
+from running import logged
 
 import ide_transformer as ide
 from ide_transformer import training

@@ -10,13 +10,18 @@ from helpers import SCRIPTS
 
 
 def run_apart(command, expected=0, **options):
-    """A script in a process of its own; its output."""
+    """A command in a process of its own."""
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, check=False, **options
     )
     assert done.returncode == expected, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    return done
+
+
+def run_script(script, *arguments):
+    """A script in a process of its own; its standard output."""
+    return run_apart([sys.executable, SCRIPTS / script, *arguments]).stdout
 
 
 def run_here(capsys, script, *arguments, expected=0):
