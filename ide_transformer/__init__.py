@@ -126,6 +126,7 @@ from .solvers import (
     Strang as Strang,
     Suzuki4 as Suzuki4,
     Swap as Swap,
+    Tangential as Tangential,
     Velocity as Velocity,
     Yoshida4 as Yoshida4,
     projected as projected,

@@ -8,6 +8,7 @@ from .constraints.constraint import (
 from .constraints.free import Free as Free
 from .constraints.layer_norm import LayerNorm as LayerNorm
 from .constraints.nonnegative import Nonnegative as Nonnegative
+from .constraints.normalization import AbstractNormalization as AbstractNormalization
 from .constraints.rms_norm import RMSNorm as RMSNorm
 from .constraints.rms_sphere import RMSSphere as RMSSphere
 from .constraints.sphere import Sphere as Sphere

@@ -4,8 +4,10 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from ..arguments import checked, is_known
 from ..equation import Depth
 from ..errors import InputError
 
@@ -18,7 +20,7 @@ class Solution(eqx.Module):
     - `u1`: `[..., tokens, features]`, the state at depth T; of a solve that failed, the one
       at which it stopped.
     - `ts`, `us`: the depths asked for and the states there, `us: [depths, ..., tokens,
-      features]`.
+      features]`; with `SaveAt(fn=…)` its values in their place.
     - `stats`: a dictionary with `steps`, `accepted`, `rejected`, `field_evaluations` (one
       is every operator once, or a product with the Jacobian; those of the accepted steps
       only for implicit schemes, NaN for one with a root finder of its own) and
@@ -31,7 +33,7 @@ class Solution(eqx.Module):
 
     u1: Float[Array, "*batch tokens features"]
     ts: Float[Array, " depths"]
-    us: Float[Array, "depths *batch tokens features"]
+    us: PyTree[Array]
     stats: dict[str, Any]
     result: diffrax.RESULTS
     failed_at: Float[Array, "*samples"]
@@ -43,14 +45,27 @@ class Solution(eqx.Module):
     def succeeded(self) -> Bool[Array, "*samples"]:
         return self.result == diffrax.RESULTS.successful
 
+    @checked
     def evaluate(self, t: Depth) -> Float[Array, "*batch tokens features"]:
-        """The state at any depth `t ∈ [0, T]`; needs `saveat=diffrax.SaveAt(dense=True)`."""
+        """The state at any depth `t ∈ [0, T]`; needs `saveat=diffrax.SaveAt(dense=True)`.
+        For depths outside that are only known when the program runs it is NaN.
+
+        **Raises:** `InputError` without dense output, or for a depth outside.
+        """
         if self.interpolation is None:
             raise InputError(
                 "Solution.evaluate needs dense output: solve(…, "
                 "saveat=diffrax.SaveAt(dense=True))."
             )
-        return interpolate(self.interpolation, self.interval_length, t)
+        horizon = self.interpolation.ts.shape[0] * self.interval_length
+        outside = (t < 0) | (t > horizon)
+        if is_known(t) and np.any(outside):
+            raise InputError(
+                f"Solution.evaluate: t={t}: the equation was solved for depths in "
+                f"[0, {horizon:g}]."
+            )
+        state = interpolate(self.interpolation, self.interval_length, t)
+        return jnp.where(outside, jnp.nan, state)
 
 
 def interpolate(

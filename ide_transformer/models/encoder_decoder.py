@@ -3,6 +3,7 @@ from typing import NamedTuple
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
+from ..arguments import check_fields, checked
 from ..equation import AbstractControl, TokenDomain
 from .encoded import Encoded
 from .language_model import LanguageModel
@@ -21,6 +22,7 @@ class SourceAndText(NamedTuple):
     text: Int[ArrayLike, "*batch tokens"] | Text
 
 
+@checked
 class EncoderDecoder(AbstractModel):
     """Two equations, one after the other: the encoder is solved to depth T, and its states f
     on Ω_x' enter the equation of the decoder on Ω_x through cross-attention,
@@ -78,6 +80,7 @@ class EncoderDecoder(AbstractModel):
     def encoded(self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None) -> Encoded:
         """The states of the encoder at its depth T, and the weights of their domain."""
         if isinstance(inputs.source, Encoded):
+            check_fields(inputs.source)
             return inputs.source
         _, domain = self.encoder.embed(inputs.source)
         return Encoded.on(domain, self.encoder(inputs.source, key=key))

@@ -10,6 +10,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..arguments import checked
 from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
 from .language_model import LanguageModel
@@ -28,6 +29,7 @@ class Draw(NamedTuple):
 Prompt = TypeVar("Prompt", Int[Array, "..."], Text)
 
 
+@checked
 def generate(
     model: LanguageModel,
     prompt: Prompt,

@@ -3,12 +3,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Int, PyTree
 
+from ..arguments import checked
 from ..errors import InputError
 from .encoded import Encoded
 from .encoder_decoder import EncoderDecoder, SourceAndText
 from .text import Text
 
 
+@checked
 def generate_greedy(
     model: EncoderDecoder,
     source: PyTree[ArrayLike] | Encoded,

@@ -5,6 +5,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from ..arguments import PositiveInt, checked
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -20,6 +21,7 @@ from .image_model import AbstractImageModel
 from .model import Discretization
 
 
+@checked
 class ImageEncoder(AbstractImageModel):
     """An encoder of images: a few learned tokens and the patches, which are the points of a
     two-dimensional Ω_x; the equation; a head.
@@ -48,8 +50,8 @@ class ImageEncoder(AbstractImageModel):
     not as many as the tokens.
     """
 
-    image_shape: tuple[int, int, int] = eqx.field(static=True)
-    patch: int = eqx.field(static=True)
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = eqx.field(static=True)
+    patch: PositiveInt = eqx.field(static=True)
     _: KW_ONLY
     embedding: Linear
     prefix: tuple[Float[Array, " features"], ...]

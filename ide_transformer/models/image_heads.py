@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..arguments import checked
 from ..equation import Linear
 
 
@@ -32,6 +33,7 @@ class NoHead(AbstractImageHead):
         return jnp.concatenate([prefix, patches], axis=-2)
 
 
+@checked
 class PrefixHead(AbstractImageHead):
     """Logits of classes from the first k prefix tokens, the mean of one classifier for each,
 
@@ -56,6 +58,7 @@ class PrefixHead(AbstractImageHead):
         return jnp.mean(jnp.stack(logits), axis=0)
 
 
+@checked
 class MeanHead(AbstractImageHead):
     """Logits of classes from the mean of the patches, `W mean_x u(x) + b`.
 
@@ -74,6 +77,7 @@ class MeanHead(AbstractImageHead):
         return self.classifier(jnp.mean(patches, axis=-2))
 
 
+@checked
 class PrefixAndMeanHead(AbstractImageHead):
     """Logits of classes from the first prefix token and the mean of the patches side by
     side, `W [u_0, mean_x u(x)] + b` (DINOv2: Oquab et al., arXiv 2304.07193).

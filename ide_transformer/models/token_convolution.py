@@ -4,10 +4,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..equation import affine
 from ..errors import InputError
 
 
+@checked
 class TokenConvolution(eqx.Module):
     """A convolution along the tokens, an integral over a neighbourhood of each:
 
@@ -31,13 +33,13 @@ class TokenConvolution(eqx.Module):
 
     def __init__(
         self,
-        features_in: int,
-        features_out: int,
+        features_in: PositiveInt,
+        features_out: PositiveInt,
         *,
         key: PRNGKeyArray,
-        width: int = 3,
-        stride: int = 1,
-        std: float = 0.02,
+        width: PositiveInt = 3,
+        stride: PositiveInt = 1,
+        std: NonNegativeFloat = 0.02,
     ):
         if width % 2 == 0:
             raise InputError(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from jaxtyping import DTypeLike
 
+from ..arguments import checked
 from ..errors import InputError
 from ..models import AbstractModel
 from ..packages import unpacked_wheel
@@ -59,6 +60,7 @@ def find_pretrained(path: str | Path) -> Path:
     return folder / package.checkpoint
 
 
+@checked
 def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> AbstractModel:
     """The model of a checkpoint. Solved by its own scheme, it gives the outputs of the
     original library; `with_solver` solves the same weights by another scheme.

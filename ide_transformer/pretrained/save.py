@@ -6,6 +6,7 @@ from pathlib import Path
 import equinox as eqx
 import jax
 
+from ..arguments import checked
 from ..equation import parts
 from ..errors import InputError
 from ..models import AbstractModel, Discretization
@@ -16,6 +17,7 @@ from .safetensors_files import write_tensors
 from .transfer import expected_shapes, tensors_of
 
 
+@checked
 def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path) -> None:
     """Writes a model in the layout of the checkpoint that it was loaded from, so that the
     original library reads it.

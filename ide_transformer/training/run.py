@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..arguments import checked
 from ..errors import InputError
 from ..models import AbstractModel
 from ..pretrained import find_pretrained, save_pretrained
@@ -23,6 +24,7 @@ from .optimizer import build_optimizer
 from .step import initial_state, make_evaluation, make_train_step, num_parameters
 
 
+@checked
 def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) -> RunFolder:
     """Trains the model of `config` and writes the folder of the run.
 
@@ -74,6 +76,7 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     return folder
 
 
+@checked
 def load_run(path: Path) -> tuple[AbstractModel, RunFolder]:
     """The trained model of a run, from its newest checkpoint.
 

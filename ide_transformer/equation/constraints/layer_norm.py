@@ -1,10 +1,12 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from ...arguments import NonNegativeFloat, checked
 from ..affine import optional_array
 from .normalization import AbstractCentredNormalization
 
 
+@checked
 class LayerNorm(AbstractCentredNormalization):
     """Layer normalisation as checkpoints define it,
 
@@ -27,4 +29,4 @@ class LayerNorm(AbstractCentredNormalization):
 
     gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
-    eps: float = eqx.field(static=True, default=1e-5)
+    eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)

@@ -3,10 +3,12 @@ from typing import ClassVar
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from ...arguments import NonNegativeFloat, checked
 from ..affine import optional_array
 from .normalization import AbstractNormalization
 
 
+@checked
 class RMSNorm(AbstractNormalization):
     """Root-mean-square normalisation as checkpoints define it,
 
@@ -22,6 +24,6 @@ class RMSNorm(AbstractNormalization):
     """
 
     gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
-    eps: float = eqx.field(static=True, default=1e-5)
+    eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)
 
     bias: ClassVar[None] = None

@@ -1,10 +1,12 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..affine import optional_array
+from ...arguments import NonNegativeFloat, checked
+from ..affine import optional_array, optional_positive_array
 from .normalization import AbstractCentredNormalization, AbstractSphere
 
 
+@checked
 class Sphere(AbstractSphere, AbstractCentredNormalization):
     """The set S1 of the paper, token by token:
 
@@ -27,6 +29,8 @@ class Sphere(AbstractSphere, AbstractCentredNormalization):
       uses 1e-5) keeps tokens of zero variance finite and moves S1 by about `eps / 2`.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
+    gain: Float[Array, "*features"] | None = eqx.field(
+        converter=optional_positive_array, default=None
+    )
     bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
-    eps: float = eqx.field(static=True, default=0.0)
+    eps: NonNegativeFloat = eqx.field(static=True, default=0.0)

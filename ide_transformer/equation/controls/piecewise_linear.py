@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..shapes import Depth
 from .control import AbstractControl, check_resample
 from .stack import MakeBlock, arrays_of, check_stack, stack_blocks, with_static
 
 
+@checked
 class PiecewiseLinear(AbstractControl):
     """Weights at the boundaries, linear between: `θ(t) = (1-s) θ_l + s θ_{l+1}`,
     `s = t - l`. θ is continuous, so schemes called by hand agree with `solve`.
@@ -22,7 +24,7 @@ class PiecewiseLinear(AbstractControl):
     """
 
     knots: PyTree
-    interval_length: float = eqx.field(static=True, default=1.0)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 1
@@ -57,8 +59,9 @@ class PiecewiseLinear(AbstractControl):
         return type(self)(with_static(stacked, self.knots), length)
 
     @classmethod
+    @checked
     def build(
-        cls, make_block: MakeBlock, num_intervals: int, *, key: PRNGKeyArray
+        cls, make_block: MakeBlock, num_intervals: PositiveInt, *, key: PRNGKeyArray
     ) -> "PiecewiseLinear":
         """Draws a block for each boundary."""
         return cls(stack_blocks(make_block, num_intervals + 1, key))

@@ -2,6 +2,7 @@ from typing import ClassVar
 
 from jaxtyping import PRNGKeyArray
 
+from ...arguments import NonNegativeFloat, PositiveInt, checked
 from ...errors import InputError
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
@@ -13,6 +14,7 @@ from .region import Fredholm
 from .sourced import AbstractSourcedOperator
 
 
+@checked
 class CrossAttention(AbstractAttention, AbstractSourcedOperator):
     """Attention to states f on a second domain Ω_x', an integral operator from functions
     over Ω_x' to functions over Ω_x:
@@ -52,17 +54,17 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
 
     def __init__(
         self,
-        features: int,
-        heads: int,
+        features: PositiveInt,
+        heads: PositiveInt,
         *,
         key: PRNGKeyArray,
-        source_features: int | None = None,
-        head_features: int | None = None,
+        source_features: PositiveInt | None = None,
+        head_features: PositiveInt | None = None,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
         key_bias: bool | None = None,
-        std: float = 0.02,
-        output_std: float | None = None,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
     ):
         super().__init__(
             features,

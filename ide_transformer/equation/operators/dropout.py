@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ...arguments import Fraction, checked
 from ..domain import TokenDomain
 from ..shapes import State
 from .operator import AbstractWrappedOperator
 
 
+@checked
 class Dropout(AbstractWrappedOperator):
     """An operator whose rate is zeroed at random places and scaled up at the others:
 
@@ -24,7 +26,7 @@ class Dropout(AbstractWrappedOperator):
     - `rate`: p in [0, 1).
     """
 
-    rate: float = eqx.field(static=True)
+    rate: Fraction = eqx.field(static=True)
     key: PRNGKeyArray | None = None
 
     configurable: ClassVar[bool] = False

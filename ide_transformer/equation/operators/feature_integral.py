@@ -2,6 +2,7 @@ from typing import ClassVar
 
 from jaxtyping import PRNGKeyArray
 
+from ...arguments import NonNegativeFloat, PositiveInt, checked
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
@@ -10,6 +11,7 @@ from .linear import Linear
 from .operator import AbstractOperator, check_features
 
 
+@checked
 class FeatureIntegral(AbstractOperator):
     """One integral over features, a single term of the feed-forward sum of the paper:
 
@@ -34,13 +36,13 @@ class FeatureIntegral(AbstractOperator):
 
     def __init__(
         self,
-        features: int,
+        features: PositiveInt,
         *,
         key: PRNGKeyArray,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
-        std: float = 0.02,
-        output_std: float | None = None,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
     ):
         std = std if output_std is None else output_std
         self.map = Linear(features, features, bias=bias, std=std, key=key)

@@ -1,8 +1,9 @@
 from typing import ClassVar
 
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
-from ..affine import float_array
+from ...arguments import checked
+from ..affine import Numbers, nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import Depth, State
 from .damping import Damping
@@ -10,6 +11,7 @@ from .exact import AbstractExactOperator
 from .sourced import AbstractSourcedOperator
 
 
+@checked
 class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
     """The state is drawn back to the input f of the equation,
 
@@ -29,8 +31,8 @@ class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
     dissipative: ClassVar[bool] = True
     pointwise: ClassVar[bool] = True
 
-    def __init__(self, rate: ArrayLike, source: State | None = None):
-        self.rate = float_array(rate)
+    def __init__(self, rate: Numbers, source: State | None = None):
+        self.rate = nonnegative_array(rate)
         self.source = source
         self.source_domain = None
 

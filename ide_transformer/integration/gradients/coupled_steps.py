@@ -9,7 +9,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ...errors import InputError
-from ...solvers import AbstractCoupling, Couplings, Shear, find_couplings, loses_companion
+from ...solvers import (
+    AbstractCoupling,
+    Couplings,
+    ExplicitRungeKutta,
+    Shear,
+    find_couplings,
+    loses_companion,
+    schemes_inside,
+)
 from ..march import Steps
 from .gradient import PRODUCTS
 
@@ -78,11 +86,12 @@ def advance(
 
 
 def _find_couplings(steps: Steps) -> Couplings:
-    name = type(steps.solver).__name__
+    inner = schemes_inside(steps.solver, ExplicitRungeKutta)
+    name = type(inner[0].solver if inner else steps.solver).__name__
     couplings = find_couplings(steps.solver)
     if couplings is None:
         raise InputError(
-            f"solve: gradient=Reversible() undoes the steps of the scheme, and those of {name} "
+            f"solve: solver={name}(…): Reversible() undoes the steps of the scheme, and these "
             f"cannot be undone; use AlgebraicallyReversible({name}(…)), which makes any "
             "explicit scheme reversible, Leapfrog(), or gradient=Recompute()."
         )

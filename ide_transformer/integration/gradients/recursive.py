@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PyTree
 
-from ...errors import InputError
+from ...arguments import PositiveInt, checked
 from .gradient import PRODUCTS, AbstractGradient
 
 
+@checked
 class Recursive(AbstractGradient):
     """Recursive checkpointing: keep states at the ends of segments of depth only, and solve
     each segment again, by the same rule, when the gradient reaches it.
@@ -21,19 +22,12 @@ class Recursive(AbstractGradient):
 
     **Arguments:**
 
-    - `levels`: the number of levels of nested segments.
+    - `levels`: the number of levels of nested segments; 2 keeps about `2 sqrt(L)` states.
     - `policy`: the values saved inside an interval of the current segment; see `Recompute`.
     """
 
-    levels: int = eqx.field(static=True, default=2)
+    levels: PositiveInt = eqx.field(static=True, default=2)
     policy: Callable | None = eqx.field(static=True, default=PRODUCTS)
-
-    def __check_init__(self):
-        if self.levels < 1:
-            raise InputError(
-                f"Recursive(levels={self.levels}): there is at least 1 level, which is "
-                "Recompute(); 2 keeps about 2 sqrt(L) states."
-            )
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)

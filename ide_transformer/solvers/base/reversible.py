@@ -2,11 +2,12 @@
 
 import abc
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import equinox as eqx
 from jaxtyping import Array, Bool, PyTree
 
+from ...arguments import checked
 from ...equation import AbstractRescaling
 from .scheme import AbstractFieldScheme
 from .step import StepField
@@ -39,6 +40,7 @@ class AbstractCoupling(eqx.Module):
         """All three; each increment is evaluated once."""
 
 
+@checked
 class Shear(AbstractCoupling):
     """`x_i ← scale x_i + increment(x_j)`, j ≠ i. The same increment undoes it, since x_j is
     still there.
@@ -51,7 +53,7 @@ class Shear(AbstractCoupling):
     """
 
     increment: Callable[[Array], Array]
-    target: int = eqx.field(static=True)
+    target: Literal[0, 1] = eqx.field(static=True)
     scale: float = eqx.field(static=True, default=1.0)
 
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:

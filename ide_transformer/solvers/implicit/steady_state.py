@@ -5,6 +5,7 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
+from ...arguments import PositiveFloat, checked
 from ..base.projected import projected
 from ..base.step import Step, StepField, Terms, U
 from ..base.wrapper import AbstractWrapper
@@ -13,6 +14,7 @@ from .implicit_scheme import AbstractImplicitScheme
 from .newton_krylov import find_root
 
 
+@checked
 class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     """The end of time: a step goes to the state `u*` that a scheme leaves where it is,
 
@@ -32,7 +34,7 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     """
 
     solver: diffrax.AbstractSolver = LieTrotter()
-    tolerance: float | None = eqx.field(static=True, default=None)
+    tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
 
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 

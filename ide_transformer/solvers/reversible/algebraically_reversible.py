@@ -1,12 +1,14 @@
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import diffrax
 import equinox as eqx
 import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, PyTree
+from pydantic import Field
 
+from ...arguments import checked
 from ...errors import InputError
 from ..base.projected import Projected, projected
 from ..base.reversible import AbstractCoupling, AbstractReversible, Shear
@@ -15,6 +17,7 @@ from ..base.wrapper import AbstractWrapper
 from ..runge_kutta.explicit_runge_kutta import ExplicitRungeKutta
 
 
+@checked
 class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
     """Any explicit scheme, made reversible: with its increment Ψ_h(t, u) = Φ_h(u) - u,
 
@@ -38,17 +41,10 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
     """
 
     solver: diffrax.AbstractSolver = diffrax.Euler()
-    coupling: float = eqx.field(static=True, default=0.99)
+    coupling: Annotated[float, Field(gt=0, le=1)] = eqx.field(static=True, default=0.99)
 
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
     restarts: ClassVar[bool] = False
-
-    def __check_init__(self):
-        if not 0 < self.coupling <= 1:
-            raise InputError(
-                f"AlgebraicallyReversible(coupling={self.coupling}): it must lie in (0, 1]; "
-                "the default, 0.99, serves a hundred layers."
-            )
 
     def projected(self) -> diffrax.AbstractSolver:
         """The variant for a state that is kept on a constraint."""

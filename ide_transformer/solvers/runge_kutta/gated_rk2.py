@@ -2,11 +2,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...arguments import PositiveInt, checked
 from ...errors import InputError
 from ..base.scheme import AbstractOneStep
 from ..base.step import StepField, Terms
 
 
+@checked
 class GatedRK2(AbstractOneStep):
     """Heun's method with a learned gate between its two stages, for each token
 
@@ -25,7 +27,7 @@ class GatedRK2(AbstractOneStep):
     weight: Float[Array, " twice_features"]
     bias: Float[Array, ""]
 
-    def __init__(self, features: int):
+    def __init__(self, features: PositiveInt):
         self.weight = jnp.zeros(2 * features)
         self.bias = jnp.zeros(())
 

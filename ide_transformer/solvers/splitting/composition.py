@@ -3,6 +3,7 @@ from typing import ClassVar
 import diffrax
 import equinox as eqx
 
+from ...arguments import checked
 from ...errors import InputError
 from ..runge_kutta.rk4 import RK4
 from .splitting import AbstractSequentialSplitting
@@ -12,6 +13,10 @@ from .strang import Strang
 def _symmetric(*outer: float) -> tuple[float, ...]:
     """Coefficients that sum to one: the outer ones on both sides of the middle one."""
     return (*outer, 1 - 2 * len(outer) * outer[0], *outer)
+
+
+def _as_tuple(coefficients: tuple[float, ...] | list[float]) -> tuple[float, ...]:
+    return tuple(coefficients)
 
 
 class AbstractComposition(AbstractSequentialSplitting):
@@ -42,6 +47,7 @@ class AbstractComposition(AbstractSequentialSplitting):
         return steps
 
 
+@checked
 class Composition(AbstractComposition):
     """A composition with any coefficients. A symmetric one with `Σ γ_i³ = 0` has order four,
     which takes some negative steps (the theorem of Sheng and Suzuki); others have order two.
@@ -55,7 +61,9 @@ class Composition(AbstractComposition):
     """
 
     sub_solver: diffrax.AbstractSolver = RK4()
-    coefficients: tuple[float, ...] = eqx.field(static=True, converter=tuple, default=(1.0,))
+    coefficients: tuple[float, ...] = eqx.field(
+        static=True, converter=_as_tuple, default=(1.0,)
+    )
 
     def __check_init__(self):
         if abs(sum(self.coefficients) - 1) > 1e-12:
@@ -75,6 +83,7 @@ class Composition(AbstractComposition):
         return 4 if fourth else 2
 
 
+@checked
 class Yoshida4(AbstractComposition):
     """The triple jump, order four: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
     Reference: Yoshida, Phys. Lett. A 150 (1990)."""
@@ -85,6 +94,7 @@ class Yoshida4(AbstractComposition):
     splitting_order: ClassVar[int] = 4
 
 
+@checked
 class Suzuki4(AbstractComposition):
     """Five steps of which only the middle one is negative, and shorter than that of
     `Yoshida4`; order four: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`.

@@ -1,0 +1,144 @@
+"""Checks of arguments against the annotations of a public class or function."""
+
+import functools as ft
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import jaxtyped
+from pydantic import (
+    ConfigDict,
+    Field,
+    InstanceOf,
+    NonNegativeFloat as NonNegativeFloat,
+    NonNegativeInt as NonNegativeInt,
+    PositiveFloat as PositiveFloat,
+    PositiveInt as PositiveInt,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
+
+from .errors import InputError
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+# A number from 0, and below 1.
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def checked(call: Call) -> Call:
+    """A class or function that checks its arguments against its annotations: types, shapes
+    and dtypes of arrays, ranges of numbers, and that numbers which are known when a program
+    is compiled are finite.
+
+    **Raises:** `InputError` that names the argument, its value, and what it should be.
+    """
+    if not inspect.isclass(call):
+        return _checking(call, call.__qualname__)
+    call.__init__ = _checking(call.__init__, call.__name__)
+    return call
+
+
+def adapter_of(annotation: Any) -> TypeAdapter:
+    """The validator of a type, for which floating-point numbers have to be finite."""
+    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+    annotation = _instances(annotation)
+    try:
+        return TypeAdapter(annotation, config=config)
+    except PydanticUserError:
+        # A single class that may bring a configuration of its own.
+        return TypeAdapter(annotation)
+
+
+def _instances(annotation: Any) -> Any:
+    """The same type, of whose objects pydantic does not look at the fields."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType, tuple):
+        members = tuple(map(_instances, get_args(annotation)))
+        return (Union if origin is UnionType else origin)[members]
+    if is_dataclass(annotation) or hasattr(annotation, "_fields"):
+        return InstanceOf[annotation]
+    return annotation
+
+
+def problems_of(error: ValidationError) -> str:
+    """The reasons of a failed validation, each once."""
+    reasons = dict.fromkeys(problem["msg"] for problem in error.errors())
+    return " or ".join(reasons).replace(" or Input should be", " or")
+
+
+def check_fields(record: tuple) -> None:
+    """Checks the fields of a named tuple in the same way."""
+    _checking(type(record), type(record).__name__)(*record)
+
+
+@ft.cache
+def _checking(call: Callable[..., Any], name: str) -> Any:
+    @ft.cache
+    def interface() -> tuple[inspect.Signature, dict[str, TypeAdapter]]:
+        signature = inspect.signature(call, eval_str=True)
+        annotated = {
+            argument: parameter.annotation
+            for argument, parameter in signature.parameters.items()
+            if parameter.annotation is not parameter.empty
+        }
+        return signature, {argument: adapter_of(x) for argument, x in annotated.items()}
+
+    @ft.wraps(call)
+    def checking(*args, **kwargs):
+        signature, adapters = interface()
+        bound = signature.bind(*args, **kwargs)
+        given = bound.arguments
+        # In one context the shapes of all arguments have to agree.
+        with jaxtyped("context"):
+            for argument in filter(given.__contains__, adapters):
+                value = given[argument]
+                # A number of NumPy is as good as one of Python.
+                plain = value.item() if isinstance(value, np.generic) else value
+                _check(name, argument, plain, adapters[argument])
+                given[argument] = plain
+        return call(*bound.args, **bound.kwargs)
+
+    return checking
+
+
+def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
+    hint = f"; write {value.__name__}(…)" if inspect.isclass(value) else ""
+    try:
+        valid = adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        problem = problems_of(error).replace("jaxlib._jax.", "")
+        problem = re.sub(r"an instance of Key\[.*", "a key such as jax.random.key(0)", problem)
+    else:
+        if isinstance(value, jax.Array) and isinstance(valid, float):
+            problem = "Input should be a number of Python, not an array"
+        elif _known_to_be_infinite(value):
+            problem = "Input should be finite"
+        else:
+            return
+    raise InputError(
+        f"{name}: {argument}={_shown(value)}: {problem.replace('Input', argument, 1)}{hint}."
+    ) from None
+
+
+def is_known(x: Any) -> bool:
+    """Whether a number or an array has values already, and not only when a program runs."""
+    return eqx.is_array_like(x) and not isinstance(x, Tracer)
+
+
+def _known_to_be_infinite(x: Any) -> bool:
+    return is_known(x) and eqx.is_inexact_array_like(x) and not np.isfinite(x).all()
+
+
+def _shown(value: Any) -> str:
+    text = eqx.tree_pformat(value, width=10_000)
+    return text if len(text) < 80 else f"{text[:76]} …"
