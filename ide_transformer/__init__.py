@@ -1,5 +1,6 @@
 """Transformers as integro-differential equations: the field, the schemes, the training."""
 
+from .arguments import check_constructors as _check_constructors
 from .equation import (
     AbstractConstraint as AbstractConstraint,
     AbstractControl as AbstractControl,
@@ -134,3 +135,6 @@ from .solvers import (
 )
 from .tasks import AbstractTask as AbstractTask, Batch as Batch
 from .training import load_run as load_run, train as train
+
+
+_check_constructors(vars())

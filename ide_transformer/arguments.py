@@ -3,7 +3,7 @@
 import functools as ft
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -36,16 +36,21 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def checked(call: Call) -> Call:
-    """A class or function that checks its arguments against its annotations: types, shapes
-    and dtypes of arrays, ranges of numbers, and that numbers which are known when a program
-    is compiled are finite.
+    """A function that checks its arguments against its annotations: types, shapes and dtypes
+    of arrays, ranges of numbers, and that numbers which are known when a program is compiled
+    are finite.
 
     **Raises:** `InputError` that names the argument, its value, and what it should be.
     """
-    if not inspect.isclass(call):
-        return _checking(call, call.__qualname__)
-    call.__init__ = _checking(call.__init__, call.__name__)
-    return call
+    return _checking(call, call.__qualname__)
+
+
+def check_constructors(names: Mapping[str, Any]) -> None:
+    """Lets all equinox modules among these names check the arguments of their constructors.
+    The public face does so for its own."""
+    for name, public in names.items():
+        if inspect.isclass(public) and issubclass(public, eqx.Module):
+            public.__init__ = _checking(public.__init__, name)
 
 
 def adapter_of(annotation: Any) -> TypeAdapter:

@@ -11,7 +11,6 @@ from ..arguments import PositiveInt, checked, is_known
 from ..errors import InputError
 
 
-@checked
 class TokenDomain(eqx.Module):
     """Points `x_j` of Ω_x and quadrature weights `w_j`, so that
 

@@ -3,7 +3,6 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..arguments import checked
 from ..errors import InputError
 from .constraints.constraint import AbstractConstraint
 from .controls.control import AbstractControl
@@ -14,7 +13,6 @@ from .shapes import Depth, State
 from .terms import make_terms
 
 
-@checked
 class Equation(eqx.Module):
     """The integro-differential equation of a Transformer,
 

@@ -73,7 +73,6 @@ def solve(
     return discretization.solve(equation, u0, saveat=saveat, args=args, throw=throw)
 
 
-@checked
 class Discretization(eqx.Module):
     """A way to solve an equation, which a model keeps: the options of `solve`.
 

@@ -11,7 +11,6 @@ from ..integration import TokenCache, TokenMarch, why_not_by_token
 from .language_model import LanguageModel
 
 
-@checked
 class CachedDecoder(eqx.Module):
     """A causal language model that reads one token after the other. A cache keeps the keys and
     values of the tokens read so far, at each evaluation of each step.

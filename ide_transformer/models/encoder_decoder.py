@@ -3,7 +3,7 @@ from typing import NamedTuple
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
-from ..arguments import check_fields, checked
+from ..arguments import check_fields
 from ..equation import AbstractControl, TokenDomain
 from .encoded import Encoded
 from .language_model import LanguageModel
@@ -22,7 +22,6 @@ class SourceAndText(NamedTuple):
     text: Int[ArrayLike, "*batch tokens"] | Text
 
 
-@checked
 class EncoderDecoder(AbstractModel):
     """Two equations, one after the other: the encoder is solved to depth T, and its states f
     on Ω_x' enter the equation of the decoder on Ω_x through cross-attention,

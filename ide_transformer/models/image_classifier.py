@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from ..arguments import Fraction, NonNegativeFloat, PositiveInt, checked
+from ..arguments import Fraction, NonNegativeFloat, PositiveInt
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -19,7 +19,6 @@ from .image_model import AbstractImageModel
 from .model import Discretization
 
 
-@checked
 class ImageClassifier(AbstractImageModel):
     """A vision Transformer to be trained: patches of an image are the points of a
     two-dimensional Ω_x. `ImageEncoder` is for weights that exist.

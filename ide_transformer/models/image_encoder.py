@@ -5,7 +5,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from ..arguments import PositiveInt, checked
+from ..arguments import PositiveInt
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -21,7 +21,6 @@ from .image_model import AbstractImageModel
 from .model import Discretization
 
 
-@checked
 class ImageEncoder(AbstractImageModel):
     """An encoder of images: a few learned tokens and the patches, which are the points of a
     two-dimensional Ω_x; the equation; a head.

@@ -6,7 +6,6 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..arguments import checked
 from ..equation import Linear
 
 
@@ -33,7 +32,6 @@ class NoHead(AbstractImageHead):
         return jnp.concatenate([prefix, patches], axis=-2)
 
 
-@checked
 class PrefixHead(AbstractImageHead):
     """Logits of classes from the first k prefix tokens, the mean of one classifier for each,
 
@@ -58,7 +56,6 @@ class PrefixHead(AbstractImageHead):
         return jnp.mean(jnp.stack(logits), axis=0)
 
 
-@checked
 class MeanHead(AbstractImageHead):
     """Logits of classes from the mean of the patches, `W mean_x u(x) + b`.
 
@@ -77,7 +74,6 @@ class MeanHead(AbstractImageHead):
         return self.classifier(jnp.mean(patches, axis=-2))
 
 
-@checked
 class PrefixAndMeanHead(AbstractImageHead):
     """Logits of classes from the first prefix token and the mean of the patches side by
     side, `W [u_0, mean_x u(x)] + b` (DINOv2: Oquab et al., arXiv 2304.07193).

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from ..arguments import Fraction, NonNegativeFloat, PositiveInt, checked
+from ..arguments import Fraction, NonNegativeFloat, PositiveInt
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -19,7 +19,6 @@ from .text import Text
 from .text_model import AbstractTextModel, token_logits
 
 
-@checked
 class LanguageModel(AbstractTextModel):
     """A causal language model: token and position embeddings, the equation, a read-out.
 

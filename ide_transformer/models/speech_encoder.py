@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from ..arguments import checked
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -20,7 +19,6 @@ from .model import AbstractModel, Discretization
 from .token_convolution import TokenConvolution
 
 
-@checked
 class SpeechEncoder(AbstractModel):
     """An encoder of speech: two convolutions along the frames of a log-mel spectrogram,
     positions that are not trained, the equation, the states.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..arguments import NonNegativeInt, PositiveInt, checked
+from ..arguments import NonNegativeInt, PositiveInt
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -50,7 +50,6 @@ class MaskedTokenHead(eqx.Module):
         return token_logits(v, embedding, self.readout, self.bias)
 
 
-@checked
 class TextEncoder(AbstractTextModel):
     """An encoder of texts: embeddings, the equation without a causal order, the states.
 

@@ -4,12 +4,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..arguments import NonNegativeFloat, PositiveInt, checked
+from ..arguments import NonNegativeFloat, PositiveInt
 from ..equation import affine
 from ..errors import InputError
 
 
-@checked
 class TokenConvolution(eqx.Module):
     """A convolution along the tokens, an integral over a neighbourhood of each:
 

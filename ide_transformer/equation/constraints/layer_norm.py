@@ -1,12 +1,11 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ...arguments import NonNegativeFloat, checked
+from ...arguments import NonNegativeFloat
 from ..affine import optional_array
 from .normalization import AbstractCentredNormalization
 
 
-@checked
 class LayerNorm(AbstractCentredNormalization):
     """Layer normalisation as checkpoints define it,
 

@@ -3,12 +3,11 @@ from typing import ClassVar
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ...arguments import NonNegativeFloat, checked
+from ...arguments import NonNegativeFloat
 from ..affine import optional_array
 from .normalization import AbstractNormalization
 
 
-@checked
 class RMSNorm(AbstractNormalization):
     """Root-mean-square normalisation as checkpoints define it,
 

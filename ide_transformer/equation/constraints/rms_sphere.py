@@ -3,12 +3,11 @@ from typing import ClassVar
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ...arguments import NonNegativeFloat, checked
+from ...arguments import NonNegativeFloat
 from ..affine import optional_positive_array
 from .normalization import AbstractSphere
 
 
-@checked
 class RMSSphere(AbstractSphere):
     """The sphere of fixed root mean square, token by token:
 

@@ -1,12 +1,11 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ...arguments import NonNegativeFloat, checked
+from ...arguments import NonNegativeFloat
 from ..affine import optional_array, optional_positive_array
 from .normalization import AbstractCentredNormalization, AbstractSphere
 
 
-@checked
 class Sphere(AbstractSphere, AbstractCentredNormalization):
     """The set S1 of the paper, token by token:
 

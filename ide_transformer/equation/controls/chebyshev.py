@@ -9,7 +9,6 @@ from .expansion import AbstractExpansion
 from .stack import MakeBlock, combine, stack_blocks
 
 
-@checked
 class Chebyshev(AbstractExpansion):
     """Weights that are polynomials in depth,
 

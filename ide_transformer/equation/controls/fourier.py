@@ -9,7 +9,6 @@ from .expansion import AbstractExpansion
 from .stack import MakeBlock, combine, stack_blocks
 
 
-@checked
 class Fourier(AbstractExpansion):
     """Weights that are periodic in depth,
 

@@ -11,7 +11,6 @@ from .expansion import AbstractExpansion
 from .stack import MakeBlock, stack_blocks
 
 
-@checked
 class Hypernetwork(AbstractExpansion):
     """Weights that a small network computes from the depth,
 

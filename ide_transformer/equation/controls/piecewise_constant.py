@@ -11,7 +11,6 @@ from .control import AbstractControl, check_resample
 from .stack import MakeBlock, arrays_of, check_stack, combine, stack_blocks, with_static
 
 
-@checked
 class PiecewiseConstant(AbstractControl):
     """Ordinary layers: `θ(t) = θ_l` for `t ∈ [l, l+1)`.
 

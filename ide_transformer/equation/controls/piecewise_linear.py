@@ -12,7 +12,6 @@ from .control import AbstractControl, check_resample
 from .stack import MakeBlock, arrays_of, check_stack, stack_blocks, with_static
 
 
-@checked
 class PiecewiseLinear(AbstractControl):
     """Weights at the boundaries, linear between: `θ(t) = (1-s) θ_l + s θ_{l+1}`,
     `s = t - l`. θ is continuous, so schemes called by hand agree with `solve`.

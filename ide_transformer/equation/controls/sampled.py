@@ -3,14 +3,12 @@ from typing import ClassVar
 import jax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ...arguments import checked
 from ..operators.dropout import Dropout
 from ..shapes import Depth
 from ..tree import map_parts
 from .control import AbstractWrappedControl, locate
 
 
-@checked
 class Sampled(AbstractWrappedControl):
     """A control with one draw of its random operators in each interval.
 

@@ -2,7 +2,6 @@ from typing import ClassVar
 
 from jaxtyping import Array, PyTree
 
-from ...arguments import checked
 from ..domain import TokenDomain
 from ..operators.sourced import AbstractSourcedOperator
 from ..shapes import Depth, State
@@ -10,7 +9,6 @@ from ..tree import map_parts, parts
 from .control import AbstractControl, AbstractWrappedControl
 
 
-@checked
 class Sourced(AbstractWrappedControl):
     """A control whose operators `A(u; f)` see a source f: `SourcedAttention` and `Relaxation`
     one on the domain of the state, `CrossAttention` one on a domain of its own.

@@ -9,7 +9,6 @@ from .control import AbstractControl, check_resample
 from .stack import MakeBlock
 
 
-@checked
 class Tied(AbstractControl):
     """One block at every depth, `θ(t) = θ`: an autonomous equation (ALBERT, looped and
     universal Transformers).

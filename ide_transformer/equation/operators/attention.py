@@ -1,6 +1,6 @@
 from jaxtyping import PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveInt, checked
+from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
@@ -13,7 +13,6 @@ from .region import AbstractRegion, Fredholm, Volterra
 from .token_integral import AbstractTokenIntegral, Others
 
 
-@checked
 class Attention(AbstractAttention, AbstractTokenIntegral):
     """Multi-head attention, a non-local integral operator over tokens:
 

@@ -2,7 +2,7 @@ from typing import ClassVar
 
 from jaxtyping import PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveInt, checked
+from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
@@ -14,7 +14,6 @@ from .region import Fredholm
 from .sourced import AbstractSourcedOperator
 
 
-@checked
 class CrossAttention(AbstractAttention, AbstractSourcedOperator):
     """Attention to states f on a second domain Ω_x', an integral operator from functions
     over Ω_x' to functions over Ω_x:

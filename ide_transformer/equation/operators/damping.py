@@ -3,14 +3,12 @@ from typing import ClassVar
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ...arguments import checked
 from ..affine import affine, nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import State
 from .exact import AbstractLinearOperator, Spectral
 
 
-@checked
 class Damping(AbstractLinearOperator):
     """Linear damping, feature by feature:
 

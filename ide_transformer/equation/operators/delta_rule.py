@@ -4,7 +4,6 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...arguments import checked
 from ...errors import InputError
 from ..affine import nonnegative_array
 from ..domain import TokenDomain
@@ -12,7 +11,6 @@ from ..shapes import Depth, State
 from .exact import AbstractExactOperator
 
 
-@checked
 class DeltaRule(AbstractExactOperator):
     """The delta rule: each head of a token is drawn to the value v along the key k,
 

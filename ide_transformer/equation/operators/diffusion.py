@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ...arguments import checked
 from ...errors import InputError
 from ..affine import nonnegative_array
 from ..domain import TokenDomain
@@ -14,7 +13,6 @@ from ..shapes import State
 from .exact import AbstractLinearOperator, Spectral
 
 
-@checked
 class Diffusion(AbstractLinearOperator):
     """Diffusion over tokens with no flux through the ends, by a cosine expansion:
 

@@ -5,13 +5,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import Fraction, checked
+from ...arguments import Fraction
 from ..domain import TokenDomain
 from ..shapes import State
 from .operator import AbstractWrappedOperator
 
 
-@checked
 class Dropout(AbstractWrappedOperator):
     """An operator whose rate is zeroed at random places and scaled up at the others:
 

@@ -2,7 +2,7 @@ from typing import ClassVar
 
 from jaxtyping import PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveInt, checked
+from ...arguments import NonNegativeFloat, PositiveInt
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
@@ -11,7 +11,6 @@ from .linear import Linear
 from .operator import AbstractOperator, check_features
 
 
-@checked
 class FeatureIntegral(AbstractOperator):
     """One integral over features, a single term of the feed-forward sum of the paper:
 

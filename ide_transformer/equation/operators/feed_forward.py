@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveInt, checked
+from ...arguments import NonNegativeFloat, PositiveInt
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
@@ -14,7 +14,6 @@ from .linear import Linear
 from .operator import AbstractOperator, check_features
 
 
-@checked
 class FeedForward(AbstractOperator):
     """Two integrals over features with a pointwise nonlinearity σ between:
 

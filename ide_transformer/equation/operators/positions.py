@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...arguments import PositiveFloat, PositiveInt, checked
+from ...arguments import PositiveFloat, PositiveInt
 from ...errors import InputError
 from ..domain import TokenDomain
 
@@ -37,7 +37,6 @@ class NoPositions(AbstractPositions):
     """No positions: attention depends on the state only."""
 
 
-@checked
 class Rotary(AbstractPositions):
     """Rotary positions (Su et al., arXiv 2104.09864): features `i` and `i + d/2` of a
     head turn by the angle `x ω_i`, `ω_i = base^(-2i/d)`, so scores depend on differences
@@ -83,7 +82,6 @@ class Rotary(AbstractPositions):
         )
 
 
-@checked
 class RelativeBias(AbstractPositions):
     """A learned bias of the scores by distance, `s_h(x, x') + b_h(bucket(x' - x))`, the
     buckets exact near by and logarithmic far away (T5: Raffel et al., arXiv 1910.10683).

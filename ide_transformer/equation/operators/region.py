@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple, TypeAlias
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Bool, Int
 
-from ...arguments import PositiveInt, checked
+from ...arguments import PositiveInt
 from ..domain import TokenDomain
 
 
@@ -60,7 +60,6 @@ class Fredholm(AbstractRegion):
         return Band(causal=False, window=None)
 
 
-@checked
 class Volterra(AbstractRegion):
     """The past, `x' ≤ x`, as in a Volterra operator: causal decoders.
 

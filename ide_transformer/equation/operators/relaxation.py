@@ -2,7 +2,6 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
-from ...arguments import checked
 from ..affine import Numbers, nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import Depth, State
@@ -11,7 +10,6 @@ from .exact import AbstractExactOperator
 from .sourced import AbstractSourcedOperator
 
 
-@checked
 class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
     """The state is drawn back to the input f of the equation,
 

@@ -1,14 +1,12 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ...arguments import checked
 from ..affine import affine, float_array
 from ..domain import TokenDomain
 from ..shapes import State
 from .operator import AbstractWrappedOperator
 
 
-@checked
 class Scaled(AbstractWrappedOperator):
     """An operator with a step size of its own, for all features or for each,
 

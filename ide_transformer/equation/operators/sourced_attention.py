@@ -1,7 +1,6 @@
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from ...arguments import checked
 from ..domain import TokenDomain
 from ..shapes import State
 from .attention import Attention
@@ -10,7 +9,6 @@ from .sourced import AbstractSourcedOperator
 from .token_integral import AbstractTokenIntegral, Others
 
 
-@checked
 class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
     """Attention that sees the input f of the equation at every depth, in its queries, keys
     and values:

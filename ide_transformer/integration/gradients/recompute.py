@@ -5,11 +5,9 @@ import jax
 from jax import lax
 from jaxtyping import PyTree
 
-from ...arguments import checked
 from .gradient import PRODUCTS, AbstractGradient
 
 
-@checked
 class Recompute(AbstractGradient):
     """Keep one state for each interval and the values that `policy` saves inside; recompute
     the rest.

@@ -6,11 +6,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PyTree
 
-from ...arguments import PositiveInt, checked
+from ...arguments import PositiveInt
 from .gradient import PRODUCTS, AbstractGradient
 
 
-@checked
 class Recursive(AbstractGradient):
     """Recursive checkpointing: keep states at the ends of segments of depth only, and solve
     each segment again, by the same rule, when the gradient reaches it.

@@ -15,7 +15,6 @@ from .coupled_steps import coupled
 from .gradient import AbstractGradient
 
 
-@checked
 class Reversible(AbstractGradient):
     """Keep the state at T and rebuild those before it on the way back, step by step, so that
     memory does not grow with depth.

@@ -39,7 +39,6 @@ def keeps_constraint(
     return solver if all(isinstance(x, Free) for x in sets) else projected(solver)
 
 
-@checked
 class Projected(AbstractTransparentWrapper):
     """A scheme that returns to the constraint set S after every step,
 

@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias
 import equinox as eqx
 from jaxtyping import Array, Bool, PyTree
 
-from ...arguments import checked
 from ...equation import AbstractRescaling
 from .scheme import AbstractFieldScheme
 from .step import StepField
@@ -40,7 +39,6 @@ class AbstractCoupling(eqx.Module):
         """All three; each increment is evaluated once."""
 
 
-@checked
 class Shear(AbstractCoupling):
     """`x_i ← scale x_i + increment(x_j)`, j ≠ i. The same increment undoes it, since x_j is
     still there.

@@ -1,10 +1,8 @@
 import diffrax
 
-from ...arguments import checked
 from .wrapper import AbstractTransparentWrapper
 
 
-@checked
 class Tangential(AbstractTransparentWrapper):
     """A scheme on the fields tangential to the constraint set S alone,
 

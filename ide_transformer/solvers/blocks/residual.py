@@ -1,7 +1,6 @@
 import diffrax
 from jaxtyping import Array, PyTree
 
-from ...arguments import checked
 from ...equation import Depth
 from ..runge_kutta.rk4 import RK4
 from ..splitting.lie_trotter import LieTrotter
@@ -17,7 +16,6 @@ class ResidualField(BlockField):
         return super().__call__(t, u, args) - u
 
 
-@checked
 class Residual(AbstractOnBlocks):
     """A scheme for the residual of whole blocks,
 

@@ -1,12 +1,10 @@
 import diffrax
 
-from ...arguments import checked
 from ..splitting.lie_trotter import LieTrotter
 from ..splitting.splitting import AbstractSplitting
 from .on_blocks import AbstractOnBlocks, BlockField
 
 
-@checked
 class Velocity(AbstractOnBlocks):
     """A scheme for whole blocks as the velocity of the tokens,
 

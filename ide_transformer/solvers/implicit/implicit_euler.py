@@ -3,12 +3,10 @@ from typing import ClassVar
 import diffrax
 from jaxtyping import Array
 
-from ...arguments import checked
 from ..base.step import Terms
 from .implicit_scheme import AbstractOneStage
 
 
-@checked
 class ImplicitEuler(AbstractOneStage, diffrax.AbstractAdaptiveSolver):
     """The implicit Euler method,
 

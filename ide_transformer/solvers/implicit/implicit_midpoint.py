@@ -1,11 +1,9 @@
 from typing import ClassVar
 
-from ...arguments import checked
 from ..base.step import Terms
 from .implicit_scheme import AbstractOneStage
 
 
-@checked
 class ImplicitMidpoint(AbstractOneStage):
     """The implicit midpoint rule,
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ...arguments import PositiveFloat, checked
+from ...arguments import PositiveFloat
 from ...errors import InputError
 from ..base.step import Step, StepField, U, first_failure
 from ..base.wrapper import AbstractWrapper, replace_schemes
@@ -15,7 +15,6 @@ from .implicit_euler import ImplicitEuler
 from .implicit_scheme import AbstractImplicitScheme, solve_stage
 
 
-@checked
 class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdaptiveSolver):
     """A diagonally implicit Runge–Kutta method of diffrax, each stage
 

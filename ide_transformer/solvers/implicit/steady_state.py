@@ -5,7 +5,7 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
-from ...arguments import PositiveFloat, checked
+from ...arguments import PositiveFloat
 from ..base.projected import projected
 from ..base.step import Step, StepField, Terms, U
 from ..base.wrapper import AbstractWrapper
@@ -14,7 +14,6 @@ from .implicit_scheme import AbstractImplicitScheme
 from .newton_krylov import find_root
 
 
-@checked
 class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     """The end of time: a step goes to the state `u*` that a scheme leaves where it is,
 

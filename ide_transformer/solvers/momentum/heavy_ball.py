@@ -1,10 +1,8 @@
-from ...arguments import checked
 from ...equation import AbstractConstraint, Depth, Free
 from ..base.coefficients import Numbers, Positive, UnitInterval
 from .momentum import AbstractMomentum, Kick, decay
 
 
-@checked
 class HeavyBall(AbstractMomentum):
     """Polyak's heavy ball by Lie–Trotter over a state and its velocity: for each operator
     in turn, at h = 1,

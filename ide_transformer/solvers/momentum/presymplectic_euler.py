@@ -1,12 +1,10 @@
 import jax.numpy as jnp
 
-from ...arguments import checked
 from ...equation import AbstractConstraint, Depth, Free
 from ..base.coefficients import Numbers, Positive
 from .momentum import AbstractMomentum, Kick
 
 
-@checked
 class PresymplecticEuler(AbstractMomentum):
     """Presymplectic Euler for a damped Hamiltonian system, kick, damp, then drift; for each
     operator in turn

@@ -4,12 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ...arguments import checked
 from ..base.step import StepField, Terms, U
 from .multistep import AbstractMultistep, History
 
 
-@checked
 class AdamsBashforth(AbstractMultistep):
     """The Adams–Bashforth method of two or three steps: the polynomial through the last
     fields is integrated over the step; for steps of one length

@@ -8,7 +8,6 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, PyTree
 from pydantic import Field
 
-from ...arguments import checked
 from ...errors import InputError
 from ..base.projected import Projected, projected
 from ..base.reversible import AbstractCoupling, AbstractReversible, Shear
@@ -17,7 +16,6 @@ from ..base.wrapper import AbstractWrapper
 from ..runge_kutta.explicit_runge_kutta import ExplicitRungeKutta
 
 
-@checked
 class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
     """Any explicit scheme, made reversible: with its increment Ψ_h(t, u) = Φ_h(u) - u,
 

@@ -2,13 +2,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...arguments import PositiveInt, checked
+from ...arguments import PositiveInt
 from ...errors import InputError
 from ..base.scheme import AbstractOneStep
 from ..base.step import StepField, Terms
 
 
-@checked
 class GatedRK2(AbstractOneStep):
     """Heun's method with a learned gate between its two stages, for each token
 

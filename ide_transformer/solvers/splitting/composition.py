@@ -3,7 +3,6 @@ from typing import ClassVar
 import diffrax
 import equinox as eqx
 
-from ...arguments import checked
 from ...errors import InputError
 from ..runge_kutta.rk4 import RK4
 from .splitting import AbstractSequentialSplitting
@@ -47,7 +46,6 @@ class AbstractComposition(AbstractSequentialSplitting):
         return steps
 
 
-@checked
 class Composition(AbstractComposition):
     """A composition with any coefficients. A symmetric one with `Σ γ_i³ = 0` has order four,
     which takes some negative steps (the theorem of Sheng and Suzuki); others have order two.
@@ -83,7 +81,6 @@ class Composition(AbstractComposition):
         return 4 if fourth else 2
 
 
-@checked
 class Yoshida4(AbstractComposition):
     """The triple jump, order four: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
     Reference: Yoshida, Phys. Lett. A 150 (1990)."""
@@ -94,7 +91,6 @@ class Yoshida4(AbstractComposition):
     splitting_order: ClassVar[int] = 4
 
 
-@checked
 class Suzuki4(AbstractComposition):
     """Five steps of which only the middle one is negative, and shorter than that of
     `Yoshida4`; order four: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`.

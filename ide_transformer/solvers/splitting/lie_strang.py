@@ -4,14 +4,12 @@ import diffrax
 import jax
 from jaxtyping import Array
 
-from ...arguments import checked
 from ..base.step import Terms
 from .lie_trotter import LieTrotter
 from .splitting import AbstractSplitting, Flow
 from .strang import Strang
 
 
-@checked
 class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
     """Strang splitting with an estimate of the splitting error, for adaptive steps: the
     difference to Lie–Trotter over the same step,

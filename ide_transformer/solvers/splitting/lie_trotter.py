@@ -2,11 +2,9 @@ from typing import ClassVar
 
 import diffrax
 
-from ...arguments import checked
 from .splitting import AbstractSequentialSplitting
 
 
-@checked
 class LieTrotter(AbstractSequentialSplitting):
     """Lie–Trotter splitting: one operator after the other, each over the whole step,
 

@@ -4,12 +4,10 @@ import diffrax
 import jax
 from jaxtyping import Array
 
-from ...arguments import checked
 from ..base.projected import Projected
 from .splitting import AbstractSplitting, Flow
 
 
-@checked
 class ParallelSplitting(AbstractSplitting):
     """Parallel splitting: each of the K operators by itself from the same state, K times
     as strong, then the mean,

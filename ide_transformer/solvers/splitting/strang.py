@@ -2,11 +2,9 @@ from typing import ClassVar
 
 import diffrax
 
-from ...arguments import checked
 from .splitting import AbstractSequentialSplitting
 
 
-@checked
 class Strang(AbstractSequentialSplitting):
     """Strang splitting: half steps up to the last operator, and back,
 
