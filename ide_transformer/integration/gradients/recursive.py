@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import PyTree
 
 from ...errors import InputError
-from .gradient import PRODUCTS, AbstractGradient
+from .gradient import AbstractGradient, save_products
 
 
 class Recursive(AbstractGradient):
@@ -26,7 +26,7 @@ class Recursive(AbstractGradient):
     """
 
     levels: int = eqx.field(static=True, default=2)
-    policy: Callable | None = eqx.field(static=True, default=PRODUCTS)
+    policy: Callable | None = eqx.field(static=True, default=save_products)
 
     def __check_init__(self):
         if self.levels < 1:
