@@ -4,9 +4,11 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..equation import Depth
+from ..equation import Depth, listing, spelled
 from ..errors import InputError
 
 
@@ -39,6 +41,22 @@ class Solution(eqx.Module):
     interpolation: diffrax.DenseInterpolation | None
     interval_length: float = eqx.field(static=True)
 
+    def __repr__(self) -> str:
+        shapes = {name: spelled(getattr(self, name)) for name in ("u1", "ts", "us")}
+        counts = {name.replace("_", " "): _range(x) for name, x in self.stats.items()}
+        return listing(self, {"status": self._status, **shapes, **counts})
+
+    @property
+    def _status(self) -> str:
+        if not _known(self.failed_at):
+            return "not known yet"
+        failed = np.isfinite(self.failed_at).ravel()
+        if not failed.any():
+            return "succeeded"
+        first = jax.tree.map(lambda x: jnp.ravel(x)[failed.argmax()], self.result)
+        which = f"{failed.sum()} of {failed.size} samples " if failed.size > 1 else ""
+        return f"{which}failed at depth {np.min(self.failed_at):g}: {diffrax.RESULTS[first]}"
+
     @property
     def succeeded(self) -> Bool[Array, "*samples"]:
         return self.result == diffrax.RESULTS.successful
@@ -51,6 +69,18 @@ class Solution(eqx.Module):
                 "saveat=diffrax.SaveAt(dense=True))."
             )
         return interpolate(self.interpolation, self.interval_length, t)
+
+
+def _known(x: Any) -> bool:
+    return eqx.is_array_like(x) and not isinstance(x, Tracer)
+
+
+def _range(x: Any) -> str:
+    """A number, or the least and the largest of those of the samples."""
+    if not _known(x) or not np.size(x):
+        return spelled(x)
+    ends = [f"{end:,.{15 if end == np.round(end) else 3}g}" for end in (np.min(x), np.max(x))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def interpolate(
