@@ -1,5 +1,7 @@
 """Transformers as integro-differential equations: the field, the schemes, the training."""
 
+from importlib.metadata import version
+
 from .equation import (
     AbstractConstraint as AbstractConstraint,
     AbstractControl as AbstractControl,
@@ -133,3 +135,6 @@ from .solvers import (
 )
 from .tasks import AbstractTask as AbstractTask, Batch as Batch
 from .training import load_run as load_run, train as train
+
+
+__version__ = version("ide_transformer")
