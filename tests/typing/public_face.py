@@ -133,10 +133,7 @@ def solve_in_many_ways() -> list[ide.Solution]:
     control = ide.PiecewiseConstant.build(make_block, 2, key=jax.random.key(0))
     equation = ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(4))
     u0: Float[Array, "2 4 8"] = jax.random.normal(jax.random.key(1), (2, 4, 8))
-    schemes: list[Scheme] = [
-        ide.LieTrotter(diffrax.Euler()),
-        ide.Strang(MyHeun()),
-    ]
+    schemes: list[Scheme] = [ide.LieTrotter(diffrax.Euler()), ide.Strang(MyHeun())]
     solutions = [ide.solve(equation, u0, solver=x, steps_per_interval=2) for x in schemes]
     adaptive = ide.solve(
         equation,
