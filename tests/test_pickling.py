@@ -18,8 +18,6 @@ from ide_transformer.equation import spelled
 from ide_transformer.studies.convergence import schemes
 
 
-COPIES = {"pickle": lambda x: pickle.loads(pickle.dumps(x)), "deepcopy": copy.deepcopy}
-
 CONTROLS = (
     ide.PiecewiseConstant,
     ide.PiecewiseLinear,
@@ -35,13 +33,25 @@ GRADIENTS = (
     ide.Recursive(3),
     ide.Direct(),
     ide.Reversible(),
+    diffrax.RecursiveCheckpointAdjoint(),
 )
 IMPLICIT = ("kvaerno3", "kvaerno4", "kvaerno5")
+SCHEMES = {
+    **{name: x.free or x.sphere for name, x in schemes().items() if name not in IMPLICIT},
+    "steady_state": ide.SteadyState(),
+    "projected": ide.projected(ide.Strang()),
+}
 
 
-@pytest.fixture(params=COPIES)
-def copied(request):
-    return COPIES[request.param]
+def copies(x):
+    """The object by way of pickle, and its deep copy."""
+    return pickle.loads(pickle.dumps(x)), copy.deepcopy(x)
+
+
+def assert_equal_copies(x):
+    """Equal static parts and equal numbers: no function can tell the copies apart."""
+    for other in copies(x):
+        assert eqx.tree_equal(other, x, typematch=True)
 
 
 def classifier():
@@ -75,35 +85,31 @@ FAMILIES = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_checkpoints(family, copied):
-    model = ide.load_pretrained(GOLDEN / family)
-    # Equal static parts and equal numbers: no function can tell the two apart.
-    assert eqx.tree_equal(copied(model), model, typematch=True)
+def test_checkpoints(family):
+    assert_equal_copies(ide.load_pretrained(GOLDEN / family))
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert", "vit", "whisper", "classifier"])
-def test_outputs_stay_to_the_bit(kind, copied):
+def test_outputs_stay_to_the_bit(kind):
     model = classifier() if kind == "classifier" else ide.load_pretrained(GOLDEN / kind)
     evaluate = eqx.filter_jit(lambda model, inputs: model(inputs))
     expected = evaluate(model, inputs_of(model))
-    found = evaluate(copied(model), inputs_of(model))
-    assert eqx.tree_equal(found, expected)
+    for other in copies(model):
+        assert eqx.tree_equal(evaluate(other, inputs_of(model)), expected)
 
 
 @pytest.mark.parametrize("kind", CONTROLS)
-def test_equations(kind, copied):
-    equation = make_equation(kind, constraint=ide.Sphere())
-    assert eqx.tree_equal(copied(equation), equation, typematch=True)
+def test_equations(kind):
+    assert_equal_copies(make_equation(kind, constraint=ide.Sphere()))
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS, ids=repr)
-def test_gradient_modes(gradient, copied):
-    assert copied(gradient) == gradient
-    discretization = ide.Discretization(ide.Strang(), gradient=gradient)
-    assert eqx.tree_equal(copied(discretization), discretization, typematch=True)
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_gradient_modes(gradient):
+    assert_equal_copies(gradient)
+    assert_equal_copies(ide.Discretization(ide.Strang(), gradient=gradient))
 
 
-def test_gradients_stay_to_the_bit(copied):
+def test_gradients_stay_to_the_bit():
     equation = make_equation()
 
     def gradient(equation, mode):
@@ -114,39 +120,41 @@ def test_gradients_stay_to_the_bit(copied):
         return eqx.filter_jit(eqx.filter_grad(loss))(equation)
 
     expected = gradient(equation, ide.Recompute())
-    assert eqx.tree_equal(gradient(copied(equation), copied(ide.Recompute())), expected)
+    for other in copies((equation, ide.Recompute())):
+        assert eqx.tree_equal(gradient(*other), expected)
 
 
-@pytest.mark.parametrize("name", [name for name in schemes() if name not in IMPLICIT])
-def test_schemes(name, copied):
-    scheme = schemes()[name].free or schemes()[name].sphere
-    assert eqx.tree_equal(copied(scheme), scheme, typematch=True)
+@pytest.mark.parametrize("name", SCHEMES)
+def test_schemes(name):
+    assert_equal_copies(SCHEMES[name])
 
 
 @pytest.mark.parametrize("name", IMPLICIT)
-def test_implicit_schemes_of_diffrax(name, copied):
+def test_implicit_schemes_of_diffrax(name):
     """Their root finder marks open tolerances by an object that equals itself alone."""
     scheme = schemes()[name].free
-    assert spelled(copied(scheme)) == spelled(scheme)
+    assert {spelled(other) for other in copies(scheme)} == {spelled(scheme)}
 
 
-def test_an_implicit_scheme_solves_the_same(copied):
+@pytest.mark.heavy
+def test_an_implicit_scheme_solves_the_same():
     equation = make_equation(ide.Tied, intervals=1)
     one, other = (
         ide.solve(equation, random_state(), solver=x).u1
-        for x in (diffrax.Kvaerno3(), copied(diffrax.Kvaerno3()))
+        for x in (diffrax.Kvaerno3(), copies(diffrax.Kvaerno3())[0])
     )
     assert np.array_equal(one, other)
 
 
-def test_a_solution(copied):
+def test_a_solution():
     dense = diffrax.SaveAt(dense=True)
     solution = ide.solve(make_equation(), random_state(), solver=ide.Strang(), saveat=dense)
-    other = copied(solution)
-    assert other.succeeded and other.stats["steps"] == 3
-    assert np.array_equal(other.evaluate(0.3), solution.evaluate(0.3))
+    for other in copies(solution):
+        assert other.succeeded and other.stats["steps"] == 3
+        assert np.array_equal(other.evaluate(0.3), solution.evaluate(0.3))
 
 
+@pytest.mark.heavy
 def test_a_model_is_read_by_another_process(tmp_path):
     model = ide.load_pretrained(GOLDEN / "llama", dtype=jnp.float32)
     (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
