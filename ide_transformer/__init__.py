@@ -1,5 +1,7 @@
 """Transformers as integro-differential equations: the field, the schemes, the training."""
 
+from importlib.metadata import version
+
 from .arguments import check_constructors as _check_constructors
 from .equation import (
     AbstractConstraint as AbstractConstraint,
@@ -137,4 +139,5 @@ from .tasks import AbstractTask as AbstractTask, Batch as Batch
 from .training import load_run as load_run, train as train
 
 
+__version__ = version("ide_transformer")
 _check_constructors(vars())

@@ -77,8 +77,8 @@ def _instances(annotation: Any) -> Any:
 
 def problems_of(error: ValidationError) -> str:
     """The reasons of a failed validation, each once."""
-    reasons = dict.fromkeys(problem["msg"] for problem in error.errors())
-    return " or ".join(reasons).replace(" or Input should be", " or")
+    reasons = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+    return " or ".join(dict.fromkeys(reasons)).replace(" or Input should be", " or")
 
 
 def check_fields(record: tuple) -> None:

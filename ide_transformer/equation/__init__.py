@@ -23,7 +23,7 @@ from .controls.sampled import Sampled as Sampled
 from .controls.sourced import Sourced as Sourced, with_source as with_source
 from .controls.tied import Tied as Tied
 from .domain import TokenDomain as TokenDomain
-from .equation import Equation as Equation, as_control as as_control
+from .equation import Equation as Equation, as_control as as_control, contents as contents
 from .operators.activations import (
     gelu as gelu,
     gelu_tanh as gelu_tanh,
@@ -65,6 +65,12 @@ from .operators.sourced import AbstractSourcedOperator as AbstractSourcedOperato
 from .operators.sourced_attention import SourcedAttention as SourcedAttention
 from .operators.token_integral import AbstractTokenIntegral as AbstractTokenIntegral
 from .shapes import Depth as Depth, State as State
+from .spelling import (
+    listing as listing,
+    number_of_weights as number_of_weights,
+    spelled as spelled,
+    spelled_options as spelled_options,
+)
 from .terms import (
     OperatorField as OperatorField,
     frozen as frozen,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..arguments import checked, is_known
-from ..equation import Depth
+from ..equation import Depth, listing, spelled
 from ..errors import InputError
 
 
@@ -41,6 +41,22 @@ class Solution(eqx.Module):
     interpolation: diffrax.DenseInterpolation | None
     interval_length: float = eqx.field(static=True)
 
+    def __repr__(self) -> str:
+        shapes = {name: spelled(getattr(self, name)) for name in ("u1", "ts", "us")}
+        counts = {name.replace("_", " "): _range(x) for name, x in self.stats.items()}
+        return listing(self, {"status": self._status, **shapes, **counts})
+
+    @property
+    def _status(self) -> str:
+        if not is_known(self.failed_at):
+            return "not known yet"
+        failed = np.isfinite(self.failed_at).ravel()
+        if not failed.any():
+            return "succeeded"
+        first = jax.tree.map(lambda x: jnp.ravel(x)[failed.argmax()], self.result)
+        which = f"{failed.sum()} of {failed.size} samples " if failed.size > 1 else ""
+        return f"{which}failed at depth {np.min(self.failed_at):g}: {diffrax.RESULTS[first]}"
+
     @property
     def succeeded(self) -> Bool[Array, "*samples"]:
         return self.result == diffrax.RESULTS.successful
@@ -59,13 +75,21 @@ class Solution(eqx.Module):
             )
         horizon = self.interpolation.ts.shape[0] * self.interval_length
         outside = (t < 0) | (t > horizon)
-        if is_known(t) and np.any(outside):
+        if isis_known(t) and np.any(outside):
             raise InputError(
                 f"Solution.evaluate: t={t}: the equation was solved for depths in "
                 f"[0, {horizon:g}]."
             )
         state = interpolate(self.interpolation, self.interval_length, t)
         return jnp.where(outside, jnp.nan, state)
+
+
+def _range(x: Any) -> str:
+    """A number, or the least and the largest of those of the samples."""
+    if not is_known(x) or not np.size(x):
+        return spelled(x)
+    ends = [f"{end:,.{15 if end == np.round(end) else 3}g}" for end in (np.min(x), np.max(x))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def interpolate(

@@ -15,7 +15,11 @@ from ..equation import (
     Equation,
     Sampled,
     TokenDomain,
+    contents,
+    listing,
     low_precision,
+    number_of_weights,
+    spelled_options,
     with_source,
 )
 from ..errors import InputError
@@ -37,6 +41,13 @@ class AbstractModel(eqx.Module):
     control: AbstractVar[AbstractControl]
     constraint: AbstractVar[AbstractControl]
     discretization: AbstractVar[Discretization]
+
+    def __repr__(self) -> str:
+        entries = contents(self.control, self.constraint)
+        sizes = spelled_options(self, without=(*entries, "discretization"))
+        scheme = spelled_options(self.discretization)
+        own = {"parameters": number_of_weights(self), "sizes": sizes}
+        return listing(self, {**own, **entries, "scheme": scheme})
 
     @abc.abstractmethod
     def embed(

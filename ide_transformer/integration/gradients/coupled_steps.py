@@ -19,7 +19,7 @@ from ...solvers import (
     schemes_inside,
 )
 from ..march import Steps
-from .gradient import PRODUCTS
+from .gradient import save_products
 
 
 class Inputs(NamedTuple):
@@ -135,4 +135,4 @@ class _ShearMaker(eqx.Module):
 def _recomputed(increment: Callable, inputs: Inputs, x: Array) -> Array:
     """An increment whose own gradient, taken one step at a time, keeps products alone: there
     it is the faster way."""
-    return jax.checkpoint(lambda *step: increment(*step), policy=PRODUCTS)(inputs, x)
+    return jax.checkpoint(lambda *step: increment(*step), policy=save_products)(inputs, x)

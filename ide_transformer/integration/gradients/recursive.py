@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import PyTree
 
 from ...arguments import PositiveInt
-from .gradient import PRODUCTS, AbstractGradient
+from .gradient import AbstractGradient, save_products
 
 
 class Recursive(AbstractGradient):
@@ -26,7 +26,7 @@ class Recursive(AbstractGradient):
     """
 
     levels: PositiveInt = eqx.field(static=True, default=2)
-    policy: Callable | None = eqx.field(static=True, default=PRODUCTS)
+    policy: Callable | None = eqx.field(static=True, default=save_products)
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)
