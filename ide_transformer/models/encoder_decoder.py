@@ -81,8 +81,9 @@ class EncoderDecoder(AbstractModel):
         if isinstance(inputs.source, Encoded):
             check_fields(inputs.source)
             return inputs.source
+        states = self.encoder(inputs.source, key=key)
         _, domain = self.encoder.embed(inputs.source)
-        return Encoded.on(domain, self.encoder(inputs.source, key=key))
+        return Encoded.on(domain, states)
 
     def embed(
         self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None
