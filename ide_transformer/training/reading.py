@@ -1,6 +1,7 @@
 """Configurations from YAML files and overrides `a.b=value`."""
 
 import inspect
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -94,10 +95,12 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
         known = list(_section(kind, location[:-1]).model_fields)
         hint = did_you_mean(location[-1], known)
         return f"{where}: unknown key {key}.{hint} Known here: {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"{where}: {key} is missing."
     message = error["msg"].removeprefix("Value error, ").removesuffix(".")
     if not key or error["type"] == "value_error":
         return f"{where}: {message}."
-    return f"{where}: {key}={error['input']!r}: {message}."
+    return f"{where}: {key}={textwrap.shorten(repr(error['input']), 80)}: {message}."
 
 
 def _section(kind: type[Section], location: list[str]) -> type[Section]:

@@ -58,7 +58,7 @@ class SolvingComparison(AbstractComparison):
     mode: Literal["solve"]
     run: Path
     samples: PositiveInt = 64
-    rounds: PositiveInt = 5
+    rounds: Annotated[int, Field(ge=2)] = 5
     reference: SolverConfig = SolverConfig(kind="dopri8", steps_per_interval=16)
     tolerance: PositiveFloat = 1e-3
     schemes: Annotated[dict[str, SolverChoice], Field(min_length=1)]
