@@ -146,5 +146,8 @@ def _checked(key: str, value: Any, annotation: Any) -> Any:
     try:
         return adapter.validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
-        reasons = dict.fromkeys(problem["msg"] for problem in error.errors())
+        # Of a union with a class, which JSON has not, the other members say more.
+        problems = error.errors()
+        said = [p["msg"] for p in problems if p["type"] != "needs_python_object"]
+        reasons = dict.fromkeys(said or [p["msg"] for p in problems])
         raise InputError(f"{key}={value!r}: {'; '.join(reasons)}.") from None

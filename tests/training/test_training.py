@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,22 @@ def test_sampling_from_a_run(finished, capsys):
     nearly = folder.with_name("tinny")
     output = run_here(capsys, "sample.py", nearly, expected=2)
     assert f"{nearly}: there is no such run" in output and "holds tiny" in output
+
+
+def test_files_and_seeds_that_cannot_be_used(finished, text, tmp_path, capsys):
+    folder, _ = finished
+    output = run_here(capsys, "train.py", *arguments(text, text), expected=2)
+    assert output.splitlines()[-1].startswith("error: ") and f"{text}/tiny" in output
+    output = run_here(capsys, "sample.py", folder, "--seed", 10**20, expected=2)
+    assert "--seed 100000000000000000000: give a number from 0" in output
+    output = run_here(
+        capsys, "train.py", *arguments(text, tmp_path, f"training.seed={10**20}"), expected=2
+    )
+    assert "training.seed=100000000000000000000: Input should be less than" in output
+    shutil.copytree(folder, tmp_path / "damaged")
+    (tmp_path / "damaged/tokenizer.json").write_text("{")
+    output = run_here(capsys, "sample.py", tmp_path / "damaged", expected=2)
+    assert "tokenizer.json is no tokenizer" in output
 
 
 def test_a_run_is_loaded_by_its_path(finished):
