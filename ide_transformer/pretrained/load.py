@@ -74,7 +74,7 @@ def no_such(path: Path, others: str = "") -> InputError:
         x.name for x in beside if x.suffix == ".npz" or any((x / m).is_file() for m in marks)
     ]
     names = difflib.get_close_matches(path.name, names, n=8, cutoff=0)
-    there = f"{path.parent} holds {', '.join(names)}" if names else f"{path.parent} holds none"
+    there = f"{path.parent.resolve()} holds {', '.join(names) or 'none'}"
     return InputError(f"{path}: there is no such run or checkpoint; {there}.{others}")
 
 

@@ -96,6 +96,9 @@ def evaluate_loss(
     - `context`: tokens of a window; `None` for the context of a run, and for the longest that
       a checkpoint can take, at most 512.
     """
+    for name, size in (("samples", samples), ("context", context)):
+        if size is not None and size < 1:
+            raise InputError(f"{name}={size}: give at least 1.")
     task = evaluation_task(loaded, text, context)
     weights, static = eqx.partition(loaded.model, eqx.is_inexact_array)
     values = make_evaluation(static)(weights, task, _BATCH, samples)
