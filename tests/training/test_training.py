@@ -158,6 +158,12 @@ def test_files_and_seeds_that_cannot_be_used(finished, text, tmp_path, capsys):
     assert "tokenizer.json is no tokenizer" in output
 
 
+@pytest.mark.parametrize("size", ["--samples", "--context"])
+def test_sizes_below_one_are_refused(finished, capsys, size):
+    output = run_here(capsys, "evaluate.py", finished[0], size, 0, expected=2)
+    assert f"{size.removeprefix('--')}=0: give at least 1" in output
+
+
 def test_a_run_is_loaded_by_its_path(finished):
     folder, _ = finished
     assert load_run(str(folder))[1].path == load_run(folder)[1].path == folder
