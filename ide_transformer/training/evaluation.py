@@ -111,7 +111,11 @@ def evaluation_task(
 ) -> AbstractTask:
     """The task on which a model is evaluated; see `evaluate_loss`."""
     if text is None and loaded.run is not None:
-        return build_task(loaded.run.load_config())
+        config = loaded.run.load_config()
+        if context is not None:
+            section = config.model.model_copy(update={"context": context})
+            config = config.model_copy(update={"model": section})
+        return build_task(config)
     otherwise = ", which predicts no text; for a TextEncoder give --sentences"
     model = loaded.expected(LanguageModel, otherwise)
     if context is None:

@@ -12,8 +12,8 @@ import pytest
 from helpers import ROOT, SCRIPTS
 from running import logged, run_apart, run_here
 
-from ide_transformer import InputError, load_run
-from ide_transformer.training import Config
+from ide_transformer import InputError, load_model, load_run
+from ide_transformer.training import Config, evaluate_loss, evaluation_task
 from ide_transformer.training.folder import new_folder
 
 
@@ -156,6 +156,16 @@ def test_files_and_seeds_that_cannot_be_used(finished, text, tmp_path, capsys):
     (tmp_path / "damaged/tokenizer.json").write_text("{")
     output = run_here(capsys, "sample.py", tmp_path / "damaged", expected=2)
     assert "tokenizer.json is no tokenizer" in output
+
+
+def test_a_run_is_evaluated_on_windows_of_another_length(finished):
+    loaded = load_model(finished[0])
+    lengths = [
+        next(evaluation_task(loaded, None, n).held_out(1)).inputs.shape[-1] for n in (8, 5)
+    ]
+    assert lengths == [8, 5]
+    with pytest.raises(InputError, match="longer than the context of 16"):
+        evaluate_loss(loaded, None, 1, 17)
 
 
 @pytest.mark.parametrize("size", ["--samples", "--context"])
