@@ -73,16 +73,14 @@ def generate(
     **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what
     was drawn. For a `Text` it is one, whose mask says where each ends; for a string, a string.
 
-    **Raises:** `InputError` for an empty prompt, padding before a token or options out of
-    range.
+    **Raises:** `InputError` for an empty prompt, padding before a token, bad options.
     """
     options = Draw(temperature, top_k, top_p)
     _check(length, key, options)
     if isinstance(prompt, str):
         if tokenizer is None:
             raise InputError(
-                "generate: the prompt is a string; give tokenizer=…, the one of the model, for "
-                "example load_model(path).tokenizer."
+                "generate: the prompt is a string; give tokenizer=load_model(path).tokenizer."
             )
         encoded = jnp.asarray(tokenizer.encode(prompt), int)
         drawn = generate(model, encoded, length, key=key, **options._asdict())
@@ -94,9 +92,7 @@ def generate(
     tokens = jnp.asarray(text.tokens)
     ends = tokens.shape[-1] if text.mask is None else _ends(text.mask)
     # `Any`, since a checker does not see that the kind of the prompt decides.
-    tokens: Any = _generate(
-        model, tokens, ends, length, jax.random.key(0) if key is None else key, options
-    )
+    tokens: Any = _generate(model, tokens, ends, length, key, options)
     if text.mask is None:
         return tokens
     drawn: Any = Text(tokens, _places(tokens) < (ends + length)[..., None])
@@ -145,9 +141,10 @@ def _generate(
     prompt: Int[Array, "*batch prompt"],
     ends: Int[Array, "*batch"] | int,
     length: int,
-    key: PRNGKeyArray,
+    key: PRNGKeyArray | None,
     options: Draw,
 ) -> Int[Array, "*batch total"]:
+    key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
     # The last of these tokens is drawn where the context is full.
     cached_tokens = min(length, max(model.context + 1 - prompt.shape[-1], 0))
     if why_not_cached(model) is not None:

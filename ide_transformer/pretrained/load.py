@@ -80,7 +80,8 @@ def no_such(path: Path, others: str = "") -> InputError:
 
 def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> AbstractModel:
     """The model of a checkpoint. Solved by its own scheme, it gives the outputs of the
-    original library; `with_solver` solves the same weights by another scheme.
+    original library; `with_solver` solves the same weights by another scheme. To write text,
+    `load_model` gives the tokenizer too; see `generate`.
 
     **Arguments:**
 

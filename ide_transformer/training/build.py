@@ -27,8 +27,7 @@ from ..models import AbstractModel, Discretization, LanguageModel
 from ..pretrained import find_pretrained, load_pretrained
 from ..solvers import projected
 from ..tasks import AbstractTask, PretrainedTokenizer
-from .choice import NATIVE
-from .config import Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
+from .config import NATIVE, Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
 from .names import find, find_function
 

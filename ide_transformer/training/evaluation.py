@@ -18,8 +18,7 @@ from ..tasks import (
     shakespeare,
 )
 from .build import build_task, with_solver
-from .choice import NATIVE
-from .config import SolverConfig
+from .config import NATIVE, SolverConfig
 from .folder import RunFolder
 from .reading import apply_overrides, validated
 from .run import load_run
