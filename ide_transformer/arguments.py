@@ -77,7 +77,10 @@ def _instances(annotation: Any) -> Any:
 
 def problems_of(error: ValidationError) -> str:
     """The reasons of a failed validation, each once."""
-    reasons = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+    problems = error.errors()
+    # Of a union with a class, which JSON has not, the other members say more.
+    said = [x for x in problems if x["type"] != "needs_python_object"] or problems
+    reasons = [problem["msg"].removeprefix("Value error, ") for problem in said]
     return " or ".join(dict.fromkeys(reasons)).replace(" or Input should be", " or")
 
 

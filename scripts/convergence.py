@@ -6,11 +6,13 @@ and how far the solution is from its constraint.
 """
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import jax
 from rich.progress import track
 
+from ide_transformer import InputError
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.studies.convergence import (
     CONSTRAINTS,
@@ -28,9 +30,12 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example:\n  python scripts/convergence.py --scheme 'strang(heun)' --scheme "
-        "rk4 --constraint sphere --json orders.json --figure orders.png",
+        "rk4 --constraint sphere --json orders.json --figure orders.png\n\n"
+        + textwrap.fill(f"schemes: {'; '.join(schemes())}", 90, break_on_hyphens=False),
     )
-    parser.add_argument("--scheme", action="append", help="default: all of them")
+    parser.add_argument(
+        "--scheme", action="append", help="one of those below (default: all of them)"
+    )
     parser.add_argument("--control", action="append", choices=tuple(CONTROLS))
     parser.add_argument("--constraint", action="append", choices=tuple(CONSTRAINTS))
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
@@ -46,6 +51,8 @@ def main() -> None:
         for constraint in arguments.constraint or ("free", "sphere")
         if applies(scheme, constraint)
     ]
+    if not chosen:
+        raise InputError("None of these schemes can be measured on these constraints.")
     rows = []
     for each in track(chosen, "measuring orders"):
         rows.append(measure_order(*each))

@@ -1,6 +1,11 @@
 """Tables, figures, reports and timing; it knows nothing of the rest of the package."""
 
-from .plots import Curve as Curve, plot_curves as plot_curves, plot_panels as plot_panels
+from .plots import (
+    COLORS as COLORS,
+    Curve as Curve,
+    plot_curves as plot_curves,
+    plot_panels as plot_panels,
+)
 from .tables import (
     Report as Report,
     show_table as show_table,

@@ -173,7 +173,7 @@ class TrainingConfig(Section):
 
     steps: PositiveInt = 2000
     batch_size: PositiveInt = 12
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     # What is kept for the gradient: recompute, direct, recursive or reversible.
     gradient: GradientConfig = GradientConfig()
     # In which the operators compute their products; weights and state stay in float32.

@@ -25,7 +25,9 @@ def test_the_states_after_steps():
     thinned = ide.solve(
         EQUATION, U0, solver=ide.RK4(), steps_per_interval=2, saveat=every_second
     )
-    assert largest(thinned.ts, [1, 2, 3]) == 0 and largest(thinned.us, solution.us[2::2]) < 1e-14
+    assert (
+        largest(thinned.ts, [1, 2, 3]) == 0 and largest(thinned.us, solution.us[2::2]) < 1e-14
+    )
 
 
 def test_a_function_of_the_states():

@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from ide_transformer.reporting import (
     measure,
     plot_curves,
     plot_panels,
+    plots,
     show_table,
     write_report,
 )
@@ -48,10 +50,47 @@ def test_turns_are_taken_once_a_round_and_the_first_round_does_not_count():
         alternate(turns, rounds=1)
 
 
-@pytest.mark.parametrize("curves", [{"a": ([0, 1], [2, 3])}, {"a": ([0], [1]), "b": ([], [])}])
-def test_plots_are_pictures(tmp_path, curves):
-    plot_curves(tmp_path / "plots/curve.png", curves, x="step", y="loss")
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    "curves",
+    [
+        {"a": ([0, 1], [2, 3])},
+        {"a": ([0], [1]), "b": ([], [])},
+        {"a": ([2, 1], [3.0, float("nan")]), "b": ([1], [0])},
+        {},
+    ],
+)
+def test_plots_are_pictures(tmp_path, curves, log):
+    plot_curves(tmp_path / "plots/curve.png", curves, x="step", y="loss", log=log)
     assert (tmp_path / "plots/curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def drawn(monkeypatch, draw):
+    """The panels of a figure that is drawn."""
+    figures = []
+    monkeypatch.setattr(plots.Figure, "savefig", lambda self, *_, **__: figures.append(self))
+    draw()
+    return figures[0].axes
+
+
+def test_each_line_has_a_look_and_a_label_of_its_own(tmp_path, monkeypatch):
+    curves = {f"scheme {n}": ([1, 2, 3], [1, 1, 1 + n / 1000]) for n in range(10)}
+    options = dict(x="step", y="loss")
+    (axes,) = drawn(monkeypatch, lambda: plot_curves(tmp_path / "a.png", curves, **options))
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
+    assert len(looks) == 10 and {color for color, _ in looks} == {*plots.COLORS}
+    assert len(plots.COLORS) == 8
+    assert {text.get_text() for text in axes.texts} == {*curves}
+    axes.figure.draw_without_rendering()
+    boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+    assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
+
+
+def test_a_single_point_is_seen(tmp_path, monkeypatch):
+    curves = {"once": ([1], [2.0]), "twice": ([1, 2], [2.0, 3.0])}
+    draw = lambda: plot_curves(tmp_path / "a.png", curves, x="step", y="loss")  # noqa: E731
+    (axes,) = drawn(monkeypatch, draw)
+    assert [line.get_marker() for line in axes.get_lines()] == ["o", ""]
 
 
 def test_panels_are_a_picture(tmp_path):

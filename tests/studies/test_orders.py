@@ -1,15 +1,13 @@
 """The order of every scheme, measured in float64, as `scripts/convergence.py` does."""
 
 import json
-import runpy
-import sys
 
 import pytest
-from helpers import ROOT
-from running import run_script
+from running import run_here, run_script
 
 import ide_transformer as ide
-from ide_transformer.studies.convergence import applies, measure_order, schemes
+from ide_transformer.studies.convergence import applies, find_scheme, measure_order, schemes
+from ide_transformer.training import SchemeConfig
 
 
 LAYERS = "piecewise_constant"
@@ -104,11 +102,24 @@ def test_the_table_of_orders(tmp_path):
     assert figure.exists() and "strang(heun)" in output
 
 
-def test_a_scheme_that_is_not_known_is_refused(monkeypatch, capsys):
-    with pytest.raises(ide.InputError, match=r"--scheme rk5: unknown\. Known: euler"):
+def test_a_scheme_is_spelled_as_in_configurations():
+    for text, name in (
+        ("strang", "strang(heun)"),
+        ("adams_bashforth", "adams_bashforth(2)"),
+        ("algebraically_reversible(strang)", "algebraically_reversible(strang(heun))"),
+    ):
+        assert find_scheme(text) == (name, schemes()[name])
+    for name in schemes():
+        scheme = name.removesuffix(", exact damping")
+        assert str(SchemeConfig.model_validate(scheme)) == scheme
+
+
+def test_a_scheme_that_is_not_known_is_refused(capsys):
+    with pytest.raises(ide.InputError, match=r"--scheme rk5: it is not .* Known: euler"):
         applies("rk5", "free")
-    script = str(ROOT / "scripts/convergence.py")
-    monkeypatch.setattr(sys, "argv", [script, "--scheme", "rk5"])
-    with pytest.raises(SystemExit, match="2"):
-        runpy.run_path(script, run_name="__main__")
-    assert "error: --scheme rk5" in capsys.readouterr().err
+    output = run_here(capsys, "convergence.py", "--scheme", "rk5", expected=2)
+    assert "error: --scheme rk5" in output
+    apart = ["--scheme", "paper_splitting", "--constraint", "free"]
+    output = run_here(capsys, "convergence.py", *apart, expected=2)
+    assert "None of these schemes can be measured on these constraints" in output
+    assert "adams_bashforth(3); leapfrog" in run_here(capsys, "convergence.py", "--help")
