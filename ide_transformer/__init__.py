@@ -1,6 +1,6 @@
 """Transformers as integro-differential equations: the field, the schemes, the training."""
 
-from importlib.metadata import version
+from importlib.metadata import version as _version
 
 from .arguments import check_constructors as _check_constructors
 from .equation import (
@@ -139,5 +139,5 @@ from .tasks import AbstractTask as AbstractTask, Batch as Batch
 from .training import load_model as load_model, load_run as load_run, train as train
 
 
-__version__ = version("ide_transformer")
+__version__ = _version("ide_transformer")
 _check_constructors(vars())

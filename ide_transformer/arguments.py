@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import jaxtyped
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     InstanceOf,
@@ -31,8 +32,23 @@ from .errors import InputError
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
-# A number from 0, and below 1.
+# Numbers from 0 and below 1, and above 0 and up to 1.
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+
+
+def _every(holds: Callable[[Any], Any], wanted: str) -> AfterValidator:
+    def validate(x: Any) -> Any:
+        if is_known(x) and not np.all(holds(x)):
+            raise ValueError(f"Input should be {wanted}")
+        return x
+
+    return AfterValidator(validate)
+
+
+# Of an array, in `Annotated`.
+AtLeastZero = _every(lambda x: x >= 0, "at least 0")
+AboveZero = _every(lambda x: x > 0, "above 0")
 
 
 def checked(call: Call) -> Call:
@@ -66,7 +82,7 @@ def adapter_of(annotation: Any) -> TypeAdapter:
 
 def _instances(annotation: Any) -> Any:
     """The same type, of whose objects pydantic does not look at the fields."""
-    origin = get_origin(annotation)
+    origin: Any = get_origin(annotation)
     if origin in (Union, UnionType, tuple):
         members = tuple(map(_instances, get_args(annotation)))
         return (Union if origin is UnionType else origin)[members]
@@ -84,7 +100,7 @@ def problems_of(error: ValidationError) -> str:
     return " or ".join(dict.fromkeys(reasons)).replace(" or Input should be", " or")
 
 
-def check_fields(record: tuple) -> None:
+def check_fields(record: Any) -> None:
     """Checks the fields of a named tuple in the same way."""
     _checking(type(record), type(record).__name__)(*record)
 

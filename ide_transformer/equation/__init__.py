@@ -45,7 +45,10 @@ from .operators.feature_integral import FeatureIntegral as FeatureIntegral
 from .operators.feed_forward import FeedForward as FeedForward
 from .operators.gated_feed_forward import GatedFeedForward as GatedFeedForward
 from .operators.linear import Linear as Linear, product as product
-from .operators.operator import AbstractOperator as AbstractOperator
+from .operators.operator import (
+    AbstractOperator as AbstractOperator,
+    check_features as check_features,
+)
 from .operators.positions import (
     AbstractPositions as AbstractPositions,
     NoPositions as NoPositions,

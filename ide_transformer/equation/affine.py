@@ -4,11 +4,9 @@ package runs with rank promotion forbidden."""
 from typing import Annotated, TypeAlias
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
-from pydantic import AfterValidator
 
-from ..arguments import is_known
+from ..arguments import AboveZero, AtLeastZero
 from ..errors import InputError
 from .shapes import Features
 
@@ -31,26 +29,12 @@ def optional_array(x: Numbers | None) -> Array | None:
     return None if x is None else float_array(x)
 
 
-def _at_least_zero(x: Numbers) -> Numbers:
-    if is_known(x) and (np.asarray(x) < 0).any():
-        raise ValueError("Input should not be negative")
-    return x
-
-
-def _above_zero(x: Numbers) -> Numbers:
-    if is_known(x) and (np.asarray(x) <= 0).any():
-        raise ValueError("Input should be positive")
-    return x
-
-
-def nonnegative_array(x: Annotated[Numbers, AfterValidator(_at_least_zero)]) -> Array:
+def nonnegative_array(x: Annotated[Numbers, AtLeastZero]) -> Array:
     """Like `float_array`, of numbers that are not negative."""
     return float_array(x)
 
 
-def optional_positive_array(
-    x: Annotated[Numbers, AfterValidator(_above_zero)] | None,
-) -> Array | None:
+def optional_positive_array(x: Annotated[Numbers, AboveZero] | None) -> Array | None:
     """Like `optional_array`, of positive numbers."""
     return optional_array(x)
 

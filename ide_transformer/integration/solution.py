@@ -75,7 +75,7 @@ class Solution(eqx.Module):
             )
         horizon = self.interpolation.ts.shape[0] * self.interval_length
         outside = (t < 0) | (t > horizon)
-        if isis_known(t) and np.any(outside):
+        if is_known(t) and np.any(outside):
             raise InputError(
                 f"Solution.evaluate: t={t}: the equation was solved for depths in "
                 f"[0, {horizon:g}]."

@@ -1,6 +1,5 @@
 """Sampling text from a language model."""
 
-import math
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
@@ -11,7 +10,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..arguments import checked
+from ..arguments import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt, checked
 from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
 from .language_model import LanguageModel
@@ -36,19 +35,19 @@ class Tokens(Protocol):
 
 
 # Tokens `[..., prompt]`, a `Text`, or a string.
-Prompt = TypeVar("Prompt", Int[Array, "..."], Text, str)
+Prompt = TypeVar("Prompt", Int[Array | np.ndarray, "..."], Text, str)
 
 
 @checked
 def generate(
     model: LanguageModel,
     prompt: Prompt,
-    length: int,
+    length: NonNegativeInt,
     *,
     key: PRNGKeyArray | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    temperature: NonNegativeFloat = 1.0,
+    top_k: PositiveInt | None = None,
+    top_p: PositiveFraction | None = None,
     tokenizer: Tokens | None = None,
 ) -> Prompt:
     """Draws `length` tokens after `prompt`, each from the distribution of the model given
@@ -78,7 +77,11 @@ def generate(
     **Raises:** `InputError` for an empty prompt, padding before a token, bad options.
     """
     options = Draw(temperature, top_k, top_p)
-    _check(length, key, options)
+    if key is None and temperature > 0:
+        raise InputError(
+            f"generate: temperature={temperature} draws at random; give key=jax.random.key(0), "
+            "or temperature=0 for the most likely tokens."
+        )
     if isinstance(prompt, str):
         if tokenizer is None:
             raise InputError(
@@ -86,7 +89,8 @@ def generate(
             )
         encoded = jnp.asarray(tokenizer.encode(prompt), int)
         drawn = generate(model, encoded, length, key=key, **options._asdict())
-        return tokenizer.decode(np.asarray(drawn))
+        written: Any = tokenizer.decode(np.asarray(drawn))
+        return written
     text = as_text(prompt)
     if text.tokens.shape[-1] == 0:
         raise InputError("generate: the prompt is empty; give it at least one token.")
@@ -99,26 +103,6 @@ def generate(
         return tokens
     drawn: Any = Text(tokens, _places(tokens) < (ends + length)[..., None])
     return drawn
-
-
-def _check(length: int, key: PRNGKeyArray | None, options: Draw) -> None:
-    """Refuses what cannot be drawn, with an `InputError`."""
-    temperature, top_k, top_p = options
-    if length < 0:
-        raise InputError(f"generate: length={length}; it must not be negative.")
-    if not 0 <= temperature < math.inf:
-        raise InputError(
-            f"generate: temperature={temperature}; it must be a finite number from 0 on."
-        )
-    if top_k is not None and top_k < 1:
-        raise InputError(f"generate: top_k={top_k}; it must be at least 1.")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"generate: top_p={top_p}; it must be above 0 and at most 1.")
-    if key is None and temperature > 0:
-        raise InputError(
-            f"generate: temperature={temperature} draws at random; give key=jax.random.key(0), "
-            "or temperature=0 for the most likely tokens."
-        )
 
 
 def _ends(mask: Array | np.ndarray) -> Int[Array, "*batch"]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Int
+from jaxtyping import Array, ArrayLike, Bool, Int
 
 from ..arguments import check_fields, is_known
 from ..equation import TokenDomain
@@ -21,9 +21,13 @@ class Text(NamedTuple):
       distinguish them; `None` for the first.
     """
 
-    tokens: Int[ArrayLike, "*batch tokens"]
-    mask: Bool[ArrayLike, "*batch tokens"] | Int[ArrayLike, "*batch tokens"] | None = None
-    segments: Int[ArrayLike, "*batch tokens"] | None = None
+    tokens: Int[Array | np.ndarray, "*batch tokens"]
+    mask: (
+        Bool[Array | np.ndarray, "*batch tokens"]
+        | Int[Array | np.ndarray, "*batch tokens"]
+        | None
+    ) = None
+    segments: Int[Array | np.ndarray, "*batch tokens"] | None = None
 
     def check(self, *, vocabulary: int, context: int) -> None:
         """Checks that a model can embed the text. Traced tokens are not checked.

@@ -5,7 +5,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..arguments import NonNegativeFloat, PositiveInt
-from ..equation import affine
+from ..equation import affine, check_features
 from ..errors import InputError
 
 
@@ -50,6 +50,7 @@ class TokenConvolution(eqx.Module):
         self.stride = stride
 
     def __call__(self, u: Float[Array, "*batch tokens in"]) -> Float[Array, "*batch new out"]:
+        check_features(self, u, self.weight.shape[1])
         reach = self.weight.shape[0] // 2
         v = lax.conv_general_dilated(
             u.reshape(-1, *u.shape[-2:]),

@@ -1,4 +1,4 @@
-"""Tables, figures, reports and timing; it knows nothing of the rest of the package."""
+"""Tables, figures and reports; it knows nothing of the rest of the package."""
 
 from .plots import (
     COLORS as COLORS,
@@ -11,13 +11,4 @@ from .tables import (
     show_table as show_table,
     write_json as write_json,
     write_report as write_report,
-)
-from .timing import (
-    Measurement as Measurement,
-    Timing as Timing,
-    alternate as alternate,
-    check_rounds as check_rounds,
-    measure as measure,
-    middle_half as middle_half,
-    temporary_mebibytes as temporary_mebibytes,
 )

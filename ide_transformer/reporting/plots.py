@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+from scipy.optimize import isotonic_regression
 
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, without its yellow,
@@ -111,7 +112,9 @@ def _label_ends(figure: Figure, axes: Axes) -> None:
             ends[line] = seen[-1]
     ordered = sorted(ends, key=lambda line: to_pixels.transform(ends[line])[1])
     heights = np.array([to_pixels.transform(ends[line])[1] for line in ordered])
-    heights = _apart(heights, 12 * figure.dpi / 72)
+    # The closest heights that are a line of text apart.
+    gaps = 12 * figure.dpi / 72 * np.arange(len(heights))
+    heights = isotonic_regression(heights - gaps).x + gaps
     for line, height in zip(ordered, heights, strict=True):
         color, place = line.get_color(), (1.04, to_pixels.inverted().transform((0, height))[1])
         axes.annotate(
@@ -124,16 +127,3 @@ def _label_ends(figure: Figure, axes: Axes) -> None:
             verticalalignment="center",
             arrowprops=dict(arrowstyle="-", color=color, linestyle=":", relpos=(0, 0.5)),
         )
-
-
-def _apart(places: np.ndarray, gap: float) -> np.ndarray:
-    """The numbers closest to some rising ones, in squares, that are at least `gap` apart."""
-    steps = gap * np.arange(len(places))
-    groups: list[list[float]] = []
-    for value in places - steps:
-        groups.append([value])
-        while len(groups) > 1 and np.mean(groups[-2]) > np.mean(groups[-1]):
-            last = groups.pop()
-            groups[-1] += last
-    means = [np.mean(group) for group in groups for _ in group]
-    return np.array(means) + steps

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import equinox as eqx
 import numpy as np
 
+from ..arguments import checked
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, TextEncoder, sentence_embedding
 from ..pretrained import find_pretrained, load_pretrained
@@ -57,6 +58,7 @@ class LoadedModel(NamedTuple):
         raise InputError(f"{self.path} holds a {type(self.model).__name__}{otherwise}.")
 
 
+@checked
 def load_model(path: str | Path, overrides: Sequence[str] = ()) -> LoadedModel:
     """The model of a run or of a checkpoint, solved by its own scheme or by another, with its
     tokenizer.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ide_transformer.errors import InputError
-from ide_transformer.reporting import alternate
 
 from .shared.command import Command, Rounds, Rows, positive
+from .shared.timing import alternate
 from .with_torch.accelerator import utilisation
 from .with_torch.own_training import OwnTraining
 from .with_torch.paired import PairedProcess

@@ -11,9 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ide_transformer.reporting import alternate
-
 from .shared.command import Command, Rounds, Rows, positive
+from .shared.timing import alternate
 from .with_torch.llama import load_llama, write_llama
 from .with_torch.own_generation import OwnGeneration
 from .with_torch.paired import PairedProcess

@@ -586,6 +586,7 @@ FILES = {
         dict(model=language_model(), path="no/such/file.npz", like="no/such/folder"),
         lambda _: (),
     ),
+    "load_model": Recipe(ide.load_model, dict(path="no/such/run", overrides=()), lambda _: ()),
     "load_run": Recipe(ide.load_run, {"path": Path("no/such/run")}, lambda _: ()),
 }
 

@@ -21,7 +21,7 @@ UNCHECKED = {"Batch", "Step"}
 ELSEWHERE = {"train", "Solution", "InputError"}
 # Functions that run other things, whose errors speak of what they were given.
 RUNNING = {"solve", "rebuilding_error", "generate", "generate_greedy", "single_step"}
-RUNNING |= {"load_pretrained", "save_pretrained", "load_run"}
+RUNNING |= {"load_pretrained", "save_pretrained", "load_run", "load_model"}
 
 NUMBERS = [np.nan, np.inf, -np.inf, 1j, np.float32(0.5), np.int64(2)]
 OBJECTS = [None, "text", "", b"bytes", object(), [], [1.0, 2.0], (), (1, 2), {}, len, slice(2)]

@@ -57,7 +57,7 @@ class AbstractWrappedOperator(AbstractOperator):
         return self.operator.innermost
 
 
-def check_features(operator: AbstractOperator, u: Array, features: int) -> None:
+def check_features(operator: object, u: Array, features: int) -> None:
     """Refuses a state whose last axis is not the features that the weights act on."""
     if u.shape[-1] != features:
         raise InputError(

@@ -1,7 +1,7 @@
 """The plan of a march by couplings, which can be undone."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -9,15 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ...errors import InputError
-from ...solvers import (
-    AbstractCoupling,
-    Couplings,
-    ExplicitRungeKutta,
-    Shear,
-    find_couplings,
-    loses_companion,
-    schemes_inside,
-)
+from ...solvers import AbstractCoupling, Couplings, Shear, find_couplings, loses_companion
 from ..march import Steps
 from .gradient import save_products
 
@@ -86,8 +78,8 @@ def advance(
 
 
 def _find_couplings(steps: Steps) -> Couplings:
-    inner = schemes_inside(steps.solver, ExplicitRungeKutta)
-    name = type(inner[0].solver if inner else steps.solver).__name__
+    # The scheme that the user gave.
+    name = type(getattr(steps.solver, "solver", steps.solver)).__name__
     couplings = find_couplings(steps.solver)
     if couplings is None:
         raise InputError(
@@ -125,7 +117,7 @@ def _makers(
 
 class _ShearMaker(eqx.Module):
     increment: Callable
-    target: int = eqx.field(static=True)
+    target: Literal[0, 1] = eqx.field(static=True)
     scale: float = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs) -> Shear:

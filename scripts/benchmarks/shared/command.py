@@ -3,9 +3,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ide_transformer.reporting import measure
-
 from .problem import Shape
+from .timing import measure
 
 
 Rows = list[dict[str, Any]]
