@@ -39,7 +39,7 @@ PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 
 def _every(holds: Callable[[Any], Any], wanted: str) -> AfterValidator:
     def validate(x: Any) -> Any:
-        if is_known(x) and not np.all(holds(x)):
+        if is_known(x) and not holds(np.asarray(x)).all():
             raise ValueError(f"Input should be {wanted}")
         return x
 
@@ -85,7 +85,8 @@ def _instances(annotation: Any) -> Any:
     origin: Any = get_origin(annotation)
     if origin in (Union, UnionType, tuple):
         members = tuple(map(_instances, get_args(annotation)))
-        return (Union if origin is UnionType else origin)[members]
+        kind: Any = Union if origin is UnionType else origin
+        return kind[members]
     if is_dataclass(annotation) or hasattr(annotation, "_fields"):
         return InstanceOf[annotation]
     return annotation

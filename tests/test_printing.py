@@ -37,7 +37,7 @@ def test_an_equation():
         "    region=Volterra())",
         "  operator 2: FeedForward(inner=[16,32] + bias, outer=[32,16] + bias, "
         "normalization=LayerNorm())",
-        "  domain: TokenDomain(points=[6,1], consecutive=True)",
+        "  domain: TokenDomain(points=[6,1], grid=(6))",
     ]
 
 
@@ -56,7 +56,7 @@ def test_every_model(family):
 
 def test_the_scheme_of_a_model():
     model = ide.load_pretrained(GOLDEN / "bert")
-    assert "scheme: LieTrotter(Projected(Euler()))" in repr(model)
+    assert "scheme: LieTrotter(Euler())" in repr(model)
     model = model.with_solver(ide.Strang(diffrax.Heun()), steps_per_interval=2)
     assert "scheme: solver=Strang(Heun()), steps_per_interval=2" in repr(model)
     model = model.with_solver(gradient=ide.Recursive(3), **ADAPTIVE)

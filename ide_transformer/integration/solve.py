@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..arguments import PositiveInt, checked
+from ..arguments import PositiveInt, checked, is_known
 from ..equation import Equation, operator_fields
 from ..errors import InputError
 from ..solvers import keeps_constraint, matrix_free
@@ -106,6 +106,10 @@ class Discretization(eqx.Module):
                 "stepsize_controller were both given; the controller chooses the steps, so "
                 "drop steps_per_interval."
             )
+        for name in ("rtol", "atol"):
+            tolerance = getattr(self.stepsize_controller, name, 0)
+            if is_known(tolerance) and not tolerance >= 0:
+                raise InputError(f"solve: stepsize_controller: {name}={tolerance} is below 0.")
         if isinstance(self.stepsize_controller, diffrax.ConstantStepSize):
             raise InputError(
                 "solve: ConstantStepSize makes equal steps; say how many with "

@@ -1,7 +1,7 @@
 from typing import NamedTuple
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, PyTree
 
 from ..arguments import check_fields
 from ..equation import AbstractControl, TokenDomain
@@ -19,7 +19,7 @@ class SourceAndText(NamedTuple):
     """
 
     source: PyTree[ArrayLike] | Encoded
-    text: Int[ArrayLike, "*batch tokens"] | Text
+    text: Integer[ArrayLike, "*batch tokens"] | Text
 
 
 class EncoderDecoder(AbstractModel):

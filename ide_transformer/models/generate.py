@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 
 from ..arguments import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt, checked
 from ..errors import InputError
@@ -35,7 +35,7 @@ class Tokens(Protocol):
 
 
 # Tokens `[..., prompt]`, a `Text`, or a string.
-Prompt = TypeVar("Prompt", Int[Array | np.ndarray, "..."], Text, str)
+Prompt = TypeVar("Prompt", Integer[Array | np.ndarray, "..."], Text, str)
 
 
 @checked

@@ -2,7 +2,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray
 
 from ..arguments import Fraction, NonNegativeFloat, PositiveInt
 from ..equation import (
@@ -99,7 +99,10 @@ class LanguageModel(AbstractTextModel):
         return self.embedding.shape[1]
 
     def embed(
-        self, inputs: Int[ArrayLike, "*batch tokens"] | Text, *, key: PRNGKeyArray | None = None
+        self,
+        inputs: Integer[ArrayLike, "*batch tokens"] | Text,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
         text = self.checked(inputs)
         return self.embed_from(0, text.tokens, key=key), text.domain()
@@ -107,7 +110,7 @@ class LanguageModel(AbstractTextModel):
     def embed_from(
         self,
         start: Int[ArrayLike, ""],
-        tokens: Int[ArrayLike, "*batch tokens"],
+        tokens: Integer[ArrayLike, "*batch tokens"],
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*batch tokens features"]:

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from ..arguments import checked
 from .text import Text, as_text
@@ -11,7 +11,7 @@ from .text_encoder import TextEncoder
 
 @checked
 def sentence_embedding(
-    model: TextEncoder, text: Text | Int[Array | np.ndarray, "*batch tokens"]
+    model: TextEncoder, text: Text | Integer[Array | np.ndarray, "*batch tokens"]
 ) -> Float[Array, "*batch features"]:
     """A vector of length one for each text: the mean of the states of its tokens, without
     padding. Reference: Reimers, Gurevych, arXiv 1908.10084."""

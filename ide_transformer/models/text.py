@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Int
+from jaxtyping import Array, ArrayLike, Bool, Integer
 
 from ..arguments import check_fields, is_known
 from ..equation import TokenDomain
@@ -21,13 +21,13 @@ class Text(NamedTuple):
       distinguish them; `None` for the first.
     """
 
-    tokens: Int[Array | np.ndarray, "*batch tokens"]
+    tokens: Integer[Array | np.ndarray, "*batch tokens"]
     mask: (
         Bool[Array | np.ndarray, "*batch tokens"]
-        | Int[Array | np.ndarray, "*batch tokens"]
+        | Integer[Array | np.ndarray, "*batch tokens"]
         | None
     ) = None
-    segments: Int[Array | np.ndarray, "*batch tokens"] | None = None
+    segments: Integer[Array | np.ndarray, "*batch tokens"] | None = None
 
     def check(self, *, vocabulary: int, context: int) -> None:
         """Checks that a model can embed the text. Traced tokens are not checked.
@@ -58,7 +58,7 @@ class Text(NamedTuple):
         return domain if self.mask is None else domain.padded(jnp.asarray(self.mask, bool))
 
 
-def as_text(inputs: Text | Int[ArrayLike, "*batch tokens"]) -> Text:
+def as_text(inputs: Text | Integer[ArrayLike, "*batch tokens"]) -> Text:
     """The inputs of a model as a `Text`."""
     if isinstance(inputs, Text):
         return inputs

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from ..arguments import NonNegativeInt, PositiveInt
 from ..equation import (
@@ -107,7 +107,7 @@ class TextEncoder(AbstractTextModel):
 
     def embed(
         self,
-        inputs: Int[Array | np.ndarray, "*batch tokens"] | Text,
+        inputs: Integer[Array | np.ndarray, "*batch tokens"] | Text,
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:

@@ -1,4 +1,4 @@
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from ..equation import TokenDomain, affine, product
 from .model import AbstractModel, AbstractVar
@@ -16,7 +16,7 @@ class AbstractTextModel(AbstractModel):
     def domain(self) -> TokenDomain:
         return TokenDomain.uniform(self.context)
 
-    def checked(self, inputs: Int[ArrayLike, "*batch tokens"] | Text) -> Text:
+    def checked(self, inputs: Integer[ArrayLike, "*batch tokens"] | Text) -> Text:
         """The inputs as a `Text`.
 
         **Raises:** `InputError` where the model cannot embed it.

@@ -68,7 +68,8 @@ def build_model_of_size(
     one = construct("model.constraint", model.constraint, AbstractConstraint, offers)
     constrained = type(one) is not Free
     constraints = (one,) * len(model.operators)
-    constraint = make_control(lambda key: constraints, constraint_key) if constrained else one
+    trained = bool(jax.tree.leaves(eqx.filter(one, eqx.is_array)))
+    constraint = make_control(lambda key: constraints, constraint_key) if trained else one
 
     # Where the state is constrained, the constraint is applied to the embedded input, and
     # the state at T needs no other normalisation.

@@ -111,8 +111,9 @@ def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})
             return construct(key, choice, get_origin(member) or member, offers)
         if (get_origin(member) or member) is Callable:
             return find_function(key, _checked(key, value, str))
-    if any(is_array(member) for member in members):
-        return _as_array(key, value, annotation)
+    arrays = tuple(filter(is_array, members))
+    if arrays:
+        return _as_array(key, value, arrays)
     return _checked(key, value, annotation)
 
 
@@ -124,16 +125,16 @@ def _split_key(offers: Offers, inner: list[str]) -> tuple[Offers, dict[str, PRNG
     return offers._replace(key=last), dict(zip(inner, keys, strict=True))
 
 
-def _as_array(key: str, value: Any, annotation: Any) -> jax.Array:
+def _as_array(key: str, value: Any, kinds: tuple[type, ...]) -> jax.Array:
     numbers = _checked(key, value, float | list)
     for dtype in (float, None):
         try:
             array = jnp.asarray(numbers, dtype and jnp.result_type(dtype))
         except (TypeError, ValueError):
             break
-        if isinstance(array, annotation):
+        if isinstance(array, kinds):
             return array
-    raise InputError(f"{key}={value!r}: expected numbers as {annotation}.")
+    raise InputError(f"{key}={value!r}: expected numbers as {kinds[0]}.")
 
 
 def _checked(key: str, value: Any, annotation: Any) -> Any:

@@ -178,7 +178,7 @@ def test_sources_of_both_kinds_in_one_equation():
 def test_what_does_not_fit(unchecked):
     weights, u = operator(), state(2, tokens=TOKENS)
     f = state(2, tokens=OTHERS, width=SEEN)
-    with pytest.raises(ide.InputError, match="3 heads do not divide a width of 16"):
+    with pytest.raises(ide.InputError, match="heads=3 do not divide features=16"):
         operator(3)
     for without in (weights, weights.with_source(u)):
         with pytest.raises(ide.InputError, match="no states of a second domain"):

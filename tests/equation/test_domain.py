@@ -91,7 +91,7 @@ def test_bad_domains(unchecked):
         ide.TokenDomain.uniform(0)
     with pytest.raises(ide.InputError, match="last axis must be the 4 tokens"):
         ide.TokenDomain(jnp.zeros((4, 1)), jnp.ones(3))
-    with pytest.raises(ide.InputError, match="a weight is negative"):
+    with pytest.raises(ide.InputError, match="weights should be at least 0"):
         ide.TokenDomain(jnp.zeros((3, 1)), jnp.array([1.0, -1.0, 1.0]))
     with pytest.raises(ide.InputError, match=r"grid=\(2,\) does not hold 3 points"):
         ide.TokenDomain(jnp.zeros((3, 1)), grid=(2,))

@@ -80,7 +80,7 @@ def test_the_delta_rule_is_the_update_of_error_free_linear_attention():
 @pytest.mark.parametrize(
     ("operator", "message"),
     [
-        (ide.Damping(jnp.ones(3)), r"Damping.rate has shape \(3,\)"),
+        (ide.Damping(jnp.ones(3)), r"rate of shape \(3,\) meets 16 features"),
         (ide.DeltaRule(jnp.ones((2, 3)), jnp.ones(2)), "which makes 6 features"),
     ],
 )

@@ -144,7 +144,7 @@ def test_dropout_is_a_function_of_its_key(key):
 
 
 def test_heads_that_do_not_divide(key):
-    with pytest.raises(ide.InputError, match="5 heads do not divide a width of 16"):
+    with pytest.raises(ide.InputError, match="heads=5 do not divide features=16"):
         ide.Attention(WIDTH, 5, key=key)
     with pytest.raises(ide.InputError, match="3 key-value heads do not divide 4 heads"):
         ide.Attention(WIDTH, 4, key_value_heads=3, key=key)

@@ -98,7 +98,7 @@ def test_resampling_a_smooth_control_keeps_it(control):
     [
         (
             lambda: ide.Fourier.build(linear_block, 4, key=jax.random.key(0), waves=2),
-            "2 waves need at least 5 intervals.*but there are 4; take from 0 to 1 waves",
+            "waves=2 need at least 5 intervals.*but num_intervals=4; take from 0 to 1 waves",
         ),
         (
             lambda: ide.Fourier((ide.LayerNorm(jnp.ones((2, 3))),), 4),

@@ -28,7 +28,7 @@ def test_derivatives_of_every_form(kind, region):
     cotangent = jnp.asarray(np.sin(np.arange(primals[0].size))).reshape(primals[0].shape)
 
     def ours(query, key, value, log_weights):
-        domain = ide.TokenDomain(DOMAIN.points, jnp.exp(log_weights), True)
+        domain = ide.TokenDomain(DOMAIN.points, jnp.exp(log_weights), DOMAIN.grid)
         return in_parts(kind, query, key, value, region, domain=domain)
 
     def theirs(*args):

@@ -26,7 +26,8 @@ def test_the_states_after_steps():
         EQUATION, U0, solver=ide.RK4(), steps_per_interval=2, saveat=every_second
     )
     assert (
-        largest(thinned.ts, [1, 2, 3]) == 0 and largest(thinned.us, solution.us[2::2]) < 1e-14
+        largest(thinned.ts, np.arange(1, 4)) == 0
+        and largest(thinned.us, solution.us[2::2]) < 1e-14
     )
 
 

@@ -42,6 +42,13 @@ U0 = random_state()
             {"solver": diffrax.Tsit5(), "stepsize_controller": diffrax.ConstantStepSize()},
             "steps_per_interval and drop the controller",
         ),
+        (
+            {
+                "solver": diffrax.Tsit5(),
+                "stepsize_controller": diffrax.PIDController(rtol=-1e-3, atol=1e-3),
+            },
+            "stepsize_controller: rtol=-0.001 is below 0",
+        ),
         ({"gradient": diffrax.BacksolveAdjoint()}, "wrong for layered weights"),
         (
             {

@@ -243,9 +243,10 @@ def test_greedy_options_that_do_not_fit(unchecked):
     features, prompt = FEATURES[0], jnp.asarray(TOKENS[0, :2])
     with pytest.raises(ide.InputError, match="prompt is empty"):
         ide.generate_greedy(MODEL, features, prompt[:0], 2, end=0)
-    for length in (6, -1):
-        with pytest.raises(ide.InputError, match="choose a length from 0 to 5"):
-            ide.generate_greedy(MODEL, features, prompt, length, end=0)
+    with pytest.raises(ide.InputError, match="choose a length from 0 to 5"):
+        ide.generate_greedy(MODEL, features, prompt, 6, end=0)
+    with pytest.raises(ide.InputError, match="length should be greater than or equal to 0"):
+        ide.generate_greedy(MODEL, features, prompt, -1, end=0)
     with pytest.raises(ide.InputError, match="end=11"):
         ide.generate_greedy(MODEL, features, prompt, 2, end=11)
     with pytest.raises(ide.InputError, match="a token 12"):

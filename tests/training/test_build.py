@@ -4,6 +4,7 @@ import diffrax
 import equinox as eqx
 import hypothesis
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -139,7 +140,7 @@ def test_arrays_of_numbers_are_options(tmp_path):
         ),
         (["solver.kind=milstein"], "solver.kind=milstein: unknown"),
         (["solver.kind=diffrax:ItoMilstein"], "ItoMilstein is not for configurations"),
-        (["model.width=130"], "model.operators.0: Attention: 4 heads do not divide a width of"),
+        (["model.width=130"], "model.operators.0: Attention: heads=4 do not divide"),
         (["model.activation=sin"], "model.activation=sin: unknown.*gelu_tanh"),
         (["data.path=null"], "data: text needs path; give data.path"),
         (["data.name=shakespeare"], "data.path: shakespeare has no such option"),
@@ -199,3 +200,9 @@ def test_matrices_decay_and_vectors_do_not(tmp_path):
         assert not block[0].query.bias and not block[1].normalization.gain
     whole = decayed(model)
     assert whole.embedding and whole.positions and not whole.output_normalization.gain
+
+
+def test_a_constraint_without_weights_on_a_smooth_control(tmp_path):
+    model, _ = build(tmp_path, "control.kind=chebyshev", "model.constraint=nonnegative")
+    solution = model.solve(jnp.arange(8))
+    assert float(solution.stats["constraint_residual"]) == 0 and bool(solution.succeeded)

@@ -28,16 +28,17 @@ class Hypernetwork(AbstractExpansion):
     """
 
     inner: Float[Array, "embedding hidden"]
-    outer: Float[Array, "hidden+1 others"]
+    outer: Float[Array, "inputs others"]
     num_intervals: PositiveInt = eqx.field(static=True)
     interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
-        embedding, others = self.inner.shape[0], self.outer.shape[1]
-        if embedding % 2 == 0 or self.terms != others + 1:
+        embedding, hidden = self.inner.shape
+        expected = hidden + 1, self.terms - 1
+        if embedding % 2 == 0 or self.outer.shape != expected:
             raise InputError(
-                f"Hypernetwork: inner has {embedding} rows, an odd number is needed; outer has "
-                f"{others} columns, one fewer than the {self.terms} coefficients is needed."
+                f"Hypernetwork: inner has {embedding} rows, which must be odd; outer has shape "
+                f"{self.outer.shape}, which must be {expected} for {self.terms} coefficients."
             )
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
