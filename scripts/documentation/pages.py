@@ -1,0 +1,72 @@
+"""The pages of the site: those of docs/, with tables and the pages of executed tutorials."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from . import configuration, execute, families, schemes
+from .names import check_names
+
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "docs"
+BUILD = ROOT / "build"
+
+# What `<!-- table: NAME -->` on a page stands for.
+_TABLES: dict[str, Callable[[], str]] = {
+    "schemes": schemes.orders_table,
+    "architectures": lambda: schemes.architectures_table(ROOT),
+    "other schemes": schemes.other_names,
+    "configuration": configuration.keys_tables,
+    "names": configuration.names_table,
+    "families": lambda: families.families_table(ROOT),
+}
+_PLACE = re.compile(r"<!-- table: ([\w ]+) -->")
+
+
+def write_pages(*, draft: bool) -> None:
+    """Writes all pages into build/docs.
+
+    **Arguments:**
+
+    - `draft`: leave the tutorials unexecuted.
+    """
+    check_names(SOURCES / "reference" / "api")
+    pages = BUILD / "docs"
+    shutil.rmtree(pages, ignore_errors=True)
+    shutil.copytree(SOURCES, pages, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for page in pages.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        if _PLACE.search(text):
+            filled = _PLACE.sub(lambda place: _TABLES[place[1]](), text)
+            page.write_text(filled, encoding="utf-8")
+    working = _working_folder()
+    for tutorial in sorted((SOURCES / "tutorials").glob("*.py")):
+        print(f"tutorial {tutorial.stem}", flush=True)
+        if draft:
+            page = execute.page_of(tutorial, pages / "tutorials", run=False)
+            (pages / "tutorials" / f"{tutorial.stem}.md").write_text(page, encoding="utf-8")
+        else:
+            _execute(tutorial, pages / "tutorials", working)
+
+
+def _working_folder() -> Path:
+    """An empty folder for what tutorials write, in which they find the files of the clone."""
+    folder = BUILD / "tutorials"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ("configs", "scripts", "docs"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def _execute(tutorial: Path, pages: Path, working: Path) -> None:
+    """Runs a tutorial in a process of its own."""
+    command = [sys.executable, execute.__file__, str(tutorial), str(pages)]
+    # Plain text, whatever the terminal in which the site is built.
+    environment = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "96"}
+    subprocess.run(command, cwd=working, env=environment, check=True)

@@ -1,0 +1,68 @@
+"""Constructors of `equinox.Module`s, for the pages of the API: a module has one argument for each
+of its fields, which griffe, that reads sources only, does not know."""
+
+from typing import Any
+
+import griffe
+
+
+class ModuleConstructors(griffe.Extension):
+    """Gives each module without an `__init__` of its own that of a dataclass."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        for found in _classes(pkg):
+            if "__init__" not in found.members and _is_module(found):
+                _add_constructor(found)
+
+
+def _classes(module: griffe.Module) -> list[griffe.Class]:
+    inside = [x for x in module.members.values() if not x.is_alias]
+    nested = [y for x in inside if isinstance(x, griffe.Module) for y in _classes(x)]
+    return [x for x in inside if isinstance(x, griffe.Class)] + nested
+
+
+def _lineage(found: griffe.Class) -> list[griffe.Class]:
+    """The class and those of the package from which it derives, the most general first."""
+    return [*reversed(found.mro()), found]
+
+
+def _is_module(found: griffe.Class) -> bool:
+    bases = [str(base) for kind in _lineage(found) for base in kind.bases]
+    return not any("NamedTuple" in base for base in bases) and any(
+        base.startswith(("eqx.", "diffrax.")) for base in bases
+    )
+
+
+def _add_constructor(found: griffe.Class) -> None:
+    lineage = _lineage(found)
+    if any("__init__" in kind.members for kind in lineage):
+        return
+    parameters: dict[str, griffe.Parameter] = {}
+    for kind in lineage:
+        for name, field in kind.members.items():
+            if isinstance(field, griffe.Attribute) and _is_field(field):
+                parameters[name] = griffe.Parameter(
+                    name,
+                    annotation=field.annotation,
+                    kind=griffe.ParameterKind.positional_or_keyword,
+                    default=_default(field),
+                )
+    first = griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)
+    constructor = griffe.Function(
+        "__init__", parameters=griffe.Parameters(first, *parameters.values()), parent=found
+    )
+    found.set_member("__init__", constructor)
+
+
+def _is_field(field: griffe.Attribute) -> bool:
+    annotation = str(field.annotation or "")
+    return bool(annotation) and not annotation.startswith(("ClassVar", "AbstractVar", "eqx."))
+
+
+def _default(field: griffe.Attribute) -> Any:
+    """The default of a field, also where `eqx.field(default=…)` gives it."""
+    value = field.value
+    if isinstance(value, griffe.ExprCall) and str(value.function) == "eqx.field":
+        given = [x for x in value.arguments if isinstance(x, griffe.ExprKeyword)]
+        return next((x.value for x in given if x.name == "default"), None)
+    return value
