@@ -17,6 +17,10 @@ FACES = (
 )
 
 
+_PLACE = re.compile(r"^::: (\S+)", flags=re.M)
+_HIDING = re.compile(r"(\.\w+)\1$")
+
+
 def public_names() -> dict[int, list[str]]:
     """Every name that a face exports, as `module.name`; those of one object together, the
     shortest first."""
@@ -35,7 +39,8 @@ def check_names(folder: Path) -> None:
     **Raises:** `ValueError` that lists names without a place, with two, or unknown.
     """
     text = "\n".join(page.read_text(encoding="utf-8") for page in folder.glob("*.md"))
-    placed = Counter(re.findall(r"^::: (\S+)", text, flags=re.M))
+    # A function that hides the file in which it stands is placed as `file.function`.
+    placed = Counter(_HIDING.sub(r"\1", name) for name in _PLACE.findall(text))
     public = public_names().values()
     known = {name for names in public for name in names}
     problems = [

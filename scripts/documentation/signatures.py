@@ -10,9 +10,9 @@ class ModuleConstructors(griffe.Extension):
     """Gives each module without an `__init__` of its own that of a dataclass."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        for found in _classes(pkg):
-            if "__init__" not in found.members and _is_module(found):
-                _add_constructor(found)
+        without = [found for found in _classes(pkg) if _is_module(found)]
+        for found in without:
+            _add_constructor(found)
 
 
 def _classes(module: griffe.Module) -> list[griffe.Class]:
@@ -27,18 +27,16 @@ def _lineage(found: griffe.Class) -> list[griffe.Class]:
 
 
 def _is_module(found: griffe.Class) -> bool:
-    bases = [str(base) for kind in _lineage(found) for base in kind.bases]
-    return not any("NamedTuple" in base for base in bases) and any(
-        base.startswith(("eqx.", "diffrax.")) for base in bases
-    )
+    """Whether it is a module of which no class writes the constructor."""
+    lineage = _lineage(found)
+    bases = [str(base) for kind in lineage for base in kind.bases]
+    derived = any(base.startswith(("eqx.", "diffrax.")) for base in bases)
+    return derived and not any("__init__" in kind.members for kind in lineage)
 
 
 def _add_constructor(found: griffe.Class) -> None:
-    lineage = _lineage(found)
-    if any("__init__" in kind.members for kind in lineage):
-        return
     parameters: dict[str, griffe.Parameter] = {}
-    for kind in lineage:
+    for kind in _lineage(found):
         for name, field in kind.members.items():
             if isinstance(field, griffe.Attribute) and _is_field(field):
                 parameters[name] = griffe.Parameter(
@@ -55,8 +53,9 @@ def _add_constructor(found: griffe.Class) -> None:
 
 
 def _is_field(field: griffe.Attribute) -> bool:
-    annotation = str(field.annotation or "")
-    return bool(annotation) and not annotation.startswith(("ClassVar", "AbstractVar", "eqx."))
+    kind = str(field.annotation).removeprefix("eqx.")
+    of_the_class = kind.startswith(("ClassVar", "AbstractVar", "AbstractClassVar"))
+    return "instance-attribute" in field.labels and not of_the_class
 
 
 def _default(field: griffe.Attribute) -> Any:
