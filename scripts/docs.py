@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from documentation.links import check_links
+from documentation.names import check_built
 from documentation.pages import ROOT, write_pages
 
 from ide_transformer.training import run_script
@@ -14,7 +15,7 @@ from ide_transformer.training import run_script
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draft", action="store_true", help="do not execute the tutorials")
+    parser.add_argument("--draft", action="store_true", help="run no tutorial and no example")
     parser.add_argument("--serve", action="store_true", help="serve the site on this machine")
     arguments = parser.parse_args()
     write_pages(draft=arguments.draft)
@@ -24,6 +25,7 @@ def main() -> None:
         return
     subprocess.run([*zensical, "build", "--clean", "--strict"], cwd=ROOT, check=True)
     check_links(ROOT / "site")
+    check_built(ROOT / "site" / "reference" / "api")
 
 
 if __name__ == "__main__":

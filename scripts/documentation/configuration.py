@@ -18,7 +18,13 @@ from ide_transformer.training.names import FACES, find, snake_case
 from .tables import code, table
 
 
-_NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
+_NAMES = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    Path: "path",
+}
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 

@@ -25,7 +25,14 @@ def families_table(root: Path) -> str:
         sets = parts(model.constraint(0.0), AbstractConstraint)
         kinds = [code(type(x).__name__) for x in (model, model.control, next(iter(sets)))]
         rows.setdefault((_about(family), *kinds, _scheme(model)), []).append(code(kind))
-    headings = ("`model_type`", "checkpoints", "model", "control", "constraint", "native scheme")
+    headings = (
+        "`model_type`",
+        "checkpoints",
+        "model",
+        "control",
+        "constraint",
+        "native scheme",
+    )
     return table(headings, [(", ".join(kinds), *row) for row, kinds in rows.items()])
 
 

@@ -51,3 +51,18 @@ def check_names(folder: Path) -> None:
     problems += [f"{name}: on a page, and not public" for name in placed if name not in known]
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def check_built(folder: Path) -> None:
+    """Looks for the public names on the built pages in a folder.
+
+    **Raises:** `ValueError` that lists those that are not there, or where a file stands in the
+    place of a function.
+    """
+    text = "\n".join(page.read_text(encoding="utf-8") for page in folder.rglob("*.html"))
+    anchors = {_HIDING.sub(r"\1", anchor) for anchor in re.findall(r'id="([\w.]+)"', text)}
+    missing = [names[0] for names in public_names().values() if not anchors & set(names)]
+    # griffe reads sources only, and took a file for the function that hides it.
+    files = re.findall(r'doc-object doc-module">\s*<h\d id="([\w.]+)"', text)
+    if missing or files:
+        raise ValueError(f"not on the pages: {', '.join(missing + files)}")

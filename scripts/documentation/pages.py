@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import configuration, execute, families, schemes
+from .examples import run_examples
 from .names import check_names
 
 
@@ -29,28 +30,29 @@ _PLACE = re.compile(r"<!-- table: ([\w ]+) -->")
 
 
 def write_pages(*, draft: bool) -> None:
-    """Writes all pages into build/docs.
+    """Writes all pages into build/docs, and runs the examples on them.
 
     **Arguments:**
 
-    - `draft`: leave the tutorials unexecuted.
+    - `draft`: run nothing.
     """
     check_names(SOURCES / "reference" / "api")
     pages = BUILD / "docs"
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(SOURCES, pages, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    for page in pages.rglob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        if _PLACE.search(text):
-            filled = _PLACE.sub(lambda place: _TABLES[place[1]](), text)
-            page.write_text(filled, encoding="utf-8")
     working = _working_folder()
+    for page in sorted(pages.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        filled = _PLACE.sub(lambda place: _TABLES[place[1]](), text)
+        page.write_text(filled, encoding="utf-8")
+        if not draft:
+            run_examples(page, working)
     for tutorial in sorted((SOURCES / "tutorials").glob("*.py")):
-        print(f"tutorial {tutorial.stem}", flush=True)
         if draft:
             page = execute.page_of(tutorial, pages / "tutorials", run=False)
             (pages / "tutorials" / f"{tutorial.stem}.md").write_text(page, encoding="utf-8")
         else:
+            print(f"tutorial {tutorial.stem}", flush=True)
             _execute(tutorial, pages / "tutorials", working)
 
 

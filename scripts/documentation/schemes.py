@@ -38,7 +38,14 @@ def architectures_table(root: Path) -> str:
         solver = f"{config.solver}, adaptive" if config.solver.rtol else str(config.solver)
         chosen = (operators, config.model.constraint.kind, config.control.kind, solver)
         rows.append((architecture, code(path.stem), *map(code, chosen)))
-    headings = ("architecture", "configs/schemes/", "operators", "constraint", "control", "solver")
+    headings = (
+        "architecture",
+        "configs/schemes/",
+        "operators",
+        "constraint",
+        "control",
+        "solver",
+    )
     return table(headings, rows)
 
 

@@ -27,27 +27,29 @@ def _lineage(found: griffe.Class) -> list[griffe.Class]:
 
 
 def _is_module(found: griffe.Class) -> bool:
-    """Whether it is a module of which no class writes the constructor."""
+    """Whether it is a module that can be made, and no class writes its constructor."""
     lineage = _lineage(found)
     bases = [str(base) for kind in lineage for base in kind.bases]
     derived = any(base.startswith(("eqx.", "diffrax.")) for base in bases)
-    return derived and not any("__init__" in kind.members for kind in lineage)
+    made = derived and not found.name.startswith("Abstract")
+    return made and not any("__init__" in kind.members for kind in lineage)
 
 
 def _add_constructor(found: griffe.Class) -> None:
-    parameters: dict[str, griffe.Parameter] = {}
+    place = griffe.ParameterKind.positional_or_keyword
+    parameters = {"self": griffe.Parameter("self", kind=place)}
     for kind in _lineage(found):
+        passed = place
         for name, field in kind.members.items():
-            if isinstance(field, griffe.Attribute) and _is_field(field):
+            if str(getattr(field, "annotation", "")).endswith("KW_ONLY"):
+                passed = griffe.ParameterKind.keyword_only
+            elif isinstance(field, griffe.Attribute) and _is_field(field):
                 parameters[name] = griffe.Parameter(
-                    name,
-                    annotation=field.annotation,
-                    kind=griffe.ParameterKind.positional_or_keyword,
-                    default=_default(field),
+                    name, annotation=field.annotation, kind=passed, default=_default(field)
                 )
-    first = griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)
+    ordered = sorted(parameters.values(), key=lambda x: x.kind is not place)
     constructor = griffe.Function(
-        "__init__", parameters=griffe.Parameters(first, *parameters.values()), parent=found
+        "__init__", parameters=griffe.Parameters(*ordered), parent=found
     )
     found.set_member("__init__", constructor)
 
