@@ -9,7 +9,6 @@ import sys
 from documentation.links import check_links
 from documentation.names import check_built
 from documentation.pages import ROOT, write_pages
-
 from ide_transformer.training import run_script
 
 

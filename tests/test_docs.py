@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from documentation.configuration import keys_tables
 from documentation.execute import Cell, cells_of, page_of
 from documentation.links import check_links

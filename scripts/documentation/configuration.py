@@ -1,5 +1,5 @@
-"""The tables of the keys of a configuration, read from its schema. Explanations are the comments
-above the fields."""
+"""The tables of the keys of a configuration, read from its schema. Explanations are the
+comments above the fields."""
 
 import ast
 import inspect
@@ -85,7 +85,7 @@ def _comments(kind: type) -> dict[str, str]:
     source = inspect.getsource(kind)
     lines = source.splitlines()
     found = {}
-    for node in ast.parse(source).body[0].body:
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             above = node.lineno - 2
             texts: list[str] = []

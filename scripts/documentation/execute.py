@@ -1,7 +1,8 @@
-"""Runs a tutorial and writes its page: prose, code, and under each cell what it prints and draws.
+"""Runs a tutorial and writes its page: prose, code, and under each cell what it prints and
+draws.
 
-A tutorial is a Python script in the percent form of jupytext: `# %% [markdown]` begins a cell of
-prose in comments, `# %%` one of code.
+A tutorial is a Python script in the percent form of jupytext: `# %% [markdown]` begins a cell
+of prose in comments, `# %%` one of code.
 """
 
 import argparse
@@ -117,8 +118,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the page and its figures go")
     arguments = parser.parse_args()
     matplotlib.use("agg")
-    size = {"figure.figsize": (7, 4), "figure.dpi": 150, "savefig.bbox": "tight"}
-    plt.rcParams.update(size)
+    plt.rcParams["figure.figsize"] = (7, 4)
+    plt.rcParams["figure.dpi"] = 150
+    plt.rcParams["savefig.bbox"] = "tight"
     plt.show = lambda *_, **__: None
     # Modules that a tutorial writes into its working folder can be imported.
     sys.path[0] = ""

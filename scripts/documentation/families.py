@@ -1,4 +1,4 @@
-"""The table of the families of checkpoints, read from their files and a small example of each."""
+"""The table of the families of checkpoints, read from their files and small examples."""
 
 import inspect
 import sys

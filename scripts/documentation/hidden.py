@@ -1,5 +1,5 @@
-"""Functions that have the name of the file in which they stand: `from .solve import solve` hides
-the file `solve.py`, and griffe, that reads sources only, takes the file for the function."""
+"""Functions that have the name of the file in which they stand: `from .solve import solve`
+hides the file `solve.py`, and griffe, that reads sources only, takes the file for the function."""
 
 from typing import Any
 
@@ -11,15 +11,14 @@ class HiddenFiles(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         for module in _modules(pkg):
-            for name, member in module.members.items():
-                if member.is_alias:
-                    member.target_path = _function(pkg, member.target_path) or (
-                        member.target_path
-                    )
+            for member in module.members.values():
+                if isinstance(member, griffe.Alias):
+                    path = member.target_path
+                    member.target_path = _function(pkg, path) or path
 
 
 def _modules(module: griffe.Module) -> list[griffe.Module]:
-    inside = [x for x in module.members.values() if not x.is_alias and x.is_module]
+    inside = [x for x in module.members.values() if isinstance(x, griffe.Module)]
     return [module, *(y for x in inside for y in _modules(x))]
 
 

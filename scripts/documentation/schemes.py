@@ -1,5 +1,5 @@
-"""The tables of schemes, read from the registry of the convergence study, from the configurations
-of published architectures, and from the names that a configuration knows."""
+"""The tables of schemes, read from the registry of the convergence study, from the
+configurations of published architectures, and from the names that a configuration knows."""
 
 import re
 from pathlib import Path

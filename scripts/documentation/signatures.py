@@ -1,5 +1,5 @@
-"""Constructors of `equinox.Module`s, for the pages of the API: a module has one argument for each
-of its fields, which griffe, that reads sources only, does not know."""
+"""Constructors of `equinox.Module`s, for the pages of the API: a module has one argument for
+each of its fields, which griffe, that reads sources only, does not know."""
 
 from typing import Any
 
