@@ -1,5 +1,6 @@
 """Functions that have the name of the file in which they stand: `from .solve import solve`
-hides the file `solve.py`, and griffe, that reads sources only, takes the file for the function."""
+hides the file `solve.py`, and griffe, that reads sources only, takes the file for the
+function."""
 
 from typing import Any
 
