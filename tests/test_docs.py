@@ -9,6 +9,7 @@ from documentation.execute import Cell, cells_of, page_of
 from documentation.links import check_links
 from documentation.names import check_names
 from documentation.pages import SOURCES
+from ide_transformer import InputError
 
 
 SCRIPT = """
@@ -97,5 +98,5 @@ def test_links(tmp_path, link, problem):
     if problem is None:
         check_links(tmp_path)
     else:
-        with pytest.raises(ValueError, match=re.escape(problem)):
+        with pytest.raises(InputError, match=re.escape(problem)):
             check_links(tmp_path)

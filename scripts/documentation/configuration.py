@@ -39,7 +39,7 @@ def keys_tables() -> str:
             sections.append(f"{title}\n\n{_keys(kind, f'{key}.')}")
         else:
             plain.append(key)
-    return "\n\n".join([f"## No section\n\n{_keys(Config, '', plain)}", *sections])
+    return "\n\n".join([f"## The run\n\n{_keys(Config, '', plain)}", *sections])
 
 
 def names_table() -> str:
@@ -63,13 +63,13 @@ def names_of(base: type) -> list[str]:
 def _keys(kind: type[Section], prefix: str, chosen: list[str] | None = None) -> str:
     """The table of the keys of a section, or of some of them.
 
-    **Raises:** `ValueError` for a key without an explanation.
+    **Raises:** `InputError` for a key without an explanation.
     """
     comments = {key: text for x in reversed(kind.__mro__) for key, text in _comments(x).items()}
     names = sorted(chosen or kind.model_fields, key="options".__eq__)
     without = [prefix + name for name in names if not comments.get(name)]
     if without:
-        raise ValueError(f"{kind.__name__}: write a comment above {', '.join(without)}")
+        raise InputError(f"{kind.__name__}: write a comment above {', '.join(without)}")
     rows = [
         (code(prefix + name), _type(field), _default(field), comments[name])
         for name in names

@@ -4,6 +4,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ide_transformer import InputError
+
 
 # The attribute through which an element loads a file when its page is opened.
 _LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
@@ -32,7 +34,7 @@ class _Page(HTMLParser):
 
 
 def check_links(site: Path) -> None:
-    """**Raises:** `ValueError` that lists broken links, and files of other hosts that pages
+    """**Raises:** `InputError` that lists broken links, and files of other hosts that pages
     load."""
     pages = {path: _Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
     problems = []
@@ -43,7 +45,7 @@ def check_links(site: Path) -> None:
             if not _leads_somewhere(link, path, site, pages):
                 problems.append(f"{where}: broken link {link}")
     if problems:
-        raise ValueError("\n".join(sorted(problems)))
+        raise InputError("\n".join(sorted(problems)))
 
 
 def _leads_somewhere(link: str, path: Path, site: Path, pages: dict[Path, _Page]) -> bool:

@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from ide_transformer import InputError
+
 
 # The modules whose names users may import.
 FACES = (
@@ -36,7 +38,7 @@ def public_names() -> dict[int, list[str]]:
 def check_names(folder: Path) -> None:
     """Compares the public names with the directives `::: name` on the pages of a folder.
 
-    **Raises:** `ValueError` that lists names without a place, with two, or unknown.
+    **Raises:** `InputError` that lists names without a place, with two, or unknown.
     """
     text = "\n".join(page.read_text(encoding="utf-8") for page in folder.glob("*.md"))
     # A function that hides the file in which it stands is placed as `file.function`.
@@ -50,13 +52,13 @@ def check_names(folder: Path) -> None:
     ]
     problems += [f"{name}: on a page, and not public" for name in placed if name not in known]
     if problems:
-        raise ValueError("\n".join(problems))
+        raise InputError("\n".join(problems))
 
 
 def check_built(folder: Path) -> None:
     """Looks for the public names on the built pages in a folder.
 
-    **Raises:** `ValueError` that lists those that are not there, or where a file stands in the
+    **Raises:** `InputError` that lists those that are not there, or where a file stands in the
     place of a function.
     """
     text = "\n".join(page.read_text(encoding="utf-8") for page in folder.rglob("*.html"))
@@ -65,4 +67,4 @@ def check_built(folder: Path) -> None:
     # griffe reads sources only, and took a file for the function that hides it.
     files = re.findall(r'doc-object doc-module">\s*<h\d id="([\w.]+)"', text)
     if missing or files:
-        raise ValueError(f"not on the pages: {', '.join(missing + files)}")
+        raise InputError(f"not on the pages: {', '.join(missing + files)}")

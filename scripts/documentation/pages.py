@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def write_pages(*, draft: bool) -> None:
             page = execute.page_of(tutorial, pages / "tutorials", run=False)
             (pages / "tutorials" / f"{tutorial.stem}.md").write_text(page, encoding="utf-8")
         else:
-            print(f"tutorial {tutorial.stem}", flush=True)
+            begin = time.perf_counter()
             _execute(tutorial, pages / "tutorials", working)
+            print(f"tutorial {tutorial.stem}: {time.perf_counter() - begin:.0f} s", flush=True)
 
 
 def _working_folder() -> Path:
