@@ -1,30 +1,51 @@
-"""Runs the examples of a page: its blocks of Python, one after the other."""
+"""Runs the examples of a page, one after the other, as one script.
 
+Blocks fenced as `python` are run, those as `bash` by the shell; one with `title="NAME"` is written
+into the file NAME. A fragment or a command that is not to run is fenced as `py` or `sh`.
+"""
+
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 
-# A fragment that does not run by itself is fenced as `py`.
-_BLOCK = re.compile(r"^```python\n(.*?)^```$", flags=re.M | re.S)
+_BLOCK = re.compile(r'^```(\w+)(?: title="(.+)")?\n(.*?)^```$', flags=re.M | re.S)
+
+
+def script_of(page: str) -> str:
+    """The examples of a page as a script whose lines are those of the page; empty where there
+    are none."""
+    lines = [""] * page.count("\n")
+    for block in _BLOCK.finditer(page):
+        language, name, text = block.groups()
+        begin = page.count("\n", 0, block.start(3))
+        if name:
+            lines[begin - 1] = f"__import__('pathlib').Path({name!r}).write_text({text!r})"
+        elif language == "bash":
+            command = ["bash", "-euc", text]
+            lines[begin - 1] = f"__import__('subprocess').run({command!r}, check=True)"
+        elif language == "python":
+            lines[begin : begin + text.count("\n")] = text.splitlines()
+    return "\n".join(lines) if any(lines) else ""
 
 
 def run_examples(page: Path, working: Path) -> None:
-    """Runs the examples in a process of their own, in the folder `working`.
+    """Runs the examples of a page in a process of their own, in the folder `working`.
 
-    **Raises:** `CalledProcessError` where one fails; the error names the line of the page.
+    **Raises:** `CalledProcessError` where one fails; its traceback names the line of the page.
     """
-    text = page.read_text(encoding="utf-8")
-    lines = [""] * text.count("\n")
-    for block in _BLOCK.finditer(text):
-        begin = text.count("\n", 0, block.start(1))
-        for number, line in enumerate(block[1].splitlines(), begin):
-            lines[number] = line
-    if any(lines):
-        print(f"examples of {page.name}", flush=True)
-        script = working / f"{page.stem}.md.py"
-        script.write_text("\n".join(lines), encoding="utf-8")
-        subprocess.run(
-            [sys.executable, script.name], cwd=working, stdout=subprocess.DEVNULL, check=True
-        )
+    text = script_of(page.read_text(encoding="utf-8"))
+    if not text:
+        return
+    script = working / f"{page.stem}.md.py"
+    script.write_text(text, encoding="utf-8")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        [sys.executable, script.name],
+        cwd=working,
+        env={**os.environ, "PATH": path, "MPLBACKEND": "agg"},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )

@@ -1,12 +1,13 @@
 """The pages of the site: those of docs/, with tables and the pages of executed tutorials."""
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import configuration, execute, families, schemes
@@ -47,15 +48,25 @@ def write_pages(*, draft: bool) -> None:
         filled = _PLACE.sub(lambda place: _TABLES[place[1]](), text)
         page.write_text(filled, encoding="utf-8")
         if not draft:
-            run_examples(page, working)
+            with _timed(f"examples of {page.relative_to(pages)}"):
+                run_examples(page, working)
     for tutorial in sorted((SOURCES / "tutorials").glob("*.py")):
         if draft:
             page = execute.page_of(tutorial, pages / "tutorials", run=False)
             (pages / "tutorials" / f"{tutorial.stem}.md").write_text(page, encoding="utf-8")
         else:
-            begin = time.perf_counter()
-            _execute(tutorial, pages / "tutorials", working)
-            print(f"tutorial {tutorial.stem}: {time.perf_counter() - begin:.0f} s", flush=True)
+            with _timed(f"tutorial {tutorial.stem}"):
+                _execute(tutorial, pages / "tutorials", working)
+
+
+@contextlib.contextmanager
+def _timed(label: str) -> Iterator[None]:
+    """Says how long something has taken, if it was not nothing."""
+    begin = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - begin
+    if seconds >= 0.1:
+        print(f"{label}: {seconds:.0f} s", flush=True)
 
 
 def _working_folder() -> Path:
