@@ -1,7 +1,7 @@
 """Runs the examples of a page, one after the other, as one script.
 
-Blocks fenced as `python` are run, those as `bash` by the shell; one with `title="NAME"` is written
-into the file NAME. A fragment or a command that is not to run is fenced as `py` or `sh`.
+Blocks fenced as `python` are run, those as `bash` by the shell; one with `title="NAME"` is
+written into the file NAME. A fragment or a command that is not to run is fenced as `py` or `sh`.
 """
 
 import os
