@@ -100,7 +100,7 @@ Path("sum.txt").write_text(str(mine.NUMBER + int(Path("three.txt").read_text()))
 def test_the_examples_of_a_page_are_run_in_order(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(PAGE, encoding="utf-8")
-    run_examples(page, tmp_path)
+    run_examples(page, lambda: tmp_path)
     assert (tmp_path / "sum.txt").read_text() == "10"
 
 
@@ -108,7 +108,7 @@ def test_an_example_that_fails_names_its_line(tmp_path, capfd):
     page = tmp_path / "page.md"
     page.write_text("# Title\n\n```python\nx = 1\n1 / 0\n```\n", encoding="utf-8")
     with pytest.raises(subprocess.CalledProcessError):
-        run_examples(page, tmp_path)
+        run_examples(page, lambda: tmp_path)
     assert "line 5" in capfd.readouterr().err
 
 

@@ -1,13 +1,15 @@
 """Runs the examples of a page, one after the other, as one script.
 
 Blocks fenced as `python` are run, those as `bash` by the shell; one with `title="NAME"` is
-written into the file NAME. A fragment or a command that is not to run is fenced as `py` or `sh`.
+written into the file NAME. A fragment or a command that is not to run is fenced as `py` or
+`sh`.
 """
 
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -31,21 +33,23 @@ def script_of(page: str) -> str:
     return "\n".join(lines) if any(lines) else ""
 
 
-def run_examples(page: Path, working: Path) -> None:
-    """Runs the examples of a page in a process of their own, in the folder `working`.
+def run_examples(page: Path, make_folder: Callable[[], Path]) -> bool:
+    """Runs the examples of a page, if there are any, in a process of their own and a folder
+    that is made for them; whether there are any.
 
     **Raises:** `CalledProcessError` where one fails; its traceback names the line of the page.
     """
     text = script_of(page.read_text(encoding="utf-8"))
     if not text:
-        return
-    script = working / f"{page.stem}.md.py"
+        return False
+    script = make_folder() / f"{page.stem}.md.py"
     script.write_text(text, encoding="utf-8")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(
         [sys.executable, script.name],
-        cwd=working,
+        cwd=script.parent,
         env={**os.environ, "PATH": path, "MPLBACKEND": "agg"},
         stdout=subprocess.DEVNULL,
         check=True,
     )
+    return True

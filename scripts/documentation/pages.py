@@ -1,13 +1,13 @@
 """The pages of the site: those of docs/, with tables and the pages of executed tutorials."""
 
-import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import configuration, execute, families, schemes
@@ -17,7 +17,8 @@ from .names import check_names
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "docs"
-BUILD = ROOT / "build"
+_PAGES = ROOT / "build" / "docs"
+_WORK = ROOT / "build" / "examples"
 
 # What `<!-- table: NAME -->` on a page stands for.
 _TABLES: dict[str, Callable[[], str]] = {
@@ -39,49 +40,48 @@ def write_pages(*, draft: bool) -> None:
     - `draft`: run nothing.
     """
     check_names(SOURCES / "reference" / "api")
-    pages = BUILD / "docs"
-    shutil.rmtree(pages, ignore_errors=True)
-    shutil.copytree(SOURCES, pages, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    working = _working_folder()
-    for page in sorted(pages.rglob("*.md")):
+    shutil.rmtree(_WORK, ignore_errors=True)
+    shutil.rmtree(_PAGES, ignore_errors=True)
+    shutil.copytree(SOURCES, _PAGES, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for page in _PAGES.rglob("*.md"):
         text = page.read_text(encoding="utf-8")
         filled = _PLACE.sub(lambda place: _TABLES[place[1]](), text)
         page.write_text(filled, encoding="utf-8")
-        if not draft:
-            with _timed(f"examples of {page.relative_to(pages)}"):
-                run_examples(page, working)
-    for tutorial in sorted((SOURCES / "tutorials").glob("*.py")):
-        if draft:
-            page = execute.page_of(tutorial, pages / "tutorials", run=False)
-            (pages / "tutorials" / f"{tutorial.stem}.md").write_text(page, encoding="utf-8")
-        else:
-            with _timed(f"tutorial {tutorial.stem}"):
-                _execute(tutorial, pages / "tutorials", working)
+    pages = sorted(_PAGES.rglob("*.md"))
+    tutorials = sorted((SOURCES / "tutorials").glob("*.py"))
+    if draft:
+        for tutorial in tutorials:
+            page = execute.page_of(tutorial, _PAGES / "tutorials", run=False)
+            (_PAGES / "tutorials" / f"{tutorial.stem}.md").write_text(page, encoding="utf-8")
+        return
+    # Each is a process that compiles most of the time, on one core.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        list(pool.map(_run, [*tutorials, *pages]))
 
 
-@contextlib.contextmanager
-def _timed(label: str) -> Iterator[None]:
-    """Says how long something has taken, if it was not nothing."""
+def _run(source: Path) -> None:
+    """Runs a tutorial or the examples of a page, and says how long that has taken."""
     begin = time.perf_counter()
-    yield
-    seconds = time.perf_counter() - begin
-    if seconds >= 0.1:
-        print(f"{label}: {seconds:.0f} s", flush=True)
+    name = "-".join(source.with_suffix("").parts[-2:])
+    if source.suffix == ".py":
+        _execute(source, _working_folder(name))
+    elif not run_examples(source, lambda: _working_folder(name)):
+        return
+    print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
 
 
-def _working_folder() -> Path:
-    """An empty folder for what tutorials write, in which they find the files of the clone."""
-    folder = BUILD / "tutorials"
-    shutil.rmtree(folder, ignore_errors=True)
+def _working_folder(name: str) -> Path:
+    """An empty folder for what examples write, in which they find the files of the clone."""
+    folder = _WORK / name
     folder.mkdir(parents=True)
-    for name in ("configs", "scripts", "docs"):
-        (folder / name).symlink_to(ROOT / name)
+    for linked in ("configs", "scripts", "docs"):
+        (folder / linked).symlink_to(ROOT / linked)
     return folder
 
 
-def _execute(tutorial: Path, pages: Path, working: Path) -> None:
+def _execute(tutorial: Path, working: Path) -> None:
     """Runs a tutorial in a process of its own."""
-    command = [sys.executable, execute.__file__, str(tutorial), str(pages)]
+    command = [sys.executable, execute.__file__, str(tutorial), str(_PAGES / "tutorials")]
     # Plain text, whatever the terminal in which the site is built.
     environment = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "96"}
     subprocess.run(command, cwd=working, env=environment, check=True)
