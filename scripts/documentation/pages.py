@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ide_transformer import InputError
+
 from . import configuration, execute, families, schemes
 from .examples import run_examples
 from .names import check_names
@@ -60,13 +62,19 @@ def write_pages(*, draft: bool) -> None:
 
 
 def _run(source: Path) -> None:
-    """Runs a tutorial or the examples of a page, and says how long that has taken."""
+    """Runs a tutorial or the examples of a page, and says how long that has taken.
+
+    **Raises:** `InputError` where one fails.
+    """
     begin = time.perf_counter()
     name = "-".join(source.with_suffix("").parts[-2:])
-    if source.suffix == ".py":
-        _execute(source, _working_folder(name))
-    elif not run_examples(source, lambda: _working_folder(name)):
-        return
+    try:
+        if source.suffix == ".py":
+            _execute(source, _working_folder(name))
+        elif not run_examples(source, lambda: _working_folder(name)):
+            return
+    except subprocess.CalledProcessError:
+        raise InputError(f"{source}: an example failed; its error is above.") from None
     print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
 
 
