@@ -23,16 +23,9 @@ def families_table(root: Path) -> str:
     for kind, family in families().items():
         model = load_pretrained(root / "tests" / "golden" / _EXAMPLE_OF.get(kind, kind))
         sets = parts(model.constraint(0.0), AbstractConstraint)
-        kinds = [code(type(x).__name__) for x in (model, model.control, next(iter(sets)))]
-        rows.setdefault((_about(family), *kinds, _scheme(model)), []).append(code(kind))
-    headings = (
-        "`model_type`",
-        "checkpoints",
-        "model",
-        "control",
-        "constraint",
-        "native scheme",
-    )
+        kinds = [code(type(x).__name__) for x in (model, next(iter(sets)))]
+        rows.setdefault((*kinds, _scheme(model), _about(family)), []).append(code(kind))
+    headings = ("`model_type`", "model", "constraint", "native scheme", "checkpoints")
     return table(headings, [(", ".join(kinds), *row) for row, kinds in rows.items()])
 
 
