@@ -14,7 +14,7 @@ from ide_transformer.training import run_script
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draft", action="store_true", help="run no tutorial and no example")
+    parser.add_argument("--draft", action="store_true", help="do not execute the tutorials")
     parser.add_argument("--serve", action="store_true", help="serve the site on this machine")
     arguments = parser.parse_args()
     write_pages(draft=arguments.draft)

@@ -1,12 +1,10 @@
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from documentation.configuration import keys_tables
-from documentation.examples import run_examples
 from documentation.execute import Cell, cells_of, page_of
 from documentation.links import check_links
 from documentation.names import check_names
@@ -71,45 +69,6 @@ def test_an_error_in_a_tutorial_names_its_line(tmp_path):
         page_of(script, tmp_path)
     where = caught.traceback[-1]
     assert (Path(where.path), where.lineno + 1) == (script, 6)
-
-
-PAGE = """# Title
-
-```python title="mine.py"
-NUMBER = 7
-```
-
-```bash
-python -c 'print(3)' > three.txt
-```
-
-```sh
-exit 1
-```
-
-```python
-from pathlib import Path
-
-import mine
-
-Path("sum.txt").write_text(str(mine.NUMBER + int(Path("three.txt").read_text())))
-```
-"""
-
-
-def test_the_examples_of_a_page_are_run_in_order(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(PAGE, encoding="utf-8")
-    run_examples(page, lambda: tmp_path)
-    assert (tmp_path / "sum.txt").read_text() == "10"
-
-
-def test_an_example_that_fails_names_its_line(tmp_path, capfd):
-    page = tmp_path / "page.md"
-    page.write_text("# Title\n\n```python\nx = 1\n1 / 0\n```\n", encoding="utf-8")
-    with pytest.raises(subprocess.CalledProcessError):
-        run_examples(page, lambda: tmp_path)
-    assert "line 5" in capfd.readouterr().err
 
 
 def test_cells_know_their_lines():
