@@ -7,7 +7,7 @@ import pytest
 from documentation.configuration import keys_tables
 from documentation.execute import Cell, cells_of, page_of
 from documentation.links import check_links
-from documentation.names import check_names
+from documentation.names import check_built, check_names, public_names
 from documentation.pages import SOURCES
 from ide_transformer import InputError
 
@@ -47,6 +47,17 @@ def test_a_name_without_a_place_and_an_unknown_one_are_reported(tmp_path):
         ValueError, match=r"(?s)transformer\.Strang: 0 places.*Euler: .*not public"
     ):
         check_names(tmp_path)
+
+
+def test_built_pages_show_every_name_and_no_file_in_its_place(tmp_path):
+    anchors = [f'<h3 id="{names[0]}">' for names in public_names().values()]
+    page = tmp_path / "index.html"
+    page.write_text("".join(anchors), encoding="utf-8")
+    check_built(tmp_path)
+    file = '<div class="doc doc-object doc-module">\n<h3 id="ide_transformer.solve">'
+    page.write_text("".join(anchors[1:]) + file, encoding="utf-8")
+    with pytest.raises(InputError, match=f"{anchors[0][8:-2]}, ide_transformer.solve"):
+        check_built(tmp_path)
 
 
 def test_every_key_of_a_configuration_is_explained():
