@@ -1,5 +1,8 @@
 """Transformers as integro-differential equations: the field, the schemes, the training."""
 
+from importlib.metadata import version as _version
+
+from .arguments import check_constructors as _check_constructors
 from .equation import (
     AbstractConstraint as AbstractConstraint,
     AbstractControl as AbstractControl,
@@ -126,10 +129,15 @@ from .solvers import (
     Strang as Strang,
     Suzuki4 as Suzuki4,
     Swap as Swap,
+    Tangential as Tangential,
     Velocity as Velocity,
     Yoshida4 as Yoshida4,
     projected as projected,
     single_step as single_step,
 )
 from .tasks import AbstractTask as AbstractTask, Batch as Batch
-from .training import load_run as load_run, train as train
+from .training import load_model as load_model, load_run as load_run, train as train
+
+
+__version__ = _version("ide_transformer")
+_check_constructors(vars())

@@ -11,7 +11,7 @@ from rich.progress import Progress
 import benchmarks
 from benchmarks.shared.command import Rounds
 from benchmarks.shared.report import report
-from ide_transformer.reporting import check_rounds
+from benchmarks.shared.timing import check_rounds
 from ide_transformer.training import run_script
 
 

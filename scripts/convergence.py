@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 from rich.progress import track
 
+from ide_transformer import InputError
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.studies.convergence import (
     CONSTRAINTS,
@@ -50,6 +51,8 @@ def main() -> None:
         for constraint in arguments.constraint or ("free", "sphere")
         if applies(scheme, constraint)
     ]
+    if not chosen:
+        raise InputError("None of these schemes can be measured on these constraints.")
     rows = []
     for each in track(chosen, "measuring orders"):
         rows.append(measure_order(*each))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..equation import Depth, Equation
 from ..integration import TokenNorm
-from ..solvers import LieStrang, LieTrotter, StepField, single_step
+from ..solvers import LieStrang, LieTrotter, StepField, keeps_constraint, single_step
 
 
 class Defects(NamedTuple):
@@ -55,6 +55,7 @@ def equation_defects(
     Reference for step doubling and embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
     Differential Equations I, section II.4.
     """
+    solver = keeps_constraint(solver, equation.constraint)
     weights = equation.domain.weights
     counted = jnp.ones(u0.shape[-2]) if weights is None else weights > 0
     norm = TokenNorm(counted.astype(u0.dtype))

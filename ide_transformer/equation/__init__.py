@@ -8,6 +8,7 @@ from .constraints.constraint import (
 from .constraints.free import Free as Free
 from .constraints.layer_norm import LayerNorm as LayerNorm
 from .constraints.nonnegative import Nonnegative as Nonnegative
+from .constraints.normalization import AbstractNormalization as AbstractNormalization
 from .constraints.rms_norm import RMSNorm as RMSNorm
 from .constraints.rms_sphere import RMSSphere as RMSSphere
 from .constraints.sphere import Sphere as Sphere
@@ -22,7 +23,7 @@ from .controls.sampled import Sampled as Sampled
 from .controls.sourced import Sourced as Sourced, with_source as with_source
 from .controls.tied import Tied as Tied
 from .domain import TokenDomain as TokenDomain
-from .equation import Equation as Equation, as_control as as_control
+from .equation import Equation as Equation, as_control as as_control, contents as contents
 from .operators.activations import (
     gelu as gelu,
     gelu_tanh as gelu_tanh,
@@ -44,7 +45,10 @@ from .operators.feature_integral import FeatureIntegral as FeatureIntegral
 from .operators.feed_forward import FeedForward as FeedForward
 from .operators.gated_feed_forward import GatedFeedForward as GatedFeedForward
 from .operators.linear import Linear as Linear, product as product
-from .operators.operator import AbstractOperator as AbstractOperator
+from .operators.operator import (
+    AbstractOperator as AbstractOperator,
+    check_features as check_features,
+)
 from .operators.positions import (
     AbstractPositions as AbstractPositions,
     NoPositions as NoPositions,
@@ -64,6 +68,12 @@ from .operators.sourced import AbstractSourcedOperator as AbstractSourcedOperato
 from .operators.sourced_attention import SourcedAttention as SourcedAttention
 from .operators.token_integral import AbstractTokenIntegral as AbstractTokenIntegral
 from .shapes import Depth as Depth, State as State
+from .spelling import (
+    listing as listing,
+    number_of_weights as number_of_weights,
+    spelled as spelled,
+    spelled_options as spelled_options,
+)
 from .terms import (
     OperatorField as OperatorField,
     frozen as frozen,

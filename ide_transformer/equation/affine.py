@@ -1,9 +1,13 @@
 """The affine map over features and its inverse, by explicit broadcasting, so that the
 package runs with rank promotion forbidden."""
 
-import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from typing import Annotated, TypeAlias
 
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Real
+
+from ..arguments import AboveZero, AtLeastZero
+from ..errors import InputError
 from .shapes import Features
 
 
@@ -11,14 +15,28 @@ from .shapes import Features
 Vector = Float[Array, "*features"]
 
 
-def optional_array(x: ArrayLike | None) -> Array | None:
+# Numbers as a user gives them.
+Numbers: TypeAlias = Real[ArrayLike, "..."]
+
+
+def float_array(x: Numbers) -> Array:
+    """Numbers as arrays, so that they can be stacked over depth and trained."""
+    return jnp.asarray(x, jnp.result_type(float, x))
+
+
+def optional_array(x: Numbers | None) -> Array | None:
     """Like `float_array`; `None` stays."""
     return None if x is None else float_array(x)
 
 
-def float_array(x: ArrayLike) -> Array:
-    """Numbers as arrays, so that they can be stacked over depth and trained."""
-    return jnp.asarray(x, jnp.result_type(float, x))
+def nonnegative_array(x: Annotated[Numbers, AtLeastZero]) -> Array:
+    """Like `float_array`, of numbers that are not negative."""
+    return float_array(x)
+
+
+def optional_positive_array(x: Annotated[Numbers, AboveZero] | None) -> Array | None:
+    """Like `optional_array`, of positive numbers."""
+    return optional_array(x)
 
 
 def affine(s: Features, gain: Vector | None, bias: Vector | None) -> Features:
@@ -40,4 +58,10 @@ def inverse_affine(u: Features, gain: Vector | None, bias: Vector | None) -> Fea
 
 
 def _along_features(vector: Array, u: Array) -> Array:
-    return jnp.reshape(vector, (1,) * (u.ndim - vector.ndim) + vector.shape)
+    if vector.shape not in ((), u.shape[-1:]):
+        raise InputError(
+            f"A gain, bias or rate of shape {vector.shape} meets {u.shape[-1]} features; it "
+            "must be a number or [features]."
+        )
+    shape = (1,) * (u.ndim - vector.ndim) + vector.shape
+    return jnp.reshape(vector, shape).astype(u.dtype)

@@ -1,11 +1,13 @@
 """The token domain Ω_x: the points of tokens and the weights of integrals over them."""
 
 import math
+from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..arguments import AtLeastZero, PositiveInt, checked
 from ..errors import InputError
 
 
@@ -22,49 +24,60 @@ class TokenDomain(eqx.Module):
       and unit spacing, an image of patches has dimension 2.
     - `weights`: `[..., tokens]`, non-negative; leading axes give each sample weights of
       its own. `None` means equal weights, for which attention is exactly the softmax.
-    - `consecutive`: whether the points are 0, 1, 2, … on a line, as `uniform` makes them.
-      Causal attention then skips points that come after a whole block of queries.
+    - `grid`: how many points there are along each axis, where they are 0, 1, 2, … along it,
+      as `uniform` makes them; `None` for other points. On a line, causal attention then
+      skips points that come after a whole block of queries.
+
+    **Raises:** `InputError` for arguments that do not fit, and for negative weights.
     """
 
     points: Float[Array, "..."]
-    weights: Float[Array, "..."] | None = None
+    weights: Annotated[Float[Array, "..."], AtLeastZero] | None = None
     # Static, since it decides which program is compiled.
-    consecutive: bool = eqx.field(static=True, default=False)
+    grid: tuple[PositiveInt, ...] | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        if self.points.ndim != 2:
+        if self.points.ndim != 2 or not self.points.size:
             raise InputError(
                 f"TokenDomain.points has shape {self.points.shape}; it must be "
                 "[tokens, dimension], for example points[:, None] for text."
             )
-        if self.weights is not None and self.weights.shape[-1] != self.num_tokens:
+        shape = (self.num_tokens, self.points.shape[1])
+        if self.grid is not None and (math.prod(self.grid), len(self.grid)) != shape:
+            raise InputError(
+                f"TokenDomain: grid={self.grid} does not hold {shape[0]} points of dimension "
+                f"{shape[1]}; use TokenDomain.uniform."
+            )
+        if self.weights is not None and self.weights.shape[-1:] != (self.num_tokens,):
             raise InputError(
                 f"TokenDomain.weights has shape {self.weights.shape}; its last axis must "
                 f"be the {self.num_tokens} tokens of points."
             )
 
     @classmethod
-    def uniform(cls, shape: int | tuple[int, ...]) -> "TokenDomain":
+    @checked
+    def uniform(cls, shape: PositiveInt | tuple[PositiveInt, ...]) -> "TokenDomain":
         """Equally weighted points `0, 1, 2, …` along each axis, the last axis fastest.
 
         **Arguments:**
 
         - `shape`: number of tokens, or (rows, columns) of a grid of patches.
         """
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if not shape or min(shape) < 1:
-            raise InputError(
-                f"TokenDomain.uniform({shape}): every axis needs at least one token."
-            )
+        shape = shape if isinstance(shape, tuple) else (shape,)
         axes = jnp.meshgrid(
             *(jnp.arange(n, dtype=jnp.result_type(float)) for n in shape), indexing="ij"
         )
         points = jnp.stack(axes, axis=-1).reshape(math.prod(shape), len(shape))
-        return cls(points, consecutive=len(shape) == 1)
+        return cls(points, grid=shape)
 
     @property
     def num_tokens(self) -> int:
         return self.points.shape[0]
+
+    @property
+    def consecutive(self) -> bool:
+        """Whether the points are 0, 1, 2, … on a line."""
+        return self.grid is not None and len(self.grid) == 1
 
     @property
     def positions(self) -> Float[Array, " tokens"]:
@@ -94,4 +107,4 @@ class TokenDomain(eqx.Module):
         that they do not contribute to integrals over Ω_x."""
         weights = jnp.ones_like(self.points[:, 0]) if self.weights is None else self.weights
         weights = jnp.broadcast_to(weights, jnp.broadcast_shapes(weights.shape, mask.shape))
-        return TokenDomain(self.points, jnp.where(mask, weights, 0), self.consecutive)
+        return TokenDomain(self.points, jnp.where(mask, weights, 0), self.grid)

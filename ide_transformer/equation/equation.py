@@ -1,3 +1,5 @@
+import contextlib
+
 import diffrax
 import equinox as eqx
 import numpy as np
@@ -9,8 +11,11 @@ from .controls.control import AbstractControl
 from .controls.stack import take
 from .controls.tied import Tied
 from .domain import TokenDomain
+from .operators.operator import AbstractOperator
 from .shapes import Depth, State
+from .spelling import listing, number_of_weights, spelled
 from .terms import make_terms
+from .tree import parts
 
 
 class Equation(eqx.Module):
@@ -65,6 +70,12 @@ class Equation(eqx.Module):
             )
         # Kept, since a look into the control costs as much as to trace it.
         self.num_operators = len(block)
+
+    def __repr__(self) -> str:
+        entries = contents(self.control, self.constraint)
+        number = number_of_weights((self.control, self.constraint))
+        domain = spelled(self.domain)
+        return listing(self, {"parameters": number, **entries, "domain": domain})
 
     @property
     def continuous(self) -> bool:
@@ -127,6 +138,23 @@ class Equation(eqx.Module):
             self.domain,
             self.num_operators,
         )
+
+
+def contents(control: PyTree, constraint: PyTree) -> dict[str, str]:
+    """The entries of a control and a constraint in the text of an equation or a model. They
+    may hold anything in the place of arrays, as trees for JAX do."""
+    texts = {"control": spelled(control), "constraint": spelled(constraint)}
+    if isinstance(control, AbstractControl):
+        texts["control"] = type(control).__name__
+        with contextlib.suppress(InputError):
+            length = f"{control.interval_length:g}"
+            texts["control"] += f", {control.num_intervals} intervals of length {length}"
+        for number, operator in enumerate(parts(control, AbstractOperator), 1):
+            texts[f"operator {number}"] = spelled(operator, control.depth_axes)
+    if isinstance(constraint, AbstractControl):
+        sets = parts(constraint, AbstractConstraint)
+        texts["constraint"] = ", ".join(spelled(x, constraint.depth_axes) for x in sets)
+    return texts
 
 
 def as_control(

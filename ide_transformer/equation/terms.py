@@ -34,7 +34,11 @@ class OperatorField(eqx.Module):
     index: int = eqx.field(static=True)
 
     def __call__(self, t: Depth, u: State, args: PyTree) -> State:
-        return self.constraint(t).tangent(u, self.operator(t)(u, self.domain))
+        return self.constraint(t).tangent(u, self.rate(t, u, args))
+
+    def rate(self, t: Depth, u: State, args: PyTree) -> State:
+        """`A_i(u; θ(t))`, in the dtype of the state."""
+        return self.operator(t).at(t, args)(u, self.domain).astype(u.dtype)
 
     def operator(self, t: Depth) -> AbstractOperator:
         """The operator at depth `t`."""
@@ -52,7 +56,7 @@ class UnconstrainedField(OperatorField):
     """One operator without the constraint, `(t, u, args) ↦ A_i(u; θ(t))`."""
 
     def __call__(self, t: Depth, u: State, args: PyTree) -> State:
-        return self.operator(t)(u, self.domain)
+        return self.rate(t, u, args)
 
 
 def make_terms(

@@ -13,7 +13,14 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ..equation import Equation, operator_fields, without_constraint
 from ..errors import InputError
-from ..solvers import Evaluations, count_evaluations, first_failure
+from ..solvers import (
+    Evaluations,
+    count_evaluations,
+    first_failure,
+    keeps_constraint,
+    matrix_free,
+    unrolled,
+)
 from .output import Start
 from .trajectory import Status, Trajectory, field_evaluations
 
@@ -135,6 +142,7 @@ def plan_steps(
     """The plan of a march with `number` steps in each interval, for a state of this shape and
     dtype. The parts of the equation that are smooth in depth are evaluated ahead, where the
     steps need them."""
+    solver = unrolled(matrix_free(keeps_constraint(solver, equation.constraint)))
     cost = step_cost(equation, solver, state.shape[-1])
     if cost is not None:
         starts = np.arange(number)[:, None]
@@ -189,13 +197,16 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
 def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
     """Refuses an initial state or an operator whose shape does not fit the equation."""
     tokens = equation.domain.num_tokens
-    if u0.ndim < 2 or u0.shape[-2] != tokens:
+    if u0.shape[-2] != tokens or not u0.size:
         raise InputError(
             f"solve: u0 has shape {u0.shape}; the equation's domain has {tokens} tokens, so "
-            f"it must be [..., {tokens}, features]."
+            f"it must be [..., {tokens}, features], and not empty."
         )
-    if not jnp.issubdtype(u0.dtype, jnp.floating):
-        raise InputError(f"solve: u0 has dtype {u0.dtype}; the state must be floating point.")
+    if not jnp.issubdtype(u0.dtype, jnp.floating) or u0.dtype.itemsize < 4:
+        raise InputError(
+            f"solve: u0 has dtype {u0.dtype}; the state needs float32 or float64, since it "
+            "adds up small steps. For products in less write Discretization(compute_dtype=…)."
+        )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))
     for operator, field in zip(block, fields, strict=True):
@@ -205,12 +216,3 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
                 f"solve: {type(operator).__name__} maps a state of shape {u0.shape} to "
                 f"{rate.shape}; an operator must return du/dt in the shape of u."
             )
-
-
-def check_steps(steps_per_interval: int) -> None:
-    """Refuses a number of steps that does not divide an interval."""
-    if not isinstance(steps_per_interval, int) or steps_per_interval < 1:
-        raise InputError(
-            f"solve: steps_per_interval={steps_per_interval!r} does not divide an interval "
-            "into equal steps; it has to be a whole number from 1."
-        )

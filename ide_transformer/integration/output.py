@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import NamedTuple
 
 import diffrax
@@ -16,6 +17,7 @@ class Output(NamedTuple):
     - `states`: whether the states at the ends of the intervals are needed.
     - `dense`: whether the interpolation of each interval is needed.
     - `interpolation`: whether the solution keeps it.
+    - `read`: what is kept of each state, `read(t, u, args)`.
     - `throw`: whether a failure is an error.
     """
 
@@ -23,6 +25,7 @@ class Output(NamedTuple):
     states: bool
     dense: bool
     interpolation: bool
+    read: Callable[[Array, Array, PyTree], PyTree]
     throw: bool
 
 
@@ -34,34 +37,41 @@ class Start(NamedTuple):
     output: Output
 
 
-def requested(equation: Equation, saveat: diffrax.SaveAt, *, throw: bool) -> Output:
-    """The output that `saveat` asks for."""
-    depths = _depths(equation, saveat)
+def requested(
+    equation: Equation, saveat: diffrax.SaveAt, steps_per_interval: int | None, *, throw: bool
+) -> Output:
+    """The output that `saveat` asks for.
+
+    **Arguments:**
+
+    - `steps_per_interval`: of a march; `None` for adaptive steps.
+    """
+    subs = diffrax.SubSaveAt(t1=True) if saveat.subs is None else saveat.subs
+    if (
+        not isinstance(subs, diffrax.SubSaveAt)
+        or saveat.solver_state
+        or saveat.controller_state
+        or saveat.made_jump
+    ):
+        raise InputError(
+            f"solve: saveat={saveat}: states of the solver and several outputs are not kept; "
+            "use t0, t1, ts, steps, fn and dense."
+        )
+    depths = _depths(equation, subs, steps_per_interval)
     on_knots = bool(np.isin(depths, equation.knots).all())
     return Output(
         depths,
         states=on_knots and depths != (equation.horizon,),
         dense=saveat.dense or not on_knots,
         interpolation=saveat.dense,
+        read=subs.fn,
         throw=throw,
     )
 
 
-def _depths(equation: Equation, saveat: diffrax.SaveAt) -> tuple[float, ...]:
-    plain = diffrax.SubSaveAt(t1=True)
-    subs = plain if saveat.subs is None else saveat.subs
-    if (
-        not isinstance(subs, diffrax.SubSaveAt)
-        or (subs.steps, subs.fn) != (plain.steps, plain.fn)
-        or saveat.solver_state
-        or saveat.controller_state
-        or saveat.made_jump
-    ):
-        raise InputError(
-            f"solve: {saveat} asks for output that solve does not give; use t0, t1, ts or "
-            "dense, for example diffrax.SaveAt(ts=equation.knots) for the state after each "
-            "layer."
-        )
+def _depths(
+    equation: Equation, subs: diffrax.SubSaveAt, steps_per_interval: int | None
+) -> tuple[float, ...]:
     try:
         inner = [] if subs.ts is None else np.asarray(subs.ts, dtype=float).tolist()
     except jax.errors.TracerArrayConversionError as error:
@@ -69,7 +79,15 @@ def _depths(equation: Equation, saveat: diffrax.SaveAt) -> tuple[float, ...]:
             "solve: saveat.ts must be known when the solve is compiled, not computed under "
             "jit; for depths computed later use SaveAt(dense=True) and Solution.evaluate."
         ) from error
-    if any(not 0 <= t <= equation.horizon for t in inner):
+    if not all(0 <= t <= equation.horizon for t in inner):
         raise InputError(f"solve: saveat.ts = {inner} must lie in [0, {equation.horizon:g}].")
-    start, end = [0.0] if subs.t0 else [], [equation.horizon] if subs.t1 else []
-    return (*start, *inner, *end)
+    if subs.steps and steps_per_interval is None:
+        raise InputError(
+            "solve: saveat.steps: the number of adaptive steps is not known when the solve is "
+            "compiled; ask for depths, SaveAt(ts=…), or use SaveAt(dense=True)."
+        )
+    number = equation.control.num_intervals * (steps_per_interval or 1)
+    edges = np.arange(number + 1) * (equation.horizon / number)
+    steps = edges[int(subs.steps) :: int(subs.steps)].tolist() if subs.steps else []
+    end = [equation.horizon] if subs.t1 and equation.horizon not in steps else []
+    return (*([0.0] if subs.t0 else []), *inner, *steps, *end)

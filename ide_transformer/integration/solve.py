@@ -5,32 +5,34 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from ..arguments import PositiveInt, checked
 from ..equation import Equation, operator_fields
 from ..errors import InputError
-from ..solvers import matrix_free, unrolled
+from ..solvers import keeps_constraint, matrix_free
 from .adaptive import AdaptiveSteps, adapt
 from .gradients.diffrax_adjoint import as_gradient
 from .gradients.gradient import AbstractGradient
 from .gradients.recompute import Recompute
-from .march import check_state, check_steps, plan_steps
+from .march import check_state, plan_steps
 from .output import Output, Start, requested
 from .solution import Solution, interpolate
 from .trajectory import Trajectory
 
 
+@checked
 def solve(
     equation: Equation,
-    u0: Float[Array, "*batch tokens features"],
+    u0: Float[ArrayLike, "*batch tokens features"],
     *,
     solver: diffrax.AbstractSolver,
-    steps_per_interval: int = 1,
+    steps_per_interval: PositiveInt = 1,
     stepsize_controller: diffrax.AbstractStepSizeController | None = None,
     gradient: AbstractGradient | diffrax.AbstractAdjoint = Recompute(),
     saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
     args: PyTree = None,
-    max_steps: int = 256,
+    max_steps: PositiveInt = 256,
     throw: bool = True,
 ) -> Solution:
     """Solves `u_t = F(t, u)`, `u(0) = u0`, from depth 0 to T.
@@ -55,9 +57,9 @@ def solve(
     - `gradient`: decides which values are kept for the gradient: `Recompute()`,
       `Recursive()`, `Direct()`, or for reversible schemes `Reversible()`; for adaptive steps
       also an adjoint of diffrax.
-    - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts` and `dense`. The states of
-      all layers are `SaveAt(ts=equation.knots)`.
-    - `args`: handed to the vector field.
+    - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts`, `fn`, `dense` and, where steps
+      are fixed, `steps`. The states of all layers are `SaveAt(ts=equation.knots)`.
+    - `args`: handed to the vector field, which gives them to `AbstractOperator.at`.
     - `max_steps`: the most steps that an adaptive solve may take in one interval.
     - `throw`: raise if the solve fails. Pass `False` inside a training step, where raising
       would make the device wait for the host, and look at `Solution.result`.
@@ -86,15 +88,16 @@ class Discretization(eqx.Module):
     """
 
     solver: diffrax.AbstractSolver
-    steps_per_interval: int = eqx.field(static=True, default=1)
+    steps_per_interval: PositiveInt = eqx.field(static=True, default=1)
     stepsize_controller: diffrax.AbstractStepSizeController | None = None
     gradient: AbstractGradient = eqx.field(converter=as_gradient, default=Recompute())
-    max_steps: int = eqx.field(static=True, default=256)
+    max_steps: PositiveInt = eqx.field(static=True, default=256)
     steps_for: Literal["batch", "sample"] = eqx.field(static=True, default="batch")
-    compute_dtype: str | None = eqx.field(static=True, default=None)
+    compute_dtype: Literal["bfloat16", "float16", "float32", "float64"] | None = eqx.field(
+        static=True, default=None
+    )
 
     def __check_init__(self):
-        check_steps(self.steps_per_interval)
         if self.stepsize_controller is None:
             return
         if self.steps_per_interval != 1:
@@ -112,21 +115,32 @@ class Discretization(eqx.Module):
     def solve(
         self,
         equation: Equation,
-        u0: Float[Array, "*batch tokens features"],
+        u0: Float[ArrayLike, "*batch tokens features"],
         *,
         saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
         args: PyTree = None,
         throw: bool = True,
     ) -> Solution:
         """The solution of an equation: see `solve`."""
-        output = requested(equation, saveat, throw=throw)
-        return _solve(self, equation, Start(u0, args, output))
+        number = self.steps_per_interval if self.stepsize_controller is None else None
+        output = requested(equation, saveat, number, throw=throw)
+        try:
+            return _solve(self, equation, Start(jnp.asarray(u0), args, output))
+        except TypeError as error:
+            if "forward-mode" not in str(error):
+                raise
+            raise InputError(
+                f"solve: {type(self.solver).__name__} with gradient="
+                f"{type(self.gradient).__name__}() has no derivative in forward mode (jax.jvp, "
+                "jax.linearize). Write gradient=Direct(), which has for fixed and adaptive "
+                "steps; implicit schemes have reverse mode only (jax.grad, jax.vjp)."
+            ) from None
 
     def _trajectory(self, equation: Equation, start: Start) -> Trajectory:
-        solver = matrix_free(self.solver)
         if self.stepsize_controller is None:
-            steps = plan_steps(equation, unrolled(solver), self.steps_per_interval, start.u0)
+            steps = plan_steps(equation, self.solver, self.steps_per_interval, start.u0)
             return self.gradient.march(steps, start)
+        solver = matrix_free(keeps_constraint(self.solver, equation.constraint))
         steps = AdaptiveSteps(equation, solver, self.stepsize_controller, self.max_steps)
         return adapt(steps, start, self.gradient)
 
@@ -138,10 +152,13 @@ def _solve(discretization: Discretization, equation: Equation, start: Start) -> 
     trajectory = discretization._trajectory(equation, start)
     status = trajectory.status
     u1 = trajectory.raise_on_failure(equation) if output.throw else trajectory.u1
+    depths = jnp.asarray(output.depths, u1.dtype)
     return Solution(
         u1=u1,
-        ts=jnp.asarray(output.depths, u1.dtype),
-        us=_states(equation, start.u0, u1, trajectory, output),
+        ts=depths,
+        us=jax.vmap(lambda t, u: output.read(t, u, start.args))(
+            depths, _states(equation, start.u0, u1, trajectory, output)
+        ),
         stats={
             "steps": trajectory.steps,
             "accepted": trajectory.steps - trajectory.rejected,

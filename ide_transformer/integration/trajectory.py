@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..equation import Equation
+from ..equation import AbstractNormalization, Equation, parts
 from ..solvers import Evaluations, evaluations_made, finite, first_failure, success
 
 
@@ -76,10 +76,16 @@ class Trajectory(NamedTuple):
         )
         knots = equation.knots
         inside = jnp.searchsorted(jnp.asarray(knots[1:]), failed_at)
+        # Of a token whose features are all the same.
+        singular = any(x.eps == 0 for x in parts(equation.constraint, AbstractNormalization))
+        hints = {
+            "nonfinite": "If a token is constant, give the constraint eps=1e-5. " * singular
+        }
         messages = [
             f"solve failed between depths {start:g} and {end:g} of {equation.horizon:g} with "
-            f"{name}. {diffrax.RESULTS[getattr(diffrax.RESULTS, name)]} Take smaller steps, "
-            "or call solve with throw=False and look at result, failed_at and us."
+            f"{name}. {diffrax.RESULTS[getattr(diffrax.RESULTS, name)]} "
+            f"{hints.get(name, '')}Take smaller steps, or call solve with throw=False and look "
+            "at result, failed_at and us."
             for start, end in itertools.pairwise(knots)
             for name in _FAILURES
         ]

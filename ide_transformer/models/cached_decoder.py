@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from ..arguments import PositiveInt, checked
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
 from ..integration import TokenCache, TokenMarch, why_not_by_token
@@ -32,8 +33,8 @@ class CachedDecoder(eqx.Module):
     model: LanguageModel
     march: TokenMarch
 
-    def __init__(self, model: LanguageModel, tokens: int):
-        if not 1 <= tokens <= model.context:
+    def __init__(self, model: LanguageModel, tokens: PositiveInt):
+        if tokens > model.context:
             raise InputError(
                 f"CachedDecoder(tokens={tokens}): the context of the model is {model.context}; "
                 f"choose from 1 to {model.context} tokens."
@@ -76,6 +77,7 @@ class CachedDecoder(eqx.Module):
         return self.model.read_out(u1)[..., 0, :], cache
 
 
+@checked
 def why_not_cached(model: LanguageModel) -> str | None:
     """The reason why `generate` solves the equation of a model again for each token, and what
     to write instead; `None` where it uses a `CachedDecoder`."""

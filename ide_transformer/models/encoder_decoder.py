@@ -3,6 +3,7 @@ from typing import NamedTuple
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
+from ..arguments import check_fields
 from ..equation import AbstractControl, TokenDomain
 from .encoded import Encoded
 from .language_model import LanguageModel
@@ -78,9 +79,11 @@ class EncoderDecoder(AbstractModel):
     def encoded(self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None) -> Encoded:
         """The states of the encoder at its depth T, and the weights of their domain."""
         if isinstance(inputs.source, Encoded):
+            check_fields(inputs.source)
             return inputs.source
+        states = self.encoder(inputs.source, key=key)
         _, domain = self.encoder.embed(inputs.source)
-        return Encoded.on(domain, self.encoder(inputs.source, key=key))
+        return Encoded.on(domain, states)
 
     def embed(
         self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None

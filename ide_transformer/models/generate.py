@@ -1,6 +1,6 @@
 """Sampling text from a language model."""
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..arguments import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt, checked
 from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
 from .language_model import LanguageModel
@@ -24,22 +25,36 @@ class Draw(NamedTuple):
     top_p: float | None = None
 
 
-# Tokens `[..., prompt]`, or a `Text`.
-Prompt = TypeVar("Prompt", Int[Array, "..."], Text)
+@runtime_checkable
+class Tokens(Protocol):
+    """Text to tokens and back, such as the tokenizers of `ide_transformer.tasks`."""
+
+    def encode(self, text: str) -> np.ndarray: ...
+
+    def decode(self, tokens: np.ndarray) -> str: ...
 
 
+# Tokens `[..., prompt]`, a `Text`, or a string.
+Prompt = TypeVar("Prompt", Int[Array | np.ndarray, "..."], Text, str)
+
+
+@checked
 def generate(
     model: LanguageModel,
     prompt: Prompt,
-    length: int,
+    length: NonNegativeInt,
     *,
-    key: PRNGKeyArray,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    key: PRNGKeyArray | None = None,
+    temperature: NonNegativeFloat = 1.0,
+    top_k: PositiveInt | None = None,
+    top_p: PositiveFraction | None = None,
+    tokenizer: Tokens | None = None,
 ) -> Prompt:
     """Draws `length` tokens after `prompt`, each from the distribution of the model given
     the last `context` tokens. One compiled program: a pass over the prompt, then a loop.
+
+        loaded = ide.load_model("runs/shakespeare")
+        ide.generate(loaded.model, "To be", 100, temperature=0.0, tokenizer=loaded.tokenizer)
 
     The tokens read so far are kept in the cache of a `CachedDecoder`, unless
     `why_not_cached(model)` says why not. Then, and beyond the context, where all positions
@@ -47,32 +62,39 @@ def generate(
 
     **Arguments:**
 
-    - `prompt`: at least one token; or a `Text` for prompts of different lengths, its mask
-      `False` at the padding behind each.
+    - `prompt`: at least one token; a string; or a `Text` for prompts of different lengths,
+      its mask `False` at the padding behind each.
+    - `key`: draws the tokens, for example `jax.random.key(0)`; none at temperature 0.
     - `temperature`: divides the logits; 0 takes the most likely token.
     - `top_k`: draw from the k most likely tokens only.
     - `top_p`: draw from the most likely tokens only, as few as have this probability
       together (Holtzman et al., arXiv 1904.09751).
+    - `tokenizer`: the one that belongs to the model, where the prompt is a string.
 
     **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what
-    was drawn. For a `Text` it is one, whose mask says where each ends.
+    was drawn. For a `Text` it is one, whose mask says where each ends; for a string, a string.
 
-    **Raises:** `InputError` for an empty prompt, padding before a token or options out of
-    range.
+    **Raises:** `InputError` for an empty prompt, padding before a token, bad options.
     """
+    options = Draw(temperature, top_k, top_p)
+    if key is None and temperature > 0:
+        raise InputError(
+            f"generate: temperature={temperature} draws at random; give key=jax.random.key(0), "
+            "or temperature=0 for the most likely tokens."
+        )
+    if isinstance(prompt, str):
+        if tokenizer is None:
+            raise InputError(
+                "generate: the prompt is a string; give tokenizer=load_model(path).tokenizer."
+            )
+        encoded = jnp.asarray(tokenizer.encode(prompt), int)
+        drawn = generate(model, encoded, length, key=key, **options._asdict())
+        written: Any = tokenizer.decode(np.asarray(drawn))
+        return written
     text = as_text(prompt)
     if text.tokens.shape[-1] == 0:
         raise InputError("generate: the prompt is empty; give it at least one token.")
-    if length < 0:
-        raise InputError(f"generate: length={length}; it must not be negative.")
-    if temperature < 0:
-        raise InputError(f"generate: temperature={temperature}; it must not be negative.")
-    if top_k is not None and top_k < 1:
-        raise InputError(f"generate: top_k={top_k}; it must be at least 1.")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"generate: top_p={top_p}; it must be above 0 and at most 1.")
     text.check(vocabulary=model.embedding.shape[0], context=text.tokens.shape[-1])
-    options = Draw(temperature, top_k, top_p)
     tokens = jnp.asarray(text.tokens)
     ends = tokens.shape[-1] if text.mask is None else _ends(text.mask)
     # `Any`, since a checker does not see that the kind of the prompt decides.
@@ -105,9 +127,10 @@ def _generate(
     prompt: Int[Array, "*batch prompt"],
     ends: Int[Array, "*batch"] | int,
     length: int,
-    key: PRNGKeyArray,
+    key: PRNGKeyArray | None,
     options: Draw,
 ) -> Int[Array, "*batch total"]:
+    key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
     # The last of these tokens is drawn where the context is full.
     cached_tokens = min(length, max(model.context + 1 - prompt.shape[-1], 0))
     if why_not_cached(model) is not None:

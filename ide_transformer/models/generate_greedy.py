@@ -3,19 +3,21 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Int, PyTree
 
+from ..arguments import NonNegativeInt, checked
 from ..errors import InputError
 from .encoded import Encoded
 from .encoder_decoder import EncoderDecoder, SourceAndText
 from .text import Text
 
 
+@checked
 def generate_greedy(
     model: EncoderDecoder,
     source: PyTree[ArrayLike] | Encoded,
     prompt: Int[ArrayLike, "*batch prompt"],
-    length: int,
+    length: NonNegativeInt,
     *,
-    end: int,
+    end: NonNegativeInt,
 ) -> Int[Array, "*batch total"]:
     """Writes at most `length` tokens after `prompt`, each the most likely one given the source
     and those before it: a transcript, for a speech encoder. One compiled loop, which ends when
@@ -36,13 +38,13 @@ def generate_greedy(
     Text(tokens).check(vocabulary=vocabulary, context=model.context)
     if tokens.shape[-1] == 0:
         raise InputError("generate_greedy: the prompt is empty; give it at least one token.")
-    if length < 0 or tokens.shape[-1] + length > model.context:
+    if tokens.shape[-1] + length > model.context:
         raise InputError(
             f"generate_greedy: {tokens.shape[-1]} tokens of prompt and length={length} do not "
             f"fit the context of {model.context}; choose a length from 0 to "
             f"{model.context - tokens.shape[-1]}."
         )
-    if not 0 <= end < vocabulary:
+    if end >= vocabulary:
         raise InputError(
             f"generate_greedy: end={end}, but the model knows the tokens 0 to "
             f"{vocabulary - 1}; take the end of text of its tokenizer."

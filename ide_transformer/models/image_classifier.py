@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from ..arguments import Fraction, NonNegativeFloat, PositiveInt
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -59,10 +60,10 @@ class ImageClassifier(AbstractImageModel):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
-        patch: int,
-        classes: int,
-        features: int,
+        image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
+        patch: PositiveInt,
+        classes: PositiveInt,
+        features: PositiveInt,
         *,
         control: AbstractControl,
         constraint: AbstractConstraint | AbstractControl,
@@ -71,8 +72,8 @@ class ImageClassifier(AbstractImageModel):
         class_token: bool = False,
         input_normalization: AbstractConstraint = Free(),
         output_normalization: AbstractConstraint = LayerNorm(),
-        dropout: float = 0.0,
-        std: float = 0.02,
+        dropout: Fraction = 0.0,
+        std: NonNegativeFloat = 0.02,
     ):
         rows, columns, channels = image_shape
         pixels = patch * patch * channels

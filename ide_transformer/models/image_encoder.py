@@ -5,6 +5,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from ..arguments import PositiveInt
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -48,8 +49,8 @@ class ImageEncoder(AbstractImageModel):
     not as many as the tokens.
     """
 
-    image_shape: tuple[int, int, int] = eqx.field(static=True)
-    patch: int = eqx.field(static=True)
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = eqx.field(static=True)
+    patch: PositiveInt = eqx.field(static=True)
     _: KW_ONLY
     embedding: Linear
     prefix: tuple[Float[Array, " features"], ...]

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
+from ..arguments import Fraction, NonNegativeFloat, PositiveInt
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -56,9 +57,9 @@ class LanguageModel(AbstractTextModel):
 
     def __init__(
         self,
-        vocabulary: int,
-        context: int,
-        features: int,
+        vocabulary: PositiveInt,
+        context: PositiveInt,
+        features: PositiveInt,
         *,
         control: AbstractControl,
         constraint: AbstractConstraint | AbstractControl,
@@ -70,8 +71,8 @@ class LanguageModel(AbstractTextModel):
         embedding_scale: float = 1.0,
         input_normalization: AbstractConstraint = Free(),
         output_normalization: AbstractConstraint = LayerNorm(),
-        dropout: float = 0.0,
-        std: float = 0.02,
+        dropout: Fraction = 0.0,
+        std: NonNegativeFloat = 0.02,
     ):
         token_key, position_key, readout_key = jax.random.split(key, 3)
         self.embedding = std * jax.random.normal(token_key, (vocabulary, features))

@@ -9,15 +9,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
+from ..arguments import checked
 from ..equation import (
     AbstractControl,
     Equation,
     Sampled,
     TokenDomain,
+    contents,
+    listing,
     low_precision,
+    number_of_weights,
+    spelled_options,
     with_source,
 )
+from ..errors import InputError
 from ..integration import Discretization as Discretization, Solution
+from ..solvers import keeps_constraint
 from .encoded import Encoded
 
 
@@ -34,6 +41,13 @@ class AbstractModel(eqx.Module):
     control: AbstractVar[AbstractControl]
     constraint: AbstractVar[AbstractControl]
     discretization: AbstractVar[Discretization]
+
+    def __repr__(self) -> str:
+        entries = contents(self.control, self.constraint)
+        sizes = spelled_options(self, without=(*entries, "discretization"))
+        scheme = spelled_options(self.discretization)
+        own = {"parameters": number_of_weights(self), "sizes": sizes}
+        return listing(self, {**own, **entries, "scheme": scheme})
 
     @abc.abstractmethod
     def embed(
@@ -69,7 +83,8 @@ class AbstractModel(eqx.Module):
 
     @property
     def solver(self) -> diffrax.AbstractSolver:
-        return self.discretization.solver
+        """The scheme; where the state is constrained, its projected variant."""
+        return keeps_constraint(self.discretization.solver, self.constraint)
 
     def with_solver(self, solver: diffrax.AbstractSolver, **options) -> "AbstractModel":
         """The same weights, solved by another scheme.
@@ -84,6 +99,7 @@ class AbstractModel(eqx.Module):
         discretization = Discretization(solver, **options)
         return eqx.tree_at(lambda model: model.discretization, self, discretization)
 
+    @checked
     def solve(
         self,
         inputs: PyTree[ArrayLike],
@@ -100,6 +116,8 @@ class AbstractModel(eqx.Module):
         - `key`: draws the dropout; without one there is none.
         - `saveat`: see `solve`.
         """
+        if not jax.tree.leaves(inputs):
+            raise InputError(f"{type(self).__name__}: inputs={inputs!r} hold no array.")
         solve = ft.partial(self._solve_batch, saveat=saveat)
         if self.discretization.steps_for == "batch":
             return solve(inputs, key)

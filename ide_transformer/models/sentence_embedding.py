@@ -4,10 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..arguments import checked
 from .text import Text, as_text
 from .text_encoder import TextEncoder
 
 
+@checked
 def sentence_embedding(
     model: TextEncoder, text: Text | Int[Array | np.ndarray, "*batch tokens"]
 ) -> Float[Array, "*batch features"]:

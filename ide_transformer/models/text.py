@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Int
 
+from ..arguments import check_fields, is_known
 from ..equation import TokenDomain
 from ..errors import InputError
 
@@ -16,27 +16,34 @@ class Text(NamedTuple):
     """Tokens, with their mask and their segments.
 
     - `tokens`: `[..., tokens]`, integers.
-    - `mask`: `[..., tokens]`, `False` at padding; `None` where there is none.
+    - `mask`: `[..., tokens]`, `False` or 0 at padding; `None` where there is none.
     - `segments`: `[..., tokens]`, which of two sentences a token belongs to, for models that
       distinguish them; `None` for the first.
     """
 
     tokens: Int[Array | np.ndarray, "*batch tokens"]
-    mask: Bool[Array | np.ndarray, "*batch tokens"] | None = None
+    mask: (
+        Bool[Array | np.ndarray, "*batch tokens"]
+        | Int[Array | np.ndarray, "*batch tokens"]
+        | None
+    ) = None
     segments: Int[Array | np.ndarray, "*batch tokens"] | None = None
 
     def check(self, *, vocabulary: int, context: int) -> None:
         """Checks that a model can embed the text. Traced tokens are not checked.
 
-        **Raises:** `InputError` for a text that is too long, or a token that is not in the
-        vocabulary.
+        **Raises:** `InputError` for a text that is too long, nothing but padding, or not of
+        whole numbers in the vocabulary.
         """
+        check_fields(self)
         if self.tokens.shape[-1] > context:
             raise InputError(
                 f"A text of {self.tokens.shape[-1]} tokens is longer than the context of "
                 f"{context} that the model was built for; cut it."
             )
-        if isinstance(self.tokens, Tracer) or not self.tokens.size:
+        if is_known(self.mask) and not np.asarray(self.mask, bool).any(axis=-1).all():
+            raise InputError("Text: the mask is False at all tokens of a text; drop that text.")
+        if not is_known(self.tokens) or not self.tokens.size:
             return
         for token in (int(self.tokens.min()), int(self.tokens.max())):
             if not 0 <= token < vocabulary:

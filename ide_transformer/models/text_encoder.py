@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..arguments import NonNegativeInt, PositiveInt
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -86,11 +87,19 @@ class TextEncoder(AbstractTextModel):
     pooler: Linear | None = None
     head: MaskedTokenHead | None = None
     discretization: Discretization
-    first_position: int = eqx.field(static=True, default=0)
-    context: int = eqx.field(static=True)
+    first_position: NonNegativeInt = eqx.field(static=True, default=0)
+    context: PositiveInt = eqx.field(static=True)
 
     def __post_init__(self):
         self.constraint = as_control(self.constraint, self.control)
+
+    def __check_init__(self):
+        places = self.first_position + self.context
+        if self.positions is not None and self.positions.shape[0] < places:
+            raise InputError(
+                f"TextEncoder: positions={self.positions.shape[0]} rows, but first_position="
+                f"{self.first_position} and context={self.context} need {places}."
+            )
 
     @property
     def features(self) -> int:

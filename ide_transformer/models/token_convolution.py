@@ -4,7 +4,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..equation import affine
+from ..arguments import NonNegativeFloat, PositiveInt
+from ..equation import affine, check_features
 from ..errors import InputError
 
 
@@ -31,13 +32,13 @@ class TokenConvolution(eqx.Module):
 
     def __init__(
         self,
-        features_in: int,
-        features_out: int,
+        features_in: PositiveInt,
+        features_out: PositiveInt,
         *,
         key: PRNGKeyArray,
-        width: int = 3,
-        stride: int = 1,
-        std: float = 0.02,
+        width: PositiveInt = 3,
+        stride: PositiveInt = 1,
+        std: NonNegativeFloat = 0.02,
     ):
         if width % 2 == 0:
             raise InputError(
@@ -49,6 +50,7 @@ class TokenConvolution(eqx.Module):
         self.stride = stride
 
     def __call__(self, u: Float[Array, "*batch tokens in"]) -> Float[Array, "*batch new out"]:
+        check_features(self, u, self.weight.shape[1])
         reach = self.weight.shape[0] // 2
         v = lax.conv_general_dilated(
             u.reshape(-1, *u.shape[-2:]),

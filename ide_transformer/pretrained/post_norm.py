@@ -4,12 +4,11 @@ Lie–Trotter with Euler sub-steps and a projection after each."""
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import NamedTuple
 
-import diffrax
 import jax.numpy as jnp
 
 from ..equation import Linear, PiecewiseConstant, Tied
 from ..models import Discretization, MaskedTokenHead, TextEncoder
-from ..solvers import LieTrotter, Projected
+from ..solvers import LieTrotter
 from . import make
 from .options import Options
 from .placement import Placement, block, linear, linears, norm
@@ -76,7 +75,7 @@ def post_norm_encoder(
             number,
             key=make.any_key(),
         ),
-        discretization=Discretization(LieTrotter(Projected(diffrax.Euler()))),
+        discretization=Discretization(LieTrotter()),
         context=places - first_position,
         first_position=first_position,
         input_normalization=make.layer_norm(entered, eps),

@@ -1,18 +1,14 @@
-"""Tables, figures, reports and timing; it knows nothing of the rest of the package."""
+"""Tables, figures and reports; it knows nothing of the rest of the package."""
 
-from .plots import Curve as Curve, plot_curves as plot_curves, plot_panels as plot_panels
+from .plots import (
+    COLORS as COLORS,
+    Curve as Curve,
+    plot_curves as plot_curves,
+    plot_panels as plot_panels,
+)
 from .tables import (
     Report as Report,
     show_table as show_table,
     write_json as write_json,
     write_report as write_report,
-)
-from .timing import (
-    Measurement as Measurement,
-    Timing as Timing,
-    alternate as alternate,
-    check_rounds as check_rounds,
-    measure as measure,
-    middle_half as middle_half,
-    temporary_mebibytes as temporary_mebibytes,
 )

@@ -1,19 +1,32 @@
 """Figures, written as PNG files."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+from scipy.optimize import isotonic_regression
 
 
-# From this number of names on, the legend stands outside the axes.
-_MANY = 6
+# The palette of Okabe and Ito, which colour-blind readers can tell apart, without its yellow,
+# which is pale on white, and with its grey.
+COLORS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
+    *("#E69F00", "#56B4E9", "#000000", "#999999"),
+)
+# Where there are more names than colours, the colours come again with other lines.
+_STYLES = [
+    dict(color=color, linestyle=line) for line in ("-", "--", ":", "-.") for color in COLORS
+]
 
 
 class Curve(NamedTuple):
-    """A line of a panel. Lines with the same label share a colour and a place in the legend."""
+    """A line of a panel. Lines with the same label share a colour."""
 
     label: str
     x: ArrayLike
@@ -39,35 +52,78 @@ def plot_panels(
     marker: str = "",
     log: bool = False,
 ) -> None:
-    """Curves in panels next to each other, with one legend.
+    """Curves in panels next to each other. Each is labelled at its end; where several have the
+    same label, the panels share one legend and one vertical axis. Abscissae that fall turn the
+    horizontal axis around.
 
     **Arguments:**
 
     - `path`: the PNG file to write; its folder is made.
     - `panels`: title to curves.
     - `x`, `y`: labels of the axes, with units where there are any.
-    - `marker`: of each point, as in matplotlib.
+    - `marker`: of each point, as in matplotlib; a single point always has one.
     - `log`: whether both axes are logarithmic.
     """
-    labels = list(dict.fromkeys(curve.label for curves in panels.values() for curve in curves))
-    outside = len(labels) >= _MANY or len(panels) > 1
-    width = 6.4 if len(panels) == 1 else 3.6 * len(panels)
-    figure = Figure(figsize=(width + 1.6 * outside, 4.0), layout="constrained")
-    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    every = [curve.label for curves in panels.values() for curve in curves]
+    labels = list(dict.fromkeys(every))
+    shared = len(labels) < len(every)
+    width = (3.6 if shared else 5.4) * len(panels) + 1.8
+    figure = Figure(figsize=(width, 4.2), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), sharey=shared, squeeze=False)[0]
+    drawn = []
     for axes, (title, curves) in zip(all_axes, panels.items(), strict=True):
-        for label, abscissae, ordinates in curves:
-            color = f"C{labels.index(label)}"
-            axes.plot(abscissae, ordinates, marker=marker, color=color, linewidth=1.3)
+        names = labels if shared else [curve.label for curve in curves]
+        style = dict(zip(names, itertools.cycle(_STYLES)))
         axes.set(title=title, xlabel=x, **(dict(xscale="log", yscale="log") if log else {}))
         axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        for label, abscissae, ordinates in curves:
+            mark = "o" if np.size(abscissae) == 1 else marker
+            look = dict(style[label], marker=mark, markersize=4, linewidth=1.5)
+            drawn += axes.plot(abscissae, ordinates, label=label, **look)
+        every_x = [np.atleast_1d(curve.x) for curve in curves if np.size(curve.x)]
+        if every_x and every_x[0][0] > every_x[0][-1]:
+            axes.invert_xaxis()
+        if not log:
+            whole = all((x == np.round(x)).all() for x in every_x)
+            axes.xaxis.get_major_locator().set_params(integer=whole)
     all_axes[0].set_ylabel(y)
-    for index, label in enumerate(labels):
-        all_axes[-1].plot([], [], marker=marker, color=f"C{index}", label=label)
-    if outside:
-        all_axes[-1].legend(
-            frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5)
-        )
-    elif len(labels) > 1:
-        all_axes[-1].legend(frameon=False)
+    if shared:
+        handles = {line.get_label(): line for line in drawn}
+        options = dict(frameon=False, fontsize="small", loc="center left")
+        all_axes[-1].legend(handles.values(), handles, bbox_to_anchor=(1, 0.5), **options)
+    elif len(drawn) > 1:
+        for axes in all_axes:
+            _label_ends(figure, axes)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def _label_ends(figure: Figure, axes: Axes) -> None:
+    """Writes the label of each line to the right of the axes, at the height of its end, or as
+    close to it as the other labels allow; a dotted line leads there."""
+    figure.draw_without_rendering()
+    to_pixels = axes.transData
+    ends = {}
+    for line in axes.get_lines():
+        points = np.asarray(line.get_xydata())
+        seen = points[np.isfinite(to_pixels.transform(points)).all(axis=1)]
+        if len(seen):
+            ends[line] = seen[-1]
+    ordered = sorted(ends, key=lambda line: to_pixels.transform(ends[line])[1])
+    heights = np.array([to_pixels.transform(ends[line])[1] for line in ordered])
+    # The closest heights that are a line of text apart.
+    gaps = 12 * figure.dpi / 72 * np.arange(len(heights))
+    heights = isotonic_regression(heights - gaps).x + gaps
+    for line, height in zip(ordered, heights, strict=True):
+        color, place = line.get_color(), (1.04, to_pixels.inverted().transform((0, height))[1])
+        axes.annotate(
+            str(line.get_label()),
+            ends[line],
+            place,
+            textcoords=("axes fraction", "data"),
+            color=0.7 * np.array(to_rgb(color)),  # text needs more contrast than a line
+            fontsize="small",
+            verticalalignment="center",
+            arrowprops=dict(arrowstyle="-", color=color, linestyle=":", relpos=(0, 0.5)),
+        )

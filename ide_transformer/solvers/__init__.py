@@ -12,7 +12,11 @@ from .base.evaluations import (
     count_evaluations as count_evaluations,
     evaluations_made as evaluations_made,
 )
-from .base.projected import Projected as Projected, projected as projected
+from .base.projected import (
+    Projected as Projected,
+    keeps_constraint as keeps_constraint,
+    projected as projected,
+)
 from .base.reversible import (
     AbstractCoupling as AbstractCoupling,
     AbstractReversible as AbstractReversible,
@@ -36,6 +40,7 @@ from .base.step import (
     single_step as single_step,
     success as success,
 )
+from .base.tangential import Tangential as Tangential
 from .base.wrapper import schemes_inside as schemes_inside
 from .blocks.residual import Residual as Residual
 from .blocks.velocity import Velocity as Velocity

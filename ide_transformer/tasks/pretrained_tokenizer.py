@@ -8,6 +8,7 @@ import tokenizers as tk
 
 from ..errors import InputError
 from ..models import Text
+from ..pretrained import find_pretrained, tokenizer_file
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 
 
@@ -51,39 +52,44 @@ class PretrainedTokenizer(AbstractTokenizer):
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def from_pretrained(cls, path: Path) -> "PretrainedTokenizer":
-        """Reads the tokenizer of a checkpoint: `tokenizer.json` in its folder, or
-        `<name>.tokenizer.json` next to an archive of glassllm.
+    def from_pretrained(cls, path: str | Path) -> "PretrainedTokenizer":
+        """Reads the tokenizer of a checkpoint, which is found as by `load_pretrained`:
+        `tokenizer.json` in its folder, or `<name>.tokenizer.json` next to an archive of
+        glassllm.
 
         **Raises:** `InputError` where there is none.
         """
-        if path.is_file():
-            file = path.with_name(f"{path.stem}.tokenizer.json")
-        else:
-            file = path / "tokenizer.json"
+        path = find_pretrained(path)
+        file = tokenizer_file(path)
         if not file.is_file():
             raise InputError(
                 f"{file} is missing: the checkpoint has no tokenizer, so it can neither read "
                 "nor write text. Put the tokenizer.json of its release there."
             )
-        if path.is_file():
-            return cls(_glassllm(json.loads(file.read_text(encoding="utf-8"))))
         try:
+            if path.is_file():
+                return cls(_glassllm(json.loads(file.read_text(encoding="utf-8"))))
             return cls(tk.Tokenizer.from_file(str(file)))
         except Exception as error:  # the library has no exception of its own
             raise InputError(f"{file} is no tokenizer: {error}.") from None
 
 
 def load_tokenizer(path: Path) -> AbstractTokenizer:
-    """The tokenizer that was saved to `path`."""
-    text = path.read_text(encoding="utf-8")
-    content = json.loads(text)
-    if "characters" in content:
-        return CharacterTokenizer(content["characters"])
-    if "checkpoint" in content:
-        stored = json.dumps(content["checkpoint"])
-        return PretrainedTokenizer(tk.Tokenizer.from_str(stored))
-    return BytePairTokenizer(tk.Tokenizer.from_str(text))
+    """The tokenizer that was saved to `path`.
+
+    **Raises:** `InputError` where the file is damaged or of another kind.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        if "characters" in content:
+            return CharacterTokenizer(content["characters"])
+        if "checkpoint" in content:
+            stored = json.dumps(content["checkpoint"])
+            return PretrainedTokenizer(tk.Tokenizer.from_str(stored))
+        return BytePairTokenizer(tk.Tokenizer.from_str(text))
+    except Exception as error:  # the library has no exception of its own
+        raise InputError(f"{path} is no tokenizer: {error}.") from None
 
 
 def _glassllm(content: dict[str, Any]) -> tk.Tokenizer:

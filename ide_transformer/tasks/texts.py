@@ -31,7 +31,7 @@ def read_text(path: Path) -> str:
     **Raises:** `InputError` if there is none, or it is empty or no text.
     """
     if not path.exists():
-        raise InputError(f"data.path={path}: there is no such file or folder.")
+        raise InputError(f"{path}: there is no such file or folder.")
     files = [path]
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.suffix in (".txt", ".md"))
@@ -39,8 +39,8 @@ def read_text(path: Path) -> str:
         text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"data.path={path}: {error.reason} at byte {error.start}; the text must be UTF-8."
+            f"{path}: {error.reason} at byte {error.start}; the text must be UTF-8."
         ) from None
     if not text.strip():
-        raise InputError(f"data.path={path}: the text is empty; there is nothing to learn.")
+        raise InputError(f"{path}: the text is empty; there is nothing to learn.")
     return text

@@ -11,6 +11,8 @@ from .build import (
 from .choice import SchemeConfig as SchemeConfig, Section as Section
 from .config import (
     Config as Config,
+    ControlConfig as ControlConfig,
+    DataConfig as DataConfig,
     ModelConfig as ModelConfig,
     OptimizerConfig as OptimizerConfig,
     SolverConfig as SolverConfig,

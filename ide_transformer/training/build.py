@@ -19,16 +19,13 @@ from ..equation import (
     Dropout,
     Free,
     NoPositions,
-    parts,
 )
 from ..errors import InputError
 from ..integration import AbstractGradient
 from ..models import AbstractModel, Discretization, LanguageModel
 from ..pretrained import find_pretrained, load_pretrained
-from ..solvers import projected
 from ..tasks import AbstractTask, PretrainedTokenizer
-from .choice import NATIVE
-from .config import Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
+from .config import NATIVE, Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
 from .names import find, find_function
 
@@ -84,7 +81,6 @@ def build_model_of_size(
         if type(output) is Free:
             kind = ModelConfig().normalization
             output = construct("model.normalization", kind, AbstractConstraint, offers)
-    solver = build_discretization(config.solver, width=model.width, constrained=constrained)
     offered = dict(
         sizes,
         context=model.context,
@@ -95,7 +91,7 @@ def build_model_of_size(
         learned_positions=type(given["positions"]) is NoPositions,
         control=control,
         constraint=constraint,
-        discretization=solver,
+        discretization=build_discretization(config.solver, width=model.width),
         input_normalization=into,
         output_normalization=output,
         dropout=model.dropout,
@@ -109,14 +105,11 @@ def build_model_of_size(
         raise InputError(f"data.name={config.data.name}: {error}") from None
 
 
-def build_discretization(
-    config: SolverConfig, *, width: int, constrained: bool
-) -> Discretization:
-    """The time-stepping scheme of a model; where the state is constrained, its projected
-    variant. Some schemes have weights of the `width` of the state."""
+def build_discretization(config: SolverConfig, *, width: int) -> Discretization:
+    """The time-stepping scheme of a model. Some schemes have weights of the `width` of the
+    state."""
     offers = Offers({diffrax.AbstractSolver: {"features": width}})
     solver = construct("solver", config, diffrax.AbstractSolver, offers)
-    solver = projected(solver) if constrained else solver
     if config.rtol is None or config.atol is None:
         return Discretization(solver, steps_per_interval=config.steps_per_interval)
     controller = diffrax.PIDController(rtol=config.rtol, atol=config.atol)
@@ -142,9 +135,7 @@ def with_solver(model: M, config: SolverConfig) -> M:
     """The same weights solved by the configured scheme; `native` is the one they have."""
     if config.kind == NATIVE:
         return model
-    sets = parts(eqx.filter_eval_shape(model.constraint, 0.0), AbstractConstraint)
-    constrained = any(type(x) is not Free for x in sets)
-    discretization = build_discretization(config, width=model.features, constrained=constrained)
+    discretization = build_discretization(config, width=model.features)
     return eqx.tree_at(lambda m: m.discretization, model, discretization)
 
 

@@ -12,10 +12,6 @@ from ..errors import InputError
 from .names import find, parameters_of, root_of, snake_case
 
 
-# `solver.kind` for the scheme that comes with a checkpoint.
-NATIVE = "native"
-
-
 class Section(BaseModel):
     """Unknown keys are refused, and nothing is converted silently."""
 
@@ -84,8 +80,6 @@ class SchemeConfig(Choice):
     sub_solver: "SchemeConfig | None" = None
 
     def __str__(self) -> str:
-        if self.kind == NATIVE:
-            return self.kind
         first, default = _first_argument(self.kind)
         given = self.sub_solver or self.options.get(first, default)
         if isinstance(given, diffrax.AbstractSolver):
@@ -132,6 +126,10 @@ class SchemeConfig(Choice):
 
 
 def _first_argument(kind: str) -> tuple[str, Any]:
-    """The first argument of a scheme and its default; an empty name where it takes none."""
-    parameters = parameters_of(find("kind", kind, diffrax.AbstractSolver))
+    """The first argument of a scheme and its default; an empty name where it takes none, or is
+    not known, which is said where it is made."""
+    try:
+        parameters = parameters_of(find("kind", kind, diffrax.AbstractSolver))
+    except InputError:
+        return "", None
     return next(((name, p.default) for name, p in parameters.items()), ("", None))

@@ -13,11 +13,14 @@ from pydantic import (
     model_validator,
 )
 
-from .choice import NATIVE, AbstractChoice, Choice, Part, SchemeConfig, Section
+from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
 from .versions import VERSION, upgraded
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+# `solver.kind` for the scheme that comes with a checkpoint.
+NATIVE = "native"
 
 
 class DataConfig(Section, AbstractChoice):
@@ -192,7 +195,7 @@ class TrainingConfig(Section):
     # Samples in a batch.
     batch_size: PositiveInt = 12
     # Of the weights, the batches and the dropout.
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     # What is kept for the gradient: recompute, direct, recursive or reversible.
     gradient: GradientConfig = GradientConfig()
     # In which the operators compute their products; weights and state stay in float32.

@@ -10,8 +10,9 @@ import diffrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from ..arguments import adapter_of, problems_of
 from ..equation import AbstractOperator
 from ..errors import InputError
 from .choice import AbstractChoice, Part, SchemeConfig
@@ -140,11 +141,7 @@ def _checked(key: str, value: Any, annotation: Any) -> Any:
     if annotation is inspect.Parameter.empty:
         return value
     try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:
-        adapter = TypeAdapter(annotation)
-    try:
-        return adapter.validate_json(json.dumps(value, default=str), strict=True)
+        text = json.dumps(value, default=str)
+        return adapter_of(annotation).validate_json(text, strict=True)
     except ValidationError as error:
-        reasons = dict.fromkeys(problem["msg"] for problem in error.errors())
-        raise InputError(f"{key}={value!r}: {'; '.join(reasons)}.") from None
+        raise InputError(f"{key}={value!r}: {problems_of(error)}.") from None

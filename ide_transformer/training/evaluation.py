@@ -1,11 +1,13 @@
 """The model of a run or of a checkpoint, and its evaluation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import numpy as np
 
+from ..arguments import checked
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, TextEncoder, sentence_embedding
 from ..pretrained import find_pretrained, load_pretrained
@@ -14,12 +16,10 @@ from ..tasks import (
     AbstractTokenizer,
     LanguageTask,
     PretrainedTokenizer,
-    load_tokenizer,
     shakespeare,
 )
 from .build import build_task, with_solver
-from .choice import NATIVE
-from .config import SolverConfig
+from .config import NATIVE, SolverConfig
 from .folder import RunFolder
 from .reading import apply_overrides, validated
 from .run import load_run
@@ -46,9 +46,7 @@ class LoadedModel(NamedTuple):
         """
         if self.run is None:
             return PretrainedTokenizer.from_pretrained(self.path)
-        if not self.run.tokenizer.exists():
-            raise InputError(f"{self.path} has no tokenizer: it is no run on text.")
-        return load_tokenizer(self.run.tokenizer)
+        return self.run.load_tokenizer()
 
     def expected(self, kind: type[M], otherwise: str) -> M:
         """The model, which has to be of that kind.
@@ -60,8 +58,10 @@ class LoadedModel(NamedTuple):
         raise InputError(f"{self.path} holds a {type(self.model).__name__}{otherwise}.")
 
 
-def load_model(path: str, overrides: list[str]) -> LoadedModel:
-    """The model of a run or of a checkpoint, solved by its own scheme or by another.
+@checked
+def load_model(path: str | Path, overrides: Sequence[str] = ()) -> LoadedModel:
+    """The model of a run or of a checkpoint, solved by its own scheme or by another, with its
+    tokenizer.
 
     **Arguments:**
 
@@ -97,6 +97,9 @@ def evaluate_loss(
     - `context`: tokens of a window; `None` for the context of a run, and for the longest that
       a checkpoint can take, at most 512.
     """
+    for name, size in (("samples", samples), ("context", context)):
+        if size is not None and size < 1:
+            raise InputError(f"{name}={size}: give at least 1.")
     task = evaluation_task(loaded, text, context)
     weights, static = eqx.partition(loaded.model, eqx.is_inexact_array)
     values = make_evaluation(static)(weights, task, _BATCH, samples)
@@ -109,7 +112,11 @@ def evaluation_task(
 ) -> AbstractTask:
     """The task on which a model is evaluated; see `evaluate_loss`."""
     if text is None and loaded.run is not None:
-        return build_task(loaded.run.load_config())
+        config = loaded.run.load_config()
+        if context is not None:
+            section = config.model.model_copy(update={"context": context})
+            config = config.model_copy(update={"model": section})
+        return build_task(config)
     otherwise = ", which predicts no text; for a TextEncoder give --sentences"
     model = loaded.expected(LanguageModel, otherwise)
     if context is None:
@@ -132,7 +139,7 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
     return vectors @ vectors.T
 
 
-def _read_solver(overrides: list[str]) -> SolverConfig:
+def _read_solver(overrides: Sequence[str]) -> SolverConfig:
     """The scheme that overrides `solver.key=value` describe; without any, the model's own."""
     tree: dict[str, Any] = {}
     origin = apply_overrides(tree, overrides)

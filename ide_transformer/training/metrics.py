@@ -2,6 +2,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +26,27 @@ class MetricsLog:
     """Writes `metrics.jsonl`, one JSON object a line, without making the training loop wait.
 
     The metrics of a step are written when those of the next logged step arrive; by then the
-    device has computed them. `on_line` is called with each line written.
+    device has computed them. A thread notes when it has, which is the end of a window of the
+    rate. `on_line` is called with each line written.
     """
 
     def __init__(self, path: Path, tokens_per_step: int, on_line: Callable[[dict], None]):
         self._path = path
         self._tokens_per_step = tokens_per_step
         self._on_line = on_line
-        self._pending: tuple[int, dict[str, Array]] | None = None
+        self._pending: tuple[int, Future[tuple[dict[str, Any], float]]] | None = None
+        self._reader = ThreadPoolExecutor(1)
         self._file = path.open("a", encoding="utf-8")
         self.restart_clock(0)
 
-    def restart_clock(self, step: int) -> None:
-        """Counts the rate from now and from `step`; the device is idle."""
-        self._clock, self._clock_step = time.perf_counter(), step
+    def restart_clock(self, step: int, at: float | None = None) -> None:
+        """Counts the rate from `step` and from that time, else from now; the device is idle."""
+        self._clock, self._clock_step = time.perf_counter() if at is None else at, step
 
     def train(self, step: int, metrics: dict[str, Array]) -> None:
         """Logs a training step; the device may still compute its metrics."""
         self.flush()
-        self._pending = (step, metrics)
+        self._pending = (step, self._reader.submit(_read, metrics))
 
     def flush(self) -> None:
         """Waits for the pending metrics and writes them.
@@ -52,11 +55,11 @@ class MetricsLog:
         """
         if self._pending is None:
             return
-        (step, metrics), self._pending = self._pending, None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        tokens = self._tokens_per_step * (step - self._clock_step)
-        rate = tokens / (time.perf_counter() - self._clock)
-        self.restart_clock(step)
+        (step, reading), self._pending = self._pending, None
+        read, at = reading.result()
+        values = {name: float(value) for name, value in read.items()}
+        rate = self._tokens_per_step * (step - self._clock_step) / (at - self._clock)
+        self.restart_clock(step, at)
         self.write({"step": step, **values, "tokens_per_second": round(rate, 1)})
         for name, advice in _ADVICE.items():
             if not math.isfinite(values[name]):
@@ -66,6 +69,7 @@ class MetricsLog:
                 )
 
     def close(self) -> None:
+        self._reader.shutdown()
         self._file.close()
 
     def write(self, line: dict[str, Any]) -> None:
@@ -75,6 +79,11 @@ class MetricsLog:
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
         self._on_line(line)
+
+
+def _read(metrics: dict[str, Array]) -> tuple[dict[str, Any], float]:
+    """Metrics, as soon as the device has computed them, and that time."""
+    return jax.device_get(metrics), time.perf_counter()
 
 
 def read_metrics(path: Path) -> list[dict]:

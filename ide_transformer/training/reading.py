@@ -1,6 +1,8 @@
 """Configurations from YAML files and overrides `a.b=value`."""
 
 import inspect
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -16,18 +18,18 @@ from .names import did_you_mean
 S = TypeVar("S", bound=Section)
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in a YAML file, with overrides `section.key=value` applied.
 
     **Raises:** `InputError` that names every key in error and where it was written.
     """
-    tree = read_tree(path)
+    tree = read_tree(path := Path(path))
     tree.setdefault("name", path.stem)
-    origin = apply_overrides(tree, overrides or [])
+    origin = apply_overrides(tree, overrides)
     return validated(Config, tree, str(path), origin)
 
 
-def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, str]:
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
     """Changes a tree of sections by overrides; the override that gave each key."""
     return {_override(tree, override): f"override {override!r}" for override in overrides}
 
@@ -93,10 +95,12 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
         known = list(_section(kind, location[:-1]).model_fields)
         hint = did_you_mean(location[-1], known)
         return f"{where}: unknown key {key}.{hint} Known here: {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"{where}: {key} is missing."
     message = error["msg"].removeprefix("Value error, ").removesuffix(".")
     if not key or error["type"] == "value_error":
         return f"{where}: {message}."
-    return f"{where}: {key}={error['input']!r}: {message}."
+    return f"{where}: {key}={textwrap.shorten(repr(error['input']), 80)}: {message}."
 
 
 def _section(kind: type[Section], location: list[str]) -> type[Section]:

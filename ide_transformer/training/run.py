@@ -9,14 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..arguments import checked
 from ..errors import InputError
 from ..models import AbstractModel
 from ..pretrained import find_pretrained, save_pretrained
 from ..reporting import plot_curves, write_json
 from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
 from .build import build_model, build_model_of_size, build_task, task_class, with_training
-from .choice import NATIVE
-from .config import Config, ModelConfig, SolverConfig
+from .config import NATIVE, Config, ModelConfig, SolverConfig
 from .folder import Checkpoints, RunFolder, new_folder, resumed_folder
 from .loop import EVALUATION_BATCH, Loop
 from .metrics import cut_metrics, read_metrics
@@ -24,6 +24,7 @@ from .optimizer import build_optimizer
 from .step import initial_state, make_evaluation, make_train_step, num_parameters
 
 
+@checked
 def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) -> RunFolder:
     """Trains the model of `config` and writes the folder of the run.
 
@@ -75,8 +76,10 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     return folder
 
 
-def load_run(path: Path) -> tuple[AbstractModel, RunFolder]:
-    """The trained model of a run, from its newest checkpoint.
+@checked
+def load_run(path: str | Path) -> tuple[AbstractModel, RunFolder]:
+    """The trained model of a run, from its newest checkpoint, and its folder. The folder's
+    `load_tokenizer` gives what `generate` needs to write text.
 
     **Raises:** `InputError` if `path` is not the folder of a run with a checkpoint.
     """

@@ -16,14 +16,15 @@ def run_script(main: Callable[[], None]) -> None:
     compile are kept for the next process, in the cache folder unless
     `JAX_COMPILATION_CACHE_DIR` says where.
 
-    Input that cannot be used is printed without a traceback, with exit status 2.
+    Input that cannot be used, files that cannot be read or written, and sizes that do not fit
+    into memory are reported without a traceback, with exit status 2.
     """
     sys.path.insert(0, str(Path.cwd()))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     try:
         main()
-    except InputError as error:
+    except (InputError, OSError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ide_transformer.errors import InputError
-from ide_transformer.reporting import alternate
 
-from .shared.command import Command, Rounds, Rows
+from .shared.command import Command, Rounds, Rows, positive
+from .shared.timing import alternate
 from .with_torch.accelerator import utilisation
 from .with_torch.own_training import OwnTraining
 from .with_torch.paired import PairedProcess
@@ -83,8 +83,10 @@ def make_torch_training(*arguments: Any) -> Any:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--setting", action="append", choices=tuple(SETTINGS))
-    parser.add_argument("--steps", type=int, default=10, help="in one turn")
-    parser.add_argument("--curve", type=int, default=50, help="steps whose losses are compared")
+    parser.add_argument("--steps", type=positive, default=10, help="in one turn")
+    parser.add_argument(
+        "--curve", type=positive, default=50, help="steps whose losses are compared"
+    )
 
 
 def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:

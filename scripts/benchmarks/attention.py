@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from ide_transformer.equation import Domains, TokenDomain, Volterra, integrate
 
-from .shared.command import Command, Rounds, Rows, measured
+from .shared.command import Command, Rounds, Rows, measured, positive
 from .shared.problem import Shape
 
 
@@ -62,10 +62,10 @@ def _gradient(form: Callable) -> Callable:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tokens", type=int, nargs="+", default=[256, 1024])
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--tokens", type=positive, nargs="+", default=[256, 1024])
+    parser.add_argument("--batch", type=positive, default=8)
+    parser.add_argument("--width", type=positive, default=256)
+    parser.add_argument("--heads", type=positive, default=4)
 
 
 def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:

@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 import jax
 
-from ide_transformer.reporting import middle_half
-
 from .shared.command import Command, Rounds, Rows, add_sizes, shape
 from .shared.modes import programs
 from .shared.problem import Shape
+from .shared.timing import middle_half
 
 
 def compiling(depth: int, shape: Shape, rounds: Rounds) -> Rows:

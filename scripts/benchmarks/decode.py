@@ -11,9 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ide_transformer.reporting import alternate
-
-from .shared.command import Command, Rounds, Rows
+from .shared.command import Command, Rounds, Rows, positive
+from .shared.timing import alternate
 from .with_torch.llama import load_llama, write_llama
 from .with_torch.own_generation import OwnGeneration
 from .with_torch.paired import PairedProcess
@@ -77,9 +76,9 @@ def make_torch_generation(*arguments: Any) -> Any:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", default="glassllm", help="a checkpoint")
-    parser.add_argument("--prompt", type=int, default=1, help="tokens of a prompt")
-    parser.add_argument("--length", type=int, default=128, help="tokens to write")
-    parser.add_argument("--batch", type=int, default=1, help="texts at once")
+    parser.add_argument("--prompt", type=positive, default=1, help="tokens of a prompt")
+    parser.add_argument("--length", type=positive, default=128, help="tokens to write")
+    parser.add_argument("--batch", type=positive, default=1, help="texts at once")
 
 
 def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:

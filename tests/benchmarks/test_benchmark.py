@@ -104,6 +104,12 @@ def test_too_few_rounds_are_refused(name, run, capsys):
     assert "error: rounds=1" in capsys.readouterr().err
 
 
+def test_sizes_below_one_are_refused(run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("march", "--depth", "0")
+    assert "argument --depth: 0 is less than 1" in capsys.readouterr().err
+
+
 def large_equation():
     """Weights as they are drawn make operators so small that an error in one would not show."""
     equation = pre_norm(3, SHAPE)

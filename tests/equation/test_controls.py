@@ -90,7 +90,7 @@ def test_bad_controls():
         ide.PiecewiseConstant((ide.LayerNorm(jnp.ones(3), jnp.ones(2)),))
     with pytest.raises(ide.InputError, match="at least two knots"):
         ide.PiecewiseLinear((ide.LayerNorm(jnp.ones((1, 3))),))
-    with pytest.raises(ide.InputError, match="at least one interval"):
+    with pytest.raises(ide.InputError, match="num_intervals should be greater than 0"):
         ide.Tied((ide.Damping(1.0),), 0)
     with pytest.raises(ide.InputError, match=r"resample\(0\)"):
         ide.Tied((ide.Damping(1.0),), 2).resample(0)

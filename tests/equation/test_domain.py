@@ -87,9 +87,13 @@ def test_a_sample_of_padding_only_stays_finite(key):
 
 
 def test_bad_domains(unchecked):
-    with pytest.raises(ide.InputError, match="at least one token"):
+    with pytest.raises(ide.InputError, match="shape=0: shape should be greater than 0"):
         ide.TokenDomain.uniform(0)
     with pytest.raises(ide.InputError, match="last axis must be the 4 tokens"):
         ide.TokenDomain(jnp.zeros((4, 1)), jnp.ones(3))
+    with pytest.raises(ide.InputError, match="a weight is negative"):
+        ide.TokenDomain(jnp.zeros((3, 1)), jnp.array([1.0, -1.0, 1.0]))
+    with pytest.raises(ide.InputError, match=r"grid=\(2,\) does not hold 3 points"):
+        ide.TokenDomain(jnp.zeros((3, 1)), grid=(2,))
     with pytest.raises(ide.InputError, match="one-dimensional"):
         _ = ide.TokenDomain.uniform((2, 3)).positions

@@ -20,7 +20,6 @@ def exact_operators():
     return {
         "damping": ide.Damping(draw.uniform(size=WIDTH)),
         "diffusion": ide.Diffusion(0.3),
-        "diffusion on a grid": ide.Diffusion(0.3, grid=(3, 4)),
         "delta rule": ide.DeltaRule(key, jnp.asarray(np.arange(4.0)), 0.7),
         "relaxation": ide.Relaxation(0.6, state(2, tokens=12, seed=6)),
     }
@@ -31,15 +30,21 @@ def flow(operator, u, h, domain=DOMAIN):
     return operator.flow(u, domain, h)
 
 
-@pytest.mark.parametrize("name", exact_operators())
-def test_a_flow_solves_the_equation_of_its_operator(name):
+@pytest.mark.parametrize(
+    ("name", "domain"),
+    [
+        *((name, DOMAIN) for name in exact_operators()),
+        ("diffusion", ide.TokenDomain.uniform((3, 4))),
+    ],
+)
+def test_a_flow_solves_the_equation_of_its_operator(name, domain):
     """`d/dh flow(u, h) = A(flow(u, h))`, starting from u."""
     operator, u0 = exact_operators()[name], state(2, tokens=12)
 
     @jax.jit
     def compare(u0, h):
-        u, slope = jax.jvp(lambda h: operator.flow(u0, DOMAIN, h), (h,), (jnp.ones(()),))
-        return u, slope, operator(u, DOMAIN)
+        u, slope = jax.jvp(lambda h: operator.flow(u0, domain, h), (h,), (jnp.ones(()),))
+        return u, slope, operator(u, domain)
 
     start, *_ = compare(u0, jnp.asarray(0.0))
     assert largest(start, u0) < 1e-14
@@ -76,10 +81,21 @@ def test_the_delta_rule_is_the_update_of_error_free_linear_attention():
     ("operator", "message"),
     [
         (ide.Damping(jnp.ones(3)), r"Damping.rate has shape \(3,\)"),
-        (ide.Diffusion(1.0, grid=(2, 2)), "has 4 points, but the domain has 6"),
         (ide.DeltaRule(jnp.ones((2, 3)), jnp.ones(2)), "which makes 6 features"),
     ],
 )
 def test_exact_operators_of_another_shape(operator, message):
     with pytest.raises(ide.InputError, match=message):
         operator(jnp.ones((6, WIDTH)), ide.TokenDomain.uniform(6))
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        ide.TokenDomain(jnp.arange(6.0)[:, None] ** 2),
+        ide.TokenDomain.uniform(6).padded(jnp.arange(6) < 4),
+    ],
+)
+def test_diffusion_needs_equal_distances_and_weights(domain):
+    with pytest.raises(ide.InputError, match="Diffusion needs tokens at equal distances"):
+        ide.Diffusion(1.0)(jnp.ones((6, WIDTH)), domain)

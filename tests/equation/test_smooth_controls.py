@@ -106,11 +106,11 @@ def test_resampling_a_smooth_control_keeps_it(control):
         ),
         (
             lambda: ide.Chebyshev.build(linear_block, 4, key=jax.random.key(0), terms=0),
-            "at least one term",
+            "terms should be greater than 0",
         ),
         (
             lambda: ide.Hypernetwork.build(linear_block, 4, key=jax.random.key(0), hidden=0),
-            "each must be at least 1",
+            "hidden should be greater than 0",
         ),
     ],
 )

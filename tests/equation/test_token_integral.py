@@ -36,7 +36,7 @@ def test_every_form_equals_a_loop_over_tokens(kind, region):
     inputs = make_inputs()
     weights = np.random.default_rng(0).uniform(0.1, 2, TOKENS)
     weights[-3:] = 0
-    domain = ide.TokenDomain(DOMAIN.points, jnp.asarray(weights), DOMAIN.consecutive)
+    domain = ide.TokenDomain(DOMAIN.points, jnp.asarray(weights), DOMAIN.grid)
     ours = compiled_in_parts(kind, *inputs, REGIONS[region], domain=domain)
     assert largest(ours, by_hand(inputs, REGIONS[region], weights=weights)) < 1e-13
 

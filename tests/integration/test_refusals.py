@@ -18,11 +18,16 @@ U0 = random_state()
     ("options", "message"),
     [
         ({"u0": U0[:4]}, r"u0 has shape \(4, 16\).*6 tokens"),
-        ({"u0": U0[0]}, r"u0 has shape \(16,\)"),
+        ({"u0": U0[0]}, r"u0=f64\[16\]: u0 should be an instance of Float"),
+        ({"u0": U0[None][:0]}, r"u0 has shape \(0, 6, 16\).*not empty"),
+        ({"u0": U0.tolist()}, r"u0=\[\[.*\u2026: u0 should be an instance of Float"),
+        ({"u0": U0.at[0, 0].set(jnp.nan)}, r"u0=f64\[6,16\]: u0 should be finite"),
+        ({"u0": U0.astype(jnp.bfloat16)}, "u0 has dtype bfloat16; the state needs float32"),
+        ({"solver": diffrax.Heun}, r"instance of AbstractSolver; write Heun\("),
         ({"u0": U0[:, :8]}, "acts on 16 features"),
-        ({"u0": jnp.zeros((TOKENS, WIDTH), int)}, "floating point"),
-        ({"steps_per_interval": 0}, "does not divide an interval"),
-        ({"steps_per_interval": 1.5}, "steps_per_interval=1.5 does not divide"),
+        ({"u0": jnp.zeros((TOKENS, WIDTH), int)}, r"u0=i64\[6,16\]: u0 should be an instance"),
+        ({"steps_per_interval": 0}, "steps_per_interval should be greater than 0"),
+        ({"steps_per_interval": 1.5}, "steps_per_interval should be a valid integer"),
         ({"stepsize_controller": TIGHT}, r"LieTrotter has no error estimate.*HalfSolver"),
         (
             {"solver": diffrax.KenCarp3()},
@@ -48,7 +53,15 @@ U0 = random_state()
         ),
         ({"gradient": diffrax.DirectAdjoint()}, "fixed steps march by a scan"),
         ({"saveat": diffrax.SaveAt(ts=[4.0])}, r"must lie in \[0, 3\]"),
-        ({"saveat": diffrax.SaveAt(steps=True)}, "output that solve does not give"),
+        ({"saveat": diffrax.SaveAt(solver_state=True)}, "states of the solver"),
+        (
+            {
+                "solver": diffrax.Tsit5(),
+                "stepsize_controller": TIGHT,
+                "saveat": diffrax.SaveAt(steps=True),
+            },
+            "number of adaptive steps is not known",
+        ),
     ],
 )
 def test_input_that_does_not_fit(options, message, unchecked):

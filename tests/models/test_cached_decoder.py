@@ -209,9 +209,10 @@ def test_models_that_cannot_be_decoded_token_by_token(message, unchecked):
 
 def test_inputs_that_do_not_fit(unchecked):
     model = language_model()
-    for tokens in (0, CONTEXT + 1):
-        with pytest.raises(ide.InputError, match=f"tokens={tokens}.*from 1 to {CONTEXT}"):
-            ide.CachedDecoder(model, tokens)
+    with pytest.raises(ide.InputError, match="tokens should be greater than 0"):
+        ide.CachedDecoder(model, 0)
+    with pytest.raises(ide.InputError, match=f"tokens={CONTEXT + 1}.*from 1 to {CONTEXT}"):
+        ide.CachedDecoder(model, CONTEXT + 1)
     with pytest.raises(ide.InputError, match=r"3 tokens.*built for 1 to 2"):
         ide.CachedDecoder(model, 2).prefill(TOKENS[0, :3])
     grid = ide.Equation(model.control, ide.Free(), ide.TokenDomain.uniform((2, 3)))

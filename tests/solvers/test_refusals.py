@@ -13,7 +13,7 @@ import ide_transformer as ide
     [
         (lambda: ide.Composition(coefficients=(0.3, 0.3)), "must sum to 1"),
         (lambda: ide.LieTrotter(ide.Strang()), "cannot be split again"),
-        (lambda: ide.AdamsBashforth(4), "steps must be 2 or 3"),
+        (lambda: ide.AdamsBashforth(4), "steps should be 2 or 3"),
         (lambda: ide.Nesterov(momentum=1.0), r"momentum=1.*must lie in \[0, 1\)"),
         (lambda: ide.HeavyBall(momentum=[0.5, -0.1]), r"momentum=\[ 0.5, -0.1\]"),
         (lambda: ide.Nesterov(gain=0.0), "gain=0.*must be positive"),

@@ -10,7 +10,7 @@ from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of, outputs
 from running import run_script
 
 from ide_transformer.depth import refine, removal_damage, richardson
-from ide_transformer.studies.depth import Problem, measure_coarsening
+from ide_transformer.studies.depth import Problem, measure_coarsening, study
 from ide_transformer.studies.depth.problem import halves_of_speeches
 from ide_transformer.studies.depth.ranking import (
     at_random,
@@ -95,12 +95,27 @@ def test_a_study_measures_every_method_and_says_where_a_solve_failed():
     assert np.allclose(damage, removal_damage(model, HELD_OUT), rtol=1e-10)
 
 
-def test_figures_are_written(tmp_path):
+def test_figures_are_written(tmp_path, monkeypatch):
     rows = [
         {"method": "native", "field_evaluations": 4.0, "error": 0.0, "loss": 2.0},
         {"method": "coarsened", "field_evaluations": 3.0, "error": 0.1, "loss": 2.1},
+        {"method": "random, seed 0", "field_evaluations": 3.0, "error": 0.2, "loss": 2.2},
+        {"method": "random, seed 1", "field_evaluations": 3.0, "error": 0.3, "loss": 2.4},
+        {"method": "refined", "field_evaluations": 8.0, "error": 0.3, "loss": 2.5},
         {"method": "adaptive", "field_evaluations": 9.0, "error": None, "loss": None},
     ]
+    panels = {}
+    monkeypatch.setattr(
+        study, "plot_panels", lambda path, drawn, **_: panels.update({path.name: drawn})
+    )
+    plot_methods(tmp_path, rows)
+    few, more = panels["loss.png"].values()
+    assert [(curve.label, curve.x, curve.y) for curve in [*few, *more]] == [
+        ("coarsened", [4, 3], [2.0, 2.1]),
+        ("random (mean)", [4, 3], [2.0, pytest.approx(2.3)]),
+        ("refined", [4, 8], [2.0, 2.5]),
+    ]
+    monkeypatch.undo()
     plot_methods(tmp_path, rows)
     assert {path.name for path in tmp_path.iterdir()} == {"error.png", "loss.png"}
 

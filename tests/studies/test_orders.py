@@ -1,12 +1,9 @@
 """The order of every scheme, measured in float64, as `scripts/convergence.py` does."""
 
 import json
-import runpy
-import sys
 
 import pytest
-from helpers import ROOT
-from running import run_script
+from running import run_here, run_script
 
 import ide_transformer as ide
 from ide_transformer.studies.convergence import applies, find_scheme, measure_order, schemes
@@ -117,11 +114,12 @@ def test_a_scheme_is_spelled_as_in_configurations():
         assert str(SchemeConfig.model_validate(scheme)) == scheme
 
 
-def test_a_scheme_that_is_not_known_is_refused(monkeypatch, capsys):
+def test_a_scheme_that_is_not_known_is_refused(capsys):
     with pytest.raises(ide.InputError, match=r"--scheme rk5: it is not .* Known: euler"):
         applies("rk5", "free")
-    script = str(ROOT / "scripts/convergence.py")
-    monkeypatch.setattr(sys, "argv", [script, "--scheme", "rk5"])
-    with pytest.raises(SystemExit, match="2"):
-        runpy.run_path(script, run_name="__main__")
-    assert "error: --scheme rk5" in capsys.readouterr().err
+    output = run_here(capsys, "convergence.py", "--scheme", "rk5", expected=2)
+    assert "error: --scheme rk5" in output
+    apart = ["--scheme", "paper_splitting", "--constraint", "free"]
+    output = run_here(capsys, "convergence.py", *apart, expected=2)
+    assert "None of these schemes can be measured on these constraints" in output
+    assert "adams_bashforth(3); leapfrog" in run_here(capsys, "convergence.py", "--help")

@@ -116,7 +116,11 @@ schemes:
     [
         ("mode: both", "mode='both'; it must be train or solve"),
         ("schemes: {}", "mode=None; it must be train or solve"),
-        ("mode: train\nseeds: [0]", "budget.*Field required"),
+        (TRAINING.replace("budget:", "# budget:"), r"^[^\n]*small\.yaml: budget is missing\.$"),
+        (
+            "mode: solve\nrun: nowhere\nrounds: 1\nschemes: {}",
+            "rounds=1: Input should be greater than or equal to 2",
+        ),
         (
             TRAINING.replace("kind: nesterov", "kind: nestrov"),
             r"solver.kind=nestrov: unknown. Did you mean nesterov\?",
@@ -132,7 +136,7 @@ schemes:
         (TRAINING.replace("unit: field_evaluations", "unit: hours"), "budget.unit='hours'"),
         (
             "mode: solve\nrun: nowhere\nschemes: {x: {solver: {kind: euler}, steps: [1]}}",
-            "nowhere is not the folder of a run",
+            "nowhere: there is no such run",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 from helpers import ROOT, SCRIPTS
 from running import logged, run_apart, run_here
 
-from ide_transformer.training import Config
+from ide_transformer import InputError, load_model, load_run
+from ide_transformer.training import Config, evaluate_loss, evaluation_task
 from ide_transformer.training.folder import new_folder
 
 
@@ -135,6 +137,48 @@ def test_sampling_from_a_run(finished, capsys):
     assert text.splitlines()[0] == run_here(capsys, *script, "The quick").splitlines()[0]
     assert "character 'Ж' does not occur" in run_here(capsys, *script, "Ж", expected=2)
     assert "is neither the folder of a run" in run_here(capsys, "sample.py", ROOT, expected=2)
+    nearly = folder.with_name("tinny")
+    output = run_here(capsys, "sample.py", nearly, expected=2)
+    assert f"{nearly}: there is no such run" in output and "holds tiny" in output
+
+
+def test_files_and_seeds_that_cannot_be_used(finished, text, tmp_path, capsys):
+    folder, _ = finished
+    output = run_here(capsys, "train.py", *arguments(text, text), expected=2)
+    assert output.splitlines()[-1].startswith("error: ") and f"{text}/tiny" in output
+    output = run_here(capsys, "sample.py", folder, "--seed", 10**20, expected=2)
+    assert "--seed 100000000000000000000: give a number from 0" in output
+    output = run_here(
+        capsys, "train.py", *arguments(text, tmp_path, f"training.seed={10**20}"), expected=2
+    )
+    assert "training.seed=100000000000000000000: Input should be less than" in output
+    shutil.copytree(folder, tmp_path / "damaged")
+    (tmp_path / "damaged/tokenizer.json").write_text("{")
+    output = run_here(capsys, "sample.py", tmp_path / "damaged", expected=2)
+    assert "tokenizer.json is no tokenizer" in output
+
+
+def test_a_run_is_evaluated_on_windows_of_another_length(finished):
+    loaded = load_model(finished[0])
+    lengths = [
+        next(evaluation_task(loaded, None, n).held_out(1)).inputs.shape[-1] for n in (8, 5)
+    ]
+    assert lengths == [8, 5]
+    with pytest.raises(InputError, match="longer than the context of 16"):
+        evaluate_loss(loaded, None, 1, 17)
+
+
+@pytest.mark.parametrize("size", ["--samples", "--context"])
+def test_sizes_below_one_are_refused(finished, capsys, size):
+    output = run_here(capsys, "evaluate.py", finished[0], size, 0, expected=2)
+    assert f"{size.removeprefix('--')}=0: give at least 1" in output
+
+
+def test_a_run_is_loaded_by_its_path(finished):
+    folder, _ = finished
+    assert load_run(str(folder))[1].path == load_run(folder)[1].path == folder
+    with pytest.raises(InputError, match=r"nope: there is no such run .* holds tiny"):
+        load_run(f"{folder.parent}/nope")
 
 
 @pytest.mark.parametrize(

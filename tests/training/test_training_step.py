@@ -119,7 +119,10 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
     [
         ({"gradient": "revrsible"}, "Did you mean reversible"),
         ({"gradient": {"kind": "recursive", "options": {"level": 2}}}, "Did you mean levels"),
-        ({"gradient": {"kind": "recursive", "options": {"levels": 0}}}, "training.gradient: "),
+        (
+            {"gradient": {"kind": "recursive", "options": {"levels": 0}}},
+            "levels=0: .* greater than 0",
+        ),
     ],
 )
 def test_a_gradient_mode_that_is_not_known(overrides, message):

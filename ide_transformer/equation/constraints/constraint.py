@@ -22,7 +22,8 @@ class AbstractConstraint(eqx.Module):
 
     @abc.abstractmethod
     def project(self, u: Features) -> Features:
-        """The state of S that takes the place of `u`, token by token."""
+        """The state of S that takes the place of `u`, token by token: for the spheres the
+        nearest one in the metric of their gain."""
 
     @abc.abstractmethod
     def tangent(self, u: Features, du: Features) -> Features:

@@ -1,6 +1,7 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from ...arguments import NonNegativeFloat
 from ..affine import optional_array
 from .normalization import AbstractCentredNormalization
 
@@ -27,4 +28,4 @@ class LayerNorm(AbstractCentredNormalization):
 
     gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
-    eps: float = eqx.field(static=True, default=1e-5)
+    eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)

@@ -3,9 +3,12 @@
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ...arguments import is_known
+from ...errors import InputError
 from ..affine import Vector, affine, inverse_affine
 from ..shapes import Features
 from .constraint import AbstractRescaling, Scales
@@ -65,7 +68,14 @@ class AbstractNormalization(AbstractRescaling):
     def _scaled(self, u: Features) -> tuple[Features, Float[Array, "*batch 1"]]:
         """`P` of the state in its units, and the factor that it takes."""
         v = self.centre(inverse_affine(u, *self.units))
-        scale = lax.rsqrt(_mean(v * v) + self.eps)
+        square = _mean(v * v) + self.eps
+        if is_known(square) and not np.all(square):
+            name = type(self).__name__
+            raise InputError(
+                f"{name}: a token whose features are all the same has no projection; write "
+                f"{name}(…, eps=1e-5), as layer norm does."
+            )
+        scale = lax.rsqrt(square)
         return v * scale, scale
 
 

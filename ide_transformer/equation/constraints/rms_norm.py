@@ -3,6 +3,7 @@ from typing import ClassVar
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from ...arguments import NonNegativeFloat
 from ..affine import optional_array
 from .normalization import AbstractNormalization
 
@@ -22,6 +23,6 @@ class RMSNorm(AbstractNormalization):
     """
 
     gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
-    eps: float = eqx.field(static=True, default=1e-5)
+    eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)
 
     bias: ClassVar[None] = None

@@ -3,7 +3,8 @@ from typing import ClassVar
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..affine import optional_array
+from ...arguments import NonNegativeFloat
+from ..affine import optional_positive_array
 from .normalization import AbstractSphere
 
 
@@ -21,7 +22,9 @@ class RMSSphere(AbstractSphere):
     - `eps`: added to the mean square; 0 is the exact projection.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
-    eps: float = eqx.field(static=True, default=0.0)
+    gain: Float[Array, "*features"] | None = eqx.field(
+        converter=optional_positive_array, default=None
+    )
+    eps: NonNegativeFloat = eqx.field(static=True, default=0.0)
 
     bias: ClassVar[None] = None

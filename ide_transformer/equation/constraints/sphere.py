@@ -1,7 +1,8 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..affine import optional_array
+from ...arguments import NonNegativeFloat
+from ..affine import optional_array, optional_positive_array
 from .normalization import AbstractCentredNormalization, AbstractSphere
 
 
@@ -19,14 +20,22 @@ class Sphere(AbstractSphere, AbstractCentredNormalization):
     so schemes that use it converge as h → 0. With a scalar gain and bias it is layer
     normalisation; with vectors, the affine map of existing checkpoints is `LayerNorm`.
 
+    `project(v)` is the point of S1 nearest to v in the metric of the gain,
+    `mean_y ((u-v)/γ)²`, which for a scalar gain is the Euclidean one. With a gain that varies
+    over features it is another point than the Euclidean projection on that ellipsoid.
+
     **Arguments:**
 
     - `gain`: γ, positive, a number or `[features]`.
     - `bias`: β, a number or `[features]`.
     - `eps`: added to the variance. 0 is the exact projection; a positive one (layer norm
       uses 1e-5) keeps tokens of zero variance finite and moves S1 by about `eps / 2`.
+
+    **Raises:** `InputError` from `project`, with `eps = 0`, for a token of zero variance.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
+    gain: Float[Array, "*features"] | None = eqx.field(
+        converter=optional_positive_array, default=None
+    )
     bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
-    eps: float = eqx.field(static=True, default=0.0)
+    eps: NonNegativeFloat = eqx.field(static=True, default=0.0)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...errors import InputError
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ..shapes import Depth
 from .expansion import AbstractExpansion
 from .stack import MakeBlock, combine, stack_blocks
@@ -21,19 +21,20 @@ class Chebyshev(AbstractExpansion):
     - `interval_length`: depth of one interval.
     """
 
-    num_intervals: int = eqx.field(static=True)
-    interval_length: float = eqx.field(static=True, default=1.0)
+    num_intervals: PositiveInt = eqx.field(static=True)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
         return _polynomials(2 * jnp.asarray(t) / self.horizon - 1, self.terms)
 
     @classmethod
+    @checked
     def build(
         cls,
         make_block: MakeBlock,
-        num_intervals: int,
+        num_intervals: PositiveInt,
         *,
-        terms: int | None = None,
+        terms: PositiveInt | None = None,
         key: PRNGKeyArray,
     ) -> "Chebyshev":
         """Draws one block at each of `terms` Chebyshev points and interpolates, so that the
@@ -44,8 +45,6 @@ class Chebyshev(AbstractExpansion):
         - `terms`: K; by default as many as intervals.
         """
         terms = num_intervals if terms is None else terms
-        if terms < 1:
-            raise InputError(f"Chebyshev.build(terms={terms}): it needs at least one term.")
         nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
         basis = jnp.stack([_polynomials(jnp.asarray(x), terms) for x in nodes])
         drawn = stack_blocks(make_block, terms, key)

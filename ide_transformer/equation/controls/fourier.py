@@ -2,6 +2,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..shapes import Depth
 from .expansion import AbstractExpansion
@@ -21,8 +22,8 @@ class Fourier(AbstractExpansion):
     - `interval_length`: depth of one interval.
     """
 
-    num_intervals: int = eqx.field(static=True)
-    interval_length: float = eqx.field(static=True, default=1.0)
+    num_intervals: PositiveInt = eqx.field(static=True)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         if self.terms % 2 == 0:
@@ -36,10 +37,11 @@ class Fourier(AbstractExpansion):
         return _waves(jnp.asarray(t) / self.horizon, self.terms // 2)
 
     @classmethod
+    @checked
     def build(
         cls,
         make_block: MakeBlock,
-        num_intervals: int,
+        num_intervals: PositiveInt,
         *,
         key: PRNGKeyArray,
         waves: int | None = None,
@@ -62,8 +64,8 @@ class Fourier(AbstractExpansion):
 def _check_intervals(waves: int, num_intervals: int) -> None:
     if waves < 0 or num_intervals < 2 * waves + 1:
         raise InputError(
-            f"Fourier: {waves} waves need at least {2 * max(waves, 0) + 1} intervals to be "
-            f"told apart, but there are {num_intervals}; take from 0 to "
+            f"Fourier: waves={waves} need at least {2 * max(waves, 0) + 1} intervals to be "
+            f"told apart, but num_intervals={num_intervals}; take from 0 to "
             f"{(num_intervals - 1) // 2} waves or more intervals."
         )
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..shapes import Depth
 from .expansion import AbstractExpansion
@@ -27,9 +28,17 @@ class Hypernetwork(AbstractExpansion):
     """
 
     inner: Float[Array, "embedding hidden"]
-    outer: Float[Array, "inputs terms"]
-    num_intervals: int = eqx.field(static=True)
-    interval_length: float = eqx.field(static=True, default=1.0)
+    outer: Float[Array, "hidden+1 others"]
+    num_intervals: PositiveInt = eqx.field(static=True)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self):
+        embedding, others = self.inner.shape[0], self.outer.shape[1]
+        if embedding % 2 == 0 or self.terms != others + 1:
+            raise InputError(
+                f"Hypernetwork: inner has {embedding} rows, an odd number is needed; outer has "
+                f"{others} columns, one fewer than the {self.terms} coefficients is needed."
+            )
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
         t = jnp.asarray(t, self.inner.dtype) / self.horizon
@@ -41,14 +50,15 @@ class Hypernetwork(AbstractExpansion):
         return jnp.concatenate([one, hidden @ self.outer])
 
     @classmethod
+    @checked
     def build(
         cls,
         make_block: MakeBlock,
-        num_intervals: int,
+        num_intervals: PositiveInt,
         *,
-        hidden: int = 32,
-        frequencies: int = 4,
-        terms: int | None = None,
+        hidden: PositiveInt = 32,
+        frequencies: PositiveInt = 4,
+        terms: PositiveInt | None = None,
         key: PRNGKeyArray,
     ) -> "Hypernetwork":
         """Draws a block for Θ_0; each other Θ_k is the difference of two draws. So weights
@@ -61,11 +71,6 @@ class Hypernetwork(AbstractExpansion):
         - `frequencies`: number of frequencies of the sines and cosines of e(t).
         """
         terms = num_intervals if terms is None else terms
-        if min(terms, hidden, frequencies) < 1:
-            raise InputError(
-                f"Hypernetwork.build(terms={terms}, hidden={hidden}, frequencies="
-                f"{frequencies}): each must be at least 1."
-            )
         block_key, inner_key, outer_key = jax.random.split(key, 3)
 
         def differences(x):

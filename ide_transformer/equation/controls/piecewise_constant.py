@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ..shapes import Depth
 from .control import AbstractControl, check_resample
 from .stack import MakeBlock, arrays_of, check_stack, combine, stack_blocks, with_static
@@ -24,7 +25,7 @@ class PiecewiseConstant(AbstractControl):
     """
 
     blocks: PyTree
-    interval_length: float = eqx.field(static=True, default=1.0)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = False
     depth_axes: ClassVar[int] = 1
@@ -50,8 +51,9 @@ class PiecewiseConstant(AbstractControl):
         return type(self)(combine(average, self.blocks), length)
 
     @classmethod
+    @checked
     def build(
-        cls, make_block: MakeBlock, num_intervals: int, *, key: PRNGKeyArray
+        cls, make_block: MakeBlock, num_intervals: PositiveInt, *, key: PRNGKeyArray
     ) -> "PiecewiseConstant":
         """Draws a block for each interval."""
         return cls(stack_blocks(make_block, num_intervals, key))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..shapes import Depth
 from .control import AbstractControl, check_resample
@@ -22,7 +23,7 @@ class PiecewiseLinear(AbstractControl):
     """
 
     knots: PyTree
-    interval_length: float = eqx.field(static=True, default=1.0)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 1
@@ -57,8 +58,9 @@ class PiecewiseLinear(AbstractControl):
         return type(self)(with_static(stacked, self.knots), length)
 
     @classmethod
+    @checked
     def build(
-        cls, make_block: MakeBlock, num_intervals: int, *, key: PRNGKeyArray
+        cls, make_block: MakeBlock, num_intervals: PositiveInt, *, key: PRNGKeyArray
     ) -> "PiecewiseLinear":
         """Draws a block for each boundary."""
         return cls(stack_blocks(make_block, num_intervals + 1, key))

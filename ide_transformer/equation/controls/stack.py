@@ -60,11 +60,12 @@ def check_stack(owner: object, blocks: PyTree) -> int:
         for path, leaf in jax.tree_util.tree_leaves_with_path(arrays_of(blocks))
     ]
     lengths = {shape[:1] for _, shape in named}
-    if len(lengths) != 1 or () in lengths:
+    if len(lengths) != 1 or not lengths.isdisjoint({(), (0,)}):
         shapes = ", ".join(f"{name}: {shape}" for name, shape in named) or "no arrays at all"
         name = type(owner).__name__
+        field = next(field for field, x in vars(owner).items() if x is blocks)
         raise InputError(
-            f"{name} needs blocks whose arrays all have the depth as leading axis, but got "
-            f"{shapes}. Build them with equinox.filter_vmap over keys, or with {name}.build."
+            f"{name}: {field} must hold arrays that all have the depth as leading axis, but "
+            f"got {shapes}. Build them by equinox.filter_vmap over keys, or by {name}.build."
         )
     return lengths.pop()[0]

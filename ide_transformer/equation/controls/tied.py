@@ -3,7 +3,7 @@ from typing import ClassVar
 import equinox as eqx
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ...errors import InputError
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ..shapes import Depth
 from .control import AbstractControl, check_resample
 from .stack import MakeBlock
@@ -21,15 +21,11 @@ class Tied(AbstractControl):
     """
 
     block: PyTree
-    num_intervals: int = eqx.field(static=True)
-    interval_length: float = eqx.field(static=True, default=1.0)
+    num_intervals: PositiveInt = eqx.field(static=True)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 0
-
-    def __check_init__(self):
-        if self.num_intervals < 1:
-            raise InputError(f"Tied needs at least one interval, not {self.num_intervals}.")
 
     def intervals(self) -> PyTree[Array]:
         return ()
@@ -44,6 +40,9 @@ class Tied(AbstractControl):
         return type(self)(self.block, num_intervals, check_resample(self, num_intervals))
 
     @classmethod
-    def build(cls, make_block: MakeBlock, num_intervals: int, *, key: PRNGKeyArray) -> "Tied":
+    @checked
+    def build(
+        cls, make_block: MakeBlock, num_intervals: PositiveInt, *, key: PRNGKeyArray
+    ) -> "Tied":
         """Draws one block."""
         return cls(make_block(key), num_intervals)

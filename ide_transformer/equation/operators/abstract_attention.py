@@ -68,14 +68,14 @@ class AbstractAttention(AbstractOperator):
         if head_features is None:
             if features % heads:
                 raise InputError(
-                    f"{name}: {heads} heads do not divide a width of {features}. Choose a "
-                    "width that is a multiple of the heads, or give head_features."
+                    f"{name}: heads={heads} do not divide features={features}. Choose features "
+                    "that are a multiple of the heads, or give head_features."
                 )
             head_features = features // heads
         key_value_heads = heads if key_value_heads is None else key_value_heads
         if heads % key_value_heads:
             raise InputError(
-                f"{name}: {key_value_heads} key-value heads do not divide {heads} heads."
+                f"{name}: key_value_heads={key_value_heads} do not divide heads={heads}."
             )
         keys = jax.random.split(key, 4)
         inner, shared = heads * head_features, key_value_heads * head_features

@@ -9,15 +9,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ...arguments import checked
+
 
 Activation: TypeAlias = Callable[[Array], Array]
 
 
+@checked
 def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`max(x, 0)`, the projection on S2."""
     return jax.nn.relu(x)
 
 
+@checked
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x Φ(x)` with the exact normal distribution function Φ. Its derivative,
     `Φ(x) + x φ(x)`, needs nothing but x."""
@@ -40,16 +44,19 @@ def _normal_distribution(x: Array) -> Array:
     return 0.5 * (1 + lax.erf(x / math.sqrt(2)))
 
 
+@checked
 def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x Φ(x)` with Φ approximated by a hyperbolic tangent (GPT-2's)."""
     return jax.nn.gelu(x, approximate=True)
 
 
+@checked
 def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x / (1 + exp(-x))`."""
     return jax.nn.silu(x)
 
 
+@checked
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x / (1 + exp(-1.702 x))`, a cheap approximation of `gelu`."""
     return x * jax.nn.sigmoid(1.702 * x)

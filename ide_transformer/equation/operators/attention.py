@@ -1,5 +1,6 @@
 from jaxtyping import PRNGKeyArray
 
+from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
@@ -52,14 +53,14 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
 
     def __init__(
         self,
-        features: int,
-        heads: int,
+        features: PositiveInt,
+        heads: PositiveInt,
         *,
         key: PRNGKeyArray,
-        key_value_heads: int | None = None,
-        head_features: int | None = None,
+        key_value_heads: PositiveInt | None = None,
+        head_features: PositiveInt | None = None,
         causal: bool = False,
-        window: int | None = None,
+        window: PositiveInt | None = None,
         positions: AbstractPositions = NoPositions(),
         normalization: AbstractConstraint = Free(),
         query_normalization: AbstractConstraint = Free(),
@@ -67,8 +68,8 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         bias: bool = True,
         key_bias: bool | None = None,
         output_bias: bool | None = None,
-        std: float = 0.02,
-        output_std: float | None = None,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
     ):
         if window is not None and not causal:
             raise InputError(

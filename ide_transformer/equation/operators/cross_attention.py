@@ -2,6 +2,7 @@ from typing import ClassVar
 
 from jaxtyping import PRNGKeyArray
 
+from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
@@ -52,17 +53,17 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
 
     def __init__(
         self,
-        features: int,
-        heads: int,
+        features: PositiveInt,
+        heads: PositiveInt,
         *,
         key: PRNGKeyArray,
-        source_features: int | None = None,
-        head_features: int | None = None,
+        source_features: PositiveInt | None = None,
+        head_features: PositiveInt | None = None,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
         key_bias: bool | None = None,
-        std: float = 0.02,
-        output_std: float | None = None,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
     ):
         super().__init__(
             features,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..affine import float_array
+from ..affine import nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import Depth, State
 from .exact import AbstractExactOperator
@@ -32,7 +32,7 @@ class DeltaRule(AbstractExactOperator):
 
     key: Float[Array, "heads features"]
     value: Float[Array, " heads"]
-    rate: Float[Array, "*heads"] = eqx.field(converter=float_array, default=1.0)
+    rate: Float[Array, "*heads"] = eqx.field(converter=nonnegative_array, default=1.0)
 
     configurable: ClassVar[bool] = False
     dissipative: ClassVar[bool] = True
@@ -54,6 +54,11 @@ class DeltaRule(AbstractExactOperator):
             raise InputError(
                 f"DeltaRule.key has shape {self.key.shape}, which makes {self.key.size} "
                 f"features, but the state has {u.shape[-1]}."
+            )
+        if self.rate.shape not in ((), self.value.shape):
+            raise InputError(
+                f"DeltaRule.rate has shape {self.rate.shape}; give a number or [heads], "
+                f"{self.value.shape}."
             )
         return jnp.broadcast_to(self.rate, self.value.shape)
 

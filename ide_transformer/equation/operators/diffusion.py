@@ -1,4 +1,3 @@
-import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -8,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..affine import float_array
+from ..affine import nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import State
 from .exact import AbstractLinearOperator, Spectral
@@ -25,21 +24,24 @@ class Diffusion(AbstractLinearOperator):
     **Arguments:**
 
     - `rate`: κ ≥ 0, a number, in squared token distances per layer.
-    - `grid`: (rows, columns) of a grid of patches; by default tokens are on a line.
+
+    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights,
+    as padding gives them: the expansion is that of equal ones.
     """
 
-    rate: Float[Array, ""] = eqx.field(converter=float_array)
-    grid: tuple[int, ...] | None = eqx.field(static=True, default=None)
+    rate: Float[Array, ""] = eqx.field(converter=nonnegative_array)
 
     dissipative: ClassVar[bool] = True
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        grid = (domain.num_tokens,) if self.grid is None else self.grid
-        if math.prod(grid) != domain.num_tokens:
+        grid = domain.grid
+        if grid is None or domain.weights is not None:
             raise InputError(
-                f"Diffusion.grid={grid} has {math.prod(grid)} points, but the domain has "
-                f"{domain.num_tokens} tokens; they must be the same."
+                "Diffusion needs tokens at equal distances, without weights or padding, as "
+                "TokenDomain.uniform makes them."
             )
+        if self.rate.shape:
+            raise InputError(f"Diffusion.rate has shape {self.rate.shape}; give one number.")
         waves = np.meshgrid(*(np.pi * np.arange(n) / n for n in grid), indexing="ij")
         laplacian = -sum(wave**2 for wave in waves)
         factor = function(self.rate.astype(u.dtype) * jnp.asarray(laplacian, u.dtype))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ...arguments import Fraction
 from ..domain import TokenDomain
 from ..shapes import State
 from .operator import AbstractWrappedOperator
@@ -24,7 +25,7 @@ class Dropout(AbstractWrappedOperator):
     - `rate`: p in [0, 1).
     """
 
-    rate: float = eqx.field(static=True)
+    rate: Fraction = eqx.field(static=True)
     key: PRNGKeyArray | None = None
 
     configurable: ClassVar[bool] = False

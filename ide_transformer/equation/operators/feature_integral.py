@@ -2,6 +2,7 @@ from typing import ClassVar
 
 from jaxtyping import PRNGKeyArray
 
+from ...arguments import NonNegativeFloat, PositiveInt
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
@@ -34,13 +35,13 @@ class FeatureIntegral(AbstractOperator):
 
     def __init__(
         self,
-        features: int,
+        features: PositiveInt,
         *,
         key: PRNGKeyArray,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
-        std: float = 0.02,
-        output_std: float | None = None,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
     ):
         std = std if output_std is None else output_std
         self.map = Linear(features, features, bias=bias, std=std, key=key)

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
+from ...arguments import NonNegativeFloat, PositiveInt
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
@@ -40,15 +41,15 @@ class FeedForward(AbstractOperator):
 
     def __init__(
         self,
-        features: int,
-        hidden: int | None = None,
+        features: PositiveInt,
+        hidden: PositiveInt | None = None,
         *,
         key: PRNGKeyArray,
         activation: Activation = gelu,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
-        std: float = 0.02,
-        output_std: float | None = None,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
     ):
         hidden = 4 * features if hidden is None else hidden
         first, second = jax.random.split(key)

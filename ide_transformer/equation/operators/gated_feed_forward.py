@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
+from ...arguments import NonNegativeFloat, PositiveInt
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
@@ -43,14 +44,14 @@ class GatedFeedForward(AbstractOperator):
 
     def __init__(
         self,
-        features: int,
-        hidden: int | None = None,
+        features: PositiveInt,
+        hidden: PositiveInt | None = None,
         *,
         activation: Activation = silu,
         bias: bool = False,
         normalization: AbstractConstraint = Free(),
-        std: float = 0.02,
-        output_std: float | None = None,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
         key: PRNGKeyArray,
     ):
         hidden = 8 * (-(-features // 3)) if hidden is None else hidden

@@ -1,14 +1,15 @@
 """Base classes of operators."""
 
 import abc
+from dataclasses import replace
 from typing import ClassVar
 
 import equinox as eqx
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ...errors import InputError
 from ..domain import TokenDomain
-from ..shapes import State
+from ..shapes import Depth, State
 
 
 class AbstractOperator(eqx.Module):
@@ -28,6 +29,11 @@ class AbstractOperator(eqx.Module):
     def __call__(self, u: State, domain: TokenDomain) -> State:
         """The rate `du/dt` of this term, of the shape of `u: [..., tokens, features]`."""
 
+    def at(self, t: Depth, args: PyTree) -> "AbstractOperator":
+        """The operator at depth `t`, given the `args` of `solve`; by default the same
+        everywhere. One that depends on them returns a copy that holds what it needs."""
+        return self
+
     @property
     def innermost(self) -> "AbstractOperator":
         """The operator itself, without others around it."""
@@ -39,6 +45,9 @@ class AbstractWrappedOperator(AbstractOperator):
 
     operator: AbstractOperator
 
+    def at(self, t: Depth, args: PyTree) -> "AbstractWrappedOperator":
+        return replace(self, operator=self.operator.at(t, args))
+
     @property
     def pointwise(self) -> bool:
         return self.operator.pointwise
@@ -48,7 +57,7 @@ class AbstractWrappedOperator(AbstractOperator):
         return self.operator.innermost
 
 
-def check_features(operator: AbstractOperator, u: Array, features: int) -> None:
+def check_features(operator: object, u: Array, features: int) -> None:
     """Refuses a state whose last axis is not the features that the weights act on."""
     if u.shape[-1] != features:
         raise InputError(

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...arguments import PositiveFloat, PositiveInt
 from ...errors import InputError
 from ..domain import TokenDomain
 
@@ -49,16 +50,21 @@ class Rotary(AbstractPositions):
       for ones.
     """
 
-    base: float = eqx.field(static=True, default=10000.0)
-    features: int | None = eqx.field(static=True, default=None)
-    stretch: tuple[float, ...] | None = eqx.field(static=True, default=None)
+    base: PositiveFloat = eqx.field(static=True, default=10000.0)
+    features: PositiveInt | None = eqx.field(static=True, default=None)
+    stretch: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
 
     def check(self, head_features: int) -> None:
         turning = head_features if self.features is None else self.features
         if turning % 2 or turning > head_features:
             raise InputError(
-                f"Rotary positions turn pairs of features, but {turning} of the "
-                f"{head_features} of a head would turn; choose an even number of them."
+                f"Rotary positions turn pairs of features, but {turning} of head_features="
+                f"{head_features} would turn; choose an even number of them."
+            )
+        if self.stretch is not None and len(self.stretch) != turning // 2:
+            raise InputError(
+                f"Rotary: stretch has {len(self.stretch)} numbers for {turning} features; it "
+                "needs one for each pair."
             )
 
     def __call__(self, x: Heads, domain: TokenDomain) -> Heads:
@@ -88,7 +94,14 @@ class RelativeBias(AbstractPositions):
     """
 
     table: Float[Array, "buckets heads"]
-    max_distance: int = eqx.field(static=True, default=128)
+    max_distance: PositiveInt = eqx.field(static=True, default=128)
+
+    def __check_init__(self):
+        if not 4 <= self.table.shape[0] < 4 * self.max_distance:
+            raise InputError(
+                f"RelativeBias: table of {self.table.shape[0]} buckets for max_distance="
+                f"{self.max_distance}; there are at least 4, and fewer than 4 max_distance."
+            )
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
         half = self.table.shape[0] // 2

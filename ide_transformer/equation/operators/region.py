@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple, TypeAlias
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Bool, Int
 
-from ...errors import InputError
+from ...arguments import PositiveInt
 from ..domain import TokenDomain
 
 
@@ -68,13 +68,9 @@ class Volterra(AbstractRegion):
     - `window`: how far back it goes, `x - window < x'`; `None` for all of the past.
     """
 
-    window: int | None = eqx.field(static=True, default=None)
+    window: PositiveInt | None = eqx.field(static=True, default=None)
 
     causal: ClassVar[bool] = True
-
-    def __check_init__(self):
-        if self.window is not None and self.window < 1:
-            raise InputError(f"Volterra(window={self.window}): a window has at least 1 token.")
 
     def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
         distance = query_domain.positions[:, None] - domain.positions[None, :]

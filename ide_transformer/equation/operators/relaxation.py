@@ -1,8 +1,8 @@
 from typing import ClassVar
 
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
-from ..affine import float_array
+from ..affine import Numbers, nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import Depth, State
 from .damping import Damping
@@ -29,8 +29,8 @@ class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
     dissipative: ClassVar[bool] = True
     pointwise: ClassVar[bool] = True
 
-    def __init__(self, rate: ArrayLike, source: State | None = None):
-        self.rate = float_array(rate)
+    def __init__(self, rate: Numbers, source: State | None = None):
+        self.rate = nonnegative_array(rate)
         self.source = source
         self.source_domain = None
 

@@ -1,7 +1,7 @@
 """The plan of a march by couplings, which can be undone."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ...errors import InputError
 from ...solvers import AbstractCoupling, Couplings, Shear, find_couplings, loses_companion
 from ..march import Steps
-from .gradient import PRODUCTS
+from .gradient import save_products
 
 
 class Inputs(NamedTuple):
@@ -78,11 +78,12 @@ def advance(
 
 
 def _find_couplings(steps: Steps) -> Couplings:
-    name = type(steps.solver).__name__
+    # The scheme that the user gave.
+    name = type(getattr(steps.solver, "solver", steps.solver)).__name__
     couplings = find_couplings(steps.solver)
     if couplings is None:
         raise InputError(
-            f"solve: gradient=Reversible() undoes the steps of the scheme, and those of {name} "
+            f"solve: solver={name}(…): Reversible() undoes the steps of the scheme, and these "
             f"cannot be undone; use AlgebraicallyReversible({name}(…)), which makes any "
             "explicit scheme reversible, Leapfrog(), or gradient=Recompute()."
         )
@@ -116,7 +117,7 @@ def _makers(
 
 class _ShearMaker(eqx.Module):
     increment: Callable
-    target: int = eqx.field(static=True)
+    target: Literal[0, 1] = eqx.field(static=True)
     scale: float = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs) -> Shear:
@@ -126,4 +127,4 @@ class _ShearMaker(eqx.Module):
 def _recomputed(increment: Callable, inputs: Inputs, x: Array) -> Array:
     """An increment whose own gradient, taken one step at a time, keeps products alone: there
     it is the faster way."""
-    return jax.checkpoint(lambda *step: increment(*step), policy=PRODUCTS)(inputs, x)
+    return jax.checkpoint(lambda *step: increment(*step), policy=save_products)(inputs, x)

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -13,13 +13,16 @@ from ..output import Start
 from ..trajectory import Trajectory
 
 
-# Saves the products of states with weights and the means of attention, which on a processor
-# whose backward pass is bound by memory traffic is both smaller and faster than keeping
-# everything.
-PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names(*RESIDUALS),
-)
+_DOTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+_NAMED = jax.checkpoint_policies.save_only_these_names(*RESIDUALS)
+
+
+# A function of its own, since a policy that JAX joins of two others cannot be pickled.
+def save_products(primitive: Any, *args: Any, **params: Any) -> bool:
+    """The policy that saves the products of states with weights and the means of attention.
+    On a processor whose backward pass is bound by memory traffic that is both smaller and
+    faster than to keep everything."""
+    return _DOTS(primitive, *args, **params) or _NAMED(primitive, *args, **params)
 
 
 class AbstractGradient(eqx.Module):

@@ -5,7 +5,7 @@ import jax
 from jax import lax
 from jaxtyping import PyTree
 
-from .gradient import PRODUCTS, AbstractGradient
+from .gradient import AbstractGradient, save_products
 
 
 class Recompute(AbstractGradient):
@@ -19,7 +19,7 @@ class Recompute(AbstractGradient):
       solve more.
     """
 
-    policy: Callable | None = eqx.field(static=True, default=PRODUCTS)
+    policy: Callable | None = eqx.field(static=True, default=save_products)
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)

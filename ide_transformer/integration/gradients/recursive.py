@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PyTree
 
-from ...errors import InputError
-from .gradient import PRODUCTS, AbstractGradient
+from ...arguments import PositiveInt
+from .gradient import AbstractGradient, save_products
 
 
 class Recursive(AbstractGradient):
@@ -21,19 +21,12 @@ class Recursive(AbstractGradient):
 
     **Arguments:**
 
-    - `levels`: the number of levels of nested segments.
+    - `levels`: the number of levels of nested segments; 2 keeps about `2 sqrt(L)` states.
     - `policy`: the values saved inside an interval of the current segment; see `Recompute`.
     """
 
-    levels: int = eqx.field(static=True, default=2)
-    policy: Callable | None = eqx.field(static=True, default=PRODUCTS)
-
-    def __check_init__(self):
-        if self.levels < 1:
-            raise InputError(
-                f"Recursive(levels={self.levels}): there is at least 1 level, which is "
-                "Recompute(); 2 keeps about 2 sqrt(L) states."
-            )
+    levels: PositiveInt = eqx.field(static=True, default=2)
+    policy: Callable | None = eqx.field(static=True, default=save_products)
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)

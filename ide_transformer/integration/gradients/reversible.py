@@ -2,12 +2,12 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ...equation import Equation
 from ...errors import InputError
-from ...solvers import unrolled
-from ..march import Steps, check_state, check_steps, plan_steps
+from ..march import Steps, check_state, plan_steps
 from ..output import Start
 from ..trajectory import Trajectory
 from .coupled_march import forward, march_coupled, relative_error
@@ -36,7 +36,7 @@ class Reversible(AbstractGradient):
     - `tolerance`: the largest relative difference that is accepted.
     """
 
-    tolerance: float = eqx.field(static=True, default=1e-3)
+    tolerance: PositiveFloat = eqx.field(static=True, default=1e-3)
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
         raise InputError(
@@ -57,13 +57,14 @@ class Reversible(AbstractGradient):
         return steps.trajectory(*outcome)
 
 
+@checked
 @eqx.filter_jit
 def rebuilding_error(
     equation: Equation,
-    u0: Float[Array, "*batch tokens features"],
+    u0: Float[ArrayLike, "*batch tokens features"],
     *,
     solver: diffrax.AbstractSolver,
-    steps_per_interval: int = 1,
+    steps_per_interval: PositiveInt = 1,
     args: PyTree = None,
 ) -> Float[Array, " intervals"]:
     """The growth of rounding when a reversible scheme is undone: it marches to T and back,
@@ -75,9 +76,9 @@ def rebuilding_error(
 
     **Raises:** `InputError` for a scheme that cannot be undone.
     """
+    u0 = jnp.asarray(u0)
     check_state(equation, u0, args)
-    check_steps(steps_per_interval)
-    steps = plan_steps(equation, unrolled(solver), steps_per_interval, u0)
+    steps = plan_steps(equation, solver, steps_per_interval, u0)
     makers, inputs, weights = coupled(steps, u0, args)
     outcome, pair, lost = forward((makers, u0, weights), inputs, states=True)
     assert outcome.states is not None

@@ -13,7 +13,7 @@ from ...equation import (
     parts,
     with_source,
 )
-from ...solvers import AbstractImplicitScheme, schemes_inside, unrolled
+from ...solvers import AbstractImplicitScheme, keeps_constraint, schemes_inside, unrolled
 from ..march import Steps
 from ..solve import Discretization
 from .over_all import block_over_all, interval_over_all, over_all
@@ -45,7 +45,8 @@ def why_not_by_token(
         reason = _why_coupled(operator, equation.domain)
         if reason is not None:
             return reason
-    return _why_not_in_order(equation, discretization.solver, state)
+    solver = keeps_constraint(discretization.solver, equation.constraint)
+    return _why_not_in_order(equation, solver, state)
 
 
 def _why_not_in_order(

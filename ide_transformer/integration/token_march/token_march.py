@@ -8,7 +8,6 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ...equation import Equation, TokenDomain, with_source
 from ...errors import InputError
-from ...solvers import unrolled
 from ..march import Steps, plan_steps
 from ..solve import Discretization
 from .by_token import why_not_by_token
@@ -50,7 +49,7 @@ class TokenMarch(eqx.Module):
         if reason is not None:
             raise InputError(f"Token by token: {reason}")
         solver, number = discretization.solver, discretization.steps_per_interval
-        self.steps = plan_steps(equation, unrolled(solver), number, state)
+        self.steps = plan_steps(equation, solver, number, state)
 
     @property
     def num_tokens(self) -> int:

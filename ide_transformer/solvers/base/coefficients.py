@@ -7,14 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
 from ...equation import Depth
 from ...errors import InputError
 
 
 # A number, or lists of numbers.
-Numbers: TypeAlias = ArrayLike | list
+Numbers: TypeAlias = Real[ArrayLike, "..."] | list
 
 
 class AbstractCoefficient(eqx.Module):
@@ -95,8 +95,11 @@ def _text(value: Array) -> str:
 
 
 def _numbers(value: Numbers, name: str) -> Float[Array, "..."]:
-    value = jnp.asarray(value, float)
-    if value.ndim > 2:
+    try:
+        value = jnp.asarray(value, float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}={value!r}: {error}") from None
+    if value.ndim > 2 or not value.size:
         raise InputError(
             f"{name} has shape {value.shape}; give one number, one for each operator, or a "
             "list of these, one for each layer."

@@ -2,22 +2,41 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import diffrax
+import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from ...equation import AbstractRescaling, operator_fields, without_constraint
+from ...arguments import checked
+from ...equation import (
+    AbstractConstraint,
+    AbstractControl,
+    AbstractRescaling,
+    Free,
+    operator_fields,
+    parts,
+    without_constraint,
+)
 from ...errors import InputError
 from .reversible import Retraction
 from .step import Step, StepField, Terms, U
 from .wrapper import AbstractTransparentWrapper
 
 
+@checked
 def projected(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     """The variant of a scheme for a state that is kept on a constraint: `Projected(solver)`,
     unless the scheme has a method `projected` that knows a better place for the projection.
-    The splittings project after each sub-step."""
+    The splittings project after each sub-step. `solve` takes this variant by itself."""
     own = getattr(solver, "projected", None)
     return Projected(solver) if own is None else own()
+
+
+def keeps_constraint(
+    solver: diffrax.AbstractSolver, constraint: AbstractControl
+) -> diffrax.AbstractSolver:
+    """`projected(solver)`; the scheme itself where nothing is constrained."""
+    sets = parts(eqx.filter_eval_shape(constraint, 0.0), AbstractConstraint)
+    return solver if all(isinstance(x, Free) for x in sets) else projected(solver)
 
 
 class Projected(AbstractTransparentWrapper):
@@ -35,6 +54,8 @@ class Projected(AbstractTransparentWrapper):
     `LieTrotter(Projected(Euler()))` retracts after each operator, on the constraint of that
     operator; `Projected(LieTrotter(Euler()))` retracts once a step, on that of the last.
 
+    `solve` puts it in by itself where the equation has a constraint.
+
     **Arguments:**
 
     - `solver`: the wrapped solver.
@@ -47,6 +68,10 @@ class Projected(AbstractTransparentWrapper):
 
     # A configuration gives the constraint; the package then projects by itself.
     configurable: ClassVar[bool] = False
+
+    def projected(self) -> "Projected":
+        """Itself."""
+        return self
 
     def inner_terms(self, terms: Terms) -> Terms:
         if not operator_fields(terms):

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import equinox as eqx
 from jaxtyping import Array, Bool, PyTree
@@ -51,7 +51,7 @@ class Shear(AbstractCoupling):
     """
 
     increment: Callable[[Array], Array]
-    target: int = eqx.field(static=True)
+    target: Literal[0, 1] = eqx.field(static=True)
     scale: float = eqx.field(static=True, default=1.0)
 
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:

@@ -7,7 +7,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ...arguments import checked
 from ...equation import Depth
+from ...errors import InputError
 
 
 # The state u: an array, and for most schemes also any tree of arrays.
@@ -118,6 +120,7 @@ class StepField(eqx.Module):
         return self.terms.prod(rate, self.terms.contr(self.t0, self.t1))
 
 
+@checked
 def single_step(
     solver: diffrax.AbstractSolver,
     terms: Terms,
@@ -128,6 +131,8 @@ def single_step(
 ) -> Float[Array, "*batch tokens features"]:
     """The state after one step of `solver` from t0 to t1, as the first of a solve: a scheme
     that carries something from step to step has nothing yet."""
+    if not isinstance(terms, diffrax.AbstractTerm):
+        raise InputError(f"single_step: terms={terms!r}: give those of Equation.terms_of.")
     return StepField(terms, t0, t1, args).single_step(solver, u)
 
 

@@ -1,6 +1,7 @@
 """Schemes that are built around another scheme."""
 
 from collections.abc import Callable
+from types import UnionType
 from typing import Any
 
 import diffrax
@@ -76,7 +77,7 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
 
 
 def replace_schemes(
-    solver: PyTree, kind: type, replacement: Callable[..., diffrax.AbstractSolver]
+    solver: PyTree, kind: type | UnionType, replacement: Callable[..., diffrax.AbstractSolver]
 ) -> PyTree:
     """`solver` with `replacement(x)` for every scheme x of class `kind` inside it, itself
     included."""
@@ -91,6 +92,6 @@ def schemes_inside(solver: PyTree, *kinds: type) -> list[diffrax.AbstractSolver]
     return list(filter(matches, jax.tree.leaves(solver, is_leaf=matches)))
 
 
-def _of_class(*kinds: type) -> Callable[[object], bool]:
+def _of_class(*kinds: type | UnionType) -> Callable[[object], bool]:
     # By class: diffrax's isinstance looks through wrappers.
     return lambda x: issubclass(type(x), kinds)

@@ -2,6 +2,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from ...arguments import PositiveFloat
 from ..base.evaluations import EvaluationCount
 from ..base.scheme import AbstractFieldScheme
 from ..base.step import Step, StepField, U
@@ -21,7 +22,7 @@ def solve_stage(
     base: Array,
     weight: float,
     guess: Array,
-    tolerance: float | None,
+    tolerance: PositiveFloat | None,
 ) -> Root:
     """The stage `Y = base + weight h F(t0 + c h, Y)`."""
     return find_root(_residual, guess, (field, c, base, weight), tolerance=tolerance)
@@ -43,7 +44,7 @@ class AbstractOneStage(AbstractImplicitScheme):
     # c.
     node: eqx.AbstractClassVar[float]
 
-    tolerance: float | None = eqx.field(static=True, default=None)
+    tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
 
     def error(self, increment: Array, explicit: Array) -> Array | None:
         """An estimate of the local error, if there is one, from the increment of the step

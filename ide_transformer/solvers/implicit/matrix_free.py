@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ...arguments import PositiveFloat
 from ...errors import InputError
 from ..base.step import Step, StepField, U, first_failure
 from ..base.wrapper import AbstractWrapper, replace_schemes
@@ -32,7 +33,7 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
     """
 
     solver: diffrax.AbstractDIRK
-    tolerance: float | None = eqx.field(static=True, default=None)
+    tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
 
     # `solve` puts it in by itself.
     configurable: ClassVar[bool] = False
@@ -67,11 +68,14 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
 def matrix_free(solver: PyTree) -> PyTree:
     """`solver` with the implicit schemes of diffrax inside it solved by Newton–Krylov, but
     for those that were given a root finder of their own."""
-    return replace_schemes(solver, diffrax.AbstractImplicitSolver, _by_newton_krylov)
+    return replace_schemes(
+        solver, diffrax.AbstractImplicitSolver | MatrixFree, _by_newton_krylov
+    )
 
 
 def _by_newton_krylov(solver: Any) -> diffrax.AbstractSolver:
-    if isinstance(solver.root_finder.rtol, int | float | np.ndarray):
+    own = isinstance(solver, MatrixFree)
+    if own or isinstance(solver.root_finder.rtol, int | float | np.ndarray):
         return solver
     kind = type(solver)
     if issubclass(kind, diffrax.ImplicitEuler):

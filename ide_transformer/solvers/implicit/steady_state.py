@@ -5,6 +5,7 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
+from ...arguments import PositiveFloat
 from ..base.projected import projected
 from ..base.step import Step, StepField, Terms, U
 from ..base.wrapper import AbstractWrapper
@@ -32,7 +33,7 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     """
 
     solver: diffrax.AbstractSolver = LieTrotter()
-    tolerance: float | None = eqx.field(static=True, default=None)
+    tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
 
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 

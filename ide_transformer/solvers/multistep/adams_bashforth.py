@@ -1,10 +1,9 @@
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ...errors import InputError
 from ..base.step import StepField, Terms, U
 from .multistep import AbstractMultistep, History
 
@@ -26,13 +25,9 @@ class AdamsBashforth(AbstractMultistep):
     - `steps`: 2 or 3.
     """
 
-    steps: int = eqx.field(static=True, default=2)
+    steps: Literal[2, 3] = eqx.field(static=True, default=2)
 
     kept: ClassVar[int] = 2
-
-    def __check_init__(self):
-        if self.steps not in (2, 3):
-            raise InputError(f"AdamsBashforth(steps={self.steps}): steps must be 2 or 3.")
 
     def order(self, terms: Terms) -> int:
         return self.steps

@@ -7,6 +7,7 @@ import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, PyTree
 
+from ...arguments import PositiveFraction
 from ...errors import InputError
 from ..base.projected import Projected, projected
 from ..base.reversible import AbstractCoupling, AbstractReversible, Shear
@@ -22,33 +23,34 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         v_{n+1} = v_n - Ψ_{-h}(t_{n+1}, u_{n+1}),        v_0 = u_0.
 
     Both equations can be solved for the old states, so nothing has to be kept for a gradient
-    (`Reversible`). The order is that of the scheme, at two of its steps a step. Rounding
-    grows by 1/λ in each step on the way back. Reference: McCallum, Foster, arXiv 2410.11648.
+    (`Reversible`). The order is that of the scheme, at two of its steps a step. Reference:
+    McCallum, Foster, arXiv 2410.11648.
+
+    The price: where the equation decays at a rate μ, `u - v` grows like `λ^n e^{μ t}`, so a
+    step is stable for `h μ ≤ -log λ` only, 0.01 at the default; and rounding grows by 1/λ in
+    each step on the way back, so that float32 serves a relative error of 1e-3 for about 13,
+    90 and 900 steps with λ = 0.5, 0.9 and 0.99. Pre-norm blocks hardly decay: measured on 12
+    of them, with 1 to 4 steps a layer, the error is 1 to 1.4 times that of the scheme for
+    orders 2 and 4, the same for λ from 0.9 to 0.999; for order 1 it is least at 0.9 to 0.95,
+    half of that at 0.99. An equation with `Damping` needs small λ and short steps, or
+    another way to save memory: `Recursive`.
 
     On a constraint the scheme inside projects, and then u once more, so that it is on S.
 
     **Arguments:**
 
     - `solver`: an explicit scheme that carries nothing of earlier steps.
-    - `coupling`: λ in (0, 1]; 0.99 to 0.999. Smaller is more stable, larger more exact on
-      the way back.
+    - `coupling`: λ in (0, 1]. Smaller is more stable, larger more exact on the way back.
 
     **Raises:** `InputError` for a scheme that is implicit or that carries something of earlier
     steps.
     """
 
     solver: diffrax.AbstractSolver = diffrax.Euler()
-    coupling: float = eqx.field(static=True, default=0.99)
+    coupling: PositiveFraction = eqx.field(static=True, default=0.99)
 
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
     restarts: ClassVar[bool] = False
-
-    def __check_init__(self):
-        if not 0 < self.coupling <= 1:
-            raise InputError(
-                f"AlgebraicallyReversible(coupling={self.coupling}): it must lie in (0, 1]; "
-                "the default, 0.99, serves a hundred layers."
-            )
 
     def projected(self) -> diffrax.AbstractSolver:
         """The variant for a state that is kept on a constraint."""

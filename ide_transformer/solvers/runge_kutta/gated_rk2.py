@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...arguments import PositiveInt
 from ...errors import InputError
 from ..base.scheme import AbstractOneStep
 from ..base.step import StepField, Terms
@@ -25,7 +26,7 @@ class GatedRK2(AbstractOneStep):
     weight: Float[Array, " twice_features"]
     bias: Float[Array, ""]
 
-    def __init__(self, features: int):
+    def __init__(self, features: PositiveInt):
         self.weight = jnp.zeros(2 * features)
         self.bias = jnp.zeros(())
 

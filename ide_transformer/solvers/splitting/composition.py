@@ -14,6 +14,10 @@ def _symmetric(*outer: float) -> tuple[float, ...]:
     return (*outer, 1 - 2 * len(outer) * outer[0], *outer)
 
 
+def _as_tuple(coefficients: tuple[float, ...] | list[float]) -> tuple[float, ...]:
+    return tuple(coefficients)
+
+
 class AbstractComposition(AbstractSequentialSplitting):
     """A composition of Strang steps of several lengths,
 
@@ -55,7 +59,9 @@ class Composition(AbstractComposition):
     """
 
     sub_solver: diffrax.AbstractSolver = RK4()
-    coefficients: tuple[float, ...] = eqx.field(static=True, converter=tuple, default=(1.0,))
+    coefficients: tuple[float, ...] = eqx.field(
+        static=True, converter=_as_tuple, default=(1.0,)
+    )
 
     def __check_init__(self):
         if abs(sum(self.coefficients) - 1) > 1e-12:

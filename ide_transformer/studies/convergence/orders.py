@@ -26,7 +26,7 @@ _STEPS = {
 }
 _ROUNDING = 1e-13
 # With more schemes than these, colours tell orders.
-_FEW = 10
+_FEW = 8
 
 
 class MeasuredOrder(NamedTuple):
@@ -100,7 +100,7 @@ def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
     panels: dict[str, list[Curve]] = {}
     for row in sorted(rows, key=lambda row: row.expected_order):
         label = row.scheme if few else f"order {row.expected_order}"
-        curve = Curve(label, 1 / np.array(row.steps), row.errors)
+        curve = Curve(label, 1 / np.array(row.steps)[::-1], row.errors[::-1])
         panels.setdefault(f"{row.control}, {row.constraint}", []).append(curve)
     labels = dict(x="step size h (layers)", y="largest error at T")
     plot_panels(path, panels, **labels, marker="o", log=True)

@@ -2,4 +2,4 @@
 
 from .measure import measure_coarsening as measure_coarsening
 from .problem import Problem as Problem
-from .study import study_coarsening as study_coarsening
+from .study import plot_methods as plot_methods, study_coarsening as study_coarsening

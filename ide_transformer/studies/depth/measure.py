@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ... import depth
-from ...equation import Free
 from ...models import AbstractModel
-from ...solvers import LieStrang, projected
+from ...solvers import LieStrang
 from .problem import Problem
 from .ranking import NEEDED, RULES, Ranking, layer_columns, rank_layers
 from .trials import Trials, compare_budgets
@@ -119,10 +118,9 @@ def _text(steps: np.ndarray) -> str:
 
 
 def _adaptive(model: AbstractModel, tolerance: float) -> AbstractModel:
-    """The model solved by an embedded pair, on the constraint if there is one."""
-    free = isinstance(model.constraint(0.0), Free)
+    """The model solved by an embedded pair."""
     return model.with_solver(
-        LieStrang() if free else projected(LieStrang()),
+        LieStrang(),
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         max_steps=_MOST_STEPS,
     )

@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 
 from ...errors import InputError
-from ...reporting import Report, plot_curves, write_report
+from ...reporting import Curve, Report, plot_panels, write_report
 from ...training import load_model
 from .measure import CoarseningStudy, measure_coarsening
 from .problem import make_problem
@@ -79,17 +79,23 @@ def _reports(
 
 def plot_methods(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes `error.png` and `loss.png` into `folder`: a line for each method in the rows of
-    a `CoarseningStudy`, a point for each budget."""
-    methods = dict.fromkeys(row["method"] for row in rows)
+    a `CoarseningStudy`, from the native solve on, a point for each budget. Solves with fewer
+    evaluations have a panel of their own."""
     for quantity, label in (("error", "relative error of the outputs"), ("loss", "loss")):
-        curves = {}
-        for method in methods:
-            points = [
-                (row["field_evaluations"], row[quantity])
-                for row in rows
-                if row["method"] == method and row[quantity] is not None
-            ]
-            if points:
-                curves[method] = tuple(np.array(sorted(points)).T)
+        measured = [row for row in rows if row[quantity] is not None]
+        points: dict[str, dict[float, list[float]]] = {}
+        for row in measured:
+            # Of the random choices the mean.
+            method = "random (mean)" if row["method"].startswith("random") else row["method"]
+            budgets = points.setdefault(method, {})
+            budgets.setdefault(row["field_evaluations"], []).append(row[quantity])
+        ((native, start),) = points.pop("native").items()
+        panels: dict[str, list[Curve]] = {}
+        for method, budgets in points.items():
+            few = max(budgets) < native
+            title = f"{'fewer' if few else 'more'} evaluations than the native {native:g}"
+            budgets = {native: start, **dict(sorted(budgets.items(), reverse=few))}
+            means = [np.mean(values) for values in budgets.values()]
+            panels.setdefault(title, []).append(Curve(method, list(budgets), means))
         path = folder / f"{quantity}.png"
-        plot_curves(path, curves, x="field evaluations", y=label, marker="o")
+        plot_panels(path, panels, x="field evaluations", y=label, marker="o")

@@ -3,9 +3,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ide_transformer.reporting import measure
-
 from .problem import Shape
+from .timing import measure
 
 
 Rows = list[dict[str, Any]]
@@ -52,6 +51,13 @@ class Command(NamedTuple):
         self.add_arguments(parser)
 
 
+def positive(text: str) -> int:
+    """A size on the command line."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
+
+
 def measured(programs: dict[str, tuple], rounds: Rounds, **columns: Any) -> Rows:
     """Rows of `Measurement` of some programs, with `columns` and `name`; see `measure`."""
     results = measure(programs, **rounds._asdict())
@@ -62,11 +68,11 @@ def add_sizes(
     parser: argparse.ArgumentParser, *, depth: list[int], batch: int, context: int
 ) -> None:
     """Adds the arguments of `shape` and `--depth`."""
-    parser.add_argument("--depth", type=int, nargs="+", default=depth, help="layers")
-    parser.add_argument("--batch", type=int, default=batch)
-    parser.add_argument("--context", type=int, default=context)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--depth", type=positive, nargs="+", default=depth, help="layers")
+    parser.add_argument("--batch", type=positive, default=batch)
+    parser.add_argument("--context", type=positive, default=context)
+    parser.add_argument("--width", type=positive, default=128)
+    parser.add_argument("--heads", type=positive, default=4)
 
 
 def shape(arguments: argparse.Namespace) -> Shape:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from ide_transformer.reporting import show_table, write_json
+from ide_transformer.reporting import COLORS, show_table, write_json
 
 
 # Column to the label of its axis and the column with its spread.
@@ -72,7 +72,7 @@ def plot_bars(
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     places = np.arange(len(names))
     for axes, (label, (values, ranges)) in zip(all_axes, panels.items(), strict=True):
-        axes.barh(places, values, xerr=np.asarray(ranges) / 2, color="tab:blue", alpha=0.8)
+        axes.barh(places, values, xerr=np.asarray(ranges) / 2, color=COLORS[0], alpha=0.8)
         axes.set_yticks(places, names)
         axes.set_xlabel(label)
         axes.grid(axis="x", alpha=0.3)

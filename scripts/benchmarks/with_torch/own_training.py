@@ -10,7 +10,6 @@ from jaxtyping import Array
 
 from ide_transformer.equation import LayerNorm
 from ide_transformer.models import LanguageModel
-from ide_transformer.reporting import temporary_mebibytes
 from ide_transformer.training import (
     build_model_of_size,
     build_optimizer,
@@ -19,6 +18,7 @@ from ide_transformer.training import (
     make_train_step,
 )
 
+from ..shared.timing import temporary_mebibytes
 from .settings import Setting
 from .timed_steps import timed_steps
 

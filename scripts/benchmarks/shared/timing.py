@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ..errors import InputError
+from ide_transformer import InputError
 
 
 class Timing(NamedTuple):

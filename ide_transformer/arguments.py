@@ -1,0 +1,168 @@
+"""Checks of arguments against the annotations of a public class or function."""
+
+import functools as ft
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import jaxtyped
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    NonNegativeFloat as NonNegativeFloat,
+    NonNegativeInt as NonNegativeInt,
+    PositiveFloat as PositiveFloat,
+    PositiveInt as PositiveInt,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
+
+from .errors import InputError
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+# Numbers from 0 and below 1, and above 0 and up to 1.
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+
+
+def _every(holds: Callable[[Any], Any], wanted: str) -> AfterValidator:
+    def validate(x: Any) -> Any:
+        if is_known(x) and not np.all(holds(x)):
+            raise ValueError(f"Input should be {wanted}")
+        return x
+
+    return AfterValidator(validate)
+
+
+# Of an array, in `Annotated`.
+AtLeastZero = _every(lambda x: x >= 0, "at least 0")
+AboveZero = _every(lambda x: x > 0, "above 0")
+
+
+def checked(call: Call) -> Call:
+    """A function that checks its arguments against its annotations: types, shapes and dtypes
+    of arrays, ranges of numbers, and that numbers which are known when a program is compiled
+    are finite.
+
+    **Raises:** `InputError` that names the argument, its value, and what it should be.
+    """
+    return _checking(call, call.__qualname__)
+
+
+def check_constructors(names: Mapping[str, Any]) -> None:
+    """Lets all equinox modules among these names check the arguments of their constructors.
+    The public face does so for its own."""
+    for name, public in names.items():
+        if inspect.isclass(public) and issubclass(public, eqx.Module):
+            public.__init__ = _checking(public.__init__, name)
+
+
+def adapter_of(annotation: Any) -> TypeAdapter:
+    """The validator of a type, for which floating-point numbers have to be finite."""
+    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+    annotation = _instances(annotation)
+    try:
+        return TypeAdapter(annotation, config=config)
+    except PydanticUserError:
+        # A single class that may bring a configuration of its own.
+        return TypeAdapter(annotation)
+
+
+def _instances(annotation: Any) -> Any:
+    """The same type, of whose objects pydantic does not look at the fields."""
+    origin: Any = get_origin(annotation)
+    if origin in (Union, UnionType, tuple):
+        members = tuple(map(_instances, get_args(annotation)))
+        return (Union if origin is UnionType else origin)[members]
+    if is_dataclass(annotation) or hasattr(annotation, "_fields"):
+        return InstanceOf[annotation]
+    return annotation
+
+
+def problems_of(error: ValidationError) -> str:
+    """The reasons of a failed validation, each once."""
+    problems = error.errors()
+    # Of a union with a class, which JSON has not, the other members say more.
+    said = [x for x in problems if x["type"] != "needs_python_object"] or problems
+    reasons = [problem["msg"].removeprefix("Value error, ") for problem in said]
+    return " or ".join(dict.fromkeys(reasons)).replace(" or Input should be", " or")
+
+
+def check_fields(record: Any) -> None:
+    """Checks the fields of a named tuple in the same way."""
+    _checking(type(record), type(record).__name__)(*record)
+
+
+@ft.cache
+def _checking(call: Callable[..., Any], name: str) -> Any:
+    @ft.cache
+    def interface() -> tuple[inspect.Signature, dict[str, TypeAdapter]]:
+        signature = inspect.signature(call, eval_str=True)
+        annotated = {
+            argument: parameter.annotation
+            for argument, parameter in signature.parameters.items()
+            if parameter.annotation is not parameter.empty
+        }
+        return signature, {argument: adapter_of(x) for argument, x in annotated.items()}
+
+    @ft.wraps(call)
+    def checking(*args, **kwargs):
+        signature, adapters = interface()
+        bound = signature.bind(*args, **kwargs)
+        given = bound.arguments
+        # In one context the shapes of all arguments have to agree.
+        with jaxtyped("context"):
+            for argument in filter(given.__contains__, adapters):
+                value = given[argument]
+                # A number of NumPy is as good as one of Python.
+                plain = value.item() if isinstance(value, np.generic) else value
+                _check(name, argument, plain, adapters[argument])
+                given[argument] = plain
+        return call(*bound.args, **bound.kwargs)
+
+    return checking
+
+
+def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
+    hint = f"; write {value.__name__}(…)" if inspect.isclass(value) else ""
+    try:
+        valid = adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        problem = problems_of(error).replace("jaxlib._jax.", "")
+        problem = re.sub(r"an instance of Key\[.*", "a key such as jax.random.key(0)", problem)
+    else:
+        if isinstance(value, jax.Array) and isinstance(valid, float):
+            problem = "Input should be a number of Python, not an array"
+        elif _known_to_be_infinite(value):
+            problem = "Input should be finite"
+        else:
+            return
+    raise InputError(
+        f"{name}: {argument}={_shown(value)}: {problem.replace('Input', argument, 1)}{hint}."
+    ) from None
+
+
+def is_known(x: Any) -> bool:
+    """Whether a number or an array has values already, and not only when a program runs."""
+    return eqx.is_array_like(x) and not isinstance(x, Tracer)
+
+
+def _known_to_be_infinite(x: Any) -> bool:
+    return is_known(x) and eqx.is_inexact_array_like(x) and not np.isfinite(x).all()
+
+
+def _shown(value: Any) -> str:
+    text = eqx.tree_pformat(value, width=10_000)
+    return text if len(text) < 80 else f"{text[:76]} …"

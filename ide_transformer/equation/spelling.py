@@ -1,0 +1,72 @@
+"""Short texts of objects: their kinds, shapes and options, not their numbers."""
+
+import dataclasses
+import inspect
+import textwrap
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .operators.linear import Linear
+
+
+_ARRAYS = jax.Array | np.ndarray | jax.ShapeDtypeStruct
+
+
+def spelled(x: Any, depth_axes: int = 0) -> str:
+    """An object as its constructor is called, with shapes in the place of arrays and without
+    what has its default: `Strang(Heun())`.
+
+    **Arguments:**
+
+    - `depth_axes`: leading axes of arrays that are left out.
+    """
+    if isinstance(x, _ARRAYS):
+        return f"[{','.join(map(str, x.shape[depth_axes:]))}]"
+    if isinstance(x, Linear):
+        return spelled(x.weight, depth_axes) + ("" if x.bias is None else " + bias")
+    if isinstance(x, tuple | list):
+        return f"({', '.join(spelled(y, depth_axes) for y in x)})"
+    if isinstance(x, eqx.Module) and type(x).__repr__ is eqx.Module.__repr__:
+        return f"{type(x).__name__}({spelled_options(x, depth_axes)})"
+    return getattr(x, "__name__", repr(x).partition("\n")[0])
+
+
+def spelled_options(x: Any, depth_axes: int = 0, without: tuple[str, ...] = ()) -> str:
+    """The arguments in the text of an object. A single object needs no name."""
+    if not dataclasses.is_dataclass(x):
+        return spelled(x)
+    parameters, texts = inspect.signature(type(x)).parameters, {}
+    for field in dataclasses.fields(x):
+        value, default = getattr(x, field.name, None), field.default
+        if default is dataclasses.MISSING:
+            own = parameters.get(field.name)
+            default = None if value is None or own is None else own.default
+        text = spelled(value, depth_axes)
+        # The scheme inside a scheme is always said.
+        scheme = isinstance(value, diffrax.AbstractSolver)
+        if field.name not in without and (scheme or text != spelled(default, depth_axes)):
+            texts[field.name] = text
+    if len(texts) == 1 and isinstance(getattr(x, *texts), eqx.Module | _ARRAYS):
+        return str(*texts.values())
+    return ", ".join(f"{name}={text}" for name, text in texts.items())
+
+
+def listing(x: object, entries: dict[str, str]) -> str:
+    """The kind of an object, and below it a line for each entry."""
+    lines = [
+        textwrap.fill(f"{name}: {text}", 96, initial_indent="  ", subsequent_indent="    ")
+        for name, text in entries.items()
+    ]
+    return "\n".join([type(x).__name__, *lines])
+
+
+def number_of_weights(tree: PyTree) -> str:
+    """How many numbers the floating-point arrays hold."""
+    arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, _ARRAYS)]
+    return f"{sum(x.size for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact)):,}"

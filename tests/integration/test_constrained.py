@@ -1,0 +1,86 @@
+"""`solve` keeps the state on the constraint of its equation."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import WIDTH, largest, make_equation, random_state
+
+import ide_transformer as ide
+
+
+SPHERE = make_equation(constraint=ide.Sphere(), normalization=ide.Free())
+U0 = ide.Sphere().project(random_state(2))
+
+
+def residual(solver, **options):
+    solution = ide.solve(SPHERE, U0, solver=solver, **options)
+    return float(solution.stats["constraint_residual"])
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [ide.LieTrotter(), ide.Strang(), ide.RK4(), ide.AlgebraicallyReversible(), ide.Leapfrog()],
+)
+def test_every_scheme_ends_on_the_constraint(solver):
+    assert residual(solver) < 1e-14
+    asked = ide.solve(SPHERE, U0, solver=ide.projected(solver))
+    assert largest(ide.solve(SPHERE, U0, solver=solver).u1, asked.u1) == 0
+
+
+def test_adaptive_steps_end_on_the_constraint():
+    tight = diffrax.PIDController(rtol=1e-6, atol=1e-6)
+    assert residual(diffrax.Tsit5(), stepsize_controller=tight) < 1e-14
+
+
+def test_the_plain_form_can_still_be_said():
+    """On tangential fields alone the state leaves the sphere by the error of the scheme."""
+    plain = ide.Tangential(ide.RK4())
+    far, near = residual(plain), residual(plain, steps_per_interval=8)
+    assert 1e-2 > far > 1000 * near > 0
+    twice = ide.projected(ide.Projected(ide.RK4()))
+    assert type(twice.solver) is ide.RK4
+
+
+def test_a_free_equation_is_solved_as_it_is():
+    free, u0 = make_equation(), random_state()
+    for solver in (ide.RK4(), ide.Tangential(ide.RK4())):
+        assert largest(ide.solve(free, u0, solver=solver).u1, by_hand(free, u0)) < 1e-14
+
+
+def by_hand(equation, u0):
+    for index in range(3):
+        terms = equation.terms_of(index)
+        u0 = ide.single_step(ide.RK4(), terms, float(index), index + 1.0, u0)
+    return u0
+
+
+def test_the_sphere_projects_in_the_metric_of_its_gain():
+    """With a gain that varies over features the nearest state of S1 is the one nearest in
+    `mean_y (v/γ)²`, not in the Euclidean distance."""
+    draw = np.random.default_rng(0)
+    gain, v = jnp.asarray(draw.uniform(0.5, 3, WIDTH)), jnp.asarray(draw.normal(size=WIDTH))
+    sphere = ide.Sphere(gain, 0.3)
+    nearest = sphere.project(v)
+    others = sphere.project(jnp.asarray(draw.normal(size=(2000, WIDTH))) + nearest)
+
+    def distances(metric):
+        gaps = jnp.linalg.norm((others - v) / metric, axis=-1)
+        return jnp.min(gaps) - jnp.linalg.norm((nearest - v) / metric)
+
+    assert distances(gain) > 0
+    # Downhill along S1 in the Euclidean distance.
+    downhill = sphere.project(nearest + 1e-3 * sphere.tangent(nearest, v - nearest))
+    assert jnp.linalg.norm(downhill - v) < jnp.linalg.norm(nearest - v) - 1e-6
+
+
+def test_a_constant_token_has_no_projection():
+    constant = jnp.ones((2, 6, WIDTH))
+    with pytest.raises(ide.InputError, match=r"Sphere: a token whose.*eps=1e-5"):
+        ide.Sphere().project(constant)
+    assert np.isfinite(ide.Sphere(eps=1e-5).project(constant)).all()
+    with pytest.raises(RuntimeError, match="If a token is constant, give the constraint eps"):
+        ide.solve(SPHERE, constant, solver=ide.RK4())
+    failed = jax.jit(lambda u: ide.solve(SPHERE, u, solver=ide.RK4(), throw=False))(constant)
+    assert not failed.succeeded

@@ -1,0 +1,111 @@
+"""Wrong arguments, one at a time, for every public class and function: a clear error that
+names the argument, or a right result."""
+
+import inspect
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from misuse.recipes import RECIPES
+
+import ide_transformer as ide
+
+
+# Tuples that are checked where they are used: by a task, and by a scheme that makes a step.
+UNCHECKED = {"Batch", "Step"}
+# The files of a run are written by `train`; `tests/training` gives it wrong configurations.
+ELSEWHERE = {"train", "Solution", "InputError"}
+# Functions that run other things, whose errors speak of what they were given.
+RUNNING = {"solve", "rebuilding_error", "generate", "generate_greedy", "single_step"}
+RUNNING |= {"load_pretrained", "save_pretrained", "load_run", "load_model"}
+
+NUMBERS = [np.nan, np.inf, -np.inf, 1j, np.float32(0.5), np.int64(2)]
+OBJECTS = [None, "text", "", b"bytes", object(), [], [1.0, 2.0], (), (1, 2), {}, len, slice(2)]
+THINGS = [
+    *(diffrax.Heun, ide.LieTrotter, ide.Free, ide.Damping, ide.TokenDomain),
+    *(diffrax.Heun(), ide.Free(), ide.Damping(1.0), ide.TokenDomain.uniform(2)),
+    *(jax.random.key(1), jax.random.split(jax.random.key(1), 2)),
+]
+SHAPES = [(), (0,), (3,), (4,), (3, 4), (0, 3, 4), (2, 3), (1, 2, 3, 4)]
+WRONG = st.one_of(
+    st.sampled_from(OBJECTS + THINGS + NUMBERS),
+    st.integers(-2, 3),
+    # Few of them, since each is a program of its own where a scheme is compiled for it.
+    st.sampled_from([-0.5, 0.0, 1e-300, 0.5, 1.5]),
+    st.booleans(),
+    st.builds(
+        lambda shape, value, kind: kind.ones(shape) * value,
+        st.sampled_from(SHAPES),
+        st.sampled_from([1.0, -1.0, 0.0, np.nan, np.inf, 2, True, 1j]),
+        st.sampled_from([jnp, np]),
+    ),
+)
+
+
+def public_calls():
+    """The public names that can be called, and the ways to build a class."""
+    for name, value in vars(ide).items():
+        if name.startswith("_") or inspect.ismodule(value) or name in UNCHECKED | ELSEWHERE:
+            continue
+        if inspect.isclass(value) and (inspect.isabstract(value) or "Abstract" in name):
+            continue
+        yield name
+        yield from (f"{name}.{way}" for way in ("build", "uniform") if hasattr(value, way))
+
+
+def test_every_public_name_has_a_recipe():
+    assert set(public_calls()) | {"Solution.evaluate"} == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].arguments])
+def test_right_arguments_are_accepted(name, unchecked):
+    assert name.startswith(("load", "save")) or outcome(name, {}) == "right"
+
+
+@pytest.mark.parametrize("examples", [5, pytest.param(50, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].arguments])
+def test_one_wrong_argument(name, examples, unchecked):
+    arguments = sorted(RECIPES[name].arguments)
+
+    @settings(
+        max_examples=examples * len(arguments),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.sampled_from(arguments), WRONG)
+    def check(argument, value):
+        # Whether a function is the right one shows when it is called.
+        function = callable(RECIPES[name].arguments[argument]) or argument == "policy"
+        if not (function and callable(value)):
+            outcome(name, {argument: value})
+
+    check()
+
+
+def outcome(name: str, wrong: dict) -> str:
+    """The outcome of a call; anything but a clear error or a finite result raises."""
+    call, arguments, use = RECIPES[name]
+    try:
+        result = call(**{**arguments, **wrong})
+    except ide.InputError as error:
+        # The shapes of `key` and `value` have to agree.
+        named = any(argument in str(error) for argument in wrong) or name == "DeltaRule"
+        assert named or name in RUNNING, str(error)
+        return "clear"
+    try:
+        used = use(result)
+    except ide.InputError:
+        return "refused where it is used"
+    except RuntimeError as error:
+        # A tolerance, say, that cannot be met.
+        assert "solve failed between depths" in str(error)
+        return "refused where it is used"
+    numbers = [x for x in jax.tree.leaves(used) if eqx.is_inexact_array(x)]
+    assert all(np.isfinite(x).all() for x in numbers), "not finite"
+    return "right"

@@ -1,0 +1,149 @@
+"""Equations, models and solutions print in a few lines."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import GOLDEN, make_block, make_equation, random_state
+
+import ide_transformer as ide
+from ide_transformer.equation import spelled
+
+
+ADAPTIVE = {
+    "solver": diffrax.Tsit5(),
+    "stepsize_controller": diffrax.PIDController(rtol=1e-3, atol=1e-3),
+}
+FAMILIES = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
+
+
+def assert_short(text):
+    lines = text.splitlines()
+    assert len(lines) < 15
+    assert max(map(len, lines)) <= 96
+
+
+def test_an_equation():
+    equation = make_equation(constraint=ide.Sphere(gain=2.0))
+    assert repr(equation).splitlines() == [
+        "Equation",
+        "  parameters: 6,481",
+        "  control: PiecewiseConstant, 3 intervals of length 1",
+        "  constraint: Sphere([])",
+        "  operator 1: Attention(query=[16,16] + bias, key=[16,16] + bias, value=[16,16] + "
+        "bias,",
+        "    output=[16,16] + bias, normalization=LayerNorm(), heads=4, key_value_heads=4,",
+        "    region=Volterra())",
+        "  operator 2: FeedForward(inner=[16,32] + bias, outer=[32,16] + bias, "
+        "normalization=LayerNorm())",
+        "  domain: TokenDomain(points=[6,1], consecutive=True)",
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_model(family):
+    model = ide.load_pretrained(GOLDEN / family)
+    text = repr(model)
+    assert_short(text)
+    assert text.startswith(type(model).__name__)
+    leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    assert f"parameters: {sum(x.size for x in leaves):,}" in text
+    assert "2 intervals of length 1" in text
+    for part in (*model.equation.control(0.0), model.solver):
+        assert type(part).__name__ in text
+
+
+def test_the_scheme_of_a_model():
+    model = ide.load_pretrained(GOLDEN / "bert")
+    assert "scheme: LieTrotter(Projected(Euler()))" in repr(model)
+    model = model.with_solver(ide.Strang(diffrax.Heun()), steps_per_interval=2)
+    assert "scheme: solver=Strang(Heun()), steps_per_interval=2" in repr(model)
+    model = model.with_solver(gradient=ide.Recursive(3), **ADAPTIVE)
+    text = " ".join(repr(model).split())
+    assert "PIDController(rtol=0.001, atol=0.001), gradient=Recursive(levels=3)" in text
+
+
+@pytest.mark.parametrize(
+    ("scheme", "text"),
+    [
+        (diffrax.Euler(), "Euler()"),
+        (diffrax.Kvaerno5(), "Kvaerno5()"),
+        (diffrax.HalfSolver(ide.LieTrotter()), "HalfSolver(LieTrotter(Euler()))"),
+        (ide.Residual(ide.RK4()), "Residual(solver=RK4(), block=LieTrotter(Euler()))"),
+        (ide.AdamsBashforth(3), "AdamsBashforth(steps=3)"),
+        (ide.Recompute(policy=None), "Recompute(policy=None)"),
+        (ide.GatedRK2(8), "GatedRK2(weight=[16], bias=[])"),
+    ],
+)
+def test_schemes_and_modes_are_spelled_as_they_are_built(scheme, text):
+    assert spelled(scheme) == text
+
+
+def test_trees_without_numbers():
+    """Under transformations, and in the trees that JAX makes of a model."""
+    model = ide.load_pretrained(GOLDEN / "llama")
+    traced = []
+    eqx.filter_eval_shape(lambda model: traced.append(repr(model)), model)
+    assert traced == [repr(model)]
+    with_flags = jax.tree.map(lambda _: True, model)
+    for tree in (
+        eqx.filter_eval_shape(lambda x: x, model),
+        eqx.filter(model, eqx.is_array, inverse=True),
+        with_flags,
+        eqx.tree_at(lambda x: (x.control, x.constraint), with_flags, (False, False)),
+        eqx.tree_at(lambda x: x.discretization, with_flags, False),
+    ):
+        assert_short(repr(tree))
+        assert repr(tree).startswith("LanguageModel")
+
+
+def test_an_ensemble():
+    def member(key):
+        control = ide.PiecewiseConstant.build(make_block, 3, key=key)
+        return ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(4))
+
+    ensemble = eqx.filter_vmap(member)(jax.random.split(jax.random.key(0), 5))
+    assert_short(repr(ensemble))
+    texts = []
+    eqx.filter_vmap(lambda equation: texts.append(repr(equation)))(ensemble)
+    assert texts == [repr(member(jax.random.key(0)))]
+
+
+def test_a_solution():
+    solution = ide.solve(make_equation(), random_state(), solver=ide.Strang())
+    text = repr(solution)
+    assert_short(text)
+    for entry in ("status: succeeded", "us: [1,6,16]", "steps: 3", "field evaluations: 9"):
+        assert f"  {entry}\n" in text + "\n"
+
+
+def test_solutions_that_failed():
+    equation, scales = make_equation(), jnp.array([1.0, 1e-3])[:, None, None]
+    options = {**ADAPTIVE, "max_steps": 5, "throw": False}
+    solutions = jax.vmap(lambda u0: ide.solve(equation, u0, **options))(
+        random_state(2) * scales
+    )
+    text = repr(solutions)
+    assert_short(text)
+    assert "1 of 2 samples failed at depth 0: The maximum number of solver steps" in text
+    assert "steps: 3 to 5" in text
+    first, second = (jax.tree.map(lambda x, i=i: x[i], solutions) for i in (0, 1))
+    assert "status: succeeded" in repr(first)
+    assert "status: failed at depth 0: The maximum" in repr(second)
+
+
+def test_a_solution_that_is_traced():
+    texts, equation = [], make_equation()
+
+    def solve(u0):
+        solution = ide.solve(equation, u0, solver=ide.Strang())
+        texts.append(repr(solution))
+        return solution
+
+    shapes = jax.eval_shape(solve, random_state())
+    assert_short(texts[0])
+    assert "status: not known yet" in texts[0] and "u1: [6,16]" in texts[0]
+    # Equal steps are counted without a solve.
+    assert "steps: 3" in texts[0]
+    assert "steps: []" in repr(shapes)
