@@ -76,16 +76,16 @@ for steps in (1, 2):
     strang.append(report(f"Strang(Heun()), {steps} per layer", changed))
 
 # %% [markdown]
-# Every refinement makes the loss *larger*. The weights have learned the scheme and the step with
-# which they were trained, not the limit of shorter steps. A model that should be solved
+# Every refinement makes the loss *larger*. The weights have learned the scheme and the step
+# with which they were trained, not the limit of shorter steps. A model that should be solved
 # otherwise has to be trained so.
 #
 # ## Fewer evaluations
 #
 # The other direction works better. `depth.coarsen(model, 3, calibration)` gives a model that
-# needs three evaluations. It leaves out, lengthens and merges layers, and takes what changes the
-# outputs least on the calibration windows; no targets are needed. `depth.coarsenings` goes on,
-# one layer less each time. For comparison, the last layers are dropped.
+# needs three evaluations. It leaves out, lengthens and merges layers, and takes what changes
+# the outputs least on the calibration windows; no targets are needed. `depth.coarsenings` goes
+# on, one layer less each time. For comparison, the last layers are dropped.
 
 
 # %%
@@ -108,7 +108,7 @@ for mesh in depth.coarsenings(model, calibration, read=probabilities):
 # %%
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
 for label, points, color, place, side in (
-    ("LieTrotter(Euler()),\nmore steps", lie_trotter, "#0072B2", (-10, -14), "right"),
+    ("LieTrotter(Euler()),\nmore steps", lie_trotter, "#0072B2", (-14, -6), "right"),
     ("Strang(Heun())", strang, "#D55E00", (0, 8), "center"),
     ("coarsened", coarsened, "#009E73", (-9, -4), "right"),
     ("last layers dropped", dropped, "#CC79A7", (9, 2), "left"),

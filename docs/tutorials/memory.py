@@ -12,11 +12,9 @@
 
 # %%
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
-import numpy as np
 
 import ide_transformer as ide
 
@@ -97,13 +95,15 @@ axes.grid(alpha=0.3)
 #
 # ## The same gradient
 #
-# All modes give the gradient of the discrete solution, up to rounding. `Reversible()` solved with
-# another scheme, so it is compared with `Direct()` on that scheme.
+# All modes give the gradient of the discrete solution, up to rounding. `Reversible()` solved
+# with another scheme, so it is compared with `Direct()` on that scheme.
 
 
 # %%
 def relative_difference(one, other):
-    one, other = (jnp.concatenate([x.ravel() for x in jax.tree.leaves(g)]) for g in (one, other))
+    one, other = (
+        jnp.concatenate([x.ravel() for x in jax.tree.leaves(g)]) for g in (one, other)
+    )
     return float(jnp.linalg.norm(one - other) / jnp.linalg.norm(other))
 
 

@@ -92,9 +92,9 @@ print("distance from the ball:", float(solution.stats["constraint_residual"]))
 # %% [markdown]
 # ## A control
 #
-# A control gives the weights at each depth. `AbstractExpansion` is the base class of weights that
-# are a sum of functions of depth; it asks for these functions alone. Here the weights go in a
-# straight line from a first block to a last one. `build` says how weights are drawn before
+# A control gives the weights at each depth. `AbstractExpansion` is the base class of weights
+# that are a sum of functions of depth; it asks for these functions alone. Here the weights go
+# in a straight line from a first block to a last one. `build` says how weights are drawn before
 # training.
 
 
@@ -117,8 +117,10 @@ class Straight(ide.AbstractExpansion):
 
 
 # %%
-control = Straight.build(lambda key: (Pull(4),), 2, key=jax.random.key(0))
-print("weights at depth 0.5:", control(0.5))
+first, last = (Pull(4, rate=0.0),), (Pull(4, rate=1.0),)
+control = Straight(jax.tree.map(lambda *x: jnp.stack(x), first, last), num_intervals=2)
+for t in (0.0, 0.5, 2.0):
+    print(f"rates at depth {t}:", control(t)[0].rate)
 
 # %% [markdown]
 # ## A scheme
@@ -217,7 +219,9 @@ print(run.summary.read_text())
 # %%
 model, _ = ide.load_run(run.path)
 print("scheme:", model.solver)
-print("learned radius at depth 0 and at T:", *(model.constraint(t)[0].radius for t in (0.0, 2.0)))
+print(
+    "learned radius at depth 0 and at T:", *(model.constraint(t)[0].radius for t in (0.0, 2.0))
+)
 
 # %% [markdown]
 # A data set of your own is a class too: see [Own data](../how-to/own-data.md).

@@ -105,11 +105,18 @@ for name, values in errors.items():
 # %%
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
 h = 1 / steps
-for (name, values), color in zip(errors.items(), ("#0072B2", "#D55E00", "#009E73"), strict=True):
+for (name, values), color in zip(
+    errors.items(), ("#0072B2", "#D55E00", "#009E73"), strict=True
+):
     axes.loglog(h, values, marker="o", color=color)
     place = dict(xytext=(9, 0), textcoords="offset points", va="center", color=color)
     axes.annotate(f"{name}\nslope {orders[name]:.2f}", (h[0], values[0]), **place)
-axes.set(xlabel="step length h (layers)", ylabel="relative error at depth 4", xlim=(0.013, 0.9), ylim=(3e-9, 1))
+axes.set(
+    xlabel="step length h (layers)",
+    ylabel="relative error at depth 4",
+    xlim=(0.013, 0.9),
+    ylim=(3e-9, 1),
+)
 axes.set_xticks(h, [f"1/{number}" for number in steps])
 axes.set_xticks([], minor=True)
 axes.grid(alpha=0.3)

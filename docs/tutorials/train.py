@@ -29,8 +29,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # %% [markdown]
 # ## One run
 #
-# The task is to read handwritten digits of 8 by 8 pixels, 1,437 for training and 360 for testing.
-# The model is a vision Transformer of two layers.
+# The task is to read handwritten digits of 8 by 8 pixels, 1,437 for training and 360 for
+# testing. The model is a vision Transformer of two layers.
 
 # %%
 digits = folder / "digits.yaml"
@@ -59,8 +59,8 @@ run = ide.train(training.load_config(digits))
 print(run.summary.read_text())
 
 # %% [markdown]
-# `nfe` is the number of field evaluations of a solve: each operator once, in each of two layers.
-# The folder of the run holds the configuration with every key written out, the log, the
+# `nfe` is the number of field evaluations of a solve: each operator once, in each of two
+# layers. The folder of the run holds the configuration with every key written out, the log, the
 # weights and plots. From a terminal the same is `python scripts/train.py digits.yaml`.
 #
 # ## Another scheme
@@ -108,7 +108,8 @@ for name, values in losses.items():
     print(f"{name:20} test loss of seeds 0, 1, 2: {values.round(3)}, mean {values.mean():.3f}")
 
 # %% [markdown]
-# From a terminal: `python scripts/compare.py compare.yaml`. It prints a table and writes figures.
+# From a terminal: `python scripts/compare.py compare.yaml`. It prints a table and writes
+# figures.
 
 # %%
 ordinary = losses["lie_trotter(euler)"]
@@ -135,8 +136,8 @@ axes.grid(alpha=0.3)
 #
 # - With Euler the difference is as large as its standard error: three seeds cannot tell the two
 #   apart.
-# - Strang(Heun) is behind for every seed. It spent its evaluations on stages and not on steps of
-#   the optimiser. That is a statement about a short run: 100 steps are far from converged.
+# - Strang(Heun) is behind for every seed. It spent its evaluations on stages and not on steps
+#   of the optimiser. That is a statement about a short run: 100 steps are far from converged.
 # - All three used the learning rate of the file. A scheme may be best at another one, so tune
 #   it for each scheme on validation data before you say that one scheme trains better.
 # - The data set has 360 test images. One image more or less is 0.3 % of accuracy.
