@@ -7,8 +7,8 @@
 #
 # ## A loss
 #
-# Attention and feed-forward of width 64, a batch of 4 texts of 64 tokens. Nothing is computed
-# yet: memory is known as soon as a program is compiled, so shapes are enough.
+# Attention and feed-forward of width 64, a batch of 4 texts of 64 tokens. The memory of a
+# program is known as soon as it is compiled; nothing has to be computed for that.
 
 # %%
 import diffrax

@@ -127,4 +127,5 @@ axes.grid(alpha=0.3)
 #
 # A step of RK4 costs four field evaluations, one of Lie–Trotter with Euler costs one. At equal
 # cost RK4 is still far ahead, *for the equation*. Trained weights are another matter: they
-# have learned the scheme and the step with which they were trained. The next tutorial trains.
+# have learned the scheme and the step with which they were trained. The
+# [next tutorial](train.md) trains some.
