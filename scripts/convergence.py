@@ -6,6 +6,7 @@ and how far the solution is from its constraint.
 """
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import jax
@@ -28,9 +29,12 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example:\n  python scripts/convergence.py --scheme 'strang(heun)' --scheme "
-        "rk4 --constraint sphere --json orders.json --figure orders.png",
+        "rk4 --constraint sphere --json orders.json --figure orders.png\n\n"
+        + textwrap.fill(f"schemes: {'; '.join(schemes())}", 90, break_on_hyphens=False),
     )
-    parser.add_argument("--scheme", action="append", help="default: all of them")
+    parser.add_argument(
+        "--scheme", action="append", help="one of those below (default: all of them)"
+    )
     parser.add_argument("--control", action="append", choices=tuple(CONTROLS))
     parser.add_argument("--constraint", action="append", choices=tuple(CONSTRAINTS))
     parser.add_argument("--json", type=Path, help="also write the rows to this file")

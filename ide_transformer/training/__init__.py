@@ -8,7 +8,7 @@ from .build import (
     with_solver as with_solver,
     with_training as with_training,
 )
-from .choice import Section as Section
+from .choice import SchemeConfig as SchemeConfig, Section as Section
 from .config import (
     Config as Config,
     ModelConfig as ModelConfig,
@@ -25,6 +25,7 @@ from .evaluation import (
 )
 from .folder import RunFolder as RunFolder
 from .metrics import read_metrics as read_metrics
+from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
 from .reading import (
     dump_config as dump_config,

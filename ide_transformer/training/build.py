@@ -27,7 +27,8 @@ from ..models import AbstractModel, Discretization, LanguageModel
 from ..pretrained import find_pretrained, load_pretrained
 from ..solvers import projected
 from ..tasks import AbstractTask, PretrainedTokenizer
-from .config import NATIVE, Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
+from .choice import NATIVE
+from .config import Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
 from .names import find, find_function
 

@@ -1,6 +1,7 @@
 """Sections of a configuration that choose a class and give its options."""
 
 import abc
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -8,7 +9,11 @@ import diffrax
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from ..errors import InputError
-from .names import root_of
+from .names import find, parameters_of, root_of, snake_case
+
+
+# `solver.kind` for the scheme that comes with a checkpoint.
+NATIVE = "native"
 
 
 class Section(BaseModel):
@@ -67,12 +72,45 @@ class Part(Choice):
 
 
 class SchemeConfig(Choice):
-    """A time-stepping scheme."""
+    """A time-stepping scheme. In parentheses after its name may stand its first argument: the
+    scheme inside it, `strang(heun)`, or a number, `adams_bashforth(3)`. `str` writes it so."""
 
     kind: str = "lie_trotter"
     # The scheme inside a scheme: of each operator in a splitting, of the step that
     # half_solver, residual, velocity and steady_state wrap. Default: that of the scheme.
     sub_solver: "SchemeConfig | None" = None
+
+    def __str__(self) -> str:
+        if self.kind == NATIVE:
+            return self.kind
+        first, default = _first_argument(self.kind)
+        given = self.sub_solver or self.options.get(first, default)
+        if isinstance(given, diffrax.AbstractSolver):
+            given = SchemeConfig(kind=snake_case(type(given).__name__))
+        named = isinstance(given, SchemeConfig) or type(given) is int
+        return f"{self.kind}({given})" if named else self.kind
+
+    @model_validator(mode="before")
+    @classmethod
+    def _argument_in_parentheses(cls, value: Any) -> Any:
+        section = value if isinstance(value, dict) else {"kind": value}
+        kind = section.get("kind")
+        if not isinstance(kind, str) or not {*kind} & {*"()"}:
+            return value
+        match = re.fullmatch(r"([\w.:]+)\((.+)\)", kind.strip())
+        if match is None:
+            raise ValueError(f"{kind!r} is no scheme; write for example strang(heun)")
+        name, argument = match.groups()
+        options = section.get("options", {})
+        if argument.isdecimal() and isinstance(options, dict):
+            options = {**options, _first_argument(name)[0]: int(argument)}
+            return {**section, "kind": name, "options": options}
+        if section.get("sub_solver") is not None:
+            raise ValueError(
+                f"kind={kind} and sub_solver={section['sub_solver']!r} both give the scheme "
+                "inside; set one of them to null or leave it out"
+            )
+        return {**section, "kind": name, "sub_solver": argument}
 
     def key_of_option(self, key: str, name: str) -> str:
         inner = name in ("sub_solver", "solver")
@@ -88,3 +126,9 @@ class SchemeConfig(Choice):
                 f"for example {key}.kind=lie_trotter."
             )
         return {**self.options, inner[0]: self.sub_solver}
+
+
+def _first_argument(kind: str) -> tuple[str, Any]:
+    """The first argument of a scheme and its default; an empty name where it takes none."""
+    parameters = parameters_of(find("kind", kind, diffrax.AbstractSolver))
+    return next(((name, p.default) for name, p in parameters.items()), ("", None))

@@ -13,14 +13,11 @@ from pydantic import (
     model_validator,
 )
 
-from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
+from .choice import NATIVE, AbstractChoice, Choice, Part, SchemeConfig, Section
 from .versions import VERSION, upgraded
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-# `solver.kind` for the scheme that comes with a checkpoint.
-NATIVE = "native"
 
 
 class DataConfig(Section, AbstractChoice):

@@ -18,7 +18,8 @@ from ..tasks import (
     shakespeare,
 )
 from .build import build_task, with_solver
-from .config import NATIVE, SolverConfig
+from .choice import NATIVE
+from .config import SolverConfig
 from .folder import RunFolder
 from .reading import apply_overrides, validated
 from .run import load_run
@@ -135,7 +136,7 @@ def _read_solver(overrides: list[str]) -> SolverConfig:
     """The scheme that overrides `solver.key=value` describe; without any, the model's own."""
     tree: dict[str, Any] = {}
     origin = apply_overrides(tree, overrides)
-    foreign = [key for key in origin if not key.startswith("solver.")]
+    foreign = [key for key in origin if key.split(".")[0] != "solver"]
     if foreign:
         raise InputError(
             f"{', '.join(foreign)}: the weights are given; only solver.… can be chosen here, "

@@ -93,7 +93,7 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
         known = list(_section(kind, location[:-1]).model_fields)
         hint = did_you_mean(location[-1], known)
         return f"{where}: unknown key {key}.{hint} Known here: {', '.join(known)}."
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
     if not key or error["type"] == "value_error":
         return f"{where}: {message}."
     return f"{where}: {key}={error['input']!r}: {message}."

@@ -15,7 +15,8 @@ from ..pretrained import find_pretrained, save_pretrained
 from ..reporting import plot_curves, write_json
 from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
 from .build import build_model, build_model_of_size, build_task, task_class, with_training
-from .config import NATIVE, Config, ModelConfig, SolverConfig
+from .choice import NATIVE
+from .config import Config, ModelConfig, SolverConfig
 from .folder import Checkpoints, RunFolder, new_folder, resumed_folder
 from .loop import EVALUATION_BATCH, Loop
 from .metrics import cut_metrics, read_metrics

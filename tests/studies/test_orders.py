@@ -9,7 +9,8 @@ from helpers import ROOT
 from running import run_script
 
 import ide_transformer as ide
-from ide_transformer.studies.convergence import applies, measure_order, schemes
+from ide_transformer.studies.convergence import applies, find_scheme, measure_order, schemes
+from ide_transformer.training import SchemeConfig
 
 
 LAYERS = "piecewise_constant"
@@ -104,8 +105,20 @@ def test_the_table_of_orders(tmp_path):
     assert figure.exists() and "strang(heun)" in output
 
 
+def test_a_scheme_is_spelled_as_in_configurations():
+    for text, name in (
+        ("strang", "strang(heun)"),
+        ("adams_bashforth", "adams_bashforth(2)"),
+        ("algebraically_reversible(strang)", "algebraically_reversible(strang(heun))"),
+    ):
+        assert find_scheme(text) == (name, schemes()[name])
+    for name in schemes():
+        scheme = name.removesuffix(", exact damping")
+        assert str(SchemeConfig.model_validate(scheme)) == scheme
+
+
 def test_a_scheme_that_is_not_known_is_refused(monkeypatch, capsys):
-    with pytest.raises(ide.InputError, match=r"--scheme rk5: unknown\. Known: euler"):
+    with pytest.raises(ide.InputError, match=r"--scheme rk5: it is not .* Known: euler"):
         applies("rk5", "free")
     script = str(ROOT / "scripts/convergence.py")
     monkeypatch.setattr(sys, "argv", [script, "--scheme", "rk5"])

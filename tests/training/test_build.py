@@ -2,13 +2,16 @@
 
 import diffrax
 import equinox as eqx
+import hypothesis
 import jax
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import ide_transformer as ide
 from ide_transformer import solvers, tasks, training
 from ide_transformer.equation import silu
+from ide_transformer.training.choice import SchemeConfig
 from ide_transformer.training.names import find, snake_case
 from ide_transformer.training.optimizer import decayed
 
@@ -34,6 +37,13 @@ def build(tmp_path, *overrides):
         ([], ide.LieTrotter(diffrax.Euler())),
         (["solver.kind=strang"], ide.Strang(diffrax.Heun())),
         (["solver.kind=strang", "solver.sub_solver=euler"], ide.Strang(diffrax.Euler())),
+        (["solver.kind=strang(euler)"], ide.Strang(diffrax.Euler())),
+        (["solver.kind=adams_bashforth(3)"], ide.AdamsBashforth(3)),
+        (["solver=strang(rk4)"], ide.Strang(ide.RK4())),
+        (
+            ["solver.kind=algebraically_reversible(lie_trotter(heun))"],
+            ide.AlgebraicallyReversible(ide.LieTrotter(diffrax.Heun())),
+        ),
         (["solver.kind=rk4"], ide.RK4()),
         (["solver.kind=tsit5"], diffrax.Tsit5()),
         (
@@ -122,6 +132,12 @@ def test_arrays_of_numbers_are_options(tmp_path):
             "solver.sub_solver: heun has no scheme inside it",
         ),
         (["solver.kind=half_solver"], "half_solver needs solver; give solver.sub_solver"),
+        (["solver.kind=strang(heun"], r"'strang\(heun' is no scheme; write .*strang\(heun\)"),
+        (["solver.kind=rk4(heun)"], "solver.sub_solver: rk4 has no scheme inside it"),
+        (
+            ["solver.kind=strang(heun)", "solver.sub_solver=rk4"],
+            "both give the scheme inside; set one of them to null",
+        ),
         (["solver.kind=milstein"], "solver.kind=milstein: unknown"),
         (["solver.kind=diffrax:ItoMilstein"], "ItoMilstein is not for configurations"),
         (["model.width=130"], "model.operators.0: Attention: 4 heads do not divide a width of"),
@@ -139,6 +155,20 @@ def test_arrays_of_numbers_are_options(tmp_path):
 def test_names_and_options_that_do_not_fit(tmp_path, overrides, message):
     with pytest.raises(ide.InputError, match=message):
         build(tmp_path, *overrides)
+
+
+_PLAIN = st.sampled_from(["euler", "heun", "rk4", "leapfrog", "adams_bashforth(3)"])
+_OUTER = st.sampled_from(["strang", "lie_trotter", "residual", "algebraically_reversible"])
+
+
+@hypothesis.given(
+    st.recursive(_PLAIN, lambda inner: st.builds("{}({})".format, _OUTER, inner), max_leaves=4)
+)
+def test_the_name_of_a_scheme_is_read_as_it_is_written(text):
+    config = SchemeConfig.model_validate(text)
+    assert str(config) == text
+    assert SchemeConfig.model_validate(str(config)) == config
+    assert SchemeConfig.model_validate(config.model_dump()) == config
 
 
 def test_every_class_of_a_face_is_found_by_its_name():

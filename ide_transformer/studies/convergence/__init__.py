@@ -2,4 +2,4 @@
 
 from .orders import measure_order as measure_order, plot_orders as plot_orders
 from .problem import CONSTRAINTS as CONSTRAINTS, CONTROLS as CONTROLS
-from .registry import applies as applies, schemes as schemes
+from .registry import applies as applies, find_scheme as find_scheme, schemes as schemes

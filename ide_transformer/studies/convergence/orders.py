@@ -60,11 +60,11 @@ def measure_order(scheme: str, control: str, constraint: str) -> MeasuredOrder:
 
     **Arguments:**
 
-    - `scheme`: one of `schemes()`.
+    - `scheme`: one of `schemes()`; see `find_scheme`.
     - `control`: one of `CONTROLS`.
     - `constraint`: one of `CONSTRAINTS` to which it `applies`.
     """
-    entry = find_scheme(scheme)
+    scheme, entry = find_scheme(scheme)
     solver = entry.scheme(constraint)
     assert solver is not None
     case = Case(entry.block, control, constraint)

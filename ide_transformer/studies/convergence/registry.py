@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from ... import solvers
 from ...errors import InputError
+from ...training import SchemeConfig, did_you_mean, validated
 from .problem import FEATURES, block_limit, equation_limit, momentum_limit
 
 
@@ -57,14 +58,14 @@ def schemes() -> dict[str, Entry]:
         "tsit5": _explicit(diffrax.Tsit5()),
         "dopri8": _explicit(diffrax.Dopri8()),
         "reversible_heun": Entry(diffrax.ReversibleHeun()),
-        "half_solver(lie_trotter)": _explicit(diffrax.HalfSolver(solvers.LieTrotter())),
+        "half_solver(lie_trotter(euler))": _explicit(diffrax.HalfSolver(solvers.LieTrotter())),
         "lie_trotter(euler)": _explicit(solvers.LieTrotter(diffrax.Euler())),
         "lie_trotter(heun)": _explicit(solvers.LieTrotter(diffrax.Heun())),
-        "lie_trotter(euler, exact damping)": Entry(solvers.LieTrotter(), block="damped"),
+        "lie_trotter(euler), exact damping": Entry(solvers.LieTrotter(), block="damped"),
         "strang(euler)": _explicit(solvers.Strang(diffrax.Euler())),
         "strang(heun)": _explicit(solvers.Strang(diffrax.Heun())),
         "strang(rk4)": _explicit(solvers.Strang(solvers.RK4())),
-        "strang(heun, exact damping)": Entry(solvers.Strang(), block="damped"),
+        "strang(heun), exact damping": Entry(solvers.Strang(), block="damped"),
         "lie_strang(heun)": _explicit(solvers.LieStrang(diffrax.Heun())),
         "parallel_splitting(euler)": _explicit(solvers.ParallelSplitting(diffrax.Euler())),
         "parallel_splitting(heun)": _explicit(solvers.ParallelSplitting(diffrax.Heun())),
@@ -104,14 +105,22 @@ def schemes() -> dict[str, Entry]:
 
 def applies(scheme: str, constraint: str) -> bool:
     """Whether a scheme can be measured on a constraint."""
-    return find_scheme(scheme).scheme(constraint) is not None
+    return find_scheme(scheme)[1].scheme(constraint) is not None
 
 
-def find_scheme(scheme: str) -> Entry:
-    """The entry of that name.
+def find_scheme(scheme: str) -> tuple[str, Entry]:
+    """The name and the entry of a scheme; `strang` is `strang(heun)`, as in configurations.
 
     **Raises:** `InputError` for an unknown one.
     """
-    if scheme not in schemes():
-        raise InputError(f"--scheme {scheme}: unknown. Known: {', '.join(schemes())}.")
-    return schemes()[scheme]
+    known = schemes()
+    try:
+        name = scheme if scheme in known else str(validated(SchemeConfig, scheme, "--scheme"))
+    except InputError:
+        name = scheme
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise InputError(
+            f"--scheme {name}: it is not measured.{hint} Known: {'; '.join(known)}."
+        )
+    return name, known[name]

@@ -89,7 +89,7 @@ class SolvingComparison(AbstractComparison):
         about = (
             f"The weights of {self.run} solved by each scheme on {self.samples} held-out "
             f"samples in {exact.dtype}. The error is that of the state at depth T, root mean "
-            f"square, relative to a solve with {self.reference.kind}, "
+            f"square, relative to a solve with {self.reference}, "
             f"{self.reference.steps_per_interval} steps in each interval. Memory is the "
             "temporary memory of the compiled solve. By half its steps the error of the "
             f"reference is below {doubt:.0e}. {_cheapest(rows, self.tolerance)}"
