@@ -46,8 +46,7 @@ model:
   patch: 2
   std: 0.1
 solver:
-  kind: lie_trotter
-  sub_solver: euler
+  kind: lie_trotter(euler)
 optimizer:
   learning_rate: 3.0e-3
   warmup: 20
@@ -69,7 +68,7 @@ print(run.summary.read_text())
 # splitting is the parallel block: attention and feed-forward see the same state.
 
 # %%
-euler = ide.train(training.load_config(digits, ["solver={kind: euler}"]))
+euler = ide.train(training.load_config(digits, ["solver.kind=euler"]))
 print(euler.summary.read_text())
 
 # %% [markdown]
@@ -93,11 +92,11 @@ seeds: [0, 1, 2]
 budget: {unit: field_evaluations, amount: 600}
 schemes:
   lie_trotter(euler):
-    solver: {kind: lie_trotter, sub_solver: euler}
+    solver: lie_trotter(euler)
   euler:
-    solver: {kind: euler}
+    solver: euler
   strang(heun):
-    solver: {kind: strang, sub_solver: heun}
+    solver: strang(heun)
 """)
 # The log of nine runs is long; it is not shown here.
 with contextlib.redirect_stdout(io.StringIO()):
