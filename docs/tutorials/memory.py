@@ -128,8 +128,8 @@ print(f"relative error of the rebuilt initial state, 48 layers: {float(errors[0]
 # ## The price of reversibility
 #
 # `AlgebraicallyReversible(scheme, coupling)` carries a second state beside the first. Where the
-# equation decays, the two drift apart: a mode that decays at the rate μ is stable only for steps
-# with `h μ ≤ -log(coupling)`. A smaller coupling is more stable, and undone less exactly.
+# equation decays, the two drift apart: a mode that decays at the rate μ is stable only for
+# steps with `h μ ≤ -log(coupling)`. A smaller coupling is more stable, and undone less exactly.
 #
 # Below, RK4 on twelve layers: with one step per layer, and, beside a damping `u_t = -u`, with
 # four. The numbers are relative errors at depth 12.
