@@ -12,7 +12,7 @@ endif
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: train test test-heavy lint format clean
+.PHONY: train test test-heavy lint format docs docs-serve clean
 
 train: $(VENV)/.run
 	$(BIN)/python scripts/train.py $(CONFIG) $(ARGS)
@@ -33,8 +33,14 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.docs
+	$(BIN)/python scripts/docs.py $(ARGS)
+
+docs-serve: $(VENV)/.docs
+	$(BIN)/python scripts/docs.py --serve $(ARGS)
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info
 
 # Where Python was installed without ensurepip, its own pip installs into the environment.
 $(BIN)/python:
@@ -49,6 +55,10 @@ $(VENV)/.run: $(BIN)/python pyproject.toml
 $(VENV)/.dev: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.run
+
+$(VENV)/.docs: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
 
 $(VENV)/.reference: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[dev,reference]'

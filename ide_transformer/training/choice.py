@@ -43,7 +43,9 @@ class Choice(Section, AbstractChoice):
     """`{kind: …, options: {…}}`; the name alone will do. Options are arguments of the class,
     for example {terms: 3} of chebyshev."""
 
+    # The name.
     kind: str
+    # Arguments of the class, by name.
     options: dict[str, Any] = {}
     kind_key: ClassVar[str] = ".kind"
 
@@ -71,6 +73,7 @@ class SchemeConfig(Choice):
     """A time-stepping scheme. In parentheses after its name may stand its first argument: the
     scheme inside it, `strang(heun)`, or a number, `adams_bashforth(3)`. `str` writes it so."""
 
+    # A scheme, for example strang(heun); native for that of a checkpoint.
     kind: str = "lie_trotter"
     # The scheme inside a scheme: of each operator in a splitting, of the step that
     # half_solver, residual, velocity and steady_state wrap. Default: that of the scheme.

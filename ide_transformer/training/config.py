@@ -56,18 +56,22 @@ class DataConfig(Section, AbstractChoice):
 class ModelConfig(Choice):
     """`model`: the operators and how inputs and outputs meet the equation."""
 
+    # A model.
     kind: str = "language_model"
     # A checkpoint to go on from: a folder, or a package with weights. It gives the weights,
     # the sizes and the tokenizer; of this section only `context` is then free.
     pretrained: str | None = None
+    # Features of the state.
     width: PositiveInt = 128
+    # Heads of the queries.
     heads: PositiveInt = 4
     # Heads of the keys and values; default: as many as heads.
     key_value_heads: PositiveInt | None = None
+    # Layers: intervals of the control.
     depth: PositiveInt = 4
     # Width inside the feed-forward; default: that of the operator.
     hidden: PositiveInt | None = None
-    # Of the feed-forward.
+    # Activation of the feed-forward.
     activation: str = "gelu"
     # In the order in which a block applies them.
     operators: Annotated[tuple[Part, ...], Field(min_length=1)] = (
@@ -82,17 +86,21 @@ class ModelConfig(Choice):
     input_normalization: Part = Part(kind="free")
     # The set on which the state is kept (post-norm), one for each operator and interval.
     constraint: Part = Part(kind="free")
+    # Whether linear maps and normalisations have biases.
     bias: bool = False
+    # Probability of dropping an entry, of the embedded input and of each rate.
     dropout: Fraction = 0.0
     # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
-    # Language models.
+    # The most tokens that a language model sees.
     context: PositiveInt = 64
     # How attention sees positions. Where it does not, the model learns an embedding of them.
     positions: Part = Part(kind="no_positions")
+    # Whether the read-out of a language model is its embedding, transposed.
     tied: bool = True
-    # Image classifiers.
+    # Side of a patch of an image classifier, in pixels.
     patch: PositiveInt = 2
+    # Whether an image classifier reads a token of its own, or the mean over patches.
     class_token: bool = False
 
     @model_validator(mode="after")
@@ -114,6 +122,7 @@ class ModelConfig(Choice):
 class ControlConfig(Choice):
     """`control`: how the weights depend on depth."""
 
+    # A control.
     kind: str = "piecewise_constant"
     # The depth T at which the solution is read; default: one for each layer of model.depth.
     horizon: PositiveFloat | None = None
@@ -122,10 +131,13 @@ class ControlConfig(Choice):
 class SolverConfig(SchemeConfig):
     """`solver`: the time-stepping scheme and its steps."""
 
+    # Equal steps in each interval; 1 is a step per layer.
     steps_per_interval: PositiveInt = 1
-    # Adaptive steps with these tolerances instead of equal ones.
+    # Relative tolerance, for adaptive steps instead of equal ones.
     rtol: PositiveFloat | None = None
+    # Absolute tolerance; goes with rtol.
     atol: PositiveFloat | None = None
+    # The most adaptive steps in one interval.
     max_steps: PositiveInt = 256
     # Whether adaptive steps are the same for a batch, or each sample has its own.
     steps_for: Literal["batch", "sample"] = "batch"
@@ -150,11 +162,17 @@ class SolverConfig(SchemeConfig):
 class OptimizerConfig(Section):
     """`optimizer`: AdamW, with a linear warm-up and a cosine to the final learning rate."""
 
+    # The optimizer.
     kind: Literal["adamw"] = "adamw"
+    # The largest rate, after the warm-up.
     learning_rate: PositiveFloat = 1e-3
+    # The rate at the last step.
     final_learning_rate: NonNegativeFloat = 1e-4
+    # Steps in which the rate grows from 0.
     warmup: NonNegativeInt = 100
+    # Decay of the mean of gradients.
     beta1: Fraction = 0.9
+    # Decay of the mean of their squares.
     beta2: Fraction = 0.99
     # Of matrices and embeddings; vectors (gains, biases) are not decayed.
     weight_decay: NonNegativeFloat = 0.1
@@ -165,14 +183,18 @@ class OptimizerConfig(Section):
 class GradientConfig(Choice):
     """A gradient mode."""
 
+    # A gradient mode.
     kind: str = "recompute"
 
 
 class TrainingConfig(Section):
     """`training`: how long, and what is written when. All periods are in steps."""
 
+    # Steps of the optimizer.
     steps: PositiveInt = 2000
+    # Samples in a batch.
     batch_size: PositiveInt = 12
+    # Of the weights, the batches and the dropout.
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     # What is kept for the gradient: recompute, direct, recursive or reversible.
     gradient: GradientConfig = GradientConfig()
@@ -180,10 +202,13 @@ class TrainingConfig(Section):
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     # Weight of the transport cost ∫ |u_t|² dt in the loss.
     transport: NonNegativeFloat = 0.0
+    # Period of the lines in metrics.jsonl.
     log_every: PositiveInt = 10
+    # Period of the evaluations on held-out samples.
     evaluate_every: PositiveInt = 250
     # Held-out samples for the evaluations on the way; the last one takes all.
     evaluate_samples: PositiveInt = 1024
+    # Period of the checkpoints, from which a run can be resumed.
     checkpoint_every: PositiveInt = 500
     # Characters or tokens of text sampled at the end of a language run.
     sample: NonNegativeInt = 400
@@ -192,7 +217,9 @@ class TrainingConfig(Section):
 class Config(Section):
     """A run."""
 
+    # Of the names of the keys; a run writes it, and older ones are translated.
     version: int = VERSION
+    # The folder of the run, runs/NAME; default: the name of the file.
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -1,5 +1,5 @@
 """ViT (Dosovitskiy et al., arXiv 2010.11929) and DeiT (Touvron et al., arXiv 2012.12877):
-pre-norm encoders of patches; DeiT make.has a second token, for distillation."""
+pre-norm encoders of patches; DeiT has a second token, for distillation."""
 
 import functools as ft
 from collections.abc import Iterator, Set

@@ -1,0 +1,129 @@
+# %% [markdown]
+# # Load a checkpoint and solve it otherwise
+#
+# A checkpoint is an equation whose weights are given. In this tutorial you load one, let it
+# write, and then solve the same weights by another scheme, with more and with fewer
+# evaluations, and look at the loss each time.
+#
+# ## Load
+#
+# `glassllm` is a small Llama of four layers, trained on *Alice in Wonderland*. Its weights come
+# as a Python package of 3 MB. `load_pretrained` fetches it with pip the first time, checks it,
+# and keeps it in the user's cache; nothing is installed. A folder with `config.json` and
+# safetensors, as Hugging Face writes it, loads in the same way.
+
+# %%
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import optax
+
+import ide_transformer as ide
+from ide_transformer import depth, pretrained, tasks
+
+
+model = ide.load_pretrained("glassllm")
+tokenizer = tasks.PretrainedTokenizer.from_pretrained(pretrained.find_pretrained("glassllm"))
+print("layers:", model.control.num_intervals)
+print("width:", model.features)
+print("scheme:", type(model.solver).__name__)
+print(tasks.sample_text(model, tokenizer, prompt="Alice was", length=40, temperature=0))
+
+# %% [markdown]
+# ## Measure
+#
+# The loss is the cross-entropy of the next token on windows of Shakespeare, which the model has
+# never seen. Calibration windows, used below, come from another part of the text.
+
+# %%
+task = tasks.LanguageTask(tasks.shakespeare(), context=64, tokenizer=tokenizer)
+held_out = next(task.held_out(96, samples=96))
+calibration = task.batch(0, 32, seed=0).inputs
+
+
+@eqx.filter_jit
+def measure(model):
+    """The field evaluations of a solve, and the loss."""
+    solution = model.solve(held_out.inputs)
+    logits = model.read_out(solution.u1)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, held_out.targets)
+    return solution.stats["field_evaluations"], jnp.mean(losses)
+
+
+def report(label, model):
+    evaluations, loss = map(float, measure(model))
+    print(f"{label:32}{evaluations:4.0f} evaluations   loss {loss:.3f}")
+    return evaluations, loss
+
+
+native = report("as trained: LieTrotter(Euler())", model)
+
+# %% [markdown]
+# ## More evaluations
+#
+# `with_solver` gives the same weights another scheme, or more steps of the same one.
+
+# %%
+lie_trotter = [native]
+for steps in (2, 4):
+    changed = model.with_solver(ide.LieTrotter(), steps_per_interval=steps)
+    lie_trotter.append(report(f"LieTrotter(Euler()), {steps} steps", changed))
+
+strang = []
+for steps in (1, 2):
+    changed = model.with_solver(ide.Strang(), steps_per_interval=steps)
+    strang.append(report(f"Strang(Heun()), {steps} per layer", changed))
+
+# %% [markdown]
+# Every refinement makes the loss *larger*. The weights have learned the scheme and the step
+# with which they were trained, not the limit of shorter steps. A model that should be solved
+# otherwise has to be trained so.
+#
+# ## Fewer evaluations
+#
+# The other direction works better. `depth.coarsen(model, 3, calibration)` gives a model that
+# needs three evaluations. It leaves out, lengthens and merges layers, and takes what changes
+# the outputs least on the calibration windows; no targets are needed. `depth.coarsenings` goes
+# on, one layer less each time. For comparison, the last layers are dropped.
+
+
+# %%
+def probabilities(logits, inputs):
+    """What the task reads of the outputs."""
+    return jax.nn.softmax(logits)
+
+
+coarsened, dropped = [native], [native]
+for mesh in depth.coarsenings(model, calibration, read=probabilities):
+    number = int(mesh.evaluations)
+    if number == 4:
+        continue  # the model itself
+    coarsened.append(report(f"coarsened to {number}", mesh.model))
+    shorter = depth.keep_layers(model, range(number))
+    dropped.append(report(f"the first {number} layers alone", shorter))
+    if number == 2:
+        break
+
+# %%
+figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+for label, points, color, place, side in (
+    ("LieTrotter(Euler()),\nmore steps", lie_trotter, "#0072B2", (-14, -6), "right"),
+    ("Strang(Heun())", strang, "#D55E00", (0, 8), "center"),
+    ("coarsened", coarsened, "#009E73", (-9, -4), "right"),
+    ("last layers dropped", dropped, "#CC79A7", (9, 2), "left"),
+    ("as trained", [native], "#000000", (8, -13), "left"),
+):
+    axes.plot(*zip(*points, strict=True), marker="o", color=color)
+    options = dict(xytext=place, textcoords="offset points", color=color, ha=side)
+    axes.annotate(label, points[-1], **options)
+axes.margins(x=0.2, y=0.12)
+axes.set_xscale("log", base=2)
+axes.set_xticks([2, 3, 4, 8, 16, 24], ["2", "3", "4", "8", "16", "24"])
+axes.set(xlabel="field evaluations of a solve", ylabel="loss on held-out windows (nats)")
+axes.grid(alpha=0.3)
+
+# %% [markdown]
+# Three evaluations, chosen well, serve as well as the four of the training. But 96 windows are
+# few: `python scripts/depth.py glassllm` measures with more of them, gives the uncertainty of
+# each difference, and compares with more rules for dropping layers.

@@ -1,0 +1,227 @@
+# %% [markdown]
+# # Write your own operator, constraint, control and scheme
+#
+# An equation is put together from parts: operators, a constraint, a control and a scheme. In
+# this tutorial you write one of each, use them from Python, and then train with them from a
+# YAML file. Nothing has to be registered: a subclass works everywhere.
+
+# %%
+import inspect
+import sys
+import tempfile
+from pathlib import Path
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+import ide_transformer as ide
+from ide_transformer import training
+
+
+# %% [markdown]
+# ## An operator
+#
+# An operator is one term of the right-hand side. Its arrays are weights; `__call__` maps the
+# state to its rate of change. This one pulls every feature towards zero, at a rate that is
+# learned.
+
+
+# %%
+class Pull(ide.AbstractOperator):
+    """`u_t = -rate ⊙ u`."""
+
+    rate: Array
+
+    def __init__(self, features: int, *, rate: float = 0.1):
+        self.rate = jnp.full(features, rate)
+
+    def __call__(self, u, domain):
+        return -jnp.broadcast_to(self.rate, u.shape) * u
+
+
+# %% [markdown]
+# Alone in an equation its solution is known: `u(T) = exp(-rate T) u(0)`.
+
+# %%
+domain = ide.TokenDomain.uniform(3)
+u0 = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
+equation = ide.Equation(ide.Tied((Pull(4),), num_intervals=2), ide.Free(), domain)
+u1 = ide.solve(equation, u0, solver=ide.RK4()).u1
+print("error:", float(jnp.max(jnp.abs(u1 - jnp.exp(-0.2) * u0))))
+
+# %% [markdown]
+# ## A constraint
+#
+# A constraint is a set on which the state is kept. It needs three methods: the projection of a
+# state, the tangential part of a rate, and the distance of a state from the set. This set holds
+# the tokens of a root mean square of at most `radius`. The radius is an array, so that it is
+# learned too.
+
+
+# %%
+class Ball(ide.AbstractConstraint):
+    """`S = { u : mean u² <= radius² }`, token by token."""
+
+    radius: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
+
+    def project(self, u):
+        return u * jnp.minimum(1.0, self.radius / _size(u)[..., None])
+
+    def tangent(self, u, du):
+        return jax.jvp(self.project, (u,), (du,))[1]
+
+    def residual(self, u):
+        return jnp.maximum(_size(u) - self.radius, 0.0)
+
+
+def _size(u):
+    """The root mean square of each token. The small number keeps its derivative finite at 0."""
+    return jnp.sqrt(jnp.mean(u * u, axis=-1) + 1e-12)
+
+
+# %%
+# A negative rate pushes away from zero, out of the ball.
+push = ide.Equation(ide.Tied((Pull(4, rate=-2.0),), num_intervals=2), Ball(), domain)
+solution = ide.solve(push, u0, solver=ide.Projected(diffrax.Heun()), steps_per_interval=8)
+print("root mean square of the tokens:", _size(solution.u1))
+print("distance from the ball:", float(solution.stats["constraint_residual"]))
+
+# %% [markdown]
+# ## A control
+#
+# A control gives the weights at each depth. `AbstractExpansion` is the base class of weights
+# that are a sum of functions of depth; it asks for these functions alone. Here the weights go
+# in a straight line from a first block to a last one. `build` says how weights are drawn before
+# training.
+
+
+# %%
+class Straight(ide.AbstractExpansion):
+    """`θ(t) = (1 - t/T) θ_first + (t/T) θ_last`."""
+
+    coefficients: PyTree
+    num_intervals: int = eqx.field(static=True)
+    interval_length: float = eqx.field(static=True, default=1.0)
+
+    def basis(self, t):
+        fraction = jnp.asarray(t) / self.horizon
+        return jnp.stack([1 - fraction, fraction])
+
+    @classmethod
+    def build(cls, make_block, num_intervals, *, key):
+        first_and_last = eqx.filter_vmap(make_block)(jax.random.split(key, 2))
+        return cls(first_and_last, num_intervals)
+
+
+# %%
+first, last = (Pull(4, rate=0.0),), (Pull(4, rate=1.0),)
+control = Straight(jax.tree.map(lambda *x: jnp.stack(x), first, last), num_intervals=2)
+for t in (0.0, 0.5, 2.0):
+    print(f"rates at depth {t}:", control(t)[0].rate)
+
+# %% [markdown]
+# ## A scheme
+#
+# A scheme makes one step. In `advance`, `field(c, u)` is the increment `h F(t + c h, u)`, where
+# c is the fraction of the step. This is the third-order method of Shu and Osher (J. Comput.
+# Phys. 77, 1988).
+
+
+# %%
+class ShuOsher(ide.AbstractOneStep):
+    """Three evaluations a step, order 3."""
+
+    def order(self, terms):
+        return 3
+
+    def advance(self, field, u):
+        first = u + field(0, u)
+        second = (3 * u + first + field(1, first)) / 4
+        return (u + 2 * (second + field(1 / 2, second))) / 3
+
+
+# %% [markdown]
+# Halving the step must divide the error by about `2³ = 8`.
+
+# %%
+fast = ide.Equation(ide.Tied((Pull(4, rate=2.0),), num_intervals=1), ide.Free(), domain)
+exact = jnp.exp(-2.0) * u0
+errors = []
+for steps in (8, 16):
+    u1 = ide.solve(fast, u0, solver=ShuOsher(), steps_per_interval=steps).u1
+    errors.append(float(jnp.max(jnp.abs(u1 - exact))))
+print(f"errors {errors[0]:.2e}, {errors[1]:.2e}, ratio {errors[0] / errors[1]:.1f}")
+
+# %% [markdown]
+# ## From YAML
+#
+# A configuration names a class by `module:Class`. So the classes go into a module: a file of
+# your own, `mine.py`, next to which you start the scripts. This page writes it from the cells
+# above, into a temporary folder that Python is told to search.
+
+# %%
+imports = """import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+import ide_transformer as ide
+"""
+parts = (Pull, Ball, _size, Straight, ShuOsher)
+folder = Path(tempfile.mkdtemp())
+mine = "\n\n".join([imports, *map(inspect.getsource, parts)])
+(folder / "mine.py").write_text(mine, encoding="utf-8")
+sys.path.insert(0, str(folder))
+
+# %% [markdown]
+# A class can stand wherever a name can. Its options stand under `options`. What the rest of the
+# configuration knows, such as the number of `features`, is filled in by the name of the
+# parameter.
+
+# %%
+config_file = folder / "own.yaml"
+config_file.write_text("""
+data:
+  name: digits
+model:
+  kind: image_classifier
+  width: 32
+  heads: 2
+  depth: 2
+  std: 0.1
+  operators:
+    - attention
+    - feed_forward
+    - {kind: "mine:Pull", options: {rate: 0.05}}
+  constraint: {kind: "mine:Ball", options: {radius: 2.0}}
+control:
+  kind: "mine:Straight"
+solver:
+  kind: "mine:ShuOsher"
+optimizer:
+  learning_rate: 5.0e-3
+  warmup: 10
+training:
+  steps: 200
+  batch_size: 32
+""")
+config = training.load_config(config_file)
+run = ide.train(config)
+print(run.summary.read_text())
+
+# %% [markdown]
+# From a terminal the same is `python scripts/train.py own.yaml`, started in the folder of
+# `mine.py`. The trained weights are there as in any run.
+
+# %%
+model, _ = ide.load_run(run.path)
+print("scheme:", model.solver)
+print(
+    "learned radius at depth 0 and at T:", *(model.constraint(t)[0].radius for t in (0.0, 2.0))
+)
+
+# %% [markdown]
+# A data set of your own is a class too: see [Own data](../how-to/own-data.md).

@@ -1,0 +1,31 @@
+"""Builds the documentation site into site/, strictly: the tables are generated, the tutorials
+executed, and every internal link has to lead somewhere.
+"""
+
+import argparse
+import subprocess
+import sys
+
+from documentation.links import check_links
+from documentation.names import check_built
+from documentation.pages import ROOT, write_pages
+from ide_transformer.training import run_script
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draft", action="store_true", help="do not execute the tutorials")
+    parser.add_argument("--serve", action="store_true", help="serve the site on this machine")
+    arguments = parser.parse_args()
+    write_pages(draft=arguments.draft)
+    zensical = [sys.executable, "-m", "zensical"]
+    if arguments.serve:
+        subprocess.run([*zensical, "serve"], cwd=ROOT, check=True)
+        return
+    subprocess.run([*zensical, "build", "--clean", "--strict"], cwd=ROOT, check=True)
+    check_links(ROOT / "site")
+    check_built(ROOT / "site" / "reference" / "api")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,1 @@
+"""The documentation site: tutorials executed, tables generated, links checked."""

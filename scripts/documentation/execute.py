@@ -1,0 +1,134 @@
+"""Runs a tutorial and writes its page: prose, code, and under each cell what it prints and
+draws.
+
+A tutorial is a Python script in the percent form of jupytext: `# %% [markdown]` begins a cell
+of prose in comments, `# %%` one of code.
+"""
+
+import argparse
+import contextlib
+import io
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+
+class Cell(NamedTuple):
+    """A part of a tutorial; `line` is that of the script on which its first one stands."""
+
+    prose: bool
+    text: str
+    line: int
+
+
+def cells_of(script: str) -> list[Cell]:
+    """The cells of a script.
+
+    **Raises:** `ValueError` where something stands before the first cell, or a line of prose
+    is no comment.
+    """
+    cells, start = [], None
+    lines = script.splitlines()
+    for number, line in enumerate([*lines, "# %%"], start=1):
+        if not line.startswith("# %%"):
+            if start is None and line.strip():
+                raise ValueError(f"line {number}: a tutorial begins with `# %% [markdown]`")
+            continue
+        if start is not None:
+            prose = lines[start - 1].strip() == "# %% [markdown]"
+            inside = lines[start : number - 1]
+            text = "\n".join(map(_uncommented, inside) if prose else inside)
+            cells.append(Cell(prose, text.strip("\n"), start + 1 + _leading_empty(inside)))
+        start = number
+    return [cell for cell in cells if cell.text]
+
+
+def page_of(script: Path, folder: Path, *, run: bool = True) -> str:
+    """The page of a tutorial, whose figures are written into `folder`."""
+    blocks, drawn = [], 0
+    # The script is the main module, as it is when a reader runs it.
+    main = types.ModuleType("__main__")
+    main.__file__ = str(script)
+    sys.modules["__main__"] = main
+    for cell in cells_of(script.read_text(encoding="utf-8")):
+        if cell.prose:
+            blocks.append(cell.text)
+            continue
+        blocks.append(_fenced("python", cell.text))
+        if run:
+            printed, figures = _run(cell, script, vars(main))
+            blocks += [_fenced("text", printed)] if printed else []
+            for figure in figures:
+                drawn += 1
+                name = f"{script.stem}-{drawn}.png"
+                figure.savefig(folder / name)
+                plt.close(figure)
+                blocks.append(f"![{_description(figure)}]({name})")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _run(cell: Cell, script: Path, names: dict[str, Any]) -> tuple[str, list[Figure]]:
+    """What a cell prints, and the figures that it leaves open."""
+    # Behind as many empty lines, so that an error names the line of the script.
+    code = compile("\n" * (cell.line - 1) + cell.text, str(script), "exec")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, names)
+    text = "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
+    return text.strip("\n"), [plt.figure(number) for number in plt.get_fignums()]
+
+
+def _uncommented(line: str) -> str:
+    match = re.fullmatch(r"#(?: (.*))?", line)
+    if match is None and line.strip():
+        raise ValueError(f"a line of prose begins with `# `: {line!r}")
+    return match[1] or "" if match else ""
+
+
+def _leading_empty(lines: list[str]) -> int:
+    return next((i for i, line in enumerate(lines) if line.strip()), 0)
+
+
+def _fenced(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _description(figure: Figure) -> str:
+    """The words that stand for a figure: its title, or the labels of its axes.
+
+    **Raises:** `ValueError` where it has neither.
+    """
+    axes = figure.axes[0]
+    x, y = axes.get_xlabel(), axes.get_ylabel()
+    title = figure.get_suptitle() or axes.get_title() or (x and y and f"{y} against {x}")
+    if not title:
+        raise ValueError("a figure needs a title, or labels on both axes")
+    return title
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("script", type=Path)
+    parser.add_argument("folder", type=Path, help="where the page and its figures go")
+    arguments = parser.parse_args()
+    matplotlib.use("agg")
+    plt.rcParams["figure.figsize"] = (7, 4)
+    plt.rcParams["figure.dpi"] = 150
+    plt.rcParams["savefig.bbox"] = "tight"
+    plt.show = lambda *_, **__: None
+    # Modules that a tutorial writes into its working folder can be imported.
+    sys.path[0] = ""
+    script, folder = arguments.script.resolve(), arguments.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    page = page_of(script, folder)
+    (folder / f"{script.stem}.md").write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

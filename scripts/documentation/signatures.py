@@ -1,0 +1,69 @@
+"""Constructors of `equinox.Module`s, for the pages of the API: a module has one argument for
+each of its fields, which griffe, that reads sources only, does not know."""
+
+from typing import Any
+
+import griffe
+
+
+class ModuleConstructors(griffe.Extension):
+    """Gives each module without an `__init__` of its own that of a dataclass."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        without = [found for found in _classes(pkg) if _is_module(found)]
+        for found in without:
+            _add_constructor(found)
+
+
+def _classes(module: griffe.Module) -> list[griffe.Class]:
+    inside = [x for x in module.members.values() if not x.is_alias]
+    nested = [y for x in inside if isinstance(x, griffe.Module) for y in _classes(x)]
+    return [x for x in inside if isinstance(x, griffe.Class)] + nested
+
+
+def _lineage(found: griffe.Class) -> list[griffe.Class]:
+    """The class and those of the package from which it derives, the most general first."""
+    return [*reversed(found.mro()), found]
+
+
+def _is_module(found: griffe.Class) -> bool:
+    """Whether it is a module that can be made, and no class writes its constructor."""
+    lineage = _lineage(found)
+    bases = [str(base) for kind in lineage for base in kind.bases]
+    derived = any(base.startswith(("eqx.", "diffrax.")) for base in bases)
+    made = derived and not found.name.startswith("Abstract")
+    return made and not any("__init__" in kind.members for kind in lineage)
+
+
+def _add_constructor(found: griffe.Class) -> None:
+    place = griffe.ParameterKind.positional_or_keyword
+    parameters = {"self": griffe.Parameter("self", kind=place)}
+    for kind in _lineage(found):
+        passed = place
+        for name, field in kind.members.items():
+            if str(getattr(field, "annotation", "")).endswith("KW_ONLY"):
+                passed = griffe.ParameterKind.keyword_only
+            elif isinstance(field, griffe.Attribute) and _is_field(field):
+                parameters[name] = griffe.Parameter(
+                    name, annotation=field.annotation, kind=passed, default=_default(field)
+                )
+    ordered = sorted(parameters.values(), key=lambda x: x.kind is not place)
+    constructor = griffe.Function(
+        "__init__", parameters=griffe.Parameters(*ordered), parent=found
+    )
+    found.set_member("__init__", constructor)
+
+
+def _is_field(field: griffe.Attribute) -> bool:
+    kind = str(field.annotation).removeprefix("eqx.")
+    of_the_class = kind.startswith(("ClassVar", "AbstractVar", "AbstractClassVar"))
+    return "instance-attribute" in field.labels and not of_the_class
+
+
+def _default(field: griffe.Attribute) -> Any:
+    """The default of a field, also where `eqx.field(default=…)` gives it."""
+    value = field.value
+    if isinstance(value, griffe.ExprCall) and str(value.function) == "eqx.field":
+        given = [x for x in value.arguments if isinstance(x, griffe.ExprKeyword)]
+        return next((x.value for x in given if x.name == "default"), None)
+    return value

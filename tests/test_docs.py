@@ -1,0 +1,113 @@
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from documentation.configuration import keys_tables
+from documentation.execute import Cell, cells_of, page_of
+from documentation.links import check_links
+from documentation.names import check_built, check_names, public_names
+from documentation.pages import SOURCES
+from ide_transformer import InputError
+
+
+SCRIPT = """
+# %% [markdown]
+# # Title
+#
+#     u_t = A(u)
+
+# %%
+import matplotlib.pyplot as plt
+
+print("hello")
+plt.plot([1, 2])
+plt.title("A line")
+plt.show()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _main_module(monkeypatch):
+    """A tutorial takes the place of the main module, which comes back after the test."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+def test_every_public_name_has_its_place_on_a_page():
+    check_names(SOURCES / "reference" / "api")
+
+
+def test_a_name_without_a_place_and_an_unknown_one_are_reported(tmp_path):
+    for page in (SOURCES / "reference" / "api").glob("*.md"):
+        text = page.read_text(encoding="utf-8").replace("::: ide_transformer.Strang\n", "")
+        (tmp_path / page.name).write_text(text, encoding="utf-8")
+    (tmp_path / "more.md").write_text("::: ide_transformer.Euler\n", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"(?s)transformer\.Strang: 0 places.*Euler: .*not public"
+    ):
+        check_names(tmp_path)
+
+
+def test_built_pages_show_every_name_and_no_file_in_its_place(tmp_path):
+    anchors = [f'<h3 id="{names[0]}">' for names in public_names().values()]
+    page = tmp_path / "index.html"
+    page.write_text("".join(anchors), encoding="utf-8")
+    check_built(tmp_path)
+    file = '<div class="doc doc-object doc-module">\n<h3 id="ide_transformer.solve">'
+    page.write_text("".join(anchors[1:]) + file, encoding="utf-8")
+    with pytest.raises(InputError, match=f"{anchors[0][8:-2]}, ide_transformer.solve"):
+        check_built(tmp_path)
+
+
+def test_every_key_of_a_configuration_is_explained():
+    tables = keys_tables()
+    assert "| `solver.steps_per_interval` | whole number, > 0 | `1` | Equal steps" in tables
+
+
+def test_a_tutorial_becomes_a_page_with_what_it_prints_and_draws(tmp_path):
+    (tmp_path / "line.py").write_text(SCRIPT, encoding="utf-8")
+    page = page_of(tmp_path / "line.py", tmp_path)
+    assert page.startswith("# Title\n\n    u_t = A(u)\n\n```python\nimport matplotlib")
+    assert page.endswith("```text\nhello\n```\n\n![A line](line-1.png)\n")
+    assert (tmp_path / "line-1.png").exists()
+
+
+def test_an_error_in_a_tutorial_names_its_line(tmp_path):
+    script = tmp_path / "broken.py"
+    script.write_text("# %% [markdown]\n# # Title\n# %%\n\nx = 1\n1 / 0\n", encoding="utf-8")
+    with pytest.raises(ZeroDivisionError) as caught:
+        page_of(script, tmp_path)
+    where = caught.traceback[-1]
+    assert (Path(where.path), where.lineno + 1) == (script, 6)
+
+
+def test_cells_know_their_lines():
+    cells = cells_of("\n# %% [markdown]\n# A\n# %%\n\nx = 1\n")
+    assert cells == [Cell(True, "A", 3), Cell(False, "x = 1", 6)]
+    with pytest.raises(ValueError, match="begins with"):
+        cells_of("x = 1\n# %%\n")
+
+
+@pytest.mark.parametrize(
+    "link, problem",
+    [
+        ("", None),
+        ('<a href="b/">', None),
+        ('<a href="b/#there">', None),
+        ('<a href="https://example.org/x">', None),
+        ('<a href="c/">', "broken link c/"),
+        ('<a href="b/#nowhere">', "broken link b/#nowhere"),
+        ('<img src="missing.png">', "broken link missing.png"),
+        ('<script src="https://example.org/x.js">', "loads https://example.org/x.js"),
+    ],
+)
+def test_links(tmp_path, link, problem):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "index.html").write_text('<p id="there">', encoding="utf-8")
+    (tmp_path / "index.html").write_text(link, encoding="utf-8")
+    if problem is None:
+        check_links(tmp_path)
+    else:
+        with pytest.raises(InputError, match=re.escape(problem)):
+            check_links(tmp_path)

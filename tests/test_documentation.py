@@ -1,0 +1,157 @@
+"""The examples on the README and on the pages of the documentation run as they stand."""
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import pytest
+import yaml
+from helpers import ROOT
+from running import run_apart
+
+from ide_transformer.training import Config, load_config, validated
+
+
+# Reports that were written by a script have no examples.
+PAGES = [
+    "README.md",
+    *sorted(
+        page.relative_to(ROOT).as_posix()
+        for page in (ROOT / "docs").rglob("*.md")
+        if page.parent.name != "results"
+    ),
+]
+
+MAKE_TRAIN = (
+    "make train   # sets everything up and trains a language model on Shakespeare "
+    "(2 minutes, 2 cores)"
+)
+# Blocks that no test runs, by page and first line.
+NOT_RUN = {
+    ("docs/first-hour.md", "make train"): "makes an environment, and runs these tests",
+    ("docs/first-hour.md", ". .venv/3.*/bin/activate"): "belongs to make train",
+    ("docs/first-hour.md", "python -m pip install '.[data]'"): "would change the environment",
+    **{
+        (page, MAKE_TRAIN): "makes an environment, and runs these tests"
+        for page in ("README.md", "docs/index.md")
+    },
+}
+# Shorter forms of what takes long.
+SHORT = {"training.steps=500": "training.steps=101 data.validation=0.01"}
+
+
+class Block(NamedTuple):
+    """A fenced block of a page; `line` is that of its first line."""
+
+    language: str
+    text: str
+    line: int
+
+    @property
+    def first_line(self):
+        return self.text.split("\n")[0]
+
+    @property
+    def file(self):
+        """The name of the file that the block is, given by a comment in its first line."""
+        match = re.fullmatch(r"# ([\w-]+\.(?:py|yaml))", self.first_line)
+        return match and match[1]
+
+
+def blocks(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.finditer(r"^```(\w+)\n(.*?)^```$", text, flags=re.M | re.S)
+    return [Block(m[1], m[2], text[: m.start()].count("\n") + 2) for m in found]
+
+
+def to_run(page):
+    """The blocks of a page that are run. The commands of pages that report results or list
+    what there is take minutes or hours; only those of pages that teach are run."""
+    teaches = page.startswith(("README", "docs/index", "docs/first-hour", "docs/how-to/"))
+    languages = ("python", "yaml", "sh") if teaches else ("python", "yaml")
+    return [
+        block
+        for block in blocks(page)
+        if block.language in languages and (page, block.first_line) not in NOT_RUN
+    ]
+
+
+def test_what_is_not_run_is_there():
+    assert set(NOT_RUN) <= {
+        (page, block.first_line) for page in PAGES for block in blocks(page)
+    }
+
+
+def test_the_readme_opens_with_the_two_commands():
+    first = next(block.text for block in blocks("README.md") if block.language == "sh")
+    assert "make train" in first and "make test" in first
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """The current folder: it has what a clone has, and a page may write into it."""
+    for name in ("configs", "docs", "scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # A reader has not switched on what the tests switch on.
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    yield tmp_path
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def run(block, names, page):
+    if block.file is not None:
+        Path(block.file).write_text(block.text, encoding="utf-8")
+    elif block.language == "yaml":
+        validated(Config, yaml.safe_load(block.text), page)
+    elif block.language == "sh":
+        text = block.text
+        for long, short in SHORT.items():
+            text = text.replace(long, short)
+        run_apart(["bash", "-euo", "pipefail", "-c", text])
+    else:
+        # Behind as many empty lines, so that an error names the line of the page.
+        exec(compile("\n" * (block.line - 1) + block.text, ROOT / page, "exec"), names)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.heavy)
+        if any(block.language == "sh" for block in to_run(page))
+        else page
+        for page in PAGES
+        if to_run(page)
+    ],
+)
+def test_the_blocks_of_a_page_run_in_order(page, clone):
+    names = {"__name__": "page"}
+    for block in to_run(page):
+        run(block, names, page)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_name_what_exists(page):
+    commands = (
+        shlex.split(line, comments=True)
+        for block in blocks(page)
+        if block.language == "sh"
+        for line in block.text.replace("\\\n", " ").splitlines()
+    )
+    for words in commands:
+        if words[:1] != ["python"] or words[1] == "-m":
+            continue
+        paths = [word for word in words if word.startswith(("scripts/", "configs/"))]
+        assert paths and all((ROOT / path).is_file() for path in paths), words
+        if words[1] == "scripts/train.py" and len(paths) == 2:
+            load_config(ROOT / paths[1], [word for word in words if "=" in word])
