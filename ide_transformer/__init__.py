@@ -132,4 +132,4 @@ from .solvers import (
     single_step as single_step,
 )
 from .tasks import AbstractTask as AbstractTask, Batch as Batch
-from .training import load_run as load_run, train as train
+from .training import load_model as load_model, load_run as load_run, train as train

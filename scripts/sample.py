@@ -3,8 +3,9 @@
 import sys
 import time
 
-from ide_transformer import InputError, LanguageModel, why_not_cached
-from ide_transformer.tasks import sample_text
+import jax
+
+from ide_transformer import LanguageModel, generate, why_not_cached
 from ide_transformer.training import load_model, model_parser, run_script
 
 
@@ -26,24 +27,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_intermixed_args()
     loaded = load_model(arguments.model, arguments.overrides)
-    if not isinstance(loaded.model, LanguageModel):
-        raise InputError(
-            f"{arguments.model} holds a {type(loaded.model).__name__}, which writes no text."
-        )
+    model = loaded.expected(LanguageModel, ", which writes no text")
     began = time.perf_counter()
-    text = sample_text(
-        loaded.model,
-        loaded.tokenizer,
-        length=arguments.length,
-        prompt=arguments.prompt,
+    text = generate(
+        model,
+        arguments.prompt,
+        arguments.length,
+        key=jax.random.key(arguments.seed),
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
-        seed=arguments.seed,
+        tokenizer=loaded.tokenizer,
     )
     seconds = time.perf_counter() - began
     print(text)
-    reason = why_not_cached(loaded.model)
+    reason = why_not_cached(model)
     print(
         f"{arguments.length} tokens in {seconds:.1f} s, compiling included: "
         f"{arguments.length / seconds:.0f} tokens per second"

@@ -1,6 +1,7 @@
 """Sampling text from a language model."""
 
-from typing import Any, NamedTuple, TypeVar
+import math
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -24,8 +25,17 @@ class Draw(NamedTuple):
     top_p: float | None = None
 
 
-# Tokens `[..., prompt]`, or a `Text`.
-Prompt = TypeVar("Prompt", Int[Array, "..."], Text)
+@runtime_checkable
+class Tokens(Protocol):
+    """Text to tokens and back, such as the tokenizers of `ide_transformer.tasks`."""
+
+    def encode(self, text: str) -> np.ndarray: ...
+
+    def decode(self, tokens: np.ndarray) -> str: ...
+
+
+# Tokens `[..., prompt]`, a `Text`, or a string.
+Prompt = TypeVar("Prompt", Int[Array, "..."], Text, str)
 
 
 def generate(
@@ -33,13 +43,17 @@ def generate(
     prompt: Prompt,
     length: int,
     *,
-    key: PRNGKeyArray,
+    key: PRNGKeyArray | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    tokenizer: Tokens | None = None,
 ) -> Prompt:
     """Draws `length` tokens after `prompt`, each from the distribution of the model given
     the last `context` tokens. One compiled program: a pass over the prompt, then a loop.
+
+        loaded = ide.load_model("runs/shakespeare")
+        ide.generate(loaded.model, "To be", 100, temperature=0.0, tokenizer=loaded.tokenizer)
 
     The tokens read so far are kept in the cache of a `CachedDecoder`, unless
     `why_not_cached(model)` says why not. Then, and beyond the context, where all positions
@@ -47,40 +61,66 @@ def generate(
 
     **Arguments:**
 
-    - `prompt`: at least one token; or a `Text` for prompts of different lengths, its mask
-      `False` at the padding behind each.
+    - `prompt`: at least one token; a string; or a `Text` for prompts of different lengths,
+      its mask `False` at the padding behind each.
+    - `key`: draws the tokens, for example `jax.random.key(0)`; none at temperature 0.
     - `temperature`: divides the logits; 0 takes the most likely token.
     - `top_k`: draw from the k most likely tokens only.
     - `top_p`: draw from the most likely tokens only, as few as have this probability
       together (Holtzman et al., arXiv 1904.09751).
+    - `tokenizer`: the one that belongs to the model, where the prompt is a string.
 
     **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what
-    was drawn. For a `Text` it is one, whose mask says where each ends.
+    was drawn. For a `Text` it is one, whose mask says where each ends; for a string, a string.
 
     **Raises:** `InputError` for an empty prompt, padding before a token or options out of
     range.
     """
+    options = Draw(temperature, top_k, top_p)
+    _check(length, key, options)
+    if isinstance(prompt, str):
+        if tokenizer is None:
+            raise InputError(
+                "generate: the prompt is a string; give tokenizer=…, the one of the model, for "
+                "example load_model(path).tokenizer."
+            )
+        encoded = jnp.asarray(tokenizer.encode(prompt), int)
+        drawn = generate(model, encoded, length, key=key, **options._asdict())
+        return tokenizer.decode(np.asarray(drawn))
     text = as_text(prompt)
     if text.tokens.shape[-1] == 0:
         raise InputError("generate: the prompt is empty; give it at least one token.")
-    if length < 0:
-        raise InputError(f"generate: length={length}; it must not be negative.")
-    if temperature < 0:
-        raise InputError(f"generate: temperature={temperature}; it must not be negative.")
-    if top_k is not None and top_k < 1:
-        raise InputError(f"generate: top_k={top_k}; it must be at least 1.")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"generate: top_p={top_p}; it must be above 0 and at most 1.")
     text.check(vocabulary=model.embedding.shape[0], context=text.tokens.shape[-1])
-    options = Draw(temperature, top_k, top_p)
     tokens = jnp.asarray(text.tokens)
     ends = tokens.shape[-1] if text.mask is None else _ends(text.mask)
     # `Any`, since a checker does not see that the kind of the prompt decides.
-    tokens: Any = _generate(model, tokens, ends, length, key, options)
+    tokens: Any = _generate(
+        model, tokens, ends, length, jax.random.key(0) if key is None else key, options
+    )
     if text.mask is None:
         return tokens
     drawn: Any = Text(tokens, _places(tokens) < (ends + length)[..., None])
     return drawn
+
+
+def _check(length: int, key: PRNGKeyArray | None, options: Draw) -> None:
+    """Refuses what cannot be drawn, with an `InputError`."""
+    temperature, top_k, top_p = options
+    if length < 0:
+        raise InputError(f"generate: length={length}; it must not be negative.")
+    if not 0 <= temperature < math.inf:
+        raise InputError(
+            f"generate: temperature={temperature}; it must be a finite number from 0 on."
+        )
+    if top_k is not None and top_k < 1:
+        raise InputError(f"generate: top_k={top_k}; it must be at least 1.")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"generate: top_p={top_p}; it must be above 0 and at most 1.")
+    if key is None and temperature > 0:
+        raise InputError(
+            f"generate: temperature={temperature} draws at random; give key=jax.random.key(0), "
+            "or temperature=0 for the most likely tokens."
+        )
 
 
 def _ends(mask: Array | np.ndarray) -> Int[Array, "*batch"]:

@@ -1,7 +1,12 @@
 """Checkpoints of other libraries, read into models and written back."""
 
 from .families import families as families
-from .load import find_pretrained as find_pretrained, load_pretrained as load_pretrained
+from .load import (
+    find_pretrained as find_pretrained,
+    load_pretrained as load_pretrained,
+    no_such as no_such,
+    tokenizer_file as tokenizer_file,
+)
 from .onnx_files import load_onnx as load_onnx
 from .options import Options as Options
 from .safetensors_files import write_tensors as write_tensors

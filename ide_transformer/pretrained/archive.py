@@ -38,4 +38,6 @@ def write_archive(path: Path, options: Options, tensors: Mapping[str, np.ndarray
     """Writes an archive that glassllm reads."""
     values = {name: x for name, x in options.values.items() if name != "model_type"}
     arrays = {_CONFIG: np.array(json.dumps(values)), **tensors}
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:  # a path would get the suffix .npz
+        np.savez_compressed(file, allow_pickle=False, **arrays)

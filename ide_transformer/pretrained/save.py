@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..models import AbstractModel, Discretization
 from .archive import write_archive
 from .checkpoint import Checkpoint
-from .load import find_pretrained
+from .load import find_pretrained, tokenizer_file
 from .safetensors_files import write_tensors
 from .transfer import expected_shapes, tensors_of
 
@@ -38,6 +38,8 @@ def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path)
     named = {checkpoint.original[name]: tensor for name, tensor in tensors.items()}
     if source.is_file():
         write_archive(path, checkpoint.options, named)
+        if tokenizer_file(source).is_file():
+            shutil.copy(tokenizer_file(source), tokenizer_file(path))
         return
     path.mkdir(parents=True, exist_ok=True)
     write_tensors(path, named)

@@ -7,12 +7,7 @@ from .classification import (
     FashionMNIST as FashionMNIST,
 )
 from .images import LabelledImages as LabelledImages, digits as digits, idx_folder as idx_folder
-from .language import (
-    LanguageTask as LanguageTask,
-    Shakespeare as Shakespeare,
-    Text as Text,
-    sample_text as sample_text,
-)
+from .language import LanguageTask as LanguageTask, Shakespeare as Shakespeare, Text as Text
 from .pretrained_tokenizer import (
     PretrainedTokenizer as PretrainedTokenizer,
     load_tokenizer as load_tokenizer,

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
@@ -96,7 +95,14 @@ class LanguageTask(AbstractTask):
         return {"perplexity": math.exp(loss)}
 
     def sample(self, model: AbstractModel, length: int) -> str | None:
-        return sample_text(cast(LanguageModel, model), self.tokenizer, length=length)
+        return generate(
+            cast(LanguageModel, model),
+            "\n",
+            length,
+            key=jax.random.key(0),
+            temperature=0.8,
+            tokenizer=self.tokenizer,
+        )
 
     def _windows(self, tokens: np.ndarray, starts: np.ndarray) -> Batch:
         windows = tokens[starts[:, None] + np.arange(self.context + 1)].astype(np.int32)
@@ -134,34 +140,3 @@ class Text(LanguageTask):
         validation: float = 0.1,
     ) -> "Text":
         return cls(read_text(path), context, tokenizer, vocabulary, validation)
-
-
-def sample_text(
-    model: LanguageModel,
-    tokenizer: AbstractTokenizer,
-    *,
-    length: int,
-    prompt: str = "\n",
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-) -> str:
-    """Text that the model writes after `prompt`, the prompt included.
-
-    **Arguments:**
-
-    - `tokenizer`: the one that belongs to the model.
-    - `length`: tokens to write.
-    - `temperature`, `top_k`, `top_p`: see `generate`.
-    """
-    tokens = generate(
-        model,
-        jnp.asarray(tokenizer.encode(prompt), int),
-        length,
-        key=jax.random.key(seed),
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-    )
-    return tokenizer.decode(np.asarray(tokens))

@@ -8,6 +8,7 @@ import tokenizers as tk
 
 from ..errors import InputError
 from ..models import Text
+from ..pretrained import find_pretrained, tokenizer_file
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 
 
@@ -51,16 +52,15 @@ class PretrainedTokenizer(AbstractTokenizer):
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def from_pretrained(cls, path: Path) -> "PretrainedTokenizer":
-        """Reads the tokenizer of a checkpoint: `tokenizer.json` in its folder, or
-        `<name>.tokenizer.json` next to an archive of glassllm.
+    def from_pretrained(cls, path: str | Path) -> "PretrainedTokenizer":
+        """Reads the tokenizer of a checkpoint, which is found as by `load_pretrained`:
+        `tokenizer.json` in its folder, or `<name>.tokenizer.json` next to an archive of
+        glassllm.
 
         **Raises:** `InputError` where there is none.
         """
-        if path.is_file():
-            file = path.with_name(f"{path.stem}.tokenizer.json")
-        else:
-            file = path / "tokenizer.json"
+        path = find_pretrained(path)
+        file = tokenizer_file(path)
         if not file.is_file():
             raise InputError(
                 f"{file} is missing: the checkpoint has no tokenizer, so it can neither read "

@@ -1,5 +1,6 @@
 """The model of a run or of a checkpoint, and its evaluation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +15,6 @@ from ..tasks import (
     AbstractTokenizer,
     LanguageTask,
     PretrainedTokenizer,
-    load_tokenizer,
     shakespeare,
 )
 from .build import build_task, with_solver
@@ -46,9 +46,7 @@ class LoadedModel(NamedTuple):
         """
         if self.run is None:
             return PretrainedTokenizer.from_pretrained(self.path)
-        if not self.run.tokenizer.exists():
-            raise InputError(f"{self.path} has no tokenizer: it is no run on text.")
-        return load_tokenizer(self.run.tokenizer)
+        return self.run.load_tokenizer()
 
     def expected(self, kind: type[M], otherwise: str) -> M:
         """The model, which has to be of that kind.
@@ -60,8 +58,9 @@ class LoadedModel(NamedTuple):
         raise InputError(f"{self.path} holds a {type(self.model).__name__}{otherwise}.")
 
 
-def load_model(path: str, overrides: list[str]) -> LoadedModel:
-    """The model of a run or of a checkpoint, solved by its own scheme or by another.
+def load_model(path: str | Path, overrides: Sequence[str] = ()) -> LoadedModel:
+    """The model of a run or of a checkpoint, solved by its own scheme or by another, with its
+    tokenizer.
 
     **Arguments:**
 
@@ -132,7 +131,7 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
     return vectors @ vectors.T
 
 
-def _read_solver(overrides: list[str]) -> SolverConfig:
+def _read_solver(overrides: Sequence[str]) -> SolverConfig:
     """The scheme that overrides `solver.key=value` describe; without any, the model's own."""
     tree: dict[str, Any] = {}
     origin = apply_overrides(tree, overrides)

@@ -9,6 +9,8 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from ..errors import InputError
+from ..pretrained import no_such
+from ..tasks import AbstractTokenizer, load_tokenizer
 from .config import Config
 from .reading import dump_config, load_config
 
@@ -20,8 +22,8 @@ class RunFolder:
     `checkpoints`, `plots`, `summary`, `tokenizer` and `sample`.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: str | Path):
+        self.path = path = Path(path)
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
@@ -31,10 +33,24 @@ class RunFolder:
         self.sample = path / "sample.txt"
 
     def load_config(self) -> Config:
-        """The configuration that the run was started with."""
+        """The configuration that the run was started with.
+
+        **Raises:** `InputError` where there is no such run.
+        """
+        if not self.path.exists():
+            raise no_such(self.path)
         if not self.config.is_file():
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
         return load_config(self.config)
+
+    def load_tokenizer(self) -> AbstractTokenizer:
+        """The tokenizer of the model.
+
+        **Raises:** `InputError` where it has none.
+        """
+        if not self.tokenizer.exists():
+            raise InputError(f"{self.path} has no tokenizer: it is no run on text.")
+        return load_tokenizer(self.tokenizer)
 
 
 class Checkpoints:

@@ -1,6 +1,7 @@
 """Configurations from YAML files and overrides `a.b=value`."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -16,18 +17,18 @@ from .names import did_you_mean
 S = TypeVar("S", bound=Section)
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in a YAML file, with overrides `section.key=value` applied.
 
     **Raises:** `InputError` that names every key in error and where it was written.
     """
-    tree = read_tree(path)
+    tree = read_tree(path := Path(path))
     tree.setdefault("name", path.stem)
-    origin = apply_overrides(tree, overrides or [])
+    origin = apply_overrides(tree, overrides)
     return validated(Config, tree, str(path), origin)
 
 
-def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, str]:
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
     """Changes a tree of sections by overrides; the override that gave each key."""
     return {_override(tree, override): f"override {override!r}" for override in overrides}
 

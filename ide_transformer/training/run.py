@@ -75,8 +75,9 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     return folder
 
 
-def load_run(path: Path) -> tuple[AbstractModel, RunFolder]:
-    """The trained model of a run, from its newest checkpoint.
+def load_run(path: str | Path) -> tuple[AbstractModel, RunFolder]:
+    """The trained model of a run, from its newest checkpoint, and its folder. The folder's
+    `load_tokenizer` gives what `generate` needs to write text.
 
     **Raises:** `InputError` if `path` is not the folder of a run with a checkpoint.
     """

@@ -1,3 +1,5 @@
+import math
+
 import diffrax
 import equinox as eqx
 import jax
@@ -174,7 +176,7 @@ def test_dropout_leaves_schemes_their_order():
 
 def test_generate_is_greedy_at_temperature_zero(model):
     prompt = jnp.array([1, 2, 3])
-    text = ide.generate(model, prompt, 10, key=jax.random.key(0), temperature=0.0)
+    text = ide.generate(model, prompt, 10, temperature=0.0)
     by_hand = [1, 2, 3]
     for _ in range(10):
         seen = by_hand[-CONTEXT:]
@@ -208,3 +210,8 @@ def test_inputs_that_do_not_fit(model, unchecked):
         ide.generate(model, jnp.zeros(1, int), 1, key=jax.random.key(0), temperature=-1.0)
     with pytest.raises(ide.InputError, match="top_k=0"):
         ide.generate(model, jnp.zeros(1, int), 1, key=jax.random.key(0), top_k=0)
+    for temperature in (math.nan, math.inf):
+        with pytest.raises(ide.InputError, match=f"temperature={temperature}; it must be"):
+            ide.generate(model, jnp.zeros(1, int), 1, temperature=temperature)
+    with pytest.raises(ide.InputError, match=r"give key=jax\.random\.key\(0\)"):
+        ide.generate(model, jnp.zeros(1, int), 1)

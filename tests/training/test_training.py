@@ -11,6 +11,7 @@ import pytest
 from helpers import ROOT, SCRIPTS
 from running import logged, run_apart, run_here
 
+from ide_transformer import InputError, load_run
 from ide_transformer.training import Config
 from ide_transformer.training.folder import new_folder
 
@@ -135,6 +136,16 @@ def test_sampling_from_a_run(finished, capsys):
     assert text.splitlines()[0] == run_here(capsys, *script, "The quick").splitlines()[0]
     assert "character 'Ж' does not occur" in run_here(capsys, *script, "Ж", expected=2)
     assert "is neither the folder of a run" in run_here(capsys, "sample.py", ROOT, expected=2)
+    nearly = folder.with_name("tinny")
+    output = run_here(capsys, "sample.py", nearly, expected=2)
+    assert f"{nearly}: there is no such run" in output and "holds tiny" in output
+
+
+def test_a_run_is_loaded_by_its_path(finished):
+    folder, _ = finished
+    assert load_run(str(folder))[1].path == load_run(folder)[1].path == folder
+    with pytest.raises(InputError, match=r"nope: there is no such run .* holds tiny"):
+        load_run(f"{folder.parent}/nope")
 
 
 @pytest.mark.parametrize(
