@@ -8,7 +8,7 @@
 # ## Load
 #
 # `glassllm` is a small Llama of four layers, trained on *Alice in Wonderland*. Its weights come
-# as a Python package of 3 MB. `load_pretrained` fetches it with pip the first time, checks it,
+# as a Python package of 3 MB. `load_model` fetches it with pip the first time, checks it,
 # and keeps it in the user's cache; nothing is installed. A folder with `config.json` and
 # safetensors, as Hugging Face writes it, loads in the same way.
 
@@ -20,15 +20,15 @@ import matplotlib.pyplot as plt
 import optax
 
 import ide_transformer as ide
-from ide_transformer import depth, pretrained, tasks
+from ide_transformer import depth, tasks
 
 
-model = ide.load_pretrained("glassllm")
-tokenizer = tasks.PretrainedTokenizer.from_pretrained(pretrained.find_pretrained("glassllm"))
+loaded = ide.load_model("glassllm")
+model, tokenizer = loaded.model, loaded.tokenizer
 print("layers:", model.control.num_intervals)
 print("width:", model.features)
 print("scheme:", type(model.solver).__name__)
-print(tasks.sample_text(model, tokenizer, prompt="Alice was", length=40, temperature=0))
+print(ide.generate(model, "Alice was", 40, temperature=0, tokenizer=tokenizer))
 
 # %% [markdown]
 # ## Measure
