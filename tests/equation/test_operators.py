@@ -146,7 +146,7 @@ def test_dropout_is_a_function_of_its_key(key):
 def test_heads_that_do_not_divide(key):
     with pytest.raises(ide.InputError, match="heads=5 do not divide features=16"):
         ide.Attention(WIDTH, 5, key=key)
-    with pytest.raises(ide.InputError, match="3 key-value heads do not divide 4 heads"):
+    with pytest.raises(ide.InputError, match="key_value_heads=3 do not divide heads=4"):
         ide.Attention(WIDTH, 4, key_value_heads=3, key=key)
 
 

@@ -63,10 +63,10 @@ def test_the_sphere_projects_in_the_metric_of_its_gain():
     gain, v = jnp.asarray(draw.uniform(0.5, 3, WIDTH)), jnp.asarray(draw.normal(size=WIDTH))
     sphere = ide.Sphere(gain, jnp.full(WIDTH, 0.3))
     nearest = sphere.project(v)
-    others = sphere.project(jnp.asarray(draw.normal(size=(2000, WIDTH))) + nearest)
+    others = sphere.project(jnp.asarray(draw.normal(size=(2000, WIDTH)) + np.asarray(nearest)))
 
     def distances(metric):
-        gaps = jnp.linalg.norm((others - v) / metric, axis=-1)
+        gaps = jnp.linalg.norm((others - v[None]) / metric[None], axis=-1)
         return jnp.min(gaps) - jnp.linalg.norm((nearest - v) / metric)
 
     assert distances(gain) > 0
