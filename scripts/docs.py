@@ -1,5 +1,8 @@
 """Builds the documentation site into site/, strictly: the tables are generated, the tutorials
 executed, and every internal link has to lead somewhere.
+
+example:
+  python scripts/docs.py --draft
 """
 
 import argparse
@@ -13,7 +16,9 @@ from ide_transformer.training import run_script
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--draft", action="store_true", help="do not execute the tutorials")
     parser.add_argument("--serve", action="store_true", help="serve the site on this machine")
     arguments = parser.parse_args()

@@ -13,6 +13,7 @@ import yaml
 from helpers import ROOT
 from running import run_apart
 
+from ide_transformer.pretrained.families import families
 from ide_transformer.training import Config, load_config, validated
 
 
@@ -105,6 +106,8 @@ def clone(tmp_path, monkeypatch):
     jax.config.update("jax_enable_x64", False)
     jax.config.update("jax_numpy_rank_promotion", "allow")
     yield tmp_path
+    # A page may add a family.
+    families.cache_clear()
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -124,16 +127,16 @@ def run(block, names, page):
         exec(compile("\n" * (block.line - 1) + block.text, ROOT / page, "exec"), names)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=pytest.mark.heavy)
-        if any(block.language == "sh" for block in to_run(page))
-        else page
-        for page in PAGES
-        if to_run(page)
-    ],
-)
+def test_the_example_of_the_readme_runs(clone, capsys):
+    names = {"__name__": "page"}
+    for block in blocks("README.md"):
+        if block.language == "python":
+            run(block, names, "README.md")
+    assert "Solution" in capsys.readouterr().out and names["adaptive"].us.shape[0] == 13
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("page", filter(to_run, PAGES))
 def test_the_blocks_of_a_page_run_in_order(page, clone):
     names = {"__name__": "page"}
     for block in to_run(page):

@@ -4,6 +4,7 @@ import sys
 from importlib import metadata, util
 from pathlib import Path
 
+import pytest
 from helpers import GOLDEN, ROOT
 
 import ide_transformer as ide
@@ -13,6 +14,7 @@ from ide_transformer import training
 FILE = Path(__file__).parent / "public_face.py"
 
 
+@pytest.mark.heavy
 def test_the_public_face_as_a_user_writes_it(tmp_path, monkeypatch):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     spec = util.spec_from_file_location("public_face", FILE)
