@@ -156,8 +156,9 @@ def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
 
 
 def is_known(x: Any) -> bool:
-    """Whether a number or an array has values already, and not only when a program runs."""
-    return eqx.is_array_like(x) and not isinstance(x, Tracer)
+    """Whether a number or an array has values that this process can read now."""
+    here = not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)
+    return here and eqx.is_array_like(x)
 
 
 def _known_to_be_infinite(x: Any) -> bool:
