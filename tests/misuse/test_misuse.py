@@ -23,6 +23,8 @@ ELSEWHERE = {"train", "Solution", "InputError"}
 RUNNING = {"solve", "rebuilding_error", "generate", "generate_greedy", "single_step"}
 RUNNING |= {"load_pretrained", "save_pretrained", "load_run", "load_model"}
 
+NAMES = [name for name in RECIPES if RECIPES[name].arguments]
+
 NUMBERS = [np.nan, np.inf, -np.inf, 1j, np.float32(0.5), np.int64(2)]
 OBJECTS = [None, "text", "", b"bytes", object(), [], [1.0, 2.0], (), (1, 2), {}, len, slice(2)]
 THINGS = [
@@ -61,14 +63,25 @@ def test_every_public_name_has_a_recipe():
     assert set(public_calls()) | {"Solution.evaluate"} == set(RECIPES)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].arguments])
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", NAMES)
 def test_right_arguments_are_accepted(name, unchecked):
     assert name.startswith(("load", "save")) or outcome(name, {}) == "right"
 
 
-@pytest.mark.parametrize("examples", [4, pytest.param(20, marks=pytest.mark.heavy)])
-@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].arguments])
-def test_one_wrong_argument(name, examples, unchecked):
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in RUNNING])
+def test_one_wrong_argument_is_refused_or_accepted(name, unchecked):
+    wrong_arguments(name, 8, lambda wrong: called(name, wrong))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_accepted_gives_a_right_result(name, unchecked):
+    wrong_arguments(name, 20, lambda wrong: outcome(name, wrong))
+
+
+def wrong_arguments(name, examples, check):
+    """Checks the call with wrong values of one argument at a time, so many of each."""
     arguments = sorted(RECIPES[name].arguments)
 
     @settings(
@@ -79,27 +92,34 @@ def test_one_wrong_argument(name, examples, unchecked):
         suppress_health_check=list(HealthCheck),
     )
     @given(st.sampled_from(arguments), WRONG)
-    def check(argument, value):
+    def check_one(argument, value):
         # Whether a function is the right one shows when it is called.
         function = callable(RECIPES[name].arguments[argument]) or argument == "policy"
         if not (function and callable(value)):
-            outcome(name, {argument: value})
+            check({argument: value})
 
-    check()
+    check_one()
 
 
-def outcome(name: str, wrong: dict) -> str:
-    """The outcome of a call; anything but a clear error or a finite result raises."""
-    call, arguments, use = RECIPES[name]
+def called(name: str, wrong: dict):
+    """The result of a call, or `None` where it is refused by a clear error."""
+    call, arguments, _ = RECIPES[name]
     try:
-        result = call(**{**arguments, **wrong})
+        return call(**{**arguments, **wrong})
     except ide.InputError as error:
         # The shapes of `key` and `value` have to agree.
         named = any(argument in str(error) for argument in wrong) or name == "DeltaRule"
         assert named or name in RUNNING, str(error)
+        return None
+
+
+def outcome(name: str, wrong: dict) -> str:
+    """The outcome of a call; anything but a clear error or a finite result raises."""
+    result = called(name, wrong)
+    if result is None:
         return "clear"
     try:
-        used = use(result)
+        used = RECIPES[name].use(result)
     except ide.InputError:
         return "refused where it is used"
     except RuntimeError as error:

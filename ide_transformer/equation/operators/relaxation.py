@@ -2,6 +2,7 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
+from ...errors import InputError
 from ..affine import Numbers, nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import Depth, State
@@ -35,8 +36,16 @@ class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
         self.source_domain = None
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        return Damping(self.rate)(u - self.given_source(), domain)
+        return Damping(self.rate)(u - self._source_of(u), domain)
 
     def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
-        f = self.given_source()
+        f = self._source_of(u)
         return f + Damping(self.rate).flow(u - f, domain, h)
+
+    def _source_of(self, u: State) -> State:
+        f = self.given_source()
+        if f.shape not in (u.shape, u.shape[-2:]):
+            raise InputError(
+                f"Relaxation: the source has shape {f.shape}, but the state has {u.shape}."
+            )
+        return f
