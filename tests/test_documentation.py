@@ -42,7 +42,11 @@ NOT_RUN = {
     },
 }
 # Shorter forms of what takes long.
-SHORT = {"training.steps=500": "training.steps=101 data.validation=0.01"}
+SHORT = {
+    "training.steps=500": "training.steps=101 data.validation=0.01",
+    "--samples 256": "--samples 8",
+    "--samples 64": "--samples 8",
+}
 
 
 class Block(NamedTuple):

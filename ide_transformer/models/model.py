@@ -116,8 +116,8 @@ class AbstractModel(eqx.Module):
         - `key`: draws the dropout; without one there is none.
         - `saveat`: see `solve`.
         """
-        if not jax.tree.leaves(inputs):
-            raise InputError(f"{type(self).__name__}: inputs={inputs!r} hold no array.")
+        if not jax.tree.leaves(inputs) or isinstance(inputs, eqx.Module):
+            raise InputError(f"{type(self).__name__}: inputs={inputs!r} are no arrays.")
         solve = ft.partial(self._solve_batch, saveat=saveat)
         if self.discretization.steps_for == "batch":
             return solve(inputs, key)

@@ -1,7 +1,7 @@
 """The plan of a march by couplings, which can be undone."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -117,7 +117,7 @@ def _makers(
 
 class _ShearMaker(eqx.Module):
     increment: Callable
-    target: Literal[0, 1] = eqx.field(static=True)
+    target: int = eqx.field(static=True)
     scale: float = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs) -> Shear:

@@ -2,10 +2,11 @@
 
 import abc
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import equinox as eqx
 from jaxtyping import Array, Bool, PyTree
+from pydantic import Field
 
 from ...equation import AbstractRescaling
 from .scheme import AbstractFieldScheme
@@ -51,7 +52,7 @@ class Shear(AbstractCoupling):
     """
 
     increment: Callable[[Array], Array]
-    target: Literal[0, 1] = eqx.field(static=True)
+    target: Annotated[int, Field(ge=0, le=1)] = eqx.field(static=True)
     scale: float = eqx.field(static=True, default=1.0)
 
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
