@@ -53,8 +53,9 @@ def forward(
 
 
 def relative_error(u: Array, exact: Array) -> Float[Array, ""]:
-    """The largest difference, relative to the largest entry."""
-    return jnp.max(jnp.abs(u - exact)) / jnp.max(jnp.abs(exact))
+    """The largest difference, relative to the largest entry; 0 where there is none."""
+    difference = jnp.max(jnp.abs(u - exact))
+    return jnp.where(difference == 0, 0, difference / jnp.max(jnp.abs(exact)))
 
 
 @eqx.filter_custom_vjp
