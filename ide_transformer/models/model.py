@@ -7,7 +7,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Num, PRNGKeyArray, PyTree
 
 from ..arguments import checked
 from ..equation import (
@@ -102,7 +102,7 @@ class AbstractModel(eqx.Module):
     @checked
     def solve(
         self,
-        inputs: PyTree[ArrayLike],
+        inputs: PyTree[Num[ArrayLike, "..."] | Bool[ArrayLike, "..."]],
         *,
         key: PRNGKeyArray | None = None,
         saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
