@@ -1,3 +1,4 @@
+import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,11 @@ class LanguageTask(AbstractTask):
         starts = spread(starts, samples)
         for first in range(0, len(starts), size):
             yield self._windows(self.validation, starts[first : first + size])
+
+    def fingerprint(self) -> str:
+        """A checksum of all tokens."""
+        tokens = np.concatenate([self.train, self.validation]).astype(np.int64)
+        return hashlib.sha256(tokens.tobytes()).hexdigest()
 
     def save(self, tokenizer: Path) -> None:
         self.tokenizer.save(tokenizer)

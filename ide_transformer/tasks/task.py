@@ -1,6 +1,8 @@
 """Base class of the tasks, and their loss."""
 
 import abc
+import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -83,6 +85,15 @@ class AbstractTask(abc.ABC):
 
         - `tokenizer`: the file for a tokenizer.
         """
+
+    def fingerprint(self) -> str:
+        """A checksum of the data, by which a resumed run knows them: of all held-out samples
+        and of the first training batches."""
+        digest = hashlib.sha256()
+        seen = (self.batch(step, 64, seed=0) for step in range(16))
+        for x in itertools.chain.from_iterable((*self.held_out(64), *seen)):
+            digest.update(np.asarray(x).tobytes())
+        return digest.hexdigest()
 
     @classmethod
     def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:

@@ -1,6 +1,9 @@
 """The folder of a run and the checkpoints in it."""
 
+import hashlib
+import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,8 @@ from jaxtyping import PyTree
 
 from ..errors import InputError
 from ..pretrained import no_such
-from ..tasks import AbstractTokenizer, load_tokenizer
+from ..reporting import write_json
+from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from .config import Config
 from .reading import dump_config, load_config
 
@@ -19,7 +23,8 @@ class RunFolder:
     """The files of a run in `runs/<name>/`.
 
     **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
-    `checkpoints`, `plots`, `summary`, `tokenizer` and `sample`.
+    `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, and `fingerprints` (checksums of
+    the configuration and of the data with which it began).
     """
 
     def __init__(self, path: str | Path):
@@ -31,6 +36,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.tokenizer = path / "tokenizer.json"
         self.sample = path / "sample.txt"
+        self.fingerprints = path / "fingerprints.json"
 
     def load_config(self) -> Config:
         """The configuration that the run was started with.
@@ -99,11 +105,57 @@ class Checkpoints:
 
 
 def new_folder(config: Config, runs: Path) -> RunFolder:
-    """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken."""
-    folder = _numbered(config, runs, max(_numbers(config.name, runs), default=0) + 1)
-    folder.path.mkdir(parents=True)
-    folder.config.write_text(dump_config(config), encoding="utf-8")
-    return folder
+    """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken, also by a run
+    that starts at the same time."""
+    while True:
+        folder = _numbered(config, runs, max(_numbers(config.name, runs), default=0) + 1)
+        try:
+            folder.path.mkdir(parents=True)
+        except FileExistsError:
+            if folder.path.is_dir():
+                continue
+            raise
+        folder.checkpoints.mkdir()
+        folder.config.write_text(dump_config(config), encoding="utf-8")
+        return folder
+
+
+def begin_data(folder: RunFolder, task: AbstractTask) -> None:
+    """Writes the tokenizer and the fingerprints of a new run."""
+    task.save(folder.tokenizer)
+    write_json(folder.fingerprints, _fingerprints(folder, task))
+
+
+def check_data(folder: RunFolder, task: AbstractTask) -> None:
+    """Refuses to resume a run on other data or by an edited configuration. It writes nothing.
+
+    **Raises:** `InputError` that says what has changed.
+    """
+    with tempfile.TemporaryDirectory() as there:
+        tokenizer = Path(there) / "tokenizer.json"
+        task.save(tokenizer)
+        changed = tokenizer.exists() and tokenizer.read_bytes() != folder.tokenizer.read_bytes()
+    what = ["its tokenizer"] if changed else []
+    if folder.fingerprints.exists():
+        then = json.loads(folder.fingerprints.read_text(encoding="utf-8"))
+        now = _fingerprints(folder, task)
+        what += [name for name in now if now[name] != then.get(name)]
+    if what:
+        raise InputError(
+            f"--resume: {folder.path} began otherwise; {' and '.join(what)} changed since. "
+            "Restore what it began with, or start a new run without --resume."
+        )
+    if not folder.checkpoints.is_dir():
+        raise InputError(f"--resume: {folder.path} has lost its folder checkpoints.")
+
+
+def _fingerprints(folder: RunFolder, task: AbstractTask) -> dict[str, str]:
+    return {"its config.yaml": checksum(folder.config), "its data": task.fingerprint()}
+
+
+def checksum(path: Path) -> str:
+    """A checksum of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def resumed_folder(config: Config, runs: Path) -> RunFolder:

@@ -87,13 +87,23 @@ def _read(metrics: dict[str, Array]) -> tuple[dict[str, Any], float]:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The lines of a log. A last line that is not complete is dropped."""
+    """The lines of a log. A last line that is not complete is dropped.
+
+    **Raises:** `InputError` for a line before it that is none of a log.
+    """
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    # In binary, since a damaged file may be no text.
+    written = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(written, 1):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            entry = json.loads(line)
+            lines.append({**entry, "step": int(entry["step"])})
+        except (ValueError, KeyError, TypeError):
+            if number == len(written) and not line.endswith(b"\n"):
+                break
+            raise InputError(
+                f"{path}, line {number}: no line of a log; remove it, or restore the file."
+            ) from None
     return lines
 
 

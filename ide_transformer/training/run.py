@@ -17,7 +17,7 @@ from ..reporting import plot_curves, write_json
 from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
 from .build import build_model, build_model_of_size, build_task, task_class, with_training
 from .config import NATIVE, Config, ModelConfig, SolverConfig
-from .folder import Checkpoints, RunFolder, new_folder, resumed_folder
+from .folder import Checkpoints, RunFolder, begin_data, check_data, new_folder, resumed_folder
 from .loop import EVALUATION_BATCH, Loop
 from .metrics import cut_metrics, read_metrics
 from .optimizer import build_optimizer
@@ -45,8 +45,12 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     # What does not fit together fails here, before anything is written.
     first = task.batch(0, training.batch_size, training.seed)
     eqx.filter_eval_shape(cross_entropy, model, first)
-    folder = resumed_folder(config, runs) if resume else new_folder(config, runs)
-    task.save(folder.tokenizer)
+    if resume:
+        folder = resumed_folder(config, runs)
+        check_data(folder, task)
+    else:
+        folder = new_folder(config, runs)
+        begin_data(folder, task)
     optimizer = build_optimizer(config.optimizer, training.steps)
     state, static = initial_state(model, optimizer, training_key)
     evaluate = make_evaluation(static)
@@ -55,6 +59,8 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     with Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state)
+        if int(state.step) == training.steps and folder.summary.exists():
+            return folder  # nothing is left to do
         cut_metrics(folder.metrics, int(state.step))
         loop = Loop(training, task, folder, checkpoints, step, evaluate)
         state = loop.run(state, model)

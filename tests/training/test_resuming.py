@@ -1,0 +1,141 @@
+"""What a resumed run refuses, and that a refusal leaves the run as it was."""
+
+import json
+import shutil
+import threading
+
+import pytest
+
+from ide_transformer import InputError, training
+from ide_transformer.training import folder as folders
+
+
+TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
+
+
+def config(text, steps=4):
+    return training.Config.model_validate(
+        {
+            "name": "small",
+            "data": {"name": "text", "path": str(text)},
+            "model": {"width": 16, "heads": 2, "depth": 1, "context": 8},
+            "optimizer": {"warmup": 1},
+            "training": {
+                "steps": steps,
+                "batch_size": 4,
+                "log_every": 1,
+                "checkpoint_every": 2,
+                "sample": 0,
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of which the last checkpoint and the summary are gone, as after a kill."""
+    there = tmp_path_factory.mktemp("trained")
+    (there / "text.txt").write_text(TEXT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.run, "plot_run", lambda *_: None)
+        run = training.train(config(there / "text.txt"), runs=there / "runs")
+    shutil.rmtree(run.checkpoints / "4")
+    run.summary.unlink()
+    return there
+
+
+@pytest.fixture
+def there(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    # The path of the text is part of the configuration.
+    run = folders.RunFolder(tmp_path / "runs/small")
+    moved = run.config.read_text().replace(str(trained), str(tmp_path))
+    run.config.write_text(moved)
+    known = json.loads(run.fingerprints.read_text())
+    known["its config.yaml"] = folders.checksum(run.config)
+    run.fingerprints.write_text(json.dumps(known))
+    return tmp_path
+
+
+def contents(there):
+    return {p: p.read_bytes() for p in sorted(there.rglob("*")) if p.is_file()}
+
+
+def resume(there):
+    return training.train(config(there / "text.txt"), runs=there / "runs", resume=True)
+
+
+def damage_text(there):
+    (there / "text.txt").write_text(TEXT.replace("wide", "cold"))
+
+
+def damage_letters(there):
+    (there / "text.txt").write_text(TEXT + "!")
+
+
+def damage_config(there):
+    path = there / "runs/small/config.yaml"
+    path.write_text(path.read_text() + "# a note\n")
+
+
+def damage_log(there):
+    path = there / "runs/small/metrics.jsonl"
+    path.write_text("no log\n" + path.read_text())
+
+
+def damage_log_by_bytes(there):
+    (there / "runs/small/metrics.jsonl").write_bytes(b"\xff\xfe\x00\n")
+
+
+def damage_checkpoints(there):
+    shutil.rmtree(there / "runs/small/checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_text, "its data changed since"),
+        (damage_letters, "its tokenizer and its data changed since"),
+        (damage_config, "its config.yaml changed since"),
+        (damage_log, "metrics.jsonl, line 1: no line of a log"),
+        (damage_log_by_bytes, "metrics.jsonl, line 1: no line of a log"),
+        (damage_checkpoints, "has lost its folder checkpoints"),
+    ],
+)
+def test_a_refusal_leaves_the_run_as_it_was(there, damage, message):
+    damage(there)
+    before = contents(there)
+    with pytest.raises(InputError, match=message):
+        resume(there)
+    assert contents(there) == before
+
+
+def test_a_run_goes_on_and_a_finished_one_is_left_alone(there):
+    run = resume(there)
+    assert json.loads(run.summary.read_text())["steps"] == 4
+    before = contents(there)
+    assert resume(there).path == run.path
+    assert contents(there) == before
+
+
+def test_an_incomplete_last_line_is_dropped(there):
+    log = there / "runs/small/metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 5, "lo')
+    lines = training.read_metrics(resume(there).metrics)
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_runs_that_start_at_once_have_folders_of_their_own(tmp_path):
+    found, start = [], threading.Barrier(8)
+
+    def begin():
+        start.wait()
+        found.append(folders.new_folder(training.Config(name="same"), tmp_path).path.name)
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 8
