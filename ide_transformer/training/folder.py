@@ -4,12 +4,16 @@ import hashlib
 import json
 import re
 import tempfile
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from ..errors import InputError
 from ..pretrained import no_such
@@ -60,7 +64,7 @@ class RunFolder:
 
 
 class Checkpoints:
-    """The newest two checkpoints of a run, written by orbax.
+    """The newest two checkpoints of a run, written by orbax with a checksum of each array.
 
     A checkpoint becomes visible only when it is complete, so a process may be killed at any
     moment. Use as a context manager: leaving it waits until all files are written.
@@ -69,7 +73,10 @@ class Checkpoints:
     def __init__(self, folder: Path):
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
         self._folder = folder
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        self._manager = ocp.CheckpointManager(
+            folder.resolve(), options=options, item_names=("default", "arrays")
+        )
+        self._damaged: list[int] = []
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -84,24 +91,73 @@ class Checkpoints:
     def save(self, step: int, state: PyTree) -> None:
         """Writes the arrays of `state` in the background."""
         if step != self.latest():
-            self._manager.save(step, args=ocp.args.StandardSave(jax.tree.leaves(state)))
+            leaves = jax.tree.leaves(state)
+            described = {"arrays": list(map(_described, leaves))}
+            items = ocp.args.Composite(
+                default=ocp.args.StandardSave(leaves), arrays=ocp.args.JsonSave(described)
+            )
+            self._manager.save(step, args=items)
 
     def restore(self, like: PyTree) -> PyTree:
-        """The newest checkpoint, in the structure of `like`.
+        """The newest checkpoint that is intact, in the structure of `like`. A warning names
+        each that is not.
 
-        **Raises:** `InputError` if there is none, or it is of another model.
+        **Raises:** `InputError` if none is intact and of this model.
         """
-        step = self.latest()
-        if step is None:
-            raise InputError(f"{self._folder} holds no checkpoint.")
-        arrays = ocp.args.StandardRestore(jax.tree.leaves(like))
-        try:
-            restored = self._manager.restore(step, args=arrays)
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{self._folder}/{step} does not hold the model of this configuration: {error}"
-            ) from None
-        return jax.tree.unflatten(jax.tree.structure(like), restored)
+        reasons = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                leaves = self._intact(step, jax.tree.leaves(like))
+            except Exception as error:  # whatever a damaged file leads to
+                reasons.append(f"{self._folder}/{step}: {_first_line(error)}")
+                self._damaged.append(step)
+                continue
+            for reason in reasons:
+                warnings.warn(f"{reason}; checkpoint {step} is taken instead.", stacklevel=2)
+            return jax.tree.unflatten(jax.tree.structure(like), leaves)
+        raise InputError(
+            "; ".join([f"{self._folder} holds no checkpoint to go on from", *reasons])
+        )
+
+    def set_damaged_aside(self) -> None:
+        """Moves the damaged checkpoints that `restore` has met out of the way of new ones."""
+        for step in self._damaged:
+            aside = self._folder.with_name(f"{self._folder.name}-damaged")
+            aside.mkdir(exist_ok=True)
+            (self._folder / str(step)).rename(aside / f"{step}-{time.time_ns()}")
+        self._damaged.clear()
+        self._manager.reload()
+
+    def _intact(self, step: int, like: list[Array]) -> list[Array]:
+        """The arrays of a checkpoint. An error of any kind says that it is damaged."""
+        restore, args = self._manager.restore, ocp.args
+        if not (self._folder / str(step) / "arrays").is_dir():
+            # The version before wrote no checksums.
+            return restore(step, args=args.Composite(default=args.StandardRestore(like)))[
+                "default"
+            ]
+        described = restore(step, args=args.Composite(arrays=args.JsonRestore()))["arrays"][
+            "arrays"
+        ]
+        if [x["shape"] for x in described] != [list(x.shape) for x in like]:
+            raise ValueError("does not hold the model of this configuration")
+        stored = [np.empty(x["shape"], x["dtype"]) for x in described]
+        leaves = restore(step, args=args.Composite(default=args.StandardRestore(stored)))[
+            "default"
+        ]
+        if described != list(map(_described, leaves)):
+            raise ValueError("an array does not have its checksum")
+        return [jnp.asarray(x, y.dtype) for x, y in zip(leaves, like, strict=True)]
+
+
+def _described(array: Array | np.ndarray) -> dict[str, Any]:
+    x = np.asarray(array)
+    checksum = hashlib.sha256(x.tobytes()).hexdigest()
+    return {"shape": list(x.shape), "dtype": x.dtype.name, "checksum": checksum}
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0][:200]
 
 
 def new_folder(config: Config, runs: Path) -> RunFolder:

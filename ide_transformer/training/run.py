@@ -59,6 +59,7 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     with Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state)
+            checkpoints.set_damaged_aside()
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
         cut_metrics(folder.metrics, int(state.step))

@@ -1,6 +1,7 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def run_script(main: Callable[[], None]) -> None:
     sys.path.insert(0, str(Path.cwd()))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         main()
     except (InputError, OSError, MemoryError) as error:

@@ -3,7 +3,9 @@
 import json
 import shutil
 import threading
+import warnings
 
+import equinox as eqx
 import pytest
 
 from ide_transformer import InputError, training
@@ -139,3 +141,80 @@ def test_runs_that_start_at_once_have_folders_of_their_own(tmp_path):
     for thread in threads:
         thread.join()
     assert len(set(found)) == 8
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with two checkpoints, and the weights at the end."""
+    there = tmp_path_factory.mktemp("whole")
+    (there / "text.txt").write_text(TEXT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.run, "plot_run", lambda *_: None)
+        run = training.train(config(there / "text.txt"), runs=there / "runs")
+    run.summary.unlink()
+    return there, training.load_run(run.path)[0]
+
+
+def files_of(checkpoint):
+    return [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+ATTACKS = {
+    "flipped": lambda path: flip(path, 0.5),
+    "flipped at the end": lambda path: flip(path, 0.97),
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "deleted": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize(
+    "attack", ["flipped", *(pytest.param(x, marks=pytest.mark.heavy) for x in [*ATTACKS][1:])]
+)
+def test_no_damaged_file_of_a_checkpoint_is_read(whole, tmp_path, attack):
+    """Each file of the newest checkpoint in turn: the weights are those of the end, or those
+    of the checkpoint before, with a warning that names the damaged one."""
+    there, end = whole
+    newest = there / "runs/small/checkpoints/4"
+    for number, path in enumerate(files_of(newest)):
+        copy = tmp_path / str(number)
+        shutil.copytree(there / "runs/small", copy)
+        ATTACKS[attack](copy / path.relative_to(there / "runs/small"))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model, _ = training.load_run(copy)
+        damaged = any("checkpoint 2 is taken instead" in str(w.message) for w in said)
+        assert eqx.tree_equal(model, end) != damaged, path
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
+    there, end = whole
+    runs = tmp_path / "runs"
+    shutil.copytree(there / "runs", runs)
+    shutil.rmtree(runs / "small/checkpoints/4")
+    (runs / "small/checkpoints/4").mkdir()
+    (runs / "small/checkpoints/999").mkdir()
+    with pytest.warns(UserWarning, match="checkpoint 2 is taken instead"):
+        run = training.train(config(there / "text.txt"), runs=runs, resume=True)
+    assert eqx.tree_equal(training.load_run(run.path)[0], end)
+    assert len(list((run.path / "checkpoints-damaged").iterdir())) == 2
+
+
+def test_without_an_intact_checkpoint_nothing_starts(whole, tmp_path):
+    there, _ = whole
+    runs = tmp_path / "runs"
+    shutil.copytree(there / "runs", runs)
+    for step in ("2", "4"):
+        for path in files_of(runs / "small/checkpoints" / step):
+            path.write_bytes(b"")
+    before = contents(runs)
+    with pytest.raises(InputError, match=r"no checkpoint to go on from; .*/4: .*; .*/2: "):
+        training.train(config(there / "text.txt"), runs=runs, resume=True)
+    assert contents(runs) == before
