@@ -90,7 +90,7 @@ for steps in (1, 2):
 
 # %%
 def probabilities(logits, inputs):
-    """What the task reads of the outputs."""
+    """The quantity that the task reads of the outputs."""
     return jax.nn.softmax(logits)
 
 

@@ -74,7 +74,7 @@ def page_of(script: Path, folder: Path, *, run: bool = True) -> str:
 
 
 def _run(cell: Cell, script: Path, names: dict[str, Any]) -> tuple[str, list[Figure]]:
-    """What a cell prints, and the figures that it leaves open."""
+    """The output of a cell, and the figures that it leaves open."""
     # Behind as many empty lines, so that an error names the line of the script.
     code = compile("\n" * (cell.line - 1) + cell.text, str(script), "exec")
     printed = io.StringIO()

@@ -1,4 +1,4 @@
-"""What a resumed run refuses, and that a refusal leaves the run as it was."""
+"""Runs that are resumed: refusals, which leave the run as it was, and damaged checkpoints."""
 
 import json
 import shutil

@@ -1,0 +1,8 @@
+"""For each public class and function: arguments that are right, and a use of the result."""
+
+from .models import FILES, MODELS
+from .parts import CONSTRAINTS, CONTROLS, OPERATORS
+from .solving import EQUATIONS, SCHEMES
+
+
+RECIPES = {**OPERATORS, **CONSTRAINTS, **CONTROLS, **EQUATIONS, **SCHEMES, **MODELS, **FILES}

@@ -1,0 +1,235 @@
+"""Recipes of models, generation and files."""
+
+from functools import cache
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+import ide_transformer as ide
+
+from .small import (
+    CONTEXT,
+    CONTROL,
+    KEY,
+    SEEING_ALL,
+    TOKENS,
+    TOKENS_OF_TEXT,
+    U0,
+    VOCABULARY,
+    WIDTH,
+    Recipe,
+    block,
+)
+
+
+@cache
+def language_model(**options) -> ide.LanguageModel:
+    arguments = dict(vocabulary=VOCABULARY, context=CONTEXT, features=WIDTH)
+    return ide.LanguageModel(**arguments, **model_parts(), **options)
+
+
+def model_parts(control=CONTROL):
+    return dict(
+        control=control,
+        constraint=ide.Free(),
+        discretization=ide.Discretization(ide.LieTrotter()),
+        key=KEY,
+    )
+
+
+def encoder_parts(control=CONTROL):
+    return {name: x for name, x in model_parts(control).items() if name != "key"}
+
+
+def linear(features_in, features_out):
+    return ide.ImageClassifier(
+        (1, 1, features_in), 1, features_out, features_out, **model_parts()
+    ).embedding
+
+
+@cache
+def text_encoder():
+    return ide.TextEncoder(jnp.ones((VOCABULARY, WIDTH)), **encoder_parts(), context=CONTEXT)
+
+
+@cache
+def speech_encoder(**changes):
+    arguments = dict(
+        first_convolution=ide.TokenConvolution(2, WIDTH, key=KEY),
+        second_convolution=ide.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY),
+        positions=jnp.zeros((TOKENS, WIDTH)),
+    )
+    return ide.SpeechEncoder(**(arguments | changes), **encoder_parts())
+
+
+SOUND = np.ones((2, 2 * TOKENS), np.float32)
+IMAGE = np.ones((2, 2, 1), np.float32)
+
+
+@cache
+def listener():
+    def layer(key):
+        attention, feed_forward = block(key)
+        return attention, ide.CrossAttention(WIDTH, 2, key=key), feed_forward
+
+    decoder = ide.LanguageModel(
+        VOCABULARY,
+        CONTEXT,
+        WIDTH,
+        **(model_parts() | {"control": ide.PiecewiseConstant.build(layer, 2, key=KEY)}),
+    )
+    return ide.EncoderDecoder(speech_encoder(), decoder)
+
+
+def image_parts():
+    return dict(
+        image_shape=(2, 2, 1),
+        patch=1,
+        embedding=linear(1, WIDTH),
+        prefix=(jnp.zeros(WIDTH),),
+        positions=jnp.zeros((5, WIDTH)),
+        **encoder_parts(SEEING_ALL),
+    )
+
+
+def headed(head):
+    return ide.ImageEncoder(**image_parts(), head=head)(IMAGE)
+
+
+MODELS = {
+    "LanguageModel": Recipe(
+        ide.LanguageModel,
+        dict(
+            vocabulary=VOCABULARY,
+            context=CONTEXT,
+            features=WIDTH,
+            **model_parts(),
+            learned_positions=True,
+            tied=True,
+            readout_bias=True,
+            embedding_scale=1.0,
+            input_normalization=ide.Free(),
+            output_normalization=ide.Free(),
+            dropout=0.1,
+            std=0.1,
+        ),
+        lambda model: model(TOKENS_OF_TEXT),
+    ),
+    "ImageClassifier": Recipe(
+        ide.ImageClassifier,
+        dict(
+            image_shape=(2, 2, 1),
+            patch=1,
+            classes=3,
+            features=WIDTH,
+            **model_parts(SEEING_ALL),
+            class_token=True,
+            input_normalization=ide.Free(),
+            output_normalization=ide.Free(),
+            dropout=0.1,
+            std=0.1,
+        ),
+        lambda model: model(IMAGE),
+    ),
+    "ImageEncoder": Recipe(
+        ide.ImageEncoder, image_parts() | {"head": ide.NoHead()}, lambda model: model(IMAGE)
+    ),
+    "TextEncoder": Recipe(
+        ide.TextEncoder,
+        dict(
+            embedding=jnp.ones((VOCABULARY, WIDTH)),
+            positions=jnp.ones((CONTEXT, WIDTH)),
+            segments=jnp.ones((2, WIDTH)),
+            **encoder_parts(),
+            first_position=0,
+            context=CONTEXT,
+        ),
+        lambda model: model(TOKENS_OF_TEXT),
+    ),
+    "SpeechEncoder": Recipe(
+        ide.SpeechEncoder,
+        dict(
+            first_convolution=ide.TokenConvolution(2, WIDTH, key=KEY),
+            second_convolution=ide.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY),
+            positions=jnp.zeros((TOKENS, WIDTH)),
+            **encoder_parts(),
+        ),
+        lambda model: model(SOUND),
+    ),
+    "EncoderDecoder": Recipe(
+        ide.EncoderDecoder,
+        dict(encoder=speech_encoder(), decoder=listener().decoder),
+        lambda model: model(ide.SourceAndText(SOUND, TOKENS_OF_TEXT)),
+    ),
+    "TokenConvolution": Recipe(
+        ide.TokenConvolution,
+        dict(features_in=WIDTH, features_out=2, key=KEY, width=3, stride=1, std=0.1),
+        lambda convolution: convolution(U0),
+    ),
+    "NoHead": Recipe(ide.NoHead, {}, headed),
+    "MeanHead": Recipe(ide.MeanHead, {"classifier": linear(WIDTH, 3)}, headed),
+    "PrefixHead": Recipe(ide.PrefixHead, {"classifiers": (linear(WIDTH, 3),)}, headed),
+    "PrefixAndMeanHead": Recipe(
+        ide.PrefixAndMeanHead, {"classifier": linear(2 * WIDTH, 3)}, headed
+    ),
+    "CachedDecoder": Recipe(
+        ide.CachedDecoder,
+        dict(model=language_model(), tokens=4),
+        lambda decoder: decoder.prefill(TOKENS_OF_TEXT)[0],
+    ),
+    "why_not_cached": Recipe(ide.why_not_cached, {"model": language_model()}, lambda _: ()),
+    "generate": Recipe(
+        ide.generate,
+        dict(
+            model=language_model(),
+            prompt=TOKENS_OF_TEXT,
+            length=2,
+            key=KEY,
+            temperature=1.0,
+            top_k=2,
+            top_p=0.5,
+        ),
+        lambda tokens: tokens,
+    ),
+    "generate_greedy": Recipe(
+        ide.generate_greedy,
+        dict(model=listener(), source=SOUND, prompt=TOKENS_OF_TEXT, length=1, end=0),
+        lambda tokens: tokens,
+    ),
+    "sentence_embedding": Recipe(
+        ide.sentence_embedding, dict(model=text_encoder(), text=TOKENS_OF_TEXT), lambda x: x
+    ),
+    "Text": Recipe(
+        ide.Text,
+        dict(
+            tokens=TOKENS_OF_TEXT,
+            mask=jnp.array([True, True, False]),
+            segments=jnp.zeros(TOKENS, int),
+        ),
+        lambda text: text_encoder()(text),
+    ),
+    "Encoded": Recipe(
+        ide.Encoded,
+        dict(states=U0, weights=jnp.ones(TOKENS)),
+        lambda encoded: listener()(ide.SourceAndText(encoded, TOKENS_OF_TEXT)),
+    ),
+    "SourceAndText": Recipe(
+        ide.SourceAndText,
+        dict(source=SOUND, text=TOKENS_OF_TEXT),
+        lambda inputs: listener()(inputs),
+    ),
+}
+
+FILES = {
+    "load_pretrained": Recipe(
+        ide.load_pretrained, dict(path="no/such/folder", dtype=None), lambda _: ()
+    ),
+    "save_pretrained": Recipe(
+        ide.save_pretrained,
+        dict(model=language_model(), path="no/such/file.npz", like="no/such/folder"),
+        lambda _: (),
+    ),
+    "load_model": Recipe(ide.load_model, dict(path="no/such/run", overrides=()), lambda _: ()),
+    "load_run": Recipe(ide.load_run, {"path": Path("no/such/run")}, lambda _: ()),
+}
