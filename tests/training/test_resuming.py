@@ -34,26 +34,27 @@ def config(text, steps=4):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run of which the last checkpoint and the summary are gone, as after a kill."""
-    there = tmp_path_factory.mktemp("trained")
+def whole(tmp_path_factory):
+    """A run with two checkpoints, and the weights at the end."""
+    there = tmp_path_factory.mktemp("whole")
     (there / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.run, "plot_run", lambda *_: None)
         run = training.train(config(there / "text.txt"), runs=there / "runs")
-    shutil.rmtree(run.checkpoints / "4")
     run.summary.unlink()
-    return there
+    return there, training.load_run(run.path)[0]
 
 
 @pytest.fixture
-def there(trained, tmp_path, monkeypatch):
+def there(whole, tmp_path, monkeypatch):
+    """The run without its last checkpoint, as after a kill, at another place."""
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    # The path of the text is part of the configuration.
+    origin, _ = whole
+    shutil.copytree(origin, tmp_path, dirs_exist_ok=True)
     run = folders.RunFolder(tmp_path / "runs/small")
-    moved = run.config.read_text().replace(str(trained), str(tmp_path))
-    run.config.write_text(moved)
+    shutil.rmtree(run.checkpoints / "4")
+    # The path of the text is part of the configuration.
+    run.config.write_text(run.config.read_text().replace(str(origin), str(tmp_path)))
     known = json.loads(run.fingerprints.read_text())
     known["its config.yaml"] = folders.checksum(run.config)
     run.fingerprints.write_text(json.dumps(known))
@@ -141,18 +142,6 @@ def test_runs_that_start_at_once_have_folders_of_their_own(tmp_path):
     for thread in threads:
         thread.join()
     assert len(set(found)) == 8
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run with two checkpoints, and the weights at the end."""
-    there = tmp_path_factory.mktemp("whole")
-    (there / "text.txt").write_text(TEXT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.run, "plot_run", lambda *_: None)
-        run = training.train(config(there / "text.txt"), runs=there / "runs")
-    run.summary.unlink()
-    return there, training.load_run(run.path)[0]
 
 
 def files_of(checkpoint):
