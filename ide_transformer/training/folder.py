@@ -130,21 +130,18 @@ class Checkpoints:
 
     def _intact(self, step: int, like: list[Array]) -> list[Array]:
         """The arrays of a checkpoint. An error of any kind says that it is damaged."""
-        restore, args = self._manager.restore, ocp.args
+
+        def read(item, **how):
+            return self._manager.restore(step, args=ocp.args.Composite(**how))[item]
+
         if not (self._folder / str(step) / "arrays").is_dir():
             # The version before wrote no checksums.
-            return restore(step, args=args.Composite(default=args.StandardRestore(like)))[
-                "default"
-            ]
-        described = restore(step, args=args.Composite(arrays=args.JsonRestore()))["arrays"][
-            "arrays"
-        ]
+            return read("default", default=ocp.args.StandardRestore(like))
+        described = read("arrays", arrays=ocp.args.JsonRestore())["arrays"]
         if [x["shape"] for x in described] != [list(x.shape) for x in like]:
             raise ValueError("does not hold the model of this configuration")
         stored = [np.empty(x["shape"], x["dtype"]) for x in described]
-        leaves = restore(step, args=args.Composite(default=args.StandardRestore(stored)))[
-            "default"
-        ]
+        leaves = read("default", default=ocp.args.StandardRestore(stored))
         if described != list(map(_described, leaves)):
             raise ValueError("an array does not have its checksum")
         return [jnp.asarray(x, y.dtype) for x, y in zip(leaves, like, strict=True)]
