@@ -4,6 +4,12 @@ Alternatives take turns, so that what disturbs the machine disturbs all of them;
 medians over the rounds, with the range of the middle half as their spread.
 """
 
+import signal
+
+
+# An interrupt ends the process at once, also while the package is imported.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 
 from rich.progress import Progress

@@ -4,6 +4,12 @@ What is compared is written in a YAML file, as in configs/compare/. A comparison
 interrupted goes on when it is called again.
 """
 
+import signal
+
+
+# An interrupt ends the process at once, also while the package is imported.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 from pathlib import Path
 

@@ -5,6 +5,12 @@ the error constant, for splittings the error of the commutators and that of the 
 and how far the solution is from its constraint.
 """
 
+import signal
+
+
+# An interrupt ends the process at once, also while the package is imported.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import textwrap
 from pathlib import Path

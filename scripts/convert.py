@@ -1,5 +1,11 @@
 """Turns the checkpoint of a language model into a run, and a run back into a checkpoint."""
 
+import signal
+
+
+# An interrupt ends the process at once, also while the package is imported.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 from pathlib import Path
 

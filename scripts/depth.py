@@ -4,6 +4,12 @@ Steps are left out, lengthened, merged and refined as the equation says, and com
 dropping layers by the rules in use. Writes tables (Markdown, CSV, JSON) and figures.
 """
 
+import signal
+
+
+# An interrupt ends the process at once, also while the package is imported.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 from pathlib import Path
 

@@ -1,6 +1,12 @@
 """Evaluates a run or a checkpoint: loss and perplexity on text, accuracy on images, similarity
 of sentences."""
 
+import signal
+
+
+# An interrupt ends the process at once, also while the package is imported.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import json
 from pathlib import Path
 
@@ -32,7 +38,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_intermixed_args()
-    loaded = load_model(arguments.model, arguments.overrides)
+    loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
     if arguments.sentences is None:
         text = None if arguments.text is None else read_text(arguments.text)
         results = evaluate_loss(loaded, text, arguments.samples, arguments.context)

@@ -1,5 +1,11 @@
 """Writes text with a trained language model."""
 
+import signal
+
+
+# An interrupt ends the process at once, also while the package is imported.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import sys
 import time
 
@@ -28,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if not 0 <= arguments.seed < 2**63:
         raise InputError(f"--seed {arguments.seed}: give a number from 0 to 2^63 - 1.")
-    loaded = load_model(arguments.model, arguments.overrides)
+    loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
     model = loaded.expected(LanguageModel, ", which writes no text")
     began = time.perf_counter()
     text = generate(

@@ -1,20 +1,32 @@
 """Trains a model from a YAML configuration."""
 
+import signal
+
+
+# An interrupt ends the process at once, also while the package is imported.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import json
 from pathlib import Path
 
-from ide_transformer.training import load_config, run_script, train
+from ide_transformer import InputError
+from ide_transformer.training import load_config, resume_run, run_script, train
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python scripts/train.py configs/shakespeare.yaml "
-        "solver.kind=strang model.depth=8 name=strang-8",
+        epilog="examples:\n  python scripts/train.py configs/shakespeare.yaml "
+        "solver.kind=strang model.depth=8 name=strang-8\n"
+        "  python scripts/train.py runs/strang-8 --resume",
     )
-    parser.add_argument("config", type=Path, help="a YAML file, as in configs/")
+    parser.add_argument(
+        "config",
+        type=Path,
+        help="a YAML file, as in configs/; with --resume also a run, by its folder or its name",
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="for example model.depth=8"
     )
@@ -25,8 +37,16 @@ def main() -> None:
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)"
     )
     arguments = parser.parse_intermixed_args()
-    config = load_config(arguments.config, arguments.overrides)
-    folder = train(config, runs=arguments.runs, resume=arguments.resume)
+    if arguments.resume and not arguments.config.is_file():
+        if arguments.overrides:
+            raise InputError(
+                f"{' '.join(arguments.overrides)}: {arguments.config} goes on with its own "
+                "configuration; drop the overrides."
+            )
+        folder = resume_run(arguments.config, runs=arguments.runs)
+    else:
+        config = load_config(arguments.config, arguments.overrides)
+        folder = train(config, runs=arguments.runs, resume=arguments.resume)
     if folder.sample.exists():
         print(f"\n{folder.sample.read_text(encoding='utf-8').strip()}\n")
     for name, value in json.loads(folder.summary.read_text(encoding="utf-8")).items():

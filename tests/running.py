@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 
@@ -28,12 +29,13 @@ def run_here(capsys, script, *arguments, expected=0):
     """A script in this process, which has the package loaded; its output."""
     path, argv, environment = list(sys.path), sys.argv, dict(os.environ)
     sys.argv = [script, *map(str, arguments)]
-    status = 0
+    status, interrupt = 0, signal.getsignal(signal.SIGINT)
     try:
         runpy.run_path(str(SCRIPTS / script), run_name="__main__")
     except SystemExit as end:
         status = end.code
     finally:
+        signal.signal(signal.SIGINT, interrupt)
         sys.path[:], sys.argv = path, argv
         os.environ.clear()
         os.environ.update(environment)

@@ -44,9 +44,11 @@ def show_table(rows: Sequence[Row]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, and makes the folder."""
+    """Writes JSON, all of it or nothing, and makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    written = path.with_name(f"{path.name}.tmp")
+    written.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    written.replace(path)
 
 
 def _markdown(rows: Sequence[Row]) -> str:

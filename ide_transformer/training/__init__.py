@@ -39,7 +39,9 @@ from .run import (
     export_run as export_run,
     import_pretrained as import_pretrained,
     load_run as load_run,
+    resume_run as resume_run,
     train as train,
 )
 from .script import model_parser as model_parser, run_script as run_script
 from .step import initial_state as initial_state, make_train_step as make_train_step
+from .stopping import Stopped as Stopped

@@ -210,6 +210,14 @@ class TrainingConfig(Section):
     evaluate_samples: PositiveInt = 1024
     # Period of the checkpoints, from which a run can be resumed.
     checkpoint_every: PositiveInt = 500
+    # How many of the newest checkpoints are kept.
+    keep: PositiveInt = 2
+    # Whether the one with the lowest held-out loss is kept too; each new lowest loss is then
+    # also written.
+    keep_best: bool = True
+    # Steps in a row with a loss or gradient that is not finite, each of which is skipped,
+    # before the run goes back to its last checkpoint; the second time it ends.
+    max_bad_steps: PositiveInt = 10
     # Characters or tokens of text sampled at the end of a language run.
     sample: NonNegativeInt = 400
 

@@ -19,6 +19,7 @@ from ..tasks import (
     shakespeare,
 )
 from .build import build_task, with_solver
+from .checkpoints import Which
 from .config import NATIVE, SolverConfig
 from .folder import RunFolder
 from .reading import apply_overrides, validated
@@ -59,7 +60,9 @@ class LoadedModel(NamedTuple):
 
 
 @checked
-def load_model(path: str | Path, overrides: Sequence[str] = ()) -> LoadedModel:
+def load_model(
+    path: str | Path, overrides: Sequence[str] = (), *, checkpoint: Which = "newest"
+) -> LoadedModel:
     """The model of a run or of a checkpoint, solved by its own scheme or by another, with its
     tokenizer.
 
@@ -67,18 +70,21 @@ def load_model(path: str | Path, overrides: Sequence[str] = ()) -> LoadedModel:
 
     - `path`: the folder of a run, or what `load_pretrained` takes.
     - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run.
+    - `checkpoint`: of a run, see `load_run`.
 
     **Raises:** `InputError` where there is neither, or the scheme is not known.
     """
     folder = Path(path)
     if (folder / "config.yaml").is_file():
-        loaded = LoadedModel(*load_run(folder), folder)
+        loaded = LoadedModel(*load_run(folder, checkpoint=checkpoint), folder)
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(
             f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
             "checkpoint, which has a config.json."
         )
     else:
+        if checkpoint != "newest":
+            raise InputError(f"checkpoint={checkpoint}: {path} is no run, so it has only one.")
         found = find_pretrained(path)
         loaded = LoadedModel(load_pretrained(found), None, found)
     return loaded._replace(model=with_solver(loaded.model, _read_solver(overrides)))

@@ -1,19 +1,20 @@
-"""The folder of a run and the checkpoints in it."""
+"""The folder of a run: made, found again, and used by one process at a time."""
 
+import contextlib
 import hashlib
 import json
+import os
 import re
+import shutil
 import tempfile
 import time
-import warnings
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
-import jax.numpy as jnp
-import numpy as np
-import orbax.checkpoint as ocp
-from jaxtyping import Array, PyTree
 
 from ..errors import InputError
 from ..pretrained import no_such
@@ -27,8 +28,9 @@ class RunFolder:
     """The files of a run in `runs/<name>/`.
 
     **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
-    `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, and `fingerprints` (checksums of
-    the configuration and of the data with which it began).
+    `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `fingerprints` (a number that no
+    other run has, and checksums of the configuration and of the data with which it began) and
+    `lock` (held while it is trained).
     """
 
     def __init__(self, path: str | Path):
@@ -41,6 +43,7 @@ class RunFolder:
         self.tokenizer = path / "tokenizer.json"
         self.sample = path / "sample.txt"
         self.fingerprints = path / "fingerprints.json"
+        self.lock = path / "lock"
 
     def load_config(self) -> Config:
         """The configuration that the run was started with.
@@ -53,6 +56,14 @@ class RunFolder:
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
         return load_config(self.config)
 
+    @property
+    def identity(self) -> str | None:
+        """What no other run has; `None` where it is not known."""
+        try:
+            return _read_fingerprints(self).get("run")
+        except (InputError, OSError):
+            return None
+
     def load_tokenizer(self) -> AbstractTokenizer:
         """The tokenizer of the model.
 
@@ -63,120 +74,57 @@ class RunFolder:
         return load_tokenizer(self.tokenizer)
 
 
-class Checkpoints:
-    """The newest two checkpoints of a run, written by orbax with a checksum of each array.
-
-    A checkpoint becomes visible only when it is complete, so a process may be killed at any
-    moment. Use as a context manager: leaving it waits until all files are written.
-    """
-
-    def __init__(self, folder: Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
-        self._folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.resolve(), options=options, item_names=("default", "arrays")
-        )
-        self._damaged: list[int] = []
-
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._manager.close()
-
-    def latest(self) -> int | None:
-        """The step of the newest checkpoint."""
-        return self._manager.latest_step()
-
-    def save(self, step: int, state: PyTree) -> None:
-        """Writes the arrays of `state` in the background."""
-        if step != self.latest():
-            leaves = jax.tree.leaves(state)
-            described = {"arrays": list(map(_described, leaves))}
-            items = ocp.args.Composite(
-                default=ocp.args.StandardSave(leaves), arrays=ocp.args.JsonSave(described)
-            )
-            self._manager.save(step, args=items)
-
-    def restore(self, like: PyTree) -> PyTree:
-        """The newest checkpoint that is intact, in the structure of `like`. A warning names
-        each that is not.
-
-        **Raises:** `InputError` if none is intact and of this model.
-        """
-        reasons = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                leaves = self._intact(step, jax.tree.leaves(like))
-            except Exception as error:  # whatever a damaged file leads to
-                reasons.append(f"{self._folder}/{step}: {_first_line(error)}")
-                self._damaged.append(step)
-                continue
-            for reason in reasons:
-                warnings.warn(f"{reason}; checkpoint {step} is taken instead.", stacklevel=2)
-            return jax.tree.unflatten(jax.tree.structure(like), leaves)
-        raise InputError(
-            "; ".join([f"{self._folder} holds no checkpoint to go on from", *reasons])
-        )
-
-    def set_damaged_aside(self) -> None:
-        """Moves the damaged checkpoints that `restore` has met out of the way of new ones."""
-        for step in self._damaged:
-            aside = self._folder.with_name(f"{self._folder.name}-damaged")
-            aside.mkdir(exist_ok=True)
-            (self._folder / str(step)).rename(aside / f"{step}-{time.time_ns()}")
-        self._damaged.clear()
-        self._manager.reload()
-
-    def _intact(self, step: int, like: list[Array]) -> list[Array]:
-        """The arrays of a checkpoint. An error of any kind says that it is damaged."""
-
-        def read(item, **how):
-            return self._manager.restore(step, args=ocp.args.Composite(**how))[item]
-
-        if not (self._folder / str(step) / "arrays").is_dir():
-            # The version before wrote no checksums.
-            return read("default", default=ocp.args.StandardRestore(like))
-        described = read("arrays", arrays=ocp.args.JsonRestore())["arrays"]
-        if [x["shape"] for x in described] != [list(x.shape) for x in like]:
-            raise ValueError("does not hold the model of this configuration")
-        stored = [np.empty(x["shape"], x["dtype"]) for x in described]
-        leaves = read("default", default=ocp.args.StandardRestore(stored))
-        if described != list(map(_described, leaves)):
-            raise ValueError("an array does not have its checksum")
-        return [jnp.asarray(x, y.dtype) for x, y in zip(leaves, like, strict=True)]
-
-
-def _described(array: Array | np.ndarray) -> dict[str, Any]:
-    x = np.asarray(array)
-    checksum = hashlib.sha256(x.tobytes()).hexdigest()
-    return {"shape": list(x.shape), "dtype": x.dtype.name, "checksum": checksum}
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".split("\n")[0][:200]
-
-
-def new_folder(config: Config, runs: Path) -> RunFolder:
+def new_folder(
+    config: Config, runs: Path, save: Callable[[Path], None], data: str | None = None
+) -> RunFolder:
     """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken, also by a run
-    that starts at the same time."""
-    while True:
-        folder = _numbered(config, runs, max(_numbers(config.name, runs), default=0) + 1)
-        try:
-            folder.path.mkdir(parents=True)
-        except FileExistsError:
-            if folder.path.is_dir():
-                continue
-            raise
-        folder.checkpoints.mkdir()
-        folder.config.write_text(dump_config(config), encoding="utf-8")
-        return folder
+    that starts at the same time. It appears with all that a run begins with, or not at all.
+
+    **Arguments:**
+
+    - `save`: writes the tokenizer, if there is one, to a path.
+    - `data`: the fingerprint of the data.
+    """
+    if runs.exists() and not runs.is_dir():
+        raise InputError(f"{runs} is a file; give the folder of all runs.")
+    made = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
+    made.checkpoints.mkdir(parents=True)
+    try:
+        made.config.write_text(dump_config(config), encoding="utf-8")
+        save(made.tokenizer)
+        identity = {"run": uuid.uuid4().hex}
+        write_json(made.fingerprints, {**identity, **_fingerprints(made, data)})
+        while True:
+            number = max(_numbers(config.name, runs), default=0) + 1
+            folder = _numbered(config.name, runs, number)
+            try:
+                made.path.rename(folder.path)
+            except OSError:
+                if folder.path.exists():
+                    continue  # it was taken a moment ago
+                raise
+            return folder
+    finally:
+        shutil.rmtree(made.path, ignore_errors=True)
 
 
-def begin_data(folder: RunFolder, task: AbstractTask) -> None:
-    """Writes the tokenizer and the fingerprints of a new run."""
-    task.save(folder.tokenizer)
-    write_json(folder.fingerprints, _fingerprints(folder, task))
+@contextlib.contextmanager
+def sole_use(folder: RunFolder) -> Iterator[None]:
+    """Keeps other processes from training in the folder. The operating system releases the
+    lock when the process ends, however it does.
+
+    **Raises:** `InputError` where another process has the lock.
+    """
+    lock = filelock.FileLock(folder.lock, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(
+            f"{folder.path}: another process is training this run. Wait for it or stop it, or "
+            "start a new run without --resume."
+        ) from None
+    with lock:
+        yield
 
 
 def check_data(folder: RunFolder, task: AbstractTask) -> None:
@@ -187,12 +135,15 @@ def check_data(folder: RunFolder, task: AbstractTask) -> None:
     with tempfile.TemporaryDirectory() as there:
         tokenizer = Path(there) / "tokenizer.json"
         task.save(tokenizer)
-        changed = tokenizer.exists() and tokenizer.read_bytes() != folder.tokenizer.read_bytes()
+        changed = tokenizer.exists() and (
+            not folder.tokenizer.exists()
+            or tokenizer.read_bytes() != folder.tokenizer.read_bytes()
+        )
     what = ["its tokenizer"] if changed else []
     if folder.fingerprints.exists():
-        then = json.loads(folder.fingerprints.read_text(encoding="utf-8"))
-        now = _fingerprints(folder, task)
-        what += [name for name in now if now[name] != then.get(name)]
+        then = _read_fingerprints(folder)
+        now = _fingerprints(folder, task.fingerprint())
+        what += [name for name in now if name in then and now[name] != then[name]]
     if what:
         raise InputError(
             f"--resume: {folder.path} began otherwise; {' and '.join(what)} changed since. "
@@ -202,8 +153,19 @@ def check_data(folder: RunFolder, task: AbstractTask) -> None:
         raise InputError(f"--resume: {folder.path} has lost its folder checkpoints.")
 
 
-def _fingerprints(folder: RunFolder, task: AbstractTask) -> dict[str, str]:
-    return {"its config.yaml": checksum(folder.config), "its data": task.fingerprint()}
+def _fingerprints(folder: RunFolder, data: str | None) -> dict[str, str]:
+    config = {"its config.yaml": checksum(folder.config)}
+    return config if data is None else {**config, "its data": data}
+
+
+def _read_fingerprints(folder: RunFolder) -> dict[str, str]:
+    try:
+        return dict(json.loads(folder.fingerprints.read_bytes()))
+    except (ValueError, TypeError):
+        raise InputError(
+            f"{folder.fingerprints} is damaged, so that it is not known whether the run would "
+            "go on with the data with which it began. Restore it, or start a new run."
+        ) from None
 
 
 def checksum(path: Path) -> str:
@@ -216,12 +178,7 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
 
     **Raises:** `InputError` if there is none, or its configuration is another one.
     """
-    numbers = _numbers(config.name, runs)
-    if not numbers:
-        raise InputError(
-            f"--resume: there is no run {runs / config.name}; start it without --resume."
-        )
-    folder = _numbered(config, runs, max(numbers))
+    folder = newest_folder(config.name, runs)
     old, new = _flat(folder.load_config()), _flat(config)
     changed = [
         f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
@@ -236,8 +193,19 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     return folder
 
 
-def _numbered(config: Config, runs: Path, number: int) -> RunFolder:
-    return RunFolder(runs / (config.name if number == 1 else f"{config.name}-{number}"))
+def newest_folder(name: str, runs: Path) -> RunFolder:
+    """The newest folder of a run of that name.
+
+    **Raises:** `InputError` if there is none.
+    """
+    numbers = _numbers(name, runs)
+    if not numbers:
+        raise InputError(f"--resume: there is no run {runs / name}; start it without --resume.")
+    return _numbered(name, runs, max(numbers))
+
+
+def _numbered(name: str, runs: Path, number: int) -> RunFolder:
+    return RunFolder(runs / (name if number == 1 else f"{name}-{number}"))
 
 
 def _numbers(name: str, runs: Path) -> list[int]:

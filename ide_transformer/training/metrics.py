@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array
 
 from ..errors import InputError
 
 
-# Advice where a metric is no longer finite.
-_ADVICE = {
-    "loss": "Lower optimizer.learning_rate or optimizer.clip, warm up longer, or take smaller "
-    "steps in depth (solver.steps_per_interval)",
-    "gradient_norm": "Lower optimizer.learning_rate; with training.gradient=reversible "
-    "rounding grew too much on the way back: take solver.options={coupling: 0.999}, smaller "
-    "steps in depth, or training.gradient=recompute",
-}
+class NotFinite(Exception):
+    """Too many steps in a row had a loss or a gradient that is not finite; `line` is that of
+    the log in which it showed."""
+
+    def __init__(self, line: dict[str, Any]):
+        super().__init__(line)
+        self.line = line
 
 
 class MetricsLog:
@@ -30,8 +30,15 @@ class MetricsLog:
     rate. `on_line` is called with each line written.
     """
 
-    def __init__(self, path: Path, tokens_per_step: int, on_line: Callable[[dict], None]):
+    def __init__(
+        self,
+        path: Path,
+        tokens_per_step: int,
+        on_line: Callable[[dict], None],
+        max_bad_steps: int = 10,
+    ):
         self._path = path
+        self._max_bad_steps = max_bad_steps
         self._tokens_per_step = tokens_per_step
         self._on_line = on_line
         self._pending: tuple[int, Future[tuple[dict[str, Any], float]]] | None = None
@@ -51,22 +58,19 @@ class MetricsLog:
     def flush(self) -> None:
         """Waits for the pending metrics and writes them.
 
-        **Raises:** `InputError` if the loss is no longer finite.
+        **Raises:** `NotFinite` after `max_bad_steps` in a row.
         """
         if self._pending is None:
             return
         (step, reading), self._pending = self._pending, None
         read, at = reading.result()
-        values = {name: float(value) for name, value in read.items()}
+        values = {name: np.asarray(value).item() for name, value in read.items()}
         rate = self._tokens_per_step * (step - self._clock_step) / (at - self._clock)
         self.restart_clock(step, at)
-        self.write({"step": step, **values, "tokens_per_second": round(rate, 1)})
-        for name, advice in _ADVICE.items():
-            if not math.isfinite(values[name]):
-                raise InputError(
-                    f"The {name.removesuffix('_norm')} became {values[name]} by step {step}; "
-                    f"stopped. {advice}. The last checkpoint is kept."
-                )
+        line = {"step": step, **values, "tokens_per_second": round(rate, 1)}
+        self.write(line)
+        if values["bad_steps_in_a_row"] >= self._max_bad_steps:
+            raise NotFinite(line)
 
     def close(self) -> None:
         self._reader.shutdown()
@@ -76,8 +80,11 @@ class MetricsLog:
         """Writes a line at once."""
         # NaN is not JSON; a reader should not stumble over the line that reports it.
         clean = {k: v if math.isfinite(v) else None for k, v in line.items()}
-        self._file.write(json.dumps(clean) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(clean) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
         self._on_line(line)
 
 
@@ -107,8 +114,22 @@ def read_metrics(path: Path) -> list[dict]:
     return lines
 
 
-def cut_metrics(path: Path, step: int) -> None:
-    """Removes what was logged after `step`, so that a resumed run writes it again."""
+def held_out_losses(path: Path) -> dict[int, float]:
+    """The held-out loss of each evaluation in a log, by step; without a log, none."""
+    lines = read_metrics(path) if path.exists() else []
+    return {
+        line["step"]: math.nan if value is None else value
+        for line in lines
+        for name, value in line.items()
+        if name.endswith("_loss")
+    }
+
+
+def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> None:
+    """Removes what was logged after `step`, also from the held-out `losses`, so that a resumed
+    run writes it again."""
+    for later in [x for x in losses if x > step]:
+        del losses[later]
     if not path.exists():
         return
     kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]

@@ -8,6 +8,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from ..arguments import checked
 from ..errors import InputError
@@ -16,12 +17,14 @@ from ..pretrained import find_pretrained, save_pretrained
 from ..reporting import plot_curves, write_json
 from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
 from .build import build_model, build_model_of_size, build_task, task_class, with_training
+from .checkpoints import Checkpoints, Which
 from .config import NATIVE, Config, ModelConfig, SolverConfig
-from .folder import Checkpoints, RunFolder, begin_data, check_data, new_folder, resumed_folder
+from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
-from .metrics import cut_metrics, read_metrics
+from .metrics import cut_metrics, held_out_losses, read_metrics
 from .optimizer import build_optimizer
 from .step import initial_state, make_evaluation, make_train_step, num_parameters
+from .stopping import stop_requests
 
 
 @checked
@@ -34,9 +37,29 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     - `resume`: go on from the last checkpoint of the newest run of that name. What is
       learned and logged is the same, to the bit, as if the run had never stopped.
 
-    **Raises:** `InputError` for input that cannot be used, or a loss that is not finite;
-    `KeyboardInterrupt` when it was stopped, after saving a checkpoint.
+    **Raises:** `InputError` for input that cannot be used, where another process trains the
+    run, or where the loss stays without a finite value; `Stopped`, a `KeyboardInterrupt`, when
+    it was stopped, after saving a checkpoint.
     """
+    return _run(config, resumed_folder(config, runs) if resume else None, runs)
+
+
+@checked
+def resume_run(path: str | Path, *, runs: Path = Path("runs")) -> RunFolder:
+    """Goes on with a run by the configuration in its folder; see `train`.
+
+    **Arguments:**
+
+    - `path`: the folder, or the name of a run in `runs`, of which the newest is taken.
+    """
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        folder = newest_folder(str(path), runs)
+    return _run(folder.load_config(), folder, runs)
+
+
+def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
+    """Trains in a folder that exists, or in a new one."""
     began = time.perf_counter()
     training = config.training
     task = build_task(config)
@@ -45,26 +68,47 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     # What does not fit together fails here, before anything is written.
     first = task.batch(0, training.batch_size, training.seed)
     eqx.filter_eval_shape(cross_entropy, model, first)
-    if resume:
-        folder = resumed_folder(config, runs)
-        check_data(folder, task)
-    else:
-        folder = new_folder(config, runs)
-        begin_data(folder, task)
+    if resumed is not None:
+        check_data(resumed, task)
+    folder = resumed or new_folder(config, runs, task.save, task.fingerprint())
+    with sole_use(folder):
+        return _train(folder, config, task, model, training_key, began)
+
+
+def _train(
+    folder: RunFolder,
+    config: Config,
+    task: AbstractTask,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    began: float,
+) -> RunFolder:
+    """Trains in a folder that no other process uses, from its last checkpoint if it has one."""
+    training = config.training
     optimizer = build_optimizer(config.optimizer, training.steps)
-    state, static = initial_state(model, optimizer, training_key)
+    state, static = initial_state(model, optimizer, key)
     evaluate = make_evaluation(static)
-    noisy = config.model.dropout > 0
-    step = make_train_step(optimizer, static, noisy=noisy, transport=training.transport)
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        if checkpoints.latest() is not None:
+    step = make_train_step(
+        optimizer,
+        static,
+        noisy=config.model.dropout > 0,
+        transport=training.transport,
+        max_bad_steps=training.max_bad_steps,
+    )
+    losses = held_out_losses(folder.metrics)
+    with (
+        stop_requests() as stop,
+        Checkpoints(folder, config, losses, writes=True) as checkpoints,
+    ):
+        if checkpoints.newest() is not None:
             state = checkpoints.restore(state)
             checkpoints.set_damaged_aside()
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
-        cut_metrics(folder.metrics, int(state.step))
-        loop = Loop(training, task, folder, checkpoints, step, evaluate)
+        cut_metrics(folder.metrics, int(state.step), losses)
+        loop = Loop(training, task, folder, checkpoints, losses, stop, step, evaluate)
         state = loop.run(state, model)
+    stop.check("Stopped after the last step; --resume evaluates the run.")
     held_out = evaluate(state.weights, task, EVALUATION_BATCH)
     model = eqx.combine(state.weights, static)
     plot_run(folder, task, model, {"step": training.steps, **held_out})
@@ -78,17 +122,27 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
         "parameters": num_parameters(state),
         "nfe": logged[-1]["field_evaluations"],
         "seconds": round(time.perf_counter() - began, 1),
+        "bad_steps": int(state.faults.bad_steps),
+        "rollbacks": int(state.faults.rollbacks),
     }
     write_json(folder.summary, summary)
     return folder
 
 
 @checked
-def load_run(path: str | Path) -> tuple[AbstractModel, RunFolder]:
-    """The trained model of a run, from its newest checkpoint, and its folder. The folder's
-    `load_tokenizer` gives what `generate` needs to write text.
+def load_run(
+    path: str | Path, *, checkpoint: Which = "newest"
+) -> tuple[AbstractModel, RunFolder]:
+    """The trained model of a run and its folder. The folder's `load_tokenizer` gives what
+    `generate` needs to write text.
 
-    **Raises:** `InputError` if `path` is not the folder of a run with a checkpoint.
+    **Arguments:**
+
+    - `checkpoint`: "newest"; "best", the one with the lowest held-out loss on the way (see
+      `training.keep_best`); or a step. For one that is damaged the newest before it is
+      taken, with a warning.
+
+    **Raises:** `InputError` if `path` is not the folder of a run with such a checkpoint.
     """
     folder = RunFolder(path)
     config = folder.load_config()
@@ -98,8 +152,9 @@ def load_run(path: str | Path) -> tuple[AbstractModel, RunFolder]:
     model = build_model_of_size(config, sizes, key)
     optimizer = build_optimizer(config.optimizer, config.training.steps)
     state, static = initial_state(model, optimizer, key)
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        state = checkpoints.restore(state)
+    losses = held_out_losses(folder.metrics) if checkpoint == "best" else {}
+    with Checkpoints(folder, config, losses, writes=False) as checkpoints:
+        state = checkpoints.restore(state, checkpoint)
     return eqx.combine(state.weights, static), folder
 
 
@@ -123,9 +178,8 @@ def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
     model = build_model_of_size(config, {"vocabulary": tokenizer.vocabulary}, key)
     optimizer = build_optimizer(config.optimizer, config.training.steps)
     state, _ = initial_state(model, optimizer, key)
-    folder = new_folder(config, runs)
-    tokenizer.save(folder.tokenizer)
-    with Checkpoints(folder.checkpoints) as checkpoints:
+    folder = new_folder(config, runs, tokenizer.save)
+    with sole_use(folder), Checkpoints(folder, config, {}, writes=True) as checkpoints:
         checkpoints.save(0, state)
     return folder
 
@@ -153,8 +207,8 @@ def plot_run(
     lines = [*read_metrics(folder.metrics), end]
     losses = {}
     for name, key in (("training", "loss"), (task.held_out_name, f"{task.held_out_name}_loss")):
-        logged = [line for line in lines if line.get(key) is not None]
-        losses[name] = [line["step"] for line in logged], [line[key] for line in logged]
+        logged = {line["step"]: line[key] for line in lines if line.get(key) is not None}
+        losses[name] = [*logged], [*logged.values()]
     plot_curves(folder.plots / "loss.png", losses, x="step", y="cross-entropy (nats)")
     batch = next(task.held_out(EVALUATION_BATCH))
     knots = model.equation.knots

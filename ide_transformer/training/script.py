@@ -1,5 +1,6 @@
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -9,6 +10,8 @@ import jax
 
 from ..errors import InputError
 from ..packages import cache_folder
+from .checkpoints import Which
+from .stopping import Stopped, end_by
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -18,7 +21,8 @@ def run_script(main: Callable[[], None]) -> None:
     `JAX_COMPILATION_CACHE_DIR` says where.
 
     Input that cannot be used, files that cannot be read or written, and sizes that do not fit
-    into memory are reported without a traceback, with exit status 2.
+    into memory are reported without a traceback, with exit status 2. Where training was stopped
+    by a signal, the process ends by that signal.
     """
     sys.path.insert(0, str(Path.cwd()))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -29,8 +33,11 @@ def run_script(main: Callable[[], None]) -> None:
     except (InputError, OSError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        print(stopped)
+        end_by(stopped.signal)
     except KeyboardInterrupt:
-        sys.exit(130)
+        end_by(signal.SIGINT)
 
 
 def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParser:
@@ -46,4 +53,15 @@ def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParse
     parser.add_argument(
         "overrides", nargs="*", metavar="solver.key=value", help="another scheme"
     )
+    parser.add_argument(
+        "--checkpoint",
+        type=_checkpoint,
+        default="newest",
+        metavar="newest|best|STEP",
+        help="of a run: the newest (default), that of the lowest held-out loss, or of a step",
+    )
     return parser
+
+
+def _checkpoint(text: str) -> Which:
+    return text if text in ("newest", "best") else int(text)

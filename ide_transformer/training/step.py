@@ -1,5 +1,6 @@
 """One optimiser step and one evaluation, each compiled once, and the memory they need."""
 
+import functools as ft
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree, UInt32
 
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
@@ -19,6 +20,15 @@ from ..tasks import AbstractTask, Batch, cross_entropy
 _MODES: tuple[AbstractGradient, ...] = (Direct(), Recompute(), Recursive())
 
 
+class Faults(eqx.Module):
+    """Steps whose loss or gradient was not finite, so that their update was skipped: all of
+    them, and those in a row up to now; and how often the run went back to a checkpoint."""
+
+    bad_steps: Int[Array, ""]
+    in_a_row: Int[Array, ""]
+    rollbacks: Int[Array, ""]
+
+
 class TrainState(eqx.Module):
     """The arrays that a run needs to go on."""
 
@@ -27,6 +37,7 @@ class TrainState(eqx.Module):
     step: Int[Array, ""]
     # The data of a random key.
     key: UInt32[Array, "..."]
+    faults: Faults
 
 
 def initial_state(
@@ -37,7 +48,9 @@ def initial_state(
     # Steps reuse the memory of the state, so it must share none with the model.
     weights = jax.tree.map(jnp.copy, weights)
     data = jax.random.key_data(key)
-    return TrainState(weights, optimizer.init(weights), jnp.array(0), data), static
+    zeros = (jnp.array(0) for _ in range(4))
+    step, faults = next(zeros), Faults(*zeros)
+    return TrainState(weights, optimizer.init(weights), step, data, faults), static
 
 
 def num_parameters(state: TrainState) -> int:
@@ -46,10 +59,23 @@ def num_parameters(state: TrainState) -> int:
 
 
 def make_train_step(
-    optimizer: optax.GradientTransformation, static: PyTree, *, noisy: bool, transport: float
+    optimizer: optax.GradientTransformation,
+    static: PyTree,
+    *,
+    noisy: bool,
+    transport: float,
+    max_bad_steps: int = 10,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-    """The compiled step: `state, batch -> state, metrics`. It never calls the host. If `noisy`,
-    the model draws dropout; `transport` is the weight of the transport cost."""
+    """The compiled step: `state, batch -> state, metrics`. It never calls the host.
+
+    Where the loss or the gradient is not finite, the update is skipped. After `max_bad_steps`
+    of that in a row every update is, so that it does not matter when the host comes to know.
+
+    **Arguments:**
+
+    - `noisy`: whether the model draws dropout.
+    - `transport`: the weight of the transport cost.
+    """
 
     def loss(weights, batch, key):
         model = eqx.combine(weights, static)
@@ -60,24 +86,53 @@ def make_train_step(
         key = jax.random.wrap_key_data(state.key)
         key = jax.random.fold_in(key, state.step) if noisy else None
         gradient, result = jax.grad(loss, has_aux=True)(state.weights, batch, key)
+        gradient_norm = optax.tree.norm(gradient)
+        faults, good = _judged(state.faults, result.objective, gradient_norm, max_bad_steps)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.weights)
-        weights = optax.apply_updates(state.weights, updates)
+        weights, optimizer_state = jax.tree.map(
+            ft.partial(jnp.where, good),
+            (optax.apply_updates(state.weights, updates), optimizer_state),
+            (state.weights, state.optimizer),
+        )
         metrics = {
             "loss": result.loss,
-            "gradient_norm": optax.tree.norm(gradient),
+            "gradient_norm": gradient_norm,
             "parameter_norm": optax.tree.norm(weights),
             "update_norm": optax.tree.norm(updates),
             "field_evaluations": result.field_evaluations,
+            "bad_steps": faults.bad_steps,
+            "bad_steps_in_a_row": faults.in_a_row,
         }
         model: Any = eqx.combine(weights, static)
         metrics |= {f"solver.{name}": value for name, value in learned(model.solver).items()}
-        return TrainState(weights, optimizer_state, state.step + 1, state.key), metrics
+        new = TrainState(weights, optimizer_state, state.step + 1, state.key, faults)
+        return new, metrics
 
     return jax.jit(step, donate_argnums=0)
 
 
+def _judged(
+    faults: Faults, loss: Array, gradient_norm: Array, limit: int
+) -> tuple[Faults, Bool[Array, ""]]:
+    """The faults with those of this step, and whether its update is made."""
+    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+    good = finite & (faults.in_a_row < limit)
+    bad = (~good).astype(faults.bad_steps.dtype)
+    counted = Faults(faults.bad_steps + bad, (faults.in_a_row + 1) * bad, faults.rollbacks)
+    return counted, good
+
+
+def rolled_back(state: TrainState) -> TrainState:
+    """The state of a checkpoint, from which a run goes on with other noise and other batches:
+    the same would lead to the same end."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 1)
+    faults = Faults(state.faults.bad_steps, jnp.array(0), state.faults.rollbacks + 1)
+    return eqx.tree_at(lambda s: (s.key, s.faults), state, (jax.random.key_data(key), faults))
+
+
 def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
-    """The mean loss and accuracy over held-out samples: `weights, task, size, samples`."""
+    """The mean loss and accuracy over held-out samples: `weights, task, size, samples`; `check`
+    is called between batches and may raise."""
 
     @jax.jit
     def add(total, weights, batch):
@@ -86,10 +141,16 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
         return total + new
 
     def evaluate(
-        weights: PyTree, task: AbstractTask, size: int, samples: int | None = None
+        weights: PyTree,
+        task: AbstractTask,
+        size: int,
+        samples: int | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         total = jnp.zeros(3)
         for batch in task.held_out(size, samples):
+            jax.block_until_ready(total)
+            check()
             total = add(total, weights, batch)
         loss, correct, count = (float(x) for x in total)
         name = task.held_out_name

@@ -132,9 +132,14 @@ def test_an_incomplete_last_line_is_dropped(there):
 def test_runs_that_start_at_once_have_folders_of_their_own(tmp_path):
     found, start = [], threading.Barrier(8)
 
+    def no_tokenizer(path):
+        pass
+
     def begin():
         start.wait()
-        found.append(folders.new_folder(training.Config(name="same"), tmp_path).path.name)
+        found.append(
+            folders.new_folder(training.Config(name="same"), tmp_path, no_tokenizer).path.name
+        )
 
     threads = [threading.Thread(target=begin) for _ in range(8)]
     for thread in threads:

@@ -81,7 +81,7 @@ def test_the_log_has_what_others_rely_on(finished):
     for key in ("gradient_norm", "parameter_norm", "update_norm", "tokens_per_second"):
         assert all(line[key] > 0 for line in training)
     assert all(line["field_evaluations"] == 2 for line in training)
-    assert [line["step"] for line in lines if "validation_loss" in line] == [20, 40]
+    assert [line["step"] for line in lines if "validation_loss" in line] == [20, 40, 60]
     assert training[-1]["loss"] < training[0]["loss"]
 
 
@@ -94,7 +94,7 @@ def test_an_interrupted_and_a_killed_run_resume_to_the_same_bits(finished, text,
     wait_for(process, lambda: '"step": 10' in written(here / "metrics.jsonl"))
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, output
+    assert process.returncode == -signal.SIGINT, output
     assert "go on with --resume" in output and "Traceback" not in output
 
     process = subprocess.Popen([*started, "--resume"], stdout=subprocess.DEVNULL)
@@ -123,9 +123,9 @@ def wait_for(process, reached):
 
 
 def test_a_second_run_leaves_the_first_alone(tmp_path):
-    folder = new_folder(Config(name="tiny"), tmp_path)
+    folder = new_folder(Config(name="tiny"), tmp_path, lambda path: None)
     folder.summary.write_text("{}")
-    assert new_folder(Config(name="tiny"), tmp_path).path.name == "tiny-2"
+    assert new_folder(Config(name="tiny"), tmp_path, lambda path: None).path.name == "tiny-2"
     assert folder.summary.read_text() == "{}"
 
 
@@ -145,7 +145,7 @@ def test_sampling_from_a_run(finished, capsys):
 def test_files_and_seeds_that_cannot_be_used(finished, text, tmp_path, capsys):
     folder, _ = finished
     output = run_here(capsys, "train.py", *arguments(text, text), expected=2)
-    assert output.splitlines()[-1].startswith("error: ") and f"{text}/tiny" in output
+    assert output.splitlines()[-1].startswith("error: ") and f"{text} is a file" in output
     output = run_here(capsys, "sample.py", folder, "--seed", 10**20, expected=2)
     assert "--seed 100000000000000000000: give a number from 0" in output
     output = run_here(
@@ -190,7 +190,7 @@ def test_a_run_is_loaded_by_its_path(finished):
         (["solver.rtol=0.1", "solver.atol=0.1"], "LieTrotter has no error estimate"),
         (
             ["optimizer.learning_rate=1e300", "optimizer.clip=1e300", "training.log_every=1"],
-            "The loss became nan by step",
+            "steps in a row up to step",
         ),
     ],
 )
@@ -201,7 +201,7 @@ def test_bad_input_ends_with_status_2_and_writes_no_result(
     assert message in output
     assert not (tmp_path / "tiny/summary.json").exists()
     # Only the run that diverged had begun.
-    assert (tmp_path / "tiny").exists() == ("loss became" in message)
+    assert (tmp_path / "tiny").exists() == ("in a row" in message)
 
 
 def test_resuming_what_is_not_there_or_another(finished, text, tmp_path, capsys):

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ide_transformer as ide
@@ -80,8 +81,7 @@ def test_modes_keep_less_the_more_they_recompute():
 def test_the_memory_of_a_run_is_described():
     model = make_model(gradient="recursive")
     weights, _ = eqx.partition(model, eqx.is_inexact_array)
-    key = jax.random.key_data(jax.random.key(0))
-    state = step_module.TrainState(weights, (weights, weights), jnp.array(0), key)
+    state, _ = step_module.initial_state(model, optax.adam(1e-3), jax.random.key(0))
     text = describe_memory(model, state, BATCH, 3 * 2**20)
     assert f"parameters {size_bytes(weights) / 2**20:,.1f} MiB" in text
     assert "gradient recursive 3.0 MiB" in text

@@ -97,11 +97,10 @@ class TrainingComparison(AbstractComparison):
         held_out = next(column for column in rows[0] if column.endswith("_loss"))
         by_step, by_cost = {}, {}
         for name, runs in self._results(folder).items():
-            steps = [line["step"] for line in runs[0]["log"] if held_out in line]
-            steps.append(runs[0]["steps"])
-            losses = np.mean([_losses(run, held_out) for run in runs], axis=0)
+            curves = [_losses(run, held_out) for run in runs]
+            steps, losses = np.array([*curves[0]]), np.mean([[*c.values()] for c in curves], 0)
             by_step[name] = (steps, losses)
-            by_cost[name] = (np.array(steps) * runs[0]["nfe"], losses)
+            by_cost[name] = (steps * runs[0]["nfe"], losses)
         y = f"{held_out.replace('_', ' ')} (nats)"
         plot_curves(folder / "loss_by_step.png", by_step, x="optimiser step", y=y)
         x = "field evaluations of the forward solve"
@@ -164,8 +163,10 @@ def _row(name: str, runs: list[dict[str, Any]], held_out: str) -> dict[str, Any]
     }
 
 
-def _losses(run: dict[str, Any], held_out: str) -> list[float]:
-    return [line[held_out] for line in run["log"] if held_out in line] + [run[held_out]]
+def _losses(run: dict[str, Any], held_out: str) -> dict[int, float]:
+    """By step; at the last one that of all samples."""
+    logged = {line["step"]: line[held_out] for line in run["log"] if held_out in line}
+    return {**logged, run["steps"]: run[held_out]}
 
 
 def _batch(step: int, config: Config, task: AbstractTask) -> Batch:

@@ -1,0 +1,224 @@
+"""The checkpoints of a run, each with a checksum of every array."""
+
+import hashlib
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import Array, PyTree
+
+from ..errors import InputError
+from .config import Config
+from .folder import RunFolder
+
+
+T = TypeVar("T", bound=PyTree)
+
+# Which checkpoint of a run is read: the newest, that with the lowest held-out loss, or that of
+# a step.
+Which = Literal["newest", "best"] | int
+
+# Of the description beside the arrays. 0 had none; 1 had the checksums alone.
+_FORMAT = 2
+
+
+class Checkpoints:
+    """The newest `training.keep` checkpoints of a run and, with `training.keep_best`, the one
+    with the lowest held-out loss. Orbax writes them in the background.
+
+    A checkpoint is the arrays of the state of training, which has the step (and so the position
+    in the data) and the random state, and a description: the version of the format, the step,
+    the run, its configuration, and the checksum of each array. It becomes visible only when it
+    is complete, so a process may be killed at any moment. Use as a context manager: leaving it
+    waits until all files are written.
+
+    **Arguments:**
+
+    - `config`: of the run in `folder`.
+    - `losses`: the held-out loss by step, as far as it is known; it may grow.
+    - `writes`: whether they are written, or read only.
+    """
+
+    def __init__(
+        self, folder: RunFolder, config: Config, losses: Mapping[int, float], *, writes: bool
+    ):
+        self._run = folder
+        self._folder = folder.checkpoints
+        self._config = config
+        self._losses = losses
+        policy = _NewestAndBest(
+            config.training.keep, self if config.training.keep_best else None
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy, create=writes, read_only=not writes
+        )
+        handlers = {
+            "default": ocp.StandardCheckpointHandler(),
+            "arrays": ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(
+            self._folder.resolve(), options=options, item_handlers=handlers
+        )
+        self._damaged: list[int] = []
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        try:
+            self._manager.close()
+        except Exception as error:
+            if kind is None or issubclass(kind, KeyboardInterrupt):
+                raise self._not_written(error) from None
+
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint."""
+        return self._manager.latest_step()
+
+    def best(self, steps: Sequence[int] | None = None) -> int | None:
+        """Of these steps, or of all checkpoints, the one with the lowest held-out loss."""
+        steps = self._manager.all_steps() if steps is None else steps
+        known = [s for s in steps if math.isfinite(self._losses.get(s, math.nan))]
+        return min(known, key=self._losses.__getitem__, default=None)
+
+    def save(self, step: int, state: PyTree) -> None:
+        """Writes the arrays of `state` in the background.
+
+        **Raises:** `InputError` if this or an earlier one could not be written.
+        """
+        if step == self.newest():
+            return
+        leaves = jax.tree.leaves(state)
+        description = {
+            "format": _FORMAT,
+            "step": step,
+            "run": self._run.identity,
+            "config": self._config.model_dump(mode="json"),
+            "arrays": list(map(_described, leaves)),
+        }
+        items = ocp.args.Composite(
+            default=ocp.args.StandardSave(leaves), arrays=ocp.args.JsonSave(description)
+        )
+        try:
+            self._manager.save(step, args=items)
+        except Exception as error:  # of any kind: the file system is below two libraries
+            raise self._not_written(error) from None
+
+    def restore(self, like: T, which: Which = "newest") -> T:
+        """A checkpoint, in the structure of `like`, which begins with the arrays that the
+        checkpoint has; others, that its format did not have, are zero. In the place of a
+        damaged one the newest before it is taken; a warning names each that is not intact.
+
+        **Raises:** `InputError` if none is intact and of this model.
+        """
+        self._manager.wait_until_finished()
+        reasons: list[str] = []
+        for step in self._from(which):
+            try:
+                state = self._intact(step, like)
+            except Exception as error:  # whatever a damaged file leads to
+                reasons.append(f"{self._folder}/{step}: {_first_line(error)}")
+                self._damaged.append(step)
+                continue
+            for reason in reasons:
+                warnings.warn(f"{reason}; checkpoint {step} is taken instead.", stacklevel=2)
+            return state
+        raise InputError(
+            "; ".join([f"{self._folder} holds no checkpoint to go on from", *reasons])
+        )
+
+    def set_damaged_aside(self) -> None:
+        """Moves the damaged checkpoints that `restore` has met out of the way of new ones."""
+        for step in self._damaged:
+            aside = self._folder.with_name(f"{self._folder.name}-damaged")
+            aside.mkdir(exist_ok=True)
+            (self._folder / str(step)).rename(aside / f"{step}-{time.time_ns()}")
+        self._damaged.clear()
+        self._manager.reload()
+
+    def _from(self, which: Which) -> list[int]:
+        """The steps to try, in turn."""
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if which == "newest":
+            return steps
+        first = self.best() if which == "best" else which
+        if first not in steps:
+            raise InputError(
+                f"{self._folder}: there is no checkpoint {which}; the run has "
+                f"{', '.join(map(str, steps[::-1])) or 'none'}."
+            )
+        return [step for step in steps if step <= first]
+
+    def _intact(self, step: int, like: T) -> T:
+        """A checkpoint as it was written. An error of any kind says that it is damaged."""
+        expected, structure = jax.tree.flatten(like)
+        if (self._folder / str(step) / "arrays").exists() or self._run.fingerprints.exists():
+            described = self._description(step, [list(x.shape) for x in expected])
+            stored = [np.empty(x["shape"], x["dtype"]) for x in described]
+            leaves = self._read(step, "default", ocp.args.StandardRestore(stored))
+            if described != list(map(_described, leaves)):
+                raise ValueError("an array does not have its checksum")
+        else:
+            # The first format had no descriptions, and its runs no fingerprints.
+            number = len(self._manager.item_metadata(step)["default"])
+            stored = [np.empty(x.shape, x.dtype) for x in expected[:number]]
+            leaves = self._read(step, "default", ocp.args.StandardRestore(stored))
+        leaves += [np.zeros(x.shape) for x in expected[len(leaves) :]]
+        arrays = [jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)]
+        return jax.tree.unflatten(structure, arrays)
+
+    def _description(self, step: int, shapes: list[list[int]]) -> list[dict[str, Any]]:
+        """The descriptions of the arrays of a checkpoint of this run, step and model."""
+        description = self._read(step, "arrays", ocp.args.JsonRestore())
+        if description.get("format", 1) > _FORMAT:
+            raise ValueError("was written by a later release of ide_transformer")
+        if description.get("step", step) != step:
+            raise ValueError(f"holds the state of step {description['step']}")
+        other, own = description.get("run"), self._run.identity
+        if None not in (other, own) and other != own:
+            raise ValueError("belongs to another run")
+        arrays = description["arrays"]
+        if [x["shape"] for x in arrays] != shapes[: len(arrays)]:
+            raise ValueError("does not hold the model of this configuration")
+        return arrays
+
+    def _read(self, step: int, item: str, how: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**{item: how}))[item]
+
+    def _not_written(self, error: Exception) -> InputError:
+        kept = ", ".join(map(str, sorted(self._manager.all_steps()))) or "none"
+        return InputError(
+            f"{self._folder}: a checkpoint could not be written: {_first_line(error)}. "
+            f"Intact: {kept}. See that there is room and that the folder can be written; then "
+            "go on with --resume."
+        )
+
+
+class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
+    """Which checkpoints are kept."""
+
+    def __init__(self, newest: int, judge: Checkpoints | None):
+        self._newest = newest
+        self._judge = judge
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [x.step for x in checkpoints]
+        best = None if self._judge is None else self._judge.best(steps)
+        newest = sorted(steps)[-self._newest :]
+        return [step in newest or step == best for step in steps]
+
+
+def _described(array: Array | np.ndarray) -> dict[str, Any]:
+    x = np.asarray(array)
+    checksum = hashlib.sha256(x.tobytes()).hexdigest()
+    return {"shape": list(x.shape), "dtype": x.dtype.name, "checksum": checksum}
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0][:200]

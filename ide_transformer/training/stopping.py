@@ -1,0 +1,103 @@
+"""Requests to stop: an interrupt (Ctrl-C, SIGINT) or a termination (SIGTERM)."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+
+# After so many seconds a process that was asked to end is gone, whatever it waits for.
+_GRACE = 8.0
+
+
+class Stopped(KeyboardInterrupt):
+    """Training has ended on request; `signal` is the one that asked."""
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.signal = number
+
+
+class StopRequest:
+    """Whether there is a request to stop."""
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+
+    @property
+    def made(self) -> bool:
+        return self._signal is not None
+
+    def note(self, number: int) -> None:
+        self._signal = number
+
+    def check(self, message: str = "Stopped") -> None:
+        """**Raises:** `Stopped` where there is one."""
+        if self._signal is not None:
+            raise Stopped(message, self._signal)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Until it is left, a signal to stop is noted instead of obeyed, so that a checkpoint can
+    be written first. A second one acts at once. Where the signal would have ended the process,
+    the process is gone after some seconds even if it waits for the device."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    previous: dict[int, Any] = {}
+
+    def restore() -> None:
+        while previous:
+            signal.signal(*previous.popitem())
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.note(number)
+        restore()
+
+    # The interpreter writes the number of a signal there at once, also while this thread waits
+    # inside a library and cannot run `note`.
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    previous |= {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    ending = {s for s, handler in previous.items() if handler is signal.SIG_DFL}
+    former = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    left = threading.Event()
+    threading.Thread(target=_end_in_time, args=(receiver, ending, left), daemon=True).start()
+    try:
+        yield request
+    finally:
+        left.set()
+        signal.set_wakeup_fd(former)
+        restore()
+        os.close(sender)
+
+
+def _end_in_time(receiver: int, ending: set[int], left: threading.Event) -> None:
+    with open(receiver, "rb", buffering=0) as numbers:
+        while number := numbers.read(1):
+            if number[0] in ending and not left.wait(_GRACE):
+                print(
+                    f"error: a step did not end within {_GRACE:.0f} s of the request to stop; "
+                    "what came after the last checkpoint is lost.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(128 + number[0])
+
+
+def end_by(number: int) -> NoReturn:
+    """Ends the process by that signal, as one that did not catch it, so that a shell that runs
+    it in a loop knows: the exit status is 128 + `number` there."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    time.sleep(_GRACE)  # where the signal is delivered late
+    os._exit(128 + number)
