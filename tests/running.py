@@ -29,13 +29,14 @@ def run_here(capsys, script, *arguments, expected=0):
     """A script in this process, which has the package loaded; its output."""
     path, argv, environment = list(sys.path), sys.argv, dict(os.environ)
     sys.argv = [script, *map(str, arguments)]
-    status, interrupt = 0, signal.getsignal(signal.SIGINT)
+    status, interrupt, hook = 0, signal.getsignal(signal.SIGINT), sys.unraisablehook
     try:
         runpy.run_path(str(SCRIPTS / script), run_name="__main__")
     except SystemExit as end:
         status = end.code
     finally:
         signal.signal(signal.SIGINT, interrupt)
+        sys.unraisablehook = hook
         sys.path[:], sys.argv = path, argv
         os.environ.clear()
         os.environ.update(environment)

@@ -56,7 +56,10 @@ class Checkpoints:
             config.training.keep, self if config.training.keep_best else None
         )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy, create=writes, read_only=not writes
+            preservation_policy=policy,
+            create=writes,
+            save_root_metadata=writes,
+            cleanup_tmp_directories=writes,
         )
         handlers = {
             "default": ocp.StandardCheckpointHandler(),
@@ -130,7 +133,7 @@ class Checkpoints:
                 warnings.warn(f"{reason}; checkpoint {step} is taken instead.", stacklevel=2)
             return state
         raise InputError(
-            "; ".join([f"{self._folder} holds no checkpoint to go on from", *reasons])
+            "; ".join([f"{self._folder} holds no checkpoint that can be read", *reasons]) + "."
         )
 
     def set_damaged_aside(self) -> None:

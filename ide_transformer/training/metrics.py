@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 import time
@@ -74,7 +75,8 @@ class MetricsLog:
 
     def close(self) -> None:
         self._reader.shutdown()
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written was said
+            self._file.close()
 
     def write(self, line: dict[str, Any]) -> None:
         """Writes a line at once."""

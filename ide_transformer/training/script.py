@@ -1,10 +1,12 @@
 import argparse
+import logging
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -27,6 +29,9 @@ def run_script(main: Callable[[], None]) -> None:
     sys.path.insert(0, str(Path.cwd()))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    # Orbax logs there, with tracebacks, what it also raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         main()
@@ -38,6 +43,13 @@ def run_script(main: Callable[[], None]) -> None:
         end_by(stopped.signal)
     except KeyboardInterrupt:
         end_by(signal.SIGINT)
+
+
+def _unraisable(unraisable: Any) -> None:
+    """Says nothing of the other arrays of a damaged checkpoint, whose reading ends after orbax
+    has raised the error of the first."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParser:

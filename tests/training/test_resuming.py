@@ -1,14 +1,16 @@
 """Runs that are resumed: refusals, which leave the run as it was, and damaged checkpoints."""
 
 import json
+import resource
 import shutil
 import threading
 import warnings
 
 import equinox as eqx
 import pytest
+from running import run_here
 
-from ide_transformer import InputError, training
+from ide_transformer import InputError, tasks, training
 from ide_transformer.training import folder as folders
 
 
@@ -91,6 +93,10 @@ def damage_log_by_bytes(there):
     (there / "runs/small/metrics.jsonl").write_bytes(b"\xff\xfe\x00\n")
 
 
+def damage_text_file(there):
+    (there / "text.txt").unlink()
+
+
 def damage_checkpoints(there):
     shutil.rmtree(there / "runs/small/checkpoints")
 
@@ -103,6 +109,7 @@ def damage_checkpoints(there):
         (damage_config, "its config.yaml changed since"),
         (damage_log, "metrics.jsonl, line 1: no line of a log"),
         (damage_log_by_bytes, "metrics.jsonl, line 1: no line of a log"),
+        (damage_text_file, r"text\.txt: there is no such file"),
         (damage_checkpoints, "has lost its folder checkpoints"),
     ],
 )
@@ -120,6 +127,48 @@ def test_a_run_goes_on_and_a_finished_one_is_left_alone(there):
     before = contents(there)
     assert resume(there).path == run.path
     assert contents(there) == before
+
+
+def test_a_run_that_is_being_trained_is_refused(there):
+    run = folders.RunFolder(there / "runs/small")
+    with folders.sole_use(run), pytest.raises(InputError, match="another process is training"):
+        resume(there)
+    resume(there)
+
+
+@pytest.mark.parametrize("name", ["small", "runs/small"])
+def test_a_run_goes_on_by_its_name_or_folder(there, monkeypatch, name, capsys):
+    monkeypatch.chdir(there)
+    output = run_here(capsys, "train.py", name, "--resume", "training.steps=5", expected=2)
+    assert "training.steps=5: " in output and "drop the overrides" in output
+    assert "validation_loss" in run_here(capsys, "train.py", name, "--resume")
+    assert "no run runs/large" in run_here(capsys, "train.py", "large", "--resume", expected=2)
+
+
+def full(there, monkeypatch, at, limit):
+    """From that step on, no file can be larger than `limit` bytes."""
+    batch, allowed = tasks.LanguageTask.batch, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def batch_and_limit(self, step, size, seed):
+        if step == at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, allowed[1]))
+        return batch(self, step, size, seed)
+
+    monkeypatch.setattr(tasks.LanguageTask, "batch", batch_and_limit)
+    try:
+        resume(there)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+        monkeypatch.setattr(tasks.LanguageTask, "batch", batch)
+
+
+def test_what_cannot_be_written_is_said_and_the_run_goes_on_later(there, whole, monkeypatch):
+    with pytest.raises(InputError, match=r"checkpoint could not be written: .* Intact: 2"):
+        full(there, monkeypatch, at=3, limit=2000)
+    with pytest.raises(OSError, match=r"File too large.*metrics\.jsonl"):
+        full(there, monkeypatch, at=3, limit=10)
+    run = resume(there)
+    assert eqx.tree_equal(training.load_run(run.path)[0], whole[1])
 
 
 def test_an_incomplete_last_line_is_dropped(there):
@@ -187,6 +236,62 @@ def test_no_damaged_file_of_a_checkpoint_is_read(whole, tmp_path, attack):
         assert eqx.tree_equal(model, end) != damaged, path
 
 
+def swap(one, other, aside):
+    one.rename(aside)
+    if other.exists():
+        other.rename(one)
+    aside.rename(other)
+
+
+@pytest.mark.heavy
+def test_no_file_of_another_checkpoint_is_read(whole, tmp_path):
+    """Each file of the newest checkpoint in turn is exchanged with that of the one before."""
+    there, end = whole
+    checkpoints = there / "runs/small/checkpoints"
+    names = [path.relative_to(checkpoints / "4") for path in files_of(checkpoints / "4")]
+    for number, name in enumerate([".", *names]):
+        copy = tmp_path / str(number)
+        shutil.copytree(there / "runs/small", copy)
+        inside = copy / "checkpoints"
+        swap(inside / "4" / name, inside / "2" / name, copy / "aside")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                found = eqx.tree_equal(training.load_run(copy)[0], end)
+            except InputError as error:
+                assert "/4: " in str(error) and "/2: " in str(error)
+            else:
+                damaged = any("checkpoint 2 is taken instead" in str(w.message) for w in said)
+                assert found != damaged, name
+
+
+def test_a_checkpoint_of_another_run_is_not_read(whole, tmp_path, capsys):
+    there, _ = whole
+    copy = tmp_path / "small"
+    shutil.copytree(there / "runs/small", copy)
+    known = json.loads((copy / "fingerprints.json").read_text())
+    (copy / "fingerprints.json").write_text(json.dumps({**known, "run": "another"}))
+    for script in ("sample.py", "evaluate.py", "convert.py"):
+        output = run_here(capsys, script, copy, *[copy] * (script == "convert.py"), expected=2)
+        assert "checkpoints/4: ValueError: belongs to another run" in output
+
+
+def test_scripts_name_a_damaged_checkpoint_and_take_the_one_before(whole, tmp_path, capsys):
+    there, _ = whole
+    copy = tmp_path / "small"
+    shutil.copytree(there / "runs/small", copy)
+    shutil.rmtree(copy / "checkpoints/4/default")
+    short = ("--prompt", "the", "--length", 3)
+    expected = run_here(capsys, "sample.py", copy, *short, "--checkpoint", 2).splitlines()[0]
+    for script in (("sample.py", copy, *short), ("evaluate.py", copy, "--samples", 1)):
+        with pytest.warns(UserWarning, match="checkpoint 2 is taken instead"):
+            output = run_here(capsys, *script)
+        assert expected in output or "loss: " in output
+    assert "there is no checkpoint 3; the run has 2, 4" in run_here(
+        capsys, "sample.py", copy, "--checkpoint", 3, expected=2
+    )
+
+
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     there, end = whole
@@ -209,6 +314,6 @@ def test_without_an_intact_checkpoint_nothing_starts(whole, tmp_path):
         for path in files_of(runs / "small/checkpoints" / step):
             path.write_bytes(b"")
     before = contents(runs)
-    with pytest.raises(InputError, match=r"no checkpoint to go on from; .*/4: .*; .*/2: "):
+    with pytest.raises(InputError, match=r"no checkpoint that can be read; .*/4: .*; .*/2: "):
         training.train(config(there / "text.txt"), runs=runs, resume=True)
     assert contents(runs) == before

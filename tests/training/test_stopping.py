@@ -1,0 +1,176 @@
+"""Runs that are killed, terminated and interrupted, at any instant, end as if they had not
+been."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import SCRIPTS
+from running import logged
+
+
+TEXT = "The quick brown fox jumps over the lazy dog; who knows why?\n" * 60
+STEPS = 40
+CONFIG = """
+name: small
+data: {name: text, path: %s}
+model: {width: 64, heads: 2, depth: 2, context: 64, dropout: 0.1}
+optimizer: {warmup: 2}
+training:
+  {steps: %d, batch_size: 16, log_every: 3, checkpoint_every: 4, evaluate_every: 8,
+   evaluate_samples: 64, sample: 4}
+"""
+# Imports the package once; each run is a process that begins without a device.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["ide_transformer.training", "matplotlib.pyplot"])
+
+
+def train(folder, resume):
+    """The script, in a process of its own."""
+    os.chdir(folder)
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.argv = ["train.py", "config.yaml", *["--resume"] * resume]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    (folder / "begun").touch()
+    runpy.run_path(str(SCRIPTS / "train.py"), run_name="__main__")
+
+
+class Run:
+    """A run in a folder, whose process is started again and again."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.run = folder / "runs/small"
+        folder.mkdir()
+        (folder / "text.txt").write_text(TEXT)
+        (folder / "config.yaml").write_text(CONFIG % ("text.txt", STEPS))
+
+    @property
+    def output(self):
+        return (self.folder / "output").read_text()
+
+    def start(self):
+        (self.folder / "begun").unlink(missing_ok=True)
+        process = FORKS.Process(target=train, args=(self.folder, self.run.exists()))
+        process.start()
+        while process.is_alive() and not (self.folder / "begun").exists():
+            time.sleep(0.001)
+        return process
+
+    def end(self):
+        """Runs to the end, and gives what has to be the same for all runs."""
+        process = self.start()
+        process.join(120)
+        assert process.exitcode == 0, self.output
+        state = json.loads(
+            next((self.run / f"checkpoints/{STEPS}/arrays").glob("metadata")).read_text()
+        )["arrays"]
+        summary = json.loads((self.run / "summary.json").read_text())
+        return state, logged(self.run), {**summary, "seconds": 0}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What an undisturbed run ends with, and how long it takes."""
+    run = Run(tmp_path_factory.mktemp("undisturbed") / "run")
+    began = time.monotonic()
+    return run.end(), time.monotonic() - began
+
+
+def writes_a_checkpoint(run):
+    with contextlib.suppress(FileNotFoundError):
+        return any("tmp" in path.name for path in (run.run / "checkpoints").iterdir())
+    return False
+
+
+def disturb(run, number, instants, seconds):
+    """Starts the run and sends a signal after a random time, or every second time as soon as
+    a checkpoint is being written; whether the signal came before the end, and its instant."""
+    process = run.start()
+    began = time.monotonic()
+    if next(instants) % 2:
+        wait = random.uniform(0, seconds)
+        process.join(wait)
+    else:
+        while process.is_alive() and not writes_a_checkpoint(run):
+            time.sleep(0.0005)
+    if not process.is_alive():
+        return False
+    os.kill(process.pid, number)
+    asked = time.monotonic()
+    process.join(60)
+    assert time.monotonic() - asked < 10, run.output
+    assert process.exitcode in (0, -number), (process.exitcode, run.output)
+    print(f"{signal.Signals(number).name} after {asked - began:.2f} s: {process.exitcode}")
+    return process.exitcode == -number
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("numbers", [(signal.SIGKILL,), (signal.SIGTERM, signal.SIGINT)])
+def test_runs_that_are_stopped_again_and_again_end_the_same(undisturbed, tmp_path, numbers):
+    expected, seconds = undisturbed
+    random.seed(13)
+    done, instants, run = 0, iter(range(1000)), Run(tmp_path / "0")
+    while done < 20:
+        done += disturb(run, numbers[done % len(numbers)], instants, seconds)
+        if (run.run / "summary.json").exists():
+            assert run.end() == expected
+            run = Run(tmp_path / str(done))
+    assert run.end() == expected
+    assert "Traceback" not in run.output
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.6, 2.4])
+def test_an_interrupt_at_the_start_ends_quietly(tmp_path, seconds):
+    """Also while the package is imported."""
+    run = Run(tmp_path / "run")
+    command = [sys.executable, SCRIPTS / "train.py", "config.yaml"]
+    process = subprocess.Popen(
+        command, cwd=run.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT and "Traceback" not in output, output
+
+
+def test_a_step_that_does_not_end_is_not_waited_for(tmp_path):
+    """The process is gone after the time of grace, here half a second, though it waits."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "from ide_transformer.training import stopping\n"
+        "stopping._GRACE = 0.5\n"
+        "with stopping.stop_requests() as stop:\n"
+        "    print('ready', flush=True)\n"
+        "    if sys.argv[1] == 'waits':\n"
+        "        time.sleep(60)\n"
+        "    while not stop.made:\n"
+        "        time.sleep(0.01)\n"
+        "print('left')\n"
+    )
+    for how, number, status, said in [
+        ("waits", signal.SIGTERM, 128 + signal.SIGTERM, "did not end within"),
+        ("obeys", signal.SIGINT, 0, "left"),
+    ]:
+        command = [sys.executable, program, how]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=20)
+        assert process.returncode == status and said in output
