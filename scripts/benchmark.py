@@ -18,6 +18,7 @@ import benchmarks
 from benchmarks.shared.command import Rounds
 from benchmarks.shared.report import report
 from benchmarks.shared.timing import check_rounds
+from ide_transformer.reporting import Terminal
 from ide_transformer.training import run_script
 
 
@@ -33,7 +34,7 @@ def main() -> None:
         command.add_to(commands)
     arguments = parser.parse_args()
     check_rounds(arguments.rounds)
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, console=Terminal()) as progress:
         task = progress.add_task("measuring", total=None)
         rounds = Rounds(arguments.rounds, lambda done: progress.advance(task))
         rows = arguments.command.measure(arguments, rounds)

@@ -19,7 +19,7 @@ import jax
 from rich.progress import track
 
 from ide_transformer import InputError
-from ide_transformer.reporting import show_table, write_json
+from ide_transformer.reporting import Terminal, show_table, write_json
 from ide_transformer.studies.convergence import (
     CONSTRAINTS,
     CONTROLS,
@@ -60,7 +60,7 @@ def main() -> None:
     if not chosen:
         raise InputError("None of these schemes can be measured on these constraints.")
     rows = []
-    for each in track(chosen, "measuring orders"):
+    for each in track(chosen, "measuring orders", console=Terminal()):
         rows.append(measure_order(*each))
         # The number of compiled programs that a process may hold is limited.
         jax.clear_caches()

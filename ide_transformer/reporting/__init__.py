@@ -12,3 +12,4 @@ from .tables import (
     write_json as write_json,
     write_report as write_report,
 )
+from .terminal import Terminal as Terminal

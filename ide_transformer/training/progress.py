@@ -4,7 +4,8 @@ import time
 from typing import Any
 
 from rich import progress
-from rich.console import Console
+
+from ..reporting import Terminal
 
 
 class TrainingProgress:
@@ -16,7 +17,7 @@ class TrainingProgress:
     _seconds_between_lines = 5.0
 
     def __init__(self, steps: int, start: int):
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Terminal()
         self._steps = steps
         # The first logged step and its time; before it, the step was compiled.
         self._first: tuple[int, float] | None = None

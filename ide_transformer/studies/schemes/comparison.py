@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from rich.console import Console
 
-from ...reporting import Report, write_report
+from ...reporting import Report, Terminal, write_report
 from ...training import Section
 
 
@@ -36,7 +36,7 @@ class AbstractComparison(Section, abc.ABC):
         **Raises:** `InputError` for input that cannot be used, before anything is measured.
         """
         folder = runs / self.name
-        about, rows = self.measure(folder, Console(highlight=False, soft_wrap=True))
+        about, rows = self.measure(folder, Terminal())
         report = Report(self.name, about, rows)
         write_report(folder, report)
         self.draw(folder, rows)
