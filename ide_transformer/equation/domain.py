@@ -140,11 +140,10 @@ class TokenDomain(eqx.Module):
 
     def first(self, tokens: int) -> "TokenDomain":
         """The first of its tokens, with their weights."""
-        points, *weights = (
-            x if x is None else x[..., :tokens]
-            for x in (self.points.T, self.weights, self.end_weights)
+        weights, ends = (
+            None if x is None else x[..., :tokens] for x in (self.weights, self.end_weights)
         )
-        return TokenDomain(points.T, weights[0], end_weights=weights[1])
+        return TokenDomain(self.points[:tokens], weights, end_weights=ends)
 
     def padded(self, mask: Bool[Array, "*batch tokens"]) -> "TokenDomain":
         """The domain without its padding: tokens where `mask` is `False` get weight 0, so

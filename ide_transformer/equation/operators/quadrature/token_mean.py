@@ -145,8 +145,7 @@ def log_weighting(integrand: Integrand, ends: Indicator) -> Weighting:
     if ends is None or (weights is None and at_end is None):
         return weights
     # In a rate, `None` is zero.
-    weights = jnp.zeros_like(at_end) if weights is None else weights
-    at_end = jnp.zeros_like(weights) if at_end is None else at_end
+    weights, at_end = (jnp.zeros(1) if x is None else x for x in (weights, at_end))
     shape = jnp.broadcast_shapes(ends.shape, weights.shape, at_end.shape)
     return jnp.where(*(jnp.broadcast_to(x, shape) for x in (ends, at_end, weights)))
 
