@@ -10,7 +10,7 @@ from .transfer import StoredTensor
 
 
 _LAYERS = re.compile(r"n_layers?|(\w+_)?layers")
-_WIDTHS = re.compile(r"d_\w+|n_(embd|inner|head|heads)|(\w+_)?(dim|size|heads)")
+_WIDTHS = re.compile(r"d_\w+|n_(embd|inner|head|heads)|(\w+_)?(dim|size|heads|ratio)")
 # Layers that share their weights have no tensors of their own.
 _MOST_SHARED = 1000
 
@@ -28,7 +28,7 @@ def check_sizes(options: Options, tensors: Mapping[str, StoredTensor]) -> None:
             most, of = max(len(tensors), _MOST_SHARED), f"{len(tensors):,} tensors"
         elif _WIDTHS.fullmatch(name):
             most, of = max(weights, _MOST_SHARED), f"{weights:,} weights"
-        if most is not None and isinstance(value, int) and value > most:
+        if most is not None and isinstance(value, int | float) and value > most:
             raise InputError(
                 f"{options.file}: {name} = {str(value)[:24]} does not fit a checkpoint of {of}."
             )

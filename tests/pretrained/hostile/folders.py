@@ -124,6 +124,7 @@ SIZES = {
     "whisper_layers": ("whisper", "decoder_layers"),
     "t5_layers": ("t5", "num_layers"),
     "vit_image": ("vit", "image_size"),
+    "dinov2_ratio": ("dinov2", "mlp_ratio"),
 }
 
 
