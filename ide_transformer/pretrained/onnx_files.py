@@ -113,7 +113,8 @@ def _load(file: Path) -> tuple[dict[str, np.ndarray], list[Any]]:
     except InputError:
         raise
     except Exception as error:  # the library has many kinds
-        raise InputError(f"{file} is no ONNX file, or is damaged: {error}.") from None
+        reason = str(error).rstrip(".")
+        raise InputError(f"{file} is no ONNX file, or is damaged: {reason}.") from None
     return constants, list(model.graph.node)
 
 

@@ -78,9 +78,6 @@ def shard(folder, case):
 JSON = {
     "nested": '{"a":' * 100_000,
     "digits": '{"vocab_size": ' + "1" * 10_000 + "}",
-    "nan": '{"layer_norm_epsilon": NaN}',
-    "infinite": '{"layer_norm_epsilon": 1e999}',
-    "key_twice": '{"model_type": "llama", "model_type": "gpt2"}',
     "list": "[1, 2]",
     "bytes": b"\xff\xfe{}",
     "cut": '{"weight_map": {',
@@ -88,10 +85,18 @@ JSON = {
 }
 
 
-@attack(*JSON)
+# In the place of the brace that ends the options of a sound file.
+ENDINGS = {
+    "nan": ', "rms_norm_eps": NaN}',
+    "infinite": ', "initializer_range": 1e999}',
+    "key_twice": ', "hidden_act": "silu"}',
+}
+
+
+@attack(*JSON, *ENDINGS)
 def config(folder, case):
     file = changed_copy(folder, "llama") / "config.json"
-    content = JSON[case]
+    content = JSON.get(case) or file.read_text().rstrip().removesuffix("}") + ENDINGS[case]
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return file, lambda: load_pretrained(folder)
 
