@@ -145,8 +145,10 @@ def test_what_has_no_end_weights_is_refused(unchecked):
         with pytest.raises(ide.InputError, match="two or more, each above the one before"):
             ide.TokenDomain.trapezoid(points)
     for bad in (-1.0, jnp.nan):
-        with pytest.raises(ide.InputError, match="end_weights should be at least 0"):
-            ide.TokenDomain(domain.points, domain.weights, end_weights=line.at[2].set(bad))
+        for name in ("weights", "end_weights"):
+            weights = {"weights": domain.weights, name: line.at[2].set(bad)}
+            with pytest.raises(ide.InputError, match=f" {name} should be at least 0"):
+                ide.TokenDomain(domain.points, **weights)
     with pytest.raises(ide.InputError, match="end_weights without weights"):
         ide.TokenDomain(domain.points, end_weights=line)
 

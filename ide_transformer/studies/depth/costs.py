@@ -40,8 +40,9 @@ class Costs(NamedTuple):
         """A search from so many layers down to the least."""
         fitted_on = self.calibration - self.calibration // 4
         tried_on = self.calibration // 4 or fitted_on
-        # Programs to judge what is fitted and what is not, and to fit. The others are shared.
-        fitting = 0 if fit is None else fit_samples(fitted_on) * self.sample + 4 * self.program
+        # Programs to judge what is fitted and what is not; to compile a fit takes as long as
+        # six. The others are shared.
+        fitting = 0 if fit is None else fit_samples(fitted_on) * self.sample + 8 * self.program
         seconds = 0.0
         for kept in range(layers - 1, least - 1, -1):
             choices = math.comb(layers, kept)
