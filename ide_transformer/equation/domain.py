@@ -5,6 +5,7 @@ from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..arguments import AtLeastZero, PositiveInt, checked, is_known
@@ -95,7 +96,8 @@ class TokenDomain(eqx.Module):
         **Raises:** `InputError` for fewer points or another order.
         """
         gaps = jnp.diff(points)
-        if not gaps.size or (is_known(gaps) and not bool((gaps > 0).all())):
+        in_order = not is_known(points) or (np.diff(np.asarray(points)) > 0).all()
+        if not gaps.size or not in_order:
             raise InputError(
                 f"TokenDomain.trapezoid: {points.size} points; give two or more, each above "
                 "the one before, for example jnp.linspace(0, 1, 65)."

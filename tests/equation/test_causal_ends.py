@@ -144,6 +144,9 @@ def test_what_has_no_end_weights_is_refused(unchecked):
     for points in (line[:1], line[::-1], jnp.zeros(3)):
         with pytest.raises(ide.InputError, match="two or more, each above the one before"):
             ide.TokenDomain.trapezoid(points)
+        with pytest.raises(ide.InputError, match="two or more, each above the one before"):
+            # Known while a program is traced, too.
+            jax.jit(lambda points=points: ide.TokenDomain.trapezoid(points).points)()
     for bad in (-1.0, jnp.nan):
         for name in ("weights", "end_weights"):
             weights = {"weights": domain.weights, name: line.at[2].set(bad)}
