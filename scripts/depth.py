@@ -2,6 +2,10 @@
 
 Steps are left out, lengthened, merged and refined as the equation says, and compared with
 dropping layers by the rules in use. Writes tables (Markdown, CSV, JSON) and figures.
+
+A run is measured on its data. A checkpoint of a model of texts is measured on Shakespeare if
+it has a tokenizer (tokenizer.json), else on random tokens; one of a model of images on random
+images.
 """
 
 import signal
@@ -31,10 +35,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the results (default: depth/NAME)")
     parser.add_argument("--calibration", type=int, default=128, help="samples to choose by")
     parser.add_argument("--held-out", type=int, default=128, help="samples to measure on")
+    parser.add_argument(
+        "--minutes", type=float, help="time for it, by which the search is cut (default: none)"
+    )
     arguments = parser.parse_args()
     folder = arguments.out or Path("depth") / Path(arguments.path).stem
     reports = study_coarsening(
-        arguments.path, folder, calibration=arguments.calibration, held_out=arguments.held_out
+        arguments.path,
+        folder,
+        calibration=arguments.calibration,
+        held_out=arguments.held_out,
+        minutes=arguments.minutes,
     )
     for report in reports:
         show_table(report.rows)

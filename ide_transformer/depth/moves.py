@@ -35,7 +35,7 @@ def native_mesh(model: AbstractModel) -> Mesh:
 
 
 # More meshes are not worth trying; up to eight layers have fewer.
-_MOST_SELECTIONS = 100
+MOST_SELECTIONS = 100
 
 
 def selections(mesh: Mesh) -> Iterator[Mesh]:
@@ -43,7 +43,7 @@ def selections(mesh: Mesh) -> Iterator[Mesh]:
     are too many choices to try each."""
     intervals, operators = mesh.steps.shape
     number = mesh.native.control.num_intervals
-    if math.comb(number, intervals - 1) > _MOST_SELECTIONS:
+    if math.comb(number, intervals - 1) > MOST_SELECTIONS:
         return
     for kept in itertools.combinations(range(number), intervals - 1):
         layers = np.repeat(np.array(kept)[:, None], operators, axis=1)

@@ -18,7 +18,12 @@ from .family import Family
 from .options import Options
 from .placement import Placement
 from .safetensors_files import stored_tensors
+from .sizes import check_sizes
 from .transfer import StoredTensor, expected_shapes, fill
+
+
+# The tensors that an error lists.
+_MOST_LINES = 200
 
 
 class Checkpoint(NamedTuple):
@@ -55,13 +60,15 @@ class Checkpoint(NamedTuple):
         family = options.choose("model_type", families())
         original = {family.canonical(name): name for name in stored}
         tensors = {name: stored[there] for name, there in original.items()}
+        check_sizes(options, tensors)
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
         table = family.table(skeleton)
         wrong = _not_fitting(table, tensors, family)
         if wrong:
             raise InputError(
                 f"{at}: the tensors do not fit the model that config.json describes:\n  "
-                + "\n  ".join(wrong)
+                + "\n  ".join(wrong[:_MOST_LINES])
+                + f"\n  and {len(wrong) - _MOST_LINES:,} more" * (len(wrong) > _MOST_LINES)
             )
         return cls(options, family, skeleton, table, tensors, original)
 

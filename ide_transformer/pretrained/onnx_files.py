@@ -14,6 +14,12 @@ from .options import Options
 from .transfer import StoredTensor
 
 
+# The most bytes of a protobuf message, and the most fields that a file may have. A model of a
+# hundred layers has less.
+_MOST_BYTES = 2**31
+_MOST_FIELDS = 200_000
+
+
 def load_onnx(
     path: str | Path,
     *,
@@ -89,16 +95,61 @@ def _load(file: Path) -> tuple[dict[str, np.ndarray], list[Any]]:
     try:
         import onnx
         import onnx.numpy_helper
-        from google.protobuf.message import DecodeError
     except ImportError:
         raise InputError(
             "ONNX files need the package onnx: pip install 'ide_transformer[onnx]'."
         ) from None
     if not file.is_file():
         raise InputError(f"There is no file {file}; give that of an ONNX model.")
+    if file.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{file} has more than {_MOST_BYTES:,} bytes, which ONNX has not.")
     try:
-        graph = onnx.load(file).graph
-    except DecodeError as error:
-        raise InputError(f"{file} is no ONNX file, or is damaged: {error}.") from None
-    constants = {x.name: onnx.numpy_helper.to_array(x) for x in graph.initializer}
-    return constants, list(graph.node)
+        content = file.read_bytes()
+        _check_fields(content, onnx.ModelProto.DESCRIPTOR)
+        model = onnx.load_model_from_string(content)
+        # Inside the folder of the file only, which the library checks.
+        onnx.load_external_data_for_model(model, str(file.parent))
+        constants = {x.name: onnx.numpy_helper.to_array(x) for x in model.graph.initializer}
+    except InputError:
+        raise
+    except Exception as error:  # the library has many kinds
+        reason = str(error).rstrip(".")
+        raise InputError(f"{file} is no ONNX file, or is damaged: {reason}.") from None
+    return constants, list(model.graph.node)
+
+
+def _check_fields(content: bytes, kind: Any) -> None:
+    """Refuses a message of very many parts: each may take a hundred times its bytes once it is
+    parsed. `kind` says which fields are messages themselves."""
+    left, messages = _MOST_FIELDS, [(0, len(content), kind)]
+
+    def varint(at):
+        """A number in groups of 7 bits, and where it ends."""
+        number, shift = content[at] & 127, 0
+        while content[at] > 127:
+            at, shift = at + 1, shift + 7
+            if shift > 63:
+                raise ValueError("a number does not end")
+            number |= (content[at] & 127) << shift
+        return number, at + 1
+
+    while messages:
+        at, end, kind = messages.pop()
+        while at < end:
+            left -= 1
+            if not left:
+                raise ValueError(f"it has more than {_MOST_FIELDS:,} fields")
+            tag, at = varint(at)
+            number, wire = tag >> 3, tag & 7
+            if wire == 0:
+                at = varint(at)[1]
+            elif wire == 2:
+                length, at = varint(at)
+                field = kind.fields_by_number.get(number)
+                if field is not None and field.message_type is not None:
+                    messages.append((at, at + length, field.message_type))
+                at += length
+            elif wire in (1, 5):
+                at += 8 if wire == 1 else 4
+            else:
+                raise ValueError(f"a field of kind {wire}")

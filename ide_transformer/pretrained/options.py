@@ -1,12 +1,12 @@
 """Options of a checkpoint, as `config.json` holds them."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .json_files import read_json
 
 
 _REQUIRED = object()
@@ -38,13 +38,7 @@ class Options:
             raise InputError(
                 f"{folder} has no config.json; it is not the folder of a checkpoint."
             )
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{file} is no JSON: {error}.") from None
-        if not isinstance(values, dict):
-            raise InputError(f"{file} holds no object of options.")
-        return cls(values, file)
+        return cls(read_json(file), file)
 
     def renamed(self, **spellings: str) -> "Options":
         """The same options under other names: after `renamed(hidden_size="dim")` the option

@@ -1,15 +1,17 @@
 """Weights of a checkpoint folder in the layout of Hugging Face: safetensors files."""
 
 import functools as ft
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import InputError
+from .json_files import MOST_JSON, json_object, read_json
 from .transfer import StoredTensor
 
 
@@ -27,28 +29,63 @@ _DTYPES = {
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of `model.safetensors`, or of the shards that its index names.
+    """All tensors of `model.safetensors`, else of the shards that its index names.
 
-    **Raises:** `InputError` where there is no such file, a shard is missing, or a file is
-    damaged.
+    **Raises:** `InputError` where there is no such file, a shard is missing or outside of the
+    folder, or a file is damaged.
     """
-    if (folder / _INDEX).is_file():
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        shards = sorted(set(index["weight_map"].values()))
-        missing = [name for name in shards if not (folder / name).is_file()]
-        if missing:
-            raise InputError(
-                f"{folder}: {len(missing)} of the {len(shards)} shards of {_INDEX} are "
-                f"missing: {', '.join(missing)}. Download them again."
-            )
-    elif (folder / _SINGLE).is_file():
-        shards = [_SINGLE]
-    else:
+    # In this order, as transformers does where there are both.
+    if (folder / _SINGLE).is_file():
+        return _header(_inside(folder, _SINGLE))
+    if not (folder / _INDEX).is_file():
         raise InputError(_no_weights(folder))
     tensors: dict[str, StoredTensor] = {}
-    for name in shards:
-        tensors |= _header(folder / name)
+    for name in _shards(folder):
+        shard = _header(_inside(folder, name))
+        twice = tensors.keys() & shard.keys()
+        if twice:
+            raise InputError(f"{folder}: {min(twice)} is in {name} and in another shard.")
+        tensors |= shard
     return tensors
+
+
+def _shards(folder: Path) -> list[str]:
+    """The names of the files in the index."""
+    places = read_json(folder / _INDEX).get("weight_map")
+    names = set(places.values()) if _is_names(places) else set()
+    if not names:
+        raise InputError(
+            f"{folder / _INDEX} is damaged: its weight_map is no table from tensors to files; "
+            "download it again."
+        )
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if missing:
+        raise InputError(
+            f"{folder}: {len(missing)} of the {len(names)} shards of {_INDEX} are "
+            f"missing: {', '.join(missing[:8])}. Download them again."
+        )
+    return sorted(names)
+
+
+def _is_names(places: Any) -> TypeGuard[dict[str, str]]:
+    if not isinstance(places, dict):
+        return False
+    return all(
+        isinstance(x, str) and 0 < len(x) < 256 and "\0" not in x for x in places.values()
+    )
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file in the folder. The links in a cache of Hugging Face lead to its `blobs`."""
+    own = folder.resolve()
+    allowed = [own] + [own.parent.parent / "blobs"] * (own.parent.name == "snapshots")
+    file = (folder / name).resolve()
+    if not any(file.is_relative_to(root) for root in allowed):
+        raise InputError(
+            f"{folder}: {name} is {file}, a file outside of the folder of the checkpoint; it "
+            "is not read. Copy it into the folder where you trust it."
+        )
+    return folder / name
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -58,21 +95,23 @@ def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _header(file: Path) -> dict[str, StoredTensor]:
-    """The table at the beginning of a safetensors file: its length in 8 bytes, then JSON."""
-    size = file.stat().st_size
-    damaged = f"{file} is damaged or not complete ({size:,} bytes); download it again."
+    """The table at the beginning of a safetensors file: its length in 8 bytes, then JSON. The
+    library checks it, but gives no offsets, by which tensors are read one after the other."""
+    damaged = f"{file} is damaged or not complete ({file.stat().st_size:,} bytes"
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise InputError(damaged)
-        try:
-            table = json.loads(stream.read(length))
-        except ValueError:
-            raise InputError(damaged) from None
+        if length > MOST_JSON:
+            raise InputError(f"{damaged}, with a header of {length:,}); download it again.")
+        header = stream.read(length)
+    try:
+        with safe_open(file, "np"):
+            pass
+    except SafetensorError as error:
+        raise InputError(f"{damaged}: {error}); download it again.") from None
+    table = json_object(header, file)
     table.pop("__metadata__", None)
     tensors: dict[str, StoredTensor] = {}
     for name, entry in table.items():
-        start, end = entry["data_offsets"]
         if entry["dtype"] not in _DTYPES:
             known = ", ".join(_DTYPES)
             raise InputError(
@@ -80,10 +119,7 @@ def _header(file: Path) -> dict[str, StoredTensor]:
                 f"Known: {known}. Quantised checkpoints have to be converted first."
             )
         dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-        complete = 8 + length + end <= size
-        if not complete or end - start != dtype.itemsize * int(np.prod(shape, dtype=int)):
-            raise InputError(damaged)
-        read = ft.partial(_read, file, dtype, shape, 8 + length + start)
+        read = ft.partial(_read, file, dtype, shape, 8 + length + entry["data_offsets"][0])
         tensors[name] = StoredTensor(dtype, shape, read)
     return tensors
 
@@ -93,7 +129,8 @@ def _read(file: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> n
     array = np.empty(shape, dtype)
     with file.open("rb") as stream:
         stream.seek(offset)
-        stream.readinto(array.reshape(-1).view(np.uint8).data)
+        if stream.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
+            raise InputError(f"{file} became shorter while it was read.")
     return array
 
 

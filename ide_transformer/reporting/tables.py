@@ -25,7 +25,7 @@ def write_report(folder: Path, report: Report) -> None:
     """Writes `report.md`, `report.csv` and `report.json` into `folder`."""
     write_json(folder / "report.json", {"about": report.about, "rows": report.rows})
     with (folder / "report.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(report.rows[0]))
+        writer = csv.DictWriter(file, _columns(report.rows))
         writer.writeheader()
         writer.writerows(report.rows)
     text = f"# {report.name}\n\n{report.about}\n\n{_markdown(report.rows)}"
@@ -74,4 +74,8 @@ def _text(value: Any) -> str:
 
 
 def _headings(rows: Sequence[Row]) -> list[str]:
-    return [column.replace("_", " ") for column in rows[0]]
+    return [column.replace("_", " ") for column in _columns(rows)]
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    return list(rows[0]) if rows else []

@@ -3,12 +3,19 @@
 import gzip
 import math
 import struct
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
+
+
+# What a packed file may hold: so many bytes, or so many times its own. Images that are packed
+# become some five times smaller.
+_MOST_UNPACKED = 64 * 2**20
+_MOST_TIMES = 50
 
 
 class LabelledImages(NamedTuple):
@@ -85,19 +92,34 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
             f"{stem}-idx{dimensions}-ubyte.gz; the folder holds {present}."
         )
     file = found[0]
-    content = file.read_bytes()
-    if file.suffix == ".gz":
-        content = gzip.decompress(content)
-    header = 4 + 4 * dimensions
-    # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then the shape.
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < header:
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            return _images(stream, file, dimensions)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file} is damaged or cannot be read: {error}.") from None
+
+
+def _images(stream: Any, file: Path, dimensions: int) -> np.ndarray:
+    """The numbers of an IDX file: two zero bytes, 8 for unsigned bytes, the number of
+    dimensions; then the shape."""
+    header = stream.read(4 + 4 * dimensions)
+    if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:
         raise InputError(
             f"{file} is not an IDX file of unsigned bytes in {dimensions} dimensions."
         )
-    shape = struct.unpack(f">{dimensions}I", content[4:header])
-    if len(content) - header != math.prod(shape):
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    number, most = math.prod(shape), file.stat().st_size
+    if file.suffix == ".gz":
+        most = max(_MOST_UNPACKED, _MOST_TIMES * most)
+        if number > most:
+            raise InputError(
+                f"{file} has {file.stat().st_size:,} bytes, but its header says {shape}. If "
+                "you trust it, unpack it yourself."
+            )
+    content = stream.read(min(number, most) + 1)
+    if len(content) != number:
         raise InputError(
-            f"{file} is cut off: its header says {shape}, but {len(content) - header} bytes "
-            "follow."
+            f"{file} is cut off, or too long: its header says {shape}, which is not what "
+            "follows."
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -1,5 +1,6 @@
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ import tokenizers as tk
 from ..errors import InputError
 from ..models import Text
 from ..pretrained import find_pretrained, tokenizer_file
+from ..pretrained.json_files import read_json
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
+
+
+# The largest known, of 260,000 tokens, has 33 MB.
+_MOST_BYTES = 128 * 2**20
 
 
 class PretrainedTokenizer(AbstractTokenizer):
@@ -20,6 +26,8 @@ class PretrainedTokenizer(AbstractTokenizer):
         self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        # Some that are damaged fail at the first text only.
+        self._tokenizer.encode("")
 
     @property
     def vocabulary(self) -> int:
@@ -66,12 +74,10 @@ class PretrainedTokenizer(AbstractTokenizer):
                 f"{file} is missing: the checkpoint has no tokenizer, so it can neither read "
                 "nor write text. Put the tokenizer.json of its release there."
             )
-        try:
+        with _reading(file):
             if path.is_file():
-                return cls(_glassllm(json.loads(file.read_text(encoding="utf-8"))))
+                return cls(_glassllm(read_json(file)))
             return cls(tk.Tokenizer.from_file(str(file)))
-        except Exception as error:  # the library has no exception of its own
-            raise InputError(f"{file} is no tokenizer: {error}.") from None
 
 
 def load_tokenizer(path: Path) -> AbstractTokenizer:
@@ -79,7 +85,7 @@ def load_tokenizer(path: Path) -> AbstractTokenizer:
 
     **Raises:** `InputError` where the file is damaged or of another kind.
     """
-    try:
+    with _reading(path):
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
         if "characters" in content:
@@ -88,8 +94,19 @@ def load_tokenizer(path: Path) -> AbstractTokenizer:
             stored = json.dumps(content["checkpoint"])
             return PretrainedTokenizer(tk.Tokenizer.from_str(stored))
         return BytePairTokenizer(tk.Tokenizer.from_str(text))
-    except Exception as error:  # the library has no exception of its own
-        raise InputError(f"{path} is no tokenizer: {error}.") from None
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Whatever goes wrong inside is the fault of the file."""
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise InputError(f"it has more than {_MOST_BYTES:,} bytes")
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # the library has no exception of its own, and panics
+        raise InputError(f"{file} is no tokenizer: {error}.") from None
 
 
 def _glassllm(content: dict[str, Any]) -> tk.Tokenizer:

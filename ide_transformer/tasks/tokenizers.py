@@ -45,6 +45,11 @@ class CharacterTokenizer(AbstractTokenizer):
     """One token for each character that occurs, in the order of their code points."""
 
     def __init__(self, characters: str):
+        if "".join(sorted(set(characters))) != characters:
+            raise InputError(
+                "CharacterTokenizer: each character has to be there once, in the order of code "
+                "points; write CharacterTokenizer.train(text)."
+            )
         self.characters = characters
         self._code_points = _code_points(characters)
 

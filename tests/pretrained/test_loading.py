@@ -53,6 +53,15 @@ def test_shards_are_read_as_one(checkpoint):
         load_pretrained(checkpoint)
 
 
+def test_links_in_a_cache_of_hugging_face_are_followed(checkpoint, tmp_path):
+    blobs, snapshot = tmp_path / "models/blobs", tmp_path / "models/snapshots/1"
+    for folder in (blobs, snapshot):
+        folder.mkdir(parents=True)
+    for file in list(checkpoint.iterdir()):
+        (snapshot / file.name).symlink_to(file.rename(blobs / file.name))
+    assert eqx.tree_equal(load_pretrained(snapshot), load_pretrained(GOLDEN / "llama"))
+
+
 def test_all_tensors_that_do_not_fit_are_listed_at_once(tmp_path):
     def change(tensors):
         del tensors["model.norm.weight"]
@@ -148,7 +157,7 @@ def test_poolers_that_are_not_supported(tmp_path):
     assert model.pooler is None
 
 
-@pytest.mark.parametrize("length", [3, 500, -40])
+@pytest.mark.parametrize("length", [0, 3, 500, -40])
 def test_a_file_that_was_cut_off_is_refused(checkpoint, length):
     file = checkpoint / "model.safetensors"
     file.write_bytes(file.read_bytes()[:length])

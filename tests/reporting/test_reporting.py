@@ -87,3 +87,11 @@ def test_a_report_says_the_same_in_every_form(tmp_path, capsys):
     ]
     show_table(report.rows)
     assert "0.1235" in capsys.readouterr().out
+
+
+def test_a_table_without_rows_is_written(tmp_path, capsys):
+    write_report(tmp_path, Report("nothing", "There was no time.", []))
+    assert json.loads((tmp_path / "report.json").read_text())["rows"] == []
+    assert "There was no time." in (tmp_path / "report.md").read_text()
+    show_table([])
+    assert capsys.readouterr().out.strip() == ""

@@ -7,6 +7,7 @@ import equinox as eqx
 from jaxtyping import Array, ArrayLike, Bool, Int
 
 from ...arguments import PositiveInt
+from ...errors import InputError
 from ..domain import TokenDomain
 
 
@@ -40,6 +41,13 @@ class AbstractRegion(eqx.Module):
     def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
         """For consecutive tokens 0, 1, 2, …: whether any of the queries `[start, stop)` sees
         any of the points `[start, stop)`."""
+
+    def ends(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
+        """`[x, x']`: whether Ω_x(x) ends at x', where the end weights of a domain count;
+        `None` where it is the whole domain."""
+        if not self.causal:
+            return None
+        return query_domain.positions[:, None] == domain.positions[None, :]
 
     def band(self) -> Band | None:
         """For consecutive tokens: the region in the words of fused kernels; `None` where they
@@ -82,6 +90,15 @@ class Volterra(AbstractRegion):
         if self.window is None:
             return past
         return past & (points[1] > queries[0] - self.window + 1)
+
+    def ends(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
+        if self.window is not None:
+            raise InputError(
+                f"A window of {self.window} begins between the points of its domain, for "
+                "which end_weights say nothing; take window=None, or a TokenDomain without "
+                "end_weights, in which each token counts in full."
+            )
+        return super().ends(query_domain, domain)
 
     def band(self) -> Band:
         return Band(causal=True, window=self.window)

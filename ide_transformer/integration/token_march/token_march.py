@@ -88,7 +88,7 @@ class TokenMarch(eqx.Module):
         control = with_source(whole.control, u0)
         equation = Equation(control, whole.constraint, TokenDomain(points))
         steps = eqx.tree_at(lambda steps: steps.equation, self.steps, equation)
-        seen = equation.domain if cache is None else whole.domain
+        seen = whole.domain.first(u0.shape[-2]) if cache is None else whole.domain
         program = interval_over_all(steps, seen)
 
         def interval(carry, inputs):

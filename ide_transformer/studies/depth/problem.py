@@ -1,9 +1,9 @@
 """The task on which a coarsened model is measured."""
 
-import functools as ft
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,16 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ...depth import Quantity
 from ...errors import InputError
-from ...models import AbstractModel, Text, TextEncoder, mean_vectors
+from ...models import (
+    AbstractImageModel,
+    AbstractModel,
+    AbstractTextModel,
+    LanguageModel,
+    Text,
+    TextEncoder,
+    mean_vectors,
+)
+from ...pretrained import tokenizer_file
 from ...tasks import PretrainedTokenizer, shakespeare
 from ...training import LoadedModel, evaluation_task
 
@@ -26,6 +35,10 @@ _GROUP = 64
 # Characters of a speech: long enough to say something, short enough that a batch of them has
 # little padding.
 _LEAST, _MOST = 300, 500
+
+
+# The most tokens of a random text.
+_RANDOM_TOKENS = 128
 
 
 class Problem(NamedTuple):
@@ -45,11 +58,58 @@ class Problem(NamedTuple):
     read: Quantity | None = None
 
 
-@ft.singledispatch
-def make_problem(
-    model: AbstractModel, loaded: LoadedModel, calibration: int, held_out: int
-) -> Problem:
-    """The task of a model, with so many samples to choose by and to measure on."""
+def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
+    """The task of a model, with so many samples to choose by and to measure on.
+
+    A run has the data that it was trained on. A checkpoint of a model of texts has those of
+    Shakespeare, if there is a tokenizer. Without one the tokens are random, and for a model of
+    images the images are; then the loss is the distance from the native outputs.
+
+    **Raises:** `InputError` for a checkpoint of another kind, and for a tokenizer that is
+    damaged.
+    """
+    model, there = loaded.model, tokenizer_file(loaded.path).is_file()
+    if loaded.run is not None or (isinstance(model, LanguageModel) and there):
+        return _of_task(loaded, calibration, held_out)
+    if isinstance(model, TextEncoder) and there:
+        return _speeches(model, loaded, calibration, held_out)
+    random, samples = np.random.default_rng(0), calibration + held_out
+    if isinstance(model, AbstractTextModel):
+        shape = samples, min(model.context, _RANDOM_TOKENS)
+        drawn = random.integers(0, model.embedding.shape[0], shape)
+        return _imitation(model, np.split(drawn, [calibration]), "random tokens")
+    if isinstance(model, AbstractImageModel):
+        drawn = random.standard_normal((samples, *model.image_shape), np.float32)
+        return _imitation(model, np.split(drawn, [calibration]), "random images")
+    raise InputError(
+        f"study_coarsening: there are no inputs for {loaded.path}, of class "
+        f"{type(model).__name__}. Give the folder of a run, or a checkpoint of a language "
+        "model, a text encoder or a model of images; the inputs of others can be given from "
+        "Python, measure_coarsening(model, Problem(…))."
+    )
+
+
+def _imitation(model: AbstractModel, batches: list[np.ndarray], inputs: str) -> Problem:
+    """The task to have the native outputs, `Σ |y - y*|² / Σ |y*|²` of each sample."""
+    calibration, held_out = batches
+
+    def squares(y: PyTree[Array]) -> Float[Array, " samples"]:
+        leaves = jax.tree.leaves(y)
+        return sum(
+            (jnp.sum(jnp.reshape(x, (len(x), -1)) ** 2, axis=1) for x in leaves),
+            jnp.zeros(len(held_out)),
+        )
+
+    native = eqx.filter_jit(lambda m, x: m(x))(model, held_out)
+
+    def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
+        return squares(jax.tree.map(jnp.subtract, outputs, native)) / squares(native)
+
+    return Problem(calibration, held_out, losses, f"distance from the native outputs, {inputs}")
+
+
+def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
+    """The task of a run, or that of a language model."""
     task, step, seed = evaluation_task(loaded), 0, 0
     if loaded.run is not None:
         training = loaded.run.load_config().training
@@ -74,7 +134,6 @@ def _probabilities(logits: Array, inputs: PyTree[ArrayLike]) -> Array:
     return jnp.sqrt(jax.nn.softmax(logits, axis=-1))
 
 
-@make_problem.register(TextEncoder)
 def _speeches(
     model: TextEncoder, loaded: LoadedModel, calibration: int, held_out: int
 ) -> Problem:

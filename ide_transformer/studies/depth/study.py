@@ -8,12 +8,13 @@ from rich.console import Console
 from ...errors import InputError
 from ...reporting import Curve, Report, plot_panels, write_report
 from ...training import load_model
+from .budget import Budget
 from .measure import CoarseningStudy, measure_coarsening
 from .problem import make_problem
 
 
 def study_coarsening(
-    path: str, folder: Path, *, calibration: int, held_out: int
+    path: str, folder: Path, *, calibration: int, held_out: int, minutes: float | None = None
 ) -> list[Report]:
     """Coarsens and refines the model in `path`, compares it with dropping layers by the rules
     in use, and writes tables and figures into `folder`.
@@ -23,19 +24,20 @@ def study_coarsening(
     - `path`: the folder of a run, or a checkpoint as `load_pretrained` takes it.
     - `calibration`, `held_out`: samples on which the steps are chosen and fitted, and on
       which the result is measured.
+    - `minutes`: the time for it, by which the search is cut; `None` for no limit.
 
-    **Raises:** `InputError` for a path without a model, or sizes that are not positive or
-    larger than the text.
+    **Raises:** `InputError` for a path without a model, one for which there are no inputs, or
+    sizes that are not positive or larger than the text.
     """
     for name, size in (("calibration", calibration), ("held_out", held_out)):
         if size < 1:
             raise InputError(f"study_coarsening: {name}={size}; give it at least one sample.")
     console = Console(highlight=False, soft_wrap=True)
+    budget = Budget(minutes, lambda line: console.print(line, markup=False))
     loaded = load_model(path, [])
-    problem = make_problem(loaded.model, loaded, calibration, held_out)
-    study = measure_coarsening(
-        loaded.model, problem, progress=lambda method: console.print(method, markup=False)
-    )
+    problem = make_problem(loaded, calibration, held_out)
+    console.print(f"loss: {problem.loss}", markup=False)
+    study = measure_coarsening(loaded.model, problem, budget=budget)
     sizes = f"{calibration} samples", f"{held_out} held-out samples"
     reports = _reports(path, problem.loss, study, *sizes)
     for report, name in zip(reports, ("", "budgets", "layers"), strict=True):
@@ -48,6 +50,7 @@ def _reports(
     path: str, loss: str, study: CoarseningStudy, chosen_on: str, measured_on: str
 ) -> list[Report]:
     name = Path(path).name
+    cut = f" There was no time for all of: {', '.join(study.left_out)}." * bool(study.left_out)
     ranks = study.ranking.correlations.items()
     return [
         Report(
@@ -57,7 +60,7 @@ def _reports(
             "loss reads of the outputs, relative to the native solve) and loss "
             f"({loss}) are those of {measured_on}. Change is that of the loss against the "
             "native one. Uncertainty is its standard error over the samples, which are the "
-            "same for both.",
+            f"same for both.{cut}",
             study.rows,
         ),
         Report(
@@ -97,5 +100,7 @@ def plot_methods(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
             budgets = {native: start, **dict(sorted(budgets.items(), reverse=few))}
             means = [np.mean(values) for values in budgets.values()]
             panels.setdefault(title, []).append(Curve(method, list(budgets), means))
+        if not panels:
+            continue  # no time was left
         path = folder / f"{quantity}.png"
         plot_panels(path, panels, x="field evaluations", y=label, marker="o")

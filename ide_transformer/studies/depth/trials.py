@@ -50,7 +50,7 @@ class Trials:
 
     def state(self, model: AbstractModel) -> tuple[Array, float]:
         """The state of a model at depth T, NaN where the solve failed, and its evaluations."""
-        state, evaluations = _solved(model, self._problem.held_out)
+        state, evaluations = solved_batch(model, self._problem.held_out)
         return state, float(evaluations)
 
     def keep(self, layers: tuple[int, ...]) -> Trial:
@@ -82,7 +82,7 @@ class Trials:
 
 
 @eqx.filter_jit
-def _solved(model: AbstractModel, inputs: PyTree[ArrayLike]) -> tuple[Array, Array]:
+def solved_batch(model: AbstractModel, inputs: PyTree[ArrayLike]) -> tuple[Array, Array]:
     """The state at depth T, NaN where the solve failed, and its field evaluations, the mean
     over samples that have steps of their own."""
     solution = model.solve(inputs)

@@ -49,27 +49,28 @@ class Blocks(AbstractQuadrature):
         for span in self.spans:
             # Nothing of a block is kept.
             @ft.partial(jax.checkpoint, prevent_cse=False)
-            def one(here, rate, maximum, normaliser, domains):
+            def one(here, rate, scale, domains):
                 s = self.scores(here, domains)
-                return tangent_part(s, here, rate, maximum, normaliser)
+                return tangent_part(s, here, rate, scale, self.ends(here, domains))
 
             queries = slice(span.start, span.stop)
             scale = mean.maximum[..., queries], mean.normaliser[..., queries]
             here, there = _part(integrand, span), _part(rate, span)
-            parts.append(one(here, there, *scale, _domains(domains, span)))
+            parts.append(one(here, there, scale, _domains(domains, span)))
         return _join(parts)
 
 
 def _part(integrand: Integrand, span: Span) -> Integrand:
     """Some queries with some points; `None` stays."""
     start, stop, first, last = span
-    query, key, value, log_weights, bias = integrand
+    query, key, value, log_weights, bias, log_end_weights = integrand
     return Integrand(
         query if query is None else query[..., start:stop, :],
         key if key is None else key[..., first:last, :],
         value if value is None else value[..., first:last, :],
         log_weights if log_weights is None else log_weights[..., first:last],
         bias if bias is None else bias[..., start:stop, first:last],
+        log_end_weights if log_end_weights is None else log_end_weights[..., first:last],
     )
 
 

@@ -6,14 +6,21 @@ from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from ...domain import TokenDomain
 from ..positions import Heads, ScoreBias
 from ..region import AbstractRegion
 from .blocks import Blocks, Span
 from .stream import Stream
-from .token_mean import AbstractQuadrature, Domains, Integrand, token_mean
+from .token_mean import (
+    AbstractQuadrature,
+    Domains,
+    Integrand,
+    LogWeights,
+    log_weighting,
+    token_mean,
+)
 
 
 # The least queries of a block, and the most blocks; the number of tokens from which on both
@@ -65,19 +72,23 @@ def prepare(
     query = query.reshape(*batch, tokens, shared, heads // shared, features)
     if bias is not None:
         bias = bias.reshape(shared, heads // shared, tokens, others)
-    log_weights = domain.log_weights
-    if log_weights is not None:
-        # In the dtype of the scores; those of padding stay finite.
-        dtype = jnp.promote_types(query.dtype, jnp.float32)
-        log_weights = jnp.maximum(log_weights, float(jnp.finfo(dtype).min) / 4).astype(dtype)
     integrand = Integrand(
         jnp.moveaxis(query, -4, -2),
         jnp.moveaxis(key, -3, -2),
         jnp.moveaxis(value, -3, -2),
-        log_weights,
+        _finite(domain.log_weights, query.dtype),
         bias,
+        _finite(domain.log_end_weights, query.dtype),
     )
     return integrand, lambda mean: jnp.moveaxis(mean, -2, -4).reshape(*batch, tokens, heads, -1)
+
+
+def _finite(log_weights: LogWeights, dtype: DTypeLike) -> LogWeights:
+    """In the dtype of the scores; those of padding stay finite."""
+    if log_weights is None:
+        return None
+    dtype = jnp.promote_types(dtype, jnp.float32)
+    return jnp.maximum(log_weights, float(jnp.finfo(dtype).min) / 4).astype(dtype)
 
 
 def _quadrature(
@@ -139,10 +150,12 @@ def fused_mean(
     def flat(x):
         return x.reshape(-1, *x.shape[-3:])
 
-    bias = None
-    if domain.log_weights is not None:
-        bias = jnp.broadcast_to(domain.log_weights, (*batch, tokens)).reshape(-1, 1, 1, tokens)
-        bias = jnp.broadcast_to(bias, (*bias.shape[:2], tokens, tokens)).astype(query.dtype)
+    ends = None if domain.end_weights is None else region.ends(domain, domain)
+    integrand, _ = prepare(query, key, value, domain, None)
+    bias = log_weighting(integrand, ends)
+    if bias is not None:
+        bias = jnp.broadcast_to(bias, (*batch, tokens, tokens)).astype(query.dtype)
+        bias = bias.reshape(-1, 1, tokens, tokens)
     band = region.band()
     assert band is not None, f"{type(region).__name__} has no fused kernel"
     mean = jax.nn.dot_product_attention(

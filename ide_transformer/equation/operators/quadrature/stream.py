@@ -65,9 +65,9 @@ class Stream(AbstractQuadrature):
         # Nothing of a block is kept, and of a block of queries nothing but these.
         @jax.checkpoint
         def part(queries, query_rate, scale, there, rates):
-            here = Integrand(queries.query, there.key, there.value, None, None)
-            rate = Integrand(query_rate, rates.key, rates.value, rates.log_weights, None)
-            return tangent_part(self._scores(queries, there), here, rate, *scale)
+            here, domains = _together(queries.query, there), _domains(queries, there)
+            rate, ends = _together(query_rate, rates), self.ends(here, domains)
+            return tangent_part(self._scores(queries, there), here, rate, scale, ends)
 
         @jax.checkpoint
         def block_tangent(x):
@@ -96,8 +96,7 @@ class Stream(AbstractQuadrature):
         return Mean(mean, jnp.zeros(shape, wide), jnp.zeros(shape, wide))
 
     def _scores(self, queries: "_Queries", points: "_Points") -> Float[Array, "..."]:
-        here = Integrand(queries.query, points.key, points.value, points.log_weights, None)
-        s = self.scores(here, Domains(TokenDomain(queries.at), TokenDomain(points.at)))
+        s = self.scores(_together(queries.query, points), _domains(queries, points))
         return jnp.where(jnp.broadcast_to(points.real, s.shape), s, -jnp.inf)
 
     def _over(
@@ -143,6 +142,16 @@ class _Points(NamedTuple):
     key: Any
     value: Any
     log_weights: Any
+    log_end_weights: Any
+
+
+def _together(query: Any, points: _Points) -> Integrand:
+    key, value, log_weights, log_end_weights = points[3:]
+    return Integrand(query, key, value, log_weights, None, log_end_weights)
+
+
+def _domains(queries: _Queries, points: _Points) -> Domains:
+    return Domains(TokenDomain(queries.at), TokenDomain(points.at))
 
 
 def _queries(integrand: Integrand, domain: TokenDomain, block: int) -> _Queries:
@@ -152,7 +161,12 @@ def _queries(integrand: Integrand, domain: TokenDomain, block: int) -> _Queries:
 
 def _points(integrand: Integrand, domain: TokenDomain, block: int) -> _Points:
     at = _cut(domain.points, 0, block)
-    parts = ((integrand.key, -2), (integrand.value, -2), (integrand.log_weights, -1))
+    parts = (
+        (integrand.key, -2),
+        (integrand.value, -2),
+        (integrand.log_weights, -1),
+        (integrand.log_end_weights, -1),
+    )
     return _Points(
         jnp.arange(len(at)),
         at,

@@ -9,7 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, DTypeLike, Float
 
 from ...domain import TokenDomain
-from ..region import AbstractRegion
+from ..region import AbstractRegion, Indicator
 
 
 # Names of the parts of an integral that a gradient should keep: the mean, and the maximum and
@@ -22,6 +22,8 @@ Numbers: TypeAlias = Float[Array, "*batch shared repeats tokens"]
 Keys: TypeAlias = Float[Array, "*batch shared others features"]
 Scores: TypeAlias = Float[Array, "*batch shared repeats tokens others"]
 LogWeights: TypeAlias = Float[Array, "... others"] | None
+# The same for each query, or for all.
+Weighting: TypeAlias = Float[Array, "... queries others"] | None
 Bias: TypeAlias = Float[Array, "shared repeats tokens others"] | None
 
 
@@ -29,13 +31,14 @@ class Integrand(NamedTuple):
     """The parts of an integral. Scores are `q k + log w + bias`, a large negative number
     outside the region. Queries are divided by `sqrt(features)`; one axis of theirs is for the
     keys and one for those that share a key. Log weights are for each sample or for all, `None`
-    for equal ones."""
+    for equal ones; those of the end stand in their place where the region of a query ends."""
 
     query: Queries
     key: Keys
     value: Keys
     log_weights: LogWeights
     bias: Bias
+    log_end_weights: LogWeights = None
 
 
 class Mean(NamedTuple):
@@ -81,11 +84,16 @@ class AbstractQuadrature(eqx.Module):
         """The scores with quadrature weights and bias, and a large negative number where the
         point is outside the region."""
         s = products(integrand.query, integrand.key)
-        s = with_terms(s, integrand.log_weights, integrand.bias)
+        weighting = log_weighting(integrand, self.ends(integrand, domains))
+        s = with_terms(s, weighting, integrand.bias)
         inside = self.region.indicator(*domains)
         if inside is None:
             return s
         return jnp.where(jnp.broadcast_to(inside, s.shape), s, outside(s.dtype))
+
+    def ends(self, integrand: Integrand, domains: Domains) -> Indicator:
+        """Where end weights count; `None` for nowhere."""
+        return None if integrand.log_end_weights is None else self.region.ends(*domains)
 
 
 @eqx.filter_custom_jvp
@@ -128,24 +136,49 @@ def outside(dtype: DTypeLike) -> float:
     return float(jnp.finfo(dtype).min) / 2
 
 
-def with_terms(s: Scores, log_weights: LogWeights, bias: Bias) -> Scores:
+def log_weighting(integrand: Integrand, ends: Indicator) -> Weighting:
+    """`log w` for each query, or its rate."""
+    weights, at_end = (
+        None if x is None else jnp.expand_dims(x, -2)
+        for x in (integrand.log_weights, integrand.log_end_weights)
+    )
+    if ends is None or (weights is None and at_end is None):
+        return weights
+    # In a rate, `None` is zero.
+    weights, at_end = (jnp.zeros(1) if x is None else x for x in (weights, at_end))
+    shape = jnp.broadcast_shapes(ends.shape, weights.shape, at_end.shape)
+    return jnp.where(*(jnp.broadcast_to(x, shape) for x in (ends, at_end, weights)))
+
+
+def with_terms(s: Scores, weighting: Weighting, bias: Bias) -> Scores:
     """`s + log w + bias`, or the same for their rates."""
-    if log_weights is not None:
-        log_weights = jnp.expand_dims(log_weights, (-4, -3, -2))
-        s = s + jnp.broadcast_to(log_weights, s.shape).astype(s.dtype)
+    if weighting is not None:
+        weighting = jnp.expand_dims(weighting, (-4, -3))
+        s = s + jnp.broadcast_to(weighting, s.shape).astype(s.dtype)
     if bias is not None:
         s = s + jnp.broadcast_to(bias, s.shape).astype(s.dtype)
     return s
 
 
 def tangent_part(
-    s: Scores, integrand: Integrand, rate: Integrand, maximum: Numbers, normaliser: Numbers
+    s: Scores,
+    integrand: Integrand,
+    rate: Integrand,
+    scale: tuple[Numbers, Numbers],
+    ends: Indicator,
 ) -> Mean:
     """The value of `AbstractQuadrature.tangent` for some queries, or the part of it that comes
-    from some of the points."""
+    from some of the points.
+
+    **Arguments:**
+
+    - `scale`: maximum and normaliser.
+    - `ends`: where end weights count.
+    """
+    maximum, normaliser = scale
     # Not `maximum + log normaliser`, which loses the latter where all points are padding.
     gamma = jnp.exp(s - maximum[..., None] - jnp.log(normaliser)[..., None])
-    changed = gamma * score_rates(integrand, rate)
+    changed = gamma * score_rates(integrand, rate, ends)
     # The scores of a query that sees nothing are one constant.
     sees = maximum > outside(s.dtype)
     total = jnp.where(sees, jnp.sum(changed, axis=-1), 0)
@@ -155,14 +188,14 @@ def tangent_part(
     return Mean(tangent, total, jnp.zeros_like(total))
 
 
-def score_rates(integrand: Integrand, rate: Integrand) -> Scores:
+def score_rates(integrand: Integrand, rate: Integrand, ends: Indicator) -> Scores:
     """The derivative of the scores along `rate`."""
     query, key = integrand.query, integrand.key
     zero = jnp.zeros((), jnp.promote_types(query.dtype, jnp.float32))
     s = zero if rate.query is None else products(rate.query, key)
     s = s if rate.key is None else s + products(query, rate.key)
     shape = (*query.shape[:-1], key.shape[-2])
-    return with_terms(jnp.broadcast_to(s, shape), rate.log_weights, rate.bias)
+    return with_terms(jnp.broadcast_to(s, shape), log_weighting(rate, ends), rate.bias)
 
 
 def _end_to_end(

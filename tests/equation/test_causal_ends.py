@@ -1,0 +1,167 @@
+"""Causal attention to functions on an interval: the integral ends at the query."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from equation.integrals import by_hand, make_inputs, plain
+from equation.problems import apply
+from helpers import WIDTH, largest, make_block, random_state
+
+import ide_transformer as ide
+from ide_transformer.equation import Domains, integrate
+from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span
+from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
+from ide_transformer.equation.operators.quadrature.stream import Stream
+from ide_transformer.equation.operators.quadrature.token_mean import token_mean
+from ide_transformer.integration import Discretization, TokenMarch
+
+
+GRIDS = {"uniform": lambda s: s, "clustered": lambda s: s + np.sin(2 * np.pi * s) / 8}
+KINDS = ["dense", "blocks", "stream", "fused"]
+
+
+def integral(kind, query, key, value, domain):
+    """The causal integral in one of its forms, several blocks where there are blocks."""
+    if kind == "fused":
+        inputs = (x[None] for x in (query, key, value))
+        return fused_mean(*inputs, domain, ide.Volterra(), implementation="xla")[0]
+    tokens = domain.num_tokens
+    size = {"dense": tokens, "blocks": 7, "stream": 5}[kind]
+    spans = (Span(a, min(a + size, tokens), 0, tokens) for a in range(0, tokens, size))
+    quadrature = Blocks(ide.Volterra(), tuple(spans))
+    if kind == "stream":
+        quadrature = Stream(ide.Volterra(), size, False)
+    integrand, restore = prepare(query, key, value, domain, None)
+    places = ide.TokenDomain(domain.points)
+    return restore(token_mean(integrand, Domains(places, places), quadrature).mean)
+
+
+compiled = eqx.filter_jit(integral)
+
+
+def smooth_inputs(x):
+    """Queries, keys and values that are smooth functions on the interval."""
+    waves = np.stack([np.ones_like(x), np.sin(2 * x), np.cos(3 * x)], -1)
+    maps = np.random.default_rng(0).normal(size=(3, 3, 8))
+    return tuple(jnp.asarray((waves @ m).reshape(-1, 2, 4)) for m in maps)
+
+
+def exact(x):
+    """By Gauss–Legendre on `[0, x_i]` for each query."""
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    means = []
+    for end in x:
+        inputs = smooth_inputs(np.append(end * (nodes + 1) / 2, end))
+        order = np.append((nodes + 1) / 2, 2.0)
+        weights_here = np.append(weights, 0)
+        means.append(by_hand(inputs, ide.Volterra(), weights=weights_here, positions=order)[-1])
+    return np.stack(means)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_trapezoidal_rule_is_of_second_order(grid, kind):
+    numbers = np.array([16, 32, 64])
+    places = GRIDS[grid](np.linspace(0, 1, 5))
+    errors = []
+    for n in numbers:
+        x = GRIDS[grid](np.linspace(0, 1, n + 1))
+        domain = ide.TokenDomain.trapezoid(jnp.asarray(x))
+        mean = compiled(kind, *smooth_inputs(x), domain)
+        assert largest(mean[0], smooth_inputs(x)[2][0]) < 1e-6
+        errors.append(np.abs(mean[:: n // 4] - exact(places))[1:].max())
+    order = -np.polyfit(np.log(numbers), np.log(errors), 1)[0]
+    assert abs(order - 2) < 0.15
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_derivatives_with_end_weights(kind):
+    """Against the same mathematics in plain operations, in the weights too."""
+    tokens = 17
+    draw = np.random.default_rng(1)
+    log_weights = [jnp.asarray(draw.normal(size=tokens)) for _ in range(2)]
+    points = jnp.asarray(np.cumsum(draw.uniform(0.1, 1, tokens)))[:, None]
+    inputs = make_inputs(tokens)
+    cotangent = jnp.asarray(draw.normal(size=inputs[0].shape))
+
+    def ours(*x):
+        weights, ends = map(jnp.exp, x[3:])
+        domain = ide.TokenDomain(points, weights, end_weights=ends)
+        return integral(kind, *x[:3], domain)
+
+    def theirs(*x):
+        own, past = np.eye(tokens, dtype=bool), np.tri(tokens, dtype=bool)
+        weights, ends = (jnp.broadcast_to(y, own.shape) for y in x[3:])
+        return plain(*x[:3], jnp.where(own, ends, weights), jnp.asarray(past))
+
+    def derivatives(f):
+        mean, pullback = jax.vjp(f, *inputs, *log_weights)
+        tangents = tuple(jnp.cos(7 * x) for x in (*inputs, *log_weights))
+        alone = jax.grad(lambda w: jnp.sum(f(*inputs, w, log_weights[1]) ** 2))(log_weights[0])
+        forward = jax.jvp(f, (*inputs, *log_weights), tangents)[1]
+        return mean, pullback(cotangent), alone, forward
+
+    found, expected = (jax.jit(lambda f=f: derivatives(f))() for f in (ours, theirs))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert largest(a, b) < 1e-12
+
+
+def test_end_weights_count_in_causal_attention_only(key):
+    domain = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6))
+    without = ide.TokenDomain(domain.points, domain.weights)
+    for causal, same in ((True, False), (False, True)):
+        attention, _ = make_block(key, causal=causal)
+        rates = [apply(attention, random_state(), x) for x in (domain, without)]
+        assert (largest(*rates) == 0) is same
+
+
+def test_tokens_marched_one_after_the_other_have_the_same_ends(key):
+    """And the same weights: the tokens read first had equal ones."""
+    domain = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6) ** 2)
+    equation = ide.Equation(ide.Tied(make_block(key), num_intervals=2), ide.Free(), domain)
+    u0 = random_state()
+    whole = ide.solve(equation, u0, solver=ide.RK4()).u1
+    state = jax.ShapeDtypeStruct((1, WIDTH), u0.dtype)
+    march = TokenMarch(equation, Discretization(ide.RK4()), state)
+    first, cache = eqx.filter_jit(march.prefill)(u0[:3])
+    rest, _ = eqx.filter_jit(march.extend)(u0[3:], 3, cache)
+    assert largest(jnp.concatenate([first, rest]), whole) < 1e-13
+
+
+def test_padding_has_no_end():
+    domain = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6))
+    padded = domain.padded(jnp.arange(6) < 4)
+    assert padded.end_weights[4:].tolist() == padded.weights[4:].tolist() == [0, 0]
+
+
+def test_what_has_no_end_weights_is_refused(unchecked):
+    line = jnp.linspace(0, 1, 6)
+    domain = ide.TokenDomain.trapezoid(line)
+    with pytest.raises(ide.InputError, match="window of 3 begins between the points"):
+        integrate(*make_inputs(6), Domains(domain, domain), ide.Volterra(3))
+    for points in (line[:1], line[::-1], jnp.zeros(3)):
+        with pytest.raises(ide.InputError, match="two or more, each above the one before"):
+            ide.TokenDomain.trapezoid(points)
+        with pytest.raises(ide.InputError, match="two or more, each above the one before"):
+            # Known while a program is traced, too.
+            jax.jit(lambda points=points: ide.TokenDomain.trapezoid(points).points)()
+    for bad in (-1.0, jnp.nan):
+        for name in ("weights", "end_weights"):
+            weights = {"weights": domain.weights, name: line.at[2].set(bad)}
+            with pytest.raises(ide.InputError, match=f" {name} should be at least 0"):
+                ide.TokenDomain(domain.points, **weights)
+    with pytest.raises(ide.InputError, match="end_weights without weights"):
+        ide.TokenDomain(domain.points, end_weights=line)
+
+
+@pytest.mark.parametrize("bad", [-1.0, jnp.nan])
+def test_a_weight_computed_in_a_program_is_no_silent_zero(bad):
+    """A negative one passed for padding."""
+
+    @jax.jit
+    def log(weights):
+        return ide.TokenDomain(jnp.zeros((2, 1)), weights).log_weights
+
+    assert jnp.isnan(log(jnp.array([1.0, bad]))).tolist() == [False, True]
