@@ -3,10 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from ...errors import InputError
-from ...reporting import Curve, Report, plot_panels, write_report
+from ...reporting import Curve, Report, Terminal, plot_panels, write_report
 from ...training import load_model
 from .budget import Budget
 from .measure import CoarseningStudy, measure_coarsening
@@ -32,7 +31,7 @@ def study_coarsening(
     for name, size in (("calibration", calibration), ("held_out", held_out)):
         if size < 1:
             raise InputError(f"study_coarsening: {name}={size}; give it at least one sample.")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal()
     budget = Budget(minutes, lambda line: console.print(line, markup=False))
     loaded = load_model(path, [])
     problem = make_problem(loaded, calibration, held_out)
