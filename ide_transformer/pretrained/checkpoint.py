@@ -55,7 +55,9 @@ class Checkpoint(NamedTuple):
         family = options.choose("model_type", families())
         original = {family.canonical(name): name for name in stored}
         tensors = {name: stored[there] for name, there in original.items()}
+        options.allow("quantization_config", None)
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
+        options.check_all_asked(family.harmless)
         table = family.table(skeleton)
         wrong = _not_fitting(table, tensors, family)
         if wrong:

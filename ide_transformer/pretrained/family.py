@@ -20,6 +20,8 @@ class Family(NamedTuple):
     - `ignored`: a regular expression for tensors that are not weights of the model.
     - `renamed`: pairs (regular expression, replacement) that turn other spellings of a name
       into that of the table: newer versions of the original library rename its modules.
+    - `harmless`: options that `build` does not ask for since they do not change the outputs,
+      beside those of every family.
     """
 
     build: Callable[[Options, Set[str]], AbstractModel]
@@ -27,6 +29,7 @@ class Family(NamedTuple):
     prefix: str = ""
     ignored: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
+    harmless: Set[str] = frozenset()
 
     def table(self, model: AbstractModel) -> list[Placement]:
         """The places of the weights that a model has."""

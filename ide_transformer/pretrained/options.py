@@ -1,7 +1,7 @@
 """Options of a checkpoint, as `config.json` holds them."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,24 @@ from ..errors import InputError
 
 
 _REQUIRED = object()
+
+# Options of every family that do not change what a model computes: where it came from, how it
+# is trained, how text is generated from it, what its outputs are called.
+_HARMLESS = frozenset(
+    """
+    _attn_implementation _commit_hash _name_or_path architectures auto_map bad_words_ids
+    begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id
+    diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
+    gradient_checkpointing id2label initializer_factor initializer_range
+    is_encoder_decoder label2id length_penalty max_length min_length model_type
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions
+    output_hidden_states output_scores pad_token_id prefix problem_type remove_invalid_values
+    repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens
+    task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p torch_dtype
+    torchscript transformers_version typical_p use_bfloat16 use_cache
+    """.split()
+)
 
 
 @dataclass(frozen=True)
@@ -21,11 +39,13 @@ class Options:
     - `values`: name to value.
     - `file`: the file that holds them, for errors.
     - `spellings`: the file's own name of an option that it calls differently; see `renamed`.
+    - `asked`: the file's names of the options that were asked for so far.
     """
 
     values: Mapping[str, Any]
     file: Path
     spellings: Mapping[str, str] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
 
     @classmethod
     def read(cls, folder: Path) -> "Options":
@@ -49,7 +69,7 @@ class Options:
     def renamed(self, **spellings: str) -> "Options":
         """The same options under other names: after `renamed(hidden_size="dim")` the option
         `hidden_size` is the one that the file calls `dim`. Errors name `dim`."""
-        return Options(self.values, self.file, spellings)
+        return Options(self.values, self.file, spellings, self.asked)
 
     def get(self, name: str, default: Any = _REQUIRED) -> Any:
         """The value of an option.
@@ -57,6 +77,7 @@ class Options:
         **Raises:** `InputError` where it is missing and has no default.
         """
         name = self.spellings.get(name, name)
+        self.asked.add(name)
         if name in self.values:
             return self.values[name]
         if default is _REQUIRED:
@@ -79,6 +100,18 @@ class Options:
         if value not in choices:
             raise self._not_supported(name, value, choices)
         return choices[value]
+
+    def check_all_asked(self, harmless: Set[str]) -> None:
+        """Refuses options that nothing has asked for, unless they are known to be harmless for
+        every family, or for this one: what is not understood may change the outputs."""
+        unknown = sorted(self.values.keys() - self.asked - _HARMLESS - harmless)
+        if unknown:
+            written = ", ".join(f"{name} = {self.values[name]!r}" for name in unknown)
+            raise InputError(
+                f"{self.file}: {written}: not known for model_type = "
+                f"{self.values.get('model_type')!r}, so the outputs could be wrong. Remove "
+                "what does not change what the model computes."
+            )
 
     def _not_supported(self, name: str, value: Any, supported: Iterable[str]) -> InputError:
         return InputError(
