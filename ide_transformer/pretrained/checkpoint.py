@@ -1,11 +1,14 @@
 """A checkpoint whose tensors fit its options."""
 
+import math
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
@@ -54,10 +57,15 @@ class Checkpoint(NamedTuple):
         """
         family = options.choose("model_type", families())
         original = {family.canonical(name): name for name in stored}
+        if twice := sorted(stored.keys() - set(original.values())):
+            raise InputError(
+                f"{at}: {', '.join(twice)}: there under another name too. Remove one of them."
+            )
         tensors = {name: stored[there] for name, there in original.items()}
         options.allow("quantization_config", None)
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
         options.check_all_asked(family.harmless)
+        _check_sizes(skeleton, tensors, at)
         table = family.table(skeleton)
         wrong = _not_fitting(table, tensors, family)
         if wrong:
@@ -65,6 +73,10 @@ class Checkpoint(NamedTuple):
                 f"{at}: the tensors do not fit the model that config.json describes:\n  "
                 + "\n  ".join(wrong)
             )
+        unread = [original[name] for name in tensors if re.fullmatch(family.unread, name)]
+        if unread:
+            text = f"{at}: not part of the model, so not read: {', '.join(unread)}."
+            warnings.warn(text, stacklevel=2)
         return cls(options, family, skeleton, table, tensors, original)
 
     def model(self, dtype: DTypeLike | None) -> AbstractModel:
@@ -73,10 +85,24 @@ class Checkpoint(NamedTuple):
         return fill(self.skeleton, self.table, self.tensors, chosen)
 
 
+def _check_sizes(
+    skeleton: AbstractModel, tensors: Mapping[str, StoredTensor], at: Path
+) -> None:
+    """Refuses a model that has far more weights than the tensors, before the names of its
+    tensors take memory."""
+    held = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    for weight in jax.tree.leaves(skeleton):
+        if isinstance(weight, jax.ShapeDtypeStruct) and math.prod(weight.shape) > 2 * held:
+            raise InputError(
+                f"{at}: config.json describes a weight of shape {weight.shape}, but the "
+                f"tensors have {held} numbers in all. Correct the sizes in config.json."
+            )
+
+
 def _not_fitting(
     table: list[Placement], tensors: Mapping[str, StoredTensor], family: Family
 ) -> list[str]:
-    """The tensors that are missing, of another shape, or not known."""
+    """The tensors that are missing, of another shape, not known, or no copies."""
     expected = expected_shapes(table)
     found = {name: tensors[name].shape for name in expected if name in tensors}
     missing = [f"{name} {expected[name]}: missing" for name in expected if name not in found]
@@ -85,9 +111,16 @@ def _not_fitting(
         for name, shape in found.items()
         if shape != expected[name]
     ]
+    rest = {name: tensor for name, tensor in tensors.items() if name not in expected}
+    copies = {name: other for name, other in family.copies.items() if name in rest}
+    for name, other in copies.items():
+        if other in found and not np.array_equal(rest[name].read(), tensors[other].read()):
+            wrong.append(f"{name}: differs from {other}, which config.json says it repeats")
     unknown = [
         f"{name} {tensor.shape}: not known"
-        for name, tensor in tensors.items()
-        if name not in expected and not re.fullmatch(family.ignored, name)
+        for name, tensor in rest.items()
+        if name not in copies
+        and not re.fullmatch(family.ignored, name)
+        and not re.fullmatch(family.unread, name)
     ]
     return missing + wrong + unknown
