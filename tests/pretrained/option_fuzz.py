@@ -4,7 +4,7 @@ this package must agree, or this package must refuse the file and say why.
 A test makes a `Fuzz` of a checkpoint and checks each of `changes`:
 
     fuzz = Fuzz(folder, theirs, ours, bound)
-    wrong = [fuzz.check(change) for change in changes(fuzz.options, fuzz.known())]
+    wrong = [fuzz.check(change) for change in changes(fuzz.options, *fuzz.known())]
 
 Models that are equal have equal outputs, so each is computed once.
 """
@@ -13,7 +13,7 @@ import copy
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,10 +53,18 @@ class Change(NamedTuple):
         return f"{'.'.join(self.path)} {value}"
 
 
-def changes(options: dict[str, Any], names: Iterable[str]) -> Iterator[Change]:
-    """All changes of some options of a file, which may lack them."""
-    for name in names:
-        yield from _changes_at((name,), options.get(name), present=name in options)
+def changes(options: dict[str, Any], *names: str) -> Iterator[Change]:
+    """All changes of the options of a file.
+
+    **Arguments:**
+
+    - `names`: options that are known but not in the file.
+    """
+    yield Change(("an_option_of_tomorrow",), 1)
+    absent = {name: None for name in names if name not in options}
+    for name, value in (options | absent).items():
+        if name != "model_type":
+            yield from _changes_at((name,), value, present=name in options)
 
 
 def _changes_at(path: tuple[str, ...], value: Any, *, present: bool) -> Iterator[Change]:
@@ -147,12 +155,9 @@ class Fuzz:
         (self.folder / "config.json").write_text(json.dumps(options))
 
     def known(self) -> list[str]:
-        """The options of the file, those that the family here asks for or knows, and one that
-        nobody knows."""
+        """The options that the family here asks for, and those it knows to be harmless."""
         checkpoint = Checkpoint.open(self.folder)
-        harmless = checkpoint.family.harmless.split()
-        names = checkpoint.options.asked.union(self.options, harmless) - {"model_type"}
-        return ["an_option_of_tomorrow", *sorted(names)]
+        return sorted(checkpoint.options.asked.union(checkpoint.family.harmless.split()))
 
     def check(self, change: Change) -> str | None:
         """What is wrong with a change; `None` where both agree, or the file is refused by the
@@ -200,7 +205,7 @@ class Fuzz:
 
 def largest_difference(theirs: Outputs, ours: Outputs) -> float:
     """Relative to the largest number of each output."""
-    if theirs.keys() - ours.keys():
+    if any(x.shape != np.shape(ours.get(name)) for name, x in theirs.items()):
         return math.inf
     pairs = [(x, ours[name]) for name, x in theirs.items()]
     differences = [np.abs(x - y).max() / np.abs(x).max() for x, y in pairs]
