@@ -28,6 +28,7 @@ class Checkpoint(NamedTuple):
     - `table`: the places of these weights.
     - `tensors`: the tensors by their names in the table.
     - `original`: the name in the file for each name in the table.
+    - `copies`: of a tensor that repeats a weight of the table, the name of that weight.
     """
 
     options: Options
@@ -36,6 +37,7 @@ class Checkpoint(NamedTuple):
     table: list[Placement]
     tensors: Mapping[str, StoredTensor]
     original: Mapping[str, str]
+    copies: Mapping[str, str]
 
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
@@ -59,13 +61,14 @@ class Checkpoint(NamedTuple):
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
         options.check_all_asked(family.harmless)
         table = family.table(skeleton)
-        wrong = _not_fitting(table, tensors, family)
+        copies = _copies(table, tensors, family)
+        wrong = _not_fitting(table, tensors, copies, family)
         if wrong:
             raise InputError(
                 f"{at}: the tensors do not fit the model that config.json describes:\n  "
                 + "\n  ".join(wrong)
             )
-        return cls(options, family, skeleton, table, tensors, original)
+        return cls(options, family, skeleton, table, tensors, original, copies)
 
     def model(self, dtype: DTypeLike | None) -> AbstractModel:
         """The model with its weights."""
@@ -73,11 +76,28 @@ class Checkpoint(NamedTuple):
         return fill(self.skeleton, self.table, self.tensors, chosen)
 
 
-def _not_fitting(
+def _copies(
     table: list[Placement], tensors: Mapping[str, StoredTensor], family: Family
+) -> dict[str, str]:
+    """The tensors that repeat a weight of the table."""
+    expected = expected_shapes(table)
+    return {
+        name: weight
+        for name, weight in family.copies
+        if name in tensors.keys() - expected.keys()
+        and weight in tensors.keys() & expected.keys()
+        and np.array_equal(tensors[name].read(), tensors[weight].read())
+    }
+
+
+def _not_fitting(
+    table: list[Placement],
+    tensors: Mapping[str, StoredTensor],
+    copies: Mapping[str, str],
+    family: Family,
 ) -> list[str]:
     """The tensors that are missing, of another shape, or not known."""
-    expected = expected_shapes(table)
+    expected, twice = expected_shapes(table), dict(family.copies)
     found = {name: tensors[name].shape for name in expected if name in tensors}
     missing = [f"{name} {expected[name]}: missing" for name in expected if name not in found]
     wrong = [
@@ -86,8 +106,9 @@ def _not_fitting(
         if shape != expected[name]
     ]
     unknown = [
-        f"{name} {tensor.shape}: not known"
+        f"{name} {tensor.shape}: "
+        + (f"differs from {twice[name]}, though tied (tie_word_embeddings)" if name in twice else "not known")
         for name, tensor in tensors.items()
-        if name not in expected and not re.fullmatch(family.ignored, name)
+        if name not in (expected | copies) and not re.fullmatch(family.ignored, name)
     ]
     return missing + wrong + unknown

@@ -18,6 +18,9 @@ class Family(NamedTuple):
     - `prefix`: stands in front of the names in a checkpoint that also has a head. The names
       in the table are without it.
     - `ignored`: a regular expression for tensors that are not weights of the model.
+    - `copies`: pairs (tensor, another) of which some versions write both though they are one
+      weight. Where they differ the checkpoint is refused, or, if the first is `ignored`, it is
+      a tensor of its own.
     - `renamed`: pairs (regular expression, replacement) that turn other spellings of a name
       into that of the table: newer versions of the original library rename its modules.
     - `harmless`: options that `build` does not ask for since they do not change the outputs,
@@ -28,6 +31,7 @@ class Family(NamedTuple):
     places: Callable[..., Iterable[Placement]]
     prefix: str = ""
     ignored: str = ""
+    copies: tuple[tuple[str, str], ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     harmless: Set[str] = frozenset()
 

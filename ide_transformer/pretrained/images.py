@@ -22,6 +22,9 @@ ATTENTION_MODULES = (
 )
 
 
+HARMLESS = frozenset({"attention_probs_dropout_prob", "hidden_dropout_prob"})
+
+
 def embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, Any]:
     """The arguments of `ImageEncoder` that embed an image.
 

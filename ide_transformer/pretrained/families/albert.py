@@ -8,7 +8,7 @@ from ...models import TextEncoder
 from ..family import Family
 from ..options import Options
 from ..placement import Placement, linear
-from ..post_norm import PostNormNames, post_norm_encoder, post_norm_table
+from ..post_norm import HARMLESS, PostNormNames, post_norm_encoder, post_norm_table
 
 
 _NAMES = PostNormNames(
@@ -25,7 +25,7 @@ _NAMES = PostNormNames(
         dense="predictions.dense",
         normalization="predictions.LayerNorm",
         bias="predictions.bias",
-        readout="predictions.decoder.weight",
+        decoder="predictions.decoder",
     ),
     pooler="pooler",
 )
@@ -38,6 +38,7 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
         options,
         tensors,
         _NAMES,
+        eps=options.get("layer_norm_eps", 1e-12),
         segments=options.get("type_vocab_size", 2),
         embedded=options.get("embedding_size", 128),
         activation="gelu_new",
@@ -55,8 +56,16 @@ FAMILIES = {
         build,
         table,
         prefix="albert.",
-        # The sentence-order head is not part of the encoder.
-        ignored=r"embeddings\.position_ids|predictions\.decoder\.(weight|bias)"
+        # The sentence-order head is not part of the encoder; this bias is unused where the
+        # decoder has one of its own.
+        ignored=r"embeddings\.position_ids|predictions\.bias"
         r"|sop_classifier\.classifier\.(weight|bias)",
+        copies=_NAMES.copies,
+        # The release names experiments, all of which are off.
+        harmless=HARMLESS
+        | set(
+            "classifier_dropout_prob down_scale_factor gap_size layers_to_keep "
+            "net_structure_type num_memory_blocks".split()
+        ),
     )
 }

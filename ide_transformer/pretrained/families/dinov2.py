@@ -85,5 +85,11 @@ FAMILIES = {
         # The token of masked patches, used in pre-training only.
         ignored=r"embeddings\.mask_token",
         renamed=images.ATTENTION_MODULES,
+        # Training, the features of a backbone, and an activation that SwiGLU has not.
+        harmless=images.HARMLESS
+        | set(
+            "apply_layernorm drop_path_rate hidden_act layerscale_value out_features "
+            "out_indices reshape_hidden_states stage_names use_mask_token".split()
+        ),
     )
 }

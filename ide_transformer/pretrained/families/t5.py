@@ -32,6 +32,13 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
     )
     bias = jnp.zeros((buckets, options.get("num_attention_heads")))
     kind, activation = options.choose("feed_forward_proj", _FEED_FORWARDS, "relu")
+    options.allow("is_decoder", False)
+    # The library writes what follows from that option too, and obeys it.
+    form = options.get("feed_forward_proj", "relu")
+    options.allow("is_gated_act", kind is GatedFeedForward)
+    options.allow(
+        "dense_act_fn", "gelu_new" if form == "gated-gelu" else form.removeprefix("gated-")
+    )
     return TextEncoder(
         jnp.zeros((options.get("vocab_size"), width)),
         **make.pre_norm(
@@ -75,7 +82,20 @@ FAMILIES = {
         build,
         table,
         # The decoder is not part of the encoder.
-        ignored=r"decoder\..*|lm_head\.weight|encoder\.embed_tokens\.weight",
+        ignored=r"decoder\..*|lm_head\.weight",
+        copies=tuple(
+            (name, "shared.weight")
+            for name in (
+                "encoder.embed_tokens.weight",
+                "decoder.embed_tokens.weight",
+                "lm_head.weight",
+            )
+        ),
+        # Dropout, and the decoder.
+        harmless=set(
+            "classifier_dropout dropout_rate num_decoder_layers scale_decoder_outputs "
+            "tie_word_embeddings".split()
+        ),
         # The matrix that is not a gate has this name in gated checkpoints only.
         renamed=((r"\bwi_1\b", "wi"),),
     )

@@ -95,6 +95,8 @@ def _family(prefix: str, names: _Names) -> Family:
         # Used in pre-training only: the token of masked patches, the decoder of their pixels.
         ignored=r"embeddings\.mask_token|decoder\..*",
         renamed=_MODULES,
+        # Without a pooler, these do not matter either.
+        harmless=images.HARMLESS | {"encoder_stride", "pooler_act", "pooler_output_size"},
     )
 
 

@@ -17,6 +17,8 @@ from ..placement import Placement, block, linears, norm
 def build(options: Options, tensors: Set[str]) -> EncoderDecoder:
     options.allow("scale_embedding", False)
     options.allow("tie_word_embeddings", True)
+    # Some files give it twice; the library takes this one for the layers of the encoder.
+    options.allow("num_hidden_layers", options.get("encoder_layers"))
     width = options.get("d_model")
     normalization = make.layer_norm(width, 1e-5)
     speech, text = _half(options, "encoder"), _half(options, "decoder")
@@ -108,7 +110,14 @@ FAMILIES = {
         build,
         table,
         prefix="model.",
-        # The read-out is the token embedding.
-        ignored=r"proj_out\.weight",
+        copies=(("proj_out.weight", "decoder.embed_tokens.weight"),),
+        # Dropout and masks in training, classification of speech, timestamps.
+        harmless=set(
+            "activation_dropout apply_spec_augment attention_dropout classifier_proj_size "
+            "decoder_layerdrop dropout encoder_layerdrop forced_decoder_ids init_std "
+            "mask_feature_length mask_feature_min_masks mask_feature_prob mask_time_length "
+            "mask_time_min_masks mask_time_prob median_filter_width "
+            "use_weighted_layer_sum".split()
+        ),
     )
 }
