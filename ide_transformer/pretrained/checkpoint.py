@@ -107,7 +107,11 @@ def _not_fitting(
     ]
     unknown = [
         f"{name} {tensor.shape}: "
-        + (f"differs from {twice[name]}, though tied (tie_word_embeddings)" if name in twice else "not known")
+        + (
+            f"differs from {twice[name]}, though tied (tie_word_embeddings)"
+            if name in twice
+            else "not known"
+        )
         for name, tensor in tensors.items()
         if name not in (expected | copies) and not re.fullmatch(family.ignored, name)
     ]

@@ -78,7 +78,10 @@ def post_norm_encoder(
     options.allow("is_decoder", False)
     options.allow("pruned_heads", {}, None)
     width, number = options.get("hidden_size"), options.get("num_hidden_layers")
-    places, tied = options.get("max_position_embeddings"), options.get("tie_word_embeddings", True)
+    places, tied = (
+        options.get("max_position_embeddings"),
+        options.get("tie_word_embeddings", True),
+    )
     function = options.choose("hidden_act", make.ACTIVATIONS, activation)
     entered = width if embedded is None else embedded
 
