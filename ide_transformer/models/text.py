@@ -47,9 +47,8 @@ class Text(NamedTuple):
             )
         if is_known(self.mask) and not np.asarray(self.mask, bool).any(axis=-1).all():
             raise InputError("Text: the mask is False at all tokens of a text; drop that text.")
-        advice = "use the tokenizer that belongs to the model"
-        _check_range("token", self.tokens, vocabulary, advice)
-        _check_range("segment", self.segments, segments, advice)
+        _check_range("token", self.tokens, vocabulary)
+        _check_range("segment", self.segments, segments)
 
     def domain(self) -> TokenDomain:
         """The tokens at unit spacing, padding with a weight of zero."""
@@ -57,13 +56,14 @@ class Text(NamedTuple):
         return domain if self.mask is None else domain.padded(jnp.asarray(self.mask, bool))
 
 
-def _check_range(name: str, numbers: Any, known: int, advice: str) -> None:
+def _check_range(name: str, numbers: Any, known: int) -> None:
     if not is_known(numbers) or not numbers.size:
         return
     for number in (int(numbers.min()), int(numbers.max())):
         if not 0 <= number < known:
             raise InputError(
-                f"The text has a {name} {number}, but the model knows 0 to {known - 1}; {advice}."
+                f"The text has a {name} {number}, but the model knows 0 to {known - 1}; "
+                "use the tokenizer that belongs to the model."
             )
 
 

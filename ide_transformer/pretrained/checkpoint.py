@@ -1,11 +1,14 @@
 """A checkpoint whose tensors fit its options."""
 
+import math
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
@@ -28,7 +31,7 @@ class Checkpoint(NamedTuple):
     - `table`: the places of these weights.
     - `tensors`: the tensors by their names in the table.
     - `original`: the name in the file for each name in the table.
-    - `copies`: of a tensor that repeats a weight of the table, the name of that weight.
+    - `copies`: the tensors that repeat one of the table, by their names; that other name.
     """
 
     options: Options
@@ -56,10 +59,15 @@ class Checkpoint(NamedTuple):
         """
         family = options.choose("model_type", families())
         original = {family.canonical(name): name for name in stored}
+        if twice := sorted(stored.keys() - set(original.values())):
+            raise InputError(
+                f"{at}: {', '.join(twice)}: there under another name too. Remove one of them."
+            )
         tensors = {name: stored[there] for name, there in original.items()}
         options.allow("quantization_config", None)
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
         options.check_all_asked(family.harmless)
+        _check_sizes(skeleton, tensors, at)
         table = family.table(skeleton)
         copies = _copies(table, tensors, family)
         wrong = _not_fitting(table, tensors, copies, family)
@@ -68,6 +76,15 @@ class Checkpoint(NamedTuple):
                 f"{at}: the tensors do not fit the model that config.json describes:\n  "
                 + "\n  ".join(wrong)
             )
+        left = [name for name in tensors if re.fullmatch(family.unread, name)]
+        unread = [
+            original[name] for name in left if name not in expected_shapes(table) | copies
+        ]
+        if unread:
+            # Once for all layers.
+            names = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in unread)
+            text = f"{at}: not part of the model, so not read: {', '.join(names)}."
+            warnings.warn(text, stacklevel=2)
         return cls(options, family, skeleton, table, tensors, original, copies)
 
     def model(self, dtype: DTypeLike | None) -> AbstractModel:
@@ -76,17 +93,31 @@ class Checkpoint(NamedTuple):
         return fill(self.skeleton, self.table, self.tensors, chosen)
 
 
+def _check_sizes(
+    skeleton: AbstractModel, tensors: Mapping[str, StoredTensor], at: Path
+) -> None:
+    """Refuses a model that has far more weights than the tensors, before the names of its
+    tensors take memory."""
+    held = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    for weight in jax.tree.leaves(skeleton):
+        if isinstance(weight, jax.ShapeDtypeStruct) and math.prod(weight.shape) > 2 * held:
+            raise InputError(
+                f"{at}: config.json describes a weight of shape {weight.shape}, but the "
+                f"tensors have {held} numbers in all. Correct the sizes in config.json."
+            )
+
+
 def _copies(
     table: list[Placement], tensors: Mapping[str, StoredTensor], family: Family
 ) -> dict[str, str]:
-    """The tensors that repeat a weight of the table."""
-    expected = expected_shapes(table)
+    """The tensors that repeat one of the table, and which."""
+    placed = tensors.keys() & expected_shapes(table).keys()
     return {
-        name: weight
-        for name, weight in family.copies
-        if name in tensors.keys() - expected.keys()
-        and weight in tensors.keys() & expected.keys()
-        and np.array_equal(tensors[name].read(), tensors[weight].read())
+        name: other
+        for name, other in family.copies.items()
+        if name in tensors.keys() - placed
+        and other in placed
+        and np.array_equal(tensors[name].read(), tensors[other].read())
     }
 
 
@@ -96,8 +127,8 @@ def _not_fitting(
     copies: Mapping[str, str],
     family: Family,
 ) -> list[str]:
-    """The tensors that are missing, of another shape, or not known."""
-    expected, twice = expected_shapes(table), dict(family.copies)
+    """The tensors that are missing, of another shape, not known, or no copies."""
+    expected = expected_shapes(table)
     found = {name: tensors[name].shape for name in expected if name in tensors}
     missing = [f"{name} {expected[name]}: missing" for name in expected if name not in found]
     wrong = [
@@ -105,14 +136,17 @@ def _not_fitting(
         for name, shape in found.items()
         if shape != expected[name]
     ]
+    tied = {name: other for name, other in family.copies.items() if other in found}
     unknown = [
         f"{name} {tensor.shape}: "
         + (
-            f"differs from {twice[name]}, though tied (tie_word_embeddings)"
-            if name in twice
+            f"differs from {tied[name]}, which config.json says it repeats"
+            if name in tied
             else "not known"
         )
         for name, tensor in tensors.items()
-        if name not in (expected | copies) and not re.fullmatch(family.ignored, name)
+        if name not in expected | copies
+        and not re.fullmatch(family.ignored, name)
+        and not re.fullmatch(family.unread, name)
     ]
     return missing + wrong + unknown

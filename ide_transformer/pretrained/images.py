@@ -22,7 +22,8 @@ ATTENTION_MODULES = (
 )
 
 
-HARMLESS = frozenset({"attention_probs_dropout_prob", "hidden_dropout_prob"})
+# Dropout, and the number of classes where there is no classifier.
+HARMLESS = "attention_probs_dropout_prob hidden_dropout_prob num_labels"
 
 
 def embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, 
     **Raises:** `InputError` for patches that are not squares or do not divide the image.
     """
     (rows, columns), side = _sizes(options, patch)
-    width, channels = options.get("hidden_size"), options.get("num_channels", 3)
+    width, channels = options.size("hidden_size"), options.size("num_channels", 3)
     tokens = prefix + (rows // side) * (columns // side)
     return dict(
         image_shape=(rows, columns, channels),
@@ -50,8 +51,8 @@ def embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, 
 def make_image_attention(options: Options) -> make.MakeOperator:
     return make.attention(
         options,
-        head_features=options.get("head_dim", None),
-        bias=options.get("qkv_bias", True),
+        head_features=options.size("head_dim", None),
+        bias=options.flag("qkv_bias", True),
         output_bias=True,
     )
 

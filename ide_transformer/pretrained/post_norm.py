@@ -15,9 +15,7 @@ from .placement import Placement, block, linear, linears, norm
 
 
 # Dropout.
-HARMLESS = frozenset(
-    "attention_probs_dropout_prob classifier_dropout hidden_dropout_prob".split()
-)
+HARMLESS = "attention_probs_dropout_prob classifier_dropout hidden_dropout_prob"
 
 
 class PostNormNames(NamedTuple):
@@ -39,13 +37,13 @@ class PostNormNames(NamedTuple):
     pooler: str = "pooler.dense"
 
     @property
-    def copies(self) -> tuple[tuple[str, str], ...]:
+    def copies(self) -> dict[str, str]:
         """See `Family`: the decoder of a tied head."""
         decoder = self.head["decoder"]
-        return (
-            (f"{decoder}.weight", "embeddings.word_embeddings.weight"),
-            (f"{decoder}.bias", self.head["bias"]),
-        )
+        return {
+            f"{decoder}.weight": "embeddings.word_embeddings.weight",
+            f"{decoder}.bias": self.head["bias"],
+        }
 
 
 def post_norm_encoder(
@@ -77,10 +75,10 @@ def post_norm_encoder(
     options.allow("position_embedding_type", "absolute", None)
     options.allow("is_decoder", False)
     options.allow("pruned_heads", {}, None)
-    width, number = options.get("hidden_size"), options.get("num_hidden_layers")
+    width, number = options.size("hidden_size"), options.size("num_hidden_layers")
     places, tied = (
-        options.get("max_position_embeddings"),
-        options.get("tie_word_embeddings", True),
+        options.size("max_position_embeddings"),
+        options.flag("tie_word_embeddings", True),
     )
     function = options.choose("hidden_act", make.ACTIVATIONS, activation)
     entered = width if embedded is None else embedded
@@ -89,7 +87,7 @@ def post_norm_encoder(
         make.attention(options), make.feed_forward(options, activation=activation)
     )
     return TextEncoder(
-        jnp.zeros((options.get("vocab_size"), entered)),
+        jnp.zeros((options.size("vocab_size"), entered)),
         positions=jnp.zeros((places, entered)),
         segments=None if segments is None else jnp.zeros((segments, entered)),
         lift=None if embedded is None else make.dense(embedded, width),
@@ -113,7 +111,7 @@ def post_norm_encoder(
 def _head(
     options: Options, inner: Linear, eps: float, activation: Callable, tied: bool
 ) -> MaskedTokenHead:
-    vocabulary, embedded = options.get("vocab_size"), inner.weight.shape[1]
+    vocabulary, embedded = options.size("vocab_size"), inner.weight.shape[1]
     return MaskedTokenHead(
         dense=inner,
         normalization=make.layer_norm(embedded, eps),

@@ -103,7 +103,7 @@ def _check_parts(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> 
         raise InputError(
             f"The layout of {source} cannot express this model, so others would read it "
             "wrongly:\n  " + "\n  ".join(wrong) + "\nSave the run instead, or put back what "
-            "differs: model.with_solver(…) for the scheme and its steps, eqx.tree_at for others."
+            "differs, the scheme and its steps by model.with_solver(…)."
         )
 
 

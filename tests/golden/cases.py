@@ -34,6 +34,7 @@ _LLAMA = dict(
     num_key_value_heads=2,
     max_position_embeddings=64,
 )
+_NEOX = {name: value for name, value in _LLAMA.items() if name != "num_key_value_heads"}
 _GPT2 = dict(vocab_size=61, n_positions=24, n_embd=16, n_layer=2, n_head=4)
 _T5 = dict(vocab_size=61, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=4)
 _ROPE = dict(rope_type="default", rope_theta=500.0)
@@ -84,11 +85,11 @@ CASES: dict[str, Case] = {
     "gemma": Case(
         "GemmaForCausalLM", "GemmaConfig", _LLAMA | dict(head_dim=8, num_key_value_heads=1)
     ),
-    "gpt_neox": Case("GPTNeoXForCausalLM", "GPTNeoXConfig", _LLAMA | dict(rotary_pct=0.5)),
+    "gpt_neox": Case("GPTNeoXForCausalLM", "GPTNeoXConfig", _NEOX | dict(rotary_pct=0.5)),
     "gpt_neox, in sequence": Case(
         "GPTNeoXForCausalLM",
         "GPTNeoXConfig",
-        _LLAMA | dict(use_parallel_residual=False, attention_bias=False, rotary_pct=1.0),
+        _NEOX | dict(use_parallel_residual=False, attention_bias=False, rotary_pct=1.0),
     ),
     "gptj": Case("GPTJForCausalLM", "GPTJConfig", _GPT2 | dict(rotary_dim=2)),
     "bert": Case("BertForMaskedLM", "BertConfig", _BERT),

@@ -38,9 +38,9 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
         options,
         tensors,
         _NAMES,
-        eps=options.get("layer_norm_eps", 1e-12),
-        segments=options.get("type_vocab_size", 2),
-        embedded=options.get("embedding_size", 128),
+        eps=options.number("layer_norm_eps", 1e-12),
+        segments=options.size("type_vocab_size", 2),
+        embedded=options.size("embedding_size", 128),
         activation="gelu_new",
         control=Tied,
     )
@@ -56,16 +56,12 @@ FAMILIES = {
         build,
         table,
         prefix="albert.",
-        # The sentence-order head is not part of the encoder; this bias is unused where the
-        # decoder has one of its own.
-        ignored=r"embeddings\.position_ids|predictions\.bias"
-        r"|sop_classifier\.classifier\.(weight|bias)",
+        ignored=r"embeddings\.position_ids",
+        # The sentence-order head, and a bias where the decoder has one of its own.
+        unread=r"sop_classifier\.classifier\.(weight|bias)|predictions\.bias",
         copies=_NAMES.copies,
         # The release names experiments, all of which are off.
-        harmless=HARMLESS
-        | set(
-            "classifier_dropout_prob down_scale_factor gap_size layers_to_keep "
-            "net_structure_type num_memory_blocks".split()
-        ),
+        harmless=f"{HARMLESS} classifier_dropout_prob down_scale_factor gap_size "
+        "layers_to_keep net_structure_type num_memory_blocks",
     )
 }

@@ -47,14 +47,14 @@ def _build(
         options,
         tensors,
         names,
-        eps=options.get("layer_norm_eps", 1e-12),
-        segments=options.get("type_vocab_size", 2),
+        eps=options.number("layer_norm_eps", 1e-12),
+        segments=options.size("type_vocab_size", 2),
         **arguments,
     )
 
 
 def build_roberta(options: Options, tensors: Set[str]) -> TextEncoder:
-    padding = options.get("pad_token_id", 1)
+    padding = options.size("pad_token_id", 1, least=0)
     # Its head has this activation whatever that of the layers is.
     return _build(options, tensors, _ROBERTA, padding=padding, head_activation=gelu)
 
@@ -64,23 +64,20 @@ FAMILIES = {
         ft.partial(_build, names=_BERT),
         ft.partial(post_norm_table, names=_BERT),
         prefix="bert.",
-        # The next-sentence head is not part of the encoder; this bias is unused where the
-        # decoder has one of its own.
-        ignored=r"embeddings\.position_ids|cls\.predictions\.bias"
-        r"|cls\.seq_relationship\.(weight|bias)",
+        ignored=r"embeddings\.position_ids",
+        # The next-sentence head, and a bias where the decoder has one of its own.
+        unread=r"cls\.seq_relationship\.(weight|bias)|cls\.predictions\.bias",
         copies=_BERT.copies,
         # The first release described the pooler, which has only one form.
-        harmless=HARMLESS
-        | set(
-            "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
-            "pooler_size_per_head pooler_type".split()
-        ),
+        harmless=f"{HARMLESS} directionality pooler_fc_size pooler_num_attention_heads "
+        "pooler_num_fc_layers pooler_size_per_head pooler_type",
     ),
     "roberta": Family(
         build_roberta,
         ft.partial(post_norm_table, names=_ROBERTA),
         prefix="roberta.",
-        ignored=r"embeddings\.position_ids|lm_head\.bias",
+        ignored=r"embeddings\.position_ids",
+        unread=r"lm_head\.bias",
         copies=_ROBERTA.copies,
         harmless=HARMLESS,
     ),

@@ -47,9 +47,7 @@ FAMILIES = {
         ignored=r"embeddings\.position_ids",
         copies=_NAMES.copies,
         # The positions are read from the file, whatever they were at first.
-        harmless=set(
-            "attention_dropout dropout qa_dropout seq_classif_dropout sinusoidal_pos_embds "
-            "tie_weights_".split()
-        ),
+        harmless="attention_dropout dropout qa_dropout seq_classif_dropout "
+        "sinusoidal_pos_embds tie_weights_",
     )
 }

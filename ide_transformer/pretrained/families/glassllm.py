@@ -7,26 +7,26 @@ from ...models import LanguageModel
 from ..family import Family
 from ..options import Options
 from ..placement import Placement, block, neighbours_to_halves
-from .llama import build as build_llama
+from .llama import build as build_llama, llama_attention
 
 
 def build(options: Options, tensors: Set[str]) -> LanguageModel:
-    width = options.get("d_model")
+    width = options.size("d_model")
+    options.divided("d_model", "n_heads")
+    options.divided("n_heads", "n_kv_heads")
     llama = {
         "hidden_size": width,
         "intermediate_size": int(8 * width / 3),
-        "num_hidden_layers": options.get("n_layers"),
-        "num_attention_heads": options.get("n_heads"),
-        "num_key_value_heads": options.get("n_kv_heads"),
-        "vocab_size": options.get("vocab_size"),
-        "max_position_embeddings": options.get("max_len"),
-        "rope_theta": options.get("rope_base"),
-        "rms_norm_eps": options.get("eps"),
+        "num_hidden_layers": options.size("n_layers"),
+        "num_attention_heads": options.size("n_heads"),
+        "num_key_value_heads": options.size("n_kv_heads"),
+        "vocab_size": options.size("vocab_size"),
+        "max_position_embeddings": options.size("max_len"),
+        "rope_theta": options.number("rope_base"),
+        "rms_norm_eps": options.number("eps"),
         "tie_word_embeddings": True,
     }
-    return build_llama(
-        Options(llama, options.file), tensors, attention_options=lambda _: {"bias": False}
-    )
+    return build_llama(Options(llama, options.file), tensors, attention_options=llama_attention)
 
 
 def table(model: LanguageModel) -> Iterator[Placement]:

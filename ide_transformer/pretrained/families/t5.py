@@ -27,10 +27,10 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
         hidden_size="d_model", num_hidden_layers="num_layers", num_attention_heads="num_heads"
     )
     width, buckets = (
-        options.get("hidden_size"),
-        options.get("relative_attention_num_buckets", 32),
+        options.size("hidden_size"),
+        options.size("relative_attention_num_buckets", 32),
     )
-    bias = jnp.zeros((buckets, options.get("num_attention_heads")))
+    bias = jnp.zeros((buckets, options.size("num_attention_heads")))
     kind, activation = options.choose("feed_forward_proj", _FEED_FORWARDS, "relu")
     options.allow("is_decoder", False)
     # The library writes what follows from that option too, and obeys it.
@@ -40,21 +40,21 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
         "dense_act_fn", "gelu_new" if form == "gated-gelu" else form.removeprefix("gated-")
     )
     return TextEncoder(
-        jnp.zeros((options.get("vocab_size"), width)),
+        jnp.zeros((options.size("vocab_size"), width)),
         **make.pre_norm(
             options,
-            make.rms_norm(width, options.get("layer_norm_epsilon", 1e-6)),
+            make.rms_norm(width, options.number("layer_norm_epsilon", 1e-6)),
             make.attention(
                 options,
-                head_features=options.get("d_kv", 64),
+                head_features=options.size("d_kv", 64),
                 positions=RelativeBias(
-                    bias, options.get("relative_attention_max_distance", 128)
+                    bias, options.size("relative_attention_max_distance", 128)
                 ),
                 bias=False,
             ),
-            ft.partial(kind, width, options.get("d_ff"), activation=activation, bias=False),
+            ft.partial(kind, width, options.size("d_ff"), activation=activation, bias=False),
         ),
-        context=options.get("n_positions", 512),
+        context=options.size("n_positions", 512),
     )
 
 
@@ -81,21 +81,16 @@ FAMILIES = {
     "t5": Family(
         build,
         table,
-        # The decoder is not part of the encoder.
-        ignored=r"decoder\..*|lm_head\.weight",
-        copies=tuple(
-            (name, "shared.weight")
-            for name in (
-                "encoder.embed_tokens.weight",
-                "decoder.embed_tokens.weight",
-                "lm_head.weight",
-            )
-        ),
+        # The read-out of the decoder may be the embedding.
+        unread=r"decoder\..*|lm_head\.weight",
+        copies={
+            "encoder.embed_tokens.weight": "shared.weight",
+            "decoder.embed_tokens.weight": "shared.weight",
+            "lm_head.weight": "shared.weight",
+        },
         # Dropout, and the decoder.
-        harmless=set(
-            "classifier_dropout dropout_rate num_decoder_layers scale_decoder_outputs "
-            "tie_word_embeddings".split()
-        ),
+        harmless="classifier_dropout dropout_rate num_decoder_layers scale_decoder_outputs "
+        "tie_word_embeddings",
         # The matrix that is not a gate has this name in gated checkpoints only.
         renamed=((r"\bwi_1\b", "wi"),),
     )
