@@ -29,6 +29,7 @@ from ..equation import (
     relu,
     silu,
 )
+from ..errors import InputError
 from ..models import Discretization, LanguageModel
 from ..solvers import LieTrotter
 from .options import Options
@@ -197,20 +198,23 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
             context = options.get("max_position_embeddings", None)
             stretch = _llama3_stretch(scaling, base, features // 2, context)
     scaling.check_all_asked("type")
-    check_turning(options, "partial_rotary_factor", features, head_features)
+    check_turning(options, features, head_features, "partial_rotary_factor", "head_dim")
     return Rotary(base, None if features == head_features else features, stretch)
 
 
-def check_turning(options: Options, name: str, features: int, head_features: int) -> None:
+def check_turning(options: Options, features: int, head_features: int, *names: str) -> None:
     """Refuses rotary positions of an odd number of features, or of more than a head has.
 
     **Arguments:**
 
-    - `name`: the option that gives the number.
+    - `names`: the options that give these numbers, beside those of BERT.
     """
     if features % 2 or not 0 < features <= head_features:
-        why = f"not supported: {features} of {head_features} features of a head would turn"
-        raise options.refused(name, options.get(name, None), f"{why}, which are no pairs")
+        names = (*names, "hidden_size", "num_attention_heads")
+        raise InputError(
+            f"{options.file}: {features} of the {head_features} features of a head would have "
+            f"rotary positions, which takes pairs. Correct {options.names(*names)}."
+        )
 
 
 def _llama3_stretch(

@@ -177,6 +177,11 @@ class Options:
     def _not_supported(self, name: str, value: Any, supported: Iterable[str]) -> InputError:
         return self.refused(name, value, f"not supported. Supported: {', '.join(supported)}")
 
+    def names(self, *names: str) -> str:
+        """The file's own names of options, those that it has."""
+        own = (self.spellings.get(name, name) for name in names)
+        return ", ".join(name for name in own if name in self.values)
+
     def refused(self, name: str, value: Any, why: str) -> InputError:
         """The error that says why the value of an option cannot be used."""
         return InputError(

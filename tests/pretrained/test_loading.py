@@ -108,7 +108,9 @@ def test_tensors_of_speech_that_do_not_fit_are_listed(tmp_path):
         ),
         (
             "qwen2",
-            dict(use_sliding_window=True, sliding_window=4, max_window_layers=1),
+            dict(
+                use_sliding_window=True, sliding_window=4, max_window_layers=1, layer_types=None
+            ),
             r"max_window_layers = 1",
         ),
         ("llama", dict(hidden_size=None), r"config\.json has no hidden_size"),

@@ -18,7 +18,7 @@ def build(options: Options, tensors: Set[str]) -> LanguageModel:
     options = gpt2_options(options)
     width, turning = options.size("hidden_size"), options.size("rotary_dim", 64)
     head_features = options.divided("hidden_size", "num_attention_heads")
-    make.check_turning(options, "rotary_dim", turning, head_features)
+    make.check_turning(options, turning, head_features, "rotary_dim")
     return make.language_model(
         options,
         context=2048,

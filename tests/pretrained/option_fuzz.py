@@ -1,0 +1,195 @@
+"""Every option of a tiny checkpoint changed in every way, one at a time: `transformers` and this
+package must agree, or this package must refuse the file and say why.
+
+A test makes a `Fuzz` of a checkpoint and checks each of `changes`:
+
+    fuzz = Fuzz(folder, theirs, ours, bound)
+    for change in changes(fuzz.options, *names):
+        fuzz.check(change)
+
+Models that are equal have equal outputs, so each is computed once.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+import ide_transformer as ide
+from ide_transformer.pretrained import load_pretrained
+
+
+REMOVED = object()
+Outputs = dict[str, np.ndarray]
+
+# Values of options that are words, by a part of the option's name.
+_WORDS = {
+    "act": ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "tanh"),
+    "pooler_act": ("tanh", "relu"),
+    "position_embedding_type": ("absolute", "relative_key", "relative_key_query"),
+    "feed_forward_proj": ("relu", "gated-gelu", "gated-silu", "gelu", "gated-relu"),
+    "rope_type": ("default", "linear", "llama3", "dynamic", "yarn", "longrope", "proportional"),
+    "layer_types": ("full_attention", "sliding_attention", "attention"),
+    "dtype": ("float32", "float64", "bfloat16"),
+    "problem_type": ("regression", "single_label_classification"),
+}
+
+
+class Change(NamedTuple):
+    """An option and its other value; the path leads into the objects of the file."""
+
+    path: tuple[str, ...]
+    value: Any
+
+    def __str__(self) -> str:
+        value = "removed" if self.value is REMOVED else f"= {self.value!r}"
+        return f"{'.'.join(self.path)} {value}"
+
+
+def changes(options: dict[str, Any], *names: str) -> Iterator[Change]:
+    """All changes of the options of a file.
+
+    **Arguments:**
+
+    - `names`: options that are known but not in the file.
+    """
+    yield Change(("an_option_of_tomorrow",), 1)
+    absent = {name: None for name in names if name not in options}
+    for name, value in (options | absent).items():
+        if name != "model_type":
+            yield from _changes_at((name,), value, present=name in options)
+
+
+def _changes_at(path: tuple[str, ...], value: Any, *, present: bool) -> Iterator[Change]:
+    if present:
+        yield Change(path, REMOVED)
+    for other in _others(path[-1], value):
+        if not _same(other, value) or not present:
+            yield Change(path, other)
+    if isinstance(value, dict) and path[-1] not in ("id2label", "label2id"):
+        yield Change((*path, "an_option_of_tomorrow"), 1)
+        for name, inner in value.items():
+            yield from _changes_at((*path, name), inner, present=True)
+
+
+def _others(name: str, value: Any) -> Iterator[Any]:
+    """Values that an option could have instead, sensible and not."""
+    yield None
+    for part, words in _WORDS.items():
+        if part == name or (part == "act" and ("_act" in name or "activation" in name)):
+            yield from words
+    match value:
+        case bool():
+            yield from (not value, int(not value), str(value))
+        case int():
+            yield from (value + 1, 2 * value, value // 2, 1, 0, -1, str(value), float(value))
+            yield True
+        case float():
+            yield from (2 * value, value + 0.125, 0.0, 1.0, -1.0, math.nan, math.inf, "1.0")
+        case str():
+            yield from ("nonsense", 1, True)
+        case list():
+            yield from ([], value[:-1], value + value[-1:], "nonsense")
+            for word in _WORDS.get(name, ()):
+                yield from ([word] * len(value), [*value[:-1], word])
+        case dict():
+            yield from ({}, "nonsense", [])
+        case None:
+            yield from (True, False, 1, 3, 4, 0, 0.5, "nonsense", [], {})
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and one == other
+
+
+class Fuzz:
+    """A checkpoint whose options are changed.
+
+    **Arguments:**
+
+    - `folder`: the checkpoint.
+    - `theirs`: the outputs by `transformers` of the checkpoint in a folder.
+    - `ours`: the outputs of a model of this package; it may be compiled.
+    - `bound`: on their difference, relative to the largest number.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        theirs: Callable[[Path], Outputs],
+        ours: Callable[[Any], Outputs],
+        bound: float,
+    ):
+        self.folder, self.theirs, self.ours, self.bound = folder, theirs, ours, bound
+        self.text = (folder / "config.json").read_text()
+        self.options = json.loads(self.text)
+        self.computed: dict[Any, Outputs] = {}
+        self.counts: Counter[str] = Counter()
+        self.unchanged = load_pretrained(folder)
+        difference = self._difference(theirs(folder), self.unchanged)
+        assert difference < bound, f"unchanged: {difference}"
+
+    def check(self, change: Change) -> str | None:
+        """What is wrong with a change; `None` where both agree, or the file is refused by the
+        name of the option, or of the tensors that do not fit it."""
+        self._write(change)
+        try:
+            outcome, wrong = self._outcome(change)
+        finally:
+            (self.folder / "config.json").write_text(self.text)
+        self.counts[outcome] += 1
+        return f"{change}: {wrong}" if wrong else None
+
+    def _outcome(self, change: Change) -> tuple[str, str | None]:
+        try:
+            model = load_pretrained(self.folder)
+        except ide.InputError as error:
+            named = change.path[-1] in str(error) or "tensors" in str(error)
+            return "refused", None if named else f"refused without its name: {error}"
+        except Exception as error:
+            return "failed", f"{type(error).__name__}: {error}"
+        try:
+            theirs = self.theirs(self.folder)
+        except Exception as error:
+            # The file means nothing to transformers; here it has to mean what it did.
+            same = eqx.tree_equal(model, self.unchanged)
+            why = f"{type(error).__name__}: {str(error)[:200]}"
+            return "harmless", None if same else f"only transformers refuses it: {why}"
+        try:
+            difference = self._difference(theirs, model)
+        except ide.InputError as error:
+            # The model takes no inputs of this length.
+            return "refused", None if "context" in str(error) else str(error)
+        wrong = None if difference < self.bound else f"outputs differ by {difference:.1e}"
+        return "agree", wrong
+
+    def _write(self, change: Change) -> None:
+        options = json.loads(self.text)
+        *outer, name = change.path
+        within = options
+        for one in outer:
+            within = within[one]
+        if change.value is REMOVED:
+            del within[name]
+        else:
+            within[name] = change.value
+        (self.folder / "config.json").write_text(json.dumps(options))
+
+    def _difference(self, theirs: Outputs, model: Any) -> float:
+        """The largest difference of the outputs, relative to the largest number of each."""
+        leaves, structure = jax.tree.flatten(model)
+        key = structure, tuple(np.asarray(x).tobytes() for x in leaves)
+        if key not in self.computed:
+            self.computed[key] = {k: np.asarray(x) for k, x in self.ours(model).items()}
+        ours = self.computed[key]
+        if theirs.keys() - ours.keys():
+            return math.inf
+        scale = {name: np.abs(x).max() for name, x in theirs.items()}
+        differences = [np.abs(ours[k] - x).max() / scale[k] for k, x in theirs.items()]
+        return float(np.nan_to_num(max(differences), nan=math.inf))
