@@ -98,7 +98,7 @@ def post_norm_encoder(
             key=make.any_key(),
         ),
         discretization=Discretization(LieTrotter()),
-        context=places if padding is None else places - padding - 1,
+        context=_context(options, padding),
         padding=padding,
         input_normalization=make.layer_norm(entered, eps),
         pooler=make.dense(width, width) if make.has(tensors, names.pooler) else None,
@@ -106,6 +106,16 @@ def post_norm_encoder(
         if make.has(tensors, names.head["dense"])
         else None,
     )
+
+
+def _context(options: Options, padding: int | None) -> int:
+    """The longest text: rows up to that of the padding token stand for no position."""
+    places = options.size("max_position_embeddings")
+    if padding is None:
+        return places
+    if places <= padding + 1:
+        raise options.refused("max_position_embeddings", places, f"not above {padding + 1}")
+    return places - padding - 1
 
 
 def _head(

@@ -188,7 +188,7 @@ class Fuzz:
         if key not in self.computed:
             self.computed[key] = {k: np.asarray(x) for k, x in self.ours(model).items()}
         ours = self.computed[key]
-        if theirs.keys() - ours.keys():
+        if any(x.shape != np.shape(ours.get(name)) for name, x in theirs.items()):
             return math.inf
         scale = {name: np.abs(x).max() for name, x in theirs.items()}
         differences = [np.abs(ours[k] - x).max() / scale[k] for k, x in theirs.items()]

@@ -2,11 +2,11 @@
 bias by distance, which all layers share, and are not divided by sqrt(d)."""
 
 import functools as ft
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 
 import jax.numpy as jnp
 
-from ...equation import FeedForward, GatedFeedForward, RelativeBias
+from ...equation import AbstractOperator, FeedForward, GatedFeedForward, RelativeBias
 from ...models import TextEncoder
 from .. import make
 from ..family import Family
@@ -26,19 +26,9 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
     options = options.renamed(
         hidden_size="d_model", num_hidden_layers="num_layers", num_attention_heads="num_heads"
     )
-    width, buckets = (
-        options.size("hidden_size"),
-        options.size("relative_attention_num_buckets", 32),
-    )
-    bias = jnp.zeros((buckets, options.size("num_attention_heads")))
-    kind, activation = options.choose("feed_forward_proj", _FEED_FORWARDS, "relu")
     options.allow("is_decoder", False)
-    # The library writes what follows from that option too, and obeys it.
-    form = options.get("feed_forward_proj", "relu")
-    options.allow("is_gated_act", kind is GatedFeedForward)
-    options.allow(
-        "dense_act_fn", "gelu_new" if form == "gated-gelu" else form.removeprefix("gated-")
-    )
+    width = options.size("hidden_size")
+    kind, activation = _feed_forward(options)
     return TextEncoder(
         jnp.zeros((options.size("vocab_size"), width)),
         **make.pre_norm(
@@ -47,15 +37,39 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
             make.attention(
                 options,
                 head_features=options.size("d_kv", 64),
-                positions=RelativeBias(
-                    bias, options.size("relative_attention_max_distance", 128)
-                ),
+                positions=_positions(options),
                 bias=False,
             ),
             ft.partial(kind, width, options.size("d_ff"), activation=activation, bias=False),
         ),
         context=options.size("n_positions", 512),
     )
+
+
+def _feed_forward(options: Options) -> tuple[type[AbstractOperator], Callable]:
+    """The operator and its activation. The library also writes these two as options of their
+    own, and obeys them.
+
+    **Raises:** `InputError` where they contradict `feed_forward_proj`.
+    """
+    name = "feed_forward_proj"
+    kind, activation = options.choose(name, _FEED_FORWARDS, "relu")
+    form = options.get(name, "relu")
+    meant = "gelu_new" if form == "gated-gelu" else form.removeprefix("gated-")
+    follows = {"is_gated_act": kind is GatedFeedForward, "dense_act_fn": meant}
+    for other, value in follows.items():
+        if (found := options.get(other, value)) != value:
+            raise options.refused(other, found, f"not the {value!r} of {name} = {form!r}")
+    return kind, activation
+
+
+def _positions(options: Options) -> RelativeBias:
+    names = "relative_attention_num_buckets", "relative_attention_max_distance"
+    buckets, distance = options.size(names[0], 32), options.size(names[1], 128)
+    if not 4 <= buckets < 4 * distance:
+        why = f"not supported: 4 is the least, and 4 {names[1]} = {4 * distance} is too many"
+        raise options.refused(names[0], buckets, why)
+    return RelativeBias(jnp.zeros((buckets, options.size("num_attention_heads"))), distance)
 
 
 def table(model: TextEncoder) -> Iterator[Placement]:
