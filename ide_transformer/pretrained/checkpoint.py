@@ -31,6 +31,7 @@ class Checkpoint(NamedTuple):
     - `table`: the places of these weights.
     - `tensors`: the tensors by their names in the table.
     - `original`: the name in the file for each name in the table.
+    - `copies`: the tensors that repeat one of the table, by their names; that other name.
     """
 
     options: Options
@@ -39,6 +40,7 @@ class Checkpoint(NamedTuple):
     table: list[Placement]
     tensors: Mapping[str, StoredTensor]
     original: Mapping[str, str]
+    copies: Mapping[str, str]
 
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
@@ -67,17 +69,23 @@ class Checkpoint(NamedTuple):
         options.check_all_asked(family.harmless)
         _check_sizes(skeleton, tensors, at)
         table = family.table(skeleton)
-        wrong = _not_fitting(table, tensors, family)
+        copies = _copies(table, tensors, family)
+        wrong = _not_fitting(table, tensors, copies, family)
         if wrong:
             raise InputError(
                 f"{at}: the tensors do not fit the model that config.json describes:\n  "
                 + "\n  ".join(wrong)
             )
-        unread = [original[name] for name in tensors if re.fullmatch(family.unread, name)]
+        left = [name for name in tensors if re.fullmatch(family.unread, name)]
+        unread = [
+            original[name] for name in left if name not in expected_shapes(table) | copies
+        ]
         if unread:
-            text = f"{at}: not part of the model, so not read: {', '.join(unread)}."
+            # Once for all layers.
+            names = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in unread)
+            text = f"{at}: not part of the model, so not read: {', '.join(names)}."
             warnings.warn(text, stacklevel=2)
-        return cls(options, family, skeleton, table, tensors, original)
+        return cls(options, family, skeleton, table, tensors, original, copies)
 
     def model(self, dtype: DTypeLike | None) -> AbstractModel:
         """The model with its weights."""
@@ -99,8 +107,25 @@ def _check_sizes(
             )
 
 
-def _not_fitting(
+def _copies(
     table: list[Placement], tensors: Mapping[str, StoredTensor], family: Family
+) -> dict[str, str]:
+    """The tensors that repeat one of the table, and which."""
+    placed = tensors.keys() & expected_shapes(table).keys()
+    return {
+        name: other
+        for name, other in family.copies.items()
+        if name in tensors.keys() - placed
+        and other in placed
+        and np.array_equal(tensors[name].read(), tensors[other].read())
+    }
+
+
+def _not_fitting(
+    table: list[Placement],
+    tensors: Mapping[str, StoredTensor],
+    copies: Mapping[str, str],
+    family: Family,
 ) -> list[str]:
     """The tensors that are missing, of another shape, not known, or no copies."""
     expected = expected_shapes(table)
@@ -111,15 +136,16 @@ def _not_fitting(
         for name, shape in found.items()
         if shape != expected[name]
     ]
-    rest = {name: tensor for name, tensor in tensors.items() if name not in expected}
-    copies = {name: other for name, other in family.copies.items() if name in rest}
-    for name, other in copies.items():
-        if other in found and not np.array_equal(rest[name].read(), tensors[other].read()):
-            wrong.append(f"{name}: differs from {other}, which config.json says it repeats")
+    tied = {name: other for name, other in family.copies.items() if other in found}
     unknown = [
-        f"{name} {tensor.shape}: not known"
-        for name, tensor in rest.items()
-        if name not in copies
+        f"{name} {tensor.shape}: "
+        + (
+            f"differs from {tied[name]}, which config.json says it repeats"
+            if name in tied
+            else "not known"
+        )
+        for name, tensor in tensors.items()
+        if name not in expected | copies
         and not re.fullmatch(family.ignored, name)
         and not re.fullmatch(family.unread, name)
     ]

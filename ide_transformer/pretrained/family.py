@@ -22,7 +22,8 @@ class Family(NamedTuple):
     - `unread`: a regular expression for weights of parts that the model does not have; a
       warning names them.
     - `copies`: tensors that repeat another one where the table does not place them, as a tied
-      read-out repeats the embedding; the name of that other one for each.
+      read-out repeats the embedding; the name of that other one for each. One that differs is
+      refused, unless it is `unread`.
     - `renamed`: pairs (regular expression, replacement) that turn other spellings of a name
       into that of the table: newer versions of the original library rename its modules.
     - `harmless`: options, with spaces between them, that `build` does not ask for since they
