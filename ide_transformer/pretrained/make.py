@@ -186,7 +186,10 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
         scaling.allow(name, None, 1.0, 1)
     else:
         features = int(head_features * scaling.number(name, options.number(name, fraction)))
-    check_turning(options, features, head_features, "head_dim" if fraction is None else name)
+    names = (
+        ("head_dim",) if fraction is None else (options.spelled(name), scaling.spelled(name))
+    )
+    check_turning(options, features, head_features, *names)
     stretch = None
     older_name = "type" if "rope_type" not in values and "type" in values else "rope_type"
     match scaling.allow(older_name, "default", "linear", "llama3"):
@@ -198,18 +201,18 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
     return Rotary(base, None if features == head_features else features, stretch)
 
 
-def check_turning(options: Options, features: int, head_features: int, name: str) -> None:
+def check_turning(options: Options, features: int, head_features: int, *names: str) -> None:
     """Refuses rotary positions of an odd number of features, or of more than a head has.
 
     **Arguments:**
 
-    - `name`: the option that gives one of these numbers, beside those of BERT.
+    - `names`: the options that give these numbers, beside those of BERT.
     """
     if features % 2 or not 0 < features <= head_features:
-        names = map(options.spelled, (name, "hidden_size", "num_attention_heads"))
+        sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
         raise InputError(
             f"{options.file}: {features} of the {head_features} features of a head would have "
-            f"rotary positions, which are for pairs. Correct {', '.join(names)}."
+            f"rotary positions, which are for pairs. Correct {', '.join((*names, *sizes))}."
         )
 
 
