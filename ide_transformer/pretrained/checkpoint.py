@@ -24,6 +24,17 @@ from .safetensors_files import stored_tensors
 from .transfer import StoredTensor, expected_shapes, fill
 
 
+# What a file of any family may have switched on, and no model here has.
+_OFF = {
+    "add_cross_attention": False,
+    "cross_attention_hidden_size": None,
+    "is_decoder": False,
+    "pruned_heads": {},
+    "quantization_config": None,
+    "tie_encoder_decoder": False,
+}
+
+
 class Checkpoint(NamedTuple):
     """A checkpoint whose tensors fit its options; no tensor is read yet.
 
@@ -64,7 +75,8 @@ class Checkpoint(NamedTuple):
                 f"{at}: {', '.join(twice)}: there under another name too. Remove one of them."
             )
         tensors = {name: stored[there] for name, there in original.items()}
-        options.allow("quantization_config", None)
+        for name, off in _OFF.items():
+            options.allow(name, off)
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
         options.check_all_asked(family.harmless)
         _check_sizes(skeleton, tensors, at)

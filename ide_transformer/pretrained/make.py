@@ -173,32 +173,31 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
 
     **Raises:** `InputError` for an unknown kind of scaling.
     """
-    older, newer = options.get("rope_scaling", None), options.get("rope_parameters", None)
-    values = older or newer or {}
+    newer, older = options.get("rope_parameters", None), options.get("rope_scaling", None)
+    name, values = ("rope_scaling", older) if older else ("rope_parameters", newer or {})
     if not isinstance(values, dict):
-        raise options.refused("rope_parameters", values, "no object of options")
+        raise options.refused(name, values, "no object of options")
+    scaling = Options(values, options.file, f"{name}.")
     # Options of the file are the defaults of those in the object.
-    scaling = Options(
-        {"rope_theta": options.get("rope_theta", 10000.0), **values}, options.file
-    )
-    base = scaling.number("rope_theta")
-    features = head_features
+    base = scaling.number("rope_theta", options.number("rope_theta", 10000.0))
+    features, name = head_features, "partial_rotary_factor"
     if fraction is None:
-        options.allow("partial_rotary_factor", None, 1.0, 1)
-        scaling.allow("partial_rotary_factor", None, 1.0, 1)
+        options.allow(name, None, 1.0, 1)
+        scaling.allow(name, None, 1.0, 1)
     else:
-        fraction = options.get("partial_rotary_factor", fraction)
-        features = int(head_features * scaling.number("partial_rotary_factor", fraction))
+        features = int(head_features * scaling.number(name, options.number(name, fraction)))
+    names = (
+        ("head_dim",) if fraction is None else (options.spelled(name), scaling.spelled(name))
+    )
+    check_turning(options, features, head_features, *names)
     stretch = None
     older_name = "type" if "rope_type" not in values and "type" in values else "rope_type"
     match scaling.allow(older_name, "default", "linear", "llama3"):
         case "linear":
             stretch = (scaling.number("factor"),) * (features // 2)
         case "llama3":
-            context = options.get("max_position_embeddings", None)
-            stretch = _llama3_stretch(scaling, base, features // 2, context)
+            stretch = _llama3_stretch(scaling, base, features // 2)
     scaling.check_all_asked("type")
-    check_turning(options, features, head_features, "partial_rotary_factor", "head_dim")
     return Rotary(base, None if features == head_features else features, stretch)
 
 
@@ -210,16 +209,14 @@ def check_turning(options: Options, features: int, head_features: int, *names: s
     - `names`: the options that give these numbers, beside those of BERT.
     """
     if features % 2 or not 0 < features <= head_features:
-        names = (*names, "hidden_size", "num_attention_heads")
+        sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
         raise InputError(
             f"{options.file}: {features} of the {head_features} features of a head would have "
-            f"rotary positions, which takes pairs. Correct {options.names(*names)}."
+            f"rotary positions, which are for pairs. Correct {', '.join((*names, *sizes))}."
         )
 
 
-def _llama3_stretch(
-    scaling: Options, base: float, half: int, context: int
-) -> tuple[float, ...]:
+def _llama3_stretch(scaling: Options, base: float, half: int) -> tuple[float, ...]:
     """Long waves are stretched by a factor, short ones are not, with a smooth change between.
     Reference: the Llama 3.1 release."""
     factor = scaling.number("factor")
@@ -227,6 +224,6 @@ def _llama3_stretch(
     if low >= high:
         raise scaling.refused("low_freq_factor", low, f"not below high_freq_factor = {high}")
     wavelengths = 2 * math.pi * base ** (np.arange(half) / half)
-    waves = scaling.size("original_max_position_embeddings", context) / wavelengths
+    waves = scaling.size("original_max_position_embeddings") / wavelengths
     smooth = np.clip((waves - low) / (high - low), 0, 1)
     return tuple((1 / ((1 - smooth) / factor + smooth)).tolist())

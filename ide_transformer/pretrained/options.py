@@ -41,12 +41,14 @@ class Options:
 
     - `values`: name to value.
     - `file`: the file that holds them, for errors.
+    - `within`: the option that the values are the object of, and a point.
     - `spellings`: the file's own name of an option that it calls differently; see `renamed`.
     - `asked`: the file's names of the options that were asked for so far.
     """
 
     values: Mapping[str, Any]
     file: Path
+    within: str = ""
     spellings: Mapping[str, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
 
@@ -88,7 +90,7 @@ class Options:
         if name in self.values:
             return self.values[name]
         if default is _REQUIRED:
-            raise InputError(f"{self.file} has no {name}, which this model needs.")
+            raise InputError(f"{self.file} has no {self.within}{name}, which this model needs.")
         return default
 
     def size(
@@ -117,8 +119,7 @@ class Options:
         """
         number, divisor = self.size(name), self.size(by)
         if number % divisor:
-            by = self.spellings.get(by, by)
-            raise self.refused(name, number, f"no multiple of {by} = {divisor}")
+            raise self.refused(name, number, f"no multiple of {self.spelled(by)} = {divisor}")
         return number // divisor
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
@@ -169,7 +170,9 @@ class Options:
         known = self.asked.union(_HARMLESS.split(), harmless.split())
         unknown = sorted(self.values.keys() - known)
         if unknown:
-            written = ", ".join(f"{name} = {self.values[name]!r}" for name in unknown)
+            written = ", ".join(
+                f"{self.within}{name} = {self.values[name]!r}" for name in unknown
+            )
             raise InputError(
                 f"{self.file}: {written}: not known for models of this kind, so the outputs "
                 "could be wrong. Remove what does not change what the model computes."
@@ -178,13 +181,10 @@ class Options:
     def _not_supported(self, name: str, value: Any, supported: Iterable[str]) -> InputError:
         return self.refused(name, value, f"not supported. Supported: {', '.join(supported)}")
 
-    def names(self, *names: str) -> str:
-        """The file's own names of options, those that it has."""
-        own = (self.spellings.get(name, name) for name in names)
-        return ", ".join(name for name in own if name in self.values)
+    def spelled(self, name: str) -> str:
+        """The file's own name of an option."""
+        return self.within + self.spellings.get(name, name)
 
     def refused(self, name: str, value: Any, why: str) -> InputError:
         """The error that says why the value of an option cannot be used."""
-        return InputError(
-            f"{self.file}: {self.spellings.get(name, name)} = {value!r} is {why}."
-        )
+        return InputError(f"{self.file}: {self.spelled(name)} = {value!r} is {why}.")

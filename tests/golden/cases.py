@@ -55,6 +55,9 @@ CASES: dict[str, Case] = {
         "GPT2Config",
         _GPT2 | dict(n_head=2, n_inner=20, activation_function="relu", n_layer=3),
     ),
+    "gpt2, untied": Case(
+        "GPT2LMHeadModel", "GPT2Config", _GPT2 | dict(tie_word_embeddings=False)
+    ),
     "llama": Case("LlamaForCausalLM", "LlamaConfig", _LLAMA),
     "llama, biases, 1 key-value head": Case(
         "LlamaForCausalLM",
@@ -82,6 +85,12 @@ CASES: dict[str, Case] = {
     ),
     "qwen2": Case("Qwen2ForCausalLM", "Qwen2Config", _LLAMA),
     "qwen3": Case("Qwen3ForCausalLM", "Qwen3Config", _LLAMA | dict(head_dim=8)),
+    "qwen3, window": Case(
+        "Qwen3ForCausalLM",
+        "Qwen3Config",
+        _LLAMA
+        | dict(head_dim=8, use_sliding_window=True, sliding_window=4, max_window_layers=0),
+    ),
     "gemma": Case(
         "GemmaForCausalLM", "GemmaConfig", _LLAMA | dict(head_dim=8, num_key_value_heads=1)
     ),
@@ -92,6 +101,9 @@ CASES: dict[str, Case] = {
         _NEOX | dict(use_parallel_residual=False, attention_bias=False, rotary_pct=1.0),
     ),
     "gptj": Case("GPTJForCausalLM", "GPTJConfig", _GPT2 | dict(rotary_dim=2)),
+    "gptj, tied": Case(
+        "GPTJForCausalLM", "GPTJConfig", _GPT2 | dict(rotary_dim=2, tie_word_embeddings=True)
+    ),
     "bert": Case("BertForMaskedLM", "BertConfig", _BERT),
     "bert, pooler, relu": Case(
         "BertModel", "BertConfig", _BERT | dict(hidden_act="relu", num_attention_heads=2)

@@ -10,23 +10,23 @@ from ..placement import Placement, block, neighbours_to_halves
 from .llama import build as build_llama, llama_attention
 
 
+_SPELLINGS = dict(
+    hidden_size="d_model",
+    num_hidden_layers="n_layers",
+    num_attention_heads="n_heads",
+    num_key_value_heads="n_kv_heads",
+    max_position_embeddings="max_len",
+    rope_theta="rope_base",
+    rms_norm_eps="eps",
+)
+
+
 def build(options: Options, tensors: Set[str]) -> LanguageModel:
-    width = options.size("d_model")
-    options.divided("d_model", "n_heads")
-    options.divided("n_heads", "n_kv_heads")
-    llama = {
-        "hidden_size": width,
-        "intermediate_size": int(8 * width / 3),
-        "num_hidden_layers": options.size("n_layers"),
-        "num_attention_heads": options.size("n_heads"),
-        "num_key_value_heads": options.size("n_kv_heads"),
-        "vocab_size": options.size("vocab_size"),
-        "max_position_embeddings": options.size("max_len"),
-        "rope_theta": options.number("rope_base"),
-        "rms_norm_eps": options.number("eps"),
-        "tie_word_embeddings": True,
-    }
-    return build_llama(Options(llama, options.file), tensors, attention_options=llama_attention)
+    values = {name: options.get(name) for name in (*_SPELLINGS.values(), "vocab_size")}
+    values["intermediate_size"] = int(8 * options.size("d_model") / 3)
+    values["tie_word_embeddings"] = True
+    llama = Options(values, options.file).renamed(**_SPELLINGS)
+    return build_llama(llama, tensors, attention_options=llama_attention)
 
 
 def table(model: LanguageModel) -> Iterator[Placement]:
@@ -53,4 +53,4 @@ def table(model: LanguageModel) -> Iterator[Placement]:
         yield Placement(weight, name)
 
 
-FAMILIES = {"glassllm": Family(build, table)}
+FAMILIES = {"glassllm": Family(build, table, harmless="init_std")}

@@ -12,7 +12,6 @@ from ..placement import Placement, block, fused, linear, norm
 def build(options: Options, tensors: Set[str]) -> LanguageModel:
     options.allow("scale_attn_weights", True)
     options.allow("scale_attn_by_inverse_layer_idx", False)
-    options.allow("add_cross_attention", False)
     options = gpt2_options(options)
     equation = make.pre_norm(
         options,

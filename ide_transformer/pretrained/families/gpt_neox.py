@@ -55,6 +55,6 @@ FAMILIES = {
         ignored=r"layers\.\d+\.attention\.(masked_bias|bias|rotary_emb\.inv_freq)",
         copies={"embed_out.weight": "embed_in.weight"},
         harmless="attention_dropout attention_probs_dropout_prob classifier_dropout "
-        "hidden_dropout hidden_dropout_prob is_decoder partial_rotary_factor rope_theta",
+        "hidden_dropout hidden_dropout_prob partial_rotary_factor rope_theta",
     )
 }

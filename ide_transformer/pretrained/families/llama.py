@@ -89,13 +89,12 @@ def _window_of_all_layers(options: Options) -> int | None:
         name, value, windowed = "layer_types", types, None
         if types == ["full_attention"] * layers:
             windowed = 0
-        elif types == ["sliding_attention"] * layers:
+        elif types == ["sliding_attention"] * layers and window:
             windowed = layers
-    if windowed == 0:
-        return None
-    if windowed == layers and window:
-        return window
-    raise options.refused(name, value, "not supported: either all layers have a window or none")
+    if windowed in (0, layers):
+        return window if windowed else None
+    why = f"not supported: all {layers} layers (num_hidden_layers) have a window, or none"
+    raise options.refused(name, value, why)
 
 
 def build(
