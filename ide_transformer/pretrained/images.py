@@ -22,8 +22,8 @@ ATTENTION_MODULES = (
 )
 
 
-# Dropout, and the number of classes where there is no classifier.
-HARMLESS = "attention_probs_dropout_prob hidden_dropout_prob num_labels"
+# Dropout.
+HARMLESS = "attention_probs_dropout_prob hidden_dropout_prob"
 
 
 def embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, Any]:

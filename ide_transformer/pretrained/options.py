@@ -18,17 +18,18 @@ _MOST = 2**24
 # Options of every family that do not change what a model computes: where it came from, how it
 # is trained, how text is generated from it, what its outputs are called.
 _HARMLESS = """
-_attn_implementation _commit_hash _name_or_path architectures auto_map bad_words_ids
-begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id
+_attn_implementation _commit_hash _name_or_path _num_labels architectures auto_map
+bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id
 diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
-exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
-gradient_checkpointing id2label initializer_factor initializer_range is_encoder_decoder
-label2id length_penalty max_length min_length model_type no_repeat_ngram_size num_beam_groups
-num_beams num_return_sequences output_attentions output_hidden_states output_scores
-pad_token_id prefix problem_type remove_invalid_values repetition_penalty return_dict
-return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature
-tf_legacy_loss tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config
-transformers_version typical_p use_bfloat16 use_cache
+eos_token_ids exponential_decay_length_penalty finetuning_task forced_bos_token_id
+forced_eos_token_id gradient_checkpointing id2label initializer_factor initializer_range
+is_encoder_decoder label2id length_penalty max_length min_length model_type
+no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
+output_attentions output_hidden_states output_past output_scores pad_token_id prefix
+problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class
+top_k top_p torch_dtype torchscript transformers.js_config transformers_version typical_p
+use_bfloat16 use_cache xla_device
 """
 
 

@@ -1,6 +1,7 @@
 """Options of encoders, each changed in every way: `transformers` and this package agree, or
 the option is refused by name."""
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,15 +11,17 @@ from golden.make_images import original, random_images, states_or_logits
 from pretrained.option_fuzz import Fuzz, changes
 
 import ide_transformer as ide
+from ide_transformer.pretrained.checkpoint import Checkpoint
 
 
 class Case(NamedTuple):
-    """A class of transformers, the options of its tiny checkpoint, and the names of options
-    that its configuration file could hold too."""
+    """A class of transformers, the options of its tiny checkpoint, names of options that its
+    configuration file could hold too, and, of a variant, those that make a difference to it."""
 
     model: str
     options: dict[str, Any]
-    names: str
+    names: str = ""
+    only: str = ""
 
 
 SIZES = dict(
@@ -52,44 +55,56 @@ WHISPER = dict(
 )
 _ALL = "quantization_config num_labels output_past"
 _TEXT = f"{_ALL} position_embedding_type pruned_heads head_dim"
+UNTIED = dict(tie_word_embeddings=False)
+GATED = dict(feed_forward_proj="gated-gelu")
+ALBERT = SIZES | dict(embedding_size=6)
+VIT = IMAGE | dict(intermediate_size=12)
 CASES = {
     "bert": Case("BertForMaskedLM", SIZES, f"{_TEXT} layer_types pooler_type"),
-    "bert, untied": Case("BertForMaskedLM", SIZES | dict(tie_word_embeddings=False), ""),
-    "bert, pooler": Case("BertModel", SIZES, ""),
+    "bert, untied": Case(
+        "BertForMaskedLM", SIZES | UNTIED, only="tie_word_embeddings hidden_act"
+    ),
+    "bert, pooler": Case("BertModel", SIZES, only="tie_word_embeddings hidden_act"),
     "roberta": Case("RobertaForMaskedLM", SIZES, _TEXT),
-    "albert": Case(
-        "AlbertForMaskedLM",
-        SIZES | dict(embedding_size=6),
-        f"{_TEXT} is_decoder layers_to_keep",
+    "roberta, untied": Case(
+        "RobertaForMaskedLM", SIZES | UNTIED, only="tie_word_embeddings pad_token_id"
     ),
+    "albert": Case("AlbertForMaskedLM", ALBERT, f"{_TEXT} is_decoder layers_to_keep"),
     "albert, untied": Case(
-        "AlbertModel", SIZES | dict(embedding_size=6, tie_word_embeddings=False), ""
+        "AlbertForMaskedLM", ALBERT | UNTIED, only="tie_word_embeddings hidden_act"
     ),
+    "albert, pooler": Case("AlbertModel", ALBERT, only="tie_word_embeddings hidden_act"),
     "distilbert": Case(
         "DistilBertForMaskedLM",
         DISTILBERT,
         f"{_TEXT} layer_norm_eps hidden_size num_hidden_layers hidden_act type_vocab_size",
+    ),
+    "distilbert, untied": Case(
+        "DistilBertForMaskedLM", DISTILBERT | UNTIED, only="tie_word_embeddings activation"
     ),
     "t5": Case(
         "T5EncoderModel",
         T5,
         f"{_ALL} n_positions hidden_size num_hidden_layers num_attention_heads head_dim",
     ),
-    "t5, gated": Case("T5EncoderModel", T5 | dict(feed_forward_proj="gated-gelu"), ""),
-    "vit": Case(
-        "ViTForImageClassification",
-        IMAGE | dict(intermediate_size=12, num_labels=3),
-        f"{_ALL} head_dim mlp_ratio",
+    "t5, gated": Case(
+        "T5EncoderModel",
+        T5 | GATED,
+        only="feed_forward_proj is_gated_act dense_act_fn tie_word_embeddings",
     ),
-    "vit, pooler": Case("ViTModel", IMAGE | dict(intermediate_size=12), "num_labels"),
+    "vit": Case(
+        "ViTForImageClassification", VIT | dict(num_labels=3), f"{_ALL} head_dim mlp_ratio"
+    ),
+    "vit, pooler": Case("ViTModel", VIT, only="num_labels pooler_act pooler_output_size"),
     "deit": Case(
-        "DeiTForImageClassificationWithTeacher",
-        IMAGE | dict(intermediate_size=12, num_labels=3),
-        f"{_ALL} head_dim",
+        "DeiTForImageClassificationWithTeacher", VIT | dict(num_labels=3), f"{_ALL} head_dim"
     ),
     "dinov2": Case("Dinov2ForImageClassification", IMAGE | dict(num_labels=3), _ALL),
     "dinov2, gated": Case(
-        "Dinov2Model", IMAGE | dict(use_swiglu_ffn=True), "head_dim intermediate_size"
+        "Dinov2Model",
+        IMAGE | dict(use_swiglu_ffn=True),
+        "intermediate_size",
+        only="use_swiglu_ffn hidden_act mlp_ratio intermediate_size",
     ),
     "whisper": Case(
         "WhisperForConditionalGeneration",
@@ -120,6 +135,8 @@ def theirs_of(kind):
     """The outputs of the library."""
     import torch
 
+    # Threads cost more than such a small model.
+    torch.set_num_threads(1)
     arguments = dict(dtype=torch.float64, local_files_only=True)
 
     @torch.no_grad()
@@ -177,11 +194,26 @@ def ours(model):
     return found
 
 
+def tried(fuzz, case):
+    """The changes of a case. Options that are known to be harmless have a few each."""
+    asked, tries = Checkpoint.open(fuzz.folder).options.asked, Counter()
+    for change in changes(fuzz.options, *case.names.split()):
+        name = change.path[0]
+        tries[name] += 1
+        few = name in fuzz.options and name not in asked and tries[name] > 3
+        if not few and (not case.only or name in case.only.split()):
+            yield change
+
+
 @pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore:.*not part of the model")
 @pytest.mark.parametrize("name", CASES)
 def test_an_option_is_understood_or_refused(name, tmp_path):
     case = CASES[name]
-    fuzz = Fuzz(tmp_path, theirs_of(make_checkpoint(case, tmp_path)), ours, 1e-9)
-    wrong = [fuzz.check(change) for change in changes(fuzz.options, *case.names.split())]
-    print(name, len(wrong), dict(fuzz.counts))
+    # The library computes the softmax of T5 in single precision.
+    bound = 1e-5 if name.startswith("t5") else 1e-9
+    fuzz = Fuzz(tmp_path, theirs_of(make_checkpoint(case, tmp_path)), ours, bound)
+    wrong = [fuzz.check(change) for change in tried(fuzz, case)]
+    print(f"{name}: {len(wrong)} changes, {dict(fuzz.counts)}")
     assert not list(filter(None, wrong))
+    assert fuzz.counts["agree"] and fuzz.counts["refused"]
