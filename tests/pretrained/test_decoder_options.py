@@ -77,6 +77,8 @@ def at_tokens(outputs: Mapping[str, Any], mask: np.ndarray) -> Outputs:
 def decoder_fuzz(base: Base, folder: Path) -> Fuzz:
     import torch
 
+    # Threads cost more than such a small model.
+    torch.set_num_threads(1)
     tokens, mask = padded_inputs()
     kind = type(make_reference(base.case, folder, "float64"))
     file = folder / "config.json"
