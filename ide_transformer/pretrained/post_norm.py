@@ -73,8 +73,6 @@ def post_norm_encoder(
     - `control`: ordinary layers, or one block for all layers.
     """
     options.allow("position_embedding_type", "absolute", None)
-    options.allow("is_decoder", False)
-    options.allow("pruned_heads", {}, None)
     width, number = options.size("hidden_size"), options.size("num_hidden_layers")
     places, tied = (
         options.size("max_position_embeddings"),

@@ -26,7 +26,6 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
     options = options.renamed(
         hidden_size="d_model", num_hidden_layers="num_layers", num_attention_heads="num_heads"
     )
-    options.allow("is_decoder", False)
     width = options.size("hidden_size")
     kind, activation = _feed_forward(options)
     return TextEncoder(
