@@ -157,7 +157,8 @@ def _not_fitting(
             else "not known"
         )
         for name, tensor in tensors.items()
-        if name not in expected | copies
+        if name not in expected
+        and name not in copies
         and not re.fullmatch(family.ignored, name)
         and not re.fullmatch(family.unread, name)
     ]

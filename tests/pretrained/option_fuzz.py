@@ -89,8 +89,7 @@ def _others(name: str, value: Any) -> Iterator[Any]:
         case bool():
             yield from (not value, int(not value), str(value))
         case int():
-            yield from (value + 1, 2 * value, value // 2, 1, 0, -1, str(value), float(value))
-            yield True
+            yield from (value + 1, value // 2, 1, 0, -1, str(value), float(value), True)
         case float():
             yield from (2 * value, 0.0, 1.0, -1.0, math.nan, math.inf, "1.0")
         case str():
@@ -102,7 +101,7 @@ def _others(name: str, value: Any) -> Iterator[Any]:
         case dict():
             yield from ({}, "nonsense", [])
         case None:
-            yield from (True, False, 1, 3, 4, 0, 0.5, "nonsense", [], {})
+            yield from (True, 3, 0.5, "nonsense", {})
 
 
 def changed(options: dict[str, Any], change: Change) -> dict[str, Any]:
