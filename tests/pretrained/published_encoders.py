@@ -147,7 +147,6 @@ _T5 = dict(
     task_specific_params={"summarization": {"max_length": 200, "num_beams": 4}},
     vocab_size=32128,
 )
-_T5_BASE = dict(d_ff=3072, d_model=768, num_heads=12, num_layers=12)
 _FLAN_T5 = dict(
     classifier_dropout=0.0,
     d_ff=1024,
@@ -276,7 +275,6 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
     "albert-base-v2": (_BERT | _ALBERT, 11_221_680),
     "distilbert-base-uncased": (_DISTILBERT, 66_985_530),
     "t5-small": (_T5, 35_330_816),
-    "t5-base": (_T5 | _T5_BASE, 109_628_544),
     "flan-t5-small": (_T5 | _FLAN_T5, 35_332_800),
     "vit-base-patch16-224": (_VIT | _labels(3) | dict(qkv_bias=True), 85_800_963),
     "vit-base-patch16-224-in21k": (_VIT | dict(architectures=["ViTModel"]), 86_389_248),
