@@ -92,7 +92,7 @@ class Checkpoint(NamedTuple):
 
     def model(self, dtype: DTypeLike | None) -> AbstractModel:
         """The model with its weights. A warning names the weights of other parts."""
-        held = expected_shapes(self.table) | self.copies
+        held = expected_shapes(self.table).keys() | self.copies.keys()
         unread = [
             re.sub(r"\b\d+\b", "*", original)
             for name, original in self.original.items()
