@@ -88,19 +88,21 @@ class Checkpoint(NamedTuple):
                 f"{at}: the tensors do not fit the model that config.json describes:\n  "
                 + "\n  ".join(wrong)
             )
-        left = [name for name in tensors if re.fullmatch(family.unread, name)]
-        unread = [
-            original[name] for name in left if name not in expected_shapes(table) | copies
-        ]
-        if unread:
-            # Once for all layers.
-            names = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in unread)
-            text = f"{at}: not part of the model, so not read: {', '.join(names)}."
-            warnings.warn(text, stacklevel=2)
         return cls(options, family, skeleton, table, tensors, original, copies)
 
     def model(self, dtype: DTypeLike | None) -> AbstractModel:
-        """The model with its weights."""
+        """The model with its weights. A warning names the weights of other parts."""
+        held = expected_shapes(self.table).keys() | self.copies.keys()
+        unread = [
+            re.sub(r"\b\d+\b", "*", original)
+            for name, original in self.original.items()
+            if name not in held and re.fullmatch(self.family.unread, name)
+        ]
+        if unread:
+            # Once for all layers.
+            names = ", ".join(dict.fromkeys(unread))
+            text = f"{self.options.file}: not part of the model, so not read: {names}."
+            warnings.warn(text, stacklevel=2)
         chosen = None if dtype is None else np.dtype(jnp.dtype(dtype))
         return fill(self.skeleton, self.table, self.tensors, chosen)
 

@@ -73,13 +73,8 @@ def post_norm_encoder(
     - `control`: ordinary layers, or one block for all layers.
     """
     options.allow("position_embedding_type", "absolute", None)
-    options.allow("is_decoder", False)
-    options.allow("pruned_heads", {}, None)
     width, number = options.size("hidden_size"), options.size("num_hidden_layers")
-    places, tied = (
-        options.size("max_position_embeddings"),
-        options.flag("tie_word_embeddings", True),
-    )
+    tied, context = options.flag("tie_word_embeddings", True), _context(options, padding)
     function = options.choose("hidden_act", make.ACTIVATIONS, activation)
     entered = width if embedded is None else embedded
 
@@ -88,7 +83,7 @@ def post_norm_encoder(
     )
     return TextEncoder(
         jnp.zeros((options.size("vocab_size"), entered)),
-        positions=jnp.zeros((places, entered)),
+        positions=jnp.zeros((options.size("max_position_embeddings"), entered)),
         segments=None if segments is None else jnp.zeros((segments, entered)),
         lift=None if embedded is None else make.dense(embedded, width),
         control=control.build(make_block, number, key=make.any_key()),
@@ -98,7 +93,7 @@ def post_norm_encoder(
             key=make.any_key(),
         ),
         discretization=Discretization(LieTrotter()),
-        context=_context(options, padding),
+        context=context,
         padding=padding,
         input_normalization=make.layer_norm(entered, eps),
         pooler=make.dense(width, width) if make.has(tensors, names.pooler) else None,

@@ -42,7 +42,6 @@ _ROBERTA = _BERT._replace(
 def _build(
     options: Options, tensors: Set[str], names: PostNormNames, **arguments: Any
 ) -> TextEncoder:
-    options.allow("add_cross_attention", False)
     return post_norm_encoder(
         options,
         tensors,

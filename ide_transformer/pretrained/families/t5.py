@@ -2,11 +2,11 @@
 bias by distance, which all layers share, and are not divided by sqrt(d)."""
 
 import functools as ft
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 
 import jax.numpy as jnp
 
-from ...equation import AbstractOperator, FeedForward, GatedFeedForward, RelativeBias
+from ...equation import FeedForward, GatedFeedForward, RelativeBias
 from ...models import TextEncoder
 from .. import make
 from ..family import Family
@@ -26,9 +26,7 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
     options = options.renamed(
         hidden_size="d_model", num_hidden_layers="num_layers", num_attention_heads="num_heads"
     )
-    options.allow("is_decoder", False)
     width = options.size("hidden_size")
-    kind, activation = _feed_forward(options)
     return TextEncoder(
         jnp.zeros((options.size("vocab_size"), width)),
         **make.pre_norm(
@@ -40,15 +38,15 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
                 positions=_positions(options),
                 bias=False,
             ),
-            ft.partial(kind, width, options.size("d_ff"), activation=activation, bias=False),
+            _feed_forward(options),
         ),
         context=options.size("n_positions", 512),
     )
 
 
-def _feed_forward(options: Options) -> tuple[type[AbstractOperator], Callable]:
-    """The operator and its activation. The library also writes these two as options of their
-    own, and obeys them.
+def _feed_forward(options: Options) -> make.MakeOperator:
+    """The form of the operator. The library also writes what follows from it as options of
+    their own, and obeys them.
 
     **Raises:** `InputError` where they contradict `feed_forward_proj`.
     """
@@ -60,7 +58,8 @@ def _feed_forward(options: Options) -> tuple[type[AbstractOperator], Callable]:
     for other, value in follows.items():
         if (found := options.get(other, value)) != value:
             raise options.refused(other, found, f"not the {value!r} of {name} = {form!r}")
-    return kind, activation
+    sizes = options.size("hidden_size"), options.size("d_ff")
+    return ft.partial(kind, *sizes, activation=activation, bias=False)
 
 
 def _positions(options: Options) -> RelativeBias:
