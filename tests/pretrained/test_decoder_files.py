@@ -2,57 +2,33 @@
 
 import json
 import math
-from pathlib import Path
 
 import equinox as eqx
 import numpy as np
 import pytest
 from golden.copies import changed_copy, options_of
 from helpers import GOLDEN
+from pretrained.published_decoders import PUBLISHED
 
 import ide_transformer as ide
 from ide_transformer.pretrained import families, load_pretrained
+from ide_transformer.pretrained.checkpoint import Checkpoint
 from ide_transformer.pretrained.options import Options
-from ide_transformer.pretrained.transfer import expected_shapes
+from ide_transformer.pretrained.transfer import StoredTensor, expected_shapes
 
 
-CONFIGS = Path(__file__).parent / "configs"
 FAMILIES = ("gemma", "gpt2", "gpt_neox", "gptj", "llama", "mistral", "qwen2", "qwen3")
 
 
-# Parameters of published checkpoints, as their authors count them.
-PARAMETERS = {
-    "gpt2": 124_439_808,
-    "gpt2-medium": 354_823_168,
-    "distilgpt2": 81_912_576,
-    "gpt-j-6b": 6_050_882_784,
-    "pythia-160m": 162_322_944,
-    "gpt-neox-20b": 20_554_567_680,
-    "llama-2-7b": 6_738_415_616,
-    "tinyllama-1.1b": 1_100_048_384,
-    "llama-3-8b": 8_030_261_248,
-    "llama-3.1-8b": 8_030_261_248,
-    "llama-3.2-1b": 1_235_814_400,
-    "smollm2-135m": 134_515_008,
-    "mistral-7b-v0.1": 7_241_732_096,
-    "mistral-7b-v0.3": 7_248_023_552,
-    "qwen2-0.5b": 494_032_768,
-    "qwen2.5-0.5b": 494_032_768,
-    "qwen2.5-7b": 7_615_616_512,
-    "qwen3-0.6b": 596_049_920,
-    "qwen3-8b": 8_190_735_360,
-    "gemma-2b": 2_506_172_416,
-    "gemma-7b": 8_537_680_896,
-}
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_published_checkpoints_have_their_number_of_parameters(name):
-    values = json.loads((CONFIGS / f"{name}.json").read_text())
-    family = families()[values["model_type"]]
-    skeleton = eqx.filter_eval_shape(family.build, Options(values, CONFIGS), frozenset())
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_checkpoints_are_understood(name, tmp_path):
+    values, parameters = PUBLISHED[name]
+    options, family = Options(values, tmp_path), families()[values["model_type"]]
+    skeleton = eqx.filter_eval_shape(family.build, options, frozenset())
     shapes = expected_shapes(family.table(skeleton))
-    assert sum(map(math.prod, shapes.values())) == PARAMETERS[name]
+    assert sum(map(math.prod, shapes.values())) == parameters
+    stored = {k: StoredTensor(np.dtype("f4"), x, pytest.fail) for k, x in shapes.items()}
+    Checkpoint.check(options, stored, tmp_path)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
