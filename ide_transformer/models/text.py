@@ -1,6 +1,6 @@
 """Texts as inputs of models."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,15 @@ class Text(NamedTuple):
     ) = None
     segments: Integer[Array | np.ndarray, "*batch tokens"] | None = None
 
-    def check(self, *, vocabulary: int, context: int) -> None:
-        """Checks that a model can embed the text. Traced tokens are not checked.
+    def check(self, *, vocabulary: int, context: int, segments: int = 1) -> None:
+        """Checks that a model can embed the text. Traced tokens and segments are not checked.
 
-        **Raises:** `InputError` for a text that is too long, nothing but padding, or not of
-        whole numbers in the vocabulary.
+        **Arguments:**
+
+        - `vocabulary`, `context`, `segments`: how many the model knows, takes, distinguishes.
+
+        **Raises:** `InputError` for a text that is too long, nothing but padding, or whose
+        tokens or segments the model does not know.
         """
         check_fields(self)
         if self.tokens.shape[-1] > context:
@@ -43,19 +47,24 @@ class Text(NamedTuple):
             )
         if is_known(self.mask) and not np.asarray(self.mask, bool).any(axis=-1).all():
             raise InputError("Text: the mask is False at all tokens of a text; drop that text.")
-        if not is_known(self.tokens) or not self.tokens.size:
-            return
-        for token in (int(self.tokens.min()), int(self.tokens.max())):
-            if not 0 <= token < vocabulary:
-                raise InputError(
-                    f"The text has a token {token}, but the model knows 0 to "
-                    f"{vocabulary - 1}; use the tokenizer that belongs to the model."
-                )
+        _check_range("token", self.tokens, vocabulary)
+        _check_range("segment", self.segments, segments)
 
     def domain(self) -> TokenDomain:
         """The tokens at unit spacing, padding with a weight of zero."""
         domain = TokenDomain.uniform(self.tokens.shape[-1])
         return domain if self.mask is None else domain.padded(jnp.asarray(self.mask, bool))
+
+
+def _check_range(name: str, numbers: Any, known: int) -> None:
+    if not is_known(numbers) or not numbers.size:
+        return
+    for number in (int(numbers.min()), int(numbers.max())):
+        if not 0 <= number < known:
+            raise InputError(
+                f"The text has a {name} {number}, but the model knows 0 to {known - 1}; "
+                "use the tokenizer that belongs to the model."
+            )
 
 
 def as_text(inputs: Text | Integer[ArrayLike, "*batch tokens"]) -> Text:

@@ -70,8 +70,9 @@ class TextEncoder(AbstractTextModel):
       `lift`) and to the states at depth T.
     - `pooler`: makes the pooled vector of the first token, or `None`.
     - `head`: the masked-token head, or `None`.
-    - `first_position`: the row of `positions` for the first token (RoBERTa has two more rows
-      in front).
+    - `padding`: a token that is not counted (RoBERTa): it has the row `padding` of
+      `positions`, the others have the rows from `padding + 1` on. `None` where the rows are
+      those of the places.
     - `context`: the longest text, in tokens.
     """
 
@@ -87,23 +88,27 @@ class TextEncoder(AbstractTextModel):
     pooler: Linear | None = None
     head: MaskedTokenHead | None = None
     discretization: Discretization
-    first_position: NonNegativeInt = eqx.field(static=True, default=0)
+    padding: NonNegativeInt | None = eqx.field(static=True, default=None)
     context: PositiveInt = eqx.field(static=True)
 
     def __post_init__(self):
         self.constraint = as_control(self.constraint, self.control)
 
     def __check_init__(self):
-        places = self.first_position + self.context
+        places = self.context if self.padding is None else self.padding + 1 + self.context
         if self.positions is not None and self.positions.shape[0] < places:
             raise InputError(
-                f"TextEncoder: positions={self.positions.shape[0]} rows, but first_position="
-                f"{self.first_position} and context={self.context} need {places}."
+                f"TextEncoder: positions={self.positions.shape[0]} rows, but padding="
+                f"{self.padding} and context={self.context} need {places}."
             )
 
     @property
     def features(self) -> int:
         return (self.embedding if self.lift is None else self.lift.weight).shape[1]
+
+    @property
+    def segment_kinds(self) -> int:
+        return 1 if self.segments is None else self.segments.shape[0]
 
     def embed(
         self,
@@ -114,8 +119,7 @@ class TextEncoder(AbstractTextModel):
         text = self.checked(inputs)
         u = self.embedding[text.tokens]
         if self.positions is not None:
-            places = slice(self.first_position, self.first_position + u.shape[-2])
-            u = u + jnp.broadcast_to(self.positions[places], u.shape)
+            u = u + jnp.broadcast_to(self.positions[self._rows(text.tokens)], u.shape)
         if self.segments is not None:
             first = jnp.zeros(u.shape[-2], int)
             u = u + jnp.broadcast_to(
@@ -123,6 +127,15 @@ class TextEncoder(AbstractTextModel):
             )
         u = self.input_normalization.project(u)
         return u if self.lift is None else self.lift(u), text.domain()
+
+    def _rows(
+        self, tokens: Integer[Array | np.ndarray, "*batch tokens"]
+    ) -> Integer[Array, "*rows tokens"]:
+        """The rows of `positions` for the tokens of a text."""
+        if self.padding is None:
+            return jnp.arange(tokens.shape[-1])
+        counted = jnp.asarray(tokens) != self.padding
+        return self.padding + jnp.cumsum(counted, axis=-1) * counted
 
     def read_out(
         self, u: Float[Array, "*batch tokens features"]

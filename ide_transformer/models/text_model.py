@@ -13,6 +13,11 @@ class AbstractTextModel(AbstractModel):
     context: AbstractVar[int]
 
     @property
+    def segment_kinds(self) -> int:
+        """How many segments the model distinguishes."""
+        return 1
+
+    @property
     def domain(self) -> TokenDomain:
         return TokenDomain.uniform(self.context)
 
@@ -22,7 +27,11 @@ class AbstractTextModel(AbstractModel):
         **Raises:** `InputError` where the model cannot embed it.
         """
         text = as_text(inputs)
-        text.check(vocabulary=self.embedding.shape[0], context=self.context)
+        text.check(
+            vocabulary=self.embedding.shape[0],
+            context=self.context,
+            segments=self.segment_kinds,
+        )
         return text
 
 

@@ -1,7 +1,7 @@
 """A family of checkpoints: how its models are built and where their weights are stored."""
 
 import re
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import NamedTuple
 
 from ..models import AbstractModel
@@ -17,16 +17,27 @@ class Family(NamedTuple):
     - `places`: gives the places of all weights of that model.
     - `prefix`: stands in front of the names in a checkpoint that also has a head. The names
       in the table are without it.
-    - `ignored`: a regular expression for tensors that are not weights of the model.
+    - `ignored`: a regular expression for tensors that are no weights: constants that the
+      original library computes by itself.
+    - `unread`: a regular expression for weights of parts that the model does not have; a
+      warning names them.
+    - `copies`: tensors that repeat another one where the table does not place them, as a tied
+      read-out repeats the embedding; the name of that other one for each. One that differs is
+      refused, unless it is `unread`.
     - `renamed`: pairs (regular expression, replacement) that turn other spellings of a name
       into that of the table: newer versions of the original library rename its modules.
+    - `harmless`: options, with spaces between them, that `build` does not ask for since they
+      do not change the outputs; those of every family are known.
     """
 
     build: Callable[[Options, Set[str]], AbstractModel]
     places: Callable[..., Iterable[Placement]]
     prefix: str = ""
     ignored: str = ""
+    unread: str = ""
+    copies: Mapping[str, str] = {}
     renamed: tuple[tuple[str, str], ...] = ()
+    harmless: str = ""
 
     def table(self, model: AbstractModel) -> list[Placement]:
         """The places of the weights that a model has."""

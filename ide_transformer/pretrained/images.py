@@ -22,6 +22,10 @@ ATTENTION_MODULES = (
 )
 
 
+# Dropout.
+HARMLESS = "attention_probs_dropout_prob hidden_dropout_prob"
+
+
 def embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, Any]:
     """The arguments of `ImageEncoder` that embed an image.
 
@@ -33,7 +37,7 @@ def embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, 
     **Raises:** `InputError` for patches that are not squares or do not divide the image.
     """
     (rows, columns), side = _sizes(options, patch)
-    width, channels = options.get("hidden_size"), options.get("num_channels", 3)
+    width, channels = options.size("hidden_size"), options.size("num_channels", 3)
     tokens = prefix + (rows // side) * (columns // side)
     return dict(
         image_shape=(rows, columns, channels),
@@ -47,16 +51,18 @@ def embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, 
 def make_image_attention(options: Options) -> make.MakeOperator:
     return make.attention(
         options,
-        head_features=options.get("head_dim", None),
-        bias=options.get("qkv_bias", True),
+        head_features=options.size("head_dim", None),
+        bias=options.flag("qkv_bias", True),
         output_bias=True,
     )
 
 
 def classes(options: Options) -> int:
-    """The number of classes: by their names, by their number, else two."""
+    """The number of classes: as such, by their names, else two."""
     names = options.get("id2label", None)
-    return options.get("num_labels", 2) if names is None else len(names)
+    if not isinstance(names, dict | None):
+        raise options.refused("id2label", names, "no object of names")
+    return options.size("num_labels", 2 if names is None else len(names), least=0)
 
 
 def embedding_tensors(model: ImageEncoder, *prefix: str) -> Iterator[Placement]:
@@ -91,21 +97,19 @@ def _sizes(options: Options, patch: int) -> tuple[tuple[int, int], int]:
             f"{options.file}: patch_size = [{side}, {other}] is not supported: patches have "
             "to be squares."
         )
-    if rows % side or columns % side:
+    fitting = [max(side, x - x % side) for x in (rows, columns)]
+    if fitting != [rows, columns]:
         raise InputError(
             f"{options.file}: image_size = [{rows}, {columns}] is no multiple of patch_size = "
             f"{side}. The pixels that are left over would be ignored: write the size without "
-            f"them, [{rows - rows % side}, {columns - columns % side}], and give such images."
+            f"them, [{fitting[0]}, {fitting[1]}], and give such images."
         )
     return (rows, columns), side
 
 
 def _pair(options: Options, name: str, default: int) -> tuple[int, int]:
-    match value := options.get(name, default):
-        case int():
-            return value, value
-        case [rows, columns]:
-            return rows, columns
-    raise InputError(
-        f"{options.file}: {name} = {value!r} is neither a number nor [rows, columns]."
-    )
+    value = options.get(name, default)
+    sides = value if isinstance(value, list) else [value, value]
+    if len(sides) != 2 or not all(type(x) is int and 0 < x < 2**16 for x in sides):
+        raise options.refused(name, value, "neither a number of pixels nor [rows, columns]")
+    return sides[0], sides[1]

@@ -29,6 +29,7 @@ from ..equation import (
     relu,
     silu,
 )
+from ..errors import InputError
 from ..models import Discretization, LanguageModel
 from ..solvers import LieTrotter
 from .options import Options
@@ -90,7 +91,7 @@ def pre_norm(
     - `operators`: makers of the operators of a layer.
     """
     makers = [ft.partial(make, normalization=normalization) for make in operators]
-    number = options.get("num_hidden_layers")
+    number = options.size("num_hidden_layers")
     return dict(
         control=PiecewiseConstant.build(block(*makers), number, key=any_key()),
         constraint=Free(),
@@ -100,11 +101,21 @@ def pre_norm(
 
 
 def attention(
-    options: Options, kind: type[AbstractOperator] = Attention, **arguments: Any
+    options: Options,
+    kind: type[AbstractOperator] = Attention,
+    *,
+    head_features: int | None = None,
+    **arguments: Any,
 ) -> MakeOperator:
-    """Makes attention by the options of BERT."""
-    width, heads = options.get("hidden_size"), options.get("num_attention_heads")
-    return ft.partial(kind, width, heads, **arguments)
+    """Makes attention by the options of BERT.
+
+    **Arguments:**
+
+    - `head_features`: the width of a head, if it is not the width divided by the heads.
+    """
+    width, heads = options.size("hidden_size"), options.size("num_attention_heads")
+    head = head_features or options.divided("hidden_size", "num_attention_heads")
+    return ft.partial(kind, width, heads, head_features=head, **arguments)
 
 
 def feed_forward(
@@ -122,7 +133,7 @@ def feed_forward(
     - `hidden`: the width inside, if it is not `intermediate_size`.
     - `activation`: the default of `hidden_act`.
     """
-    width, hidden = options.get("hidden_size"), hidden or options.get("intermediate_size")
+    width, hidden = options.size("hidden_size"), hidden or options.size("intermediate_size")
     function = options.choose("hidden_act", ACTIVATIONS, activation)
     return ft.partial(kind, width, hidden, activation=function, **arguments)
 
@@ -138,10 +149,10 @@ def language_model(
     - `arguments`: the other arguments of `LanguageModel`.
     """
     return LanguageModel(
-        options.get("vocab_size"),
-        options.get("max_position_embeddings", context),
-        options.get("hidden_size"),
-        tied=options.get("tie_word_embeddings", tied),
+        options.size("vocab_size"),
+        options.size("max_position_embeddings", context),
+        options.size("hidden_size"),
+        tied=options.flag("tie_word_embeddings", tied),
         key=any_key(),
         **arguments,
     )
@@ -152,40 +163,67 @@ def has(names: Set[str], name: str) -> bool:
     return any(known == name or known.startswith(f"{name}.") for known in names)
 
 
-def rotary(
-    options: Options, head_features: int, *, fraction: float = 1.0, base: float = 10000.0
-) -> Rotary:
+def rotary(options: Options, head_features: int, *, fraction: float | None = None) -> Rotary:
     """Rotary positions by the options of either generation of checkpoints: `rope_theta` and
     `rope_scaling`, or `rope_parameters`.
 
     **Arguments:**
 
-    - `fraction`, `base`: the defaults of `partial_rotary_factor` and `rope_theta`.
+    - `fraction`: the default of `partial_rotary_factor`; `None` where heads turn as a whole.
 
     **Raises:** `InputError` for an unknown kind of scaling.
     """
-    values = dict(options.get("rope_parameters", None) or {})
-    values |= options.get("rope_scaling", None) or {}
-    scaling = Options(values, options.file)
-    fraction = options.get("partial_rotary_factor", fraction)
-    features = int(head_features * scaling.get("partial_rotary_factor", fraction))
-    base = scaling.get("rope_theta", options.get("rope_theta", base))
-    name = "rope_type" if "rope_type" in values or "type" not in values else "type"
+    newer, older = options.get("rope_parameters", None), options.get("rope_scaling", None)
+    name, values = ("rope_scaling", older) if older else ("rope_parameters", newer or {})
+    if not isinstance(values, dict):
+        raise options.refused(name, values, "no object of options")
+    scaling = Options(values, options.file, f"{name}.")
+    # Options of the file are the defaults of those in the object.
+    base = scaling.number("rope_theta", options.number("rope_theta", 10000.0))
+    features, name = head_features, "partial_rotary_factor"
+    if fraction is None:
+        options.allow(name, None, 1.0, 1)
+        scaling.allow(name, None, 1.0, 1)
+    else:
+        features = int(head_features * scaling.number(name, options.number(name, fraction)))
+    names = (
+        ("head_dim",) if fraction is None else (options.spelled(name), scaling.spelled(name))
+    )
+    check_turning(options, features, head_features, *names)
     stretch = None
-    match scaling.allow(name, "default", "linear", "llama3"):
+    older_name = "type" if "rope_type" not in values and "type" in values else "rope_type"
+    match scaling.allow(older_name, "default", "linear", "llama3"):
         case "linear":
-            stretch = (float(scaling.get("factor")),) * (features // 2)
+            stretch = (scaling.number("factor"),) * (features // 2)
         case "llama3":
             stretch = _llama3_stretch(scaling, base, features // 2)
+    scaling.check_all_asked("type")
     return Rotary(base, None if features == head_features else features, stretch)
+
+
+def check_turning(options: Options, features: int, head_features: int, *names: str) -> None:
+    """Refuses rotary positions of an odd number of features, or of more than a head has.
+
+    **Arguments:**
+
+    - `names`: the options that give these numbers, beside those of BERT.
+    """
+    if features % 2 or not 0 < features <= head_features:
+        sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
+        raise InputError(
+            f"{options.file}: {features} of the {head_features} features of a head would have "
+            f"rotary positions, which are for pairs. Correct {', '.join((*names, *sizes))}."
+        )
 
 
 def _llama3_stretch(scaling: Options, base: float, half: int) -> tuple[float, ...]:
     """Long waves are stretched by a factor, short ones are not, with a smooth change between.
     Reference: the Llama 3.1 release."""
-    factor = scaling.get("factor")
-    low, high = scaling.get("low_freq_factor"), scaling.get("high_freq_factor")
+    factor = scaling.number("factor")
+    low, high = scaling.number("low_freq_factor"), scaling.number("high_freq_factor")
+    if low >= high:
+        raise scaling.refused("low_freq_factor", low, f"not below high_freq_factor = {high}")
     wavelengths = 2 * math.pi * base ** (np.arange(half) / half)
-    waves = scaling.get("original_max_position_embeddings") / wavelengths
+    waves = scaling.size("original_max_position_embeddings") / wavelengths
     smooth = np.clip((waves - low) / (high - low), 0, 1)
     return tuple((1 / ((1 - smooth) / factor + smooth)).tolist())

@@ -1,7 +1,8 @@
 """Options of a checkpoint, as `config.json` holds them."""
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,26 @@ from .json_files import read_json
 
 
 _REQUIRED = object()
+
+# More of anything fits no machine, and would take its memory before a tensor is compared.
+_MOST = 2**24
+
+# Options of every family that do not change what a model computes: where it came from, how it
+# is trained, how text is generated from it, what its outputs are called.
+_HARMLESS = """
+_attn_implementation _commit_hash _name_or_path _num_labels architectures auto_map
+bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id
+diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
+eos_token_ids exponential_decay_length_penalty finetuning_task forced_bos_token_id
+forced_eos_token_id gradient_checkpointing id2label initializer_factor initializer_range
+is_encoder_decoder label2id length_penalty max_length min_length model_type
+no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
+output_attentions output_hidden_states output_past output_scores pad_token_id prefix
+problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class
+top_k top_p torch_dtype torchscript transformers.js_config transformers_version typical_p
+use_bfloat16 use_cache xla_device
+"""
 
 
 @dataclass(frozen=True)
@@ -20,12 +41,16 @@ class Options:
 
     - `values`: name to value.
     - `file`: the file that holds them, for errors.
+    - `within`: the option that the values are the object of, and a point.
     - `spellings`: the file's own name of an option that it calls differently; see `renamed`.
+    - `asked`: the file's names of the options that were asked for so far.
     """
 
     values: Mapping[str, Any]
     file: Path
+    within: str = ""
     spellings: Mapping[str, str] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
 
     @classmethod
     def read(cls, folder: Path) -> "Options":
@@ -43,7 +68,11 @@ class Options:
     def renamed(self, **spellings: str) -> "Options":
         """The same options under other names: after `renamed(hidden_size="dim")` the option
         `hidden_size` is the one that the file calls `dim`. Errors name `dim`."""
-        return Options(self.values, self.file, spellings)
+        return replace(self, spellings=spellings)
+
+    def replaced(self, **values: Any) -> "Options":
+        """The same options with other values for some."""
+        return replace(self, values={**self.values, **values})
 
     def get(self, name: str, default: Any = _REQUIRED) -> Any:
         """The value of an option.
@@ -51,11 +80,61 @@ class Options:
         **Raises:** `InputError` where it is missing and has no default.
         """
         name = self.spellings.get(name, name)
+        self.asked.add(name)
         if name in self.values:
             return self.values[name]
         if default is _REQUIRED:
-            raise InputError(f"{self.file} has no {name}, which this model needs.")
+            raise InputError(f"{self.file} has no {self.within}{name}, which this model needs.")
         return default
+
+    def size(
+        self, name: str, default: Any = _REQUIRED, *, least: int = 1, nullable: bool = False
+    ) -> Any:
+        """The value of an option that counts something.
+
+        **Arguments:**
+
+        - `default`: `None` where the file may leave it open, also by `null`.
+        - `nullable`: whether `null` has a meaning of its own.
+
+        **Raises:** `InputError` for any other value.
+        """
+        value = self.get(name, default)
+        if value is None and (default is None or nullable):
+            return None
+        if type(value) is int and least <= value <= _MOST:
+            return value
+        raise self.refused(name, value, f"no whole number from {least} to {_MOST}")
+
+    def divided(self, name: str, by: str) -> int:
+        """The quotient of two sizes.
+
+        **Raises:** `InputError` where it is no whole number.
+        """
+        number, divisor = self.size(name), self.size(by)
+        if number % divisor:
+            raise self.refused(name, number, f"no multiple of {self.spelled(by)} = {divisor}")
+        return number // divisor
+
+    def number(self, name: str, default: Any = _REQUIRED) -> float:
+        """The value of an option that is a finite number above 0.
+
+        **Raises:** `InputError` for any other value.
+        """
+        value = self.get(name, default)
+        if type(value) in (int, float) and 0 < value < math.inf:
+            return float(value)
+        raise self.refused(name, value, "no finite number above 0")
+
+    def flag(self, name: str, default: bool) -> bool:
+        """The value of an option that is true or false.
+
+        **Raises:** `InputError` for any other value.
+        """
+        value = self.get(name, default)
+        if isinstance(value, bool):
+            return value
+        raise self.refused(name, value, "neither true nor false")
 
     def allow(self, name: str, *values: Any) -> Any:
         """The value of an option, which must be one of `values`; the first is its default.
@@ -63,19 +142,43 @@ class Options:
         An option that is not understood must not be ignored: the outputs would be wrong.
         """
         value = self.get(name, values[0])
-        if value not in values:
+        if not any(value == one and type(value) is type(one) for one in values):
             raise self._not_supported(name, value, map(repr, values))
         return value
 
     def choose(self, name: str, choices: Mapping[str, Any], default: Any = _REQUIRED) -> Any:
         """The meaning of an option, looked up in a table of its values."""
         value = self.get(name, default)
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise self._not_supported(name, value, choices)
         return choices[value]
 
+    def check_all_asked(self, harmless: str) -> None:
+        """Refuses options that nothing has asked for, unless they are known to be harmless for
+        every family, or for this one: what is not understood may change the outputs.
+
+        **Arguments:**
+
+        - `harmless`: the names of the latter, with spaces between them.
+        """
+        known = self.asked.union(_HARMLESS.split(), harmless.split())
+        unknown = sorted(self.values.keys() - known)
+        if unknown:
+            written = ", ".join(
+                f"{self.within}{name} = {self.values[name]!r}" for name in unknown
+            )
+            raise InputError(
+                f"{self.file}: {written}: not known for models of this kind, so the outputs "
+                "could be wrong. Remove what does not change what the model computes."
+            )
+
     def _not_supported(self, name: str, value: Any, supported: Iterable[str]) -> InputError:
-        return InputError(
-            f"{self.file}: {self.spellings.get(name, name)} = {value!r} is not supported. "
-            f"Supported: {', '.join(supported)}."
-        )
+        return self.refused(name, value, f"not supported. Supported: {', '.join(supported)}")
+
+    def spelled(self, name: str) -> str:
+        """The file's own name of an option."""
+        return self.within + self.spellings.get(name, name)
+
+    def refused(self, name: str, value: Any, why: str) -> InputError:
+        """The error that says why the value of an option cannot be used."""
+        return InputError(f"{self.file}: {self.spelled(name)} = {value!r} is {why}.")

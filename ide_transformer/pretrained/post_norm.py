@@ -14,14 +14,18 @@ from .options import Options
 from .placement import Placement, block, linear, linears, norm
 
 
+# Dropout.
+HARMLESS = "attention_probs_dropout_prob classifier_dropout hidden_dropout_prob"
+
+
 class PostNormNames(NamedTuple):
     """Names of the tensors of a family of post-norm encoders.
 
     - `layer`: the name of a layer, which the names in the next three begin with.
     - `attention`, `feed_forward`: the names of the linear maps, by their attributes.
     - `norms`: the names of the normalisations after the two operators.
-    - `head`: the names of `dense`, `normalization`, `bias` and `readout` of the masked-token
-      head.
+    - `head`: the names of `dense`, `normalization`, `bias` and `decoder` of the masked-token
+      head; the decoder has a bias of its own where its matrix is not that of the embedding.
     - `pooler`: the name of the pooler.
     """
 
@@ -32,16 +36,27 @@ class PostNormNames(NamedTuple):
     head: Mapping[str, str]
     pooler: str = "pooler.dense"
 
+    @property
+    def copies(self) -> dict[str, str]:
+        """See `Family`: the decoder of a tied head."""
+        decoder = self.head["decoder"]
+        return {
+            f"{decoder}.weight": "embeddings.word_embeddings.weight",
+            f"{decoder}.bias": self.head["bias"],
+        }
+
 
 def post_norm_encoder(
     options: Options,
     tensors: Set[str],
     names: PostNormNames,
     *,
+    eps: float,
     segments: int | None = None,
     embedded: int | None = None,
-    first_position: int = 0,
+    padding: int | None = None,
     activation: str = "gelu",
+    head_activation: Callable | None = None,
     control: type[PiecewiseConstant] | type[Tied] = PiecewiseConstant,
 ) -> TextEncoder:
     """A post-norm encoder by the options of BERT.
@@ -49,15 +64,17 @@ def post_norm_encoder(
     **Arguments:**
 
     - `tensors`: the names of the tensors in the checkpoint.
+    - `eps`: of the normalisations.
     - `segments`: the number of kinds of sentences; `None` where they are not distinguished.
     - `embedded`: the width of embedded tokens; `None` for that of the state.
-    - `first_position`: see `TextEncoder`.
+    - `padding`: see `TextEncoder`.
     - `activation`: the default.
+    - `head_activation`: that of the masked-token head; `None` for that of the layers.
     - `control`: ordinary layers, or one block for all layers.
     """
     options.allow("position_embedding_type", "absolute", None)
-    width, number = options.get("hidden_size"), options.get("num_hidden_layers")
-    eps, places = options.get("layer_norm_eps", 1e-12), options.get("max_position_embeddings")
+    width, number = options.size("hidden_size"), options.size("num_hidden_layers")
+    tied, context = options.flag("tie_word_embeddings", True), _context(options, padding)
     function = options.choose("hidden_act", make.ACTIVATIONS, activation)
     entered = width if embedded is None else embedded
 
@@ -65,8 +82,8 @@ def post_norm_encoder(
         make.attention(options), make.feed_forward(options, activation=activation)
     )
     return TextEncoder(
-        jnp.zeros((options.get("vocab_size"), entered)),
-        positions=jnp.zeros((places, entered)),
+        jnp.zeros((options.size("vocab_size"), entered)),
+        positions=jnp.zeros((options.size("max_position_embeddings"), entered)),
         segments=None if segments is None else jnp.zeros((segments, entered)),
         lift=None if embedded is None else make.dense(embedded, width),
         control=control.build(make_block, number, key=make.any_key()),
@@ -76,19 +93,30 @@ def post_norm_encoder(
             key=make.any_key(),
         ),
         discretization=Discretization(LieTrotter()),
-        context=places - first_position,
-        first_position=first_position,
+        context=context,
+        padding=padding,
         input_normalization=make.layer_norm(entered, eps),
         pooler=make.dense(width, width) if make.has(tensors, names.pooler) else None,
-        head=_head(options, make.dense(width, entered), eps, function)
+        head=_head(options, make.dense(width, entered), eps, head_activation or function, tied)
         if make.has(tensors, names.head["dense"])
         else None,
     )
 
 
-def _head(options: Options, inner: Linear, eps: float, activation: Callable) -> MaskedTokenHead:
-    vocabulary, embedded = options.get("vocab_size"), inner.weight.shape[1]
-    tied = options.get("tie_word_embeddings", True)
+def _context(options: Options, padding: int | None) -> int:
+    """The longest text: rows up to that of the padding token stand for no position."""
+    places = options.size("max_position_embeddings")
+    if padding is None:
+        return places
+    if places <= padding + 1:
+        raise options.refused("max_position_embeddings", places, f"not above {padding + 1}")
+    return places - padding - 1
+
+
+def _head(
+    options: Options, inner: Linear, eps: float, activation: Callable, tied: bool
+) -> MaskedTokenHead:
+    vocabulary, embedded = options.size("vocab_size"), inner.weight.shape[1]
     return MaskedTokenHead(
         dense=inner,
         normalization=make.layer_norm(embedded, eps),
@@ -113,5 +141,6 @@ def post_norm_table(model: TextEncoder, names: PostNormNames) -> Iterator[Placem
     if model.head is not None:
         yield from linear(model.head.dense, names.head["dense"])
         yield from norm(model.head.normalization, names.head["normalization"])
-        yield Placement(model.head.bias, names.head["bias"])
-        yield Placement(model.head.readout, names.head["readout"])
+        tied, decoder = model.head.readout is None, names.head["decoder"]
+        yield Placement(model.head.bias, names.head["bias"] if tied else f"{decoder}.bias")
+        yield Placement(model.head.readout, f"{decoder}.weight")

@@ -1,15 +1,19 @@
 """Checkpoints from models."""
 
+import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 
 from ..arguments import checked
-from ..equation import parts
+from ..equation import spelled
 from ..errors import InputError
-from ..models import AbstractModel, Discretization
+from ..models import AbstractModel
 from .archive import write_archive
 from .checkpoint import Checkpoint
 from .load import find_pretrained, tokenizer_file
@@ -17,27 +21,33 @@ from .safetensors_files import write_tensors
 from .transfer import expected_shapes, tensors_of
 
 
+# Fields of a model that do not change its outputs: a checkpoint does not hold them.
+_FREE = frozenset({"dropout", "gradient", "max_steps", "steps_for"})
+
+
 @checked
 def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path) -> None:
     """Writes a model in the layout of the checkpoint that it was loaded from, so that the
-    original library reads it.
+    original library reads it. Tensors of that checkpoint that the model does not hold, such as
+    other heads, are written as they are there.
 
     **Arguments:**
 
     - `path`: a folder, or for glassllm a file, that does not exist yet.
     - `like`: that checkpoint; options and tokenizer are taken from it.
 
-    **Raises:** `InputError` where the model is not of that checkpoint's kind, or is solved by
-    another scheme, which the layout cannot express.
+    **Raises:** `InputError` where the model is not of that checkpoint's kind, or differs from
+    it in more than the numbers of its weights, which the layout cannot express: the scheme,
+    its steps, a constraint, an operator.
     """
     path, source = Path(path), find_pretrained(like)
     checkpoint = Checkpoint.open(source)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise InputError(f"{path} is there already; give a new name.")
     _check_kind(model, checkpoint, source)
+    _check_parts(model, checkpoint, source)
     _check_weights(model, checkpoint, source)
-    tensors = tensors_of(checkpoint.family.table(model))
-    named = {checkpoint.original[name]: tensor for name, tensor in tensors.items()}
+    named = _named_tensors(model, checkpoint)
     if source.is_file():
         write_archive(path, checkpoint.options, named)
         if tokenizer_file(source).is_file():
@@ -50,6 +60,17 @@ def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path)
             shutil.copy(file, path)
 
 
+def _named_tensors(model: AbstractModel, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """The tensors by their names in the file: those of the model, the copies of them, and the
+    others of the source."""
+    tensors = tensors_of(checkpoint.family.table(model))
+    tensors |= {name: tensors[weight] for name, weight in checkpoint.copies.items()}
+    return {
+        original: tensors[name] if name in tensors else checkpoint.tensors[name].read()
+        for name, original in checkpoint.original.items()
+    }
+
+
 def _check_kind(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> None:
     native = checkpoint.skeleton
     if type(model) is not type(native):
@@ -57,15 +78,6 @@ def _check_kind(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> N
             f"{source} holds a {type(native).__name__}, but the model is a "
             f"{type(model).__name__}; give the checkpoint that it was loaded from."
         )
-    # Those of the models inside it too.
-    pairs = zip(parts(model, Discretization), parts(native, Discretization), strict=True)
-    for own, expected in pairs:
-        if not eqx.tree_equal(own, expected):
-            raise InputError(
-                f"The model is solved by {own.solver}, but a checkpoint of this kind always "
-                f"by {expected.solver}: others would read it wrongly. Save the run instead, or "
-                "write model.with_solver with that scheme."
-            )
 
 
 def _check_weights(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> None:
@@ -83,3 +95,36 @@ def _check_weights(model: AbstractModel, checkpoint: Checkpoint, source: Path) -
         raise InputError(
             f"The weights of the model are not those of {source}:\n  " + "\n  ".join(wrong)
         )
+
+
+def _check_parts(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> None:
+    wrong = list(_differences(model, checkpoint.skeleton, "model"))
+    if wrong:
+        raise InputError(
+            f"The layout of {source} cannot express this model, so others would read it "
+            "wrongly:\n  " + "\n  ".join(wrong) + "\nSave the run instead, or put back what "
+            "differs, the scheme and its steps by model.with_solver(…)."
+        )
+
+
+def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
+    """Where two models differ in more than the numbers of their weights."""
+    if isinstance(native, jax.ShapeDtypeStruct) and eqx.is_array_like(own):
+        return
+    if type(own) is not type(native):
+        yield _difference(own, native, path)
+    elif dataclasses.is_dataclass(native):
+        for field in dataclasses.fields(native):
+            if field.name not in _FREE:
+                pair = getattr(own, field.name), getattr(native, field.name)
+                yield from _differences(*pair, f"{path}.{field.name}")
+    elif isinstance(native, tuple) and len(own) == len(native):
+        for number, pair in enumerate(zip(own, native, strict=True)):
+            yield from _differences(*pair, f"{path}[{number}]")
+    elif own != native:
+        yield _difference(own, native, path)
+
+
+def _difference(own: Any, native: Any, path: str) -> str:
+    texts = [spelled(x) if len(spelled(x)) < 60 else type(x).__name__ for x in (own, native)]
+    return f"{path}: {texts[0]} here, {texts[1]} there"

@@ -3,8 +3,12 @@
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
+
+import jax
 
 from ..errors import InputError
+from ..models import AbstractModel
 from .options import Options
 from .transfer import StoredTensor
 
@@ -31,4 +35,18 @@ def check_sizes(options: Options, tensors: Mapping[str, StoredTensor]) -> None:
         if most is not None and isinstance(value, int | float) and value > most:
             raise InputError(
                 f"{options.file}: {name} = {str(value)[:24]} does not fit a checkpoint of {of}."
+            )
+
+
+def check_weights(
+    skeleton: AbstractModel, tensors: Mapping[str, StoredTensor], at: Path
+) -> None:
+    """Refuses a model that has far more weights than the tensors, before the names of its
+    tensors take memory."""
+    held = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    for weight in jax.tree.leaves(skeleton):
+        if isinstance(weight, jax.ShapeDtypeStruct) and math.prod(weight.shape) > 2 * held:
+            raise InputError(
+                f"{at}: config.json describes a weight of shape {weight.shape}, but the "
+                f"tensors have {held} numbers in all. Correct the sizes in config.json."
             )

@@ -34,6 +34,7 @@ _LLAMA = dict(
     num_key_value_heads=2,
     max_position_embeddings=64,
 )
+_NEOX = {name: value for name, value in _LLAMA.items() if name != "num_key_value_heads"}
 _GPT2 = dict(vocab_size=61, n_positions=24, n_embd=16, n_layer=2, n_head=4)
 _T5 = dict(vocab_size=61, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=4)
 _ROPE = dict(rope_type="default", rope_theta=500.0)
@@ -53,6 +54,9 @@ CASES: dict[str, Case] = {
         "GPT2LMHeadModel",
         "GPT2Config",
         _GPT2 | dict(n_head=2, n_inner=20, activation_function="relu", n_layer=3),
+    ),
+    "gpt2, untied": Case(
+        "GPT2LMHeadModel", "GPT2Config", _GPT2 | dict(tie_word_embeddings=False)
     ),
     "llama": Case("LlamaForCausalLM", "LlamaConfig", _LLAMA),
     "llama, biases, 1 key-value head": Case(
@@ -81,16 +85,25 @@ CASES: dict[str, Case] = {
     ),
     "qwen2": Case("Qwen2ForCausalLM", "Qwen2Config", _LLAMA),
     "qwen3": Case("Qwen3ForCausalLM", "Qwen3Config", _LLAMA | dict(head_dim=8)),
+    "qwen3, window": Case(
+        "Qwen3ForCausalLM",
+        "Qwen3Config",
+        _LLAMA
+        | dict(head_dim=8, use_sliding_window=True, sliding_window=4, max_window_layers=0),
+    ),
     "gemma": Case(
         "GemmaForCausalLM", "GemmaConfig", _LLAMA | dict(head_dim=8, num_key_value_heads=1)
     ),
-    "gpt_neox": Case("GPTNeoXForCausalLM", "GPTNeoXConfig", _LLAMA | dict(rotary_pct=0.5)),
+    "gpt_neox": Case("GPTNeoXForCausalLM", "GPTNeoXConfig", _NEOX | dict(rotary_pct=0.5)),
     "gpt_neox, in sequence": Case(
         "GPTNeoXForCausalLM",
         "GPTNeoXConfig",
-        _LLAMA | dict(use_parallel_residual=False, attention_bias=False, rotary_pct=1.0),
+        _NEOX | dict(use_parallel_residual=False, attention_bias=False, rotary_pct=1.0),
     ),
     "gptj": Case("GPTJForCausalLM", "GPTJConfig", _GPT2 | dict(rotary_dim=2)),
+    "gptj, tied": Case(
+        "GPTJForCausalLM", "GPTJConfig", _GPT2 | dict(rotary_dim=2, tie_word_embeddings=True)
+    ),
     "bert": Case("BertForMaskedLM", "BertConfig", _BERT),
     "bert, pooler, relu": Case(
         "BertModel", "BertConfig", _BERT | dict(hidden_act="relu", num_attention_heads=2)

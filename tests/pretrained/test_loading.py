@@ -117,7 +117,9 @@ def test_tensors_of_speech_that_do_not_fit_are_listed(tmp_path):
         ),
         (
             "qwen2",
-            dict(use_sliding_window=True, sliding_window=4, max_window_layers=1),
+            dict(
+                use_sliding_window=True, sliding_window=4, max_window_layers=1, layer_types=None
+            ),
             r"max_window_layers = 1",
         ),
         ("llama", dict(hidden_size=None), r"config\.json has no hidden_size"),
@@ -126,7 +128,7 @@ def test_tensors_of_speech_that_do_not_fit_are_listed(tmp_path):
         ("distilbert", dict(activation="tanh"), r"activation = 'tanh' is not supported"),
         ("vit", dict(patch_size=[4, 2]), r"patch_size = \[4, 2\] is not supported"),
         ("vit", dict(image_size=10), r"no multiple of patch_size = 4.*write .*\[8, 8\]"),
-        ("vit", dict(image_size="8"), "image_size = '8' is neither a number nor"),
+        ("vit", dict(image_size="8"), "image_size = '8' is neither a number of pixels nor"),
         ("vit", dict(hidden_act="mish"), "hidden_act = 'mish' is not supported"),
         ("dinov2", dict(image_size=[4, 16]), "positions of DINOv2 lie on a square"),
         ("dinov2", dict(use_swiglu_ffn=2), "use_swiglu_ffn = 2 is not supported"),

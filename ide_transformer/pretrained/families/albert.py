@@ -8,7 +8,7 @@ from ...models import TextEncoder
 from ..family import Family
 from ..options import Options
 from ..placement import Placement, linear
-from ..post_norm import PostNormNames, post_norm_encoder, post_norm_table
+from ..post_norm import HARMLESS, PostNormNames, post_norm_encoder, post_norm_table
 
 
 _NAMES = PostNormNames(
@@ -25,7 +25,7 @@ _NAMES = PostNormNames(
         dense="predictions.dense",
         normalization="predictions.LayerNorm",
         bias="predictions.bias",
-        readout="predictions.decoder.weight",
+        decoder="predictions.decoder",
     ),
     pooler="pooler",
 )
@@ -38,8 +38,9 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
         options,
         tensors,
         _NAMES,
-        segments=options.get("type_vocab_size", 2),
-        embedded=options.get("embedding_size", 128),
+        eps=options.number("layer_norm_eps", 1e-12),
+        segments=options.size("type_vocab_size", 2),
+        embedded=options.size("embedding_size", 128),
         activation="gelu_new",
         control=Tied,
     )
@@ -55,8 +56,12 @@ FAMILIES = {
         build,
         table,
         prefix="albert.",
-        # The sentence-order head is not part of the encoder.
-        ignored=r"embeddings\.position_ids|predictions\.decoder\.(weight|bias)"
-        r"|sop_classifier\.classifier\.(weight|bias)",
+        ignored=r"embeddings\.position_ids",
+        # The sentence-order head, and a bias where the decoder has one of its own.
+        unread=r"sop_classifier\.classifier\.(weight|bias)|predictions\.bias",
+        copies=_NAMES.copies,
+        # The release names experiments, all of which are off.
+        harmless=f"{HARMLESS} classifier_dropout_prob down_scale_factor gap_size "
+        "layers_to_keep net_structure_type num_memory_blocks",
     )
 }

@@ -3,11 +3,13 @@ post-norm encoders."""
 
 import functools as ft
 from collections.abc import Set
+from typing import Any
 
+from ...equation import gelu
 from ...models import TextEncoder
 from ..family import Family
 from ..options import Options
-from ..post_norm import PostNormNames, post_norm_encoder, post_norm_table
+from ..post_norm import HARMLESS, PostNormNames, post_norm_encoder, post_norm_table
 
 
 _BERT = PostNormNames(
@@ -24,7 +26,7 @@ _BERT = PostNormNames(
         dense="cls.predictions.transform.dense",
         normalization="cls.predictions.transform.LayerNorm",
         bias="cls.predictions.bias",
-        readout="cls.predictions.decoder.weight",
+        decoder="cls.predictions.decoder",
     ),
 )
 _ROBERTA = _BERT._replace(
@@ -32,25 +34,28 @@ _ROBERTA = _BERT._replace(
         dense="lm_head.dense",
         normalization="lm_head.layer_norm",
         bias="lm_head.bias",
-        readout="lm_head.decoder.weight",
+        decoder="lm_head.decoder",
     )
 )
 
 
 def _build(
-    options: Options, tensors: Set[str], names: PostNormNames, first_position: int = 0
+    options: Options, tensors: Set[str], names: PostNormNames, **arguments: Any
 ) -> TextEncoder:
-    options.allow("is_decoder", False)
-    options.allow("add_cross_attention", False)
-    segments = options.get("type_vocab_size", 2)
     return post_norm_encoder(
-        options, tensors, names, segments=segments, first_position=first_position
+        options,
+        tensors,
+        names,
+        eps=options.number("layer_norm_eps", 1e-12),
+        segments=options.size("type_vocab_size", 2),
+        **arguments,
     )
 
 
 def build_roberta(options: Options, tensors: Set[str]) -> TextEncoder:
-    # The rows up to that of the padding token stand for no position.
-    return _build(options, tensors, _ROBERTA, options.get("pad_token_id", 1) + 1)
+    padding = options.size("pad_token_id", 1, least=0)
+    # Its head has this activation whatever that of the layers is.
+    return _build(options, tensors, _ROBERTA, padding=padding, head_activation=gelu)
 
 
 FAMILIES = {
@@ -58,14 +63,21 @@ FAMILIES = {
         ft.partial(_build, names=_BERT),
         ft.partial(post_norm_table, names=_BERT),
         prefix="bert.",
-        # The next-sentence head is not part of the encoder.
-        ignored=r"embeddings\.position_ids|cls\.predictions\.decoder\.(weight|bias)"
-        r"|cls\.seq_relationship\.(weight|bias)",
+        ignored=r"embeddings\.position_ids",
+        # The next-sentence head, and a bias where the decoder has one of its own.
+        unread=r"cls\.seq_relationship\.(weight|bias)|cls\.predictions\.bias",
+        copies=_BERT.copies,
+        # The first release described the pooler, which has only one form.
+        harmless=f"{HARMLESS} directionality pooler_fc_size pooler_num_attention_heads "
+        "pooler_num_fc_layers pooler_size_per_head pooler_type",
     ),
     "roberta": Family(
         build_roberta,
         ft.partial(post_norm_table, names=_ROBERTA),
         prefix="roberta.",
-        ignored=r"embeddings\.position_ids|lm_head\.decoder\.(weight|bias)",
+        ignored=r"embeddings\.position_ids",
+        unread=r"lm_head\.bias",
+        copies=_ROBERTA.copies,
+        harmless=HARMLESS,
     ),
 }

@@ -16,14 +16,14 @@ from ..placement import Placement, block, fused, linear, linears, norm
 
 
 def build(options: Options, tensors: Set[str]) -> ImageEncoder:
-    width = options.get("hidden_size")
+    width = options.size("hidden_size")
     embedded = images.embedded_patches(options, patch=14, prefix=1)
     _check_square(options, embedded["image_shape"][:2])
     return ImageEncoder(
         **embedded,
         **make.pre_norm(
             options,
-            make.layer_norm(width, options.get("layer_norm_eps", 1e-6)),
+            make.layer_norm(width, options.number("layer_norm_eps", 1e-6)),
             _scaled(images.make_image_attention(options), width),
             _scaled(_feed_forward(options, width), width),
         ),
@@ -49,7 +49,7 @@ def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
 
 
 def _feed_forward(options: Options, width: int) -> make.MakeOperator:
-    hidden = int(width * options.get("mlp_ratio", 4))
+    hidden = int(width * options.number("mlp_ratio", 4))
     if not options.allow("use_swiglu_ffn", False, True):
         return make.feed_forward(options, hidden=hidden)
     # Two thirds, rounded up to a multiple of 8, keep the number of weights.
@@ -83,7 +83,11 @@ FAMILIES = {
         table,
         prefix="dinov2.",
         # The token of masked patches, used in pre-training only.
-        ignored=r"embeddings\.mask_token",
+        unread=r"embeddings\.mask_token",
         renamed=images.ATTENTION_MODULES,
+        # Training, the features of a backbone, and an activation that SwiGLU has not.
+        harmless=f"{images.HARMLESS} apply_layernorm drop_path_rate hidden_act "
+        "layerscale_value out_features out_indices reshape_hidden_states stage_names "
+        "use_mask_token",
     )
 }

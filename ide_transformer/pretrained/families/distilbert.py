@@ -23,7 +23,7 @@ _NAMES = PostNormNames(
         dense="vocab_transform",
         normalization="vocab_layer_norm",
         bias="vocab_projector.bias",
-        readout="vocab_projector.weight",
+        decoder="vocab_projector",
     ),
 )
 
@@ -36,7 +36,7 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
         intermediate_size="hidden_dim",
         hidden_act="activation",
     )
-    return post_norm_encoder(renamed, tensors, _NAMES)
+    return post_norm_encoder(renamed, tensors, _NAMES, eps=1e-12)
 
 
 FAMILIES = {
@@ -44,6 +44,10 @@ FAMILIES = {
         build,
         ft.partial(post_norm_table, names=_NAMES),
         prefix="distilbert.",
-        ignored=r"embeddings\.position_ids|vocab_projector\.weight",
+        ignored=r"embeddings\.position_ids",
+        copies=_NAMES.copies,
+        # The positions are read from the file, whatever they were at first.
+        harmless="attention_dropout dropout qa_dropout seq_classif_dropout "
+        "sinusoidal_pos_embds tie_weights_",
     )
 }

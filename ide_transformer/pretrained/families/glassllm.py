@@ -7,26 +7,26 @@ from ...models import LanguageModel
 from ..family import Family
 from ..options import Options
 from ..placement import Placement, block, neighbours_to_halves
-from .llama import build as build_llama
+from .llama import build as build_llama, llama_attention
+
+
+_SPELLINGS = dict(
+    hidden_size="d_model",
+    num_hidden_layers="n_layers",
+    num_attention_heads="n_heads",
+    num_key_value_heads="n_kv_heads",
+    max_position_embeddings="max_len",
+    rope_theta="rope_base",
+    rms_norm_eps="eps",
+)
 
 
 def build(options: Options, tensors: Set[str]) -> LanguageModel:
-    width = options.get("d_model")
-    llama = {
-        "hidden_size": width,
-        "intermediate_size": int(8 * width / 3),
-        "num_hidden_layers": options.get("n_layers"),
-        "num_attention_heads": options.get("n_heads"),
-        "num_key_value_heads": options.get("n_kv_heads"),
-        "vocab_size": options.get("vocab_size"),
-        "max_position_embeddings": options.get("max_len"),
-        "rope_theta": options.get("rope_base"),
-        "rms_norm_eps": options.get("eps"),
-        "tie_word_embeddings": True,
-    }
-    return build_llama(
-        Options(llama, options.file), tensors, attention_options=lambda _: {"bias": False}
-    )
+    values = {name: options.get(name) for name in (*_SPELLINGS.values(), "vocab_size")}
+    values["intermediate_size"] = int(8 * options.size("d_model") / 3)
+    values["tie_word_embeddings"] = True
+    llama = Options(values, options.file).renamed(**_SPELLINGS)
+    return build_llama(llama, tensors, attention_options=llama_attention)
 
 
 def table(model: LanguageModel) -> Iterator[Placement]:
@@ -53,4 +53,4 @@ def table(model: LanguageModel) -> Iterator[Placement]:
         yield Placement(weight, name)
 
 
-FAMILIES = {"glassllm": Family(build, table)}
+FAMILIES = {"glassllm": Family(build, table, harmless="init_std")}

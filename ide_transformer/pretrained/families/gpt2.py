@@ -12,12 +12,10 @@ from ..placement import Placement, block, fused, linear, norm
 def build(options: Options, tensors: Set[str]) -> LanguageModel:
     options.allow("scale_attn_weights", True)
     options.allow("scale_attn_by_inverse_layer_idx", False)
-    options.allow("add_cross_attention", False)
-    options.allow("tie_word_embeddings", True)
     options = gpt2_options(options)
     equation = make.pre_norm(
         options,
-        make.layer_norm(options.get("hidden_size"), options.get("layer_norm_eps", 1e-5)),
+        make.layer_norm(options.size("hidden_size"), options.number("layer_norm_eps", 1e-5)),
         make.attention(options, causal=True),
         make_gpt2_feed_forward(options),
     )
@@ -36,7 +34,7 @@ def gpt2_options(options: Options) -> Options:
 
 
 def make_gpt2_feed_forward(options: Options) -> make.MakeOperator:
-    hidden = options.get("n_inner", None) or 4 * options.get("hidden_size")
+    hidden = options.size("n_inner", None) or 4 * options.size("hidden_size")
     return make.feed_forward(options, hidden=hidden, activation="gelu_new")
 
 
@@ -53,13 +51,24 @@ def table(model: LanguageModel) -> Iterator[Placement]:
     yield from norm(attention.normalization, f"{layer}.ln_1")
     yield from norm(feed_forward.normalization, f"{layer}.ln_2")
     yield from norm(model.output_normalization, "ln_f")
+    yield Placement(model.readout, "lm_head.weight")
 
+
+# Older names, dropout and the head of the classifier.
+HARMLESS = (
+    "_num_labels attn_pdrop embd_pdrop n_ctx n_special predict_special_tokens resid_pdrop "
+    "summary_activation summary_first_dropout summary_proj_to_labels summary_type "
+    "summary_use_proj"
+)
 
 FAMILIES = {
     "gpt2": Family(
         build,
         table,
         prefix="transformer.",
-        ignored=r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight",
+        ignored=r"h\.\d+\.attn\.(masked_)?bias",
+        copies={"lm_head.weight": "wte.weight"},
+        # The scores in single precision, in another order.
+        harmless=f"{HARMLESS} reorder_and_upcast_attn",
     )
 }

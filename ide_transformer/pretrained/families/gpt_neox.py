@@ -11,23 +11,22 @@ from ..placement import Placement, block, fused, linear, linears, norm
 
 
 def build(options: Options, tensors: Set[str]) -> LanguageModel:
-    width, heads = options.get("hidden_size"), options.get("num_attention_heads")
+    width = options.size("hidden_size")
     positions = make.rotary(
-        options,
-        width // heads,
-        fraction=options.get("rotary_pct", 0.25),
-        base=float(options.get("rotary_emb_base", 10000)),
+        options.renamed(rope_theta="rotary_emb_base", partial_rotary_factor="rotary_pct"),
+        options.divided("hidden_size", "num_attention_heads"),
+        fraction=0.25,
     )
-    bias = options.get("attention_bias", True)
+    bias = options.flag("attention_bias", True)
     return make.language_model(
         options,
         context=2048,
         **make.pre_norm(
             options,
-            make.layer_norm(width, options.get("layer_norm_eps", 1e-5)),
+            make.layer_norm(width, options.number("layer_norm_eps", 1e-5)),
             make.attention(options, causal=True, positions=positions, bias=bias),
             make.feed_forward(options),
-            parallel=options.get("use_parallel_residual", True),
+            parallel=options.flag("use_parallel_residual", True),
         ),
         learned_positions=False,
     )
@@ -54,5 +53,9 @@ FAMILIES = {
         table,
         prefix="gpt_neox.",
         ignored=r"layers\.\d+\.attention\.(masked_bias|bias|rotary_emb\.inv_freq)",
+        copies={"embed_out.weight": "embed_in.weight"},
+        renamed=((r"lm_head\b", "embed_out"),),
+        harmless="attention_dropout attention_probs_dropout_prob classifier_dropout "
+        "hidden_dropout hidden_dropout_prob partial_rotary_factor rope_theta",
     )
 }

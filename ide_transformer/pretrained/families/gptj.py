@@ -9,20 +9,25 @@ from .. import make
 from ..family import Family
 from ..options import Options
 from ..placement import Placement, block, linear, linears, neighbours_to_halves, norm
-from .gpt2 import gpt2_options, make_gpt2_feed_forward
+from .gpt2 import HARMLESS, gpt2_options, make_gpt2_feed_forward
 
 
 def build(options: Options, tensors: Set[str]) -> LanguageModel:
+    options.allow("rotary", True)
+    options.allow("scale_attn_weights", True)
     options = gpt2_options(options)
-    width, heads = options.get("hidden_size"), options.get("num_attention_heads")
-    positions = Rotary(features=options.get("rotary_dim", 64) or width // heads)
+    width, turning = options.size("hidden_size"), options.size("rotary_dim", 64)
+    head_features = options.divided("hidden_size", "num_attention_heads")
+    make.check_turning(options, turning, head_features, "rotary_dim")
     return make.language_model(
         options,
         context=2048,
         **make.pre_norm(
             options,
-            make.layer_norm(width, options.get("layer_norm_eps", 1e-5)),
-            make.attention(options, causal=True, positions=positions, bias=False),
+            make.layer_norm(width, options.number("layer_norm_eps", 1e-5)),
+            make.attention(
+                options, causal=True, positions=Rotary(features=turning), bias=False
+            ),
             make_gpt2_feed_forward(options),
             parallel=True,
         ),
@@ -54,6 +59,8 @@ FAMILIES = {
         build,
         table,
         prefix="transformer.",
-        ignored=r"h\.\d+\.attn\.(masked_bias|bias|embed_positions)|lm_head\.weight",
+        ignored=r"h\.\d+\.attn\.(masked_bias|bias|embed_positions)",
+        copies={"lm_head.weight": "wte.weight"},
+        harmless=HARMLESS,
     )
 }

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 from ...equation import GatedFeedForward
-from ...errors import InputError
 from ...models import LanguageModel
 from .. import make
 from ..family import Family
@@ -19,23 +18,45 @@ from ..placement import Placement, block, linears, norm
 AttentionOptions = Callable[[Options], dict[str, Any]]
 
 
-def _llama(options: Options) -> dict[str, Any]:
-    bias = options.get("attention_bias", False)
-    return dict(bias=bias, output_bias=bias)
+def llama_attention(options: Options) -> dict[str, Any]:
+    options.allow("rope_interleaved", False)
+    bias = options.flag("attention_bias", False)
+    return dict(
+        key_value_heads=options.size("num_key_value_heads", None),
+        head_features=options.size("head_dim", None),
+        bias=bias,
+        output_bias=bias,
+    )
 
 
 def _mistral(options: Options) -> dict[str, Any]:
-    return dict(bias=False, window=options.get("sliding_window", None))
+    return dict(
+        key_value_heads=options.size("num_key_value_heads"),
+        head_features=options.size("head_dim", None),
+        bias=False,
+        window=options.size("sliding_window", 4096, nullable=True),
+    )
 
 
 def _qwen2(options: Options) -> dict[str, Any]:
-    return dict(bias=True, output_bias=False, window=_window_of_all_layers(options))
+    options.allow("use_mrope", False)
+    return dict(
+        key_value_heads=options.size("num_key_value_heads", nullable=True),
+        head_features=options.size("head_dim", None),
+        bias=True,
+        output_bias=False,
+        window=_window_of_all_layers(options),
+    )
 
 
 def _qwen3(options: Options) -> dict[str, Any]:
-    head_norm = make.rms_norm(_head_features(options), options.get("rms_norm_eps", 1e-6))
+    bias, head_features = options.flag("attention_bias", False), options.size("head_dim")
+    head_norm = make.rms_norm(head_features, options.number("rms_norm_eps", 1e-6))
     return dict(
-        **_llama(options),
+        key_value_heads=options.size("num_key_value_heads", nullable=True),
+        head_features=head_features,
+        bias=bias,
+        output_bias=bias,
         window=_window_of_all_layers(options),
         query_normalization=head_norm,
         key_normalization=head_norm,
@@ -45,25 +66,35 @@ def _qwen3(options: Options) -> dict[str, Any]:
 def _gemma(options: Options) -> dict[str, Any]:
     options.allow("attn_logit_softcapping", None)
     options.allow("final_logit_softcapping", None)
-    return _llama(options)
+    options.allow("use_bidirectional_attention", None, False)
+    bias = options.flag("attention_bias", False)
+    return dict(
+        key_value_heads=options.size("num_key_value_heads"),
+        head_features=options.size("head_dim"),
+        bias=bias,
+        output_bias=bias,
+    )
 
 
 def _window_of_all_layers(options: Options) -> int | None:
-    """The window of Qwen, which its layers have from a number on."""
-    window = options.get("sliding_window", None)
-    if not options.get("use_sliding_window", False) or window is None:
-        return None
-    if options.get("max_window_layers", 0) > 0:
-        raise InputError(
-            f"{options.file}: max_window_layers = {options.get('max_window_layers')} gives a "
-            "window to some layers only, which is not supported; 0 gives it to all."
-        )
-    return window
-
-
-def _head_features(options: Options) -> int:
-    head = options.get("head_dim", None)
-    return head or options.get("hidden_size") // options.get("num_attention_heads")
+    """The window of Qwen, which the layers have from a number on, or those that the file names
+    one by one."""
+    layers = options.size("num_hidden_layers")
+    full = options.size("max_window_layers", 28, least=0)
+    window = options.size("sliding_window", 4096, nullable=True)
+    window = window if options.flag("use_sliding_window", False) else None
+    name, value = "max_window_layers", full
+    windowed = max(layers - full, 0) if window else 0
+    if (types := options.get("layer_types", None)) is not None:
+        name, value, windowed = "layer_types", types, None
+        if types == ["full_attention"] * layers:
+            windowed = 0
+        elif types == ["sliding_attention"] * layers and window:
+            windowed = layers
+    if windowed in (0, layers):
+        return window if windowed else None
+    why = f"not supported: all {layers} layers (num_hidden_layers) have a window, or none"
+    raise options.refused(name, value, why)
 
 
 def build(
@@ -71,32 +102,45 @@ def build(
     tensors: Set[str],
     *,
     attention_options: AttentionOptions,
+    context: int = 2048,
     scaled_embedding: bool = False,
 ) -> LanguageModel:
-    width = options.get("hidden_size")
-    activation = "hidden_activation" if options.get("hidden_activation", None) else "hidden_act"
+    width, own = options.size("hidden_size"), attention_options(options)
+    if own["head_features"] is None:
+        own["head_features"] = options.divided("hidden_size", "num_attention_heads")
+    if own["key_value_heads"] is not None:
+        options.divided("num_attention_heads", "num_key_value_heads")
     attention = make.attention(
-        options,
-        key_value_heads=options.get("num_key_value_heads", None),
-        head_features=_head_features(options),
-        causal=True,
-        positions=make.rotary(options, _head_features(options)),
-        **attention_options(options),
+        options, causal=True, positions=make.rotary(options, own["head_features"]), **own
     )
     feed_forward = make.feed_forward(
-        options.renamed(hidden_act=activation),
+        options,
         GatedFeedForward,
         activation="silu",
-        bias=options.get("mlp_bias", False),
+        bias=attention_options is llama_attention and options.flag("mlp_bias", False),
     )
-    normalization = make.rms_norm(width, options.get("rms_norm_eps", 1e-6))
+    normalization = make.rms_norm(width, options.number("rms_norm_eps", 1e-6))
     return make.language_model(
         options,
-        context=2048,
+        context=context,
         tied=scaled_embedding,
         **make.pre_norm(options, normalization, attention, feed_forward),
         learned_positions=False,
         embedding_scale=width**0.5 if scaled_embedding else 1.0,
+    )
+
+
+def _build_gemma(options: Options, tensors: Set[str]) -> LanguageModel:
+    # Written "gelu" by the release, meant as its approximation.
+    meant = options.get("hidden_act", "gelu")
+    meant = "gelu_pytorch_tanh" if meant == "gelu" else meant
+    options.allow("hidden_activation", None, meant)
+    return build(
+        options.replaced(hidden_act=meant),
+        tensors,
+        attention_options=_gemma,
+        context=8192,
+        scaled_embedding=True,
     )
 
 
@@ -117,19 +161,25 @@ def table(model: LanguageModel, *, shift: float = 0.0) -> Iterator[Placement]:
     yield Placement(model.readout, "lm_head.weight")
 
 
-def _family(attention_options: AttentionOptions, *, shift: float = 0.0, **options) -> Family:
+def _family(
+    build: Callable[..., LanguageModel], harmless: str = "", *, shift: float = 0.0
+) -> Family:
     return Family(
-        ft.partial(build, attention_options=attention_options, **options),
+        build,
         ft.partial(table, shift=shift),
         prefix="model.",
-        ignored=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq|lm_head\.weight",
+        ignored=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+        copies={"lm_head.weight": "embed_tokens.weight"},
+        harmless=f"attention_dropout {harmless}",
     )
 
 
 FAMILIES = {
-    "llama": _family(_llama),
-    "mistral": _family(_mistral),
-    "qwen2": _family(_qwen2),
-    "qwen3": _family(_qwen3),
-    "gemma": _family(_gemma, shift=1.0, scaled_embedding=True),
+    "llama": _family(
+        ft.partial(build, attention_options=llama_attention), "is_llama_config pretraining_tp"
+    ),
+    "mistral": _family(ft.partial(build, attention_options=_mistral, context=131072)),
+    "qwen2": _family(ft.partial(build, attention_options=_qwen2, context=32768)),
+    "qwen3": _family(ft.partial(build, attention_options=_qwen3, context=32768)),
+    "gemma": _family(_build_gemma, shift=1.0),
 }

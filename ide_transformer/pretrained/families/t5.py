@@ -26,29 +26,49 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
     options = options.renamed(
         hidden_size="d_model", num_hidden_layers="num_layers", num_attention_heads="num_heads"
     )
-    width, buckets = (
-        options.get("hidden_size"),
-        options.get("relative_attention_num_buckets", 32),
-    )
-    bias = jnp.zeros((buckets, options.get("num_attention_heads")))
-    kind, activation = options.choose("feed_forward_proj", _FEED_FORWARDS, "relu")
+    width = options.size("hidden_size")
     return TextEncoder(
-        jnp.zeros((options.get("vocab_size"), width)),
+        jnp.zeros((options.size("vocab_size"), width)),
         **make.pre_norm(
             options,
-            make.rms_norm(width, options.get("layer_norm_epsilon", 1e-6)),
+            make.rms_norm(width, options.number("layer_norm_epsilon", 1e-6)),
             make.attention(
                 options,
-                head_features=options.get("d_kv", 64),
-                positions=RelativeBias(
-                    bias, options.get("relative_attention_max_distance", 128)
-                ),
+                head_features=options.size("d_kv", 64),
+                positions=_positions(options),
                 bias=False,
             ),
-            ft.partial(kind, width, options.get("d_ff"), activation=activation, bias=False),
+            _feed_forward(options),
         ),
-        context=options.get("n_positions", 512),
+        context=options.size("n_positions", 512),
     )
+
+
+def _feed_forward(options: Options) -> make.MakeOperator:
+    """The form of the operator. The library also writes what follows from it as options of
+    their own, and obeys them.
+
+    **Raises:** `InputError` where they contradict `feed_forward_proj`.
+    """
+    name = "feed_forward_proj"
+    kind, activation = options.choose(name, _FEED_FORWARDS, "relu")
+    form = options.get(name, "relu")
+    meant = "gelu_new" if form == "gated-gelu" else form.removeprefix("gated-")
+    follows = {"is_gated_act": kind is GatedFeedForward, "dense_act_fn": meant}
+    for other, value in follows.items():
+        if (found := options.get(other, value)) != value:
+            raise options.refused(other, found, f"not the {value!r} of {name} = {form!r}")
+    sizes = options.size("hidden_size"), options.size("d_ff")
+    return ft.partial(kind, *sizes, activation=activation, bias=False)
+
+
+def _positions(options: Options) -> RelativeBias:
+    names = "relative_attention_num_buckets", "relative_attention_max_distance"
+    buckets, distance = options.size(names[0], 32), options.size(names[1], 128)
+    if not 4 <= buckets < 4 * distance:
+        why = f"not supported: 4 is the least, and 4 {names[1]} = {4 * distance} is too many"
+        raise options.refused(names[0], buckets, why)
+    return RelativeBias(jnp.zeros((buckets, options.size("num_attention_heads"))), distance)
 
 
 def table(model: TextEncoder) -> Iterator[Placement]:
@@ -74,8 +94,16 @@ FAMILIES = {
     "t5": Family(
         build,
         table,
-        # The decoder is not part of the encoder.
-        ignored=r"decoder\..*|lm_head\.weight|encoder\.embed_tokens\.weight",
+        # The read-out of the decoder may be the embedding.
+        unread=r"decoder\..*|lm_head\.weight",
+        copies={
+            "encoder.embed_tokens.weight": "shared.weight",
+            "decoder.embed_tokens.weight": "shared.weight",
+            "lm_head.weight": "shared.weight",
+        },
+        # Dropout, and the decoder.
+        harmless="classifier_dropout dropout_rate num_decoder_layers scale_decoder_outputs "
+        "tie_word_embeddings",
         # The matrix that is not a gate has this name in gated checkpoints only.
         renamed=((r"\bwi_1\b", "wi"),),
     )

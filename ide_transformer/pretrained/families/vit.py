@@ -33,12 +33,12 @@ _DEIT = _Names(
 
 
 def _build(options: Options, tensors: Set[str], *, names: _Names) -> ImageEncoder:
-    width = options.get("hidden_size")
+    width = options.size("hidden_size")
     return ImageEncoder(
         **images.embedded_patches(options, patch=16, prefix=len(names.prefix)),
         **make.pre_norm(
             options,
-            make.layer_norm(width, options.get("layer_norm_eps", 1e-12)),
+            make.layer_norm(width, options.number("layer_norm_eps", 1e-12)),
             images.make_image_attention(options),
             make.feed_forward(options),
         ),
@@ -49,7 +49,7 @@ def _build(options: Options, tensors: Set[str], *, names: _Names) -> ImageEncode
 
 def _pooler(options: Options, width: int) -> Linear:
     options.allow("pooler_act", "tanh")
-    return make.dense(width, options.get("pooler_output_size", None) or width)
+    return make.dense(width, options.size("pooler_output_size", None) or width)
 
 
 def _head(options: Options, tensors: Set[str], width: int, names: _Names) -> AbstractImageHead:
@@ -93,8 +93,10 @@ def _family(prefix: str, names: _Names) -> Family:
         ft.partial(_table, names=names),
         prefix=prefix,
         # Used in pre-training only: the token of masked patches, the decoder of their pixels.
-        ignored=r"embeddings\.mask_token|decoder\..*",
+        unread=r"embeddings\.mask_token|decoder\..*",
         renamed=_MODULES,
+        # Without a pooler, these do not matter either.
+        harmless=f"{images.HARMLESS} encoder_stride pooler_act pooler_output_size",
     )
 
 

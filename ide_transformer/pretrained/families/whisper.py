@@ -17,13 +17,15 @@ from ..placement import Placement, block, linears, norm
 def build(options: Options, tensors: Set[str]) -> EncoderDecoder:
     options.allow("scale_embedding", False)
     options.allow("tie_word_embeddings", True)
-    width = options.get("d_model")
+    # Some files give it twice; the library takes this one for the layers of the encoder.
+    options.allow("num_hidden_layers", options.size("encoder_layers"))
+    width = options.size("d_model")
     normalization = make.layer_norm(width, 1e-5)
     speech, text = _half(options, "encoder"), _half(options, "decoder")
     encoder = SpeechEncoder(
-        TokenConvolution(options.get("num_mel_bins", 80), width, key=make.any_key()),
+        TokenConvolution(options.size("num_mel_bins", 80), width, key=make.any_key()),
         TokenConvolution(width, width, stride=2, key=make.any_key()),
-        jnp.zeros((options.get("max_source_positions", 1500), width)),
+        jnp.zeros((options.size("max_source_positions", 1500), width)),
         **make.pre_norm(
             speech,
             normalization,
@@ -108,7 +110,12 @@ FAMILIES = {
         build,
         table,
         prefix="model.",
-        # The read-out is the token embedding.
-        ignored=r"proj_out\.weight",
+        copies={"proj_out.weight": "decoder.embed_tokens.weight"},
+        # Dropout and masks in training, classification of speech, timestamps, generation.
+        harmless="activation_dropout apply_spec_augment attention_dropout "
+        "classifier_proj_size decoder_layerdrop dropout encoder_layerdrop forced_decoder_ids "
+        "init_std mask_feature_length mask_feature_min_masks mask_feature_prob "
+        "mask_time_length mask_time_min_masks mask_time_prob median_filter_width "
+        "use_weighted_layer_sum",
     )
 }

@@ -142,7 +142,7 @@ MODELS = {
             positions=jnp.ones((CONTEXT, WIDTH)),
             segments=jnp.ones((2, WIDTH)),
             **encoder_parts(),
-            first_position=0,
+            padding=None,
             context=CONTEXT,
         ),
         lambda model: model(TOKENS_OF_TEXT),
