@@ -173,10 +173,13 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
 
     **Raises:** `InputError` for an unknown kind of scaling.
     """
-    newer, older = options.get("rope_parameters", None), options.get("rope_scaling", None)
-    name, values = ("rope_scaling", older) if older else ("rope_parameters", newer or {})
-    if not isinstance(values, dict):
-        raise options.refused(name, values, "no object of options")
+    name, values = "rope_parameters", {}
+    for generation in ("rope_parameters", "rope_scaling"):
+        found = options.get(generation, None) or {}
+        if not isinstance(found, dict):
+            raise options.refused(generation, found, "no object of options")
+        if found:
+            name, values = generation, found
     scaling = Options(values, options.file, f"{name}.")
     # Options of the file are the defaults of those in the object.
     base = scaling.number("rope_theta", options.number("rope_theta", 10000.0))
@@ -184,11 +187,10 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
     if fraction is None:
         options.allow(name, None, 1.0, 1)
         scaling.allow(name, None, 1.0, 1)
+        names = ("head_dim",)
     else:
         features = int(head_features * scaling.number(name, options.number(name, fraction)))
-    names = (
-        ("head_dim",) if fraction is None else (options.spelled(name), scaling.spelled(name))
-    )
+        names = (options.spelled(name), scaling.spelled(name))
     check_turning(options, features, head_features, *names)
     stretch = None
     older_name = "type" if "rope_type" not in values and "type" in values else "rope_type"

@@ -13,6 +13,8 @@ from ide_transformer.pretrained import families, load_pretrained
 
 
 FAMILIES = ("gemma", "gpt2", "gpt_neox", "gptj", "llama", "mistral", "qwen2", "qwen3")
+# As users run it: the checks of annotations would speak before the package does.
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -100,6 +100,7 @@ def decoder_fuzz(base: Base, folder: Path) -> Fuzz:
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("unchecked")
 def test_each_option_means_what_transformers_means_or_is_refused(name, tmp_path):
     import transformers
 
@@ -128,6 +129,7 @@ class ArchiveFuzz(Fuzz):
 
 
 @pytest.mark.heavy
+@pytest.mark.usefixtures("unchecked")
 def test_each_option_means_what_glassllm_means_or_is_refused(monkeypatch, tmp_path):
     from ide_transformer.pretrained import find_pretrained
 
