@@ -18,12 +18,13 @@ from ide_transformer.training.optimizer import decayed
 
 
 def small(tmp_path, *overrides):
-    tiny = ["model.width=16", "model.depth=2", "model.context=8", "data.name=text"]
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    empty = tmp_path / "small.yaml"
-    empty.write_text("")
-    return training.load_config(empty, [*tiny, f"data.path={text}", *overrides])
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        f"data: {{name: text, path: {text}}}\nmodel: {{width: 16, depth: 2, context: 8}}\n"
+    )
+    return training.load_config(path, overrides)
 
 
 def build(tmp_path, *overrides):

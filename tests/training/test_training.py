@@ -189,7 +189,7 @@ def test_a_run_is_loaded_by_its_path(finished):
         (["data.path=nowhere.txt"], "no such file"),
         (["solver.rtol=0.1", "solver.atol=0.1"], "LieTrotter has no error estimate"),
         (
-            ["optimizer.learning_rate=1e300", "optimizer.clip=1e300", "training.log_every=1"],
+            ["optimizer.learning_rate=1e38", "optimizer.clip=1e38", "training.log_every=1"],
             "The loss became nan by step",
         ),
     ],

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import equinox as eqx
 import jax
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import Field, PositiveFloat
 from rich.console import Console
 
 from ... import training
@@ -18,6 +18,7 @@ from ...models import AbstractModel
 from ...reporting import plot_curves
 from ...tasks import AbstractTask, Batch, cross_entropy
 from ...training import Config, RunFolder, Section, read_metrics
+from ...training.config import Seed
 from .comparison import AbstractComparison, Rows
 
 
@@ -51,8 +52,8 @@ class TrainingComparison(AbstractComparison):
     """
 
     mode: Literal["train"]
-    base: Path
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    base: Annotated[Path, Field(strict=False)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] = (0,)
     budget: Budget
     schemes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
