@@ -54,7 +54,7 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
 
     **Raises:** `InputError`, before anything is drawn, for a run that does not fit into memory.
     """
-    check_steps(config)
+    check_steps(config.model.depth, config.solver)
     mode = construct("training.gradient", config.training.gradient, AbstractGradient)
     if config.model.pretrained is not None:
         model = build_model_of_size(config, task.sizes, key)
@@ -159,6 +159,7 @@ def with_solver(model: M, config: SolverConfig) -> M:
     """The same weights solved by the configured scheme; `native` is the one they have."""
     if config.kind == NATIVE:
         return model
+    check_steps(model.control.num_intervals, config)
     discretization = build_discretization(config, width=model.features)
     return eqx.tree_at(lambda m: m.discretization, model, discretization)
 

@@ -23,6 +23,10 @@ from .names import find, parameters_of, root_of, shown, snake_case
 _LEAST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
+# Schemes inside each other.
+_DEEPEST = 20
+
+
 def in_single_precision(value: Any) -> Any:
     """The value, if float32 has it where it is a number.
 
@@ -123,6 +127,8 @@ class SchemeConfig(Choice):
         kind = section.get("kind")
         if not isinstance(kind, str) or not {*kind} & {*"()"}:
             return value
+        if kind.count("(") > _DEEPEST:
+            raise ValueError(f"{shown(kind)}: more than {_DEEPEST} schemes inside each other")
         match = re.fullmatch(r"([\w.:]+)\((.+)\)", kind.strip())
         if match is None:
             raise ValueError(f"{shown(kind)} is no scheme; write for example strang(heun)")

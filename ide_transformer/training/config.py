@@ -31,8 +31,11 @@ def _below_one(fraction: float) -> float:
     return fraction
 
 
-def _is_portable(name: str) -> str:
-    """Refuses what is no name of a folder on every system."""
+def folder_name(name: str) -> str:
+    """The name, if a folder can have it on every system.
+
+    **Raises:** `ValueError`.
+    """
     devices = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
     name_of_folder = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9]"
     if re.fullmatch(devices, name) or not re.fullmatch(name_of_folder, name):
@@ -49,7 +52,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
 # Keys of JAX take 32 bits of a seed; others would draw the same weights.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # The name of a folder of results.
-FolderName = Annotated[str, AfterValidator(_is_portable)]
+FolderName = Annotated[str, AfterValidator(folder_name)]
 
 # `solver.kind` for the scheme that comes with a checkpoint.
 NATIVE = "native"
@@ -178,6 +181,14 @@ class SolverConfig(SchemeConfig):
     steps_for: Literal["batch", "sample"] = "batch"
 
     @model_validator(mode="after")
+    def _native_alone(self):
+        given = self.model_dump(exclude_defaults=True, exclude={"kind"})
+        if self.kind == NATIVE and given:
+            keys = ", ".join(f"solver.{name}" for name in given)
+            raise ValueError(f"solver.kind={NATIVE} brings its own steps; drop {keys}")
+        return self
+
+    @model_validator(mode="after")
     def _both_tolerances(self):
         if (self.rtol is None) != (self.atol is None):
             raise ValueError("solver.rtol and solver.atol go together; give both or neither")
@@ -279,7 +290,9 @@ class Config(Section):
         model = tree.get("model")
         if isinstance(model, dict) and model.get("pretrained"):
             # A checkpoint is solved by its own scheme unless another one is given.
-            tree.setdefault("solver", {"kind": NATIVE})
+            solver = tree.setdefault("solver", {"kind": NATIVE})
+            if isinstance(solver, dict) and "kind" not in solver:
+                raise ValueError(f"solver.kind is missing; give a scheme or {NATIVE}")
         return tree
 
     @model_validator(mode="after")

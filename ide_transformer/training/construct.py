@@ -133,7 +133,9 @@ def _as_array(key: str, value: Any, kinds: tuple[type, ...]) -> jax.Array:
         _checked(key, number, float)
     for dtype in (float, None):
         try:
-            array = jnp.asarray(numbers, dtype and jnp.result_type(dtype))
+            # Numbers that are written out stay numbers where shapes alone are asked for.
+            with jax.ensure_compile_time_eval():
+                array = jnp.asarray(numbers, dtype and jnp.result_type(dtype))
         except (TypeError, ValueError):
             break
         if isinstance(array, kinds):

@@ -94,7 +94,7 @@ def _override(tree: dict[str, Any], override: str) -> str:
             f"{shown(override)} is not an override; write section.key=value, for example "
             "model.depth=8."
         )
-    value = read_yaml(text, f"override {shown(override)}")
+    value = read_yaml(text, f"override {shown(override)}", (*parents, last))
     branch = tree
     for depth, part in enumerate(parents, 1):
         branch = branch.setdefault(part, {})

@@ -11,20 +11,28 @@ from ..errors import InputError
 from ..integration import AbstractGradient
 from ..models import AbstractModel
 from ..tasks import AbstractTask
-from .config import Config
+from .config import Config, SolverConfig
 from .names import shown
 from .step import kept_bytes, size_bytes
 
 
-def check_steps(config: Config) -> None:
-    """Refuses steps so short that the number format of depth cannot tell them apart."""
-    depth, steps = config.model.depth, config.solver.steps_per_interval
+def check_steps(depth: int, solver: SolverConfig) -> None:
+    """Refuses steps so short that the number format of depth cannot tell them apart, or so
+    many that their ends do not fit into memory."""
+    steps = solver.steps_per_interval
     precision = jnp.finfo(jnp.result_type(float))
     most = int(1 / precision.eps)
     if depth * steps > most:
         raise InputError(
             f"model.depth={depth} times solver.steps_per_interval={steps}: {precision.dtype} "
             f"can tell at most {most:,} steps apart; give fewer."
+        )
+    # Their ends are computed in arrays of 8 bytes, which make four of them.
+    available = memory()
+    if available is not None and 32 * steps > available:
+        raise InputError(
+            f"solver.steps_per_interval={steps}: their ends take {_gibibytes(32 * steps)} of "
+            f"memory, and there are {_gibibytes(available)}; give fewer."
         )
 
 

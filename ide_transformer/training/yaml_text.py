@@ -27,8 +27,8 @@ _FLOAT = re.compile(
 )
 
 
-def read_yaml(text: str | bytes, where: str) -> Any:
-    """The value that a text holds; `None` for none.
+def read_yaml(text: str | bytes, where: str, path: tuple[str, ...] = ()) -> Any:
+    """The value that a text holds, which is for the key at `path`; `None` for none.
 
     **Raises:** `InputError` that names the place `where` the text is from, its line, and the
     key in error.
@@ -39,7 +39,7 @@ def read_yaml(text: str | bytes, where: str) -> Any:
         )
     try:
         reader = _Reader(text if isinstance(text, str) else text.decode("utf-8-sig"))
-        return reader.document()
+        return reader.document(path)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{where}: {error.reason} at byte {error.start}; the file must be UTF-8."
@@ -60,12 +60,12 @@ def write_yaml(tree: Any) -> str:
 class _Reader(yaml.SafeLoader):
     """Values made from the events of the parser, which are few and lazy."""
 
-    def document(self) -> Any:
+    def document(self, path: tuple[str, ...]) -> Any:
         self.get_event()  # the start of the stream
         if self.check_event(yaml.StreamEndEvent):
             return None
         self.get_event()  # the start of the document
-        value = self._value(())
+        value = self._value(path)
         self.get_event()
         if not self.check_event(yaml.StreamEndEvent):
             raise InputError("it holds more than one document (---); write one.")
