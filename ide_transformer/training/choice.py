@@ -7,13 +7,7 @@ from typing import Any, ClassVar
 
 import diffrax
 import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, field_validator, model_serializer, model_validator
 
 from ..errors import InputError
 from .names import find, parameters_of, root_of, shown, snake_case
@@ -139,8 +133,8 @@ class SchemeConfig(Choice):
             return {**section, "kind": name, "options": options}
         if section.get("sub_solver") is not None:
             raise ValueError(
-                f"kind={kind} and sub_solver={shown(section['sub_solver'])} both give the scheme "
-                "inside; set one of them to null or leave it out"
+                f"kind={kind} and sub_solver={shown(section['sub_solver'])} both give the "
+                "scheme inside; set one of them to null or leave it out"
             )
         return {**section, "kind": name, "sub_solver": argument}
 

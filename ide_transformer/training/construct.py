@@ -112,7 +112,9 @@ def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})
             return construct(key, choice, get_origin(member) or member, offers)
         if (get_origin(member) or member) is Callable:
             # Where the arguments are not said, it is no activation.
-            return find_function(key, _checked(key, value, str), of_array=bool(get_args(member)))
+            return find_function(
+                key, _checked(key, value, str), of_array=bool(get_args(member))
+            )
     arrays = tuple(filter(is_array, members))
     if arrays:
         return _as_array(key, value, arrays)

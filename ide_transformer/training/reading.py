@@ -49,7 +49,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         for other, where in origin.items():
             if f"{other}.".startswith(f"{key}."):
                 raise InputError(
-                    f"override {shown(override)}: {key} would replace {where}; drop one of them."
+                    f"override {shown(override)}: {key} would replace {where}; drop one of "
+                    "them."
                 )
         origin[key] = f"override {shown(override)}"
     return origin
@@ -100,7 +101,9 @@ def _override(tree: dict[str, Any], override: str) -> str:
         branch = branch.setdefault(part, {})
         if not isinstance(branch, dict):
             section = ".".join(parents[:depth])
-            raise InputError(f"override {shown(override)}: {section} is a value, not a section.")
+            raise InputError(
+                f"override {shown(override)}: {section} is a value, not a section."
+            )
     branch[last] = value
     return key
 
@@ -118,7 +121,9 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
     if error["type"] == "missing":
         return f"{where}: {key} is missing."
     message = error["msg"].removeprefix("Value error, ").removesuffix(".")
-    if not key or (error["type"] == "value_error" and isinstance(error["input"], dict | BaseModel)):
+    if not key or (
+        error["type"] == "value_error" and isinstance(error["input"], dict | BaseModel)
+    ):
         return f"{where}: {message}."
     hint = _WRITE.get(error["type"], "")
     return f"{where}: {key}={shown(error['input'])}: {message}{hint}."

@@ -63,9 +63,9 @@ def check_memory(
     if fixed + kept > available:
         raise InputError(
             f"this run needs at least {_gibibytes(fixed + kept)} of memory, and there are "
-            f"{_gibibytes(available)}: {_gibibytes(4 * weights)} for the weights, their gradient "
-            f"and the optimiser ({_shaping(config)}), {_gibibytes(fixed - 4 * weights + kept)} "
-            f"for a batch and what its gradient keeps (training.batch_size="
+            f"{_gibibytes(available)}: {_gibibytes(4 * weights)} for the weights, their "
+            f"gradient and the optimiser ({_shaping(config)}), "
+            f"{_gibibytes(fixed - 4 * weights + kept)} for a batch and what its gradient keeps (training.batch_size="
             f"{training.batch_size}, model.context={config.model.context}, training.gradient="
             f"{config.training.gradient.kind}). Lower the larger ones."
         )

@@ -1,7 +1,7 @@
 """YAML, read strictly: a tree of plain values, each written once.
 
-Numbers and words are those of YAML 1.2: `yes`, `010`, `1:30` and dates are texts, and `1e-3` is a
-number. Tags, anchors and merge keys are refused."""
+Numbers and words are those of YAML 1.2: `yes`, `010`, `1:30` and dates are texts, and `1e-3` is
+a number. Tags, anchors and aliases are refused, and `<<` is a key like others."""
 
 import re
 from typing import Any
@@ -35,7 +35,8 @@ def read_yaml(text: str | bytes, where: str, path: tuple[str, ...] = ()) -> Any:
     """
     if len(text) > LONGEST:
         raise InputError(
-            f"{where}: {len(text):,} characters or more; a configuration has at most {LONGEST:,}."
+            f"{where}: it has {len(text):,} characters or more; a configuration has at most "
+            f"{LONGEST:,}."
         )
     try:
         reader = _Reader(text if isinstance(text, str) else text.decode("utf-8-sig"))

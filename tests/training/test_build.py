@@ -162,6 +162,7 @@ _PLAIN = st.sampled_from(["euler", "heun", "rk4", "leapfrog", "adams_bashforth(3
 _OUTER = st.sampled_from(["strang", "lie_trotter", "residual", "algebraically_reversible"])
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(
     st.recursive(_PLAIN, lambda inner: st.builds("{}({})".format, _OUTER, inner), max_leaves=4)
 )

@@ -54,7 +54,9 @@ def refused(base, capsys, monkeypatch):
             path.write_text(text)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.perf_counter()
-        output = run_here(capsys, "train.py", path, *overrides, "--runs", base / "runs", expected=2)
+        output = run_here(
+            capsys, "train.py", path, *overrides, "--runs", base / "runs", expected=2
+        )
         seconds = time.perf_counter() - began
         kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         message = output.split("error: ", 1)[1]

@@ -24,8 +24,8 @@ def check_terms(control: str, name: str, terms: int) -> None:
     """Refuses an expansion in more terms than can be written out."""
     if terms > _MOST_TERMS:
         raise InputError(
-            f"{control}: {name} make {terms:,} terms; it has at most {_MOST_TERMS:,}. For more, "
-            "take PiecewiseLinear."
+            f"{control}: {name} make {terms:,} terms; it has at most {_MOST_TERMS:,}. For "
+            "more, take PiecewiseLinear."
         )
 
 

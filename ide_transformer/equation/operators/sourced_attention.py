@@ -29,7 +29,9 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
     attention: Attention
     source_map: Linear
 
-    def __init__(self, attention: Attention, *, key: PRNGKeyArray, std: NonNegativeFloat = 0.02):
+    def __init__(
+        self, attention: Attention, *, key: PRNGKeyArray, std: NonNegativeFloat = 0.02
+    ):
         features = attention.query.weight.shape[0]
         inner = sum(
             x.weight.shape[1] for x in (attention.query, attention.key, attention.value)

@@ -65,7 +65,7 @@ class Positive(AbstractCoefficient):
         value = _numbers(value, name)
         if not np.all((value > 0) & np.isfinite(value)):
             raise InputError(f"{name}={_text(value)}: it must be positive.")
-        self.raw = value + jnp.log(-jnp.expm1(-value))
+        self.raw = jnp.asarray(value) + jnp.log(-jnp.expm1(-value))
 
     @property
     def value(self) -> Float[Array, "..."]:
