@@ -65,9 +65,10 @@ def check_memory(
             f"this run needs at least {_gibibytes(fixed + kept)} of memory, and there are "
             f"{_gibibytes(available)}: {_gibibytes(4 * weights)} for the weights, their "
             f"gradient and the optimiser ({_shaping(config)}), "
-            f"{_gibibytes(fixed - 4 * weights + kept)} for a batch and what its gradient keeps (training.batch_size="
-            f"{training.batch_size}, model.context={config.model.context}, training.gradient="
-            f"{config.training.gradient.kind}). Lower the larger ones."
+            f"{_gibibytes(fixed - 4 * weights + kept)} for a batch and what its gradient keeps "
+            f"(training.batch_size={training.batch_size}, model.context="
+            f"{config.model.context}, training.gradient={training.gradient.kind}). Lower the "
+            "larger ones."
         )
 
 

@@ -18,7 +18,6 @@ from ide_transformer.training import load_config, run, sizes
 
 
 PLACES = places()
-MISSPELT = list(misspelt())
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +100,9 @@ def test_many_wrong_values_are_refused(refused):
     wrong_value(refused, 1_000)
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize(("key", "value"), MISSPELT)
-def test_a_misspelt_key_is_refused(refused, key, value):
-    refused(f"unknown key {key}", f"{key}={value}")
+def test_a_misspelt_key_is_refused(refused):
+    for key in misspelt():
+        refused(f"unknown key {key}", f"{key}=1")
 
 
 @pytest.mark.parametrize(("text", "said"), WRONG_TEXTS.items())
