@@ -85,7 +85,7 @@ def wrong_value(refused, examples):
     @given(st.data())
     def check(data):
         place = data.draw(st.sampled_from(PLACES))
-        value = data.draw(wrong_values(place.kinds))
+        value = data.draw(wrong_values(place))
         refused(place.key, place.override(value))
 
     check()
@@ -147,7 +147,7 @@ def _on_own_text(base, text):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("text", "said"), EXPLODING.items(), ids=range(len(EXPLODING)))
+@pytest.mark.parametrize(("text", "said"), [*EXPLODING.items()][::2], ids=range(10))
 def test_what_explodes_is_refused_by_a_process_of_its_own(base, tmp_path, text, said):
     (tmp_path / "wrong.yaml").write_text(_on_own_text(base, text))
     command = [sys.executable, SCRIPTS / "train.py", "wrong.yaml"]

@@ -126,15 +126,19 @@ _VALUES = {
     dict: st.dictionaries(_TEXTS, st.integers(), min_size=1, max_size=2),
     NoneType: st.none(),
 }
-# Not a number of a configuration, whatever the key.
-_NEVER = [-1, 2**32, -0.5, 1e39, 1e-60, float("nan"), float("inf"), -float("inf")]
+# No numbers of a configuration, whatever the key.
+_NO_INTEGERS = [2**32, 2**63, 10**30]
+_NO_NUMBERS = [1e39, -1e39, 1e-60, float("nan"), float("inf"), -float("inf")]
 
 
-def wrong_values(kinds: frozenset[type]) -> st.SearchStrategy:
+def wrong_values(place: Place) -> st.SearchStrategy:
     """Values of another kind, and numbers out of every range."""
+    kinds = place.kinds
     others = [strategy for kind, strategy in _VALUES.items() if kind not in kinds]
     if kinds <= {int, float, NoneType}:
-        others.append(st.sampled_from(_NEVER))
+        others.append(st.sampled_from(_NO_NUMBERS if float in kinds else _NO_INTEGERS))
+        if "." in place.key:  # no key of a section takes a number below zero
+            others.append(st.integers(max_value=-1) if int in kinds else st.just(-0.5))
     return st.one_of(*others)
 
 
