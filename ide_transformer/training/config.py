@@ -62,7 +62,7 @@ class DataConfig(Section, AbstractChoice):
     # `characters`, or `bpe` for a byte-pair encoding.
     tokenizer: str = "characters"
     # Tokens of the byte-pair encoding; 256 of them are the bytes.
-    vocabulary: Annotated[Count, Field(gt=256)] = 512
+    vocabulary: Annotated[int, Field(gt=256), AfterValidator(_in_int32)] = 512
     # The part of a text that is held out.
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     # Further arguments of the task.

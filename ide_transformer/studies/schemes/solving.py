@@ -61,7 +61,7 @@ class SolvingComparison(AbstractComparison):
     mode: Literal["solve"]
     run: Annotated[Path, Field(strict=False)]
     samples: Count = 64
-    rounds: Annotated[Count, Field(ge=2)] = 5
+    rounds: Annotated[int, Field(ge=2, lt=2**31)] = 5
     reference: SolverConfig = SolverConfig(kind="dopri8", steps_per_interval=16)
     tolerance: PositiveFloat = 1e-3
     schemes: Annotated[dict[str, SolverChoice], Field(min_length=1)]
