@@ -16,11 +16,12 @@ from ..pretrained import find_pretrained, save_pretrained
 from ..reporting import plot_curves, write_json
 from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
 from .build import build_model, build_model_of_size, build_task, task_class, with_training
-from .config import NATIVE, Config, ModelConfig, SolverConfig
+from .config import Config
 from .folder import Checkpoints, RunFolder, begin_data, check_data, new_folder, resumed_folder
 from .loop import EVALUATION_BATCH, Loop
 from .metrics import cut_metrics, read_metrics
 from .optimizer import build_optimizer
+from .reading import validated
 from .step import initial_state, make_evaluation, make_train_step, num_parameters
 
 
@@ -116,9 +117,7 @@ def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
     tokenizer = PretrainedTokenizer.from_pretrained(found)
     # A path is kept whole, so that the run can be read from anywhere.
     kept = str(found.resolve()) if Path(path).exists() else path
-    config = Config(
-        name=name, model=ModelConfig(pretrained=kept), solver=SolverConfig(kind=NATIVE)
-    )
+    config = validated(Config, {"name": name, "model": {"pretrained": kept}}, f"{runs / name}")
     key = jax.random.key(config.training.seed)
     model = build_model_of_size(config, {"vocabulary": tokenizer.vocabulary}, key)
     optimizer = build_optimizer(config.optimizer, config.training.steps)

@@ -94,8 +94,8 @@ def test_what_stands_for_a_number_or_a_path():
 
 def test_only_what_cannot_fit_is_refused(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("the quick brown fox. " * 40)
-    text = f"data: {{name: text, path: {tmp_path}/text.txt}}\nmodel: {{width: 8, context: 8}}"
-    config = training.load_config(write(tmp_path, f"name: small\n{text}"))
+    path = write(tmp_path, "name: small\nmodel: {width: 8, depth: 1, context: 8}")
+    config = training.load_config(path, [f"data={{name: text, path: {tmp_path}/text.txt}}"])
     task = training.build_task(config)
 
     def build(available):
@@ -104,5 +104,5 @@ def test_only_what_cannot_fit_is_refused(tmp_path, monkeypatch):
 
     weights = sum(x.nbytes for x in jax.tree.leaves(eqx.filter(build(None), eqx.is_array)))
     build(40 * weights)
-    with pytest.raises(ide.InputError, match="model.width=8.*training.batch_size=12"):
+    with pytest.raises(ide.InputError, match=r"model.width=8.*training.batch_size=12"):
         build(4 * weights)
