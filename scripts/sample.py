@@ -32,8 +32,8 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_intermixed_args()
-    if not 0 <= arguments.seed < 2**63:
-        raise InputError(f"--seed {arguments.seed}: give a number from 0 to 2^63 - 1.")
+    if not 0 <= arguments.seed < 2**32:
+        raise InputError(f"--seed {arguments.seed}: give a number from 0 to 2^32 - 1.")
     loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
     model = loaded.expected(LanguageModel, ", which writes no text")
     began = time.perf_counter()

@@ -144,7 +144,7 @@ def plan_steps(
     steps need them."""
     solver = unrolled(matrix_free(keeps_constraint(solver, equation.constraint)))
     cost = step_cost(equation, solver, state.shape[-1])
-    if cost is not None:
+    if cost is not None and number <= _MOST_POINTS:
         starts = np.arange(number)[:, None]
         # The fractions of an interval at which the field is evaluated.
         points = (starts + np.array(cost.fractions)) / number

@@ -86,8 +86,10 @@ def _depths(
             "solve: saveat.steps: the number of adaptive steps is not known when the solve is "
             "compiled; ask for depths, SaveAt(ts=…), or use SaveAt(dense=True)."
         )
-    number = equation.control.num_intervals * (steps_per_interval or 1)
-    edges = np.arange(number + 1) * (equation.horizon / number)
-    steps = edges[int(subs.steps) :: int(subs.steps)].tolist() if subs.steps else []
+    steps: list[float] = []
+    if subs.steps:
+        number = equation.control.num_intervals * (steps_per_interval or 1)
+        edges = np.arange(number + 1) * (equation.horizon / number)
+        steps = edges[int(subs.steps) :: int(subs.steps)].tolist()
     end = [equation.horizon] if subs.t1 and equation.horizon not in steps else []
     return (*([0.0] if subs.t0 else []), *inner, *steps, *end)

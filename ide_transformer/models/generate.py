@@ -77,6 +77,8 @@ def generate(
     **Raises:** `InputError` for an empty prompt, padding before a token, bad options.
     """
     options = Draw(temperature, top_k, top_p)
+    if length >= 2**31:
+        raise InputError(f"generate: length={length}: tokens are counted in int32; give fewer.")
     if key is None and temperature > 0:
         raise InputError(
             f"generate: temperature={temperature} draws at random; give key=jax.random.key(0), "

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arguments import PositiveInt
 from ..models import AbstractModel, ImageClassifier
 from .images import LabelledImages, digits, idx_folder
 from .task import AbstractTask, Batch, spread
@@ -67,7 +68,7 @@ class Digits(ClassificationTask):
     configurable: ClassVar[bool] = True
 
     @classmethod
-    def build(cls, patch: int) -> ClassificationTask:
+    def build(cls, patch: PositiveInt) -> ClassificationTask:
         return cls.in_patches(digits(), patch)
 
 
@@ -77,7 +78,7 @@ class MNIST(ClassificationTask):
     configurable: ClassVar[bool] = True
 
     @classmethod
-    def build(cls, path: Path, patch: int) -> ClassificationTask:
+    def build(cls, path: Path, patch: PositiveInt) -> ClassificationTask:
         return cls.in_patches(idx_folder(path), patch)
 
 

@@ -145,4 +145,8 @@ class Text(LanguageTask):
         vocabulary: int = 512,
         validation: float = 0.1,
     ) -> "Text":
-        return cls(read_text(path), context, tokenizer, vocabulary, validation)
+        try:
+            text = read_text(path)
+        except (InputError, OSError) as error:
+            raise InputError(f"data.path={error}") from None
+        return cls(text, context, tokenizer, vocabulary, validation)

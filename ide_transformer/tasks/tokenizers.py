@@ -94,7 +94,8 @@ class BytePairTokenizer(AbstractTokenizer):
         tokenizer.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = tk.decoders.ByteLevel()
         trainer = tk.trainers.BpeTrainer(
-            vocab_size=vocabulary,
+            # It reserves memory for them, and a text has no more pairs than bytes.
+            vocab_size=min(vocabulary, 256 + 4 * len(text)),
             initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )

@@ -28,6 +28,7 @@ from ..tasks import AbstractTask, PretrainedTokenizer
 from .config import NATIVE, Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
 from .names import find, find_function
+from .sizes import check_memory, check_steps
 
 
 M = TypeVar("M", bound=AbstractModel)
@@ -49,8 +50,24 @@ def task_class(config: Config) -> type[AbstractTask]:
 
 
 def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> AbstractModel:
-    """The model of a run, with weights drawn from `key`."""
-    return build_model_of_size(config, task.sizes, key)
+    """The model of a run, with weights drawn from `key`.
+
+    **Raises:** `InputError`, before anything is drawn, for a run that does not fit into memory.
+    """
+    check_steps(config.model.depth, config.solver)
+    mode = construct("training.gradient", config.training.gradient, AbstractGradient)
+    if config.model.pretrained is not None:
+        model = build_model_of_size(config, task.sizes, key)
+        check_memory(config, task, model, mode)
+        return model
+    build = ft.partial(build_model_of_size, config, task.sizes)
+    try:
+        shapes = eqx.filter_eval_shape(build, key)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        # A class that looks at its numbers has to be made with numbers.
+        shapes = build(key)
+    check_memory(config, task, shapes, mode)
+    return build(key)
 
 
 def build_model_of_size(
@@ -113,6 +130,12 @@ def build_discretization(config: SolverConfig, *, width: int) -> Discretization:
     solver = construct("solver", config, diffrax.AbstractSolver, offers)
     if config.rtol is None or config.atol is None:
         return Discretization(solver, steps_per_interval=config.steps_per_interval)
+    rounding = float(jnp.finfo(jnp.result_type(float)).eps) / 2
+    if max(config.rtol, config.atol) < rounding:
+        raise InputError(
+            f"solver.rtol={config.rtol} and solver.atol={config.atol} are both below rounding, "
+            f"{rounding:.1e}; no step would meet them. Raise one."
+        )
     controller = diffrax.PIDController(rtol=config.rtol, atol=config.atol)
     return Discretization(
         solver,
@@ -136,6 +159,7 @@ def with_solver(model: M, config: SolverConfig) -> M:
     """The same weights solved by the configured scheme; `native` is the one they have."""
     if config.kind == NATIVE:
         return model
+    check_steps(model.control.num_intervals, config)
     discretization = build_discretization(config, width=model.features)
     return eqx.tree_at(lambda m: m.discretization, model, discretization)
 

@@ -6,16 +6,43 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import diffrax
-from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, field_validator, model_serializer, model_validator
 
 from ..errors import InputError
-from .names import find, parameters_of, root_of, snake_case
+from .names import find, parameters_of, root_of, shown, snake_case
+
+
+# The normal numbers of float32; it takes smaller ones for 0.
+_LEAST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+
+
+# Schemes inside each other.
+_DEEPEST = 20
+
+
+def in_single_precision(value: Any) -> Any:
+    """The value, if float32 has it where it is a number.
+
+    **Raises:** `ValueError`.
+    """
+    if type(value) is float and value and not _LEAST <= abs(value) <= _LARGEST:
+        raise ValueError(
+            f"a number of float32 is 0 or lies between {_LEAST:.2g} and {_LARGEST:.2g}"
+        )
+    return value
 
 
 class Section(BaseModel):
-    """Unknown keys are refused, and nothing is converted silently."""
+    """Unknown keys are refused, and nothing is converted silently, also not in Python: a number
+    is one of float32 too, since runs compute in it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    @field_validator("*")
+    @classmethod
+    def _in_single_precision(cls, value: Any) -> Any:
+        return in_single_precision(value)
 
 
 class AbstractChoice(abc.ABC):
@@ -94,9 +121,11 @@ class SchemeConfig(Choice):
         kind = section.get("kind")
         if not isinstance(kind, str) or not {*kind} & {*"()"}:
             return value
+        if kind.count("(") > _DEEPEST:
+            raise ValueError(f"{shown(kind)}: more than {_DEEPEST} schemes inside each other")
         match = re.fullmatch(r"([\w.:]+)\((.+)\)", kind.strip())
         if match is None:
-            raise ValueError(f"{kind!r} is no scheme; write for example strang(heun)")
+            raise ValueError(f"{shown(kind)} is no scheme; write for example strang(heun)")
         name, argument = match.groups()
         options = section.get("options", {})
         if argument.isdecimal() and isinstance(options, dict):
@@ -104,8 +133,8 @@ class SchemeConfig(Choice):
             return {**section, "kind": name, "options": options}
         if section.get("sub_solver") is not None:
             raise ValueError(
-                f"kind={kind} and sub_solver={section['sub_solver']!r} both give the scheme "
-                "inside; set one of them to null or leave it out"
+                f"kind={kind} and sub_solver={shown(section['sub_solver'])} both give the "
+                "scheme inside; set one of them to null or leave it out"
             )
         return {**section, "kind": name, "sub_solver": argument}
 

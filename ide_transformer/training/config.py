@@ -1,23 +1,52 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+import numpy as np
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
+from ..errors import InputError
 from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
 from .versions import VERSION, upgraded
 
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+def _in_int32(count: int) -> int:
+    if count >= 2**31:
+        raise ValueError("Input should be less than 2147483648, since runs count in int32")
+    return count
+
+
+def _below_one(fraction: float) -> float:
+    if np.float32(fraction) == 1:
+        raise ValueError("Input should be less than 1; float32 takes it for 1")
+    return fraction
+
+
+def folder_name(name: str) -> str:
+    """The name, if a folder can have it on every system.
+
+    **Raises:** `ValueError`.
+    """
+    devices = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+    name_of_folder = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9]"
+    if re.fullmatch(devices, name) or not re.fullmatch(name_of_folder, name):
+        raise ValueError(
+            "it names a folder; take 1 to 100 letters, digits, '-', '_' and '.', with a letter "
+            "or digit first and no '.' last, and no name of a device such as nul"
+        )
+    return name
+
+
+Count = Annotated[int, Field(gt=0), AfterValidator(_in_int32)]
+CountOrZero = Annotated[int, Field(ge=0), AfterValidator(_in_int32)]
+Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
+# Keys of JAX take 32 bits of a seed; others would draw the same weights.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# The name of a folder of results.
+FolderName = Annotated[str, AfterValidator(folder_name)]
 
 # `solver.kind` for the scheme that comes with a checkpoint.
 NATIVE = "native"
@@ -29,11 +58,11 @@ class DataConfig(Section, AbstractChoice):
     # A task, for example shakespeare, text, digits, mnist, fashion_mnist.
     name: str = "shakespeare"
     # A file or folder, for the tasks that read one.
-    path: Path | None = None
+    path: Annotated[Path | None, Field(strict=False)] = None
     # `characters`, or `bpe` for a byte-pair encoding.
     tokenizer: str = "characters"
     # Tokens of the byte-pair encoding; 256 of them are the bytes.
-    vocabulary: Annotated[int, Field(gt=256)] = 512
+    vocabulary: Annotated[int, Field(gt=256), AfterValidator(_in_int32)] = 512
     # The part of a text that is held out.
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     # Further arguments of the task.
@@ -49,6 +78,9 @@ class DataConfig(Section, AbstractChoice):
         return f"{key}.{name}" if own else super().key_of_option(key, name)
 
     def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
+        for name in type(self).model_fields:
+            if name in self.options:
+                raise InputError(f"{key}.options.{name}: write {key}.{name} instead.")
         given = self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "options"})
         return {**given, **self.options}
 
@@ -62,19 +94,19 @@ class ModelConfig(Choice):
     # the sizes and the tokenizer; of this section only `context` is then free.
     pretrained: str | None = None
     # Features of the state.
-    width: PositiveInt = 128
+    width: Count = 128
     # Heads of the queries.
-    heads: PositiveInt = 4
+    heads: Count = 4
     # Heads of the keys and values; default: as many as heads.
-    key_value_heads: PositiveInt | None = None
+    key_value_heads: Count | None = None
     # Layers: intervals of the control.
-    depth: PositiveInt = 4
+    depth: Count = 4
     # Width inside the feed-forward; default: that of the operator.
-    hidden: PositiveInt | None = None
+    hidden: Count | None = None
     # Activation of the feed-forward.
     activation: str = "gelu"
     # In the order in which a block applies them.
-    operators: Annotated[tuple[Part, ...], Field(min_length=1)] = (
+    operators: Annotated[tuple[Part, ...], Field(min_length=1, strict=False)] = (
         Part(kind="attention"),
         Part(kind="feed_forward"),
     )
@@ -93,13 +125,13 @@ class ModelConfig(Choice):
     # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
     # The most tokens that a language model sees.
-    context: PositiveInt = 64
+    context: Count = 64
     # How attention sees positions. Where it does not, the model learns an embedding of them.
     positions: Part = Part(kind="no_positions")
     # Whether the read-out of a language model is its embedding, transposed.
     tied: bool = True
     # Side of a patch of an image classifier, in pixels.
-    patch: PositiveInt = 2
+    patch: Count = 2
     # Whether an image classifier reads a token of its own, or the mean over patches.
     class_token: bool = False
 
@@ -132,15 +164,23 @@ class SolverConfig(SchemeConfig):
     """`solver`: the time-stepping scheme and its steps."""
 
     # Equal steps in each interval; 1 is a step per layer.
-    steps_per_interval: PositiveInt = 1
+    steps_per_interval: Count = 1
     # Relative tolerance, for adaptive steps instead of equal ones.
     rtol: PositiveFloat | None = None
     # Absolute tolerance; goes with rtol.
     atol: PositiveFloat | None = None
     # The most adaptive steps in one interval.
-    max_steps: PositiveInt = 256
+    max_steps: Count = 256
     # Whether adaptive steps are the same for a batch, or each sample has its own.
     steps_for: Literal["batch", "sample"] = "batch"
+
+    @model_validator(mode="after")
+    def _native_alone(self):
+        given = self.model_dump(exclude_defaults=True, exclude={"kind"})
+        if self.kind == NATIVE and given:
+            keys = ", ".join(f"solver.{name}" for name in given)
+            raise ValueError(f"solver.kind={NATIVE} brings its own steps; drop {keys}")
+        return self
 
     @model_validator(mode="after")
     def _both_tolerances(self):
@@ -169,7 +209,7 @@ class OptimizerConfig(Section):
     # The rate at the last step.
     final_learning_rate: NonNegativeFloat = 1e-4
     # Steps in which the rate grows from 0.
-    warmup: NonNegativeInt = 100
+    warmup: CountOrZero = 100
     # Decay of the mean of gradients.
     beta1: Fraction = 0.9
     # Decay of the mean of their squares.
@@ -178,6 +218,15 @@ class OptimizerConfig(Section):
     weight_decay: NonNegativeFloat = 0.1
     # The largest norm of a gradient.
     clip: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _falls(self):
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"optimizer.final_learning_rate={self.final_learning_rate} is above "
+                f"optimizer.learning_rate={self.learning_rate}, the largest rate; lower it"
+            )
+        return self
 
 
 class GradientConfig(Choice):
@@ -191,11 +240,11 @@ class TrainingConfig(Section):
     """`training`: how long, and what is written when. All periods are in steps."""
 
     # Steps of the optimizer.
-    steps: PositiveInt = 2000
+    steps: Count = 2000
     # Samples in a batch.
-    batch_size: PositiveInt = 12
+    batch_size: Count = 12
     # Of the weights, the batches and the dropout.
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
     # What is kept for the gradient: recompute, direct, recursive or reversible.
     gradient: GradientConfig = GradientConfig()
     # In which the operators compute their products; weights and state stay in float32.
@@ -203,23 +252,23 @@ class TrainingConfig(Section):
     # Weight of the transport cost ∫ |u_t|² dt in the loss.
     transport: NonNegativeFloat = 0.0
     # Period of the lines in metrics.jsonl.
-    log_every: PositiveInt = 10
+    log_every: Count = 10
     # Period of the evaluations on held-out samples.
-    evaluate_every: PositiveInt = 250
+    evaluate_every: Count = 250
     # Held-out samples for the evaluations on the way; the last one takes all.
-    evaluate_samples: PositiveInt = 1024
+    evaluate_samples: Count = 1024
     # Period of the checkpoints, from which a run can be resumed.
-    checkpoint_every: PositiveInt = 500
+    checkpoint_every: Count = 500
     # How many of the newest checkpoints are kept.
-    keep: PositiveInt = 2
+    keep: Count = 2
     # Whether the one with the lowest held-out loss is kept too; each new lowest loss is then
     # also written.
     keep_best: bool = True
     # Steps in a row with a loss or gradient that is not finite, each of which is skipped,
     # before the run goes back to its last checkpoint; the second time it ends.
-    max_bad_steps: PositiveInt = 10
+    max_bad_steps: Count = 10
     # Characters or tokens of text sampled at the end of a language run.
-    sample: NonNegativeInt = 400
+    sample: CountOrZero = 400
 
 
 class Config(Section):
@@ -228,7 +277,7 @@ class Config(Section):
     # Of the names of the keys; a run writes it, and older ones are translated.
     version: int = VERSION
     # The folder of the run, runs/NAME; default: the name of the file.
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    name: FolderName = "run"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     control: ControlConfig = ControlConfig()
@@ -243,7 +292,9 @@ class Config(Section):
         model = tree.get("model")
         if isinstance(model, dict) and model.get("pretrained"):
             # A checkpoint is solved by its own scheme unless another one is given.
-            tree.setdefault("solver", {"kind": NATIVE})
+            solver = tree.setdefault("solver", {"kind": NATIVE})
+            if isinstance(solver, dict) and "kind" not in solver:
+                raise ValueError(f"solver.kind is missing; give a scheme or {NATIVE}")
         return tree
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
@@ -15,8 +16,8 @@ from pydantic import ValidationError
 from ..arguments import adapter_of, problems_of
 from ..equation import AbstractOperator
 from ..errors import InputError
-from .choice import AbstractChoice, Part, SchemeConfig
-from .names import did_you_mean, find, find_function, is_array, parameters_of, root_of
+from .choice import AbstractChoice, Part, SchemeConfig, in_single_precision
+from .names import did_you_mean, find, find_function, is_array, parameters_of, root_of, shown
 from .reading import validated
 
 
@@ -90,7 +91,7 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
             arguments[name] = construct(place, default, kind, nested)
     try:
         return make(**arguments)
-    except InputError as error:
+    except (InputError, OSError) as error:
         raise InputError(f"{key}: {error}") from None
 
 
@@ -110,7 +111,10 @@ def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})
             choice = validated(section, value, key)
             return construct(key, choice, get_origin(member) or member, offers)
         if (get_origin(member) or member) is Callable:
-            return find_function(key, _checked(key, value, str))
+            # Where the arguments are not said, it is no activation.
+            return find_function(
+                key, _checked(key, value, str), of_array=bool(get_args(member))
+            )
     arrays = tuple(filter(is_array, members))
     if arrays:
         return _as_array(key, value, arrays)
@@ -127,22 +131,35 @@ def _split_key(offers: Offers, inner: list[str]) -> tuple[Offers, dict[str, PRNG
 
 def _as_array(key: str, value: Any, kinds: tuple[type, ...]) -> jax.Array:
     numbers = _checked(key, value, float | list)
+    for number in jax.tree.leaves(numbers, is_leaf=lambda x: type(x) is not list):
+        _checked(key, number, float)
     for dtype in (float, None):
         try:
-            array = jnp.asarray(numbers, dtype and jnp.result_type(dtype))
+            # Numbers that are written out stay numbers where shapes alone are asked for.
+            with jax.ensure_compile_time_eval():
+                array = jnp.asarray(numbers, dtype and jnp.result_type(dtype))
         except (TypeError, ValueError):
             break
         if isinstance(array, kinds):
             return array
-    raise InputError(f"{key}={value!r}: expected numbers as {kinds[0]}.")
+    raise InputError(f"{key}={shown(value)}: expected numbers as {kinds[0]}.")
 
 
 def _checked(key: str, value: Any, annotation: Any) -> Any:
     """The value, by the strict rules for JSON, where a list may be a tuple."""
-    if annotation is inspect.Parameter.empty:
-        return value
+    if is_dataclass(annotation):
+        raise InputError(f"{key}: it cannot be written in a configuration; leave it out.")
+    # Tasks are free to count in more bits.
+    most = 2**63 if key.startswith("data.") else 2**31
     try:
-        text = json.dumps(value, default=str)
-        return adapter_of(annotation).validate_json(text, strict=True)
+        for leaf in jax.tree.leaves(value):
+            in_single_precision(leaf)
+            if type(leaf) is int and abs(leaf) >= most:
+                raise ValueError(f"Input should be less than {most}")
+        if annotation is inspect.Parameter.empty:
+            return value
+        return adapter_of(annotation).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
-        raise InputError(f"{key}={value!r}: {problems_of(error)}.") from None
+        raise InputError(f"{key}={shown(value)}: {problems_of(error)}.") from None
+    except ValueError as error:
+        raise InputError(f"{key}={shown(value)}: {error}.") from None

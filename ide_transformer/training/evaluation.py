@@ -156,5 +156,10 @@ def _read_solver(overrides: Sequence[str]) -> SolverConfig:
             "for example solver.kind=strang."
         )
     section = tree.get("solver", {"kind": NATIVE})
+    if isinstance(section, dict) and "kind" not in section:
+        raise InputError(
+            f"{', '.join(origin)}: solver.kind is missing; say which scheme, for example "
+            "solver.kind=strang."
+        )
     here = {key.removeprefix("solver."): where for key, where in origin.items()}
     return validated(SolverConfig, section, "the command line", here)

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, get_origin
 
 import diffrax
+import jax
 import jaxtyping
 
 from .. import equation, integration, models, solvers, tasks
@@ -65,8 +66,9 @@ def find(key: str, name: str, base: type) -> Any:
     return found
 
 
-def find_function(key: str, name: str) -> Callable[..., Any]:
-    """The activation that is called `name`, or the function `package.module:function`.
+def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[..., Any]:
+    """The activation that is called `name`, or the function `package.module:function`, which
+    is tried if it is one `of_array`.
 
     **Raises:** `InputError` if there is none.
     """
@@ -74,8 +76,16 @@ def find_function(key: str, name: str) -> Callable[..., Any]:
         found = _imported(key, name)
         if not callable(found):
             raise InputError(f"{key}={name}: it is a {type(found).__name__}, not a function.")
+        if not of_array:
+            return found
+        try:
+            jax.eval_shape(found, jax.ShapeDtypeStruct((2,), float))
+        except Exception as error:
+            raise InputError(
+                f"{key}={name}: of an array it is {type(error).__name__}: {error}"
+            ) from None
         return found
-    known = {label: x for label, x in vars(equation).items() if _is_activation(x)}
+    known = {label: x for label, x in vars(equation).items() if of_array and _is_activation(x)}
     if name not in known:
         raise InputError(
             f"{key}={name}: unknown.{did_you_mean(name, known)} Known: "
@@ -89,6 +99,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at the known name that is closest; empty where none is close."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {close[0]}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value in an error, at most 80 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} …"
 
 
 def root_of(annotation: Any) -> type | None:
@@ -159,6 +175,8 @@ def is_array(annotation: Any) -> bool:
 def _imported(key: str, name: str) -> Any:
     """The object that `package.module:Class` names."""
     module_name, _, attribute = name.partition(":")
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        raise InputError(f"{key}={shown(name)}: it is not of the form package.module:Class.")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -170,7 +188,7 @@ def _imported(key: str, name: str) -> Any:
             f"{key}={name}: there is no module {error.name}. Start the script in the folder of "
             f"{error.name}.py, or install its package."
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"{key}={name}: importing {module_name} failed with {type(error).__name__}: {error}"
         ) from error

@@ -1,21 +1,30 @@
 """Configurations from YAML files and overrides `a.b=value`."""
 
 import inspect
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError
 from .choice import Section
 from .config import Config
-from .names import did_you_mean
+from .names import did_you_mean, shown
+from .yaml_text import LONGEST, read_yaml, write_yaml
 
 
 S = TypeVar("S", bound=Section)
+
+# A value of the type that was expected, by the kind of the error.
+_WRITE = {
+    "bool_type": "; write true or false",
+    "string_type": "; write a text in quotes",
+    "int_type": "; write for example 8",
+    "float_type": "; write for example 0.5 or 1.0e-3",
+    "model_type": "; write its keys below it",
+    "dict_type": "; write its keys below it",
+}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -30,20 +39,33 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Changes a tree of sections by overrides; the override that gave each key."""
-    return {_override(tree, override): f"override {override!r}" for override in overrides}
+    """Changes a tree of sections by overrides; the override that gave each key.
+
+    **Raises:** `InputError` for one that is none, or says again what another one says.
+    """
+    origin: dict[str, str] = {}
+    for override in overrides:
+        key = _override(tree, override)
+        for other, where in origin.items():
+            if f"{other}.".startswith(f"{key}."):
+                raise InputError(
+                    f"override {shown(override)}: {key} would replace {where}; drop one of "
+                    "them."
+                )
+        origin[key] = f"override {shown(override)}"
+    return origin
 
 
 def read_tree(path: Path) -> dict[str, Any]:
     """The sections of a YAML file, unchecked."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such configuration file.")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from None
+    with path.open("rb") as file:
+        tree = read_yaml(file.read(LONGEST + 1), str(path))
+    if tree is None:
+        return {}
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: expected sections such as `model:`, found {tree!r}.")
+        raise InputError(f"{path}: expected sections such as `model:`, found {shown(tree)}.")
     return tree
 
 
@@ -62,7 +84,7 @@ def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | Non
 
 def dump_config(config: Config) -> str:
     """The configuration as YAML, every key written out."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return write_yaml(config.model_dump(mode="json"))
 
 
 def _override(tree: dict[str, Any], override: str) -> str:
@@ -70,18 +92,18 @@ def _override(tree: dict[str, Any], override: str) -> str:
     *parents, last = key.split(".")
     if not separator or not all((*parents, last)):
         raise InputError(
-            f"{override!r} is not an override; write section.key=value, for example "
+            f"{shown(override)} is not an override; write section.key=value, for example "
             "model.depth=8."
         )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"{override!r}: {text!r} is not a YAML value.") from None
+    value = read_yaml(text, f"override {shown(override)}", (*parents, last))
     branch = tree
-    for part in parents:
+    for depth, part in enumerate(parents, 1):
         branch = branch.setdefault(part, {})
         if not isinstance(branch, dict):
-            raise InputError(f"{override!r}: {part} is a value, not a section.")
+            section = ".".join(parents[:depth])
+            raise InputError(
+                f"override {shown(override)}: {section} is a value, not a section."
+            )
     branch[last] = value
     return key
 
@@ -90,7 +112,8 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
     """One line for one error of pydantic: what, where, why, and what to write instead."""
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
-    where = origin.get(key, where)
+    above = [".".join(location[:n]) for n in range(len(location), 0, -1)]
+    where = next((origin[x] for x in above if x in origin), where)
     if error["type"] == "extra_forbidden":
         known = list(_section(kind, location[:-1]).model_fields)
         hint = did_you_mean(location[-1], known)
@@ -98,9 +121,12 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
     if error["type"] == "missing":
         return f"{where}: {key} is missing."
     message = error["msg"].removeprefix("Value error, ").removesuffix(".")
-    if not key or error["type"] == "value_error":
+    if not key or (
+        error["type"] == "value_error" and isinstance(error["input"], dict | BaseModel)
+    ):
         return f"{where}: {message}."
-    return f"{where}: {key}={textwrap.shorten(repr(error['input']), 80)}: {message}."
+    hint = _WRITE.get(error["type"], "")
+    return f"{where}: {key}={shown(error['input'])}: {message}{hint}."
 
 
 def _section(kind: type[Section], location: list[str]) -> type[Section]:

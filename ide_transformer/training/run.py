@@ -18,11 +18,12 @@ from ..reporting import plot_curves, write_json
 from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
 from .build import build_model, build_model_of_size, build_task, task_class, with_training
 from .checkpoints import Checkpoints, Which
-from .config import NATIVE, Config, ModelConfig, SolverConfig
+from .config import Config
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
 from .metrics import cut_metrics, held_out_losses, read_metrics
 from .optimizer import build_optimizer
+from .reading import validated
 from .step import initial_state, make_evaluation, make_train_step, num_parameters
 from .stopping import stop_requests
 
@@ -171,9 +172,7 @@ def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
     tokenizer = PretrainedTokenizer.from_pretrained(found)
     # A path is kept whole, so that the run can be read from anywhere.
     kept = str(found.resolve()) if Path(path).exists() else path
-    config = Config(
-        name=name, model=ModelConfig(pretrained=kept), solver=SolverConfig(kind=NATIVE)
-    )
+    config = validated(Config, {"name": name, "model": {"pretrained": kept}}, f"{runs / name}")
     key = jax.random.key(config.training.seed)
     model = build_model_of_size(config, {"vocabulary": tokenizer.vocabulary}, key)
     optimizer = build_optimizer(config.optimizer, config.training.steps)

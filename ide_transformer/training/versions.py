@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from .names import shown
+
 
 VERSION = 2
 
@@ -25,9 +27,9 @@ def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
     **Raises:** `ValueError` for a version that is not known.
     """
     version = tree.get("version", 1)
-    if version not in (1, VERSION):
+    if type(version) is not int or version not in (1, VERSION):
         raise ValueError(
-            f"version={version!r}: this release of ide_transformer reads versions up "
+            f"version={shown(version)}: this release of ide_transformer reads versions up "
             f"to {VERSION}; install the release that wrote the configuration, or a later one"
         )
     tree = {**tree, "version": VERSION}

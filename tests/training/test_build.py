@@ -18,12 +18,13 @@ from ide_transformer.training.optimizer import decayed
 
 
 def small(tmp_path, *overrides):
-    tiny = ["model.width=16", "model.depth=2", "model.context=8", "data.name=text"]
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    empty = tmp_path / "small.yaml"
-    empty.write_text("")
-    return training.load_config(empty, [*tiny, f"data.path={text}", *overrides])
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        f"data: {{name: text, path: {text}}}\nmodel: {{width: 16, depth: 2, context: 8}}\n"
+    )
+    return training.load_config(path, overrides)
 
 
 def build(tmp_path, *overrides):
@@ -161,6 +162,7 @@ _PLAIN = st.sampled_from(["euler", "heun", "rk4", "leapfrog", "adams_bashforth(3
 _OUTER = st.sampled_from(["strang", "lie_trotter", "residual", "algebraically_reversible"])
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(
     st.recursive(_PLAIN, lambda inner: st.builds("{}({})".format, _OUTER, inner), max_leaves=4)
 )

@@ -1,3 +1,5 @@
+import equinox as eqx
+import jax
 import pytest
 from helpers import ROOT
 
@@ -66,3 +68,41 @@ def test_configurations_that_cannot_be_used(tmp_path, text, overrides, message):
 def test_a_missing_configuration(tmp_path):
     with pytest.raises(ide.InputError, match="no such configuration file"):
         training.load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        (training.ModelConfig, "width", "32"),
+        (training.ModelConfig, "width", 32.0),
+        (training.ModelConfig, "width", True),
+        (training.ModelConfig, "bias", "yes"),
+        (training.OptimizerConfig, "learning_rate", "1e-3"),
+        (training.DataConfig, "path", 3),
+        (training.TrainingConfig, "seed", 2**64),
+    ],
+)
+def test_nothing_is_converted_in_python_either(section, key, value):
+    with pytest.raises(ValueError, match=key):
+        section(**{key: value})
+
+
+def test_what_stands_for_a_number_or_a_path():
+    assert training.OptimizerConfig(weight_decay=1).weight_decay == 1.0
+    assert str(training.DataConfig(path="a.txt").path) == "a.txt"
+
+
+def test_only_what_cannot_fit_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "text.txt").write_text("the quick brown fox. " * 40)
+    path = write(tmp_path, "name: small\nmodel: {width: 8, depth: 1, context: 8}")
+    config = training.load_config(path, [f"data={{name: text, path: {tmp_path}/text.txt}}"])
+    task = training.build_task(config)
+
+    def build(available):
+        monkeypatch.setattr(training.sizes, "memory", lambda: available)
+        return training.build_model(config, task, jax.random.key(0))
+
+    weights = sum(x.nbytes for x in jax.tree.leaves(eqx.filter(build(None), eqx.is_array)))
+    build(40 * weights)
+    with pytest.raises(ide.InputError, match=r"model.width=8.*training.batch_size=12"):
+        build(4 * weights)

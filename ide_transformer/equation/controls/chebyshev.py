@@ -5,7 +5,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...arguments import PositiveFloat, PositiveInt, checked
 from ..shapes import Depth
-from .expansion import AbstractExpansion
+from .expansion import AbstractExpansion, check_terms
 from .stack import MakeBlock, combine, stack_blocks
 
 
@@ -45,13 +45,14 @@ class Chebyshev(AbstractExpansion):
         - `terms`: K; by default as many as intervals.
         """
         terms = num_intervals if terms is None else terms
+        check_terms("Chebyshev", "terms", terms)
         nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
-        basis = jnp.stack([_polynomials(jnp.asarray(x), terms) for x in nodes])
+        basis = _polynomials(jnp.asarray(nodes), terms).T
         drawn = stack_blocks(make_block, terms, key)
         return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
 
 
-def _polynomials(x: Array, terms: int) -> Float[Array, " terms"]:
+def _polynomials(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
     """`T_0(x), …` by the recurrence `T_{k+1} = 2x T_k - T_{k-1}`. It also holds a little
     outside of [-1, 1], where schemes with negative sub-steps evaluate it."""
     values = [jnp.ones_like(x), x]

@@ -9,10 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from ...errors import InputError
 from ..shapes import Depth
 from .control import AbstractControl, check_resample
 from .stack import check_stack, combine
 from .tabulated import Tabulated
+
+
+# The terms are written out in the program and solved for by a dense matrix.
+_MOST_TERMS = 10_000
+
+
+def check_terms(control: str, name: str, terms: int) -> None:
+    """Refuses an expansion in more terms than can be written out."""
+    if terms > _MOST_TERMS:
+        raise InputError(
+            f"{control}: {name} make {terms:,} terms; it has at most {_MOST_TERMS:,}. For "
+            "more, take PiecewiseLinear."
+        )
 
 
 class AbstractExpansion(AbstractControl):

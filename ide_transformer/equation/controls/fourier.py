@@ -1,11 +1,12 @@
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..shapes import Depth
-from .expansion import AbstractExpansion
+from .expansion import AbstractExpansion, check_terms
 from .stack import MakeBlock, combine, stack_blocks
 
 
@@ -56,7 +57,8 @@ class Fourier(AbstractExpansion):
         waves = (num_intervals - 1) // 2 if waves is None else waves
         _check_intervals(waves, num_intervals)
         terms = 2 * waves + 1
-        basis = jnp.stack([_waves(jnp.asarray(j / terms), waves) for j in range(terms)])
+        check_terms("Fourier", "waves", terms)
+        basis = _waves(jnp.asarray(np.arange(terms) / terms), waves).T
         drawn = stack_blocks(make_block, terms, key)
         return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
 
@@ -70,7 +72,7 @@ def _check_intervals(waves: int, num_intervals: int) -> None:
         )
 
 
-def _waves(x: Array, waves: int) -> Float[Array, " terms"]:
+def _waves(x: Float[Array, "*points"], waves: int) -> Float[Array, "terms *points"]:
     angles = [2 * jnp.pi * k * x for k in range(1, waves + 1)]
     pairs = [f(angle) for angle in angles for f in (jnp.cos, jnp.sin)]
     return jnp.stack([jnp.ones_like(x), *pairs])

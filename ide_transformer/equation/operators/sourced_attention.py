@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from ...arguments import NonNegativeFloat
 from ..domain import TokenDomain
 from ..shapes import State
 from .attention import Attention
@@ -28,7 +29,9 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
     attention: Attention
     source_map: Linear
 
-    def __init__(self, attention: Attention, *, key: PRNGKeyArray, std: float = 0.02):
+    def __init__(
+        self, attention: Attention, *, key: PRNGKeyArray, std: NonNegativeFloat = 0.02
+    ):
         features = attention.query.weight.shape[0]
         inner = sum(
             x.weight.shape[1] for x in (attention.query, attention.key, attention.value)

@@ -30,7 +30,9 @@ class Recursive(AbstractGradient):
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)
-        return _scan(body, carry, xs, self.levels)
+        # More levels than halvings of the depth would not end.
+        halvings = jax.tree.leaves(xs)[0].shape[0].bit_length()
+        return _scan(body, carry, xs, min(self.levels, halvings))
 
 
 def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTree, PyTree]:

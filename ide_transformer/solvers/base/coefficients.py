@@ -44,7 +44,7 @@ class UnitInterval(AbstractCoefficient):
 
     def __init__(self, value: Numbers, name: str):
         value = _numbers(value, name)
-        if not bool(jnp.all((value >= 0) & (value < 1))):
+        if not np.all((value >= 0) & (value < 1)):
             raise InputError(
                 f"{name}={_text(value)}: it must lie in [0, 1); with 0 the velocity is "
                 "lost at once, and with 1 or more it would grow without bound."
@@ -63,9 +63,9 @@ class Positive(AbstractCoefficient):
 
     def __init__(self, value: Numbers, name: str):
         value = _numbers(value, name)
-        if not bool(jnp.all(value > 0)):
+        if not np.all((value > 0) & np.isfinite(value)):
             raise InputError(f"{name}={_text(value)}: it must be positive.")
-        self.raw = value + jnp.log(-jnp.expm1(-value))
+        self.raw = jnp.asarray(value) + jnp.log(-jnp.expm1(-value))
 
     @property
     def value(self) -> Float[Array, "..."]:
@@ -90,13 +90,13 @@ def learned(solver: PyTree) -> dict[str, Float[Array, ""]]:
     return found
 
 
-def _text(value: Array) -> str:
+def _text(value: np.ndarray) -> str:
     return np.array2string(np.asarray(value), separator=", ")
 
 
-def _numbers(value: Numbers, name: str) -> Float[Array, "..."]:
+def _numbers(value: Numbers, name: str) -> Float[np.ndarray, "..."]:
     try:
-        value = jnp.asarray(value, float)
+        value = np.asarray(value, jnp.result_type(float))
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}={value!r}: {error}") from None
     if value.ndim > 2 or not value.size:

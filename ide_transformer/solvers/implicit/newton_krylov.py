@@ -13,6 +13,8 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ...errors import InputError
+
 
 class Krylov(lx.GMRES):
     """GMRES, its tolerance `atol` relative to the root mean square of the right-hand side,
@@ -157,10 +159,18 @@ def find_root(
     - `tolerance`: relative and absolute; by default one that fits the dtype.
     - `pseudo_step`: of `NewtonKrylov`, for a guess that is far away.
     - `max_steps`: the most steps of Newton's method.
+
+    **Raises:** `InputError` for a tolerance below rounding.
     """
+    rounding = float(jnp.finfo(guess.dtype).eps) / 2
     if tolerance is None:
         # Well below the error of a step, well above rounding: 2e-12 in float64.
-        tolerance = math.pow(jnp.finfo(guess.dtype).eps, 0.75)
+        tolerance = math.pow(2 * rounding, 0.75)
+    elif tolerance < rounding:
+        raise InputError(
+            f"tolerance={tolerance} is below the rounding of {guess.dtype}; give at least "
+            f"{rounding:.1e}, or leave it out."
+        )
     solution = optx.root_find(
         residual,
         NewtonKrylov(rtol=tolerance, atol=tolerance, pseudo_step=pseudo_step),

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ...reporting import Report, Terminal, write_report
 from ...training import Section
+from ...training.config import FolderName
 
 
 Rows = list[dict[str, Any]]
@@ -23,7 +24,7 @@ class AbstractComparison(Section, abc.ABC):
     double_precision: ClassVar[bool] = False
 
     mode: str
-    name: str
+    name: FolderName
 
     def placed(self, folder: Path) -> "AbstractComparison":
         """The configuration with its paths relative to the folder of its file."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from rich.console import Console
 
 from ...errors import InputError
@@ -20,6 +20,7 @@ from ...models import AbstractModel
 from ...reporting import plot_curves, write_json
 from ...tasks import Batch
 from ...training import Section, SolverConfig, build_task, load_run, with_solver
+from ...training.config import Count
 from .comparison import AbstractComparison, Rows
 
 
@@ -27,8 +28,8 @@ class SolverChoice(Section):
     """A scheme and the numbers of steps, or the tolerances, with which it solves."""
 
     solver: SolverConfig
-    steps: tuple[PositiveInt, ...] = ()
-    tolerances: tuple[PositiveFloat, ...] = ()
+    steps: Annotated[tuple[Count, ...], Field(strict=False)] = ()
+    tolerances: Annotated[tuple[PositiveFloat, ...], Field(strict=False)] = ()
 
     def settings(self, where: str) -> dict[str, SolverConfig]:
         """The scheme with each number of steps and each tolerance, by a label.
@@ -58,9 +59,9 @@ class SolvingComparison(AbstractComparison):
     double_precision: ClassVar[bool] = True
 
     mode: Literal["solve"]
-    run: Path
-    samples: PositiveInt = 64
-    rounds: Annotated[int, Field(ge=2)] = 5
+    run: Annotated[Path, Field(strict=False)]
+    samples: Count = 64
+    rounds: Annotated[int, Field(ge=2, lt=2**31)] = 5
     reference: SolverConfig = SolverConfig(kind="dopri8", steps_per_interval=16)
     tolerance: PositiveFloat = 1e-3
     schemes: Annotated[dict[str, SolverChoice], Field(min_length=1)]

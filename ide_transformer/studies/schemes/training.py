@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal
 import equinox as eqx
 import jax
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 from rich.console import Console
 
 from ... import training
+from ...errors import InputError
 from ...models import AbstractModel
 from ...reporting import plot_curves
 from ...tasks import AbstractTask, Batch, cross_entropy
 from ...training import Config, RunFolder, Section, read_metrics
+from ...training.config import Seed, folder_name
 from .comparison import AbstractComparison, Rows
 
 
@@ -38,8 +40,14 @@ class Budget(Section):
     def steps(self, config: Config, task: AbstractTask) -> int:
         """The optimiser steps of a run that the budget allows; the first batch is tried."""
         model = training.build_model(config, task, jax.random.key(config.training.seed))
-        cost = _COST_OF_A_STEP[self.unit](model, config, task)
-        return max(round(self.amount / cost), config.optimizer.warmup + 1)
+        steps = round(self.amount / _COST_OF_A_STEP[self.unit](model, config, task))
+        warmup = config.optimizer.warmup
+        if not warmup < steps < 2**31:
+            raise InputError(
+                f"budget.amount={self.amount:g}: it makes {steps} optimiser steps; give what "
+                f"makes more than optimizer.warmup={warmup} and less than 2147483648."
+            )
+        return steps
 
 
 class TrainingComparison(AbstractComparison):
@@ -51,10 +59,26 @@ class TrainingComparison(AbstractComparison):
     """
 
     mode: Literal["train"]
-    base: Path
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    base: Annotated[Path, Field(strict=False)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] = (0,)
     budget: Budget
     schemes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _each_run_once(self):
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={list(self.seeds)}: give each of them once")
+        for name in self.schemes:
+            try:
+                folder_name(_run_name(name, max(self.seeds)))
+            except ValueError as error:
+                raise ValueError(f"schemes.{name}: {error}") from None
+        if len({_run_name(name, 0) for name in self.schemes}) < len(self.schemes):
+            raise ValueError(
+                f"schemes: two of {', '.join(self.schemes)} would share a folder, whose name "
+                "has letters, digits and '.' only; rename one"
+            )
+        return self
 
     def placed(self, folder: Path) -> "TrainingComparison":
         return self.model_copy(update={"base": folder / self.base})

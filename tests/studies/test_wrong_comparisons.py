@@ -1,0 +1,89 @@
+"""Comparisons that cannot be made are refused before anything is measured or written."""
+
+import pytest
+import yaml
+
+import ide_transformer as ide
+from ide_transformer.studies.schemes import load_comparison
+
+
+BASE = {
+    "data": {"name": "text"},
+    "model": {"width": 8, "heads": 2, "depth": 1, "context": 8},
+    "optimizer": {"warmup": 1},
+    "training": {"steps": 4, "batch_size": 2},
+}
+TRAIN = {
+    "mode": "train",
+    "base": "base.yaml",
+    "budget": {"amount": 2},
+    "schemes": {"one": {"solver": "rk4"}},
+}
+SOLVE = {"mode": "solve", "run": "nowhere", "schemes": {"one": {"solver": "rk4", "steps": [1]}}}
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """Makes a comparison that was changed in some keys, `a.b.c` to their values."""
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    base = {**BASE, "data": {"name": "text", "path": str(text)}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+
+    def compare(tree, changes):
+        tree = yaml.safe_load(yaml.safe_dump(tree))
+        for key, value in changes.items():
+            *above, last = key.split("/")
+            section = tree
+            for part in above:
+                section = section[part]
+            section[last] = value
+        (tmp_path / "compare.yaml").write_text(yaml.safe_dump(tree))
+        try:
+            load_comparison(tmp_path / "compare.yaml").compare(tmp_path / "compared")
+        finally:
+            assert not (tmp_path / "compared").exists()
+
+    return compare
+
+
+@pytest.mark.parametrize(
+    ("tree", "changes", "message"),
+    [
+        (TRAIN, {"mode": "run"}, "mode='run'; it must be train or solve"),
+        (TRAIN, {"mode": True}, "mode=True"),
+        (TRAIN, {"name": "../out"}, "name='../out': it names a folder"),
+        (TRAIN, {"base": 3}, "base=3"),
+        (TRAIN, {"base": "none.yaml"}, "no such configuration"),
+        (TRAIN, {"sede": [1]}, r"unknown key sede. Did you mean seeds\?"),
+        (TRAIN, {"seeds": []}, r"seeds=\[\]"),
+        (TRAIN, {"seeds": ["1"]}, "seeds.0='1'"),
+        (TRAIN, {"seeds": [1.0]}, "seeds.0=1.0"),
+        (TRAIN, {"seeds": [-1]}, "seeds.0=-1"),
+        (TRAIN, {"seeds": [2**64]}, "seeds.0="),
+        (TRAIN, {"seeds": [1, 1]}, r"seeds=\[1, 1\]: give each of them once"),
+        (TRAIN, {"budget": 3}, "budget=3"),
+        (TRAIN, {"budget/amount": "2"}, "budget.amount='2'"),
+        (TRAIN, {"budget/amount": 1e12}, r"budget.amount=1e\+12: it makes 1000000000000 "),
+        (TRAIN, {"budget/amount": 0.1}, "budget.amount=0.1: it makes 0 optimiser steps"),
+        (TRAIN, {"budget/unit": "hours"}, "budget.unit='hours'"),
+        (TRAIN, {"schemes": {}}, "schemes={}"),
+        (TRAIN, {"schemes/one": "rk4"}, "schemes.one='rk4'"),
+        (TRAIN, {"schemes/one": {"solvr": "rk4"}}, "schemes.one: unknown key solvr"),
+        (TRAIN, {"schemes/one": {"model": {"width": "8"}}}, "schemes.one: model.width='8'"),
+        (TRAIN, {"schemes/()": {}}, r"schemes.\(\): it names a folder"),
+        (TRAIN, {"schemes/" + "a" * 200: {}}, "aaa: it names a folder"),
+        (TRAIN, {"schemes": {"a b": {}, "a_b": {}}}, "two of a b, a_b would share a folder"),
+        (SOLVE, {"run": "nowhere"}, "nowhere: there is no such run"),
+        (SOLVE, {"samples": "2"}, "samples='2'"),
+        (SOLVE, {"rounds": 1}, "rounds=1"),
+        (SOLVE, {"tolerance": 0}, "tolerance=0"),
+        (SOLVE, {"schemes/one/steps": 4}, "schemes.one.steps=4"),
+        (SOLVE, {"schemes/one/steps": [1.5]}, "schemes.one.steps.0=1.5"),
+        (SOLVE, {"schemes/one/tolerances": ["1"]}, "schemes.one.tolerances.0='1'"),
+        (SOLVE, {"reference": {"kind": "rk4", "steps": 2}}, "unknown key reference.steps"),
+    ],
+)
+def test_a_wrong_comparison_is_refused(compared, tree, changes, message):
+    with pytest.raises(ide.InputError, match=message):
+        compared(tree, changes)

@@ -1,0 +1,162 @@
+"""Wrong configurations: one message that names the key, exit status 2, and nothing written."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from helpers import SCRIPTS
+from hypothesis import HealthCheck, given, settings, strategies as st
+from running import run_here
+from training.wrong_configs import EXPLODING, WRONG_TEXTS, misspelt, places, wrong_values
+
+from ide_transformer import InputError
+from ide_transformer.training import load_config, run, sizes
+
+
+PLACES = places()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A right configuration, tiny and on a text of its own."""
+    folder = tmp_path_factory.mktemp("base")
+    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    sections = {
+        "data": {"name": "text", "path": str(folder / "text.txt")},
+        "model": {"width": 8, "heads": 2, "depth": 2, "context": 8},
+        "optimizer": {"warmup": 1},
+        "training": {"steps": 4, "batch_size": 2},
+    }
+    (folder / "base.yaml").write_text(yaml.safe_dump(sections))
+    return folder
+
+
+@pytest.fixture
+def refused(base, capsys, monkeypatch):
+    """`train.py` with this text or override; it has to say this."""
+
+    def would_start(config, runs):
+        print("it would start")
+        raise SystemExit(0)
+
+    monkeypatch.setattr(run, "new_folder", would_start)
+    monkeypatch.setattr(sizes, "memory", lambda: 2**34)
+
+    def check(said, *overrides, text=None):
+        path = base / "base.yaml"
+        if text is not None:
+            path = base / "wrong.yaml"
+            path.write_text(text)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began = time.perf_counter()
+        output = run_here(
+            capsys, "train.py", path, *overrides, "--runs", base / "runs", expected=2
+        )
+        seconds = time.perf_counter() - began
+        kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        message = output.split("error: ", 1)[1]
+        for override in overrides:
+            message = message.replace(f"override {override!r}", "")
+        assert said in message, output
+        assert "Traceback" not in output and len(output) < 3_000
+        assert seconds < 10 and kibibytes < 2**20
+        assert not (base / "runs").exists()
+
+    return check
+
+
+def test_the_right_one_would_start(base, refused):
+    with pytest.raises(AssertionError, match="it would start"):
+        refused("")
+
+
+def wrong_value(refused, examples):
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def check(data):
+        place = data.draw(st.sampled_from(PLACES))
+        value = data.draw(wrong_values(place))
+        refused(place.key, place.override(value))
+
+    check()
+
+
+def test_a_wrong_value_is_refused(refused):
+    wrong_value(refused, 100)
+
+
+@pytest.mark.heavy
+def test_many_wrong_values_are_refused(refused):
+    wrong_value(refused, 1_000)
+
+
+def test_a_misspelt_key_is_refused(refused):
+    for key in misspelt():
+        refused(f"unknown key {key}", f"{key}=1")
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG_TEXTS.items())
+def test_a_wrong_text_is_refused(refused, text, said):
+    refused(said, text=text)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model.width=8", "model.width=8"], "model.width"),
+        (["solver.kind=rk4", "solver={kind: heun}"], "solver would replace"),
+        (["model.width=!!int 8"], "model.width: tags are not read"),
+        (["model={width: 8, width: 9}"], "model.width is given twice"),
+        (["model=" + "[" * 10_000], "sections inside each other"),
+        (["model.width.x=1"], "model.width is a value, not a section"),
+        (["model.operators.0=attention"], "model.operators is a value, not a section"),
+        ([".=1"], "is not an override"),
+    ],
+)
+def test_a_wrong_override_is_refused(refused, overrides, said):
+    text = "model: {width: 8, operators: [attention]}" if "." in said else None
+    refused(said, *overrides, text=text)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", "name: a".encode("utf-16"), b"name: \xe9"])
+def test_a_text_that_is_not_utf8_is_refused(base, content):
+    (base / "bytes.yaml").write_bytes(content)
+    with pytest.raises(InputError, match="must be UTF-8"):
+        load_config(base / "bytes.yaml")
+
+
+@pytest.mark.parametrize(("text", "said"), EXPLODING.items(), ids=range(len(EXPLODING)))
+def test_what_explodes_is_refused_at_once(refused, base, text, said):
+    refused(said, text=_on_own_text(base, text))
+
+
+def _on_own_text(base, text):
+    """Sizes are those of a text at hand."""
+    data = f"data: {{name: text, path: {base / 'text.txt'}}}\n"
+    return data + text if "{" in text.split("[")[0] else text
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("text", "said"), [*EXPLODING.items()][::2], ids=range(10))
+def test_what_explodes_is_refused_by_a_process_of_its_own(base, tmp_path, text, said):
+    (tmp_path / "wrong.yaml").write_text(_on_own_text(base, text))
+    command = [sys.executable, SCRIPTS / "train.py", "wrong.yaml"]
+    began = time.perf_counter()
+    with (tmp_path / "error").open("w") as error:
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=error)
+        _, status, usage = os.wait4(process.pid, 0)
+    message = (tmp_path / "error").read_text()
+    assert os.waitstatus_to_exitcode(status) == 2 and said in message, message
+    assert "Traceback" not in message
+    assert time.perf_counter() - began < 10 and usage.ru_maxrss < 2**20
+    assert not (tmp_path / "runs").exists()
