@@ -80,9 +80,9 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(checkpoint):
 def test_a_checkpoint_becomes_a_run_and_comes_back(checkpoint, tmp_path):
     folder = training.import_pretrained(str(checkpoint), "imported", tmp_path / "runs")
     loaded = training.load_model(str(folder.path), [])
-    with pytest.raises(ide.InputError, match="solver.kind is missing"):
+    with pytest.raises(ide.InputError, match=r"solver\.kind is missing"):
         training.load_model(str(folder.path), ["solver.steps_per_interval=2"])
-    with pytest.raises(ide.InputError, match="brings its own steps; drop solver.options"):
+    with pytest.raises(ide.InputError, match=r"brings its own steps; drop solver\.options"):
         training.load_model(str(folder.path), ["solver={kind: native, options: {a: 1}}"])
     with pytest.raises(ide.InputError, match="name='my run': it names a folder"):
         training.import_pretrained(str(checkpoint), "my run", tmp_path / "runs")
