@@ -30,6 +30,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(100_000, 50, 100)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--thorough", action="store_true", help="all cases of tests that otherwise take some"
+    )
+
+
+@pytest.fixture
+def thorough(request):
+    """Whether all cases are wanted of a test that has hundreds."""
+    return request.config.getoption("--thorough")
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

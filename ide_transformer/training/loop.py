@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from ..errors import InputError
 from ..models import AbstractModel
@@ -101,7 +102,7 @@ class Loop(NamedTuple):
         self, state: TrainState, model: AbstractModel, progress: TrainingProgress
     ) -> Any:
         """The step, compiled; says what it needs of memory."""
-        batch = self._batch(int(state.step), self.training.seed)
+        batch = jax.tree.map(np.zeros_like, self._batch(0, self.training.seed))
         step = self.step.lower(state, batch).compile()
         temporary = step.memory_analysis().temp_size_in_bytes
         progress.say(describe_memory(model, state, batch, temporary))
