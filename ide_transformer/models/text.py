@@ -59,6 +59,8 @@ class Text(NamedTuple):
 def _check_range(name: str, numbers: Any, known: int) -> None:
     if not is_known(numbers) or not numbers.size:
         return
+    # Inside a compiled function operations of JAX on known numbers would be traced.
+    numbers = np.asarray(numbers)
     for number in (int(numbers.min()), int(numbers.max())):
         if not 0 <= number < known:
             raise InputError(

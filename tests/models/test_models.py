@@ -136,6 +136,14 @@ def test_the_equation_of_a_model_is_solved(model):
     assert largest(by_hand(model), outputs_of(model, TOKENS)) < 1e-13
 
 
+def test_tokens_that_are_known_when_a_function_is_compiled(model):
+    tokens = jnp.arange(CONTEXT)
+    compiled = eqx.filter_jit(lambda model: model(tokens))(model)
+    assert largest(compiled, model(tokens)) < 1e-12
+    with pytest.raises(ide.InputError, match=f"a token {VOCABULARY}"):
+        eqx.filter_jit(lambda model: model(tokens + VOCABULARY - CONTEXT + 1))(model)
+
+
 def test_with_solver(model):
     other = model.with_solver(diffrax.Heun(), steps_per_interval=4)
     assert isinstance(other.solver, diffrax.Heun)
