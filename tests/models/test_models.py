@@ -140,8 +140,9 @@ def test_tokens_that_are_known_when_a_function_is_compiled(model):
     tokens = jnp.arange(CONTEXT)
     compiled = eqx.filter_jit(lambda model: model(tokens))(model)
     assert largest(compiled, model(tokens)) < 1e-12
+    beyond = tokens + VOCABULARY - CONTEXT + 1
     with pytest.raises(ide.InputError, match=f"a token {VOCABULARY}"):
-        eqx.filter_jit(lambda model: model(tokens + VOCABULARY - CONTEXT + 1))(model)
+        eqx.filter_jit(lambda model: model(beyond))(model)
 
 
 def test_with_solver(model):
