@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Num, PRNGKeyArray, PyTree
 
-from ..arguments import checked
+from ..arguments import PositiveInt, checked
 from ..equation import (
     AbstractControl,
     Equation,
@@ -98,6 +98,21 @@ class AbstractModel(eqx.Module):
         options = {"gradient": self.discretization.gradient, **options}
         discretization = Discretization(solver, **options)
         return eqx.tree_at(lambda model: model.discretization, self, discretization)
+
+    @checked
+    def at_depth(self, num_intervals: PositiveInt) -> "AbstractModel":
+        """The same equation over the same `[0, T]`, its weights θ(t) resampled on another
+        number of intervals: another mesh in depth, with as many steps in each interval.
+
+        What is evaluated more often costs more and comes closer to the solution of the
+        equation, if the model was trained for that: see `training.meshes`.
+        """
+
+        def parts(model):
+            return model.control, model.constraint
+
+        resampled = tuple(part.resample(num_intervals) for part in parts(self))
+        return eqx.tree_at(parts, self, resampled)
 
     @checked
     def solve(
