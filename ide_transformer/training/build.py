@@ -25,6 +25,7 @@ from ..integration import AbstractGradient
 from ..models import AbstractModel, Discretization, LanguageModel
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, PretrainedTokenizer
+from .choice import SchemeConfig
 from .config import NATIVE, Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
 from .names import find, find_function
@@ -123,11 +124,16 @@ def build_model_of_size(
         raise InputError(f"data.name={config.data.name}: {error}") from None
 
 
+def build_solver(key: str, config: SchemeConfig, *, width: int) -> diffrax.AbstractSolver:
+    """The scheme that a configuration describes at `key`, for a state of that width."""
+    offers = Offers({diffrax.AbstractSolver: {"features": width}})
+    return construct(key, config, diffrax.AbstractSolver, offers)
+
+
 def build_discretization(config: SolverConfig, *, width: int) -> Discretization:
     """The time-stepping scheme of a model. Some schemes have weights of the `width` of the
     state."""
-    offers = Offers({diffrax.AbstractSolver: {"features": width}})
-    solver = construct("solver", config, diffrax.AbstractSolver, offers)
+    solver = build_solver("solver", config, width=width)
     if config.rtol is None or config.atol is None:
         return Discretization(solver, steps_per_interval=config.steps_per_interval)
     rounding = float(jnp.finfo(jnp.result_type(float)).eps) / 2

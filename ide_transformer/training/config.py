@@ -236,6 +236,27 @@ class GradientConfig(Choice):
     kind: str = "recompute"
 
 
+class MeshConfig(Section):
+    """A mesh in depth, on which a step of training may solve the equation; an integer alone is
+    its number of intervals."""
+
+    # Intervals, on which the control is resampled; default: model.depth.
+    intervals: Count | None = None
+    # Equal steps in each; default: those of the run.
+    steps_per_interval: Count | None = None
+    # The scheme; default: that of the run.
+    solver: SchemeConfig | None = None
+    # How often it is drawn, in proportion to the others.
+    weight: PositiveFloat = 1.0
+    # Steps of training before it is drawn at all.
+    after: CountOrZero = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _intervals_alone(cls, value: Any) -> Any:
+        return {"intervals": value} if isinstance(value, int) else value
+
+
 class TrainingConfig(Section):
     """`training`: how long, and what is written when. All periods are in steps."""
 
@@ -249,6 +270,9 @@ class TrainingConfig(Section):
     gradient: GradientConfig = GradientConfig()
     # In which the operators compute their products; weights and state stay in float32.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    # Meshes in depth, one of which is drawn for each step; default: that of the model. Then one
+    # set of weights serves all of them, and `evaluate.py --steps` shows what each gives.
+    meshes: Annotated[tuple[MeshConfig, ...], Field(strict=False)] = ()
     # Weight of the transport cost ∫ |u_t|² dt in the loss.
     transport: NonNegativeFloat = 0.0
     # Period of the lines in metrics.jsonl.
@@ -269,6 +293,14 @@ class TrainingConfig(Section):
     max_bad_steps: Count = 10
     # Characters or tokens of text sampled at the end of a language run.
     sample: CountOrZero = 400
+
+    @model_validator(mode="after")
+    def _first_mesh(self):
+        if self.meshes and min(mesh.after for mesh in self.meshes):
+            raise ValueError(
+                "training.meshes: none is drawn for the first step; give one without after"
+            )
+        return self
 
 
 class Config(Section):

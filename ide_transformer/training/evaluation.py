@@ -16,6 +16,7 @@ from ..tasks import (
     AbstractTokenizer,
     LanguageTask,
     PretrainedTokenizer,
+    cross_entropy,
     shakespeare,
 )
 from .build import build_task, with_solver
@@ -111,6 +112,35 @@ def evaluate_loss(
     values = make_evaluation(static)(weights, task, _BATCH, samples)
     named = {name.removeprefix(f"{task.held_out_name}_"): x for name, x in values.items()}
     return {**named, **task.figures(named["loss"])}
+
+
+def evaluate_at_depths(
+    loaded: LoadedModel,
+    steps: Sequence[int],
+    text: str | None = None,
+    samples: int | None = None,
+    context: int | None = None,
+) -> list[dict[str, Any]]:
+    """What the weights of a model give when its equation is solved on other meshes in depth: a
+    row for each number of steps, with the field evaluations of a solve, the loss and the
+    accuracy.
+
+    **Arguments:**
+
+    - `steps`: over all of `[0, T]`, one in each interval; see `AbstractModel.at_depth`.
+    - `text`, `samples`, `context`: see `evaluate_loss`.
+
+    **Raises:** `InputError` for steps below 1, or a control that has no such mesh.
+    """
+    rows = []
+    for number in steps:
+        model = loaded.model.at_depth(number)
+        on_mesh = loaded._replace(model=model.with_solver(model.discretization.solver))
+        batch = next(evaluation_task(on_mesh, text, context).held_out(1))
+        evaluations = eqx.filter_jit(cross_entropy)(on_mesh.model, batch).field_evaluations
+        found = evaluate_loss(on_mesh, text, samples, context)
+        rows.append({"steps": number, "evaluations": float(evaluations), **found})
+    return rows
 
 
 def evaluation_task(

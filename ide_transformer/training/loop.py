@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,8 @@ class Loop(NamedTuple):
 
     - `losses`: the held-out losses by step, as far as they are logged; it grows.
     - `stop`: asked after each step.
-    - `step`, `evaluate`: see `make_train_step` and `make_evaluation`.
+    - `steps`: one for each mesh, see `make_train_step`; which of them is drawn for each step.
+    - `evaluate`: see `make_evaluation`.
     """
 
     training: TrainingConfig
@@ -37,7 +38,8 @@ class Loop(NamedTuple):
     checkpoints: Checkpoints
     losses: dict[int, float]
     stop: StopRequest
-    step: Any
+    steps: Sequence[Any]
+    drawn: Callable[[int], int]
     evaluate: Callable[..., dict[str, float]]
 
     def run(self, state: TrainState, model: AbstractModel) -> TrainState:
@@ -52,12 +54,12 @@ class Loop(NamedTuple):
         with TrainingProgress(training.steps, start) as progress:
             done = f", going on from step {start}" if start else ""
             progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{done}")
-            step = self._compiled(state, model, progress) if start < training.steps else None
+            steps = self._compiled(state, model, progress) if start < training.steps else []
             shapes = jax.eval_shape(lambda: state)
             while True:
                 rollbacks = int(state.faults.rollbacks)
                 try:
-                    return self._march(step, state, progress)
+                    return self._march(steps, state, progress)
                 except NotFinite as fault:
                     state = self._last_good(shapes, rollbacks, fault.line)
                     progress.say(
@@ -65,7 +67,9 @@ class Loop(NamedTuple):
                         "from there with other batches. This is done once."
                     )
 
-    def _march(self, step: Any, state: TrainState, progress: TrainingProgress) -> TrainState:
+    def _march(
+        self, steps: list[Any], state: TrainState, progress: TrainingProgress
+    ) -> TrainState:
         """Takes the steps that are left."""
         training, start = self.training, int(state.step)
         # After a rollback the batches are those of the next seed.
@@ -79,6 +83,7 @@ class Loop(NamedTuple):
             log.restart_clock(start)
             before: dict[str, Any] = {}
             for number in range(start + 1, training.steps + 1):
+                step = steps[self.drawn(number - 1)]
                 state, metrics = step(state, self._batch(number - 1, seed))
                 # So few steps are on their way that a request to stop is soon obeyed.
                 jax.block_until_ready(before)
@@ -100,14 +105,18 @@ class Loop(NamedTuple):
 
     def _compiled(
         self, state: TrainState, model: AbstractModel, progress: TrainingProgress
-    ) -> Any:
-        """The step, compiled; says what it needs of memory."""
+    ) -> list[Any]:
+        """The steps, compiled; says what they need of memory."""
         batch = jax.tree.map(np.zeros_like, self._batch(0, self.training.seed))
-        step = self.step.lower(state, batch).compile()
-        temporary = step.memory_analysis().temp_size_in_bytes
+        steps = []
+        for number, step in enumerate(self.steps, 1):
+            if len(self.steps) > 1:
+                progress.say(f"compiling the step of mesh {number} of {len(self.steps)}")
+            steps.append(step.lower(state, batch).compile())
+            self.stop.check("Stopped before the first step.")
+        temporary = max(step.memory_analysis().temp_size_in_bytes for step in steps)
         progress.say(describe_memory(model, state, batch, temporary))
-        self.stop.check("Stopped before the first step.")
-        return step
+        return steps
 
     def _evaluate_if_due(self, number: int, state: TrainState, log: MetricsLog) -> bool:
         """Evaluates and logs where it is time; whether the loss is then the lowest so far. A

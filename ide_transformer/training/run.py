@@ -1,5 +1,6 @@
 """Runs: trained, loaded, and made from a checkpoint or into one."""
 
+import functools as ft
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .checkpoints import Checkpoints, Which
 from .config import Config
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
+from .meshes import drawn_mesh, mesh_maps
 from .metrics import cut_metrics, held_out_losses, read_metrics
 from .optimizer import build_optimizer
 from .reading import validated
@@ -68,7 +70,8 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     model = with_training(build_model(config, task, model_key), training)
     # What does not fit together fails here, before anything is written.
     first = task.batch(0, training.batch_size, training.seed)
-    eqx.filter_eval_shape(cross_entropy, model, first)
+    for on_mesh in mesh_maps(training):
+        eqx.filter_eval_shape(cross_entropy, on_mesh(model), first)
     if resumed is not None:
         check_data(resumed, task)
     folder = resumed or new_folder(config, runs, task.save, task.fingerprint())
@@ -89,13 +92,16 @@ def _train(
     optimizer = build_optimizer(config.optimizer, training.steps)
     state, static = initial_state(model, optimizer, key)
     evaluate = make_evaluation(static)
-    step = make_train_step(
+    make_step = ft.partial(
+        make_train_step,
         optimizer,
         static,
         noisy=config.model.dropout > 0,
         transport=training.transport,
         max_bad_steps=training.max_bad_steps,
     )
+    steps = [make_step(solved=mesh) for mesh in mesh_maps(training)]
+    drawn = ft.partial(drawn_mesh, training)
     losses = held_out_losses(folder.metrics)
     with (
         stop_requests() as stop,
@@ -107,7 +113,7 @@ def _train(
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
         cut_metrics(folder.metrics, int(state.step), losses)
-        loop = Loop(training, task, folder, checkpoints, losses, stop, step, evaluate)
+        loop = Loop(training, task, folder, checkpoints, losses, stop, steps, drawn, evaluate)
         state = loop.run(state, model)
     stop.check("Stopped after the last step; --resume evaluates the run.")
     held_out = evaluate(state.weights, task, EVALUATION_BATCH)
@@ -116,12 +122,12 @@ def _train(
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
         folder.sample.write_text(text + "\n", encoding="utf-8")
-    logged = [line for line in read_metrics(folder.metrics) if "loss" in line]
     summary = {
         **held_out,
         "steps": int(state.step),
         "parameters": num_parameters(state),
-        "nfe": logged[-1]["field_evaluations"],
+        "nfe": float(state.evaluations) / int(state.step),
+        "evaluations": float(state.evaluations),
         "seconds": round(time.perf_counter() - began, 1),
         "bad_steps": int(state.faults.bad_steps),
         "rollbacks": int(state.faults.rollbacks),

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
@@ -38,6 +38,8 @@ class TrainState(eqx.Module):
     # The data of a random key.
     key: UInt32[Array, "..."]
     faults: Faults
+    # Of the vector field, in the forward solves of all steps.
+    evaluations: Float[Array, ""]
 
 
 def initial_state(
@@ -50,7 +52,9 @@ def initial_state(
     data = jax.random.key_data(key)
     zeros = (jnp.array(0) for _ in range(4))
     step, faults = next(zeros), Faults(*zeros)
-    return TrainState(weights, optimizer.init(weights), step, data, faults), static
+    evaluations = jnp.zeros((), jnp.float32)
+    start = TrainState(weights, optimizer.init(weights), step, data, faults, evaluations)
+    return start, static
 
 
 def num_parameters(state: TrainState) -> int:
@@ -65,6 +69,7 @@ def make_train_step(
     noisy: bool,
     transport: float,
     max_bad_steps: int = 10,
+    solved: Callable[[AbstractModel], AbstractModel] = lambda model: model,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The compiled step: `state, batch -> state, metrics`. It never calls the host.
 
@@ -75,10 +80,11 @@ def make_train_step(
 
     - `noisy`: whether the model draws dropout.
     - `transport`: the weight of the transport cost.
+    - `solved`: the model, as this step solves it.
     """
 
     def loss(weights, batch, key):
-        model = eqx.combine(weights, static)
+        model = solved(eqx.combine(weights, static))
         result = cross_entropy(model, batch, key, transport=transport)
         return result.objective, result
 
@@ -105,7 +111,10 @@ def make_train_step(
         }
         model: Any = eqx.combine(weights, static)
         metrics |= {f"solver.{name}": value for name, value in learned(model.solver).items()}
-        new = TrainState(weights, optimizer_state, state.step + 1, state.key, faults)
+        evaluations = state.evaluations + result.field_evaluations.astype(jnp.float32)
+        new = TrainState(
+            weights, optimizer_state, state.step + 1, state.key, faults, evaluations
+        )
         return new, metrics
 
     return jax.jit(step, donate_argnums=0)

@@ -1,0 +1,62 @@
+"""Meshes in depth that are drawn in training, so that one set of weights serves all of them."""
+
+import dataclasses
+import functools as ft
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ..errors import InputError
+from ..models import AbstractModel
+from .build import build_solver
+from .config import MeshConfig, TrainingConfig
+
+
+M = TypeVar("M", bound=AbstractModel)
+
+
+def mesh_maps(training: TrainingConfig) -> list[Callable[[M], M]]:
+    """For each mesh of a run the map from the model to the same model on it."""
+    meshes = training.meshes or (MeshConfig(),)
+    return [
+        ft.partial(_on_mesh, mesh=mesh, key=f"training.meshes.{number}")
+        for number, mesh in enumerate(meshes)
+    ]
+
+
+def drawn_mesh(training: TrainingConfig, step: int) -> int:
+    """The index of the mesh of a step, which counts from 0: a function of the seed and the
+    step alone."""
+    meshes = training.meshes
+    if len(meshes) < 2:
+        return 0
+    weights = np.array([mesh.weight * (mesh.after <= step) for mesh in meshes])
+    random = np.random.default_rng([training.seed, step, len(meshes)])
+    return int(random.choice(len(meshes), p=weights / weights.sum()))
+
+
+def _on_mesh(model: M, *, mesh: MeshConfig, key: str) -> M:
+    """The same weights on a mesh. Gradient mode and precision stay.
+
+    **Raises:** `InputError` that begins with the key, where there is no such mesh or scheme.
+    """
+    if mesh.intervals is not None:
+        try:
+            model = model.at_depth(mesh.intervals)
+        except InputError as error:
+            raise InputError(f"{key}.intervals={mesh.intervals}: {error}") from None
+    options: dict[str, Any] = {}
+    if mesh.steps_per_interval is not None:
+        options |= {"steps_per_interval": mesh.steps_per_interval, "stepsize_controller": None}
+    if mesh.solver is not None:
+        options["solver"] = build_solver(f"{key}.solver", mesh.solver, width=model.features)
+        if jax.tree.leaves(eqx.filter(options["solver"], eqx.is_inexact_array)):
+            raise InputError(
+                f"{key}.solver={mesh.solver}: it has weights, which would not be trained; take "
+                "a scheme without, or make it the solver of the run."
+            )
+    discretization = dataclasses.replace(model.discretization, **options)
+    return eqx.tree_at(lambda m: m.discretization, model, discretization)
