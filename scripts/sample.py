@@ -36,9 +36,9 @@ def main() -> None:
     if not 0 <= arguments.seed < 2**32:
         raise InputError(f"--seed {arguments.seed}: give a number from 0 to 2^32 - 1.")
     loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
-    model = loaded.expected(LanguageModel, ", which writes no text")
     if arguments.steps is not None:
-        model = model.at_depth(arguments.steps)
+        loaded = loaded._replace(model=loaded.model.at_depth(arguments.steps))
+    model = loaded.expected(LanguageModel, ", which writes no text")
     began = time.perf_counter()
     text = generate(
         model,

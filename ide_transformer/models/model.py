@@ -1,7 +1,7 @@
 import abc
 import functools as ft
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import diffrax
 import equinox as eqx
@@ -100,7 +100,7 @@ class AbstractModel(eqx.Module):
         return eqx.tree_at(lambda model: model.discretization, self, discretization)
 
     @checked
-    def at_depth(self, num_intervals: PositiveInt) -> Self:
+    def at_depth(self, num_intervals: PositiveInt) -> "AbstractModel":
         """The same equation over the same `[0, T]`, its weights θ(t) resampled on another
         number of intervals: another mesh in depth, with as many steps in each interval.
 

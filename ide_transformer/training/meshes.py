@@ -3,7 +3,7 @@
 import dataclasses
 import functools as ft
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,10 +15,7 @@ from .build import build_solver
 from .config import MeshConfig, TrainingConfig
 
 
-M = TypeVar("M", bound=AbstractModel)
-
-
-def mesh_maps(training: TrainingConfig) -> list[Callable[[M], M]]:
+def mesh_maps(training: TrainingConfig) -> list[Callable[[AbstractModel], AbstractModel]]:
     """For each mesh of a run the map from the model to the same model on it."""
     meshes = training.meshes or (MeshConfig(),)
     return [
@@ -38,7 +35,7 @@ def drawn_mesh(training: TrainingConfig, step: int) -> int:
     return int(random.choice(len(meshes), p=weights / weights.sum()))
 
 
-def _on_mesh(model: M, *, mesh: MeshConfig, key: str) -> M:
+def _on_mesh(model: AbstractModel, *, mesh: MeshConfig, key: str) -> AbstractModel:
     """The same weights on a mesh. Gradient mode and precision stay.
 
     **Raises:** `InputError` that begins with the key, where there is no such mesh or scheme.
