@@ -11,7 +11,13 @@ import json
 from pathlib import Path
 
 from ide_transformer import InputError
-from ide_transformer.training import load_config, resume_run, run_script, train
+from ide_transformer.training import (
+    find_learning_rate,
+    load_config,
+    resume_run,
+    run_script,
+    train,
+)
 
 
 def main() -> None:
@@ -20,7 +26,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python scripts/train.py configs/shakespeare.yaml "
         "solver.kind=strang model.depth=8 name=strang-8\n"
-        "  python scripts/train.py runs/strang-8 --resume",
+        "  python scripts/train.py runs/strang-8 --resume\n"
+        "  python scripts/train.py configs/shakespeare.yaml --find-learning-rate",
     )
     parser.add_argument(
         "config",
@@ -34,9 +41,22 @@ def main() -> None:
         "--resume", action="store_true", help="go on from the last checkpoint of this run"
     )
     parser.add_argument(
+        "--find-learning-rate",
+        action="store_true",
+        help="do not train the run: raise the rate step by step until the loss explodes, and "
+        "suggest one, with a figure and JSON in learning-rates/NAME",
+    )
+    parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)"
     )
     arguments = parser.parse_intermixed_args()
+    if arguments.find_learning_rate:
+        if arguments.resume:
+            raise InputError("--find-learning-rate starts from the first step; drop --resume.")
+        config = load_config(arguments.config, arguments.overrides)
+        found = find_learning_rate(config, folder=Path("learning-rates") / config.name)
+        print(found.text)
+        return
     if arguments.resume and not arguments.config.is_file():
         if arguments.overrides:
             raise InputError(

@@ -15,6 +15,7 @@ from .checkpoints import Checkpoints
 from .config import TrainingConfig
 from .folder import RunFolder
 from .metrics import MetricsLog, NotFinite, cut_metrics
+from .optimizer import evaluated_weights
 from .progress import TrainingProgress
 from .step import TrainState, describe_memory, num_parameters, rolled_back
 from .stopping import Stopped, StopRequest
@@ -127,7 +128,7 @@ class Loop(NamedTuple):
         log.flush()
         try:
             values = self.evaluate(
-                state.weights,
+                evaluated_weights(state.optimizer, state.weights),
                 self.task,
                 EVALUATION_BATCH,
                 training.evaluate_samples,

@@ -52,8 +52,11 @@ class TrainingProgress:
             if not self._console.is_terminal:
                 self.say(f"step {line['step']}/{self._steps}  {self._held_out}")
             return
-        step = line["step"]
-        state = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s"
+        speed = f"{line['tokens_per_second']:,.0f} tokens/s"
+        self.show_step(line["step"], f"loss {line['loss']:.4f}  {speed}")
+
+    def show_step(self, step: int, state: str) -> None:
+        """The step that is done, and a few words on it."""
         self._bar.update(self._task, completed=step, state=f"{state}  {self._held_out}")
         now = time.perf_counter()
         due = now - self._last_line >= self._seconds_between_lines or step == self._steps

@@ -24,7 +24,7 @@ from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_fo
 from .loop import EVALUATION_BATCH, Loop
 from .meshes import drawn_mesh, mesh_maps
 from .metrics import cut_metrics, held_out_losses, read_metrics
-from .optimizer import build_optimizer
+from .optimizer import build_optimizer, evaluated_weights, group_factors
 from .reading import validated
 from .step import initial_state, make_evaluation, make_train_step, num_parameters
 from .stopping import stop_requests
@@ -72,6 +72,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     first = task.batch(0, training.batch_size, training.seed)
     for on_mesh in mesh_maps(training):
         eqx.filter_eval_shape(cross_entropy, on_mesh(model), first)
+    group_factors(config.optimizer.groups, eqx.filter(model, eqx.is_inexact_array))
     if resumed is not None:
         check_data(resumed, task)
     folder = resumed or new_folder(config, runs, task.save, task.fingerprint())
@@ -116,8 +117,9 @@ def _train(
         loop = Loop(training, task, folder, checkpoints, losses, stop, steps, drawn, evaluate)
         state = loop.run(state, model)
     stop.check("Stopped after the last step; --resume evaluates the run.")
-    held_out = evaluate(state.weights, task, EVALUATION_BATCH)
-    model = eqx.combine(state.weights, static)
+    weights = evaluated_weights(state.optimizer, state.weights)
+    held_out = evaluate(weights, task, EVALUATION_BATCH)
+    model = eqx.combine(weights, static)
     plot_run(folder, task, model, {"step": training.steps, **held_out})
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
@@ -162,7 +164,7 @@ def load_run(
     losses = held_out_losses(folder.metrics) if checkpoint == "best" else {}
     with Checkpoints(folder, config, losses, writes=False) as checkpoints:
         state = checkpoints.restore(state, checkpoint)
-    return eqx.combine(state.weights, static), folder
+    return eqx.combine(evaluated_weights(state.optimizer, state.weights), static), folder
 
 
 def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:

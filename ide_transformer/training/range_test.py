@@ -1,0 +1,145 @@
+"""A range test of the learning rate: it grows from step to step until the loss explodes."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from scipy.ndimage import gaussian_filter1d
+
+from ..arguments import checked
+from ..errors import InputError
+from ..reporting import Curve, plot_panels, write_json
+from .build import build_model, build_task, with_training
+from .config import Config
+from .optimizer import update_rule
+from .progress import TrainingProgress
+from .step import initial_state, make_train_step
+
+
+LOWEST, HIGHEST = 1e-6, 1.0
+# The loss is smoothed over about this many steps on either side.
+_SMOOTHED_OVER = 5
+# The test ends where the recent loss is this many times the lowest so far.
+_EXPLODED = 4.0
+
+
+class LearningRates(NamedTuple):
+    """The result of a range test.
+
+    - `rates`, `losses`, `smoothed`: one of each for every step; `smoothed` is the loss without
+      the noise of the batches.
+    - `suggestion`: the rate at which the smoothed loss falls fastest; `None` if it never falls.
+    - `lowest`: the rate at which it is lowest.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    suggestion: float | None
+    lowest: float
+
+    @property
+    def text(self) -> str:
+        """The suggestion, in words."""
+        if self.suggestion is None:
+            return "no suggestion: the loss did not fall at any learning rate"
+        return (
+            f"suggestion: optimizer.learning_rate={self.suggestion:.1e}, where the loss falls "
+            f"fastest; it is lowest at {self.lowest:.1e}, which is too high for a run"
+        )
+
+
+@checked
+def find_learning_rate(
+    config: Config, *, steps: int = 200, folder: Path | None = None
+) -> LearningRates:
+    """Trains the model of `config` with a rate that grows exponentially from 1e-6 to 1, and
+    looks where the loss falls fastest. Schedule, warm-up and number of steps of `config` are
+    not used; the equation is solved on the mesh of the model. Reference: Smith,
+    arXiv 1506.01186.
+
+    **Arguments:**
+
+    - `steps`: from the lowest rate to the highest; the test ends sooner where the loss explodes
+      or is not finite.
+    - `folder`: where to write `learning_rate.png` and `learning_rate.json`, if anywhere; files
+      of an earlier test are replaced.
+
+    **Raises:** `InputError` for input that cannot be used, or where the loss is not finite from
+    the start.
+    """
+    if steps < 20:
+        raise InputError(f"steps={steps}: too few for a range test; take 20 or more.")
+    growth = math.log(HIGHEST / LOWEST) / (steps - 1)
+    losses = _losses(config, steps, lambda step: LOWEST * jax.numpy.exp(growth * step))
+    if len(losses) < 2:
+        raise InputError(
+            f"{config.name}: the loss is not finite at a learning rate of {LOWEST}, so there is "
+            "nothing to find; take smaller steps in depth (solver.steps_per_interval)."
+        )
+    rates = [float(x) for x in LOWEST * np.exp(growth * np.arange(len(losses)))]
+    found = _suggested(rates, losses)
+    if folder is not None:
+        write_json(folder / "learning_rate.json", found._asdict())
+        _plot(folder / "learning_rate.png", found)
+    return found
+
+
+def _losses(config: Config, steps: int, rate: optax.Schedule) -> list[float]:
+    """The losses of the steps, up to the one at which they explode."""
+    training = config.training
+    task = build_task(config)
+    model_key, key = jax.random.split(jax.random.key(training.seed))
+    model = with_training(build_model(config, task, model_key), training)
+    optimizer = update_rule(config.optimizer, rate)
+    state, static = initial_state(model, optimizer, key)
+    step: Any = make_train_step(
+        optimizer,
+        static,
+        noisy=config.model.dropout > 0,
+        transport=training.transport,
+    )
+    losses: list[float] = []
+    lowest = math.inf
+    with TrainingProgress(steps, 0) as progress:
+        progress.say(f"{config.name}: looking for a learning rate")
+        first = task.batch(0, training.batch_size, training.seed)
+        compiled = step.lower(state, first).compile()
+        for number in range(steps):
+            batch = task.batch(number, training.batch_size, training.seed)
+            state, metrics = compiled(state, batch)
+            loss = float(metrics["loss"])
+            if not math.isfinite(loss):
+                break
+            losses.append(loss)
+            progress.show_step(number + 1, f"loss {loss:.4f}")
+            recent = float(np.mean(losses[-_SMOOTHED_OVER:]))
+            lowest = min(lowest, recent)
+            if recent > max(_EXPLODED * lowest, losses[0]):
+                break
+    return losses
+
+
+def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
+    # A mean over both sides, since one over the past alone would shift the fall to higher rates.
+    smoothed = gaussian_filter1d(losses, _SMOOTHED_OVER, mode="nearest")
+    least = int(np.argmin(smoothed))
+    slopes = np.gradient(smoothed)[: least + 1]
+    suggestion = rates[int(np.argmin(slopes))] if slopes.min() < 0 else None
+    return LearningRates(rates, losses, smoothed.tolist(), suggestion, rates[least])
+
+
+def _plot(path: Path, found: LearningRates) -> None:
+    curves = [
+        Curve("one batch", found.rates, found.losses),
+        Curve("smoothed", found.rates, found.smoothed),
+    ]
+    if found.suggestion is not None:
+        at = found.smoothed[found.rates.index(found.suggestion)]
+        curves.append(Curve(f"suggestion {found.suggestion:.1e}", [found.suggestion], [at]))
+    plot_panels(
+        path, {"": curves}, x="learning rate", y="cross-entropy (nats)", log=True
+    )

@@ -1,0 +1,263 @@
+"""Each optimizer against its formula in NumPy, schedules, groups, and errors."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ide_transformer import InputError, training
+from ide_transformer.training import (
+    Config,
+    OptimizerConfig,
+    build_model_of_size,
+    build_optimizer,
+    learning_rate,
+    validated,
+)
+from ide_transformer.training.optimizer import (
+    evaluated_weights,
+    group_factors,
+    orthogonalized,
+    path_of,
+)
+
+
+RATE, DECAY, BETA1, BETA2 = 0.01, 0.3, 0.8, 0.95
+RANDOM = np.random.default_rng(0)
+START = {"matrix": RANDOM.normal(size=(3, 4)), "vector": RANDOM.normal(size=4)}
+DECAYS = {"matrix": DECAY, "vector": 0.0}
+GRADIENTS = [{k: RANDOM.normal(size=x.shape) for k, x in START.items()} for _ in range(5)]
+
+
+def settings(**keys):
+    given = dict(
+        learning_rate=RATE,
+        final_learning_rate=1e-4,
+        warmup=0,
+        weight_decay=DECAY,
+        beta1=BETA1,
+        beta2=BETA2,
+        clip=1e9,
+    )
+    if keys.get("schedule") == "constant":
+        del given["final_learning_rate"]
+    return OptimizerConfig(**(given | keys))
+
+
+def descended(optimizer, weights=START, gradients=GRADIENTS):
+    """The weights and the state after each gradient."""
+    weights = jax.tree.map(jnp.asarray, weights)
+    state, seen = optimizer.init(weights), []
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, weights)
+        weights = optax.apply_updates(weights, updates)
+        seen.append((weights, state))
+    return seen
+
+
+def assert_close(actual, expected):
+    for name, x in expected.items():
+        np.testing.assert_allclose(actual[name], x, rtol=1e-9, atol=1e-12)
+
+
+def adamw(weights, gradients, beta1=BETA1, rate=RATE):
+    """The formula for one array and its decay; yields the weights after each step."""
+    x, decay = weights
+    m, v = np.zeros_like(x), np.zeros_like(x)
+    for number, g in enumerate(gradients, 1):
+        m, v = beta1 * m + (1 - beta1) * g, BETA2 * v + (1 - BETA2) * g**2
+        mean, square = m / (1 - beta1**number), v / (1 - BETA2**number)
+        x = x - rate * (mean / (np.sqrt(square) + 1e-8) + decay * x)
+        yield x
+
+
+def test_adamw_is_its_formula():
+    optimizer = build_optimizer(settings(schedule="constant"), 10)
+    for name, decay in DECAYS.items():
+        expected = list(adamw((START[name], decay), [g[name] for g in GRADIENTS]))
+        actual = [weights[name] for weights, _ in descended(optimizer)]
+        np.testing.assert_allclose(actual, expected, rtol=1e-9)
+
+
+def test_the_default_is_adamw_with_a_cosine_to_the_bit():
+    config = OptimizerConfig(warmup=2)
+    schedule = optax.warmup_cosine_decay_schedule(1e-3 / 3, 1e-3, 2, 20, 1e-4)
+    mask = {"matrix": True, "vector": False}
+    by_hand = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, b1=0.9, b2=0.99, weight_decay=0.1, mask=mask),
+    )
+    ours, theirs = descended(build_optimizer(config, 20))[-1], descended(by_hand)[-1]
+    assert eqx.tree_equal(ours, theirs)
+    assert jax.tree.structure(ours[1]) == jax.tree.structure(theirs[1])
+
+
+def test_lion_is_its_formula():
+    seen = descended(build_optimizer(settings(kind="lion", schedule="constant"), 10))
+    x, m = dict(START), {name: 0.0 for name in START}
+    for gradient, (weights, _) in zip(GRADIENTS, seen, strict=True):
+        for name, g in gradient.items():
+            direction = np.sign(BETA1 * m[name] + (1 - BETA1) * g)
+            m[name] = BETA2 * m[name] + (1 - BETA2) * g
+            x[name] = x[name] - RATE * (direction + DECAYS[name] * x[name])
+        assert_close(weights, x)
+
+
+def test_schedule_free_is_its_formula_and_evaluates_the_mean():
+    """The weights y lie between z, which steps, and the mean x, which is evaluated."""
+    seen = descended(build_optimizer(settings(kind="schedule_free", schedule="constant"), 10))
+    for name, decay in DECAYS.items():
+        x = y = z = START[name]
+        square = 0.0
+        for number, (weights, state) in enumerate(seen, 1):
+            g = GRADIENTS[number - 1][name]
+            square = BETA2 * square + (1 - BETA2) * g**2
+            size = np.sqrt(square / (1 - BETA2**number)) + 1e-8
+            z = z - RATE * (g / size + decay * y)
+            x = (1 - 1 / number) * x + z / number
+            y = (1 - BETA1) * z + BETA1 * x
+            np.testing.assert_allclose(weights[name], y, rtol=1e-9)
+            mean = evaluated_weights(state, weights)
+            np.testing.assert_allclose(mean[name], x, rtol=1e-9)
+    weights, state = descended(build_optimizer(settings(), 10))[-1]
+    assert evaluated_weights(state, weights) is weights
+
+
+def small_weights(**model):
+    given = {"width": 6, "heads": 2, "depth": 2, "context": 4, "hidden": 10} | model
+    config = validated(Config, {"model": given}, "test")
+    model = build_model_of_size(config, {"vocabulary": 5}, jax.random.key(0))
+    weights = eqx.filter(model, eqx.is_inexact_array)
+    return jax.tree.map(lambda x: x.astype(jnp.float64), weights)
+
+
+def by_path(tree):
+    return {path_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def newton_schulz(matrix):
+    """Five steps of the iteration of Jordan et al. 2024 towards U Vᵀ."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        product = x @ x.T
+        x = 3.4445 * x + (-4.7750 * product + 2.0315 * product @ product) @ x
+    return x
+
+
+def test_muon_makes_each_layer_orthogonal_by_itself():
+    config = settings(kind="muon", schedule="constant", momentum=0.9)
+    weights = small_weights()
+    numbers = np.random.default_rng(1)
+    gradient = jax.tree.map(lambda x: jnp.asarray(numbers.normal(size=x.shape)), weights)
+    gradients = [gradient, jax.tree.map(lambda x: x**3, gradient)]
+    (_, _), (after, _) = descended(build_optimizer(config, 10), weights, gradients)
+    before, after, *gradients = map(by_path, (weights, after, *gradients))
+    marks = by_path(orthogonalized(weights))
+    assert {path for path, mark in marks.items() if mark} == {
+        *(f"control.blocks.0.{x}.weight" for x in ("query", "key", "value", "output")),
+        *("control.blocks.1.inner.weight", "control.blocks.1.outer.weight"),
+    }
+    for path, mark in marks.items():
+        steps = [g[path] for g in gradients]
+        if not mark:
+            decay = DECAY if path in ("embedding", "positions") else 0.0
+            *_, expected = adamw((before[path], decay), steps)
+            np.testing.assert_allclose(after[path], expected, rtol=1e-8, atol=1e-12)
+            continue
+        for layer in range(2):
+            x, m = np.asarray(before[path][layer]), 0.0
+            for number, g in enumerate((np.asarray(step[layer]) for step in steps), 1):
+                m = 0.9 * m + 0.1 * g
+                ahead = 0.9 * m / (1 - 0.9 ** (number + 1)) + 0.1 * g / (1 - 0.9**number)
+                size = 0.2 * max(x.shape) ** 0.5
+                x = x - RATE * (size * newton_schulz(ahead) + DECAY * x)
+            np.testing.assert_allclose(after[path][layer], x, rtol=1e-6, atol=1e-9)
+
+
+def test_muon_leaves_tables_of_positions_alone():
+    weights = small_weights(positions="relative_bias")
+    marks = by_path(orthogonalized(weights))
+    tables = [path for path in marks if "position" in path]
+    assert tables and not any(marks[path] for path in tables)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (dict(schedule="constant"), [1, 1, 1, 1]),
+        (dict(schedule="constant", warmup=3), [0.25, 1, 1, 1]),
+        (dict(schedule="warmup_stable_decay"), [1, 1, 0.505, 0.01]),
+        (dict(schedule="warmup_stable_decay", warmup=3, decay=0.5), [0.25, 1, 0.208, 0.01]),
+        (dict(schedule="warmup_stable_decay", decay=1.0), [1, 0.505, 0.109, 0.01]),
+        (dict(schedule="cosine"), [1, 0.505, 0.034227, 0.01]),
+    ],
+)
+def test_schedules(keys, expected):
+    schedule = learning_rate(settings(**keys), 20)
+    actual = [float(schedule(step)) / RATE for step in (0, 10, 18, 20)]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "lion", "muon", "schedule_free"])
+def test_a_factor_scales_the_whole_update_of_its_group(kind):
+    config = dict(kind=kind, schedule="constant")
+    weights = small_weights()
+    gradient = jax.tree.map(lambda x: x + 0.1, weights)
+    groups = {"control": 0.5, "control.*.value": 2.0, "embedding": 0.0}
+    updates = []
+    for given in ({}, groups):
+        optimizer = build_optimizer(settings(**config, groups=given), 10)
+        update, _ = optimizer.update(gradient, optimizer.init(weights), weights)
+        updates.append(by_path(update))
+    for path, plain in updates[0].items():
+        factor = 0.5 if path.startswith("control") else 1.0
+        factor = {"control.blocks.0.value.weight": 2.0, "embedding": 0.0}.get(path, factor)
+        np.testing.assert_allclose(updates[1][path], factor * plain, rtol=1e-6, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"control.blocks.0.valeu": 2.0}, r"'control.blocks.0.valeu' fits no weight.*\.value"),
+        ({"embed": 2.0}, "'embed' fits no weight. The closest paths are embedding"),
+        ({"embedding": 2.0, "e*": 1.0}, "'embedding' has no effect, since later groups"),
+    ],
+)
+def test_a_group_without_weights_is_refused(groups, message):
+    with pytest.raises(InputError, match=message):
+        group_factors(groups, small_weights())
+    with pytest.raises(InputError, match=message):
+        build_optimizer(settings(groups=groups), 10).init(small_weights())
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"kind": "sgd"}, "optimizer.kind=sgd"),
+        ({"momentum": 0.95}, "kind=adamw does not use optimizer.momentum; .*kind=muon"),
+        ({"kind": "lion", "momentum": 0.9}, "kind=lion does not use optimizer.momentum"),
+        ({"decay": 0.2}, "schedule=cosine does not use optimizer.decay; .*warmup_stable_decay"),
+        (
+            {"schedule": "constant", "final_learning_rate": 1e-5},
+            "constant does not use optimizer.final_learning_rate; .*cosine or warmup_stable",
+        ),
+        ({"kind": "schedule_free"}, "optimizer.schedule=cosine: .*optimizer.schedule=constant"),
+        ({"kind": "schedule_free", "schedule": "constant", "beta1": 0.0}, "optimizer.beta1=0"),
+        ({"schedule": "warmup_stable_decay", "decay": 0.0}, "optimizer.decay=0"),
+        (
+            {"schedule": "warmup_stable_decay", "decay": 0.97},
+            "optimizer.warmup=100 and the 1940 steps of the decay",
+        ),
+        ({"groups": {"control": -1.0}}, "optimizer.groups.control=-1"),
+        ({"groups": {"control": 1e-60}}, "optimizer.groups.control=1e-60"),
+    ],
+)
+def test_wrong_settings(tree, message):
+    with pytest.raises(InputError, match=message):
+        validated(Config, {"optimizer": tree}, "test")
+
+
+def test_a_constant_rate_may_be_below_the_final_one_of_others():
+    assert OptimizerConfig(schedule="constant", learning_rate=1e-5).learning_rate == 1e-5
