@@ -30,10 +30,7 @@ from .folder import RunFolder as RunFolder
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
-from .range_test import (
-    LearningRates as LearningRates,
-    find_learning_rate as find_learning_rate,
-)
+from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (
     dump_config as dump_config,
     load_config as load_config,

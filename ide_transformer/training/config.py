@@ -9,14 +9,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from ..errors import InputError
-from .choice import (
-    AbstractChoice,
-    Choice,
-    Part,
-    SchemeConfig,
-    Section,
-    in_single_precision,
-)
+from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section, in_single_precision
 from .versions import VERSION, upgraded
 
 

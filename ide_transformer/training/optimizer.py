@@ -4,6 +4,7 @@ with rates of their own."""
 import difflib
 import fnmatch
 from collections.abc import Callable, Mapping
+from types import UnionType
 
 import equinox as eqx
 import jax
@@ -22,11 +23,11 @@ def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransf
     return update_rule(config, learning_rate(config, steps))
 
 
-def update_rule(
-    config: OptimizerConfig, rate: optax.Schedule
-) -> optax.GradientTransformation:
+def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """The update rule with another learning rate, a function of the step."""
-    return optax.chain(optax.clip_by_global_norm(config.clip), _KINDS[config.kind](config, rate))
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip), _KINDS[config.kind](config, rate)
+    )
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -44,26 +45,25 @@ def decayed(model: PyTree) -> PyTree[bool]:
         return jax.tree.map(lambda x: matrices and eqx.is_array(x) and x.ndim - axes >= 2, part)
 
     parts = AbstractControl | AbstractCoefficient
-    return jax.tree.map(mark, model, is_leaf=lambda x: isinstance(x, parts))
+    return jax.tree.map(mark, model, is_leaf=_of(parts))
 
 
 def orthogonalized(model: PyTree) -> PyTree[bool]:
     """Marks the weights whose updates Muon makes orthogonal: the matrices of a control, each by
     itself. Embeddings, read-outs and the tables of positions are no linear maps of features."""
 
-    def mark(part, matrices):
-        if not isinstance(part, AbstractControl):
-            return jax.tree.map(lambda x: False, part)
-
-        def without_tables(inner, marks):
-            table = isinstance(inner, AbstractPositions)
-            return jax.tree.map(lambda x: False, marks) if table else marks
-
-        tables = lambda x: isinstance(x, AbstractPositions)  # noqa: E731
-        return jax.tree.map(without_tables, part, matrices, is_leaf=tables)
-
-    controls = lambda x: isinstance(x, AbstractControl)  # noqa: E731
-    return jax.tree.map(mark, model, decayed(model), is_leaf=controls)
+    marks = jax.tree.map(
+        lambda part, marks: marks if isinstance(part, AbstractControl) else False,
+        model,
+        decayed(model),
+        is_leaf=_of(AbstractControl),
+    )
+    return jax.tree.map(
+        lambda part, marks: _none_of(marks) if isinstance(part, AbstractPositions) else marks,
+        model,
+        marks,
+        is_leaf=_of(AbstractPositions),
+    )
 
 
 def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]:
@@ -110,11 +110,18 @@ def evaluated_weights(state: PyTree, weights: PyTree) -> PyTree:
 
     - `state`: of the optimizer.
     """
-    averages = lambda x: isinstance(x, optax.contrib.ScheduleFreeState)  # noqa: E731
-    for part in jax.tree.leaves(state, is_leaf=averages):
-        if averages(part):
+    for part in jax.tree.leaves(state, is_leaf=_of(optax.contrib.ScheduleFreeState)):
+        if isinstance(part, optax.contrib.ScheduleFreeState):
             return optax.contrib.schedule_free_eval_params(part, weights)
     return weights
+
+
+def _none_of(marks: PyTree[bool]) -> PyTree[bool]:
+    return jax.tree.map(lambda _: False, marks)
+
+
+def _of(kind: type | UnionType) -> Callable[[object], bool]:
+    return lambda part: isinstance(part, kind)
 
 
 def _fits(group: str, path: str) -> bool:
@@ -155,11 +162,7 @@ def _adamw_with(
 def _lion(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """Chen et al., arXiv 2302.06675."""
     rule = optax.lion(
-        rate,
-        b1=config.beta1,
-        b2=config.beta2,
-        weight_decay=config.weight_decay,
-        mask=decayed,
+        rate, b1=config.beta1, b2=config.beta2, weight_decay=config.weight_decay, mask=decayed
     )
     return _grouped(config, rule)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from scipy.ndimage import gaussian_filter1d
@@ -74,11 +75,11 @@ def find_learning_rate(
     if steps < 20:
         raise InputError(f"steps={steps}: too few for a range test; take 20 or more.")
     growth = math.log(HIGHEST / LOWEST) / (steps - 1)
-    losses = _losses(config, steps, lambda step: LOWEST * jax.numpy.exp(growth * step))
+    losses = _losses(config, steps, lambda step: LOWEST * jnp.exp(growth * step))
     if len(losses) < 2:
         raise InputError(
-            f"{config.name}: the loss is not finite at a learning rate of {LOWEST}, so there is "
-            "nothing to find; take smaller steps in depth (solver.steps_per_interval)."
+            f"{config.name}: the loss is not finite at a learning rate of {LOWEST}, so none "
+            "can be found; take smaller steps in depth (solver.steps_per_interval)."
         )
     rates = [float(x) for x in LOWEST * np.exp(growth * np.arange(len(losses)))]
     found = _suggested(rates, losses)
@@ -97,10 +98,7 @@ def _losses(config: Config, steps: int, rate: optax.Schedule) -> list[float]:
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
     step: Any = make_train_step(
-        optimizer,
-        static,
-        noisy=config.model.dropout > 0,
-        transport=training.transport,
+        optimizer, static, noisy=config.model.dropout > 0, transport=training.transport
     )
     losses: list[float] = []
     lowest = math.inf
@@ -124,7 +122,7 @@ def _losses(config: Config, steps: int, rate: optax.Schedule) -> list[float]:
 
 
 def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
-    # A mean over both sides, since one over the past alone would shift the fall to higher rates.
+    # A mean over both sides: one over the past alone would shift the fall to higher rates.
     smoothed = gaussian_filter1d(losses, _SMOOTHED_OVER, mode="nearest")
     least = int(np.argmin(smoothed))
     slopes = np.gradient(smoothed)[: least + 1]
@@ -140,6 +138,4 @@ def _plot(path: Path, found: LearningRates) -> None:
     if found.suggestion is not None:
         at = found.smoothed[found.rates.index(found.suggestion)]
         curves.append(Curve(f"suggestion {found.suggestion:.1e}", [found.suggestion], [at]))
-    plot_panels(
-        path, {"": curves}, x="learning rate", y="cross-entropy (nats)", log=True
-    )
+    plot_panels(path, {"": curves}, x="learning rate", y="cross-entropy (nats)", log=True)
