@@ -136,8 +136,8 @@ def _grouped(
     if not config.groups:
         return rule
 
-    def init(weights):
-        group_factors(config.groups, weights)
+    def init(params):
+        group_factors(config.groups, params)
         return optax.EmptyState()
 
     def update(updates, state, params=None):

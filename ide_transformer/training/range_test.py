@@ -32,15 +32,17 @@ class LearningRates(NamedTuple):
 
     - `rates`, `losses`, `smoothed`: one of each for every step; `smoothed` is the loss without
       the noise of the batches.
-    - `suggestion`: the rate at which the smoothed loss falls fastest; `None` if it never falls.
+    - `fastest`: the rate at which the smoothed loss falls fastest; `None` if it never falls.
     - `lowest`: the rate at which it is lowest.
+    - `suggestion`: the geometric mean of the two, a first value for `optimizer.learning_rate`.
     """
 
     rates: list[float]
     losses: list[float]
     smoothed: list[float]
-    suggestion: float | None
+    fastest: float | None
     lowest: float
+    suggestion: float | None
 
     @property
     def text(self) -> str:
@@ -48,8 +50,9 @@ class LearningRates(NamedTuple):
         if self.suggestion is None:
             return "no suggestion: the loss did not fall at any learning rate"
         return (
-            f"suggestion: optimizer.learning_rate={self.suggestion:.1e}, where the loss falls "
-            f"fastest; it is lowest at {self.lowest:.1e}, which is too high for a run"
+            f"suggestion: optimizer.learning_rate={self.suggestion:.1e}, between "
+            f"{self.fastest:.1e}, where the loss falls fastest, and {self.lowest:.1e}, where "
+            "it is lowest; compare a few runs around it"
         )
 
 
@@ -58,7 +61,7 @@ def find_learning_rate(
     config: Config, *, steps: int = 200, folder: Path | None = None
 ) -> LearningRates:
     """Trains the model of `config` with a rate that grows exponentially from 1e-6 to 1, and
-    looks where the loss falls fastest. Schedule, warm-up and number of steps of `config` are
+    looks where the loss falls. Schedule, warm-up and number of steps of `config` are
     not used; the equation is solved on the mesh of the model. Reference: Smith,
     arXiv 1506.01186.
 
@@ -126,8 +129,10 @@ def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
     smoothed = gaussian_filter1d(losses, _SMOOTHED_OVER, mode="nearest")
     least = int(np.argmin(smoothed))
     slopes = np.gradient(smoothed)[: least + 1]
-    suggestion = rates[int(np.argmin(slopes))] if slopes.min() < 0 else None
-    return LearningRates(rates, losses, smoothed.tolist(), suggestion, rates[least])
+    lowest = rates[least]
+    fastest = rates[int(np.argmin(slopes))] if slopes.min() < 0 else None
+    suggestion = None if fastest is None else math.sqrt(fastest * lowest)
+    return LearningRates(rates, losses, smoothed.tolist(), fastest, lowest, suggestion)
 
 
 def _plot(path: Path, found: LearningRates) -> None:
@@ -136,6 +141,6 @@ def _plot(path: Path, found: LearningRates) -> None:
         Curve("smoothed", found.rates, found.smoothed),
     ]
     if found.suggestion is not None:
-        at = found.smoothed[found.rates.index(found.suggestion)]
+        at = np.interp(np.log(found.suggestion), np.log(found.rates), found.smoothed)
         curves.append(Curve(f"suggestion {found.suggestion:.1e}", [found.suggestion], [at]))
     plot_panels(path, {"": curves}, x="learning rate", y="cross-entropy (nats)", log=True)

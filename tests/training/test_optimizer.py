@@ -1,5 +1,7 @@
 """Each optimizer against its formula in NumPy, schedules, groups, and errors."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,7 @@ GRADIENTS = [{k: RANDOM.normal(size=x.shape) for k, x in START.items()} for _ in
 
 
 def settings(**keys):
-    given = dict(
+    given: dict[str, Any] = dict(
         learning_rate=RATE,
         final_learning_rate=1e-4,
         warmup=0,
@@ -96,7 +98,7 @@ def test_the_default_is_adamw_with_a_cosine_to_the_bit():
 
 def test_lion_is_its_formula():
     seen = descended(build_optimizer(settings(kind="lion", schedule="constant"), 10))
-    x, m = dict(START), {name: 0.0 for name in START}
+    x, m = dict(START), {name: np.zeros(()) for name in START}
     for gradient, (weights, _) in zip(GRADIENTS, seen, strict=True):
         for name, g in gradient.items():
             direction = np.sign(BETA1 * m[name] + (1 - BETA1) * g)
@@ -197,7 +199,7 @@ def test_muon_leaves_tables_of_positions_alone():
 )
 def test_schedules(keys, expected):
     schedule = learning_rate(settings(**keys), 20)
-    actual = [float(schedule(step)) / RATE for step in (0, 10, 18, 20)]
+    actual = [np.asarray(schedule(step)) / RATE for step in (0, 10, 18, 20)]
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 

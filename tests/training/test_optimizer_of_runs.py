@@ -71,12 +71,14 @@ def test_a_wrong_group_leaves_no_folder(tmp_path, config):
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_suggestion_is_where_the_loss_falls_fastest():
+def test_the_suggestion_is_between_the_fastest_fall_and_the_lowest_loss():
     rates = np.geomspace(1e-6, 1.0, 200)
     noise = 0.01 * np.random.default_rng(0).normal(size=200)
     losses = 3 - np.tanh(2 * np.log10(rates / 1e-3)) + 50 * rates + noise
     found = range_test._suggested(rates.tolist(), losses.tolist())
-    assert 5e-4 < found.suggestion < 2e-3 and 2e-3 < found.lowest < 2e-2
+    assert found.fastest is not None
+    assert 5e-4 < found.fastest < 2e-3 and 2e-3 < found.lowest < 2e-2
+    assert found.suggestion == pytest.approx((found.fastest * found.lowest) ** 0.5)
     assert "optimizer.learning_rate=" in found.text
     rising = range_test._suggested(rates.tolist(), np.linspace(1, 2, 200).tolist())
     assert rising.suggestion is None and "no suggestion" in rising.text
