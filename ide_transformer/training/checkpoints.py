@@ -115,8 +115,9 @@ class Checkpoints:
 
     def restore(self, like: T, which: Which = "newest") -> T:
         """A checkpoint, in the structure of `like`, which begins with the arrays that the
-        checkpoint has; others, that its format did not have, are zero. In the place of a
-        damaged one the newest before it is taken; a warning names each that is not intact.
+        checkpoint has; of those that its format did not have, counts are zero and numbers
+        NaN. In the place of a damaged one the newest before it is taken; a warning names each
+        that is not intact.
 
         **Raises:** `InputError` if none is intact and of this model.
         """
@@ -172,7 +173,7 @@ class Checkpoints:
             number = len(self._manager.item_metadata(step)["default"])
             stored = [np.empty(x.shape, x.dtype) for x in expected[:number]]
             leaves = self._read(step, "default", ocp.args.StandardRestore(stored))
-        leaves += [np.zeros(x.shape) for x in expected[len(leaves) :]]
+        leaves += [_unknown(x) for x in expected[len(leaves) :]]
         arrays = [jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)]
         return jax.tree.unflatten(structure, arrays)
 
@@ -221,6 +222,11 @@ def _described(array: Array | np.ndarray) -> dict[str, Any]:
     x = np.asarray(array)
     checksum = hashlib.sha256(x.tobytes()).hexdigest()
     return {"shape": list(x.shape), "dtype": x.dtype.name, "checksum": checksum}
+
+
+def _unknown(x: Array) -> np.ndarray:
+    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+    return np.full(x.shape, np.nan if inexact else 0)
 
 
 def _first_line(error: Exception) -> str:

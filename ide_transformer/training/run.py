@@ -1,6 +1,8 @@
 """Runs: trained, loaded, and made from a checkpoint or into one."""
 
 import functools as ft
+import math
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -124,12 +126,14 @@ def _train(
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
         folder.sample.write_text(text + "\n", encoding="utf-8")
+    logged = [line for line in read_metrics(folder.metrics) if "loss" in line]
+    evaluations = float(state.evaluations)
     summary = {
         **held_out,
         "steps": int(state.step),
         "parameters": num_parameters(state),
-        "nfe": float(state.evaluations) / int(state.step),
-        "evaluations": float(state.evaluations),
+        "nfe": statistics.mean(line["field_evaluations"] for line in logged),
+        "evaluations": evaluations if math.isfinite(evaluations) else None,
         "seconds": round(time.perf_counter() - began, 1),
         "bad_steps": int(state.faults.bad_steps),
         "rollbacks": int(state.faults.rollbacks),
