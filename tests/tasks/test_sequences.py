@@ -1,0 +1,235 @@
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import tasks
+from ide_transformer.training.step import make_evaluation
+
+
+TASKS = {
+    "p_hop": tasks.PHop(16, alphabet=3, hops=2),
+    "s3": tasks.WordProblem(12, (4, 8), (9, 12)),
+    "s5": tasks.WordProblem(6, (1, 6), degree=5),
+    "parity": tasks.Parity(13, (1, 8), (9, 12)),
+    "addition": tasks.Addition(20, (1, 4), (5, 6)),
+    "written": tasks.Addition(20, (1, 4), (5, 6), reverse=False, base=3),
+}
+everyone = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+
+
+def held_out(task):
+    batches = list(task.held_out(64))
+    return [np.concatenate(x) for x in zip(*batches, strict=True)]
+
+
+@everyone
+def test_a_batch_is_a_function_of_seed_and_step(task):
+    batch, again = task.batch(3, 32, 5), task.batch(3, 32, 5)
+    assert isinstance(batch, tasks.Instances)
+    assert batch.inputs.shape == batch.targets.shape == (32, task.tokens_per_sample)
+    assert batch.inputs.dtype == batch.targets.dtype == np.int32
+    assert all((x == y).all() for x, y in zip(batch, again, strict=True))
+    assert 0 <= batch.inputs.min() and batch.inputs.max() < task.sizes["vocabulary"]
+    assert -1 <= batch.targets.min() and batch.targets.max() < task.sizes["vocabulary"]
+    for other in (task.batch(4, 32, 5), task.batch(3, 32, 6)):
+        assert (other.inputs != batch.inputs).any()
+
+
+@everyone
+def test_held_out_samples_are_those_of_no_step(task, monkeypatch):
+    streams = []
+    drawn = np.random.default_rng
+
+    def noted(seed):
+        streams.append(drawn(seed).bit_generator.state["state"]["state"])
+        return drawn(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", noted)
+    inputs, targets = held_out(task)
+    for seed, step in itertools.product((0, 1, 2**32 - 1), (0, 1, 2, 2**31 - 1)):
+        task.batch(step, 1, seed)
+    assert len(set(streams)) == len(streams) == 13
+    assert len(inputs) == len(targets) == 1024
+    some = list(task.held_out(5, samples=16))
+    assert sum(len(batch.inputs) for batch in some) == 16
+    assert (some[0].inputs == inputs[: 5 * 64 : 64]).all()
+
+
+def hops_of(word, hops, i):
+    """One hop after the other, as the definition reads."""
+    for _ in range(hops):
+        earlier = [j for j in range(1, i + 1) if word[j - 1] == word[i]]
+        if not earlier:
+            return -1
+        i = max(earlier)
+    return word[i]
+
+
+@pytest.mark.parametrize("hops", [1, 2, 4])
+def test_hops_are_those_of_the_definition(hops):
+    task = tasks.PHop(20, alphabet=4, hops=hops)
+    batch = task.batch(0, 16, 0)
+    expected = [[hops_of(list(w), hops, i) for i in range(20)] for w in batch.inputs]
+    assert (batch.targets == expected).all()
+    assert 0.2 < (batch.targets >= 0).mean() < 1
+
+
+@pytest.mark.parametrize("degree", [2, 3, 5])
+def test_words_are_products_of_matrices(degree):
+    task = tasks.WordProblem(9, (3, 9), degree=degree)
+    elements = np.array(list(itertools.permutations(range(degree))))
+    # (g h)(x) = g(h(x)) is the product of matrices with a one at [g(x), x].
+    matrices = np.eye(degree, dtype=int)[:, elements].transpose(1, 0, 2)
+    batch = task.batch(0, 16, 0)
+    lengths = (batch.targets >= 0).sum(axis=1)
+    assert lengths.min() >= 3 and lengths.max() <= 9 and len(set(lengths)) > 3
+    for word, targets, length in zip(batch.inputs, batch.targets, lengths, strict=True):
+        product = np.eye(degree, dtype=int)
+        for i in range(length):
+            product = product @ matrices[word[i]]
+            assert (matrices[targets[i]] == product).all()
+        assert (targets[length:] == -1).all()
+
+
+def test_parity_counts_the_ones():
+    for inputs, targets in zip(*held_out(TASKS["parity"]), strict=True):
+        written = "".join(map(str, inputs))
+        bits = written[: written.index("2")]
+        assert 9 <= len(bits) <= 12 and set(bits) <= set("01")
+        assert set(written[len(bits) + 1 :]) <= {"3"}
+        expected = [-1] * len(written)
+        expected[len(bits)] = bits.count("1") % 2
+        assert targets.tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["addition", "written"])
+def test_sums_are_right(name):
+    task = TASKS[name]
+    plus, equals, padding = range(task.base, task.base + 3)
+
+    def number(digits):
+        return int("".join(map(str, digits[:: -1 if task.reverse else 1])), task.base)
+
+    for row, goal in zip(*held_out(task), strict=True):
+        inputs, targets = row.tolist(), goal.tolist()
+        first, second = inputs.index(plus), inputs.index(equals)
+        a, b = inputs[:first], inputs[first + 1 : second]
+        c = targets[second : second + len(a) + 1]
+        assert 5 <= len(a) == len(b) <= 6 and number(a) + number(b) == number(c)
+        # All digits but the last are read before the next one is predicted.
+        assert inputs[second + 1 : second + len(c)] == c[:-1]
+        assert set(inputs[second + len(c) :]) <= {padding}
+        rest = targets[:second] + targets[second + len(c) :]
+        assert set(rest) == {-1}
+
+
+def model_of(task):
+    block = (
+        ide.Attention(8, 2, causal=True, key=jax.random.key(1)),
+        ide.FeedForward(8, 8, key=jax.random.key(2)),
+    )
+    return ide.LanguageModel(
+        task.sizes["vocabulary"],
+        16,
+        8,
+        control=ide.Tied(block, 1),
+        constraint=ide.Free(),
+        discretization=ide.Discretization(ide.LieTrotter()),
+        key=jax.random.key(0),
+        std=1.0,
+    )
+
+
+def test_the_loss_is_that_of_the_targets_that_count():
+    task = TASKS["p_hop"]
+    model, batch = model_of(task), task.batch(0, 8, 0)
+    result = tasks.cross_entropy(model, batch)
+    logits = np.asarray(model(batch.inputs), np.float64)
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    rows, columns = np.nonzero(batch.targets >= 0)
+    chosen = logs[rows, columns, batch.targets[rows, columns]]
+    assert int(result.count) == len(rows) < batch.targets.size
+    assert float(result.loss) == pytest.approx(-chosen.mean(), rel=1e-5)
+    right = logits.argmax(-1) == batch.targets
+    assert int(result.correct) == right.sum()
+    assert int(result.exact) == (right | (batch.targets < 0)).all(1).sum()
+
+
+def test_what_does_not_count_has_no_gradient():
+    task = TASKS["p_hop"]
+    model, batch = model_of(task), task.batch(0, 4, 0)
+
+    def losses(biases):
+        biased = eqx.tree_at(
+            lambda m: m.readout_bias, model, biases, is_leaf=lambda x: x is None
+        )
+        return tasks.cross_entropy(biased, batch).loss
+
+    nothing = batch._replace(targets=np.full_like(batch.targets, -1))
+    assert float(tasks.cross_entropy(model, nothing).loss) == 0
+    counted = batch.targets[batch.targets >= 0]
+    probabilities = jax.nn.softmax(model(batch.inputs))[batch.targets >= 0]
+    expected = probabilities.mean(0) - np.bincount(counted, minlength=3) / len(counted)
+    assert jnp.allclose(jax.grad(losses)(jnp.zeros(3)), expected, atol=1e-6)
+
+
+def test_without_targets_to_skip_the_loss_is_the_ordinary_one():
+    task = TASKS["s5"]
+    model = model_of(task)
+    words = task.draw(8, np.random.default_rng(0), held_out=False).inputs
+    ordinary = tasks.cross_entropy(model, tasks.Batch(words, words))
+    counted = tasks.cross_entropy(model, tasks.Instances(words, words))
+    assert float(counted.loss) == pytest.approx(float(ordinary.loss), rel=1e-6)
+    assert int(counted.count) == ordinary.count
+
+
+def test_the_exact_match_of_an_evaluation():
+    task = TASKS["s3"]
+    weights, static = eqx.partition(model_of(task), eqx.is_inexact_array)
+    values = make_evaluation(static)(weights, task, 300)
+    inputs, targets = held_out(task)
+    best = np.asarray(eqx.combine(weights, static)(inputs)).argmax(-1)
+    right = best == targets
+    assert values["validation_accuracy"] == pytest.approx(right.sum() / (targets >= 0).sum())
+    exact = (right | (targets < 0)).all(1).mean()
+    assert values["validation_exact_match"] == pytest.approx(exact)
+    # The most likely tokens as targets: all of them are right, for some instances.
+    some = np.where(np.arange(1024)[:, None] % 4 == 0, best, targets)
+    known = tasks.Instances(inputs, some.astype(np.int32))
+    task = type("Known", (type(task),), {"held_out": lambda *_: iter([known])})(12, (1, 2))
+    values = make_evaluation(static)(weights, task, 1024)
+    assert values["validation_exact_match"] >= 0.25
+
+
+def test_images_and_texts_have_no_exact_match():
+    task = tasks.LanguageTask("To be, or not to be. " * 40, 8)
+    weights, static = eqx.partition(model_of(task), eqx.is_inexact_array)
+    values = make_evaluation(static)(weights, task, 16)
+    assert set(values) == {"validation_loss", "validation_accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tasks.PHop(8, hops=8), r"hops=8 .*model.context=8: take at most 7 hops"),
+        (lambda: tasks.PHop(8, hops=0), "hops is 0; give at least 1"),
+        (lambda: tasks.PHop(8, alphabet=1), "alphabet is 1; give at least 2"),
+        (lambda: tasks.WordProblem(8, (1, 8), degree=1), "degree is 1; give at least 2"),
+        (lambda: tasks.WordProblem(8, (1, 8), degree=7), "degree is 7; give at most 6"),
+        (lambda: tasks.WordProblem(8, (0, 8)), "the first of lengths is 0"),
+        (lambda: tasks.Parity(8, (4, 3)), r"lengths=\[4, 3\].*write \[3, 4\]"),
+        (lambda: tasks.Parity(8, (1, 8)), r"context=8 is too short.*has 9 tokens.*context=9"),
+        (lambda: tasks.Parity(8, (1, 7), (0, 7)), "the first of held_out_lengths is 0"),
+        (lambda: tasks.Parity(8, (1, 7), (8, 9)), r"length 9 \(held_out_lengths\) has 10"),
+        (lambda: tasks.Addition(8, (1, 3)), "has 11 tokens"),
+        (lambda: tasks.Addition(20, (1, 3), base=1), "base is 1; give at least 2"),
+    ],
+)
+def test_instances_that_are_impossible(call, message):
+    with pytest.raises(ide.InputError, match=message):
+        call()
