@@ -46,7 +46,9 @@ class Addition(AbstractSequencesByLength):
     def tokens_of(self, length: int) -> int:
         return 3 * length + 2
 
-    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Instances:
+    def instances(
+        self, lengths: np.ndarray, tokens: int, random: np.random.Generator
+    ) -> Instances:
         inputs = np.full((len(lengths), tokens), self.base + 2, np.int32)
         targets = uncounted(inputs.shape)
         order = slice(None, None, 1 if self.reverse else -1)

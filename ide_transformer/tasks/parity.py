@@ -24,7 +24,9 @@ class Parity(AbstractSequencesByLength):
     def tokens_of(self, length: int) -> int:
         return length + 1
 
-    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Instances:
+    def instances(
+        self, lengths: np.ndarray, tokens: int, random: np.random.Generator
+    ) -> Instances:
         shape = len(lengths), tokens
         bits = random.integers(0, 2, shape, dtype=np.int32)
         after = np.arange(tokens) - lengths[:, None]

@@ -94,7 +94,9 @@ class AbstractSequencesByLength(AbstractSequences):
         """The number of tokens of an instance of that length."""
 
     @abc.abstractmethod
-    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Instances:
+    def instances(
+        self, lengths: np.ndarray, tokens: int, random: np.random.Generator
+    ) -> Instances:
         """An instance for each of `lengths: [samples]`, padded to so many tokens."""
 
     @property

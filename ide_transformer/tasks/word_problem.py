@@ -56,7 +56,9 @@ class WordProblem(AbstractSequencesByLength):
     def tokens_of(self, length: int) -> int:
         return length
 
-    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Instances:
+    def instances(
+        self, lengths: np.ndarray, tokens: int, random: np.random.Generator
+    ) -> Instances:
         shape = len(lengths), tokens
         words = random.integers(0, self.vocabulary, shape, dtype=np.int32)
         targets = words.copy()
