@@ -12,8 +12,9 @@ class PHop(AbstractSequences):
 
     `find(i) = max {j ≤ i : w_{j-1} = w_i}`, with the target `w_j` at `j = find(find(… i))`.
 
-    Tokens are drawn uniformly and independently. Every position where all hops are defined has
-    a target; the others are not counted. Depth of the order of `log hops` is sufficient.
+    Tokens are drawn uniformly from those that differ from the one before; a hop between equal
+    neighbours would end where it began. Every position where all hops are defined has a target;
+    the others are not counted. Depth of the order of `log hops` is sufficient.
 
     `inputs, targets: [samples, context]`, both in `0 … alphabet - 1`.
 
@@ -25,20 +26,28 @@ class PHop(AbstractSequences):
     - `context`: the number of tokens.
     - `alphabet`: the number of different tokens.
     - `hops`: the number of hops.
+    - `repeats`: whether neighbours may be equal: tokens are then independent, and a model that
+      copies its input is right more often (with 4 hops on 32 tokens 61 % of the time, else 35 %).
 
-    **Raises:** `InputError` for less than two different tokens, for no hops, and for as many
-    hops as tokens.
+    **Raises:** `InputError` for less than three different tokens (of two, neighbours that differ
+    only alternate), for no hops, and for more hops than some word of that many tokens has.
     """
 
-    def __init__(self, context: PositiveInt, alphabet: PositiveInt = 4, hops: PositiveInt = 2):
-        at_least("alphabet", alphabet, 2)
+    def __init__(
+        self,
+        context: PositiveInt,
+        alphabet: PositiveInt = 4,
+        hops: PositiveInt = 2,
+        repeats: bool = False,
+    ):
+        at_least("alphabet", alphabet, 3)
         at_least("hops", hops, 1)
-        if hops >= context:
+        if hops + 2 > context:
             raise InputError(
-                f"hops={hops} need more tokens than model.context={context}: take at most "
-                f"{context - 1} hops, or set model.context={hops + 1} or more."
+                f"hops={hops} need more tokens than model.context={context}; set "
+                f"model.context={hops + 2} or more, or take fewer hops."
             )
-        self.context, self.alphabet, self.hops = context, alphabet, hops
+        self.context, self.alphabet, self.hops, self.repeats = context, alphabet, hops, repeats
 
     @property
     def vocabulary(self) -> int:
@@ -49,7 +58,11 @@ class PHop(AbstractSequences):
         return self.context
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Instances:
-        words = random.integers(0, self.alphabet, (number, self.context), dtype=np.int32)
+        shape = number, self.context
+        words = random.integers(0, self.alphabet, shape, dtype=np.int32)
+        if not self.repeats:
+            words[:, 1:] = random.integers(1, self.alphabet, (number, self.context - 1))
+            words = np.cumsum(words, axis=1, dtype=np.int32) % self.alphabet
         return Instances(words, hopped(words, self.hops))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import tasks
+from ide_transformer.tasks.p_hop import hopped
 from ide_transformer.training.step import make_evaluation
 
 
@@ -71,13 +72,23 @@ def hops_of(word, hops, i):
     return word[i]
 
 
+@pytest.mark.parametrize("repeats", [True, False])
 @pytest.mark.parametrize("hops", [1, 2, 4])
-def test_hops_are_those_of_the_definition(hops):
-    task = tasks.PHop(20, alphabet=4, hops=hops)
+def test_hops_are_those_of_the_definition(hops, repeats):
+    task = tasks.PHop(20, alphabet=4, hops=hops, repeats=repeats)
     batch = task.batch(0, 16, 0)
     expected = [[hops_of(list(w), hops, i) for i in range(20)] for w in batch.inputs]
     assert (batch.targets == expected).all()
     assert 0.2 < (batch.targets >= 0).mean() < 1
+    assert (batch.inputs[:, 1:] == batch.inputs[:, :-1]).any() == repeats
+    assert set(batch.inputs.ravel()) == {0, 1, 2, 3}
+
+
+def test_the_most_hops_are_possible():
+    """Two tokens in turns have them, at the last position."""
+    word = np.arange(8)[None] % 2
+    assert (hopped(word, 6) >= 0).tolist() == [[False] * 7 + [True]]
+    assert (hopped(word, 7) < 0).all()
 
 
 @pytest.mark.parametrize("degree", [2, 3, 5])
@@ -218,9 +229,9 @@ def test_images_and_texts_have_no_exact_match(unchecked):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tasks.PHop(8, hops=8), r"hops=8 .*model.context=8: take at most 7 hops"),
+        (lambda: tasks.PHop(8, hops=7), r"hops=7 .*model.context=8; set model.context=9"),
         (lambda: tasks.PHop(8, hops=0), "hops is 0; give at least 1"),
-        (lambda: tasks.PHop(8, alphabet=1), "alphabet is 1; give at least 2"),
+        (lambda: tasks.PHop(8, alphabet=2), "alphabet is 2; give at least 3"),
         (lambda: tasks.WordProblem(8, (1, 8), degree=1), "degree is 1; give at least 2"),
         (lambda: tasks.WordProblem(8, (1, 8), degree=7), "degree is 7; give at most 6"),
         (lambda: tasks.WordProblem(8, (0, 8)), "the first of lengths is 0"),
