@@ -26,11 +26,12 @@ class PHop(AbstractSequences):
     - `context`: the number of tokens.
     - `alphabet`: the number of different tokens.
     - `hops`: the number of hops.
-    - `repeats`: whether neighbours may be equal: tokens are then independent, and a model that
-      copies its input is right more often (with 4 hops on 32 tokens 61 % of the time, else 35 %).
+    - `repeats`: whether neighbours may be equal. Tokens are then independent, and a model that
+      copies its input is right more often: with 4 hops, 4 different tokens and a context of 32,
+      61 % of the time instead of 35 %.
 
-    **Raises:** `InputError` for less than three different tokens (of two, neighbours that differ
-    only alternate), for no hops, and for more hops than some word of that many tokens has.
+    **Raises:** `InputError` for less than three different tokens (two would only take turns),
+    for no hops, and for more hops than words of that many tokens can have.
     """
 
     def __init__(
