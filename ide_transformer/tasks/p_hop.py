@@ -2,7 +2,7 @@ import numpy as np
 
 from ..arguments import PositiveInt
 from ..errors import InputError
-from .sequences import AbstractSequences, at_least
+from .sequences import HELD_OUT, AbstractSequences, at_least
 from .task import UNCOUNTED, Instances
 
 
@@ -31,7 +31,7 @@ class PHop(AbstractSequences):
       61 % of the time instead of 35 %.
 
     **Raises:** `InputError` for less than three different tokens (two would only take turns),
-    for no hops, and for more hops than words of that many tokens can have.
+    for no hops, and for so many of them that words have less than one target on average.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class PHop(AbstractSequences):
     ):
         at_least("alphabet", alphabet, 3)
         at_least("hops", hops, 1)
-        if hops + 2 > context:
-            raise InputError(
-                f"hops={hops} need more tokens than model.context={context}; set "
-                f"model.context={hops + 2} or more, or take fewer hops."
-            )
         self.context, self.alphabet, self.hops, self.repeats = context, alphabet, hops, repeats
+        targets = np.sum(next(self.held_out(HELD_OUT)).targets != UNCOUNTED)
+        if targets < HELD_OUT:
+            raise InputError(
+                f"hops={hops} are rare in words of model.context={context} tokens, {alphabet} "
+                f"different ones: {HELD_OUT} of them have {targets} targets in all. Take fewer "
+                "hops, a longer context or a smaller alphabet."
+            )
 
     @property
     def vocabulary(self) -> int:

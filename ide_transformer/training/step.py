@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
+from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
 from ..solvers import learned
@@ -166,6 +167,8 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
                 total = jnp.zeros(5)
             total = add(total, weights, batch)
         loss, correct, count, *instances = (float(x) for x in total)
+        if not count:
+            raise InputError("None of these held-out samples has a target; take more of them.")
         name = task.held_out_name
         values = {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
         if instances:

@@ -219,6 +219,14 @@ def test_the_exact_match_of_an_evaluation(unchecked):
     assert 0.3 < exact < values["validation_accuracy"]
 
 
+def test_an_evaluation_without_targets_is_refused(unchecked):
+    task = tasks.PHop(32, hops=12)
+    task.held_out = lambda *_: iter([tasks.Instances(*2 * [np.full((1, 32), -1)])])
+    weights, static = eqx.partition(model_of(4), eqx.is_inexact_array)
+    with pytest.raises(ide.InputError, match="None of these held-out samples has a target"):
+        make_evaluation(static)(weights, task, 1)
+
+
 def test_images_and_texts_have_no_exact_match(unchecked):
     task = tasks.LanguageTask("To be, or not to be. " * 40, 8)
     weights, static = eqx.partition(model_of(task.tokenizer.vocabulary), eqx.is_inexact_array)
@@ -229,7 +237,9 @@ def test_images_and_texts_have_no_exact_match(unchecked):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tasks.PHop(8, hops=7), r"hops=7 .*model.context=8; set model.context=9"),
+        (lambda: tasks.PHop(8, hops=9), r"hops=9 are rare.*context=8 .*have 0 targets"),
+        (lambda: tasks.PHop(8, alphabet=99), r"hops=2 are rare.*Take fewer hops"),
+        (lambda: tasks.PHop(1), r"hops=2 are rare.*context=1 tokens"),
         (lambda: tasks.PHop(8, hops=0), "hops is 0; give at least 1"),
         (lambda: tasks.PHop(8, alphabet=2), "alphabet is 2; give at least 3"),
         (lambda: tasks.WordProblem(8, (1, 8), degree=1), "degree is 1; give at least 2"),
