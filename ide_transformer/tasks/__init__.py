@@ -1,5 +1,6 @@
 """Tasks: data sets, tokenizers, batches and the loss."""
 
+from .addition import Addition as Addition
 from .classification import (
     MNIST as MNIST,
     ClassificationTask as ClassificationTask,
@@ -8,13 +9,20 @@ from .classification import (
 )
 from .images import LabelledImages as LabelledImages, digits as digits, idx_folder as idx_folder
 from .language import LanguageTask as LanguageTask, Shakespeare as Shakespeare, Text as Text
+from .p_hop import PHop as PHop
+from .parity import Parity as Parity
 from .pretrained_tokenizer import (
     PretrainedTokenizer as PretrainedTokenizer,
     load_tokenizer as load_tokenizer,
 )
+from .sequences import (
+    AbstractSequences as AbstractSequences,
+    AbstractSequencesByLength as AbstractSequencesByLength,
+)
 from .task import (
     AbstractTask as AbstractTask,
     Batch as Batch,
+    Instances as Instances,
     Loss as Loss,
     cross_entropy as cross_entropy,
 )
@@ -24,3 +32,4 @@ from .tokenizers import (
     BytePairTokenizer as BytePairTokenizer,
     CharacterTokenizer as CharacterTokenizer,
 )
+from .word_problem import WordProblem as WordProblem

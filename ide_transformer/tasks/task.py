@@ -12,9 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..models import AbstractModel
+
+
+# A target of `Instances` that is not counted.
+UNCOUNTED = -1
 
 
 class Batch(NamedTuple):
@@ -24,15 +28,23 @@ class Batch(NamedTuple):
     targets: np.ndarray | Array
 
 
+class Instances(Batch):
+    """A batch of instances of a problem, with several targets each. A target of -1 is not
+    counted, and an evaluation also says of which part of the instances all targets are right,
+    the exact match."""
+
+
 class Loss(NamedTuple):
     """The loss of a batch: the `objective` is minimised; `loss` is the part of it that is the
-    mean cross-entropy over targets. Of `count` targets, `correct` were the most likely output.
+    mean cross-entropy over targets. Of `count` targets, `correct` were the most likely output;
+    `exact` is the number of samples of which all targets were.
     """
 
     objective: Float[Array, ""]
     loss: Float[Array, ""]
-    correct: Float[Array, ""]
-    count: int
+    correct: Int[Array, ""]
+    count: int | Int[Array, ""]
+    exact: Int[Array, ""]
     field_evaluations: Float[Array, ""]
 
 
@@ -121,7 +133,8 @@ def cross_entropy(
     *,
     transport: float = 0.0,
 ) -> Loss:
-    """The loss of every task: `-mean log p(target)`, in nats.
+    """The loss of every task: `-mean log p(target)`, in nats, the mean over the
+    targets that count.
 
     **Arguments:**
 
@@ -134,14 +147,21 @@ def cross_entropy(
     solution = model.solve(batch.inputs, key=key, saveat=saveat)
     logits = model.read_out(solution.u1)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+    correct = jnp.argmax(logits, axis=-1) == batch.targets
+    right, count, mean = correct, batch.targets.size, jnp.mean(losses)
+    if isinstance(batch, Instances):
+        counted = batch.targets != UNCOUNTED
+        right, count = correct | ~counted, jnp.sum(counted)
+        mean = jnp.sum(jnp.where(counted, losses, 0.0)) / jnp.maximum(count, 1)
     # A solve that failed stopped somewhere; there is nothing to learn from that state.
-    loss = jnp.where(jnp.all(solution.succeeded), jnp.mean(losses), jnp.nan)
+    loss = jnp.where(jnp.all(solution.succeeded), mean, jnp.nan)
     cost = transport * transport_cost(solution.us, knots) if transport else 0.0
     return Loss(
         objective=loss + cost,
         loss=loss,
-        correct=jnp.sum(jnp.argmax(logits, axis=-1) == batch.targets),
-        count=batch.targets.size,
+        correct=jnp.sum(correct),
+        count=count,
+        exact=jnp.sum(jnp.all(right, axis=tuple(range(1, right.ndim)))),
         field_evaluations=jnp.mean(solution.stats["field_evaluations"]),
     )
 

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
+from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
 from ..solvers import learned
-from ..tasks import AbstractTask, Batch, cross_entropy
+from ..tasks import AbstractTask, Batch, Instances, cross_entropy
 
 
 # The modes that work with every scheme.
@@ -140,14 +141,16 @@ def rolled_back(state: TrainState) -> TrainState:
 
 
 def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
-    """The mean loss and accuracy over held-out samples: `weights, task, size, samples`; `check`
-    is called between batches and may raise."""
+    """The mean loss and accuracy over held-out samples, of `Instances` also the exact match:
+    `weights, task, size, samples`; `check` is called between batches and may raise."""
 
     @jax.jit
     def add(total, weights, batch):
         result = cross_entropy(eqx.combine(weights, static), batch)
-        new = jnp.array([result.loss * result.count, result.correct, result.count])
-        return total + new
+        new = [result.loss * result.count, result.correct, result.count]
+        if isinstance(batch, Instances):
+            new += [result.exact, len(batch.targets)]
+        return total + jnp.array(new)
 
     def evaluate(
         weights: PyTree,
@@ -160,10 +163,17 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
         for batch in task.held_out(size, samples):
             jax.block_until_ready(total)
             check()
+            if isinstance(batch, Instances) and total.size == 3:
+                total = jnp.zeros(5)
             total = add(total, weights, batch)
-        loss, correct, count = (float(x) for x in total)
+        loss, correct, count, *instances = (float(x) for x in total)
+        if not count:
+            raise InputError("None of these held-out samples has a target; take more of them.")
         name = task.held_out_name
-        return {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
+        values = {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
+        if instances:
+            values[f"{name}_exact_match"] = instances[0] / instances[1]
+        return values
 
     return evaluate
 

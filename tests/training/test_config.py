@@ -7,7 +7,8 @@ import ide_transformer as ide
 from ide_transformer import training
 
 
-CONFIGS = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/schemes/*.yaml")])
+FOLDERS = ("", "schemes/", "beds/", "reasoning/")
+CONFIGS = [path for x in FOLDERS for path in sorted(ROOT.glob(f"configs/{x}*.yaml"))]
 
 
 def write(tmp_path, text):

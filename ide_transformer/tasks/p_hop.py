@@ -1,0 +1,88 @@
+import numpy as np
+
+from ..arguments import PositiveInt
+from ..errors import InputError
+from .sequences import HELD_OUT, AbstractSequences, at_least
+from .task import UNCOUNTED, Instances
+
+
+class PHop(AbstractSequences):
+    """Induction over several hops. A hop leads from a token to the one that followed its last
+    occurrence before:
+
+    `find(i) = max {j ≤ i : w_{j-1} = w_i}`, with the target `w_j` at `j = find(find(… i))`.
+
+    Tokens are drawn uniformly from those that differ from the one before; a hop between equal
+    neighbours would end where it began. Every position where all hops are defined has a target;
+    the others are not counted. Depth of the order of `log hops` is sufficient.
+
+    `inputs, targets: [samples, context]`, both in `0 … alphabet - 1`.
+
+    Source: Sanford, Hsu, Telgarsky, "Transformers, parallel computation, and logarithmic
+    depth", 2024, arXiv 2402.09268, section 4.
+
+    **Arguments:**
+
+    - `context`: the number of tokens.
+    - `alphabet`: the number of different tokens.
+    - `hops`: the number of hops.
+    - `repeats`: whether neighbours may be equal. Tokens are then independent, and a model that
+      copies its input is right more often: with 4 hops, 4 different tokens and a context of 32,
+      61 % of the time instead of 35 %.
+
+    **Raises:** `InputError` for less than three different tokens (two would only take turns),
+    for no hops, and for so many of them that words have less than one target on average.
+    """
+
+    def __init__(
+        self,
+        context: PositiveInt,
+        alphabet: PositiveInt = 4,
+        hops: PositiveInt = 2,
+        repeats: bool = False,
+    ):
+        at_least("alphabet", alphabet, 3)
+        at_least("hops", hops, 1)
+        self.context, self.alphabet, self.hops, self.repeats = context, alphabet, hops, repeats
+        targets = np.sum(next(self.held_out(HELD_OUT)).targets != UNCOUNTED)
+        if targets < HELD_OUT:
+            raise InputError(
+                f"hops={hops} are rare in words of model.context={context} tokens, {alphabet} "
+                f"different ones: {HELD_OUT} of them have {targets} targets in all. Take fewer "
+                "hops, a longer context or a smaller alphabet."
+            )
+
+    @property
+    def vocabulary(self) -> int:
+        return self.alphabet
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.context
+
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Instances:
+        shape = number, self.context
+        words = random.integers(0, self.alphabet, shape, dtype=np.int32)
+        if not self.repeats:
+            words[:, 1:] = random.integers(1, self.alphabet, (number, self.context - 1))
+            words = np.cumsum(words, axis=1, dtype=np.int32) % self.alphabet
+        return Instances(words, hopped(words, self.hops))
+
+
+def hopped(words: np.ndarray, hops: int) -> np.ndarray:
+    """The token that `hops` hops lead to from each of `words: [samples, tokens]`; `UNCOUNTED`
+    where one of them is not defined."""
+    samples, tokens = words.shape
+    rows = np.arange(samples)
+    # The last position after each token of the alphabet; -1 where there is none.
+    after = np.full((samples, words.max() + 1), -1)
+    one = np.empty((samples, tokens), int)
+    for i in range(tokens):
+        if i:
+            after[rows, words[:, i - 1]] = i
+        one[:, i] = after[rows, words[:, i]]
+    found = one
+    for _ in range(hops - 1):
+        found = np.where(found < 0, -1, np.take_along_axis(one, np.maximum(found, 0), axis=1))
+    reached = np.take_along_axis(words, np.maximum(found, 0), axis=1)
+    return np.where(found < 0, UNCOUNTED, reached)

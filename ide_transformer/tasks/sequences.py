@@ -1,0 +1,123 @@
+"""Base classes of the tasks whose samples are drawn without end."""
+
+import abc
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import InputError
+from ..models import AbstractModel, LanguageModel
+from .task import UNCOUNTED, AbstractTask, Instances, spread
+
+
+# Numbers of samples that are held out.
+HELD_OUT = 1024
+
+
+class AbstractSequences(AbstractTask):
+    """Sequences of tokens that a generator draws: unlimited data.
+
+    The batch of a step is drawn by `default_rng([seed, step])`. The held-out samples are drawn
+    by `default_rng([0, 0, 1])`, a stream that no step of any seed has, so they are the same for
+    every run.
+    """
+
+    held_out_name: ClassVar[str] = "validation"
+    model: ClassVar[type[AbstractModel]] = LanguageModel
+    causal: ClassVar[bool] = True
+
+    @property
+    @abc.abstractmethod
+    def vocabulary(self) -> int:
+        """The number of tokens that may occur."""
+
+    @abc.abstractmethod
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Instances:
+        """So many samples."""
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"vocabulary": self.vocabulary}
+
+    def batch(self, step: int, size: int, seed: int) -> Instances:
+        return self.draw(size, np.random.default_rng([seed, step]), held_out=False)
+
+    def held_out(self, size: int, samples: int | None = None) -> Iterator[Instances]:
+        drawn = self.draw(HELD_OUT, np.random.default_rng([0, 0, 1]), held_out=True)
+        chosen = spread(np.arange(HELD_OUT), samples)
+        for first in range(0, len(chosen), size):
+            part = chosen[first : first + size]
+            yield Instances(drawn.inputs[part], drawn.targets[part])
+
+
+class AbstractSequencesByLength(AbstractSequences):
+    """Instances of a problem whose length is drawn uniformly from a range, one for training
+    and one for the held-out samples. All are padded to the longest of their range; what
+    follows an instance has no target.
+
+    **Arguments:**
+
+    - `context`: the most tokens that the model sees.
+    - `lengths`: the shortest and the longest instance in training.
+    - `held_out_lengths`: the same of the held-out samples; default: `lengths`.
+
+    **Raises:** `InputError` for a range that is empty or begins below 1, and for a context that
+    is too short.
+    """
+
+    def __init__(
+        self,
+        context: int,
+        lengths: tuple[int, int],
+        held_out_lengths: tuple[int, int] | None = None,
+    ):
+        self.lengths = lengths
+        self.held_out_lengths = lengths if held_out_lengths is None else held_out_lengths
+        named = {"lengths": self.lengths, "held_out_lengths": self.held_out_lengths}
+        for name, (shortest, longest) in named.items():
+            at_least(f"the first of {name}", shortest, 1)
+            if longest < shortest:
+                raise InputError(
+                    f"{name}={[shortest, longest]}: the shortest comes first; write "
+                    f"{[longest, shortest]}."
+                )
+            if self.tokens_of(longest) > context:
+                raise InputError(
+                    f"model.context={context} is too short: an instance of length {longest} "
+                    f"({name}) has {self.tokens_of(longest)} tokens. Set "
+                    f"model.context={self.tokens_of(longest)}, or take shorter instances."
+                )
+
+    @abc.abstractmethod
+    def tokens_of(self, length: int) -> int:
+        """The number of tokens of an instance of that length."""
+
+    @abc.abstractmethod
+    def instances(
+        self, lengths: np.ndarray, tokens: int, random: np.random.Generator
+    ) -> Instances:
+        """An instance for each of `lengths: [samples]`, padded to so many tokens."""
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.tokens_of(self.lengths[1])
+
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Instances:
+        shortest, longest = self.held_out_lengths if held_out else self.lengths
+        lengths = random.integers(shortest, longest + 1, number)
+        return self.instances(lengths, self.tokens_of(longest), random)
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Checks a size.
+
+    **Raises:** `InputError` where it is smaller.
+    """
+    if value < least:
+        raise InputError(f"{name} is {value}; give at least {least}.")
+
+
+def uncounted(shape: tuple[int, ...]) -> np.ndarray:
+    """Targets of which none counts yet."""
+    return np.full(shape, UNCOUNTED, np.int32)
