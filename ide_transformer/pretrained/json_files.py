@@ -35,9 +35,7 @@ def json_object(content: str | bytes, file: Path) -> dict[str, Any]:
         raise InputError(f"{file} holds JSON of more than {MOST_JSON:,} bytes; it is refused.")
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        value = json.loads(
-            text, object_pairs_hook=_each_once, parse_constant=_finite, parse_float=_finite
-        )
+        value = json.loads(text, object_pairs_hook=_checked_object)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise InputError(f"{file} is no JSON: {reason}.") from None
@@ -46,8 +44,11 @@ def json_object(content: str | bytes, file: Path) -> dict[str, Any]:
     return value
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _checked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
+    for name, value in pairs:
+        if not _finite(value):
+            raise ValueError(f"{name} = {value} is not finite")
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in values if names.count(name) > 1)
@@ -55,7 +56,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is not a finite number")
-    return number
+def _finite(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)

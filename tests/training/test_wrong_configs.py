@@ -151,12 +151,12 @@ def _on_own_text(base, text):
 def test_what_explodes_is_refused_by_a_process_of_its_own(base, tmp_path, text, said):
     (tmp_path / "wrong.yaml").write_text(_on_own_text(base, text))
     command = [sys.executable, SCRIPTS / "train.py", "wrong.yaml"]
-    began = time.perf_counter()
     with (tmp_path / "error").open("w") as error:
         process = subprocess.Popen(command, cwd=tmp_path, stderr=error)
         _, status, usage = os.wait4(process.pid, 0)
     message = (tmp_path / "error").read_text()
     assert os.waitstatus_to_exitcode(status) == 2 and said in message, message
     assert "Traceback" not in message
-    assert time.perf_counter() - began < 10 and usage.ru_maxrss < 2**20
+    # Seconds of this process, whatever else the machine does, and KiB.
+    assert usage.ru_utime + usage.ru_stime < 10 and usage.ru_maxrss < 2**20
     assert not (tmp_path / "runs").exists()
