@@ -99,7 +99,13 @@ def test_forward_mode_where_there_is_none(options):
         forward_mode(**options)
 
 
-@pytest.mark.parametrize("options", [{"solver": ide.AlgebraicallyReversible()}, ADAPTIVE])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": ide.AlgebraicallyReversible()},
+        pytest.param(ADAPTIVE, marks=pytest.mark.heavy),
+    ],
+)
 def test_forward_mode_where_the_error_says_it_works(options):
     tangents, cotangents = forward_mode(**options, gradient=ide.Direct())
     assert abs(float(tangents.sum() - cotangents.sum())) < 1e-10

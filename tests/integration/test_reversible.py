@@ -72,10 +72,15 @@ def relative(a, b):
     "case",
     [
         "pre-norm",
-        "post-norm",
         *(
             pytest.param(case, marks=pytest.mark.heavy)
-            for case in ("tied", "on the sphere", "on the sphere, split", "leapfrog of blocks")
+            for case in (
+                "post-norm",
+                "tied",
+                "on the sphere",
+                "on the sphere, split",
+                "leapfrog of blocks",
+            )
         ),
     ],
 )

@@ -39,17 +39,17 @@ def test_logits_in_both_precisions():
 # Each of them goes another way through the march; the others are a second look.
 SOLVERS = {
     "heun": dict(solver=diffrax.Heun(), control=ide.PiecewiseLinear),
+    "post-norm": dict(
+        solver=ide.LieTrotter(ide.Projected(diffrax.Euler())), constraint=ide.LayerNorm()
+    ),
+}
+MORE = {
     "rk4, chebyshev, 2 steps": dict(
         solver=ide.RK4(), control=ide.Chebyshev, steps_per_interval=2
     ),
     "adams-bashforth": dict(
         solver=ide.AdamsBashforth(3), control=ide.PiecewiseLinear, intervals=4
     ),
-    "post-norm": dict(
-        solver=ide.LieTrotter(ide.Projected(diffrax.Euler())), constraint=ide.LayerNorm()
-    ),
-}
-MORE = {
     "euler": dict(solver=diffrax.Euler()),
     "strang(heun)": dict(solver=ide.Strang(diffrax.Heun())),
     "rk4": dict(solver=ide.RK4()),
@@ -123,7 +123,9 @@ OPERATORS = {
 }
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=[pytest.mark.heavy] * (x == "wrapped")) for x in OPERATORS]
+)
 def test_operators(name):
     operators = (*OPERATORS[name], feed_forward)
     check_logits(language_model(operators=operators, learned_positions=name != "positions"))

@@ -40,6 +40,7 @@ def test_texts_are_those_without_a_cache_also_beyond_the_context(prompt, length)
     assert (text == without_cache(model, tokens, prompt, length, options)).all()
 
 
+@pytest.mark.heavy
 def test_prompts_of_different_lengths():
     """With learned and with rotary positions, also beyond the context."""
     operators = (with_options(positions=ide.Rotary(), window=5), feed_forward)

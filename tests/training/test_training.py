@@ -84,6 +84,7 @@ def test_the_log_has_what_others_rely_on(finished):
     assert training[-1]["loss"] < training[0]["loss"]
 
 
+@pytest.mark.heavy
 def test_an_interrupted_and_a_killed_run_resume_to_the_same_bits(finished, text, tmp_path):
     folder, _ = finished
     here, started = tmp_path / "tiny", command(*arguments(text, tmp_path, *LENGTH))
@@ -220,6 +221,7 @@ def test_help_has_an_example(script, capsys):
     assert "example" in output and f"python scripts/{script} " in output
 
 
+@pytest.mark.heavy
 def test_images_train(tmp_path, capsys):
     sizes = ["training.steps=40", "optimizer.warmup=5", "model.depth=1", "model.dropout=0.0"]
     run_here(
