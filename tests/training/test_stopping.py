@@ -71,7 +71,7 @@ class Run:
     def end(self):
         """Runs to the end, and gives what has to be the same for all runs."""
         process = self.start()
-        process.join(120)
+        process.join(300)
         assert process.exitcode == 0, self.output
         state = json.loads(
             next((self.run / f"checkpoints/{STEPS}/arrays").glob("metadata")).read_text()
