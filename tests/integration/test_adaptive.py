@@ -165,6 +165,7 @@ def small_model(steps_for):
     )
 
 
+@pytest.mark.heavy
 def test_each_sample_can_have_steps_of_its_own():
     model = small_model("sample")
     inputs = jax.random.randint(jax.random.key(2), (2, 3, 5), 0, 11)

@@ -168,7 +168,7 @@ def fine_gradient():
     "gradient",
     [
         pytest.param(ide.Direct(), marks=pytest.mark.heavy),
-        ide.Recompute(),
+        pytest.param(ide.Recompute(), marks=pytest.mark.heavy),
         pytest.param(
             diffrax.RecursiveCheckpointAdjoint(checkpoints=8), marks=pytest.mark.heavy
         ),

@@ -61,6 +61,7 @@ def test_the_error_of_embedded_pairs_follows_the_tolerance(solver, tolerances):
     assert abs(slope_of_error(solver, tolerances) - 1) < 0.2
 
 
+@pytest.mark.heavy
 def test_the_error_of_the_embedded_splitting_follows_the_tolerance():
     """The estimate is of order h² a step, the error of the solution of order h² in all."""
     assert abs(slope_of_error(ide.LieStrang(ide.RK4()), TOLERANCES) - 1) < 0.2

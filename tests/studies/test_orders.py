@@ -25,8 +25,6 @@ def check(row):
 QUICK = [
     ("heun", "sphere"),
     ("lie_trotter(euler)", "sphere"),
-    ("leapfrog", "free"),
-    ("presymplectic_euler", "free"),
     ("algebraically_reversible(strang(heun))", "free"),
 ]
 

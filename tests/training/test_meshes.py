@@ -126,11 +126,12 @@ def test_the_gradient_goes_through_the_mesh(text):
 
 def test_a_run_with_meshes_goes_on_to_the_same_bits(text, tmp_path, monkeypatch):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
-    meshes = [2, {"intervals": 1, "solver": "strang(heun)", "after": 3}]
-    run = training.train(config(text, meshes=meshes), runs=tmp_path / "runs")
+    meshes = [2, {"intervals": 1, "solver": "rk4", "after": 3}]
+    settings = config(text, control="tied", meshes=meshes)
+    run = training.train(settings, runs=tmp_path / "runs")
     whole, end = logged(run.path), training.load_run(run.path)[0]
     evaluations = [line["field_evaluations"] for line in whole if "loss" in line]
-    assert set(evaluations) == {2.0, 3.0}
+    assert set(evaluations) == {2.0, 4.0}
     summary = json.loads(run.summary.read_text())
     assert summary["evaluations"] == sum(evaluations)
     assert summary["nfe"] == pytest.approx(sum(evaluations) / 12)

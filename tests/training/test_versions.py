@@ -28,7 +28,8 @@ def copied(tmp_path, monkeypatch):
         yield tmp_path / "runs"
 
 
-@pytest.mark.parametrize("name", ["language", pytest.param("images", marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["language", "images"])
 def test_a_run_of_the_version_before_is_loaded_and_resumed(copied, name):
     folder = copied / name
     model, run = training.load_run(folder)
