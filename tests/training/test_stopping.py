@@ -124,7 +124,7 @@ def test_runs_that_are_stopped_again_and_again_end_the_same(
     expected, seconds = undisturbed
     random.seed(13)
     done, instants, run = 0, iter(range(1000)), Run(tmp_path / "0")
-    while done < (20 if thorough else 6):
+    while done < (20 if thorough else 3):
         done += disturb(run, numbers[done % len(numbers)], instants, seconds)
         if (run.run / "summary.json").exists():
             assert run.end() == expected

@@ -3,14 +3,11 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 from helpers import ROOT, SCRIPTS
-from running import logged, run_apart, run_here
+from running import run_apart, run_here
 
 from ide_transformer import InputError, load_model, load_run
 from ide_transformer.training import Config, evaluate_loss, evaluation_task
@@ -82,44 +79,6 @@ def test_the_log_has_what_others_rely_on(finished):
     assert all(line["field_evaluations"] == 2 for line in training)
     assert [line["step"] for line in lines if "validation_loss" in line] == [20, 40, 60]
     assert training[-1]["loss"] < training[0]["loss"]
-
-
-@pytest.mark.heavy
-def test_an_interrupted_and_a_killed_run_resume_to_the_same_bits(finished, text, tmp_path):
-    folder, _ = finished
-    here, started = tmp_path / "tiny", command(*arguments(text, tmp_path, *LENGTH))
-    process = subprocess.Popen(
-        started, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    wait_for(process, lambda: '"step": 10' in written(here / "metrics.jsonl"))
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGINT, output
-    assert "go on with --resume" in output and "Traceback" not in output
-
-    process = subprocess.Popen([*started, "--resume"], stdout=subprocess.DEVNULL)
-    # Killed without warning once there is a checkpoint and something logged after it.
-    checkpoint = here / "checkpoints/20"
-    wait_for(
-        process, lambda: '"step": 25' in written(here / "metrics.jsonl") and checkpoint.exists()
-    )
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-
-    run_apart([*started, "--resume"])
-    assert logged(here) == logged(folder)
-    one, other = (json.loads((f / "summary.json").read_text()) for f in (folder, here))
-    assert {**one, "seconds": 0} == {**other, "seconds": 0}
-
-
-def written(path):
-    return path.read_text() if path.exists() else ""
-
-
-def wait_for(process, reached):
-    while not reached():
-        assert process.poll() is None
-        time.sleep(0.002)
 
 
 def test_a_second_run_leaves_the_first_alone(tmp_path):
