@@ -14,7 +14,7 @@ class AbstractTextModel(AbstractModel):
 
     @property
     def segment_kinds(self) -> int:
-        """How many segments the model distinguishes."""
+        """The number of segments that the model distinguishes."""
         return 1
 
     @property

@@ -71,6 +71,13 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
     return build(key)
 
 
+def build_start(config: Config) -> tuple[AbstractTask, AbstractModel, PRNGKeyArray]:
+    """The task, the model and the key with which the training of a run starts."""
+    task = build_task(config)
+    model_key, key = jax.random.split(jax.random.key(config.training.seed))
+    return task, with_training(build_model(config, task, model_key), config.training), key
+
+
 def build_model_of_size(
     config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray
 ) -> AbstractModel:

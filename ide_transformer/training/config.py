@@ -286,7 +286,8 @@ class OptimizerConfig(Section):
         return self
 
     def decaying_steps(self, steps: int) -> int:
-        """How many of the last steps warmup_stable_decay decays in; 0 for other schedules."""
+        """The number of last steps in which the rate of warmup_stable_decay falls; 0 for other
+        schedules."""
         if self.schedule != "warmup_stable_decay":
             return 0
         return max(round((0.2 if self.decay is None else self.decay) * steps), 1)

@@ -121,9 +121,8 @@ def evaluate_at_depths(
     samples: int | None = None,
     context: int | None = None,
 ) -> list[dict[str, Any]]:
-    """What the weights of a model give when its equation is solved on other meshes in depth: a
-    row for each number of steps, with the field evaluations of a solve, the loss and the
-    accuracy.
+    """Loss and accuracy of a model whose equation is solved on other meshes in depth: a row for
+    each number of steps, with the field evaluations of a solve.
 
     **Arguments:**
 

@@ -58,7 +58,7 @@ class RunFolder:
 
     @property
     def identity(self) -> str | None:
-        """What no other run has; `None` where it is not known."""
+        """A number that no other run has; `None` where it is not known."""
         try:
             return _read_fingerprints(self).get("run")
         except (InputError, OSError):

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -13,7 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from ..arguments import checked
 from ..errors import InputError
 from ..reporting import Curve, plot_panels, write_json
-from .build import build_model, build_task, with_training
+from .build import build_start
 from .config import Config
 from .optimizer import update_rule
 from .progress import TrainingProgress
@@ -95,9 +94,7 @@ def find_learning_rate(
 def _losses(config: Config, steps: int, rate: optax.Schedule) -> list[float]:
     """The losses of the steps, up to the one at which they explode."""
     training = config.training
-    task = build_task(config)
-    model_key, key = jax.random.split(jax.random.key(training.seed))
-    model = with_training(build_model(config, task, model_key), training)
+    task, model, key = build_start(config)
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
     step: Any = make_train_step(

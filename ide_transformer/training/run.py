@@ -19,7 +19,7 @@ from ..models import AbstractModel
 from ..pretrained import find_pretrained, save_pretrained
 from ..reporting import plot_curves, write_json
 from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
-from .build import build_model, build_model_of_size, build_task, task_class, with_training
+from .build import build_model_of_size, build_start, build_task, task_class
 from .checkpoints import Checkpoints, Which
 from .config import Config
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
@@ -67,9 +67,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     """Trains in a folder that exists, or in a new one."""
     began = time.perf_counter()
     training = config.training
-    task = build_task(config)
-    model_key, training_key = jax.random.split(jax.random.key(training.seed))
-    model = with_training(build_model(config, task, model_key), training)
+    task, model, key = build_start(config)
     # What does not fit together fails here, before anything is written.
     first = task.batch(0, training.batch_size, training.seed)
     for on_mesh in mesh_maps(training):
@@ -79,7 +77,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
         check_data(resumed, task)
     folder = resumed or new_folder(config, runs, task.save, task.fingerprint())
     with sole_use(folder):
-        return _train(folder, config, task, model, training_key, began)
+        return _train(folder, config, task, model, key, began)
 
 
 def _train(

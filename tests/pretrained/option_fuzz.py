@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
+import pytest
 
 import ide_transformer as ide
 from ide_transformer.pretrained import load_pretrained
@@ -127,6 +128,14 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
+def check_refused(folder: Path, options: dict[str, Any], wrong: list[tuple[str, Any]]) -> None:
+    """Each of these options with that value is refused by its name."""
+    for name, value in wrong:
+        (folder / "config.json").write_text(json.dumps(options | {name: value}))
+        with pytest.raises(ide.InputError, match=rf"\b{name} = "):
+            load_pretrained(folder)
+
+
 class Fuzz:
     """A checkpoint whose options are changed.
 
@@ -165,7 +174,7 @@ class Fuzz:
         return sorted(checkpoint.options.asked.union(checkpoint.family.harmless.split()))
 
     def check(self, change: Change) -> str | None:
-        """What is wrong with a change; `None` where both agree, or the file is refused by the
+        """The fault of a change; `None` where both agree, or the file is refused by the
         name of the option, or of the tensors that do not fit it."""
         self.write(changed(self.options, change))
         try:

@@ -82,7 +82,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """What an undisturbed run ends with, and how long it takes."""
+    """The end of an undisturbed run, and the seconds that it takes."""
     run = Run(tmp_path_factory.mktemp("undisturbed") / "run")
     began = time.monotonic()
     return run.end(), time.monotonic() - began

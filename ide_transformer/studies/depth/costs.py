@@ -1,4 +1,4 @@
-"""What the parts of a study cost, predicted from its first solves."""
+"""The costs of the parts of a study, predicted from its first solves."""
 
 import inspect
 import math
