@@ -76,6 +76,7 @@ from .models import (
     LanguageModel as LanguageModel,
     MeanHead as MeanHead,
     NoHead as NoHead,
+    OperatorModel as OperatorModel,
     PrefixAndMeanHead as PrefixAndMeanHead,
     PrefixHead as PrefixHead,
     SourceAndText as SourceAndText,

@@ -1,12 +1,15 @@
 """Tasks: data sets, tokenizers, batches and the loss."""
 
 from .addition import Addition as Addition
+from .burgers import Burgers as Burgers, BurgersFlow as BurgersFlow
 from .classification import (
     MNIST as MNIST,
     ClassificationTask as ClassificationTask,
     Digits as Digits,
     FashionMNIST as FashionMNIST,
 )
+from .flow_map import FlowMapTask as FlowMapTask
+from .flows import AbstractFlow as AbstractFlow, Functions as Functions, functions as functions
 from .images import LabelledImages as LabelledImages, digits as digits, idx_folder as idx_folder
 from .language import LanguageTask as LanguageTask, Shakespeare as Shakespeare, Text as Text
 from .losses import (

@@ -125,7 +125,7 @@ class ModelConfig(Choice):
     dropout: Fraction = 0.0
     # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
-    # The most tokens that a language model sees.
+    # The most tokens that a language model sees; the grid points of an operator model.
     context: Count = 64
     # How attention sees positions. Where it does not, the model learns an embedding of them.
     positions: Part = Part(kind="no_positions")
