@@ -36,11 +36,8 @@ class Functions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AbstractFlow(abc.ABC):
-    """The flow of a partial differential equation for real functions on the circle, from
-    random functions to those that they have become after some `time`.
-
-    - `time`: between the two functions of a sample.
-    - `start`: the time at which the first one is taken; before it, what was drawn settles.
+    """The flow of a partial differential equation for real functions on the circle: random
+    functions, and what they have become after some `time`.
     """
 
     # The step of the exponential Runge–Kutta scheme of fourth order.
@@ -50,7 +47,6 @@ class AbstractFlow(abc.ABC):
     # What to change where the solution is not resolved.
     advice: ClassVar[str]
     time: float
-    start: ClassVar[float] = 0.0
 
     @abc.abstractmethod
     def stepper(self, points: int, step: float) -> Any:
@@ -74,8 +70,8 @@ def drawn_functions(
 def solved(
     flow: AbstractFlow, number: int, points: int, seed: int, *, refined: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The functions of `number` samples at `start` and at `start + time`, `[number, points]`,
-    in float64, solved on at least 512 points.
+    """The functions of `number` samples at the times 0 and `time`, `[number, points]`, in
+    float64, solved on at least 512 points.
 
     **Arguments:**
 
@@ -85,17 +81,12 @@ def solved(
     import exponax
 
     fine = points * math.ceil(_POINTS / points) * refined
-    u = drawn_functions(number, flow.waves, fine, np.random.default_rng(seed))
-    found = []
+    before = drawn_functions(number, flow.waves, fine, np.random.default_rng(seed))
+    steps = math.ceil(flow.time / flow.step) * refined
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
-        for duration in (flow.start, flow.time):
-            if duration:
-                steps = math.ceil(duration / flow.step) * refined
-                march = exponax.repeat(flow.stepper(fine, duration / steps), steps)
-                u = _in_chunks(jax.jit(jax.vmap(march)), u)
-            found.append(u[:, :: fine // points])
-    before, after = found
-    return before, after
+        march = exponax.repeat(flow.stepper(fine, flow.time / steps), steps)
+        after = _in_chunks(jax.jit(jax.vmap(march)), before)
+    return before[:, :: fine // points], after[:, :: fine // points]
 
 
 def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, Functions]:
@@ -105,7 +96,9 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
     **Raises:** `InputError` where exponax is needed and not installed, where the solution is
     not resolved, and where the file in the cache is damaged.
     """
-    key = hashlib.sha256(repr((flow, sizes, points)).encode()).hexdigest()[:16]
+    kind = type(flow).__module__
+    described = repr((kind, flow, flow.step, flow.waves, sizes, points))
+    key = hashlib.sha256(described.encode()).hexdigest()[:16]
     path = cache_folder() / f"{type(flow).__name__}-{key}.npz"
     if not path.exists():
         _write(path, _computed(flow, sizes, points))
