@@ -150,7 +150,7 @@ def _in_chunks(march: Any, u: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(x)[:, 0] for x in parts])[: len(u)]
 
 
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write(path: Path, arrays: dict[str, Any]) -> None:
     """Writes the file at once: a process that is killed leaves no half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as temporary:

@@ -20,9 +20,8 @@ def cache(tmp_path_factory):
         yield folder
 
 
-def build(**changes):
-    options = dict(viscosity=VISCOSITY, time=TIME, samples=6, held_out_samples=3)
-    return tasks.Burgers.build(POINTS, **(options | changes))
+def build(viscosity=VISCOSITY, time=TIME, samples=6):
+    return tasks.Burgers.build(POINTS, viscosity, time, samples, held_out_samples=3)
 
 
 @pytest.fixture(scope="module")
