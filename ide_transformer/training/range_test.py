@@ -140,4 +140,4 @@ def _plot(path: Path, found: LearningRates) -> None:
     if found.suggestion is not None:
         at = np.interp(np.log(found.suggestion), np.log(found.rates), found.smoothed)
         curves.append(Curve(f"suggestion {found.suggestion:.1e}", [found.suggestion], [at]))
-    plot_panels(path, {"": curves}, x="learning rate", y="cross-entropy (nats)", log=True)
+    plot_panels(path, {"": curves}, x="learning rate", y="cross-entropy (nats)", log="xy")
