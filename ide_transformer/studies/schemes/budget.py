@@ -12,7 +12,7 @@ from pydantic import PositiveFloat
 from ... import training
 from ...errors import InputError
 from ...models import AbstractModel
-from ...tasks import AbstractTask, Batch, cross_entropy
+from ...tasks import AbstractTask, Batch
 from ...training import Config, Section
 
 
@@ -49,13 +49,13 @@ def _batch(step: int, config: Config, task: AbstractTask) -> Batch:
 
 def _steps(model: AbstractModel, config: Config, task: AbstractTask) -> float:
     """One, for a first batch that fits the model."""
-    eqx.filter_eval_shape(cross_entropy, model, _batch(0, config, task))
+    eqx.filter_eval_shape(task.loss, model, _batch(0, config, task))
     return 1.0
 
 
 def _field_evaluations(model: AbstractModel, config: Config, task: AbstractTask) -> float:
     """Where the number depends on the state, that of the untrained model is taken."""
-    loss: Any = eqx.filter_jit(cross_entropy)(model, _batch(0, config, task))
+    loss: Any = eqx.filter_jit(task.loss)(model, _batch(0, config, task))
     return float(loss.field_evaluations)
 
 
@@ -64,7 +64,9 @@ def seconds_of_a_step(model: AbstractModel, config: Config, task: AbstractTask) 
     optimizer = training.build_optimizer(config.optimizer, config.training.steps)
     state, static = training.initial_state(model, optimizer, jax.random.key(0))
     noisy, transport = config.model.dropout > 0, config.training.transport
-    step = training.make_train_step(optimizer, static, noisy=noisy, transport=transport)
+    step = training.make_train_step(
+        optimizer, static, task.loss, noisy=noisy, transport=transport
+    )
     seconds = []
     for index in range(12):
         batch = _batch(index, config, task)

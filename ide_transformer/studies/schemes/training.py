@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ... import training
 from ...reporting import plot_curves, write_json
+from ...tasks import AbstractTask
 from ...training import Config
 from ...training.types import Seed, folder_name
 from .budget import Budget
@@ -59,12 +60,7 @@ class TrainingComparison(AbstractComparison):
         return self.model_copy(update={"base": folder / self.base})
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        base = training.read_tree(self.base)
-        configs = {
-            name: scheme_config(base, change, f"{self.base} with schemes.{name}")
-            for name, change in self.schemes.items()
-        }
-        task = training.build_task(next(iter(configs.values())))
+        configs, task = self._configs_and_task()
         plans = {
             name: _with_steps(config, self.budget.steps(config, task))
             for name, config in configs.items()
@@ -81,13 +77,14 @@ class TrainingComparison(AbstractComparison):
                 trials.loss(tuning.best._replace(seed=seed))
         rows = [self._row(folder, tuning, trials.held_out) for tuning in chosen]
         if self.sweep:
-            _write_sweep(folder, self.sweep, chosen, trials.held_out)
+            label = f"{task.held_out_name} {task.loss.label}"
+            _write_sweep(folder, self.sweep, chosen, label)
         about = (
             f"Each scheme trained from scratch with {self.budget} for each of the seeds "
             f"{', '.join(map(str, self.seeds))}; otherwise as {self.base.name}. "
-            f"{_about(self.sweep)}Loss and accuracy are means over seeds on all held-out "
-            "samples, the spread is the standard deviation. Times are medians and depend on "
-            "what else the machine did."
+            f"{_about(self.sweep)}Loss and other figures are means over seeds on all held-out "
+            "samples, the spread is the standard deviation of the loss. Times are medians and "
+            "depend on what else the machine did."
         )
         return about, sorted(rows, key=lambda row: row[trials.held_out] or math.inf)
 
@@ -103,10 +100,20 @@ class TrainingComparison(AbstractComparison):
             steps, losses = np.array([*curves[0]]), np.mean([[*c.values()] for c in curves], 0)
             by_step[row["scheme"]] = (steps, losses)
             by_cost[row["scheme"]] = (steps * row["evaluations_per_step"], losses)
-        y = f"{held_out.replace('_', ' ')} (nats)"
+        _, task = self._configs_and_task()
+        y = f"{task.held_out_name} {task.loss.label}"
         plot_curves(folder / "loss_by_step.png", by_step, x="optimiser step", y=y)
         x = "field evaluations of the forward solve"
         plot_curves(folder / "loss_by_cost.png", by_cost, x=x, y=y)
+
+    def _configs_and_task(self) -> tuple[dict[str, Config], AbstractTask]:
+        """The configuration of each scheme, and the task, which is the same for all."""
+        base = training.read_tree(self.base)
+        configs = {
+            name: scheme_config(base, change, f"{self.base} with schemes.{name}")
+            for name, change in self.schemes.items()
+        }
+        return configs, training.build_task(next(iter(configs.values())))
 
     def _results(
         self, folder: Path, scheme: str, values: Sequence[float]
@@ -143,11 +150,8 @@ def _with_steps(config: Config, steps: int) -> Config:
 def _figures(runs: list[dict[str, Any]], held_out: str) -> dict[str, Any]:
     """The figures of a scheme, from its runs."""
     losses = [run[held_out] for run in runs]
-    means = {
-        figure: float(np.mean([run[key] for run in runs]))
-        for figure in ("accuracy", "exact_match")
-        if (key := held_out.removesuffix("loss") + figure) in runs[0]
-    }
+    part = held_out.removesuffix("loss")
+    others = [name for name in runs[0] if name.startswith(part) and name != held_out]
     speeds = [
         np.median([x["tokens_per_second"] for x in run["log"] if "tokens_per_second" in x])
         for run in runs
@@ -155,7 +159,10 @@ def _figures(runs: list[dict[str, Any]], held_out: str) -> dict[str, Any]:
     return {
         held_out: float(np.mean(losses)),
         "spread": float(np.std(losses, ddof=1)) if len(losses) > 1 else None,
-        **means,
+        **{
+            name.removeprefix(part): float(np.mean([run[name] for run in runs]))
+            for name in others
+        },
         "parameters": runs[0]["parameters"],
         "evaluations_per_step": float(np.mean([run["nfe"] for run in runs])),
         "steps": runs[0]["steps"],
@@ -183,14 +190,14 @@ def _about(sweep: Sweep | None) -> str:
     )
 
 
-def _write_sweep(folder: Path, sweep: Sweep, chosen: list[Tuned], held_out: str) -> None:
-    """Writes `sweep.json`, and a figure for each key."""
+def _write_sweep(folder: Path, sweep: Sweep, chosen: list[Tuned], label: str) -> None:
+    """Writes `sweep.json`, and a figure for each key, with the loss called by its `label`."""
     tried = [trial for tuning in chosen for trial in tuning.losses.items()]
     rows = [
         {
             "scheme": trial.scheme,
             **dict(zip(sweep.keys, trial.values, strict=True)),
-            held_out: loss if math.isfinite(loss) else None,
+            "loss": loss if math.isfinite(loss) else None,
         }
         for trial, loss in tried
     ]
@@ -206,8 +213,8 @@ def _write_sweep(folder: Path, sweep: Sweep, chosen: list[Tuned], held_out: str)
                 and _without(trial.values, number) == _without(best.values, number)
             }
             curves[best.scheme] = [*zip(*sorted(line.items()), strict=True)] or ([], [])
-        path, y = folder / f"sweep_{key}.png", f"{held_out.replace('_', ' ')} (nats)"
-        plot_curves(path, curves, x=key, y=y, marker="o", log="x")
+        path = folder / f"sweep_{key}.png"
+        plot_curves(path, curves, x=key, y=label, marker="o", log="x")
 
 
 def _without(values: tuple[float, ...], number: int) -> tuple[float, ...]:
