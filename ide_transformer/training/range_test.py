@@ -108,7 +108,7 @@ def _losses(
     training = config.training
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
-    noisy = config.model.dropout > 0
+    noisy = config.model.random
     step: Any = make_train_step(
         optimizer, static, task.loss, noisy=noisy, transport=training.transport
     )

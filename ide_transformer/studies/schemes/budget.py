@@ -63,7 +63,7 @@ def seconds_of_a_step(model: AbstractModel, config: Config, task: AbstractTask) 
     """Median time of an optimiser step."""
     optimizer = training.build_optimizer(config.optimizer, config.training.steps)
     state, static = training.initial_state(model, optimizer, jax.random.key(0))
-    noisy, transport = config.model.dropout > 0, config.training.transport
+    noisy, transport = config.model.random, config.training.transport
     step = training.make_train_step(
         optimizer, static, task.loss, noisy=noisy, transport=transport
     )
