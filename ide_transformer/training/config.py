@@ -1,12 +1,20 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    model_validator,
+)
 
 from ..errors import InputError
 from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section, in_single_precision
@@ -23,6 +31,10 @@ def _below_one(fraction: float) -> float:
     if np.float32(fraction) == 1:
         raise ValueError("Input should be less than 1; float32 takes it for 1")
     return fraction
+
+
+def _number_of_key(key: Any) -> Any:
+    return int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,10}", key) else key
 
 
 def folder_name(name: str) -> str:
@@ -43,6 +55,10 @@ def folder_name(name: str) -> str:
 Count = Annotated[int, Field(gt=0), AfterValidator(_in_int32)]
 CountOrZero = Annotated[int, Field(ge=0), AfterValidator(_in_int32)]
 Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
+# A count that is a key, which YAML and JSON give as a text.
+CountAsKey = Annotated[
+    int, Field(ge=0), AfterValidator(_in_int32), BeforeValidator(_number_of_key)
+]
 # Keys of JAX take 32 bits of a seed; others would draw the same weights.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # The name of a folder of results.
@@ -337,6 +353,10 @@ class TrainingConfig(Section):
     # Meshes in depth, one of which is drawn for each step; default: that of the model. Then one
     # set of weights serves all of them, and `evaluate.py --steps` shows what each gives.
     meshes: Annotated[tuple[MeshConfig, ...], Field(strict=False)] = ()
+    # Progressive depth: {0: 2, 1000: 4, 1500: 8} trains on 2 intervals, from step 1,000 on 4,
+    # and from step 1,500 on 8, which has to be model.depth. Weights and the state of the
+    # optimizer are resampled; default: model.depth from the start.
+    refine: dict[CountAsKey, Count] = Field(default={})
     # Weight of the transport cost ∫ |u_t|² dt in the loss.
     transport: NonNegativeFloat = 0.0
     # Period of the lines in metrics.jsonl.
@@ -363,6 +383,32 @@ class TrainingConfig(Section):
         if self.meshes and min(mesh.after for mesh in self.meshes):
             raise ValueError(
                 "training.meshes: none is drawn for the first step; give one without after"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _refined(self):
+        steps, intervals = [*self.refine], [*self.refine.values()]
+        if not steps:
+            return self
+        given = f"training.refine={self.refine}"
+        if self.meshes:
+            raise ValueError(
+                f"{given}: training.meshes draws meshes of one model, and refine changes the "
+                "model; drop one of them, or write meshes with after, such as "
+                "{intervals: 8, after: 1000}"
+            )
+        if steps[0]:
+            raise ValueError(f"{given}: the first step must be 0, such as {{0: 2, 1000: 4}}")
+        for name, numbers in (("steps", steps), ("numbers of intervals", intervals)):
+            if any(b <= a for a, b in itertools.pairwise(numbers)):
+                raise ValueError(
+                    f"{given}: its {name} {numbers} must increase, as in {{0: 2, 1000: 4}}"
+                )
+        if steps[-1] >= self.steps:
+            raise ValueError(
+                f"{given}: a run of training.steps={self.steps} does not come to step "
+                f"{steps[-1]}; refine earlier, or train longer"
             )
         return self
 
@@ -407,6 +453,21 @@ class Config(Section):
             raise ValueError(
                 f"model.pretrained={pretrained} gives the weights and the tokenizer; drop "
                 "control and data.tokenizer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _refined_to_the_depth(self):
+        refine, depth = self.training.refine, self.model.depth
+        if refine and self.model.pretrained is not None:
+            raise ValueError(
+                "training.refine: a run from model.pretrained begins with its layers; drop one "
+                "of them"
+            )
+        if refine and (last := [*refine.values()][-1]) != depth:
+            raise ValueError(
+                f"training.refine={refine} ends with {last} intervals, but model.depth is "
+                f"{depth}; write model.depth={last}, or end with {depth}"
             )
         return self
 
