@@ -2,8 +2,9 @@
 
 import contextlib
 import functools as ft
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from ..tasks import AbstractTask, Batch
 from .checkpoints import Checkpoints
 from .config import TrainingConfig
 from .folder import RunFolder
+from .meshes import drawn_mesh
 from .metrics import MetricsLog, NotFinite, cut_metrics
 from .optimizer import evaluated_weights
 from .progress import TrainingProgress
@@ -25,13 +27,20 @@ from .stopping import Stopped, StopRequest
 EVALUATION_BATCH = 64
 
 
+class _Compiled(NamedTuple):
+    """A stage, and its programs: the entrance to it and the step of each mesh."""
+
+    stage: Stage
+    enter: Any
+    steps: list[Any]
+
+
 class Loop(NamedTuple):
     """The training loop of a run.
 
     - `losses`: the held-out losses by step, as far as they are logged; it grows.
     - `stop`: asked after each step.
     - `stages`: one after the other; a run that is not refined has one.
-    - `drawn`: which of the steps of a stage is drawn, by the number of the step.
     """
 
     training: TrainingConfig
@@ -41,7 +50,6 @@ class Loop(NamedTuple):
     losses: dict[int, float]
     stop: StopRequest
     stages: Sequence[Stage]
-    drawn: Callable[[int], int]
 
     def run(self, state: TrainState) -> TrainState:
         """Trains from a state to the last step. It waits for the device at evaluations and
@@ -68,7 +76,7 @@ class Loop(NamedTuple):
                     )
 
     def _march(
-        self, stages: list[Stage], state: TrainState, progress: TrainingProgress
+        self, stages: list[_Compiled], state: TrainState, progress: TrainingProgress
     ) -> TrainState:
         """Takes the steps that are left, stage by stage."""
         training, start = self.training, int(state.step)
@@ -81,22 +89,28 @@ class Loop(NamedTuple):
                 # It was stopped before the evaluation that is due here.
                 self._evaluate_if_due(stage_at(self.stages, start), start, state, log)
             log.restart_clock(start)
-            for stage in stages:
+            for stage, enter, steps in stages:
                 if 0 < stage.first >= start:
                     progress.say(f"step {stage.first}: refined to {stage.intervals} intervals")
-                    state = stage.enter(state)
-                if start < stage.last:
-                    state = self._steps_of(stage, max(start, stage.first), state, seed, log)
+                    state = enter(state)
+                done = max(start, stage.first)
+                state = self._take(steps, stage, done, state, seed, log)
         return state
 
-    def _steps_of(
-        self, stage: Stage, start: int, state: TrainState, seed: int, log: MetricsLog
+    def _take(
+        self,
+        steps: list[Any],
+        stage: Stage,
+        start: int,
+        state: TrainState,
+        seed: int,
+        log: MetricsLog,
     ) -> TrainState:
-        """Takes the steps of a stage after step `start`."""
+        """Takes the steps of a stage after step `start`, if any are left."""
         training = self.training
         before: dict[str, Any] = {}
         for number in range(start + 1, stage.last + 1):
-            step = stage.steps[self.drawn(number - 1)]
+            step = steps[drawn_mesh(training, number - 1)]
             state, metrics = step(state, self._batch(number - 1, seed))
             # So few steps are on their way that a request to stop is soon obeyed.
             jax.block_until_ready(before)
@@ -116,27 +130,27 @@ class Loop(NamedTuple):
     def _batch(self, index: int, seed: int) -> Batch:
         return self.task.batch(index, self.training.batch_size, seed)
 
-    def _compiled(self, start: int, progress: TrainingProgress) -> list[Stage]:
-        """The stages after step `start`, compiled; says what they need of memory."""
+    def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
+        """The stages after step `start` with their programs; says what they need of memory."""
         batch = jax.tree.map(np.zeros_like, self._batch(0, self.training.seed))
         left = [stage for stage in self.stages if stage.last > start]
-        total = sum(len(stage.steps) for stage in left)
-        compiled, temporary, number = [], 0, 0
+        jobs = [(stage, step) for stage in left for step in stage.train_steps(self.task.loss)]
+        steps: dict[int, list[Any]] = {stage.first: [] for stage in left}
+        for number, (stage, step) in enumerate(jobs, 1):
+            if len(jobs) > 1:
+                progress.say(f"compiling the step of mesh {number} of {len(jobs)}")
+            steps[stage.first].append(step.lower(stage.shapes, batch).compile())
+            self.stop.check("Stopped before the first step.")
+        compiled = []
         for stage in left:
-            steps = []
-            for step in stage.steps:
-                number += 1
-                if total > 1:
-                    progress.say(f"compiling the step of mesh {number} of {total}")
-                steps.append(step.lower(stage.shapes, batch).compile())
-                self.stop.check("Stopped before the first step.")
             enter = stage.enter
             if 0 < stage.first >= start:
                 enter = enter.lower(shapes_at(self.stages, stage.first)).compile()
-            compiled.append(stage._replace(steps=steps, enter=enter))
-            needed = (step.memory_analysis().temp_size_in_bytes for step in steps)
-            temporary = max(temporary, *needed)
-        progress.say(describe_memory(left[-1].model, left[-1].shapes, batch, temporary))
+            compiled.append(_Compiled(stage, enter, steps[stage.first]))
+        programs = itertools.chain.from_iterable(steps.values())
+        temporary = max(x.memory_analysis().temp_size_in_bytes for x in programs)
+        model, shapes = left[-1].model, left[-1].shapes
+        progress.say(describe_memory(model, shapes, self.task.loss, batch, temporary))
         return compiled
 
     def _evaluate_if_due(

@@ -18,13 +18,13 @@ from ..errors import InputError
 from ..models import AbstractModel
 from ..pretrained import find_pretrained, save_pretrained
 from ..reporting import plot_curves, write_json
-from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
+from ..tasks import AbstractTask, PretrainedTokenizer
 from .build import build_model_of_size, build_start, build_task, task_class
 from .checkpoints import Checkpoints, Which
 from .config import Config
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
-from .meshes import drawn_mesh, mesh_maps
+from .meshes import mesh_maps
 from .metrics import cut_metrics, held_out_losses, read_metrics
 from .optimizer import build_optimizer, evaluated_weights
 from .reading import validated
@@ -74,7 +74,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     state, stages = make_stages(config, model, key)
     first = task.batch(0, training.batch_size, training.seed)
     for stage, on_mesh in itertools.product(stages, mesh_maps(training)):
-        eqx.filter_eval_shape(cross_entropy, on_mesh(stage.model), first)
+        eqx.filter_eval_shape(task.loss, on_mesh(stage.model), first)
     if resumed is not None:
         check_data(resumed, task)
     folder = resumed or new_folder(config, runs, task.save, task.fingerprint())
@@ -92,7 +92,6 @@ def _train(
 ) -> RunFolder:
     """Trains in a folder that no other process uses, from its last checkpoint if it has one."""
     training = config.training
-    drawn = ft.partial(drawn_mesh, training)
     losses = held_out_losses(folder.metrics)
     with (
         stop_requests() as stop,
@@ -104,7 +103,7 @@ def _train(
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
         cut_metrics(folder.metrics, int(state.step), losses)
-        loop = Loop(training, task, folder, checkpoints, losses, stop, stages, drawn)
+        loop = Loop(training, task, folder, checkpoints, losses, stop, stages)
         state = loop.run(state)
     stop.check("Stopped after the last step; --resume evaluates the run.")
     weights = evaluated_weights(state.optimizer, state.weights)
@@ -211,7 +210,7 @@ def plot_run(
     for name, key in (("training", "loss"), (task.held_out_name, f"{task.held_out_name}_loss")):
         logged = {line["step"]: line[key] for line in lines if line.get(key) is not None}
         losses[name] = [*logged], [*logged.values()]
-    plot_curves(folder.plots / "loss.png", losses, x="step", y="cross-entropy (nats)")
+    plot_curves(folder.plots / "loss.png", losses, x="step", y=task.loss.label)
     batch = next(task.held_out(EVALUATION_BATCH))
     knots = model.equation.knots
     us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=jnp.asarray(knots))).us

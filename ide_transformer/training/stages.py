@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ..models import AbstractModel
+from ..tasks import AbstractLoss
 from .config import Config
 from .meshes import mesh_maps
 from .optimizer import build_optimizer
@@ -27,7 +29,7 @@ class Stage(NamedTuple):
     - `shapes`: of the state of training.
     - `enter`: the first state, from the last one of the stage before; `None` for the first
       stage.
-    - `steps`: one for each mesh, see `make_train_step`.
+    - `train_steps`: for the loss of the task, a step for each mesh; see `make_train_step`.
     - `evaluate`: see `make_evaluation`.
     """
 
@@ -36,7 +38,7 @@ class Stage(NamedTuple):
     model: AbstractModel
     shapes: TrainState
     enter: Any
-    steps: Sequence[Any]
+    train_steps: Callable[[AbstractLoss], list[Any]]
     evaluate: Callable[..., dict[str, float]]
 
     @property
@@ -79,15 +81,7 @@ def make_stages(
             )
             shapes = jax.eval_shape(enter, shapes)
             static = eqx.filter(model, eqx.is_inexact_array, inverse=True)
-        make_step = ft.partial(
-            make_train_step,
-            optimizer,
-            static,
-            noisy=config.model.dropout > 0,
-            transport=training.transport,
-            max_bad_steps=training.max_bad_steps,
-        )
-        steps = [make_step(solved=mesh) for mesh in mesh_maps(training)]
+        steps = ft.partial(_train_steps, config, optimizer, static)
         stages.append(Stage(first, last, model, shapes, enter, steps, make_evaluation(static)))
     return state, stages
 
@@ -100,3 +94,19 @@ def shapes_at(stages: Sequence[Stage], step: int) -> TrainState:
 def stage_at(stages: Sequence[Stage], step: int) -> Stage:
     """The stage whose shapes a state after so many steps has."""
     return next((stage for stage in stages if step <= stage.last), stages[-1])
+
+
+def _train_steps(
+    config: Config, optimizer: optax.GradientTransformation, static: PyTree, loss: AbstractLoss
+) -> list[Any]:
+    training = config.training
+    make_step = ft.partial(
+        make_train_step,
+        optimizer,
+        static,
+        loss,
+        noisy=config.model.dropout > 0,
+        transport=training.transport,
+        max_bad_steps=training.max_bad_steps,
+    )
+    return [make_step(solved=mesh) for mesh in mesh_maps(training)]
