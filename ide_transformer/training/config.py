@@ -337,6 +337,19 @@ class MeshConfig(Section):
         return {"intervals": value} if isinstance(value, int) else value
 
 
+class FinerConfig(Section):
+    """A second solve of each batch on a finer mesh in depth, and the weights of what it changes
+    in the objective; it costs `refinement` times the evaluations of the first."""
+
+    # Steps of the finer solve in each step of the other one.
+    refinement: Annotated[int, Field(ge=2, le=64)] = 2
+    # Weight of the change of the outputs: for classes the divergence of their probabilities in
+    # nats, else the relative square.
+    consistency: NonNegativeFloat = 0.0
+    # Weight of the relative square of the change of the state at T, an estimate of its error.
+    defect: NonNegativeFloat = 0.0
+
+
 class TrainingConfig(Section):
     """`training`: how long, and what is written when. All periods are in steps."""
 
@@ -359,6 +372,9 @@ class TrainingConfig(Section):
     refine: dict[CountAsKey, Count] = Field(default={})
     # Weight of the transport cost ∫ |u_t|² dt in the loss.
     transport: NonNegativeFloat = 0.0
+    # Terms that compare each solve with a finer one, so that the limit of small steps is
+    # trained too; default: none.
+    finer: FinerConfig = FinerConfig()
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
     # Period of the evaluations on held-out samples.

@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from ..models import AbstractModel
 from ..tasks import AbstractLoss
 from .config import Config
-from .meshes import mesh_maps
+from .meshes import finer_solves, mesh_maps
 from .optimizer import build_optimizer
 from .refinement import next_model
 from .resampling import resampled
@@ -107,6 +107,7 @@ def _train_steps(
         loss,
         noisy=config.model.dropout > 0,
         transport=training.transport,
+        finer=finer_solves(training),
         max_bad_steps=training.max_bad_steps,
     )
     return [make_step(solved=mesh) for mesh in mesh_maps(training)]

@@ -20,6 +20,7 @@ from ...reporting import plot_curves
 from ...tasks import AbstractTask, Batch
 from ...training import Config, RunFolder, Section, read_metrics
 from ...training.config import Seed, folder_name
+from ...training.meshes import finer_solves
 from .comparison import AbstractComparison, Rows
 
 
@@ -39,6 +40,11 @@ class Budget(Section):
 
     def steps(self, config: Config, task: AbstractTask) -> int:
         """The optimiser steps of a run that the budget allows; the first batch is tried."""
+        if config.training.refine:
+            raise InputError(
+                f"training.refine={config.training.refine}: its steps cost differently, so a "
+                "budget does not say how many there are; drop it, or train by scripts/train.py."
+            )
         model = training.build_model(config, task, jax.random.key(config.training.seed))
         steps = round(self.amount / _COST_OF_A_STEP[self.unit](model, config, task))
         warmup = config.optimizer.warmup
@@ -216,7 +222,8 @@ def _steps(model: AbstractModel, config: Config, task: AbstractTask) -> float:
 
 def _field_evaluations(model: AbstractModel, config: Config, task: AbstractTask) -> float:
     """Where the number depends on the state, that of the untrained model is taken."""
-    loss: Any = eqx.filter_jit(task.loss)(model, _batch(0, config, task))
+    finer = finer_solves(config.training)
+    loss: Any = eqx.filter_jit(task.loss)(model, _batch(0, config, task), finer=finer)
     return float(loss.field_evaluations)
 
 
@@ -224,9 +231,13 @@ def _seconds(model: AbstractModel, config: Config, task: AbstractTask) -> float:
     """Median time of an optimiser step."""
     optimizer = training.build_optimizer(config.optimizer, config.training.steps)
     state, static = training.initial_state(model, optimizer, jax.random.key(0))
-    noisy, transport = config.model.dropout > 0, config.training.transport
     step = training.make_train_step(
-        optimizer, static, task.loss, noisy=noisy, transport=transport
+        optimizer,
+        static,
+        task.loss,
+        noisy=config.model.dropout > 0,
+        transport=config.training.transport,
+        finer=finer_solves(config.training),
     )
     seconds = []
     for index in range(12):
