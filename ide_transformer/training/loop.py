@@ -89,28 +89,22 @@ class Loop(NamedTuple):
                 # It was stopped before the evaluation that is due here.
                 self._evaluate_if_due(stage_at(self.stages, start), start, state, log)
             log.restart_clock(start)
-            for stage, enter, steps in stages:
+            for compiled in stages:
+                stage = compiled.stage
                 if 0 < stage.first >= start:
                     progress.say(f"step {stage.first}: refined to {stage.intervals} intervals")
-                    state = enter(state)
-                done = max(start, stage.first)
-                state = self._take(steps, stage, done, state, seed, log)
+                    state = compiled.enter(state)
+                state = self._take(compiled, max(start, stage.first), state, seed, log)
         return state
 
     def _take(
-        self,
-        steps: list[Any],
-        stage: Stage,
-        start: int,
-        state: TrainState,
-        seed: int,
-        log: MetricsLog,
+        self, compiled: _Compiled, start: int, state: TrainState, seed: int, log: MetricsLog
     ) -> TrainState:
         """Takes the steps of a stage after step `start`, if any are left."""
-        training = self.training
+        training, stage = self.training, compiled.stage
         before: dict[str, Any] = {}
         for number in range(start + 1, stage.last + 1):
-            step = steps[drawn_mesh(training, number - 1)]
+            step = compiled.steps[drawn_mesh(training, number - 1)]
             state, metrics = step(state, self._batch(number - 1, seed))
             # So few steps are on their way that a request to stop is soon obeyed.
             jax.block_until_ready(before)

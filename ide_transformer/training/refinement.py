@@ -1,7 +1,6 @@
 """Progressive depth: the models on the meshes of `training.refine`."""
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -11,10 +10,7 @@ from ..models import AbstractModel
 from .config import Config
 
 
-M = TypeVar("M", bound=AbstractModel)
-
-
-def first_model(config: Config, build: Callable[[Config], M]) -> M:
+def first_model(config: Config, build: Callable[[Config], AbstractModel]) -> AbstractModel:
     """The model with which a run begins: that of the configuration, on the first mesh of
     `training.refine`.
 
@@ -36,7 +32,7 @@ def first_model(config: Config, build: Callable[[Config], M]) -> M:
     return build(config.model_copy(update=sections))
 
 
-def next_model(config: Config, model: M, intervals: int) -> M:
+def next_model(config: Config, model: AbstractModel, intervals: int) -> AbstractModel:
     """The model on the next mesh of `training.refine`.
 
     **Raises:** `InputError` where the control has no such mesh, or one that would change layers
@@ -53,7 +49,7 @@ def next_model(config: Config, model: M, intervals: int) -> M:
     return new
 
 
-def _on_mesh(config: Config, model: M, intervals: int) -> M:
+def _on_mesh(config: Config, model: AbstractModel, intervals: int) -> AbstractModel:
     try:
         return model.at_depth(intervals)
     except InputError as error:
