@@ -115,8 +115,8 @@ axes.grid(alpha=0.3)
 #
 # ## Other schemes
 #
-# Other schemes are a harder test. If the weights were an equation alone, a scheme of higher order
-# would come to the same accuracy, though it was never used in training.
+# Other schemes are a harder test. If the weights were an equation alone, a scheme of higher
+# order would come to the same accuracy, though it was never used in training.
 
 # %%
 model = training.load_model(any_depth.path).model
@@ -128,8 +128,8 @@ for name, solver in (("Strang(Heun())", ide.Strang()), ("RK4()", ide.RK4())):
     print(f"{name:15} with 8 steps: {(predicted == batch.targets)[counted].mean():.3f}")
 
 # %% [markdown]
-# They do not: in 1,000 steps of the optimiser the weights learned several meshes of one scheme,
-# and only partly their limit. (With the four-step weights they give 0.49 and 0.46.) Longer
-# training, finer meshes and a larger transport cost bring the limit closer;
+# They do not: in 1,000 steps of the optimiser the weights learned several meshes of one
+# scheme, and only partly their limit. (With the four-step weights they give 0.49 and 0.46.)
+# Longer training, finer meshes and a larger transport cost bring the limit closer;
 # [Train at any depth](../how-to/any-depth.md) has the options, and
 # [the test beds](../results/beds.md) the measurements at length.
