@@ -8,6 +8,7 @@ from .classification import (
     Digits as Digits,
     FashionMNIST as FashionMNIST,
 )
+from .finer import Finer as Finer
 from .flow_map import FlowMapTask as FlowMapTask
 from .flows import AbstractFlow as AbstractFlow, Functions as Functions, functions as functions
 from .images import LabelledImages as LabelledImages, digits as digits, idx_folder as idx_folder
