@@ -1,0 +1,26 @@
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ...arguments import PositiveInt
+from .exit import AbstractExit, Progress
+
+
+class SecondDifferenceExit(AbstractExit):
+    """Exit by the second difference of the states,
+
+        |Δ_k - Δ_{k-1}| / |u_k|,   Δ_k = u_k - u_{k-1},
+
+    |·| the norm over features. It needs no read-out, and it does not see what a change of the
+    state means for the outputs, nor how many steps are left. Reference: Pappone, Crisostomi,
+    Rodolà, Two-Scale Latent Dynamics for Recurrent-Depth Transformers, arXiv 2509.23314,
+    where the difference is not divided by the state, and two hits in a row stop.
+
+    **Arguments:** see `AbstractExit`.
+    """
+
+    hits: PositiveInt = eqx.field(static=True, default=2)
+
+    def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
+        change = jnp.linalg.norm(progress.increment - progress.earlier, axis=-1)
+        return change / jnp.linalg.norm(progress.u, axis=-1)
