@@ -10,19 +10,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ...equation import holding
+from ...equation import AbstractConstraint, Free, holding, parts
 from ...errors import InputError
-from ...solvers import ExplicitRungeKutta, StepField, Projected, first_failure, success
+from ...solvers import ExplicitRungeKutta, Projected, StepField, first_failure, success
 from ..march import Steps
 from ..output import Start
 from ..trajectory import Status, Trajectory
 from .exit import AbstractExit, Progress
 
 
-class _Carry(NamedTuple):
+class _State(NamedTuple):
     """A march between two steps.
 
-    - `increment`: of the last step.
+    - `increment`: of the last step that a token made.
     - `hits`: how often in a row the measure of a token was below the tolerance.
     - `steps`: those that a token has made.
     """
@@ -53,19 +53,25 @@ def march_until(
     weights = steps.equation.domain.weights
     weights = jnp.ones(tokens[-1:], u0.dtype) if weights is None else weights
 
-    def advance(carry, terms, t0, t1, made):
-        moving = carry.hits < exit.hits
+    def rest(state):
+        """The states of tokens that have stopped, after one more step."""
+        return state.u + state.increment if exit.order else state.u
+
+    def advance(state, terms, t0, t1, remaining):
+        moving = state.hits < exit.hits
         field = StepField(holding(terms, moving), t0, t1, args)
-        step = field.first_step(steps.solver, carry.u)
-        u = jnp.where(moving[..., None], step.y1, carry.u)
-        increment = u - carry.u
-        remaining = total - made
-        below = exit.below(
-            Progress(u, increment, carry.increment, remaining, read_out), weights
+        step = field.first_step(steps.solver, state.u)
+        increment = jnp.where(moving[..., None], step.y1 - state.u, state.increment)
+        u = jnp.where(moving[..., None], step.y1, rest(state))
+        progress = Progress(u, increment, state.increment, remaining, read_out)
+        hits = jnp.where(exit.below(progress, weights), state.hits + 1, 0)
+        return _State(
+            u,
+            increment,
+            hits=jnp.where(moving, hits, state.hits),
+            steps=state.steps + moving,
+            result=first_failure(state.result, step.result),
         )
-        hits = jnp.where(moving, jnp.where(below, carry.hits + 1, 0), carry.hits)
-        made = carry.steps + moving
-        return _Carry(u, increment, hits, made, first_failure(carry.result, step.result))
 
     def interval(carry, inputs):
         state, status = carry
@@ -75,25 +81,27 @@ def march_until(
 
         def step(state, inputs):
             t0, t1, number = inputs
-            made = index * steps.number + number
-            moving = jnp.any(state.hits < exit.hits)
-            state = lax.cond(
-                moving, lambda x: advance(x, terms, t0, t1, made), lambda x: x, state
-            )
-            return state, None
+            remaining = total - (index * steps.number + number)
+            return lax.cond(
+                jnp.any(state.hits < exit.hits),
+                lambda state: advance(state, terms, t0, t1, remaining),
+                lambda state: state._replace(u=rest(state)),
+                state,
+            ), None
 
-        numbers = 1 + jnp.arange(steps.number, dtype=u0.dtype)
+        numbers = jnp.arange(1, steps.number + 1, dtype=u0.dtype)
         state, _ = lax.scan(step, state, (edges[:-1], edges[1:], numbers))
-        status = Status(state.result, status.failed_at).after(state.result, state.u, edges[-1])
+        status = status.after(state.result, state.u, edges[-1])
         return (state, status), state.u if output.states else None
 
-    nothing = jnp.full_like(u0, jnp.nan)
     zeros = jnp.zeros(tokens, int)
-    carry = _Carry(u0, nothing, zeros, zeros, success()), Status.start(steps.dtype)
+    state = _State(u0, jnp.full_like(u0, jnp.nan), zeros, zeros, success())
     (state, status), states = scan(
-        interval, carry, (steps.indices, steps.equation.intervals())
+        interval,
+        (state, Status.start(steps.dtype)),
+        (steps.indices, steps.equation.intervals()),
     )
-    evaluations = state.steps * jnp.asarray(cost, u0.dtype)
+    evaluations = state.steps.astype(u0.dtype) * cost
     return Trajectory(state.u, states, None, status, total, 0, evaluations)
 
 
@@ -107,6 +115,13 @@ def _cost_of_a_step(steps: Steps, start: Start, exit: AbstractExit) -> float:
         raise InputError(
             f"solve: exit={name}(…): a solve in which tokens stop has its states at the ends "
             "of the intervals only; ask for SaveAt(ts=equation.knots) and no dense output."
+        )
+    sets = parts(eqx.filter_eval_shape(steps.equation.constraint, 0.0), AbstractConstraint)
+    bound = next((type(x).__name__ for x in sets if not isinstance(x, Free)), None)
+    if exit.order and bound is not None:
+        raise InputError(
+            f"solve: exit={name}(…, order=1): a token that goes straight on leaves the "
+            f"constraint {bound}; give order=0, with which it stays."
         )
     terms = steps.equation.terms_of(0)
     state = eqx.filter_eval_shape(steps.init, terms, start.u0, start.args)

@@ -1,0 +1,58 @@
+from collections.abc import Callable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .exit import AbstractExit, Progress
+
+
+def divergence(
+    expected: Float[Array, "*points classes"], given: Float[Array, "*points classes"]
+) -> Float[Array, "*points"]:
+    """`KL(p ‖ q) = Σ_y p(y) log p(y)/q(y)`, in nats, of the distributions with these logits:
+    what the cross-entropy grows by, on average, where q is given and p is right."""
+    p, q = (jax.nn.log_softmax(logits) for logits in (expected, given))
+    return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
+
+
+def relative_difference(
+    expected: Float[Array, "*batch points channels"],
+    given: Float[Array, "*batch points channels"],
+) -> Float[Array, "*batch points"]:
+    """`|expected - given|` at each point, the norm over channels, in units of the root mean
+    square of `|expected|` over points."""
+    square = jnp.mean(jnp.sum(expected**2, axis=-1), axis=-1, keepdims=True)
+    return jnp.linalg.norm(expected - given, axis=-1) / jnp.sqrt(square)
+
+
+class EstimatedExit(AbstractExit):
+    """Exit by an estimate of the effect that the rest of the solve has on the outputs,
+
+        d( R(E_2), R(E_q) ),
+
+    R the read-out and E_p the state at depth T extrapolated with order p, see `Progress.end`.
+    E_q, q = `order`, is what the token will have if it stops, and E_2 the better approximation
+    of the full solve; as in an embedded pair, their difference estimates the error of the
+    lower one. With `divergence` the tolerance is in nats: about the mean by which the loss of
+    a token that stops may grow.
+
+    Both come from the last two steps, so no field is evaluated for them. They cost two
+    read-outs for each step: little with a small vocabulary, more than a layer with a large
+    one. Reference for embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary Differential
+    Equations I, section II.4.
+
+    **Arguments:** see `AbstractExit`, and
+
+    - `difference`: d, a function of the outputs that are expected and those that are given:
+      `divergence` of logits, `relative_difference` of functions, or one of yours.
+    """
+
+    order: Literal[0, 1] = eqx.field(static=True, default=1)
+    difference: Callable[[Array, Array], Array] = eqx.field(static=True, default=divergence)
+
+    def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
+        expected, given = (progress.read_out(progress.end(p)) for p in (2, self.order))
+        return self.difference(expected, given)
