@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...arguments import checked
 from .exit import AbstractExit, Progress
 
 
+@checked
 def divergence(
     expected: Float[Array, "*points classes"], given: Float[Array, "*points classes"]
 ) -> Float[Array, "*points"]:
@@ -18,6 +20,7 @@ def divergence(
     return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
 
 
+@checked
 def relative_difference(
     expected: Float[Array, "*batch points channels"],
     given: Float[Array, "*batch points channels"],
