@@ -51,6 +51,7 @@ def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     assert len(np.unique(evaluations)) > 1
 
 
+@pytest.mark.heavy
 def test_a_text_is_written_by_tokens_that_stop():
     model = language_model(intervals=3).with_exit(ide.EstimatedExit(0.5))
     assert "stop at different depths" in ide.why_not_cached(model)
@@ -62,8 +63,16 @@ def test_a_text_is_written_by_tokens_that_stop():
 CONTROLS = [ide.Chebyshev, ide.PiecewiseConstant]
 
 
-@pytest.mark.parametrize("control", CONTROLS)
-@pytest.mark.parametrize("steps", [3, pytest.param(8, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize(
+    "control, steps",
+    [
+        (ide.Chebyshev, 3),
+        *(
+            pytest.param(*case, marks=pytest.mark.heavy)
+            for case in ((ide.Chebyshev, 8), *((ide.PiecewiseConstant, n) for n in (2, 3, 8)))
+        ),
+    ],
+)
 def test_a_cache_serves_any_number_of_steps(control, steps):
     check_logits(language_model(control=control, intervals=4).at_depth(steps))
 

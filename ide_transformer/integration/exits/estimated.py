@@ -22,13 +22,17 @@ def divergence(
 
 @checked
 def relative_difference(
-    expected: Float[Array, "*batch points channels"],
-    given: Float[Array, "*batch points channels"],
-) -> Float[Array, "*batch points"]:
-    """`|expected - given|` at each point, the norm over channels, in units of the root mean
-    square of `|expected|` over points."""
-    square = jnp.mean(jnp.sum(expected**2, axis=-1), axis=-1, keepdims=True)
-    return jnp.linalg.norm(expected - given, axis=-1) / jnp.sqrt(square)
+    expected: Float[Array, "samples points *channels"],
+    given: Float[Array, "samples points *channels"],
+) -> Float[Array, "samples points"]:
+    """`|expected - given|` of functions at each point, the norm over channels, in units of the
+    root mean square of `|expected|` over the points of the sample."""
+    samples, points = expected.shape[:2]
+    shape = samples, points, -1
+    expected, given = expected.reshape(shape), given.reshape(shape)
+    size = jnp.sqrt(jnp.mean(jnp.sum(expected**2, axis=-1), axis=-1, keepdims=True))
+    # Nothing is small beside a function that is zero.
+    return jnp.linalg.norm(expected - given, axis=-1) / jnp.where(size == 0, 1, size)
 
 
 class EstimatedExit(AbstractExit):
