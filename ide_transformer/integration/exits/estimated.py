@@ -38,12 +38,12 @@ def relative_difference(
 class EstimatedExit(AbstractExit):
     """Exit by an estimate of the effect that the rest of the solve has on the outputs,
 
-        d( R(E_2), R(E_q) ),
+        d( R(E_{q+1}), R(E_q) ),
 
     R the read-out and E_p the state at depth T extrapolated with order p, see `Progress.end`.
-    E_q, q = `order`, is what the token will have if it stops, and E_2 the better approximation
-    of the full solve; as in an embedded pair, their difference estimates the error of the
-    lower one. With `divergence` the tolerance is in nats: about the mean by which the loss of
+    E_q, q = `order`, is what the token will have if it stops, and E_{q+1} the better
+    approximation of the full solve; as in an embedded pair, their difference estimates the
+    error of the lower one. With `divergence` the tolerance is in nats: about the mean by which the loss of
     a token that stops may grow.
 
     Both come from the last two steps, so no field is evaluated for them. They cost two
@@ -61,5 +61,6 @@ class EstimatedExit(AbstractExit):
     difference: Callable[[Array, Array], Array] = eqx.field(static=True, default=divergence)
 
     def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
-        expected, given = (progress.read_out(progress.end(p)) for p in (2, self.order))
+        orders = self.order + 1, self.order
+        expected, given = (progress.read_out(progress.end(order)) for order in orders)
         return self.difference(expected, given)
