@@ -43,8 +43,8 @@ class EstimatedExit(AbstractExit):
     R the read-out and E_p the state at depth T extrapolated with order p, see `Progress.end`.
     E_q, q = `order`, is what the token will have if it stops, and E_{q+1} the better
     approximation of the full solve; as in an embedded pair, their difference estimates the
-    error of the lower one. With `divergence` the tolerance is in nats: about the mean by which the loss of
-    a token that stops may grow.
+    error of the lower one. With `divergence` the tolerance is in nats: about the mean by which
+    the loss of a token that stops may grow.
 
     Both come from the last two steps, so no field is evaluated for them. They cost two
     read-outs for each step: little with a small vocabulary, more than a layer with a large
