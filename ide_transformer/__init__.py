@@ -29,6 +29,7 @@ from .equation import (
     Free as Free,
     GatedFeedForward as GatedFeedForward,
     Hypernetwork as Hypernetwork,
+    LayerDrop as LayerDrop,
     LayerNorm as LayerNorm,
     Nonnegative as Nonnegative,
     NoPositions as NoPositions,

@@ -32,6 +32,7 @@ from .exits import (
     named_exits as named_exits,
 )
 from .folder import RunFolder as RunFolder
+from .loop import Diverged as Diverged
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
