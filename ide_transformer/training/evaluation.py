@@ -29,7 +29,7 @@ from .step import make_evaluation
 
 M = TypeVar("M", bound=AbstractModel)
 
-_BATCH = 16
+BATCH = 16
 
 
 class LoadedModel(NamedTuple):
@@ -109,7 +109,7 @@ def evaluate_loss(
             raise InputError(f"{name}={size}: give at least 1.")
     task = evaluation_task(loaded, text, context)
     weights, static = eqx.partition(loaded.model, eqx.is_inexact_array)
-    values = make_evaluation(static)(weights, task, _BATCH, samples)
+    values = make_evaluation(static)(weights, task, BATCH, samples)
     named = {name.removeprefix(f"{task.held_out_name}_"): x for name, x in values.items()}
     return {**named, **task.figures(named["loss"])}
 
@@ -133,14 +133,19 @@ def evaluate_at_depths(
     """
     rows = []
     for number in steps:
-        model = loaded.model.at_depth(number)
-        on_mesh = loaded._replace(model=model.with_solver(model.discretization.solver))
-        task = evaluation_task(on_mesh, text, context)
+        solved = on_mesh(loaded, number)
+        task = evaluation_task(solved, text, context)
         batch = next(task.held_out(1))
-        evaluations = eqx.filter_jit(task.loss)(on_mesh.model, batch).field_evaluations
-        found = evaluate_loss(on_mesh, text, samples, context)
+        evaluations = eqx.filter_jit(task.loss)(solved.model, batch).field_evaluations
+        found = evaluate_loss(solved, text, samples, context)
         rows.append({"steps": number, "evaluations": float(evaluations), **found})
     return rows
+
+
+def on_mesh(loaded: LoadedModel, steps: int) -> LoadedModel:
+    """The model solved with so many steps in depth, one in each interval."""
+    model = loaded.model.at_depth(steps)
+    return loaded._replace(model=model.with_solver(model.discretization.solver))
 
 
 def evaluation_task(
