@@ -50,6 +50,12 @@ def main() -> None:
         "--steps", type=_numbers, help="solve with so many steps in depth, for example 1,2,4,8"
     )
     parser.add_argument(
+        "--mesh",
+        choices=("resampled", "spread", "first"),
+        default="resampled",
+        help="with --steps: weights resampled on another mesh, or so many of the layers",
+    )
+    parser.add_argument(
         "--exit",
         type=_names,
         metavar="estimate,confidence,second_difference",
@@ -82,7 +88,12 @@ def main() -> None:
         results = with_exits(loaded, text, arguments)
     elif arguments.steps is not None:
         results = evaluate_at_depths(
-            loaded, arguments.steps, text, arguments.samples, arguments.context
+            loaded,
+            arguments.steps,
+            text,
+            arguments.samples,
+            arguments.context,
+            mesh=arguments.mesh,
         )
         show_table(results)
         draw(loaded, text, arguments, {str(loaded.path): results})

@@ -1,6 +1,6 @@
 """The model of a run or of a checkpoint, and its evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -8,6 +8,7 @@ import equinox as eqx
 import numpy as np
 
 from ..arguments import checked
+from ..depth import keep_layers
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, TextEncoder, sentence_embedding
 from ..pretrained import find_pretrained, load_pretrained
@@ -120,6 +121,8 @@ def evaluate_at_depths(
     text: str | None = None,
     samples: int | None = None,
     context: int | None = None,
+    *,
+    mesh: str = "resampled",
 ) -> list[dict[str, Any]]:
     """`evaluate_loss` of a model whose equation is solved on other meshes in depth: a row for
     each number of steps, with the field evaluations of a solve.
@@ -127,13 +130,19 @@ def evaluate_at_depths(
     **Arguments:**
 
     - `steps`: over all of `[0, T]`, one in each interval; see `AbstractModel.at_depth`.
+    - `mesh`: "resampled"; or so many of the layers of the model, each with its own step,
+      "spread" evenly or the "first" ones: what a model that was trained with `LayerDrop`, or to
+      be read out after each layer, is meant for.
     - `text`, `samples`, `context`: see `evaluate_loss`.
 
-    **Raises:** `InputError` for steps below 1, or a control that has no such mesh.
+    **Raises:** `InputError` for steps below 1, for more than a model has layers to keep, or a
+    control that has no such mesh.
     """
+    if mesh not in _MESHES:
+        raise InputError(f"mesh={mesh!r}: write one of {', '.join(_MESHES)}.")
     rows = []
     for number in steps:
-        solved = on_mesh(loaded, number)
+        solved = on_mesh(loaded, number, _MESHES[mesh])
         task = evaluation_task(solved, text, context)
         batch = next(task.held_out(1))
         evaluations = eqx.filter_jit(task.loss)(solved.model, batch).field_evaluations
@@ -142,10 +151,39 @@ def evaluate_at_depths(
     return rows
 
 
-def on_mesh(loaded: LoadedModel, steps: int) -> LoadedModel:
+def on_mesh(
+    loaded: LoadedModel,
+    steps: int,
+    changed: Callable[[AbstractModel, int], AbstractModel] = AbstractModel.at_depth,
+) -> LoadedModel:
     """The model solved with so many steps in depth, one in each interval."""
-    model = loaded.model.at_depth(steps)
+    model = changed(loaded.model, steps)
     return loaded._replace(model=model.with_solver(model.discretization.solver))
+
+
+def _spread_layers(model: AbstractModel, number: int) -> AbstractModel:
+    _check_layers(model, number)
+    return keep_layers(
+        model, [i * model.control.num_intervals // number for i in range(number)]
+    )
+
+
+def _first_layers(model: AbstractModel, number: int) -> AbstractModel:
+    _check_layers(model, number)
+    return keep_layers(model, range(number))
+
+
+def _check_layers(model: AbstractModel, number: int) -> None:
+    layers = model.control.num_intervals
+    if not 1 <= number <= layers:
+        raise InputError(f"steps={number}: the model has {layers} layers to keep, or fewer.")
+
+
+_MESHES: dict[str, Callable[[AbstractModel, int], AbstractModel]] = {
+    "resampled": AbstractModel.at_depth,
+    "spread": _spread_layers,
+    "first": _first_layers,
+}
 
 
 def evaluation_task(
