@@ -111,7 +111,7 @@ class ModelConfig(Choice):
         Part(kind="attention"),
         Part(kind="feed_forward"),
     )
-    # Initial rate of damping and of relaxation, per layer.
+    # Initial rate of damping, of relaxation and of injection, per layer.
     damping: PositiveFloat = 0.1
     # Applied to the input of each operator (pre-norm).
     normalization: Part = Part(kind="layer_norm")
@@ -304,7 +304,10 @@ class MeshConfig(Section):
     """A mesh in depth, on which a step of training may solve the equation; an integer alone is
     its number of intervals."""
 
-    # Intervals, on which the control is resampled; default: model.depth.
+    # The depth T at which the solution is read, with steps of the same size; for weights that
+    # are the same at all depths (tied). Default: that of the run.
+    horizon: PositiveFloat | None = None
+    # Intervals, on which the control is resampled; default: one for each layer of depth.
     intervals: Count | None = None
     # Equal steps in each; default: those of the run.
     steps_per_interval: Count | None = None
