@@ -1,5 +1,5 @@
-"""Evaluates a run or a checkpoint: loss and perplexity on text, accuracy on images, similarity
-of sentences."""
+"""Evaluates a run or a checkpoint: loss and perplexity on text, accuracy on images, relative
+error of functions, similarity of sentences."""
 
 import signal
 
@@ -20,6 +20,7 @@ from ide_transformer.tasks import read_text
 from ide_transformer.training import (
     evaluate_at_depths,
     evaluate_loss,
+    evaluation_task,
     load_model,
     model_parser,
     run_script,
@@ -55,7 +56,8 @@ def main() -> None:
         results = rows
         if arguments.figure is not None:
             curve = [row["evaluations"] for row in rows], [row["loss"] for row in rows]
-            axes = dict(x="field evaluations of a solve", y="loss (nats)")
+            label = evaluation_task(loaded, text, arguments.context).loss.label
+            axes = dict(x="field evaluations of a solve", y=label)
             plot_curves(arguments.figure, {str(loaded.path): curve}, marker="o", **axes)
     elif arguments.sentences is None:
         results = evaluate_loss(loaded, text, arguments.samples, arguments.context)

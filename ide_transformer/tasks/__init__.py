@@ -9,6 +9,15 @@ from .classification import (
 )
 from .images import LabelledImages as LabelledImages, digits as digits, idx_folder as idx_folder
 from .language import LanguageTask as LanguageTask, Shakespeare as Shakespeare, Text as Text
+from .losses import (
+    AbstractLoss as AbstractLoss,
+    Batch as Batch,
+    CrossEntropy as CrossEntropy,
+    InstanceCrossEntropy as InstanceCrossEntropy,
+    Loss as Loss,
+    Mean as Mean,
+    RelativeError as RelativeError,
+)
 from .p_hop import PHop as PHop
 from .parity import Parity as Parity
 from .pretrained_tokenizer import (
@@ -19,13 +28,7 @@ from .sequences import (
     AbstractSequences as AbstractSequences,
     AbstractSequencesByLength as AbstractSequencesByLength,
 )
-from .task import (
-    AbstractTask as AbstractTask,
-    Batch as Batch,
-    Instances as Instances,
-    Loss as Loss,
-    cross_entropy as cross_entropy,
-)
+from .task import AbstractTask as AbstractTask
 from .texts import read_text as read_text, shakespeare as shakespeare
 from .tokenizers import (
     AbstractTokenizer as AbstractTokenizer,

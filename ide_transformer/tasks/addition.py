@@ -1,8 +1,8 @@
 import numpy as np
 
 from ..arguments import PositiveInt
+from .losses import Batch
 from .sequences import AbstractSequencesByLength, at_least, uncounted
-from .task import Instances
 
 
 class Addition(AbstractSequencesByLength):
@@ -46,9 +46,7 @@ class Addition(AbstractSequencesByLength):
     def tokens_of(self, length: int) -> int:
         return 3 * length + 2
 
-    def instances(
-        self, lengths: np.ndarray, tokens: int, random: np.random.Generator
-    ) -> Instances:
+    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
         inputs = np.full((len(lengths), tokens), self.base + 2, np.int32)
         targets = uncounted(inputs.shape)
         order = slice(None, None, 1 if self.reverse else -1)
@@ -58,7 +56,7 @@ class Addition(AbstractSequencesByLength):
             written = [*a[order], self.base, *b[order], self.base + 1, *c[:-1]]
             inputs[i, : len(written)] = written
             targets[i, len(written) - len(c) : len(written)] = c
-        return Instances(inputs, targets)
+        return Batch(inputs, targets)
 
     def _sum(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """The digits of the sum, the least one first, one more than each has."""

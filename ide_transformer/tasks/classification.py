@@ -8,7 +8,8 @@ import numpy as np
 from ..arguments import PositiveInt
 from ..models import AbstractModel, ImageClassifier
 from .images import LabelledImages, digits, idx_folder
-from .task import AbstractTask, Batch, spread
+from .losses import Batch
+from .task import AbstractTask, spread
 
 
 class ClassificationTask(AbstractTask):

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, generate
+from .losses import Batch
 from .pretrained_tokenizer import load_tokenizer
-from .task import AbstractTask, Batch, spread
+from .task import AbstractTask, spread
 from .texts import read_text, shakespeare
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 

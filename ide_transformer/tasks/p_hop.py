@@ -2,8 +2,8 @@ import numpy as np
 
 from ..arguments import PositiveInt
 from ..errors import InputError
+from .losses import UNCOUNTED, Batch
 from .sequences import HELD_OUT, AbstractSequences, at_least
-from .task import UNCOUNTED, Instances
 
 
 class PHop(AbstractSequences):
@@ -60,13 +60,13 @@ class PHop(AbstractSequences):
     def tokens_per_sample(self) -> int:
         return self.context
 
-    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Instances:
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         shape = number, self.context
         words = random.integers(0, self.alphabet, shape, dtype=np.int32)
         if not self.repeats:
             words[:, 1:] = random.integers(1, self.alphabet, (number, self.context - 1))
             words = np.cumsum(words, axis=1, dtype=np.int32) % self.alphabet
-        return Instances(words, hopped(words, self.hops))
+        return Batch(words, hopped(words, self.hops))
 
 
 def hopped(words: np.ndarray, hops: int) -> np.ndarray:

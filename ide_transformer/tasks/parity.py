@@ -1,7 +1,7 @@
 import numpy as np
 
+from .losses import Batch
 from .sequences import AbstractSequencesByLength, uncounted
-from .task import Instances
 
 
 class Parity(AbstractSequencesByLength):
@@ -24,13 +24,11 @@ class Parity(AbstractSequencesByLength):
     def tokens_of(self, length: int) -> int:
         return length + 1
 
-    def instances(
-        self, lengths: np.ndarray, tokens: int, random: np.random.Generator
-    ) -> Instances:
+    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
         shape = len(lengths), tokens
         bits = random.integers(0, 2, shape, dtype=np.int32)
         after = np.arange(tokens) - lengths[:, None]
         odd = np.sum(bits * (after < 0), axis=1, keepdims=True) % 2
         end = after == 0
         inputs = np.where(after < 0, bits, np.where(end, 2, 3)).astype(np.int32)
-        return Instances(inputs, np.where(end, odd, uncounted(shape)).astype(np.int32))
+        return Batch(inputs, np.where(end, odd, uncounted(shape)).astype(np.int32))

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel
-from .task import UNCOUNTED, AbstractTask, Instances, spread
+from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
+from .task import AbstractTask, spread
 
 
 # Numbers of samples that are held out.
@@ -26,6 +27,7 @@ class AbstractSequences(AbstractTask):
     held_out_name: ClassVar[str] = "validation"
     model: ClassVar[type[AbstractModel]] = LanguageModel
     causal: ClassVar[bool] = True
+    loss: AbstractLoss = InstanceCrossEntropy()
 
     @property
     @abc.abstractmethod
@@ -33,22 +35,22 @@ class AbstractSequences(AbstractTask):
         """The number of tokens that may occur."""
 
     @abc.abstractmethod
-    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Instances:
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         """So many samples."""
 
     @property
     def sizes(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary}
 
-    def batch(self, step: int, size: int, seed: int) -> Instances:
+    def batch(self, step: int, size: int, seed: int) -> Batch:
         return self.draw(size, np.random.default_rng([seed, step]), held_out=False)
 
-    def held_out(self, size: int, samples: int | None = None) -> Iterator[Instances]:
+    def held_out(self, size: int, samples: int | None = None) -> Iterator[Batch]:
         drawn = self.draw(HELD_OUT, np.random.default_rng([0, 0, 1]), held_out=True)
         chosen = spread(np.arange(HELD_OUT), samples)
         for first in range(0, len(chosen), size):
             part = chosen[first : first + size]
-            yield Instances(drawn.inputs[part], drawn.targets[part])
+            yield Batch(drawn.inputs[part], drawn.targets[part])
 
 
 class AbstractSequencesByLength(AbstractSequences):
@@ -94,16 +96,14 @@ class AbstractSequencesByLength(AbstractSequences):
         """The number of tokens of an instance of that length."""
 
     @abc.abstractmethod
-    def instances(
-        self, lengths: np.ndarray, tokens: int, random: np.random.Generator
-    ) -> Instances:
+    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
         """An instance for each of `lengths: [samples]`, padded to so many tokens."""
 
     @property
     def tokens_per_sample(self) -> int:
         return self.tokens_of(self.lengths[1])
 
-    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Instances:
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         shortest, longest = self.held_out_lengths if held_out else self.lengths
         lengths = random.integers(shortest, longest + 1, number)
         return self.instances(lengths, self.tokens_of(longest), random)

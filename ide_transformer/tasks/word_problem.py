@@ -4,8 +4,8 @@ import numpy as np
 
 from ..arguments import PositiveInt
 from ..errors import InputError
+from .losses import Batch
 from .sequences import AbstractSequencesByLength, at_least, uncounted
-from .task import Instances
 
 
 # S_6 has 720 elements; the table of the next one has 25 million entries.
@@ -56,16 +56,14 @@ class WordProblem(AbstractSequencesByLength):
     def tokens_of(self, length: int) -> int:
         return length
 
-    def instances(
-        self, lengths: np.ndarray, tokens: int, random: np.random.Generator
-    ) -> Instances:
+    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
         shape = len(lengths), tokens
         words = random.integers(0, self.vocabulary, shape, dtype=np.int32)
         targets = words.copy()
         for i in range(1, tokens):
             targets[:, i] = self.products[targets[:, i - 1], words[:, i]]
         inside = np.arange(tokens) < lengths[:, None]
-        return Instances(words, np.where(inside, targets, uncounted(shape)))
+        return Batch(words, np.where(inside, targets, uncounted(shape)))
 
 
 def _products(degree: int) -> np.ndarray:

@@ -16,7 +16,6 @@ from ..tasks import (
     AbstractTokenizer,
     LanguageTask,
     PretrainedTokenizer,
-    cross_entropy,
     shakespeare,
 )
 from .build import build_task, with_solver
@@ -94,7 +93,8 @@ def load_model(
 def evaluate_loss(
     loaded: LoadedModel, text: str | None, samples: int | None, context: int | None
 ) -> dict[str, Any]:
-    """Loss and accuracy on held-out data, for texts also the perplexity `exp(loss)`.
+    """The loss on held-out data and what else it measures, such as the accuracy; for texts also
+    the perplexity `exp(loss)`.
 
     **Arguments:**
 
@@ -121,7 +121,7 @@ def evaluate_at_depths(
     samples: int | None = None,
     context: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Loss and accuracy of a model whose equation is solved on other meshes in depth: a row for
+    """`evaluate_loss` of a model whose equation is solved on other meshes in depth: a row for
     each number of steps, with the field evaluations of a solve.
 
     **Arguments:**
@@ -135,8 +135,9 @@ def evaluate_at_depths(
     for number in steps:
         model = loaded.model.at_depth(number)
         on_mesh = loaded._replace(model=model.with_solver(model.discretization.solver))
-        batch = next(evaluation_task(on_mesh, text, context).held_out(1))
-        evaluations = eqx.filter_jit(cross_entropy)(on_mesh.model, batch).field_evaluations
+        task = evaluation_task(on_mesh, text, context)
+        batch = next(task.held_out(1))
+        evaluations = eqx.filter_jit(task.loss)(on_mesh.model, batch).field_evaluations
         found = evaluate_loss(on_mesh, text, samples, context)
         rows.append({"steps": number, "evaluations": float(evaluations), **found})
     return rows

@@ -116,7 +116,7 @@ class Loop(NamedTuple):
             steps.append(step.lower(state, batch).compile())
             self.stop.check("Stopped before the first step.")
         temporary = max(step.memory_analysis().temp_size_in_bytes for step in steps)
-        progress.say(describe_memory(model, state, batch, temporary))
+        progress.say(describe_memory(model, state, self.task.loss, batch, temporary))
         return steps
 
     def _evaluate_if_due(self, number: int, state: TrainState, log: MetricsLog) -> bool:

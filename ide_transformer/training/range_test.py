@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import PRNGKeyArray
 from scipy.ndimage import gaussian_filter1d
 
 from ..arguments import checked
 from ..errors import InputError
+from ..models import AbstractModel
 from ..reporting import Curve, plot_panels, write_json
+from ..tasks import AbstractTask
 from .build import build_start
 from .config import Config
 from .optimizer import update_rule
@@ -77,7 +80,9 @@ def find_learning_rate(
     if steps < 20:
         raise InputError(f"steps={steps}: too few for a range test; take 20 or more.")
     growth = math.log(HIGHEST / LOWEST) / (steps - 1)
-    losses = _losses(config, steps, lambda step: LOWEST * jnp.exp(growth * step))
+    task, model, key = build_start(config)
+    rate: optax.Schedule = lambda step: LOWEST * jnp.exp(growth * step)  # noqa: E731
+    losses = _losses(config, task, model, key, steps, rate)
     if len(losses) < 2:
         raise InputError(
             f"{config.name}: the loss is not finite at a learning rate of {LOWEST}, so none "
@@ -87,18 +92,25 @@ def find_learning_rate(
     found = _suggested(rates, losses)
     if folder is not None:
         write_json(folder / "learning_rate.json", found._asdict())
-        _plot(folder / "learning_rate.png", found)
+        _plot(folder / "learning_rate.png", found, task.loss.label)
     return found
 
 
-def _losses(config: Config, steps: int, rate: optax.Schedule) -> list[float]:
+def _losses(
+    config: Config,
+    task: AbstractTask,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    steps: int,
+    rate: optax.Schedule,
+) -> list[float]:
     """The losses of the steps, up to the one at which they explode."""
     training = config.training
-    task, model, key = build_start(config)
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
+    noisy = config.model.dropout > 0
     step: Any = make_train_step(
-        optimizer, static, noisy=config.model.dropout > 0, transport=training.transport
+        optimizer, static, task.loss, noisy=noisy, transport=training.transport
     )
     losses: list[float] = []
     lowest = math.inf
@@ -132,7 +144,7 @@ def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
     return LearningRates(rates, losses, smoothed.tolist(), fastest, lowest, suggestion)
 
 
-def _plot(path: Path, found: LearningRates) -> None:
+def _plot(path: Path, found: LearningRates, label: str) -> None:
     curves = [
         Curve("one batch", found.rates, found.losses),
         Curve("smoothed", found.rates, found.smoothed),
@@ -140,4 +152,4 @@ def _plot(path: Path, found: LearningRates) -> None:
     if found.suggestion is not None:
         at = np.interp(np.log(found.suggestion), np.log(found.rates), found.smoothed)
         curves.append(Curve(f"suggestion {found.suggestion:.1e}", [found.suggestion], [at]))
-    plot_panels(path, {"": curves}, x="learning rate", y="cross-entropy (nats)", log=True)
+    plot_panels(path, {"": curves}, x="learning rate", y=label, log=True)

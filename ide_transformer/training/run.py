@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..models import AbstractModel
 from ..pretrained import find_pretrained, save_pretrained
 from ..reporting import plot_curves, write_json
-from ..tasks import AbstractTask, PretrainedTokenizer, cross_entropy
+from ..tasks import AbstractTask, PretrainedTokenizer
 from .build import build_model_of_size, build_start, build_task, task_class
 from .checkpoints import Checkpoints, Which
 from .config import Config
@@ -71,7 +71,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     # What does not fit together fails here, before anything is written.
     first = task.batch(0, training.batch_size, training.seed)
     for on_mesh in mesh_maps(training):
-        eqx.filter_eval_shape(cross_entropy, on_mesh(model), first)
+        eqx.filter_eval_shape(task.loss, on_mesh(model), first)
     group_factors(config.optimizer.groups, eqx.filter(model, eqx.is_inexact_array))
     if resumed is not None:
         check_data(resumed, task)
@@ -97,6 +97,7 @@ def _train(
         make_train_step,
         optimizer,
         static,
+        task.loss,
         noisy=config.model.dropout > 0,
         transport=training.transport,
         max_bad_steps=training.max_bad_steps,
@@ -218,7 +219,7 @@ def plot_run(
     for name, key in (("training", "loss"), (task.held_out_name, f"{task.held_out_name}_loss")):
         logged = {line["step"]: line[key] for line in lines if line.get(key) is not None}
         losses[name] = [*logged], [*logged.values()]
-    plot_curves(folder.plots / "loss.png", losses, x="step", y="cross-entropy (nats)")
+    plot_curves(folder.plots / "loss.png", losses, x="step", y=task.loss.label)
     batch = next(task.held_out(EVALUATION_BATCH))
     knots = model.equation.knots
     us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=jnp.asarray(knots))).us

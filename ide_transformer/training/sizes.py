@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ..errors import InputError
 from ..integration import AbstractGradient
 from ..models import AbstractModel
-from ..tasks import AbstractTask
+from ..tasks import AbstractLoss, AbstractTask
 from .config import Config, SolverConfig
 from .names import shown
 from .step import kept_bytes, size_bytes
@@ -59,7 +59,7 @@ def check_memory(
         return
     kept = state
     if fixed + state <= available:
-        kept = max(state, _traced(model, mode, batch))
+        kept = max(state, _traced(model, mode, task.loss, batch))
     if fixed + kept > available:
         raise InputError(
             f"this run needs at least {_gibibytes(fixed + kept)} of memory, and there are "
@@ -83,10 +83,12 @@ def memory() -> int | None:
         return None
 
 
-def _traced(model: AbstractModel, mode: AbstractGradient, batch: Any) -> int:
+def _traced(
+    model: AbstractModel, mode: AbstractGradient, loss: AbstractLoss, batch: Any
+) -> int:
     """Bytes that a step keeps for its gradient, from shapes alone."""
     found: list[int] = []
-    eqx.filter_eval_shape(lambda m, b: found.append(kept_bytes(m, mode, b)), model, batch)
+    eqx.filter_eval_shape(lambda m, b: found.append(kept_bytes(m, mode, loss, b)), model, batch)
     return found[0]
 
 

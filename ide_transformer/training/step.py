@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
 from ..solvers import learned
-from ..tasks import AbstractTask, Batch, Instances, cross_entropy
+from ..tasks import AbstractLoss, AbstractTask, Batch, Mean
 
 
 # The modes that work with every scheme.
@@ -66,6 +66,7 @@ def num_parameters(state: TrainState) -> int:
 def make_train_step(
     optimizer: optax.GradientTransformation,
     static: PyTree,
+    loss: AbstractLoss,
     *,
     noisy: bool,
     transport: float,
@@ -79,20 +80,21 @@ def make_train_step(
 
     **Arguments:**
 
+    - `loss`: that of the task.
     - `noisy`: whether the model draws dropout.
     - `transport`: the weight of the transport cost.
     - `solved`: the model, as this step solves it.
     """
 
-    def loss(weights, batch, key):
+    def objective(weights, batch, key):
         model = solved(eqx.combine(weights, static))
-        result = cross_entropy(model, batch, key, transport=transport)
+        result = loss(model, batch, key, transport=transport)
         return result.objective, result
 
     def step(state: TrainState, batch: Batch):
         key = jax.random.wrap_key_data(state.key)
         key = jax.random.fold_in(key, state.step) if noisy else None
-        gradient, result = jax.grad(loss, has_aux=True)(state.weights, batch, key)
+        gradient, result = jax.grad(objective, has_aux=True)(state.weights, batch, key)
         gradient_norm = optax.tree.norm(gradient)
         faults, good = _judged(state.faults, result.objective, gradient_norm, max_bad_steps)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.weights)
@@ -141,16 +143,12 @@ def rolled_back(state: TrainState) -> TrainState:
 
 
 def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
-    """The mean loss and accuracy over held-out samples, of `Instances` also the exact match:
-    `weights, task, size, samples`; `check` is called between batches and may raise."""
+    """The figures of the loss of a task over held-out samples: `weights, task, size, samples`;
+    `check` is called between batches and may raise."""
 
     @jax.jit
-    def add(total, weights, batch):
-        result = cross_entropy(eqx.combine(weights, static), batch)
-        new = [result.loss * result.count, result.correct, result.count]
-        if isinstance(batch, Instances):
-            new += [result.exact, len(batch.targets)]
-        return total + jnp.array(new)
+    def measured(loss, weights, batch):
+        return loss(eqx.combine(weights, static), batch).figures
 
     def evaluate(
         weights: PyTree,
@@ -159,34 +157,31 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
         samples: int | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
-        total = jnp.zeros(3)
+        sums: dict[str, Mean] = {}
         for batch in task.held_out(size, samples):
-            jax.block_until_ready(total)
+            jax.block_until_ready(sums)
             check()
-            if isinstance(batch, Instances) and total.size == 3:
-                total = jnp.zeros(5)
-            total = add(total, weights, batch)
-        loss, correct, count, *instances = (float(x) for x in total)
-        if not count:
+            new = measured(task.loss, weights, batch)
+            sums = jax.tree.map(jnp.add, sums, new) if sums else new
+        if not sums or not int(sums["loss"].count):
             raise InputError("None of these held-out samples has a target; take more of them.")
-        name = task.held_out_name
-        values = {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
-        if instances:
-            values[f"{name}_exact_match"] = instances[0] / instances[1]
-        return values
+        return {
+            f"{task.held_out_name}_{name}": float(total) / float(count)
+            for name, (total, count) in sums.items()
+        }
 
     return evaluate
 
 
 def describe_memory(
-    model: AbstractModel, state: TrainState, batch: Batch, temporary: int
+    model: AbstractModel, state: TrainState, loss: AbstractLoss, batch: Batch, temporary: int
 ) -> str:
     """One line on memory: parameters, optimiser, and the rest of a step with the gradient mode
     in use; then, found by tracing, what the other modes would keep for the backward pass. A
     second line warns if the device has less. The compiled step reserves `temporary` bytes."""
     used = model.discretization.gradient
     others = [
-        f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, batch))}"
+        f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, loss, batch))}"
         for mode in _MODES
         if type(mode) is not type(used)
     ]
@@ -205,16 +200,18 @@ def describe_memory(
     return text
 
 
-def kept_bytes(model: AbstractModel, mode: AbstractGradient, batch: Batch) -> int:
+def kept_bytes(
+    model: AbstractModel, mode: AbstractGradient, loss: AbstractLoss, batch: Batch
+) -> int:
     """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
     model = eqx.tree_at(lambda m: m.discretization.gradient, model, mode)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
 
     def backward(weights):
-        def loss(weights):
-            return cross_entropy(eqx.combine(weights, static), batch).objective
+        def objective(weights):
+            return loss(eqx.combine(weights, static), batch).objective
 
-        return jax.tree.leaves(jax.vjp(loss, weights)[1])
+        return jax.tree.leaves(jax.vjp(objective, weights)[1])
 
     return max(size_bytes(jax.eval_shape(backward, weights)) - size_bytes(weights), 0)
 

@@ -32,7 +32,7 @@ def held_out(task):
 @everyone
 def test_a_batch_is_a_function_of_seed_and_step(task):
     batch, again = task.batch(3, 32, 5), task.batch(3, 32, 5)
-    assert isinstance(batch, tasks.Instances)
+    assert isinstance(batch, tasks.Batch)
     assert batch.inputs.shape == batch.targets.shape == (32, task.tokens_per_sample)
     assert batch.inputs.dtype == batch.targets.dtype == np.int32
     assert all((x == y).all() for x, y in zip(batch, again, strict=True))
@@ -169,16 +169,18 @@ def model_of(vocabulary):
 def test_the_loss_is_that_of_the_targets_that_count(unchecked):
     task = TASKS["p_hop"]
     model, batch = model_of(3), task.batch(0, 8, 0)
-    result = tasks.cross_entropy(model, batch)
+    result = task.loss(model, batch)
     logits = np.asarray(model.rows, np.float64)[batch.inputs]
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     rows, columns = np.nonzero(batch.targets >= 0)
     chosen = logs[rows, columns, batch.targets[rows, columns]]
-    assert int(result.count) == len(rows) < batch.targets.size
+    assert int(result.figures["loss"].count) == len(rows) < batch.targets.size
     assert float(result.loss) == pytest.approx(-chosen.mean(), rel=1e-5)
     right = logits.argmax(-1) == batch.targets
-    assert int(result.correct) == right.sum()
-    assert int(result.exact) == (right | (batch.targets < 0)).all(1).sum()
+    assert int(result.figures["accuracy"].total) == right.sum()
+    assert (
+        int(result.figures["exact_match"].total) == (right | (batch.targets < 0)).all(1).sum()
+    )
 
 
 def test_what_does_not_count_has_no_gradient(unchecked):
@@ -186,7 +188,7 @@ def test_what_does_not_count_has_no_gradient(unchecked):
     model, batch = model_of(3), task.batch(0, 4, 0)
 
     def loss(biases, batch):
-        return tasks.cross_entropy(Table(model.rows + biases), batch).loss
+        return task.loss(Table(model.rows + biases), batch).loss
 
     counted = batch.targets >= 0
     probabilities = jax.nn.softmax(model.rows)[batch.inputs[counted]]
@@ -200,10 +202,10 @@ def test_what_does_not_count_has_no_gradient(unchecked):
 def test_without_targets_to_skip_the_loss_is_the_ordinary_one(unchecked):
     task, model = TASKS["s5"], model_of(120)
     words = task.draw(8, np.random.default_rng(0), held_out=False).inputs
-    ordinary = tasks.cross_entropy(model, tasks.Batch(words, words))
-    counted = tasks.cross_entropy(model, tasks.Instances(words, words))
+    ordinary = tasks.CrossEntropy()(model, tasks.Batch(words, words))
+    counted = task.loss(model, tasks.Batch(words, words))
     assert float(counted.loss) == pytest.approx(float(ordinary.loss), rel=1e-6)
-    assert int(counted.count) == ordinary.count
+    assert int(counted.figures["loss"].count) == ordinary.figures["loss"].count
 
 
 def test_the_exact_match_of_an_evaluation(unchecked):
@@ -221,7 +223,7 @@ def test_the_exact_match_of_an_evaluation(unchecked):
 
 def test_an_evaluation_without_targets_is_refused(unchecked):
     task = tasks.PHop(32, hops=12)
-    task.held_out = lambda *_: iter([tasks.Instances(*2 * [np.full((1, 32), -1)])])
+    task.held_out = lambda *_: iter([tasks.Batch(*2 * [np.full((1, 32), -1)])])
     weights, static = eqx.partition(model_of(4), eqx.is_inexact_array)
     with pytest.raises(ide.InputError, match="None of these held-out samples has a target"):
         make_evaluation(static)(weights, task, 1)

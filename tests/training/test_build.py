@@ -78,7 +78,7 @@ def test_schemes_by_name(tmp_path, overrides, solver):
 def test_options_of_the_model(tmp_path, overrides):
     model, task = build(tmp_path, *overrides)
     batch = task.batch(0, 2, 0)
-    loss = tasks.cross_entropy(model, batch, jax.random.key(1)).loss
+    loss = task.loss(model, batch, jax.random.key(1)).loss
     assert abs(float(loss) - np.log(task.tokenizer.vocabulary)) < 0.5
 
 

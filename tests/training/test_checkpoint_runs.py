@@ -107,7 +107,7 @@ def test_training_goes_on_from_a_checkpoint_with_any_scheme(checkpoint, tmp_path
     losses = [line["loss"] for line in training.read_metrics(folder.metrics) if "loss" in line]
     task = training.build_task(config)
     model = training.build_model(config, task, jax.random.key(0))
-    first = tasks.cross_entropy(model, task.batch(0, 8, 0)).loss
+    first = task.loss(model, task.batch(0, 8, 0)).loss
     # The first loss is that of the weights of the checkpoint.
     assert losses[0] == pytest.approx(float(first), rel=1e-4)
     assert np.mean(losses[-5:]) < 0.8 * losses[0]

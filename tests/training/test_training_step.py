@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import ide_transformer as ide
-from ide_transformer.tasks import Batch, cross_entropy
+from ide_transformer.tasks import Batch, CrossEntropy, LanguageTask
 from ide_transformer.training import (
     Config,
     build_model_of_size,
@@ -40,7 +40,7 @@ def gradient(model):
     weights, static = eqx.partition(model, eqx.is_inexact_array)
 
     def loss(weights):
-        return cross_entropy(eqx.combine(weights, static), BATCH).objective
+        return CrossEntropy()(eqx.combine(weights, static), BATCH).objective
 
     return weights, jax.value_and_grad(loss)
 
@@ -71,7 +71,9 @@ def test_low_precision_moves_loss_and_gradient_a_little():
 def test_modes_keep_less_the_more_they_recompute():
     model = make_model()
     modes = (ide.Direct(), ide.Recompute(), ide.Recursive(), ide.Recompute(policy=None))
-    direct, checkpoint, recursive, nothing = (kept_bytes(model, m, BATCH) for m in modes)
+    direct, checkpoint, recursive, nothing = (
+        kept_bytes(model, m, CrossEntropy(), BATCH) for m in modes
+    )
     assert recursive < nothing < checkpoint < direct
     # One state of each layer, and what is kept outside of the march.
     state = 4 * 8 * 16 * 4
@@ -82,7 +84,7 @@ def test_the_memory_of_a_run_is_described():
     model = make_model(gradient="recursive")
     weights, _ = eqx.partition(model, eqx.is_inexact_array)
     state, _ = step_module.initial_state(model, optax.adam(1e-3), jax.random.key(0))
-    text = describe_memory(model, state, BATCH, 3 * 2**20)
+    text = describe_memory(model, state, CrossEntropy(), BATCH, 3 * 2**20)
     assert f"parameters {size_bytes(weights) / 2**20:,.1f} MiB" in text
     assert "gradient recursive 3.0 MiB" in text
     assert "direct keeps about" in text and "recompute keeps about" in text
@@ -93,11 +95,12 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
     text.write_text("To be, or not to be, that is the question.\n" * 40)
     traces = {"step": 0, "evaluation": 0}
 
-    def counted(*arguments, **options):
-        traces["step" if "transport" in options else "evaluation"] += 1
-        return cross_entropy(*arguments, **options)
+    class Counted(CrossEntropy):
+        def __call__(self, *arguments, **options):
+            traces["step" if "transport" in options else "evaluation"] += 1
+            return super().__call__(*arguments, **options)
 
-    monkeypatch.setattr(step_module, "cross_entropy", counted)
+    monkeypatch.setattr(LanguageTask, "loss", Counted())
     monkeypatch.setattr(loop, "describe_memory", lambda *_: "")
     monkeypatch.setattr(run, "plot_run", lambda *_: None)
     config = Config(

@@ -17,7 +17,7 @@ from ... import training
 from ...errors import InputError
 from ...models import AbstractModel
 from ...reporting import plot_curves
-from ...tasks import AbstractTask, Batch, cross_entropy
+from ...tasks import AbstractTask, Batch
 from ...training import Config, RunFolder, Section, read_metrics
 from ...training.config import Seed, folder_name
 from .comparison import AbstractComparison, Rows
@@ -84,12 +84,7 @@ class TrainingComparison(AbstractComparison):
         return self.model_copy(update={"base": folder / self.base})
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        base = training.read_tree(self.base)
-        configs = {
-            name: scheme_config(base, change, f"{self.base} with schemes.{name}")
-            for name, change in self.schemes.items()
-        }
-        task = training.build_task(next(iter(configs.values())))
+        configs, task = self._configs_and_task()
         plans = {
             name: _with_training(config, steps=self.budget.steps(config, task))
             for name, config in configs.items()
@@ -111,8 +106,9 @@ class TrainingComparison(AbstractComparison):
         about = (
             f"Each scheme trained from scratch with {self.budget} for each of the seeds "
             f"{', '.join(map(str, self.seeds))}; otherwise as {self.base.name}. Loss and "
-            "accuracy are means over seeds on all held-out samples, the spread is the standard "
-            "deviation. Times are medians and depend on what else the machine did."
+            "other figures are means over seeds on all held-out samples, the spread is the "
+            "standard deviation of the loss. Times are medians and depend on what else the "
+            "machine did."
         )
         return about, sorted(rows, key=lambda row: row[held_out])
 
@@ -125,10 +121,20 @@ class TrainingComparison(AbstractComparison):
             steps, losses = np.array([*curves[0]]), np.mean([[*c.values()] for c in curves], 0)
             by_step[name] = (steps, losses)
             by_cost[name] = (steps * runs[0]["nfe"], losses)
-        y = f"{held_out.replace('_', ' ')} (nats)"
+        _, task = self._configs_and_task()
+        y = f"{task.held_out_name} {task.loss.label}"
         plot_curves(folder / "loss_by_step.png", by_step, x="optimiser step", y=y)
         x = "field evaluations of the forward solve"
         plot_curves(folder / "loss_by_cost.png", by_cost, x=x, y=y)
+
+    def _configs_and_task(self) -> tuple[dict[str, Config], AbstractTask]:
+        """The configuration of each scheme, and the task, which is the same for all."""
+        base = training.read_tree(self.base)
+        configs = {
+            name: scheme_config(base, change, f"{self.base} with schemes.{name}")
+            for name, change in self.schemes.items()
+        }
+        return configs, training.build_task(next(iter(configs.values())))
 
     def _results(self, folder: Path) -> dict[str, list[dict[str, Any]]]:
         """The summary and the log of each scheme's runs, one for each seed."""
@@ -167,7 +173,8 @@ def _run_name(scheme: str, seed: int) -> str:
 def _row(name: str, runs: list[dict[str, Any]], held_out: str) -> dict[str, Any]:
     """The row of a scheme, from its runs."""
     losses = [run[held_out] for run in runs]
-    accuracy = held_out.removesuffix("loss") + "accuracy"
+    part = held_out.removesuffix("loss")
+    figures = [name for name in runs[0] if name.startswith(part) and name != held_out]
     speeds = [
         np.median([x["tokens_per_second"] for x in run["log"] if "tokens_per_second" in x])
         for run in runs
@@ -176,7 +183,7 @@ def _row(name: str, runs: list[dict[str, Any]], held_out: str) -> dict[str, Any]
         "scheme": name,
         held_out: float(np.mean(losses)),
         "spread": float(np.std(losses, ddof=1)) if len(losses) > 1 else None,
-        "accuracy": float(np.mean([run[accuracy] for run in runs])),
+        **{name.removeprefix(part): _mean(runs, name) for name in figures},
         "parameters": runs[0]["parameters"],
         "evaluations_per_step": float(np.mean([run["nfe"] for run in runs])),
         "steps": runs[0]["steps"],
@@ -185,6 +192,10 @@ def _row(name: str, runs: list[dict[str, Any]], held_out: str) -> dict[str, Any]
         "seconds": float(np.median([run["seconds"] for run in runs])),
         "seeds": losses,
     }
+
+
+def _mean(runs: list[dict[str, Any]], name: str) -> float:
+    return float(np.mean([run[name] for run in runs]))
 
 
 def _losses(run: dict[str, Any], held_out: str) -> dict[int, float]:
@@ -199,13 +210,13 @@ def _batch(step: int, config: Config, task: AbstractTask) -> Batch:
 
 def _steps(model: AbstractModel, config: Config, task: AbstractTask) -> float:
     """One, for a first batch that fits the model."""
-    eqx.filter_eval_shape(cross_entropy, model, _batch(0, config, task))
+    eqx.filter_eval_shape(task.loss, model, _batch(0, config, task))
     return 1.0
 
 
 def _field_evaluations(model: AbstractModel, config: Config, task: AbstractTask) -> float:
     """Where the number depends on the state, that of the untrained model is taken."""
-    loss: Any = eqx.filter_jit(cross_entropy)(model, _batch(0, config, task))
+    loss: Any = eqx.filter_jit(task.loss)(model, _batch(0, config, task))
     return float(loss.field_evaluations)
 
 
@@ -214,7 +225,9 @@ def _seconds(model: AbstractModel, config: Config, task: AbstractTask) -> float:
     optimizer = training.build_optimizer(config.optimizer, config.training.steps)
     state, static = training.initial_state(model, optimizer, jax.random.key(0))
     noisy, transport = config.model.dropout > 0, config.training.transport
-    step = training.make_train_step(optimizer, static, noisy=noisy, transport=transport)
+    step = training.make_train_step(
+        optimizer, static, task.loss, noisy=noisy, transport=transport
+    )
     seconds = []
     for index in range(12):
         batch = _batch(index, config, task)

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from ide_transformer.equation import LayerNorm
 from ide_transformer.models import LanguageModel
+from ide_transformer.tasks import CrossEntropy
 from ide_transformer.training import (
     build_model_of_size,
     build_optimizer,
@@ -41,7 +42,9 @@ class OwnTraining:
         self.initial_weights = torch_weights(model)
         optimizer = build_optimizer(config.optimizer, config.training.steps)
         self._state, static = initial_state(model, optimizer, jax.random.key(1))
-        train_step: Any = make_train_step(optimizer, static, noisy=False, transport=0.0)
+        train_step: Any = make_train_step(
+            optimizer, static, CrossEntropy(), noisy=False, transport=0.0
+        )
         self.program = train_step.lower(self._state, self.batches[0]).compile()
         self._following = itertools.cycle(self.batches)
 

@@ -1,0 +1,179 @@
+"""The losses of tasks, and the means that an evaluation adds up."""
+
+import abc
+from typing import ClassVar, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..errors import InputError
+from ..models import AbstractModel
+
+
+# A target of `InstanceCrossEntropy` that is not counted.
+UNCOUNTED = -1
+
+
+class Batch(NamedTuple):
+    """Inputs of the model and what it should predict, `targets: [samples, …]`."""
+
+    inputs: np.ndarray | Array
+    targets: np.ndarray | Array
+
+
+class Mean(NamedTuple):
+    """A mean as a sum and the number of its terms; those of several batches can be added."""
+
+    total: Float[Array, ""] | Int[Array, ""]
+    count: int | Int[Array, ""]
+
+    @property
+    def value(self) -> Float[Array, ""]:
+        """The mean; of no terms, zero."""
+        return self.total / jnp.maximum(self.count, 1)
+
+
+class Loss(NamedTuple):
+    """The loss of a batch.
+
+    - `objective`: what is minimised, the loss with the transport cost.
+    - `figures`: the means that an evaluation reports, by name; one of them is `loss`.
+    - `field_evaluations`: of one solve, the mean over samples.
+    """
+
+    objective: Float[Array, ""]
+    figures: dict[str, Mean]
+    field_evaluations: Float[Array, ""]
+
+    @property
+    def loss(self) -> Float[Array, ""]:
+        """The loss alone; NaN where a solve failed."""
+        return self.figures["loss"].value
+
+
+class AbstractLoss(eqx.Module):
+    """The loss of a task. A loss of your own defines `measure` and `label`."""
+
+    # Its name and unit, for figures.
+    label: ClassVar[str]
+
+    @abc.abstractmethod
+    def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
+        """The loss, by the name `loss`, and further figures of a batch.
+
+        **Arguments:**
+
+        - `outputs`: of the model.
+        - `targets`: of the batch.
+        """
+
+    def __call__(
+        self,
+        model: AbstractModel,
+        batch: Batch,
+        key: PRNGKeyArray | None = None,
+        *,
+        transport: float = 0.0,
+    ) -> Loss:
+        """The loss of a model on a batch.
+
+        **Arguments:**
+
+        - `key`: draws the dropout.
+        - `transport`: weight of the transport cost in the objective.
+        """
+        knots = model.equation.knots
+        with jax.ensure_compile_time_eval():
+            saveat = (
+                diffrax.SaveAt(ts=jnp.asarray(knots)) if transport else diffrax.SaveAt(t1=True)
+            )
+        solution = model.solve(batch.inputs, key=key, saveat=saveat)
+        figures = self.measure(model.read_out(solution.u1), jnp.asarray(batch.targets))
+        # A solve that failed stopped somewhere; there is nothing to learn from that state.
+        total, count = figures["loss"]
+        total = jnp.where(jnp.all(solution.succeeded), total, jnp.nan)
+        loss = Mean(total, count)
+        cost = transport * transport_cost(solution.us, knots) if transport else 0.0
+        return Loss(
+            objective=loss.value + cost,
+            figures={**figures, "loss": loss},
+            field_evaluations=jnp.mean(solution.stats["field_evaluations"]),
+        )
+
+
+class CrossEntropy(AbstractLoss):
+    """`-mean log p(target)`, in nats, the mean over all targets; and the accuracy, the part of
+    the targets that are the most likely output.
+
+    `outputs: [..., classes]` are logits, `targets: [...]` integers.
+    """
+
+    label: ClassVar[str] = "cross-entropy (nats)"
+
+    def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
+        correct = jnp.argmax(outputs, axis=-1) == targets
+        return {
+            "loss": Mean(jnp.sum(losses), targets.size),
+            "accuracy": Mean(jnp.sum(correct), targets.size),
+        }
+
+
+class InstanceCrossEntropy(AbstractLoss):
+    """The cross-entropy of instances of a problem, `targets: [instances, ...]`, that have
+    several targets each. A target of -1 is not counted. Beside the accuracy it gives the exact
+    match, the part of the instances of which all targets are right; see `CrossEntropy`.
+    """
+
+    label: ClassVar[str] = CrossEntropy.label
+
+    def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
+        correct = jnp.argmax(outputs, axis=-1) == targets
+        counted = targets != UNCOUNTED
+        count = jnp.sum(counted)
+        exact = jnp.all(correct | ~counted, axis=tuple(range(1, targets.ndim)))
+        return {
+            "loss": Mean(jnp.sum(jnp.where(counted, losses, 0.0)), count),
+            "accuracy": Mean(jnp.sum(correct), count),
+            "exact_match": Mean(jnp.sum(exact), len(targets)),
+        }
+
+
+class RelativeError(AbstractLoss):
+    """The relative error of functions, `‖output - target‖₂ / ‖target‖₂`, the norm over all
+    points and channels of a sample, the mean over samples.
+
+    `outputs` and `targets: [samples, ...]` have one shape.
+
+    **Raises:** `InputError` where they have not.
+    """
+
+    label: ClassVar[str] = "relative error"
+
+    def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
+        if outputs.shape != targets.shape:
+            raise InputError(
+                f"the model gives outputs of shape {outputs.shape}, and the targets have "
+                f"{targets.shape}; a relative error needs one value for each target."
+            )
+
+        def norms(x):
+            return optax.safe_norm(x.reshape(len(x), -1), 0.0, axis=1)
+
+        errors = norms(outputs - targets) / norms(targets)
+        return {"loss": Mean(jnp.sum(errors), len(targets))}
+
+
+def transport_cost(
+    us: Float[Array, "depths *batch tokens features"], knots: np.ndarray
+) -> Float[Array, ""]:
+    """`∫_0^T mean |u_t|² dt`, the mean over all tokens and features, with the velocity of
+    each interval taken as constant."""
+    squares = jnp.mean(jnp.diff(us, axis=0) ** 2, axis=tuple(range(1, us.ndim)))
+    return jnp.sum(squares / np.diff(knots).astype(squares.dtype))
