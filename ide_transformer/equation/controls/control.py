@@ -72,9 +72,9 @@ class AbstractControl(eqx.Module):
         one that is the same at all depths does.
         """
         raise InputError(
-            f"{type(self).__name__} gives the weights at depths from 0 to {self.horizon:g} only; "
-            "a control that is the same at all depths (tied) goes on from there. On another "
-            "mesh over the same depths: at_depth (training.meshes.N.intervals, --steps)."
+            f"{type(self).__name__} gives weights at depths from 0 to {self.horizon:g}, over "
+            "which the equation is solved; only the same weights at all depths (tied) serve "
+            "for other horizons. For a finer mesh, choose the number of intervals instead."
         )
 
     def tabulate(self, fractions: np.ndarray) -> "AbstractControl":

@@ -11,7 +11,8 @@ from .control import AbstractControl, AbstractWrappedControl
 
 class Sourced(AbstractWrappedControl):
     """A control whose operators `A(u; f)` see a source f: `SourcedAttention`, `Injection`
-    and `Relaxation` one on the domain of the state, `CrossAttention` one on a domain of its own.
+    and `Relaxation` one on the domain of the state, `CrossAttention` one on a domain of its
+    own.
 
     **Arguments:**
 

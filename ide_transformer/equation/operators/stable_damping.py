@@ -15,9 +15,9 @@ class StableDamping(AbstractLinearOperator):
 
         u_t = -λ ⊙ u,   λ = e^a,   flow(u, h) = exp(-λ h) ⊙ u.
 
-    The diagonal of the linear part is then negative whatever the optimizer does, so that a state
-    into which the input is injected stays bounded at any depth. Reference: Parcae, arXiv
-    2604.12946.
+    The diagonal of the linear part is then negative whatever the optimizer does, so that a
+    state into which the input is injected stays bounded at any depth. Reference: Parcae,
+    arXiv 2604.12946.
 
     **Arguments:**
 
