@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from ..equation import AbstractControl, AbstractPositions
 from ..errors import InputError
 from ..solvers import AbstractCoefficient
-from .config import OptimizerConfig
+from .optimizer_config import OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -201,13 +201,13 @@ def _schedule_free(
 def _cosine(config: OptimizerConfig, steps: int) -> optax.Schedule:
     peak = config.learning_rate
     if not config.warmup:
-        return optax.cosine_decay_schedule(peak, steps, config.final_learning_rate / peak)
+        return optax.cosine_decay_schedule(peak, steps, config.lowest_rate / peak)
     return optax.warmup_cosine_decay_schedule(
         init_value=peak / (config.warmup + 1),
         peak_value=peak,
         warmup_steps=config.warmup,
         decay_steps=steps,
-        end_value=config.final_learning_rate,
+        end_value=config.lowest_rate,
     )
 
 
@@ -221,7 +221,7 @@ def _constant(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def _warmup_stable_decay(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Hägele et al., arXiv 2405.18392."""
     decaying = config.decaying_steps(steps)
-    falls = optax.linear_schedule(config.learning_rate, config.final_learning_rate, decaying)
+    falls = optax.linear_schedule(config.learning_rate, config.lowest_rate, decaying)
     return optax.join_schedules([_constant(config, steps), falls], [steps - decaying])
 
 

@@ -192,7 +192,7 @@ WRONG_TEXTS = {
     "name: ends.": "name='ends.'",
     f"name: {'a' * 300}": "name='aaa",
     "training: {steps: 100}\noptimizer: {warmup: 100}": "optimizer.warmup=100",
-    "optimizer: {learning_rate: 1e-5}": "optimizer.final_learning_rate=0.0001",
+    "optimizer: {final_learning_rate: 2e-3}": "optimizer.final_learning_rate=0.002",
     "optimizer: {beta2: 0.99999999}": "optimizer.beta2",
     "solver: {kind: native}": "solver.kind=native",
     "model: {pretrained: x}\nsolver: {kind: native, steps_per_interval: 2}": (

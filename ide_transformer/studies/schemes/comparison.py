@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ...reporting import Report, Terminal, write_report
 from ...training import Section
-from ...training.config import FolderName
+from ...training.types import FolderName
 
 
 Rows = list[dict[str, Any]]

@@ -20,7 +20,7 @@ from ...models import AbstractModel
 from ...reporting import plot_curves, write_json
 from ...tasks import Batch
 from ...training import Section, SolverConfig, build_task, load_run, with_solver
-from ...training.config import Count
+from ...training.types import Count
 from .comparison import AbstractComparison, Rows
 
 

@@ -19,7 +19,7 @@ from ...models import AbstractModel
 from ...reporting import plot_curves
 from ...tasks import AbstractTask, Batch
 from ...training import Config, RunFolder, Section, read_metrics
-from ...training.config import Seed, folder_name
+from ...training.types import Seed, folder_name
 from .comparison import AbstractComparison, Rows
 
 
