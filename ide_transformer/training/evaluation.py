@@ -1,6 +1,6 @@
 """The model of a run or of a checkpoint, and its evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,10 +20,10 @@ from ..tasks import (
 )
 from .build import build_task, with_solver
 from .checkpoints import Which
-from .config import NATIVE, SolverConfig
+from .chosen import chosen_config, refuse_overrides, split_overrides
+from .config import Config
 from .folder import RunFolder
-from .reading import apply_overrides, validated
-from .run import load_run
+from .run import restored
 from .step import make_evaluation
 
 
@@ -33,11 +33,13 @@ _BATCH = 16
 
 
 class LoadedModel(NamedTuple):
-    """A model and its origin; `run` is `None` for a checkpoint."""
+    """A model and its origin; `run` is `None` for a checkpoint, and so is `config`, which says on
+    what data the model of a run is evaluated."""
 
     model: AbstractModel
     run: RunFolder | None
     path: Path
+    config: Config | None = None
 
     @property
     def tokenizer(self) -> AbstractTokenizer:
@@ -69,25 +71,31 @@ def load_model(
     **Arguments:**
 
     - `path`: the folder of a run, or what `load_pretrained` takes.
-    - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run.
+    - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run; of a run
+      also `data.options.key=value` of its task, and `model.context=value` for longer inputs.
     - `checkpoint`: of a run, see `load_run`.
 
-    **Raises:** `InputError` where there is neither, or the scheme is not known.
+    **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
+    not fit what is chosen.
     """
     folder = Path(path)
+    scheme, others = split_overrides(overrides)
     if (folder / "config.yaml").is_file():
-        loaded = LoadedModel(*load_run(folder, checkpoint=checkpoint), folder)
+        run = RunFolder(folder)
+        config = chosen_config(run, others)
+        loaded = LoadedModel(restored(run, config, checkpoint), run, folder, config)
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(
             f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
             "checkpoint, which has a config.json."
         )
     else:
+        refuse_overrides(others, path)
         if checkpoint != "newest":
             raise InputError(f"checkpoint={checkpoint}: {path} is no run, so it has only one.")
         found = find_pretrained(path)
         loaded = LoadedModel(load_pretrained(found), None, found)
-    return loaded._replace(model=with_solver(loaded.model, _read_solver(overrides)))
+    return loaded._replace(model=with_solver(loaded.model, scheme))
 
 
 def evaluate_loss(
@@ -131,15 +139,48 @@ def evaluate_at_depths(
 
     **Raises:** `InputError` for steps below 1, or a control that has no such mesh.
     """
+    meshes = {number: loaded.model.at_depth(number) for number in steps}
+    models = {n: model.with_solver(model.discretization.solver) for n, model in meshes.items()}
+    return _rows("steps", loaded, models, text, samples, context)
+
+
+def evaluate_at_horizons(
+    loaded: LoadedModel,
+    horizons: Sequence[float],
+    text: str | None = None,
+    samples: int | None = None,
+    context: int | None = None,
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of a model of tied weights whose equation is solved up to other depths, in
+    steps of the same size: a row for each horizon, with the field evaluations of a solve.
+
+    **Arguments:**
+
+    - `horizons`: in layers; see `AbstractModel.with_horizon`.
+    - `text`, `samples`, `context`: see `evaluate_loss`.
+
+    **Raises:** `InputError` where the model cannot be solved up to there.
+    """
+    models = {horizon: loaded.model.with_horizon(horizon) for horizon in horizons}
+    return _rows("horizon", loaded, models, text, samples, context)
+
+
+def _rows(
+    name: str,
+    loaded: LoadedModel,
+    models: Mapping[float, AbstractModel],
+    text: str | None,
+    samples: int | None,
+    context: int | None,
+) -> list[dict[str, Any]]:
+    """The evaluation of each of some models, which are named by a number."""
+    task = evaluation_task(loaded, text, context)
+    batch = next(task.held_out(1))
     rows = []
-    for number in steps:
-        model = loaded.model.at_depth(number)
-        on_mesh = loaded._replace(model=model.with_solver(model.discretization.solver))
-        task = evaluation_task(on_mesh, text, context)
-        batch = next(task.held_out(1))
-        evaluations = eqx.filter_jit(task.loss)(on_mesh.model, batch).field_evaluations
-        found = evaluate_loss(on_mesh, text, samples, context)
-        rows.append({"steps": number, "evaluations": float(evaluations), **found})
+    for number, model in models.items():
+        evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations
+        found = evaluate_loss(loaded._replace(model=model), text, samples, context)
+        rows.append({name: number, "evaluations": float(evaluations), **found})
     return rows
 
 
@@ -147,8 +188,8 @@ def evaluation_task(
     loaded: LoadedModel, text: str | None = None, context: int | None = None
 ) -> AbstractTask:
     """The task on which a model is evaluated; see `evaluate_loss`."""
-    if text is None and loaded.run is not None:
-        config = loaded.run.load_config()
+    if text is None and loaded.config is not None:
+        config = loaded.config
         if context is not None:
             section = config.model.model_copy(update={"context": context})
             config = config.model_copy(update={"model": section})
@@ -173,23 +214,3 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
     text = loaded.tokenizer.encode_batch(sentences, model.context)
     vectors = np.asarray(eqx.filter_jit(sentence_embedding)(model, text))
     return vectors @ vectors.T
-
-
-def _read_solver(overrides: Sequence[str]) -> SolverConfig:
-    """The scheme that overrides `solver.key=value` describe; without any, the model's own."""
-    tree: dict[str, Any] = {}
-    origin = apply_overrides(tree, overrides)
-    foreign = [key for key in origin if key.split(".")[0] != "solver"]
-    if foreign:
-        raise InputError(
-            f"{', '.join(foreign)}: the weights are given; only solver.… can be chosen here, "
-            "for example solver.kind=strang."
-        )
-    section = tree.get("solver", {"kind": NATIVE})
-    if isinstance(section, dict) and "kind" not in section:
-        raise InputError(
-            f"{', '.join(origin)}: solver.kind is missing; say which scheme, for example "
-            "solver.kind=strang."
-        )
-    here = {key.removeprefix("solver."): where for key, where in origin.items()}
-    return validated(SolverConfig, section, "the command line", here)
