@@ -49,7 +49,7 @@ def main() -> None:
     depths.add_argument(
         "--horizons",
         type=_depths,
-        help="of tied weights: solve up to these depths, in steps of the same size, for example "
+        help="of tied weights: solve up to these depths in steps of the same size, for example "
         "8,12,16",
     )
     parser.add_argument(

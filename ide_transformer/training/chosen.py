@@ -1,5 +1,5 @@
-"""What the command line may choose for a trained model: the scheme, and for a run also other data
-of its task and a longer context."""
+"""Choices on the command line for a trained model: its scheme, and of a run also other data of
+its task and a longer context."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +19,8 @@ _WHERE = "the command line"
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[SolverConfig, list[str]]:
-    """The scheme that the overrides `solver.key=value` describe, by default the model's own; and
-    the other overrides, for `chosen_config`."""
+    """The scheme that overrides `solver.key=value` describe, by default the own one, and
+    the other overrides."""
     for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
     return _scheme(for_scheme), [x for x in overrides if x not in for_scheme]
 
@@ -87,15 +87,12 @@ def _check_sizes(run: RunFolder, own: Config, chosen: Config) -> None:
 def _check_context(run: RunFolder, own: Config, chosen: Config) -> None:
     """Refuses a context that the weights depend on."""
     sizes, key = run_sizes(run, own), jax.random.key(0)
-    shapes = [
-        [
-            x.shape
-            for x in jax.tree.leaves(eqx.filter_eval_shape(build_model_of_size, c, sizes, key))
-            if hasattr(x, "shape")
-        ]
-        for c in (own, chosen)
-    ]
-    if shapes[0] != shapes[1]:
+
+    def shapes(config):
+        model = eqx.filter_eval_shape(build_model_of_size, config, sizes, key)
+        return [x.shape for x in jax.tree.leaves(model) if hasattr(x, "shape")]
+
+    if chosen.model != own.model and shapes(own) != shapes(chosen):
         raise InputError(
             f"model.context={chosen.model.context}: the model learned an embedding of its "
             f"{own.model.context} positions and knows no others. Train it with positions that "

@@ -33,8 +33,8 @@ _BATCH = 16
 
 
 class LoadedModel(NamedTuple):
-    """A model and its origin; `run` is `None` for a checkpoint, and so is `config`, which says on
-    what data the model of a run is evaluated."""
+    """A model and its origin; `run` is `None` for a checkpoint, and so is `config`, which names
+    the data on which the model of a run is evaluated."""
 
     model: AbstractModel
     run: RunFolder | None
@@ -151,8 +151,8 @@ def evaluate_at_horizons(
     samples: int | None = None,
     context: int | None = None,
 ) -> list[dict[str, Any]]:
-    """`evaluate_loss` of a model of tied weights whose equation is solved up to other depths, in
-    steps of the same size: a row for each horizon, with the field evaluations of a solve.
+    """`evaluate_loss` of a model of tied weights whose equation is solved up to other depths,
+    in steps of the same size: a row for each horizon, with the field evaluations of a solve.
 
     **Arguments:**
 
