@@ -11,6 +11,10 @@ from .control import AbstractControl, check_resample
 from .stack import MakeBlock
 
 
+# Depths in float32 are exact up to here.
+_MOST_INTERVALS = 2**23
+
+
 class Tied(AbstractControl):
     """One block at every depth, `θ(t) = θ`: an autonomous equation (ALBERT, looped and
     universal Transformers).
@@ -48,6 +52,11 @@ class Tied(AbstractControl):
             raise InputError(
                 f"Tied.with_horizon({horizon:g}): give a multiple of the length of its "
                 f"intervals, {length:g}, for example {max(number, 1) * length:g}."
+            )
+        if number > _MOST_INTERVALS:
+            raise InputError(
+                f"Tied.with_horizon({horizon:g}): depth in float32 can tell at most "
+                f"{_MOST_INTERVALS:,} steps apart, and these are {number:,}."
             )
         return type(self)(self.block, number, length)
 
