@@ -22,7 +22,7 @@ class Addition(AbstractSequencesByLength):
     - `reverse`: whether all three numbers begin with the least digit, so that a carry goes to
       the digit that is written next.
     - `base`: of the digits.
-    - `context`, `lengths`, `held_out_lengths`: see `AbstractSequencesByLength`.
+    - `context`, `lengths`, `held_out_lengths`, `start`: see `AbstractSequencesByLength`.
 
     **Raises:** `InputError` for a base below 2, or a length that is not possible.
     """
@@ -34,10 +34,11 @@ class Addition(AbstractSequencesByLength):
         held_out_lengths: tuple[int, int] | None = None,
         reverse: bool = True,
         base: PositiveInt = 10,
+        start: bool = False,
     ):
         at_least("base", base, 2)
         self.reverse, self.base = reverse, base
-        super().__init__(context, lengths, held_out_lengths)
+        super().__init__(context, lengths, held_out_lengths, start)
 
     @property
     def vocabulary(self) -> int:

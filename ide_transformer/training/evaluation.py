@@ -168,7 +168,7 @@ def evaluate_at_horizons(
 def _rows(
     name: str,
     loaded: LoadedModel,
-    models: Mapping[float, AbstractModel],
+    models: Mapping[Any, AbstractModel],
     text: str | None,
     samples: int | None,
     context: int | None,
