@@ -30,6 +30,7 @@ from .equation import (
     GatedFeedForward as GatedFeedForward,
     Hypernetwork as Hypernetwork,
     Injection as Injection,
+    LayerDrop as LayerDrop,
     LayerNorm as LayerNorm,
     Nonnegative as Nonnegative,
     NoPositions as NoPositions,

@@ -45,6 +45,7 @@ from .operators.feature_integral import FeatureIntegral as FeatureIntegral
 from .operators.feed_forward import FeedForward as FeedForward
 from .operators.gated_feed_forward import GatedFeedForward as GatedFeedForward
 from .operators.injection import Injection as Injection
+from .operators.layer_drop import LayerDrop as LayerDrop
 from .operators.linear import Linear as Linear, product as product
 from .operators.operator import (
     AbstractOperator as AbstractOperator,
@@ -58,6 +59,7 @@ from .operators.positions import (
 )
 from .operators.quadrature.integrate import integrate as integrate
 from .operators.quadrature.token_mean import RESIDUALS as RESIDUALS, Domains as Domains
+from .operators.random_operator import AbstractRandomOperator as AbstractRandomOperator
 from .operators.region import (
     AbstractRegion as AbstractRegion,
     Fredholm as Fredholm,

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def plot_panels(
     x: str,
     y: str,
     marker: str = "",
-    log: bool = False,
+    log: Literal["", "x", "xy"] = "",
 ) -> None:
     """Curves in panels next to each other. Each is labelled at its end; where several have the
     same label, the panels share one legend and one vertical axis. Abscissae that fall turn the
@@ -62,7 +62,7 @@ def plot_panels(
     - `panels`: title to curves.
     - `x`, `y`: labels of the axes, with units where there are any.
     - `marker`: of each point, as in matplotlib; a single point always has one.
-    - `log`: whether both axes are logarithmic.
+    - `log`: the axes that are logarithmic.
     """
     every = [curve.label for curves in panels.values() for curve in curves]
     labels = list(dict.fromkeys(every))
@@ -74,7 +74,7 @@ def plot_panels(
     for axes, (title, curves) in zip(all_axes, panels.items(), strict=True):
         names = labels if shared else [curve.label for curve in curves]
         style = dict(zip(names, itertools.cycle(_STYLES)))
-        axes.set(title=title, xlabel=x, **(dict(xscale="log", yscale="log") if log else {}))
+        axes.set(title=title, xlabel=x, **{f"{axis}scale": "log" for axis in log})
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         for label, abscissae, ordinates in curves:

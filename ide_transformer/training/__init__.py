@@ -28,6 +28,7 @@ from .evaluation import (
     similarities as similarities,
 )
 from .folder import RunFolder as RunFolder
+from .loop import Diverged as Diverged
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate

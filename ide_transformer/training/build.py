@@ -18,6 +18,7 @@ from ..equation import (
     AbstractPositions,
     Dropout,
     Free,
+    LayerDrop,
     NoPositions,
 )
 from ..errors import InputError
@@ -228,9 +229,11 @@ def _block(
         construct(f"model.operators.{i}", choice, AbstractOperator, offers._replace(key=k))
         for i, (choice, k) in enumerate(zip(model.operators, keys, strict=True))
     )
-    if not model.dropout:
-        return operators
-    return tuple(Dropout(operator, model.dropout) for operator in operators)
+    if model.dropout:
+        operators = tuple(Dropout(operator, model.dropout) for operator in operators)
+    if model.layer_drop:
+        operators = tuple(LayerDrop(operator, model.layer_drop) for operator in operators)
+    return operators
 
 
 def _control(

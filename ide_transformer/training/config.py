@@ -88,6 +88,9 @@ class ModelConfig(Choice):
     bias: bool = False
     # Probability of dropping an entry, of the embedded input and of each rate.
     dropout: Fraction = 0.0
+    # Probability of leaving out a layer in a step of training, so that the model can be solved
+    # with some of its layers only.
+    layer_drop: Fraction = 0.0
     # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
     # The most tokens that a language model sees.
@@ -100,6 +103,11 @@ class ModelConfig(Choice):
     patch: Count = 2
     # Whether an image classifier reads a token of its own, or the mean over patches.
     class_token: bool = False
+
+    @property
+    def random(self) -> bool:
+        """Whether its operators draw anything in training."""
+        return self.dropout > 0 or self.layer_drop > 0
 
     @model_validator(mode="after")
     def _given_by_the_checkpoint(self):

@@ -24,6 +24,10 @@ from .stopping import Stopped, StopRequest
 EVALUATION_BATCH = 64
 
 
+class Diverged(InputError):
+    """The loss of a run did not stay finite, also after going back to a checkpoint."""
+
+
 class Loop(NamedTuple):
     """The training loop of a run.
 
@@ -48,7 +52,7 @@ class Loop(NamedTuple):
         checkpoints only, and otherwise for the step before the one in progress. Where too many
         steps are not finite, it goes back to the last checkpoint once.
 
-        **Raises:** `Stopped` on request, after saving a checkpoint; `InputError` where going
+        **Raises:** `Stopped` on request, after saving a checkpoint; `Diverged` where going
         back does not help or is not possible.
         """
         training, start = self.training, int(state.step)
@@ -146,14 +150,14 @@ class Loop(NamedTuple):
     def _last_good(self, shapes: TrainState, rollbacks: int, line: dict) -> TrainState:
         """The state of the last checkpoint, from which the run goes on.
 
-        **Raises:** `InputError` where there is none, or the run has gone back before.
+        **Raises:** `Diverged` where there is none, or the run has gone back before.
         """
         newest = self.checkpoints.newest()
         if rollbacks or newest is None:
             before = "There is no checkpoint to go back to"
             if rollbacks:
                 before = f"The run went back before; checkpoint {newest} is kept"
-            raise InputError(
+            raise Diverged(
                 f"{_fault(line)}; stopped. {before}. Lower optimizer.learning_rate or "
                 "optimizer.clip, warm up longer, or take smaller steps in depth "
                 "(solver.steps_per_interval); with training.gradient=reversible, also "

@@ -108,7 +108,7 @@ def _losses(
     training = config.training
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
-    noisy = config.model.dropout > 0
+    noisy = config.model.random
     step: Any = make_train_step(
         optimizer, static, task.loss, noisy=noisy, transport=training.transport
     )
@@ -152,4 +152,4 @@ def _plot(path: Path, found: LearningRates, label: str) -> None:
     if found.suggestion is not None:
         at = np.interp(np.log(found.suggestion), np.log(found.rates), found.smoothed)
         curves.append(Curve(f"suggestion {found.suggestion:.1e}", [found.suggestion], [at]))
-    plot_panels(path, {"": curves}, x="learning rate", y=label, log=True)
+    plot_panels(path, {"": curves}, x="learning rate", y=label, log="xy")

@@ -98,7 +98,7 @@ def _train(
         optimizer,
         static,
         task.loss,
-        noisy=config.model.dropout > 0,
+        noisy=config.model.random,
         transport=training.transport,
         max_bad_steps=training.max_bad_steps,
     )

@@ -85,6 +85,28 @@ def test_sampled_draws_once_per_interval(key):
     assert largest(ide.solve(equation, u, solver=ide.LieTrotter()).u1, by_hand) < 1e-13
 
 
+def test_layers_are_left_out_whole_and_so_often(key):
+    layers = 400
+
+    def block(key):
+        rates = (ide.Damping(1.0), ide.Dropout(ide.Damping(2.0), 0.5))
+        return tuple(ide.LayerDrop(rate, 0.25) for rate in rates)
+
+    control = ide.Sampled(ide.Tied(block(key), layers), key)
+    u, domain = state(), ide.TokenDomain.uniform(6)
+    kept, masks = [], set()
+    for t in range(layers):
+        damped, dropped = (operator(u, domain) for operator in block_at(control, float(t)))
+        assert (damped == (0 if (damped == 0).all() else -u)).all()
+        assert (dropped == 0).all() == (damped == 0).all()
+        kept.append(bool((damped != 0).any()))
+        masks.add(np.asarray(dropped == 0).tobytes())
+    assert abs(np.mean(kept) - 0.75) < 0.07
+    assert len(masks) == sum(kept) + 1  # dropout inside has a mask of its own in each layer
+    trained = block(key)[0]
+    assert (trained(u, domain) == -u).all()  # without a key nothing is left out
+
+
 def test_bad_controls():
     with pytest.raises(ide.InputError, match="leading axis"):
         ide.PiecewiseConstant((ide.LayerNorm(jnp.ones(3), jnp.ones(2)),))

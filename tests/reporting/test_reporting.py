@@ -61,7 +61,7 @@ def test_a_single_point_is_seen(tmp_path, monkeypatch):
 def test_panels_are_a_picture(tmp_path):
     curve = Curve("a", [1, 2], [3, 4])
     path = tmp_path / "panels.png"
-    plot_panels(path, {"left": [curve], "right": [curve, curve]}, x="h", y="error", log=True)
+    plot_panels(path, {"left": [curve], "right": [curve, curve]}, x="h", y="error", log="xy")
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from typing import ClassVar
 
 import jax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ..operators.dropout import Dropout
+from ..operators.random_operator import AbstractRandomOperator
 from ..shapes import Depth
 from ..tree import map_parts
 from .control import AbstractWrappedControl, locate
@@ -12,13 +13,13 @@ from .control import AbstractWrappedControl, locate
 class Sampled(AbstractWrappedControl):
     """A control with one draw of its random operators in each interval.
 
-    Each `Dropout` of a block gets a key of its own, fixed over the interval: every stage
+    The draws of a block, of `Dropout` for example, are fixed over the interval: every stage
     of a step sees the same field, so the equation stays an ordinary one and schemes keep
     their order.
 
     **Arguments:**
 
-    - `control`: the control whose blocks hold `Dropout` operators.
+    - `control`: the control whose blocks hold random operators.
     - `key`: makes the draws.
     """
 
@@ -40,6 +41,9 @@ class Sampled(AbstractWrappedControl):
 
 
 def _with_key(block: PyTree, key: PRNGKeyArray) -> PyTree:
-    return map_parts(
-        block, Dropout, lambda x, place: x.with_key(jax.random.fold_in(key, place))
-    )
+    def draw(operator: AbstractRandomOperator, place: int) -> AbstractRandomOperator:
+        own = jax.random.fold_in(key, place)
+        inside = _with_key(operator.operator, own)
+        return replace(operator, operator=inside, key=key if operator.one_draw else own)
+
+    return map_parts(block, AbstractRandomOperator, draw)

@@ -103,7 +103,7 @@ def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
         curve = Curve(label, 1 / np.array(row.steps)[::-1], row.errors[::-1])
         panels.setdefault(f"{row.control}, {row.constraint}", []).append(curve)
     labels = dict(x="step size h (layers)", y="largest error at T")
-    plot_panels(path, panels, **labels, marker="o", log=True)
+    plot_panels(path, panels, **labels, marker="o", log="xy")
 
 
 def _exact_sub_steps(solver: diffrax.AbstractSolver, case: Case, steps: int) -> Array | None:

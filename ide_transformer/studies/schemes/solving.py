@@ -113,7 +113,7 @@ class SolvingComparison(AbstractComparison):
                     costs.append(row[cost])
                     errors.append(row["error"])
             path, y = folder / f"work_precision_{cost}.png", "relative error at T"
-            plot_curves(path, curves, x=x, y=y, marker="o", log=True)
+            plot_curves(path, curves, x=x, y=y, marker="o", log="xy")
 
     def _fingerprint(self, run: Path, setting: SolverConfig) -> str:
         """All that a measurement depends on, as a file name."""

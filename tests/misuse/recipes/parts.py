@@ -84,6 +84,7 @@ OPERATORS = {
     "Damping": operator("Damping", rate=0.5),
     "DeltaRule": operator("DeltaRule", key=jnp.ones((2, 2)), value=jnp.ones(2), rate=1.0),
     "Diffusion": operator("Diffusion", rate=0.5),
+    "LayerDrop": operator("LayerDrop", operator=ide.Damping(1.0), rate=0.5, key=KEY),
     "Dropout": operator("Dropout", operator=ide.Damping(1.0), rate=0.5, key=KEY),
     "FeatureIntegral": operator(
         "FeatureIntegral",

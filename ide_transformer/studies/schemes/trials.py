@@ -1,0 +1,103 @@
+"""The runs of a comparison, each of which is made once."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from ... import training
+from ...tasks import AbstractTask
+from ...training import Config, Diverged, RunFolder, read_metrics
+from .budget import seconds_of_a_step
+from .sweep import Trial
+
+
+class Trials:
+    """The runs in a folder; one that was interrupted goes on.
+
+    **Arguments:**
+
+    - `plans`: scheme to configuration.
+    - `keys`: those whose values differ from trial to trial.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plans: Mapping[str, Config],
+        keys: Sequence[str],
+        task: AbstractTask,
+        console: Console,
+    ):
+        self.folder, self.plans, self.keys, self.console = folder, plans, keys, console
+        self.task = task
+        self.held_out = f"{task.held_out_name}_loss"
+
+    def config(self, trial: Trial) -> Config:
+        """The configuration of a run.
+
+        **Raises:** `InputError` where it cannot be.
+        """
+        tree = self.plans[trial.scheme].model_dump(mode="json")
+        changes = dict(zip(self.keys, trial.values, strict=True))
+        changes |= {"training.seed": trial.seed, "training.sample": 0, "name": trial.name}
+        for key, value in changes.items():
+            *sections, last = key.split(".")
+            branch = tree
+            for section in sections:
+                branch = branch.setdefault(section, {})
+            branch[last] = value
+        return training.validated(Config, tree, f"schemes.{trial.scheme}")
+
+    def forecast(self, trials: Sequence[Trial], further: Sequence[str]) -> None:
+        """Says how long the trials that are not done will take, with so many `further` ones of
+        the schemes. A few steps of each scheme are measured for it."""
+        left = [trial.scheme for trial in trials if not self._done(trial)]
+        if not left:
+            return
+        seconds = {scheme: self._seconds(scheme) for scheme in dict.fromkeys(left)}
+        total = sum(seconds.get(scheme, 0) for scheme in (*left, *further))
+        self.console.print(
+            f"about {total / 60:.0f} minutes for {len(left) + len(further)} runs"
+        )
+
+    def loss(self, trial: Trial) -> float:
+        """The held-out loss of a run, which is made if it is not there; infinite where the run
+        diverged."""
+        if not self._done(trial):
+            self.console.print(trial.name, markup=False)
+            path = self.folder / trial.name
+            try:
+                training.train(self.config(trial), runs=self.folder, resume=path.exists())
+            except Diverged as error:
+                _diverged(path).write_text(f"{error}\n", encoding="utf-8")
+            jax.clear_caches()  # so that the memory of many runs does not add up
+        found = result(self.folder, trial)
+        loss = math.nan if found is None else found[self.held_out]
+        return loss if math.isfinite(loss) else math.inf
+
+    def _done(self, trial: Trial) -> bool:
+        path = self.folder / trial.name
+        return RunFolder(path).summary.exists() or _diverged(path).exists()
+
+    def _seconds(self, scheme: str) -> float:
+        config = self.plans[scheme]
+        model = training.build_model(config, self.task, jax.random.key(0))
+        return config.training.steps * seconds_of_a_step(model, config, self.task)
+
+
+def result(folder: Path, trial: Trial) -> dict[str, Any] | None:
+    """The summary and the log of a run that is done; `None` where it diverged."""
+    run = RunFolder(folder / trial.name)
+    if _diverged(run.path).exists():
+        return None
+    summary = json.loads(run.summary.read_text(encoding="utf-8"))
+    return {**summary, "log": read_metrics(run.metrics)}
+
+
+def _diverged(run: Path) -> Path:
+    return run / "diverged.txt"
