@@ -7,6 +7,7 @@ from .classification import (
     Digits as Digits,
     FashionMNIST as FashionMNIST,
 )
+from .column_addition import ColumnAddition as ColumnAddition
 from .images import LabelledImages as LabelledImages, digits as digits, idx_folder as idx_folder
 from .language import LanguageTask as LanguageTask, Shakespeare as Shakespeare, Text as Text
 from .losses import (

@@ -21,7 +21,7 @@ class DataConfig(Section, AbstractChoice):
     """`data`: what is learned."""
 
     # A task, for example shakespeare, text, digits, mnist, fashion_mnist, p_hop, word_problem,
-    # parity, addition.
+    # parity, addition, column_addition.
     name: str = "shakespeare"
     # A file or folder, for the tasks that read one.
     path: Annotated[Path | None, Field(strict=False)] = None

@@ -20,6 +20,8 @@ TASKS = {
     "parity": tasks.Parity(13, (1, 8), (9, 12)),
     "addition": tasks.Addition(20, (1, 4), (5, 6)),
     "started": tasks.Addition(21, (1, 4), (5, 6), start=True),
+    "columns": tasks.ColumnAddition(13, (1, 4), (5, 6)),
+    "ternary": tasks.ColumnAddition(14, (1, 4), (3, 6), base=3, start=True),
     "written": tasks.Addition(20, (1, 4), (5, 6), reverse=False, base=3),
 }
 everyone = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
@@ -139,6 +141,21 @@ def test_sums_are_right(name):
         assert set(inputs[second + len(c) :]) <= {padding}
         rest = targets[:second] + targets[second + len(c) :]
         assert set(rest) == {-1}
+
+
+@pytest.mark.parametrize(("name", "lengths"), [("columns", (5, 6)), ("ternary", (3, 6))])
+def test_sums_in_columns_are_right(name, lengths):
+    task = TASKS[name]
+    for row, goal in zip(*held_out(task), strict=True):
+        inputs, targets = row[task.start :].tolist(), goal[task.start :].tolist()
+        end = inputs.index(task.base)
+        assert lengths[0] <= end // 2 <= lengths[1] and end % 2 == 0
+        digits = {"a": inputs[:end:2], "b": inputs[1:end:2], "c": targets[1 : end + 1 : 2]}
+        digits["c"] = [*digits["c"][: end // 2], targets[end]]
+        a, b, c = (sum(d * task.base**i for i, d in enumerate(x)) for x in digits.values())
+        assert a + b == c and max(digits["c"]) < task.base
+        assert set(inputs[end + 1 :]) <= {task.base + 1}
+        assert set(targets[:end:2] + targets[end + 1 :]) <= {-1}
 
 
 @pytest.mark.parametrize(
