@@ -1,6 +1,6 @@
 """The model of a run or of a checkpoint, and its evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -139,9 +139,9 @@ def evaluate_at_depths(
 
     **Raises:** `InputError` for steps below 1, or a control that has no such mesh.
     """
-    meshes = {number: loaded.model.at_depth(number) for number in steps}
-    models = {n: model.with_solver(model.discretization.solver) for n, model in meshes.items()}
-    return _rows("steps", loaded, models, text, samples, context)
+    meshes = [loaded.model.at_depth(number) for number in steps]
+    models = [mesh.with_solver(mesh.discretization.solver) for mesh in meshes]
+    return _rows("steps", steps, loaded, models, text, samples, context)
 
 
 def evaluate_at_horizons(
@@ -161,23 +161,24 @@ def evaluate_at_horizons(
 
     **Raises:** `InputError` where the model cannot be solved up to there.
     """
-    models = {horizon: loaded.model.with_horizon(horizon) for horizon in horizons}
-    return _rows("horizon", loaded, models, text, samples, context)
+    models = [loaded.model.with_horizon(horizon) for horizon in horizons]
+    return _rows("horizon", horizons, loaded, models, text, samples, context)
 
 
 def _rows(
     name: str,
+    numbers: Sequence[float],
     loaded: LoadedModel,
-    models: Mapping[Any, AbstractModel],
+    models: Sequence[AbstractModel],
     text: str | None,
     samples: int | None,
     context: int | None,
 ) -> list[dict[str, Any]]:
-    """The evaluation of each of some models, which are named by a number."""
+    """The evaluation of each of some models, with its number under `name`."""
     task = evaluation_task(loaded, text, context)
     batch = next(task.held_out(1))
     rows = []
-    for number, model in models.items():
+    for number, model in zip(numbers, models, strict=True):
         evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations
         found = evaluate_loss(loaded._replace(model=model), text, samples, context)
         rows.append({name: number, "evaluations": float(evaluations), **found})
