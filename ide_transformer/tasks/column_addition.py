@@ -47,7 +47,7 @@ class ColumnAddition(AbstractSequencesByLength):
         samples, digits = len(lengths), tokens // 2
         inside = np.arange(digits) < lengths[:, None]
         numbers = random.integers(0, self.base, (2, samples, digits)) * inside
-        sums = sums_of(*numbers, self.base)
+        sums = sums_of(numbers[0], numbers[1], self.base)
         columns = np.where(inside, numbers, self.base + 1)
         # The digits of both numbers in turn, and the place of the sign after the last of them.
         inputs = np.full((samples, tokens), self.base + 1, np.int32)
