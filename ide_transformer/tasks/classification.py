@@ -1,4 +1,3 @@
-import functools as ft
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,7 +8,7 @@ from ..arguments import PositiveInt
 from ..models import AbstractModel, ImageClassifier
 from .images import LabelledImages, digits, idx_folder
 from .losses import Batch
-from .task import AbstractTask, spread
+from .task import AbstractTask, in_passes, spread
 
 
 class ClassificationTask(AbstractTask):
@@ -44,16 +43,7 @@ class ClassificationTask(AbstractTask):
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """The next samples of a new random order in each pass over the training set."""
-        number = len(self.train.labels)
-        positions = np.arange(step * size, (step + 1) * size)
-        chosen = np.concatenate(
-            [
-                _order(number, int(epoch), seed)[
-                    positions[positions // number == epoch] % number
-                ]
-                for epoch in np.unique(positions // number)
-            ]
-        )
+        chosen = in_passes(step, size, len(self.train.labels), seed)
         return Batch(self.train.images[chosen], self.train.labels[chosen])
 
     def held_out(self, size: int, samples: int | None = None) -> Iterator[Batch]:
@@ -85,8 +75,3 @@ class MNIST(ClassificationTask):
 
 class FashionMNIST(MNIST):
     """Pieces of clothing in the files and sizes of MNIST."""
-
-
-@ft.lru_cache(maxsize=2)
-def _order(number: int, epoch: int, seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(number)

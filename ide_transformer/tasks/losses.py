@@ -1,6 +1,8 @@
 """The losses of tasks, and the means that an evaluation adds up."""
 
 import abc
+import functools as ft
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import diffrax
@@ -12,7 +14,9 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..errors import InputError
+from ..integration import divergence, relative_difference
 from ..models import AbstractModel
+from .finer import Finer
 
 
 # A target of `InstanceCrossEntropy` that is not counted.
@@ -41,14 +45,16 @@ class Mean(NamedTuple):
 class Loss(NamedTuple):
     """The loss of a batch.
 
-    - `objective`: what is minimised, the loss with the transport cost.
+    - `objective`: what is minimised, the loss with the transport cost and the `terms`.
     - `figures`: the means that an evaluation reports, by name; one of them is `loss`.
-    - `field_evaluations`: of one solve, the mean over samples.
+    - `field_evaluations`: of all its solves, the mean over samples.
+    - `terms`: those of `Finer` by name, without their weights; none by default.
     """
 
     objective: Float[Array, ""]
     figures: dict[str, Mean]
     field_evaluations: Float[Array, ""]
+    terms: dict[str, Float[Array, ""]]
 
     @property
     def loss(self) -> Float[Array, ""]:
@@ -57,10 +63,19 @@ class Loss(NamedTuple):
 
 
 class AbstractLoss(eqx.Module):
-    """The loss of a task. A loss of your own defines `measure` and `label`."""
+    """The loss of a task. A loss of your own defines `measure` and `label`, and `difference`
+    for exits by estimate."""
 
     # Its name and unit, for figures.
     label: ClassVar[str]
+    # Whether the outputs are logits of classes.
+    classifies: ClassVar[bool] = False
+
+    @property
+    def difference(self) -> Callable[[Array, Array], Array] | None:
+        """The difference of outputs by which `EstimatedExit` judges, a function of those that
+        are expected and those that are given; `None` where there is none."""
+        return divergence if self.classifies else None
 
     @abc.abstractmethod
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
@@ -72,6 +87,16 @@ class AbstractLoss(eqx.Module):
         - `targets`: of the batch.
         """
 
+    def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
+        """How much a finer mesh in depth changes the outputs: `Σ |y - y'|² / Σ |y'|²`.
+
+        **Arguments:**
+
+        - `outputs`, `finer`: y and, from the finer mesh, y'.
+        - `targets`: of the batch.
+        """
+        return jnp.sum((outputs - finer) ** 2) / jnp.sum(finer**2)
+
     def __call__(
         self,
         model: AbstractModel,
@@ -79,6 +104,7 @@ class AbstractLoss(eqx.Module):
         key: PRNGKeyArray | None = None,
         *,
         transport: float = 0.0,
+        finer: Finer | None = None,
     ) -> Loss:
         """The loss of a model on a batch.
 
@@ -86,6 +112,7 @@ class AbstractLoss(eqx.Module):
 
         - `key`: draws the dropout.
         - `transport`: weight of the transport cost in the objective.
+        - `finer`: the comparison with a finer mesh in the objective, if any.
         """
         knots = model.equation.knots
         with jax.ensure_compile_time_eval():
@@ -93,16 +120,23 @@ class AbstractLoss(eqx.Module):
                 diffrax.SaveAt(ts=jnp.asarray(knots)) if transport else diffrax.SaveAt(t1=True)
             )
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
-        figures = self.measure(model.read_out(solution.u1), jnp.asarray(batch.targets))
+        outputs, targets = model.read_out(solution.u1), jnp.asarray(batch.targets)
+        figures = self.measure(outputs, targets)
         # A solve that failed stopped somewhere; there is nothing to learn from that state.
         total, count = figures["loss"]
         total = jnp.where(jnp.all(solution.succeeded), total, jnp.nan)
         loss = Mean(total, count)
         cost = transport * transport_cost(solution.us, knots) if transport else 0.0
+        evaluations, terms = jnp.mean(solution.stats["field_evaluations"]), {}
+        if finer is not None:
+            gap = ft.partial(self.gap, outputs, targets=targets)
+            more, terms, added = finer(model, batch.inputs, key, solution.u1, gap)
+            cost, evaluations = cost + more, evaluations + added
         return Loss(
             objective=loss.value + cost,
             figures={**figures, "loss": loss},
-            field_evaluations=jnp.mean(solution.stats["field_evaluations"]),
+            field_evaluations=evaluations,
+            terms=terms,
         )
 
 
@@ -114,6 +148,7 @@ class CrossEntropy(AbstractLoss):
     """
 
     label: ClassVar[str] = "cross-entropy (nats)"
+    classifies: ClassVar[bool] = True
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
@@ -123,6 +158,11 @@ class CrossEntropy(AbstractLoss):
             "accuracy": Mean(jnp.sum(correct), targets.size),
         }
 
+    def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
+        """The mean over targets of the divergence `Σ p' log(p'/p)` of the probabilities, in
+        nats."""
+        return jnp.mean(_divergence(outputs, finer))
+
 
 class InstanceCrossEntropy(AbstractLoss):
     """The cross-entropy of instances of a problem, `targets: [instances, ...]`, that have
@@ -131,6 +171,7 @@ class InstanceCrossEntropy(AbstractLoss):
     """
 
     label: ClassVar[str] = CrossEntropy.label
+    classifies: ClassVar[bool] = True
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
@@ -144,6 +185,12 @@ class InstanceCrossEntropy(AbstractLoss):
             "exact_match": Mean(jnp.sum(exact), len(targets)),
         }
 
+    def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
+        """That of `CrossEntropy`, the mean over the targets that are counted."""
+        counted = targets != UNCOUNTED
+        divergence = jnp.where(counted, _divergence(outputs, finer), 0.0)
+        return Mean(jnp.sum(divergence), jnp.sum(counted)).value
+
 
 class RelativeError(AbstractLoss):
     """The relative error of functions, `‖output - target‖₂ / ‖target‖₂`, the norm over all
@@ -155,6 +202,10 @@ class RelativeError(AbstractLoss):
     """
 
     label: ClassVar[str] = "relative error"
+
+    @property
+    def difference(self) -> Callable[[Array, Array], Array]:
+        return relative_difference
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         if outputs.shape != targets.shape:
@@ -168,6 +219,12 @@ class RelativeError(AbstractLoss):
 
         errors = norms(outputs - targets) / norms(targets)
         return {"loss": Mean(jnp.sum(errors), len(targets))}
+
+
+def _divergence(outputs: Array, finer: Array) -> Array:
+    """`Σ p' log(p'/p)` over the last axis, of logits."""
+    log_p, log_finer = jax.nn.log_softmax(outputs), jax.nn.log_softmax(finer)
+    return jnp.sum(jnp.exp(log_finer) * (log_finer - log_p), axis=-1)
 
 
 def transport_cost(

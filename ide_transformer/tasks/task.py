@@ -1,6 +1,7 @@
 """Base class of the tasks."""
 
 import abc
+import functools as ft
 import hashlib
 import itertools
 from collections.abc import Iterator
@@ -86,6 +87,22 @@ class AbstractTask(abc.ABC):
     def sample(self, model: AbstractModel, length: int) -> str | None:
         """Text of `length` tokens that the trained model writes; `None` for no text."""
         return None
+
+
+def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:
+    """Which of `number` samples make the batch of a step: the next `size` of a new random
+    order in each pass over all of them."""
+    positions = np.arange(step * size, (step + 1) * size)
+    passes = positions // number
+    chosen = [
+        _order(number, int(n), seed)[positions[passes == n] % number] for n in np.unique(passes)
+    ]
+    return np.concatenate(chosen)
+
+
+@ft.lru_cache(maxsize=2)
+def _order(number: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(number)
 
 
 def spread(indices: np.ndarray, samples: int | None) -> np.ndarray:

@@ -27,6 +27,11 @@ from .evaluation import (
     load_model as load_model,
     similarities as similarities,
 )
+from .exits import (
+    cheapest_exits as cheapest_exits,
+    evaluate_exits as evaluate_exits,
+    named_exits as named_exits,
+)
 from .folder import RunFolder as RunFolder
 from .loop import Diverged as Diverged
 from .metrics import read_metrics as read_metrics

@@ -30,6 +30,7 @@ from .choice import SchemeConfig
 from .config import NATIVE, Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
 from .names import find, find_function
+from .refinement import first_model
 from .sizes import check_memory, check_steps
 
 
@@ -76,7 +77,8 @@ def build_start(config: Config) -> tuple[AbstractTask, AbstractModel, PRNGKeyArr
     """The task, the model and the key with which the training of a run starts."""
     task = build_task(config)
     model_key, key = jax.random.split(jax.random.key(config.training.seed))
-    return task, with_training(build_model(config, task, model_key), config.training), key
+    model = first_model(config, lambda config: build_model(config, task, model_key))
+    return task, with_training(model, config.training), key
 
 
 def build_model_of_size(

@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -113,11 +113,11 @@ class Checkpoints:
         except Exception as error:  # of any kind: the file system is below two libraries
             raise self._not_written(error) from None
 
-    def restore(self, like: T, which: Which = "newest") -> T:
-        """A checkpoint, in the structure of `like`, which begins with the arrays that the
-        checkpoint has; of those that its format did not have, counts are zero and numbers
-        NaN. In the place of a damaged one the newest before it is taken; a warning names each
-        that is not intact.
+    def restore(self, like: Callable[[int], T], which: Which = "newest") -> T:
+        """A checkpoint, in the structure that `like` has for its step. That begins with the
+        arrays that the checkpoint has; of those that its format did not have, counts are zero
+        and numbers NaN. In the place of a damaged one the newest before it is taken; a warning
+        names each that is not intact.
 
         **Raises:** `InputError` if none is intact and of this model.
         """
@@ -125,7 +125,7 @@ class Checkpoints:
         reasons: list[str] = []
         for step in self._from(which):
             try:
-                state = self._intact(step, like)
+                state = self._intact(step, like(step))
             except Exception as error:  # whatever a damaged file leads to
                 reasons.append(f"{self._folder}/{step}: {_first_line(error)}")
                 self._damaged.append(step)

@@ -1,5 +1,6 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, mod
 from ..errors import InputError
 from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
 from .optimizer_config import OptimizerConfig as OptimizerConfig
-from .types import Count, CountOrZero, FolderName, Fraction, Seed, in_int32
+from .types import Count, CountAsKey, CountOrZero, FolderName, Fraction, Seed, in_int32
 from .versions import VERSION, upgraded
 
 
@@ -93,7 +94,7 @@ class ModelConfig(Choice):
     layer_drop: Fraction = 0.0
     # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
-    # The most tokens that a language model sees.
+    # The most tokens that a language model sees; the grid points of an operator model.
     context: Count = 64
     # How attention sees positions. Where it does not, the model learns an embedding of them.
     positions: Part = Part(kind="no_positions")
@@ -204,6 +205,19 @@ class MeshConfig(Section):
         return {"intervals": value} if isinstance(value, int) else value
 
 
+class FinerConfig(Section):
+    """A second solve of each batch on a finer mesh in depth, and the weights of what it changes
+    in the objective; it costs `refinement` times the evaluations of the first."""
+
+    # Steps of the finer solve in each step of the other one.
+    refinement: Annotated[int, Field(ge=2, le=64)] = 2
+    # Weight of the change of the outputs: for classes the divergence of their probabilities in
+    # nats, else the relative square.
+    consistency: NonNegativeFloat = 0.0
+    # Weight of the relative square of the change of the state at T, an estimate of its error.
+    defect: NonNegativeFloat = 0.0
+
+
 class TrainingConfig(Section):
     """`training`: how long, and what is written when. All periods are in steps."""
 
@@ -220,8 +234,15 @@ class TrainingConfig(Section):
     # Meshes in depth, one of which is drawn for each step; default: that of the model. Then one
     # set of weights serves all of them, and `evaluate.py --steps` shows what each gives.
     meshes: Annotated[tuple[MeshConfig, ...], Field(strict=False)] = ()
+    # Progressive depth: {0: 2, 1000: 4, 1500: 8} trains on 2 intervals, from step 1,000 on 4,
+    # and from step 1,500 on 8, which has to be model.depth. Weights and the state of the
+    # optimizer are resampled; default: model.depth from the start.
+    refine: dict[CountAsKey, Count] = Field(default={})
     # Weight of the transport cost ∫ |u_t|² dt in the loss.
     transport: NonNegativeFloat = 0.0
+    # Terms that compare each solve with a finer one, so that the limit of small steps is
+    # trained too; default: none.
+    finer: FinerConfig = FinerConfig()
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
     # Period of the evaluations on held-out samples.
@@ -246,6 +267,32 @@ class TrainingConfig(Section):
         if self.meshes and min(mesh.after for mesh in self.meshes):
             raise ValueError(
                 "training.meshes: none is drawn for the first step; give one without after"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _refined(self):
+        steps, intervals = [*self.refine], [*self.refine.values()]
+        if not steps:
+            return self
+        given = f"training.refine={self.refine}"
+        if self.meshes:
+            raise ValueError(
+                f"{given}: training.meshes draws meshes of one model, and refine changes the "
+                "model; drop one of them, or write meshes with after, such as "
+                "{intervals: 8, after: 1000}"
+            )
+        if steps[0]:
+            raise ValueError(f"{given}: the first step must be 0, such as {{0: 2, 1000: 4}}")
+        for name, numbers in (("steps", steps), ("numbers of intervals", intervals)):
+            if any(b <= a for a, b in itertools.pairwise(numbers)):
+                raise ValueError(
+                    f"{given}: its {name} {numbers} must increase, as in {{0: 2, 1000: 4}}"
+                )
+        if steps[-1] >= self.steps:
+            raise ValueError(
+                f"{given}: a run of training.steps={self.steps} does not come to step "
+                f"{steps[-1]}; refine earlier, or train longer"
             )
         return self
 
@@ -290,6 +337,21 @@ class Config(Section):
             raise ValueError(
                 f"model.pretrained={pretrained} gives the weights and the tokenizer; drop "
                 "control and data.tokenizer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _refined_to_the_depth(self):
+        refine, depth = self.training.refine, self.model.depth
+        if refine and self.model.pretrained is not None:
+            raise ValueError(
+                "training.refine: a run from model.pretrained begins with its layers; drop one "
+                "of them"
+            )
+        if refine and (last := [*refine.values()][-1]) != depth:
+            raise ValueError(
+                f"training.refine={refine} ends with {last} intervals, but model.depth is "
+                f"{depth}; write model.depth={last}, or end with {depth}"
             )
         return self
 

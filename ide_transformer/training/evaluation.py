@@ -29,7 +29,7 @@ from .step import make_evaluation
 
 M = TypeVar("M", bound=AbstractModel)
 
-_BATCH = 16
+BATCH = 16
 
 
 class LoadedModel(NamedTuple):
@@ -117,7 +117,7 @@ def evaluate_loss(
             raise InputError(f"{name}={size}: give at least 1.")
     task = evaluation_task(loaded, text, context)
     weights, static = eqx.partition(loaded.model, eqx.is_inexact_array)
-    values = make_evaluation(static)(weights, task, _BATCH, samples)
+    values = make_evaluation(static)(weights, task, BATCH, samples)
     named = {name.removeprefix(f"{task.held_out_name}_"): x for name, x in values.items()}
     return {**named, **task.figures(named["loss"])}
 
@@ -139,8 +139,7 @@ def evaluate_at_depths(
 
     **Raises:** `InputError` for steps below 1, or a control that has no such mesh.
     """
-    meshes = [loaded.model.at_depth(number) for number in steps]
-    models = [mesh.with_solver(mesh.discretization.solver) for mesh in meshes]
+    models = [on_mesh(loaded, number).model for number in steps]
     return _rows("steps", steps, loaded, models, text, samples, context)
 
 
@@ -183,6 +182,12 @@ def _rows(
         found = evaluate_loss(loaded._replace(model=model), text, samples, context)
         rows.append({name: number, "evaluations": float(evaluations), **found})
     return rows
+
+
+def on_mesh(loaded: LoadedModel, steps: int) -> LoadedModel:
+    """The model solved with so many steps in depth, one in each interval."""
+    model = loaded.model.at_depth(steps)
+    return loaded._replace(model=model.with_solver(model.discretization.solver))
 
 
 def evaluation_task(

@@ -1,22 +1,25 @@
 """The training loop."""
 
 import contextlib
+import functools as ft
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ..errors import InputError
-from ..models import AbstractModel
 from ..tasks import AbstractTask, Batch
 from .checkpoints import Checkpoints
 from .config import TrainingConfig
 from .folder import RunFolder
+from .meshes import drawn_mesh
 from .metrics import MetricsLog, NotFinite, cut_metrics
 from .optimizer import evaluated_weights
 from .progress import TrainingProgress
+from .stages import Stage, shapes_at, stage_at
 from .step import TrainState, describe_memory, num_parameters, rolled_back
 from .stopping import Stopped, StopRequest
 
@@ -28,13 +31,20 @@ class Diverged(InputError):
     """The loss of a run did not stay finite, also after going back to a checkpoint."""
 
 
+class _Compiled(NamedTuple):
+    """A stage, and its programs: the entrance to it and the step of each mesh."""
+
+    stage: Stage
+    enter: Any
+    steps: list[Any]
+
+
 class Loop(NamedTuple):
     """The training loop of a run.
 
     - `losses`: the held-out losses by step, as far as they are logged; it grows.
     - `stop`: asked after each step.
-    - `steps`: one for each mesh, see `make_train_step`; which of them is drawn for each step.
-    - `evaluate`: see `make_evaluation`.
+    - `stages`: one after the other; a run that is not refined has one.
     """
 
     training: TrainingConfig
@@ -43,11 +53,9 @@ class Loop(NamedTuple):
     checkpoints: Checkpoints
     losses: dict[int, float]
     stop: StopRequest
-    steps: Sequence[Any]
-    drawn: Callable[[int], int]
-    evaluate: Callable[..., dict[str, float]]
+    stages: Sequence[Stage]
 
-    def run(self, state: TrainState, model: AbstractModel) -> TrainState:
+    def run(self, state: TrainState) -> TrainState:
         """Trains from a state to the last step. It waits for the device at evaluations and
         checkpoints only, and otherwise for the step before the one in progress. Where too many
         steps are not finite, it goes back to the last checkpoint once.
@@ -59,23 +67,22 @@ class Loop(NamedTuple):
         with TrainingProgress(training.steps, start) as progress:
             done = f", going on from step {start}" if start else ""
             progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{done}")
-            steps = self._compiled(state, model, progress) if start < training.steps else []
-            shapes = jax.eval_shape(lambda: state)
+            stages = self._compiled(start, progress) if start < training.steps else []
             while True:
                 rollbacks = int(state.faults.rollbacks)
                 try:
-                    return self._march(steps, state, progress)
+                    return self._march(stages, state, progress)
                 except NotFinite as fault:
-                    state = self._last_good(shapes, rollbacks, fault.line)
+                    state = self._last_good(rollbacks, fault.line)
                     progress.say(
                         f"warning: {_fault(fault.line)}; going back to step {int(state.step)}, "
                         "from there with other batches. This is done once."
                     )
 
     def _march(
-        self, steps: list[Any], state: TrainState, progress: TrainingProgress
+        self, stages: list[_Compiled], state: TrainState, progress: TrainingProgress
     ) -> TrainState:
-        """Takes the steps that are left."""
+        """Takes the steps that are left, stage by stage."""
         training, start = self.training, int(state.step)
         # After a rollback the batches are those of the next seed.
         seed = training.seed + int(state.faults.rollbacks)
@@ -84,46 +91,69 @@ class Loop(NamedTuple):
         with contextlib.closing(log):
             if start and start not in self.losses:
                 # It was stopped before the evaluation that is due here.
-                self._evaluate_if_due(start, state, log)
+                self._evaluate_if_due(stage_at(self.stages, start), start, state, log)
             log.restart_clock(start)
-            before: dict[str, Any] = {}
-            for number in range(start + 1, training.steps + 1):
-                step = steps[self.drawn(number - 1)]
-                state, metrics = step(state, self._batch(number - 1, seed))
-                # So few steps are on their way that a request to stop is soon obeyed.
-                jax.block_until_ready(before)
-                before, last = metrics, number == training.steps
-                if number % training.log_every == 0 or last:
-                    log.train(number, metrics)
-                lowest = not self.stop.made and self._evaluate_if_due(number, state, log)
-                due = number % training.checkpoint_every == 0 or lowest
-                if due or last or self.stop.made:
-                    log.flush()
-                    if last or not int(state.faults.in_a_row):
-                        self.checkpoints.save(number, state)
-                    log.restart_clock(number)
-                self.stop.check(f"Stopped after step {number}; go on with --resume.")
+            for compiled in stages:
+                stage = compiled.stage
+                if 0 < stage.first >= start:
+                    progress.say(f"step {stage.first}: refined to {stage.intervals} intervals")
+                    state = compiled.enter(state)
+                state = self._take(compiled, max(start, stage.first), state, seed, log)
+        return state
+
+    def _take(
+        self, compiled: _Compiled, start: int, state: TrainState, seed: int, log: MetricsLog
+    ) -> TrainState:
+        """Takes the steps of a stage after step `start`, if any are left."""
+        training, stage = self.training, compiled.stage
+        before: dict[str, Any] = {}
+        for number in range(start + 1, stage.last + 1):
+            step = compiled.steps[drawn_mesh(training, number - 1)]
+            state, metrics = step(state, self._batch(number - 1, seed))
+            # So few steps are on their way that a request to stop is soon obeyed.
+            jax.block_until_ready(before)
+            before, last = metrics, number == training.steps
+            if number % training.log_every == 0 or last:
+                log.train(number, metrics)
+            lowest = not self.stop.made and self._evaluate_if_due(stage, number, state, log)
+            due = number % training.checkpoint_every == 0 or lowest
+            if due or last or self.stop.made:
+                log.flush()
+                if last or not int(state.faults.in_a_row):
+                    self.checkpoints.save(number, state)
+                log.restart_clock(number)
+            self.stop.check(f"Stopped after step {number}; go on with --resume.")
         return state
 
     def _batch(self, index: int, seed: int) -> Batch:
         return self.task.batch(index, self.training.batch_size, seed)
 
-    def _compiled(
-        self, state: TrainState, model: AbstractModel, progress: TrainingProgress
-    ) -> list[Any]:
-        """The steps, compiled; says what they need of memory."""
+    def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
+        """The stages after step `start` with their programs; says what they need of memory."""
         batch = jax.tree.map(np.zeros_like, self._batch(0, self.training.seed))
-        steps = []
-        for number, step in enumerate(self.steps, 1):
-            if len(self.steps) > 1:
-                progress.say(f"compiling the step of mesh {number} of {len(self.steps)}")
-            steps.append(step.lower(state, batch).compile())
+        left = [stage for stage in self.stages if stage.last > start]
+        jobs = [(stage, step) for stage in left for step in stage.train_steps(self.task.loss)]
+        steps: dict[int, list[Any]] = {stage.first: [] for stage in left}
+        for number, (stage, step) in enumerate(jobs, 1):
+            if len(jobs) > 1:
+                progress.say(f"compiling the step of mesh {number} of {len(jobs)}")
+            steps[stage.first].append(step.lower(stage.shapes, batch).compile())
             self.stop.check("Stopped before the first step.")
-        temporary = max(step.memory_analysis().temp_size_in_bytes for step in steps)
-        progress.say(describe_memory(model, state, self.task.loss, batch, temporary))
-        return steps
+        compiled = []
+        for stage in left:
+            enter = stage.enter
+            if 0 < stage.first >= start:
+                enter = enter.lower(shapes_at(self.stages, stage.first)).compile()
+            compiled.append(_Compiled(stage, enter, steps[stage.first]))
+        programs = itertools.chain.from_iterable(steps.values())
+        temporary = max(x.memory_analysis().temp_size_in_bytes for x in programs)
+        model, shapes = left[-1].model, left[-1].shapes
+        progress.say(describe_memory(model, shapes, self.task.loss, batch, temporary))
+        return compiled
 
-    def _evaluate_if_due(self, number: int, state: TrainState, log: MetricsLog) -> bool:
+    def _evaluate_if_due(
+        self, stage: Stage, number: int, state: TrainState, log: MetricsLog
+    ) -> bool:
         """Evaluates and logs where it is time; whether the loss is then the lowest so far. A
         request to stop cuts it short; a run that goes on from here makes it up."""
         training = self.training
@@ -131,7 +161,7 @@ class Loop(NamedTuple):
             return False
         log.flush()
         try:
-            values = self.evaluate(
+            values = stage.evaluate(
                 evaluated_weights(state.optimizer, state.weights),
                 self.task,
                 EVALUATION_BATCH,
@@ -147,7 +177,7 @@ class Loop(NamedTuple):
         self.losses[number] = loss
         return lowest and training.keep_best
 
-    def _last_good(self, shapes: TrainState, rollbacks: int, line: dict) -> TrainState:
+    def _last_good(self, rollbacks: int, line: dict) -> TrainState:
         """The state of the last checkpoint, from which the run goes on.
 
         **Raises:** `Diverged` where there is none, or the run has gone back before.
@@ -164,6 +194,7 @@ class Loop(NamedTuple):
                 "solver.options={coupling: 0.999} or training.gradient=recompute. "
                 f"{self.folder.metrics} has the losses and norms up to there."
             )
+        shapes = ft.partial(shapes_at, self.stages)
         state = rolled_back(self.checkpoints.restore(shapes))
         cut_metrics(self.folder.metrics, int(state.step), self.losses)
         return state

@@ -17,6 +17,7 @@ from ..reporting import Curve, plot_panels, write_json
 from ..tasks import AbstractTask
 from .build import build_start
 from .config import Config
+from .meshes import finer_solves
 from .optimizer import update_rule
 from .progress import TrainingProgress
 from .step import initial_state, make_train_step
@@ -108,9 +109,13 @@ def _losses(
     training = config.training
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
-    noisy = config.model.random
     step: Any = make_train_step(
-        optimizer, static, task.loss, noisy=noisy, transport=training.transport
+        optimizer,
+        static,
+        task.loss,
+        noisy=config.model.random,
+        transport=training.transport,
+        finer=finer_solves(training),
     )
     losses: list[float] = []
     lowest = math.inf

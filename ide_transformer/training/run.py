@@ -1,6 +1,7 @@
 """Runs: trained, loaded, and made from a checkpoint or into one."""
 
 import functools as ft
+import itertools
 import math
 import statistics
 import time
@@ -11,7 +12,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
 
 from ..arguments import checked
 from ..errors import InputError
@@ -24,11 +24,13 @@ from .checkpoints import Checkpoints, Which
 from .config import Config
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
-from .meshes import drawn_mesh, mesh_maps
+from .meshes import finer_solves, mesh_maps
 from .metrics import cut_metrics, held_out_losses, read_metrics
-from .optimizer import build_optimizer, evaluated_weights, group_factors
+from .optimizer import build_optimizer, evaluated_weights
 from .reading import validated
-from .step import initial_state, make_evaluation, make_train_step, num_parameters
+from .refinement import first_model
+from .stages import Stage, make_stages, shapes_at, stage_at
+from .step import TrainState, initial_state, num_parameters
 from .stopping import stop_requests
 
 
@@ -69,58 +71,45 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     training = config.training
     task, model, key = build_start(config)
     # What does not fit together fails here, before anything is written.
+    state, stages = make_stages(config, model, key)
     first = task.batch(0, training.batch_size, training.seed)
-    for on_mesh in mesh_maps(training):
-        eqx.filter_eval_shape(task.loss, on_mesh(model), first)
-    group_factors(config.optimizer.groups, eqx.filter(model, eqx.is_inexact_array))
+    loss = ft.partial(task.loss, finer=finer_solves(training))
+    for stage, on_mesh in itertools.product(stages, mesh_maps(training)):
+        eqx.filter_eval_shape(loss, on_mesh(stage.model), first)
     if resumed is not None:
         check_data(resumed, task)
     folder = resumed or new_folder(config, runs, task.save, task.fingerprint())
     with sole_use(folder):
-        return _train(folder, config, task, model, key, began)
+        return _train(folder, config, task, state, stages, began)
 
 
 def _train(
     folder: RunFolder,
     config: Config,
     task: AbstractTask,
-    model: AbstractModel,
-    key: PRNGKeyArray,
+    state: TrainState,
+    stages: list[Stage],
     began: float,
 ) -> RunFolder:
     """Trains in a folder that no other process uses, from its last checkpoint if it has one."""
     training = config.training
-    optimizer = build_optimizer(config.optimizer, training.steps)
-    state, static = initial_state(model, optimizer, key)
-    evaluate = make_evaluation(static)
-    make_step = ft.partial(
-        make_train_step,
-        optimizer,
-        static,
-        task.loss,
-        noisy=config.model.random,
-        transport=training.transport,
-        max_bad_steps=training.max_bad_steps,
-    )
-    steps = [make_step(solved=mesh) for mesh in mesh_maps(training)]
-    drawn = ft.partial(drawn_mesh, training)
     losses = held_out_losses(folder.metrics)
     with (
         stop_requests() as stop,
         Checkpoints(folder, config, losses, writes=True) as checkpoints,
     ):
         if checkpoints.newest() is not None:
-            state = checkpoints.restore(state)
+            state = checkpoints.restore(ft.partial(shapes_at, stages))
             checkpoints.set_damaged_aside()
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
         cut_metrics(folder.metrics, int(state.step), losses)
-        loop = Loop(training, task, folder, checkpoints, losses, stop, steps, drawn, evaluate)
-        state = loop.run(state, model)
+        loop = Loop(training, task, folder, checkpoints, losses, stop, stages)
+        state = loop.run(state)
     stop.check("Stopped after the last step; --resume evaluates the run.")
     weights = evaluated_weights(state.optimizer, state.weights)
-    held_out = evaluate(weights, task, EVALUATION_BATCH)
-    model = eqx.combine(weights, static)
+    held_out = stages[-1].evaluate(weights, task, EVALUATION_BATCH)
+    model = eqx.combine(weights, stages[-1].static)
     plot_run(folder, task, model, {"step": training.steps, **held_out})
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
@@ -148,6 +137,9 @@ def load_run(
     """The trained model of a run and its folder. The folder's `load_tokenizer` gives what
     `generate` needs to write text.
 
+    A run that is refined (`training.refine`) and was stopped on its way gives the model on the
+    mesh of that step.
+
     **Arguments:**
 
     - `checkpoint`: "newest"; "best", the one with the lowest held-out loss on the way (see
@@ -168,12 +160,13 @@ def restored(folder: RunFolder, config: Config, checkpoint: Which) -> AbstractMo
     - `config`: that of the run, or one whose model has weights of the same shapes.
     """
     key = jax.random.key(0)  # the weights that it draws are replaced below
-    model = build_model_of_size(config, run_sizes(folder, config), key)
-    optimizer = build_optimizer(config.optimizer, config.training.steps)
-    state, static = initial_state(model, optimizer, key)
+    sizes = run_sizes(folder, config)
+    model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
+    _, stages = make_stages(config, model, key)
     losses = held_out_losses(folder.metrics) if checkpoint == "best" else {}
     with Checkpoints(folder, config, losses, writes=False) as checkpoints:
-        state = checkpoints.restore(state, checkpoint)
+        state = checkpoints.restore(ft.partial(shapes_at, stages), checkpoint)
+    static = stage_at(stages, int(state.step)).static
     return eqx.combine(evaluated_weights(state.optimizer, state.weights), static)
 
 

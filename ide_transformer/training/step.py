@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
 from ..solvers import learned
-from ..tasks import AbstractLoss, AbstractTask, Batch, Mean
+from ..tasks import AbstractLoss, AbstractTask, Batch, Finer, Mean
 
 
 # The modes that work with every scheme.
@@ -70,6 +70,7 @@ def make_train_step(
     *,
     noisy: bool,
     transport: float,
+    finer: Finer | None = None,
     max_bad_steps: int = 10,
     solved: Callable[[AbstractModel], AbstractModel] = lambda model: model,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
@@ -83,12 +84,13 @@ def make_train_step(
     - `loss`: that of the task.
     - `noisy`: whether the model draws dropout.
     - `transport`: the weight of the transport cost.
+    - `finer`: the comparison with a finer mesh, if any.
     - `solved`: the model, as this step solves it.
     """
 
     def objective(weights, batch, key):
         model = solved(eqx.combine(weights, static))
-        result = loss(model, batch, key, transport=transport)
+        result = loss(model, batch, key, transport=transport, finer=finer)
         return result.objective, result
 
     def step(state: TrainState, batch: Batch):
@@ -112,6 +114,7 @@ def make_train_step(
             "bad_steps": faults.bad_steps,
             "bad_steps_in_a_row": faults.in_a_row,
         }
+        metrics |= result.terms
         model: Any = eqx.combine(weights, static)
         metrics |= {f"solver.{name}": value for name, value in learned(model.solver).items()}
         evaluations = state.evaluations + result.field_evaluations.astype(jnp.float32)

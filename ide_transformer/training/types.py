@@ -1,10 +1,10 @@
 """Types of the values in configurations."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def in_int32(count: int) -> int:
@@ -17,6 +17,10 @@ def _below_one(fraction: float) -> float:
     if np.float32(fraction) == 1:
         raise ValueError("Input should be less than 1; float32 takes it for 1")
     return fraction
+
+
+def _number_of_key(key: Any) -> Any:
+    return int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,10}", key) else key
 
 
 def folder_name(name: str) -> str:
@@ -36,6 +40,10 @@ def folder_name(name: str) -> str:
 
 Count = Annotated[int, Field(gt=0), AfterValidator(in_int32)]
 CountOrZero = Annotated[int, Field(ge=0), AfterValidator(in_int32)]
+# A count that is a key, which YAML and JSON give as a text.
+CountAsKey = Annotated[
+    int, Field(ge=0), AfterValidator(in_int32), BeforeValidator(_number_of_key)
+]
 Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
 # Keys of JAX take 32 bits of a seed; others would draw the same weights.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -1,7 +1,8 @@
 """YAML, read strictly: a tree of plain values, each written once.
 
 Numbers and words are those of YAML 1.2: `yes`, `010`, `1:30` and dates are texts, and `1e-3` is
-a number. Tags, anchors and aliases are refused, and `<<` is a key like others."""
+a number. A key is a text, also a whole number. Tags, anchors and aliases are refused, and `<<`
+is a key like others."""
 
 import re
 from typing import Any
@@ -99,6 +100,8 @@ class _Reader(yaml.SafeLoader):
         while not self.check_event(yaml.MappingEndEvent):
             mark = self.peek_event().start_mark
             key = self._value(path)
+            if type(key) is int:
+                key = str(key)
             if not isinstance(key, str):
                 raise InputError(
                     f"{_place(mark)}: {'.'.join((*path, repr(key)))}: a key is a name; write "

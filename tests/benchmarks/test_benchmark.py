@@ -87,9 +87,21 @@ def test_generation_is_measured_with_and_without_a_cache(tmp_path, run, monkeypa
     assert all(row["same_tokens"] == 1 and row["tokens_per_second"] > 0 for row in rows)
 
 
+@pytest.mark.heavy
+def test_training_on_drawn_meshes_is_timed(tmp_path, run):
+    small = ("--width", "8", "--context", "4", "--batch", "2", "--steps", "3")
+    meshes = ("--depth", "2", "--meshes", "1", "3")
+    run("meshes", *small, *meshes, "--rounds", "2", "--json", tmp_path / "rows.json")
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["name"] for row in rows] == ["2 intervals", "1, 3 drawn"]
+    assert rows[0]["time_ratio"] == 1 and rows[1]["milliseconds"] > 0
+
+
 def test_every_file_is_a_command_with_its_help(run, capsys):
     names = [command.name for command in benchmarks.commands()]
-    assert sorted(names) == ["attention", "compile", "decode", "gradient", "march", "torch"]
+    assert sorted(names) == [
+        *("attention", "compile", "decode", "gradient", "march", "meshes", "torch")
+    ]
     for name in names:
         with pytest.raises(SystemExit, match="0"):
             run(name, "--help")

@@ -55,7 +55,7 @@ def compared(tmp_path):
         (TRAIN, {"name": "../out"}, "name='../out': it names a folder"),
         (TRAIN, {"base": 3}, "base=3"),
         (TRAIN, {"base": "none.yaml"}, "no such configuration"),
-        (TRAIN, {"sede": [1]}, r"unknown key sede. Did you mean seeds\?"),
+        (TRAIN, {"seds": [1]}, r"unknown key seds. Did you mean seeds\?"),
         (TRAIN, {"seeds": []}, r"seeds=\[\]"),
         (TRAIN, {"seeds": ["1"]}, "seeds.0='1'"),
         (TRAIN, {"seeds": [1.0]}, "seeds.0=1.0"),

@@ -184,3 +184,10 @@ def my_activation(x):
 
 
 number = 3
+
+
+class Fixed(ide.PiecewiseConstant):
+    """Layers that cannot be resampled."""
+
+    def resample(self, num_intervals):
+        raise ide.InputError("Fixed: its layers are those it has.")

@@ -33,12 +33,12 @@ class Faulty(ClassificationTask):
         return Batch(np.where((seed, step) in self.faults, np.nan, inputs), targets)
 
 
-def config(**changes):
+def config(depth=1, **changes):
     return training.Config.model_validate(
         {
             "name": "faulty",
             "data": {"name": "digits"},
-            "model": {"kind": "image_classifier", "width": 8, "heads": 2, "depth": 1},
+            "model": {"kind": "image_classifier", "width": 8, "heads": 2, "depth": depth},
             "optimizer": {"warmup": 1},
             "training": {
                 "steps": 10,
@@ -120,6 +120,20 @@ def test_after_too_many_the_run_goes_back_once_and_on_with_other_batches(
     assert logged(run.path) == whole and summary(run)["rollbacks"] == 1
 
 
+@pytest.mark.heavy
+def test_it_goes_back_across_a_refinement(faulty, tmp_path, capsys):
+    faulty([(0, step) for step in range(6, 10)])
+    settings = config(depth=2, refine={0: 1, 5: 2}, checkpoint_every=4, evaluate_every=9)
+    run = training.train(settings, runs=tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "going back to step 4" in said
+    assert said.count("step 5: refined to 2 intervals") == 2
+    lines = [line for line in logged(run.path) if "loss" in line]
+    assert [line["field_evaluations"] for line in lines] == [1.0] * 5 + [2.0] * 5
+    assert all(line["loss"] is not None for line in lines)
+    assert training.load_run(run.path)[0].control.num_intervals == 2
+
+
 def test_the_second_time_it_ends_with_a_report(faulty, tmp_path):
     faulty([(seed, step) for seed in (0, 1) for step in range(5, 10)])
     with pytest.raises(InputError, match=r"up to step 8 .*went back before; checkpoint 5 is"):
@@ -139,7 +153,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_back_to(faulty, tmp_path):
 def test_the_best_checkpoint_is_kept_and_read(faulty, tmp_path, monkeypatch):
     losses = iter([0.5, 0.2, 0.4, 0.3, 0.6])
     monkeypatch.setattr(
-        training.run,
+        training.stages,
         "make_evaluation",
         lambda static: lambda *_: {"test_loss": next(losses, 0.7), "test_accuracy": 0.0},
     )

@@ -26,7 +26,7 @@ model: {width: 64, heads: 2, depth: 2, context: 64, dropout: 0.1}
 optimizer: {warmup: 2}
 training:
   {steps: %d, batch_size: 16, log_every: 3, checkpoint_every: 4, evaluate_every: 8,
-   evaluate_samples: 64, sample: 4}
+   evaluate_samples: 64, sample: 4%s}
 """
 # Imports the package once; each run is a process that begins without a device.
 FORKS = multiprocessing.get_context("forkserver")
@@ -49,16 +49,23 @@ def train(folder, resume):
 class Run:
     """A run in a folder, whose process is started again and again."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, more=""):
         self.folder = folder
         self.run = folder / "runs/small"
         folder.mkdir()
         (folder / "text.txt").write_text(TEXT)
-        (folder / "config.yaml").write_text(CONFIG % ("text.txt", STEPS))
+        (folder / "config.yaml").write_text(CONFIG % ("text.txt", STEPS, more))
 
     @property
     def output(self):
         return (self.folder / "output").read_text()
+
+    @property
+    def so_far(self):
+        """The output of a process that may not have begun to write."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.output
+        return ""
 
     def start(self):
         (self.folder / "begun").unlink(missing_ok=True)
@@ -129,6 +136,22 @@ def test_runs_that_are_stopped_again_and_again_end_the_same(
         if (run.run / "summary.json").exists():
             assert run.end() == expected
             run = Run(tmp_path / str(done))
+    assert run.end() == expected
+    assert "Traceback" not in run.output
+
+
+@pytest.mark.heavy
+def test_a_run_that_is_killed_where_it_is_refined_ends_the_same(tmp_path):
+    """The checkpoint of the last step before it may be whole, half written, or not begun."""
+    refine = ", refine: {0: 1, 16: 2}"
+    whole, run = (Run(tmp_path / name, refine) for name in ("whole", "killed"))
+    expected = whole.end()
+    process = run.start()
+    while process.is_alive() and "step 16: refined" not in run.so_far:
+        time.sleep(0.0005)
+    process.kill()
+    process.join(60)
+    assert not (run.run / "summary.json").exists()
     assert run.end() == expected
     assert "Traceback" not in run.output
 

@@ -35,6 +35,11 @@ def why_not_by_token(
             "adaptive steps depend on the whole text; solve with fixed ones, "
             "model.with_solver(solver, steps_per_interval=…)."
         )
+    if discretization.exit is not None:
+        return (
+            "tokens that stop at different depths are not cached; solve all of them to the "
+            "end, model.with_exit(None)."
+        )
     dimensions = equation.domain.points.shape[1]
     if dimensions != 1:
         return (

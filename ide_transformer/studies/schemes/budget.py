@@ -14,6 +14,7 @@ from ...errors import InputError
 from ...models import AbstractModel
 from ...tasks import AbstractTask, Batch
 from ...training import Config, Section
+from ...training.meshes import finer_solves
 
 
 class Budget(Section):
@@ -32,6 +33,11 @@ class Budget(Section):
 
     def steps(self, config: Config, task: AbstractTask) -> int:
         """The optimiser steps of a run that the budget allows; the first batch is tried."""
+        if config.training.refine and self.unit != "steps":
+            raise InputError(
+                f"training.refine={config.training.refine}: its steps cost differently, so a "
+                f"budget of {self.unit} gives no number of them; write budget.unit=steps."
+            )
         model = training.build_model(config, task, jax.random.key(config.training.seed))
         steps = round(self.amount / _COST_OF_A_STEP[self.unit](model, config, task))
         warmup = config.optimizer.warmup
@@ -55,7 +61,8 @@ def _steps(model: AbstractModel, config: Config, task: AbstractTask) -> float:
 
 def _field_evaluations(model: AbstractModel, config: Config, task: AbstractTask) -> float:
     """Where the number depends on the state, that of the untrained model is taken."""
-    loss: Any = eqx.filter_jit(task.loss)(model, _batch(0, config, task))
+    finer = finer_solves(config.training)
+    loss: Any = eqx.filter_jit(task.loss)(model, _batch(0, config, task), finer=finer)
     return float(loss.field_evaluations)
 
 
@@ -63,9 +70,13 @@ def seconds_of_a_step(model: AbstractModel, config: Config, task: AbstractTask) 
     """Median time of an optimiser step."""
     optimizer = training.build_optimizer(config.optimizer, config.training.steps)
     state, static = training.initial_state(model, optimizer, jax.random.key(0))
-    noisy, transport = config.model.random, config.training.transport
     step = training.make_train_step(
-        optimizer, static, task.loss, noisy=noisy, transport=transport
+        optimizer,
+        static,
+        task.loss,
+        noisy=config.model.random,
+        transport=config.training.transport,
+        finer=finer_solves(config.training),
     )
     seconds = []
     for index in range(12):

@@ -2,7 +2,16 @@
 
 from .models import FILES, MODELS
 from .parts import CONSTRAINTS, CONTROLS, OPERATORS
-from .solving import EQUATIONS, SCHEMES
+from .solving import EQUATIONS, EXITS, SCHEMES
 
 
-RECIPES = {**OPERATORS, **CONSTRAINTS, **CONTROLS, **EQUATIONS, **SCHEMES, **MODELS, **FILES}
+RECIPES = {
+    **OPERATORS,
+    **CONSTRAINTS,
+    **CONTROLS,
+    **EQUATIONS,
+    **EXITS,
+    **SCHEMES,
+    **MODELS,
+    **FILES,
+}

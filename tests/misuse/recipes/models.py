@@ -116,6 +116,21 @@ MODELS = {
         ),
         lambda model: model(TOKENS_OF_TEXT),
     ),
+    "OperatorModel": Recipe(
+        ide.OperatorModel,
+        dict(
+            points=TOKENS,
+            features=WIDTH,
+            **model_parts(SEEING_ALL),
+            channels=2,
+            modes=1,
+            input_normalization=ide.Free(),
+            output_normalization=ide.Free(),
+            dropout=0.1,
+            std=0.1,
+        ),
+        lambda model: model(np.ones((TOKENS, 2), np.float32)),
+    ),
     "ImageClassifier": Recipe(
         ide.ImageClassifier,
         dict(

@@ -66,6 +66,7 @@ EQUATIONS = {
             max_steps=16,
             steps_for="batch",
             compute_dtype=None,
+            exit=None,
         ),
         lambda discretization: discretization.solve(EQUATION, U0).u1,
     ),
@@ -92,6 +93,32 @@ EQUATIONS = {
             args=None,
         ),
         lambda error: error,
+    ),
+}
+
+LOGITS = jnp.arange(6.0).reshape(2, 3)
+
+
+def with_exit(exit):
+    discretization = ide.Discretization(ide.LieTrotter(), exit=exit)
+    return discretization.solve(EQUATION, U0, read_out=lambda u: u).u1
+
+
+EXITS = {
+    "EstimatedExit": Recipe(
+        ide.EstimatedExit,
+        dict(tolerance=0.1, stops="token", order=1, hits=1, difference=ide.divergence),
+        with_exit,
+    ),
+    **{
+        name: Recipe(
+            getattr(ide, name), dict(tolerance=0.1, stops="sample", order=0, hits=1), with_exit
+        )
+        for name in ("ConfidenceExit", "SecondDifferenceExit")
+    },
+    "divergence": Recipe(ide.divergence, dict(expected=LOGITS, given=LOGITS), lambda x: x),
+    "relative_difference": Recipe(
+        ide.relative_difference, dict(expected=LOGITS + 1, given=LOGITS), lambda x: x
     ),
 }
 

@@ -1,0 +1,1 @@
+"""Exits: when a token stops before the end of a solve."""

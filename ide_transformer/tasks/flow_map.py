@@ -1,0 +1,65 @@
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..arguments import PositiveInt
+from ..models import AbstractModel, OperatorModel
+from .flows import AbstractFlow, Functions, functions
+from .losses import AbstractLoss, Batch, RelativeError
+from .task import AbstractTask, in_passes, spread
+
+
+class FlowMapTask(AbstractTask):
+    """Predict the function that a flow makes of another one; tokens are grid points.
+
+    `inputs, targets: [samples, context]`, real values on a periodic grid. Training, validation
+    and test samples begin from functions of their own, always the same; they are solved once.
+
+    **Arguments:**
+
+    - `flow`: the equation.
+    - `context`: the points of the grid.
+    - `samples`: those to train on.
+    - `held_out_samples`: those for validation, and as many for a test.
+
+    **Raises:** `InputError` where the flow cannot be solved, see `flows.functions`.
+    """
+
+    configurable: ClassVar[bool] = False
+    held_out_name: ClassVar[str] = "validation"
+    model: ClassVar[type[AbstractModel]] = OperatorModel
+    loss: AbstractLoss = RelativeError()
+
+    def __init__(
+        self,
+        flow: AbstractFlow,
+        context: PositiveInt,
+        samples: PositiveInt,
+        held_out_samples: PositiveInt,
+    ):
+        self.context = context
+        sizes = {"train": samples, "validation": held_out_samples, "test": held_out_samples}
+        parts = functions(flow, sizes, context)
+        self.train, self.validation, self.test = (parts[name] for name in sizes)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"points": self.context}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.context
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        """The next samples of a new random order in each pass over the training set."""
+        return _chosen(self.train, in_passes(step, size, len(self.train.before), seed))
+
+    def held_out(self, size: int, samples: int | None = None) -> Iterator[Batch]:
+        chosen = spread(np.arange(len(self.validation.before)), samples)
+        for first in range(0, len(chosen), size):
+            yield _chosen(self.validation, chosen[first : first + size])
+
+
+def _chosen(part: Functions, samples: Any) -> Batch:
+    return Batch(part.before[samples], part.after[samples])

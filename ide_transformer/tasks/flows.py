@@ -1,0 +1,159 @@
+"""Flows of partial differential equations on the circle, solved by exponax and cached."""
+
+import abc
+import dataclasses
+import hashlib
+import math
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import InputError
+from ..packages import cache_folder
+
+
+# The least number of points on which a flow is solved.
+_POINTS = 512
+# Samples that are solved at once.
+_CHUNK = 256
+# Samples that are solved again with half the step and twice the points, and the largest
+# relative difference that they may have.
+_VERIFIED = 16
+_TOLERANCE = 1e-3
+
+
+class Functions(NamedTuple):
+    """Pairs of functions on a grid, `before` and `after: [samples, points]`, float32."""
+
+    before: np.ndarray
+    after: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractFlow(abc.ABC):
+    """The flow of a partial differential equation for real functions on the circle: random
+    functions, and what they have become after some `time`.
+    """
+
+    # The step of the exponential Runge–Kutta scheme of fourth order.
+    step: ClassVar[float]
+    # The waves of what is drawn: at most so many on the circle.
+    waves: ClassVar[int]
+    # What to change where the solution is not resolved.
+    advice: ClassVar[str]
+    time: float
+
+    @abc.abstractmethod
+    def stepper(self, points: int, step: float) -> Any:
+        """A step of exponax on so many points."""
+
+
+def drawn_functions(
+    number: int, waves: int, points: int, random: np.random.Generator
+) -> np.ndarray:
+    """Random functions of zero mean, `[number, points]`, in float64,
+
+        u(x) = Σ_{k=1}^{waves} (a_k cos 2πkx + b_k sin 2πkx),   x in [0, 1),
+
+    with a_k, b_k normal and independent, of variance `1 / waves`, so that u has variance 1.
+    """
+    a, b = random.normal(size=(2, number, waves)) / math.sqrt(waves)
+    angles = 2 * np.pi * np.outer(np.arange(1, waves + 1), np.arange(points) / points)
+    return a @ np.cos(angles) + b @ np.sin(angles)
+
+
+def solved(
+    flow: AbstractFlow, number: int, points: int, seed: int, *, refined: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """The functions of `number` samples at the times 0 and `time`, `[number, points]`, in
+    float64, solved on at least 512 points.
+
+    **Arguments:**
+
+    - `seed`: of the functions that are drawn.
+    - `refined`: divides the step and multiplies the points of the solution.
+    """
+    import exponax
+
+    fine = points * math.ceil(_POINTS / points) * refined
+    before = drawn_functions(number, flow.waves, fine, np.random.default_rng(seed))
+    steps = math.ceil(flow.time / flow.step) * refined
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
+        march = exponax.repeat(flow.stepper(fine, flow.time / steps), steps)
+        after = _in_chunks(jax.jit(jax.vmap(march)), before)
+    return before[:, :: fine // points], after[:, :: fine // points]
+
+
+def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, Functions]:
+    """Samples of a flow on a grid, by the names of `sizes`, each part with functions of its
+    own; solved the first time and then read from the cache.
+
+    **Raises:** `InputError` where exponax is needed and not installed, where the solution is
+    not resolved, and where the file in the cache is damaged.
+    """
+    kind = type(flow).__module__
+    described = repr((kind, flow, flow.step, flow.waves, sizes, points))
+    key = hashlib.sha256(described.encode()).hexdigest()[:16]
+    path = cache_folder() / f"{type(flow).__name__}-{key}.npz"
+    if not path.exists():
+        _write(path, _computed(flow, sizes, points))
+    try:
+        with np.load(path) as file:
+            return {name: Functions(*file[name]) for name in sizes}
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is damaged ({error}). Delete it, and it is computed again."
+        ) from None
+
+
+def _computed(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, np.ndarray]:
+    try:
+        import exponax  # noqa: F401
+    except ImportError:
+        raise InputError(
+            f"{flow} is solved by exponax, which is not installed; run: "
+            "pip install 'ide_transformer[physics]'."
+        ) from None
+    verify(flow, points)
+    return {
+        name: np.stack(solved(flow, size, points, seed)).astype(np.float32)
+        for seed, (name, size) in enumerate(sizes.items())
+    }
+
+
+def verify(flow: AbstractFlow, points: int) -> float:
+    """The largest relative difference between solutions and those with half the step and
+    twice the points.
+
+    **Raises:** `InputError` where it is above 1e-3: they are not resolved.
+    """
+    coarse, fine = (solved(flow, _VERIFIED, points, 0, refined=n)[1] for n in (1, 2))
+    error = np.max(np.linalg.norm(coarse - fine, axis=1) / np.linalg.norm(fine, axis=1))
+    if not error <= _TOLERANCE:
+        raise InputError(
+            f"{flow} is not resolved: half the step and twice the points change it by "
+            f"{error:.1e} of its size, more than {_TOLERANCE}. {flow.advice}"
+        )
+    return float(error)
+
+
+def _in_chunks(march: Any, u: np.ndarray) -> np.ndarray:
+    """The march of all samples, the last chunk filled up so that one program serves all."""
+    size = min(len(u), _CHUNK)
+    filled = np.concatenate([u, u[: -len(u) % size]])
+    parts = [march(jnp.asarray(x)[:, None]) for x in filled.reshape(-1, size, u.shape[1])]
+    return np.concatenate([np.asarray(x)[:, 0] for x in parts])[: len(u)]
+
+
+def _write(path: Path, arrays: dict[str, Any]) -> None:
+    """Writes the file at once: a process that is killed leaves no half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        whole = Path(temporary) / path.name
+        np.savez(whole, **arrays)
+        whole.replace(path)

@@ -1,0 +1,154 @@
+"""The evaluation of a model whose tokens stop before the end of a solve."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..errors import InputError
+from ..integration import AbstractExit, ConfidenceExit, EstimatedExit, SecondDifferenceExit
+from ..models import AbstractModel
+from ..tasks import AbstractLoss, AbstractTask, Batch, Mean
+from .evaluation import BATCH, LoadedModel, evaluation_task, on_mesh
+from .names import did_you_mean
+
+
+EXITS: dict[str, type[AbstractExit]] = {
+    "estimate": EstimatedExit,
+    "confidence": ConfidenceExit,
+    "second_difference": SecondDifferenceExit,
+}
+
+_TOLERANCES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+
+
+def named_exits(names: Sequence[str], loss: AbstractLoss, **options: Any) -> list[AbstractExit]:
+    """The exits of these names, `estimate`, `confidence` and `second_difference`, for the
+    outputs that a loss measures.
+
+    **Arguments:**
+
+    - `options`: of all of them, see `AbstractExit`.
+
+    **Raises:** `InputError` for another name, or where the outputs do not allow an exit.
+    """
+    exits = []
+    for name in names:
+        if name not in EXITS:
+            raise InputError(
+                f"--exit {name}: the exits are {', '.join(EXITS)}.{did_you_mean(name, EXITS)}"
+            )
+        own = {"difference": loss.difference} if name == "estimate" else {}
+        if not loss.classifies and (name == "confidence" or (own and loss.difference is None)):
+            raise InputError(
+                f"--exit {name}: the outputs that {type(loss).__name__} measures have no "
+                f"{'confidence' if not own else 'difference, by which it could be estimated'}; "
+                "take second_difference, or define `difference` of the loss."
+            )
+        exits.append(EXITS[name](1.0, **own, **options))
+    return exits
+
+
+def evaluate_exits(
+    loaded: LoadedModel,
+    exits: Sequence[AbstractExit],
+    tolerances: Sequence[float] = _TOLERANCES,
+    steps: Sequence[int] | None = None,
+    text: str | None = None,
+    samples: int | None = None,
+    context: int | None = None,
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of a model whose tokens stop before the end: for each number of steps a
+    row of the full solve, and one for each exit and tolerance. `evaluations` is the mean over
+    all tokens, `saved` the part of those of the full solve.
+
+    **Arguments:**
+
+    - `exits`: whose tolerances are replaced.
+    - `tolerances`: 0 or more.
+    - `steps`: see `evaluate_at_depths`; `None` for those of the model.
+    - `text`, `samples`, `context`: see `evaluate_loss`.
+
+    **Raises:** `InputError` for such arguments, and for a scheme in which tokens cannot stop.
+    """
+    for tolerance in tolerances:
+        if not 0 <= tolerance < float("inf"):
+            raise InputError(f"tolerances={list(tolerances)}: {tolerance} is no number from 0.")
+    rows = []
+    for number in [None] if steps is None else steps:
+        solved = loaded if number is None else on_mesh(loaded, number)
+        model, task = solved.model, evaluation_task(solved, text, context)
+        held_out = list(task.held_out(BATCH, samples))
+        shown = model.control.num_intervals * model.discretization.steps_per_interval
+        full = _figures(model, task, held_out, None, 0.0)
+        rows.append({"exit": "none", "steps": shown, "tolerance": None, "saved": 0.0, **full})
+        for exit in exits:
+            for tolerance in tolerances:
+                found = _figures(model, task, held_out, exit, tolerance)
+                saved = 1 - found["evaluations"] / full["evaluations"]
+                name = type(exit).__name__
+                cells = {"exit": name, "steps": shown, "tolerance": tolerance, "saved": saved}
+                rows.append({**cells, **found})
+    return rows
+
+
+def cheapest_exits(
+    rows: Sequence[dict[str, Any]], margins: Sequence[float] = (0.005, 0.02)
+) -> list[dict[str, Any]]:
+    """For each margin, number of steps and exit the row with the fewest evaluations among
+    those whose loss is at most that of the full solve and the margin; that of the full solve
+    where there is none.
+
+    **Arguments:**
+
+    - `rows`: of `evaluate_exits`.
+    """
+    found = []
+    for margin in margins:
+        for full in (row for row in rows if row["exit"] == "none"):
+            here = [row for row in rows if row["steps"] == full["steps"]]
+            for name in dict.fromkeys(row["exit"] for row in here if row is not full):
+                good = [
+                    row
+                    for row in here
+                    if row["exit"] == name and row["loss"] <= full["loss"] + margin
+                ]
+                best = min(good, key=lambda row: row["evaluations"], default=full)
+                found.append({"margin": margin, **best, "exit": name})
+    return found
+
+
+def _figures(
+    model: AbstractModel,
+    task: AbstractTask,
+    held_out: Sequence[Batch],
+    exit: AbstractExit | None,
+    tolerance: float,
+) -> dict[str, float]:
+    """The means over the held-out samples, of the evaluations too."""
+    sums: dict[str, Mean] = {}
+    for batch in held_out:
+        new = _measured(model, task.loss, exit, jnp.asarray(tolerance), batch)
+        sums = jax.tree.map(jnp.add, sums, new) if sums else new
+    means = {name: float(total) / float(count) for name, (total, count) in sums.items()}
+    first = {name: means.pop(name) for name in ("evaluations", "loss")}
+    return {**first, **means, **task.figures(first["loss"])}
+
+
+# The tolerance is an array, so that all of them share one program.
+@eqx.filter_jit
+def _measured(
+    model: AbstractModel,
+    loss: AbstractLoss,
+    exit: AbstractExit | None,
+    tolerance: Array,
+    batch: Batch,
+) -> dict[str, Mean]:
+    if exit is not None:
+        exit = eqx.tree_at(lambda e: e.tolerance, exit, tolerance)
+    result = loss(model.with_exit(exit), batch)
+    count = len(batch.targets)
+    return {**result.figures, "evaluations": Mean(result.field_evaluations * count, count)}

@@ -1,0 +1,60 @@
+"""Progressive depth: the models on the meshes of `training.refine`."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+
+from ..errors import InputError
+from ..models import AbstractModel
+from .config import Config
+
+
+def first_model(config: Config, build: Callable[[Config], AbstractModel]) -> AbstractModel:
+    """The model with which a run begins: that of the configuration, on the first mesh of
+    `training.refine`.
+
+    Weights that do not depend on the mesh are those drawn for `model.depth`. Layers are drawn
+    for the first mesh, since the mean of several draws would be small.
+    """
+    model = build(config)
+    if not config.training.refine:
+        return model
+    depth = config.training.refine[0]
+    on_mesh = _on_mesh(config, model, depth)
+    if _weight_shapes(on_mesh) == _weight_shapes(model):
+        return on_mesh
+    horizon = config.control.horizon or float(config.model.depth)
+    sections = {
+        "model": config.model.model_copy(update={"depth": depth}),
+        "control": config.control.model_copy(update={"horizon": horizon}),
+    }
+    return build(config.model_copy(update=sections))
+
+
+def next_model(config: Config, model: AbstractModel, intervals: int) -> AbstractModel:
+    """The model on the next mesh of `training.refine`.
+
+    **Raises:** `InputError` where the control has no such mesh, or one that would change layers
+    and not only divide them.
+    """
+    before = model.control.num_intervals
+    new = _on_mesh(config, model, intervals)
+    if intervals % before and _weight_shapes(new) != _weight_shapes(model):
+        raise InputError(
+            f"training.refine={config.training.refine}: {before} intervals of "
+            f"{type(model.control).__name__} are not divided by {intervals} into equal parts; "
+            f"take a multiple, such as {2 * before}."
+        )
+    return new
+
+
+def _on_mesh(config: Config, model: AbstractModel, intervals: int) -> AbstractModel:
+    try:
+        return model.at_depth(intervals)
+    except InputError as error:
+        raise InputError(f"training.refine={config.training.refine}: {error}") from None
+
+
+def _weight_shapes(model: AbstractModel) -> list[tuple[int, ...]]:
+    return [x.shape for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]

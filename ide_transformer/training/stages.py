@@ -1,0 +1,113 @@
+"""Stages of a run: the steps between two refinements in depth, see `training.refine`."""
+
+import functools as ft
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import PRNGKeyArray, PyTree
+
+from ..models import AbstractModel
+from ..tasks import AbstractLoss
+from .config import Config
+from .meshes import finer_solves, mesh_maps
+from .optimizer import build_optimizer
+from .refinement import next_model
+from .resampling import resampled
+from .step import TrainState, initial_state, make_evaluation, make_train_step
+
+
+class Stage(NamedTuple):
+    """Steps of a run whose weights have the same shapes. A run that is not refined is one
+    stage.
+
+    - `first`, `last`: the numbers of steps taken before it and at its end. The state after the
+      last step still has the shapes of this stage.
+    - `model`: its weights have the shapes of this stage.
+    - `shapes`: of the state of training.
+    - `enter`: the first state, from the last one of the stage before; `None` for the first
+      stage.
+    - `train_steps`: for the loss of the task, a step for each mesh; see `make_train_step`.
+    - `evaluate`: see `make_evaluation`.
+    """
+
+    first: int
+    last: int
+    model: AbstractModel
+    shapes: TrainState
+    enter: Any
+    train_steps: Callable[[AbstractLoss], list[Any]]
+    evaluate: Callable[..., dict[str, float]]
+
+    @property
+    def static(self) -> PyTree:
+        """The parts of the model that are no weights."""
+        return eqx.filter(self.model, eqx.is_inexact_array, inverse=True)
+
+    @property
+    def intervals(self) -> int:
+        """Of the mesh of the weights."""
+        return self.model.control.num_intervals
+
+
+def make_stages(
+    config: Config, model: AbstractModel, key: PRNGKeyArray
+) -> tuple[TrainState, list[Stage]]:
+    """The state before the first step of a run, and its stages.
+
+    **Arguments:**
+
+    - `model`: see `first_model`.
+
+    **Raises:** `InputError` where the control cannot be refined so, or a group of the optimizer
+    fits no weight.
+    """
+    training = config.training
+    optimizer = build_optimizer(config.optimizer, training.steps)
+    state, static = initial_state(model, optimizer, key)
+    shapes, enter = jax.eval_shape(lambda: state), None
+    stages: list[Stage] = []
+    begins = [*training.refine] or [0]
+    for first, last in zip(begins, [*begins[1:], training.steps], strict=True):
+        if first:
+            intervals = training.refine[first]
+            model = next_model(config, model, intervals)
+            enter = jax.jit(
+                ft.partial(
+                    resampled, optimizer=optimizer, static=static, num_intervals=intervals
+                )
+            )
+            shapes = jax.eval_shape(enter, shapes)
+            static = eqx.filter(model, eqx.is_inexact_array, inverse=True)
+        steps = ft.partial(_train_steps, config, optimizer, static)
+        stages.append(Stage(first, last, model, shapes, enter, steps, make_evaluation(static)))
+    return state, stages
+
+
+def shapes_at(stages: Sequence[Stage], step: int) -> TrainState:
+    """The shapes of a state after so many steps."""
+    return stage_at(stages, step).shapes
+
+
+def stage_at(stages: Sequence[Stage], step: int) -> Stage:
+    """The stage whose shapes a state after so many steps has."""
+    return next((stage for stage in stages if step <= stage.last), stages[-1])
+
+
+def _train_steps(
+    config: Config, optimizer: optax.GradientTransformation, static: PyTree, loss: AbstractLoss
+) -> list[Any]:
+    training = config.training
+    make_step = ft.partial(
+        make_train_step,
+        optimizer,
+        static,
+        loss,
+        noisy=config.model.random,
+        transport=training.transport,
+        finer=finer_solves(training),
+        max_bad_steps=training.max_bad_steps,
+    )
+    return [make_step(solved=mesh) for mesh in mesh_maps(training)]

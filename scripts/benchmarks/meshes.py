@@ -1,0 +1,116 @@
+"""Training with a mesh in depth drawn for each step against training on one mesh."""
+
+import argparse
+import itertools
+import time
+
+import jax
+import numpy as np
+
+from ide_transformer.tasks import Batch, CrossEntropy
+from ide_transformer.training import Config, build_model_of_size
+from ide_transformer.training.meshes import drawn_mesh
+from ide_transformer.training.stages import make_stages
+
+from .shared.command import Command, Rounds, Rows, add_sizes, positive, shape
+from .shared.problem import Shape
+from .shared.timing import alternate
+
+
+_VOCABULARY = 65
+_CONTROLS = ("chebyshev", "piecewise_linear", "piecewise_constant", "tied")
+
+
+class Training:
+    """Steps of a language model, on meshes drawn as a run draws them."""
+
+    def __init__(self, control: str, depth: int, meshes: list[int], shape: Shape):
+        sizes = {"width": shape.width, "heads": shape.heads, "context": shape.context}
+        tree = {
+            "model": {"depth": depth, **sizes},
+            "control": {"kind": control, "options": _options(control)},
+            "training": {"meshes": meshes, "batch_size": shape.batch},
+        }
+        config = Config.model_validate(tree)
+        model = build_model_of_size(config, {"vocabulary": _VOCABULARY}, jax.random.key(0))
+        self._state, (stage,) = make_stages(config, model, jax.random.key(1))
+        self._training = config.training
+        tokens = np.random.default_rng(0).integers(
+            0, _VOCABULARY, (shape.batch, shape.context + 1)
+        )
+        self._batch = Batch(tokens[:, :-1], tokens[:, 1:])
+        self._steps = [
+            step.lower(stage.shapes, self._batch).compile()
+            for step in stage.train_steps(CrossEntropy())
+        ]
+        self._numbers = itertools.count()
+
+    def turn(self, steps: int) -> float:
+        """Seconds for each evaluation of the field in so many steps, one after the other."""
+        evaluations = []
+        began = time.perf_counter()
+        for number in itertools.islice(self._numbers, steps):
+            step = self._steps[drawn_mesh(self._training, number)]
+            self._state, metrics = step(self._state, self._batch)
+            evaluations.append(metrics["field_evaluations"])
+        jax.block_until_ready(self._state)
+        return (time.perf_counter() - began) / float(sum(evaluations))
+
+
+def meshes(
+    control: str, depth: int, drawn: list[int], steps: int, shape: Shape, rounds: Rounds
+) -> Rows:
+    """The time for an evaluation of the field in training on one mesh, and on meshes that are
+    drawn: rows of `Timing` with `control` and `name`; ratios are to the first.
+
+    **Arguments:**
+
+    - `depth`: intervals of the one mesh.
+    - `drawn`: intervals of the others.
+    - `steps`: in each turn.
+    """
+    runs = {
+        f"{depth} intervals": Training(control, depth, [depth], shape),
+        f"{', '.join(map(str, drawn))} drawn": Training(control, depth, drawn, shape),
+    }
+
+    def turn(run: Training):
+        return lambda: run.turn(steps)
+
+    timings = alternate({name: turn(run) for name, run in runs.items()}, **rounds._asdict())
+    return [
+        {"control": control, "name": name, **timing._asdict()}
+        for name, timing in timings.items()
+    ]
+
+
+def _options(control: str) -> dict[str, int]:
+    return {"terms": 4} if control == "chebyshev" else {}
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_sizes(parser, depth=[8], batch=12, context=64)
+    parser.add_argument("--meshes", type=positive, nargs="+", default=[4, 8, 12])
+    parser.add_argument("--steps", type=positive, default=12, help="in each turn")
+    parser.add_argument("--control", action="append", choices=_CONTROLS)
+
+
+def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
+    return [
+        row
+        for control in arguments.control or _CONTROLS[:1]
+        for depth in arguments.depth
+        for row in meshes(
+            control, depth, arguments.meshes, arguments.steps, shape(arguments), rounds
+        )
+    ]
+
+
+COMMAND = Command(
+    name="meshes",
+    about="an evaluation in training with drawn meshes against training on one",
+    example="--depth 8 --meshes 4 8 12 --json meshes.json",
+    rounds=20,
+    add_arguments=_add_arguments,
+    measure=_measure,
+)

@@ -1,0 +1,272 @@
+"""Tokens that stop before the end of a solve, against a march in NumPy."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import TOKENS, WIDTH, largest, make_equation, random_state
+from jax.experimental import io_callback
+from published.numpy_blocks import attention, feed_forward, layer_norm
+
+import ide_transformer as ide
+from ide_transformer.integration import divergence
+
+
+READOUT = jax.random.normal(jax.random.key(5), (WIDTH, 7))
+
+
+def read_out(u):
+    return u @ READOUT
+
+
+@eqx.filter_jit
+def solved(equation, exit, u0, solver=ide.LieTrotter(), steps=1):
+    """The states at the ends of the intervals, and the evaluations of each token."""
+    with jax.ensure_compile_time_eval():
+        saveat = diffrax.SaveAt(ts=jnp.asarray(equation.knots))
+    discretization = ide.Discretization(solver, steps, exit=exit)
+    solution = discretization.solve(equation, u0, saveat=saveat, throw=False, read_out=read_out)
+    return solution.us, solution.stats["field_evaluations"]
+
+
+EQUATION = make_equation(intervals=8)
+U0 = random_state(2)
+
+
+def numpy_march(equation, u, tolerance, *, order, sample):
+    """Lie–Trotter with Euler sub-steps, in which tokens stop by the second difference."""
+    blocks = [equation.control(t + 0.5) for t in range(8)]
+    stopped, count = np.zeros(TOKENS, bool), np.zeros(TOKENS)
+    increment, states = np.full_like(u, np.nan), [u]
+    for mixing, pointwise in blocks:
+        new = u + attention(mixing, layer_norm(u))
+        new = np.where(stopped[:, None], u, new)
+        new = new + feed_forward(pointwise, layer_norm(new))
+        new = np.where(stopped[:, None], u + order * increment if order else u, new)
+        count += ~stopped
+        earlier, increment = increment, np.where(stopped[:, None], increment, new - u)
+        u = new
+        states.append(u)
+        change = np.linalg.norm(increment - earlier, axis=-1)
+        measure = change / np.linalg.norm(increment, axis=-1)
+        if sample:
+            measure = np.full(TOKENS, measure.mean())
+        stopped |= measure < tolerance
+    return np.stack(states), count
+
+
+@pytest.mark.parametrize("stops", ["token", "sample"])
+@pytest.mark.parametrize("order", [0, 1])
+def test_tokens_stop_as_in_a_march_in_numpy(order, stops):
+    tolerance = {"token": 1.3, "sample": 1.35}[stops]
+    rule = ide.SecondDifferenceExit(tolerance, stops=stops, order=order, hits=1)
+    states, evaluations = solved(EQUATION, rule, U0)
+    for sample in range(2):
+        u = np.asarray(U0[sample])
+        expected, count = numpy_march(
+            EQUATION, u, tolerance, order=order, sample=stops == "sample"
+        )
+        assert largest(states[:, sample], expected) < 1e-12
+        assert np.array_equal(evaluations[sample], count)
+    assert 2 < float(jnp.mean(evaluations)) < 8
+    assert len(np.unique(evaluations)) > 1
+
+
+EXITS = {
+    "estimated": ide.EstimatedExit(0.0),
+    "estimated, stays": ide.EstimatedExit(0.0, order=0),
+    "confidence": ide.ConfidenceExit(0.0),
+    "second difference": ide.SecondDifferenceExit(0.0),
+}
+FIRST = {"estimated": 2, "estimated, stays": 1, "confidence": 1, "second difference": 3}
+
+
+@pytest.mark.parametrize(
+    "name", ["estimated", *(pytest.param(x, marks=pytest.mark.heavy) for x in [*EXITS][1:])]
+)
+def test_without_tolerance_all_is_solved_and_with_much_nothing(name):
+    exit = EXITS[name]
+    full, _ = solved(EQUATION, None, U0)
+    states, evaluations = solved(EQUATION, exit, U0)
+    assert largest(states, full) < 1e-13
+    assert (evaluations == 8).all()
+    states, evaluations = solved(EQUATION, eqx.tree_at(lambda e: e.tolerance, exit, 1e9), U0)
+    first = FIRST[name]
+    assert (evaluations == first).all()
+    assert largest(states[: first + 1], full[: first + 1]) < 1e-13
+    increment = full[first] - full[first - 1] if exit.order else 0
+    assert largest(states[8], full[first] + (8 - first) * increment) < 1e-12
+
+
+SCHEMES = {
+    "rk4": (ide.RK4(), 4, ide.Free()),
+    "fsal": (diffrax.Bosh3(), 4, ide.Free()),
+    # Over three operators, the last of which is solved exactly and makes one sub-step.
+    "strang, exact": (ide.Strang(diffrax.Heun()), 3, ide.Free()),
+    # The linear one of three operators is evaluated twice.
+    "exponential": (ide.ExponentialEuler(), 4 / 3, ide.Free()),
+    "sphere": (ide.RK4(), 4, ide.Sphere()),
+    "post-norm": (ide.LieTrotter(), 1, ide.LayerNorm(jnp.full(WIDTH, 1.5), eps=1e-5)),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sphere",
+        *(pytest.param(x, marks=pytest.mark.heavy) for x in [*SCHEMES] if x != "sphere"),
+    ],
+)
+def test_a_token_that_has_stopped_stays_at_every_stage(name):
+    """Of two steps in each interval; the others see it where it is, so that a token alone is
+    as one that all others wait for."""
+    solver, cost, constraint = SCHEMES[name]
+    operators = make_equation(intervals=3).control(0.5)
+    control = ide.Tied((*operators, ide.Damping(jnp.full(WIDTH, 0.3))), 3)
+    equation = ide.Equation(control, constraint, ide.TokenDomain.uniform(TOKENS))
+    full, _ = solved(equation, None, U0, solver, 2)
+    states, evaluations = solved(equation, ide.ConfidenceExit(0.0), U0, solver, 2)
+    assert largest(states, full) < 1e-12
+    assert np.allclose(evaluations, 6 * cost)
+    states, evaluations = solved(equation, ide.ConfidenceExit(0.3), U0, solver, 2)
+    stopped = np.asarray(evaluations) < 2.5 * cost
+    assert 0 < stopped.mean() < 1
+    assert (jnp.diff(states[1:], axis=0)[:, stopped] == 0).all()
+    assert largest(states[3, ~stopped], full[3, ~stopped]) > 1e-6
+
+
+def test_no_token_sees_a_later_one():
+    exit = ide.EstimatedExit(0.05)
+    other = U0.at[:, 4:].set(-U0[:, 4:])
+    (states, count), (changed, recount) = (solved(EQUATION, exit, u) for u in (U0, other))
+    assert largest(states[:, :, :4], changed[:, :, :4]) < 1e-13
+    assert (count[:, :4] == recount[:, :4]).all()
+    assert len(np.unique(count[:, :4])) > 1
+
+
+def test_padding_does_not_count_for_a_sample():
+    domain = ide.TokenDomain(
+        EQUATION.domain.points, weights=jnp.asarray(np.arange(TOKENS) < 4, float)
+    )
+    equation = ide.Equation(EQUATION.control, ide.Free(), domain)
+    exit = ide.EstimatedExit(0.05, stops="sample")
+    other = U0.at[:, 4:].mul(50.0)
+    (states, count), (changed, recount) = (solved(equation, exit, u) for u in (U0, other))
+    assert largest(states[:, :, :4], changed[:, :, :4]) < 1e-12
+    assert (count == recount).all()
+    assert 2 < float(count.min()) < 8
+
+
+class Counting(ide.AbstractOperator):
+    """`du/dt = -u`, which counts its evaluations."""
+
+    rate: jax.Array
+    pointwise = True
+
+    def __call__(self, u, domain):
+        io_callback(COUNTED.append, None, u[0, 0, 0], ordered=True)
+        return -self.rate * u
+
+
+COUNTED: list = []
+
+
+def test_nothing_is_evaluated_once_all_have_stopped():
+    control = ide.Tied((Counting(jnp.ones(())),), 8)
+    equation = ide.Equation(control, ide.Free(), EQUATION.domain)
+    steps = ide.Discretization(diffrax.Euler(), exit=ide.SecondDifferenceExit(1e9))
+    COUNTED.clear()
+    jax.block_until_ready(steps.solve(equation, U0).u1)
+    jax.effects_barrier()
+    assert len(COUNTED) == 3
+
+
+@pytest.mark.heavy
+def test_the_gradient_goes_through_the_steps_that_were_made():
+    exit = ide.SecondDifferenceExit(1.3, order=1, hits=1)
+    direction = random_state(2, seed=7)
+
+    @jax.jit
+    def loss(x):
+        states, _ = solved(EQUATION, exit, U0 + x * direction)
+        return jnp.mean(states[-1] ** 2)
+
+    h = 1e-6
+    expected = float(loss(h) - loss(-h)) / (2 * h)
+    assert float(jax.grad(loss)(0.0)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_estimate_tends_to_the_effect_of_the_steps_that_are_left():
+    """Of three steps left. The effect is of order 2 (q + 1), since a divergence is quadratic;
+    the estimate is right but for a part that halves with the step."""
+    equation = make_equation(ide.Chebyshev, intervals=4)
+    effects, errors = [], []
+    for steps in (256, 512, 1024):
+        control = equation.control.resample(steps)
+        fine = ide.Equation(control, ide.Free(), equation.domain)
+        states, _ = solved(fine, None, U0, diffrax.Euler())
+        earlier, increment = jnp.diff(states[-6:-3], axis=0)
+        progress = ide.Progress(states[-4], increment, earlier, jnp.array(3.0), read_out)
+        exits = [ide.EstimatedExit(0.0, order=order) for order in (0, 1)]
+        estimate = jnp.array([jnp.mean(exit.measure(progress)) for exit in exits])
+        end = read_out(states[-1])
+        effect = jnp.array(
+            [jnp.mean(divergence(end, read_out(progress.end(q)))) for q in (0, 1)]
+        )
+        effects.append(effect)
+        errors.append(jnp.abs(estimate / effect - 1))
+    slopes = np.log2(np.array(effects[:-1]) / np.array(effects[1:]))
+    assert slopes[-1] == pytest.approx([2, 4], abs=0.15)
+    assert np.all(errors[-1] < 0.1)
+    assert errors[0] / errors[1] == pytest.approx([2, 2], abs=0.5)
+    assert errors[1] / errors[2] == pytest.approx([2, 2], abs=0.5)
+
+
+def test_differences_of_outputs():
+    random = np.random.default_rng(0)
+    expected, given = random.normal(size=(2, 3, 5, 4))
+    p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (expected, given))
+    found = divergence(jnp.asarray(expected), jnp.asarray(given))
+    assert largest(found, (p * np.log(p / q)).sum(-1)) < 1e-12
+    found = ide.relative_difference(jnp.asarray(expected), jnp.asarray(given))
+    size = np.sqrt((expected**2).sum((1, 2)) / 5)
+    change = np.sqrt(((expected - given) ** 2).sum(-1))
+    assert largest(found, change / size[:, None]) < 1e-12
+    one = ide.relative_difference(jnp.asarray(expected[..., 0]), jnp.asarray(given[..., 0]))
+    of_one = ide.relative_difference(*(jnp.asarray(x[..., :1]) for x in (expected, given)))
+    assert largest(one, of_one) == 0
+
+
+PAIR = ide.AlgebraicallyReversible(diffrax.Heun())
+REFUSED = {
+    "AdamsBashforth carries": (dict(solver=ide.AdamsBashforth()), {}),
+    "Nesterov carries": (dict(solver=ide.Nesterov()), {}),
+    "AlgebraicallyReversible carries": (dict(solver=PAIR), {}),
+    "ImplicitEuler evaluates the field as often": (dict(solver=ide.ImplicitEuler()), {}),
+    "both given": (dict(stepsize_controller=diffrax.PIDController(1e-3, 1e-3)), {}),
+    "tolerance=-1": ({}, dict(tolerance=-1.0)),
+    "tolerance=nan": ({}, dict(tolerance=float("nan"))),
+    "hits=0": ({}, dict(hits=0)),
+    "order=2": ({}, dict(order=2)),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_does_not_go_together_is_refused(message, unchecked):
+    options, changes = REFUSED[message]
+    with pytest.raises(ide.InputError, match=message):
+        exit = ide.EstimatedExit(**({"tolerance": 0.1} | changes))
+        discretization = ide.Discretization(
+            **({"solver": diffrax.Tsit5(), "exit": exit} | options)
+        )
+        discretization.solve(EQUATION, U0)
+
+
+def test_a_straight_line_leaves_a_constraint_and_dense_output_is_refused():
+    steps = ide.Discretization(diffrax.Euler(), exit=ide.EstimatedExit(0.1))
+    with pytest.raises(ide.InputError, match=r"leaves the constraint Sphere; give order=0"):
+        steps.solve(make_equation(constraint=ide.Sphere()), U0)
+    with pytest.raises(ide.InputError, match="no dense output"):
+        steps.solve(EQUATION, U0, saveat=diffrax.SaveAt(dense=True))

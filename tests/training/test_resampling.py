@@ -1,0 +1,107 @@
+"""The state of an optimizer on another mesh in depth."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ide_transformer import training
+from ide_transformer.training.resampling import resampled
+
+
+KINDS = {
+    # What each keeps of a weight, and how often the gradient is a factor of it.
+    "adamw": {"mu": 1, "nu": 2},
+    "lion": {"mu": 1},
+    "muon": {"mu": 1, "nu": 2},
+    "schedule_free": {"z": 0, "mu": 1, "nu": 2},
+}
+
+
+def small(control, kind):
+    """A model on two intervals, an optimizer, and a state of training full of numbers."""
+    config = training.Config.model_validate(
+        {
+            "model": {"width": 4, "heads": 2, "depth": 2, "context": 4},
+            "control": control,
+            "optimizer": {"kind": kind, "warmup": 0, "schedule": "constant"},
+        }
+    )
+    model = training.build_model_of_size(config, {"vocabulary": 5}, jax.random.key(0))
+    optimizer = training.build_optimizer(config.optimizer, 10)
+    state, static = training.initial_state(model, optimizer, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(state.optimizer)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    filled = [
+        jax.random.uniform(key, x.shape, x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+        for key, x in zip(keys, leaves, strict=True)
+    ]
+    state = eqx.tree_at(lambda s: s.optimizer, state, structure.unflatten(filled))
+    refined = resampled(state, optimizer=optimizer, static=static, num_intervals=4)
+    return model, optimizer, state, refined
+
+
+def named(state):
+    """The leaves of a state by their paths."""
+    leaves = jax.tree.leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_of_layers_is_repeated_and_shared(kind):
+    model, optimizer, state, refined = small({"kind": "piecewise_constant"}, kind)
+    weights = eqx.filter(model.at_depth(4), eqx.is_inexact_array)
+    expected = jax.eval_shape(optimizer.init, weights)
+    assert jax.tree.structure(expected) == jax.tree.structure(refined.optimizer)
+    before, after = named(state.optimizer), named(refined.optimizer)
+    assert before.keys() == after.keys()
+    seen = set()
+    for path, x in before.items():
+        if "control" in path:
+            name = next(part for part in path.split(".") if part in KINDS[kind])
+            seen.add(name)
+            x = np.repeat(x, 2, axis=0) / 2 ** KINDS[kind][name]
+        np.testing.assert_allclose(after[path], x, rtol=1e-6)
+    assert seen == set(KINDS[kind])
+
+
+@pytest.mark.parametrize("kind", ["chebyshev", "tied"])
+def test_functions_of_depth_and_what_is_kept_of_them_stay(kind):
+    _, _, state, refined = small({"kind": kind}, "adamw")
+    assert jax.tree.structure(state) != jax.tree.structure(refined)
+    for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(refined), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_knots_are_interpolated():
+    _, _, state, refined = small({"kind": "piecewise_linear"}, "adamw")
+    between = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1]])
+    before, after = named(state.optimizer), named(refined.optimizer)
+    found = 0
+    for path, x in before.items():
+        if "control" in path:
+            factor = 0.25 if ".nu." in path else 0.5
+            y = factor * np.tensordot(between, x, axes=1)
+            np.testing.assert_allclose(after[path], y, rtol=1e-6, atol=1e-7)
+            found += 1
+    assert found
+
+
+@pytest.mark.heavy
+def test_the_gradient_of_a_copy_is_a_share():
+    """The reason for the shares: where all intervals of a mesh have the same weights and the
+    step is short, those of the finer mesh have half the gradient each."""
+    model, _, _, _ = small({"kind": "piecewise_constant", "horizon": 0.01}, "adamw")
+
+    def gradient(model):
+        weights, static = eqx.partition(model, eqx.is_inexact_array)
+
+        def loss(weights):
+            return jnp.mean(eqx.combine(weights, static)(jnp.arange(4)) ** 2)
+
+        return jax.tree.leaves(jax.grad(loss)(weights).control)
+
+    for x, y in zip(gradient(model), gradient(model.at_depth(4)), strict=True):
+        scale = float(jnp.max(jnp.abs(x)))
+        np.testing.assert_allclose(y, np.repeat(x, 2, axis=0) / 2, atol=0.02 * scale)
