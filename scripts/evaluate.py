@@ -161,8 +161,8 @@ def draw(
     """Draws the loss, or another measure, against evaluations, if a figure is wanted."""
     if arguments.figure is None:
         return
-    measure, (first, *_) = arguments.measure, *curves.values()
-    known = [key for key, x in first[0].items() if isinstance(x, float) and key not in _CHOSEN]
+    measure, row = arguments.measure, next(iter(curves.values()))[0]
+    known = [key for key, x in row.items() if isinstance(x, float) and key not in _CHOSEN]
     if measure not in known:
         raise InputError(f"--measure {measure}: known here are {', '.join(known)}.")
     label = measure.replace("_", " ")
