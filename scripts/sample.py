@@ -31,11 +31,14 @@ def main() -> None:
         "--top-p", type=float, help="draw from the most likely tokens of this probability"
     )
     parser.add_argument("--steps", type=int, help="solve with so many steps in depth")
+    parser.add_argument("--horizon", type=float, help="of tied weights: solve up to this depth")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_intermixed_args()
     if not 0 <= arguments.seed < 2**32:
         raise InputError(f"--seed {arguments.seed}: give a number from 0 to 2^32 - 1.")
     loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
+    if arguments.horizon is not None:
+        loaded = loaded._replace(model=loaded.model.with_horizon(arguments.horizon))
     if arguments.steps is not None:
         loaded = loaded._replace(model=loaded.model.at_depth(arguments.steps))
     model = loaded.expected(LanguageModel, ", which writes no text")

@@ -45,6 +45,7 @@ from .operators.exact import (
 from .operators.feature_integral import FeatureIntegral as FeatureIntegral
 from .operators.feed_forward import FeedForward as FeedForward
 from .operators.gated_feed_forward import GatedFeedForward as GatedFeedForward
+from .operators.injection import Injection as Injection
 from .operators.layer_drop import LayerDrop as LayerDrop
 from .operators.linear import Linear as Linear, product as product
 from .operators.operator import (
@@ -69,6 +70,7 @@ from .operators.relaxation import Relaxation as Relaxation
 from .operators.scaled import Scaled as Scaled
 from .operators.sourced import AbstractSourcedOperator as AbstractSourcedOperator
 from .operators.sourced_attention import SourcedAttention as SourcedAttention
+from .operators.stable_damping import StableDamping as StableDamping
 from .operators.token_integral import AbstractTokenIntegral as AbstractTokenIntegral
 from .shapes import Depth as Depth, State as State
 from .spelling import (

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Num, PRNGKeyArray, PyTree
 
-from ..arguments import PositiveInt, checked
+from ..arguments import PositiveFloat, PositiveInt, checked
 from ..equation import (
     AbstractControl,
     Equation,
@@ -126,6 +126,25 @@ class AbstractModel(eqx.Module):
 
         resampled = tuple(part.resample(num_intervals) for part in parts(self))
         return eqx.tree_at(parts, self, resampled)
+
+    @checked
+    def with_horizon(self, horizon: PositiveFloat) -> "AbstractModel":
+        """The same equation over `[0, horizon]`, in steps of the same size: more of them for
+        an input that needs more. At depth T the solution is that of the model itself.
+
+        **Arguments:**
+
+        - `horizon`: the new T, in layers.
+
+        **Raises:** `InputError` for weights that are not the same at all depths, and for a
+        horizon that is no multiple of the length of an interval.
+        """
+
+        def parts(model):
+            return model.control, model.constraint
+
+        continued = tuple(part.with_horizon(horizon) for part in parts(self))
+        return eqx.tree_at(parts, self, continued)
 
     @checked
     def solve(

@@ -8,6 +8,7 @@ from .classification import (
     Digits as Digits,
     FashionMNIST as FashionMNIST,
 )
+from .column_addition import ColumnAddition as ColumnAddition
 from .finer import Finer as Finer
 from .flow_map import FlowMapTask as FlowMapTask
 from .flows import AbstractFlow as AbstractFlow, Functions as Functions, functions as functions

@@ -22,7 +22,7 @@ class Addition(AbstractSequencesByLength):
     - `reverse`: whether all three numbers begin with the least digit, so that a carry goes to
       the digit that is written next.
     - `base`: of the digits.
-    - `context`, `lengths`, `held_out_lengths`: see `AbstractSequencesByLength`.
+    - `context`, `lengths`, `held_out_lengths`, `start`: see `AbstractSequencesByLength`.
 
     **Raises:** `InputError` for a base below 2, or a length that is not possible.
     """
@@ -34,10 +34,11 @@ class Addition(AbstractSequencesByLength):
         held_out_lengths: tuple[int, int] | None = None,
         reverse: bool = True,
         base: PositiveInt = 10,
+        start: bool = False,
     ):
         at_least("base", base, 2)
         self.reverse, self.base = reverse, base
-        super().__init__(context, lengths, held_out_lengths)
+        super().__init__(context, lengths, held_out_lengths, start)
 
     @property
     def vocabulary(self) -> int:
@@ -52,15 +53,16 @@ class Addition(AbstractSequencesByLength):
         order = slice(None, None, 1 if self.reverse else -1)
         for i, length in enumerate(lengths):
             a, b = random.integers(0, self.base, (2, length))  # the least digit first
-            c = self._sum(a, b)[order]
+            c = sums_of(a, b, self.base)[order]
             written = [*a[order], self.base, *b[order], self.base + 1, *c[:-1]]
             inputs[i, : len(written)] = written
             targets[i, len(written) - len(c) : len(written)] = c
         return Batch(inputs, targets)
 
-    def _sum(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The digits of the sum, the least one first, one more than each has."""
-        digits = np.append(a + b, 0)
-        for i in range(len(a)):
-            digits[i + 1] += digits[i] // self.base
-        return digits % self.base
+
+def sums_of(a: np.ndarray, b: np.ndarray, base: int) -> np.ndarray:
+    """The digits of sums, `[…, digits + 1]`, of numbers `[…, digits]`, the least one first."""
+    digits = np.concatenate([a + b, np.zeros_like(a[..., :1])], axis=-1)
+    for i in range(a.shape[-1]):
+        digits[..., i + 1] += digits[..., i] // base
+    return digits % base

@@ -63,6 +63,9 @@ class AbstractSequencesByLength(AbstractSequences):
     - `context`: the most tokens that the model sees.
     - `lengths`: the shortest and the longest instance in training.
     - `held_out_lengths`: the same of the held-out samples; default: `lengths`.
+    - `start`: whether each instance begins with a token of its own, which has no target. A
+      causal model without positions needs it: equal tokens at the beginning of a text have
+      equal states for ever.
 
     **Raises:** `InputError` for a range that is empty or begins below 1, and for a context that
     is too short.
@@ -73,7 +76,9 @@ class AbstractSequencesByLength(AbstractSequences):
         context: int,
         lengths: tuple[int, int],
         held_out_lengths: tuple[int, int] | None = None,
+        start: bool = False,
     ):
+        self.start = start
         self.lengths = lengths
         self.held_out_lengths = lengths if held_out_lengths is None else held_out_lengths
         named = {"lengths": self.lengths, "held_out_lengths": self.held_out_lengths}
@@ -84,29 +89,40 @@ class AbstractSequencesByLength(AbstractSequences):
                     f"{name}={[shortest, longest]}: the shortest comes first; write "
                     f"{[longest, shortest]}."
                 )
-            if self.tokens_of(longest) > context:
+            needed = start + self.tokens_of(longest)
+            if needed > context:
                 raise InputError(
                     f"model.context={context} is too short: an instance of length {longest} "
-                    f"({name}) has {self.tokens_of(longest)} tokens. Set "
-                    f"model.context={self.tokens_of(longest)}, or take shorter instances."
+                    f"({name}) has {needed} tokens. Set model.context={needed}, or take "
+                    "shorter instances."
                 )
 
     @abc.abstractmethod
     def tokens_of(self, length: int) -> int:
-        """The number of tokens of an instance of that length."""
+        """The number of tokens of an instance of that length, without the start."""
 
     @abc.abstractmethod
     def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
         """An instance for each of `lengths: [samples]`, padded to so many tokens."""
 
     @property
+    def sizes(self) -> dict[str, Any]:
+        return {"vocabulary": self.vocabulary + self.start}
+
+    @property
     def tokens_per_sample(self) -> int:
-        return self.tokens_of(self.lengths[1])
+        return self.start + self.tokens_of(self.lengths[1])
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         shortest, longest = self.held_out_lengths if held_out else self.lengths
         lengths = random.integers(shortest, longest + 1, number)
-        return self.instances(lengths, self.tokens_of(longest), random)
+        drawn = self.instances(lengths, self.tokens_of(longest), random)
+        if not self.start:
+            return drawn
+        starts = np.full((number, 1), self.vocabulary, np.int32)
+        inputs = np.concatenate([starts, drawn.inputs], axis=1)
+        targets = np.concatenate([uncounted(starts.shape), drawn.targets], axis=1)
+        return Batch(inputs, targets)
 
 
 def at_least(name: str, value: int, least: int) -> None:

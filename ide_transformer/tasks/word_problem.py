@@ -30,7 +30,7 @@ class WordProblem(AbstractSequencesByLength):
     **Arguments:**
 
     - `degree`: `n`, from 2 to 6.
-    - `context`, `lengths`, `held_out_lengths`: see `AbstractSequencesByLength`.
+    - `context`, `lengths`, `held_out_lengths`, `start`: see `AbstractSequencesByLength`.
 
     **Raises:** `InputError` for another degree, or a length that is not possible.
     """
@@ -41,11 +41,12 @@ class WordProblem(AbstractSequencesByLength):
         lengths: tuple[int, int],
         held_out_lengths: tuple[int, int] | None = None,
         degree: PositiveInt = 3,
+        start: bool = False,
     ):
         at_least("degree", degree, 2)
         if degree > _LARGEST_DEGREE:
             raise InputError(f"degree is {degree}; give at most {_LARGEST_DEGREE}.")
-        super().__init__(context, lengths, held_out_lengths)
+        super().__init__(context, lengths, held_out_lengths, start)
         self.degree = degree
         self.products = _products(degree)
 

@@ -21,6 +21,7 @@ from .config import (
 from .evaluation import (
     LoadedModel as LoadedModel,
     evaluate_at_depths as evaluate_at_depths,
+    evaluate_at_horizons as evaluate_at_horizons,
     evaluate_loss as evaluate_loss,
     evaluation_task as evaluation_task,
     load_model as load_model,

@@ -22,7 +22,7 @@ class DataConfig(Section, AbstractChoice):
     """`data`: what is learned."""
 
     # A task, for example shakespeare, text, digits, mnist, fashion_mnist, p_hop, word_problem,
-    # parity, addition.
+    # parity, addition, column_addition.
     name: str = "shakespeare"
     # A file or folder, for the tasks that read one.
     path: Annotated[Path | None, Field(strict=False)] = None
@@ -77,7 +77,7 @@ class ModelConfig(Choice):
         Part(kind="attention"),
         Part(kind="feed_forward"),
     )
-    # Initial rate of damping and of relaxation, per layer.
+    # Initial rate of damping, of relaxation and of injection, per layer.
     damping: PositiveFloat = 0.1
     # Applied to the input of each operator (pre-norm).
     normalization: Part = Part(kind="layer_norm")
@@ -185,7 +185,10 @@ class MeshConfig(Section):
     """A mesh in depth, on which a step of training may solve the equation; an integer alone is
     its number of intervals."""
 
-    # Intervals, on which the control is resampled; default: model.depth.
+    # The depth T at which the solution is read, with steps of the same size; for weights that
+    # are the same at all depths (tied). Default: that of the run.
+    horizon: PositiveFloat | None = None
+    # Intervals, on which the control is resampled; default: one for each layer of depth.
     intervals: Count | None = None
     # Equal steps in each; default: those of the run.
     steps_per_interval: Count | None = None

@@ -21,10 +21,10 @@ from ..tasks import (
 )
 from .build import build_task, with_solver
 from .checkpoints import Which
-from .config import NATIVE, SolverConfig
+from .chosen import chosen_config, refuse_overrides, split_overrides
+from .config import Config
 from .folder import RunFolder
-from .reading import apply_overrides, validated
-from .run import load_run
+from .run import restored
 from .step import make_evaluation
 
 
@@ -34,11 +34,13 @@ BATCH = 16
 
 
 class LoadedModel(NamedTuple):
-    """A model and its origin; `run` is `None` for a checkpoint."""
+    """A model and its origin; `run` is `None` for a checkpoint, and so is `config`, which names
+    the data on which the model of a run is evaluated."""
 
     model: AbstractModel
     run: RunFolder | None
     path: Path
+    config: Config | None = None
 
     @property
     def tokenizer(self) -> AbstractTokenizer:
@@ -70,25 +72,31 @@ def load_model(
     **Arguments:**
 
     - `path`: the folder of a run, or what `load_pretrained` takes.
-    - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run.
+    - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run; of a run
+      also `data.options.key=value` of its task, and `model.context=value` for longer inputs.
     - `checkpoint`: of a run, see `load_run`.
 
-    **Raises:** `InputError` where there is neither, or the scheme is not known.
+    **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
+    not fit what is chosen.
     """
     folder = Path(path)
+    scheme, others = split_overrides(overrides)
     if (folder / "config.yaml").is_file():
-        loaded = LoadedModel(*load_run(folder, checkpoint=checkpoint), folder)
+        run = RunFolder(folder)
+        config = chosen_config(run, others)
+        loaded = LoadedModel(restored(run, config, checkpoint), run, folder, config)
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(
             f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
             "checkpoint, which has a config.json."
         )
     else:
+        refuse_overrides(others, path)
         if checkpoint != "newest":
             raise InputError(f"checkpoint={checkpoint}: {path} is no run, so it has only one.")
         found = find_pretrained(path)
         loaded = LoadedModel(load_pretrained(found), None, found)
-    return loaded._replace(model=with_solver(loaded.model, _read_solver(overrides)))
+    return loaded._replace(model=with_solver(loaded.model, scheme))
 
 
 def evaluate_loss(
@@ -140,14 +148,48 @@ def evaluate_at_depths(
     """
     if mesh not in _MESHES:
         raise InputError(f"mesh={mesh!r}: write one of {', '.join(_MESHES)}.")
+    models = [on_mesh(loaded, number, _MESHES[mesh]).model for number in steps]
+    return _rows("steps", steps, loaded, models, text, samples, context)
+
+
+def evaluate_at_horizons(
+    loaded: LoadedModel,
+    horizons: Sequence[float],
+    text: str | None = None,
+    samples: int | None = None,
+    context: int | None = None,
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of a model of tied weights whose equation is solved up to other depths,
+    in steps of the same size: a row for each horizon, with the field evaluations of a solve.
+
+    **Arguments:**
+
+    - `horizons`: in layers; see `AbstractModel.with_horizon`.
+    - `text`, `samples`, `context`: see `evaluate_loss`.
+
+    **Raises:** `InputError` where the model cannot be solved up to there.
+    """
+    models = [loaded.model.with_horizon(horizon) for horizon in horizons]
+    return _rows("horizon", horizons, loaded, models, text, samples, context)
+
+
+def _rows(
+    name: str,
+    numbers: Sequence[float],
+    loaded: LoadedModel,
+    models: Sequence[AbstractModel],
+    text: str | None,
+    samples: int | None,
+    context: int | None,
+) -> list[dict[str, Any]]:
+    """The evaluation of each of some models, with its number under `name`."""
+    task = evaluation_task(loaded, text, context)
+    batch = next(task.held_out(1))
     rows = []
-    for number in steps:
-        solved = on_mesh(loaded, number, _MESHES[mesh])
-        task = evaluation_task(solved, text, context)
-        batch = next(task.held_out(1))
-        evaluations = eqx.filter_jit(task.loss)(solved.model, batch).field_evaluations
-        found = evaluate_loss(solved, text, samples, context)
-        rows.append({"steps": number, "evaluations": float(evaluations), **found})
+    for number, model in zip(numbers, models, strict=True):
+        evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations
+        found = evaluate_loss(loaded._replace(model=model), text, samples, context)
+        rows.append({name: number, "evaluations": float(evaluations), **found})
     return rows
 
 
@@ -190,8 +232,8 @@ def evaluation_task(
     loaded: LoadedModel, text: str | None = None, context: int | None = None
 ) -> AbstractTask:
     """The task on which a model is evaluated; see `evaluate_loss`."""
-    if text is None and loaded.run is not None:
-        config = loaded.run.load_config()
+    if text is None and loaded.config is not None:
+        config = loaded.config
         if context is not None:
             section = config.model.model_copy(update={"context": context})
             config = config.model_copy(update={"model": section})
@@ -216,23 +258,3 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
     text = loaded.tokenizer.encode_batch(sentences, model.context)
     vectors = np.asarray(eqx.filter_jit(sentence_embedding)(model, text))
     return vectors @ vectors.T
-
-
-def _read_solver(overrides: Sequence[str]) -> SolverConfig:
-    """The scheme that overrides `solver.key=value` describe; without any, the model's own."""
-    tree: dict[str, Any] = {}
-    origin = apply_overrides(tree, overrides)
-    foreign = [key for key in origin if key.split(".")[0] != "solver"]
-    if foreign:
-        raise InputError(
-            f"{', '.join(foreign)}: the weights are given; only solver.… can be chosen here, "
-            "for example solver.kind=strang."
-        )
-    section = tree.get("solver", {"kind": NATIVE})
-    if isinstance(section, dict) and "kind" not in section:
-        raise InputError(
-            f"{', '.join(origin)}: solver.kind is missing; say which scheme, for example "
-            "solver.kind=strang."
-        )
-    here = {key.removeprefix("solver."): where for key, where in origin.items()}
-    return validated(SolverConfig, section, "the command line", here)

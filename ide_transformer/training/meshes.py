@@ -15,6 +15,13 @@ from .build import build_solver
 from .config import MeshConfig, TrainingConfig
 
 
+# By key of a mesh, in the order in which they are made.
+_CHANGES: dict[str, Callable[[AbstractModel, Any], AbstractModel]] = {
+    "horizon": lambda model, horizon: model.with_horizon(horizon),
+    "intervals": lambda model, intervals: model.at_depth(intervals),
+}
+
+
 def mesh_maps(training: TrainingConfig) -> list[Callable[[AbstractModel], AbstractModel]]:
     """For each mesh of a run the map from the model to the same model on it."""
     meshes = training.meshes or (MeshConfig(),)
@@ -40,11 +47,13 @@ def _on_mesh(model: AbstractModel, *, mesh: MeshConfig, key: str) -> AbstractMod
 
     **Raises:** `InputError` that begins with the key, where there is no such mesh or scheme.
     """
-    if mesh.intervals is not None:
-        try:
-            model = model.at_depth(mesh.intervals)
-        except InputError as error:
-            raise InputError(f"{key}.intervals={mesh.intervals}: {error}") from None
+    for name, change in _CHANGES.items():
+        size = getattr(mesh, name)
+        if size is not None:
+            try:
+                model = change(model, size)
+            except InputError as error:
+                raise InputError(f"{key}.{name}={size:g}: {error}") from None
     options: dict[str, Any] = {}
     if mesh.steps_per_interval is not None:
         options |= {"steps_per_interval": mesh.steps_per_interval, "stepsize_controller": None}

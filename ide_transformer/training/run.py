@@ -150,17 +150,31 @@ def load_run(
     **Raises:** `InputError` if `path` is not the folder of a run with such a checkpoint.
     """
     folder = RunFolder(path)
-    config = folder.load_config()
+    return restored(folder, folder.load_config(), checkpoint), folder
+
+
+def restored(folder: RunFolder, config: Config, checkpoint: Which) -> AbstractModel:
+    """The model of a run with the weights of a checkpoint; see `load_run`.
+
+    **Arguments:**
+
+    - `config`: that of the run, or one whose model has weights of the same shapes.
+    """
     key = jax.random.key(0)  # the weights that it draws are replaced below
-    sizes = task_class(config).saved_sizes(folder.tokenizer)
-    sizes = build_task(config).sizes if sizes is None else sizes
+    sizes = run_sizes(folder, config)
     model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
     _, stages = make_stages(config, model, key)
     losses = held_out_losses(folder.metrics) if checkpoint == "best" else {}
     with Checkpoints(folder, config, losses, writes=False) as checkpoints:
         state = checkpoints.restore(ft.partial(shapes_at, stages), checkpoint)
     static = stage_at(stages, int(state.step)).static
-    return eqx.combine(evaluated_weights(state.optimizer, state.weights), static), folder
+    return eqx.combine(evaluated_weights(state.optimizer, state.weights), static)
+
+
+def run_sizes(folder: RunFolder, config: Config) -> dict[str, Any]:
+    """The sizes of a model that the data of a run decide."""
+    sizes = task_class(config).saved_sizes(folder.tokenizer)
+    return build_task(config).sizes if sizes is None else sizes
 
 
 def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:

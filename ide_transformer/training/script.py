@@ -63,7 +63,11 @@ def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParse
         "model", help="the folder of a run, the folder or file of a checkpoint, or a package"
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="solver.key=value", help="another scheme"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="another scheme, solver.…; of a run other data of its task, data.options.…, or a "
+        "longer model.context",
     )
     parser.add_argument(
         "--checkpoint",

@@ -19,6 +19,7 @@ def exact_operators():
     key = jnp.asarray(draw.normal(size=(4, WIDTH // 4)))
     return {
         "damping": ide.Damping(draw.uniform(size=WIDTH)),
+        "stable damping": ide.StableDamping(draw.uniform(0.1, 1.0, size=WIDTH)),
         "diffusion": ide.Diffusion(0.3),
         "delta rule": ide.DeltaRule(key, jnp.asarray(np.arange(4.0)), 0.7),
         "relaxation": ide.Relaxation(0.6, state(2, tokens=12, seed=6)),

@@ -19,6 +19,9 @@ TASKS = {
     "s5": tasks.WordProblem(6, (1, 6), degree=5),
     "parity": tasks.Parity(13, (1, 8), (9, 12)),
     "addition": tasks.Addition(20, (1, 4), (5, 6)),
+    "started": tasks.Addition(21, (1, 4), (5, 6), start=True),
+    "columns": tasks.ColumnAddition(13, (1, 4), (5, 6)),
+    "ternary": tasks.ColumnAddition(14, (1, 4), (3, 6), base=3, start=True),
     "written": tasks.Addition(20, (1, 4), (5, 6), reverse=False, base=3),
 }
 everyone = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
@@ -138,6 +141,41 @@ def test_sums_are_right(name):
         assert set(inputs[second + len(c) :]) <= {padding}
         rest = targets[:second] + targets[second + len(c) :]
         assert set(rest) == {-1}
+
+
+@pytest.mark.parametrize(("name", "lengths"), [("columns", (5, 6)), ("ternary", (3, 6))])
+def test_sums_in_columns_are_right(name, lengths):
+    task = TASKS[name]
+    for row, goal in zip(*held_out(task), strict=True):
+        inputs, targets = row[task.start :].tolist(), goal[task.start :].tolist()
+        end = inputs.index(task.base)
+        assert lengths[0] <= end // 2 <= lengths[1] and end % 2 == 0
+        digits = {"a": inputs[:end:2], "b": inputs[1:end:2], "c": targets[1 : end + 1 : 2]}
+        digits["c"] = [*digits["c"][: end // 2], targets[end]]
+        a, b, c = (sum(d * task.base**i for i, d in enumerate(x)) for x in digits.values())
+        assert a + b == c and max(digits["c"]) < task.base
+        assert set(inputs[end + 1 :]) <= {task.base + 1}
+        assert set(targets[:end:2] + targets[end + 1 :]) <= {-1}
+
+
+@pytest.mark.parametrize(
+    ("plain", "started"),
+    [
+        (tasks.WordProblem(12, (4, 8)), tasks.WordProblem(13, (4, 8), start=True)),
+        (tasks.Parity(13, (1, 8)), tasks.Parity(13, (1, 8), start=True)),
+        (tasks.Addition(20, (1, 4)), tasks.Addition(20, (1, 4), start=True)),
+    ],
+)
+def test_a_start_is_one_more_token_that_does_not_count(plain, started):
+    batch, expected = started.batch(2, 16, 0), plain.batch(2, 16, 0)
+    assert started.sizes["vocabulary"] == plain.sizes["vocabulary"] + 1
+    assert started.tokens_per_sample == plain.tokens_per_sample + 1
+    assert (batch.inputs[:, 0] == plain.sizes["vocabulary"]).all()
+    assert (batch.targets[:, 0] == -1).all()
+    assert (batch.inputs[:, 1:] == expected.inputs).all()
+    assert (batch.targets[:, 1:] == expected.targets).all()
+    with pytest.raises(ide.InputError, match="has 9 tokens"):
+        tasks.WordProblem(8, (1, 8), start=True)
 
 
 class Table(eqx.Module):

@@ -100,4 +100,4 @@ def test_layers_left_out_in_training_are_drawn_from_step_to_step(run):
     losses = {
         float(tasks.CrossEntropy()(model, batch, jax.random.key(n)).loss) for n in range(8)
     }
-    assert 1 < len(losses)
+    assert len(losses) > 1

@@ -65,6 +65,18 @@ class AbstractControl(eqx.Module):
     def resample(self, num_intervals: int) -> "AbstractControl":
         """The same θ over the same `[0, T]` on another number of intervals."""
 
+    def with_horizon(self, horizon: float) -> "AbstractControl":
+        """The same θ on intervals of the same length, over `[0, horizon]`.
+
+        **Raises:** `InputError` for a control that does not say what θ is beyond T, which only
+        one that is the same at all depths does.
+        """
+        raise InputError(
+            f"{type(self).__name__} gives weights at depths from 0 to {self.horizon:g}, over "
+            "which the equation is solved; only the same weights at all depths (tied) serve "
+            "for other horizons. For a finer mesh, choose the number of intervals instead."
+        )
+
     def tabulate(self, fractions: np.ndarray) -> "AbstractControl":
         """This control made ready for a march that will ask for θ at these fractions of
         each interval only: smooth controls are evaluated there, ahead of the loop."""
@@ -100,6 +112,9 @@ class AbstractWrappedControl(AbstractControl):
 
     def resample(self, num_intervals: int) -> "AbstractWrappedControl":
         return replace(self, control=self.control.resample(num_intervals))
+
+    def with_horizon(self, horizon: float) -> "AbstractWrappedControl":
+        return replace(self, control=self.control.with_horizon(horizon))
 
 
 def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:

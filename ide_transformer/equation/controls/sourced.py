@@ -10,8 +10,9 @@ from .control import AbstractControl, AbstractWrappedControl
 
 
 class Sourced(AbstractWrappedControl):
-    """A control whose operators `A(u; f)` see a source f: `SourcedAttention` and `Relaxation`
-    one on the domain of the state, `CrossAttention` one on a domain of its own.
+    """A control whose operators `A(u; f)` see a source f: `SourcedAttention`, `Injection`
+    and `Relaxation` one on the domain of the state, `CrossAttention` one on a domain of its
+    own.
 
     **Arguments:**
 

@@ -2,7 +2,6 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
-from ...errors import InputError
 from ..affine import Numbers, nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import Depth, State
@@ -36,16 +35,8 @@ class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
         self.source_domain = None
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        return Damping(self.rate)(u - self._source_of(u), domain)
+        return Damping(self.rate)(u - self.source_like(u), domain)
 
     def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
-        f = self._source_of(u)
+        f = self.source_like(u)
         return f + Damping(self.rate).flow(u - f, domain, h)
-
-    def _source_of(self, u: State) -> State:
-        f = self.given_source()
-        if f.shape not in (u.shape, u.shape[-2:]):
-            raise InputError(
-                f"Relaxation: the source has shape {f.shape}, but the state has {u.shape}."
-            )
-        return f

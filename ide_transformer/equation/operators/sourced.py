@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from ...errors import InputError
 from ..domain import TokenDomain
@@ -55,3 +56,16 @@ class AbstractSourcedOperator(AbstractOperator):
         if self.source is None:
             raise InputError(f"{type(self).__name__} {self.missing}")
         return self.source
+
+    def source_like(self, u: State) -> State:
+        """f, for each token of the state, in its shape.
+
+        **Raises:** `InputError` where none was put in, or it is of another shape.
+        """
+        f = self.given_source()
+        if f.shape not in (u.shape, u.shape[-2:]):
+            raise InputError(
+                f"{type(self).__name__}: the source has shape {f.shape}, but the state has "
+                f"{u.shape}."
+            )
+        return jnp.broadcast_to(f, u.shape)

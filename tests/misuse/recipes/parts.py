@@ -109,8 +109,10 @@ OPERATORS = {
         )
         for name in ("FeedForward", "GatedFeedForward")
     },
+    "Injection": operator("Injection", strength=0.5, source=U0),
     "Relaxation": operator("Relaxation", rate=1.0, source=U0),
     "Scaled": operator("Scaled", operator=ide.Damping(1.0), rate=0.5),
+    "StableDamping": operator("StableDamping", rate=0.5),
     "SourcedAttention": Recipe(
         ide.SourcedAttention,
         dict(attention=ide.Attention(WIDTH, 2, key=KEY), key=KEY, std=0.1),

@@ -1,0 +1,100 @@
+"""Choices on the command line for a trained model: its scheme, and of a run also other data of
+its task and a longer context."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ..errors import InputError
+from .build import build_model_of_size, build_task
+from .config import NATIVE, Config, SolverConfig
+from .folder import RunFolder
+from .reading import apply_overrides, validated
+from .run import run_sizes
+
+
+_WHERE = "the command line"
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[SolverConfig, list[str]]:
+    """The scheme that overrides `solver.key=value` describe, by default the own one, and
+    the other overrides."""
+    for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
+    return _scheme(for_scheme), [x for x in overrides if x not in for_scheme]
+
+
+def chosen_config(run: RunFolder, overrides: Sequence[str]) -> Config:
+    """The configuration of a run with overrides `data.options.key=value` and
+    `model.context=value`, for a model with the weights of the run.
+
+    **Raises:** `InputError` for another override, and where the weights do not fit.
+    """
+    config = run.load_config()
+    if not overrides:
+        return config
+    tree = config.model_dump(mode="json")
+    origin = apply_overrides(tree, overrides)
+    foreign = [x for x in origin if x != "model.context" and not x.startswith("data.options.")]
+    if foreign:
+        raise InputError(
+            f"{', '.join(foreign)}: the weights are given; only solver.…, data.options.… and "
+            "model.context can be chosen here, for example solver.kind=strang."
+        )
+    chosen = validated(Config, tree, _WHERE, origin)
+    _check_sizes(run, config, chosen)
+    _check_context(run, config, chosen)
+    return chosen
+
+
+def refuse_overrides(overrides: Sequence[str], path: Any) -> None:
+    """Refuses what can be chosen of a run only."""
+    if overrides:
+        keys = ", ".join(x.partition("=")[0] for x in overrides)
+        raise InputError(
+            f"{keys}: the weights are given; only solver.… can be chosen here, for example "
+            f"solver.kind=strang, since {path} is a checkpoint and no run."
+        )
+
+
+def _scheme(overrides: Sequence[str]) -> SolverConfig:
+    tree: dict[str, Any] = {}
+    origin = apply_overrides(tree, overrides)
+    section = tree.get("solver", {"kind": NATIVE})
+    if isinstance(section, dict) and "kind" not in section:
+        raise InputError(
+            f"{', '.join(origin)}: solver.kind is missing; say which scheme, for example "
+            "solver.kind=strang."
+        )
+    here = {key.removeprefix("solver."): where for key, where in origin.items()}
+    return validated(SolverConfig, section, _WHERE, here)
+
+
+def _check_sizes(run: RunFolder, own: Config, chosen: Config) -> None:
+    """Refuses data of other sizes than those of training."""
+    if chosen.data == own.data and chosen.model == own.model:
+        return
+    task = build_task(chosen)
+    for name, size in run_sizes(run, own).items():
+        if task.sizes[name] != size:
+            raise InputError(
+                f"data.options: these data have {name}={task.sizes[name]}, but the model was "
+                f"trained for {name}={size}."
+            )
+
+
+def _check_context(run: RunFolder, own: Config, chosen: Config) -> None:
+    """Refuses a context that the weights depend on."""
+    sizes, key = run_sizes(run, own), jax.random.key(0)
+
+    def shapes(config):
+        model = eqx.filter_eval_shape(build_model_of_size, config, sizes, key)
+        return [x.shape for x in jax.tree.leaves(model) if hasattr(x, "shape")]
+
+    if chosen.model != own.model and shapes(own) != shapes(chosen):
+        raise InputError(
+            f"model.context={chosen.model.context}: the model learned an embedding of its "
+            f"{own.model.context} positions and knows no others. Train it with positions that "
+            "go on, such as model.positions=rotary."
+        )
