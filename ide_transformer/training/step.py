@@ -165,10 +165,9 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
             sums = jax.tree.map(jnp.add, sums, new) if sums else new
         if not sums or not int(sums["loss"].count):
             raise InputError("None of these held-out samples has a target; take more of them.")
-        return {
-            f"{task.held_out_name}_{name}": float(total) / float(count)
-            for name, (total, count) in sums.items()
-        }
+        names = sorted(sums, key=lambda name: name != "loss")  # the loss comes first
+        means = {name: float(sums[name].total) / float(sums[name].count) for name in names}
+        return {f"{task.held_out_name}_{name}": mean for name, mean in means.items()}
 
     return evaluate
 
