@@ -64,6 +64,12 @@ def main() -> None:
         "8,12,16",
     )
     parser.add_argument(
+        "--mesh",
+        choices=("resampled", "spread", "first"),
+        default="resampled",
+        help="with --steps: weights resampled on another mesh, or so many of the layers",
+    )
+    parser.add_argument(
         "--exit",
         type=_names,
         metavar="estimate,confidence,second_difference",
@@ -101,7 +107,7 @@ def main() -> None:
     if arguments.exit is not None:
         results = with_exits(loaded, text, arguments)
     elif arguments.steps is not None:
-        results = evaluate_at_depths(loaded, arguments.steps, *data)
+        results = evaluate_at_depths(loaded, arguments.steps, *data, mesh=arguments.mesh)
         show_table(results)
         draw(loaded, text, arguments, {str(loaded.path): results})
     elif arguments.horizons is not None:

@@ -104,6 +104,7 @@ class AbstractLoss(eqx.Module):
         key: PRNGKeyArray | None = None,
         *,
         transport: float = 0.0,
+        exit_loss: float = 0.0,
         finer: Finer | None = None,
     ) -> Loss:
         """The loss of a model on a batch.
@@ -112,13 +113,14 @@ class AbstractLoss(eqx.Module):
 
         - `key`: draws the dropout.
         - `transport`: weight of the transport cost in the objective.
+        - `exit_loss`: weight of the mean loss of what is read out after each interval but the
+          last, in the objective.
         - `finer`: the comparison with a finer mesh in the objective, if any.
         """
         knots = model.equation.knots
         with jax.ensure_compile_time_eval():
-            saveat = (
-                diffrax.SaveAt(ts=jnp.asarray(knots)) if transport else diffrax.SaveAt(t1=True)
-            )
+            whole = diffrax.SaveAt(ts=jnp.asarray(knots))
+            saveat = whole if transport or exit_loss else diffrax.SaveAt(t1=True)
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
         outputs, targets = model.read_out(solution.u1), jnp.asarray(batch.targets)
         figures = self.measure(outputs, targets)
@@ -127,6 +129,9 @@ class AbstractLoss(eqx.Module):
         total = jnp.where(jnp.all(solution.succeeded), total, jnp.nan)
         loss = Mean(total, count)
         cost = transport * transport_cost(solution.us, knots) if transport else 0.0
+        if exit_loss:
+            read = jax.vmap(lambda u: self.measure(model.read_out(u), targets)["loss"].value)
+            cost += exit_loss * jnp.mean(read(solution.us[1:-1]))
         evaluations, terms = jnp.mean(solution.stats["field_evaluations"]), {}
         if finer is not None:
             gap = ft.partial(self.gap, outputs, targets=targets)

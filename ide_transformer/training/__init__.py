@@ -18,10 +18,12 @@ from .config import (
     SolverConfig as SolverConfig,
     TrainingConfig as TrainingConfig,
 )
-from .evaluation import (
-    LoadedModel as LoadedModel,
+from .depths import (
     evaluate_at_depths as evaluate_at_depths,
     evaluate_at_horizons as evaluate_at_horizons,
+)
+from .evaluation import (
+    LoadedModel as LoadedModel,
     evaluate_loss as evaluate_loss,
     evaluation_task as evaluation_task,
     load_model as load_model,

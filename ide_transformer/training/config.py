@@ -240,6 +240,9 @@ class TrainingConfig(Section):
     refine: dict[CountAsKey, Count] = Field(default={})
     # Weight of the transport cost ∫ |u_t|² dt in the loss.
     transport: NonNegativeFloat = 0.0
+    # Weight, in the loss, of the mean loss of what is read out after each layer but the last,
+    # so that a solve may end early.
+    exit_loss: NonNegativeFloat = 0.0
     # Terms that compare each solve with a finer one, so that the limit of small steps is
     # trained too; default: none.
     finer: FinerConfig = FinerConfig()

@@ -12,7 +12,8 @@ from ..errors import InputError
 from ..integration import AbstractExit, ConfidenceExit, EstimatedExit, SecondDifferenceExit
 from ..models import AbstractModel
 from ..tasks import AbstractLoss, AbstractTask, Batch, Mean
-from .evaluation import BATCH, LoadedModel, evaluation_task, on_mesh
+from .depths import on_mesh
+from .evaluation import BATCH, LoadedModel, evaluation_task
 from .names import did_you_mean
 
 

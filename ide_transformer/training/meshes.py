@@ -11,7 +11,6 @@ import numpy as np
 
 from ..errors import InputError
 from ..models import AbstractModel
-from ..tasks import Finer
 from .build import build_solver
 from .config import MeshConfig, TrainingConfig
 
@@ -41,14 +40,6 @@ def drawn_mesh(training: TrainingConfig, step: int) -> int:
     weights = np.array([mesh.weight * (mesh.after <= step) for mesh in meshes])
     random = np.random.default_rng([training.seed, step, len(meshes)])
     return int(random.choice(len(meshes), p=weights / weights.sum()))
-
-
-def finer_solves(training: TrainingConfig) -> Finer | None:
-    """The comparison of each solve with a finer one, if it has a weight."""
-    finer = training.finer
-    if not finer.consistency and not finer.defect:
-        return None
-    return Finer(finer.refinement, finer.consistency, finer.defect)
 
 
 def _on_mesh(model: AbstractModel, *, mesh: MeshConfig, key: str) -> AbstractModel:

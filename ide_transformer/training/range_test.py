@@ -17,7 +17,7 @@ from ..reporting import Curve, plot_panels, write_json
 from ..tasks import AbstractTask
 from .build import build_start
 from .config import Config
-from .meshes import finer_solves
+from .objective import objective
 from .optimizer import update_rule
 from .progress import TrainingProgress
 from .step import initial_state, make_train_step
@@ -110,12 +110,7 @@ def _losses(
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
     step: Any = make_train_step(
-        optimizer,
-        static,
-        task.loss,
-        noisy=config.model.random,
-        transport=training.transport,
-        finer=finer_solves(training),
+        optimizer, static, objective(task.loss, training), noisy=config.model.random
     )
     losses: list[float] = []
     lowest = math.inf

@@ -24,8 +24,9 @@ from .checkpoints import Checkpoints, Which
 from .config import Config
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
-from .meshes import finer_solves, mesh_maps
+from .meshes import mesh_maps
 from .metrics import cut_metrics, held_out_losses, read_metrics
+from .objective import objective
 from .optimizer import build_optimizer, evaluated_weights
 from .reading import validated
 from .refinement import first_model
@@ -73,7 +74,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     # What does not fit together fails here, before anything is written.
     state, stages = make_stages(config, model, key)
     first = task.batch(0, training.batch_size, training.seed)
-    loss = ft.partial(task.loss, finer=finer_solves(training))
+    loss = objective(task.loss, training)
     for stage, on_mesh in itertools.product(stages, mesh_maps(training)):
         eqx.filter_eval_shape(loss, on_mesh(stage.model), first)
     if resumed is not None:

@@ -12,7 +12,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 from ..models import AbstractModel
 from ..tasks import AbstractLoss
 from .config import Config
-from .meshes import finer_solves, mesh_maps
+from .meshes import mesh_maps
+from .objective import objective
 from .optimizer import build_optimizer
 from .refinement import next_model
 from .resampling import resampled
@@ -104,10 +105,8 @@ def _train_steps(
         make_train_step,
         optimizer,
         static,
-        loss,
+        objective(loss, training),
         noisy=config.model.random,
-        transport=training.transport,
-        finer=finer_solves(training),
         max_bad_steps=training.max_bad_steps,
     )
     return [make_step(solved=mesh) for mesh in mesh_maps(training)]

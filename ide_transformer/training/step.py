@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
 from ..solvers import learned
-from ..tasks import AbstractLoss, AbstractTask, Batch, Finer, Mean
+from ..tasks import AbstractLoss, AbstractTask, Batch, Loss, Mean
 
 
 # The modes that work with every scheme.
@@ -66,11 +66,9 @@ def num_parameters(state: TrainState) -> int:
 def make_train_step(
     optimizer: optax.GradientTransformation,
     static: PyTree,
-    loss: AbstractLoss,
+    loss: Callable[..., Loss],
     *,
     noisy: bool,
-    transport: float,
-    finer: Finer | None = None,
     max_bad_steps: int = 10,
     solved: Callable[[AbstractModel], AbstractModel] = lambda model: model,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
@@ -81,16 +79,15 @@ def make_train_step(
 
     **Arguments:**
 
-    - `loss`: that of the task.
+    - `loss`: that of a task, or an `objective` with more terms; a function of the model, the
+      batch and the key.
     - `noisy`: whether the model draws dropout.
-    - `transport`: the weight of the transport cost.
-    - `finer`: the comparison with a finer mesh, if any.
     - `solved`: the model, as this step solves it.
     """
 
     def objective(weights, batch, key):
         model = solved(eqx.combine(weights, static))
-        result = loss(model, batch, key, transport=transport, finer=finer)
+        result = loss(model, batch, key)
         return result.objective, result
 
     def step(state: TrainState, batch: Batch):

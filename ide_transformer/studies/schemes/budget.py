@@ -14,7 +14,7 @@ from ...errors import InputError
 from ...models import AbstractModel
 from ...tasks import AbstractTask, Batch
 from ...training import Config, Section
-from ...training.meshes import finer_solves
+from ...training.objective import objective
 
 
 class Budget(Section):
@@ -61,8 +61,8 @@ def _steps(model: AbstractModel, config: Config, task: AbstractTask) -> float:
 
 def _field_evaluations(model: AbstractModel, config: Config, task: AbstractTask) -> float:
     """Where the number depends on the state, that of the untrained model is taken."""
-    finer = finer_solves(config.training)
-    loss: Any = eqx.filter_jit(task.loss)(model, _batch(0, config, task), finer=finer)
+    minimised = eqx.filter_jit(objective(task.loss, config.training))
+    loss: Any = minimised(model, _batch(0, config, task))
     return float(loss.field_evaluations)
 
 
@@ -70,14 +70,8 @@ def seconds_of_a_step(model: AbstractModel, config: Config, task: AbstractTask) 
     """Median time of an optimiser step."""
     optimizer = training.build_optimizer(config.optimizer, config.training.steps)
     state, static = training.initial_state(model, optimizer, jax.random.key(0))
-    step = training.make_train_step(
-        optimizer,
-        static,
-        task.loss,
-        noisy=config.model.random,
-        transport=config.training.transport,
-        finer=finer_solves(config.training),
-    )
+    loss = objective(task.loss, config.training)
+    step = training.make_train_step(optimizer, static, loss, noisy=config.model.random)
     seconds = []
     for index in range(12):
         batch = _batch(index, config, task)

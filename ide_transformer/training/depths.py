@@ -1,0 +1,116 @@
+"""A trained model evaluated on other meshes in depth, and up to other depths."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+
+from ..depth import keep_layers
+from ..errors import InputError
+from ..models import AbstractModel
+from .evaluation import LoadedModel, evaluate_loss, evaluation_task
+
+
+def evaluate_at_depths(
+    loaded: LoadedModel,
+    steps: Sequence[int],
+    text: str | None = None,
+    samples: int | None = None,
+    context: int | None = None,
+    *,
+    mesh: str = "resampled",
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of a model whose equation is solved on other meshes in depth: a row for
+    each number of steps, with the field evaluations of a solve.
+
+    **Arguments:**
+
+    - `steps`: over all of `[0, T]`, one in each interval; see `AbstractModel.at_depth`.
+    - `mesh`: "resampled"; or so many of the layers of the model, each with its own step,
+      "spread" evenly or the "first" ones: what a model that was trained with `LayerDrop`, or to
+      be read out after each layer, is meant for.
+    - `text`, `samples`, `context`: see `evaluate_loss`.
+
+    **Raises:** `InputError` for steps below 1, for more than a model has layers to keep, or a
+    control that has no such mesh.
+    """
+    if mesh not in _MESHES:
+        raise InputError(f"mesh={mesh!r}: write one of {', '.join(_MESHES)}.")
+    models = [on_mesh(loaded, number, _MESHES[mesh]).model for number in steps]
+    return _rows("steps", steps, loaded, models, text, samples, context)
+
+
+def evaluate_at_horizons(
+    loaded: LoadedModel,
+    horizons: Sequence[float],
+    text: str | None = None,
+    samples: int | None = None,
+    context: int | None = None,
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of a model of tied weights whose equation is solved up to other depths,
+    in steps of the same size: a row for each horizon, with the field evaluations of a solve.
+
+    **Arguments:**
+
+    - `horizons`: in layers; see `AbstractModel.with_horizon`.
+    - `text`, `samples`, `context`: see `evaluate_loss`.
+
+    **Raises:** `InputError` where the model cannot be solved up to there.
+    """
+    models = [loaded.model.with_horizon(horizon) for horizon in horizons]
+    return _rows("horizon", horizons, loaded, models, text, samples, context)
+
+
+def _rows(
+    name: str,
+    numbers: Sequence[int] | Sequence[float],
+    loaded: LoadedModel,
+    models: Sequence[AbstractModel],
+    text: str | None,
+    samples: int | None,
+    context: int | None,
+) -> list[dict[str, Any]]:
+    """The evaluation of each of some models, with its number under `name`."""
+    task = evaluation_task(loaded, text, context)
+    batch = next(task.held_out(1))
+    rows = []
+    for number, model in zip(numbers, models, strict=True):
+        evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations
+        found = evaluate_loss(loaded._replace(model=model), text, samples, context)
+        rows.append({name: number, "evaluations": float(evaluations), **found})
+    return rows
+
+
+def on_mesh(
+    loaded: LoadedModel,
+    steps: int,
+    changed: Callable[[AbstractModel, int], AbstractModel] = AbstractModel.at_depth,
+) -> LoadedModel:
+    """The model solved with so many steps in depth, one in each interval."""
+    model = changed(loaded.model, steps)
+    return loaded._replace(model=model.with_solver(model.discretization.solver))
+
+
+def _spread_layers(model: AbstractModel, number: int) -> AbstractModel:
+    _check_layers(model, number)
+    return keep_layers(
+        model, [i * model.control.num_intervals // number for i in range(number)]
+    )
+
+
+def _first_layers(model: AbstractModel, number: int) -> AbstractModel:
+    _check_layers(model, number)
+    return keep_layers(model, range(number))
+
+
+def _check_layers(model: AbstractModel, number: int) -> None:
+    layers = model.control.num_intervals
+    if not 1 <= number <= layers:
+        raise InputError(f"steps={number}: the model has {layers} layers to keep, or fewer.")
+
+
+_MESHES: dict[str, Callable[[AbstractModel, int], AbstractModel]] = {
+    "resampled": AbstractModel.at_depth,
+    "spread": _spread_layers,
+    "first": _first_layers,
+}

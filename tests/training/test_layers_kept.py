@@ -1,0 +1,103 @@
+"""Models that are trained to be solved with some of their layers, and solved so."""
+
+import jax
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import tasks, training
+from ide_transformer.training.objective import objective
+
+
+TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
+LAYERS = 4
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT)
+    settings = training.Config.model_validate(
+        {
+            "name": "layers",
+            "data": {"name": "text", "path": tmp_path / "text.txt"},
+            "model": {
+                "width": 8,
+                "heads": 2,
+                "depth": LAYERS,
+                "context": 8,
+                "layer_drop": 0.2,
+                "std": 0.5,
+            },
+            "optimizer": {"warmup": 1},
+            "training": {"steps": 4, "batch_size": 2, "sample": 0, "exit_loss": 0.5},
+        }
+    )
+    return training.load_model(training.train(settings).path)
+
+
+def by_hand(model, tokens, layers):
+    """The logits after some of the layers, one operator after the other."""
+    u, domain = model.embed(tokens)
+    for layer in layers:
+        for operator in model.control(float(layer)):
+            u = u + operator(u, domain)
+    return model.read_out(u)
+
+
+def cross_entropy(logits, targets):
+    logits = np.asarray(logits, np.float64)
+    chosen = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
+    return (np.log(np.exp(logits).sum(-1)) - chosen).mean()
+
+
+def test_the_objective_has_what_is_read_out_after_each_layer(run):
+    settings = run.run.load_config().training
+    batch = next(training.evaluation_task(run).held_out(4))
+    result = objective(tasks.CrossEntropy(), settings)(run.model, batch)
+    losses = [
+        cross_entropy(by_hand(run.model, batch.inputs, range(n)), batch.targets)
+        for n in range(1, LAYERS + 1)
+    ]
+    assert abs(float(result.loss) - losses[-1]) < 1e-5
+    expected = losses[-1] + 0.5 * np.mean(losses[:-1])
+    assert abs(float(result.objective) - expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("mesh", "steps", "layers"),
+    [("first", 3, [0, 1, 2]), ("spread", 2, [0, 2]), ("spread", 3, [0, 1, 2])],
+)
+def test_a_model_is_evaluated_with_some_of_its_layers(run, mesh, steps, layers):
+    (row,) = training.evaluate_at_depths(run, [steps], mesh=mesh)
+    losses, sizes = [], []
+    for batch in training.evaluation_task(run).held_out(16):
+        logits = by_hand(run.model, batch.inputs, layers)
+        losses.append(cross_entropy(logits, batch.targets))
+        sizes.append(np.size(batch.targets))
+    assert row["evaluations"] == steps
+    assert abs(row["loss"] - np.average(losses, weights=sizes)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("mesh", "steps", "message"),
+    [
+        ("first", 5, "steps=5: the model has 4 layers to keep"),
+        ("spread", 0, "steps=0: the model has 4 layers to keep"),
+        ("last", 2, "mesh='last': write one of resampled, spread, first"),
+    ],
+)
+def test_layers_that_are_not_there(run, mesh, steps, message):
+    with pytest.raises(ide.InputError, match=message):
+        training.evaluate_at_depths(run, [steps], mesh=mesh)
+
+
+def test_layers_left_out_in_training_are_drawn_from_step_to_step(run):
+    config = run.run.load_config()
+    assert config.model.random
+    batch = next(training.evaluation_task(run).held_out(4))
+    model = run.model
+    losses = {
+        float(tasks.CrossEntropy()(model, batch, jax.random.key(n)).loss) for n in range(8)
+    }
+    assert len(losses) > 1
