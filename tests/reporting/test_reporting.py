@@ -15,7 +15,7 @@ from ide_transformer.reporting import (
 )
 
 
-@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("log", ["", "x", "xy"])
 @pytest.mark.parametrize(
     "curves",
     [
