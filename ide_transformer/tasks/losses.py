@@ -166,7 +166,7 @@ class CrossEntropy(AbstractLoss):
     def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
         """The mean over targets of the divergence `Σ p' log(p'/p)` of the probabilities, in
         nats."""
-        return jnp.mean(_divergence(outputs, finer))
+        return jnp.mean(divergence(finer, outputs))
 
 
 class InstanceCrossEntropy(AbstractLoss):
@@ -193,8 +193,8 @@ class InstanceCrossEntropy(AbstractLoss):
     def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
         """That of `CrossEntropy`, the mean over the targets that are counted."""
         counted = targets != UNCOUNTED
-        divergence = jnp.where(counted, _divergence(outputs, finer), 0.0)
-        return Mean(jnp.sum(divergence), jnp.sum(counted)).value
+        total = jnp.sum(jnp.where(counted, divergence(finer, outputs), 0.0))
+        return Mean(total, jnp.sum(counted)).value
 
 
 class RelativeError(AbstractLoss):
@@ -224,12 +224,6 @@ class RelativeError(AbstractLoss):
 
         errors = norms(outputs - targets) / norms(targets)
         return {"loss": Mean(jnp.sum(errors), len(targets))}
-
-
-def _divergence(outputs: Array, finer: Array) -> Array:
-    """`Σ p' log(p'/p)` over the last axis, of logits."""
-    log_p, log_finer = jax.nn.log_softmax(outputs), jax.nn.log_softmax(finer)
-    return jnp.sum(jnp.exp(log_finer) * (log_finer - log_p), axis=-1)
 
 
 def transport_cost(
