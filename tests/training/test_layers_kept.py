@@ -13,14 +13,14 @@ TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
 LAYERS = 4
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(TEXT)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("layers")
+    (folder / "text.txt").write_text(TEXT)
     settings = training.Config.model_validate(
         {
             "name": "layers",
-            "data": {"name": "text", "path": tmp_path / "text.txt"},
+            "data": {"name": "text", "path": folder / "text.txt"},
             "model": {
                 "width": 8,
                 "heads": 2,
@@ -33,7 +33,7 @@ def run(tmp_path, monkeypatch):
             "training": {"steps": 4, "batch_size": 2, "sample": 0, "exit_loss": 0.5},
         }
     )
-    return training.load_model(training.train(settings).path)
+    return training.load_model(training.train(settings, runs=folder / "runs").path)
 
 
 def by_hand(model, tokens, layers):
