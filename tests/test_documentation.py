@@ -44,6 +44,7 @@ NOT_RUN = {
 # Shorter forms of what takes long.
 SHORT = {
     "training.steps=500": "training.steps=101 data.validation=0.01",
+    "training.steps=400": "training.steps=101",
     "--samples 256": "--samples 8",
     "--samples 64": "--samples 8",
 }
