@@ -216,8 +216,6 @@ def _offers(model: ModelConfig, *, causal: bool) -> Offers:
         # all layers starts at the size of one (GPT-2).
         "output_std": model.std / (len(model.operators) * model.depth) ** 0.5,
         "rate": jnp.full(model.width, model.damping),
-        # Of as much as is damped, so that the input alone would be a steady state.
-        "strength": jnp.full(model.width, model.damping),
     }
     return Offers({AbstractConstraint: constraint, AbstractOperator: operator})
 

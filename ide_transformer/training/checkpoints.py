@@ -224,7 +224,7 @@ def _described(array: Array | np.ndarray) -> dict[str, Any]:
     return {"shape": list(x.shape), "dtype": x.dtype.name, "checksum": checksum}
 
 
-def _unknown(x: Array) -> np.ndarray:
+def _unknown(x: Array | jax.ShapeDtypeStruct) -> np.ndarray:
     inexact = jnp.issubdtype(x.dtype, jnp.inexact)
     return np.full(x.shape, np.nan if inexact else 0)
 

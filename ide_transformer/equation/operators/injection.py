@@ -19,19 +19,19 @@ class Injection(AbstractSourcedOperator):
 
     **Arguments:**
 
-    - `strength`: κ, a number or `[features]`, per layer.
+    - `rate`: κ, a number or `[features]`, per layer.
     - `source`: f; the control `Sourced` puts it in.
     """
 
-    strength: Float[Array, "*features"]
+    rate: Float[Array, "*features"]
 
     pointwise: ClassVar[bool] = True
 
-    def __init__(self, strength: Numbers = 1.0, source: State | None = None):
-        self.strength = float_array(strength)
+    def __init__(self, rate: Numbers = 1.0, source: State | None = None):
+        self.rate = float_array(rate)
         self.source = source
         self.source_domain = None
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         f = self.source_like(u)
-        return affine(f, self.strength.astype(u.dtype), None)
+        return affine(f, self.rate.astype(u.dtype), None)
