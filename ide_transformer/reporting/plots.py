@@ -62,7 +62,7 @@ def plot_panels(
     - `panels`: title to curves.
     - `x`, `y`: labels of the axes, with units where there are any.
     - `marker`: of each point, as in matplotlib; a single point always has one.
-    - `log`: the axes that are logarithmic.
+    - `log`: the axes that are logarithmic; with `x` alone the abscissae are its ticks.
     """
     every = [curve.label for curves in panels.values() for curve in curves]
     labels = list(dict.fromkeys(every))
@@ -84,6 +84,11 @@ def plot_panels(
         every_x = [np.atleast_1d(curve.x) for curve in curves if np.size(curve.x)]
         if every_x and every_x[0][0] > every_x[0][-1]:
             axes.invert_xaxis()
+        if log == "x":
+            # Few values were chosen: they are the ticks.
+            values = np.unique(np.concatenate([*every_x, []]))
+            axes.set_xticks(values, [f"{x:.3g}" for x in values])
+            axes.set_xticks([], minor=True)
         if not log:
             whole = all((x == np.round(x)).all() for x in every_x)
             axes.xaxis.get_major_locator().set_params(integer=whole)
