@@ -31,4 +31,4 @@ class LayerDrop(AbstractRandomOperator):
         rate = self.operator(u, domain)
         if self.key is None:
             return rate
-        return rate * jax.random.bernoulli(self.key, 1 - self.rate).astype(rate.dtype)
+        return rate * jax.random.bernoulli(self.key, 1.0 - self.rate).astype(rate.dtype)

@@ -109,7 +109,7 @@ OPERATORS = {
         )
         for name in ("FeedForward", "GatedFeedForward")
     },
-    "Injection": operator("Injection", strength=0.5, source=U0),
+    "Injection": operator("Injection", rate=0.5, source=U0),
     "Relaxation": operator("Relaxation", rate=1.0, source=U0),
     "Scaled": operator("Scaled", operator=ide.Damping(1.0), rate=0.5),
     "StableDamping": operator("StableDamping", rate=0.5),
