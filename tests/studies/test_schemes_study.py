@@ -65,7 +65,10 @@ def test_schemes_are_trained_with_the_same_budget_and_runs_are_not_made_twice(tm
 
 @pytest.mark.heavy
 def test_a_budget_in_seconds_and_one_in_steps_are_spent(tmp_path):
-    for budget, least, most in (("unit: seconds, amount: 0.5", 11, 2000), ("amount: 12", 12, 12)):
+    for budget, least, most in (
+        ("unit: seconds, amount: 0.5", 11, 2000),
+        ("amount: 12", 12, 12),
+    ):
         text = TRAINING.replace("unit: field_evaluations, amount: 60", budget)
         one_scheme = text.replace("seeds: [0, 1]", "seeds: [0]").split("  residual")[0]
         named = written(tmp_path, f"name: spent-{least}\n{one_scheme}")
