@@ -106,12 +106,11 @@ def main() -> None:
     data = text, arguments.samples, arguments.context
     if arguments.exit is not None:
         results = with_exits(loaded, text, arguments)
-    elif arguments.steps is not None:
-        results = evaluate_at_depths(loaded, arguments.steps, *data, mesh=arguments.mesh)
-        show_table(results)
-        draw(loaded, text, arguments, {str(loaded.path): results})
-    elif arguments.horizons is not None:
-        results = evaluate_at_horizons(loaded, arguments.horizons, *data)
+    elif arguments.steps is not None or arguments.horizons is not None:
+        if arguments.steps is not None:
+            results = evaluate_at_depths(loaded, arguments.steps, *data, mesh=arguments.mesh)
+        else:
+            results = evaluate_at_horizons(loaded, arguments.horizons, *data)
         show_table(results)
         draw(loaded, text, arguments, {str(loaded.path): results})
     elif arguments.sentences is None:

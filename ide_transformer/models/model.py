@@ -109,7 +109,11 @@ class AbstractModel(eqx.Module):
         **Raises:** `InputError` with adaptive steps; a solve also for schemes that carry
         something from step to step.
         """
-        discretization = dataclasses.replace(self.discretization, exit=exit)
+        return self.with_options(exit=exit)
+
+    def with_options(self, **options) -> "AbstractModel":
+        """The same model with some options of its `Discretization` replaced."""
+        discretization = dataclasses.replace(self.discretization, **options)
         return eqx.tree_at(lambda model: model.discretization, self, discretization)
 
     @checked
@@ -121,11 +125,7 @@ class AbstractModel(eqx.Module):
         equation, if the model was trained for that: see `training.meshes`.
         """
 
-        def parts(model):
-            return model.control, model.constraint
-
-        resampled = tuple(part.resample(num_intervals) for part in parts(self))
-        return eqx.tree_at(parts, self, resampled)
+        return self._in_depth(lambda part: part.resample(num_intervals))
 
     @checked
     def with_horizon(self, horizon: PositiveFloat) -> "AbstractModel":
@@ -140,11 +140,17 @@ class AbstractModel(eqx.Module):
         horizon that is no multiple of the length of an interval.
         """
 
+        return self._in_depth(lambda part: part.with_horizon(horizon))
+
+    def _in_depth(
+        self, change: Callable[[AbstractControl], AbstractControl]
+    ) -> "AbstractModel":
+        """The same model with all that depends on depth changed."""
+
         def parts(model):
             return model.control, model.constraint
 
-        continued = tuple(part.with_horizon(horizon) for part in parts(self))
-        return eqx.tree_at(parts, self, continued)
+        return eqx.tree_at(parts, self, tuple(map(change, parts(self))))
 
     @checked
     def solve(

@@ -22,6 +22,7 @@ from .losses import (
     Loss as Loss,
     Mean as Mean,
     RelativeError as RelativeError,
+    averaged as averaged,
 )
 from .p_hop import PHop as PHop
 from .parity import Parity as Parity

@@ -1,6 +1,5 @@
 """Terms of an objective that compare a solve with one of smaller steps."""
 
-import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -64,5 +63,4 @@ class Finer(eqx.Module):
                 "refines; drop it, or take equal steps (drop solver.rtol and solver.atol)."
             )
         steps = discretization.steps_per_interval * self.refinement
-        discretization = dataclasses.replace(discretization, steps_per_interval=steps)
-        return eqx.tree_at(lambda m: m.discretization, model, discretization)
+        return model.with_options(steps_per_interval=steps)

@@ -2,7 +2,7 @@
 
 import abc
 import functools as ft
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar, NamedTuple
 
 import diffrax
@@ -40,6 +40,19 @@ class Mean(NamedTuple):
     def value(self) -> Float[Array, ""]:
         """The mean; of no terms, zero."""
         return self.total / jnp.maximum(self.count, 1)
+
+
+def averaged(batches: Iterable[dict[str, Mean]]) -> dict[str, float]:
+    """The means of several batches as one, the loss first; empty where no term was counted. It
+    waits for each batch before it asks for the next, so that few are on their way."""
+    sums: dict[str, Mean] = {}
+    for new in batches:
+        sums = jax.tree.map(jnp.add, sums, new) if sums else new
+        jax.block_until_ready(sums)
+    if not sums or not int(sums["loss"].count):
+        return {}
+    names = sorted(sums, key=lambda name: name != "loss")
+    return {name: float(sums[name].total) / float(sums[name].count) for name in names}
 
 
 class Loss(NamedTuple):
@@ -88,7 +101,7 @@ class AbstractLoss(eqx.Module):
         """
 
     def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
-        """How much a finer mesh in depth changes the outputs: `Σ |y - y'|² / Σ |y'|²`.
+        """The change of the outputs by a finer mesh in depth, `Σ |y - y'|² / Σ |y'|²`.
 
         **Arguments:**
 

@@ -161,14 +161,11 @@ def build_discretization(config: SolverConfig, *, width: int) -> Discretization:
     )
 
 
-def with_training(model: M, config: TrainingConfig) -> M:
+def with_training(model: AbstractModel, config: TrainingConfig) -> AbstractModel:
     """The same model with the configured gradient mode and precision of its products."""
     gradient = construct("training.gradient", config.gradient, AbstractGradient)
     dtype = None if config.compute_dtype == "float32" else config.compute_dtype
-    discretization = dataclasses.replace(
-        model.discretization, gradient=gradient, compute_dtype=dtype
-    )
-    return eqx.tree_at(lambda m: m.discretization, model, discretization)
+    return model.with_options(gradient=gradient, compute_dtype=dtype)
 
 
 def with_solver(model: M, config: SolverConfig) -> M:

@@ -43,8 +43,10 @@ def chosen_config(run: RunFolder, overrides: Sequence[str]) -> Config:
             "model.context can be chosen here, for example solver.kind=strang."
         )
     chosen = validated(Config, tree, _WHERE, origin)
-    _check_sizes(run, config, chosen)
-    _check_context(run, config, chosen)
+    if chosen != config:
+        sizes = run_sizes(run, config)
+        _check_sizes(sizes, chosen)
+        _check_context(sizes, config, chosen)
     return chosen
 
 
@@ -71,12 +73,10 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
     return validated(SolverConfig, section, _WHERE, here)
 
 
-def _check_sizes(run: RunFolder, own: Config, chosen: Config) -> None:
+def _check_sizes(sizes: dict[str, Any], chosen: Config) -> None:
     """Refuses data of other sizes than those of training."""
-    if chosen.data == own.data and chosen.model == own.model:
-        return
     task = build_task(chosen)
-    for name, size in run_sizes(run, own).items():
+    for name, size in sizes.items():
         if task.sizes[name] != size:
             raise InputError(
                 f"data.options: these data have {name}={task.sizes[name]}, but the model was "
@@ -84,9 +84,9 @@ def _check_sizes(run: RunFolder, own: Config, chosen: Config) -> None:
             )
 
 
-def _check_context(run: RunFolder, own: Config, chosen: Config) -> None:
+def _check_context(sizes: dict[str, Any], own: Config, chosen: Config) -> None:
     """Refuses a context that the weights depend on."""
-    sizes, key = run_sizes(run, own), jax.random.key(0)
+    key = jax.random.key(0)
 
     def shapes(config):
         model = eqx.filter_eval_shape(build_model_of_size, config, sizes, key)

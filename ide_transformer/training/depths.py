@@ -8,7 +8,7 @@ import equinox as eqx
 from ..depth import keep_layers
 from ..errors import InputError
 from ..models import AbstractModel
-from .evaluation import LoadedModel, evaluate_loss, evaluation_task
+from .evaluation import LoadedModel, evaluate_on, evaluation_task
 
 
 def evaluate_at_depths(
@@ -36,7 +36,7 @@ def evaluate_at_depths(
     """
     if mesh not in _MESHES:
         raise InputError(f"mesh={mesh!r}: write one of {', '.join(_MESHES)}.")
-    models = [on_mesh(loaded, number, _MESHES[mesh]).model for number in steps]
+    models = [on_mesh(loaded.model, number, _MESHES[mesh]) for number in steps]
     return _rows("steps", steps, loaded, models, text, samples, context)
 
 
@@ -76,19 +76,19 @@ def _rows(
     rows = []
     for number, model in zip(numbers, models, strict=True):
         evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations
-        found = evaluate_loss(loaded._replace(model=model), text, samples, context)
+        found = evaluate_on(model, task, samples)
         rows.append({name: number, "evaluations": float(evaluations), **found})
     return rows
 
 
 def on_mesh(
-    loaded: LoadedModel,
+    model: AbstractModel,
     steps: int,
     changed: Callable[[AbstractModel, int], AbstractModel] = AbstractModel.at_depth,
-) -> LoadedModel:
+) -> AbstractModel:
     """The model solved with so many steps in depth, one in each interval."""
-    model = changed(loaded.model, steps)
-    return loaded._replace(model=model.with_solver(model.discretization.solver))
+    model = changed(model, steps)
+    return model.with_solver(model.discretization.solver)
 
 
 def _spread_layers(model: AbstractModel, number: int) -> AbstractModel:

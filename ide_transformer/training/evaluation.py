@@ -112,11 +112,15 @@ def evaluate_loss(
     - `context`: tokens of a window; `None` for the context of a run, and for the longest that
       a checkpoint can take, at most 512.
     """
-    for name, size in (("samples", samples), ("context", context)):
-        if size is not None and size < 1:
-            raise InputError(f"{name}={size}: give at least 1.")
-    task = evaluation_task(loaded, text, context)
-    weights, static = eqx.partition(loaded.model, eqx.is_inexact_array)
+    return evaluate_on(loaded.model, evaluation_task(loaded, text, context), samples)
+
+
+def evaluate_on(
+    model: AbstractModel, task: AbstractTask, samples: int | None
+) -> dict[str, Any]:
+    """`evaluate_loss` on a task that is there already."""
+    _at_least_one("samples", samples)
+    weights, static = eqx.partition(model, eqx.is_inexact_array)
     values = make_evaluation(static)(weights, task, BATCH, samples)
     named = {name.removeprefix(f"{task.held_out_name}_"): x for name, x in values.items()}
     return {**named, **task.figures(named["loss"])}
@@ -126,6 +130,7 @@ def evaluation_task(
     loaded: LoadedModel, text: str | None = None, context: int | None = None
 ) -> AbstractTask:
     """The task on which a model is evaluated; see `evaluate_loss`."""
+    _at_least_one("context", context)
     if text is None and loaded.config is not None:
         config = loaded.config
         if context is not None:
@@ -138,6 +143,11 @@ def evaluation_task(
         context = min(model.context, 512)
     whole, fraction = (shakespeare(), 0.1) if text is None else (text, 1.0)
     return LanguageTask(whole, context, tokenizer=loaded.tokenizer, held_out_fraction=fraction)
+
+
+def _at_least_one(name: str, size: int | None) -> None:
+    if size is not None and size < 1:
+        raise InputError(f"{name}={size}: give at least 1.")
 
 
 def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..errors import InputError
 from ..integration import AbstractExit, ConfidenceExit, EstimatedExit, SecondDifferenceExit
 from ..models import AbstractModel
-from ..tasks import AbstractLoss, AbstractTask, Batch, Mean
+from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, averaged
 from .depths import on_mesh
 from .evaluation import BATCH, LoadedModel, evaluation_task
 from .names import did_you_mean
@@ -78,11 +77,11 @@ def evaluate_exits(
     for tolerance in tolerances:
         if not 0 <= tolerance < float("inf"):
             raise InputError(f"tolerances={list(tolerances)}: {tolerance} is no number from 0.")
+    task = evaluation_task(loaded, text, context)
+    held_out = list(task.held_out(BATCH, samples))
     rows = []
     for number in [None] if steps is None else steps:
-        solved = loaded if number is None else on_mesh(loaded, number)
-        model, task = solved.model, evaluation_task(solved, text, context)
-        held_out = list(task.held_out(BATCH, samples))
+        model = loaded.model if number is None else on_mesh(loaded.model, number)
         shown = model.control.num_intervals * model.discretization.steps_per_interval
         full = _figures(model, task, held_out, None, 0.0)
         rows.append({"exit": "none", "steps": shown, "tolerance": None, "saved": 0.0, **full})
@@ -130,13 +129,9 @@ def _figures(
     tolerance: float,
 ) -> dict[str, float]:
     """The means over the held-out samples, of the evaluations too."""
-    sums: dict[str, Mean] = {}
-    for batch in held_out:
-        new = _measured(model, task.loss, exit, jnp.asarray(tolerance), batch)
-        sums = jax.tree.map(jnp.add, sums, new) if sums else new
-    means = {name: float(total) / float(count) for name, (total, count) in sums.items()}
-    first = {name: means.pop(name) for name in ("evaluations", "loss")}
-    return {**first, **means, **task.figures(first["loss"])}
+    limit = jnp.asarray(tolerance)
+    means = averaged(_measured(model, task.loss, exit, limit, batch) for batch in held_out)
+    return {"evaluations": means.pop("evaluations"), **means, **task.figures(means["loss"])}
 
 
 # The tolerance is an array, so that all of them share one program.

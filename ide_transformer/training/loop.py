@@ -13,7 +13,6 @@ import numpy as np
 from ..errors import InputError
 from ..tasks import AbstractTask, Batch
 from .checkpoints import Checkpoints
-from .config import TrainingConfig
 from .folder import RunFolder
 from .meshes import drawn_mesh
 from .metrics import MetricsLog, NotFinite, cut_metrics
@@ -22,6 +21,7 @@ from .progress import TrainingProgress
 from .stages import Stage, shapes_at, stage_at
 from .step import TrainState, describe_memory, num_parameters, rolled_back
 from .stopping import Stopped, StopRequest
+from .training_config import TrainingConfig
 
 
 EVALUATION_BATCH = 64

@@ -1,6 +1,5 @@
 """Meshes in depth that are drawn in training, so that one set of weights serves all of them."""
 
-import dataclasses
 import functools as ft
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..models import AbstractModel
 from .build import build_solver
-from .config import MeshConfig, TrainingConfig
+from .training_config import MeshConfig, TrainingConfig
 
 
 # By key of a mesh, in the order in which they are made.
@@ -64,5 +63,4 @@ def _on_mesh(model: AbstractModel, *, mesh: MeshConfig, key: str) -> AbstractMod
                 f"{key}.solver={mesh.solver}: it has weights, which would not be trained; take "
                 "a scheme without, or make it the solver of the run."
             )
-    discretization = dataclasses.replace(model.discretization, **options)
-    return eqx.tree_at(lambda m: m.discretization, model, discretization)
+    return model.with_options(**options)

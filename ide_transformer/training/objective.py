@@ -1,10 +1,10 @@
-"""What a run minimises."""
+"""The objective of a run."""
 
 import functools as ft
 from collections.abc import Callable
 
 from ..tasks import AbstractLoss, Finer, Loss
-from .config import TrainingConfig
+from .training_config import TrainingConfig
 
 
 def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Loss]:

@@ -98,7 +98,7 @@ def _place(path: str, shapes: dict[str, tuple[int, ...]]) -> tuple[str, str] | N
 def _resampled_like(
     found: dict[str, Array], weights: PyTree[Array], resample: Callable
 ) -> dict[str, Array]:
-    """What is kept of some weights, resampled as they are, by their paths."""
+    """Resample what an optimizer keeps of some weights as the weights are; by their paths."""
     tree = jax.tree.map_with_path(
         lambda path, x: found.get(path_of(path), jnp.zeros_like(x)), weights
     )

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
 from ..solvers import learned
-from ..tasks import AbstractLoss, AbstractTask, Batch, Loss, Mean
+from ..tasks import AbstractLoss, AbstractTask, Batch, Loss, averaged
 
 
 # The modes that work with every scheme.
@@ -81,7 +81,7 @@ def make_train_step(
 
     - `loss`: that of a task, or an `objective` with more terms; a function of the model, the
       batch and the key.
-    - `noisy`: whether the model draws dropout.
+    - `noisy`: whether the model draws anything, such as dropout.
     - `solved`: the model, as this step solves it.
     """
 
@@ -157,16 +157,14 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
         samples: int | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
-        sums: dict[str, Mean] = {}
-        for batch in task.held_out(size, samples):
-            jax.block_until_ready(sums)
-            check()
-            new = measured(task.loss, weights, batch)
-            sums = jax.tree.map(jnp.add, sums, new) if sums else new
-        if not sums or not int(sums["loss"].count):
+        def batches():
+            for batch in task.held_out(size, samples):
+                check()
+                yield measured(task.loss, weights, batch)
+
+        means = averaged(batches())
+        if not means:
             raise InputError("None of these held-out samples has a target; take more of them.")
-        names = sorted(sums, key=lambda name: name != "loss")  # the loss comes first
-        means = {name: float(sums[name].total) / float(sums[name].count) for name in names}
         return {f"{task.held_out_name}_{name}": mean for name, mean in means.items()}
 
     return evaluate

@@ -16,8 +16,9 @@ Values = Annotated[tuple[PositiveFloat, ...], Field(min_length=2, strict=False)]
 
 
 class Sweep(Section):
-    """What is tuned. All combinations of the values are trained with the first seed; the one of
-    the lowest held-out loss is trained with the other seeds too.
+    """The section `sweep`: keys that are tuned for each scheme. All combinations of the values
+    are trained with the first seed, and the one with the lowest held-out loss with the other
+    seeds too.
 
     - `keys`: from a key of the run, such as `optimizer.learning_rate`, to the values to try.
     - `extend`: where the best value is the least or the greatest one, the values go on in the

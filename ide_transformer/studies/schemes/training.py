@@ -1,5 +1,6 @@
 """Schemes compared by training: the same data, seeds and budget for each."""
 
+import functools as ft
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ class TrainingComparison(AbstractComparison):
         return self.model_copy(update={"base": folder / self.base})
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        configs, task = self._configs_and_task()
+        configs, task = self._configs_and_task
         plans = {
             name: _with_steps(config, self.budget.steps(config, task))
             for name, config in configs.items()
@@ -100,12 +101,13 @@ class TrainingComparison(AbstractComparison):
             steps, losses = np.array([*curves[0]]), np.mean([[*c.values()] for c in curves], 0)
             by_step[row["scheme"]] = (steps, losses)
             by_cost[row["scheme"]] = (steps * row["evaluations_per_step"], losses)
-        _, task = self._configs_and_task()
+        _, task = self._configs_and_task
         y = f"{task.held_out_name} {task.loss.label}"
         plot_curves(folder / "loss_by_step.png", by_step, x="optimiser step", y=y)
         x = "field evaluations of the forward solve"
         plot_curves(folder / "loss_by_cost.png", by_cost, x=x, y=y)
 
+    @ft.cached_property
     def _configs_and_task(self) -> tuple[dict[str, Config], AbstractTask]:
         """The configuration of each scheme, and the task, which is the same for all."""
         base = training.read_tree(self.base)

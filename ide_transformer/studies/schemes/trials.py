@@ -12,6 +12,7 @@ from rich.console import Console
 from ... import training
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, read_metrics
+from ...training.reading import apply_overrides
 from .budget import seconds_of_a_step
 from .sweep import Trial
 
@@ -43,14 +44,10 @@ class Trials:
         **Raises:** `InputError` where it cannot be.
         """
         tree = self.plans[trial.scheme].model_dump(mode="json")
-        changes = dict(zip(self.keys, trial.values, strict=True))
-        changes |= {"training.seed": trial.seed, "training.sample": 0, "name": trial.name}
-        for key, value in changes.items():
-            *sections, last = key.split(".")
-            branch = tree
-            for section in sections:
-                branch = branch.setdefault(section, {})
-            branch[last] = value
+        tree["name"] = trial.name
+        tree["training"] |= {"seed": trial.seed, "sample": 0}
+        values = zip(self.keys, trial.values, strict=True)
+        apply_overrides(tree, [f"{key}={value!r}" for key, value in values])
         return training.validated(Config, tree, f"schemes.{trial.scheme}")
 
     def forecast(self, trials: Sequence[Trial], further: Sequence[str]) -> None:
