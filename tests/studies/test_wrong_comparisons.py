@@ -7,6 +7,7 @@ import ide_transformer as ide
 from ide_transformer.studies.schemes import load_comparison
 
 
+RATE = "optimizer.learning_rate"
 BASE = {
     "data": {"name": "text"},
     "model": {"width": 8, "heads": 2, "depth": 1, "context": 8},
@@ -74,6 +75,20 @@ def compared(tmp_path):
         (TRAIN, {"schemes/()": {}}, r"schemes.\(\): it names a folder"),
         (TRAIN, {"schemes/" + "a" * 200: {}}, "aaa: it names a folder"),
         (TRAIN, {"schemes": {"a b": {}, "a_b": {}}}, "two of a b, a_b would share a folder"),
+        (TRAIN, {"sweep": {"keys": {}}}, "sweep.keys={}"),
+        (TRAIN, {"sweep": {"keys": {RATE: [1.0]}}}, f"sweep.keys.{RATE}="),
+        (
+            TRAIN,
+            {"sweep": {"keys": {RATE: [2.0, 1.0]}}},
+            "give each value once, the least first",
+        ),
+        (TRAIN, {"sweep": {"keys": {RATE: [-1.0, 1.0]}}}, f"sweep.keys.{RATE}.0=-1"),
+        (
+            TRAIN,
+            {"sweep": {"keys": {"optimizer.rate": [1.0, 2.0]}}},
+            "unknown key optimizer.rate",
+        ),
+        (TRAIN, {"sweep": {"keys": {f"{RATE}.x": [1.0, 2.0]}}}, f"{RATE} is a value"),
         (SOLVE, {"run": "nowhere"}, "nowhere: there is no such run"),
         (SOLVE, {"samples": "2"}, "samples='2'"),
         (SOLVE, {"rounds": 1}, "rounds=1"),
