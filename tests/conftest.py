@@ -6,10 +6,6 @@ import jaxtyping
 import pytest
 
 
-# Shapes and types in annotations are checked while the tests run; this has to come before
-# the package is imported.
-jaxtyping.install_import_hook("ide_transformer", "beartype.beartype")
-
 # Compiling takes most of the time of these tests. Programs are optimised little and kept for
 # the other workers, the scripts that tests run, and the next run; the heavy tests of cost
 # switch the optimisations on for themselves.
@@ -20,7 +16,7 @@ os.environ |= {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 
-import jax  # noqa: E402
+import jax
 
 
 jax.config.update("jax_enable_x64", True)
@@ -30,10 +26,25 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(100_000, 50, 100)
 
 
+def pytest_configure(config):
+    # The heavy tests check the shapes and types in annotations too, which takes a quarter of
+    # the time. This has to come before the package is imported.
+    if config.option.markexpr != "not heavy":
+        jaxtyping.install_import_hook("ide_transformer", "beartype.beartype")
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--thorough", action="store_true", help="all cases of tests that otherwise take some"
     )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests that are marked `thorough` run with `--thorough` only."""
+    if not config.getoption("--thorough"):
+        dropped = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import ide_transformer as ide
 
@@ -55,6 +56,18 @@ def observed_order(error_of, steps):
     errors = np.array([float(error_of(n)) for n in steps])
     assert (errors > 1e-13).all(), f"rounding ends the range: {errors}"
     return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+
+
+def fast_first(fast, cases, heavy=None):
+    """The cases of a test: the first are fast, so many after them heavy (by default all), and
+    the others are for `--thorough` alone."""
+    marks = [pytest.mark.heavy, *([] if heavy is None else [pytest.mark.thorough])]
+    cases = [case if isinstance(case, tuple) else (case,) for case in cases]
+    last = len(cases) if heavy is None else fast + heavy
+    return [
+        pytest.param(*case, marks=[] if n < fast else marks[: 1 if n < last else 2])
+        for n, case in enumerate(cases)
+    ]
 
 
 def largest(x, y):

@@ -14,6 +14,7 @@ from helpers import ROOT
 from running import run_apart
 
 from ide_transformer.pretrained.families import families
+from ide_transformer.studies.schemes import load_comparison
 from ide_transformer.training import Config, load_config, validated
 
 
@@ -43,6 +44,7 @@ NOT_RUN = {
 }
 # Shorter forms of what takes long.
 SHORT = {
+    "configs/quick.yaml": "configs/quick.yaml training.steps=20 training.evaluate_samples=32",
     "training.steps=500": "training.steps=101 data.validation=0.01",
     "training.steps=400": "training.steps=101",
     "--samples 256": "--samples 8",
@@ -107,7 +109,6 @@ def clone(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     # A reader has not switched on what the tests switch on.
-    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
     jax.config.update("jax_enable_x64", False)
     jax.config.update("jax_numpy_rank_promotion", "allow")
     yield tmp_path
@@ -120,24 +121,20 @@ def clone(tmp_path, monkeypatch):
 def run(block, names, page):
     if block.file is not None:
         Path(block.file).write_text(block.text, encoding="utf-8")
-    elif block.language == "yaml":
-        validated(Config, yaml.safe_load(block.text), page)
+    if block.language == "yaml":
+        tree = yaml.safe_load(block.text)
+        if "mode" in tree:
+            load_comparison(Path(block.file))
+        else:
+            validated(Config, tree, page)
     elif block.language == "sh":
         text = block.text
         for long, short in SHORT.items():
             text = text.replace(long, short)
         run_apart(["bash", "-euo", "pipefail", "-c", text])
-    else:
+    elif block.file is None:
         # Behind as many empty lines, so that an error names the line of the page.
         exec(compile("\n" * (block.line - 1) + block.text, ROOT / page, "exec"), names)
-
-
-def test_the_example_of_the_readme_runs(clone, capsys):
-    names = {"__name__": "page"}
-    for block in blocks("README.md"):
-        if block.language == "python":
-            run(block, names, "README.md")
-    assert "Solution" in capsys.readouterr().out and names["adaptive"].us.shape[0] == 13
 
 
 @pytest.mark.heavy

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import GOLDEN, make_block, make_equation, random_state
+from helpers import GOLDEN, fast_first, make_block, make_equation, random_state
 
 import ide_transformer as ide
 from ide_transformer.equation import spelled
@@ -84,12 +84,14 @@ def inputs_of(model):
 FAMILIES = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", fast_first(5, FAMILIES))
 def test_checkpoints(family):
     assert_equal_copies(ide.load_pretrained(GOLDEN / family))
 
 
-@pytest.mark.parametrize("kind", ["llama", "bert", "vit", "whisper", "classifier"])
+@pytest.mark.parametrize(
+    "kind", fast_first(2, ["llama", "bert", "vit", "whisper", "classifier"])
+)
 def test_outputs_stay_to_the_bit(kind):
     model = classifier() if kind == "classifier" else ide.load_pretrained(GOLDEN / kind)
     evaluate = eqx.filter_jit(lambda model, inputs: model(inputs))
@@ -98,7 +100,7 @@ def test_outputs_stay_to_the_bit(kind):
         assert eqx.tree_equal(evaluate(other, inputs_of(model)), expected)
 
 
-@pytest.mark.parametrize("kind", CONTROLS)
+@pytest.mark.parametrize("kind", fast_first(2, CONTROLS))
 def test_equations(kind):
     assert_equal_copies(make_equation(kind, constraint=ide.Sphere()))
 
@@ -109,6 +111,7 @@ def test_gradient_modes(gradient):
     assert_equal_copies(ide.Discretization(ide.Strang(), gradient=gradient))
 
 
+@pytest.mark.heavy
 def test_gradients_stay_to_the_bit():
     equation = make_equation()
 

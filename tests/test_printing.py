@@ -5,7 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers import GOLDEN, make_block, make_equation, random_state
+from helpers import GOLDEN, fast_first, make_block, make_equation, random_state
 
 import ide_transformer as ide
 from ide_transformer.equation import spelled
@@ -41,7 +41,7 @@ def test_an_equation():
     ]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", fast_first(6, FAMILIES))
 def test_every_model(family):
     model = ide.load_pretrained(GOLDEN / family)
     text = repr(model)
@@ -118,6 +118,7 @@ def test_a_solution():
         assert f"  {entry}\n" in text + "\n"
 
 
+@pytest.mark.heavy
 def test_solutions_that_failed():
     equation, scales = make_equation(), jnp.array([1.0, 1e-3])[:, None, None]
     options = {**ADAPTIVE, "max_steps": 5, "throw": False}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import WIDTH, largest, make_equation, observed_order, random_state
+from helpers import WIDTH, fast_first, largest, make_equation, observed_order, random_state
 
 import ide_transformer as ide
 from ide_transformer.analysis import equation_defects
@@ -44,11 +44,9 @@ def defects_by_step(equation, u0, solver):
 
 @pytest.mark.parametrize(
     ("solver", "order"),
-    [
-        (ide.Strang(diffrax.Heun()), 2),
-        (diffrax.Euler(), 1),
-        pytest.param(ide.LieTrotter(), 1, marks=pytest.mark.heavy),
-    ],
+    fast_first(
+        1, [(ide.Strang(diffrax.Heun()), 2), (diffrax.Euler(), 1), (ide.LieTrotter(), 1)]
+    ),
 )
 def test_step_doubling_is_of_the_order_of_the_local_error(equation, u0, solver, order):
     found = defects_by_step(equation, u0, solver)

@@ -58,6 +58,7 @@ def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model(name, budge
     assert any(leaf.any() for leaf in leaves)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("read", "fewer"),
     [

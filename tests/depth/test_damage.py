@@ -8,6 +8,7 @@ from ide_transformer.depth import removal_damage, removal_estimate
 from ide_transformer.studies.depth.ranking import layer_columns, rank_layers
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["post-norm", pytest.param("free", marks=pytest.mark.heavy)])
 def test_the_estimate_ranks_layers_as_their_removal_does(name):
     model = model_of(name, scales=(0.5, 1.2, 0.2, 0.8))

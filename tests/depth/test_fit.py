@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import WIDTH, largest
+from helpers import WIDTH, fast_first, largest
 from layered_models import CALIBRATION, HELD_OUT, mean_over_tokens, model_of, outputs, tokens
 
 from ide_transformer.depth import fit_rates, keep_layers, native_target
@@ -10,13 +10,15 @@ from ide_transformer.depth import fit_rates, keep_layers, native_target
 
 @pytest.mark.parametrize(
     ("name", "read"),
-    [
-        ("post-norm", mean_over_tokens),
-        *(
-            pytest.param(*case, marks=pytest.mark.heavy)
-            for case in [("free", None), ("free", mean_over_tokens), ("post-norm", None)]
-        ),
-    ],
+    fast_first(
+        1,
+        [
+            ("post-norm", mean_over_tokens),
+            ("free", None),
+            ("free", mean_over_tokens),
+            ("post-norm", None),
+        ],
+    ),
 )
 def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs(name, read):
     model = model_of(name)
@@ -28,6 +30,7 @@ def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs(name, read):
         assert judge.error(fitted) < 0.9 * judge.error(coarse)
 
 
+@pytest.mark.heavy
 def test_batches_of_the_fit_follow_one_another():
     """With a batch of one, three steps see the first three samples only. A target that is
     already met leaves the step sizes."""

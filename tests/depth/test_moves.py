@@ -22,6 +22,7 @@ from ide_transformer.depth import (
 )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["free", "post-norm"])
 def test_neighbouring_operators_are_left_out(name):
     model = model_of(name)
@@ -42,6 +43,7 @@ def test_an_extension_makes_the_step_before_longer():
     assert largest(outputs(mesh.model), by_hand(model_of(), steps)) < 1e-12
 
 
+@pytest.mark.heavy
 def test_layers_that_came_of_halving_merge_into_the_native_ones():
     model = keep_layers(model_of(), [0, 1])
     halves = model.control.resample(4), model.constraint.resample(4)

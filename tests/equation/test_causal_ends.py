@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from equation.integrals import by_hand, make_inputs, plain
 from equation.problems import apply
-from helpers import WIDTH, largest, make_block, random_state
+from helpers import WIDTH, fast_first, largest, make_block, random_state
 
 import ide_transformer as ide
 from ide_transformer.equation import Domains, integrate
@@ -60,7 +60,7 @@ def exact(x):
     return np.stack(means)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", fast_first(2, KINDS))
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_trapezoidal_rule_is_of_second_order(grid, kind):
     numbers = np.array([16, 32, 64])
@@ -76,6 +76,7 @@ def test_the_trapezoidal_rule_is_of_second_order(grid, kind):
     assert abs(order - 2) < 0.15
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_derivatives_with_end_weights(kind):
     """Against the same mathematics in plain operations, in the weights too."""
@@ -117,6 +118,7 @@ def test_end_weights_count_in_causal_attention_only(key):
         assert (largest(*rates) == 0) is same
 
 
+@pytest.mark.heavy
 def test_tokens_marched_one_after_the_other_have_the_same_ends(key):
     """And the same weights: the tokens read first had equal ones."""
     domain = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6) ** 2)

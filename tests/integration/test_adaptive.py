@@ -33,6 +33,7 @@ def test_adaptive_steps_reach_the_tolerance(control):
     assert stats["field_evaluations"] == 6 * stats["steps"] + 3
 
 
+@pytest.mark.heavy
 def test_adaptive_intervals_start_with_the_step_of_the_last():
     """Without it the solve would begin each interval with a step of a layer and reject it."""
     equation = make_equation(ide.Tied, intervals=8)
@@ -180,6 +181,7 @@ def test_each_sample_can_have_steps_of_its_own():
     assert len(set(solution.stats["steps"].ravel().tolist())) > 1
 
 
+@pytest.mark.heavy
 def test_padding_does_not_enter_the_error_norm():
     """Steps are those of the tokens alone, whatever stands in the padding."""
     equation = make_equation(intervals=2, causal=False)

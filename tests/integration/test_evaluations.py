@@ -39,6 +39,7 @@ def test_field_evaluations(solver, first, following):
     assert count_evaluations(solver, block, WIDTH)[:2] == (first, following)
 
 
+@pytest.mark.heavy
 def test_evaluations_of_implicit_schemes_are_counted_as_they_are_made():
     assert count_evaluations(ide.ImplicitMidpoint(), EQUATION.control(0.0), WIDTH) is None
     fewer, more = (

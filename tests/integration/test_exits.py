@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOKENS, WIDTH, largest, make_equation, random_state
+from helpers import TOKENS, WIDTH, fast_first, largest, make_equation, random_state
 from jax.experimental import io_callback
 from published.numpy_blocks import attention, feed_forward, layer_norm
 
@@ -83,9 +83,7 @@ EXITS = {
 FIRST = {"estimated": 2, "estimated, stays": 1, "confidence": 1, "second difference": 3}
 
 
-@pytest.mark.parametrize(
-    "name", ["estimated", *(pytest.param(x, marks=pytest.mark.heavy) for x in [*EXITS][1:])]
-)
+@pytest.mark.parametrize("name", fast_first(1, EXITS))
 def test_without_tolerance_all_is_solved_and_with_much_nothing(name):
     exit = EXITS[name]
     full, _ = solved(EQUATION, None, U0)

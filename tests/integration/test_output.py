@@ -99,6 +99,7 @@ def test_forward_mode_where_there_is_none(options):
         forward_mode(**options)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "options",
     [

@@ -7,7 +7,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import WIDTH, largest, make_equation, random_state
+from helpers import WIDTH, fast_first, largest, make_equation, random_state
 
 import ide_transformer as ide
 
@@ -68,22 +68,7 @@ def relative(a, b):
     return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        "pre-norm",
-        *(
-            pytest.param(case, marks=pytest.mark.heavy)
-            for case in (
-                "post-norm",
-                "tied",
-                "on the sphere",
-                "on the sphere, split",
-                "leapfrog of blocks",
-            )
-        ),
-    ],
-)
+@pytest.mark.parametrize("case", fast_first(1, CASES))
 def test_modes_agree_at_48_layers(case):
     make, solver = CASES[case]
     equation = make(48)
@@ -107,9 +92,8 @@ def test_modes_agree_in_float32(case):
     assert relative(gradient_of(equation, u0, solver, ide.Reversible()), direct) < 1e-4
 
 
-@pytest.mark.parametrize(
-    "case", ["leapfrog of blocks", pytest.param("pre-norm", marks=pytest.mark.heavy)]
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("case", ["leapfrog of blocks", "pre-norm"])
 def test_steps_inside_an_interval_are_undone_too(case):
     make, solver = CASES[case]
     equation = make(3)
@@ -119,14 +103,7 @@ def test_steps_inside_an_interval_are_undone_too(case):
 
 
 @pytest.mark.parametrize(
-    ("levels", "intervals"),
-    [
-        (3, 13),
-        *(
-            pytest.param(*case, marks=pytest.mark.heavy)
-            for case in ((1, 3), (2, 7), (2, 48), (5, 4), (9, 8))
-        ),
-    ],
+    ("levels", "intervals"), fast_first(1, [(3, 13), (1, 3), (2, 7), (2, 48), (5, 4), (9, 8)])
 )
 def test_recursive_checkpoints_of_any_depth(levels, intervals):
     equation = make_equation(intervals=intervals)
@@ -135,6 +112,7 @@ def test_recursive_checkpoints_of_any_depth(levels, intervals):
     assert relative(recursive, direct) < 1e-13
 
 
+@pytest.mark.heavy
 def test_states_at_the_knots_and_their_gradient():
     equation, solver = make_equation(intervals=4), REVERSIBLE(ide.LieTrotter())
 
@@ -191,6 +169,7 @@ def test_rounding_grows_on_the_way_back_as_the_coupling_says():
     assert errors[0.7][-1] < 1e-14
 
 
+@pytest.mark.heavy
 def test_a_gradient_spoilt_by_rounding_is_an_error():
     equation = make_equation(intervals=48)
     solver = REVERSIBLE(ide.LieTrotter(), coupling=0.3)

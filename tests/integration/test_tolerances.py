@@ -67,14 +67,9 @@ def test_the_error_of_the_embedded_splitting_follows_the_tolerance():
     assert abs(slope_of_error(ide.LieStrang(ide.RK4()), TOLERANCES) - 1) < 0.2
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
-    ("solver", "order"),
-    [
-        (ide.LieTrotter(), 1),
-        pytest.param(ide.Strang(), 2, marks=pytest.mark.heavy),
-        pytest.param(ide.RK4(), 4, marks=pytest.mark.heavy),
-    ],
-    ids=repr,
+    ("solver", "order"), [(ide.LieTrotter(), 1), (ide.Strang(), 2), (ide.RK4(), 4)], ids=repr
 )
 def test_step_doubling_makes_any_scheme_adaptive(solver, order):
     """It controls the error of a step, of order p + 1; that in all is of order p."""

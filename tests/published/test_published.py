@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT, largest
+from helpers import ROOT, fast_first, largest
 from published.architectures import PUBLISHED, block_residual
 from published.numpy_blocks import attention, layer_norm, linear
 from running import run_here
@@ -62,7 +62,7 @@ def build(name):
     return model.with_solver(model.solver), inputs
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", fast_first(4, PUBLISHED))
 def test_published_block(name):
     model, inputs = build(name)
     u0, domain = model.embed(inputs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from helpers import largest
+from helpers import fast_first, largest
 from solvers.linear_problem import TOKENS, WIDTH, Matrix, initial_state, matrices
 
 import ide_transformer as ide
@@ -17,13 +17,13 @@ from ide_transformer.studies.convergence.registry import schemes
 
 STRENGTH = np.array([0.3, -0.2, 0.8, 0.0])
 SOURCE = np.random.default_rng(3).normal(size=(TOKENS, WIDTH))
-# Every scheme that solves the equation as it stands; a few of them in the fast tests.
+# Every scheme that solves the equation as it stands; few of them in the fast tests.
 SOLVING = {
     name: entry
     for name, entry in schemes().items()
     if entry.limit is equation_limit and entry.free
 }
-FAST = ("lie_trotter(euler)", "strang(heun)", "rk4", "exponential_euler", "adams_bashforth(2)")
+FIRST = ("strang(heun)", "exponential_euler", "lie_trotter(euler)", "rk4", "adams_bashforth(2)")
 
 
 def equation(*operators, intervals=2):
@@ -42,9 +42,7 @@ def forced(matrix, depth):
     return (np.concatenate([u0, source], axis=1) @ flow)[:, :WIDTH]
 
 
-@pytest.mark.parametrize(
-    "name", [x if x in FAST else pytest.param(x, marks=pytest.mark.heavy) for x in SOLVING]
-)
+@pytest.mark.parametrize("name", fast_first(2, dict.fromkeys([*FIRST, *SOLVING]), heavy=3))
 def test_every_scheme_converges_to_the_forced_solution(name):
     entry, rates = SOLVING[name], np.linspace(0.2, 1.1, WIDTH)
     if entry.block == "damped":

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from helpers import fast_first
 from running import run_here, run_script
 
 import ide_transformer as ide
@@ -29,7 +30,7 @@ QUICK = [
 ]
 
 
-@pytest.mark.parametrize(("scheme", "constraint"), QUICK)
+@pytest.mark.parametrize(("scheme", "constraint"), fast_first(1, QUICK))
 def test_order_of_each_kind(scheme, constraint):
     check(measure_order(scheme, LAYERS, constraint))
 

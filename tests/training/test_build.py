@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import fast_first
 from hypothesis import strategies as st
 
 import ide_transformer as ide
@@ -62,18 +63,21 @@ def test_schemes_by_name(tmp_path, overrides, solver):
 
 @pytest.mark.parametrize(
     "overrides",
-    [
-        ["control.kind=tied", "model.constraint=rms_norm", "model.normalization=none"],
+    fast_first(
+        2,
         [
-            *("model.activation=swiglu", "model.positions=rotary", "model.tied=false"),
-            *("model.key_value_heads=2", "model.normalization=rms_norm", "model.bias=true"),
-            *("data.tokenizer=bpe", "data.vocabulary=300", "control.kind=piecewise_linear"),
+            ["control.kind=tied", "model.constraint=rms_norm", "model.normalization=none"],
+            [
+                *("model.activation=swiglu", "model.positions=rotary", "model.tied=false"),
+                *("model.key_value_heads=2", "model.normalization=rms_norm", "model.bias=true"),
+                *("data.tokenizer=bpe", "data.vocabulary=300", "control.kind=piecewise_linear"),
+            ],
+            [
+                *("model.operators=[feed_forward, attention]", "model.dropout=0.1"),
+                *("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-2"),
+            ],
         ],
-        [
-            *("model.operators=[feed_forward, attention]", "model.dropout=0.1"),
-            *("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-2"),
-        ],
-    ],
+    ),
 )
 def test_options_of_the_model(tmp_path, overrides):
     model, task = build(tmp_path, *overrides)

@@ -97,10 +97,8 @@ def test_a_checkpoint_becomes_a_run_and_comes_back(checkpoint, tmp_path):
     assert (tmp_path / "back" / "tokenizer.json").exists()
 
 
-@pytest.mark.parametrize(
-    "solver",
-    [{}, pytest.param({"kind": "strang", "sub_solver": "heun"}, marks=pytest.mark.heavy)],
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("solver", [{}, {"kind": "strang", "sub_solver": "heun"}])
 def test_training_goes_on_from_a_checkpoint_with_any_scheme(checkpoint, tmp_path, solver):
     config = config_of(checkpoint, tmp_path, **solver)
     folder = training.train(config, runs=tmp_path / "runs")

@@ -32,6 +32,7 @@ def run(tmp_path_factory):
         return training.train(settings, runs=folder / "runs").path
 
 
+@pytest.mark.heavy
 def test_rows_begin_with_the_full_solve_and_the_rest_is_measured_against_it(run):
     loaded = training.load_model(run)
     exits = [ide.EstimatedExit(1.0), ide.SecondDifferenceExit(1.0)]

@@ -48,6 +48,7 @@ def run(tmp_path_factory):
         yield training.train(config(), runs=tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.heavy
 def test_a_run_with_horizons_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     whole, end = logged(run.path), training.load_run(run.path)[0]
@@ -84,6 +85,7 @@ def test_horizons_that_cannot_be_are_refused_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.heavy
 def test_a_trained_model_is_evaluated_over_other_horizons_on_longer_inputs(
     run, tmp_path, capsys
 ):
@@ -130,6 +132,7 @@ def test_choices_that_do_not_fit_are_refused(run, override, message):
         training.load_model(run.path, [override])
 
 
+@pytest.mark.heavy
 def test_weights_that_depend_on_the_data_or_the_context_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     settings = config(options={}, context=4)

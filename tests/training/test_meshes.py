@@ -102,6 +102,7 @@ def test_a_mesh_is_the_same_equation_on_other_intervals(text, control):
     assert first / second == pytest.approx(2, abs=0.25)  # Lie–Trotter(Euler) is of order 1
 
 
+@pytest.mark.heavy
 def test_the_gradient_goes_through_the_mesh(text):
     """Against central differences, for weights that a mesh interpolates."""
     settings = config(text, control="piecewise_linear", meshes=[3])

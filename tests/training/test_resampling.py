@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import fast_first
 
 from ide_transformer import training
 from ide_transformer.training.resampling import resampled
@@ -48,7 +49,7 @@ def named(state):
     return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", fast_first(2, KINDS))
 def test_what_is_kept_of_layers_is_repeated_and_shared(kind):
     model, optimizer, state, refined = small({"kind": "piecewise_constant"}, kind)
     weights = eqx.filter(model.at_depth(4), eqx.is_inexact_array)

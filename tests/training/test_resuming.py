@@ -8,6 +8,7 @@ import warnings
 
 import equinox as eqx
 import pytest
+from helpers import fast_first
 from running import run_here
 
 from ide_transformer import InputError, tasks, training
@@ -162,6 +163,7 @@ def full(there, monkeypatch, at, limit):
         monkeypatch.setattr(tasks.LanguageTask, "batch", batch)
 
 
+@pytest.mark.heavy
 def test_what_cannot_be_written_is_said_and_the_run_goes_on_later(there, whole, monkeypatch):
     with pytest.raises(InputError, match=r"checkpoint could not be written: .* Intact: 2"):
         full(there, monkeypatch, at=3, limit=2000)
@@ -217,9 +219,7 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize(
-    "attack", ["flipped", *(pytest.param(x, marks=pytest.mark.heavy) for x in [*ATTACKS][1:])]
-)
+@pytest.mark.parametrize("attack", fast_first(1, ATTACKS))
 def test_no_damaged_file_of_a_checkpoint_is_read(whole, tmp_path, attack):
     """Each file of the newest checkpoint in turn: the weights are those of the end, or those
     of the checkpoint before, with a warning that names the damaged one."""

@@ -171,6 +171,7 @@ def test_an_interrupt_at_the_start_ends_quietly(tmp_path, seconds):
     assert process.returncode == -signal.SIGINT and "Traceback" not in output, output
 
 
+@pytest.mark.heavy
 def test_a_step_that_does_not_end_is_not_waited_for(tmp_path):
     """The process is gone after the time of grace, here half a second, though it waits."""
     program = tmp_path / "program.py"

@@ -73,9 +73,10 @@ class TrainingComparison(AbstractComparison):
             trials.config(trial)  # what cannot be fails here
         trials.forecast(planned, [*plans] * len(others))
         chosen = [tuned(name, self.sweep, first, trials.loss) for name in plans]
-        for seed in others:
-            for tuning in chosen:
-                trials.loss(tuning.best._replace(seed=seed))
+        repeated = [t.best._replace(seed=seed) for seed in others for t in chosen]
+        trials.forecast(repeated)
+        for trial in repeated:
+            trials.loss(trial)
         rows = [self._row(folder, tuning, trials.held_out) for tuning in chosen]
         if self.sweep:
             label = f"{task.held_out_name} {task.loss.label}"

@@ -50,17 +50,16 @@ class Trials:
         apply_overrides(tree, [f"{key}={value!r}" for key, value in values])
         return training.validated(Config, tree, f"schemes.{trial.scheme}")
 
-    def forecast(self, trials: Sequence[Trial], further: Sequence[str]) -> None:
-        """Says how long the trials that are not done will take, with so many `further` ones of
+    def forecast(self, trials: Sequence[Trial], further: Sequence[str] = ()) -> None:
+        """Says how long the trials that are not done will take, with a `further` one of each of
         the schemes. A few steps of each scheme are measured for it."""
         left = [trial.scheme for trial in trials if not self._done(trial)]
         if not left:
             return
+        left += further
         seconds = {scheme: self._seconds(scheme) for scheme in dict.fromkeys(left)}
-        total = sum(seconds.get(scheme, 0) for scheme in (*left, *further))
-        self.console.print(
-            f"about {total / 60:.0f} minutes for {len(left) + len(further)} runs"
-        )
+        total = sum(seconds[scheme] for scheme in left)
+        self.console.print(f"about {total / 60:.0f} minutes for {len(left)} runs")
 
     def loss(self, trial: Trial) -> float:
         """The held-out loss of a run, which is made if it is not there; infinite where the run
