@@ -4,6 +4,7 @@ from .plots import (
     COLORS as COLORS,
     Curve as Curve,
     plot_curves as plot_curves,
+    plot_intervals as plot_intervals,
     plot_panels as plot_panels,
 )
 from .tables import (

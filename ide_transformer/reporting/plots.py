@@ -104,6 +104,32 @@ def plot_panels(
     figure.savefig(path, dpi=150)
 
 
+def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, x: str) -> None:
+    """Means with their intervals, sorted, each next to its name, and a line at zero.
+
+    **Arguments:**
+
+    - `path`: the PNG file to write; its folder is made.
+    - `intervals`: name to mean and half of the width.
+    - `x`: label of the axis, with units where there are any.
+    """
+    ordered = sorted(intervals.items(), key=lambda item: -item[1][0])
+    names = [name for name, _ in ordered]
+    means, halves = np.array([interval for _, interval in ordered]).T
+    figure = Figure(figsize=(7.2, 1.2 + 0.32 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=COLORS[6], linewidth=0.8)
+    look = dict(fmt="o", markersize=5, capsize=3, color=COLORS[0])
+    axes.errorbar(means, np.arange(len(names)), xerr=halves, **look)
+    axes.set_yticks(np.arange(len(names)), names)
+    axes.set(xlabel=x, ylim=(-0.6, len(names) - 0.4))
+    axes.grid(alpha=0.3, axis="x")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
 def _label_ends(figure: Figure, axes: Axes) -> None:
     """Writes the label of each line to the right of the axes, at the height of its end, or as
     close to it as the other labels allow; a dotted line leads there."""

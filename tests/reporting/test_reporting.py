@@ -8,6 +8,7 @@ from ide_transformer.reporting import (
     Curve,
     Report,
     plot_curves,
+    plot_intervals,
     plot_panels,
     plots,
     show_table,
@@ -56,6 +57,12 @@ def test_a_single_point_is_seen(tmp_path, monkeypatch):
     draw = lambda: plot_curves(tmp_path / "a.png", curves, x="step", y="loss")  # noqa: E731
     (axes,) = drawn(monkeypatch, draw)
     assert [line.get_marker() for line in axes.get_lines()] == ["o", ""]
+
+
+def test_intervals_are_a_picture(tmp_path):
+    path = tmp_path / "intervals.png"
+    plot_intervals(path, {"one": (0.1, 0.02), "two": (-0.3, 0.2)}, x="difference")
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_panels_are_a_picture(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from helpers import ROOT
 from running import run_script
@@ -29,6 +30,7 @@ schemes:
     solver: {{kind: nesterov, options: {{momentum: 0.5}}}}
   residual(gated_rk2):
     solver: {{kind: residual, sub_solver: gated_rk2}}
+reference: nesterov
 """
 
 
@@ -44,6 +46,11 @@ def test_schemes_are_trained_with_the_same_budget_and_runs_are_not_made_twice(tm
     losses = [row["validation_loss"] for row in report.rows]
     assert losses == sorted(losses) and all(2 < loss < 5 for loss in losses)
     folder = tmp_path / "small"
+    gated, nesterov = rows["residual(gated_rk2)"], rows["nesterov"]
+    apart = np.subtract(gated["seeds"], nesterov["seeds"])
+    assert gated["difference"] == pytest.approx(np.mean(apart)) and gated["half_width"] > 0
+    assert nesterov["difference"] is None
+    assert (folder / "differences.png").exists()
     assert (folder / "loss_by_cost.png").exists() and (folder / "report.csv").exists()
     assert json.loads((folder / "report.json").read_text())["rows"] == report.rows
     for row in report.rows:
@@ -137,6 +144,10 @@ schemes:
             r"solver.options.momentun: nesterov has no such option. Did you mean momentum\?",
         ),
         (TRAINING.replace("unit: field_evaluations", "unit: hours"), "budget.unit='hours'"),
+        (
+            TRAINING.replace("reference: nesterov", "reference: euler"),
+            r"reference='euler': it must be one of nesterov, residual\(gated_rk2\)",
+        ),
         (
             "mode: solve\nrun: nowhere\nschemes: {x: {solver: {kind: euler}, steps: [1]}}",
             "nowhere: there is no such run",

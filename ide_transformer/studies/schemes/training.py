@@ -11,12 +11,13 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from ... import training
-from ...reporting import plot_curves, write_json
+from ...reporting import plot_curves, plot_intervals, write_json
 from ...tasks import AbstractTask
 from ...training import Config
 from ...training.types import Seed, folder_name
 from .budget import Budget
 from .comparison import AbstractComparison, Rows
+from .paired import paired_difference
 from .sweep import Sweep, Trial, Tuned, grid, tuned
 from .trials import Trials, result
 
@@ -28,6 +29,7 @@ class TrainingComparison(AbstractComparison):
     - `base`: a configuration of a run, relative to this file.
     - `sweep`: what is tuned for each scheme before, such as the learning rate.
     - `schemes`: name to the sections in which the scheme differs from the base.
+    - `reference`: the scheme from which the others' differences are taken, seed by seed.
     """
 
     mode: Literal["train"]
@@ -36,6 +38,7 @@ class TrainingComparison(AbstractComparison):
     budget: Budget
     sweep: Sweep | None = None
     schemes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    reference: str | None = None
 
     @model_validator(mode="after")
     def _each_run_once(self):
@@ -50,6 +53,10 @@ class TrainingComparison(AbstractComparison):
             raise ValueError(
                 f"schemes: two of {', '.join(self.schemes)} would share a folder, whose name "
                 "has letters, digits and '.' only; rename one"
+            )
+        if self.reference not in (None, *self.schemes):
+            raise ValueError(
+                f"reference={self.reference!r}: it must be one of {', '.join(self.schemes)}"
             )
         return self
 
@@ -78,15 +85,16 @@ class TrainingComparison(AbstractComparison):
         for trial in repeated:
             trials.loss(trial)
         rows = [self._row(folder, tuning, trials.held_out) for tuning in chosen]
+        rows = [{**row, **self._difference(row, rows)} for row in rows]
         if self.sweep:
             label = f"{task.held_out_name} {task.loss.label}"
             _write_sweep(folder, self.sweep, chosen, label)
         about = (
             f"Each scheme trained from scratch with {self.budget} for each of the seeds "
             f"{', '.join(map(str, self.seeds))}; otherwise as {self.base.name}. "
-            f"{_about(self.sweep)}Loss and other figures are means over seeds on all held-out "
-            "samples, the spread is the standard deviation of the loss. Times are medians and "
-            "depend on what else the machine did."
+            f"{_about(self.sweep)}{self._about_differences()}Loss and other figures are means "
+            "over seeds on all held-out samples, the spread is the standard deviation of the "
+            "loss. Times are medians and depend on what else the machine did."
         )
         return about, sorted(rows, key=lambda row: row[trials.held_out] or math.inf)
 
@@ -107,6 +115,14 @@ class TrainingComparison(AbstractComparison):
         plot_curves(folder / "loss_by_step.png", by_step, x="optimiser step", y=y)
         x = "field evaluations of the forward solve"
         plot_curves(folder / "loss_by_cost.png", by_cost, x=x, y=y)
+        differences = {
+            row["scheme"]: (row["difference"], row["half_width"])
+            for row in rows
+            if row.get("half_width") is not None
+        }
+        if differences:
+            label = f"difference to {self.reference}, {y}"
+            plot_intervals(folder / "differences.png", differences, x=label)
 
     @ft.cached_property
     def _configs_and_task(self) -> tuple[dict[str, Config], AbstractTask]:
@@ -133,6 +149,25 @@ class TrainingComparison(AbstractComparison):
         done = [run for run in runs if run is not None]
         figures = _figures(done, held_out) if len(done) == len(runs) else {held_out: None}
         return {"scheme": tuning.best.scheme, **values, **edges, **figures}
+
+    def _difference(self, row: dict[str, Any], rows: Rows) -> dict[str, Any]:
+        """The columns of the difference to the reference, which has none itself; `None` where
+        a run diverged, and for the interval of a single seed."""
+        if self.reference is None:
+            return {}
+        reference = next(row for row in rows if row["scheme"] == self.reference)
+        if row is reference or "seeds" not in row or "seeds" not in reference:
+            return {"difference": None, "half_width": None}
+        mean, half_width = paired_difference(row["seeds"], reference["seeds"])
+        return {"difference": mean, "half_width": half_width}
+
+    def _about_differences(self) -> str:
+        if self.reference is None:
+            return ""
+        return (
+            f"The difference is that to {self.reference}, seed by seed; its 95 % interval "
+            "(Student) is difference ± half_width. "
+        )
 
 
 def scheme_config(base: dict[str, Any], change: dict[str, Any], where: str) -> Config:
