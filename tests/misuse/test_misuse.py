@@ -79,8 +79,8 @@ def test_one_wrong_argument_is_refused_or_accepted(name, unchecked):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_accepted_gives_a_right_result(name, unchecked):
-    wrong_arguments(name, 8, lambda wrong: outcome(name, wrong))
+def test_what_is_accepted_gives_a_right_result(name, unchecked, thorough):
+    wrong_arguments(name, 8 if thorough else 2, lambda wrong: outcome(name, wrong))
 
 
 def wrong_arguments(name, examples, check):
