@@ -44,7 +44,7 @@ NOT_RUN = {
 }
 # Shorter forms of what takes long.
 SHORT = {
-    "configs/quick.yaml": "configs/quick.yaml training.steps=20 training.evaluate_samples=32",
+    "configs/quick.yaml": "configs/quick.yaml training.steps=20 data.validation=0.01",
     "training.steps=500": "training.steps=101 data.validation=0.01",
     "training.steps=400": "training.steps=101",
     "--samples 256": "--samples 8",

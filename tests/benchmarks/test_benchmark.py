@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SCRIPTS, largest
+from helpers import SCRIPTS, fast_first, largest
 
 import benchmarks
 import ide_transformer as ide
@@ -45,21 +45,20 @@ def run(monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "names", "columns"),
-    [
-        (("attention", *WIDTHS, "--tokens", "5"), 3, MEASUREMENT | {"tokens"}),
-        *(
-            pytest.param(*case, marks=pytest.mark.heavy)
-            for case in [
-                (("march", *SIZES, "--scheme", "heun"), 5, MEASUREMENT | {"scheme", "depth"}),
-                (
-                    ("gradient", *SIZES, "--normalization", "post-norm"),
-                    7,
-                    MEASUREMENT | {"normalization", "depth"},
-                ),
-                (("compile", *SIZES), 7, {"compile_seconds", "compile_spread", "depth"}),
-            ]
-        ),
-    ],
+    fast_first(
+        1,
+        [
+            (("attention", *WIDTHS, "--tokens", "5"), 3, MEASUREMENT | {"tokens"}),
+            (("march", *SIZES, "--scheme", "heun"), 5, MEASUREMENT | {"scheme", "depth"}),
+            (
+                ("gradient", *SIZES, "--normalization", "post-norm"),
+                7,
+                MEASUREMENT | {"normalization", "depth"},
+            ),
+            (("compile", *SIZES), 7, {"compile_seconds", "compile_spread", "depth"}),
+        ],
+        heavy=1,
+    ),
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
 def test_a_command_writes_its_rows_and_its_figure(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
+from helpers import fast_first, largest
 from layered_models import (
     CALIBRATION,
     HELD_OUT,
@@ -61,11 +61,9 @@ def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model(name, budge
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("read", "fewer"),
-    [
-        (mean_over_tokens, 1),
-        pytest.param(mean_over_tokens, LAYERS - 1, marks=pytest.mark.heavy),
-        pytest.param(None, LAYERS - 1, marks=pytest.mark.heavy),
-    ],
+    fast_first(
+        0, [(mean_over_tokens, 1), (mean_over_tokens, LAYERS - 1), (None, LAYERS - 1)], heavy=1
+    ),
 )
 def test_no_coarsening_is_worse_than_a_choice_of_layers_where_it_was_chosen(read, fewer):
     model = model_of("post-norm", scales=(0.5, 1.2, 0.2, 0.8))

@@ -73,7 +73,7 @@ def unrolled(solver):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", fast_first(0, SOLVERS, heavy=2))
 def test_march_equals_by_hand(name):
     solver = SOLVERS[name]
     equation = make_equation(ide.PiecewiseLinear, intervals=2)
@@ -82,7 +82,7 @@ def test_march_equals_by_hand(name):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", fast_first(0, SOLVERS, heavy=2))
 def test_march_equals_unrolled(name):
     solver = SOLVERS[name]
     equation = make_equation(ide.PiecewiseLinear, intervals=2)
@@ -92,17 +92,20 @@ def test_march_equals_unrolled(name):
 
 @pytest.mark.parametrize(
     ("control", "constraint", "solver"),
-    [
-        (ide.PiecewiseConstant, ide.Sphere(), ide.LieTrotter(ide.Projected(diffrax.Euler()))),
-        pytest.param(
-            ide.PiecewiseConstant,
-            ide.Sphere(),
-            ide.Strang(ide.Projected(diffrax.Heun())),
-            marks=pytest.mark.heavy,
-        ),
-        pytest.param(ide.Tied, ide.Free(), ide.Strang(diffrax.Heun()), marks=pytest.mark.heavy),
-    ],
-    ids=["layers on the sphere", "strang on the sphere", "tied"],
+    fast_first(
+        1,
+        [
+            (
+                ide.PiecewiseConstant,
+                ide.Sphere(),
+                ide.LieTrotter(ide.Projected(diffrax.Euler())),
+            ),
+            (ide.Tied, ide.Free(), ide.Strang(diffrax.Heun())),
+            (ide.PiecewiseConstant, ide.Sphere(), ide.Strang(ide.Projected(diffrax.Heun()))),
+        ],
+        heavy=1,
+    ),
+    ids=["layers on the sphere", "tied", "strang on the sphere"],
 )
 def test_layered_march_equals_unrolled(control, constraint, solver):
     equation = make_equation(control, intervals=2, constraint=constraint)
@@ -134,6 +137,7 @@ def test_gradient_modes_agree():
             ide.Yoshida4(),
             diffrax.Kvaerno3(),
         ],
+        heavy=3,
     ),
     ids=lambda solver: type(solver).__name__,
 )
@@ -164,13 +168,11 @@ def fine_gradient():
 
 @pytest.mark.parametrize(
     "gradient",
-    [
-        pytest.param(ide.Direct(), marks=pytest.mark.heavy),
-        pytest.param(ide.Recompute(), marks=pytest.mark.heavy),
-        pytest.param(
-            diffrax.RecursiveCheckpointAdjoint(checkpoints=8), marks=pytest.mark.heavy
-        ),
-    ],
+    fast_first(
+        0,
+        [ide.Direct(), ide.Recompute(), diffrax.RecursiveCheckpointAdjoint(checkpoints=8)],
+        heavy=1,
+    ),
     ids=repr,
 )
 def test_adaptive_gradients(gradient):

@@ -30,6 +30,7 @@ U0 = random_state(2)
             diffrax.Dopri5(),
             diffrax.Dopri8(),
         ],
+        heavy=3,
     ),
     ids=repr,
 )

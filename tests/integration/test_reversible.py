@@ -68,7 +68,7 @@ def relative(a, b):
     return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 
 
-@pytest.mark.parametrize("case", fast_first(1, CASES))
+@pytest.mark.parametrize("case", fast_first(1, CASES, heavy=2))
 def test_modes_agree_at_48_layers(case):
     make, solver = CASES[case]
     equation = make(48)
@@ -80,7 +80,7 @@ def test_modes_agree_at_48_layers(case):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("case", ["post-norm", "pre-norm"])
+@pytest.mark.parametrize("case", fast_first(0, ["pre-norm", "post-norm"], heavy=1))
 def test_modes_agree_in_float32(case):
     make, solver = CASES[case]
     equation = jax.tree.map(
@@ -93,7 +93,7 @@ def test_modes_agree_in_float32(case):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("case", ["leapfrog of blocks", "pre-norm"])
+@pytest.mark.parametrize("case", fast_first(0, ["leapfrog of blocks", "pre-norm"], heavy=1))
 def test_steps_inside_an_interval_are_undone_too(case):
     make, solver = CASES[case]
     equation = make(3)
@@ -103,7 +103,8 @@ def test_steps_inside_an_interval_are_undone_too(case):
 
 
 @pytest.mark.parametrize(
-    ("levels", "intervals"), fast_first(1, [(3, 13), (1, 3), (2, 7), (2, 48), (5, 4), (9, 8)])
+    ("levels", "intervals"),
+    fast_first(1, [(3, 13), (1, 3), (2, 7), (2, 48), (5, 4), (9, 8)], heavy=2),
 )
 def test_recursive_checkpoints_of_any_depth(levels, intervals):
     equation = make_equation(intervals=intervals)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest, make_equation, random_state
+from helpers import fast_first, largest, make_equation, random_state
 
 import ide_transformer as ide
 
@@ -50,11 +50,15 @@ def slope_of_error(solver, tolerances, **options):
 
 @pytest.mark.parametrize(
     ("solver", "tolerances"),
-    [
-        pytest.param(diffrax.Bosh3(), TOLERANCES, marks=pytest.mark.heavy),
-        pytest.param(diffrax.Tsit5(), TIGHTER, marks=pytest.mark.heavy),
-        pytest.param(diffrax.Dopri5(), TIGHTER, marks=pytest.mark.heavy),
-    ],
+    fast_first(
+        0,
+        [
+            (diffrax.Tsit5(), TIGHTER),
+            (diffrax.Bosh3(), TOLERANCES),
+            (diffrax.Dopri5(), TIGHTER),
+        ],
+        heavy=1,
+    ),
     ids=repr,
 )
 def test_the_error_of_embedded_pairs_follows_the_tolerance(solver, tolerances):
@@ -69,7 +73,9 @@ def test_the_error_of_the_embedded_splitting_follows_the_tolerance():
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    ("solver", "order"), [(ide.LieTrotter(), 1), (ide.Strang(), 2), (ide.RK4(), 4)], ids=repr
+    ("solver", "order"),
+    fast_first(0, [(ide.LieTrotter(), 1), (ide.Strang(), 2), (ide.RK4(), 4)], heavy=1),
+    ids=repr,
 )
 def test_step_doubling_makes_any_scheme_adaptive(solver, order):
     """It controls the error of a step, of order p + 1; that in all is of order p."""
@@ -77,6 +83,7 @@ def test_step_doubling_makes_any_scheme_adaptive(solver, order):
     assert abs(found - order / (order + 1)) < 0.2
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_step_doubling_on_a_constraint():
     constraint, solver = ide.Sphere(), ide.Projected(ide.Strang())

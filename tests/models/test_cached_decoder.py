@@ -78,7 +78,7 @@ def test_schemes(name):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", fast_first(0, MORE, heavy=4))
 def test_more_schemes(name):
     check_logits(language_model(**MORE[name]))
 

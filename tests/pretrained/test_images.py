@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from golden.copies import changed_copy
 from golden.make_images import random_images, resizing, run
-from helpers import GOLDEN, largest
+from helpers import GOLDEN, fast_first, largest
 from pretrained.image_references import DINOV2, VIT, WIDE, checkpoint, output_of, relative
 
 from ide_transformer.pretrained import load_pretrained, save_pretrained
@@ -95,7 +95,7 @@ def test_outputs_of_the_library(name, options, tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize(("name", "options"), CASES)
+@pytest.mark.parametrize(("name", "options"), fast_first(0, CASES, heavy=4))
 def test_outputs_of_the_library_in_single_precision(name, options, tmp_path):
     reference = checkpoint(tmp_path, name, options, "float32")
     model = load_pretrained(tmp_path)
@@ -108,7 +108,7 @@ def test_outputs_of_the_library_in_single_precision(name, options, tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("size", [(24, 24), (8, 20), (4, 36)])
+@pytest.mark.parametrize("size", fast_first(0, [(24, 24), (8, 20), (4, 36)], heavy=1))
 @pytest.mark.parametrize(
     ("name", "options", "bound"),
     [

@@ -35,8 +35,14 @@ def test_order_of_each_kind(scheme, constraint):
     check(measure_order(scheme, LAYERS, constraint))
 
 
+# Every third; all of them with `--thorough`.
+SOME = [*schemes()][::3]
+
+
 @pytest.mark.heavy
-@pytest.mark.parametrize("scheme", schemes())
+@pytest.mark.parametrize(
+    "scheme", fast_first(0, dict.fromkeys([*SOME, *schemes()]), heavy=len(SOME))
+)
 def test_order_of_every_scheme(scheme):
     check(measure_order(scheme, LAYERS, "free" if applies(scheme, "free") else "sphere"))
 
@@ -44,14 +50,18 @@ def test_order_of_every_scheme(scheme):
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("scheme", "control"),
-    [
-        ("strang(heun)", "piecewise_linear"),
-        ("rk4", "chebyshev"),
-        ("heun", "fourier"),
-        ("midpoint", "hypernetwork"),
-        ("leapfrog", "chebyshev"),
-        ("etdab2", "chebyshev"),
-    ],
+    fast_first(
+        0,
+        [
+            ("strang(heun)", "piecewise_linear"),
+            ("rk4", "chebyshev"),
+            ("heun", "fourier"),
+            ("midpoint", "hypernetwork"),
+            ("leapfrog", "chebyshev"),
+            ("etdab2", "chebyshev"),
+        ],
+        heavy=2,
+    ),
 )
 def test_order_on_smooth_controls(scheme, control):
     check(measure_order(scheme, control, "free"))

@@ -70,6 +70,7 @@ def test_schemes_are_trained_with_the_same_budget_and_runs_are_not_made_twice(tm
             assert values[0][f"solver.{name}"] != values[-1][f"solver.{name}"]
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_a_budget_in_seconds_and_one_in_steps_are_spent(tmp_path):
     for budget, least, most in (
