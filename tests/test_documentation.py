@@ -138,7 +138,7 @@ def run(block, names, page):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("page", filter(to_run, PAGES))
+@pytest.mark.parametrize("page", [*filter(to_run, PAGES)])
 def test_the_blocks_of_a_page_run_in_order(page, clone):
     names = {"__name__": "page"}
     for block in to_run(page):

@@ -84,13 +84,13 @@ def inputs_of(model):
 FAMILIES = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
 
 
-@pytest.mark.parametrize("family", fast_first(5, FAMILIES))
+@pytest.mark.parametrize("family", fast_first(5, FAMILIES, heavy=4))
 def test_checkpoints(family):
     assert_equal_copies(ide.load_pretrained(GOLDEN / family))
 
 
 @pytest.mark.parametrize(
-    "kind", fast_first(2, ["llama", "bert", "vit", "whisper", "classifier"])
+    "kind", fast_first(2, ["llama", "bert", "vit", "whisper", "classifier"], heavy=1)
 )
 def test_outputs_stay_to_the_bit(kind):
     model = classifier() if kind == "classifier" else ide.load_pretrained(GOLDEN / kind)
@@ -100,7 +100,7 @@ def test_outputs_stay_to_the_bit(kind):
         assert eqx.tree_equal(evaluate(other, inputs_of(model)), expected)
 
 
-@pytest.mark.parametrize("kind", fast_first(2, CONTROLS))
+@pytest.mark.parametrize("kind", fast_first(2, CONTROLS, heavy=1))
 def test_equations(kind):
     assert_equal_copies(make_equation(kind, constraint=ide.Sphere()))
 

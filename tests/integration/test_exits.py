@@ -83,7 +83,7 @@ EXITS = {
 FIRST = {"estimated": 2, "estimated, stays": 1, "confidence": 1, "second difference": 3}
 
 
-@pytest.mark.parametrize("name", fast_first(1, EXITS))
+@pytest.mark.parametrize("name", fast_first(1, EXITS, heavy=1))
 def test_without_tolerance_all_is_solved_and_with_much_nothing(name):
     exit = EXITS[name]
     full, _ = solved(EQUATION, None, U0)

@@ -66,6 +66,7 @@ def test_every_public_name_has_a_recipe():
     assert set(public_calls()) | {"Solution.evaluate"} == set(RECIPES)
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", NAMES)
 def test_right_arguments_are_accepted(name, unchecked):

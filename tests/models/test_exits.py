@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
+from helpers import fast_first, largest
 from models.decoding import CONTEXT, TOKENS, check_logits, language_model
 
 import ide_transformer as ide
@@ -65,20 +65,24 @@ CONTROLS = [ide.Chebyshev, ide.PiecewiseConstant]
 
 @pytest.mark.parametrize(
     "control, steps",
-    [
-        (ide.Chebyshev, 3),
-        *(
-            pytest.param(*case, marks=pytest.mark.heavy)
-            for case in ((ide.Chebyshev, 8), *((ide.PiecewiseConstant, n) for n in (2, 3, 8)))
-        ),
-    ],
+    fast_first(
+        1,
+        [
+            (ide.Chebyshev, 3),
+            (ide.PiecewiseConstant, 2),
+            (ide.Chebyshev, 8),
+            (ide.PiecewiseConstant, 3),
+            (ide.PiecewiseConstant, 8),
+        ],
+        heavy=1,
+    ),
 )
 def test_a_cache_serves_any_number_of_steps(control, steps):
     check_logits(language_model(control=control, intervals=4).at_depth(steps))
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("control", fast_first(0, CONTROLS, heavy=1))
 def test_a_text_at_another_depth_is_that_of_the_model_there(control):
     model = language_model(control=control, intervals=2).at_depth(5)
     text = ide.generate(model, TOKENS[:, :3], CONTEXT - 3, temperature=0.0)

@@ -108,7 +108,7 @@ def test_outputs_of_the_library_in_single_precision(name, options, tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("size", fast_first(0, [(24, 24), (8, 20), (4, 36)], heavy=1))
+@pytest.mark.parametrize("size", fast_first(0, [((24, 24),), ((8, 20),), ((4, 36),)], heavy=1))
 @pytest.mark.parametrize(
     ("name", "options", "bound"),
     [

@@ -70,6 +70,7 @@ def test_at_each_budget_the_best_of_either_side_is_compared_sample_by_sample():
     assert abs(found[0]["uncertainty"] - 1 / np.sqrt(3)) < 1e-12
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_a_study_measures_every_method_and_says_where_a_solve_failed():
     model = model_of("post-norm")

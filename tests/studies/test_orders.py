@@ -70,7 +70,11 @@ def test_order_on_smooth_controls(scheme, control):
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("scheme", "constraint"),
-    [("strang(heun)", "sphere"), ("adams_bashforth(2)", "sphere"), ("rk4", "rms_sphere")],
+    fast_first(
+        0,
+        [("rk4", "rms_sphere"), ("strang(heun)", "sphere"), ("adams_bashforth(2)", "sphere")],
+        heavy=1,
+    ),
 )
 def test_order_on_a_constraint(scheme, constraint):
     check(measure_order(scheme, LAYERS, constraint))
@@ -85,6 +89,7 @@ def test_the_splitting_of_the_paper_converges_only_in_its_consistent_variant():
     assert printed.errors[-1] > 10 * consistent.errors[-1]
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_the_parts_of_an_error():
     """Strang with Euler: the sub-steps are what is wrong; with RK4, the splitting."""

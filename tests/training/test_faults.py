@@ -99,6 +99,7 @@ def test_a_few_bad_steps_are_skipped(faulty, tmp_path):
     assert summary(run)["bad_steps"] == 3 and summary(run)["rollbacks"] == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_after_too_many_the_run_goes_back_once_and_on_with_other_batches(
     faulty, tmp_path, capsys

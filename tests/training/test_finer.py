@@ -90,6 +90,7 @@ def test_the_gap_of_instances_is_that_of_their_targets():
     assert float(relative) == pytest.approx(0.25)
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_it_brings_the_meshes_together():
     """Of a model that learns a batch by heart."""

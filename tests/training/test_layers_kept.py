@@ -67,7 +67,9 @@ def test_the_objective_has_what_is_read_out_after_each_layer(run):
 
 @pytest.mark.parametrize(
     ("mesh", "steps", "layers"),
-    fast_first(1, [("first", 3, [0, 1, 2]), ("spread", 2, [0, 2]), ("spread", 3, [0, 1, 2])]),
+    fast_first(
+        1, [("first", 3, [0, 1, 2]), ("spread", 2, [0, 2]), ("spread", 3, [0, 1, 2])], heavy=0
+    ),
 )
 def test_a_model_is_evaluated_with_some_of_its_layers(run, mesh, steps, layers):
     (row,) = training.evaluate_at_depths(run, [steps], mesh=mesh)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import fast_first
 from running import logged, run_here
 
 import ide_transformer as ide
@@ -78,9 +79,7 @@ def test_meshes_are_drawn_by_weight_from_their_step_on(text):
     assert [drawn_mesh(other, step) for step in range(50)] != draws[:50].tolist()
 
 
-@pytest.mark.parametrize(
-    "control", ["tied", *(pytest.param(x, marks=pytest.mark.heavy) for x in [*CONTROLS][:-1])]
-)
+@pytest.mark.parametrize("control", fast_first(1, [*CONTROLS][::-1], heavy=1))
 def test_a_mesh_is_the_same_equation_on_other_intervals(text, control):
     """Of smooth weights the solutions on finer meshes tend to one limit; layers are refined
     exactly, so that steps of the finer mesh are those of the coarser one in parts."""
@@ -163,6 +162,7 @@ def test_meshes_that_cannot_be_are_refused_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_a_run_is_evaluated_and_sampled_at_other_depths(text, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)

@@ -9,6 +9,7 @@ from pathlib import Path
 import equinox as eqx
 import numpy as np
 import pytest
+from helpers import fast_first
 
 from ide_transformer import InputError, training
 from ide_transformer.training import Config, find_learning_rate, range_test, run, validated
@@ -53,7 +54,7 @@ def test_schedule_free_runs_evaluate_and_give_the_mean_weights(tmp_path, config,
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("kind", ["schedule_free", "muon"])
+@pytest.mark.parametrize("kind", fast_first(0, ["schedule_free", "muon"], heavy=1))
 def test_runs_go_on_to_the_bit(tmp_path, config, kind):
     keys = MEAN | {"kind": kind, "groups": {"control": 0.5}}
     whole = training.train(config(**keys), runs=tmp_path / "whole")

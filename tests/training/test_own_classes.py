@@ -71,6 +71,7 @@ def mine(here, monkeypatch):
     return importlib.import_module("mine")
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_from_a_file_through_the_scripts(here, capsys, monkeypatch):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)

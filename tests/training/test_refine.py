@@ -122,7 +122,7 @@ def test_each_step_is_counted_by_its_mesh(run):
     assert json.loads(run.summary.read_text())["evaluations"] == 24
 
 
-@pytest.mark.parametrize("cut", fast_first(1, [4, 2, 6]))
+@pytest.mark.parametrize("cut", fast_first(1, [4, 2, 6], heavy=0))
 def test_a_run_goes_on_to_the_same_bits(run, tmp_path, monkeypatch, capsys, cut):
     """Also from the last step before the mesh is refined; until then it has the coarse one."""
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)

@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from helpers import SCRIPTS
+from helpers import SCRIPTS, fast_first
 from running import logged
 
 
@@ -124,7 +124,10 @@ def disturb(run, number, instants, seconds):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("numbers", [(signal.SIGKILL,), (signal.SIGTERM, signal.SIGINT)])
+@pytest.mark.parametrize(
+    "numbers",
+    fast_first(0, [((signal.SIGKILL,),), ((signal.SIGTERM, signal.SIGINT),)], heavy=1),
+)
 def test_runs_that_are_stopped_again_and_again_end_the_same(
     undisturbed, tmp_path, numbers, thorough
 ):
