@@ -41,10 +41,13 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     """Tests that are marked `thorough` run with `--thorough` only."""
-    if not config.getoption("--thorough"):
-        dropped = [item for item in items if item.get_closest_marker("thorough")]
-        config.hook.pytest_deselected(items=dropped)
-        items[:] = [item for item in items if item not in dropped]
+    if config.getoption("--thorough"):
+        return
+    kept, dropped = [], []
+    for item in items:
+        (dropped if item.get_closest_marker("thorough") else kept).append(item)
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = kept
 
 
 @pytest.fixture

@@ -61,13 +61,15 @@ def observed_order(error_of, steps):
 def fast_first(fast, cases, heavy=None):
     """The cases of a test: the first are fast, so many after them heavy (by default all), and
     the others are for `--thorough` alone."""
-    marks = [pytest.mark.heavy, *([] if heavy is None else [pytest.mark.thorough])]
     cases = [case if isinstance(case, tuple) else (case,) for case in cases]
     last = len(cases) if heavy is None else fast + heavy
-    return [
-        pytest.param(*case, marks=[] if n < fast else marks[: 1 if n < last else 2])
-        for n, case in enumerate(cases)
-    ]
+
+    def marks(number):
+        if number < fast:
+            return []
+        return [pytest.mark.heavy, *([pytest.mark.thorough] if number >= last else [])]
+
+    return [pytest.param(*case, marks=marks(number)) for number, case in enumerate(cases)]
 
 
 def largest(x, y):

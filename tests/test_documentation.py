@@ -138,6 +138,15 @@ def run(block, names, page):
 
 
 @pytest.mark.heavy
+def test_the_example_of_the_readme_runs(clone, capsys):
+    names = {"__name__": "page"}
+    for block in blocks("README.md"):
+        if block.language == "python":
+            run(block, names, "README.md")
+    assert "Solution" in capsys.readouterr().out and names["adaptive"].us.shape[0] == 13
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize("page", [*filter(to_run, PAGES)])
 def test_the_blocks_of_a_page_run_in_order(page, clone):
     names = {"__name__": "page"}

@@ -100,8 +100,7 @@ def plot_panels(
     elif len(drawn) > 1:
         for axes in all_axes:
             _label_ends(figure, axes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    _save(figure, path)
 
 
 def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, x: str) -> None:
@@ -126,6 +125,10 @@ def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, 
     axes.grid(alpha=0.3, axis="x")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
