@@ -37,7 +37,7 @@ def main() -> None:
     comparison = load_comparison(arguments.config)
     if comparison.double_precision:
         jax.config.update("jax_enable_x64", True)
-    show_table(comparison.compare(arguments.runs).rows)
+    show_table(comparison.shown(comparison.compare(arguments.runs).rows))
     print(f"report and figures: {arguments.runs / comparison.name}")
 
 

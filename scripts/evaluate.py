@@ -53,6 +53,12 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="a text file or folder to predict")
     parser.add_argument("--samples", type=int, help="about so many windows; default: all")
     parser.add_argument("--context", type=int, help="tokens of a window")
+    parser.add_argument(
+        "--part",
+        choices=("validation", "test"),
+        default="validation",
+        help="of the data of a run (default: validation)",
+    )
     depths = parser.add_mutually_exclusive_group()
     depths.add_argument(
         "--steps", type=_numbers, help="solve with so many steps in depth, for example 1,2,4,8"
@@ -103,7 +109,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
     text = None if arguments.text is None else read_text(arguments.text)
-    data = text, arguments.samples, arguments.context
+    data = text, arguments.samples, arguments.context, arguments.part
     if arguments.exit is not None:
         results = with_exits(loaded, text, arguments)
     elif arguments.steps is not None or arguments.horizons is not None:
@@ -146,6 +152,7 @@ def with_exits(
         text=text,
         samples=arguments.samples,
         context=arguments.context,
+        part=arguments.part,
     )
     show_table(rows)
     print("the fewest evaluations at the loss of the full solve and a margin:")

@@ -33,10 +33,10 @@ def write_report(folder: Path, report: Report) -> None:
 
 
 def show_table(rows: Sequence[Row]) -> None:
-    """Prints rows as a table."""
+    """Prints rows as a table; a row may lack a column."""
     table = Table(*_headings(rows))
     for row in rows:
-        table.add_row(*map(_text, row.values()))
+        table.add_row(*_cells(row, rows))
     console = Console()
     # Where the output is no terminal its width is unknown; a table should not be cut.
     console.width = max(console.width, 160)
@@ -54,8 +54,12 @@ def write_json(path: Path, content: Any) -> None:
 def _markdown(rows: Sequence[Row]) -> str:
     headings = _headings(rows)
     lines = [headings, ["---"] * len(headings)]
-    lines += [[_text(value) for value in row.values()] for row in rows]
+    lines += [_cells(row, rows) for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
+    return [_text(row.get(column)) for column in _columns(rows)]
 
 
 def _text(value: Any) -> str:
@@ -78,4 +82,5 @@ def _headings(rows: Sequence[Row]) -> list[str]:
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    return list(rows[0]) if rows else []
+    """Of all rows, in the order in which they first occur."""
+    return [*dict.fromkeys(column for row in rows for column in row)]

@@ -34,7 +34,7 @@ from .sequences import (
     AbstractSequences as AbstractSequences,
     AbstractSequencesByLength as AbstractSequencesByLength,
 )
-from .task import AbstractTask as AbstractTask
+from .task import AbstractTask as AbstractTask, Part as Part
 from .texts import read_text as read_text, shakespeare as shakespeare
 from .tokenizers import (
     AbstractTokenizer as AbstractTokenizer,

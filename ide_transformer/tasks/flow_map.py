@@ -7,7 +7,7 @@ from ..arguments import PositiveInt
 from ..models import AbstractModel, OperatorModel
 from .flows import AbstractFlow, Functions, functions
 from .losses import AbstractLoss, Batch, RelativeError
-from .task import AbstractTask, in_passes, spread
+from .task import AbstractTask, Part, in_passes, spread
 
 
 class FlowMapTask(AbstractTask):
@@ -27,7 +27,6 @@ class FlowMapTask(AbstractTask):
     """
 
     configurable: ClassVar[bool] = False
-    held_out_name: ClassVar[str] = "validation"
     model: ClassVar[type[AbstractModel]] = OperatorModel
     loss: AbstractLoss = RelativeError()
 
@@ -55,11 +54,14 @@ class FlowMapTask(AbstractTask):
         """The next samples of a new random order in each pass over the training set."""
         return _chosen(self.train, in_passes(step, size, len(self.train.before), seed))
 
-    def held_out(self, size: int, samples: int | None = None) -> Iterator[Batch]:
-        chosen = spread(np.arange(len(self.validation.before)), samples)
+    def held_out(
+        self, size: int, samples: int | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        pairs = self.test if part == "test" else self.validation
+        chosen = spread(np.arange(len(pairs.before)), samples)
         for first in range(0, len(chosen), size):
-            yield _chosen(self.validation, chosen[first : first + size])
+            yield _chosen(pairs, chosen[first : first + size])
 
 
-def _chosen(part: Functions, samples: Any) -> Batch:
-    return Batch(part.before[samples], part.after[samples])
+def _chosen(pairs: Functions, samples: Any) -> Batch:
+    return Batch(pairs.before[samples], pairs.after[samples])

@@ -7,17 +7,20 @@ from typing import Any, ClassVar, Literal, cast
 import jax
 import numpy as np
 
+from ..arguments import Fraction
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, generate
 from .losses import Batch
 from .pretrained_tokenizer import load_tokenizer
-from .task import AbstractTask, spread
+from .task import AbstractTask, Part, spread
 from .texts import read_text, shakespeare
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 
 
 class LanguageTask(AbstractTask):
     """Predict each next token of a text; the end of the text is held out.
+
+    In the order of the text: the training, the test and the validation part.
 
     **Arguments:**
 
@@ -26,13 +29,13 @@ class LanguageTask(AbstractTask):
     - `tokenizer`: `characters`, `bpe` for a byte-pair encoding learned from the training
       part, or a tokenizer.
     - `vocabulary`: tokens of the byte-pair encoding.
-    - `held_out_fraction`: part of the characters that is held out; 1 for all of them, where
-      nothing is to be learned.
+    - `validation`: the fraction of the characters that is held out for validation; 1 for all of
+      them, where nothing is to be learned.
+    - `test`: that for the test; with 0 there is no such part.
 
-    **Raises:** `InputError` if the text is shorter than the context.
+    **Raises:** `InputError` if a part of the text is shorter than the context.
     """
 
-    held_out_name: ClassVar[str] = "validation"
     model: ClassVar[type[AbstractModel]] = LanguageModel
     causal: ClassVar[bool] = True
 
@@ -42,10 +45,16 @@ class LanguageTask(AbstractTask):
         context: int,
         tokenizer: str | AbstractTokenizer = "characters",
         vocabulary: int = 512,
-        held_out_fraction: float = 0.1,
+        validation: float = 0.1,
+        test: Fraction = 0.0,
     ):
-        boundary = int(len(text) * (1 - held_out_fraction))
-        train, validation = text[:boundary], text[boundary:]
+        if validation + test > 1 or (validation + test == 1 and test):
+            raise InputError(
+                f"data.validation={validation} and data.test={test} leave nothing of the text "
+                "to learn; lower one of them."
+            )
+        ends = [int(len(text) * (1 - x)) for x in (validation + test, validation)]
+        train, rest = text[: ends[0]], (text[ends[0] : ends[1]], text[ends[1] :])
         if tokenizer == "characters":
             tokenizer = CharacterTokenizer.train(text)
         elif isinstance(tokenizer, str):
@@ -53,14 +62,20 @@ class LanguageTask(AbstractTask):
         self.tokenizer: AbstractTokenizer = tokenizer
         self.context = context
         self.train = self.tokenizer.encode(train)
-        self.validation = self.tokenizer.encode(validation)
-        for name, part in (("training", self.train), ("validation", self.validation)):
-            if len(part) <= context and (name, held_out_fraction) != ("training", 1.0):
+        self.test, self.validation = map(self.tokenizer.encode, rest)
+        used = {"training": validation < 1, "validation": True, "test": test > 0}
+        parts = {"training": self.train, "validation": self.validation, "test": self.test}
+        for name, part in parts.items():
+            if used[name] and len(part) <= context:
                 raise InputError(
                     f"model.context={context} is longer than the {name} text, which has "
                     f"{len(part)} tokens (it needs at least {context + 1}). Use a longer text "
                     "or a shorter context."
                 )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation", "test") if len(self.test) else ("validation",)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -76,17 +91,19 @@ class LanguageTask(AbstractTask):
         starts = random.integers(0, len(self.train) - self.context, size)
         return self._windows(self.train, starts)
 
-    def held_out(self, size: int, samples: int | None = None) -> Iterator[Batch]:
-        """The validation text in consecutive windows, each token predicted once; what is
-        left over at the end is dropped."""
-        starts = np.arange(0, len(self.validation) - self.context, self.context)
-        starts = spread(starts, samples)
+    def held_out(
+        self, size: int, samples: int | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        """The text of a part in consecutive windows, each token predicted once; what is left
+        over at the end is dropped."""
+        tokens = self.test if part == "test" else self.validation
+        starts = spread(np.arange(0, len(tokens) - self.context, self.context), samples)
         for first in range(0, len(starts), size):
-            yield self._windows(self.validation, starts[first : first + size])
+            yield self._windows(tokens, starts[first : first + size])
 
     def fingerprint(self) -> str:
         """A checksum of all tokens."""
-        tokens = np.concatenate([self.train, self.validation]).astype(np.int64)
+        tokens = np.concatenate([self.train, self.test, self.validation]).astype(np.int64)
         return hashlib.sha256(tokens.tobytes()).hexdigest()
 
     def save(self, tokenizer: Path) -> None:
@@ -130,8 +147,9 @@ class Shakespeare(LanguageTask):
         tokenizer: _Tokenizer = "characters",
         vocabulary: int = 512,
         validation: float = 0.1,
+        test: float = 0.0,
     ) -> "Shakespeare":
-        return cls(shakespeare(), context, tokenizer, vocabulary, validation)
+        return cls(shakespeare(), context, tokenizer, vocabulary, validation, test)
 
 
 class Text(LanguageTask):
@@ -145,9 +163,10 @@ class Text(LanguageTask):
         tokenizer: _Tokenizer = "characters",
         vocabulary: int = 512,
         validation: float = 0.1,
+        test: float = 0.0,
     ) -> "Text":
         try:
             text = read_text(path)
         except (InputError, OSError) as error:
             raise InputError(f"data.path={error}") from None
-        return cls(text, context, tokenizer, vocabulary, validation)
+        return cls(text, context, tokenizer, vocabulary, validation, test)

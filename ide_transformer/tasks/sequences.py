@@ -9,22 +9,21 @@ import numpy as np
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel
 from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
-from .task import AbstractTask, spread
+from .task import AbstractTask, Part, spread
 
 
-# Numbers of samples that are held out.
+# Number of samples in a held-out part.
 HELD_OUT = 1024
 
 
 class AbstractSequences(AbstractTask):
     """Sequences of tokens that a generator draws: unlimited data.
 
-    The batch of a step is drawn by `default_rng([seed, step])`. The held-out samples are drawn
-    by `default_rng([0, 0, 1])`, a stream that no step of any seed has, so they are the same for
-    every run.
+    The batch of a step is drawn by `default_rng([seed, step])`. The samples for validation are
+    drawn by `default_rng([0, 0, 1])` and those of the test by `default_rng([0, 0, 2])`, streams
+    that no step of any seed has, so they are the same for every run.
     """
 
-    held_out_name: ClassVar[str] = "validation"
     model: ClassVar[type[AbstractModel]] = LanguageModel
     causal: ClassVar[bool] = True
     loss: AbstractLoss = InstanceCrossEntropy()
@@ -45,12 +44,15 @@ class AbstractSequences(AbstractTask):
     def batch(self, step: int, size: int, seed: int) -> Batch:
         return self.draw(size, np.random.default_rng([seed, step]), held_out=False)
 
-    def held_out(self, size: int, samples: int | None = None) -> Iterator[Batch]:
-        drawn = self.draw(HELD_OUT, np.random.default_rng([0, 0, 1]), held_out=True)
+    def held_out(
+        self, size: int, samples: int | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        stream = 1 + self.parts.index(part)
+        drawn = self.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)
         chosen = spread(np.arange(HELD_OUT), samples)
         for first in range(0, len(chosen), size):
-            part = chosen[first : first + size]
-            yield Batch(drawn.inputs[part], drawn.targets[part])
+            some = chosen[first : first + size]
+            yield Batch(drawn.inputs[some], drawn.targets[some])
 
 
 class AbstractSequencesByLength(AbstractSequences):

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -14,30 +14,38 @@ from ..models import AbstractModel
 from .losses import AbstractLoss, Batch, CrossEntropy
 
 
+# A held-out part of the data: what is chosen is chosen on the validation samples, and a result
+# is reported on the test samples.
+Part: TypeAlias = Literal["validation", "test"]
+
+
 class AbstractTask(abc.ABC):
-    """Samples to learn from and samples to test on, and the loss of a model on them.
+    """Samples to learn from, to choose by and to test on, and the loss of a model on them.
 
     A batch is a function of the seed and the step alone, so that a resumed run sees the
     data that the interrupted one would have seen.
 
-    A task of your own defines `batch`, `held_out`, `tokens_per_sample`, `held_out_name`,
-    `model` and `sizes`, and its `loss` where that is not the cross-entropy. A configuration
-    names it by `data.name: package.module:Class`; its constructor, or its class method `build`
-    where it has one, then gets by parameter name the keys of the section `data` (`path`,
-    `tokenizer`, `vocabulary`, `validation`), its `options`, and of the section `model` the
-    `context` and the `patch`.
+    A task of your own defines `batch`, `held_out`, `tokens_per_sample`, `model` and `sizes`,
+    and its `loss` where that is not the cross-entropy. A configuration names it by
+    `data.name: package.module:Class`; its constructor, or its class method `build` where it has
+    one, then gets by parameter name the keys of the section `data` (`path`, `tokenizer`,
+    `vocabulary`, `validation`, `test`), its `options`, and of the section `model` the `context`
+    and the `patch`.
     """
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
-    # The name of the held-out part: `validation` or `test`.
-    held_out_name: ClassVar[str]
     # The class of the models that learn it.
     model: ClassVar[type[AbstractModel]]
     # The loss, and what else an evaluation measures.
     loss: AbstractLoss = CrossEntropy()
     # Whether a token may see only those before it.
     causal: ClassVar[bool] = False
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The held-out parts of the data; validation is always one."""
+        return "validation", "test"
 
     @property
     @abc.abstractmethod
@@ -54,9 +62,11 @@ class AbstractTask(abc.ABC):
         """The training batch of one step."""
 
     @abc.abstractmethod
-    def held_out(self, size: int, samples: int | None = None) -> Iterator[Batch]:
-        """The held-out samples in batches of at most `size`: all of them, or about `samples`
-        of them evenly spread."""
+    def held_out(
+        self, size: int, samples: int | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        """The samples of one of the `parts` in batches of at most `size`: all of them, or about
+        `samples` of them evenly spread."""
 
     def save(self, tokenizer: Path) -> None:  # noqa: B027
         """Writes what is needed to use the model without the data; nothing by default.
@@ -67,7 +77,7 @@ class AbstractTask(abc.ABC):
         """
 
     def fingerprint(self) -> str:
-        """A checksum of the data, by which a resumed run knows them: of all held-out samples
+        """A checksum of the data, by which a resumed run knows them: of all validation samples
         and of the first training batches."""
         digest = hashlib.sha256()
         seen = (self.batch(step, 64, seed=0) for step in range(16))

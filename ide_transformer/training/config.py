@@ -30,8 +30,12 @@ class DataConfig(Section, AbstractChoice):
     tokenizer: str = "characters"
     # Tokens of the byte-pair encoding; 256 of them are the bytes.
     vocabulary: Annotated[int, Field(gt=256), AfterValidator(in_int32)] = 512
-    # The part of a text that is held out.
+    # The fraction that is held out for validation: the end of a text, or some of the training
+    # images.
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    # The fraction of a text that is held out for the test, before that for validation. Other
+    # tasks have a test part of their own.
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # Further arguments of the task.
     options: dict[str, Any] = Field(default={})
     kind_key: ClassVar[str] = ".name"

@@ -8,6 +8,7 @@ import equinox as eqx
 from ..depth import keep_layers
 from ..errors import InputError
 from ..models import AbstractModel
+from ..tasks import AbstractTask, Part
 from .evaluation import LoadedModel, evaluate_on, evaluation_task
 
 
@@ -17,6 +18,7 @@ def evaluate_at_depths(
     text: str | None = None,
     samples: int | None = None,
     context: int | None = None,
+    part: Part = "validation",
     *,
     mesh: str = "resampled",
 ) -> list[dict[str, Any]]:
@@ -29,7 +31,7 @@ def evaluate_at_depths(
     - `mesh`: "resampled"; or so many of the layers of the model, each with its own step,
       "spread" evenly or the "first" ones: what a model that was trained with `LayerDrop`, or to
       be read out after each layer, is meant for.
-    - `text`, `samples`, `context`: see `evaluate_loss`.
+    - `text`, `samples`, `context`, `part`: see `evaluate_loss`.
 
     **Raises:** `InputError` for steps below 1, for more than a model has layers to keep, or a
     control that has no such mesh.
@@ -37,7 +39,8 @@ def evaluate_at_depths(
     if mesh not in _MESHES:
         raise InputError(f"mesh={mesh!r}: write one of {', '.join(_MESHES)}.")
     models = [on_mesh(loaded.model, number, _MESHES[mesh]) for number in steps]
-    return _rows("steps", steps, loaded, models, text, samples, context)
+    task = evaluation_task(loaded, text, context)
+    return _rows("steps", steps, models, task, samples, part)
 
 
 def evaluate_at_horizons(
@@ -46,6 +49,7 @@ def evaluate_at_horizons(
     text: str | None = None,
     samples: int | None = None,
     context: int | None = None,
+    part: Part = "validation",
 ) -> list[dict[str, Any]]:
     """`evaluate_loss` of a model of tied weights whose equation is solved up to other depths,
     in steps of the same size: a row for each horizon, with the field evaluations of a solve.
@@ -53,30 +57,29 @@ def evaluate_at_horizons(
     **Arguments:**
 
     - `horizons`: in layers; see `AbstractModel.with_horizon`.
-    - `text`, `samples`, `context`: see `evaluate_loss`.
+    - `text`, `samples`, `context`, `part`: see `evaluate_loss`.
 
     **Raises:** `InputError` where the model cannot be solved up to there.
     """
     models = [loaded.model.with_horizon(horizon) for horizon in horizons]
-    return _rows("horizon", horizons, loaded, models, text, samples, context)
+    task = evaluation_task(loaded, text, context)
+    return _rows("horizon", horizons, models, task, samples, part)
 
 
 def _rows(
     name: str,
     numbers: Sequence[int] | Sequence[float],
-    loaded: LoadedModel,
     models: Sequence[AbstractModel],
-    text: str | None,
+    task: AbstractTask,
     samples: int | None,
-    context: int | None,
+    part: Part,
 ) -> list[dict[str, Any]]:
     """The evaluation of each of some models, with its number under `name`."""
-    task = evaluation_task(loaded, text, context)
     batch = next(task.held_out(1))
     rows = []
     for number, model in zip(numbers, models, strict=True):
         evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations
-        found = evaluate_on(model, task, samples)
+        found = evaluate_on(model, task, samples, part)
         rows.append({name: number, "evaluations": float(evaluations), **found})
     return rows
 

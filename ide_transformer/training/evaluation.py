@@ -15,6 +15,7 @@ from ..tasks import (
     AbstractTask,
     AbstractTokenizer,
     LanguageTask,
+    Part,
     PretrainedTokenizer,
     shakespeare,
 )
@@ -99,7 +100,11 @@ def load_model(
 
 
 def evaluate_loss(
-    loaded: LoadedModel, text: str | None, samples: int | None, context: int | None
+    loaded: LoadedModel,
+    text: str | None,
+    samples: int | None,
+    context: int | None,
+    part: Part = "validation",
 ) -> dict[str, Any]:
     """The loss on held-out data and what else it measures, such as the accuracy; for texts also
     the perplexity `exp(loss)`.
@@ -111,18 +116,22 @@ def evaluate_loss(
     - `samples`: about so many windows or images; `None` for all.
     - `context`: tokens of a window; `None` for the context of a run, and for the longest that
       a checkpoint can take, at most 512.
+    - `part`: of the data of a run.
+
+    **Raises:** `InputError` for data that have no such part.
     """
-    return evaluate_on(loaded.model, evaluation_task(loaded, text, context), samples)
+    return evaluate_on(loaded.model, evaluation_task(loaded, text, context), samples, part)
 
 
 def evaluate_on(
-    model: AbstractModel, task: AbstractTask, samples: int | None
+    model: AbstractModel, task: AbstractTask, samples: int | None, part: Part = "validation"
 ) -> dict[str, Any]:
     """`evaluate_loss` on a task that is there already."""
     _at_least_one("samples", samples)
+    check_part(task, part)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
-    values = make_evaluation(static)(weights, task, BATCH, samples)
-    named = {name.removeprefix(f"{task.held_out_name}_"): x for name, x in values.items()}
+    values = make_evaluation(static)(weights, task, BATCH, samples, part)
+    named = {name.removeprefix(f"{part}_"): x for name, x in values.items()}
     return {**named, **task.figures(named["loss"])}
 
 
@@ -142,7 +151,16 @@ def evaluation_task(
     if context is None:
         context = min(model.context, 512)
     whole, fraction = (shakespeare(), 0.1) if text is None else (text, 1.0)
-    return LanguageTask(whole, context, tokenizer=loaded.tokenizer, held_out_fraction=fraction)
+    return LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
+
+
+def check_part(task: AbstractTask, part: Part) -> None:
+    """**Raises:** `InputError` for data that have no such part."""
+    if part not in task.parts:
+        raise InputError(
+            f"part={part}: these data have only {' and '.join(task.parts)}; a text that is "
+            "trained with data.test=0.1 has a test part."
+        )
 
 
 def _at_least_one(name: str, size: int | None) -> None:

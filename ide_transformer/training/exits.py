@@ -10,9 +10,9 @@ from jaxtyping import Array
 from ..errors import InputError
 from ..integration import AbstractExit, ConfidenceExit, EstimatedExit, SecondDifferenceExit
 from ..models import AbstractModel
-from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, averaged
+from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part, averaged
 from .depths import on_mesh
-from .evaluation import BATCH, LoadedModel, evaluation_task
+from .evaluation import BATCH, LoadedModel, check_part, evaluation_task
 from .names import did_you_mean
 
 
@@ -60,6 +60,7 @@ def evaluate_exits(
     text: str | None = None,
     samples: int | None = None,
     context: int | None = None,
+    part: Part = "validation",
 ) -> list[dict[str, Any]]:
     """`evaluate_loss` of a model whose tokens stop before the end: for each number of steps a
     row of the full solve, and one for each exit and tolerance. `evaluations` is the mean over
@@ -70,7 +71,7 @@ def evaluate_exits(
     - `exits`: whose tolerances are replaced.
     - `tolerances`: 0 or more.
     - `steps`: see `evaluate_at_depths`; `None` for those of the model.
-    - `text`, `samples`, `context`: see `evaluate_loss`.
+    - `text`, `samples`, `context`, `part`: see `evaluate_loss`.
 
     **Raises:** `InputError` for such arguments, and for a scheme in which tokens cannot stop.
     """
@@ -78,7 +79,8 @@ def evaluate_exits(
         if not 0 <= tolerance < float("inf"):
             raise InputError(f"tolerances={list(tolerances)}: {tolerance} is no number from 0.")
     task = evaluation_task(loaded, text, context)
-    held_out = list(task.held_out(BATCH, samples))
+    check_part(task, part)
+    held_out = list(task.held_out(BATCH, samples, part))
     rows = []
     for number in [None] if steps is None else steps:
         model = loaded.model if number is None else on_mesh(loaded.model, number)

@@ -166,13 +166,13 @@ class Loop(NamedTuple):
                 self.task,
                 EVALUATION_BATCH,
                 training.evaluate_samples,
-                self.stop.check,
+                check=self.stop.check,
             )
         except Stopped:
             return False
         log.write({"step": number, **values})
         log.restart_clock(number)
-        loss = values[f"{self.task.held_out_name}_loss"]
+        loss = values["validation_loss"]
         lowest = loss < min(self.losses.values(), default=math.inf)
         self.losses[number] = loss
         return lowest and training.keep_best

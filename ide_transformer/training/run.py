@@ -109,7 +109,8 @@ def _train(
         state = loop.run(state)
     stop.check("Stopped after the last step; --resume evaluates the run.")
     weights = evaluated_weights(state.optimizer, state.weights)
-    held_out = stages[-1].evaluate(weights, task, EVALUATION_BATCH)
+    parts = [stages[-1].evaluate(weights, task, EVALUATION_BATCH, part=x) for x in task.parts]
+    held_out = dict(itertools.chain.from_iterable(x.items() for x in parts))
     model = eqx.combine(weights, stages[-1].static)
     plot_run(folder, task, model, {"step": training.steps, **held_out})
     text = task.sample(model, training.sample) if training.sample else None
@@ -143,7 +144,7 @@ def load_run(
 
     **Arguments:**
 
-    - `checkpoint`: "newest"; "best", the one with the lowest held-out loss on the way (see
+    - `checkpoint`: "newest"; "best", the one with the lowest validation loss on the way (see
       `training.keep_best`); or a step. For one that is damaged the newest before it is
       taken, with a warning.
 
@@ -223,7 +224,7 @@ def plot_run(
     of the state over depth."""
     lines = [*read_metrics(folder.metrics), end]
     losses = {}
-    for name, key in (("training", "loss"), (task.held_out_name, f"{task.held_out_name}_loss")):
+    for name, key in (("training", "loss"), ("validation", "validation_loss")):
         logged = {line["step"]: line[key] for line in lines if line.get(key) is not None}
         losses[name] = [*logged], [*logged.values()]
     plot_curves(folder.plots / "loss.png", losses, x="step", y=task.loss.label)

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
 from ..solvers import learned
-from ..tasks import AbstractLoss, AbstractTask, Batch, Loss, averaged
+from ..tasks import AbstractLoss, AbstractTask, Batch, Loss, Part, averaged
 
 
 # The modes that work with every scheme.
@@ -143,8 +143,8 @@ def rolled_back(state: TrainState) -> TrainState:
 
 
 def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
-    """The figures of the loss of a task over held-out samples: `weights, task, size, samples`;
-    `check` is called between batches and may raise."""
+    """The figures of the loss of a task over held-out samples, a function of `weights, task,
+    size, samples, part`; `check` is called between batches and may raise."""
 
     @jax.jit
     def measured(loss, weights, batch):
@@ -155,17 +155,18 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
         task: AbstractTask,
         size: int,
         samples: int | None = None,
+        part: Part = "validation",
         check: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         def batches():
-            for batch in task.held_out(size, samples):
+            for batch in task.held_out(size, samples, part):
                 check()
                 yield measured(task.loss, weights, batch)
 
         means = averaged(batches())
         if not means:
             raise InputError("None of these held-out samples has a target; take more of them.")
-        return {f"{task.held_out_name}_{name}": mean for name, mean in means.items()}
+        return {f"{part}_{name}": mean for name, mean in means.items()}
 
     return evaluate
 

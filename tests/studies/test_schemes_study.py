@@ -1,5 +1,6 @@
 """The two comparisons of schemes, through their script, on real data."""
 
+import inspect
 import json
 
 import numpy as np
@@ -50,6 +51,9 @@ def test_schemes_are_trained_with_the_same_budget_and_runs_are_not_made_twice(tm
     apart = np.subtract(gated["seeds"], nesterov["seeds"])
     assert gated["difference"] == pytest.approx(np.mean(apart)) and gated["half_width"] > 0
     assert nesterov["difference"] is None
+    # The one evaluation that these runs make is at their end, of all evaluations.
+    assert {row["at_equal_evaluations"] for row in rows.values()} == {*losses}
+    assert "2 seeds: give three at least. These data have no test part" in report.about
     assert (folder / "differences.png").exists()
     assert (folder / "loss_by_cost.png").exists() and (folder / "report.csv").exists()
     assert json.loads((folder / "report.json").read_text())["rows"] == report.rows
@@ -159,3 +163,68 @@ def test_comparisons_that_cannot_be(tmp_path, text, message):
     with pytest.raises(ide.InputError, match=message):
         load_comparison(written(tmp_path, text)).compare(tmp_path)
     assert not (tmp_path / "small").exists()
+
+
+class Failing(ide.AbstractOneStep):
+    """A scheme that fails in a run alone."""
+
+    def order(self, terms):
+        return 1
+
+    def advance(self, field, u):
+        if any(frame.function == "train" for frame in inspect.stack()):
+            raise RuntimeError("not in a run")
+        return u + field(0, u)
+
+
+FAIR = f"""
+mode: train
+base: {QUICK}
+seeds: [0, 1]
+budget: {{amount: 12}}
+sweep: {{keys: {{optimizer.learning_rate: [1.0e-3, 4.0e-3]}}, extend: 0}}
+schemes:
+  ordinary:
+    data: {{validation: 0.002, test: 0.004}}
+    training: {{evaluate_every: 3}}
+  heun:
+    data: {{validation: 0.002, test: 0.004}}
+    training: {{evaluate_every: 3}}
+    solver: heun
+  failing:
+    data: {{validation: 0.002, test: 0.004}}
+    solver: {{kind: "{__name__}:Failing"}}
+reference: ordinary
+"""
+
+
+@pytest.mark.heavy
+def test_what_is_tuned_on_validation_data_is_reported_on_test_data(tmp_path):
+    comparison = load_comparison(written(tmp_path, FAIR))
+    report = comparison.compare(tmp_path)
+    folder = tmp_path / "small"
+    *rest, failed = report.rows
+    rows = {row["scheme"]: row for row in rest}
+    assert {*rows} == {"ordinary", "heun"}
+    for name, row in rows.items():
+        swept = {
+            rate: json.loads((folder / f"runs/{name}-{rate}-seed0/summary.json").read_text())
+            for rate in (0.001, 0.004)
+        }
+        best = min(swept, key=lambda rate: swept[rate]["validation_loss"])
+        assert row["optimizer.learning_rate"] == best
+        assert row["seeds"][0] == swept[best]["test_loss"] != swept[best]["validation_loss"]
+        assert row["test_loss"] == pytest.approx(np.mean(row["seeds"]))
+    # Heun's method has made half of its steps where it has cost as much.
+    halfway = []
+    for seed in (0, 1):
+        run = f"runs/heun-{rows['heun']['optimizer.learning_rate']}-seed{seed}"
+        lines = map(json.loads, (folder / run / "metrics.jsonl").read_text().splitlines())
+        halfway += [x["validation_loss"] for x in lines if x["step"] == 6 and len(x) < 5]
+    assert rows["heun"]["at_equal_evaluations"] == pytest.approx(np.mean(halfway))
+    assert rows["ordinary"]["at_equal_evaluations"] == rows["ordinary"]["validation_loss"]
+    assert failed == {**failed, "scheme": "failing", "failure": "RuntimeError: not in a run"}
+    assert failed["test_loss"] is None and failed["difference"] is None
+    assert "Failed, so without figures: failing." in report.about
+    assert "Field evaluations differ, from 24 to 48" in report.about
+    assert comparison.compare(tmp_path) == report

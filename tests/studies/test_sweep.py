@@ -48,7 +48,7 @@ def test_several_keys_are_combined_and_extended_each():
 
 def test_a_scheme_of_which_all_runs_diverge_is_not_extended():
     found, tried = searched(Sweep(keys={RATE: [1.0, 2.0]}), lambda rate: math.inf)
-    assert len(tried) == 2 and math.isinf(found.losses[found.best])
+    assert len(tried) == 2 and math.isinf(found.losses[found.best]) and found.at_edge == []
 
 
 def test_without_a_sweep_there_is_one_run():

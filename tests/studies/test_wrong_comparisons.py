@@ -88,6 +88,7 @@ def compared(tmp_path):
             {"sweep": {"keys": {"optimizer.rate": [1.0, 2.0]}}},
             "unknown key optimizer.rate",
         ),
+        (TRAIN, {"sweep": {"keys": {RATE: [1.0, 2.0]}}}, "sweep: these data have no test part"),
         (TRAIN, {"sweep": {"keys": {f"{RATE}.x": [1.0, 2.0]}}}, f"{RATE} is a value"),
         (SOLVE, {"run": "nowhere"}, "nowhere: there is no such run"),
         (SOLVE, {"samples": "2"}, "samples='2'"),

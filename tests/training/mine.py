@@ -139,7 +139,6 @@ class Doubled(models.LanguageModel):
 class Counting(tasks.AbstractTask):
     """Predict the next digit of `0123456789012…`."""
 
-    held_out_name: ClassVar[str] = "validation"
     model: ClassVar[type] = models.LanguageModel
     causal: ClassVar[bool] = True
 
@@ -160,8 +159,9 @@ class Counting(tasks.AbstractTask):
         random = np.random.default_rng([seed, step])
         return self._windows(random.integers(0, len(self.tokens) - self.context, size))
 
-    def held_out(self, size, samples=None):
-        yield self._windows(np.arange(min(size, samples or size)))
+    def held_out(self, size, samples=None, part="validation"):
+        first = 0 if part == "validation" else size
+        yield self._windows(first + np.arange(min(size, samples or size)))
 
     def save(self, tokenizer):
         self.tokenizer.save(tokenizer)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 import ide_transformer as ide
+from ide_transformer.tasks import Part
 from ide_transformer.training import (
     Config,
     DataConfig,
@@ -98,7 +99,6 @@ class MyHeun(ide.AbstractOneStep):
 class Counting(ide.AbstractTask):
     """Predict the next digit of `012340123…`."""
 
-    held_out_name: ClassVar[str] = "validation"
     model: ClassVar[type[ide.AbstractModel]] = ide.LanguageModel
     causal: ClassVar[bool] = True
 
@@ -118,8 +118,10 @@ class Counting(ide.AbstractTask):
         text = (first + np.arange(self.context + 1)) % 5
         return ide.Batch(text[:, :-1], text[:, 1:])
 
-    def held_out(self, size: int, samples: int | None = None) -> Iterator[ide.Batch]:
-        yield self.batch(0, min(size, samples or size), 1)
+    def held_out(
+        self, size: int, samples: int | None = None, part: Part = "validation"
+    ) -> Iterator[ide.Batch]:
+        yield self.batch(self.parts.index(part), min(size, samples or size), 1)
 
 
 def make_block(key: PRNGKeyArray) -> tuple[ide.AbstractOperator, ...]:

@@ -47,6 +47,10 @@ class AbstractComparison(Section, abc.ABC):
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         """A description of the comparison, and the rows of the report."""
 
+    def shown(self, rows: Rows) -> Rows:
+        """The rows as a terminal shows them; all of each by default."""
+        return rows
+
     @abc.abstractmethod
     def draw(self, folder: Path, rows: Rows) -> None:
         """Writes the figures."""

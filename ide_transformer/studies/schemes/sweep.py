@@ -4,10 +4,13 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import numpy as np
 from pydantic import Field, PositiveFloat, model_validator
 
+from ...reporting import plot_curves, write_json
 from ...training import Section
 from ...training.types import CountOrZero
 
@@ -79,7 +82,9 @@ def tuned(scheme: str, sweep: Sweep | None, seed: int, loss: Callable[[Trial], f
             for (key, values), value in zip(keys.items(), best.values, strict=True)
             if (further := _beyond(values, value)) is not None
         }
-        if not beyond or not left or math.isinf(losses[best]):
+        if math.isinf(losses[best]):
+            return Tuned(best, losses, [])
+        if not beyond or not left:
             return Tuned(best, losses, list(beyond))
         keys |= {key: tuple(sorted((*keys[key], value))) for key, value in beyond.items()}
         left -= 1
@@ -91,3 +96,35 @@ def _beyond(values: Sequence[float], best: float) -> float | None:
         return None
     end, neighbor = (values[0], values[1]) if best == values[0] else (values[-1], values[-2])
     return float(f"{end**2 / neighbor:.4g}")
+
+
+def write_sweep(folder: Path, sweep: Sweep, chosen: list[Tuned], label: str) -> None:
+    """Writes `sweep.json`, and a figure for each key, with the loss called by its `label`."""
+    tried = [trial for tuning in chosen for trial in tuning.losses.items()]
+    rows = [
+        {
+            "scheme": trial.scheme,
+            **dict(zip(sweep.keys, trial.values, strict=True)),
+            "loss": loss if math.isfinite(loss) else None,
+        }
+        for trial, loss in tried
+    ]
+    write_json(folder / "sweep.json", rows)
+    for number, key in enumerate(sweep.keys):
+        curves = {}
+        for best, losses, _ in chosen:
+            # Along the key, through the best trial.
+            line = {
+                trial.values[number]: loss
+                for trial, loss in losses.items()
+                if math.isfinite(loss)
+                and _without(trial.values, number) == _without(best.values, number)
+            }
+            if line:
+                curves[best.scheme] = tuple(np.array(sorted(line.items())).T)
+        path = folder / f"sweep_{key}.png"
+        plot_curves(path, curves, x=key, y=label, marker="o", log="x")
+
+
+def _without(values: tuple[float, ...], number: int) -> tuple[float, ...]:
+    return values[:number] + values[number + 1 :]

@@ -10,6 +10,7 @@ import jax
 from rich.console import Console
 
 from ... import training
+from ...errors import InputError
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, read_metrics
 from ...training.reading import apply_overrides
@@ -18,7 +19,8 @@ from .sweep import Trial
 
 
 class Trials:
-    """The runs in a folder; one that was interrupted goes on.
+    """The runs in a folder; one that was interrupted goes on. One that failed is not tried
+    again until the file `<run>.failed.txt` is removed, which says why.
 
     **Arguments:**
 
@@ -36,7 +38,6 @@ class Trials:
     ):
         self.folder, self.plans, self.keys, self.console = folder, plans, keys, console
         self.task = task
-        self.held_out = f"{task.held_out_name}_loss"
 
     def config(self, trial: Trial) -> Config:
         """The configuration of a run.
@@ -62,38 +63,58 @@ class Trials:
         self.console.print(f"about {total / 60:.0f} minutes for {len(left)} runs")
 
     def loss(self, trial: Trial) -> float:
-        """The held-out loss of a run, which is made if it is not there; infinite where the run
-        diverged."""
+        """The validation loss of a run, which is made if it is not there; infinite where it
+        failed."""
         if not self._done(trial):
             self.console.print(trial.name, markup=False)
             path = self.folder / trial.name
             try:
                 training.train(self.config(trial), runs=self.folder, resume=path.exists())
             except Diverged as error:
-                _diverged(path).write_text(f"{error}\n", encoding="utf-8")
+                self._failed(trial, str(error))
+            except (InputError, OSError):
+                raise  # nothing that the contender did
+            except Exception as error:
+                self._failed(trial, f"{type(error).__name__}: {error}")
             jax.clear_caches()  # so that the memory of many runs does not add up
         found = result(self.folder, trial)
-        loss = math.nan if found is None else found[self.held_out]
+        loss = math.nan if found is None else found["validation_loss"]
         return loss if math.isfinite(loss) else math.inf
 
     def _done(self, trial: Trial) -> bool:
-        path = self.folder / trial.name
-        return RunFolder(path).summary.exists() or _diverged(path).exists()
+        return (
+            RunFolder(self.folder / trial.name).summary.exists()
+            or failure(self.folder, trial) is not None
+        )
+
+    def _failed(self, trial: Trial, why: str) -> None:
+        self.console.print(f"{trial.name} failed; the others go on. {why}", markup=False)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _failure(self.folder, trial).write_text(f"{why}\n", encoding="utf-8")
 
     def _seconds(self, scheme: str) -> float:
         config = self.plans[scheme]
-        model = training.build_model(config, self.task, jax.random.key(0))
-        return config.training.steps * seconds_of_a_step(model, config, self.task)
+        try:
+            model = training.build_model(config, self.task, jax.random.key(0))
+            return config.training.steps * seconds_of_a_step(model, config, self.task)
+        except Exception:
+            return 0.0  # its run fails too, and says why
 
 
 def result(folder: Path, trial: Trial) -> dict[str, Any] | None:
-    """The summary and the log of a run that is done; `None` where it diverged."""
-    run = RunFolder(folder / trial.name)
-    if _diverged(run.path).exists():
+    """The summary and the log of a run that is done; `None` where it failed."""
+    if failure(folder, trial) is not None:
         return None
+    run = RunFolder(folder / trial.name)
     summary = json.loads(run.summary.read_text(encoding="utf-8"))
     return {**summary, "log": read_metrics(run.metrics)}
 
 
-def _diverged(run: Path) -> Path:
-    return run / "diverged.txt"
+def failure(folder: Path, trial: Trial) -> str | None:
+    """Why a run failed; `None` where it did not."""
+    path = _failure(folder, trial)
+    return path.read_text(encoding="utf-8").strip() if path.exists() else None
+
+
+def _failure(folder: Path, trial: Trial) -> Path:
+    return folder / f"{trial.name}.failed.txt"

@@ -1,0 +1,125 @@
+"""The rows of the report of a comparison by training."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...tasks import AbstractTask
+from ...training import Config
+from .comparison import Rows
+from .costs import LearningCurve, at_equal_cost, learning_curve, speed
+from .paired import paired_difference
+from .sweep import Trial, Tuned
+from .trials import failure, result
+
+
+# Columns of the losses at equal cost, and of the costs.
+_EQUAL = ("at_equal_evaluations", "at_equal_time")
+_COSTS = ("evaluations_per_step", "tokens_per_second")
+
+
+class Results:
+    """The results of the runs in a folder.
+
+    **Arguments:**
+
+    - `configs`: scheme to configuration.
+    - `keys`: those that were tuned.
+    - `reference`: the scheme from which differences are taken, if any.
+    """
+
+    def __init__(
+        self,
+        runs: Path,
+        configs: Mapping[str, Config],
+        seeds: Sequence[int],
+        keys: Sequence[str],
+        reference: str | None,
+        task: AbstractTask,
+    ):
+        self.runs, self.configs, self.seeds, self.keys = runs, configs, seeds, keys
+        self.reference, self.task = reference, task
+        # The column of the result.
+        self.reported = "test_loss" if "test" in task.parts else "validation_loss"
+
+    def rows(self, chosen: Sequence[Tuned]) -> Rows:
+        """A row for each scheme, the best first."""
+        rows = [self._row(tuning) for tuning in chosen]
+        rows = [{**row, **self._difference(row, rows)} for row in rows]
+        curves = self.curves(rows)
+        if curves:
+            for column, cost in zip(_EQUAL, ("evaluations", "seconds"), strict=True):
+                losses = at_equal_cost(curves, cost)
+                rows = [{**row, column: losses.get(row["scheme"])} for row in rows]
+        return sorted(rows, key=lambda row: row[self.reported] or math.inf)
+
+    def shown(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row as a terminal shows it."""
+        columns = (self.reported, "spread", "difference", *_EQUAL, "parameters", *_COSTS)
+        tuned = {key.rpartition(".")[2]: row[key] for key in self.keys}
+        cells = {"scheme": row["scheme"], **tuned, **{x: row.get(x) for x in columns}}
+        if row.get("half_width") is not None:
+            cells["difference"] = f"{row['difference']:.3g} ± {row['half_width']:.2g}"
+        return {**cells, "failure": row["failure"]} if "failure" in row else cells
+
+    def curves(self, rows: Rows) -> dict[str, LearningCurve]:
+        """The learning curves of the schemes that did not fail."""
+        curves = {}
+        for row in rows:
+            trials = self._trials(row["scheme"], [row[key] for key in self.keys])
+            runs = [result(self.runs, trial) for trial in trials]
+            done = [run for run in runs if run is not None]
+            if len(done) == len(runs):
+                size = self.configs[row["scheme"]].training.batch_size
+                curves[row["scheme"]] = learning_curve(done, size * self.task.tokens_per_sample)
+        return curves
+
+    def _row(self, tuning: Tuned) -> dict[str, Any]:
+        """The row of a scheme; one of which a run failed has no figures."""
+        values = dict(zip(self.keys, tuning.best.values, strict=True))
+        edges = {"at_edge": ", ".join(tuning.at_edge) or None} if self.keys else {}
+        trials = self._trials(tuning.best.scheme, tuning.best.values)
+        failures = [why for trial in trials if (why := failure(self.runs, trial))]
+        if failures:
+            figures = {self.reported: None, "failure": failures[0]}
+        else:
+            runs = [result(self.runs, trial) for trial in trials]
+            figures = _figures([run for run in runs if run is not None], self.reported)
+        return {"scheme": tuning.best.scheme, **values, **edges, **figures}
+
+    def _trials(self, scheme: str, values: Sequence[float]) -> list[Trial]:
+        """The runs of a scheme, one for each seed."""
+        return [Trial(scheme, tuple(values), seed) for seed in self.seeds]
+
+    def _difference(self, row: dict[str, Any], rows: Rows) -> dict[str, Any]:
+        """The columns of the difference to the reference, which has none itself; `None` where
+        a run failed, and for the interval of a single seed."""
+        if self.reference is None:
+            return {}
+        reference = next(row for row in rows if row["scheme"] == self.reference)
+        if row is reference or "seeds" not in row or "seeds" not in reference:
+            return {"difference": None, "half_width": None}
+        mean, half_width = paired_difference(row["seeds"], reference["seeds"])
+        return {"difference": mean, "half_width": half_width}
+
+
+def _figures(runs: list[dict[str, Any]], reported: str) -> dict[str, Any]:
+    """The figures of a scheme, from its runs."""
+    losses = [run[reported] for run in runs]
+    measured = [name for name in runs[0] if name.startswith(("test_", "validation_"))]
+    means = {name: float(np.mean([run[name] for run in runs])) for name in measured}
+    return {
+        reported: means.pop(reported),
+        "spread": float(np.std(losses, ddof=1)) if len(losses) > 1 else None,
+        **means,
+        "parameters": runs[0]["parameters"],
+        "evaluations_per_step": float(np.mean([run["nfe"] for run in runs])),
+        "steps": runs[0]["steps"],
+        "field_evaluations": float(np.mean([run["nfe"] * run["steps"] for run in runs])),
+        "tokens_per_second": speed(runs),
+        "seconds": float(np.median([run["seconds"] for run in runs])),
+        "seeds": losses,
+    }

@@ -1,0 +1,67 @@
+"""Rules of a fair comparison, and those that one breaks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+RATE = "optimizer.learning_rate"
+
+
+def broken_rules(
+    seeds: int,
+    swept: Mapping[str, Sequence[float]],
+    tested: bool,
+    rows: Sequence[dict[str, Any]],
+) -> list[str]:
+    """What a comparison does not show, in a sentence for each reason.
+
+    **Arguments:**
+
+    - `seeds`: their number.
+    - `swept`: the keys that were tuned.
+    - `tested`: whether the result is on other data than what was chosen by.
+    - `rows`: of the report.
+    """
+    done = [row for row in rows if "seeds" in row]
+    return [
+        sentence
+        for sentence in (
+            _few_seeds(seeds),
+            ""
+            if tested
+            else "These data have no test part: the figures are of validation data.",
+            ""
+            if RATE in swept
+            else "No learning rate was tuned: it may decide more than the scheme.",
+            _edges(rows),
+            _unequal("parameters", "It takes part in every difference.", done),
+            _unequal("field_evaluations", "See at_equal_evaluations.", done),
+            _failed(rows),
+        )
+        if sentence
+    ]
+
+
+def _few_seeds(seeds: int) -> str:
+    if seeds >= 3:
+        return ""
+    return f"{'One seed' if seeds == 1 else f'{seeds} seeds'}: give three at least."
+
+
+def _edges(rows: Sequence[dict[str, Any]]) -> str:
+    names = [row["scheme"] for row in rows if row.get("at_edge")]
+    return f"A better value may lie beyond those tried: {', '.join(names)}." if names else ""
+
+
+def _unequal(column: str, advice: str, rows: Sequence[dict[str, Any]]) -> str:
+    values = sorted({row[column] for row in rows})
+    # Numbers of evaluations of schemes with a part of a layer differ by rounding.
+    if not values or values[-1] <= 1.01 * values[0]:
+        return ""
+    name = column.replace("_", " ").capitalize()
+    return f"{name} differ, from {values[0]:,.0f} to {values[-1]:,.0f}. {advice}"
+
+
+def _failed(rows: Sequence[dict[str, Any]]) -> str:
+    names = [row["scheme"] for row in rows if row.get("failure")]
+    return f"Failed, so without figures: {', '.join(names)}." if names else ""
