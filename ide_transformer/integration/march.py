@@ -14,11 +14,13 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ..equation import Equation, operator_fields, without_constraint
 from ..errors import InputError
 from ..solvers import (
+    AbstractConnected,
     Evaluations,
     count_evaluations,
     first_failure,
     keeps_constraint,
     matrix_free,
+    schemes_inside,
     unrolled,
 )
 from .output import Start
@@ -142,6 +144,7 @@ def plan_steps(
     """The plan of a march with `number` steps in each interval, for a state of this shape and
     dtype. The parts of the equation that are smooth in depth are evaluated ahead, where the
     steps need them."""
+    check_number(solver, equation.control.num_intervals * number)
     solver = unrolled(matrix_free(keeps_constraint(solver, equation.constraint)))
     cost = step_cost(equation, solver, state.shape[-1])
     if cost is not None and number <= _MOST_POINTS:
@@ -192,6 +195,16 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     return steps.trajectory(
         u1, states, status, solver_state=solver_state, interpolation=interpolation
     )
+
+
+def check_number(solver: diffrax.AbstractSolver, steps: int) -> None:
+    """Refuses more steps than a scheme has weights for."""
+    for scheme in schemes_inside(solver, AbstractConnected):
+        if steps > scheme.num_steps:
+            raise InputError(
+                f"{type(scheme).__name__}(num_steps={scheme.num_steps}): it has weights for so "
+                f"many steps, and this solve makes {steps}. Build it for as many."
+            )
 
 
 def check_state(equation: Equation, u0: Array, args: PyTree) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Num, PRNGKeyArray, PyTree
 from ..arguments import PositiveFloat, PositiveInt, checked
 from ..equation import (
     AbstractControl,
+    AbstractRandomOperator,
     Equation,
     Sampled,
     TokenDomain,
@@ -20,12 +21,13 @@ from ..equation import (
     listing,
     low_precision,
     number_of_weights,
+    parts,
     spelled_options,
     with_source,
 )
 from ..errors import InputError
 from ..integration import AbstractExit, Discretization as Discretization, Solution
-from ..solvers import keeps_constraint
+from ..solvers import draws, keeps_constraint, with_key
 from .encoded import Encoded
 
 
@@ -76,6 +78,12 @@ class AbstractModel(eqx.Module):
     @abc.abstractmethod
     def domain(self) -> TokenDomain:
         """The domain of a full-sized input."""
+
+    @property
+    def random(self) -> bool:
+        """Whether its operators or its scheme draw anything in training, such as dropout."""
+        random = parts(self.control, AbstractRandomOperator)
+        return bool(random) or draws(self.discretization.solver)
 
     @property
     def equation(self) -> Equation:
@@ -181,19 +189,22 @@ class AbstractModel(eqx.Module):
         self, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, *, saveat: diffrax.SaveAt
     ) -> Solution:
         """The solution with the same steps for all samples."""
-        control, embed_key, encoder_key = self.control, None, None
+        control, discretization = self.control, self.discretization
+        embed_key, encoder_key = None, None
         if self.discretization.compute_dtype is not None:
             control = low_precision(control, self.discretization.compute_dtype)
         if key is not None:
             embed_key, depth_key, encoder_key = jax.random.split(key, 3)
             control = Sampled(control, depth_key)
+            solver = with_key(self.discretization.solver, depth_key)
+            discretization = dataclasses.replace(self.discretization, solver=solver)
         u0, domain = self.embed(inputs, key=embed_key)
         control = with_source(control, u0)
         encoded = self.encoded(inputs, key=encoder_key)
         if encoded is not None:
             control = with_source(control, encoded.states, encoded.domain)
         equation = Equation(control, self.constraint, domain)
-        return self.discretization.solve(
+        return discretization.solve(
             equation, u0, saveat=saveat, throw=False, read_out=self.read_out
         )
 

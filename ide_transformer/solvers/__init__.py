@@ -17,6 +17,11 @@ from .base.projected import (
     keeps_constraint as keeps_constraint,
     projected as projected,
 )
+from .base.random_scheme import (
+    AbstractRandomScheme as AbstractRandomScheme,
+    draws as draws,
+    with_key as with_key,
+)
 from .base.reversible import (
     AbstractCoupling as AbstractCoupling,
     AbstractReversible as AbstractReversible,
@@ -44,6 +49,13 @@ from .base.tangential import Tangential as Tangential
 from .base.wrapper import schemes_inside as schemes_inside
 from .blocks.residual import Residual as Residual
 from .blocks.velocity import Velocity as Velocity
+from .connections.attention_residual import AttentionResidual as AttentionResidual
+from .connections.connected import AbstractConnected as AbstractConnected
+from .connections.doubly_stochastic_connections import (
+    DoublyStochasticConnections as DoublyStochasticConnections,
+)
+from .connections.hyper_connections import HyperConnections as HyperConnections
+from .connections.learned_multistep import LearnedMultistep as LearnedMultistep
 from .exponential.etdab2 import ETDAB2 as ETDAB2
 from .exponential.exponential_euler import ExponentialEuler as ExponentialEuler
 from .implicit.implicit_euler import ImplicitEuler as ImplicitEuler
@@ -56,6 +68,7 @@ from .momentum.momentum import AbstractMomentum as AbstractMomentum
 from .momentum.nesterov import Nesterov as Nesterov
 from .momentum.presymplectic_euler import PresymplecticEuler as PresymplecticEuler
 from .multistep.adams_bashforth import AdamsBashforth as AdamsBashforth
+from .multistep.bidirectional import Bidirectional as Bidirectional
 from .multistep.leapfrog import Leapfrog as Leapfrog
 from .reversible.algebraically_reversible import (
     AlgebraicallyReversible as AlgebraicallyReversible,

@@ -1,6 +1,7 @@
 """Runs: configuration, training loop, checkpoints, metrics."""
 
 from .build import (
+    SchemeSizes as SchemeSizes,
     build_discretization as build_discretization,
     build_model as build_model,
     build_model_of_size as build_model_of_size,

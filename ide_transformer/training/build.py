@@ -3,7 +3,7 @@
 import dataclasses
 import functools as ft
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import diffrax
 import equinox as eqx
@@ -110,6 +110,8 @@ def build_model_of_size(
         if type(output) is Free:
             kind = ModelConfig().normalization
             output = construct("model.normalization", kind, AbstractConstraint, offers)
+    num_steps = model.depth * config.solver.steps_per_interval
+    steps = SchemeSizes(model.width, num_steps, len(model.operators))
     offered = dict(
         sizes,
         context=model.context,
@@ -120,7 +122,7 @@ def build_model_of_size(
         learned_positions=type(given["positions"]) is NoPositions,
         control=control,
         constraint=constraint,
-        discretization=build_discretization(config.solver, width=model.width),
+        discretization=build_discretization(config.solver, steps),
         input_normalization=into,
         output_normalization=output,
         dropout=model.dropout,
@@ -134,16 +136,31 @@ def build_model_of_size(
         raise InputError(f"data.name={config.data.name}: {error}") from None
 
 
-def build_solver(key: str, config: SchemeConfig, *, width: int) -> diffrax.AbstractSolver:
-    """The scheme that a configuration describes at `key`, for a state of that width."""
-    offers = Offers({diffrax.AbstractSolver: {"features": width}})
+class SchemeSizes(NamedTuple):
+    """What the weights of a scheme depend on: the width of the state, the steps of a solve, and
+    the number of operators."""
+
+    features: int
+    num_steps: int
+    operators: int
+
+    @classmethod
+    def of(cls, model: AbstractModel, steps_per_interval: int) -> "SchemeSizes":
+        """Those of a model that is solved with so many steps in each interval."""
+        steps = model.control.num_intervals * steps_per_interval
+        block = eqx.filter_eval_shape(model.control, 0.0)
+        return cls(model.features, steps, len(block))
+
+
+def build_solver(key: str, config: SchemeConfig, sizes: SchemeSizes) -> diffrax.AbstractSolver:
+    """The scheme that a configuration describes at `key`."""
+    offers = Offers({diffrax.AbstractSolver: sizes._asdict()})
     return construct(key, config, diffrax.AbstractSolver, offers)
 
 
-def build_discretization(config: SolverConfig, *, width: int) -> Discretization:
-    """The time-stepping scheme of a model. Some schemes have weights of the `width` of the
-    state."""
-    solver = build_solver("solver", config, width=width)
+def build_discretization(config: SolverConfig, sizes: SchemeSizes) -> Discretization:
+    """The time-stepping scheme of a model."""
+    solver = build_solver("solver", config, sizes)
     if config.rtol is None or config.atol is None:
         return Discretization(solver, steps_per_interval=config.steps_per_interval)
     rounding = float(jnp.finfo(jnp.result_type(float)).eps) / 2
@@ -173,7 +190,8 @@ def with_solver(model: M, config: SolverConfig) -> M:
     if config.kind == NATIVE:
         return model
     check_steps(model.control.num_intervals, config)
-    discretization = build_discretization(config, width=model.features)
+    sizes = SchemeSizes.of(model, config.steps_per_interval)
+    discretization = build_discretization(config, sizes)
     return eqx.tree_at(lambda m: m.discretization, model, discretization)
 
 

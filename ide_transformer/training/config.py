@@ -109,11 +109,6 @@ class ModelConfig(Choice):
     # Whether an image classifier reads a token of its own, or the mean over patches.
     class_token: bool = False
 
-    @property
-    def random(self) -> bool:
-        """Whether its operators draw anything in training."""
-        return self.dropout > 0 or self.layer_drop > 0
-
     @model_validator(mode="after")
     def _given_by_the_checkpoint(self):
         free = ("kind", "pretrained", "context")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..models import AbstractModel
-from .build import build_solver
+from .build import SchemeSizes, build_solver
 from .training_config import MeshConfig, TrainingConfig
 
 
@@ -57,7 +57,9 @@ def _on_mesh(model: AbstractModel, *, mesh: MeshConfig, key: str) -> AbstractMod
     if mesh.steps_per_interval is not None:
         options |= {"steps_per_interval": mesh.steps_per_interval, "stepsize_controller": None}
     if mesh.solver is not None:
-        options["solver"] = build_solver(f"{key}.solver", mesh.solver, width=model.features)
+        steps = mesh.steps_per_interval or model.discretization.steps_per_interval
+        sizes = SchemeSizes.of(model, steps)
+        options["solver"] = build_solver(f"{key}.solver", mesh.solver, sizes)
         if jax.tree.leaves(eqx.filter(options["solver"], eqx.is_inexact_array)):
             raise InputError(
                 f"{key}.solver={mesh.solver}: it has weights, which would not be trained; take "

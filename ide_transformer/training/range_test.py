@@ -109,9 +109,7 @@ def _losses(
     training = config.training
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
-    step: Any = make_train_step(
-        optimizer, static, objective(task.loss, training), noisy=config.model.random
-    )
+    step: Any = make_train_step(optimizer, static, objective(task.loss, training))
     losses: list[float] = []
     lowest = math.inf
     with TrainingProgress(steps, 0) as progress:

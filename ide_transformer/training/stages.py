@@ -106,7 +106,6 @@ def _train_steps(
         optimizer,
         static,
         objective(loss, training),
-        noisy=config.model.random,
         max_bad_steps=training.max_bad_steps,
     )
     return [make_step(solved=mesh) for mesh in mesh_maps(training)]

@@ -68,7 +68,6 @@ def make_train_step(
     static: PyTree,
     loss: Callable[..., Loss],
     *,
-    noisy: bool,
     max_bad_steps: int = 10,
     solved: Callable[[AbstractModel], AbstractModel] = lambda model: model,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
@@ -81,7 +80,6 @@ def make_train_step(
 
     - `loss`: that of a task, or an `objective` with more terms; a function of the model, the
       batch and the key.
-    - `noisy`: whether the model draws anything, such as dropout.
     - `solved`: the model, as this step solves it.
     """
 
@@ -92,7 +90,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch):
         key = jax.random.wrap_key_data(state.key)
-        key = jax.random.fold_in(key, state.step) if noisy else None
+        key = jax.random.fold_in(key, state.step) if static.random else None
         gradient, result = jax.grad(objective, has_aux=True)(state.weights, batch, key)
         gradient_norm = optax.tree.norm(gradient)
         faults, good = _judged(state.faults, result.objective, gradient_norm, max_bad_steps)

@@ -69,7 +69,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(faulty):
     model = training.build_model(settings, task, jax.random.key(0))
     optimizer = training.build_optimizer(settings.optimizer, 10)
     state, static = training.initial_state(model, optimizer, jax.random.key(0))
-    step = training.make_train_step(optimizer, static, task.loss, noisy=False, max_bad_steps=3)
+    step = training.make_train_step(optimizer, static, task.loss, max_bad_steps=3)
     faulty([(1, 0)])
     counts = []
     for number, seed in enumerate((0, 1, 1, 0, 1, 1, 1, 0)):

@@ -96,8 +96,7 @@ def test_layers_that_are_not_there(run, mesh, steps, message):
 
 
 def test_layers_left_out_in_training_are_drawn_from_step_to_step(run):
-    config = run.run.load_config()
-    assert config.model.random
+    assert run.model.random
     batch = next(training.evaluation_task(run).held_out(4))
     model = run.model
     losses = {

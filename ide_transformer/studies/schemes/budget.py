@@ -71,7 +71,7 @@ def seconds_of_a_step(model: AbstractModel, config: Config, task: AbstractTask) 
     optimizer = training.build_optimizer(config.optimizer, config.training.steps)
     state, static = training.initial_state(model, optimizer, jax.random.key(0))
     loss = objective(task.loss, config.training)
-    step = training.make_train_step(optimizer, static, loss, noisy=config.model.random)
+    step = training.make_train_step(optimizer, static, loss)
     seconds = []
     for index in range(12):
         batch = _batch(index, config, task)

@@ -42,7 +42,7 @@ class OwnTraining:
         self.initial_weights = torch_weights(model)
         optimizer = build_optimizer(config.optimizer, config.training.steps)
         self._state, static = initial_state(model, optimizer, jax.random.key(1))
-        train_step: Any = make_train_step(optimizer, static, CrossEntropy(), noisy=False)
+        train_step: Any = make_train_step(optimizer, static, CrossEntropy())
         self.program = train_step.lower(self._state, self.batches[0]).compile()
         self._following = itertools.cycle(self.batches)
 

@@ -1,0 +1,1 @@
+"""Schemes with learned weights between their steps, or between several states."""
