@@ -47,9 +47,11 @@ from .operators.feed_forward import FeedForward as FeedForward
 from .operators.gated_feed_forward import GatedFeedForward as GatedFeedForward
 from .operators.injection import Injection as Injection
 from .operators.layer_drop import LayerDrop as LayerDrop
+from .operators.layer_norm_scaling import LayerNormScaling as LayerNormScaling
 from .operators.linear import Linear as Linear, product as product
 from .operators.operator import (
     AbstractOperator as AbstractOperator,
+    AbstractWrappedOperator as AbstractWrappedOperator,
     check_features as check_features,
 )
 from .operators.positions import (

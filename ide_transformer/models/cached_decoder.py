@@ -11,6 +11,12 @@ from ..integration import TokenCache, TokenMarch, why_not_by_token
 from .language_model import LanguageModel
 
 
+_VELOCITY = (
+    "the velocity starts from an embedding of its own, which a cache does not know; build the "
+    "model with own_velocity=False."
+)
+
+
 class CachedDecoder(eqx.Module):
     """A causal language model that reads one token after the other. A cache keeps the keys and
     values of the tokens read so far, at each evaluation of each step.
@@ -39,6 +45,8 @@ class CachedDecoder(eqx.Module):
                 f"CachedDecoder(tokens={tokens}): the context of the model is {model.context}; "
                 f"choose from 1 to {model.context} tokens."
             )
+        if model.velocity is not None:
+            raise InputError(f"Token by token: {_VELOCITY}")
         self.model = model
         equation = Equation(model.control, model.constraint, TokenDomain.uniform(tokens))
         self.march = TokenMarch(equation, model.discretization, _state(model))
@@ -81,6 +89,8 @@ class CachedDecoder(eqx.Module):
 def why_not_cached(model: LanguageModel) -> str | None:
     """The reason why `generate` solves the equation of a model again for each token, and what
     to write instead; `None` where it uses a `CachedDecoder`."""
+    if model.velocity is not None:
+        return _VELOCITY
     return why_not_by_token(model.equation, model.discretization, _state(model))
 
 

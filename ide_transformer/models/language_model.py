@@ -14,6 +14,8 @@ from ..equation import (
     as_control,
     drop,
 )
+from ..errors import InputError
+from ..solvers import AbstractMomentum, InitialVelocity, schemes_inside
 from .model import Discretization
 from .text import Text
 from .text_model import AbstractTextModel, token_logits
@@ -40,12 +42,15 @@ class LanguageModel(AbstractTextModel):
       the read-out.
     - `dropout`: the rate on the embedded input.
     - `std`: the standard deviation of the initial embeddings.
+    - `own_velocity`: whether the velocity of a scheme with momentum starts from a token
+      embedding of its own, as in YuriiFormer (arXiv 2601.23236), and not at zero.
     """
 
     embedding: Float[Array, "vocabulary features"]
     positions: Float[Array, "context features"] | None
     readout: Float[Array, "vocabulary features"] | None
     readout_bias: Float[Array, " vocabulary"] | None
+    velocity: Float[Array, "vocabulary features"] | None
     control: AbstractControl
     constraint: AbstractControl
     input_normalization: AbstractConstraint
@@ -73,6 +78,7 @@ class LanguageModel(AbstractTextModel):
         output_normalization: AbstractConstraint = LayerNorm(),
         dropout: Fraction = 0.0,
         std: NonNegativeFloat = 0.02,
+        own_velocity: bool = False,
     ):
         token_key, position_key, readout_key = jax.random.split(key, 3)
         self.embedding = std * jax.random.normal(token_key, (vocabulary, features))
@@ -85,6 +91,12 @@ class LanguageModel(AbstractTextModel):
             None if tied else std * jax.random.normal(readout_key, (vocabulary, features))
         )
         self.readout_bias = jnp.zeros(vocabulary) if readout_bias else None
+        velocity_key = jax.random.fold_in(token_key, 1)
+        self.velocity = (
+            std * jax.random.normal(velocity_key, (vocabulary, features))
+            if own_velocity
+            else None
+        )
         self.control = control
         self.constraint = as_control(constraint, control)
         self.input_normalization = input_normalization
@@ -120,6 +132,19 @@ class LanguageModel(AbstractTextModel):
             positions = lax.dynamic_slice_in_dim(self.positions, start, u.shape[-2])
             u = u + jnp.broadcast_to(positions, u.shape)
         return self.input_normalization.project(drop(u, self.dropout, key))
+
+    def initial_velocity(
+        self, inputs: Integer[ArrayLike, "*batch tokens"] | Text
+    ) -> InitialVelocity | None:
+        if self.velocity is None:
+            return None
+        if not schemes_inside(self.discretization.solver, AbstractMomentum):
+            name = type(self.discretization.solver).__name__
+            raise InputError(
+                f"own_velocity=True: {name} has no velocity that could start from it; take a "
+                "scheme with momentum, such as Nesterov()."
+            )
+        return InitialVelocity(self.velocity[self.checked(inputs).tokens])
 
     def read_out(
         self, u: Float[Array, "*batch tokens features"]

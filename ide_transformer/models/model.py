@@ -27,7 +27,7 @@ from ..equation import (
 )
 from ..errors import InputError
 from ..integration import AbstractExit, Discretization as Discretization, Solution
-from ..solvers import draws, keeps_constraint, with_key
+from ..solvers import InitialVelocity, draws, keeps_constraint, with_key
 from .encoded import Encoded
 
 
@@ -67,6 +67,10 @@ class AbstractModel(eqx.Module):
     ) -> Encoded | None:
         """The states that cross-attention sees at every depth; `None` for a model without an
         encoder."""
+        return None
+
+    def initial_velocity(self, inputs: PyTree[ArrayLike]) -> InitialVelocity | None:
+        """The velocity at depth 0, for schemes with momentum; `None` for zero."""
         return None
 
     @property
@@ -205,7 +209,12 @@ class AbstractModel(eqx.Module):
             control = with_source(control, encoded.states, encoded.domain)
         equation = Equation(control, self.constraint, domain)
         return discretization.solve(
-            equation, u0, saveat=saveat, throw=False, read_out=self.read_out
+            equation,
+            u0,
+            saveat=saveat,
+            args=self.initial_velocity(inputs),
+            throw=False,
+            read_out=self.read_out,
         )
 
     def __call__(

@@ -64,7 +64,10 @@ from .implicit.implicit_scheme import AbstractImplicitScheme as AbstractImplicit
 from .implicit.matrix_free import MatrixFree as MatrixFree, matrix_free as matrix_free
 from .implicit.steady_state import SteadyState as SteadyState
 from .momentum.heavy_ball import HeavyBall as HeavyBall
-from .momentum.momentum import AbstractMomentum as AbstractMomentum
+from .momentum.momentum import (
+    AbstractMomentum as AbstractMomentum,
+    InitialVelocity as InitialVelocity,
+)
 from .momentum.nesterov import Nesterov as Nesterov
 from .momentum.presymplectic_euler import PresymplecticEuler as PresymplecticEuler
 from .multistep.adams_bashforth import AdamsBashforth as AdamsBashforth

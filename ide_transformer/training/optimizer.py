@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Callable, Mapping
 from types import UnionType
 
+import diffrax
 import equinox as eqx
 import jax
 import optax
@@ -13,7 +14,6 @@ from jaxtyping import PyTree
 
 from ..equation import AbstractControl, AbstractPositions
 from ..errors import InputError
-from ..solvers import AbstractCoefficient
 from .optimizer_config import OptimizerConfig
 
 
@@ -37,14 +37,14 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 def decayed(model: PyTree) -> PyTree[bool]:
     """Marks the weights that decay: matrices, not vectors such as gains and biases. The depth
-    axis of a control does not count, and the coefficients of a scheme are not matrices."""
+    axis of a control does not count, and the weights of a scheme do not decay."""
 
     def mark(part):
         axes = getattr(part, "depth_axes", 0)
-        matrices = not isinstance(part, AbstractCoefficient)
+        matrices = not isinstance(part, diffrax.AbstractSolver)
         return jax.tree.map(lambda x: matrices and eqx.is_array(x) and x.ndim - axes >= 2, part)
 
-    parts = AbstractControl | AbstractCoefficient
+    parts = AbstractControl | diffrax.AbstractSolver
     return jax.tree.map(mark, model, is_leaf=_of(parts))
 
 

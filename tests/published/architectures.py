@@ -1,5 +1,5 @@
 """The published architectures of configs/schemes/, written out in NumPy: from the blocks of a
-model and the state at depth 0 to the state at depth T."""
+model and the state at depth 0, and where they need them the inputs, to the state at depth T."""
 
 import equinox as eqx
 import jax
@@ -24,6 +24,13 @@ def block_residual(block, u):
     """B(u) - u of a pre-norm block."""
     after = u + attend(block[0], u)
     return after + feed(block[1], after) - u
+
+
+def oracles(blocks):
+    """The place (layer, operator) and the pre-norm operator of each sub-layer, in order."""
+    for layer, (a, f) in enumerate(blocks):
+        yield (layer, 0), lambda x, a=a: attend(a, x)
+        yield (layer, 1), lambda x, f=f: feed(f, x)
 
 
 def transformer_prenorm(blocks, u, model):
@@ -122,32 +129,111 @@ def diffeqformer(blocks, u, model):
     return u
 
 
-def yuriiformer(blocks, u, model):
-    solver, v = model.solver, np.zeros_like(u)
+def yuriiformer(blocks, u, model, tokens):
+    solver, v = model.solver, np.asarray(model.velocity)[tokens]
     beta, mu, gamma = (
         np.asarray(x.value) for x in (solver.momentum, solver.lookahead, solver.gain)
     )
-    for layer, (a, f) in enumerate(blocks):
-        for index, oracle in enumerate(
-            (lambda x, a=a: attend(a, x), lambda x, f=f: feed(f, x))
-        ):
-            place = layer, index
-            v = layer_norm(beta[place] * v + gamma[place] * oracle(u + mu[place] * v))
-            u = u + v
+    for place, oracle in oracles(blocks):
+        v = layer_norm(beta[place] * v + gamma[place] * oracle(u + mu[place] * v))
+        u = u + v
     return u
 
 
 def sympformer(blocks, u, model):
     solver, v = model.solver, np.zeros_like(u)
     log, lin = (np.asarray(x.value) for x in (solver.logarithmic, solver.linear))
-    for layer, (a, f) in enumerate(blocks):
-        for index, oracle in enumerate(
-            (lambda x, a=a: attend(a, x), lambda x, f=f: feed(f, x))
-        ):
-            grown = log[layer, index] * np.log((layer + 2) / (layer + 1)) + lin[layer, index]
-            v = layer_norm(np.exp(-grown) * (v + oracle(u)))
-            u = u + v
+    for (layer, index), oracle in oracles(blocks):
+        grown = log[layer, index] * np.log((layer + 2) / (layer + 1)) + lin[layer, index]
+        v = layer_norm(np.exp(-grown) * (v + oracle(u)))
+        u = u + v
     return u
+
+
+def layer_norm_scaling(blocks, u, model):
+    for layer, (a, f) in enumerate(blocks):
+        a, f, root = a.operator, f.operator, np.sqrt(layer + 1)
+        u = u + attention(a, norm(a, u) / root)
+        u = u + feed_forward(f, norm(f, u) / root)
+    return u
+
+
+def bidirectional(blocks, u, model):
+    """As it evaluates: γ = 0, the mean of those that are drawn in training."""
+    return transformer_prenorm(blocks, u, model)
+
+
+def dense_former(blocks, u, model):
+    """A depth-weighted average after each block."""
+    sizes = np.cumsum(np.arange(2, len(blocks) + 1))
+    x = [u]
+    for block, alpha in zip(
+        blocks, np.split(np.asarray(model.solver.weights), sizes), strict=True
+    ):
+        x.append(u + block_residual(block, u))
+        u = sum(a * each for a, each in zip(alpha, x, strict=True))
+    return u
+
+
+def attention_residual(blocks, u, model):
+    values = [u]
+    for place, oracle in oracles(blocks):
+        values.append(oracle(u))
+        keys = [v / np.sqrt((v**2).mean(-1, keepdims=True) + 1e-6) for v in values]
+        query = np.asarray(model.solver.queries)[place]
+        weights = np.exp([key @ query for key in keys])
+        weights /= weights.sum(0)
+        u = sum(w[:, None] * v for w, v in zip(weights, values, strict=True))
+    return u
+
+
+def hyper_connections(blocks, u, model):
+    """Algorithm 2 of the paper, with layer norms without gain: matrices [tokens, n, 1 + n]
+    take the streams to what the operator sees and what is kept."""
+    solver = model.solver
+    h = np.stack([u] * solver.streams, axis=-2)
+    for place, oracle in oracles(blocks):
+        alpha, beta, w_alpha, w_beta, s_alpha, s_beta = (
+            np.asarray(x)[place]
+            for x in (
+                *(solver.alpha, solver.beta, solver.alpha_weight, solver.beta_weight),
+                *(solver.alpha_scale, solver.beta_scale),
+            )
+        )
+        normal = layer_norm(h)
+        mixed = np.swapaxes(alpha + s_alpha * np.tanh(normal @ w_alpha), -1, -2) @ h
+        depth = beta + s_beta * np.tanh(normal @ w_beta)
+        h = mixed[:, 1:] + depth[..., None] * oracle(mixed[:, 0])[:, None]
+    return h.mean(-2)
+
+
+def doubly_stochastic_connections(blocks, u, model):
+    solver = model.solver
+    n, tokens = solver.streams, len(u)
+    x = np.stack([u] * n, axis=-2)
+    for place, oracle in oracles(blocks):
+        bias, weight, scale = (
+            np.asarray(w)[place] for w in (solver.bias, solver.weight, solver.scale)
+        )
+        flat = x.reshape(tokens, -1)
+        logits = flat / np.sqrt((flat**2).mean(-1, keepdims=True) + 1e-6) @ weight
+        pre, post, res = (
+            s * z + b
+            for s, z, b in zip(
+                scale,
+                np.split(logits, (n, 2 * n), axis=-1),
+                np.split(bias, (n, 2 * n)),
+                strict=True,
+            )
+        )
+        matrix = np.exp(res.reshape(tokens, n, n))
+        for _ in range(20):
+            matrix = matrix / matrix.sum(1, keepdims=True)
+            matrix = matrix / matrix.sum(2, keepdims=True)
+        read, write = 1 / (1 + np.exp(-pre)), 2 / (1 + np.exp(-post))
+        out = oracle(np.einsum("tn,tnd->td", read, x))
+        x = matrix @ x + write[..., None] * out[:, None]
+    return x.mean(-2)
 
 
 def ot_transformer(blocks, u, model):
@@ -211,4 +297,10 @@ PUBLISHED = {
     "deep_equilibrium": deep_equilibrium,
     "reversible_leapfrog": reversible_leapfrog,
     "paper_encoder": paper_encoder,
+    "layer_norm_scaling": layer_norm_scaling,
+    "bidirectional": bidirectional,
+    "dense_former": dense_former,
+    "attention_residual": attention_residual,
+    "hyper_connections": hyper_connections,
+    "doubly_stochastic_connections": doubly_stochastic_connections,
 }

@@ -1,5 +1,6 @@
 """Base classes of the constraints that scale each token to unit root mean square."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
@@ -35,6 +36,12 @@ class AbstractNormalization(AbstractRescaling):
     def centre(self, v: Features) -> Features:
         """The linear map that comes before the scaling."""
         return v
+
+    def times(self, factor: Float[Array, ""]) -> "AbstractNormalization":
+        """The normalisation whose outputs are `factor` times as large."""
+        gain = factor if self.gain is None else factor * self.gain
+        bias = {} if self.bias is None else {"bias": factor * self.bias}
+        return replace(self, gain=gain, **bias)
 
     @property
     def units(self) -> tuple[Vector | None, Vector | None]:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ...equation import (
-    AbstractOperator,
     AbstractTokenIntegral,
+    AbstractWrappedOperator,
     Depth,
     OperatorField,
     State,
@@ -59,7 +59,7 @@ def block_over_all(block: PyTree, seen: TokenDomain) -> PyTree:
     return map_parts(block, AbstractTokenIntegral, lambda part, _: _OverAll(part, seen))
 
 
-class _OverAll(AbstractOperator):
+class _OverAll(AbstractWrappedOperator):
     """A token integral over all tokens; the state holds the newest of them."""
 
     operator: AbstractTokenIntegral

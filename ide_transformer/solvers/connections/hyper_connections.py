@@ -70,5 +70,5 @@ class HyperConnections(AbstractStreams):
         alpha = jnp.broadcast_to(self.alpha[step, index], dynamic.shape)
         alpha = alpha + self.alpha_scale[step, index] * dynamic
         dynamic = jnp.tanh(normal @ self.beta_weight[step, index])
-        beta = affine(dynamic, self.beta_scale[step, index], self.beta[step, index])
+        beta = affine(self.beta_scale[step, index] * dynamic, None, self.beta[step, index])
         return Connection(alpha[..., 0], beta, jnp.swapaxes(alpha[..., 1:], -1, -2))

@@ -23,12 +23,20 @@ class Kick(NamedTuple):
     lookahead: Depth
 
 
+class InitialVelocity(eqx.Module):
+    """The velocity from which schemes with momentum start, where that is not zero: `args` of
+    a solve."""
+
+    velocity: U
+
+
 class AbstractMomentum(AbstractFieldScheme):
     """A scheme that gives the state a velocity v and treats one operator after the other,
 
         v ← P(damping v + strength A_i(u + lookahead v)),   u ← u + h v.
 
-    The velocity starts at zero and is kept from step to step in the solver state.
+    The velocity starts at zero, or at that of `args=InitialVelocity(…)`, and is kept from step
+    to step in the solver state.
     """
 
     # P, applied to the velocity after every kick.
@@ -45,6 +53,8 @@ class AbstractMomentum(AbstractFieldScheme):
 
     def start(self, field: StepField, u: U) -> U:
         operator_terms(self, field.terms)
+        if isinstance(field.args, InitialVelocity):
+            return field.args.velocity
         return jax.tree.map(jnp.zeros_like, u)
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:

@@ -111,6 +111,10 @@ OPERATORS = {
     },
     "Injection": operator("Injection", rate=0.5, source=U0),
     "Relaxation": operator("Relaxation", rate=1.0, source=U0),
+    "LayerNormScaling": operator(
+        "LayerNormScaling",
+        operator=ide.FeedForward(WIDTH, normalization=ide.LayerNorm(), key=KEY),
+    ),
     "Scaled": operator("Scaled", operator=ide.Damping(1.0), rate=0.5),
     "StableDamping": operator("StableDamping", rate=0.5),
     "SourcedAttention": Recipe(

@@ -128,6 +128,20 @@ SCHEMES = {
         "AlgebraicallyReversible", {"solver": diffrax.Heun(), "coupling": 0.9}
     ),
     "Composition": scheme("Composition", {"sub_solver": ide.RK4(), "coefficients": (0.5, 0.5)}),
+    "AttentionResidual": scheme(
+        "AttentionResidual", dict(num_steps=1, operators=2, features=WIDTH)
+    ),
+    "Bidirectional": scheme("Bidirectional", dict(amplitude=0.5, key=KEY)),
+    **{
+        name: scheme(name, dict(num_steps=1, operators=2, features=WIDTH, streams=2))
+        for name in ("HyperConnections", "DoublyStochasticConnections")
+    },
+    "LearnedMultistep": scheme("LearnedMultistep", dict(num_steps=1, solver=ide.LieTrotter())),
+    "InitialVelocity": Recipe(
+        ide.InitialVelocity,
+        {"velocity": U0},
+        lambda args: ide.solve(EQUATION, U0, solver=ide.Nesterov(), args=args).u1,
+    ),
     "GatedRK2": scheme("GatedRK2", {"features": WIDTH}),
     "HeavyBall": scheme("HeavyBall", dict(momentum=0.5, gain=1.0, normalization=ide.Free())),
     "Nesterov": scheme(
