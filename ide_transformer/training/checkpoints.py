@@ -20,8 +20,8 @@ from .folder import RunFolder
 
 T = TypeVar("T", bound=PyTree)
 
-# Which checkpoint of a run is read: the newest, that with the lowest held-out loss, or that of
-# a step.
+# Which checkpoint of a run is read: the newest, that with the lowest validation loss, or that
+# of a step.
 Which = Literal["newest", "best"] | int
 
 # Of the description beside the arrays. 0 had none; 1 had the checksums alone.
@@ -30,7 +30,7 @@ _FORMAT = 2
 
 class Checkpoints:
     """The newest `training.keep` checkpoints of a run and, with `training.keep_best`, the one
-    with the lowest held-out loss. Orbax writes them in the background.
+    with the lowest validation loss. Orbax writes them in the background.
 
     A checkpoint is the arrays of the state of training, which has the step (and so the position
     in the data) and the random state, and a description: the version of the format, the step,
@@ -41,7 +41,7 @@ class Checkpoints:
     **Arguments:**
 
     - `config`: of the run in `folder`.
-    - `losses`: the held-out loss by step, as far as it is known; it may grow.
+    - `losses`: the validation loss by step, as far as it is known; it may grow.
     - `writes`: whether they are written, or read only.
     """
 
@@ -85,7 +85,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self, steps: Sequence[int] | None = None) -> int | None:
-        """Of these steps, or of all checkpoints, the one with the lowest held-out loss."""
+        """Of these steps, or of all checkpoints, the one with the lowest validation loss."""
         steps = self._manager.all_steps() if steps is None else steps
         known = [s for s in steps if math.isfinite(self._losses.get(s, math.nan))]
         return min(known, key=self._losses.__getitem__, default=None)

@@ -111,7 +111,7 @@ def evaluate_loss(
 
     **Arguments:**
 
-    - `text`: all of it is predicted; `None` for the held-out data of a run, and for the last
+    - `text`: all of it is predicted; `None` for the data of a run, and for the last
       tenth of Shakespeare for a checkpoint.
     - `samples`: about so many windows or images; `None` for all.
     - `context`: tokens of a window; `None` for the context of a run, and for the longest that

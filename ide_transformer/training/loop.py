@@ -42,7 +42,7 @@ class _Compiled(NamedTuple):
 class Loop(NamedTuple):
     """The training loop of a run.
 
-    - `losses`: the held-out losses by step, as far as they are logged; it grows.
+    - `losses`: the validation losses by step, as far as they are logged; it grows.
     - `stop`: asked after each step.
     - `stages`: one after the other; a run that is not refined has one.
     """

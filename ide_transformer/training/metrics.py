@@ -116,8 +116,8 @@ def read_metrics(path: Path) -> list[dict]:
     return lines
 
 
-def held_out_losses(path: Path) -> dict[int, float]:
-    """The held-out loss of each evaluation in a log, by step; without a log, none."""
+def validation_losses(path: Path) -> dict[int, float]:
+    """The validation loss of each evaluation in a log, by step; without a log, none."""
     lines = read_metrics(path) if path.exists() else []
     return {
         line["step"]: math.nan if value is None else value
@@ -128,8 +128,8 @@ def held_out_losses(path: Path) -> dict[int, float]:
 
 
 def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> None:
-    """Removes what was logged after `step`, also from the held-out `losses`, so that a resumed
-    run writes it again."""
+    """Removes what was logged after `step`, also from the validation `losses`, so that a
+    resumed run writes it again."""
     for later in [x for x in losses if x > step]:
         del losses[later]
     if not path.exists():

@@ -25,7 +25,7 @@ from .config import Config
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
 from .meshes import mesh_maps
-from .metrics import cut_metrics, held_out_losses, read_metrics
+from .metrics import cut_metrics, read_metrics, validation_losses
 from .objective import objective
 from .optimizer import build_optimizer, evaluated_weights
 from .reading import validated
@@ -94,7 +94,7 @@ def _train(
 ) -> RunFolder:
     """Trains in a folder that no other process uses, from its last checkpoint if it has one."""
     training = config.training
-    losses = held_out_losses(folder.metrics)
+    losses = validation_losses(folder.metrics)
     with (
         stop_requests() as stop,
         Checkpoints(folder, config, losses, writes=True) as checkpoints,
@@ -165,7 +165,7 @@ def restored(folder: RunFolder, config: Config, checkpoint: Which) -> AbstractMo
     sizes = run_sizes(folder, config)
     model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
     _, stages = make_stages(config, model, key)
-    losses = held_out_losses(folder.metrics) if checkpoint == "best" else {}
+    losses = validation_losses(folder.metrics) if checkpoint == "best" else {}
     with Checkpoints(folder, config, losses, writes=False) as checkpoints:
         state = checkpoints.restore(ft.partial(shapes_at, stages), checkpoint)
     static = stage_at(stages, int(state.step)).static
@@ -220,8 +220,8 @@ def export_run(run: Path, path: Path) -> None:
 def plot_run(
     folder: RunFolder, task: AbstractTask, model: AbstractModel, end: dict[str, Any]
 ) -> None:
-    """Plots the loss over the run, with the step and the held-out loss at its end, and the size
-    of the state over depth."""
+    """Plots the loss over the run, with the step and the validation loss at its end, and the
+    size of the state over depth."""
     lines = [*read_metrics(folder.metrics), end]
     losses = {}
     for name, key in (("training", "loss"), ("validation", "validation_loss")):

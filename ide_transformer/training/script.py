@@ -74,7 +74,7 @@ def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParse
         type=_checkpoint,
         default="newest",
         metavar="newest|best|STEP",
-        help="of a run: the newest (default), that of the lowest held-out loss, or of a step",
+        help="of a run: the newest (default), that of the lowest validation loss, or of a step",
     )
     return parser
 

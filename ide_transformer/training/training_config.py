@@ -83,7 +83,7 @@ class TrainingConfig(Section):
     finer: FinerConfig = FinerConfig()
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
-    # Period of the evaluations on held-out samples.
+    # Period of the evaluations on validation samples.
     evaluate_every: Count = 250
     # Held-out samples for the evaluations on the way; the last one takes all.
     evaluate_samples: Count = 1024
@@ -91,7 +91,7 @@ class TrainingConfig(Section):
     checkpoint_every: Count = 500
     # How many of the newest checkpoints are kept.
     keep: Count = 2
-    # Whether the one with the lowest held-out loss is kept too; each new lowest loss is then
+    # Whether the one with the lowest validation loss is kept too; each new lowest loss is then
     # also written.
     keep_best: bool = True
     # Steps in a row with a loss or gradient that is not finite, each of which is skipped,

@@ -66,8 +66,11 @@ class _OverAll(AbstractWrappedOperator):
     seen: TokenDomain
 
     configurable = False
-    # The others are cached.
-    pointwise = True
+
+    @property
+    def pointwise(self) -> bool:
+        """The other tokens are cached."""
+        return True
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         def others(new, _):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import UnionType
-from typing import Any
+from typing import Any, TypeVar
 
 import diffrax
 import equinox as eqx
@@ -13,6 +13,9 @@ from ...equation import Depth
 from .reversible import loses_companion
 from .scheme import AbstractFieldScheme
 from .step import Step, StepField, Terms, U
+
+
+S = TypeVar("S")
 
 
 class AbstractWrapper(AbstractFieldScheme):
@@ -86,7 +89,7 @@ def replace_schemes(
     return jax.tree.map(lambda x: replacement(x) if matches(x) else x, solver, is_leaf=matches)
 
 
-def schemes_inside(solver: PyTree, *kinds: type) -> list[diffrax.AbstractSolver]:
+def schemes_inside(solver: PyTree, *kinds: type[S]) -> list[S]:
     """The schemes of classes `kinds` inside a scheme, itself included."""
     matches = _of_class(*kinds)
     return list(filter(matches, jax.tree.leaves(solver, is_leaf=matches)))

@@ -1,5 +1,5 @@
 import math
-from typing import ClassVar
+from collections.abc import Callable
 
 import diffrax
 import jax.numpy as jnp
@@ -32,12 +32,14 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
     weights: Float[Array, " weights"]
     solver: diffrax.AbstractSolver
 
-    interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
-
     def __init__(self, num_steps: PositiveInt, solver: diffrax.AbstractSolver = LieTrotter()):
         last = jnp.cumsum(jnp.arange(2, num_steps + 2)) - 1
         self.weights = jnp.zeros(num_steps * (num_steps + 3) // 2).at[last].set(1.0)
         self.solver = solver
+
+    @property
+    def interpolation_cls(self) -> Callable:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return diffrax.LocalLinearInterpolation
 
     @property
     def num_steps(self) -> int:

@@ -20,7 +20,7 @@ Values = Annotated[tuple[PositiveFloat, ...], Field(min_length=2, strict=False)]
 
 class Sweep(Section):
     """The section `sweep`: keys that are tuned for each scheme. All combinations of the values
-    are trained with the first seed, and the one with the lowest held-out loss with the other
+    are trained with the first seed, and the one with the lowest validation loss with the other
     seeds too.
 
     - `keys`: from a key of the run, such as `optimizer.learning_rate`, to the values to try.
