@@ -11,7 +11,7 @@ import jax
 import pytest
 import yaml
 from helpers import ROOT
-from running import run_apart
+from running import run_apart, run_here
 
 from ide_transformer.pretrained.families import families
 from ide_transformer.studies.schemes import load_comparison
@@ -118,7 +118,7 @@ def clone(tmp_path, monkeypatch):
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-def run(block, names, page):
+def run(block, names, page, capsys):
     if block.file is not None:
         Path(block.file).write_text(block.text, encoding="utf-8")
     if block.language == "yaml":
@@ -131,7 +131,15 @@ def run(block, names, page):
         text = block.text
         for long, short in SHORT.items():
             text = text.replace(long, short)
-        run_apart(["bash", "-euo", "pipefail", "-c", text])
+        commands = [
+            shlex.split(x, comments=True) for x in text.replace("\\\n", " ").splitlines()
+        ]
+        if all(words[:1] == ["python"] and words[1][:8] == "scripts/" for words in commands):
+            # Here, where the package is loaded.
+            for words in commands:
+                run_here(capsys, words[1].removeprefix("scripts/"), *words[2:])
+        else:
+            run_apart(["bash", "-euo", "pipefail", "-c", text])
     elif block.file is None:
         # Behind as many empty lines, so that an error names the line of the page.
         exec(compile("\n" * (block.line - 1) + block.text, ROOT / page, "exec"), names)
@@ -142,16 +150,16 @@ def test_the_example_of_the_readme_runs(clone, capsys):
     names = {"__name__": "page"}
     for block in blocks("README.md"):
         if block.language == "python":
-            run(block, names, "README.md")
+            run(block, names, "README.md", capsys)
     assert "Solution" in capsys.readouterr().out and names["adaptive"].us.shape[0] == 13
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("page", [*filter(to_run, PAGES)])
-def test_the_blocks_of_a_page_run_in_order(page, clone):
+def test_the_blocks_of_a_page_run_in_order(page, clone, capsys):
     names = {"__name__": "page"}
     for block in to_run(page):
-        run(block, names, page)
+        run(block, names, page, capsys)
 
 
 @pytest.mark.parametrize("page", PAGES)

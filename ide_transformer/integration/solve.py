@@ -62,7 +62,8 @@ def solve(
       also an adjoint of diffrax.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts`, `fn`, `dense` and, where steps
       are fixed, `steps`. The states of all layers are `SaveAt(ts=equation.knots)`.
-    - `args`: handed to the vector field, which gives them to `AbstractOperator.at`.
+    - `args`: handed to the vector field, which gives them to `AbstractOperator.at`; an
+      `InitialVelocity` to schemes with momentum.
     - `max_steps`: the most steps that an adaptive solve may take in one interval.
     - `throw`: raise if the solve fails. Pass `False` inside a training step, where raising
       would make the device wait for the host, and look at `Solution.result`.
