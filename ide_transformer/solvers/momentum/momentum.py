@@ -7,9 +7,10 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ...equation import AbstractConstraint, Depth
+from ...errors import InputError
 from ..base.scheme import AbstractFieldScheme, operator_terms
 from ..base.step import Step, StepField, Terms, U
 
@@ -27,7 +28,19 @@ class InitialVelocity(eqx.Module):
     """The velocity from which schemes with momentum start, where that is not zero: `args` of
     a solve."""
 
-    velocity: U
+    velocity: Float[Array, "*batch tokens features"]
+
+    def starting(self, u: Array) -> Array:
+        """The velocity of a state.
+
+        **Raises:** `InputError` where it has another shape.
+        """
+        if self.velocity.shape != u.shape:
+            raise InputError(
+                f"InitialVelocity.velocity has shape {self.velocity.shape}; the state has "
+                f"{u.shape}, and so must it."
+            )
+        return self.velocity.astype(u.dtype)
 
 
 class AbstractMomentum(AbstractFieldScheme):
@@ -54,7 +67,7 @@ class AbstractMomentum(AbstractFieldScheme):
     def start(self, field: StepField, u: U) -> U:
         operator_terms(self, field.terms)
         if isinstance(field.args, InitialVelocity):
-            return field.args.velocity
+            return field.args.starting(u)
         return jax.tree.map(jnp.zeros_like, u)
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
