@@ -24,7 +24,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python scripts/compare.py configs/compare/shakespeare.yaml",
+        epilog="example:\n"
+        "  python scripts/compare.py configs/compare/leaderboard_language.yaml",
     )
     parser.add_argument("config", type=Path, help="a YAML file, as in configs/compare/")
     parser.add_argument(

@@ -121,7 +121,9 @@ def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, 
     heights = np.arange(len(names))
     axes.errorbar(means, heights, xerr=halves, fmt="o", color=COLORS[0], capsize=3)
     axes.set_yticks(heights, names)
-    axes.set(xlabel=x, ylim=(-0.6, len(names) - 0.4))
+    axes.set(ylim=(-0.6, len(names) - 0.4))
+    # To the left, where the names leave room for it.
+    axes.set_xlabel(x, loc="right")
     axes.grid(alpha=0.3, axis="x")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
