@@ -144,7 +144,7 @@ def plan_steps(
     """The plan of a march with `number` steps in each interval, for a state of this shape and
     dtype. The parts of the equation that are smooth in depth are evaluated ahead, where the
     steps need them."""
-    check_number(solver, equation.control.num_intervals * number)
+    _check_number(solver, equation.control.num_intervals * number)
     solver = unrolled(matrix_free(keeps_constraint(solver, equation.constraint)))
     cost = step_cost(equation, solver, state.shape[-1])
     if cost is not None and number <= _MOST_POINTS:
@@ -197,7 +197,7 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     )
 
 
-def check_number(solver: diffrax.AbstractSolver, steps: int) -> None:
+def _check_number(solver: diffrax.AbstractSolver, steps: int) -> None:
     """Refuses more steps than a scheme has weights for."""
     for scheme in schemes_inside(solver, AbstractConnected):
         if steps > scheme.num_steps:

@@ -91,9 +91,8 @@ class LanguageModel(AbstractTextModel):
             None if tied else std * jax.random.normal(readout_key, (vocabulary, features))
         )
         self.readout_bias = jnp.zeros(vocabulary) if readout_bias else None
-        velocity_key = jax.random.fold_in(token_key, 1)
         self.velocity = (
-            std * jax.random.normal(velocity_key, (vocabulary, features))
+            std * jax.random.normal(jax.random.fold_in(token_key, 1), (vocabulary, features))
             if own_velocity
             else None
         )

@@ -48,7 +48,7 @@ class LanguageTask(AbstractTask):
         validation: float = 0.1,
         test: Fraction = 0.0,
     ):
-        if validation + test > 1 or (validation + test == 1 and test):
+        if validation > 1 or (test and validation + test >= 1):
             raise InputError(
                 f"data.validation={validation} and data.test={test} leave nothing of the text "
                 "to learn; lower one of them."

@@ -137,8 +137,8 @@ def build_model_of_size(
 
 
 class SchemeSizes(NamedTuple):
-    """What the weights of a scheme depend on: the width of the state, the steps of a solve, and
-    the number of operators."""
+    """Sizes of the weights of a scheme: the width of the state, the steps of a solve, and the
+    number of operators."""
 
     features: int
     num_steps: int

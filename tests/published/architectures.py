@@ -4,33 +4,23 @@ model and the state at depth 0, and where they need them the inputs, to the stat
 import equinox as eqx
 import jax
 import numpy as np
-from published.numpy_blocks import attention, feed_forward, layer_norm, linear
-
-
-def norm(operator, u):
-    """The input normalisation of an operator."""
-    return layer_norm(u, np.asarray(operator.normalization.gain))
-
-
-def attend(operator, u):
-    return attention(operator, norm(operator, u))
-
-
-def feed(operator, u):
-    return feed_forward(operator, norm(operator, u))
-
-
-def block_residual(block, u):
-    """B(u) - u of a pre-norm block."""
-    after = u + attend(block[0], u)
-    return after + feed(block[1], after) - u
-
-
-def oracles(blocks):
-    """The place (layer, operator) and the pre-norm operator of each sub-layer, in order."""
-    for layer, (a, f) in enumerate(blocks):
-        yield (layer, 0), lambda x, a=a: attend(a, x)
-        yield (layer, 1), lambda x, f=f: feed(f, x)
+from published.connections import (
+    attention_residual,
+    dense_former,
+    doubly_stochastic_connections,
+    hyper_connections,
+)
+from published.numpy_blocks import (
+    attend,
+    attention,
+    block_residual,
+    feed,
+    feed_forward,
+    layer_norm,
+    linear,
+    norm,
+    oracles,
+)
 
 
 def transformer_prenorm(blocks, u, model):
@@ -161,79 +151,6 @@ def layer_norm_scaling(blocks, u, model):
 def bidirectional(blocks, u, model):
     """As it evaluates: γ = 0, the mean of those that are drawn in training."""
     return transformer_prenorm(blocks, u, model)
-
-
-def dense_former(blocks, u, model):
-    """A depth-weighted average after each block."""
-    sizes = np.cumsum(np.arange(2, len(blocks) + 1))
-    x = [u]
-    for block, alpha in zip(
-        blocks, np.split(np.asarray(model.solver.weights), sizes), strict=True
-    ):
-        x.append(u + block_residual(block, u))
-        u = sum(a * each for a, each in zip(alpha, x, strict=True))
-    return u
-
-
-def attention_residual(blocks, u, model):
-    values = [u]
-    for place, oracle in oracles(blocks):
-        values.append(oracle(u))
-        keys = [v / np.sqrt((v**2).mean(-1, keepdims=True) + 1e-6) for v in values]
-        query = np.asarray(model.solver.queries)[place]
-        weights = np.exp([key @ query for key in keys])
-        weights /= weights.sum(0)
-        u = sum(w[:, None] * v for w, v in zip(weights, values, strict=True))
-    return u
-
-
-def hyper_connections(blocks, u, model):
-    """Algorithm 2 of the paper, with layer norms without gain: matrices [tokens, n, 1 + n]
-    take the streams to what the operator sees and what is kept."""
-    solver = model.solver
-    h = np.stack([u] * solver.streams, axis=-2)
-    for place, oracle in oracles(blocks):
-        alpha, beta, w_alpha, w_beta, s_alpha, s_beta = (
-            np.asarray(x)[place]
-            for x in (
-                *(solver.alpha, solver.beta, solver.alpha_weight, solver.beta_weight),
-                *(solver.alpha_scale, solver.beta_scale),
-            )
-        )
-        normal = layer_norm(h)
-        mixed = np.swapaxes(alpha + s_alpha * np.tanh(normal @ w_alpha), -1, -2) @ h
-        depth = beta + s_beta * np.tanh(normal @ w_beta)
-        h = mixed[:, 1:] + depth[..., None] * oracle(mixed[:, 0])[:, None]
-    return h.mean(-2)
-
-
-def doubly_stochastic_connections(blocks, u, model):
-    solver = model.solver
-    n, tokens = solver.streams, len(u)
-    x = np.stack([u] * n, axis=-2)
-    for place, oracle in oracles(blocks):
-        bias, weight, scale = (
-            np.asarray(w)[place] for w in (solver.bias, solver.weight, solver.scale)
-        )
-        flat = x.reshape(tokens, -1)
-        logits = flat / np.sqrt((flat**2).mean(-1, keepdims=True) + 1e-6) @ weight
-        pre, post, res = (
-            s * z + b
-            for s, z, b in zip(
-                scale,
-                np.split(logits, (n, 2 * n), axis=-1),
-                np.split(bias, (n, 2 * n)),
-                strict=True,
-            )
-        )
-        matrix = np.exp(res.reshape(tokens, n, n))
-        for _ in range(20):
-            matrix = matrix / matrix.sum(1, keepdims=True)
-            matrix = matrix / matrix.sum(2, keepdims=True)
-        read, write = 1 / (1 + np.exp(-pre)), 2 / (1 + np.exp(-post))
-        out = oracle(np.einsum("tn,tnd->td", read, x))
-        x = matrix @ x + write[..., None] * out[:, None]
-    return x.mean(-2)
 
 
 def ot_transformer(blocks, u, model):

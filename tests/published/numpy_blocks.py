@@ -43,3 +43,29 @@ def gelu(x):
 
 def feed_forward(operator, v):
     return linear(operator.outer, gelu(linear(operator.inner, v)))
+
+
+def norm(operator, u):
+    """The input normalisation of an operator."""
+    return layer_norm(u, np.asarray(operator.normalization.gain))
+
+
+def attend(operator, u):
+    return attention(operator, norm(operator, u))
+
+
+def feed(operator, u):
+    return feed_forward(operator, norm(operator, u))
+
+
+def block_residual(block, u):
+    """B(u) - u of a pre-norm block."""
+    after = u + attend(block[0], u)
+    return after + feed(block[1], after) - u
+
+
+def oracles(blocks):
+    """The place (layer, operator) and the pre-norm operator of each sub-layer, in order."""
+    for layer, (a, f) in enumerate(blocks):
+        yield (layer, 0), lambda x, a=a: attend(a, x)
+        yield (layer, 1), lambda x, f=f: feed(f, x)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import ROOT, fast_first, largest
-from published.architectures import PUBLISHED, block_residual
-from published.numpy_blocks import attention, layer_norm, linear
+from published.architectures import PUBLISHED
+from published.numpy_blocks import attention, block_residual, layer_norm, linear
 from running import run_here
 
 import ide_transformer as ide

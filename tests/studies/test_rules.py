@@ -1,4 +1,4 @@
-"""What a comparison does not show is said in its report."""
+"""The rules that a comparison breaks are named in its report."""
 
 import pytest
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from ...arguments import PositiveInt
 from ...equation import RMSNorm, affine
-from .streams import AbstractStreams, Connection
+from .streams import AbstractStreams, Connection, first_reads
 
 
 # Sweeps of Sinkhorn and Knopp, as published.
@@ -45,8 +45,7 @@ class DoublyStochasticConnections(AbstractStreams):
         streams: PositiveInt = 4,
     ):
         each = num_steps, operators
-        place = jnp.arange(num_steps * operators).reshape(each) % streams
-        read = _OPEN * (2 * jnp.eye(streams)[place] - 1)
+        read = _OPEN * (2 * first_reads(num_steps, operators, streams) - 1)
         write = jnp.zeros((*each, streams))
         mix = _OPEN * (2 * jnp.eye(streams).ravel() - 1)
         self.bias = jnp.concatenate(

@@ -3,7 +3,7 @@ from jaxtyping import Array, Float, Int
 
 from ...arguments import PositiveInt
 from ...equation import LayerNorm, affine
-from .streams import AbstractStreams, Connection
+from .streams import AbstractStreams, Connection, first_reads
 
 
 class HyperConnections(AbstractStreams):
@@ -41,8 +41,7 @@ class HyperConnections(AbstractStreams):
         streams: PositiveInt = 4,
     ):
         each = num_steps, operators
-        place = jnp.arange(num_steps * operators).reshape(each) % streams
-        read = jnp.eye(streams)[place][..., None]
+        read = first_reads(num_steps, operators, streams)[..., None]
         mix = jnp.broadcast_to(jnp.eye(streams), (*each, streams, streams))
         self.alpha = jnp.concatenate([read, mix], axis=-1)
         self.beta = jnp.ones((*each, streams))

@@ -14,7 +14,7 @@ from .connected import AbstractConnected
 
 
 class Connection(NamedTuple):
-    """How an operator is connected with the n streams, for each token.
+    """The connection of an operator with the n streams, for each token.
 
     - `read: [..., tokens, n]`: the weights of the streams in what it sees.
     - `write: [..., tokens, n]`: those of its increment in the streams.
@@ -25,6 +25,15 @@ class Connection(NamedTuple):
     read: Float[Array, "*batch tokens streams"]
     write: Float[Array, "*batch tokens streams"]
     mix: Float[Array, "*batch tokens streams streams"]
+
+
+def first_reads(
+    num_steps: int, operators: int, streams: int
+) -> Float[Array, "steps operators streams"]:
+    """For each operator of each step the stream that it reads at first: 1 for one after the
+    other, 0 for the others."""
+    place = jnp.arange(num_steps * operators).reshape(num_steps, operators) % streams
+    return jnp.eye(streams)[place]
 
 
 class Streams(eqx.Module):

@@ -1,4 +1,4 @@
-"""What the runs of a scheme cost, and their loss at a cost."""
+"""Costs of the runs of a scheme, and losses at equal cost."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

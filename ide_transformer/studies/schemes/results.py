@@ -69,12 +69,11 @@ class Results:
         """The learning curves of the schemes that did not fail."""
         curves = {}
         for row in rows:
-            trials = self._trials(row["scheme"], [row[key] for key in self.keys])
-            runs = [result(self.runs, trial) for trial in trials]
-            done = [run for run in runs if run is not None]
-            if len(done) == len(runs):
-                size = self.configs[row["scheme"]].training.batch_size
-                curves[row["scheme"]] = learning_curve(done, size * self.task.tokens_per_sample)
+            if "failure" in row:
+                continue
+            runs = self._results(row["scheme"], [row[key] for key in self.keys])
+            size = self.configs[row["scheme"]].training.batch_size
+            curves[row["scheme"]] = learning_curve(runs, size * self.task.tokens_per_sample)
         return curves
 
     def _row(self, tuning: Tuned) -> dict[str, Any]:
@@ -86,13 +85,18 @@ class Results:
         if failures:
             figures = {self.reported: None, "failure": failures[0]}
         else:
-            runs = [result(self.runs, trial) for trial in trials]
-            figures = _figures([run for run in runs if run is not None], self.reported)
+            runs = self._results(tuning.best.scheme, tuning.best.values)
+            figures = _figures(runs, self.reported)
         return {"scheme": tuning.best.scheme, **values, **edges, **figures}
 
     def _trials(self, scheme: str, values: Sequence[float]) -> list[Trial]:
         """The runs of a scheme, one for each seed."""
         return [Trial(scheme, tuple(values), seed) for seed in self.seeds]
+
+    def _results(self, scheme: str, values: Sequence[float]) -> list[dict[str, Any]]:
+        """Those of the runs of a scheme that did not fail."""
+        runs = [result(self.runs, trial) for trial in self._trials(scheme, values)]
+        return [run for run in runs if run is not None]
 
     def _difference(self, row: dict[str, Any], rows: Rows) -> dict[str, Any]:
         """The columns of the difference to the reference, which has none itself; `None` where

@@ -13,7 +13,7 @@ def broken_rules(
     tested: bool,
     rows: Sequence[dict[str, Any]],
 ) -> list[str]:
-    """What a comparison does not show, in a sentence for each reason.
+    """The rules that a comparison breaks, a sentence for each.
 
     **Arguments:**
 
@@ -23,29 +23,17 @@ def broken_rules(
     - `rows`: of the report.
     """
     done = [row for row in rows if "seeds" in row]
-    return [
-        sentence
-        for sentence in (
-            _few_seeds(seeds),
-            ""
-            if tested
-            else "These data have no test part: the figures are of validation data.",
-            ""
-            if RATE in swept
-            else "No learning rate was tuned: it may decide more than the scheme.",
-            _edges(rows),
-            _unequal("parameters", "It takes part in every difference.", done),
-            _unequal("field_evaluations", "See at_equal_evaluations.", done),
-            _failed(rows),
-        )
-        if sentence
-    ]
-
-
-def _few_seeds(seeds: int) -> str:
-    if seeds >= 3:
-        return ""
-    return f"{'One seed' if seeds == 1 else f'{seeds} seeds'}: give three at least."
+    few = "One seed" if seeds == 1 else f"{seeds} seeds"
+    rules = (
+        seeds < 3 and f"{few}: give three at least.",
+        not tested and "These data have no test part: the figures are of validation data.",
+        RATE not in swept and "No learning rate was tuned: it may decide more than the scheme.",
+        _edges(rows),
+        _unequal("parameters", "It takes part in every difference.", done),
+        _unequal("field_evaluations", "See at_equal_evaluations.", done),
+        _failed(rows),
+    )
+    return [sentence for sentence in rules if sentence]
 
 
 def _edges(rows: Sequence[dict[str, Any]]) -> str:
