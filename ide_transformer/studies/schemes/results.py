@@ -28,7 +28,7 @@ class Results:
 
     - `configs`: scheme to configuration.
     - `keys`: those that were tuned.
-    - `reference`: the scheme from which differences are taken, if any.
+    - `references`: scheme to the one from which its difference is taken, if any.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Results:
         configs: Mapping[str, Config],
         seeds: Sequence[int],
         keys: Sequence[str],
-        reference: str | None,
+        references: Mapping[str, str],
         task: AbstractTask,
     ):
         self.runs, self.configs, self.seeds, self.keys = runs, configs, seeds, keys
-        self.reference, self.task = reference, task
+        self.references, self.task = references, task
         # The column of the result.
         self.reported = "test_loss" if "test" in task.parts else "validation_loss"
 
@@ -101,12 +101,14 @@ class Results:
     def _difference(self, row: dict[str, Any], rows: Rows) -> dict[str, Any]:
         """The columns of the difference to the reference, which has none itself; `None` where
         a run failed, and for the interval of a single seed."""
-        if self.reference is None:
+        if not self.references:
             return {}
-        reference = next(row for row in rows if row["scheme"] == self.reference)
-        if row is reference or "seeds" not in row or "seeds" not in reference:
+        name = self.references.get(row["scheme"])
+        seeds = {other["scheme"]: other.get("seeds") for other in rows}
+        own, others = seeds[row["scheme"]], name and seeds[name]
+        if not own or not others:
             return {"difference": None, "half_width": None}
-        mean, half_width = paired_difference(row["seeds"], reference["seeds"])
+        mean, half_width = paired_difference(own, others)
         return {"difference": mean, "half_width": half_width}
 
 

@@ -1,6 +1,7 @@
 """Schemes compared by training: the same data, seeds and budget for each."""
 
 import functools as ft
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +29,11 @@ class TrainingComparison(AbstractComparison):
     - `base`: a configuration of a run, relative to this file.
     - `sweep`: what is tuned for each scheme before, such as the learning rate.
     - `schemes`: name to the sections in which the scheme differs from the base.
-    - `reference`: the scheme from which the others' differences are taken, seed by seed.
+    - `recipes`: name to sections that are no part of a scheme. Each scheme is trained without
+      them and, as `<scheme> with <recipe>`, with each of them.
+    - `reference`: the scheme from which the others' differences are taken, seed by seed, each
+      with the same recipe; that of the reference with a recipe is taken from the reference
+      alone.
     """
 
     mode: Literal["train"]
@@ -37,20 +42,22 @@ class TrainingComparison(AbstractComparison):
     budget: Budget
     sweep: Sweep | None = None
     schemes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    recipes: dict[str, dict[str, Any]] = {}
     reference: str | None = None
 
     @model_validator(mode="after")
     def _each_run_once(self):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)}: give each of them once")
-        for name in self.schemes:
+        for name in self.contenders:
             try:
                 folder_name(Trial(name, (1.234e-300,) * len(self._swept), max(self.seeds)).name)
             except ValueError as error:
                 raise ValueError(f"schemes.{name}: {error}") from None
-        if len({Trial(name, (), 0).name for name in self.schemes}) < len(self.schemes):
+        names = [*self.schemes, *(_with(s, r) for r in self.recipes for s in self.schemes)]
+        if len({Trial(name, (), 0).name for name in names}) < len(names):
             raise ValueError(
-                f"schemes: two of {', '.join(self.schemes)} would share a folder, whose name "
+                f"schemes: two of {', '.join(names)} would share a folder, whose name "
                 "has letters, digits and '.' only; rename one"
             )
         if self.reference not in (None, *self.schemes):
@@ -58,6 +65,31 @@ class TrainingComparison(AbstractComparison):
                 f"reference={self.reference!r}: it must be one of {', '.join(self.schemes)}"
             )
         return self
+
+    @property
+    def contenders(self) -> dict[str, list[dict[str, Any]]]:
+        """Each scheme without a recipe and with each: the sections to lay over the base, one
+        after the other."""
+        alone = {scheme: [change] for scheme, change in self.schemes.items()}
+        together = {
+            _with(scheme, recipe): [change, further]
+            for recipe, further in self.recipes.items()
+            for scheme, change in self.schemes.items()
+        }
+        return alone | together
+
+    @property
+    def _references(self) -> dict[str, str]:
+        """For each contender but the reference the one from which its difference is taken."""
+        if self.reference is None:
+            return {}
+        references = {scheme: self.reference for scheme in self.contenders}
+        for recipe in self.recipes:
+            same = _with(self.reference, recipe)
+            references |= {_with(scheme, recipe): same for scheme in self.schemes}
+            references[same] = self.reference
+        del references[self.reference]
+        return references
 
     @property
     def _swept(self) -> dict[str, tuple[float, ...]]:
@@ -137,34 +169,46 @@ class TrainingComparison(AbstractComparison):
         """The configuration of each scheme, and the task, which is the same for all."""
         base = training.read_tree(self.base)
         configs = {
-            name: scheme_config(base, change, f"{self.base} with schemes.{name}")
-            for name, change in self.schemes.items()
+            name: scheme_config(base, changes, f"{self.base} with schemes.{name}")
+            for name, changes in self.contenders.items()
         }
         return configs, training.build_task(next(iter(configs.values())))
 
     def _results(self, folder: Path) -> Results:
         configs, task = self._configs_and_task
         return Results(
-            folder / "runs", configs, self.seeds, [*self._swept], self.reference, task
+            folder / "runs", configs, self.seeds, [*self._swept], self._references, task
         )
 
     def _about_differences(self) -> str:
         if self.reference is None:
             return ""
+        recipes = (
+            f" with the same recipe ({', '.join(self.recipes)}), and of {self.reference} with a "
+            "recipe that to itself without"
+        )
         return (
-            f"The difference is that to {self.reference}, seed by seed; its 95 % interval "
-            "(Student) is difference ± half_width. "
+            f"The difference is that to {self.reference}{recipes if self.recipes else ''}, seed "
+            "by seed; its 95 % interval (Student) is difference ± half_width. "
         )
 
 
-def scheme_config(base: dict[str, Any], change: dict[str, Any], where: str) -> Config:
-    """The configuration of a run: the base with the sections of a scheme laid over it. A
-    scheme that gives a `solver` gives the whole of it."""
+def scheme_config(
+    base: dict[str, Any], changes: Sequence[dict[str, Any]], where: str
+) -> Config:
+    """The configuration of a run: the base with the sections of each change laid over it. A
+    change that gives a `solver` gives the whole of it."""
     tree = dict(base)
-    for section, values in change.items():
-        replaced = section == "solver" or not isinstance(values, dict)
-        tree[section] = values if replaced else {**tree.get(section, {}), **values}
+    for change in changes:
+        for section, values in change.items():
+            replaced = section == "solver" or not isinstance(values, dict)
+            tree[section] = values if replaced else {**tree.get(section, {}), **values}
     return training.validated(Config, tree, where)
+
+
+def _with(scheme: str, recipe: str) -> str:
+    """The name of a contender."""
+    return f"{scheme} with {recipe}"
 
 
 def _with_steps(config: Config, steps: int) -> Config:
