@@ -42,7 +42,7 @@ class TrainingComparison(AbstractComparison):
     budget: Budget
     sweep: Sweep | None = None
     schemes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    recipes: dict[str, dict[str, Any]] = {}
+    recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     reference: str | None = None
 
     @model_validator(mode="after")
@@ -184,12 +184,12 @@ class TrainingComparison(AbstractComparison):
         if self.reference is None:
             return ""
         recipes = (
-            f" with the same recipe ({', '.join(self.recipes)}), and of {self.reference} with a "
-            "recipe that to itself without"
+            f" with the same recipe ({', '.join(self.recipes)}), and of {self.reference} with "
+            "a recipe that to itself without"
         )
         return (
-            f"The difference is that to {self.reference}{recipes if self.recipes else ''}, seed "
-            "by seed; its 95 % interval (Student) is difference ± half_width. "
+            f"The difference is that to {self.reference}{recipes if self.recipes else ''}, "
+            "seed by seed; its 95 % interval (Student) is difference ± half_width. "
         )
 
 
