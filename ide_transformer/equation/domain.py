@@ -1,15 +1,25 @@
 """The token domain Ω_x: the points of tokens and the weights of integrals over them."""
 
+import dataclasses
 import math
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeAlias
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from pydantic import Field
 
-from ..arguments import AtLeastZero, PositiveInt, checked, is_known
+from ..arguments import AtLeastZero, PositiveFloat, PositiveInt, checked, is_known
 from ..errors import InputError
+from . import rules
+
+
+# The lower and the upper end of an axis, and of each axis.
+Interval: TypeAlias = tuple[float, float]
+Bounds: TypeAlias = tuple[Interval, ...]
 
 
 class TokenDomain(eqx.Module):
@@ -25,21 +35,29 @@ class TokenDomain(eqx.Module):
       and unit spacing, an image of patches has dimension 2.
     - `weights`: `[..., tokens]`, non-negative; leading axes give each sample weights of
       its own. `None` means equal weights, for which attention is exactly the softmax.
-    - `end_weights`: `[..., tokens]`, non-negative: the weight of `x_j` where it is the end of
-      the integral, `∫_{x' ≤ x_j}` in causal attention. `None` means `weights`: each token
-      counts in full, as in text. A rule for functions on an interval has weights of its own
-      here, see `trapezoid`.
-    - `grid`: how many points there are along each axis, where they are 0, 1, 2, … along it,
-      as `uniform` makes them; `None` for other points. On a line, causal attention then
-      skips points that come after a whole block of queries.
+    - `ends`, `end_weights`: `[ends, tokens]` coordinates on a line and `[..., ends, tokens]`
+      non-negative: `end_weights[r, j]` is the weight of x_j in the integral up to `ends[r, j]`,
+      `∫_{x' ≤ x}` in causal attention. `None` means `weights`: each token counts in full, as
+      in text. A rule for functions on an interval has weights of its own here, see
+      `trapezoid` and `simpson`.
+    - `grid`: how many points there are along each axis of a lattice, as `uniform` and
+      `periodic` make them, the last axis fastest; `None` for other points.
+    - `spacing`: the distance of neighbours along each axis of a grid; `None` for points that
+      are 0, 1, 2, … along each. On such a line, causal attention skips points that come after
+      a whole block of queries.
+    - `period`: the length of each axis of a torus; `None` where there are boundaries.
 
-    **Raises:** `InputError` for arguments that do not fit, and for negative weights.
+    **Raises:** `InputError` for arguments that do not fit, for negative weights, and for
+    weights whose sum is zero.
     """
 
     points: Float[Array, "..."]
     weights: Annotated[Float[Array, "..."], AtLeastZero] | None = None
-    # Static, since it decides which program is compiled.
+    # Static, since they decide which program is compiled.
     grid: tuple[PositiveInt, ...] | None = eqx.field(static=True, default=None)
+    spacing: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
+    period: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
+    ends: Float[Array, "ends tokens"] | None = None
     end_weights: Annotated[Float[Array, "..."], AtLeastZero] | None = None
 
     def __check_init__(self):
@@ -48,21 +66,42 @@ class TokenDomain(eqx.Module):
                 f"TokenDomain.points has shape {self.points.shape}; it must be "
                 "[tokens, dimension], for example points[:, None] for text."
             )
-        shape = (self.num_tokens, self.points.shape[1])
+        shape = (self.num_tokens, self.dimension)
         if self.grid is not None and (math.prod(self.grid), len(self.grid)) != shape:
             raise InputError(
                 f"TokenDomain: grid={self.grid} does not hold {shape[0]} points of dimension "
                 f"{shape[1]}; use TokenDomain.uniform."
             )
-        for name in ("weights", "end_weights"):
-            weights = getattr(self, name)
-            if weights is not None and weights.shape[-1:] != (self.num_tokens,):
+        for name in ("spacing", "period"):
+            lengths = getattr(self, name)
+            if lengths is not None and len(lengths) != self.dimension:
                 raise InputError(
-                    f"TokenDomain.{name} has shape {weights.shape}; its last axis must "
-                    f"be the {self.num_tokens} tokens of points."
+                    f"TokenDomain: {name}={lengths} for points of dimension {self.dimension}; "
+                    "give a length for each axis."
                 )
-        if self.end_weights is not None and self.weights is None:
-            raise InputError("TokenDomain: end_weights without weights; give both.")
+        self._check_weights("weights", (self.num_tokens,))
+        if (self.ends is None) != (self.end_weights is None) or (
+            self.ends is not None and self.weights is None
+        ):
+            raise InputError("TokenDomain: end_weights need both ends and weights; give all.")
+        if self.ends is not None:
+            self._check_weights("end_weights", (len(self.ends), self.num_tokens))
+
+    def _check_weights(self, name: str, shape: tuple[int, ...]) -> None:
+        weights = getattr(self, name)
+        if weights is None:
+            return
+        if weights.shape[-len(shape) :] != shape:
+            before = " after one of the ends" if len(shape) > 1 else ""
+            raise InputError(
+                f"TokenDomain.{name} has shape {weights.shape}; its last axis must be the "
+                f"{self.num_tokens} tokens of points{before}."
+            )
+        if is_known(weights) and weights.ndim == 1 and not np.asarray(weights).any():
+            raise InputError(
+                f"TokenDomain.{name} are all zero, so that there is nothing to integrate over; "
+                "give a point a positive weight."
+            )
 
     @classmethod
     @checked
@@ -82,6 +121,46 @@ class TokenDomain(eqx.Module):
 
     @classmethod
     @checked
+    def periodic(
+        cls,
+        shape: PositiveInt | tuple[PositiveInt, ...],
+        length: PositiveFloat | tuple[PositiveFloat, ...] = 1.0,
+    ) -> "TokenDomain":
+        """Equally weighted points `0, L/n, 2L/n, …` along each axis of a torus: the trapezoidal
+        rule, which for smooth periodic functions converges faster than any power of n.
+
+        **Arguments:**
+
+        - `shape`: number of points, or that along each axis.
+        - `length`: L, of all axes or of each.
+        """
+        shape = shape if isinstance(shape, tuple) else (shape,)
+        lengths = length if isinstance(length, tuple) else (length,) * len(shape)
+        if len(lengths) != len(shape):
+            raise InputError(
+                f"TokenDomain.periodic: length={length} for {len(shape)} axes; give one "
+                "number, or one for each axis."
+            )
+        spacing = tuple(x / n for x, n in zip(lengths, shape, strict=True))
+        points = cls.uniform(shape).points * jnp.array(spacing)[None]
+        return cls(points, grid=shape, spacing=spacing, period=lengths)
+
+    @classmethod
+    @checked
+    def midpoint(cls, tokens: PositiveInt, interval: Interval = (0.0, 1.0)) -> "TokenDomain":
+        """The middles of equal parts of an interval, of equal weights: order 2.
+
+        **Arguments:**
+
+        - `interval`: its lower and its upper end.
+        """
+        lower, upper = _ordered("midpoint", interval)
+        step = (upper - lower) / tokens
+        points = lower + step * (jnp.arange(tokens, dtype=jnp.result_type(float)) + 0.5)
+        return cls(points[:, None], grid=(tokens,), spacing=(step,))
+
+    @classmethod
+    @checked
     def trapezoid(cls, points: Float[Array, " tokens"]) -> "TokenDomain":
         """Points on an interval with the weights of the trapezoidal rule,
 
@@ -95,26 +174,163 @@ class TokenDomain(eqx.Module):
 
         **Raises:** `InputError` for fewer points or another order.
         """
-        gaps = jnp.diff(points)
-        in_order = not is_known(points) or (np.diff(np.asarray(points)) > 0).all()
-        if not gaps.size or not in_order:
+        return cls._by_rule("trapezoid", rules.trapezoid, points, least=2)
+
+    @classmethod
+    @checked
+    def simpson(cls, points: Float[Array, " tokens"]) -> "TokenDomain":
+        """Points on an interval with the weights of Simpson's rule: parabolas through each
+        three points, with a gap that is left over by the parabola through the last three. Of
+        fourth order for smooth functions on points `φ(j/n)`, φ smooth; in causal attention too,
+        away from the beginning, whose first gap has the trapezoidal rule.
+
+        **Arguments:**
+
+        - `points`: three or more, in increasing order; a gap is less than twice the next one,
+          and the reverse, so that no weight is negative.
+
+        **Raises:** `InputError` for fewer points, another order, or other distances.
+        """
+        return cls._by_rule("simpson", rules.simpson, points, least=3)
+
+    @classmethod
+    @checked
+    def gauss_legendre(
+        cls, tokens: PositiveInt, interval: Interval = (0.0, 1.0)
+    ) -> "TokenDomain":
+        """The points and weights of Gauss and Legendre, exact for polynomials of degree
+        `2 tokens - 1`; for integrals over the whole interval.
+
+        **Arguments:**
+
+        - `interval`: its lower and its upper end.
+        """
+        return cls._mapped("gauss_legendre", rules.gauss_legendre(tokens), interval)
+
+    @classmethod
+    @checked
+    def clenshaw_curtis(
+        cls, tokens: Annotated[int, Field(ge=2)], interval: Interval = (0.0, 1.0)
+    ) -> "TokenDomain":
+        """Chebyshev points with both ends, and the weights of Clenshaw and Curtis, exact for
+        polynomials of degree `tokens - 1`; for integrals over the whole interval.
+
+        **Arguments:**
+
+        - `interval`: its lower and its upper end.
+        """
+        return cls._mapped("clenshaw_curtis", rules.clenshaw_curtis(tokens), interval)
+
+    @classmethod
+    @checked
+    def monte_carlo(
+        cls, tokens: PositiveInt, *, key: PRNGKeyArray, bounds: Bounds = ((0.0, 1.0),)
+    ) -> "TokenDomain":
+        """Random points, uniform in a box, of equal weights: the error is of order ½.
+
+        **Arguments:**
+
+        - `bounds`: the lower and the upper end of each axis.
+        """
+        lower, upper = np.array([_ordered("monte_carlo", x) for x in bounds]).T
+        points = jax.random.uniform(key, (tokens, len(bounds)))
+        return cls(jnp.asarray(lower)[None] + jnp.asarray(upper - lower)[None] * points)
+
+    @classmethod
+    @checked
+    def from_points(
+        cls, points: Float[Array, "tokens dimension"], bounds: Bounds | None = None
+    ) -> "TokenDomain":
+        """Scattered points, weighted by the part of the domain that is nearest to each of
+        them: on a line from the middle of two neighbours to the next, in the plane the area of
+        the Voronoi cell.
+
+        **Arguments:**
+
+        - `points`: in any order, no two the same, of dimension 1 or 2.
+        - `bounds`: the lower and the upper end of each axis; `None` for those of the points.
+
+        **Raises:** `InputError` for points outside the bounds, equal ones, or another
+        dimension.
+        """
+        x = np.asarray(points, float)
+        name = "TokenDomain.from_points"
+        if x.shape[1] > 2:
+            raise InputError(f"{name}: dimension {x.shape[1]}; it serves 1 and 2.")
+        if len(np.unique(x, axis=0)) < len(x):
+            raise InputError(f"{name}: two of the points are the same; give each once.")
+        if bounds is None:
+            bounds = tuple(zip(x.min(0).tolist(), x.max(0).tolist(), strict=True))
+        if len(bounds) != x.shape[1]:
             raise InputError(
-                f"TokenDomain.trapezoid: {points.size} points; give two or more, each above "
-                "the one before, for example jnp.linspace(0, 1, 65)."
+                f"{name}: {len(bounds)} bounds for points of dimension {x.shape[1]}; give "
+                "(lower, upper) for each axis."
             )
-        before, after = (jnp.pad(gaps / 2, side) for side in ((1, 0), (0, 1)))
-        # The integral that ends at the first point has no length; its mean is that point.
-        ends = before.at[0].set(after[0])
-        return cls(points[:, None], before + after, end_weights=ends)
+        ends = np.array([_ordered("from_points", axis) for axis in bounds])
+        if (out := (x < ends[:, 0]) | (x > ends[:, 1])).any():
+            first = x[out.any(1)][0].tolist()
+            raise InputError(f"{name}: the point {first} is outside bounds={ends.tolist()}.")
+        weights = rules.voronoi(x, ends) if x.shape[1] == 2 else rules.nearest(x[:, 0], ends[0])
+        return cls(points, jnp.asarray(weights, points.dtype))
+
+    @classmethod
+    def _by_rule(
+        cls, name: str, rule: Callable[[Array], rules.Rule], points: Array, least: int
+    ) -> "TokenDomain":
+        numbers = {2: "two", 3: "three"}
+        in_order = not is_known(points) or (np.diff(np.asarray(points)) > 0).all()
+        if points.size < least or not in_order:
+            raise InputError(
+                f"TokenDomain.{name}: {points.size} points; give {numbers[least]} or more, "
+                "each above the one before, for example jnp.linspace(0, 1, 65)."
+            )
+        weights, end_weights = rule(points)
+        if is_known(weights) and min(np.min(weights), np.min(end_weights)) < 0:
+            raise InputError(
+                f"TokenDomain.{name}: a gap between two points is twice its neighbour or more, "
+                "so that a weight would be negative; let the distances change more slowly, or "
+                "take TokenDomain.trapezoid."
+            )
+        # After the last point there is no end of an integral.
+        beyond = jnp.full(len(end_weights), 2 * points[-1] - points[0])
+        later = jnp.concatenate([points, beyond])
+        ends = jnp.stack([later[r : r + len(points)] for r in range(len(end_weights))])
+        return cls(points[:, None], weights, ends=ends, end_weights=end_weights)
+
+    @classmethod
+    def _mapped(
+        cls, name: str, rule: tuple[np.ndarray, np.ndarray], interval: Interval
+    ) -> "TokenDomain":
+        lower, upper = _ordered(name, interval)
+        x, weights = rule
+        half = (upper - lower) / 2
+        return cls(jnp.asarray(lower + half * (x + 1))[:, None], jnp.asarray(half * weights))
 
     @property
     def num_tokens(self) -> int:
         return self.points.shape[0]
 
     @property
+    def dimension(self) -> int:
+        return self.points.shape[1]
+
+    @property
     def consecutive(self) -> bool:
         """Whether the points are 0, 1, 2, … on a line."""
-        return self.grid is not None and len(self.grid) == 1
+        return self.grid is not None and len(self.grid) == 1 and self.spacing is None
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The distance of neighbours along each axis of a grid.
+
+        **Raises:** `InputError` where the points are no grid.
+        """
+        if self.grid is None:
+            raise InputError(
+                "This TokenDomain is no grid of equal distances, as TokenDomain.uniform, "
+                "periodic and midpoint make them."
+            )
+        return (1.0,) * self.dimension if self.spacing is None else self.spacing
 
     @property
     def positions(self) -> Float[Array, " tokens"]:
@@ -140,12 +356,58 @@ class TokenDomain(eqx.Module):
         """The same for the end weights."""
         return None if self.end_weights is None else _log(self.end_weights)
 
+    @checked
+    def product(self, other: "TokenDomain") -> "TokenDomain":
+        """All pairs of points of two domains, the second one faster, with the products of their
+        weights.
+
+        **Arguments:**
+
+        - `other`: the domain of the further axes.
+        """
+        own, others = (
+            i.ravel()
+            for i in np.meshgrid(range(self.num_tokens), range(other.num_tokens), indexing="ij")
+        )
+        points = jnp.concatenate([self.points[own], other.points[others]], axis=1)
+        weights = None
+        if self.weights is not None or other.weights is not None:
+            a, b = (
+                jnp.ones(x.num_tokens) if x.weights is None else x.weights
+                for x in (self, other)
+            )
+            a, b = jnp.broadcast_arrays(a[..., own], b[..., others])
+            weights = a * b
+        grid = _joined(self.grid, other.grid)
+        spacing = None if grid is None else self.steps + other.steps
+        spacing = None if spacing == (1.0,) * points.shape[1] else spacing
+        return TokenDomain(points, weights, grid, spacing, _joined(self.period, other.period))
+
+    def weighted(self, density: Callable[[Array], Array]) -> "TokenDomain":
+        """The same points for integrals `∫ g(x) ρ(x) dx`.
+
+        **Arguments:**
+
+        - `density`: ρ, from `[tokens, dimension]` to `[tokens]`, not negative.
+        """
+        rho = jnp.asarray(density(self.points))
+        if rho.shape != (self.num_tokens,):
+            raise InputError(
+                f"TokenDomain.weighted: density gives {rho.shape} at points "
+                f"{self.points.shape}; it must give a number for each token."
+            )
+        weights, ends = (
+            None if x is None else x * jnp.broadcast_to(rho, x.shape)
+            for x in (self.weights, self.end_weights)
+        )
+        weights = rho if weights is None else weights
+        return dataclasses.replace(self, weights=weights, end_weights=ends)
+
     def first(self, tokens: int) -> "TokenDomain":
         """The first of its tokens, with their weights."""
-        weights, ends = (
-            None if x is None else x[..., :tokens] for x in (self.weights, self.end_weights)
-        )
-        return TokenDomain(self.points[:tokens], weights, end_weights=ends)
+        parts = (self.weights, self.ends, self.end_weights)
+        weights, ends, end_weights = (None if x is None else x[..., :tokens] for x in parts)
+        return TokenDomain(self.points[:tokens], weights, ends=ends, end_weights=end_weights)
 
     def padded(self, mask: Bool[Array, "*batch tokens"]) -> "TokenDomain":
         """The domain without its padding: tokens where `mask` is `False` get weight 0, so
@@ -153,8 +415,23 @@ class TokenDomain(eqx.Module):
         weights = jnp.ones_like(self.points[:, 0]) if self.weights is None else self.weights
         weights = jnp.broadcast_to(weights, jnp.broadcast_shapes(weights.shape, mask.shape))
         ends = self.end_weights
-        ends = None if ends is None else jnp.where(mask, ends, 0)
-        return TokenDomain(self.points, jnp.where(mask, weights, 0), self.grid, ends)
+        ends = None if ends is None else jnp.where(mask[..., None, :], ends, 0)
+        weights = jnp.where(mask, weights, 0)
+        return dataclasses.replace(self, weights=weights, end_weights=ends)
+
+
+def _ordered(name: str, interval: Interval) -> Interval:
+    """An interval whose upper end is above the lower one."""
+    if not interval[0] < interval[1]:
+        raise InputError(
+            f"TokenDomain.{name}: from {interval[0]} to {interval[1]}; give the lower end "
+            "first."
+        )
+    return interval
+
+
+def _joined(a: tuple | None, b: tuple | None) -> tuple | None:
+    return None if a is None or b is None else a + b
 
 
 def _log(weights: Float[Array, "..."]) -> Float[Array, "..."]:

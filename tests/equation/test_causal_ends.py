@@ -8,6 +8,7 @@ import pytest
 from equation.integrals import by_hand, make_inputs, plain
 from equation.problems import apply
 from helpers import WIDTH, fast_first, largest, make_block, random_state
+from scipy.integrate import simpson
 
 import ide_transformer as ide
 from ide_transformer.equation import Domains, integrate
@@ -60,20 +61,42 @@ def exact(x):
     return np.stack(means)
 
 
-@pytest.mark.parametrize("kind", fast_first(2, KINDS))
+RULES = {"trapezoid": (ide.TokenDomain.trapezoid, 2), "simpson": (ide.TokenDomain.simpson, 4)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule"), fast_first(2, [(k, r) for r in RULES for k in KINDS])
+)
 @pytest.mark.parametrize("grid", GRIDS)
-def test_the_trapezoidal_rule_is_of_second_order(grid, kind):
+def test_causal_integrals_converge_at_the_order_of_the_rule(grid, kind, rule):
+    """At the same points of all grids, of which the least is after the first gaps."""
+    make, order = RULES[rule]
     numbers = np.array([16, 32, 64])
     places = GRIDS[grid](np.linspace(0, 1, 5))
     errors = []
     for n in numbers:
         x = GRIDS[grid](np.linspace(0, 1, n + 1))
-        domain = ide.TokenDomain.trapezoid(jnp.asarray(x))
-        mean = compiled(kind, *smooth_inputs(x), domain)
+        mean = compiled(kind, *smooth_inputs(x), make(jnp.asarray(x)))
         assert largest(mean[0], smooth_inputs(x)[2][0]) < 1e-6
         errors.append(np.abs(mean[:: n // 4] - exact(places))[1:].max())
-    order = -np.polyfit(np.log(numbers), np.log(errors), 1)[0]
-    assert abs(order - 2) < 0.15
+    observed = -np.polyfit(np.log(numbers), np.log(errors), 1)[0]
+    assert abs(observed - order) < 0.2
+
+
+@pytest.mark.parametrize("points", [3, 4, 9, 12])
+def test_an_integral_up_to_a_point_is_that_of_the_points_until_there(points):
+    """Its weights are those of Simpson's rule on these points alone."""
+    x = np.linspace(0, 1, points) + np.linspace(0, 1, points) ** 1.5
+    domain = ide.TokenDomain.simpson(jnp.asarray(x))
+    values = np.exp(x)
+    assert domain.weights @ values == pytest.approx(simpson(values, x=x), rel=1e-14)
+    for end in range(2, points):
+        weights = np.array(domain.weights[: end + 1])
+        for lag in range(3):
+            weights[end - lag] = domain.end_weights[lag, end - lag]
+            assert domain.ends[lag, end - lag] == x[end]
+        here = simpson(values[: end + 1], x=x[: end + 1])
+        assert weights @ values[: end + 1] == pytest.approx(here, rel=1e-14)
 
 
 @pytest.mark.heavy
@@ -89,7 +112,7 @@ def test_derivatives_with_end_weights(kind):
 
     def ours(*x):
         weights, ends = map(jnp.exp, x[3:])
-        domain = ide.TokenDomain(points, weights, end_weights=ends)
+        domain = ide.TokenDomain(points, weights, ends=points.T, end_weights=ends[None])
         return integral(kind, *x[:3], domain)
 
     def theirs(*x):
@@ -135,7 +158,7 @@ def test_tokens_marched_one_after_the_other_have_the_same_ends(key):
 def test_padding_has_no_end():
     domain = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6))
     padded = domain.padded(jnp.arange(6) < 4)
-    assert padded.end_weights[4:].tolist() == padded.weights[4:].tolist() == [0, 0]
+    assert padded.end_weights[0, 4:].tolist() == padded.weights[4:].tolist() == [0, 0]
 
 
 def test_what_has_no_end_weights_is_refused(unchecked):
@@ -143,19 +166,24 @@ def test_what_has_no_end_weights_is_refused(unchecked):
     domain = ide.TokenDomain.trapezoid(line)
     with pytest.raises(ide.InputError, match="window of 3 begins between the points"):
         integrate(*make_inputs(6), Domains(domain, domain), ide.Volterra(3))
-    for points in (line[:1], line[::-1], jnp.zeros(3)):
-        with pytest.raises(ide.InputError, match="two or more, each above the one before"):
-            ide.TokenDomain.trapezoid(points)
-        with pytest.raises(ide.InputError, match="two or more, each above the one before"):
-            # Known while a program is traced, too.
-            jax.jit(lambda points=points: ide.TokenDomain.trapezoid(points).points)()
+    for make, least in ((ide.TokenDomain.trapezoid, "two"), (ide.TokenDomain.simpson, "three")):
+        for points in (line[:1], line[::-1], jnp.zeros(3)):
+            message = f"give {least} or more, each above the one before"
+            with pytest.raises(ide.InputError, match=message):
+                make(points)
+            with pytest.raises(ide.InputError, match=message):
+                # Known while a program is traced, too.
+                jax.jit(lambda make=make, points=points: make(points).points)()
+    with pytest.raises(ide.InputError, match="let the distances change more slowly"):
+        ide.TokenDomain.simpson(line**2)
     for bad in (-1.0, jnp.nan):
         for name in ("weights", "end_weights"):
-            weights = {"weights": domain.weights, name: line.at[2].set(bad)}
+            weights = {"weights": domain.weights, "end_weights": domain.end_weights}
+            weights[name] = weights[name].at[..., 2].set(bad)
             with pytest.raises(ide.InputError, match=f" {name} should be at least 0"):
-                ide.TokenDomain(domain.points, **weights)
-    with pytest.raises(ide.InputError, match="end_weights without weights"):
-        ide.TokenDomain(domain.points, end_weights=line)
+                ide.TokenDomain(domain.points, ends=domain.ends, **weights)
+    with pytest.raises(ide.InputError, match="end_weights need both ends and weights"):
+        ide.TokenDomain(domain.points, end_weights=line[None])
 
 
 @pytest.mark.parametrize("bad", [-1.0, jnp.nan])

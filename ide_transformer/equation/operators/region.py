@@ -4,7 +4,7 @@ import abc
 from typing import ClassVar, NamedTuple, TypeAlias
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike, Bool, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ...arguments import PositiveInt
 from ...errors import InputError
@@ -16,6 +16,10 @@ Index: TypeAlias = int | Int[Array, ""]
 Range: TypeAlias = tuple[Index, Index]
 # For each pair of tokens, whether the first sees the second.
 Indicator: TypeAlias = Bool[Array, "tokens others"] | None
+# The ends of integrals at which points have weights of their own, and whether they are that
+# of the integral of a token.
+Ends: TypeAlias = Float[Array, "ends others"] | None
+EndIndicator: TypeAlias = Bool[Array, "ends tokens others"] | None
 
 
 class Band(NamedTuple):
@@ -42,12 +46,12 @@ class AbstractRegion(eqx.Module):
         """For consecutive tokens 0, 1, 2, …: whether any of the queries `[start, stop)` sees
         any of the points `[start, stop)`."""
 
-    def ends(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
-        """`[x, x']`: whether Ω_x(x) ends at x', where the end weights of a domain count;
-        `None` where it is the whole domain."""
-        if not self.causal:
+    def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
+        """`[end, x, x']`: whether Ω_x(x) ends at `ends[end, x']`, so that the end weight of x'
+        counts; `None` where it is the whole domain, or has no ends."""
+        if not self.causal or ends is None:
             return None
-        return query_domain.positions[:, None] == domain.positions[None, :]
+        return query_domain.positions[None, :, None] == ends[:, None, :]
 
     def band(self) -> Band | None:
         """For consecutive tokens: the region in the words of fused kernels; `None` where they
@@ -91,14 +95,14 @@ class Volterra(AbstractRegion):
             return past
         return past & (points[1] > queries[0] - self.window + 1)
 
-    def ends(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
-        if self.window is not None:
+    def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
+        if self.window is not None and ends is not None:
             raise InputError(
                 f"A window of {self.window} begins between the points of its domain, for "
                 "which end_weights say nothing; take window=None, or a TokenDomain without "
                 "end_weights, in which each token counts in full."
             )
-        return super().ends(query_domain, domain)
+        return super().ends(query_domain, ends)
 
     def band(self) -> Band:
         return Band(causal=True, window=self.window)

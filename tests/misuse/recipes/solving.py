@@ -35,6 +35,34 @@ EQUATIONS = {
     "TokenDomain.uniform": Recipe(
         ide.TokenDomain.uniform, {"shape": TOKENS}, lambda domain: domain.points
     ),
+    "TokenDomain.periodic": Recipe(
+        ide.TokenDomain.periodic, dict(shape=TOKENS, length=1.0), lambda domain: domain.points
+    ),
+    "TokenDomain.midpoint": Recipe(
+        ide.TokenDomain.midpoint,
+        dict(tokens=TOKENS, interval=(0.0, 1.0)),
+        lambda domain: domain.weights,
+    ),
+    "TokenDomain.simpson": Recipe(
+        ide.TokenDomain.simpson,
+        dict(points=jnp.linspace(0, 1, TOKENS)),
+        lambda domain: domain.weights,
+    ),
+    "TokenDomain.clenshaw_curtis": Recipe(
+        ide.TokenDomain.clenshaw_curtis,
+        dict(tokens=TOKENS, interval=(0.0, 1.0)),
+        lambda domain: domain.weights,
+    ),
+    "TokenDomain.monte_carlo": Recipe(
+        ide.TokenDomain.monte_carlo,
+        dict(tokens=TOKENS, key=KEY, bounds=((0.0, 1.0),)),
+        lambda domain: domain.points,
+    ),
+    "TokenDomain.from_points": Recipe(
+        ide.TokenDomain.from_points,
+        dict(points=jnp.linspace(0, 1, TOKENS)[:, None], bounds=((0.0, 1.0),)),
+        lambda domain: domain.weights,
+    ),
     "Equation": Recipe(
         ide.Equation,
         dict(control=CONTROL, constraint=ide.Free(), domain=DOMAIN),

@@ -63,7 +63,7 @@ class Blocks(AbstractQuadrature):
 def _part(integrand: Integrand, span: Span) -> Integrand:
     """Some queries with some points; `None` stays."""
     start, stop, first, last = span
-    query, key, value, log_weights, bias, log_end_weights = integrand
+    query, key, value, log_weights, bias, log_end_weights, ends = integrand
     return Integrand(
         query if query is None else query[..., start:stop, :],
         key if key is None else key[..., first:last, :],
@@ -71,6 +71,7 @@ def _part(integrand: Integrand, span: Span) -> Integrand:
         log_weights if log_weights is None else log_weights[..., first:last],
         bias if bias is None else bias[..., start:stop, first:last],
         log_end_weights if log_end_weights is None else log_end_weights[..., first:last],
+        ends if ends is None else ends[..., first:last],
     )
 
 

@@ -13,14 +13,7 @@ from ..positions import Heads, ScoreBias
 from ..region import AbstractRegion
 from .blocks import Blocks, Span
 from .stream import Stream
-from .token_mean import (
-    AbstractQuadrature,
-    Domains,
-    Integrand,
-    LogWeights,
-    log_weighting,
-    token_mean,
-)
+from .token_mean import AbstractQuadrature, Domains, Integrand, log_weighting, token_mean
 
 
 # The least queries of a block, and the most blocks; the number of tokens from which on both
@@ -79,11 +72,12 @@ def prepare(
         _finite(domain.log_weights, query.dtype),
         bias,
         _finite(domain.log_end_weights, query.dtype),
+        domain.ends,
     )
     return integrand, lambda mean: jnp.moveaxis(mean, -2, -4).reshape(*batch, tokens, heads, -1)
 
 
-def _finite(log_weights: LogWeights, dtype: DTypeLike) -> LogWeights:
+def _finite(log_weights: Array | None, dtype: DTypeLike) -> Array | None:
     """In the dtype of the scores; those of padding stay finite."""
     if log_weights is None:
         return None
@@ -150,9 +144,8 @@ def fused_mean(
     def flat(x):
         return x.reshape(-1, *x.shape[-3:])
 
-    ends = None if domain.end_weights is None else region.ends(domain, domain)
     integrand, _ = prepare(query, key, value, domain, None)
-    bias = log_weighting(integrand, ends)
+    bias = log_weighting(integrand, region.ends(domain, integrand.ends))
     if bias is not None:
         bias = jnp.broadcast_to(bias, (*batch, tokens, tokens)).astype(query.dtype)
         bias = bias.reshape(-1, 1, tokens, tokens)

@@ -143,11 +143,12 @@ class _Points(NamedTuple):
     value: Any
     log_weights: Any
     log_end_weights: Any
+    ends: Any
 
 
 def _together(query: Any, points: _Points) -> Integrand:
-    key, value, log_weights, log_end_weights = points[3:]
-    return Integrand(query, key, value, log_weights, None, log_end_weights)
+    key, value, log_weights, log_end_weights, ends = points[3:]
+    return Integrand(query, key, value, log_weights, None, log_end_weights, ends)
 
 
 def _domains(queries: _Queries, points: _Points) -> Domains:
@@ -166,6 +167,7 @@ def _points(integrand: Integrand, domain: TokenDomain, block: int) -> _Points:
         (integrand.value, -2),
         (integrand.log_weights, -1),
         (integrand.log_end_weights, -1),
+        (integrand.ends, -1),
     )
     return _Points(
         jnp.arange(len(at)),

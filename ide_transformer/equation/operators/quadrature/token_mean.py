@@ -9,7 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, DTypeLike, Float
 
 from ...domain import TokenDomain
-from ..region import AbstractRegion, Indicator
+from ..region import AbstractRegion, EndIndicator, Ends
 
 
 # Names of the parts of an integral that a gradient should keep: the mean, and the maximum and
@@ -22,6 +22,7 @@ Numbers: TypeAlias = Float[Array, "*batch shared repeats tokens"]
 Keys: TypeAlias = Float[Array, "*batch shared others features"]
 Scores: TypeAlias = Float[Array, "*batch shared repeats tokens others"]
 LogWeights: TypeAlias = Float[Array, "... others"] | None
+LogEndWeights: TypeAlias = Float[Array, "... ends others"] | None
 # The same for each query, or for all.
 Weighting: TypeAlias = Float[Array, "... queries others"] | None
 Bias: TypeAlias = Float[Array, "shared repeats tokens others"] | None
@@ -31,14 +32,16 @@ class Integrand(NamedTuple):
     """The parts of an integral. Scores are `q k + log w + bias`, a large negative number
     outside the region. Queries are divided by `sqrt(features)`; one axis of theirs is for the
     keys and one for those that share a key. Log weights are for each sample or for all, `None`
-    for equal ones; those of the end stand in their place where the region of a query ends."""
+    for equal ones; those of the ends stand in their place where the region of a query ends at
+    that coordinate."""
 
     query: Queries
     key: Keys
     value: Keys
     log_weights: LogWeights
     bias: Bias
-    log_end_weights: LogWeights = None
+    log_end_weights: LogEndWeights = None
+    ends: Ends = None
 
 
 class Mean(NamedTuple):
@@ -91,9 +94,9 @@ class AbstractQuadrature(eqx.Module):
             return s
         return jnp.where(jnp.broadcast_to(inside, s.shape), s, outside(s.dtype))
 
-    def ends(self, integrand: Integrand, domains: Domains) -> Indicator:
+    def ends(self, integrand: Integrand, domains: Domains) -> EndIndicator:
         """Where end weights count; `None` for nowhere."""
-        return None if integrand.log_end_weights is None else self.region.ends(*domains)
+        return self.region.ends(domains.queries, integrand.ends)
 
 
 @eqx.filter_custom_jvp
@@ -136,18 +139,22 @@ def outside(dtype: DTypeLike) -> float:
     return float(jnp.finfo(dtype).min) / 2
 
 
-def log_weighting(integrand: Integrand, ends: Indicator) -> Weighting:
+def log_weighting(integrand: Integrand, ends: EndIndicator) -> Weighting:
     """`log w` for each query, or its rate."""
-    weights, at_end = (
+    weights, at_ends = (
         None if x is None else jnp.expand_dims(x, -2)
         for x in (integrand.log_weights, integrand.log_end_weights)
     )
-    if ends is None or (weights is None and at_end is None):
+    if ends is None or (weights is None and at_ends is None):
         return weights
     # In a rate, `None` is zero.
-    weights, at_end = (jnp.zeros(1) if x is None else x for x in (weights, at_end))
-    shape = jnp.broadcast_shapes(ends.shape, weights.shape, at_end.shape)
-    return jnp.where(*(jnp.broadcast_to(x, shape) for x in (ends, at_end, weights)))
+    weights = jnp.zeros((1, 1)) if weights is None else weights
+    at_ends = jnp.zeros((len(ends), 1, 1)) if at_ends is None else at_ends
+    for number, here in enumerate(ends):
+        at_end = at_ends[..., number, :, :]
+        shape = jnp.broadcast_shapes(here.shape, weights.shape, at_end.shape)
+        weights = jnp.where(*(jnp.broadcast_to(x, shape) for x in (here, at_end, weights)))
+    return weights
 
 
 def with_terms(s: Scores, weighting: Weighting, bias: Bias) -> Scores:
@@ -165,7 +172,7 @@ def tangent_part(
     integrand: Integrand,
     rate: Integrand,
     scale: tuple[Numbers, Numbers],
-    ends: Indicator,
+    ends: EndIndicator,
 ) -> Mean:
     """The value of `AbstractQuadrature.tangent` for some queries, or the part of it that comes
     from some of the points.
@@ -188,7 +195,7 @@ def tangent_part(
     return Mean(tangent, total, jnp.zeros_like(total))
 
 
-def score_rates(integrand: Integrand, rate: Integrand, ends: Indicator) -> Scores:
+def score_rates(integrand: Integrand, rate: Integrand, ends: EndIndicator) -> Scores:
     """The derivative of the scores along `rate`."""
     query, key = integrand.query, integrand.key
     zero = jnp.zeros((), jnp.promote_types(query.dtype, jnp.float32))

@@ -1,0 +1,210 @@
+"""Quadrature rules of token domains, through the attention operator."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from equation.problems import state
+from helpers import HEADS, WIDTH, largest
+from scipy.spatial import cKDTree
+
+import ide_transformer as ide
+
+
+# Points for which the program has room.
+ROOM = 960
+GRIDS = {"uniform": lambda s: s, "clustered": lambda s: s + np.sin(2 * np.pi * s) / 8}
+
+
+@pytest.fixture
+def attention(key):
+    return ide.Attention(WIDTH, HEADS, key=key, std=0.2)
+
+
+def smooth_state(points):
+    """Smooth functions of the first coordinate, and of the second one where there is one."""
+    x, y = points[:, 0], points[:, -1]
+    directions = np.random.default_rng(0).normal(size=(3, WIDTH))
+    return jnp.stack([jnp.sin(3 * x), jnp.cos(2 * x), x * y**2], axis=1) @ directions
+
+
+def at_origin(attention, domain):
+    """The rate at the origin and its derivatives in weights of the operator. The origin is a
+    point without weight, and so are those that fill up: one program serves all domains."""
+    points, weights = domain.points, domain.weights
+    weights = jnp.ones(len(points)) if weights is None else weights
+    room = (1, ROOM - len(points))
+    return _at_origin(attention, jnp.pad(points, (room, (0, 0))), jnp.pad(weights, room))
+
+
+@eqx.filter_jit
+def _at_origin(attention, points, weights):
+    def rate(attention):
+        return attention(smooth_state(points), ide.TokenDomain(points, weights))[0]
+
+    gradient = eqx.filter_grad(lambda attention: jnp.sum(rate(attention) ** 2))(attention)
+    return rate(attention), gradient.query.weight, gradient.value.weight
+
+
+def errors(attention, domain, exact):
+    """Of the rate, and of the gradients, relative to their size."""
+    found = at_origin(attention, domain)
+    return [largest(a, b) / np.abs(b).max() for a, b in zip(found, exact, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "order", "grid"),
+    [
+        ("midpoint", 2, "uniform"),
+        ("trapezoid", 2, "uniform"),
+        ("trapezoid", 2, "clustered"),
+        ("simpson", 4, "uniform"),
+        ("simpson", 4, "clustered"),
+    ],
+)
+def test_the_operator_and_its_gradients_converge_at_the_order_of_the_rule(
+    attention, rule, order, grid
+):
+    exact = at_origin(attention, ide.TokenDomain.gauss_legendre(40))
+    numbers, found, plain = np.array([48, 96, 192]), [], []
+    for n in map(int, numbers):
+        x = jnp.asarray(GRIDS[grid](np.linspace(0, 1, n + 1)))
+        domain = getattr(ide.TokenDomain, rule)(n if rule == "midpoint" else x)
+        found.append(errors(attention, domain, exact))
+        plain.append(errors(attention, ide.TokenDomain(domain.points), exact))
+    orders = -np.polyfit(np.log(numbers), np.log(found), 1)[0]
+    assert (abs(orders - order) < 0.2).all()
+    if grid == "clustered":
+        # The softmax alone, for which each point is as large, has another limit.
+        assert np.allclose(plain[-1], plain[-2], rtol=0.1) and plain[-1][0] > 1e-2
+
+
+@pytest.mark.parametrize("rule", ["gauss_legendre", "clenshaw_curtis"])
+def test_spectral_rules_are_exact_at_32_points(attention, rule):
+    make = getattr(ide.TokenDomain, rule)
+    exact = at_origin(attention, ide.TokenDomain.gauss_legendre(60, (0.0, 2.0)))
+    assert max(errors(attention, make(32, (0.0, 2.0)), exact)) < 1e-12
+    assert errors(attention, make(4, (0.0, 2.0)), exact)[0] > 1e-6
+
+
+def test_monte_carlo_is_of_order_one_half(attention):
+    exact = at_origin(attention, ide.TokenDomain.gauss_legendre(40))[0]
+    origin = jnp.zeros((1, 1))
+
+    @eqx.filter_jit
+    def error(tokens):
+        def square(key):
+            # The origin sees the points, and is none of them.
+            drawn = ide.TokenDomain.monte_carlo(tokens, key=key)
+            points = jnp.concatenate([origin, drawn.points])
+            weights = jnp.ones(tokens + 1).at[0].set(0)
+            rate = attention(smooth_state(points), ide.TokenDomain(points, weights))[0]
+            return jnp.sum((rate - exact) ** 2)
+
+        squares = jax.lax.map(square, jax.random.split(jax.random.key(1), 1000), batch_size=50)
+        return jnp.sqrt(jnp.mean(squares))
+
+    numbers = [32, 128, 512]
+    order = -np.polyfit(np.log(numbers), np.log([error(n) for n in numbers]), 1)[0]
+    assert abs(order - 0.5) < 0.1
+
+
+def test_products_of_rules_converge_in_the_plane(attention):
+    line = ide.TokenDomain.gauss_legendre(30)
+    exact = at_origin(attention, line.product(line))
+    found = []
+    for n in (15, 29):
+        x = ide.TokenDomain.simpson(jnp.linspace(0, 1, n))
+        y = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, n))
+        found.append(
+            (
+                errors(attention, x.product(x), exact)[0],
+                errors(attention, x.product(y), exact)[0],
+            )
+        )
+    orders = np.log2(np.array(found[0]) / np.array(found[1]))
+    assert (abs(orders - [4, 2]) < 0.2).all()
+
+
+def test_a_periodic_grid_is_exact_for_waves():
+    domain = ide.TokenDomain.periodic((6, 5), (1.0, 2.0))
+    assert domain.spacing == pytest.approx((1 / 6, 2 / 5)) and domain.period == (1.0, 2.0)
+    x, y = domain.points.T
+    assert abs(jnp.mean(jnp.cos(2 * jnp.pi * 5 * x) * jnp.sin(jnp.pi * 4 * y))) < 1e-15
+    assert abs(jnp.mean(jnp.cos(2 * jnp.pi * 6 * x)) - 1) < 1e-15
+
+
+def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest(attention):
+    """Against counting, with points on two sides and in a corner."""
+    draw = np.random.default_rng(0)
+    points = draw.uniform(size=(40, 2))
+    points[:3] = [[0, 0], [1, 0.5], [0.3, 0]]
+    domain = ide.TokenDomain.from_points(jnp.asarray(points), ((0.0, 1.0), (0.0, 1.0)))
+    samples = 200_000
+    nearest = cKDTree(points).query(draw.uniform(size=(samples, 2)))[1]
+    counted = np.bincount(nearest, minlength=40) / samples
+    assert np.sum(domain.weights) == pytest.approx(1, abs=1e-14)
+    assert np.abs(domain.weights - counted).max() < 5 * np.sqrt(0.05 / samples)
+    line = ide.TokenDomain.from_points(jnp.array([[3.0], [0.0], [1.0]]), ((-1.0, 3.0),))
+    assert line.weights.tolist() == [1.0, 1.5, 1.5]
+    # The mean over them is nearer to the integral than that of the points.
+    grid = ide.TokenDomain.gauss_legendre(30)
+    exact = at_origin(attention, grid.product(grid))
+    draws = draw.uniform(size=(3, 200, 2))
+    weighted, plain = [], []
+    for drawn in map(jnp.asarray, draws):
+        cells = ide.TokenDomain.from_points(drawn, ((0.0, 1.0), (0.0, 1.0)))
+        weighted.append(errors(attention, cells, exact)[0])
+        plain.append(errors(attention, ide.TokenDomain(drawn), exact)[0])
+    assert np.mean(weighted) < np.mean(plain) / 3
+
+
+def test_the_midpoint_rule_is_the_softmax(attention):
+    u = state(tokens=6)
+    ordinary = attention(u, ide.TokenDomain.uniform(6))
+    assert largest(attention(u, ide.TokenDomain.midpoint(6)), ordinary) < 1e-14
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_points_with_their_weights_in_another_order(key, causal):
+    attention = ide.Attention(WIDTH, HEADS, key=key, std=0.5, causal=causal)
+    domain = ide.TokenDomain.simpson(jnp.linspace(0, 1, 9) + jnp.linspace(0, 1, 9) ** 2)
+    order = np.random.default_rng(0).permutation(9)
+    other = ide.TokenDomain(
+        domain.points[order],
+        domain.weights[order],
+        ends=domain.ends[:, order],
+        end_weights=domain.end_weights[:, order],
+    )
+    u = state(tokens=9)
+    assert largest(attention(u[order], other), attention(u, domain)[order]) < 1e-13
+
+
+def test_a_point_is_two_of_half_its_weight(attention):
+    domain, u = ide.TokenDomain.gauss_legendre(5), state(tokens=5)
+    twice = np.array([0, 1, 1, 2, 3, 4])
+    halves = domain.weights[twice] * jnp.array([1, 0.5, 0.5, 1, 1, 1])
+    split = ide.TokenDomain(domain.points[twice], halves)
+    assert largest(attention(u[twice], split), attention(u, domain)[twice]) < 1e-12
+
+
+def test_domains_that_cannot_be(unchecked):
+    make = ide.TokenDomain
+    points, square = jnp.linspace(0, 1, 4)[:, None], jnp.array([[0.5, 0.2], [0.1, 2.0]])
+    for call, message in (
+        (lambda: make(points, jnp.zeros(4)), "weights are all zero"),
+        (lambda: make(points, jnp.ones(3)), "last axis must be the 4 tokens"),
+        (lambda: make(points, spacing=(1.0, 2.0)), "a length for each axis"),
+        (lambda: make.midpoint(3, (1.0, 0.0)), "give the lower end first"),
+        (lambda: make.periodic((3, 4), (1.0, 2.0, 3.0)), "one number, or one for each axis"),
+        (lambda: make.from_points(square, ((0.0, 1.0),) * 2), "0.1.* is outside bounds"),
+        (lambda: make.from_points(square[:, :1], ((0.0, 1.0),) * 2), "2 bounds for points"),
+        (lambda: make.from_points(jnp.ones((2, 1))), "two of the points are the same"),
+        (lambda: make.from_points(jnp.ones((2, 3))), "it serves 1 and 2"),
+        (lambda: make.from_points(jnp.array([[0.0, 1], [2, 1]])), "from 1.0 to 1.0; give the"),
+        (lambda: make(points).weighted(lambda x: x), "a number for each token"),
+        (lambda: make(points).steps, "no grid of equal distances"),
+    ):
+        with pytest.raises(ide.InputError, match=message):
+            call()
