@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, fast_first
 from running import run_apart, run_here
 
 from ide_transformer.pretrained.families import families
@@ -154,8 +154,13 @@ def test_the_example_of_the_readme_runs(clone, capsys):
     assert "Solution" in capsys.readouterr().out and names["adaptive"].us.shape[0] == 13
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("page", [*filter(to_run, PAGES)])
+# The page that has most of the others' commands, and pages of Python.
+FIRST_PAGES = ["README.md", "docs/how-to/gradient-mode.md", "docs/how-to/choose-scheme.md"]
+
+
+@pytest.mark.parametrize(
+    "page", fast_first(0, dict.fromkeys([*FIRST_PAGES, *filter(to_run, PAGES)]), heavy=3)
+)
 def test_the_blocks_of_a_page_run_in_order(page, clone, capsys):
     names = {"__name__": "page"}
     for block in to_run(page):

@@ -32,10 +32,14 @@ from .operators.activations import (
     relu as relu,
     silu as silu,
 )
+from .operators.advection import Advection as Advection
 from .operators.attention import Attention as Attention
+from .operators.convolution import Convolution as Convolution
 from .operators.cross_attention import CrossAttention as CrossAttention
 from .operators.damping import Damping as Damping
 from .operators.delta_rule import DeltaRule as DeltaRule
+from .operators.difference_advection import DifferenceAdvection as DifferenceAdvection
+from .operators.difference_diffusion import DifferenceDiffusion as DifferenceDiffusion
 from .operators.diffusion import Diffusion as Diffusion
 from .operators.dropout import Dropout as Dropout, drop as drop
 from .operators.exact import (
@@ -44,11 +48,15 @@ from .operators.exact import (
 )
 from .operators.feature_integral import FeatureIntegral as FeatureIntegral
 from .operators.feed_forward import FeedForward as FeedForward
+from .operators.fourier_integral import FourierIntegral as FourierIntegral
+from .operators.galerkin_attention import GalerkinAttention as GalerkinAttention
 from .operators.gated_feed_forward import GatedFeedForward as GatedFeedForward
+from .operators.gaussian_attention import GaussianAttention as GaussianAttention
 from .operators.injection import Injection as Injection
 from .operators.layer_drop import LayerDrop as LayerDrop
 from .operators.layer_norm_scaling import LayerNormScaling as LayerNormScaling
 from .operators.linear import Linear as Linear, product as product
+from .operators.linear_attention import LinearAttention as LinearAttention
 from .operators.operator import (
     AbstractOperator as AbstractOperator,
     AbstractWrappedOperator as AbstractWrappedOperator,
@@ -56,6 +64,7 @@ from .operators.operator import (
 )
 from .operators.positions import (
     AbstractPositions as AbstractPositions,
+    LinearBias as LinearBias,
     NoPositions as NoPositions,
     RelativeBias as RelativeBias,
     Rotary as Rotary,
@@ -70,6 +79,7 @@ from .operators.region import (
 )
 from .operators.relaxation import Relaxation as Relaxation
 from .operators.scaled import Scaled as Scaled
+from .operators.sinkhorn_attention import SinkhornAttention as SinkhornAttention
 from .operators.sourced import AbstractSourcedOperator as AbstractSourcedOperator
 from .operators.sourced_attention import SourcedAttention as SourcedAttention
 from .operators.stable_damping import StableDamping as StableDamping

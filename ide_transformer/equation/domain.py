@@ -403,6 +403,42 @@ class TokenDomain(eqx.Module):
         weights = rho if weights is None else weights
         return dataclasses.replace(self, weights=weights, end_weights=ends)
 
+    @property
+    def shares(self) -> Float[Array, "*batch tokens"]:
+        """The weights divided by their sum."""
+        if self.weights is None:
+            return jnp.full(self.num_tokens, 1 / self.num_tokens)
+        return self.weights / jnp.sum(self.weights, axis=-1, keepdims=True)
+
+    def mean(
+        self, v: Float[Array, "*batch tokens features"]
+    ) -> Float[Array, "*batch features"]:
+        """`1/|Ω_x| ∫_Ωx v dx`."""
+        return jnp.sum(_along(self.shares, v) * v, axis=-2)
+
+    def integral_up_to(
+        self, v: Float[Array, "*batch tokens features"]
+    ) -> Float[Array, "*batch tokens features"]:
+        """`∫_{x' ≤ x} v dx'` at each point x, with the end weights where there are any.
+
+        **Raises:** `InputError` for points that are not in order.
+        """
+        if is_known(self.points) and (np.diff(np.asarray(self.positions)) <= 0).any():
+            raise InputError(
+                "TokenDomain.integral_up_to: these points are not in increasing order; sort "
+                "them, with what belongs to them."
+            )
+        if self.weights is None:
+            return jnp.cumsum(v, axis=-2)
+        if self.end_weights is None:
+            return jnp.cumsum(_along(self.weights, v) * v, axis=-2)
+        lags = self.end_weights.shape[-2]
+        inner = jnp.cumsum(_along(self.weights, v) * v, axis=-2)
+        total = _later(inner, lags)
+        for lag in range(lags):
+            total += _later(_along(self.end_weights[..., lag, :], v) * v, lag)
+        return total
+
     def first(self, tokens: int) -> "TokenDomain":
         """The first of its tokens, with their weights."""
         parts = (self.weights, self.ends, self.end_weights)
@@ -418,6 +454,18 @@ class TokenDomain(eqx.Module):
         ends = None if ends is None else jnp.where(mask[..., None, :], ends, 0)
         weights = jnp.where(mask, weights, 0)
         return dataclasses.replace(self, weights=weights, end_weights=ends)
+
+
+def _along(weights: Array, v: Array) -> Array:
+    """Weights of tokens for all features of a state, in its dtype."""
+    return jnp.broadcast_to(weights.astype(v.dtype)[..., None], v.shape)
+
+
+def _later(v: Array, tokens: int) -> Array:
+    """Moved towards later tokens, from zeros."""
+    rest = v.shape[-2] - tokens
+    padding = [(0, 0)] * (v.ndim - 2) + [(min(tokens, v.shape[-2]), 0), (0, 0)]
+    return jnp.pad(v[..., : max(rest, 0), :], padding)
 
 
 def _ordered(name: str, interval: Interval) -> Interval:

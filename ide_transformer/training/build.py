@@ -244,6 +244,13 @@ def _block(
         construct(f"model.operators.{i}", choice, AbstractOperator, offers._replace(key=k))
         for i, (choice, k) in enumerate(zip(model.operators, keys, strict=True))
     )
+    for i, (choice, operator) in enumerate(zip(model.operators, operators, strict=True)):
+        if offers.arguments[AbstractOperator]["causal"] and operator.innermost.sees_all:
+            raise InputError(
+                f"model.operators.{i}={choice.kind}: it sees all tokens, those too that this "
+                "task asks for; take an operator that looks back, such as attention, or "
+                "linear_attention."
+            )
     if model.dropout:
         operators = tuple(Dropout(operator, model.dropout) for operator in operators)
     if model.layer_drop:

@@ -212,6 +212,7 @@ def test_pytorch_learns_the_same():
         assert moved > 1e-5, name
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_training_against_pytorch_in_paired_processes():
     pytest.importorskip("torch")

@@ -18,6 +18,7 @@ from ide_transformer.depth import fit_rates, keep_layers, native_target
             ("free", mean_over_tokens),
             ("post-norm", None),
         ],
+        heavy=1,
     ),
 )
 def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs(name, read):

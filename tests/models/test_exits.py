@@ -82,7 +82,7 @@ def test_a_cache_serves_any_number_of_steps(control, steps):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("control", fast_first(0, CONTROLS, heavy=1))
+@pytest.mark.parametrize("control", fast_first(0, CONTROLS[::-1], heavy=1))
 def test_a_text_at_another_depth_is_that_of_the_model_there(control):
     model = language_model(control=control, intervals=2).at_depth(5)
     text = ide.generate(model, TOKENS[:, :3], CONTEXT - 3, temperature=0.0)

@@ -63,7 +63,7 @@ def build(name):
     return model.with_solver(model.solver), inputs
 
 
-@pytest.mark.parametrize("name", fast_first(4, PUBLISHED))
+@pytest.mark.parametrize("name", fast_first(4, PUBLISHED, heavy=6))
 def test_published_block(name):
     model, inputs = build(name)
     u0, domain = model.embed(inputs)
@@ -113,7 +113,7 @@ def test_a_leapfrog_is_reversible():
     assert largest(us[1], back) < 1e-12
 
 
-@pytest.mark.parametrize("name", fast_first(0, PUBLISHED, heavy=4))
+@pytest.mark.parametrize("name", fast_first(0, PUBLISHED, heavy=2))
 @pytest.mark.heavy
 def test_the_configuration_trains(name, tmp_path, capsys, unchecked):
     """Two steps through the script, as a user would."""

@@ -67,7 +67,7 @@ def test_attention_residuals_start_as_the_mean_of_all_that_was_made(layered, sub
     assert difference(final(layered, SCHEMES["attention_residual"]), expected) < 1e-13
 
 
-@pytest.mark.parametrize("name", fast_first(1, SCHEMES))
+@pytest.mark.parametrize("name", fast_first(1, SCHEMES, heavy=1))
 def test_their_gradients_are_those_of_finite_differences(layered, name):
     solver = filled(SCHEMES[name], size=0.1)
     weights, static = eqx.partition(solver, eqx.is_inexact_array)

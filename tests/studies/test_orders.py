@@ -36,7 +36,7 @@ def test_order_of_each_kind(scheme, constraint):
 
 
 # Every third; all of them with `--thorough`.
-SOME = [*schemes()][::3]
+SOME = [*schemes()][::8]
 
 
 @pytest.mark.heavy

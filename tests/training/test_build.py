@@ -73,6 +73,12 @@ def test_schemes_by_name(tmp_path, overrides, solver):
                 *("data.tokenizer=bpe", "data.vocabulary=300", "control.kind=piecewise_linear"),
             ],
             [
+                "model.operators=[linear_attention, gaussian_attention, {kind: convolution, "
+                "options: {depthwise: true}}, {kind: difference_advection, options: "
+                "{velocity: [0.5]}}]",
+                "model.positions={kind: linear_bias, options: {heads: 4}}",
+            ],
+            [
                 *("model.operators=[feed_forward, attention]", "model.dropout=0.1"),
                 *("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-2"),
             ],
@@ -147,6 +153,10 @@ def test_arrays_of_numbers_are_options(tmp_path):
         (["solver.kind=diffrax:ItoMilstein"], "ItoMilstein is not for configurations"),
         (["model.width=130"], "model.operators.0: Attention: heads=4 do not divide"),
         (["model.activation=sin"], "model.activation=sin: unknown.*gelu_tanh"),
+        (
+            ["model.operators=[{kind: scaled, options: {operator: galerkin_attention}}]"],
+            "model.operators.0=scaled: it sees all tokens, those too that this task asks for",
+        ),
         (["data.path=null"], "data: text needs path; give data.path"),
         (["data.name=shakespeare"], "data.path: shakespeare has no such option"),
         (["data.tokenizer=word"], "data.tokenizer='word': Input should be 'characters'"),

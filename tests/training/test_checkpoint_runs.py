@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tokenizers as tk
 from golden.copies import make_archive
-from helpers import GOLDEN
+from helpers import GOLDEN, fast_first
 from running import run_here
 from safetensors.numpy import load_file
 
@@ -98,7 +98,9 @@ def test_a_checkpoint_becomes_a_run_and_comes_back(checkpoint, tmp_path):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("solver", [{}, {"kind": "strang", "sub_solver": "heun"}])
+@pytest.mark.parametrize(
+    "solver", fast_first(0, [{"kind": "strang", "sub_solver": "heun"}, {}], heavy=1)
+)
 def test_training_goes_on_from_a_checkpoint_with_any_scheme(checkpoint, tmp_path, solver):
     config = config_of(checkpoint, tmp_path, **solver)
     folder = training.train(config, runs=tmp_path / "runs")

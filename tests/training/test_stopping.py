@@ -143,6 +143,7 @@ def test_runs_that_are_stopped_again_and_again_end_the_same(
     assert "Traceback" not in run.output
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_a_run_that_is_killed_where_it_is_refined_ends_the_same(tmp_path):
     """The checkpoint of the last step before it may be whole, half written, or not begun."""

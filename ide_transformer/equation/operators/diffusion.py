@@ -11,19 +11,21 @@ from ..affine import nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import State
 from .exact import AbstractLinearOperator, Spectral
+from .grid import grid_axes, on_grid, wave_numbers
 
 
 class Diffusion(AbstractLinearOperator):
-    """Diffusion over tokens with no flux through the ends, by a cosine expansion:
+    """Diffusion over tokens, by the eigenfunctions of the Laplacian on the grid,
 
-        u_t = κ Δ_x u,   flow(u, h) = C⁻¹ exp(-κ h |π k / N|²) C u,
+        u_t = κ Δ_x u,   flow(u, h) = C⁻¹ exp(-κ h |k|²) C u.
 
-    C is the discrete cosine transform over the N equally spaced tokens, k are its wave
-    numbers, and neighbours have the distance 1. It sees all tokens, so it is for encoders.
+    C is the cosine transform, with no flux through the ends and k = π j / L, or on a periodic
+    domain the Fourier transform, with k = 2π j / L; L is the length of an axis, N for N text
+    tokens. It sees all tokens, so it is for encoders.
 
     **Arguments:**
 
-    - `rate`: κ ≥ 0, a number, in squared token distances per layer.
+    - `rate`: κ ≥ 0, a number, in squared distances of the domain per layer.
 
     **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights,
     as padding gives them: the expansion is that of equal ones.
@@ -31,25 +33,33 @@ class Diffusion(AbstractLinearOperator):
 
     rate: Float[Array, ""] = eqx.field(converter=nonnegative_array)
 
+    sees_all: ClassVar[bool] = True
     dissipative: ClassVar[bool] = True
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        grid = domain.grid
-        if grid is None or domain.weights is not None:
-            raise InputError(
-                "Diffusion needs tokens at equal distances, without weights or padding, as "
-                "TokenDomain.uniform makes them."
-            )
+        v, axes = on_grid(self, u, domain), grid_axes(domain)
         if self.rate.shape:
             raise InputError(f"Diffusion.rate has shape {self.rate.shape}; give one number.")
-        waves = np.meshgrid(*(np.pi * np.arange(n) / n for n in grid), indexing="ij")
+        waves = _cosine_numbers(domain) if domain.period is None else wave_numbers(domain)
         laplacian = -sum(wave**2 for wave in waves)
         factor = function(self.rate.astype(u.dtype) * jnp.asarray(laplacian, u.dtype))
-        v = u.reshape(*u.shape[:-2], *grid, u.shape[-1])
-        axes = range(u.ndim - 2, u.ndim - 2 + len(grid))
+        factor = jnp.broadcast_to(factor[..., None], v.shape)
+        if domain.period is not None:
+            v = jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real
+            return v.reshape(u.shape)
         for axis in axes:
             v = jax.scipy.fft.dct(v, axis=axis, norm="ortho")
-        v = v * jnp.broadcast_to(factor[..., None], v.shape)
+        v = v * factor
         for axis in axes:
             v = jax.scipy.fft.idct(v, axis=axis, norm="ortho")
         return v.reshape(u.shape)
+
+
+def _cosine_numbers(domain: TokenDomain) -> tuple[np.ndarray, ...]:
+    """`π j / L` along each axis."""
+    assert domain.grid is not None
+    along = (
+        np.pi * np.arange(n) / (n * step)
+        for n, step in zip(domain.grid, domain.steps, strict=True)
+    )
+    return tuple(np.meshgrid(*along, indexing="ij"))

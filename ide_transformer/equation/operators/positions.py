@@ -116,3 +116,24 @@ class RelativeBias(AbstractPositions):
         bucket = jnp.where(distance < exact, distance.astype(int), far)
         bucket = bucket + jnp.where(offset > 0, half, 0)
         return jnp.moveaxis(self.table[bucket], -1, 0)
+
+
+class LinearBias(AbstractPositions):
+    """Scores that fall with the distance, `s_h(x, x') - m_h |x - x'|` (ALiBi: Press et al.,
+    arXiv 2108.12409), where the slopes m_h fall with the head, `2^{-8h/heads}`, h = 1, …. A
+    function of the coordinates, in any dimension, so that it says the same on every grid.
+
+    **Arguments:**
+
+    - `heads`: their number.
+    - `scale`: a factor of all slopes; on `[0, 1]` the distances of 100 tokens need about 100.
+    """
+
+    heads: PositiveInt = eqx.field(static=True)
+    scale: PositiveFloat = eqx.field(static=True, default=1.0)
+
+    def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
+        apart = query_domain.points[:, None, :] - domain.points[None, :, :]
+        distance = jnp.linalg.norm(apart, axis=-1)
+        slopes = self.scale * 2 ** (-8 * jnp.arange(1, self.heads + 1) / self.heads)
+        return -slopes[:, None, None].astype(distance.dtype) * distance[None]

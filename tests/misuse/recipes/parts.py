@@ -26,6 +26,10 @@ def constraint(name: str, **arguments) -> Recipe:
     return Recipe(getattr(ide, name), arguments, on_sphere)
 
 
+def on_circle(operator):
+    return operator(U0, ide.TokenDomain.periodic(len(U0)))
+
+
 def with_source(operator):
     return operator.with_source(U0)(U0, DOMAIN)
 
@@ -109,6 +113,57 @@ OPERATORS = {
         )
         for name in ("FeedForward", "GatedFeedForward")
     },
+    **{
+        name: operator(
+            name,
+            features=WIDTH,
+            heads=2,
+            key=KEY,
+            normalization=ide.Free(),
+            bias=True,
+            std=0.1,
+            output_std=0.1,
+            **options,
+        )
+        for name, options in {
+            "GalerkinAttention": dict(
+                key_normalization=ide.Free(), value_normalization=ide.Free()
+            ),
+            "GaussianAttention": dict(causal=True),
+            "LinearAttention": dict(causal=True),
+            "SinkhornAttention": dict(iterations=2),
+        }.items()
+    },
+    "Advection": Recipe(ide.Advection, dict(velocity=jnp.ones(1)), on_circle),
+    "DifferenceAdvection": operator("DifferenceAdvection", velocity=jnp.ones(1)),
+    "DifferenceDiffusion": operator("DifferenceDiffusion", rate=0.5),
+    "FourierIntegral": Recipe(
+        ide.FourierIntegral,
+        dict(
+            features=WIDTH,
+            key=KEY,
+            modes=2,
+            dimension=1,
+            activation=ide.gelu,
+            normalization=ide.Free(),
+            bias=True,
+            std=0.1,
+            output_std=0.1,
+        ),
+        on_circle,
+    ),
+    "Convolution": operator(
+        "Convolution",
+        features=WIDTH,
+        key=KEY,
+        width=3,
+        dimension=1,
+        depthwise=True,
+        causal=True,
+        normalization=ide.Free(),
+        bias=True,
+        std=0.1,
+    ),
     "Injection": operator("Injection", rate=0.5, source=U0),
     "Relaxation": operator("Relaxation", rate=1.0, source=U0),
     "LayerNormScaling": operator(
@@ -128,6 +183,7 @@ OPERATORS = {
     ),
     "NoPositions": Recipe(ide.NoPositions, {}, attended),
     "Rotary": Recipe(ide.Rotary, dict(base=100.0, features=2, stretch=(1.0,)), attended),
+    "LinearBias": Recipe(ide.LinearBias, dict(heads=2, scale=1.0), attended),
     "RelativeBias": Recipe(
         ide.RelativeBias, dict(table=jnp.ones((8, 2)), max_distance=16), attended
     ),

@@ -43,6 +43,16 @@ EQUATIONS = {
         dict(tokens=TOKENS, interval=(0.0, 1.0)),
         lambda domain: domain.weights,
     ),
+    "TokenDomain.trapezoid": Recipe(
+        ide.TokenDomain.trapezoid,
+        dict(points=jnp.linspace(0, 1, TOKENS)),
+        lambda domain: domain.weights,
+    ),
+    "TokenDomain.gauss_legendre": Recipe(
+        ide.TokenDomain.gauss_legendre,
+        dict(tokens=TOKENS, interval=(0.0, 1.0)),
+        lambda domain: domain.weights,
+    ),
     "TokenDomain.simpson": Recipe(
         ide.TokenDomain.simpson,
         dict(points=jnp.linspace(0, 1, TOKENS)),

@@ -23,18 +23,20 @@ _MOST_BLOCKS = 8
 _STREAM_FROM = 2048
 _STREAM_BLOCK = 512
 
-# Keys or values.
-Shared: TypeAlias = Float[Array, "*batch others shared features"]
+# Keys, and values, which may have another width.
+Keys: TypeAlias = Float[Array, "*batch others shared features"]
+Means: TypeAlias = Float[Array, "*batch tokens heads value_features"]
+Values: TypeAlias = Float[Array, "*batch others shared value_features"]
 
 
 def integrate(
     query: Heads,
-    key: Shared,
-    value: Shared,
+    key: Keys,
+    value: Values,
     domains: Domains,
     region: AbstractRegion,
     bias: ScoreBias = None,
-) -> Heads:
+) -> Means:
     """`∫ γ(x, x') V(x') dx'` by the quadrature of the domain of x', each head by itself.
 
     **Arguments:**
@@ -46,7 +48,8 @@ def integrate(
     """
     domain = domains.points
     in_order = domains.queries is domain and domain.consecutive
-    if _fused_serves(query, region, in_order=in_order, biased=bias is not None):
+    plain = bias is None and value.shape[-1] == key.shape[-1]
+    if plain and _fused_serves(query, region, in_order=in_order):
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, domain, bias)
     places = Domains(*(TokenDomain(x.points) for x in domains))
@@ -55,7 +58,7 @@ def integrate(
 
 
 def prepare(
-    query: Heads, key: Shared, value: Shared, domain: TokenDomain, bias: ScoreBias
+    query: Heads, key: Keys, value: Values, domain: TokenDomain, bias: ScoreBias
 ) -> tuple[Integrand, Callable[[Array], Array]]:
     """The integrand, heads before tokens, and the map of its mean back to tokens before
     heads."""
@@ -111,22 +114,20 @@ def _seen(
     return seen[0], seen[-1] + 1
 
 
-def _fused_serves(
-    query: Heads, region: AbstractRegion, *, in_order: bool, biased: bool
-) -> bool:
+def _fused_serves(query: Heads, region: AbstractRegion, *, in_order: bool) -> bool:
     """Whether cuDNN's flash attention can compute it: on a GPU, in low precision, for
-    consecutive tokens, a region that it knows, and no bias of the scores."""
+    consecutive tokens, and a region that it knows."""
     low = query.dtype == jnp.bfloat16
     known = region.band() is not None
     width = query.shape[-1]
     fits = width <= 128 and width % 8 == 0 and query.shape[-3] > 1
-    return jax.default_backend() == "gpu" and low and known and fits and in_order and not biased
+    return jax.default_backend() == "gpu" and low and known and fits and in_order
 
 
 def fused_mean(
     query: Heads,
-    key: Shared,
-    value: Shared,
+    key: Keys,
+    value: Values,
     domain: TokenDomain,
     region: AbstractRegion,
     *,

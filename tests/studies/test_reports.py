@@ -1,4 +1,4 @@
-"""Recipes of a comparison: what is given to each of its schemes, beside the schemes."""
+"""Reports of comparisons by training whose runs are there: recipes, and equal costs."""
 
 import json
 
@@ -37,15 +37,25 @@ def comparison(tmp_path):
 
 
 def write_runs(folder):
-    """Runs as if they had been made."""
+    """Runs as if they had been made: Heun's method makes two evaluations where the others make
+    one, and half as many tokens a second."""
     for name, losses in LOSSES.items():
+        cost = 2 if name.startswith("heun") else 1
         for seed, loss in enumerate(losses):
             run = folder / f"{name}-seed{seed}"
             run.mkdir(parents=True)
-            summary = {"steps": 12, "nfe": 4, "parameters": 7, "seconds": 1.0}
+            summary = {"steps": 12, "nfe": 2 * cost, "parameters": 7, "seconds": 1.0}
             (run / "summary.json").write_text(json.dumps(summary | {"validation_loss": loss}))
-            line = {"step": 12, "loss": loss, "tokens_per_second": 9.0, "field_evaluations": 4}
-            (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+            rates = {"tokens_per_second": 9.0 / cost, "field_evaluations": 2 * cost}
+            lines = [
+                line
+                for step in (3, 6, 9, 12)
+                for line in (
+                    {"step": step, "loss": loss, **rates},
+                    {"step": step, "validation_loss": loss + 12 - step},
+                )
+            ]
+            (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
 
 
 def test_a_recipe_is_laid_over_each_scheme(comparison):
@@ -63,6 +73,17 @@ def test_a_difference_is_that_to_the_reference_with_the_same_recipe(comparison, 
     assert differences["heun with S1"] == pytest.approx(-0.2 / 3)
     assert differences["ordinary with S1"] == pytest.approx(-0.7 / 3)
     assert "to ordinary with the same recipe (S1)" in report.about
+
+
+def test_equal_costs_are_those_of_the_cheapest(comparison, tmp_path):
+    """Heun's method has made half of its steps where it has cost as much."""
+    write_runs(tmp_path / "recipes/runs")
+    report = comparison.compare(tmp_path)
+    for row in report.rows:
+        ahead = 6 if row["scheme"].startswith("heun") else 0
+        for column in ("at_equal_evaluations", "at_equal_time"):
+            assert row[column] == pytest.approx(row["validation_loss"] + ahead)
+    assert "Field evaluations differ, from 24 to 48" in report.about
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""States on the points of a grid."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ...errors import InputError
+from ..domain import TokenDomain
+from ..shapes import State
+
+
+def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..."]:
+    """The state with an axis for each axis of the grid, `[..., *grid, features]`.
+
+    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights
+    of their own, as padding gives them.
+    """
+    if domain.grid is None or domain.weights is not None:
+        raise InputError(
+            f"{type(operator).__name__} needs tokens at equal distances, without weights or "
+            "padding, as TokenDomain.uniform, periodic and midpoint make them."
+        )
+    return u.reshape(*u.shape[:-2], *domain.grid, u.shape[-1])
+
+
+def grid_axes(domain: TokenDomain) -> tuple[int, ...]:
+    """The axes of the grid in what `on_grid` gives, from the end."""
+    dimension = domain.dimension
+    return tuple(range(-1 - dimension, -1))
+
+
+def wave_numbers(domain: TokenDomain) -> tuple[np.ndarray, ...]:
+    """`2π j / L` along each axis, in the order of a Fourier transform."""
+    assert domain.grid is not None
+    along = (
+        2 * np.pi * np.fft.fftfreq(n, step)
+        for n, step in zip(domain.grid, domain.steps, strict=True)
+    )
+    return tuple(np.meshgrid(*along, indexing="ij"))
+
+
+def neighbors(
+    v: Float[Array, "..."], axis: int, domain: TokenDomain
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Of each point those before and after it along an axis of the grid; at a boundary the
+    point itself."""
+    padding = [(0, 0)] * v.ndim
+    padding[axis] = (1, 1)
+    wide = jnp.pad(v, padding, mode="edge" if domain.period is None else "wrap")
+    points = np.arange(v.shape[axis])
+    return jnp.take(wide, points, axis), jnp.take(wide, points + 2, axis)
+
+
+def check_periodic(operator: object, domain: TokenDomain) -> None:
+    """**Raises:** `InputError` on a domain with boundaries."""
+    if domain.period is None:
+        raise InputError(
+            f"{type(operator).__name__} expands in waves and needs a periodic domain, as "
+            "TokenDomain.periodic makes it."
+        )
+
+
+def check_axes(operator: object, axes: int, domain: TokenDomain) -> None:
+    """**Raises:** `InputError` where an operator has values for another number of axes."""
+    if axes != domain.dimension:
+        raise InputError(
+            f"{type(operator).__name__} is for {axes} dimensions of tokens, but this "
+            f"TokenDomain has {domain.dimension}."
+        )

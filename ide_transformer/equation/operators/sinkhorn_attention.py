@@ -1,0 +1,90 @@
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ...arguments import NonNegativeFloat, NonNegativeInt, PositiveInt
+from ..constraints.constraint import AbstractConstraint
+from ..constraints.free import Free
+from ..domain import TokenDomain
+from ..shapes import State
+from .abstract_attention import AbstractAttention, Maps
+
+
+class SinkhornAttention(AbstractAttention):
+    """Attention whose kernel is doubly stochastic: of the mass that tokens are looked at with,
+    each gets as much as its weight,
+
+        du/dt = Σ_h ∫_Ωx γ_h(x, x'; u) V_h(x') dx' W^O_h,
+        γ_h = exp(f(x) + s_h(x, x') + g(x')),
+        ∫ γ_h(x, η) dη = 1,   ∫ γ_h(η, x') dη = 1 in the limit of many iterations,
+
+    over a domain of measure 1, with `s_h = ⟨Q_h, K_h⟩ / sqrt(d)` and `Q, K, V` linear maps of
+    N(u), d the features of a head. f and g are found by turns, f last; without iterations g = 0
+    and this is the softmax. It sees all tokens, so it is for encoders. Source: Sander, Ablin,
+    Blondel, Peyré, "Sinkformers", 2022, arXiv 2110.11773.
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `heads`: number of heads; must divide `features`.
+    - `iterations`: how often g is found.
+    - `normalization`: N, applied to the input.
+    - `bias`: whether the linear maps have biases.
+    - `std`, `output_std`: standard deviation of the initial weights, and of those of the
+      output map (default: the same).
+
+    **Raises:** `InputError` where heads do not divide.
+    """
+
+    sees_all: ClassVar[bool] = True
+
+    iterations: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        heads: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        iterations: NonNegativeInt = 3,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = True,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
+    ):
+        super().__init__(
+            features,
+            heads,
+            source_features=features,
+            key_value_heads=None,
+            head_features=None,
+            normalization=normalization,
+            maps=Maps(bias, None, None, std, output_std),
+            key=key,
+        )
+        self.iterations = iterations
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        query, key, value = self.split_heads(self.projections(u))
+        s = jnp.einsum("...xhd,...zhd->...hxz", query, key) / self.head_features**0.5
+        shares = jnp.broadcast_to(domain.shares.astype(s.dtype), u.shape[:-1])
+        log_shares = jnp.log(jnp.maximum(shares, jnp.finfo(s.dtype).tiny))
+        # Of tokens that look, and of those that are looked at, for each head.
+        rows, columns = log_shares[..., None, :, None], log_shares[..., None, None, :]
+
+        def balanced(g: Array, _: None) -> tuple[Array, None]:
+            f = -_log_sum(s + columns + g, -1)
+            return -_log_sum(s + rows + f, -2), None
+
+        g, _ = lax.scan(balanced, jnp.zeros_like(s[..., :1, :]), length=self.iterations)
+        gamma = jax.nn.softmax(s + columns + g, axis=-1)
+        mean = jnp.einsum("...hxz,...zhd->...xhd", gamma, value)
+        return self.output(mean.reshape(u.shape))
+
+
+def _log_sum(scores: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    return jax.nn.logsumexp(scores, axis=axis, keepdims=True)

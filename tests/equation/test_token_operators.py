@@ -1,0 +1,347 @@
+"""Operators over tokens against their published blocks in NumPy, and what their domains do."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from equation.problems import apply, state
+from helpers import HEADS, WIDTH, largest
+from published.numpy_blocks import gelu, layer_norm, linear, softmax
+
+import ide_transformer as ide
+
+
+TOKENS = 7
+POINTS = np.cumsum([0.0, 0.3, 0.4, 0.4, 0.5, 0.7, 0.9])
+SIMPSON = ide.TokenDomain.simpson(jnp.asarray(POINTS))
+UNIFORM = ide.TokenDomain.uniform(TOKENS)
+
+
+def heads(operator, u):
+    """Queries, keys and values, `[heads, tokens, features]`."""
+    for projection in (operator.query, operator.key, operator.value):
+        yield linear(projection, u).reshape(len(u), HEADS, -1).transpose(1, 0, 2)
+
+
+def joined(operator, mixed):
+    return linear(operator.output, mixed.transpose(1, 0, 2).reshape(mixed.shape[1], -1))
+
+
+def matrix(domain, causal):
+    """The weight of each point in the integral of each query."""
+    if domain.weights is None:
+        weights = np.ones((TOKENS, TOKENS))
+    else:
+        weights = np.tile(domain.weights, (TOKENS, 1))
+    if not causal:
+        return weights
+    for x, lag in itertools.product(range(TOKENS), range(3)):
+        if domain.end_weights is not None and x >= lag:
+            weights[x, x - lag] = domain.end_weights[lag, x - lag]
+    return np.tril(weights)
+
+
+def galerkin(operator, u, weights):
+    query, key, value = heads(operator, u)
+    key, value = (layer_norm(x, eps=1e-5) for x in (key, value))
+    shares = weights[0] / weights[0].sum()
+    return joined(operator, query @ (key.transpose(0, 2, 1) * shares @ value))
+
+
+def kernel(operator, u, weights, gamma):
+    query, key, value = heads(operator, u)
+    gamma = gamma(query, key) * weights
+    return joined(operator, gamma / gamma.sum(-1, keepdims=True) @ value)
+
+
+def linear_kernel(query, key):
+    query, key = (np.where(x > 0, 1 + x, np.exp(x)) for x in (query, key))
+    return query @ key.transpose(0, 2, 1)
+
+
+def gaussian_kernel(query, key):
+    square = ((query[:, :, None] - key[:, None]) ** 2).sum(-1)
+    return np.exp(-square / 2 / np.sqrt(query.shape[-1]))
+
+
+def sinkhorn(operator, u, weights):
+    """The kernel itself, scaled by turns; rows last."""
+    query, key, value = heads(operator, u)
+    gamma = np.exp(query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1]))
+    shares = weights[0] / weights[0].sum()
+    for _ in range(operator.iterations):
+        gamma = gamma / (gamma * shares).sum(-1, keepdims=True)
+        gamma = gamma / (gamma * shares[:, None]).sum(-2, keepdims=True)
+    gamma = gamma / (gamma * shares).sum(-1, keepdims=True)
+    return joined(operator, (gamma * shares) @ value)
+
+
+BLOCKS = {
+    "GalerkinAttention": galerkin,
+    "LinearAttention": lambda *x: kernel(*x, linear_kernel),
+    "GaussianAttention": lambda *x: kernel(*x, gaussian_kernel),
+    "SinkhornAttention": sinkhorn,
+}
+CASES = [
+    *((name, False) for name in BLOCKS),
+    ("LinearAttention", True),
+    ("GaussianAttention", True),
+]
+
+
+@pytest.mark.parametrize("domain", [UNIFORM, SIMPSON], ids=["text", "simpson"])
+@pytest.mark.parametrize(("name", "causal"), CASES)
+def test_kernels_are_their_published_blocks(key, name, causal, domain):
+    options = {"causal": True} if causal else {}
+    operator = getattr(ide, name)(WIDTH, HEADS, key=key, std=0.3, **options)
+    u = state(tokens=TOKENS)
+    expected = BLOCKS[name](operator, np.asarray(u), matrix(domain, causal))
+    assert largest(apply(operator, u, domain), expected) < 1e-12
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_kernels_do_not_see_padding_and_take_a_batch(key, name):
+    operator = getattr(ide, name)(WIDTH, HEADS, key=key, std=0.3)
+    u = state(2, tokens=TOKENS)
+    padded = UNIFORM.padded(jnp.arange(TOKENS)[None] < jnp.array([[4], [TOKENS]]))
+    rate = apply(operator, u, padded)
+    alone = apply(operator, u[0, :4], ide.TokenDomain.uniform(4))
+    assert largest(rate[0, :4], alone) < 1e-13
+    assert largest(rate[1], apply(operator, u[1], UNIFORM)) < 1e-13
+
+
+def test_mass_is_conserved_in_the_limit_and_without_iterations_it_is_the_softmax(key):
+    u = state(tokens=TOKENS)
+    plain = ide.SinkhornAttention(WIDTH, HEADS, key=key, std=0.3, iterations=0)
+    softmaxed = ide.Attention(WIDTH, HEADS, key=key, std=0.3)
+    assert largest(apply(plain, u, SIMPSON), apply(softmaxed, u, SIMPSON)) < 1e-13
+    # Values that are a constant stay it, and the mean of others is kept.
+    operator = ide.SinkhornAttention(WIDTH, HEADS, key=key, std=0.3, iterations=200)
+    means = [SIMPSON.mean(v) for v in (apply(operator, u, SIMPSON), operator.value(u))]
+    assert largest(means[0], operator.output(means[1])) < 1e-10
+
+
+def test_points_out_of_order_have_no_integral_up_to_each(key, unchecked):
+    operator = ide.LinearAttention(WIDTH, HEADS, key=key, causal=True)
+    backwards = ide.TokenDomain(jnp.arange(3.0)[::-1, None])
+    with pytest.raises(ide.InputError, match="not in increasing order"):
+        operator(state(tokens=3), backwards)
+
+
+CIRCLE = ide.TokenDomain.periodic(12, 2.0)
+TORUS = ide.TokenDomain.periodic((6, 8), (1.0, 2.0))
+
+
+def wave(domain, *numbers):
+    """A wave of the domain, with these numbers along the axes."""
+    lengths = np.array(domain.period)
+    return np.asarray(domain.points) @ (2 * np.pi * np.array(numbers) / lengths)
+
+
+def features(x):
+    return jnp.asarray(x)[:, None] * jnp.ones((1, WIDTH))
+
+
+def test_advection_moves_a_function_by_the_velocity():
+    for domain, velocity in ((CIRCLE, [0.7]), (TORUS, [0.3, -0.4])):
+        operator = ide.Advection(jnp.array(velocity))
+        x = np.asarray(domain.points)
+        moved = ide.TokenDomain(jnp.asarray(x - 0.5 * np.array(velocity)), period=domain.period)
+        numbers = (2, 3)[: len(velocity)]
+        u, expected = (features(np.cos(wave(y, *numbers))) for y in (domain, moved))
+        assert largest(operator.flow(u, domain, 0.5), expected) < 1e-13
+        angle = wave(domain, *numbers)
+        slope = 2 * np.pi * np.array(numbers) / np.array(domain.period) @ np.array(velocity)
+        assert largest(apply(operator, u, domain), features(slope * np.sin(angle))) < 1e-12
+
+
+def test_diffusion_on_a_circle_damps_each_wave_by_itself():
+    operator = ide.Diffusion(0.1)
+    for domain, numbers in ((CIRCLE, (2,)), (TORUS, (1, 3))):
+        u = features(np.cos(wave(domain, *numbers)))
+        k = 2 * np.pi * np.array(numbers) / np.array(domain.period)
+        expected = np.exp(-0.1 * 0.3 * (k @ k)) * u
+        assert largest(operator.flow(u, domain, 0.3), expected) < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("name", "order"), [("DifferenceDiffusion", 2), ("DifferenceAdvection", 1)]
+)
+def test_differences_converge_at_their_order(name, order):
+    errors = []
+    for n in (32, 64):
+        domain = ide.TokenDomain.periodic((n, n), (1.0, 2.0))
+        angle = wave(domain, 1, 2)
+        k = 2 * np.pi * np.array([1, 2]) / np.array(domain.period)
+        if name == "DifferenceDiffusion":
+            operator, exact = ide.DifferenceDiffusion(0.2), -0.2 * (k @ k) * np.sin(angle)
+        else:
+            velocity = np.array([0.5, -0.3])
+            operator = ide.DifferenceAdvection(jnp.asarray(velocity))
+            exact = -(k @ velocity) * np.cos(angle)
+        errors.append(
+            largest(apply(operator, features(np.sin(angle)), domain), features(exact))
+        )
+    assert abs(np.log2(errors[0] / errors[1]) - order) < 0.1
+
+
+def test_nothing_flows_through_the_ends():
+    u = state(tokens=TOKENS)
+    rate = apply(ide.DifferenceDiffusion(jnp.full(WIDTH, 0.3)), u, UNIFORM)
+    inner = 0.3 * (u[2:] - 2 * u[1:-1] + u[:-2])
+    assert largest(rate[1:-1], inner) < 1e-14
+    assert largest(jnp.sum(rate, axis=0), jnp.zeros(WIDTH)) < 1e-13
+    later = apply(ide.DifferenceAdvection(jnp.array([1.0])), u, UNIFORM)
+    assert largest(later, -jnp.diff(u, axis=0, prepend=u[:1])) < 1e-14
+
+
+@pytest.mark.parametrize(("shape", "modes"), [((8,), 3), ((6, 8), 2)])
+def test_a_fourier_integral_is_the_layer_of_a_neural_operator(key, shape, modes):
+    """The convolution with the kernel, point by point."""
+    domain = ide.TokenDomain.periodic(shape)
+    operator = ide.FourierIntegral(
+        WIDTH, key=key, modes=modes, dimension=len(shape), std=0.3, output_std=0.2
+    )
+    u = np.asarray(state(tokens=domain.num_tokens))
+    x = np.asarray(domain.points)
+    r = np.asarray(operator.weight)
+    r = r[:, 0] + 1j * r[:, 1]
+    weights = {tuple(k): value for k, value in zip(operator.waves.tolist(), r, strict=True)}
+    assert len(weights) == (2 * modes - 1) ** (len(shape) - 1) * modes
+    total = np.zeros_like(u)
+    for k in itertools.product(range(1 - modes, modes), repeat=len(shape)):
+        opposite = tuple(-i for i in k)
+        if k[-1] > 0:
+            value = weights[k]
+        elif k[-1] < 0:
+            value = weights[opposite].conj()
+        else:
+            # Both are among the weights, and a real function sees their mean.
+            value = (weights[k] + weights[opposite].conj()) / 2
+        phase = np.exp(2j * np.pi * (x[:, None] - x[None]) @ np.array(k))
+        total += (phase @ u @ value).real / len(u)
+    expected = gelu(total + linear(operator.linear, u))
+    assert largest(apply(operator, jnp.asarray(u), domain), expected) < 1e-12
+
+
+def test_a_fourier_integral_is_the_same_on_every_grid(key):
+    operator = ide.FourierIntegral(WIDTH, key=key, modes=3, std=0.3)
+    rates = []
+    for n in (8, 16):
+        domain = ide.TokenDomain.periodic(n)
+        angle = wave(domain, 1)
+        u = jnp.asarray(np.sin(angle)[:, None] + np.cos(2 * angle)[:, None] * np.arange(WIDTH))
+        rates.append(apply(operator, u, domain))
+    assert largest(rates[0], rates[1][::2]) < 1e-13
+
+
+CONVOLUTIONS = {
+    "text": (UNIFORM, {}),
+    "causal": (UNIFORM, {"causal": True, "width": 4}),
+    "depthwise": (UNIFORM, {"depthwise": True, "width": 5}),
+    "circle": (ide.TokenDomain.periodic(TOKENS), {}),
+    "plane": (ide.TokenDomain.uniform((3, 4)), {"dimension": 2}),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_a_convolution_sums_over_neighbours(key, case):
+    domain, options = CONVOLUTIONS[case]
+    operator = ide.Convolution(WIDTH, key=key, std=0.3, **options)
+    u = np.asarray(state(tokens=domain.num_tokens))
+    weight = np.asarray(operator.weight)
+    width = weight.shape[0]
+    before = width - 1 if operator.causal else width // 2
+    places = [*np.ndindex(domain.grid)]
+    expected = np.zeros_like(u)
+    for row, place in enumerate(places):
+        for tap in np.ndindex(weight.shape[:-2]):
+            there = np.array(place) + tap - before
+            if domain.period is not None:
+                there = there % domain.grid
+            if tuple(there) in places:
+                v = u[places.index(tuple(there))]
+                w = weight[tap]
+                expected[row] += v * w[0] if options.get("depthwise") else v @ w
+    assert largest(apply(operator, jnp.asarray(u), domain), expected) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["GaussianAttention", "LinearAttention"])
+def test_what_is_causal_does_not_look_ahead(key, name):
+    operator = getattr(ide, name)(WIDTH, HEADS, key=key, std=0.3, causal=True)
+    u = state(tokens=TOKENS)
+    changed = u.at[4:].set(1.0)
+    rates = [apply(operator, x, SIMPSON) for x in (u, changed)]
+    assert largest(rates[0][:4], rates[1][:4]) == 0 < largest(rates[0][4], rates[1][4])
+
+
+def test_a_linear_bias_is_that_of_distances(key):
+    positions = ide.LinearBias(4, scale=2.0)
+    bias = positions.score_bias(UNIFORM, UNIFORM)
+    apart = np.abs(np.arange(TOKENS)[:, None] - np.arange(TOKENS))
+    slopes = 2.0 * 2.0 ** (-2 * np.arange(1, 5))
+    assert largest(bias, -slopes[:, None, None] * apart) < 1e-15
+    attention = ide.Attention(WIDTH, 4, key=key, positions=positions)
+    u = state(tokens=TOKENS)
+    query, keys, value = heads(attention, np.asarray(u))
+    scores = query @ keys.transpose(0, 2, 1) / np.sqrt(query.shape[-1]) + np.asarray(bias)
+    assert (
+        largest(apply(attention, u, UNIFORM), joined(attention, softmax(scores) @ value))
+        < 1e-13
+    )
+
+
+def test_domains_that_do_not_serve(key, unchecked):
+    wide = ide.TokenDomain.uniform((3, 4))
+    for operator, domain, message in (
+        (ide.Advection(jnp.ones(1)), UNIFORM, "needs a periodic domain"),
+        (ide.Advection(jnp.ones(2)), CIRCLE, "is for 2 dimensions"),
+        (ide.Advection(jnp.ones(1)), ide.TokenDomain(jnp.ones((7, 1)), period=(1.0,)), "equal"),
+        (ide.DifferenceDiffusion(1.0), SIMPSON, "DifferenceDiffusion needs tokens at equal"),
+        (
+            ide.DifferenceDiffusion(jnp.ones(3)),
+            UNIFORM,
+            "one number, or one for each of the 16",
+        ),
+        (ide.DifferenceAdvection(jnp.ones(1)), wide, "is for 1 dimensions"),
+        (ide.FourierIntegral(WIDTH, key=key, modes=7), CIRCLE, "at least 13 points"),
+        (ide.FourierIntegral(WIDTH, key=key), UNIFORM, "needs a periodic domain"),
+        (ide.Convolution(WIDTH, key=key), wide, "is for 1 dimensions"),
+    ):
+        with pytest.raises(ide.InputError, match=message):
+            operator(state(tokens=domain.num_tokens), domain)
+    with pytest.raises(ide.InputError, match="choose an odd width"):
+        ide.Convolution(WIDTH, key=key, width=4)
+    with pytest.raises(ide.InputError, match="points of a plane have no order"):
+        ide.Convolution(WIDTH, key=key, causal=True, dimension=2)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "scheme", [ide.LieTrotter(), ide.Strang(ide.RK4()), ide.RK4()], ids=repr
+)
+def test_they_are_terms_of_an_equation(key, scheme):
+    """Solved together, with a gradient; those with a flow exactly by a splitting."""
+    keys = jax.random.split(key, 3)
+    block = (
+        ide.Advection(jnp.array([0.1])),
+        ide.Diffusion(0.01),
+        ide.FourierIntegral(WIDTH, key=keys[0], modes=3),
+        ide.GalerkinAttention(WIDTH, HEADS, key=keys[1]),
+        ide.Convolution(WIDTH, key=keys[2], depthwise=True),
+    )
+
+    def final(block):
+        equation = ide.Equation(ide.Tied(block, 2), ide.Free(), CIRCLE)
+        return jnp.sum(ide.solve(equation, state(tokens=12), solver=scheme).u1 ** 2)
+
+    final = jax.jit(final)
+    gradient = jax.jit(jax.grad(final))(block)
+    norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
+    ahead, behind = (
+        final(jax.tree.map(lambda x, g, e=e: x + e * g / norm, block, gradient))
+        for e in (1e-6, -1e-6)
+    )
+    assert float(ahead - behind) / 2e-6 == pytest.approx(float(norm), rel=1e-5)
