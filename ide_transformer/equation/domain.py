@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import equinox as eqx
 import jax
@@ -15,11 +15,7 @@ from pydantic import Field
 from ..arguments import AtLeastZero, PositiveFloat, PositiveInt, checked, is_known
 from ..errors import InputError
 from . import rules
-
-
-# The lower and the upper end of an axis, and of each axis.
-Interval: TypeAlias = tuple[float, float]
-Bounds: TypeAlias = tuple[Interval, ...]
+from .rules import Bounds, Interval
 
 
 class TokenDomain(eqx.Module):
@@ -154,7 +150,7 @@ class TokenDomain(eqx.Module):
 
         - `interval`: its lower and its upper end.
         """
-        lower, upper = _ordered("midpoint", interval)
+        lower, upper = rules.ordered(interval)
         step = (upper - lower) / tokens
         points = lower + step * (jnp.arange(tokens, dtype=jnp.result_type(float)) + 0.5)
         return cls(points[:, None], grid=(tokens,), spacing=(step,))
@@ -174,7 +170,7 @@ class TokenDomain(eqx.Module):
 
         **Raises:** `InputError` for fewer points or another order.
         """
-        return cls._by_rule("trapezoid", rules.trapezoid, points, least=2)
+        return cls(points[:, None], **rules.trapezoid(points)._asdict())
 
     @classmethod
     @checked
@@ -191,7 +187,7 @@ class TokenDomain(eqx.Module):
 
         **Raises:** `InputError` for fewer points, another order, or other distances.
         """
-        return cls._by_rule("simpson", rules.simpson, points, least=3)
+        return cls(points[:, None], **rules.simpson(points)._asdict())
 
     @classmethod
     @checked
@@ -205,7 +201,7 @@ class TokenDomain(eqx.Module):
 
         - `interval`: its lower and its upper end.
         """
-        return cls._mapped("gauss_legendre", rules.gauss_legendre(tokens), interval)
+        return cls(*rules.gauss_legendre(tokens, interval))
 
     @classmethod
     @checked
@@ -219,7 +215,7 @@ class TokenDomain(eqx.Module):
 
         - `interval`: its lower and its upper end.
         """
-        return cls._mapped("clenshaw_curtis", rules.clenshaw_curtis(tokens), interval)
+        return cls(*rules.clenshaw_curtis(tokens, interval))
 
     @classmethod
     @checked
@@ -232,7 +228,7 @@ class TokenDomain(eqx.Module):
 
         - `bounds`: the lower and the upper end of each axis.
         """
-        lower, upper = np.array([_ordered("monte_carlo", x) for x in bounds]).T
+        lower, upper = np.array([rules.ordered(x) for x in bounds]).T
         points = jax.random.uniform(key, (tokens, len(bounds)))
         return cls(jnp.asarray(lower)[None] + jnp.asarray(upper - lower)[None] * points)
 
@@ -253,58 +249,7 @@ class TokenDomain(eqx.Module):
         **Raises:** `InputError` for points outside the bounds, equal ones, or another
         dimension.
         """
-        x = np.asarray(points, float)
-        name = "TokenDomain.from_points"
-        if x.shape[1] > 2:
-            raise InputError(f"{name}: dimension {x.shape[1]}; it serves 1 and 2.")
-        if len(np.unique(x, axis=0)) < len(x):
-            raise InputError(f"{name}: two of the points are the same; give each once.")
-        if bounds is None:
-            bounds = tuple(zip(x.min(0).tolist(), x.max(0).tolist(), strict=True))
-        if len(bounds) != x.shape[1]:
-            raise InputError(
-                f"{name}: {len(bounds)} bounds for points of dimension {x.shape[1]}; give "
-                "(lower, upper) for each axis."
-            )
-        ends = np.array([_ordered("from_points", axis) for axis in bounds])
-        if (out := (x < ends[:, 0]) | (x > ends[:, 1])).any():
-            first = x[out.any(1)][0].tolist()
-            raise InputError(f"{name}: the point {first} is outside bounds={ends.tolist()}.")
-        weights = rules.voronoi(x, ends) if x.shape[1] == 2 else rules.nearest(x[:, 0], ends[0])
-        return cls(points, jnp.asarray(weights, points.dtype))
-
-    @classmethod
-    def _by_rule(
-        cls, name: str, rule: Callable[[Array], rules.Rule], points: Array, least: int
-    ) -> "TokenDomain":
-        numbers = {2: "two", 3: "three"}
-        in_order = not is_known(points) or (np.diff(np.asarray(points)) > 0).all()
-        if points.size < least or not in_order:
-            raise InputError(
-                f"TokenDomain.{name}: {points.size} points; give {numbers[least]} or more, "
-                "each above the one before, for example jnp.linspace(0, 1, 65)."
-            )
-        weights, end_weights = rule(points)
-        if is_known(weights) and min(np.min(weights), np.min(end_weights)) < 0:
-            raise InputError(
-                f"TokenDomain.{name}: a gap between two points is twice its neighbour or more, "
-                "so that a weight would be negative; let the distances change more slowly, or "
-                "take TokenDomain.trapezoid."
-            )
-        # After the last point there is no end of an integral.
-        beyond = jnp.full(len(end_weights), 2 * points[-1] - points[0])
-        later = jnp.concatenate([points, beyond])
-        ends = jnp.stack([later[r : r + len(points)] for r in range(len(end_weights))])
-        return cls(points[:, None], weights, ends=ends, end_weights=end_weights)
-
-    @classmethod
-    def _mapped(
-        cls, name: str, rule: tuple[np.ndarray, np.ndarray], interval: Interval
-    ) -> "TokenDomain":
-        lower, upper = _ordered(name, interval)
-        x, weights = rule
-        half = (upper - lower) / 2
-        return cls(jnp.asarray(lower + half * (x + 1))[:, None], jnp.asarray(half * weights))
+        return cls(points, jnp.asarray(rules.cells(np.asarray(points), bounds), points.dtype))
 
     @property
     def num_tokens(self) -> int:
@@ -466,16 +411,6 @@ def _later(v: Array, tokens: int) -> Array:
     rest = v.shape[-2] - tokens
     padding = [(0, 0)] * (v.ndim - 2) + [(min(tokens, v.shape[-2]), 0), (0, 0)]
     return jnp.pad(v[..., : max(rest, 0), :], padding)
-
-
-def _ordered(name: str, interval: Interval) -> Interval:
-    """An interval whose upper end is above the lower one."""
-    if not interval[0] < interval[1]:
-        raise InputError(
-            f"TokenDomain.{name}: from {interval[0]} to {interval[1]}; give the lower end "
-            "first."
-        )
-    return interval
 
 
 def _joined(a: tuple | None, b: tuple | None) -> tuple | None:

@@ -1,11 +1,21 @@
-"""Quadrature rules: weights of points, for integrals over all of them and up to one of them."""
+"""Quadrature rules: points of Ω_x, and weights for integrals over all of them and up to one.
+
+The constructors of `TokenDomain` say what they are for."""
 
 import itertools
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from ..arguments import is_known
+from ..errors import InputError
+
+
+# The lower and the upper end of an axis, and of each axis.
+Interval: TypeAlias = tuple[float, float]
+Bounds: TypeAlias = tuple[Interval, ...]
 
 
 class Rule(NamedTuple):
@@ -14,26 +24,26 @@ class Rule(NamedTuple):
     - `end_weights[r, j]`: the weight of x_j in the integral that ends at x_{j+r}, in the place
       of w_j. Points that come before the last ones of an integral have the weights w_j, however
       far it goes, so that one row for each of its last points says all.
+    - `ends[r, j]`: x_{j+r}, and a number beyond all points where there is none.
     """
 
     weights: Float[Array, " points"]
     end_weights: Float[Array, "ends points"]
+    ends: Float[Array, "ends points"]
 
 
 def trapezoid(x: Float[Array, " points"]) -> Rule:
-    """`w_j = (x_{j+1} - x_{j-1}) / 2`, and `(x_j - x_{j-1}) / 2` at the end: order 2."""
+    _check_points("trapezoid", x, 2, "two")
     gaps = jnp.diff(x)
     before, after = (jnp.pad(gaps / 2, side) for side in ((1, 0), (0, 1)))
     # The integral that ends at the first point has no length; its mean is that point.
-    return Rule(before + after, before.at[0].set(after[0])[None])
+    return Rule(before + after, before.at[0].set(after[0])[None], _ends(x, 1))
 
 
 def simpson(x: Float[Array, " points"]) -> Rule:
-    """Parabolas through three points for each two gaps, and for a gap that is left at the end
-    the parabola through the last three: order 4 for smooth functions on points that are a
-    smooth map of equidistant ones. Source: Cartwright, "Simpson's Rule Cumulative Integration
-    with MS Excel and Irregularly-spaced Data", 2017.
-    """
+    """Source: Cartwright, "Simpson's Rule Cumulative Integration with MS Excel and
+    Irregularly-spaced Data", 2017."""
+    _check_points("simpson", x, 3, "three")
     points, gaps = len(x), jnp.diff(x)
     a, b = gaps[0:-1:2], gaps[1::2]
     zeros = jnp.zeros(points, x.dtype)
@@ -48,71 +58,121 @@ def simpson(x: Float[Array, " points"]) -> Rule:
         b * (b + 3 * a) / (6 * a),
         -(b**3) / (6 * a * (a + b)),
     )
-    ends = []
+    rows = []
     for lag, (whole, before) in enumerate(((ended, zeros), (inner, ended), (inner, inner))):
         with_gap = before.at[2 - lag : points - lag].add(left[lag])
         even = (jnp.arange(points) + lag) % 2 == 0
-        ends.append(jnp.where(even, whole, with_gap))
+        rows.append(jnp.where(even, whole, with_gap))
     # The first gap alone has the trapezoidal rule; an integral of no length is its point.
-    ends[0] = ends[0].at[:2].set(gaps[0] / 2)
-    ends[1] = ends[1].at[0].set(gaps[0] / 2)
+    rows[0] = rows[0].at[:2].set(gaps[0] / 2)
+    rows[1] = rows[1].at[0].set(gaps[0] / 2)
     weights = inner
-    for lag, end in enumerate(ends):
+    for lag, row in enumerate(rows):
         last = points - 1 - lag
-        weights = weights.at[last].set(end[last])
-    return Rule(weights, jnp.stack(ends))
+        weights = weights.at[last].set(row[last])
+    end_weights = jnp.stack(rows)
+    if is_known(weights) and min(np.min(weights), np.min(end_weights)) < 0:
+        raise InputError(
+            "TokenDomain.simpson: a gap between two points is twice its neighbour or more, so "
+            "that a weight would be negative; let the distances change more slowly, or take "
+            "TokenDomain.trapezoid."
+        )
+    return Rule(weights, end_weights, _ends(x, 3))
 
 
-def gauss_legendre(points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points and weights on [-1, 1], exact for polynomials of degree `2 points - 1`."""
-    return np.polynomial.legendre.leggauss(points)
+def gauss_legendre(points: int, interval: Interval) -> tuple[Array, Array]:
+    """Points `[points, 1]`, and weights."""
+    return _mapped(*np.polynomial.legendre.leggauss(points), interval)
 
 
-def clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points `-cos(π j / n)`, n = points - 1, and weights on [-1, 1], exact for polynomials of
-    degree n. Source: Clenshaw and Curtis, "A method for numerical integration on an automatic
-    computer", 1960."""
+def clenshaw_curtis(points: int, interval: Interval) -> tuple[Array, Array]:
+    """Points `[points, 1]`, and weights. Source: Clenshaw and Curtis, "A method for numerical
+    integration on an automatic computer", 1960."""
     n = points - 1
     angles = np.pi * np.arange(points) / n
     k = np.arange(1, n // 2 + 1)
     factors = np.where(2 * k == n, 1.0, 2.0) / (4 * k**2 - 1)
     weights = 1 - np.cos(2 * np.outer(angles, k)) @ factors
     weights *= np.where((np.arange(points) == 0) | (np.arange(points) == n), 1.0, 2.0) / n
-    return -np.cos(angles), weights
+    return _mapped(-np.cos(angles), weights, interval)
 
 
-def nearest(x: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """The lengths of the parts of an interval that are nearest to each of its points."""
+def cells(points: np.ndarray, bounds: Bounds | None) -> np.ndarray:
+    """The sizes of the parts of a box, `[points]`, that are nearest to each of the points,
+    `[points, dimension]`."""
+    x = points.astype(float)
+    name = "TokenDomain.from_points"
+    if x.shape[1] > 2:
+        raise InputError(f"{name}: dimension {x.shape[1]}; it serves 1 and 2.")
+    if len(np.unique(x, axis=0)) < len(x):
+        raise InputError(f"{name}: two of the points are the same; give each once.")
+    if bounds is None:
+        bounds = tuple(zip(x.min(0).tolist(), x.max(0).tolist(), strict=True))
+    if len(bounds) != x.shape[1]:
+        raise InputError(
+            f"{name}: {len(bounds)} bounds for points of dimension {x.shape[1]}; give (lower, "
+            "upper) for each axis."
+        )
+    box = np.array([ordered(axis) for axis in bounds])
+    if (out := (x < box[:, 0]) | (x > box[:, 1])).any():
+        first = x[out.any(1)][0].tolist()
+        raise InputError(f"{name}: the point {first} is outside bounds={box.tolist()}.")
+    return _voronoi(x, box) if x.shape[1] == 2 else _nearest(x[:, 0], box[0])
+
+
+def ordered(interval: Interval) -> Interval:
+    """An interval whose upper end is above the lower one."""
+    if not interval[0] < interval[1]:
+        raise InputError(
+            f"TokenDomain: from {interval[0]} to {interval[1]}; give the lower end first."
+        )
+    return interval
+
+
+def _nearest(x: np.ndarray, ends: np.ndarray) -> np.ndarray:
     order = np.argsort(x)
     middles = (x[order][1:] + x[order][:-1]) / 2
-    lengths = np.diff(np.concatenate([bounds[:1], middles, bounds[1:]]))
-    weights = np.empty_like(lengths)
-    weights[order] = lengths
+    weights = np.empty_like(x)
+    weights[order] = np.diff(np.concatenate([ends[:1], middles, ends[1:]]))
     return weights
 
 
-def voronoi(points: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """The areas of the Voronoi cells of points in the plane, cut off at the bounds.
-
-    Mirrored at a side, points have cells that end there. A point on a side is its own image,
-    and half of its cell is inside.
-
-    **Arguments:**
-
-    - `points`: `[points, 2]`.
-    - `bounds`: `[2, 2]`, the lower and the upper end of each axis.
-    """
+def _voronoi(x: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Mirrored at a side, points have cells that end there. A point on a side is its own
+    image, and half of its cell is inside."""
     from scipy.spatial import ConvexHull, Voronoi
 
-    on_sides = points[:, :, None] == bounds
+    on_sides = x[:, :, None] == box
     images = []
     for sides in itertools.product((None, 0, 1), repeat=2):
-        image, there = points.copy(), np.ones(len(points), bool)
+        image, there = x.copy(), np.ones(len(x), bool)
         for axis, side in enumerate(sides):
             if side is not None:
-                image[:, axis] = 2 * bounds[axis, side] - image[:, axis]
+                image[:, axis] = 2 * box[axis, side] - image[:, axis]
                 there &= ~on_sides[:, axis, side]
         images.append(image[there])
-    cells = Voronoi(np.concatenate(images))
-    corners = (cells.vertices[cells.regions[cells.point_region[i]]] for i in range(len(points)))
+    found = Voronoi(np.concatenate(images))
+    corners = (found.vertices[found.regions[found.point_region[i]]] for i in range(len(x)))
     return np.array([ConvexHull(c).volume for c in corners]) / 2 ** on_sides.sum((1, 2))
+
+
+def _check_points(name: str, x: Array, least: int, number: str) -> None:
+    in_order = not is_known(x) or (np.diff(np.asarray(x)) > 0).all()
+    if x.size < least or not in_order:
+        raise InputError(
+            f"TokenDomain.{name}: {x.size} points; give {number} or more, each above the one "
+            "before, for example jnp.linspace(0, 1, 65)."
+        )
+
+
+def _ends(x: Array, lags: int) -> Array:
+    beyond = jnp.full(lags, 2 * x[-1] - x[0])
+    later = jnp.concatenate([x, beyond])
+    return jnp.stack([later[lag : lag + len(x)] for lag in range(lags)])
+
+
+def _mapped(x: np.ndarray, weights: np.ndarray, interval: Interval) -> tuple[Array, Array]:
+    """From [-1, 1] to an interval."""
+    lower, upper = ordered(interval)
+    half = (upper - lower) / 2
+    return jnp.asarray(lower + half * (x + 1))[:, None], jnp.asarray(half * weights)
