@@ -42,6 +42,7 @@ from .equation import (
     LayerNormScaling as LayerNormScaling,
     LinearAttention as LinearAttention,
     LinearBias as LinearBias,
+    Neighborhood as Neighborhood,
     Nonnegative as Nonnegative,
     NoPositions as NoPositions,
     PiecewiseConstant as PiecewiseConstant,

@@ -75,6 +75,7 @@ from .operators.random_operator import AbstractRandomOperator as AbstractRandomO
 from .operators.region import (
     AbstractRegion as AbstractRegion,
     Fredholm as Fredholm,
+    Neighborhood as Neighborhood,
     Volterra as Volterra,
 )
 from .operators.relaxation import Relaxation as Relaxation

@@ -17,7 +17,12 @@ from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 
 TOKENS = 23
 DOMAIN = ide.TokenDomain.uniform(TOKENS)
-REGIONS = {"all": ide.Fredholm(), "past": ide.Volterra(), "window": ide.Volterra(window=5)}
+REGIONS = {
+    "all": ide.Fredholm(),
+    "past": ide.Volterra(),
+    "window": ide.Volterra(window=5),
+    "near": ide.Neighborhood(3.5),
+}
 
 
 def make_inputs(tokens=TOKENS, heads=4, shared=2, features=6, seed=0):
@@ -42,6 +47,8 @@ def by_hand(inputs, region, *, weights=None, positions=None, bias=None):
             if bias is not None:
                 scores = scores + bias[h, x]
             gamma = np.exp(scores - scores.max()) * weights
+            if isinstance(region, ide.Neighborhood):
+                gamma = gamma * (np.abs(positions[x] - positions) < region.radius)
             if isinstance(region, ide.Volterra):
                 distance = positions[x] - positions
                 gamma = gamma * (distance >= 0)

@@ -71,7 +71,8 @@ RULES = {"trapezoid": (ide.TokenDomain.trapezoid, 2), "simpson": (ide.TokenDomai
 def test_causal_integrals_converge_at_the_order_of_the_rule(grid, kind, rule):
     """At the same points of all grids, of which the least is after the first gaps."""
     make, order = RULES[rule]
-    numbers = np.array([16, 32, 64])
+    # Fewer points where the fused form has the precision of float32.
+    numbers = np.array([16, 24, 32] if kind == "fused" else [16, 32, 64])
     places = GRIDS[grid](np.linspace(0, 1, 5))
     errors = []
     for n in numbers:

@@ -1,7 +1,6 @@
 from jaxtyping import PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveInt
-from ...errors import InputError
+from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
@@ -9,7 +8,7 @@ from ..shapes import State
 from .abstract_attention import AbstractAttention, Maps, Projections
 from .positions import AbstractPositions, NoPositions
 from .quadrature.token_mean import Domains
-from .region import AbstractRegion, Fredholm, Volterra
+from .region import AbstractRegion, Fredholm, Neighborhood, Volterra
 from .token_integral import AbstractTokenIntegral, Others
 
 
@@ -32,7 +31,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
       `heads / key_value_heads` query heads (grouped queries). Default: `heads`.
     - `head_features`: width of a head. Default: `features / heads`.
     - `causal`: integrate over `x' ≤ x` only (a Volterra operator).
-    - `window`: of a causal operator, integrate over `x - window < x' ≤ x` only.
+    - `window`: integrate over `‖x - x'‖ < window` only, in distances of the domain.
     - `positions`: `NoPositions()`, `Rotary()` or `RelativeBias()`.
     - `normalization`: applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm form.
     - `query_normalization`, `key_normalization`: applied to the features of each head of Q
@@ -60,7 +59,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         key_value_heads: PositiveInt | None = None,
         head_features: PositiveInt | None = None,
         causal: bool = False,
-        window: PositiveInt | None = None,
+        window: PositiveInt | PositiveFloat | None = None,
         positions: AbstractPositions = NoPositions(),
         normalization: AbstractConstraint = Free(),
         query_normalization: AbstractConstraint = Free(),
@@ -71,10 +70,6 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        if window is not None and not causal:
-            raise InputError(
-                f"Attention: a window of {window} tokens looks back; it needs causal=True."
-            )
         super().__init__(
             features,
             heads,
@@ -89,7 +84,8 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         self.query_normalization = query_normalization
         self.key_normalization = key_normalization
         self.positions = positions
-        self.region = Volterra(window) if causal else Fredholm()
+        everywhere = Fredholm() if window is None else Neighborhood(window)
+        self.region = Volterra(window) if causal else everywhere
 
     @property
     def causal(self) -> bool:

@@ -1,12 +1,14 @@
 """The part of Ω_x over which attention integrates."""
 
 import abc
+import math
 from typing import ClassVar, NamedTuple, TypeAlias
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from ...arguments import PositiveInt
+from ...arguments import PositiveFloat, PositiveInt
 from ...errors import InputError
 from ..domain import TokenDomain
 
@@ -23,8 +25,8 @@ EndIndicator: TypeAlias = Bool[Array, "ends tokens others"] | None
 
 
 class Band(NamedTuple):
-    """The tokens that a fused kernel lets a query see: all of them, or the past, and at most
-    the newest `window` of these (`None` for all)."""
+    """The tokens that a fused kernel lets a query see: all of them, or the past, and of these
+    those whose distance is below `window` (`None` for all)."""
 
     causal: bool
     window: int | None
@@ -72,6 +74,28 @@ class Fredholm(AbstractRegion):
         return Band(causal=False, window=None)
 
 
+class Neighborhood(AbstractRegion):
+    """What is near, `‖x - x'‖ < radius`, in any dimension.
+
+    **Arguments:**
+
+    - `radius`: in distances of the domain.
+    """
+
+    radius: PositiveInt | PositiveFloat = eqx.field(static=True)
+
+    def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
+        apart = query_domain.points[:, None, :] - domain.points[None, :, :]
+        return jnp.sum(apart**2, axis=-1) < self.radius**2
+
+    def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
+        begins_before = points[0] < queries[1] - 1 + self.radius
+        return begins_before & (points[1] > queries[0] - self.radius + 1)
+
+    def band(self) -> Band:
+        return Band(causal=False, window=math.ceil(self.radius))
+
+
 class Volterra(AbstractRegion):
     """The past, `x' ≤ x`, as in a Volterra operator: causal decoders.
 
@@ -80,7 +104,7 @@ class Volterra(AbstractRegion):
     - `window`: how far back it goes, `x - window < x'`; `None` for all of the past.
     """
 
-    window: PositiveInt | None = eqx.field(static=True, default=None)
+    window: PositiveInt | PositiveFloat | None = eqx.field(static=True, default=None)
 
     causal: ClassVar[bool] = True
 
@@ -105,4 +129,5 @@ class Volterra(AbstractRegion):
         return super().ends(query_domain, ends)
 
     def band(self) -> Band:
-        return Band(causal=True, window=self.window)
+        window = None if self.window is None else math.ceil(self.window)
+        return Band(causal=True, window=window)

@@ -181,6 +181,9 @@ OPERATORS = {
     "Volterra": Recipe(
         ide.Volterra, {"window": 2}, lambda region: region.indicator(DOMAIN, DOMAIN)
     ),
+    "Neighborhood": Recipe(
+        ide.Neighborhood, {"radius": 2.0}, lambda region: region.indicator(DOMAIN, DOMAIN)
+    ),
     "NoPositions": Recipe(ide.NoPositions, {}, attended),
     "Rotary": Recipe(ide.Rotary, dict(base=100.0, features=2, stretch=(1.0,)), attended),
     "LinearBias": Recipe(ide.LinearBias, dict(heads=2, scale=1.0), attended),

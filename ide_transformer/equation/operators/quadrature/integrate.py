@@ -158,7 +158,8 @@ def fused_mean(
         flat(value),
         bias=bias,
         is_causal=band.causal,
-        local_window_size=None if band.window is None else (band.window - 1, 0),
+        local_window_size=band.window
+        and (band.window - 1, 0 if band.causal else band.window - 1),
         implementation=implementation,
     )
     return mean.reshape(query.shape).astype(jnp.promote_types(query.dtype, jnp.float32))
