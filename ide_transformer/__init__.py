@@ -64,8 +64,10 @@ from .equation import (
     Volterra as Volterra,
     gelu as gelu,
     gelu_tanh as gelu_tanh,
+    interpolation as interpolation,
     quick_gelu as quick_gelu,
     relu as relu,
+    restriction as restriction,
     silu as silu,
 )
 from .errors import InputError as InputError

@@ -99,4 +99,9 @@ from .terms import (
     operator_fields as operator_fields,
     without_constraint as without_constraint,
 )
+from .transfer import (
+    TokenMap as TokenMap,
+    interpolation as interpolation,
+    restriction as restriction,
+)
 from .tree import map_parts as map_parts, parts as parts

@@ -73,6 +73,14 @@ EQUATIONS = {
         dict(points=jnp.linspace(0, 1, TOKENS)[:, None], bounds=((0.0, 1.0),)),
         lambda domain: domain.weights,
     ),
+    "interpolation": Recipe(
+        ide.interpolation,
+        dict(source=DOMAIN, target=DOMAIN, degree=1),
+        lambda transfer: transfer(U0),
+    ),
+    "restriction": Recipe(
+        ide.restriction, dict(source=DOMAIN, target=DOMAIN), lambda transfer: transfer(U0)
+    ),
     "Equation": Recipe(
         ide.Equation,
         dict(control=CONTROL, constraint=ide.Free(), domain=DOMAIN),

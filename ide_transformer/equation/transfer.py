@@ -1,0 +1,181 @@
+"""Functions on one token domain at the points of another."""
+
+import itertools
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..arguments import checked, is_known
+from ..errors import InputError
+from .domain import TokenDomain
+from .shapes import State
+
+
+class TokenMap(eqx.Module):
+    """A linear map from functions on one domain to functions on another,
+
+        v(x_i) = Σ_n values_n u(x'_{columns_n})   over all n with rows_n = i.
+
+    - `rows`, `columns`, `values`: its entries that are not zero.
+    - `tokens`: the number of points of the second domain.
+    """
+
+    rows: Int[Array, " entries"]
+    columns: Int[Array, " entries"]
+    values: Float[Array, " entries"]
+    tokens: int = eqx.field(static=True)
+
+    def __call__(self, u: State) -> State:
+        """`[..., tokens, features]` to `[..., new tokens, features]`."""
+        parts = jnp.take(u, self.columns, axis=-2)
+        parts = parts * jnp.broadcast_to(self.values.astype(u.dtype)[:, None], parts.shape)
+        sums = jax.ops.segment_sum(jnp.moveaxis(parts, -2, 0), self.rows, self.tokens)
+        return jnp.moveaxis(sums, 0, -2)
+
+
+@checked
+def interpolation(
+    source: TokenDomain, target: TokenDomain, *, degree: Literal[1, 3] = 1
+) -> TokenMap:
+    """Functions on `source` at the points of `target`: on a line, and along each axis of a
+    grid, by the polynomial of this degree through the nearest points, of order `degree + 1`;
+    around a periodic domain; at scattered points of the plane linear in the triangles of
+    Delaunay.
+
+    **Arguments:**
+
+    - `source`, `target`: their points have to be known when a program is compiled.
+    - `degree`: 1, or 3 on lines and grids.
+
+    **Raises:** `InputError` for domains of different dimensions, too few points, or points of
+    the target that are further outside of the source than its points are apart.
+    """
+    known = _known("interpolation", source, target)
+    if source.dimension == 1:
+        axes = [known[0][:, 0]]
+    elif source.grid is not None:
+        axes = [np.unique(x) for x in known[0].T]
+    elif degree == 1:
+        return _in_triangles(*known)
+    else:
+        raise InputError("interpolation: at scattered points degree=1 alone serves.")
+    period = source.period or (None,) * len(axes)
+    stencils = [
+        _stencil(axis, x, length, degree)
+        for axis, x, length in zip(axes, known[1].T, period, strict=True)
+    ]
+    strides = np.cumprod([1, *(len(axis) for axis in axes[:0:-1])])[::-1]
+    rows, columns, values = [], [], []
+    for taps in itertools.product(range(degree + 1), repeat=len(axes)):
+        places = zip(stencils, taps, strides, strict=True)
+        columns.append(sum(index[:, tap] * stride for (index, _), tap, stride in places))
+        factors = (factor[:, tap] for (_, factor), tap in zip(stencils, taps, strict=True))
+        values.append(np.prod(list(factors), axis=0))
+        rows.append(np.arange(target.num_tokens))
+    return _token_map(rows, columns, values, target.num_tokens)
+
+
+@checked
+def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
+    """Means of functions on `source` around the points of a coarser `target`, by the adjoint of
+    the linear interpolation from there,
+
+        v(x_i) = Σ_j P_ji w_j u(x'_j) / Σ_j P_ji w_j,
+
+    so that a constant stays it, and `Σ_i W_i v(x_i) = Σ_j w_j u(x'_j)` with W_i the
+    denominator.
+
+    **Raises:** `InputError` as `interpolation` does, and where no point of the source is near
+    one of the target.
+    """
+    back = interpolation(target, source)
+    weights = np.ones(source.num_tokens) if source.weights is None else source.weights
+    values = np.asarray(back.values) * np.asarray(weights)[np.asarray(back.rows)]
+    columns = np.asarray(back.columns)
+    totals = np.bincount(columns, values, target.num_tokens)
+    if not (totals > 0).all():
+        lonely = np.asarray(target.points)[totals <= 0][0].tolist()
+        raise InputError(
+            f"restriction: no point of the source is near {lonely}; the target has to be "
+            "coarser."
+        )
+    return _token_map([columns], [back.rows], [values / totals[columns]], target.num_tokens)
+
+
+def _known(
+    name: str, source: TokenDomain, target: TokenDomain
+) -> tuple[np.ndarray, np.ndarray]:
+    if not (is_known(source.points) and is_known(target.points)):
+        raise InputError(f"{name}: the points have to be known when a program is compiled.")
+    if source.dimension != target.dimension:
+        raise InputError(
+            f"{name}: from a domain of dimension {source.dimension} to one of dimension "
+            f"{target.dimension}; they have to be the same."
+        )
+    return np.asarray(source.points, float), np.asarray(target.points, float)
+
+
+def _stencil(
+    axis: np.ndarray, x: np.ndarray, period: float | None, degree: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each x the numbers of the points of an axis next to it, and Lagrange's factors."""
+    if len(axis) <= degree:
+        raise InputError(
+            f"interpolation: {len(axis)} points along an axis; degree={degree} needs "
+            f"{degree + 1} or more."
+        )
+    order = np.argsort(axis)
+    points, number = axis[order], np.arange(len(axis))
+    if period is not None:
+        x = points[0] + (x - points[0]) % period
+        points = np.concatenate([points - period, points, points + period])
+        number = np.tile(number, 3)
+    gap = np.diff(points).max()
+    if x.min() < points[0] - gap or x.max() > points[-1] + gap:
+        far = x.min() if x.min() < points[0] - gap else x.max()
+        raise InputError(
+            f"interpolation: the target has a point at {far}, but the source goes from "
+            f"{points[0]} to {points[-1]}; give points in its domain."
+        )
+    first = np.searchsorted(points, x, side="right") - (degree + 1) // 2
+    first = np.clip(first, 0, len(points) - degree - 1)
+    index = first[:, None] + np.arange(degree + 1)
+    near = points[index]
+    factors = np.ones_like(near)
+    for i, j in itertools.permutations(range(degree + 1), 2):
+        factors[:, i] *= (x - near[:, j]) / (near[:, i] - near[:, j])
+    return order[number[index]], factors
+
+
+def _in_triangles(points: np.ndarray, x: np.ndarray) -> TokenMap:
+    """Barycentric coordinates; the nearest point outside of all triangles."""
+    from scipy.spatial import Delaunay, KDTree
+
+    if points.shape[1] != 2 or len(points) < 3:
+        raise InputError(
+            f"interpolation: {len(points)} scattered points of dimension {points.shape[1]}; it "
+            "serves three or more in the plane."
+        )
+    triangles = Delaunay(points)
+    found = triangles.find_simplex(x)
+    inside, outside = np.flatnonzero(found >= 0), np.flatnonzero(found < 0)
+    affine = triangles.transform[found[inside]]
+    first = np.einsum("nij,nj->ni", affine[:, :2], x[inside] - affine[:, 2])
+    factors = np.concatenate([first, 1 - first.sum(1, keepdims=True)], axis=1)
+    corners = triangles.simplices[found[inside]]
+    nearest = KDTree(points).query(x[outside])[1] if len(outside) else np.empty(0, int)
+    return _token_map(
+        [np.repeat(inside, 3), outside],
+        [corners.ravel(), nearest],
+        [factors.ravel(), np.ones(len(outside))],
+        len(x),
+    )
+
+
+def _token_map(rows: list, columns: list, values: list, tokens: int) -> TokenMap:
+    row, column, value = (jnp.asarray(np.concatenate(x)) for x in (rows, columns, values))
+    return TokenMap(row, column, value, tokens)

@@ -1,0 +1,101 @@
+"""Functions from one token domain on another."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import largest
+
+import ide_transformer as ide
+
+
+POINTS = np.cumsum([0.0, 0.3, 0.4, 0.4, 0.5, 0.7, 0.9])
+LINE = ide.TokenDomain.simpson(jnp.asarray(POINTS))
+DRAW = np.random.default_rng(0)
+
+
+def at(function, domain):
+    return jnp.asarray(function(*np.asarray(domain.points).T))[:, None]
+
+
+@pytest.mark.parametrize("degree", [1, 3])
+def test_polynomials_of_the_degree_are_exact(degree):
+    order = DRAW.permutation(7)
+    shuffled = ide.TokenDomain(LINE.points[order])
+    target = ide.TokenDomain(jnp.asarray(DRAW.uniform(0, 3.2, 20))[:, None])
+    transfer = ide.interpolation(shuffled, target, degree=degree)
+    for power in range(degree + 1):
+        u, expected = (at(lambda x, p=power: x**p, domain) for domain in (shuffled, target))
+        assert largest(transfer(u), expected) < 1e-12
+    u, expected = (at(lambda x: x ** (degree + 1), domain) for domain in (shuffled, target))
+    assert largest(transfer(u), expected) > 1e-3
+
+
+def test_it_converges_around_a_periodic_plane():
+    target = ide.TokenDomain(jnp.asarray(DRAW.uniform(0, 1, (50, 2)) * [1, 2]))
+
+    def smooth(x, y):
+        return np.sin(2 * np.pi * x) * np.cos(np.pi * y)
+
+    for degree in (1, 3):
+        errors = []
+        for n in (16, 32):
+            source = ide.TokenDomain.periodic((n, n), (1.0, 2.0))
+            transfer = ide.interpolation(source, target, degree=degree)
+            errors.append(largest(transfer(at(smooth, source)), at(smooth, target)))
+        assert abs(np.log2(errors[0] / errors[1]) - degree - 1) < 0.3
+
+
+def test_scattered_points_of_the_plane_are_linear_in_triangles():
+    corners = [[0, 0], [0, 1], [1, 0], [1, 1]]
+    source = ide.TokenDomain(jnp.asarray(np.concatenate([corners, DRAW.uniform(size=(30, 2))])))
+    target = ide.TokenDomain(jnp.asarray(DRAW.uniform(size=(20, 2))))
+    transfer = ide.interpolation(source, target)
+    u, expected = (at(lambda x, y: 1 + 2 * x - 3 * y, domain) for domain in (source, target))
+    assert largest(transfer(u), expected) < 1e-13
+    outside = ide.TokenDomain(jnp.array([[1.5, 1.5]]))
+    assert largest(ide.interpolation(source, outside)(u), u[3:4]) == 0
+
+
+def test_a_restriction_keeps_constants_and_integrals():
+    coarse = ide.TokenDomain.trapezoid(jnp.linspace(0, 3.2, 4))
+    transfer = ide.restriction(LINE, coarse)
+    u = jnp.asarray(DRAW.normal(size=(2, 7, 3)))
+    assert largest(transfer(jnp.ones((7, 3))), jnp.ones((4, 3))) < 1e-14
+    # The weights of the coarse points are the shares of the fine ones.
+    back = ide.interpolation(coarse, LINE)
+    shares = jnp.zeros(4).at[back.columns].add(back.values * LINE.weights[back.rows])
+    for fine, restricted in zip(u, transfer(u), strict=True):
+        assert largest(shares @ restricted, LINE.weights @ fine) < 1e-14
+
+
+def test_a_transfer_is_differentiated_and_compiled():
+    transfer = ide.interpolation(LINE, ide.TokenDomain(jnp.array([[0.1], [2.0]])))
+    u = jnp.asarray(DRAW.normal(size=(7, 3)))
+    matrix = jnp.zeros((2, 7)).at[transfer.rows, transfer.columns].add(transfer.values)
+    gradient = jax.jit(jax.grad(lambda u: jnp.sum(transfer(u) ** 2)))(u)
+    assert largest(gradient, 2 * matrix.T @ (matrix @ u)) < 1e-13
+
+
+def test_transfers_that_cannot_be():
+    plane = ide.TokenDomain(jnp.asarray(DRAW.uniform(size=(9, 2))))
+    few = ide.TokenDomain(jnp.array([[0.0], [1.0]]))
+    far = ide.TokenDomain(jnp.array([[7.0]]))
+    for call, message in (
+        (lambda: ide.interpolation(LINE, plane), "from a domain of dimension 1 to one of"),
+        (lambda: ide.interpolation(few, LINE, degree=3), "degree=3 needs 4 or more"),
+        (
+            lambda: ide.interpolation(LINE, far),
+            "a point at 7.0, but the source goes from 0.0 to",
+        ),
+        (lambda: ide.interpolation(plane, plane, degree=3), "degree=1 alone serves"),
+        (lambda: ide.restriction(few, LINE), "no point of the source is near"),
+        (
+            lambda: jax.jit(lambda x: ide.interpolation(LINE, ide.TokenDomain(x)).values)(
+                LINE.points
+            ),
+            "have to be known",
+        ),
+    ):
+        with pytest.raises(ide.InputError, match=message):
+            call()
