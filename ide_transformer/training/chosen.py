@@ -44,9 +44,7 @@ def chosen_config(run: RunFolder, overrides: Sequence[str]) -> Config:
         )
     chosen = validated(Config, tree, _WHERE, origin)
     if chosen != config:
-        sizes = run_sizes(run, config)
-        _check_sizes(sizes, chosen)
-        _check_context(sizes, config, chosen)
+        _check_weights(run_sizes(run, config), config, chosen)
     return chosen
 
 
@@ -73,28 +71,25 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
     return validated(SolverConfig, section, _WHERE, here)
 
 
-def _check_sizes(sizes: dict[str, Any], chosen: Config) -> None:
-    """Refuses data of other sizes than those of training."""
-    task = build_task(chosen)
-    for name, size in sizes.items():
-        if task.sizes[name] != size:
-            raise InputError(
-                f"data.options: these data have {name}={task.sizes[name]}, but the model was "
-                f"trained for {name}={size}."
-            )
-
-
-def _check_context(sizes: dict[str, Any], own: Config, chosen: Config) -> None:
-    """Refuses a context that the weights depend on."""
+def _check_weights(sizes: dict[str, Any], own: Config, chosen: Config) -> None:
+    """Refuses data and a context for which a model would have other weights."""
+    data = {name: build_task(chosen).sizes[name] for name in sizes}
     key = jax.random.key(0)
 
-    def shapes(config):
+    def shapes(config: Config, sizes: dict[str, Any]) -> list[tuple[int, ...]]:
         model = eqx.filter_eval_shape(build_model_of_size, config, sizes, key)
         return [x.shape for x in jax.tree.leaves(model) if hasattr(x, "shape")]
 
-    if chosen.model != own.model and shapes(own) != shapes(chosen):
+    expected = shapes(own, sizes)
+    if expected != shapes(chosen, sizes):
         raise InputError(
             f"model.context={chosen.model.context}: the model learned an embedding of its "
             f"{own.model.context} positions and knows no others. Train it with positions that "
             "go on, such as model.positions=rotary."
+        )
+    if expected != shapes(chosen, data):
+        name = next(name for name in sizes if data[name] != sizes[name])
+        raise InputError(
+            f"data.options: these data have {name}={data[name]}, but the model was trained for "
+            f"{name}={sizes[name]}."
         )

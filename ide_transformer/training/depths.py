@@ -66,6 +66,30 @@ def evaluate_at_horizons(
     return _rows("horizon", horizons, models, task, samples, part)
 
 
+def evaluate_at_contexts(
+    loaded: LoadedModel,
+    contexts: Sequence[int],
+    text: str | None = None,
+    samples: int | None = None,
+    part: Part = "validation",
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` on windows of other lengths, or of functions on other numbers of points:
+    a row for each, with the field evaluations of a solve.
+
+    **Arguments:**
+
+    - `contexts`: tokens of a sample.
+    - `text`, `samples`, `part`: see `evaluate_loss`.
+
+    **Raises:** `InputError` where the model cannot be evaluated on so many.
+    """
+    rows = []
+    for context in contexts:
+        task = evaluation_task(loaded, text, context)
+        rows += _rows("context", [context], [loaded.model], task, samples, part)
+    return rows
+
+
 def _rows(
     name: str,
     numbers: Sequence[int] | Sequence[float],

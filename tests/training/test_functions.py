@@ -66,6 +66,15 @@ def test_a_run_is_trained_evaluated_and_compared(tmp_path, capsys):
     files = ("--json", tmp_path / "rows.json", "--figure", tmp_path / "depth.png")
     run_here(capsys, "evaluate.py", run, "--steps", "1,2,4", *files)
     rows = json.loads((tmp_path / "rows.json").read_text())
+    run_here(
+        capsys, "evaluate.py", run, "--contexts", "12,16,24", "--json", tmp_path / "points.json"
+    )
+    points = json.loads((tmp_path / "points.json").read_text())
+    assert [row["context"] for row in points] == [12, 16, 24]
+    assert points[1]["loss"] == pytest.approx(summary["validation_loss"], rel=1e-5)
+    # The same functions on other points: nearly the same error.
+    assert points[2]["loss"] == pytest.approx(points[1]["loss"], rel=0.05)
+    assert points[2]["loss"] != points[1]["loss"]
     assert [list(row) for row in rows] == 3 * [["steps", "evaluations", "loss"]]
     assert rows[1]["loss"] == pytest.approx(summary["validation_loss"], rel=1e-5)
     assert (tmp_path / "depth.png").exists()
