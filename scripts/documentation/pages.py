@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ide_transformer import InputError
@@ -47,14 +48,15 @@ def write_pages(*, draft: bool) -> None:
         text = page.read_text(encoding="utf-8")
         filled = _PLACE.sub(lambda place: _TABLES[place[1]](), text)
         page.write_text(filled, encoding="utf-8")
-    for tutorial in sorted((SOURCES / "tutorials").glob("*.py")):
-        begin = time.perf_counter()
-        if draft:
+    tutorials = sorted((SOURCES / "tutorials").glob("*.py"))
+    if draft:
+        for tutorial in tutorials:
             page = execute.page_of(tutorial, _PAGES / "tutorials", run=False)
             (_PAGES / "tutorials" / f"{tutorial.stem}.md").write_text(page, encoding="utf-8")
-        else:
-            _execute(tutorial, _working_folder(tutorial.stem))
-        print(f"{tutorial.stem}: {time.perf_counter() - begin:.0f} s", flush=True)
+    else:
+        # Each is a process of its own, which is waited for.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_execute, tutorials))
 
 
 def _working_folder(name: str) -> Path:
@@ -66,13 +68,15 @@ def _working_folder(name: str) -> Path:
     return folder
 
 
-def _execute(tutorial: Path, working: Path) -> None:
-    """Runs a tutorial in a process of its own.
+def _execute(tutorial: Path) -> None:
+    """Runs a tutorial in a process and a folder of its own.
 
     **Raises:** `InputError` where it fails.
     """
     command = [sys.executable, execute.__file__, str(tutorial), str(_PAGES / "tutorials")]
     # Plain text, whatever the terminal in which the site is built.
     environment = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "96"}
+    begin, working = time.perf_counter(), _working_folder(tutorial.stem)
     if subprocess.run(command, cwd=working, env=environment).returncode:
         raise InputError(f"{tutorial}: it failed; the error is above.")
+    print(f"{tutorial.stem}: {time.perf_counter() - begin:.0f} s", flush=True)
