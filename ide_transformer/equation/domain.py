@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 from pydantic import Field
 
 from ..arguments import AtLeastZero, PositiveFloat, PositiveInt, checked, is_known
@@ -157,7 +157,7 @@ class TokenDomain(eqx.Module):
 
     @classmethod
     @checked
-    def trapezoid(cls, points: Float[Array, " tokens"]) -> "TokenDomain":
+    def trapezoid(cls, points: Float[ArrayLike, " tokens"]) -> "TokenDomain":
         """Points on an interval with the weights of the trapezoidal rule,
 
             w_j = (x_{j+1} - x_{j-1}) / 2,   (x_j - x_{j-1}) / 2 at the end of an integral,
@@ -170,11 +170,12 @@ class TokenDomain(eqx.Module):
 
         **Raises:** `InputError` for fewer points or another order.
         """
+        points = jnp.asarray(points)
         return cls(points[:, None], **rules.trapezoid(points)._asdict())
 
     @classmethod
     @checked
-    def simpson(cls, points: Float[Array, " tokens"]) -> "TokenDomain":
+    def simpson(cls, points: Float[ArrayLike, " tokens"]) -> "TokenDomain":
         """Points on an interval with the weights of Simpson's rule: parabolas through each
         three points, with a gap that is left over by the parabola through the last three. Of
         fourth order for smooth functions on points `φ(j/n)`, φ smooth; in causal attention too,
@@ -187,6 +188,7 @@ class TokenDomain(eqx.Module):
 
         **Raises:** `InputError` for fewer points, another order, or other distances.
         """
+        points = jnp.asarray(points)
         return cls(points[:, None], **rules.simpson(points)._asdict())
 
     @classmethod
@@ -235,7 +237,7 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def from_points(
-        cls, points: Float[Array, "tokens dimension"], bounds: Bounds | None = None
+        cls, points: Float[ArrayLike, "tokens dimension"], bounds: Bounds | None = None
     ) -> "TokenDomain":
         """Scattered points, weighted by the part of the domain that is nearest to each of
         them: on a line from the middle of two neighbours to the next, in the plane the area of
@@ -249,6 +251,7 @@ class TokenDomain(eqx.Module):
         **Raises:** `InputError` for points outside the bounds, equal ones, or another
         dimension.
         """
+        points = jnp.asarray(points)
         return cls(points, jnp.asarray(rules.cells(np.asarray(points), bounds), points.dtype))
 
     @property
