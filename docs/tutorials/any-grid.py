@@ -3,8 +3,8 @@
 #
 # An image, a field, a signal is a function that was measured at some points. A model of the
 # function should not care which points these were. In this tutorial you learn what Burgers'
-# equation, `u_t + u u_x = ν u_xx` on a circle, makes of a function in a short time, from samples
-# on 32 points, and then use the same weights on other grids.
+# equation, `u_t + u u_x = ν u_xx` on a circle, makes of a function in a short time, from
+# samples on 32 points, and then use the same weights on other grids.
 #
 # It needs exponax for the data: `pip install 'ide_transformer[physics]'`.
 
@@ -29,9 +29,9 @@ jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 # %% [markdown]
 # ## Tokens are points of the circle
 #
-# The state is a function of x and of the features, each token one of 32 points, and attention an
-# integral over the circle. Positions are waves of the coordinate, `cos 2πkx` and `sin 2πkx`, so
-# that every x has one. Nothing in the model has a size that belongs to the grid.
+# The state is a function of x and of the features, each token one of 32 points, and attention
+# an integral over the circle. Positions are waves of the coordinate, `cos 2πkx` and `sin 2πkx`,
+# so that every x has one. Nothing in the model has a size that belongs to the grid.
 
 # %%
 config = folder / "burgers.yaml"
@@ -74,9 +74,9 @@ for row in rows:
     print(f"{row['context']:4d} points: relative error {row['loss']:.3f}")
 
 # %% [markdown]
-# The error is that of the model, not of the grid: it is the same from the coarsest grid on which the
-# functions can be seen to one that is eight times as fine as that of training. What was learned is
-# a map between functions.
+# The error is that of the model, not of the grid: from 24 points on, where the functions can
+# just be seen, to a grid that is eight times as fine as that of training, it is the same. What
+# was learned is a map between functions.
 #
 # ## A look at one of them
 
@@ -101,8 +101,8 @@ axes.legend(frameon=False)
 # %% [markdown]
 # ## Why it works, and when it does not
 #
-# Attention weighs each point by the part of the circle that it stands for. Here all are equal, so
-# the softmax is right as it is. Where they are not, plain softmax counts points and not
+# Attention weighs each point by the part of the circle that it stands for. Here all are equal,
+# so the softmax is right as it is. Where they are not, plain softmax counts points and not
 # length, and the same model gives another answer. Quadrature weights mend it:
 # [Put tokens at points of a domain](../how-to/token-domains.md).
 
