@@ -353,10 +353,11 @@ class TokenDomain(eqx.Module):
 
     @property
     def shares(self) -> Float[Array, "*batch tokens"]:
-        """The weights divided by their sum."""
+        """The weights divided by their sum; zero where all is padding."""
         if self.weights is None:
             return jnp.full(self.num_tokens, 1 / self.num_tokens)
-        return self.weights / jnp.sum(self.weights, axis=-1, keepdims=True)
+        total = jnp.sum(self.weights, axis=-1, keepdims=True)
+        return self.weights / jnp.where(total == 0, 1, total)
 
     def mean(
         self, v: Float[Array, "*batch tokens features"]

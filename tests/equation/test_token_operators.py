@@ -112,6 +112,14 @@ def test_kernels_do_not_see_padding_and_take_a_batch(key, name):
     assert largest(rate[1], apply(operator, u[1], UNIFORM)) < 1e-13
 
 
+def test_a_sample_that_is_padding_only_has_no_mean():
+    mask = jnp.array([[False] * TOKENS, [True] * TOKENS])
+    domain, u = UNIFORM.padded(mask), state(2, tokens=TOKENS)
+    assert (
+        largest(domain.mean(u), jnp.stack([jnp.zeros(WIDTH), jnp.mean(u[1], axis=0)])) < 1e-14
+    )
+
+
 def test_mass_is_conserved_in_the_limit_and_without_iterations_it_is_the_softmax(key):
     u = state(tokens=TOKENS)
     plain = ide.SinkhornAttention(WIDTH, HEADS, key=key, std=0.3, iterations=0)
