@@ -70,8 +70,8 @@ def changes(options: dict[str, Any], *names: str) -> Iterator[Change]:
 
 
 def some(changes: Iterator[Change], thorough: bool) -> Iterator[Change]:
-    """All changes, or every twelfth: in each run of the heavy tests the same ones."""
-    return itertools.islice(changes, 0, None, 1 if thorough else 12)
+    """All changes, or every eighth: in each run of the heavy tests the same ones."""
+    return itertools.islice(changes, 0, None, 1 if thorough else 8)
 
 
 def _changes_at(path: tuple[str, ...], value: Any, *, present: bool) -> Iterator[Change]:

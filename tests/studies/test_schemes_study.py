@@ -37,6 +37,7 @@ reference: nesterov
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
 def test_schemes_are_trained_with_the_same_budget_and_runs_are_not_made_twice(tmp_path):
     comparison = load_comparison(written(tmp_path, TRAINING))
