@@ -29,7 +29,7 @@ class TokenMap(eqx.Module):
     values: Float[Array, " entries"]
     tokens: int = eqx.field(static=True)
 
-    def __call__(self, u: State) -> State:
+    def __call__(self, u: State) -> Float[Array, "*batch new features"]:
         """`[..., tokens, features]` to `[..., new tokens, features]`."""
         parts = jnp.take(u, self.columns, axis=-2)
         parts = parts * jnp.broadcast_to(self.values.astype(u.dtype)[:, None], parts.shape)
