@@ -73,7 +73,8 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
 
 def _check_weights(sizes: dict[str, Any], own: Config, chosen: Config) -> None:
     """Refuses data and a context for which a model would have other weights."""
-    data = {name: build_task(chosen).sizes[name] for name in sizes}
+    task = build_task(chosen)
+    data = {name: task.sizes[name] for name in sizes}
     key = jax.random.key(0)
 
     def shapes(config: Config, sizes: dict[str, Any]) -> list[tuple[int, ...]]:

@@ -31,10 +31,10 @@ class Maps(NamedTuple):
     `bias` and `std`."""
 
     bias: bool
-    key_bias: bool | None
-    output_bias: bool | None
     std: float
     output_std: float | None
+    key_bias: bool | None = None
+    output_bias: bool | None = None
 
 
 class AbstractAttention(AbstractOperator):
@@ -57,12 +57,12 @@ class AbstractAttention(AbstractOperator):
         features: int,
         heads: int,
         *,
-        source_features: int,
-        key_value_heads: int | None,
-        head_features: int | None,
         normalization: AbstractConstraint,
         maps: Maps,
         key: PRNGKeyArray,
+        source_features: int | None = None,
+        key_value_heads: int | None = None,
+        head_features: int | None = None,
     ):
         name = type(self).__name__
         if head_features is None:
@@ -77,6 +77,7 @@ class AbstractAttention(AbstractOperator):
             raise InputError(
                 f"{name}: key_value_heads={key_value_heads} do not divide heads={heads}."
             )
+        source_features = features if source_features is None else source_features
         keys = jax.random.split(key, 4)
         inner, shared = heads * head_features, key_value_heads * head_features
         bias, std = maps.bias, maps.std

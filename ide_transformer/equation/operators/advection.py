@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from ..domain import TokenDomain
 from ..shapes import State
 from .exact import AbstractLinearOperator, Spectral
-from .grid import check_axes, check_periodic, grid_axes, on_grid, wave_numbers
+from .grid import check_axes, check_periodic, on_grid, times_waves, wave_numbers
 
 
 class Advection(AbstractLinearOperator):
@@ -31,19 +31,12 @@ class Advection(AbstractLinearOperator):
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
         check_periodic(self, domain)
         check_axes(self, len(self.velocity), domain)
-        v, axes = on_grid(self, u, domain), grid_axes(domain)
+        v = on_grid(self, u, domain)
+        assert domain.grid is not None
         rate = jnp.zeros(domain.grid, jnp.result_type(u.dtype, jnp.complex64))
-        for number, waves in enumerate(wave_numbers(domain)):
+        for n, c, waves in zip(domain.grid, self.velocity, wave_numbers(domain), strict=True):
             # Of an even number of points the last wave has no derivative that is real.
-            waves = np.where(np.isclose(waves, waves.min()) & (_even(domain, number)), 0, waves)
-            rate = rate - 1j * self.velocity[number].astype(rate.real.dtype) * jnp.asarray(
-                waves
-            )
-        factor = jnp.broadcast_to(function(rate)[..., None], v.shape)
-        moved = jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real
-        return moved.reshape(u.shape).astype(u.dtype)
-
-
-def _even(domain: TokenDomain, axis: int) -> bool:
-    assert domain.grid is not None
-    return domain.grid[axis] % 2 == 0
+            last = np.isclose(waves, waves.min()) & (n % 2 == 0)
+            slope = jnp.asarray(np.where(last, 0, waves), u.dtype)
+            rate = rate - 1j * c.astype(u.dtype) * slope
+        return times_waves(v, function(rate), domain).reshape(u.shape)

@@ -73,11 +73,10 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         super().__init__(
             features,
             heads,
-            source_features=features,
             key_value_heads=key_value_heads,
             head_features=head_features,
             normalization=normalization,
-            maps=Maps(bias, key_bias, output_bias, std, output_std),
+            maps=Maps(bias, std, output_std, key_bias, output_bias),
             key=key,
         )
         positions.check(self.head_features)

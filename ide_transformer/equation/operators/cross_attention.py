@@ -68,11 +68,10 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         super().__init__(
             features,
             heads,
-            source_features=features if source_features is None else source_features,
-            key_value_heads=None,
+            source_features=source_features,
             head_features=head_features,
             normalization=normalization,
-            maps=Maps(bias, key_bias, None, std, output_std),
+            maps=Maps(bias, std, output_std, key_bias),
             key=key,
         )
         self.source = None

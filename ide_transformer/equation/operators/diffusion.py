@@ -3,7 +3,6 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
@@ -11,7 +10,7 @@ from ..affine import nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import State
 from .exact import AbstractLinearOperator, Spectral
-from .grid import grid_axes, on_grid, wave_numbers
+from .grid import grid_axes, on_grid, times_waves, wave_numbers
 
 
 class Diffusion(AbstractLinearOperator):
@@ -37,29 +36,16 @@ class Diffusion(AbstractLinearOperator):
     dissipative: ClassVar[bool] = True
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        v, axes = on_grid(self, u, domain), grid_axes(domain)
+        v = on_grid(self, u, domain)
         if self.rate.shape:
             raise InputError(f"Diffusion.rate has shape {self.rate.shape}; give one number.")
-        waves = _cosine_numbers(domain) if domain.period is None else wave_numbers(domain)
-        laplacian = -sum(wave**2 for wave in waves)
+        laplacian = -sum(wave**2 for wave in wave_numbers(domain))
         factor = function(self.rate.astype(u.dtype) * jnp.asarray(laplacian, u.dtype))
-        factor = jnp.broadcast_to(factor[..., None], v.shape)
         if domain.period is not None:
-            v = jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real
-            return v.reshape(u.shape)
-        for axis in axes:
+            return times_waves(v, factor, domain).reshape(u.shape)
+        for axis in grid_axes(domain):
             v = jax.scipy.fft.dct(v, axis=axis, norm="ortho")
-        v = v * factor
-        for axis in axes:
+        v = v * jnp.broadcast_to(factor[..., None], v.shape)
+        for axis in grid_axes(domain):
             v = jax.scipy.fft.idct(v, axis=axis, norm="ortho")
         return v.reshape(u.shape)
-
-
-def _cosine_numbers(domain: TokenDomain) -> tuple[np.ndarray, ...]:
-    """`π j / L` along each axis."""
-    assert domain.grid is not None
-    along = (
-        np.pi * np.arange(n) / (n * step)
-        for n, step in zip(domain.grid, domain.steps, strict=True)
-    )
-    return tuple(np.meshgrid(*along, indexing="ij"))

@@ -84,7 +84,8 @@ class FourierIntegral(AbstractOperator):
         check_features(self, u, self.linear.weight.shape[0])
         check_periodic(self, domain)
         check_axes(self, self.dimension, domain)
-        v, axes = on_grid(self, self.normalization.project(u), domain), grid_axes(domain)
+        normal = self.normalization.project(u)
+        v, axes = on_grid(self, normal, domain), grid_axes(domain)
         assert domain.grid is not None
         if min(domain.grid) < 2 * self.modes - 1:
             raise InputError(
@@ -97,5 +98,4 @@ class FourierIntegral(AbstractOperator):
         mixed = jnp.einsum("...ki,kio->...ko", spectrum[at], r)
         spectrum = jnp.zeros_like(spectrum).at[at].set(mixed)
         integral = jnp.fft.irfftn(spectrum, s=domain.grid, axes=axes, norm="forward")
-        w = self.linear(self.normalization.project(u))
-        return self.activation(integral.reshape(u.shape).astype(u.dtype) + w)
+        return self.activation(integral.reshape(u.shape).astype(u.dtype) + self.linear(normal))

@@ -30,13 +30,26 @@ def grid_axes(domain: TokenDomain) -> tuple[int, ...]:
 
 
 def wave_numbers(domain: TokenDomain) -> tuple[np.ndarray, ...]:
-    """`2π j / L` along each axis, in the order of a Fourier transform."""
+    """Along each axis those of the eigenfunctions of the Laplacian: `π j / L` of cosines, whose
+    slope is zero at the boundaries, and `2π j / L` of the waves around a periodic domain, in
+    the order of the transforms."""
     assert domain.grid is not None
     along = (
-        2 * np.pi * np.fft.fftfreq(n, step)
+        np.pi * np.arange(n) / (n * step)
+        if domain.period is None
+        else 2 * np.pi * np.fft.fftfreq(n, step)
         for n, step in zip(domain.grid, domain.steps, strict=True)
     )
     return tuple(np.meshgrid(*along, indexing="ij"))
+
+
+def times_waves(
+    v: Float[Array, "..."], factor: Array, domain: TokenDomain
+) -> Float[Array, "..."]:
+    """A function on a periodic grid, each wave of it times a factor, `[*grid]`."""
+    axes = grid_axes(domain)
+    factor = jnp.broadcast_to(factor[..., None], v.shape)
+    return jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real.astype(v.dtype)
 
 
 def neighbors(

@@ -75,7 +75,7 @@ class Fredholm(AbstractRegion):
 
 
 class Neighborhood(AbstractRegion):
-    """What is near, `‖x - x'‖ < radius`, in any dimension.
+    """The points nearer than a radius, `‖x - x'‖ < radius`, in any dimension.
 
     **Arguments:**
 

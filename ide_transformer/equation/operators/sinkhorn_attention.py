@@ -59,11 +59,8 @@ class SinkhornAttention(AbstractAttention):
         super().__init__(
             features,
             heads,
-            source_features=features,
-            key_value_heads=None,
-            head_features=None,
             normalization=normalization,
-            maps=Maps(bias, None, None, std, output_std),
+            maps=Maps(bias, std, output_std),
             key=key,
         )
         self.iterations = iterations
