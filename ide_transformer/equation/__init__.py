@@ -1,6 +1,12 @@
 """The equation: domain, operators, constraints, controls, terms."""
 
 from .affine import affine as affine
+from .bases.basis import AbstractBasis as AbstractBasis
+from .bases.cosine import Cosine as Cosine
+from .bases.legendre import Legendre as Legendre
+from .bases.nodal import Nodal as Nodal
+from .bases.warped import Warped as Warped
+from .bases.waves import Waves as Waves
 from .constraints.constraint import (
     AbstractConstraint as AbstractConstraint,
     AbstractRescaling as AbstractRescaling,
@@ -16,6 +22,7 @@ from .controls.chebyshev import Chebyshev as Chebyshev
 from .controls.control import AbstractControl as AbstractControl, low_precision as low_precision
 from .controls.expansion import AbstractExpansion as AbstractExpansion
 from .controls.fourier import Fourier as Fourier
+from .controls.functional import Functional as Functional
 from .controls.hypernetwork import Hypernetwork as Hypernetwork
 from .controls.piecewise_constant import PiecewiseConstant as PiecewiseConstant
 from .controls.piecewise_linear import PiecewiseLinear as PiecewiseLinear
@@ -24,6 +31,8 @@ from .controls.sourced import Sourced as Sourced, with_source as with_source
 from .controls.tied import Tied as Tied
 from .domain import TokenDomain as TokenDomain
 from .equation import Equation as Equation, as_control as as_control, contents as contents
+from .feature_domain import FeatureDomain as FeatureDomain, FeatureRule as FeatureRule
+from .function_space import PLAIN as PLAIN, FunctionSpace as FunctionSpace
 from .held import holding as holding
 from .operators.activations import (
     gelu as gelu,
@@ -104,4 +113,4 @@ from .transfer import (
     interpolation as interpolation,
     restriction as restriction,
 )
-from .tree import map_parts as map_parts, parts as parts
+from .tree import map_parts as map_parts, parts as parts, with_fields as with_fields

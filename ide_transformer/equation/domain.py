@@ -203,7 +203,7 @@ class TokenDomain(eqx.Module):
 
         - `interval`: its lower and its upper end.
         """
-        return cls(*rules.gauss_legendre(tokens, interval))
+        return cls(*rules.on_interval(*rules.gauss_legendre(tokens), interval))
 
     @classmethod
     @checked
@@ -217,7 +217,7 @@ class TokenDomain(eqx.Module):
 
         - `interval`: its lower and its upper end.
         """
-        return cls(*rules.clenshaw_curtis(tokens, interval))
+        return cls(*rules.on_interval(*rules.clenshaw_curtis(tokens), interval))
 
     @classmethod
     @checked

@@ -80,13 +80,13 @@ def simpson(x: Float[Array, " points"]) -> Rule:
     return Rule(weights, end_weights, _ends(x, 3))
 
 
-def gauss_legendre(points: int, interval: Interval) -> tuple[Array, Array]:
-    """Points `[points, 1]`, and weights."""
-    return _mapped(*np.polynomial.legendre.leggauss(points), interval)
+def gauss_legendre(points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points in [-1, 1], and weights."""
+    return np.polynomial.legendre.leggauss(points)
 
 
-def clenshaw_curtis(points: int, interval: Interval) -> tuple[Array, Array]:
-    """Points `[points, 1]`, and weights. Source: Clenshaw and Curtis, "A method for numerical
+def clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points in [-1, 1], and weights. Source: Clenshaw and Curtis, "A method for numerical
     integration on an automatic computer", 1960."""
     n = points - 1
     angles = np.pi * np.arange(points) / n
@@ -94,7 +94,7 @@ def clenshaw_curtis(points: int, interval: Interval) -> tuple[Array, Array]:
     factors = np.where(2 * k == n, 1.0, 2.0) / (4 * k**2 - 1)
     weights = 1 - np.cos(2 * np.outer(angles, k)) @ factors
     weights *= np.where((np.arange(points) == 0) | (np.arange(points) == n), 1.0, 2.0) / n
-    return _mapped(-np.cos(angles), weights, interval)
+    return -np.cos(angles), weights
 
 
 def cells(points: np.ndarray, bounds: Bounds | None) -> np.ndarray:
@@ -171,8 +171,8 @@ def _ends(x: Array, lags: int) -> Array:
     return jnp.stack([later[lag : lag + len(x)] for lag in range(lags)])
 
 
-def _mapped(x: np.ndarray, weights: np.ndarray, interval: Interval) -> tuple[Array, Array]:
-    """From [-1, 1] to an interval."""
+def on_interval(x: np.ndarray, weights: np.ndarray, interval: Interval) -> tuple[Array, Array]:
+    """A rule for [-1, 1] on another interval: points `[points, 1]`, and weights."""
     lower, upper = ordered(interval)
     half = (upper - lower) / 2
     return jnp.asarray(lower + half * (x + 1))[:, None], jnp.asarray(half * weights)

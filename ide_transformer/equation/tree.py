@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
 
 Part = TypeVar("Part")
+Module = TypeVar("Module", bound=eqx.Module)
 
 
 def parts(tree: PyTree, kind: type[Part]) -> list[Part]:
@@ -16,8 +18,12 @@ def parts(tree: PyTree, kind: type[Part]) -> list[Part]:
     return list(filter(is_part, jax.tree.leaves(tree, is_leaf=is_part)))
 
 
-def map_parts(tree: PyTree, kind: type[Part], change: Callable[[Part, int], PyTree]) -> PyTree:
-    """The tree with `change(part, place)` for each part of a kind.
+def map_parts(
+    tree: PyTree,
+    kind: type[Part] | tuple[type[Part], ...],
+    change: Callable[[Part, int], PyTree],
+) -> PyTree:
+    """The tree with `change(part, place)` for each part of a kind, or of one of several.
 
     **Arguments:**
 
@@ -29,5 +35,15 @@ def map_parts(tree: PyTree, kind: type[Part], change: Callable[[Part, int], PyTr
     return jax.tree.unflatten(structure, changed)
 
 
-def _is(kind: type) -> Callable[[object], bool]:
+def _is(kind: type | tuple[type, ...]) -> Callable[[object], bool]:
     return lambda x: isinstance(x, kind)
+
+
+def with_fields(module: Module, **fields: PyTree) -> Module:
+    """A copy of a module with other fields, of any class of constructor."""
+    return eqx.tree_at(
+        lambda x: [getattr(x, name) for name in fields],
+        module,
+        list(fields.values()),
+        is_leaf=lambda x: x is None,
+    )

@@ -9,10 +9,13 @@ from ..equation import (
     AbstractConstraint,
     AbstractControl,
     Free,
+    Functional,
+    FunctionSpace,
     LayerNorm,
     TokenDomain,
     as_control,
     drop,
+    with_fields,
 )
 from ..errors import InputError
 from ..solvers import AbstractMomentum, InitialVelocity, schemes_inside
@@ -108,6 +111,26 @@ class LanguageModel(AbstractTextModel):
     @property
     def features(self) -> int:
         return self.embedding.shape[1]
+
+    def at_points(self, space: FunctionSpace) -> "LanguageModel":
+        """The read-out is an integral over y, so that it has weights of its own even where its
+        coefficients are those of the embedding."""
+        y = space.features
+        readout = self.embedding if self.readout is None else self.readout
+        tables = {
+            "embedding": y.of_values(self.embedding),
+            "positions": None if self.positions is None else y.of_values(self.positions),
+            "velocity": None if self.velocity is None else y.of_values(self.velocity),
+            "readout": y.of_duals(readout),
+        }
+        return with_fields(
+            self,
+            **tables,
+            control=Functional(self.control, space),
+            constraint=Functional(self.constraint, space),
+            input_normalization=self.input_normalization.at_points(space),
+            output_normalization=self.output_normalization.at_points(space),
+        )
 
     def embed(
         self,

@@ -15,6 +15,7 @@ from ..equation import (
     AbstractControl,
     AbstractRandomOperator,
     Equation,
+    FunctionSpace,
     Sampled,
     TokenDomain,
     contents,
@@ -72,6 +73,22 @@ class AbstractModel(eqx.Module):
     def initial_velocity(self, inputs: PyTree[ArrayLike]) -> InitialVelocity | None:
         """The velocity at depth 0, for schemes with momentum; `None` for zero."""
         return None
+
+    def at_points(self, space: FunctionSpace) -> "AbstractModel":
+        """The model on functions of a feature, at the points of Ω_y: its weights are read as
+        the coefficients of functions of `space`, see `FunctionalModel`.
+
+        **Raises:** `InputError` for a model that is not made of such.
+        """
+        raise InputError(
+            f"{type(self).__name__} is no function of its features; a LanguageModel and an "
+            "OperatorModel are."
+        )
+
+    @property
+    def ordinary(self) -> "AbstractModel":
+        """The model with matrices as weights: itself, but for a `FunctionalModel`."""
+        return self
 
     @property
     @abc.abstractmethod

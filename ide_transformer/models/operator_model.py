@@ -5,14 +5,18 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ..arguments import Fraction, NonNegativeFloat, PositiveInt
 from ..equation import (
+    PLAIN,
     AbstractConstraint,
     AbstractControl,
     Free,
+    Functional,
+    FunctionSpace,
     LayerNorm,
     Linear,
     TokenDomain,
     as_control,
     drop,
+    with_fields,
 )
 from ..errors import InputError
 from .model import AbstractModel, Discretization
@@ -101,6 +105,18 @@ class OperatorModel(AbstractModel):
     @property
     def domain(self) -> TokenDomain:
         return periodic_grid(self.points)
+
+    def at_points(self, space: FunctionSpace) -> "OperatorModel":
+        y = space.features
+        return with_fields(
+            self,
+            embedding=self.embedding.at_points(PLAIN, y),
+            readout=self.readout.at_points(y, PLAIN),
+            control=Functional(self.control, space),
+            constraint=Functional(self.constraint, space),
+            input_normalization=self.input_normalization.at_points(space),
+            output_normalization=self.output_normalization.at_points(space),
+        )
 
     def embed(
         self, inputs: Float[ArrayLike, "..."], *, key: PRNGKeyArray | None = None

@@ -120,7 +120,7 @@ class LanguageTask(AbstractTask):
 
     def sample(self, model: AbstractModel, length: int) -> str | None:
         return generate(
-            cast(LanguageModel, model),
+            cast(LanguageModel, model.ordinary),
             "\n",
             length,
             key=jax.random.key(0),

@@ -23,6 +23,7 @@ from .depths import (
     evaluate_at_contexts as evaluate_at_contexts,
     evaluate_at_depths as evaluate_at_depths,
     evaluate_at_horizons as evaluate_at_horizons,
+    evaluate_at_widths as evaluate_at_widths,
 )
 from .evaluation import (
     LoadedModel as LoadedModel,

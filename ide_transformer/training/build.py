@@ -12,18 +12,21 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from ..equation import (
+    AbstractBasis,
     AbstractConstraint,
     AbstractControl,
     AbstractOperator,
     AbstractPositions,
     Dropout,
+    FeatureDomain,
     Free,
+    FunctionSpace,
     LayerDrop,
     NoPositions,
 )
 from ..errors import InputError
 from ..integration import AbstractGradient
-from ..models import AbstractModel, Discretization, LanguageModel
+from ..models import AbstractModel, Discretization, FunctionalModel, LanguageModel
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, PretrainedTokenizer
 from .choice import SchemeConfig
@@ -88,6 +91,12 @@ def build_model_of_size(
     model = config.model
     if model.pretrained is not None:
         return with_solver(_pretrained(model.pretrained), config.solver)
+    if (coefficients := model.of_coefficients) is not None:
+        basis = construct("model.basis", model.basis, AbstractBasis)
+        domain = FeatureDomain(model.width, model.feature_rule)
+        space = FunctionSpace(basis, coefficients.width, domain)
+        inner = config.model_copy(update={"model": coefficients})
+        return FunctionalModel(build_model_of_size(inner, sizes, key), space)
     task = task_class(config)
     control_key, constraint_key, model_key = jax.random.split(key, 3)
     offers = _offers(model, causal=task.causal)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, model_validator
 
+from ..equation import FeatureRule
 from ..errors import InputError
 from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
 from .optimizer_config import OptimizerConfig as OptimizerConfig
@@ -64,8 +65,15 @@ class ModelConfig(Choice):
     # A checkpoint to go on from: a folder, or a package with weights. It gives the weights,
     # the sizes and the tokenizer; of this section only `context` is then free.
     pretrained: str | None = None
-    # Features of the state.
+    # Features of the state; where they are points of functions, see basis.
     width: Count = 128
+    # The functions of a feature whose coefficients the weights are, for example cosine, so that
+    # the width is a resolution; nodal with as many modes as features for ordinary matrices.
+    basis: Part = Part(kind="nodal")
+    # Coefficients of a state; default: as many as features.
+    modes: Count | None = None
+    # The points of functions: midpoint, periodic, gauss_legendre or clenshaw_curtis.
+    feature_rule: FeatureRule = "midpoint"
     # Heads of the queries.
     heads: Count = 4
     # Heads of the keys and values; default: as many as heads.
@@ -108,6 +116,26 @@ class ModelConfig(Choice):
     patch: Count = 2
     # Whether an image classifier reads a token of its own, or the mean over patches.
     class_token: bool = False
+
+    @property
+    def of_coefficients(self) -> "ModelConfig | None":
+        """The ordinary model whose weights are coefficients; `None` for one whose weights are
+        its matrices.
+
+        **Raises:** `InputError` where `hidden` features hold no whole number of coefficients.
+        """
+        modes = self.width if self.modes is None else self.modes
+        if self.basis == Part(kind="nodal") and modes == self.width:
+            return None
+        hidden, rest = divmod((self.hidden or 0) * modes, self.width)
+        if rest:
+            raise InputError(
+                f"model.hidden={self.hidden} times model.modes={modes} is no multiple of "
+                f"model.width={self.width}, so that the inside of the feed-forward has no "
+                "whole number of modes; choose another of the three."
+            )
+        changes = dict(width=modes, hidden=hidden or None, basis=Part(kind="nodal"), modes=None)
+        return self.model_copy(update=changes)
 
     @model_validator(mode="after")
     def _given_by_the_checkpoint(self):

@@ -1,4 +1,5 @@
-"""A trained model evaluated on other meshes in depth, and up to other depths."""
+"""A trained model evaluated at other resolutions: on other meshes in depth, up to other depths,
+for other numbers of tokens and of features."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ import equinox as eqx
 
 from ..depth import keep_layers
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import AbstractModel, functional
 from ..tasks import AbstractTask, Part
 from .evaluation import LoadedModel, evaluate_on, evaluation_task
 
@@ -88,6 +89,30 @@ def evaluate_at_contexts(
         task = evaluation_task(loaded, text, context)
         rows += _rows("context", [context], [loaded.model], task, samples, part)
     return rows
+
+
+def evaluate_at_widths(
+    loaded: LoadedModel,
+    widths: Sequence[int],
+    text: str | None = None,
+    samples: int | None = None,
+    context: int | None = None,
+    part: Part = "validation",
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of a model whose weights are functions of the features, at other numbers
+    of them: a row for each, with the field evaluations of a solve. An ordinary model has each
+    feature several times, see `Nodal`.
+
+    **Arguments:**
+
+    - `widths`: the points of Ω_y, of a state.
+    - `text`, `samples`, `context`, `part`: see `evaluate_loss`.
+
+    **Raises:** `InputError` where its functions cannot be told apart at so many points.
+    """
+    models = [functional(loaded.model).at_width(width) for width in widths]
+    task = evaluation_task(loaded, text, context)
+    return _rows("width", widths, models, task, samples, part)
 
 
 def _rows(

@@ -57,8 +57,9 @@ class LoadedModel(NamedTuple):
 
         **Raises:** `InputError` that ends with `otherwise`.
         """
-        if isinstance(self.model, kind):
-            return self.model
+        model = self.model.ordinary
+        if isinstance(model, kind):
+            return model
         raise InputError(f"{self.path} holds a {type(self.model).__name__}{otherwise}.")
 
 

@@ -1,4 +1,5 @@
-"""Meshes in depth that are drawn in training, so that one set of weights serves all of them."""
+"""Meshes in depth and numbers of features that are drawn in training, so that one set of
+weights serves all of them."""
 
 import functools as ft
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import AbstractModel, functional
 from .build import SchemeSizes, build_solver
 from .training_config import MeshConfig, TrainingConfig
 
@@ -17,6 +18,7 @@ from .training_config import MeshConfig, TrainingConfig
 # By key of a mesh, in the order in which they are made.
 _CHANGES: dict[str, Callable[[AbstractModel, Any], AbstractModel]] = {
     "horizon": lambda model, horizon: model.with_horizon(horizon),
+    "width": lambda model, width: functional(model).at_width(width),
     "intervals": lambda model, intervals: model.at_depth(intervals),
 }
 

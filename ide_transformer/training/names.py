@@ -24,6 +24,7 @@ FACES: dict[type, tuple[ModuleType, ...]] = {
     equation.AbstractOperator: (equation,),
     equation.AbstractConstraint: (equation,),
     equation.AbstractPositions: (equation,),
+    equation.AbstractBasis: (equation,),
     equation.AbstractControl: (equation,),
     diffrax.AbstractSolver: (diffrax, solvers),
     integration.AbstractGradient: (integration,),

@@ -17,14 +17,16 @@ class GradientConfig(Choice):
 
 
 class MeshConfig(Section):
-    """A mesh in depth, on which a step of training may solve the equation; an integer alone is
-    its number of intervals."""
+    """A mesh in depth, and a number of features, on which a step of training may solve the
+    equation; an integer alone is its number of intervals."""
 
     # The depth T at which the solution is read, with steps of the same size; for weights that
     # are the same at all depths (tied). Default: that of the run.
     horizon: PositiveFloat | None = None
     # Intervals, on which the control is resampled; default: one for each layer of depth.
     intervals: Count | None = None
+    # Features, where they are points of functions; default: model.width.
+    width: Count | None = None
     # Equal steps in each; default: those of the run.
     steps_per_interval: Count | None = None
     # The scheme; default: that of the run.

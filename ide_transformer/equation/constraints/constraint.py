@@ -6,6 +6,7 @@ from typing import ClassVar, TypeAlias
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
+from ..function_space import FunctionSpace
 from ..shapes import Features
 
 
@@ -32,6 +33,11 @@ class AbstractConstraint(eqx.Module):
     @abc.abstractmethod
     def residual(self, u: Features) -> Float[Array, "*batch"]:
         """The distance of each token from S; zero exactly on it."""
+
+    def at_points(self, space: FunctionSpace) -> "AbstractConstraint":
+        """The constraint on functions of a space, at its points, of which the arrays of this
+        one are coefficients; by default the same."""
+        return self
 
 
 # The shift and the scale of each token.

@@ -3,6 +3,7 @@ from jaxtyping import Array, Float
 
 from ...arguments import NonNegativeFloat
 from ..affine import optional_array
+from ..feature_domain import FeatureDomain
 from .normalization import AbstractCentredNormalization
 
 
@@ -24,8 +25,10 @@ class LayerNorm(AbstractCentredNormalization):
     - `gain`: γ, a number or `[features]`.
     - `bias`: β, a number or `[features]`.
     - `eps`: added to the variance.
+    - `domain`: the points and weights of means over Ω_y; `None` for equal weights.
     """
 
     gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)
+    domain: FeatureDomain | None = eqx.field(static=True, default=None)

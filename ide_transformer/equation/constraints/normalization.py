@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 from ...arguments import is_known
 from ...errors import InputError
 from ..affine import Vector, affine, inverse_affine
+from ..feature_domain import FeatureDomain
+from ..function_space import FunctionSpace
 from ..shapes import Features
 from .constraint import AbstractRescaling, Scales
 
@@ -26,16 +28,34 @@ class AbstractNormalization(AbstractRescaling):
 
         project(v) = β + γ P(v),   P(v) = v / sqrt(⟨v²⟩ + eps),
 
-    ⟨·⟩ the mean over features. It maps onto { u : ⟨((u-β)/γ)²⟩ = 1 }.
+    ⟨·⟩ the mean over Ω_y. It maps onto { u : ⟨((u-β)/γ)²⟩ = 1 }.
     """
 
     gain: AbstractVar[Vector | None]
     bias: AbstractVar[Vector | None]
     eps: AbstractVar[float]
+    # Its points and their weights; `None` for equal ones.
+    domain: AbstractVar[FeatureDomain | None]
 
     def centre(self, v: Features) -> Features:
         """The linear map that comes before the scaling."""
         return v
+
+    def mean(self, v: Features) -> Float[Array, "*batch 1"]:
+        """The mean over Ω_y."""
+        if self.domain is None:
+            return jnp.mean(v, axis=-1, keepdims=True)
+        return v @ jnp.asarray(self.domain.weights, v.dtype)[:, None]
+
+    def at_points(self, space: FunctionSpace) -> "AbstractNormalization":
+        domain = None if space.domain.equal else space.domain
+        gain, bias = self.gain, self.bias
+        functions = {}
+        if gain is not None and gain.ndim:
+            functions["gain"] = space.features.of_factors(gain)
+        if bias is not None and bias.ndim:
+            functions["bias"] = space.features.of_values(bias)
+        return replace(self, domain=domain, **functions)
 
     def times(self, factor: Float[Array, ""]) -> "AbstractNormalization":
         """The normalisation whose outputs are `factor` times as large."""
@@ -55,17 +75,17 @@ class AbstractNormalization(AbstractRescaling):
     def tangent(self, u: Features, du: Features) -> Features:
         s, scale = self._scaled(u)
         ds = self.centre(inverse_affine(du, self.units[0], None))
-        return affine((ds - s * _mean(s * ds)) * scale, self.gain, None)
+        return affine((ds - s * self.mean(s * ds)) * scale, self.gain, None)
 
     def residual(self, u: Features) -> Float[Array, "*batch"]:
         s = inverse_affine(u, self.gain, self.bias)
         centred = self.centre(s)
-        scale = jnp.abs(jnp.sqrt(_mean(centred * centred)) - 1)
-        return jnp.maximum(jnp.abs(_mean(s - centred)), scale)[..., 0]
+        scale = jnp.abs(jnp.sqrt(self.mean(centred * centred)) - 1)
+        return jnp.maximum(jnp.abs(self.mean(s - centred)), scale)[..., 0]
 
     def scales(self, u: Features) -> Scales:
         centred = self.centre(inverse_affine(u, *self.units))
-        return (jnp.sqrt(_mean(centred * centred) + self.eps),)
+        return (jnp.sqrt(self.mean(centred * centred) + self.eps),)
 
     def unproject(self, projected: Features, scales: Scales) -> Features:
         *mean, deviation = scales
@@ -75,7 +95,7 @@ class AbstractNormalization(AbstractRescaling):
     def _scaled(self, u: Features) -> tuple[Features, Float[Array, "*batch 1"]]:
         """`P` of the state in its units, and the factor that it takes."""
         v = self.centre(inverse_affine(u, *self.units))
-        square = _mean(v * v) + self.eps
+        square = self.mean(v * v) + self.eps
         if is_known(square) and not np.all(square):
             name = type(self).__name__
             raise InputError(
@@ -91,10 +111,10 @@ class AbstractCentredNormalization(AbstractNormalization):
     and, but for eps, variance 1."""
 
     def centre(self, v: Features) -> Features:
-        return v - _mean(v)
+        return v - self.mean(v)
 
     def scales(self, u: Features) -> Scales:
-        return (_mean(inverse_affine(u, *self.units)), *super().scales(u))
+        return (self.mean(inverse_affine(u, *self.units)), *super().scales(u))
 
 
 class AbstractSphere(AbstractNormalization):
@@ -108,7 +128,3 @@ class AbstractSphere(AbstractNormalization):
     @property
     def units(self) -> tuple[Vector | None, Vector | None]:
         return self.gain, self.bias
-
-
-def _mean(x: Features) -> Float[Array, "*batch 1"]:
-    return jnp.mean(x, axis=-1, keepdims=True)

@@ -5,6 +5,7 @@ from jaxtyping import Array, Float
 
 from ...arguments import NonNegativeFloat
 from ..affine import optional_positive_array
+from ..feature_domain import FeatureDomain
 from .normalization import AbstractSphere
 
 
@@ -20,11 +21,13 @@ class RMSSphere(AbstractSphere):
 
     - `gain`: γ, positive, a number or `[features]`.
     - `eps`: added to the mean square; 0 is the exact projection.
+    - `domain`: the points and weights of means over Ω_y; `None` for equal weights.
     """
 
     gain: Float[Array, "*features"] | None = eqx.field(
         converter=optional_positive_array, default=None
     )
     eps: NonNegativeFloat = eqx.field(static=True, default=0.0)
+    domain: FeatureDomain | None = eqx.field(static=True, default=None)
 
     bias: ClassVar[None] = None

@@ -3,6 +3,7 @@ from jaxtyping import Array, Float
 
 from ...arguments import NonNegativeFloat
 from ..affine import optional_array, optional_positive_array
+from ..feature_domain import FeatureDomain
 from .normalization import AbstractCentredNormalization, AbstractSphere
 
 
@@ -30,6 +31,7 @@ class Sphere(AbstractSphere, AbstractCentredNormalization):
     - `bias`: β, a number or `[features]`.
     - `eps`: added to the variance. 0 is the exact projection; a positive one (layer norm
       uses 1e-5) keeps tokens of zero variance finite and moves S1 by about `eps / 2`.
+    - `domain`: the points and weights of means over Ω_y; `None` for equal weights.
 
     **Raises:** `InputError` from `project`, with `eps = 0`, for a token of zero variance.
     """
@@ -39,3 +41,4 @@ class Sphere(AbstractSphere, AbstractCentredNormalization):
     )
     bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
     eps: NonNegativeFloat = eqx.field(static=True, default=0.0)
+    domain: FeatureDomain | None = eqx.field(static=True, default=None)

@@ -1,10 +1,13 @@
 from jaxtyping import PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt
+from ...errors import InputError
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
+from ..function_space import FunctionSpace
 from ..shapes import State
+from ..tree import with_fields
 from .abstract_attention import AbstractAttention, Maps, Projections
 from .positions import AbstractPositions, NoPositions
 from .quadrature.token_mean import Domains
@@ -89,6 +92,35 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
     @property
     def causal(self) -> bool:
         return self.region.causal
+
+    def at_points(self, space: FunctionSpace) -> "Attention":
+        """Heads are functions on Ω_h × Ω_y, the sum over heads that over points of Ω_h. Scores
+        are `√m ∫ Q K dy`, m the coefficients of a head, at any number of points."""
+        if self.positions.turns_features:
+            raise InputError(
+                f"{type(self.positions).__name__} turns pairs of features, which functions of "
+                "a feature have not; take LinearBias, RelativeBias, or learned positions."
+            )
+        if type(self.query_normalization) is not Free:
+            raise InputError(
+                "Attention: query_normalization has no form for heads that are functions of a "
+                "feature; leave it out."
+            )
+        modes, y = self.head_features, space.features
+        queries = space.heads(self.heads, modes)
+        shared = space.heads(self.key_value_heads, modes)
+        # The scores of n points are divided by √n.
+        query = self.query.at_points(y, queries.of_queries).times(
+            (space.domain_of(modes).features / modes) ** 0.5
+        )
+        return with_fields(
+            self,
+            query=query,
+            key=self.key.at_points(y, shared),
+            value=self.value.at_points(y, shared),
+            output=self.output.at_points(queries, y),
+            normalization=self.normalization.at_points(space),
+        )
 
     def over(self, u: State, domain: TokenDomain, others: Others) -> State:
         return self.over_projections(self.projections(u), domain, others)

@@ -6,7 +6,9 @@ from ...arguments import NonNegativeFloat, PositiveInt
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
+from ..function_space import FunctionSpace
 from ..shapes import State
+from ..tree import with_fields
 from .linear import Linear
 from .operator import AbstractOperator, check_features
 
@@ -46,6 +48,14 @@ class FeatureIntegral(AbstractOperator):
         std = std if output_std is None else output_std
         self.map = Linear(features, features, bias=bias, std=std, key=key)
         self.normalization = normalization
+
+    def at_points(self, space: FunctionSpace) -> "FeatureIntegral":
+        y = space.features
+        return with_fields(
+            self,
+            map=self.map.at_points(y, y),
+            normalization=self.normalization.at_points(space),
+        )
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.map.weight.shape[0])

@@ -8,7 +8,9 @@ from ...arguments import NonNegativeFloat, PositiveInt
 from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
+from ..function_space import FunctionSpace
 from ..shapes import State
+from ..tree import with_fields
 from .activations import Activation, gelu
 from .linear import Linear
 from .operator import AbstractOperator, check_features
@@ -58,6 +60,15 @@ class FeedForward(AbstractOperator):
         self.outer = Linear(hidden, features, bias=bias, std=output_std, key=second)
         self.normalization = normalization
         self.activation = activation
+
+    def at_points(self, space: FunctionSpace) -> "FeedForward":
+        y, hidden = space.features, space.inner(self.inner.weight.shape[1])
+        return with_fields(
+            self,
+            inner=self.inner.at_points(y, hidden),
+            outer=self.outer.at_points(hidden, y),
+            normalization=self.normalization.at_points(space),
+        )
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.inner.weight.shape[0])

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..affine import affine
+from ..function_space import FeatureMap
+from ..tree import with_fields
 
 
 class Linear(eqx.Module):
@@ -19,6 +21,21 @@ class Linear(eqx.Module):
     ):
         self.weight = std * jax.random.normal(key, (features_in, features_out))
         self.bias = jnp.zeros(features_out) if bias else None
+
+    def at_points(self, into: FeatureMap, out: FeatureMap) -> "Linear":
+        """The integral `∫ W(·, ξ) u(ξ) dξ + b` of which the weights are coefficients.
+
+        **Arguments:**
+
+        - `into`, `out`: of the functions that it takes, and of those that it gives.
+        """
+        weight = into.of_duals(out.of_values(self.weight).T).T
+        bias = None if self.bias is None else out.of_values(self.bias)
+        return with_fields(self, weight=weight, bias=bias)
+
+    def times(self, factor: float) -> "Linear":
+        """The map whose outputs are `factor` times as large."""
+        return jax.tree.map(lambda x: factor * x, self)
 
     def __call__(self, u: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         return affine(product(u, self.weight), None, self.bias)

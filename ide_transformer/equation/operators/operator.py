@@ -9,6 +9,7 @@ from jaxtyping import Array, PyTree
 
 from ...errors import InputError
 from ..domain import TokenDomain
+from ..function_space import FunctionSpace
 from ..shapes import Depth, State
 
 
@@ -37,6 +38,18 @@ class AbstractOperator(eqx.Module):
         everywhere. One that depends on them returns a copy that holds what it needs."""
         return self
 
+    def at_points(self, space: FunctionSpace) -> "AbstractOperator":
+        """The operator on functions of a feature, at the points of Ω_y: its weights are read as
+        the coefficients of kernels and functions of `space`.
+
+        **Raises:** `InputError` for an operator whose weights are none.
+        """
+        raise InputError(
+            f"{type(self).__name__} has no weights that are functions of the feature y, as "
+            "Attention, FeedForward, GatedFeedForward and FeatureIntegral have; take one of "
+            "these, or write at_points for it."
+        )
+
     @property
     def innermost(self) -> "AbstractOperator":
         """The operator itself, without others around it."""
@@ -50,6 +63,9 @@ class AbstractWrappedOperator(AbstractOperator):
 
     def at(self, t: Depth, args: PyTree) -> "AbstractWrappedOperator":
         return replace(self, operator=self.operator.at(t, args))
+
+    def at_points(self, space: FunctionSpace) -> "AbstractWrappedOperator":
+        return replace(self, operator=self.operator.at_points(space))
 
     @property
     def pointwise(self) -> bool:

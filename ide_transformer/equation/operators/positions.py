@@ -1,7 +1,7 @@
 """Positions of tokens in the scores of attention."""
 
 import math
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ ScoreBias: TypeAlias = Float[Array, "heads tokens others"] | None
 class AbstractPositions(eqx.Module):
     """Positions of tokens, which enter the scores through a map of queries and keys or
     through a bias."""
+
+    # Whether it turns pairs of features, so that they are no points of a function.
+    turns_features: ClassVar[bool] = False
 
     def check(self, head_features: int) -> None:
         """Refuses a width of a head that does not fit."""
@@ -49,6 +52,8 @@ class Rotary(AbstractPositions):
     - `stretch`: `d/2` numbers that divide ω, for texts longer than those of training; `None`
       for ones.
     """
+
+    turns_features: ClassVar[bool] = True
 
     base: PositiveFloat = eqx.field(static=True, default=10000.0)
     features: PositiveInt | None = eqx.field(static=True, default=None)

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import equinox as eqx
 from jaxtyping import Array, Float
 
 from ..affine import affine, float_array
 from ..domain import TokenDomain
+from ..function_space import FunctionSpace
 from ..shapes import State
 from .operator import AbstractWrappedOperator
 
@@ -22,6 +25,10 @@ class Scaled(AbstractWrappedOperator):
     """
 
     rate: Float[Array, "*features"] = eqx.field(converter=float_array)
+
+    def at_points(self, space: FunctionSpace) -> "Scaled":
+        rate = space.features.of_factors(self.rate) if self.rate.ndim else self.rate
+        return replace(self, operator=self.operator.at_points(space), rate=rate)
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return affine(self.operator(u, domain), self.rate.astype(u.dtype), None)

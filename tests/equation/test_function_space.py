@@ -1,0 +1,328 @@
+"""Weights as functions of a feature: bases, quadrature over Ω_y, and operators at any width."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import WIDTH, make_block, make_equation, observed_order, random_state
+
+import ide_transformer as ide
+
+
+MODES, HEADS, TOKENS = 6, 2, 5
+BASES = [ide.Cosine(), ide.Waves(), ide.Legendre(), ide.Warped(3), ide.Nodal()]
+
+
+def space(points=MODES, basis=ide.Cosine(), rule="midpoint", modes=MODES):
+    return ide.FunctionSpace(basis, modes, ide.FeatureDomain(points, rule))
+
+
+def smooth_operator(make, **options):
+    """Coefficients that fall with the number of the function, so that kernels are smooth."""
+    operator = make(key=jax.random.key(5), std=1.0, **options)
+
+    def fall(x):
+        factors = [1.5 ** -jnp.arange(n) for n in x.shape]
+        factor = factors[0] if x.ndim == 1 else jnp.outer(*factors)
+        return factor * jax.random.normal(jax.random.key(x.size), x.shape)
+
+    return jax.tree.map(fall, operator)
+
+
+def attention(**options):
+    return ide.Attention(MODES, HEADS, normalization=ide.LayerNorm(), **options)
+
+
+def feed_forward(**options):
+    return ide.FeedForward(MODES, 2 * MODES, normalization=ide.LayerNorm(), **options)
+
+
+def gated(**options):
+    return ide.GatedFeedForward(MODES, MODES, bias=True, **options)
+
+
+def integral(**options):
+    return ide.FeatureIntegral(MODES, **options)
+
+
+def state(points, rule="midpoint"):
+    """A smooth function of the feature for each of a few tokens."""
+    y = ide.FeatureDomain(points, rule).points
+    x = np.arange(TOKENS)[:, None]
+    return jnp.asarray(np.sin(2 * y + x) + 0.5 * np.cos(3 * y * (x + 1)))
+
+
+@pytest.mark.parametrize("basis", BASES, ids=lambda x: type(x).__name__)
+def test_functions_are_orthonormal(basis):
+    if isinstance(basis, ide.Warped):
+        basis = jax.tree.map(lambda x: x + jnp.array([1.0, -0.7, 0.4]), basis)
+    # Points inside of the parts on which nodal functions are constant.
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    y = ((nodes + 1) / 2 + np.arange(7)[:, None]).ravel() / 7
+    w = np.tile(weights / 2, 7) / 7
+    phi = np.asarray(basis(jnp.asarray(y), 7))
+    np.testing.assert_allclose(phi.T * w @ phi, np.eye(7), atol=1e-12)
+
+
+def test_cosines_waves_and_polynomials_are_those_of_the_books():
+    y = jnp.asarray(np.random.default_rng(0).uniform(size=9))
+    two = np.sqrt(2)
+    cosines = np.stack([np.ones(9), *(two * np.cos(a * np.pi * y) for a in (1, 2))], 1)
+    waves = np.stack([np.ones(9), two * np.sin(2 * np.pi * y), two * np.cos(2 * np.pi * y)], 1)
+    legendre = np.polynomial.legendre.legvander(2 * np.asarray(y) - 1, 4) * np.sqrt(
+        2 * np.arange(5) + 1
+    )
+    np.testing.assert_allclose(ide.Cosine()(y, 3), cosines, atol=1e-14)
+    np.testing.assert_allclose(ide.Waves()(y, 3), waves, atol=1e-14)
+    np.testing.assert_allclose(ide.Legendre()(y, 5), legendre, atol=1e-13)
+    np.testing.assert_allclose(ide.Warped()(y, 3), cosines, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("rule", "function", "integral"),
+    [
+        ("midpoint", lambda y: 2 * y, 1.0),
+        ("periodic", lambda y: np.cos(2 * np.pi * y) ** 2, 0.5),
+        ("gauss_legendre", lambda y: 16 * y**15, 1.0),
+        ("clenshaw_curtis", lambda y: 8 * y**7, 1.0),
+    ],
+)
+def test_rules_integrate_over_the_unit_interval(rule, function, integral):
+    domain = ide.FeatureDomain(8, rule)
+    assert domain.points.min() >= 0 and domain.points.max() <= 1
+    assert domain.weights.sum() == pytest.approx(1, abs=1e-14)
+    assert domain.weights @ function(domain.points) == pytest.approx(integral, abs=1e-13)
+    assert domain.refined(12) == ide.FeatureDomain(12, rule)
+
+
+def test_nodal_functions_at_as_many_points_are_an_ordinary_block():
+    u, domain = random_state(), ide.TokenDomain.uniform(6)
+    values = ide.FunctionSpace(ide.Nodal(), WIDTH, ide.FeatureDomain(WIDTH))
+    for operator in make_block(jax.random.key(3)):
+        functional = operator.at_points(values)
+        np.testing.assert_allclose(functional(u, domain), operator(u, domain), atol=1e-14)
+
+
+@pytest.mark.parametrize("operator", [0, 1], ids=["attention", "feed-forward"])
+def test_nodal_functions_at_more_points_have_each_feature_several_times(operator):
+    u, domain = random_state(), ide.TokenDomain.uniform(6)
+    operator = make_block(jax.random.key(3))[operator]
+    wide = operator.at_points(
+        ide.FunctionSpace(ide.Nodal(), WIDTH, ide.FeatureDomain(3 * WIDTH))
+    )
+    expected = np.repeat(operator(u, domain), 3, axis=-1)
+    np.testing.assert_allclose(wide(jnp.repeat(u, 3, axis=-1), domain), expected, atol=1e-13)
+
+
+def kernel(coefficients, y, xi):
+    """`Σ_ab C_ab φ_b(y) φ_a(ξ)`, of cosines."""
+
+    def phi(z, number):
+        a = np.arange(number)
+        return np.where(a == 0, 1, np.sqrt(2)) * np.cos(np.pi * np.outer(z, a))
+
+    into, out = coefficients.shape
+    return phi(y, out) @ np.asarray(coefficients).T @ phi(xi, into).T
+
+
+def test_feed_forward_is_two_integrals_with_kernels():
+    """Against NumPy, the weights of the rule in each integral."""
+    operator = smooth_operator(feed_forward)
+    domain = ide.FeatureDomain(9, "gauss_legendre")
+    inside = ide.FeatureDomain(18, "gauss_legendre")
+    u = np.asarray(state(9, "gauss_legendre"))
+    mean = u @ domain.weights
+    v = u - mean[:, None]
+    v = v / np.sqrt(v**2 @ domain.weights + 1e-5)[:, None]
+    scale = np.sqrt(MODES / (2 * MODES))
+    # A function with m coefficients has values of the size of these over √m.
+    inner, outer = operator.inner, operator.outer
+    z = inside.points
+    bias = kernel(np.asarray(inner.bias)[None], z, np.zeros(1))[:, 0] / np.sqrt(2 * MODES)
+    hidden = v * domain.weights @ kernel(inner.weight, z, domain.points).T * scale + bias
+    hidden = np.asarray(jax.nn.gelu(hidden, approximate=False))
+    last = kernel(np.asarray(outer.bias)[None], domain.points, np.zeros(1))[:, 0]
+    expected = hidden * inside.weights @ kernel(outer.weight, domain.points, z).T / scale
+    expected = expected + last / np.sqrt(MODES)
+    functional = operator.at_points(space(9, rule="gauss_legendre"))
+    found = functional(jnp.asarray(u), ide.TokenDomain.uniform(TOKENS))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_scores_are_integrals_over_the_features_of_a_head():
+    """Against NumPy: `√m ∫ Q K dy`, and the values of heads integrated over Ω_h × Ω_y."""
+    operator = smooth_operator(attention)
+    functions, u = space(12), np.asarray(state(12))
+    v = u - u.mean(1, keepdims=True)
+    v = v / np.sqrt((v**2).mean(1, keepdims=True) + 1e-5)
+    y, per_head = (np.arange(12) + 0.5) / 12, MODES // HEADS
+    z = (np.arange(6) + 0.5) / 6
+    heads = []
+    for h in range(HEADS):
+        of_head = slice(h * per_head, (h + 1) * per_head)
+
+        def projected(linear, of_head=of_head):
+            weight = linear.weight[:, of_head]
+            bias = kernel(np.asarray(linear.bias[of_head])[None], z, np.zeros(1))[:, 0]
+            size = np.sqrt(MODES / per_head)
+            return v @ kernel(weight, z, y).T / 12 * size + bias / np.sqrt(per_head)
+
+        query, key, value = map(projected, (operator.query, operator.key, operator.value))
+        scores = np.sqrt(per_head) * query @ key.T / 6
+        weights = np.exp(scores)
+        mean = weights / weights.sum(1, keepdims=True) @ value
+        size = np.sqrt(per_head / MODES)
+        heads.append(mean @ kernel(operator.output.weight[of_head], y, z).T / 6 * size)
+    bias = kernel(np.asarray(operator.output.bias)[None], y, np.zeros(1))[:, 0]
+    expected = sum(heads) + bias / np.sqrt(MODES)
+    found = operator.at_points(functions)(jnp.asarray(u), ide.TokenDomain.uniform(TOKENS))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@eqx.filter_jit
+def coefficients_of_rate(make, points, rule, basis):
+    """The first coefficients of what an operator gives, which do not depend on the points."""
+    functions = space(points, basis, rule)
+    operator = smooth_operator(make).at_points(functions)
+    rate = operator(state(points, rule), ide.TokenDomain.uniform(TOKENS))
+    return rate @ functions.features.duals
+
+
+@pytest.mark.parametrize("make", [attention, feed_forward, gated, integral])
+def test_orders_in_width(make):
+    """The midpoint rule is of second order for polynomials, Gauss and Legendre's spectral."""
+    fine = coefficients_of_rate(make, 48, "gauss_legendre", ide.Legendre())
+
+    def error(points, rule="midpoint"):
+        return abs(coefficients_of_rate(make, points, rule, ide.Legendre()) - fine).max()
+
+    assert observed_order(error, (96, 192)) == pytest.approx(2, abs=0.2)
+    assert error(24, "gauss_legendre") < 1e-9
+    assert error(24, "clenshaw_curtis") < 1e-6
+
+
+def test_the_midpoint_rule_is_spectral_for_cosines():
+    """A cosine series is even about both ends, so that they are no ends for it."""
+
+    def rate(points):
+        functions = space(points)
+        c = jnp.outer(jnp.linspace(0.5, 1, TOKENS), jnp.arange(6.0) ** 2 / 10)
+        u = functions.features.of_values(c)
+        found = smooth_operator(feed_forward).at_points(functions)(
+            u, ide.TokenDomain.uniform(5)
+        )
+        return found @ functions.features.duals
+
+    assert abs(rate(24) - rate(192)).max() < 1e-3
+    assert abs(rate(96) - rate(192)).max() < 1e-10
+
+
+def test_solutions_converge_in_width_with_every_control():
+    for control in (ide.PiecewiseConstant, ide.Chebyshev, ide.Tied):
+        equation = make_equation(control)
+
+        def solved(points, equation=equation):
+            functions = ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(points))
+            theta = ide.Functional(equation.control, functions)
+            u0 = functions.features.of_values(random_state())
+            found = ide.solve(
+                ide.Equation(theta, ide.Free(), equation.domain), u0, solver=ide.LieTrotter()
+            )
+            return found.u1 @ functions.features.duals
+
+        fine = solved(128)
+        first, second = (abs(solved(points) - fine).max() for points in (32, 64))
+        assert second < first / 20
+
+
+def test_norms_take_means_with_the_weights_of_the_domain():
+    domain = ide.FeatureDomain(7, "gauss_legendre")
+    u = np.asarray(state(7))
+    mean = u @ domain.weights
+    v = (u - mean[:, None]) / np.sqrt((u**2 @ domain.weights) - mean**2)[:, None]
+    found = ide.Sphere(domain=domain)
+    np.testing.assert_allclose(found.project(jnp.asarray(u)), v, atol=1e-12)
+    assert abs(found.residual(jnp.asarray(v))).max() < 1e-13
+    du = np.cos(u)
+    step = 1e-6
+    there, back = (np.asarray(found.project(jnp.asarray(u + s * du))) for s in (step, -step))
+    tangent = found.tangent(jnp.asarray(u), jnp.asarray(du))
+    np.testing.assert_allclose(tangent, (there - back) / (2 * step), atol=1e-9)
+    root = ide.RMSNorm(eps=0.0, domain=domain).project(jnp.asarray(u))
+    np.testing.assert_allclose(root, u / np.sqrt(u**2 @ domain.weights)[:, None], atol=1e-12)
+
+
+def test_a_gain_that_is_the_same_for_all_features_stays_it():
+    gain = ide.LayerNorm(jnp.full(MODES, 3.0)).at_points(space(12)).gain
+    np.testing.assert_allclose(gain, 3.0, atol=1e-14)
+    scaled = ide.Scaled(smooth_operator(integral), jnp.full(MODES, 0.1)).at_points(space(12))
+    np.testing.assert_allclose(scaled.rate, 0.1, atol=1e-14)
+
+
+def test_gradients_equal_finite_differences():
+    equation = make_equation()
+    functions = ide.FunctionSpace(ide.Warped(), WIDTH, ide.FeatureDomain(24, "gauss_legendre"))
+    u0 = functions.features.of_values(random_state())
+
+    def loss(control, gradient):
+        found = ide.solve(
+            ide.Equation(control, ide.Free(), equation.domain),
+            u0,
+            solver=ide.LieTrotter(),
+            gradient=gradient,
+        )
+        return jnp.sum(jnp.sin(found.u1))
+
+    control = ide.Functional(equation.control, functions)
+    grad = jax.grad(loss)(control, ide.Direct())
+    recomputed = jax.grad(loss)(control, ide.Recompute())
+    for a, b in zip(jax.tree.leaves(grad), jax.tree.leaves(recomputed), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-10)
+    direction = jax.tree.map(
+        lambda x: jax.random.normal(jax.random.key(x.size), x.shape, x.dtype), control
+    )
+    slope = sum(
+        jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (grad, direction)), strict=True)
+    )
+
+    def moved(size):
+        there = jax.tree.map(lambda x, d: x + size * d, control, direction)
+        return loss(there, ide.Direct())
+
+    slopes = (moved(1e-6) - moved(-1e-6)) / 2e-6
+    assert slope == pytest.approx(float(slopes), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: space(5), "modes=6 functions at 5 points.*at least as many"),
+        (
+            lambda: attention(key=jax.random.key(0)).at_points(space(7)),
+            "7 features for 6 modes",
+        ),
+        (
+            lambda: ide.Attention(
+                MODES, 1, key=jax.random.key(0), positions=ide.Rotary()
+            ).at_points(space()),
+            "Rotary turns pairs of features",
+        ),
+        (
+            lambda: ide.Damping(jnp.ones(6)).at_points(space()),
+            "Damping has no weights that are",
+        ),
+        (
+            lambda: attention(
+                key=jax.random.key(0), query_normalization=ide.RMSNorm()
+            ).at_points(space()),
+            "query_normalization has no form",
+        ),
+        (lambda: ide.FeatureDomain(0), "features=0: features should be greater than 0"),
+        (lambda: ide.FeatureDomain(4, "simpson"), "rule='simpson'"),
+        (lambda: ide.FeatureDomain(1, "clenshaw_curtis"), "features=2 or more"),
+    ],
+)
+def test_what_no_functions_can_be_made_of(make, message):
+    with pytest.raises(ide.InputError, match=message):
+        make()

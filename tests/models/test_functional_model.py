@@ -1,0 +1,155 @@
+"""Models whose width is a resolution."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import WIDTH, make_equation
+
+import ide_transformer as ide
+
+
+VOCABULARY, CONTEXT = 7, 6
+TOKENS = jax.random.randint(jax.random.key(7), (2, CONTEXT), 0, VOCABULARY)
+
+
+def language_model(solver=ide.LieTrotter(), **options):
+    return ide.LanguageModel(
+        VOCABULARY,
+        CONTEXT,
+        WIDTH,
+        control=make_equation(intervals=2).control,
+        constraint=ide.Free(),
+        discretization=ide.Discretization(solver),
+        key=jax.random.key(0),
+        std=0.5,
+        output_normalization=ide.LayerNorm(jnp.linspace(0.5, 1.5, WIDTH)),
+        **options,
+    )
+
+
+def functional(model, basis=ide.Nodal(), width=WIDTH, rule="midpoint"):
+    return ide.FunctionalModel(
+        model, ide.FunctionSpace(basis, WIDTH, ide.FeatureDomain(width, rule))
+    )
+
+
+@eqx.filter_jit
+def outputs_of(model, inputs):
+    return model(inputs)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_ordinary_model_is_one_of_nodal_functions(tied):
+    model = language_model(tied=tied)
+    expected = outputs_of(model, TOKENS)
+    same = functional(model)
+    np.testing.assert_allclose(outputs_of(same, TOKENS), expected, atol=1e-12)
+    wide = same.at_width(3 * WIDTH)
+    assert wide.features == 3 * WIDTH
+    assert wide.solve(TOKENS).u1.shape == (2, CONTEXT, 3 * WIDTH)
+    np.testing.assert_allclose(outputs_of(wide, TOKENS), expected, atol=1e-12)
+
+
+def test_outputs_converge_in_width():
+    model = functional(language_model(), ide.Cosine())
+    fine = outputs_of(model.at_width(256), TOKENS)
+    coarse, finer = (
+        abs(outputs_of(model.at_width(width), TOKENS) - fine).max() for width in (32, 64)
+    )
+    assert finer < coarse / 20
+
+
+def test_the_ordinary_model_behind_it_gives_the_same_and_writes_text():
+    model = functional(language_model(), ide.Cosine(), 2 * WIDTH)
+    ordinary = model.ordinary
+    assert isinstance(ordinary, ide.LanguageModel)
+    np.testing.assert_allclose(
+        outputs_of(ordinary, TOKENS), outputs_of(model, TOKENS), atol=1e-13
+    )
+    written = ide.generate(ordinary, TOKENS[0, :2], 3, temperature=0.0)
+    text = list(TOKENS[0, :2])
+    for _ in range(3):
+        text.append(int(outputs_of(model, jnp.array(text))[-1].argmax()))
+    np.testing.assert_array_equal(np.asarray(written)[-3:], text[-3:])
+
+
+def test_a_model_of_functions_of_tokens_and_features():
+    model = ide.OperatorModel(
+        16,
+        WIDTH,
+        control=make_equation(intervals=2, causal=False).control,
+        constraint=ide.Free(),
+        discretization=ide.Discretization(ide.LieTrotter()),
+        modes=3,
+        std=0.5,
+        key=jax.random.key(3),
+    )
+    a = np.cos(2 * np.pi * np.arange(16) / 16)
+    same = functional(model)
+    np.testing.assert_allclose(
+        outputs_of(same.at_width(2 * WIDTH), a), outputs_of(model, a), atol=1e-12
+    )
+    smooth = functional(model, ide.Cosine())
+    widths = [outputs_of(smooth.at_width(width), a) for width in (32, 64, 256)]
+    assert abs(widths[1] - widths[2]).max() < abs(widths[0] - widths[2]).max() / 20
+
+
+def test_depth_and_scheme_are_exchanged_as_for_other_models():
+    model = functional(language_model(), ide.Cosine(), 2 * WIDTH)
+    finer = model.at_depth(4).with_solver(ide.Strang(), steps_per_interval=2)
+    assert finer.control.num_intervals == 4
+    expected = functional(
+        language_model().at_depth(4).with_solver(ide.Strang(), steps_per_interval=2),
+        ide.Cosine(),
+        2 * WIDTH,
+    )
+    np.testing.assert_allclose(
+        outputs_of(finer, TOKENS), outputs_of(expected, TOKENS), atol=1e-13
+    )
+
+
+def test_the_start_of_a_velocity_is_a_function_too():
+    model = language_model(ide.Nesterov(), own_velocity=True)
+    wide = functional(model).at_width(2 * WIDTH)
+    np.testing.assert_allclose(outputs_of(wide, TOKENS), outputs_of(model, TOKENS), atol=1e-12)
+
+
+def test_every_kind_of_gradient_reaches_the_coefficients():
+    model = functional(language_model(), ide.Warped(), 2 * WIDTH)
+
+    def gradient(mode):
+        def loss(model):
+            return jnp.sum(model.with_options(gradient=mode)(TOKENS) ** 2)
+
+        return jax.tree.leaves(eqx.filter_jit(eqx.filter_grad(loss))(model))
+
+    expected = gradient(ide.Direct())
+    assert all(np.abs(x).max() > 0 for x in expected)
+    for mode in (ide.Recompute(), ide.Recursive()):
+        for x, y in zip(gradient(mode), expected, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-9)
+
+
+def test_what_is_no_function_of_the_features():
+    model = language_model(ide.AttentionResidual(2, 2, WIDTH))
+    assert functional(model).ordinary.features == WIDTH
+    with pytest.raises(ide.InputError, match=f"a weight for each of {WIDTH} features"):
+        outputs_of(functional(model).at_width(2 * WIDTH), TOKENS)
+    with pytest.raises(ide.InputError, match="16 features for 8 modes"):
+        ide.FunctionalModel(
+            language_model(), ide.FunctionSpace(ide.Cosine(), 8, ide.FeatureDomain(16))
+        )
+    with pytest.raises(ide.InputError, match="ImageClassifier is no function"):
+        classifier = ide.ImageClassifier(
+            (4, 4, 1),
+            2,
+            2,
+            WIDTH,
+            control=make_equation(intervals=1, causal=False).control,
+            constraint=ide.Free(),
+            discretization=ide.Discretization(ide.LieTrotter()),
+            key=jax.random.key(0),
+        )
+        outputs_of(functional(classifier), np.ones((4, 4, 1)))
