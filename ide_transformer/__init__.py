@@ -104,6 +104,7 @@ from .models import (
     Discretization as Discretization,
     Encoded as Encoded,
     EncoderDecoder as EncoderDecoder,
+    Field as Field,
     FunctionalModel as FunctionalModel,
     ImageClassifier as ImageClassifier,
     ImageEncoder as ImageEncoder,
@@ -124,6 +125,11 @@ from .models import (
     why_not_cached as why_not_cached,
 )
 from .pretrained import load_pretrained as load_pretrained, save_pretrained as save_pretrained
+from .resolution import (
+    ErrorBudget as ErrorBudget,
+    ErrorPart as ErrorPart,
+    error_budget as error_budget,
+)
 from .solvers import (
     ETDAB2 as ETDAB2,
     RK4 as RK4,

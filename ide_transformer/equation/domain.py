@@ -331,6 +331,33 @@ class TokenDomain(eqx.Module):
         spacing = None if spacing == (1.0,) * points.shape[1] else spacing
         return TokenDomain(points, weights, grid, spacing, _joined(self.period, other.period))
 
+    @checked
+    def with_queries(self, points: Float[ArrayLike, "queries dimension"]) -> "TokenDomain":
+        """The same domain, and after its points others of weight zero: they see the function
+        and are not seen, so that a solution is known at any points. For attention; operators
+        that need a grid have none there.
+
+        **Arguments:**
+
+        - `points`: of the same dimension.
+        """
+        points = jnp.asarray(points, self.points.dtype)
+        if points.shape[1] != self.dimension:
+            raise InputError(
+                f"TokenDomain.with_queries: points of dimension {points.shape[1]} for a domain "
+                f"of dimension {self.dimension}; they have to be the same."
+            )
+        if self.end_weights is not None:
+            raise InputError(
+                "TokenDomain.with_queries: a domain with end_weights knows integrals up to its "
+                "own points only; give one without."
+            )
+        weights = jnp.ones(self.num_tokens) if self.weights is None else self.weights
+        zeros = jnp.zeros((*weights.shape[:-1], len(points)), weights.dtype)
+        return TokenDomain(
+            jnp.concatenate([self.points, points]), jnp.concatenate([weights, zeros], axis=-1)
+        )
+
     def weighted(self, density: Callable[[Array], Array]) -> "TokenDomain":
         """The same points for integrals `∫ g(x) ρ(x) dx`.
 

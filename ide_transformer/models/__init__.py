@@ -3,6 +3,7 @@
 from .cached_decoder import CachedDecoder as CachedDecoder, why_not_cached as why_not_cached
 from .encoded import Encoded as Encoded
 from .encoder_decoder import EncoderDecoder as EncoderDecoder, SourceAndText as SourceAndText
+from .field import Field as Field
 from .functional_model import FunctionalModel as FunctionalModel, functional as functional
 from .generate import generate as generate
 from .generate_greedy import generate_greedy as generate_greedy

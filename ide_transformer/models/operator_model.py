@@ -1,3 +1,5 @@
+from typing import Literal, TypeAlias
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -19,30 +21,38 @@ from ..equation import (
     with_fields,
 )
 from ..errors import InputError
+from .field import Field
 from .model import AbstractModel, Discretization
 
 
+# Constructors of `TokenDomain`, for a number of points.
+PointRule: TypeAlias = Literal["periodic", "midpoint", "gauss_legendre", "clenshaw_curtis"]
+
+
 class OperatorModel(AbstractModel):
-    """A map from functions to functions on the circle: tokens are the points of a periodic
-    grid, `x_j = j / tokens`, all of one weight.
+    """A map from functions to functions on the circle or on the interval [0, 1]: tokens are
+    points x with quadrature weights.
 
-        u(x, 0) = W [a(x), cos 2πkx, sin 2πkx (k = 1, …, modes)] + b,
-        output(x) = N(u(x, T)) W' + b'.
+        u(x, 0) = W [a(x), cos 2πkx/L, sin 2πkx/L (k = 1, …, modes)] + b,
+        output(x) = N(u(x, T)) W' + b',
 
-    `model(a)` maps `a: [..., tokens]`, or `[..., tokens, channels]` where `channels` is given,
-    to an output of the same shape. Positions enter as functions of the coordinate, so that
-    the model can be evaluated on any grid; one of fewer than `2 modes + 1` points cannot tell
-    its waves apart.
+    L = 1 on the circle and 2 on the interval. `model(a)` maps `a: [..., tokens]`, or
+    `[..., tokens, channels]` where `channels` is given, to an output of the same shape; the
+    points are those of `grid`. A `Field` in the place of a brings points of its own. Positions
+    enter as functions of the coordinate, so that the model can be evaluated on any points;
+    fewer than `2 modes + 1` cannot tell its waves apart.
 
     **Arguments:**
 
-    - `points`: the number of points of the grid on which it is trained.
+    - `points`: the number of points on which it is trained.
     - `features`: the width of the state.
     - `control`, `constraint`: as for `Equation`; its operators should not be causal.
     - `discretization`: how the equation is solved.
     - `channels`: values at each point, on an axis of their own; `None` for one value
       without it.
     - `modes`: the waves of the coordinate.
+    - `grid`: the points of values that come alone: "periodic", `j / tokens` on the circle, or
+      "midpoint", "gauss_legendre" or "clenshaw_curtis" on the interval, see `TokenDomain`.
     - `input_normalization`, `output_normalization`: applied to the embedded input and before
       the read-out.
     - `dropout`: the rate on the embedded input.
@@ -61,6 +71,7 @@ class OperatorModel(AbstractModel):
     points: int = eqx.field(static=True)
     channels: int | None = eqx.field(static=True)
     modes: int = eqx.field(static=True)
+    grid: PointRule = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
 
     def __init__(
@@ -74,6 +85,7 @@ class OperatorModel(AbstractModel):
         key: PRNGKeyArray,
         channels: PositiveInt | None = None,
         modes: PositiveInt = 8,
+        grid: PointRule = "periodic",
         input_normalization: AbstractConstraint = Free(),
         output_normalization: AbstractConstraint = LayerNorm(),
         dropout: Fraction = 0.0,
@@ -96,6 +108,7 @@ class OperatorModel(AbstractModel):
         self.points = points
         self.channels = channels
         self.modes = modes
+        self.grid = grid
         self.dropout = dropout
 
     @property
@@ -104,7 +117,11 @@ class OperatorModel(AbstractModel):
 
     @property
     def domain(self) -> TokenDomain:
-        return periodic_grid(self.points)
+        return self.points_of(self.points)
+
+    def points_of(self, tokens: int) -> TokenDomain:
+        """The points of values that come alone."""
+        return getattr(TokenDomain, self.grid)(tokens)
 
     def at_points(self, space: FunctionSpace) -> "OperatorModel":
         y = space.features
@@ -119,11 +136,19 @@ class OperatorModel(AbstractModel):
         )
 
     def embed(
-        self, inputs: Float[ArrayLike, "..."], *, key: PRNGKeyArray | None = None
+        self, inputs: Float[ArrayLike, "..."] | Field, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
-        a = self._checked(jnp.asarray(inputs))
-        domain = periodic_grid(a.shape[-2])
-        waves = fourier_features(domain.positions, self.modes).astype(a.dtype)
+        values = inputs.values if isinstance(inputs, Field) else inputs
+        a = self._checked(jnp.asarray(values))
+        tokens = a.shape[-2]
+        domain = inputs.domain if isinstance(inputs, Field) else self.points_of(tokens)
+        if domain.num_tokens != tokens:
+            raise InputError(
+                f"OperatorModel: values at {tokens} points for a domain of "
+                f"{domain.num_tokens}; give one for each."
+            )
+        length = 1 if self.grid == "periodic" else 2
+        waves = fourier_features(domain.positions / length, self.modes).astype(a.dtype)
         waves = jnp.broadcast_to(waves, (*a.shape[:-1], 2 * self.modes))
         u = self.embedding(jnp.concatenate([a, waves], axis=-1))
         return self.input_normalization.project(drop(u, self.dropout, key)), domain
@@ -154,11 +179,6 @@ class OperatorModel(AbstractModel):
                 f"the coordinate apart; give at least {2 * self.modes + 1} points."
             )
         return a.astype(self.embedding.weight.dtype)
-
-
-def periodic_grid(points: int) -> TokenDomain:
-    """Equally weighted points `x_j = j / points` of a circle of length 1."""
-    return TokenDomain(jnp.arange(points, dtype=jnp.result_type(float))[:, None] / points)
 
 
 def fourier_features(x: Float[Array, " tokens"], modes: int) -> Float[Array, "tokens waves"]:

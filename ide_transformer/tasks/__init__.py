@@ -2,6 +2,7 @@
 
 from .addition import Addition as Addition
 from .burgers import Burgers as Burgers, BurgersFlow as BurgersFlow
+from .burgers_interval import BurgersInterval as BurgersInterval
 from .classification import (
     MNIST as MNIST,
     ClassificationTask as ClassificationTask,

@@ -1,9 +1,11 @@
+import copy
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..arguments import PositiveInt
+from ..errors import InputError
 from ..models import AbstractModel, OperatorModel
 from .flows import AbstractFlow, Functions, functions
 from .losses import AbstractLoss, Batch, RelativeError
@@ -49,6 +51,24 @@ class FlowMapTask(AbstractTask):
     @property
     def tokens_per_sample(self) -> int:
         return self.context
+
+    def at_context(self, context: PositiveInt) -> "FlowMapTask":
+        """Every so many of the points.
+
+        **Raises:** `InputError` for a number that does not divide theirs.
+        """
+        stride, rest = divmod(self.context, context)
+        if rest:
+            raise InputError(
+                f"the functions are known at {self.context} points, of which {context} at "
+                "equal distances are no part; give a number that divides it."
+            )
+        other = copy.copy(self)
+        other.context = context
+        for part in ("train", "validation", "test"):
+            pairs = getattr(self, part)
+            setattr(other, part, Functions(*(x[:, ::stride] for x in pairs)))
+        return other
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """The next samples of a new random order in each pass over the training set."""

@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import math
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from typing import Any, ClassVar, Literal, cast
 import jax
 import numpy as np
 
-from ..arguments import Fraction
+from ..arguments import Fraction, PositiveInt
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, generate
 from .losses import Batch
@@ -63,15 +64,9 @@ class LanguageTask(AbstractTask):
         self.context = context
         self.train = self.tokenizer.encode(train)
         self.test, self.validation = map(self.tokenizer.encode, rest)
-        used = {"training": validation < 1, "validation": True, "test": test > 0}
-        parts = {"training": self.train, "validation": self.validation, "test": self.test}
-        for name, part in parts.items():
-            if used[name] and len(part) <= context:
-                raise InputError(
-                    f"model.context={context} is longer than the {name} text, which has "
-                    f"{len(part)} tokens (it needs at least {context + 1}). Use a longer text "
-                    "or a shorter context."
-                )
+        sizes = {"training": validation < 1, "validation": True, "test": test > 0}
+        self._used = [name for name, used in sizes.items() if used]
+        self._check_context()
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -105,6 +100,22 @@ class LanguageTask(AbstractTask):
         """A checksum of all tokens."""
         tokens = np.concatenate([self.train, self.test, self.validation]).astype(np.int64)
         return hashlib.sha256(tokens.tobytes()).hexdigest()
+
+    def at_context(self, context: PositiveInt) -> "LanguageTask":
+        other = copy.copy(self)
+        other.context = context
+        other._check_context()
+        return other
+
+    def _check_context(self) -> None:
+        parts = {"training": self.train, "validation": self.validation, "test": self.test}
+        for name in self._used:
+            if len(parts[name]) <= self.context:
+                raise InputError(
+                    f"model.context={self.context} is longer than the {name} text, which has "
+                    f"{len(parts[name])} tokens (it needs at least {self.context + 1}). Use a "
+                    "longer text or a shorter context."
+                )
 
     def save(self, tokenizer: Path) -> None:
         self.tokenizer.save(tokenizer)

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from ..arguments import PositiveInt
+from ..errors import InputError
 from ..models import AbstractModel
 from .losses import AbstractLoss, Batch, CrossEntropy
 
@@ -67,6 +69,17 @@ class AbstractTask(abc.ABC):
     ) -> Iterator[Batch]:
         """The samples of one of the `parts` in batches of at most `size`: all of them, or about
         `samples` of them evenly spread."""
+
+    def at_context(self, context: PositiveInt) -> "AbstractTask":
+        """The same data with another number of tokens in a sample: functions at other points,
+        windows of another length.
+
+        **Raises:** `InputError` for a task whose samples have a size of their own.
+        """
+        raise InputError(
+            f"the samples of {type(self).__name__} have {self.tokens_per_sample} tokens, and "
+            "no others; leave context out."
+        )
 
     def save(self, tokenizer: Path) -> None:  # noqa: B027
         """Writes what is needed to use the model without the data; nothing by default.

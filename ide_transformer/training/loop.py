@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from ..errors import InputError
-from ..tasks import AbstractTask, Batch
+from ..tasks import AbstractTask
 from .checkpoints import Checkpoints
 from .folder import RunFolder
-from .meshes import drawn_mesh
+from .meshes import drawn_mesh, mesh_tasks
 from .metrics import MetricsLog, NotFinite, cut_metrics
 from .optimizer import evaluated_weights
 from .progress import TrainingProgress
@@ -106,10 +106,12 @@ class Loop(NamedTuple):
     ) -> TrainState:
         """Takes the steps of a stage after step `start`, if any are left."""
         training, stage = self.training, compiled.stage
+        tasks = mesh_tasks(training, self.task)
         before: dict[str, Any] = {}
         for number in range(start + 1, stage.last + 1):
-            step = compiled.steps[drawn_mesh(training, number - 1)]
-            state, metrics = step(state, self._batch(number - 1, seed))
+            mesh = drawn_mesh(training, number - 1)
+            batch = tasks[mesh].batch(number - 1, training.batch_size, seed)
+            state, metrics = compiled.steps[mesh](state, batch)
             # So few steps are on their way that a request to stop is soon obeyed.
             jax.block_until_ready(before)
             before, last = metrics, number == training.steps
@@ -125,16 +127,21 @@ class Loop(NamedTuple):
             self.stop.check(f"Stopped after step {number}; go on with --resume.")
         return state
 
-    def _batch(self, index: int, seed: int) -> Batch:
-        return self.task.batch(index, self.training.batch_size, seed)
-
     def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
         """The stages after step `start` with their programs; says what they need of memory."""
-        batch = jax.tree.map(np.zeros_like, self._batch(0, self.training.seed))
+        training = self.training
+        batches = [
+            jax.tree.map(np.zeros_like, task.batch(0, training.batch_size, training.seed))
+            for task in mesh_tasks(training, self.task)
+        ]
         left = [stage for stage in self.stages if stage.last > start]
-        jobs = [(stage, step) for stage in left for step in stage.train_steps(self.task.loss)]
+        jobs = [
+            (stage, step, batch)
+            for stage in left
+            for step, batch in zip(stage.train_steps(self.task.loss), batches, strict=True)
+        ]
         steps: dict[int, list[Any]] = {stage.first: [] for stage in left}
-        for number, (stage, step) in enumerate(jobs, 1):
+        for number, (stage, step, batch) in enumerate(jobs, 1):
             if len(jobs) > 1:
                 progress.say(f"compiling the step of mesh {number} of {len(jobs)}")
             steps[stage.first].append(step.lower(stage.shapes, batch).compile())
@@ -148,7 +155,7 @@ class Loop(NamedTuple):
         programs = itertools.chain.from_iterable(steps.values())
         temporary = max(x.memory_analysis().temp_size_in_bytes for x in programs)
         model, shapes = left[-1].model, left[-1].shapes
-        progress.say(describe_memory(model, shapes, self.task.loss, batch, temporary))
+        progress.say(describe_memory(model, shapes, self.task.loss, batches[0], temporary))
         return compiled
 
     def _evaluate_if_due(

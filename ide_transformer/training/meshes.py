@@ -1,5 +1,5 @@
-"""Meshes in depth and numbers of features that are drawn in training, so that one set of
-weights serves all of them."""
+"""Meshes in depth, and numbers of tokens and features, that are drawn in training, so that one
+set of weights serves all of them."""
 
 import functools as ft
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..models import AbstractModel, functional
+from ..tasks import AbstractTask
 from .build import SchemeSizes, build_solver
 from .training_config import MeshConfig, TrainingConfig
 
@@ -30,6 +31,21 @@ def mesh_maps(training: TrainingConfig) -> list[Callable[[AbstractModel], Abstra
         ft.partial(_on_mesh, mesh=mesh, key=f"training.meshes.{number}")
         for number, mesh in enumerate(meshes)
     ]
+
+
+def mesh_tasks(training: TrainingConfig, task: AbstractTask) -> list[AbstractTask]:
+    """For each mesh of a run the data with as many tokens as it has.
+
+    **Raises:** `InputError` that begins with the key, where there are none.
+    """
+    tasks = []
+    for number, mesh in enumerate(training.meshes or (MeshConfig(),)):
+        try:
+            tasks.append(task if mesh.context is None else task.at_context(mesh.context))
+        except InputError as error:
+            key = f"training.meshes.{number}.context={mesh.context}"
+            raise InputError(f"{key}: {error}") from None
+    return tasks
 
 
 def drawn_mesh(training: TrainingConfig, step: int) -> int:

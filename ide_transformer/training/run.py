@@ -24,7 +24,7 @@ from .checkpoints import Checkpoints, Which
 from .config import Config
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
-from .meshes import mesh_maps
+from .meshes import mesh_maps, mesh_tasks
 from .metrics import cut_metrics, read_metrics, validation_losses
 from .objective import objective
 from .optimizer import build_optimizer, evaluated_weights
@@ -73,9 +73,10 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     task, model, key = build_start(config)
     # What does not fit together fails here, before anything is written.
     state, stages = make_stages(config, model, key)
-    first = task.batch(0, training.batch_size, training.seed)
     loss = objective(task.loss, training)
-    for stage, on_mesh in itertools.product(stages, mesh_maps(training)):
+    meshes = zip(mesh_maps(training), mesh_tasks(training, task), strict=True)
+    for stage, (on_mesh, data) in itertools.product(stages, meshes):
+        first = data.batch(0, training.batch_size, training.seed)
         eqx.filter_eval_shape(loss, on_mesh(stage.model), first)
     if resumed is not None:
         check_data(resumed, task)

@@ -17,8 +17,8 @@ class GradientConfig(Choice):
 
 
 class MeshConfig(Section):
-    """A mesh in depth, and a number of features, on which a step of training may solve the
-    equation; an integer alone is its number of intervals."""
+    """A mesh in depth, with a number of tokens and of features, on which a step of training may
+    solve the equation; an integer alone is its number of intervals."""
 
     # The depth T at which the solution is read, with steps of the same size; for weights that
     # are the same at all depths (tied). Default: that of the run.
@@ -27,6 +27,9 @@ class MeshConfig(Section):
     intervals: Count | None = None
     # Features, where they are points of functions; default: model.width.
     width: Count | None = None
+    # Tokens of a sample: functions at so many points, windows of that length; default:
+    # model.context.
+    context: Count | None = None
     # Equal steps in each; default: those of the run.
     steps_per_interval: Count | None = None
     # The scheme; default: that of the run.
@@ -68,7 +71,7 @@ class TrainingConfig(Section):
     gradient: GradientConfig = GradientConfig()
     # In which the operators compute their products; weights and state stay in float32.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    # Meshes in depth, one of which is drawn for each step; default: that of the model. Then one
+    # Meshes, one of which is drawn for each step; default: that of the model. Then one
     # set of weights serves all of them, and `evaluate.py --steps` shows what each gives.
     meshes: Annotated[tuple[MeshConfig, ...], Field(strict=False)] = ()
     # Progressive depth: {0: 2, 1000: 4, 1500: 8} trains on 2 intervals, from step 1,000 on 4,

@@ -116,6 +116,14 @@ MODELS = {
         ),
         lambda model: model(TOKENS_OF_TEXT),
     ),
+    "FunctionalModel": Recipe(
+        ide.FunctionalModel,
+        dict(
+            coefficients=language_model(),
+            space=ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(2 * WIDTH)),
+        ),
+        lambda model: model(TOKENS_OF_TEXT),
+    ),
     "OperatorModel": Recipe(
         ide.OperatorModel,
         dict(

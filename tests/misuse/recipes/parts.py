@@ -235,6 +235,29 @@ CONTROLS = {
         evaluated,
     ),
     "Sampled": Recipe(ide.Sampled, dict(control=CONTROL, key=KEY), evaluated),
+    "Functional": Recipe(
+        ide.Functional,
+        dict(
+            control=CONTROL,
+            space=ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(WIDTH)),
+        ),
+        evaluated,
+    ),
+    "FeatureDomain": Recipe(
+        ide.FeatureDomain,
+        dict(features=WIDTH, rule="gauss_legendre"),
+        lambda domain: domain.weights,
+    ),
+    "FunctionSpace": Recipe(
+        ide.FunctionSpace,
+        dict(basis=ide.Cosine(), modes=WIDTH, domain=ide.FeatureDomain(WIDTH)),
+        lambda space: space.features.values,
+    ),
+    "Warped": Recipe(ide.Warped, dict(waves=2), lambda basis: basis(jnp.linspace(0, 1, 5), 3)),
+    **{
+        name: Recipe(getattr(ide, name), {}, lambda basis: basis(jnp.linspace(0, 1, 5), 3))
+        for name in ("Cosine", "Legendre", "Nodal", "Waves")
+    },
     "Sourced": Recipe(ide.Sourced, dict(control=CONTROL, source=U0, domain=DOMAIN), evaluated),
     **{
         f"{name}.build": Recipe(

@@ -1,0 +1,10 @@
+"""A solve at other resolutions of tokens, features and depth, and the error of each."""
+
+from .budget import (
+    ErrorBudget as ErrorBudget,
+    ErrorPart as ErrorPart,
+    error_budget as error_budget,
+    gain as gain,
+    refinements as refinements,
+)
+from .resolved import Inputs as Inputs, Resolved as Resolved

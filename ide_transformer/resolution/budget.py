@@ -1,0 +1,136 @@
+"""The error of a solve, split into those of tokens, features, depth and splitting."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..arguments import PositiveInt, checked
+from ..equation import TokenDomain
+from ..models import AbstractModel
+from .resolved import Inputs, Resolved
+
+
+class ErrorPart(NamedTuple):
+    """What one resolution is to blame for, and what its refinement would bring.
+
+    - `resolution`: "tokens", "features", "depth" or "splitting".
+    - `size`: the norm of its error; of all parts over the norm of the outputs.
+    - `share`: its component along the whole error; the shares add up to the whole. A negative
+      one makes up for others.
+    - `refinement`: what refines it.
+    - `left`: the whole error after that.
+    - `cost`: the operations of the refined solve over those of this one.
+    """
+
+    resolution: str
+    size: float
+    share: float
+    refinement: str
+    left: float
+    cost: float
+
+
+class ErrorBudget(NamedTuple):
+    """The error of a solve and its parts.
+
+    - `total`: an estimate of `‖v - v*‖ / ‖v*‖`, v the outputs and v* those of the equation
+      itself, the norm over all points and samples.
+    - `parts`: what each resolution is to blame for.
+    """
+
+    total: float
+    parts: tuple[ErrorPart, ...]
+
+    @property
+    def cheapest(self) -> ErrorPart:
+        """The part whose refinement removes the most of the error for what it costs more."""
+        return max(self.parts, key=lambda part: gain(self.total, part.left, part.cost))
+
+
+def gain(total: float, left: float, cost: float) -> float:
+    """The error that a refinement removes, over what it costs more."""
+    return (total - left) / (cost - 1)
+
+
+@checked
+def error_budget(
+    model: AbstractModel, inputs: Inputs, tokens: PositiveInt | None = None
+) -> ErrorBudget:
+    """The error of a solve, and the parts of it that come from the points of tokens, from the
+    points of features, from steps in depth and from the splitting of operators.
+
+    Tokens and features are refined twice, and the differences extrapolated by the order that
+    they show. Depth is what exact flows of the same splitting change, splitting what is then
+    left to the exact solution. Each is refined with the others as they are, so that the parts
+    add up to the error where it is small. Cost counts floating-point operations, of one
+    evaluation of the field times the evaluations.
+
+    **Arguments:**
+
+    - `model`: an `OperatorModel` with equal steps, or a `FunctionalModel` of one, whose width
+      is a resolution too.
+    - `inputs`: the functions that it maps, from points `[tokens, dimension]` to values
+      `[..., tokens]`.
+    - `tokens`: the number of points; default: that of the model.
+
+    **Raises:** `InputError` for a model of something else than functions, or adaptive steps.
+    """
+    solve = Resolved.of(model, inputs, tokens)
+    refined = refinements(solve)
+    errors = _errors(solve, refined)
+    domain, exact = solve.domain, solve.outputs(solve.domain) - sum(errors.values())
+    size, whole = jnp.linalg.norm(exact), sum(errors.values())
+    total = jnp.linalg.norm(whole)
+    parts = []
+    for name, error in errors.items():
+        finer = refined[name]
+        removed = solve.outputs(domain) - finer.outputs(domain)
+        numbers = (
+            jnp.linalg.norm(error) / size,
+            jnp.vdot(error, whole) / (total * size),
+            jnp.linalg.norm(whole - removed) / size,
+            finer.cost / solve.cost,
+        )
+        own, share, left, cost = map(float, numbers)
+        parts.append(ErrorPart(name, own, share, finer.described(name), left, cost))
+    return ErrorBudget(float(total / size), tuple(parts))
+
+
+def refinements(solve: Resolved) -> dict[str, Resolved]:
+    """The same solve with one of its resolutions refined, for those that it has: twice the
+    tokens, the features or the steps, and the symmetric splitting in the place of the other."""
+    refined: dict[str, Resolved] = {"tokens": solve.with_tokens(2)}
+    if solve.has_functions:
+        refined["features"] = solve.with_features(2)
+    refined["depth"] = solve.with_steps(2)
+    symmetric = solve.symmetric()
+    if symmetric is not None:
+        refined["splitting"] = symmetric
+    return refined
+
+
+def _errors(solve: Resolved, refined: dict[str, Resolved]) -> dict[str, Array]:
+    """The error of each resolution that can be refined."""
+    domain = solve.domain
+    here, flows = solve.outputs(domain), solve.with_exact_flows().outputs(domain)
+    of: dict[str, Callable[[], Array]] = {
+        "tokens": lambda: _extrapolated(here, domain, solve.with_tokens),
+        "features": lambda: _extrapolated(here, domain, solve.with_features),
+        "depth": lambda: here - flows,
+        "splitting": lambda: flows - solve.exact().outputs(domain),
+    }
+    return {name: of[name]() for name in refined}
+
+
+def _extrapolated(
+    here: Array, domain: TokenDomain, refine: Callable[[int], Resolved]
+) -> Float[Array, "..."]:
+    """The error of outputs, from what two refinements change: if they are of order p in the
+    points, the second is 2^-p of the first, and so are those that would follow."""
+    once, twice = (refine(factor).outputs(domain) for factor in (2, 4))
+    first, second = jnp.linalg.norm(here - once), jnp.linalg.norm(once - twice)
+    # Slower than any rule here, and at rounding, what is left is unknown; so much is not added.
+    ratio = jnp.clip(jnp.nan_to_num(second / first, nan=0.0), 0.0, 0.5)
+    return (here - once) + (once - twice) / (1 - ratio)

@@ -1,0 +1,152 @@
+"""A model at one resolution of tokens, features and depth."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..equation import Equation, TokenDomain
+from ..errors import InputError
+from ..models import AbstractModel, Field, FunctionalModel, OperatorModel
+from ..solvers import AbstractSplitting, LieTrotter, Strang
+
+
+# Functions at points `[tokens, dimension]`: what a model takes there, `[..., tokens]`.
+Inputs: TypeAlias = Callable[[Float[Array, "tokens dimension"]], Any]
+
+# A scheme whose error in depth is below that of anything that it is compared with.
+_EXACT = diffrax.Dopri8()
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """A model that solves for functions of tokens, at so many points.
+
+    - `model`: with its scheme, its steps and its width.
+    - `inputs`: the functions.
+    - `tokens`: the number of points.
+    """
+
+    model: AbstractModel
+    inputs: Inputs
+    tokens: int
+
+    @classmethod
+    def of(cls, model: AbstractModel, inputs: Inputs, tokens: int | None) -> "Resolved":
+        """A solve that can be refined.
+
+        **Raises:** `InputError` for another model, or one with adaptive steps.
+        """
+        ordinary = model.ordinary
+        if not isinstance(ordinary, OperatorModel):
+            raise InputError(
+                f"error_budget: model={type(ordinary).__name__}(…) maps no functions of a "
+                "coordinate, whose points could be refined; give an OperatorModel, or a "
+                "FunctionalModel of one."
+            )
+        if model.discretization.stepsize_controller is not None:
+            raise InputError(
+                "error_budget: the model has adaptive steps, whose error is that of their "
+                "tolerance; give it a scheme with equal ones by with_solver."
+            )
+        return cls(model, inputs, ordinary.points if tokens is None else tokens)
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether its width is a resolution."""
+        return isinstance(self.model, FunctionalModel)
+
+    def described(self, resolution: str) -> str:
+        """This resolution in words, for example "64 tokens"."""
+        numbers = {
+            "tokens": f"{self.tokens} tokens",
+            "features": f"{self.model.features} features",
+            "depth": f"{self.steps} steps",
+        }
+        return numbers.get(resolution, type(self.model.discretization.solver).__name__)
+
+    @property
+    def domain(self) -> TokenDomain:
+        model = self.model.ordinary
+        assert isinstance(model, OperatorModel)
+        return model.points_of(self.tokens)
+
+    @property
+    def steps(self) -> int:
+        """The steps in depth."""
+        model = self.model
+        return model.control.num_intervals * model.discretization.steps_per_interval
+
+    def outputs(self, domain: TokenDomain) -> Array:
+        """What the model gives at the points of a domain, with the integrals over its own."""
+        seen = self.domain.with_queries(domain.points)
+        found = _outputs(self.model, Field(self.inputs(seen.points), seen))
+        return found[..., self.tokens :]
+
+    @property
+    def cost(self) -> float:
+        """Floating-point operations of a solve: those of the field at one depth, times the
+        number of evaluations."""
+        model, inputs = self.model, self.inputs(self.domain.points)
+        u0, _ = eqx.filter_eval_shape(model.embed, inputs)
+
+        def field(u: Array) -> Array:
+            ordinary = model.ordinary
+            equation = Equation(ordinary.control, ordinary.constraint, self.domain)
+            return equation.vector_field(0.5, u, None)
+
+        found = jax.jit(field).lower(u0).cost_analysis()
+        assert found is not None
+        return float(found["flops"]) * float(_evaluations(model, inputs))
+
+    def with_tokens(self, factor: int) -> "Resolved":
+        return dataclasses.replace(self, tokens=self.tokens * factor)
+
+    def with_features(self, factor: int) -> "Resolved":
+        model = self.model
+        assert isinstance(model, FunctionalModel)
+        return dataclasses.replace(self, model=model.at_width(model.features * factor))
+
+    def with_steps(self, factor: int) -> "Resolved":
+        steps = self.model.discretization.steps_per_interval
+        model = self.model.with_options(steps_per_interval=factor * steps)
+        return dataclasses.replace(self, model=model)
+
+    def with_exact_flows(self) -> "Resolved":
+        """The same splitting of exact flows, or of one operator the exact solution."""
+        scheme = self.model.discretization.solver
+        if not isinstance(scheme, AbstractSplitting):
+            return self.exact()
+        return self._with(eqx.tree_at(lambda s: s.sub_solver, scheme, _EXACT), 1)
+
+    def exact(self) -> "Resolved":
+        """The solution of the equation in depth, at these tokens and features."""
+        return self._with(_EXACT, 2)
+
+    def symmetric(self) -> "Resolved | None":
+        """The symmetric splitting with the same sub-solver; `None` where the scheme is none of
+        first order."""
+        scheme = self.model.discretization.solver
+        if not isinstance(scheme, LieTrotter):
+            return None
+        return self._with(Strang(scheme.sub_solver), 1)
+
+    def _with(self, scheme: diffrax.AbstractSolver, factor: int) -> "Resolved":
+        steps = factor * self.model.discretization.steps_per_interval
+        model = self.model.with_solver(scheme, steps_per_interval=steps)
+        return dataclasses.replace(self, model=model)
+
+
+@eqx.filter_jit
+def _outputs(model: AbstractModel, inputs: Any) -> Array:
+    return model(inputs)
+
+
+@eqx.filter_jit
+def _evaluations(model: AbstractModel, inputs: Any) -> Array:
+    return jnp.mean(model.solve(inputs).stats["field_evaluations"])

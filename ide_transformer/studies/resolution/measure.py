@@ -1,0 +1,1 @@
+"""Errors and losses against the resolutions of tokens, features and depth."""

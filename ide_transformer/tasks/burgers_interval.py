@@ -1,0 +1,89 @@
+import copy
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..arguments import PositiveFloat, PositiveInt
+from ..models import AbstractModel, OperatorModel
+from .losses import AbstractLoss, Batch, RelativeError
+from .task import AbstractTask, Part, spread
+
+
+_PARTS: dict[Part, int] = {"validation": 1, "test": 2}
+
+
+class BurgersInterval(AbstractTask):
+    """The flow map `u(·, 0) ↦ u(·, time)` of the viscous Burgers equation on [0, 1],
+
+        u_t + (u²/2)_x = ν u_xx,   u = 0 at both ends,
+
+    known exactly at any points: Cole and Hopf's `u = -2ν φ_x / φ` makes the heat equation of
+    it, of which `φ = 1 + Σ_k c_k cos(kπx) exp(-νk²π²t)` is a solution. The c are drawn anew
+    for each batch, the sum of their sizes from 0.3 to 0.9. Inputs and targets are `u / 2ν`,
+    `[samples, context]`, at the middles of equal parts.
+
+    **Arguments:**
+
+    - `context`: the number of points.
+    - `viscosity`: ν.
+    - `time`: of the flow.
+    - `waves`: the number of c.
+    - `held_out_samples`: those for validation, and as many for a test.
+    """
+
+    model: ClassVar[type[AbstractModel]] = OperatorModel
+    loss: AbstractLoss = RelativeError()
+
+    def __init__(
+        self,
+        context: PositiveInt,
+        viscosity: PositiveFloat = 0.05,
+        time: PositiveFloat = 0.2,
+        waves: PositiveInt = 4,
+        held_out_samples: PositiveInt = 512,
+    ):
+        self.context = context
+        self.viscosity = viscosity
+        self.time = time
+        self.waves = waves
+        self.held_out_samples = held_out_samples
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"points": self.context, "grid": "midpoint"}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.context
+
+    def at_context(self, context: PositiveInt) -> "BurgersInterval":
+        other = copy.copy(self)
+        other.context = context
+        return other
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        return self.solutions(self._drawn(size, (0, seed, step)))
+
+    def held_out(
+        self, size: int, samples: int | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        drawn = self._drawn(self.held_out_samples, (_PARTS[part],))
+        chosen = drawn[spread(np.arange(len(drawn)), samples)]
+        for first in range(0, len(chosen), size):
+            yield self.solutions(chosen[first : first + size])
+
+    def solutions(self, c: np.ndarray) -> Batch:
+        """The functions at the times 0 and `time` of coefficients `c: [samples, waves]`."""
+        x = (np.arange(self.context) + 0.5) / self.context
+        k = np.pi * np.arange(1, self.waves + 1)
+        later = c * np.exp(-self.viscosity * self.time * k**2)
+        cos, sin = np.cos(np.outer(k, x)), k[:, None] * np.sin(np.outer(k, x))
+        pairs = [((b @ sin) / (1 + b @ cos)).astype(np.float32) for b in (c, later)]
+        return Batch(*pairs)
+
+    def _drawn(self, number: int, seed: tuple[int, ...]) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        c = random.normal(size=(number, self.waves))
+        size = random.uniform(0.3, 0.9, size=(number, 1))
+        return size * c / np.abs(c).sum(1, keepdims=True)
