@@ -35,7 +35,7 @@ def test_order_of_each_kind(scheme, constraint):
     check(measure_order(scheme, LAYERS, constraint))
 
 
-# Every third; all of them with `--thorough`.
+# Every eighth; all of them with `--thorough`.
 SOME = [*schemes()][::8]
 
 
