@@ -72,8 +72,9 @@ def unrolled(solver):
     return solve
 
 
+@pytest.mark.thorough
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", fast_first(0, SOLVERS, heavy=1))
+@pytest.mark.parametrize("name", SOLVERS)
 def test_march_equals_by_hand(name):
     solver = SOLVERS[name]
     equation = make_equation(ide.PiecewiseLinear, intervals=2)
@@ -128,16 +129,16 @@ def test_gradient_modes_agree():
         1,
         [
             ide.AdamsBashforth(3),
+            ide.RK4(),
             ide.ImplicitMidpoint(),
             ide.LieTrotter(),
-            ide.RK4(),
             ide.Residual(ide.RK4()),
             ide.Leapfrog(),
             ide.Nesterov(),
             ide.Yoshida4(),
             diffrax.Kvaerno3(),
         ],
-        heavy=3,
+        heavy=1,
     ),
     ids=lambda solver: type(solver).__name__,
 )
