@@ -44,7 +44,9 @@ NOT_RUN = {
 }
 # Shorter forms of what takes long.
 SHORT = {
-    "configs/quick.yaml": "configs/quick.yaml training.steps=20 data.validation=0.01",
+    "configs/quick.yaml": (
+        "configs/quick.yaml training.steps=20 training.sample=0 data.validation=0.002"
+    ),
     "training.steps=500": "training.steps=101 data.validation=0.01",
     "training.steps=400": "training.steps=101",
     "--samples 256": "--samples 8",
