@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from documentation.configuration import keys_tables
 from documentation.execute import Cell, cells_of, page_of
@@ -58,6 +59,17 @@ def test_built_pages_show_every_name_and_no_file_in_its_place(tmp_path):
     page.write_text("".join(anchors[1:]) + file, encoding="utf-8")
     with pytest.raises(InputError, match=f"{anchors[0][8:-2]}, ide_transformer.solve"):
         check_built(tmp_path)
+
+
+def test_the_tests_that_pages_name_exist():
+    named = [
+        pair
+        for page in SOURCES.rglob("*.md")
+        for pair in re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8"))
+    ]
+    assert named
+    for file, name in named:
+        assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), (file, name)
 
 
 def test_every_key_of_a_configuration_is_explained():

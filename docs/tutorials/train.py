@@ -24,7 +24,7 @@ folder = Path(tempfile.mkdtemp())
 # A program that was compiled once is kept, so that the second seed begins at once. The scripts
 # do the same.
 jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # %% [markdown]
 # ## One run

@@ -5,7 +5,6 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT
 from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of, outputs
 from running import run_script
 
@@ -132,12 +131,9 @@ def test_halves_of_speeches_hold_their_words():
 
 
 @pytest.mark.heavy
-def test_the_script_writes_tables_and_figures(tmp_path):
-    run_script("train.py", ROOT / "configs/quick.yaml", "name=quick", "--runs", tmp_path)
+def test_the_script_writes_tables_and_figures(smooth_run, tmp_path):
     out = tmp_path / "out"
-    run_script(
-        "depth.py", tmp_path / "quick", "--calibration", 4, "--held-out", 4, "--out", out
-    )
+    run_script("depth.py", smooth_run, "--calibration", 4, "--held-out", 4, "--out", out)
     rows = json.loads((out / "report.json").read_text())["rows"]
     native = rows[0]
     assert native["method"] == "native" and native["error"] == 0

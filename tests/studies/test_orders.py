@@ -35,7 +35,7 @@ def test_order_of_each_kind(scheme, constraint):
     check(measure_order(scheme, LAYERS, constraint))
 
 
-# Every third; all of them with `--thorough`.
+# Every eighth; all of them with `--thorough`.
 SOME = [*schemes()][::8]
 
 
@@ -47,12 +47,14 @@ def test_order_of_every_scheme(scheme):
     check(measure_order(scheme, LAYERS, "free" if applies(scheme, "free") else "sphere"))
 
 
+# Chebyshev polynomials are in the table of orders, for a splitting too.
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("scheme", "control"),
     fast_first(
         0,
         [
+            ("rk4", "piecewise_linear"),
             ("strang(heun)", "piecewise_linear"),
             ("rk4", "chebyshev"),
             ("heun", "fourier"),
@@ -60,7 +62,7 @@ def test_order_of_every_scheme(scheme):
             ("leapfrog", "chebyshev"),
             ("etdab2", "chebyshev"),
         ],
-        heavy=2,
+        heavy=1,
     ),
 )
 def test_order_on_smooth_controls(scheme, control):

@@ -9,6 +9,7 @@ from helpers import ROOT
 from running import run_script
 
 import ide_transformer as ide
+from ide_transformer import training
 from ide_transformer.studies.schemes import load_comparison
 
 
@@ -92,15 +93,12 @@ def test_a_budget_in_seconds_and_one_in_steps_are_spent(tmp_path):
 
 
 @pytest.mark.heavy
-def test_schemes_solve_the_weights_of_a_run(tmp_path):
-    runs = tmp_path / "runs"
-    short = "name=smooth", "control.kind=chebyshev", "training.steps=20", "data.validation=0.01"
-    run_script("train.py", QUICK, "--runs", runs, *short)
+def test_schemes_solve_the_weights_of_a_run(smooth_run, tmp_path):
     path = written(
         tmp_path,
         f"""
 mode: solve
-run: {runs}/smooth
+run: {smooth_run}
 samples: 4
 rounds: 2
 reference: {{kind: dopri8, steps_per_interval: 8}}
@@ -189,7 +187,7 @@ sweep: {{keys: {{optimizer.learning_rate: [1.0e-3, 4.0e-3]}}, extend: 0}}
 schemes:
   ordinary:
     data: {{validation: 0.002, test: 0.004}}
-    training: {{evaluate_every: 3}}
+    training: {{evaluate_every: 3, sample: 0}}
   failing:
     data: {{validation: 0.002, test: 0.004}}
     solver: {{kind: "{__name__}:Failing"}}
@@ -198,7 +196,8 @@ reference: ordinary
 
 
 @pytest.mark.heavy
-def test_what_is_tuned_on_validation_data_is_reported_on_test_data(tmp_path):
+def test_what_is_tuned_on_validation_data_is_reported_on_test_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     comparison = load_comparison(written(tmp_path, FAIR))
     report = comparison.compare(tmp_path)
     folder = tmp_path / "small"

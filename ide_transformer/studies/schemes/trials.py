@@ -38,6 +38,8 @@ class Trials:
     ):
         self.folder, self.plans, self.keys, self.console = folder, plans, keys, console
         self.task = task
+        # The seconds of a run of each scheme, once they are measured.
+        self._measured: dict[str, float] = {}
 
     def config(self, trial: Trial) -> Config:
         """The configuration of a run.
@@ -58,8 +60,10 @@ class Trials:
         if not left:
             return
         left += further
-        seconds = {scheme: self._seconds(scheme) for scheme in dict.fromkeys(left)}
-        total = sum(seconds[scheme] for scheme in left)
+        for scheme in dict.fromkeys(left):
+            if scheme not in self._measured:
+                self._measured[scheme] = self._seconds(scheme)
+        total = sum(self._measured[scheme] for scheme in left)
         self.console.print(f"about {total / 60:.0f} minutes for {len(left)} runs")
 
     def loss(self, trial: Trial) -> float:

@@ -1,0 +1,221 @@
+"""The formulas of Tai, Liu, Li and Chan (arXiv 2510.03989) as they print them, in NumPy: those
+of docs/reference/paper.md that no other test has."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from equation.problems import apply, project
+from helpers import largest
+
+import ide_transformer as ide
+
+
+TOKENS, WIDTH, HEADS = 5, 6, 3
+WEIGHTS = np.array([0.5, 1.0, 2.0, 0.3, 0.7])
+MEAN, DEVIATION = 0.5, 2.0
+S1 = ide.Sphere(gain=DEVIATION, bias=MEAN)
+
+
+def state(seed=0, tokens=TOKENS, width=WIDTH):
+    return np.random.default_rng(seed).normal(size=(tokens, width))
+
+
+def with_biases(module):
+    """Biases start at zero, where an error in them would not show."""
+    return jax.tree.map(
+        lambda x: x if x.any() else jnp.asarray(0.3 * np.cos(np.arange(x.size))), module
+    )
+
+
+def make_attention(seed=0, heads=HEADS, **options):
+    key = jax.random.key(seed)
+    return with_biases(ide.Attention(WIDTH, heads, key=key, std=0.5, **options))
+
+
+def make_integral(seed):
+    return with_biases(ide.FeatureIntegral(WIDTH, key=jax.random.key(seed), std=0.5))
+
+
+def arrays(linear):
+    return np.asarray(linear.weight), np.asarray(linear.bias)
+
+
+def attention(operator, u, weights=None, seen=None):
+    """`∫_Ωh ⟨γ(x,·,h), V(·,y,h)⟩_Ωx dh`, one h and one x after the other: V has the output map
+    in it, `W^V(ξ,y,h) = ∫ W^V_h(ξ,η) W^O_h(η,y) dη`."""
+    weights = np.ones(len(u)) if weights is None else weights
+    seen = np.ones((len(u), len(u)), bool) if seen is None else seen
+    (w_o, b_o), size = arrays(operator.output), WIDTH // operator.heads
+    total = np.zeros_like(u) + b_o
+    for h in range(operator.heads):
+        part = slice(h * size, (h + 1) * size)
+        maps = [arrays(x) for x in (operator.query, operator.key, operator.value)]
+        (w_q, b_q), (w_k, b_k), (w_v, b_v) = ((w[:, part], b[part]) for w, b in maps)
+        w_v, b_v = w_v @ w_o[part], b_v @ w_o[part]
+        q, k, v = u @ w_q + b_q, u @ w_k + b_k, u @ w_v + b_v
+        for x in range(len(u)):
+            domain = np.flatnonzero(seen[x])
+            kernel = np.array([np.exp(q[x] @ k[z] / np.sqrt(size)) for z in domain])
+            gamma = kernel / (weights[domain] @ kernel)
+            total[x] += (weights[domain] * gamma) @ v[domain]
+    return total
+
+
+def feature_integral(operator, u):
+    """`⟨W(·,y), u(x,·)⟩_Ωy + b(y)`, one y after the other."""
+    weight, bias = arrays(operator.map)
+    terms = [(u * weight[:, y]).sum(-1) + bias[y] for y in range(WIDTH)]
+    return np.stack(terms, axis=-1)
+
+
+def onto_s1(v):
+    """Theorem 3.1."""
+    alpha = v.mean(-1, keepdims=True)
+    beta = ((v - alpha) ** 2).mean(-1, keepdims=True)
+    return (v - alpha) / np.sqrt(beta) * DEVIATION + MEAN
+
+
+@pytest.mark.parametrize("heads", [1, HEADS])
+def test_heads_are_an_integral(heads):
+    operator, u = make_attention(heads=heads), state()
+    domain = ide.TokenDomain(jnp.arange(5.0)[:, None], jnp.asarray(WEIGHTS))
+    rate = apply(operator, jnp.asarray(u), domain)
+    assert largest(rate, attention(operator, u, WEIGHTS)) < 1e-12
+
+
+def test_the_causal_integral_runs_over_what_is_not_later():
+    """At points in any order, with weights."""
+    points = np.array([0.3, 2.0, 0.0, 5.0, 1.1])
+    operator, u = make_attention(causal=True), state()
+    domain = ide.TokenDomain(jnp.asarray(points)[:, None], jnp.asarray(WEIGHTS))
+    expected = attention(operator, u, WEIGHTS, points[None, :] <= points[:, None])
+    assert largest(apply(operator, jnp.asarray(u), domain), expected) < 1e-12
+
+
+def test_patches_are_points_of_the_plane():
+    """All of them, or those that are near; their order has no meaning, their points have."""
+    grid, u, order = ide.TokenDomain.uniform((2, 3)), state(tokens=6), [3, 0, 5, 1, 4, 2]
+    points = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]])
+    apart = np.linalg.norm(points[:, None] - points[None, :], axis=-1)
+    for window, seen in ((None, apart < np.inf), (1.5, apart < 1.5)):
+        operator = make_attention(window=window)
+        expected = attention(operator, u, seen=seen)
+        assert largest(apply(operator, jnp.asarray(u), grid), expected) < 1e-12
+        other = ide.TokenDomain(grid.points[np.array(order)])
+        permuted = apply(operator, jnp.asarray(u[order]), other)
+        assert largest(permuted, expected[order]) < 1e-12
+
+
+def test_an_integral_over_features():
+    operator, u = make_integral(0), state()
+    rate = apply(operator, jnp.asarray(u), ide.TokenDomain.uniform(TOKENS))
+    assert largest(rate, feature_integral(operator, u)) < 1e-12
+
+
+def layers_of(number, depth=2):
+    """An attention and integrals over features, others in each layer; all layers stacked."""
+    layers = [
+        (make_attention(n), *(make_integral(10 * n + j) for j in range(number)))
+        for n in range(depth)
+    ]
+    return layers, ide.PiecewiseConstant(jax.tree.map(lambda *x: jnp.stack(x), *layers))
+
+
+def test_the_rate_is_the_sum_of_the_terms_and_of_what_keeps_the_constraint():
+    """`∂I_S1` takes away what is normal to S1: the mean, and the part along `u - σ1`."""
+    layers, control = layers_of(2)
+    u, domain = onto_s1(state()), ide.TokenDomain.uniform(TOKENS)
+    block = layers[1]
+    total = attention(block[0], u) + sum(feature_integral(x, u) for x in block[1:])
+    normal = u - MEAN
+    along = (total * normal).sum(-1, keepdims=True) / (normal**2).sum(-1, keepdims=True)
+    tangential = total - total.mean(-1, keepdims=True) - along * normal
+    for constraint, expected in ((ide.Free(), total), (S1, tangential)):
+        equation = ide.Equation(control, constraint, domain)
+        rate = eqx.filter_jit(equation.vector_field)(1.3, jnp.asarray(u))
+        assert largest(rate, expected) < 1e-12
+
+
+def test_theorem_3_1_as_printed():
+    """With three features S1 is a circle, on all of which the nearest point is looked for."""
+    v = state(width=3)
+    found = np.asarray(project(S1, jnp.asarray(v)))
+    assert largest(found, onto_s1(v)) < 1e-12
+    first, second = np.array([1, -1, 0]) / np.sqrt(2), np.array([1, 1, -2]) / np.sqrt(6)
+    radius = DEVIATION * np.sqrt(3)
+    for x, nearest in zip(v, found, strict=True):
+
+        def distance(angle, x=x):
+            around = np.cos(angle) * first + np.sin(angle) * second
+            return np.linalg.norm(MEAN + radius * around - x)
+
+        start = min(np.linspace(0, 2 * np.pi, 100), key=distance)
+        searched = scipy.optimize.minimize_scalar(distance, (start - 0.1, start, start + 0.1))
+        assert abs(np.linalg.norm(nearest - x) - searched.fun) < 1e-12
+
+
+def test_the_projection_on_s2_is_the_relu():
+    """The nearest point is that of non-negative least squares."""
+    v = state()
+    found = np.asarray(project(ide.Nonnegative(), jnp.asarray(v)))
+    assert largest(found, np.maximum(v, 0)) == 0
+    nearest = [scipy.optimize.nnls(np.eye(WIDTH), x)[0] for x in v]
+    assert largest(found, np.stack(nearest)) < 1e-12
+
+
+def test_no_state_is_on_both_sets():
+    """The least entry of a state of mean 0 and variance 1 is at most `-1/sqrt(n-1)`."""
+    least = 1 / np.sqrt(WIDTH - 1)
+    tokens = np.concatenate([np.eye(1, WIDTH), state(tokens=200)])
+    u = project(ide.Sphere(), jnp.asarray(tokens))
+    residual = ide.Nonnegative().residual(u)
+    assert abs(residual[0] - least) < 1e-12 and residual.min() > least - 1e-12
+
+
+def one_step(solver, equation, u, h):
+    """A step of length h in the second layer."""
+    terms = equation.terms_of(1)
+    step = eqx.filter_jit(lambda u: ide.single_step(solver, terms, 1.0, 1.0 + h, u))
+    return step(jnp.asarray(u))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("scheme", [ide.PaperSplitting, ide.ConsistentPaperSplitting])
+def test_the_sub_steps_of_the_paper(scheme, number):
+    """M = 4 + J, with a step that is not one: those of the feed-forward are projected on S2,
+    the last of them is not; in the consistent variant they are twice as long and none is."""
+    layers, control = layers_of(number)
+    (operator, *integrals), u0, h = layers[1], onto_s1(state()), 0.3
+    printed = scheme is ide.PaperSplitting
+    attended = onto_s1(u0 + h * attention(operator, u0))
+    u = attended
+    for j, integral in enumerate(integrals, 1):
+        u = u + (h if printed else 2 * h) * feature_integral(integral, u)
+        u = np.maximum(u, 0) if printed and j < number else u
+    expected = onto_s1((attended + u) / 2)
+    equation = ide.Equation(control, S1, ide.TokenDomain.uniform(TOKENS))
+    assert largest(one_step(scheme(), equation, u0, h), expected) < 1e-12
+
+
+def test_sequential_and_parallel_splitting():
+    """With Heun in the sub-steps, where parallel splitting is no longer unsplit Euler."""
+    layers, control = layers_of(2)
+    u0, h = state(), 0.3
+    rates = [lambda u: attention(layers[1][0], u)]
+    rates += [lambda u, x=x: feature_integral(x, u) for x in layers[1][1:]]
+
+    def heun(rate, u, h):
+        first = h * rate(u)
+        return u + (first + h * rate(u + first)) / 2
+
+    sequential = u0
+    for rate in rates:
+        sequential = heun(rate, sequential, h)
+    parallel = np.mean([heun(rate, u0, 3 * h) for rate in rates], axis=0)
+    equation = ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(TOKENS))
+    for scheme, expected in ((ide.LieTrotter, sequential), (ide.ParallelSplitting, parallel)):
+        assert largest(one_step(scheme(diffrax.Heun()), equation, u0, h), expected) < 1e-12
