@@ -125,11 +125,7 @@ from .models import (
     why_not_cached as why_not_cached,
 )
 from .pretrained import load_pretrained as load_pretrained, save_pretrained as save_pretrained
-from .resolution import (
-    ErrorBudget as ErrorBudget,
-    ErrorPart as ErrorPart,
-    error_budget as error_budget,
-)
+from .resolution import error_budget as error_budget
 from .solvers import (
     ETDAB2 as ETDAB2,
     RK4 as RK4,

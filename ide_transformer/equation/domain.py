@@ -349,8 +349,9 @@ class TokenDomain(eqx.Module):
             )
         if self.end_weights is not None:
             raise InputError(
-                "TokenDomain.with_queries: a domain with end_weights knows integrals up to its "
-                "own points only; give one without."
+                "TokenDomain.with_queries: the end_weights of this domain are for integrals up "
+                "to its own points; where none ends before the last, give TokenDomain(points, "
+                "weights) of it."
             )
         weights = jnp.ones(self.num_tokens) if self.weights is None else self.weights
         zeros = jnp.zeros((*weights.shape[:-1], len(points)), weights.dtype)

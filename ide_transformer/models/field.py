@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import check_fields
 from ..equation import TokenDomain
+from ..errors import InputError
 
 
 class Field(NamedTuple):
@@ -17,3 +19,20 @@ class Field(NamedTuple):
 
     values: Float[Array | np.ndarray, "..."]
     domain: TokenDomain
+
+    def check(self, tokens: int) -> None:
+        """Checks its fields.
+
+        **Arguments:**
+
+        - `tokens`: how many points the values are at.
+
+        **Raises:** `InputError` for values and domains of other types, and for another number
+        of points.
+        """
+        check_fields(self)
+        if self.domain.num_tokens != tokens:
+            raise InputError(
+                f"Field: values at {tokens} points for a domain of {self.domain.num_tokens}; "
+                "give one for each."
+            )

@@ -138,15 +138,10 @@ class OperatorModel(AbstractModel):
     def embed(
         self, inputs: Float[ArrayLike, "..."] | Field, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
-        values = inputs.values if isinstance(inputs, Field) else inputs
-        a = self._checked(jnp.asarray(values))
-        tokens = a.shape[-2]
-        domain = inputs.domain if isinstance(inputs, Field) else self.points_of(tokens)
-        if domain.num_tokens != tokens:
-            raise InputError(
-                f"OperatorModel: values at {tokens} points for a domain of "
-                f"{domain.num_tokens}; give one for each."
-            )
+        a = self._checked(jnp.asarray(inputs.values if isinstance(inputs, Field) else inputs))
+        if isinstance(inputs, Field):
+            inputs.check(a.shape[-2])
+        domain = inputs.domain if isinstance(inputs, Field) else self.points_of(a.shape[-2])
         length = 1 if self.grid == "periodic" else 2
         waves = fourier_features(domain.positions / length, self.modes).astype(a.dtype)
         waves = jnp.broadcast_to(waves, (*a.shape[:-1], 2 * self.modes))

@@ -24,10 +24,12 @@ from .depths import (
     evaluate_at_depths as evaluate_at_depths,
     evaluate_at_horizons as evaluate_at_horizons,
     evaluate_at_widths as evaluate_at_widths,
+    on_mesh as on_mesh,
 )
 from .evaluation import (
     LoadedModel as LoadedModel,
     evaluate_loss as evaluate_loss,
+    evaluate_on as evaluate_on,
     evaluation_task as evaluation_task,
     load_model as load_model,
     similarities as similarities,

@@ -97,3 +97,21 @@ def test_bad_domains(unchecked):
         ide.TokenDomain(jnp.zeros((3, 1)), grid=(2,))
     with pytest.raises(ide.InputError, match="one-dimensional"):
         _ = ide.TokenDomain.uniform((2, 3)).positions
+
+
+def test_queries_see_and_are_not_seen(key):
+    operator = attention(key)
+    rule = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 9))
+    domain = ide.TokenDomain(rule.points, rule.weights)
+    u = jnp.asarray(np.random.default_rng(0).normal(size=(11, WIDTH)))
+    seen = domain.with_queries(jnp.array([[0.3], [0.8]]))
+    both = operator(u, seen)
+    np.testing.assert_allclose(both[:9], operator(u[:9], domain), atol=1e-14)
+    values, weights = u[:9], domain.weights
+    split = ide.TokenDomain(seen.points[:10], jnp.append(weights, 0.0))
+    alone = operator(jnp.concatenate([values, u[10:]]), split)
+    np.testing.assert_allclose(both[10], alone[9], atol=1e-14)
+    with pytest.raises(ide.InputError, match=r"points of dimension 2 .* dimension 1"):
+        domain.with_queries(jnp.ones((1, 2)))
+    with pytest.raises(ide.InputError, match=r"give TokenDomain\(points, weights\)"):
+        rule.with_queries(jnp.ones((1, 1)))

@@ -23,7 +23,7 @@ UNCHECKED = {"Batch", "Progress", "Step"}
 ELSEWHERE = {"train", "Solution", "InputError", "Encoded.on"}
 # Functions that run other things, whose errors speak of what they were given.
 RUNNING = {"solve", "rebuilding_error", "generate", "generate_greedy", "single_step"}
-RUNNING |= {"load_pretrained", "save_pretrained", "load_run", "load_model"}
+RUNNING |= {"error_budget", "load_pretrained", "save_pretrained", "load_run", "load_model"}
 
 REFUSED = object()
 NAMES = [name for name in RECIPES if RECIPES[name].arguments]

@@ -152,6 +152,8 @@ def test_a_run_with_meshes_goes_on_to_the_same_bits(text, tmp_path, monkeypatch)
         ),
         (dict(meshes=[{"intervals": 2, "after": 5}]), "give one without after"),
         (dict(meshes=[0]), r"training\.meshes\.0\.intervals"),
+        (dict(meshes=[{"width": 9}]), r"training\.meshes\.0\.width=9: .*modes=16"),
+        (dict(meshes=[2, {"context": 900}]), r"training\.meshes\.1\.context=900: .* longer"),
     ],
 )
 def test_meshes_that_cannot_be_are_refused_before_anything_is_written(

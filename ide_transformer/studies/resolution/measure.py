@@ -1,1 +1,120 @@
-"""Errors and losses against the resolutions of tokens, features and depth."""
+"""Losses and errors against the resolutions of tokens, features and depth."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ...equation import TokenDomain, interpolation
+from ...errors import InputError
+from ...models import OperatorModel, functional
+from ...resolution import Resolved
+from ...tasks import Part
+from ...training import LoadedModel, evaluate_on, evaluation_task, on_mesh
+
+
+# What each resolution is multiplied by, and by how much more that of the reference.
+_FACTORS, _FINER = (1, 2, 4), 4
+
+
+def losses_at(
+    loaded: LoadedModel,
+    tokens: Sequence[int],
+    widths: Sequence[int],
+    steps: Sequence[int],
+    samples: int | None = None,
+    part: Part = "test",
+    say: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """The loss of a run at each of these numbers of tokens, features and steps in depth,
+    together; a row for each.
+
+    **Arguments:**
+
+    - `tokens`: of a sample.
+    - `widths`: features, see `evaluate_at_widths`.
+    - `steps`: see `evaluate_at_depths`.
+    - `samples`, `part`: see `evaluate_loss`.
+    - `say`: called with a line before each row.
+
+    **Raises:** `InputError` where the model cannot be solved at one of them.
+    """
+    rows, total = [], len(tokens) * len(widths) * len(steps)
+    for context in tokens:
+        task = evaluation_task(loaded, None, context)
+        for width, number in itertools.product(widths, steps):
+            at = {"tokens": context, "features": width, "steps": number}
+            say(f"{len(rows) + 1} of {total}: {at}")
+            model = on_mesh(functional(loaded.model).at_width(width), number)
+            rows.append({**at, **evaluate_on(model, task, samples, part)})
+    return rows
+
+
+def refinement_errors(
+    solve: Resolved, say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
+    """The errors of one, two and four times the tokens, the features and the steps, each with
+    the others as they are, against four times the last; and the order that the last two show.
+
+    **Arguments:**
+
+    - `say`: called with a line before each resolution.
+    """
+    domain, rows = solve.domain, []
+    kinds: dict[str, Callable[[int], Resolved]] = {"tokens": solve.with_tokens}
+    if solve.has_functions:
+        kinds["features"] = solve.with_features
+    kinds["depth"] = solve.with_steps
+    for name, refine in kinds.items():
+        say(f"errors of {name}")
+        finest = refine(_FINER * _FACTORS[-1]).outputs(domain)
+        size, before = jnp.linalg.norm(finest), None
+        for factor in _FACTORS:
+            finer = refine(factor)
+            error = float(jnp.linalg.norm(finer.outputs(domain) - finest) / size)
+            order = None if before is None or not error else np.log2(before / error)
+            rows.append(
+                {
+                    "resolution": name,
+                    "at": finer.described(name),
+                    "error": error,
+                    "order": None if order is None else float(order),
+                    "cost": finer.cost / solve.cost,
+                }
+            )
+            before = error
+    return rows
+
+
+def problem_of(loaded: LoadedModel, samples: int = 16, tokens: int | None = None) -> Resolved:
+    """The solve of a run for held-out functions of its task, by cubic interpolation between
+    the points where they are known, in float64.
+
+    **Raises:** `InputError` for a model of something else than functions.
+    """
+    model = loaded.model.ordinary
+    if not isinstance(model, OperatorModel):
+        raise InputError(
+            f"{loaded.path} holds a {type(model).__name__}, which maps no functions; give a "
+            "run of an operator_model, or --tokens, --widths and --steps for its losses."
+        )
+    task = evaluation_task(loaded)
+    batch = next(task.held_out(samples, samples))
+    values = jnp.asarray(np.asarray(batch.inputs), jnp.result_type(float))
+    source = model.points_of(values.shape[1])
+
+    def inputs(points: Array) -> Array:
+        to = interpolation(source, TokenDomain(points), degree=3)
+        return to(values[..., None])[..., 0]
+
+    wide = jax.tree.map(
+        lambda x: (
+            x.astype(values.dtype) if hasattr(x, "dtype") and x.dtype == jnp.float32 else x
+        ),
+        loaded.model,
+    )
+    return Resolved.of(wide, inputs, tokens)

@@ -49,6 +49,13 @@ def linear(features_in, features_out):
 
 
 @cache
+def of_functions():
+    return ide.OperatorModel(
+        TOKENS, WIDTH, **model_parts(SEEING_ALL), modes=1, grid="midpoint", std=0.1
+    )
+
+
+@cache
 def text_encoder():
     return ide.TextEncoder(jnp.ones((VOCABULARY, WIDTH)), **encoder_parts(), context=CONTEXT)
 
@@ -132,6 +139,7 @@ MODELS = {
             **model_parts(SEEING_ALL),
             channels=2,
             modes=1,
+            grid="periodic",
             input_normalization=ide.Free(),
             output_normalization=ide.Free(),
             dropout=0.1,
@@ -222,6 +230,16 @@ MODELS = {
     ),
     "sentence_embedding": Recipe(
         ide.sentence_embedding, dict(model=text_encoder(), text=TOKENS_OF_TEXT), lambda x: x
+    ),
+    "Field": Recipe(
+        ide.Field,
+        dict(values=jnp.ones(TOKENS), domain=ide.TokenDomain.midpoint(TOKENS)),
+        lambda field: of_functions()(field),
+    ),
+    "error_budget": Recipe(
+        ide.error_budget,
+        dict(model=of_functions(), inputs=lambda points: points[:, 0], tokens=TOKENS),
+        lambda budget: budget.total,
     ),
     "Text": Recipe(
         ide.Text,

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import tasks
+from ide_transformer.tasks import Functions
+
+
+def test_targets_solve_burgers_equation():
+    """By differences in x and t of the solution itself, and both ends are at rest."""
+    viscosity, time, points = 0.05, 0.2, 400
+
+    def solution(t):
+        task = tasks.BurgersInterval(points, viscosity, t)
+        c = task._drawn(3, (7,))
+        return 2 * viscosity * task.solutions(c).targets.astype(np.float64)
+
+    h, dt = 1 / points, 2e-3
+    u = solution(time)
+    u_t = (solution(time + dt) - solution(time - dt)) / (2 * dt)
+    flux = (u[:, 2:] ** 2 - u[:, :-2] ** 2) / (4 * h)
+    diffusion = viscosity * (u[:, 2:] - 2 * u[:, 1:-1] + u[:, :-2]) / h**2
+    rest = u_t[:, 1:-1] + flux - diffusion
+    assert np.abs(rest).max() < 0.02 * np.abs(u_t).max()
+    assert np.abs(u[:, [0, -1]]).max() < 0.01 * np.abs(u).max()
+
+
+def test_inputs_are_the_solution_at_the_beginning():
+    task = tasks.BurgersInterval(16, time=1e-9)
+    batch = task.batch(0, 4, 0)
+    np.testing.assert_allclose(batch.inputs, batch.targets, rtol=1e-5)
+
+
+def test_other_points_have_the_same_functions():
+    task = tasks.BurgersInterval(15)
+    finer = task.at_context(45)
+    for part in ("validation", "test"):
+        for few, many in zip(
+            task.held_out(8, 8, part), finer.held_out(8, 8, part), strict=True
+        ):
+            np.testing.assert_allclose(few.targets, many.targets[:, 1::3], rtol=1e-5)
+    np.testing.assert_allclose(
+        task.batch(3, 4, 1).inputs, finer.batch(3, 4, 1).inputs[:, 1::3], rtol=1e-5
+    )
+    assert task.sizes == {"points": 15, "grid": "midpoint"}
+    assert finer.tokens_per_sample == 45
+
+
+def test_parts_and_batches_have_functions_of_their_own():
+    task = tasks.BurgersInterval(8, held_out_samples=4)
+    seen = [task.batch(0, 4, 0), task.batch(1, 4, 0), task.batch(0, 4, 1)]
+    seen += [next(task.held_out(4, part=part)) for part in task.parts]
+    inputs = np.concatenate([batch.inputs for batch in seen])
+    assert len(np.unique(inputs.round(4), axis=0)) == 20
+
+
+def test_other_contexts_of_other_tasks():
+    text = tasks.LanguageTask("0123456789" * 40, 12)
+    shorter = text.at_context(5)
+    assert shorter.batch(0, 2, 0).inputs.shape == (2, 5)
+    assert text.batch(0, 2, 0).inputs.shape == (2, 12)
+    with pytest.raises(ide.InputError, match=r"model\.context=500 is longer than the"):
+        text.at_context(500)
+    with pytest.raises(ide.InputError, match="the samples of Parity have 33 tokens"):
+        tasks.Parity(33, (1, 8)).at_context(8)
+
+
+def test_fewer_points_of_functions_that_were_solved(monkeypatch):
+    pairs = np.arange(24.0, dtype=np.float32).reshape(3, 8)
+    solved = {x: Functions(pairs, -pairs) for x in ("train", "validation", "test")}
+    monkeypatch.setattr("ide_transformer.tasks.flow_map.functions", lambda *_: solved)
+    task = tasks.Burgers.build(8, 0.1, 0.1, 3, 3)
+    batch = next(task.at_context(4).held_out(3))
+    np.testing.assert_array_equal(batch.inputs, pairs[:, ::2])
+    np.testing.assert_array_equal(batch.targets, -pairs[:, ::2])
+    with pytest.raises(ide.InputError, match="8 points, of which 3 at equal distances"):
+        task.at_context(3)
