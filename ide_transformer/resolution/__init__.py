@@ -7,4 +7,4 @@ from .budget import (
     gain as gain,
     refinements as refinements,
 )
-from .resolved import Inputs as Inputs, Resolved as Resolved
+from .resolved import Resolved as Resolved

@@ -14,6 +14,7 @@ FACES = (
     "ide_transformer.pretrained",
     "ide_transformer.depth",
     "ide_transformer.analysis",
+    "ide_transformer.resolution",
     "ide_transformer.training",
     "ide_transformer.tasks",
 )

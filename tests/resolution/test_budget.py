@@ -133,19 +133,23 @@ def test_resolutions_are_drawn_in_training(run):
 
 
 @pytest.mark.heavy
-def test_the_script_measures_a_run(run, capsys, tmp_path):
+def test_the_script_measures_losses_of_a_run(run, capsys, tmp_path):
     output = run_here(
         capsys,
-        *("resolution.py", run, "--tokens", "8,10", "--widths", "6,12", "--steps", "2,3"),
+        *("resolution.py", run, "--tokens", "8,10", "--widths", "6", "--steps", "3"),
         *("--json", tmp_path / "losses.json"),
     )
     rows = json.loads((tmp_path / "losses.json").read_text())
-    assert len(rows) == 8 and "features" in output
+    assert [row["tokens"] for row in rows] == [8, 10] and "features" in output
     task = training.evaluation_task(training.load_model(run), None, 10)
     model = training.load_model(run).model.at_width(6).at_depth(3)
     batch = next(task.held_out(8, part="test"))
-    row = next(x for x in rows if (x["tokens"], x["features"], x["steps"]) == (10, 6, 3))
-    assert row["loss"] == pytest.approx(float(task.loss(model, batch).loss), rel=1e-5)
+    assert rows[1]["loss"] == pytest.approx(float(task.loss(model, batch).loss), rel=1e-5)
+
+
+@pytest.mark.heavy
+@pytest.mark.thorough
+def test_the_script_gives_the_budget_of_a_run(run, capsys, tmp_path):
     run_here(
         capsys,
         *("resolution.py", run, "--json", tmp_path / "budget.json"),
@@ -166,6 +170,7 @@ def test_what_the_script_refuses(capsys, tmp_path):
 
 
 @pytest.mark.heavy
+@pytest.mark.thorough
 def test_orders_of_each_resolution():
     """Equal weights at midpoints are of second order for polynomials of a feature, and of at
     least that for these waves of a token; Euler's flows and the splitting of first order."""

@@ -61,7 +61,7 @@ def test_other_contexts_of_other_tasks():
     assert text.batch(0, 2, 0).inputs.shape == (2, 12)
     with pytest.raises(ide.InputError, match=r"model\.context=500 is longer than the"):
         text.at_context(500)
-    with pytest.raises(ide.InputError, match="the samples of Parity have 33 tokens"):
+    with pytest.raises(ide.InputError, match="the samples of Parity have 9 tokens"):
         tasks.Parity(33, (1, 8)).at_context(8)
 
 
