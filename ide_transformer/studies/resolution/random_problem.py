@@ -35,7 +35,7 @@ def random_problem(seed: int) -> Resolved:
     middles of equal parts make the rules of tokens and features of second order.
     """
     random = np.random.default_rng(seed)
-    choices = (8, 16, 32), (16, 24, 48), (2, 4, 8)
+    choices = (5, 8, 16), (24, 48, 96), (1, 2, 4)
     tokens, features, steps = (int(random.choice(numbers)) for numbers in choices)
     sizes = random.uniform(0.1, 0.4, size=2)
     keys = jax.random.split(jax.random.key(seed), 2)
