@@ -189,7 +189,14 @@ def coefficients_of_rate(make, points, rule, basis):
     return rate @ functions.features.duals
 
 
-@pytest.mark.parametrize("make", [attention, feed_forward, gated, integral])
+@pytest.mark.parametrize(
+    "make",
+    [
+        attention,
+        feed_forward,
+        *(pytest.param(x, marks=pytest.mark.heavy) for x in (gated, integral)),
+    ],
+)
 def test_orders_in_width(make):
     """The midpoint rule is of second order for polynomials, Gauss and Legendre's spectral."""
     fine = coefficients_of_rate(make, 48, "gauss_legendre", ide.Legendre())
@@ -218,6 +225,7 @@ def test_the_midpoint_rule_is_spectral_for_cosines():
     assert abs(rate(96) - rate(192)).max() < 1e-10
 
 
+@pytest.mark.heavy
 def test_solutions_converge_in_width_with_every_control():
     for control in (ide.PiecewiseConstant, ide.Chebyshev, ide.Tied):
         equation = make_equation(control)
@@ -260,6 +268,7 @@ def test_a_gain_that_is_the_same_for_all_features_stays_it():
     np.testing.assert_allclose(scaled.rate, 0.1, atol=1e-14)
 
 
+@pytest.mark.heavy
 def test_gradients_equal_finite_differences():
     equation = make_equation()
     functions = ide.FunctionSpace(ide.Warped(), WIDTH, ide.FeatureDomain(24, "gauss_legendre"))

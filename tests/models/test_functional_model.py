@@ -40,7 +40,7 @@ def outputs_of(model, inputs):
     return model(inputs)
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.heavy)])
 def test_an_ordinary_model_is_one_of_nodal_functions(tied):
     model = language_model(tied=tied)
     expected = outputs_of(model, TOKENS)
@@ -52,6 +52,8 @@ def test_an_ordinary_model_is_one_of_nodal_functions(tied):
     np.testing.assert_allclose(outputs_of(wide, TOKENS), expected, atol=1e-12)
 
 
+@pytest.mark.thorough
+@pytest.mark.heavy
 def test_outputs_converge_in_width():
     model = functional(language_model(), ide.Cosine())
     fine = outputs_of(model.at_width(256), TOKENS)
@@ -75,6 +77,7 @@ def test_the_ordinary_model_behind_it_gives_the_same_and_writes_text():
     np.testing.assert_array_equal(np.asarray(written)[-3:], text[-3:])
 
 
+@pytest.mark.heavy
 def test_a_model_of_functions_of_tokens_and_features():
     model = ide.OperatorModel(
         16,
@@ -96,6 +99,7 @@ def test_a_model_of_functions_of_tokens_and_features():
     assert abs(widths[1] - widths[2]).max() < abs(widths[0] - widths[2]).max() / 20
 
 
+@pytest.mark.heavy
 def test_depth_and_scheme_are_exchanged_as_for_other_models():
     model = functional(language_model(), ide.Cosine(), 2 * WIDTH)
     finer = model.at_depth(4).with_solver(ide.Strang(), steps_per_interval=2)
@@ -110,12 +114,14 @@ def test_depth_and_scheme_are_exchanged_as_for_other_models():
     )
 
 
+@pytest.mark.heavy
 def test_the_start_of_a_velocity_is_a_function_too():
     model = language_model(ide.Nesterov(), own_velocity=True)
     wide = functional(model).at_width(2 * WIDTH)
     np.testing.assert_allclose(outputs_of(wide, TOKENS), outputs_of(model, TOKENS), atol=1e-12)
 
 
+@pytest.mark.heavy
 def test_every_kind_of_gradient_reaches_the_coefficients():
     model = functional(language_model(), ide.Warped(), 2 * WIDTH)
 

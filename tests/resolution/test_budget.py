@@ -58,6 +58,7 @@ def test_budgets_of_random_equations(seed):
     assert trial.budget.cheapest.resolution == trial.cheapest
 
 
+@pytest.mark.heavy
 def test_outputs_at_points_are_those_of_the_whole_domain():
     """Points without weight see the function and are not seen."""
     solve = random_problem(2)
@@ -146,6 +147,20 @@ def test_the_script_measures_losses_of_a_run(run, capsys, tmp_path):
     model = training.load_model(run).model.at_width(6).at_depth(3)
     batch = next(task.held_out(8, part="test"))
     assert rows[1]["loss"] == pytest.approx(float(task.loss(model, batch).loss), rel=1e-5)
+
+
+@pytest.mark.heavy
+def test_a_run_is_evaluated_at_other_widths(run, capsys, tmp_path):
+    rows = tmp_path / "widths.json"
+    output = run_here(
+        capsys, *("evaluate.py", run, "--width", "8,12", "--part", "test", "--json", rows)
+    )
+    assert "width" in output
+    loaded = training.load_model(run)
+    batch = next(training.evaluation_task(loaded).held_out(8, part="test"))
+    for row in json.loads(rows.read_text()):
+        loss = training.evaluation_task(loaded).loss(loaded.model.at_width(row["width"]), batch)
+        assert row["loss"] == pytest.approx(float(loss.loss), rel=1e-5)
 
 
 @pytest.mark.heavy
