@@ -31,7 +31,7 @@ from .controls.sourced import Sourced as Sourced, with_source as with_source
 from .controls.tied import Tied as Tied
 from .domain import TokenDomain as TokenDomain
 from .equation import Equation as Equation, as_control as as_control, contents as contents
-from .feature_domain import FeatureDomain as FeatureDomain, FeatureRule as FeatureRule
+from .feature_domain import FeatureDomain as FeatureDomain
 from .function_space import PLAIN as PLAIN, FunctionSpace as FunctionSpace
 from .held import holding as holding
 from .operators.activations import (
@@ -94,6 +94,7 @@ from .operators.sourced import AbstractSourcedOperator as AbstractSourcedOperato
 from .operators.sourced_attention import SourcedAttention as SourcedAttention
 from .operators.stable_damping import StableDamping as StableDamping
 from .operators.token_integral import AbstractTokenIntegral as AbstractTokenIntegral
+from .rules import PointRule as PointRule
 from .shapes import Depth as Depth, State as State
 from .spelling import (
     listing as listing,

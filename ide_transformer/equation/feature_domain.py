@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools as ft
-from typing import Literal, TypeAlias
 
 import equinox as eqx
 import numpy as np
@@ -10,9 +9,7 @@ import numpy as np
 from ..arguments import PositiveInt
 from ..errors import InputError
 from . import rules
-
-
-FeatureRule: TypeAlias = Literal["midpoint", "periodic", "gauss_legendre", "clenshaw_curtis"]
+from .rules import PointRule
 
 
 class FeatureDomain(eqx.Module):
@@ -32,7 +29,7 @@ class FeatureDomain(eqx.Module):
     """
 
     features: PositiveInt = eqx.field(static=True)
-    rule: FeatureRule = eqx.field(static=True, default="midpoint")
+    rule: PointRule = eqx.field(static=True, default="midpoint")
 
     def __check_init__(self):
         if self.rule == "clenshaw_curtis" and self.features < 2:

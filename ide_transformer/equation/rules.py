@@ -3,7 +3,7 @@
 The constructors of `TokenDomain` say what they are for."""
 
 import itertools
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,8 @@ from ..errors import InputError
 # The lower and the upper end of an axis, and of each axis.
 Interval: TypeAlias = tuple[float, float]
 Bounds: TypeAlias = tuple[Interval, ...]
+# Rules of equal or chosen points, by their names.
+PointRule: TypeAlias = Literal["midpoint", "periodic", "gauss_legendre", "clenshaw_curtis"]
 
 
 class Rule(NamedTuple):

@@ -1,5 +1,3 @@
-from typing import Literal, TypeAlias
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,6 +13,7 @@ from ..equation import (
     FunctionSpace,
     LayerNorm,
     Linear,
+    PointRule,
     TokenDomain,
     as_control,
     drop,
@@ -23,10 +22,6 @@ from ..equation import (
 from ..errors import InputError
 from .field import Field
 from .model import AbstractModel, Discretization
-
-
-# Constructors of `TokenDomain`, for a number of points.
-PointRule: TypeAlias = Literal["periodic", "midpoint", "gauss_legendre", "clenshaw_curtis"]
 
 
 class OperatorModel(AbstractModel):

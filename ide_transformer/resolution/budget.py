@@ -13,7 +13,7 @@ from .resolved import Inputs, Resolved
 
 
 class ErrorPart(NamedTuple):
-    """What one resolution is to blame for, and what its refinement would bring.
+    """The error of one resolution, and what is left of the whole after its refinement.
 
     - `resolution`: "tokens", "features", "depth" or "splitting".
     - `size`: the norm of its error; of all parts over the norm of the outputs.
@@ -37,7 +37,7 @@ class ErrorBudget(NamedTuple):
 
     - `total`: an estimate of `‖v - v*‖ / ‖v*‖`, v the outputs and v* those of the equation
       itself, the norm over all points and samples.
-    - `parts`: what each resolution is to blame for.
+    - `parts`: the error of each resolution.
     """
 
     total: float
@@ -79,14 +79,16 @@ def error_budget(
     """
     solve = Resolved.of(model, inputs, tokens)
     refined = refinements(solve)
-    errors = _errors(solve, refined)
-    domain, exact = solve.domain, solve.outputs(solve.domain) - sum(errors.values())
-    size, whole = jnp.linalg.norm(exact), sum(errors.values())
+    domain = solve.domain
+    here = solve.outputs(domain)
+    errors = _errors(solve, here, refined)
+    whole = sum(errors.values())
+    size = jnp.linalg.norm(here - whole)
     total = jnp.linalg.norm(whole)
     parts = []
     for name, error in errors.items():
         finer = refined[name]
-        removed = solve.outputs(domain) - finer.outputs(domain)
+        removed = here - finer.outputs(domain)
         numbers = (
             jnp.linalg.norm(error) / size,
             jnp.vdot(error, whole) / (total * size),
@@ -111,10 +113,10 @@ def refinements(solve: Resolved) -> dict[str, Resolved]:
     return refined
 
 
-def _errors(solve: Resolved, refined: dict[str, Resolved]) -> dict[str, Array]:
-    """The error of each resolution that can be refined."""
+def _errors(solve: Resolved, here: Array, refined: dict[str, Resolved]) -> dict[str, Array]:
+    """The error of each resolution that can be refined, in the outputs `here`."""
     domain = solve.domain
-    here, flows = solve.outputs(domain), solve.with_exact_flows().outputs(domain)
+    flows = solve.with_exact_flows().outputs(domain)
     of: dict[str, Callable[[], Array]] = {
         "tokens": lambda: _extrapolated(here, domain, solve.with_tokens),
         "features": lambda: _extrapolated(here, domain, solve.with_features),

@@ -83,7 +83,7 @@ class Resolved:
         return model.control.num_intervals * model.discretization.steps_per_interval
 
     def outputs(self, domain: TokenDomain) -> Array:
-        """What the model gives at the points of a domain, with the integrals over its own."""
+        """The outputs at the points of a domain, with the integrals over its own points."""
         seen = self.domain.with_queries(domain.points)
         found = _outputs(self.model, Field(self.inputs(seen.points), seen))
         return found[..., self.tokens :]

@@ -19,8 +19,8 @@ class BurgersInterval(AbstractTask):
         u_t + (u²/2)_x = ν u_xx,   u = 0 at both ends,
 
     known exactly at any points: Cole and Hopf's `u = -2ν φ_x / φ` makes the heat equation of
-    it, of which `φ = 1 + Σ_k c_k cos(kπx) exp(-νk²π²t)` is a solution. The c are drawn anew
-    for each batch, the sum of their sizes from 0.3 to 0.9. Inputs and targets are `u / 2ν`,
+    it, of which `φ = 1 + Σ_k c_k cos(kπx) exp(-νk²π²t)` is a solution. Each batch
+    draws new coefficients c, `Σ |c_k|` from 0.3 to 0.9. Inputs and targets are `u / 2ν`,
     `[samples, context]`, at the middles of equal parts.
 
     **Arguments:**

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, model_validator
 
-from ..equation import FeatureRule
+from ..equation import PointRule
 from ..errors import InputError
 from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
 from .optimizer_config import OptimizerConfig as OptimizerConfig
@@ -73,7 +73,7 @@ class ModelConfig(Choice):
     # Coefficients of a state; default: as many as features.
     modes: Count | None = None
     # The points of functions: midpoint, periodic, gauss_legendre or clenshaw_curtis.
-    feature_rule: FeatureRule = "midpoint"
+    feature_rule: PointRule = "midpoint"
     # Heads of the queries.
     heads: Count = 4
     # Heads of the keys and values; default: as many as heads.
