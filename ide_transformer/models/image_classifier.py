@@ -15,7 +15,7 @@ from ..equation import (
     drop,
 )
 from .image_heads import AbstractImageHead, MeanHead, PrefixHead
-from .image_model import AbstractImageModel
+from .image_model import AbstractImageModel, patch_domain, refined_domain
 from .model import Discretization
 
 
@@ -27,6 +27,9 @@ class ImageClassifier(AbstractImageModel):
     for one channel) to the logits of the classes, `[..., classes]`. Reference: Dosovitskiy et
     al., arXiv 2010.11929.
 
+    Images of another size are the same rectangle at another resolution, of more or fewer
+    patches: positions are interpolated, and beside a class token patches are weighted by area.
+
     **Arguments:**
 
     - `image_shape`: (rows, columns, channels).
@@ -34,6 +37,8 @@ class ImageClassifier(AbstractImageModel):
     - `classes`, `features`: sizes.
     - `control`, `constraint`: as for `Equation`.
     - `discretization`: how the equation is solved.
+    - `area_weights`: whether patches of images of another size have quadrature weights, their
+      area; otherwise all tokens weigh the same. Without a class token both are one.
     - `class_token`: whether to read the class from an extra learned token, which is put
       before the patches; otherwise it is read from the mean over patches.
     - `input_normalization`, `output_normalization`: applied to the embedded input and before
@@ -56,6 +61,7 @@ class ImageClassifier(AbstractImageModel):
     discretization: Discretization
     image_shape: tuple[int, int, int] = eqx.field(static=True)
     patch: int = eqx.field(static=True)
+    area_weights: bool = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
 
     def __init__(
@@ -70,6 +76,7 @@ class ImageClassifier(AbstractImageModel):
         discretization: Discretization,
         key: PRNGKeyArray,
         class_token: bool = False,
+        area_weights: bool = True,
         input_normalization: AbstractConstraint = Free(),
         output_normalization: AbstractConstraint = LayerNorm(),
         dropout: Fraction = 0.0,
@@ -91,10 +98,28 @@ class ImageClassifier(AbstractImageModel):
         self.discretization = discretization
         self.image_shape = image_shape
         self.patch = patch
+        self.area_weights = area_weights
         self.dropout = dropout
 
     def embed(
         self, inputs: Float[ArrayLike, "..."], *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
         u = drop(self.tokens(inputs), self.dropout, key)
-        return self.input_normalization.project(u), self.domain
+        return self.input_normalization.project(u), self._domain_of(jnp.shape(inputs))
+
+    def _domain_of(self, shape: tuple[int, ...]) -> TokenDomain:
+        if not self._takes(shape[-3:]):
+            # One channel, without an axis of its own.
+            return self.domain
+        grid = shape[-3] // self.patch, shape[-2] // self.patch
+        if grid == self.grid or not self.area_weights:
+            return patch_domain(grid, len(self.prefix))
+        return refined_domain(grid, len(self.prefix), self.grid)
+
+    def _takes(self, shape: tuple[int, ...]) -> bool:
+        rows, columns, channels = shape if len(shape) == 3 else (0, 0, 0)
+        sides_fit = not rows % self.patch and not columns % self.patch
+        return rows > 0 and columns > 0 and sides_fit and channels == self.image_shape[2]
+
+    def _size_advice(self, size: tuple[int, ...]) -> str:
+        return f"{super()._size_advice(size)[:-1]}, or to other multiples of {self.patch}."

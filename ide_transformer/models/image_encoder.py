@@ -2,7 +2,6 @@ import dataclasses
 from dataclasses import KW_ONLY
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ..arguments import PositiveInt
@@ -14,7 +13,6 @@ from ..equation import (
     TokenDomain,
     as_control,
 )
-from .bicubic import resample
 from .encoder_parts import any_constraint, pool_first
 from .image_heads import AbstractImageHead, NoHead
 from .image_model import AbstractImageModel
@@ -101,14 +99,10 @@ class ImageEncoder(AbstractImageModel):
         """
         rows, columns = size
         self._check_size(rows, columns)
-        number = len(self.prefix)
-        values = self.positions[number:].reshape(*self.grid, -1)
-        values = resample(values, (rows // self.patch, columns // self.patch))
-        positions = [self.positions[:number], values.reshape(-1, values.shape[-1])]
         return dataclasses.replace(
             self,
             image_shape=(rows, columns, self.image_shape[2]),
-            positions=jnp.concatenate(positions),
+            positions=self.positions_on((rows // self.patch, columns // self.patch)),
         )
 
     def _size_advice(self, size: tuple[int, ...]) -> str:

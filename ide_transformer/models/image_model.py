@@ -1,8 +1,11 @@
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from ..equation import AbstractConstraint, Linear, TokenDomain
 from ..errors import InputError
+from .bicubic import resample
 from .image_heads import AbstractImageHead
 from .model import AbstractModel, AbstractVar
 
@@ -56,10 +59,26 @@ class AbstractImageModel(AbstractModel):
 
         **Raises:** `InputError` for images of another shape or of integers.
         """
-        u = self.embedding(split_patches(self._checked(jnp.asarray(images)), self.patch))
+        images = self._checked(jnp.asarray(images))
+        u = self.embedding(split_patches(images, self.patch))
         prefix = [jnp.broadcast_to(x, (*u.shape[:-2], 1, x.shape[0])) for x in self.prefix]
         u = jnp.concatenate([*prefix, u], axis=-2)
-        return u + jnp.broadcast_to(self.positions, u.shape)
+        return u + jnp.broadcast_to(self.positions_on(self.grid_of(images)), u.shape)
+
+    def grid_of(self, images: Float[Array, "*batch rows columns channels"]) -> tuple[int, int]:
+        """(rows, columns) of patches in images."""
+        rows, columns = images.shape[-3:-1]
+        return rows // self.patch, columns // self.patch
+
+    def positions_on(self, grid: tuple[int, int]) -> Float[Array, "tokens features"]:
+        """The positions on another grid of patches over the same rectangle, interpolated; those
+        of the prefix tokens stay."""
+        if grid == self.grid:
+            return self.positions
+        number = len(self.prefix)
+        values = resample(self.positions[number:].reshape(*self.grid, -1), grid)
+        positions = [self.positions[:number], values.reshape(-1, values.shape[-1])]
+        return jnp.concatenate(positions)
 
     def read_out(self, u: Float[Array, "*batch tokens features"]) -> Float[Array, "..."]:
         v, number = self.output_normalization.project(u), len(self.prefix)
@@ -71,7 +90,7 @@ class AbstractImageModel(AbstractModel):
         name, built = type(self).__name__, f"[..., {rows}, {columns}, {channels}]"
         if channels == 1 and images.shape[-2:] == (rows, columns):
             images = images[..., None]
-        if images.shape[-3:] != self.image_shape:
+        if not self._takes(images.shape[-3:]):
             raise InputError(
                 f"{name}: images of shape {images.shape}, but the model was built for {built}; "
                 f"{self._advice(images.shape)}"
@@ -83,6 +102,9 @@ class AbstractImageModel(AbstractModel):
                 "(images / 255 - mean) / std, mean and std those of its preprocessor."
             )
         return images.astype(self.embedding.weight.dtype)
+
+    def _takes(self, shape: tuple[int, ...]) -> bool:
+        return shape == self.image_shape
 
     def _advice(self, shape: tuple[int, ...]) -> str:
         """Advice for images of another shape."""
@@ -118,8 +140,27 @@ def split_patches(
 
 def patch_domain(grid: tuple[int, int], prefix: int) -> TokenDomain:
     """The patches at unit spacing, after `prefix` tokens that lie at their centre."""
-    patches = TokenDomain.uniform(grid)
+    return _after_prefix(TokenDomain.uniform(grid), prefix)
+
+
+def refined_domain(grid: tuple[int, int], prefix: int, unit: tuple[int, int]) -> TokenDomain:
+    """The patches of a grid on the rectangle of another one, `unit`, whose patches have area 1.
+    Each weighs its area and a prefix token 1, so that the part of that token in an integral
+    does not depend on the grid."""
+    rows, columns = (
+        TokenDomain.midpoint(n, (-0.5, side - 0.5)) for n, side in zip(grid, unit, strict=True)
+    )
+    area = math.prod(unit) / math.prod(grid)
+    return _after_prefix(rows.product(columns), prefix, area)
+
+
+def _after_prefix(patches: TokenDomain, prefix: int, area: float = 1.0) -> TokenDomain:
+    """The patches, after `prefix` tokens that lie at their centre."""
     if not prefix:
         return patches
     centre = jnp.mean(patches.points, axis=0, keepdims=True)
-    return TokenDomain(jnp.concatenate([centre] * prefix + [patches.points]))
+    points = jnp.concatenate([centre] * prefix + [patches.points])
+    if area == 1:
+        return TokenDomain(points)
+    weights = jnp.concatenate([jnp.ones(prefix), jnp.full(patches.num_tokens, area)])
+    return TokenDomain(points, weights)

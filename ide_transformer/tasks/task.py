@@ -43,6 +43,8 @@ class AbstractTask(abc.ABC):
     loss: AbstractLoss = CrossEntropy()
     # Whether a token may see only those before it.
     causal: ClassVar[bool] = False
+    # Whether `model.context` is the number of tokens of a sample; images have their own.
+    sized_by_context: ClassVar[bool] = True
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -72,7 +74,7 @@ class AbstractTask(abc.ABC):
 
     def at_context(self, context: PositiveInt) -> "AbstractTask":
         """The same data with another number of tokens in a sample: functions at other points,
-        windows of another length.
+        windows of another length, images in more or fewer patches.
 
         **Raises:** `InputError` for a task whose samples have a size of their own.
         """

@@ -143,10 +143,11 @@ def evaluation_task(
     _at_least_one("context", context)
     if text is None and loaded.config is not None:
         config = loaded.config
-        if context is not None:
-            section = config.model.model_copy(update={"context": context})
-            config = config.model_copy(update={"model": section})
-        return build_task(config)
+        if context is None:
+            return build_task(config)
+        section = config.model.model_copy(update={"context": context})
+        task = build_task(config.model_copy(update={"model": section}))
+        return task if task.sized_by_context else task.at_context(context)
     otherwise = ", which predicts no text; for a TextEncoder give --sentences"
     model = loaded.expected(LanguageModel, otherwise)
     if context is None:

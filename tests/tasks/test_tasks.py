@@ -78,9 +78,58 @@ def test_digits_are_split_once_and_for_all():
     assert not any(image.tobytes() in seen for image in test.images)
 
 
+def test_images_in_other_numbers_of_patches():
+    task = tasks.Digits.build(patch=2)
+    coarse, fine = task.at_context(4), tasks.Digits.build(patch=2, patches=64)
+    own, halved, doubled = (next(x.held_out(3)).inputs for x in (task, coarse, fine))
+    assert own.shape == (3, 8, 8, 1) and halved.shape == (3, 4, 4, 1)
+    assert doubled.shape == (3, 16, 16, 1)
+    assert fine.tokens_per_sample == 64 and fine.sizes["image_shape"] == (16, 16, 1)
+
+
+def test_resampled_images_are_the_same_function():
+    row, column = np.meshgrid(*2 * [(np.arange(16) + 0.5) / 16], indexing="ij")
+    images = (1 + row - 2 * column)[None, ..., None].astype(np.float32)
+    part = tasks.images.LabelledImages(np.repeat(images, 10, axis=0), np.zeros(10, np.int32))
+    task = tasks.ClassificationTask(part, part, patch=2)
+    for context in (16, 256):
+        found = task.at_context(context).batch(0, 1, 0).inputs[0, ..., 0]
+        side = len(found)
+        row, column = np.meshgrid(*2 * [(np.arange(side) + 0.5) / side], indexing="ij")
+        edge = side // 4
+        inside = (slice(edge, -edge),) * 2
+        assert np.abs(found - (1 + row - 2 * column))[inside].max() < 1e-5
+
+
+def test_images_in_no_number_of_patches():
+    task = tasks.Digits.build(patch=2)
+    with pytest.raises(ide.InputError, match=r"5 patches make no grid.*such as 4"):
+        task.at_context(5)
+
+
+def test_images_that_are_moved_and_mirrored():
+    sets, options = tasks.digits(), dict(shift=1, flip=True)
+    plain = tasks.ClassificationTask(*sets, patch=2).batch(3, 16, seed=0)
+    moved = tasks.ClassificationTask(*sets, patch=2, **options).batch(3, 16, seed=0)
+    assert (plain.targets == moved.targets).all()
+    found = set()
+    for before, after in zip(plain.inputs[..., 0], moved.inputs[..., 0], strict=True):
+        wide = {mirrored: np.pad(before[:, ::mirrored], 1, "edge") for mirrored in (1, -1)}
+        choices = [
+            (mirrored, i, j)
+            for mirrored in wide
+            for i in range(3)
+            for j in range(3)
+            if (wide[mirrored][i : i + 8, j : j + 8] == after).all()
+        ]
+        assert choices
+        found.update(choices)
+    assert {x[0] for x in found} == {1, -1} and len(found) > 6
+
+
 def test_every_image_is_drawn_once_an_epoch():
     train, test = tasks.digits()
-    task = tasks.ClassificationTask(train, test, patches=16)
+    task = tasks.ClassificationTask(train, test, patch=2)
     size, number = 50, len(task.train.labels)
     batches = [task.batch(step, size, seed=1) for step in range(2 * number // size)]
     drawn = np.concatenate([batch.inputs for batch in batches])[: 2 * number]
@@ -217,4 +266,4 @@ def test_images_without_a_part_are_refused():
     with pytest.raises(
         ide.InputError, match=r"data.validation=0.0: of 1437 images 1437 are left"
     ):
-        tasks.ClassificationTask(train, test, patches=16, validation=0.0)
+        tasks.ClassificationTask(train, test, patch=2, validation=0.0)
