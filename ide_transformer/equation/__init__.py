@@ -44,6 +44,7 @@ from .operators.activations import (
 from .operators.advection import Advection as Advection
 from .operators.attention import Attention as Attention
 from .operators.convolution import Convolution as Convolution
+from .operators.convolutional_attention import ConvolutionalAttention as ConvolutionalAttention
 from .operators.cross_attention import CrossAttention as CrossAttention
 from .operators.damping import Damping as Damping
 from .operators.delta_rule import DeltaRule as DeltaRule

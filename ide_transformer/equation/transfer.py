@@ -111,6 +111,11 @@ def _known(
 ) -> tuple[np.ndarray, np.ndarray]:
     if not (is_known(source.points) and is_known(target.points)):
         raise InputError(f"{name}: the points have to be known when a program is compiled.")
+    if source.prefix or target.prefix:
+        raise InputError(
+            f"{name}: {source.prefix or target.prefix} of the tokens have no place on the "
+            "grid, so a function of the points has no values there; take domain.without_prefix."
+        )
     if source.dimension != target.dimension:
         raise InputError(
             f"{name}: from a domain of dimension {source.dimension} to one of dimension "

@@ -17,6 +17,7 @@ from .image_heads import (
     PrefixHead as PrefixHead,
 )
 from .image_model import AbstractImageModel as AbstractImageModel
+from .image_stage import ImageStage as ImageStage
 from .language_model import LanguageModel as LanguageModel
 from .model import AbstractModel as AbstractModel, Discretization as Discretization
 from .operator_model import OperatorModel as OperatorModel
@@ -25,6 +26,8 @@ from .sentence_embedding import (
     sentence_embedding as sentence_embedding,
 )
 from .speech_encoder import SpeechEncoder as SpeechEncoder
+from .stage import AbstractStage as AbstractStage
+from .staged_model import StagedModel as StagedModel
 from .text import Text as Text
 from .text_encoder import MaskedTokenHead as MaskedTokenHead, TextEncoder as TextEncoder
 from .text_model import AbstractTextModel as AbstractTextModel

@@ -76,12 +76,7 @@ class AbstractImageModel(AbstractModel):
                 f"{name}: images of shape {images.shape}, but the model was built for {built}; "
                 f"{self._advice(images.shape)}"
             )
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise InputError(
-                f"{name}: images of {images.dtype}, but the model takes floating-point "
-                "numbers, normalised as in its training; for bytes write "
-                "(images / 255 - mean) / std, mean and std those of its preprocessor."
-            )
+        check_floating(name, images)
         return images.astype(self.embedding.weight.dtype)
 
     def _advice(self, shape: tuple[int, ...]) -> str:
@@ -106,6 +101,16 @@ class AbstractImageModel(AbstractModel):
             )
 
 
+def check_floating(name: str, images: Array) -> None:
+    """**Raises:** `InputError` for images of integers."""
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(
+            f"{name}: images of {images.dtype}, but the model takes floating-point "
+            "numbers, normalised as in its training; for bytes write "
+            "(images / 255 - mean) / std, mean and std those of its preprocessor."
+        )
+
+
 def split_patches(
     images: Float[Array, "*batch rows columns channels"], patch: int
 ) -> Float[Array, "*batch tokens pixels"]:
@@ -122,4 +127,5 @@ def patch_domain(grid: tuple[int, int], prefix: int) -> TokenDomain:
     if not prefix:
         return patches
     centre = jnp.mean(patches.points, axis=0, keepdims=True)
-    return TokenDomain(jnp.concatenate([centre] * prefix + [patches.points]))
+    points = jnp.concatenate([centre] * prefix + [patches.points])
+    return TokenDomain(points, grid=grid, prefix=prefix)
