@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,13 +19,14 @@ from ..equation import (
     with_fields,
 )
 from ..errors import InputError
+from .classifier import AbstractImageClassifier
 from .image_heads import AbstractImageHead, MeanHead, NoHead, PrefixHead
 from .image_model import check_floating, patch_domain
 from .model import AbstractModel, Discretization
 from .stage import AbstractStage
 
 
-class ImageStage(AbstractStage):
+class ImageStage(AbstractStage, AbstractImageClassifier):
     """A stage of a convolutional vision Transformer: a strided convolution embeds an image, or
     the states of the stage before, on a grid of tokens,
 
@@ -168,6 +170,10 @@ class ImageStage(AbstractStage):
         """The states as an image, whose channels are the features."""
         assert domain.grid is not None
         return u.reshape(*u.shape[:-2], *domain.grid, u.shape[-1])
+
+    @property
+    def next_sizes(self) -> dict[str, Any]:
+        return {"image_shape": (*self.grid, self.features)}
 
     def check_before(self, following: AbstractModel) -> None:
         if self.prefix or type(self.head) is not NoHead:

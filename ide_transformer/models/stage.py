@@ -1,6 +1,7 @@
 """The base class of the stages of a model."""
 
 import abc
+from typing import Any
 
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
@@ -17,6 +18,11 @@ class AbstractStage(AbstractModel):
         self, u: Float[Array, "*batch tokens features"], domain: TokenDomain
     ) -> PyTree[ArrayLike]:
         """The inputs of the next stage, from the state at depth T and its domain."""
+
+    @property
+    @abc.abstractmethod
+    def next_sizes(self) -> dict[str, Any]:
+        """The arguments of the next stage that this one decides, by their names."""
 
     @abc.abstractmethod
     def check_before(self, following: AbstractModel) -> None:

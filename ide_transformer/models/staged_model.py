@@ -1,6 +1,6 @@
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -40,6 +40,9 @@ class StagedModel(AbstractModel):
 
     **Raises:** `InputError` for stages that cannot follow one another.
     """
+
+    # `model.stages` of a configuration makes it.
+    configurable: ClassVar[bool] = False
 
     stages: tuple[AbstractStage, ...]
 

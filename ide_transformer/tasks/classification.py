@@ -6,7 +6,7 @@ import numpy as np
 
 from ..arguments import Fraction, PositiveInt
 from ..errors import InputError
-from ..models import AbstractModel, ImageClassifier
+from ..models import AbstractImageClassifier, AbstractModel
 from .images import LabelledImages, digits, idx_folder
 from .losses import Batch
 from .task import AbstractTask, Part, in_passes, spread
@@ -26,7 +26,7 @@ class ClassificationTask(AbstractTask):
     """
 
     configurable: ClassVar[bool] = False
-    model: ClassVar[type[AbstractModel]] = ImageClassifier
+    model: ClassVar[type[AbstractModel]] = AbstractImageClassifier
 
     def __init__(
         self,

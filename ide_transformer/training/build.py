@@ -35,6 +35,7 @@ from .construct import Offers, construct
 from .names import find, find_function
 from .refinement import first_model
 from .sizes import check_memory, check_steps
+from .staged import staged_model
 
 
 M = TypeVar("M", bound=AbstractModel)
@@ -97,6 +98,8 @@ def build_model_of_size(
         space = FunctionSpace(basis, coefficients.width, domain)
         inner = config.model_copy(update={"model": coefficients})
         return FunctionalModel(build_model_of_size(inner, sizes, key), space)
+    if model.stages:
+        return staged_model(config, sizes, key, build_model_of_size)
     task = task_class(config)
     control_key, constraint_key, model_key = jax.random.split(key, 3)
     offers = _offers(model, causal=task.causal)
@@ -133,6 +136,7 @@ def build_model_of_size(
         constraint=constraint,
         discretization=build_discretization(config.solver, steps),
         input_normalization=into,
+        embedding_normalization=given["normalization"],
         output_normalization=output,
         dropout=model.dropout,
         std=model.std,
@@ -198,10 +202,15 @@ def with_solver(model: M, config: SolverConfig) -> M:
     """The same weights solved by the configured scheme; `native` is the one they have."""
     if config.kind == NATIVE:
         return model
-    check_steps(model.control.num_intervals, config)
-    sizes = SchemeSizes.of(model, config.steps_per_interval)
-    discretization = build_discretization(config, sizes)
-    return eqx.tree_at(lambda m: m.discretization, model, discretization)
+
+    def change(model: AbstractModel) -> AbstractModel:
+        check_steps(model.control.num_intervals, config)
+        sizes = SchemeSizes.of(model, config.steps_per_interval)
+        discretization = build_discretization(config, sizes)
+        return eqx.tree_at(lambda m: m.discretization, model, discretization)
+
+    changed: Any = model.each_stage(change)
+    return changed
 
 
 def _pretrained(path: str) -> LanguageModel:
