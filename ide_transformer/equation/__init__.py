@@ -112,7 +112,9 @@ from .terms import (
 )
 from .transfer import (
     TokenMap as TokenMap,
+    coarsened as coarsened,
     interpolation as interpolation,
+    lattice as lattice,
     restriction as restriction,
 )
 from .tree import map_parts as map_parts, parts as parts, with_fields as with_fields

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..arguments import checked, is_known
+from ..arguments import PositiveInt, checked, is_known
 from ..errors import InputError
 from .domain import TokenDomain
 from .shapes import State
@@ -104,6 +104,48 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
             "coarser."
         )
     return _token_map([columns], [back.rows], [values / totals[columns]], target.num_tokens)
+
+
+@checked
+def coarsened(domain: TokenDomain, factor: PositiveInt = 2) -> TokenDomain:
+    """The grid of the middles of blocks of `factor` points along each axis. For blocks of two,
+    linear interpolation to these is the mean of a block.
+
+    **Raises:** `InputError` on a domain that is no grid of equal weights, and where the factor
+    does not divide its sides.
+    """
+    if domain.grid is None or domain.weights is not None or domain.prefix:
+        raise InputError(
+            "coarsened: the tokens have to lie on a grid, without weights, padding or a class "
+            "token, as TokenDomain.uniform, periodic and midpoint make it."
+        )
+    if any(n % factor for n in domain.grid):
+        sides = " by ".join(map(str, domain.grid))
+        raise InputError(
+            f"coarsened: factor={factor} does not divide a grid of {sides} tokens; choose "
+            f"multiples of {factor}."
+        )
+    grid = tuple(n // factor for n in domain.grid)
+    blocks = [n for side in grid for n in (side, factor)]
+    points = domain.points.reshape(*blocks, domain.dimension)
+    points = jnp.mean(points, axis=tuple(range(1, 2 * len(grid), 2)))
+    return TokenDomain(
+        points.reshape(-1, domain.dimension),
+        grid=grid,
+        spacing=tuple(factor * step for step in domain.steps),
+        period=domain.period,
+    )
+
+
+def lattice(
+    grid: tuple[int, ...], spacing: tuple[float, ...], period: tuple[float, ...] | None
+) -> TokenDomain:
+    """The grid of such a domain, which begins at zero. Its points are known when a program is
+    compiled."""
+    with jax.ensure_compile_time_eval():
+        points = TokenDomain.uniform(grid).points * jnp.array(spacing)[None]
+    unit = all(step == 1 for step in spacing)
+    return TokenDomain(points, None, grid, None if unit else spacing, period)
 
 
 def _known(

@@ -29,7 +29,9 @@ from .sentence_embedding import (
 from .speech_encoder import SpeechEncoder as SpeechEncoder
 from .stage import AbstractStage as AbstractStage
 from .staged_model import StagedModel as StagedModel
+from .state_model import StateModel as StateModel
 from .text import Text as Text
 from .text_encoder import MaskedTokenHead as MaskedTokenHead, TextEncoder as TextEncoder
 from .text_model import AbstractTextModel as AbstractTextModel
 from .token_convolution import TokenConvolution as TokenConvolution
+from .u_shaped_model import UShapedModel as UShapedModel

@@ -3,15 +3,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..equation import AbstractControl, TokenDomain, number_of_weights
 from ..errors import InputError
 from ..integration import AbstractExit, Solution
 from .model import AbstractModel, Discretization
+from .several import after, split_key
 from .stage import AbstractStage
 
 
@@ -114,7 +112,7 @@ class StagedModel(AbstractModel):
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree[ArrayLike], ...]:
         """For each stage its inputs, as they are when the model is called with these."""
-        return self._before_last(inputs, self._keys(key))[0]
+        return self._before_last(inputs, split_key(key, len(self.stages)))[0]
 
     def embed(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
@@ -131,16 +129,12 @@ class StagedModel(AbstractModel):
         key: PRNGKeyArray | None = None,
         saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
     ) -> Solution:
-        keys = self._keys(key)
+        keys = split_key(key, len(self.stages))
         given, solutions = self._before_last(inputs, keys)
         solution = self.last.solve(given[-1], key=keys[-1], saveat=saveat)
         for earlier in reversed(solutions):
-            solution = _after(earlier, solution)
+            solution = after(earlier, solution)
         return solution
-
-    def _keys(self, key: PRNGKeyArray | None) -> list[PRNGKeyArray | None]:
-        number = len(self.stages)
-        return [None] * number if key is None else [*jax.random.split(key, number)]
 
     def _before_last(
         self, inputs: PyTree[ArrayLike], keys: list[PRNGKeyArray | None]
@@ -153,26 +147,3 @@ class StagedModel(AbstractModel):
             given.append(stage.pass_on(solution.u1, domain))
             solutions.append(solution)
         return tuple(given), solutions
-
-
-def _after(earlier: Solution, solution: Solution) -> Solution:
-    """The solution of a stage, with what it took to come to its inputs."""
-    succeeded = earlier.succeeded
-    result, failed_at = jax.tree.map(
-        lambda before, own: jnp.where(succeeded, own, before),
-        (earlier.result, earlier.failed_at),
-        (solution.result, solution.failed_at),
-    )
-    stats = {name: _sum(earlier.stats[name], own) for name, own in solution.stats.items()}
-    residual = "constraint_residual"
-    stats[residual] = jnp.maximum(jnp.max(earlier.stats[residual]), solution.stats[residual])
-    return eqx.tree_at(
-        lambda s: (s.stats, s.result, s.failed_at), solution, (stats, result, failed_at)
-    )
-
-
-def _sum(earlier: ArrayLike, own: ArrayLike) -> Array:
-    """The sum of numbers of two stages. Where one counts for each token or sample and the
-    other does not so, the mean of the earlier one is taken."""
-    alike = jnp.shape(earlier) in ((), jnp.shape(own))
-    return jnp.asarray(own) + (earlier if alike else jnp.mean(jnp.asarray(earlier)))

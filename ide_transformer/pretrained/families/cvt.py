@@ -66,10 +66,18 @@ def _stage_options(options: Options) -> list[Options]:
                 name, values, f"no list of {len(depths)} entries, one for each stage, as depth"
             )
         lists[name] = values
-    return [
-        Options(dict(zip(lists, values, strict=True)), options.file, f"[{number}].")
-        for number, values in enumerate(zip(*lists.values(), strict=True))
-    ]
+    return [_entries(options, lists, number) for number in range(len(depths))]
+
+
+def _entries(options: Options, lists: dict[str, list[Any]], number: int) -> Options:
+    """The entries of a stage in the lists, also by the names that other families have; errors
+    say `embed_dim[1]`."""
+    values = {f"{name}[{number}]": entries[number] for name, entries in lists.items()}
+    names = {name: name for name in lists} | dict(
+        hidden_size="embed_dim", num_hidden_layers="depth", num_attention_heads="num_heads"
+    )
+    spellings = {own: f"{name}[{number}]" for own, name in names.items()}
+    return Options(values, options.file).renamed(**spellings)
 
 
 def _side(strides: list[tuple[int, int]]) -> int:
@@ -87,9 +95,6 @@ def _side(strides: list[tuple[int, int]]) -> int:
 def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -> ImageStage:
     width = options.size("embed_dim")
     _check_convolutions(options)
-    sizes = options.renamed(
-        hidden_size="embed_dim", num_hidden_layers="depth", num_attention_heads="num_heads"
-    )
     options.divided("embed_dim", "num_heads")
     attention = ft.partial(
         ConvolutionalAttention,
@@ -103,7 +108,10 @@ def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -
     )
     hidden = int(width * options.number("mlp_ratio"))
     parts = make.pre_norm(
-        sizes, make.layer_norm(width, _EPS), attention, make.feed_forward(sizes, hidden=hidden)
+        options,
+        make.layer_norm(width, _EPS),
+        attention,
+        make.feed_forward(options, hidden=hidden),
     )
     return ImageStage(
         shape,
