@@ -100,6 +100,7 @@ from .integration import (
     solve as solve,
 )
 from .models import (
+    AbstractImageClassifier as AbstractImageClassifier,
     AbstractImageHead as AbstractImageHead,
     AbstractModel as AbstractModel,
     AbstractStage as AbstractStage,

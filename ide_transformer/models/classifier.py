@@ -4,5 +4,5 @@ from .model import AbstractModel
 
 
 class AbstractImageClassifier(AbstractModel):
-    """A model to be trained whose inputs are images, `[..., rows, columns, channels]`, and
-    whose outputs are logits of classes, `[..., classes]`."""
+    """A model of images, `[..., rows, columns, channels]`, that can be trained to tell classes:
+    with a head, its outputs are logits, `[..., classes]`."""

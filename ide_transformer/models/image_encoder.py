@@ -1,5 +1,6 @@
 import dataclasses
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,13 +16,14 @@ from ..equation import (
     as_control,
 )
 from .bicubic import resample
+from .classifier import AbstractImageClassifier
 from .encoder_parts import any_constraint, pool_first
 from .image_heads import AbstractImageHead, NoHead
 from .image_model import AbstractImageModel
 from .model import Discretization
 
 
-class ImageEncoder(AbstractImageModel):
+class ImageEncoder(AbstractImageModel, AbstractImageClassifier):
     """An encoder of images: a few learned tokens and the patches, which are the points of a
     two-dimensional Ω_x; the equation; a head.
 
@@ -48,6 +50,9 @@ class ImageEncoder(AbstractImageModel):
     **Raises:** `InputError` where the patch does not divide the image, or the positions are
     not as many as the tokens.
     """
+
+    # A checkpoint gives its parts.
+    configurable: ClassVar[bool] = False
 
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = eqx.field(static=True)
     patch: PositiveInt = eqx.field(static=True)

@@ -8,12 +8,13 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 from ..equation import AbstractControl, TokenDomain, number_of_weights
 from ..errors import InputError
 from ..integration import AbstractExit, Solution
+from .classifier import AbstractImageClassifier
 from .model import AbstractModel, Discretization
 from .several import after, split_key
 from .stage import AbstractStage
 
 
-class StagedModel(AbstractModel):
+class StagedModel(AbstractImageClassifier):
     """Equations one after the other, each on a domain of its own: the states of a stage at its
     depth T are embedded again as the inputs of the next,
 

@@ -45,7 +45,7 @@ def build_task(config: Config) -> AbstractTask:
     """The data of a run."""
     model = config.model
     offered: dict[str, Any] = {"context": model.context, "patch": model.patch}
-    if model.pretrained is not None:
+    if model.pretrained is not None and issubclass(task_class(config).model, LanguageModel):
         path = find_pretrained(model.pretrained)
         offered["tokenizer"] = PretrainedTokenizer.from_pretrained(path)
     return construct("data", config.data, AbstractTask, Offers({AbstractTask: offered}))
@@ -91,7 +91,7 @@ def build_model_of_size(
     """The model of a run, for a task of these `sizes`, for example `{"vocabulary": 84}`."""
     model = config.model
     if model.pretrained is not None:
-        return with_solver(_pretrained(model.pretrained), config.solver)
+        return with_solver(_pretrained(config, model.pretrained), config.solver)
     if (coefficients := model.of_coefficients) is not None:
         basis = construct("model.basis", model.basis, AbstractBasis)
         domain = FeatureDomain(model.width, model.feature_rule)
@@ -213,12 +213,15 @@ def with_solver(model: M, config: SolverConfig) -> M:
     return changed
 
 
-def _pretrained(path: str) -> LanguageModel:
-    model = load_pretrained(path)
-    if not isinstance(model, LanguageModel):
+def _pretrained(config: Config, path: str) -> AbstractModel:
+    """The model of a checkpoint, of the kind that learns the data."""
+    model, wanted = load_pretrained(path), task_class(config).model
+    if not isinstance(model, wanted):
         raise InputError(
-            f"model.pretrained={path} holds a {type(model).__name__}; a language model is "
-            "needed here."
+            f"model.pretrained={path} holds a {type(model).__name__}; a "
+            f"{wanted.__name__.removeprefix('Abstract')} is needed here, for data.name="
+            f"{config.data.name}. For a model of images choose data of images, such as "
+            "data.name=digits."
         )
     return model
 

@@ -1,10 +1,14 @@
 """Runs of models of several stages."""
 
+import shutil
+
 import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from helpers import largest
+from golden.copies import tensors_of
+from helpers import GOLDEN, largest
+from running import run_here
 
 import ide_transformer as ide
 from ide_transformer import training
@@ -103,10 +107,7 @@ def test_a_run_is_saved_resumed_and_evaluated(tmp_path, monkeypatch):
     # Resumed at its first step, it comes to the same weights.
     saved = eqx.filter(training.load_run(run.path)[0], eqx.is_inexact_array)
     run.summary.unlink()
-    for folder in run.checkpoints.glob("2*"):
-        import shutil
-
-        shutil.rmtree(folder)
+    shutil.rmtree(run.checkpoints / "2")
     training.train(config(), runs=tmp_path, resume=True)
     again = eqx.filter(training.load_run(run.path)[0], eqx.is_inexact_array)
     assert eqx.tree_equal(saved, again)
@@ -115,6 +116,20 @@ def test_a_run_is_saved_resumed_and_evaluated(tmp_path, monkeypatch):
     # Two evaluations a step, in each of two stages.
     assert [row["evaluations"] for row in rows] == [4, 8]
     assert np.isfinite([row["loss"] for row in rows]).all()
+
+
+def test_a_checkpoint_of_images_becomes_a_run_and_comes_back(tmp_path, capsys):
+    there, run, back = str(GOLDEN / "cvt"), tmp_path / "cvt", tmp_path / "back"
+    run_here(capsys, "convert.py", there, run, "data.name=digits")
+    model, expected = training.load_run(run)[0], ide.load_pretrained(there)
+    assert eqx.tree_equal(model, expected)
+    run_here(capsys, "convert.py", run, back)
+    before, after = tensors_of(GOLDEN / "cvt"), tensors_of(back)
+    assert before.keys() == after.keys()
+    # Queries are stored multiplied by a square root.
+    assert all(np.allclose(before[name], after[name], atol=1e-15) for name in before)
+    with pytest.raises(ide.InputError, match=r"holds a StagedModel.*data.name=digits"):
+        training.import_pretrained(there, "text", tmp_path)
 
 
 @pytest.mark.heavy
