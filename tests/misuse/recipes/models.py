@@ -11,6 +11,7 @@ import ide_transformer as ide
 from .small import (
     CONTEXT,
     CONTROL,
+    DOMAIN,
     KEY,
     SEEING_ALL,
     TOKENS,
