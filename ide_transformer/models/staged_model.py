@@ -5,7 +5,16 @@ from typing import Any, ClassVar
 import diffrax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..equation import AbstractControl, TokenDomain, number_of_weights
+from ..equation import (
+    AbstractControl,
+    AbstractOperator,
+    TokenDomain,
+    contents,
+    listing,
+    number_of_weights,
+    parts,
+    spelled_options,
+)
 from ..errors import InputError
 from ..integration import AbstractExit, Solution
 from .classifier import AbstractImageClassifier
@@ -55,11 +64,19 @@ class StagedModel(AbstractImageClassifier):
                 raise InputError(f"StagedModel: stage {number}: {error}") from None
 
     def __repr__(self) -> str:
-        lines = [f"StagedModel\n  parameters: {number_of_weights(self)}"]
+        lines = {"parameters": number_of_weights(self)}
         for number, stage in enumerate(self.stages):
-            indented = repr(stage).replace("\n", "\n  ")
-            lines.append(f"  stage {number}: {indented}")
-        return "\n".join(lines)
+            kinds = [type(x).__name__ for x in parts(stage.control, AbstractOperator)]
+            lines[f"stage {number}"] = "; ".join(
+                (
+                    f"{type(stage).__name__}, {number_of_weights(stage)} parameters",
+                    f"{stage.features} features",
+                    contents(stage.control, stage.constraint)["control"],
+                    ", ".join(kinds),
+                    spelled_options(stage.discretization),
+                )
+            )
+        return listing(self, lines)
 
     @property
     def last(self) -> AbstractStage:
