@@ -113,6 +113,7 @@ from .terms import (
 from .transfer import (
     TokenMap as TokenMap,
     coarsened as coarsened,
+    grid_of as grid_of,
     interpolation as interpolation,
     lattice as lattice,
     restriction as restriction,

@@ -114,18 +114,14 @@ def coarsened(domain: TokenDomain, factor: PositiveInt = 2) -> TokenDomain:
     **Raises:** `InputError` on a domain that is no grid of equal weights, and where the factor
     does not divide its sides.
     """
-    if domain.grid is None or domain.weights is not None or domain.prefix:
-        raise InputError(
-            "coarsened: the tokens have to lie on a grid, without weights, padding or a class "
-            "token, as TokenDomain.uniform, periodic and midpoint make it."
-        )
-    if any(n % factor for n in domain.grid):
-        sides = " by ".join(map(str, domain.grid))
+    grid = grid_of("coarsened", domain)
+    if any(n % factor for n in grid):
+        sides = " by ".join(map(str, grid))
         raise InputError(
             f"coarsened: factor={factor} does not divide a grid of {sides} tokens; choose "
             f"multiples of {factor}."
         )
-    grid = tuple(n // factor for n in domain.grid)
+    grid = tuple(n // factor for n in grid)
     blocks = [n for side in grid for n in (side, factor)]
     points = domain.points.reshape(*blocks, domain.dimension)
     points = jnp.mean(points, axis=tuple(range(1, 2 * len(grid), 2)))
@@ -135,6 +131,19 @@ def coarsened(domain: TokenDomain, factor: PositiveInt = 2) -> TokenDomain:
         spacing=tuple(factor * step for step in domain.steps),
         period=domain.period,
     )
+
+
+def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
+    """The number of points along each axis, for a function of that name.
+
+    **Raises:** `InputError` on a domain that is no grid of equal weights.
+    """
+    if domain.grid is None or domain.weights is not None or domain.prefix:
+        raise InputError(
+            f"{name}: the tokens have to lie on a grid, without weights, padding or a class "
+            "token, as TokenDomain.uniform, periodic and midpoint make it."
+        )
+    return domain.grid
 
 
 def lattice(

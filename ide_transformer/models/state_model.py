@@ -9,6 +9,7 @@ from ..equation import (
     TokenDomain,
     as_control,
     check_features,
+    grid_of,
     lattice,
 )
 from ..errors import InputError
@@ -50,9 +51,8 @@ class StateModel(AbstractModel):
         constraint: AbstractConstraint | AbstractControl,
         discretization: Discretization,
     ):
-        self.spacing = domain.steps
-        assert domain.grid is not None
-        self.grid, self.period, self.width = domain.grid, domain.period, width
+        self.grid = grid_of("StateModel", domain)
+        self.spacing, self.period, self.width = domain.steps, domain.period, width
         self.control = control
         self.constraint = as_control(constraint, control)
         self.discretization = discretization

@@ -6,7 +6,15 @@ import diffrax
 import jax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..equation import AbstractControl, TokenDomain, TokenMap, coarsened, interpolation, lattice
+from ..equation import (
+    AbstractControl,
+    TokenDomain,
+    TokenMap,
+    coarsened,
+    grid_of,
+    interpolation,
+    lattice,
+)
 from ..errors import InputError
 from ..integration import AbstractExit, Solution
 from .model import AbstractModel, Discretization
@@ -162,10 +170,8 @@ class UShapedModel(AbstractModel):
 def _grids(domain: TokenDomain, depth: int) -> list[TokenDomain]:
     """The grid of a domain and so many coarser ones, with points that are known."""
     with jax.ensure_compile_time_eval():
-        if domain.grid is None or domain.weights is not None or domain.prefix:
-            # It says what is wrong.
-            coarsened(domain)
-        grids = [lattice(domain.grid or (), domain.steps, domain.period)]
+        grid = grid_of("UShapedModel", domain)
+        grids = [lattice(grid, domain.steps, domain.period)]
         for _ in range(depth):
             grids.append(coarsened(grids[-1]))
     return grids
