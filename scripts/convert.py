@@ -1,4 +1,5 @@
-"""Turns the checkpoint of a language model into a run, and a run back into a checkpoint."""
+"""Turns the checkpoint of a language model, or of a model of images, into a run, and a run back
+into a checkpoint."""
 
 import signal
 
@@ -9,6 +10,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 import argparse
 from pathlib import Path
 
+from ide_transformer import InputError
 from ide_transformer.training import export_run, import_pretrained, run_script
 
 
@@ -17,17 +19,27 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python scripts/convert.py glassllm runs/glass\n"
-        "  python scripts/convert.py runs/glass glass.npz",
+        "  python scripts/convert.py runs/glass glass.npz\n"
+        "  python scripts/convert.py checkpoints/cvt runs/cvt data.name=mnist data.path=mnist",
     )
     parser.add_argument("source", help="a checkpoint (folder, file, package) or a run")
     parser.add_argument("target", type=Path, help="a run folder RUNS/NAME, or a new checkpoint")
+    parser.add_argument(
+        "overrides", nargs="*", help="keys of the run, for images data.name=… and data.path=…"
+    )
     arguments = parser.parse_args()
     if (Path(arguments.source) / "config.yaml").is_file():
+        if arguments.overrides:
+            raise InputError(
+                "A run is written as it is; give no keys after the new checkpoint."
+            )
         export_run(Path(arguments.source), arguments.target)
         print(f"{arguments.target}: a checkpoint of {arguments.source}")
     else:
         target = arguments.target
-        folder = import_pretrained(arguments.source, target.name, target.parent)
+        folder = import_pretrained(
+            arguments.source, target.name, target.parent, arguments.overrides
+        )
         print(f"{folder.path}: a run with the weights of {arguments.source}, at step 0")
 
 

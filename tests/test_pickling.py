@@ -78,6 +78,8 @@ def inputs_of(model):
             return ide.SourceAndText(stored["features"], stored["tokens"])
         case ide.ImageClassifier() | ide.ImageEncoder():
             return np.linspace(-1, 1, np.prod(model.image_shape)).reshape(model.image_shape)
+        case ide.StagedModel():
+            return np.linspace(-1, 1, 8 * 8 * 3).reshape(8, 8, 3)
     return np.arange(8).reshape(2, 4)
 
 

@@ -44,6 +44,7 @@ from .operators.activations import (
 from .operators.advection import Advection as Advection
 from .operators.attention import Attention as Attention
 from .operators.convolution import Convolution as Convolution
+from .operators.convolutional_attention import ConvolutionalAttention as ConvolutionalAttention
 from .operators.cross_attention import CrossAttention as CrossAttention
 from .operators.damping import Damping as Damping
 from .operators.delta_rule import DeltaRule as DeltaRule
@@ -111,7 +112,10 @@ from .terms import (
 )
 from .transfer import (
     TokenMap as TokenMap,
+    coarsened as coarsened,
+    grid_of as grid_of,
     interpolation as interpolation,
+    lattice as lattice,
     restriction as restriction,
 )
 from .tree import map_parts as map_parts, parts as parts, with_fields as with_fields

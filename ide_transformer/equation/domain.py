@@ -12,7 +12,14 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 from pydantic import Field
 
-from ..arguments import AtLeastZero, PositiveFloat, PositiveInt, checked, is_known
+from ..arguments import (
+    AtLeastZero,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    checked,
+    is_known,
+)
 from ..errors import InputError
 from . import rules
 from .rules import Bounds, Interval
@@ -42,6 +49,8 @@ class TokenDomain(eqx.Module):
       are 0, 1, 2, … along each. On such a line, causal attention skips points that come after
       a whole block of queries.
     - `period`: the length of each axis of a torus; `None` where there are boundaries.
+    - `prefix`: how many tokens come before those of a grid and have no place on it, such as a
+      class token.
 
     **Raises:** `InputError` for arguments that do not fit, for negative weights, and for
     weights whose sum is zero.
@@ -55,6 +64,7 @@ class TokenDomain(eqx.Module):
     period: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
     ends: Float[Array, "ends tokens"] | None = None
     end_weights: Annotated[Float[Array, "..."], AtLeastZero] | None = None
+    prefix: NonNegativeInt = eqx.field(static=True, default=0)
 
     def __check_init__(self):
         if self.points.ndim != 2 or not self.points.size:
@@ -63,10 +73,16 @@ class TokenDomain(eqx.Module):
                 "[tokens, dimension], for example points[:, None] for text."
             )
         shape = (self.num_tokens, self.dimension)
-        if self.grid is not None and (math.prod(self.grid), len(self.grid)) != shape:
+        on_grid = (shape[0] - self.prefix, shape[1])
+        if self.grid is not None and (math.prod(self.grid), len(self.grid)) != on_grid:
             raise InputError(
-                f"TokenDomain: grid={self.grid} does not hold {shape[0]} points of dimension "
+                f"TokenDomain: grid={self.grid} does not hold {on_grid[0]} points of dimension "
                 f"{shape[1]}; use TokenDomain.uniform."
+            )
+        if self.prefix and self.grid is None:
+            raise InputError(
+                f"TokenDomain: prefix={self.prefix} tokens before those of a grid, but there "
+                "is none; give grid, or leave prefix out."
             )
         for name in ("spacing", "period"):
             lengths = getattr(self, name)
@@ -265,7 +281,8 @@ class TokenDomain(eqx.Module):
     @property
     def consecutive(self) -> bool:
         """Whether the points are 0, 1, 2, … on a line."""
-        return self.grid is not None and len(self.grid) == 1 and self.spacing is None
+        in_a_row = self.grid is not None and len(self.grid) == 1 and not self.prefix
+        return in_a_row and self.spacing is None
 
     @property
     def steps(self) -> tuple[float, ...]:
@@ -279,6 +296,13 @@ class TokenDomain(eqx.Module):
                 "periodic and midpoint make them."
             )
         return (1.0,) * self.dimension if self.spacing is None else self.spacing
+
+    @property
+    def without_prefix(self) -> "TokenDomain":
+        """The grid alone."""
+        weights = None if self.weights is None else self.weights[..., self.prefix :]
+        points = self.points[self.prefix :]
+        return TokenDomain(points, weights, self.grid, self.spacing, self.period)
 
     @property
     def positions(self) -> Float[Array, " tokens"]:
@@ -326,7 +350,8 @@ class TokenDomain(eqx.Module):
             )
             a, b = jnp.broadcast_arrays(a[..., own], b[..., others])
             weights = a * b
-        grid = _joined(self.grid, other.grid)
+        prefixed = self.prefix or other.prefix
+        grid = None if prefixed else _joined(self.grid, other.grid)
         spacing = None if grid is None else self.steps + other.steps
         spacing = None if spacing == (1.0,) * points.shape[1] else spacing
         return TokenDomain(points, weights, grid, spacing, _joined(self.period, other.period))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..arguments import checked, is_known
+from ..arguments import PositiveInt, checked, is_known
 from ..errors import InputError
 from .domain import TokenDomain
 from .shapes import State
@@ -106,11 +106,67 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
     return _token_map([columns], [back.rows], [values / totals[columns]], target.num_tokens)
 
 
+@checked
+def coarsened(domain: TokenDomain, factor: PositiveInt = 2) -> TokenDomain:
+    """The grid of the middles of blocks of `factor` points along each axis. For blocks of two,
+    linear interpolation to these is the mean of a block.
+
+    **Raises:** `InputError` on a domain that is no grid of equal weights, and where the factor
+    does not divide its sides.
+    """
+    grid = grid_of("coarsened", domain)
+    if any(n % factor for n in grid):
+        sides = " by ".join(map(str, grid))
+        raise InputError(
+            f"coarsened: factor={factor} does not divide a grid of {sides} tokens; choose "
+            f"multiples of {factor}."
+        )
+    grid = tuple(n // factor for n in grid)
+    blocks = [n for side in grid for n in (side, factor)]
+    points = domain.points.reshape(*blocks, domain.dimension)
+    points = jnp.mean(points, axis=tuple(range(1, 2 * len(grid), 2)))
+    return TokenDomain(
+        points.reshape(-1, domain.dimension),
+        grid=grid,
+        spacing=tuple(factor * step for step in domain.steps),
+        period=domain.period,
+    )
+
+
+def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
+    """The number of points along each axis, for a function of that name.
+
+    **Raises:** `InputError` on a domain that is no grid of equal weights.
+    """
+    if domain.grid is None or domain.weights is not None or domain.prefix:
+        raise InputError(
+            f"{name}: the tokens have to lie on a grid, without weights, padding or a class "
+            "token, as TokenDomain.uniform, periodic and midpoint make it."
+        )
+    return domain.grid
+
+
+def lattice(
+    grid: tuple[int, ...], spacing: tuple[float, ...], period: tuple[float, ...] | None
+) -> TokenDomain:
+    """The grid of such a domain, which begins at zero. Its points are known when a program is
+    compiled."""
+    with jax.ensure_compile_time_eval():
+        points = TokenDomain.uniform(grid).points * jnp.array(spacing)[None]
+    unit = all(step == 1 for step in spacing)
+    return TokenDomain(points, None, grid, None if unit else spacing, period)
+
+
 def _known(
     name: str, source: TokenDomain, target: TokenDomain
 ) -> tuple[np.ndarray, np.ndarray]:
     if not (is_known(source.points) and is_known(target.points)):
         raise InputError(f"{name}: the points have to be known when a program is compiled.")
+    if source.prefix or target.prefix:
+        raise InputError(
+            f"{name}: {source.prefix or target.prefix} of the tokens have no place on the "
+            "grid, so a function of the points has no values there; take domain.without_prefix."
+        )
     if source.dimension != target.dimension:
         raise InputError(
             f"{name}: from a domain of dimension {source.dimension} to one of dimension "

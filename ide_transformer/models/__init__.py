@@ -1,6 +1,7 @@
 """Models: an embedded input, an equation, a read-out."""
 
 from .cached_decoder import CachedDecoder as CachedDecoder, why_not_cached as why_not_cached
+from .classifier import AbstractImageClassifier as AbstractImageClassifier
 from .encoded import Encoded as Encoded
 from .encoder_decoder import EncoderDecoder as EncoderDecoder, SourceAndText as SourceAndText
 from .field import Field as Field
@@ -17,6 +18,7 @@ from .image_heads import (
     PrefixHead as PrefixHead,
 )
 from .image_model import AbstractImageModel as AbstractImageModel
+from .image_stage import ImageStage as ImageStage
 from .language_model import LanguageModel as LanguageModel
 from .model import AbstractModel as AbstractModel, Discretization as Discretization
 from .operator_model import OperatorModel as OperatorModel
@@ -25,7 +27,11 @@ from .sentence_embedding import (
     sentence_embedding as sentence_embedding,
 )
 from .speech_encoder import SpeechEncoder as SpeechEncoder
+from .stage import AbstractStage as AbstractStage
+from .staged_model import StagedModel as StagedModel
+from .state_model import StateModel as StateModel
 from .text import Text as Text
 from .text_encoder import MaskedTokenHead as MaskedTokenHead, TextEncoder as TextEncoder
 from .text_model import AbstractTextModel as AbstractTextModel
 from .token_convolution import TokenConvolution as TokenConvolution
+from .u_shaped_model import UShapedModel as UShapedModel

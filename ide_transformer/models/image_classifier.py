@@ -14,12 +14,13 @@ from ..equation import (
     as_control,
     drop,
 )
+from .classifier import AbstractImageClassifier
 from .image_heads import AbstractImageHead, MeanHead, PrefixHead
 from .image_model import AbstractImageModel, patch_domain, refined_domain
 from .model import Discretization
 
 
-class ImageClassifier(AbstractImageModel):
+class ImageClassifier(AbstractImageModel, AbstractImageClassifier):
     """A vision Transformer to be trained: patches of an image are the points of a
     two-dimensional Ω_x. `ImageEncoder` is for weights that exist.
 

@@ -1,5 +1,6 @@
 import dataclasses
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
@@ -13,13 +14,14 @@ from ..equation import (
     TokenDomain,
     as_control,
 )
+from .classifier import AbstractImageClassifier
 from .encoder_parts import any_constraint, pool_first
 from .image_heads import AbstractImageHead, NoHead
 from .image_model import AbstractImageModel
 from .model import Discretization
 
 
-class ImageEncoder(AbstractImageModel):
+class ImageEncoder(AbstractImageModel, AbstractImageClassifier):
     """An encoder of images: a few learned tokens and the patches, which are the points of a
     two-dimensional Ω_x; the equation; a head.
 
@@ -46,6 +48,9 @@ class ImageEncoder(AbstractImageModel):
     **Raises:** `InputError` where the patch does not divide the image, or the positions are
     not as many as the tokens.
     """
+
+    # A checkpoint gives its parts.
+    configurable: ClassVar[bool] = False
 
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = eqx.field(static=True)
     patch: PositiveInt = eqx.field(static=True)

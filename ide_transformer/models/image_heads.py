@@ -12,6 +12,11 @@ from ..equation import Linear
 class AbstractImageHead(eqx.Module):
     """A map from the normalised states at depth T to the outputs of the model."""
 
+    @property
+    def prefix_tokens(self) -> int:
+        """How many prefix tokens it reads."""
+        return 0
+
     @abc.abstractmethod
     def __call__(
         self,
@@ -46,6 +51,10 @@ class PrefixHead(AbstractImageHead):
     """
 
     classifiers: tuple[Linear, ...]
+
+    @property
+    def prefix_tokens(self) -> int:
+        return len(self.classifiers)
 
     def __call__(
         self,
@@ -84,6 +93,10 @@ class PrefixAndMeanHead(AbstractImageHead):
     """
 
     classifier: Linear
+
+    @property
+    def prefix_tokens(self) -> int:
+        return 1
 
     def __call__(
         self,

@@ -95,12 +95,7 @@ class AbstractImageModel(AbstractModel):
                 f"{name}: images of shape {images.shape}, but the model was built for {built}; "
                 f"{self._advice(images.shape)}"
             )
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise InputError(
-                f"{name}: images of {images.dtype}, but the model takes floating-point "
-                "numbers, normalised as in its training; for bytes write "
-                "(images / 255 - mean) / std, mean and std those of its preprocessor."
-            )
+        check_floating(name, images)
         return images.astype(self.embedding.weight.dtype)
 
     def _takes(self, shape: tuple[int, ...]) -> bool:
@@ -126,6 +121,16 @@ class AbstractImageModel(AbstractModel):
                 f"{type(self).__name__}: patches of {self.patch} by {self.patch} pixels do not "
                 f"divide images of {rows} by {columns}; choose multiples of {self.patch}."
             )
+
+
+def check_floating(name: str, images: Array) -> None:
+    """**Raises:** `InputError` for images of integers."""
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(
+            f"{name}: images of {images.dtype}, but the model takes floating-point "
+            "numbers, normalised as in its training; for bytes write "
+            "(images / 255 - mean) / std, mean and std those of its preprocessor."
+        )
 
 
 def split_patches(
@@ -160,7 +165,7 @@ def _after_prefix(patches: TokenDomain, prefix: int, area: float = 1.0) -> Token
         return patches
     centre = jnp.mean(patches.points, axis=0, keepdims=True)
     points = jnp.concatenate([centre] * prefix + [patches.points])
-    if area == 1:
-        return TokenDomain(points)
-    weights = jnp.concatenate([jnp.ones(prefix), jnp.full(patches.num_tokens, area)])
-    return TokenDomain(points, weights)
+    weights = None
+    if area != 1:
+        weights = jnp.concatenate([jnp.ones(prefix), jnp.full(patches.num_tokens, area)])
+    return TokenDomain(points, weights, patches.grid, patches.spacing, prefix=prefix)

@@ -85,6 +85,13 @@ class AbstractModel(eqx.Module):
             "OperatorModel are."
         )
 
+    def each_stage(
+        self, change: Callable[["AbstractModel"], "AbstractModel"]
+    ) -> "AbstractModel":
+        """The same model with a change of each model in it that solves an equation: of itself,
+        but for a `StagedModel`, whose stages are such models."""
+        return change(self)
+
     @property
     def ordinary(self) -> "AbstractModel":
         """The model with matrices as weights: itself, but for a `FunctionalModel`."""
@@ -125,9 +132,13 @@ class AbstractModel(eqx.Module):
         - `options`: the other arguments of `Discretization`. Those not given return to their
           defaults, but for `gradient`.
         """
-        options = {"gradient": self.discretization.gradient, **options}
-        discretization = Discretization(solver, **options)
-        return eqx.tree_at(lambda model: model.discretization, self, discretization)
+
+        def change(model: AbstractModel) -> AbstractModel:
+            given = {"gradient": model.discretization.gradient, **options}
+            discretization = Discretization(solver, **given)
+            return eqx.tree_at(lambda m: m.discretization, model, discretization)
+
+        return self.each_stage(change)
 
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "AbstractModel":
@@ -142,8 +153,12 @@ class AbstractModel(eqx.Module):
 
     def with_options(self, **options) -> "AbstractModel":
         """The same model with some options of its `Discretization` replaced."""
-        discretization = dataclasses.replace(self.discretization, **options)
-        return eqx.tree_at(lambda model: model.discretization, self, discretization)
+
+        def change(model: AbstractModel) -> AbstractModel:
+            discretization = dataclasses.replace(model.discretization, **options)
+            return eqx.tree_at(lambda m: m.discretization, model, discretization)
+
+        return self.each_stage(change)
 
     @checked
     def at_depth(self, num_intervals: PositiveInt) -> "AbstractModel":
@@ -179,7 +194,10 @@ class AbstractModel(eqx.Module):
         def parts(model):
             return model.control, model.constraint
 
-        return eqx.tree_at(parts, self, tuple(map(change, parts(self))))
+        def changed(model: AbstractModel) -> AbstractModel:
+            return eqx.tree_at(parts, model, tuple(map(change, parts(model))))
+
+        return self.each_stage(changed)
 
     @checked
     def solve(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 
-from ..equation import AbstractConstraint, AbstractControl, Linear, PiecewiseConstant, Tied
+from ..equation import AbstractControl, Linear, PiecewiseConstant, Tied
 from ..errors import InputError
 
 
@@ -129,8 +129,8 @@ def neighbours_to_halves(heads: int, head_features: int, turning: int) -> np.nda
     return (starts + np.array(first)).reshape(-1)
 
 
-def norm(part: AbstractConstraint, name: str, *, shift: float = 0.0) -> Iterator[Placement]:
-    """The gain and bias of a normalisation, as far as it has them; the gain is
-    `shift + tensor`."""
+def norm(part: eqx.Module, name: str, *, shift: float = 0.0) -> Iterator[Placement]:
+    """The gain and bias of a normalisation, or another part with such, as far as it has them;
+    the gain is `shift + tensor`."""
     yield Placement(getattr(part, "gain", None), f"{name}.weight", shift=shift)
     yield Placement(getattr(part, "bias", None), f"{name}.bias")

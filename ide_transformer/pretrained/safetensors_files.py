@@ -90,7 +90,8 @@ def _inside(folder: Path, name: str) -> Path:
 
 def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes tensors as `model.safetensors`."""
-    contiguous = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
+    # Of a single number `ascontiguousarray` would make an array with an axis.
+    contiguous = {name: np.asarray(x, order="C") for name, x in tensors.items()}
     save_file(contiguous, folder / _SINGLE, metadata={"format": "pt"})
 
 

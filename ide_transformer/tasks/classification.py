@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arguments import Fraction, NonNegativeInt, PositiveInt
 from ..errors import InputError
-from ..models import AbstractModel, ImageClassifier
+from ..models import AbstractImageClassifier, AbstractModel
 from .images import LabelledImages, digits, idx_folder
 from .losses import Batch
 from .task import AbstractTask, Part, in_passes, spread
@@ -35,7 +35,7 @@ class ClassificationTask(AbstractTask):
 
     configurable: ClassVar[bool] = False
     sized_by_context: ClassVar[bool] = False
-    model: ClassVar[type[AbstractModel]] = ImageClassifier
+    model: ClassVar[type[AbstractModel]] = AbstractImageClassifier
 
     def __init__(
         self,

@@ -56,6 +56,9 @@ class Finer(eqx.Module):
 
     def on_finer_mesh(self, model: AbstractModel) -> AbstractModel:
         """The same model with more steps in each interval."""
+        return model.each_stage(self._refined)
+
+    def _refined(self, model: AbstractModel) -> AbstractModel:
         discretization = model.discretization
         if discretization.stepsize_controller is not None:
             raise InputError(

@@ -35,6 +35,7 @@ from .construct import Offers, construct
 from .names import find, find_function
 from .refinement import first_model
 from .sizes import check_memory, check_steps
+from .staged import staged_model
 
 
 M = TypeVar("M", bound=AbstractModel)
@@ -44,7 +45,7 @@ def build_task(config: Config) -> AbstractTask:
     """The data of a run."""
     model = config.model
     offered: dict[str, Any] = {"context": model.context, "patch": model.patch}
-    if model.pretrained is not None:
+    if model.pretrained is not None and issubclass(task_class(config).model, LanguageModel):
         path = find_pretrained(model.pretrained)
         offered["tokenizer"] = PretrainedTokenizer.from_pretrained(path)
     return construct("data", config.data, AbstractTask, Offers({AbstractTask: offered}))
@@ -90,13 +91,15 @@ def build_model_of_size(
     """The model of a run, for a task of these `sizes`, for example `{"vocabulary": 84}`."""
     model = config.model
     if model.pretrained is not None:
-        return with_solver(_pretrained(model.pretrained), config.solver)
+        return with_solver(_pretrained(config, model.pretrained), config.solver)
     if (coefficients := model.of_coefficients) is not None:
         basis = construct("model.basis", model.basis, AbstractBasis)
         domain = FeatureDomain(model.width, model.feature_rule)
         space = FunctionSpace(basis, coefficients.width, domain)
         inner = config.model_copy(update={"model": coefficients})
         return FunctionalModel(build_model_of_size(inner, sizes, key), space)
+    if model.stages:
+        return staged_model(config, sizes, key, build_model_of_size)
     task = task_class(config)
     control_key, constraint_key, model_key = jax.random.split(key, 3)
     offers = _offers(model, causal=task.causal)
@@ -133,6 +136,7 @@ def build_model_of_size(
         constraint=constraint,
         discretization=build_discretization(config.solver, steps),
         input_normalization=into,
+        embedding_normalization=given["normalization"],
         output_normalization=output,
         dropout=model.dropout,
         std=model.std,
@@ -198,18 +202,26 @@ def with_solver(model: M, config: SolverConfig) -> M:
     """The same weights solved by the configured scheme; `native` is the one they have."""
     if config.kind == NATIVE:
         return model
-    check_steps(model.control.num_intervals, config)
-    sizes = SchemeSizes.of(model, config.steps_per_interval)
-    discretization = build_discretization(config, sizes)
-    return eqx.tree_at(lambda m: m.discretization, model, discretization)
+
+    def change(model: AbstractModel) -> AbstractModel:
+        check_steps(model.control.num_intervals, config)
+        sizes = SchemeSizes.of(model, config.steps_per_interval)
+        discretization = build_discretization(config, sizes)
+        return eqx.tree_at(lambda m: m.discretization, model, discretization)
+
+    changed: Any = model.each_stage(change)
+    return changed
 
 
-def _pretrained(path: str) -> LanguageModel:
-    model = load_pretrained(path)
-    if not isinstance(model, LanguageModel):
+def _pretrained(config: Config, path: str) -> AbstractModel:
+    """The model of a checkpoint, of the kind that learns the data."""
+    model, wanted = load_pretrained(path), task_class(config).model
+    if not isinstance(model, wanted):
         raise InputError(
-            f"model.pretrained={path} holds a {type(model).__name__}; a language model is "
-            "needed here."
+            f"model.pretrained={path} holds a {type(model).__name__}; a "
+            f"{wanted.__name__.removeprefix('Abstract')} is needed here, for data.name="
+            f"{config.data.name}. For a model of images choose data of images, such as "
+            "data.name=digits."
         )
     return model
 

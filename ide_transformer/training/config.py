@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, PositiveFloat, model_validator
 
 from ..equation import PointRule
 from ..errors import InputError
-from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
+from .choice import AbstractChoice, Choice, Part, Section
+from .equation_config import (
+    NATIVE as NATIVE,
+    ControlConfig as ControlConfig,
+    SolverConfig as SolverConfig,
+    StageConfig as StageConfig,
+)
 from .optimizer_config import OptimizerConfig as OptimizerConfig
 from .training_config import TrainingConfig as TrainingConfig
 from .types import Count, FolderName, Fraction, in_int32
 from .versions import VERSION, upgraded
-
-
-# `solver.kind` for the scheme that comes with a checkpoint.
-NATIVE = "native"
 
 
 class DataConfig(Section, AbstractChoice):
@@ -114,8 +116,12 @@ class ModelConfig(Choice):
     tied: bool = True
     # Side of a patch of an image classifier, in pixels.
     patch: Count = 2
-    # Whether an image classifier reads a token of its own, or the mean over patches.
+    # Whether an image classifier reads a token of its own, or the mean over patches; of stages,
+    # the last one has it.
     class_token: bool = False
+    # Equations one after the other on coarser grids of tokens, each of this kind (image_stage)
+    # and with what it does not give itself from this section; default: one equation.
+    stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
 
     @property
     def of_coefficients(self) -> "ModelConfig | None":
@@ -138,6 +144,14 @@ class ModelConfig(Choice):
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")
+    def _stages_have_matrices(self):
+        if self.stages and self.of_coefficients is not None:
+            raise ValueError(
+                "model.stages and model.basis: stages have ordinary matrices; drop one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _given_by_the_checkpoint(self):
         free = ("kind", "pretrained", "context")
         fixed = [
@@ -149,54 +163,6 @@ class ModelConfig(Choice):
             raise ValueError(
                 f"model.pretrained={self.pretrained} gives the model; drop "
                 f"{', '.join(f'model.{name}' for name in fixed)}"
-            )
-        return self
-
-
-class ControlConfig(Choice):
-    """`control`: how the weights depend on depth."""
-
-    # A control.
-    kind: str = "piecewise_constant"
-    # The depth T at which the solution is read; default: one for each layer of model.depth.
-    horizon: PositiveFloat | None = None
-
-
-class SolverConfig(SchemeConfig):
-    """`solver`: the time-stepping scheme and its steps."""
-
-    # Equal steps in each interval; 1 is a step per layer.
-    steps_per_interval: Count = 1
-    # Relative tolerance, for adaptive steps instead of equal ones.
-    rtol: PositiveFloat | None = None
-    # Absolute tolerance; goes with rtol.
-    atol: PositiveFloat | None = None
-    # The most adaptive steps in one interval.
-    max_steps: Count = 256
-    # Whether adaptive steps are the same for a batch, or each sample has its own.
-    steps_for: Literal["batch", "sample"] = "batch"
-
-    @model_validator(mode="after")
-    def _native_alone(self):
-        given = self.model_dump(exclude_defaults=True, exclude={"kind"})
-        if self.kind == NATIVE and given:
-            keys = ", ".join(f"solver.{name}" for name in given)
-            raise ValueError(f"solver.kind={NATIVE} brings its own steps; drop {keys}")
-        return self
-
-    @model_validator(mode="after")
-    def _both_tolerances(self):
-        if (self.rtol is None) != (self.atol is None):
-            raise ValueError("solver.rtol and solver.atol go together; give both or neither")
-        if self.rtol is None and self.steps_for == "sample":
-            raise ValueError(
-                "solver.steps_for=sample is for adaptive steps; give solver.rtol and "
-                "solver.atol, or drop it"
-            )
-        if self.rtol is not None and self.steps_per_interval != 1:
-            raise ValueError(
-                "solver.steps_per_interval is for equal steps, solver.rtol for adaptive ones; "
-                "drop one of them"
             )
         return self
 
@@ -214,6 +180,25 @@ class Config(Section):
     solver: SolverConfig = SolverConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+
+    def stage(self, number: int) -> "Config":
+        """The configuration of a stage, as that of a run with one equation."""
+        own, model = self.model.stages[number], self.model
+        given = own.model_dump(exclude_none=True, include=set(type(model).model_fields))
+        changes: dict[str, Any] = {name: getattr(own, name) for name in given}
+        last = number == len(model.stages) - 1
+        windows = {"window": own.window, "stride": own.stride}
+        changes |= {
+            "stages": (),
+            "class_token": model.class_token and last,
+            "options": {**model.options, **windows},
+        }
+        sections = {
+            "model": model.model_copy(update=changes),
+            "control": own.control or self.control,
+            "solver": own.solver or self.solver,
+        }
+        return self.model_copy(update=sections)
 
     @model_validator(mode="before")
     @classmethod
@@ -247,6 +232,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _refined_to_the_depth(self):
         refine, depth = self.training.refine, self.model.depth
+        if refine and any(stage.depth is not None for stage in self.model.stages):
+            raise ValueError(
+                "training.refine changes all stages alike; drop model.stages.….depth, so that "
+                "each has model.depth"
+            )
         if refine and self.model.pretrained is not None:
             raise ValueError(
                 "training.refine: a run from model.pretrained begins with its layers; drop one "

@@ -139,8 +139,12 @@ def on_mesh(
     changed: Callable[[AbstractModel, int], AbstractModel] = AbstractModel.at_depth,
 ) -> AbstractModel:
     """The model solved with so many steps in depth, one in each interval."""
-    model = changed(model, steps)
-    return model.with_solver(model.discretization.solver)
+
+    def change(model: AbstractModel) -> AbstractModel:
+        model = changed(model, steps)
+        return model.with_solver(model.discretization.solver)
+
+    return model.each_stage(change)
 
 
 def _spread_layers(model: AbstractModel, number: int) -> AbstractModel:

@@ -5,6 +5,7 @@ import itertools
 import math
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import AbstractModel, LanguageModel
 from ..pretrained import find_pretrained, save_pretrained
 from ..reporting import plot_curves, write_json
 from ..tasks import AbstractTask, PretrainedTokenizer
@@ -28,7 +29,7 @@ from .meshes import mesh_maps, mesh_tasks
 from .metrics import cut_metrics, read_metrics, validation_losses
 from .objective import objective
 from .optimizer import build_optimizer, evaluated_weights
-from .reading import validated
+from .reading import apply_overrides, validated
 from .refinement import first_model
 from .stages import Stage, make_stages, shapes_at, stage_at
 from .step import TrainState, initial_state, num_parameters
@@ -179,28 +180,42 @@ def run_sizes(folder: RunFolder, config: Config) -> dict[str, Any]:
     return build_task(config).sizes if sizes is None else sizes
 
 
-def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
-    """A run at step 0 with the weights and the tokenizer of the checkpoint of a language
-    model, solved by its native scheme.
+def import_pretrained(
+    path: str, name: str, runs: Path, overrides: Sequence[str] = ()
+) -> RunFolder:
+    """A run at step 0 with the weights of the checkpoint of a language model, and its
+    tokenizer, or of a model of images; solved by its native scheme.
 
     **Arguments:**
 
     - `path`: see `load_pretrained`.
     - `name`: of the run, in the folder `runs`.
+    - `overrides`: further keys of its configuration, `key=value`; a model of images needs
+      `data.name`, and `data.path` where the data are in a folder.
+
+    **Raises:** `InputError` for a checkpoint of another kind than the data need.
     """
     found = find_pretrained(path)
-    tokenizer = PretrainedTokenizer.from_pretrained(found)
     # A path is kept whole, so that the run can be read from anywhere.
     kept = str(found.resolve()) if Path(path).exists() else path
-    config = validated(Config, {"name": name, "model": {"pretrained": kept}}, f"{runs / name}")
+    tree: dict[str, Any] = {"name": name, "model": {"pretrained": kept}}
+    origin = apply_overrides(tree, overrides)
+    config = validated(Config, tree, f"{runs / name}", origin)
     key = jax.random.key(config.training.seed)
-    model = build_model_of_size(config, {"vocabulary": tokenizer.vocabulary}, key)
+    model = build_model_of_size(config, {}, key)
     optimizer = build_optimizer(config.optimizer, config.training.steps)
     state, _ = initial_state(model, optimizer, key)
-    folder = new_folder(config, runs, tokenizer.save)
+    save: Callable[[Path], None] = _nothing
+    if isinstance(model, LanguageModel):
+        save = PretrainedTokenizer.from_pretrained(found).save
+    folder = new_folder(config, runs, save)
     with sole_use(folder), Checkpoints(folder, config, {}, writes=True) as checkpoints:
         checkpoints.save(0, state)
     return folder
+
+
+def _nothing(path: Path) -> None:
+    """Writes no tokenizer."""
 
 
 def export_run(run: Path, path: Path) -> None:

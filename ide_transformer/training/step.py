@@ -200,7 +200,7 @@ def kept_bytes(
     model: AbstractModel, mode: AbstractGradient, loss: AbstractLoss, batch: Batch
 ) -> int:
     """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
-    model = eqx.tree_at(lambda m: m.discretization.gradient, model, mode)
+    model = model.with_options(gradient=mode)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
 
     def backward(weights):

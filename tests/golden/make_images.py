@@ -2,8 +2,8 @@
 
     python tests/golden/make_images.py
 
-writes tests/golden/{vit,deit,dinov2}: `config.json`, `model.safetensors` in float64 with random
-weights, and `outputs.npz`: images and logits, at the size of the checkpoint and at another one.
+writes tests/golden/{vit,deit,dinov2,cvt}: `config.json`, `model.safetensors` in float64 with
+random weights, and `outputs.npz`: images and logits, at the size of the checkpoint and another.
 It needs torch and transformers. The present files were written by transformers 5.24.0.
 """
 
@@ -14,6 +14,32 @@ import numpy as np
 
 GOLDEN = Path(__file__).parent
 SIZES = {"images": (8, 8), "resized_images": (12, 4)}
+# Two stages, of the second of which the keys are not coarser.
+CVT = dict(
+    embed_dim=[4, 8],
+    num_heads=[2, 2],
+    depth=[1, 2],
+    mlp_ratio=[2.0, 1.5],
+    patch_sizes=[5, 3],
+    patch_stride=[2, 2],
+    patch_padding=[2, 1],
+    stride_kv=[2, 1],
+    cls_token=[False, True],
+    **{
+        name: [value] * 2
+        for name, value in dict(
+            attention_drop_rate=0.0,
+            drop_rate=0.0,
+            drop_path_rate=0.0,
+            qkv_bias=True,
+            qkv_projection_method="dw_bn",
+            kernel_qkv=3,
+            padding_q=1,
+            padding_kv=1,
+            stride_q=1,
+        ).items()
+    },
+)
 
 
 def original(kind, config, dtype="float64", seed=0):
@@ -27,6 +53,10 @@ def original(kind, config, dtype="float64", seed=0):
         for parameter in model.parameters():
             around = 1.0 if parameter.ndim == 1 and parameter.mean() > 0.5 else 0.0
             parameter.copy_(around + 0.15 * torch.randn_like(parameter))
+        for name, statistics in model.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                least = 0.5 if name.endswith("var") else -0.5
+                statistics.copy_(least + torch.rand_like(statistics))
     return model
 
 
@@ -46,7 +76,8 @@ def states_or_logits(output):
 
 def resizing(model):
     """The options with which the library takes images of another size."""
-    return {} if model.config.model_type == "dinov2" else {"interpolate_pos_encoding": True}
+    any_size = model.config.model_type in ("cvt", "dinov2")
+    return {} if any_size else {"interpolate_pos_encoding": True}
 
 
 def random_images(size, channels=3, number=2, dtype=np.float64):
@@ -84,6 +115,8 @@ def main():
     write("deit", library.DeiTForImageClassificationWithTeacher, deit)
     dinov2 = library.Dinov2Config(**common, mlp_ratio=2, use_swiglu_ffn=True)
     write("dinov2", library.Dinov2ForImageClassification, dinov2)
+    cvt = library.CvtConfig(**CVT, num_labels=3)
+    write("cvt", library.CvtForImageClassification, cvt)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The models of images that checkpoints are loaded as."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -160,6 +162,6 @@ def test_models_that_do_not_fit(unchecked):
         model.resized((0, 6))
     with pytest.raises(ide.InputError, match="ImageEncoder has no pooler"):
         model.pooled(jnp.zeros((7, WIDTH)))
-    options = {name: getattr(model, name) for name in model.__dataclass_fields__}
+    options = {x.name: getattr(model, x.name) for x in dataclasses.fields(model)}
     with pytest.raises(ide.InputError, match="7 positions, but 0 prefix tokens and 6 patches"):
         ide.ImageEncoder(**(options | dict(prefix=())))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 import pytest
-from golden.make_images import original, random_images, states_or_logits
+from golden.make_images import CVT, original, random_images, states_or_logits
 from helpers import largest
 from pretrained.option_fuzz import Fuzz, changes, some
 
@@ -100,6 +100,7 @@ CASES = {
         "intermediate_size",
         only="use_swiglu_ffn hidden_act mlp_ratio intermediate_size",
     ),
+    "cvt": Case("CvtForImageClassification", CVT | dict(num_labels=3)),
     "whisper": Case(
         "WhisperForConditionalGeneration", WHISPER, "hidden_size num_attention_heads"
     ),
@@ -117,7 +118,7 @@ def make_checkpoint(case, folder):
     transformers = pytest.importorskip("transformers")
     kind = getattr(transformers, case.model)
     specials = dict(bos_token_id=1, eos_token_id=2, pad_token_id=1, decoder_start_token_id=1)
-    text = "image_size" not in case.options
+    text = not {"image_size", "patch_sizes"} & {*case.options}
     config = kind.config_class(**case.options, **(specials if text else {}))
     original(kind, config).save_pretrained(folder)
     return kind
@@ -171,6 +172,8 @@ def ours(model):
         states = model.encoder(FEATURES)
         inputs = ide.SourceAndText(ide.Encoded(states), TEXTS)
         return {"outputs": model(inputs), "states": states}
+    if isinstance(model, ide.StagedModel):
+        return {"outputs": model(IMAGES)}
     if isinstance(model, ide.ImageEncoder):
         found = {"outputs": model(IMAGES)}
         if model.pooler is not None:
@@ -225,6 +228,7 @@ def test_an_option_is_understood_or_refused(name, tmp_path, thorough):
         ("ViTForMaskedImageModeling", VIT | dict(encoder_stride=4)),
         ("DeiTForMaskedImageModeling", VIT | dict(encoder_stride=4)),
         ("Dinov2Model", IMAGE),
+        ("CvtModel", CVT),
         ("WhisperForConditionalGeneration", WHISPER),
     ],
 )

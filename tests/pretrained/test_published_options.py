@@ -21,6 +21,7 @@ MARKS = {
     "AlbertForMaskedLM": "predictions.dense.weight",
     "BertForMaskedLM": "cls.predictions.transform.dense.weight",
     "BertModel": "pooler.dense.weight",
+    "CvtForImageClassification": "classifier.weight",
     "DeiTForImageClassificationWithTeacher": "cls_classifier.weight",
     "DistilBertForMaskedLM": "vocab_transform.weight",
     "RobertaForMaskedLM": "lm_head.dense.weight",
@@ -55,8 +56,14 @@ def test_published_options_mean_the_tensors_of_the_library(name, tmp_path):
     with torch.device("meta"):
         model = kind(kind.config_class.from_dict(dict(values)))
     family = families()[values["model_type"]]
-    theirs = {family.canonical(k): tuple(x.shape) for k, x in model.named_parameters()}
+    tensors = {**dict(model.named_parameters()), **_statistics(model)}
+    theirs = {family.canonical(k): tuple(x.shape) for k, x in tensors.items()}
     shapes = shapes_of(values, tmp_path)
     assert shapes.items() <= theirs.items()
     for rest in theirs.keys() - shapes.keys():
         assert rest in family.copies or re.fullmatch(family.unread, rest)
+
+
+def _statistics(model):
+    """Those of batch normalisation, which are weights here."""
+    return {k: x for k, x in model.named_buffers() if k.endswith(("mean", "var"))}

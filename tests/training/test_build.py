@@ -162,8 +162,9 @@ def test_arrays_of_numbers_are_options(tmp_path):
         (["data.tokenizer=word"], "data.tokenizer='word': Input should be 'characters'"),
         (
             ["data.name=digits", "data.path=null"],
-            "data.name=digits: model.kind=language_model: LanguageModel is no ImageClassifier.*"
-            "Known: image_classifier",
+            "data.name=digits: model.kind=language_model: LanguageModel is no "
+            "AbstractImageClassifier.*"
+            "Known: image_classifier, image_stage",
         ),
     ],
 )

@@ -162,7 +162,7 @@ def test_what_a_checkpoint_gives_cannot_be_configured(tmp_path, change, message)
 
 
 def test_a_checkpoint_of_the_wrong_kind_is_refused(tmp_path, checkpoint):
-    with pytest.raises(ide.InputError, match=r"holds a TextEncoder; a language model"):
+    with pytest.raises(ide.InputError, match=r"holds a TextEncoder; a LanguageModel"):
         shutil.copy(checkpoint / "tokenizer.json", tmp_path)
         shutil.copytree(GOLDEN / "bert", tmp_path / "bert")
         shutil.copy(checkpoint / "tokenizer.json", tmp_path / "bert")

@@ -13,12 +13,12 @@ def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..
     """The state with an axis for each axis of the grid, `[..., *grid, features]`.
 
     **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights
-    of their own, as padding gives them.
+    of their own, as padding gives them, or follow tokens that are no points of the grid.
     """
-    if domain.grid is None or domain.weights is not None:
+    if domain.grid is None or domain.weights is not None or domain.prefix:
         raise InputError(
-            f"{type(operator).__name__} needs tokens at equal distances, without weights or "
-            "padding, as TokenDomain.uniform, periodic and midpoint make them."
+            f"{type(operator).__name__} needs tokens at equal distances, without weights, "
+            "padding or a class token, as TokenDomain.uniform, periodic and midpoint make them."
         )
     return u.reshape(*u.shape[:-2], *domain.grid, u.shape[-1])
 

@@ -11,6 +11,7 @@ import ide_transformer as ide
 from .small import (
     CONTEXT,
     CONTROL,
+    DOMAIN,
     KEY,
     SEEING_ALL,
     TOKENS,
@@ -100,6 +101,16 @@ def image_parts():
     )
 
 
+@cache
+def image_stage(channels):
+    return ide.ImageStage((2, 2, channels), WIDTH, **model_parts(SEEING_ALL))
+
+
+@cache
+def state_model():
+    return ide.StateModel(ide.TokenDomain.uniform(4), WIDTH, **encoder_parts(SEEING_ALL))
+
+
 def headed(head):
     return ide.ImageEncoder(**image_parts(), head=head)(IMAGE)
 
@@ -165,6 +176,40 @@ MODELS = {
     ),
     "ImageEncoder": Recipe(
         ide.ImageEncoder, image_parts() | {"head": ide.NoHead()}, lambda model: model(IMAGE)
+    ),
+    "ImageStage": Recipe(
+        ide.ImageStage,
+        dict(
+            image_shape=(2, 2, 1),
+            features=WIDTH,
+            **model_parts(SEEING_ALL),
+            window=3,
+            stride=1,
+            padding=1,
+            class_token=True,
+            classes=3,
+            embedding_normalization=ide.LayerNorm(),
+            input_normalization=ide.Free(),
+            output_normalization=ide.Free(),
+            dropout=0.1,
+            std=0.1,
+        ),
+        lambda model: model(IMAGE),
+    ),
+    "StagedModel": Recipe(
+        ide.StagedModel,
+        dict(stages=(image_stage(1), image_stage(WIDTH))),
+        lambda model: model(IMAGE),
+    ),
+    "StateModel": Recipe(
+        ide.StateModel,
+        dict(domain=DOMAIN, width=WIDTH, **encoder_parts()),
+        lambda model: model(U0),
+    ),
+    "UShapedModel": Recipe(
+        ide.UShapedModel,
+        dict(model=state_model(), levels=(state_model(), state_model())),
+        lambda model: model(jnp.ones((4, WIDTH))),
     ),
     "TextEncoder": Recipe(
         ide.TextEncoder,

@@ -69,6 +69,24 @@ OPERATORS = {
         std=0.1,
         output_std=0.1,
     ),
+    "ConvolutionalAttention": Recipe(
+        ide.ConvolutionalAttention,
+        dict(
+            features=WIDTH,
+            heads=2,
+            key=KEY,
+            width=1,
+            stride=1,
+            dimension=1,
+            statistics=True,
+            normalization=ide.Free(),
+            bias=True,
+            output_bias=True,
+            std=0.1,
+            output_std=0.1,
+        ),
+        applied,
+    ),
     "CrossAttention": Recipe(
         ide.CrossAttention,
         dict(

@@ -29,7 +29,7 @@ PAIR = U0, U0
 EQUATIONS = {
     "TokenDomain": Recipe(
         ide.TokenDomain,
-        dict(points=DOMAIN.points, weights=jnp.ones(TOKENS), grid=(TOKENS,)),
+        dict(points=DOMAIN.points, weights=jnp.ones(TOKENS), grid=(TOKENS,), prefix=0),
         lambda domain: ide.Attention(WIDTH, 2, key=KEY)(U0, domain),
     ),
     "TokenDomain.uniform": Recipe(
@@ -77,6 +77,9 @@ EQUATIONS = {
         ide.interpolation,
         dict(source=DOMAIN, target=DOMAIN, degree=1),
         lambda transfer: transfer(U0),
+    ),
+    "coarsened": Recipe(
+        ide.coarsened, dict(domain=DOMAIN, factor=TOKENS), lambda domain: domain.points
     ),
     "restriction": Recipe(
         ide.restriction, dict(source=DOMAIN, target=DOMAIN), lambda transfer: transfer(U0)

@@ -1,0 +1,139 @@
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from ...arguments import NonNegativeFloat, PositiveInt
+from ...errors import InputError
+from ..constraints.constraint import AbstractConstraint
+from ..constraints.free import Free
+from ..domain import TokenDomain
+from ..shapes import State
+from .abstract_attention import AbstractAttention, Maps, Projections
+from .depthwise_projection import DepthwiseProjection
+from .grid import check_axes, on_grid
+from .operator import check_features
+from .quadrature.token_mean import Domains
+from .region import Fredholm
+
+
+class ConvolutionalAttention(AbstractAttention):
+    """Multi-head attention over a grid whose queries, keys and values see the neighbourhood of
+    a token, and whose integral runs over a coarser grid Ω_x':
+
+        du/dt = Σ_h ∫_Ωx' γ_h(x, x'; u) V_h(x') dx' W^O_h,
+        Q = W^Q * (c^Q ∗ N(u)) on Ω_x,   K, V = W^{K,V} * (c^{K,V} ∗ N(u)) on Ω_x',
+
+    γ as in `Attention`, N the input normalisation and `c ∗` a depthwise convolution with a gain
+    and a bias of each feature. Ω_x' is every s-th point along each axis of Ω_x. Tokens before
+    the grid, such as a class token, pass the convolutions by and belong to both domains. All
+    tokens have the same weight. Reference: Wu et al., arXiv 2103.15808.
+
+    Batch normalisation, which follows each convolution there, would make the rate of a sample
+    depend on the others; trained here, gain and bias stand in its place (the input is
+    normalised already). With `statistics=True` there is also a mean and a variance for each
+    feature, which are given by a checkpoint and not trained.
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `heads`: number of heads; must divide `features`.
+    - `width`: of the convolutions along each axis; `2 r + 1`, odd.
+    - `stride`: s, of keys and values.
+    - `dimension`: of the tokens.
+    - `statistics`: see above.
+    - `normalization`: N, applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm
+      form.
+    - `bias`: whether the linear maps have biases.
+    - `output_bias`: whether the map to the output has one. Default: the same as `bias`.
+    - `std`, `output_std`: standard deviation of the initial weights of the linear maps, and of
+      those of the output map (default: the same).
+
+    **Raises:** `InputError` where heads do not divide, or for an even width; on a domain that
+    is no grid, or whose sides the stride does not divide.
+    """
+
+    # Whatever the order of tokens is: the windows look to all sides.
+    sees_all: ClassVar[bool] = True
+
+    query_convolution: DepthwiseProjection
+    key_convolution: DepthwiseProjection
+    value_convolution: DepthwiseProjection
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        heads: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        width: PositiveInt = 3,
+        stride: PositiveInt = 2,
+        dimension: PositiveInt = 2,
+        statistics: bool = False,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = True,
+        output_bias: bool | None = None,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
+    ):
+        maps_key, *keys = jax.random.split(key, 4)
+        super().__init__(
+            features,
+            heads,
+            normalization=normalization,
+            maps=Maps(bias, std, output_std, output_bias=output_bias),
+            key=maps_key,
+        )
+        self.query_convolution, self.key_convolution, self.value_convolution = (
+            DepthwiseProjection(
+                features,
+                width=width,
+                stride=step,
+                dimension=dimension,
+                statistics=statistics,
+                key=own,
+            )
+            for step, own in zip((1, stride, stride), keys, strict=True)
+        )
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.query.weight.shape[0])
+        coarse = self.coarse_domain(domain)
+        v = self.normalization.project(u)
+        prefix = v[..., : domain.prefix, :]
+        grid = on_grid(self, v[..., domain.prefix :, :], domain.without_prefix)
+
+        def tokens(convolution: DepthwiseProjection) -> State:
+            w = convolution(grid, periodic=domain.period is not None)
+            flat = w.reshape(*u.shape[:-2], -1, u.shape[-1])
+            return jnp.concatenate([prefix, flat], axis=-2)
+
+        heads = Projections(
+            self.query(tokens(self.query_convolution)),
+            self.key(tokens(self.key_convolution)),
+            self.value(tokens(self.value_convolution)),
+        )
+        return self.integral(self.split_heads(heads), Domains(domain, coarse), Fredholm())
+
+    def coarse_domain(self, domain: TokenDomain) -> TokenDomain:
+        """Ω_x', the points of keys and values."""
+        stride, axes = self.key_convolution.stride, self.key_convolution.weight.ndim - 1
+        check_axes(self, axes, domain)
+        points = on_grid(self, domain.without_prefix.points, domain.without_prefix)
+        assert domain.grid is not None
+        if any(n % stride for n in domain.grid):
+            sides = " by ".join(map(str, domain.grid))
+            raise InputError(
+                f"ConvolutionalAttention: stride={stride} does not divide a grid of {sides} "
+                "tokens; choose a stride that does, or a grid of multiples of it."
+            )
+        points = points[(*[slice(None, None, stride)] * axes, slice(None))]
+        points = points.reshape(-1, domain.dimension)
+        return TokenDomain(
+            jnp.concatenate([domain.points[: domain.prefix], points]),
+            grid=tuple(n // stride for n in domain.grid),
+            spacing=tuple(stride * step for step in domain.steps),
+            period=domain.period,
+            prefix=domain.prefix,
+        )

@@ -1,0 +1,203 @@
+"""CvT (Wu et al., arXiv 2103.15808): pre-norm stages on coarser and coarser grids of tokens,
+with convolutions before the queries, keys and values."""
+
+import functools as ft
+import itertools
+import math
+import operator
+from collections.abc import Iterator, Set
+from typing import Any
+
+from ...equation import ConvolutionalAttention
+from ...models import ImageStage, StagedModel
+from .. import images, make
+from ..family import Family
+from ..options import Options
+from ..placement import Placement, block, linear, linears, norm
+
+
+# Of every normalisation; the library has the option layer_norm_eps and does not read it.
+_EPS = 1e-5
+# The published checkpoints were trained for images of this side.
+_SIDE = 224
+
+# Options with an entry for each stage, and the defaults of the library.
+_DEFAULTS: dict[str, tuple[Any, ...]] = dict(
+    depth=(1, 2, 10),
+    embed_dim=(64, 192, 384),
+    num_heads=(1, 3, 6),
+    mlp_ratio=(4.0, 4.0, 4.0),
+    patch_sizes=(7, 3, 3),
+    patch_stride=(4, 2, 2),
+    patch_padding=(2, 1, 1),
+    kernel_qkv=(3, 3, 3),
+    padding_q=(1, 1, 1),
+    padding_kv=(1, 1, 1),
+    stride_q=(1, 1, 1),
+    stride_kv=(2, 2, 2),
+    qkv_bias=(True, True, True),
+    cls_token=(False, False, True),
+    qkv_projection_method=("dw_bn", "dw_bn", "dw_bn"),
+)
+
+
+def build(options: Options, tensors: Set[str]) -> StagedModel:
+    stages = _stage_options(options)
+    side = _side([(own.size("patch_stride"), own.size("stride_kv")) for own in stages])
+    shape, built = (side, side, options.size("num_channels", 3)), []
+    for own in stages[:-1]:
+        own.allow("cls_token", False)
+        built.append(_stage(own, shape, None))
+        shape = (*built[-1].grid, built[-1].features)
+    classes = images.classes(options) if make.has(tensors, "classifier") else None
+    return StagedModel((*built, _stage(stages[-1], shape, classes)))
+
+
+def _stage_options(options: Options) -> list[Options]:
+    """The options of each stage, which the file has as lists."""
+    depths = options.get("depth", list(_DEFAULTS["depth"]))
+    if not isinstance(depths, list) or not 0 < len(depths) <= 100:
+        raise options.refused("depth", depths, "no list with a number of layers for each stage")
+    lists = {}
+    for name, default in _DEFAULTS.items():
+        values = options.get(name, list(default))
+        if not isinstance(values, list) or len(values) != len(depths):
+            raise options.refused(
+                name, values, f"no list of {len(depths)} entries, one for each stage, as depth"
+            )
+        lists[name] = values
+    return [_entries(options, lists, number) for number in range(len(depths))]
+
+
+def _entries(options: Options, lists: dict[str, list[Any]], number: int) -> Options:
+    """The entries of a stage in the lists, also by the names that other families have; errors
+    say `embed_dim[1]`."""
+    values = {f"{name}[{number}]": entries[number] for name, entries in lists.items()}
+    names = {name: name for name in lists} | dict(
+        hidden_size="embed_dim", num_hidden_layers="depth", num_attention_heads="num_heads"
+    )
+    spellings = {own: f"{name}[{number}]" for own, name in names.items()}
+    return Options(values, options.file).renamed(**spellings)
+
+
+def _side(strides: list[tuple[int, int]]) -> int:
+    """The side of an image that all strides divide, near that of the published ones.
+
+    **Arguments:**
+
+    - `strides`: of each stage that of its windows and that of its keys and values.
+    """
+    totals = itertools.accumulate((window for window, _ in strides), operator.mul)
+    needed = math.lcm(*(total * keys for total, (_, keys) in zip(totals, strides, strict=True)))
+    return -(-_SIDE // needed) * needed
+
+
+def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -> ImageStage:
+    width = options.size("embed_dim")
+    _check_convolutions(options)
+    options.divided("embed_dim", "num_heads")
+    attention = ft.partial(
+        ConvolutionalAttention,
+        width,
+        options.size("num_heads"),
+        width=options.size("kernel_qkv"),
+        stride=options.size("stride_kv"),
+        statistics=True,
+        bias=options.flag("qkv_bias", True),
+        output_bias=True,
+    )
+    hidden = int(width * options.number("mlp_ratio"))
+    parts = make.pre_norm(
+        options,
+        make.layer_norm(width, _EPS),
+        attention,
+        make.feed_forward(options, hidden=hidden),
+    )
+    return ImageStage(
+        shape,
+        width,
+        window=options.size("patch_sizes"),
+        stride=options.size("patch_stride"),
+        padding=options.size("patch_padding", least=0),
+        class_token=options.flag("cls_token", False),
+        classes=classes,
+        embedding_normalization=make.layer_norm(width, _EPS),
+        key=make.any_key(),
+        **parts,
+    )
+
+
+def _check_convolutions(options: Options) -> None:
+    """Queries for all tokens, and kernels with a middle that is the token."""
+    options.allow("qkv_projection_method", "dw_bn")
+    options.allow("stride_q", 1)
+    width = options.size("kernel_qkv")
+    if width % 2 == 0:
+        raise options.refused("kernel_qkv", width, "even, so that no token is in the middle")
+    for name in ("padding_q", "padding_kv"):
+        options.allow(name, width // 2)
+
+
+def table(model: StagedModel) -> Iterator[Placement]:
+    stages: Any = model.stages
+    for number, stage in enumerate(stages):
+        yield from _stage_table(stage, f"encoder.stages.{number}")
+    last = stages[-1]
+    yield from norm(last.output_normalization, "layernorm")
+    for classifier in getattr(last.head, "classifiers", ()):
+        yield from linear(classifier, "classifier")
+    yield from linear(getattr(last.head, "classifier", None), "classifier")
+
+
+def _stage_table(stage: ImageStage, name: str) -> Iterator[Placement]:
+    embedding = f"{name}.embedding.convolution_embeddings"
+    side, channels = stage.window, stage.image_shape[2]
+    # A convolution, [features, channels, rows, columns].
+    weight, shape = stage.embedding.weight, (side, side, channels, stage.features)
+    axes = (2, 3, 1, 0)
+    yield Placement(weight, f"{embedding}.projection.weight", axes=axes, shape=shape)
+    yield Placement(stage.embedding.bias, f"{embedding}.projection.bias")
+    yield from norm(stage.embedding_normalization, f"{embedding}.normalization")
+    for token in stage.prefix:
+        yield Placement(token, f"{name}.cls_token", shape=(1, 1, stage.features))
+    attention, feed_forward = block(stage.control)
+    layer = f"{name}.layers.{{layer}}"
+    yield from norm(attention.normalization, f"{layer}.layernorm_before")
+    yield from _attention_table(attention, f"{layer}.attention")
+    yield from norm(feed_forward.normalization, f"{layer}.layernorm_after")
+    yield from linears(feed_forward, layer, inner="intermediate.dense", outer="output.dense")
+
+
+def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[Placement]:
+    for which in ("query", "key", "value"):
+        convolution = getattr(attention, f"{which}_convolution")
+        below = f"{name}.attention.convolution_projection_{which}.convolution_projection"
+        *sides, features = convolution.weight.shape[1:]
+        # [features, 1, rows, columns].
+        yield Placement(
+            convolution.weight,
+            f"{below}.convolution.weight",
+            axes=(2, 3, 0, 1),
+            shape=(*sides, features, 1),
+        )
+        yield from norm(convolution, f"{below}.normalization")
+        yield Placement(convolution.statistics.mean, f"{below}.normalization.running_mean")
+        yield Placement(convolution.statistics.variance, f"{below}.normalization.running_var")
+        # The library divides scores by the root of all features, not of those of a head.
+        scale = attention.heads**-0.5 if which == "query" else 1.0
+        part, below = getattr(attention, which), f"{name}.attention.projection_{which}"
+        yield from linear(part, below, scale=scale)
+    yield from linear(attention.output, f"{name}.output.dense")
+
+
+FAMILIES = {
+    "cvt": Family(
+        build,
+        table,
+        prefix="cvt.",
+        # How many batches the statistics are of.
+        ignored=r".*\.num_batches_tracked",
+        # Dropout.
+        harmless="attention_drop_rate drop_path_rate drop_rate layer_norm_eps",
+    )
+}

@@ -1,0 +1,175 @@
+"""Attention whose queries, keys and values are convolutions over a grid, against NumPy."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import largest
+
+import ide_transformer as ide
+from ide_transformer.models.image_model import patch_domain
+
+
+FEATURES, HEADS = 6, 2
+
+
+def attention(**options):
+    """One with random vectors, also in the place of ones and zeros."""
+    operator = ide.ConvolutionalAttention(
+        FEATURES,
+        HEADS,
+        key=jax.random.key(0),
+        std=0.4,
+        normalization=ide.LayerNorm(),
+        **options,
+    )
+
+    def changed(x):
+        noise = jax.random.normal(jax.random.key(x.size), x.shape)
+        return x + 0.1 * noise**2 if x.ndim == 1 else x
+
+    return jax.tree.map(changed, operator)
+
+
+def state(domain, seed=1):
+    return jax.random.normal(jax.random.key(seed), (domain.num_tokens, FEATURES))
+
+
+def convolved(projection, grid, *, wraps):
+    """One output after the other, a sum over its window."""
+    p, width = projection, projection.weight.shape[0]
+    reach, (rows, columns) = width // 2, grid.shape[:2]
+    out = []
+    for i in range(0, rows, p.stride):
+        for j in range(0, columns, p.stride):
+            total = np.zeros(FEATURES)
+            for a in range(-reach, reach + 1):
+                for b in range(-reach, reach + 1):
+                    row, column = i + a, j + b
+                    if wraps:
+                        row, column = row % rows, column % columns
+                    if 0 <= row < rows and 0 <= column < columns:
+                        weight = np.asarray(p.weight)[a + reach, b + reach]
+                        total += weight * grid[row, column]
+            if p.statistics is not None:
+                mean, variance = map(np.asarray, (p.statistics.mean, p.statistics.variance))
+                total = (total - mean) / np.sqrt(variance + 1e-5)
+            out.append(total * np.asarray(p.gain) + np.asarray(p.bias))
+    return np.array(out)
+
+
+def expected(operator, u, domain):
+    u = np.asarray(u)
+    v = u - u.mean(-1, keepdims=True)
+    v /= np.sqrt((v**2).mean(-1, keepdims=True) + 1e-5)
+    first, grid = v[: domain.prefix], v[domain.prefix :].reshape(*domain.grid, FEATURES)
+    heads = []
+    for name in ("query", "key", "value"):
+        projection, linear = getattr(operator, f"{name}_convolution"), getattr(operator, name)
+        tokens = convolved(projection, grid, wraps=domain.period is not None)
+        tokens = np.concatenate([first, tokens])
+        tokens = tokens @ np.asarray(linear.weight) + np.asarray(linear.bias)
+        heads.append(tokens.reshape(len(tokens), HEADS, -1))
+    q, k, v = heads
+    s = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(FEATURES / HEADS)
+    gamma = np.exp(s) / np.exp(s).sum(-1, keepdims=True)
+    mean = np.einsum("hij,jhd->ihd", gamma, v).reshape(len(u), -1)
+    return mean @ np.asarray(operator.output.weight) + np.asarray(operator.output.bias)
+
+
+@pytest.mark.parametrize(
+    ("domain", "options"),
+    [
+        (ide.TokenDomain.uniform((4, 6)), {}),
+        (patch_domain((4, 2), 1), dict(statistics=True)),
+        (ide.TokenDomain.periodic((3, 6)), dict(width=5, stride=3)),
+    ],
+)
+def test_it_equals_numpy(domain, options):
+    operator, u = attention(**options), state(domain)
+    assert largest(eqx.filter_jit(operator)(u, domain), expected(operator, u, domain)) < 1e-13
+
+
+def test_the_integral_of_keys_runs_over_every_second_point():
+    operator, domain = attention(), patch_domain((4, 2), 1)
+    coarse = operator.coarse_domain(domain)
+    assert (coarse.grid, coarse.spacing, coarse.prefix) == ((2, 1), (2.0, 2.0), 1)
+    np.testing.assert_array_equal(coarse.points, [[1.5, 0.5], [0, 0], [2, 0]])
+
+
+def test_a_gradient_equals_finite_differences_and_statistics_have_none():
+    domain = patch_domain((2, 2), 1)
+    operator, u = attention(statistics=True), state(domain)
+
+    def loss(operator):
+        return jnp.sum(jnp.sin(operator(u, domain)))
+
+    gradient = jax.jit(jax.grad(loss))(operator)
+    statistics = gradient.key_convolution.statistics
+    assert not statistics.mean.any() and not statistics.variance.any()
+
+    def expected_loss(weight):
+        def at(x):
+            return x.query_convolution.weight
+
+        changed = eqx.tree_at(at, operator, jnp.asarray(weight))
+        return np.sin(expected(changed, u, domain)).sum()
+
+    weight = np.asarray(operator.query_convolution.weight)
+    direction = np.random.default_rng(0).standard_normal(weight.shape)
+    h = 1e-6
+    slope = expected_loss(weight + h * direction) - expected_loss(weight - h * direction)
+    found = np.sum(np.asarray(gradient.query_convolution.weight) * direction)
+    assert abs(found - slope / (2 * h)) < 1e-8 * abs(found)
+
+
+def test_a_line_is_a_grid_too():
+    operator = attention(dimension=1, width=1, stride=1)
+    domain = ide.TokenDomain.uniform(5)
+    u = state(domain)
+    parts = (operator.query_convolution, operator.key_convolution, operator.value_convolution)
+    v = ide.LayerNorm().project(u)
+    # One point in a window: the convolutions are part of the linear maps.
+    plain = ide.Attention(FEATURES, HEADS, key=jax.random.key(0))
+    maps = []
+    for p, name in zip(parts, ("query", "key", "value"), strict=True):
+        m, factor = getattr(operator, name), np.asarray(p.gain) * np.asarray(p.weight[0])
+        weight = factor[:, None] * np.asarray(m.weight)
+        bias = np.asarray(p.bias) @ np.asarray(m.weight) + np.asarray(m.bias)
+        maps.append(eqx.tree_at(lambda x: (x.weight, x.bias), m, (weight, bias)))
+    plain = eqx.tree_at(
+        lambda x: (x.query, x.key, x.value, x.output), plain, (*maps, operator.output)
+    )
+    assert (
+        largest(*(eqx.filter_jit(f)(x, domain) for f, x in ((operator, u), (plain, v)))) < 1e-13
+    )
+
+
+@pytest.mark.parametrize(
+    ("domain", "message"),
+    [
+        (ide.TokenDomain.uniform((4, 3)), "stride=2 does not divide a grid of 4 by 3"),
+        (ide.TokenDomain.uniform(4), "is for 2 dimensions of tokens"),
+        (ide.TokenDomain(jnp.zeros((4, 2))), "needs tokens at equal distances"),
+    ],
+)
+def test_domains_that_it_has_no_coarser_grid_for(domain, message):
+    with pytest.raises(ide.InputError, match=message):
+        attention()(state(domain), domain)
+
+
+def test_an_even_width_is_refused():
+    with pytest.raises(ide.InputError, match=r"width=2\) has no token in its middle"):
+        attention(width=2)
+
+
+def test_operators_of_a_grid_refuse_a_class_token():
+    domain = patch_domain((2, 2), 1)
+    with pytest.raises(ide.InputError, match="padding or a class token"):
+        ide.DifferenceDiffusion(1.0)(state(domain), domain)
+    with pytest.raises(ide.InputError, match="1 of the tokens have no place on the grid"):
+        ide.interpolation(domain, ide.TokenDomain.uniform((2, 2)))
+    assert not ide.TokenDomain(jnp.arange(3.0)[:, None], grid=(2,), prefix=1).consecutive
+    with pytest.raises(ide.InputError, match=r"prefix=1 tokens before those of a grid"):
+        ide.TokenDomain(jnp.zeros((3, 2)), prefix=1)

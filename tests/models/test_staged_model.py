@@ -1,0 +1,250 @@
+"""Equations one after the other, each on a grid of its own."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import largest
+
+import ide_transformer as ide
+from ide_transformer.analysis.defects import equation_defects
+from ide_transformer.depth import refine
+from ide_transformer.equation import Linear
+
+
+CHANNELS, FEATURES, CLASSES = 2, (4, 6), 3
+IMAGES = np.random.default_rng(0).standard_normal((2, 8, 4, CHANNELS))
+
+
+def block(features, *, stride):
+    def make(key):
+        first, second = jax.random.split(key)
+        norm = ide.LayerNorm()
+        attention = ide.ConvolutionalAttention(
+            features, 2, key=first, stride=stride, normalization=norm, std=0.3
+        )
+        return attention, ide.FeedForward(features, key=second, normalization=norm, std=0.3)
+
+    return make
+
+
+def stage(shape, features, depth=1, *, stride=2, kv_stride=2, seed=0, **options):
+    control = ide.PiecewiseConstant.build(
+        block(features, stride=kv_stride), depth, key=jax.random.key(seed)
+    )
+    parts = dict(
+        control=control,
+        constraint=ide.Free(),
+        discretization=ide.Discretization(ide.LieTrotter()),
+        key=jax.random.key(seed + 1),
+        std=0.3,
+    )
+    return ide.ImageStage(shape, features, stride=stride, **(parts | options))
+
+
+def two_stages(**last):
+    first = stage((8, 4, CHANNELS), FEATURES[0], window=5)
+    options = dict(depth=2, kv_stride=1, window=3, seed=2, classes=CLASSES, class_token=True)
+    return ide.StagedModel((first, stage((4, 2, FEATURES[0]), FEATURES[1], **(options | last))))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return two_stages()
+
+
+@eqx.filter_jit
+def outputs_of(model, inputs):
+    return model(inputs)
+
+
+@eqx.filter_jit
+def solution_of(model, inputs):
+    return model.solve(inputs)
+
+
+@eqx.filter_jit
+def embedded(model, inputs):
+    return model.embed(inputs)
+
+
+@eqx.filter_jit
+def inputs_of(model):
+    return model.stage_inputs(IMAGES)
+
+
+def windows_of(image, window, stride, padding):
+    wide = np.pad(image, [(padding, padding), (padding, padding), (0, 0)])
+    rows, columns = image.shape[:2]
+    return np.array(
+        [
+            wide[i : i + window, j : j + window].ravel()
+            for i in range(0, rows, stride)
+            for j in range(0, columns, stride)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding", "given"),
+    [(5, 2, 2, None), (7, 4, 2, None), (5, 4, 2, 2), (2, 2, 0, None)],
+)
+def test_windows_are_a_strided_convolution(window, stride, padding, given):
+    one = stage((8, 4, CHANNELS), 4, stride=stride, window=window, padding=given)
+    u, domain = embedded(one, IMAGES)
+    assert domain.grid == one.grid == (8 // stride, 4 // stride)
+    pixels = windows_of(IMAGES[1], window, stride, padding)
+    v = pixels @ np.asarray(one.embedding.weight) + np.asarray(one.embedding.bias)
+    v -= v.mean(-1, keepdims=True)
+    v /= np.sqrt((v**2).mean(-1, keepdims=True) + 1e-5)
+    assert largest(u[1], v) < 1e-12
+
+
+def test_it_is_one_solve_after_the_other(model):
+    first, last = model.stages
+    u, domain = embedded(first, IMAGES)
+    equation = ide.Equation(first.control, ide.Free(), domain)
+    states = ide.solve(equation, u, solver=ide.LieTrotter()).u1
+    u, domain = embedded(last, states.reshape(2, 4, 2, FEATURES[0]))
+    assert domain.prefix == 1 and domain.grid == (2, 1)
+    equation = ide.Equation(last.control, ide.Free(), domain)
+    token = ide.solve(equation, u, solver=ide.LieTrotter()).u1[:, 0]
+    classifier = last.head.classifiers[0]
+    normal = np.asarray(ide.LayerNorm().project(token))
+    logits = normal @ np.asarray(classifier.weight) + np.asarray(classifier.bias)
+    outputs = outputs_of(model, IMAGES)
+    assert largest(outputs, logits) < 1e-12
+    assert largest(outputs[1], outputs_of(model, IMAGES[1])) < 1e-12
+    assert largest(inputs_of(model)[1], states.reshape(2, 4, 2, -1)) < 1e-12
+
+
+def test_images_of_another_size(model):
+    larger = np.random.default_rng(1).standard_normal((12, 8, CHANNELS))
+    assert outputs_of(model, larger).shape == (CLASSES,)
+
+
+def test_numbers_are_of_all_stages(model):
+    solution = solution_of(model, IMAGES)
+    assert solution.stats["steps"] == 1 + 2 and solution.stats["field_evaluations"] == 3
+    assert bool(solution.succeeded)
+    # A stage that fails is a solve that fails, whatever comes after it.
+    first = model.stages[0]
+    nan = eqx.tree_at(lambda m: m.embedding.bias, first, jnp.full(FEATURES[0], jnp.nan))
+    failed = solution_of(model.with_stage(0, nan), IMAGES)
+    assert not bool(failed.succeeded) and failed.failed_at == 1
+
+
+def test_each_sample_may_have_steps_of_its_own(model):
+    adaptive = model.stages[0].with_solver(
+        diffrax.Heun(),
+        stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
+        steps_for="sample",
+    )
+    solution = solution_of(model.with_stage(0, adaptive), IMAGES)
+    own = solution_of(adaptive, IMAGES)
+    assert solution.result._value.shape == (2,)
+    assert solution.stats["steps"] == pytest.approx(np.mean(own.stats["steps"]) + 2)
+
+
+def test_what_changes_all_stages_and_what_one(model):
+    both = model.with_solver(ide.Strang(), steps_per_interval=2).with_options(
+        gradient=ide.Direct()
+    )
+    for stage in both.stages:
+        assert type(stage.solver) is ide.Strang
+        assert stage.discretization.steps_per_interval == 2
+        assert type(stage.discretization.gradient) is ide.Direct
+    assert [stage.control.num_intervals for stage in model.at_depth(4).stages] == [4, 4]
+    one = model.with_stage(1, model.last.with_solver(ide.Strang()))
+    assert [type(stage.solver) for stage in one.stages] == [ide.LieTrotter, ide.Strang]
+    assert one.discretization == one.last.discretization
+
+
+def test_a_stage_is_analysed_and_refined_as_any_model(model):
+    for stage, inputs in zip(model.stages, inputs_of(model), strict=True):
+        u0, _ = embedded(stage, inputs)
+        defects = equation_defects(stage.equation, u0, solver=stage.discretization.solver)
+        assert defects.step_doubling.shape == (stage.control.num_intervals,)
+        assert np.isfinite(defects.step_doubling).all()
+        fine, finer = (outputs_of(refine(stage, k), inputs) for k in (8, 16))
+        exact = outputs_of(stage.with_solver(diffrax.Dopri8(), steps_per_interval=4), inputs)
+        assert 1.7 < largest(fine, exact) / largest(finer, exact) < 2.3
+
+
+def gradient_of(model):
+    @eqx.filter_jit
+    def gradient(model):
+        return eqx.filter_grad(lambda m: jnp.sum(jnp.sin(m(IMAGES))))(model)
+
+    return jax.tree.leaves(eqx.filter(gradient(model), eqx.is_inexact_array))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("mode", [ide.Recompute(), ide.Recursive(), ide.Reversible()])
+def test_gradient_modes_agree(model, mode):
+    scheme = ide.AlgebraicallyReversible(ide.LieTrotter())
+    if not isinstance(mode, ide.Reversible):
+        scheme = ide.LieTrotter()
+    same = model.with_solver(scheme)
+    pairs = zip(
+        gradient_of(same.with_options(gradient=ide.Direct())),
+        gradient_of(same.with_options(gradient=mode)),
+        strict=True,
+    )
+    assert max(largest(x, y) for x, y in pairs) < 1e-10
+
+
+def test_stages_that_cannot_follow_one_another(model):
+    first, last = model.stages
+    with pytest.raises(ide.InputError, match="stage 0: it has a class token or a head"):
+        ide.StagedModel((last, first))
+    other = stage((4, 4, FEATURES[0]), 4)
+    with pytest.raises(ide.InputError, match=r"stage 0: .* built for \(4, 4, 4\); give it"):
+        ide.StagedModel((first, other))
+    with pytest.raises(ide.InputError, match="are none"):
+        ide.StagedModel(())
+    with pytest.raises(ide.InputError, match=r"with_stage\(2\): the stages are 0 to 1"):
+        model.with_stage(2, last)
+
+
+def test_a_head_for_a_class_token_that_is_not_there(model):
+    classifier = Linear(6, 2, bias=True, std=0.1, key=jax.random.key(0))
+    bare = two_stages(class_token=False).last
+    with pytest.raises(ide.InputError, match=r"PrefixHead reads 1 class token\(s\).* has 0"):
+        bare.with_head(ide.PrefixHead((classifier,)))
+    assert outputs_of(bare.with_head(ide.MeanHead(classifier)), np.ones((2, 2, 4))).shape == (
+        2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(stride=3), "a stride of 3 does not divide images of 8 by 4"),
+        (dict(stride=4, window=3), "window=3 leaves out pixels between windows"),
+        (dict(stride=2, window=5, padding=1), "padding=1 .* choose one from 2 to 2"),
+    ],
+)
+def test_windows_that_make_no_grid(options, message):
+    with pytest.raises(ide.InputError, match=message):
+        stage((8, 4, CHANNELS), 4, **options)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((8, 4, 3)), "channels come last"),
+        (np.zeros((9, 4, 2)), "does not divide images of 9 by 4"),
+        (np.zeros((0, 4, 2)), "does not divide images of 0 by 4"),
+    ],
+)
+def test_images_that_do_not_fit(model, images, message):
+    with pytest.raises(ide.InputError, match=message):
+        model(images)
+
+
+def test_bytes_are_no_images(model, unchecked):
+    with pytest.raises(ide.InputError, match="floating-point numbers"):
+        model(np.zeros((8, 4, 2), np.uint8))

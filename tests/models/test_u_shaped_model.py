@@ -1,0 +1,180 @@
+"""Equations on a grid, on coarser ones and back."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import largest
+
+import ide_transformer as ide
+from ide_transformer.tasks import Batch
+from ide_transformer.tasks.losses import RelativeError
+from ide_transformer.training.step import initial_state, make_train_step
+
+
+WIDTH, STEPS = 3, 2
+PARTS = dict(constraint=ide.Free(), discretization=ide.Discretization(diffrax.Heun()))
+
+
+def control(seed, std=0.25):
+    operator = ide.FeedForward(WIDTH, key=jax.random.key(seed), std=std)
+    return ide.Tied((operator,), STEPS)
+
+
+def u_shaped(domain, coarse):
+    """A map from states to states, with so many coarser grids."""
+
+    def level(seed):
+        return ide.StateModel(domain, WIDTH, control=control(seed), **PARTS)
+
+    return ide.UShapedModel(level(99), tuple(level(seed) for seed in range(2 * coarse)))
+
+
+def midpoints(*shape):
+    domain = ide.TokenDomain.midpoint(shape[0])
+    for n in shape[1:]:
+        domain = domain.product(ide.TokenDomain.midpoint(n))
+    return domain
+
+
+@eqx.filter_jit
+def outputs_of(model, inputs):
+    return model(inputs)
+
+
+def smooth(points):
+    waves = [np.cos(2 * np.pi * (points.sum(-1) + k / 3)) for k in range(WIDTH)]
+    return np.stack(waves, axis=-1)
+
+
+def flow(model, u):
+    """The solution at points by themselves: all its operators are pointwise."""
+    equation = ide.Equation(model.control, ide.Free(), ide.TokenDomain.uniform(len(u)))
+    return np.asarray(ide.solve(equation, jnp.asarray(u), solver=diffrax.Heun()).u1)
+
+
+def limit(model, u, level=0):
+    """The result on infinitely fine grids, where R and P are the identity."""
+    down, depth = model.levels, len(model.levels) // 2
+    v = flow(down[level], u)
+    if level == depth:
+        return v
+    w = v + limit(model, v, level + 1) - v
+    return flow(model.model if level == 0 else down[2 * depth - level], w)
+
+
+@pytest.mark.parametrize(
+    ("make", "coarse", "sizes"),
+    [
+        (lambda n: midpoints(n), 2, (64, 128)),
+        (lambda n: ide.TokenDomain.periodic((n, n)), 1, (16, 32)),
+        (lambda n: midpoints(n, n), 1, (32, 64)),
+    ],
+)
+def test_it_converges_at_order_2_up_to_the_ends(make, coarse, sizes):
+    errors = []
+    for n in sizes:
+        domain = make(n)
+        model, u = u_shaped(domain, coarse), smooth(np.asarray(domain.points))
+        errors.append(largest(outputs_of(model, u), limit(model, u)))
+    slopes = -np.diff(np.log(errors)) / np.log(2)
+    assert abs(slopes[-1] - 2) < 0.15, (errors, slopes)
+
+
+@pytest.mark.parametrize("domain", [midpoints(8), midpoints(4, 6)])
+def test_to_the_coarser_grid_and_back_keeps_linear_functions(domain):
+    coarse = ide.coarsened(domain)
+    x = np.asarray(domain.points)
+    linear = (x @ np.arange(2.0, 2.0 + x.shape[1]) + 1)[:, None]
+    down, up = ide.interpolation(domain, coarse), ide.interpolation(coarse, domain)
+    assert largest(up(down(linear)), linear) < 1e-13
+    assert largest(down(up(down(linear))), down(linear)) < 1e-13
+    # The mean of a block, so that the integral stays.
+    random = np.random.default_rng(0).standard_normal((domain.num_tokens, 1))
+    blocks = random.reshape([n for side in coarse.grid for n in (side, 2)])
+    means = blocks.mean(axis=tuple(range(1, blocks.ndim, 2))).ravel()
+    assert largest(down(random)[:, 0], means) < 1e-13
+
+
+def test_a_coarser_grid_on_which_nothing_happens_changes_nothing():
+    domain = ide.TokenDomain.uniform((4, 4))
+    model = u_shaped(domain, 1)
+    still = eqx.tree_at(
+        lambda m: m.levels[1].control, model, ide.Tied((ide.Damping(0.0),), STEPS)
+    )
+    u = np.random.default_rng(0).standard_normal((2, 16, WIDTH))
+    expected = outputs_of(model.model, outputs_of(model.levels[0], u))
+    assert largest(outputs_of(still, u), expected) < 1e-13
+
+
+@pytest.fixture(scope="module")
+def operator_model():
+    """One of functions on the circle, with attention."""
+
+    def attention(key):
+        return (ide.Attention(WIDTH, 1, key=key, std=0.5),)
+
+    parts = dict(PARTS, discretization=ide.Discretization(ide.LieTrotter()))
+    model = ide.OperatorModel(
+        8,
+        WIDTH,
+        control=ide.PiecewiseConstant.build(attention, 2, key=jax.random.key(0)),
+        modes=3,
+        std=0.3,
+        key=jax.random.key(1),
+        **parts,
+    )
+    levels = [
+        ide.StateModel(
+            model.domain,
+            WIDTH,
+            control=ide.PiecewiseConstant.build(attention, 1, key=jax.random.key(seed)),
+            **parts,
+        )
+        for seed in (2, 3)
+    ]
+    return ide.UShapedModel(model, tuple(levels))
+
+
+def test_it_is_trained_as_any_model(operator_model):
+    inputs = np.random.default_rng(0).standard_normal((4, 8))
+    batch = Batch(inputs, 2 * inputs)
+    optimizer = optax.adam(1e-2)
+    state, static = initial_state(operator_model, optimizer, jax.random.key(0))
+    step, losses = make_train_step(optimizer, static, RelativeError()), []
+    before = jax.tree.map(jnp.copy, state.weights)
+    for _ in range(2):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[1] < losses[0]
+    # Two operators of the model, one of each of two levels.
+    assert metrics["field_evaluations"] == 4
+    changed = jax.tree.map(lambda x, y: bool(jnp.any(x != y)), before, state.weights)
+    assert all(jax.tree.leaves(changed.levels[1].control))
+
+
+def test_it_is_evaluated_on_other_grids_and_schemes(operator_model):
+    assert outputs_of(operator_model, np.ones(12)).shape == (12,)
+    other = operator_model.with_solver(ide.Strang()).at_depth(4)
+    assert all(type(part.solver) is ide.Strang for part in (other.model, *other.levels))
+    assert all(part.control.num_intervals == 4 for part in (other.model, *other.levels))
+
+
+def test_what_is_no_such_model(operator_model):
+    model, levels = operator_model.model, operator_model.levels
+    with pytest.raises(ide.InputError, match="1 levels; give two for one coarser grid"):
+        ide.UShapedModel(model, levels[:1])
+    wide = ide.StateModel(model.domain, 5, control=control(0), **PARTS)
+    with pytest.raises(ide.InputError, match=r"levels\[0\] has 5 features, but the model 3"):
+        ide.UShapedModel(model, (wide, wide))
+    with pytest.raises(ide.InputError, match="factor=2 does not divide a grid of 9 tokens"):
+        operator_model(np.ones(9))
+    with pytest.raises(ide.InputError, match="have to lie on a grid"):
+        ide.coarsened(ide.TokenDomain.gauss_legendre(4))
+    with pytest.raises(ide.InputError, match="tokens cannot stop early"):
+        operator_model.with_exit(ide.SecondDifferenceExit(0.1))
+    with pytest.raises(ide.InputError, match=r"states of shape .* on a grid of 8 tokens"):
+        levels[0](np.ones((7, WIDTH)))

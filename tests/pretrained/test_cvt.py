@@ -1,0 +1,105 @@
+"""Checkpoints of CvT: against stored outputs, and, heavy, against transformers itself."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden.copies import changed_copy
+from golden.make_images import CVT, original, random_images, run
+from helpers import GOLDEN, fast_first, largest
+
+import ide_transformer as ide
+from ide_transformer.pretrained import load_pretrained, save_pretrained
+
+
+THREE = dict(embed_dim=[8, 12, 16], num_heads=[1, 3, 2], depth=[1, 2, 3])
+CASES = [
+    ("CvtForImageClassification", THREE | dict(num_labels=5)),
+    ("CvtModel", THREE),
+    (
+        "CvtForImageClassification",
+        THREE | dict(cls_token=[False] * 3, qkv_bias=[True, False, True], stride_kv=[2, 1, 2]),
+    ),
+    ("CvtModel", CVT | dict(num_channels=1, patch_padding=[1, 1], kernel_qkv=[1, 5])),
+]
+CASES[-1][1].update(padding_q=[0, 2], padding_kv=[0, 2], patch_sizes=[3, 3])
+
+
+def test_stored_outputs_at_two_sizes():
+    stored = np.load(GOLDEN / "cvt" / "outputs.npz")
+    model = load_pretrained(GOLDEN / "cvt")
+    outputs = eqx.filter_jit(model)
+    assert largest(outputs(stored["images"]), stored["logits"]) < 1e-12
+    assert largest(outputs(stored["resized_images"]), stored["resized_logits"]) < 1e-12
+
+
+def reference_of(folder, name, options, dtype):
+    transformers = pytest.importorskip("transformers")
+    kind = getattr(transformers, name)
+    model = original(kind, kind.config_class(**options), dtype)
+    model.save_pretrained(folder)
+    return model
+
+
+def outputs_of(reference, images):
+    """The logits, or the class token and the tokens of the last stage."""
+    # Without a class token, the library needs the states to find its own logits.
+    out = run(reference, images, output_hidden_states=True)
+    if "logits" in out:
+        return out.logits.numpy()
+    states = out.last_hidden_state.flatten(2).transpose(1, 2).numpy()
+    return np.concatenate([out.cls_token_value.numpy(), states], axis=1)
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_outputs_of_the_library(name, options, tmp_path):
+    reference = reference_of(tmp_path / "one", name, options, "float64")
+    model = load_pretrained(tmp_path / "one")
+    images = random_images((64, 96), model.stages[0].image_shape[2])
+    expected = outputs_of(reference, images)
+    assert largest(model(images), expected) < 1e-12 * np.abs(expected).max()
+    save_pretrained(model, tmp_path / "two", like=tmp_path / "one")
+    again = type(reference).from_pretrained(tmp_path / "two", dtype="float64").eval()
+    assert largest(outputs_of(again, images), expected) < 1e-12 * np.abs(expected).max()
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize(("name", "options"), fast_first(0, CASES, heavy=2))
+def test_outputs_of_the_library_in_single_precision(name, options, tmp_path):
+    reference = reference_of(tmp_path, name, options, "float32")
+    model = load_pretrained(tmp_path)
+    images = random_images((64, 96), model.stages[0].image_shape[2], dtype=np.float32)
+    outputs = model(images)
+    assert outputs.dtype == jnp.float32
+    assert largest(outputs, outputs_of(reference, images)) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(cls_token=[True, True]), r"cls_token\[0\] = True is not supported.*: False"),
+        (dict(stride_q=[1, 2]), r"stride_q\[1\] = 2 is not supported. Supported: 1"),
+        (dict(kernel_qkv=[2, 3]), r"kernel_qkv\[0\] = 2 is even"),
+        (dict(padding_kv=[0, 1]), r"padding_kv\[0\] = 0 is not supported"),
+        (dict(qkv_projection_method=["avg", "dw_bn"]), r"qkv_projection_method\[0\] = 'avg'"),
+        (dict(num_heads=[3, 2]), r"embed_dim\[0\] = 4 is no multiple of num_heads\[0\] = 3"),
+        (dict(embed_dim=[4]), r"embed_dim = \[4\] is no list of 2 entries"),
+        (dict(depth=2), r"depth = 2 is no list"),
+        (dict(patch_padding=[0, 1]), r"padding=0 with window=5 and stride=2"),
+    ],
+)
+def test_options_that_make_no_such_model(options, message, tmp_path):
+    with pytest.raises(ide.InputError, match=message):
+        load_pretrained(changed_copy(tmp_path, "cvt", **options))
+
+
+def test_images_that_no_grid_fits():
+    model = load_pretrained(GOLDEN / "cvt")
+    with pytest.raises(ide.InputError, match="stride of 2 does not divide images of 9 by 8"):
+        model(np.zeros((9, 8, 3)))
+    # The grid of 2 by 3 tokens has no middle ones for its keys.
+    with pytest.raises(ide.InputError, match="stride=2 does not divide a grid of 2 by 3"):
+        model.stages[0](np.zeros((4, 6, 3)))
