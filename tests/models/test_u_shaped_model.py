@@ -88,12 +88,12 @@ def test_it_converges_at_order_2_up_to_the_ends(make, coarse, sizes):
 def test_to_the_coarser_grid_and_back_keeps_linear_functions(domain):
     coarse = ide.coarsened(domain)
     x = np.asarray(domain.points)
-    linear = (x @ np.arange(2.0, 2.0 + x.shape[1]) + 1)[:, None]
+    linear = jnp.asarray(x @ np.arange(2.0, 2.0 + x.shape[1]) + 1)[:, None]
     down, up = ide.interpolation(domain, coarse), ide.interpolation(coarse, domain)
     assert largest(up(down(linear)), linear) < 1e-13
     assert largest(down(up(down(linear))), down(linear)) < 1e-13
     # The mean of a block, so that the integral stays.
-    random = np.random.default_rng(0).standard_normal((domain.num_tokens, 1))
+    random = jax.random.normal(jax.random.key(0), (domain.num_tokens, 1))
     blocks = random.reshape([n for side in coarse.grid for n in (side, 2)])
     means = blocks.mean(axis=tuple(range(1, blocks.ndim, 2))).ravel()
     assert largest(down(random)[:, 0], means) < 1e-13
