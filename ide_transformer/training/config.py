@@ -10,6 +10,7 @@ from ..equation import PointRule
 from ..errors import InputError
 from .choice import AbstractChoice, Choice, Part, SchemeConfig, Section
 from .optimizer_config import OptimizerConfig as OptimizerConfig
+from .parallel_config import ParallelConfig as ParallelConfig
 from .training_config import TrainingConfig as TrainingConfig
 from .types import Count, FolderName, Fraction, in_int32
 from .versions import VERSION, upgraded
@@ -214,6 +215,7 @@ class Config(Section):
     solver: SolverConfig = SolverConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,65 @@
+"""Several processes that train one run."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import jax
+
+from ..errors import InputError
+from .parallel_config import ParallelConfig
+
+
+class ProcessLost(InputError):
+    """Another process of the run has ended or no longer answers."""
+
+
+def start_processes(parallel: ParallelConfig) -> None:
+    """Joins the processes of a run, before anything is computed; once for each process.
+
+    **Raises:** `InputError` where they do not all appear in time.
+    """
+    if parallel.processes is None or jax.distributed.is_initialized():
+        return
+    rank, seconds = parallel.rank, parallel.timeout
+    if rank is None and (given := os.environ.get("JAX_PROCESS_ID")):
+        rank = int(given)
+    try:
+        jax.distributed.initialize(
+            parallel.coordinator,
+            parallel.processes,
+            rank,
+            initialization_timeout=seconds,
+            heartbeat_timeout_seconds=seconds,
+            shutdown_timeout_seconds=seconds,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"parallel.processes={parallel.processes}: {error} Nothing here tells address and "
+            "rank, as SLURM does; give parallel.coordinator=HOST:PORT and parallel.rank=0, 1, "
+            "…, or JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID."
+        ) from None
+    except jax.errors.JaxRuntimeError as error:
+        raise InputError(
+            f"parallel.processes={parallel.processes}: they did not all appear at "
+            f"{parallel.coordinator or 'the coordinator'} within {seconds} s "
+            f"(parallel.timeout): {str(error).splitlines()[0]}"
+        ) from None
+
+
+@contextlib.contextmanager
+def others_needed() -> Iterator[None]:
+    """Says of an error in a collective operation what it means.
+
+    **Raises:** `ProcessLost`.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise ProcessLost(
+            f"process {jax.process_index()}: another process of this run has ended or does not "
+            f"answer ({str(error).splitlines()[0][:200]}). Start all of them again with "
+            "--resume; the run goes on from its last checkpoint, also with fewer processes."
+        ) from error
