@@ -87,6 +87,8 @@ class Layout(NamedTuple):
         sizes = {axis: self.sizes.get(axis, 1) for axis in MESH_AXES["samples"]}
         where = NamedSharding(self.mesh, divided((size,), ("samples",), sizes))
         (rows,) = _own(where, (size,))
+        if rows == slice(0, size):
+            return self.batch(task.batch(step, size, seed))
         part = task.part_of_batch(step, size, seed, rows)
 
         def place(x: Any) -> jax.Array:
@@ -129,8 +131,8 @@ def make_layout(config: ParallelConfig, devices: Sequence[jax.Device] | None = N
         sizes = " × ".join(f"{axis} {size}" for axis, size in config.sizes.items())
         raise InputError(
             f"parallel: {sizes} makes a mesh of {wanted} devices, and there are {number}; "
-            f"their product has to {'be' if jax.process_count() > 1 else 'divide'} {number}. On a "
-            "CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 gives 8 of them."
+            f"their product has to {'be' if jax.process_count() > 1 else 'divide'} {number}. "
+            "On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 gives 8 of them."
         )
     shape = tuple(config.sizes.values())
     types = (AxisType.Auto,) * len(shape)

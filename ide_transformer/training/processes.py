@@ -10,6 +10,10 @@ from ..errors import InputError
 from .parallel_config import ParallelConfig
 
 
+# The errors of JAX that say nothing of other processes.
+_OWN_FAULTS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
+
+
 class ProcessLost(InputError):
     """Another process of the run has ended or no longer answers."""
 
@@ -56,7 +60,7 @@ def others_needed() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or str(error).startswith(_OWN_FAULTS):
             raise
         raise ProcessLost(
             f"process {jax.process_index()}: another process of this run has ended or does not "

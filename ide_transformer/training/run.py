@@ -254,10 +254,10 @@ def on_other_devices(config: Config, overrides: Sequence[str], path: Path) -> Co
         return config
     tree = config.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
-    if foreign := [key for key in origin if not key.startswith("parallel.")]:
+    if any(not key.startswith("parallel.") for key in origin):
         raise InputError(
-            f"{', '.join(foreign)}: {path} goes on with its own configuration; drop the "
-            "override. Only parallel.… can be chosen again."
+            f"{' '.join(overrides)}: {path} goes on with its own configuration; drop the "
+            "overrides. Only those of parallel.… can be given again."
         )
     return validated(Config, tree, "the command line", origin)
 

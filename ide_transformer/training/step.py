@@ -217,7 +217,7 @@ def describe_memory(
         f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
         f"a step with gradient {_name(used)} {_mebibytes(temporary)} ({'; '.join(others)})"
     )
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     needed = parameters + optimizer + temporary
     if limit is not None and needed > limit:
         text += (
