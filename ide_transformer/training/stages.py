@@ -87,7 +87,7 @@ def make_stages(
             )
             shapes = jax.eval_shape(enter, shapes)
             static = eqx.filter(model, eqx.is_inexact_array, inverse=True)
-        steps = ft.partial(_train_steps, config, optimizer, static)
+        steps = ft.partial(make_train_steps, config, optimizer, static)
         stages.append(Stage(first, last, model, shapes, enter, steps, make_evaluation(static)))
     return state, stages
 
@@ -102,7 +102,7 @@ def stage_at(stages: Sequence[Stage], step: int) -> Stage:
     return next((stage for stage in stages if step <= stage.last), stages[-1])
 
 
-def _train_steps(
+def make_train_steps(
     config: Config,
     optimizer: optax.GradientTransformation,
     static: PyTree,
