@@ -1,4 +1,3 @@
-import functools as ft
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -6,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from ...devices import SEQUENCE, token_devices
 from ...domain import TokenDomain
@@ -34,11 +33,12 @@ class Ring(AbstractQuadrature):
 
     def mean(self, integrand: Integrand, domains: Domains) -> Mean:
         def local(integrand, domains):
-            total = None
-            for hop in range(token_devices()):
+            def visit(total, hop):
                 new = self.part.mean(*_visited(integrand, domains, hop))
-                total = new if total is None else _joined(total, new)
-            return total
+                return _joined(total, new), None
+
+            first = self.part.mean(*_visited(integrand, domains, jnp.array(0)))
+            return lax.scan(visit, first, _hops(1))[0]
 
         return _on_parts(local, (integrand, domains), integrand)
 
@@ -47,18 +47,23 @@ class Ring(AbstractQuadrature):
     ) -> Mean:
         def local(integrand, rate, mean, domains):
             # Of a visit nothing is kept; in the gradient the points come again.
-            @ft.partial(jax.checkpoint, static_argnums=0)
-            def visit(hop, integrand, rate, mean, domains):
+            @jax.checkpoint
+            def part(hop, integrand, rate, mean, domains):
                 here, there = _visited(integrand, domains, hop)
                 return self.part.tangent(here, _visiting(rate, hop), mean, there)
 
-            total = visit(0, integrand, rate, mean, domains)
-            for hop in range(1, token_devices()):
-                new = visit(hop, integrand, rate, mean, domains)
-                total = jax.tree.map(jnp.add, total, new)
-            return total
+            def visit(total, hop):
+                new = part(hop, integrand, rate, mean, domains)
+                return jax.tree.map(jnp.add, total, new), None
+
+            zero = jax.tree.map(jnp.zeros_like, mean)
+            return lax.scan(visit, zero, _hops(0))[0]
 
         return _on_parts(local, (integrand, rate, mean, domains), integrand)
+
+
+def _hops(first: int) -> Int[Array, " hops"]:
+    return jnp.arange(first, token_devices())
 
 
 def divides(integrand: Integrand) -> bool:
@@ -116,31 +121,36 @@ def _is_spec(x: Any) -> bool:
     return isinstance(x, PartitionSpec)
 
 
-def _visited(integrand: Integrand, domains: Domains, hop: int) -> tuple[Integrand, Domains]:
+def _visited(
+    integrand: Integrand, domains: Domains, hop: Int[Array, ""]
+) -> tuple[Integrand, Domains]:
     """The queries of this device with the points that are `hop` devices before it."""
     points = TokenDomain(_shifted(domains.points.points, hop))
     return _visiting(integrand, hop), Domains(domains.queries, points)
 
 
-def _visiting(integrand: Integrand, hop: int) -> Integrand:
+def _visiting(integrand: Integrand, hop: Int[Array, ""]) -> Integrand:
     query, key, value, log_weights, bias, log_end_weights, ends = integrand
     if bias is not None:
         # Rows of a bias lie with their queries, each for all points.
         size = bias.shape[-1] // token_devices()
         part = (lax.axis_index(SEQUENCE) - hop) % token_devices()
         bias = lax.dynamic_slice_in_dim(bias, part * size, size, axis=-1)
-    key, value, log_weights, log_end_weights, ends = (
-        None if x is None else _shifted(x, hop)
-        for x in (key, value, log_weights, log_end_weights, ends)
-    )
+    visitors = key, value, log_weights, log_end_weights, ends
+    key, value, log_weights, log_end_weights, ends = _shifted(visitors, hop)
     return Integrand(query, key, value, log_weights, bias, log_end_weights, ends)
 
 
-def _shifted(x: Array, hop: int) -> Array:
-    """The part of the device that is `hop` before this one, in a ring."""
+def _shifted(arrays: PyTree[Array], hop: Int[Array, ""]) -> PyTree[Array]:
+    """The arrays of the device that is `hop` before this one, in a ring. The devices make the
+    hops at the same time, so that they take the same branch."""
     devices = token_devices()
-    ring = [(source, (source + hop) % devices) for source in range(devices)]
-    return lax.ppermute(x, SEQUENCE, ring) if hop else x
+
+    def by(hop):
+        ring = [(source, (source + hop) % devices) for source in range(devices)]
+        return lambda arrays: jax.tree.map(lambda x: lax.ppermute(x, SEQUENCE, ring), arrays)
+
+    return lax.switch(hop, [lambda arrays: arrays, *map(by, range(1, devices))], arrays)
 
 
 def _joined(a: Mean, b: Mean) -> Mean:
