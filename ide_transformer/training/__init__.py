@@ -44,6 +44,9 @@ from .loop import Diverged as Diverged
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
+from .parallel_config import ParallelConfig as ParallelConfig
+from .plan import meshes_of as meshes_of, plan as plan
+from .processes import ProcessLost as ProcessLost
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (
     dump_config as dump_config,

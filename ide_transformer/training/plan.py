@@ -35,7 +35,7 @@ _BYTES |= {"f64": 8, "s64": 8, "u64": 8}
 
 
 def plan(
-    config: Config, vocabulary: int, meshes: Sequence[ParallelConfig]
+    config: Config, vocabulary: int, meshes: Sequence[ParallelConfig], samples: int = 1
 ) -> list[dict[str, Any]]:
     """What a step of a language model needs on each of several meshes of devices, from the
     programs that are compiled for them. Of each device: the bytes of the state of training
@@ -45,26 +45,30 @@ def plan(
 
     - `vocabulary`: the number of tokens of the model.
     - `meshes`: as many devices have to be there, if only virtual ones.
+    - `samples`: of a batch, how many those devices that hold a sample together compute at once;
+      the rest come after them, as by `training.accumulate`.
 
     **Raises:** `InputError` where there are not.
     """
-    return [_row(config, vocabulary, mesh) for mesh in meshes]
+    return [_row(config, vocabulary, mesh, samples) for mesh in meshes]
 
 
-def meshes_of(devices: int, tensor: int = 1, sequence: int = 1) -> list[ParallelConfig]:
-    """The meshes of a plan: data alone, fsdp alone, and fsdp with 8 devices, or half of them,
-    that divide heads, tokens, or both."""
-    inner = min(8, devices // 2)
-    half = math.isqrt(inner)
-    shares = [(1, 1), (inner, 1), (1, inner), (inner // half, half)]
-    found = [ParallelConfig(data=devices), ParallelConfig(fsdp=devices)]
-    found += [
-        ParallelConfig(fsdp=devices // (t * s), tensor=t, sequence=s) for t, s in shares[1:]
+def meshes_of(devices: int) -> list[ParallelConfig]:
+    """The meshes of a plan: the samples divided alone; the weights too; and beside them, among
+    each 4 devices, the heads, or the tokens."""
+    return [
+        ParallelConfig(data=devices),
+        ParallelConfig(fsdp=devices),
+        ParallelConfig(fsdp=devices // 4, tensor=4),
+        ParallelConfig(fsdp=devices // 4, sequence=4),
     ]
-    return found
 
 
-def _row(config: Config, vocabulary: int, mesh: ParallelConfig) -> dict[str, Any]:
+def _row(config: Config, vocabulary: int, mesh: ParallelConfig, samples: int) -> dict[str, Any]:
+    at_once = samples * mesh.data * mesh.fsdp
+    accumulate = max(config.training.batch_size // at_once, 1)
+    training = config.training.model_copy(update={"accumulate": accumulate})
+    config = config.model_copy(update={"training": training})
     layout = make_layout(mesh, jax.devices()[: mesh.devices])
     state, static = _shapes(config, vocabulary)
     tokens = jnp.zeros((), jnp.int32).dtype
@@ -82,6 +86,7 @@ def _row(config: Config, vocabulary: int, mesh: ParallelConfig) -> dict[str, Any
     return {
         "devices": mesh.devices,
         "mesh": ", ".join(f"{axis} {size}" for axis, size in sizes.items()) or "one device",
+        "accumulate": accumulate,
         "state_bytes": layout.bytes_each(state),
         "temporary_bytes": memory.temp_size_in_bytes,
         **{f"{name}_bytes": sent.get(name, 0.0) for name in _SENT},
@@ -126,17 +131,19 @@ def sent_bytes(program: str) -> dict[str, float]:
     entry = next(name for name in bodies if name.startswith("ENTRY "))
     total: dict[str, float] = {}
 
-    def add(name: str, times: int) -> None:
-        for line in bodies[name]:
+    def add(name: str, times: float) -> None:
+        for line in bodies.get(name, ()):
             for kind, sent in _sent(line):
                 total[kind] = total.get(kind, 0.0) + times * sent
             count = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
             inner = times * int(count[1]) if count else times
-            for called in re.findall(
-                r"(?:body|to_apply|calls|branch_computations)=\{?(%[^,}\s]+)", line
-            ):
-                if called in bodies:
-                    add(called, inner)
+            for called in re.findall(r"(?:body|to_apply|calls)=(%[^,}\s]+)", line):
+                add(called, inner)
+            # A loop takes each of its branches equally often.
+            branches = re.search(r"branch_computations=\{([^}]*)\}", line)
+            names = branches[1].split(", ") if branches else []
+            for called in names:
+                add(called, inner / len(names))
 
     add(entry, 1)
     return total

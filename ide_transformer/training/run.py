@@ -101,10 +101,10 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     """Trains in a folder that exists, or in a new one."""
     began = time.perf_counter()
     training = config.training
+    layout = make_layout(config.parallel)
     task, model, key = build_start(config)
     # What does not fit together fails here, before anything is written.
     state, stages = make_stages(config, model, key)
-    layout = make_layout(config.parallel)
     check_divisible(config, task, heads_of(model))
     loss = objective(task.loss, training)
     meshes = zip(mesh_maps(training), mesh_tasks(training, task), strict=True)

@@ -77,7 +77,7 @@ def differences():
                 return jax.grad(f)(query, *arguments[1:])
 
             rate = jnp.cos(arguments[0])
-            return lambda *a: (first(*a), jax.jvp(along, (a[0],), (rate,))[1])
+            return lambda *x: (first(*x), jax.jvp(along, x[:1], (rate,))[1])
 
         with jax.set_mesh(mesh_of(2, 4)):
             program = jax.jit(derivatives(ours))
