@@ -49,6 +49,11 @@ def start_processes(parallel: ParallelConfig) -> None:
             f"{parallel.coordinator or 'the coordinator'} within {seconds} s "
             f"(parallel.timeout): {str(error).splitlines()[0]}"
         ) from None
+    except RuntimeError as error:
+        raise InputError(
+            f"parallel.processes={parallel.processes}: processes have to be joined before "
+            f"anything is computed; call train first, or start scripts/train.py. JAX: {error}"
+        ) from None
 
 
 @contextlib.contextmanager
