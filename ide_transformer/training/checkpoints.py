@@ -16,7 +16,7 @@ from jaxtyping import Array, PyTree
 from ..errors import InputError
 from .config import Config
 from .folder import RunFolder
-from .parallel import gathered, primary, wait_for_all
+from .processes import gathered, primary, wait_for_all
 
 
 T = TypeVar("T", bound=PyTree)

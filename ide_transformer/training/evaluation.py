@@ -25,7 +25,7 @@ from .checkpoints import Which
 from .chosen import chosen_config, refuse_overrides, split_overrides
 from .config import Config
 from .folder import RunFolder
-from .run import restored
+from .loading import restored
 from .step import make_evaluation
 
 

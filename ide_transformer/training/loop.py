@@ -17,7 +17,8 @@ from .checkpoints import Checkpoints
 from .folder import RunFolder
 from .meshes import drawn_mesh, mesh_tasks
 from .metrics import MetricsLog, NotFinite, cut_metrics
-from .parallel import Layout, primary
+from .parallel import Layout
+from .processes import primary
 from .progress import TrainingProgress
 from .stages import Stage, shapes_at, stage_at
 from .step import TrainState, describe_memory, num_parameters, rolled_back

@@ -1,15 +1,12 @@
 """Training on a mesh of devices: where the state of training and the batches lie."""
 
-import contextlib
 import fnmatch
 import math
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -18,8 +15,6 @@ from ..errors import InputError
 from ..models import AbstractModel
 from ..tasks import AbstractTask, Batch
 from .config import Config
-from .folder import RunFolder
-from .meshes import mesh_tasks
 from .optimizer import path_of
 from .parallel_config import ParallelConfig
 
@@ -139,30 +134,22 @@ def make_layout(config: ParallelConfig, devices: Sequence[jax.Device] | None = N
     return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:wanted]))
 
 
-def check_divisible(config: Config, task: AbstractTask, heads: Sequence[int]) -> None:
+def check_divisible(config: Config, model: AbstractModel) -> None:
     """Refuses a mesh of devices that does not divide what is to be divided.
-
-    **Arguments:**
-
-    - `heads`: the numbers of heads in the model, also of keys and values.
 
     **Raises:** `InputError` that names the keys.
     """
     parallel, training = config.parallel, config.training
-    samples = parallel.data * parallel.fsdp
-    part = training.batch_size // training.accumulate
-    tokens = [one.batch(0, 1, 0).inputs for one in mesh_tasks(training, task)]
-    of_batch = "training.batch_size"
+    batch, samples = "training.batch_size", training.batch_size // training.accumulate
     if training.accumulate > 1:
-        of_batch += " / training.accumulate"
+        batch += " / training.accumulate"
+    attentions = parts(model.control, AbstractAttention)
+    heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
+    tokens = {model.domain.num_tokens, *(x.context for x in training.meshes if x.context)}
     wanted = [
-        ("parallel.data × parallel.fsdp", samples, of_batch, part),
+        ("parallel.data × parallel.fsdp", parallel.data * parallel.fsdp, batch, samples),
         *(("parallel.tensor", parallel.tensor, "the number of heads", n) for n in heads),
-        *(
-            ("parallel.sequence", parallel.sequence, "the number of tokens", x.shape[1])
-            for inputs in tokens
-            for x in jax.tree.leaves(inputs)[:1]
-        ),
+        *(("parallel.sequence", parallel.sequence, "the number of tokens", n) for n in tokens),
     ]
     for key, devices, what, number in wanted:
         if number % devices:
@@ -170,60 +157,6 @@ def check_divisible(config: Config, task: AbstractTask, heads: Sequence[int]) ->
                 f"{key} = {devices} does not divide {what}, {number}; take a divisor of it, or "
                 "change it."
             )
-
-
-def heads_of(model: AbstractModel) -> list[int]:
-    """The numbers of heads in a model, also those of keys and values."""
-    found = parts(model.control, AbstractAttention)
-    return sorted({number for x in found for number in (x.heads, x.key_value_heads)})
-
-
-@contextlib.contextmanager
-def own_copy(folder: RunFolder) -> Iterator[RunFolder]:
-    """The folder for the process that writes files; an empty one, soon gone, for the others."""
-    if primary():
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as there:
-        yield RunFolder(there)
-
-
-def primary() -> bool:
-    """Whether this is the process that writes files."""
-    return jax.process_index() == 0
-
-
-def gathered(state: T) -> T:
-    """A state whose arrays this process can read as a whole; all processes call it."""
-    return jax.tree.map(
-        lambda x: (
-            x
-            if not isinstance(x, jax.Array) or x.is_fully_addressable
-            else multihost_utils.process_allgather(x, tiled=True)
-        ),
-        state,
-    )
-
-
-def wait_for_all(name: str) -> None:
-    """Waits until all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
-def from_primary(text: str) -> str:
-    """The text of the process that writes files, at most 1,000 bytes of it."""
-    if jax.process_count() == 1:
-        return text
-    own = np.frombuffer(text.encode()[:1000].ljust(1000, b"\0"), np.uint8)
-    return bytes(multihost_utils.broadcast_one_to_all(own)).rstrip(b"\0").decode()
-
-
-def largest(number: int) -> int:
-    """The largest of the numbers of all processes."""
-    if jax.process_count() == 1:
-        return number
-    return int(np.max(multihost_utils.process_allgather(np.array(number))))
 
 
 def _placed(x: Any, where: NamedSharding) -> jax.Array:

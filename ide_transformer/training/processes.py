@@ -2,12 +2,21 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
+from typing import TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import PyTree
 
 from ..errors import InputError
+from .folder import RunFolder
 from .parallel_config import ParallelConfig
+
+
+T = TypeVar("T", bound=PyTree)
 
 
 # The errors of JAX that say nothing of other processes.
@@ -72,3 +81,51 @@ def others_needed() -> Iterator[None]:
             f"answer ({str(error).splitlines()[0][:200]}). Start all of them again with "
             "--resume; the run goes on from its last checkpoint, also with fewer processes."
         ) from error
+
+
+@contextlib.contextmanager
+def own_copy(folder: RunFolder) -> Iterator[RunFolder]:
+    """The folder for the process that writes files; an empty one, soon gone, for the others."""
+    if primary():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as there:
+        yield RunFolder(there)
+
+
+def primary() -> bool:
+    """Whether this is the process that writes files."""
+    return jax.process_index() == 0
+
+
+def gathered(state: T) -> T:
+    """A state whose arrays this process can read as a whole; all processes call it."""
+    return jax.tree.map(
+        lambda x: (
+            x
+            if not isinstance(x, jax.Array) or x.is_fully_addressable
+            else multihost_utils.process_allgather(x, tiled=True)
+        ),
+        state,
+    )
+
+
+def wait_for_all(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def from_primary(text: str) -> str:
+    """The text of the process that writes files, at most 1,000 bytes of it."""
+    if jax.process_count() == 1:
+        return text
+    own = np.frombuffer(text.encode()[:1000].ljust(1000, b"\0"), np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(own)).rstrip(b"\0").decode()
+
+
+def largest(number: int) -> int:
+    """The largest of the numbers of all processes."""
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.array(number))))

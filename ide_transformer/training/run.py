@@ -1,4 +1,4 @@
-"""Runs: trained, loaded, and made from a checkpoint or into one."""
+"""Runs: trained, and gone on with."""
 
 import contextlib
 import functools as ft
@@ -20,35 +20,30 @@ from jaxtyping import PyTree
 from ..arguments import checked
 from ..errors import InputError
 from ..models import AbstractModel
-from ..pretrained import find_pretrained, save_pretrained
 from ..reporting import plot_curves, write_json
-from ..tasks import AbstractTask, PretrainedTokenizer
+from ..tasks import AbstractTask
 from .averages import Weights, weights_of
-from .build import build_model_of_size, build_start, build_task, task_class
-from .checkpoints import Checkpoints, Which
+from .build import build_start
+from .checkpoints import Checkpoints
 from .config import Config, TrainingConfig
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
 from .meshes import mesh_maps, mesh_tasks
 from .metrics import cut_metrics, read_metrics, validation_losses
 from .objective import objective
-from .optimizer import build_optimizer
-from .parallel import (
-    Layout,
-    check_divisible,
+from .parallel import Layout, check_divisible, make_layout
+from .processes import (
     from_primary,
     gathered,
-    heads_of,
-    make_layout,
+    others_needed,
     own_copy,
     primary,
+    start_processes,
     wait_for_all,
 )
-from .processes import others_needed, start_processes
 from .reading import apply_overrides, validated
-from .refinement import first_model
-from .stages import Stage, make_stages, shapes_at, stage_at
-from .step import TrainState, initial_state, num_parameters
+from .stages import Stage, make_stages, shapes_at
+from .step import TrainState, num_parameters
 from .stopping import stop_requests
 
 
@@ -105,7 +100,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     task, model, key = build_start(config)
     # What does not fit together fails here, before anything is written.
     state, stages = make_stages(config, model, key)
-    check_divisible(config, task, heads_of(model))
+    check_divisible(config, model)
     loss = objective(task.loss, training)
     meshes = zip(mesh_maps(training), mesh_tasks(training, task), strict=True)
     for stage, (on_mesh, data) in itertools.product(stages, meshes):
@@ -199,55 +194,6 @@ def _write_results(
     write_json(folder.summary, summary)
 
 
-@checked
-def load_run(
-    path: str | Path, *, checkpoint: Which = "newest", weights: Weights = "trained"
-) -> tuple[AbstractModel, RunFolder]:
-    """The trained model of a run and its folder. The folder's `load_tokenizer` gives what
-    `generate` needs to write text.
-
-    A run that is refined (`training.refine`) and was stopped on its way gives the model on the
-    mesh of that step.
-
-    **Arguments:**
-
-    - `checkpoint`: "newest"; "best", the one with the lowest validation loss on the way (see
-      `training.keep_best`); or a step. For one that is damaged the newest before it is
-      taken, with a warning.
-    - `weights`: "trained", or "average" for their moving average (`training.average`).
-
-    **Raises:** `InputError` if `path` is not the folder of a run with such a checkpoint.
-    """
-    folder = RunFolder(path)
-    return restored(folder, folder.load_config(), checkpoint, weights), folder
-
-
-def restored(
-    folder: RunFolder, config: Config, checkpoint: Which, weights: Weights = "trained"
-) -> AbstractModel:
-    """The model of a run with the weights of a checkpoint; see `load_run`.
-
-    **Arguments:**
-
-    - `config`: that of the run, or one whose model has weights of the same shapes.
-    """
-    average = config.training.average
-    if weights == "average" and not average:
-        raise InputError(
-            f"weights=average: {folder.path} keeps no moving average of its weights; train it "
-            "with training.average=0.999, say, or take weights=trained."
-        )
-    key = jax.random.key(0)  # the weights that it draws are replaced below
-    sizes = run_sizes(folder, config)
-    model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
-    _, stages = make_stages(config, model, key)
-    losses = validation_losses(folder.metrics) if checkpoint == "best" else {}
-    with Checkpoints(folder, config, losses, writes=False) as checkpoints:
-        state = checkpoints.restore(ft.partial(shapes_at, stages), checkpoint)
-    static = stage_at(stages, int(state.step)).static
-    return eqx.combine(weights_of(state, weights, average), static)
-
-
 def on_other_devices(config: Config, overrides: Sequence[str], path: Path) -> Config:
     """The configuration with overrides `parallel.key=value`; nothing else of a run changes."""
     if not overrides:
@@ -260,51 +206,6 @@ def on_other_devices(config: Config, overrides: Sequence[str], path: Path) -> Co
             "overrides. Only those of parallel.… can be given again."
         )
     return validated(Config, tree, "the command line", origin)
-
-
-def run_sizes(folder: RunFolder, config: Config) -> dict[str, Any]:
-    """The sizes of a model that the data of a run decide."""
-    sizes = task_class(config).saved_sizes(folder.tokenizer)
-    return build_task(config).sizes if sizes is None else sizes
-
-
-def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
-    """A run at step 0 with the weights and the tokenizer of the checkpoint of a language
-    model, solved by its native scheme.
-
-    **Arguments:**
-
-    - `path`: see `load_pretrained`.
-    - `name`: of the run, in the folder `runs`.
-    """
-    found = find_pretrained(path)
-    tokenizer = PretrainedTokenizer.from_pretrained(found)
-    # A path is kept whole, so that the run can be read from anywhere.
-    kept = str(found.resolve()) if Path(path).exists() else path
-    config = validated(Config, {"name": name, "model": {"pretrained": kept}}, f"{runs / name}")
-    key = jax.random.key(config.training.seed)
-    model = build_model_of_size(config, {"vocabulary": tokenizer.vocabulary}, key)
-    optimizer = build_optimizer(config.optimizer, config.training.steps)
-    state, _ = initial_state(model, optimizer, key)
-    folder = new_folder(config, runs, tokenizer.save)
-    with sole_use(folder), Checkpoints(folder, config, {}, writes=True) as checkpoints:
-        checkpoints.save(0, state)
-    return folder
-
-
-def export_run(run: Path, path: Path) -> None:
-    """The weights of a run that began from a checkpoint, in the layout of that checkpoint.
-
-    **Raises:** `InputError` for a run that did not, or is solved by another scheme.
-    """
-    model, folder = load_run(run)
-    source = folder.load_config().model.pretrained
-    if source is None:
-        raise InputError(
-            f"{run} did not begin from a checkpoint (model.pretrained), so there is no layout "
-            "to write it in; load it with ide_transformer.training.load_run."
-        )
-    save_pretrained(model, path, like=source)
 
 
 def plot_run(

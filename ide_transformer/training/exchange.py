@@ -1,0 +1,56 @@
+"""Runs made from checkpoints of others, and written as such."""
+
+from pathlib import Path
+
+import jax
+
+from ..errors import InputError
+from ..pretrained import find_pretrained, save_pretrained
+from ..tasks import PretrainedTokenizer
+from .build import build_model_of_size
+from .checkpoints import Checkpoints
+from .config import Config
+from .folder import RunFolder, new_folder, sole_use
+from .loading import load_run
+from .optimizer import build_optimizer
+from .reading import validated
+from .step import initial_state
+
+
+def import_pretrained(path: str, name: str, runs: Path) -> RunFolder:
+    """A run at step 0 with the weights and the tokenizer of the checkpoint of a language
+    model, solved by its native scheme.
+
+    **Arguments:**
+
+    - `path`: see `load_pretrained`.
+    - `name`: of the run, in the folder `runs`.
+    """
+    found = find_pretrained(path)
+    tokenizer = PretrainedTokenizer.from_pretrained(found)
+    # A path is kept whole, so that the run can be read from anywhere.
+    kept = str(found.resolve()) if Path(path).exists() else path
+    config = validated(Config, {"name": name, "model": {"pretrained": kept}}, f"{runs / name}")
+    key = jax.random.key(config.training.seed)
+    model = build_model_of_size(config, {"vocabulary": tokenizer.vocabulary}, key)
+    optimizer = build_optimizer(config.optimizer, config.training.steps)
+    state, _ = initial_state(model, optimizer, key)
+    folder = new_folder(config, runs, tokenizer.save)
+    with sole_use(folder), Checkpoints(folder, config, {}, writes=True) as checkpoints:
+        checkpoints.save(0, state)
+    return folder
+
+
+def export_run(run: Path, path: Path) -> None:
+    """The weights of a run that began from a checkpoint, in the layout of that checkpoint.
+
+    **Raises:** `InputError` for a run that did not, or is solved by another scheme.
+    """
+    model, folder = load_run(run)
+    source = folder.load_config().model.pretrained
+    if source is None:
+        raise InputError(
+            f"{run} did not begin from a checkpoint (model.pretrained), so there is no layout "
+            "to write it in; load it with ide_transformer.training.load_run."
+        )
+    save_pretrained(model, path, like=source)
