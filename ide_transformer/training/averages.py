@@ -68,12 +68,14 @@ def gradient_in_parts(
 
 def moving_average(decay: float) -> optax.GradientTransformation:
     """The mean of the weights over the last `1 / (1 - decay)` steps or so, as the state of an
-    update of the weights; `None` for a decay of 0."""
+    update of the weights; nothing for a decay of 0."""
     if decay:
         return optax.ema(decay)
-    return optax.GradientTransformation(
-        lambda weights: None, lambda weights, state: (weights, state)
-    )
+
+    def update(updates, state, params=None):
+        return updates, state
+
+    return optax.GradientTransformation(lambda params: (), update)
 
 
 def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
@@ -83,7 +85,7 @@ def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
 
     - `decay`: that of the moving average.
     """
-    if which == "trained" or state.average is None:
+    if which == "trained" or not decay:
         return evaluated_weights(state.optimizer, state.weights)
     return optax.tree.bias_correction(
         state.average.ema, decay, jnp.maximum(state.average.count, 1)

@@ -115,7 +115,7 @@ class Layout(NamedTuple):
         return NamedSharding(self.mesh, divided(shape, names, self.sizes))
 
 
-def make_layout(config: ParallelConfig, devices: Sequence[jax.Device] | None = None) -> Layout:
+def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Layout:
     """The mesh of the section `parallel`, on the first of all devices.
 
     **Raises:** `InputError` where there are not as many.
@@ -174,7 +174,7 @@ def _from_part(x: np.ndarray, where: NamedSharding, shape: tuple[int, ...]) -> j
 
 def _own(where: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:
     """The smallest block of an array that has all parts of this process."""
-    parts = list(where.addressable_devices_indices_map(shape).values())
+    parts: list[Any] = list(where.addressable_devices_indices_map(shape).values())
     return tuple(
         slice(
             min(part[axis].start or 0 for part in parts),

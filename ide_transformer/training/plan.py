@@ -73,7 +73,8 @@ def _row(config: Config, vocabulary: int, mesh: ParallelConfig, samples: int) ->
     state, static = _shapes(config, vocabulary)
     tokens = jnp.zeros((), jnp.int32).dtype
     sample = (config.training.batch_size, config.model.context)
-    batch = Batch(*(jax.ShapeDtypeStruct(sample, tokens) for _ in range(2)))
+    shape: Any = jax.ShapeDtypeStruct(sample, tokens)
+    batch = Batch(shape, shape)
     optimizer = build_optimizer(config.optimizer, config.training.steps)
     out = layout.shardings(state), layout.whole()
     (step,) = make_train_steps(config, optimizer, static, CrossEntropy(), out)

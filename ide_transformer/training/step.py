@@ -42,8 +42,8 @@ class TrainState(eqx.Module):
     faults: Faults
     # Of the vector field, in the forward solves of all steps.
     evaluations: Float[Array, ""]
-    # The moving average of the weights, see `moving_average`; `None` without one.
-    average: PyTree[Array] = None
+    # The moving average of the weights, see `moving_average`; nothing without one.
+    average: PyTree[Array] = ()
 
 
 def initial_state(

@@ -91,13 +91,17 @@ def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand
     arrays, structure = jax.tree.flatten(arguments)
     specs = jax.tree.leaves(tuple(map(_specs, arguments)), is_leaf=_is_spec)
     rank = integrand.query.ndim
-    out = Mean(_spec(rank, -2), _spec(rank - 1, -1), _spec(rank - 1, -1))
+    out: Any = (_spec(rank, -2), _spec(rank - 1, -1), _spec(rank - 1, -1))
 
     def on_arrays(*arrays):
         return local(*jax.tree.unflatten(structure, arrays))
 
     return jax.shard_map(
-        on_arrays, in_specs=tuple(specs), out_specs=out, axis_names={SEQUENCE}, check_vma=False
+        on_arrays,
+        in_specs=tuple(specs),
+        out_specs=Mean(*out),
+        axis_names={SEQUENCE},
+        check_vma=False,
     )(*arrays)
 
 
