@@ -121,7 +121,12 @@ def main() -> None:
     parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_intermixed_args()
-    loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
+    loaded = load_model(
+        arguments.model,
+        arguments.overrides,
+        checkpoint=arguments.checkpoint,
+        weights=arguments.weights,
+    )
     text = None if arguments.text is None else read_text(arguments.text)
     data = text, arguments.samples, arguments.context, arguments.part
     if arguments.exit is not None:

@@ -36,7 +36,12 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if not 0 <= arguments.seed < 2**32:
         raise InputError(f"--seed {arguments.seed}: give a number from 0 to 2^32 - 1.")
-    loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
+    loaded = load_model(
+        arguments.model,
+        arguments.overrides,
+        checkpoint=arguments.checkpoint,
+        weights=arguments.weights,
+    )
     if arguments.horizon is not None:
         loaded = loaded._replace(model=loaded.model.with_horizon(arguments.horizon))
     if arguments.steps is not None:

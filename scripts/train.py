@@ -10,6 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
+import jax
+
 from ide_transformer import InputError
 from ide_transformer.training import (
     find_learning_rate,
@@ -58,15 +60,12 @@ def main() -> None:
         print(found.text)
         return
     if arguments.resume and not arguments.config.is_file():
-        if arguments.overrides:
-            raise InputError(
-                f"{' '.join(arguments.overrides)}: {arguments.config} goes on with its own "
-                "configuration; drop the overrides."
-            )
-        folder = resume_run(arguments.config, runs=arguments.runs)
+        folder = resume_run(arguments.config, arguments.overrides, runs=arguments.runs)
     else:
         config = load_config(arguments.config, arguments.overrides)
         folder = train(config, runs=arguments.runs, resume=arguments.resume)
+    if jax.process_index():
+        return
     if folder.sample.exists():
         print(f"\n{folder.sample.read_text(encoding='utf-8').strip()}\n")
     for name, value in json.loads(folder.summary.read_text(encoding="utf-8")).items():

@@ -29,11 +29,13 @@ from .controls.piecewise_linear import PiecewiseLinear as PiecewiseLinear
 from .controls.sampled import Sampled as Sampled
 from .controls.sourced import Sourced as Sourced, with_source as with_source
 from .controls.tied import Tied as Tied
+from .devices import MESH_AXES as MESH_AXES, divided as divided, on_devices as on_devices
 from .domain import TokenDomain as TokenDomain
 from .equation import Equation as Equation, as_control as as_control, contents as contents
 from .feature_domain import FeatureDomain as FeatureDomain
 from .function_space import PLAIN as PLAIN, FunctionSpace as FunctionSpace
 from .held import holding as holding
+from .operators.abstract_attention import AbstractAttention as AbstractAttention
 from .operators.activations import (
     gelu as gelu,
     gelu_tanh as gelu_tanh,

@@ -22,6 +22,7 @@ from ..equation import (
     listing,
     low_precision,
     number_of_weights,
+    on_devices,
     parts,
     spelled_options,
     with_source,
@@ -238,6 +239,7 @@ class AbstractModel(eqx.Module):
             solver = with_key(self.discretization.solver, depth_key)
             discretization = dataclasses.replace(self.discretization, solver=solver)
         u0, domain = self.embed(inputs, key=embed_key)
+        u0 = on_devices(u0)
         control = with_source(control, u0)
         encoded = self.encoded(inputs, key=encoder_key)
         if encoded is not None:

@@ -82,9 +82,12 @@ class LanguageTask(AbstractTask):
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """Windows that begin anywhere in the training text."""
+        return self.part_of_batch(step, size, seed, slice(None))
+
+    def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
         random = np.random.default_rng([seed, step])
         starts = random.integers(0, len(self.train) - self.context, size)
-        return self._windows(self.train, starts)
+        return self._windows(self.train, starts[rows])
 
     def held_out(
         self, size: int, samples: int | None = None, part: Part = "validation"

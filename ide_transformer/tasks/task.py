@@ -65,6 +65,12 @@ class AbstractTask(abc.ABC):
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """The training batch of one step."""
 
+    def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
+        """Some samples of the batch of a step, those of the devices of one process. A task
+        whose samples are costly to read reads no others here."""
+        batch = self.batch(step, size, seed)
+        return Batch(batch.inputs[rows], batch.targets[rows])
+
     @abc.abstractmethod
     def held_out(
         self, size: int, samples: int | None = None, part: Part = "validation"

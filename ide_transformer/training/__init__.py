@@ -34,16 +34,21 @@ from .evaluation import (
     load_model as load_model,
     similarities as similarities,
 )
+from .exchange import export_run as export_run, import_pretrained as import_pretrained
 from .exits import (
     cheapest_exits as cheapest_exits,
     evaluate_exits as evaluate_exits,
     named_exits as named_exits,
 )
 from .folder import RunFolder as RunFolder
+from .loading import load_run as load_run
 from .loop import Diverged as Diverged
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
+from .parallel_config import ParallelConfig as ParallelConfig
+from .plan import meshes_of as meshes_of, plan as plan
+from .processes import ProcessLost as ProcessLost
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (
     dump_config as dump_config,
@@ -51,13 +56,7 @@ from .reading import (
     read_tree as read_tree,
     validated as validated,
 )
-from .run import (
-    export_run as export_run,
-    import_pretrained as import_pretrained,
-    load_run as load_run,
-    resume_run as resume_run,
-    train as train,
-)
+from .run import resume_run as resume_run, train as train
 from .script import model_parser as model_parser, run_script as run_script
 from .step import initial_state as initial_state, make_train_step as make_train_step
 from .stopping import Stopped as Stopped

@@ -16,6 +16,7 @@ from jaxtyping import Array, PyTree
 from ..errors import InputError
 from .config import Config
 from .folder import RunFolder
+from .processes import gathered, primary, wait_for_all
 
 
 T = TypeVar("T", bound=PyTree)
@@ -52,14 +53,17 @@ class Checkpoints:
         self._folder = folder.checkpoints
         self._config = config
         self._losses = losses
+        self._writes = writes = writes and primary()
         policy = _NewestAndBest(
             config.training.keep, self if config.training.keep_best else None
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
-            create=writes,
+            create=False,
             save_root_metadata=writes,
             cleanup_tmp_directories=writes,
+            # Of several processes each reads for itself, and one writes.
+            multiprocessing_options=_alone(jax.process_index()),
         )
         handlers = {
             "default": ocp.StandardCheckpointHandler(),
@@ -91,13 +95,14 @@ class Checkpoints:
         return min(known, key=self._losses.__getitem__, default=None)
 
     def save(self, step: int, state: PyTree) -> None:
-        """Writes the arrays of `state` in the background.
+        """Writes the arrays of `state` in the background. All processes of a run call it, and
+        one writes.
 
         **Raises:** `InputError` if this or an earlier one could not be written.
         """
-        if step == self.newest():
+        leaves = jax.tree.leaves(gathered(state))
+        if not self._writes or step == self.newest():
             return
-        leaves = jax.tree.leaves(state)
         description = {
             "format": _FORMAT,
             "step": step,
@@ -122,6 +127,8 @@ class Checkpoints:
         **Raises:** `InputError` if none is intact and of this model.
         """
         self._manager.wait_until_finished()
+        wait_for_all("checkpoints")
+        self._manager.reload()
         reasons: list[str] = []
         for step in self._from(which):
             try:
@@ -139,7 +146,7 @@ class Checkpoints:
 
     def set_damaged_aside(self) -> None:
         """Moves the damaged checkpoints that `restore` has met out of the way of new ones."""
-        for step in self._damaged:
+        for step in self._damaged if self._writes else ():
             aside = self._folder.with_name(f"{self._folder.name}-damaged")
             aside.mkdir(exist_ok=True)
             (self._folder / str(step)).rename(aside / f"{step}-{time.time_ns()}")
@@ -202,6 +209,10 @@ class Checkpoints:
             f"Intact: {kept}. See that there is room and that the folder can be written; then "
             "go on with --resume."
         )
+
+
+def _alone(process: int) -> ocp.options.MultiprocessingOptions:
+    return ocp.options.MultiprocessingOptions(process, {process}, f"process {process}")
 
 
 class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):

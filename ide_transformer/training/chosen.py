@@ -11,8 +11,8 @@ from ..errors import InputError
 from .build import build_model_of_size, build_task
 from .config import NATIVE, Config, SolverConfig
 from .folder import RunFolder
+from .loading import run_sizes
 from .reading import apply_overrides, validated
-from .run import run_sizes
 
 
 _WHERE = "the command line"

@@ -16,6 +16,7 @@ from .equation_config import (
     StageConfig as StageConfig,
 )
 from .optimizer_config import OptimizerConfig as OptimizerConfig
+from .parallel_config import ParallelConfig as ParallelConfig
 from .training_config import TrainingConfig as TrainingConfig
 from .types import Count, FolderName, Fraction, in_int32
 from .versions import VERSION, upgraded
@@ -180,6 +181,7 @@ class Config(Section):
     solver: SolverConfig = SolverConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     def stage(self, number: int) -> "Config":
         """The configuration of a stage, as that of a run with one equation."""

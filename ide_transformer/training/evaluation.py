@@ -19,12 +19,13 @@ from ..tasks import (
     PretrainedTokenizer,
     shakespeare,
 )
+from .averages import Weights
 from .build import build_task, with_solver
 from .checkpoints import Which
 from .chosen import chosen_config, refuse_overrides, split_overrides
 from .config import Config
 from .folder import RunFolder
-from .run import restored
+from .loading import restored
 from .step import make_evaluation
 
 
@@ -65,7 +66,11 @@ class LoadedModel(NamedTuple):
 
 @checked
 def load_model(
-    path: str | Path, overrides: Sequence[str] = (), *, checkpoint: Which = "newest"
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    checkpoint: Which = "newest",
+    weights: Weights = "trained",
 ) -> LoadedModel:
     """The model of a run or of a checkpoint, solved by its own scheme or by another, with its
     tokenizer.
@@ -75,7 +80,7 @@ def load_model(
     - `path`: the folder of a run, or what `load_pretrained` takes.
     - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run; of a run
       also `data.options.key=value` of its task, and `model.context=value` for longer inputs.
-    - `checkpoint`: of a run, see `load_run`.
+    - `checkpoint`, `weights`: of a run, see `load_run`.
 
     **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
     not fit what is chosen.
@@ -85,7 +90,7 @@ def load_model(
     if (folder / "config.yaml").is_file():
         run = RunFolder(folder)
         config = chosen_config(run, others)
-        loaded = LoadedModel(restored(run, config, checkpoint), run, folder, config)
+        loaded = LoadedModel(restored(run, config, checkpoint, weights), run, folder, config)
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(
             f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
@@ -95,6 +100,8 @@ def load_model(
         refuse_overrides(others, path)
         if checkpoint != "newest":
             raise InputError(f"checkpoint={checkpoint}: {path} is no run, so it has only one.")
+        if weights != "trained":
+            raise InputError(f"weights={weights}: {path} is no run; take weights=trained.")
         found = find_pretrained(path)
         loaded = LoadedModel(load_pretrained(found), None, found)
     return loaded._replace(model=with_solver(loaded.model, scheme))

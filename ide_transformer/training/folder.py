@@ -183,7 +183,7 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     changed = [
         f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
         for key in old | new
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and not key.startswith("parallel.")
     ]
     if changed:
         raise InputError(

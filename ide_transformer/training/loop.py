@@ -12,11 +12,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..tasks import AbstractTask
+from .averages import weights_of
 from .checkpoints import Checkpoints
 from .folder import RunFolder
 from .meshes import drawn_mesh, mesh_tasks
 from .metrics import MetricsLog, NotFinite, cut_metrics
-from .optimizer import evaluated_weights
+from .parallel import Layout
+from .processes import primary
 from .progress import TrainingProgress
 from .stages import Stage, shapes_at, stage_at
 from .step import TrainState, describe_memory, num_parameters, rolled_back
@@ -45,6 +47,7 @@ class Loop(NamedTuple):
     - `losses`: the validation losses by step, as far as they are logged; it grows.
     - `stop`: asked after each step.
     - `stages`: one after the other; a run that is not refined has one.
+    - `layout`: where arrays lie on the devices.
     """
 
     training: TrainingConfig
@@ -54,6 +57,7 @@ class Loop(NamedTuple):
     losses: dict[int, float]
     stop: StopRequest
     stages: Sequence[Stage]
+    layout: Layout
 
     def run(self, state: TrainState) -> TrainState:
         """Trains from a state to the last step. It waits for the device at evaluations and
@@ -64,7 +68,7 @@ class Loop(NamedTuple):
         back does not help or is not possible.
         """
         training, start = self.training, int(state.step)
-        with TrainingProgress(training.steps, start) as progress:
+        with TrainingProgress(training.steps, start, quiet=not primary()) as progress:
             done = f", going on from step {start}" if start else ""
             progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{done}")
             stages = self._compiled(start, progress) if start < training.steps else []
@@ -110,11 +114,12 @@ class Loop(NamedTuple):
         before: dict[str, Any] = {}
         for number in range(start + 1, stage.last + 1):
             mesh = drawn_mesh(training, number - 1)
-            batch = tasks[mesh].batch(number - 1, training.batch_size, seed)
+            batch = self.layout.load(tasks[mesh], number - 1, training.batch_size, seed)
             state, metrics = compiled.steps[mesh](state, batch)
             # So few steps are on their way that a request to stop is soon obeyed.
             jax.block_until_ready(before)
             before, last = metrics, number == training.steps
+            self.stop.agree()
             if number % training.log_every == 0 or last:
                 log.train(number, metrics)
             lowest = not self.stop.made and self._evaluate_if_due(stage, number, state, log)
@@ -138,25 +143,35 @@ class Loop(NamedTuple):
         jobs = [
             (stage, step, batch)
             for stage in left
-            for step, batch in zip(stage.train_steps(self.task.loss), batches, strict=True)
+            for step, batch in zip(self._train_steps(stage), batches, strict=True)
         ]
         steps: dict[int, list[Any]] = {stage.first: [] for stage in left}
         for number, (stage, step, batch) in enumerate(jobs, 1):
             if len(jobs) > 1:
                 progress.say(f"compiling the step of mesh {number} of {len(jobs)}")
-            steps[stage.first].append(step.lower(stage.shapes, batch).compile())
+            shapes = self.layout.shapes(stage.shapes), self.layout.batch_shapes(batch)
+            steps[stage.first].append(step.lower(*shapes).compile())
             self.stop.check("Stopped before the first step.")
         compiled = []
         for stage in left:
             enter = stage.enter
             if 0 < stage.first >= start:
-                enter = enter.lower(shapes_at(self.stages, stage.first)).compile()
+                enter = jax.jit(enter, out_shardings=self.layout.shardings(stage.shapes))
+                before = self.layout.shapes(shapes_at(self.stages, stage.first))
+                enter = enter.lower(before).compile()
             compiled.append(_Compiled(stage, enter, steps[stage.first]))
         programs = itertools.chain.from_iterable(steps.values())
         temporary = max(x.memory_analysis().temp_size_in_bytes for x in programs)
         model, shapes = left[-1].model, left[-1].shapes
         progress.say(describe_memory(model, shapes, self.task.loss, batches[0], temporary))
+        if self.layout.mesh.size > 1:
+            progress.say(self.layout.described(shapes))
         return compiled
+
+    def _train_steps(self, stage: Stage) -> list[Any]:
+        """The step of each mesh, whose state stays where it is on the devices."""
+        out = self.layout.shardings(stage.shapes), self.layout.whole()
+        return stage.train_steps(self.task.loss, out)
 
     def _evaluate_if_due(
         self, stage: Stage, number: int, state: TrainState, log: MetricsLog
@@ -167,14 +182,19 @@ class Loop(NamedTuple):
         if number % training.evaluate_every:
             return False
         log.flush()
+        evaluate = ft.partial(
+            stage.evaluate,
+            task=self.task,
+            size=EVALUATION_BATCH,
+            samples=training.evaluate_samples,
+            check=self.stop.check,
+            place=self.layout.batch,
+        )
         try:
-            values = stage.evaluate(
-                evaluated_weights(state.optimizer, state.weights),
-                self.task,
-                EVALUATION_BATCH,
-                training.evaluate_samples,
-                check=self.stop.check,
-            )
+            values = evaluate(weights_of(state, "trained", training.average))
+            if training.average:
+                mean = evaluate(weights_of(state, "average", training.average))
+                values |= {f"{name}_of_average": value for name, value in mean.items()}
         except Stopped:
             return False
         log.write({"step": number, **values})
@@ -202,7 +222,7 @@ class Loop(NamedTuple):
                 f"{self.folder.metrics} has the losses and norms up to there."
             )
         shapes = ft.partial(shapes_at, self.stages)
-        state = rolled_back(self.checkpoints.restore(shapes))
+        state = self.layout.placed(rolled_back(self.checkpoints.restore(shapes)))
         cut_metrics(self.folder.metrics, int(state.step), self.losses)
         return state
 

@@ -11,13 +11,14 @@ from ..reporting import Terminal
 class TrainingProgress:
     """Shows the step, the rate, the loss and the time that remains; a context manager.
 
-    A run of `steps` steps goes on from step `start`.
+    A run of `steps` steps goes on from step `start`. One that is `quiet` shows nothing.
     """
 
     _seconds_between_lines = 5.0
 
-    def __init__(self, steps: int, start: int):
+    def __init__(self, steps: int, start: int, *, quiet: bool = False):
         self._console = Terminal()
+        self._console.quiet = quiet
         self._steps = steps
         # The first logged step and its time; before it, the step was compiled.
         self._first: tuple[int, float] | None = None

@@ -1,5 +1,6 @@
 """Weights and the state of their optimizer on another mesh in depth."""
 
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -8,13 +9,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from .averages import moving_average
 from .optimizer import path_of
 from .step import TrainState
 
 
 # How often the gradient is a factor of what an optimizer keeps of a weight, by the name that
 # optax gives it: a mean of gradients, a mean of their squares, another value of the weight.
-_DEGREES = {"mu": 1, "nu": 2, "z": 0}
+_DEGREES = {"mu": 1, "nu": 2, "z": 0, "ema": 0}
 
 
 def resampled(
@@ -23,6 +25,7 @@ def resampled(
     optimizer: optax.GradientTransformation,
     static: PyTree,
     num_intervals: int,
+    average: float = 0.0,
 ) -> TrainState:
     """The state of training with the weights on another number of intervals, see
     `AbstractModel.at_depth`, and with them all that the optimizer keeps of each weight.
@@ -34,7 +37,7 @@ def resampled(
 
     **Arguments:**
 
-    - `optimizer`: the one whose state it is.
+    - `optimizer`, `average`: those whose state it is.
     - `static`: the parts of the model that are no weights.
     """
 
@@ -44,14 +47,15 @@ def resampled(
 
     before = eqx.combine(state.weights, static).control.num_intervals
     weights = resample(state.weights)
-    leaves = _resampled_optimizer(
-        state.optimizer, state.weights, resample, before / num_intervals
-    )
+    kept = state.optimizer, state.average
+    leaves = _resampled_optimizer(kept, state.weights, resample, before / num_intervals)
     # The trees of weights in it are now those of another mesh.
-    structure = jax.tree.structure(jax.eval_shape(optimizer.init, weights))
-    return eqx.tree_at(
-        lambda s: (s.weights, s.optimizer), state, (weights, structure.unflatten(leaves))
+    shapes = jax.eval_shape(
+        lambda weights: (optimizer.init(weights), moving_average(average).init(weights)),
+        weights,
     )
+    optimizer_state, mean = jax.tree.structure(shapes).unflatten(leaves)
+    return dataclasses.replace(state, weights=weights, optimizer=optimizer_state, average=mean)
 
 
 def _resampled_optimizer(

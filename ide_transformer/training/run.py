@@ -1,11 +1,12 @@
-"""Runs: trained, loaded, and made from a checkpoint or into one."""
+"""Runs: trained, and gone on with."""
 
+import contextlib
 import functools as ft
 import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,41 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import AbstractModel, LanguageModel
-from ..pretrained import find_pretrained, save_pretrained
+from ..models import AbstractModel
 from ..reporting import plot_curves, write_json
-from ..tasks import AbstractTask, PretrainedTokenizer
-from .build import build_model_of_size, build_start, build_task, task_class
-from .checkpoints import Checkpoints, Which
-from .config import Config
+from ..tasks import AbstractTask
+from .averages import Weights, weights_of
+from .build import build_start
+from .checkpoints import Checkpoints
+from .config import Config, TrainingConfig
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
 from .meshes import mesh_maps, mesh_tasks
 from .metrics import cut_metrics, read_metrics, validation_losses
 from .objective import objective
-from .optimizer import build_optimizer, evaluated_weights
+from .parallel import Layout, check_divisible, make_layout
+from .processes import (
+    from_primary,
+    gathered,
+    others_needed,
+    own_copy,
+    primary,
+    start_processes,
+    wait_for_all,
+)
 from .reading import apply_overrides, validated
-from .refinement import first_model
-from .stages import Stage, make_stages, shapes_at, stage_at
-from .step import TrainState, initial_state, num_parameters
+from .stages import Stage, make_stages, shapes_at
+from .step import TrainState, num_parameters
 from .stopping import stop_requests
+
+
+# The weights that are evaluated at the end, and the ends of the names of their figures.
+_EVALUATED: tuple[tuple[Weights, str], ...] = (("trained", ""), ("average", "_of_average"))
 
 
 @checked
@@ -50,30 +65,42 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     run, or where the loss stays without a finite value; `Stopped`, a `KeyboardInterrupt`, when
     it was stopped, after saving a checkpoint.
     """
-    return _run(config, resumed_folder(config, runs) if resume else None, runs)
+    start_processes(config.parallel)
+    with others_needed():
+        return _run(config, resumed_folder(config, runs) if resume else None, runs)
 
 
 @checked
-def resume_run(path: str | Path, *, runs: Path = Path("runs")) -> RunFolder:
+def resume_run(
+    path: str | Path, overrides: Sequence[str] = (), *, runs: Path = Path("runs")
+) -> RunFolder:
     """Goes on with a run by the configuration in its folder; see `train`.
 
     **Arguments:**
 
     - `path`: the folder, or the name of a run in `runs`, of which the newest is taken.
+    - `overrides`: `parallel.key=value`, for other devices or processes than it began with.
+
+    **Raises:** `InputError` for another override.
     """
     folder = RunFolder(path)
     if not folder.config.is_file():
         folder = newest_folder(str(path), runs)
-    return _run(folder.load_config(), folder, runs)
+    config = on_other_devices(folder.load_config(), overrides, folder.path)
+    start_processes(config.parallel)
+    with others_needed():
+        return _run(config, folder, runs)
 
 
 def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     """Trains in a folder that exists, or in a new one."""
     began = time.perf_counter()
     training = config.training
+    layout = make_layout(config.parallel)
     task, model, key = build_start(config)
     # What does not fit together fails here, before anything is written.
     state, stages = make_stages(config, model, key)
+    check_divisible(config, model)
     loss = objective(task.loss, training)
     meshes = zip(mesh_maps(training), mesh_tasks(training, task), strict=True)
     for stage, (on_mesh, data) in itertools.product(stages, meshes):
@@ -81,9 +108,12 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
         eqx.filter_eval_shape(loss, on_mesh(stage.model), first)
     if resumed is not None:
         check_data(resumed, task)
-    folder = resumed or new_folder(config, runs, task.save, task.fingerprint())
-    with sole_use(folder):
-        return _train(folder, config, task, state, stages, began)
+    folder = resumed
+    if folder is None and primary():
+        folder = new_folder(config, runs, task.save, task.fingerprint())
+    folder = RunFolder(from_primary("" if folder is None else str(folder.path)))
+    with sole_use(folder) if primary() else contextlib.nullcontext():
+        return _train(folder, config, task, state, stages, layout, began)
 
 
 def _train(
@@ -92,28 +122,59 @@ def _train(
     task: AbstractTask,
     state: TrainState,
     stages: list[Stage],
+    layout: Layout,
     began: float,
 ) -> RunFolder:
-    """Trains in a folder that no other process uses, from its last checkpoint if it has one."""
+    """Trains in a folder that no other run uses, from its last checkpoint if it has one."""
     training = config.training
     losses = validation_losses(folder.metrics)
     with (
         stop_requests() as stop,
         Checkpoints(folder, config, losses, writes=True) as checkpoints,
+        own_copy(folder) as own,
     ):
         if checkpoints.newest() is not None:
             state = checkpoints.restore(ft.partial(shapes_at, stages))
             checkpoints.set_damaged_aside()
+        wait_for_all("restored")
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
-        cut_metrics(folder.metrics, int(state.step), losses)
-        loop = Loop(training, task, folder, checkpoints, losses, stop, stages)
-        state = loop.run(state)
-    stop.check("Stopped after the last step; --resume evaluates the run.")
-    weights = evaluated_weights(state.optimizer, state.weights)
-    parts = [stages[-1].evaluate(weights, task, EVALUATION_BATCH, part=x) for x in task.parts]
-    held_out = dict(itertools.chain.from_iterable(x.items() for x in parts))
-    model = eqx.combine(weights, stages[-1].static)
+        cut_metrics(own.metrics, int(state.step), losses)
+        loop = Loop(training, task, own, checkpoints, losses, stop, stages, layout)
+        with jax.set_mesh(layout.mesh):
+            state = loop.run(layout.placed(state))
+            stop.check("Stopped after the last step; --resume evaluates the run.")
+            held_out = {}
+            for which, suffix in _EVALUATED[: 2 if training.average else 1]:
+                weights = weights_of(state, which, training.average)
+                for part in task.parts:
+                    found = stages[-1].evaluate(
+                        weights, task, EVALUATION_BATCH, part=part, place=layout.batch
+                    )
+                    held_out |= {f"{name}{suffix}": value for name, value in found.items()}
+        state = gathered(state) if jax.process_count() > 1 else state
+    weights = weights_of(state, "trained", training.average)
+    if layout.mesh.size > 1:
+        weights = jax.tree.map(np.asarray, weights)
+    if primary():
+        _write_results(folder, task, stages[-1], weights, state, held_out, began, training)
+    wait_for_all("written")
+    return folder
+
+
+def _write_results(
+    folder: RunFolder,
+    task: AbstractTask,
+    stage: Stage,
+    weights: PyTree,
+    state: TrainState,
+    held_out: dict[str, float],
+    began: float,
+    training: TrainingConfig,
+) -> None:
+    """The plots, the sample and the summary at the end of a run."""
+    weights = jax.tree.map(jnp.asarray, weights)
+    model = eqx.combine(weights, stage.static)
     plot_run(folder, task, model, {"step": training.steps, **held_out})
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
@@ -131,106 +192,20 @@ def _train(
         "rollbacks": int(state.faults.rollbacks),
     }
     write_json(folder.summary, summary)
-    return folder
 
 
-@checked
-def load_run(
-    path: str | Path, *, checkpoint: Which = "newest"
-) -> tuple[AbstractModel, RunFolder]:
-    """The trained model of a run and its folder. The folder's `load_tokenizer` gives what
-    `generate` needs to write text.
-
-    A run that is refined (`training.refine`) and was stopped on its way gives the model on the
-    mesh of that step.
-
-    **Arguments:**
-
-    - `checkpoint`: "newest"; "best", the one with the lowest validation loss on the way (see
-      `training.keep_best`); or a step. For one that is damaged the newest before it is
-      taken, with a warning.
-
-    **Raises:** `InputError` if `path` is not the folder of a run with such a checkpoint.
-    """
-    folder = RunFolder(path)
-    return restored(folder, folder.load_config(), checkpoint), folder
-
-
-def restored(folder: RunFolder, config: Config, checkpoint: Which) -> AbstractModel:
-    """The model of a run with the weights of a checkpoint; see `load_run`.
-
-    **Arguments:**
-
-    - `config`: that of the run, or one whose model has weights of the same shapes.
-    """
-    key = jax.random.key(0)  # the weights that it draws are replaced below
-    sizes = run_sizes(folder, config)
-    model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
-    _, stages = make_stages(config, model, key)
-    losses = validation_losses(folder.metrics) if checkpoint == "best" else {}
-    with Checkpoints(folder, config, losses, writes=False) as checkpoints:
-        state = checkpoints.restore(ft.partial(shapes_at, stages), checkpoint)
-    static = stage_at(stages, int(state.step)).static
-    return eqx.combine(evaluated_weights(state.optimizer, state.weights), static)
-
-
-def run_sizes(folder: RunFolder, config: Config) -> dict[str, Any]:
-    """The sizes of a model that the data of a run decide."""
-    sizes = task_class(config).saved_sizes(folder.tokenizer)
-    return build_task(config).sizes if sizes is None else sizes
-
-
-def import_pretrained(
-    path: str, name: str, runs: Path, overrides: Sequence[str] = ()
-) -> RunFolder:
-    """A run at step 0 with the weights of the checkpoint of a language model, and its
-    tokenizer, or of a model of images; solved by its native scheme.
-
-    **Arguments:**
-
-    - `path`: see `load_pretrained`.
-    - `name`: of the run, in the folder `runs`.
-    - `overrides`: further keys of its configuration, `key=value`; a model of images needs
-      `data.name`, and `data.path` where the data are in a folder.
-
-    **Raises:** `InputError` for a checkpoint of another kind than the data need.
-    """
-    found = find_pretrained(path)
-    # A path is kept whole, so that the run can be read from anywhere.
-    kept = str(found.resolve()) if Path(path).exists() else path
-    tree: dict[str, Any] = {"name": name, "model": {"pretrained": kept}}
+def on_other_devices(config: Config, overrides: Sequence[str], path: Path) -> Config:
+    """The configuration with overrides `parallel.key=value`; nothing else of a run changes."""
+    if not overrides:
+        return config
+    tree = config.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
-    config = validated(Config, tree, f"{runs / name}", origin)
-    key = jax.random.key(config.training.seed)
-    model = build_model_of_size(config, {}, key)
-    optimizer = build_optimizer(config.optimizer, config.training.steps)
-    state, _ = initial_state(model, optimizer, key)
-    save: Callable[[Path], None] = _nothing
-    if isinstance(model, LanguageModel):
-        save = PretrainedTokenizer.from_pretrained(found).save
-    folder = new_folder(config, runs, save)
-    with sole_use(folder), Checkpoints(folder, config, {}, writes=True) as checkpoints:
-        checkpoints.save(0, state)
-    return folder
-
-
-def _nothing(path: Path) -> None:
-    """Writes no tokenizer."""
-
-
-def export_run(run: Path, path: Path) -> None:
-    """The weights of a run that began from a checkpoint, in the layout of that checkpoint.
-
-    **Raises:** `InputError` for a run that did not, or is solved by another scheme.
-    """
-    model, folder = load_run(run)
-    source = folder.load_config().model.pretrained
-    if source is None:
+    if any(not key.startswith("parallel.") for key in origin):
         raise InputError(
-            f"{run} did not begin from a checkpoint (model.pretrained), so there is no layout "
-            "to write it in; load it with ide_transformer.training.load_run."
+            f"{' '.join(overrides)}: {path} goes on with its own configuration; drop the "
+            "overrides. Only those of parallel.… can be given again."
         )
-    save_pretrained(model, path, like=source)
+    return validated(Config, tree, "the command line", origin)
 
 
 def plot_run(

@@ -37,6 +37,10 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except (InputError, OSError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
+        if jax.distributed.is_initialized():
+            # At its ordinary end a process waits for the others.
+            sys.stderr.flush()
+            os._exit(2)
         sys.exit(2)
     except Stopped as stopped:
         print(stopped)
@@ -75,6 +79,12 @@ def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParse
         default="newest",
         metavar="newest|best|STEP",
         help="of a run: the newest (default), that of the lowest validation loss, or of a step",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("trained", "average"),
+        default="trained",
+        help="of a run: as they are (default), or their moving average (training.average)",
     )
     return parser
 

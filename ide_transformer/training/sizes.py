@@ -74,7 +74,7 @@ def check_memory(
 
 def memory() -> int | None:
     """Bytes of memory of the device; `None` where it does not say."""
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     if limit is not None:
         return limit
     try:

@@ -30,7 +30,8 @@ class Stage(NamedTuple):
     - `shapes`: of the state of training.
     - `enter`: the first state, from the last one of the stage before; `None` for the first
       stage.
-    - `train_steps`: for the loss of the task, a step for each mesh; see `make_train_step`.
+    - `train_steps`: for the loss of the task, a step for each mesh; see `make_train_step`,
+      also for `out_shardings`.
     - `evaluate`: see `make_evaluation`.
     """
 
@@ -39,7 +40,7 @@ class Stage(NamedTuple):
     model: AbstractModel
     shapes: TrainState
     enter: Any
-    train_steps: Callable[[AbstractLoss], list[Any]]
+    train_steps: Callable[..., list[Any]]
     evaluate: Callable[..., dict[str, float]]
 
     @property
@@ -67,7 +68,7 @@ def make_stages(
     """
     training = config.training
     optimizer = build_optimizer(config.optimizer, training.steps)
-    state, static = initial_state(model, optimizer, key)
+    state, static = initial_state(model, optimizer, key, average=training.average)
     shapes, enter = jax.eval_shape(lambda: state), None
     stages: list[Stage] = []
     begins = [*training.refine] or [0]
@@ -77,12 +78,16 @@ def make_stages(
             model = next_model(config, model, intervals)
             enter = jax.jit(
                 ft.partial(
-                    resampled, optimizer=optimizer, static=static, num_intervals=intervals
+                    resampled,
+                    optimizer=optimizer,
+                    average=training.average,
+                    static=static,
+                    num_intervals=intervals,
                 )
             )
             shapes = jax.eval_shape(enter, shapes)
             static = eqx.filter(model, eqx.is_inexact_array, inverse=True)
-        steps = ft.partial(_train_steps, config, optimizer, static)
+        steps = ft.partial(make_train_steps, config, optimizer, static)
         stages.append(Stage(first, last, model, shapes, enter, steps, make_evaluation(static)))
     return state, stages
 
@@ -97,8 +102,12 @@ def stage_at(stages: Sequence[Stage], step: int) -> Stage:
     return next((stage for stage in stages if step <= stage.last), stages[-1])
 
 
-def _train_steps(
-    config: Config, optimizer: optax.GradientTransformation, static: PyTree, loss: AbstractLoss
+def make_train_steps(
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    static: PyTree,
+    loss: AbstractLoss,
+    out_shardings: Any = None,
 ) -> list[Any]:
     training = config.training
     make_step = ft.partial(
@@ -107,5 +116,8 @@ def _train_steps(
         static,
         objective(loss, training),
         max_bad_steps=training.max_bad_steps,
+        accumulate=training.accumulate,
+        average=training.average,
+        out_shardings=out_shardings,
     )
     return [make_step(solved=mesh) for mesh in mesh_maps(training)]

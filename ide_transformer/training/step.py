@@ -15,6 +15,7 @@ from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import AbstractModel
 from ..solvers import learned
 from ..tasks import AbstractLoss, AbstractTask, Batch, Loss, Part, averaged
+from .averages import gradient_in_parts, moving_average
 
 
 # The modes that work with every scheme.
@@ -41,12 +42,23 @@ class TrainState(eqx.Module):
     faults: Faults
     # Of the vector field, in the forward solves of all steps.
     evaluations: Float[Array, ""]
+    # The moving average of the weights, see `moving_average`; nothing without one.
+    average: PyTree[Array] = ()
 
 
 def initial_state(
-    model: AbstractModel, optimizer: optax.GradientTransformation, key: PRNGKeyArray
+    model: AbstractModel,
+    optimizer: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    *,
+    average: float = 0.0,
 ) -> tuple[TrainState, PyTree]:
-    """The state before the first step, and the parts of the model that are no weights."""
+    """The state before the first step, and the parts of the model that are no weights.
+
+    **Arguments:**
+
+    - `average`: see `make_train_step`.
+    """
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     # Steps reuse the memory of the state, so it must share none with the model.
     weights = jax.tree.map(jnp.copy, weights)
@@ -54,7 +66,15 @@ def initial_state(
     zeros = (jnp.array(0) for _ in range(4))
     step, faults = next(zeros), Faults(*zeros)
     evaluations = jnp.zeros((), jnp.float32)
-    start = TrainState(weights, optimizer.init(weights), step, data, faults, evaluations)
+    start = TrainState(
+        weights,
+        optimizer.init(weights),
+        step,
+        data,
+        faults,
+        evaluations,
+        moving_average(average).init(weights),
+    )
     return start, static
 
 
@@ -69,6 +89,9 @@ def make_train_step(
     loss: Callable[..., Loss],
     *,
     max_bad_steps: int = 10,
+    accumulate: int = 1,
+    average: float = 0.0,
+    out_shardings: Any = None,
     solved: Callable[[AbstractModel], AbstractModel] = lambda model: model,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The compiled step: `state, batch -> state, metrics`. It never calls the host.
@@ -80,25 +103,31 @@ def make_train_step(
 
     - `loss`: that of a task, or an `objective` with more terms; a function of the model, the
       batch and the key.
+    - `accumulate`: equal parts of a batch, one after the other.
+    - `average`: decay of the moving average of the weights; 0 for none.
+    - `out_shardings`: where the new state and the metrics lie; see `jax.jit`.
     - `solved`: the model, as this step solves it.
     """
 
-    def objective(weights, batch, key):
-        model = solved(eqx.combine(weights, static))
-        result = loss(model, batch, key)
-        return result.objective, result
+    def measured(weights, batch, key):
+        return loss(solved(eqx.combine(weights, static)), batch, key)
+
+    gradient_of = gradient_in_parts(measured, accumulate)
+    averaged = moving_average(average)
 
     def step(state: TrainState, batch: Batch):
         key = jax.random.wrap_key_data(state.key)
         key = jax.random.fold_in(key, state.step) if static.random else None
-        gradient, result = jax.grad(objective, has_aux=True)(state.weights, batch, key)
+        gradient, result = gradient_of(state.weights, batch, key)
         gradient_norm = optax.tree.norm(gradient)
         faults, good = _judged(state.faults, result.objective, gradient_norm, max_bad_steps)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.weights)
-        weights, optimizer_state = jax.tree.map(
+        weights = optax.apply_updates(state.weights, updates)
+        _, mean = averaged.update(weights, state.average)
+        weights, optimizer_state, mean = jax.tree.map(
             ft.partial(jnp.where, good),
-            (optax.apply_updates(state.weights, updates), optimizer_state),
-            (state.weights, state.optimizer),
+            (weights, optimizer_state, mean),
+            (state.weights, state.optimizer, state.average),
         )
         metrics = {
             "loss": result.loss,
@@ -114,11 +143,11 @@ def make_train_step(
         metrics |= {f"solver.{name}": value for name, value in learned(model.solver).items()}
         evaluations = state.evaluations + result.field_evaluations.astype(jnp.float32)
         new = TrainState(
-            weights, optimizer_state, state.step + 1, state.key, faults, evaluations
+            weights, optimizer_state, state.step + 1, state.key, faults, evaluations, mean
         )
         return new, metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
 
 
 def _judged(
@@ -142,7 +171,8 @@ def rolled_back(state: TrainState) -> TrainState:
 
 def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
     """The figures of the loss of a task over held-out samples, a function of `weights, task,
-    size, samples, part`; `check` is called between batches and may raise."""
+    size, samples, part`; `check` is called between batches and may raise, `place` puts a batch
+    on the devices."""
 
     @jax.jit
     def measured(loss, weights, batch):
@@ -155,11 +185,12 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
         samples: int | None = None,
         part: Part = "validation",
         check: Callable[[], None] = lambda: None,
+        place: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> dict[str, Any]:
         def batches():
             for batch in task.held_out(size, samples, part):
                 check()
-                yield measured(task.loss, weights, batch)
+                yield measured(task.loss, weights, place(batch))
 
         means = averaged(batches())
         if not means:
@@ -186,7 +217,7 @@ def describe_memory(
         f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
         f"a step with gradient {_name(used)} {_mebibytes(temporary)} ({'; '.join(others)})"
     )
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     needed = parameters + optimizer + temporary
     if limit is not None and needed > limit:
         text += (

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+import jax
+
+from .processes import largest
+
 
 # After so many seconds a process that was asked to end is gone, whatever it waits for.
 _GRACE = 8.0
@@ -24,17 +28,26 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether there is a request to stop."""
+    """Whether there is a request to stop. Several processes stop at the same step, the one at
+    which they `agree`."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
+        self._noted = 0
 
     @property
     def made(self) -> bool:
         return self._signal is not None
 
     def note(self, number: int) -> None:
-        self._signal = number
+        self._noted = number
+        if jax.process_count() == 1:
+            self._signal = number
+
+    def agree(self) -> None:
+        """Takes over the request of any process; all of them call it."""
+        if jax.process_count() > 1:
+            self._signal = largest(self._noted) or None
 
     def check(self, message: str = "Stopped") -> None:
         """**Raises:** `Stopped` where there is one."""

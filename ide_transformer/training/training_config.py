@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from .choice import Choice, SchemeConfig, Section
-from .types import Count, CountAsKey, CountOrZero, Seed
+from .types import Count, CountAsKey, CountOrZero, Fraction, Seed
 
 
 class GradientConfig(Choice):
@@ -65,6 +65,12 @@ class TrainingConfig(Section):
     steps: Count = 2000
     # Samples in a batch.
     batch_size: Count = 12
+    # Equal parts of a batch that are computed one after the other, so that a batch may be
+    # larger than memory; their mean gradient makes one step.
+    accumulate: Count = 1
+    # Decay of a moving average of the weights, evaluated beside them and taken by
+    # `evaluate.py --weights average`; 0 for none, 0.999 averages about 1,000 steps.
+    average: Fraction = 0.0
     # Of the weights, the batches and the dropout.
     seed: Seed = 0
     # What is kept for the gradient: recompute, direct, recursive or reversible.
@@ -104,6 +110,15 @@ class TrainingConfig(Section):
     max_bad_steps: Count = 10
     # Characters or tokens of text sampled at the end of a language run.
     sample: CountOrZero = 400
+
+    @model_validator(mode="after")
+    def _in_parts(self):
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"training.accumulate={self.accumulate} does not divide training.batch_size="
+                f"{self.batch_size}; take a divisor of it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _first_mesh(self):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..affine import affine
+from ..devices import token_devices
 from ..function_space import FeatureMap
 from ..tree import with_fields
 
@@ -46,6 +47,9 @@ def product(
 ) -> Float[Array, "*batch out"]:
     """`u W`, computed in the dtype of the weights and returned in that of the state, so that
     weights of bfloat16 give cheap products and the state keeps its precision."""
+    if token_devices() > 1:
+        # Samples and tokens that are both divided among devices have no common axis.
+        return (u.astype(weight.dtype) @ weight).astype(u.dtype)
     # On one axis of tokens: the gradient of a product on several copies both factors first.
     flat = u.reshape(-1, u.shape[-1]).astype(weight.dtype)
     return (flat @ weight).astype(u.dtype).reshape(*u.shape[:-1], weight.shape[1])

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
+from ...devices import token_devices
 from ...domain import TokenDomain
 from ..positions import Heads, ScoreBias
 from ..region import AbstractRegion
 from .blocks import Blocks, Span
+from .ring import Ring, divides
 from .stream import Stream
 from .token_mean import AbstractQuadrature, Domains, Integrand, log_weighting, token_mean
 
@@ -48,7 +50,7 @@ def integrate(
     """
     domain = domains.points
     in_order = domains.queries is domain and domain.consecutive
-    plain = bias is None and value.shape[-1] == key.shape[-1]
+    plain = bias is None and value.shape[-1] == key.shape[-1] and token_devices() == 1
     if plain and _fused_serves(query, region, in_order=in_order):
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, domain, bias)
@@ -91,8 +93,12 @@ def _finite(log_weights: Array | None, dtype: DTypeLike) -> Array | None:
 def _quadrature(
     integrand: Integrand, region: AbstractRegion, in_order: bool
 ) -> AbstractQuadrature:
-    """All at once where there are few tokens, then queries in blocks, then both in blocks."""
+    """All at once where there are few tokens, then queries in blocks, then both in blocks; part
+    by part where they are divided among devices."""
     tokens, others = integrand.query.shape[-2], integrand.key.shape[-2]
+    if divides(integrand):
+        sizes = (n // token_devices() for n in (tokens, others))
+        return Ring(region, _of_part(region, *sizes, biased=integrand.bias is not None))
     if tokens * others > _STREAM_FROM**2 and integrand.bias is None:
         return Stream(region, _STREAM_BLOCK, in_order)
     size = max(_BLOCK, -(-tokens // _MOST_BLOCKS))
@@ -102,6 +108,15 @@ def _quadrature(
         for start in starts
     )
     return Blocks(region, spans)
+
+
+def _of_part(
+    region: AbstractRegion, tokens: int, others: int, *, biased: bool
+) -> AbstractQuadrature:
+    """The integral of the queries of a device over the points that visit it."""
+    if tokens * others > _STREAM_BLOCK**2 and not biased:
+        return Stream(region, _STREAM_BLOCK, in_order=False)
+    return Blocks(region, (Span(0, tokens, 0, others),))
 
 
 def _seen(

@@ -1,0 +1,166 @@
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Int, PyTree
+
+from ...devices import SEQUENCE, token_devices
+from ...domain import TokenDomain
+from .token_mean import AbstractQuadrature, Domains, Integrand, Mean
+
+
+class Ring(AbstractQuadrature):
+    """Domain decomposition of Ω_x. Each device along the mesh axis `sequence` keeps its part
+    Ω_d with its queries, and the points of all parts visit it, one part after the other:
+
+        mean = Σ_d n_d exp(m_d - m) mean_d / n,   n = Σ_d n_d exp(m_d - m),   m = max_d m_d,
+
+    `mean_d`, `m_d`, `n_d` the mean over Ω_d, its maximum and its normaliser. No device ever
+    holds all points, also for the gradient: there the points visit again, and the gradients
+    with respect to them go home. All other axes of the mesh are left to the compiler.
+    Reference: Liu, Zaharia, Abbeel, arXiv 2310.01889.
+
+    **Arguments:**
+
+    - `region`: the part of the domain that a query sees.
+    - `part`: the integral over one part.
+    """
+
+    part: AbstractQuadrature
+
+    def mean(self, integrand: Integrand, domains: Domains) -> Mean:
+        def local(integrand, domains):
+            def visit(total, hop):
+                new = self.part.mean(*_visited(integrand, domains, hop))
+                return _joined(total, new), None
+
+            first = self.part.mean(*_visited(integrand, domains, jnp.array(0)))
+            return lax.scan(visit, first, _hops(1))[0]
+
+        return _on_parts(local, (integrand, domains), integrand)
+
+    def tangent(
+        self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
+    ) -> Mean:
+        def local(integrand, rate, mean, domains):
+            # Of a visit nothing is kept; in the gradient the points come again.
+            @jax.checkpoint
+            def part(hop, integrand, rate, mean, domains):
+                here, there = _visited(integrand, domains, hop)
+                return self.part.tangent(here, _visiting(rate, hop), mean, there)
+
+            def visit(total, hop):
+                new = part(hop, integrand, rate, mean, domains)
+                return jax.tree.map(jnp.add, total, new), None
+
+            zero = jax.tree.map(jnp.zeros_like, mean)
+            return lax.scan(visit, zero, _hops(0))[0]
+
+        return _on_parts(local, (integrand, rate, mean, domains), integrand)
+
+
+def _hops(first: int) -> Int[Array, " hops"]:
+    return jnp.arange(first, token_devices())
+
+
+def divides(integrand: Integrand) -> bool:
+    """Whether queries and points can be divided among the devices."""
+    devices = token_devices()
+    tokens, others = integrand.query.shape[-2], integrand.key.shape[-2]
+    return devices > 1 and tokens % devices == 0 and others % devices == 0
+
+
+class _Axes(NamedTuple):
+    """The axes, counted from the end, along which an array is divided: that of the queries, or
+    that of the points."""
+
+    query: int = -2
+    key: int = -2
+    value: int = -2
+    log_weights: int = -1
+    bias: int = -2
+    log_end_weights: int = -1
+    ends: int = -1
+
+
+def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand) -> Mean:
+    """`local` on each device, with its part of the arguments."""
+    arrays, structure = jax.tree.flatten(arguments)
+    specs = jax.tree.leaves(tuple(map(_specs, arguments)), is_leaf=_is_spec)
+    rank = integrand.query.ndim
+    out: Any = (_spec(rank, -2), _spec(rank - 1, -1), _spec(rank - 1, -1))
+
+    def on_arrays(*arrays):
+        return local(*jax.tree.unflatten(structure, arrays))
+
+    return jax.shard_map(
+        on_arrays,
+        in_specs=tuple(specs),
+        out_specs=Mean(*out),
+        axis_names={SEQUENCE},
+        check_vma=False,
+    )(*arrays)
+
+
+def _specs(argument: PyTree) -> PyTree[PartitionSpec]:
+    """How the arrays of an argument are divided."""
+    if isinstance(argument, Integrand):
+        axes = _Axes()
+    elif isinstance(argument, Mean):
+        axes = (-2, -1, -1)
+    else:
+        return jax.tree.map(lambda x: _spec(x.ndim, 0), argument)
+    pairs = zip(argument, axes, strict=True)
+    return [None if x is None else _spec(x.ndim, axis) for x, axis in pairs]
+
+
+def _spec(rank: int, axis: int) -> PartitionSpec:
+    return PartitionSpec(*(SEQUENCE if i == axis % rank else None for i in range(rank)))
+
+
+def _is_spec(x: Any) -> bool:
+    return isinstance(x, PartitionSpec)
+
+
+def _visited(
+    integrand: Integrand, domains: Domains, hop: Int[Array, ""]
+) -> tuple[Integrand, Domains]:
+    """The queries of this device with the points that are `hop` devices before it."""
+    points = TokenDomain(_shifted(domains.points.points, hop))
+    return _visiting(integrand, hop), Domains(domains.queries, points)
+
+
+def _visiting(integrand: Integrand, hop: Int[Array, ""]) -> Integrand:
+    query, key, value, log_weights, bias, log_end_weights, ends = integrand
+    if bias is not None:
+        # Rows of a bias lie with their queries, each for all points.
+        size = bias.shape[-1] // token_devices()
+        part = (lax.axis_index(SEQUENCE) - hop) % token_devices()
+        bias = lax.dynamic_slice_in_dim(bias, part * size, size, axis=-1)
+    visitors = key, value, log_weights, log_end_weights, ends
+    key, value, log_weights, log_end_weights, ends = _shifted(visitors, hop)
+    return Integrand(query, key, value, log_weights, bias, log_end_weights, ends)
+
+
+def _shifted(arrays: PyTree[Array], hop: Int[Array, ""]) -> PyTree[Array]:
+    """The arrays of the device that is `hop` before this one, in a ring. The devices make the
+    hops at the same time, so that they take the same branch."""
+    devices = token_devices()
+
+    def by(hop):
+        ring = [(source, (source + hop) % devices) for source in range(devices)]
+        return lambda arrays: jax.tree.map(lambda x: lax.ppermute(x, SEQUENCE, ring), arrays)
+
+    return lax.switch(hop, [lambda arrays: arrays, *map(by, range(1, devices))], arrays)
+
+
+def _joined(a: Mean, b: Mean) -> Mean:
+    """The mean over two parts."""
+    maximum = jnp.maximum(a.maximum, b.maximum)
+    first, second = (x.normaliser * jnp.exp(x.maximum - maximum) for x in (a, b))
+    normaliser = first + second
+    share = (second / normaliser)[..., None]
+    return Mean(a.mean * (1 - share) + b.mean * share, maximum, normaliser)

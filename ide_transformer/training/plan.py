@@ -1,0 +1,180 @@
+"""A plan on paper of a run on many devices: nothing is made or computed."""
+
+import functools as ft
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..errors import InputError
+from ..tasks import Batch, CrossEntropy
+from .build import build_model_of_size, with_training
+from .config import Config
+from .optimizer import build_optimizer
+from .parallel import make_layout
+from .parallel_config import ParallelConfig
+from .stages import make_train_steps
+from .step import TrainState, initial_state, size_bytes
+
+
+# Bytes that a device sends for each byte of a result among n devices, by a ring.
+_SENT = {
+    "all-gather": lambda n: (n - 1) / n,
+    "all-reduce": lambda n: 2 * (n - 1) / n,
+    # Its result is a part.
+    "reduce-scatter": lambda n: n - 1,
+    "all-to-all": lambda n: (n - 1) / n,
+    "collective-permute": lambda n: 1,
+}
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
+_BYTES |= {"f64": 8, "s64": 8, "u64": 8}
+
+
+def plan(
+    config: Config, vocabulary: int, meshes: Sequence[ParallelConfig], samples: int = 1
+) -> list[dict[str, Any]]:
+    """What a step of a language model needs on each of several meshes of devices, from the
+    programs that are compiled for them. Of each device: the bytes of the state of training
+    (weights and optimizer), those of the rest of a step, and those that it sends in a step.
+
+    **Arguments:**
+
+    - `vocabulary`: the number of tokens of the model.
+    - `meshes`: as many devices have to be there, if only virtual ones.
+    - `samples`: of a batch, how many those devices that hold a sample together compute at once;
+      the rest come after them, as by `training.accumulate`.
+
+    **Raises:** `InputError` where there are not.
+    """
+    return [_row(config, vocabulary, mesh, samples) for mesh in meshes]
+
+
+def meshes_of(devices: int) -> list[ParallelConfig]:
+    """The meshes of a plan: the samples divided alone; the weights too; and beside them, among
+    each 4 devices, the heads, or the tokens."""
+    return [
+        ParallelConfig(data=devices),
+        ParallelConfig(fsdp=devices),
+        ParallelConfig(fsdp=devices // 4, tensor=4),
+        ParallelConfig(fsdp=devices // 4, sequence=4),
+    ]
+
+
+def _row(config: Config, vocabulary: int, mesh: ParallelConfig, samples: int) -> dict[str, Any]:
+    at_once = samples * mesh.data * mesh.fsdp
+    accumulate = max(config.training.batch_size // at_once, 1)
+    training = config.training.model_copy(update={"accumulate": accumulate})
+    config = config.model_copy(update={"training": training})
+    layout = make_layout(mesh, jax.devices()[: mesh.devices])
+    state, static = _shapes(config, vocabulary)
+    tokens = jnp.zeros((), jnp.int32).dtype
+    sample = (config.training.batch_size, config.model.context)
+    shape: Any = jax.ShapeDtypeStruct(sample, tokens)
+    batch = Batch(shape, shape)
+    optimizer = build_optimizer(config.optimizer, config.training.steps)
+    out = layout.shardings(state), layout.whole()
+    (step,) = make_train_steps(config, optimizer, static, CrossEntropy(), out)
+    with jax.set_mesh(layout.mesh):
+        lowered = step.lower(layout.shapes(state), layout.batch_shapes(batch))
+        compiled = lowered.compile()
+    memory = compiled.memory_analysis()
+    sent = sent_bytes(compiled.as_text())
+    sizes = {axis: size for axis, size in mesh.sizes.items() if size > 1}
+    return {
+        "devices": mesh.devices,
+        "mesh": ", ".join(f"{axis} {size}" for axis, size in sizes.items()) or "one device",
+        "accumulate": accumulate,
+        "state_bytes": layout.bytes_each(state),
+        "temporary_bytes": memory.temp_size_in_bytes,
+        **{f"{name}_bytes": sent.get(name, 0.0) for name in _SENT},
+        "sent_bytes": sum(sent.values()),
+        "parameters": size_bytes(state.weights) // 4,
+    }
+
+
+def _shapes(config: Config, vocabulary: int) -> tuple[TrainState, Any]:
+    """The shapes of the state of training, and what of the model is no weight."""
+    if config.training.meshes or config.training.refine:
+        raise InputError(
+            "a plan is of one model on one mesh in depth; drop training.meshes "
+            "and training.refine."
+        )
+    key = jax.random.key(0)
+    build = ft.partial(build_model_of_size, config, {"vocabulary": vocabulary})
+    model = with_training(eqx.filter_eval_shape(build, key), config.training)
+    optimizer = build_optimizer(config.optimizer, config.training.steps)
+
+    def start(weights):
+        whole = eqx.combine(weights, static)
+        return initial_state(whole, optimizer, key, average=config.training.average)[0]
+
+    weights, static = eqx.partition(model, _is_weight)
+    return jax.eval_shape(start, weights), static
+
+
+def _is_weight(x: Any) -> bool:
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def sent_bytes(program: str) -> dict[str, float]:
+    """Bytes that a device sends in a compiled program, by the kind of operation. Loops count
+    as often as they run.
+
+    **Arguments:**
+
+    - `program`: its text.
+    """
+    bodies = {name: lines for name, lines in _computations(program)}
+    entry = next(name for name in bodies if name.startswith("ENTRY "))
+    total: dict[str, float] = {}
+
+    def add(name: str, times: float) -> None:
+        for line in bodies.get(name, ()):
+            for kind, sent in _sent(line):
+                total[kind] = total.get(kind, 0.0) + times * sent
+            count = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+            inner = times * int(count[1]) if count else times
+            for called in re.findall(r"(?:body|to_apply|calls)=(%[^,}\s]+)", line):
+                add(called, inner)
+            # A loop takes each of its branches equally often.
+            branches = re.search(r"branch_computations=\{([^}]*)\}", line)
+            names = branches[1].split(", ") if branches else []
+            for called in names:
+                add(called, inner / len(names))
+
+    add(entry, 1)
+    return total
+
+
+def _computations(program: str) -> Iterator[tuple[str, list[str]]]:
+    for block in re.split(r"\n\n+", program):
+        head, _, body = block.partition("\n")
+        if head.rstrip().endswith("{"):
+            name = head.split(" (")[0]
+            yield name.split()[0] if not name.startswith("ENTRY") else name, body.splitlines()
+
+
+def _sent(line: str) -> Iterator[tuple[str, float]]:
+    kinds = "|".join(_SENT)
+    match = re.match(rf"\s*(?:ROOT )?%\S+ = (.*?) ({kinds})(?:-start)?\(", line)
+    if match is None:
+        return
+    shapes, kind = match.groups()
+    size = sum(
+        _BYTES.get(dtype, 4) * math.prod(int(n) for n in dims.split(",") if n)
+        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes)
+    )
+    yield kind, size * _SENT[kind](_group(line))
+
+
+def _group(line: str) -> int:
+    """Devices among which an operation is made."""
+    if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+        return int(match[1])
+    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return len(match[1].split(","))
+    return 2

@@ -1,0 +1,131 @@
+"""Several processes that train one run."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import PyTree
+
+from ..errors import InputError
+from .folder import RunFolder
+from .parallel_config import ParallelConfig
+
+
+T = TypeVar("T", bound=PyTree)
+
+
+# The errors of JAX that say nothing of other processes.
+_OWN_FAULTS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
+
+
+class ProcessLost(InputError):
+    """Another process of the run has ended or no longer answers."""
+
+
+def start_processes(parallel: ParallelConfig) -> None:
+    """Joins the processes of a run, before anything is computed; once for each process.
+
+    **Raises:** `InputError` where they do not all appear in time.
+    """
+    if parallel.processes is None or jax.distributed.is_initialized():
+        return
+    rank, seconds = parallel.rank, parallel.timeout
+    if rank is None and (given := os.environ.get("JAX_PROCESS_ID")):
+        rank = int(given)
+    try:
+        jax.distributed.initialize(
+            parallel.coordinator,
+            parallel.processes,
+            rank,
+            initialization_timeout=seconds,
+            heartbeat_timeout_seconds=seconds,
+            shutdown_timeout_seconds=seconds,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"parallel.processes={parallel.processes}: {error} Nothing here tells address and "
+            "rank, as SLURM does; give parallel.coordinator=HOST:PORT and parallel.rank=0, 1, "
+            "…, or JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID."
+        ) from None
+    except jax.errors.JaxRuntimeError as error:
+        raise InputError(
+            f"parallel.processes={parallel.processes}: they did not all appear at "
+            f"{parallel.coordinator or 'the coordinator'} within {seconds} s "
+            f"(parallel.timeout): {str(error).splitlines()[0]}"
+        ) from None
+    except RuntimeError as error:
+        raise InputError(
+            f"parallel.processes={parallel.processes}: processes have to be joined before "
+            f"anything is computed; call train first, or start scripts/train.py. JAX: {error}"
+        ) from None
+
+
+@contextlib.contextmanager
+def others_needed() -> Iterator[None]:
+    """Says of an error in a collective operation what it means.
+
+    **Raises:** `ProcessLost`.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or str(error).startswith(_OWN_FAULTS):
+            raise
+        raise ProcessLost(
+            f"process {jax.process_index()}: another process of this run has ended or does not "
+            f"answer ({str(error).splitlines()[0][:200]}). Start all of them again with "
+            "--resume; the run goes on from its last checkpoint, also with fewer processes."
+        ) from error
+
+
+@contextlib.contextmanager
+def own_copy(folder: RunFolder) -> Iterator[RunFolder]:
+    """The folder for the process that writes files; an empty one, soon gone, for the others."""
+    if primary():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as there:
+        yield RunFolder(there)
+
+
+def primary() -> bool:
+    """Whether this is the process that writes files."""
+    return jax.process_index() == 0
+
+
+def gathered(state: T) -> T:
+    """A state whose arrays this process can read as a whole; all processes call it."""
+    return jax.tree.map(
+        lambda x: (
+            x
+            if not isinstance(x, jax.Array) or x.is_fully_addressable
+            else multihost_utils.process_allgather(x, tiled=True)
+        ),
+        state,
+    )
+
+
+def wait_for_all(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def from_primary(text: str) -> str:
+    """The text of the process that writes files, at most 1,000 bytes of it."""
+    if jax.process_count() == 1:
+        return text
+    own = np.frombuffer(text.encode()[:1000].ljust(1000, b"\0"), np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(own)).rstrip(b"\0").decode()
+
+
+def largest(number: int) -> int:
+    """The largest of the numbers of all processes."""
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.array(number))))

@@ -1,0 +1,63 @@
+"""Plans a run of a language model on many devices: the bytes that each device holds and sends
+in a step. The programs are compiled for virtual devices, and not run."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ide_transformer.reporting import show_table
+from ide_transformer.training import load_config, meshes_of, plan, run_script
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, help="a YAML file, as in configs/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="for example model.depth=8"
+    )
+    parser.add_argument(
+        "--devices", type=_numbers, default=[8], help="for example 8,64,256 (default: 8)"
+    )
+    parser.add_argument(
+        "--vocabulary", type=int, default=32768, help="tokens of the model (default: 32768)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        help="of a batch, so many at once on the devices that share a sample (default: 1)",
+    )
+    parser.add_argument("--json", type=Path, help="write the rows here too")
+    arguments = parser.parse_intermixed_args()
+    # Read when the first device is asked for.
+    flag = f"--xla_force_host_platform_device_count={max(arguments.devices)}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    config = load_config(arguments.config, arguments.overrides)
+    rows: list[dict[str, Any]] = []
+    for devices in arguments.devices:
+        for mesh in meshes_of(devices):
+            rows += plan(config, arguments.vocabulary, [mesh], arguments.samples)
+            if arguments.json is not None:
+                arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    show_table([_in_gibibytes(row) for row in rows])
+
+
+def _in_gibibytes(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the totals in GiB."""
+    totals = ("state_bytes", "temporary_bytes", "sent_bytes")
+    return {
+        "devices": row["devices"],
+        "mesh": row["mesh"],
+        "parts of a batch": row["accumulate"],
+        **{f"{x.removesuffix('_bytes')} (GiB)": f"{row[x] / 2**30:.2f}" for x in totals},
+    }
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,77 @@
+"""Batches in parts, and the moving average of the weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import largest
+from running import run_here
+from training.tiny_runs import configured, losses
+
+from ide_transformer import InputError, training
+from ide_transformer.tasks import Batch, InstanceCrossEntropy
+from ide_transformer.training import averages, run
+from ide_transformer.training.config import ModelConfig
+
+
+TOKENS = np.random.default_rng(0).integers(0, 20, (32, 5)).astype(np.int32)
+# A part whose targets are fewer has a smaller share.
+TARGETS = np.where(np.arange(32)[:, None] % 4 == 1, -1, TOKENS[:, 1:]).astype(np.int32)
+BATCH = Batch(TOKENS[:, :-1], np.where(TOKENS[:, :-1] > 14, -1, TARGETS))
+
+
+def steps(number, accumulate, **optimizer):
+    """The state and the metrics of some steps of a tiny model."""
+    config = training.Config(model=ModelConfig(width=8, heads=2, depth=1, context=4))
+    model = training.build_model_of_size(config, {"vocabulary": 20}, jax.random.key(0))
+    rule = optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(1e-2))
+    state, static = training.initial_state(model, rule, jax.random.key(0), average=0.9)
+    step = training.make_train_step(
+        rule, static, InstanceCrossEntropy(), accumulate=accumulate, average=0.9
+    )
+    seen, metrics = [], {}
+    for _ in range(number):
+        state, metrics = step(state, BATCH)
+        seen.append(jax.tree.map(np.array, state.weights))
+    return state, metrics, seen
+
+
+def test_parts_of_a_batch_make_the_step_of_the_whole():
+    (whole, metrics, _), (parts, in_parts, _) = steps(2, 1), steps(2, 4)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        assert a.dtype == b.dtype and largest(a * 1.0, b * 1.0) < 1e-6
+    for name, value in metrics.items():
+        assert float(in_parts[name]) == pytest.approx(float(value), abs=1e-6), name
+
+
+def test_the_average_is_the_weighted_mean_of_the_weights_so_far():
+    state, _, seen = steps(3, 1)
+    factors = 0.9 ** np.arange(2, -1, -1)
+    factors = factors / factors.sum()
+    mean = jax.tree.map(lambda *x: sum(f * y for f, y in zip(factors, x, strict=True)), *seen)
+    found = averages.weights_of(state, "average", 0.9)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(mean), strict=True):
+        assert largest(a, jnp.asarray(b)) < 1e-12
+
+
+@pytest.mark.heavy
+def test_a_run_keeps_its_average_and_old_runs_have_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "plot_run", lambda *_: None)
+    options = ["training.steps=4", "training.evaluate_every=2", "optimizer.warmup=1"]
+    config = configured(tmp_path, [*options, "training.average=0.5"])
+    folder = training.train(config, runs=tmp_path / "runs")
+    (a, _), (b, _) = (training.load_run(folder.path, weights=x) for x in ("trained", "average"))
+    assert 1e-6 < largest(a.embedding, b.embedding) < 0.1
+    text = folder.summary.read_text()
+    assert "validation_loss_of_average" in text and "test_loss" not in text
+    output = run_here(
+        capsys, "evaluate.py", folder.path, "--weights", "average", "--samples", "4"
+    )
+    assert "loss" in output
+
+    # The state of a run without it is what it was before there was one.
+    plain = training.train(configured(tmp_path, options), runs=tmp_path / "plain")
+    with pytest.raises(InputError, match=r"keeps no moving average .* training.average=0.999"):
+        training.load_run(plain.path, weights="average")
+    assert losses(plain.path) == losses(folder.path)

@@ -1,0 +1,121 @@
+"""Training on meshes of devices gives the losses of one device."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from running import run_apart
+from training.tiny_runs import configured
+
+from ide_transformer import InputError, training
+from ide_transformer.training import parallel, run
+
+
+ON_MESHES = Path(__file__).parent / "on_meshes.py"
+MESHES = [
+    {},
+    {"data": 4},
+    {"fsdp": 4},
+    {"tensor": 2},
+    {"sequence": 4},
+    {"data": 2, "fsdp": 2, "sequence": 2},
+    {"fsdp": 2, "tensor": 2, "sequence": 2},
+    {"data": 2, "tensor": 2, "sequence": 2},
+]
+AXES = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
+SCHEMES = {
+    "lie_trotter": [],
+    "strang(heun)": ["solver.kind=strang(heun)"],
+    "reversible": [
+        "solver.kind=algebraically_reversible(lie_trotter)",
+        "training.gradient=reversible",
+    ],
+}
+
+
+def overrides(mesh):
+    return [f"parallel.{axis}={size}" for axis, size in mesh.items()]
+
+
+def on_meshes(there, runs, *options):
+    done = run_apart([sys.executable, ON_MESHES, there, json.dumps(runs), *options])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_mesh_gives_the_losses_of_one_device(scheme, tmp_path):
+    found = on_meshes(tmp_path, [[*SCHEMES[scheme], *overrides(mesh)] for mesh in MESHES])
+    one = found[0]
+    assert len(one["losses"]) == 20 and one["losses"][-1] < one["losses"][0] - 0.2
+    for mesh, here in zip(MESHES, found, strict=True):
+        np.testing.assert_allclose(here["losses"], one["losses"], atol=1e-5, err_msg=str(mesh))
+        parts = mesh.get("fsdp", 1)
+        if "tensor" not in mesh:
+            assert one["bytes"] / here["bytes"] == pytest.approx(parts, rel=0.1), mesh
+
+
+@pytest.mark.heavy
+def test_a_run_goes_on_with_other_devices(tmp_path):
+    """With optimizers that keep other things of a weight, a batch in parts, and an average."""
+    options = ["optimizer.kind=muon", "training.average=0.9", "training.accumulate=2"]
+    first = [*options, *overrides({"data": 2, "fsdp": 2, "tensor": 2})]
+    others = [{**AXES}, {**AXES, "data": 2, "fsdp": 2}]
+    eight, one, four = on_meshes(tmp_path, [first, *map(overrides, others)], "resume")
+    assert len(eight["losses"]) == len(one["losses"]) == 20
+    np.testing.assert_allclose(one["losses"], eight["losses"], atol=1e-5)
+    np.testing.assert_allclose(four["losses"], eight["losses"], atol=1e-5)
+    assert one["bytes"] > 1.9 * four["bytes"]
+    last = [training.load_run(x["folder"], weights="average")[0] for x in (eight, four)]
+    a, b = (np.asarray(x.embedding) for x in last)
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+REFUSED = {
+    "parallel.data=2": "mesh of 2 devices, and there are 1",
+    "parallel.pipeline=2": "parallel.pipeline",
+    "parallel.data=0": "parallel.data",
+    "parallel.rank=1": "parallel.processes, their number",
+    "training.accumulate=3": "training.accumulate=3 does not divide training.batch_size=8",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_meshes_that_cannot_be_are_refused(override, tmp_path):
+    with pytest.raises((InputError, ValueError), match=REFUSED[override]):
+        training.train(configured(tmp_path, [override]), runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+DIVISORS = {
+    "parallel.data=3": "data × parallel.fsdp = 3 does not divide training.batch_size, 8",
+    "parallel.tensor=3": "parallel.tensor = 3 does not divide the number of heads, 2",
+    "parallel.sequence=3": "parallel.sequence = 3 does not divide the number of tokens, 8",
+}
+
+
+@pytest.mark.parametrize("override", DIVISORS)
+def test_what_a_mesh_does_not_divide_is_refused(override, tmp_path, monkeypatch):
+    # As if there were as many devices.
+    monkeypatch.setattr(run, "make_layout", lambda parallel: None)
+    with pytest.raises(InputError, match=DIVISORS[override]):
+        training.train(configured(tmp_path, [override]), runs=tmp_path / "runs")
+
+
+def test_a_process_takes_its_rows_of_a_batch(tmp_path):
+    text = training.build_task(configured(tmp_path, []))
+    whole = text.batch(3, 8, seed=1)
+    part = text.part_of_batch(3, 8, 1, slice(2, 5))
+    np.testing.assert_array_equal(part.inputs, whole.inputs[2:5])
+    np.testing.assert_array_equal(part.targets, whole.targets[2:5])
+
+
+def test_each_weight_has_one_rule():
+    state = {"0": {"mu": {"query": {"weight": np.zeros((3, 4, 8))}}}, "step": np.zeros(())}
+    (weight, step) = (
+        parallel._names(path, x.ndim) for path, x in jax.tree.leaves_with_path(state)
+    )
+    assert weight == ("layers", "features", "inner") and step == ()

@@ -1,0 +1,58 @@
+"""Tiny runs on a text, logged at every step, that tests of devices and processes share."""
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+from ide_transformer import training
+from ide_transformer.training import read_metrics, reading
+
+
+TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
+STEPS = 20
+
+
+def base(there: Path, steps: int = STEPS) -> dict:
+    text = there / "text.txt"
+    text.write_text(TEXT)
+    return {
+        "name": "small",
+        "data": {"name": "text", "path": str(text)},
+        "model": {"width": 16, "heads": 2, "depth": 2, "context": 8},
+        "optimizer": {"warmup": 2, "learning_rate": 0.01},
+        "training": {
+            "steps": steps,
+            "batch_size": 8,
+            "log_every": 1,
+            "checkpoint_every": 10,
+            "evaluate_every": 10,
+            "evaluate_samples": 8,
+            "keep_best": False,
+            "sample": 0,
+        },
+    }
+
+
+def configured(there: Path, overrides: list[str]) -> training.Config:
+    tree = base(there)
+    reading.apply_overrides(tree, overrides)
+    return training.Config.model_validate(tree)
+
+
+def write_config(there: Path, steps: int = STEPS) -> Path:
+    path = there / "small.yaml"
+    path.write_text(yaml.safe_dump(base(there, steps)))
+    return path
+
+
+def losses(folder: Path) -> list[float]:
+    return [x["loss"] for x in read_metrics(folder / "metrics.jsonl") if "loss" in x]
+
+
+def without_its_end(folder: Path, to: Path) -> Path:
+    """The run as it was after half of its steps."""
+    shutil.copytree(folder, to)
+    shutil.rmtree(to / f"checkpoints/{STEPS}")
+    (to / "summary.json").unlink()
+    return to
