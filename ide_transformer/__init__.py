@@ -114,6 +114,7 @@ from .models import (
     OperatorModel as OperatorModel,
     PrefixAndMeanHead as PrefixAndMeanHead,
     PrefixHead as PrefixHead,
+    SequenceClassifier as SequenceClassifier,
     SourceAndText as SourceAndText,
     SpeechEncoder as SpeechEncoder,
     Text as Text,

@@ -24,6 +24,7 @@ from .sentence_embedding import (
     mean_vectors as mean_vectors,
     sentence_embedding as sentence_embedding,
 )
+from .sequence_classifier import SequenceClassifier as SequenceClassifier
 from .speech_encoder import SpeechEncoder as SpeechEncoder
 from .text import Text as Text
 from .text_encoder import MaskedTokenHead as MaskedTokenHead, TextEncoder as TextEncoder

@@ -3,11 +3,11 @@
 import abc
 import functools as ft
 import hashlib
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
+import jax
 import numpy as np
 
 from ..arguments import PositiveInt
@@ -65,6 +65,12 @@ class AbstractTask(abc.ABC):
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """The training batch of one step."""
 
+    def rows(self, step: int, size: int, seed: int, first: int, last: int) -> Batch:
+        """The rows `first … last - 1` of a training batch, for processes that load a part of
+        it each. By default, all of it is made; a task that can should make these alone."""
+        whole = self.batch(step, size, seed)
+        return jax.tree.map(lambda x: x[first:last], whole)
+
     @abc.abstractmethod
     def held_out(
         self, size: int, samples: int | None = None, part: Part = "validation"
@@ -96,7 +102,7 @@ class AbstractTask(abc.ABC):
         and of the first training batches."""
         digest = hashlib.sha256()
         seen = (self.batch(step, 64, seed=0) for step in range(16))
-        for x in itertools.chain.from_iterable((*self.held_out(64), *seen)):
+        for x in jax.tree.leaves((list(self.held_out(64)), list(seen))):
             digest.update(np.asarray(x).tobytes())
         return digest.hexdigest()
 

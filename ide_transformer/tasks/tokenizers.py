@@ -12,6 +12,11 @@ from ..errors import InputError
 from ..models import Text
 
 
+# Ends a document in a byte-pair encoding, and in one of characters.
+END = "<|endoftext|>"
+_END_CHARACTER = "\x03"
+
+
 class AbstractTokenizer(abc.ABC):
     """A map between texts and sequences of tokens `0 … vocabulary - 1`."""
 
@@ -35,6 +40,14 @@ class AbstractTokenizer(abc.ABC):
         **Raises:** `InputError` for a tokenizer without such tokens.
         """
         raise InputError(f"{type(self).__name__} has no tokens that mark the end of a text.")
+
+    def ending(self) -> tuple["AbstractTokenizer", int]:
+        """The same tokenizer with a token that ends a document, and that token. A
+        text that contains it ends there.
+
+        **Raises:** `InputError` for a tokenizer that has none and cannot take one more.
+        """
+        raise InputError(f"{type(self).__name__} has no token that ends a document.")
 
     @abc.abstractmethod
     def save(self, path: Path) -> None:
@@ -77,6 +90,11 @@ class CharacterTokenizer(AbstractTokenizer):
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         return "".join(self.characters[token] for token in tokens)
 
+    def ending(self) -> tuple["CharacterTokenizer", int]:
+        """The character U+0003, END OF TEXT, ends a document."""
+        tokenizer = CharacterTokenizer.train(self.characters + _END_CHARACTER)
+        return tokenizer, tokenizer.characters.index(_END_CHARACTER)
+
     def save(self, path: Path) -> None:
         path.write_text(json.dumps({"characters": self.characters}), encoding="utf-8")
 
@@ -113,6 +131,12 @@ class BytePairTokenizer(AbstractTokenizer):
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         return self._tokenizer.decode([int(token) for token in tokens])
+
+    def ending(self) -> tuple["BytePairTokenizer", int]:
+        """One more token, which `decode` leaves out."""
+        tokenizer = tk.Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer.add_special_tokens([END])
+        return BytePairTokenizer(tokenizer), tokenizer.token_to_id(END)
 
     def save(self, path: Path) -> None:
         self._tokenizer.save(str(path))

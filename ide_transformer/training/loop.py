@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from ..errors import InputError
 from ..tasks import AbstractTask
@@ -131,7 +130,7 @@ class Loop(NamedTuple):
         """The stages after step `start` with their programs; says what they need of memory."""
         training = self.training
         batches = [
-            jax.tree.map(np.zeros_like, task.batch(0, training.batch_size, training.seed))
+            task.batch(0, training.batch_size, training.seed)
             for task in mesh_tasks(training, self.task)
         ]
         left = [stage for stage in self.stages if stage.last > start]
