@@ -48,4 +48,5 @@ from .tokenizers import (
     CharacterTokenizer as CharacterTokenizer,
 )
 from .tokenizing import tokenize_files as tokenize_files
+from .verses import VersesEnEs as VersesEnEs
 from .word_problem import WordProblem as WordProblem

@@ -50,7 +50,12 @@ class ListOps(AbstractSequences):
         digits: float = 0.6,
     ):
         self.longest = context if longest is None else longest
-        self.shortest, self.depth, self.arguments, self.digits = shortest, depth, arguments, digits
+        self.shortest, self.depth, self.arguments, self.digits = (
+            shortest,
+            depth,
+            arguments,
+            digits,
+        )
         at_least("arguments", arguments, 2)
         if not 0 < digits < 1:
             raise InputError(f"digits is {digits}; give a probability between 0 and 1.")

@@ -43,11 +43,7 @@ class SpamBytes(AbstractTask):
     model: ClassVar[type[AbstractModel]] = SequenceClassifier
 
     def __init__(
-        self,
-        path: Path,
-        context: PositiveInt,
-        validation: Fraction = 0.1,
-        headers: bool = True,
+        self, path: Path, context: PositiveInt, validation: Fraction = 0.1, headers: bool = True
     ):
         self.context = context
         mails, labels = _read(path, context, headers)

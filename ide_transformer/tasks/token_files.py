@@ -41,11 +41,7 @@ class TokenFiles(AbstractTask):
     causal: ClassVar[bool] = True
 
     def __init__(
-        self,
-        path: Path,
-        context: PositiveInt,
-        validation: Fraction = 0.1,
-        test: Fraction = 0.0,
+        self, path: Path, context: PositiveInt, validation: Fraction = 0.1, test: Fraction = 0.0
     ):
         try:
             self.folder = TokenFolder(path)

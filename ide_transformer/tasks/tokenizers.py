@@ -64,7 +64,10 @@ class CharacterTokenizer(AbstractTokenizer):
                 "points; write CharacterTokenizer.train(text)."
             )
         self.characters = characters
-        self._code_points = _code_points(characters)
+        points = _code_points(characters)
+        # The token of each code point; `vocabulary` for those that have none.
+        self._table = np.full(int(points.max(initial=0)) + 2, len(characters), np.uint32)
+        self._table[points] = np.arange(len(characters))
 
     @classmethod
     def train(cls, text: str) -> "CharacterTokenizer":
@@ -76,16 +79,16 @@ class CharacterTokenizer(AbstractTokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         points = _code_points(text)
-        tokens = np.searchsorted(self._code_points, points)
-        tokens = np.minimum(tokens, self.vocabulary - 1)
-        unknown = self._code_points[tokens] != points
+        # The last entry stands for all points that are larger.
+        tokens = self._table[np.minimum(points, len(self._table) - 1)]
+        unknown = tokens == self.vocabulary
         if unknown.any():
             first = chr(points[np.argmax(unknown)])
             raise InputError(
                 f"The character {first!r} does not occur in the text that the model was "
                 f"trained on; it knows {self.characters!r}."
             )
-        return tokens.astype(np.uint32)
+        return tokens
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         return "".join(self.characters[token] for token in tokens)
