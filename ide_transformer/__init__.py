@@ -121,6 +121,7 @@ from .models import (
     TextEncoder as TextEncoder,
     TokenConvolution as TokenConvolution,
     generate as generate,
+    generate_beam as generate_beam,
     generate_greedy as generate_greedy,
     sentence_embedding as sentence_embedding,
     why_not_cached as why_not_cached,

@@ -1,4 +1,4 @@
-"""Turns text files of any size into a folder of tokens, on which `data.name=token_files` trains."""
+"""Turns text files of any size into a folder of tokens, for `data.name=token_files`."""
 
 import signal
 

@@ -6,6 +6,7 @@ from .encoder_decoder import EncoderDecoder as EncoderDecoder, SourceAndText as 
 from .field import Field as Field
 from .functional_model import FunctionalModel as FunctionalModel, functional as functional
 from .generate import generate as generate
+from .generate_beam import generate_beam as generate_beam
 from .generate_greedy import generate_greedy as generate_greedy
 from .image_classifier import ImageClassifier as ImageClassifier
 from .image_encoder import ImageEncoder as ImageEncoder

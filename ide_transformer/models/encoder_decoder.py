@@ -5,7 +5,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, PyTree
 
-from ..arguments import Fraction, NonNegativeFloat, PositiveInt, check_fields
+from ..arguments import Fraction, NonNegativeFloat, PositiveInt, check_fields, checked
 from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm, TokenDomain
 from ..errors import InputError
 from .encoded import Encoded
@@ -52,6 +52,7 @@ class EncoderDecoder(AbstractModel):
     decoder: LanguageModel
 
     @classmethod
+    @checked
     def build(
         cls,
         vocabulary: PositiveInt,
@@ -78,12 +79,13 @@ class EncoderDecoder(AbstractModel):
         - `control`: that of the decoder.
         - `make_encoder_control`: makes that of the encoder, whose attention sees all of a text.
 
-        **Raises:** `InputError` for a constraint with weights, which each of the two would need.
+        **Raises:** `InputError` for a constraint with weights, which each of the two would
+        need.
         """
         if not isinstance(constraint, AbstractConstraint):
             raise InputError(
-                "EncoderDecoder: a constraint with weights belongs to one of its two equations; "
-                "take a set without, such as Sphere() or Free()."
+                "EncoderDecoder: a constraint with weights belongs to one of its two "
+                "equations; take a set without, such as Sphere() or Free()."
             )
         keys = jax.random.split(key, 3)
         options: Any = dict(

@@ -119,8 +119,9 @@ class SequenceClassifier(AbstractTextModel):
             return domain
         if not self.prefix:
             raise InputError(
-                "SequenceClassifier: the mean over all tokens would count padding, and the text "
-                "has a mask; build the model with class_token=True, or give texts without one."
+                "SequenceClassifier: the mean over all tokens would count padding, and the "
+                "text has a mask; build the model with class_token=True, or give texts without "
+                "one."
             )
         mask = jnp.asarray(text.mask, bool)
         seen = jnp.ones((*mask.shape[:-1], len(self.prefix)), bool)

@@ -16,11 +16,11 @@ _CLOSE, _PADDING = 10 + len(OPERATORS), 11 + len(OPERATORS)
 
 class ListOps(AbstractSequences):
     """ListOps: the value, a digit, of nested lists such as `[MAX 4 3 [MIN 2 3 ] 1 [SM 5 7 ] ]`.
-    MIN, MAX and MED are the smallest, the largest and the median of a list, rounded down, and SM
-    is its sum modulo 10.
+    MIN, MAX and MED are the smallest, the largest and the median of a list, rounded down, and
+    SM is its sum modulo 10.
 
-    `inputs`: a `Text` of at most `longest` tokens, padded to that; `targets: [samples]`, digits.
-    Expressions are drawn without end, those of a length that is not wanted again.
+    `inputs`: a `Text` of at most `longest` tokens, padded to that; `targets: [samples]`,
+    digits. Expressions are drawn without end, those of a length that is not wanted again.
 
     **Arguments:**
 
@@ -32,8 +32,8 @@ class ListOps(AbstractSequences):
 
     **Raises:** `InputError` for lengths that are not possible.
 
-    Source: Nangia and Bowman, "ListOps", 2018, arXiv 1804.06028; with lengths as in the Long Range
-    Arena, Tay et al., 2020, arXiv 2011.04006.
+    Source: Nangia and Bowman, "ListOps", 2018, arXiv 1804.06028; with lengths as in the Long
+    Range Arena, Tay et al., 2020, arXiv 2011.04006.
     """
 
     model: ClassVar[type[AbstractModel]] = SequenceClassifier
@@ -61,18 +61,18 @@ class ListOps(AbstractSequences):
             raise InputError(f"digits is {digits}; give a probability between 0 and 1.")
         if self.longest > context:
             raise InputError(
-                f"longest={longest}: the model sees model.context={context} tokens; raise it, or "
-                "take shorter expressions."
+                f"longest={longest}: the model sees model.context={context} tokens; raise it, "
+                "or take shorter expressions."
             )
         # A list of two members has four tokens, and one of lists alone has the most of all.
         most = 1
         for _ in range(depth):
             most = min(2 + arguments * most, 2**31)
-        if not 4 <= self.longest or self.shortest > min(self.longest, most):
+        if self.longest < 4 or self.shortest > min(self.longest, most):
             raise InputError(
                 f"shortest={shortest}, longest={self.longest}: with depth={depth} and "
-                f"arguments={arguments} an expression has 4 to {most} tokens; give an increasing "
-                "pair of these."
+                f"arguments={arguments} an expression has 4 to {most} tokens; give an "
+                "increasing pair of these."
             )
 
     @property

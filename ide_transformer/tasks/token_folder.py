@@ -52,7 +52,8 @@ class TokenIndex(_Record):
 
 
 class TokenFolder:
-    """The tokens in a folder that `scripts/tokenize_text.py` wrote, one sequence over all files.
+    """The tokens in a folder that `scripts/tokenize_text.py` wrote, one sequence over all
+    files.
 
     A file is mapped into memory for the time of one read only: pages of a map that stays are
     counted as memory of the process.
@@ -132,8 +133,8 @@ class TokenFolder:
         for shard in self.index.shards:
             if checksum(self.path / shard.file) != shard.sha256:
                 raise InputError(
-                    f"{self.path / shard.file} is damaged: its SHA-256 is not the one in {INDEX}. "
-                    "Delete the folder and tokenise again."
+                    f"{self.path / shard.file} is damaged: its SHA-256 is not the one in "
+                    f"{INDEX}. Delete the folder and tokenise again."
                 )
 
     def _check_size(self, shard: Shard) -> None:
@@ -160,8 +161,8 @@ def _read_index(path: Path) -> TokenIndex:
         raise InputError(f"{path}: there is no such folder.")
     if not file.is_file():
         raise InputError(
-            f"{path} is no complete folder of tokens: it has no {INDEX}. Make it, or finish it, "
-            f"by python scripts/tokenize_text.py TEXTS… --output {path}"
+            f"{path} is no complete folder of tokens: it has no {INDEX}. Make it, or finish "
+            f"it, by python scripts/tokenize_text.py TEXTS… --output {path}"
         )
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))

@@ -164,8 +164,8 @@ def _decoded(file: Path, at: int, block: bytes) -> str:
         return block.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{file}: {error.reason} at byte {at + error.start}; the text must be UTF-8. Convert "
-            "it, for example by iconv, or leave the file out."
+            f"{file}: {error.reason} at byte {at + error.start}; the text must be UTF-8. "
+            "Convert it, for example by iconv, or leave the file out."
         ) from None
 
 

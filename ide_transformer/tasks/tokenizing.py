@@ -47,8 +47,8 @@ def tokenize_files(
     """Writes the tokens of text files into a folder, which the task `token_files` reads. Texts
     are read in whole lines, about a mebibyte at a time, so that memory does not grow with them.
 
-    A token of its own ends each document. The result does not depend on the number of processes.
-    Where a process was killed, the same call goes on: complete shards are kept.
+    A token of its own ends each document. The result does not depend on the number of
+    processes. Where a process was killed, the same call goes on: complete shards are kept.
 
     **Arguments:**
 
@@ -63,8 +63,8 @@ def tokenize_files(
     - `shard_bytes`: bytes of text in a file of tokens.
     - `on_progress`: called with the bytes that are done, and all.
 
-    **Raises:** `InputError` for texts that are missing, empty or no UTF-8, and for a folder that
-    was begun with other texts or options.
+    **Raises:** `InputError` for texts that are missing, empty or no UTF-8, and for a folder
+    that was begun with other texts or options.
     """
     files, folder = _files(texts), Path(output)
     if between is not None and (not between.strip() or len(between.splitlines()) > 1):

@@ -21,16 +21,18 @@ _ENGLISH, _SPANISH = "engKJV2006eb", "spaRV1909eb"
 
 
 class VersesEnEs(AbstractTask):
-    """Translate verses from English (King James Version) to Spanish (Reina–Valera, 1909): 31,084
-    pairs, public domain, from the Debian packages `sword-text-kjv` and `sword-text-sparv`.
+    """Translate verses from English (King James Version) to Spanish (Reina–Valera, 1909):
+    31,084 pairs, public domain, from the Debian packages `sword-text-kjv` and
+    `sword-text-sparv`.
 
     Whole chapters are held out, the same for every run, so that no verse is told by its
-    neighbours. A byte-pair encoding of both languages is learned from the training part. A verse
-    whose tokens do not fit the context is left out, of all parts; `dropped` says how many.
+    neighbours. A byte-pair encoding of both languages is learned from the training part. A
+    verse whose tokens do not fit the context is left out, of all parts; `dropped` says how
+    many.
 
-    `inputs`: a `SourceAndText` of the English tokens, padded and with a mask, and of the end token
-    with the Spanish tokens after it; `targets: [samples, context]`, the Spanish tokens and the
-    end, and -1 behind it.
+    `inputs`: a `SourceAndText` of the English tokens, padded and with a mask, and of the end
+    token with the Spanish tokens after it; `targets: [samples, context]`, the Spanish tokens
+    and the end, and -1 behind it.
 
     **Arguments:**
 
@@ -90,14 +92,11 @@ class VersesEnEs(AbstractTask):
         for first in range(0, len(chosen), size):
             yield self._batch(part, chosen[first : first + size])
 
-    def references(self, batch: Batch) -> list[str]:
-        """The Spanish verses of a batch, as text."""
-        return [self.text(row) for row in batch.targets]
-
-    def text(self, tokens: np.ndarray) -> str:
-        """The text of Spanish tokens, up to the end."""
-        stops = np.flatnonzero((tokens == self.end) | (tokens == UNCOUNTED))
-        return self.tokenizer.decode(tokens[: stops[0]] if len(stops) else tokens).strip()
+    def texts(self, tokens: np.ndarray) -> list[str]:
+        """The text of each row of tokens, up to its end."""
+        ended = np.cumsum(tokens == self.end, axis=1) > 0
+        rows = zip(tokens, ended, strict=True)
+        return [self.tokenizer.decode(row[~over]).strip() for row, over in rows]
 
     def save(self, tokenizer: Path) -> None:
         self.tokenizer.save(tokenizer)

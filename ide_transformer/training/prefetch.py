@@ -15,9 +15,9 @@ T = TypeVar("T")
 def prefetched(
     make: Callable[[int], T], start: int, stop: int, *, ahead: int = 2
 ) -> Iterator[Iterator[T]]:
-    """`make(start), make(start + 1), …, make(stop - 1)`, made by a thread at most `ahead` of them
-    before they are asked for. What it makes is a function of the number alone, so that the order
-    is the only thing that matters. An error is raised where its value is asked for.
+    """`make(start), make(start + 1), …, make(stop - 1)`, made by a thread at most `ahead` of
+    them before they are asked for. What it makes is a function of the number alone, so that the
+    order is the only thing that matters. An error is raised where its value is asked for.
 
         with prefetched(lambda step: task.batch(step, size, seed), start, steps) as batches:
             for batch in batches: …
