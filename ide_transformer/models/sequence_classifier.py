@@ -102,7 +102,7 @@ class SequenceClassifier(AbstractTextModel):
         inputs: Integer[ArrayLike, "*batch tokens"] | Text,
         *,
         key: PRNGKeyArray | None = None,
-    ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
+    ) -> tuple[Float[Array, "*batch places features"], TokenDomain]:
         text = self.checked(inputs)
         u = self.embedding[text.tokens]
         if self.positions is not None:

@@ -139,7 +139,9 @@ class BytePairTokenizer(AbstractTokenizer):
         """One more token, which `decode` leaves out."""
         tokenizer = tk.Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.add_special_tokens([END])
-        return BytePairTokenizer(tokenizer), tokenizer.token_to_id(END)
+        token = tokenizer.token_to_id(END)
+        assert token is not None
+        return BytePairTokenizer(tokenizer), token
 
     def save(self, path: Path) -> None:
         self._tokenizer.save(str(path))

@@ -157,7 +157,8 @@ def _learned(name: str, vocabulary: int, shards: list[list[Piece]]) -> AbstractT
 def _sample(pieces: list[Piece]) -> list[str]:
     """Lines from all parts of the texts, about `_LEARNED_FROM` bytes."""
     whole = sum(piece.stop - piece.start for piece in pieces)
-    part, step = min(1.0, _LEARNED_FROM / whole), 2**18
+    # At most some thousand places, each of which is a file that is opened.
+    part, step = min(1.0, _LEARNED_FROM / whole), max(2**18, whole // 2**12)
     found: list[str] = []
     for piece in pieces:
         for start in range(piece.start, piece.stop, step):

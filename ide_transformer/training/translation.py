@@ -1,5 +1,6 @@
 """Translations by the model of a run, and their BLEU."""
 
+import functools as ft
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -54,26 +55,16 @@ def translated(
         )
     check_part(task, part)
     model = loaded.expected(EncoderDecoder, ", which translates no text")
+    write = generate_greedy
+    if beams > 1:
+        write = ft.partial(generate_beam, beams=beams, length_penalty=length_penalty)
     found = []
     for batch in task.held_out(_BATCH, samples, part):
         source = batch.inputs.source
         prompt = jnp.full((len(source.tokens), 1), task.end)
-        options = dict(end=task.end)
-        length = task.context - 1
-        if beams == 1:
-            tokens = generate_greedy(model, source, prompt, length, **options)
-        else:
-            tokens = generate_beam(
-                model,
-                source,
-                prompt,
-                length,
-                beams=beams,
-                length_penalty=length_penalty,
-                **options,
-            )
-        sources, written = map(task.texts, (source.tokens, np.asarray(tokens)[:, 1:]))
-        found += map(Translation, sources, task.texts(batch.targets), written)
+        tokens = write(model, source, prompt, task.context - 1, end=task.end)
+        rows = source.tokens, np.asarray(batch.targets), np.asarray(tokens)[:, 1:]
+        found += map(Translation, *map(task.texts, rows))
     return found
 
 

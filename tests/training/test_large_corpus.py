@@ -1,5 +1,5 @@
-"""Texts larger than what a process may hold: the memory that they take, and runs on them that are
-killed. The figures for 2 GiB are in docs/how-to/large-corpus.md."""
+"""Texts larger than what a process may hold: the memory that they take, and runs on them that
+are killed. The figures for 2 GiB are in docs/how-to/large-corpus.md."""
 
 import json
 import os

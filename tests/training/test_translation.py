@@ -32,7 +32,7 @@ def config(monkeypatch, tmp_path):
             "width": 8,
             "heads": 2,
             "depth": 1,
-            "context": 20,
+            "context": 48,
             "operators": ["attention", "cross_attention", "feed_forward"],
         },
         "optimizer": {"warmup": 1},
