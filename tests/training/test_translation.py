@@ -24,6 +24,10 @@ def pairs():
 @pytest.fixture
 def config(monkeypatch, tmp_path):
     monkeypatch.setattr(verses, "cached_verses", lambda path: list(pairs()))
+    return config_of(tmp_path)
+
+
+def config_of(tmp_path, **changes):
     tree = {
         "name": "small",
         "data": {"name": "verses_en_es", "path": str(tmp_path), "vocabulary": 270},
@@ -34,6 +38,7 @@ def config(monkeypatch, tmp_path):
             "depth": 1,
             "context": 48,
             "operators": ["attention", "cross_attention", "feed_forward"],
+            **changes,
         },
         "optimizer": {"warmup": 1},
         "training": {"steps": 2, "batch_size": 4, "sample": 0},
@@ -85,7 +90,7 @@ def test_texts_that_are_missing(tmp_path):
         tasks.VersesEnEs(tmp_path, 64)
 
 
-def test_the_encoder_has_operators_of_its_own(config):
+def test_the_encoder_has_operators_of_its_own(config, tmp_path):
     task, model, _ = build_start(config)
     block = model.decoder.control(0.0)
     assert [type(x).__name__ for x in block] == ["Attention", "CrossAttention", "FeedForward"]
@@ -93,7 +98,5 @@ def test_the_encoder_has_operators_of_its_own(config):
     block = model.encoder.control(0.0)
     assert [type(x).__name__ for x in block] == ["Attention", "FeedForward"]
     assert not block[0].causal and task.sizes["vocabulary"] == len(model.encoder.embedding)
-    changed = {"constraint": "layer_norm"}
-    tree = config.model_copy(update={"model": config.model.model_copy(update=changed)})
-    with pytest.raises(InputError, match="constraint"):
-        build_start(training.Config.model_validate(tree.model_dump()))
+    with pytest.raises(InputError, match="a constraint with weights belongs to one of its two"):
+        build_start(config_of(tmp_path, constraint="layer_norm"))
