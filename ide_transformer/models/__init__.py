@@ -7,6 +7,7 @@ from .encoder_decoder import EncoderDecoder as EncoderDecoder, SourceAndText as 
 from .field import Field as Field
 from .functional_model import FunctionalModel as FunctionalModel, functional as functional
 from .generate import generate as generate
+from .generate_beam import generate_beam as generate_beam
 from .generate_greedy import generate_greedy as generate_greedy
 from .image_classifier import ImageClassifier as ImageClassifier
 from .image_encoder import ImageEncoder as ImageEncoder
@@ -26,6 +27,7 @@ from .sentence_embedding import (
     mean_vectors as mean_vectors,
     sentence_embedding as sentence_embedding,
 )
+from .sequence_classifier import SequenceClassifier as SequenceClassifier
 from .speech_encoder import SpeechEncoder as SpeechEncoder
 from .stage import AbstractStage as AbstractStage
 from .staged_model import StagedModel as StagedModel

@@ -1,14 +1,18 @@
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, PyTree
 
-from ..arguments import check_fields
-from ..equation import AbstractControl, TokenDomain
+from ..arguments import Fraction, NonNegativeFloat, PositiveInt, check_fields, checked
+from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm, TokenDomain
+from ..errors import InputError
 from .encoded import Encoded
 from .language_model import LanguageModel
 from .model import AbstractModel, Discretization
 from .text import Text
+from .text_encoder import TextEncoder
 
 
 class SourceAndText(NamedTuple):
@@ -46,6 +50,71 @@ class EncoderDecoder(AbstractModel):
 
     encoder: AbstractModel
     decoder: LanguageModel
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        vocabulary: PositiveInt,
+        context: PositiveInt,
+        features: PositiveInt,
+        *,
+        control: AbstractControl,
+        make_encoder_control: Callable[[], AbstractControl],
+        constraint: AbstractConstraint | AbstractControl,
+        discretization: Discretization,
+        key: PRNGKeyArray,
+        learned_positions: bool = True,
+        tied: bool = True,
+        input_normalization: AbstractConstraint = Free(),
+        output_normalization: AbstractConstraint = LayerNorm(),
+        dropout: Fraction = 0.0,
+        std: NonNegativeFloat = 0.02,
+    ) -> "EncoderDecoder":
+        """A model to be trained that reads and writes texts of one vocabulary, each of at most
+        `context` tokens; see `LanguageModel`.
+
+        **Arguments:**
+
+        - `control`: that of the decoder.
+        - `make_encoder_control`: makes that of the encoder, whose attention sees all of a text.
+
+        **Raises:** `InputError` for a constraint with weights, which each of the two would
+        need.
+        """
+        if not isinstance(constraint, AbstractConstraint):
+            raise InputError(
+                "EncoderDecoder: a constraint with weights belongs to one of its two "
+                "equations; take a set without, such as Sphere() or Free()."
+            )
+        keys = jax.random.split(key, 3)
+        options: Any = dict(
+            constraint=constraint,
+            discretization=discretization,
+            input_normalization=input_normalization,
+            output_normalization=output_normalization,
+        )
+        positions = std * jax.random.normal(keys[1], (context, features))
+        encoder = TextEncoder(
+            std * jax.random.normal(keys[0], (vocabulary, features)),
+            positions=positions if learned_positions else None,
+            control=make_encoder_control(),
+            context=context,
+            **options,
+        )
+        decoder = LanguageModel(
+            vocabulary,
+            context,
+            features,
+            control=control,
+            learned_positions=learned_positions,
+            tied=tied,
+            dropout=dropout,
+            std=std,
+            key=keys[2],
+            **options,
+        )
+        return cls(encoder, decoder)
 
     @property
     def control(self) -> AbstractControl:

@@ -1,5 +1,6 @@
 """Tables, figures and reports; it knows nothing of the rest of the package."""
 
+from .byte_progress import ByteProgress as ByteProgress
 from .plots import (
     COLORS as COLORS,
     Curve as Curve,

@@ -15,6 +15,7 @@ from .flow_map import FlowMapTask as FlowMapTask
 from .flows import AbstractFlow as AbstractFlow, Functions as Functions, functions as functions
 from .images import LabelledImages as LabelledImages, digits as digits, idx_folder as idx_folder
 from .language import LanguageTask as LanguageTask, Shakespeare as Shakespeare, Text as Text
+from .list_ops import ListOps as ListOps
 from .losses import (
     AbstractLoss as AbstractLoss,
     Batch as Batch,
@@ -35,11 +36,17 @@ from .sequences import (
     AbstractSequences as AbstractSequences,
     AbstractSequencesByLength as AbstractSequencesByLength,
 )
+from .shuffled import shuffled as shuffled
+from .spam import SpamBytes as SpamBytes
 from .task import AbstractTask as AbstractTask, Part as Part
 from .texts import read_text as read_text, shakespeare as shakespeare
+from .token_files import TokenFiles as TokenFiles
+from .token_folder import TokenFolder as TokenFolder
 from .tokenizers import (
     AbstractTokenizer as AbstractTokenizer,
     BytePairTokenizer as BytePairTokenizer,
     CharacterTokenizer as CharacterTokenizer,
 )
+from .tokenizing import tokenize_files as tokenize_files
+from .verses import VersesEnEs as VersesEnEs
 from .word_problem import WordProblem as WordProblem

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ..errors import InputError
 from ..integration import divergence, relative_difference
@@ -26,7 +26,7 @@ UNCOUNTED = -1
 class Batch(NamedTuple):
     """Inputs of the model and what it should predict, `targets: [samples, …]`."""
 
-    inputs: np.ndarray | Array
+    inputs: PyTree
     targets: np.ndarray | Array
 
 

@@ -11,9 +11,11 @@ from ..errors import InputError
 from ..models import Text
 from ..pretrained import find_pretrained, tokenizer_file
 from ..pretrained.json_files import read_json
-from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
+from .tokenizers import END, AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 
 
+# Names of the token that ends a document.
+_ENDS = (END, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 # The largest known, of 260,000 tokens, has 33 MB.
 _MOST_BYTES = 128 * 2**20
 
@@ -54,6 +56,17 @@ class PretrainedTokenizer(AbstractTokenizer):
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         return self._tokenizer.decode([int(token) for token in tokens])
+
+    def ending(self) -> tuple["PretrainedTokenizer", int]:
+        """The end of text of the checkpoint."""
+        for name in _ENDS:
+            token = self._tokenizer.token_to_id(name)
+            if token is not None:
+                return self, token
+        raise InputError(
+            f"the tokenizer of the checkpoint has none of the tokens {', '.join(_ENDS)}, which "
+            "end a document; take another tokenizer."
+        )
 
     def save(self, path: Path) -> None:
         content = {"checkpoint": json.loads(self._tokenizer.to_str())}

@@ -1,9 +1,11 @@
 """Base classes of the tasks whose samples are drawn without end."""
 
 import abc
+import operator as op
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 
 from ..errors import InputError
@@ -52,7 +54,7 @@ class AbstractSequences(AbstractTask):
         chosen = spread(np.arange(HELD_OUT), samples)
         for first in range(0, len(chosen), size):
             some = chosen[first : first + size]
-            yield Batch(drawn.inputs[some], drawn.targets[some])
+            yield jax.tree.map(op.itemgetter(some), drawn)
 
 
 class AbstractSequencesByLength(AbstractSequences):

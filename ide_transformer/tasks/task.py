@@ -3,11 +3,11 @@
 import abc
 import functools as ft
 import hashlib
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
+import jax
 import numpy as np
 
 from ..arguments import PositiveInt
@@ -66,10 +66,10 @@ class AbstractTask(abc.ABC):
         """The training batch of one step."""
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
-        """Some samples of the batch of a step, those of the devices of one process. A task
-        whose samples are costly to read reads no others here."""
+        """Some samples of the batch of a step, those of the devices of one process. By default
+        all of it is made; a task whose samples are costly to read makes these alone."""
         batch = self.batch(step, size, seed)
-        return Batch(batch.inputs[rows], batch.targets[rows])
+        return jax.tree.map(lambda x: x[rows], batch)
 
     @abc.abstractmethod
     def held_out(
@@ -102,7 +102,7 @@ class AbstractTask(abc.ABC):
         and of the first training batches."""
         digest = hashlib.sha256()
         seen = (self.batch(step, 64, seed=0) for step in range(16))
-        for x in itertools.chain.from_iterable((*self.held_out(64), *seen)):
+        for x in jax.tree.leaves((list(self.held_out(64)), list(seen))):
             digest.update(np.asarray(x).tobytes())
         return digest.hexdigest()
 

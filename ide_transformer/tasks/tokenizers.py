@@ -12,6 +12,11 @@ from ..errors import InputError
 from ..models import Text
 
 
+# Ends a document in a byte-pair encoding, and in one of characters.
+END = "<|endoftext|>"
+_END_CHARACTER = "\x03"
+
+
 class AbstractTokenizer(abc.ABC):
     """A map between texts and sequences of tokens `0 … vocabulary - 1`."""
 
@@ -36,6 +41,14 @@ class AbstractTokenizer(abc.ABC):
         """
         raise InputError(f"{type(self).__name__} has no tokens that mark the end of a text.")
 
+    def ending(self) -> tuple["AbstractTokenizer", int]:
+        """The same tokenizer with a token that ends a document, and that token. A
+        text that contains it ends there.
+
+        **Raises:** `InputError` for a tokenizer that has none and cannot take one more.
+        """
+        raise InputError(f"{type(self).__name__} has no token that ends a document.")
+
     @abc.abstractmethod
     def save(self, path: Path) -> None:
         """Writes a JSON file that `load_tokenizer` reads."""
@@ -51,7 +64,10 @@ class CharacterTokenizer(AbstractTokenizer):
                 "points; write CharacterTokenizer.train(text)."
             )
         self.characters = characters
-        self._code_points = _code_points(characters)
+        points = _code_points(characters)
+        # The token of each code point; `vocabulary` for those that have none.
+        self._table = np.full(int(points.max(initial=0)) + 2, len(characters), np.uint32)
+        self._table[points] = np.arange(len(characters))
 
     @classmethod
     def train(cls, text: str) -> "CharacterTokenizer":
@@ -63,19 +79,24 @@ class CharacterTokenizer(AbstractTokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         points = _code_points(text)
-        tokens = np.searchsorted(self._code_points, points)
-        tokens = np.minimum(tokens, self.vocabulary - 1)
-        unknown = self._code_points[tokens] != points
+        # The last entry stands for all points that are larger.
+        tokens = self._table[np.minimum(points, len(self._table) - 1)]
+        unknown = tokens == self.vocabulary
         if unknown.any():
             first = chr(points[np.argmax(unknown)])
             raise InputError(
                 f"The character {first!r} does not occur in the text that the model was "
                 f"trained on; it knows {self.characters!r}."
             )
-        return tokens.astype(np.uint32)
+        return tokens
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         return "".join(self.characters[token] for token in tokens)
+
+    def ending(self) -> tuple["CharacterTokenizer", int]:
+        """The character U+0003, END OF TEXT, ends a document."""
+        tokenizer = CharacterTokenizer.train(self.characters + _END_CHARACTER)
+        return tokenizer, tokenizer.characters.index(_END_CHARACTER)
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps({"characters": self.characters}), encoding="utf-8")
@@ -113,6 +134,14 @@ class BytePairTokenizer(AbstractTokenizer):
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         return self._tokenizer.decode([int(token) for token in tokens])
+
+    def ending(self) -> tuple["BytePairTokenizer", int]:
+        """One more token, which `decode` leaves out."""
+        tokenizer = tk.Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer.add_special_tokens([END])
+        token = tokenizer.token_to_id(END)
+        assert token is not None
+        return BytePairTokenizer(tokenizer), token
 
     def save(self, path: Path) -> None:
         self._tokenizer.save(str(path))

@@ -60,3 +60,4 @@ from .run import resume_run as resume_run, train as train
 from .script import model_parser as model_parser, run_script as run_script
 from .step import initial_state as initial_state, make_train_step as make_train_step
 from .stopping import Stopped as Stopped
+from .translation import Translation as Translation, bleu as bleu, translated as translated

@@ -134,6 +134,7 @@ def build_model_of_size(
         learned_positions=type(given["positions"]) is NoPositions,
         control=control,
         constraint=constraint,
+        make_encoder_control=ft.partial(_encoder_control, config, jax.random.fold_in(key, 1)),
         discretization=build_discretization(config.solver, steps),
         input_normalization=into,
         embedding_normalization=given["normalization"],
@@ -277,6 +278,24 @@ def _block(
     if model.layer_drop:
         operators = tuple(LayerDrop(operator, model.layer_drop) for operator in operators)
     return operators
+
+
+def _encoder_control(config: Config, key: PRNGKeyArray) -> AbstractControl:
+    """The control of an encoder: that of the decoder without the operators that see the
+    encoder, and not causal."""
+    model = config.model
+    kinds = [
+        find(f"model.operators.{i}", choice.kind, AbstractOperator)
+        for i, choice in enumerate(model.operators)
+    ]
+    own = tuple(
+        choice
+        for choice, kind in zip(model.operators, kinds, strict=True)
+        if not getattr(kind, "own_domain", False)
+    )
+    model = model.model_copy(update={"operators": own})
+    make_block = ft.partial(_block, model, _offers(model, causal=False))
+    return _control(config.control, model.depth, make_block, key)
 
 
 def _control(

@@ -25,8 +25,8 @@ from .versions import VERSION, upgraded
 class DataConfig(Section, AbstractChoice):
     """`data`: what is learned."""
 
-    # A task, for example shakespeare, text, digits, mnist, fashion_mnist, p_hop, word_problem,
-    # parity, addition, column_addition.
+    # A task, for example shakespeare, text, token_files, digits, mnist, fashion_mnist, p_hop,
+    # word_problem, parity, addition, column_addition, list_ops, spam_bytes, verses_en_es.
     name: str = "shakespeare"
     # A file or folder, for the tasks that read one.
     path: Annotated[Path | None, Field(strict=False)] = None

@@ -4,20 +4,20 @@ import contextlib
 import functools as ft
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from ..errors import InputError
-from ..tasks import AbstractTask
+from ..tasks import AbstractTask, Batch
 from .averages import weights_of
 from .checkpoints import Checkpoints
 from .folder import RunFolder
 from .meshes import drawn_mesh, mesh_tasks
 from .metrics import MetricsLog, NotFinite, cut_metrics
 from .parallel import Layout
+from .prefetch import prefetched
 from .processes import primary
 from .progress import TrainingProgress
 from .stages import Stage, shapes_at, stage_at
@@ -102,19 +102,34 @@ class Loop(NamedTuple):
                 if 0 < stage.first >= start:
                     progress.say(f"step {stage.first}: refined to {stage.intervals} intervals")
                     state = compiled.enter(state)
-                state = self._take(compiled, max(start, stage.first), state, seed, log)
+                first = max(start, stage.first)
+                with prefetched(self._batches(seed), first + 1, stage.last + 1) as batches:
+                    state = self._take(compiled, first, state, batches, log)
         return state
 
+    def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch]]:
+        """The mesh and the batch of each step; the first one is step 1."""
+        training, tasks = self.training, mesh_tasks(self.training, self.task)
+
+        def make(number: int) -> tuple[int, Batch]:
+            mesh = drawn_mesh(training, number - 1)
+            return mesh, self.layout.load(tasks[mesh], number - 1, training.batch_size, seed)
+
+        return make
+
     def _take(
-        self, compiled: _Compiled, start: int, state: TrainState, seed: int, log: MetricsLog
+        self,
+        compiled: _Compiled,
+        start: int,
+        state: TrainState,
+        batches: Iterator[tuple[int, Batch]],
+        log: MetricsLog,
     ) -> TrainState:
         """Takes the steps of a stage after step `start`, if any are left."""
         training, stage = self.training, compiled.stage
-        tasks = mesh_tasks(training, self.task)
         before: dict[str, Any] = {}
         for number in range(start + 1, stage.last + 1):
-            mesh = drawn_mesh(training, number - 1)
-            batch = self.layout.load(tasks[mesh], number - 1, training.batch_size, seed)
+            mesh, batch = next(batches)
             state, metrics = compiled.steps[mesh](state, batch)
             # So few steps are on their way that a request to stop is soon obeyed.
             jax.block_until_ready(before)
@@ -136,7 +151,7 @@ class Loop(NamedTuple):
         """The stages after step `start` with their programs; says what they need of memory."""
         training = self.training
         batches = [
-            jax.tree.map(np.zeros_like, task.batch(0, training.batch_size, training.seed))
+            task.batch(0, training.batch_size, training.seed)
             for task in mesh_tasks(training, self.task)
         ]
         left = [stage for stage in self.stages if stage.last > start]

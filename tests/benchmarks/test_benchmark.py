@@ -77,6 +77,16 @@ def test_a_command_writes_its_rows_and_its_figure(
 
 
 @pytest.mark.heavy
+def test_a_run_is_measured_against_its_compiled_step(tmp_path, run):
+    table = tmp_path / "rows.json"
+    run("host", *SIZES, "--steps", "3", "--checkpoint-every", "4", "--json", table)
+    rows = json.loads(table.read_text())
+    assert [row["name"] for row in rows] == ["compiled step", "run"]
+    assert all(set(row) == TIMING | {"name", "depth"} for row in rows)
+    assert rows[0]["time_ratio"] == 1 and rows[1]["milliseconds"] > 0
+
+
+@pytest.mark.heavy
 def test_generation_is_measured_with_and_without_a_cache(tmp_path, run, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path))

@@ -22,7 +22,14 @@ UNCHECKED = {"Batch", "Progress", "Step"}
 # The files of a run are written by `train`; `tests/training` gives it wrong configurations.
 ELSEWHERE = {"train", "Solution", "InputError", "Encoded.on"}
 # Functions that run other things, whose errors speak of what they were given.
-RUNNING = {"solve", "rebuilding_error", "generate", "generate_greedy", "single_step"}
+RUNNING = {
+    "solve",
+    "rebuilding_error",
+    "generate",
+    "generate_beam",
+    "generate_greedy",
+    "single_step",
+}
 RUNNING |= {"error_budget", "load_pretrained", "save_pretrained", "load_run", "load_model"}
 
 REFUSED = object()

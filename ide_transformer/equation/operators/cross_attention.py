@@ -41,7 +41,6 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
     **Raises:** `InputError` where heads do not divide.
     """
 
-    configurable: ClassVar[bool] = False
     own_domain: ClassVar[bool] = True
     missing: ClassVar[str] = (
         "has no states of a second domain to look at; wrap the control: Sourced(control, "

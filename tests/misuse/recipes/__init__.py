@@ -3,6 +3,7 @@
 from .models import FILES, MODELS
 from .parts import CONSTRAINTS, CONTROLS, OPERATORS
 from .solving import EQUATIONS, EXITS, SCHEMES
+from .texts import TEXTS
 
 
 RECIPES = {
@@ -14,4 +15,5 @@ RECIPES = {
     **SCHEMES,
     **MODELS,
     **FILES,
+    **TEXTS,
 }

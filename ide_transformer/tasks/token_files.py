@@ -1,0 +1,158 @@
+import copy
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import jax
+import numpy as np
+
+from ..arguments import Fraction, PositiveInt
+from ..errors import InputError
+from ..models import AbstractModel, LanguageModel, generate
+from .losses import Batch
+from .pretrained_tokenizer import load_tokenizer
+from .shuffled import shuffled
+from .task import AbstractTask, Part
+from .token_folder import TokenFolder
+
+
+class TokenFiles(AbstractTask):
+    """Predict each next token of texts of any size, which `tokenize_files` made tokens of; the
+    end is held out. Memory does not grow with the texts.
+
+    In the order of the texts: the training, the test and the validation part, in tokens. The
+    training part is cut into windows of `context` tokens, from a place on that is drawn for
+    each pass. A pass takes each window once, in an order in which each place is computed by
+    itself (`shuffled`): nothing but the step is needed to go on. Windows go over the ends of
+    documents, which a token of its own marks; attention sees what is before it.
+
+    **Arguments:**
+
+    - `path`: the folder of tokens.
+    - `context`: tokens in a sample.
+    - `validation`, `test`: the fractions that are held out; with 0 there is no such test part.
+      At the end of a run all of them are predicted: of a large text take a small fraction.
+
+    **Raises:** `InputError` for a folder that is not complete, and where a part is too short.
+    """
+
+    model: ClassVar[type[AbstractModel]] = LanguageModel
+    causal: ClassVar[bool] = True
+
+    def __init__(
+        self, path: Path, context: PositiveInt, validation: Fraction = 0.1, test: Fraction = 0.0
+    ):
+        try:
+            self.folder = TokenFolder(path)
+        except (InputError, OSError) as error:
+            raise InputError(f"data.path={error}") from None
+        if validation + test >= 1:
+            raise InputError(
+                f"data.validation={validation} and data.test={test} leave nothing of the text "
+                "to learn; lower one of them."
+            )
+        self.tokenizer = self.folder.tokenizer
+        self.context = context
+        whole = len(self.folder)
+        ends = [int(whole * (1 - x)) for x in (validation + test, validation)]
+        self._bounds = {
+            "training": (0, ends[0]),
+            "test": (ends[0], ends[1]),
+            "validation": (ends[1], whole),
+        }
+        self._check_context()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        low, high = self._bounds["test"]
+        return ("validation", "test") if high > low else ("validation",)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"vocabulary": self.folder.index.vocabulary}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.context
+
+    @property
+    def windows(self) -> int:
+        """The number of windows in a pass."""
+        return self._bounds["training"][1] // self.context - 1
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        return self.part_of_batch(step, size, seed, slice(None))
+
+    def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
+        places = np.arange(step * size, (step + 1) * size)[rows]
+        passes = places // self.windows
+        starts = np.empty_like(places)
+        for number in map(int, np.unique(passes)):
+            here = passes == number
+            chosen = shuffled(places[here] % self.windows, self.windows, seed, number)
+            begin = np.random.default_rng([seed, number]).integers(self.context)
+            starts[here] = begin + self.context * chosen
+        return self._windows(starts)
+
+    def held_out(
+        self, size: int, samples: int | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        """A part in consecutive windows, each token predicted once; what is left over at the
+        end is dropped."""
+        low, high = self._bounds[part]
+        starts = range(low, high - self.context, self.context)
+        if samples is not None:
+            starts = starts[:: max(1, len(starts) // samples)]
+        for first in range(0, len(starts), size):
+            yield self._windows(np.asarray(starts[first : first + size]))
+
+    def fingerprint(self) -> str:
+        """A checksum of all tokens."""
+        return self.folder.fingerprint()
+
+    def at_context(self, context: PositiveInt) -> "TokenFiles":
+        other = copy.copy(self)
+        other.context = context
+        other._check_context()
+        return other
+
+    def save(self, tokenizer: Path) -> None:
+        self.tokenizer.save(tokenizer)
+
+    @classmethod
+    def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
+        if not tokenizer.exists():
+            return None
+        return {"vocabulary": load_tokenizer(tokenizer).vocabulary}
+
+    def figures(self, loss: float) -> dict[str, float]:
+        return {"perplexity": math.exp(loss)}
+
+    def sample(self, model: AbstractModel, length: int) -> str | None:
+        """A text that begins as a document does."""
+        tokens = generate(
+            cast(LanguageModel, model.ordinary),
+            np.array([self.folder.index.end]),
+            length,
+            key=jax.random.key(0),
+            temperature=0.8,
+        )
+        return self.tokenizer.decode(np.asarray(tokens)[1:])
+
+    def _windows(self, starts: np.ndarray) -> Batch:
+        found = self.folder.windows(starts, self.context + 1)
+        return Batch(found[:, :-1], found[:, 1:])
+
+    def _check_context(self) -> None:
+        needed = {"training": 2 * self.context, "validation": self.context + 1}
+        if "test" in self.parts:
+            needed["test"] = self.context + 1
+        for name, tokens in needed.items():
+            low, high = self._bounds[name]
+            if high - low < tokens:
+                raise InputError(
+                    f"model.context={self.context} is too long for the {name} part of "
+                    f"{self.folder.path}, which has {high - low} tokens (it needs at least "
+                    f"{tokens}). Use longer texts, a larger fraction or a shorter context."
+                )

@@ -1,0 +1,172 @@
+"""Folders of token files, which are read in windows and never as a whole."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from jaxtyping import Int
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import InputError
+from .pretrained_tokenizer import load_tokenizer
+from .tokenizers import AbstractTokenizer
+
+
+FORMAT = 1
+INDEX, TOKENIZER = "tokens.json", "tokenizer.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Shard(_Record):
+    """A file of tokens: little-endian integers, one after the other."""
+
+    file: Annotated[str, Field(pattern=r"^[0-9]+\.bin$")]
+    tokens: Annotated[int, Field(ge=0)]
+    documents: Annotated[int, Field(ge=0)]
+    sha256: str
+
+
+class TokenIndex(_Record):
+    """`tokens.json` of a folder: what is in the files of tokens.
+
+    - `dtype`: of the tokens in the files.
+    - `vocabulary`: tokens that there are, `end` among them.
+    - `end`: the token after each document.
+    - `tokens`, `documents`: how many there are in all shards.
+    - `tokenizer_sha256`: of `tokenizer.json` beside it.
+    """
+
+    format: Literal[1] = FORMAT
+    dtype: Literal["uint16", "uint32"]
+    vocabulary: Annotated[int, Field(gt=0)]
+    end: Annotated[int, Field(ge=0)]
+    tokens: Annotated[int, Field(ge=0)]
+    documents: Annotated[int, Field(ge=0)]
+    tokenizer_sha256: str
+    shards: tuple[Shard, ...]
+
+
+class TokenFolder:
+    """The tokens in a folder that `scripts/tokenize_text.py` wrote, one sequence over all
+    files.
+
+    A file is mapped into memory for the time of one read only: pages of a map that stays are
+    counted as memory of the process.
+
+    **Attributes:** `path`, `index`.
+
+    **Raises:** `InputError` where the folder is not complete, or a file has another size.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.index = _read_index(self.path)
+        self._dtype = np.dtype(self.index.dtype).newbyteorder("<")
+        for shard in self.index.shards:
+            self._check_size(shard)
+        sizes = [shard.tokens for shard in self.index.shards]
+        if sum(sizes) != self.index.tokens:
+            raise InputError(
+                f"{self.path / INDEX}: tokens={self.index.tokens}, but the shards have "
+                f"{sum(sizes)}; tokenise again, into a new folder."
+            )
+        # ends[i] is the number of tokens in the first i shards.
+        self._ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return self.index.tokens
+
+    def windows(
+        self, starts: Int[np.ndarray, " windows"], length: int
+    ) -> Int[np.ndarray, "windows length"]:
+        """`length` tokens from each of `starts` on; a window may lie over several files."""
+        found = np.empty((len(starts), length), np.int32)
+        first = np.searchsorted(self._ends, starts, side="right") - 1
+        last = np.searchsorted(self._ends, starts + length, side="left") - 1
+        touched = {n for a, b in zip(first, last, strict=True) for n in range(a, b + 1)}
+        for number in sorted(touched):
+            self._fill(found, starts, number)
+        return found
+
+    def _fill(self, found: np.ndarray, starts: np.ndarray, number: int) -> None:
+        """Writes that part of the windows which is in one of the files."""
+        shard, begin, end = self.index.shards[number], *self._ends[number : number + 2]
+        if not shard.tokens:
+            return
+        tokens = np.memmap(self.path / shard.file, self._dtype, mode="r", shape=shard.tokens)
+        length = found.shape[1]
+        for row in np.flatnonzero((starts < end) & (starts + length > begin)):
+            low, high = max(starts[row], begin), min(starts[row] + length, end)
+            found[row, low - starts[row] : high - starts[row]] = tokens[
+                low - begin : high - begin
+            ]
+
+    @property
+    def tokenizer(self) -> AbstractTokenizer:
+        """The tokenizer that made the tokens.
+
+        **Raises:** `InputError` where it is not the one with which they were made.
+        """
+        file = self.path / TOKENIZER
+        if not file.is_file() or checksum(file) != self.index.tokenizer_sha256:
+            raise InputError(
+                f"{file} is missing or was changed since the tokens were made; restore it, or "
+                "tokenise again, into a new folder."
+            )
+        return load_tokenizer(file)
+
+    def fingerprint(self) -> str:
+        """A checksum of all tokens, from those of the files."""
+        sums = [self.index.dtype, *(shard.sha256 for shard in self.index.shards)]
+        return hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+    def verify(self) -> None:
+        """Reads all files and compares their checksums.
+
+        **Raises:** `InputError` that names the first file which is damaged.
+        """
+        for shard in self.index.shards:
+            if checksum(self.path / shard.file) != shard.sha256:
+                raise InputError(
+                    f"{self.path / shard.file} is damaged: its SHA-256 is not the one in "
+                    f"{INDEX}. Delete the folder and tokenise again."
+                )
+
+    def _check_size(self, shard: Shard) -> None:
+        file = self.path / shard.file
+        expected = shard.tokens * self._dtype.itemsize
+        size = file.stat().st_size if file.is_file() else None
+        if size != expected:
+            has = "is missing" if size is None else f"has {size} bytes"
+            raise InputError(
+                f"{file} {has}; {INDEX} says {expected} bytes. Copy the folder again, or "
+                "tokenise again, into a new folder."
+            )
+
+
+def checksum(file: Path) -> str:
+    """The SHA-256 of a file of any size."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _read_index(path: Path) -> TokenIndex:
+    file = path / INDEX
+    if not path.is_dir():
+        raise InputError(f"{path}: there is no such folder.")
+    if not file.is_file():
+        raise InputError(
+            f"{path} is no complete folder of tokens: it has no {INDEX}. Make it, or finish "
+            f"it, by python scripts/tokenize_text.py TEXTS… --output {path}"
+        )
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        return TokenIndex.model_validate_json(json.dumps(content), strict=True)
+    except (ValueError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file} is damaged ({reason}); tokenise again.") from None

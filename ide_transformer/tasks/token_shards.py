@@ -1,0 +1,206 @@
+"""Shards of tokens: from parts of text files to one file of tokens each."""
+
+import hashlib
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import InputError
+from .pretrained_tokenizer import load_tokenizer
+from .token_folder import TOKENIZER, Shard
+from .tokenizers import AbstractTokenizer
+
+
+# Bytes of text that are encoded at once.
+_CHUNK = 2**20
+
+
+class Piece(NamedTuple):
+    """The lines of a text file that begin at the bytes `start … stop - 1`; `last` for those at
+    its end."""
+
+    file: Path
+    start: int
+    stop: int
+    last: bool
+
+
+class Encoding(NamedTuple):
+    """The texts of shards become tokens of `dtype`, with `end` after each document: after each
+    file and, where it is given, in the place of each line `between`."""
+
+    tokenizer: AbstractTokenizer
+    end: int
+    dtype: str
+    between: str | None
+
+
+def planned(files: list[Path], shard_bytes: int) -> list[list[Piece]]:
+    """For each shard the pieces of text in it, of about so many bytes."""
+    shards: list[list[Piece]] = [[]]
+    room = shard_bytes
+    for file in files:
+        size, start = file.stat().st_size, 0
+        while start < size:
+            stop = min(start + room, size)
+            shards[-1].append(Piece(file, start, stop, stop == size))
+            start, room = stop, room - (stop - start)
+            if not room:
+                shards.append([])
+                room = shard_bytes
+    return [pieces for pieces in shards if pieces]
+
+
+def write_shard(
+    folder: Path,
+    number: int,
+    pieces: list[Piece],
+    encoding: Encoding,
+    on_bytes: Callable[[int], Any],
+) -> Shard:
+    """Writes the tokens of some pieces and, when they are complete, what they are. A process
+    that is killed on the way leaves no shard.
+
+    **Arguments:**
+
+    - `on_bytes`: called with each number of bytes of text that are done.
+    """
+    file, whole = folder / f"{number:05}.bin", hashlib.sha256()
+    part = file.with_suffix(".part")
+    count = documents = 0
+    with part.open("wb") as written:
+        for piece in pieces:
+            for tokens in _tokens(piece, encoding, on_bytes):
+                content = tokens.astype(np.dtype(encoding.dtype).newbyteorder("<")).tobytes()
+                whole.update(content)
+                written.write(content)
+                count += len(tokens)
+                documents += int(np.count_nonzero(tokens == encoding.end))
+        written.flush()
+        os.fsync(written.fileno())
+    part.replace(file)
+    shard = Shard(file=file.name, tokens=count, documents=documents, sha256=whole.hexdigest())
+    write_atomically(file.with_suffix(".json"), shard.model_dump_json())
+    return shard
+
+
+def finished(folder: Path, number: int) -> Shard | None:
+    """What `write_shard` wrote; `None` where that shard is not complete."""
+    file = folder / f"{number:05}.json"
+    if not file.is_file() or not file.with_suffix(".bin").is_file():
+        return None
+    try:
+        return Shard.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Writes a file as a whole or not at all."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+def _tokens(
+    piece: Piece, encoding: Encoding, on_bytes: Callable[[int], Any]
+) -> Iterator[np.ndarray]:
+    """The tokens of a piece, some at a time, with the end of each document."""
+    end = np.array([encoding.end], np.uint32)
+    empty = piece.start == 0  # nothing of this document has been written
+    for block in texts_of(piece):
+        for number, text in enumerate(_documents(block, encoding.between)):
+            if number:
+                if not empty:
+                    yield end
+                empty = True
+            if text:
+                yield encoding.tokenizer.encode(text)
+                empty = False
+        on_bytes(len(block.encode()))
+    if piece.last and not empty:
+        yield end
+
+
+def _documents(block: str, between: str | None) -> list[str]:
+    """Whole lines, cut at the lines between documents."""
+    if between is None:
+        return [block]
+    return re.split(rf"^{re.escape(between)}(?:\r?\n|\Z)", block, flags=re.MULTILINE)
+
+
+def texts_of(piece: Piece) -> Iterator[str]:
+    """The text of a piece in whole lines, about a mebibyte at a time."""
+    with piece.file.open("rb") as file:
+        if piece.start:
+            # A line that begins before it belongs to the piece before.
+            file.seek(piece.start - 1)
+            while (line := file.readline(_CHUNK)) and not line.endswith(b"\n"):
+                pass
+        while (at := file.tell()) < piece.stop:
+            block = file.read(min(_CHUNK, piece.stop - at))
+            while not block.endswith(b"\n") and (more := file.readline(_CHUNK)):
+                block += more
+                if len(block) > 2 * _CHUNK:  # a line without end is cut between characters
+                    cut = _boundary(block, _CHUNK)
+                    yield _decoded(piece.file, at, block[:cut])
+                    at, block = at + cut, block[cut:]
+            yield _decoded(piece.file, at, block)
+
+
+def _boundary(block: bytes, cut: int) -> int:
+    """The last place up to `cut` at which a character of UTF-8 begins."""
+    return next((i for i in range(cut, cut - 4, -1) if block[i] & 0xC0 != 0x80), cut)
+
+
+def _decoded(file: Path, at: int, block: bytes) -> str:
+    try:
+        return block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{file}: {error.reason} at byte {at + error.start}; the text must be UTF-8. "
+            "Convert it, for example by iconv, or leave the file out."
+        ) from None
+
+
+class _Worker(NamedTuple):
+    """What a process needs to write shards."""
+
+    folder: Path
+    encoding: Encoding
+    done: Any
+
+
+_worker: list[_Worker] = []
+
+
+def start_worker(folder: Path, end: int, dtype: str, between: str | None, done: Any) -> None:
+    """Prepares a process for `write_shard_in_worker`. It ends when its parent does."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    encoding = Encoding(load_tokenizer(folder / TOKENIZER), end, dtype, between)
+    _worker.append(_Worker(folder, encoding, done))
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def write_shard_in_worker(number: int, pieces: list[Piece]) -> Shard:
+    """`write_shard` in a process that `start_worker` prepared."""
+    folder, encoding, done = _worker[0]
+
+    def on_bytes(size: int) -> None:
+        with done.get_lock():
+            done.value += size
+
+    return write_shard(folder, number, pieces, encoding, on_bytes)
+
+
+def _watch(parent: int) -> None:
+    """A pool does not notice that the process which made it was killed."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

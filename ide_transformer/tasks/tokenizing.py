@@ -1,0 +1,221 @@
+"""Texts of any size to folders of tokens."""
+
+import concurrent.futures as futures
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ..arguments import PositiveInt, checked
+from ..errors import InputError
+from .pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
+from .token_folder import INDEX, TOKENIZER, Shard, TokenFolder, TokenIndex, checksum
+from .token_shards import (
+    Encoding,
+    Piece,
+    finished,
+    planned,
+    start_worker,
+    texts_of,
+    write_atomically,
+    write_shard,
+    write_shard_in_worker,
+)
+from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
+
+
+# The bytes of text from which a byte-pair encoding is learned.
+_LEARNED_FROM = 2**24
+_PLAN = "plan.json"
+
+
+@checked
+def tokenize_files(
+    texts: Sequence[str | Path],
+    output: str | Path,
+    *,
+    tokenizer: str = "characters",
+    vocabulary: PositiveInt = 512,
+    between: str | None = None,
+    processes: PositiveInt = 1,
+    shard_bytes: PositiveInt = 2**26,
+    on_progress: Callable[[int, int], Any] = lambda done, total: None,
+) -> TokenFolder:
+    """Writes the tokens of text files into a folder, which the task `token_files` reads. Texts
+    are read in whole lines, about a mebibyte at a time, so that memory does not grow with them.
+
+    A token of its own ends each document. The result does not depend on the number of
+    processes. Where a process was killed, the same call goes on: complete shards are kept.
+
+    **Arguments:**
+
+    - `texts`: files, and folders of which all `.txt` and `.md` files are read, in UTF-8.
+    - `output`: the folder, a new one or one of the same call.
+    - `tokenizer`: `characters`; `bpe` for a byte-pair encoding learned from a sample of 16 MiB
+      that is spread over all texts; the path of a tokenizer of a run or of such a folder; or a
+      checkpoint, see `load_pretrained`.
+    - `vocabulary`: tokens of the byte-pair encoding.
+    - `between`: a line that stands between documents; default: each file is a document.
+    - `processes`: how many work at the same time.
+    - `shard_bytes`: bytes of text in a file of tokens.
+    - `on_progress`: called with the bytes that are done, and all.
+
+    **Raises:** `InputError` for texts that are missing, empty or no UTF-8, and for a folder
+    that was begun with other texts or options.
+    """
+    files, folder = _files(texts), Path(output)
+    if between is not None and (not between.strip() or len(between.splitlines()) > 1):
+        raise InputError(f"between={between!r}: give one line that is not empty.")
+    shards = planned(files, shard_bytes)
+    plan = {
+        "sources": [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files],
+        "tokenizer": tokenizer,
+        "vocabulary": vocabulary if tokenizer == "bpe" else None,
+        "between": between,
+        "shard_bytes": shard_bytes,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = filelock.FileLock(folder / "lock", timeout=0).acquire()
+    except filelock.Timeout:
+        raise InputError(f"{folder}: another process is writing it; wait for it.") from None
+    with lock:
+        _begin(folder, plan)
+        if not (folder / INDEX).is_file():
+            encoding = _encoding(folder, tokenizer, vocabulary, between, shards)
+            done = _write_all(folder, shards, encoding, processes, on_progress)
+            _finish(folder, done, encoding)
+    return TokenFolder(folder)
+
+
+def _files(texts: Sequence[str | Path]) -> list[Path]:
+    files: list[Path] = []
+    for text in map(Path, texts):
+        if not text.exists():
+            raise InputError(f"{text}: there is no such file or folder.")
+        inside = (f for f in text.rglob("*") if f.suffix in (".txt", ".md"))
+        files += sorted(inside) if text.is_dir() else [text]
+    if not any(file.stat().st_size for file in files):
+        given = ", ".join(map(str, texts)) or "no files"
+        raise InputError(f"{given}: the texts are empty; there is nothing to tokenise.")
+    return files
+
+
+def _begin(folder: Path, plan: dict[str, Any]) -> None:
+    """Writes down what is to be done, or compares it with what was begun."""
+    file = folder / _PLAN
+    if not file.is_file():
+        strange = [x.name for x in folder.iterdir() if x.name != "lock"]
+        if strange:
+            raise InputError(
+                f"{folder} has other files, such as {min(strange)}; give a new folder."
+            )
+        write_atomically(file, json.dumps(plan))
+        return
+    begun = json.loads(file.read_text(encoding="utf-8"))
+    changed = [name for name in plan if begun.get(name) != plan[name]]
+    if changed:
+        raise InputError(
+            f"{folder} was begun with other {' and '.join(changed)}; give what it was begun "
+            "with, delete the folder, or give a new one."
+        )
+
+
+def _encoding(
+    folder: Path, name: str, vocabulary: int, between: str | None, shards: list[list[Piece]]
+) -> Encoding:
+    """The tokenizer, learned the first time and read from the folder afterwards."""
+    file = folder / TOKENIZER
+    if not file.is_file():
+        learned, _ = _learned(name, vocabulary, shards).ending()
+        part = file.with_suffix(".part")
+        learned.save(part)
+        part.replace(file)
+    tokenizer, end = load_tokenizer(file).ending()
+    dtype = "uint16" if tokenizer.vocabulary <= 2**16 else "uint32"
+    return Encoding(tokenizer, end, dtype, between)
+
+
+def _learned(name: str, vocabulary: int, shards: list[list[Piece]]) -> AbstractTokenizer:
+    pieces = [piece for shard in shards for piece in shard]
+    if name == "characters":
+        seen: set[str] = set()
+        for piece in pieces:
+            for text in texts_of(piece):
+                seen |= set(text)
+        return CharacterTokenizer("".join(sorted(seen)))
+    if name == "bpe":
+        return BytePairTokenizer.train("".join(_sample(pieces)), vocabulary)
+    if Path(name).is_file():
+        return load_tokenizer(Path(name))
+    return PretrainedTokenizer.from_pretrained(name)
+
+
+def _sample(pieces: list[Piece]) -> list[str]:
+    """Lines from all parts of the texts, about `_LEARNED_FROM` bytes."""
+    whole = sum(piece.stop - piece.start for piece in pieces)
+    # At most some thousand places, each of which is a file that is opened.
+    part, step = min(1.0, _LEARNED_FROM / whole), max(2**18, whole // 2**12)
+    found: list[str] = []
+    for piece in pieces:
+        for start in range(piece.start, piece.stop, step):
+            length = max(1, int(part * min(step, piece.stop - start)))
+            found += texts_of(piece._replace(start=start, stop=start + length))
+    return found
+
+
+def _write_all(
+    folder: Path,
+    shards: list[list[Piece]],
+    encoding: Encoding,
+    processes: int,
+    on_progress: Callable[[int, int], Any],
+) -> list[Shard]:
+    """Writes the shards that are not there yet."""
+    sizes = [sum(piece.stop - piece.start for piece in shard) for shard in shards]
+    there = {n: x for n in range(len(shards)) if (x := finished(folder, n)) is not None}
+    left = [n for n in range(len(shards)) if n not in there]
+    before, total = sum(sizes[n] for n in there), sum(sizes)
+    on_progress(before, total)
+    if processes == 1:
+        for n in left:
+
+            def on_bytes(size: int) -> None:
+                nonlocal before
+                before += size
+                on_progress(before, total)
+
+            there[n] = write_shard(folder, n, shards[n], encoding, on_bytes)
+        return [there[n] for n in range(len(shards))]
+    context = multiprocessing.get_context("spawn")
+    done = context.Value("q", 0)
+    given = folder, encoding.end, encoding.dtype, encoding.between, done
+    with futures.ProcessPoolExecutor(
+        min(processes, len(left) or 1), context, start_worker, given
+    ) as pool:
+        jobs = {pool.submit(write_shard_in_worker, n, shards[n]): n for n in left}
+        while futures.wait(jobs, 0.5, futures.FIRST_EXCEPTION).not_done:
+            on_progress(before + done.value, total)
+            if any(job.done() and job.exception() for job in jobs):
+                pool.shutdown(cancel_futures=True)
+                break
+        for job, n in jobs.items():
+            if not job.cancelled():
+                there[n] = job.result()
+    return [there[n] for n in range(len(shards))]
+
+
+def _finish(folder: Path, shards: list[Shard], encoding: Encoding) -> None:
+    index = TokenIndex(
+        dtype=encoding.dtype,  # pyright: ignore[reportArgumentType]
+        vocabulary=encoding.tokenizer.vocabulary,
+        end=encoding.end,
+        tokens=sum(shard.tokens for shard in shards),
+        documents=sum(shard.documents for shard in shards),
+        tokenizer_sha256=checksum(folder / TOKENIZER),
+        shards=tuple(shards),
+    )
+    write_atomically(folder / INDEX, index.model_dump_json(indent=1))

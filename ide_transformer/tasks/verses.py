@@ -1,0 +1,197 @@
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..arguments import Fraction, PositiveInt
+from ..errors import InputError
+from ..models import AbstractModel, EncoderDecoder, SourceAndText, Text
+from ..packages import cache_folder
+from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
+from .pretrained_tokenizer import load_tokenizer
+from .task import AbstractTask, Part, in_passes, spread
+from .tokenizers import AbstractTokenizer, BytePairTokenizer
+
+
+# Modules of SWORD in the Debian packages sword-text-kjv and sword-text-sparv.
+_ENGLISH, _SPANISH = "engKJV2006eb", "spaRV1909eb"
+
+
+class VersesEnEs(AbstractTask):
+    """Translate verses from English (King James Version) to Spanish (Reina–Valera, 1909):
+    31,084 pairs, public domain, from the Debian packages `sword-text-kjv` and
+    `sword-text-sparv`.
+
+    Whole chapters are held out, the same for every run, so that no verse is told by its
+    neighbours. A byte-pair encoding of both languages is learned from the training part. A
+    verse whose tokens do not fit the context is left out, of all parts; `dropped` says how
+    many.
+
+    `inputs`: a `SourceAndText` of the English tokens, padded and with a mask, and of the end
+    token with the Spanish tokens after it; `targets: [samples, context]`, the Spanish tokens
+    and the end, and -1 behind it.
+
+    **Arguments:**
+
+    - `path`: the folder that contains `mods.d` and `modules`, such as `/usr/share/sword`. It is
+      read once, by pysword, which takes minutes; then the verses are in the cache.
+    - `context`: the most tokens of a verse, its end included.
+    - `vocabulary`: tokens of the byte-pair encoding.
+    - `validation`, `test`: the fractions of the chapters that are held out.
+
+    **Raises:** `InputError` where the texts or pysword are missing.
+    """
+
+    model: ClassVar[type[AbstractModel]] = EncoderDecoder
+    causal: ClassVar[bool] = True
+    loss: AbstractLoss = InstanceCrossEntropy()
+
+    def __init__(
+        self,
+        path: Path,
+        context: PositiveInt,
+        vocabulary: PositiveInt = 4096,
+        validation: Fraction = 0.05,
+        test: Fraction = 0.05,
+    ):
+        verses = cached_verses(path)
+        parts = _by_chapter(verses, validation, test)
+        learned = "\n".join(text for pair in parts["training"] for text in pair)
+        self.tokenizer, self.end = BytePairTokenizer.train(learned, vocabulary).ending()
+        self.context = context
+        self._parts = {
+            name: _encoded(pairs, self.tokenizer, context) for name, pairs in parts.items()
+        }
+        self.dropped = len(verses) - sum(len(part[0]) for part in self._parts.values())
+        for name, (sources, _) in self._parts.items():
+            if not sources:
+                raise InputError(
+                    f"the {name} part has no verse of at most model.context={context} tokens; "
+                    "raise it, or hold out a larger part."
+                )
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"vocabulary": self.tokenizer.vocabulary}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.context
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        chosen = in_passes(step, size, len(self._parts["training"][0]), seed)
+        return self._batch("training", chosen)
+
+    def held_out(
+        self, size: int, samples: int | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        chosen = spread(np.arange(len(self._parts[part][0])), samples)
+        for first in range(0, len(chosen), size):
+            yield self._batch(part, chosen[first : first + size])
+
+    def texts(self, tokens: np.ndarray) -> list[str]:
+        """The text of each row of tokens, up to its end."""
+        ended = np.cumsum(tokens == self.end, axis=1) > 0
+        rows = zip(tokens, ended, strict=True)
+        return [self.tokenizer.decode(row[~over]).strip() for row, over in rows]
+
+    def save(self, tokenizer: Path) -> None:
+        self.tokenizer.save(tokenizer)
+
+    @classmethod
+    def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
+        if not tokenizer.exists():
+            return None
+        return {"vocabulary": load_tokenizer(tokenizer).vocabulary}
+
+    def _batch(self, part: str, chosen: np.ndarray) -> Batch:
+        sources, targets = self._parts[part]
+        shape = len(chosen), self.context
+        english, text = np.full(shape, self.end, np.int32), np.full(shape, self.end, np.int32)
+        mask, wanted = np.zeros(shape, bool), np.full(shape, UNCOUNTED, np.int32)
+        for row, number in enumerate(chosen):
+            source, target = sources[number], targets[number]
+            english[row, : len(source)] = source
+            mask[row, : len(source)] = True
+            text[row, 1 : len(target)] = target[:-1]
+            wanted[row, : len(target)] = target
+        return Batch(SourceAndText(Text(english, mask), text), wanted)
+
+
+def cached_verses(path: Path) -> list[tuple[str, str, str]]:
+    """Chapter, English and Spanish of each verse that both texts have; read once."""
+    names = (f"mods.d/{name}.conf" for name in (_ENGLISH, _SPANISH))
+    files = [path / name for name in names]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise InputError(
+            f"data.path={path}: {missing[0]} is missing. Run apt-get install sword-text-kjv "
+            "sword-text-sparv and give /usr/share/sword, or unpack the packages and give that "
+            "folder."
+        )
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    cached = cache_folder() / f"verses-en-es-{digest[:16]}.json"
+    if cached.is_file():
+        return [tuple(x) for x in json.loads(cached.read_text(encoding="utf-8"))]
+    verses = _read(path)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    part = cached.with_suffix(".part")
+    part.write_text(json.dumps(verses, ensure_ascii=False), encoding="utf-8")
+    part.replace(cached)
+    return verses
+
+
+def _read(path: Path) -> list[tuple[str, str, str]]:
+    try:
+        from pysword.modules import SwordModules  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise InputError(
+            "the verses are read by pysword, which is not installed: pip install "
+            "'ide_transformer[translation]'."
+        ) from None
+    modules = SwordModules(str(path))
+    modules.parse_modules()
+    english, spanish = map(modules.get_bible_from_module, (_ENGLISH, _SPANISH))
+    found = []
+    for books in english.get_structure().get_books().values():
+        for book in books:
+            for chapter, verses in enumerate(book.chapter_lengths, 1):
+                for verse in range(1, verses + 1):
+                    place = {"books": [book.name], "chapters": [chapter], "verses": [verse]}
+                    pair = [" ".join(x.get(**place).split()) for x in (english, spanish)]
+                    if all(pair):
+                        found.append((f"{book.name} {chapter}", *pair))
+    return found
+
+
+def _by_chapter(
+    verses: list[tuple[str, str, str]], validation: float, test: float
+) -> dict[str, list[tuple[str, str]]]:
+    """The pairs of each part."""
+    chapters = sorted({chapter for chapter, *_ in verses})
+    order = np.random.default_rng(0).permutation(len(chapters))
+    ends = [int(len(chapters) * x) for x in (test, test + validation)]
+    part_of = dict.fromkeys(chapters, "training")
+    part_of |= {chapters[i]: "test" for i in order[: ends[0]]}
+    part_of |= {chapters[i]: "validation" for i in order[ends[0] : ends[1]]}
+    parts: dict[str, list[tuple[str, str]]] = {"training": [], "validation": [], "test": []}
+    for chapter, english, spanish in verses:
+        parts[part_of[chapter]].append((english, spanish))
+    return parts
+
+
+def _encoded(
+    pairs: list[tuple[str, str]], tokenizer: AbstractTokenizer, context: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The tokens of both languages, each verse with its end."""
+    _, end = tokenizer.ending()
+    sources, targets = [], []
+    for pair in pairs:
+        source, target = (np.append(tokenizer.encode(text), end) for text in pair)
+        if max(len(source), len(target)) <= context:
+            sources.append(source.astype(np.int32))
+            targets.append(target.astype(np.int32))
+    return sources, targets

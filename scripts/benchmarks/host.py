@@ -1,0 +1,168 @@
+"""The time that the host adds to a training run: batches, metrics, checkpoints, progress."""
+
+import argparse
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ide_transformer.tasks import LanguageTask
+from ide_transformer.training import Config, build_model_of_size
+from ide_transformer.training.checkpoints import Checkpoints
+from ide_transformer.training.folder import RunFolder
+from ide_transformer.training.loop import Loop
+from ide_transformer.training.stages import make_stages
+from ide_transformer.training.stopping import Stopped, StopRequest
+
+from .shared.command import Command, Rounds, Rows, add_sizes, positive, shape
+from .shared.problem import Shape
+from .shared.timing import alternate
+
+
+# More than are taken: a benchmark ends before its run does.
+_MANY = 10**9
+
+
+class _Gate(StopRequest):
+    """Lets a training loop, which asks it after each step, take some steps and wait."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._steps = steps
+        self._taken = 0
+        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
+
+    def check(self, message: str = "Stopped") -> None:
+        if message.startswith("Stopped after step"):  # and not before the first one
+            self._taken += 1
+            if self._taken % self._steps == 0:
+                # The last step is still on its way.
+                jax.block_until_ready(jax.live_arrays())
+                self._done.release()
+                self._go.acquire()
+        super().check(message)
+
+    def turn(self) -> float:
+        """Seconds that the loop takes for its steps."""
+        began = time.perf_counter()
+        self._go.release()
+        self._done.acquire()
+        return time.perf_counter() - began
+
+    def wait(self) -> None:
+        """Until the first steps are taken."""
+        self._done.acquire()
+
+    def open(self) -> None:
+        """Ends the loop."""
+        self.note(2)
+        self._go.release()
+
+
+def _config(depth: int, every: int, shape: Shape) -> Config:
+    sizes = {"width": shape.width, "heads": shape.heads, "context": shape.context}
+    training = {
+        "steps": _MANY,
+        "batch_size": shape.batch,
+        "log_every": 10,
+        "checkpoint_every": every,
+        "evaluate_every": _MANY,
+    }
+    return Config.model_validate({"model": {"depth": depth, **sizes}, "training": training})
+
+
+def _task(context: int) -> LanguageTask:
+    letters = np.random.default_rng(0).integers(97, 123, 10**6, dtype=np.uint8)
+    return LanguageTask(letters.tobytes().decode("ascii"), context)
+
+
+@contextlib.contextmanager
+def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate]:
+    """The loop of a run, in a thread, with all that it writes."""
+    key = jax.random.key(0)
+    state, stages = make_stages(config, build_model_of_size(config, task.sizes, key), key)
+    gate = _Gate(steps)
+    with tempfile.TemporaryDirectory() as there:
+        folder = RunFolder(Path(there))
+        folder.checkpoints.mkdir()
+
+        def run() -> None:
+            losses: dict[int, float] = {}
+            with Checkpoints(folder, config, losses, writes=True) as checkpoints:
+                loop = Loop(config.training, task, folder, checkpoints, losses, gate, stages)
+                with contextlib.suppress(Stopped):
+                    loop.run(state)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        gate.wait()
+        try:
+            yield gate
+        finally:
+            gate.open()
+            thread.join()
+
+
+def host(depth: int, steps: int, every: int, shape: Shape, rounds: Rounds) -> Rows:
+    """The time of a step by the compiled program alone, on one batch that is there already, and
+    in a run that makes batches, logs each tenth step, writes checkpoints and says how far it
+    is: rows of `Timing` of one step with `name`; ratios are to the first.
+
+    **Arguments:**
+
+    - `depth`: layers.
+    - `steps`: in each turn.
+    - `every`: steps between checkpoints.
+    """
+    config, task = _config(depth, every, shape), _task(shape.context)
+    key = jax.random.key(0)
+    model = build_model_of_size(config, task.sizes, key)
+    state, (stage,) = make_stages(config, model, key)
+    batch = task.batch(0, shape.batch, 0)
+    step = stage.train_steps(task.loss)[0].lower(stage.shapes, batch).compile()
+    carried = [state]
+
+    def bare() -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            carried[0], _ = step(carried[0], batch)
+        jax.block_until_ready(carried[0])
+        return (time.perf_counter() - began) / steps
+
+    with _whole_run(config, task, steps) as gate:
+        turns = {"compiled step": bare, "run": lambda: gate.turn() / steps}
+        timings = alternate(turns, **rounds._asdict())
+    return [{"name": name, **timing._asdict()} for name, timing in timings.items()]
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_sizes(parser, depth=[4], batch=12, context=64)
+    parser.add_argument("--steps", type=positive, default=100, help="in each turn")
+    parser.add_argument(
+        "--checkpoint-every", type=positive, default=500, help="steps between checkpoints"
+    )
+
+
+def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
+    return [
+        {"depth": depth, **row}
+        for depth in arguments.depth
+        for row in host(
+            depth, arguments.steps, arguments.checkpoint_every, shape(arguments), rounds
+        )
+    ]
+
+
+COMMAND = Command(
+    name="host",
+    about="a step of a whole run against the compiled step alone",
+    example="--steps 100 --rounds 20 --json host.json",
+    rounds=20,
+    add_arguments=_add_arguments,
+    measure=_measure,
+)

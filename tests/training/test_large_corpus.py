@@ -1,0 +1,73 @@
+"""Texts larger than what a process may hold: the memory that they take, and runs on them that
+are killed. The figures for 2 GiB are in docs/how-to/large-corpus.md."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import SCRIPTS
+from running import logged
+from tasks.large_corpus import write_corpus
+
+from ide_transformer.tasks import shakespeare
+
+
+CONFIG = """
+name: large
+data: {{name: token_files, path: {tokens}, validation: 0.0001}}
+model: {{width: 16, heads: 2, depth: 1, context: 64}}
+optimizer: {{warmup: 1}}
+training:
+  {{steps: 60, batch_size: 8, log_every: 1, checkpoint_every: 5, evaluate_every: 30, sample: 0}}
+"""
+
+
+def start(script, *arguments):
+    command = [sys.executable, SCRIPTS / script, *arguments]
+    return subprocess.Popen(list(map(str, command)))
+
+
+def peak(process):
+    """Waits for a process that succeeds; its largest memory in MiB."""
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return usage.ru_maxrss / 1024
+
+
+def kill_when(process, condition):
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.heavy
+def test_memory_does_not_grow_with_the_text_and_a_killed_run_sees_the_same(tmp_path):
+    memory = {}
+    for size in (8, 128):
+        corpus, tokens = tmp_path / f"corpus{size}", tmp_path / f"tokens{size}"
+        write_corpus(corpus, shakespeare(), size * 2**20)
+        command = ["tokenize_text.py", corpus, "--output", tokens, "--shard-bytes", str(2**22)]
+        if size == 128:
+            kill_when(start(*command), lambda there=tokens: (there / "00003.json").exists())
+        tokenising = peak(start(*command))
+        config = tmp_path / f"{size}.yaml"
+        config.write_text(CONFIG.format(tokens=tokens))
+        training = peak(start("train.py", config, "--runs", tmp_path / f"runs{size}"))
+        memory[size] = tokenising, training
+    for small, large in zip(memory[8], memory[128], strict=True):
+        assert large < small + 64, memory
+    whole = tmp_path / "runs128/large"
+    runs = tmp_path / "killed"
+    log = runs / "large/metrics.jsonl"
+    run = start("train.py", config, "--runs", runs)
+    kill_when(run, lambda: log.exists() and log.read_text().count("\n") > 22)
+    peak(start("train.py", runs / "large", "--resume"))
+    assert logged(runs / "large") == logged(whole)
+    assert len(json.loads((whole / "fingerprints.json").read_text())["its data"]) == 64

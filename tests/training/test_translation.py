@@ -1,0 +1,102 @@
+"""The verses as a task, and translations by a run on them."""
+
+import json
+
+import numpy as np
+import pytest
+from running import run_here
+
+from ide_transformer import InputError, tasks, training
+from ide_transformer.tasks import verses
+from ide_transformer.training.build import build_start
+
+
+WORDS = {"sea": "mar", "night": "noche", "wind": "viento", "wide": "ancho", "long": "largo"}
+
+
+def pairs():
+    random = np.random.default_rng(0)
+    for number in range(240):
+        english = random.choice(list(WORDS), 1 + number % 4).tolist()
+        yield f"Book {number // 6}", " ".join(english), " ".join(WORDS[x] for x in english)
+
+
+@pytest.fixture
+def config(monkeypatch, tmp_path):
+    monkeypatch.setattr(verses, "cached_verses", lambda path: list(pairs()))
+    return config_of(tmp_path)
+
+
+def config_of(tmp_path, **changes):
+    tree = {
+        "name": "small",
+        "data": {"name": "verses_en_es", "path": str(tmp_path), "vocabulary": 270},
+        "model": {
+            "kind": "encoder_decoder",
+            "width": 8,
+            "heads": 2,
+            "depth": 1,
+            "context": 48,
+            "operators": ["attention", "cross_attention", "feed_forward"],
+            **changes,
+        },
+        "optimizer": {"warmup": 1},
+        "training": {"steps": 2, "batch_size": 4, "sample": 0},
+    }
+    return training.Config.model_validate(tree)
+
+
+def test_parts_are_whole_chapters_and_texts_come_back(config, tmp_path):
+    task = training.build_task(config)
+    assert isinstance(task, tasks.VersesEnEs)
+    known = {(english, spanish) for _, english, spanish in pairs()}
+    sizes = {}
+    for part in task.parts:
+        batches = list(task.held_out(5, part=part))
+        sizes[part] = sum(len(b.targets) for b in batches)
+        for batch in batches:
+            source, text = batch.inputs
+            found = zip(task.texts(source.tokens), task.texts(batch.targets), strict=True)
+            assert set(found) <= known
+            assert (text[:, 0] == task.end).all() and (source.mask.sum(1) > 1).all()
+            ahead = batch.targets[:, :-1] != verses.UNCOUNTED
+            # What follows a token is what is to be predicted there.
+            assert (text[:, 1:] == batch.targets[:, :-1])[ahead].all()
+    assert sizes == {"validation": 12, "test": 12} and task.dropped == 0
+    short = tasks.VersesEnEs(tmp_path, 12, 270)
+    assert short.dropped > 0
+    with pytest.raises(InputError, match=r"no verse of at most model\.context=1 tokens"):
+        tasks.VersesEnEs(tmp_path, 1, 270)
+
+
+@pytest.mark.heavy
+def test_a_run_translates(config, tmp_path, capsys):
+    run = training.train(config, runs=tmp_path / "runs")
+    assert json.loads(run.summary.read_text())["test_loss"] > 0
+    loaded = training.load_model(run.path)
+    greedy = training.translated(loaded, samples=6)
+    beams = training.translated(loaded, samples=6, beams=3)
+    assert len(greedy) == len(beams) == 6
+    known = {(english, spanish) for _, english, spanish in pairs()}
+    assert all((x.source, x.reference) in known for x in greedy)
+    pytest.importorskip("sacrebleu")
+    perfect = [x._replace(written=x.reference) for x in greedy]
+    assert training.bleu(perfect)[0] == pytest.approx(100)
+    assert "BLEU" in run_here(capsys, "translate.py", run.path, "--samples", "4")
+
+
+def test_texts_that_are_missing(tmp_path):
+    with pytest.raises(InputError, match=r"engKJV2006eb\.conf is missing\. Run apt-get"):
+        tasks.VersesEnEs(tmp_path, 64)
+
+
+def test_the_encoder_has_operators_of_its_own(config, tmp_path):
+    task, model, _ = build_start(config)
+    block = model.decoder.control(0.0)
+    assert [type(x).__name__ for x in block] == ["Attention", "CrossAttention", "FeedForward"]
+    assert block[0].causal
+    block = model.encoder.control(0.0)
+    assert [type(x).__name__ for x in block] == ["Attention", "FeedForward"]
+    assert not block[0].causal and task.sizes["vocabulary"] == len(model.encoder.embedding)
+    with pytest.raises(InputError, match="a constraint with weights belongs to one of its two"):
+        build_start(config_of(tmp_path, constraint="layer_norm"))
