@@ -61,3 +61,8 @@ from .run import (
 from .script import model_parser as model_parser, run_script as run_script
 from .step import initial_state as initial_state, make_train_step as make_train_step
 from .stopping import Stopped as Stopped
+from .trackers import (
+    AbstractTracker as AbstractTracker,
+    Tensorboard as Tensorboard,
+    Trackio as Trackio,
+)

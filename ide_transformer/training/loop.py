@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..tasks import AbstractTask
 from .checkpoints import Checkpoints
-from .folder import RunFolder
+from .folder import RunFolder, flat_values
 from .meshes import drawn_mesh, mesh_tasks
 from .metrics import MetricsLog, NotFinite, cut_metrics
 from .optimizer import evaluated_weights
@@ -21,6 +21,7 @@ from .progress import TrainingProgress
 from .stages import Stage, shapes_at, stage_at
 from .step import TrainState, describe_memory, num_parameters, rolled_back
 from .stopping import Stopped, StopRequest
+from .trackers import AbstractTracker, InBackground, JsonLines
 from .training_config import TrainingConfig
 
 
@@ -45,6 +46,7 @@ class Loop(NamedTuple):
     - `losses`: the validation losses by step, as far as they are logged; it grows.
     - `stop`: asked after each step.
     - `stages`: one after the other; a run that is not refined has one.
+    - `trackers`: besides `metrics.jsonl`.
     """
 
     training: TrainingConfig
@@ -54,6 +56,7 @@ class Loop(NamedTuple):
     losses: dict[int, float]
     stop: StopRequest
     stages: Sequence[Stage]
+    trackers: Sequence[AbstractTracker] = ()
 
     def run(self, state: TrainState) -> TrainState:
         """Trains from a state to the last step. It waits for the device at evaluations and
@@ -87,7 +90,8 @@ class Loop(NamedTuple):
         # After a rollback the batches are those of the next seed.
         seed = training.seed + int(state.faults.rollbacks)
         tokens = training.batch_size * self.task.tokens_per_sample
-        log = MetricsLog(self.folder.metrics, tokens, progress.show, training.max_bad_steps)
+        trackers = self._started(start, progress)
+        log = MetricsLog(trackers, tokens, progress.show, training.max_bad_steps)
         with contextlib.closing(log):
             if start and start not in self.losses:
                 # It was stopped before the evaluation that is due here.
@@ -100,6 +104,15 @@ class Loop(NamedTuple):
                     state = compiled.enter(state)
                 state = self._take(compiled, max(start, stage.first), state, seed, log)
         return state
+
+    def _started(self, step: int, progress: TrainingProgress) -> list[AbstractTracker]:
+        """The trackers of a run that goes on after a step."""
+        others = [InBackground(tracker, progress.say) for tracker in self.trackers]
+        trackers = [JsonLines(self.folder.metrics), *others]
+        values = flat_values(self.folder.load_config())
+        for tracker in trackers:
+            tracker.start(self.folder.path, values, step)
+        return trackers
 
     def _take(
         self, compiled: _Compiled, start: int, state: TrainState, seed: int, log: MetricsLog

@@ -33,6 +33,8 @@ from .refinement import first_model
 from .stages import Stage, make_stages, shapes_at, stage_at
 from .step import TrainState, initial_state, num_parameters
 from .stopping import stop_requests
+from .trackers import AbstractTracker
+from .trackers.build import build_trackers
 
 
 @checked
@@ -69,7 +71,7 @@ def resume_run(path: str | Path, *, runs: Path = Path("runs")) -> RunFolder:
 def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     """Trains in a folder that exists, or in a new one."""
     began = time.perf_counter()
-    training = config.training
+    training, trackers = config.training, build_trackers(config)
     task, model, key = build_start(config)
     # What does not fit together fails here, before anything is written.
     state, stages = make_stages(config, model, key)
@@ -82,7 +84,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
         check_data(resumed, task)
     folder = resumed or new_folder(config, runs, task.save, task.fingerprint())
     with sole_use(folder):
-        return _train(folder, config, task, state, stages, began)
+        return _train(folder, config, task, state, stages, trackers, began)
 
 
 def _train(
@@ -91,6 +93,7 @@ def _train(
     task: AbstractTask,
     state: TrainState,
     stages: list[Stage],
+    trackers: list[AbstractTracker],
     began: float,
 ) -> RunFolder:
     """Trains in a folder that no other process uses, from its last checkpoint if it has one."""
@@ -106,7 +109,7 @@ def _train(
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
         cut_metrics(folder.metrics, int(state.step), losses)
-        loop = Loop(training, task, folder, checkpoints, losses, stop, stages)
+        loop = Loop(training, task, folder, checkpoints, losses, stop, stages, trackers)
         state = loop.run(state)
     stop.check("Stopped after the last step; --resume evaluates the run.")
     weights = evaluated_weights(state.optimizer, state.weights)
