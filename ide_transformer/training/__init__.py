@@ -39,11 +39,12 @@ from .exits import (
     evaluate_exits as evaluate_exits,
     named_exits as named_exits,
 )
-from .folder import RunFolder as RunFolder
+from .folder import RunFolder as RunFolder, flat_values as flat_values
 from .loop import Diverged as Diverged
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
+from .profile import DepthProfile as DepthProfile, depth_profile as depth_profile
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (
     dump_config as dump_config,

@@ -8,10 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from ..arguments import checked
 from ..errors import InputError
@@ -28,6 +26,7 @@ from .meshes import mesh_maps, mesh_tasks
 from .metrics import cut_metrics, read_metrics, validation_losses
 from .objective import objective
 from .optimizer import build_optimizer, evaluated_weights
+from .profile import depth_profile
 from .reading import validated
 from .refinement import first_model
 from .stages import Stage, make_stages, shapes_at, stage_at
@@ -233,15 +232,10 @@ def plot_run(
         losses[name] = [*logged], [*logged.values()]
     plot_curves(folder.plots / "loss.png", losses, x="step", y=task.loss.label)
     batch = next(task.held_out(EVALUATION_BATCH))
-    knots = model.equation.knots
-    us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=jnp.asarray(knots))).us
-    axes = tuple(range(1, us.ndim))
+    depths, state, increment = depth_profile(model, batch.inputs)
     plot_curves(
         folder.plots / "state_norm.png",
-        {
-            "state": (knots, jnp.sqrt(jnp.mean(us**2, axes))),
-            "increment": (knots[1:], jnp.sqrt(jnp.mean(jnp.diff(us, axis=0) ** 2, axes))),
-        },
+        {"state": (depths, state), "increment": (depths[1:], increment)},
         x="depth t (layers)",
         y="root mean square over tokens and features",
         marker="o",
