@@ -63,9 +63,10 @@ def _part(part: Part) -> str:
         f"<h3>{escape(name)}</h3><pre>{escape(text)}</pre>" for name, text in part.texts.items()
     )
     about = f"<p>{escape(part.about)}</p>" if part.about else ""
+    table = _table(part.rows) if part.rows else ""
     return (
-        f'<section id="{_anchor(part)}"><h2>{escape(part.title)}</h2>\n{about}'
-        f"{_table(part.rows) if part.rows else ''}\n{pictures}\n{texts}</section>"
+        f'<section id="{_anchor(part)}"><h2>{escape(part.title)}</h2>\n{about}{table}\n'
+        f'<div class="figures">{pictures}</div>\n{texts}</section>'
     )
 
 
@@ -107,7 +108,8 @@ h3 {{ margin: 1rem 0 .3rem; font-size: 1rem; }}
 p, figcaption {{ margin: .3rem 0; color: var(--faint); font-size: .9rem; max-width: 50rem; }}
 nav {{ display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .9rem; }}
 a {{ color: var(--t0); }}
-figure {{ margin: 1rem 0; }}
+.figures {{ display: flex; flex-wrap: wrap; gap: 0 1.5rem; }}
+figure {{ margin: 1rem 0; flex: 1 1 30rem; min-width: 0; }}
 svg {{ display: block; width: 100%; height: auto; fill: currentColor; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; margin: .6rem 0; font-size: .9rem;

@@ -1,4 +1,6 @@
-"""The page of a report."""
+"""The page of a report.
+
+A run has the same colour in all figures: those without a curve are drawn as an empty one."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,7 +51,7 @@ def report_runs(
     parts = [
         _results(runs),
         _losses(runs, measured),
-        _norms(measured, missing),
+        _norms(runs, measured, missing),
         _coefficients(runs, measured),
         _adaptive(runs, measured),
         _samples(runs),
@@ -100,7 +102,9 @@ def _losses(runs: list[RunRecord], measured: dict[str, Measured]) -> Part:
     return Part("Loss", pictures=[Picture(figure, caption)])
 
 
-def _norms(measured: dict[str, Measured], missing: dict[str, str]) -> Part:
+def _norms(
+    runs: list[RunRecord], measured: dict[str, Measured], missing: dict[str, str]
+) -> Part:
     about = (
         f"Root mean squares over depth, of the newest checkpoint on {SAMPLES} held-out samples."
     )
@@ -109,12 +113,16 @@ def _norms(measured: dict[str, Measured], missing: dict[str, str]) -> Part:
     if not measured:
         return Part("Norms over depth", about)
     panels: dict[str, list[Curve]] = {"state": [], "increment": [], "weights θ(t)": []}
-    for name, x in measured.items():
-        depths, state, increment = map(np.asarray, x.profile)
+    for name in (run.name for run in runs):
+        if name in missing:
+            for curves in panels.values():
+                curves.append(Curve(name, [], []))
+            continue
+        depths, state, increment = map(np.asarray, measured[name].profile)
         middles = (depths[1:] + depths[:-1]) / 2
         panels["state"].append(Curve(name, depths, state))
         panels["increment"].append(Curve(name, depths[1:], increment))
-        panels["weights θ(t)"].append(Curve(name, middles, x.weights))
+        panels["weights θ(t)"].append(Curve(name, middles, measured[name].weights))
     figure = draw_panels(
         panels, x="depth t (layers)", y="root mean square", marker="o", log="y"
     )
@@ -131,18 +139,18 @@ def _coefficients(runs: list[RunRecord], measured: dict[str, Measured]) -> Part 
     )
     pictures = []
     for name in names:
-        logged = {run.name: run.logged(name) for run in runs}
-        curves = [Curve(label, *points) for label, points in logged.items() if points[0]]
+        curves = [Curve(run.name, *run.logged(name)) for run in runs]
         figure = draw_panels({"": curves}, x="step", y=name)
         pictures.append(Picture(figure, f"{name} of the scheme, over training."))
-    terms = [
-        Curve(name, np.arange(len(x.coefficients)), x.coefficients)
-        for name, x in measured.items()
-        if x.coefficients is not None
-    ]
-    if terms:
+    terms = {name: x.coefficients for name, x in measured.items()}
+    if any(x is not None for x in terms.values()):
+        found = {run.name: terms.get(run.name) for run in runs}
+        curves = [
+            Curve(name, [], []) if x is None else Curve(name, np.arange(len(x)), x)
+            for name, x in found.items()
+        ]
         axes = dict(x="term k", y="root mean square of Θ_k", marker="o")
-        figure = draw_panels({"": terms}, log="y", **axes)
+        figure = draw_panels({"": curves}, log="y", **axes)
         caption = "Coefficients of the control θ(t) = Σ_k φ_k(t) Θ_k, of all operators."
         pictures.append(Picture(figure, caption))
     return Part("Learned coefficients", pictures=pictures) if pictures else None
@@ -161,8 +169,10 @@ def _adaptive(runs: list[RunRecord], measured: dict[str, Measured]) -> Part | No
         number = {"accepted": int(accepted.sum()), "rejected": int((~accepted).sum())}
         rows.append({"run": name, **number, "smallest": sizes.min(), "largest": sizes.max()})
     steps = draw_panels(panels, x="depth t (layers)", y="step size (layers)", marker="o")
+    nothing: tuple[list, list] = [], []
     made = [
-        Curve(run.name, *run.logged("field_evaluations")) for run in runs if run.name in tried
+        Curve(run.name, *(run.logged("field_evaluations") if run.name in tried else nothing))
+        for run in runs
     ]
     evaluations = draw_panels({"": made}, x="step", y="field evaluations of a solve")
     return Part(
