@@ -35,6 +35,7 @@ from ide_transformer.training import (
     run_script,
     similarities,
 )
+from ide_transformer.training.script import floats, integers, names
 
 
 # Columns of a table that are chosen or follow from the choice, and are no measure of the model.
@@ -65,23 +66,23 @@ def main() -> None:
     )
     depths = parser.add_mutually_exclusive_group()
     depths.add_argument(
-        "--steps", type=_numbers, help="solve with so many steps in depth, for example 1,2,4,8"
+        "--steps", type=integers, help="solve with so many steps in depth, for example 1,2,4,8"
     )
     depths.add_argument(
         "--horizons",
-        type=_floats,
+        type=floats,
         help="of tied weights: solve up to these depths in steps of the same size, for example "
         "8,12,16",
     )
     depths.add_argument(
         "--contexts",
-        type=_numbers,
+        type=integers,
         help="samples of so many tokens, windows of a text or points of a function, for "
         "example 32,64,128",
     )
     depths.add_argument(
         "--widths",
-        type=_numbers,
+        type=integers,
         help="so many features, points of the functions that the weights are, for example "
         "64,128,256",
     )
@@ -93,12 +94,12 @@ def main() -> None:
     )
     parser.add_argument(
         "--exit",
-        type=_names,
+        type=names,
         metavar="estimate,confidence,second_difference",
         help="let tokens stop before the end, by one or several of these",
     )
     parser.add_argument(
-        "--tolerances", type=_floats, help="with --exit: for example 0.1,0.03,0.01"
+        "--tolerances", type=floats, help="with --exit: for example 0.1,0.03,0.01"
     )
     parser.add_argument(
         "--exit-for",
@@ -224,18 +225,6 @@ def draw(
     }
     axes = dict(x=x, y=label)
     plot_curves(arguments.figure, points, marker="o", **axes)
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",")
-
-
-def _floats(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
 
 
 def show(sentences: list[str], matrix: list[list[float]]) -> None:

@@ -31,6 +31,7 @@ from ide_transformer.studies.resolution import (
     tried_budget,
 )
 from ide_transformer.training import load_model, run_script
+from ide_transformer.training.script import integers
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     )
     for name, example in (("tokens", "20,40,64"), ("widths", "40,56,96"), ("steps", "3,6,12")):
         parser.add_argument(
-            f"--{name}", type=_numbers, help=f"for losses, for example {example}"
+            f"--{name}", type=integers, help=f"for losses, for example {example}"
         )
     parser.add_argument(
         "--samples", type=int, help="held-out samples (default: all for losses)"
@@ -146,10 +147,6 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
         marker="o",
         log="xy",
     )
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":

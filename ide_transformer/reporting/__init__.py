@@ -1,9 +1,11 @@
 """Tables, figures and reports; it knows nothing of the rest of the package."""
 
 from .byte_progress import ByteProgress as ByteProgress
+from .page import Part as Part, Picture as Picture, write_page as write_page
 from .plots import (
     COLORS as COLORS,
     Curve as Curve,
+    draw_panels as draw_panels,
     plot_curves as plot_curves,
     plot_intervals as plot_intervals,
     plot_panels as plot_panels,

@@ -1,4 +1,4 @@
-"""Figures, written as PNG files."""
+"""Figures, and PNG files of them."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
@@ -26,11 +26,13 @@ _STYLES = [
 
 
 class Curve(NamedTuple):
-    """A line of a panel. Lines with the same label share a colour."""
+    """A line of a panel, or points that are not `joined`. Curves with the same label share a
+    colour."""
 
     label: str
     x: ArrayLike
     y: ArrayLike
+    joined: bool = True
 
 
 def plot_curves(
@@ -43,22 +45,25 @@ def plot_curves(
     )
 
 
-def plot_panels(
-    path: Path,
+def plot_panels(path: Path, panels: Mapping[str, Sequence[Curve]], **options: Any) -> None:
+    """The figure of `draw_panels` as a PNG file; its folder is made."""
+    _save(draw_panels(panels, **options), path)
+
+
+def draw_panels(
     panels: Mapping[str, Sequence[Curve]],
     *,
     x: str,
     y: str,
     marker: str = "",
-    log: Literal["", "x", "xy"] = "",
-) -> None:
+    log: Literal["", "x", "y", "xy"] = "",
+) -> Figure:
     """Curves in panels next to each other. Each is labelled at its end; where several have the
     same label, the panels share one legend and one vertical axis. Abscissae that fall turn the
     horizontal axis around.
 
     **Arguments:**
 
-    - `path`: the PNG file to write; its folder is made.
     - `panels`: title to curves.
     - `x`, `y`: labels of the axes, with units where there are any.
     - `marker`: of each point, as in matplotlib; a single point always has one.
@@ -77,9 +82,9 @@ def plot_panels(
         axes.set(title=title, xlabel=x, **{f"{axis}scale": "log" for axis in log})
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        for label, abscissae, ordinates in curves:
-            mark = "o" if np.size(abscissae) == 1 else marker
-            look = dict(style[label], marker=mark, markersize=4, linewidth=1.5)
+        for label, abscissae, ordinates, joined in curves:
+            mark = "o" if np.size(abscissae) == 1 or not joined else marker
+            look = dict(style[label], marker=mark, markersize=4, linewidth=1.5 * joined)
             drawn += axes.plot(abscissae, ordinates, label=label, **look)
         every_x = [np.atleast_1d(curve.x) for curve in curves if np.size(curve.x)]
         if every_x and every_x[0][0] > every_x[0][-1]:
@@ -89,7 +94,7 @@ def plot_panels(
             values = np.unique(np.concatenate([*every_x, []]))
             axes.set_xticks(values, [f"{x:.3g}" for x in values])
             axes.set_xticks([], minor=True)
-        if not log:
+        if "x" not in log:
             whole = all((x == np.round(x)).all() for x in every_x)
             axes.xaxis.get_major_locator().set_params(integer=whole)
     all_axes[0].set_ylabel(y)
@@ -100,7 +105,7 @@ def plot_panels(
     elif len(drawn) > 1:
         for axes in all_axes:
             _label_ends(figure, axes)
-    _save(figure, path)
+    return figure
 
 
 def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, x: str) -> None:
@@ -128,6 +133,12 @@ def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, 
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     _save(figure, path)
+
+
+def of_text(color: str) -> str:
+    """The colour of a label of that colour: text needs more contrast than a line."""
+    red, green, blue = to_rgb(color)
+    return to_hex((0.7 * red, 0.7 * green, 0.7 * blue))
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -158,7 +169,7 @@ def _label_ends(figure: Figure, axes: Axes) -> None:
             ends[line],
             place,
             textcoords=("axes fraction", "data"),
-            color=0.7 * np.array(to_rgb(color)),  # text needs more contrast than a line
+            color=of_text(color),
             fontsize="small",
             verticalalignment="center",
             arrowprops=dict(arrowstyle="-", color=color, linestyle=":", relpos=(0, 0.5)),

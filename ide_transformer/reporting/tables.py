@@ -34,9 +34,10 @@ def write_report(folder: Path, report: Report) -> None:
 
 def show_table(rows: Sequence[Row]) -> None:
     """Prints rows as a table; a row may lack a column."""
-    table = Table(*_headings(rows))
-    for row in rows:
-        table.add_row(*_cells(row, rows))
+    headings, lines = table_cells(rows)
+    table = Table(*headings)
+    for line in lines:
+        table.add_row(*line)
     console = Console()
     # Where the output is no terminal its width is unknown; a table should not be cut.
     console.width = max(console.width, 160)
@@ -51,15 +52,17 @@ def write_json(path: Path, content: Any) -> None:
     written.replace(path)
 
 
+def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The headings and, for each row, the cells of a table, as texts."""
+    columns = _columns(rows)
+    headings = [column.replace("_", " ") for column in columns]
+    return headings, [[_text(row.get(column)) for column in columns] for row in rows]
+
+
 def _markdown(rows: Sequence[Row]) -> str:
-    headings = _headings(rows)
-    lines = [headings, ["---"] * len(headings)]
-    lines += [_cells(row, rows) for row in rows]
+    headings, lines = table_cells(rows)
+    lines = [headings, ["---"] * len(headings), *lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
-    return [_text(row.get(column)) for column in _columns(rows)]
 
 
 def _text(value: Any) -> str:
@@ -75,10 +78,6 @@ def _text(value: Any) -> str:
             return f"{value:,}"
         case _:
             return str(value)
-
-
-def _headings(rows: Sequence[Row]) -> list[str]:
-    return [column.replace("_", " ") for column in _columns(rows)]
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

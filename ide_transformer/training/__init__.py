@@ -40,7 +40,7 @@ from .exits import (
     evaluate_exits as evaluate_exits,
     named_exits as named_exits,
 )
-from .folder import RunFolder as RunFolder
+from .folder import RunFolder as RunFolder, flat_values as flat_values
 from .loading import load_run as load_run
 from .loop import Diverged as Diverged
 from .metrics import read_metrics as read_metrics
@@ -49,6 +49,7 @@ from .optimizer import build_optimizer as build_optimizer, learning_rate as lear
 from .parallel_config import ParallelConfig as ParallelConfig
 from .plan import meshes_of as meshes_of, plan as plan
 from .processes import ProcessLost as ProcessLost
+from .profile import DepthProfile as DepthProfile, depth_profile as depth_profile
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (
     dump_config as dump_config,
@@ -60,4 +61,9 @@ from .run import resume_run as resume_run, train as train
 from .script import model_parser as model_parser, run_script as run_script
 from .step import initial_state as initial_state, make_train_step as make_train_step
 from .stopping import Stopped as Stopped
+from .trackers import (
+    AbstractTracker as AbstractTracker,
+    Tensorboard as Tensorboard,
+    Trackio as Trackio,
+)
 from .translation import Translation as Translation, bleu as bleu, translated as translated

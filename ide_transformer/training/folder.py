@@ -179,7 +179,7 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     **Raises:** `InputError` if there is none, or its configuration is another one.
     """
     folder = newest_folder(config.name, runs)
-    old, new = _flat(folder.load_config()), _flat(config)
+    old, new = flat_values(folder.load_config()), flat_values(config)
     changed = [
         f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
         for key in old | new
@@ -214,7 +214,7 @@ def _numbers(name: str, runs: Path) -> list[int]:
     return [int(match.group(1) or 1) for match in found if match]
 
 
-def _flat(config: Config) -> dict[str, Any]:
+def flat_values(config: Config) -> dict[str, Any]:
     """The values of a configuration by their dotted keys."""
     tree = config.model_dump(mode="json")
     leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda x: type(x) is not dict)

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..tasks import AbstractTask, Batch
 from .averages import weights_of
 from .checkpoints import Checkpoints
-from .folder import RunFolder
+from .folder import RunFolder, flat_values
 from .meshes import drawn_mesh, mesh_tasks
 from .metrics import MetricsLog, NotFinite, cut_metrics
 from .parallel import Layout
@@ -23,6 +23,7 @@ from .progress import TrainingProgress
 from .stages import Stage, shapes_at, stage_at
 from .step import TrainState, describe_memory, num_parameters, rolled_back
 from .stopping import Stopped, StopRequest
+from .trackers import AbstractTracker, InBackground, JsonLines
 from .training_config import TrainingConfig
 
 
@@ -48,6 +49,7 @@ class Loop(NamedTuple):
     - `stop`: asked after each step.
     - `stages`: one after the other; a run that is not refined has one.
     - `layout`: where arrays lie on the devices.
+    - `trackers`: besides `metrics.jsonl`.
     """
 
     training: TrainingConfig
@@ -58,6 +60,7 @@ class Loop(NamedTuple):
     stop: StopRequest
     stages: Sequence[Stage]
     layout: Layout
+    trackers: Sequence[AbstractTracker] = ()
 
     def run(self, state: TrainState) -> TrainState:
         """Trains from a state to the last step. It waits for the device at evaluations and
@@ -91,7 +94,8 @@ class Loop(NamedTuple):
         # After a rollback the batches are those of the next seed.
         seed = training.seed + int(state.faults.rollbacks)
         tokens = training.batch_size * self.task.tokens_per_sample
-        log = MetricsLog(self.folder.metrics, tokens, progress.show, training.max_bad_steps)
+        trackers = self._started(start, progress)
+        log = MetricsLog(trackers, tokens, progress.show, training.max_bad_steps)
         with contextlib.closing(log):
             if start and start not in self.losses:
                 # It was stopped before the evaluation that is due here.
@@ -116,6 +120,15 @@ class Loop(NamedTuple):
             return mesh, self.layout.load(tasks[mesh], number - 1, training.batch_size, seed)
 
         return make
+
+    def _started(self, step: int, progress: TrainingProgress) -> list[AbstractTracker]:
+        """The trackers of a run that goes on after a step."""
+        others = [InBackground(tracker, progress.say) for tracker in self.trackers]
+        trackers = [JsonLines(self.folder.metrics), *others]
+        values = flat_values(self.folder.load_config()) if others else {}
+        for tracker in trackers:
+            tracker.start(self.folder.path, values, step)
+        return trackers
 
     def _take(
         self,

@@ -2,7 +2,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..errors import InputError
+from .trackers import AbstractTracker
 
 
 class NotFinite(Exception):
@@ -24,27 +25,31 @@ class NotFinite(Exception):
 
 
 class MetricsLog:
-    """Writes `metrics.jsonl`, one JSON object a line, without making the training loop wait.
+    """Gives the figures of a run to trackers, without making the training loop wait.
 
-    The metrics of a step are written when those of the next logged step arrive; by then the
+    The metrics of a step are given on when those of the next logged step arrive; by then the
     device has computed them. A thread notes when it has, which is the end of a window of the
-    rate. `on_line` is called with each line written.
+    rate.
+
+    **Arguments:**
+
+    - `trackers`: started before; they are closed with the log.
+    - `on_line`: called with each line after it was given to them.
     """
 
     def __init__(
         self,
-        path: Path,
+        trackers: Sequence[AbstractTracker],
         tokens_per_step: int,
         on_line: Callable[[dict], None],
         max_bad_steps: int = 10,
     ):
-        self._path = path
+        self._trackers = trackers
         self._max_bad_steps = max_bad_steps
         self._tokens_per_step = tokens_per_step
         self._on_line = on_line
         self._pending: tuple[int, Future[tuple[dict[str, Any], float]]] | None = None
         self._reader = ThreadPoolExecutor(1)
-        self._file = path.open("a", encoding="utf-8")
         self.restart_clock(0)
 
     def restart_clock(self, step: int, at: float | None = None) -> None:
@@ -75,18 +80,15 @@ class MetricsLog:
 
     def close(self) -> None:
         self._reader.shutdown()
-        with contextlib.suppress(OSError):  # what could not be written was said
-            self._file.close()
+        with contextlib.ExitStack() as stack:
+            for tracker in self._trackers:
+                stack.callback(tracker.close)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Writes a line at once."""
-        # NaN is not JSON; a reader should not stumble over the line that reports it.
-        clean = {k: v if math.isfinite(v) else None for k, v in line.items()}
-        try:
-            self._file.write(json.dumps(clean) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from None
+        """Gives a line to all trackers."""
+        step, values = line["step"], {k: v for k, v in line.items() if k != "step"}
+        for tracker in self._trackers:
+            tracker.log(step, values)
         self._on_line(line)
 
 

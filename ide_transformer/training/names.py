@@ -17,6 +17,7 @@ import jaxtyping
 
 from .. import equation, integration, models, solvers, tasks
 from ..errors import InputError
+from . import trackers
 
 
 # The kinds of classes that a configuration names, and the packages in which names are found.
@@ -30,6 +31,7 @@ FACES: dict[type, tuple[ModuleType, ...]] = {
     integration.AbstractGradient: (integration,),
     models.AbstractModel: (models,),
     tasks.AbstractTask: (tasks,),
+    trackers.AbstractTracker: (trackers,),
 }
 
 

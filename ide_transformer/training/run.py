@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -41,10 +40,13 @@ from .processes import (
     start_processes,
     wait_for_all,
 )
+from .profile import depth_profile
 from .reading import apply_overrides, validated
 from .stages import Stage, make_stages, shapes_at
 from .step import TrainState, num_parameters
 from .stopping import stop_requests
+from .trackers import AbstractTracker
+from .trackers.build import build_trackers
 
 
 # The weights that are evaluated at the end, and the ends of the names of their figures.
@@ -95,7 +97,7 @@ def resume_run(
 def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     """Trains in a folder that exists, or in a new one."""
     began = time.perf_counter()
-    training = config.training
+    training, trackers = config.training, build_trackers(config)
     layout = make_layout(config.parallel)
     task, model, key = build_start(config)
     # What does not fit together fails here, before anything is written.
@@ -113,7 +115,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
         folder = new_folder(config, runs, task.save, task.fingerprint())
     folder = RunFolder(from_primary("" if folder is None else str(folder.path)))
     with sole_use(folder) if primary() else contextlib.nullcontext():
-        return _train(folder, config, task, state, stages, layout, began)
+        return _train(folder, config, task, state, stages, layout, trackers, began)
 
 
 def _train(
@@ -123,6 +125,7 @@ def _train(
     state: TrainState,
     stages: list[Stage],
     layout: Layout,
+    trackers: list[AbstractTracker],
     began: float,
 ) -> RunFolder:
     """Trains in a folder that no other run uses, from its last checkpoint if it has one."""
@@ -140,7 +143,8 @@ def _train(
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
         cut_metrics(own.metrics, int(state.step), losses)
-        loop = Loop(training, task, own, checkpoints, losses, stop, stages, layout)
+        shown = trackers if primary() else []
+        loop = Loop(training, task, own, checkpoints, losses, stop, stages, layout, shown)
         with jax.set_mesh(layout.mesh):
             state = loop.run(layout.placed(state))
             stop.check("Stopped after the last step; --resume evaluates the run.")
@@ -220,15 +224,10 @@ def plot_run(
         losses[name] = [*logged], [*logged.values()]
     plot_curves(folder.plots / "loss.png", losses, x="step", y=task.loss.label)
     batch = next(task.held_out(EVALUATION_BATCH))
-    knots = model.equation.knots
-    us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=jnp.asarray(knots))).us
-    axes = tuple(range(1, us.ndim))
+    depths, state, increment = depth_profile(model, batch.inputs)
     plot_curves(
         folder.plots / "state_norm.png",
-        {
-            "state": (knots, jnp.sqrt(jnp.mean(us**2, axes))),
-            "increment": (knots[1:], jnp.sqrt(jnp.mean(jnp.diff(us, axis=0) ** 2, axes))),
-        },
+        {"state": (depths, state), "increment": (depths[1:], increment)},
         x="depth t (layers)",
         y="root mean square over tokens and features",
         marker="o",

@@ -89,5 +89,20 @@ def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParse
     return parser
 
 
+def names(text: str) -> list[str]:
+    """Texts between commas; like `integers` and `floats` the type of an argument."""
+    return text.split(",")
+
+
+def integers(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    return [int(number) for number in text.split(",")]
+
+
+def floats(text: str) -> list[float]:
+    """Numbers between commas."""
+    return [float(number) for number in text.split(",")]
+
+
 def _checkpoint(text: str) -> Which:
     return text if text in ("newest", "best") else int(text)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from .choice import Choice, SchemeConfig, Section
+from .choice import Choice, Part, SchemeConfig, Section
 from .types import Count, CountAsKey, CountOrZero, Fraction, Seed
 
 
@@ -94,6 +94,8 @@ class TrainingConfig(Section):
     finer: FinerConfig = FinerConfig()
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
+    # Where the lines of metrics.jsonl go too: tensorboard, trackio.
+    trackers: Annotated[tuple[Part, ...], Field(strict=False)] = ()
     # Period of the evaluations on validation samples.
     evaluate_every: Count = 250
     # Held-out samples for the evaluations on the way; the last one takes all.
