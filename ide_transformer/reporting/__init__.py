@@ -1,5 +1,6 @@
 """Tables, figures and reports; it knows nothing of the rest of the package."""
 
+from .fields import plot_fields as plot_fields
 from .plots import (
     COLORS as COLORS,
     Curve as Curve,

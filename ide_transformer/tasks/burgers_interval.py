@@ -33,8 +33,8 @@ class BurgersInterval(AbstractTask):
     - `time`: of the flow.
     - `waves`: the number of c.
     - `held_out_samples`: those for validation, and as many for a test.
-    - `points`: "grid"; or new ones for each batch, "random" or, most of them, "clustered" in a
-      window of length 1/4.
+    - `points`: "grid"; or new ones for each batch, "random", or half of them "clustered" in a
+      window of length 1/8.
     - `weights`: of these points in integrals, "quadrature" or "equal". The relative error is
       always the one of quadrature.
     """

@@ -101,9 +101,13 @@ class FlowMapTask(AbstractTask):
         for first in range(0, len(chosen), size):
             yield self._chosen(pairs, chosen[first : first + size])
 
-    def _chosen(self, pairs: Functions, samples: Any) -> Batch:
-        functions = (x[samples] for x in pairs)
+    def function(self, values: Any) -> Any:
+        """Values `[samples, points]`, with an axis of points for each dimension, as inputs of a
+        model."""
         if self.flow.dimension == 1:
-            return Batch(*functions)
+            return values
         domain = TokenDomain.periodic((self.context,) * self.flow.dimension)
-        return Batch(*(Field(x.reshape(len(x), -1), domain) for x in functions))
+        return Field(values.reshape(len(values), -1), domain)
+
+    def _chosen(self, pairs: Functions, samples: Any) -> Batch:
+        return Batch(*(self.function(x[samples]) for x in pairs))

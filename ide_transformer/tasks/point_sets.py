@@ -16,15 +16,15 @@ WeightRule: TypeAlias = Literal["quadrature", "equal"]
 
 def points_on_interval(kind: PointSet, number: int, random: np.random.Generator) -> np.ndarray:
     """So many points of [0, 1] in increasing order, `[number]`: the middles of equal parts;
-    uniform ones; or a quarter with one in each of equal parts, and the others uniform in a
-    window of length 1/4 somewhere."""
+    uniform ones; or half of them with one in each of equal parts, and the others uniform in a
+    window of length 1/8 somewhere."""
     if kind == "grid":
         return (np.arange(number) + 0.5) / number
     if kind == "random":
         return np.sort(random.random(number))
-    spread = -(-number // 4)
+    spread = -(-number // 2)
     anywhere = (np.arange(spread) + random.random(spread)) / spread
-    window = 3 / 4 * random.random() + random.random(number - spread) / 4
+    window = 7 / 8 * random.random() + random.random(number - spread) / 8
     return np.sort(np.concatenate([anywhere, window]))
 
 

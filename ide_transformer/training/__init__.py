@@ -40,6 +40,7 @@ from .exits import (
     named_exits as named_exits,
 )
 from .folder import RunFolder as RunFolder
+from .functions import draw_predictions as draw_predictions, rollout_errors as rollout_errors
 from .loop import Diverged as Diverged
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean

@@ -95,5 +95,5 @@ def test_each_batch_has_points_of_its_own(points):
     plain = tasks.BurgersInterval(24, points=points, weights="equal").batch(3, 4, 1)
     assert plain.inputs.domain.weights is None and plain.targets.domain.weights is not None
     if points == "clustered":
-        # Eighteen of them are in a window of length 1/4.
-        assert min(np.sort(x)[17:] - np.sort(x)[:7]) < 1 / 4
+        # Twelve of them are in a window of length 1/8.
+        assert min(np.sort(x)[11:] - np.sort(x)[:13]) < 1 / 8

@@ -56,6 +56,7 @@ def test_batches_are_fields_on_the_torus(task):
     assert task.sizes == {"points": (8, 8)} and task.tokens_per_sample == 64
 
 
+@pytest.mark.heavy
 def test_pairs_go_on_where_the_last_ones_ended(tmp_path, monkeypatch):
     monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path))
     monkeypatch.setattr(flows, "_VERIFIED", 1)
