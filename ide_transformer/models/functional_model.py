@@ -103,6 +103,11 @@ class FunctionalModel(AbstractModel):
     def solve(self, inputs: PyTree[ArrayLike], **options) -> Solution:
         return self.ordinary.solve(inputs, **options)
 
+    def __call__(
+        self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
+    ) -> PyTree[Array]:
+        return self.ordinary(inputs, key=key)
+
 
 def functional(model: AbstractModel) -> FunctionalModel:
     """A model as functions of its features: an ordinary one with `Nodal()`, where every feature

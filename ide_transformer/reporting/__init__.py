@@ -1,6 +1,7 @@
 """Tables, figures and reports; it knows nothing of the rest of the package."""
 
 from .byte_progress import ByteProgress as ByteProgress
+from .fields import plot_fields as plot_fields
 from .page import Part as Part, Picture as Picture, write_page as write_page
 from .plots import (
     COLORS as COLORS,

@@ -49,12 +49,18 @@ class Resolved:
                 "coordinate, whose points could be refined; give an OperatorModel, or a "
                 "FunctionalModel of one."
             )
+        if ordinary.dimension != 1:
+            raise InputError(
+                f"error_budget: the model is for functions in dimension {ordinary.dimension}; "
+                "it measures those of one coordinate."
+            )
         if model.discretization.stepsize_controller is not None:
             raise InputError(
                 "error_budget: the model has adaptive steps, whose error is that of their "
                 "tolerance; give it a scheme with equal ones by with_solver."
             )
-        return cls(model, inputs, ordinary.points if tokens is None else tokens)
+        (points,) = (ordinary.points,) if isinstance(ordinary.points, int) else ordinary.points
+        return cls(model, inputs, points if tokens is None else tokens)
 
     @property
     def has_functions(self) -> bool:

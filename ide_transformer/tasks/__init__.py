@@ -10,6 +10,7 @@ from .classification import (
     FashionMNIST as FashionMNIST,
 )
 from .column_addition import ColumnAddition as ColumnAddition
+from .darcy import Darcy as Darcy
 from .finer import Finer as Finer
 from .flow_map import FlowMapTask as FlowMapTask
 from .flows import AbstractFlow as AbstractFlow, Functions as Functions, functions as functions
@@ -23,15 +24,16 @@ from .losses import (
     InstanceCrossEntropy as InstanceCrossEntropy,
     Loss as Loss,
     Mean as Mean,
-    RelativeError as RelativeError,
     averaged as averaged,
 )
+from .navier_stokes import NavierStokes as NavierStokes, NavierStokesFlow as NavierStokesFlow
 from .p_hop import PHop as PHop
 from .parity import Parity as Parity
 from .pretrained_tokenizer import (
     PretrainedTokenizer as PretrainedTokenizer,
     load_tokenizer as load_tokenizer,
 )
+from .relative_error import RelativeError as RelativeError
 from .sequences import (
     AbstractSequences as AbstractSequences,
     AbstractSequencesByLength as AbstractSequencesByLength,
@@ -48,5 +50,6 @@ from .tokenizers import (
     CharacterTokenizer as CharacterTokenizer,
 )
 from .tokenizing import tokenize_files as tokenize_files
+from .torch_arrays import torch_arrays as torch_arrays
 from .verses import VersesEnEs as VersesEnEs
 from .word_problem import WordProblem as WordProblem

@@ -5,23 +5,26 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..arguments import PositiveInt
+from ..equation import TokenDomain
 from ..errors import InputError
-from ..models import AbstractModel, OperatorModel
-from .flows import AbstractFlow, Functions, functions
-from .losses import AbstractLoss, Batch, RelativeError
+from ..models import AbstractModel, Field, OperatorModel
+from .flows import AbstractFlow, Functions, functions, solved
+from .losses import AbstractLoss, Batch
+from .relative_error import RelativeError
 from .task import AbstractTask, Part, in_passes, spread
 
 
 class FlowMapTask(AbstractTask):
     """Predict the function that a flow makes of another one; tokens are grid points.
 
-    `inputs, targets: [samples, context]`, real values on a periodic grid. Training, validation
+    `inputs, targets: [samples, context]`, real values on a periodic grid; of more than one
+    dimension each is a `Field`. Training, validation
     and test samples begin from functions of their own, always the same; they are solved once.
 
     **Arguments:**
 
     - `flow`: the equation.
-    - `context`: the points of the grid.
+    - `context`: the points of the grid along each axis.
     - `samples`: those to train on.
     - `held_out_samples`: those for validation, and as many for a test.
 
@@ -39,18 +42,19 @@ class FlowMapTask(AbstractTask):
         samples: PositiveInt,
         held_out_samples: PositiveInt,
     ):
-        self.context = context
+        self.flow, self.context, self.held_out_samples = flow, context, held_out_samples
         sizes = {"train": samples, "validation": held_out_samples, "test": held_out_samples}
         parts = functions(flow, sizes, context)
         self.train, self.validation, self.test = (parts[name] for name in sizes)
 
     @property
     def sizes(self) -> dict[str, Any]:
-        return {"points": self.context}
+        dimension = self.flow.dimension
+        return {"points": self.context if dimension == 1 else (self.context,) * dimension}
 
     @property
     def tokens_per_sample(self) -> int:
-        return self.context
+        return self.context**self.flow.dimension
 
     def at_context(self, context: PositiveInt) -> "FlowMapTask":
         """Every so many of the points.
@@ -67,12 +71,27 @@ class FlowMapTask(AbstractTask):
         other.context = context
         for part in ("train", "validation", "test"):
             pairs = getattr(self, part)
-            setattr(other, part, Functions(*(x[:, ::stride] for x in pairs)))
+            coarse = (slice(None), *(slice(None, None, stride),) * self.flow.dimension)
+            setattr(other, part, Functions(*(x[coarse] for x in pairs)))
         return other
+
+    def trajectory(self, times: PositiveInt, samples: PositiveInt) -> np.ndarray:
+        """The first test functions at the times 0, `time`, 2 `time`, …, `[times + 1, samples,
+        points]`, with an axis of points for each dimension; solved at each call.
+
+        **Raises:** `InputError` for more than there are.
+        """
+        if samples > self.held_out_samples:
+            raise InputError(
+                f"samples={samples}: there are {self.held_out_samples} test functions."
+            )
+        number, seed = self.held_out_samples, 2
+        return solved(self.flow, number, self.context, seed, times=times)[:, :samples]
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """The next samples of a new random order in each pass over the training set."""
-        return _chosen(self.train, in_passes(step, size, len(self.train.before), seed))
+        chosen = in_passes(step, size, len(self.train.before), seed)
+        return self._chosen(self.train, chosen)
 
     def held_out(
         self, size: int, samples: int | None = None, part: Part = "validation"
@@ -80,8 +99,15 @@ class FlowMapTask(AbstractTask):
         pairs = self.test if part == "test" else self.validation
         chosen = spread(np.arange(len(pairs.before)), samples)
         for first in range(0, len(chosen), size):
-            yield _chosen(pairs, chosen[first : first + size])
+            yield self._chosen(pairs, chosen[first : first + size])
 
+    def function(self, values: Any) -> Any:
+        """Values `[samples, points]`, with an axis of points for each dimension, as inputs of a
+        model."""
+        if self.flow.dimension == 1:
+            return values
+        domain = TokenDomain.periodic((self.context,) * self.flow.dimension)
+        return Field(values.reshape(len(values), -1), domain)
 
-def _chosen(pairs: Functions, samples: Any) -> Batch:
-    return Batch(pairs.before[samples], pairs.after[samples])
+    def _chosen(self, pairs: Functions, samples: Any) -> Batch:
+        return Batch(*(self.function(x[samples]) for x in pairs))

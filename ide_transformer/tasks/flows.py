@@ -1,4 +1,4 @@
-"""Flows of partial differential equations on the circle, solved by exponax and cached."""
+"""Flows of partial differential equations on circles and tori, solved by exponax and cached."""
 
 import abc
 import dataclasses
@@ -17,8 +17,6 @@ from ..errors import InputError
 from ..packages import cache_folder
 
 
-# The least number of points on which a flow is solved.
-_POINTS = 512
 # Samples that are solved at once.
 _CHUNK = 256
 # Samples that are solved again with half the step and twice the points, and the largest
@@ -28,7 +26,8 @@ _TOLERANCE = 1e-3
 
 
 class Functions(NamedTuple):
-    """Pairs of functions on a grid, `before` and `after: [samples, points]`, float32."""
+    """Pairs of functions on a grid, `before` and `after: [samples, points]`, float32, with an
+    axis of points for each dimension."""
 
     before: np.ndarray
     after: np.ndarray
@@ -36,13 +35,20 @@ class Functions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AbstractFlow(abc.ABC):
-    """The flow of a partial differential equation for real functions on the circle: random
-    functions, and what they have become after some `time`.
+    """The flow of a partial differential equation for real functions on the circle [0, 1), or
+    on a torus of more dimensions: random functions, and what they have become after some
+    `time`.
     """
 
+    dimension: ClassVar[int] = 1
+    # The least number of points along each axis on which it is solved.
+    points: ClassVar[int] = 512
+    # Pairs of functions that one random function gives, from 0 to `time`, from `time` to twice
+    # that, …
+    pairs: ClassVar[int] = 1
     # The step of the exponential Runge–Kutta scheme of fourth order.
     step: ClassVar[float]
-    # The waves of what is drawn: at most so many on the circle.
+    # The waves of what is drawn: at most so many around the circle.
     waves: ClassVar[int]
     # What to change where the solution is not resolved.
     advice: ClassVar[str]
@@ -50,7 +56,11 @@ class AbstractFlow(abc.ABC):
 
     @abc.abstractmethod
     def stepper(self, points: int, step: float) -> Any:
-        """A step of exponax on so many points."""
+        """A step of exponax on so many points along each axis."""
+
+    def drawn(self, number: int, points: int, random: np.random.Generator) -> np.ndarray:
+        """Random functions, with an axis of points for each dimension."""
+        return drawn_functions(number, self.waves, points, random)
 
 
 def drawn_functions(
@@ -68,25 +78,32 @@ def drawn_functions(
 
 
 def solved(
-    flow: AbstractFlow, number: int, points: int, seed: int, *, refined: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
-    """The functions of `number` samples at the times 0 and `time`, `[number, points]`, in
-    float64, solved on at least 512 points.
+    flow: AbstractFlow, number: int, points: int, seed: int, *, refined: int = 1, times: int = 1
+) -> np.ndarray:
+    """The functions of `number` samples at 0, `time`, 2 `time`, …, `[times + 1, number,
+    points]`, with an axis of points for each dimension, in float64.
 
     **Arguments:**
 
+    - `points`: along each axis. It is solved on at least `flow.points`, of which these are a
+      part.
     - `seed`: of the functions that are drawn.
     - `refined`: divides the step and multiplies the points of the solution.
+    - `times`: how often the flow is followed for its `time`.
     """
     import exponax
 
-    fine = points * math.ceil(_POINTS / points) * refined
-    before = drawn_functions(number, flow.waves, fine, np.random.default_rng(seed))
+    stride = math.ceil(flow.points / points) * refined
     steps = math.ceil(flow.time / flow.step) * refined
+    coarse = (slice(None), *(slice(None, None, stride),) * flow.dimension)
+    u = flow.drawn(number, points * stride, np.random.default_rng(seed))
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
-        march = exponax.repeat(flow.stepper(fine, flow.time / steps), steps)
-        after = _in_chunks(jax.jit(jax.vmap(march)), before)
-    return before[:, :: fine // points], after[:, :: fine // points]
+        march = exponax.repeat(flow.stepper(points * stride, flow.time / steps), steps)
+        march, found = jax.jit(jax.vmap(march)), [u[coarse]]
+        for _ in range(times):
+            u = _in_chunks(march, u)
+            found.append(u[coarse])
+    return np.stack(found)
 
 
 def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, Functions]:
@@ -97,7 +114,8 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
     not resolved, and where the file in the cache is damaged.
     """
     kind = type(flow).__module__
-    described = repr((kind, flow, flow.step, flow.waves, sizes, points))
+    more = () if flow.pairs == 1 else (flow.pairs,)
+    described = repr((kind, flow, flow.step, flow.waves, sizes, points, *more))
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     path = cache_folder() / f"{type(flow).__name__}-{key}.npz"
     if not path.exists():
@@ -120,10 +138,11 @@ def _computed(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
             "pip install 'ide_transformer[physics]'."
         ) from None
     verify(flow, points)
-    return {
-        name: np.stack(solved(flow, size, points, seed)).astype(np.float32)
-        for seed, (name, size) in enumerate(sizes.items())
-    }
+    found = {}
+    for seed, (name, size) in enumerate(sizes.items()):
+        u = solved(flow, size, points, seed, times=flow.pairs).astype(np.float32)
+        found[name] = np.stack([x.reshape(-1, *u.shape[2:]) for x in (u[:-1], u[1:])])
+    return found
 
 
 def verify(flow: AbstractFlow, points: int) -> float:
@@ -133,7 +152,8 @@ def verify(flow: AbstractFlow, points: int) -> float:
     **Raises:** `InputError` where it is above 1e-3: they are not resolved.
     """
     coarse, fine = (solved(flow, _VERIFIED, points, 0, refined=n)[1] for n in (1, 2))
-    error = np.max(np.linalg.norm(coarse - fine, axis=1) / np.linalg.norm(fine, axis=1))
+    off, fine = (x.reshape(_VERIFIED, -1) for x in (coarse - fine, fine))
+    error = np.max(np.linalg.norm(off, axis=1) / np.linalg.norm(fine, axis=1))
     if not error <= _TOLERANCE:
         raise InputError(
             f"{flow} is not resolved: half the step and twice the points change it by "
@@ -146,7 +166,7 @@ def _in_chunks(march: Any, u: np.ndarray) -> np.ndarray:
     """The march of all samples, the last chunk filled up so that one program serves all."""
     size = min(len(u), _CHUNK)
     filled = np.concatenate([u, u[: -len(u) % size]])
-    parts = [march(jnp.asarray(x)[:, None]) for x in filled.reshape(-1, size, u.shape[1])]
+    parts = [march(jnp.asarray(x)[:, None]) for x in filled.reshape(-1, size, *u.shape[1:])]
     return np.concatenate([np.asarray(x)[:, 0] for x in parts])[: len(u)]
 
 

@@ -13,8 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ..errors import InputError
-from ..integration import divergence, relative_difference
+from ..integration import divergence
 from ..models import AbstractModel
 from .finer import Finer
 
@@ -24,10 +23,11 @@ UNCOUNTED = -1
 
 
 class Batch(NamedTuple):
-    """Inputs of the model and what it should predict, `targets: [samples, …]`."""
+    """Inputs of the model and what it should predict, `targets: [samples, …]`; functions at
+    points of their own are a `Field`."""
 
-    inputs: PyTree
-    targets: np.ndarray | Array
+    inputs: PyTree[np.ndarray | Array]
+    targets: PyTree[np.ndarray | Array]
 
 
 class Mean(NamedTuple):
@@ -135,7 +135,7 @@ class AbstractLoss(eqx.Module):
             whole = diffrax.SaveAt(ts=jnp.asarray(knots))
             saveat = whole if transport or exit_loss else diffrax.SaveAt(t1=True)
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
-        outputs, targets = model.read_out(solution.u1), jnp.asarray(batch.targets)
+        outputs, targets = model.read_out(solution.u1), jax.tree.map(jnp.asarray, batch.targets)
         figures = self.measure(outputs, targets)
         # A solve that failed stopped somewhere; there is nothing to learn from that state.
         total, count = figures["loss"]
@@ -208,35 +208,6 @@ class InstanceCrossEntropy(AbstractLoss):
         counted = targets != UNCOUNTED
         total = jnp.sum(jnp.where(counted, divergence(finer, outputs), 0.0))
         return Mean(total, jnp.sum(counted)).value
-
-
-class RelativeError(AbstractLoss):
-    """The relative error of functions, `‖output - target‖₂ / ‖target‖₂`, the norm over all
-    points and channels of a sample, the mean over samples.
-
-    `outputs` and `targets: [samples, ...]` have one shape.
-
-    **Raises:** `InputError` where they have not.
-    """
-
-    label: ClassVar[str] = "relative error"
-
-    @property
-    def difference(self) -> Callable[[Array, Array], Array]:
-        return relative_difference
-
-    def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
-        if outputs.shape != targets.shape:
-            raise InputError(
-                f"the model gives outputs of shape {outputs.shape}, and the targets have "
-                f"{targets.shape}; a relative error needs one value for each target."
-            )
-
-        def norms(x):
-            return optax.safe_norm(x.reshape(len(x), -1), 0.0, axis=1)
-
-        errors = norms(outputs - targets) / norms(targets)
-        return {"loss": Mean(jnp.sum(errors), len(targets))}
 
 
 def transport_cost(

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from ..arguments import PositiveInt
+from ..equation import parts
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import AbstractModel, Field
 from .losses import AbstractLoss, Batch, CrossEntropy
 
 
@@ -67,8 +68,16 @@ class AbstractTask(abc.ABC):
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
         """Some samples of the batch of a step, those of the devices of one process. By default
-        all of it is made; a task whose samples are costly to read makes these alone."""
+        all of it is made; a task whose samples are costly to read makes these alone.
+
+        **Raises:** `InputError` for functions at points of their own, a `Field`.
+        """
         batch = self.batch(step, size, seed)
+        if parts(batch, Field):
+            raise InputError(
+                f"{type(self).__name__}: several processes cannot divide functions at points "
+                "of their own; train in one process, or on the points of a grid."
+            )
         return jax.tree.map(lambda x: x[rows], batch)
 
     @abc.abstractmethod
@@ -102,7 +111,7 @@ class AbstractTask(abc.ABC):
         and of the first training batches."""
         digest = hashlib.sha256()
         seen = (self.batch(step, 64, seed=0) for step in range(16))
-        for x in jax.tree.leaves((list(self.held_out(64)), list(seen))):
+        for x in jax.tree.leaves((*self.held_out(64), *seen)):
             digest.update(np.asarray(x).tobytes())
         return digest.hexdigest()
 

@@ -41,6 +41,7 @@ from .exits import (
     named_exits as named_exits,
 )
 from .folder import RunFolder as RunFolder, flat_values as flat_values
+from .functions import draw_predictions as draw_predictions, rollout_errors as rollout_errors
 from .loading import load_run as load_run
 from .loop import Diverged as Diverged
 from .metrics import read_metrics as read_metrics

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -148,5 +149,5 @@ def _measured(
     if exit is not None:
         exit = eqx.tree_at(lambda e: e.tolerance, exit, tolerance)
     result = loss(model.with_exit(exit), batch)
-    count = len(batch.targets)
+    count = len(jax.tree.leaves(batch.targets)[0])
     return {**result.figures, "evaluations": Mean(result.field_evaluations * count, count)}

@@ -1,5 +1,6 @@
 """Sizes of a run that no machine or number format can hold, refused before they are made."""
 
+import functools as ft
 import os
 from typing import Any
 
@@ -46,10 +47,8 @@ def check_memory(
     """
     available = memory()
     training = config.training
-    sample = jax.tree.map(jnp.asarray, task.batch(0, 1, training.seed))
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((training.batch_size, *x.shape[1:]), x.dtype), sample
-    )
+    one, two = (jax.tree.map(jnp.asarray, task.batch(0, n, training.seed)) for n in (1, 2))
+    batch = jax.tree.map(ft.partial(_enlarged, training.batch_size), one, two)
     weights = size_bytes(eqx.filter(model, _is_weight))
     # A weight has a gradient and, in AdamW, two moments.
     fixed = 4 * weights + size_bytes(batch)
@@ -70,6 +69,14 @@ def check_memory(
             f"{config.model.context}, training.gradient={training.gradient.kind}). Lower the "
             "larger ones."
         )
+
+
+def _enlarged(size: int, one: Any, two: Any) -> jax.ShapeDtypeStruct:
+    """The shape of an array of a batch of so many samples, from those of one and of two;
+    points are the same for all."""
+    grows = one.shape != two.shape
+    shape = (size, *one.shape[1:]) if grows else one.shape
+    return jax.ShapeDtypeStruct(shape, one.dtype)
 
 
 def memory() -> int | None:

@@ -2,12 +2,14 @@ import csv
 import itertools
 import json
 
+import numpy as np
 import pytest
 
 from ide_transformer.reporting import (
     Curve,
     Report,
     plot_curves,
+    plot_fields,
     plot_intervals,
     plot_panels,
     plots,
@@ -102,3 +104,19 @@ def test_a_table_without_rows_is_written(tmp_path, capsys):
     assert "There was no time." in (tmp_path / "report.md").read_text()
     show_table([])
     assert capsys.readouterr().out.strip() == ""
+
+
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_functions_are_drawn_with_one_scale_for_truth_and_prediction(
+    tmp_path, monkeypatch, dimension
+):
+    random = np.random.default_rng(0)
+    points, (truth, off) = random.random((12, dimension)), random.normal(size=(2, 12))
+    row = {"truth": truth, "prediction": 9 + truth + off, "error": off}
+    plot_fields(tmp_path / "plots/fields.png", points, [row, row])
+    assert (tmp_path / "plots/fields.png").read_bytes().startswith(b"\x89PNG")
+    if dimension == 2:
+        panels = drawn(monkeypatch, lambda: plot_fields(tmp_path / "x.png", points, [row]))
+        limits = [axes.collections[0].get_clim() for axes in panels[:3]]
+        assert limits[0] == limits[1] == (truth.min(), truth.max())
+        assert limits[2][0] == -limits[2][1]

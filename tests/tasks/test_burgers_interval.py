@@ -75,3 +75,25 @@ def test_fewer_points_of_functions_that_were_solved(monkeypatch):
     np.testing.assert_array_equal(batch.targets, -pairs[:, ::2])
     with pytest.raises(ide.InputError, match="8 points, of which 3 at equal distances"):
         task.at_context(3)
+
+
+@pytest.mark.parametrize("points", ["random", "clustered"])
+def test_each_batch_has_points_of_its_own(points):
+    task = tasks.BurgersInterval(24, points=points)
+    batch = task.batch(3, 4, 1)
+    x = np.asarray(batch.inputs.domain.points)[:, 0]
+    assert len(np.unique(x)) == 24 and x.min() >= 0 and x.max() <= 1
+    np.testing.assert_array_equal(batch.inputs.domain.weights, batch.targets.domain.weights)
+    fine = tasks.BurgersInterval(4000).batch(3, 4, 1)
+    nearest = np.clip(np.rint(4000 * x - 0.5).astype(int), 0, 3999)
+    np.testing.assert_allclose(
+        batch.targets.values, fine.targets[:, nearest], atol=2e-3 * np.abs(fine.targets).max()
+    )
+    assert not np.array_equal(task.batch(4, 4, 1).inputs.domain.points[:, 0], x)
+    held_out = [next(task.held_out(8)).inputs.domain.points for _ in range(2)]
+    np.testing.assert_array_equal(*held_out)
+    plain = tasks.BurgersInterval(24, points=points, weights="equal").batch(3, 4, 1)
+    assert plain.inputs.domain.weights is None and plain.targets.domain.weights is not None
+    if points == "clustered":
+        # Twelve of them are in a window of length 1/8.
+        assert min(np.sort(x)[11:] - np.sort(x)[:13]) < 1 / 8

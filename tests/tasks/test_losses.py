@@ -55,3 +55,24 @@ def test_the_cross_entropy_is_that_of_numpy(loss):
     assert float(figures["loss"].value) == pytest.approx(-chosen.mean(), rel=1e-12)
     accuracy = (logits.argmax(-1) == targets).mean()
     assert float(figures["accuracy"].value) == pytest.approx(accuracy, rel=1e-12)
+
+
+def test_a_relative_error_of_functions_weighs_the_points():
+    random = np.random.default_rng(0)
+    outputs, targets = map(jnp.asarray, random.normal(size=(2, 3, 5, 2)))
+    weights = random.random(5)
+    domain = ide.TokenDomain(jnp.arange(5.0)[:, None], jnp.asarray(weights))
+    found = tasks.RelativeError().measure(outputs, ide.Field(targets, domain))["loss"]
+
+    def norms(x):
+        return np.sqrt((weights[None, :, None] * x**2).sum((1, 2)))
+
+    expected = norms(outputs - targets) / norms(targets)
+    np.testing.assert_allclose(found.value, expected.mean(), rtol=1e-12)
+    plain = tasks.RelativeError().measure(outputs, targets)["loss"].value
+    equal = ide.Field(targets, ide.TokenDomain(domain.points))
+    np.testing.assert_array_equal(
+        tasks.RelativeError().measure(outputs, equal)["loss"].value, plain
+    )
+    with pytest.raises(ide.InputError, match="one value for each target"):
+        tasks.RelativeError().measure(outputs[:, 1:], equal)

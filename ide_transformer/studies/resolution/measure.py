@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from ...equation import TokenDomain, interpolation
 from ...errors import InputError
-from ...models import OperatorModel, functional
+from ...models import Field, OperatorModel, functional
 from ...resolution import Resolved
 from ...tasks import Part
 from ...training import LoadedModel, evaluate_on, evaluation_task, on_mesh
@@ -104,6 +104,11 @@ def problem_of(loaded: LoadedModel, samples: int = 16, tokens: int | None = None
         )
     task = evaluation_task(loaded)
     batch = next(task.held_out(samples, samples))
+    if isinstance(batch.inputs, Field):
+        raise InputError(
+            f"{loaded.path}: its functions in dimension {model.dimension} come with points of "
+            "their own; errors of refinement are measured on the grid of a line."
+        )
     values = jnp.asarray(np.asarray(batch.inputs), jnp.result_type(float))
     source = model.points_of(values.shape[1])
 

@@ -151,6 +151,7 @@ MODELS = {
             channels=2,
             modes=1,
             grid="periodic",
+            wavelength=2.0,
             input_normalization=ide.Free(),
             output_normalization=ide.Free(),
             dropout=0.1,

@@ -1,0 +1,194 @@
+import functools as ft
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from ..arguments import PositiveInt
+from ..equation import TokenDomain
+from ..errors import InputError
+from ..models import AbstractModel, Field, OperatorModel
+from ..packages import fetch_wheel
+from .losses import AbstractLoss, Batch
+from .point_sets import PointSet, WeightRule, domains, subset
+from .relative_error import RelativeError
+from .task import AbstractTask, Part, in_passes, spread
+from .torch_arrays import torch_arrays
+
+
+_FILES = ("darcy_train_16.pt", "darcy_test_16.pt", "darcy_test_32.pt")
+# Of the 1,000 published training samples the last ones are for validation.
+_HELD_OUT = 100
+# Subsets of the points that are drawn in training.
+_POOL = 64
+_PARTS: dict[Part, int] = {"validation": 1, "test": 2}
+
+
+class _Pairs(NamedTuple):
+    """Coefficients and solutions, `[samples, points]`, float32."""
+
+    before: np.ndarray
+    after: np.ndarray
+
+
+class Darcy(AbstractTask):
+    """The map from the permeability a of a porous medium to the pressure u in it,
+
+        -∇·(a ∇u) = 1 in the unit square,   u = 0 at its sides,
+
+    where a has two values, from published samples: 1,000 for training and 50 for a test on 16
+    by 16 points, and the same 50 on 32 by 32. The last 100 of the 1,000 are the validation
+    samples here, so that 900 are left to train on. Inputs are normalised by mean and
+    deviation of the training samples; targets are as published. Both are a `Field`. The points
+    are `(i/n, j/n)`: a coarse grid is a part of the finer one (to 1e-3, as the published
+    solutions show, whose first row is 1/1025 from the side).
+
+    Source: Kovachki et al., "Neural operator", 2023, and the package neuraloperator 0.3.0.
+
+    **Arguments:**
+
+    - `path`: a folder with darcy_train_16.pt, darcy_test_16.pt and darcy_test_32.pt; `None` for
+      those of the package, which is fetched and kept in the cache.
+    - `context`: the points along each axis, 16; with 32 there is a test part only.
+    - `samples`: the first so many, to train on.
+    - `points`: "grid" for all points. With "random" or "clustered" each batch is on a subset of
+      them, all samples on the same.
+    - `subset`: the size of that.
+    - `weights`: of the points in integrals, "quadrature" or "equal". The relative error is
+      always the one of quadrature; on the whole grid all weights are equal.
+
+    **Raises:** `InputError` where the data cannot be fetched or read, or has not so many
+    samples or points.
+    """
+
+    model: ClassVar[type[AbstractModel]] = OperatorModel
+    loss: AbstractLoss = RelativeError()
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        context: Literal[16, 32] = 16,
+        samples: PositiveInt = 900,
+        points: PointSet = "grid",
+        subset: PositiveInt = 128,
+        weights: WeightRule = "quadrature",
+    ):
+        if context not in (16, 32):
+            raise InputError(
+                f"model.context={context}: the samples are known at 16 points along each axis, "
+                "and for a test at 32."
+            )
+        if points != "grid" and subset > context**2:
+            raise InputError(
+                f"data.options.subset={subset}: there are {context**2} points; give fewer."
+            )
+        train, *held_out = _published(path)
+        most = len(train.before) - _HELD_OUT
+        if samples > most:
+            raise InputError(
+                f"data.options.samples={samples}: {most} are there to train on, and "
+                f"{_HELD_OUT} for validation; give {most} or fewer."
+            )
+        self.path, self.context, self.samples, self.subset = path, context, samples, subset
+        self.points: PointSet = points
+        self.weights: WeightRule = weights
+        self.train = _Pairs(*(x[:samples] for x in train))
+        self.validation = _Pairs(*(x[most:] for x in train))
+        self.test = held_out[context // 16 - 1]
+        self.mean, self.deviation = self.train.before.mean(), self.train.before.std()
+        self.grid = TokenDomain.periodic((context, context))
+        self._domains = ft.lru_cache(2 * _POOL)(self._domains_of)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation", "test") if self.context == 16 else ("test",)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        # The pressure has different slopes at opposite sides, so half a wave goes across.
+        return {"points": (self.context,) * 2, "grid": "periodic", "wavelength": 2.0}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.context**2 if self.points == "grid" else self.subset
+
+    def at_context(self, context: PositiveInt) -> "Darcy":
+        other: Any = (self.path, context, self.samples, self.points, self.subset, self.weights)
+        return Darcy(*other)
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        self._check_known()
+        drawn = int(np.random.default_rng([seed, step]).integers(_POOL))
+        return self._chosen(
+            self.train, in_passes(step, size, self.samples, seed), (0, seed, drawn)
+        )
+
+    def held_out(
+        self, size: int, samples: int | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        if part == "validation":
+            self._check_known()
+        pairs = self.test if part == "test" else self.validation
+        chosen = spread(np.arange(len(pairs.before)), samples)
+        for first in range(0, len(chosen), size):
+            some = chosen[first : first + size]
+            yield self._chosen(pairs, some, (_PARTS[part], first))
+
+    def _check_known(self) -> None:
+        if self.context != 16:
+            raise InputError(
+                f"model.context={self.context}: on so many points there is a test part only; "
+                "train with model.context=16 and evaluate with --part test."
+            )
+
+    def _chosen(self, pairs: _Pairs, samples: np.ndarray, seed: tuple[int, ...]) -> Batch:
+        at, own, of_norms = self._domains(seed)
+        before, after = (x[samples][:, at] for x in pairs)
+        normal = (before - self.mean) / self.deviation
+        return Batch(Field(normal, own), Field(after, of_norms))
+
+    def _domains_of(self, seed: tuple[int, ...]) -> tuple[Any, TokenDomain, TokenDomain]:
+        """Which points, and their domains for the model and for norms."""
+        if self.points == "grid":
+            return slice(None), self.grid, self.grid
+        grid = np.asarray(self.grid.points)
+        at = subset(self.points, self.subset, grid, np.random.default_rng(seed))
+        return at, *domains(grid[at], self.weights)
+
+
+def _published(path: Path | None) -> list[_Pairs]:
+    """The samples to train on, and those for a test on 16 and on 32 points along each axis."""
+    pairs = []
+    for name, content in zip(_FILES, published_files(path), strict=True):
+        arrays = torch_arrays(content, name)
+        side = int(name[-5:-3])
+        x, y = (np.asarray(arrays.get(key, 0)) for key in ("x", "y"))
+        if x.shape != y.shape or x.shape[1:] != (side, side):
+            raise InputError(
+                f"{name} has x of shape {x.shape} and y of shape {y.shape}; both have to be "
+                f"[samples, {side}, {side}]."
+            )
+        pairs.append(_Pairs(*(v.reshape(-1, side**2).astype(np.float32) for v in (x, y))))
+    return pairs
+
+
+def published_files(path: Path | None) -> list[bytes]:
+    """Their contents, in the order of `_FILES`."""
+    if path is not None:
+        try:
+            return [(path / name).read_bytes() for name in _FILES]
+        except OSError as error:
+            raise InputError(
+                f"data.path={path}: {error.filename} cannot be read ({error.strerror}); give "
+                f"the folder of {', '.join(_FILES)}."
+            ) from None
+    wheel = fetch_wheel(
+        "neuraloperator",
+        "0.3.0",
+        "483b358f2d9823c2ccb5dd0c1af8d21f879fd103806ad42959ebb975260e6ec4",
+        instead=f"set data.path to a folder with {', '.join(_FILES)}",
+    )
+    with zipfile.ZipFile(wheel) as archive:
+        return [archive.read(f"neuralop/datasets/data/{name}") for name in _FILES]

@@ -1,0 +1,1 @@
+"""Operator learning here and by the Fourier neural operator of neuraloperator."""

@@ -1,0 +1,148 @@
+"""A Fourier neural operator of neuraloperator, trained on the same batches."""
+# PyTorch and neuraloperator are optional.
+# pyright: reportMissingImports=false
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ide_transformer import Field, InputError, TokenDomain, interpolation
+from ide_transformer.tasks import AbstractTask, Batch, Part
+
+from .settings import CONTEXTS, Cell, Test
+
+
+MODES, CHANNELS, LAYERS = {"burgers": (12,), "darcy": (8, 8)}, 32, 4
+BATCH, WARMUP, FINAL, DECAY, CLIP = 16, 100, 3e-5, 1e-4, 1.0
+
+
+def train_and_test(
+    cell: Cell, rate: float, seed: int, steps: int, tests: dict[str, Test], runs: Path
+) -> dict[str, Any]:
+    """The validation error, those of the tests, parameters and seconds of a run."""
+    torch, fno = _libraries()
+    torch.manual_seed(seed)
+    task, start = cell.task(), time.perf_counter()
+    many = _values(task.batch(0, 256, 0).targets)
+    model = _OnGrid(fno, cell.bed, float(many.mean()), float(many.std()))
+    weights = list(model.net.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=DECAY)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(rate, step, steps)
+        loss = model.errors(task.batch(step, BATCH, seed)).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, CLIP)
+        optimizer.step()
+    seconds = time.perf_counter() - start
+    with torch.no_grad():
+        validation = model.mean_error(task, "validation")
+        found = {name: model.mean_error(cell.task(x), "test") for name, x in tests.items()}
+    count = sum(x.numel() * (2 if x.is_complex() else 1) for x in weights)
+    return {"validation_loss": validation, "parameters": count, "seconds": seconds, **found}
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import torch
+        from neuralop.models import FNO
+    except ImportError as error:
+        raise InputError(
+            f"{error}. The Fourier neural operator is that of neuraloperator; run\n"
+            "    pip install --no-deps --target FOLDER neuraloperator==2.0.0 tensorly "
+            "tensorly-torch opt-einsum requests urllib3 certifi\n"
+            "beside torch, and set PYTHONPATH=FOLDER."
+        ) from None
+    return torch, FNO
+
+
+def _rate(rate: float, step: int, steps: int) -> float:
+    """Rises for the first steps, then falls as a cosine, as that of a run here."""
+    if step < WARMUP:
+        return rate * (step + 1) / WARMUP
+    done = (step - WARMUP) / max(steps - WARMUP, 1)
+    return FINAL + (rate - FINAL) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _values(x: Any) -> np.ndarray:
+    return np.asarray(x.values if isinstance(x, Field) else x)
+
+
+class _OnGrid:
+    """The network on a grid; values at other points are interpolated to the grid, and its
+    outputs from there. A finer whole grid is given to it as it is."""
+
+    def __init__(self, fno: Any, bed: str, mean: float, deviation: float):
+        self.dimension, self.mean, self.deviation = len(MODES[bed]), mean, deviation
+        self.net = fno(
+            n_modes=MODES[bed],
+            in_channels=1,
+            out_channels=1,
+            hidden_channels=CHANNELS,
+            n_layers=LAYERS,
+            positional_embedding="grid",
+        )
+        size = CONTEXTS[bed]
+        line = TokenDomain.midpoint(size)
+        self.grid = line if self.dimension == 1 else TokenDomain.periodic((size, size))
+        self._maps: dict[bytes, tuple[Any, Any]] = {}
+
+    def mean_error(self, task: AbstractTask, part: Part) -> float:
+        errors = [self.errors(batch).numpy() for batch in task.held_out(64, part=part)]
+        return float(np.concatenate(errors).mean())
+
+    def errors(self, batch: Batch) -> Any:
+        """The relative error of each sample."""
+        import torch
+
+        targets = torch.from_numpy(_values(batch.targets))
+        off = self(batch.inputs) - targets
+        domain = batch.targets.domain if isinstance(batch.targets, Field) else None
+        shares = torch.ones(())
+        if domain is not None and domain.weights is not None:
+            shares = torch.from_numpy(np.array(domain.shares, np.float32))
+        return ((shares * off**2).sum(1) / (shares * targets**2).sum(1)).sqrt()
+
+    def __call__(self, inputs: Any) -> Any:
+        import torch
+
+        values = torch.from_numpy(_values(inputs))
+        whole = not isinstance(inputs, Field) or inputs.domain.grid is not None
+        there, back = (None, None) if whole else self._between(inputs.domain)
+        values = values if there is None else values @ there.T
+        side = round(values.shape[1] ** (1 / self.dimension))
+        outputs = self.net(values.reshape(-1, 1, *(side,) * self.dimension))
+        outputs = (self.mean + self.deviation * outputs).reshape(len(values), -1)
+        return outputs if back is None else outputs @ back.T
+
+    def _between(self, domain: TokenDomain) -> tuple[Any, Any]:
+        """Matrices from values at points to the grid, and back."""
+        key = np.asarray(domain.points).tobytes()
+        if key not in self._maps:
+            if len(self._maps) >= 256:
+                self._maps.clear()
+            # No point wraps around the unit square.
+            plain = TokenDomain(self.grid.points, None, self.grid.grid, self.grid.spacing)
+            self._maps[key] = _matrix(domain, plain), _matrix(plain, domain)
+        return self._maps[key]
+
+
+def _matrix(source: TokenDomain, target: TokenDomain) -> Any:
+    """Linear interpolation; beyond the outermost points of a line the value of the last."""
+    import torch
+
+    if source.dimension == 1:
+        x, y = (np.asarray(d.points)[:, 0].astype(float) for d in (source, target))
+        order, eye = np.argsort(x), np.eye(len(x))
+        columns = [np.interp(y, x[order], column) for column in eye[:, order]]
+        return torch.tensor(np.stack(columns, axis=1), dtype=torch.float32)
+    found = interpolation(source, target)
+    matrix = np.zeros((target.num_tokens, source.num_tokens), np.float32)
+    np.add.at(
+        matrix, (np.asarray(found.rows), np.asarray(found.columns)), np.asarray(found.values)
+    )
+    return torch.from_numpy(matrix)

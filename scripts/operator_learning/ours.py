@@ -1,0 +1,43 @@
+"""A run of this package."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ide_transformer import training
+
+from .settings import Cell, Test
+
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def train_and_test(
+    cell: Cell, rate: float, seed: int, steps: int, tests: dict[str, Test], runs: Path
+) -> dict[str, Any]:
+    """The validation error, those of the tests, parameters and seconds of a run; one that was
+    stopped goes on."""
+    options = ", ".join(f"{key}: {value}" for key, value in cell.options.items())
+    name = f"{cell.name}_{rate:g}_{seed}_{steps}"
+    overrides = [
+        *(f"name={name}", f"data.options={{{options}}}", f"optimizer.learning_rate={rate}"),
+        *(f"training.steps={steps}", f"training.seed={seed}", "training.keep_best=false"),
+        *(f"training.evaluate_every={steps}", f"training.checkpoint_every={steps}"),
+    ]
+    config = training.load_config(CONFIGS / f"{cell.bed}.yaml", overrides)
+    path = runs / name
+    if not (path / "summary.json").is_file():
+        resume = any((path / "checkpoints").glob("*"))
+        training.train(config, runs=runs, resume=resume)
+    loaded = training.load_model(path)
+    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    found = {
+        name: training.evaluate_on(loaded.model, cell.task(test), None, "test")["loss"]
+        for name, test in tests.items()
+    }
+    # The number of compiled programs that a process may hold is limited.
+    jax.clear_caches()
+    kept = {key: summary[key] for key in ("validation_loss", "parameters", "seconds")}
+    return {**kept, **found}

@@ -1,0 +1,82 @@
+"""What is trained, and on which points it is tested."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ide_transformer.tasks import AbstractTask, BurgersInterval, Darcy
+
+
+TASKS: dict[str, Callable[..., AbstractTask]] = {"burgers": BurgersInterval, "darcy": Darcy}
+CONTEXTS = {"burgers": 32, "darcy": 16}
+
+
+class Test(NamedTuple):
+    """Test functions at other points: the context and the options of the task."""
+
+    context: int
+    options: dict[str, Any]
+
+
+class Cell(NamedTuple):
+    """A line of a table.
+
+    - `model`: "ours" or "fno".
+    - `bed`: "burgers" or "darcy".
+    - `options`: of the task in training.
+    """
+
+    model: str
+    bed: str
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        said = "_".join(f"{key}_{value}" for key, value in sorted(self.options.items()))
+        return f"{self.model}_{self.bed}_{said}"
+
+    def task(self, test: Test | None = None) -> AbstractTask:
+        """The data of training, or of a test."""
+        context, options = test or (CONTEXTS[self.bed], {})
+        return TASKS[self.bed](context=context, **{**self.options, **options})
+
+
+GRID = {"points": "grid"}
+# By study: the lines of its tables.
+CELLS = {
+    "samples": [
+        Cell(model, "darcy", {"samples": samples})
+        for samples in (100, 300, 900)
+        for model in ("ours", "fno")
+    ],
+    "points": [
+        Cell(model, bed, options)
+        for bed in TASKS
+        for model, options in (
+            ("ours", GRID),
+            ("ours", {"points": "random", "weights": "quadrature"}),
+            ("ours", {"points": "random", "weights": "equal"}),
+            ("fno", GRID),
+            ("fno", {"points": "random"}),
+        )
+    ],
+}
+PLAIN = {"weights": "equal"}
+# By study and bed: the tests.
+TESTS = {
+    "samples": {"darcy": {"16²": Test(16, GRID), "32²": Test(32, GRID)}},
+    "points": {
+        "burgers": {
+            "grid": Test(32, GRID),
+            "scattered": Test(32, {"points": "random"}),
+            "clustered": Test(32, {"points": "clustered"}),
+            "clustered, plain": Test(32, {"points": "clustered", **PLAIN}),
+        },
+        "darcy": {
+            "grid": Test(16, GRID),
+            "scattered": Test(16, {"points": "random", "subset": 128}),
+            "clustered": Test(16, {"points": "clustered", "subset": 128}),
+            "clustered, plain": Test(16, {"points": "clustered", "subset": 128, **PLAIN}),
+            "scattered, finer": Test(32, {"points": "random", "subset": 256}),
+        },
+    },
+}

@@ -1,0 +1,126 @@
+"""Trains maps between functions here and by a Fourier neural operator, on the same batches.
+
+`samples`: Darcy's equation from 100, 300 and 900 samples on 16 by 16 points, tested there and
+on 32 by 32. `points`: Burgers' and Darcy's equations, trained on a grid or on random points,
+with quadrature weights or plain softmax, tested on points that were never seen; the Fourier
+neural operator gets values that are interpolated to its grid.
+
+The learning rate of each line is chosen on validation samples with seed 0, then the other seeds
+are run. A study that was stopped goes on when it is started again.
+"""
+
+import signal
+
+
+# An interrupt ends the process at once, also while the package is imported.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ide_transformer.reporting import show_table, write_json
+from ide_transformer.training import run_script
+from operator_learning import fno, ours
+from operator_learning.settings import CELLS, TESTS, Cell
+
+
+TRAINERS = {"ours": ours.train_and_test, "fno": fno.train_and_test}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python scripts/operators.py samples --json samples.json\n"
+        "  python scripts/operators.py points --beds burgers --json points.json",
+    )
+    parser.add_argument("study", choices=sorted(CELLS))
+    parser.add_argument("--json", type=Path, required=True, help="the runs that are done")
+    parser.add_argument("--steps", type=int, default=1000, help="of each run (default: 1000)")
+    parser.add_argument("--rates", type=_floats, default=[1e-3, 3e-3, 9e-3])
+    parser.add_argument("--seeds", type=int, default=3, help="so many (default: 3)")
+    parser.add_argument("--models", type=_names, default=sorted(TRAINERS))
+    parser.add_argument("--beds", type=_names, default=["burgers", "darcy"])
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/operators"), help="folder of the runs"
+    )
+    arguments = parser.parse_args()
+    cells = [
+        cell
+        for cell in CELLS[arguments.study]
+        if cell.model in arguments.models and cell.bed in arguments.beds
+    ]
+    # The first seed of every line comes first, so that a table is there early.
+    for seeds in range(1, arguments.seeds + 1):
+        for cell in cells:
+            study(cell, arguments, seeds)
+    show(arguments, cells)
+
+
+def study(cell: Cell, arguments: argparse.Namespace, seeds: int) -> None:
+    """Runs all rates with seed 0, and the best of them with the other seeds."""
+    tried = [run(cell, rate, 0, arguments) for rate in arguments.rates]
+    best = min(tried, key=lambda row: row["validation_loss"])["rate"]
+    for seed in range(1, seeds):
+        run(cell, best, seed, arguments)
+
+
+def run(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """A row of the file; it is computed where it is not there."""
+    key = {"name": cell.name, "steps": arguments.steps, "rate": rate, "seed": seed}
+    rows = _read(arguments.json)
+    for row in rows:
+        if all(row[name] == value for name, value in key.items()):
+            return row
+    tests = TESTS[arguments.study][cell.bed]
+    train = TRAINERS[cell.model]
+    row = {**key, **train(cell, rate, seed, arguments.steps, tests, arguments.runs)}
+    write_json(arguments.json, [*rows, row])
+    print({name: round(x, 5) if isinstance(x, float) else x for name, x in row.items()})
+    return row
+
+
+def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
+    """A table for each bed: means over the seeds and their standard deviations."""
+    rows = _read(arguments.json)
+    for bed in dict.fromkeys(cell.bed for cell in cells):
+        table = []
+        for cell in (x for x in cells if x.bed == bed):
+            own = [
+                row
+                for row in rows
+                if (row["name"], row["steps"]) == (cell.name, arguments.steps)
+                and row["rate"] in arguments.rates
+            ]
+            best = min((x for x in own if not x["seed"]), key=lambda x: x["validation_loss"])
+            own = [row for row in own if row["rate"] == best["rate"]]
+            line: dict[str, Any] = {"model": cell.model, **cell.options, "rate": best["rate"]}
+            for name in ("validation_loss", *TESTS[arguments.study][bed]):
+                values = [row[name] for row in own]
+                line[name] = f"{np.mean(values):.4f} ± {np.std(values, ddof=len(own) > 1):.4f}"
+            seconds = np.mean([row["seconds"] for row in own])
+            table.append(
+                {**line, "parameters": best["parameters"], "seconds": f"{seconds:.0f}"}
+            )
+        show_table(table)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def _floats(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+if __name__ == "__main__":
+    run_script(main)

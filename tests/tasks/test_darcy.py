@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from tasks.torch_files import darcy_folder
+
+import ide_transformer as ide
+from ide_transformer import tasks
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("darcy")
+    return folder, darcy_folder(folder)
+
+
+def test_parts_and_normalisation(published):
+    folder, parts = published
+    task = tasks.Darcy(folder, samples=20)
+    y = parts["train_16"].reshape(120, 256)
+    x = (y > 0).astype(np.float32)
+    batches = [task.batch(step, 10, seed=3) for step in range(2)]
+    targets = np.concatenate([batch.targets.values for batch in batches])
+    np.testing.assert_array_equal(np.sort(targets, axis=0), np.sort(y[:20], axis=0))
+    held_out = next(task.held_out(200))
+    np.testing.assert_array_equal(held_out.targets.values, y[20:])
+    expected = (x[20:] - x[:20].mean()) / x[:20].std()
+    np.testing.assert_allclose(held_out.inputs.values, expected, rtol=1e-5)
+    (test,) = task.held_out(200, part="test")
+    assert test.targets.values.shape == (4, 256) and test.inputs.domain.weights is None
+
+
+def test_a_finer_grid_for_the_test_alone(published):
+    folder, parts = published
+    fine = tasks.Darcy(folder, samples=20).at_context(32)
+    (batch,) = fine.held_out(8, part="test")
+    np.testing.assert_array_equal(batch.targets.values, parts["test_32"].reshape(4, 1024))
+    domain = batch.inputs.domain
+    np.testing.assert_allclose(domain.points[33], [1 / 32, 1 / 32])
+    assert domain.grid == (32, 32) and fine.parts == ("test",)
+    for use in (lambda: next(fine.held_out(4)), lambda: fine.batch(0, 4, 0)):
+        with pytest.raises(ide.InputError, match=r"model\.context=32: .* a test part only"):
+            use()
+
+
+@pytest.mark.parametrize("points", ["random", "clustered"])
+def test_subsets_of_the_points(published, points):
+    folder, parts = published
+    task = tasks.Darcy(folder, samples=20, points=points, subset=40)
+    batch = task.batch(1, 4, 0)
+    places = np.asarray(batch.inputs.domain.points)
+    at = np.rint(16 * places).astype(int) @ [16, 1]
+    assert len(np.unique(at)) == task.tokens_per_sample == 40
+    y = parts["train_16"][:20].reshape(20, 256)[:, at]
+    assert all((y == row).all(1).any() for row in batch.targets.values)
+    assert abs(batch.inputs.domain.weights.sum() - 1) < 1e-5
+    again, other = task.batch(1, 4, 0), task.batch(2, 4, 0)
+    np.testing.assert_array_equal(again.inputs.domain.points, places)
+    assert not np.array_equal(other.inputs.domain.points, places)
+    assert task.at_context(32).tokens_per_sample == 40
+    plain = tasks.Darcy(folder, samples=20, points=points, subset=40, weights="equal")
+    batch = plain.batch(1, 4, 0)
+    assert batch.inputs.domain.weights is None and batch.targets.domain.weights is not None
+
+
+def test_clusters_are_closer_than_random_points(published):
+    folder, _ = published
+
+    def spread(points):
+        task = tasks.Darcy(folder, samples=20, points=points, subset=40)
+        weights = [task.batch(step, 1, 0).inputs.domain.weights for step in range(4)]
+        return np.std(np.stack(weights))
+
+    assert spread("clustered") > 1.5 * spread("random")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context": 20}, "model.context=20: the samples are known at 16 points"),
+        ({"samples": 21}, "samples=21: 20 are there to train on, and 100 for validation"),
+        ({"points": "random", "subset": 300}, "subset=300: there are 256 points"),
+    ],
+)
+def test_wrong_options(published, options, message):
+    with pytest.raises(ide.InputError, match=message):
+        tasks.Darcy(published[0], **({"samples": 20} | options))
+
+
+def test_files_that_are_missing_or_of_another_shape(published, tmp_path):
+    with pytest.raises(ide.InputError, match=r"darcy_train_16\.pt cannot be read"):
+        tasks.Darcy(tmp_path)
+    darcy_folder(tmp_path)
+    (tmp_path / "darcy_test_32.pt").write_bytes((tmp_path / "darcy_test_16.pt").read_bytes())
+    with pytest.raises(ide.InputError, match=r"darcy_test_32.pt has x of shape \(4, 16, 16\)"):
+        tasks.Darcy(tmp_path)

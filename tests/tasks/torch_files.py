@@ -1,0 +1,58 @@
+"""Files as `torch.save` writes them, made without torch."""
+
+import io
+import struct
+import zipfile
+
+import numpy as np
+
+
+_STORAGES = {"bool": "BoolStorage", "float32": "FloatStorage", "float64": "DoubleStorage"}
+
+
+def torch_file(arrays, *, kind="torch._utils _rebuild_tensor_v2", strides=None, short=0):
+    """The bytes of a dictionary of tensors. `kind` is the function that makes one, `strides`
+    those of all of them, and `short` the bytes that each storage has too few."""
+    pickled, archive = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        pickled.write(b"\x80\x02}(")
+        for number, (name, array) in enumerate(arrays.items()):
+            pickled.write(_text(name) + _global(kind) + b"(")
+            storage = _global(f"torch {_STORAGES[array.dtype.name]}")
+            pickled.write(b"(" + _text("storage") + storage + _text(str(number)))
+            pickled.write(_text("cpu") + _number(array.size) + b"tQ" + _number(0))
+            steps = strides or [x // array.itemsize for x in array.strides]
+            for sizes in (array.shape, steps):
+                pickled.write(b"(" + b"".join(map(_number, sizes)) + b"t")
+            pickled.write(b"\x89" + _global("collections OrderedDict") + b")RtR")
+            content = array.tobytes(order="A")
+            file.writestr(f"archive/data/{number}", content[: len(content) - short])
+        pickled.write(b"u.")
+        file.writestr("archive/data.pkl", pickled.getvalue())
+    return archive.getvalue()
+
+
+def darcy_folder(folder, samples=120):
+    """Files named and shaped as the published ones, of random numbers."""
+    random = np.random.default_rng(0)
+    fine = random.normal(size=(4, 32, 32)).astype(np.float32)
+    parts = {
+        "train_16": random.normal(size=(samples, 16, 16)).astype(np.float32),
+        "test_16": np.ascontiguousarray(fine[:, ::2, ::2]),
+        "test_32": fine,
+    }
+    for name, y in parts.items():
+        (folder / f"darcy_{name}.pt").write_bytes(torch_file({"x": y > 0, "y": y}))
+    return parts
+
+
+def _text(text):
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+def _global(name):
+    return b"c" + "\n".join(name.split()).encode() + b"\n"
+
+
+def _number(number):
+    return b"J" + struct.pack("<i", number)
