@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -28,21 +30,26 @@ class ProcessLost(InputError):
 
 
 def start_processes(parallel: ParallelConfig) -> None:
-    """Joins the processes of a run, before anything is computed; once for each process.
+    """Joins the processes of a run, before anything is computed; once for each process. Where
+    they do not all appear in time, it says so and ends this process.
 
-    **Raises:** `InputError` where they do not all appear in time.
+    **Raises:** `InputError` where nothing says which processes these are, or it comes too late.
     """
     if parallel.processes is None or jax.distributed.is_initialized():
         return
     rank, seconds = parallel.rank, parallel.timeout
     if rank is None and (given := os.environ.get("JAX_PROCESS_ID")):
         rank = int(given)
+    # JAX aborts a process that waits in vain, without saying for what; this one is first.
+    absent = threading.Timer(seconds, _end_without_the_others, (parallel,))
+    absent.daemon = True
+    absent.start()
     try:
         jax.distributed.initialize(
             parallel.coordinator,
             parallel.processes,
             rank,
-            initialization_timeout=seconds,
+            initialization_timeout=seconds + 10,
             heartbeat_timeout_seconds=seconds,
             shutdown_timeout_seconds=seconds,
         )
@@ -52,17 +59,25 @@ def start_processes(parallel: ParallelConfig) -> None:
             "rank, as SLURM does; give parallel.coordinator=HOST:PORT and parallel.rank=0, 1, "
             "…, or JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID."
         ) from None
-    except jax.errors.JaxRuntimeError as error:
-        raise InputError(
-            f"parallel.processes={parallel.processes}: they did not all appear at "
-            f"{parallel.coordinator or 'the coordinator'} within {seconds} s "
-            f"(parallel.timeout): {str(error).splitlines()[0]}"
-        ) from None
     except RuntimeError as error:
         raise InputError(
             f"parallel.processes={parallel.processes}: processes have to be joined before "
             f"anything is computed; call train first, or start scripts/train.py. JAX: {error}"
         ) from None
+    finally:
+        absent.cancel()
+
+
+def _end_without_the_others(parallel: ParallelConfig) -> None:
+    where = parallel.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "the coordinator")
+    print(
+        f"error: parallel.processes={parallel.processes}: they did not all appear at {where} "
+        f"within {parallel.timeout} s (parallel.timeout). Start all of them, with the same "
+        "address and with ranks from 0 on.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
 
 
 @contextlib.contextmanager

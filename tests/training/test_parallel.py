@@ -34,6 +34,11 @@ SCHEMES = {
         "training.gradient=reversible",
     ],
 }
+OPTIMIZERS = [
+    ["optimizer.kind=lion", "optimizer.schedule=warmup_stable_decay"],
+    ["optimizer.kind=schedule_free", "optimizer.schedule=constant"],
+    ["optimizer.kind=muon", "optimizer.clip=0.1", "optimizer.groups={control: 0.5}"],
+]
 
 
 def overrides(mesh):
@@ -56,6 +61,18 @@ def test_every_mesh_gives_the_losses_of_one_device(scheme, tmp_path):
         parts = mesh.get("fsdp", 1)
         if "tensor" not in mesh:
             assert one["bytes"] / here["bytes"] == pytest.approx(parts, rel=0.1), mesh
+
+
+@pytest.mark.heavy
+def test_every_optimizer_and_schedule_goes_with_a_mesh(tmp_path):
+    mesh = overrides({"data": 2, "fsdp": 2, "tensor": 2})
+    runs = [*OPTIMIZERS, *([*options, *mesh] for options in OPTIMIZERS)]
+    found = on_meshes(tmp_path, runs)
+    for options, one, here in zip(OPTIMIZERS, found, found[len(OPTIMIZERS) :], strict=False):
+        np.testing.assert_allclose(
+            here["losses"], one["losses"], atol=1e-5, err_msg=str(options)
+        )
+        assert one["bytes"] > 3 * here["bytes"], options
 
 
 @pytest.mark.heavy
