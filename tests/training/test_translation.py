@@ -17,7 +17,7 @@ WORDS = {"sea": "mar", "night": "noche", "wind": "viento", "wide": "ancho", "lon
 def pairs():
     random = np.random.default_rng(0)
     for number in range(240):
-        english = random.choice(list(WORDS), 1 + number % 4).tolist()
+        english = random.choice(list(WORDS), 3 + number % 3).tolist()
         yield f"Book {number // 6}", " ".join(english), " ".join(WORDS[x] for x in english)
 
 
@@ -63,7 +63,7 @@ def test_parts_are_whole_chapters_and_texts_come_back(config, tmp_path):
             # What follows a token is what is to be predicted there.
             assert (text[:, 1:] == batch.targets[:, :-1])[ahead].all()
     assert sizes == {"validation": 12, "test": 12} and task.dropped == 0
-    short = tasks.VersesEnEs(tmp_path, 12, 270)
+    short = tasks.VersesEnEs(tmp_path, 20, 270)
     assert short.dropped > 0
     with pytest.raises(InputError, match=r"no verse of at most model\.context=1 tokens"):
         tasks.VersesEnEs(tmp_path, 1, 270)
