@@ -16,6 +16,7 @@ from ide_transformer.training import Config, build_model_of_size
 from ide_transformer.training.checkpoints import Checkpoints
 from ide_transformer.training.folder import RunFolder
 from ide_transformer.training.loop import Loop
+from ide_transformer.training.parallel import make_layout
 from ide_transformer.training.stages import make_stages
 from ide_transformer.training.stopping import Stopped, StopRequest
 
@@ -86,7 +87,7 @@ def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate
     """The loop of a run, in a thread, with all that it writes."""
     key = jax.random.key(0)
     state, stages = make_stages(config, build_model_of_size(config, task.sizes, key), key)
-    gate = _Gate(steps)
+    gate, layout = _Gate(steps), make_layout(config.parallel)
     with tempfile.TemporaryDirectory() as there:
         folder = RunFolder(Path(there))
         folder.checkpoints.mkdir()
@@ -94,9 +95,9 @@ def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate
         def run() -> None:
             losses: dict[int, float] = {}
             with Checkpoints(folder, config, losses, writes=True) as checkpoints:
-                loop = Loop(config.training, task, folder, checkpoints, losses, gate, stages)
-                with contextlib.suppress(Stopped):
-                    loop.run(state)
+                run_of = config.training, task, folder, checkpoints, losses, gate, stages
+                with contextlib.suppress(Stopped), jax.set_mesh(layout.mesh):
+                    Loop(*run_of, layout).run(layout.placed(state))
 
         thread = threading.Thread(target=run)
         thread.start()
