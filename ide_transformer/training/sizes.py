@@ -45,6 +45,9 @@ def check_memory(
     **Raises:** `InputError` that names the keys and gives the estimate.
     """
     available = memory()
+    if available is not None and jax.default_backend() != "cpu":
+        # Virtual devices share what the host has; others have as much each.
+        available *= config.parallel.devices
     training = config.training
     sample = jax.tree.map(jnp.asarray, task.batch(0, 1, training.seed))
     batch = jax.tree.map(
