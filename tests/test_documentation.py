@@ -38,6 +38,19 @@ NOT_RUN = {
     ("docs/first-hour.md", ". .venv/3.*/bin/activate"): "belongs to make train",
     ("docs/first-hour.md", "python -m pip install '.[data]'"): "would change the environment",
     **{
+        ("docs/how-to/scale.md", line): "needs several devices or hosts, or minutes"
+        for line in (
+            "python scripts/train.py configs/shakespeare.yaml parallel.data=2 parallel.fsdp=2 "
+            "parallel.sequence=2",
+            "python scripts/train.py run.yaml parallel.fsdp=16 \\",
+            "#!/bin/sh",
+            "python scripts/train.py run.yaml --resume parallel.data=2 parallel.fsdp=1 "
+            "parallel.processes=null",
+            "python scripts/plan.py configs/plans/one_billion.yaml --devices 8,64,256 "
+            "--samples 4",
+        )
+    },
+    **{
         (page, MAKE_TRAIN): "makes an environment, and runs these tests"
         for page in ("README.md", "docs/index.md")
     },

@@ -46,6 +46,9 @@ def check_memory(
     **Raises:** `InputError` that names the keys and gives the estimate.
     """
     available = memory()
+    if available is not None and jax.default_backend() != "cpu":
+        # Virtual devices share what the host has; others have as much each.
+        available *= config.parallel.devices
     training = config.training
     one, two = (jax.tree.map(jnp.asarray, task.batch(0, n, training.seed)) for n in (1, 2))
     batch = jax.tree.map(ft.partial(_enlarged, training.batch_size), one, two)

@@ -57,7 +57,7 @@ def config(depth=1, **changes):
 @pytest.fixture
 def faulty(monkeypatch):
     """Takes the (seed, step) at which the data are not finite; steps count from 0."""
-    for module in (training.build, training.run):
+    for module in (training.build, training.loading):
         monkeypatch.setattr(module, "build_task", lambda config: Faulty.build(2))
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     return lambda faults: monkeypatch.setattr(Faulty, "faults", frozenset(faults))

@@ -12,7 +12,7 @@ import pytest
 from helpers import fast_first
 
 from ide_transformer import InputError, training
-from ide_transformer.training import Config, find_learning_rate, range_test, run, validated
+from ide_transformer.training import Config, averages, find_learning_rate, range_test, validated
 
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -49,7 +49,7 @@ def test_schedule_free_runs_evaluate_and_give_the_mean_weights(tmp_path, config,
     lines = training.read_metrics(folder.metrics)
     on_the_way = {x["step"]: x["validation_loss"] for x in lines if "validation_loss" in x}
     np.testing.assert_allclose(on_the_way[6], loss, rtol=1e-5)
-    monkeypatch.setattr(run, "evaluated_weights", lambda state, weights: weights)
+    monkeypatch.setattr(averages, "evaluated_weights", lambda state, weights: weights)
     assert abs(loss_of_loaded() - loss) > 1e-3
 
 
