@@ -108,8 +108,9 @@ h3 {{ margin: 1rem 0 .3rem; font-size: 1rem; }}
 p, figcaption {{ margin: .3rem 0; color: var(--faint); font-size: .9rem; max-width: 50rem; }}
 nav {{ display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .9rem; }}
 a {{ color: var(--t0); }}
-.figures {{ display: flex; flex-wrap: wrap; gap: 0 1.5rem; }}
-figure {{ margin: 1rem 0; flex: 1 1 30rem; min-width: 0; }}
+.figures {{ display: grid; gap: 0 1.5rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); }}
+figure {{ margin: 1rem 0; min-width: 0; }}
 svg {{ display: block; width: 100%; height: auto; fill: currentColor; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; margin: .6rem 0; font-size: .9rem;

@@ -59,7 +59,8 @@ def draw_panels(
     log: Literal["", "x", "y", "xy"] = "",
 ) -> Figure:
     """Curves in panels next to each other. Each is labelled at its end; where several have the
-    same label, the panels share one legend and one vertical axis. Abscissae that fall turn the
+    same label, the panels share one legend and one vertical axis, and where points are not
+    joined, there is a legend too. Abscissae that fall turn the
     horizontal axis around.
 
     **Arguments:**
@@ -72,7 +73,8 @@ def draw_panels(
     every = [curve.label for curves in panels.values() for curve in curves]
     labels = list(dict.fromkeys(every))
     shared = len(labels) < len(every)
-    width = (3.6 if shared else 5.4) * len(panels) + 1.8
+    legend = shared or not all(curve.joined for curves in panels.values() for curve in curves)
+    width = (3.6 if legend else 5.4) * len(panels) + 1.8
     figure = Figure(figsize=(width, 4.2), layout="constrained")
     all_axes = figure.subplots(1, len(panels), sharey=shared, squeeze=False)[0]
     drawn = []
@@ -98,7 +100,7 @@ def draw_panels(
             whole = all((x == np.round(x)).all() for x in every_x)
             axes.xaxis.get_major_locator().set_params(integer=whole)
     all_axes[0].set_ylabel(y)
-    if shared:
+    if legend:
         handles = {line.get_label(): line for line in drawn}
         options = dict(frameon=False, fontsize="small", loc="center left")
         all_axes[-1].legend(handles.values(), handles, bbox_to_anchor=(1, 0.5), **options)

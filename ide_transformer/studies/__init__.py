@@ -1,1 +1,1 @@
-"""Studies of schemes and depth: each measures, tabulates and draws."""
+"""Studies of schemes, depth, resolutions and runs: each measures, tabulates and draws."""

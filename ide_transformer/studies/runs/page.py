@@ -168,7 +168,9 @@ def _adaptive(runs: list[RunRecord], measured: dict[str, Measured]) -> Part | No
         ]
         number = {"accepted": int(accepted.sum()), "rejected": int((~accepted).sum())}
         rows.append({"run": name, **number, "smallest": sizes.min(), "largest": sizes.max()})
-    steps = draw_panels(panels, x="depth t (layers)", y="step size (layers)", marker="o")
+    steps = draw_panels(
+        panels, x="depth t (layers)", y="step size (layers)", marker="o", log="y"
+    )
     nothing: tuple[list, list] = [], []
     made = [
         Curve(run.name, *(run.logged("field_evaluations") if run.name in tried else nothing))
