@@ -21,7 +21,8 @@ data: {{name: token_files, path: {tokens}, validation: 0.0001}}
 model: {{width: 16, heads: 2, depth: 1, context: 64}}
 optimizer: {{warmup: 1}}
 training:
-  {{steps: 300, batch_size: 8, log_every: 1, checkpoint_every: 5, evaluate_every: 150, sample: 0}}
+  {{steps: 300, batch_size: 8, log_every: 1, checkpoint_every: 5, evaluate_every: 150,
+   sample: 0}}
 """
 
 
