@@ -9,16 +9,21 @@ from typing import Any
 
 from ide_transformer.reporting import show_table
 from ide_transformer.training import load_config, meshes_of, plan, run_script
+from ide_transformer.training.script import integers
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  python scripts/plan.py configs/plans/one_billion.yaml --devices 8,64",
+    )
     parser.add_argument("config", type=Path, help="a YAML file, as in configs/")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="for example model.depth=8"
     )
     parser.add_argument(
-        "--devices", type=_numbers, default=[8], help="for example 8,64,256 (default: 8)"
+        "--devices", type=integers, default=[8], help="for example 8,64,256 (default: 8)"
     )
     parser.add_argument(
         "--vocabulary", type=int, default=32768, help="tokens of the model (default: 32768)"
@@ -53,10 +58,6 @@ def _in_gibibytes(row: dict[str, Any]) -> dict[str, Any]:
         "parts of a batch": row["accumulate"],
         **{f"{x.removesuffix('_bytes')} (GiB)": f"{row[x] / 2**30:.2f}" for x in totals},
     }
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":

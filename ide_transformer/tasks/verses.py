@@ -146,7 +146,7 @@ def cached_verses(path: Path) -> list[tuple[str, str, str]]:
 
 def _read(path: Path) -> list[tuple[str, str, str]]:
     try:
-        from pysword.modules import SwordModules  # pyright: ignore[reportMissingImports]
+        from pysword.modules import SwordModules
     except ModuleNotFoundError:
         raise InputError(
             "the verses are read by pysword, which is not installed: pip install "

@@ -77,7 +77,7 @@ def bleu(translations: Sequence[Translation]) -> tuple[float, str]:
     2018, arXiv 1804.08771.
     """
     try:
-        from sacrebleu.metrics import BLEU  # pyright: ignore[reportMissingImports]
+        from sacrebleu.metrics.bleu import BLEU
     except ModuleNotFoundError:
         raise InputError(
             "BLEU is computed by sacrebleu, which is not installed: pip install "

@@ -109,7 +109,7 @@ def test_training_on_drawn_meshes_is_timed(tmp_path, run):
 def test_every_file_is_a_command_with_its_help(run, capsys):
     names = [command.name for command in benchmarks.commands()]
     assert sorted(names) == [
-        *("attention", "compile", "decode", "gradient", "march", "meshes", "torch")
+        *("attention", "compile", "decode", "gradient", "host", "march", "meshes", "torch")
     ]
     for name in names:
         with pytest.raises(SystemExit, match="0"):

@@ -10,8 +10,7 @@ import pytest
 from helpers import largest
 
 import ide_transformer as ide
-from ide_transformer.tasks import Batch
-from ide_transformer.tasks.losses import RelativeError
+from ide_transformer.tasks import Batch, RelativeError
 from ide_transformer.training.step import initial_state, make_train_step
 
 
