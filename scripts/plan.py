@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python scripts/plan.py configs/plans/one_billion.yaml --devices 8,64",
+        epilog="example:\n  python scripts/plan.py configs/plans/one_billion.yaml",
     )
     parser.add_argument("config", type=Path, help="a YAML file, as in configs/")
     parser.add_argument(
