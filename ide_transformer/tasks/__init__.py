@@ -38,7 +38,7 @@ from .sequences import (
     AbstractSequences as AbstractSequences,
     AbstractSequencesByLength as AbstractSequencesByLength,
 )
-from .shuffled import shuffled as shuffled
+from .shuffling import shuffled as shuffled
 from .spam import SpamBytes as SpamBytes
 from .task import AbstractTask as AbstractTask, Part as Part
 from .texts import read_text as read_text, shakespeare as shakespeare
@@ -50,6 +50,6 @@ from .tokenizers import (
     CharacterTokenizer as CharacterTokenizer,
 )
 from .tokenizing import tokenize_files as tokenize_files
-from .torch_arrays import torch_arrays as torch_arrays
+from .torch_files import torch_arrays as torch_arrays
 from .verses import VersesEnEs as VersesEnEs
 from .word_problem import WordProblem as WordProblem

@@ -15,7 +15,7 @@ from .losses import AbstractLoss, Batch
 from .point_sets import PointSet, WeightRule, domains, subset
 from .relative_error import RelativeError
 from .task import AbstractTask, Part, in_passes, spread
-from .torch_arrays import torch_arrays
+from .torch_files import torch_arrays
 
 
 _FILES = ("darcy_train_16.pt", "darcy_test_16.pt", "darcy_test_32.pt")

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, generate
 from .losses import Batch
 from .pretrained_tokenizer import load_tokenizer
-from .shuffled import shuffled
+from .shuffling import shuffled
 from .task import AbstractTask, Part
 from .token_folder import TokenFolder
 

@@ -48,7 +48,7 @@ from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
 from .parallel_config import ParallelConfig as ParallelConfig
-from .plan import meshes_of as meshes_of, plan as plan
+from .planning import meshes_of as meshes_of, plan as plan
 from .processes import ProcessLost as ProcessLost
 from .profile import DepthProfile as DepthProfile, depth_profile as depth_profile
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate

@@ -3,7 +3,7 @@
 import pytest
 
 from ide_transformer.training import meshes_of
-from ide_transformer.training.plan import sent_bytes
+from ide_transformer.training.planning import sent_bytes
 
 
 PROGRAM = """HloModule jit_step
