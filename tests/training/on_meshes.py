@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+)
 sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
