@@ -16,8 +16,8 @@ from .checkpoints import Checkpoints, Which
 from .config import Config
 from .folder import RunFolder
 from .metrics import validation_losses
+from .phases import make_phases, phase_at, shapes_at
 from .refinement import first_model
-from .stages import make_stages, shapes_at, stage_at
 
 
 @checked
@@ -61,11 +61,11 @@ def restored(
     key = jax.random.key(0)  # the weights that it draws are replaced below
     sizes = run_sizes(folder, config)
     model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
-    _, stages = make_stages(config, model, key)
+    _, phases = make_phases(config, model, key)
     losses = validation_losses(folder.metrics) if checkpoint == "best" else {}
     with Checkpoints(folder, config, losses, writes=False) as checkpoints:
-        state = checkpoints.restore(ft.partial(shapes_at, stages), checkpoint)
-    static = stage_at(stages, int(state.step)).static
+        state = checkpoints.restore(ft.partial(shapes_at, phases), checkpoint)
+    static = phase_at(phases, int(state.step)).static
     return eqx.combine(weights_of(state, weights, average), static)
 
 

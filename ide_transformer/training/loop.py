@@ -17,10 +17,10 @@ from .folder import RunFolder, flat_values
 from .meshes import drawn_mesh, mesh_tasks
 from .metrics import MetricsLog, NotFinite, cut_metrics
 from .parallel import Layout
+from .phases import Phase, phase_at, shapes_at
 from .prefetch import prefetched
 from .processes import primary
 from .progress import TrainingProgress
-from .stages import Stage, shapes_at, stage_at
 from .step import TrainState, describe_memory, num_parameters, rolled_back
 from .stopping import Stopped, StopRequest
 from .trackers import AbstractTracker, InBackground, JsonLines
@@ -35,9 +35,9 @@ class Diverged(InputError):
 
 
 class _Compiled(NamedTuple):
-    """A stage, and its programs: the entrance to it and the step of each mesh."""
+    """A phase, and its programs: the entrance to it and the step of each mesh."""
 
-    stage: Stage
+    phase: Phase
     enter: Any
     steps: list[Any]
 
@@ -47,7 +47,7 @@ class Loop(NamedTuple):
 
     - `losses`: the validation losses by step, as far as they are logged; it grows.
     - `stop`: asked after each step.
-    - `stages`: one after the other; a run that is not refined has one.
+    - `phases`: one after the other; a run that is not refined has one.
     - `layout`: where arrays lie on the devices.
     - `trackers`: besides `metrics.jsonl`.
     """
@@ -58,7 +58,7 @@ class Loop(NamedTuple):
     checkpoints: Checkpoints
     losses: dict[int, float]
     stop: StopRequest
-    stages: Sequence[Stage]
+    phases: Sequence[Phase]
     layout: Layout
     trackers: Sequence[AbstractTracker] = ()
 
@@ -74,11 +74,11 @@ class Loop(NamedTuple):
         with TrainingProgress(training.steps, start, quiet=not primary()) as progress:
             done = f", going on from step {start}" if start else ""
             progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{done}")
-            stages = self._compiled(start, progress) if start < training.steps else []
+            phases = self._compiled(start, progress) if start < training.steps else []
             while True:
                 rollbacks = int(state.faults.rollbacks)
                 try:
-                    return self._march(stages, state, progress)
+                    return self._march(phases, state, progress)
                 except NotFinite as fault:
                     state = self._last_good(rollbacks, fault.line)
                     progress.say(
@@ -87,9 +87,9 @@ class Loop(NamedTuple):
                     )
 
     def _march(
-        self, stages: list[_Compiled], state: TrainState, progress: TrainingProgress
+        self, phases: list[_Compiled], state: TrainState, progress: TrainingProgress
     ) -> TrainState:
-        """Takes the steps that are left, stage by stage."""
+        """Takes the steps that are left, phase by phase."""
         training, start = self.training, int(state.step)
         # After a rollback the batches are those of the next seed.
         seed = training.seed + int(state.faults.rollbacks)
@@ -99,15 +99,15 @@ class Loop(NamedTuple):
         with contextlib.closing(log):
             if start and start not in self.losses:
                 # It was stopped before the evaluation that is due here.
-                self._evaluate_if_due(stage_at(self.stages, start), start, state, log)
+                self._evaluate_if_due(phase_at(self.phases, start), start, state, log)
             log.restart_clock(start)
-            for compiled in stages:
-                stage = compiled.stage
-                if 0 < stage.first >= start:
-                    progress.say(f"step {stage.first}: refined to {stage.intervals} intervals")
+            for compiled in phases:
+                phase = compiled.phase
+                if 0 < phase.first >= start:
+                    progress.say(f"step {phase.first}: refined to {phase.intervals} intervals")
                     state = compiled.enter(state)
-                first = max(start, stage.first)
-                with prefetched(self._batches(seed), first + 1, stage.last + 1) as batches:
+                first = max(start, phase.first)
+                with prefetched(self._batches(seed), first + 1, phase.last + 1) as batches:
                     state = self._take(compiled, first, state, batches, log)
         return state
 
@@ -138,10 +138,10 @@ class Loop(NamedTuple):
         batches: Iterator[tuple[int, Batch]],
         log: MetricsLog,
     ) -> TrainState:
-        """Takes the steps of a stage after step `start`, if any are left."""
-        training, stage = self.training, compiled.stage
+        """Takes the steps of a phase after step `start`, if any are left."""
+        training, phase = self.training, compiled.phase
         before: dict[str, Any] = {}
-        for number in range(start + 1, stage.last + 1):
+        for number in range(start + 1, phase.last + 1):
             mesh, batch = next(batches)
             state, metrics = compiled.steps[mesh](state, batch)
             # So few steps are on their way that a request to stop is soon obeyed.
@@ -150,7 +150,7 @@ class Loop(NamedTuple):
             self.stop.agree()
             if number % training.log_every == 0 or last:
                 log.train(number, metrics)
-            lowest = not self.stop.made and self._evaluate_if_due(stage, number, state, log)
+            lowest = not self.stop.made and self._evaluate_if_due(phase, number, state, log)
             due = number % training.checkpoint_every == 0 or lowest
             if due or last or self.stop.made:
                 log.flush()
@@ -161,33 +161,33 @@ class Loop(NamedTuple):
         return state
 
     def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
-        """The stages after step `start` with their programs; says what they need of memory."""
+        """The phases after step `start` with their programs; says what they need of memory."""
         training = self.training
         batches = [
             task.batch(0, training.batch_size, training.seed)
             for task in mesh_tasks(training, self.task)
         ]
-        left = [stage for stage in self.stages if stage.last > start]
+        left = [phase for phase in self.phases if phase.last > start]
         jobs = [
-            (stage, step, batch)
-            for stage in left
-            for step, batch in zip(self._train_steps(stage), batches, strict=True)
+            (phase, step, batch)
+            for phase in left
+            for step, batch in zip(self._train_steps(phase), batches, strict=True)
         ]
-        steps: dict[int, list[Any]] = {stage.first: [] for stage in left}
-        for number, (stage, step, batch) in enumerate(jobs, 1):
+        steps: dict[int, list[Any]] = {phase.first: [] for phase in left}
+        for number, (phase, step, batch) in enumerate(jobs, 1):
             if len(jobs) > 1:
                 progress.say(f"compiling the step of mesh {number} of {len(jobs)}")
-            shapes = self.layout.shapes(stage.shapes), self.layout.batch_shapes(batch)
-            steps[stage.first].append(step.lower(*shapes).compile())
+            shapes = self.layout.shapes(phase.shapes), self.layout.batch_shapes(batch)
+            steps[phase.first].append(step.lower(*shapes).compile())
             self.stop.check("Stopped before the first step.")
         compiled = []
-        for stage in left:
-            enter = stage.enter
-            if 0 < stage.first >= start:
-                enter = jax.jit(enter, out_shardings=self.layout.shardings(stage.shapes))
-                before = self.layout.shapes(shapes_at(self.stages, stage.first))
+        for phase in left:
+            enter = phase.enter
+            if 0 < phase.first >= start:
+                enter = jax.jit(enter, out_shardings=self.layout.shardings(phase.shapes))
+                before = self.layout.shapes(shapes_at(self.phases, phase.first))
                 enter = enter.lower(before).compile()
-            compiled.append(_Compiled(stage, enter, steps[stage.first]))
+            compiled.append(_Compiled(phase, enter, steps[phase.first]))
         programs = itertools.chain.from_iterable(steps.values())
         temporary = max(x.memory_analysis().temp_size_in_bytes for x in programs)
         model, shapes = left[-1].model, left[-1].shapes
@@ -196,13 +196,13 @@ class Loop(NamedTuple):
             progress.say(self.layout.described(shapes))
         return compiled
 
-    def _train_steps(self, stage: Stage) -> list[Any]:
+    def _train_steps(self, phase: Phase) -> list[Any]:
         """The step of each mesh, whose state stays where it is on the devices."""
-        out = self.layout.shardings(stage.shapes), self.layout.whole()
-        return stage.train_steps(self.task.loss, out)
+        out = self.layout.shardings(phase.shapes), self.layout.whole()
+        return phase.train_steps(self.task.loss, out)
 
     def _evaluate_if_due(
-        self, stage: Stage, number: int, state: TrainState, log: MetricsLog
+        self, phase: Phase, number: int, state: TrainState, log: MetricsLog
     ) -> bool:
         """Evaluates and logs where it is time; whether the loss is then the lowest so far. A
         request to stop cuts it short; a run that goes on from here makes it up."""
@@ -211,7 +211,7 @@ class Loop(NamedTuple):
             return False
         log.flush()
         evaluate = ft.partial(
-            stage.evaluate,
+            phase.evaluate,
             task=self.task,
             size=EVALUATION_BATCH,
             samples=training.evaluate_samples,
@@ -249,7 +249,7 @@ class Loop(NamedTuple):
                 "solver.options={coupling: 0.999} or training.gradient=recompute. "
                 f"{self.folder.metrics} has the losses and norms up to there."
             )
-        shapes = ft.partial(shapes_at, self.stages)
+        shapes = ft.partial(shapes_at, self.phases)
         state = self.layout.placed(rolled_back(self.checkpoints.restore(shapes)))
         cut_metrics(self.folder.metrics, int(state.step), self.losses)
         return state

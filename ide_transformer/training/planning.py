@@ -17,7 +17,7 @@ from .config import Config
 from .optimizer import build_optimizer
 from .parallel import make_layout
 from .parallel_config import ParallelConfig
-from .stages import make_train_steps
+from .phases import make_train_steps
 from .step import TrainState, initial_state, size_bytes
 
 

@@ -31,6 +31,7 @@ from .meshes import mesh_maps, mesh_tasks
 from .metrics import cut_metrics, read_metrics, validation_losses
 from .objective import objective
 from .parallel import Layout, check_divisible, make_layout
+from .phases import Phase, make_phases, shapes_at
 from .processes import (
     from_primary,
     gathered,
@@ -42,7 +43,6 @@ from .processes import (
 )
 from .profile import depth_profile
 from .reading import apply_overrides, validated
-from .stages import Stage, make_stages, shapes_at
 from .step import TrainState, num_parameters
 from .stopping import stop_requests
 from .trackers import AbstractTracker
@@ -101,13 +101,13 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     layout = make_layout(config.parallel)
     task, model, key = build_start(config)
     # What does not fit together fails here, before anything is written.
-    state, stages = make_stages(config, model, key)
+    state, phases = make_phases(config, model, key)
     check_divisible(config, model)
     loss = objective(task.loss, training)
     meshes = zip(mesh_maps(training), mesh_tasks(training, task), strict=True)
-    for stage, (on_mesh, data) in itertools.product(stages, meshes):
+    for phase, (on_mesh, data) in itertools.product(phases, meshes):
         first = data.batch(0, training.batch_size, training.seed)
-        eqx.filter_eval_shape(loss, on_mesh(stage.model), first)
+        eqx.filter_eval_shape(loss, on_mesh(phase.model), first)
     if resumed is not None:
         check_data(resumed, task)
     folder = resumed
@@ -115,7 +115,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
         folder = new_folder(config, runs, task.save, task.fingerprint())
     folder = RunFolder(from_primary("" if folder is None else str(folder.path)))
     with sole_use(folder) if primary() else contextlib.nullcontext():
-        return _train(folder, config, task, state, stages, layout, trackers, began)
+        return _train(folder, config, task, state, phases, layout, trackers, began)
 
 
 def _train(
@@ -123,7 +123,7 @@ def _train(
     config: Config,
     task: AbstractTask,
     state: TrainState,
-    stages: list[Stage],
+    phases: list[Phase],
     layout: Layout,
     trackers: list[AbstractTracker],
     began: float,
@@ -137,14 +137,14 @@ def _train(
         own_copy(folder) as own,
     ):
         if checkpoints.newest() is not None:
-            state = checkpoints.restore(ft.partial(shapes_at, stages))
+            state = checkpoints.restore(ft.partial(shapes_at, phases))
             checkpoints.set_damaged_aside()
         wait_for_all("restored")
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
         cut_metrics(own.metrics, int(state.step), losses)
         shown = trackers if primary() else []
-        loop = Loop(training, task, own, checkpoints, losses, stop, stages, layout, shown)
+        loop = Loop(training, task, own, checkpoints, losses, stop, phases, layout, shown)
         with jax.set_mesh(layout.mesh):
             state = loop.run(layout.placed(state))
             stop.check("Stopped after the last step; --resume evaluates the run.")
@@ -152,7 +152,7 @@ def _train(
             for which, suffix in _EVALUATED[: 2 if training.average else 1]:
                 weights = weights_of(state, which, training.average)
                 for part in task.parts:
-                    found = stages[-1].evaluate(
+                    found = phases[-1].evaluate(
                         weights, task, EVALUATION_BATCH, part=part, place=layout.batch
                     )
                     held_out |= {f"{name}{suffix}": value for name, value in found.items()}
@@ -161,7 +161,7 @@ def _train(
     if layout.mesh.size > 1:
         weights = jax.tree.map(np.asarray, weights)
     if primary():
-        _write_results(folder, task, stages[-1], weights, state, held_out, began, training)
+        _write_results(folder, task, phases[-1], weights, state, held_out, began, training)
     wait_for_all("written")
     return folder
 
@@ -169,7 +169,7 @@ def _train(
 def _write_results(
     folder: RunFolder,
     task: AbstractTask,
-    stage: Stage,
+    phase: Phase,
     weights: PyTree,
     state: TrainState,
     held_out: dict[str, float],
@@ -178,7 +178,7 @@ def _write_results(
 ) -> None:
     """The plots, the sample and the summary at the end of a run."""
     weights = jax.tree.map(jnp.asarray, weights)
-    model = eqx.combine(weights, stage.static)
+    model = eqx.combine(weights, phase.static)
     plot_run(folder, task, model, {"step": training.steps, **held_out})
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:

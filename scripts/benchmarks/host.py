@@ -17,7 +17,7 @@ from ide_transformer.training.checkpoints import Checkpoints
 from ide_transformer.training.folder import RunFolder
 from ide_transformer.training.loop import Loop
 from ide_transformer.training.parallel import make_layout
-from ide_transformer.training.stages import make_stages
+from ide_transformer.training.phases import make_phases
 from ide_transformer.training.stopping import Stopped, StopRequest
 
 from .shared.command import Command, Rounds, Rows, add_sizes, positive, shape
@@ -86,7 +86,7 @@ def _task(context: int) -> LanguageTask:
 def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate]:
     """The loop of a run, in a thread, with all that it writes."""
     key = jax.random.key(0)
-    state, stages = make_stages(config, build_model_of_size(config, task.sizes, key), key)
+    state, phases = make_phases(config, build_model_of_size(config, task.sizes, key), key)
     gate, layout = _Gate(steps), make_layout(config.parallel)
     with tempfile.TemporaryDirectory() as there:
         folder = RunFolder(Path(there))
@@ -95,7 +95,7 @@ def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate
         def run() -> None:
             losses: dict[int, float] = {}
             with Checkpoints(folder, config, losses, writes=True) as checkpoints:
-                run_of = config.training, task, folder, checkpoints, losses, gate, stages
+                run_of = config.training, task, folder, checkpoints, losses, gate, phases
                 with contextlib.suppress(Stopped), jax.set_mesh(layout.mesh):
                     Loop(*run_of, layout).run(layout.placed(state))
 
@@ -123,9 +123,9 @@ def host(depth: int, steps: int, every: int, shape: Shape, rounds: Rounds) -> Ro
     config, task = _config(depth, every, shape), _task(shape.context)
     key = jax.random.key(0)
     model = build_model_of_size(config, task.sizes, key)
-    state, (stage,) = make_stages(config, model, key)
+    state, (phase,) = make_phases(config, model, key)
     batch = task.batch(0, shape.batch, 0)
-    step = stage.train_steps(task.loss)[0].lower(stage.shapes, batch).compile()
+    step = phase.train_steps(task.loss)[0].lower(phase.shapes, batch).compile()
     carried = [state]
 
     def bare() -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from ide_transformer.tasks import Batch, CrossEntropy
 from ide_transformer.training import Config, build_model_of_size
 from ide_transformer.training.meshes import drawn_mesh
-from ide_transformer.training.stages import make_stages
+from ide_transformer.training.phases import make_phases
 
 from .shared.command import Command, Rounds, Rows, add_sizes, positive, shape
 from .shared.problem import Shape
@@ -33,15 +33,15 @@ class Training:
         }
         config = Config.model_validate(tree)
         model = build_model_of_size(config, {"vocabulary": _VOCABULARY}, jax.random.key(0))
-        self._state, (stage,) = make_stages(config, model, jax.random.key(1))
+        self._state, (phase,) = make_phases(config, model, jax.random.key(1))
         self._training = config.training
         tokens = np.random.default_rng(0).integers(
             0, _VOCABULARY, (shape.batch, shape.context + 1)
         )
         self._batch = Batch(tokens[:, :-1], tokens[:, 1:])
         self._steps = [
-            step.lower(stage.shapes, self._batch).compile()
-            for step in stage.train_steps(CrossEntropy())
+            step.lower(phase.shapes, self._batch).compile()
+            for step in phase.train_steps(CrossEntropy())
         ]
         self._numbers = itertools.count()
 

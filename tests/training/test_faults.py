@@ -153,7 +153,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_back_to(faulty, tmp_path):
 def test_the_best_checkpoint_is_kept_and_read(faulty, tmp_path, monkeypatch):
     losses = iter([0.5, 0.2, 0.4, 0.3, 0.6])
     monkeypatch.setattr(
-        training.stages,
+        training.phases,
         "make_evaluation",
         lambda static: lambda *_, **__: {"validation_loss": next(losses, 0.7)},
     )

@@ -1,4 +1,4 @@
-"""Stages of a run: the steps between two refinements in depth, see `training.refine`."""
+"""Phases of a run: the steps between two refinements in depth, see `training.refine`."""
 
 import functools as ft
 from collections.abc import Callable, Sequence
@@ -20,16 +20,16 @@ from .resampling import resampled
 from .step import TrainState, initial_state, make_evaluation, make_train_step
 
 
-class Stage(NamedTuple):
+class Phase(NamedTuple):
     """Steps of a run whose weights have the same shapes. A run that is not refined is one
-    stage.
+    phase.
 
     - `first`, `last`: the numbers of steps taken before it and at its end. The state after the
-      last step still has the shapes of this stage.
-    - `model`: its weights have the shapes of this stage.
+      last step still has the shapes of this phase.
+    - `model`: its weights have the shapes of this phase.
     - `shapes`: of the state of training.
-    - `enter`: the first state, from the last one of the stage before; `None` for the first
-      stage.
+    - `enter`: the first state, from the last one of the phase before; `None` for the first
+      phase.
     - `train_steps`: for the loss of the task, a step for each mesh; see `make_train_step`,
       also for `out_shardings`.
     - `evaluate`: see `make_evaluation`.
@@ -54,10 +54,10 @@ class Stage(NamedTuple):
         return self.model.control.num_intervals
 
 
-def make_stages(
+def make_phases(
     config: Config, model: AbstractModel, key: PRNGKeyArray
-) -> tuple[TrainState, list[Stage]]:
-    """The state before the first step of a run, and its stages.
+) -> tuple[TrainState, list[Phase]]:
+    """The state before the first step of a run, and its phases.
 
     **Arguments:**
 
@@ -70,7 +70,7 @@ def make_stages(
     optimizer = build_optimizer(config.optimizer, training.steps)
     state, static = initial_state(model, optimizer, key, average=training.average)
     shapes, enter = jax.eval_shape(lambda: state), None
-    stages: list[Stage] = []
+    phases: list[Phase] = []
     begins = [*training.refine] or [0]
     for first, last in zip(begins, [*begins[1:], training.steps], strict=True):
         if first:
@@ -88,18 +88,18 @@ def make_stages(
             shapes = jax.eval_shape(enter, shapes)
             static = eqx.filter(model, eqx.is_inexact_array, inverse=True)
         steps = ft.partial(make_train_steps, config, optimizer, static)
-        stages.append(Stage(first, last, model, shapes, enter, steps, make_evaluation(static)))
-    return state, stages
+        phases.append(Phase(first, last, model, shapes, enter, steps, make_evaluation(static)))
+    return state, phases
 
 
-def shapes_at(stages: Sequence[Stage], step: int) -> TrainState:
+def shapes_at(phases: Sequence[Phase], step: int) -> TrainState:
     """The shapes of a state after so many steps."""
-    return stage_at(stages, step).shapes
+    return phase_at(phases, step).shapes
 
 
-def stage_at(stages: Sequence[Stage], step: int) -> Stage:
-    """The stage whose shapes a state after so many steps has."""
-    return next((stage for stage in stages if step <= stage.last), stages[-1])
+def phase_at(phases: Sequence[Phase], step: int) -> Phase:
+    """The phase whose shapes a state after so many steps has."""
+    return next((phase for phase in phases if step <= phase.last), phases[-1])
 
 
 def make_train_steps(
