@@ -38,7 +38,7 @@ def token_devices() -> int:
 def divided(
     shape: tuple[int, ...], names: tuple[str | None, ...], sizes: Mapping[str, int]
 ) -> PartitionSpec:
-    """How an array lies on a mesh. An axis that the devices do not divide stays whole.
+    """The places of an array on a mesh. An axis that the devices do not divide stays whole.
 
     **Arguments:**
 

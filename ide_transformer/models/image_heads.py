@@ -14,7 +14,7 @@ class AbstractImageHead(eqx.Module):
 
     @property
     def prefix_tokens(self) -> int:
-        """How many prefix tokens it reads."""
+        """The number of prefix tokens that it reads."""
         return 0
 
     @abc.abstractmethod

@@ -91,7 +91,7 @@ def write_shard(
 
 
 def finished(folder: Path, number: int) -> Shard | None:
-    """What `write_shard` wrote; `None` where that shard is not complete."""
+    """The shard that `write_shard` wrote; `None` where it is not complete."""
     file = folder / f"{number:05}.json"
     if not file.is_file() or not file.with_suffix(".bin").is_file():
         return None
@@ -170,7 +170,7 @@ def _decoded(file: Path, at: int, block: bytes) -> str:
 
 
 class _Worker(NamedTuple):
-    """What a process needs to write shards."""
+    """The job of a process that writes shards."""
 
     folder: Path
     encoding: Encoding

@@ -1,4 +1,4 @@
-"""What a model of functions predicts: pictures, and its own outputs as inputs again."""
+"""Predictions of a model of functions: pictures, and rollouts in time."""
 
 from pathlib import Path
 from typing import Any

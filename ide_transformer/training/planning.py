@@ -37,7 +37,7 @@ _BYTES |= {"f64": 8, "s64": 8, "u64": 8}
 def plan(
     config: Config, vocabulary: int, meshes: Sequence[ParallelConfig], samples: int = 1
 ) -> list[dict[str, Any]]:
-    """What a step of a language model needs on each of several meshes of devices, from the
+    """The needs of a step of a language model on each of several meshes of devices, from the
     programs that are compiled for them. Of each device: the bytes of the state of training
     (weights and optimizer), those of the rest of a step, and those that it sends in a step.
 

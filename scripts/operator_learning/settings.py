@@ -1,4 +1,4 @@
-"""What is trained, and on which points it is tested."""
+"""The settings of the studies: models, data, and points of the tests."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What the models of runs do in depth."""
+"""Measures of the models of runs over depth."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What a run has written while it was trained."""
+"""The files that a run has written."""
 
 import json
 from collections.abc import Sequence

@@ -106,7 +106,7 @@ def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand
 
 
 def _specs(argument: PyTree) -> PyTree[PartitionSpec]:
-    """How the arrays of an argument are divided."""
+    """For each array of an argument, the axis along which it is divided."""
     if isinstance(argument, Integrand):
         axes = _Axes()
     elif isinstance(argument, Mean):
