@@ -3,7 +3,7 @@
 import abc
 import functools as ft
 from collections.abc import Callable, Iterable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ..integration import divergence
-from ..models import AbstractModel
+from ..models import AbstractModel, Field
 from .finer import Finer
 
 
@@ -28,6 +28,16 @@ class Batch(NamedTuple):
 
     inputs: PyTree[np.ndarray | Array]
     targets: PyTree[np.ndarray | Array]
+
+    def divided(self) -> tuple["Batch", "Batch"]:
+        """The arrays that have an axis of samples, and those that all samples share, the points
+        of a `Field`; `eqx.combine` makes one batch of both."""
+
+        def by_samples(x: Any) -> Any:
+            return x.by_samples if isinstance(x, Field) else True
+
+        own = jax.tree.map(by_samples, self, is_leaf=lambda x: isinstance(x, Field))
+        return eqx.partition(self, own)
 
 
 class Mean(NamedTuple):

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
+import equinox as eqx
 import jax
 import numpy as np
 
 from ..arguments import PositiveInt
-from ..equation import parts
 from ..errors import InputError
-from ..models import AbstractModel, Field
+from ..models import AbstractModel
 from .losses import AbstractLoss, Batch, CrossEntropy
 
 
@@ -68,17 +68,9 @@ class AbstractTask(abc.ABC):
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
         """Some samples of the batch of a step, those of the devices of one process. By default
-        all of it is made; a task whose samples are costly to read makes these alone.
-
-        **Raises:** `InputError` for functions at points of their own, a `Field`.
-        """
-        batch = self.batch(step, size, seed)
-        if parts(batch, Field):
-            raise InputError(
-                f"{type(self).__name__}: several processes cannot divide functions at points "
-                "of their own; train in one process, or on the points of a grid."
-            )
-        return jax.tree.map(lambda x: x[rows], batch)
+        all of it is made; a task whose samples are costly to read makes these alone."""
+        own, shared = self.batch(step, size, seed).divided()
+        return eqx.combine(jax.tree.map(lambda x: x[rows], own), shared)
 
     @abc.abstractmethod
     def held_out(

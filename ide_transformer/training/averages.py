@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -40,15 +41,21 @@ def gradient_in_parts(
         return gradient
 
     def in_parts(weights, batch: Batch, key):
-        parts = jax.tree.map(lambda x: _parts(x, number), batch)
-        # It depends on the targets alone, so that nothing is solved for it.
-        counts = lax.map(lambda part: jnp.asarray(_count(loss, weights, part)), parts)
+        own, shared = batch.divided()
+        parts = jax.tree.map(lambda x: _parts(x, number), own)
+
+        def count(part):
+            # It depends on the targets alone, so that nothing is solved for it.
+            whole = loss(weights, eqx.combine(part, shared), None)
+            return jnp.asarray(whole.figures["loss"].count)
+
+        counts = lax.map(count, parts)
         shares = counts * number / jnp.maximum(jnp.sum(counts), 1)
 
         def add(total, x):
             index, part, share = x
-            own = None if key is None else jax.random.fold_in(key, index)
-            new, result = gradient(weights, part, own, share)
+            drawn = None if key is None else jax.random.fold_in(key, index)
+            new, result = gradient(weights, eqx.combine(part, shared), drawn, share)
             return jax.tree.map(jnp.add, total, new), result
 
         zero = jax.tree.map(jnp.zeros_like, weights)
@@ -97,7 +104,3 @@ def _parts(x: Array, number: int) -> Array:
     every `number`-th sample, so that on a mesh every device has as many of each part."""
     x = jnp.asarray(x)
     return jnp.swapaxes(x.reshape(len(x) // number, number, *x.shape[1:]), 0, 1)
-
-
-def _count(loss: Callable[..., Loss], weights: PyTree[Array], part: Batch) -> Any:
-    return loss(weights, part, None).figures["loss"].count

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import equinox as eqx
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -84,13 +85,14 @@ class Layout(NamedTuple):
         (rows,) = _own(where, (size,))
         if rows == slice(0, size):
             return self.batch(task.batch(step, size, seed))
-        part = task.part_of_batch(step, size, seed, rows)
+        own, shared = task.part_of_batch(step, size, seed, rows).divided()
 
         def place(x: Any) -> jax.Array:
             shape = (size, *x.shape[1:])
             return _from_part(np.asarray(x), self._of_batch(shape), shape)
 
-        return jax.tree.map(place, part)
+        whole = jax.tree.map(lambda x: _placed(x, self.whole()), shared)
+        return eqx.combine(jax.tree.map(place, own), whole)
 
     def described(self, state: PyTree) -> str:
         """One line on the mesh, and on the bytes of a state on each device."""

@@ -1,5 +1,6 @@
 """Batches in parts, and the moving average of the weights."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ from helpers import largest
 from running import run_here
 from training.tiny_runs import configured, losses
 
-from ide_transformer import InputError, training
+from ide_transformer import InputError, tasks, training
 from ide_transformer.tasks import Batch, InstanceCrossEntropy
 from ide_transformer.training import averages, run
 from ide_transformer.training.config import ModelConfig
@@ -43,6 +44,25 @@ def test_parts_of_a_batch_make_the_step_of_the_whole():
         assert a.dtype == b.dtype and largest(a * 1.0, b * 1.0) < 1e-6
     for name, value in metrics.items():
         assert float(in_parts[name]) == pytest.approx(float(value), abs=1e-6), name
+
+
+def test_functions_at_points_of_their_own_are_parted_by_samples():
+    """The points are those of all samples."""
+    task = tasks.BurgersInterval(8, points="random")
+    section = {"kind": "operator_model", "width": 8, "heads": 2, "depth": 1, "context": 8}
+    config = training.Config.model_validate(
+        {"data": {"name": "burgers_interval"}, "model": {**section, "options": {"modes": 2}}}
+    )
+    model = training.build_model(config, task, jax.random.key(0))
+    weights, static = eqx.partition(model, eqx.is_inexact_array)
+    batch = jax.tree.map(jnp.asarray, task.batch(0, 6, 0))
+
+    def loss(weights, batch, key):
+        return task.loss(eqx.combine(weights, static), batch, key)
+
+    found = [averages.gradient_in_parts(loss, n)(weights, batch, None) for n in (1, 3)]
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_the_average_is_the_weighted_mean_of_the_weights_so_far():

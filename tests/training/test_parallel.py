@@ -10,7 +10,7 @@ import pytest
 from running import run_apart
 from training.tiny_runs import configured
 
-from ide_transformer import InputError, training
+from ide_transformer import InputError, tasks, training
 from ide_transformer.training import parallel, run
 
 
@@ -128,6 +128,15 @@ def test_a_process_takes_its_rows_of_a_batch(tmp_path):
     part = text.part_of_batch(3, 8, 1, slice(2, 5))
     np.testing.assert_array_equal(part.inputs, whole.inputs[2:5])
     np.testing.assert_array_equal(part.targets, whole.targets[2:5])
+
+
+def test_the_points_of_functions_are_those_of_all_processes():
+    task = tasks.BurgersInterval(8, points="random")
+    whole, part = task.batch(3, 8, 1), task.part_of_batch(3, 8, 1, slice(2, 5))
+    np.testing.assert_array_equal(part.inputs.values, whole.inputs.values[2:5])
+    np.testing.assert_array_equal(part.targets.values, whole.targets.values[2:5])
+    np.testing.assert_array_equal(part.inputs.domain.points, whole.inputs.domain.points)
+    np.testing.assert_array_equal(part.targets.domain.weights, whole.targets.domain.weights)
 
 
 def test_each_weight_has_one_rule():

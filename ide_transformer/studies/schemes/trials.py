@@ -38,8 +38,10 @@ class Trials:
     ):
         self.folder, self.plans, self.keys, self.console = folder, plans, keys, console
         self.task = task
-        # The seconds of a run of each scheme, once they are measured.
+        # The seconds of a run of each scheme, once they are measured, and the schemes of the
+        # runs of the forecast that are not done.
         self._measured: dict[str, float] = {}
+        self._left: list[str] = []
 
     def config(self, trial: Trial) -> Config:
         """The configuration of a run.
@@ -56,21 +58,23 @@ class Trials:
     def forecast(self, trials: Sequence[Trial], further: Sequence[str] = ()) -> None:
         """Says how long the trials that are not done will take, with a `further` one of each of
         the schemes. A few steps of each scheme are measured for it."""
-        left = [trial.scheme for trial in trials if not self._done(trial)]
-        if not left:
+        self._left = [trial.scheme for trial in trials if not self._done(trial)]
+        if not self._left:
             return
-        left += further
-        for scheme in dict.fromkeys(left):
+        self._left += further
+        for scheme in dict.fromkeys(self._left):
             if scheme not in self._measured:
                 self._measured[scheme] = self._seconds(scheme)
-        total = sum(self._measured[scheme] for scheme in left)
-        self.console.print(f"about {total / 60:.0f} minutes for {len(left)} runs")
+                seconds = self._measured[scheme]
+                self.console.print(f"{scheme}: about {seconds:.0f} s a run", markup=False)
+                jax.clear_caches()
+        self.console.print(f"{len(self._left)} runs, {self._remaining}")
 
     def loss(self, trial: Trial) -> float:
         """The validation loss of a run, which is made if it is not there; infinite where it
         failed."""
         if not self._done(trial):
-            self.console.print(trial.name, markup=False)
+            self.console.print(f"{trial.name} (all runs: {self._remaining})", markup=False)
             path = self.folder / trial.name
             try:
                 training.train(self.config(trial), runs=self.folder, resume=path.exists())
@@ -81,9 +85,16 @@ class Trials:
             except Exception as error:
                 self._failed(trial, f"{type(error).__name__}: {error}")
             jax.clear_caches()  # so that the memory of many runs does not add up
+            if trial.scheme in self._left:
+                self._left.remove(trial.scheme)
         found = result(self.folder, trial)
         loss = math.nan if found is None else found["validation_loss"]
         return loss if math.isfinite(loss) else math.inf
+
+    @property
+    def _remaining(self) -> str:
+        minutes = sum(self._measured[scheme] for scheme in self._left) / 60
+        return f"about {minutes:.0f} minutes left"
 
     def _done(self, trial: Trial) -> bool:
         return (
