@@ -41,6 +41,10 @@ from .sequences import (
 from .shuffling import shuffled as shuffled
 from .spam import SpamBytes as SpamBytes
 from .task import AbstractTask as AbstractTask, Part as Part
+from .text_task import (
+    AbstractNextToken as AbstractNextToken,
+    AbstractTextTask as AbstractTextTask,
+)
 from .texts import read_text as read_text, shakespeare as shakespeare
 from .token_files import TokenFiles as TokenFiles
 from .token_folder import TokenFolder as TokenFolder

@@ -1,24 +1,22 @@
-import copy
 import hashlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Literal, cast
 
 import jax
 import numpy as np
 
-from ..arguments import Fraction, PositiveInt
+from ..arguments import Fraction
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, generate
 from .losses import Batch
-from .pretrained_tokenizer import load_tokenizer
-from .task import AbstractTask, Part, spread
+from .task import Part, spread
+from .text_task import AbstractNextToken
 from .texts import read_text, shakespeare
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 
 
-class LanguageTask(AbstractTask):
+class LanguageTask(AbstractNextToken):
     """Predict each next token of a text; the end of the text is held out.
 
     In the order of the text: the training, the test and the validation part.
@@ -36,9 +34,6 @@ class LanguageTask(AbstractTask):
 
     **Raises:** `InputError` if a part of the text is shorter than the context.
     """
-
-    model: ClassVar[type[AbstractModel]] = LanguageModel
-    causal: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -60,31 +55,20 @@ class LanguageTask(AbstractTask):
             tokenizer = CharacterTokenizer.train(text)
         elif isinstance(tokenizer, str):
             tokenizer = BytePairTokenizer.train(train, vocabulary)
-        self.tokenizer: AbstractTokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.context = context
         self.train = self.tokenizer.encode(train)
         self.test, self.validation = map(self.tokenizer.encode, rest)
         sizes = {"training": validation < 1, "validation": True, "test": test > 0}
         self._used = [name for name, used in sizes.items() if used]
-        self._check_context()
+        self.check_context()
 
     @property
     def parts(self) -> tuple[Part, ...]:
         return ("validation", "test") if len(self.test) else ("validation",)
 
-    @property
-    def sizes(self) -> dict[str, Any]:
-        return {"vocabulary": self.tokenizer.vocabulary}
-
-    @property
-    def tokens_per_sample(self) -> int:
-        return self.context
-
-    def batch(self, step: int, size: int, seed: int) -> Batch:
-        """Windows that begin anywhere in the training text."""
-        return self.part_of_batch(step, size, seed, slice(None))
-
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
+        """Windows that begin anywhere in the training text."""
         random = np.random.default_rng([seed, step])
         starts = random.integers(0, len(self.train) - self.context, size)
         return self._windows(self.train, starts[rows])
@@ -104,13 +88,7 @@ class LanguageTask(AbstractTask):
         tokens = np.concatenate([self.train, self.test, self.validation]).astype(np.int64)
         return hashlib.sha256(tokens.tobytes()).hexdigest()
 
-    def at_context(self, context: PositiveInt) -> "LanguageTask":
-        other = copy.copy(self)
-        other.context = context
-        other._check_context()
-        return other
-
-    def _check_context(self) -> None:
+    def check_context(self) -> None:
         parts = {"training": self.train, "validation": self.validation, "test": self.test}
         for name in self._used:
             if len(parts[name]) <= self.context:
@@ -119,18 +97,6 @@ class LanguageTask(AbstractTask):
                     f"{len(parts[name])} tokens (it needs at least {self.context + 1}). Use a "
                     "longer text or a shorter context."
                 )
-
-    def save(self, tokenizer: Path) -> None:
-        self.tokenizer.save(tokenizer)
-
-    @classmethod
-    def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
-        if not tokenizer.exists():
-            return None
-        return {"vocabulary": load_tokenizer(tokenizer).vocabulary}
-
-    def figures(self, loss: float) -> dict[str, float]:
-        return {"perplexity": math.exp(loss)}
 
     def sample(self, model: AbstractModel, length: int) -> str | None:
         return generate(

@@ -1,8 +1,6 @@
-import copy
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import cast
 
 import jax
 import numpy as np
@@ -11,13 +9,13 @@ from ..arguments import Fraction, PositiveInt
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, generate
 from .losses import Batch
-from .pretrained_tokenizer import load_tokenizer
 from .shuffling import shuffled
-from .task import AbstractTask, Part
+from .task import Part
+from .text_task import AbstractNextToken
 from .token_folder import TokenFolder
 
 
-class TokenFiles(AbstractTask):
+class TokenFiles(AbstractNextToken):
     """Predict each next token of texts of any size, which `tokenize_files` made tokens of; the
     end is held out. Memory does not grow with the texts.
 
@@ -36,9 +34,6 @@ class TokenFiles(AbstractTask):
 
     **Raises:** `InputError` for a folder that is not complete, and where a part is too short.
     """
-
-    model: ClassVar[type[AbstractModel]] = LanguageModel
-    causal: ClassVar[bool] = True
 
     def __init__(
         self, path: Path, context: PositiveInt, validation: Fraction = 0.1, test: Fraction = 0.0
@@ -61,7 +56,7 @@ class TokenFiles(AbstractTask):
             "test": (ends[0], ends[1]),
             "validation": (ends[1], whole),
         }
-        self._check_context()
+        self.check_context()
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -69,20 +64,9 @@ class TokenFiles(AbstractTask):
         return ("validation", "test") if high > low else ("validation",)
 
     @property
-    def sizes(self) -> dict[str, Any]:
-        return {"vocabulary": self.folder.index.vocabulary}
-
-    @property
-    def tokens_per_sample(self) -> int:
-        return self.context
-
-    @property
     def windows(self) -> int:
         """The number of windows in a pass."""
         return self._bounds["training"][1] // self.context - 1
-
-    def batch(self, step: int, size: int, seed: int) -> Batch:
-        return self.part_of_batch(step, size, seed, slice(None))
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
         places = np.arange(step * size, (step + 1) * size)[rows]
@@ -111,24 +95,6 @@ class TokenFiles(AbstractTask):
         """A checksum of all tokens."""
         return self.folder.fingerprint()
 
-    def at_context(self, context: PositiveInt) -> "TokenFiles":
-        other = copy.copy(self)
-        other.context = context
-        other._check_context()
-        return other
-
-    def save(self, tokenizer: Path) -> None:
-        self.tokenizer.save(tokenizer)
-
-    @classmethod
-    def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
-        if not tokenizer.exists():
-            return None
-        return {"vocabulary": load_tokenizer(tokenizer).vocabulary}
-
-    def figures(self, loss: float) -> dict[str, float]:
-        return {"perplexity": math.exp(loss)}
-
     def sample(self, model: AbstractModel, length: int) -> str | None:
         """A text that begins as a document does."""
         tokens = generate(
@@ -144,7 +110,7 @@ class TokenFiles(AbstractTask):
         found = self.folder.windows(starts, self.context + 1)
         return Batch(found[:, :-1], found[:, 1:])
 
-    def _check_context(self) -> None:
+    def check_context(self) -> None:
         needed = {"training": 2 * self.context, "validation": self.context + 1}
         if "test" in self.parts:
             needed["test"] = self.context + 1

@@ -2,7 +2,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from ..errors import InputError
 from ..models import AbstractModel, EncoderDecoder, SourceAndText, Text
 from ..packages import cache_folder
 from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
-from .pretrained_tokenizer import load_tokenizer
-from .task import AbstractTask, Part, in_passes, spread
+from .task import Part, in_passes, spread
+from .text_task import AbstractTextTask
 from .tokenizers import AbstractTokenizer, BytePairTokenizer
 
 
@@ -20,7 +20,7 @@ from .tokenizers import AbstractTokenizer, BytePairTokenizer
 _ENGLISH, _SPANISH = "engKJV2006eb", "spaRV1909eb"
 
 
-class VersesEnEs(AbstractTask):
+class VersesEnEs(AbstractTextTask):
     """Translate verses from English (King James Version) to Spanish (Reina–Valera, 1909):
     31,084 pairs, public domain, from the Debian packages `sword-text-kjv` and
     `sword-text-sparv`.
@@ -73,14 +73,6 @@ class VersesEnEs(AbstractTask):
                     "raise it, or hold out a larger part."
                 )
 
-    @property
-    def sizes(self) -> dict[str, Any]:
-        return {"vocabulary": self.tokenizer.vocabulary}
-
-    @property
-    def tokens_per_sample(self) -> int:
-        return self.context
-
     def batch(self, step: int, size: int, seed: int) -> Batch:
         chosen = in_passes(step, size, len(self._parts["training"][0]), seed)
         return self._batch("training", chosen)
@@ -97,15 +89,6 @@ class VersesEnEs(AbstractTask):
         ended = np.cumsum(tokens == self.end, axis=1) > 0
         rows = zip(tokens, ended, strict=True)
         return [self.tokenizer.decode(row[~over]).strip() for row, over in rows]
-
-    def save(self, tokenizer: Path) -> None:
-        self.tokenizer.save(tokenizer)
-
-    @classmethod
-    def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
-        if not tokenizer.exists():
-            return None
-        return {"vocabulary": load_tokenizer(tokenizer).vocabulary}
 
     def _batch(self, part: str, chosen: np.ndarray) -> Batch:
         sources, targets = self._parts[part]
