@@ -1,8 +1,7 @@
 """The task, the model and the discretisation that a configuration describes."""
 
-import dataclasses
 import functools as ft
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import diffrax
@@ -14,14 +13,10 @@ from jaxtyping import PRNGKeyArray
 from ..equation import (
     AbstractBasis,
     AbstractConstraint,
-    AbstractControl,
     AbstractOperator,
-    AbstractPositions,
-    Dropout,
     FeatureDomain,
     Free,
     FunctionSpace,
-    LayerDrop,
     NoPositions,
 )
 from ..errors import InputError
@@ -29,10 +24,11 @@ from ..integration import AbstractGradient
 from ..models import AbstractModel, Discretization, FunctionalModel, LanguageModel
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, PretrainedTokenizer
+from .blocks import encoder_control, make_block, make_control, offers_of
 from .choice import SchemeConfig
-from .config import NATIVE, Config, ControlConfig, ModelConfig, SolverConfig, TrainingConfig
+from .config import NATIVE, Config, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
-from .names import find, find_function
+from .names import find
 from .refinement import first_model
 from .sizes import check_memory, check_steps
 from .staged import staged_model
@@ -102,14 +98,14 @@ def build_model_of_size(
         return staged_model(config, sizes, key, build_model_of_size)
     task = task_class(config)
     control_key, constraint_key, model_key = jax.random.split(key, 3)
-    offers = _offers(model, causal=task.causal)
-    make_control = ft.partial(_control, config.control, model.depth)
-    control = make_control(ft.partial(_block, model, offers), control_key)
+    offers = offers_of(model, causal=task.causal)
+    controlled = ft.partial(make_control, config.control, model.depth)
+    control = controlled(ft.partial(make_block, model, offers), control_key)
     one = construct("model.constraint", model.constraint, AbstractConstraint, offers)
     constrained = type(one) is not Free
     constraints = (one,) * len(model.operators)
     trained = bool(jax.tree.leaves(eqx.filter(one, eqx.is_array)))
-    constraint = make_control(lambda key: constraints, constraint_key) if trained else one
+    constraint = controlled(lambda key: constraints, constraint_key) if trained else one
 
     # Where the state is constrained, the constraint is applied to the embedded input, and
     # the state at T needs no other normalisation.
@@ -134,7 +130,7 @@ def build_model_of_size(
         learned_positions=type(given["positions"]) is NoPositions,
         control=control,
         constraint=constraint,
-        make_encoder_control=ft.partial(_encoder_control, config, jax.random.fold_in(key, 1)),
+        make_encoder_control=ft.partial(encoder_control, config, jax.random.fold_in(key, 1)),
         discretization=build_discretization(config.solver, steps),
         input_normalization=into,
         embedding_normalization=given["normalization"],
@@ -225,85 +221,3 @@ def _pretrained(config: Config, path: str) -> AbstractModel:
             "data.name=digits."
         )
     return model
-
-
-def _offers(model: ModelConfig, *, causal: bool) -> Offers:
-    """The arguments that the section `model` supplies to operators and constraints."""
-    constraint = {
-        "gain": jnp.ones(model.width),
-        "bias": jnp.zeros(model.width) if model.bias else None,
-        "eps": 1e-5,
-    }
-    constraints = Offers({AbstractConstraint: constraint})
-    normalization = construct(
-        "model.normalization", model.normalization, AbstractConstraint, constraints
-    )
-    operator = {
-        "features": model.width,
-        "heads": model.heads,
-        "key_value_heads": model.key_value_heads,
-        "hidden": model.hidden,
-        "activation": find_function("model.activation", model.activation),
-        "causal": causal,
-        "positions": construct("model.positions", model.positions, AbstractPositions),
-        "normalization": normalization,
-        "bias": model.bias,
-        "std": model.std,
-        # Each operator adds its output to the state once a layer; scaled so, their sum over
-        # all layers starts at the size of one (GPT-2).
-        "output_std": model.std / (len(model.operators) * model.depth) ** 0.5,
-        "rate": jnp.full(model.width, model.damping),
-    }
-    return Offers({AbstractConstraint: constraint, AbstractOperator: operator})
-
-
-def _block(
-    model: ModelConfig, offers: Offers, key: PRNGKeyArray
-) -> tuple[AbstractOperator, ...]:
-    """The operators of one layer."""
-    keys = jax.random.split(key, len(model.operators))
-    operators = tuple(
-        construct(f"model.operators.{i}", choice, AbstractOperator, offers._replace(key=k))
-        for i, (choice, k) in enumerate(zip(model.operators, keys, strict=True))
-    )
-    for i, (choice, operator) in enumerate(zip(model.operators, operators, strict=True)):
-        if offers.arguments[AbstractOperator]["causal"] and operator.innermost.sees_all:
-            raise InputError(
-                f"model.operators.{i}={choice.kind}: it sees all tokens, those too that this "
-                "task asks for; take an operator that looks back, such as attention, or "
-                "linear_attention."
-            )
-    if model.dropout:
-        operators = tuple(Dropout(operator, model.dropout) for operator in operators)
-    if model.layer_drop:
-        operators = tuple(LayerDrop(operator, model.layer_drop) for operator in operators)
-    return operators
-
-
-def _encoder_control(config: Config, key: PRNGKeyArray) -> AbstractControl:
-    """The control of an encoder: that of the decoder without the operators that see the
-    encoder, and not causal."""
-    model = config.model
-    kinds = [
-        find(f"model.operators.{i}", choice.kind, AbstractOperator)
-        for i, choice in enumerate(model.operators)
-    ]
-    own = tuple(
-        choice
-        for choice, kind in zip(model.operators, kinds, strict=True)
-        if not getattr(kind, "own_domain", False)
-    )
-    model = model.model_copy(update={"operators": own})
-    make_block = ft.partial(_block, model, _offers(model, causal=False))
-    return _control(config.control, model.depth, make_block, key)
-
-
-def _control(
-    config: ControlConfig, depth: int, make_block: Callable, key: PRNGKeyArray
-) -> AbstractControl:
-    """A control of the configured kind, from a maker of blocks."""
-    offers = Offers({AbstractControl: {"make_block": make_block, "num_intervals": depth}}, key)
-    control = construct("control", config, AbstractControl, offers)
-    if config.horizon is None:
-        return control
-    return dataclasses.replace(control, interval_length=config.horizon / depth)
