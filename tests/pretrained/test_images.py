@@ -101,7 +101,7 @@ def test_outputs_of_the_library(name, options, tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize(("name", "options"), fast_first(0, CASES, heavy=4))
+@pytest.mark.parametrize(("name", "options"), fast_first(0, CASES, heavy=2))
 def test_outputs_of_the_library_in_single_precision(name, options, tmp_path):
     reference = checkpoint(tmp_path, name, options, "float32")
     model = load_pretrained(tmp_path)
