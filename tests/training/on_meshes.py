@@ -17,14 +17,12 @@ import jax
 from tiny_runs import configured, losses, without_its_end
 
 from ide_transformer import training
-from ide_transformer.training import loop, parallel, run as run_module
+from ide_transformer.training import parallel, run as run_module
 
 
 def main() -> None:
     there, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
     run_module.plot_run = lambda *_: None
-    # It traces the step twice more.
-    loop.describe_memory = lambda *_: ""
     placed: list[int] = []
     place = parallel.Layout.placed
 
