@@ -33,8 +33,8 @@ gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_configure(config):
-    # The heavy tests check the shapes and types in annotations too, which takes a quarter of
-    # the time. This has to come before the package is imported.
+    # The heavy tests check the shapes and types in annotations too. This has to come before the
+    # package is imported.
     if config.option.markexpr != "not heavy":
         jaxtyping.install_import_hook("ide_transformer", "beartype.beartype")
 
@@ -46,12 +46,19 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests that are marked `thorough` run with `--thorough` only."""
+    """Tests that are marked `thorough` run with `--thorough` only. Without it annotations are
+    checked in one case of each test: the others call the same functions."""
     if config.getoption("--thorough"):
         return
-    kept, dropped = [], []
+    kept, dropped, checked = [], [], set()
     for item in items:
-        (dropped if item.get_closest_marker("thorough") else kept).append(item)
+        thorough = item.get_closest_marker("thorough")
+        heavy = item.get_closest_marker("heavy")
+        if heavy and not thorough and item.function in checked:
+            item.fixturenames = [*item.fixturenames, "unchecked"]
+        elif heavy:
+            checked.add(item.function)
+        (dropped if thorough else kept).append(item)
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
 

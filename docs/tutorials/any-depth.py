@@ -110,7 +110,7 @@ axes.grid(alpha=0.3)
 # a user can choose. The weights that saw four steps are good with four steps alone: more steps
 # make them worse, because they are the coefficients of one scheme and not of an equation.
 #
-# Both have the same number of parameters and saw the same batches. The first had 4.7 steps in
+# Both have the same number of parameters and saw the same batches. The first had 4.5 steps in
 # depth on average for each step of the optimiser, the second four.
 #
 # ## Other schemes

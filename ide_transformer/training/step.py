@@ -204,19 +204,23 @@ def describe_memory(
     model: AbstractModel, state: TrainState, loss: AbstractLoss, batch: Batch, temporary: int
 ) -> str:
     """One line on memory: parameters, optimiser, and the rest of a step with the gradient mode
-    in use; then, found by tracing, what the other modes would keep for the backward pass. A
-    second line warns if the device has less. The compiled step reserves `temporary` bytes."""
+    in use; then, found by tracing, what the other modes would keep for the backward pass, where
+    the step takes a mebibyte or more. A second line warns if the device has less. The compiled
+    step reserves `temporary` bytes."""
     used = model.discretization.gradient
-    others = [
-        f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, loss, batch))}"
-        for mode in _MODES
-        if type(mode) is not type(used)
-    ]
     parameters, optimizer = size_bytes(state.weights), size_bytes(state.optimizer)
     text = (
         f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
-        f"a step with gradient {_name(used)} {_mebibytes(temporary)} ({'; '.join(others)})"
+        f"a step with gradient {_name(used)} {_mebibytes(temporary)}"
     )
+    # Each is a trace of the whole step, which takes longer than many steps of a small model.
+    if temporary >= 2**20:
+        others = [
+            f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, loss, batch))}"
+            for mode in _MODES
+            if type(mode) is not type(used)
+        ]
+        text += f" ({'; '.join(others)})"
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     needed = parameters + optimizer + temporary
     if limit is not None and needed > limit:

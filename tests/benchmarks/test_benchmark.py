@@ -140,19 +140,18 @@ def large_equation():
 
 @pytest.mark.parametrize(
     ("name", "recomputing"),
-    [
-        ("lie_trotter(euler)", True),
-        *(
-            pytest.param(*case, marks=pytest.mark.heavy)
-            for case in [
-                ("heun", False),
-                ("lie_trotter(euler)", False),
-                ("heun", True),
-                ("strang(heun)", False),
-                ("strang(heun)", True),
-            ]
-        ),
-    ],
+    fast_first(
+        1,
+        [
+            ("lie_trotter(euler)", True),
+            ("heun", False),
+            ("strang(heun)", True),
+            ("lie_trotter(euler)", False),
+            ("heun", True),
+            ("strang(heun)", False),
+        ],
+        heavy=2,
+    ),
 )
 def test_a_scan_by_hand_equals_the_march(name, recomputing):
     """Values, and gradients with respect to every weight and the initial state."""

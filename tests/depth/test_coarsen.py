@@ -39,7 +39,7 @@ def test_a_layer_that_does_nothing_goes_first():
 
 
 @pytest.mark.parametrize(
-    ("name", "budget"), [("post-norm", 3.5), pytest.param("free", 2.5, marks=pytest.mark.heavy)]
+    ("name", "budget"), fast_first(1, [("post-norm", 3.5), ("free", 2.5)], heavy=0)
 )
 def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model(name, budget):
     coarse = coarsen(model_of(name), budget, CALIBRATION, fit=None)

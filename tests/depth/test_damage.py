@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import fast_first
 from layered_models import CALIBRATION, HELD_OUT, mean_over_tokens, model_of
 
 from ide_transformer.depth import removal_damage, removal_estimate
@@ -9,7 +10,7 @@ from ide_transformer.studies.depth.ranking import layer_columns, rank_layers
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", ["post-norm", pytest.param("free", marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("name", fast_first(0, ["post-norm", "free"], heavy=1))
 def test_the_estimate_ranks_layers_as_their_removal_does(name):
     model = model_of(name, scales=(0.5, 1.2, 0.2, 0.8))
     columns = layer_columns(model, CALIBRATION)

@@ -1,11 +1,13 @@
 """Weights as functions of a feature: bases, quadrature over Ω_y, and operators at any width."""
 
+import functools as ft
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import WIDTH, make_block, make_equation, observed_order, random_state
+from helpers import WIDTH, fast_first, make_block, make_equation, observed_order, random_state
 
 import ide_transformer as ide
 
@@ -226,22 +228,25 @@ def test_the_midpoint_rule_is_spectral_for_cosines():
 
 
 @pytest.mark.heavy
-def test_solutions_converge_in_width_with_every_control():
-    for control in (ide.PiecewiseConstant, ide.Chebyshev, ide.Tied):
-        equation = make_equation(control)
+@pytest.mark.parametrize(
+    "control", fast_first(0, [ide.PiecewiseConstant, ide.Chebyshev, ide.Tied], heavy=2)
+)
+def test_solutions_converge_in_width_with_every_control(control):
+    equation = make_equation(control)
 
-        def solved(points, equation=equation):
-            functions = ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(points))
-            theta = ide.Functional(equation.control, functions)
-            u0 = functions.features.of_values(random_state())
-            found = ide.solve(
-                ide.Equation(theta, ide.Free(), equation.domain), u0, solver=ide.LieTrotter()
-            )
-            return found.u1 @ functions.features.duals
+    @ft.partial(jax.jit, static_argnums=0)
+    def solved(points):
+        functions = ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(points))
+        theta = ide.Functional(equation.control, functions)
+        u0 = functions.features.of_values(random_state())
+        found = ide.solve(
+            ide.Equation(theta, ide.Free(), equation.domain), u0, solver=ide.LieTrotter()
+        )
+        return found.u1 @ functions.features.duals
 
-        fine = solved(128)
-        first, second = (abs(solved(points) - fine).max() for points in (32, 64))
-        assert second < first / 20
+    fine = solved(128)
+    first, second = (abs(solved(points) - fine).max() for points in (32, 64))
+    assert second < first / 20
 
 
 def test_norms_take_means_with_the_weights_of_the_domain():
@@ -274,6 +279,7 @@ def test_gradients_equal_finite_differences():
     functions = ide.FunctionSpace(ide.Warped(), WIDTH, ide.FeatureDomain(24, "gauss_legendre"))
     u0 = functions.features.of_values(random_state())
 
+    @eqx.filter_jit
     def loss(control, gradient):
         found = ide.solve(
             ide.Equation(control, ide.Free(), equation.domain),
@@ -284,8 +290,9 @@ def test_gradients_equal_finite_differences():
         return jnp.sum(jnp.sin(found.u1))
 
     control = ide.Functional(equation.control, functions)
-    grad = jax.grad(loss)(control, ide.Direct())
-    recomputed = jax.grad(loss)(control, ide.Recompute())
+    gradient_of = eqx.filter_jit(jax.grad(loss))
+    grad = gradient_of(control, ide.Direct())
+    recomputed = gradient_of(control, ide.Recompute())
     for a, b in zip(jax.tree.leaves(grad), jax.tree.leaves(recomputed), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-10)
     direction = jax.tree.map(

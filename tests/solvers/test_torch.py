@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest, random_state
+from helpers import fast_first, largest, random_state
 
 import ide_transformer as ide
 
@@ -78,9 +78,23 @@ def stacked(trees):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("norm_first", [True, False])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize(
+    ("norm_first", "activation", "padded"),
+    fast_first(
+        0,
+        [
+            (True, "relu", False),
+            (False, "gelu", True),
+            (True, "gelu", True),
+            (False, "relu", False),
+            (True, "gelu", False),
+            (False, "relu", True),
+            (True, "relu", True),
+            (False, "gelu", False),
+        ],
+        heavy=4,
+    ),
+)
 def test_encoder_layers(norm_first, activation, padded):
     import torch
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of, outputs
-from running import run_script
+from running import run_here
 
 from ide_transformer.depth import refine, removal_damage, richardson
 from ide_transformer.studies.depth import Problem, measure_coarsening, study
@@ -131,9 +131,10 @@ def test_halves_of_speeches_hold_their_words():
 
 
 @pytest.mark.heavy
-def test_the_script_writes_tables_and_figures(smooth_run, tmp_path):
+def test_the_script_writes_tables_and_figures(smooth_run, tmp_path, capsys):
     out = tmp_path / "out"
-    run_script("depth.py", smooth_run, "--calibration", 4, "--held-out", 4, "--out", out)
+    sizes = ("--calibration", 4, "--held-out", 4)
+    run_here(capsys, "depth.py", smooth_run, *sizes, "--out", out)
     rows = json.loads((out / "report.json").read_text())["rows"]
     native = rows[0]
     assert native["method"] == "native" and native["error"] == 0

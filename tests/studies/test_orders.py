@@ -4,7 +4,7 @@ import json
 
 import pytest
 from helpers import fast_first
-from running import run_here, run_script
+from running import run_here
 
 import ide_transformer as ide
 from ide_transformer.studies.convergence import applies, find_scheme, measure_order, schemes
@@ -102,11 +102,11 @@ def test_the_parts_of_an_error():
 
 
 @pytest.mark.heavy
-def test_the_table_of_orders(tmp_path):
+def test_the_table_of_orders(tmp_path, capsys):
     table, figure = tmp_path / "orders.json", tmp_path / "orders.png"
     options = ["--scheme", "strang(heun)", "--scheme", "rk4", "--control", "chebyshev"]
     files = ["--constraint", "free", "--json", str(table), "--figure", str(figure)]
-    output = run_script("convergence.py", *options, *files)
+    output = run_here(capsys, "convergence.py", *options, *files)
     rows = json.loads(table.read_text())
     assert [(row["scheme"], row["expected_order"]) for row in rows] == [
         ("strang(heun)", 2),

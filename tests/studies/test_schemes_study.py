@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from helpers import ROOT
-from running import run_script
+from running import run_here, run_script
 
 import ide_transformer as ide
 from ide_transformer import training
@@ -93,7 +93,7 @@ def test_a_budget_in_seconds_and_one_in_steps_are_spent(tmp_path):
 
 
 @pytest.mark.heavy
-def test_schemes_solve_the_weights_of_a_run(smooth_run, tmp_path):
+def test_schemes_solve_the_weights_of_a_run(smooth_run, tmp_path, capsys):
     path = written(
         tmp_path,
         f"""
@@ -121,8 +121,8 @@ schemes:
     assert (folder / "work_precision_field_evaluations.png").exists()
     kept = sorted(folder.glob("rows/*.json"))
     times = [file.stat().st_mtime_ns for file in kept]
-    assert "report and figures" in run_script(
-        "compare.py", path, "--runs", tmp_path / "compare"
+    assert "report and figures" in run_here(
+        capsys, "compare.py", path, "--runs", tmp_path / "compare"
     )
     assert [file.stat().st_mtime_ns for file in kept] == times
 

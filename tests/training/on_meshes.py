@@ -43,7 +43,6 @@ def main() -> None:
             folder = without_its_end(first, there / f"resumed/{number}")
             training.resume_run(folder, overrides)
         results.append({"losses": losses(folder), "bytes": placed[-1], "folder": str(folder)})
-        jax.clear_caches()
     print(json.dumps(results))
 
 

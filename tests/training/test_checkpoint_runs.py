@@ -107,7 +107,7 @@ def test_training_goes_on_from_a_checkpoint_with_any_scheme(checkpoint, tmp_path
     losses = [line["loss"] for line in training.read_metrics(folder.metrics) if "loss" in line]
     task = training.build_task(config)
     model = training.build_model(config, task, jax.random.key(0))
-    first = task.loss(model, task.batch(0, 8, 0)).loss
+    first = eqx.filter_jit(task.loss)(model, task.batch(0, 8, 0)).loss
     # The first loss is that of the weights of the checkpoint.
     assert losses[0] == pytest.approx(float(first), rel=1e-4)
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
@@ -254,9 +254,9 @@ def test_glassllm_agrees_with_its_own_numpy_and_writes_its_text(glassllm):
 
     window = np.array(tokens[:128])
     expected = reference.forward(window).data[0]
-    double = load_pretrained("glassllm", dtype=jnp.float64)(window)
+    double = eqx.filter_jit(load_pretrained("glassllm", dtype=jnp.float64))(window)
     assert np.abs(double - expected).max() < 1e-12 * np.abs(expected).max()
-    single = load_pretrained("glassllm")(window)
+    single = eqx.filter_jit(load_pretrained("glassllm"))(window)
     assert single.dtype == jnp.float32
     assert np.abs(single - expected).max() < 1e-6 * np.abs(expected).max()
 
@@ -279,7 +279,7 @@ def test_sentence_embeddings_of_minilm_are_those_of_transformers():
     sentences = [line for line in tasks.shakespeare().splitlines() if len(line) > 30][:24]
     sentences += ["A man is eating food.", "A man eats a piece of bread."]
     text = tasks.PretrainedTokenizer.from_pretrained(path).encode_batch(sentences, 128)
-    ours = np.asarray(ide.sentence_embedding(load_pretrained(path), text))
+    ours = np.asarray(eqx.filter_jit(ide.sentence_embedding)(load_pretrained(path), text))
 
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     encoded = their_tokenizer(sentences, padding=True, truncation=True, max_length=128)

@@ -32,7 +32,7 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("attack", fast_first(1, ATTACKS, heavy=1))
+@pytest.mark.parametrize("attack", fast_first(1, ATTACKS, heavy=0))
 def test_no_damaged_file_of_a_checkpoint_is_read(whole, tmp_path, attack):
     """Each file of the newest checkpoint in turn: the weights are those of the end, or those
     of the checkpoint before, with a warning that names the damaged one."""

@@ -2,20 +2,17 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import equinox as eqx
 import numpy as np
 import pytest
 from helpers import fast_first
+from running import run_here
 
 from ide_transformer import InputError, training
 from ide_transformer.training import Config, averages, find_learning_rate, range_test, validated
 
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 MEAN = {"kind": "schedule_free", "schedule": "constant", "learning_rate": 0.1, "warmup": 0}
 
 
@@ -126,7 +123,6 @@ def test_a_range_test_of_five_steps_is_refused(config):
 
 
 @pytest.mark.heavy
-def test_a_range_test_does_not_go_on_with_a_run():
-    command = [sys.executable, SCRIPT, "runs/x", "--resume", "--find-learning-rate"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2 and "drop --resume" in result.stderr
+def test_a_range_test_does_not_go_on_with_a_run(capsys):
+    options = ("--resume", "--find-learning-rate")
+    assert "drop --resume" in run_here(capsys, "train.py", "runs/x", *options, expected=2)

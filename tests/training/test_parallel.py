@@ -16,15 +16,13 @@ from ide_transformer.training import parallel, run
 
 ON_MESHES = Path(__file__).parent / "on_meshes.py"
 MESHES = [
-    {},
+    {"fsdp": 2, "tensor": 2, "sequence": 2},
     {"data": 4},
     {"fsdp": 4},
     {"tensor": 2},
     {"sequence": 4},
-    {"data": 2, "fsdp": 2, "sequence": 2},
-    {"fsdp": 2, "tensor": 2, "sequence": 2},
-    {"data": 2, "tensor": 2, "sequence": 2},
 ]
+MORE_MESHES = [{"data": 2, "fsdp": 2, "sequence": 2}, {"data": 2, "tensor": 2, "sequence": 2}]
 AXES = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
 SCHEMES = {
     "lie_trotter": [],
@@ -51,16 +49,22 @@ def on_meshes(there, runs, *options):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_mesh_gives_the_losses_of_one_device(scheme, tmp_path):
-    found = on_meshes(tmp_path, [[*SCHEMES[scheme], *overrides(mesh)] for mesh in MESHES])
-    one = found[0]
-    assert len(one["losses"]) == 20 and one["losses"][-1] < one["losses"][0] - 0.2
-    for mesh, here in zip(MESHES, found, strict=True):
-        np.testing.assert_allclose(here["losses"], one["losses"], atol=1e-5, err_msg=str(mesh))
-        parts = mesh.get("fsdp", 1)
+def test_every_mesh_gives_the_losses_of_one_device(tmp_path, thorough):
+    """With one scheme; with the others the mesh of three axes, or all if thorough."""
+    cases = []
+    for number, scheme in enumerate(SCHEMES):
+        meshes = [*MESHES, *MORE_MESHES] if thorough else MESHES[: 1 if number else None]
+        cases += [(scheme, mesh) for mesh in [{}, *meshes]]
+    found = on_meshes(tmp_path, [[*SCHEMES[x], *overrides(mesh)] for x, mesh in cases])
+    ones = {x: here for (x, mesh), here in zip(cases, found, strict=True) if not mesh}
+    for case, here in zip(cases, found, strict=True):
+        scheme, mesh = case
+        losses, one = here["losses"], ones[scheme]
+        assert len(losses) == 20 and losses[-1] < losses[0] - 0.2
+        np.testing.assert_allclose(losses, one["losses"], atol=1e-5, err_msg=str(case))
         if "tensor" not in mesh:
-            assert one["bytes"] / here["bytes"] == pytest.approx(parts, rel=0.1), mesh
+            parts = mesh.get("fsdp", 1)
+            assert one["bytes"] / here["bytes"] == pytest.approx(parts, rel=0.1), case
 
 
 @pytest.mark.heavy

@@ -106,6 +106,7 @@ def test_sections_that_do_not_go_together():
 
 @pytest.mark.heavy
 def test_a_run_is_saved_resumed_and_evaluated(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     run = training.train(config(), runs=tmp_path)
     model, _ = training.load_run(run.path)
     assert isinstance(model, ide.StagedModel)
@@ -117,10 +118,9 @@ def test_a_run_is_saved_resumed_and_evaluated(tmp_path, monkeypatch):
     again = eqx.filter(training.load_run(run.path)[0], eqx.is_inexact_array)
     assert eqx.tree_equal(saved, again)
     loaded = ide.load_model(run.path, ["solver.kind=heun"])
-    rows = training.evaluate_at_depths(loaded, [1, 2], samples=4)
+    (row,) = training.evaluate_at_depths(loaded, [2], samples=4)
     # Two evaluations a step, in each of two stages.
-    assert [row["evaluations"] for row in rows] == [4, 8]
-    assert np.isfinite([row["loss"] for row in rows]).all()
+    assert row["evaluations"] == 8 and np.isfinite(row["loss"])
 
 
 def test_a_checkpoint_of_images_becomes_a_run_and_comes_back(tmp_path, capsys):
@@ -138,9 +138,10 @@ def test_a_checkpoint_of_images_becomes_a_run_and_comes_back(tmp_path, capsys):
 
 
 @pytest.mark.heavy
-def test_gradient_modes_learn_the_same():
+def test_gradient_modes_learn_the_same(thorough):
     ended = []
-    for mode in ("direct", "recompute", "recursive", "reversible"):
+    others = ("recompute", "recursive") if thorough else ()
+    for mode in ("direct", "reversible", *others):
         settings = config().model_dump(mode="json")
         settings["training"]["gradient"] = mode
         settings["solver"]["kind"] = "algebraically_reversible"

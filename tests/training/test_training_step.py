@@ -88,6 +88,7 @@ def test_the_memory_of_a_run_is_described():
     assert f"parameters {size_bytes(weights) / 2**20:,.1f} MiB" in text
     assert "gradient recursive 3.0 MiB" in text
     assert "direct keeps about" in text and "recompute keeps about" in text
+    assert "keeps" not in describe_memory(model, state, CrossEntropy(), BATCH, 2**19)
 
 
 def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
