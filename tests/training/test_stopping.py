@@ -3,6 +3,7 @@ been."""
 
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -33,8 +34,10 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["ide_transformer.training", "matplotlib.pyplot"])
 
 
-def train(folder, resume):
-    """The script, in a process of its own."""
+def train(folder, resume, devices):
+    """The script, in a process of its own with so many devices."""
+    count = f"--xla_force_host_platform_device_count={devices}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {count}".strip()
     os.chdir(folder)
     os.environ.pop("PYTEST_CURRENT_TEST", None)
     output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -49,12 +52,14 @@ def train(folder, resume):
 class Run:
     """A run in a folder, whose process is started again and again."""
 
-    def __init__(self, folder, more=""):
+    def __init__(self, folder, more="", mesh=None):
         self.folder = folder
+        self.devices = math.prod((mesh or {}).values())
         self.run = folder / "runs/small"
         folder.mkdir()
         (folder / "text.txt").write_text(TEXT)
-        (folder / "config.yaml").write_text(CONFIG % ("text.txt", STEPS, more))
+        parallel = f"parallel: {json.dumps(mesh or {})}\n"
+        (folder / "config.yaml").write_text(CONFIG % ("text.txt", STEPS, more) + parallel)
 
     @property
     def output(self):
@@ -69,7 +74,9 @@ class Run:
 
     def start(self):
         (self.folder / "begun").unlink(missing_ok=True)
-        process = FORKS.Process(target=train, args=(self.folder, self.run.exists()))
+        process = FORKS.Process(
+            target=train, args=(self.folder, self.run.exists(), self.devices)
+        )
         process.start()
         while process.is_alive() and not (self.folder / "begun").exists():
             time.sleep(0.001)
@@ -131,14 +138,28 @@ def disturb(run, number, instants, seconds):
 def test_runs_that_are_stopped_again_and_again_end_the_same(
     undisturbed, tmp_path, numbers, thorough
 ):
-    expected, seconds = undisturbed
+    stop_again_and_again(*undisturbed, tmp_path, numbers, 20 if thorough else 3)
+
+
+@pytest.mark.thorough
+@pytest.mark.heavy
+def test_runs_on_a_mesh_that_are_stopped_again_and_again_end_the_same(tmp_path):
+    mesh = {"data": 2, "fsdp": 2}
+    began = time.monotonic()
+    expected = Run(tmp_path / "undisturbed", mesh=mesh).end()
+    seconds = time.monotonic() - began
+    signals = signal.SIGKILL, signal.SIGTERM
+    stop_again_and_again(expected, seconds, tmp_path, signals, 10, mesh)
+
+
+def stop_again_and_again(expected, seconds, there, numbers, times, mesh=None):
     random.seed(13)
-    done, instants, run = 0, iter(range(1000)), Run(tmp_path / "0")
-    while done < (20 if thorough else 3):
+    done, instants, run = 0, iter(range(1000)), Run(there / "0", mesh=mesh)
+    while done < times:
         done += disturb(run, numbers[done % len(numbers)], instants, seconds)
         if (run.run / "summary.json").exists():
             assert run.end() == expected
-            run = Run(tmp_path / str(done))
+            run = Run(there / str(done), mesh=mesh)
     assert run.end() == expected
     assert "Traceback" not in run.output
 
