@@ -86,6 +86,7 @@ def inputs_of(model):
 FAMILIES = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
 
 
+@pytest.mark.filterwarnings("ignore:.*not part of the model, so not read")
 @pytest.mark.parametrize("family", fast_first(5, FAMILIES, heavy=4))
 def test_checkpoints(family):
     assert_equal_copies(ide.load_pretrained(GOLDEN / family))

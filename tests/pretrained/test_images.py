@@ -30,6 +30,7 @@ CASES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*not part of the model, so not read")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stored_outputs(family):
     stored = np.load(GOLDEN / family / "outputs.npz")
