@@ -15,7 +15,9 @@ CONTEXT, VOCABULARY, LAYERS = 8, 11, 4
 
 
 def tokens(number, seed):
-    return np.random.default_rng(seed).integers(0, VOCABULARY, (number, CONTEXT))
+    return np.asarray(
+        jax.random.randint(jax.random.key(seed), (number, CONTEXT), 0, VOCABULARY)
+    )
 
 
 CALIBRATION, HELD_OUT = tokens(4, 0), tokens(4, 9)

@@ -1,5 +1,6 @@
 """Functions from one token domain on another."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,7 @@ DRAW = np.random.default_rng(0)
 
 
 def moved(transfer, u):
-    return np.asarray(jax.jit(transfer)(u))
+    return np.asarray(eqx.filter_jit(transfer)(u))
 
 
 def at(function, domain):

@@ -185,6 +185,6 @@ def test_the_bidirectional_approximation_is_of_first_order():
     errors = []
     for steps in (16, 32, 64):
         u1 = ide.solve(equation, u0, solver=solver, steps_per_interval=steps).u1
-        errors.append(float(np.sqrt(np.mean((u1 - exact(matrix)) ** 2))))
+        errors.append(float(np.sqrt(np.mean((np.asarray(u1) - exact(matrix)) ** 2))))
     orders = np.log2(errors[:-1]) - np.log2(errors[1:])
     assert orders == pytest.approx([1, 1], abs=0.15)

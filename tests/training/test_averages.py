@@ -46,6 +46,8 @@ def test_parts_of_a_batch_make_the_step_of_the_whole():
         assert float(in_parts[name]) == pytest.approx(float(value), abs=1e-6), name
 
 
+# The logarithm of no weight in float64, cut off in float32.
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_functions_at_points_of_their_own_are_parted_by_samples():
     """The points are those of all samples."""
     task = tasks.BurgersInterval(8, points="random")
