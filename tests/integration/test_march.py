@@ -19,7 +19,7 @@ U0 = random_state(2)
     fast_first(
         2,
         [
-            diffrax.Tsit5(),
+            diffrax.Bosh3(),
             ide.Strang(),
             diffrax.ReversibleHeun(),
             diffrax.Euler(),
@@ -27,7 +27,7 @@ U0 = random_state(2)
             ide.RK4(),
             diffrax.Heun(),
             diffrax.Ralston(),
-            diffrax.Bosh3(),
+            diffrax.Tsit5(),
             diffrax.Dopri5(),
             diffrax.Dopri8(),
         ],
