@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,23 +33,33 @@ def make_block(key, *, std=0.2, causal=True, normalization=None):
 
 def make_equation(control=ide.PiecewiseConstant, intervals=3, constraint=None, **options):
     """The equation of `make_block` with random weights, also in the biases."""
-    theta = control.build(
-        lambda key: make_block(key, **options), intervals, key=jax.random.key(1)
-    )
-    theta = jax.tree.map(_with_random_vectors, theta)
+    theta = jax.tree.map(_with_random_vectors, _built(control, intervals, options))
     constraint = ide.Free() if constraint is None else constraint
     return ide.Equation(theta, constraint, ide.TokenDomain.uniform(TOKENS))
 
 
+@eqx.filter_jit
+def _built(control, intervals, options):
+    """Built by one program; each operation by itself would be one."""
+    return control.build(
+        lambda key: make_block(key, **options), intervals, key=jax.random.key(1)
+    )
+
+
 def _with_random_vectors(x):
     """Biases start at zero, where an error in them would not show."""
-    if isinstance(x, jax.Array) and not x.any():
-        return 0.1 * jax.random.normal(jax.random.key(x.size), x.shape)
+    if isinstance(x, jax.Array) and not np.asarray(x).any():
+        return drawn(x.shape, seed=x.size, std=0.1)
     return x
 
 
+def drawn(shape, seed, std=1.0):
+    """Normal numbers. NumPy draws them, which compiles nothing."""
+    return jnp.asarray(np.random.default_rng(seed).normal(scale=std, size=shape))
+
+
 def random_state(*batch, tokens=TOKENS, width=WIDTH, seed=2):
-    return jax.random.normal(jax.random.key(seed), (*batch, tokens, width))
+    return drawn((*batch, tokens, width), seed)
 
 
 def observed_order(error_of, steps):
@@ -73,4 +84,4 @@ def fast_first(fast, cases, heavy=None):
 
 
 def largest(x, y):
-    return float(jnp.max(jnp.abs(x - y)))
+    return float(np.max(np.abs(np.asarray(x) - np.asarray(y))))

@@ -41,6 +41,7 @@ def test_an_equation():
     ]
 
 
+@pytest.mark.filterwarnings("ignore:.*not part of the model, so not read")
 @pytest.mark.parametrize("family", fast_first(6, FAMILIES))
 def test_every_model(family):
     model = ide.load_pretrained(GOLDEN / family)

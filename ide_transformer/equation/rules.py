@@ -5,6 +5,7 @@ The constructors of `TokenDomain` say what they are for."""
 import itertools
 from typing import Literal, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -36,6 +37,13 @@ class Rule(NamedTuple):
 
 def trapezoid(x: Float[Array, " points"]) -> Rule:
     _check_points("trapezoid", x, 2, "two")
+    return _trapezoid(x)
+
+
+# Compiled as a whole: each operation by itself would be a program, compiled for each number of
+# points.
+@jax.jit
+def _trapezoid(x: Float[Array, " points"]) -> Rule:
     gaps = jnp.diff(x)
     before, after = (jnp.pad(gaps / 2, side) for side in ((1, 0), (0, 1)))
     # The integral that ends at the first point has no length; its mean is that point.
@@ -46,6 +54,19 @@ def simpson(x: Float[Array, " points"]) -> Rule:
     """Source: Cartwright, "Simpson's Rule Cumulative Integration with MS Excel and
     Irregularly-spaced Data", 2017."""
     _check_points("simpson", x, 3, "three")
+    rule = _simpson(x)
+    known = is_known(rule.weights)
+    if known and min(np.asarray(w).min() for w in (rule.weights, rule.end_weights)) < 0:
+        raise InputError(
+            "TokenDomain.simpson: a gap between two points is twice its neighbour or more, so "
+            "that a weight would be negative; let the distances change more slowly, or take "
+            "TokenDomain.trapezoid."
+        )
+    return rule
+
+
+@jax.jit
+def _simpson(x: Float[Array, " points"]) -> Rule:
     points, gaps = len(x), jnp.diff(x)
     a, b = gaps[0:-1:2], gaps[1::2]
     zeros = jnp.zeros(points, x.dtype)
@@ -72,14 +93,7 @@ def simpson(x: Float[Array, " points"]) -> Rule:
     for lag, row in enumerate(rows):
         last = points - 1 - lag
         weights = weights.at[last].set(row[last])
-    end_weights = jnp.stack(rows)
-    if is_known(weights) and min(np.min(weights), np.min(end_weights)) < 0:
-        raise InputError(
-            "TokenDomain.simpson: a gap between two points is twice its neighbour or more, so "
-            "that a weight would be negative; let the distances change more slowly, or take "
-            "TokenDomain.trapezoid."
-        )
-    return Rule(weights, end_weights, _ends(x, 3))
+    return Rule(weights, jnp.stack(rows), _ends(x, 3))
 
 
 def gauss_legendre(points: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,12 @@ def state(*batch, tokens=TOKENS, width=WIDTH, seed=2):
 
 
 @eqx.filter_jit
+def made(make, *options):
+    """What a function returns, by one program."""
+    return make(*options)
+
+
+@eqx.filter_jit
 def apply(operator, u, domain=DOMAIN):
     """The rate of an operator."""
     return operator(u, domain)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import state
+from equation.problems import apply, made, state
 from helpers import HEADS, WIDTH, largest
 from scipy.spatial import cKDTree
 
@@ -32,10 +32,10 @@ def smooth_state(points):
 def at_origin(attention, domain):
     """The rate at the origin and its derivatives in weights of the operator. The origin is a
     point without weight, and so are those that fill up: one program serves all domains."""
-    points, weights = domain.points, domain.weights
-    weights = jnp.ones(len(points)) if weights is None else weights
+    points, weights = np.asarray(domain.points), domain.weights
+    weights = np.ones(len(points)) if weights is None else np.asarray(weights)
     room = (1, ROOM - len(points))
-    return _at_origin(attention, jnp.pad(points, (room, (0, 0))), jnp.pad(weights, room))
+    return _at_origin(attention, np.pad(points, (room, (0, 0))), np.pad(weights, room))
 
 
 @eqx.filter_jit
@@ -50,7 +50,8 @@ def _at_origin(attention, points, weights):
 def errors(attention, domain, exact):
     """Of the rate, and of the gradients, relative to their size."""
     found = at_origin(attention, domain)
-    return [largest(a, b) / np.abs(b).max() for a, b in zip(found, exact, strict=True)]
+    pairs = zip(found, map(np.asarray, exact), strict=True)
+    return [largest(a, b) / np.abs(b).max() for a, b in pairs]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_the_operator_and_its_gradients_converge_at_the_order_of_the_rule(
     numbers, found, plain = np.array([48, 96, 192]), [], []
     for n in map(int, numbers):
         x = jnp.asarray(GRIDS[grid](np.linspace(0, 1, n + 1)))
-        domain = getattr(ide.TokenDomain, rule)(n if rule == "midpoint" else x)
+        domain = made(getattr(ide.TokenDomain, rule), n if rule == "midpoint" else x)
         found.append(errors(attention, domain, exact))
         plain.append(errors(attention, ide.TokenDomain(domain.points), exact))
     orders = -np.polyfit(np.log(numbers), np.log(found), 1)[0]
@@ -110,19 +111,20 @@ def test_monte_carlo_is_of_order_one_half(attention):
     assert abs(order - 0.5) < 0.1
 
 
+def simpson_and_trapezoid(n):
+    """The products of Simpson's rule with itself and with the trapezoidal one."""
+    points = jnp.linspace(0, 1, n)
+    x = ide.TokenDomain.simpson(points)
+    return x.product(x), x.product(ide.TokenDomain.trapezoid(points))
+
+
 def test_products_of_rules_converge_in_the_plane(attention):
     line = ide.TokenDomain.gauss_legendre(20)
-    exact = at_origin(attention, line.product(line))
+    exact = at_origin(attention, made(line.product, line))
     found = []
     for n in (11, 21):
-        x = ide.TokenDomain.simpson(jnp.linspace(0, 1, n))
-        y = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, n))
-        found.append(
-            (
-                errors(attention, x.product(x), exact)[0],
-                errors(attention, x.product(y), exact)[0],
-            )
-        )
+        products = made(simpson_and_trapezoid, n)
+        found.append([errors(attention, domain, exact)[0] for domain in products])
     orders = np.log2(np.array(found[0]) / np.array(found[1]))
     assert (abs(orders - [4, 2]) < 0.2).all()
 
@@ -130,9 +132,9 @@ def test_products_of_rules_converge_in_the_plane(attention):
 def test_a_periodic_grid_is_exact_for_waves():
     domain = ide.TokenDomain.periodic((6, 5), (1.0, 2.0))
     assert domain.spacing == pytest.approx((1 / 6, 2 / 5)) and domain.period == (1.0, 2.0)
-    x, y = domain.points.T
-    assert abs(jnp.mean(jnp.cos(2 * jnp.pi * 5 * x) * jnp.sin(jnp.pi * 4 * y))) < 1e-15
-    assert abs(jnp.mean(jnp.cos(2 * jnp.pi * 6 * x)) - 1) < 1e-15
+    x, y = np.asarray(domain.points).T
+    assert abs(np.mean(np.cos(2 * np.pi * 5 * x) * np.sin(np.pi * 4 * y))) < 1e-15
+    assert abs(np.mean(np.cos(2 * np.pi * 6 * x)) - 1) < 1e-15
 
 
 def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest(attention):
@@ -150,7 +152,7 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest(attentio
     assert line.weights.tolist() == [1.0, 1.5, 1.5]
     # The mean over them is nearer to the integral than that of the points.
     grid = ide.TokenDomain.gauss_legendre(30)
-    exact = at_origin(attention, grid.product(grid))
+    exact = at_origin(attention, made(grid.product, grid))
     draws = draw.uniform(size=(3, 200, 2))
     weighted, plain = [], []
     for drawn in map(jnp.asarray, draws):
@@ -162,31 +164,33 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest(attentio
 
 def test_the_midpoint_rule_is_the_softmax(attention):
     u = state(tokens=6)
-    ordinary = attention(u, ide.TokenDomain.uniform(6))
-    assert largest(attention(u, ide.TokenDomain.midpoint(6)), ordinary) < 1e-14
+    ordinary = apply(attention, u, ide.TokenDomain.uniform(6))
+    assert largest(apply(attention, u, ide.TokenDomain.midpoint(6)), ordinary) < 1e-14
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_points_with_their_weights_in_another_order(key, causal):
     attention = ide.Attention(WIDTH, HEADS, key=key, std=0.5, causal=causal)
-    domain = ide.TokenDomain.simpson(jnp.linspace(0, 1, 9) + jnp.linspace(0, 1, 9) ** 2)
+    points = np.linspace(0, 1, 9)
+    domain = made(ide.TokenDomain.simpson, jnp.asarray(points + points**2))
     order = np.random.default_rng(0).permutation(9)
     other = ide.TokenDomain(
-        domain.points[order],
-        domain.weights[order],
-        ends=domain.ends[:, order],
-        end_weights=domain.end_weights[:, order],
+        *(jnp.asarray(np.asarray(x)[order]) for x in (domain.points, domain.weights)),
+        ends=jnp.asarray(np.asarray(domain.ends)[:, order]),
+        end_weights=jnp.asarray(np.asarray(domain.end_weights)[:, order]),
     )
-    u = state(tokens=9)
-    assert largest(attention(u[order], other), attention(u, domain)[order]) < 1e-13
+    u = np.asarray(state(tokens=9))
+    there, here = apply(attention, u[order], other), apply(attention, u, domain)
+    assert largest(there, np.asarray(here)[order]) < 1e-13
 
 
 def test_a_point_is_two_of_half_its_weight(attention):
-    domain, u = ide.TokenDomain.gauss_legendre(5), state(tokens=5)
+    domain, u = ide.TokenDomain.gauss_legendre(5), np.asarray(state(tokens=5))
     twice = np.array([0, 1, 1, 2, 3, 4])
-    halves = domain.weights[twice] * jnp.array([1, 0.5, 0.5, 1, 1, 1])
-    split = ide.TokenDomain(domain.points[twice], halves)
-    assert largest(attention(u[twice], split), attention(u, domain)[twice]) < 1e-12
+    halves = np.asarray(domain.weights)[twice] * [1, 0.5, 0.5, 1, 1, 1]
+    points = jnp.asarray(np.asarray(domain.points)[twice])
+    there = apply(attention, u[twice], ide.TokenDomain(points, jnp.asarray(halves)))
+    assert largest(there, np.asarray(apply(attention, u, domain))[twice]) < 1e-12
 
 
 def test_domains_that_cannot_be(unchecked):

@@ -1,5 +1,6 @@
 """Functions from one token domain on another."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,10 @@ LINE = ide.TokenDomain.simpson(jnp.asarray(POINTS))
 DRAW = np.random.default_rng(0)
 
 
+def moved(transfer, u):
+    return np.asarray(eqx.filter_jit(transfer)(u))
+
+
 def at(function, domain):
     return jnp.asarray(function(*np.asarray(domain.points).T))[:, None]
 
@@ -26,9 +31,9 @@ def test_polynomials_of_the_degree_are_exact(degree):
     transfer = ide.interpolation(shuffled, target, degree=degree)
     for power in range(degree + 1):
         u, expected = (at(lambda x, p=power: x**p, domain) for domain in (shuffled, target))
-        assert largest(transfer(u), expected) < 1e-12
+        assert largest(moved(transfer, u), expected) < 1e-12
     u, expected = (at(lambda x: x ** (degree + 1), domain) for domain in (shuffled, target))
-    assert largest(transfer(u), expected) > 1e-3
+    assert largest(moved(transfer, u), expected) > 1e-3
 
 
 def test_it_converges_around_a_periodic_plane():
@@ -42,7 +47,7 @@ def test_it_converges_around_a_periodic_plane():
         for n in (16, 32):
             source = ide.TokenDomain.periodic((n, n), (1.0, 2.0))
             transfer = ide.interpolation(source, target, degree=degree)
-            errors.append(largest(transfer(at(smooth, source)), at(smooth, target)))
+            errors.append(largest(moved(transfer, at(smooth, source)), at(smooth, target)))
         assert abs(np.log2(errors[0] / errors[1]) - degree - 1) < 0.3
 
 
@@ -52,27 +57,32 @@ def test_scattered_points_of_the_plane_are_linear_in_triangles():
     target = ide.TokenDomain(jnp.asarray(DRAW.uniform(size=(20, 2))))
     transfer = ide.interpolation(source, target)
     u, expected = (at(lambda x, y: 1 + 2 * x - 3 * y, domain) for domain in (source, target))
-    assert largest(transfer(u), expected) < 1e-13
+    assert largest(moved(transfer, u), expected) < 1e-13
     outside = ide.TokenDomain(jnp.array([[1.5, 1.5]]))
-    assert largest(ide.interpolation(source, outside)(u), u[3:4]) == 0
+    assert largest(moved(ide.interpolation(source, outside), u), np.asarray(u)[3:4]) == 0
 
 
 def test_a_restriction_keeps_constants_and_integrals():
     coarse = ide.TokenDomain.trapezoid(jnp.linspace(0, 3.2, 4))
     transfer = ide.restriction(LINE, coarse)
-    u = jnp.asarray(DRAW.normal(size=(2, 7, 3)))
-    assert largest(transfer(jnp.ones((7, 3))), jnp.ones((4, 3))) < 1e-14
+    u = DRAW.normal(size=(2, 7, 3))
+    assert largest(moved(transfer, np.ones((7, 3))), np.ones((4, 3))) < 1e-14
     # The weights of the coarse points are the shares of the fine ones.
     back = ide.interpolation(coarse, LINE)
-    shares = jnp.zeros(4).at[back.columns].add(back.values * LINE.weights[back.rows])
-    for fine, restricted in zip(u, transfer(u), strict=True):
-        assert largest(shares @ restricted, LINE.weights @ fine) < 1e-14
+    rows, columns, values, weights = map(
+        np.asarray, (back.rows, back.columns, back.values, LINE.weights)
+    )
+    shares = np.bincount(columns, values * weights[rows], minlength=4)
+    for fine, restricted in zip(u, moved(transfer, u), strict=True):
+        assert largest(shares @ restricted, weights @ fine) < 1e-14
 
 
 def test_a_transfer_is_differentiated_and_compiled():
     transfer = ide.interpolation(LINE, ide.TokenDomain(jnp.array([[0.1], [2.0]])))
-    u = jnp.asarray(DRAW.normal(size=(7, 3)))
-    matrix = jnp.zeros((2, 7)).at[transfer.rows, transfer.columns].add(transfer.values)
+    u, matrix = DRAW.normal(size=(7, 3)), np.zeros((2, 7))
+    np.add.at(
+        matrix, (np.asarray(transfer.rows), np.asarray(transfer.columns)), transfer.values
+    )
     gradient = jax.jit(jax.grad(lambda u: jnp.sum(transfer(u) ** 2)))(u)
     assert largest(gradient, 2 * matrix.T @ (matrix @ u)) < 1e-13
 

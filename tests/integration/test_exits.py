@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOKENS, WIDTH, fast_first, largest, make_equation, random_state
+from helpers import TOKENS, WIDTH, drawn, fast_first, largest, make_equation, random_state
 from jax.experimental import io_callback
 from published.numpy_blocks import attention, feed_forward, layer_norm
 
@@ -14,7 +14,7 @@ import ide_transformer as ide
 from ide_transformer.integration import divergence
 
 
-READOUT = jax.random.normal(jax.random.key(5), (WIDTH, 7))
+READOUT = drawn((WIDTH, 7), seed=5)
 
 
 def read_out(u):
@@ -60,7 +60,7 @@ def numpy_march(equation, u, tolerance, *, order, sample):
 @pytest.mark.parametrize("stops", ["token", "sample"])
 @pytest.mark.parametrize("order", [0, 1])
 def test_tokens_stop_as_in_a_march_in_numpy(order, stops):
-    tolerance = {"token": 1.3, "sample": 1.35}[stops]
+    tolerance = {"token": 1.3, "sample": 1.2}[stops]
     rule = ide.SecondDifferenceExit(tolerance, stops=stops, order=order, hits=1)
     states, evaluations = solved(EQUATION, rule, U0)
     for sample in range(2):
@@ -70,7 +70,7 @@ def test_tokens_stop_as_in_a_march_in_numpy(order, stops):
         )
         assert largest(states[:, sample], expected) < 1e-12
         assert np.array_equal(evaluations[sample], count)
-    assert 2 < float(jnp.mean(evaluations)) < 8
+    assert 2 < float(np.mean(evaluations)) < 8
     assert len(np.unique(evaluations)) > 1
 
 
@@ -90,6 +90,7 @@ def test_without_tolerance_all_is_solved_and_with_much_nothing(name):
     states, evaluations = solved(EQUATION, exit, U0)
     assert largest(states, full) < 1e-13
     assert (evaluations == 8).all()
+    full = np.asarray(full)
     states, evaluations = solved(EQUATION, eqx.tree_at(lambda e: e.tolerance, exit, 1e9), U0)
     first = FIRST[name]
     assert (evaluations == first).all()
@@ -123,9 +124,10 @@ def test_a_token_that_has_stopped_stays_at_every_stage(name):
     assert largest(states, full) < 1e-12
     assert np.allclose(evaluations, 6 * cost)
     states, evaluations = solved(equation, ide.ConfidenceExit(0.3), U0, solver, 2)
+    states, full = np.asarray(states), np.asarray(full)
     stopped = np.asarray(evaluations) < 2.5 * cost
     assert 0 < stopped.mean() < 1
-    assert (jnp.diff(states[1:], axis=0)[:, stopped] == 0).all()
+    assert (np.diff(states[1:], axis=0)[:, stopped] == 0).all()
     assert largest(states[3, ~stopped], full[3, ~stopped]) > 1e-6
 
 
@@ -190,25 +192,32 @@ def test_the_gradient_goes_through_the_steps_that_were_made():
     assert float(jax.grad(loss)(0.0)) == pytest.approx(expected, rel=1e-6)
 
 
+@eqx.filter_jit
+def estimated(states, end):
+    """The estimates of both orders, three steps before the end, and what they estimate."""
+    earlier, increment = jnp.diff(states, axis=0)
+    progress = ide.Progress(states[-1], increment, earlier, jnp.array(3.0), read_out)
+    exits = [ide.EstimatedExit(0.0, order=order) for order in (0, 1)]
+    ends = [read_out(progress.end(order)) for order in (0, 1)]
+    return (
+        jnp.array([jnp.mean(exit.measure(progress)) for exit in exits]),
+        jnp.array([jnp.mean(divergence(read_out(end), x)) for x in ends]),
+    )
+
+
 def test_the_estimate_tends_to_the_effect_of_the_steps_that_are_left():
     """Of three steps left. The effect is of order 2 (q + 1), since a divergence is quadratic;
     the estimate is right but for a part that halves with the step."""
     equation = make_equation(ide.Chebyshev, intervals=4)
     effects, errors = [], []
     for steps in (256, 512, 1024):
-        control = equation.control.resample(steps)
+        control = eqx.filter_jit(equation.control.resample)(steps)
         fine = ide.Equation(control, ide.Free(), equation.domain)
         states, _ = solved(fine, None, U0, diffrax.Euler())
-        earlier, increment = jnp.diff(states[-6:-3], axis=0)
-        progress = ide.Progress(states[-4], increment, earlier, jnp.array(3.0), read_out)
-        exits = [ide.EstimatedExit(0.0, order=order) for order in (0, 1)]
-        estimate = jnp.array([jnp.mean(exit.measure(progress)) for exit in exits])
-        end = read_out(states[-1])
-        effect = jnp.array(
-            [jnp.mean(divergence(end, read_out(progress.end(q)))) for q in (0, 1)]
-        )
+        states = np.asarray(states)
+        estimate, effect = map(np.asarray, estimated(states[-6:-3], states[-1]))
         effects.append(effect)
-        errors.append(jnp.abs(estimate / effect - 1))
+        errors.append(np.abs(estimate / effect - 1))
     slopes = np.log2(np.array(effects[:-1]) / np.array(effects[1:]))
     assert slopes[-1] == pytest.approx([2, 4], abs=0.15)
     assert np.all(errors[-1] < 0.1)
@@ -220,7 +229,7 @@ def test_differences_of_outputs():
     random = np.random.default_rng(0)
     expected, given = random.normal(size=(2, 3, 5, 4))
     p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (expected, given))
-    found = divergence(jnp.asarray(expected), jnp.asarray(given))
+    found = eqx.filter_jit(divergence)(expected, given)
     assert largest(found, (p * np.log(p / q)).sum(-1)) < 1e-12
     found = ide.relative_difference(jnp.asarray(expected), jnp.asarray(given))
     size = np.sqrt((expected**2).sum((1, 2)) / 5)

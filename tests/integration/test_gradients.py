@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import TOKENS, fast_first, largest, make_block, make_equation, random_state
 
@@ -32,7 +33,7 @@ def flat_gradient(function, equation):
     """The gradient with respect to all weights and the initial state, as one vector."""
     gradient_of = eqx.filter_jit(eqx.filter_grad(lambda pair: loss(function(*pair))))
     gradient = gradient_of((equation, U0))
-    return jax.flatten_util.ravel_pytree(gradient)[0]
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradient)])
 
 
 def marched(solver, **options):

@@ -47,11 +47,13 @@ def by_hand(beams, end, penalty):
     return [*map(int, best), *[end] * (2 + LENGTH - len(best))]
 
 
-@pytest.mark.parametrize(("beams", "penalty"), [(1, 1.0), (4, 0.0), (4, 1.0)])
-def test_it_is_the_search_by_hand(beams, penalty):
+@pytest.mark.parametrize(
+    ("beams", "penalty", "unlikely"), [(1, 1.0, []), (4, 0.0, []), (4, 1.0, [0])]
+)
+def test_it_is_the_search_by_hand(beams, penalty, unlikely):
     likely = by_hand(1, VOCABULARY, 1.0)[3]  # a token that ends a text early
     found = {}
-    for end in (likely, 0):
+    for end in (likely, *unlikely):
         text = ide.generate_beam(
             MODEL, FEATURES, PROMPT, LENGTH, end=end, beams=beams, length_penalty=penalty
         )

@@ -54,7 +54,8 @@ def test_it_is_the_equation_between_two_linear_maps(model):
     u0 = features @ np.asarray(model.embedding.weight)
     domain = ide.TokenDomain(jnp.asarray(x[:, None]))
     equation = ide.Equation(model.control, ide.Free(), domain)
-    u1 = np.asarray(ide.solve(equation, jnp.asarray(u0), solver=ide.LieTrotter()).u1)
+    solve = eqx.filter_jit(ide.solve)
+    u1 = np.asarray(solve(equation, jnp.asarray(u0), solver=ide.LieTrotter()).u1)
     centred = u1 - u1.mean(1, keepdims=True)
     normal = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
     expected = normal @ np.asarray(model.readout.weight)[:, 0]
@@ -67,7 +68,9 @@ def test_another_grid_gives_the_same_function(model):
     errors = []
     for points in (16, 32, 64):
         values = outputs_of(model, wave(points))
-        errors.append(np.abs(values - exact[:: 256 // points]).max() / np.abs(exact).max())
+        errors.append(
+            np.abs(np.asarray(values) - exact[:: 256 // points]).max() / np.abs(exact).max()
+        )
     assert errors[0] < 0.1 and errors[2] < 1e-4
     assert errors[1] / errors[0] < 0.1 and errors[2] / errors[1] < errors[1] / errors[0]
 
@@ -83,7 +86,7 @@ def test_batches_and_channels(model):
 
 def test_it_sees_positions(model):
     a = np.stack([wave(POINTS), np.roll(wave(POINTS), 3)])
-    first, second = outputs_of(model, a)
+    first, second = np.asarray(outputs_of(model, a))
     assert np.abs(np.roll(second, -3) - first).max() > 1e-3
 
 

@@ -75,6 +75,16 @@ def inputs_of(model):
     return model.stage_inputs(IMAGES)
 
 
+@eqx.filter_jit
+def solved(equation, u):
+    return ide.solve(equation, u, solver=ide.LieTrotter()).u1
+
+
+@eqx.filter_jit
+def defects_of(stage, u):
+    return equation_defects(stage.equation, u, solver=stage.discretization.solver)
+
+
 def windows_of(image, window, stride, padding):
     wide = np.pad(image, [(padding, padding), (padding, padding), (0, 0)])
     rows, columns = image.shape[:2]
@@ -106,11 +116,11 @@ def test_it_is_one_solve_after_the_other(model):
     first, last = model.stages
     u, domain = embedded(first, IMAGES)
     equation = ide.Equation(first.control, ide.Free(), domain)
-    states = ide.solve(equation, u, solver=ide.LieTrotter()).u1
+    states = np.asarray(solved(equation, u))
     u, domain = embedded(last, states.reshape(2, 4, 2, FEATURES[0]))
     assert domain.prefix == 1 and domain.grid == (2, 1)
     equation = ide.Equation(last.control, ide.Free(), domain)
-    token = ide.solve(equation, u, solver=ide.LieTrotter()).u1[:, 0]
+    token = np.asarray(solved(equation, u))[:, 0]
     classifier = last.head.classifiers[0]
     normal = np.asarray(ide.LayerNorm().project(token))
     logits = normal @ np.asarray(classifier.weight) + np.asarray(classifier.bias)
@@ -165,7 +175,7 @@ def test_what_changes_all_stages_and_what_one(model):
 def test_a_stage_is_analysed_and_refined_as_any_model(model):
     for stage, inputs in zip(model.stages, inputs_of(model), strict=True):
         u0, _ = embedded(stage, inputs)
-        defects = equation_defects(stage.equation, u0, solver=stage.discretization.solver)
+        defects = defects_of(stage, u0)
         assert defects.step_doubling.shape == (stage.control.num_intervals,)
         assert np.isfinite(defects.step_doubling).all()
         fine, finer = (outputs_of(refine(stage, k), inputs) for k in (8, 16))

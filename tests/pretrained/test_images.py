@@ -37,6 +37,7 @@ def outputs_of(model, images):
     return outputs, None if model.pooler is None else model.pooled(outputs)
 
 
+@pytest.mark.filterwarnings("ignore:.*not part of the model, so not read")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stored_outputs(family):
     stored = np.load(GOLDEN / family / "outputs.npz")

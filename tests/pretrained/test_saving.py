@@ -21,6 +21,7 @@ FAMILIES = sorted(set(families()) - {"glassllm"})
 ROUNDED = ("cvt", "gemma", "t5")
 
 
+@pytest.mark.filterwarnings("ignore:.*not part of the model, so not read")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_written_is_what_was_read(family, tmp_path):
     save_pretrained(load_pretrained(GOLDEN / family), tmp_path, like=GOLDEN / family)
@@ -169,6 +170,7 @@ def _extra(family):
 ENCODERS = ["albert", "bert", "deit", "dinov2", "distilbert", "roberta", "t5", "vit", "whisper"]
 
 
+@pytest.mark.filterwarnings("ignore:.*not part of the model, so not read")
 @pytest.mark.parametrize("family", ENCODERS)
 def test_no_tensor_of_the_checkpoint_is_lost(family, tmp_path):
     others, copies = _extra(family)

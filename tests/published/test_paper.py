@@ -122,7 +122,9 @@ def layers_of(number, depth=2):
         (make_attention(n), *(make_integral(10 * n + j) for j in range(number)))
         for n in range(depth)
     ]
-    return layers, ide.PiecewiseConstant(jax.tree.map(lambda *x: jnp.stack(x), *layers))
+    return layers, ide.PiecewiseConstant(
+        jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *layers)
+    )
 
 
 def test_the_rate_is_the_sum_of_the_terms_and_of_what_keeps_the_constraint():

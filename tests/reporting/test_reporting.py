@@ -18,6 +18,7 @@ from ide_transformer.reporting import (
 )
 
 
+@pytest.mark.filterwarnings("ignore:Data has no positive values")
 @pytest.mark.parametrize("log", ["", "x", "xy"])
 @pytest.mark.parametrize(
     "curves",

@@ -41,11 +41,13 @@ def steps(number, accumulate, **optimizer):
 def test_parts_of_a_batch_make_the_step_of_the_whole():
     (whole, metrics, _), (parts, in_parts, _) = steps(2, 1), steps(2, 4)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
-        assert a.dtype == b.dtype and largest(a * 1.0, b * 1.0) < 1e-6
+        assert a.dtype == b.dtype and np.allclose(a, b, rtol=0, atol=1e-6)
     for name, value in metrics.items():
         assert float(in_parts[name]) == pytest.approx(float(value), abs=1e-6), name
 
 
+# The logarithm of no weight in float64, cut off in float32.
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_functions_at_points_of_their_own_are_parted_by_samples():
     """The points are those of all samples."""
     task = tasks.BurgersInterval(8, points="random")
@@ -60,7 +62,8 @@ def test_functions_at_points_of_their_own_are_parted_by_samples():
     def loss(weights, batch, key):
         return task.loss(eqx.combine(weights, static), batch, key)
 
-    found = [averages.gradient_in_parts(loss, n)(weights, batch, None) for n in (1, 3)]
+    parts = (jax.jit(averages.gradient_in_parts(loss, n)) for n in (1, 3))
+    found = [gradient(weights, batch, None) for gradient in parts]
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 

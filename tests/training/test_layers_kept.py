@@ -1,5 +1,6 @@
 """Models that are trained to be solved with some of their layers, and solved so."""
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ def run(tmp_path_factory):
     return training.load_model(training.train(settings, runs=folder / "runs").path)
 
 
+@eqx.filter_jit
 def by_hand(model, tokens, layers):
     """The logits after some of the layers, one operator after the other."""
     u, domain = model.embed(tokens)
@@ -55,7 +57,7 @@ def cross_entropy(logits, targets):
 def test_the_objective_has_what_is_read_out_after_each_layer(run):
     settings = run.run.load_config().training
     batch = next(training.evaluation_task(run).held_out(4))
-    result = objective(tasks.CrossEntropy(), settings)(run.model, batch)
+    result = eqx.filter_jit(objective(tasks.CrossEntropy(), settings))(run.model, batch)
     losses = [
         cross_entropy(by_hand(run.model, batch.inputs, range(n)), batch.targets)
         for n in range(1, LAYERS + 1)
@@ -99,7 +101,6 @@ def test_layers_left_out_in_training_are_drawn_from_step_to_step(run):
     assert run.model.random
     batch = next(training.evaluation_task(run).held_out(4))
     model = run.model
-    losses = {
-        float(tasks.CrossEntropy()(model, batch, jax.random.key(n)).loss) for n in range(8)
-    }
+    loss = eqx.filter_jit(tasks.CrossEntropy())
+    losses = {float(loss(model, batch, jax.random.key(n)).loss) for n in range(8)}
     assert len(losses) > 1

@@ -52,10 +52,15 @@ def settings(**keys):
 def descended(optimizer, weights=START, gradients=GRADIENTS):
     """The weights and the state after each gradient."""
     weights = jax.tree.map(jnp.asarray, weights)
-    state, seen, update = optimizer.init(weights), [], jax.jit(optimizer.update)
+    state, seen = jax.jit(optimizer.init)(weights), []
+
+    @jax.jit
+    def update(gradient, state, weights):
+        updates, state = optimizer.update(gradient, state, weights)
+        return optax.apply_updates(weights, updates), state
+
     for gradient in gradients:
-        updates, state = update(gradient, state, weights)
-        weights = optax.apply_updates(weights, updates)
+        weights, state = update(gradient, state, weights)
         seen.append((weights, state))
     return seen
 
@@ -133,7 +138,7 @@ def small_weights(**model):
     config = validated(Config, {"model": given}, "test")
     model = build_model_of_size(config, {"vocabulary": 5}, jax.random.key(0))
     weights = eqx.filter(model, eqx.is_inexact_array)
-    return jax.tree.map(lambda x: x.astype(jnp.float64), weights)
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x, float)), weights)
 
 
 def by_path(tree):
@@ -153,7 +158,7 @@ def test_muon_makes_each_layer_orthogonal_by_itself():
     config = settings(kind="muon", schedule="constant", momentum=0.9)
     weights = small_weights()
     numbers = np.random.default_rng(1)
-    gradient = jax.tree.map(lambda x: jnp.asarray(numbers.normal(size=x.shape)), weights)
+    gradient = jax.tree.map(lambda x: numbers.normal(size=x.shape), weights)
     gradients = [gradient, jax.tree.map(lambda x: x**3, gradient)]
     (_, _), (after, _) = descended(build_optimizer(config, 10), weights, gradients)
     before, after, *gradients = map(by_path, (weights, after, *gradients))
@@ -208,12 +213,13 @@ def test_schedules(keys, expected):
 def test_a_factor_scales_the_whole_update_of_its_group(kind):
     config = dict(kind=kind, schedule="constant")
     weights = small_weights()
-    gradient = jax.tree.map(lambda x: x + 0.1, weights)
+    gradient = jax.tree.map(lambda x: np.asarray(x) + 0.1, weights)
     groups = {"control": 0.5, "control.*.value": 2.0, "embedding": 0.0}
     updates = []
     for given in ({}, groups):
         optimizer = build_optimizer(settings(**config, groups=given), 10)
-        update, _ = optimizer.update(gradient, optimizer.init(weights), weights)
+        state = jax.jit(optimizer.init)(weights)
+        update, _ = jax.jit(optimizer.update)(gradient, state, weights)
         updates.append(by_path(update))
     for path, plain in updates[0].items():
         factor = 0.5 if path.startswith("control") else 1.0

@@ -5,7 +5,6 @@ import shutil
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import fast_first
@@ -73,13 +72,14 @@ def repeated(tree, structure, share):
 
 def adamw(weights, first, second, g, step, rate):
     """A step of AdamW after clipping, written out: the weights and the two means."""
-    norm = np.sqrt(sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(g)))
+    weights, g = (jax.tree.map(np.asarray, tree) for tree in (weights, g))
+    norm = np.sqrt(sum(float(np.sum(x**2)) for x in jax.tree.leaves(g)))
     g = jax.tree.map(lambda x: x / max(norm, 1.0), g)
     first = jax.tree.map(lambda m, x: 0.9 * m + 0.1 * x, first, g)
     second = jax.tree.map(lambda v, x: 0.99 * v + 0.01 * x**2, second, g)
     a, b = 1 - 0.9 ** (step + 1), 1 - 0.99 ** (step + 1)
     weights = jax.tree.map(
-        lambda w, m, v, d: w - rate * (m / a / (jnp.sqrt(v / b) + 1e-8) + 0.1 * d * w),
+        lambda w, m, v, d: w - rate * (m / a / (np.sqrt(v / b) + 1e-8) + 0.1 * d * w),
         *(weights, first, second, decayed(weights)),
     )
     return weights, first, second
@@ -92,7 +92,7 @@ def test_a_run_is_a_chain_of_two(run, text):
     assert model.control.num_intervals == 2 and model.control.interval_length == 2.0
     rate = training.learning_rate(settings.optimizer, 8)
     weights = weights_of(model)
-    first = second = jax.tree.map(jnp.zeros_like, weights)
+    first = second = jax.tree.map(np.zeros_like, weights)
 
     @eqx.filter_jit
     def gradient(weights, model, batch):

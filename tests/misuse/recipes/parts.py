@@ -1,5 +1,7 @@
 """Recipes of operators, constraints and controls."""
 
+from functools import cache
+
 import diffrax
 import equinox as eqx
 import jax
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 
 import ide_transformer as ide
 
-from .small import CONTROL, DOMAIN, KEY, U0, WIDTH, Recipe, applied, block
+from .small import ATTENTION, CONTROL, DOMAIN, KEY, U0, WIDTH, Recipe, applied, block
 
 
 def evaluated(control):
@@ -39,6 +41,8 @@ def attended(positions):
     return attention(U0, DOMAIN)
 
 
+@cache
+@eqx.filter_jit
 def stacked(number):
     return eqx.filter_vmap(block)(jax.random.split(KEY, number))
 
@@ -191,9 +195,7 @@ OPERATORS = {
     "Scaled": operator("Scaled", operator=ide.Damping(1.0), rate=0.5),
     "StableDamping": operator("StableDamping", rate=0.5),
     "SourcedAttention": Recipe(
-        ide.SourcedAttention,
-        dict(attention=ide.Attention(WIDTH, 2, key=KEY), key=KEY, std=0.1),
-        with_source,
+        ide.SourcedAttention, dict(attention=ATTENTION, key=KEY, std=0.1), with_source
     ),
     "Fredholm": Recipe(ide.Fredholm, {}, lambda region: region.meets((0, 1), (0, 1))),
     "Volterra": Recipe(

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import ide_transformer as ide
 
@@ -12,7 +14,7 @@ import ide_transformer as ide
 KEY = jax.random.key(0)
 WIDTH, TOKENS, VOCABULARY, CONTEXT = 4, 3, 7, 5
 DOMAIN = ide.TokenDomain.uniform(TOKENS)
-U0 = jax.random.normal(KEY, (TOKENS, WIDTH))
+U0 = jnp.asarray(np.random.default_rng(0).normal(size=(TOKENS, WIDTH)))
 TOKENS_OF_TEXT = jnp.array([1, 2, 3])
 
 
@@ -33,12 +35,17 @@ def block(key):
     )
 
 
-CONTROL = ide.PiecewiseConstant.build(block, 2, key=KEY)
-SEEING_ALL = ide.Tied((ide.Attention(WIDTH, 2, key=KEY),), 2)
+@eqx.filter_jit
+def made():
+    """Made by one program; each operation by itself would be one."""
+    control = ide.PiecewiseConstant.build(block, 2, key=KEY)
+    return control, ide.Attention(WIDTH, 2, key=KEY), ide.FeedForward(WIDTH, 8, key=KEY)
+
+
+CONTROL, ATTENTION, FEED_FORWARD = made()
+SEEING_ALL = ide.Tied((ATTENTION,), 2)
 EQUATION = ide.Equation(CONTROL, ide.Free(), DOMAIN)
-DAMPED = ide.Equation(
-    ide.Tied((ide.Damping(1.0), ide.FeedForward(WIDTH, 8, key=KEY)), 2), ide.Free(), DOMAIN
-)
+DAMPED = ide.Equation(ide.Tied((ide.Damping(1.0), FEED_FORWARD), 2), ide.Free(), DOMAIN)
 
 
 def solved(solver, equation=EQUATION):
