@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ide_transformer import InputError
-from ide_transformer.reporting import plot_curves, show_table
+from ide_transformer.reporting import show_table
 from ide_transformer.tasks import read_text
 from ide_transformer.training import (
     LoadedModel,
@@ -227,6 +227,8 @@ def draw(
     figure is wanted."""
     if arguments.figure is None:
         return
+    from ide_transformer.figures import plot_curves
+
     if arguments.rollout is not None:
         (rows,) = curves.values()
         time = [row["time"] for row in rows]

@@ -21,7 +21,8 @@ import jax
 from rich.progress import track
 
 from ide_transformer import InputError, error_budget
-from ide_transformer.reporting import Curve, Terminal, plot_panels, show_table, write_json
+from ide_transformer.figures import Curve, plot_panels
+from ide_transformer.reporting import Terminal, show_table, write_json
 from ide_transformer.resolution import Resolved
 from ide_transformer.studies.resolution import (
     losses_at,

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..errors import InputError
 from ..models import AbstractModel, Field, OperatorModel
-from ..reporting import plot_fields
 from ..tasks import FlowMapTask, Part, RelativeError
 from .evaluation import LoadedModel, check_part, evaluation_task
 
@@ -30,6 +29,8 @@ def draw_predictions(
 
     **Raises:** `InputError` for a model that maps no functions.
     """
+    from ..figures import plot_fields
+
     model, task = _operator(loaded), evaluation_task(loaded, None, context)
     check_part(task, part)
     batch = next(task.held_out(samples, part=part))
@@ -78,6 +79,8 @@ def rollout_errors(
         }
         rows.append({"time": number * task.flow.time, **errors})
     if path is not None:
+        from ..figures import plot_fields
+
         functions = (truth[0], truth[-1], found, found - truth[-1])
         titles = ("input", "truth", "prediction", "error")
         drawn = [

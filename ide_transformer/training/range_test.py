@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
-from scipy.ndimage import gaussian_filter1d
 
 from ..arguments import checked
 from ..errors import InputError
 from ..models import AbstractModel
-from ..reporting import Curve, plot_panels, write_json
+from ..reporting import write_json
 from ..tasks import AbstractTask
 from .build import build_start
 from .config import Config
@@ -132,6 +131,8 @@ def _losses(
 
 
 def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
+    from scipy.ndimage import gaussian_filter1d
+
     # A mean over both sides: one over the past alone would shift the fall to higher rates.
     smoothed = gaussian_filter1d(losses, _SMOOTHED_OVER, mode="nearest")
     least = int(np.argmin(smoothed))
@@ -143,6 +144,8 @@ def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
 
 
 def _plot(path: Path, found: LearningRates, label: str) -> None:
+    from ..figures import Curve, plot_panels
+
     curves = [
         Curve("one batch", found.rates, found.losses),
         Curve("smoothed", found.rates, found.smoothed),

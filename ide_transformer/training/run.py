@@ -19,7 +19,7 @@ from jaxtyping import PyTree
 from ..arguments import checked
 from ..errors import InputError
 from ..models import AbstractModel
-from ..reporting import plot_curves, write_json
+from ..reporting import write_json
 from ..tasks import AbstractTask
 from .averages import Weights, weights_of
 from .build import build_start
@@ -217,6 +217,8 @@ def plot_run(
 ) -> None:
     """Plots the loss over the run, with the step and the validation loss at its end, and the
     size of the state over depth."""
+    from ..figures import plot_curves
+
     lines = [*read_metrics(folder.metrics), end]
     losses = {}
     for name, key in (("training", "loss"), ("validation", "validation_loss")):

@@ -5,17 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from ide_transformer.reporting import (
+from ide_transformer.figures import (
     Curve,
-    Report,
     plot_curves,
     plot_fields,
     plot_intervals,
     plot_panels,
     plots,
-    show_table,
-    write_report,
 )
+from ide_transformer.reporting import Report, show_table, write_report
 
 
 @pytest.mark.filterwarnings("ignore:Data has no positive values")

@@ -31,7 +31,7 @@ training:
 """
 # Imports the package once; each run is a process that begins without a device.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["ide_transformer.training", "matplotlib.pyplot"])
+FORKS.set_forkserver_preload(["ide_transformer.training", "ide_transformer.figures"])
 
 
 def train(folder, resume, devices):

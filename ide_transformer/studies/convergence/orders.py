@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ...reporting import Curve, plot_panels
+from ...figures import Curve, plot_panels
 from ...solvers import Projected
 from .problem import Case, problem, run
 from .registry import find_scheme

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...reporting import Curve, Report, Terminal, plot_panels, write_report
+from ...figures import Curve, plot_panels
+from ...reporting import Report, Terminal, write_report
 from ...training import load_model
 from .budget import Budget
 from .measure import CoarseningStudy, measure_coarsening

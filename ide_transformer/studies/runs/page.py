@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...reporting import Curve, Part, Picture, draw_panels, write_page
+from ...figures import Curve, Part, Picture, draw_panels, write_page
 from ...training import flat_values
 from .measured import SAMPLES, Measured, measure
 from .record import RunRecord, read_runs

@@ -16,8 +16,9 @@ from pydantic import Field, PositiveFloat
 from rich.console import Console
 
 from ...errors import InputError
+from ...figures import plot_curves
 from ...models import AbstractModel
-from ...reporting import plot_curves, write_json
+from ...reporting import write_json
 from ...tasks import Batch
 from ...training import Section, SolverConfig, build_task, load_run, with_solver
 from ...training.types import Count

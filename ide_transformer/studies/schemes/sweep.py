@@ -10,7 +10,8 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field, PositiveFloat, model_validator
 
-from ...reporting import plot_curves, write_json
+from ...figures import plot_curves
+from ...reporting import write_json
 from ...training import Section
 from ...training.types import CountOrZero
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ... import training
 from ...errors import InputError
-from ...reporting import plot_curves, plot_intervals
+from ...figures import plot_curves, plot_intervals
 from ...tasks import AbstractTask
 from ...training import Config
 from ...training.types import Seed, folder_name

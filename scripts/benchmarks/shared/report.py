@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from ide_transformer.reporting import COLORS, show_table, write_json
+from ide_transformer.figures import COLORS
+from ide_transformer.reporting import show_table, write_json
 
 
 # Column to the label of its axis and the column with its spread.

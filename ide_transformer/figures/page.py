@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from ..reporting.tables import Row, table_cells
 from .svg import inline_svg, palette
-from .tables import Row, table_cells
 
 
 class Picture(NamedTuple):

@@ -5,7 +5,7 @@ import re
 import pytest
 from matplotlib.figure import Figure
 
-from ide_transformer.reporting import COLORS, Curve, Part, Picture, draw_panels, svg, write_page
+from ide_transformer.figures import COLORS, Curve, Part, Picture, draw_panels, svg, write_page
 
 
 def picture(number=2):

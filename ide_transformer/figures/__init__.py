@@ -1,0 +1,13 @@
+"""Figures as PNG files, and a page of them. To be imported where one is drawn, not before:
+matplotlib takes a while."""
+
+from .fields import plot_fields as plot_fields
+from .page import Part as Part, Picture as Picture, write_page as write_page
+from .plots import (
+    COLORS as COLORS,
+    Curve as Curve,
+    draw_panels as draw_panels,
+    plot_curves as plot_curves,
+    plot_intervals as plot_intervals,
+    plot_panels as plot_panels,
+)
