@@ -9,7 +9,7 @@ import pytest
 from tasks.torch_files import darcy_folder
 
 import ide_transformer as ide
-from ide_transformer import tasks, training
+from ide_transformer import figures, tasks, training
 from ide_transformer.training import functions
 from ide_transformer.training.evaluation import LoadedModel
 
@@ -38,7 +38,7 @@ def loaded(monkeypatch, task, points):
 
 def drawn(monkeypatch):
     found = []
-    monkeypatch.setattr(functions, "plot_fields", lambda *arguments: found.append(arguments))
+    monkeypatch.setattr(figures, "plot_fields", lambda *arguments: found.append(arguments))
     return found
 
 
