@@ -4,7 +4,7 @@ import abc
 import copy
 import math
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from ..arguments import PositiveInt
 from ..models import AbstractModel, LanguageModel
@@ -55,7 +55,7 @@ class AbstractNextToken(AbstractTextTask):
     def batch(self, step: int, size: int, seed: int) -> Batch:
         return self.part_of_batch(step, size, seed, slice(None))
 
-    def at_context(self, context: PositiveInt) -> Self:
+    def at_context(self, context: PositiveInt) -> "AbstractNextToken":
         other = copy.copy(self)
         other.context = context
         other.check_context()
