@@ -48,6 +48,7 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """Tests that are marked `thorough` run with `--thorough` only. Without it annotations are
     checked in one case of each test: the others call the same functions."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if config.getoption("--thorough"):
         return
     kept, dropped, checked = [], [], set()

@@ -59,6 +59,7 @@ def kill_when(process, condition):
     process.wait()
 
 
+@pytest.mark.long
 @pytest.mark.heavy
 def test_memory_does_not_grow_with_the_text_and_a_killed_run_sees_the_same(tmp_path):
     memory = {}

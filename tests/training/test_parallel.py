@@ -48,6 +48,7 @@ def on_meshes(there, runs, *options):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.heavy
 def test_every_mesh_gives_the_losses_of_one_device(tmp_path, thorough):
     """With one scheme; with the others the mesh of three axes, or all if thorough."""
