@@ -25,6 +25,10 @@ from . import rules
 from .rules import Bounds, Interval
 
 
+# The axes of each array of a domain that samples share.
+_SHARED_AXES = {"points": 2, "weights": 1, "ends": 2, "end_weights": 2}
+
+
 class TokenDomain(eqx.Module):
     """Points `x_j` of Ω_x and quadrature weights `w_j`, so that
 
@@ -269,6 +273,13 @@ class TokenDomain(eqx.Module):
         """
         points = jnp.asarray(points)
         return cls(points, jnp.asarray(rules.cells(np.asarray(points), bounds), points.dtype))
+
+    @property
+    def by_samples(self) -> "TokenDomain":
+        """For each array, whether it has an axis of samples; the points have none."""
+        return jax.tree.map_with_path(
+            lambda path, x: x.ndim > _SHARED_AXES[path[-1].name], self
+        )
 
     @property
     def num_tokens(self) -> int:

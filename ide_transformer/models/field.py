@@ -1,18 +1,13 @@
 """Functions at points as inputs of models."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..arguments import check_fields, is_known
 from ..equation import TokenDomain
 from ..errors import InputError
-
-
-# The axes of each array of a domain that samples share.
-_SHARED_AXES = {"points": 2, "weights": 1, "ends": 2, "end_weights": 2}
 
 
 class Field(NamedTuple):
@@ -24,16 +19,6 @@ class Field(NamedTuple):
 
     values: Float[Array | np.ndarray, "..."]
     domain: TokenDomain
-
-    @property
-    def by_samples(self) -> "Field":
-        """For each array, whether it has an axis of samples; the points have none."""
-
-        def has_samples(path: tuple[Any, ...], x: Array) -> bool:
-            return x.ndim > _SHARED_AXES[path[-1].name]
-
-        values: Any = True
-        return Field(values, jax.tree.map_with_path(has_samples, self.domain))
 
     def check(self, tokens: int, bounded: tuple[bool, ...]) -> None:
         """Checks its fields.

@@ -13,8 +13,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from ..equation import TokenDomain
 from ..integration import divergence
-from ..models import AbstractModel, Field
+from ..models import AbstractModel
 from .finer import Finer
 
 
@@ -31,12 +32,12 @@ class Batch(NamedTuple):
 
     def divided(self) -> tuple["Batch", "Batch"]:
         """The arrays that have an axis of samples, and those that all samples share, the points
-        of a `Field`; `eqx.combine` makes one batch of both."""
+        of a domain; `eqx.combine` makes one batch of both."""
 
         def by_samples(x: Any) -> Any:
-            return x.by_samples if isinstance(x, Field) else True
+            return x.by_samples if isinstance(x, TokenDomain) else True
 
-        own = jax.tree.map(by_samples, self, is_leaf=lambda x: isinstance(x, Field))
+        own = jax.tree.map(by_samples, self, is_leaf=lambda x: isinstance(x, TokenDomain))
         return eqx.partition(self, own)
 
 

@@ -21,7 +21,7 @@ def state(*batch, tokens=TOKENS, width=WIDTH, seed=2):
 
 @eqx.filter_jit
 def made(make, *options):
-    """What a function returns, by one program."""
+    """The result of a function, computed by one program."""
     return make(*options)
 
 
