@@ -66,16 +66,16 @@ class Layout(NamedTuple):
         """A state, the same in all processes, on the devices."""
         return jax.tree.map(_placed, state, self.shardings(state))
 
-    def batch(self, batch: T) -> T:
-        """A batch, the same in all processes, on the devices, samples and tokens divided where
-        they can be."""
-        return jax.tree.map(lambda x: _placed(x, self._of_batch(x.shape)), batch)
+    def batch(self, batch: Batch) -> Batch:
+        """A batch, the same in all processes, on the devices."""
+        return jax.tree.map(_placed, batch, self._of_batch(batch))
 
-    def batch_shapes(self, batch: T) -> T:
+    def batch_shapes(self, batch: Batch) -> Batch:
         """The shapes of a batch with the places of its arrays."""
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._of_batch(x.shape)),
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
             batch,
+            self._of_batch(batch),
         )
 
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
@@ -83,16 +83,16 @@ class Layout(NamedTuple):
         sizes = {axis: self.sizes.get(axis, 1) for axis in MESH_AXES["samples"]}
         where = NamedSharding(self.mesh, divided((size,), ("samples",), sizes))
         (rows,) = _own(where, (size,))
-        if rows == slice(0, size):
-            return self.batch(task.batch(step, size, seed))
-        own, shared = task.part_of_batch(step, size, seed, rows).divided()
-
-        def place(x: Any) -> jax.Array:
-            shape = (size, *x.shape[1:])
-            return _from_part(np.asarray(x), self._of_batch(shape), shape)
-
-        whole = jax.tree.map(lambda x: _placed(x, self.whole()), shared)
-        return eqx.combine(jax.tree.map(place, own), whole)
+        part = task.part_of_batch(step, size, seed, rows)
+        own, shared = part.divided()
+        own = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), own)
+        whole = eqx.combine(own, shared)
+        return jax.tree.map(
+            lambda x, y, where: _from_part(np.asarray(x), where, y.shape),
+            part,
+            whole,
+            self._of_batch(whole),
+        )
 
     def described(self, state: PyTree) -> str:
         """One line on the mesh, and on the bytes of a state on each device."""
@@ -112,9 +112,18 @@ class Layout(NamedTuple):
         """Of what each device has a copy."""
         return NamedSharding(self.mesh, PartitionSpec())
 
-    def _of_batch(self, shape: tuple[int, ...]) -> NamedSharding:
-        names = ("samples", "tokens", *(None,) * len(shape))[: len(shape)]
-        return NamedSharding(self.mesh, divided(shape, names, self.sizes))
+    def _of_batch(self, batch: Batch) -> PyTree[NamedSharding]:
+        """Where each array of a batch lies: samples and tokens divided where they can be, and
+        what samples share on every device."""
+
+        def sharding(x: Any) -> NamedSharding:
+            names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
+            return NamedSharding(self.mesh, divided(x.shape, names, self.sizes))
+
+        own, shared = batch.divided()
+        return eqx.combine(
+            jax.tree.map(sharding, own), jax.tree.map(lambda x: self.whole(), shared)
+        )
 
 
 def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Layout:
