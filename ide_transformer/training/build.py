@@ -76,9 +76,14 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
 def build_start(config: Config) -> tuple[AbstractTask, AbstractModel, PRNGKeyArray]:
     """The task, the model and the key with which the training of a run starts."""
     task = build_task(config)
+    return task, *starting_model(config, task)
+
+
+def starting_model(config: Config, task: AbstractTask) -> tuple[AbstractModel, PRNGKeyArray]:
+    """The model and the key with which the training of a run starts on these data."""
     model_key, key = jax.random.split(jax.random.key(config.training.seed))
     model = first_model(config, lambda config: build_model(config, task, model_key))
-    return task, with_training(model, config.training), key
+    return with_training(model, config.training), key
 
 
 def build_model_of_size(

@@ -168,38 +168,32 @@ class Loop(NamedTuple):
             for task in mesh_tasks(training, self.task)
         ]
         left = [phase for phase in self.phases if phase.last > start]
-        jobs = [
-            (phase, step, batch)
-            for phase in left
-            for step, batch in zip(self._train_steps(phase), batches, strict=True)
-        ]
-        steps: dict[int, list[Any]] = {phase.first: [] for phase in left}
-        for number, (phase, step, batch) in enumerate(jobs, 1):
-            if len(jobs) > 1:
-                progress.say(f"compiling the step of mesh {number} of {len(jobs)}")
-            shapes = self.layout.shapes(phase.shapes), self.layout.batch_shapes(batch)
-            steps[phase.first].append(step.lower(*shapes).compile())
-            self.stop.check("Stopped before the first step.")
+        programs: list[list[Any]] = [[] for _ in left]
+        number, of = 0, len(left) * len(batches)
+        for phase, steps in zip(left, programs, strict=True):
+            for lowered in phase.lowered(self.task.loss, self.layout, batches):
+                number += 1
+                if of > 1:
+                    progress.say(f"compiling the step of mesh {number} of {of}")
+                steps.append(lowered.compile())
+                self.stop.check("Stopped before the first step.")
         compiled = []
-        for phase in left:
+        for phase, steps in zip(left, programs, strict=True):
             enter = phase.enter
             if 0 < phase.first >= start:
                 enter = jax.jit(enter, out_shardings=self.layout.shardings(phase.shapes))
                 before = self.layout.shapes(shapes_at(self.phases, phase.first))
                 enter = enter.lower(before).compile()
-            compiled.append(_Compiled(phase, enter, steps[phase.first]))
-        programs = itertools.chain.from_iterable(steps.values())
-        temporary = max(x.memory_analysis().temp_size_in_bytes for x in programs)
+            compiled.append(_Compiled(phase, enter, steps))
+        temporary = max(
+            x.memory_analysis().temp_size_in_bytes
+            for x in itertools.chain.from_iterable(programs)
+        )
         model, shapes = left[-1].model, left[-1].shapes
         progress.say(describe_memory(model, shapes, self.task.loss, batches[0], temporary))
         if self.layout.mesh.size > 1:
             progress.say(self.layout.described(shapes))
         return compiled
-
-    def _train_steps(self, phase: Phase) -> list[Any]:
-        """The step of each mesh, whose state stays where it is on the devices."""
-        out = self.layout.shardings(phase.shapes), self.layout.whole()
-        return phase.train_steps(self.task.loss, out)
 
     def _evaluate_if_due(
         self, phase: Phase, number: int, state: TrainState, log: MetricsLog

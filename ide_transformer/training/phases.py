@@ -1,7 +1,7 @@
 """Phases of a run: the steps between two refinements in depth, see `training.refine`."""
 
 import functools as ft
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,11 +10,12 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ..models import AbstractModel
-from ..tasks import AbstractLoss
+from ..tasks import AbstractLoss, Batch
 from .config import Config
 from .meshes import mesh_maps
 from .objective import objective
 from .optimizer import build_optimizer
+from .parallel import Layout
 from .refinement import next_model
 from .resampling import resampled
 from .step import TrainState, initial_state, make_evaluation, make_train_step
@@ -52,6 +53,15 @@ class Phase(NamedTuple):
     def intervals(self) -> int:
         """Of the mesh of the weights."""
         return self.model.control.num_intervals
+
+    def lowered(
+        self, loss: AbstractLoss, layout: Layout, batches: Sequence[Batch]
+    ) -> Iterator[jax.stages.Lowered]:
+        """The step of each mesh, ready to be compiled, for a batch of each. The state stays
+        where it lies on the devices."""
+        out = layout.shardings(self.shapes), layout.whole()
+        for step, batch in zip(self.train_steps(loss, out), batches, strict=True):
+            yield step.lower(layout.shapes(self.shapes), layout.batch_shapes(batch))
 
 
 def make_phases(

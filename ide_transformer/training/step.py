@@ -63,7 +63,7 @@ def initial_state(
     # Steps reuse the memory of the state, so it must share none with the model.
     weights = jax.tree.map(jnp.copy, weights)
     data = jax.random.key_data(key)
-    zeros = (jnp.array(0) for _ in range(4))
+    zeros = (jnp.zeros((), int) for _ in range(4))
     step, faults = next(zeros), Faults(*zeros)
     evaluations = jnp.zeros((), jnp.float32)
     start = TrainState(
@@ -165,7 +165,7 @@ def rolled_back(state: TrainState) -> TrainState:
     """The state of a checkpoint, from which a run goes on with other noise and other batches:
     the same would lead to the same end."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 1)
-    faults = Faults(state.faults.bad_steps, jnp.array(0), state.faults.rollbacks + 1)
+    faults = Faults(state.faults.bad_steps, jnp.zeros((), int), state.faults.rollbacks + 1)
     return eqx.tree_at(lambda s: (s.key, s.faults), state, (jax.random.key_data(key), faults))
 
 

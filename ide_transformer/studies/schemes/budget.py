@@ -1,6 +1,7 @@
 """The cost that a run of a comparison may have."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -9,12 +10,18 @@ import jax
 import numpy as np
 from pydantic import PositiveFloat
 
-from ... import training
 from ...errors import InputError
-from ...models import AbstractModel
 from ...tasks import AbstractTask, Batch
 from ...training import Config, Section
+from ...training.build import starting_model
+from ...training.meshes import drawn_mesh, mesh_maps, mesh_tasks
 from ...training.objective import objective
+from ...training.parallel import make_layout
+from ...training.phases import make_phases
+
+
+# The steps of a mesh that are measured; the first one is not counted.
+_MEASURED = 8
 
 
 class Budget(Section):
@@ -38,8 +45,7 @@ class Budget(Section):
                 f"training.refine={config.training.refine}: its steps cost differently, so a "
                 f"budget of {self.unit} gives no number of them; write budget.unit=steps."
             )
-        model = training.build_model(config, task, jax.random.key(config.training.seed))
-        steps = round(self.amount / _COST_OF_A_STEP[self.unit](model, config, task))
+        steps = round(self.amount / _COST_OF_A_STEP[self.unit](config, task))
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:
             raise InputError(
@@ -49,42 +55,69 @@ class Budget(Section):
         return steps
 
 
-def _batch(step: int, config: Config, task: AbstractTask) -> Batch:
-    return task.batch(step, config.training.batch_size, config.training.seed)
-
-
-def _steps(model: AbstractModel, config: Config, task: AbstractTask) -> float:
+def _steps(config: Config, task: AbstractTask) -> float:
     """One, for a first batch that fits the model."""
-    eqx.filter_eval_shape(task.loss, model, _batch(0, config, task))
+    model, _ = starting_model(config, task)
+    eqx.filter_eval_shape(task.loss, model, _first(config, task))
     return 1.0
 
 
-def _field_evaluations(model: AbstractModel, config: Config, task: AbstractTask) -> float:
-    """Where the number depends on the state, that of the untrained model is taken."""
-    minimised = eqx.filter_jit(objective(task.loss, config.training))
-    loss: Any = minimised(model, _batch(0, config, task))
-    return float(loss.field_evaluations)
+def _field_evaluations(config: Config, task: AbstractTask) -> float:
+    """The mean over the meshes of a run. Where the number depends on the state, that of the
+    untrained model is taken."""
+    training = config.training
+    model, _ = starting_model(config, task)
+    minimised = eqx.filter_jit(objective(task.loss, training))
+    drawn, total = _drawn(config, 0, training.steps), 0.0
+    meshes = zip(mesh_maps(training), mesh_tasks(training, task), strict=True)
+    for mesh, (on_mesh, data) in enumerate(meshes):
+        loss: Any = minimised(on_mesh(model), _first(config, data))
+        total += drawn[mesh] * float(loss.field_evaluations)
+    return total / training.steps
 
 
-def seconds_of_a_step(model: AbstractModel, config: Config, task: AbstractTask) -> float:
-    """Median time of an optimiser step."""
-    optimizer = training.build_optimizer(config.optimizer, config.training.steps)
-    state, static = training.initial_state(model, optimizer, jax.random.key(0))
-    loss = objective(task.loss, config.training)
-    step = training.make_train_step(optimizer, static, loss)
-    seconds = []
-    for index in range(12):
-        batch = _batch(index, config, task)
-        began = time.perf_counter()
-        state, metrics = step(state, batch)
-        jax.block_until_ready(metrics)
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds[2:]))
+def _seconds(config: Config, task: AbstractTask) -> float:
+    return seconds_of_a_run(config, task) / config.training.steps
+
+
+def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
+    """The time that the steps of a run take, without its evaluations, from a few steps of each
+    phase and mesh. Their programs are those of the run, which need not be compiled again where
+    compiled programs are kept."""
+    training, layout = config.training, make_layout(config.parallel)
+    state, phases = make_phases(config, *starting_model(config, task))
+    tasks, total = mesh_tasks(training, task), 0.0
+    firsts = [_first(config, data) for data in tasks]
+    with jax.set_mesh(layout.mesh):
+        state = layout.placed(state)
+        for phase in phases:
+            if phase.first:
+                state = layout.placed(phase.enter(state))
+            drawn = _drawn(config, phase.first, phase.last)
+            for mesh, lowered in enumerate(phase.lowered(task.loss, layout, firsts)):
+                step, seconds = lowered.compile(), []
+                for number in range(_MEASURED):
+                    batch = layout.load(tasks[mesh], number, training.batch_size, training.seed)
+                    began = time.perf_counter()
+                    state, metrics = step(state, batch)
+                    jax.block_until_ready(metrics)
+                    seconds.append(time.perf_counter() - began)
+                total += drawn[mesh] * float(np.median(seconds[1:]))
+    return total
+
+
+def _first(config: Config, task: AbstractTask) -> Batch:
+    return task.batch(0, config.training.batch_size, config.training.seed)
+
+
+def _drawn(config: Config, first: int, last: int) -> Counter[int]:
+    """How often each mesh is drawn in the steps of a phase."""
+    return Counter(drawn_mesh(config.training, step) for step in range(first, last))
 
 
 # From the unit of a budget to that of one step.
-_COST_OF_A_STEP: dict[str, Callable[[AbstractModel, Config, AbstractTask], float]] = {
+_COST_OF_A_STEP: dict[str, Callable[[Config, AbstractTask], float]] = {
     "steps": _steps,
     "field_evaluations": _field_evaluations,
-    "seconds": seconds_of_a_step,
+    "seconds": _seconds,
 }

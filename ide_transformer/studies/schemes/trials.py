@@ -14,7 +14,7 @@ from ...errors import InputError
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, read_metrics
 from ...training.reading import apply_overrides
-from .budget import seconds_of_a_step
+from .budget import seconds_of_a_run
 from .sweep import Trial
 
 
@@ -108,10 +108,8 @@ class Trials:
         _failure(self.folder, trial).write_text(f"{why}\n", encoding="utf-8")
 
     def _seconds(self, scheme: str) -> float:
-        config = self.plans[scheme]
         try:
-            model = training.build_model(config, self.task, jax.random.key(0))
-            return config.training.steps * seconds_of_a_step(model, config, self.task)
+            return seconds_of_a_run(self.plans[scheme], self.task)
         except Exception:
             return 0.0  # its run fails too, and says why
 

@@ -1,0 +1,48 @@
+"""What a run of a comparison will take is measured with the programs of the run itself."""
+
+import pytest
+from training.tiny_runs import configured
+
+from ide_transformer import training
+from ide_transformer.studies.schemes import budget
+from ide_transformer.training import build
+from ide_transformer.training.phases import Phase
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """Those of the programs that are lowered, in order."""
+    lowered, found = Phase.lowered, []
+
+    def noted(phase, *arguments):
+        for program in lowered(phase, *arguments):
+            found.append(program.as_text())
+            yield program
+
+    monkeypatch.setattr(Phase, "lowered", noted)
+    return found
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.accumulate=2", "training.average=0.9", "training.gradient=direct"],
+        pytest.param(["training.meshes=[1,2]"], marks=pytest.mark.heavy),
+        pytest.param(["training.refine={0: 1, 10: 2}"], marks=pytest.mark.heavy),
+    ],
+    ids=["accumulate", "meshes", "refine"],
+)
+def test_no_program_is_compiled_for_a_forecast_alone(texts, tmp_path, overrides):
+    config = configured(tmp_path, overrides)
+    seconds = budget.seconds_of_a_run(config, build.build_task(config))
+    measured = [*texts]
+    training.train(config, runs=tmp_path / "runs")
+    assert texts == measured * 2 and 0 < seconds < 60
+
+
+def test_the_evaluations_of_a_step_are_the_mean_over_its_meshes(tmp_path):
+    config = configured(tmp_path, ["training.meshes=[1,2,8]"])
+    spent = budget.Budget(unit="field_evaluations", amount=110.0)
+    drawn = [(1, 2, 8)[training.meshes.drawn_mesh(config.training, x)] for x in range(20)]
+    expected = round(110 / (sum(drawn) / 20))
+    assert spent.steps(config, build.build_task(config)) == expected
