@@ -6,6 +6,7 @@ from training.tiny_runs import configured
 from ide_transformer import training
 from ide_transformer.studies.schemes import budget
 from ide_transformer.training import build
+from ide_transformer.training.meshes import drawn_mesh
 from ide_transformer.training.phases import Phase
 
 
@@ -43,6 +44,6 @@ def test_no_program_is_compiled_for_a_forecast_alone(texts, tmp_path, overrides)
 def test_the_evaluations_of_a_step_are_the_mean_over_its_meshes(tmp_path):
     config = configured(tmp_path, ["training.meshes=[1,2,8]"])
     spent = budget.Budget(unit="field_evaluations", amount=110.0)
-    drawn = [(1, 2, 8)[training.meshes.drawn_mesh(config.training, x)] for x in range(20)]
+    drawn = [(1, 2, 8)[drawn_mesh(config.training, x)] for x in range(20)]
     expected = round(110 / (sum(drawn) / 20))
     assert spent.steps(config, build.build_task(config)) == expected
