@@ -7,41 +7,12 @@ import signal
 # An interrupt ends the process at once, also while the package is imported.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import argparse
-import json
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from ide_transformer import InputError
-from ide_transformer.reporting import show_table
-from ide_transformer.tasks import read_text
-from ide_transformer.training import (
-    LoadedModel,
-    cheapest_exits,
-    draw_predictions,
-    evaluate_at_contexts,
-    evaluate_at_depths,
-    evaluate_at_horizons,
-    evaluate_at_widths,
-    evaluate_exits,
-    evaluate_loss,
-    evaluation_task,
-    load_model,
-    model_parser,
-    named_exits,
-    rollout_errors,
-    run_script,
-    similarities,
-)
+from evaluation.studies import STUDIES, loss
+from ide_transformer.reporting import write_json
+from ide_transformer.training import load_model, model_parser, run_script
 from ide_transformer.training.script import floats, integers, names
-
-
-# Columns of a table that are chosen or follow from the choice, and are no measure of the model.
-_CHOSEN = ("context", "horizon", "width", "evaluations", "tolerance", "saved")
 
 
 def main() -> None:
@@ -140,127 +111,10 @@ def main() -> None:
         checkpoint=arguments.checkpoint,
         weights=arguments.weights,
     )
-    text = None if arguments.text is None else read_text(arguments.text)
-    data = text, arguments.samples, arguments.context, arguments.part
-    if arguments.exit is not None:
-        results = with_exits(loaded, text, arguments)
-    elif (measured := at_resolutions(loaded, data, arguments)) is not None:
-        results = measured
-        show_table(results)
-        draw(loaded, text, arguments, {str(loaded.path): results})
-    elif arguments.pictures is not None:
-        draw_predictions(
-            loaded, arguments.pictures, context=arguments.context, part=arguments.part
-        )
-        results = evaluate_loss(loaded, *data)
-        print(f"loss: {results['loss']:.4f}")
-    elif arguments.sentences is None:
-        results = evaluate_loss(loaded, *data)
-        for name, value in results.items():
-            print(f"{name}: {value:.4f}")
-    else:
-        sentences = read_text(arguments.sentences).split("\n")
-        sentences = [line.strip() for line in sentences if line.strip()]
-        matrix = similarities(loaded, sentences)
-        show(sentences, matrix.tolist())
-        results = {"sentences": sentences, "similarities": matrix.tolist()}
+    asked = (study for name, study in STUDIES.items() if getattr(arguments, name) is not None)
+    results = next(asked, loss)(loaded, arguments)
     if arguments.json is not None:
-        if not arguments.json.parent.is_dir():
-            raise InputError(f"--json {arguments.json}: there is no such folder.")
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-
-
-def at_resolutions(
-    loaded: LoadedModel, data: tuple[Any, ...], arguments: argparse.Namespace
-) -> list[dict[str, Any]] | None:
-    """A row for each number of steps, horizon, context or width; `None` where none is given."""
-    if arguments.steps is not None:
-        return evaluate_at_depths(loaded, arguments.steps, *data, mesh=arguments.mesh)
-    if arguments.horizons is not None:
-        return evaluate_at_horizons(loaded, arguments.horizons, *data)
-    if arguments.widths is not None:
-        return evaluate_at_widths(loaded, arguments.widths, *data)
-    if arguments.rollout is not None:
-        return rollout_errors(loaded, arguments.rollout, path=arguments.pictures)
-    if arguments.contexts is not None:
-        text, samples, _, part = data
-        return evaluate_at_contexts(loaded, arguments.contexts, text, samples, part)
-    return None
-
-
-def with_exits(
-    loaded: LoadedModel, text: str | None, arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Tables and figure of a model whose tokens stop before the end."""
-    loss = evaluation_task(loaded, text, arguments.context).loss
-    options: dict[str, Any] = {"stops": arguments.exit_for}
-    if arguments.exit_order is not None:
-        options["order"] = arguments.exit_order
-    limits = {} if arguments.tolerances is None else {"tolerances": arguments.tolerances}
-    rows = evaluate_exits(
-        loaded,
-        named_exits(arguments.exit, loss, **options),
-        **limits,
-        steps=arguments.steps,
-        text=text,
-        samples=arguments.samples,
-        context=arguments.context,
-        part=arguments.part,
-    )
-    show_table(rows)
-    print("the fewest evaluations at the loss of the full solve and a margin:")
-    show_table(cheapest_exits(rows))
-    curves: dict[str, list] = {}
-    for row in rows:
-        curves.setdefault(f"{row['exit']}, {row['steps']} steps", []).append(row)
-    draw(loaded, text, arguments, curves)
-    return rows
-
-
-def draw(
-    loaded: LoadedModel,
-    text: str | None,
-    arguments: argparse.Namespace,
-    curves: dict[str, list[dict[str, Any]]],
-) -> None:
-    """Draws the loss, or another measure, against evaluations, tokens or features, if a
-    figure is wanted."""
-    if arguments.figure is None:
-        return
-    from ide_transformer.figures import plot_curves
-
-    if arguments.rollout is not None:
-        (rows,) = curves.values()
-        time = [row["time"] for row in rows]
-        lines = {name: (time, [row[name] for row in rows]) for name in ("error", "unchanged")}
-        plot_curves(arguments.figure, lines, x="time", y="relative error", marker="o")
-        return
-    measure, row = arguments.measure, next(iter(curves.values()))[0]
-    known = [key for key, x in row.items() if isinstance(x, float) and key not in _CHOSEN]
-    if measure not in known:
-        raise InputError(f"--measure {measure}: known here are {', '.join(known)}.")
-    label = measure.replace("_", " ")
-    if measure == "loss":
-        label = evaluation_task(loaded, text, arguments.context).loss.label
-    across, x = "evaluations", "field evaluations of a solve"
-    if "context" in row:
-        across, x = "context", "tokens of a sample"
-    if "width" in row:
-        across, x = "width", "features of the state"
-    points = {
-        name: ([row[across] for row in rows], [row[measure] for row in rows])
-        for name, rows in curves.items()
-    }
-    axes = dict(x=x, y=label)
-    plot_curves(arguments.figure, points, marker="o", **axes)
-
-
-def show(sentences: list[str], matrix: list[list[float]]) -> None:
-    """A table of the similarities, the sentences numbered."""
-    table = Table("", "sentence", *(str(n) for n in range(1, len(sentences) + 1)))
-    for number, (sentence, row) in enumerate(zip(sentences, matrix, strict=True), 1):
-        table.add_row(str(number), escape(sentence), *(f"{x:.3f}" for x in row))
-    Console().print(table)
+        write_json(arguments.json, results)
 
 
 if __name__ == "__main__":
