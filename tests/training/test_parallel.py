@@ -3,13 +3,17 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
 from running import run_apart
 from training.tiny_runs import configured
 
+import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
 from ide_transformer.training import parallel, run
 
@@ -150,3 +154,19 @@ def test_each_weight_has_one_rule():
         parallel._names(path, x.ndim) for path, x in jax.tree.leaves_with_path(state)
     )
     assert weight == ("layers", "features", "inner") and step == ()
+
+
+def test_the_points_that_samples_share_lie_whole_on_every_device():
+    """Also where as many devices would divide them as samples."""
+    mesh: Any = AbstractMesh((2, 2), ("data", "sequence"))
+    domain = ide.TokenDomain.trapezoid(np.linspace(0, 1, 8, dtype=np.float32))
+    values = np.zeros((4, 8), np.float32)
+    own = domain.padded(jnp.ones((4, 8), bool))
+    batch = tasks.Batch(ide.Field(values, domain), ide.Field(values, own))
+    shapes = parallel.Layout(mesh).batch_shapes(batch)
+    divided, whole = PartitionSpec(("data",), ("sequence",)), PartitionSpec()
+    for field in shapes.inputs, shapes.targets:
+        assert field.values.sharding.spec == divided
+        assert field.domain.points.sharding.spec == field.domain.ends.sharding.spec == whole
+    assert shapes.inputs.domain.weights.sharding.spec == whole
+    assert shapes.targets.domain.weights.sharding.spec == divided
