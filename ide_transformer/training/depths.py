@@ -124,7 +124,7 @@ def _rows(
     part: Part,
 ) -> list[dict[str, Any]]:
     """The evaluation of each of some models, with its number under `name`."""
-    batch = next(task.held_out(1))
+    batch = next(task.held_out(1, part=part))
     rows = []
     for number, model in zip(numbers, models, strict=True):
         evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations
