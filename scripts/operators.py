@@ -1,9 +1,10 @@
 """Trains maps between functions here and by a Fourier neural operator, on the same batches.
 
 `samples`: Darcy's equation from 100, 300 and 900 samples on 16 by 16 points, tested there and
-on 32 by 32. `points`: Burgers' and Darcy's equations, trained on a grid or on random points,
-with quadrature weights or plain softmax, tested on points that were never seen; the Fourier
-neural operator gets values that are interpolated to its grid.
+on 32 by 32; here by attention (`ours`), and by a kernel of the difference (`waves`).
+`points`: Burgers' and Darcy's equations, trained on a grid or on random points, with quadrature
+weights or plain softmax, tested on points that were never seen; the Fourier neural operator
+gets values that are interpolated to its grid.
 
 The learning rate of each line is chosen on validation samples with seed 0, then the other seeds
 are run. A study that was stopped goes on when it is started again.
@@ -28,7 +29,11 @@ from operator_learning import fno, ours
 from operator_learning.settings import CELLS, TESTS, Cell
 
 
-TRAINERS = {"ours": ours.train_and_test, "fno": fno.train_and_test}
+TRAINERS = {
+    "ours": ours.train_and_test,
+    "waves": ours.train_and_test,
+    "fno": fno.train_and_test,
+}
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ def train_and_test(
         *(f"training.steps={steps}", f"training.seed={seed}", "training.keep_best=false"),
         *(f"training.evaluate_every={steps}", f"training.checkpoint_every={steps}"),
     ]
-    config = training.load_config(CONFIGS / f"{cell.bed}.yaml", overrides)
+    which = "" if cell.model == "ours" else f"_{cell.model}"
+    config = training.load_config(CONFIGS / f"{cell.bed}{which}.yaml", overrides)
     path = runs / name
     if not (path / "summary.json").is_file():
         resume = any((path / "checkpoints").glob("*"))

@@ -20,7 +20,8 @@ class Test(NamedTuple):
 class Cell(NamedTuple):
     """A line of a table.
 
-    - `model`: "ours" or "fno".
+    - `model`: "ours", "waves" or "fno"; the first two are those of `configs/{bed}.yaml` and
+      `configs/{bed}_waves.yaml`.
     - `bed`: "burgers" or "darcy".
     - `options`: of the task in training.
     """
@@ -46,7 +47,7 @@ CELLS = {
     "samples": [
         Cell(model, "darcy", {"samples": samples})
         for samples in (100, 300, 900)
-        for model in ("ours", "fno")
+        for model in ("ours", "waves", "fno")
     ],
     "points": [
         Cell(model, bed, options)
