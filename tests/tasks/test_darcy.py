@@ -105,7 +105,7 @@ def test_a_run_is_tested_on_the_finer_grid_through_the_scripts(published, tmp_pa
     small = ["model.width=8", "model.heads=2", "model.depth=1", "optimizer.warmup=1"]
     data = [f"data.path={folder}", "data.options.samples=20"]
     steps = ["training.steps=2", "training.batch_size=4", "training.evaluate_every=2"]
-    config = training.load_config(ROOT / "configs/darcy.yaml", [*small, *data, *steps])
+    config = training.load_config(ROOT / "configs/darcy_waves.yaml", [*small, *data, *steps])
     run = training.train(config, runs=tmp_path).path
     capsys.readouterr()
     rows, test = tmp_path / "rows.json", ("--part", "test")
