@@ -25,6 +25,7 @@ import numpy as np
 
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.training import run_script
+from ide_transformer.training.script import floats, integers, names
 from operator_learning import fno, ours
 from operator_learning.settings import CELLS, TESTS, Cell
 
@@ -47,10 +48,13 @@ def main() -> None:
     parser.add_argument("study", choices=sorted(CELLS))
     parser.add_argument("--json", type=Path, required=True, help="the runs that are done")
     parser.add_argument("--steps", type=int, default=1000, help="of each run (default: 1000)")
-    parser.add_argument("--rates", type=_floats, default=[1e-3, 3e-3, 9e-3])
+    parser.add_argument("--rates", type=floats, default=[1e-3, 3e-3, 9e-3])
     parser.add_argument("--seeds", type=int, default=3, help="so many (default: 3)")
-    parser.add_argument("--models", type=_names, default=sorted(TRAINERS))
-    parser.add_argument("--beds", type=_names, default=["burgers", "darcy"])
+    parser.add_argument("--models", type=names, default=sorted(TRAINERS))
+    parser.add_argument("--beds", type=names, default=["burgers", "darcy"])
+    parser.add_argument(
+        "--samples", type=integers, help="of the study of that name, for example 900"
+    )
     parser.add_argument(
         "--runs", type=Path, default=Path("runs/operators"), help="folder of the runs"
     )
@@ -58,7 +62,9 @@ def main() -> None:
     cells = [
         cell
         for cell in CELLS[arguments.study]
-        if cell.model in arguments.models and cell.bed in arguments.beds
+        if cell.model in arguments.models
+        and cell.bed in arguments.beds
+        and (arguments.samples is None or cell.options.get("samples") in arguments.samples)
     ]
     # The first seed of every line comes first, so that a table is there early.
     for seeds in range(1, arguments.seeds + 1):
@@ -117,14 +123,6 @@ def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-
-
-def _floats(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",")
 
 
 if __name__ == "__main__":
