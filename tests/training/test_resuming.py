@@ -110,19 +110,19 @@ def test_a_run_goes_on_by_its_name_or_folder(there, monkeypatch, name, capsys):
 
 def full(there, monkeypatch, at, limit):
     """From that step on, no file can be larger than `limit` bytes."""
-    batch, allowed = tasks.LanguageTask.batch, resource.getrlimit(resource.RLIMIT_FSIZE)
+    load, allowed = tasks.LanguageTask.part_of_batch, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def batch_and_limit(self, step, size, seed):
+    def load_and_limit(self, step, *arguments):
         if step == at:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, allowed[1]))
-        return batch(self, step, size, seed)
+        return load(self, step, *arguments)
 
-    monkeypatch.setattr(tasks.LanguageTask, "batch", batch_and_limit)
+    monkeypatch.setattr(tasks.LanguageTask, "part_of_batch", load_and_limit)
     try:
         resume(there)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
-        monkeypatch.setattr(tasks.LanguageTask, "batch", batch)
+        monkeypatch.setattr(tasks.LanguageTask, "part_of_batch", load)
 
 
 @pytest.mark.heavy
