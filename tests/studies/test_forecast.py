@@ -24,12 +24,13 @@ def texts(monkeypatch):
     return found
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "overrides",
     [
         ["training.accumulate=2", "training.average=0.9", "training.gradient=direct"],
-        pytest.param(["training.meshes=[1,2]"], marks=pytest.mark.heavy),
-        pytest.param(["training.refine={0: 1, 10: 2}"], marks=pytest.mark.heavy),
+        ["training.meshes=[1,2]"],
+        ["training.refine={0: 1, 10: 2}"],
     ],
     ids=["accumulate", "meshes", "refine"],
 )
