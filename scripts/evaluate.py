@@ -11,6 +11,7 @@ from pathlib import Path
 
 from evaluation.studies import STUDIES, loss
 from ide_transformer.reporting import write_json
+from ide_transformer.tasks import read_text
 from ide_transformer.training import load_model, model_parser, run_script
 from ide_transformer.training.script import floats, integers, names
 
@@ -105,6 +106,8 @@ def main() -> None:
     parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_intermixed_args()
+    if arguments.text is not None:
+        arguments.text = read_text(arguments.text)
     loaded = load_model(
         arguments.model,
         arguments.overrides,

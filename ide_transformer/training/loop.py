@@ -14,7 +14,7 @@ from ..tasks import AbstractTask, Batch
 from .averages import weights_of
 from .checkpoints import Checkpoints
 from .folder import RunFolder, flat_values
-from .meshes import drawn_mesh, mesh_tasks
+from .meshes import drawn_mesh, first_batches, mesh_tasks
 from .metrics import MetricsLog, NotFinite, cut_metrics
 from .parallel import Layout
 from .phases import Phase, phase_at, shapes_at
@@ -163,10 +163,7 @@ class Loop(NamedTuple):
     def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
         """The phases after step `start` with their programs; says what they need of memory."""
         training = self.training
-        batches = [
-            task.batch(0, training.batch_size, training.seed)
-            for task in mesh_tasks(training, self.task)
-        ]
+        batches = first_batches(training, self.task)
         left = [phase for phase in self.phases if phase.last > start]
         programs: list[list[Any]] = [[] for _ in left]
         number, of = 0, len(left) * len(batches)

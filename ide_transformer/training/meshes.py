@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..models import AbstractModel, functional
-from ..tasks import AbstractTask
+from ..tasks import AbstractTask, Batch
 from .build import SchemeSizes, build_solver
 from .training_config import MeshConfig, TrainingConfig
 
@@ -46,6 +46,13 @@ def mesh_tasks(training: TrainingConfig, task: AbstractTask) -> list[AbstractTas
             key = f"training.meshes.{number}.context={mesh.context}"
             raise InputError(f"{key}: {error}") from None
     return tasks
+
+
+def first_batches(training: TrainingConfig, task: AbstractTask) -> list[Batch]:
+    """For each mesh of a run a first batch, with the shapes of all that follow."""
+    return [
+        data.batch(0, training.batch_size, training.seed) for data in mesh_tasks(training, task)
+    ]
 
 
 def drawn_mesh(training: TrainingConfig, step: int) -> int:

@@ -27,7 +27,7 @@ from .checkpoints import Checkpoints
 from .config import Config, TrainingConfig
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
 from .loop import EVALUATION_BATCH, Loop
-from .meshes import mesh_maps, mesh_tasks
+from .meshes import first_batches, mesh_maps
 from .metrics import cut_metrics, read_metrics, validation_losses
 from .objective import objective
 from .parallel import Layout, check_divisible, make_layout
@@ -104,9 +104,8 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     state, phases = make_phases(config, model, key)
     check_divisible(config, model)
     loss = objective(task.loss, training)
-    meshes = zip(mesh_maps(training), mesh_tasks(training, task), strict=True)
-    for phase, (on_mesh, data) in itertools.product(phases, meshes):
-        first = data.batch(0, training.batch_size, training.seed)
+    meshes = zip(mesh_maps(training), first_batches(training, task), strict=True)
+    for phase, (on_mesh, first) in itertools.product(phases, meshes):
         eqx.filter_eval_shape(loss, on_mesh(phase.model), first)
     if resumed is not None:
         check_data(resumed, task)

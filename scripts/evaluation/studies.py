@@ -1,5 +1,5 @@
-"""What can be measured of a trained model: functions of the loaded model and the arguments that
-show what they find and return it."""
+"""The studies of evaluate.py. Each takes the loaded model and the arguments, prints its results
+and returns them."""
 
 import argparse
 from collections.abc import Callable
@@ -36,8 +36,7 @@ Rows = list[dict[str, Any]]
 
 def exits(loaded: LoadedModel, arguments: Arguments) -> Rows:
     """Tokens stop before the end: a row for each exit and tolerance, and the cheapest ones."""
-    text = _text(arguments)
-    loss = evaluation_task(loaded, text, arguments.context).loss
+    loss = evaluation_task(loaded, arguments.text, arguments.context).loss
     options: dict[str, Any] = {"stops": arguments.exit_for}
     if arguments.exit_order is not None:
         options["order"] = arguments.exit_order
@@ -47,7 +46,7 @@ def exits(loaded: LoadedModel, arguments: Arguments) -> Rows:
         named_exits(arguments.exit, loss, **options),
         **limits,
         steps=arguments.steps,
-        text=text,
+        text=arguments.text,
         samples=arguments.samples,
         context=arguments.context,
         part=arguments.part,
@@ -107,7 +106,7 @@ def predictions(loaded: LoadedModel, arguments: Arguments) -> dict[str, Any]:
 
 
 def sentences(loaded: LoadedModel, arguments: Arguments) -> dict[str, Any]:
-    """How similar the sentences of a file are."""
+    """The similarities of the sentences of a file."""
     lines = [line.strip() for line in read_text(arguments.sentences).split("\n")]
     lines = [line for line in lines if line]
     matrix = similarities(loaded, lines).tolist()
@@ -139,18 +138,14 @@ STUDIES: dict[str, Callable[[LoadedModel, Arguments], Any]] = {
 }
 
 
-def _text(arguments: Arguments) -> str | None:
-    return None if arguments.text is None else read_text(arguments.text)
-
-
 def _data(arguments: Arguments) -> tuple[str | None, int | None, int | None, Any]:
-    return _text(arguments), arguments.samples, arguments.context, arguments.part
+    return arguments.text, arguments.samples, arguments.context, arguments.part
 
 
 def _shown(loaded: LoadedModel, arguments: Arguments, rows: Rows, across: str) -> Rows:
     """The rows, shown as a table and drawn."""
     show_table(rows)
     if arguments.figure is not None:
-        label = evaluation_task(loaded, _text(arguments), arguments.context).loss.label
+        label = evaluation_task(loaded, arguments.text, arguments.context).loss.label
         draw(arguments, {str(loaded.path): rows}, across, label)
     return rows

@@ -1,4 +1,4 @@
-"""What a run of a comparison will take is measured with the programs of the run itself."""
+"""The forecast of a comparison runs the programs of its runs."""
 
 import pytest
 from training.tiny_runs import configured

@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import PositiveFloat
 
 from ...errors import InputError
-from ...tasks import AbstractTask, Batch
+from ...tasks import AbstractTask
 from ...training import Config, Section
 from ...training.build import starting_model
-from ...training.meshes import drawn_mesh, mesh_maps, mesh_tasks
+from ...training.meshes import drawn_mesh, first_batches, mesh_maps, mesh_tasks
 from ...training.objective import objective
 from ...training.parallel import make_layout
 from ...training.phases import make_phases
@@ -58,7 +58,8 @@ class Budget(Section):
 def _steps(config: Config, task: AbstractTask) -> float:
     """One, for a first batch that fits the model."""
     model, _ = starting_model(config, task)
-    eqx.filter_eval_shape(task.loss, model, _first(config, task))
+    batch = task.batch(0, config.training.batch_size, config.training.seed)
+    eqx.filter_eval_shape(task.loss, model, batch)
     return 1.0
 
 
@@ -69,9 +70,9 @@ def _field_evaluations(config: Config, task: AbstractTask) -> float:
     model, _ = starting_model(config, task)
     minimised = eqx.filter_jit(objective(task.loss, training))
     drawn, total = _drawn(config, 0, training.steps), 0.0
-    meshes = zip(mesh_maps(training), mesh_tasks(training, task), strict=True)
-    for mesh, (on_mesh, data) in enumerate(meshes):
-        loss: Any = minimised(on_mesh(model), _first(config, data))
+    meshes = zip(mesh_maps(training), first_batches(training, task), strict=True)
+    for mesh, (on_mesh, batch) in enumerate(meshes):
+        loss: Any = minimised(on_mesh(model), batch)
         total += drawn[mesh] * float(loss.field_evaluations)
     return total / training.steps
 
@@ -86,8 +87,8 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
     compiled programs are kept."""
     training, layout = config.training, make_layout(config.parallel)
     state, phases = make_phases(config, *starting_model(config, task))
-    tasks, total = mesh_tasks(training, task), 0.0
-    firsts = [_first(config, data) for data in tasks]
+    tasks, firsts = mesh_tasks(training, task), first_batches(training, task)
+    total = 0.0
     with jax.set_mesh(layout.mesh):
         state = layout.placed(state)
         for phase in phases:
@@ -106,12 +107,8 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
     return total
 
 
-def _first(config: Config, task: AbstractTask) -> Batch:
-    return task.batch(0, config.training.batch_size, config.training.seed)
-
-
 def _drawn(config: Config, first: int, last: int) -> Counter[int]:
-    """How often each mesh is drawn in the steps of a phase."""
+    """The number of steps of a phase on each mesh."""
     return Counter(drawn_mesh(config.training, step) for step in range(first, last))
 
 
