@@ -14,7 +14,6 @@ import ide_transformer as ide
 
 
 MODES, HEADS, TOKENS = 6, 2, 5
-BASES = [ide.Cosine(), ide.Waves(), ide.Legendre(), ide.Warped(3), ide.Nodal()]
 
 
 def space(points=MODES, basis=ide.Cosine(), rule="midpoint", modes=MODES):
@@ -54,49 +53,6 @@ def state(points, rule="midpoint"):
     y = ide.FeatureDomain(points, rule).points
     x = np.arange(TOKENS)[:, None]
     return jnp.asarray(np.sin(2 * y + x) + 0.5 * np.cos(3 * y * (x + 1)))
-
-
-@pytest.mark.parametrize("basis", BASES, ids=lambda x: type(x).__name__)
-def test_functions_are_orthonormal(basis):
-    if isinstance(basis, ide.Warped):
-        basis = jax.tree.map(lambda x: x + jnp.array([1.0, -0.7, 0.4]), basis)
-    # Points inside of the parts on which nodal functions are constant.
-    nodes, weights = np.polynomial.legendre.leggauss(40)
-    y = ((nodes + 1) / 2 + np.arange(7)[:, None]).ravel() / 7
-    w = np.tile(weights / 2, 7) / 7
-    phi = np.asarray(basis(jnp.asarray(y), 7))
-    np.testing.assert_allclose(phi.T * w @ phi, np.eye(7), atol=1e-12)
-
-
-def test_cosines_waves_and_polynomials_are_those_of_the_books():
-    y = jnp.asarray(np.random.default_rng(0).uniform(size=9))
-    two = np.sqrt(2)
-    cosines = np.stack([np.ones(9), *(two * np.cos(a * np.pi * y) for a in (1, 2))], 1)
-    waves = np.stack([np.ones(9), two * np.sin(2 * np.pi * y), two * np.cos(2 * np.pi * y)], 1)
-    legendre = np.polynomial.legendre.legvander(2 * np.asarray(y) - 1, 4) * np.sqrt(
-        2 * np.arange(5) + 1
-    )
-    np.testing.assert_allclose(ide.Cosine()(y, 3), cosines, atol=1e-14)
-    np.testing.assert_allclose(ide.Waves()(y, 3), waves, atol=1e-14)
-    np.testing.assert_allclose(ide.Legendre()(y, 5), legendre, atol=1e-13)
-    np.testing.assert_allclose(ide.Warped()(y, 3), cosines, atol=1e-14)
-
-
-@pytest.mark.parametrize(
-    ("rule", "function", "integral"),
-    [
-        ("midpoint", lambda y: 2 * y, 1.0),
-        ("periodic", lambda y: np.cos(2 * np.pi * y) ** 2, 0.5),
-        ("gauss_legendre", lambda y: 16 * y**15, 1.0),
-        ("clenshaw_curtis", lambda y: 8 * y**7, 1.0),
-    ],
-)
-def test_rules_integrate_over_the_unit_interval(rule, function, integral):
-    domain = ide.FeatureDomain(8, rule)
-    assert domain.points.min() >= 0 and domain.points.max() <= 1
-    assert domain.weights.sum() == pytest.approx(1, abs=1e-14)
-    assert domain.weights @ function(domain.points) == pytest.approx(integral, abs=1e-13)
-    assert domain.refined(12) == ide.FeatureDomain(12, rule)
 
 
 def test_nodal_functions_at_as_many_points_are_an_ordinary_block():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pretrained.published_decoders import PUBLISHED as DECODERS
 from pretrained.published_encoders import PUBLISHED as ENCODERS
+from pretrained.published_images import PUBLISHED as IMAGES_AND_SPEECH
 from pretrained.published_llamas import PUBLISHED as LLAMAS
 
 from ide_transformer.pretrained import Options, families
@@ -16,7 +17,7 @@ from ide_transformer.pretrained.checkpoint import Checkpoint
 from ide_transformer.pretrained.transfer import StoredTensor, expected_shapes
 
 
-PUBLISHED = ENCODERS | DECODERS | LLAMAS
+PUBLISHED = ENCODERS | IMAGES_AND_SPEECH | DECODERS | LLAMAS
 # A tensor by which each class of transformers is recognised.
 MARKS = {
     "AlbertForMaskedLM": "predictions.dense.weight",

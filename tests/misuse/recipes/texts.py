@@ -2,7 +2,7 @@
 
 import ide_transformer as ide
 
-from .models import SOUND, listener, model_parts
+from .small_models import SOUND, listener, model_parts
 from .small import CONTEXT, KEY, SEEING_ALL, TOKENS_OF_TEXT, VOCABULARY, WIDTH, Recipe, block
 
 
