@@ -2,8 +2,8 @@
 
 import ide_transformer as ide
 
-from .small_models import SOUND, listener, model_parts
 from .small import CONTEXT, KEY, SEEING_ALL, TOKENS_OF_TEXT, VOCABULARY, WIDTH, Recipe, block
+from .small_models import SOUND, listener, model_parts
 
 
 def _layer(key):
