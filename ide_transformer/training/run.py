@@ -4,7 +4,6 @@ import contextlib
 import functools as ft
 import itertools
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -182,14 +181,15 @@ def _write_results(
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
         folder.sample.write_text(text + "\n", encoding="utf-8")
-    logged = [line for line in read_metrics(folder.metrics) if "loss" in line]
-    evaluations = float(state.evaluations)
+    # Not a number for a solver that does not count its evaluations of the field.
+    evaluations, steps = float(state.evaluations), int(state.step)
+    known = math.isfinite(evaluations)
     summary = {
         **held_out,
-        "steps": int(state.step),
+        "steps": steps,
         "parameters": num_parameters(state),
-        "nfe": statistics.mean(line["field_evaluations"] for line in logged),
-        "evaluations": evaluations if math.isfinite(evaluations) else None,
+        "nfe": evaluations / steps if known else None,
+        "evaluations": evaluations if known else None,
         "seconds": round(time.perf_counter() - began, 1),
         "bad_steps": int(state.faults.bad_steps),
         "rollbacks": int(state.faults.rollbacks),

@@ -77,7 +77,7 @@ def _results(runs: list[RunRecord]) -> Part:
     rows = [{k: v for k, v in row.items() if _told(rows, k)} for row in rows]
     going_on = [run.name for run in runs if not run.summary]
     about = (
-        "nfe: evaluations of the field in a solve, mean over the logged steps; evaluations: of "
+        "nfe: evaluations of the field in a solve, mean over the steps; evaluations: of "
         "all forward solves of training; seconds: of the whole run, compiling included."
     )
     if going_on:
