@@ -17,6 +17,7 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
+import functools as ft
 import json
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ from operator_learning.settings import CELLS, TESTS, Cell
 
 
 TRAINERS = {
-    "ours": ours.train_and_test,
-    "waves": ours.train_and_test,
+    "ours": ft.partial(ours.train_and_test, "{bed}.yaml"),
+    "waves": ft.partial(ours.train_and_test, "{bed}_waves.yaml"),
     "fno": fno.train_and_test,
 }
 

@@ -15,10 +15,21 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def train_and_test(
-    cell: Cell, rate: float, seed: int, steps: int, tests: dict[str, Test], runs: Path
+    config: str,
+    cell: Cell,
+    rate: float,
+    seed: int,
+    steps: int,
+    tests: dict[str, Test],
+    runs: Path,
 ) -> dict[str, Any]:
     """The validation error, those of the tests, parameters and seconds of a run; one that was
-    stopped goes on."""
+    stopped goes on.
+
+    **Arguments:**
+
+    - `config`: the name of its file, in which `{bed}` stands for that of the cell.
+    """
     options = ", ".join(f"{key}: {value}" for key, value in cell.options.items())
     name = f"{cell.name}_{rate:g}_{seed}_{steps}"
     overrides = [
@@ -26,12 +37,11 @@ def train_and_test(
         *(f"training.steps={steps}", f"training.seed={seed}", "training.keep_best=false"),
         *(f"training.evaluate_every={steps}", f"training.checkpoint_every={steps}"),
     ]
-    which = "" if cell.model == "ours" else f"_{cell.model}"
-    config = training.load_config(CONFIGS / f"{cell.bed}{which}.yaml", overrides)
+    settings = training.load_config(CONFIGS / config.format(bed=cell.bed), overrides)
     path = runs / name
     if not (path / "summary.json").is_file():
         resume = any((path / "checkpoints").glob("*"))
-        training.train(config, runs=runs, resume=resume)
+        training.train(settings, runs=runs, resume=resume)
     loaded = training.load_model(path)
     summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     found = {

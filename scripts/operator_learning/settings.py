@@ -20,8 +20,7 @@ class Test(NamedTuple):
 class Cell(NamedTuple):
     """A line of a table.
 
-    - `model`: "ours", "waves" or "fno"; the first two are those of `configs/{bed}.yaml` and
-      `configs/{bed}_waves.yaml`.
+    - `model`: "ours", "waves" or "fno".
     - `bed`: "burgers" or "darcy".
     - `options`: of the task in training.
     """
