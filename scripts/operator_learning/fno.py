@@ -12,11 +12,11 @@ import numpy as np
 from ide_transformer import Field, InputError, TokenDomain, interpolation
 from ide_transformer.tasks import AbstractTask, Batch, Part
 
-from .settings import CONTEXTS, Cell, Test
+from .settings import CONTEXTS, Cell, Test, warmup
 
 
 MODES, CHANNELS, LAYERS = {"burgers": (12,), "darcy": (8, 8)}, 32, 4
-BATCH, WARMUP, FINAL, DECAY, CLIP = 16, 100, 3e-5, 1e-4, 1.0
+BATCH, FINAL, DECAY, CLIP = 16, 3e-5, 1e-4, 1.0
 
 
 def train_and_test(
@@ -62,9 +62,10 @@ def _libraries() -> tuple[Any, Any]:
 
 def _rate(rate: float, step: int, steps: int) -> float:
     """Rises for the first steps, then falls as a cosine, as that of a run here."""
-    if step < WARMUP:
-        return rate * (step + 1) / WARMUP
-    done = (step - WARMUP) / max(steps - WARMUP, 1)
+    rising = warmup(steps)
+    if step < rising:
+        return rate * (step + 1) / rising
+    done = (step - rising) / max(steps - rising, 1)
     return FINAL + (rate - FINAL) * (1 + math.cos(math.pi * done)) / 2
 
 

@@ -8,7 +8,7 @@ import jax
 
 from ide_transformer import training
 
-from .settings import Cell, Test
+from .settings import Cell, Test, warmup
 
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -35,6 +35,7 @@ def train_and_test(
     overrides = [
         *(f"name={name}", f"data.options={{{options}}}", f"optimizer.learning_rate={rate}"),
         *(f"training.steps={steps}", f"training.seed={seed}", "training.keep_best=false"),
+        f"optimizer.warmup={warmup(steps)}",
         *(f"training.evaluate_every={steps}", f"training.checkpoint_every={steps}"),
     ]
     settings = training.load_config(CONFIGS / config.format(bed=cell.bed), overrides)

@@ -40,6 +40,11 @@ class Cell(NamedTuple):
         return TASKS[self.bed](context=context, **{**self.options, **options})
 
 
+def warmup(steps: int) -> int:
+    """The steps in which the learning rate comes up."""
+    return min(100, steps // 5)
+
+
 GRID = {"points": "grid"}
 # By study: the lines of its tables.
 CELLS = {
