@@ -3,8 +3,8 @@
 `samples`: Darcy's equation from 100, 300 and 900 samples on 16 by 16 points, tested there and
 on 32 by 32; here by attention (`ours`), and by a kernel of the difference (`waves`).
 `points`: Burgers' and Darcy's equations, trained on a grid or on random points, with quadrature
-weights or plain softmax, tested on points that were never seen; the Fourier neural operator
-gets values that are interpolated to its grid.
+weights or plain softmax, Darcy's by waves too, tested on points that were never seen; the
+Fourier neural operator gets values that are interpolated to its grid.
 
 The learning rate of each line is chosen on validation samples with seed 0, then the other seeds
 are run. A study that was stopped goes on when it is started again.

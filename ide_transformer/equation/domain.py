@@ -392,7 +392,9 @@ class TokenDomain(eqx.Module):
         weights = jnp.ones(self.num_tokens) if self.weights is None else self.weights
         zeros = jnp.zeros((*weights.shape[:-1], len(points)), weights.dtype)
         return TokenDomain(
-            jnp.concatenate([self.points, points]), jnp.concatenate([weights, zeros], axis=-1)
+            jnp.concatenate([self.points, points]),
+            jnp.concatenate([weights, zeros], axis=-1),
+            period=self.period,
         )
 
     def weighted(self, density: Callable[[Array], Array]) -> "TokenDomain":

@@ -155,7 +155,7 @@ class Darcy(AbstractTask):
             return slice(None), self.grid, self.grid
         grid = np.asarray(self.grid.points)
         at = subset(self.points, self.subset, grid, np.random.default_rng(seed))
-        return at, *domains(grid[at], self.weights)
+        return at, *domains(grid[at], self.weights, self.grid.period)
 
 
 def _published(path: Path | None) -> list[_Pairs]:

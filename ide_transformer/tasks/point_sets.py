@@ -42,9 +42,17 @@ def subset(
     return np.sort(chosen)
 
 
-def domains(points: np.ndarray, weights: WeightRule) -> tuple[TokenDomain, TokenDomain]:
+def domains(
+    points: np.ndarray, weights: WeightRule, period: tuple[float, ...] | None = None
+) -> tuple[TokenDomain, TokenDomain]:
     """Points of the unit cube as the domain of a model, with the chosen weights, and as that of
-    a norm of functions, which always has those of quadrature."""
+    a norm of functions, which always has those of quadrature.
+
+    **Arguments:**
+
+    - `period`: of the first; the weights are those of the cube.
+    """
     points = points.astype(np.float32)
     whole = TokenDomain.from_points(points, ((0.0, 1.0),) * points.shape[1])
-    return (whole if weights == "quadrature" else TokenDomain(whole.points)), whole
+    chosen = whole.weights if weights == "quadrature" else None
+    return TokenDomain(whole.points, chosen, period=period), whole

@@ -45,7 +45,16 @@ def warmup(steps: int) -> int:
     return min(100, steps // 5)
 
 
-GRID = {"points": "grid"}
+GRID, RANDOM = {"points": "grid"}, {"points": "random"}
+LINES = [
+    ("ours", GRID),
+    ("ours", {**RANDOM, "weights": "quadrature"}),
+    ("ours", {**RANDOM, "weights": "equal"}),
+    ("fno", GRID),
+    ("fno", RANDOM),
+]
+# Waves are for a torus.
+WAVES = [("waves", GRID), ("waves", RANDOM)]
 # By study: the lines of its tables.
 CELLS = {
     "samples": [
@@ -55,14 +64,8 @@ CELLS = {
     ],
     "points": [
         Cell(model, bed, options)
-        for bed in TASKS
-        for model, options in (
-            ("ours", GRID),
-            ("ours", {"points": "random", "weights": "quadrature"}),
-            ("ours", {"points": "random", "weights": "equal"}),
-            ("fno", GRID),
-            ("fno", {"points": "random"}),
-        )
+        for bed, lines in (("burgers", LINES), ("darcy", [*LINES, *WAVES]))
+        for model, options in lines
     ],
 }
 PLAIN = {"weights": "equal"}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from equation.problems import apply, state
-from helpers import HEADS, WIDTH, fast_first, largest
+from helpers import HEADS, WIDTH, fast_first, largest, random_state
 from published.numpy_blocks import gelu, linear
 
 import ide_transformer as ide
@@ -83,21 +83,40 @@ def test_nothing_flows_through_the_ends():
     assert largest(later, -jnp.diff(u, axis=0, prepend=u[:1])) < 1e-14
 
 
-@pytest.mark.parametrize(("shape", "modes"), [((8,), 3), ((6, 8), 2)])
-def test_a_fourier_integral_is_the_layer_of_a_neural_operator(key, shape, modes):
+def scattered(number, dimension):
+    """Random points of a torus of other lengths than 1, with random weights for each of two
+    samples."""
+    random, lengths = np.random.default_rng(2), (1.5, 0.7)[:dimension]
+    points = jnp.asarray(random.random((number, dimension)) * lengths)
+    return ide.TokenDomain(points, jnp.asarray(random.random((2, number))), period=lengths)
+
+
+@pytest.mark.parametrize(
+    ("domain", "modes"),
+    [
+        (ide.TokenDomain.periodic(8), 3),
+        (ide.TokenDomain.periodic((6, 8)), 2),
+        (scattered(8, 1), 3),
+        (scattered(20, 2), 2),
+    ],
+    ids=["line", "plane", "points of a line", "points of the plane"],
+)
+def test_a_fourier_integral_is_the_layer_of_a_neural_operator(key, domain, modes):
     """The convolution with the kernel, point by point."""
-    domain = ide.TokenDomain.periodic(shape)
+    dimension = domain.dimension
     operator = ide.FourierIntegral(
-        WIDTH, key=key, modes=modes, dimension=len(shape), std=0.3, output_std=0.2
+        WIDTH, key=key, modes=modes, dimension=dimension, std=0.3, output_std=0.2
     )
-    u = np.asarray(state(tokens=domain.num_tokens))
-    x = np.asarray(domain.points)
+    lengths = np.ones(dimension) if domain.grid else np.array(domain.period)
+    shares = np.broadcast_to(domain.shares, (2, domain.num_tokens))
+    u = np.asarray(random_state(2, tokens=domain.num_tokens))
+    x = np.asarray(domain.points) / lengths
     r = np.asarray(operator.weight)
     r = r[:, 0] + 1j * r[:, 1]
     weights = {tuple(k): value for k, value in zip(operator.waves.tolist(), r, strict=True)}
-    assert len(weights) == (2 * modes - 1) ** (len(shape) - 1) * modes
+    assert len(weights) == (2 * modes - 1) ** (dimension - 1) * modes
     total = np.zeros_like(u)
-    for k in itertools.product(range(1 - modes, modes), repeat=len(shape)):
+    for k in itertools.product(range(1 - modes, modes), repeat=dimension):
         opposite = tuple(-i for i in k)
         if k[-1] > 0:
             value = weights[k]
@@ -107,7 +126,7 @@ def test_a_fourier_integral_is_the_layer_of_a_neural_operator(key, shape, modes)
             # Both are among the weights, and a real function sees their mean.
             value = (weights[k] + weights[opposite].conj()) / 2
         phase = np.exp(2j * np.pi * (x[:, None] - x[None]) @ np.array(k))
-        total += (phase @ u @ value).real / len(u)
+        total += (phase @ (shares[..., None] * u) @ value).real
     expected = gelu(total + linear(operator.linear, u))
     assert largest(apply(operator, jnp.asarray(u), domain), expected) < 1e-12
 
@@ -169,6 +188,11 @@ def test_domains_that_do_not_serve(key, unchecked):
         (ide.DifferenceAdvection(jnp.ones(1)), wide, "is for 1 dimensions"),
         (ide.FourierIntegral(WIDTH, key=key, modes=7), CIRCLE, "at least 13 points"),
         (ide.FourierIntegral(WIDTH, key=key), UNIFORM, "needs a periodic domain"),
+        (
+            ide.FourierIntegral(WIDTH, key=key, modes=5),
+            scattered(8, 1),
+            "need 9 points or more",
+        ),
         (ide.Convolution(WIDTH, key=key), wide, "is for 1 dimensions"),
     ):
         with pytest.raises(ide.InputError, match=message):

@@ -5,7 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
@@ -27,7 +27,9 @@ class FourierIntegral(AbstractOperator):
         κ(x) = Σ_|k|<modes R_k exp(2πi k·x / L),   R_{-k} the conjugate of R_k,
 
     over a periodic domain of measure 1. It is the same function on every grid that can tell
-    the waves apart. Source: Li et al., "Fourier neural operator", 2021, arXiv 2010.08895.
+    the waves apart. At other points the integral has their weights, and the sums over points
+    and waves are made as they stand. Source: Li et al., "Fourier neural operator", 2021,
+    arXiv 2010.08895.
 
     **Arguments:**
 
@@ -39,8 +41,8 @@ class FourierIntegral(AbstractOperator):
     - `bias`: whether there is b.
     - `std`, `output_std`: standard deviation of the initial W, and of R (default: the same).
 
-    **Raises:** `InputError` on a domain that is not periodic, whose points have weights or are
-    not equally spaced, or that has fewer than `2 modes - 1` points along an axis.
+    **Raises:** `InputError` on a domain that is not periodic, that has tokens without a place
+    on a grid, or fewer than `2 modes - 1` points along an axis, or so many for each axis.
     """
 
     sees_all: ClassVar[bool] = True
@@ -84,8 +86,13 @@ class FourierIntegral(AbstractOperator):
         check_features(self, u, self.linear.weight.shape[0])
         check_periodic(self, domain)
         check_axes(self, self.dimension, domain)
-        normal = self.normalization.project(u)
-        v, axes = on_grid(self, normal, domain), grid_axes(domain)
+        v = self.normalization.project(u)
+        equally_spaced = domain.grid is not None and domain.weights is None
+        integral = (self._on_grid if equally_spaced else self._at_points)(v, domain)
+        return self.activation(integral.astype(u.dtype) + self.linear(v))
+
+    def _on_grid(self, v: State, domain: TokenDomain) -> State:
+        v, axes = on_grid(self, v, domain), grid_axes(domain)
         assert domain.grid is not None
         if min(domain.grid) < 2 * self.modes - 1:
             raise InputError(
@@ -94,8 +101,29 @@ class FourierIntegral(AbstractOperator):
             )
         spectrum = jnp.fft.rfftn(v, axes=axes, norm="forward")
         at = (..., *self.waves.T, slice(None))
-        r = jax.lax.complex(*jnp.moveaxis(self.weight.astype(u.dtype), 1, 0))
-        mixed = jnp.einsum("...ki,kio->...ko", spectrum[at], r)
-        spectrum = jnp.zeros_like(spectrum).at[at].set(mixed)
+        spectrum = jnp.zeros_like(spectrum).at[at].set(self._times_kernel(spectrum[at]))
         integral = jnp.fft.irfftn(spectrum, s=domain.grid, axes=axes, norm="forward")
-        return self.activation(integral.reshape(u.shape).astype(u.dtype) + self.linear(normal))
+        return integral.reshape(*v.shape[: -1 - len(axes)], domain.num_tokens, v.shape[-1])
+
+    def _at_points(self, v: State, domain: TokenDomain) -> State:
+        least = (2 * self.modes - 1) ** self.dimension
+        if domain.prefix or domain.num_tokens < least:
+            raise InputError(
+                f"FourierIntegral: {domain.num_tokens} tokens, {domain.prefix} of them without "
+                f"a place; its {self.modes} waves along each axis need {least} points or more, "
+                "and no class token."
+            )
+        length = jnp.asarray(domain.period)[None]
+        angles = 2 * jnp.pi * domain.points / length @ self.waves.T
+        waves = jnp.exp(1j * angles.astype(v.dtype))
+        shares = domain.shares.astype(v.dtype)
+        spectrum = jnp.einsum("xk,...x,...xi->...ki", waves.conj(), shares, v)
+        # A wave k of which -k is none stands for both.
+        both = jnp.asarray(np.where(self.waves[:, -1] > 0, 2, 1), v.dtype)[None]
+        return jnp.einsum("xk,...ki->...xi", both * waves, self._times_kernel(spectrum)).real
+
+    def _times_kernel(self, spectrum: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """`[..., waves, features]`, each wave times its R."""
+        weight = self.weight.astype(spectrum.real.dtype)
+        r = jax.lax.complex(weight[:, 0], weight[:, 1])
+        return jnp.einsum("...ki,kio->...ko", spectrum, r)
