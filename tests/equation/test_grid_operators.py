@@ -2,6 +2,7 @@
 
 import itertools
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -201,6 +202,22 @@ def test_domains_that_do_not_serve(key, unchecked):
         ide.Convolution(WIDTH, key=key, width=4)
     with pytest.raises(ide.InputError, match="points of a plane have no order"):
         ide.Convolution(WIDTH, key=key, causal=True, dimension=2)
+
+
+@pytest.mark.parametrize("gradient", [ide.Recompute(), ide.Direct()], ids=repr)
+def test_a_fourier_integral_at_points_has_a_gradient(key, gradient):
+    block = (ide.FourierIntegral(WIDTH, key=key, modes=3, std=0.5),)
+    equation = ide.Equation(ide.Tied(block, 2), ide.Free(), scattered(8, 1))
+    u0 = random_state(2, tokens=8)
+
+    @jax.jit
+    def final(u0):
+        return jnp.sum(ide.solve(equation, u0, solver=diffrax.Heun(), gradient=gradient).u1 ** 2)
+
+    direction = random_state(2, tokens=8, seed=4)
+    slope = float(jnp.vdot(jax.grad(final)(u0), direction))
+    ahead, behind = (final(u0 + h * direction) for h in (1e-5, -1e-5))
+    assert float(ahead - behind) / 2e-5 == pytest.approx(slope, rel=1e-7)
 
 
 @pytest.mark.heavy

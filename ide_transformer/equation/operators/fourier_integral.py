@@ -115,12 +115,14 @@ class FourierIntegral(AbstractOperator):
             )
         length = jnp.asarray(domain.period)[None]
         angles = 2 * jnp.pi * domain.points / length @ self.waves.T
-        waves = jnp.exp(1j * angles.astype(v.dtype))
-        shares = domain.shares.astype(v.dtype)
-        spectrum = jnp.einsum("xk,...x,...xi->...ki", waves.conj(), shares, v)
+        cos, sin = (wave(angles).astype(v.dtype) for wave in (jnp.cos, jnp.sin))
+        weighted = jnp.einsum("...x,...xi->...xi", domain.shares.astype(v.dtype), v)
+        # Real products: those of complex numbers cannot be kept for a gradient.
+        spectrum = jax.lax.complex(cos.T @ weighted, -sin.T @ weighted)
+        mixed = self._times_kernel(spectrum)
         # A wave k of which -k is none stands for both.
         both = jnp.asarray(np.where(self.waves[:, -1] > 0, 2, 1), v.dtype)[None]
-        return jnp.einsum("xk,...ki->...xi", both * waves, self._times_kernel(spectrum)).real
+        return (both * cos) @ mixed.real - (both * sin) @ mixed.imag
 
     def _times_kernel(self, spectrum: Complex[Array, "..."]) -> Complex[Array, "..."]:
         """`[..., waves, features]`, each wave times its R."""
