@@ -212,7 +212,8 @@ def test_a_fourier_integral_at_points_has_a_gradient(key, gradient):
 
     @jax.jit
     def final(u0):
-        return jnp.sum(ide.solve(equation, u0, solver=diffrax.Heun(), gradient=gradient).u1 ** 2)
+        solution = ide.solve(equation, u0, solver=diffrax.Heun(), gradient=gradient)
+        return jnp.sum(solution.u1**2)
 
     direction = random_state(2, tokens=8, seed=4)
     slope = float(jnp.vdot(jax.grad(final)(u0), direction))
