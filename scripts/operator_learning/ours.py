@@ -41,8 +41,7 @@ def train_and_test(
     settings = training.load_config(CONFIGS / config.format(bed=cell.bed), overrides)
     path = runs / name
     if not (path / "summary.json").is_file():
-        resume = any((path / "checkpoints").glob("*"))
-        training.train(settings, runs=runs, resume=resume)
+        training.train(settings, runs=runs, resume=path.exists())
     loaded = training.load_model(path)
     summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     found = {

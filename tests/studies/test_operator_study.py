@@ -5,6 +5,7 @@ import json
 import pytest
 from running import run_here
 
+from ide_transformer import training
 from operator_learning import ours, settings
 
 
@@ -41,9 +42,19 @@ def test_the_best_rate_gets_the_other_seeds_and_what_is_done_stays(
     assert len(json.loads((tmp_path / "rows.json").read_text())) == 5
 
 
+def stopped(*_):
+    raise RuntimeError("stopped")
+
+
 @pytest.mark.heavy
 def test_a_run_is_tested_on_points_of_each_kind(command, tmp_path, capsys):
-    run_here(capsys, *command, "--steps", "5", "--rates", "1e-3", "--seeds", "1")
+    """Also where it was stopped before its first checkpoint."""
+    study = (*command, "--steps", "5", "--rates", "1e-3", "--seeds", "1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.run, "Loop", stopped)
+        with pytest.raises(RuntimeError, match="stopped"):
+            run_here(capsys, *study)
+    run_here(capsys, *study)
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     errors = {round(row[name], 6) for name in TESTS}
     assert len(errors) == len(TESTS) and 0.1 < min(errors) < max(errors) < 10
