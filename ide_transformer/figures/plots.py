@@ -111,7 +111,9 @@ def draw_panels(
 
 
 def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, x: str) -> None:
-    """Means with their intervals, sorted, each next to its name, and a line at zero.
+    """Means with their intervals, sorted, each between its name and its figures, and a line at
+    zero. An interval that is far wider than most ends in an arrow at the edge, so that the
+    others can be seen.
 
     **Arguments:**
 
@@ -122,19 +124,43 @@ def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, 
     ordered = sorted(intervals.items(), key=lambda item: -item[1][0])
     names = [name for name, _ in ordered]
     means, halves = np.array([interval for _, interval in ordered]).T
-    figure = Figure(figsize=(7.2, 1.2 + 0.32 * len(names)), layout="constrained")
+    figure = Figure(figsize=(9.0, 0.9 + 0.32 * len(names)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=COLORS[6], linewidth=0.8)
     heights = np.arange(len(names))
     axes.errorbar(means, heights, xerr=halves, fmt="o", color=COLORS[0], capsize=3)
+    lower, upper = _most_of(np.stack([means - halves, means + halves]))
+    for edge, marker, beyond in (
+        (lower, "<", means - halves < lower),
+        (upper, ">", means + halves > upper),
+    ):
+        for height in heights[beyond]:
+            axes.plot(edge, height, marker, color=COLORS[0], clip_on=False)
+    for height, mean, half in zip(heights, means, halves, strict=True):
+        # Two digits of the half width, and as many decimals of the mean.
+        decimals = max(1 - int(np.floor(np.log10(half))), 0) if half > 0 else 3
+        text = f"{mean:+.{decimals}f} ± {half:.{decimals}f}".replace("-", "−")
+        place = dict(transform=axes.get_yaxis_transform(), va="center", fontsize="small")
+        axes.text(1.06, height, text, **place)
     axes.set_yticks(heights, names)
-    axes.set(ylim=(-0.6, len(names) - 0.4))
+    axes.set(xlim=(lower, upper), ylim=(-0.6, len(names) - 0.4))
     # To the left, where the names leave room for it.
     axes.set_xlabel(x, loc="right")
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(alpha=0.3, axis="x")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     _save(figure, path)
+
+
+def _most_of(ends: np.ndarray) -> tuple[float, float]:
+    """The limits of an axis, with zero, of ends that are no further away than five times their
+    median distance."""
+    distances = np.abs(ends)
+    near = ends[distances <= 5 * np.median(distances.max(axis=0))]
+    lower, upper = min(near.min(), 0.0), max(near.max(), 0.0)
+    margin = 0.08 * (upper - lower) or 1.0
+    return lower - margin, upper + margin
 
 
 def of_text(color: str) -> str:

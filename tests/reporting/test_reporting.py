@@ -66,6 +66,18 @@ def test_intervals_are_a_picture(tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_wide_interval_leaves_room_for_the_others(tmp_path, monkeypatch):
+    intervals = {"a": (0.1, 0.02), "b": (-0.1, 0.03), "c": (0.05, 0.05), "wide": (2.0, 5.0)}
+    draw = lambda: plot_intervals(tmp_path / "a.png", intervals, x="difference")  # noqa: E731
+    (axes,) = drawn(monkeypatch, draw)
+    lower, upper = axes.get_xlim()
+    assert -0.2 < lower < -0.13 and 0.12 < upper < 0.2
+    arrows = {line.get_marker(): line.get_xdata()[0] for line in axes.get_lines()[-2:]}
+    assert arrows == {"<": lower, ">": upper}
+    figures = [text.get_text() for text in axes.texts]
+    assert figures == ["+2.0 ± 5.0", "+0.100 ± 0.020", "+0.050 ± 0.050", "−0.100 ± 0.030"]
+
+
 def test_panels_are_a_picture(tmp_path):
     curve = Curve("a", [1, 2], [3, 4])
     path = tmp_path / "panels.png"
