@@ -140,8 +140,8 @@ def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, 
         # Two digits of the half width, and as many decimals of the mean.
         decimals = max(1 - int(np.floor(np.log10(half))), 0) if half > 0 else 3
         text = f"{mean:+.{decimals}f} ± {half:.{decimals}f}".replace("-", "−")
-        place = dict(transform=axes.get_yaxis_transform(), va="center", fontsize="small")
-        axes.text(1.06, height, text, **place)
+        beside = axes.get_yaxis_transform()
+        axes.text(1.06, float(height), text, transform=beside, va="center", fontsize="small")
     axes.set_yticks(heights, names)
     axes.set(xlim=(lower, upper), ylim=(-0.6, len(names) - 0.4))
     # To the left, where the names leave room for it.
