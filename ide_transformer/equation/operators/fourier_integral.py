@@ -41,8 +41,9 @@ class FourierIntegral(AbstractOperator):
     - `bias`: whether there is b.
     - `std`, `output_std`: standard deviation of the initial W, and of R (default: the same).
 
-    **Raises:** `InputError` on a domain that is not periodic, that has tokens without a place
-    on a grid, or fewer than `2 modes - 1` points along an axis, or so many for each axis.
+    **Raises:** `InputError` on a domain that is not periodic or has a class token, on a grid of
+    fewer than `2 modes - 1` points along an axis, and for fewer other points than such a grid
+    has.
     """
 
     sees_all: ClassVar[bool] = True
