@@ -4,6 +4,7 @@ import contextlib
 import functools as ft
 import itertools
 import math
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -181,14 +182,16 @@ def _write_results(
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
         folder.sample.write_text(text + "\n", encoding="utf-8")
-    # Not a number for a solver that does not count its evaluations of the field.
+    # Not a number for a run that began before they were counted.
     evaluations, steps = float(state.evaluations), int(state.step)
     known = math.isfinite(evaluations)
+    logged = [line for line in read_metrics(folder.metrics) if "loss" in line]
+    of_logged = statistics.mean(line["field_evaluations"] for line in logged)
     summary = {
         **held_out,
         "steps": steps,
         "parameters": num_parameters(state),
-        "nfe": evaluations / steps if known else None,
+        "nfe": evaluations / steps if known else of_logged,
         "evaluations": evaluations if known else None,
         "seconds": round(time.perf_counter() - began, 1),
         "bad_steps": int(state.faults.bad_steps),
