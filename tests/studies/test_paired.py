@@ -17,7 +17,7 @@ def test_the_interval_is_that_of_student():
 
 def test_what_both_share_has_no_part_in_it():
     seeds = np.random.default_rng(0).normal(size=8)
-    mean, half_width = paired_difference(seeds + 0.25, seeds)
+    mean, half_width = paired_difference((seeds + 0.25).tolist(), seeds.tolist())
     assert mean == pytest.approx(0.25) and half_width < 1e-12
 
 
