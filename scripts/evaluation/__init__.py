@@ -1,1 +1,1 @@
-"""What evaluate.py measures, and the figure of it."""
+"""The studies of evaluate.py and their figures."""

@@ -124,7 +124,7 @@ def _figures(runs: list[dict[str, Any]], reported: str) -> dict[str, Any]:
         "parameters": runs[0]["parameters"],
         "evaluations_per_step": float(np.mean([run["nfe"] for run in runs])),
         "steps": runs[0]["steps"],
-        "field_evaluations": float(np.mean([run["evaluations"] for run in runs])),
+        "field_evaluations": float(np.mean([run["nfe"] * run["steps"] for run in runs])),
         "tokens_per_second": speed(runs),
         "seconds": float(np.median([run["seconds"] for run in runs])),
         "seeds": losses,
