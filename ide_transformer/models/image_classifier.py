@@ -16,7 +16,7 @@ from ..equation import (
 )
 from .classifier import AbstractImageClassifier
 from .image_heads import AbstractImageHead, MeanHead, PrefixHead
-from .image_model import AbstractImageModel, patch_domain, refined_domain
+from .image_model import AbstractImageModel, image_domain
 from .model import Discretization
 
 
@@ -113,9 +113,7 @@ class ImageClassifier(AbstractImageModel, AbstractImageClassifier):
             # One channel, without an axis of its own.
             return self.domain
         grid = shape[-3] // self.patch, shape[-2] // self.patch
-        if grid == self.grid or not self.area_weights:
-            return patch_domain(grid, len(self.prefix))
-        return refined_domain(grid, len(self.prefix), self.grid)
+        return image_domain(grid, len(self.prefix), self.grid, self.area_weights)
 
     def _takes(self, shape: tuple[int, ...]) -> bool:
         rows, columns, channels = shape if len(shape) == 3 else (0, 0, 0)

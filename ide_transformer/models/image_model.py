@@ -148,10 +148,14 @@ def patch_domain(grid: tuple[int, int], prefix: int) -> TokenDomain:
     return _after_prefix(TokenDomain.uniform(grid), prefix)
 
 
-def refined_domain(grid: tuple[int, int], prefix: int, unit: tuple[int, int]) -> TokenDomain:
+def image_domain(
+    grid: tuple[int, int], prefix: int, unit: tuple[int, int], area_weights: bool
+) -> TokenDomain:
     """The patches of a grid on the rectangle of another one, `unit`, whose patches have area 1.
-    Each weighs its area and a prefix token 1, so that the part of that token in an integral
-    does not depend on the grid."""
+    With `area_weights` each weighs its area and a prefix token 1, so that the part of that
+    token in an integral does not depend on the grid; otherwise as `patch_domain`."""
+    if grid == unit or not area_weights:
+        return patch_domain(grid, prefix)
     rows, columns = (
         TokenDomain.midpoint(n, (-0.5, side - 0.5)) for n, side in zip(grid, unit, strict=True)
     )

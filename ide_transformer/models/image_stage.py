@@ -21,7 +21,7 @@ from ..equation import (
 from ..errors import InputError
 from .classifier import AbstractImageClassifier
 from .image_heads import AbstractImageHead, MeanHead, NoHead, PrefixHead
-from .image_model import check_floating, patch_domain
+from .image_model import check_floating, image_domain, patch_domain
 from .model import AbstractModel, Discretization
 from .stage import AbstractStage
 
@@ -56,6 +56,7 @@ class ImageStage(AbstractStage, AbstractImageClassifier):
       have one.
     - `classes`: how many there are to be read out, from the class token or from the mean over
       tokens; `None` for a stage that gives its states.
+    - `area_weights`: as for `ImageClassifier`.
     - `embedding_normalization`: N.
     - `input_normalization`: I.
     - `output_normalization`: applied before the classes are read.
@@ -79,6 +80,7 @@ class ImageStage(AbstractStage, AbstractImageClassifier):
     window: int = eqx.field(static=True)
     stride: int = eqx.field(static=True)
     padding: int = eqx.field(static=True)
+    area_weights: bool = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
 
     def __init__(
@@ -95,6 +97,7 @@ class ImageStage(AbstractStage, AbstractImageClassifier):
         padding: NonNegativeInt | None = None,
         class_token: bool = False,
         classes: PositiveInt | None = None,
+        area_weights: bool = True,
         embedding_normalization: AbstractConstraint = LayerNorm(),
         input_normalization: AbstractConstraint = Free(),
         output_normalization: AbstractConstraint = LayerNorm(),
@@ -120,6 +123,7 @@ class ImageStage(AbstractStage, AbstractImageClassifier):
         self.discretization = discretization
         self.image_shape = image_shape
         self.window, self.stride, self.padding = window, stride, padding
+        self.area_weights = area_weights
         self.dropout = dropout
         self.grid_of(*image_shape[:2])
 
@@ -158,7 +162,8 @@ class ImageStage(AbstractStage, AbstractImageClassifier):
         u = self.embedding_normalization.project(u)
         prefix = [jnp.broadcast_to(x, (*u.shape[:-2], 1, x.shape[0])) for x in self.prefix]
         u = drop(jnp.concatenate([*prefix, u], axis=-2), self.dropout, key)
-        return self.input_normalization.project(u), patch_domain(grid, len(self.prefix))
+        domain = image_domain(grid, len(self.prefix), self.grid, self.area_weights)
+        return self.input_normalization.project(u), domain
 
     def read_out(self, u: Float[Array, "*batch tokens features"]) -> Float[Array, "..."]:
         v, number = self.output_normalization.project(u), len(self.prefix)

@@ -8,7 +8,7 @@ import pytest
 from helpers import drawn, largest
 
 import ide_transformer as ide
-from ide_transformer.models.image_model import patch_domain
+from ide_transformer.models.image_model import image_domain, patch_domain
 
 
 FEATURES, HEADS = 6, 2
@@ -59,6 +59,14 @@ def convolved(projection, grid, *, wraps):
     return np.array(out)
 
 
+def weights_of_keys(operator, domain):
+    if domain.weights is None:
+        return 1.0
+    first, weights = np.split(np.asarray(domain.weights), [domain.prefix])
+    stride = operator.key_convolution.stride
+    return np.concatenate([first, weights.reshape(domain.grid)[::stride, ::stride].ravel()])
+
+
 def expected(operator, u, domain):
     u = np.asarray(u)
     v = u - u.mean(-1, keepdims=True)
@@ -73,7 +81,8 @@ def expected(operator, u, domain):
         heads.append(tokens.reshape(len(tokens), HEADS, -1))
     q, k, v = heads
     s = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(FEATURES / HEADS)
-    gamma = np.exp(s) / np.exp(s).sum(-1, keepdims=True)
+    gamma = weights_of_keys(operator, domain) * np.exp(s)
+    gamma /= gamma.sum(-1, keepdims=True)
     mean = np.einsum("hij,jhd->ihd", gamma, v).reshape(len(u), -1)
     return mean @ np.asarray(operator.output.weight) + np.asarray(operator.output.bias)
 
@@ -84,6 +93,8 @@ def expected(operator, u, domain):
         (ide.TokenDomain.uniform((4, 6)), {}),
         (patch_domain((4, 2), 1), dict(statistics=True)),
         (ide.TokenDomain.periodic((3, 6)), dict(width=5, stride=3)),
+        (image_domain((4, 6), 1, (2, 3), area_weights=True), {}),
+        (ide.TokenDomain.uniform((4, 6)).weighted(lambda x: 1 + x[:, 0] * x[:, 1]), {}),
     ],
 )
 def test_it_equals_numpy(domain, options):
@@ -152,6 +163,10 @@ def test_a_line_is_a_grid_too():
         (ide.TokenDomain.uniform((4, 3)), "stride=2 does not divide a grid of 4 by 3"),
         (ide.TokenDomain.uniform(4), "is for 2 dimensions of tokens"),
         (ide.TokenDomain(jnp.zeros((4, 2))), "needs tokens at equal distances"),
+        (
+            ide.TokenDomain.uniform((2, 2)).padded(jnp.ones((1, 4), bool)),
+            "without weights, padding",
+        ),
     ],
 )
 def test_domains_that_it_has_no_coarser_grid_for(domain, message):

@@ -133,6 +133,15 @@ def test_it_is_one_solve_after_the_other(model):
 def test_images_of_another_size(model):
     larger = np.random.default_rng(1).standard_normal((12, 8, CHANNELS))
     assert outputs_of(model, larger).shape == (CLASSES,)
+    # The area of the stage's own 2 by 1 tokens in the place of 3 by 2.
+    states = np.ones((6, 4, FEATURES[0]))
+    assert model.stages[1].embed(states)[1].weights.tolist() == [1.0] + 6 * [
+        pytest.approx(1 / 3)
+    ]
+    plain = two_stages(area_weights=False)
+    assert plain.stages[1].embed(states)[1].weights is None
+    assert largest(outputs_of(plain, IMAGES), outputs_of(model, IMAGES)) == 0.0
+    assert largest(outputs_of(plain, larger), outputs_of(model, larger)) > 1e-3
 
 
 def test_numbers_are_of_all_stages(model):

@@ -1,8 +1,9 @@
+import dataclasses
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
@@ -27,8 +28,8 @@ class ConvolutionalAttention(AbstractAttention):
 
     γ as in `Attention`, N the input normalisation and `c ∗` a depthwise convolution with a gain
     and a bias of each feature. Ω_x' is every s-th point along each axis of Ω_x. Tokens before
-    the grid, such as a class token, pass the convolutions by and belong to both domains. All
-    tokens have the same weight. Reference: Wu et al., arXiv 2103.15808.
+    the grid, such as a class token, pass the convolutions by and belong to both domains. A
+    point has the same quadrature weight in both. Reference: Wu et al., arXiv 2103.15808.
 
     Batch normalisation, which follows each convolution there, would make the rate of a sample
     depend on the others; trained here, gain and bias stand in its place (the input is
@@ -51,7 +52,7 @@ class ConvolutionalAttention(AbstractAttention):
       those of the output map (default: the same).
 
     **Raises:** `InputError` where heads do not divide, or for an even width; on a domain that
-    is no grid, or whose sides the stride does not divide.
+    is no grid, has weights for each sample, or whose sides the stride does not divide.
     """
 
     # Whatever the order of tokens is: the windows look to all sides.
@@ -102,7 +103,7 @@ class ConvolutionalAttention(AbstractAttention):
         coarse = self.coarse_domain(domain)
         v = self.normalization.project(u)
         prefix = v[..., : domain.prefix, :]
-        grid = on_grid(self, v[..., domain.prefix :, :], domain.without_prefix)
+        grid = on_grid(self, v[..., domain.prefix :, :], _without_weights(domain))
 
         def tokens(convolution: DepthwiseProjection) -> State:
             w = convolution(grid, periodic=domain.period is not None)
@@ -120,7 +121,14 @@ class ConvolutionalAttention(AbstractAttention):
         """Ω_x', the points of keys and values."""
         stride, axes = self.key_convolution.stride, self.key_convolution.weight.ndim - 1
         check_axes(self, axes, domain)
-        points = on_grid(self, domain.without_prefix.points, domain.without_prefix)
+        bare, number = _without_weights(domain), domain.prefix
+
+        def coarse(values: Array) -> Array:
+            """Of values for each token, those of the prefix and of every s-th point."""
+            grid = on_grid(self, values[number:], bare)[(slice(None, None, stride),) * axes]
+            return jnp.concatenate([values[:number], grid.reshape(-1, values.shape[1])])
+
+        points, weights = coarse(domain.points), domain.weights
         assert domain.grid is not None
         if any(n % stride for n in domain.grid):
             sides = " by ".join(map(str, domain.grid))
@@ -128,12 +136,19 @@ class ConvolutionalAttention(AbstractAttention):
                 f"ConvolutionalAttention: stride={stride} does not divide a grid of {sides} "
                 "tokens; choose a stride that does, or a grid of multiples of it."
             )
-        points = points[(*[slice(None, None, stride)] * axes, slice(None))]
-        points = points.reshape(-1, domain.dimension)
         return TokenDomain(
-            jnp.concatenate([domain.points[: domain.prefix], points]),
+            points,
+            None if weights is None else coarse(weights[:, None])[:, 0],
             grid=tuple(n // stride for n in domain.grid),
             spacing=tuple(stride * step for step in domain.steps),
             period=domain.period,
             prefix=domain.prefix,
         )
+
+
+def _without_weights(domain: TokenDomain) -> TokenDomain:
+    """The grid that the convolutions see; quadrature weights are for the integral. Those of
+    each sample are padding, which no convolution leaves out, and stay to be refused."""
+    grid, weights = domain.without_prefix, domain.weights
+    shared = weights is not None and weights.ndim == 1
+    return dataclasses.replace(grid, weights=None) if shared else grid

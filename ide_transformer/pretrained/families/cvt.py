@@ -121,6 +121,7 @@ def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -
         padding=options.size("patch_padding", least=0),
         class_token=options.flag("cls_token", False),
         classes=classes,
+        area_weights=False,
         embedding_normalization=make.layer_norm(width, _EPS),
         key=make.any_key(),
         **parts,
