@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first
+from helpers import fast_first, largest
 from solvers.linear_problem import (
     TOKENS,
     WIDTH,
@@ -20,6 +20,7 @@ from solvers.linear_problem import (
 )
 
 import ide_transformer as ide
+from ide_transformer.solvers.connections.doubly_stochastic_connections import doubly_stochastic
 
 
 LAYERS, OPERATORS, STREAMS = 3, 2, 4
@@ -102,6 +103,34 @@ def test_their_gradients_are_those_of_finite_differences(layered, name):
 
     slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: np.sum(g * d), direct, along)))
     assert float(slope) == pytest.approx(float(at(1e-5) - at(-1e-5)) / 2e-5, rel=1e-6)
+
+
+def scaled_to_sum_1(logits):
+    matrix = np.exp(logits)
+    for _ in range(20):
+        matrix = matrix / matrix.sum(0)
+        matrix = matrix / matrix.sum(1, keepdims=True)
+    return matrix
+
+
+def test_doubly_stochastic_matrices_of_nearly_closed_streams():
+    """In single precision, where the exponentials of a whole column are zero beside the largest
+    one: the trained weights of a diverging run were such."""
+    random = np.random.default_rng(0)
+    logits, weights = random.normal(size=(2, 4, 4))
+    logits = 40 * (logits - [3, 0, 0, 0])
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda x: jnp.sum(weights * doubly_stochastic(x)))
+    )(jnp.asarray(logits, jnp.float32))
+    assert value == pytest.approx(np.sum(weights * scaled_to_sum_1(logits)), rel=1e-4)
+    h, differences = 1e-5, np.zeros((4, 4))
+    for i, j in np.ndindex(4, 4):
+        step = np.zeros((4, 4))
+        step[i, j] = h
+        ends = [np.sum(weights * scaled_to_sum_1(logits + x)) for x in (step, -step)]
+        differences[i, j] = (ends[0] - ends[1]) / (2 * h)
+    assert np.abs(differences).max() > 1e-3
+    assert largest(gradient, differences) < 1e-6
 
 
 @pytest.mark.parametrize("name", SCHEMES)

@@ -81,12 +81,12 @@ class DoublyStochasticConnections(AbstractStreams):
 
 def doubly_stochastic(logits: Float[Array, "*shape n n"]) -> Float[Array, "*shape n n"]:
     """`exp(logits)`, scaled by 20 sweeps so that columns and rows sum to 1: after the last the
-    rows do, the columns nearly."""
+    rows do, the columns nearly. The sweeps are made on the logarithm, whose derivative stays
+    finite where a whole column or row is nearly zero."""
 
-    def sweep(matrix: Array, _: None) -> tuple[Array, None]:
-        matrix = matrix / jnp.sum(matrix, axis=-2, keepdims=True)
-        return matrix / jnp.sum(matrix, axis=-1, keepdims=True), None
+    def sweep(log: Array, _: None) -> tuple[Array, None]:
+        log = log - jax.nn.logsumexp(log, axis=-2, keepdims=True)
+        return log - jax.nn.logsumexp(log, axis=-1, keepdims=True), None
 
-    largest = jnp.max(logits, axis=(-2, -1), keepdims=True)
-    matrix, _ = lax.scan(sweep, jnp.exp(logits - lax.stop_gradient(largest)), length=_SWEEPS)
-    return matrix
+    log, _ = lax.scan(sweep, logits, length=_SWEEPS)
+    return jnp.exp(log)
