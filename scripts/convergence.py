@@ -29,6 +29,7 @@ from ide_transformer.studies.convergence import (
     schemes,
 )
 from ide_transformer.training import run_script
+from ide_transformer.training.script import figure_file
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--control", action="append", choices=tuple(CONTROLS))
     parser.add_argument("--constraint", action="append", choices=tuple(CONSTRAINTS))
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--figure", type=Path, help="also draw error against step size")
+    parser.add_argument("--figure", type=figure_file, help="also draw error against step size")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     # The problems are tiny: compiling them takes most of the time.

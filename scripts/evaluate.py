@@ -9,11 +9,10 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from pathlib import Path
 
-from evaluation.studies import STUDIES, loss
-from ide_transformer.reporting import write_json
+from evaluation.studies import chosen
 from ide_transformer.tasks import read_text
 from ide_transformer.training import load_model, model_parser, run_script
-from ide_transformer.training.script import floats, integers, names
+from ide_transformer.training.script import figure_file, floats, integers, names
 
 
 def main() -> None:
@@ -68,7 +67,9 @@ def main() -> None:
         help="of a flow map: apply it to its own outputs so many times, on test functions",
     )
     parser.add_argument(
-        "--pictures", type=Path, help="of functions: draw truth, prediction and error here"
+        "--pictures",
+        type=figure_file,
+        help="of functions: draw truth, prediction and error here",
     )
     parser.add_argument(
         "--mesh",
@@ -97,7 +98,9 @@ def main() -> None:
         choices=(0, 1),
         help="with --exit: a token that has stopped stays (0) or goes straight on (1)",
     )
-    parser.add_argument("--figure", type=Path, help="with one of these: draw the loss here")
+    parser.add_argument(
+        "--figure", type=figure_file, help="with one of these: draw the loss here"
+    )
     parser.add_argument(
         "--measure",
         default="loss",
@@ -106,6 +109,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_intermixed_args()
+    study = chosen(arguments, parser)
     if arguments.text is not None:
         arguments.text = read_text(arguments.text)
     loaded = load_model(
@@ -114,10 +118,7 @@ def main() -> None:
         checkpoint=arguments.checkpoint,
         weights=arguments.weights,
     )
-    asked = (study for name, study in STUDIES.items() if getattr(arguments, name) is not None)
-    results = next(asked, loss)(loaded, arguments)
-    if arguments.json is not None:
-        write_json(arguments.json, results)
+    study(loaded, arguments)
 
 
 if __name__ == "__main__":

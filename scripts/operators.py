@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ide_transformer import InputError
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.training import run_script
 from ide_transformer.training.script import floats, integers, names
@@ -60,6 +61,8 @@ def main() -> None:
         "--runs", type=Path, default=Path("runs/operators"), help="folder of the runs"
     )
     arguments = parser.parse_args()
+    if arguments.seeds < 1:
+        raise InputError(f"--seeds {arguments.seeds}: give 1 or more.")
     cells = [
         cell
         for cell in CELLS[arguments.study]
@@ -67,6 +70,15 @@ def main() -> None:
         and cell.bed in arguments.beds
         and (arguments.samples is None or cell.options.get("samples") in arguments.samples)
     ]
+    if not cells:
+        known = CELLS[arguments.study]
+        raise InputError(
+            f"--models {','.join(arguments.models)} --beds {','.join(arguments.beds)}: the "
+            f"study {arguments.study} has no such line; its models are "
+            f"{', '.join(sorted({cell.model for cell in known}))}, its beds "
+            f"{', '.join(sorted({cell.bed for cell in known}))}"
+            + (", of 100, 300 and 900 samples." if arguments.samples else ".")
+        )
     # The first seed of every line comes first, so that a table is there early.
     for seeds in range(1, arguments.seeds + 1):
         for cell in cells:

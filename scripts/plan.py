@@ -2,12 +2,11 @@
 in a step. The programs are compiled for virtual devices, and not run."""
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from ide_transformer.reporting import show_table
+from ide_transformer.reporting import show_table, write_json
 from ide_transformer.training import load_config, meshes_of, plan, run_script
 from ide_transformer.training.script import integers
 
@@ -41,11 +40,10 @@ def main() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     config = load_config(arguments.config, arguments.overrides)
     rows: list[dict[str, Any]] = []
-    for devices in arguments.devices:
-        for mesh in meshes_of(devices):
-            rows += plan(config, arguments.vocabulary, [mesh], arguments.samples)
-            if arguments.json is not None:
-                arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    for mesh in [mesh for devices in arguments.devices for mesh in meshes_of(devices)]:
+        rows += plan(config, arguments.vocabulary, [mesh], arguments.samples)
+        if arguments.json is not None:
+            write_json(arguments.json, rows)
     show_table([_in_gibibytes(row) for row in rows])
 
 

@@ -32,7 +32,7 @@ from ide_transformer.studies.resolution import (
     tried_budget,
 )
 from ide_transformer.training import load_model, run_script
-from ide_transformer.training.script import integers
+from ide_transformer.training.script import figure_file, integers
 
 
 def main() -> None:
@@ -61,7 +61,9 @@ def main() -> None:
     )
     parser.add_argument("--random", type=int, help="try budgets on so many random equations")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
-    parser.add_argument("--figure", type=Path, help="also draw errors against resolutions")
+    parser.add_argument(
+        "--figure", type=figure_file, help="also draw errors against resolutions"
+    )
     arguments = parser.parse_intermixed_args()
     grids = arguments.tokens, arguments.widths, arguments.steps
     if (arguments.run is None) == (arguments.random is None):

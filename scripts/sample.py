@@ -12,7 +12,7 @@ import time
 import jax
 
 from ide_transformer import InputError, LanguageModel, generate, why_not_cached
-from ide_transformer.training import load_model, model_parser, run_script
+from ide_transformer.training import load_model, model_parser, on_mesh, run_script
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     if arguments.horizon is not None:
         loaded = loaded._replace(model=loaded.model.with_horizon(arguments.horizon))
     if arguments.steps is not None:
-        loaded = loaded._replace(model=loaded.model.at_depth(arguments.steps))
+        loaded = loaded._replace(model=on_mesh(loaded.model, arguments.steps))
     model = loaded.expected(LanguageModel, ", which writes no text")
     began = time.perf_counter()
     text = generate(

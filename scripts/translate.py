@@ -24,8 +24,13 @@ def main() -> None:
     parser.add_argument(
         "--show", type=int, default=3, help="translations to print (default: 3)"
     )
-    arguments = parser.parse_args()
-    loaded = load_model(arguments.model, arguments.overrides, checkpoint=arguments.checkpoint)
+    arguments = parser.parse_intermixed_args()
+    loaded = load_model(
+        arguments.model,
+        arguments.overrides,
+        checkpoint=arguments.checkpoint,
+        weights=arguments.weights,
+    )
     translations = translated(
         loaded,
         samples=arguments.samples,

@@ -37,8 +37,8 @@ class EncoderDecoder(AbstractModel):
 
     `model(SourceAndText(source, text))` gives the logits of the next token,
     `[..., tokens, vocabulary]`. Its control, constraint, discretization and equation are
-    those of the decoder, and `with_solver` changes the solver of the decoder.
-    `model.encoder` is a model of its own: change its solver by
+    those of the decoder, and `with_solver` changes the solver of the decoder; `with_options`
+    changes both, but for an exit, which is the decoder's. `model.encoder` is a model of its own: change its solver by
     `model.with_encoder(model.encoder.with_solver(…))`. Only a solve of its own tells whether
     it succeeded. Reference: Vaswani et al., arXiv 1706.03762.
 
@@ -140,6 +140,11 @@ class EncoderDecoder(AbstractModel):
     @property
     def domain(self) -> TokenDomain:
         return self.decoder.domain
+
+    def with_options(self, **options) -> "EncoderDecoder":
+        of_encoder = {name: x for name, x in options.items() if name != "exit"}
+        changed: Any = super().with_options(**options)
+        return changed.with_encoder(self.encoder.with_options(**of_encoder))
 
     def with_encoder(self, encoder: AbstractModel) -> "EncoderDecoder":
         """The same decoder with another encoder."""

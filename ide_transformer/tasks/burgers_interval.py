@@ -7,7 +7,7 @@ import numpy as np
 from ..arguments import PositiveFloat, PositiveInt
 from ..models import AbstractModel, Field, OperatorModel
 from .losses import AbstractLoss, Batch
-from .point_sets import PointSet, WeightRule, domains, points_on_interval
+from .point_sets import PointSet, WeightRule, domains, in_blocks, points_on_interval
 from .relative_error import RelativeError
 from .task import AbstractTask, Part, spread
 
@@ -81,8 +81,8 @@ class BurgersInterval(AbstractTask):
     ) -> Iterator[Batch]:
         drawn = self._drawn(self.held_out_samples, (_PARTS[part],))
         chosen = drawn[spread(np.arange(len(drawn)), samples)]
-        for first in range(0, len(chosen), size):
-            yield self.solutions(chosen[first : first + size], (_PARTS[part], first))
+        for first, some in in_blocks(chosen, size, self.points):
+            yield self.solutions(some, (_PARTS[part], first))
 
     def solutions(self, c: np.ndarray, seed: tuple[int, ...] = (0,)) -> Batch:
         """The functions at the times 0 and `time` of coefficients `c: [samples, waves]`.

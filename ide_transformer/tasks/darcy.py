@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..models import AbstractModel, Field, OperatorModel
 from ..packages import fetch_wheel
 from .losses import AbstractLoss, Batch
-from .point_sets import PointSet, WeightRule, domains, subset
+from .point_sets import PointSet, WeightRule, domains, in_blocks, subset
 from .relative_error import RelativeError
 from .task import AbstractTask, Part, in_passes, spread
 from .torch_files import torch_arrays
@@ -132,8 +132,7 @@ class Darcy(AbstractTask):
             self._check_known()
         pairs = self.test if part == "test" else self.validation
         chosen = spread(np.arange(len(pairs.before)), samples)
-        for first in range(0, len(chosen), size):
-            some = chosen[first : first + size]
+        for first, some in in_blocks(chosen, size, self.points):
             yield self._chosen(pairs, some, (_PARTS[part], first))
 
     def _check_known(self) -> None:

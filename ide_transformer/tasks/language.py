@@ -101,12 +101,20 @@ class LanguageTask(AbstractNextToken):
     def sample(self, model: AbstractModel, length: int) -> str | None:
         return generate(
             cast(LanguageModel, model.ordinary),
-            "\n",
+            self._prompt(),
             length,
             key=jax.random.key(0),
             temperature=0.8,
             tokenizer=self.tokenizer,
         )
+
+    def _prompt(self) -> str:
+        """A new line, or in a text without one its first token."""
+        try:
+            self.tokenizer.encode("\n")
+        except InputError:
+            return self.tokenizer.decode(self.train[:1])
+        return "\n"
 
     def _windows(self, tokens: np.ndarray, starts: np.ndarray) -> Batch:
         windows = tokens[starts[:, None] + np.arange(self.context + 1)].astype(np.int32)

@@ -153,7 +153,7 @@ class AbstractLoss(eqx.Module):
         total = jnp.where(jnp.all(solution.succeeded), total, jnp.nan)
         loss = Mean(total, count)
         cost = transport * transport_cost(solution.us, knots) if transport else 0.0
-        if exit_loss:
+        if exit_loss and len(knots) > 2:
             read = jax.vmap(lambda u: self.measure(model.read_out(u), targets)["loss"].value)
             cost += exit_loss * jnp.mean(read(solution.us[1:-1]))
         evaluations, terms = jnp.mean(solution.stats["field_evaluations"]), {}

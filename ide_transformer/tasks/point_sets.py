@@ -1,5 +1,6 @@
 """Points at which functions are known to a model: a grid, random ones, and clusters."""
 
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -12,6 +13,22 @@ PointSet: TypeAlias = Literal["grid", "random", "clustered"]
 # Their weights in integrals: the length or the area that is nearest to each, or all the same,
 # as in a plain softmax.
 WeightRule: TypeAlias = Literal["quadrature", "equal"]
+
+
+# So many held-out samples have the same random points, whatever the size of a batch.
+_BLOCK = 16
+
+
+def in_blocks(
+    samples: np.ndarray, size: int, points: PointSet
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Held-out samples in batches of at most `size`, and for each batch the number of the first
+    sample of its block, all of which have the same points; on a grid there is one block."""
+    length = len(samples) if points == "grid" else _BLOCK
+    for first in range(0, len(samples), max(length, 1)):
+        block = samples[first : first + length]
+        for start in range(0, len(block), size):
+            yield first, block[start : start + size]
 
 
 def points_on_interval(kind: PointSet, number: int, random: np.random.Generator) -> np.ndarray:

@@ -62,4 +62,5 @@ class AbstractNextToken(AbstractTextTask):
         return other
 
     def figures(self, loss: float) -> dict[str, float]:
-        return {"perplexity": math.exp(loss)}
+        # Beyond the largest number of float64.
+        return {"perplexity": math.exp(loss) if loss < 709 else math.inf}

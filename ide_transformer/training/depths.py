@@ -10,7 +10,7 @@ from ..depth import keep_layers
 from ..errors import InputError
 from ..models import AbstractModel, functional
 from ..tasks import AbstractTask, Part
-from .evaluation import LoadedModel, evaluate_on, evaluation_task
+from .evaluation import LoadedModel, evaluate_on, evaluation_task, without_part
 
 
 def evaluate_at_depths(
@@ -124,7 +124,9 @@ def _rows(
     part: Part,
 ) -> list[dict[str, Any]]:
     """The evaluation of each of some models, with its number under `name`."""
-    batch = next(task.held_out(1, part=part))
+    batch = next(task.held_out(1, part=part), None)
+    if batch is None:
+        raise without_part(task, part)
     rows = []
     for number, model in zip(numbers, models, strict=True):
         evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations

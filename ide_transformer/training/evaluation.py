@@ -166,10 +166,14 @@ def evaluation_task(
 def check_part(task: AbstractTask, part: Part) -> None:
     """**Raises:** `InputError` for data that have no such part."""
     if part not in task.parts:
-        raise InputError(
-            f"part={part}: these data have only {' and '.join(task.parts)}; a text that is "
-            "trained with data.test=0.1 has a test part."
-        )
+        raise without_part(task, part)
+
+
+def without_part(task: AbstractTask, part: Part) -> InputError:
+    return InputError(
+        f"part={part}: these data have only {' and '.join(task.parts)}; a text that is "
+        "trained with data.test=0.1 has a test part."
+    )
 
 
 def _at_least_one(name: str, size: int | None) -> None:

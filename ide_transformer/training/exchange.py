@@ -44,7 +44,7 @@ def import_pretrained(
     key = jax.random.key(config.training.seed)
     model = build_model_of_size(config, {}, key)
     optimizer = build_optimizer(config.optimizer, config.training.steps)
-    state, _ = initial_state(model, optimizer, key)
+    state, _ = initial_state(model, optimizer, key, average=config.training.average)
     save: Callable[[Path], None] = _nothing
     if isinstance(model, LanguageModel):
         save = PretrainedTokenizer.from_pretrained(found).save

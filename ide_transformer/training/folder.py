@@ -194,14 +194,15 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
 
 
 def newest_folder(name: str, runs: Path) -> RunFolder:
-    """The newest folder of a run of that name.
+    """The newest folder of a run of that name; `name-8` may be a run of the name `name-8`.
 
     **Raises:** `InputError` if there is none.
     """
-    numbers = _numbers(name, runs)
-    if not numbers:
-        raise InputError(f"--resume: there is no run {runs / name}; start it without --resume.")
-    return _numbered(name, runs, max(numbers))
+    for number in sorted(_numbers(name, runs), reverse=True):
+        folder = _numbered(name, runs, number)
+        if number == 1 or folder.load_config().name == Path(name).name:
+            return folder
+    raise InputError(f"--resume: there is no run {runs / name}; start it without --resume.")
 
 
 def _numbered(name: str, runs: Path, number: int) -> RunFolder:

@@ -154,6 +154,8 @@ class Loop(NamedTuple):
             due = number % training.checkpoint_every == 0 or lowest
             if due or last or self.stop.made:
                 log.flush()
+                jax.block_until_ready(metrics)
+                self.stop.step_ended()
                 if last or not int(state.faults.in_a_row):
                     self.checkpoints.save(number, state)
                 log.restart_clock(number)
@@ -219,7 +221,7 @@ class Loop(NamedTuple):
         log.write({"step": number, **values})
         log.restart_clock(number)
         loss = values["validation_loss"]
-        lowest = loss < min(self.losses.values(), default=math.inf)
+        lowest = loss < min(filter(math.isfinite, self.losses.values()), default=math.inf)
         self.losses[number] = loss
         return lowest and training.keep_best
 

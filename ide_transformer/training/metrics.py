@@ -121,12 +121,8 @@ def read_metrics(path: Path) -> list[dict]:
 def validation_losses(path: Path) -> dict[int, float]:
     """The validation loss of each evaluation in a log, by step; without a log, none."""
     lines = read_metrics(path) if path.exists() else []
-    return {
-        line["step"]: math.nan if value is None else value
-        for line in lines
-        for name, value in line.items()
-        if name.endswith("_loss")
-    }
+    found = {x["step"]: x["validation_loss"] for x in lines if "validation_loss" in x}
+    return {step: math.nan if loss is None else loss for step, loss in found.items()}
 
 
 def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> None:

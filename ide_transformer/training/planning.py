@@ -18,6 +18,7 @@ from .optimizer import build_optimizer
 from .parallel import make_layout
 from .parallel_config import ParallelConfig
 from .phases import make_train_steps
+from .sizes import is_weight
 from .step import TrainState, initial_state, size_bytes
 
 
@@ -55,7 +56,15 @@ def plan(
 
 def meshes_of(devices: int) -> list[ParallelConfig]:
     """The meshes of a plan: the samples divided alone; the weights too; and beside them, among
-    each 4 devices, the heads, or the tokens."""
+    each 4 devices, the heads, or the tokens.
+
+    **Raises:** `InputError` for a number that 4 does not divide.
+    """
+    if devices < 4 or devices % 4:
+        raise InputError(
+            f"--devices {devices}: two of the meshes take 4 devices together; give multiples "
+            "of 4, such as 8,64,256."
+        )
     return [
         ParallelConfig(data=devices),
         ParallelConfig(fsdp=devices),
@@ -65,6 +74,8 @@ def meshes_of(devices: int) -> list[ParallelConfig]:
 
 
 def _row(config: Config, vocabulary: int, mesh: ParallelConfig, samples: int) -> dict[str, Any]:
+    if samples < 1:
+        raise InputError(f"--samples {samples}: a device computes 1 or more at once.")
     at_once = samples * mesh.data * mesh.fsdp
     accumulate = max(config.training.batch_size // at_once, 1)
     training = config.training.model_copy(update={"accumulate": accumulate})
@@ -112,12 +123,8 @@ def _shapes(config: Config, vocabulary: int) -> tuple[TrainState, Any]:
         whole = eqx.combine(weights, static)
         return initial_state(whole, optimizer, key, average=config.training.average)[0]
 
-    weights, static = eqx.partition(model, _is_weight)
+    weights, static = eqx.partition(model, is_weight)
     return jax.eval_shape(start, weights), static
-
-
-def _is_weight(x: Any) -> bool:
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def sent_bytes(program: str) -> dict[str, float]:

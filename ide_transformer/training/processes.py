@@ -39,6 +39,8 @@ def start_processes(parallel: ParallelConfig) -> None:
         return
     rank, seconds = parallel.rank, parallel.timeout
     if rank is None and (given := os.environ.get("JAX_PROCESS_ID")):
+        if not given.isdecimal():
+            raise InputError(f"JAX_PROCESS_ID={given}: the rank of a process is 0, 1, 2, ….")
         rank = int(given)
     # JAX aborts a process that waits in vain, without saying for what; this one is first.
     absent = threading.Timer(seconds, _end_without_the_others, (parallel,))

@@ -49,6 +49,7 @@ from .trackers import AbstractTracker
 from .trackers.build import build_trackers
 
 
+_UNEVALUATED = "Stopped after the last step; --resume evaluates the run."
 # The weights that are evaluated at the end, and the ends of the names of their figures.
 _EVALUATED: tuple[tuple[Weights, str], ...] = (("trained", ""), ("average", "_of_average"))
 
@@ -146,13 +147,17 @@ def _train(
         loop = Loop(training, task, own, checkpoints, losses, stop, phases, layout, shown)
         with jax.set_mesh(layout.mesh):
             state = loop.run(layout.placed(state))
-            stop.check("Stopped after the last step; --resume evaluates the run.")
             held_out = {}
             for which, suffix in _EVALUATED[: 2 if training.average else 1]:
                 weights = weights_of(state, which, training.average)
                 for part in task.parts:
                     found = phases[-1].evaluate(
-                        weights, task, EVALUATION_BATCH, part=part, place=layout.batch
+                        weights,
+                        task,
+                        EVALUATION_BATCH,
+                        part=part,
+                        check=ft.partial(stop.check, _UNEVALUATED),
+                        place=layout.batch,
                     )
                     held_out |= {f"{name}{suffix}": value for name, value in found.items()}
         state = gathered(state) if jax.process_count() > 1 else state
@@ -175,13 +180,11 @@ def _write_results(
     began: float,
     training: TrainingConfig,
 ) -> None:
-    """The plots, the sample and the summary at the end of a run."""
+    """The plots, the summary and the sample at the end of a run. The sample is the last, so
+    that none that cannot be written costs the results."""
     weights = jax.tree.map(jnp.asarray, weights)
     model = eqx.combine(weights, phase.static)
     plot_run(folder, task, model, {"step": training.steps, **held_out})
-    text = task.sample(model, training.sample) if training.sample else None
-    if text is not None:
-        folder.sample.write_text(text + "\n", encoding="utf-8")
     # Not a number for a run that began before they were counted.
     evaluations, steps = float(state.evaluations), int(state.step)
     known = math.isfinite(evaluations)
@@ -198,6 +201,9 @@ def _write_results(
         "rollbacks": int(state.faults.rollbacks),
     }
     write_json(folder.summary, summary)
+    text = task.sample(model, training.sample) if training.sample else None
+    if text is not None:
+        folder.sample.write_text(text + "\n", encoding="utf-8")
 
 
 def on_other_devices(config: Config, overrides: Sequence[str], path: Path) -> Config:

@@ -104,5 +104,12 @@ def floats(text: str) -> list[float]:
     return [float(number) for number in text.split(",")]
 
 
+def figure_file(text: str) -> Path:
+    """The file of a figure."""
+    if Path(text).suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"{text}: a figure ends with .png, .pdf or .svg")
+    return Path(text)
+
+
 def _checkpoint(text: str) -> Which:
     return text if text in ("newest", "best") else int(text)

@@ -52,7 +52,7 @@ def check_memory(
     training = config.training
     one, two = (jax.tree.map(jnp.asarray, task.batch(0, n, training.seed)) for n in (1, 2))
     batch = jax.tree.map(ft.partial(_enlarged, training.batch_size), one, two)
-    weights = size_bytes(eqx.filter(model, _is_weight))
+    weights = size_bytes(eqx.filter(model, is_weight))
     # A weight has a gradient and, in AdamW, two moments.
     fixed = 4 * weights + size_bytes(batch)
     state = 4 * training.batch_size * task.tokens_per_sample * model.features
@@ -102,7 +102,7 @@ def _traced(
     return found[0]
 
 
-def _is_weight(x: Any) -> bool:
+def is_weight(x: Any) -> bool:
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
 
 

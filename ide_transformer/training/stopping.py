@@ -34,10 +34,17 @@ class StopRequest:
     def __init__(self) -> None:
         self._signal: int | None = None
         self._noted = 0
+        # Set when nobody waits for the device any more.
+        self.obeyed = threading.Event()
 
     @property
     def made(self) -> bool:
         return self._signal is not None
+
+    def step_ended(self) -> None:
+        """The step after a request has ended: writing its checkpoint may take its time."""
+        if self._signal is not None:
+            self.obeyed.set()
 
     def note(self, number: int) -> None:
         self._noted = number
@@ -81,21 +88,21 @@ def stop_requests() -> Iterator[StopRequest]:
     previous |= {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     ending = {s for s, handler in previous.items() if handler is signal.SIG_DFL}
     former = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-    left = threading.Event()
-    threading.Thread(target=_end_in_time, args=(receiver, ending, left), daemon=True).start()
+    arguments = receiver, ending, request.obeyed
+    threading.Thread(target=_end_in_time, args=arguments, daemon=True).start()
     try:
         yield request
     finally:
-        left.set()
+        request.obeyed.set()
         signal.set_wakeup_fd(former)
         restore()
         os.close(sender)
 
 
-def _end_in_time(receiver: int, ending: set[int], left: threading.Event) -> None:
+def _end_in_time(receiver: int, ending: set[int], obeyed: threading.Event) -> None:
     with open(receiver, "rb", buffering=0) as numbers:
         while number := numbers.read(1):
-            if number[0] in ending and not left.wait(_GRACE):
+            if number[0] in ending and not obeyed.wait(_GRACE):
                 print(
                     f"error: a step did not end within {_GRACE:.0f} s of the request to stop; "
                     "what came after the last checkpoint is lost.",

@@ -1,5 +1,5 @@
-"""The studies of evaluate.py. Each takes the loaded model and the arguments, prints its results
-and returns them."""
+"""The studies of evaluate.py. Each prints its results, writes them where they are asked for,
+and then draws."""
 
 import argparse
 from collections.abc import Callable
@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ide_transformer.reporting import show_table
+from ide_transformer import InputError
+from ide_transformer.reporting import show_table, write_json
 from ide_transformer.tasks import read_text
 from ide_transformer.training import (
     LoadedModel,
@@ -32,9 +33,11 @@ from .figure import draw, draw_rollout
 
 Arguments = argparse.Namespace
 Rows = list[dict[str, Any]]
+# Takes the loaded model and the arguments.
+Study = Callable[[LoadedModel, Arguments], None]
 
 
-def exits(loaded: LoadedModel, arguments: Arguments) -> Rows:
+def exits(loaded: LoadedModel, arguments: Arguments) -> None:
     """Tokens stop before the end: a row for each exit and tolerance, and the cheapest ones."""
     loss = evaluation_task(loaded, arguments.text, arguments.context).loss
     options: dict[str, Any] = {"stops": arguments.exit_for}
@@ -54,58 +57,56 @@ def exits(loaded: LoadedModel, arguments: Arguments) -> Rows:
     show_table(rows)
     print("the fewest evaluations at the loss of the full solve and a margin:")
     show_table(cheapest_exits(rows))
+    _write(arguments, rows)
     curves: dict[str, Rows] = {}
     for row in rows:
         curves.setdefault(f"{row['exit']}, {row['steps']} steps", []).append(row)
     if arguments.figure is not None:
         draw(arguments, curves, "evaluations", loss.label)
-    return rows
 
 
-def depths(loaded: LoadedModel, arguments: Arguments) -> Rows:
+def depths(loaded: LoadedModel, arguments: Arguments) -> None:
     """A row for each number of steps."""
     steps, mesh = arguments.steps, arguments.mesh
     rows = evaluate_at_depths(loaded, steps, *_data(arguments), mesh=mesh)
-    return _shown(loaded, arguments, rows, "evaluations")
+    _show(loaded, arguments, rows, "evaluations")
 
 
-def horizons(loaded: LoadedModel, arguments: Arguments) -> Rows:
+def horizons(loaded: LoadedModel, arguments: Arguments) -> None:
     """A row for each horizon."""
     rows = evaluate_at_horizons(loaded, arguments.horizons, *_data(arguments))
-    return _shown(loaded, arguments, rows, "evaluations")
+    _show(loaded, arguments, rows, "evaluations")
 
 
-def widths(loaded: LoadedModel, arguments: Arguments) -> Rows:
+def widths(loaded: LoadedModel, arguments: Arguments) -> None:
     """A row for each number of features."""
     rows = evaluate_at_widths(loaded, arguments.widths, *_data(arguments))
-    return _shown(loaded, arguments, rows, "width")
+    _show(loaded, arguments, rows, "width")
 
 
-def contexts(loaded: LoadedModel, arguments: Arguments) -> Rows:
+def contexts(loaded: LoadedModel, arguments: Arguments) -> None:
     """A row for each number of tokens."""
     text, samples, _, part = _data(arguments)
     rows = evaluate_at_contexts(loaded, arguments.contexts, text, samples, part)
-    return _shown(loaded, arguments, rows, "context")
+    _show(loaded, arguments, rows, "context")
 
 
-def rollout(loaded: LoadedModel, arguments: Arguments) -> Rows:
+def rollout(loaded: LoadedModel, arguments: Arguments) -> None:
     """A row for each time, of a flow map that is applied to its own outputs."""
     rows = rollout_errors(loaded, arguments.rollout, path=arguments.pictures)
     show_table(rows)
+    _write(arguments, rows)
     if arguments.figure is not None:
         draw_rollout(arguments.figure, rows)
-    return rows
 
 
-def predictions(loaded: LoadedModel, arguments: Arguments) -> dict[str, Any]:
+def predictions(loaded: LoadedModel, arguments: Arguments) -> None:
     """The loss, and pictures of what is predicted."""
+    loss(loaded, arguments)
     draw_predictions(loaded, arguments.pictures, context=arguments.context, part=arguments.part)
-    results = evaluate_loss(loaded, *_data(arguments))
-    print(f"loss: {results['loss']:.4f}")
-    return results
 
 
-def sentences(loaded: LoadedModel, arguments: Arguments) -> dict[str, Any]:
+def sentences(loaded: LoadedModel, arguments: Arguments) -> None:
     """The similarities of the sentences of a file."""
     lines = [line.strip() for line in read_text(arguments.sentences).split("\n")]
     lines = [line for line in lines if line]
@@ -114,19 +115,19 @@ def sentences(loaded: LoadedModel, arguments: Arguments) -> dict[str, Any]:
     for number, (sentence, row) in enumerate(zip(lines, matrix, strict=True), 1):
         table.add_row(str(number), escape(sentence), *(f"{x:.3f}" for x in row))
     Console().print(table)
-    return {"sentences": lines, "similarities": matrix}
+    _write(arguments, {"sentences": lines, "similarities": matrix})
 
 
-def loss(loaded: LoadedModel, arguments: Arguments) -> dict[str, Any]:
+def loss(loaded: LoadedModel, arguments: Arguments) -> None:
     """The loss, and what else the task measures."""
     results = evaluate_loss(loaded, *_data(arguments))
     for name, value in results.items():
         print(f"{name}: {value:.4f}")
-    return results
+    _write(arguments, results)
 
 
-# By the argument that asks for it, the first that is given.
-STUDIES: dict[str, Callable[[LoadedModel, Arguments], Any]] = {
+# By the argument that asks for it. Of two that go together the first is the study.
+_STUDIES: dict[str, Study] = {
     "exit": exits,
     "steps": depths,
     "horizons": horizons,
@@ -136,16 +137,50 @@ STUDIES: dict[str, Callable[[LoadedModel, Arguments], Any]] = {
     "pictures": predictions,
     "sentences": sentences,
 }
+_TOGETHER = {("exit", "steps"), ("rollout", "pictures")}
+# What says something only beside one of others.
+_BESIDE = {
+    "figure": ("exit", "steps", "horizons", "widths", "contexts", "rollout"),
+    "measure": ("figure",),
+    "mesh": ("steps",),
+    "tolerances": ("exit",),
+    "exit_for": ("exit",),
+    "exit_order": ("exit",),
+}
+
+
+def chosen(arguments: Arguments, parser: argparse.ArgumentParser) -> Study:
+    """The study that the arguments ask for.
+
+    **Raises:** `InputError` for arguments of which one would say nothing.
+    """
+    for name, others in _BESIDE.items():
+        given = getattr(arguments, name) != parser.get_default(name)
+        if given and all(getattr(arguments, other) is None for other in others):
+            raise InputError(f"{_flag(name)} goes with {' or '.join(map(_flag, others))}.")
+    asked = tuple(name for name in _STUDIES if getattr(arguments, name) is not None)
+    if len(asked) > 1 and asked not in _TOGETHER:
+        raise InputError(f"{' and '.join(map(_flag, asked))} do not go together; drop one.")
+    return _STUDIES[asked[0]] if asked else loss
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _data(arguments: Arguments) -> tuple[str | None, int | None, int | None, Any]:
     return arguments.text, arguments.samples, arguments.context, arguments.part
 
 
-def _shown(loaded: LoadedModel, arguments: Arguments, rows: Rows, across: str) -> Rows:
-    """The rows, shown as a table and drawn."""
+def _write(arguments: Arguments, results: Any) -> None:
+    if arguments.json is not None:
+        write_json(arguments.json, results)
+
+
+def _show(loaded: LoadedModel, arguments: Arguments, rows: Rows, across: str) -> None:
+    """Shows the rows as a table, writes and draws them."""
     show_table(rows)
+    _write(arguments, rows)
     if arguments.figure is not None:
         label = evaluation_task(loaded, arguments.text, arguments.context).loss.label
         draw(arguments, {str(loaded.path): rows}, across, label)
-    return rows

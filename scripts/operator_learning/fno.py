@@ -93,7 +93,7 @@ class _OnGrid:
         self._maps: dict[bytes, tuple[Any, Any]] = {}
 
     def mean_error(self, task: AbstractTask, part: Part) -> float:
-        errors = [self.errors(batch).numpy() for batch in task.held_out(64, part=part)]
+        errors = [self.errors(batch).numpy() for batch in task.held_out(BATCH, part=part)]
         return float(np.concatenate(errors).mean())
 
     def errors(self, batch: Batch) -> Any:

@@ -182,6 +182,17 @@ def test_steps_for_each_sample_of_several_batch_axes(text_to_text):
 
 
 @pytest.mark.heavy
+def test_options_are_those_of_both_but_an_exit():
+    changed = MODEL.with_options(gradient=ide.Direct(), compute_dtype="bfloat16")
+    for part in (changed.encoder, changed.decoder):
+        options = part.discretization
+        assert isinstance(options.gradient, ide.Direct) and options.compute_dtype == "bfloat16"
+    exit = ide.ConfidenceExit(0.1)
+    stopped = MODEL.with_options(exit=exit)
+    assert stopped.decoder.discretization.exit == exit
+    assert stopped.encoder.discretization.exit is None
+
+
 def test_gradients_reach_both_equations_but_not_the_fixed_positions():
     @eqx.filter_jit
     @eqx.filter_grad

@@ -77,6 +77,25 @@ def test_fewer_points_of_functions_that_were_solved(monkeypatch):
         task.at_context(3)
 
 
+def test_held_out_points_do_not_depend_on_the_batch():
+    task = tasks.BurgersInterval(8, points="random", held_out_samples=40)
+    found = []
+    for size in (7, 16, 64):
+        values, points = [], []
+        for batch in task.held_out(size, part="test"):
+            number = len(batch.inputs.values)
+            values += [*batch.inputs.values]
+            points += number * [np.asarray(batch.inputs.domain.points)]
+            assert number <= size
+        assert len(values) == 40
+        found.append(np.concatenate([np.stack(values), np.stack(points)[..., 0]]))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    # Those of one block have the same points, another block has others.
+    x = found[0][40:]
+    assert (x[0] == x[15]).all() and not (x[15] == x[16]).any()
+
+
 @pytest.mark.parametrize("points", ["random", "clustered"])
 def test_each_batch_has_points_of_its_own(points):
     task = tasks.BurgersInterval(24, points=points)

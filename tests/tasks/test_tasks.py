@@ -52,6 +52,20 @@ def test_language_batches_are_windows_of_the_training_text():
     assert not (other.inputs == batch.inputs).all()
 
 
+def test_a_text_without_lines_is_gone_on_from_its_first_token(key):
+    text = "ACGTTGCA" * 20
+    task = tasks.LanguageTask(text, 8, tokenizer="characters")
+    control = ide.PiecewiseConstant.build(
+        lambda key: (ide.FeedForward(8, key=key),), 1, key=key
+    )
+    discretization = ide.Discretization(ide.LieTrotter())
+    model = ide.LanguageModel(
+        4, 8, 8, control=control, constraint=ide.Free(), discretization=discretization, key=key
+    )
+    sample = task.sample(model, 3)
+    assert sample.startswith("A") and set(sample) <= set("ACGT")
+
+
 def test_every_held_out_token_is_predicted_once():
     task = tasks.LanguageTask(TEXT, 8)
     batches = list(task.held_out(5))

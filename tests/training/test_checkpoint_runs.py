@@ -161,6 +161,28 @@ def test_what_a_checkpoint_gives_cannot_be_configured(tmp_path, change, message)
         training.load_config(file)
 
 
+def test_a_run_from_a_checkpoint_has_an_average(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
+    (tmp_path / "text.txt").write_text(TEXT)
+    keys = {
+        "data.name": "text",
+        "data.path": tmp_path / "text.txt",
+        "model.context": 8,
+        "training.average": 0.9,
+        "training.steps": 1,
+        "training.batch_size": 2,
+        "training.sample": 0,
+        "optimizer.warmup": 0,
+        "optimizer.learning_rate": 1e-3,
+    }
+    runs = tmp_path / "runs"
+    overrides = [f"{key}={value}" for key, value in keys.items()]
+    run = training.import_pretrained(str(checkpoint), "x", runs, overrides)
+    summary = json.loads(training.resume_run(run.path, runs=runs).summary.read_text())
+    loss = summary["validation_loss"]
+    assert summary["validation_loss_of_average"] == pytest.approx(loss, rel=1e-2)
+
+
 def test_a_checkpoint_of_the_wrong_kind_is_refused(tmp_path, checkpoint):
     with pytest.raises(ide.InputError, match=r"holds a TextEncoder; a LanguageModel"):
         shutil.copy(checkpoint / "tokenizer.json", tmp_path)

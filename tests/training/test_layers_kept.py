@@ -67,6 +67,14 @@ def test_the_objective_has_what_is_read_out_after_each_layer(run):
     assert abs(float(result.objective) - expected) < 1e-5
 
 
+def test_with_one_layer_there_is_none_before_the_last(run):
+    settings = run.run.load_config().training
+    batch = next(training.evaluation_task(run).held_out(4))
+    model = training.on_mesh(run.model, 1)
+    result = eqx.filter_jit(objective(tasks.CrossEntropy(), settings))(model, batch)
+    assert np.isfinite(result.loss) and result.objective == result.loss
+
+
 @pytest.mark.parametrize(
     ("mesh", "steps", "layers"),
     fast_first(

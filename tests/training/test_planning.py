@@ -2,6 +2,7 @@
 
 import pytest
 
+from ide_transformer import InputError
 from ide_transformer.training import meshes_of
 from ide_transformer.training.planning import sent_bytes
 
@@ -46,3 +47,9 @@ def test_what_is_sent_counts_loops_and_branches():
 
 def test_the_meshes_of_a_plan_have_all_devices():
     assert all(mesh.devices == 64 for mesh in meshes_of(64))
+
+
+@pytest.mark.parametrize("devices", [0, 2, 6])
+def test_devices_that_four_does_not_divide(devices):
+    with pytest.raises(InputError, match=f"--devices {devices}: .* multiples of 4"):
+        meshes_of(devices)

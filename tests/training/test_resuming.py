@@ -108,6 +108,17 @@ def test_a_run_goes_on_by_its_name_or_folder(there, monkeypatch, name, capsys):
     assert "no run runs/large" in run_here(capsys, "train.py", "large", "--resume", expected=2)
 
 
+def test_a_run_of_another_name_with_a_number_is_another_run(there):
+    runs = there / "runs"
+    shutil.copytree(runs / "small", runs / "small-8")
+    other = runs / "small-8/config.yaml"
+    other.write_text(other.read_text().replace("name: small\n", "name: small-8\n", 1))
+    assert folders.newest_folder("small", runs).path == runs / "small"
+    assert folders.newest_folder("small-8", runs).path == runs / "small-8"
+    shutil.copytree(runs / "small", runs / "small-2")
+    assert folders.newest_folder("small", runs).path == runs / "small-2"
+
+
 def full(there, monkeypatch, at, limit):
     """From that step on, no file can be larger than `limit` bytes."""
     load, allowed = tasks.LanguageTask.part_of_batch, resource.getrlimit(resource.RLIMIT_FSIZE)

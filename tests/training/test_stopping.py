@@ -211,11 +211,16 @@ def test_a_step_that_does_not_end_is_not_waited_for(tmp_path):
         "        time.sleep(60)\n"
         "    while not stop.made:\n"
         "        time.sleep(0.01)\n"
+        "    if sys.argv[1] == 'writes':\n"
+        "        stop.step_ended()\n"
+        "        time.sleep(1.5)\n"
         "print('left')\n"
     )
     for how, number, status, said in [
         ("waits", signal.SIGTERM, 128 + signal.SIGTERM, "did not end within"),
         ("obeys", signal.SIGINT, 0, "left"),
+        # A checkpoint takes longer than the time of grace.
+        ("writes", signal.SIGTERM, 0, "left"),
     ]:
         command = [sys.executable, program, how]
         process = subprocess.Popen(

@@ -83,6 +83,9 @@ def test_a_run_translates(config, tmp_path, capsys):
     perfect = [x._replace(written=x.reference) for x in greedy]
     assert training.bleu(perfect)[0] == pytest.approx(100)
     assert "BLEU" in run_here(capsys, "translate.py", run.path, "--samples", "4")
+    average = ("--weights", "average", "--samples", "4", "solver.kind=heun")
+    said = run_here(capsys, "translate.py", run.path, *average, expected=2)
+    assert "training.average" in said
 
 
 def test_texts_that_are_missing(tmp_path):

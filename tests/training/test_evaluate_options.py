@@ -1,0 +1,23 @@
+"""Options of evaluate.py that would say nothing are refused before a model is read."""
+
+import pytest
+from running import run_here
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--tolerances 0.1", "--tolerances goes with --exit."),
+        ("--exit-for sample", "--exit-for goes with --exit."),
+        ("--mesh spread", "--mesh goes with --steps."),
+        ("--measure accuracy", "--measure goes with --figure."),
+        ("--figure loss.png", "--figure goes with --exit or --steps or"),
+        ("--exit estimate --horizons 2", "--exit and --horizons do not go together"),
+        ("--steps 2 --pictures flow.png", "--steps and --pictures do not go together"),
+        ("--steps 2 --figure loss.txt", "loss.txt: a figure ends with .png, .pdf or .svg"),
+    ],
+)
+def test_options_that_say_nothing(capsys, options, message):
+    assert message in run_here(capsys, "evaluate.py", "none", *options.split(), expected=2)
+
+
