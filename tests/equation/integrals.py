@@ -32,7 +32,7 @@ def make_inputs(tokens=TOKENS, heads=4, shared=2, features=6, seed=0):
     return tuple(jnp.asarray(x) for x in (query, key, value))
 
 
-def by_hand(inputs, region, *, weights=None, positions=None, bias=None):
+def by_hand(inputs, region, *, weights=None, positions=None, bias=None, period=np.inf):
     """One query after the other, in NumPy; `[tokens, heads, features]`."""
     query, key, value = map(np.asarray, inputs)
     tokens, heads, features = query.shape
@@ -48,7 +48,8 @@ def by_hand(inputs, region, *, weights=None, positions=None, bias=None):
                 scores = scores + bias[h, x]
             gamma = np.exp(scores - scores.max()) * weights
             if isinstance(region, ide.Neighborhood):
-                gamma = gamma * (np.abs(positions[x] - positions) < region.radius)
+                distance = np.abs(positions[x] - positions)
+                gamma = gamma * (np.minimum(distance, period - distance) < region.radius)
             if isinstance(region, ide.Volterra):
                 distance = positions[x] - positions
                 gamma = gamma * (distance >= 0)
@@ -72,7 +73,7 @@ def in_parts(kind, query, key, value, region, *, domain=DOMAIN, places=None, bia
     integrand, restore = prepare(query, key, value, domain, bias)
     in_order = places is None and domain.consecutive
     places = domain if places is None else places
-    domains = Domains(*(ide.TokenDomain(x.points) for x in (places, domain)))
+    domains = Domains(*(ide.TokenDomain(x.points, period=x.period) for x in (places, domain)))
     quadrature = quadrature_of(kind, region, in_order=in_order)
     return restore(token_mean(integrand, domains, quadrature).mean)
 

@@ -24,11 +24,13 @@ from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 
 
 TOKENS = 24
+# With the period of the domain.
 REGIONS = {
-    "past": ide.Volterra(),
-    "window": ide.Volterra(window=0.3),
-    "all": ide.Fredholm(),
-    "near": ide.Neighborhood(0.3),
+    "past": (ide.Volterra(), None),
+    "window": (ide.Volterra(window=0.3), None),
+    "all": (ide.Fredholm(), None),
+    "near": (ide.Neighborhood(0.3), None),
+    "near on a circle": (ide.Neighborhood(0.3), 1.0),
 }
 
 
@@ -38,7 +40,7 @@ def mesh_of(data, sequence):
     return jax.make_mesh((data, sequence), ("data", "sequence"), types, devices=devices)
 
 
-def plain(query, key, value, weights, bias, region, points):
+def plain(query, key, value, weights, bias, region, points, period):
     """Two samples of as many heads of queries as of keys, twice; in plain operations."""
     key, value = (jnp.repeat(x, 2, axis=-2) for x in (key, value))
     s = jnp.einsum("bxhd,bzhd->bhxz", query, key) / np.sqrt(query.shape[-1]) + bias[None]
@@ -47,7 +49,8 @@ def plain(query, key, value, weights, bias, region, points):
     if isinstance(region, ide.Volterra):
         inside = (apart >= 0) & (apart < (region.window or np.inf))
     if isinstance(region, ide.Neighborhood):
-        inside = np.abs(apart) < region.radius
+        distance = np.abs(apart)
+        inside = np.minimum(distance, (period or np.inf) - distance) < region.radius
     gamma = jnp.where(inside[None, None], jnp.exp(s), 0) * weights[None, None, None]
     gamma = gamma / jnp.sum(gamma, axis=-1, keepdims=True)
     return jnp.einsum("bhxz,bzhd->bxhd", gamma, value)
@@ -62,15 +65,16 @@ def differences():
     weights, bias = draw.uniform(0.5, 2.0, TOKENS), draw.normal(size=(4, TOKENS, TOKENS))
     arguments = tuple(map(jnp.asarray, (query, key, value, weights, bias)))
     found = {}
-    for name, region in REGIONS.items():
+    for name, (region, period) in REGIONS.items():
 
-        def ours(query, key, value, weights, bias, region=region):
-            domain = ide.TokenDomain(jnp.asarray(points)[:, None], weights)
+        def ours(query, key, value, weights, bias, region=region, period=period):
+            around = None if period is None else (period,)
+            domain = ide.TokenDomain(jnp.asarray(points)[:, None], weights, period=around)
             domains = Domains(domain, domain)
             return jnp.sum(jnp.sin(integrate(query, key, value, domains, region, bias)))
 
-        def theirs(*arguments, region=region):
-            return jnp.sum(jnp.sin(plain(*arguments, region, points)))
+        def theirs(*arguments, region=region, period=period):
+            return jnp.sum(jnp.sin(plain(*arguments, region, points, period)))
 
         def derivatives(f):
             first = jax.value_and_grad(f, argnums=(0, 1, 2, 3, 4))

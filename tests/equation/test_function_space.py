@@ -295,6 +295,12 @@ def test_gradients_equal_finite_differences():
             ).at_points(space()),
             "query_normalization has no form",
         ),
+        (
+            lambda: attention(key=jax.random.key(0), key_normalization=ide.RMSNorm()).at_points(
+                space()
+            ),
+            "key_normalization has no form",
+        ),
         (lambda: ide.FeatureDomain(0), "features=0: features should be greater than 0"),
         (lambda: ide.FeatureDomain(4, "simpson"), "rule='simpson'"),
         (lambda: ide.FeatureDomain(1, "clenshaw_curtis"), "features=2 or more"),

@@ -202,6 +202,8 @@ def test_domains_that_do_not_serve(key, unchecked):
         ide.Convolution(WIDTH, key=key, width=4)
     with pytest.raises(ide.InputError, match="points of a plane have no order"):
         ide.Convolution(WIDTH, key=key, causal=True, dimension=2)
+    with pytest.raises(ide.InputError, match="dimension=4: dimension should be less than or"):
+        ide.Convolution(WIDTH, key=key, dimension=4)
 
 
 @pytest.mark.parametrize("gradient", [ide.Recompute(), ide.Direct()], ids=repr)

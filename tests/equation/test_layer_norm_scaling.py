@@ -9,8 +9,13 @@ import ide_transformer as ide
 WIDTH = 4
 
 
+def feed_forward(normalization):
+    return ide.FeedForward(WIDTH, normalization=normalization, key=jax.random.key(0))
+
+
 @pytest.mark.parametrize(
-    "operator", [ide.Damping(1.0), ide.FeedForward(WIDTH, key=jax.random.key(0))]
+    "operator",
+    [ide.Damping(1.0), *map(feed_forward, (ide.Free(), ide.Sphere(), ide.RMSSphere()))],
 )
 def test_an_operator_without_a_norm_is_refused(operator):
     with pytest.raises(ide.InputError, match="give an operator with LayerNorm or RMSNorm"):

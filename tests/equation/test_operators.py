@@ -84,6 +84,24 @@ def test_permutation_equivariance(key):
     assert largest(apply(operator, u[order], DOMAIN), apply(operator, u, DOMAIN)[order]) < 1e-14
 
 
+def test_distances_on_a_torus_are_those_of_the_shorter_way(key):
+    shape, lengths = (5, 4), (1.0, 3.0)
+    torus = ide.TokenDomain.periodic(shape, lengths)
+    points = np.asarray(torus.points)
+    apart = np.abs(points[:, None] - points)
+    distance = np.linalg.norm(np.minimum(apart, np.array(lengths) - apart), axis=-1)
+    bias = ide.LinearBias(1).score_bias(torus, torus)
+    assert largest(bias[0], -distance / 256) < 1e-15
+    near = ide.Neighborhood(0.77).indicator(torus, torus)
+    assert np.array_equal(near, distance < 0.77)
+    # A window around the circle moves with the state.
+    circle, u = ide.TokenDomain.periodic(TOKENS), state()
+    positions = ide.LinearBias(4, scale=9.0)
+    attention = ide.Attention(WIDTH, 4, key=key, std=0.3, window=0.4, positions=positions)
+    moved = apply(attention, jnp.roll(u, 2, axis=-2), circle)
+    assert largest(moved, jnp.roll(apply(attention, u, circle), 2, axis=-2)) < 1e-13
+
+
 def test_rotary_scores_depend_on_differences(key):
     operator = ide.Attention(WIDTH, 4, key=key, positions=ide.Rotary(), std=0.5)
     u = state()
@@ -147,6 +165,20 @@ def test_heads_that_do_not_divide(key):
         ide.Attention(WIDTH, 5, key=key)
     with pytest.raises(ide.InputError, match="key_value_heads=3 do not divide heads=4"):
         ide.Attention(WIDTH, 4, key_value_heads=3, key=key)
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        (ide.LinearBias(4), r"LinearBias\(heads=4\), .* heads=2; write LinearBias\(2\)"),
+        (ide.LinearBias(1), r"write LinearBias\(2\)"),
+        (ide.RelativeBias(jnp.zeros((8, 3))), "table of 3 heads, .* heads=2"),
+    ],
+    ids=repr,
+)
+def test_positions_of_another_number_of_heads(key, positions, message):
+    with pytest.raises(ide.InputError, match=message):
+        ide.Attention(16, 2, key_value_heads=1, key=key, positions=positions)
 
 
 def test_states_of_another_width(key):

@@ -41,6 +41,25 @@ def test_every_form_equals_a_loop_over_tokens(kind, region):
     assert largest(ours, by_hand(inputs, REGIONS[region], weights=weights)) < 1e-13
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_points_of_a_circle_are_near_the_last_ones(kind):
+    inputs, circle = make_inputs(), ide.TokenDomain.periodic(TOKENS, length=2.0)
+    near, positions = ide.Neighborhood(0.3), 2 * np.arange(TOKENS) / TOKENS
+    ours = compiled_in_parts(kind, *inputs, near, domain=circle)
+    expected = by_hand(inputs, near, positions=positions, period=2.0)
+    assert largest(ours, expected) < 1e-13
+
+
+def test_no_block_of_a_circle_is_left_out():
+    """Not even where its points are 0, 1, 2, …."""
+    tokens, near = 130, REGIONS["near"]
+    points = ide.TokenDomain.uniform(tokens).points
+    circle = ide.TokenDomain(points, grid=(tokens,), period=(float(tokens),))
+    inputs = make_inputs(tokens)
+    ours = compiled(*inputs, Domains(circle, circle), near)
+    assert largest(ours, by_hand(inputs, near, period=tokens)) < 1e-13
+
+
 def test_a_stream_with_equal_weights_equals_a_loop_over_tokens():
     inputs = make_inputs()
     ours = compiled_in_parts("stream", *inputs, ide.Volterra())

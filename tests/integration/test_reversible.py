@@ -112,6 +112,15 @@ def test_recursive_checkpoints_of_any_depth(levels, intervals):
     assert relative(recursive, direct) < 1e-13
 
 
+def test_a_march_from_zero_has_a_gradient():
+    equation = make_equation(intervals=8, normalization=ide.Free())
+    u0, solver = jnp.zeros_like(U0), REVERSIBLE(ide.LieTrotter())
+    direct = gradient_of(equation, u0, solver, ide.Direct())
+    assert relative(gradient_of(equation, u0, solver, ide.Reversible()), direct) < 1e-10
+    errors = ide.rebuilding_error(equation, u0, solver=solver)
+    assert 0 < errors[0] < 1e-12
+
+
 @pytest.mark.heavy
 def test_states_at_the_knots_and_their_gradient():
     equation, solver = make_equation(intervals=4), REVERSIBLE(ide.LieTrotter())

@@ -1,9 +1,12 @@
 """Schemes that carry something from step to step: a velocity, or the steps before."""
 
 import diffrax
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from solvers.linear_problem import (
     WIDTH,
     Matrix,
@@ -17,6 +20,7 @@ from solvers.linear_problem import (
 )
 
 import ide_transformer as ide
+from ide_transformer.solvers.exponential.linear_part import phi1, phi2
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,17 @@ def test_without_momentum_the_heavy_ball_is_lie_trotter(layered):
         final(layered, solver) for solver in (ide.HeavyBall(0.0, 1.0), ide.LieTrotter())
     )
     assert difference(heavy, plain) < 1e-13
+
+
+def test_coefficients_of_zero_stay_zero(layered):
+    def loss(solver):
+        return jnp.sum(ide.solve(layered, initial_state(), solver=solver).u1 ** 2)
+
+    gradient = eqx.filter_jit(eqx.filter_grad(loss))
+    at_zero, near = gradient(ide.Nesterov(0.0, 0.0)), gradient(ide.Nesterov(0.01, 0.01))
+    for name in ("momentum", "lookahead"):
+        assert getattr(at_zero, name).raw == 0
+        assert abs(getattr(near, name).raw) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -87,3 +102,19 @@ def test_exponential_schemes_solve_a_damping_exactly():
     expected = exact(-0.7 * np.eye(WIDTH))
     for solver in (ide.ExponentialEuler(), ide.ETDAB2()):
         assert difference(final(equation, solver), expected) < 1e-14
+
+
+def test_phi_functions_and_their_derivatives_in_single_precision():
+    """Against `Σ_k z^k / (k + n)!` in double precision."""
+    size = np.logspace(-9, 0.9, 60, dtype=np.float32)
+    z = np.concatenate([-size, [0.0], size]).astype(np.float32)
+    wide = z.astype(float)[:, None]
+    k = np.arange(60)
+    for n, phi in ((1, phi1), (2, phi2)):
+        factor = np.exp(-scipy.special.gammaln(k + n + 1))
+        expected = np.sum(wide**k * factor, axis=1)
+        slope = np.sum(k[1:] * wide ** (k[1:] - 1) * factor[1:], axis=1)
+        found, found_slope = jax.vmap(jax.value_and_grad(phi))(jnp.asarray(z))
+        assert found.dtype == found_slope.dtype == jnp.float32
+        assert np.max(np.abs(found / expected - 1)) < 2e-6, n
+        assert np.max(np.abs(found_slope / slope - 1)) < 5e-6, n

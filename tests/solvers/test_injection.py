@@ -92,6 +92,15 @@ def test_stable_damping_stays_positive_under_any_update():
         ide.StableDamping(0.0)
 
 
+def test_attention_to_a_source_of_another_shape_is_refused():
+    attention = ide.Attention(WIDTH, 2, key=jax.random.key(0))
+    operator = ide.SourcedAttention(attention, key=jax.random.key(1))
+    u, domain = initial_state(), ide.TokenDomain.uniform(TOKENS)
+    for source in (u[:1], jnp.stack([u, u])):
+        with pytest.raises(ide.InputError, match=r"SourcedAttention: the source has shape"):
+            operator.with_source(source)(u, domain)
+
+
 def test_a_source_of_another_shape_is_refused():
     operator, u = ide.Injection(1.0), initial_state()
     with pytest.raises(ide.InputError, match="Injection has no source f"):

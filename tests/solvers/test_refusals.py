@@ -39,6 +39,13 @@ LAYERED = layered_equation()
         ),
         (ide.ExponentialEuler(), LAYERED, r"none in \(Matrix, Matrix\)"),
         (ide.ETDAB2(), LAYERED, "add a Damping or a Diffusion"),
+        (
+            ide.HeavyBall(momentum=[0.9]),
+            LAYERED,
+            r"HeavyBall.momentum has shape \(1,\), but there are 2 operators",
+        ),
+        (ide.Nesterov(lookahead=[0.9, 0.5, 0.1]), LAYERED, r"Nesterov.lookahead .*\(3,\)"),
+        (ide.PresymplecticEuler(linear=[[0.9, 0.5, 0.1]]), LAYERED, r"linear .*\(1, 3\)"),
         (ide.GatedRK2(5), LAYERED, r"GatedRK2\(features=5\): the state has 4"),
         (
             ide.PaperSplitting(),
@@ -56,6 +63,44 @@ LAYERED = layered_equation()
 def test_schemes_that_do_not_fit_the_equation(solver, equation, message):
     with pytest.raises(ide.InputError, match=message):
         ide.solve(equation, initial_state(), solver=solver)
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (ide.Strang(ide.Leapfrog()), r"Strang\(sub_solver=Leapfrog\(…\)\): .* earlier steps"),
+        (ide.Yoshida4(ide.AdamsBashforth(3)), r"Yoshida4\(sub_solver=AdamsBashforth"),
+        (ide.ParallelSplitting(ide.Projected(ide.Leapfrog())), "without a memory"),
+        (ide.Residual(block=ide.LieTrotter(ide.Bidirectional())), "Bidirectional uses earlier"),
+        (ide.LieTrotter(diffrax.LeapfrogMidpoint()), "LeapfrogMidpoint uses earlier"),
+        (ide.LearnedMultistep(3, ide.AdamsBashforth(2)), r"example LearnedMultistep\(3, Str"),
+        (ide.LearnedMultistep(3, ide.Residual(ide.Leapfrog())), "Residual uses earlier"),
+        (ide.LearnedMultistep(3, ide.HeavyBall()), "HeavyBall uses earlier"),
+        (ide.AlgebraicallyReversible(ide.Leapfrog()), "Leapfrog is implicit or carries"),
+        (ide.AlgebraicallyReversible(ide.ImplicitEuler()), "ImplicitEuler is implicit or"),
+    ],
+    ids=repr,
+)
+def test_schemes_that_would_lose_the_memory_of_another(solver, message):
+    with pytest.raises(ide.InputError, match=message):
+        ide.solve(LAYERED, initial_state(), solver=solver)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ide.Strang(diffrax.Tsit5()),
+        ide.Strang(ide.Projected(diffrax.HalfSolver(diffrax.Bosh3()))),
+        ide.Strang(diffrax.Kvaerno3()),
+        ide.Strang(ide.ImplicitMidpoint()),
+        ide.LearnedMultistep(3, ide.Residual(diffrax.Bosh3())),
+        ide.LearnedMultistep(3, ide.Strang(ide.ImplicitEuler())),
+        ide.AlgebraicallyReversible(ide.Projected(diffrax.Tsit5())),
+    ],
+    ids=repr,
+)
+def test_a_stage_that_is_used_again_and_a_count_are_no_memory(solver):
+    solver.init(LAYERED.terms, 0.0, 1.0, initial_state(), None)
 
 
 TERM = diffrax.ODETerm(lambda t, y, args: -y)

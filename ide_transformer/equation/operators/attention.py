@@ -82,7 +82,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
             maps=Maps(bias, std, output_std, key_bias, output_bias),
             key=key,
         )
-        positions.check(self.head_features)
+        positions.check(self.heads, self.head_features)
         self.query_normalization = query_normalization
         self.key_normalization = key_normalization
         self.positions = positions
@@ -101,11 +101,12 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
                 f"{type(self.positions).__name__} turns pairs of features, which functions of "
                 "a feature have not; take LinearBias, RelativeBias, or learned positions."
             )
-        if type(self.query_normalization) is not Free:
-            raise InputError(
-                "Attention: query_normalization has no form for heads that are functions of a "
-                "feature; leave it out."
-            )
+        for name in ("query_normalization", "key_normalization"):
+            if type(getattr(self, name)) is not Free:
+                raise InputError(
+                    f"Attention: {name} has no form for heads that are functions of a "
+                    "feature; leave it out."
+                )
         modes, y = self.head_features, space.features
         queries = space.heads(self.heads, modes)
         shared = space.heads(self.key_value_heads, modes)

@@ -1,8 +1,11 @@
+from typing import Annotated
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import Field
 
 from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
@@ -27,7 +30,7 @@ class Convolution(AbstractOperator):
 
     - `features`: width of the state.
     - `width`: tokens along each axis; `2 r + 1`, odd, unless it is causal.
-    - `dimension`: of the tokens.
+    - `dimension`: of the tokens, 1 to 3.
     - `depthwise`: whether each feature has its own W_k, a number.
     - `causal`: whether it looks back only.
     - `normalization`: N, applied to the input.
@@ -49,7 +52,7 @@ class Convolution(AbstractOperator):
         *,
         key: PRNGKeyArray,
         width: PositiveInt = 3,
-        dimension: PositiveInt = 1,
+        dimension: Annotated[int, Field(ge=1, le=3)] = 1,
         depthwise: bool = False,
         causal: bool = False,
         normalization: AbstractConstraint = Free(),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ...errors import InputError
-from ..constraints.normalization import AbstractNormalization
+from ..constraints.normalization import AbstractNormalization, AbstractSphere
 from ..domain import TokenDomain
 from ..shapes import Depth, State
 from .operator import AbstractOperator, AbstractWrappedOperator
@@ -22,8 +22,8 @@ class LayerNormScaling(AbstractWrappedOperator):
 
     **Arguments:**
 
-    - `operator`: one with a `normalization` that has a gain, such as `Attention` and
-      `FeedForward` with `LayerNorm`.
+    - `operator`: one with the `normalization` `LayerNorm` or `RMSNorm`, such as `Attention`
+      and `FeedForward`.
 
     **Raises:** `InputError` for another operator.
     """
@@ -33,7 +33,10 @@ class LayerNormScaling(AbstractWrappedOperator):
     def __check_init__(self):
         innermost = self.operator.innermost
         normalization = getattr(innermost, "normalization", None)
-        if not isinstance(normalization, AbstractNormalization):
+        # A sphere measures its input in units of gain and bias, which are not to change.
+        if not isinstance(normalization, AbstractNormalization) or isinstance(
+            normalization, AbstractSphere
+        ):
             raise InputError(
                 f"LayerNormScaling: {type(innermost).__name__} has "
                 f"normalization={normalization}; give an operator with LayerNorm or RMSNorm."

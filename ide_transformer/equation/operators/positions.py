@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from ...arguments import PositiveFloat, PositiveInt
 from ...errors import InputError
 from ..domain import TokenDomain
+from .region import differences
 
 
 # Queries or keys, head by head, and a term of the scores; `None` for none.
@@ -24,8 +25,8 @@ class AbstractPositions(eqx.Module):
     # Whether it turns pairs of features, so that they are no points of a function.
     turns_features: ClassVar[bool] = False
 
-    def check(self, head_features: int) -> None:
-        """Refuses a width of a head that does not fit."""
+    def check(self, heads: int, head_features: int) -> None:
+        """Refuses a number of heads, or a width of a head, that does not fit."""
 
     def __call__(self, x: Heads, domain: TokenDomain) -> Heads:
         """Queries or keys with their positions in them."""
@@ -59,7 +60,7 @@ class Rotary(AbstractPositions):
     features: PositiveInt | None = eqx.field(static=True, default=None)
     stretch: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
 
-    def check(self, head_features: int) -> None:
+    def check(self, heads: int, head_features: int) -> None:
         turning = head_features if self.features is None else self.features
         if turning % 2 or turning > head_features:
             raise InputError(
@@ -108,6 +109,13 @@ class RelativeBias(AbstractPositions):
                 f"{self.max_distance}; there are at least 4, and fewer than 4 max_distance."
             )
 
+    def check(self, heads: int, head_features: int) -> None:
+        if self.table.shape[1] != heads:
+            raise InputError(
+                f"RelativeBias: table of {self.table.shape[1]} heads, but the attention has "
+                f"heads={heads}; give table the shape [buckets, {heads}]."
+            )
+
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
         half = self.table.shape[0] // 2
         exact = half // 2
@@ -126,19 +134,26 @@ class RelativeBias(AbstractPositions):
 class LinearBias(AbstractPositions):
     """Scores that fall with the distance, `s_h(x, x') - m_h |x - x'|` (ALiBi: Press et al.,
     arXiv 2108.12409), where the slopes m_h fall with the head, `2^{-8h/heads}`, h = 1, …. A
-    function of the coordinates, in any dimension, so that it says the same on every grid.
+    function of the coordinates, in any dimension, so that it says the same on every grid;
+    around a periodic domain `|x - x'|` is the shorter way.
 
     **Arguments:**
 
-    - `heads`: their number.
+    - `heads`: that of the attention.
     - `scale`: a factor of all slopes; on `[0, 1]` the distances of 100 tokens need about 100.
     """
 
     heads: PositiveInt = eqx.field(static=True)
     scale: PositiveFloat = eqx.field(static=True, default=1.0)
 
+    def check(self, heads: int, head_features: int) -> None:
+        if self.heads != heads:
+            raise InputError(
+                f"LinearBias(heads={self.heads}), but the attention has heads={heads}; write "
+                f"LinearBias({heads})."
+            )
+
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
-        apart = query_domain.points[:, None, :] - domain.points[None, :, :]
-        distance = jnp.linalg.norm(apart, axis=-1)
+        distance = jnp.linalg.norm(differences(query_domain, domain), axis=-1)
         slopes = self.scale * 2 ** (-8 * jnp.arange(1, self.heads + 1) / self.heads)
         return -slopes[:, None, None].astype(distance.dtype) * distance[None]

@@ -32,6 +32,18 @@ class Band(NamedTuple):
     window: int | None
 
 
+def differences(
+    query_domain: TokenDomain, domain: TokenDomain
+) -> Float[Array, "tokens others dimension"]:
+    """`x - x'` for x of `query_domain` and x' of `domain`; around a periodic domain the shorter
+    way along each axis."""
+    apart = query_domain.points[:, None, :] - domain.points[None, :, :]
+    if domain.period is None:
+        return apart
+    period = jnp.asarray(domain.period, apart.dtype)[None, None]
+    return apart - period * jnp.round(apart / period)
+
+
 class AbstractRegion(eqx.Module):
     """A region Ω_x(x) for each token x."""
 
@@ -75,7 +87,8 @@ class Fredholm(AbstractRegion):
 
 
 class Neighborhood(AbstractRegion):
-    """The points nearer than a radius, `‖x - x'‖ < radius`, in any dimension.
+    """The points nearer than a radius, `‖x - x'‖ < radius`, in any dimension; around a periodic
+    domain by the shorter way.
 
     **Arguments:**
 
@@ -85,8 +98,7 @@ class Neighborhood(AbstractRegion):
     radius: PositiveInt | PositiveFloat = eqx.field(static=True)
 
     def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
-        apart = query_domain.points[:, None, :] - domain.points[None, :, :]
-        return jnp.sum(apart**2, axis=-1) < self.radius**2
+        return jnp.sum(differences(query_domain, domain) ** 2, axis=-1) < self.radius**2
 
     def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
         begins_before = points[0] < queries[1] - 1 + self.radius

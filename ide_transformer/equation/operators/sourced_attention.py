@@ -48,6 +48,6 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
     def over(self, u: State, domain: TokenDomain, others: Others) -> State:
         projections = self.attention.projections(u)
         query, key, _ = (x.shape[-1] for x in projections)
-        shifts = jnp.split(self.source_map(self.given_source()), [query, query + key], axis=-1)
+        shifts = jnp.split(self.source_map(self.source_like(u)), [query, query + key], axis=-1)
         shifted = type(projections)(*map(jnp.add, projections, shifts))
         return self.attention.over_projections(shifted, domain, others)

@@ -52,10 +52,17 @@ def forward(
     return Outcome(pair[0], kept, status), pair, lost
 
 
-def relative_error(u: Array, exact: Array) -> Float[Array, ""]:
-    """The largest difference, relative to the largest entry; 0 where there is none."""
-    difference = jnp.max(jnp.abs(u - exact))
-    return jnp.where(difference == 0, 0, difference / jnp.max(jnp.abs(exact)))
+def largest_entry(u: Array) -> Float[Array, ""]:
+    """The largest absolute value of a state."""
+    return jnp.max(jnp.abs(u))
+
+
+def relative_error(u: Array, exact: Array, after: Float[Array, ""]) -> Float[Array, ""]:
+    """The largest difference, relative to the largest entry of the exact state, or to that of
+    the state an interval later, `after`, since the first may be zero; 0 where there is none."""
+    difference = largest_entry(u - exact)
+    size = jnp.maximum(largest_entry(exact), after)
+    return jnp.where(difference == 0, 0, difference / size)
 
 
 @eqx.filter_custom_vjp
@@ -90,29 +97,30 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
         return (pair, cotangent, weights), None
 
     def interval(carry, x):
-        pair, cotangent_pair, cotangent_makers = carry
+        pair, cotangent_pair, cotangent_makers, _ = carry
         here, weights, lost, cotangent_state = x
+        after = largest_entry(pair[0])
         if cotangent_state is not None:
             cotangent_pair = cotangent_pair[0] + cotangent_state, cotangent_pair[1]
         cotangent = _Cotangents(cotangent_pair, cotangent_makers, _zeros(weights))
         (pair, cotangent, _), _ = _scan(
             step, (pair, cotangent, weights), (here, lost), reverse=True
         )
-        return (pair, cotangent.pair, cotangent.makers), cotangent.weights
+        return (pair, cotangent.pair, cotangent.makers, after), cotangent.weights
 
     zero = jnp.zeros_like(pair[0])
     # Outputs that the loss does not use have no cotangent.
     cotangent_pair = zero if cotangents.u1 is None else cotangents.u1, zero
     cotangent_states = cotangents.states if output.states else None
-    (pair, cotangent_pair, cotangent_makers), cotangent_weights = lax.scan(
+    (pair, cotangent_pair, cotangent_makers, after), cotangent_weights = lax.scan(
         interval,
-        (pair, cotangent_pair, _zeros(makers)),
+        (pair, cotangent_pair, _zeros(makers), largest_entry(pair[0])),
         (inputs, weights, lost, cotangent_states),
         reverse=True,
     )
     # At the beginning both states of the pair are u0.
     cotangent_u0 = cotangent_pair[0] + cotangent_pair[1]
-    good = relative_error(pair[0], u0) <= tolerance
+    good = relative_error(pair[0], u0, after) <= tolerance
     cotangent_u0, cotangent_makers, cotangent_weights = _nan_unless(
         good, (cotangent_u0, cotangent_makers, cotangent_weights)
     )

@@ -10,7 +10,7 @@ from ...errors import InputError
 from ..march import Steps, check_state, plan_steps
 from ..output import Start
 from ..trajectory import Trajectory
-from .coupled_march import forward, march_coupled, relative_error
+from .coupled_march import forward, largest_entry, march_coupled, relative_error
 from .coupled_steps import coupled
 from .gradient import AbstractGradient
 
@@ -28,8 +28,8 @@ class Reversible(AbstractGradient):
 
     Rounding grows on the way back. Once it has arrived, the rebuilt initial state is
     compared with the true one; if they differ by more than `tolerance`, relative to the
-    largest entry, the gradient is NaN, and an error where `solve` may raise.
-    `rebuilding_error` measures the same at each depth.
+    largest entry of the state there or one interval later, the gradient is NaN, and an error
+    where `solve` may raise. `rebuilding_error` measures the same at each depth.
 
     **Arguments:**
 
@@ -69,8 +69,8 @@ def rebuilding_error(
 ) -> Float[Array, " intervals"]:
     """The growth of rounding when a reversible scheme is undone: it marches to T and back,
     and compares at the beginning of each interval the rebuilt state with the true one. It
-    gives the largest difference, relative to the largest entry. `Reversible` checks the first
-    of them.
+    gives the largest difference, relative to the largest entry of the state there or one
+    interval later. `Reversible` checks the first of them.
 
     **Arguments:** see `solve`.
 
@@ -86,6 +86,7 @@ def rebuilding_error(
 
     def interval(pair, x):
         weights, here, lost, exact = x
+        after = largest_entry(pair[0])
 
         def step(pair, x):
             here, lost = x
@@ -94,6 +95,6 @@ def rebuilding_error(
             return pair, None
 
         pair, _ = lax.scan(step, pair, (here, lost), reverse=True)
-        return pair, relative_error(pair[0], exact)
+        return pair, relative_error(pair[0], exact, after)
 
     return lax.scan(interval, pair, (weights, inputs, lost, exact), reverse=True)[1]

@@ -36,9 +36,18 @@ class AbstractCoefficient(eqx.Module):
             value = value[layer.astype(int)]
         return value[index] if value.ndim else value
 
+    def check_operators(self, name: str, number: int) -> None:
+        """**Raises:** `InputError` where it has values for another number of operators."""
+        if self.raw.ndim and self.raw.shape[-1] != number:
+            raise InputError(
+                f"{name} has shape {self.raw.shape}, but there are {number} operators; give "
+                "one number, one for each operator, or a list of these, one for each layer."
+            )
+
 
 class UnitInterval(AbstractCoefficient):
-    """A coefficient in [0, 1): `raw² / (1 + raw²)`, so that 0 is a finite `raw`."""
+    """A coefficient in [0, 1): `raw² / (1 + raw²)`, so that 0 is a finite `raw`. There its
+    derivative is 0, so that a coefficient of 0 is not learned."""
 
     raw: Float[Array, "..."]
 

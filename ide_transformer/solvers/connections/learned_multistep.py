@@ -2,12 +2,15 @@ import math
 from collections.abc import Callable
 
 import diffrax
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ...arguments import PositiveInt
+from ...errors import InputError
 from ..base.step import Step, StepField
 from ..base.wrapper import AbstractWrapper
+from ..runge_kutta.carried import carries_past
 from ..splitting.lie_trotter import LieTrotter
 from .connected import AbstractConnected
 from .past import Past
@@ -26,7 +29,9 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
     **Arguments:**
 
     - `num_steps`: steps of a solve; it cannot make more.
-    - `solver`: a scheme that carries nothing from step to step.
+    - `solver`: a scheme that carries nothing of earlier steps.
+
+    **Raises:** `InputError` for a scheme that does, such as a multistep one.
     """
 
     weights: Float[Array, " weights"]
@@ -55,6 +60,15 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         return jnp.zeros((steps, steps + 1)).at[rows, columns].set(self.weights)
 
     def start(self, field: StepField, u: Array) -> Past:
+        inner = field.with_terms(self.inner_terms(field.terms))
+        state = eqx.filter_eval_shape(inner.start, self.solver, u)
+        if carries_past(self.solver, state):
+            name = type(self.solver).__name__
+            raise InputError(
+                f"LearnedMultistep({self.num_steps}, {name}(…)): {name} uses earlier steps, "
+                "but each of its steps begins without any; use a scheme without a memory, for "
+                f"example LearnedMultistep({self.num_steps}, Strang())."
+            )
         return Past.of(u, self.num_steps + 1)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:

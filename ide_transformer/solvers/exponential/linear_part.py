@@ -1,5 +1,7 @@
 """The stiff linear part of an equation, treated exactly."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -48,16 +50,23 @@ class LinearPart:
 
 
 def phi1(z: Array) -> Array:
-    """`(e^z - 1)/z`, 1 at 0."""
-    safe = jnp.where(z == 0, 1, z)
-    return jnp.where(z == 0, 1 + z / 2, jnp.expm1(safe) / safe)
+    """`(e^z - 1)/z`, 1 at 0; near 0 by its series, since the derivative of the quotient cancels
+    there."""
+    small = jnp.abs(z) < 0.5
+    safe = jnp.where(small, 1, z)
+    return jnp.where(small, _series(z, 1), jnp.expm1(safe) / safe)
 
 
 def phi2(z: Array) -> Array:
     """`(φ_1(z) - 1)/z`, ½ at 0; near 0 by its series, since the quotient cancels there."""
     small = jnp.abs(z) < 0.5
     safe = jnp.where(small, 1, z)
-    series, term = jnp.zeros_like(z), jnp.full_like(z, 0.5)
-    for k in range(3, 18):
+    return jnp.where(small, _series(z, 2), (phi1(safe) - 1) / safe)
+
+
+def _series(z: Array, n: int) -> Array:
+    """`φ_n(z) = Σ_k z^k / (k + n)!`, to rounding where |z| < ½."""
+    series, term = jnp.zeros_like(z), jnp.full_like(z, 1 / math.factorial(n))
+    for k in range(n + 1, n + 16):
         series, term = series + term, term * z / k
-    return jnp.where(small, series, (phi1(safe) - 1) / safe)
+    return series

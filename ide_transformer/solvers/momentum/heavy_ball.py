@@ -9,9 +9,9 @@ class HeavyBall(AbstractMomentum):
 
         v ← P(β v + γ A_i(u)),   u ← u + v.
 
-    β and γ are learned. For shorter steps and the limit, see `Nesterov`. First order.
-    Reference: Polyak, USSR Comput. Math. Math. Phys. 4 (1964); for Transformers, arXiv
-    2601.23236.
+    β and γ are learned, but for a β of 0, which stays 0. For shorter steps and the limit, see
+    `Nesterov`. First order. Reference: Polyak, USSR Comput. Math. Math. Phys. 4 (1964); for
+    Transformers, arXiv 2601.23236.
 
     **Arguments:**
 
@@ -19,7 +19,7 @@ class HeavyBall(AbstractMomentum):
     - `gain`: γ > 0, likewise.
     - `normalization`: P.
 
-    **Raises:** `InputError` for a coefficient out of range.
+    **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
     momentum: UnitInterval

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ...equation import AbstractConstraint, Depth
 from ...errors import InputError
+from ..base.coefficients import AbstractCoefficient
 from ..base.scheme import AbstractFieldScheme, operator_terms
 from ..base.step import Step, StepField, Terms, U
 
@@ -65,7 +66,10 @@ class AbstractMomentum(AbstractFieldScheme):
         return 1
 
     def start(self, field: StepField, u: U) -> U:
-        operator_terms(self, field.terms)
+        number = len(operator_terms(self, field.terms))
+        for name, coefficient in vars(self).items():
+            if isinstance(coefficient, AbstractCoefficient):
+                coefficient.check_operators(f"{type(self).__name__}.{name}", number)
         if isinstance(field.args, InitialVelocity):
             return field.args.starting(u)
         return jax.tree.map(jnp.zeros_like, u)

@@ -9,8 +9,8 @@ class Nesterov(AbstractMomentum):
 
         v ← P(β v + γ A_i(u + μ v)),   u ← u + v.
 
-    β, γ and μ are learned. Shorter steps use `β^h`, `γ (1 - β^h)/(1 - β)` and `μ h`, which
-    makes it first order for
+    β, γ and μ are learned, but for a β or μ of 0, which stays 0. Shorter steps use `β^h`,
+    `γ (1 - β^h)/(1 - β)` and `μ h`, which makes it first order for
 
         u_t = k v,   v_t = -k r v + γ r/(1 - β) Σ_i A_i(u),   r = -log β,
 
@@ -24,7 +24,7 @@ class Nesterov(AbstractMomentum):
     - `gain`: γ > 0, likewise.
     - `normalization`: P.
 
-    **Raises:** `InputError` for a coefficient out of range.
+    **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
     momentum: UnitInterval

@@ -23,7 +23,7 @@ class PresymplecticEuler(AbstractMomentum):
     - `linear`: c_lin > 0, likewise.
     - `normalization`: P.
 
-    **Raises:** `InputError` for a coefficient out of range.
+    **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
     logarithmic: Positive

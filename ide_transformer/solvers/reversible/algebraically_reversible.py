@@ -3,17 +3,17 @@ from typing import ClassVar
 
 import diffrax
 import equinox as eqx
-import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, PyTree
 
 from ...arguments import PositiveFraction
 from ...errors import InputError
+from ..base.evaluations import evaluations_made
 from ..base.projected import Projected, projected
 from ..base.reversible import AbstractCoupling, AbstractReversible, Shear
 from ..base.step import Step, StepField, U
 from ..base.wrapper import AbstractWrapper
-from ..runge_kutta.explicit_runge_kutta import ExplicitRungeKutta
+from ..runge_kutta.carried import carries_past
 
 
 class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
@@ -62,8 +62,9 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         alone."""
         name = type(self.solver).__name__
         state = eqx.filter_eval_shape(field.start, self.solver, u)
-        stages = diffrax.AbstractERK | ExplicitRungeKutta
-        if jax.tree.leaves(state) and not isinstance(self.solver, stages):
+        counted = evaluations_made(state) is not None
+        implicit = counted or isinstance(self.solver, diffrax.AbstractImplicitSolver)
+        if implicit or carries_past(self.solver, state):
             raise InputError(
                 f"AlgebraicallyReversible({name}(…)): {name} is implicit or carries something "
                 "of earlier steps, and only the step of an explicit scheme that does not can "

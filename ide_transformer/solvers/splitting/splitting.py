@@ -14,6 +14,7 @@ from ..base.evaluations import EvaluationCount, evaluations_made
 from ..base.projected import projected
 from ..base.scheme import AbstractFieldScheme, operator_terms
 from ..base.step import Step, StepField, Terms, U, first_failure
+from ..runge_kutta.carried import carries_past
 from .exact_flow import ExactFlow, exact_operator
 
 
@@ -25,7 +26,8 @@ Flow: TypeAlias = Callable[[int, float, float, Array], Array]
 class AbstractSplitting(AbstractFieldScheme):
     """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time, in whatever order.
 
-    Operators that know their flow are solved by it, all others by the sub-solver.
+    Operators that know their flow are solved by it, all others by the sub-solver, which
+    carries nothing of earlier steps: multistep schemes are refused.
     """
 
     sub_solver: eqx.AbstractVar[diffrax.AbstractSolver]
@@ -69,7 +71,15 @@ class AbstractSplitting(AbstractFieldScheme):
 
     def start(self, field: StepField, u: U) -> EvaluationCount | None:
         first = field.with_terms(operator_terms(self, field.terms)[0])
-        return evaluations_made(first.start(self.sub_solver, u))
+        state = first.start(self.sub_solver, u)
+        if carries_past(self.sub_solver, state):
+            name = type(self.sub_solver).__name__
+            raise InputError(
+                f"{type(self).__name__}(sub_solver={name}(…)): {name} uses earlier steps, but "
+                "each sub-step begins without any, since the one before was of another "
+                "operator; use a scheme without a memory such as diffrax.Heun() or RK4()."
+            )
+        return evaluations_made(state)
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         terms = operator_terms(self, field.terms)

@@ -77,9 +77,10 @@ def _part(integrand: Integrand, span: Span) -> Integrand:
 
 def _domains(domains: Domains, span: Span) -> Domains:
     start, stop, first, last = span
+    queries, points = domains
     return Domains(
-        TokenDomain(domains.queries.points[start:stop]),
-        TokenDomain(domains.points.points[first:last]),
+        TokenDomain(queries.points[start:stop], period=queries.period),
+        TokenDomain(points.points[first:last], period=points.period),
     )
 
 

@@ -49,12 +49,13 @@ def integrate(
     - `bias`: added to the scores `s_h(x, x')`.
     """
     domain = domains.points
-    in_order = domains.queries is domain and domain.consecutive
+    # On a circle, the first tokens are near the last ones.
+    in_order = domains.queries is domain and domain.consecutive and domain.period is None
     plain = bias is None and value.shape[-1] == key.shape[-1] and token_devices() == 1
     if plain and _fused_serves(query, region, in_order=in_order):
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, domain, bias)
-    places = Domains(*(TokenDomain(x.points) for x in domains))
+    places = Domains(*(TokenDomain(x.points, period=x.period) for x in domains))
     quadrature = _quadrature(integrand, region, in_order)
     return restore(token_mean(integrand, places, quadrature).mean)
 

@@ -129,7 +129,8 @@ def _visited(
     integrand: Integrand, domains: Domains, hop: Int[Array, ""]
 ) -> tuple[Integrand, Domains]:
     """The queries of this device with the points that are `hop` devices before it."""
-    points = TokenDomain(_shifted(domains.points.points, hop))
+    points = domains.points
+    points = TokenDomain(_shifted(points.points, hop), period=points.period)
     return _visiting(integrand, hop), Domains(domains.queries, points)
 
 

@@ -128,7 +128,7 @@ class _Queries(NamedTuple):
     """Blocks of queries, the leading axis, with their numbers and their points of Ω_x."""
 
     index: Int[Array, "..."]
-    at: Float[Array, "..."]
+    at: TokenDomain
     query: Float[Array, "..."]
 
 
@@ -137,7 +137,7 @@ class _Points(NamedTuple):
     In a rate, `None` is zero."""
 
     index: Int[Array, "..."]
-    at: Float[Array, "..."]
+    at: TokenDomain
     real: Bool[Array, "..."]
     key: Any
     value: Any
@@ -152,16 +152,17 @@ def _together(query: Any, points: _Points) -> Integrand:
 
 
 def _domains(queries: _Queries, points: _Points) -> Domains:
-    return Domains(TokenDomain(queries.at), TokenDomain(points.at))
+    return Domains(queries.at, points.at)
 
 
 def _queries(integrand: Integrand, domain: TokenDomain, block: int) -> _Queries:
-    at = _cut(domain.points, 0, block)
-    return _Queries(jnp.arange(len(at)), at, _cut(integrand.query, -2, block))
+    query = _cut(integrand.query, -2, block)
+    return _Queries(jnp.arange(len(query)), _cut_domain(domain, block), query)
 
 
 def _points(integrand: Integrand, domain: TokenDomain, block: int) -> _Points:
-    at = _cut(domain.points, 0, block)
+    # One row, which stands for all queries.
+    real = _cut(jnp.ones((1, domain.num_tokens), bool), -1, block)
     parts = (
         (integrand.key, -2),
         (integrand.value, -2),
@@ -170,10 +171,9 @@ def _points(integrand: Integrand, domain: TokenDomain, block: int) -> _Points:
         (integrand.ends, -1),
     )
     return _Points(
-        jnp.arange(len(at)),
-        at,
-        # One row, which stands for all queries.
-        _cut(jnp.ones((1, domain.num_tokens), bool), -1, block),
+        jnp.arange(len(real)),
+        _cut_domain(domain, block),
+        real,
         *(None if x is None else _cut(x, axis, block) for x, axis in parts),
     )
 
@@ -190,6 +190,12 @@ def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:
     x = jnp.pad(x, padding, constant_values=fill) if rest else x
     x = x.reshape(*x.shape[:axis], -1, block, *x.shape[axis + 1 :])
     return jnp.moveaxis(x, axis, 0)
+
+
+def _cut_domain(domain: TokenDomain, block: int) -> TokenDomain:
+    """The points in blocks, each of which is a domain."""
+    whole = TokenDomain(domain.points, period=domain.period)
+    return jax.tree.map(lambda x: _cut(x, 0, block), whole)
 
 
 def _uncut_mean(mean: Mean, tokens: int) -> Mean:
