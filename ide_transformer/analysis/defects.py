@@ -1,24 +1,47 @@
 """The defects of each layer: how far its step is from the solution of the equation."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
+from ..arguments import PositiveInt
 from ..equation import Depth, Equation
+from ..errors import InputError
 from ..integration import TokenNorm
-from ..solvers import LieStrang, LieTrotter, StepField, keeps_constraint, single_step
+from ..solvers import (
+    ETDAB2,
+    AdamsBashforth,
+    Bidirectional,
+    ExplicitRungeKutta,
+    Leapfrog,
+    LieTrotter,
+    StepField,
+    Strang,
+    evaluations_made,
+    keeps_constraint,
+)
+
+
+# Schemes that lose nothing where each interval is a solve by itself: all that these carry is a
+# rate that the next step can compute, or the state before, which is not used without a key.
+_NOTHING_LOST = diffrax.AbstractRungeKutta | ExplicitRungeKutta | Bidirectional
+# Schemes that start again where the field jumps.
+_STARTING_AGAIN = AdamsBashforth | ETDAB2 | Leapfrog
 
 
 class Defects(NamedTuple):
     """One number for each interval, `[intervals]`. With u the state at its beginning, Φ_h the
-    native step, `δ = Φ_h u - u` and |·| the root mean square over features and over tokens
-    that are not padding:
+    native step, or steps, from there to its end, `δ = Φ_h u - u` and |·| the root mean square
+    over features and over tokens that are not padding:
 
     - `state`: |u|.
     - `increment`: |δ| / |u|.
@@ -26,10 +49,11 @@ class Defects(NamedTuple):
       et al., arXiv 2403.03853).
     - `alignment`: cosine between δ and that of the interval before; NaN for the first.
     - `step_doubling`: `|Φ_{h/2} Φ_{h/2} u - Φ_h u| / |u|`, the local error, `O(h^{p+1})` for a
-      scheme of order p.
+      scheme of order p; of several steps, with all of them halved.
     - `splitting`: `|S u - T u| / |u|`, S and T the steps of Strang and Lie–Trotter.
     - `commutator`: `|T u - T' u| / (h² |u|)`, T' Lie–Trotter in the opposite order; for linear
-      operators and Euler sub-steps it is `|[A_2, A_1] u| / |u|`.
+      operators and Euler sub-steps it is `|[A_2, A_1] u| / |u|`. It is n times that for n
+      steps in the interval of length h.
 
     The last two are NaN for schemes that do not split.
     """
@@ -49,18 +73,25 @@ def equation_defects(
     u0: Float[Array, "*batch tokens features"],
     *,
     solver: diffrax.AbstractSolver,
+    steps_per_interval: PositiveInt = 1,
 ) -> Defects:
-    """The defects along the march of `solver` with one step in each interval.
+    """The defects along the march of `solver`.
+
+    **Arguments:**
+
+    - `steps_per_interval`: equal steps in each interval.
+
+    **Raises:** `InputError` for a scheme that carries something from interval to interval.
 
     Reference for step doubling and embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
     Differential Equations I, section II.4.
     """
+    refuse_memory("equation_defects", equation, solver, u0)
     solver = keeps_constraint(solver, equation.constraint)
     weights = equation.domain.weights
     counted = jnp.ones(u0.shape[-2]) if weights is None else weights > 0
     norm = TokenNorm(counted.astype(u0.dtype))
     tokens = jnp.broadcast_to(counted, u0.shape[:-1]).astype(u0.dtype)
-    length = equation.control.interval_length
 
     def flat(x):
         """All of a state as one vector, without padding."""
@@ -68,10 +99,12 @@ def equation_defects(
 
     def visit(carry, terms, start, _):
         u, previous = carry
-        end = start + length
-        stepped = single_step(solver, terms, start, end, u)
-        half = single_step(solver, terms, start, start + length / 2, u)
-        halves = single_step(solver, terms, start + length / 2, end, half)
+        edges, finer = (
+            step_ends(equation, start, number)
+            for number in (steps_per_interval, 2 * steps_per_interval)
+        )
+        stepped = over_interval(solver, terms, edges, u)
+        halves = over_interval(solver, terms, finer, u)
         increment = stepped - u
         size = norm(u)
         defects = Defects(
@@ -80,7 +113,7 @@ def equation_defects(
             turn=1 - jnp.average(_cosine(u, stepped), weights=tokens),
             alignment=_cosine(flat(increment), flat(previous)),
             step_doubling=norm(halves - stepped) / size,
-            **_splitting_defects(solver, terms, start, length, u, norm),
+            **_splitting_defects(solver, terms, edges, u, norm),
         )
         return (stepped, increment), defects
 
@@ -117,11 +150,49 @@ def scan_intervals(
     return lax.scan(body, carry, (indices, equation.intervals(), extra))
 
 
+def step_ends(equation: Equation, start: Depth, number: int) -> list[Array]:
+    """The ends of so many equal steps in the interval that begins at that depth."""
+    length = equation.control.interval_length
+    return [start + length * fraction for fraction in np.arange(number + 1) / number]
+
+
+def over_interval(
+    solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, ends: Sequence[Depth], u: Array
+) -> Array:
+    """The state after steps inside one interval, the first as that of a solve.
+
+    **Arguments:**
+
+    - `ends`: those of the steps.
+    """
+    state, first = StepField(terms, *ends[:2]).start(solver, u), True
+    for t0, t1 in itertools.pairwise(ends):
+        step = StepField(terms, t0, t1).step(solver, u, state, first)
+        u, state, first = step.y1, step.solver_state, False
+    return u
+
+
+def refuse_memory(
+    name: str, equation: Equation, solver: diffrax.AbstractSolver, u0: Array
+) -> None:
+    """Refuses a scheme that carries something from interval to interval, for a function of
+    that name in which each interval is a solve by itself."""
+    starts = StepField(equation.terms_of(0), 0.0, equation.control.interval_length).start
+    state = eqx.filter_eval_shape(starts, solver, u0)
+    counted = len(jax.tree.leaves(evaluations_made(state)))
+    harmless = _NOTHING_LOST if equation.continuous else _NOTHING_LOST | _STARTING_AGAIN
+    if len(jax.tree.leaves(state)) > counted and not isinstance(solver, harmless):
+        raise InputError(
+            f"{name}: {type(solver).__name__} carries something from interval to interval, and "
+            "here each is looked at by itself; give a scheme whose step follows from the "
+            "present state alone, such as LieTrotter."
+        )
+
+
 def _splitting_defects(
     solver: diffrax.AbstractSolver,
     terms: diffrax.MultiTerm,
-    start: Depth,
-    length: float,
+    ends: Sequence[Depth],
     u: Array,
     norm: TokenNorm,
 ) -> dict[str, Array]:
@@ -129,15 +200,14 @@ def _splitting_defects(
     sub_solver = getattr(solver, "sub_solver", None)
     if sub_solver is None:
         return dict.fromkeys(("splitting", "commutator"), jnp.full((), jnp.nan, u.dtype))
-    end = start + length
-    error = StepField(terms, start, end).first_step(LieStrang(sub_solver), u).error
     opposite = diffrax.MultiTerm(*reversed(terms.terms))
-    here, there = (
-        single_step(LieTrotter(sub_solver), x, start, end, u) for x in (terms, opposite)
-    )
+    plain = LieTrotter(sub_solver)
+    here, there = (over_interval(plain, x, ends, u) for x in (terms, opposite))
+    symmetric = over_interval(Strang(sub_solver), terms, ends, u)
+    step, length = ends[1] - ends[0], ends[-1] - ends[0]
     return {
-        "splitting": norm(error) / norm(u),
-        "commutator": norm(here - there) / (length**2 * norm(u)),
+        "splitting": norm(symmetric - here) / norm(u),
+        "commutator": norm(here - there) / (step * length * norm(u)),
     }
 
 

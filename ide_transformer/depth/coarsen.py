@@ -51,14 +51,16 @@ def coarsen(
     """
     least = float(field_evaluations(model, inputs)) / model.control.num_intervals
     # In this form it refuses a cost that is not known, NaN, as well.
-    if not evaluations >= least:
-        raise InputError(
-            f"coarsen: evaluations={evaluations:g}, but one interval of this model makes "
-            f"{least:g} with {type(model.solver).__name__}; give it at least those of one "
-            "interval, and a scheme whose evaluations are known."
-        )
-    meshes = coarsenings(model, inputs, **options)
-    return next(mesh.model for mesh in meshes if mesh.evaluations <= evaluations)
+    if evaluations >= least:
+        for mesh in coarsenings(model, inputs, **options):
+            least = mesh.evaluations
+            if least <= evaluations:
+                return mesh.model
+    raise InputError(
+        f"coarsen: evaluations={evaluations:g}, but one interval of this model makes "
+        f"{least:g} with {type(model.solver).__name__}; give it at least those of one "
+        "interval, and a scheme whose evaluations are known."
+    )
 
 
 def coarsenings(

@@ -7,17 +7,24 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..analysis import Defects, equation_defects, scan_intervals
+from ..analysis.defects import over_interval, refuse_memory, step_ends
 from ..equation import Equation, with_source
+from ..errors import InputError
 from ..models import AbstractModel
-from ..solvers import single_step
+from ..solvers import unrolled
 from .layers import keep_layers
 from .target import Quantity, native_target, read_outputs, square
 
 
 def defects(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Defects:
-    """The defects of a model's native step in each interval, for a batch of inputs."""
+    """The defects of a model's native steps in each interval, for a batch of inputs.
+
+    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
+    interval to interval.
+    """
+    steps = _equal_steps("defects", model)
     equation, u0 = initial_value_problem(model, inputs)
-    return equation_defects(equation, u0, solver=model.solver)
+    return equation_defects(equation, u0, solver=model.solver, steps_per_interval=steps)
 
 
 @eqx.filter_jit
@@ -28,18 +35,25 @@ def removal_estimate(
 
         |J_l δ_l| / |y|,   δ_l = Φ_l u_l - u_l,   J_l = ∂y / ∂u_{l+1}:
 
-    the defect of the identity in the place of the step Φ_l. The linearised march over the later
-    intervals carries it to y, what is read of the outputs (`read`: see `Target`). The march is
-    linearised once; each interval then costs about as much as a solve, as in
-    `removal_damage`. Reference for the transport of local errors: Hairer, Nørsett, Wanner,
-    Solving Ordinary Differential Equations I, section II.3.
+    the defect of the identity in the place of Φ_l, the native steps in interval l. The
+    linearised march over the later intervals carries it to y, what is read of the outputs
+    (`read`: see `Target`). The march is linearised once; each interval then costs about as
+    much as a solve, as in `removal_damage`. Reference for the transport of local errors:
+    Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section II.3.
+
+    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
+    interval to interval.
     """
+    steps = _equal_steps("removal_estimate", model)
     equation, u0 = initial_value_problem(model, inputs)
-    length = equation.control.interval_length
+    refuse_memory("removal_estimate", equation, model.discretization.solver, u0)
+    # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
+    solver = unrolled(model.solver)
 
     def march(perturbations):
         def visit(u, terms, start, perturbation):
-            stepped = single_step(model.solver, terms, start, start + length, u)
+            ends = step_ends(equation, start, steps)
+            stepped = over_interval(solver, terms, ends, u)
             return stepped + perturbation, stepped - u
 
         u1, increments = scan_intervals(equation, visit, u0, perturbations, dtype=u0.dtype)
@@ -65,6 +79,19 @@ def removal_damage(
     error = native_target(model, inputs, read).error
     others = ([*layers[:layer], *layers[layer + 1 :]] for layer in layers)
     return np.array([float(error(keep_layers(model, kept))) for kept in others])
+
+
+def _equal_steps(name: str, model: AbstractModel) -> int:
+    """How many steps a model makes in each interval, for a function of that name.
+
+    **Raises:** `InputError` for adaptive ones.
+    """
+    if model.discretization.stepsize_controller is not None:
+        raise InputError(
+            f"{name}: the model has adaptive steps, which are not the same for other states; "
+            "give it equal ones by with_solver(…, steps_per_interval=…)."
+        )
+    return model.discretization.steps_per_interval
 
 
 def initial_value_problem(

@@ -27,13 +27,13 @@ def in_layers(model: Model) -> Model:
     layered and tied weights, and for any other all that a step of Euler's method sees.
     """
 
-    def block_at(t):
-        return tuple(Scaled(operator, jnp.ones(())) for operator in model.control(t))
+    def scaled(block):
+        return tuple(Scaled(operator, jnp.ones(())) for operator in block)
 
     constraint = model.constraint
     if constraint.depth_axes:
-        constraint = _stack_intervals(constraint, constraint)
-    return _with_control(model, _stack_intervals(block_at, model.control), constraint)
+        constraint = _stack_intervals(constraint)
+    return _with_control(model, _stack_intervals(model.control, scaled), constraint)
 
 
 def stacked_operators(model: AbstractModel) -> tuple[Scaled, ...]:
@@ -74,11 +74,17 @@ def keep_layers(model: Model, layers: Sequence[int]) -> Model:
     return take_operators(in_layers(model), np.repeat(np.array(layers)[:, None], operators, 1))
 
 
-def _stack_intervals(block_at: Callable, control: AbstractControl) -> PiecewiseConstant:
-    """`block_at` evaluated at the beginning of each interval of a control."""
-    starts = jnp.arange(control.num_intervals) * control.interval_length
-    blocks = eqx.filter_vmap(block_at, out_axes=eqx.if_array(0))(starts)
-    return PiecewiseConstant(blocks, control.interval_length)
+def _stack_intervals(
+    control: AbstractControl, change: Callable[[PyTree], PyTree] = lambda block: block
+) -> PiecewiseConstant:
+    """The blocks at the beginning of each interval of a control, changed in that way."""
+
+    # By number, as the march takes them: a depth that is rounded may lie in another interval.
+    def block_of(interval):
+        return change(control.local(interval, 0.0))
+
+    each = eqx.filter_vmap(block_of, out_axes=eqx.if_array(0), axis_size=control.num_intervals)
+    return PiecewiseConstant(each(control.intervals()), control.interval_length)
 
 
 def _with_control(model: Model, control: AbstractControl, constraint: AbstractControl) -> Model:

@@ -460,9 +460,19 @@ class TokenDomain(eqx.Module):
         weights, ends, end_weights = (None if x is None else x[..., :tokens] for x in parts)
         return TokenDomain(self.points[:tokens], weights, ends=ends, end_weights=end_weights)
 
-    def padded(self, mask: Bool[Array, "*batch tokens"]) -> "TokenDomain":
+    @checked
+    def padded(self, mask: Bool[ArrayLike, "*batch tokens"]) -> "TokenDomain":
         """The domain without its padding: tokens where `mask` is `False` get weight 0, so
-        that they do not contribute to integrals over Ω_x."""
+        that they do not contribute to integrals over Ω_x.
+
+        **Raises:** `InputError` for a mask of another length.
+        """
+        mask = jnp.asarray(mask)
+        if mask.shape[-1] != self.num_tokens:
+            raise InputError(
+                f"TokenDomain.padded: mask is for {mask.shape[-1]} tokens, but the domain has "
+                f"{self.num_tokens}; give True or False for each of them."
+            )
         weights = jnp.ones_like(self.points[:, 0]) if self.weights is None else self.weights
         weights = jnp.broadcast_to(weights, jnp.broadcast_shapes(weights.shape, mask.shape))
         ends = self.end_weights

@@ -51,8 +51,9 @@ def interpolation(
     - `source`, `target`: their points have to be known when a program is compiled.
     - `degree`: 1, or 3 on lines and grids.
 
-    **Raises:** `InputError` for domains of different dimensions, too few points, or points of
-    the target that are further outside of the source than its points are apart.
+    **Raises:** `InputError` for domains of different dimensions, too few points, equal points
+    of the source on a line, or points of the target that are further outside of the source
+    than its points are apart.
     """
     known = _known("interpolation", source, target)
     if source.dimension == 1:
@@ -89,9 +90,15 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
     so that a constant stays it, and `Σ_i W_i v(x_i) = Σ_j w_j u(x'_j)` with W_i the
     denominator.
 
-    **Raises:** `InputError` as `interpolation` does, and where no point of the source is near
-    one of the target.
+    **Raises:** `InputError` as `interpolation` does, for a source whose samples have weights of
+    their own, and where no point of the source is near one of the target.
     """
+    if source.weights is not None and source.weights.ndim > 1:
+        raise InputError(
+            f"restriction: the source has weights of shape {source.weights.shape}, of its own "
+            "for each sample, and one map serves for all; give a domain with one weight for "
+            "each point."
+        )
     back = interpolation(target, source)
     weights = np.ones(source.num_tokens) if source.weights is None else source.weights
     values = np.asarray(back.values) * np.asarray(weights)[np.asarray(back.rows)]
@@ -190,7 +197,14 @@ def _stencil(
         x = points[0] + (x - points[0]) % period
         points = np.concatenate([points - period, points, points + period])
         number = np.tile(number, 3)
-    gap = np.diff(points).max()
+    gaps = np.diff(points)
+    if not gaps.all():
+        around = "" if period is None else f", around a period of {period:g}"
+        raise InputError(
+            f"interpolation: the source has two points at {points[np.argmin(gaps)]:g}{around}, "
+            "where a function has one value; give each point once."
+        )
+    gap = gaps.max()
     if x.min() < points[0] - gap or x.max() > points[-1] + gap:
         far = x.min() if x.min() < points[0] - gap else x.max()
         raise InputError(

@@ -88,8 +88,10 @@ def _depths(
         )
     steps: list[float] = []
     if subs.steps:
-        number = equation.control.num_intervals * (steps_per_interval or 1)
-        edges = np.arange(number + 1) * (equation.horizon / number)
+        number, length = steps_per_interval or 1, equation.control.interval_length
+        offsets = length * (np.arange(number) / number)
+        # In this form the steps that end at a boundary meet it exactly.
+        edges = np.append(np.add.outer(equation.knots[:-1], offsets), equation.horizon)
         steps = edges[int(subs.steps) :: int(subs.steps)].tolist()
     end = [equation.horizon] if subs.t1 and equation.horizon not in steps else []
     return (*([0.0] if subs.t0 else []), *inner, *steps, *end)

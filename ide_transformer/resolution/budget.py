@@ -50,8 +50,9 @@ class ErrorBudget(NamedTuple):
 
 
 def gain(total: float, left: float, cost: float) -> float:
-    """The error that a refinement removes, over what it costs more."""
-    return (total - left) / (cost - 1)
+    """The error that a refinement removes, over what it costs more; 0 where it costs no more,
+    since then it is the same solve."""
+    return (total - left) / (cost - 1) if cost > 1 else 0.0
 
 
 @checked
@@ -75,7 +76,8 @@ def error_budget(
       `[..., tokens]`.
     - `tokens`: the number of points; default: that of the model.
 
-    **Raises:** `InputError` for a model of something else than functions, or adaptive steps.
+    **Raises:** `InputError` for a model of something else than functions, for adaptive steps,
+    and for a scheme that does not converge to the solution of the equation.
     """
     solve = Resolved.of(model, inputs, tokens)
     refined = refinements(solve)

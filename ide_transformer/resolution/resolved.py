@@ -13,7 +13,18 @@ from jaxtyping import Array, Float
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
 from ..models import AbstractModel, Field, FunctionalModel, OperatorModel
-from ..solvers import AbstractSplitting, LieTrotter, Strang
+from ..solvers import (
+    AbstractConnected,
+    AbstractMomentum,
+    AbstractSplitting,
+    LieTrotter,
+    PaperSplitting,
+    Residual,
+    SteadyState,
+    Strang,
+    Velocity,
+    schemes_inside,
+)
 
 
 # Functions at points `[tokens, dimension]`: what a model takes there, `[..., tokens]`.
@@ -21,6 +32,8 @@ Inputs: TypeAlias = Callable[[Float[Array, "tokens dimension"]], Any]
 
 # A scheme whose error in depth is below that of anything that it is compared with.
 _EXACT = diffrax.Dopri8()
+# Schemes that solve another equation, or have no limit of small steps.
+_OTHERS = AbstractConnected, AbstractMomentum, PaperSplitting, Residual, SteadyState, Velocity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +53,8 @@ class Resolved:
     def of(cls, model: AbstractModel, inputs: Inputs, tokens: int | None) -> "Resolved":
         """A solve that can be refined.
 
-        **Raises:** `InputError` for another model, or one with adaptive steps.
+        **Raises:** `InputError` for another model, one with adaptive steps, or one whose scheme
+        does not converge to the solution of its equation.
         """
         ordinary = model.ordinary
         if not isinstance(ordinary, OperatorModel):
@@ -58,6 +72,13 @@ class Resolved:
             raise InputError(
                 "error_budget: the model has adaptive steps, whose error is that of their "
                 "tolerance; give it a scheme with equal ones by with_solver."
+            )
+        others = schemes_inside(model.discretization.solver, *_OTHERS)
+        if others:
+            raise InputError(
+                f"error_budget: with shorter steps {type(others[0]).__name__} does not come "
+                "closer to the solution of u_t = Σ_i A_i(u), with which outputs are compared; "
+                "give the model a scheme that does by with_solver, for example LieTrotter."
             )
         (points,) = (ordinary.points,) if isinstance(ordinary.points, int) else ordinary.points
         return cls(model, inputs, points if tokens is None else tokens)
@@ -136,9 +157,9 @@ class Resolved:
 
     def symmetric(self) -> "Resolved | None":
         """The symmetric splitting with the same sub-solver; `None` where the scheme is none of
-        first order."""
+        first order, and where there is one operator, which is not split."""
         scheme = self.model.discretization.solver
-        if not isinstance(scheme, LieTrotter):
+        if not isinstance(scheme, LieTrotter) or self.model.equation.num_operators == 1:
             return None
         return self._with(Strang(scheme.sub_solver), 1)
 

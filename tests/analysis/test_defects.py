@@ -117,6 +117,50 @@ def test_increments_are_those_of_the_layer_states():
     assert abs(found.turn[0] - np.mean(1 - cosines)) < 1e-12
 
 
+LAYERS = diffrax.SaveAt(ts=np.arange(4.0))
+
+
+@eqx.filter_jit
+def layer_states(equation, u0, solver, steps):
+    return ide.solve(equation, u0, solver=solver, steps_per_interval=steps, saveat=LAYERS).us
+
+
+def test_of_several_steps_in_an_interval_they_are_those_of_a_solve():
+    equation, u0, plain = make_equation(), random_state(2), ide.LieTrotter()
+    opposite = ide.Equation(
+        ide.PiecewiseConstant(equation.control.blocks[::-1]), ide.Free(), equation.domain
+    )
+
+    def size(x):
+        return np.sqrt(np.mean(np.square(x), axis=(-1, -2, -3)))
+
+    us = np.asarray(layer_states(equation, u0, plain, 3))
+    others = {
+        "step_doubling": (layer_states(equation, u0, plain, 6), 1),
+        "splitting": (layer_states(equation, u0, ide.Strang(diffrax.Euler()), 3), 1),
+        "commutator": (layer_states(opposite, u0, plain, 3), 3),
+    }
+    found = equation_defects(equation, u0, solver=plain, steps_per_interval=3)
+    assert largest(found.state, size(us[:-1])) < 1e-12
+    assert largest(found.increment, size(us[1:] - us[:-1]) / size(us[:-1])) < 1e-12
+    for name, (other, factor) in others.items():
+        expected = factor * size(np.asarray(other)[1] - us[1]) / size(us[0])
+        assert abs(getattr(found, name)[0] - expected) < 1e-12
+
+
+def test_a_scheme_that_carries_something_across_intervals_is_refused():
+    u0, layered = random_state(2), make_equation()
+    smooth = make_equation(ide.PiecewiseLinear)
+    for equation, solver in ((layered, ide.HeavyBall()), (smooth, ide.AdamsBashforth(2))):
+        with pytest.raises(ide.InputError, match="carries something from interval to interval"):
+            equation_defects(equation, u0, solver=solver)
+    # On layers it starts again with each.
+    solver = ide.AdamsBashforth(2)
+    found = equation_defects(layered, u0, solver=solver, steps_per_interval=2)
+    us = np.asarray(layer_states(layered, u0, solver, 2))
+    assert largest(found.state, np.sqrt(np.mean(us[:-1] ** 2, axis=(1, 2, 3)))) < 1e-12
+
+
 def test_padded_tokens_do_not_enter():
     equation, u0 = make_equation(causal=True), random_state(2)
     padded = ide.Equation(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first, largest
+from helpers import fast_first, largest, make_block
 from layered_models import (
     CALIBRATION,
     HELD_OUT,
@@ -79,3 +79,18 @@ def test_no_coarsening_is_worse_than_a_choice_of_layers_where_it_was_chosen(read
 def test_a_budget_below_one_interval_is_refused():
     with pytest.raises(ide.InputError, match=r"evaluations=0\.5.*makes 1 with LieTrotter"):
         coarsen(model_of(), 0.5, CALIBRATION)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_budget_below_that_of_the_first_step_of_a_scheme_is_refused():
+    """Adams–Bashforth makes two evaluations in its first step and one in each that follows; on
+    layers every step is a first one."""
+    theta = ide.PiecewiseLinear.build(make_block, 2, key=jax.random.key(1))
+    constraint = ide.Tied(ide.Free(), 2)
+    smooth = eqx.tree_at(
+        lambda m: (m.control, m.constraint),
+        model_of().with_solver(ide.AdamsBashforth(2)),
+        (theta, constraint),
+    )
+    with pytest.raises(ide.InputError, match=r"evaluations=1\.6, but one interval .* makes 2"):
+        coarsen(smooth, 1.6, CALIBRATION, fit=None)

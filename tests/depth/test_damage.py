@@ -1,11 +1,13 @@
 """The error of leaving out a layer, predicted and measured."""
 
+import diffrax
 import numpy as np
 import pytest
 from helpers import fast_first
 from layered_models import CALIBRATION, HELD_OUT, mean_over_tokens, model_of
 
-from ide_transformer.depth import removal_damage, removal_estimate
+import ide_transformer as ide
+from ide_transformer.depth import defects, removal_damage, removal_estimate
 from ide_transformer.studies.depth.ranking import layer_columns, rank_layers
 
 
@@ -34,3 +36,21 @@ def test_the_estimate_is_exact_for_small_defects(read):
     estimate = np.asarray(removal_estimate(nothing, HELD_OUT, read))
     damage = removal_damage(nothing, HELD_OUT, read)
     assert estimate[1] == damage[1] == 0 < min(np.delete(estimate, 1))
+
+
+def test_the_estimate_is_that_of_the_native_steps():
+    """With one step in each interval the error would be two percent larger."""
+    model = model_of(scales=(1.0, 0.001, 1.0, 1.0)).with_options(steps_per_interval=3)
+    for native in (model, model.with_solver(diffrax.Heun(), steps_per_interval=1)):
+        estimate = removal_estimate(native, HELD_OUT)[1]
+        assert abs(estimate / removal_damage(native, HELD_OUT)[1] - 1) < 1e-3
+
+
+@pytest.mark.parametrize("predicted", [removal_estimate, defects])
+def test_steps_that_are_not_those_of_each_interval_alone_are_refused(predicted):
+    controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)
+    adaptive = model_of().with_solver(diffrax.Tsit5(), stepsize_controller=controller)
+    with pytest.raises(ide.InputError, match="adaptive steps"):
+        predicted(adaptive, HELD_OUT)
+    with pytest.raises(ide.InputError, match="HeavyBall carries something from interval to"):
+        predicted(model_of().with_solver(ide.HeavyBall()), HELD_OUT)

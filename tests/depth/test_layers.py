@@ -18,6 +18,14 @@ def test_layers_are_the_model_and_may_be_left_out(name):
     assert largest(outputs(kept), by_hand(model, layer_by_layer([0, 2, 3]))) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["free", "post-norm"])
+def test_layers_of_a_finer_mesh_are_the_model(name):
+    """The beginning of interval 7, divided by the length of an interval, is rounded to below 7
+    in float64."""
+    model = model_of(name).at_depth(9)
+    assert largest(outputs(in_layers(model)), outputs(model)) < 1e-12
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("layers", [[2, 1], [0, LAYERS], []])
 def test_layers_out_of_order_or_beyond_the_last_are_refused(layers):

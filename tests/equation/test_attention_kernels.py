@@ -2,6 +2,8 @@
 
 import itertools
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -109,6 +111,32 @@ def test_kernels_do_not_see_padding_and_take_a_batch(key, name):
     alone = apply(operator, u[0, :4], ide.TokenDomain.uniform(4))
     assert largest(rate[0, :4], alone) < 1e-13
     assert largest(rate[1], apply(operator, u[1], UNIFORM)) < 1e-13
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_where_linear_attention_sees_nothing_it_is_zero(key, causal):
+    """In a sample of padding only, before the first token of a text that is padded on the
+    left, and where φ is zero to rounding. The gradient is that of the other tokens."""
+    operator = ide.LinearAttention(WIDTH, HEADS, key=key, std=0.3, causal=causal)
+    operator = eqx.tree_at(lambda x: x.output.bias, operator, jnp.ones(WIDTH))
+    u, left = state(2, tokens=TOKENS), np.arange(TOKENS) >= 3
+    domain = UNIFORM.padded(jnp.array([left, [False] * TOKENS]))
+    rate, seen = apply(operator, u, domain), ide.TokenDomain.uniform(4)
+    assert largest(rate[0, 3:], apply(operator, u[0, 3:], seen)) < 1e-13
+    assert largest(rate[1], np.ones((TOKENS, WIDTH))) == 0
+    assert not causal or largest(rate[0, :3], np.ones((3, WIDTH))) == 0
+    here, there = (
+        jax.tree.leaves(eqx.filter_jit(eqx.filter_grad(square))(operator, *x))
+        for x in ((u, domain, 3), (u[:1, 3:], seen, 0))
+    )
+    assert all(largest(x, y) < 1e-12 for x, y in zip(here, there, strict=True))
+    far = eqx.tree_at(lambda x: x.key.bias, operator, jnp.full(WIDTH, -1000.0))
+    assert largest(apply(far, u, UNIFORM), np.ones_like(u)) == 0
+
+
+def square(operator, u, domain, first):
+    """Of the rate of the first sample, from that token on."""
+    return jnp.sum(operator(u, domain)[0, first:] ** 2)
 
 
 def test_a_sample_that_is_padding_only_has_no_mean():

@@ -26,6 +26,21 @@ def test_every_layer_is_read_in_float32(intervals):
     assert (gains == ts).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_layer_is_read_at_its_own_beginning(dtype):
+    """On intervals of other lengths than 1 the beginnings are rounded, by a march in its own
+    precision, by `Equation.knots` in double; just before them the layer is the one before."""
+    for old, new in ((3, 7), (4, 14), (6, 14), (1, 9), (12, 14)):
+        layers = np.arange(float(new))
+        control = ide.PiecewiseConstant((ide.LayerNorm(gain=layers[:, None]),), old / new)
+        length = np.asarray(control.interval_length, dtype)
+        starts = layers.astype(dtype) * length, (layers * control.interval_length).astype(dtype)
+        before = np.nextafter(np.minimum(*starts), dtype(-1))[1:]
+        ts = np.concatenate([*starts, before])
+        gains = jax.jit(jax.vmap(lambda t, c=control: c(t)[0].gain[0]))(ts)
+        assert (gains == np.concatenate([layers, layers, layers[:-1]])).all()
+
+
 def test_piecewise_linear(key):
     control = ide.PiecewiseLinear.build(linear_block, 2, key=key)
     knots = np.asarray(control.knots[0].inner.weight)

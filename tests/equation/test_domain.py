@@ -95,6 +95,11 @@ def test_bad_domains(unchecked):
         ide.TokenDomain(jnp.zeros((3, 1)), jnp.array([1.0, -1.0, 1.0]))
     with pytest.raises(ide.InputError, match=r"grid=\(2,\) does not hold 3 points"):
         ide.TokenDomain(jnp.zeros((3, 1)), grid=(2,))
+    for mask in (jnp.ones(1, bool), np.ones((2, 5), bool)):
+        with pytest.raises(ide.InputError, match=r"mask is for . tokens, but the domain has 4"):
+            ide.TokenDomain.uniform(4).padded(mask)
+    with pytest.raises(ide.InputError, match="padded: mask="):
+        ide.TokenDomain.uniform(4).padded(jnp.ones(4))
     with pytest.raises(ide.InputError, match="one-dimensional"):
         _ = ide.TokenDomain.uniform((2, 3)).positions
 

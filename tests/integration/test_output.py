@@ -9,6 +9,7 @@ import pytest
 from helpers import largest, make_equation, random_state
 
 import ide_transformer as ide
+from ide_transformer.integration.output import requested
 
 
 EQUATION = make_equation()
@@ -31,6 +32,17 @@ def test_the_states_after_steps():
         largest(thinned.ts, np.arange(1, 4)) == 0
         and largest(thinned.us, solution.us[2::2]) < 1e-14
     )
+
+
+@pytest.mark.parametrize(("intervals", "length"), [(1, 1.0), (3, 1.0), (7, 4 / 7)])
+def test_the_last_of_many_steps_ends_at_the_end(intervals, length):
+    """49 times 1/49 is not 1. Steps that end at a boundary are asked for there."""
+    control = ide.Tied((ide.Damping(1.0),), intervals, length)
+    equation = ide.Equation(control, ide.Free(), EQUATION.domain)
+    saveat = diffrax.SaveAt(t1=True, steps=True)
+    depths = requested(equation, saveat, 49, throw=True).depths
+    assert len(depths) == 49 * intervals and depths[-1] == equation.horizon
+    assert np.isin(equation.knots[1:], depths).all()
 
 
 def test_a_function_of_the_states():

@@ -3,6 +3,7 @@
 import json
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from running import run_here
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.resolution import Resolved, refinements
+from ide_transformer.resolution import ErrorBudget, ErrorPart, Resolved, refinements
 from ide_transformer.studies.resolution import (
     problem_of,
     random_problem,
@@ -80,6 +81,38 @@ def test_a_scheme_that_does_not_split_has_an_error_of_depth_alone():
     solve = random_problem(0)
     unsplit = solve.model.with_solver(diffrax.Euler(), steps_per_interval=2)
     assert "splitting" not in refinements(Resolved.of(unsplit, solve.inputs, None))
+
+
+def test_one_operator_is_not_split_and_has_a_cheapest_refinement():
+    solve = random_problem(0)
+    model = eqx.tree_at(
+        lambda m: m.coefficients.control.block, solve.model, replace_fn=lambda block: block[:1]
+    )
+    one = Resolved.of(model, solve.inputs, 8)
+    assert list(refinements(one)) == ["tokens", "features", "depth"]
+    part = ErrorPart("depth", 0.1, 0.1, "8 steps", 0.06, 2.0)
+    same = part._replace(resolution="splitting", left=0.1, cost=1.0)
+    assert ErrorBudget(0.1, (same, part)).cheapest == part
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ide.HeavyBall(),
+        ide.projected(ide.Nesterov()),
+        ide.Residual(),
+        ide.Velocity(),
+        ide.SteadyState(),
+        ide.PaperSplitting(),
+        ide.LearnedMultistep(4),
+    ],
+    ids=lambda solver: type(solver).__name__,
+)
+def test_schemes_that_solve_another_equation_have_none(solver):
+    solve = random_problem(0)
+    model = solve.model.with_solver(solver)
+    with pytest.raises(ide.InputError, match=r"shorter steps \w+ does not come closer to"):
+        ide.error_budget(model, solve.inputs)
 
 
 def test_models_that_have_none():

@@ -118,10 +118,20 @@ class AbstractWrappedControl(AbstractControl):
 
 
 def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:
-    """The index of the interval that holds depth `t`, and `s ∈ [0, 1]` inside it."""
-    position = jnp.asarray(t) / control.interval_length
-    index = jnp.clip(jnp.floor(position), 0, control.num_intervals - 1)
-    return index.astype(int), position - index
+    """The index of the interval that holds depth `t`, and `s ∈ [0, 1]` inside it. A boundary
+    belongs to the interval which begins there."""
+    t = jnp.asarray(t, jnp.result_type(t, float))
+    starts = jnp.asarray(_starts(control, t.dtype))
+    # A quotient t / length may be rounded to below the number of the interval.
+    index = jnp.maximum(jnp.sum(starts <= t) - 1, 0)
+    return index, (t - starts[index]) / control.interval_length
+
+
+def _starts(control: AbstractControl, dtype: np.dtype) -> Float[np.ndarray, " intervals"]:
+    """The depth at which each interval begins: a march multiplies in the precision of the
+    state, `Equation.knots` in double. The lower of the two."""
+    index, length = np.arange(control.num_intervals), control.interval_length
+    return np.minimum(index.astype(dtype) * dtype.type(length), (index * length).astype(dtype))
 
 
 def check_resample(control: AbstractControl, num_intervals: int) -> float:

@@ -68,4 +68,8 @@ class LinearAttention(AbstractAttention):
         integrals = integrals.reshape(*integrals.shape[:-1], *products.shape[-3:])
         seen = "...xhde" if self.causal else "...hde"
         sums = jnp.einsum(f"...xhd,{seen}->...xhe", query, integrals)
-        return self.output((sums[..., :-1] / sums[..., -1:]).reshape(u.shape))
+        total = sums[..., -1:]
+        # Nothing is seen where all is padding, before the first token of a text that is padded
+        # on the left, and where φ is zero to rounding; 0/0 would spread to all gradients.
+        mean = sums[..., :-1] / jnp.where(total == 0, 1, total)
+        return self.output(mean.reshape(u.shape))
