@@ -93,14 +93,13 @@ class Loop(NamedTuple):
         training, start = self.training, int(state.step)
         # After a rollback the batches are those of the next seed.
         seed = training.seed + int(state.faults.rollbacks)
-        tokens = training.batch_size * self.task.tokens_per_sample
         trackers = self._started(start, progress)
-        log = MetricsLog(trackers, tokens, progress.show, training.max_bad_steps)
+        log = MetricsLog(trackers, progress.show, training.max_bad_steps)
         with contextlib.closing(log):
             if start and start not in self.losses:
                 # It was stopped before the evaluation that is due here.
                 self._evaluate_if_due(phase_at(self.phases, start), start, state, log)
-            log.restart_clock(start)
+            log.restart_clock()
             for compiled in phases:
                 phase = compiled.phase
                 if 0 < phase.first >= start:
@@ -140,10 +139,12 @@ class Loop(NamedTuple):
     ) -> TrainState:
         """Takes the steps of a phase after step `start`, if any are left."""
         training, phase = self.training, compiled.phase
+        samples = [x.tokens_per_sample for x in mesh_tasks(training, self.task)]
         before: dict[str, Any] = {}
         for number in range(start + 1, phase.last + 1):
             mesh, batch = next(batches)
             state, metrics = compiled.steps[mesh](state, batch)
+            log.count(training.batch_size * samples[mesh])
             # So few steps are on their way that a request to stop is soon obeyed.
             jax.block_until_ready(before)
             before, last = metrics, number == training.steps
@@ -158,7 +159,7 @@ class Loop(NamedTuple):
                 self.stop.step_ended()
                 if last or not int(state.faults.in_a_row):
                     self.checkpoints.save(number, state)
-                log.restart_clock(number)
+                log.restart_clock()
             self.stop.check(f"Stopped after step {number}; go on with --resume.")
         return state
 
@@ -219,7 +220,7 @@ class Loop(NamedTuple):
         except Stopped:
             return False
         log.write({"step": number, **values})
-        log.restart_clock(number)
+        log.restart_clock()
         loss = values["validation_loss"]
         lowest = loss < min(filter(math.isfinite, self.losses.values()), default=math.inf)
         self.losses[number] = loss

@@ -40,26 +40,29 @@ class MetricsLog:
     def __init__(
         self,
         trackers: Sequence[AbstractTracker],
-        tokens_per_step: int,
         on_line: Callable[[dict], None],
         max_bad_steps: int = 10,
     ):
         self._trackers = trackers
         self._max_bad_steps = max_bad_steps
-        self._tokens_per_step = tokens_per_step
+        self._tokens = 0
         self._on_line = on_line
-        self._pending: tuple[int, Future[tuple[dict[str, Any], float]]] | None = None
+        self._pending: tuple[int, int, Future[tuple[dict[str, Any], float]]] | None = None
         self._reader = ThreadPoolExecutor(1)
-        self.restart_clock(0)
+        self.restart_clock()
 
-    def restart_clock(self, step: int, at: float | None = None) -> None:
-        """Counts the rate from `step` and from that time, else from now; the device is idle."""
-        self._clock, self._clock_step = time.perf_counter() if at is None else at, step
+    def restart_clock(self) -> None:
+        """Counts the rate from now; the device is idle."""
+        self._window = self._tokens, time.perf_counter()
+
+    def count(self, tokens: int) -> None:
+        """Counts the tokens of a step."""
+        self._tokens += tokens
 
     def train(self, step: int, metrics: dict[str, Array]) -> None:
         """Logs a training step; the device may still compute its metrics."""
         self.flush()
-        self._pending = (step, self._reader.submit(_read, metrics))
+        self._pending = (step, self._tokens, self._reader.submit(_read, metrics))
 
     def flush(self) -> None:
         """Waits for the pending metrics and writes them.
@@ -68,11 +71,12 @@ class MetricsLog:
         """
         if self._pending is None:
             return
-        (step, reading), self._pending = self._pending, None
+        (step, tokens, reading), self._pending = self._pending, None
         read, at = reading.result()
         values = {name: np.asarray(value).item() for name, value in read.items()}
-        rate = self._tokens_per_step * (step - self._clock_step) / (at - self._clock)
-        self.restart_clock(step, at)
+        before, began = self._window
+        rate = (tokens - before) / (at - began)
+        self._window = tokens, at
         line = {"step": step, **values, "tokens_per_second": round(rate, 1)}
         self.write(line)
         if values["bad_steps_in_a_row"] >= self._max_bad_steps:
