@@ -179,13 +179,7 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     **Raises:** `InputError` if there is none, or its configuration is another one.
     """
     folder = newest_folder(config.name, runs)
-    old, new = flat_values(folder.load_config()), flat_values(config)
-    changed = [
-        f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
-        for key in old | new
-        if old.get(key) != new.get(key) and not key.startswith("parallel.")
-    ]
-    if changed:
+    if changed := changed_values(folder.load_config(), config):
         raise InputError(
             f"--resume: {folder.path} was started with another configuration "
             f"({'; '.join(changed)}). Give the same one, or start a new run without --resume."
@@ -213,6 +207,17 @@ def _numbers(name: str, runs: Path) -> list[int]:
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
     found = [pattern.fullmatch(p.name) for p in runs.iterdir()] if runs.is_dir() else []
     return [int(match.group(1) or 1) for match in found if match]
+
+
+def changed_values(old: Config, new: Config) -> list[str]:
+    """The keys in which two configurations differ, each with the value there, in the old one,
+    and here. Those of `parallel` may differ, since the results do not depend on them."""
+    there, here = flat_values(old), flat_values(new)
+    return [
+        f"{key}: {there.get(key)!r} there, {here.get(key)!r} here"
+        for key in there | here
+        if there.get(key) != here.get(key) and not key.startswith("parallel.")
+    ]
 
 
 def flat_values(config: Config) -> dict[str, Any]:

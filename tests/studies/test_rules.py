@@ -49,6 +49,10 @@ def test_a_fair_comparison_breaks_none():
             "Field evaluations differ, from 10 to 20.",
         ),
         (
+            {"samples": {"b": 128, "a": 248, "c": 128}},
+            "Data or context differ from those of b, so losses are on other samples: a.",
+        ),
+        (
             {"rows": [ROWS[0], {"scheme": "b", "failure": "why"}]},
             "Failed, so without figures: b.",
         ),

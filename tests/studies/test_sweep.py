@@ -10,7 +10,7 @@ from ide_transformer.studies.schemes.sweep import Sweep, Trial, tuned
 RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
 
 
-def searched(sweep, loss):
+def searched(sweep, loss, *possible):
     """The result, and the values that were tried, in order."""
     tried = []
 
@@ -18,7 +18,7 @@ def searched(sweep, loss):
         tried.append(trial.values)
         return loss(*trial.values)
 
-    return tuned("scheme", sweep, 3, measured), tried
+    return tuned("scheme", sweep, 3, measured, *possible), tried
 
 
 def test_the_best_inside_is_taken_without_more():
@@ -44,6 +44,38 @@ def test_several_keys_are_combined_and_extended_each():
     found, tried = searched(sweep, lambda rate, decay: abs(rate - 2) + abs(decay - 9))
     assert found.best.values == (2.0, 9.0) and found.at_edge == [DECAY]
     assert len(tried) == len(set(tried)) == 9
+
+
+def test_values_go_on_as_far_as_a_run_can_have_them():
+    sweep = Sweep(keys={RATE: [1.0, 2.0, 4.0]}, extend=3)
+    found, tried = searched(sweep, lambda rate: -rate, lambda trial: trial.values[0] < 10)
+    assert [rate for (rate,) in tried] == [1.0, 2.0, 4.0, 8.0]
+    assert found.best.values == (8.0,) and found.at_edge == [RATE]
+
+
+def test_combinations_that_cannot_be_are_left_out():
+    sweep = Sweep(keys={RATE: [1.0, 2.0], DECAY: [1.0, 2.0, 4.0]}, extend=1)
+    found, tried = searched(
+        sweep,
+        lambda rate, decay: abs(rate - 4) + abs(decay - 2),
+        lambda trial: sum(trial.values) < 8,
+    )
+    assert found.best.values == (4.0, 2.0) and (4.0, 4.0) not in tried
+    assert len(tried) == 8 and found.at_edge == [RATE]
+
+
+def test_integers_stay_integers():
+    sweep = Sweep(keys={"model.depth": [4, 8]}, extend=2)
+    found, tried = searched(sweep, lambda depth: -depth)
+    assert [depth for (depth,) in tried] == [4, 8, 16, 32]
+    assert all(type(depth) is int for (depth,) in tried)
+    assert found.best.name == "scheme-32-seed3"
+
+
+def test_further_values_have_folders_of_their_own():
+    """1.0004² / 1.0006 is called 1, as 1.0004 is."""
+    found, tried = searched(Sweep(keys={RATE: [1.0004, 1.0006]}), lambda rate: rate)
+    assert len(tried) == 2 and found.at_edge == [RATE]
 
 
 def test_a_scheme_of_which_all_runs_diverge_is_not_extended():

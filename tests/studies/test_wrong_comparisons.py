@@ -82,6 +82,12 @@ def compared(tmp_path):
             {"sweep": {"keys": {RATE: [2.0, 1.0]}}},
             "give each value once, the least first",
         ),
+        (
+            TRAIN,
+            {"sweep": {"keys": {RATE: [0.0010001, 0.0010002]}}},
+            r"0.0010002\]: two of them would share a folder",
+        ),
+        (TRAIN, {"sweep": {"keys": {"model.context": [4, 8]}}}, "make schemes that differ"),
         (TRAIN, {"sweep": {"keys": {RATE: [-1.0, 1.0]}}}, f"sweep.keys.{RATE}.0=-1"),
         (
             TRAIN,

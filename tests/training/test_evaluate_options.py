@@ -19,5 +19,3 @@ from running import run_here
 )
 def test_options_that_say_nothing(capsys, options, message):
     assert message in run_here(capsys, "evaluate.py", "none", *options.split(), expected=2)
-
-

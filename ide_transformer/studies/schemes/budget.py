@@ -35,6 +35,11 @@ class Budget(Section):
     unit: Literal["field_evaluations", "steps", "seconds"] = "steps"
     amount: PositiveFloat
 
+    @property
+    def measured(self) -> bool:
+        """Whether the steps that it allows are measured, so that they differ each time."""
+        return self.unit == "seconds"
+
     def __str__(self) -> str:
         return f"{self.amount:g} {self.unit.replace('_', ' ')}"
 
@@ -55,11 +60,18 @@ class Budget(Section):
         return steps
 
 
-def _steps(config: Config, task: AbstractTask) -> float:
-    """One, for a first batch that fits the model."""
+def try_first_batch(config: Config, task: AbstractTask) -> None:
+    """Makes the model of a run and looks whether a first batch fits it.
+
+    **Raises:** `InputError` where there can be no such model.
+    """
     model, _ = starting_model(config, task)
     batch = task.batch(0, config.training.batch_size, config.training.seed)
     eqx.filter_eval_shape(task.loss, model, batch)
+
+
+def _steps(config: Config, task: AbstractTask) -> float:
+    try_first_batch(config, task)
     return 1.0
 
 

@@ -27,7 +27,8 @@ def learning_curve(runs: Sequence[dict[str, Any]], tokens_per_step: int) -> Lear
     """
     curves = [_losses(run) for run in runs]
     steps = np.array([*curves[0]])
-    losses = np.mean([[*curve.values()] for curve in curves], axis=0)
+    # A loss on the way that is not finite is not in the log; it makes the mean NaN.
+    losses = np.array([[*curve.values()] for curve in curves], dtype=float).mean(axis=0)
     evaluations = np.mean([_evaluations(run, steps) for run in runs], axis=0)
     return LearningCurve(steps, losses, evaluations, steps * tokens_per_step / speed(runs))
 
@@ -56,7 +57,7 @@ def at_equal_cost(curves: Mapping[str, LearningCurve], cost: str) -> dict[str, f
     return found
 
 
-def _losses(run: dict[str, Any]) -> dict[int, float]:
+def _losses(run: dict[str, Any]) -> dict[int, float | None]:
     """By step."""
     logged = {x["step"]: x["validation_loss"] for x in run["log"] if "validation_loss" in x}
     return {**logged, run["steps"]: run["validation_loss"]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...tasks import AbstractTask
+from ...tasks import AbstractLoss, AbstractTask
 from ...training import Config
 from .comparison import Rows
 from .costs import LearningCurve, at_equal_cost, learning_curve, speed
@@ -29,6 +29,7 @@ class Results:
     - `configs`: scheme to configuration.
     - `keys`: those that were tuned.
     - `references`: scheme to the one from which its difference is taken, if any.
+    - `tasks`: scheme to its data.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class Results:
         seeds: Sequence[int],
         keys: Sequence[str],
         references: Mapping[str, str],
-        task: AbstractTask,
+        tasks: Mapping[str, AbstractTask],
     ):
         self.runs, self.configs, self.seeds, self.keys = runs, configs, seeds, keys
-        self.references, self.task = references, task
-        # The column of the result.
-        self.reported = "test_loss" if "test" in task.parts else "validation_loss"
+        self.references, self.tasks = references, tasks
+        # Whether the result is on other data than what was chosen by, and its column.
+        self.tested = all("test" in task.parts for task in tasks.values())
+        self.reported = "test_loss" if self.tested else "validation_loss"
 
     def rows(self, chosen: Sequence[Tuned]) -> Rows:
         """A row for each scheme, the best first."""
@@ -54,7 +56,12 @@ class Results:
             for column, cost in zip(_EQUAL, ("evaluations", "seconds"), strict=True):
                 losses = at_equal_cost(curves, cost)
                 rows = [{**row, column: losses.get(row["scheme"])} for row in rows]
-        return sorted(rows, key=lambda row: row[self.reported] or math.inf)
+        return sorted(rows, key=self._rank)
+
+    @property
+    def loss(self) -> AbstractLoss:
+        """The loss of the data."""
+        return next(iter(self.tasks.values())).loss
 
     def shown(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row as a terminal shows it."""
@@ -72,8 +79,10 @@ class Results:
             if "failure" in row:
                 continue
             runs = self._results(row["scheme"], [row[key] for key in self.keys])
-            size = self.configs[row["scheme"]].training.batch_size
-            curves[row["scheme"]] = learning_curve(runs, size * self.task.tokens_per_sample)
+            of_configuration = self.configs[row["scheme"]].training.batch_size
+            size = row.get("training.batch_size", of_configuration)
+            tokens = size * self.tasks[row["scheme"]].tokens_per_sample
+            curves[row["scheme"]] = learning_curve(runs, tokens)
         return curves
 
     def _row(self, tuning: Tuned) -> dict[str, Any]:
@@ -88,6 +97,11 @@ class Results:
             runs = self._results(tuning.best.scheme, tuning.best.values)
             figures = _figures(runs, self.reported)
         return {"scheme": tuning.best.scheme, **values, **edges, **figures}
+
+    def _rank(self, row: dict[str, Any]) -> float:
+        """The loss; of a scheme that failed, infinity."""
+        loss = row[self.reported]
+        return math.inf if loss is None else loss
 
     def _trials(self, scheme: str, values: Sequence[float]) -> list[Trial]:
         """The runs of a scheme, one for each seed."""
@@ -116,7 +130,7 @@ def _figures(runs: list[dict[str, Any]], reported: str) -> dict[str, Any]:
     """The figures of a scheme, from its runs."""
     losses = [run[reported] for run in runs]
     measured = [name for name in runs[0] if name.startswith(("test_", "validation_"))]
-    means = {name: float(np.mean([run[name] for run in runs])) for name in measured}
+    means = {name: _mean([run[name] for run in runs]) for name in measured}
     return {
         reported: means.pop(reported),
         "spread": float(np.std(losses, ddof=1)) if len(losses) > 1 else None,
@@ -129,3 +143,9 @@ def _figures(runs: list[dict[str, Any]], reported: str) -> dict[str, Any]:
         "seconds": float(np.median([run["seconds"] for run in runs])),
         "seeds": losses,
     }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, if it is finite; JSON has no other numbers."""
+    mean = float(np.mean(np.array(values, dtype=float)))
+    return mean if math.isfinite(mean) else None

@@ -12,6 +12,7 @@ def broken_rules(
     swept: Mapping[str, Sequence[float]],
     tested: bool,
     rows: Sequence[dict[str, Any]],
+    samples: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The rules that a comparison breaks, a sentence for each.
 
@@ -21,6 +22,8 @@ def broken_rules(
     - `swept`: the keys that were tuned.
     - `tested`: whether the result is on other data than what was chosen by.
     - `rows`: of the report.
+    - `samples`: for each scheme what decides on which samples its losses are, the reference
+      first; by default they are the same.
     """
     done = [row for row in rows if "seeds" in row]
     few = "One seed" if seeds == 1 else f"{seeds} seeds"
@@ -31,6 +34,7 @@ def broken_rules(
         _edges(rows),
         _unequal("parameters", "It takes part in every difference.", done),
         _unequal("field_evaluations", "See at_equal_evaluations.", done),
+        _other_samples(samples or {}),
         _failed(rows),
     )
     return [sentence for sentence in rules if sentence]
@@ -48,6 +52,17 @@ def _unequal(column: str, advice: str, rows: Sequence[dict[str, Any]]) -> str:
         return ""
     name = column.replace("_", " ").capitalize()
     return f"{name} differ, from {values[0]:,.0f} to {values[-1]:,.0f}. {advice}"
+
+
+def _other_samples(samples: Mapping[str, Any]) -> str:
+    first = next(iter(samples), "")
+    names = [name for name, of_this in samples.items() if of_this != samples[first]]
+    if not names:
+        return ""
+    return (
+        f"Data or context differ from those of {first}, so losses are on other samples: "
+        f"{', '.join(names)}."
+    )
 
 
 def _failed(rows: Sequence[dict[str, Any]]) -> str:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array
 from pydantic import Field, PositiveFloat
 from rich.console import Console
@@ -19,7 +18,7 @@ from ...errors import InputError
 from ...figures import plot_curves
 from ...models import AbstractModel
 from ...reporting import write_json
-from ...tasks import Batch
+from ...tasks import AbstractLoss, Batch
 from ...training import Section, SolverConfig, build_task, load_run, with_solver
 from ...training.types import Count
 from .comparison import AbstractComparison, Rows
@@ -74,9 +73,10 @@ class SolvingComparison(AbstractComparison):
             for name, choice in self.schemes.items()
             for label, setting in choice.settings(f"schemes.{name}").items()
         ]
-        batch = next(build_task(run.load_config()).held_out(self.samples))
+        task = build_task(run.load_config())
+        batch = next(task.held_out(self.samples))
         exact = _state(with_solver(model, self.reference), batch.inputs)
-        problem = _Problem(model, batch, exact)
+        problem = _Problem(model, batch, task.loss, exact)
         half = max(1, self.reference.steps_per_interval // 2)
         halved = self.reference.model_copy(update={"steps_per_interval": half})
         doubt = problem.error(_state(with_solver(model, halved), batch.inputs))
@@ -131,6 +131,7 @@ class SolvingComparison(AbstractComparison):
 class _Problem(NamedTuple):
     model: AbstractModel
     batch: Batch
+    loss: AbstractLoss
     exact: Array
 
     def error(self, u: Array) -> float:
@@ -150,7 +151,7 @@ def _measure(problem: _Problem, model: AbstractModel, rounds: int) -> dict[str, 
         solution = eqx.combine(arrays, static).solve(inputs)
         return solution.u1, solution.stats["field_evaluations"], solution.succeeded
 
-    inputs = jnp.asarray(problem.batch.inputs)
+    inputs = jax.tree.map(jnp.asarray, problem.batch.inputs)
     program = jax.jit(solve).lower(arrays, inputs).compile()
     u1, evaluations, succeeded = jax.block_until_ready(program(arrays, inputs))
     seconds = []
@@ -159,9 +160,8 @@ def _measure(problem: _Problem, model: AbstractModel, rounds: int) -> dict[str, 
         jax.block_until_ready(program(arrays, inputs))
         seconds.append(time.perf_counter() - began)
     memory: Any = program.memory_analysis()
-    logits = model.read_out(u1)
-    targets = jnp.asarray(problem.batch.targets)
-    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets))
+    targets = jax.tree.map(jnp.asarray, problem.batch.targets)
+    loss = problem.loss.measure(model.read_out(u1), targets)["loss"].value
     solved = bool(jnp.all(succeeded))
     return {
         "error": problem.error(u1) if solved else None,

@@ -1,14 +1,15 @@
 """Keys that are tuned for each scheme before it is compared."""
 
+import functools as ft
 import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, WrapValidator, model_validator
 
 from ...figures import plot_curves
 from ...reporting import write_json
@@ -16,7 +17,14 @@ from ...training import Section
 from ...training.types import CountOrZero
 
 
-Values = Annotated[tuple[PositiveFloat, ...], Field(min_length=2, strict=False)]
+def _as_written(value: Any, check: Callable[[Any], float]) -> float:
+    """A number that passes the check; an integer stays one, as some keys need it."""
+    number = check(value)
+    return value if type(value) is int else number
+
+
+Value = Annotated[PositiveFloat, WrapValidator(_as_written)]
+Values = Annotated[tuple[Value, ...], Field(min_length=2, strict=False)]
 
 
 class Sweep(Section):
@@ -26,7 +34,7 @@ class Sweep(Section):
 
     - `keys`: from a key of the run, such as `optimizer.learning_rate`, to the values to try.
     - `extend`: where the best value is the least or the greatest one, the values go on in the
-      same ratio, at most so often.
+      same ratio, at most so often and as far as a run can have them.
     """
 
     keys: Annotated[dict[str, Values], Field(min_length=1)]
@@ -35,9 +43,21 @@ class Sweep(Section):
     @model_validator(mode="after")
     def _rising(self):
         for key, values in self.keys.items():
+            if key.startswith("data.") or key in ("model.context", "model.patch"):
+                raise ValueError(
+                    f"keys.{key}: other data have other losses, by which nothing can be "
+                    "tuned; make schemes that differ in it"
+                )
             if list(values) != sorted(set(values)):
                 raise ValueError(
                     f"keys.{key}={list(values)}: give each value once, the least first"
+                )
+            names = [_short(value) for value in values]
+            if len(set(names)) < len(names):
+                raise ValueError(
+                    f"keys.{key}={list(values)}: two of them would share a folder, whose name "
+                    f"has four digits of a value ({', '.join(names)}); give values that are "
+                    "further apart"
                 )
         return self
 
@@ -53,7 +73,7 @@ class Trial(NamedTuple):
     def name(self) -> str:
         """A folder name; names of schemes may have parentheses and spaces."""
         scheme = re.sub(r"[^A-Za-z0-9.]+", "_", self.scheme).strip("_")
-        return "-".join((scheme, *(f"{x:.4g}" for x in self.values), f"seed{self.seed}"))
+        return "-".join((scheme, *map(_short, self.values), f"seed{self.seed}"))
 
 
 class Tuned(NamedTuple):
@@ -70,33 +90,66 @@ def grid(scheme: str, keys: Mapping[str, Sequence[float]], seed: int) -> list[Tr
     return [Trial(scheme, values, seed) for values in itertools.product(*keys.values())]
 
 
-def tuned(scheme: str, sweep: Sweep | None, seed: int, loss: Callable[[Trial], float]) -> Tuned:
-    """Tunes a scheme; without a sweep there is one trial."""
+def tuned(
+    scheme: str,
+    sweep: Sweep | None,
+    seed: int,
+    loss: Callable[[Trial], float],
+    possible: Callable[[Trial], bool] = lambda trial: True,
+) -> Tuned:
+    """Tunes a scheme; without a sweep there is one trial.
+
+    **Arguments:**
+
+    - `loss`: of a trial.
+    - `possible`: whether there can be a trial with further values.
+    """
     keys = dict(sweep.keys) if sweep else {}
     left = sweep.extend if sweep else 0
+    possible = ft.cache(possible)
     losses: dict[Trial, float] = {}
+    trials = grid(scheme, keys, seed)
     while True:
-        losses |= {t: loss(t) for t in grid(scheme, keys, seed) if t not in losses}
+        losses |= {trial: loss(trial) for trial in trials}
         best = min(losses, key=lambda trial: losses[trial])
+        if math.isinf(losses[best]):
+            return Tuned(best, losses, [])
         beyond = {
             key: further
             for (key, values), value in zip(keys.items(), best.values, strict=True)
             if (further := _beyond(values, value)) is not None
         }
-        if math.isinf(losses[best]):
-            return Tuned(best, losses, [])
-        if not beyond or not left:
+        further = {
+            key: (*keys[key], value)
+            for key, value in beyond.items()
+            if _short(value) not in map(_short, keys[key])
+            and possible(_with_value(best, [*keys].index(key), value))
+        }
+        if not further or not left:
             return Tuned(best, losses, list(beyond))
-        keys |= {key: tuple(sorted((*keys[key], value))) for key, value in beyond.items()}
+        keys |= {key: tuple(sorted(values)) for key, values in further.items()}
+        trials = [t for t in grid(scheme, keys, seed) if t not in losses and possible(t)]
         left -= 1
 
 
 def _beyond(values: Sequence[float], best: float) -> float | None:
-    """The next value in the same ratio, where the best is the least or the greatest."""
+    """The next value in the same ratio, where the best is the least or the greatest; of
+    integers an integer, where that is one."""
     if values[0] < best < values[-1]:
         return None
     end, neighbor = (values[0], values[1]) if best == values[0] else (values[-1], values[-2])
-    return float(f"{end**2 / neighbor:.4g}")
+    value = float(_short(end**2 / neighbor))
+    whole = value.is_integer() and all(isinstance(x, int) for x in values)
+    return int(value) if whole else value
+
+
+def _short(value: float) -> str:
+    """A value in the name of a folder."""
+    return f"{value:.4g}"
+
+
+def _with_value(trial: Trial, number: int, value: float) -> Trial:
+    return trial._replace(values=(*trial.values[:number], value, *trial.values[number + 1 :]))
 
 
 def write_sweep(folder: Path, sweep: Sweep, chosen: list[Tuned], label: str) -> None:

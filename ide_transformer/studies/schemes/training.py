@@ -18,6 +18,7 @@ from .budget import Budget
 from .comparison import AbstractComparison, Rows
 from .results import Results
 from .rules import broken_rules
+from .steps import Steps
 from .sweep import Sweep, Trial, grid, tuned, write_sweep
 from .trials import Trials
 
@@ -99,33 +100,37 @@ class TrainingComparison(AbstractComparison):
         return self.model_copy(update={"base": folder / self.base})
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        configs, task = self._configs_and_task
+        configs, tasks = self._configs, self._tasks
+        results, steps = self._results(folder), Steps(folder / "steps.json", self.budget)
         plans = {
-            name: _with_steps(config, self.budget.steps(config, task))
+            name: _with_steps(config, steps.of(name, config, tasks[name]))
             for name, config in configs.items()
         }
-        trials = Trials(folder / "runs", plans, tuple(self._swept), task, console)
+        trials = Trials(folder / "runs", plans, tuple(self._swept), tasks, console)
         first, *others = self.seeds
         planned = [trial for name in plans for trial in grid(name, self._swept, first)]
         for trial in planned:
             trials.config(trial)  # what cannot be fails here
-        if self.sweep is not None and "test" not in task.parts:
+            trials.done(trial)  # and what was made with another configuration
+        if self.sweep is not None and not results.tested:
             raise InputError(
                 "sweep: these data have no test part, and what is tuned on validation data has "
                 "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
                 f"{self.base}."
             )
+        steps.write()
         trials.forecast(planned, [*plans] * len(others))
-        chosen = [tuned(name, self.sweep, first, trials.loss) for name in plans]
+        chosen = [
+            tuned(name, self.sweep, first, trials.loss, trials.possible) for name in plans
+        ]
         repeated = [t.best._replace(seed=seed) for seed in others for t in chosen]
         trials.forecast(repeated)
         for trial in repeated:
             trials.loss(trial)
-        results = self._results(folder)
         rows = results.rows(chosen)
         if self.sweep:
-            write_sweep(folder, self.sweep, chosen, f"validation {task.loss.label}")
-        broken = broken_rules(len(self.seeds), self._swept, "test" in task.parts, rows)
+            write_sweep(folder, self.sweep, chosen, f"validation {results.loss.label}")
+        broken = broken_rules(len(self.seeds), self._swept, results.tested, rows, self._samples)
         for sentence in broken:
             console.print(f"note: {sentence}", markup=False)
         about = (
@@ -147,7 +152,7 @@ class TrainingComparison(AbstractComparison):
     def draw(self, folder: Path, rows: Rows) -> None:
         """Learning curves, the loss against what it cost, and the differences."""
         results = self._results(folder)
-        curves, loss = results.curves(rows), results.task.loss
+        curves, loss = results.curves(rows), results.loss
         y = f"validation {loss.label}"
         by_step = {name: (curve.steps, curve.losses) for name, curve in curves.items()}
         plot_curves(folder / "loss_by_step.png", by_step, x="optimiser step", y=y)
@@ -165,19 +170,42 @@ class TrainingComparison(AbstractComparison):
             plot_intervals(folder / "differences.png", differences, x=label)
 
     @ft.cached_property
-    def _configs_and_task(self) -> tuple[dict[str, Config], AbstractTask]:
-        """The configuration of each scheme, and the task, which is the same for all."""
+    def _configs(self) -> dict[str, Config]:
+        """The configuration of each scheme."""
         base = training.read_tree(self.base)
-        configs = {
+        return {
             name: scheme_config(base, changes, f"{self.base} with schemes.{name}")
             for name, changes in self.contenders.items()
         }
-        return configs, training.build_task(next(iter(configs.values())))
+
+    @ft.cached_property
+    def _tasks(self) -> dict[str, AbstractTask]:
+        """The data of each scheme; those that are the same are made once."""
+        made: dict[Any, AbstractTask] = {}
+        tasks = {}
+        for name, config in self._configs.items():
+            model = config.model
+            data = config.data.model_dump_json()
+            made_of = data, model.context, model.patch, model.pretrained
+            if made_of not in made:
+                made[made_of] = training.build_task(config)
+            tasks[name] = made[made_of]
+        return tasks
+
+    @property
+    def _samples(self) -> dict[str, Any]:
+        """For each scheme what decides on which samples its losses are, the reference first."""
+        samples = {
+            name: (config.data, self._tasks[name].sized_by_context and config.model.context)
+            for name, config in self._configs.items()
+        }
+        first = self.reference or next(iter(samples))
+        return {first: samples[first], **samples}
 
     def _results(self, folder: Path) -> Results:
-        configs, task = self._configs_and_task
+        keys, references = [*self._swept], self._references
         return Results(
-            folder / "runs", configs, self.seeds, [*self._swept], self._references, task
+            folder / "runs", self._configs, self.seeds, keys, references, self._tasks
         )
 
     def _about_differences(self) -> str:

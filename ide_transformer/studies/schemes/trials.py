@@ -12,20 +12,30 @@ from rich.console import Console
 from ... import training
 from ...errors import InputError
 from ...tasks import AbstractTask
-from ...training import Config, Diverged, RunFolder, read_metrics
+from ...training import (
+    Config,
+    Diverged,
+    RunFolder,
+    changed_values,
+    dump_config,
+    load_config,
+    read_metrics,
+)
 from ...training.reading import apply_overrides
-from .budget import seconds_of_a_run
+from .budget import seconds_of_a_run, try_first_batch
 from .sweep import Trial
 
 
 class Trials:
     """The runs in a folder; one that was interrupted goes on. One that failed is not tried
-    again until the file `<run>.failed.txt` is removed, which says why.
+    again until the file `<run>.failed.txt` is removed, which says why. One that was made with
+    another configuration is refused.
 
     **Arguments:**
 
     - `plans`: scheme to configuration.
     - `keys`: those whose values differ from trial to trial.
+    - `tasks`: scheme to its data.
     """
 
     def __init__(
@@ -33,11 +43,11 @@ class Trials:
         folder: Path,
         plans: Mapping[str, Config],
         keys: Sequence[str],
-        task: AbstractTask,
+        tasks: Mapping[str, AbstractTask],
         console: Console,
     ):
         self.folder, self.plans, self.keys, self.console = folder, plans, keys, console
-        self.task = task
+        self.tasks = tasks
         # The seconds of a run of each scheme, once they are measured, and the schemes of the
         # runs of the forecast that are not done.
         self._measured: dict[str, float] = {}
@@ -55,10 +65,35 @@ class Trials:
         apply_overrides(tree, [f"{key}={value!r}" for key, value in values])
         return training.validated(Config, tree, f"schemes.{trial.scheme}")
 
+    def done(self, trial: Trial) -> bool:
+        """Whether a run has ended or failed.
+
+        **Raises:** `InputError` where it was made with another configuration.
+        """
+        run, failed = RunFolder(self.folder / trial.name), _failure(self.folder, trial)
+        if run.path.exists():
+            self._check(trial, run.load_config())
+        if failed.exists() and _config_of(failed).exists():
+            self._check(trial, load_config(_config_of(failed)))
+        return run.summary.exists() or failed.exists()
+
+    def possible(self, trial: Trial) -> bool:
+        """Whether there can be such a run: its configuration is none that is refused, and its
+        model can be made."""
+        if self.done(trial):
+            return True
+        try:
+            try_first_batch(self.config(trial), self.tasks[trial.scheme])
+        except InputError:
+            return False
+        except Exception:
+            return True  # its run fails too, and says why
+        return True
+
     def forecast(self, trials: Sequence[Trial], further: Sequence[str] = ()) -> None:
         """Says how long the trials that are not done will take, with a `further` one of each of
         the schemes. A few steps of each scheme are measured for it."""
-        self._left = [trial.scheme for trial in trials if not self._done(trial)]
+        self._left = [trial.scheme for trial in trials if not self.done(trial)]
         if not self._left:
             return
         self._left += further
@@ -73,7 +108,7 @@ class Trials:
     def loss(self, trial: Trial) -> float:
         """The validation loss of a run, which is made if it is not there; infinite where it
         failed."""
-        if not self._done(trial):
+        if not self.done(trial):
             self.console.print(f"{trial.name} (all runs: {self._remaining})", markup=False)
             path = self.folder / trial.name
             try:
@@ -88,28 +123,36 @@ class Trials:
             if trial.scheme in self._left:
                 self._left.remove(trial.scheme)
         found = result(self.folder, trial)
-        loss = math.nan if found is None else found["validation_loss"]
-        return loss if math.isfinite(loss) else math.inf
+        return math.inf if found is None else found["validation_loss"]
 
     @property
     def _remaining(self) -> str:
         minutes = sum(self._measured[scheme] for scheme in self._left) / 60
         return f"about {minutes:.0f} minutes left"
 
-    def _done(self, trial: Trial) -> bool:
-        return (
-            RunFolder(self.folder / trial.name).summary.exists()
-            or failure(self.folder, trial) is not None
-        )
+    def _check(self, trial: Trial, made_with: Config) -> None:
+        """Refuses a run that was made with another configuration than that of the trial."""
+        changed = changed_values(made_with, self.config(trial))
+        if changed:
+            run, failed = self.folder / trial.name, _failure(self.folder, trial)
+            there = " and ".join(str(path) for path in (run, failed) if path.exists())
+            raise InputError(
+                f"{there}: this run was made with another configuration "
+                f"({'; '.join(changed)}). Restore that one, give the comparison another name, "
+                f"or remove {there}, so that the run is made again."
+            )
 
     def _failed(self, trial: Trial, why: str) -> None:
         self.console.print(f"{trial.name} failed; the others go on. {why}", markup=False)
         self.folder.mkdir(parents=True, exist_ok=True)
-        _failure(self.folder, trial).write_text(f"{why}\n", encoding="utf-8")
+        path = _failure(self.folder, trial)
+        # It first, so that there is no failure of an unknown configuration.
+        _config_of(path).write_text(dump_config(self.config(trial)), encoding="utf-8")
+        path.write_text(f"{why}\n", encoding="utf-8")
 
     def _seconds(self, scheme: str) -> float:
         try:
-            return seconds_of_a_run(self.plans[scheme], self.task)
+            return seconds_of_a_run(self.plans[scheme], self.tasks[scheme])
         except Exception:
             return 0.0  # its run fails too, and says why
 
@@ -118,16 +161,33 @@ def result(folder: Path, trial: Trial) -> dict[str, Any] | None:
     """The summary and the log of a run that is done; `None` where it failed."""
     if failure(folder, trial) is not None:
         return None
-    run = RunFolder(folder / trial.name)
-    summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    return {**summary, "log": read_metrics(run.metrics)}
+    log = read_metrics(RunFolder(folder / trial.name).metrics)
+    return {**_summary(folder, trial), "log": log}
 
 
 def failure(folder: Path, trial: Trial) -> str | None:
-    """Why a run failed; `None` where it did not."""
+    """Why a run failed; `None` where it did not. One that ended with a loss that is not finite
+    failed too."""
     path = _failure(folder, trial)
-    return path.read_text(encoding="utf-8").strip() if path.exists() else None
+    if path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    summary = _summary(folder, trial)
+    for name in ("validation_loss", "test_loss"):
+        loss = summary.get(name, 0.0)
+        if loss is None or not math.isfinite(loss):
+            return f"the {name.replace('_', ' ')} at its end is not finite ({loss})"
+    return None
+
+
+def _summary(folder: Path, trial: Trial) -> dict[str, Any]:
+    path = RunFolder(folder / trial.name).summary
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _failure(folder: Path, trial: Trial) -> Path:
     return folder / f"{trial.name}.failed.txt"
+
+
+def _config_of(failed: Path) -> Path:
+    """The configuration of a run that failed."""
+    return failed.with_suffix(".yaml")
