@@ -4,11 +4,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from ..arguments import PositiveInt, checked
+from ..arguments import PositiveInt, checked, is_known
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
 from ..integration import TokenCache, TokenMarch, why_not_by_token
 from .language_model import LanguageModel
+from .text import as_text
 
 
 _VELOCITY = (
@@ -48,7 +49,8 @@ class CachedDecoder(eqx.Module):
         if model.velocity is not None:
             raise InputError(f"Token by token: {_VELOCITY}")
         self.model = model
-        equation = Equation(model.control, model.constraint, TokenDomain.uniform(tokens))
+        control = model.rounded_control
+        equation = Equation(control, model.constraint, TokenDomain.uniform(tokens))
         self.march = TokenMarch(equation, model.discretization, _state(model))
 
     def prefill(
@@ -59,12 +61,22 @@ class CachedDecoder(eqx.Module):
         **Arguments:**
 
         - `last`: where the prompt ends, if there is padding after it.
+
+        **Raises:** `InputError` for a prompt that is too long, tokens that the model does not
+        know, and an end that is not in the prompt.
         """
         room = self.march.num_tokens
         if not 1 <= prompt.shape[-1] <= room:
             raise InputError(
                 f"CachedDecoder.prefill: a prompt of {prompt.shape[-1]} tokens; the decoder "
                 f"was built for 1 to {room}."
+            )
+        self._check_tokens(prompt)
+        size = prompt.shape[-1]
+        if is_known(last) and not -size <= last < size:
+            raise InputError(
+                f"CachedDecoder.prefill: last={last}: the prompt has {size} tokens; give a "
+                f"position from 0 to {size - 1}, or -1 for the last one."
             )
         u1, cache = self.march.prefill(self.model.embed_from(0, prompt))
         u1 = lax.dynamic_index_in_dim(u1, last, axis=-2)
@@ -79,10 +91,23 @@ class CachedDecoder(eqx.Module):
 
         - `token`: the one at `position`, which is below `tokens`; all before it have been
           read.
+
+        **Raises:** `InputError` for a position or a token that is out of range.
         """
+        room = self.march.num_tokens
+        if is_known(position) and not 0 <= position < room:
+            raise InputError(
+                f"CachedDecoder.extend: position={position}: the decoder was built for {room} "
+                f"tokens, at the positions 0 to {room - 1}; build it for more."
+            )
+        self._check_tokens(token[..., None])
         u0 = self.model.embed_from(position, token[..., None])
         u1, cache = self.march.extend(u0, position, cache)
         return self.model.read_out(u1)[..., 0, :], cache
+
+    def _check_tokens(self, tokens: Int[Array, "*batch tokens"]) -> None:
+        vocabulary = self.model.embedding.shape[0]
+        as_text(tokens).check(vocabulary=vocabulary, context=self.march.num_tokens)
 
 
 @checked

@@ -38,9 +38,9 @@ class EncoderDecoder(AbstractModel):
     `model(SourceAndText(source, text))` gives the logits of the next token,
     `[..., tokens, vocabulary]`. Its control, constraint, discretization and equation are
     those of the decoder, and `with_solver` changes the solver of the decoder; `with_options`
-    changes both, but for an exit, which is the decoder's. `model.encoder` is a model of its own: change its solver by
-    `model.with_encoder(model.encoder.with_solver(…))`. Only a solve of its own tells whether
-    it succeeded. Reference: Vaswani et al., arXiv 1706.03762.
+    changes both, but for an exit, which is the decoder's. `model.encoder` is a model of its
+    own: change its solver by `model.with_encoder(model.encoder.with_solver(…))`. Only a solve
+    of its own tells whether it succeeded. Reference: Vaswani et al., arXiv 1706.03762.
 
     **Arguments:**
 
@@ -140,6 +140,10 @@ class EncoderDecoder(AbstractModel):
     @property
     def domain(self) -> TokenDomain:
         return self.decoder.domain
+
+    @property
+    def random(self) -> bool:
+        return super().random or self.encoder.random
 
     def with_options(self, **options) -> "EncoderDecoder":
         of_encoder = {name: x for name, x in options.items() if name != "exit"}

@@ -15,6 +15,7 @@ from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
 from .language_model import LanguageModel
 from .text import Text, as_text
+from .writing import NO_TOKEN, check_writer, check_written, usable, where_solved
 
 
 class Draw(NamedTuple):
@@ -74,7 +75,9 @@ def generate(
     **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what
     was drawn. For a `Text` it is one, whose mask says where each ends; for a string, a string.
 
-    **Raises:** `InputError` for an empty prompt, padding before a token, bad options.
+    **Raises:** `InputError` for an empty prompt, padding before a token, bad options, a model
+    that sees tokens still to be written, and where a solve fails or logits are not finite.
+    Inside a compiled function such a token is -1.
     """
     options = Draw(temperature, top_k, top_p)
     if length >= 2**31:
@@ -93,14 +96,16 @@ def generate(
         drawn = generate(model, encoded, length, key=key, **options._asdict())
         written: Any = tokenizer.decode(np.asarray(drawn))
         return written
+    check_writer("generate", model)
     text = as_text(prompt)
     if text.tokens.shape[-1] == 0:
         raise InputError("generate: the prompt is empty; give it at least one token.")
     text.check(vocabulary=model.embedding.shape[0], context=text.tokens.shape[-1])
-    tokens = jnp.asarray(text.tokens)
+    tokens = jnp.asarray(text.tokens, int)
     ends = tokens.shape[-1] if text.mask is None else _ends(text.mask)
     # `Any`, since a checker does not see that the kind of the prompt decides.
     tokens: Any = _generate(model, tokens, ends, length, key, options)
+    check_written("generate", tokens)
     if text.mask is None:
         return tokens
     drawn: Any = Text(tokens, _places(tokens) < (ends + length)[..., None])
@@ -167,7 +172,7 @@ def write(
     def put(tokens, number, logits):
         """The text with its token `number` drawn, and that token."""
         drawn = draw(logits, jax.random.fold_in(key, longest + number), *options)
-        drawn = drawn.astype(tokens.dtype)
+        drawn = jnp.where(usable(logits), drawn, NO_TOKEN).astype(tokens.dtype)
         here = _places(tokens) == (each + number)[..., None]
         return jnp.where(here, drawn[..., None], tokens), drawn
 
@@ -204,9 +209,10 @@ def _logits_without_cache(
     # does not see.
     start = jnp.clip(position - window, 0, total - window)[..., None]
     places = start + _places(tokens[..., :window])
-    u1 = model.solve(jnp.take_along_axis(tokens, places, axis=-1)).u1
+    solution = model.solve(jnp.take_along_axis(tokens, places, axis=-1))
     last = (position[..., None] - start - 1)[..., None]
-    return model.read_out(jnp.take_along_axis(u1, last, axis=-2))[..., 0, :]
+    u1 = jnp.take_along_axis(solution.u1, last, axis=-2)
+    return where_solved(model.read_out(u1)[..., 0, :], solution.succeeded)
 
 
 def draw(
@@ -222,7 +228,9 @@ def draw(
     if top_k is not None and top_k < logits.shape[-1]:
         smallest = lax.top_k(logits, top_k)[0][..., -1:]
         logits = jnp.where(logits < smallest, -jnp.inf, logits)
-    logits = logits / temperature
+    # The largest becomes 0, so that the others cannot overflow to +inf.
+    logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+    logits = logits / max(temperature, float(jnp.finfo(logits.dtype).tiny))
     if top_p is not None:
         descending = jnp.sort(logits, axis=-1, descending=True)
         probabilities = jax.nn.softmax(descending, axis=-1)

@@ -14,7 +14,8 @@ from .cached_decoder import CachedDecoder
 from .encoded import Encoded
 from .encoder_decoder import EncoderDecoder, SourceAndText
 from .language_model import LanguageModel
-from .text import Text
+from .text import as_text
+from .writing import NO_TOKEN, check_written, usable
 
 
 class _Beams(NamedTuple):
@@ -63,12 +64,15 @@ def generate_beam(
     **Returns:** prompt and text, `[..., prompt + length]`.
 
     **Raises:** `InputError` for an empty prompt, an end that is no token, a text longer than
-    the context, and for a decoder that cannot be cached (`why_not_cached`).
+    the context, other batch axes than those of the source, a decoder that cannot be cached
+    (`why_not_cached`), and where a step fails or logits are not finite. Inside a compiled
+    function such a token is -1.
 
     Source: Wu et al., "Google's neural machine translation system", 2016, arXiv 1609.08144.
     """
-    tokens, vocabulary = jnp.asarray(prompt), model.decoder.embedding.shape[0]
-    Text(tokens).check(vocabulary=vocabulary, context=model.context)
+    vocabulary = model.decoder.embedding.shape[0]
+    as_text(prompt).check(vocabulary=vocabulary, context=model.context)
+    tokens = jnp.asarray(prompt, int)
     first = tokens.shape[-1]
     if not first or first + length > model.context or end >= vocabulary or beams > vocabulary:
         raise InputError(
@@ -78,7 +82,9 @@ def generate_beam(
         )
     if not length:
         return tokens
-    return _generate(model, source, tokens, length, end, beams, length_penalty)
+    tokens = _generate(model, source, tokens, length, end, beams, length_penalty)
+    check_written("generate_beam", tokens)
+    return tokens
 
 
 @eqx.filter_jit
@@ -92,11 +98,19 @@ def _generate(
     length_penalty: float,
 ) -> Int[Array, "*batch total"]:
     encoded = model.encoded(SourceAndText(source, prompt))
+    if encoded.states.shape[:-2] != prompt.shape[:-1]:
+        raise InputError(
+            f"generate_beam: the prompt has batch axes {prompt.shape[:-1]}, but the source has "
+            f"{encoded.states.shape[:-2]}; give a source for each prompt."
+        )
+    # Rounded before it has a source, whose states keep their dtype.
+    control = model.decoder.rounded_control
+    rounded = model.decoder.with_options(compute_dtype=None)
 
     def one(states: Array, weights: Array | None, prompt: Array) -> Array:
         domain = TokenDomain(TokenDomain.uniform(states.shape[-2]).points, weights)
-        control = with_source(model.decoder.control, states, domain)
-        decoder = eqx.tree_at(lambda x: x.control, model.decoder, control)
+        sourced = with_source(control, states, domain)
+        decoder = eqx.tree_at(lambda x: x.control, rounded, sourced)
         return _search(decoder, prompt, length, end, beams, length_penalty)
 
     for _ in range(prompt.ndim - 1):
@@ -144,6 +158,7 @@ def _longer(found: _Beams, position: Array, end: int) -> tuple[_Beams, Int[Array
     """The most likely texts with one token more, and that token. A text that has ended goes on
     with its end, at no cost."""
     beams, vocabulary = found.logits.shape
+    solved = jnp.all(usable(found.logits) | found.ended)  # else no beam has a token
     more = jax.nn.log_softmax(found.logits)
     only_end = jnp.where(jnp.arange(vocabulary) == end, 0.0, -jnp.inf).astype(more.dtype)
     more = jnp.where(found.ended[:, None], jnp.broadcast_to(only_end, more.shape), more)
@@ -152,6 +167,6 @@ def _longer(found: _Beams, position: Array, end: int) -> tuple[_Beams, Int[Array
     tokens, ended, logits, cache = jax.tree.map(
         lambda x: x[beam], (found.tokens, found.ended, found.logits, found.cache)
     )
-    written = written.astype(tokens.dtype)
+    written = jnp.where(solved, written, NO_TOKEN).astype(tokens.dtype)
     tokens = lax.dynamic_update_slice_in_dim(tokens, written[:, None], position, axis=1)
     return _Beams(tokens, scores, ended | (written == end), logits, cache), written

@@ -7,7 +7,8 @@ from ..arguments import NonNegativeInt, checked
 from ..errors import InputError
 from .encoded import Encoded
 from .encoder_decoder import EncoderDecoder, SourceAndText
-from .text import Text
+from .text import as_text
+from .writing import NO_TOKEN, check_writer, check_written, usable, where_solved
 
 
 @checked
@@ -31,11 +32,14 @@ def generate_greedy(
 
     **Returns:** prompt and text, `[..., prompt + length]`.
 
-    **Raises:** `InputError` for an empty prompt, an end that is no token, or a text longer than
-    the context.
+    **Raises:** `InputError` for an empty prompt, an end that is no token, a text longer than
+    the context, a decoder that sees tokens still to be written, and where a solve fails or
+    logits are not finite. Inside a compiled function such a token is -1.
     """
-    tokens, vocabulary = jnp.asarray(prompt), model.decoder.embedding.shape[0]
-    Text(tokens).check(vocabulary=vocabulary, context=model.context)
+    check_writer("generate_greedy", model.decoder)
+    vocabulary = model.decoder.embedding.shape[0]
+    as_text(prompt).check(vocabulary=vocabulary, context=model.context)
+    tokens = jnp.asarray(prompt, int)
     if tokens.shape[-1] == 0:
         raise InputError("generate_greedy: the prompt is empty; give it at least one token.")
     if tokens.shape[-1] + length > model.context:
@@ -49,7 +53,9 @@ def generate_greedy(
             f"generate_greedy: end={end}, but the model knows the tokens 0 to "
             f"{vocabulary - 1}; take the end of text of its tokenizer."
         )
-    return _generate(model, source, tokens, length, jnp.asarray(end, tokens.dtype))
+    tokens = _generate(model, source, tokens, length, jnp.asarray(end, int))
+    check_written("generate_greedy", tokens)
+    return tokens
 
 
 @eqx.filter_jit
@@ -66,9 +72,11 @@ def _generate(model, source, prompt, length: int, end):
     def step(state):
         position, tokens, ended = state
         # The tokens not written yet are not seen by a causal decoder.
-        u1 = model.solve(SourceAndText(encoded, tokens)).u1
-        last = lax.dynamic_slice_in_dim(u1, position - 1, 1, axis=-2)
-        best = jnp.argmax(model.read_out(last)[..., 0, :], axis=-1).astype(tokens.dtype)
+        solution = model.solve(SourceAndText(encoded, tokens))
+        last = lax.dynamic_slice_in_dim(solution.u1, position - 1, 1, axis=-2)
+        logits = where_solved(model.read_out(last)[..., 0, :], solution.succeeded)
+        best = jnp.where(usable(logits), jnp.argmax(logits, axis=-1), NO_TOKEN)
+        best = best.astype(tokens.dtype)
         best = jnp.where(ended, end, best)
         tokens = lax.dynamic_update_slice_in_dim(tokens, best[..., None], position, axis=-1)
         return position + 1, tokens, ended | (best == end)

@@ -115,6 +115,12 @@ class AbstractModel(eqx.Module):
         return bool(random) or draws(self.discretization.solver)
 
     @property
+    def rounded_control(self) -> AbstractControl:
+        """The control with which the equation is solved: its matrices in `compute_dtype`."""
+        dtype = self.discretization.compute_dtype
+        return self.control if dtype is None else low_precision(self.control, dtype)
+
+    @property
     def equation(self) -> Equation:
         """The equation on the domain of a full-sized input."""
         return Equation(self.control, self.constraint, self.domain)
@@ -139,7 +145,10 @@ class AbstractModel(eqx.Module):
             discretization = Discretization(solver, **given)
             return eqx.tree_at(lambda m: m.discretization, model, discretization)
 
-        return self.each_stage(change)
+        # An exit is not for all stages.
+        exit = options.pop("exit", None)
+        changed = self.each_stage(change)
+        return changed if exit is None else changed.with_options(exit=exit)
 
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "AbstractModel":
@@ -229,10 +238,8 @@ class AbstractModel(eqx.Module):
         self, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, *, saveat: diffrax.SaveAt
     ) -> Solution:
         """The solution with the same steps for all samples."""
-        control, discretization = self.control, self.discretization
+        control, discretization = self.rounded_control, self.discretization
         embed_key, encoder_key = None, None
-        if self.discretization.compute_dtype is not None:
-            control = low_precision(control, self.discretization.compute_dtype)
         if key is not None:
             embed_key, depth_key, encoder_key = jax.random.split(key, 3)
             control = Sampled(control, depth_key)
@@ -279,6 +286,5 @@ def _solve_samples(
     solution = jax.vmap(lambda x, k: _solve_samples(solve, x, k, axes - 1))(
         jax.tree.map(jnp.asarray, inputs), keys
     )
-    return eqx.tree_at(
-        lambda s: (s.ts, s.us), solution, (solution.ts[0], jnp.moveaxis(solution.us, 0, 1))
-    )
+    us = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), solution.us)
+    return eqx.tree_at(lambda s: (s.ts, s.us), solution, (solution.ts[0], us))

@@ -16,7 +16,7 @@ from ..equation import (
     spelled_options,
 )
 from ..errors import InputError
-from ..integration import AbstractExit, Solution
+from ..integration import Solution
 from .classifier import AbstractImageClassifier
 from .model import AbstractModel, Discretization
 from .several import after, split_key
@@ -37,10 +37,10 @@ class StagedModel(AbstractImageClassifier):
     all that is done with a model can be done with a stage. `with_stage` puts one in the place
     of another.
 
-    `with_solver`, `with_options`, `at_depth` and `with_horizon` change all stages. The control,
-    constraint, discretization, equation and exit are those of the last one, and so are the
-    states of `solve`; its numbers of steps and evaluations are of all stages together, and a
-    stage that fails is a solve that fails.
+    `with_solver`, `with_options`, `at_depth` and `with_horizon` change all stages, but for an
+    exit, which is the last one's. The control, constraint, discretization and equation are
+    those of the last one, and so are the states of `solve`; its numbers of steps and
+    evaluations are of all stages together, and a stage that fails is a solve that fails.
 
     **Arguments:**
 
@@ -122,9 +122,11 @@ class StagedModel(AbstractImageClassifier):
             )
         return StagedModel((*self.stages[:number], stage, *self.stages[number + 1 :]))
 
-    def with_exit(self, exit: AbstractExit | None) -> "StagedModel":
-        last: Any = self.last.with_exit(exit)
-        return self.with_stage(len(self.stages) - 1, last)
+    def with_options(self, **options) -> "StagedModel":
+        of_others = {name: x for name, x in options.items() if name != "exit"}
+        others = [stage.with_options(**of_others) for stage in self.stages[:-1]]
+        changed: Any = (*others, self.last.with_options(**options))
+        return StagedModel(changed)
 
     def stage_inputs(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None

@@ -16,7 +16,7 @@ from ..equation import (
     lattice,
 )
 from ..errors import InputError
-from ..integration import AbstractExit, Solution
+from ..integration import Solution
 from .model import AbstractModel, Discretization
 from .several import after, split_key
 from .state_model import StateModel
@@ -99,13 +99,14 @@ class UShapedModel(AbstractModel):
         levels: Any = tuple(level.each_stage(change) for level in self.levels)
         return UShapedModel(self.model.each_stage(change), levels)
 
-    def with_exit(self, exit: AbstractExit | None) -> "UShapedModel":
-        if exit is not None:
+    def with_options(self, **options) -> "UShapedModel":
+        if options.get("exit") is not None:
             raise InputError(
                 "UShapedModel: its last equation begins from what others add, so tokens cannot "
                 "stop early; drop the exit."
             )
-        return self
+        changed: Any = super().with_options(**options)
+        return changed
 
     def embed(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None

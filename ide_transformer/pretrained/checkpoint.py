@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
@@ -107,8 +108,25 @@ class Checkpoint(NamedTuple):
             names = ", ".join(dict.fromkeys(unread))
             text = f"{self.options.file}: not part of the model, so not read: {names}."
             warnings.warn(text, stacklevel=2)
-        chosen = None if dtype is None else np.dtype(jnp.dtype(dtype))
-        return fill(self.skeleton, self.table, self.tensors, chosen)
+        return fill(self.skeleton, self.table, self.tensors, _of_weights(dtype))
+
+
+def _of_weights(dtype: DTypeLike | None) -> np.dtype | None:
+    """The dtype, checked to be one that a state can have."""
+    if dtype is None:
+        return None
+    chosen = np.dtype(jnp.dtype(dtype))
+    if chosen not in (np.float32, np.float64):
+        raise InputError(
+            f"dtype={chosen.name}: the weights of a model are float32 or float64. For products "
+            "in less load it so and write model.with_options(compute_dtype='bfloat16')."
+        )
+    if jax.dtypes.canonicalize_dtype(chosen) != chosen:
+        raise InputError(
+            "dtype=float64: JAX would make float32 of it; write jax.config.update("
+            "'jax_enable_x64', True) before, or dtype='float32'."
+        )
+    return chosen
 
 
 def _copies(
@@ -131,7 +149,7 @@ def _not_fitting(
     copies: Mapping[str, str],
     family: Family,
 ) -> list[str]:
-    """The tensors that are missing, of another shape, not known, or no copies."""
+    """The tensors that are missing, of another shape, no weights, not known, or no copies."""
     expected = expected_shapes(table)
     found = {name: tensors[name].shape for name in expected if name in tensors}
     missing = [f"{name} {expected[name]}: missing" for name in expected if name not in found]
@@ -139,6 +157,11 @@ def _not_fitting(
         f"{name}: shape {shape}, expected {expected[name]}"
         for name, shape in found.items()
         if shape != expected[name]
+    ]
+    wrong += [
+        f"{name}: stored as {tensors[name].dtype.name}, but weights are floating-point numbers"
+        for name in found
+        if not jnp.issubdtype(tensors[name].dtype, jnp.floating)
     ]
     tied = {name: other for name, other in family.copies.items() if other in found}
     unknown = [

@@ -92,9 +92,11 @@ def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Abst
     - `path`: a folder in the layout of Hugging Face, `config.json` and `model.safetensors` or
       its shards; a NumPy archive of glassllm; or the name of a package with weights, see
       `find_pretrained`.
-    - `dtype`: the dtype of the weights. Default: that of the checkpoint, at least float32.
+    - `dtype`: the dtype of the weights, float32, or float64 where JAX has `jax_enable_x64`.
+      Default: that of the checkpoint, at least float32.
 
     **Raises:** `InputError` where there is no checkpoint, for an unknown kind of model or
-    option, and for tensors that are missing, unknown or of another shape.
+    option, for another dtype, and for tensors that are missing, unknown, of another shape, or
+    no floating-point numbers.
     """
     return Checkpoint.open(find_pretrained(path)).model(dtype)

@@ -1,6 +1,7 @@
 """Checkpoints from models."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..arguments import checked
@@ -16,6 +18,7 @@ from ..errors import InputError
 from ..models import AbstractModel
 from .archive import write_archive
 from .checkpoint import Checkpoint
+from .json_files import read_json
 from .load import find_pretrained, tokenizer_file
 from .safetensors_files import write_tensors
 from .transfer import expected_shapes, tensors_of
@@ -56,8 +59,22 @@ def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path)
     path.mkdir(parents=True, exist_ok=True)
     write_tensors(path, named)
     for file in sorted(source.iterdir()):
-        if file.suffix in (".json", ".txt", ".model") and "safetensors" not in file.name:
-            shutil.copy(file, path)
+        kept = file.suffix in (".json", ".txt", ".model", ".jinja")
+        if kept and "safetensors" not in file.name:
+            shutil.copyfile(file, path / file.name)
+    _write_dtype(path / "config.json", model)
+
+
+def _write_dtype(file: Path, model: AbstractModel) -> None:
+    """Writes the dtype of the weights in the place of that of the source, by which the
+    original library would round them."""
+    weights = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    dtype = jnp.result_type(*weights).name
+    options = read_json(file)
+    stale = {x for x in ("dtype", "torch_dtype") if options.get(x, dtype) != dtype}
+    if stale:
+        options |= dict.fromkeys(stale, dtype)
+        file.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
 
 def _named_tensors(model: AbstractModel, checkpoint: Checkpoint) -> dict[str, np.ndarray]:

@@ -40,11 +40,7 @@ from .exits import (
     evaluate_exits as evaluate_exits,
     named_exits as named_exits,
 )
-from .folder import (
-    RunFolder as RunFolder,
-    changed_values as changed_values,
-    flat_values as flat_values,
-)
+from .folder import RunFolder as RunFolder, flat_values as flat_values
 from .functions import draw_predictions as draw_predictions, rollout_errors as rollout_errors
 from .loading import load_run as load_run
 from .loop import Diverged as Diverged

@@ -13,6 +13,7 @@ from models.decoding import (
     CONTEXT,
     HEADS,
     TOKENS,
+    VOCABULARY,
     WIDTH,
     attention,
     check_logits,
@@ -34,6 +35,15 @@ def test_logits_in_both_precisions():
         lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, model
     )
     check_logits(single, tolerance=1e-5)
+
+
+def test_products_in_low_precision():
+    model = language_model()
+    low = model.with_options(compute_dtype="bfloat16")
+    check_logits(low)
+    assert (
+        largest(logits_one_by_one(low, TOKENS, 4), logits_one_by_one(model, TOKENS, 4)) > 0.01
+    )
 
 
 # Each of them goes another way through the march; the others are a second look.
@@ -217,6 +227,22 @@ def test_inputs_that_do_not_fit(unchecked):
         ide.CachedDecoder(model, CONTEXT + 1)
     with pytest.raises(ide.InputError, match=r"3 tokens.*built for 1 to 2"):
         ide.CachedDecoder(model, 2).prefill(TOKENS[0, :3])
+    decoder = ide.CachedDecoder(model, 6)
+    _, cache = decoder.prefill(TOKENS[0, :3])
+    for token, position, message in (
+        (1, 6, "position=6.*positions 0 to 5"),
+        (1, -1, "position=-1"),
+        (VOCABULARY, 3, f"a token {VOCABULARY}"),
+    ):
+        with pytest.raises(ide.InputError, match=message):
+            decoder.extend(jnp.asarray(token), position, cache)
+    for prompt, last, message in (
+        (TOKENS[0, :3], 3, "last=3.*from 0 to 2"),
+        (TOKENS[0, :3], -4, "last=-4"),
+        (jnp.array([-1, 2]), -1, "a token -1"),
+    ):
+        with pytest.raises(ide.InputError, match=message):
+            decoder.prefill(prompt, last)
     grid = ide.Equation(model.control, ide.Free(), ide.TokenDomain.uniform((2, 3)))
     state = jax.ShapeDtypeStruct((1, WIDTH), jnp.float64)
     assert "2 dimensions" in why_not_by_token(grid, model.discretization, state)

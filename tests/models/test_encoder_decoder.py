@@ -181,6 +181,28 @@ def test_steps_for_each_sample_of_several_batch_axes(text_to_text):
     assert largest(logits_of(by_sample, *inputs)[0], expected) < 1e-13
 
 
+def test_values_of_a_solution_with_steps_for_each_sample():
+    by_sample = MODEL.decoder.with_options(steps_for="sample")
+    control = ide.PiecewiseConstant(by_sample.control.blocks[::2])
+    by_sample = eqx.tree_at(lambda m: m.control, by_sample, control)
+    tokens = TOKENS[None]
+    saveat = diffrax.SaveAt(t0=True, t1=True, fn=lambda t, u, _: {"u": u, "sum": u.sum()})
+    us = by_sample.solve(tokens, saveat=saveat).us
+    assert us["u"].shape == (2, *tokens.shape, WIDTH)
+    assert largest(us["sum"], us["u"].sum((-2, -1))) < 1e-12
+    embedded, _ = by_sample.embed(tokens)
+    assert largest(us["u"][0], embedded) == 0
+
+
+def test_it_is_random_where_one_of_both_is():
+    model = MODEL
+    for part in (lambda m: m.decoder.control, lambda m: m.encoder.control):
+        assert model.random
+        without_dropout = tuple(operator.operator for operator in part(model).blocks)
+        model = eqx.tree_at(part, model, ide.PiecewiseConstant(without_dropout))
+    assert not model.random
+
+
 @pytest.mark.heavy
 def test_options_are_those_of_both_but_an_exit():
     changed = MODEL.with_options(gradient=ide.Direct(), compute_dtype="bfloat16")
@@ -262,3 +284,6 @@ def test_greedy_options_that_do_not_fit(unchecked):
         ide.generate_greedy(MODEL, features, prompt, 2, end=11)
     with pytest.raises(ide.InputError, match="a token 12"):
         ide.generate_greedy(MODEL, features, jnp.array([1, 12]), 2, end=0)
+    exit = ide.EstimatedExit(0.5, stops="sample")
+    with pytest.raises(ide.InputError, match=r"by the mean over all tokens.*stops='token'"):
+        ide.generate_greedy(MODEL.with_exit(exit), features, prompt, 2, end=0)

@@ -1,5 +1,6 @@
 """Texts drawn with a cache are those drawn without, also beyond the context."""
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from models.decoding import (
 )
 
 import ide_transformer as ide
-from ide_transformer.models.generate import Draw, write
+from ide_transformer.models.generate import Draw, draw, write
 
 
 @eqx.filter_jit
@@ -96,6 +97,66 @@ def test_a_model_that_couples_tokens_is_written_without_a_cache():
     for position in (4, 5):
         logits = np.asarray(eqx.filter_jit(model)(text[:position]))
         assert text[position] == np.argmax(logits[-1])
+
+
+def test_tokens_do_not_wrap_around_in_the_dtype_of_the_prompt():
+    small = language_model(intervals=1)
+    model = ide.LanguageModel(
+        300,
+        CONTEXT,
+        WIDTH,
+        control=small.control,
+        constraint=ide.Free(),
+        discretization=small.discretization,
+        readout_bias=True,
+        key=jax.random.key(0),
+    )
+    bias = jnp.zeros(300).at[290].set(100.0)
+    model = eqx.tree_at(lambda m: m.readout_bias, model, bias)
+    for dtype in (np.uint8, np.int8):
+        text = ide.generate(model, np.array([1, 2, 3], dtype), 2, temperature=0.0)
+        assert text.tolist() == [1, 2, 3, 290, 290]
+
+
+def test_a_model_that_cannot_be_solved_writes_nothing():
+    model, prompt = language_model(intervals=1), TOKENS[:, :3]
+    nan = eqx.tree_at(lambda m: m.embedding, model, model.embedding.at[5].set(jnp.nan))
+    with pytest.raises(ide.InputError, match="position 3 could not be written"):
+        ide.generate(nan, prompt, 4, key=jax.random.key(0))
+    with pytest.raises(ide.InputError, match="position 10 could not be written"):
+        ide.generate(nan, TOKENS, 2, temperature=0.0)
+    # The state at which a solve stops is finite.
+    controller = diffrax.PIDController(rtol=1e-9, atol=1e-9)
+    failing = model.with_solver(diffrax.Heun(), stepsize_controller=controller, max_steps=2)
+    with pytest.raises(ide.InputError, match="position 3 could not be written"):
+        ide.generate(failing, prompt, 1, temperature=0.0)
+    traced = eqx.filter_jit(lambda model: ide.generate(model, prompt, 1, temperature=0.0))
+    assert (traced(nan)[:, 3] == -1).all()
+    # A token that is excluded is no failure.
+    bias = jnp.zeros(VOCABULARY).at[5].set(-jnp.inf)
+    without = eqx.tree_at(lambda m: m.readout_bias, model, bias, is_leaf=lambda x: x is None)
+    text = ide.generate(without, prompt, 4, key=jax.random.key(0))
+    assert (text[:, 3:] != 5).all()
+
+
+def test_at_low_temperatures_the_most_likely_token_is_drawn(key):
+    logits = jax.random.normal(key, (50, VOCABULARY), jnp.float32)
+    for options in (dict(top_k=None), dict(top_k=None, top_p=0.5), dict(top_k=3)):
+        drawn = draw(logits, key, 1e-39, **options)
+        assert (drawn == jnp.argmax(logits, axis=-1)).all()
+
+
+def test_models_that_see_tokens_still_to_be_written_are_refused(unchecked):
+    bidirectional = language_model(operators=(with_options(causal=False), feed_forward))
+    spreading = language_model(operators=(attention, lambda key: ide.Diffusion(0.1)))
+    stopping = language_model().with_exit(ide.EstimatedExit(0.5, stops="sample"))
+    for model, message in (
+        (bidirectional, r"integrates over tokens .*Attention\(…, causal=True\)"),
+        (spreading, "Diffusion sees all tokens"),
+        (stopping, "by the mean over all tokens.*stops='token'"),
+    ):
+        with pytest.raises(ide.InputError, match=message):
+            ide.generate(model, TOKENS[0, :4], 2, temperature=0.0)
 
 
 def test_inputs_that_do_not_fit(unchecked):

@@ -3,6 +3,7 @@
 import itertools
 
 import diffrax
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -65,6 +66,35 @@ def test_it_is_the_search_by_hand(beams, penalty, unlikely):
         assert (greedy == found[likely]).all()
 
 
+def test_one_beam_is_greedy_in_low_precision():
+    sources = np.random.default_rng(1).standard_normal((64, *FEATURES.shape[1:]))
+    prompts = np.broadcast_to(PROMPT[0], (64, 2))
+
+    def written(write, model, **options):
+        return write(model, sources, prompts, LENGTH, end=VOCABULARY - 1, **options)
+
+    low = MODEL.with_options(compute_dtype="bfloat16")
+    texts = written(ide.generate_beam, low, beams=1)
+    assert (texts == written(ide.generate_greedy, low)).all()
+    assert (texts != written(ide.generate_greedy, MODEL)).any()
+
+
+def test_tokens_do_not_wrap_around_in_the_dtype_of_the_prompt():
+    prompt = PROMPT.astype(np.int8)
+    for write in (ide.generate_beam, ide.generate_greedy):
+        text = write(MODEL, FEATURES, prompt, LENGTH, end=0)
+        assert text.dtype == int
+        assert (text == write(MODEL, FEATURES, PROMPT, LENGTH, end=0)).all()
+
+
+def test_a_model_that_cannot_be_solved_writes_nothing():
+    nan = MODEL.decoder.embedding.at[5].set(jnp.nan)
+    nan = eqx.tree_at(lambda m: m.decoder.embedding, MODEL, nan)
+    for write in (ide.generate_beam, ide.generate_greedy):
+        with pytest.raises(ide.InputError, match="position 2 could not be written"):
+            write(nan, FEATURES, PROMPT, LENGTH, end=0)
+
+
 def test_many_beams_find_the_most_likely_text():
     """As many beams as there are texts of two tokens: the best of all texts of three."""
     end = VOCABULARY - 1
@@ -98,6 +128,8 @@ def test_options_that_do_not_fit(unchecked):
         given = dict(prompt=PROMPT[0], length=2, end=0)
         with pytest.raises(ide.InputError, match="generate_beam: prompt="):
             ide.generate_beam(MODEL, FEATURES[0], **(given | options))
+    with pytest.raises(ide.InputError, match=r"axes \(2,\), but the source has \(\)"):
+        ide.generate_beam(MODEL, FEATURES[0], PROMPT, 2, end=0)
     adaptive = MODEL.with_solver(
         diffrax.Heun(), stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3)
     )

@@ -181,6 +181,21 @@ def test_what_changes_all_stages_and_what_one(model):
     assert one.discretization == one.last.discretization
 
 
+def test_an_exit_is_the_last_stages(model):
+    exit = ide.SecondDifferenceExit(0.1)
+    for changed in (
+        model.with_exit(exit),
+        model.with_options(exit=exit, gradient=ide.Direct()),
+        model.with_solver(ide.Strang(), exit=exit),
+    ):
+        assert [stage.discretization.exit for stage in changed.stages] == [None, exit]
+        first, last = (stage.discretization for stage in changed.stages)
+        assert type(first.gradient) is type(last.gradient) and type(first.solver) is type(
+            last.solver
+        )
+        assert changed.with_exit(None).discretization.exit is None
+
+
 def test_a_stage_is_analysed_and_refined_as_any_model(model):
     for stage, inputs in zip(model.stages, inputs_of(model), strict=True):
         u0, _ = embedded(stage, inputs)

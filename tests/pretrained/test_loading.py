@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import equinox as eqx
+import jax
 import numpy as np
 import pytest
 from golden.copies import changed_copy, tensors_of
@@ -76,6 +77,26 @@ def test_all_tensors_that_do_not_fit_are_listed_at_once(tmp_path):
     assert "norm.weight (16,): missing" in message
     assert "extra (3,): not known" in message
     assert "layers.1.mlp.up_proj.weight: shape (5, 16), expected (24, 16)" in message
+
+
+def test_dtypes_that_weights_cannot_have(tmp_path):
+    for dtype in ("int32", "bfloat16", "float16"):
+        with pytest.raises(ide.InputError, match=f"dtype={dtype}.*compute_dtype='bfloat16'"):
+            load_pretrained(GOLDEN / "llama", dtype=dtype)
+    assert load_pretrained(GOLDEN / "llama", dtype="float64").embedding.dtype == "float64"
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(ide.InputError, match=r"'jax_enable_x64', True"):
+            load_pretrained(GOLDEN / "llama", dtype="float64")
+    finally:
+        jax.config.update("jax_enable_x64", True)
+
+    def quantised(tensors):
+        name = "model.layers.0.mlp.up_proj.weight"
+        return tensors | {name: tensors[name].astype(np.uint8)}
+
+    with pytest.raises(ide.InputError, match=r"up_proj\.weight: stored as uint8, but weights"):
+        load_pretrained(changed_copy(tmp_path, "llama", quantised))
 
 
 def test_tensors_of_images_that_do_not_fit_are_listed(tmp_path):

@@ -6,6 +6,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from golden.copies import changed_copy, make_archive, options_of, tensors_of
@@ -30,6 +31,25 @@ def test_what_is_written_is_what_was_read(family, tmp_path):
     for name, x in written.items():
         assert np.abs(before[name] - x).max() <= (1e-6 if family in ROUNDED else 0)
     assert json.loads((tmp_path / "config.json").read_text()) == options_of(family)
+
+
+@pytest.mark.parametrize("names", [("dtype",), ("torch_dtype",), ("dtype", "torch_dtype")])
+def test_the_dtype_in_the_options_is_that_of_the_tensors(names, tmp_path):
+    def rounded(tensors):
+        return {name: x.astype(ml_dtypes.bfloat16) for name, x in tensors.items()}
+
+    options = dict(dtype=None) | dict.fromkeys(names, "bfloat16")
+    source = changed_copy(tmp_path / "source", "llama", rounded, **options)
+    (source / "chat_template.jinja").write_text("{{ messages }}")
+    save_pretrained(load_pretrained(source), tmp_path / "saved", like=source)
+    assert {x.dtype.name for x in tensors_of(tmp_path / "saved").values()} == {"float32"}
+    before, written = (
+        json.loads((folder / "config.json").read_text())
+        for folder in (source, tmp_path / "saved")
+    )
+    assert written == before | dict.fromkeys(names, "float32")
+    # The template by which a chat is written comes along.
+    assert (tmp_path / "saved" / "chat_template.jinja").read_text() == "{{ messages }}"
 
 
 def test_archives_of_glassllm_are_read_and_written(tmp_path):

@@ -7,7 +7,8 @@ from typing import Any
 from ...errors import InputError
 from ...reporting import write_json
 from ...tasks import AbstractTask
-from ...training import Config, changed_values, validated
+from ...training import Config, validated
+from ...training.folder import changed_values
 from .budget import Budget
 
 

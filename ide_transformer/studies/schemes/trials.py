@@ -12,15 +12,8 @@ from rich.console import Console
 from ... import training
 from ...errors import InputError
 from ...tasks import AbstractTask
-from ...training import (
-    Config,
-    Diverged,
-    RunFolder,
-    changed_values,
-    dump_config,
-    load_config,
-    read_metrics,
-)
+from ...training import Config, Diverged, RunFolder, dump_config, load_config, read_metrics
+from ...training.folder import changed_values
 from ...training.reading import apply_overrides
 from .budget import seconds_of_a_run, try_first_batch
 from .sweep import Trial
