@@ -13,6 +13,10 @@ OPERATORS = ("MIN", "MAX", "MED", "SM")
 # The digits are the tokens 0 … 9.
 _CLOSE, _PADDING = 10 + len(OPERATORS), 11 + len(OPERATORS)
 
+# Of so many expressions, at least so many have a length that is wanted; else drawing a batch
+# would take minutes, or never end.
+_TRIED, _LEAST = 1000, 5
+
 
 class ListOps(AbstractSequences):
     """ListOps: the value, a digit, of nested lists such as `[MAX 4 3 [MIN 2 3 ] 1 [SM 5 7 ] ]`.
@@ -30,7 +34,7 @@ class ListOps(AbstractSequences):
     - `arguments`: members of a list, at most; at least 2.
     - `digits`: the probability that a member of a list is a digit.
 
-    **Raises:** `InputError` for lengths that are not possible.
+    **Raises:** `InputError` for lengths that are not possible, or that few expressions have.
 
     Source: Nangia and Bowman, "ListOps", 2018, arXiv 1804.06028; with lengths as in the Long
     Range Arena, Tay et al., 2020, arXiv 2011.04006.
@@ -74,6 +78,7 @@ class ListOps(AbstractSequences):
                 f"arguments={arguments} an expression has 4 to {most} tokens; give an "
                 "increasing pair of these."
             )
+        self._check_that_lengths_occur()
 
     @property
     def vocabulary(self) -> int:
@@ -97,10 +102,33 @@ class ListOps(AbstractSequences):
 
     def _expression(self, random: np.random.Generator) -> tuple[list[int], int]:
         while True:
-            tokens: list[int] = []
-            value = self._list(random, 1, tokens)
+            tokens, value = self._drawn(random)
             if value is not None and len(tokens) >= self.shortest:
                 return tokens, value
+
+    def _drawn(self, random: np.random.Generator) -> tuple[list[int], int | None]:
+        """An expression of any length and its value; `None` where it becomes too long."""
+        tokens: list[int] = []
+        return tokens, self._list(random, 1, tokens)
+
+    def _check_that_lengths_occur(self) -> None:
+        random, wanted, shorter = np.random.default_rng(0), 0, 0
+        for _ in range(_TRIED):
+            tokens, value = self._drawn(random)
+            short = len(tokens) < self.shortest
+            wanted += value is not None and not short
+            shorter += value is not None and short
+            if wanted == _LEAST:
+                return
+        advice = "Raise longest or digits, or lower depth or arguments."
+        if 2 * shorter > _TRIED:
+            advice = "Lower shortest or digits, or raise depth or arguments."
+        raise InputError(
+            f"shortest={self.shortest}, longest={self.longest}: of {_TRIED} expressions drawn "
+            f"with depth={self.depth}, arguments={self.arguments} and digits={self.digits} "
+            f"{wanted} have such a length, and {shorter} are shorter; at least {_LEAST} are "
+            f"needed. {advice}"
+        )
 
     def _list(self, random: np.random.Generator, depth: int, tokens: list[int]) -> int | None:
         """Appends a list and gives its value; `None` where it becomes too long."""

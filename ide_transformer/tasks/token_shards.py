@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def _tokens(
 ) -> Iterator[np.ndarray]:
     """The tokens of a piece, some at a time, with the end of each document."""
     end = np.array([encoding.end], np.uint32)
-    empty = piece.start == 0  # nothing of this document has been written
+    empty = _begins_document(piece, encoding.between)  # nothing of it has been written
     for block in texts_of(piece):
         for number, text in enumerate(_documents(block, encoding.between)):
             if number:
@@ -128,6 +128,31 @@ def _tokens(
         yield end
 
 
+def _begins_document(piece: Piece, between: str | None) -> bool:
+    """Whether the first line of a piece is that of a document: of its file, or after a line
+    between documents."""
+    if not piece.start or between is None:
+        return not piece.start
+    line = between.encode()
+    with piece.file.open("rb") as file:
+        _seek_first_line(file, piece)
+        end = file.tell()
+        # One byte more than the line and its end, to see whether it begins there.
+        file.seek(max(0, end - len(line) - 3))
+        before = file.read(end - file.tell())
+    pattern = rb"^" + re.escape(line) + rb"(?:\r?\n)?\Z"
+    return re.search(pattern, before, flags=re.MULTILINE) is not None
+
+
+def _seek_first_line(file: BinaryIO, piece: Piece) -> None:
+    """Goes to the first line that begins in a piece, or to the first one after it."""
+    if piece.start:
+        # A line that begins before it belongs to the piece before.
+        file.seek(piece.start - 1)
+        while (line := file.readline(_CHUNK)) and not line.endswith(b"\n"):
+            pass
+
+
 def _documents(block: str, between: str | None) -> list[str]:
     """Whole lines, cut at the lines between documents."""
     if between is None:
@@ -138,11 +163,7 @@ def _documents(block: str, between: str | None) -> list[str]:
 def texts_of(piece: Piece) -> Iterator[str]:
     """The text of a piece in whole lines, about a mebibyte at a time."""
     with piece.file.open("rb") as file:
-        if piece.start:
-            # A line that begins before it belongs to the piece before.
-            file.seek(piece.start - 1)
-            while (line := file.readline(_CHUNK)) and not line.endswith(b"\n"):
-                pass
+        _seek_first_line(file, piece)
         while (at := file.tell()) < piece.stop:
             block = file.read(min(_CHUNK, piece.stop - at))
             while not block.endswith(b"\n") and (more := file.readline(_CHUNK)):

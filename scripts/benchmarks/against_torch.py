@@ -12,7 +12,7 @@ from ide_transformer.errors import InputError
 
 from .shared.command import Command, Rounds, Rows, positive
 from .shared.timing import alternate
-from .with_torch.accelerator import utilisation
+from .with_torch.accelerator import full_float32, utilisation
 from .with_torch.own_training import OwnTraining
 from .with_torch.paired import PairedProcess
 from .with_torch.settings import SETTINGS, Setting
@@ -20,8 +20,8 @@ from .with_torch.settings import SETTINGS, Setting
 
 def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -> Rows:
     """Training steps with clipping and AdamW in PyTorch, eager and compiled, and here, from
-    the same weights with the same batches. PyTorch runs in processes of its own; while one
-    computes, the others are idle.
+    the same weights with the same batches. Products are made in full float32 everywhere.
+    PyTorch runs in processes of its own; while one computes, the others are idle.
 
     Rows of `Timing` with `setting`, `name`, `tokens_per_second`; `mebibytes`, the memory of a
     step without weights and moments: temporary memory of the program here, the rise of the
@@ -41,7 +41,7 @@ def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -
             "torch: PyTorch, to be compared with, is not installed. Install it with\n"
             "    pip install -e '.[reference]'"
         )
-    with contextlib.ExitStack() as stack:
+    with full_float32(), contextlib.ExitStack() as stack:
         ours = OwnTraining(setting)
         given = (
             *(setting, ours.initial_weights, ours.batches),
@@ -100,7 +100,8 @@ def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
 
 COMMAND = Command(
     name="torch",
-    about="training steps against the equal model in PyTorch, eager and compiled",
+    about="training steps in full float32 against the equal model in PyTorch, eager and "
+    "compiled",
     example="--setting small --json torch.json --figure torch.png",
     rounds=20,
     add_arguments=_add_arguments,

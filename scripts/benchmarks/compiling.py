@@ -2,15 +2,11 @@
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
-
-import jax
 
 from .shared.command import Command, Rounds, Rows, add_sizes, shape
 from .shared.modes import programs
 from .shared.problem import Shape
-from .shared.timing import middle_half
+from .shared.timing import middle_half, timed_compile
 
 
 def compiling(depth: int, shape: Shape, rounds: Rounds) -> Rows:
@@ -25,7 +21,7 @@ def compiling(depth: int, shape: Shape, rounds: Rounds) -> Rows:
     seconds: dict[str, list[float]] = {}
     for done in range(rounds.rounds):
         for name, (program, arguments) in programs("pre-norm", depth, shape).items():
-            seconds.setdefault(name, []).append(compile_seconds(program, arguments))
+            seconds.setdefault(name, []).append(timed_compile(program, arguments)[1])
         rounds.on_round(done + 1)
     return [
         {
@@ -36,14 +32,6 @@ def compiling(depth: int, shape: Shape, rounds: Rounds) -> Rows:
         }
         for name, own in seconds.items()
     ]
-
-
-def compile_seconds(function: Callable, arguments: tuple) -> float:
-    """The time to trace and compile a function of arrays. Nothing of it is cached."""
-    jax.clear_caches()
-    began = time.perf_counter()
-    jax.jit(function).lower(*arguments).compile()
-    return time.perf_counter() - began
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from .shared.command import Command, Rounds, Rows, positive
 from .shared.timing import alternate
+from .with_torch.accelerator import full_float32
 from .with_torch.llama import load_llama, write_llama
 from .with_torch.own_generation import OwnGeneration
 from .with_torch.paired import PairedProcess
@@ -23,7 +24,8 @@ def decode(
 ) -> Rows:
     """The most likely `length` tokens after a prompt, drawn without a cache, with one, and by
     the cached `generate` of transformers on the same weights, in PyTorch in a process of its
-    own, if it is installed. They take turns; everything is compiled ahead.
+    own, if it is installed. They take turns; everything is compiled ahead. Products are made
+    in full float32 everywhere.
 
     Rows of `Timing` with `name`, `weights`, `batch`; `tokens_per_second`; `same_tokens`, the
     fraction that is as in the first row.
@@ -38,7 +40,7 @@ def decode(
     model, weights = load_llama(path)
     shape = batch, prompt
     tokens = jax.random.randint(jax.random.key(1), shape, 0, model.embedding.shape[0])
-    with contextlib.ExitStack() as stack:
+    with full_float32(), contextlib.ExitStack() as stack:
         calls: dict[str, Callable[[str], Any]] = {
             "without a cache": OwnGeneration(model, tokens, length, cached=0).call,
             "with a cache": OwnGeneration(model, tokens, length, cached=length).call,
@@ -88,7 +90,8 @@ def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
 
 COMMAND = Command(
     name="decode",
-    about="tokens per second of generation, with a cache, without, and by transformers",
+    about="tokens per second of generation in full float32, with a cache, without, and by "
+    "transformers",
     example="glassllm --batch 8 --json decode.json",
     rounds=7,
     add_arguments=_add_arguments,

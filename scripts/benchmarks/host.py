@@ -5,12 +5,13 @@ import contextlib
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from ide_transformer.errors import InputError
 from ide_transformer.tasks import LanguageTask
 from ide_transformer.training import Config, build_model_of_size
 from ide_transformer.training.checkpoints import Checkpoints
@@ -29,21 +30,37 @@ from .shared.timing import alternate
 _MANY = 10**9
 
 
-class _Gate(StopRequest):
-    """Lets a training loop, which asks it after each step, take some steps and wait."""
+class _Checkpoints(Checkpoints):
+    """Checkpoints whose writing can be waited for."""
 
-    def __init__(self, steps: int) -> None:
+    def wait(self) -> None:
+        """Until none is being written."""
+        self._manager.wait_until_finished()
+
+
+class _Gate(StopRequest):
+    """Lets a training loop, which asks it after each step, take some steps and wait.
+
+    **Arguments:**
+
+    - `first`: steps before the first turn.
+    - `steps`: in each turn.
+    - `finish`: called after the last step of a turn; the turn ends when it returns.
+    """
+
+    def __init__(self, first: int, steps: int, finish: Callable[[], None]) -> None:
         super().__init__()
-        self._steps = steps
-        self._taken = 0
+        self._steps, self._finish = steps, finish
+        self._taken = -first
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
 
     def check(self, message: str = "Stopped") -> None:
         if message.startswith("Stopped after step"):  # and not before the first one
             self._taken += 1
-            if self._taken % self._steps == 0:
+            if self._taken >= 0 and self._taken % self._steps == 0:
                 # The last step is still on its way.
                 jax.block_until_ready(jax.live_arrays())
+                self._finish()
                 self._done.release()
                 self._go.acquire()
         super().check(message)
@@ -85,41 +102,53 @@ def _task(context: int) -> LanguageTask:
 @contextlib.contextmanager
 def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate]:
     """The loop of a run, in a thread, with all that it writes."""
-    key = jax.random.key(0)
+    key, losses = jax.random.key(0), {}
     state, phases = make_phases(config, build_model_of_size(config, task.sizes, key), key)
-    gate, layout = _Gate(steps), make_layout(config.parallel)
+    layout = make_layout(config.parallel)
     with tempfile.TemporaryDirectory() as there:
         folder = RunFolder(Path(there))
         folder.checkpoints.mkdir()
+        checkpoints = _Checkpoints(folder, config, losses, writes=True)
+        with checkpoints:
+            # Turns begin between two checkpoints, so that one is written during the steps that
+            # follow it, as in a run.
+            gate = _Gate(config.training.checkpoint_every // 2, steps, checkpoints.wait)
 
-        def run() -> None:
-            losses: dict[int, float] = {}
-            with Checkpoints(folder, config, losses, writes=True) as checkpoints:
+            def run() -> None:
                 run_of = config.training, task, folder, checkpoints, losses, gate, phases
                 with contextlib.suppress(Stopped), jax.set_mesh(layout.mesh):
                     Loop(*run_of, layout).run(layout.placed(state))
 
-        thread = threading.Thread(target=run)
-        thread.start()
-        gate.wait()
-        try:
-            yield gate
-        finally:
-            gate.open()
-            thread.join()
+            thread = threading.Thread(target=run)
+            thread.start()
+            gate.wait()
+            try:
+                yield gate
+            finally:
+                gate.open()
+                thread.join()
 
 
 def host(depth: int, steps: int, every: int, shape: Shape, rounds: Rounds) -> Rows:
     """The time of a step by the compiled program alone, on one batch that is there already, and
     in a run that makes batches, logs each tenth step, writes checkpoints and says how far it
-    is: rows of `Timing` of one step with `name`; ratios are to the first.
+    is: rows of `Timing` of one step with `name`; ratios are to the first. A turn of the run
+    ends when its checkpoints are written.
 
     **Arguments:**
 
     - `depth`: layers.
     - `steps`: in each turn.
     - `every`: steps between checkpoints.
+
+    **Raises:** `InputError` where turns would not have equally many checkpoints.
     """
+    if steps % every:
+        raise InputError(
+            f"--steps {steps} with --checkpoint-every {every}: only some turns would write a "
+            f"checkpoint. Give a multiple, --steps {-(-steps // every) * every}, or write "
+            f"them more often, --checkpoint-every {steps}."
+        )
     config, task = _config(depth, every, shape), _task(shape.context)
     key = jax.random.key(0)
     model = build_model_of_size(config, task.sizes, key)
@@ -143,7 +172,12 @@ def host(depth: int, steps: int, every: int, shape: Shape, rounds: Rounds) -> Ro
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sizes(parser, depth=[4], batch=12, context=64)
-    parser.add_argument("--steps", type=positive, default=100, help="in each turn")
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        default=500,
+        help="in each turn, a multiple of the steps between checkpoints",
+    )
     parser.add_argument(
         "--checkpoint-every", type=positive, default=500, help="steps between checkpoints"
     )
@@ -162,8 +196,8 @@ def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
 COMMAND = Command(
     name="host",
     about="a step of a whole run against the compiled step alone",
-    example="--steps 100 --rounds 20 --json host.json",
-    rounds=20,
+    example="--steps 500 --rounds 4 --json host.json",
+    rounds=4,
     add_arguments=_add_arguments,
     measure=_measure,
 )

@@ -1,9 +1,13 @@
 """The benchmarks at tiny sizes: what they write, and that they compare equal things."""
 
+import contextlib
+import itertools
 import json
 import runpy
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -14,7 +18,9 @@ from helpers import SCRIPTS, fast_first, largest
 
 import benchmarks
 import ide_transformer as ide
+from benchmarks import decode
 from benchmarks.against_torch import against_torch
+from benchmarks.host import _Gate
 from benchmarks.march import SCHEMES, gradient_by_hand, plain_weights
 from benchmarks.shared import handwritten
 from benchmarks.shared.command import Rounds
@@ -22,6 +28,7 @@ from benchmarks.shared.problem import Shape, gradient_of_solve, pre_norm
 from benchmarks.with_torch.own_training import OwnTraining
 from benchmarks.with_torch.resident import peak_resident_mebibytes
 from benchmarks.with_torch.settings import Setting
+from ide_transformer.training.stopping import Stopped
 
 
 SCRIPT = SCRIPTS / "benchmark.py"
@@ -79,11 +86,43 @@ def test_a_command_writes_its_rows_and_its_figure(
 @pytest.mark.heavy
 def test_a_run_is_measured_against_its_compiled_step(tmp_path, run):
     table = tmp_path / "rows.json"
-    run("host", *SIZES, "--steps", "3", "--checkpoint-every", "4", "--json", table)
+    run("host", *SIZES, "--steps", "4", "--checkpoint-every", "4", "--json", table)
     rows = json.loads(table.read_text())
     assert [row["name"] for row in rows] == ["compiled step", "run"]
     assert all(set(row) == TIMING | {"name", "depth"} for row in rows)
     assert rows[0]["time_ratio"] == 1 and rows[1]["milliseconds"] > 0
+
+
+def test_each_turn_of_a_run_has_its_checkpoint_and_ends_when_that_is_written():
+    events = []
+    gate = _Gate(first=2, steps=4, finish=lambda: events.append("written"))
+
+    def loop():
+        with contextlib.suppress(Stopped):
+            for step in itertools.count(1):
+                events.append(step)
+                if step % 4 == 0:
+                    events.append("checkpoint")
+                gate.check(f"Stopped after step {step}")
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    gate.wait()
+    assert events == [1, 2, "written"]
+    for first in (3, 7, 11):
+        events.clear()
+        assert gate.turn() > 0
+        turn = [first, first + 1, "checkpoint", first + 2, first + 3, "written"]
+        assert events == turn
+    gate.open()
+    thread.join()
+
+
+def test_turns_with_different_numbers_of_checkpoints_are_refused(run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("host", "--steps", "100", "--checkpoint-every", "80")
+    shown = capsys.readouterr().err
+    assert "--steps 160" in shown and "--checkpoint-every 100" in shown
 
 
 @pytest.mark.heavy
@@ -219,6 +258,52 @@ def test_pytorch_learns_the_same():
         assert largest(weight, expected[name]) < 1e-5, name
         moved = np.abs(weight - ours.initial_weights[name]).max()
         assert moved > 1e-5, name
+
+
+class Recorder:
+    """In the place of what is compared: notes the precision of products at each call."""
+
+    def __init__(self):
+        self.precisions, self.initial_weights, self.batches = [], {}, []
+
+    def call(self, method, *arguments):
+        self.precisions.append(jax.config.jax_default_matmul_precision)
+        return {"turn": 1.0, "peak_mebibytes": 1.0}.get(method, np.ones(2))
+
+    def __getattr__(self, method):
+        return lambda *arguments: self.call(method, *arguments)
+
+
+def test_products_are_in_full_float32_as_in_pytorch(monkeypatch):
+    recorder, paired = Recorder(), Recorder()
+    llama = SimpleNamespace(embedding=np.ones((3, 2)))
+    monkeypatch.setattr(decode, "load_llama", lambda path: (llama, "random"))
+    monkeypatch.setattr(decode, "OwnGeneration", lambda *_, **options: recorder)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    decode.decode("glassllm", Rounds(2))
+    monkeypatch.setattr("benchmarks.against_torch.OwnTraining", lambda setting: recorder)
+    monkeypatch.setattr(
+        "benchmarks.against_torch.PairedProcess", lambda *_: contextlib.nullcontext(paired)
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    against_torch(Setting(1, 2, 6, 16), Rounds(2), steps=1, curve=1)
+    assert len(recorder.precisions) >= 10 and set(recorder.precisions) == {"float32"}
+
+
+@pytest.mark.heavy
+def test_pytorch_computes_in_full_float32_where_its_model_lies(monkeypatch):
+    torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
+    from benchmarks.with_torch import device, generation
+
+    torch.set_float32_matmul_precision("medium")
+    assert device.prepared_device().type in ("cuda", "cpu")
+    assert torch.get_float32_matmul_precision() == "highest"
+    model = torch.nn.Linear(2, 2)
+    llama = SimpleNamespace(from_pretrained=lambda folder, dtype: model)
+    monkeypatch.setattr(transformers, "LlamaForCausalLM", llama)
+    monkeypatch.setattr(generation, "prepared_device", lambda: torch.device("meta"))
+    made = generation.TorchGeneration("", np.ones((1, 2), np.int32), 3)
+    assert model.weight.device.type == made._tokens.device.type == "meta"
 
 
 @pytest.mark.thorough

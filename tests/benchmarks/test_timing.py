@@ -1,9 +1,11 @@
 """Alternatives that take turns."""
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from benchmarks.shared.timing import alternate, measure
+from benchmarks.shared.timing import alternate, measure, timed_compile
 from ide_transformer import InputError
 
 
@@ -36,3 +38,28 @@ def test_turns_are_taken_once_a_round_and_the_first_round_does_not_count():
     assert (found["a"].spread, found["b"].time_ratio) == (1.0, 2.0)
     with pytest.raises(InputError, match="rounds=1"):
         alternate(turns, rounds=1)
+
+
+@pytest.fixture
+def disk_cache(tmp_path):
+    """An empty folder in which JAX keeps every program that it compiles."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compilation_cache.reset_cache()
+    yield tmp_path
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
+def test_what_is_timed_is_compiled_and_not_read_from_the_disk(disk_cache):
+    def function(x):
+        return 3 * x + 1
+
+    x = np.ones(3)
+    compiled, seconds = timed_compile(function, (x,))
+    measured = measure({"it": (function, (x,))}, rounds=2)["it"].compile_seconds
+    assert (compiled(x) == 4).all() and seconds > 0 and measured > 0
+    assert not list(disk_cache.glob("jit_function*"))
+    jax.clear_caches()
+    jax.jit(function).lower(x).compile()
+    assert list(disk_cache.glob("jit_function*"))

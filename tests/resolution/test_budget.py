@@ -218,6 +218,41 @@ def test_what_the_script_refuses(capsys, tmp_path):
         assert message in run_here(capsys, "resolution.py", *arguments, expected=2)
 
 
+class Decay(Resolved):
+    """A solve of `u_t = -u` in depth, whose tokens change nothing."""
+
+    has_functions, domain, cost = False, None, 1.0
+
+    def __init__(self, growth, number=8):
+        vars(self).update(growth=growth, number=number)
+
+    def with_tokens(self, factor):
+        return self
+
+    def with_steps(self, factor):
+        return Decay(self.growth, self.number * factor)
+
+    def described(self, resolution):
+        return f"{self.number} steps"
+
+    def outputs(self, domain):
+        return self.growth(1 / self.number) ** self.number * jnp.array([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("growth", "order"), [(lambda h: 1 - h, 1), (lambda h: 1 - h + h**2 / 2, 2)]
+)
+def test_the_order_is_that_of_the_scheme(growth, order):
+    """Euler and Heun. By errors against a finer solution Euler would show 1.2."""
+    rows = refinement_errors(Decay(growth))
+    tokens, depth = rows[:3], rows[3:]
+    assert [row["order"] for row in tokens] == [None, None, None]
+    assert [row["order"] for row in depth[:2]] == [None, None]
+    assert depth[2]["order"] == pytest.approx(order, abs=0.15)
+    coarse, finest = growth(1 / 8) ** 8, growth(1 / 128) ** 128
+    assert depth[0]["error"] == pytest.approx(abs(coarse / finest - 1), rel=1e-9)
+
+
 @pytest.mark.heavy
 @pytest.mark.thorough
 def test_orders_of_each_resolution():

@@ -57,6 +57,27 @@ def test_wrong_expressions(options, message):
         tasks.ListOps(40, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shortest": 512}, r"shortest=512, longest=1024: of 1000 .* 0 have .*Lower shortest"),
+        (
+            {"longest": 4, "shortest": 4, "digits": 0.01},
+            r"longest=4: .*Raise longest or digits",
+        ),
+    ],
+)
+def test_lengths_that_few_expressions_have_are_refused(options, message):
+    """They were drawn for ever."""
+    with pytest.raises(InputError, match=message):
+        tasks.ListOps(1024, **options)
+
+
+def test_a_single_length_is_drawn():
+    batch = tasks.ListOps(64, shortest=16, longest=16).batch(0, 2, seed=0)
+    assert batch.inputs.mask.all()
+
+
 @pytest.fixture
 def mails(tmp_path):
     groups = ("easy-ham-1", "easy-ham-2", "hard-ham-1", "spam-1", "spam-2")

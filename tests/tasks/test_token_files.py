@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import SCRIPTS
+from hypothesis import given, settings, strategies as st
 from running import run_here
 
 from ide_transformer import InputError, tasks, training
@@ -62,6 +65,39 @@ def test_a_line_between_documents(texts, tmp_path):
     folder = tokenize_files([texts / "a.txt"], tmp_path / "tokens", between="---")
     text = folder.tokenizer.decode(whole(folder))
     assert text == "one\n\x03two ---\nthree\n\x03" and folder.index.documents == 2
+
+
+def tokens_of(file, folder, shard_bytes):
+    tokenized = tokenize_files([file], folder, between="==", shard_bytes=shard_bytes)
+    return whole(tokenized).tolist(), tokenized.index.documents
+
+
+@pytest.mark.parametrize(
+    "text", ["ab\n==\ncd\n==\n", "==\n==\r\na==\n==", "\n==\r\nä\r\n==\n===\n==\n\nb"]
+)
+def test_tokens_do_not_depend_on_the_shards(tmp_path, text):
+    file = tmp_path / "a.txt"
+    file.write_bytes(text.encode())
+    expected = tokens_of(file, tmp_path / "whole", 1000)
+    for shard_bytes in range(1, len(text) + 2):
+        assert tokens_of(file, tmp_path / str(shard_bytes), shard_bytes) == expected
+
+
+@pytest.mark.heavy
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(["", "==", "a", "ä==", "==b"])),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.integers(1, 40),
+)
+def test_tokens_of_any_text_do_not_depend_on_the_shards(lines, newline, ended, shard_bytes):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        text = newline.join(["a", *lines]) + newline * ended
+        (folder / "a.txt").write_bytes(text.encode())
+        expected = tokens_of(folder / "a.txt", folder / "whole", 1000)
+        assert tokens_of(folder / "a.txt", folder / "parts", shard_bytes) == expected
 
 
 def test_a_line_without_end_is_cut_between_characters(texts, tmp_path):

@@ -16,13 +16,14 @@ from ...models import (
     AbstractImageModel,
     AbstractModel,
     AbstractTextModel,
+    Field,
     LanguageModel,
     Text,
     TextEncoder,
     mean_vectors,
 )
 from ...pretrained import tokenizer_file
-from ...tasks import PretrainedTokenizer, shakespeare
+from ...tasks import AbstractLoss, PretrainedTokenizer, shakespeare
 from ...training import LoadedModel, evaluation_task
 
 
@@ -65,8 +66,8 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
     Shakespeare, if there is a tokenizer. Without one the tokens are random, and for a model of
     images the images are; then the loss is the distance from the native outputs.
 
-    **Raises:** `InputError` for a checkpoint of another kind, and for a tokenizer that is
-    damaged.
+    **Raises:** `InputError` for a checkpoint of another kind, for a tokenizer that is damaged,
+    and for functions at points of their own.
     """
     model, there = loaded.model, tokenizer_file(loaded.path).is_file()
     if loaded.run is not None or (isinstance(model, LanguageModel) and there):
@@ -118,13 +119,33 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
     chosen_on = task.batch(step, calibration, seed)
     measured_on = next(task.held_out(held_out, samples=held_out))
 
-    def losses(logits: Array) -> Float[Array, " samples"]:
-        targets = jnp.asarray(measured_on.targets)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        return jnp.mean(losses.reshape(losses.shape[0], -1), axis=1)
-
     inputs = chosen_on.inputs, measured_on.inputs
-    return Problem(*inputs, losses, "cross-entropy", _probabilities)
+    if isinstance(measured_on.inputs, Field):
+        raise InputError(
+            f"study_coarsening: the samples of {loaded.path} are functions at points that all "
+            "of them share, and the study takes some samples out of a batch. Give a run whose "
+            "inputs are arrays with a row for each sample, as those of data.name=burgers are."
+        )
+
+    def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
+        return sample_losses(task.loss, outputs, measured_on.targets)
+
+    read = _probabilities if task.loss.classifies else None
+    return Problem(*inputs, losses, task.loss.label, read)
+
+
+def sample_losses(
+    loss: AbstractLoss, outputs: PyTree[Array], targets: PyTree[ArrayLike]
+) -> Float[Array, " samples"]:
+    """The part of each sample in the loss of a batch, times the number of samples: where some
+    have more targets that are counted than others, they weigh more. Their mean is the loss."""
+
+    def of_one(sample: PyTree[Array]) -> tuple[Array, Array]:
+        measured = loss.measure(*jax.tree.map(lambda x: x[None], sample))["loss"]
+        return jnp.asarray(measured.total), jnp.asarray(measured.count)
+
+    totals, counts = jax.vmap(of_one)(jax.tree.map(jnp.asarray, (outputs, targets)))
+    return totals * (len(totals) / jnp.maximum(jnp.sum(counts), 1))
 
 
 def _probabilities(logits: Array, inputs: PyTree[ArrayLike]) -> Array:

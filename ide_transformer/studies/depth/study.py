@@ -37,7 +37,7 @@ def study_coarsening(
     loaded = load_model(path, [])
     problem = make_problem(loaded, calibration, held_out)
     console.print(f"loss: {problem.loss}", markup=False)
-    study = measure_coarsening(loaded.model, problem, budget=budget)
+    study = measure_coarsening(loaded.model.ordinary, problem, budget=budget)
     sizes = f"{calibration} samples", f"{held_out} held-out samples"
     reports = _reports(path, problem.loss, study, *sizes)
     for report, name in zip(reports, ("", "budgets", "layers"), strict=True):
@@ -67,7 +67,8 @@ def _reports(
             f"budgets of {name}",
             "At each number of field evaluations the best coarsening against the best rule "
             "that drops layers. Difference is its loss minus that of the rule, with its "
-            "standard error over the samples.",
+            "standard error over the samples. Both are the best on these samples, and the "
+            "standard error does not know of that choice.",
             study.budgets,
         ),
         Report(

@@ -101,6 +101,9 @@ def compare_budgets(
     `theirs`, with the loss of each, `difference` (ours minus theirs) and `uncertainty`, the
     standard error of that difference over samples.
 
+    Both methods are the best on these very samples. The standard error takes them as fixed
+    before: it does not know of that choice, which favours the side with more methods.
+
     **Arguments:**
 
     - `rows`: with `method`, `field_evaluations`, `loss`.

@@ -1,11 +1,13 @@
 """Time and memory of alternatives that take turns."""
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from ide_transformer import InputError
 
@@ -31,7 +33,7 @@ class Measurement(NamedTuple):
 
     - `mebibytes`, `memory_ratio`: temporary memory of the program, and divided by that of the
       first one measured (NaN if that needs none).
-    - `compile_seconds`: tracing and compiling.
+    - `compile_seconds`: tracing and compiling; see `timed_compile`.
     """
 
     milliseconds: float
@@ -98,9 +100,7 @@ def measure(
     check_rounds(rounds)
     compiled, compile_seconds = {}, {}
     for name, (function, arguments) in programs.items():
-        began = time.perf_counter()
-        compiled[name] = jax.jit(function).lower(*arguments).compile()
-        compile_seconds[name] = time.perf_counter() - began
+        compiled[name], compile_seconds[name] = timed_compile(function, arguments)
 
     def turn(name: str) -> Callable[[], float]:
         def run() -> float:
@@ -122,6 +122,33 @@ def measure(
         )
         for name, timing in timings.items()
     }
+
+
+def timed_compile(function: Callable, arguments: tuple) -> tuple[jax.stages.Compiled, float]:
+    """A compiled function of arrays, and the seconds to trace and compile it. Nothing of it is
+    cached, in memory or on disk."""
+    jax.clear_caches()
+    with _without_disk_cache():
+        # The first program of a process would also pay for the start of the compiler.
+        jax.jit(lambda x: x + 1).lower(0.0).compile()
+        began = time.perf_counter()
+        compiled = jax.jit(function).lower(*arguments).compile()
+        return compiled, time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def _without_disk_cache() -> Iterator[None]:
+    """Until it is left, programs are neither read from the disk nor kept there."""
+    config: Any = jax.config  # whose settings are not declared
+    before = config.jax_enable_compilation_cache
+    config.update("jax_enable_compilation_cache", False)
+    # JAX looks at this setting only once, unless it is told to look again.
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def temporary_mebibytes(program: jax.stages.Compiled) -> float:

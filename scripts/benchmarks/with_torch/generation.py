@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import transformers
 
+from .device import prepared_device
+
 
 class TorchGeneration:
     """Greedy generation with the cache of transformers.
@@ -23,7 +25,9 @@ class TorchGeneration:
     def __init__(self, folder: str, tokens: np.ndarray, length: int):
         # The type of `generate` that transformers declares does not admit its own models.
         model: Any = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        self._model, self._tokens = model.eval(), torch.from_numpy(tokens).long()
+        device = prepared_device()
+        self._model = model.eval().to(device)
+        self._tokens = torch.from_numpy(tokens).long().to(device)
         self._length = length
 
     def text(self) -> np.ndarray:
@@ -37,7 +41,7 @@ class TorchGeneration:
                 do_sample=False,
                 use_cache=True,
             )
-        return text.numpy()
+        return text.cpu().numpy()
 
     def turn(self) -> float:
         """Seconds to write it."""

@@ -10,6 +10,7 @@ import torch
 from ide_transformer.tasks import Batch
 from ide_transformer.training import OptimizerConfig
 
+from .device import prepared_device
 from .model import Transformer, make_optimizer
 from .resident import peak_resident_mebibytes
 from .settings import Setting
@@ -39,7 +40,7 @@ class TorchTraining:
         learning_rates: list[float],
         compiled: bool,
     ):
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = prepared_device()
         layers, _, context, width, heads, vocabulary = setting
         model = Transformer(layers, context, width, heads, vocabulary)
         model.load_state_dict({name: torch.tensor(x) for name, x in weights.items()})
