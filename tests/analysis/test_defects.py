@@ -125,6 +125,7 @@ def layer_states(equation, u0, solver, steps):
     return ide.solve(equation, u0, solver=solver, steps_per_interval=steps, saveat=LAYERS).us
 
 
+@pytest.mark.heavy
 def test_of_several_steps_in_an_interval_they_are_those_of_a_solve():
     equation, u0, plain = make_equation(), random_state(2), ide.LieTrotter()
     opposite = ide.Equation(
@@ -148,6 +149,7 @@ def test_of_several_steps_in_an_interval_they_are_those_of_a_solve():
         assert abs(getattr(found, name)[0] - expected) < 1e-12
 
 
+@pytest.mark.heavy
 def test_a_scheme_that_carries_something_across_intervals_is_refused():
     u0, layered = random_state(2), make_equation()
     smooth = make_equation(ide.PiecewiseLinear)

@@ -81,6 +81,7 @@ def test_a_budget_below_one_interval_is_refused():
         coarsen(model_of(), 0.5, CALIBRATION)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("unchecked")
 def test_a_budget_below_that_of_the_first_step_of_a_scheme_is_refused():
     """Adams–Bashforth makes two evaluations in its first step and one in each that follows; on

@@ -38,6 +38,7 @@ def test_the_estimate_is_exact_for_small_defects(read):
     assert estimate[1] == damage[1] == 0 < min(np.delete(estimate, 1))
 
 
+@pytest.mark.heavy
 def test_the_estimate_is_that_of_the_native_steps():
     """With one step in each interval the error would be two percent larger."""
     model = model_of(scales=(1.0, 0.001, 1.0, 1.0)).with_options(steps_per_interval=3)

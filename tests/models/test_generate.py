@@ -118,6 +118,7 @@ def test_tokens_do_not_wrap_around_in_the_dtype_of_the_prompt():
         assert text.tolist() == [1, 2, 3, 290, 290]
 
 
+@pytest.mark.heavy
 def test_a_model_that_cannot_be_solved_writes_nothing():
     model, prompt = language_model(intervals=1), TOKENS[:, :3]
     nan = eqx.tree_at(lambda m: m.embedding, model, model.embedding.at[5].set(jnp.nan))

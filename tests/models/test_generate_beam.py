@@ -66,6 +66,7 @@ def test_it_is_the_search_by_hand(beams, penalty, unlikely):
         assert (greedy == found[likely]).all()
 
 
+@pytest.mark.heavy
 def test_one_beam_is_greedy_in_low_precision():
     sources = np.random.default_rng(1).standard_normal((64, *FEATURES.shape[1:]))
     prompts = np.broadcast_to(PROMPT[0], (64, 2))

@@ -49,6 +49,7 @@ def test_a_checkpoint_of_another_kind_is_refused(tmp_path):
         make_problem(ide.load_model(folder), 3, 2)
 
 
+@pytest.mark.heavy
 def test_losses_of_samples_are_those_of_the_task():
     """Their mean is its loss; each is the mean over its own targets, weighted by their number.
     Targets that are not counted do not change them."""
@@ -79,6 +80,7 @@ def run_of(monkeypatch, task, model: Any = None):
     return LoadedModel(model, run, Path("run"))
 
 
+@pytest.mark.heavy
 def test_a_run_is_measured_by_the_loss_of_its_task(monkeypatch):
     task = PHop(16)
     made = make_problem(run_of(monkeypatch, task), 3, 5)

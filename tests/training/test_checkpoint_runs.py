@@ -161,6 +161,7 @@ def test_what_a_checkpoint_gives_cannot_be_configured(tmp_path, change, message)
         training.load_config(file)
 
 
+@pytest.mark.heavy
 def test_a_run_from_a_checkpoint_has_an_average(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     (tmp_path / "text.txt").write_text(TEXT)
