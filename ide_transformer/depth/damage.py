@@ -82,7 +82,7 @@ def removal_damage(
 
 
 def _equal_steps(name: str, model: AbstractModel) -> int:
-    """How many steps a model makes in each interval, for a function of that name.
+    """The number of equal steps that a model makes in each interval; `name` is of the caller.
 
     **Raises:** `InputError` for adaptive ones.
     """
