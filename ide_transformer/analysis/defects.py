@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -15,27 +14,15 @@ from jaxtyping import Array, Float, PyTree
 
 from ..arguments import PositiveInt
 from ..equation import Depth, Equation
-from ..errors import InputError
 from ..integration import TokenNorm
 from ..solvers import (
-    ETDAB2,
-    AdamsBashforth,
-    Bidirectional,
-    ExplicitRungeKutta,
-    Leapfrog,
     LieTrotter,
     StepField,
     Strang,
-    evaluations_made,
     keeps_constraint,
+    refuse_past,
+    restarts_at_jumps,
 )
-
-
-# Schemes that lose nothing where each interval is a solve by itself: all that these carry is a
-# rate that the next step can compute, or the state before, which is not used without a key.
-_NOTHING_LOST = diffrax.AbstractRungeKutta | ExplicitRungeKutta | Bidirectional
-# Schemes that start again where the field jumps.
-_STARTING_AGAIN = AdamsBashforth | ETDAB2 | Leapfrog
 
 
 class Defects(NamedTuple):
@@ -179,14 +166,9 @@ def refuse_memory(
     that name in which each interval is a solve by itself."""
     starts = StepField(equation.terms_of(0), 0.0, equation.control.interval_length).start
     state = eqx.filter_eval_shape(starts, solver, u0)
-    counted = len(jax.tree.leaves(evaluations_made(state)))
-    harmless = _NOTHING_LOST if equation.continuous else _NOTHING_LOST | _STARTING_AGAIN
-    if len(jax.tree.leaves(state)) > counted and not isinstance(solver, harmless):
-        raise InputError(
-            f"{name}: {type(solver).__name__} carries something from interval to interval, and "
-            "here each is looked at by itself; give a scheme whose step follows from the "
-            "present state alone, such as LieTrotter."
-        )
+    if equation.continuous or not restarts_at_jumps(solver):
+        why = "each interval is looked at by itself"
+        refuse_past(name, solver, state, why=why, example="solver=LieTrotter()")
 
 
 def _splitting_defects(

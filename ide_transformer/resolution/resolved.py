@@ -13,18 +13,7 @@ from jaxtyping import Array, Float
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
 from ..models import AbstractModel, Field, FunctionalModel, OperatorModel
-from ..solvers import (
-    AbstractConnected,
-    AbstractMomentum,
-    AbstractSplitting,
-    LieTrotter,
-    PaperSplitting,
-    Residual,
-    SteadyState,
-    Strang,
-    Velocity,
-    schemes_inside,
-)
+from ..solvers import AbstractSplitting, LieTrotter, Strang, inconsistent
 
 
 # Functions at points `[tokens, dimension]`: what a model takes there, `[..., tokens]`.
@@ -32,8 +21,6 @@ Inputs: TypeAlias = Callable[[Float[Array, "tokens dimension"]], Any]
 
 # A scheme whose error in depth is below that of anything that it is compared with.
 _EXACT = diffrax.Dopri8()
-# Schemes that solve another equation, or have no limit of small steps.
-_OTHERS = AbstractConnected, AbstractMomentum, PaperSplitting, Residual, SteadyState, Velocity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +60,10 @@ class Resolved:
                 "error_budget: the model has adaptive steps, whose error is that of their "
                 "tolerance; give it a scheme with equal ones by with_solver."
             )
-        others = schemes_inside(model.discretization.solver, *_OTHERS)
-        if others:
+        other = inconsistent(model.discretization.solver)
+        if other is not None:
             raise InputError(
-                f"error_budget: with shorter steps {type(others[0]).__name__} does not come "
+                f"error_budget: with shorter steps {type(other).__name__} does not come "
                 "closer to the solution of u_t = Σ_i A_i(u), with which outputs are compared; "
                 "give the model a scheme that does by with_solver, for example LieTrotter."
             )

@@ -30,12 +30,13 @@ from .base.reversible import (
     Shear as Shear,
     Swap as Swap,
     find_couplings as find_couplings,
-    loses_companion as loses_companion,
 )
 from .base.scheme import (
     AbstractFieldScheme as AbstractFieldScheme,
     AbstractOneStep as AbstractOneStep,
     AbstractScheme as AbstractScheme,
+    inconsistent as inconsistent,
+    restarts_at_jumps as restarts_at_jumps,
 )
 from .base.step import (
     Step as Step,
@@ -76,6 +77,7 @@ from .multistep.leapfrog import Leapfrog as Leapfrog
 from .reversible.algebraically_reversible import (
     AlgebraicallyReversible as AlgebraicallyReversible,
 )
+from .runge_kutta.carried import refuse_past as refuse_past
 from .runge_kutta.explicit_runge_kutta import (
     ExplicitRungeKutta as ExplicitRungeKutta,
     unrolled as unrolled,

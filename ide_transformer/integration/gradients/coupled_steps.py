@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ...errors import InputError
-from ...solvers import AbstractCoupling, Couplings, Shear, find_couplings, loses_companion
+from ...solvers import AbstractCoupling, Couplings, Shear, find_couplings, restarts_at_jumps
 from ..march import Steps
 from .gradient import save_products
 
@@ -87,7 +87,7 @@ def _find_couplings(steps: Steps) -> Couplings:
             f"cannot be undone; use AlgebraicallyReversible({name}(…)), which makes any "
             "explicit scheme reversible, Leapfrog(), or gradient=Recompute()."
         )
-    if loses_companion(steps.solver) and not steps.equation.continuous:
+    if restarts_at_jumps(steps.solver) and not steps.equation.continuous:
         raise InputError(
             f"solve: gradient=Reversible() with {name}: a two-step scheme starts again where "
             "the field jumps, here at each layer, and a start cannot be undone; use a control "

@@ -127,9 +127,6 @@ class AbstractReversible(AbstractFieldScheme):
     """A scheme whose step is made of couplings of the state and a companion, which at first
     is a copy of the state."""
 
-    # Whether the companion is lost where the field jumps.
-    restarts: eqx.AbstractClassVar[bool]
-
     @abc.abstractmethod
     def couplings(
         self, field: StepField, first: Bool[Array, ""] | bool
@@ -150,8 +147,3 @@ def find_couplings(solver: PyTree) -> Couplings | None:
     if own is None:
         return None
     return lambda terms, t0, t1, args, first: own(StepField(terms, t0, t1, args), first)
-
-
-def loses_companion(solver: PyTree) -> bool:
-    """Whether a reversible scheme starts again where the field jumps."""
-    return getattr(solver, "restarts", False)

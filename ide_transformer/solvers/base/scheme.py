@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import diffrax
+import jax
 from jaxtyping import PyTree
 
 from ...equation import Depth
@@ -21,6 +22,10 @@ class AbstractScheme(diffrax.AbstractSolver):
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
+    # Whether its steps, as they become short, approach the solution of u_t = Σ_i A_i(u).
+    consistent: ClassVar[bool] = True
+    # Whether what it carries from step to step is lost where the field jumps.
+    restarts: ClassVar[bool] = False
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
@@ -85,6 +90,21 @@ class AbstractOneStep(AbstractFieldScheme):
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         return Step.between(u, self.advance(field, u))
+
+
+def inconsistent(solver: PyTree) -> PyTree | None:
+    """The scheme inside a scheme, itself included, that is not consistent with the sum of the
+    operators; `None` where there is none."""
+
+    def is_one(x):
+        return not getattr(x, "consistent", True)
+
+    return next(filter(is_one, jax.tree.leaves(solver, is_leaf=is_one)), None)
+
+
+def restarts_at_jumps(solver: PyTree) -> bool:
+    """Whether a scheme loses what it carries where the field jumps."""
+    return getattr(solver, "restarts", False)
 
 
 def operator_terms(

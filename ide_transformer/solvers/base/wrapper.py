@@ -10,8 +10,7 @@ import jax
 from jaxtyping import PyTree
 
 from ...equation import Depth
-from .reversible import loses_companion
-from .scheme import AbstractFieldScheme
+from .scheme import AbstractFieldScheme, restarts_at_jumps
 from .step import Step, StepField, Terms, U
 
 
@@ -76,7 +75,7 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
 
     @property
     def restarts(self) -> bool:
-        return loses_companion(self.solver)
+        return restarts_at_jumps(self.solver)
 
 
 def replace_schemes(

@@ -1,6 +1,8 @@
 """Schemes for fields that are made of whole blocks: one step of length 1 of a splitting
 scheme, as one map of the state."""
 
+from typing import ClassVar
+
 import diffrax
 import equinox as eqx
 from jaxtyping import Array, PyTree
@@ -33,6 +35,9 @@ class AbstractOnBlocks(AbstractTransparentWrapper):
     """An unsplit solver for a field made of whole blocks; `inner_terms` gives that field."""
 
     block: eqx.AbstractVar[AbstractSplitting]
+
+    # It solves for blocks of steps of length 1.
+    consistent: ClassVar[bool] = False
 
     @property
     def term_structure(self) -> type:

@@ -1,6 +1,7 @@
 """Base class of the schemes with weights of their own for each step."""
 
 import abc
+from typing import ClassVar
 
 from ..base.scheme import AbstractScheme
 from ..base.step import Terms
@@ -9,6 +10,8 @@ from ..base.step import Terms
 class AbstractConnected(AbstractScheme):
     """A scheme with learned weights for each step. They belong to their step: there is no limit
     of small steps, and no order."""
+
+    consistent: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

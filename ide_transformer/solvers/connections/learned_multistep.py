@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ...arguments import PositiveInt
-from ...errors import InputError
 from ..base.step import Step, StepField
 from ..base.wrapper import AbstractWrapper
-from ..runge_kutta.carried import carries_past
+from ..runge_kutta.carried import refuse_past
 from ..splitting.lie_trotter import LieTrotter
 from .connected import AbstractConnected
 from .past import Past
@@ -62,13 +61,13 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
     def start(self, field: StepField, u: Array) -> Past:
         inner = field.with_terms(self.inner_terms(field.terms))
         state = eqx.filter_eval_shape(inner.start, self.solver, u)
-        if carries_past(self.solver, state):
-            name = type(self.solver).__name__
-            raise InputError(
-                f"LearnedMultistep({self.num_steps}, {name}(…)): {name} uses earlier steps, "
-                "but each of its steps begins without any; use a scheme without a memory, for "
-                f"example LearnedMultistep({self.num_steps}, Strang())."
-            )
+        refuse_past(
+            f"LearnedMultistep({self.num_steps}, {type(self.solver).__name__}(…))",
+            self.solver,
+            state,
+            why="each of its steps begins without any",
+            example=f"LearnedMultistep({self.num_steps}, Strang())",
+        )
         return Past.of(u, self.num_steps + 1)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:

@@ -36,6 +36,7 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
 
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
+    consistent: ClassVar[bool] = False
 
     def projected(self) -> "SteadyState":
         """The fixed point of the projected scheme."""

@@ -57,6 +57,8 @@ class AbstractMomentum(AbstractFieldScheme):
     normalization: eqx.AbstractVar[AbstractConstraint]
 
     term_structure: ClassVar = diffrax.MultiTerm
+    # Their equation is of second order in depth.
+    consistent: ClassVar[bool] = False
 
     @abc.abstractmethod
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:

@@ -37,20 +37,20 @@ class Bidirectional(AbstractRandomScheme):
     def order(self, terms: Terms) -> int:
         return 1
 
-    def start(self, field: StepField, u: Array) -> Before:
-        return Before(u, jnp.array(0))
+    def start(self, field: StepField, u: Array) -> Before | None:
+        return None if self.key is None else Before(u, jnp.array(0))
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        gamma = self._gamma(u, state.step)
+        if self.key is None:
+            return Step.between(u, u + field(0, u))
+        gamma = self._gamma(self.key, u, state.step)
         y1 = gamma * state.u + (1 - gamma) * u + (1 + gamma) * field(0, u)
         return Step.between(u, y1.astype(u.dtype), state=Before(u, state.step + 1))
 
     def _gamma(
-        self, u: Array, step: Int[Array, ""]
-    ) -> Float[Array, "*samples one one"] | float:
+        self, key: PRNGKeyArray, u: Array, step: Int[Array, ""]
+    ) -> Float[Array, "*samples one one"]:
         """For each sample."""
-        if self.key is None:
-            return 0.0
-        key = jax.random.fold_in(self.key, step)
+        key = jax.random.fold_in(key, step)
         sign = jax.random.rademacher(key, (*u.shape[:-2], 1, 1), u.dtype)
         return jnp.where(step > 0, self.amplitude * sign, 0)

@@ -1,4 +1,5 @@
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -26,6 +27,8 @@ class History(eqx.Module):
 class AbstractMultistep(AbstractFieldScheme):
     """A scheme that uses the last steps. It starts, and starts again where the field jumps,
     with a step that needs none."""
+
+    restarts: ClassVar[bool] = True
 
     # How many steps it keeps.
     kept: eqx.AbstractClassVar[int]

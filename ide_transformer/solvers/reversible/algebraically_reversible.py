@@ -13,7 +13,7 @@ from ..base.projected import Projected, projected
 from ..base.reversible import AbstractCoupling, AbstractReversible, Shear
 from ..base.step import Step, StepField, U
 from ..base.wrapper import AbstractWrapper
-from ..runge_kutta.carried import carries_past
+from ..runge_kutta.carried import refuse_past
 
 
 class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
@@ -50,7 +50,6 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
     coupling: PositiveFraction = eqx.field(static=True, default=0.99)
 
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
-    restarts: ClassVar[bool] = False
 
     def projected(self) -> diffrax.AbstractSolver:
         """The variant for a state that is kept on a constraint."""
@@ -64,12 +63,19 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
         state = eqx.filter_eval_shape(field.start, self.solver, u)
         counted = evaluations_made(state) is not None
         implicit = counted or isinstance(self.solver, diffrax.AbstractImplicitSolver)
-        if implicit or carries_past(self.solver, state):
+        example = "AlgebraicallyReversible(Strang(diffrax.Heun()))"
+        if implicit:
             raise InputError(
-                f"AlgebraicallyReversible({name}(…)): {name} is implicit or carries something "
-                "of earlier steps, and only the step of an explicit scheme that does not can "
-                "be undone; use for example AlgebraicallyReversible(Strang(diffrax.Heun()))."
+                f"AlgebraicallyReversible({name}(…)): {name} is implicit, and only explicit "
+                f"steps can be undone; use for example {example}."
             )
+        refuse_past(
+            f"AlgebraicallyReversible({name}(…))",
+            self.solver,
+            state,
+            why="a step is undone from the present state alone",
+            example=example,
+        )
         return u
 
     def couplings(

@@ -4,6 +4,7 @@ import diffrax
 import jax
 from jaxtyping import PyTree
 
+from ...errors import InputError
 from ..base.evaluations import EvaluationCount
 from .explicit_runge_kutta import ExplicitRungeKutta
 
@@ -23,6 +24,25 @@ def carries_past(solver: diffrax.AbstractSolver, state: PyTree) -> bool:
         return False
     leaves = jax.tree.leaves(state, is_leaf=_is_count)
     return not all(map(_is_count, leaves))
+
+
+def refuse_past(
+    where: str, solver: diffrax.AbstractSolver, state: PyTree, *, why: str, example: str
+) -> None:
+    """**Raises:** `InputError` for a scheme whose steps depend on earlier ones.
+
+    **Arguments:**
+
+    - `where`: the object or function that cannot use it, as the message begins.
+    - `solver`, `state`: as for `carries_past`.
+    - `why`: why there are no earlier steps.
+    - `example`: what to write instead.
+    """
+    if carries_past(solver, state):
+        raise InputError(
+            f"{where}: {type(solver).__name__} uses earlier steps, but {why}; use a scheme "
+            f"without a memory, for example {example}."
+        )
 
 
 def _is_count(x: object) -> bool:

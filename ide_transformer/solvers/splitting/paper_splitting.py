@@ -74,6 +74,8 @@ class PaperSplitting(AbstractPaperSplitting):
     Chan, arXiv 2510.03989, section 3.
     """
 
+    consistent: ClassVar[bool] = False
+
     def order(self, terms: Terms) -> None:
         """None: it does not converge."""
         return None

@@ -14,7 +14,7 @@ from ..base.evaluations import EvaluationCount, evaluations_made
 from ..base.projected import projected
 from ..base.scheme import AbstractFieldScheme, operator_terms
 from ..base.step import Step, StepField, Terms, U, first_failure
-from ..runge_kutta.carried import carries_past
+from ..runge_kutta.carried import refuse_past
 from .exact_flow import ExactFlow, exact_operator
 
 
@@ -72,13 +72,13 @@ class AbstractSplitting(AbstractFieldScheme):
     def start(self, field: StepField, u: U) -> EvaluationCount | None:
         first = field.with_terms(operator_terms(self, field.terms)[0])
         state = first.start(self.sub_solver, u)
-        if carries_past(self.sub_solver, state):
-            name = type(self.sub_solver).__name__
-            raise InputError(
-                f"{type(self).__name__}(sub_solver={name}(…)): {name} uses earlier steps, but "
-                "each sub-step begins without any, since the one before was of another "
-                "operator; use a scheme without a memory such as diffrax.Heun() or RK4()."
-            )
+        refuse_past(
+            f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…))",
+            self.sub_solver,
+            state,
+            why="each sub-step begins without any, the one before being of another operator",
+            example=f"{type(self).__name__}(sub_solver=diffrax.Heun())",
+        )
         return evaluations_made(state)
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
