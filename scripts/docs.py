@@ -19,10 +19,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--draft", action="store_true", help="do not execute the tutorials")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--draft", action="store_true", help="do not execute the tutorials")
+    extent.add_argument(
+        "--short", action="store_true", help="execute them with a tenth of their training"
+    )
     parser.add_argument("--serve", action="store_true", help="serve the site on this machine")
     arguments = parser.parse_args()
-    write_pages(draft=arguments.draft)
+    write_pages(draft=arguments.draft, short=arguments.short)
     zensical = [sys.executable, "-m", "zensical"]
     if arguments.serve:
         subprocess.run([*zensical, "serve"], cwd=ROOT, check=True)

@@ -6,7 +6,7 @@ import pytest
 from helpers import ROOT
 
 from documentation.configuration import keys_tables
-from documentation.execute import Cell, cells_of, page_of
+from documentation.execute import Cell, cells_of, page_of, shortened
 from documentation.links import check_links
 from documentation.names import check_built, check_names, public_names
 from documentation.pages import SOURCES
@@ -99,6 +99,16 @@ def test_cells_know_their_lines():
     assert cells == [Cell(True, "A", 3), Cell(False, "x = 1", 6)]
     with pytest.raises(ValueError, match="begins with"):
         cells_of("x = 1\n# %%\n")
+
+
+def test_a_tenth_of_the_training_is_asked_for():
+    text = (
+        "training:\n  steps: 300\n  warmup: 5\nbudget: {unit: epochs, amount: 600}\nsamples: 40"
+    )
+    short = (
+        "training:\n  steps: 30\n  warmup: 1\nbudget: {unit: epochs, amount: 60}\nsamples: 40"
+    )
+    assert shortened(text) == short
 
 
 @pytest.mark.parametrize(

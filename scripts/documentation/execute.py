@@ -19,6 +19,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 
+# What says in a configuration how long it trains.
+_LENGTHS = re.compile(r"\b((?:steps|warmup|evaluate_every|amount): )(\d+)")
+
+
 class Cell(NamedTuple):
     """A part of a tutorial; `line` is that of the script on which its first one stands."""
 
@@ -49,14 +53,20 @@ def cells_of(script: str) -> list[Cell]:
     return [cell for cell in cells if cell.text]
 
 
-def page_of(script: Path, folder: Path, *, run: bool = True) -> str:
+def shortened(script: str) -> str:
+    """The script with a tenth of the training in its configurations."""
+    return _LENGTHS.sub(lambda found: f"{found[1]}{max(1, int(found[2]) // 10)}", script)
+
+
+def page_of(script: Path, folder: Path, *, run: bool = True, short: bool = False) -> str:
     """The page of a tutorial, whose figures are written into `folder`."""
     blocks, drawn = [], 0
     # The script is the main module, as it is when a reader runs it.
     main = types.ModuleType("__main__")
     main.__file__ = str(script)
     sys.modules["__main__"] = main
-    for cell in cells_of(script.read_text(encoding="utf-8")):
+    text = script.read_text(encoding="utf-8")
+    for cell in cells_of(shortened(text) if short else text):
         if cell.prose:
             blocks.append(cell.text)
             continue
@@ -116,6 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("script", type=Path)
     parser.add_argument("folder", type=Path, help="where the page and its figures go")
+    parser.add_argument("--short", action="store_true", help="with a tenth of the training")
     arguments = parser.parse_args()
     matplotlib.use("agg")
     plt.rcParams["figure.figsize"] = (7, 4)
@@ -126,7 +137,7 @@ def main() -> None:
     sys.path[0] = ""
     script, folder = arguments.script.resolve(), arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    page = page_of(script, folder)
+    page = page_of(script, folder, short=arguments.short)
     (folder / f"{script.stem}.md").write_text(page, encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
 """The pages of the site: those of docs/, with tables and the pages of executed tutorials."""
 
+import functools
 import os
 import re
 import shutil
@@ -35,12 +36,13 @@ _LONGEST = ("any-depth", "train")
 _PLACE = re.compile(r"<!-- table: ([\w ]+) -->")
 
 
-def write_pages(*, draft: bool) -> None:
+def write_pages(*, draft: bool = False, short: bool = False) -> None:
     """Writes all pages into build/docs.
 
     **Arguments:**
 
     - `draft`: leave the tutorials unexecuted.
+    - `short`: execute them with a tenth of their training, to see that they run.
     """
     check_names(SOURCES / "reference" / "api")
     shutil.rmtree(_WORK, ignore_errors=True)
@@ -60,7 +62,7 @@ def write_pages(*, draft: bool) -> None:
     else:
         # Each is a process of its own, which is waited for.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(_execute, tutorials))
+            list(pool.map(functools.partial(_execute, short=short), tutorials))
 
 
 def _working_folder(name: str) -> Path:
@@ -72,12 +74,13 @@ def _working_folder(name: str) -> Path:
     return folder
 
 
-def _execute(tutorial: Path) -> None:
+def _execute(tutorial: Path, *, short: bool) -> None:
     """Runs a tutorial in a process and a folder of its own.
 
     **Raises:** `InputError` where it fails.
     """
     command = [sys.executable, execute.__file__, str(tutorial), str(_PAGES / "tutorials")]
+    command += ["--short"] if short else []
     # Plain text, whatever the terminal in which the site is built.
     environment = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "96"}
     begin, working = time.perf_counter(), _working_folder(tutorial.stem)
