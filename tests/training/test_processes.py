@@ -1,6 +1,8 @@
 """Runs of two processes, over loopback: the losses of one, and what is said of a lost one."""
 
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -70,6 +72,21 @@ def test_when_a_process_is_killed_the_other_says_so_and_one_goes_on(tmp_path, ad
     assert "Traceback" not in output
     second.communicate()
     assert losses(runs / "small")
+
+
+@pytest.mark.thorough
+@pytest.mark.heavy
+def test_a_request_to_one_process_stops_all_at_the_same_step(tmp_path, address):
+    config, runs = write_config(tmp_path, steps=5000), tmp_path / "runs"
+    both = [start(config, runs, address, rank) for rank in (0, 1)]
+    while not (runs / "small/checkpoints/20").exists():
+        assert all(process.poll() is None for process in both)
+        time.sleep(0.5)
+    both[1].terminate()
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [-signal.SIGTERM] * 2, outputs
+    (stopped,) = re.findall(r"Stopped after step (\d+)", outputs[0])
+    assert stopped in outputs[1] and (runs / "small/checkpoints" / stopped).is_dir()
 
 
 @pytest.mark.heavy
