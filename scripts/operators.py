@@ -72,12 +72,15 @@ def main() -> None:
     ]
     if not cells:
         known = CELLS[arguments.study]
+        models, beds = (sorted({getattr(x, of) for x in known}) for of in ("model", "bed"))
+        samples = sorted({x.options["samples"] for x in known if "samples" in x.options})
+        asked = f"--models {','.join(arguments.models)} --beds {','.join(arguments.beds)}"
+        if arguments.samples is not None:
+            asked += f" --samples {','.join(map(str, arguments.samples))}"
         raise InputError(
-            f"--models {','.join(arguments.models)} --beds {','.join(arguments.beds)}: the "
-            f"study {arguments.study} has no such line; its models are "
-            f"{', '.join(sorted({cell.model for cell in known}))}, its beds "
-            f"{', '.join(sorted({cell.bed for cell in known}))}"
-            + (", of 100, 300 and 900 samples." if arguments.samples else ".")
+            f"{asked}: the study {arguments.study} has no such line; its models are "
+            f"{', '.join(models)}, its beds {', '.join(beds)}, its numbers of samples "
+            f"{', '.join(map(str, samples)) or 'none'}."
         )
     # The first seed of every line comes first, so that a table is there early.
     for seeds in range(1, arguments.seeds + 1):
