@@ -49,4 +49,4 @@ def draw_rollout(path: Path, rows: list[dict[str, Any]]) -> None:
 
     time = [row["time"] for row in rows]
     lines = {name: (time, [row[name] for row in rows]) for name in ("error", "unchanged")}
-    plot_curves(path, lines, x="time", y="relative error", marker="o")
+    plot_curves(path, lines, x="time", y="relative error", marker="o", log="y")

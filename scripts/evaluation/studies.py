@@ -147,6 +147,9 @@ _BESIDE = {
     "exit_for": ("exit",),
     "exit_order": ("exit",),
 }
+# What says nothing beside another.
+_DATA = "text", "samples", "context"
+_NOT_BESIDE = {"contexts": ("context",), "rollout": _DATA, "sentences": (*_DATA, "part")}
 
 
 def chosen(arguments: Arguments, parser: argparse.ArgumentParser) -> Study:
@@ -154,10 +157,17 @@ def chosen(arguments: Arguments, parser: argparse.ArgumentParser) -> Study:
 
     **Raises:** `InputError` for arguments of which one would say nothing.
     """
+
+    def given(name: str) -> bool:
+        return getattr(arguments, name) != parser.get_default(name)
+
     for name, others in _BESIDE.items():
-        given = getattr(arguments, name) != parser.get_default(name)
-        if given and all(getattr(arguments, other) is None for other in others):
+        if given(name) and not any(map(given, others)):
             raise InputError(f"{_flag(name)} goes with {' or '.join(map(_flag, others))}.")
+    for name, others in _NOT_BESIDE.items():
+        if given(name) and any(map(given, others)):
+            said = " and ".join(_flag(other) for other in others if given(other))
+            raise InputError(f"{said} says nothing beside {_flag(name)}; drop one.")
     asked = tuple(name for name in _STUDIES if getattr(arguments, name) is not None)
     if len(asked) > 1 and asked not in _TOGETHER:
         raise InputError(f"{' and '.join(map(_flag, asked))} do not go together; drop one.")

@@ -10,6 +10,8 @@ from running import run_here
         ("--tolerances 0.1", "--tolerances goes with --exit."),
         ("--exit-for sample", "--exit-for goes with --exit."),
         ("--mesh spread", "--mesh goes with --steps."),
+        ("--rollout 4 --samples 8", "--samples says nothing beside --rollout; drop one."),
+        ("--contexts 8,16 --context 8", "--context says nothing beside --contexts"),
         ("--measure accuracy", "--measure goes with --figure."),
         ("--figure loss.png", "--figure goes with --exit or --steps or"),
         ("--exit estimate --horizons 2", "--exit and --horizons do not go together"),
