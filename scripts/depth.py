@@ -39,7 +39,8 @@ def main() -> None:
         "--minutes", type=float, help="time for it, by which the search is cut (default: none)"
     )
     arguments = parser.parse_args()
-    folder = arguments.out or Path("depth") / Path(arguments.path).stem
+    path = Path(arguments.path)
+    folder = arguments.out or Path("depth") / (path.name if path.is_dir() else path.stem)
     reports = study_coarsening(
         arguments.path,
         folder,

@@ -19,6 +19,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 import argparse
 import functools as ft
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def main() -> None:
 def study(cell: Cell, arguments: argparse.Namespace, seeds: int) -> None:
     """Runs all rates with seed 0, and the best of them with the other seeds."""
     tried = [run(cell, rate, 0, arguments) for rate in arguments.rates]
-    best = min(tried, key=lambda row: row["validation_loss"])["rate"]
+    best = min(tried, key=_loss)["rate"]
     for seed in range(1, seeds):
         run(cell, best, seed, arguments)
 
@@ -107,9 +108,16 @@ def run(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) -> di
     tests = TESTS[arguments.study][cell.bed]
     train = TRAINERS[cell.model]
     row = {**key, **train(cell, rate, seed, arguments.steps, tests, arguments.runs)}
-    write_json(arguments.json, [*rows, row])
+    # Others may have written theirs in the meantime.
+    write_json(arguments.json, [*_read(arguments.json), row])
     print({name: round(x, 5) if isinstance(x, float) else x for name, x in row.items()})
     return row
+
+
+def _loss(row: dict[str, Any]) -> float:
+    """Of a run that diverged more than of any other."""
+    loss = row["validation_loss"]
+    return loss if math.isfinite(loss) else math.inf
 
 
 def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
@@ -124,7 +132,7 @@ def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
                 if (row["name"], row["steps"]) == (cell.name, arguments.steps)
                 and row["rate"] in arguments.rates
             ]
-            best = min((x for x in own if not x["seed"]), key=lambda x: x["validation_loss"])
+            best = min((x for x in own if not x["seed"]), key=_loss)
             own = [row for row in own if row["rate"] == best["rate"]]
             line: dict[str, Any] = {"model": cell.model, **cell.options, "rate": best["rate"]}
             for name in ("validation_loss", *TESTS[arguments.study][bed]):

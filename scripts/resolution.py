@@ -68,6 +68,11 @@ def main() -> None:
     grids = arguments.tokens, arguments.widths, arguments.steps
     if (arguments.run is None) == (arguments.random is None):
         raise InputError("give either a run or --random NUMBER, for example --random 10.")
+    if arguments.figure and (arguments.random is not None or any(grids)):
+        raise InputError(
+            "--figure draws errors against resolutions; leave --random, --tokens, --widths and "
+            "--steps out."
+        )
     if arguments.random is not None:
         results: Any = random_budgets(arguments.random)
     elif any(grids):

@@ -75,7 +75,9 @@ def draw_panels(
     shared = len(labels) < len(every)
     legend = shared or not all(curve.joined for curves in panels.values() for curve in curves)
     width = (3.6 if legend else 5.4) * len(panels) + 1.8
-    figure = Figure(figsize=(width, 4.2), layout="constrained")
+    most = max(map(len, panels.values()), default=0)
+    height = 4.2 if legend else max(4.2, 1.0 + 0.19 * most)
+    figure = Figure(figsize=(width, height), layout="constrained")
     all_axes = figure.subplots(1, len(panels), sharey=shared, squeeze=False)[0]
     drawn = []
     for axes, (title, curves) in zip(all_axes, panels.items(), strict=True):
@@ -87,6 +89,8 @@ def draw_panels(
         for label, abscissae, ordinates, joined in curves:
             mark = "o" if np.size(abscissae) == 1 or not joined else marker
             look = dict(style[label], marker=mark, markersize=4, linewidth=1.5 * joined)
+            if "y" in log:  # which has no place for the others
+                ordinates = np.where(np.asarray(ordinates) > 0, ordinates, np.nan)
             drawn += axes.plot(abscissae, ordinates, label=label, **look)
         every_x = [np.atleast_1d(curve.x) for curve in curves if np.size(curve.x)]
         if every_x and every_x[0][0] > every_x[0][-1]:
@@ -185,11 +189,14 @@ def _label_ends(figure: Figure, axes: Axes) -> None:
         seen = points[np.isfinite(to_pixels.transform(points)).all(axis=1)]
         if len(seen):
             ends[line] = seen[-1]
+    if not ends:
+        return
     ordered = sorted(ends, key=lambda line: to_pixels.transform(ends[line])[1])
     heights = np.array([to_pixels.transform(ends[line])[1] for line in ordered])
-    # The closest heights that are a line of text apart.
+    # The closest heights beside the axes that are a line of text apart.
     gaps = 12 * figure.dpi / 72 * np.arange(len(heights))
-    heights = isotonic_regression(heights - gaps).x + gaps
+    lowest, highest = axes.bbox.y0, max(axes.bbox.y0, axes.bbox.y1 - gaps[-1])
+    heights = np.clip(isotonic_regression(heights - gaps).x, lowest, highest) + gaps
     for line, height in zip(ordered, heights, strict=True):
         color, place = line.get_color(), (1.04, to_pixels.inverted().transform((0, height))[1])
         axes.annotate(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -35,9 +36,9 @@ def write_report(folder: Path, report: Report) -> None:
 def show_table(rows: Sequence[Row]) -> None:
     """Prints rows as a table; a row may lack a column."""
     headings, lines = table_cells(rows)
-    table = Table(*headings)
+    table = Table(*map(escape, headings))
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     console = Console()
     # Where the output is no terminal its width is unknown; a table should not be cut.
     console.width = max(console.width, 160)
@@ -62,7 +63,12 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def _markdown(rows: Sequence[Row]) -> str:
     headings, lines = table_cells(rows)
     lines = [headings, ["---"] * len(headings), *lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_in_one_cell, line))} |\n" for line in lines)
+
+
+def _in_one_cell(text: str) -> str:
+    """A text that neither ends its cell of a Markdown table nor its line."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _text(value: Any) -> str:

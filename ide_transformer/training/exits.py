@@ -79,6 +79,8 @@ def evaluate_exits(
     for tolerance in tolerances:
         if not 0 <= tolerance < float("inf"):
             raise InputError(f"tolerances={list(tolerances)}: {tolerance} is no number from 0.")
+    if samples is not None and samples < 1:
+        raise InputError(f"samples={samples}: give it at least one.")
     task = evaluation_task(loaded, text, context)
     check_part(task, part)
     held_out = list(task.held_out(BATCH, samples, part))

@@ -77,7 +77,8 @@ def _row(config: Config, vocabulary: int, mesh: ParallelConfig, samples: int) ->
     if samples < 1:
         raise InputError(f"--samples {samples}: a device computes 1 or more at once.")
     at_once = samples * mesh.data * mesh.fsdp
-    accumulate = max(config.training.batch_size // at_once, 1)
+    size = config.training.batch_size
+    accumulate = next(n for n in range(1, size + 1) if size % n == 0 and size <= n * at_once)
     training = config.training.model_copy(update={"accumulate": accumulate})
     config = config.model_copy(update={"training": training})
     layout = make_layout(mesh, jax.devices()[: mesh.devices])

@@ -42,6 +42,12 @@ def run_script(main: Callable[[], None]) -> None:
             sys.stderr.flush()
             os._exit(2)
         sys.exit(2)
+    except jax.errors.JaxRuntimeError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(2)
     except Stopped as stopped:
         print(stopped)
         end_by(stopped.signal)

@@ -149,7 +149,12 @@ _BESIDE = {
 }
 # What says nothing beside another.
 _DATA = "text", "samples", "context"
-_NOT_BESIDE = {"contexts": ("context",), "rollout": _DATA, "sentences": (*_DATA, "part")}
+_NOT_BESIDE = {
+    "exit": ("mesh",),
+    "contexts": ("context",),
+    "rollout": _DATA,
+    "sentences": (*_DATA, "part"),
+}
 
 
 def chosen(arguments: Arguments, parser: argparse.ArgumentParser) -> Study:

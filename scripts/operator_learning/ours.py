@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from ide_transformer import training
+from ide_transformer import InputError, training
+from ide_transformer.training.folder import changed_values
 
 from .settings import Cell, Test, warmup
 
@@ -40,6 +41,13 @@ def train_and_test(
     ]
     settings = training.load_config(CONFIGS / config.format(bed=cell.bed), overrides)
     path = runs / name
+    if path.exists():
+        changed = changed_values(training.RunFolder(path).load_config(), settings)
+        if changed:
+            raise InputError(
+                f"{path}: this run has {changed}, which the configuration says otherwise now; "
+                "give another folder by --runs, and another file by --json."
+            )
     if not (path / "summary.json").is_file():
         training.train(settings, runs=runs, resume=path.exists())
     loaded = training.load_model(path)

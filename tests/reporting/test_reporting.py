@@ -24,6 +24,7 @@ from ide_transformer.reporting import Report, show_table, write_report
         {"a": ([0, 1], [2, 3])},
         {"a": ([0], [1]), "b": ([], [])},
         {"a": ([2, 1], [3.0, float("nan")]), "b": ([1], [0])},
+        {"a": ([2, 1], [float("nan")] * 2), "b": ([1], [float("nan")])},
         {},
     ],
 )
@@ -107,6 +108,28 @@ def test_a_report_says_the_same_in_every_form(tmp_path, capsys):
     ]
     show_table(report.rows)
     assert "0.1235" in capsys.readouterr().out
+
+
+def test_a_cell_is_written_as_it_is(tmp_path, capsys):
+    rows = [{"scheme": "euler [no recipe]", "failure": "a | b\n[/tmp/x]"}]
+    show_table(rows)
+    printed = capsys.readouterr().out
+    assert "euler [no recipe]" in printed and "[/tmp/x]" in printed
+    write_report(tmp_path, Report("small", "", rows))
+    last = (tmp_path / "report.md").read_text().splitlines()[-1]
+    assert last == "| euler [no recipe] | a \\| b [/tmp/x] |"
+
+
+def test_every_label_of_many_lines_is_on_the_figure(tmp_path, monkeypatch):
+    curves = {str(i): ([1, 2], [1.0, i * 0.0]) for i in range(30)}
+    curves |= {f"{i} higher": ([1, 2], [1.0, 1.0 + i]) for i in range(10)}
+    draw = lambda: plot_curves(tmp_path / "a.png", curves, x="n", y="error", log="xy")  # noqa: E731
+    (axes,) = drawn(monkeypatch, draw)
+    axes.figure.draw_without_rendering()
+    page = axes.figure.bbox
+    places = [text.get_window_extent() for text in axes.texts]
+    assert len(places) == 40
+    assert all(page.y0 <= place.y0 and place.y1 <= page.y1 for place in places)
 
 
 def test_a_table_without_rows_is_written(tmp_path, capsys):

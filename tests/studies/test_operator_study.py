@@ -5,6 +5,7 @@ import json
 import pytest
 from running import run_here
 
+import operators
 from ide_transformer import training
 from operator_learning import ours, settings
 
@@ -40,6 +41,11 @@ def test_the_best_rate_gets_the_other_seeds_and_what_is_done_stays(
     assert done[3:] == [(0.02, 1), (0.02, 2)]
     assert "1.0100 ± 1.0000" in table and "10.1000 ± 10.0000" in table
     assert len(json.loads((tmp_path / "rows.json").read_text())) == 5
+
+
+def test_a_rate_at_which_a_run_diverges_is_not_the_best():
+    rows = [{"validation_loss": x} for x in (float("nan"), 0.5, 0.1)]
+    assert min(rows, key=operators._loss) is rows[2]
 
 
 def stopped(*_):

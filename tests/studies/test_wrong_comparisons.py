@@ -5,6 +5,8 @@ import yaml
 
 import ide_transformer as ide
 from ide_transformer.studies.schemes import load_comparison
+from ide_transformer.studies.schemes.solving import SolverChoice
+from ide_transformer.studies.schemes.training import scheme_config
 
 
 RATE = "optimizer.learning_rate"
@@ -48,6 +50,21 @@ def compared(tmp_path):
     return compare
 
 
+def test_a_section_may_be_written_as_its_value():
+    base = {"control": "piecewise_constant", "training": None}
+    changes = [{"control": {"horizon": 3.0}, "training": {"seed": 2}}]
+    config = scheme_config(base, changes, "here")
+    assert (config.control.kind, config.control.horizon) == ("piecewise_constant", 3.0)
+    assert config.training.seed == 2
+
+
+@pytest.mark.parametrize("solver", ["native", {"kind": "tsit5", "rtol": 0.1, "atol": 0.1}])
+def test_steps_that_would_say_nothing_are_refused(solver):
+    choice = SolverChoice.model_validate({"solver": solver, "steps": [1, 2]})
+    with pytest.raises(ide.InputError, match=r"schemes\.a, 2 steps: .*drop"):
+        choice.settings("schemes.a")
+
+
 @pytest.mark.parametrize(
     ("tree", "changes", "message"),
     [
@@ -88,6 +105,27 @@ def compared(tmp_path):
             r"0.0010002\]: two of them would share a folder",
         ),
         (TRAIN, {"sweep": {"keys": {"model.context": [4, 8]}}}, "make schemes that differ"),
+        (
+            TRAIN,
+            {"sweep": {"keys": {"training.steps": [4, 8]}}},
+            "keys.training.steps: the budget gives the number of steps",
+        ),
+        (
+            TRAIN,
+            {
+                "budget": {"unit": "field_evaluations", "amount": 32},
+                "sweep": {"keys": {"solver.steps_per_interval": [1, 2]}},
+            },
+            "solver.steps_per_interval may change what a step costs",
+        ),
+        (
+            TRAIN,
+            {
+                "budget": {"unit": "field_evaluations", "amount": 32},
+                "schemes/one": {"training": {"meshes": [1, {"intervals": 1, "after": 2}]}},
+            },
+            "training.meshes: after=2",
+        ),
         (TRAIN, {"sweep": {"keys": {RATE: [-1.0, 1.0]}}}, f"sweep.keys.{RATE}.0=-1"),
         (
             TRAIN,

@@ -12,6 +12,7 @@ from running import run_here
         ("--mesh spread", "--mesh goes with --steps."),
         ("--rollout 4 --samples 8", "--samples says nothing beside --rollout; drop one."),
         ("--contexts 8,16 --context 8", "--context says nothing beside --contexts"),
+        ("--exit estimate --steps 2 --mesh first", "--mesh says nothing beside --exit"),
         ("--measure accuracy", "--measure goes with --figure."),
         ("--figure loss.png", "--figure goes with --exit or --steps or"),
         ("--exit estimate --horizons 2", "--exit and --horizons do not go together"),

@@ -35,6 +35,8 @@ def study_coarsening(
     console = Terminal()
     budget = Budget(minutes, lambda line: console.print(line, markup=False))
     loaded = load_model(path, [])
+    if loaded.model.ordinary.control.num_intervals < 2:
+        raise InputError(f"{path}: its model has one layer, of which none can be left out.")
     problem = make_problem(loaded, calibration, held_out)
     console.print(f"loss: {problem.loss}", markup=False)
     study = measure_coarsening(loaded.model.ordinary, problem, budget=budget)

@@ -50,6 +50,13 @@ class Budget(Section):
                 f"training.refine={config.training.refine}: its steps cost differently, so a "
                 f"budget of {self.unit} gives no number of them; write budget.unit=steps."
             )
+        late = [mesh.after for mesh in config.training.meshes if mesh.after]
+        if late and self.unit != "steps":
+            raise InputError(
+                f"training.meshes: after={late[0]}: how often that mesh is drawn depends "
+                f"on the number of steps that a budget of {self.unit} is to give; write "
+                "budget.unit=steps, or leave after out."
+            )
         steps = round(self.amount / _COST_OF_A_STEP[self.unit](config, task))
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:

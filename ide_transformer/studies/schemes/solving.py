@@ -19,7 +19,7 @@ from ...figures import plot_curves
 from ...models import AbstractModel
 from ...reporting import write_json
 from ...tasks import AbstractLoss, Batch
-from ...training import Section, SolverConfig, build_task, load_run, with_solver
+from ...training import Section, SolverConfig, build_task, load_run, validated, with_solver
 from ...training.types import Count
 from .comparison import AbstractComparison, Rows
 
@@ -44,7 +44,11 @@ class SolverChoice(Section):
         fixed = {f"{n} steps": {"steps_per_interval": n} for n in self.steps}
         adaptive = {f"tolerance {x:g}": {"rtol": x, "atol": x} for x in self.tolerances}
         changes = (fixed | adaptive).items()
-        return {name: self.solver.model_copy(update=change) for name, change in changes}
+        given = self.solver.model_dump(mode="json", exclude_defaults=True)
+        return {
+            name: validated(SolverConfig, given | change, f"{where}, {name}")
+            for name, change in changes
+        }
 
 
 class SolvingComparison(AbstractComparison):
@@ -77,7 +81,12 @@ class SolvingComparison(AbstractComparison):
         batch = next(task.held_out(self.samples))
         exact = _state(with_solver(model, self.reference), batch.inputs)
         problem = _Problem(model, batch, task.loss, exact)
-        half = max(1, self.reference.steps_per_interval // 2)
+        if self.reference.steps_per_interval < 2:
+            raise InputError(
+                f"reference: {self.reference} has no equal steps to be halved, by which "
+                "its error is known; give steps_per_interval of 2 or more."
+            )
+        half = self.reference.steps_per_interval // 2
         halved = self.reference.model_copy(update={"steps_per_interval": half})
         doubt = problem.error(_state(with_solver(model, halved), batch.inputs))
         console.print(f"reference: error below {doubt:.1e}, by half its steps")

@@ -48,6 +48,8 @@ class Sweep(Section):
                     f"keys.{key}: other data have other losses, by which nothing can be "
                     "tuned; make schemes that differ in it"
                 )
+            if key == "training.steps":
+                raise ValueError(f"keys.{key}: the budget gives the number of steps; drop it")
             if list(values) != sorted(set(values)):
                 raise ValueError(
                     f"keys.{key}={list(values)}: give each value once, the least first"

@@ -96,6 +96,26 @@ class TrainingComparison(AbstractComparison):
     def _swept(self) -> dict[str, tuple[float, ...]]:
         return self.sweep.keys if self.sweep else {}
 
+    def _check_cost(
+        self,
+        trial: Trial,
+        config: Config,
+        plans: dict[str, Config],
+        tasks: dict[str, AbstractTask],
+    ) -> None:
+        """**Raises:** `InputError` where a swept key changes what a step costs, so that the
+        budget would give another number of them."""
+        others = [key for key in self._swept if not key.startswith("optimizer.")]
+        if self.budget.unit == "steps" or not others:
+            return
+        steps = plans[trial.scheme].training.steps
+        if self.budget.measured or self.budget.steps(config, tasks[trial.scheme]) != steps:
+            raise InputError(
+                f"sweep: with a budget of {self.budget} the steps of a run are those of its "
+                f"scheme, and {', '.join(others)} may change what a step costs; write "
+                "budget.unit=steps, or make schemes that differ in it."
+            )
+
     def placed(self, folder: Path) -> "TrainingComparison":
         return self.model_copy(update={"base": folder / self.base})
 
@@ -112,6 +132,7 @@ class TrainingComparison(AbstractComparison):
         for trial in planned:
             trials.config(trial)  # what cannot be fails here
             trials.done(trial)  # and what was made with another configuration
+            self._check_cost(trial, trials.config(trial), plans, tasks)
         if self.sweep is not None and not results.tested:
             raise InputError(
                 "sweep: these data have no test part, and what is tuned on validation data has "
@@ -230,7 +251,10 @@ def scheme_config(
     for change in changes:
         for section, values in change.items():
             replaced = section == "solver" or not isinstance(values, dict)
-            tree[section] = values if replaced else {**tree.get(section, {}), **values}
+            before = tree.get(section) or {}
+            # A section of one key may be written as its value.
+            before = {"kind": before} if isinstance(before, str) else before
+            tree[section] = values if replaced else {**before, **values}
     return training.validated(Config, tree, where)
 
 
