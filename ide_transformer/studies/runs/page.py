@@ -78,7 +78,7 @@ def _results(runs: list[RunRecord]) -> Part:
     going_on = [run.name for run in runs if not run.summary]
     about = (
         "nfe: evaluations of the field in a solve, mean over the steps; evaluations: of "
-        "all forward solves of training; seconds: since the run was last started, with compiling."
+        "all forward solves of training; seconds: since its last start, with compiling."
     )
     if going_on:
         about += f" Not finished: {', '.join(going_on)}."
