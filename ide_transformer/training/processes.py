@@ -1,20 +1,17 @@
 """Several processes that train one run."""
 
 import contextlib
-import functools as ft
 import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import PyTree
 
 from ..errors import InputError
 from .folder import RunFolder
@@ -144,25 +141,8 @@ def from_primary(text: str) -> str:
     return bytes(multihost_utils.broadcast_one_to_all(own)).rstrip(b"\0").decode()
 
 
-def largest(number: int) -> Int[Array, ""]:
-    """The largest of the numbers of all processes, which all of them call for. It is not waited
-    for before it is read."""
-    own, maximum = _over_processes()
-    numbers = jax.make_array_from_process_local_data(own, np.array([number], np.int32))
-    return maximum(numbers).addressable_data(0)
-
-
-@ft.cache
-def _over_processes() -> tuple[NamedSharding, Callable[[Array], Array]]:
-    """Where an array with a number of each process lies, and its maximum, which all have."""
-    devices = sorted(jax.devices(), key=lambda device: device.process_index)
-    mesh = jax.make_mesh(
-        (jax.process_count(), jax.local_device_count()),
-        ("process", "device"),
-        devices=devices,
-        axis_types=(AxisType.Auto,) * 2,
-    )
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return NamedSharding(mesh, PartitionSpec("process")), jax.jit(
-        jnp.max, out_shardings=everywhere
-    )
+def largest(number: int) -> int:
+    """The largest of the numbers of all processes."""
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.array(number))))

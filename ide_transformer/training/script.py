@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -36,23 +36,25 @@ def run_script(main: Callable[[], None]) -> None:
     try:
         main()
     except (InputError, OSError, MemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        if jax.distributed.is_initialized():
-            # At its ordinary end a process waits for the others.
-            sys.stderr.flush()
-            os._exit(2)
-        sys.exit(2)
+        _refuse(str(error))
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(2)
+        _refuse(str(error).splitlines()[0])
     except Stopped as stopped:
         print(stopped)
         end_by(stopped.signal)
     except KeyboardInterrupt:
         end_by(signal.SIGINT)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    if jax.distributed.is_initialized():
+        # At its ordinary end a process waits for the others.
+        sys.stderr.flush()
+        os._exit(2)
+    sys.exit(2)
 
 
 def _unraisable(unraisable: Any) -> None:

@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import jax
-from jax import Array
 
 from .processes import largest
 
@@ -35,7 +34,6 @@ class StopRequest:
     def __init__(self) -> None:
         self._signal: int | None = None
         self._noted = 0
-        self._largest: Array | int = 0
         # Set when nobody waits for the device any more.
         self.obeyed = threading.Event()
 
@@ -54,10 +52,9 @@ class StopRequest:
             self._signal = number
 
     def agree(self) -> None:
-        """Takes over the request that any process had at the last call; all of them call it."""
+        """Takes over the request of any process; all of them call it."""
         if jax.process_count() > 1:
-            before, self._largest = self._largest, largest(self._noted)
-            self._signal = int(before) or None
+            self._signal = largest(self._noted) or None
 
     def check(self, message: str = "Stopped") -> None:
         """**Raises:** `Stopped` where there is one."""

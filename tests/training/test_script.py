@@ -1,6 +1,5 @@
 """How a script ends."""
 
-import os
 import sys
 
 import jax.numpy as jnp
@@ -10,7 +9,6 @@ from ide_transformer.training import run_script
 
 
 def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatch):
-    monkeypatch.setattr(os, "_exit", sys.exit)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setattr(sys, "path", [*sys.path])
     with pytest.raises(SystemExit) as ended:

@@ -57,7 +57,7 @@ class AbstractMomentum(AbstractFieldScheme):
     normalization: eqx.AbstractVar[AbstractConstraint]
 
     term_structure: ClassVar = diffrax.MultiTerm
-    # Their equation is of second order in depth.
+    # Its equation is of second order in depth.
     consistent: ClassVar[bool] = False
 
     @abc.abstractmethod

@@ -42,7 +42,7 @@ class Bidirectional(AbstractRandomScheme):
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         if self.key is None:
-            return Step.between(u, u + field(0, u))
+            return Step.between(u, (u + field(0, u)).astype(u.dtype))
         gamma = self._gamma(self.key, u, state.step)
         y1 = gamma * state.u + (1 - gamma) * u + (1 + gamma) * field(0, u)
         return Step.between(u, y1.astype(u.dtype), state=Before(u, state.step + 1))
