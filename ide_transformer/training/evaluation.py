@@ -135,7 +135,7 @@ def evaluate_on(
     model: AbstractModel, task: AbstractTask, samples: int | None, part: Part = "validation"
 ) -> dict[str, Any]:
     """`evaluate_loss` on a task that is there already."""
-    _at_least_one("samples", samples)
+    at_least_one("samples", samples)
     check_part(task, part)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     values = make_evaluation(static)(weights, task, BATCH, samples, part)
@@ -147,7 +147,7 @@ def evaluation_task(
     loaded: LoadedModel, text: str | None = None, context: int | None = None
 ) -> AbstractTask:
     """The task on which a model is evaluated; see `evaluate_loss`."""
-    _at_least_one("context", context)
+    at_least_one("context", context)
     if text is None and loaded.config is not None:
         config = loaded.config
         if context is None:
@@ -176,7 +176,7 @@ def without_part(task: AbstractTask, part: Part) -> InputError:
     )
 
 
-def _at_least_one(name: str, size: int | None) -> None:
+def at_least_one(name: str, size: int | None) -> None:
     if size is not None and size < 1:
         raise InputError(f"{name}={size}: give at least 1.")
 

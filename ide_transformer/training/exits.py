@@ -13,7 +13,7 @@ from ..integration import AbstractExit, ConfidenceExit, EstimatedExit, SecondDif
 from ..models import AbstractModel
 from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part, averaged
 from .depths import on_mesh
-from .evaluation import BATCH, LoadedModel, check_part, evaluation_task
+from .evaluation import BATCH, LoadedModel, at_least_one, check_part, evaluation_task
 from .names import did_you_mean
 
 
@@ -79,8 +79,7 @@ def evaluate_exits(
     for tolerance in tolerances:
         if not 0 <= tolerance < float("inf"):
             raise InputError(f"tolerances={list(tolerances)}: {tolerance} is no number from 0.")
-    if samples is not None and samples < 1:
-        raise InputError(f"samples={samples}: give it at least one.")
+    at_least_one("samples", samples)
     task = evaluation_task(loaded, text, context)
     check_part(task, part)
     held_out = list(task.held_out(BATCH, samples, part))

@@ -222,9 +222,12 @@ def test_what_cannot_be_undone_is_refused(unchecked):
             solver=diffrax.Tsit5(),
             stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
         )
-    for inside in (ide.ImplicitEuler(), ide.AdamsBashforth(2)):
-        with pytest.raises(ide.InputError, match=r"is implicit|uses earlier"):
-            solve(solver=REVERSIBLE(inside))
+    with pytest.raises(ide.InputError, match="ImplicitEuler is implicit, and only explicit"):
+        solve(solver=REVERSIBLE(ide.ImplicitEuler()))
+    with pytest.raises(
+        ide.InputError, match="AdamsBashforth uses earlier steps, but a step is"
+    ):
+        solve(solver=REVERSIBLE(ide.AdamsBashforth(2)))
     with pytest.raises(ide.InputError, match=r"coupling=0"):
         REVERSIBLE(ide.RK4(), coupling=0.0)
     with pytest.raises(ide.InputError, match=r"levels=0"):

@@ -1,4 +1,4 @@
-"""How a script ends."""
+"""The errors with which a script exits."""
 
 import sys
 
