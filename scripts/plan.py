@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ide_transformer import InputError
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.training import load_config, meshes_of, plan, run_script
 from ide_transformer.training.script import integers
@@ -40,11 +41,19 @@ def main() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     config = load_config(arguments.config, arguments.overrides)
     rows: list[dict[str, Any]] = []
+    refused: list[InputError] = []
     for mesh in [mesh for devices in arguments.devices for mesh in meshes_of(devices)]:
-        rows += plan(config, arguments.vocabulary, [mesh], arguments.samples)
-        if arguments.json is not None:
+        try:
+            rows += plan(config, arguments.vocabulary, [mesh], arguments.samples)
+        except InputError as error:
+            refused.append(error)
+        if rows and arguments.json is not None:
             write_json(arguments.json, rows)
+    if not rows:
+        raise refused[0]
     show_table([_in_gibibytes(row) for row in rows])
+    for error in dict.fromkeys(map(str, refused)):
+        print(f"meshes left out: {error}")
 
 
 def _in_gibibytes(row: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..tasks import PretrainedTokenizer
 from .build import build_model_of_size
 from .checkpoints import Checkpoints
 from .config import Config
-from .folder import RunFolder, new_folder, sole_use
+from .folder import RunFolder, new_folder
 from .loading import load_run
 from .optimizer import build_optimizer
 from .reading import apply_overrides, validated
@@ -49,7 +49,7 @@ def import_pretrained(
     if isinstance(model, LanguageModel):
         save = PretrainedTokenizer.from_pretrained(found).save
     folder = new_folder(config, runs, save)
-    with sole_use(folder), Checkpoints(folder, config, {}, writes=True) as checkpoints:
+    with folder.sole_use(), Checkpoints(folder, config, {}, writes=True) as checkpoints:
         checkpoints.save(0, state)
     return folder
 

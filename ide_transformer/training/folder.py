@@ -73,6 +73,17 @@ class RunFolder:
             raise InputError(f"{self.path} has no tokenizer: it is no run on text.")
         return load_tokenizer(self.tokenizer)
 
+    def sole_use(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other processes from training in the folder.
+
+        **Raises:** `InputError`, when it is entered, where another process does.
+        """
+        return sole_use(
+            self.lock,
+            f"{self.path}: another process is training this run. Wait for it or stop it, or "
+            "start a new run without --resume.",
+        )
+
 
 def new_folder(
     config: Config, runs: Path, save: Callable[[Path], None], data: str | None = None
@@ -109,20 +120,21 @@ def new_folder(
 
 
 @contextlib.contextmanager
-def sole_use(folder: RunFolder) -> Iterator[None]:
-    """Keeps other processes from training in the folder. The operating system releases the
-    lock when the process ends, however it does.
+def sole_use(path: Path, refusal: str) -> Iterator[None]:
+    """Holds a lock. The operating system releases it when the process ends, however it does.
 
-    **Raises:** `InputError` where another process has the lock.
+    **Arguments:**
+
+    - `path`: the file of the lock.
+    - `refusal`: what is said where another process has it.
+
+    **Raises:** `InputError` where one has.
     """
-    lock = filelock.FileLock(folder.lock, timeout=0)
+    lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise InputError(
-            f"{folder.path}: another process is training this run. Wait for it or stop it, or "
-            "start a new run without --resume."
-        ) from None
+        raise InputError(refusal) from None
     with lock:
         yield
 

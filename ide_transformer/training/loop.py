@@ -49,6 +49,7 @@ class Loop(NamedTuple):
     - `stop`: asked after each step.
     - `phases`: one after the other; a run that is not refined has one.
     - `layout`: where arrays lie on the devices.
+    - `began`: see `MetricsLog`.
     - `trackers`: besides `metrics.jsonl`.
     """
 
@@ -60,6 +61,7 @@ class Loop(NamedTuple):
     stop: StopRequest
     phases: Sequence[Phase]
     layout: Layout
+    began: float
     trackers: Sequence[AbstractTracker] = ()
 
     def run(self, state: TrainState) -> TrainState:
@@ -94,7 +96,7 @@ class Loop(NamedTuple):
         # After a rollback the batches are those of the next seed.
         seed = training.seed + int(state.faults.rollbacks)
         trackers = self._started(start, progress)
-        log = MetricsLog(trackers, progress.show, training.max_bad_steps)
+        log = MetricsLog(trackers, progress.show, self.began, training.max_bad_steps)
         with contextlib.closing(log):
             if start and start not in self.losses:
                 # It was stopped before the evaluation that is due here.

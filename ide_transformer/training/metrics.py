@@ -35,15 +35,19 @@ class MetricsLog:
 
     - `trackers`: started before; they are closed with the log.
     - `on_line`: called with each line after it was given to them.
+    - `began`: when the run did, by `time.perf_counter`; earlier by what it took until it was
+      stopped and resumed.
     """
 
     def __init__(
         self,
         trackers: Sequence[AbstractTracker],
         on_line: Callable[[dict], None],
+        began: float,
         max_bad_steps: int = 10,
     ):
         self._trackers = trackers
+        self._began = began
         self._max_bad_steps = max_bad_steps
         self._tokens = 0
         self._on_line = on_line
@@ -77,7 +81,8 @@ class MetricsLog:
         before, began = self._window
         rate = (tokens - before) / (at - began)
         self._window = tokens, at
-        line = {"step": step, **values, "tokens_per_second": round(rate, 1)}
+        clock = {"tokens_per_second": round(rate, 1), "seconds": round(at - self._began, 1)}
+        line = {"step": step, **values, **clock}
         self.write(line)
         if values["bad_steps_in_a_row"] >= self._max_bad_steps:
             raise NotFinite(line)
@@ -120,6 +125,13 @@ def read_metrics(path: Path) -> list[dict]:
                 f"{path}, line {number}: no line of a log; remove it, or restore the file."
             ) from None
     return lines
+
+
+def seconds_until(path: Path, step: int) -> float:
+    """The time that a run had taken by a step, as far as its log tells."""
+    lines = read_metrics(path) if path.exists() else []
+    until = [line["seconds"] for line in lines if "seconds" in line and line["step"] <= step]
+    return max(until, default=0.0)
 
 
 def validation_losses(path: Path) -> dict[int, float]:

@@ -15,7 +15,7 @@ from ..tasks import Batch, CrossEntropy
 from .build import build_model_of_size, with_training
 from .config import Config
 from .optimizer import build_optimizer
-from .parallel import make_layout
+from .parallel import check_divisible, make_layout
 from .parallel_config import ParallelConfig
 from .phases import make_train_steps
 from .sizes import is_weight
@@ -49,7 +49,8 @@ def plan(
     - `samples`: of a batch, how many those devices that hold a sample together compute at once;
       the rest come after them, as by `training.accumulate`.
 
-    **Raises:** `InputError` where there are not.
+    **Raises:** `InputError` where there are not, and for a mesh that does not divide samples,
+    heads or tokens.
     """
     return [_row(config, vocabulary, mesh, samples) for mesh in meshes]
 
@@ -80,9 +81,9 @@ def _row(config: Config, vocabulary: int, mesh: ParallelConfig, samples: int) ->
     size = config.training.batch_size
     accumulate = next(n for n in range(1, size + 1) if size % n == 0 and size <= n * at_once)
     training = config.training.model_copy(update={"accumulate": accumulate})
-    config = config.model_copy(update={"training": training})
-    layout = make_layout(mesh, jax.devices()[: mesh.devices])
+    config = config.model_copy(update={"training": training, "parallel": mesh})
     state, static = _shapes(config, vocabulary)
+    layout = make_layout(mesh, jax.devices()[: mesh.devices])
     tokens = jnp.zeros((), jnp.int32).dtype
     sample = (config.training.batch_size, config.model.context)
     shape: Any = jax.ShapeDtypeStruct(sample, tokens)
@@ -118,6 +119,7 @@ def _shapes(config: Config, vocabulary: int) -> tuple[TrainState, Any]:
     key = jax.random.key(0)
     build = ft.partial(build_model_of_size, config, {"vocabulary": vocabulary})
     model = with_training(eqx.filter_eval_shape(build, key), config.training)
+    check_divisible(config, model)
     optimizer = build_optimizer(config.optimizer, config.training.steps)
 
     def start(weights):

@@ -25,10 +25,10 @@ from .averages import Weights, weights_of
 from .build import build_start
 from .checkpoints import Checkpoints
 from .config import Config, TrainingConfig
-from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder, sole_use
+from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder
 from .loop import EVALUATION_BATCH, Loop
 from .meshes import first_batches, mesh_maps
-from .metrics import cut_metrics, read_metrics, validation_losses
+from .metrics import cut_metrics, read_metrics, seconds_until, validation_losses
 from .objective import objective
 from .parallel import Layout, check_divisible, make_layout
 from .phases import Phase, make_phases, shapes_at
@@ -114,7 +114,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     if folder is None and primary():
         folder = new_folder(config, runs, task.save, task.fingerprint())
     folder = RunFolder(from_primary("" if folder is None else str(folder.path)))
-    with sole_use(folder) if primary() else contextlib.nullcontext():
+    with folder.sole_use() if primary() else contextlib.nullcontext():
         return _train(folder, config, task, state, phases, layout, trackers, began)
 
 
@@ -143,8 +143,11 @@ def _train(
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
         cut_metrics(own.metrics, int(state.step), losses)
+        began -= seconds_until(own.metrics, int(state.step))
         shown = trackers if primary() else []
-        loop = Loop(training, task, own, checkpoints, losses, stop, phases, layout, shown)
+        loop = Loop(
+            training, task, own, checkpoints, losses, stop, phases, layout, began, shown
+        )
         with jax.set_mesh(layout.mesh):
             state = loop.run(layout.placed(state))
             held_out = {}

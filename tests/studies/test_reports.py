@@ -2,6 +2,7 @@
 
 import json
 
+import filelock
 import pytest
 from helpers import ROOT, fast_first
 
@@ -97,6 +98,14 @@ def test_equal_costs_are_those_of_the_cheapest(comparison, tmp_path):
         for column in ("at_equal_evaluations", "at_equal_time"):
             assert row[column] == pytest.approx(row["validation_loss"] + ahead)
     assert "Field evaluations differ, from 24 to 48" in report.about
+
+
+def test_two_processes_do_not_make_one_comparison(comparison, tmp_path):
+    write_runs(tmp_path / "recipes/runs")
+    lock = filelock.FileLock(tmp_path / "recipes/lock")
+    with lock, pytest.raises(ide.InputError, match="another process makes this comparison"):
+        comparison.compare(tmp_path)
+    comparison.compare(tmp_path)
 
 
 def changed(path, key, value):

@@ -26,7 +26,7 @@ def test_every_window_has_its_own_rate(waits):
 
     x, lines, ends = step(jnp.zeros(())), [], []
     jax.block_until_ready(x)
-    log = MetricsLog([], lines.append)
+    log = MetricsLog([], lines.append, time.perf_counter())
     with contextlib.closing(log):
         log.restart_clock()
         began = time.perf_counter()

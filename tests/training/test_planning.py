@@ -1,9 +1,10 @@
 """Plans on paper: what the text of a program says of the bytes that are sent."""
 
 import pytest
+from helpers import ROOT
 
 from ide_transformer import InputError
-from ide_transformer.training import meshes_of
+from ide_transformer.training import load_config, meshes_of, plan
 from ide_transformer.training.planning import sent_bytes
 
 
@@ -47,6 +48,13 @@ def test_what_is_sent_counts_loops_and_branches():
 
 def test_the_meshes_of_a_plan_have_all_devices():
     assert all(mesh.devices == 64 for mesh in meshes_of(64))
+
+
+def test_a_mesh_that_does_not_divide_the_heads_has_no_plan():
+    config = load_config(ROOT / "configs/quick.yaml", ["model.heads=2", "model.width=8"])
+    _, _, tensor, _ = meshes_of(4)
+    with pytest.raises(InputError, match=r"parallel.tensor = 4 .* number of heads, 2"):
+        plan(config, 300, [tensor])
 
 
 @pytest.mark.parametrize("devices", [0, 2, 6])

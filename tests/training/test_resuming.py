@@ -92,9 +92,20 @@ def test_a_run_goes_on_and_a_finished_one_is_left_alone(there):
     assert contents(there) == before
 
 
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_starts(there):
+    log = there / "runs/small/metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    until = [line["seconds"] for line in lines if line.get("seconds")]
+    assert until and until == sorted(until)
+    slower = [line | {"seconds": 1e4 * line["step"]} for line in lines]
+    log.write_text("".join(json.dumps(line) + "\n" for line in slower))
+    # The checkpoint is that of step 2.
+    assert 2e4 < json.loads(resume(there).summary.read_text())["seconds"] < 3e4
+
+
 def test_a_run_that_is_being_trained_is_refused(there):
     run = folders.RunFolder(there / "runs/small")
-    with folders.sole_use(run), pytest.raises(InputError, match="another process is training"):
+    with run.sole_use(), pytest.raises(InputError, match="another process is training"):
         resume(there)
     resume(there)
 

@@ -70,9 +70,7 @@ def measure_costs(model: AbstractModel, problem: Problem) -> tuple[Trials, Costs
     trials = Trials(model, problem)
     every = range(model.control.num_intervals)
     depth.keep_layers(model, every)
-    calibration, held_out = (
-        jax.tree.leaves(x)[0].shape[0] for x in (problem.calibration, problem.held_out)
-    )
+    calibration, held_out = problem.sizes
     return trials, Costs(
         sample=solved / held_out,
         program=max(compiled - solved, 0.0),

@@ -58,6 +58,14 @@ class Problem(NamedTuple):
     loss: str = "loss"
     read: Quantity | None = None
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The numbers of samples of both batches."""
+        calibration, held_out = (
+            jax.tree.leaves(x)[0].shape[0] for x in (self.calibration, self.held_out)
+        )
+        return calibration, held_out
+
 
 def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
     """The task of a model, with so many samples to choose by and to measure on.

@@ -40,7 +40,8 @@ def study_coarsening(
     problem = make_problem(loaded, calibration, held_out)
     console.print(f"loss: {problem.loss}", markup=False)
     study = measure_coarsening(loaded.model.ordinary, problem, budget=budget)
-    sizes = f"{calibration} samples", f"{held_out} held-out samples"
+    chosen_on, measured_on = problem.sizes
+    sizes = f"{chosen_on} samples", f"{measured_on} held-out samples"
     reports = _reports(path, problem.loss, study, *sizes)
     for report, name in zip(reports, ("", "budgets", "layers"), strict=True):
         write_report(folder / name, report)

@@ -126,6 +126,13 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
     return total
 
 
+def tokens_of_a_sample(config: Config, task: AbstractTask, steps: int) -> float:
+    """The mean over so many steps, each on the mesh that is drawn for it."""
+    tokens = [data.tokens_per_sample for data in mesh_tasks(config.training, task)]
+    drawn = _drawn(config, 0, steps)
+    return sum(drawn[mesh] * number for mesh, number in enumerate(tokens)) / steps
+
+
 def _drawn(config: Config, first: int, last: int) -> Counter[int]:
     """The number of steps of a phase on each mesh."""
     return Counter(drawn_mesh(config.training, step) for step in range(first, last))

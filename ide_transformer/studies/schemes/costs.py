@@ -17,7 +17,7 @@ class LearningCurve(NamedTuple):
     seconds: Float[np.ndarray, " points"]
 
 
-def learning_curve(runs: Sequence[dict[str, Any]], tokens_per_step: int) -> LearningCurve:
+def learning_curve(runs: Sequence[dict[str, Any]], tokens_per_step: float) -> LearningCurve:
     """The curve of runs that differ in their seed alone; at the last step with the loss on all
     validation samples.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...tasks import AbstractLoss, AbstractTask
 from ...training import Config
+from .budget import tokens_of_a_sample
 from .comparison import Rows
 from .costs import LearningCurve, at_equal_cost, learning_curve, speed
 from .paired import paired_difference
@@ -79,9 +80,9 @@ class Results:
             if "failure" in row:
                 continue
             runs = self._results(row["scheme"], [row[key] for key in self.keys])
-            of_configuration = self.configs[row["scheme"]].training.batch_size
-            size = row.get("training.batch_size", of_configuration)
-            tokens = size * self.tasks[row["scheme"]].tokens_per_sample
+            config, task = self.configs[row["scheme"]], self.tasks[row["scheme"]]
+            size = row.get("training.batch_size", config.training.batch_size)
+            tokens = size * tokens_of_a_sample(config, task, row["steps"])
             curves[row["scheme"]] = learning_curve(runs, tokens)
         return curves
 

@@ -100,7 +100,7 @@ class SolvingComparison(AbstractComparison):
             row = json.loads(cached.read_text(encoding="utf-8"))
             rows.append({**row, "scheme": name})
         about = (
-            f"The weights of {self.run} solved by each scheme on {self.samples} held-out "
+            f"The weights of {self.run} solved by each scheme on {len(exact)} held-out "
             f"samples in {exact.dtype}. The error is that of the state at depth T, root mean "
             f"square, relative to a solve with {self.reference}, "
             f"{self.reference.steps_per_interval} steps in each interval. Memory is the "

@@ -13,13 +13,14 @@ from ...errors import InputError
 from ...figures import plot_curves, plot_intervals
 from ...tasks import AbstractTask
 from ...training import Config
+from ...training.folder import sole_use
 from ...training.types import Seed, folder_name
 from .budget import Budget
 from .comparison import AbstractComparison, Rows
 from .results import Results
 from .rules import broken_rules
 from .steps import Steps
-from .sweep import Sweep, Trial, grid, tuned, write_sweep
+from .sweep import Sweep, Trial, Tuned, grid, tuned, write_sweep
 from .trials import Trials
 
 
@@ -127,8 +128,7 @@ class TrainingComparison(AbstractComparison):
             for name, config in configs.items()
         }
         trials = Trials(folder / "runs", plans, tuple(self._swept), tasks, console)
-        first, *others = self.seeds
-        planned = [trial for name in plans for trial in grid(name, self._swept, first)]
+        planned = [t for name in plans for t in grid(name, self._swept, self.seeds[0])]
         for trial in planned:
             trials.config(trial)  # what cannot be fails here
             trials.done(trial)  # and what was made with another configuration
@@ -139,15 +139,11 @@ class TrainingComparison(AbstractComparison):
                 "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
                 f"{self.base}."
             )
-        steps.write()
-        trials.forecast(planned, [*plans] * len(others))
-        chosen = [
-            tuned(name, self.sweep, first, trials.loss, trials.possible) for name in plans
-        ]
-        repeated = [t.best._replace(seed=seed) for seed in others for t in chosen]
-        trials.forecast(repeated)
-        for trial in repeated:
-            trials.loss(trial)
+        busy = f"{folder}: another process makes this comparison. Wait for it, or stop it."
+        folder.mkdir(parents=True, exist_ok=True)
+        with sole_use(folder / "lock", busy):
+            steps.write()
+            chosen = self._train(trials, planned)
         rows = results.rows(chosen)
         if self.sweep:
             write_sweep(folder, self.sweep, chosen, f"validation {results.loss.label}")
@@ -165,6 +161,21 @@ class TrainingComparison(AbstractComparison):
             "there. Times are medians and depend on what else the machine did."
         )
         return " ".join((about, *broken)), rows
+
+    def _train(self, trials: Trials, planned: Sequence[Trial]) -> list[Tuned]:
+        """Makes all runs: those that are planned, by which each scheme is tuned, and those of
+        the other seeds at its best."""
+        first, *others = self.seeds
+        names = [*trials.plans]
+        trials.forecast(planned, names * len(others))
+        chosen = [
+            tuned(name, self.sweep, first, trials.loss, trials.possible) for name in names
+        ]
+        repeated = [t.best._replace(seed=seed) for seed in others for t in chosen]
+        trials.forecast(repeated)
+        for trial in repeated:
+            trials.loss(trial)
+        return chosen
 
     def shown(self, rows: Rows) -> Rows:
         """The result, what was tuned, the differences, and the costs."""
