@@ -1,14 +1,12 @@
 """Weights as functions of a feature: bases, quadrature over Ω_y, and operators at any width."""
 
-import functools as ft
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from equation.problems import apply, made, project
-from helpers import WIDTH, fast_first, make_block, make_equation, observed_order, random_state
+from helpers import WIDTH, make_block, observed_order, random_state
 
 import ide_transformer as ide
 
@@ -188,28 +186,6 @@ def test_the_midpoint_rule_is_spectral_for_cosines():
     assert abs(rate(96) - rate(192)).max() < 1e-10
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize(
-    "control", fast_first(0, [ide.PiecewiseConstant, ide.Chebyshev, ide.Tied], heavy=2)
-)
-def test_solutions_converge_in_width_with_every_control(control):
-    equation = make_equation(control)
-
-    @ft.partial(jax.jit, static_argnums=0)
-    def solved(points):
-        functions = ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(points))
-        theta = ide.Functional(equation.control, functions)
-        u0 = functions.features.of_values(random_state())
-        found = ide.solve(
-            ide.Equation(theta, ide.Free(), equation.domain), u0, solver=ide.LieTrotter()
-        )
-        return found.u1 @ functions.features.duals
-
-    fine = solved(128)
-    first, second = (abs(solved(points) - fine).max() for points in (32, 64))
-    assert second < first / 20
-
-
 def test_norms_take_means_with_the_weights_of_the_domain():
     domain = ide.FeatureDomain(7, "gauss_legendre")
     u = np.asarray(state(7))
@@ -232,43 +208,6 @@ def test_a_gain_that_is_the_same_for_all_features_stays_it():
     np.testing.assert_allclose(gain, 3.0, atol=1e-14)
     scaled = ide.Scaled(smooth_operator(integral), jnp.full(MODES, 0.1)).at_points(space(12))
     np.testing.assert_allclose(scaled.rate, 0.1, atol=1e-14)
-
-
-@pytest.mark.heavy
-def test_gradients_equal_finite_differences():
-    equation = make_equation()
-    functions = ide.FunctionSpace(ide.Warped(), WIDTH, ide.FeatureDomain(24, "gauss_legendre"))
-    u0 = functions.features.of_values(random_state())
-
-    @eqx.filter_jit
-    def loss(control, gradient):
-        found = ide.solve(
-            ide.Equation(control, ide.Free(), equation.domain),
-            u0,
-            solver=ide.LieTrotter(),
-            gradient=gradient,
-        )
-        return jnp.sum(jnp.sin(found.u1))
-
-    control = ide.Functional(equation.control, functions)
-    gradient_of = eqx.filter_jit(jax.grad(loss))
-    grad = gradient_of(control, ide.Direct())
-    recomputed = gradient_of(control, ide.Recompute())
-    for a, b in zip(jax.tree.leaves(grad), jax.tree.leaves(recomputed), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-10)
-    direction = jax.tree.map(
-        lambda x: jax.random.normal(jax.random.key(x.size), x.shape, x.dtype), control
-    )
-    slope = sum(
-        jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (grad, direction)), strict=True)
-    )
-
-    def moved(size):
-        there = jax.tree.map(lambda x, d: x + size * d, control, direction)
-        return loss(there, ide.Direct())
-
-    slopes = (moved(1e-6) - moved(-1e-6)) / 2e-6
-    assert slope == pytest.approx(float(slopes), rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,15 @@ def test_byte_pairs_round_trip(tmp_path):
     assert (loaded.encode(text) == tokenizer.encode(text)).all()
 
 
+def test_the_end_of_a_document_is_a_token():
+    characters, end = tasks.CharacterTokenizer.train("abc").ending()
+    assert characters.vocabulary == 4 and characters.decode([end]) == "\x03"
+    assert characters.ending()[1] == end
+    pairs, end = tasks.BytePairTokenizer.train(TEXT, 300).ending()
+    assert end == pairs.vocabulary - 1 and pairs.decode([end]) == ""
+    assert pairs.ending()[0].vocabulary == pairs.vocabulary
+
+
 def test_language_batches_are_windows_of_the_training_text():
     task = tasks.LanguageTask(TEXT, 8)
     batch = task.batch(3, 16, seed=0)

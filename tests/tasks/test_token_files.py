@@ -298,12 +298,3 @@ def alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def test_the_end_of_a_document_is_a_token():
-    characters, end = tasks.CharacterTokenizer.train("abc").ending()
-    assert characters.vocabulary == 4 and characters.decode([end]) == "\x03"
-    assert characters.ending()[1] == end
-    pairs, end = tasks.BytePairTokenizer.train(SEA, 300).ending()
-    assert end == pairs.vocabulary - 1 and pairs.decode([end]) == ""
-    assert pairs.ending()[0].vocabulary == pairs.vocabulary
