@@ -201,12 +201,15 @@ class _Worker(NamedTuple):
 _worker: list[_Worker] = []
 
 
-def start_worker(folder: Path, end: int, dtype: str, between: str | None, done: Any) -> None:
-    """Prepares a process for `write_shard_in_worker`. It ends when its parent does."""
+def start_worker(
+    parent: int, folder: Path, end: int, dtype: str, between: str | None, done: Any
+) -> None:
+    """Prepares a process for `write_shard_in_worker`. It ends when `parent`, the process that
+    made it, does, which may be before it comes here."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     encoding = Encoding(load_tokenizer(folder / TOKENIZER), end, dtype, between)
     _worker.append(_Worker(folder, encoding, done))
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 
 
 def write_shard_in_worker(number: int, pieces: list[Piece]) -> Shard:

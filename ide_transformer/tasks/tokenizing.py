@@ -3,6 +3,7 @@
 import concurrent.futures as futures
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ def _write_all(
         return [there[n] for n in range(len(shards))]
     context = multiprocessing.get_context("spawn")
     done = context.Value("q", 0)
-    given = folder, encoding.end, encoding.dtype, encoding.between, done
+    given = os.getpid(), folder, encoding.end, encoding.dtype, encoding.between, done
     with futures.ProcessPoolExecutor(
         min(processes, len(left) or 1), context, start_worker, given
     ) as pool:

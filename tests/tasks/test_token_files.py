@@ -1,17 +1,11 @@
 """Texts as files of tokens: what is written, how it is read, and what is refused."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SCRIPTS
 from hypothesis import given, settings, strategies as st
 from running import run_here
 
@@ -260,41 +254,3 @@ def test_a_run_on_token_files(texts, tmp_path, capsys):
     assert len(run.sample.read_text()) == 6
     assert run.load_tokenizer().vocabulary == TokenFolder(tokens).index.vocabulary
     assert json.loads(run.summary.read_text())["validation_loss"] > 0
-
-
-@pytest.mark.heavy
-def test_processes_give_the_same_tokens_and_end_with_the_script(texts, tmp_path):
-    for number in range(60):
-        (texts / f"{number}.txt").write_text(SEA * 4000, encoding="utf-8")
-    command = [sys.executable, SCRIPTS / "tokenize_text.py", texts, "--tokenizer", "bpe"]
-    command += ["--processes", "2", "--shard-bytes", "100000", "--output", tmp_path / "tokens"]
-    running = subprocess.Popen(command)
-    deadline = time.monotonic() + 300
-    while len(list((tmp_path / "tokens").glob("*.bin"))) < 3:
-        assert running.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    workers = children(running.pid)
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
-    while any(map(alive, workers)):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    assert len(workers) >= 2 and not (tmp_path / "tokens/tokens.json").exists()
-    subprocess.run(command, check=True)
-    one = tokenize_files(
-        [texts], tmp_path / "one", tokenizer="bpe", vocabulary=512, shard_bytes=100_000
-    )
-    assert TokenFolder(tmp_path / "tokens").fingerprint() == one.fingerprint()
-
-
-def children(pid):
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
-    return [int(x) for x in found.stdout.split()]
-
-
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
