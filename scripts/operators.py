@@ -99,17 +99,17 @@ def study(cell: Cell, arguments: argparse.Namespace, seeds: int) -> None:
 
 
 def run(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A row of the file; it is computed where it is not there."""
+    """A row of the file; it is computed where it is not there, or lacks a test."""
     key = {"name": cell.name, "steps": arguments.steps, "rate": rate, "seed": seed}
-    rows = _read(arguments.json)
-    for row in rows:
-        if all(row[name] == value for name, value in key.items()):
-            return row
     tests = TESTS[arguments.study][cell.bed]
+    for row in _read(arguments.json):
+        if key.items() <= row.items() and tests.keys() <= row.keys():
+            return row
     train = TRAINERS[cell.model]
     row = {**key, **train(cell, rate, seed, arguments.steps, tests, arguments.runs)}
     # Others may have written theirs in the meantime.
-    write_json(arguments.json, [*_read(arguments.json), row])
+    others = [x for x in _read(arguments.json) if not key.items() <= x.items()]
+    write_json(arguments.json, [*others, row])
     print({name: round(x, 5) if isinstance(x, float) else x for name, x in row.items()})
     return row
 
@@ -117,7 +117,7 @@ def run(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) -> di
 def _loss(row: dict[str, Any]) -> float:
     """Of a run that diverged more than of any other."""
     loss = row["validation_loss"]
-    return loss if math.isfinite(loss) else math.inf
+    return math.inf if loss is None or not math.isfinite(loss) else loss
 
 
 def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
@@ -136,7 +136,7 @@ def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
             own = [row for row in own if row["rate"] == best["rate"]]
             line: dict[str, Any] = {"model": cell.model, **cell.options, "rate": best["rate"]}
             for name in ("validation_loss", *TESTS[arguments.study][bed]):
-                values = [row[name] for row in own]
+                values = np.array([row[name] for row in own], float)
                 line[name] = f"{np.mean(values):.4f} ± {np.std(values, ddof=len(own) > 1):.4f}"
             seconds = np.mean([row["seconds"] for row in own])
             table.append(

@@ -3,13 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 from pydantic import Field
 
 from ..arguments import (
@@ -275,13 +275,6 @@ class TokenDomain(eqx.Module):
         return cls(points, jnp.asarray(rules.cells(np.asarray(points), bounds), points.dtype))
 
     @property
-    def by_samples(self) -> "TokenDomain":
-        """For each array, whether it has an axis of samples; the points have none."""
-        return jax.tree.map_with_path(
-            lambda path, x: x.ndim > _SHARED_AXES[path[-1].name], self
-        )
-
-    @property
     def num_tokens(self) -> int:
         return self.points.shape[0]
 
@@ -479,6 +472,19 @@ class TokenDomain(eqx.Module):
         ends = None if ends is None else jnp.where(mask[..., None, :], ends, 0)
         weights = jnp.where(mask, weights, 0)
         return dataclasses.replace(self, weights=weights, end_weights=ends)
+
+
+def by_samples(tree: PyTree[ArrayLike]) -> PyTree[bool]:
+    """For each array whether it has an axis of samples; the points of a domain have none."""
+
+    def of_part(part: Any) -> Any:
+        if not isinstance(part, TokenDomain):
+            return True
+        return jax.tree.map_with_path(
+            lambda path, x: x.ndim > _SHARED_AXES[path[-1].name], part
+        )
+
+    return jax.tree.map(of_part, tree, is_leaf=lambda x: isinstance(x, TokenDomain))
 
 
 def _along(weights: Array, v: Array) -> Array:

@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -53,8 +54,9 @@ class CachedDecoder(eqx.Module):
         equation = Equation(control, model.constraint, TokenDomain.uniform(tokens))
         self.march = TokenMarch(equation, model.discretization, _state(model))
 
+    @checked
     def prefill(
-        self, prompt: Int[Array, "*batch prompt"], last: Int[Array, ""] | int = -1
+        self, prompt: Int[Array | np.ndarray, "*batch prompt"], last: Int[Array, ""] | int = -1
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
         """The logits of the token after a prompt, and the cache of the prompt.
 
@@ -82,8 +84,12 @@ class CachedDecoder(eqx.Module):
         u1 = lax.dynamic_index_in_dim(u1, last, axis=-2)
         return self.model.read_out(u1)[..., 0, :], cache
 
+    @checked
     def extend(
-        self, token: Int[Array, "*batch"], position: Int[Array, ""] | int, cache: TokenCache
+        self,
+        token: Int[Array | np.ndarray, "*batch"],
+        position: Int[Array, ""] | int,
+        cache: TokenCache,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
         """The logits of the token after this one, and the cache with this one.
 
@@ -105,7 +111,7 @@ class CachedDecoder(eqx.Module):
         u1, cache = self.march.extend(u0, position, cache)
         return self.model.read_out(u1)[..., 0, :], cache
 
-    def _check_tokens(self, tokens: Int[Array, "*batch tokens"]) -> None:
+    def _check_tokens(self, tokens: Int[Array | np.ndarray, "*batch tokens"]) -> None:
         vocabulary = self.model.embedding.shape[0]
         as_text(tokens).check(vocabulary=vocabulary, context=self.march.num_tokens)
 

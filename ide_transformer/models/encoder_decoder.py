@@ -166,6 +166,11 @@ class EncoderDecoder(AbstractModel):
     def embed(
         self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
+        if not isinstance(inputs, SourceAndText):
+            raise InputError(
+                f"EncoderDecoder: inputs of {type(inputs).__name__}; it reads a source and "
+                "writes a text: give SourceAndText(source, text)."
+            )
         return self.decoder.embed(inputs.text, key=key)
 
     def read_out(

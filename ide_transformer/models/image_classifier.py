@@ -105,15 +105,11 @@ class ImageClassifier(AbstractImageModel, AbstractImageClassifier):
     def embed(
         self, inputs: Float[ArrayLike, "..."], *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
-        u = drop(self.tokens(inputs), self.dropout, key)
-        return self.input_normalization.project(u), self._domain_of(jnp.shape(inputs))
-
-    def _domain_of(self, shape: tuple[int, ...]) -> TokenDomain:
-        if not self._takes(shape[-3:]):
-            # One channel, without an axis of its own.
-            return self.domain
-        grid = shape[-3] // self.patch, shape[-2] // self.patch
-        return image_domain(grid, len(self.prefix), self.grid, self.area_weights)
+        images = self._checked(jnp.asarray(inputs))
+        u = drop(self.tokens(images), self.dropout, key)
+        grid = self.grid_of(images)
+        domain = image_domain(grid, len(self.prefix), self.grid, self.area_weights)
+        return self.input_normalization.project(u), domain
 
     def _takes(self, shape: tuple[int, ...]) -> bool:
         rows, columns, channels = shape if len(shape) == 3 else (0, 0, 0)

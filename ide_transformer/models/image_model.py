@@ -38,6 +38,19 @@ class AbstractImageModel(AbstractModel):
                 f"{len(self.prefix)} prefix tokens and {patches} patches; give one row for "
                 "each."
             )
+        if self.head.prefix_tokens > len(self.prefix):
+            raise InputError(
+                f"{type(self).__name__}: head={type(self.head).__name__}(…) reads "
+                f"{self.head.prefix_tokens} prefix tokens, and there are {len(self.prefix)}; "
+                "give a head that reads as many, or one of the patches such as MeanHead."
+            )
+        pixels = self.patch**2 * self.image_shape[2]
+        if self.embedding.weight.shape[0] != pixels:
+            raise InputError(
+                f"{type(self).__name__}: embedding takes {self.embedding.weight.shape[0]} "
+                f"numbers, and a patch of {self.patch} by {self.patch} pixels has {pixels}; "
+                "both have to be the same."
+            )
 
     @property
     def features(self) -> int:
@@ -88,7 +101,9 @@ class AbstractImageModel(AbstractModel):
         """Images with an axis of channels, in the dtype of the weights."""
         rows, columns, channels = self.image_shape
         name, built = type(self).__name__, f"[..., {rows}, {columns}, {channels}]"
-        if channels == 1 and images.shape[-2:] == (rows, columns):
+        if channels == 1 and (
+            images.shape[-1:] != (1,) or images.shape[-2:] == (rows, columns)
+        ):
             images = images[..., None]
         if not self._takes(images.shape[-3:]):
             raise InputError(

@@ -27,6 +27,7 @@ from ..equation import (
     spelled_options,
     with_source,
 )
+from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import AbstractExit, Discretization as Discretization, Solution
 from ..solvers import InitialVelocity, draws, keeps_constraint, with_key
@@ -281,10 +282,11 @@ def _solve_samples(
     axes too."""
     if not axes:
         return solve(inputs, key)
-    number = jax.tree.leaves(inputs)[0].shape[0]
+    inputs = jax.tree.map(jnp.asarray, inputs, is_leaf=lambda x: isinstance(x, list))
+    own = by_samples(inputs)
+    number = jax.tree.leaves(eqx.filter(inputs, own))[0].shape[0]
     keys = None if key is None else jax.random.split(key, number)
-    solution = jax.vmap(lambda x, k: _solve_samples(solve, x, k, axes - 1))(
-        jax.tree.map(jnp.asarray, inputs), keys
-    )
+    along = jax.tree.map(lambda x: 0 if x else None, own), None if key is None else 0
+    solution = jax.vmap(lambda x, k: _solve_samples(solve, x, k, axes - 1), along)(inputs, keys)
     us = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), solution.us)
     return eqx.tree_at(lambda s: (s.ts, s.us), solution, (solution.ts[0], us))

@@ -179,6 +179,11 @@ class OperatorModel(AbstractModel):
     def embed(
         self, inputs: Float[ArrayLike, "..."] | Field, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
+        if isinstance(inputs, tuple) and not isinstance(inputs, Field):
+            raise InputError(
+                "OperatorModel: inputs of tuple; values at the points of a domain are "
+                "Field(values, domain)."
+            )
         if isinstance(inputs, Field):
             a = self._checked(jnp.asarray(inputs.values), 1)
             inputs.check(a.shape[-2], tuple(length != 1 for length in self._wavelengths))

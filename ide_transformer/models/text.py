@@ -36,10 +36,12 @@ class Text(NamedTuple):
 
         - `vocabulary`, `context`, `segments`: how many the model knows, takes, distinguishes.
 
-        **Raises:** `InputError` for a text that is too long, nothing but padding, or whose
-        tokens or segments the model does not know.
+        **Raises:** `InputError` for a text that is empty, too long or nothing but padding, or
+        whose tokens or segments the model does not know.
         """
         check_fields(self)
+        if not self.tokens.shape[-1]:
+            raise InputError("Text: it is empty; give it at least one token.")
         if self.tokens.shape[-1] > context:
             raise InputError(
                 f"A text of {self.tokens.shape[-1]} tokens is longer than the context of "

@@ -48,8 +48,8 @@ class UShapedModel(AbstractModel):
     - `levels`: the other solves, in their order `Φ_0, …, Φ_L, Ψ_{L-1}, …, Ψ_1`; 2 L of them.
       Each is solved on the grid of its place.
 
-    **Raises:** `InputError` for another number of levels, or of features; when called, for a
-    grid that cannot be halved so often.
+    **Raises:** `InputError` for another number of levels, or of features, and for an exit; when
+    called, for a grid that cannot be halved so often.
     """
 
     configurable: ClassVar[bool] = False
@@ -70,6 +70,11 @@ class UShapedModel(AbstractModel):
                     f"UShapedModel: levels[{place}] has {level.features} features, but the "
                     f"model {self.model.features}; all have to have the same."
                 )
+        if any(x.discretization.exit is not None for x in (self.model, *self.levels)):
+            raise InputError(
+                "UShapedModel: its last equation begins from what others add, so tokens cannot "
+                "stop early; drop the exit."
+            )
 
     @property
     def control(self) -> AbstractControl:
@@ -98,15 +103,6 @@ class UShapedModel(AbstractModel):
     def each_stage(self, change: Callable[[AbstractModel], AbstractModel]) -> "UShapedModel":
         levels: Any = tuple(level.each_stage(change) for level in self.levels)
         return UShapedModel(self.model.each_stage(change), levels)
-
-    def with_options(self, **options) -> "UShapedModel":
-        if options.get("exit") is not None:
-            raise InputError(
-                "UShapedModel: its last equation begins from what others add, so tokens cannot "
-                "stop early; drop the exit."
-            )
-        changed: Any = super().with_options(**options)
-        return changed
 
     def embed(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None

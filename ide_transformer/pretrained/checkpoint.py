@@ -115,11 +115,15 @@ def _of_weights(dtype: DTypeLike | None) -> np.dtype | None:
     """The dtype, checked to be one that a state can have."""
     if dtype is None:
         return None
-    chosen = np.dtype(jnp.dtype(dtype))
+    try:
+        chosen = np.dtype(jnp.dtype(dtype))
+    except TypeError:
+        chosen = np.dtype(object)
     if chosen not in (np.float32, np.float64):
         raise InputError(
-            f"dtype={chosen.name}: the weights of a model are float32 or float64. For products "
-            "in less load it so and write model.with_options(compute_dtype='bfloat16')."
+            f"dtype={getattr(dtype, '__name__', dtype)}: the weights of a model are float32 or "
+            "float64. For products in less load it so and write "
+            "model.with_options(compute_dtype='bfloat16')."
         )
     if jax.dtypes.canonicalize_dtype(chosen) != chosen:
         raise InputError(

@@ -45,7 +45,8 @@ def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path)
     """
     path, source = Path(path), find_pretrained(like)
     checkpoint = Checkpoint.open(source)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    taken = path.exists() if source.is_file() else path.is_dir() and any(path.iterdir())
+    if taken or path.is_file():
         raise InputError(f"{path} is there already; give a new name.")
     _check_kind(model, checkpoint, source)
     _check_parts(model, checkpoint, source)

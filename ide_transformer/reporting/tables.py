@@ -2,10 +2,12 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -46,11 +48,28 @@ def show_table(rows: Sequence[Row]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, all of it or nothing, and makes the folder."""
+    """Writes JSON, all of it or nothing, and makes the folder. Numbers that are not finite,
+    which JSON does not know, become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f"{path.name}.tmp")
-    written.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(_plain(content), indent=2, allow_nan=False)
+    written.write_text(text + "\n", encoding="utf-8")
     written.replace(path)
+
+
+def _plain(content: Any) -> Any:
+    """Content of JSON, from one that may hold numbers of NumPy and such that are not finite."""
+    match content:
+        case Mapping():
+            return {key: _plain(value) for key, value in content.items()}
+        case list() | tuple():
+            return [_plain(value) for value in content]
+        case np.generic():
+            return _plain(content.item())
+        case float() if not math.isfinite(content):
+            return None
+        case _:
+            return content
 
 
 def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -78,6 +97,10 @@ def _text(value: Any) -> str:
             return "–"
         case list():
             return ", ".join(map(_text, value))
+        case bool():
+            return str(value)
+        case np.generic():
+            return _text(value.item())
         case float():
             return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
         case int():

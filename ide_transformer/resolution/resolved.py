@@ -8,6 +8,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from ..equation import Equation, TokenDomain
@@ -40,8 +41,8 @@ class Resolved:
     def of(cls, model: AbstractModel, inputs: Inputs, tokens: int | None) -> "Resolved":
         """A solve that can be refined.
 
-        **Raises:** `InputError` for another model, one with adaptive steps, or one whose scheme
-        does not converge to the solution of its equation.
+        **Raises:** `InputError` for another model, one with adaptive steps, an exit or rounded
+        products, or one whose scheme does not converge to the solution of its equation.
         """
         ordinary = model.ordinary
         if not isinstance(ordinary, OperatorModel):
@@ -60,6 +61,13 @@ class Resolved:
                 "error_budget: the model has adaptive steps, whose error is that of their "
                 "tolerance; give it a scheme with equal ones by with_solver."
             )
+        for option in ("compute_dtype", "exit"):
+            value = getattr(model.discretization, option)
+            if value is not None:
+                raise InputError(
+                    f"error_budget: the model has {option}={value}, whose error is none of the "
+                    f"resolution; drop it by with_options({option}=None)."
+                )
         other = inconsistent(model.discretization.solver)
         if other is not None:
             raise InputError(
@@ -98,9 +106,12 @@ class Resolved:
 
     def outputs(self, domain: TokenDomain) -> Array:
         """The outputs at the points of a domain, with the integrals over its own points."""
+        ordinary = self.model.ordinary
+        assert isinstance(ordinary, OperatorModel)
         seen = self.domain.with_queries(domain.points)
         found = _outputs(self.model, Field(self.inputs(seen.points), seen))
-        return found[..., self.tokens :]
+        axis = -1 if ordinary.channels is None else -2
+        return lax.slice_in_dim(found, self.tokens, found.shape[axis], axis=axis)
 
     @property
     def cost(self) -> float:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arguments import PositiveFloat, PositiveInt
+from ..arguments import PositiveFloat, PositiveInt, checked
 from ..models import AbstractModel, Field, OperatorModel
 from .losses import AbstractLoss, Batch
 from .point_sets import PointSet, WeightRule, domains, in_blocks, points_on_interval
@@ -76,8 +76,9 @@ class BurgersInterval(AbstractTask):
     def batch(self, step: int, size: int, seed: int) -> Batch:
         return self.solutions(self._drawn(size, (0, seed, step)), (0, seed, step))
 
+    @checked
     def held_out(
-        self, size: int, samples: int | None = None, part: Part = "validation"
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         drawn = self._drawn(self.held_out_samples, (_PARTS[part],))
         chosen = drawn[spread(np.arange(len(drawn)), samples)]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arguments import Fraction, NonNegativeInt, PositiveInt
+from ..arguments import Fraction, NonNegativeInt, PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractImageClassifier, AbstractModel
 from .images import LabelledImages, digits, idx_folder
@@ -104,7 +104,7 @@ class ClassificationTask(AbstractTask):
             raise InputError(
                 f"{context} patches make no grid of the shape of images of {rows} by "
                 f"{columns} pixels; give the product of its rows and columns, such as "
-                f"{height * width}."
+                f"{max(height, 1) * max(width, 1)}."
             )
         other = copy.copy(self)
         other.size = (height * self.patch, width * self.patch)
@@ -122,8 +122,9 @@ class ClassificationTask(AbstractTask):
             images = _shifted(images, random.integers(-self.shift, self.shift + 1, (size, 2)))
         return Batch(self._resampled(images), labels)
 
+    @checked
     def held_out(
-        self, size: int, samples: int | None = None, part: Part = "validation"
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         images = self.test if part == "test" else self.validation
         chosen = spread(np.arange(len(images.labels)), samples)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from ..arguments import PositiveInt
+from ..arguments import PositiveInt, checked
 from ..equation import TokenDomain
 from ..errors import InputError
 from ..models import AbstractModel, Field, OperatorModel
@@ -125,8 +125,9 @@ class Darcy(AbstractTask):
             self.train, in_passes(step, size, self.samples, seed), (0, seed, drawn)
         )
 
+    @checked
     def held_out(
-        self, size: int, samples: int | None = None, part: Part = "validation"
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         if part == "validation":
             self._check_known()

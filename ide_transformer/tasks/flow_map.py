@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arguments import PositiveInt
+from ..arguments import PositiveInt, checked
 from ..equation import TokenDomain
 from ..errors import InputError
 from ..models import AbstractModel, Field, OperatorModel
@@ -93,8 +93,9 @@ class FlowMapTask(AbstractTask):
         chosen = in_passes(step, size, len(self.train.before), seed)
         return self._chosen(self.train, chosen)
 
+    @checked
     def held_out(
-        self, size: int, samples: int | None = None, part: Part = "validation"
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         pairs = self.test if part == "test" else self.validation
         chosen = spread(np.arange(len(pairs.before)), samples)

@@ -6,7 +6,7 @@ from typing import Literal, cast
 import jax
 import numpy as np
 
-from ..arguments import Fraction
+from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, generate
 from .losses import Batch
@@ -53,8 +53,10 @@ class LanguageTask(AbstractNextToken):
         train, rest = text[: ends[0]], (text[ends[0] : ends[1]], text[ends[1] :])
         if tokenizer == "characters":
             tokenizer = CharacterTokenizer.train(text)
-        elif isinstance(tokenizer, str):
+        elif tokenizer == "bpe":
             tokenizer = BytePairTokenizer.train(train, vocabulary)
+        elif isinstance(tokenizer, str):
+            raise InputError(f"tokenizer={tokenizer!r}: write characters or bpe.")
         self.tokenizer = tokenizer
         self.context = context
         self.train = self.tokenizer.encode(train)
@@ -73,8 +75,9 @@ class LanguageTask(AbstractNextToken):
         starts = random.integers(0, len(self.train) - self.context, size)
         return self._windows(self.train, starts[rows])
 
+    @checked
     def held_out(
-        self, size: int, samples: int | None = None, part: Part = "validation"
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         """The text of a part in consecutive windows, each token predicted once; what is left
         over at the end is dropped."""

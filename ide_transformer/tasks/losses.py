@@ -3,7 +3,7 @@
 import abc
 import functools as ft
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ..equation import TokenDomain
+from ..equation.domain import by_samples
 from ..integration import divergence
 from ..models import AbstractModel
 from .finer import Finer
@@ -33,12 +33,7 @@ class Batch(NamedTuple):
     def divided(self) -> tuple["Batch", "Batch"]:
         """The arrays that have an axis of samples, and those that all samples share, the points
         of a domain; `eqx.combine` makes one batch of both."""
-
-        def by_samples(x: Any) -> Any:
-            return x.by_samples if isinstance(x, TokenDomain) else True
-
-        own = jax.tree.map(by_samples, self, is_leaf=lambda x: isinstance(x, TokenDomain))
-        return eqx.partition(self, own)
+        return eqx.partition(self, by_samples(self))
 
 
 class Mean(NamedTuple):

@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from ..arguments import checked
 from ..equation import TokenDomain
 
 
@@ -31,6 +32,7 @@ def in_blocks(
             yield first, block[start : start + size]
 
 
+@checked
 def points_on_interval(kind: PointSet, number: int, random: np.random.Generator) -> np.ndarray:
     """So many points of [0, 1] in increasing order, `[number]`: the middles of equal parts;
     uniform ones; or half of them with one in each of equal parts, and the others uniform in a
@@ -45,6 +47,7 @@ def points_on_interval(kind: PointSet, number: int, random: np.random.Generator)
     return np.sort(np.concatenate([anywhere, window]))
 
 
+@checked
 def subset(
     kind: PointSet, number: int, points: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
@@ -59,6 +62,7 @@ def subset(
     return np.sort(chosen)
 
 
+@checked
 def domains(
     points: np.ndarray, weights: WeightRule, period: tuple[float, ...] | None = None
 ) -> tuple[TokenDomain, TokenDomain]:

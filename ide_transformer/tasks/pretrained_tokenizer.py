@@ -33,13 +33,16 @@ class PretrainedTokenizer(AbstractTokenizer):
 
     @property
     def vocabulary(self) -> int:
-        return self._tokenizer.get_vocab_size()
+        # There may be numbers that no token has.
+        return max(self._tokenizer.get_vocab().values(), default=-1) + 1
 
     def encode(self, text: str) -> np.ndarray:
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return np.asarray(ids, np.uint32)
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
+        if isinstance(texts, str) or not texts:
+            raise InputError(f"encode_batch: texts={texts!r}; give a list of strings.")
         self._tokenizer.enable_truncation(context)
         encoded = self._tokenizer.encode_batch(list(texts))
         self._tokenizer.no_truncation()

@@ -38,7 +38,7 @@ class RelativeError(AbstractLoss):
         factors = jnp.ones(())
         if isinstance(targets, Field) and targets.domain.weights is not None:
             shares = jnp.sqrt(targets.domain.shares).astype(outputs.dtype)
-            factors = shares.reshape(-1, *(1,) * (outputs.ndim - 2))[None]
+            factors = shares.reshape(*shares.shape, *(1,) * (outputs.ndim - 2))
 
         def norms(x):
             weighted = (x * jnp.broadcast_to(factors, x.shape)).reshape(len(x), -1)

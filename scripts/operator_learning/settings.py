@@ -85,6 +85,10 @@ TESTS = {
             "clustered": Test(16, {"points": "clustered", "subset": 128}),
             "clustered, plain": Test(16, {"points": "clustered", "subset": 128, **PLAIN}),
             "scattered, finer": Test(32, {"points": "random", "subset": 256}),
+            "clustered, finer": Test(32, {"points": "clustered", "subset": 256}),
+            "clustered, finer, plain": Test(
+                32, {"points": "clustered", "subset": 256, **PLAIN}
+            ),
         },
     },
 }
