@@ -99,4 +99,7 @@ def initial_value_problem(
 ) -> tuple[Equation, Float[Array, "*batch tokens features"]]:
     """The equation that a model solves for these inputs, and its initial state."""
     u0, domain = model.embed(inputs)
-    return Equation(with_source(model.control, u0), model.constraint, domain), u0
+    control, encoded = with_source(model.control, u0), model.encoded(inputs)
+    if encoded is not None:
+        control = with_source(control, encoded.states, encoded.domain)
+    return Equation(control, model.constraint, domain), u0

@@ -65,7 +65,7 @@ def keep_layers(model: Model, layers: Sequence[int]) -> Model:
     **Raises:** `InputError` unless the layers are some of the model's, in order.
     """
     number = model.control.num_intervals
-    if not layers or list(layers) != sorted(set(layers) & set(range(number))):
+    if not len(layers) or list(layers) != sorted(set(layers) & set(range(number))):
         raise InputError(
             f"keep_layers: layers={list(layers)} must be some of 0 to {number - 1}, each once "
             "and in order."

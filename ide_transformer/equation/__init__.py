@@ -110,6 +110,7 @@ from .terms import (
     frozen as frozen,
     make_terms as make_terms,
     operator_fields as operator_fields,
+    slowed as slowed,
     without_constraint as without_constraint,
 )
 from .transfer import (

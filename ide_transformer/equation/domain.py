@@ -95,6 +95,7 @@ class TokenDomain(eqx.Module):
                     f"TokenDomain: {name}={lengths} for points of dimension {self.dimension}; "
                     "give a length for each axis."
                 )
+        self._check_grid()
         self._check_weights("weights", (self.num_tokens,))
         if (self.ends is None) != (self.end_weights is None) or (
             self.ends is not None and self.weights is None
@@ -102,6 +103,20 @@ class TokenDomain(eqx.Module):
             raise InputError("TokenDomain: end_weights need both ends and weights; give all.")
         if self.ends is not None:
             self._check_weights("end_weights", (len(self.ends), self.num_tokens))
+
+    def _check_grid(self) -> None:
+        if self.grid is None or not is_known(self.points):
+            return
+        points, steps = np.asarray(self.points)[self.prefix :], np.array(self.steps)
+        places = np.stack(np.unravel_index(np.arange(len(points)), self.grid), axis=-1)
+        # Coordinates are rounded in proportion to the largest.
+        error = np.abs(points - points[:1] - places * steps).max(axis=0)
+        if (error > 1e-3 * steps + 1e-5 * np.abs(points).max(axis=0)).any():
+            raise InputError(
+                f"TokenDomain: the points are not those of grid={self.grid}, the last axis "
+                f"fastest, with neighbours at distances {tuple(steps.tolist())}; give their "
+                "spacing, or leave grid out."
+            )
 
     def _check_weights(self, name: str, shape: tuple[int, ...]) -> None:
         weights = getattr(self, name)

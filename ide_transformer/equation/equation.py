@@ -1,4 +1,5 @@
 import contextlib
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -53,6 +54,12 @@ class Equation(eqx.Module):
                 f"Equation: the constraint is given on {constraint.num_intervals} intervals, "
                 f"the control on {control.num_intervals}; they must be the same."
             )
+        lengths = constraint.interval_length, control.interval_length
+        if not np.isclose(*lengths):
+            raise InputError(
+                f"Equation: intervals of the constraint have length {lengths[0]:g}, those of "
+                f"the control {lengths[1]:g}; they must be the same."
+            )
         self.control = control
         self.constraint = constraint
         self.domain = domain
@@ -62,10 +69,13 @@ class Equation(eqx.Module):
                 "Equation: the control must yield a tuple of operators, for example "
                 f"(Attention(…), FeedForward(…)), but yields a {type(block).__name__}."
             )
+        _check_all("control", "operators", block, AbstractOperator)
         sets = eqx.filter_eval_shape(constraint, 0.0)
-        if not isinstance(sets, AbstractConstraint) and len(sets) != len(block):
+        each = sets if isinstance(sets, tuple) else (sets,) * len(block)
+        _check_all("constraint", "constraints", each, AbstractConstraint)
+        if len(each) != len(block):
             raise InputError(
-                f"Equation: {len(sets)} constraints for {len(block)} operators; give one "
+                f"Equation: {len(each)} constraints for {len(block)} operators; give one "
                 "for all or one for each."
             )
         # Kept, since a look into the control costs as much as to trace it.
@@ -177,3 +187,12 @@ class _Inside(eqx.Module):
     def __call__(self, t: Depth) -> PyTree:
         s = (t - self.start) / self.control.interval_length
         return self.control.local(self.interval, s)
+
+
+def _check_all(part: str, wanted: str, found: tuple[Any, ...], cls: type) -> None:
+    others = [type(x).__name__ for x in found if not isinstance(x, cls)]
+    if others:
+        raise InputError(
+            f"Equation: the {part} yields {', '.join(others)}; it must yield {wanted}, of "
+            f"subclasses of {cls.__name__}."
+        )

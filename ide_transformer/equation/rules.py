@@ -124,6 +124,11 @@ def cells(points: np.ndarray, bounds: Bounds | None) -> np.ndarray:
         raise InputError(f"{name}: two of the points are the same; give each once.")
     if bounds is None:
         bounds = tuple(zip(x.min(0).tolist(), x.max(0).tolist(), strict=True))
+        if any(lower == upper for lower, upper in bounds):
+            raise InputError(
+                f"{name}: along an axis the points are all the same, {bounds}; give the ends "
+                "of the domain by bounds."
+            )
     if len(bounds) != x.shape[1]:
         raise InputError(
             f"{name}: {len(bounds)} bounds for points of dimension {x.shape[1]}; give (lower, "

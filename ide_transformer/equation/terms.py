@@ -26,30 +26,36 @@ class OperatorField(eqx.Module):
       all operators, or a tuple with one for each).
     - `domain`: the token domain.
     - `index`: i, which operator of the block.
+    - `clock`: from the depth of a scheme to that of the weights; by default the same.
     """
 
     block_at: Callable[[Depth], PyTree]
     constraint_at: Callable[[Depth], PyTree]
     domain: TokenDomain
     index: int = eqx.field(static=True)
+    clock: Callable[[Depth], Depth] | None = None
 
     def __call__(self, t: Depth, u: State, args: PyTree) -> State:
         return self.constraint(t).tangent(u, self.rate(t, u, args))
 
     def rate(self, t: Depth, u: State, args: PyTree) -> State:
         """`A_i(u; θ(t))`, in the dtype of the state."""
-        return self.operator(t).at(t, args)(u, self.domain).astype(u.dtype)
+        return self.operator(t, args)(u, self.domain).astype(u.dtype)
 
-    def operator(self, t: Depth) -> AbstractOperator:
-        """The operator at depth `t`."""
-        return self.block_at(t)[self.index]
+    def operator(self, t: Depth, args: PyTree) -> AbstractOperator:
+        """The operator at depth `t`, given the `args` of `solve`."""
+        t = self._weights_of(t)
+        return self.block_at(t)[self.index].at(t, args)
 
     def constraint(self, t: Depth) -> AbstractConstraint:
         """The constraint of this operator at depth `t`."""
-        constraint = self.constraint_at(t)
+        constraint = self.constraint_at(self._weights_of(t))
         if isinstance(constraint, AbstractConstraint):
             return constraint
         return constraint[self.index]
+
+    def _weights_of(self, t: Depth) -> Depth:
+        return t if self.clock is None else self.clock(t)
 
 
 class UnconstrainedField(OperatorField):
@@ -76,20 +82,31 @@ def operator_fields(terms: PyTree) -> list[OperatorField]:
 
 def frozen(terms: PyTree, t: Depth) -> PyTree:
     """The same terms with the weights of depth `t` at all depths."""
-
-    def freeze(field, _):
-        block, constraint = field.block_at(t), field.constraint_at(t)
-        # `replace` keeps a field without constraint so.
-        return replace(field, block_at=_Constant(block), constraint_at=_Constant(constraint))
-
-    return map_parts(terms, OperatorField, freeze)
+    return _with_clock(terms, lambda clock: _Slow(clock, t, 0.0))
 
 
-class _Constant(eqx.Module):
-    value: PyTree
+def slowed(terms: PyTree, start: Depth, factor: float) -> PyTree:
+    """The same terms with weights that change `factor` times as slowly from `start` on."""
+    return _with_clock(terms, lambda clock: _Slow(clock, start, 1 / factor))
 
-    def __call__(self, t: Depth) -> PyTree:
-        return self.value
+
+def _with_clock(terms: PyTree, change: Callable[[Any], Any]) -> PyTree:
+    # `replace` keeps a field without constraint so.
+    return map_parts(
+        terms, OperatorField, lambda field, _: replace(field, clock=change(field.clock))
+    )
+
+
+class _Slow(eqx.Module):
+    """A clock that goes at a `rate` from `start` on, read by another one."""
+
+    inner: Callable[[Depth], Depth] | None
+    start: Depth
+    rate: float = eqx.field(static=True)
+
+    def __call__(self, t: Depth) -> Depth:
+        t = self.start + self.rate * (t - self.start) if self.rate else self.start
+        return t if self.inner is None else self.inner(t)
 
 
 def without_constraint(terms: PyTree) -> PyTree:
@@ -97,7 +114,7 @@ def without_constraint(terms: PyTree) -> PyTree:
 
     def free(field, _):
         return UnconstrainedField(
-            field.block_at, field.constraint_at, field.domain, field.index
+            *(field.block_at, field.constraint_at, field.domain, field.index, field.clock)
         )
 
     return map_parts(terms, OperatorField, free)

@@ -14,7 +14,7 @@ from ..equation import Equation, TokenDomain, map_parts
 from ..errors import InputError
 from ..solvers import StepField, evaluations_made, first_failure
 from .gradients.gradient import AbstractGradient
-from .march import step_cost
+from .march import check_number, step_cost
 from .output import Start
 from .trajectory import Status, Trajectory, field_evaluations
 
@@ -35,6 +35,7 @@ def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Tra
     failure the remaining intervals take no steps.
     """
     u0, args, output = start
+    check_number(steps.solver, None)
     _check_estimate(steps, u0)
     equation, dtype = steps.equation, u0.dtype
     length = equation.control.interval_length

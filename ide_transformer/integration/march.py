@@ -144,7 +144,7 @@ def plan_steps(
     """The plan of a march with `number` steps in each interval, for a state of this shape and
     dtype. The parts of the equation that are smooth in depth are evaluated ahead, where the
     steps need them."""
-    _check_number(solver, equation.control.num_intervals * number)
+    check_number(solver, equation.control.num_intervals * number)
     solver = unrolled(matrix_free(keeps_constraint(solver, equation.constraint)))
     cost = step_cost(equation, solver, state.shape[-1])
     if cost is not None and number <= _MOST_POINTS:
@@ -197,9 +197,15 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     )
 
 
-def _check_number(solver: diffrax.AbstractSolver, steps: int) -> None:
-    """Refuses more steps than a scheme has weights for."""
+def check_number(solver: diffrax.AbstractSolver, steps: int | None) -> None:
+    """Refuses more steps than a scheme has weights for, and a number that is not known."""
     for scheme in schemes_inside(solver, AbstractConnected):
+        if steps is None or schemes_inside(solver, diffrax.HalfSolver):
+            raise InputError(
+                f"{type(scheme).__name__}(num_steps={scheme.num_steps}): it has weights for "
+                "each of so many equal steps; it goes neither with a stepsize_controller nor "
+                "inside HalfSolver."
+            )
         if steps > scheme.num_steps:
             raise InputError(
                 f"{type(scheme).__name__}(num_steps={scheme.num_steps}): it has weights for so "
@@ -218,7 +224,8 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
     if not jnp.issubdtype(u0.dtype, jnp.floating) or u0.dtype.itemsize < 4:
         raise InputError(
             f"solve: u0 has dtype {u0.dtype}; the state needs float32 or float64, since it "
-            "adds up small steps. For products in less write Discretization(compute_dtype=…)."
+            "adds up small steps. For products in less give a model Discretization("
+            "compute_dtype=…), or round the weights of the control."
         )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))

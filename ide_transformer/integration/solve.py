@@ -80,7 +80,7 @@ def solve(
 class Discretization(eqx.Module):
     """A way to solve an equation, which a model keeps: the options of `solve`.
 
-    **Arguments:** see `solve`, and
+    **Arguments:** see `solve`, and, for models alone,
 
     - `steps_for`: whether a model takes the same adaptive steps for all samples of a batch,
       or steps of its own for each.

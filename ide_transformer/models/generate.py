@@ -98,6 +98,8 @@ def generate(
         return written
     check_writer("generate", model)
     text = as_text(prompt)
+    if text.tokens.shape[-1:] == (0,):
+        raise InputError("generate: the prompt is empty; give it at least one token.")
     text.check(vocabulary=model.embedding.shape[0], context=np.size(text.tokens))
     tokens = jnp.asarray(text.tokens, int)
     ends = tokens.shape[-1] if text.mask is None else _ends(text.mask)

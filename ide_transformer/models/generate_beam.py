@@ -74,11 +74,11 @@ def generate_beam(
     as_text(prompt).check(vocabulary=vocabulary, context=model.context)
     tokens = jnp.asarray(prompt, int)
     first = tokens.shape[-1]
-    if not first or first + length > model.context or end >= vocabulary or beams > vocabulary:
+    if first + length > model.context or end >= vocabulary or beams > vocabulary:
         raise InputError(
             f"generate_beam: prompt={first} tokens, length={length}, end={end}, beams={beams}: "
-            f"the prompt has at least one token, both together fit the context of "
-            f"{model.context}, and end and beams fit the vocabulary of {vocabulary}."
+            f"prompt and length together fit the context of {model.context}, end and beams the "
+            f"vocabulary of {vocabulary}."
         )
     if not length:
         return tokens

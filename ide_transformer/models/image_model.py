@@ -101,9 +101,8 @@ class AbstractImageModel(AbstractModel):
         """Images with an axis of channels, in the dtype of the weights."""
         rows, columns, channels = self.image_shape
         name, built = type(self).__name__, f"[..., {rows}, {columns}, {channels}]"
-        if channels == 1 and (
-            images.shape[-1:] != (1,) or images.shape[-2:] == (rows, columns)
-        ):
+        alone = not self._takes(images.shape[-3:]) and self._takes((*images.shape[-2:], 1))
+        if channels == 1 and (alone or images.shape[-2:] == (rows, columns)):
             images = images[..., None]
         if not self._takes(images.shape[-3:]):
             raise InputError(

@@ -27,7 +27,8 @@ def shakespeare() -> str:
 
 def text_files(folder: Path) -> list[Path]:
     """All `.txt` and `.md` files of a folder in the order of their paths."""
-    return sorted(f for f in folder.rglob("*") if f.suffix in (".txt", ".md") and f.is_file())
+    found = (f for f in folder.rglob("*") if f.suffix in (".txt", ".md"))
+    return sorted(f for f in found if not f.is_dir())
 
 
 def read_text(path: str | Path) -> str:

@@ -132,6 +132,10 @@ def test_bad_controls():
         ide.Tied((ide.Damping(1.0),), 0)
     with pytest.raises(ide.InputError, match=r"resample\(0\)"):
         ide.Tied((ide.Damping(1.0),), 2).resample(0)
+    with pytest.raises(ide.InputError, match=r"resample\(2.5\): give a whole number"):
+        ide.Tied((ide.Damping(1.0),), 2).resample(2.5)
+    with pytest.raises(ide.InputError, match=r"with_horizon\(inf\): give a multiple"):
+        ide.Tied((ide.Damping(1.0),), 2).with_horizon(float("inf"))
 
 
 def test_equations_that_do_not_fit():
@@ -143,3 +147,32 @@ def test_equations_that_do_not_fit():
         ide.Equation(control, (ide.Free(),) * 3, domain)
     with pytest.raises(ide.InputError, match="on 3 intervals, the control on 2"):
         ide.Equation(control, ide.Tied(ide.Free(), 3), domain)
+    with pytest.raises(ide.InputError, match=r"constraint have length 0\.5, those of the"):
+        ide.Equation(control, ide.Tied(ide.Free(), 2, 0.5), domain)
+    with pytest.raises(ide.InputError, match=r"control yields Sphere; .* of AbstractOperator"):
+        ide.Equation(ide.Tied((ide.Sphere(),), 2), ide.Free(), domain)
+    with pytest.raises(ide.InputError, match="constraint yields Damping, Damping; it must"):
+        ide.Equation(control, control, domain)
+
+
+class Numbered(ide.AbstractOperator):
+    """An operator with whole numbers beside its weights."""
+
+    weight: jax.Array
+    number: jax.Array
+
+    configurable = False
+
+    def __call__(self, u, domain):
+        return self.weight * u
+
+
+@pytest.mark.parametrize("control", [ide.PiecewiseLinear, ide.Chebyshev])
+def test_whole_numbers_are_not_interpolated(control):
+    numbers = jnp.arange(32)
+    built = control.build(
+        lambda key: (Numbered(jax.random.normal(key), numbers),), 2, key=jax.random.key(0)
+    )
+    np.testing.assert_array_equal(block_at(built, 0.1)[0].number, numbers)
+    equation = ide.Equation(built, ide.Free(), ide.TokenDomain.uniform(3))
+    assert jnp.isfinite(ide.solve(equation, jnp.ones((3, 2)), solver=ide.LieTrotter()).u1).all()

@@ -93,6 +93,8 @@ def test_bad_domains(unchecked):
         ide.TokenDomain(jnp.zeros((4, 1)), jnp.ones(3))
     with pytest.raises(ide.InputError, match="weights should be at least 0"):
         ide.TokenDomain(jnp.zeros((3, 1)), jnp.array([1.0, -1.0, 1.0]))
+    with pytest.raises(ide.InputError, match=r"not those of grid=\(3,\).* give their spacing"):
+        ide.TokenDomain(jnp.linspace(0, 1, 3)[:, None], grid=(3,))
     with pytest.raises(ide.InputError, match=r"grid=\(2,\) does not hold 3 points"):
         ide.TokenDomain(jnp.zeros((3, 1)), grid=(2,))
     for mask in (jnp.ones(1, bool), np.ones((2, 5), bool)):

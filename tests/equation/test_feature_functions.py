@@ -52,3 +52,11 @@ def test_rules_integrate_over_the_unit_interval(rule, function, integral):
     assert domain.weights.sum() == pytest.approx(1, abs=1e-14)
     assert domain.weights @ function(domain.points) == pytest.approx(integral, abs=1e-13)
     assert domain.refined(12) == ide.FeatureDomain(12, rule)
+
+
+@pytest.mark.parametrize("number", [49, 98, 103])
+def test_each_of_equally_many_points_is_in_a_part_of_its_own(number):
+    """Also where j / number is rounded to below the beginning of part j."""
+    for dtype in (np.float32, np.float64):
+        values = ide.Nodal()(jnp.asarray(np.arange(number) / number, dtype), number)
+        np.testing.assert_array_equal(np.asarray(values).argmax(axis=1), np.arange(number))

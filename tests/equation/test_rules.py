@@ -206,7 +206,7 @@ def test_domains_that_cannot_be(unchecked):
         (lambda: make.from_points(square[:, :1], ((0.0, 1.0),) * 2), "2 bounds for points"),
         (lambda: make.from_points(jnp.ones((2, 1))), "two of the points are the same"),
         (lambda: make.from_points(jnp.ones((2, 3))), "it serves 1 and 2"),
-        (lambda: make.from_points(jnp.array([[0.0, 1], [2, 1]])), "from 1.0 to 1.0; give the"),
+        (lambda: make.from_points(jnp.array([[0.0, 1], [2, 1]])), "all the same, .* by bounds"),
         (lambda: make(points).weighted(lambda x: x), "a number for each token"),
         (lambda: make(points).steps, "no grid of equal distances"),
     ):

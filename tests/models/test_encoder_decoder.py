@@ -259,6 +259,8 @@ def test_inputs_that_do_not_fit(unchecked):
     for wrong in (features[:-1], features[:, :-1], features.T):
         with pytest.raises(ide.InputError, match=r"built for \[\.\.\., 5, 8\]: 5 mels, 8 fr"):
             MODEL(ide.SourceAndText(wrong, tokens))
+    with pytest.raises(ide.InputError, match=r"inputs of tuple; .* give SourceAndText\("):
+        MODEL((features, tokens))
     encoded = ide.Encoded(jnp.zeros((PLACES, WIDTH)))
     with pytest.raises(ide.InputError, match="a token 11, but the model knows 0 to 10"):
         MODEL(ide.SourceAndText(encoded, np.array([VOCABULARY, 1])))
@@ -274,7 +276,7 @@ def test_inputs_that_do_not_fit(unchecked):
 
 def test_greedy_options_that_do_not_fit(unchecked):
     features, prompt = FEATURES[0], jnp.asarray(TOKENS[0, :2])
-    with pytest.raises(ide.InputError, match="prompt is empty"):
+    with pytest.raises(ide.InputError, match="it is empty; give it at least one token"):
         ide.generate_greedy(MODEL, features, prompt[:0], 2, end=0)
     with pytest.raises(ide.InputError, match="choose a length from 0 to 5"):
         ide.generate_greedy(MODEL, features, prompt, 6, end=0)

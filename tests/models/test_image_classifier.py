@@ -82,3 +82,10 @@ def test_sizes_that_no_patch_divides(unchecked):
         model(jnp.zeros((5, 6, 1)))
     with pytest.raises(ide.InputError, match="last axis of 1 channels"):
         model(jnp.zeros((4, 6, 3)))
+
+
+def test_images_of_one_channel_need_no_axis_for_it():
+    model = classifier()
+    for size in ((4, 6), (8, 12)):
+        images = np.random.default_rng(0).normal(size=(3, *size))
+        assert largest(outputs_of(model, images), outputs_of(model, images[..., None])) == 0

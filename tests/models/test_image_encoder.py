@@ -165,3 +165,9 @@ def test_models_that_do_not_fit(unchecked):
     options = {x.name: getattr(model, x.name) for x in dataclasses.fields(model)}
     with pytest.raises(ide.InputError, match="7 positions, but 0 prefix tokens and 6 patches"):
         ide.ImageEncoder(**(options | dict(prefix=())))
+    with pytest.raises(ide.InputError, match="reads 2 prefix tokens, and there are 1"):
+        model.with_head(ide.PrefixHead((linear(WIDTH, 3), linear(WIDTH, 3))))
+    with pytest.raises(
+        ide.InputError, match="embedding takes 5 numbers, and a patch of 2 by 2"
+    ):
+        ide.ImageEncoder(**(options | dict(embedding=linear(5, WIDTH))))

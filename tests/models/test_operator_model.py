@@ -115,3 +115,17 @@ def test_more_waves_than_the_grid_can_tell_apart():
             discretization=ide.Discretization(ide.LieTrotter()),
             key=jax.random.key(0),
         )
+
+
+def test_functions_at_points_of_their_own_may_have_steps_of_their_own(model):
+    domain = ide.TokenDomain.midpoint(POINTS)
+    values = np.random.default_rng(0).normal(size=(3, POINTS))
+    weighted = domain.padded(np.arange(POINTS) < np.array([[POINTS], [9], [12]]))
+    for there in (domain, weighted):
+        inputs = ide.Field(jnp.asarray(values), there)
+        each = model.with_options(steps_for="sample")
+        np.testing.assert_allclose(
+            outputs_of(each, inputs), outputs_of(model, inputs), atol=1e-12
+        )
+    with pytest.raises(ide.InputError, match=r"are Field\(values, domain\)"):
+        model((values, domain))

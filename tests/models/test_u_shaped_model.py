@@ -186,5 +186,7 @@ def test_what_is_no_such_model(operator_model):
         operator_model.with_options(exit=ide.SecondDifferenceExit(0.1))
     with pytest.raises(ide.InputError, match="tokens cannot stop early"):
         operator_model.with_solver(ide.Strang(), exit=ide.SecondDifferenceExit(0.1))
+    with pytest.raises(ide.InputError, match="tokens cannot stop early"):
+        ide.UShapedModel(model.with_exit(ide.SecondDifferenceExit(0.1)), levels)
     with pytest.raises(ide.InputError, match=r"states of shape .* on a grid of 8 tokens"):
         levels[0](np.ones((7, WIDTH)))

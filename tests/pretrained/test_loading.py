@@ -80,7 +80,7 @@ def test_all_tensors_that_do_not_fit_are_listed_at_once(tmp_path):
 
 
 def test_dtypes_that_weights_cannot_have(tmp_path):
-    for dtype in ("int32", "bfloat16", "float16"):
+    for dtype in ("int32", "bfloat16", "float16", "flaot32"):
         with pytest.raises(ide.InputError, match=f"dtype={dtype}.*compute_dtype='bfloat16'"):
             load_pretrained(GOLDEN / "llama", dtype=dtype)
     assert load_pretrained(GOLDEN / "llama", dtype="float64").embedding.dtype == "float64"

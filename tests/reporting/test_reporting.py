@@ -1,6 +1,7 @@
 import csv
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from ide_transformer.figures import (
     plot_panels,
     plots,
 )
-from ide_transformer.reporting import Report, show_table, write_report
+from ide_transformer.reporting import Report, show_table, write_json, write_report
 
 
 @pytest.mark.filterwarnings("ignore:Data has no positive values")
@@ -108,6 +109,17 @@ def test_a_report_says_the_same_in_every_form(tmp_path, capsys):
     ]
     show_table(report.rows)
     assert "0.1235" in capsys.readouterr().out
+
+
+def test_numbers_of_numpy_and_such_that_are_not_finite_are_written(tmp_path, capsys):
+    row = {"on": True, "loss": np.float32(1.23456789), "failed": math.nan, "all": [np.inf, 2]}
+    show_table([row])
+    printed = capsys.readouterr().out
+    assert "True" in printed and "1.235" in printed
+    write_json(tmp_path / "row.json", row)
+    written = json.loads((tmp_path / "row.json").read_text(), parse_constant=pytest.fail)
+    expected = {"on": True, "loss": pytest.approx(1.2345679), "failed": None, "all": [None, 2]}
+    assert written == expected
 
 
 def test_a_cell_is_written_as_it_is(tmp_path, capsys):

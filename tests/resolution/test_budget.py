@@ -122,6 +122,9 @@ def test_models_that_have_none():
     )
     with pytest.raises(ide.InputError, match="adaptive steps"):
         ide.error_budget(adaptive, solve.inputs)
+    rounded = solve.model.with_options(compute_dtype="bfloat16")
+    with pytest.raises(ide.InputError, match=r"drop it by with_options\(compute_dtype=None\)"):
+        ide.error_budget(rounded, solve.inputs)
     text = ide.LanguageModel(
         7,
         6,

@@ -1,6 +1,7 @@
 """Schemes with learned connections, and the bidirectional approximation; their published blocks
 are tested in tests/published/."""
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -218,3 +219,28 @@ def test_the_bidirectional_approximation_is_of_first_order():
         errors.append(float(np.sqrt(np.mean((np.asarray(u1) - exact(matrix)) ** 2))))
     orders = np.log2(errors[:-1]) - np.log2(errors[1:])
     assert orders == pytest.approx([1, 1], abs=0.15)
+
+
+@pytest.mark.parametrize("name", ["attention_residual", "hyper_connections"])
+def test_connected_states_are_on_no_constraint(layered, name):
+    equation = ide.Equation(layered.control, ide.Sphere(), layered.domain)
+    with pytest.raises(ide.InputError, match="the equation needs constraint=Free"):
+        ide.solve(equation, initial_state(), solver=schemes()[name])
+
+
+def test_learned_coefficients_start_as_the_scheme_on_a_constraint(layered):
+    equation = ide.Equation(layered.control, ide.Sphere(), layered.domain)
+    u0 = equation.constraint(0.0).project(initial_state())
+    plain = ide.solve(equation, u0, solver=ide.LieTrotter())
+    learned = ide.solve(equation, u0, solver=ide.LearnedMultistep(LAYERS))
+    assert largest(learned.u1, plain.u1) < 1e-12
+    other = ide.solve(equation, u0, solver=filled(ide.LearnedMultistep(LAYERS)))
+    residual = equation.constraint(0.0).residual(other.u1)
+    assert jnp.max(jnp.abs(residual)) < 1e-12
+
+
+@pytest.mark.parametrize("controller", [None, diffrax.PIDController(rtol=1e-3, atol=1e-3)])
+def test_connections_have_weights_for_equal_steps_alone(layered, controller):
+    solver = diffrax.HalfSolver(schemes()["hyper_connections"])
+    with pytest.raises(ide.InputError, match="neither with a stepsize_controller nor"):
+        ide.solve(layered, initial_state(), solver=solver, stepsize_controller=controller)

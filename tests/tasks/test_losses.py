@@ -69,6 +69,9 @@ def test_a_relative_error_of_functions_weighs_the_points():
 
     expected = norms(outputs - targets) / norms(targets)
     np.testing.assert_allclose(found.value, expected.mean(), rtol=1e-12)
+    each = ide.TokenDomain(domain.points, jnp.stack([domain.weights] * 3))
+    same = tasks.RelativeError().measure(outputs, ide.Field(targets, each))["loss"]
+    np.testing.assert_allclose(same.value, found.value, rtol=1e-12)
     plain = tasks.RelativeError().measure(outputs, targets)["loss"].value
     equal = ide.Field(targets, ide.TokenDomain(domain.points))
     np.testing.assert_array_equal(

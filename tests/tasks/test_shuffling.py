@@ -56,3 +56,8 @@ def test_orders_look_random():
 def test_no_samples():
     with pytest.raises(InputError, match="number=0"):
         shuffled(np.arange(3), 0, 0, 0)
+
+
+def test_places_that_are_none():
+    with pytest.raises(InputError, match="places from 0 to 3 of 3 samples; give them from 0"):
+        shuffled(np.arange(4), 3, 0, 0)

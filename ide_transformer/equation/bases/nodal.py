@@ -15,7 +15,9 @@ class Nodal(AbstractBasis):
     def __call__(
         self, y: Float[Array, " points"], number: int
     ) -> Float[Array, "points number"]:
-        part = jnp.clip(jnp.floor(y * number).astype(int), 0, number - 1)
+        # The beginning of a part, j / number, may be rounded to below it.
+        above = 1 + 4 * jnp.finfo(y.dtype).eps
+        part = jnp.clip(jnp.floor(y * number * above).astype(int), 0, number - 1)
         return jnp.sqrt(jnp.asarray(number, y.dtype)) * jax.nn.one_hot(
             part, number, dtype=y.dtype
         )

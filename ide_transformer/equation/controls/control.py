@@ -136,10 +136,10 @@ def _starts(control: AbstractControl, dtype: np.dtype) -> Float[np.ndarray, " in
 
 def check_resample(control: AbstractControl, num_intervals: int) -> float:
     """The interval length that keeps `T` with another number of intervals."""
-    if num_intervals < 1:
+    if not isinstance(num_intervals, int | np.integer) or num_intervals < 1:
         raise InputError(
-            f"{type(control).__name__}.resample({num_intervals}): a control needs at least "
-            "one interval."
+            f"{type(control).__name__}.resample({num_intervals}): give a whole number of "
+            "intervals, at least one."
         )
     return control.horizon / num_intervals
 

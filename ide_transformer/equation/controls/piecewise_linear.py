@@ -46,9 +46,12 @@ class PiecewiseLinear(AbstractControl):
 
     def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
         left, right = interval
-        # In this form both ends are met exactly.
-        block = jax.tree.map(lambda a, b: ((1 - s) * a + s * b).astype(a.dtype), left, right)
-        return with_static(block, self.knots)
+
+        def between(a, b):
+            # In this form both ends are met exactly. Integers have nothing between them.
+            return ((1 - s) * a + s * b).astype(a.dtype) if eqx.is_inexact_array(a) else a
+
+        return with_static(jax.tree.map(between, left, right), self.knots)
 
     def resample(self, num_intervals: int) -> "PiecewiseLinear":
         """Interpolates the knots: exact where the new boundaries include the old ones."""

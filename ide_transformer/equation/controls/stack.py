@@ -42,12 +42,20 @@ def take(blocks: PyTree, index: Int[Array, ""] | int) -> PyTree:
 
 
 def combine(basis: Float[Array, "*points terms"], blocks: PyTree) -> PyTree:
-    """`Σ_k φ_k Θ_k`, for any number of points at once."""
+    """`Σ_k φ_k Θ_k`, for any number of points at once; of integers the first."""
 
     def one(x):
         return jnp.tensordot(basis.astype(x.dtype), x, axes=1)
 
-    return jax.tree.map(lambda x: one(x) if eqx.is_inexact_array(x) else x, blocks)
+    def first(x):
+        return jnp.broadcast_to(x[0], (*basis.shape[:-1], *x.shape[1:]))
+
+    def part(x):
+        if not eqx.is_array(x):
+            return x
+        return one(x) if eqx.is_inexact_array(x) else first(x)
+
+    return jax.tree.map(part, blocks)
 
 
 def check_stack(owner: object, blocks: PyTree) -> int:

@@ -47,7 +47,7 @@ class Tied(AbstractControl):
 
     def with_horizon(self, horizon: float) -> "Tied":
         length = self.interval_length
-        number = round(horizon / length)
+        number = round(horizon / length) if math.isfinite(horizon) else 0
         if number < 1 or not math.isclose(number * length, horizon, rel_tol=1e-6):
             raise InputError(
                 f"Tied.with_horizon({horizon:g}): give a multiple of the length of its "

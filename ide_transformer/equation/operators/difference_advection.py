@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -14,7 +16,8 @@ class DifferenceAdvection(AbstractOperator):
         du/dt = -Σ_axes c (u(x) - u(x - h)) / h   for c > 0,
 
     and the other neighbour for c < 0. Beyond a boundary u goes on as it is there. `Advection`
-    has the exact flow on a periodic domain. With c > 0 on text it looks back only.
+    has the exact flow on a periodic domain. With c > 0 it looks back only; but c is trained,
+    and its sign may change, so that it is none for a causal model.
 
     **Arguments:**
 
@@ -24,6 +27,8 @@ class DifferenceAdvection(AbstractOperator):
     """
 
     velocity: Float[Array, " dimension"]
+
+    sees_all: ClassVar[bool] = True
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_axes(self, len(self.velocity), domain)

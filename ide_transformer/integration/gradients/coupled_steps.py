@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ...errors import InputError
-from ...solvers import AbstractCoupling, Couplings, Shear, find_couplings, restarts_at_jumps
+from ...solvers import (
+    AbstractCoupling,
+    Couplings,
+    Projected,
+    Shear,
+    find_couplings,
+    restarts_at_jumps,
+)
 from ..march import Steps
 from .gradient import save_products
 
@@ -79,7 +86,8 @@ def advance(
 
 def _find_couplings(steps: Steps) -> Couplings:
     # The scheme that the user gave.
-    name = type(getattr(steps.solver, "solver", steps.solver)).__name__
+    given = steps.solver.solver if isinstance(steps.solver, Projected) else steps.solver
+    name = type(given).__name__
     couplings = find_couplings(steps.solver)
     if couplings is None:
         raise InputError(

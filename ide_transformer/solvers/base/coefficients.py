@@ -55,8 +55,7 @@ class UnitInterval(AbstractCoefficient):
         value = _numbers(value, name)
         if not np.all((value >= 0) & (value < 1)):
             raise InputError(
-                f"{name}={_text(value)}: it must lie in [0, 1); with 0 the velocity is "
-                "lost at once, and with 1 or more it would grow without bound."
+                f"{name}={_text(value)}: it must lie in [0, 1); 1 or more is not stable."
             )
         self.raw = jnp.sqrt(value / (1 - value))
 

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import diffrax
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ...equation import Depth, frozen
@@ -28,7 +29,8 @@ class BlockField(eqx.Module):
 
     def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
         terms = frozen(self.terms, t)
-        return single_step(self.block, terms, 0.0, 1.0, u, args)
+        start, end = jnp.zeros((), u.dtype), jnp.ones((), u.dtype)
+        return single_step(self.block, terms, start, end, u, args)
 
 
 class AbstractOnBlocks(AbstractTransparentWrapper):

@@ -3,6 +3,9 @@
 import abc
 from typing import ClassVar
 
+import diffrax
+
+from ...errors import InputError
 from ..base.scheme import AbstractScheme
 from ..base.step import Terms
 
@@ -20,3 +23,12 @@ class AbstractConnected(AbstractScheme):
 
     def order(self, terms: Terms) -> None:
         return None
+
+    def projected(self) -> diffrax.AbstractSolver:
+        """**Raises:** `InputError`: by default the states that are connected are on no
+        constraint."""
+        raise InputError(
+            f"{type(self).__name__}: the states that it connects are on no constraint, so the "
+            "equation needs constraint=Free(); or take LearnedMultistep, whose steps are "
+            "projected."
+        )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ...arguments import PositiveInt
+from ..base.projected import Projected, projected
 from ..base.step import Step, StepField
 from ..base.wrapper import AbstractWrapper
 from ..runge_kutta.carried import refuse_past
@@ -57,6 +58,10 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         steps = self.num_steps
         rows, columns = jnp.tril_indices(steps, 1, steps + 1)
         return jnp.zeros((steps, steps + 1)).at[rows, columns].set(self.weights)
+
+    def projected(self) -> Projected:
+        """The variant whose steps of the other scheme are projected, and their combination."""
+        return Projected(eqx.tree_at(lambda s: s.solver, self, projected(self.solver)))
 
     def start(self, field: StepField, u: Array) -> Past:
         inner = field.with_terms(self.inner_terms(field.terms))

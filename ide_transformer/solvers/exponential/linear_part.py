@@ -18,7 +18,7 @@ class LinearPart:
 
     def __init__(self, scheme: str, field: StepField):
         fields = operator_fields(field.terms)
-        operators = [one.operator(field.t(0.5)) for one in fields]
+        operators = [one.operator(field.t(0.5), field.args) for one in fields]
         linear = [
             (operator, one.domain)
             for operator, one in zip(operators, fields, strict=True)

@@ -1,5 +1,5 @@
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -52,13 +52,13 @@ class AbstractMultistep(AbstractFieldScheme):
 
     def start(self, field: StepField, u: U) -> History:
         nothing = jax.tree.map(jnp.zeros_like, self.sample(u, u))
-        length = jnp.asarray(field.h)
+        length = jnp.asarray(field.h, _dtype(u))
         return History((nothing,) * self.kept, (length,) * self.kept, jnp.array(0))
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         known = jnp.where(made_jump, 0, state.known)
         history = History(state.samples, state.lengths, known)
-        h, increment = jnp.asarray(field.h), field(0, u)
+        h, increment = jnp.asarray(field.h, _dtype(u)), field(0, u)
         y1 = lax.cond(
             known == 0,
             lambda: self.first_step(field, u, increment),
@@ -72,3 +72,7 @@ class AbstractMultistep(AbstractFieldScheme):
             known=jnp.minimum(known + 1, self.kept),
         )
         return Step.between(u, y1, state=state)
+
+
+def _dtype(u: U) -> Any:
+    return jax.tree.leaves(u)[0].dtype

@@ -14,8 +14,7 @@ class ExactFlow(AbstractOneStep):
 
     Exact where θ is constant over the step, second order where it is not.
 
-    **Raises:** `InputError` for an operator without a flow, and for a negative step of a
-    dissipative one.
+    **Raises:** `InputError` for an operator without a flow.
     """
 
     def order(self, terms: Terms) -> int:
@@ -23,21 +22,22 @@ class ExactFlow(AbstractOneStep):
 
     def advance(self, field: StepField, u: U) -> U:
         fields = operator_fields(field.terms)
-        operator = exact_operator(field.terms, field.t(0.5))
+        operator = exact_operator(field.terms, field.t(0.5), field.args)
         if operator is None:
-            names = [type(one.operator(field.t0)).__name__ for one in fields]
+            names = [type(one.operator(field.t0, field.args)).__name__ for one in fields]
             raise InputError(
                 f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form; "
                 "give the splitting a sub-solver such as diffrax.Heun() instead. Flows are "
                 "known of subclasses of AbstractExactOperator: Damping, Diffusion, DeltaRule."
             )
-        return jax.tree.map(lambda u: operator.flow(u, fields[0].domain, field.h), u)
+        domain = fields[0].domain
+        return jax.tree.map(lambda u: operator.flow(u, domain, field.h).astype(u.dtype), u)
 
 
-def exact_operator(terms: PyTree, t: Depth) -> AbstractExactOperator | None:
+def exact_operator(terms: PyTree, t: Depth, args: PyTree) -> AbstractExactOperator | None:
     """The operator of a term of its own, if it knows its flow."""
     fields = operator_fields(terms)
     if len(fields) != 1:
         return None
-    operator = fields[0].operator(t)
+    operator = fields[0].operator(t, args)
     return operator if isinstance(operator, AbstractExactOperator) else None

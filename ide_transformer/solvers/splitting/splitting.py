@@ -8,7 +8,7 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
-from ...equation import Depth, Free, operator_fields
+from ...equation import Free, operator_fields
 from ...errors import InputError
 from ..base.evaluations import EvaluationCount, evaluations_made
 from ..base.projected import projected
@@ -88,7 +88,7 @@ class AbstractSplitting(AbstractFieldScheme):
         def flow(index, start, end, y):
             nonlocal result, made
             part = StepField(terms[index], field.t(start), field.t(end), field.args)
-            solver = self._solver_for(part.terms, part.t0, backwards=end < start)
+            solver = self._solver_for(part, backwards=end < start)
             # Solvers that reuse their last stage must not carry a state from one operator to
             # the next, so each sub-step starts from nothing.
             step = part.step(solver, y, part.start(solver, y), False)
@@ -101,12 +101,10 @@ class AbstractSplitting(AbstractFieldScheme):
         y1, error = self.flows(flow, len(terms), u)
         return Step.between(u, y1, error=error, state=made, result=result)
 
-    def _solver_for(
-        self, term: diffrax.AbstractTerm, t: Depth, *, backwards: bool
-    ) -> diffrax.AbstractSolver:
+    def _solver_for(self, part: StepField, *, backwards: bool) -> diffrax.AbstractSolver:
         """The flow in closed form of an operator that knows it, else the sub-solver. A
         constraint changes the flow, so on one the sub-solver remains."""
-        operator = exact_operator(term, t)
+        operator = exact_operator(part.terms, part.t0, part.args)
         if operator is None:
             return self.sub_solver
         if backwards and operator.dissipative:
@@ -115,7 +113,7 @@ class AbstractSplitting(AbstractFieldScheme):
                 f"dissipative {type(operator).__name__} grows without bound; use a splitting "
                 "without them, such as Strang."
             )
-        free = isinstance(operator_fields(term)[0].constraint(t), Free)
+        free = isinstance(operator_fields(part.terms)[0].constraint(part.t0), Free)
         return ExactFlow() if free else self.sub_solver
 
 
