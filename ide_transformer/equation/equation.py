@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ..arguments import is_known
 from ..errors import InputError
 from .constraints.constraint import AbstractConstraint
 from .controls.control import AbstractControl
@@ -129,7 +130,16 @@ class Equation(eqx.Module):
         return Equation(self.control.tabulate(points), constraint, self.domain)
 
     def terms_of(self, index: int) -> diffrax.MultiTerm:
-        """The terms inside interval `index`."""
+        """The terms inside interval `index`.
+
+        **Raises:** `InputError` where there is none of this number.
+        """
+        number = self.control.num_intervals
+        if is_known(index) and not 0 <= index < number:
+            raise InputError(
+                f"Equation.terms_of({index}): there are {number} intervals; give 0 to "
+                f"{number - 1}."
+            )
         return self.interval_terms(index, take(self.intervals(), index))
 
     def interval_terms(self, index: int | Array, interval: PyTree[Array]) -> diffrax.MultiTerm:

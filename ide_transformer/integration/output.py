@@ -79,6 +79,10 @@ def _depths(
             "solve: saveat.ts must be known when the solve is compiled, not computed under "
             "jit; for depths computed later use SaveAt(dense=True) and Solution.evaluate."
         ) from error
+    if np.ndim(inner) != 1:
+        raise InputError(
+            f"solve: saveat.ts has shape {np.shape(inner)}; give a list of depths."
+        )
     if not all(0 <= t <= equation.horizon for t in inner):
         raise InputError(f"solve: saveat.ts = {inner} must lie in [0, {equation.horizon:g}].")
     if subs.steps and steps_per_interval is None:

@@ -1,9 +1,10 @@
 """The error of leaving out a layer, predicted and measured."""
 
 import diffrax
+import jax
 import numpy as np
 import pytest
-from helpers import fast_first
+from helpers import HEADS, WIDTH, fast_first, make_block
 from layered_models import CALIBRATION, HELD_OUT, mean_over_tokens, model_of
 
 import ide_transformer as ide
@@ -55,3 +56,32 @@ def test_steps_that_are_not_those_of_each_interval_alone_are_refused(predicted):
         predicted(adaptive, HELD_OUT)
     with pytest.raises(ide.InputError, match="HeavyBall uses earlier steps, but each interval"):
         predicted(model_of().with_solver(ide.HeavyBall()), HELD_OUT)
+
+
+@pytest.mark.heavy
+def test_layers_of_a_decoder_have_the_estimate_of_their_equation():
+    """Also where its encoder is solved before."""
+    texts = ide.EncoderDecoder.build(
+        7,
+        5,
+        WIDTH,
+        control=ide.PiecewiseConstant.build(decoding, 2, key=jax.random.key(0)),
+        make_encoder_control=lambda: ide.Tied(make_block(jax.random.key(1), causal=False), 1),
+        constraint=ide.Free(),
+        discretization=ide.Discretization(ide.LieTrotter()),
+        key=jax.random.key(2),
+    )
+    tokens = np.array([[1, 2, 3, 4, 0], [3, 3, 5, 6, 1]])
+    inputs = ide.SourceAndText(tokens, tokens[:, :3])
+    before = ide.SourceAndText(texts.encoded(inputs), inputs.text)
+    estimate = np.asarray(removal_estimate(texts, inputs))
+    np.testing.assert_allclose(estimate, removal_estimate(texts, before), rtol=1e-10)
+    damage = removal_damage(texts, inputs)
+    assert (0.3 * damage < estimate).all() and (estimate < 3 * damage).all()
+
+
+def decoding(key):
+    first, second = jax.random.split(key)
+    attention, feed_forward = make_block(first, std=0.05)
+    cross = ide.CrossAttention(WIDTH, HEADS, key=second, std=0.05)
+    return attention, cross, feed_forward

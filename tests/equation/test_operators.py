@@ -92,6 +92,8 @@ def test_distances_on_a_torus_are_those_of_the_shorter_way(key):
     distance = np.linalg.norm(np.minimum(apart, np.array(lengths) - apart), axis=-1)
     bias = ide.LinearBias(1).score_bias(torus, torus)
     assert largest(bias[0], -distance / 256) < 1e-15
+    total = jax.grad(lambda domain: ide.LinearBias(1).score_bias(domain, domain).sum())
+    assert jnp.isfinite(total(torus).points).all()
     near = ide.Neighborhood(0.77).indicator(torus, torus)
     assert np.array_equal(near, distance < 0.77)
     # A window around the circle moves with the state.

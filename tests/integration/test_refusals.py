@@ -49,6 +49,7 @@ U0 = random_state()
             },
             "stepsize_controller: rtol=-0.001 is below 0",
         ),
+        ({"saveat": diffrax.SaveAt(ts=jnp.ones((2, 2)))}, r"saveat.ts has shape \(2, 2\)"),
         ({"gradient": diffrax.BacksolveAdjoint()}, "wrong for layered weights"),
         (
             {
@@ -106,3 +107,30 @@ def test_an_operator_of_another_shape(unchecked):
         ide.InputError, match=r"Wrong maps a state of shape \(6, 16\) to \(6, 2\)"
     ):
         ide.solve(equation, U0, solver=diffrax.Euler())
+
+
+def test_intervals_that_are_not_there():
+    with pytest.raises(ide.InputError, match=r"terms_of\(3\): there are 3 intervals; give 0"):
+        EQUATION.terms_of(3)
+
+
+def test_a_constraint_for_another_width():
+    sphere = ide.Sphere(domain=ide.FeatureDomain(8))
+    equation = ide.Equation(EQUATION.control, sphere, EQUATION.domain)
+    with pytest.raises(ide.InputError, match="8 points, but the state has 16 features"):
+        ide.solve(equation, U0, solver=ide.LieTrotter())
+
+
+def test_advection_whose_velocity_may_change_its_sign_is_none_for_a_writer():
+    advection = ide.Tied((ide.DifferenceAdvection(jnp.ones(1)),), 1)
+    model = ide.LanguageModel(
+        5,
+        4,
+        WIDTH,
+        control=advection,
+        constraint=ide.Free(),
+        discretization=ide.Discretization(ide.LieTrotter()),
+        key=jax.random.key(0),
+    )
+    with pytest.raises(ide.InputError, match="DifferenceAdvection"):
+        ide.generate(model, jnp.array([1]), 2, temperature=0.0)

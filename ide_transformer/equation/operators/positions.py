@@ -154,6 +154,8 @@ class LinearBias(AbstractPositions):
             )
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
-        distance = jnp.linalg.norm(differences(query_domain, domain), axis=-1)
+        square = jnp.sum(differences(query_domain, domain) ** 2, axis=-1)
+        # The gradient at the distance zero is zero, and not NaN.
+        distance = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
         slopes = self.scale * 2 ** (-8 * jnp.arange(1, self.heads + 1) / self.heads)
         return -slopes[:, None, None].astype(distance.dtype) * distance[None]
