@@ -63,6 +63,7 @@ def test_outputs_converge_in_width():
     assert finer < coarse / 20
 
 
+@pytest.mark.heavy
 def test_the_ordinary_model_behind_it_gives_the_same_and_writes_text():
     model = functional(language_model(), ide.Cosine(), 2 * WIDTH)
     ordinary = model.ordinary

@@ -155,6 +155,7 @@ def test_numbers_are_of_all_stages(model):
     assert not bool(failed.succeeded) and failed.failed_at == 1
 
 
+@pytest.mark.heavy
 def test_each_sample_may_have_steps_of_its_own(model):
     adaptive = model.stages[0].with_solver(
         diffrax.Heun(),
@@ -196,6 +197,7 @@ def test_an_exit_is_the_last_stages(model):
         assert changed.with_exit(None).discretization.exit is None
 
 
+@pytest.mark.heavy
 def test_a_stage_is_analysed_and_refined_as_any_model(model):
     for stage, inputs in zip(model.stages, inputs_of(model), strict=True):
         u0, _ = embedded(stage, inputs)

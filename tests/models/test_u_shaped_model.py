@@ -145,6 +145,7 @@ def operator_model():
     return ide.UShapedModel(model, tuple(levels))
 
 
+@pytest.mark.heavy
 def test_it_is_trained_as_any_model(operator_model):
     inputs = np.random.default_rng(0).standard_normal((4, 8))
     batch = Batch(inputs, 2 * inputs)

@@ -47,6 +47,7 @@ def test_parts_of_a_batch_make_the_step_of_the_whole():
 
 
 # The logarithm of no weight in float64, cut off in float32.
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_functions_at_points_of_their_own_are_parted_by_samples():
     """The points are those of all samples."""

@@ -54,6 +54,7 @@ def cross_entropy(logits, targets):
     return (np.log(np.exp(logits).sum(-1)) - chosen).mean()
 
 
+@pytest.mark.heavy
 def test_the_objective_has_what_is_read_out_after_each_layer(run):
     settings = run.run.load_config().training
     batch = next(training.evaluation_task(run).held_out(4))

@@ -125,6 +125,7 @@ def test_the_gradient_goes_through_the_mesh(text):
     assert float(sum(jax.tree.leaves(slope))) == pytest.approx(expected, rel=2e-7)
 
 
+@pytest.mark.heavy
 def test_a_run_with_meshes_goes_on_to_the_same_bits(text, tmp_path, monkeypatch):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     meshes = [2, {"intervals": 1, "solver": "rk4", "after": 3}]
