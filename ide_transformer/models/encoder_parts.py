@@ -1,4 +1,4 @@
-"""Parts of the encoders: the type of their constraint, their pooler."""
+"""Parts of the encoders: the type of their constraint, learned tokens, their pooler."""
 
 from typing import Any
 
@@ -13,6 +13,14 @@ def any_constraint(constraint: AbstractConstraint | AbstractControl) -> Abstract
     """The type of a field that takes either, and that `as_control` then makes a control."""
     given: Any = constraint
     return given
+
+
+def after_prefix(
+    prefix: tuple[Float[Array, " features"], ...], u: Float[Array, "*batch tokens features"]
+) -> Float[Array, "*batch all features"]:
+    """A state after learned tokens."""
+    first = [jnp.broadcast_to(token, (*u.shape[:-2], 1, len(token))) for token in prefix]
+    return jnp.concatenate([*first, u], axis=-2)
 
 
 def pool_first(

@@ -6,6 +6,7 @@ from jaxtyping import Array, ArrayLike, Float
 from ..equation import AbstractConstraint, Linear, TokenDomain
 from ..errors import InputError
 from .bicubic import resample
+from .encoder_parts import after_prefix
 from .image_heads import AbstractImageHead
 from .model import AbstractModel, AbstractVar
 
@@ -74,8 +75,7 @@ class AbstractImageModel(AbstractModel):
         """
         images = self._checked(jnp.asarray(images))
         u = self.embedding(split_patches(images, self.patch))
-        prefix = [jnp.broadcast_to(x, (*u.shape[:-2], 1, x.shape[0])) for x in self.prefix]
-        u = jnp.concatenate([*prefix, u], axis=-2)
+        u = after_prefix(self.prefix, u)
         return u + jnp.broadcast_to(self.positions_on(self.grid_of(images)), u.shape)
 
     def grid_of(self, images: Float[Array, "*batch rows columns channels"]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from ..equation import (
 )
 from ..errors import InputError
 from .classifier import AbstractImageClassifier
+from .encoder_parts import after_prefix
 from .image_heads import AbstractImageHead, MeanHead, NoHead, PrefixHead
 from .image_model import check_floating, image_domain, patch_domain
 from .model import AbstractModel, Discretization
@@ -160,8 +161,7 @@ class ImageStage(AbstractStage, AbstractImageClassifier):
         grid = self.grid_of(*images.shape[-3:-1])
         u = self.embedding(windows(images, self.window, self.stride, self.padding))
         u = self.embedding_normalization.project(u)
-        prefix = [jnp.broadcast_to(x, (*u.shape[:-2], 1, x.shape[0])) for x in self.prefix]
-        u = drop(jnp.concatenate([*prefix, u], axis=-2), self.dropout, key)
+        u = drop(after_prefix(self.prefix, u), self.dropout, key)
         domain = image_domain(grid, len(self.prefix), self.grid, self.area_weights)
         return self.input_normalization.project(u), domain
 

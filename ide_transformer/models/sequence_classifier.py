@@ -15,6 +15,7 @@ from ..equation import (
     drop,
 )
 from ..errors import InputError
+from .encoder_parts import after_prefix
 from .model import Discretization
 from .text import Text
 from .text_model import AbstractTextModel
@@ -107,10 +108,8 @@ class SequenceClassifier(AbstractTextModel):
         u = self.embedding[text.tokens]
         if self.positions is not None:
             u = u + jnp.broadcast_to(self.positions[: u.shape[-2]], u.shape)
-        for token in self.prefix:
-            first = jnp.broadcast_to(token, (*u.shape[:-2], 1, self.features))
-            u = jnp.concatenate([first, u], axis=-2)
-        u = self.input_normalization.project(drop(u, self.dropout, key))
+        u = drop(after_prefix(self.prefix, u), self.dropout, key)
+        u = self.input_normalization.project(u)
         return u, self._domain_of(text, u.shape[-2])
 
     def _domain_of(self, text: Text, tokens: int) -> TokenDomain:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..models import AbstractImageClassifier, AbstractModel
 from .images import LabelledImages, digits, idx_folder
 from .losses import Batch
-from .task import AbstractTask, Part, in_passes, spread
+from .task import AbstractTask, Part, in_parts, in_passes
 
 
 class ClassificationTask(AbstractTask):
@@ -127,9 +127,8 @@ class ClassificationTask(AbstractTask):
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         images = self.test if part == "test" else self.validation
-        chosen = spread(np.arange(len(images.labels)), samples)
-        for first in range(0, len(chosen), size):
-            found, labels = _chosen(images, chosen[first : first + size])
+        for chosen in in_parts(range(len(images.labels)), size, samples):
+            found, labels = _chosen(images, chosen)
             yield Batch(self._resampled(found), labels)
 
     def _resampled(self, images: np.ndarray) -> np.ndarray:

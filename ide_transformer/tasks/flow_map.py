@@ -11,7 +11,7 @@ from ..models import AbstractModel, Field, OperatorModel
 from .flows import AbstractFlow, Functions, functions, solved
 from .losses import AbstractLoss, Batch
 from .relative_error import RelativeError
-from .task import AbstractTask, Part, in_passes, spread
+from .task import AbstractTask, Part, in_parts, in_passes
 
 
 class FlowMapTask(AbstractTask):
@@ -98,9 +98,8 @@ class FlowMapTask(AbstractTask):
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         pairs = self.test if part == "test" else self.validation
-        chosen = spread(np.arange(len(pairs.before)), samples)
-        for first in range(0, len(chosen), size):
-            yield self._chosen(pairs, chosen[first : first + size])
+        for chosen in in_parts(range(len(pairs.before)), size, samples):
+            yield self._chosen(pairs, chosen)
 
     def function(self, values: Any) -> Any:
         """Values `[samples, points]`, with an axis of points for each dimension, as inputs of a

@@ -10,7 +10,7 @@ from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, generate
 from .losses import Batch
-from .task import Part, spread
+from .task import Part, in_parts
 from .text_task import AbstractNextToken
 from .texts import read_text, shakespeare
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
@@ -82,9 +82,9 @@ class LanguageTask(AbstractNextToken):
         """The text of a part in consecutive windows, each token predicted once; what is left
         over at the end is dropped."""
         tokens = self.test if part == "test" else self.validation
-        starts = spread(np.arange(0, len(tokens) - self.context, self.context), samples)
-        for first in range(0, len(starts), size):
-            yield self._windows(tokens, starts[first : first + size])
+        whole = range(0, len(tokens) - self.context, self.context)
+        for starts in in_parts(whole, size, samples):
+            yield self._windows(tokens, starts)
 
     def fingerprint(self) -> str:
         """A checksum of all tokens."""

@@ -12,7 +12,7 @@ from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractModel, LanguageModel
 from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
-from .task import AbstractTask, Part, spread
+from .task import AbstractTask, Part, in_parts
 
 
 # Number of samples in a held-out part.
@@ -53,10 +53,8 @@ class AbstractSequences(AbstractTask):
     ) -> Iterator[Batch]:
         stream = 1 + self.parts.index(part)
         drawn = self.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)
-        chosen = spread(np.arange(HELD_OUT), samples)
-        for first in range(0, len(chosen), size):
-            some = chosen[first : first + size]
-            yield jax.tree.map(op.itemgetter(some), drawn)
+        for chosen in in_parts(range(HELD_OUT), size, samples):
+            yield jax.tree.map(op.itemgetter(chosen), drawn)
 
 
 class AbstractSequencesByLength(AbstractSequences):

@@ -8,7 +8,7 @@ from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractModel, SequenceClassifier
 from .losses import Batch
-from .task import AbstractTask, Part, in_passes, spread
+from .task import AbstractTask, Part, in_parts, in_passes
 
 
 # Folders of mails, and whether they are spam.
@@ -75,10 +75,8 @@ class SpamBytes(AbstractTask):
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         mails, labels = self._parts[part]
-        chosen = spread(np.arange(len(mails)), samples)
-        for first in range(0, len(chosen), size):
-            some = chosen[first : first + size]
-            yield Batch(mails[some].astype(np.int32), labels[some])
+        for chosen in in_parts(range(len(mails)), size, samples):
+            yield Batch(mails[chosen].astype(np.int32), labels[chosen])
 
     @classmethod
     def saved_sizes(cls, tokenizer: Path) -> dict[str, Any]:

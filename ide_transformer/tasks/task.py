@@ -5,7 +5,7 @@ import functools as ft
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
@@ -20,6 +20,9 @@ from .losses import AbstractLoss, Batch, CrossEntropy
 # A held-out part of the data: what is chosen is chosen on the validation samples, and a result
 # is reported on the test samples.
 Part: TypeAlias = Literal["validation", "test"]
+
+
+Indices = TypeVar("Indices", np.ndarray, range)
 
 
 class AbstractTask(abc.ABC):
@@ -137,6 +140,13 @@ def _order(number: int, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(number)
 
 
-def spread(indices: np.ndarray, samples: int | None) -> np.ndarray:
+def spread(indices: Indices, samples: int | None) -> Indices:
     """About `samples` of the indices, evenly spread; all of them by default."""
     return indices if samples is None else indices[:: max(1, len(indices) // samples)]
+
+
+def in_parts(indices: Indices, size: int, samples: int | None) -> Iterator[np.ndarray]:
+    """About `samples` of the indices, evenly spread, in parts of at most `size`."""
+    chosen = spread(indices, samples)
+    for first in range(0, len(chosen), size):
+        yield np.asarray(chosen[first : first + size])

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..models import AbstractModel, LanguageModel, generate
 from .losses import Batch
 from .shuffling import shuffled
-from .task import Part
+from .task import Part, in_parts
 from .text_task import AbstractNextToken
 from .token_folder import TokenFolder
 
@@ -86,11 +86,9 @@ class TokenFiles(AbstractNextToken):
         """A part in consecutive windows, each token predicted once; what is left over at the
         end is dropped."""
         low, high = self._bounds[part]
-        starts = range(low, high - self.context, self.context)
-        if samples is not None:
-            starts = starts[:: max(1, len(starts) // samples)]
-        for first in range(0, len(starts), size):
-            yield self._windows(np.asarray(starts[first : first + size]))
+        whole = range(low, high - self.context, self.context)
+        for starts in in_parts(whole, size, samples):
+            yield self._windows(starts)
 
     def fingerprint(self) -> str:
         """A checksum of all tokens."""

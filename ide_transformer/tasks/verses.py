@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..models import AbstractModel, EncoderDecoder, SourceAndText, Text
 from ..packages import cache_folder
 from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
-from .task import Part, in_passes, spread
+from .task import Part, in_parts, in_passes
 from .text_task import AbstractTextTask
 from .tokenizers import AbstractTokenizer, BytePairTokenizer
 
@@ -81,9 +81,8 @@ class VersesEnEs(AbstractTextTask):
     def held_out(
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        chosen = spread(np.arange(len(self._parts[part][0])), samples)
-        for first in range(0, len(chosen), size):
-            yield self._batch(part, chosen[first : first + size])
+        for chosen in in_parts(range(len(self._parts[part][0])), size, samples):
+            yield self._batch(part, chosen)
 
     def texts(self, tokens: np.ndarray) -> list[str]:
         """The text of each row of tokens, up to its end."""
