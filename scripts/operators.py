@@ -131,6 +131,7 @@ def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
                 for row in rows
                 if (row["name"], row["steps"]) == (cell.name, arguments.steps)
                 and row["rate"] in arguments.rates
+                and row["seed"] < arguments.seeds
             ]
             best = min((x for x in own if not x["seed"]), key=_loss)
             own = [row for row in own if row["rate"] == best["rate"]]

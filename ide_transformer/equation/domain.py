@@ -110,8 +110,9 @@ class TokenDomain(eqx.Module):
         points, steps = np.asarray(self.points)[self.prefix :], np.array(self.steps)
         places = np.stack(np.unravel_index(np.arange(len(points)), self.grid), axis=-1)
         # Coordinates are rounded in proportion to the largest.
+        rounding = 8 * float(jnp.finfo(points.dtype).eps) * np.abs(points).max(axis=0)
         error = np.abs(points - points[:1] - places * steps).max(axis=0)
-        if (error > 1e-3 * steps + 1e-5 * np.abs(points).max(axis=0)).any():
+        if (error > 1e-3 * steps + rounding).any():
             raise InputError(
                 f"TokenDomain: the points are not those of grid={self.grid}, the last axis "
                 f"fastest, with neighbours at distances {tuple(steps.tolist())}; give their "
@@ -489,14 +490,15 @@ class TokenDomain(eqx.Module):
         return dataclasses.replace(self, weights=weights, end_weights=ends)
 
 
-def by_samples(tree: PyTree[ArrayLike]) -> PyTree[bool]:
-    """For each array whether it has an axis of samples; the points of a domain have none."""
+def by_samples(tree: PyTree[ArrayLike], axes: int = 1) -> PyTree[bool]:
+    """For each array whether it has so many axes of samples; the points of a domain have
+    none."""
 
     def of_part(part: Any) -> Any:
         if not isinstance(part, TokenDomain):
             return True
         return jax.tree.map_with_path(
-            lambda path, x: x.ndim > _SHARED_AXES[path[-1].name], part
+            lambda path, x: x.ndim >= _SHARED_AXES[path[-1].name] + axes, part
         )
 
     return jax.tree.map(of_part, tree, is_leaf=lambda x: isinstance(x, TokenDomain))

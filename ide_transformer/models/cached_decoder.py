@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from ..arguments import PositiveInt, checked, is_known
 from ..equation import Equation, TokenDomain
@@ -56,7 +56,9 @@ class CachedDecoder(eqx.Module):
 
     @checked
     def prefill(
-        self, prompt: Int[Array | np.ndarray, "*batch prompt"], last: Int[Array, ""] | int = -1
+        self,
+        prompt: Integer[Array | np.ndarray, "*batch prompt"],
+        last: Integer[Array | np.ndarray, ""] | int = -1,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
         """The logits of the token after a prompt, and the cache of the prompt.
 
@@ -87,8 +89,8 @@ class CachedDecoder(eqx.Module):
     @checked
     def extend(
         self,
-        token: Int[Array | np.ndarray, "*batch"],
-        position: Int[Array, ""] | int,
+        token: Integer[Array | np.ndarray, "*batch"] | int,
+        position: Integer[Array | np.ndarray, ""] | int,
         cache: TokenCache,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
         """The logits of the token after this one, and the cache with this one.
@@ -106,12 +108,13 @@ class CachedDecoder(eqx.Module):
                 f"CachedDecoder.extend: position={position}: the decoder was built for {room} "
                 f"tokens, at the positions 0 to {room - 1}; build it for more."
             )
-        self._check_tokens(token[..., None])
-        u0 = self.model.embed_from(position, token[..., None])
-        u1, cache = self.march.extend(u0, position, cache)
+        token = jnp.asarray(token)[..., None]
+        self._check_tokens(token)
+        u0 = self.model.embed_from(position, token)
+        u1, cache = self.march.extend(u0, jnp.asarray(position), cache)
         return self.model.read_out(u1)[..., 0, :], cache
 
-    def _check_tokens(self, tokens: Int[Array | np.ndarray, "*batch tokens"]) -> None:
+    def _check_tokens(self, tokens: Integer[Array | np.ndarray, "*batch tokens"]) -> None:
         vocabulary = self.model.embedding.shape[0]
         as_text(tokens).check(vocabulary=vocabulary, context=self.march.num_tokens)
 

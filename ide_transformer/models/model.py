@@ -283,7 +283,7 @@ def _solve_samples(
     if not axes:
         return solve(inputs, key)
     inputs = jax.tree.map(jnp.asarray, inputs, is_leaf=lambda x: isinstance(x, list))
-    own = by_samples(inputs)
+    own = by_samples(inputs, axes)
     number = jax.tree.leaves(eqx.filter(inputs, own))[0].shape[0]
     keys = None if key is None else jax.random.split(key, number)
     along = jax.tree.map(lambda x: 0 if x else None, own), None if key is None else 0

@@ -19,6 +19,7 @@ from ..equation import (
     TokenDomain,
     as_control,
     drop,
+    parts,
     with_fields,
 )
 from ..errors import InputError
@@ -179,15 +180,14 @@ class OperatorModel(AbstractModel):
     def embed(
         self, inputs: Float[ArrayLike, "..."] | Field, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
-        if isinstance(inputs, tuple) and not isinstance(inputs, Field):
-            raise InputError(
-                "OperatorModel: inputs of tuple; values at the points of a domain are "
-                "Field(values, domain)."
-            )
         if isinstance(inputs, Field):
             a = self._checked(jnp.asarray(inputs.values), 1)
             inputs.check(a.shape[-2], tuple(length != 1 for length in self._wavelengths))
             domain = inputs.domain
+        elif isinstance(inputs, tuple) and parts(inputs, TokenDomain):
+            raise InputError(
+                "OperatorModel: inputs are a tuple with a domain; write Field(values, domain)."
+            )
         else:
             a = self._checked(jnp.asarray(inputs), self.dimension)
             shape = a.shape[-1 - self.dimension : -1]

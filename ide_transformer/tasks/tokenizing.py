@@ -86,7 +86,7 @@ def tokenize_files(
     except filelock.Timeout:
         raise InputError(f"{folder}: another process is writing it; wait for it.") from None
     with lock:
-        given = _given(tokenizer)
+        given = None if (folder / TOKENIZER).is_file() else _given(tokenizer)
         _begin(folder, plan)
         if not (folder / INDEX).is_file():
             encoding = _encoding(folder, given or tokenizer, vocabulary, between, shards)

@@ -127,11 +127,10 @@ def read_metrics(path: Path) -> list[dict]:
     return lines
 
 
-def seconds_until(path: Path, step: int) -> float:
-    """The time that a run had taken by a step, as far as its log tells."""
+def seconds_logged(path: Path) -> float:
+    """The time that a run had taken when it wrote the last line of its log."""
     lines = read_metrics(path) if path.exists() else []
-    until = [line["seconds"] for line in lines if "seconds" in line and line["step"] <= step]
-    return max(until, default=0.0)
+    return max((line["seconds"] for line in lines if "seconds" in line), default=0.0)
 
 
 def validation_losses(path: Path) -> dict[int, float]:

@@ -79,7 +79,8 @@ def _row(config: Config, vocabulary: int, mesh: ParallelConfig, samples: int) ->
         raise InputError(f"--samples {samples}: a device computes 1 or more at once.")
     at_once = samples * mesh.data * mesh.fsdp
     size = config.training.batch_size
-    accumulate = next(n for n in range(1, size + 1) if size % n == 0 and size <= n * at_once)
+    parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * at_once)
+    accumulate = next((n for n in parts if size // n % (at_once // samples) == 0), 1)
     training = config.training.model_copy(update={"accumulate": accumulate})
     config = config.model_copy(update={"training": training, "parallel": mesh})
     state, static = _shapes(config, vocabulary)

@@ -28,7 +28,7 @@ from .config import Config, TrainingConfig
 from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder
 from .loop import EVALUATION_BATCH, Loop
 from .meshes import first_batches, mesh_maps
-from .metrics import cut_metrics, read_metrics, seconds_until, validation_losses
+from .metrics import cut_metrics, read_metrics, seconds_logged, validation_losses
 from .objective import objective
 from .parallel import Layout, check_divisible, make_layout
 from .phases import Phase, make_phases, shapes_at
@@ -142,8 +142,8 @@ def _train(
         wait_for_all("restored")
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
+        began -= seconds_logged(own.metrics)
         cut_metrics(own.metrics, int(state.step), losses)
-        began -= seconds_until(own.metrics, int(state.step))
         shown = trackers if primary() else []
         loop = Loop(
             training, task, own, checkpoints, losses, stop, phases, layout, began, shown

@@ -127,5 +127,5 @@ def test_functions_at_points_of_their_own_may_have_steps_of_their_own(model):
         np.testing.assert_allclose(
             outputs_of(each, inputs), outputs_of(model, inputs), atol=1e-12
         )
-    with pytest.raises(ide.InputError, match=r"are Field\(values, domain\)"):
+    with pytest.raises(ide.InputError, match=r"write Field\(values, domain\)"):
         model((values, domain))

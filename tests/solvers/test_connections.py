@@ -228,13 +228,14 @@ def test_connected_states_are_on_no_constraint(layered, name):
         ide.solve(equation, initial_state(), solver=schemes()[name])
 
 
-def test_learned_coefficients_start_as_the_scheme_on_a_constraint(layered):
+@pytest.mark.parametrize("solver", [ide.LieTrotter(), ide.Strang(diffrax.Heun())])
+def test_learned_coefficients_start_as_the_scheme_on_a_constraint(layered, solver):
     equation = ide.Equation(layered.control, ide.Sphere(), layered.domain)
     u0 = equation.constraint(0.0).project(initial_state())
-    plain = ide.solve(equation, u0, solver=ide.LieTrotter())
-    learned = ide.solve(equation, u0, solver=ide.LearnedMultistep(LAYERS))
+    plain = ide.solve(equation, u0, solver=solver)
+    learned = ide.solve(equation, u0, solver=ide.LearnedMultistep(LAYERS, solver))
     assert largest(learned.u1, plain.u1) < 1e-12
-    other = ide.solve(equation, u0, solver=filled(ide.LearnedMultistep(LAYERS)))
+    other = ide.solve(equation, u0, solver=filled(ide.LearnedMultistep(LAYERS, solver)))
     residual = equation.constraint(0.0).residual(other.u1)
     assert jnp.max(jnp.abs(residual)) < 1e-12
 

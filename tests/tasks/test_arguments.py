@@ -28,6 +28,22 @@ def test_numbers_that_no_token_has_count(tmp_path):
     words = {"a": 0, "b": 70000, "<|endoftext|>": 2, "[UNK]": 3}
     tokenizer = tasks.PretrainedTokenizer(tk.Tokenizer(tk.models.WordLevel(words, "[UNK]")))
     assert tokenizer.vocabulary == 70001
+    tokenizer.save(tmp_path / "words.json")
+    (tmp_path / "a.txt").write_text("b")
+    folder = tasks.tokenize_files(
+        [tmp_path / "a.txt"], tmp_path / "tokens", tokenizer=str(tmp_path / "words.json")
+    )
+    assert folder.windows(np.array([0]), len(folder))[0].tolist() == [70000, 2]
+    (tmp_path / "words.json").unlink()
+    again = tasks.tokenize_files(
+        [tmp_path / "a.txt"], tmp_path / "tokens", tokenizer=str(tmp_path / "words.json")
+    )
+    assert again.fingerprint() == folder.fingerprint()
+
+
+def test_texts_that_are_none_are_not_encoded():
+    words = {"a": 0, "[UNK]": 1}
+    tokenizer = tasks.PretrainedTokenizer(tk.Tokenizer(tk.models.WordLevel(words, "[UNK]")))
     with pytest.raises(ide.InputError, match="give a list of strings"):
         tokenizer.encode_batch("a b", 4)
 
@@ -50,7 +66,8 @@ def test_a_wrong_tokenizer_begins_nothing(tmp_path):
     assert len(tasks.tokenize_files(texts, output)) == len(TEXT) + 1
 
 
-def test_a_batch_of_a_cache_that_is_none():
+def test_tokens_of_a_cached_decoder():
+    """Those of a tokenizer have no sign; a list is none."""
     model = ide.LanguageModel(
         7,
         6,
@@ -61,6 +78,11 @@ def test_a_batch_of_a_cache_that_is_none():
         key=jax.random.key(0),
     )
     decoder = ide.CachedDecoder(model, 6)
+    tokens = tasks.CharacterTokenizer.train("abcdefg").encode("face")
+    logits, cache = decoder.prefill(tokens[:3])
+    after, _ = decoder.extend(tokens[3], np.int32(3), cache)
+    whole = model(tokens)
+    np.testing.assert_allclose([logits, after], whole[2:], atol=1e-6)
     with pytest.raises(ide.InputError, match=r"prompt=\[1, 2\]"):
         decoder.prefill([1, 2])
     with pytest.raises(ide.InputError, match="it is empty; give it at least one token"):

@@ -99,8 +99,8 @@ def test_the_seconds_of_a_resumed_run_are_those_of_all_its_starts(there):
     assert until and until == sorted(until)
     slower = [line | {"seconds": 1e4 * line["step"]} for line in lines]
     log.write_text("".join(json.dumps(line) + "\n" for line in slower))
-    # The checkpoint is that of step 2.
-    assert 2e4 < json.loads(resume(there).summary.read_text())["seconds"] < 3e4
+    # Also the time after the checkpoint, which is that of step 2.
+    assert 4e4 < json.loads(resume(there).summary.read_text())["seconds"] < 5e4
 
 
 def test_a_run_that_is_being_trained_is_refused(there):

@@ -1,6 +1,7 @@
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
@@ -45,10 +46,17 @@ class PiecewiseConstant(AbstractControl):
 
     def resample(self, num_intervals: int) -> "PiecewiseConstant":
         """Averages θ over each new interval: exact where the new boundaries include the
-        old ones, and where neighbouring layers merge, their mean."""
+        old ones, and where neighbouring layers merge, their mean. Whole numbers are those at
+        its beginning."""
         length = check_resample(self, num_intervals)
-        average = jnp.asarray(_overlap(num_intervals, self.num_intervals))
-        return type(self)(combine(average, self.blocks), length)
+        average = _overlap(num_intervals, self.num_intervals)
+        first = np.argmax(average > 0, axis=1)
+
+        def whole(mean, x):
+            return x[first] if eqx.is_array(x) and not eqx.is_inexact_array(x) else mean
+
+        means = combine(jnp.asarray(average), self.blocks)
+        return type(self)(jax.tree.map(whole, means, self.blocks), length)
 
     @classmethod
     @checked

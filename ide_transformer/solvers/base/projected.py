@@ -44,7 +44,7 @@ class Projected(AbstractTransparentWrapper):
 
         u_{n+1} = project_S(Φ_h(u_n)),
 
-    Φ_h the step of the wrapped solver. Around a solver of order 1, or of none, the step uses
+    Φ_h the step of the wrapped solver. Around a solver of order 1 the step uses
     the plain fields: retraction alone is first order, and with Euler sub-steps it is the
     post-norm Transformer, `LieTrotter(Projected(Euler()))`. Around a solver of higher order
     the step uses the fields tangential to S, `d/dε project(u + ε A_i(u))`; retraction then
@@ -79,7 +79,7 @@ class Projected(AbstractTransparentWrapper):
                 "Projected needs the terms of an Equation (equation.terms), which know "
                 f"their constraint; it was given {terms}."
             )
-        return without_constraint(terms) if self.order(terms) in (1, None) else terms
+        return without_constraint(terms) if self.order(terms) == 1 else terms
 
     def order(self, terms: Terms) -> int | None:
         return self.solver.order(terms)

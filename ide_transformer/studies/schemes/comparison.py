@@ -1,6 +1,8 @@
 """The frame of a comparison: a YAML file, rows, a report and figures."""
 
 import abc
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,6 +10,7 @@ from rich.console import Console
 
 from ...reporting import Report, Terminal, write_report
 from ...training import Section
+from ...training.folder import sole_use
 from ...training.types import FolderName
 
 
@@ -34,13 +37,15 @@ class AbstractComparison(Section, abc.ABC):
         """Measures each scheme and writes the report into `runs/<name>/`. What was measured
         before is not measured again.
 
-        **Raises:** `InputError` for input that cannot be used, before anything is measured.
+        **Raises:** `InputError` for input that cannot be used, before anything is measured, and
+        where another process makes the same comparison.
         """
         folder = runs / self.name
-        about, rows = self.measure(folder, Terminal())
-        report = Report(self.name, about, rows)
-        write_report(folder, report)
-        self.draw(folder, rows)
+        with _alone(folder):
+            about, rows = self.measure(folder, Terminal())
+            report = Report(self.name, about, rows)
+            write_report(folder, report)
+            self.draw(folder, rows)
         return report
 
     @abc.abstractmethod
@@ -54,3 +59,22 @@ class AbstractComparison(Section, abc.ABC):
     @abc.abstractmethod
     def draw(self, folder: Path, rows: Rows) -> None:
         """Writes the figures."""
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes from the folder, which is made, and removed with its parents where
+    nothing was written."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / "lock"
+    busy = f"{folder}: another process makes this comparison. Wait for it, or stop it."
+    with sole_use(lock, busy):
+        try:
+            yield
+        finally:
+            if made and [*folder.iterdir()] == [lock]:
+                lock.unlink()
+                with contextlib.suppress(OSError):  # others may have written there meanwhile
+                    for path in made:
+                        path.rmdir()

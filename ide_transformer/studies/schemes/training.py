@@ -13,7 +13,6 @@ from ...errors import InputError
 from ...figures import plot_curves, plot_intervals
 from ...tasks import AbstractTask
 from ...training import Config
-from ...training.folder import sole_use
 from ...training.types import Seed, folder_name
 from .budget import Budget
 from .comparison import AbstractComparison, Rows
@@ -139,11 +138,8 @@ class TrainingComparison(AbstractComparison):
                 "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
                 f"{self.base}."
             )
-        busy = f"{folder}: another process makes this comparison. Wait for it, or stop it."
-        folder.mkdir(parents=True, exist_ok=True)
-        with sole_use(folder / "lock", busy):
-            steps.write()
-            chosen = self._train(trials, planned)
+        steps.write()
+        chosen = self._train(trials, planned)
         rows = results.rows(chosen)
         if self.sweep:
             write_sweep(folder, self.sweep, chosen, f"validation {results.loss.label}")
