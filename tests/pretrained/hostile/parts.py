@@ -101,4 +101,4 @@ def saved_tokenizer(folder, content):
 @attack()
 def text(folder):
     (folder / "plays.txt").mkdir()
-    return folder / "plays.txt", lambda: tasks.read_text(folder)
+    return folder, lambda: tasks.read_text(folder)
