@@ -490,7 +490,7 @@ class TokenDomain(eqx.Module):
         return dataclasses.replace(self, weights=weights, end_weights=ends)
 
 
-def by_samples(tree: PyTree[ArrayLike], axes: int = 1) -> PyTree[bool]:
+def by_samples(tree: PyTree, axes: int = 1) -> PyTree[bool]:
     """For each array whether it has so many axes of samples; the points of a domain have
     none."""
 

@@ -85,7 +85,7 @@ def frozen(terms: PyTree, t: Depth) -> PyTree:
     return _with_clock(terms, lambda clock: _Slow(clock, t, 0.0))
 
 
-def slowed(terms: PyTree, start: Depth, factor: float) -> PyTree:
+def slowed(terms: PyTree, start: Depth, factor: int) -> PyTree:
     """The same terms with weights that change `factor` times as slowly from `start` on."""
     return _with_clock(terms, lambda clock: _Slow(clock, start, 1 / factor))
 

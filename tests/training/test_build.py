@@ -74,8 +74,7 @@ def test_schemes_by_name(tmp_path, overrides, solver):
             ],
             [
                 "model.operators=[linear_attention, gaussian_attention, {kind: convolution, "
-                "options: {depthwise: true}}, {kind: difference_advection, options: "
-                "{velocity: [0.5]}}]",
+                "options: {depthwise: true}}, relaxation]",
                 "model.positions={kind: linear_bias, options: {heads: 4}}",
             ],
             [
