@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..analysis import Defects, equation_defects, scan_intervals
 from ..analysis.defects import over_interval, refuse_memory, step_ends
-from ..equation import Equation, with_source
+from ..equation import Equation
 from ..errors import InputError
 from ..models import AbstractModel
 from ..solvers import unrolled
@@ -99,7 +99,5 @@ def initial_value_problem(
 ) -> tuple[Equation, Float[Array, "*batch tokens features"]]:
     """The equation that a model solves for these inputs, and its initial state."""
     u0, domain = model.embed(inputs)
-    control, encoded = with_source(model.control, u0), model.encoded(inputs)
-    if encoded is not None:
-        control = with_source(control, encoded.states, encoded.domain)
+    control = model.with_sources(model.control, u0, inputs)
     return Equation(control, model.constraint, domain), u0

@@ -248,10 +248,7 @@ class AbstractModel(eqx.Module):
             discretization = dataclasses.replace(self.discretization, solver=solver)
         u0, domain = self.embed(inputs, key=embed_key)
         u0 = on_devices(u0)
-        control = with_source(control, u0)
-        encoded = self.encoded(inputs, key=encoder_key)
-        if encoded is not None:
-            control = with_source(control, encoded.states, encoded.domain)
+        control = self.with_sources(control, u0, inputs, key=encoder_key)
         equation = Equation(control, self.constraint, domain)
         return discretization.solve(
             equation,
@@ -261,6 +258,21 @@ class AbstractModel(eqx.Module):
             throw=False,
             read_out=self.read_out,
         )
+
+    def with_sources(
+        self,
+        control: AbstractControl,
+        u0: Float[Array, "*batch tokens features"],
+        inputs: PyTree[ArrayLike],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> AbstractControl:
+        """A control whose operators know the initial state, and what an encoder made of the
+        inputs where there is one."""
+        control, encoded = with_source(control, u0), self.encoded(inputs, key=key)
+        if encoded is None:
+            return control
+        return with_source(control, encoded.states, encoded.domain)
 
     def __call__(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
