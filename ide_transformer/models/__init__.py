@@ -1,6 +1,7 @@
 """Models: an embedded input, an equation, a read-out."""
 
 from .cached_decoder import CachedDecoder as CachedDecoder, why_not_cached as why_not_cached
+from .causality import check_causal as check_causal
 from .classifier import AbstractImageClassifier as AbstractImageClassifier
 from .encoded import Encoded as Encoded
 from .encoder_decoder import EncoderDecoder as EncoderDecoder, SourceAndText as SourceAndText

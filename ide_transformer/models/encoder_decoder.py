@@ -3,6 +3,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, PyTree
 
 from ..arguments import Fraction, NonNegativeFloat, PositiveInt, check_fields, checked
@@ -132,6 +133,16 @@ class EncoderDecoder(AbstractModel):
     def context(self) -> int:
         """The longest text, in tokens."""
         return self.decoder.context
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens that the decoder knows."""
+        return self.decoder.vocabulary
+
+    def of_text(self, text: Text) -> "SourceAndText":
+        """The text after a source whose states are zero."""
+        batch = text.tokens.shape[:-1]
+        return SourceAndText(Encoded(jnp.zeros((*batch, 1, self.encoder.features))), text)
 
     @property
     def features(self) -> int:

@@ -13,9 +13,10 @@ from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 from ..arguments import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt, checked
 from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
+from .causality import check_causal
 from .language_model import LanguageModel
 from .text import Text, as_text
-from .writing import NO_TOKEN, check_writer, check_written, usable, where_solved
+from .writing import NO_TOKEN, check_written, usable, where_solved
 
 
 class Draw(NamedTuple):
@@ -96,7 +97,7 @@ def generate(
         drawn = generate(model, encoded, length, key=key, **options._asdict())
         written: Any = tokenizer.decode(np.asarray(drawn))
         return written
-    check_writer("generate", model)
+    check_causal("generate", model)
     text = as_text(prompt)
     if text.tokens.shape[-1:] == (0,):
         raise InputError("generate: the prompt is empty; give it at least one token.")

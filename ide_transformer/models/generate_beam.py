@@ -11,6 +11,7 @@ from ..equation import TokenDomain, with_source
 from ..errors import InputError
 from ..integration import TokenCache
 from .cached_decoder import CachedDecoder
+from .causality import check_causal
 from .encoded import Encoded
 from .encoder_decoder import EncoderDecoder, SourceAndText
 from .language_model import LanguageModel
@@ -70,6 +71,7 @@ def generate_beam(
 
     Source: Wu et al., "Google's neural machine translation system", 2016, arXiv 1609.08144.
     """
+    check_causal("generate_beam", model)
     vocabulary = model.decoder.embedding.shape[0]
     as_text(prompt).check(vocabulary=vocabulary, context=model.context)
     tokens = jnp.asarray(prompt, int)

@@ -5,10 +5,11 @@ from jaxtyping import Array, ArrayLike, Int, PyTree
 
 from ..arguments import NonNegativeInt, checked
 from ..errors import InputError
+from .causality import check_causal
 from .encoded import Encoded
 from .encoder_decoder import EncoderDecoder, SourceAndText
 from .text import as_text
-from .writing import NO_TOKEN, check_writer, check_written, usable, where_solved
+from .writing import NO_TOKEN, check_written, usable, where_solved
 
 
 @checked
@@ -36,7 +37,7 @@ def generate_greedy(
     the context, a decoder that sees tokens still to be written, and where a solve fails or
     logits are not finite. Inside a compiled function such a token is -1.
     """
-    check_writer("generate_greedy", model.decoder)
+    check_causal("generate_greedy", model)
     vocabulary = model.decoder.embedding.shape[0]
     as_text(prompt).check(vocabulary=vocabulary, context=model.context)
     tokens = jnp.asarray(prompt, int)

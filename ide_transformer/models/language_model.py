@@ -112,6 +112,14 @@ class LanguageModel(AbstractTextModel):
     def features(self) -> int:
         return self.embedding.shape[1]
 
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens that it knows."""
+        return self.embedding.shape[0]
+
+    def of_text(self, text: Text) -> Text:
+        return text
+
     def at_points(self, space: FunctionSpace) -> "LanguageModel":
         """The read-out is an integral over y, so that it has weights of its own even where its
         coefficients are those of the embedding."""

@@ -32,6 +32,7 @@ from ..errors import InputError
 from ..integration import AbstractExit, Discretization as Discretization, Solution
 from ..solvers import InitialVelocity, draws, keeps_constraint, with_key
 from .encoded import Encoded
+from .text import Text
 
 
 if TYPE_CHECKING:
@@ -71,6 +72,18 @@ class AbstractModel(eqx.Module):
         """The states that cross-attention sees at every depth; `None` for a model without an
         encoder."""
         return None
+
+    def of_text(self, text: Text) -> PyTree[ArrayLike]:
+        """Inputs in which `text` is what is read and written, so that it can be tried whether a
+        token sees later ones; for models of texts.
+
+        **Raises:** `InputError` for a model that does not say what its inputs are.
+        """
+        raise InputError(
+            f"{type(self).__name__}: it has to be tried that no token sees later ones, and the "
+            "model does not say what its inputs are for a text; define of_text(text), with the "
+            "attributes vocabulary and context."
+        )
 
     def initial_velocity(self, inputs: PyTree[ArrayLike]) -> InitialVelocity | None:
         """The velocity at depth 0, for schemes with momentum; `None` for zero."""

@@ -1,50 +1,15 @@
 """Checks that the functions which write a text share."""
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..arguments import is_known
 from ..errors import InputError
-from .language_model import LanguageModel
 
 
 # Stands in a text where there were no logits to take a token by.
 NO_TOKEN = -1
-
-
-def check_writer(name: str, model: LanguageModel) -> None:
-    """Checks that the logits of a token do not depend on the tokens after it, which are not
-    written yet.
-
-    **Arguments:**
-
-    - `name`: of the function that writes.
-
-    **Raises:** `InputError` for an operator that integrates over them, and for an exit by the
-    mean over them.
-    """
-    for operator in eqx.filter_eval_shape(model.control, 0.0):
-        operator = operator.innermost
-        kind = type(operator).__name__
-        if operator.sees_all:
-            raise InputError(
-                f"{name}: {kind} sees all tokens, also those that are still to be written; "
-                "take a model whose operators are causal."
-            )
-        if not getattr(operator, "causal", True):
-            raise InputError(
-                f"{name}: {kind} integrates over tokens that are still to be written; make it "
-                f"causal, {kind}(…, causal=True)."
-            )
-    exit = model.discretization.exit
-    if exit is not None and exit.stops == "sample":
-        raise InputError(
-            f"{name}: {type(exit).__name__}(…, stops='sample') stops by the mean over all "
-            "tokens, also those that are still to be written; give stops='token', or solve to "
-            "the end, model.with_exit(None)."
-        )
 
 
 def where_solved(

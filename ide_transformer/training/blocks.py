@@ -16,7 +16,6 @@ from ..equation import (
     Dropout,
     LayerDrop,
 )
-from ..errors import InputError
 from .config import Config, ControlConfig, ModelConfig
 from .construct import Offers, construct
 from .names import find, find_function
@@ -61,13 +60,6 @@ def make_block(
         construct(f"model.operators.{i}", choice, AbstractOperator, offers._replace(key=k))
         for i, (choice, k) in enumerate(zip(model.operators, keys, strict=True))
     )
-    for i, (choice, operator) in enumerate(zip(model.operators, operators, strict=True)):
-        if offers.arguments[AbstractOperator]["causal"] and operator.innermost.sees_all:
-            raise InputError(
-                f"model.operators.{i}={choice.kind}: it sees all tokens, those too that this "
-                "task asks for; take an operator that looks back, such as attention, or "
-                "linear_attention."
-            )
     if model.dropout:
         operators = tuple(Dropout(operator, model.dropout) for operator in operators)
     if model.layer_drop:

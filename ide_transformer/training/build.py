@@ -21,7 +21,7 @@ from ..equation import (
 )
 from ..errors import InputError
 from ..integration import AbstractGradient
-from ..models import AbstractModel, Discretization, FunctionalModel, LanguageModel
+from ..models import AbstractModel, Discretization, FunctionalModel, LanguageModel, check_causal
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, PretrainedTokenizer
 from .blocks import encoder_control, make_block, make_control, offers_of
@@ -55,14 +55,15 @@ def task_class(config: Config) -> type[AbstractTask]:
 def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> AbstractModel:
     """The model of a run, with weights drawn from `key`.
 
-    **Raises:** `InputError`, before anything is drawn, for a run that does not fit into memory.
+    **Raises:** `InputError`, before anything is drawn, for a run that does not fit into memory;
+    for a model that sees the tokens that it is to predict.
     """
     check_steps(config.model.depth, config.solver)
     mode = construct("training.gradient", config.training.gradient, AbstractGradient)
     if config.model.pretrained is not None:
         model = build_model_of_size(config, task.sizes, key)
         check_memory(config, task, model, mode)
-        return model
+        return causal(config, model)
     build = ft.partial(build_model_of_size, config, task.sizes)
     try:
         shapes = eqx.filter_eval_shape(build, key)
@@ -70,7 +71,18 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
         # A class that looks at its numbers has to be made with numbers.
         shapes = build(key)
     check_memory(config, task, shapes, mode)
-    return build(key)
+    return causal(config, build(key))
+
+
+def causal(config: Config, model: M) -> M:
+    """The model of a run.
+
+    **Raises:** `InputError` where the task asks for tokens that the model sees, see
+    `check_causal`.
+    """
+    if task_class(config).causal:
+        check_causal(f"data.name={config.data.name}", model)
+    return model
 
 
 def build_start(config: Config) -> tuple[AbstractTask, AbstractModel, PRNGKeyArray]:

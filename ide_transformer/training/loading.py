@@ -11,7 +11,7 @@ from ..arguments import checked
 from ..errors import InputError
 from ..models import AbstractModel
 from .averages import Weights, weights_of
-from .build import build_model_of_size, build_task, task_class
+from .build import build_model_of_size, build_task, causal, task_class
 from .checkpoints import Checkpoints, Which
 from .config import Config
 from .folder import RunFolder
@@ -66,7 +66,7 @@ def restored(
     with Checkpoints(folder, config, losses, writes=False) as checkpoints:
         state = checkpoints.restore(ft.partial(shapes_at, phases), checkpoint)
     static = phase_at(phases, int(state.step)).static
-    return eqx.combine(weights_of(state, weights, average), static)
+    return causal(config, eqx.combine(weights_of(state, weights, average), static))
 
 
 def run_sizes(folder: RunFolder, config: Config) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from models.decoding import (
 )
 
 import ide_transformer as ide
+from ide_transformer.models import check_causal
 from ide_transformer.models.generate import Draw, draw, write
 
 
@@ -73,6 +74,7 @@ def test_a_text_is_one_compiled_program(key):
     model = language_model(
         operators=(attention, lambda key: Counting(WIDTH, key=key)), intervals=1
     )
+    check_causal("test", model)
     traced.clear()
     ide.generate(model, TOKENS[:, :2], 3, key=key)
     first = len(traced)
@@ -152,9 +154,9 @@ def test_models_that_see_tokens_still_to_be_written_are_refused(unchecked):
     spreading = language_model(operators=(attention, lambda key: ide.Diffusion(0.1)))
     stopping = language_model().with_exit(ide.EstimatedExit(0.5, stops="sample"))
     for model, message in (
-        (bidirectional, r"integrates over tokens .*Attention\(…, causal=True\)"),
-        (spreading, "Diffusion sees all tokens"),
-        (stopping, "by the mean over all tokens.*stops='token'"),
+        (bidirectional, r"Attention, sees later .*Attention\(…, causal=True\)"),
+        (spreading, "operator 1, Diffusion, sees later tokens"),
+        (stopping, "EstimatedExit.* sees later tokens; give stops='token'"),
     ):
         with pytest.raises(ide.InputError, match=message):
             ide.generate(model, TOKENS[0, :4], 2, temperature=0.0)

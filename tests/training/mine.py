@@ -191,3 +191,16 @@ class Fixed(ide.PiecewiseConstant):
 
     def resample(self, num_intervals):
         raise ide.InputError("Fixed: its layers are those it has.")
+
+
+class Ahead(ide.AbstractOperator):
+    """`u_t = rate ⊙ (u(x + 1) - u(x))`: the answer is in the next token."""
+
+    rate: Array
+
+    def __init__(self, features: int):
+        self.rate = jnp.zeros(features)
+
+    def __call__(self, u, domain):
+        rate = jnp.broadcast_to(self.rate, u.shape)
+        return rate * (jnp.roll(u, -1, axis=-2) - u)

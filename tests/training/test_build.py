@@ -154,7 +154,7 @@ def test_arrays_of_numbers_are_options(tmp_path):
         (["model.activation=sin"], "model.activation=sin: unknown.*gelu_tanh"),
         (
             ["model.operators=[{kind: scaled, options: {operator: galerkin_attention}}]"],
-            "model.operators.0=scaled: it sees all tokens, those too that this task asks for",
+            "data.name=text: operator 0, GalerkinAttention, sees later tokens",
         ),
         (["data.path=null"], "data: text needs path; give data.path"),
         (["data.name=shakespeare"], "data.path: shakespeare has no such option"),

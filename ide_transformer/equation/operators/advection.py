@@ -25,7 +25,6 @@ class Advection(AbstractLinearOperator):
 
     velocity: Float[Array, " dimension"]
 
-    sees_all: ClassVar[bool] = True
     dissipative: ClassVar[bool] = False
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:

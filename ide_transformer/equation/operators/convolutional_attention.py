@@ -1,5 +1,4 @@
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +55,6 @@ class ConvolutionalAttention(AbstractAttention):
     """
 
     # Whatever the order of tokens is: the windows look to all sides.
-    sees_all: ClassVar[bool] = True
 
     query_convolution: DepthwiseProjection
     key_convolution: DepthwiseProjection

@@ -1,5 +1,3 @@
-from typing import ClassVar
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -27,8 +25,6 @@ class DifferenceAdvection(AbstractOperator):
     """
 
     velocity: Float[Array, " dimension"]
-
-    sees_all: ClassVar[bool] = True
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_axes(self, len(self.velocity), domain)

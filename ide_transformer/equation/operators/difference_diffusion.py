@@ -1,5 +1,3 @@
-from typing import ClassVar
-
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -27,8 +25,6 @@ class DifferenceDiffusion(AbstractOperator):
 
     **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights.
     """
-
-    sees_all: ClassVar[bool] = True
 
     rate: Float[Array, "..."] = eqx.field(converter=nonnegative_array)
 

@@ -32,7 +32,6 @@ class Diffusion(AbstractLinearOperator):
 
     rate: Float[Array, ""] = eqx.field(converter=nonnegative_array)
 
-    sees_all: ClassVar[bool] = True
     dissipative: ClassVar[bool] = True
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:

@@ -1,5 +1,4 @@
 import itertools
-from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -45,8 +44,6 @@ class FourierIntegral(AbstractOperator):
     fewer than `2 modes - 1` points along an axis, and for fewer other points than such a grid
     has.
     """
-
-    sees_all: ClassVar[bool] = True
 
     weight: Float[Array, "waves two features_in features_out"]
     linear: Linear

@@ -1,5 +1,3 @@
-from typing import ClassVar
-
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
@@ -35,8 +33,6 @@ class GalerkinAttention(AbstractAttention):
 
     **Raises:** `InputError` where heads do not divide.
     """
-
-    sees_all: ClassVar[bool] = True
 
     key_normalization: AbstractConstraint
     value_normalization: AbstractConstraint

@@ -23,9 +23,6 @@ class AbstractOperator(eqx.Module):
     # Whether the rate at a token depends on the state at that token only, so that tokens can
     # be marched one after the other.
     pointwise: ClassVar[bool] = False
-    # Whether the rate at a token depends on all others, so that it is of no use where tokens
-    # are to be told from those before them.
-    sees_all: ClassVar[bool] = False
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
 

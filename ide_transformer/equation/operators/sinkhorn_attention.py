@@ -1,5 +1,3 @@
-from typing import ClassVar
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -39,8 +37,6 @@ class SinkhornAttention(AbstractAttention):
 
     **Raises:** `InputError` where heads do not divide.
     """
-
-    sees_all: ClassVar[bool] = True
 
     iterations: int = eqx.field(static=True)
 

@@ -80,7 +80,13 @@ class AbstractExit(eqx.Module):
     def below(
         self, progress: Progress, weights: Float[Array, "*domains tokens"]
     ) -> Bool[Array, "*batch tokens"]:
-        """Whether the measure is below the tolerance.
+        """Whether the measure is below the tolerance; see `each`."""
+        return self.each(progress, weights) < self.tolerance
+
+    def each(
+        self, progress: Progress, weights: Float[Array, "*domains tokens"]
+    ) -> Float[Array, "*batch tokens"]:
+        """The measure by which each token stops: its own, or that of its sample.
 
         **Arguments:**
 
@@ -91,7 +97,7 @@ class AbstractExit(eqx.Module):
         measure, tokens = self.measure(progress), progress.u.shape[:-1]
         if measure.shape == tokens:
             if self.stops == "token":
-                return measure < self.tolerance
+                return measure
             counted = jnp.broadcast_to(weights > 0, tokens)
             measure = jnp.sum(jnp.where(counted, measure, 0), -1) / jnp.sum(counted, -1)
         elif measure.shape != tokens[:-1]:
@@ -104,4 +110,4 @@ class AbstractExit(eqx.Module):
                 f"{type(self).__name__}: the model has an output for each sample and none for "
                 "each token, by which a token could stop; give stops='sample'."
             )
-        return jnp.broadcast_to((measure < self.tolerance)[..., None], tokens)
+        return jnp.broadcast_to(measure[..., None], tokens)
