@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ide_transformer import InputError
 from ide_transformer.training import export_run, import_pretrained, run_script
+from ide_transformer.training.script import add_trust
 
 
 def main() -> None:
@@ -27,13 +28,14 @@ def main() -> None:
     parser.add_argument(
         "overrides", nargs="*", help="keys of the run, for images data.name=… and data.path=…"
     )
+    add_trust(parser)
     arguments = parser.parse_args()
     if (Path(arguments.source) / "config.yaml").is_file():
         if arguments.overrides:
             raise InputError(
                 "A run is written as it is; give no keys after the new checkpoint."
             )
-        export_run(Path(arguments.source), arguments.target)
+        export_run(Path(arguments.source), arguments.target, trust=arguments.trust)
         print(f"{arguments.target}: a checkpoint of {arguments.source}")
     else:
         target = arguments.target

@@ -20,6 +20,7 @@ from pathlib import Path
 from ide_transformer.reporting import show_table
 from ide_transformer.studies.depth import study_coarsening
 from ide_transformer.training import run_script
+from ide_transformer.training.script import add_trust
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, help="time for it, by which the search is cut (default: none)"
     )
+    add_trust(parser)
     arguments = parser.parse_args()
     path = Path(arguments.path)
     folder = arguments.out or Path("depth") / (path.name if path.is_dir() else path.stem)
@@ -47,6 +49,7 @@ def main() -> None:
         calibration=arguments.calibration,
         held_out=arguments.held_out,
         minutes=arguments.minutes,
+        trust=arguments.trust,
     )
     for report in reports:
         show_table(report.rows)

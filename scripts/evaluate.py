@@ -117,6 +117,7 @@ def main() -> None:
         arguments.overrides,
         checkpoint=arguments.checkpoint,
         weights=arguments.weights,
+        trust=arguments.trust,
     )
     study(loaded, arguments)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from ide_transformer.reporting import Terminal
 from ide_transformer.studies.runs import report_runs
 from ide_transformer.training import run_script
+from ide_transformer.training.script import add_trust
 
 
 def main() -> None:
@@ -28,8 +29,9 @@ def main() -> None:
         default=Path("report.html"),
         help="the page, one file that needs no other (default: report.html)",
     )
+    add_trust(parser)
     arguments = parser.parse_args()
-    report_runs(arguments.runs, arguments.output, Terminal().print)
+    report_runs(arguments.runs, arguments.output, Terminal().print, trust=arguments.trust)
     print(f"report: {arguments.output}")
 
 

@@ -32,7 +32,7 @@ from ide_transformer.studies.resolution import (
     tried_budget,
 )
 from ide_transformer.training import load_model, run_script
-from ide_transformer.training.script import figure_file, integers
+from ide_transformer.training.script import add_trust, figure_file, integers
 
 
 def main() -> None:
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument(
         "--figure", type=figure_file, help="also draw errors against resolutions"
     )
+    add_trust(parser)
     arguments = parser.parse_intermixed_args()
     grids = arguments.tokens, arguments.widths, arguments.steps
     if (arguments.run is None) == (arguments.random is None):
@@ -103,7 +104,7 @@ def random_budgets(number: int) -> list[dict[str, Any]]:
 
 def losses(arguments: argparse.Namespace, grids: tuple[Any, ...]) -> list[dict[str, Any]]:
     """The loss of a run at all of some resolutions together."""
-    loaded = load_model(arguments.run, arguments.overrides)
+    loaded = load_model(arguments.run, arguments.overrides, trust=arguments.trust)
     if loaded.config is None:
         raise InputError(f"{arguments.run} is no run, whose data would be known; give one.")
     model = loaded.model
@@ -119,7 +120,7 @@ def losses(arguments: argparse.Namespace, grids: tuple[Any, ...]) -> list[dict[s
 def errors(arguments: argparse.Namespace) -> dict[str, Any]:
     """Errors, orders and the budget of a run."""
     jax.config.update("jax_enable_x64", True)
-    loaded = load_model(arguments.run, arguments.overrides)
+    loaded = load_model(arguments.run, arguments.overrides, trust=arguments.trust)
     solve = problem_of(loaded, arguments.samples or 16)
     rows = refinement_errors(solve, Terminal().print)
     show_table(rows)

@@ -41,6 +41,7 @@ def main() -> None:
         arguments.overrides,
         checkpoint=arguments.checkpoint,
         weights=arguments.weights,
+        trust=arguments.trust,
     )
     if arguments.horizon is not None:
         loaded = loaded._replace(model=loaded.model.with_horizon(arguments.horizon))

@@ -20,6 +20,7 @@ from ide_transformer.training import (
     run_script,
     train,
 )
+from ide_transformer.training.script import add_trust
 
 
 def main() -> None:
@@ -51,18 +52,23 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)"
     )
+    add_trust(parser)
     arguments = parser.parse_intermixed_args()
+    # Not said, a configuration that lies outside of a run is trusted.
+    trust = True if arguments.trust else None
     if arguments.find_learning_rate:
         if arguments.resume:
             raise InputError("--find-learning-rate starts from the first step; drop --resume.")
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config, arguments.overrides, trust=trust)
         found = find_learning_rate(config, folder=Path("learning-rates") / config.name)
         print(found.text)
         return
     if arguments.resume and not arguments.config.is_file():
-        folder = resume_run(arguments.config, arguments.overrides, runs=arguments.runs)
+        folder = resume_run(
+            arguments.config, arguments.overrides, runs=arguments.runs, trust=arguments.trust
+        )
     else:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config, arguments.overrides, trust=trust)
         folder = train(config, runs=arguments.runs, resume=arguments.resume)
     if jax.process_index():
         return

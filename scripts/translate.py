@@ -30,6 +30,7 @@ def main() -> None:
         arguments.overrides,
         checkpoint=arguments.checkpoint,
         weights=arguments.weights,
+        trust=arguments.trust,
     )
     translations = translated(
         loaded,

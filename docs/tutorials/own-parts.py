@@ -214,10 +214,11 @@ print(run.summary.read_text())
 
 # %% [markdown]
 # From a terminal the same is `python scripts/train.py own.yaml`, started in the folder of
-# `mine.py`. The trained weights are there as in any run.
+# `mine.py`. The trained weights are there as in any run. A run whose configuration names code
+# may come from somebody else, so that code is imported only where you say that you trust it.
 
 # %%
-model, _ = ide.load_run(run.path)
+model, _ = ide.load_run(run.path, trust=True)
 print("scheme:", model.solver)
 print(
     "learned radius at depth 0 and at T:", *(model.constraint(t)[0].radius for t in (0.0, 2.0))

@@ -25,13 +25,13 @@ def split_overrides(overrides: Sequence[str]) -> tuple[SolverConfig, list[str]]:
     return _scheme(for_scheme), [x for x in overrides if x not in for_scheme]
 
 
-def chosen_config(run: RunFolder, overrides: Sequence[str]) -> Config:
+def chosen_config(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> Config:
     """The configuration of a run with overrides `data.options.key=value` and
     `model.context=value`, for a model with the weights of the run.
 
     **Raises:** `InputError` for another override, and where the weights do not fit.
     """
-    config = run.load_config()
+    config = run.load_config(trust)
     if not overrides:
         return config
     tree = config.model_dump(mode="json")

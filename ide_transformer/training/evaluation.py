@@ -71,6 +71,7 @@ def load_model(
     *,
     checkpoint: Which = "newest",
     weights: Weights = "trained",
+    trust: bool = False,
 ) -> LoadedModel:
     """The model of a run or of a checkpoint, solved by its own scheme or by another, with its
     tokenizer.
@@ -80,7 +81,7 @@ def load_model(
     - `path`: the folder of a run, or what `load_pretrained` takes.
     - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run; of a run
       also `data.options.key=value` of its task, and `model.context=value` for longer inputs.
-    - `checkpoint`, `weights`: of a run, see `load_run`.
+    - `checkpoint`, `weights`, `trust`: of a run, see `load_run`.
 
     **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
     not fit what is chosen.
@@ -89,7 +90,7 @@ def load_model(
     scheme, others = split_overrides(overrides)
     if (folder / "config.yaml").is_file():
         run = RunFolder(folder)
-        config = chosen_config(run, others)
+        config = chosen_config(run, others, trust=trust)
         loaded = LoadedModel(restored(run, config, checkpoint, weights), run, folder, config)
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(

@@ -58,13 +58,17 @@ def _nothing(path: Path) -> None:
     """Writes no tokenizer."""
 
 
-def export_run(run: Path, path: Path) -> None:
+def export_run(run: Path, path: Path, *, trust: bool = False) -> None:
     """The weights of a run that began from a checkpoint, in the layout of that checkpoint.
+
+    **Arguments:**
+
+    - `trust`: see `load_run`.
 
     **Raises:** `InputError` for a run that did not, or is solved by another scheme.
     """
-    model, folder = load_run(run)
-    source = folder.load_config().model.pretrained
+    model, folder = load_run(run, trust=trust)
+    source = folder.load_config(trust).model.pretrained
     if source is None:
         raise InputError(
             f"{run} did not begin from a checkpoint (model.pretrained), so there is no layout "

@@ -21,7 +21,7 @@ from ..pretrained import no_such
 from ..reporting import write_json
 from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from .config import Config
-from .reading import dump_config, load_config
+from .reading import Trust, dump_config, load_config
 
 
 class RunFolder:
@@ -45,16 +45,21 @@ class RunFolder:
         self.fingerprints = path / "fingerprints.json"
         self.lock = path / "lock"
 
-    def load_config(self) -> Config:
+    def load_config(self, trust: Trust = False) -> Config:
         """The configuration that the run was started with.
 
-        **Raises:** `InputError` where there is no such run.
+        **Arguments:**
+
+        - `trust`: whether code that it names may be imported, or a configuration whose names
+          may.
+
+        **Raises:** `InputError` where there is no such run, and for code that is not trusted.
         """
         if not self.path.exists():
             raise no_such(self.path)
         if not self.config.is_file():
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
-        return load_config(self.config)
+        return load_config(self.config, trust=trust)
 
     @property
     def identity(self) -> str | None:
@@ -190,8 +195,8 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
 
     **Raises:** `InputError` if there is none, or its configuration is another one.
     """
-    folder = newest_folder(config.name, runs)
-    if changed := changed_values(folder.load_config(), config):
+    folder = newest_folder(config.name, runs, config)
+    if changed := changed_values(folder.load_config(config), config):
         raise InputError(
             f"--resume: {folder.path} was started with another configuration "
             f"({'; '.join(changed)}). Give the same one, or start a new run without --resume."
@@ -199,14 +204,14 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
     return folder
 
 
-def newest_folder(name: str, runs: Path) -> RunFolder:
+def newest_folder(name: str, runs: Path, trust: Trust = False) -> RunFolder:
     """The newest folder of a run of that name; `name-8` may be a run of the name `name-8`.
 
     **Raises:** `InputError` if there is none.
     """
     for number in sorted(_numbers(name, runs), reverse=True):
         folder = _numbered(name, runs, number)
-        if number == 1 or folder.load_config().name == Path(name).name:
+        if number == 1 or folder.load_config(trust).name == Path(name).name:
             return folder
     raise InputError(f"--resume: there is no run {runs / name}; start it without --resume.")
 

@@ -22,7 +22,11 @@ from .refinement import first_model
 
 @checked
 def load_run(
-    path: str | Path, *, checkpoint: Which = "newest", weights: Weights = "trained"
+    path: str | Path,
+    *,
+    checkpoint: Which = "newest",
+    weights: Weights = "trained",
+    trust: bool = False,
 ) -> tuple[AbstractModel, RunFolder]:
     """The trained model of a run and its folder. The folder's `load_tokenizer` gives what
     `generate` needs to write text.
@@ -37,10 +41,14 @@ def load_run(
       taken, with a warning.
     - `weights`: "trained", or "average" for their moving average (`training.average`).
 
-    **Raises:** `InputError` if `path` is not the folder of a run with such a checkpoint.
+    - `trust`: whether code that its configuration names, `package.module:Class`, may be
+      imported and run.
+
+    **Raises:** `InputError` if `path` is not the folder of a run with such a checkpoint, and
+    for code that is not trusted.
     """
     folder = RunFolder(path)
-    return restored(folder, folder.load_config(), checkpoint, weights), folder
+    return restored(folder, folder.load_config(trust), checkpoint, weights), folder
 
 
 def restored(

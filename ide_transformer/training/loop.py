@@ -126,7 +126,7 @@ class Loop(NamedTuple):
         """The trackers of a run that goes on after a step."""
         others = [InBackground(tracker, progress.say) for tracker in self.trackers]
         trackers = [JsonLines(self.folder.metrics), *others]
-        values = flat_values(self.folder.load_config()) if others else {}
+        values = flat_values(self.folder.load_config(trust=True)) if others else {}
         for tracker in trackers:
             tracker.start(self.folder.path, values, step)
         return trackers

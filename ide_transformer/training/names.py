@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, get_origin
 
@@ -19,6 +20,8 @@ from .. import equation, integration, models, solvers, tasks
 from ..errors import InputError
 from . import trackers
 
+
+_NAME_OF_CODE = r"\w+(?:\.\w+)*:\w+"
 
 # The kinds of classes that a configuration names, and the packages in which names are found.
 FACES: dict[type, tuple[ModuleType, ...]] = {
@@ -77,8 +80,9 @@ def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[...
     """
     if ":" in name:
         found = _imported(key, name)
-        if not callable(found):
-            raise InputError(f"{key}={name}: it is a {type(found).__name__}, not a function.")
+        if not callable(found) or inspect.isclass(found) or inspect.isbuiltin(found):
+            kind = type(found).__name__
+            raise InputError(f"{key}={name}: it is a {kind}, not a function of arrays.")
         if not of_array:
             return found
         try:
@@ -175,12 +179,25 @@ def is_array(annotation: Any) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
 
 
+def names_of_code(tree: Any, key: str = "") -> dict[str, str]:
+    """The names `package.module:Class` in a tree of sections, by their keys: code that is
+    imported when it is built."""
+    if isinstance(tree, dict | list):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        found = [names_of_code(x, f"{key}.{name}" if key else str(name)) for name, x in items]
+        return dict(pair for names in found for pair in names.items())
+    files = key in ("data.path", "model.pretrained")
+    names = [] if files or not isinstance(tree, str) else re.findall(_NAME_OF_CODE, tree)
+    return {key: ", ".join(names)} if names else {}
+
+
 def _imported(key: str, name: str) -> Any:
     """The object that `package.module:Class` names."""
     module_name, _, attribute = name.partition(":")
-    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+    if not re.fullmatch(_NAME_OF_CODE, name):
         raise InputError(f"{key}={shown(name)}: it is not of the form package.module:Class.")
     try:
+        _check_place(key, name, module_name)
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
@@ -202,3 +219,16 @@ def _imported(key: str, name: str) -> Any:
             "package.module:Class."
         )
     return getattr(module, attribute)
+
+
+def _check_place(key: str, name: str, module_name: str) -> None:
+    """Refuses a module inside the folder of a run, before any package above it is imported."""
+    parents = module_name.split(".")
+    for place in filter(None, sys.path):
+        file = Path(place).joinpath(*parents)
+        inside = next((x for x in file.parents if (x / "checkpoints").is_dir()), None)
+        if inside is not None and (file.is_dir() or file.with_suffix(".py").is_file()):
+            raise InputError(
+                f"{key}={name}: {module_name} lies in the folder of a run, {inside}, from "
+                "which no code is imported. Move the module elsewhere, if it is yours."
+            )

@@ -3,18 +3,21 @@
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError
 from .choice import Section
 from .config import Config
-from .names import did_you_mean, shown
+from .names import did_you_mean, names_of_code, shown
 from .yaml_text import LONGEST, read_yaml, write_yaml
 
 
 S = TypeVar("S", bound=Section)
+
+# Whether code that a file names may be imported, or a configuration whose names may.
+Trust: TypeAlias = bool | Config
 
 # A value of the type that was expected, by the kind of the error.
 _WRITE = {
@@ -27,15 +30,47 @@ _WRITE = {
 }
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), *, trust: Trust | None = None
+) -> Config:
     """The configuration in a YAML file, with overrides `section.key=value` applied.
 
-    **Raises:** `InputError` that names every key in error and where it was written.
+    **Arguments:**
+
+    - `trust`: whether code that the file names, `package.module:Class`, may be imported, or a
+      configuration whose names may; by default it may unless the file lies in the folder of a
+      run, which somebody else may have made.
+
+    **Raises:** `InputError` that names every key in error and where it was written, and all
+    names that are not trusted.
     """
     tree = read_tree(path := Path(path))
+    _check_trust(path, tree, not of_run(path.parent) if trust is None else trust)
     tree.setdefault("name", path.stem)
     origin = apply_overrides(tree, overrides)
     return validated(Config, tree, str(path), origin)
+
+
+def of_run(folder: Path) -> bool:
+    """Whether this is the folder of a run."""
+    return (folder / "checkpoints").is_dir()
+
+
+def _check_trust(path: Path, tree: dict[str, Any], trust: Trust) -> None:
+    if trust is True:
+        return
+    known = names_of_code(trust.model_dump(mode="json")) if trust else {}
+    foreign = [
+        f"{key}={name}"
+        for key, name in names_of_code(tree).items()
+        if name not in known.values()
+    ]
+    if foreign:
+        raise InputError(
+            f"{path} names code of its own, which would be run: {'; '.join(foreign)}. Look at "
+            "it; if you trust who made this run, give --trust (in Python trust=True, in a "
+            "comparison trust: true)."
+        )
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:

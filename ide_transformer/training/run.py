@@ -75,7 +75,11 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
 
 @checked
 def resume_run(
-    path: str | Path, overrides: Sequence[str] = (), *, runs: Path = Path("runs")
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    runs: Path = Path("runs"),
+    trust: bool = False,
 ) -> RunFolder:
     """Goes on with a run by the configuration in its folder; see `train`.
 
@@ -83,13 +87,14 @@ def resume_run(
 
     - `path`: the folder, or the name of a run in `runs`, of which the newest is taken.
     - `overrides`: `parallel.key=value`, for other devices or processes than it began with.
+    - `trust`: see `load_run`.
 
-    **Raises:** `InputError` for another override.
+    **Raises:** `InputError` for another override, and for code that is not trusted.
     """
     folder = RunFolder(path)
     if not folder.config.is_file():
-        folder = newest_folder(str(path), runs)
-    config = on_other_devices(folder.load_config(), overrides, folder.path)
+        folder = newest_folder(str(path), runs, trust)
+    config = on_other_devices(folder.load_config(trust), overrides, folder.path)
     start_processes(config.parallel)
     with others_needed():
         return _run(config, folder, runs)

@@ -94,7 +94,17 @@ def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParse
         default="trained",
         help="of a run: as they are (default), or their moving average (training.average)",
     )
+    add_trust(parser)
     return parser
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The option of scripts that read the runs of others."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="of a run: import the code that its configuration names (package.module:Class)",
+    )
 
 
 def names(text: str) -> list[str]:

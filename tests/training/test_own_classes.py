@@ -85,7 +85,7 @@ def test_from_a_file_through_the_scripts(here, capsys, monkeypatch):
     run_here(capsys, "train.py", "own.yaml", "--resume")
     assert logged(folder) == whole
 
-    sampled = run_here(capsys, "sample.py", folder, "--prompt", "123", "--length", 5)
+    sampled = run_here(capsys, "sample.py", folder, "--prompt", "123", "--length", 5, "--trust")
     assert sampled.startswith("123")
     comparison = {
         "mode": "train",

@@ -120,8 +120,8 @@ def _imitation(model: AbstractModel, batches: list[np.ndarray], inputs: str) -> 
 def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
     """The task of a run, or that of a language model."""
     task, step, seed = evaluation_task(loaded), 0, 0
-    if loaded.run is not None:
-        training = loaded.run.load_config().training
+    if loaded.config is not None:
+        training = loaded.config.training
         # A batch of a step that the training did not reach.
         step, seed = training.steps, training.seed
     chosen_on = task.batch(step, calibration, seed)

@@ -14,7 +14,13 @@ from .problem import make_problem
 
 
 def study_coarsening(
-    path: str, folder: Path, *, calibration: int, held_out: int, minutes: float | None = None
+    path: str,
+    folder: Path,
+    *,
+    calibration: int,
+    held_out: int,
+    minutes: float | None = None,
+    trust: bool = False,
 ) -> list[Report]:
     """Coarsens and refines the model in `path`, compares it with dropping layers by the rules
     in use, and writes tables and figures into `folder`.
@@ -25,6 +31,7 @@ def study_coarsening(
     - `calibration`, `held_out`: samples on which the steps are chosen and fitted, and on
       which the result is measured.
     - `minutes`: the time for it, by which the search is cut; `None` for no limit.
+    - `trust`: see `load_run`.
 
     **Raises:** `InputError` for a path without a model, one for which there are no inputs, or
     sizes that are not positive or larger than the text.
@@ -34,7 +41,7 @@ def study_coarsening(
             raise InputError(f"study_coarsening: {name}={size}; give it at least one sample.")
     console = Terminal()
     budget = Budget(minutes, lambda line: console.print(line, markup=False))
-    loaded = load_model(path, [])
+    loaded = load_model(path, trust=trust)
     if loaded.model.ordinary.control.num_intervals < 2:
         raise InputError(f"{path}: its model has one layer, of which none can be left out.")
     problem = make_problem(loaded, calibration, held_out)

@@ -42,7 +42,7 @@ def measure(run: RunRecord) -> Measured:
 
     **Raises:** `InputError` where it has no checkpoint, or its data are not there any more.
     """
-    model, _ = load_run(run.folder.path)
+    model, _ = load_run(run.folder.path, trust=True)
     task = build_task(run.config)
     inputs = next(task.held_out(SAMPLES)).inputs
     expansion = next(iter(parts(model.control, AbstractExpansion)), None)

@@ -20,7 +20,11 @@ _COST = ("parameters", "steps", "nfe", "evaluations", "seconds", "bad_steps", "r
 
 
 def report_runs(
-    paths: Sequence[str | Path], output: Path, say: Callable[[str], None] = lambda line: None
+    paths: Sequence[str | Path],
+    output: Path,
+    say: Callable[[str], None] = lambda line: None,
+    *,
+    trust: bool = False,
 ) -> None:
     """Writes a page on some runs: figures and tables of what they logged, and of what the
     models of their newest checkpoints do on held-out samples. It is written at the end, all of
@@ -31,6 +35,7 @@ def report_runs(
     - `paths`: the folders of the runs.
     - `output`: the file.
     - `say`: called with lines on the progress.
+    - `trust`: see `load_run`.
 
     **Raises:** `InputError` where one is no run or has logged nothing, or the file cannot be
     made.
@@ -38,7 +43,7 @@ def report_runs(
     if output.is_dir() or not output.parent.is_dir():
         what = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
         raise InputError(f"output {output}: {what}; give the path of a file.")
-    runs = read_runs(paths)
+    runs = read_runs(paths, trust=trust)
     measured: dict[str, Measured] = {}
     missing: dict[str, str] = {}
     for number, run in enumerate(runs, 1):

@@ -35,21 +35,25 @@ class RunRecord(NamedTuple):
         return path.read_text(encoding="utf-8").rstrip("\n") if path.exists() else None
 
 
-def read_runs(paths: Sequence[str | Path]) -> list[RunRecord]:
+def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRecord]:
     """The records of runs, by their folders.
+
+    **Arguments:**
+
+    - `trust`: see `load_run`.
 
     **Raises:** `InputError` for a folder that is no run, or has nothing logged.
     """
     folders = {Path(path).resolve(): RunFolder(path) for path in paths}
     short = [folder.name for folder in folders]
     return [
-        _record(folder, place.name if short.count(place.name) == 1 else str(folder.path))
+        _record(folder, place.name if short.count(place.name) == 1 else str(folder.path), trust)
         for place, folder in folders.items()
     ]
 
 
-def _record(folder: RunFolder, name: str) -> RunRecord:
-    config = folder.load_config()
+def _record(folder: RunFolder, name: str, trust: bool) -> RunRecord:
+    config = folder.load_config(trust)
     lines = read_metrics(folder.metrics) if folder.metrics.exists() else []
     if not any("loss" in line for line in lines):
         raise InputError(

@@ -55,6 +55,7 @@ class SolvingComparison(AbstractComparison):
     """One set of weights solved by many schemes.
 
     - `run`: the folder of a trained run.
+    - `trust`: whether code that its configuration names may be imported, see `load_run`.
     - `samples`: held-out samples on which error and loss are measured.
     - `reference`: the tight solve against which errors are measured.
     - `tolerance`: the relative error at which schemes are compared.
@@ -64,6 +65,7 @@ class SolvingComparison(AbstractComparison):
 
     mode: Literal["solve"]
     run: Annotated[Path, Field(strict=False)]
+    trust: bool = False
     samples: Count = 64
     rounds: Annotated[int, Field(ge=2, lt=2**31)] = 5
     reference: SolverConfig = SolverConfig(kind="dopri8", steps_per_interval=16)
@@ -71,13 +73,13 @@ class SolvingComparison(AbstractComparison):
     schemes: Annotated[dict[str, SolverChoice], Field(min_length=1)]
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        model, run = load_run(self.run)
+        model, run = load_run(self.run, trust=self.trust)
         choices = [
             (name, label, setting, with_solver(model, setting))
             for name, choice in self.schemes.items()
             for label, setting in choice.settings(f"schemes.{name}").items()
         ]
-        task = build_task(run.load_config())
+        task = build_task(run.load_config(self.trust))
         batch = next(task.held_out(self.samples))
         exact = _state(with_solver(model, self.reference), batch.inputs)
         problem = _Problem(model, batch, task.loss, exact)

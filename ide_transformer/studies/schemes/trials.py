@@ -65,7 +65,7 @@ class Trials:
         """
         run, failed = RunFolder(self.folder / trial.name), _failure(self.folder, trial)
         if run.path.exists():
-            self._check(trial, run.load_config())
+            self._check(trial, run.load_config(self.plans[trial.scheme]))
         if failed.exists() and _config_of(failed).exists():
             self._check(trial, load_config(_config_of(failed)))
         return run.summary.exists() or failed.exists()
