@@ -328,9 +328,15 @@ class TokenDomain(eqx.Module):
     def positions(self) -> Float[Array, " tokens"]:
         """The coordinate of each token on a one-dimensional domain.
 
-        **Raises:** `InputError` where the domain has more than one dimension: there, tokens
-        have no order and no distance along the text.
+        **Raises:** `InputError` where the domain has more than one dimension, or is periodic:
+        there, tokens have no order and no distance along the text.
         """
+        if self.period is not None:
+            raise InputError(
+                "This TokenDomain is periodic, so that its tokens have no order; causal "
+                "attention, rotary positions and relative biases need a line. LinearBias and "
+                "windows that are not causal go around."
+            )
         if self.points.shape[1] != 1:
             raise InputError(
                 f"This TokenDomain has {self.points.shape[1]} dimensions; causal "
@@ -356,7 +362,16 @@ class TokenDomain(eqx.Module):
         **Arguments:**
 
         - `other`: the domain of the further axes.
+
+        **Raises:** `InputError` where one of them is periodic and the other is not: operators
+        on a grid would not know along which axes to go around.
         """
+        if (self.period is None) != (other.period is None):
+            raise InputError(
+                "TokenDomain.product: one of the two is periodic and the other is not; take "
+                "the period from it, dataclasses.replace(domain, period=None), which gives the "
+                "grid boundaries on all sides."
+            )
         own, others = (
             i.ravel()
             for i in np.meshgrid(range(self.num_tokens), range(other.num_tokens), indexing="ij")

@@ -35,7 +35,7 @@ def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Tra
     failure the remaining intervals take no steps.
     """
     u0, args, output = start
-    check_number(steps.solver, None)
+    check_number(steps.equation, steps.solver, None)
     _check_estimate(steps, u0)
     equation, dtype = steps.equation, u0.dtype
     length = equation.control.interval_length

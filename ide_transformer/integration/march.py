@@ -11,15 +11,17 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..equation import Equation, operator_fields, without_constraint
+from ..equation import Equation, operator_fields, parts, without_constraint
 from ..errors import InputError
 from ..solvers import (
+    AbstractCoefficient,
     AbstractConnected,
     Evaluations,
     count_evaluations,
     first_failure,
     keeps_constraint,
     matrix_free,
+    restarts_at_jumps,
     schemes_inside,
     unrolled,
 )
@@ -144,7 +146,7 @@ def plan_steps(
     """The plan of a march with `number` steps in each interval, for a state of this shape and
     dtype. The parts of the equation that are smooth in depth are evaluated ahead, where the
     steps need them."""
-    check_number(solver, equation.control.num_intervals * number)
+    check_number(equation, solver, number)
     solver = unrolled(matrix_free(keeps_constraint(solver, equation.constraint)))
     cost = step_cost(equation, solver, state.shape[-1])
     if cost is not None and number <= _MOST_POINTS:
@@ -197,8 +199,23 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     )
 
 
-def check_number(solver: diffrax.AbstractSolver, steps: int | None) -> None:
-    """Refuses more steps than a scheme has weights for, and a number that is not known."""
+def check_number(
+    equation: Equation, solver: diffrax.AbstractSolver, number: int | None
+) -> None:
+    """Refuses a number of steps in each interval, `None` where it is not known, with which a
+    scheme would leave weights of its own unused, or never be itself."""
+    control = equation.control
+    steps = None if number is None else control.num_intervals * number
+    jumps_at_each = number == 1 < control.num_intervals and not equation.continuous
+    if jumps_at_each and restarts_at_jumps(solver):
+        raise InputError(
+            f"{type(solver).__name__}: it starts again where the field jumps, and on "
+            f"{type(control).__name__} with one step in each interval that is every step, so "
+            "that it would be the one-step scheme with which it starts. Take a control that is "
+            "continuous, such as PiecewiseLinear, or steps_per_interval=2 or more."
+        )
+    for coefficient in parts(solver, AbstractCoefficient):
+        coefficient.check_layers(type(solver).__name__, control.horizon)
     for scheme in schemes_inside(solver, AbstractConnected):
         if steps is None or schemes_inside(solver, diffrax.HalfSolver):
             raise InputError(
@@ -206,7 +223,7 @@ def check_number(solver: diffrax.AbstractSolver, steps: int | None) -> None:
                 "each of so many equal steps; it goes neither with a stepsize_controller nor "
                 "inside HalfSolver."
             )
-        if steps > scheme.num_steps:
+        if steps != scheme.num_steps:
             raise InputError(
                 f"{type(scheme).__name__}(num_steps={scheme.num_steps}): it has weights for so "
                 f"many steps, and this solve makes {steps}. Build it for as many."

@@ -30,16 +30,17 @@ class DataConfig(Section, AbstractChoice):
     name: str = "shakespeare"
     # A file or folder, for the tasks that read one.
     path: Annotated[Path | None, Field(strict=False)] = None
-    # `characters`, or `bpe` for a byte-pair encoding.
-    tokenizer: str = "characters"
+    # `characters`, or `bpe` for a byte-pair encoding. The defaults of this and the three below
+    # are those of the task: of a text characters, 512, 0.1 and 0.
+    tokenizer: str | None = None
     # Tokens of the byte-pair encoding; 256 of them are the bytes.
-    vocabulary: Annotated[int, Field(gt=256), AfterValidator(in_int32)] = 512
+    vocabulary: Annotated[int, Field(gt=256), AfterValidator(in_int32)] | None = None
     # The fraction that is held out for validation: the end of a text, or some of the training
     # images.
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
     # The fraction of a text that is held out for the test, before that for validation. Other
     # tasks have a test part of their own.
-    test: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    test: Annotated[float, Field(ge=0, lt=1)] | None = None
     # Further arguments of the task.
     options: dict[str, Any] = Field(default={})
     kind_key: ClassVar[str] = ".name"
@@ -56,7 +57,7 @@ class DataConfig(Section, AbstractChoice):
         for name in type(self).model_fields:
             if name in self.options:
                 raise InputError(f"{key}.options.{name}: write {key}.{name} instead.")
-        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "options"})
+        given = self.model_dump(mode="json", exclude_none=True, exclude={"name", "options"})
         return {**given, **self.options}
 
 
@@ -224,7 +225,7 @@ class Config(Section):
                     "model.pretrained, or another scheme such as lie_trotter"
                 )
             return self
-        if self.control != ControlConfig() or self.data.tokenizer != "characters":
+        if self.control != ControlConfig() or self.data.tokenizer is not None:
             raise ValueError(
                 f"model.pretrained={pretrained} gives the weights and the tokenizer; drop "
                 "control and data.tokenizer"

@@ -114,7 +114,7 @@ def _shaping(config: Config) -> str:
         "model.width": model.width,
         "model.hidden": model.hidden,
         "model.depth": model.depth,
-        "data.vocabulary": config.data.vocabulary if config.data.tokenizer == "bpe" else None,
+        "data.vocabulary": config.data.vocabulary,
         **{f"control.options.{name}": x for name, x in config.control.options.items()},
     }
     for index, part in enumerate(model.operators):

@@ -122,3 +122,12 @@ def test_queries_see_and_are_not_seen(key):
         domain.with_queries(jnp.ones((1, 2)))
     with pytest.raises(ide.InputError, match=r"give TokenDomain\(points, weights\)"):
         rule.with_queries(jnp.ones((1, 1)))
+
+
+def test_a_circle_has_no_order():
+    circle = ide.TokenDomain.periodic(4)
+    with pytest.raises(ide.InputError, match="periodic, so that its tokens have no order"):
+        circle.positions.block_until_ready()
+    with pytest.raises(ide.InputError, match=r"one of the two is periodic.*period=None"):
+        circle.product(ide.TokenDomain.midpoint(4))
+    assert circle.product(circle).period == (1.0, 1.0)

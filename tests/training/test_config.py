@@ -24,7 +24,7 @@ def test_configs_say_how_they_are_run_and_are_read_back(path, tmp_path):
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"train.py {path.relative_to(ROOT)}" in line for line in head)
     dumped = training.dump_config(config)
-    assert dumped.startswith("version: 2\n")
+    assert dumped.startswith("version: 3\n")
     assert training.load_config(write(tmp_path, dumped)) == config
 
 
@@ -107,3 +107,9 @@ def test_only_what_cannot_fit_is_refused(tmp_path, monkeypatch):
     build(40 * weights)
     with pytest.raises(ide.InputError, match=r"model.width=8.*training.batch_size=12"):
         build(4 * weights)
+
+
+def test_a_value_of_data_counts_where_it_is_written():
+    """Also where other tasks have it as their default."""
+    written = training.Config.model_validate({"data": {"name": "verses_en_es", "test": 0.0}})
+    assert written.data.arguments("data", {}) == {"test": 0.0}

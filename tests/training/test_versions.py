@@ -88,12 +88,20 @@ def test_words_of_the_version_before():
     assert upgraded({**old, "version": VERSION}) == {**old, "version": VERSION}
 
 
+def test_values_that_a_run_wrote_where_none_was_given():
+    defaults = {"tokenizer": "characters", "vocabulary": 512, "validation": 0.1, "test": 0.0}
+    old = {"version": 2, "data": {"name": "p_hop", **defaults, "test": 0.2}}
+    assert upgraded(old)["data"] == {"name": "p_hop", "test": 0.2}
+    # A configuration that somebody wrote means what it says.
+    assert upgraded({"data": {"validation": 0.1}})["data"] == {"validation": 0.1}
+
+
 def test_a_version_from_the_future_is_refused(tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(RUNS / "images", folder)
     tree = yaml.safe_load((folder / "config.yaml").read_text())
-    (folder / "config.yaml").write_text(yaml.safe_dump({"version": 3, **tree}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"version": 4, **tree}))
     with pytest.raises(
-        ide.InputError, match=r"version=3: this release .* reads versions up to 2"
+        ide.InputError, match=r"version=4: this release .* reads versions up to 3"
     ):
         training.load_run(folder)

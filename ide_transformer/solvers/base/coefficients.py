@@ -1,6 +1,7 @@
 """Coefficients of schemes that are learned: numbers kept inside their range."""
 
 import abc
+import math
 from typing import TypeAlias
 
 import equinox as eqx
@@ -42,6 +43,15 @@ class AbstractCoefficient(eqx.Module):
             raise InputError(
                 f"{name} has shape {self.raw.shape}, but there are {number} operators; give "
                 "one number, one for each operator, or a list of these, one for each layer."
+            )
+
+    def check_layers(self, name: str, horizon: float) -> None:
+        """**Raises:** `InputError` where it has values for another number of layers."""
+        if self.raw.ndim == 2 and self.raw.shape[0] != math.ceil(horizon):
+            raise InputError(
+                f"{name}: a coefficient has shape {self.raw.shape}, for {self.raw.shape[0]} "
+                f"layers, but the equation is solved to depth T={horizon:g}; give a row for "
+                f"each unit of depth, or one number."
             )
 
 
