@@ -49,7 +49,7 @@ def test_overrides(tmp_path):
         ("model: {depth: '4'}", ["training.steps=-1"], "training.steps=-1"),
         ("", ["model.depth"], "not an override; write section.key=value"),
         ("", ["name.x=1"], "name is a value, not a section"),
-        ("version: 3", [], r"version=3: this release .* reads versions up to 2"),
+        ("version: 4", [], r"version=4: this release .* reads versions up to 3"),
         ("", ["solver.rtol=1e-3"], "solver.rtol and solver.atol go together"),
         ("", ["training.steps=50"], "optimizer.warmup=100 must be less"),
         ("", ["optimizer.learning_rate=.nan"], "optimizer.learning_rate=nan"),
