@@ -198,15 +198,14 @@ class OperatorModel(AbstractModel):
         u = self.embedding(jnp.concatenate([a, waves], axis=-1))
         return self.input_normalization.project(drop(u, self.dropout, key)), domain
 
-    def __call__(
-        self, inputs: Float[ArrayLike, "..."] | Field, *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "..."]:
-        outputs = super().__call__(inputs, key=key)
-        return outputs if isinstance(inputs, Field) else outputs.reshape(jnp.shape(inputs))
-
     def read_out(self, u: Float[Array, "*batch tokens features"]) -> Float[Array, "..."]:
         outputs = self.readout(self.output_normalization.project(u))
         return outputs[..., 0] if self.channels is None else outputs
+
+    def shaped(
+        self, outputs: Float[Array, "..."], inputs: Float[ArrayLike, "..."] | Field
+    ) -> Float[Array, "..."]:
+        return outputs if isinstance(inputs, Field) else outputs.reshape(jnp.shape(inputs))
 
     @property
     def _wavelengths(self) -> list[float]:
