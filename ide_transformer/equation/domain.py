@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 from pydantic import Field
 
@@ -27,6 +28,16 @@ from .rules import Bounds, Interval
 
 # The axes of each array of a domain that samples share.
 _SHARED_AXES = {"points": 2, "weights": 1, "ends": 2, "end_weights": 2}
+
+
+Weights: TypeAlias = Annotated[Float[Array, "..."], AtLeastZero] | None
+
+
+def _no_negative(weights: Weights) -> Weights:
+    """Not a number in the place of negative weights, where a compiled program computes them."""
+    if not isinstance(weights, Tracer):
+        return weights
+    return jnp.where(weights < 0, jnp.nan, weights)
 
 
 class TokenDomain(eqx.Module):
@@ -61,13 +72,13 @@ class TokenDomain(eqx.Module):
     """
 
     points: Float[Array, "..."]
-    weights: Annotated[Float[Array, "..."], AtLeastZero] | None = None
+    weights: Weights = eqx.field(converter=_no_negative, default=None)
     # Static, since they decide which program is compiled.
     grid: tuple[PositiveInt, ...] | None = eqx.field(static=True, default=None)
     spacing: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
     period: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
     ends: Float[Array, "ends tokens"] | None = None
-    end_weights: Annotated[Float[Array, "..."], AtLeastZero] | None = None
+    end_weights: Weights = eqx.field(converter=_no_negative, default=None)
     prefix: NonNegativeInt = eqx.field(static=True, default=0)
 
     def __check_init__(self):
@@ -206,7 +217,7 @@ class TokenDomain(eqx.Module):
 
         **Raises:** `InputError` for fewer points or another order.
         """
-        points = jnp.asarray(points)
+        points = _as_known(points)
         return cls(points[:, None], **rules.trapezoid(points)._asdict())
 
     @classmethod
@@ -224,7 +235,7 @@ class TokenDomain(eqx.Module):
 
         **Raises:** `InputError` for fewer points, another order, or other distances.
         """
-        points = jnp.asarray(points)
+        points = _as_known(points)
         return cls(points[:, None], **rules.simpson(points)._asdict())
 
     @classmethod
@@ -284,11 +295,17 @@ class TokenDomain(eqx.Module):
         - `points`: in any order, no two the same, of dimension 1 or 2.
         - `bounds`: the lower and the upper end of each axis; `None` for those of the points.
 
-        **Raises:** `InputError` for points outside the bounds, equal ones, or another
-        dimension.
+        **Raises:** `InputError` for points outside the bounds, equal ones, another dimension,
+        or ones that are not known.
         """
+        if not is_known(points):
+            raise InputError(
+                "TokenDomain.from_points: the points have to be known when a program is "
+                "compiled; make the domain before, and pass it."
+            )
+        weights = rules.cells(np.asarray(points), bounds)
         points = jnp.asarray(points)
-        return cls(points, jnp.asarray(rules.cells(np.asarray(points), bounds), points.dtype))
+        return cls(points, jnp.asarray(weights, points.dtype))
 
     @property
     def num_tokens(self) -> int:
@@ -455,28 +472,36 @@ class TokenDomain(eqx.Module):
         """`1/|Ω_x| ∫_Ωx v dx`."""
         return jnp.sum(_along(self.shares, v) * v, axis=-2)
 
+    @property
+    def in_order(self) -> bool:
+        """Whether the points are known to increase along a line: those of a grid, and those
+        whose values can be read when a program is compiled."""
+        if self.grid is not None and not self.prefix:
+            return self.dimension == 1
+        if self.dimension != 1 or not is_known(self.points):
+            return False
+        return bool((np.diff(np.asarray(self.points)[:, 0]) > 0).all())
+
     def integral_up_to(
         self, v: Float[Array, "*batch tokens features"]
     ) -> Float[Array, "*batch tokens features"]:
-        """`∫_{x' ≤ x} v dx'` at each point x, with the end weights where there are any.
+        """`∫_{x' ≤ x} v dx'` at each point x, with the end weights where there are any; points
+        that are not known to be in order are sorted.
 
-        **Raises:** `InputError` for points that are not in order.
+        **Raises:** `InputError` where the domain has more than one dimension.
         """
-        if is_known(self.points) and (np.diff(np.asarray(self.positions)) <= 0).any():
-            raise InputError(
-                "TokenDomain.integral_up_to: these points are not in increasing order; sort "
-                "them, with what belongs to them."
-            )
-        if self.weights is None:
-            return jnp.cumsum(v, axis=-2)
-        if self.end_weights is None:
-            return jnp.cumsum(_along(self.weights, v) * v, axis=-2)
-        lags = self.end_weights.shape[-2]
-        inner = jnp.cumsum(_along(self.weights, v) * v, axis=-2)
-        total = _later(inner, lags)
-        for lag in range(lags):
-            total += _later(_along(self.end_weights[..., lag, :], v) * v, lag)
-        return total
+        if self.in_order:
+            return _integrals_up_to(self.weights, self.end_weights, v)
+        x = self.positions
+        order = jnp.argsort(x)
+        weights, end_weights = (
+            None if w is None else jnp.take(w, order, axis=-1)
+            for w in (self.weights, self.end_weights)
+        )
+        integrals = _integrals_up_to(weights, end_weights, jnp.take(v, order, axis=-2))
+        # Of points at the same place each sees all.
+        last = jnp.searchsorted(x[order], x, side="right") - 1
+        return jnp.take(integrals, last, axis=-2)
 
     def first(self, tokens: int) -> "TokenDomain":
         """The first of its tokens, with their weights."""
@@ -519,9 +544,29 @@ def by_samples(tree: PyTree, axes: int = 1) -> PyTree[bool]:
     return jax.tree.map(of_part, tree, is_leaf=lambda x: isinstance(x, TokenDomain))
 
 
+def _as_known(points: ArrayLike) -> Array:
+    """An array of JAX whose values can still be read inside of a compiled program."""
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(points)
+
+
 def _along(weights: Array, v: Array) -> Array:
     """Weights of tokens for all features of a state, in its dtype."""
     return jnp.broadcast_to(weights.astype(v.dtype)[..., None], v.shape)
+
+
+def _integrals_up_to(weights: Array | None, end_weights: Array | None, v: Array) -> Array:
+    """`∫_{x' ≤ x} v dx'` on points in order."""
+    if weights is None:
+        return jnp.cumsum(v, axis=-2)
+    inner = jnp.cumsum(_along(weights, v) * v, axis=-2)
+    if end_weights is None:
+        return inner
+    lags = end_weights.shape[-2]
+    total = _later(inner, lags)
+    for lag in range(lags):
+        total += _later(_along(end_weights[..., lag, :], v) * v, lag)
+    return total
 
 
 def _later(v: Array, tokens: int) -> Array:

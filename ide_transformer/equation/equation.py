@@ -135,11 +135,12 @@ class Equation(eqx.Module):
         **Raises:** `InputError` where there is none of this number.
         """
         number = self.control.num_intervals
-        if is_known(index) and not 0 <= index < number:
-            raise InputError(
-                f"Equation.terms_of({index}): there are {number} intervals; give 0 to "
-                f"{number - 1}."
-            )
+        message = f"there are {number} intervals; give 0 to {number - 1}."
+        if not is_known(index):
+            outside = (index < 0) | (index >= number)
+            index = eqx.error_if(index, outside, f"Equation.terms_of: {message}")
+        elif not 0 <= index < number:
+            raise InputError(f"Equation.terms_of({index}): {message}")
         return self.interval_terms(index, take(self.intervals(), index))
 
     def interval_terms(self, index: int | Array, interval: PyTree[Array]) -> diffrax.MultiTerm:

@@ -53,11 +53,13 @@ class FunctionSpace(eqx.Module):
     """Functions of a feature y, the span of the first functions of a basis, given at the points
     of Ω_y. States of an equation are then functions `u(x, y, t)` of both, weights are kernels
 
-        W(y, ξ, t) = Σ_ab C_ab(t) φ_a(y) φ_b(ξ),
+        W(y, ξ, t) = √(m_in / m_out) Σ_ab C_ab(t) φ_a(ξ) φ_b(y),
 
-    and the width of a state is a resolution: coefficients C of one shape give matrices for any
-    number of points. The domain of a head, and of what is inside the feed-forward, has the same
-    rule and as many points for each of its modes.
+    for functions of m_in coefficients to such of m_out (so that at as many points as modes C is
+    the matrix of an ordinary Transformer), and the width of a state is a resolution:
+    coefficients C of one shape give matrices for any number of points. The domain of a head,
+    and of what is inside the feed-forward, has the same rule and as many points for each of its
+    modes.
 
     **Arguments:**
 
@@ -66,8 +68,8 @@ class FunctionSpace(eqx.Module):
     - `domain`: the points of Ω_y.
 
     **Raises:** `InputError` for more functions than points, which could not tell them apart,
-    and for a number of points that gives a head, or the inside of the feed-forward, no whole
-    number of them.
+    for points that the basis refuses, and for a number of points that gives a head, or the
+    inside of the feed-forward, no whole number of them.
     """
 
     basis: AbstractBasis
@@ -80,6 +82,7 @@ class FunctionSpace(eqx.Module):
                 f"FunctionSpace: modes={self.modes} functions at {self.domain.features} "
                 "points, which cannot tell them apart; give at least as many points as modes."
             )
+        self.basis.check(self.domain, self.modes)
 
     @property
     def features(self) -> FeatureMap:
@@ -100,7 +103,7 @@ class FunctionSpace(eqx.Module):
     def domain_of(self, modes: int) -> FeatureDomain:
         """The points of functions that have so many coefficients.
 
-        **Raises:** `InputError` where that is no whole number.
+        **Raises:** `InputError` where that is no whole number, or the basis refuses them.
         """
         points, rest = divmod(modes * self.domain.features, self.modes)
         if rest:
@@ -110,7 +113,9 @@ class FunctionSpace(eqx.Module):
                 f"modes, those of a head or inside of the feed-forward; choose a width that is "
                 "a whole number for them, such as a multiple of the modes."
             )
-        return self.domain.refined(points)
+        domain = self.domain.refined(points)
+        self.basis.check(domain, modes)
+        return domain
 
     def refined(self, features: int) -> "FunctionSpace":
         """The same functions at another number of points."""

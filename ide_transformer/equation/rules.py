@@ -44,7 +44,7 @@ def trapezoid(x: Float[Array, " points"]) -> Rule:
 # points.
 @jax.jit
 def _trapezoid(x: Float[Array, " points"]) -> Rule:
-    gaps = jnp.diff(x)
+    gaps = _gaps(x)
     before, after = (jnp.pad(gaps / 2, side) for side in ((1, 0), (0, 1)))
     # The integral that ends at the first point has no length; its mean is that point.
     return Rule(before + after, before.at[0].set(after[0])[None], _ends(x, 1))
@@ -67,7 +67,7 @@ def simpson(x: Float[Array, " points"]) -> Rule:
 
 @jax.jit
 def _simpson(x: Float[Array, " points"]) -> Rule:
-    points, gaps = len(x), jnp.diff(x)
+    points, gaps = len(x), _gaps(x)
     a, b = gaps[0:-1:2], gaps[1::2]
     zeros = jnp.zeros(points, x.dtype)
     # Of whole pairs of gaps: at their ends, and everywhere.
@@ -184,6 +184,13 @@ def _check_points(name: str, x: Array, least: int, number: str) -> None:
             f"TokenDomain.{name}: {x.size} points; give {number} or more, each above the one "
             "before, for example jnp.linspace(0, 1, 65)."
         )
+
+
+def _gaps(x: Array) -> Array:
+    """The distances of neighbours; not a number where a compiled program is given points that
+    are not in order."""
+    gaps = jnp.diff(x)
+    return jnp.where(gaps > 0, gaps, jnp.nan)
 
 
 def _ends(x: Array, lags: int) -> Array:

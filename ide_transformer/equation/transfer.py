@@ -87,11 +87,12 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
 
         v(x_i) = Σ_j P_ji w_j u(x'_j) / Σ_j P_ji w_j,
 
-    so that a constant stays it, and `Σ_i W_i v(x_i) = Σ_j w_j u(x'_j)` with W_i the
-    denominator.
+    so that a constant stays it. Integrals stay too, `Σ_i W_i v(x_i) = Σ_j w_j u(x'_j)`, with
+    the weights `W = Pᵀw`, the denominators; with others that the target may have, such as
+    equal ones, they do not.
 
-    **Raises:** `InputError` as `interpolation` does, for a source whose samples have weights of
-    their own, and where no point of the source is near one of the target.
+    **Raises:** `InputError` as `interpolation` does, for a source whose weights are not known
+    or different for each sample, and where no point of the source is near one of the target.
     """
     if source.weights is not None and source.weights.ndim > 1:
         raise InputError(
@@ -101,6 +102,10 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
         )
     back = interpolation(target, source)
     weights = np.ones(source.num_tokens) if source.weights is None else source.weights
+    if not is_known(weights):
+        raise InputError(
+            "restriction: the weights have to be known when a program is compiled."
+        )
     values = np.asarray(back.values) * np.asarray(weights)[np.asarray(back.rows)]
     columns = np.asarray(back.columns)
     totals = np.bincount(columns, values, target.num_tokens)
@@ -247,5 +252,7 @@ def _in_triangles(points: np.ndarray, x: np.ndarray) -> TokenMap:
 
 
 def _token_map(rows: list, columns: list, values: list, tokens: int) -> TokenMap:
-    row, column, value = (jnp.asarray(np.concatenate(x)) for x in (rows, columns, values))
+    # Known when a program is compiled, also inside of one.
+    with jax.ensure_compile_time_eval():
+        row, column, value = (jnp.asarray(np.concatenate(x)) for x in (rows, columns, values))
     return TokenMap(row, column, value, tokens)

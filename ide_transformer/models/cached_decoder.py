@@ -77,14 +77,16 @@ class CachedDecoder(eqx.Module):
             )
         self._check_tokens(prompt)
         size = prompt.shape[-1]
-        if is_known(last) and not -size <= last < size:
+        # Traced numbers cannot be refused; their logits are not a number.
+        inside = (-size <= last) & (last < size)
+        if is_known(inside) and not inside:
             raise InputError(
                 f"CachedDecoder.prefill: last={last}: the prompt has {size} tokens; give a "
                 f"position from 0 to {size - 1}, or -1 for the last one."
             )
         u1, cache = self.march.prefill(self.model.embed_from(0, prompt))
         u1 = lax.dynamic_index_in_dim(u1, last, axis=-2)
-        return self.model.read_out(u1)[..., 0, :], cache
+        return jnp.where(inside, self.model.read_out(u1)[..., 0, :], jnp.nan), cache
 
     @checked
     def extend(
@@ -103,7 +105,8 @@ class CachedDecoder(eqx.Module):
         **Raises:** `InputError` for a position or a token that is out of range.
         """
         room = self.march.num_tokens
-        if is_known(position) and not 0 <= position < room:
+        inside = (position >= 0) & (position < room)
+        if is_known(inside) and not inside:
             raise InputError(
                 f"CachedDecoder.extend: position={position}: the decoder was built for {room} "
                 f"tokens, at the positions 0 to {room - 1}; build it for more."
@@ -112,7 +115,7 @@ class CachedDecoder(eqx.Module):
         self._check_tokens(token)
         u0 = self.model.embed_from(position, token)
         u1, cache = self.march.extend(u0, jnp.asarray(position), cache)
-        return self.model.read_out(u1)[..., 0, :], cache
+        return jnp.where(inside, self.model.read_out(u1)[..., 0, :], jnp.nan), cache
 
     def _check_tokens(self, tokens: Integer[Array | np.ndarray, "*batch tokens"]) -> None:
         vocabulary = self.model.embedding.shape[0]

@@ -7,10 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
-from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray
 
-from ..arguments import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt, checked
+from ..arguments import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFraction,
+    PositiveInt,
+    checked,
+    is_known,
+)
 from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
 from .causality import check_causal
@@ -78,7 +84,8 @@ def generate(
 
     **Raises:** `InputError` for an empty prompt, padding before a token, bad options, a model
     that sees tokens still to be written, and where a solve fails or logits are not finite.
-    Inside a compiled function such a token is -1.
+    Inside a compiled function such a token is -1, and so are all of a prompt with padding
+    before a token.
     """
     options = Draw(temperature, top_k, top_p)
     if length >= 2**31:
@@ -103,26 +110,29 @@ def generate(
         raise InputError("generate: the prompt is empty; give it at least one token.")
     text.check(vocabulary=model.embedding.shape[0], context=np.size(text.tokens))
     tokens = jnp.asarray(text.tokens, int)
-    ends = tokens.shape[-1] if text.mask is None else _ends(text.mask)
+    ends, behind = (tokens.shape[-1], None) if text.mask is None else _ends(text.mask)
     # `Any`, since a checker does not see that the kind of the prompt decides.
     tokens: Any = _generate(model, tokens, ends, length, key, options)
     check_written("generate", tokens)
-    if text.mask is None:
+    if behind is None:
         return tokens
+    tokens = jnp.where(behind[..., None], tokens, NO_TOKEN)
     drawn: Any = Text(tokens, _places(tokens) < (ends + length)[..., None])
     return drawn
 
 
-def _ends(mask: Array | np.ndarray) -> Int[Array, "*batch"]:
-    """The number of tokens of each prompt."""
-    if not isinstance(mask, Tracer):
-        mask = np.asarray(mask, bool)
-        if not (mask[..., 0].all() and (mask[..., 1:] <= mask[..., :-1]).all()):
-            raise InputError(
-                "generate: the mask of the prompt is False before a token; each prompt has at "
-                "least one token, and its padding stands behind it."
-            )
-    return jnp.sum(jnp.asarray(mask, int), axis=-1)
+def _ends(
+    mask: Array | np.ndarray,
+) -> tuple[Int[Array, "*batch"], Bool[Array | np.ndarray, "*batch"]]:
+    """The number of tokens of each prompt, and whether its padding is behind them."""
+    mask = np.asarray(mask, bool) if is_known(mask) else mask.astype(bool)
+    behind = mask[..., 0] & (mask[..., 1:] <= mask[..., :-1]).all(axis=-1)
+    if is_known(behind) and not behind.all():
+        raise InputError(
+            "generate: the mask of the prompt is False before a token; each prompt has at "
+            "least one token, and its padding stands behind it."
+        )
+    return jnp.sum(jnp.asarray(mask, int), axis=-1), behind
 
 
 def _places(tokens: Int[Array, "*batch total"]) -> Int[Array, "*batch total"]:

@@ -20,7 +20,7 @@ from ..equation import (
 from ..errors import InputError
 from ..solvers import AbstractMomentum, InitialVelocity, schemes_inside
 from .model import Discretization
-from .text import Text
+from .text import Text, rows
 from .text_model import AbstractTextModel, token_logits
 
 
@@ -157,7 +157,7 @@ class LanguageModel(AbstractTextModel):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*batch tokens features"]:
         """The state at depth 0 of tokens at the positions from `start` on."""
-        u = self.embedding[tokens] * self.embedding_scale
+        u = rows(self.embedding, tokens) * self.embedding_scale
         if self.positions is not None:
             positions = lax.dynamic_slice_in_dim(self.positions, start, u.shape[-2])
             u = u + jnp.broadcast_to(positions, u.shape)
@@ -174,7 +174,7 @@ class LanguageModel(AbstractTextModel):
                 f"own_velocity=True: {name} has no velocity that could start from it; take a "
                 "scheme with momentum, such as Nesterov()."
             )
-        return InitialVelocity(self.velocity[self.checked(inputs).tokens])
+        return InitialVelocity(rows(self.velocity, self.checked(inputs).tokens))
 
     def read_out(
         self, u: Float[Array, "*batch tokens features"]

@@ -66,6 +66,11 @@ class AbstractModel(eqx.Module):
     def read_out(self, u: Float[Array, "*batch tokens features"]) -> PyTree[Array]:
         """The outputs, from the state at depth T."""
 
+    def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
+        """The outputs in the shape that belongs to the inputs; by default as `read_out` gives
+        them."""
+        return outputs
+
     def encoded(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
     ) -> Encoded | None:
@@ -297,7 +302,7 @@ class AbstractModel(eqx.Module):
         - `inputs`: see the model.
         - `key`: draws the dropout; without one there is none.
         """
-        return self.read_out(self.solve(inputs, key=key).u1)
+        return self.shaped(self.read_out(self.solve(inputs, key=key).u1), inputs)
 
 
 def _solve_samples(

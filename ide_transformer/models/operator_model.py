@@ -64,7 +64,8 @@ class OperatorModel(AbstractModel):
 
     **Raises:** `InputError` for more modes than the grid can tell apart, and for another number
     of grids than axes; when called, for fields of another dimension and for points outside
-    of [0, 1] along an axis that is no circle.
+    of [0, 1] along an axis that is no circle; where a compiled program is given these, the
+    outputs are not a number.
     """
 
     embedding: Linear
@@ -182,8 +183,11 @@ class OperatorModel(AbstractModel):
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
         if isinstance(inputs, Field):
             a = self._checked(jnp.asarray(inputs.values), 1)
-            inputs.check(a.shape[-2], tuple(length != 1 for length in self._wavelengths))
-            domain = inputs.domain
+            bounded = tuple(length != 1 for length in self._wavelengths)
+            inputs.check(a.shape[-2], bounded)
+            # Points that a compiled program is given cannot be refused.
+            inside = jnp.broadcast_to(inputs.inside(bounded)[:, None], a.shape)
+            a, domain = jnp.where(inside, a, jnp.nan), inputs.domain
         elif isinstance(inputs, tuple) and parts(inputs, TokenDomain):
             raise InputError(
                 "OperatorModel: inputs are a tuple with a domain; write Field(values, domain)."
@@ -198,15 +202,14 @@ class OperatorModel(AbstractModel):
         u = self.embedding(jnp.concatenate([a, waves], axis=-1))
         return self.input_normalization.project(drop(u, self.dropout, key)), domain
 
-    def __call__(
-        self, inputs: Float[ArrayLike, "..."] | Field, *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "..."]:
-        outputs = super().__call__(inputs, key=key)
-        return outputs if isinstance(inputs, Field) else outputs.reshape(jnp.shape(inputs))
-
     def read_out(self, u: Float[Array, "*batch tokens features"]) -> Float[Array, "..."]:
         outputs = self.readout(self.output_normalization.project(u))
         return outputs[..., 0] if self.channels is None else outputs
+
+    def shaped(
+        self, outputs: Float[Array, "..."], inputs: Float[ArrayLike, "..."] | Field
+    ) -> Float[Array, "..."]:
+        return outputs if isinstance(inputs, Field) else outputs.reshape(jnp.shape(inputs))
 
     @property
     def _wavelengths(self) -> list[float]:

@@ -17,7 +17,7 @@ from ..equation import (
 from ..errors import InputError
 from .encoder_parts import after_prefix
 from .model import Discretization
-from .text import Text
+from .text import Text, rows
 from .text_model import AbstractTextModel
 
 
@@ -105,7 +105,7 @@ class SequenceClassifier(AbstractTextModel):
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "*batch places features"], TokenDomain]:
         text = self.checked(inputs)
-        u = self.embedding[text.tokens]
+        u = rows(self.embedding, text.tokens)
         if self.positions is not None:
             u = u + jnp.broadcast_to(self.positions[: u.shape[-2]], u.shape)
         u = drop(after_prefix(self.prefix, u), self.dropout, key)

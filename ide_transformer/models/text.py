@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Integer
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 from ..arguments import check_fields, is_known
 from ..equation import TokenDomain
@@ -30,7 +30,8 @@ class Text(NamedTuple):
     segments: Integer[Array | np.ndarray, "*batch tokens"] | None = None
 
     def check(self, *, vocabulary: int, context: int, segments: int = 1) -> None:
-        """Checks that a model can embed the text. Traced tokens and segments are not checked.
+        """Checks that a model can embed the text. Traced tokens and segments are not checked;
+        `rows` of those that the model does not know are not a number.
 
         **Arguments:**
 
@@ -69,6 +70,15 @@ def _check_range(name: str, numbers: Any, known: int) -> None:
                 f"The text has a {name} {number}, but the model knows 0 to {known - 1}; "
                 "use the tokenizer that belongs to the model."
             )
+
+
+def rows(
+    table: Float[Array, "known features"], numbers: Integer[ArrayLike, "*batch"]
+) -> Float[Array, "*batch features"]:
+    """The rows of a table with these numbers; not a number where it has none, since traced
+    numbers cannot be refused."""
+    chosen = table.at[jnp.asarray(numbers)]
+    return chosen.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
 
 def as_text(inputs: Text | Integer[ArrayLike, "*batch tokens"]) -> Text:

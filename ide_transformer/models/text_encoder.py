@@ -18,7 +18,7 @@ from ..equation import (
 from ..errors import InputError
 from .encoder_parts import any_constraint, pool_first
 from .model import Discretization
-from .text import Text
+from .text import Text, rows
 from .text_model import AbstractTextModel, token_logits
 
 
@@ -117,14 +117,13 @@ class TextEncoder(AbstractTextModel):
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
         text = self.checked(inputs)
-        u = self.embedding[text.tokens]
+        u = rows(self.embedding, text.tokens)
         if self.positions is not None:
             u = u + jnp.broadcast_to(self.positions[self._rows(text.tokens)], u.shape)
         if self.segments is not None:
             first = jnp.zeros(u.shape[-2], int)
-            u = u + jnp.broadcast_to(
-                self.segments[first if text.segments is None else text.segments], u.shape
-            )
+            segments = first if text.segments is None else text.segments
+            u = u + jnp.broadcast_to(rows(self.segments, segments), u.shape)
         u = self.input_normalization.project(u)
         return u if self.lift is None else self.lift(u), text.domain()
 

@@ -6,15 +6,7 @@ import diffrax
 import jax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..equation import (
-    AbstractControl,
-    TokenDomain,
-    TokenMap,
-    coarsened,
-    grid_of,
-    interpolation,
-    lattice,
-)
+from ..equation import AbstractControl, TokenDomain, coarsened, grid_of, interpolation, lattice
 from ..errors import InputError
 from ..integration import Solution
 from .model import AbstractModel, Discretization
@@ -114,6 +106,9 @@ class UShapedModel(AbstractModel):
     def read_out(self, u: Float[Array, "*batch tokens features"]) -> PyTree[Array]:
         return self.model.read_out(u)
 
+    def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
+        return self.model.shaped(outputs, inputs)
+
     def solve(
         self,
         inputs: PyTree[ArrayLike],
@@ -154,12 +149,12 @@ class UShapedModel(AbstractModel):
         waiting = []
         for fine, coarse in itertools.pairwise(grids):
             v = solved(u, fine)
-            u = _map(fine, coarse)(v)
+            u = interpolation(fine, coarse)(v)
             waiting.append((v, u))
         w = solved(u, grids[-1])
         for number in reversed(range(depth)):
             v, u = waiting[number]
-            w = v + _map(grids[number + 1], grids[number])(w - u)
+            w = v + interpolation(grids[number + 1], grids[number])(w - u)
             w = solved(w, grids[number]) if number else w
         return w, grids[0], solutions
 
@@ -172,8 +167,3 @@ def _grids(domain: TokenDomain, depth: int) -> list[TokenDomain]:
         for _ in range(depth):
             grids.append(coarsened(grids[-1]))
     return grids
-
-
-def _map(source: TokenDomain, target: TokenDomain) -> TokenMap:
-    with jax.ensure_compile_time_eval():
-        return interpolation(source, target)

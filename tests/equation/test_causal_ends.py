@@ -160,6 +160,13 @@ def test_tokens_marched_one_after_the_other_have_the_same_ends(key):
     assert largest(jnp.concatenate([first, rest]), whole) < 1e-13
 
 
+def test_tokens_that_are_not_in_order_are_not_marched_one_after_the_other(key):
+    domain = ide.TokenDomain(jnp.array([[0.0], [2.0], [1.0]]))
+    equation = ide.Equation(ide.Tied(make_block(key), 1), ide.Free(), domain)
+    with pytest.raises(ide.InputError, match="not known to be in increasing order"):
+        TokenMarch(equation, Discretization(ide.RK4()), jax.ShapeDtypeStruct((1, WIDTH), float))
+
+
 def test_padding_has_no_end():
     domain = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6))
     padded = domain.padded(jnp.arange(6) < 4)

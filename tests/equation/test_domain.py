@@ -1,9 +1,12 @@
+import functools as ft
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from equation.problems import apply, state
-from helpers import HEADS, WIDTH, largest
+from helpers import HEADS, WIDTH, largest, random_state
 
 import ide_transformer as ide
 
@@ -104,6 +107,34 @@ def test_bad_domains(unchecked):
         ide.TokenDomain.uniform(4).padded(jnp.ones(4))
     with pytest.raises(ide.InputError, match="one-dimensional"):
         _ = ide.TokenDomain.uniform((2, 3)).positions
+
+
+@pytest.mark.parametrize("weights", [None, jnp.array([0.5, 1.0, 2.0, 0.3, 0.7])])
+def test_integrals_up_to_points_in_any_order_and_at_the_same_place(weights):
+    x, v = np.array([0.5, 0.1, 0.9, 0.1, 0.4]), random_state(2, tokens=5)
+    w = np.ones(5) if weights is None else np.asarray(weights)
+    expected = (x[None] <= x[:, None]) * w @ np.asarray(v)
+    domain = ide.TokenDomain(jnp.asarray(x)[:, None], weights)
+    for integral in (
+        lambda v: domain.integral_up_to(v),
+        jax.jit(lambda v: domain.integral_up_to(v)),
+        ft.partial(eqx.filter_jit(ide.TokenDomain.integral_up_to), domain),
+    ):
+        np.testing.assert_allclose(integral(v), expected, atol=1e-14)
+
+
+def test_what_a_program_is_given_and_cannot_refuse_is_not_a_number():
+    points = ide.TokenDomain.uniform(3).points
+    weights = jax.jit(lambda w: ide.TokenDomain(points, w).shares)(jnp.array([1.0, -0.5, 1.0]))
+    assert jnp.isnan(weights).all()
+    x = jnp.array([0.1, 0.3, 0.2, 0.5])
+    for rule in (ide.TokenDomain.trapezoid, ide.TokenDomain.simpson):
+        assert jnp.isnan(jax.jit(lambda x, rule=rule: rule(x).weights)(x)).any()
+        assert jnp.isfinite(jax.jit(lambda x, rule=rule: rule(x).weights)(jnp.sort(x))).all()
+    with pytest.raises(ide.InputError, match="from_points: the points have to be known"):
+        jax.jit(lambda x: ide.TokenDomain.from_points(x).weights)(x[:, None])
+    areas = jax.jit(lambda: ide.TokenDomain.from_points(np.asarray(x)[:, None]).weights)()
+    np.testing.assert_allclose(areas, [0.05, 0.15, 0.1, 0.1], atol=1e-15)
 
 
 def test_queries_see_and_are_not_seen(key):

@@ -60,3 +60,24 @@ def test_each_of_equally_many_points_is_in_a_part_of_its_own(number):
     for dtype in (np.float32, np.float64):
         values = ide.Nodal()(jnp.asarray(np.arange(number) / number, dtype), number)
         np.testing.assert_array_equal(np.asarray(values).argmax(axis=1), np.arange(number))
+
+
+@pytest.mark.parametrize(
+    ("basis", "modes", "features", "rule", "message"),
+    [
+        (ide.Nodal(), 4, 6, "midpoint", "4 equal parts unequal weights, from 0.167 to 0.333"),
+        (ide.Nodal(), 4, 8, "gauss_legendre", "take a multiple of 4 points"),
+        (ide.Waves(), 4, 4, "periodic", "give more points than functions"),
+        (ide.Waves(), 4, 4, "midpoint", "give more points than functions"),
+    ],
+)
+def test_points_that_make_other_functions_are_refused(basis, modes, features, rule, message):
+    domain = ide.FeatureDomain(features, rule)
+    values = np.asarray(basis(jnp.asarray(domain.points), modes))
+    assert np.abs(values.T * domain.weights @ values - np.eye(modes)).max() > 0.1
+    with pytest.raises(ide.InputError, match=message):
+        ide.FunctionSpace(basis, modes, domain)
+    # Of a function inside, which has modes of its own.
+    if isinstance(basis, ide.Waves):
+        with pytest.raises(ide.InputError, match=message):
+            ide.FunctionSpace(basis, 3, ide.FeatureDomain(3, rule)).inner(4)

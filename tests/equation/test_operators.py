@@ -104,6 +104,21 @@ def test_distances_on_a_torus_are_those_of_the_shorter_way(key):
     assert largest(moved, jnp.roll(apply(attention, u, circle), 2, axis=-2)) < 1e-13
 
 
+@pytest.mark.parametrize("heads", [1, 2, 3, 6, 8, 12])
+def test_slopes_are_those_of_press_and_others(heads):
+    """Their code: those of the next lower power of two, and every second one of its double."""
+
+    def published(number):
+        power = 2 ** int(np.log2(number))
+        slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
+        more = [] if power == number else published(2 * power)[0::2][: number - power]
+        return slopes + more
+
+    line = ide.TokenDomain.uniform(2)
+    bias = ide.LinearBias(heads, scale=3.0).score_bias(line, line)
+    np.testing.assert_allclose(-bias[:, 0, 1], 3.0 * np.array(published(heads)), rtol=1e-15)
+
+
 def test_rotary_scores_depend_on_differences(key):
     operator = ide.Attention(WIDTH, 4, key=key, positions=ide.Rotary(), std=0.5)
     u = state()

@@ -77,6 +77,13 @@ def test_a_restriction_keeps_constants_and_integrals():
         assert largest(shares @ restricted, weights @ fine) < 1e-14
 
 
+def test_transfers_are_made_inside_of_a_program_too():
+    coarse, u = ide.TokenDomain.trapezoid(jnp.linspace(0, 3.2, 4)), DRAW.normal(size=(7, 3))
+    for make in (ide.interpolation, ide.restriction):
+        inside = jax.jit(lambda u, make=make: make(LINE, coarse)(u))(u)
+        assert largest(inside, moved(make(LINE, coarse), u)) < 1e-14
+
+
 def test_a_transfer_is_differentiated_and_compiled():
     transfer = ide.interpolation(LINE, ide.TokenDomain(jnp.array([[0.1], [2.0]])))
     u, matrix = DRAW.normal(size=(7, 3)), np.zeros((2, 7))
@@ -104,6 +111,12 @@ def test_transfers_that_cannot_be():
         (lambda: ide.interpolation(plane, plane, degree=3), "degree=1 alone serves"),
         (lambda: ide.restriction(few, LINE), "no point of the source is near"),
         (lambda: ide.restriction(own, few), r"weights of shape \(3, 7\), of its own"),
+        (
+            lambda: jax.jit(
+                lambda w: ide.restriction(ide.TokenDomain(LINE.points, w), LINE).values
+            )(jnp.ones(7)),
+            "restriction: the weights have to be known",
+        ),
         (lambda: ide.interpolation(double, few), "two points at 1, where"),
         (lambda: ide.interpolation(ring, few), "two points at 0, around a period of 2"),
         (

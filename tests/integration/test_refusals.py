@@ -1,6 +1,7 @@
 """Arguments that `solve` refuses, and what it says."""
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -112,6 +113,9 @@ def test_an_operator_of_another_shape(unchecked):
 def test_intervals_that_are_not_there():
     with pytest.raises(ide.InputError, match=r"terms_of\(3\): there are 3 intervals; give 0"):
         EQUATION.terms_of(3)
+    rate = eqx.filter_jit(lambda index: EQUATION.terms_of(index).vf(0.0, U0, None))
+    with pytest.raises(RuntimeError, match="there are 3 intervals; give 0 to 2"):
+        rate(jnp.array(3))
 
 
 def test_a_constraint_for_another_width():

@@ -243,6 +243,14 @@ def test_inputs_that_do_not_fit(unchecked):
     ):
         with pytest.raises(ide.InputError, match=message):
             decoder.prefill(prompt, last)
+    # What a compiled program is given cannot be refused.
+    extend, prefill = eqx.filter_jit(decoder.extend), eqx.filter_jit(decoder.prefill)
+    for token, position, right in ((1, 6, 0), (1, -1, 0), (VOCABULARY, 3, 0), (1, 3, 1)):
+        logits, _ = extend(jnp.asarray(token), jnp.asarray(position), cache)
+        assert jnp.isfinite(logits).all() == right == jnp.isfinite(logits).any()
+    for last, right in ((3, 0), (-4, 0), (-3, 1)):
+        logits, _ = prefill(TOKENS[0, :3], jnp.asarray(last))
+        assert jnp.isfinite(logits).all() == right == jnp.isfinite(logits).any()
     grid = ide.Equation(model.control, ide.Free(), ide.TokenDomain.uniform((2, 3)))
     state = jax.ShapeDtypeStruct((1, WIDTH), jnp.float64)
     assert "2 dimensions" in why_not_by_token(grid, model.discretization, state)

@@ -46,6 +46,8 @@ def test_an_ordinary_model_is_one_of_nodal_functions(tied):
     expected = outputs_of(model, TOKENS)
     same = functional(model)
     np.testing.assert_allclose(outputs_of(same, TOKENS), expected, atol=1e-12)
+    with pytest.raises(ide.InputError, match=f"take a multiple of {WIDTH} points"):
+        same.at_width(WIDTH + 4)
     wide = same.at_width(3 * WIDTH)
     assert wide.features == 3 * WIDTH
     assert eqx.filter_eval_shape(wide.solve, TOKENS).u1.shape == (2, CONTEXT, 3 * WIDTH)

@@ -137,6 +137,8 @@ def test_points_around_a_circle_are_free_and_those_of_an_interval_are_not():
     )
     with pytest.raises(ide.InputError, match=r"outside of \[0, 1\]; scale"):
         operator_model(9, grid="midpoint")(ide.Field(values, domain))
+    outputs = outputs_of(operator_model(9, grid="midpoint"), ide.Field(values, domain))
+    assert np.isnan(outputs).all()
 
 
 @pytest.mark.parametrize(

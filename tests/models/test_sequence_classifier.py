@@ -62,3 +62,8 @@ def test_texts_that_do_not_fit():
         classifier()(ide.Text(TOKENS, TOKENS >= 0))
     with pytest.raises(ide.InputError, match="a token 5, but the model knows 0 to 4"):
         classifier()(TOKENS + 1)
+    # What a compiled program is given cannot be refused.
+    finite = np.isfinite(eqx.filter_jit(classifier())(jnp.asarray(TOKENS + 1))).all(axis=-1)
+    np.testing.assert_array_equal(finite, (TOKENS < 4).all(axis=-1))
+    negative = eqx.filter_jit(classifier())(jnp.asarray(TOKENS - 1))
+    np.testing.assert_array_equal(np.isfinite(negative).all(-1), (TOKENS > 0).all(axis=-1))

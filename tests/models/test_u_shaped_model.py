@@ -14,7 +14,7 @@ from ide_transformer.tasks import Batch, RelativeError
 from ide_transformer.training.step import initial_state, make_train_step
 
 
-WIDTH, STEPS = 3, 2
+WIDTH, STEPS, KEY = 3, 2, jax.random.key(0)
 PARTS = dict(constraint=ide.Free(), discretization=ide.Discretization(diffrax.Heun()))
 
 
@@ -168,6 +168,21 @@ def test_it_is_evaluated_on_other_grids_and_schemes(operator_model):
     other = operator_model.with_solver(ide.Strang()).at_depth(4)
     assert all(type(part.solver) is ide.Strang for part in (other.model, *other.levels))
     assert all(part.control.num_intervals == 4 for part in (other.model, *other.levels))
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+def test_outputs_in_the_plane_have_the_shape_of_the_inputs(channels):
+    model = ide.OperatorModel(
+        (8, 8), WIDTH, control=control(0), modes=2, channels=channels, key=KEY, **PARTS
+    )
+    levels = tuple(
+        ide.StateModel(model.domain, WIDTH, control=control(n), **PARTS) for n in range(2)
+    )
+    whole = ide.UShapedModel(model, levels)
+    inputs = jnp.ones((3, 8, 8) if channels is None else (3, 8, 8, channels))
+    assert jax.eval_shape(whole, inputs).shape == inputs.shape
+    at_points = ide.Field(inputs.reshape(3, 64, *inputs.shape[3:]), model.domain)
+    assert jax.eval_shape(whole, at_points).shape == at_points.values.shape
 
 
 def test_what_is_no_such_model(operator_model):

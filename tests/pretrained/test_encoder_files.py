@@ -4,6 +4,7 @@ import json
 import math
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden.copies import changed_copy, options_of, tensors_of
@@ -155,3 +156,7 @@ def test_segments_out_of_range_are_refused(family, known):
             ide.InputError, match=rf"a segment {segment}, but .* 0 to {known - 1}"
         ):
             model.embed(ide.Text(tokens, segments=np.array([0, 0, segment, 0])))
+        if model.segments is not None:
+            text = ide.Text(jnp.asarray(tokens), segments=jnp.array([0, 0, segment, 0]))
+            u0, _ = eqx.filter_jit(model.embed)(text)
+            assert np.isnan(u0).all(axis=-1).tolist() == [False, False, True, False]

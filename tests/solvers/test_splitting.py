@@ -1,6 +1,7 @@
 """The splitting schemes."""
 
 import diffrax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import observed_order
@@ -97,3 +98,25 @@ def test_the_paper_halves_the_rate_of_a_single_feature_integral():
     errors = [difference(u1, half) for u1 in printed]
     assert abs(np.log2(errors[0] / errors[1]) - 1) < 0.15
     assert difference(printed[1], exact_solution(second)) > 10 * errors[1]
+
+
+@pytest.mark.parametrize("stiff", [1e-2, 1e2])
+def test_strang_with_a_stiff_flow_is_of_first_order(stiff):
+    """Of u' = g - λu it has the steady state (h/2) coth(λh/2) g, where g/λ is right."""
+    u0, horizon = jnp.ones((1, 2)), 4.0
+    rate = stiff * 16 / horizon
+    operators = (ide.Injection(1.0, u0), ide.Damping(rate))
+    domain = ide.TokenDomain.uniform(1)
+    equation = ide.Equation(ide.Tied(operators, 1, horizon), ide.Free(), domain)
+    decayed = np.exp(-rate * horizon)
+    expected = decayed + (1 - decayed) / rate
+
+    def error(solver, steps):
+        u1 = ide.solve(equation, u0, solver=solver, steps_per_interval=steps).u1
+        return np.abs(u1 / expected - 1).max()
+
+    order = observed_order(lambda n: error(ide.Strang(), n), [4, 8, 16])
+    assert order == pytest.approx(2 if stiff < 1 else 1, abs=0.15)
+    assert error(ide.ETDAB2(), 4) < 1e-12
+    if stiff > 1:
+        assert error(ide.Strang(), 16) == pytest.approx(stiff / 2 / np.tanh(stiff / 2) - 1)

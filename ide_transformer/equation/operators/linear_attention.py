@@ -25,7 +25,7 @@ class LinearAttention(AbstractAttention):
 
     - `features`: width of the state.
     - `heads`: number of heads; must divide `features`.
-    - `causal`: integrate over `x' ≤ x` only; the points have to be in order.
+    - `causal`: integrate over `x' ≤ x` only.
     - `normalization`: N, applied to the input.
     - `bias`: whether the linear maps have biases.
     - `std`, `output_std`: standard deviation of the initial weights, and of those of the

@@ -133,9 +133,10 @@ class RelativeBias(AbstractPositions):
 
 class LinearBias(AbstractPositions):
     """Scores that fall with the distance, `s_h(x, x') - m_h |x - x'|` (ALiBi: Press et al.,
-    arXiv 2108.12409), where the slopes m_h fall with the head, `2^{-8h/heads}`, h = 1, …. A
-    function of the coordinates, in any dimension, so that it says the same on every grid;
-    around a periodic domain `|x - x'|` is the shorter way.
+    arXiv 2108.12409), where the slopes are `2^{-8h/p}`, h = 1, …, p, with p the largest power
+    of two up to the number of heads, and for further heads h = 1/2, 3/2, …. A function of the
+    coordinates, in any dimension, so that it says the same on every grid; around a periodic
+    domain `|x - x'|` is the shorter way.
 
     **Arguments:**
 
@@ -157,5 +158,8 @@ class LinearBias(AbstractPositions):
         square = jnp.sum(differences(query_domain, domain) ** 2, axis=-1)
         # The gradient at the distance zero is zero, and not NaN.
         distance = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-        slopes = self.scale * 2 ** (-8 * jnp.arange(1, self.heads + 1) / self.heads)
+        power = 1 << self.heads.bit_length() - 1
+        further = jnp.arange(self.heads - power) + 0.5
+        place = jnp.concatenate([jnp.arange(1, power + 1), further])
+        slopes = self.scale * 2 ** (-8 * place / power)
         return -slopes[:, None, None].astype(distance.dtype) * distance[None]

@@ -46,6 +46,11 @@ def why_not_by_token(
             f"the token domain has {dimensions} dimensions, in which tokens have no order; "
             "take a one-dimensional one."
         )
+    if not equation.domain.in_order:
+        return (
+            "the points of the token domain are not known to be in increasing order, in which "
+            "tokens are marched; sort them, and make the domain outside of a compiled function."
+        )
     for operator in eqx.filter_eval_shape(equation.control, 0.0):
         reason = _why_coupled(operator, equation.domain)
         if reason is not None:
