@@ -27,14 +27,29 @@ def leaking(tmp_path, monkeypatch):
     sys.modules.pop("mine", None)
 
 
-def test_a_leak_is_refused_by_every_script(leaking, capsys, monkeypatch):
-    said = "operator 1, Ahead, sees later tokens"
-    assert said in run_here(capsys, "train.py", "small.yaml", expected=2)
+SAID = "operator 1, Ahead, sees later tokens"
+
+
+def test_a_leak_is_not_trained(leaking, capsys):
+    assert SAID in run_here(capsys, "train.py", "small.yaml", expected=2)
     assert not (leaking / "runs").exists()
 
+
+@pytest.mark.heavy
+def test_a_leak_that_was_trained_is_refused_by_every_script(leaking, capsys, monkeypatch):
     monkeypatch.setattr(build, "check_causal", lambda *_: None)
     run_here(capsys, "train.py", "small.yaml")
+    comparison = {
+        "mode": "train",
+        "base": "small.yaml",
+        "budget": {"unit": "steps", "amount": 3},
+        "schemes": {"euler": {"solver": "euler"}},
+    }
+    (leaking / "compare.yaml").write_text(yaml.safe_dump(comparison))
+    run_here(capsys, "compare.py", "compare.yaml")
     monkeypatch.undo()
     monkeypatch.chdir(leaking)
-    for command in (["sample.py"], ["evaluate.py", "--samples", 4]):
-        assert said in run_here(capsys, command[0], "runs/small", *command[1:], expected=2)
+    for command in (["sample.py", "runs/small"], ["evaluate.py", "runs/small"]):
+        assert SAID in run_here(capsys, *command, "--trust", expected=2)
+    # The runs of the comparison are there.
+    assert SAID in run_here(capsys, "compare.py", "compare.yaml", expected=2)

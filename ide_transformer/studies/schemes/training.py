@@ -13,6 +13,8 @@ from ...errors import InputError
 from ...figures import plot_curves, plot_intervals
 from ...tasks import AbstractTask
 from ...training import Config
+from ...training.build import starting_model
+from ...training.names import names_of_code
 from ...training.types import Seed, folder_name
 from .budget import Budget
 from .comparison import AbstractComparison, Rows
@@ -121,6 +123,10 @@ class TrainingComparison(AbstractComparison):
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         configs, tasks = self._configs, self._tasks
+        for name, config in configs.items():
+            # Runs that are there may have been made when its code was another.
+            if names_of_code(config.model_dump(mode="json")):
+                starting_model(config, tasks[name])
         results, steps = self._results(folder), Steps(folder / "steps.json", self.budget)
         plans = {
             name: _with_steps(config, steps.of(name, config, tasks[name]))
