@@ -18,8 +18,10 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
 import functools as ft
+import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,29 @@ import numpy as np
 
 from ide_transformer import InputError
 from ide_transformer.reporting import show_table, write_json
+from ide_transformer.studies.schemes import about_sources
 from ide_transformer.training import run_script
+from ide_transformer.training.folder import NOT_RECORDED
 from ide_transformer.training.script import floats, integers, names
+from ide_transformer.training.source import checksum_of, source
 from operator_learning import fno, ours
-from operator_learning.settings import CELLS, TESTS, Cell
+from operator_learning.settings import CELLS, TESTS, Cell, Test
 
 
+CODE = f"{source()}, scripts ({checksum_of(sorted(Path(ours.__file__).parent.glob('*.py')))})"
+SETTINGS: dict[str, Callable[..., Any]] = {
+    "ours": ft.partial(ours.settings_of, "{bed}.yaml"),
+    "waves": ft.partial(ours.settings_of, "{bed}_waves.yaml"),
+    "fno": fno.settings_of,
+}
 TRAINERS = {
     "ours": ft.partial(ours.train_and_test, "{bed}.yaml"),
     "waves": ft.partial(ours.train_and_test, "{bed}_waves.yaml"),
     "fno": fno.train_and_test,
 }
+
+
+_FINGERPRINTS: dict[str, str] = {}
 
 
 def main() -> None:
@@ -99,19 +113,39 @@ def study(cell: Cell, arguments: argparse.Namespace, seeds: int) -> None:
 
 
 def run(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A row of the file; it is computed where it is not there, or lacks a test."""
+    """A row of the file; it is computed where it is not there, or lacks a test.
+
+    **Raises:** `InputError` for one that was computed on other data or with other settings.
+    """
     key = {"name": cell.name, "steps": arguments.steps, "rate": rate, "seed": seed}
     tests = TESTS[arguments.study][cell.bed]
+    settings = SETTINGS[cell.model](cell, rate, seed, arguments.steps)
+    made_of = hashlib.sha256(f"{settings!r} {_data(cell, tests)}".encode()).hexdigest()[:16]
     for row in _read(arguments.json):
         if key.items() <= row.items() and tests.keys() <= row.keys():
+            if row.get("made_of", made_of) != made_of:
+                raise InputError(
+                    f"{arguments.json}: the row of {key} was made with other settings or on "
+                    "other data; restore them, or give another file by --json and another "
+                    "folder by --runs."
+                )
             return row
     train = TRAINERS[cell.model]
-    row = {**key, **train(cell, rate, seed, arguments.steps, tests, arguments.runs)}
+    origin = {"made_of": made_of, "code": CODE}
+    row = {**key, **origin, **train(cell, rate, seed, arguments.steps, tests, arguments.runs)}
     # Others may have written theirs in the meantime.
     others = [x for x in _read(arguments.json) if not key.items() <= x.items()]
     write_json(arguments.json, [*others, row])
     print({name: round(x, 5) if isinstance(x, float) else x for name, x in row.items()})
     return row
+
+
+def _data(cell: Cell, tests: dict[str, Test]) -> str:
+    """The fingerprints of the data of a line and of its tests."""
+    if (name := f"{cell} {tests}") not in _FINGERPRINTS:
+        tasks = (cell.task(), *(cell.task(test) for test in tests.values()))
+        _FINGERPRINTS[name] = " ".join(task.fingerprint() for task in tasks)
+    return _FINGERPRINTS[name]
 
 
 def _loss(row: dict[str, Any]) -> float:
@@ -123,6 +157,7 @@ def _loss(row: dict[str, Any]) -> float:
 def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
     """A table for each bed: means over the seeds and their standard deviations."""
     rows = _read(arguments.json)
+    made: dict[str, list[str]] = {}
     for bed in dict.fromkeys(cell.bed for cell in cells):
         table = []
         for cell in (x for x in cells if x.bed == bed):
@@ -133,6 +168,9 @@ def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
                 and row["rate"] in arguments.rates
                 and row["seed"] < arguments.seeds
             ]
+            for row in own:
+                where = f"{row['name']} {row['rate']:g} seed {row['seed']}"
+                made.setdefault(row.get("code", NOT_RECORDED), []).append(where)
             best = min((x for x in own if not x["seed"]), key=_loss)
             own = [row for row in own if row["rate"] == best["rate"]]
             line: dict[str, Any] = {"model": cell.model, **cell.options, "rate": best["rate"]}
@@ -144,6 +182,7 @@ def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
                 {**line, "parameters": best["parameters"], "seconds": f"{seconds:.0f}"}
             )
         show_table(table)
+    print(about_sources(made))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..models import AbstractImageClassifier, AbstractModel
 from .images import LabelledImages, digits, idx_folder
 from .losses import Batch
-from .task import AbstractTask, Part, in_parts, in_passes
+from .task import AbstractTask, Part, checksum_of_all, in_parts, in_passes
 
 
 class ClassificationTask(AbstractTask):
@@ -109,6 +109,10 @@ class ClassificationTask(AbstractTask):
         other = copy.copy(self)
         other.size = (height * self.patch, width * self.patch)
         return other
+
+    def fingerprint(self) -> str:
+        """A checksum of all samples."""
+        return checksum_of_all((self.train, self.validation, self.test))
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """The next samples of a new random order in each pass over the training set."""

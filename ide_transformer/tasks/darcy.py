@@ -14,7 +14,7 @@ from ..packages import fetch_wheel
 from .losses import AbstractLoss, Batch
 from .point_sets import PointSet, WeightRule, domains, in_blocks, subset
 from .relative_error import RelativeError
-from .task import AbstractTask, Part, in_passes, spread
+from .task import AbstractTask, Part, checksum_of_all, in_passes, spread
 from .torch_files import torch_arrays
 
 
@@ -117,6 +117,10 @@ class Darcy(AbstractTask):
     def at_context(self, context: PositiveInt) -> "Darcy":
         other: Any = (self.path, context, self.samples, self.points, self.subset, self.weights)
         return Darcy(*other)
+
+    def fingerprint(self) -> str:
+        """A checksum of all samples."""
+        return checksum_of_all((self.train, self.validation, self.test))
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         self._check_known()

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import hashlib
 import math
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -108,14 +109,15 @@ def solved(
 
 def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, Functions]:
     """Samples of a flow on a grid, by the names of `sizes`, each part with functions of its
-    own; solved the first time and then read from the cache.
+    own; solved the first time and then read from the cache, as long as the code that solves
+    them stays the same.
 
     **Raises:** `InputError` where exponax is needed and not installed, where the solution is
     not resolved, and where the file in the cache is damaged.
     """
     kind = type(flow).__module__
     more = () if flow.pairs == 1 else (flow.pairs,)
-    described = repr((kind, flow, flow.step, flow.waves, sizes, points, *more))
+    described = repr((kind, flow, flow.step, flow.waves, sizes, points, *more, _code(flow)))
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     path = cache_folder() / f"{type(flow).__name__}-{key}.npz"
     if not path.exists():
@@ -127,6 +129,12 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
         raise InputError(
             f"{path} is damaged ({error}). Delete it, and it is computed again."
         ) from None
+
+
+def _code(flow: AbstractFlow) -> list[str]:
+    """Checksums of the code that solves a flow, as far as there are files."""
+    files = (__file__, getattr(sys.modules[type(flow).__module__], "__file__", None))
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file]
 
 
 def _computed(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractModel, SequenceClassifier
 from .losses import Batch
-from .task import AbstractTask, Part, in_parts, in_passes
+from .task import AbstractTask, Part, checksum_of_all, in_parts, in_passes
 
 
 # Folders of mails, and whether they are spam.
@@ -64,6 +64,10 @@ class SpamBytes(AbstractTask):
     @property
     def tokens_per_sample(self) -> int:
         return self.context
+
+    def fingerprint(self) -> str:
+        """A checksum of all samples."""
+        return checksum_of_all(self._parts)
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         mails, labels = self._parts["training"]

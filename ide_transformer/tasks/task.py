@@ -10,12 +10,16 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ..arguments import PositiveInt
 from ..errors import InputError
 from ..models import AbstractModel
 from .losses import AbstractLoss, Batch, CrossEntropy
 
+
+# With it begins a fingerprint of all data.
+ALL = "all:"
 
 # A held-out part of the data: what is chosen is chosen on the validation samples, and a result
 # is reported on the test samples.
@@ -102,8 +106,9 @@ class AbstractTask(abc.ABC):
         """
 
     def fingerprint(self) -> str:
-        """A checksum of the data, by which a resumed run knows them: of all validation samples
-        and of the first training batches."""
+        """A checksum of the data, by which a run knows them: of all validation samples and of
+        the first training batches. A task that has all of its data in memory gives that of
+        all, see `checksum_of_all`."""
         digest = hashlib.sha256()
         seen = (self.batch(step, 64, seed=0) for step in range(16))
         for x in jax.tree.leaves((*self.held_out(64), *seen)):
@@ -122,6 +127,14 @@ class AbstractTask(abc.ABC):
     def sample(self, model: AbstractModel, length: int) -> str | None:
         """Text of `length` tokens that the trained model writes; `None` for no text."""
         return None
+
+
+def checksum_of_all(data: PyTree[np.ndarray]) -> str:
+    """The fingerprint of data that are all there."""
+    digest = hashlib.sha256()
+    for x in jax.tree.leaves(data):
+        digest.update(np.asarray(x).tobytes())
+    return ALL + digest.hexdigest()
 
 
 def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Folders of token files, which are read in windows and never as a whole."""
 
+import functools as ft
 import hashlib
 import json
 from pathlib import Path
@@ -56,7 +57,8 @@ class TokenFolder:
     files.
 
     A file is mapped into memory for the time of one read only: pages of a map that stays are
-    counted as memory of the process.
+    counted as memory of the process. Its checksum is compared before its first read, and again
+    where it was written since.
 
     **Attributes:** `path`, `index`.
 
@@ -84,7 +86,11 @@ class TokenFolder:
     def windows(
         self, starts: Int[np.ndarray, " windows"], length: int
     ) -> Int[np.ndarray, "windows length"]:
-        """`length` tokens from each of `starts` on; a window may lie over several files."""
+        """`length` tokens from each of `starts` on; a window may lie over several files.
+
+        **Raises:** `InputError` for a file that is damaged, or has a token that the vocabulary
+        has not.
+        """
         found = np.empty((len(starts), length), np.int32)
         first = np.searchsorted(self._ends, starts, side="right") - 1
         last = np.searchsorted(self._ends, starts + length, side="left") - 1
@@ -98,13 +104,18 @@ class TokenFolder:
         shard, begin, end = self.index.shards[number], *self._ends[number : number + 2]
         if not shard.tokens:
             return
+        self._check(shard)
         tokens = np.memmap(self.path / shard.file, self._dtype, mode="r", shape=shard.tokens)
-        length = found.shape[1]
+        length, vocabulary = found.shape[1], self.index.vocabulary
         for row in np.flatnonzero((starts < end) & (starts + length > begin)):
             low, high = max(starts[row], begin), min(starts[row] + length, end)
-            found[row, low - starts[row] : high - starts[row]] = tokens[
-                low - begin : high - begin
-            ]
+            part = tokens[low - begin : high - begin]
+            if part.max() >= vocabulary:
+                raise InputError(
+                    f"{self.path / shard.file} has the token {part.max()}, and the vocabulary "
+                    f"in {INDEX} only {vocabulary}. Tokenise again, into a new folder."
+                )
+            found[row, low - starts[row] : high - starts[row]] = part
 
     @property
     def tokenizer(self) -> AbstractTokenizer:
@@ -118,7 +129,14 @@ class TokenFolder:
                 f"{file} is missing or was changed since the tokens were made; restore it, or "
                 "tokenise again, into a new folder."
             )
-        return load_tokenizer(file)
+        tokenizer = load_tokenizer(file)
+        if tokenizer.vocabulary != self.index.vocabulary:
+            raise InputError(
+                f"{self.path / INDEX}: vocabulary={self.index.vocabulary}, but {TOKENIZER} has "
+                f"{tokenizer.vocabulary} tokens; restore them, or tokenise again, into a new "
+                "folder."
+            )
+        return tokenizer
 
     def fingerprint(self) -> str:
         """A checksum of all tokens, from those of the files."""
@@ -131,11 +149,21 @@ class TokenFolder:
         **Raises:** `InputError` that names the first file which is damaged.
         """
         for shard in self.index.shards:
-            if checksum(self.path / shard.file) != shard.sha256:
-                raise InputError(
-                    f"{self.path / shard.file} is damaged: its SHA-256 is not the one in "
-                    f"{INDEX}. Delete the folder and tokenise again."
-                )
+            self._compare(shard, checksum(self.path / shard.file))
+
+    def _check(self, shard: Shard) -> None:
+        """Compares the checksum of a file, once for each time that it was written."""
+        file = self.path / shard.file
+        stat = file.stat()
+        self._compare(shard, _checksum_then(file, stat.st_size, stat.st_mtime_ns))
+
+    def _compare(self, shard: Shard, found: str) -> None:
+        file = self.path / shard.file
+        if found != shard.sha256:
+            raise InputError(
+                f"{file} is damaged: its SHA-256 is not the one in {INDEX}. Copy it again, or "
+                "delete the folder and tokenise again."
+            )
 
     def _check_size(self, shard: Shard) -> None:
         file = self.path / shard.file
@@ -153,6 +181,12 @@ def checksum(file: Path) -> str:
     """The SHA-256 of a file of any size."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@ft.lru_cache(maxsize=2**16)
+def _checksum_then(file: Path, size: int, written: int) -> str:
+    """The checksum of a file of that size and time of its last change."""
+    return checksum(file)
 
 
 def _read_index(path: Path) -> TokenIndex:

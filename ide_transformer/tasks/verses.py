@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +12,7 @@ from ..errors import InputError
 from ..models import AbstractModel, EncoderDecoder, SourceAndText, Text
 from ..packages import cache_folder
 from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
-from .task import Part, in_parts, in_passes
+from .task import Part, checksum_of_all, in_parts, in_passes
 from .text_task import AbstractTextTask
 from .tokenizers import AbstractTokenizer, BytePairTokenizer
 
@@ -41,6 +42,7 @@ class VersesEnEs(AbstractTextTask):
     - `context`: the most tokens of a verse, its end included.
     - `vocabulary`: tokens of the byte-pair encoding.
     - `validation`, `test`: the fractions of the chapters that are held out.
+    - `tokenizer`: one that was learned before.
 
     **Raises:** `InputError` where the texts or pysword are missing.
     """
@@ -56,11 +58,14 @@ class VersesEnEs(AbstractTextTask):
         vocabulary: PositiveInt = 4096,
         validation: Fraction = 0.05,
         test: Fraction = 0.05,
+        tokenizer: AbstractTokenizer | None = None,
     ):
         verses = cached_verses(path)
         parts = _by_chapter(verses, validation, test)
-        learned = "\n".join(text for pair in parts["training"] for text in pair)
-        self.tokenizer, self.end = BytePairTokenizer.train(learned, vocabulary).ending()
+        if tokenizer is None:
+            learned = "\n".join(text for pair in parts["training"] for text in pair)
+            tokenizer = BytePairTokenizer.train(learned, vocabulary)
+        self.tokenizer, self.end = tokenizer.ending()
         self.context = context
         self._parts = {
             name: _encoded(pairs, self.tokenizer, context) for name, pairs in parts.items()
@@ -72,6 +77,10 @@ class VersesEnEs(AbstractTextTask):
                     f"the {name} part has no verse of at most model.context={context} tokens; "
                     "raise it, or hold out a larger part."
                 )
+
+    def fingerprint(self) -> str:
+        """A checksum of all samples."""
+        return checksum_of_all(self._parts)
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         chosen = in_passes(step, size, len(self._parts["training"][0]), seed)
@@ -115,14 +124,21 @@ def cached_verses(path: Path) -> list[tuple[str, str, str]]:
             "sword-text-sparv and give /usr/share/sword, or unpack the packages and give that "
             "folder."
         )
+    for file in [*files]:
+        # Where the texts of the module are.
+        for place in re.findall(r"^DataPath=(.+)$", file.read_text("utf-8", "replace"), re.M):
+            files += sorted(x for x in (path / place).rglob("*") if x.is_file())
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     cached = cache_folder() / f"verses-en-es-{digest[:16]}.json"
     if cached.is_file():
-        return [tuple(x) for x in json.loads(cached.read_text(encoding="utf-8"))]
+        checksum, _, text = cached.read_bytes().partition(b"\n")
+        if hashlib.sha256(text).hexdigest() != checksum.decode("latin-1"):
+            raise InputError(f"{cached} is damaged. Delete it, and the verses are read again.")
+        return [tuple(x) for x in json.loads(text)]
     verses = _read(path)
     cached.parent.mkdir(parents=True, exist_ok=True)
-    part = cached.with_suffix(".part")
-    part.write_text(json.dumps(verses, ensure_ascii=False), encoding="utf-8")
+    part, text = cached.with_suffix(".part"), json.dumps(verses, ensure_ascii=False).encode()
+    part.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
     part.replace(cached)
     return verses
 

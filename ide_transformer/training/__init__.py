@@ -59,6 +59,7 @@ from .reading import (
     validated as validated,
 )
 from .run import resume_run as resume_run, train as train
+from .run_data import run_task as run_task
 from .script import model_parser as model_parser, run_script as run_script
 from .step import initial_state as initial_state, make_train_step as make_train_step
 from .stopping import Stopped as Stopped

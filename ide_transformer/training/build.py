@@ -2,7 +2,7 @@
 
 import functools as ft
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import diffrax
 import equinox as eqx
@@ -21,14 +21,21 @@ from ..equation import (
 )
 from ..errors import InputError
 from ..integration import AbstractGradient
-from ..models import AbstractModel, Discretization, FunctionalModel, LanguageModel, check_causal
+from ..models import (
+    AbstractModel,
+    AbstractTextModel,
+    Discretization,
+    FunctionalModel,
+    LanguageModel,
+    check_causal,
+)
 from ..pretrained import find_pretrained, load_pretrained
-from ..tasks import AbstractTask, PretrainedTokenizer
+from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer
 from .blocks import encoder_control, make_block, make_control, offers_of
 from .choice import SchemeConfig
 from .config import NATIVE, Config, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
-from .names import find
+from .names import find, parameters_of
 from .refinement import first_model
 from .sizes import check_memory, check_steps
 from .staged import staged_model
@@ -37,14 +44,25 @@ from .staged import staged_model
 M = TypeVar("M", bound=AbstractModel)
 
 
-def build_task(config: Config) -> AbstractTask:
-    """The data of a run."""
-    model = config.model
+def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> AbstractTask:
+    """The data of a run.
+
+    **Arguments:**
+
+    - `tokenizer`: one that is not to be learned again, for a task that takes one.
+    """
+    model, data, kind = config.model, config.data, task_class(config)
     offered: dict[str, Any] = {"context": model.context, "patch": model.patch}
-    if model.pretrained is not None and issubclass(task_class(config).model, LanguageModel):
+    if tokenizer is not None:
+        asked = parameters_of(getattr(kind, "build", kind)).get("tokenizer")
+        if asked is not None and AbstractTokenizer in get_args(asked.annotation):
+            offered["tokenizer"] = tokenizer
+            learned = type(data).model_fields["tokenizer"].default
+            data = data.model_copy(update={"tokenizer": learned})
+    elif model.pretrained is not None and issubclass(kind.model, LanguageModel):
         path = find_pretrained(model.pretrained)
         offered["tokenizer"] = PretrainedTokenizer.from_pretrained(path)
-    return construct("data", config.data, AbstractTask, Offers({AbstractTask: offered}))
+    return construct("data", data, AbstractTask, Offers({AbstractTask: offered}))
 
 
 def task_class(config: Config) -> type[AbstractTask]:
@@ -62,6 +80,7 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Abstra
     mode = construct("training.gradient", config.training.gradient, AbstractGradient)
     if config.model.pretrained is not None:
         model = build_model_of_size(config, task.sizes, key)
+        _check_tokens(config, task, model)
         check_memory(config, task, model, mode)
         return causal(config, model)
     build = ft.partial(build_model_of_size, config, task.sizes)
@@ -83,6 +102,17 @@ def causal(config: Config, model: M) -> M:
     if task_class(config).causal:
         check_causal(f"data.name={config.data.name}", model)
     return model
+
+
+def _check_tokens(config: Config, task: AbstractTask, model: AbstractModel) -> None:
+    """Refuses tokens that the embedding of a checkpoint has not."""
+    tokens = task.sizes.get("vocabulary", 0)
+    rows = model.embedding.shape[0] if isinstance(model, AbstractTextModel) else tokens
+    if tokens > rows:
+        raise InputError(
+            f"data: there are {tokens} tokens, but model.pretrained={config.model.pretrained} "
+            f"knows {rows}; take the tokenizer of the checkpoint."
+        )
 
 
 def build_start(config: Config) -> tuple[AbstractTask, AbstractModel, PRNGKeyArray]:

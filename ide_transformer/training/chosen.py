@@ -16,6 +16,7 @@ from .reading import apply_overrides, validated
 
 
 _WHERE = "the command line"
+_FREE = "model.context", "data.name", "data.path"
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[SolverConfig, list[str]]:
@@ -26,8 +27,9 @@ def split_overrides(overrides: Sequence[str]) -> tuple[SolverConfig, list[str]]:
 
 
 def chosen_config(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> Config:
-    """The configuration of a run with overrides `data.options.key=value` and
-    `model.context=value`, for a model with the weights of the run.
+    """The configuration of a run with overrides `data.path=value`, `data.options.key=value` and
+    `model.context=value`, for a model with the weights of the run. `data.name` can be said
+    again.
 
     **Raises:** `InputError` for another override, and where the weights do not fit.
     """
@@ -36,15 +38,18 @@ def chosen_config(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> C
         return config
     tree = config.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
-    foreign = [x for x in origin if x != "model.context" and not x.startswith("data.options.")]
+    foreign = [x for x in origin if x not in _FREE and not x.startswith("data.options.")]
+    if tree["data"]["name"] != config.data.name:
+        foreign.append("data.name")
     if foreign:
         raise InputError(
-            f"{', '.join(foreign)}: the weights are given; only solver.…, data.options.… and "
-            "model.context can be chosen here, for example solver.kind=strang."
+            f"{', '.join(foreign)}: the weights are given; only solver.…, data.path, "
+            "data.options.… and model.context can be chosen here, for example "
+            "solver.kind=strang."
         )
     chosen = validated(Config, tree, _WHERE, origin)
     if chosen != config:
-        _check_weights(run_sizes(run, config), config, chosen)
+        _check_weights(run, config, chosen)
     return chosen
 
 
@@ -71,9 +76,11 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
     return validated(SolverConfig, section, _WHERE, here)
 
 
-def _check_weights(sizes: dict[str, Any], own: Config, chosen: Config) -> None:
+def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
     """Refuses data and a context for which a model would have other weights."""
-    task = build_task(chosen)
+    sizes = run_sizes(run, own)
+    tokenizer = run.load_tokenizer() if run.tokenizer.exists() else None
+    task = build_task(chosen, tokenizer)
     data = {name: task.sizes[name] for name in sizes}
     key = jax.random.key(0)
 

@@ -10,7 +10,14 @@ from ..depth import keep_layers
 from ..errors import InputError
 from ..models import AbstractModel, functional
 from ..tasks import AbstractTask, Part
-from .evaluation import LoadedModel, evaluate_on, evaluation_task, without_part
+from .evaluation import (
+    LoadedModel,
+    check_finite,
+    evaluate_on,
+    evaluation_task,
+    with_data_compared,
+    without_part,
+)
 
 
 def evaluate_at_depths(
@@ -41,7 +48,7 @@ def evaluate_at_depths(
         raise InputError(f"mesh={mesh!r}: write one of {', '.join(_MESHES)}.")
     models = [on_mesh(loaded.model, number, _MESHES[mesh]) for number in steps]
     task = evaluation_task(loaded, text, context)
-    return _rows("steps", steps, models, task, samples, part)
+    return _rows(loaded, "steps", steps, models, task, samples, part)
 
 
 def evaluate_at_horizons(
@@ -64,7 +71,7 @@ def evaluate_at_horizons(
     """
     models = [loaded.model.with_horizon(horizon) for horizon in horizons]
     task = evaluation_task(loaded, text, context)
-    return _rows("horizon", horizons, models, task, samples, part)
+    return _rows(loaded, "horizon", horizons, models, task, samples, part)
 
 
 def evaluate_at_contexts(
@@ -85,9 +92,11 @@ def evaluate_at_contexts(
     **Raises:** `InputError` where the model cannot be evaluated on so many.
     """
     rows = []
+    if text is None:
+        loaded = with_data_compared(loaded)
     for context in contexts:
         task = evaluation_task(loaded, text, context)
-        rows += _rows("context", [context], [loaded.model], task, samples, part)
+        rows += _rows(loaded, "context", [context], [loaded.model], task, samples, part)
     return rows
 
 
@@ -112,10 +121,11 @@ def evaluate_at_widths(
     """
     models = [functional(loaded.model).at_width(width) for width in widths]
     task = evaluation_task(loaded, text, context)
-    return _rows("width", widths, models, task, samples, part)
+    return _rows(loaded, "width", widths, models, task, samples, part)
 
 
 def _rows(
+    loaded: LoadedModel,
     name: str,
     numbers: Sequence[int] | Sequence[float],
     models: Sequence[AbstractModel],
@@ -132,6 +142,7 @@ def _rows(
         evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations
         found = evaluate_on(model, task, samples, part)
         rows.append({name: number, "evaluations": float(evaluations), **found})
+    check_finite(loaded, rows)
     return rows
 
 

@@ -1,5 +1,6 @@
 """The model of a run or of a checkpoint, and its evaluation."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,12 +21,13 @@ from ..tasks import (
     shakespeare,
 )
 from .averages import Weights
-from .build import build_task, with_solver
+from .build import with_solver
 from .checkpoints import Which
 from .chosen import chosen_config, refuse_overrides, split_overrides
 from .config import Config
 from .folder import RunFolder
 from .loading import restored
+from .run_data import run_task
 from .step import make_evaluation
 
 
@@ -36,12 +38,14 @@ BATCH = 16
 
 class LoadedModel(NamedTuple):
     """A model and its origin; `run` is `None` for a checkpoint, and so is `config`, which names
-    the data on which the model of a run is evaluated."""
+    the data on which the model of a run is evaluated. `named` says that they are others than
+    those of the run on purpose."""
 
     model: AbstractModel
     run: RunFolder | None
     path: Path
     config: Config | None = None
+    named: bool = False
 
     @property
     def tokenizer(self) -> AbstractTokenizer:
@@ -80,7 +84,8 @@ def load_model(
 
     - `path`: the folder of a run, or what `load_pretrained` takes.
     - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run; of a run
-      also `data.options.key=value` of its task, and `model.context=value` for longer inputs.
+      also `data.path=value` and `data.options.key=value` of its task for other data, and
+      `model.context=value` for longer inputs.
     - `checkpoint`, `weights`, `trust`: of a run, see `load_run`.
 
     **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
@@ -91,7 +96,9 @@ def load_model(
     if (folder / "config.yaml").is_file():
         run = RunFolder(folder)
         config = chosen_config(run, others, trust=trust)
-        loaded = LoadedModel(restored(run, config, checkpoint, weights), run, folder, config)
+        model = restored(run, config, checkpoint, weights)
+        named = any(override.startswith("data.") for override in others)
+        loaded = LoadedModel(model, run, folder, config, named)
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(
             f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
@@ -127,9 +134,13 @@ def evaluate_loss(
       a checkpoint can take, at most 512.
     - `part`: of the data of a run.
 
-    **Raises:** `InputError` for data that have no such part.
+    **Raises:** `InputError` for data that have no such part, that are not those of the run any
+    more, or on which the loss is not finite.
     """
-    return evaluate_on(loaded.model, evaluation_task(loaded, text, context), samples, part)
+    task = evaluation_task(loaded, text, context)
+    found = evaluate_on(loaded.model, task, samples, part)
+    check_finite(loaded, [found])
+    return found
 
 
 def evaluate_on(
@@ -149,12 +160,13 @@ def evaluation_task(
 ) -> AbstractTask:
     """The task on which a model is evaluated; see `evaluate_loss`."""
     at_least_one("context", context)
-    if text is None and loaded.config is not None:
+    if text is None and loaded.run is not None and loaded.config is not None:
         config = loaded.config
         if context is None:
-            return build_task(config)
+            return run_task(loaded.run, config, named=loaded.named)
         section = config.model.model_copy(update={"context": context})
-        task = build_task(config.model_copy(update={"model": section}))
+        config = config.model_copy(update={"model": section})
+        task = run_task(loaded.run, config, named=loaded.named)
         return task if task.sized_by_context else task.at_context(context)
     otherwise = ", which predicts no text; for a TextEncoder give --sentences"
     model = loaded.expected(LanguageModel, otherwise)
@@ -162,6 +174,28 @@ def evaluation_task(
         context = min(model.context, 512)
     whole, fraction = (shakespeare(), 0.1) if text is None else (text, 1.0)
     return LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
+
+
+def with_data_compared(loaded: LoadedModel) -> LoadedModel:
+    """The same model, whose data are compared here and not for each task that is made of them.
+
+    **Raises:** `InputError`, see `run_task`.
+    """
+    if loaded.run is not None:
+        evaluation_task(loaded)
+    return loaded._replace(named=True)
+
+
+def check_finite(
+    loaded: LoadedModel, rows: Sequence[dict[str, Any]], name: str = "loss"
+) -> None:
+    """**Raises:** `InputError` where none of the rows has a finite number of that name."""
+    if not any(math.isfinite(row[name]) for row in rows):
+        raise InputError(
+            f"{loaded.path}: the {name} is {rows[0][name]}: the outputs are not finite, or no "
+            "target counts. Take smaller steps in depth (solver.steps_per_interval), another "
+            "scheme, or other data."
+        )
 
 
 def check_part(task: AbstractTask, part: Part) -> None:
@@ -193,4 +227,6 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
     )
     text = loaded.tokenizer.encode_batch(sentences, model.context)
     vectors = np.asarray(eqx.filter_jit(sentence_embedding)(model, text))
-    return vectors @ vectors.T
+    found = vectors @ vectors.T
+    check_finite(loaded, [{"similarity": x} for x in found.diagonal()], "similarity")
+    return found

@@ -13,7 +13,14 @@ from ..integration import AbstractExit, ConfidenceExit, EstimatedExit, SecondDif
 from ..models import AbstractModel
 from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part, averaged
 from .depths import on_mesh
-from .evaluation import BATCH, LoadedModel, at_least_one, check_part, evaluation_task
+from .evaluation import (
+    BATCH,
+    LoadedModel,
+    at_least_one,
+    check_finite,
+    check_part,
+    evaluation_task,
+)
 from .names import did_you_mean
 
 
@@ -96,6 +103,7 @@ def evaluate_exits(
                 name = type(exit).__name__
                 cells = {"exit": name, "steps": shown, "tolerance": tolerance, "saved": saved}
                 rows.append({**cells, **found})
+    check_finite(loaded, rows)
     return rows
 
 

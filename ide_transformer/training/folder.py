@@ -20,8 +20,16 @@ from ..errors import InputError
 from ..pretrained import no_such
 from ..reporting import write_json
 from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
+from ..tasks.task import ALL
 from .config import Config
 from .reading import Trust, dump_config, load_config
+from .source import source
+
+
+# In the file of fingerprints.
+_DATA, _SOURCES = "its data", "sources"
+# The code of a run that does not say it.
+NOT_RECORDED = "not recorded"
 
 
 class RunFolder:
@@ -29,8 +37,8 @@ class RunFolder:
 
     **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
     `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `fingerprints` (a number that no
-    other run has, and checksums of the configuration and of the data with which it began) and
-    `lock` (held while it is trained).
+    other run has, checksums of the configuration and of the data with which it began, and the
+    code that made it) and `lock` (held while it is trained).
     """
 
     def __init__(self, path: str | Path):
@@ -68,6 +76,23 @@ class RunFolder:
             return _read_fingerprints(self).get("run")
         except (InputError, OSError):
             return None
+
+    @property
+    def data(self) -> str | None:
+        """The fingerprint of the data with which it began; `None` where it is not recorded."""
+        return _recorded(self).get(_DATA)
+
+    @property
+    def sources(self) -> list[str]:
+        """The code that made it, see `source`, of each of its starts; none where it is not
+        recorded."""
+        return _recorded(self).get(_SOURCES, [])
+
+    def add_source(self, source: str) -> None:
+        """Records that the run goes on by other code."""
+        if self.fingerprints.exists() and (sources := self.sources)[-1:] != [source]:
+            sources = [*(sources or [NOT_RECORDED]), source]
+            write_json(self.fingerprints, {**_read_fingerprints(self), _SOURCES: sources})
 
     def load_tokenizer(self) -> AbstractTokenizer:
         """The tokenizer of the model.
@@ -108,8 +133,8 @@ def new_folder(
     try:
         made.config.write_text(dump_config(config), encoding="utf-8")
         save(made.tokenizer)
-        identity = {"run": uuid.uuid4().hex}
-        write_json(made.fingerprints, {**identity, **_fingerprints(made, data)})
+        told = {"run": uuid.uuid4().hex, _SOURCES: [source(config)]}
+        write_json(made.fingerprints, {**told, **_fingerprints(made, data)})
         while True:
             number = max(_numbers(config.name, runs), default=0) + 1
             folder = _numbered(config.name, runs, number)
@@ -144,22 +169,18 @@ def sole_use(path: Path, refusal: str) -> Iterator[None]:
         yield
 
 
-def check_data(folder: RunFolder, task: AbstractTask) -> None:
+def check_data(folder: RunFolder, task: AbstractTask, data: str) -> None:
     """Refuses to resume a run on other data or by an edited configuration. It writes nothing.
+
+    **Arguments:**
+
+    - `data`: the fingerprint of the task.
 
     **Raises:** `InputError` that says what has changed.
     """
-    with tempfile.TemporaryDirectory() as there:
-        tokenizer = Path(there) / "tokenizer.json"
-        task.save(tokenizer)
-        changed = tokenizer.exists() and (
-            not folder.tokenizer.exists()
-            or tokenizer.read_bytes() != folder.tokenizer.read_bytes()
-        )
-    what = ["its tokenizer"] if changed else []
+    what = changed_data(folder, task, data)
     if folder.fingerprints.exists():
-        then = _read_fingerprints(folder)
-        now = _fingerprints(folder, task.fingerprint())
+        then, now = _read_fingerprints(folder), _fingerprints(folder, None)
         what += [name for name in now if name in then and now[name] != then[name]]
     if what:
         raise InputError(
@@ -170,12 +191,41 @@ def check_data(folder: RunFolder, task: AbstractTask) -> None:
         raise InputError(f"--resume: {folder.path} has lost its folder checkpoints.")
 
 
+def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
+    """Which of tokenizer and data are not those with which a run began, as far as it recorded
+    them."""
+    what = [] if same_tokenizer(folder, task) else ["its tokenizer"]
+    then = folder.data
+    if then is not None and data.startswith(ALL) and not then.startswith(ALL):
+        data = AbstractTask.fingerprint(task)  # as releases before wrote it
+    return what + ["its data"] * (then not in (None, data))
+
+
+def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
+    """Whether the tokens of a task are those of a run, as far as it recorded them."""
+    with tempfile.TemporaryDirectory() as there:
+        file = Path(there) / "tokenizer.json"
+        task.save(file)
+        if not file.exists():
+            return True
+        if not folder.tokenizer.exists():
+            return folder.data is None
+        saved = file.read_bytes()
+        folder.load_tokenizer().save(file)  # as this release writes it
+        return file.read_bytes() == saved
+
+
 def _fingerprints(folder: RunFolder, data: str | None) -> dict[str, str]:
     config = {"its config.yaml": checksum(folder.config)}
-    return config if data is None else {**config, "its data": data}
+    return config if data is None else {**config, _DATA: data}
 
 
-def _read_fingerprints(folder: RunFolder) -> dict[str, str]:
+def _recorded(folder: RunFolder) -> dict[str, Any]:
+    """The fingerprints of a run; none of one that has no such file."""
+    return _read_fingerprints(folder) if folder.fingerprints.exists() else {}
+
+
+def _read_fingerprints(folder: RunFolder) -> dict[str, Any]:
     try:
         return dict(json.loads(folder.fingerprints.read_bytes()))
     except (ValueError, TypeError):

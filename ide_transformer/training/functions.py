@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..models import AbstractModel, Field, OperatorModel
 from ..tasks import FlowMapTask, Part, RelativeError
-from .evaluation import LoadedModel, check_part, evaluation_task
+from .evaluation import LoadedModel, check_finite, check_part, evaluation_task
 
 
 def draw_predictions(
@@ -78,6 +78,7 @@ def rollout_errors(
             for name, x in (("error", found), ("unchanged", truth[0]))
         }
         rows.append({"time": number * task.flow.time, **errors})
+    check_finite(loaded, rows, "error")
     if path is not None:
         from ..figures import plot_fields
 

@@ -1,12 +1,13 @@
 """Several processes that train one run."""
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -14,8 +15,11 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from ..errors import InputError
-from .folder import RunFolder
+from ..tasks.task import checksum_of_all
+from .config import Config
+from .folder import RunFolder, flat_values
 from .parallel_config import ParallelConfig
+from .source import source
 
 
 T = TypeVar("T", bound=PyTree)
@@ -23,6 +27,8 @@ T = TypeVar("T", bound=PyTree)
 
 # The errors of JAX that say nothing of other processes.
 _OWN_FAULTS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
+# Keys in which the processes of a run may differ.
+_OWN_KEYS = ("parallel.rank", "parallel.coordinator", "parallel.timeout")
 
 
 class ProcessLost(InputError):
@@ -133,12 +139,70 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def check_start(config: Config, data: str) -> None:
+    """Compares what the processes of a run begin with.
+
+    **Arguments:**
+
+    - `data`: the fingerprint of the data.
+
+    **Raises:** `InputError`, in all of them, where one has other data, another version, or
+    another configuration in more than its place among them.
+    """
+    values = {key: x for key, x in flat_values(config).items() if key not in _OWN_KEYS}
+    version = f"{source(config)}, jax {jax.__version__}"
+    _check_equal(
+        {
+            "another configuration": values,
+            "other data": {"checksum": data},
+            "another version": {"version": version},
+        }
+    )
+
+
+def check_state(step: int, state: PyTree) -> None:
+    """Compares the states from which the processes of a run go on, before they are placed on
+    the devices.
+
+    **Raises:** `InputError`, in all of them, where one has another state.
+    """
+    if jax.process_count() > 1:
+        _check_equal({"another state": {"step": step, "checksum": checksum_of_all(state)}})
+
+
+def _check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compares values with those of the process that writes files. Their names say what another
+    process has where they differ."""
+    if jax.process_count() == 1:
+        return
+    told = json.dumps(values)
+    own, first = json.loads(told), json.loads(from_primary(told))
+    differs = np.array([own[what] != first[what] for what in own])
+    of_all = np.reshape(multihost_utils.process_allgather(differs), (-1, len(own)))
+    if not of_all.any():
+        return
+    rank = jax.process_index() if differs.any() else int(np.argmax(of_all.any(axis=1)))
+    what = [name for name, other in zip(own, of_all[rank], strict=True) if other]
+    changed = [
+        f"{key}: {own[name].get(key)!r} there, {first[name].get(key)!r} in process 0"
+        for name in (what if differs.any() else [])
+        for key in own[name] | first[name]
+        if own[name].get(key) != first[name].get(key)
+    ]
+    raise InputError(
+        f"process {rank} has {' and '.join(what)} than process 0"
+        f"{' (' * bool(changed)}{'; '.join(changed)}{')' * bool(changed)}. Start all processes "
+        "with the same options, files and release."
+    )
+
+
 def from_primary(text: str) -> str:
-    """The text of the process that writes files, at most 1,000 bytes of it."""
+    """The text of the process that writes files."""
     if jax.process_count() == 1:
         return text
-    own = np.frombuffer(text.encode()[:1000].ljust(1000, b"\0"), np.uint8)
-    return bytes(multihost_utils.broadcast_one_to_all(own)).rstrip(b"\0").decode()
+    own = np.frombuffer(text.encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.array(len(own))))
+    return bytes(multihost_utils.broadcast_one_to_all(np.resize(own, size))).decode()
 
 
 def largest(number: int) -> int:

@@ -33,6 +33,8 @@ from .objective import objective
 from .parallel import Layout, check_divisible, make_layout
 from .phases import Phase, make_phases, shapes_at
 from .processes import (
+    check_start,
+    check_state,
     from_primary,
     gathered,
     others_needed,
@@ -43,6 +45,7 @@ from .processes import (
 )
 from .profile import depth_profile
 from .reading import apply_overrides, validated
+from .source import source
 from .step import TrainState, num_parameters
 from .stopping import stop_requests
 from .trackers import AbstractTracker
@@ -113,11 +116,13 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     meshes = zip(mesh_maps(training), first_batches(training, task), strict=True)
     for phase, (on_mesh, first) in itertools.product(phases, meshes):
         eqx.filter_eval_shape(loss, on_mesh(phase.model), first)
+    data = task.fingerprint()
     if resumed is not None:
-        check_data(resumed, task)
+        check_data(resumed, task, data)
+    check_start(config, data)
     folder = resumed
     if folder is None and primary():
-        folder = new_folder(config, runs, task.save, task.fingerprint())
+        folder = new_folder(config, runs, task.save, data)
     folder = RunFolder(from_primary("" if folder is None else str(folder.path)))
     with folder.sole_use() if primary() else contextlib.nullcontext():
         return _train(folder, config, task, state, phases, layout, trackers, began)
@@ -145,8 +150,11 @@ def _train(
             state = checkpoints.restore(ft.partial(shapes_at, phases))
             checkpoints.set_damaged_aside()
         wait_for_all("restored")
+        check_state(int(state.step), state)
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
+        if primary():
+            folder.add_source(source(config))
         began -= seconds_logged(own.metrics)
         cut_metrics(own.metrics, int(state.step), losses)
         shown = trackers if primary() else []

@@ -11,8 +11,7 @@ from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..errors import InputError
 from ..models import EncoderDecoder, generate_beam, generate_greedy
 from ..tasks import Part, VersesEnEs
-from .build import build_task
-from .evaluation import LoadedModel, check_part
+from .evaluation import LoadedModel, check_part, evaluation_task
 
 
 # Texts that are translated at once.
@@ -48,7 +47,7 @@ def translated(
 
     **Raises:** `InputError` for a run that learned no translation.
     """
-    task = None if loaded.config is None else build_task(loaded.config)
+    task = None if loaded.config is None else evaluation_task(loaded)
     if not isinstance(task, VersesEnEs):
         raise InputError(
             f"{loaded.path} learned no translation; give a run of configs/verses_en_es.yaml."

@@ -46,6 +46,12 @@ def train_and_test(
     return {"validation_loss": validation, "parameters": count, "seconds": seconds, **found}
 
 
+def settings_of(cell: Cell, rate: float, seed: int, steps: int) -> str:
+    """All that is chosen here."""
+    chosen = MODES[cell.bed], CHANNELS, LAYERS, BATCH, FINAL, DECAY, CLIP, warmup(steps)
+    return str((*chosen, rate, seed))
+
+
 def _libraries() -> tuple[Any, Any]:
     try:
         import torch

@@ -31,16 +31,8 @@ def train_and_test(
 
     - `config`: the name of its file, in which `{bed}` stands for that of the cell.
     """
-    options = ", ".join(f"{key}: {value}" for key, value in cell.options.items())
-    name = f"{cell.name}_{rate:g}_{seed}_{steps}"
-    overrides = [
-        *(f"name={name}", f"data.options={{{options}}}", f"optimizer.learning_rate={rate}"),
-        *(f"training.steps={steps}", f"training.seed={seed}", "training.keep_best=false"),
-        f"optimizer.warmup={warmup(steps)}",
-        *(f"training.evaluate_every={steps}", f"training.checkpoint_every={steps}"),
-    ]
-    settings = training.load_config(CONFIGS / config.format(bed=cell.bed), overrides)
-    path = runs / name
+    settings = settings_of(config, cell, rate, seed, steps)
+    path = runs / settings.name
     if path.exists():
         changed = changed_values(training.RunFolder(path).load_config(), settings)
         if changed:
@@ -48,6 +40,7 @@ def train_and_test(
                 f"{path}: this run has {changed}, which the configuration says otherwise now; "
                 "give another folder by --runs, and another file by --json."
             )
+        training.run_task(training.RunFolder(path))  # where its data changed it says so
     if not (path / "summary.json").is_file():
         training.train(settings, runs=runs, resume=path.exists())
     loaded = training.load_model(path)
@@ -60,3 +53,16 @@ def train_and_test(
     jax.clear_caches()
     kept = {key: summary[key] for key in ("validation_loss", "parameters", "seconds")}
     return {**kept, **found}
+
+
+def settings_of(config: str, cell: Cell, rate: float, seed: int, steps: int) -> training.Config:
+    """The configuration of a run."""
+    options = ", ".join(f"{key}: {value}" for key, value in cell.options.items())
+    name = f"{cell.name}_{rate:g}_{seed}_{steps}"
+    overrides = [
+        *(f"name={name}", f"data.options={{{options}}}", f"optimizer.learning_rate={rate}"),
+        *(f"training.steps={steps}", f"training.seed={seed}", "training.keep_best=false"),
+        f"optimizer.warmup={warmup(steps)}",
+        *(f"training.evaluate_every={steps}", f"training.checkpoint_every={steps}"),
+    ]
+    return training.load_config(CONFIGS / config.format(bed=cell.bed), overrides)

@@ -40,7 +40,16 @@ def test_the_best_rate_gets_the_other_seeds_and_what_is_done_stays(
     table = run_here(capsys, *command, *options, "--seeds", "3")
     assert done[3:] == [(0.02, 1), (0.02, 2)]
     assert "1.0100 ± 1.0000" in table and "10.1000 ± 10.0000" in table
-    assert len(json.loads((tmp_path / "rows.json").read_text())) == 5
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert len(rows) == 5 and "Code: " in table
+    # A row of an earlier release says neither what it was made of nor by which code.
+    for name in ("made_of", "code"):
+        del rows[0][name]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    assert "not recorded: " in run_here(capsys, *command, *options, "--seeds", "1")
+    monkeypatch.setattr(ours, "warmup", lambda steps: 2)
+    said = run_here(capsys, *command, *options, "--seeds", "1", expected=2)
+    assert "was made with other settings or on other data" in said and len(done) == 5
 
 
 def test_a_rate_at_which_a_run_diverges_is_not_the_best():

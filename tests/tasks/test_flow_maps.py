@@ -1,3 +1,4 @@
+import importlib
 import sys
 
 import numpy as np
@@ -103,6 +104,23 @@ def test_a_damaged_file_is_named(cache, task):
     with pytest.raises(ide.InputError, match=r"BurgersFlow-\w+\.npz is damaged.*Delete it"):
         build()
     path.write_bytes(whole)
+
+
+def test_what_other_code_has_solved_is_not_read(cache, monkeypatch, tmp_path):
+    """The code of a flow of your own is part of the name of the file."""
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "own_flow.py"
+    text = "from ide_transformer import tasks\nclass Own(tasks.BurgersFlow):\n    rate = 1\n"
+    module.write_text(text)
+    flow = importlib.import_module("own_flow").Own(TIME, VISCOSITY)
+    solved = []
+    monkeypatch.setattr(
+        flows, "_computed", lambda *_: (solved.append(1), {"a": np.zeros((2, 1, 8))})[1]
+    )
+    for rate in (1, 1, 2):
+        module.write_text(text.replace("1", str(rate)))
+        flows.functions(flow, {"a": 1}, 8)
+    assert len(solved) == 2
 
 
 def test_a_viscosity_that_is_not_resolved(cache):

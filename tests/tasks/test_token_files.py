@@ -127,46 +127,6 @@ def test_tokenising_goes_on_where_it_was_stopped(texts, tmp_path):
         tokenize_files([texts], tmp_path / "tokens", between="x", **options)
 
 
-def damage_index(folder):
-    (folder / "tokens.json").write_text("{}")
-
-
-def damage_size(folder):
-    (folder / "00000.bin").write_bytes(b"123")
-
-
-def damage_tokenizer(folder):
-    (folder / "tokenizer.json").write_text("{}")
-
-
-def remove_file(folder):
-    (folder / "00000.bin").unlink()
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (damage_index, r"tokens\.json is damaged"),
-        (damage_size, r"00000\.bin has 3 bytes; tokens\.json says \d+"),
-        (damage_tokenizer, "was changed since the tokens were made"),
-        (remove_file, r"00000\.bin is missing"),
-    ],
-)
-def test_damaged_folders(texts, tmp_path, damage, message):
-    tokenize_files([texts], tmp_path / "tokens")
-    damage(tmp_path / "tokens")
-    with pytest.raises(InputError, match=message):
-        TokenFiles(tmp_path / "tokens", 8)
-
-
-def test_damaged_tokens_are_found_by_their_checksum(texts, tmp_path):
-    folder = tokenize_files([texts], tmp_path / "tokens")
-    file = tmp_path / "tokens" / "00000.bin"
-    file.write_bytes(b"\x00" * file.stat().st_size)
-    with pytest.raises(InputError, match=r"00000\.bin is damaged"):
-        folder.verify()
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -2,29 +2,36 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from helpers import SCRIPTS
 from running import run_script
-from training.tiny_runs import configured, losses, without_its_end, write_config
+from training.tiny_runs import TEXT, configured, losses, without_its_end, write_config
 
 from ide_transformer import InputError, training
 
 
-def start(config, runs, address, rank, *more, timeout=30):
+def start(config, runs, address, rank, *more, timeout=30, cwd=None, env=None):
     """One of two processes."""
     command = [sys.executable, SCRIPTS / "train.py", config, "--runs", runs]
     command += ["parallel.processes=2", f"parallel.coordinator={address}", *more]
     command += [f"parallel.rank={rank}", f"parallel.timeout={timeout}", "parallel.data=2"]
     return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
     )
 
 
@@ -53,6 +60,71 @@ def test_two_processes_give_the_losses_of_one(tmp_path, address):
     alone = ("processes=null", "coordinator=null", "rank=null", "data=1")
     run_script("train.py", folder, "--resume", *(f"parallel.{x}" for x in alone))
     np.testing.assert_allclose(losses(folder), expected, atol=1e-5)
+
+
+def other_data(there):
+    config = write_config(there)
+    (there / "text.txt").write_text(TEXT.replace("wide", "cold"))
+    return config, {}, ()
+
+
+def other_version(there):
+    package = Path(training.__file__).parents[1]
+    shutil.copytree(package, there / "ide_transformer")
+    with (there / "ide_transformer/errors.py").open("a") as file:
+        file.write("# changed\n")
+    return write_config(there), {"PYTHONPATH": str(there)}, ()
+
+
+def other_configuration(there):
+    return write_config(there), {}, ("optimizer.learning_rate=0.3",)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("other", "said", "values"),
+    [
+        (other_configuration, "another configuration", "optimizer.learning_rate: 0.3 there"),
+        (other_data, "other data", "checksum: "),
+        (other_version, "another version", "version: "),
+    ],
+)
+def test_processes_that_are_not_alike_do_not_begin(tmp_path, address, other, said, values):
+    (tmp_path / "other").mkdir()
+    config, environment, more = other(tmp_path / "other")
+    (tmp_path / "text.txt").write_text(TEXT)
+    # The path of the text, which is relative, is the same for both.
+    config.write_text(config.read_text().replace(f"{tmp_path}/other/", ""))
+    shutil.copy(config, tmp_path / config.name)
+    given = tmp_path / "runs", address
+    first = start(config.name, given[0], address, 0, cwd=tmp_path)
+    second = start(config.name, *given, 1, *more, cwd=tmp_path / "other", env=environment)
+    outputs = [process.communicate(timeout=300)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [2, 2], outputs
+    for output in outputs:
+        assert f"error: process 1 has {said} than process 0" in output
+        assert "Traceback" not in output
+    assert values in outputs[1] and not given[0].exists()
+
+
+@pytest.mark.heavy
+def test_processes_that_have_other_checkpoints_do_not_go_on(tmp_path, address):
+    run_script("train.py", write_config(tmp_path), "--runs", tmp_path / "runs")
+    there = [tmp_path / name for name in "ab"]
+    for place in there:
+        without_its_end(tmp_path / "runs/small", place / "runs/small")
+    shutil.copytree(
+        tmp_path / "runs/small/checkpoints/20", there[1] / "runs/small/checkpoints/20"
+    )
+    run, runs = "runs/small", "runs"
+    both = [
+        start(run, runs, address, rank, "--resume", cwd=place)
+        for rank, place in enumerate(there)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [2, 2], outputs
+    assert all("error: process 1 has another state than process 0" in x for x in outputs)
+    assert "step: 20 there, 10 in process 0" in outputs[1]
 
 
 @pytest.mark.heavy

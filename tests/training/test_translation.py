@@ -93,6 +93,41 @@ def test_texts_that_are_missing(tmp_path):
         tasks.VersesEnEs(tmp_path, 64)
 
 
+def test_verses_are_read_again_where_their_files_changed(tmp_path, monkeypatch):
+    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path / "cache"))
+    read = []
+    monkeypatch.setattr(verses, "_read", lambda path: (read.append(path), [*pairs()])[1])
+    for name in ("engKJV2006eb", "spaRV1909eb"):
+        (tmp_path / "mods.d").mkdir(exist_ok=True)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ot.bzz").write_text("verses")
+        (tmp_path / f"mods.d/{name}.conf").write_text(f"[{name}]\nDataPath=./{name}/\n")
+    for _ in range(2):
+        assert verses.cached_verses(tmp_path) == [*pairs()]
+    assert len(read) == 1
+    (tmp_path / "spaRV1909eb/ot.bzz").write_text("others")
+    verses.cached_verses(tmp_path)
+    assert len(read) == 2
+    for file in (tmp_path / "cache").iterdir():
+        file.write_bytes(file.read_bytes().replace(b"mar", b"rio"))
+    with pytest.raises(
+        InputError, match=r"is damaged\. Delete it, and the verses are read again"
+    ):
+        verses.cached_verses(tmp_path)
+
+
+def test_a_run_keeps_its_tokens(config, tmp_path, monkeypatch):
+    """Its texts as they are now, in the tokens that it learned."""
+    learned = training.build_task(config)
+    other = training.build_task(config, learned.tokenizer)
+    assert other.tokenizer.vocabulary == learned.tokenizer.vocabulary
+    assert other.end == learned.end and other.fingerprint() == learned.fingerprint()
+    monkeypatch.setattr(verses, "cached_verses", lambda path: [*pairs()][::2])
+    found = training.build_task(config, learned.tokenizer)
+    assert found.tokenizer.vocabulary == learned.tokenizer.vocabulary
+    assert found.fingerprint() != learned.fingerprint()
+
+
 def test_the_encoder_has_operators_of_its_own(config, tmp_path):
     task, model, _ = build_start(config)
     block = model.decoder.control(0.0)

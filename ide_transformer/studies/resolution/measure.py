@@ -15,6 +15,7 @@ from ...models import Field, OperatorModel, functional
 from ...resolution import Resolved
 from ...tasks import Part
 from ...training import LoadedModel, evaluate_on, evaluation_task, on_mesh
+from ...training.evaluation import check_finite, with_data_compared
 
 
 # What each resolution is multiplied by, and by how much more that of the reference.
@@ -44,6 +45,7 @@ def losses_at(
     **Raises:** `InputError` where the model cannot be solved at one of them.
     """
     rows, total = [], len(tokens) * len(widths) * len(steps)
+    loaded = with_data_compared(loaded)
     for context in tokens:
         task = evaluation_task(loaded, None, context)
         for width, number in itertools.product(widths, steps):
@@ -51,6 +53,7 @@ def losses_at(
             say(f"{len(rows) + 1} of {total}: {at}")
             model = on_mesh(functional(loaded.model).at_width(width), number)
             rows.append({**at, **evaluate_on(model, task, samples, part)})
+    check_finite(loaded, rows)
     return rows
 
 

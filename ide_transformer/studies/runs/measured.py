@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from ...equation import AbstractControl, AbstractExpansion, parts
 from ...models import AbstractModel
-from ...training import DepthProfile, build_task, depth_profile, load_run
+from ...training import DepthProfile, depth_profile, load_run, run_task
 from .attempts import Attempts, step_attempts
 from .record import RunRecord
 
@@ -40,10 +40,11 @@ class Measured(NamedTuple):
 def measure(run: RunRecord) -> Measured:
     """Loads the model of a run and solves some held-out samples.
 
-    **Raises:** `InputError` where it has no checkpoint, or its data are not there any more.
+    **Raises:** `InputError` where it has no checkpoint, or its data are not there any more
+    or have changed.
     """
     model, _ = load_run(run.folder.path, trust=True)
-    task = build_task(run.config)
+    task = run_task(run.folder, trust=True)
     inputs = next(task.held_out(SAMPLES)).inputs
     expansion = next(iter(parts(model.control, AbstractExpansion)), None)
     return Measured(

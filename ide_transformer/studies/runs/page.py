@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import InputError
 from ...figures import Curve, Part, Picture, draw_panels, write_page
 from ...training import flat_values
+from ...training.folder import NOT_RECORDED
 from .measured import SAMPLES, Measured, measure
 from .record import RunRecord, read_runs
 
@@ -201,7 +202,8 @@ def _samples(runs: list[RunRecord]) -> Part | None:
 
 
 def _differences(runs: list[RunRecord]) -> Part | None:
-    """The keys in which the configurations differ, but for the name of the run."""
+    """The keys in which the configurations differ, but for the name of the run; and the code
+    that made them."""
     if len(runs) < 2:
         return None
     configs = {run.name: flat_values(run.config) for run in runs}
@@ -211,7 +213,10 @@ def _differences(runs: list[RunRecord]) -> Part | None:
         values = {name: _written(config.get(key)) for name, config in configs.items()}
         if len({*values.values()}) > 1:
             rows.append({"key": key, **values})
-    about = "Keys that do not have the same value in all runs." if rows else "None."
+    code = {run.name: " then ".join(run.folder.sources) or NOT_RECORDED for run in runs}
+    if len({*code.values()}) > 1:
+        rows.append({"key": "code", **code})
+    about = "What is not the same in all runs." if rows else "None."
     return Part("Differences of configuration", about, rows=rows)
 
 

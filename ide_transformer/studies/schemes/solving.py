@@ -19,9 +19,19 @@ from ...figures import plot_curves
 from ...models import AbstractModel
 from ...reporting import write_json
 from ...tasks import AbstractLoss, Batch
-from ...training import Section, SolverConfig, build_task, load_run, validated, with_solver
+from ...training import (
+    RunFolder,
+    Section,
+    SolverConfig,
+    load_run,
+    run_task,
+    validated,
+    with_solver,
+)
+from ...training.source import source
 from ...training.types import Count
 from .comparison import AbstractComparison, Rows
+from .trials import about_sources
 
 
 class SolverChoice(Section):
@@ -79,7 +89,8 @@ class SolvingComparison(AbstractComparison):
             for name, choice in self.schemes.items()
             for label, setting in choice.settings(f"schemes.{name}").items()
         ]
-        task = build_task(run.load_config(self.trust))
+        task = run_task(run, trust=self.trust)
+        data, code = task.fingerprint(), source(run.load_config(self.trust))
         batch = next(task.held_out(self.samples))
         exact = _state(with_solver(model, self.reference), batch.inputs)
         problem = _Problem(model, batch, task.loss, exact)
@@ -92,14 +103,15 @@ class SolvingComparison(AbstractComparison):
         halved = self.reference.model_copy(update={"steps_per_interval": half})
         doubt = problem.error(_state(with_solver(model, halved), batch.inputs))
         console.print(f"reference: error below {doubt:.1e}, by half its steps")
-        rows = []
+        rows, made = [], {}
         for number, (name, label, setting, solved) in enumerate(choices, 1):
             console.print(f"[{number}/{len(choices)}] {name}, {label}", markup=False)
-            cached = folder / "rows" / f"{self._fingerprint(run.path, setting)}.json"
+            cached = folder / "rows" / f"{self._fingerprint(run, data, setting)}.json"
             if not cached.exists():
-                row = {"scheme": name, "setting": label}
+                row = {"scheme": name, "setting": label, "code": code}
                 write_json(cached, row | _measure(problem, solved, self.rounds))
             row = json.loads(cached.read_text(encoding="utf-8"))
+            made.setdefault(row.pop("code"), []).append(f"{name}, {label}")
             rows.append({**row, "scheme": name})
         about = (
             f"The weights of {self.run} solved by each scheme on {len(exact)} held-out "
@@ -107,7 +119,8 @@ class SolvingComparison(AbstractComparison):
             f"square, relative to a solve with {self.reference}, "
             f"{self.reference.steps_per_interval} steps in each interval. Memory is the "
             "temporary memory of the compiled solve. By half its steps the error of the "
-            f"reference is below {doubt:.0e}. {_cheapest(rows, self.tolerance)}"
+            f"reference is below {doubt:.0e}. {_cheapest(rows, self.tolerance)} "
+            f"{about_sources(made)}"
         )
         return about, rows
 
@@ -127,11 +140,14 @@ class SolvingComparison(AbstractComparison):
             path, y = folder / f"work_precision_{cost}.png", "relative error at T"
             plot_curves(path, curves, x=x, y=y, marker="o", log="xy")
 
-    def _fingerprint(self, run: Path, setting: SolverConfig) -> str:
-        """All that a measurement depends on, as a file name."""
+    def _fingerprint(self, run: RunFolder, data: str, setting: SolverConfig) -> str:
+        """All that a measurement depends on but the code, as a file name."""
         parts = [
             self.run.as_posix(),
-            (run / "summary.json").read_text(encoding="utf-8"),
+            run.config.read_text(encoding="utf-8"),
+            run.summary.read_text(encoding="utf-8"),
+            str(run.identity),
+            data,
             self.reference.model_dump_json(),
             setting.model_dump_json(),
             f"{self.samples} {self.rounds}",

@@ -22,7 +22,7 @@ from .results import Results
 from .rules import broken_rules
 from .steps import Steps
 from .sweep import Sweep, Trial, Tuned, grid, tuned, write_sweep
-from .trials import Trials
+from .trials import Trials, about_sources, made_by
 
 
 class TrainingComparison(AbstractComparison):
@@ -149,8 +149,12 @@ class TrainingComparison(AbstractComparison):
         rows = results.rows(chosen)
         if self.sweep:
             write_sweep(folder, self.sweep, chosen, f"validation {results.loss.label}")
+        used = [trial for tuning in chosen for trial in tuning.losses]
+        used += [t.best._replace(seed=seed) for t in chosen for seed in self.seeds[1:]]
+        code = made_by(results.runs, used)
         broken = broken_rules(len(self.seeds), self._swept, results.tested, rows, self._samples)
-        for sentence in broken:
+        sources = about_sources(code)
+        for sentence in (*broken, *[sources] * (len(code) > 1)):
             console.print(f"note: {sentence}", markup=False)
         about = (
             f"Each scheme trained from scratch with {self.budget} for each of the seeds "
@@ -162,7 +166,7 @@ class TrainingComparison(AbstractComparison):
             "has cost as much as the cheapest of them in all; its rate has not come down "
             "there. Times are medians and depend on what else the machine did."
         )
-        return " ".join((about, *broken)), rows
+        return " ".join((about, sources, *broken)), rows
 
     def _train(self, trials: Trials, planned: Sequence[Trial]) -> list[Tuned]:
         """Makes all runs: those that are planned, by which each scheme is tuned, and those of

@@ -1,5 +1,6 @@
 """The runs of a comparison, each of which is made once."""
 
+import functools as ft
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,12 @@ from rich.console import Console
 
 from ... import training
 from ...errors import InputError
+from ...reporting import write_json
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, dump_config, load_config, read_metrics
-from ...training.folder import changed_values
+from ...training.folder import NOT_RECORDED, changed_data, changed_values
 from ...training.reading import apply_overrides
+from ...training.source import source
 from .budget import seconds_of_a_run, try_first_batch
 from .sweep import Trial
 
@@ -22,7 +25,7 @@ from .sweep import Trial
 class Trials:
     """The runs in a folder; one that was interrupted goes on. One that failed is not tried
     again until the file `<run>.failed.txt` is removed, which says why. One that was made with
-    another configuration is refused.
+    another configuration or on other data is refused.
 
     **Arguments:**
 
@@ -41,6 +44,7 @@ class Trials:
     ):
         self.folder, self.plans, self.keys, self.console = folder, plans, keys, console
         self.tasks = tasks
+        self._data = ft.cache(lambda task: task.fingerprint())
         # The seconds of a run of each scheme, once they are measured, and the schemes of the
         # runs of the forecast that are not done.
         self._measured: dict[str, float] = {}
@@ -61,13 +65,16 @@ class Trials:
     def done(self, trial: Trial) -> bool:
         """Whether a run has ended or failed.
 
-        **Raises:** `InputError` where it was made with another configuration.
+        **Raises:** `InputError` where it was made with another configuration or on other data.
         """
         run, failed = RunFolder(self.folder / trial.name), _failure(self.folder, trial)
+        task = self.tasks[trial.scheme]
         if run.path.exists():
-            self._check(trial, run.load_config(self.plans[trial.scheme]))
+            changed = changed_data(run, task, self._data(task))
+            self._check(trial, run.load_config(self.plans[trial.scheme]), changed)
         if failed.exists() and _config_of(failed).exists():
-            self._check(trial, load_config(_config_of(failed)))
+            changed = ["its data"] * (_origin(failed)["data"] not in (None, self._data(task)))
+            self._check(trial, load_config(_config_of(failed)), changed)
         return run.summary.exists() or failed.exists()
 
     def possible(self, trial: Trial) -> bool:
@@ -113,6 +120,7 @@ class Trials:
             except Exception as error:
                 self._failed(trial, f"{type(error).__name__}: {error}")
             jax.clear_caches()  # so that the memory of many runs does not add up
+            self.done(trial)  # its data are read again, and may have changed meanwhile
             if trial.scheme in self._left:
                 self._left.remove(trial.scheme)
         found = result(self.folder, trial)
@@ -123,16 +131,19 @@ class Trials:
         minutes = sum(self._measured[scheme] for scheme in self._left) / 60
         return f"about {minutes:.0f} minutes left"
 
-    def _check(self, trial: Trial, made_with: Config) -> None:
-        """Refuses a run that was made with another configuration than that of the trial."""
+    def _check(self, trial: Trial, made_with: Config, changed_data: list[str]) -> None:
+        """Refuses a run that was made with another configuration than that of the trial, or on
+        other data."""
         changed = changed_values(made_with, self.config(trial))
+        what = ["another configuration"] * bool(changed) + ["other data"] * bool(changed_data)
+        changed += [f"{name} changed since" for name in changed_data]
         if changed:
             run, failed = self.folder / trial.name, _failure(self.folder, trial)
             there = " and ".join(str(path) for path in (run, failed) if path.exists())
             raise InputError(
-                f"{there}: this run was made with another configuration "
-                f"({'; '.join(changed)}). Restore that one, give the comparison another name, "
-                f"or remove {there}, so that the run is made again."
+                f"{there}: this run was made with {' and '.join(what)} "
+                f"({'; '.join(changed)}). Restore what it was made with, give the comparison "
+                f"another name, or remove {there}, so that the run is made again."
             )
 
     def _failed(self, trial: Trial, why: str) -> None:
@@ -141,6 +152,8 @@ class Trials:
         path = _failure(self.folder, trial)
         # It first, so that there is no failure of an unknown configuration.
         _config_of(path).write_text(dump_config(self.config(trial)), encoding="utf-8")
+        data, code = self._data(self.tasks[trial.scheme]), source(self.config(trial))
+        write_json(_origin_file(path), {"data": data, "source": code})
         path.write_text(f"{why}\n", encoding="utf-8")
 
     def _seconds(self, scheme: str) -> float:
@@ -172,6 +185,24 @@ def failure(folder: Path, trial: Trial) -> str | None:
     return None
 
 
+def made_by(folder: Path, trials: Sequence[Trial]) -> dict[str, list[str]]:
+    """The code of runs, see `RunFolder.sources`, and the names of its runs."""
+    found: dict[str, list[str]] = {}
+    for trial in trials:
+        failed, sources = _failure(folder, trial), RunFolder(folder / trial.name).sources
+        code = _origin(failed)["source"] if failed.exists() else " then ".join(sources)
+        found.setdefault(code or NOT_RECORDED, []).append(trial.name)
+    return found
+
+
+def about_sources(found: Mapping[str, Sequence[str]]) -> str:
+    """Says which code made what."""
+    if len(found) < 2:
+        return f"Code: {', '.join(found) or NOT_RECORDED}."
+    each = (f"{source}: {', '.join(names)}" for source, names in found.items())
+    return f"What is compared was made by different code: {'; '.join(each)}."
+
+
 def _summary(folder: Path, trial: Trial) -> dict[str, Any]:
     path = RunFolder(folder / trial.name).summary
     return json.loads(path.read_text(encoding="utf-8"))
@@ -179,6 +210,18 @@ def _summary(folder: Path, trial: Trial) -> dict[str, Any]:
 
 def _failure(folder: Path, trial: Trial) -> Path:
     return folder / f"{trial.name}.failed.txt"
+
+
+def _origin_file(failed: Path) -> Path:
+    return failed.with_suffix(".json")
+
+
+def _origin(failed: Path) -> dict[str, str | None]:
+    """The fingerprint of the data of a run that failed, and its code."""
+    path = _origin_file(failed)
+    if not path.exists():
+        return {"data": None, "source": None}
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _config_of(failed: Path) -> Path:
