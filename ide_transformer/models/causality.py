@@ -29,6 +29,8 @@ _ROUNDING = 1e-5
 # The size of the noise on weights that are zero.
 _NOISE = 0.02
 
+# One of texts, with a `vocabulary` and a `context`.
+_Model = Any
 # A part of a model as a function of a text, with an axis of tokens in front.
 _Part = Callable[[Text], PyTree[Float[Array, "tokens *outputs"]]]
 
@@ -68,10 +70,10 @@ def check_causal(where: str, model: AbstractModel) -> None:
     **Raises:** `InputError` that names what sees later tokens, and for an operator that says it
     is `pointwise` and sees others.
     """
-    model = _by_fixed_steps(model.ordinary)
+    solved = _by_fixed_steps(model.ordinary)
     # Inside a compiled function operations on known numbers would be traced.
     with jax.ensure_compile_time_eval():
-        for tried in (_moved(model), model):
+        for tried in (_moved(solved), solved):
             seen, moves = ft.partial(_seen, tried), []
             for text in _texts(tried, seen):
                 for change in _later_changes(text, tried.vocabulary):
@@ -83,7 +85,7 @@ def check_causal(where: str, model: AbstractModel) -> None:
                 return
 
 
-def _by_fixed_steps(model: AbstractModel) -> AbstractModel:
+def _by_fixed_steps(model: _Model) -> _Model:
     """The model solved by the same steps whatever the state is: one in each interval where they
     are adaptive, of Euler's method where they are implicit."""
     given = model.discretization
@@ -94,7 +96,7 @@ def _by_fixed_steps(model: AbstractModel) -> AbstractModel:
     )
 
 
-def _moved(model: AbstractModel) -> AbstractModel:
+def _moved(model: _Model) -> _Model:
     """The model with half their size added to all weights or taken from them, without order;
     from traced ones nothing else is left."""
     weights, rest = eqx.partition(model, eqx.is_inexact_array)
@@ -114,7 +116,7 @@ def _with_noise(weights: list[Array]) -> list[Array]:
     return [noisy(w, i) for i, w in enumerate(weights)]
 
 
-def _texts(model: AbstractModel, seen: _Part) -> Iterator[Text]:
+def _texts(model: _Model, seen: _Part) -> Iterator[Text]:
     """Texts that the model takes: one, and one that may have padding."""
     number = min(_TOKENS, model.context)
     # An operator may know the number of tokens.
@@ -127,7 +129,7 @@ def _texts(model: AbstractModel, seen: _Part) -> Iterator[Text]:
         yield padded
 
 
-def _text(model: AbstractModel, number: int) -> Text:
+def _text(model: _Model, number: int) -> Text:
     return Text(np.random.default_rng(0).integers(0, model.vocabulary, number))
 
 
@@ -152,7 +154,7 @@ def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
 
 
 @eqx.filter_jit
-def _seen(model: AbstractModel, text: Text) -> tuple[Array, Array | None, list[Array]]:
+def _seen(model: _Model, text: Text) -> tuple[Array, Array | None, list[Array]]:
     """What must not depend on later tokens, the outputs and what an exit measures; and what
     depends on its own token alone, the rates of pointwise operators."""
     inputs = model.of_text(text)
@@ -166,7 +168,7 @@ def _seen(model: AbstractModel, text: Text) -> tuple[Array, Array | None, list[A
     )
 
 
-def _measure(model: AbstractModel, u0: Array, u1: Array, domain: TokenDomain) -> Array | None:
+def _measure(model: _Model, u0: Array, u1: Array, domain: TokenDomain) -> Array | None:
     exit = model.discretization.exit
     if exit is None:
         return None
@@ -175,7 +177,7 @@ def _measure(model: AbstractModel, u0: Array, u1: Array, domain: TokenDomain) ->
     return exit.each(progress, weights)
 
 
-def _reason(model: AbstractModel, change: _Change) -> str:
+def _reason(model: _Model, change: _Change) -> str:
     """What in a model sees later tokens, and what to write instead."""
     advice = (
         "In a causal model each part reads the tokens up to its own alone, as attention with "
@@ -212,7 +214,7 @@ def _reason(model: AbstractModel, change: _Change) -> str:
     return f"the scheme {name} lets tokens see later ones. {advice}"
 
 
-def _check_pointwise(where: str, model: AbstractModel, text: Text, seen: _Part) -> None:
+def _check_pointwise(where: str, model: _Model, text: Text, seen: _Part) -> None:
     """Refuses an operator that says that it acts token by token and does not: in generation
     its tokens would be marched one after the other."""
     own = [(i, operator) for i, operator in enumerate(_block(model)) if operator.pointwise]
@@ -229,13 +231,13 @@ def _check_pointwise(where: str, model: AbstractModel, text: Text, seen: _Part) 
                 )
 
 
-def _block(model: AbstractModel) -> tuple[AbstractOperator, ...]:
+def _block(model: _Model) -> tuple[AbstractOperator, ...]:
     block: Any = eqx.filter_eval_shape(model.control, 0.0)
     return block
 
 
 @eqx.filter_jit
-def _rates(model: AbstractModel, text: Text) -> list[Float[Array, "tokens features"]]:
+def _rates(model: _Model, text: Text) -> list[Float[Array, "tokens features"]]:
     """The rate of each operator at the beginning."""
     inputs = model.of_text(text)
     u0, domain = model.embed(inputs)
