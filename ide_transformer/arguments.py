@@ -142,9 +142,15 @@ def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
         valid = adapter.validate_python(value, strict=True)
     except ValidationError as error:
         problem = problems_of(error).replace("jaxlib._jax.", "")
+        if _asks_for_known(error):
+            problem = (
+                "Input should be a number of Python, for which a program is compiled, and not "
+                "one that JAX traces: there is no derivative with respect to it, and no jit or "
+                "vmap over it"
+            )
         problem = re.sub(r"an instance of Key\[.*", "a key such as jax.random.key(0)", problem)
     else:
-        if isinstance(value, jax.Array) and isinstance(valid, float):
+        if isinstance(value, jax.Array | np.ndarray) and isinstance(valid, float):
             problem = "Input should be a number of Python, not an array"
         elif _known_to_be_infinite(value):
             problem = "Input should be finite"
@@ -153,6 +159,12 @@ def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
     raise InputError(
         f"{name}: {argument}={_shown(value)}: {problem.replace('Input', argument, 1)}{hint}."
     ) from None
+
+
+def _asks_for_known(error: ValidationError) -> bool:
+    """Whether a number is traced that has to be known."""
+    numbers = ("float_type", "int_type")
+    return any(x["type"] in numbers and isinstance(x["input"], Tracer) for x in error.errors())
 
 
 def is_known(x: Any) -> bool:

@@ -24,6 +24,7 @@ from ide_transformer import InputError, error_budget
 from ide_transformer.figures import Curve, plot_panels
 from ide_transformer.reporting import Terminal, show_table, write_json
 from ide_transformer.resolution import Resolved
+from ide_transformer.studies.convergence import find_scheme
 from ide_transformer.studies.resolution import (
     losses_at,
     problem_of,
@@ -43,7 +44,7 @@ def main() -> None:
         "  python scripts/resolution.py runs/any_resolution --figure errors.png\n"
         "  python scripts/resolution.py runs/any_resolution --tokens 20,40,64 "
         "--widths 40,56,96 --steps 3,6,12\n"
-        "  python scripts/resolution.py --random 10 --json budgets.json",
+        "  python scripts/resolution.py --random 10 --scheme strang --json budgets.json",
     )
     parser.add_argument("run", nargs="?", help="the folder of a run")
     parser.add_argument(
@@ -60,6 +61,9 @@ def main() -> None:
         "--part", choices=("validation", "test"), default="test", help="for losses"
     )
     parser.add_argument("--random", type=int, help="try budgets on so many random equations")
+    parser.add_argument(
+        "--scheme", help="that solves them (default: lie_trotter), as in scripts/convergence.py"
+    )
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument(
         "--figure", type=figure_file, help="also draw errors against resolutions"
@@ -74,8 +78,13 @@ def main() -> None:
             "--figure draws errors against resolutions; leave --random, --tokens, --widths and "
             "--steps out."
         )
+    if arguments.scheme and arguments.random is None:
+        raise InputError(
+            f"--scheme {arguments.scheme} solves random equations; give --random NUMBER, or of "
+            f"a run solver.kind={arguments.scheme}."
+        )
     if arguments.random is not None:
-        results: Any = random_budgets(arguments.random)
+        results: Any = random_budgets(arguments.random, arguments.scheme or "lie_trotter")
     elif any(grids):
         results = losses(arguments, grids)
     else:
@@ -84,14 +93,20 @@ def main() -> None:
         write_json(arguments.json, results)
 
 
-def random_budgets(number: int) -> list[dict[str, Any]]:
+def random_budgets(number: int, scheme: str) -> list[dict[str, Any]]:
     """Error budgets of random equations against what is measured."""
     if number < 1:
         raise InputError(f"--random {number}: give at least 1.")
+    name, entry = find_scheme(scheme)
+    if entry.free is None or entry.block != "transformer":
+        raise InputError(
+            f"--scheme {name}: it cannot solve an equation of attention and feed-forward "
+            "without a constraint; give another, for example strang."
+        )
     jax.config.update("jax_enable_x64", True)
     rows = []
     for seed in track(range(number), "trying budgets", console=Terminal()):
-        rows.append({"equation": seed, **tried_budget(random_problem(seed)).row})
+        rows.append({"equation": seed, **tried_budget(random_problem(seed, entry.free)).row})
         # The number of compiled programs that a process may hold is limited.
         jax.clear_caches()
     show_table(rows)

@@ -26,6 +26,9 @@ from . import rules
 from .rules import Bounds, Interval
 
 
+# In the place of log 0: finite, and far below all logarithms of weights.
+LOG_ZERO = float(jnp.finfo(jnp.float32).min) / 4
+
 # The axes of each array of a domain that samples share.
 _SHARED_AXES = {"points": 2, "weights": 1, "ends": 2, "end_weights": 2}
 
@@ -363,7 +366,8 @@ class TokenDomain(eqx.Module):
 
     @property
     def log_weights(self) -> Float[Array, "*batch tokens"] | None:
-        """`log w_j`, with a large negative number in place of `log 0`; `None` if equal."""
+        """`log w_j`, with `LOG_ZERO` in place of `log 0`; `None` if equal. The derivative along
+        w' is w'/w, and w' itself where w is 0."""
         return None if self.weights is None else _log(self.weights)
 
     @property
@@ -580,8 +584,17 @@ def _joined(a: tuple | None, b: tuple | None) -> tuple | None:
     return None if a is None or b is None else a + b
 
 
+@jax.custom_jvp
 def _log(weights: Float[Array, "..."]) -> Float[Array, "..."]:
     """Not a number where a weight is negative: it must not pass for zero."""
     zero = weights == 0
-    floor = jnp.finfo(weights.dtype).min / 4
-    return jnp.where(zero, floor, jnp.log(jnp.where(zero, 1, weights)))
+    wide = jnp.promote_types(weights.dtype, jnp.float32)
+    log = jnp.log(jnp.where(zero, 1, weights)).astype(wide)
+    return jnp.where(zero, jnp.asarray(LOG_ZERO, wide), log)
+
+
+@_log.defjvp
+def _log_jvp(primals, tangents):
+    (weights,), (rate,) = primals, tangents
+    log = _log(weights)
+    return log, (rate / jnp.where(weights == 0, 1, weights)).astype(log.dtype)

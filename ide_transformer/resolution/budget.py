@@ -64,9 +64,10 @@ def error_budget(
 
     Tokens and features are refined twice, and the differences extrapolated by the order that
     they show. Depth is what exact flows of the same splitting change, splitting what is then
-    left to the exact solution. Each is refined with the others as they are, so that the parts
-    add up to the error where it is small. Cost counts floating-point operations, of one
-    evaluation of the field times the evaluations.
+    left to the exact solution; a splitting of first order is refined by `Strang`, any other by
+    shorter steps. A scheme without a sub-solver has all of its error in depth. Each is refined
+    with the others as they are, so that the parts add up to the error where it is small. Cost
+    counts floating-point operations, of one evaluation of the field times the evaluations.
 
     **Arguments:**
 
@@ -77,7 +78,8 @@ def error_budget(
     - `tokens`: the number of points; default: that of the model.
 
     **Raises:** `InputError` for a model of something else than functions, for adaptive steps,
-    and for a scheme that does not converge to the solution of the equation.
+    for a scheme that does not converge to the solution of the equation, and for an operator
+    that needs points at equal distances, such as `Diffusion`.
     """
     solve = Resolved.of(model, inputs, tokens)
     refined = refinements(solve)
@@ -104,26 +106,26 @@ def error_budget(
 
 def refinements(solve: Resolved) -> dict[str, Resolved]:
     """The same solve with one of its resolutions refined, for those that it has: twice the
-    tokens, the features or the steps, and the symmetric splitting in the place of the other."""
+    tokens, the features or the steps, and a finer splitting."""
     refined: dict[str, Resolved] = {"tokens": solve.with_tokens(2)}
     if solve.has_functions:
         refined["features"] = solve.with_features(2)
     refined["depth"] = solve.with_steps(2)
-    symmetric = solve.symmetric()
-    if symmetric is not None:
-        refined["splitting"] = symmetric
+    if solve.splits:
+        refined["splitting"] = solve.with_finer_splitting()
     return refined
 
 
 def _errors(solve: Resolved, here: Array, refined: dict[str, Resolved]) -> dict[str, Array]:
     """The error of each resolution that can be refined, in the outputs `here`."""
     domain = solve.domain
-    flows = solve.with_exact_flows().outputs(domain)
+    exact = solve.exact().outputs(domain)
+    flows = solve.with_exact_flows().outputs(domain) if solve.splits else exact
     of: dict[str, Callable[[], Array]] = {
         "tokens": lambda: _extrapolated(here, domain, solve.with_tokens),
         "features": lambda: _extrapolated(here, domain, solve.with_features),
         "depth": lambda: here - flows,
-        "splitting": lambda: flows - solve.exact().outputs(domain),
+        "splitting": lambda: flows - exact,
     }
     return {name: of[name]() for name in refined}
 

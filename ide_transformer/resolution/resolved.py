@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
 from ..models import AbstractModel, Field, FunctionalModel, OperatorModel
-from ..solvers import AbstractSplitting, LieTrotter, Strang, inconsistent
+from ..solvers import Strang, inconsistent, splitting_of, with_sub_solver
 
 
 # Functions at points `[tokens, dimension]`: what a model takes there, `[..., tokens]`.
@@ -42,7 +42,8 @@ class Resolved:
         """A solve that can be refined.
 
         **Raises:** `InputError` for another model, one with adaptive steps, an exit or rounded
-        products, or one whose scheme does not converge to the solution of its equation.
+        products, one whose scheme does not converge to the solution of its equation, or one
+        that has no solution between its points, as an operator on a grid has none.
         """
         ordinary = model.ordinary
         if not isinstance(ordinary, OperatorModel):
@@ -76,7 +77,9 @@ class Resolved:
                 "give the model a scheme that does by with_solver, for example LieTrotter."
             )
         (points,) = (ordinary.points,) if isinstance(ordinary.points, int) else ordinary.points
-        return cls(model, inputs, points if tokens is None else tokens)
+        solve = cls(model, inputs, points if tokens is None else tokens)
+        solve._check_points()
+        return solve
 
     @property
     def has_functions(self) -> bool:
@@ -84,13 +87,23 @@ class Resolved:
         return isinstance(self.model, FunctionalModel)
 
     def described(self, resolution: str) -> str:
-        """This resolution in words, for example "64 tokens"."""
+        """This resolution in words, for example "64 tokens" or "Strang, 8 steps"."""
         numbers = {
             "tokens": f"{self.tokens} tokens",
             "features": f"{self.model.features} features",
             "depth": f"{self.steps} steps",
         }
-        return numbers.get(resolution, type(self.model.discretization.solver).__name__)
+        scheme = type(splitting_of(self._scheme)).__name__
+        return numbers.get(resolution, f"{scheme}, {self.steps} steps")
+
+    @property
+    def splits(self) -> bool:
+        """Whether its operators are solved one at a time."""
+        return splitting_of(self._scheme) is not None and self.model.equation.num_operators > 1
+
+    @property
+    def _scheme(self) -> diffrax.AbstractSolver:
+        return self.model.discretization.solver
 
     @property
     def domain(self) -> TokenDomain:
@@ -108,10 +121,27 @@ class Resolved:
         """The outputs at the points of a domain, with the integrals over its own points."""
         ordinary = self.model.ordinary
         assert isinstance(ordinary, OperatorModel)
-        seen = self.domain.with_queries(domain.points)
-        found = _outputs(self.model, Field(self.inputs(seen.points), seen))
+        found = _outputs(self.model, self._field(self.domain.with_queries(domain.points)))
         axis = -1 if ordinary.channels is None else -2
         return lax.slice_in_dim(found, self.tokens, found.shape[axis], axis=axis)
+
+    def _field(self, domain: TokenDomain) -> Field:
+        return Field(self.inputs(domain.points), domain)
+
+    def _check_points(self) -> None:
+        domain = self.domain
+        # What fails here has nothing to do with other points.
+        eqx.filter_eval_shape(_outputs, self.model, self._field(domain))
+        try:
+            field = self._field(domain.with_queries(domain.points))
+            eqx.filter_eval_shape(_outputs, self.model, field)
+        except InputError as error:
+            raise InputError(
+                "error_budget: solves with other points are compared at those of the model, "
+                "where they have to see the function without being seen; this model cannot do "
+                f"that: {error} Leave the operator out, or measure the loss of a run at other "
+                "resolutions by scripts/resolution.py --tokens."
+            ) from None
 
     @property
     def cost(self) -> float:
@@ -143,23 +173,22 @@ class Resolved:
         return dataclasses.replace(self, model=model)
 
     def with_exact_flows(self) -> "Resolved":
-        """The same splitting of exact flows, or of one operator the exact solution."""
-        scheme = self.model.discretization.solver
-        if not isinstance(scheme, AbstractSplitting):
-            return self.exact()
-        return self._with(eqx.tree_at(lambda s: s.sub_solver, scheme, _EXACT), 1)
+        """The same splitting of exact flows; of a solve that splits."""
+        return self._with(with_sub_solver(self._scheme, _EXACT), 1)
 
     def exact(self) -> "Resolved":
         """The solution of the equation in depth, at these tokens and features."""
         return self._with(_EXACT, 2)
 
-    def symmetric(self) -> "Resolved | None":
-        """The symmetric splitting with the same sub-solver; `None` where the scheme is none of
-        first order, and where there is one operator, which is not split."""
-        scheme = self.model.discretization.solver
-        if not isinstance(scheme, LieTrotter) or self.model.equation.num_operators == 1:
-            return None
-        return self._with(Strang(scheme.sub_solver), 1)
+    def with_finer_splitting(self) -> "Resolved":
+        """The symmetric splitting with the same sub-solver in the place of one of first order;
+        others with twice the steps. Of a solve that splits."""
+        splitting = splitting_of(self._scheme)
+        assert splitting is not None
+        if splitting.splitting_order > 1:
+            return self.with_steps(2)
+        symmetric = Strang(splitting.sub_solver)
+        return self._with(eqx.tree_at(splitting_of, self._scheme, symmetric), 1)
 
     def _with(self, scheme: diffrax.AbstractSolver, factor: int) -> "Resolved":
         steps = factor * self.model.discretization.steps_per_interval

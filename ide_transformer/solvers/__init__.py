@@ -100,5 +100,7 @@ from .splitting.parallel_splitting import ParallelSplitting as ParallelSplitting
 from .splitting.splitting import (
     AbstractSequentialSplitting as AbstractSequentialSplitting,
     AbstractSplitting as AbstractSplitting,
+    splitting_of as splitting_of,
+    with_sub_solver as with_sub_solver,
 )
 from .splitting.strang import Strang as Strang

@@ -216,6 +216,8 @@ def test_what_the_script_refuses(capsys, tmp_path):
     for arguments, message in (
         ((), "give either a run or --random"),
         (("--random", "0"), "at least 1"),
+        (("--random", "1", "--scheme", "etdab2"), "--scheme etdab2: it cannot solve"),
+        ((tmp_path, "--scheme", "strang"), "solver.kind=strang"),
         ((tmp_path,), "neither the folder of a run"),
     ):
         assert message in run_here(capsys, "resolution.py", *arguments, expected=2)

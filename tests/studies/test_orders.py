@@ -139,3 +139,17 @@ def test_a_scheme_that_is_not_known_is_refused(capsys):
     output = run_here(capsys, "convergence.py", *apart, expected=2)
     assert "None of these schemes can be measured on these constraints" in output
     assert "adams_bashforth(3); leapfrog" in run_here(capsys, "convergence.py", "--help")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("scheme", "constraint"),
+    fast_first(
+        0,
+        [("parallel_splitting(euler)", "sphere"), ("half_solver(lie_trotter(euler))", "free")],
+        heavy=1,
+    ),
+)
+def test_a_splitting_inside_of_a_wrapper_has_its_error(scheme, constraint):
+    row = measure_order(scheme, LAYERS, constraint)
+    assert 0 < row.splitting_error < 1 and row.sub_step_error > 0

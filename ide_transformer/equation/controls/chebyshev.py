@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import PositiveFloat, PositiveInt, checked
+from ...arguments import PositiveInt, checked
 from ..shapes import Depth
+from .control import IntervalLength
 from .expansion import AbstractExpansion, check_terms
 from .stack import MakeBlock, combine, stack_blocks
 
@@ -22,7 +23,7 @@ class Chebyshev(AbstractExpansion):
     """
 
     num_intervals: PositiveInt = eqx.field(static=True)
-    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
         return _polynomials(2 * jnp.asarray(t) / self.horizon - 1, self.terms)

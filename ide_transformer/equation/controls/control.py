@@ -2,14 +2,16 @@
 
 import abc
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
+from pydantic import BeforeValidator
 
+from ...arguments import PositiveFloat
 from ...errors import InputError
 from ..shapes import Depth
 from .stack import take
@@ -21,11 +23,26 @@ else:
     from equinox import AbstractVar
 
 
+def _of_python(length: Any) -> Any:
+    if isinstance(length, jax.Array | np.ndarray):
+        raise ValueError(
+            "Input should be a number of Python, for which the program is compiled. For a "
+            "derivative with respect to the length of intervals leave it 1, and write "
+            "Scaled(operator, length), whose rate has one"
+        )
+    return length
+
+
+IntervalLength = Annotated[PositiveFloat, BeforeValidator(_of_python)]
+
+
 class AbstractControl(eqx.Module):
     """The control θ(t): the weights as a function of depth.
 
     Depth is counted in layers and runs over `[0, T]`, divided into `num_intervals`
-    intervals of `interval_length`; `T = num_intervals` unless the control was resampled.
+    intervals of `interval_length`; `T = num_intervals` unless the control was resampled. The
+    length is a number of Python. For a derivative with respect to it take `Scaled` operators:
+    with the rate h on intervals of length 1 they give what they give on those of length h.
     A control yields a *block*: a tuple of operators, or of constraints.
 
     A control that can be trained from scratch also has a class method

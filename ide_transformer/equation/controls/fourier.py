@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import PositiveFloat, PositiveInt, checked
+from ...arguments import PositiveInt, checked
 from ...errors import InputError
 from ..shapes import Depth
+from .control import IntervalLength
 from .expansion import AbstractExpansion, check_terms
 from .stack import MakeBlock, combine, stack_blocks
 
@@ -24,7 +25,7 @@ class Fourier(AbstractExpansion):
     """
 
     num_intervals: PositiveInt = eqx.field(static=True)
-    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         if self.terms % 2 == 0:

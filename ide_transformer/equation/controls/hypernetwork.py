@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import PositiveFloat, PositiveInt, checked
+from ...arguments import PositiveInt, checked
 from ...errors import InputError
 from ..shapes import Depth
+from .control import IntervalLength
 from .expansion import AbstractExpansion
 from .stack import MakeBlock, stack_blocks
 
@@ -30,7 +31,7 @@ class Hypernetwork(AbstractExpansion):
     inner: Float[Array, "embedding hidden"]
     outer: Float[Array, "inputs others"]
     num_intervals: PositiveInt = eqx.field(static=True)
-    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         embedding, hidden = self.inner.shape

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ...arguments import PositiveFloat, PositiveInt, checked
+from ...arguments import PositiveInt, checked
 from ..shapes import Depth
-from .control import AbstractControl, check_resample
+from .control import AbstractControl, IntervalLength, check_resample
 from .stack import MakeBlock, arrays_of, check_stack, combine, stack_blocks, with_static
 
 
@@ -26,7 +26,7 @@ class PiecewiseConstant(AbstractControl):
     """
 
     blocks: PyTree
-    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = False
     depth_axes: ClassVar[int] = 1

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ...arguments import PositiveFloat, PositiveInt, checked
+from ...arguments import PositiveInt, checked
 from ...errors import InputError
 from ..shapes import Depth
-from .control import AbstractControl, check_resample
+from .control import AbstractControl, IntervalLength, check_resample
 from .stack import MakeBlock, arrays_of, check_stack, stack_blocks, with_static
 
 
@@ -23,7 +23,7 @@ class PiecewiseLinear(AbstractControl):
     """
 
     knots: PyTree
-    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 1

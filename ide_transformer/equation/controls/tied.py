@@ -4,10 +4,10 @@ from typing import ClassVar
 import equinox as eqx
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ...arguments import PositiveFloat, PositiveInt, checked
+from ...arguments import PositiveInt, checked
 from ...errors import InputError
 from ..shapes import Depth
-from .control import AbstractControl, check_resample
+from .control import AbstractControl, IntervalLength, check_resample
 from .stack import MakeBlock
 
 
@@ -28,7 +28,7 @@ class Tied(AbstractControl):
 
     block: PyTree
     num_intervals: PositiveInt = eqx.field(static=True)
-    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 0

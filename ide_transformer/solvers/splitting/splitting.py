@@ -117,6 +117,28 @@ class AbstractSplitting(AbstractFieldScheme):
         return ExactFlow() if free else self.sub_solver
 
 
+def splitting_of(solver: PyTree) -> AbstractSplitting | None:
+    """The splitting that makes the steps of a scheme: itself, or the one inside its wrappers;
+    `None` for a scheme that does not split."""
+    # By class: diffrax's isinstance looks through wrappers.
+    while solver is not None and not issubclass(type(solver), AbstractSplitting):
+        solver = getattr(solver, "solver", None)
+    return solver
+
+
+def with_sub_solver(
+    solver: diffrax.AbstractSolver, sub_solver: diffrax.AbstractSolver
+) -> diffrax.AbstractSolver:
+    """A scheme that splits, its sub-steps made by another solver."""
+
+    def place(x: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
+        splitting = splitting_of(x)
+        assert splitting is not None, f"{type(x).__name__} does not split"
+        return splitting.sub_solver
+
+    return eqx.tree_at(place, solver, sub_solver)
+
+
 class AbstractSequentialSplitting(AbstractSplitting):
     """A splitting that makes its sub-steps one after the other, each from where the last
     one ended. An operator sees the depth that its own sub-step covers."""

@@ -3,13 +3,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import diffrax
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from ...figures import Curve, plot_panels
-from ...solvers import Projected
+from ...solvers import Projected, splitting_of, with_sub_solver
 from .problem import Case, problem, run
 from .registry import find_scheme
 
@@ -108,10 +107,9 @@ def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
 
 def _exact_sub_steps(solver: diffrax.AbstractSolver, case: Case, steps: int) -> Array | None:
     """The state at T of a splitting with exact sub-steps, if the scheme splits."""
-    if getattr(solver, "sub_solver", None) is None:
+    if splitting_of(solver) is None:
         return None
-    sub_solver = Projected(diffrax.Dopri8())
-    return run(case, eqx.tree_at(lambda s: s.sub_solver, solver, sub_solver), steps).u1
+    return run(case, with_sub_solver(solver, Projected(diffrax.Dopri8())), steps).u1
 
 
 def _largest(u: Array, exact: Array) -> float:

@@ -1,5 +1,6 @@
 """Random equations that are smooth in tokens and features, to try error budgets on."""
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ _MODES, _HEADS, _LAYERS, _SAMPLES, _WAVES = 8, 2, 2, 4, 3
 _DECAY = 0.6
 
 
-def random_problem(seed: int) -> Resolved:
+def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> Resolved:
     """A random equation of attention and feed-forward, the same at all depths, between random
     linear maps, and random functions on [0, 1]; at a random number of tokens, features and
     steps, so that now one of them, now another has the largest error. Equal weights at the
@@ -56,7 +57,7 @@ def random_problem(seed: int) -> Resolved:
         _MODES,
         control=Tied.build(block, _LAYERS, key=keys[0]),
         constraint=Free(),
-        discretization=Discretization(LieTrotter(), steps_per_interval=steps),
+        discretization=Discretization(solver, steps_per_interval=steps),
         modes=2,
         grid="midpoint",
         std=1.0,

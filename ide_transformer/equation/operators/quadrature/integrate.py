@@ -75,20 +75,19 @@ def prepare(
         jnp.moveaxis(query, -4, -2),
         jnp.moveaxis(key, -3, -2),
         jnp.moveaxis(value, -3, -2),
-        _finite(domain.log_weights, query.dtype),
+        _as_scores(domain.log_weights, query.dtype),
         bias,
-        _finite(domain.log_end_weights, query.dtype),
+        _as_scores(domain.log_end_weights, query.dtype),
         domain.ends,
     )
     return integrand, lambda mean: jnp.moveaxis(mean, -2, -4).reshape(*batch, tokens, heads, -1)
 
 
-def _finite(log_weights: Array | None, dtype: DTypeLike) -> Array | None:
-    """In the dtype of the scores; those of padding stay finite."""
+def _as_scores(log_weights: Array | None, dtype: DTypeLike) -> Array | None:
+    """In the dtype of the scores."""
     if log_weights is None:
         return None
-    dtype = jnp.promote_types(dtype, jnp.float32)
-    return jnp.maximum(log_weights, float(jnp.finfo(dtype).min) / 4).astype(dtype)
+    return log_weights.astype(jnp.promote_types(dtype, jnp.float32))
 
 
 def _quadrature(
@@ -150,7 +149,8 @@ def fused_mean(
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Heads:
     """`integrate` on consecutive tokens by `jax.nn.dot_product_attention`. It has reverse mode
-    only. On a GPU it has not been run yet; its mathematics are tested with `xla`.
+    only, in which weights that are 0 have the derivative 0. On a GPU it has not been run yet;
+    its mathematics are tested with `xla`.
 
     **Arguments:**
 

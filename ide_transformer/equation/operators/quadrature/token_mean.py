@@ -1,6 +1,7 @@
 """The token integral as a quadrature, and its derivative."""
 
 import abc
+import math
 from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, DTypeLike, Float
 
-from ...domain import TokenDomain
+from ...domain import LOG_ZERO, TokenDomain
 from ..region import AbstractRegion, EndIndicator, Ends
 
 
@@ -134,13 +135,13 @@ def weighted(gamma: Scores, value: Keys) -> Queries:
 
 
 def outside(dtype: DTypeLike) -> float:
-    """The score of a point outside the region: below that of padding, `finfo.min / 4`, and
-    finite, so that a query that sees nothing gets the mean of all values."""
+    """The score of a point outside the region: below that of padding, `LOG_ZERO`, and finite,
+    so that a query that sees nothing gets the mean of all values."""
     return float(jnp.finfo(dtype).min) / 2
 
 
 def log_weighting(integrand: Integrand, ends: EndIndicator) -> Weighting:
-    """`log w` for each query, or its rate."""
+    """`log w` for each query, or its rate, which is that of w where w is 0."""
     weights, at_ends = (
         None if x is None else jnp.expand_dims(x, -2)
         for x in (integrand.log_weights, integrand.log_end_weights)
@@ -185,7 +186,11 @@ def tangent_part(
     maximum, normaliser = scale
     # Not `maximum + log normaliser`, which loses the latter where all points are padding.
     gamma = jnp.exp(s - maximum[..., None] - jnp.log(normaliser)[..., None])
-    changed = gamma * score_rates(integrand, rate, ends)
+    gamma = gamma + _of_zero_weights(s, integrand, scale, ends)
+    changed = gamma * score_rates(integrand, rate)
+    weighting = log_weighting(rate, ends)
+    if weighting is not None:
+        changed = changed + _weight_rates(s, gamma, integrand, weighting, scale)
     # The scores of a query that sees nothing are one constant.
     sees = maximum > outside(s.dtype)
     total = jnp.where(sees, jnp.sum(changed, axis=-1), 0)
@@ -195,14 +200,54 @@ def tangent_part(
     return Mean(tangent, total, jnp.zeros_like(total))
 
 
-def score_rates(integrand: Integrand, rate: Integrand, ends: EndIndicator) -> Scores:
-    """The derivative of the scores along `rate`."""
+def score_rates(integrand: Integrand, rate: Integrand) -> Scores:
+    """The derivative of the scores along `rate`, but for that of the weights."""
     query, key = integrand.query, integrand.key
     zero = jnp.zeros((), jnp.promote_types(query.dtype, jnp.float32))
     s = zero if rate.query is None else products(rate.query, key)
     s = s if rate.key is None else s + products(query, rate.key)
     shape = (*query.shape[:-1], key.shape[-2])
-    return with_terms(jnp.broadcast_to(s, shape), log_weighting(rate, ends), rate.bias)
+    return with_terms(jnp.broadcast_to(s, shape), None, rate.bias)
+
+
+@eqx.filter_custom_jvp
+def _of_zero_weights(
+    s: Scores, integrand: Integrand, scale: tuple[Numbers, Numbers], ends: EndIndicator
+) -> Scores:
+    """γ where w = 0, `w exp(q k + bias - maximum) / normaliser`: it is 0, its derivative with
+    respect to w is not."""
+    return jnp.zeros_like(s)
+
+
+@_of_zero_weights.def_jvp
+def _of_zero_weights_jvp(primals, tangents):
+    s, integrand, scale, ends = primals
+    zero, rate = jnp.zeros_like(s), tangents[1]
+    weighting = None if rate is None else log_weighting(rate, ends)
+    if weighting is None:
+        return zero, zero
+    return zero, _weight_rates(s, zero, integrand, weighting, scale)
+
+
+def _weight_rates(
+    s: Scores,
+    gamma: Scores,
+    integrand: Integrand,
+    weighting: Weighting,
+    scale: tuple[Numbers, Numbers],
+) -> Scores:
+    """The derivative of γ along that of the weights, `γ w'/w`; where w = 0,
+    `exp(q k + bias - maximum) w' / normaliser`."""
+    maximum, normaliser = (x[..., None] for x in scale)
+    # A score with w = 0 says nothing, and is above those outside of the region.
+    unseen = (s < LOG_ZERO / 2) & (s > 1.5 * LOG_ZERO)
+    own = with_terms(products(integrand.query, integrand.key), None, integrand.bias)
+    # Padding may have any score, and an infinite rate times 0 would spread.
+    most = math.log(jnp.finfo(s.dtype).max) / 2
+    density = jnp.exp(jnp.minimum(own - maximum - jnp.log(normaliser), most))
+    # A query that sees nothing else has no normaliser.
+    density = jnp.where(maximum > LOG_ZERO / 2, density, 0)
+    return jnp.where(unseen, density, gamma) * with_terms(jnp.zeros_like(s), weighting, None)
 
 
 def _end_to_end(
