@@ -52,7 +52,7 @@ class FeatureDomain(eqx.Module):
         """Whether all weights are the same, so that means over Ω_y are those of features."""
         return self.rule in ("midpoint", "periodic")
 
-    def refined(self, features: int) -> "FeatureDomain":
+    def with_points(self, features: int) -> "FeatureDomain":
         """Another number of points, by the same rule."""
         return dataclasses.replace(self, features=features)
 

@@ -113,13 +113,13 @@ class FunctionSpace(eqx.Module):
                 f"modes, those of a head or inside of the feed-forward; choose a width that is "
                 "a whole number for them, such as a multiple of the modes."
             )
-        domain = self.domain.refined(points)
+        domain = self.domain.with_points(points)
         self.basis.check(domain, modes)
         return domain
 
-    def refined(self, features: int) -> "FunctionSpace":
+    def with_points(self, features: int) -> "FunctionSpace":
         """The same functions at another number of points."""
-        return dataclasses.replace(self, domain=self.domain.refined(features))
+        return dataclasses.replace(self, domain=self.domain.with_points(features))
 
     def _map(self, modes: int, domain: FeatureDomain) -> FeatureMap:
         # Known when a program is compiled, so that products of them are folded.

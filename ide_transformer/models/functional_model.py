@@ -4,7 +4,6 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..arguments import PositiveInt, checked
 from ..equation import (
     AbstractControl,
     Equation,
@@ -22,7 +21,7 @@ from .model import AbstractModel, Discretization
 class FunctionalModel(AbstractModel):
     """A model whose weights are functions of the features, so that its width is a resolution:
     those of an ordinary model of `space.modes` features, read as coefficients, see
-    `FunctionSpace`. `model.at_width(d)` has the same weights at d points of Ω_y.
+    `FunctionSpace`. `model.on(Mesh(width=d))` has the same weights at d points of Ω_y.
 
     With `Nodal()` and as many points as modes it is the ordinary model itself.
 
@@ -60,10 +59,9 @@ class FunctionalModel(AbstractModel):
             )
         return model
 
-    @checked
-    def at_width(self, features: PositiveInt) -> "FunctionalModel":
+    def with_width(self, features: int) -> "FunctionalModel":
         """The same functions at another number of points."""
-        return FunctionalModel(self.coefficients, self.space.refined(features))
+        return FunctionalModel(self.coefficients, self.space.with_points(features))
 
     @property
     def control(self) -> AbstractControl:

@@ -17,7 +17,7 @@ from ..equation import (
 from .classifier import AbstractImageClassifier
 from .encoder_parts import any_constraint, pool_first
 from .image_heads import AbstractImageHead, NoHead
-from .image_model import AbstractImageModel
+from .image_model import AbstractImageModel, grid_of_shape
 from .model import Discretization
 
 
@@ -92,25 +92,20 @@ class ImageEncoder(AbstractImageModel, AbstractImageClassifier):
         for other classes."""
         return dataclasses.replace(self, head=head)
 
-    def resized(self, size: tuple[int, int]) -> "ImageEncoder":
-        """The same model for images of another size: the positions of patches are
-        interpolated on the rectangle of the image, those of the prefix tokens stay.
-
-        **Arguments:**
-
-        - `size`: (rows, columns) in pixels, multiples of the patch.
-
-        **Raises:** `InputError` where the patch does not divide the size.
-        """
-        rows, columns = size
-        self._check_size(rows, columns)
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "ImageEncoder":
+        """The same model for images of (rows, columns) patches, or of so many in the shape of
+        its own: the positions of patches are interpolated on the rectangle of the image, those
+        of the prefix tokens stay."""
+        grid = grid_of_shape(tokens, self.grid) if isinstance(tokens, int) else tokens
+        rows, columns = (number * self.patch for number in grid)
         return dataclasses.replace(
             self,
             image_shape=(rows, columns, self.image_shape[2]),
-            positions=self.positions_on((rows // self.patch, columns // self.patch)),
+            positions=self.positions_on(grid),
         )
 
     def _size_advice(self, size: tuple[int, ...]) -> str:
         if any(side % self.patch or not side for side in size):
             return super()._size_advice(size)
-        return f"resize the images, or the model: model.resized({size})."
+        patches = tuple(side // self.patch for side in size)
+        return f"resize the images, or the model: model.on(Mesh(tokens={patches}))."

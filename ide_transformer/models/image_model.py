@@ -137,6 +137,23 @@ class AbstractImageModel(AbstractModel):
             )
 
 
+def grid_of_shape(patches: int, shape: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of so many patches of an image of this shape.
+
+    **Raises:** `InputError` for a number of patches that is no such grid.
+    """
+    rows, columns = shape
+    height = round(math.sqrt(patches * rows / columns))
+    width = round(math.sqrt(patches * columns / rows))
+    if height * width != patches or height * columns != width * rows:
+        raise InputError(
+            f"{patches} patches make no grid of the shape of images of {rows} by {columns}; "
+            "give the product of its rows and columns, such as "
+            f"{max(height, 1) * max(width, 1)}."
+        )
+    return height, width
+
+
 def check_floating(name: str, images: Array) -> None:
     """**Raises:** `InputError` for images of integers."""
     if not jnp.issubdtype(images.dtype, jnp.floating):

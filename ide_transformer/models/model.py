@@ -2,7 +2,7 @@ import abc
 import dataclasses
 import functools as ft
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import diffrax
 import equinox as eqx
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Num, PRNGKeyArray, PyTree
 
-from ..arguments import PositiveFloat, PositiveInt, checked
+from ..arguments import checked
 from ..equation import (
     AbstractControl,
     AbstractRandomOperator,
@@ -32,6 +32,7 @@ from ..errors import InputError
 from ..integration import AbstractExit, Discretization as Discretization, Solution
 from ..solvers import InitialVelocity, draws, keeps_constraint, with_key
 from .encoded import Encoded
+from .mesh import Mesh
 from .text import Text
 
 
@@ -190,30 +191,44 @@ class AbstractModel(eqx.Module):
         return self.each_stage(change)
 
     @checked
-    def at_depth(self, num_intervals: PositiveInt) -> "AbstractModel":
-        """The same equation over the same `[0, T]`, its weights θ(t) resampled on another
-        number of intervals: another mesh in depth, with as many steps in each interval.
+    def on(self, mesh: Mesh) -> "AbstractModel":
+        """The same weights at another resolution. What is solved with more steps costs more,
+        and comes closer to the solution of the equation where the model was trained for that:
+        see `training.meshes`.
 
-        What is evaluated more often costs more and comes closer to the solution of the
-        equation, if the model was trained for that: see `training.meshes`.
+        **Raises:** `InputError` where the model has no such mesh.
         """
+        model: AbstractModel = self
+        if mesh.horizon is not None:
+            horizon = mesh.horizon
+            model = model._in_depth(lambda part: part.extend(horizon))
+        if mesh.width is not None:
+            model = model.with_width(mesh.width)
+        if mesh.intervals is not None:
+            intervals = mesh.intervals
+            model = model._in_depth(lambda part: part.resample(intervals))
+        if mesh.tokens is not None:
+            model = model.with_tokens(mesh.tokens)
+        options: dict[str, Any] = {} if mesh.solver is None else {"solver": mesh.solver}
+        if mesh.steps_per_interval is not None:
+            number = mesh.steps_per_interval
+            options |= {"steps_per_interval": number, "stepsize_controller": None}
+        return model.with_options(**options) if options else model
 
-        return self._in_depth(lambda part: part.resample(num_intervals))
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractModel":
+        """The model for inputs of another number of tokens: the same, where they say by
+        themselves how many they have. For `on`."""
+        return self
 
-    @checked
-    def with_horizon(self, horizon: PositiveFloat) -> "AbstractModel":
-        """The same equation over `[0, horizon]`, in steps of the same size: more of them for
-        an input that needs more. At depth T the solution is that of the model itself.
+    def with_width(self, features: int) -> "AbstractModel":
+        """The model with another number of features. For `on`.
 
-        **Arguments:**
-
-        - `horizon`: the new T, in layers.
-
-        **Raises:** `InputError` for weights that are not the same at all depths, and for a
-        horizon that is no multiple of the length of an interval.
+        **Raises:** `InputError` for a model whose features are no points of functions.
         """
-
-        return self._in_depth(lambda part: part.with_horizon(horizon))
+        raise InputError(
+            f"{type(self).__name__} has matrices for {self.features} features; for another "
+            "width its weights have to be functions of them: functional(model).on(mesh)."
+        )
 
     def _in_depth(
         self, change: Callable[[AbstractControl], AbstractControl]

@@ -68,9 +68,9 @@ class BurgersInterval(AbstractTask):
     def tokens_per_sample(self) -> int:
         return self.context
 
-    def at_context(self, context: PositiveInt) -> "BurgersInterval":
+    def with_tokens(self, tokens: int) -> "BurgersInterval":
         other = copy.copy(self)
-        other.context = context
+        other.context = tokens
         return other
 
     def batch(self, step: int, size: int, seed: int) -> Batch:

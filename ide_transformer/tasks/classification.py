@@ -1,6 +1,5 @@
 import copy
 import functools as ft
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ import numpy as np
 from ..arguments import Fraction, NonNegativeInt, PositiveInt, checked
 from ..errors import InputError
 from ..models import AbstractImageClassifier, AbstractModel
+from ..models.image_model import grid_of_shape
 from .images import LabelledImages, digits, idx_folder
 from .losses import Batch
 from .task import AbstractTask, Part, checksum_of_all, in_parts, in_passes
@@ -78,7 +78,7 @@ class ClassificationTask(AbstractTask):
         - `patches`: resample the images to so many; `None` for their own size.
         """
         task = cls(*sets, patch=patch, **options)
-        return task if patches is None else task.at_context(patches)
+        return task if patches is None else task.with_tokens(patches)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -92,20 +92,12 @@ class ClassificationTask(AbstractTask):
         rows, columns = self.size
         return (rows // self.patch) * (columns // self.patch)
 
-    def at_context(self, context: PositiveInt) -> "ClassificationTask":
+    def with_tokens(self, tokens: int) -> "ClassificationTask":
         """The same images, resampled to another number of patches of the same side in pixels.
 
         **Raises:** `InputError` for a number that is no grid of the shape of the images.
         """
-        rows, columns = self.train.images.shape[1:3]
-        height = round(math.sqrt(context * rows / columns))
-        width = round(math.sqrt(context * columns / rows))
-        if height * width != context or height * columns != width * rows:
-            raise InputError(
-                f"{context} patches make no grid of the shape of images of {rows} by "
-                f"{columns} pixels; give the product of its rows and columns, such as "
-                f"{max(height, 1) * max(width, 1)}."
-            )
+        height, width = grid_of_shape(tokens, self.train.images.shape[1:3])
         other = copy.copy(self)
         other.size = (height * self.patch, width * self.patch)
         return other

@@ -114,8 +114,8 @@ class Darcy(AbstractTask):
     def tokens_per_sample(self) -> int:
         return self.context**2 if self.points == "grid" else self.subset
 
-    def at_context(self, context: PositiveInt) -> "Darcy":
-        other: Any = (self.path, context, self.samples, self.points, self.subset, self.weights)
+    def with_tokens(self, tokens: int) -> "Darcy":
+        other: Any = (self.path, tokens, self.samples, self.points, self.subset, self.weights)
         return Darcy(*other)
 
     def fingerprint(self) -> str:

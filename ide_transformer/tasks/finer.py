@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import AbstractModel, Mesh
 
 
 class Finer(eqx.Module):
@@ -46,7 +46,7 @@ class Finer(eqx.Module):
 
         **Raises:** `InputError` for a model that is solved with adaptive steps.
         """
-        finer = self.on_finer_mesh(model)
+        finer = model.each_stage(self._finer)
         solution = finer.solve(inputs, key=key)
         defect = jnp.sum((u1 - solution.u1) ** 2) / jnp.sum(solution.u1**2)
         terms = {"consistency": gap(finer.read_out(solution.u1)), "defect": defect}
@@ -54,11 +54,8 @@ class Finer(eqx.Module):
         total = jnp.where(jnp.all(solution.succeeded), total, jnp.nan)
         return total, terms, jnp.mean(solution.stats["field_evaluations"])
 
-    def on_finer_mesh(self, model: AbstractModel) -> AbstractModel:
-        """The same model with more steps in each interval."""
-        return model.each_stage(self._refined)
-
-    def _refined(self, model: AbstractModel) -> AbstractModel:
+    def _finer(self, model: AbstractModel) -> AbstractModel:
+        """The model with more steps in each interval."""
         discretization = model.discretization
         if discretization.stepsize_controller is not None:
             raise InputError(
@@ -66,4 +63,4 @@ class Finer(eqx.Module):
                 "refines; drop it, or take equal steps (drop solver.rtol and solver.atol)."
             )
         steps = discretization.steps_per_interval * self.refinement
-        return model.with_options(steps_per_interval=steps)
+        return model.on(Mesh(steps_per_interval=steps))

@@ -56,19 +56,19 @@ class FlowMapTask(AbstractTask):
     def tokens_per_sample(self) -> int:
         return self.context**self.flow.dimension
 
-    def at_context(self, context: PositiveInt) -> "FlowMapTask":
+    def with_tokens(self, tokens: int) -> "FlowMapTask":
         """Every so many of the points.
 
         **Raises:** `InputError` for a number that does not divide theirs.
         """
-        stride, rest = divmod(self.context, context)
+        stride, rest = divmod(self.context, tokens)
         if rest:
             raise InputError(
-                f"the functions are known at {self.context} points, of which {context} at "
+                f"the functions are known at {self.context} points, of which {tokens} at "
                 "equal distances are no part; give a number that divides it."
             )
         other = copy.copy(self)
-        other.context = context
+        other.context = tokens
         for part in ("train", "validation", "test"):
             pairs = getattr(self, part)
             coarse = (slice(None), *(slice(None, None, stride),) * self.flow.dimension)

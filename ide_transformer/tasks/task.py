@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ..arguments import PositiveInt
+from ..arguments import checked
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import AbstractModel, Mesh
 from .losses import AbstractLoss, Batch, CrossEntropy
 
 
@@ -86,15 +86,23 @@ class AbstractTask(abc.ABC):
         """The samples of one of the `parts` in batches of at most `size`: all of them, or about
         `samples` of them evenly spread."""
 
-    def at_context(self, context: PositiveInt) -> "AbstractTask":
-        """The same data with another number of tokens in a sample: functions at other points,
-        windows of another length, images in more or fewer patches.
+    @checked
+    def on(self, mesh: Mesh) -> "AbstractTask":
+        """The samples on a mesh: with another number of tokens where it gives one.
+
+        **Raises:** `InputError` for a task that has no such samples.
+        """
+        return self if mesh.tokens is None else self.with_tokens(mesh.tokens)
+
+    def with_tokens(self, tokens: int) -> "AbstractTask":
+        """The same data with another number of tokens in a sample: functions at other points
+        (along each axis), windows of another length, images in more or fewer patches. For `on`.
 
         **Raises:** `InputError` for a task whose samples have a size of their own.
         """
         raise InputError(
             f"the samples of {type(self).__name__} have {self.tokens_per_sample} tokens, and "
-            "no others; leave context out."
+            f"no others; leave tokens={tokens} out."
         )
 
     def save(self, tokenizer: Path) -> None:  # noqa: B027

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..arguments import PositiveInt
 from ..models import AbstractModel, LanguageModel
 from .losses import Batch
 from .pretrained_tokenizer import load_tokenizer
@@ -55,9 +54,9 @@ class AbstractNextToken(AbstractTextTask):
     def batch(self, step: int, size: int, seed: int) -> Batch:
         return self.part_of_batch(step, size, seed, slice(None))
 
-    def at_context(self, context: PositiveInt) -> "AbstractNextToken":
+    def with_tokens(self, tokens: int) -> "AbstractNextToken":
         other = copy.copy(self)
-        other.context = context
+        other.context = tokens
         other.check_context()
         return other
 

@@ -64,7 +64,7 @@ def evaluate_at_horizons(
 
     **Arguments:**
 
-    - `horizons`: in layers; see `AbstractModel.with_horizon`.
+    - `horizons`: in layers; see `Mesh`.
     - `text`, `samples`, `context`, `part`: see `evaluate_loss`.
 
     **Raises:** `InputError` where the model cannot be solved up to there.

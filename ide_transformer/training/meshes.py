@@ -3,32 +3,23 @@ set of weights serves all of them."""
 
 import functools as ft
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
 from ..errors import InputError
-from ..models import AbstractModel, functional
+from ..models import AbstractModel, Mesh, functional
 from ..tasks import AbstractTask, Batch
 from .build import SchemeSizes, build_solver
-from .training_config import MeshConfig, TrainingConfig
-
-
-# By key of a mesh, in the order in which they are made.
-_CHANGES: dict[str, Callable[[AbstractModel, Any], AbstractModel]] = {
-    "horizon": lambda model, horizon: model.with_horizon(horizon),
-    "width": lambda model, width: functional(model).at_width(width),
-    "intervals": lambda model, intervals: model.at_depth(intervals),
-}
+from .training_config import DrawnMesh, TrainingConfig
 
 
 def mesh_maps(training: TrainingConfig) -> list[Callable[[AbstractModel], AbstractModel]]:
     """For each mesh of a run the map from the model to the same model on it."""
-    meshes = training.meshes or (MeshConfig(),)
+    meshes = training.meshes or (DrawnMesh(),)
     return [
-        ft.partial(_on_mesh, mesh=mesh, key=f"training.meshes.{number}")
+        ft.partial(_model_on, mesh=mesh, key=f"training.meshes.{number}")
         for number, mesh in enumerate(meshes)
     ]
 
@@ -39,11 +30,11 @@ def mesh_tasks(training: TrainingConfig, task: AbstractTask) -> list[AbstractTas
     **Raises:** `InputError` that begins with the key, where there are none.
     """
     tasks = []
-    for number, mesh in enumerate(training.meshes or (MeshConfig(),)):
+    for number, mesh in enumerate(training.meshes or (DrawnMesh(),)):
         try:
-            tasks.append(task if mesh.context is None else task.at_context(mesh.context))
+            tasks.append(task.on(Mesh(tokens=mesh.tokens)))
         except InputError as error:
-            key = f"training.meshes.{number}.context={mesh.context}"
+            key = f"training.meshes.{number}.tokens={mesh.tokens}"
             raise InputError(f"{key}: {error}") from None
     return tasks
 
@@ -66,28 +57,25 @@ def drawn_mesh(training: TrainingConfig, step: int) -> int:
     return int(random.choice(len(meshes), p=weights / weights.sum()))
 
 
-def _on_mesh(model: AbstractModel, *, mesh: MeshConfig, key: str) -> AbstractModel:
+def _model_on(model: AbstractModel, *, mesh: DrawnMesh, key: str) -> AbstractModel:
     """The same weights on a mesh. Gradient mode and precision stay.
 
     **Raises:** `InputError` that begins with the key, where there is no such mesh or scheme.
     """
-    for name, change in _CHANGES.items():
-        size = getattr(mesh, name)
-        if size is not None:
-            try:
-                model = change(model, size)
-            except InputError as error:
-                raise InputError(f"{key}.{name}={size:g}: {error}") from None
-    options: dict[str, Any] = {}
-    if mesh.steps_per_interval is not None:
-        options |= {"steps_per_interval": mesh.steps_per_interval, "stepsize_controller": None}
-    if mesh.solver is not None:
-        steps = mesh.steps_per_interval or model.discretization.steps_per_interval
-        sizes = SchemeSizes.of(model, steps)
-        options["solver"] = build_solver(f"{key}.solver", mesh.solver, sizes)
-        if jax.tree.leaves(eqx.filter(options["solver"], eqx.is_inexact_array)):
-            raise InputError(
-                f"{key}.solver={mesh.solver}: it has weights, which would not be trained; take "
-                "a scheme without, or make it the solver of the run."
-            )
-    return model.with_options(**options)
+    names = ("intervals", "horizon", "steps_per_interval", "width")
+    given = {name: x for name in names if (x := getattr(mesh, name)) is not None}
+    try:
+        model = (model if mesh.width is None else functional(model)).on(Mesh(**given))
+    except InputError as error:
+        written = ", ".join(f"{name}: {x:g}" for name, x in given.items())
+        raise InputError(f"{key}={{{written}}}: {error}") from None
+    if mesh.solver is None:
+        return model
+    sizes = SchemeSizes.of(model, model.discretization.steps_per_interval)
+    solver = build_solver(f"{key}.solver", mesh.solver, sizes)
+    if jax.tree.leaves(eqx.filter(solver, eqx.is_inexact_array)):
+        raise InputError(
+            f"{key}.solver={mesh.solver}: it has weights, which would not be trained; take "
+            "a scheme without, or make it the solver of the run."
+        )
+    return model.on(Mesh(solver=solver))

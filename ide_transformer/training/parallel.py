@@ -156,7 +156,7 @@ def check_divisible(config: Config, model: AbstractModel) -> None:
         batch += " / training.accumulate"
     attentions = parts(model.control, AbstractAttention)
     heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
-    tokens = {model.domain.num_tokens, *(x.context for x in training.meshes if x.context)}
+    tokens = {model.domain.num_tokens, *(x.tokens for x in training.meshes if x.tokens)}
     wanted = [
         ("parallel.data × parallel.fsdp", parallel.data * parallel.fsdp, batch, samples),
         *(("parallel.tensor", parallel.tensor, "the number of heads", n) for n in heads),

@@ -17,7 +17,7 @@ from .objective import objective
 from .optimizer import build_optimizer
 from .parallel import Layout
 from .refinement import next_model
-from .resampling import resampled
+from .resampling import resample_state
 from .step import TrainState, initial_state, make_evaluation, make_train_step
 
 
@@ -88,7 +88,7 @@ def make_phases(
             model = next_model(config, model, intervals)
             enter = jax.jit(
                 ft.partial(
-                    resampled,
+                    resample_state,
                     optimizer=optimizer,
                     average=training.average,
                     static=static,

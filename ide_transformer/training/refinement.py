@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import AbstractModel, Mesh
 from .config import Config
 
 
@@ -21,9 +21,9 @@ def first_model(config: Config, build: Callable[[Config], AbstractModel]) -> Abs
     if not config.training.refine:
         return model
     depth = config.training.refine[0]
-    on_mesh = _on_mesh(config, model, depth)
-    if _weight_shapes(on_mesh) == _weight_shapes(model):
-        return on_mesh
+    first = _with_intervals(config, model, depth)
+    if _weight_shapes(first) == _weight_shapes(model):
+        return first
     horizon = config.control.horizon or float(config.model.depth)
     sections = {
         "model": config.model.model_copy(update={"depth": depth}),
@@ -39,7 +39,7 @@ def next_model(config: Config, model: AbstractModel, intervals: int) -> Abstract
     and not only divide them.
     """
     before = model.control.num_intervals
-    new = _on_mesh(config, model, intervals)
+    new = _with_intervals(config, model, intervals)
     if intervals % before and _weight_shapes(new) != _weight_shapes(model):
         raise InputError(
             f"training.refine={config.training.refine}: {before} intervals of "
@@ -49,9 +49,9 @@ def next_model(config: Config, model: AbstractModel, intervals: int) -> Abstract
     return new
 
 
-def _on_mesh(config: Config, model: AbstractModel, intervals: int) -> AbstractModel:
+def _with_intervals(config: Config, model: AbstractModel, intervals: int) -> AbstractModel:
     try:
-        return model.at_depth(intervals)
+        return model.on(Mesh(intervals=intervals))
     except InputError as error:
         raise InputError(f"training.refine={config.training.refine}: {error}") from None
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from ..models import Mesh
 from .averages import moving_average
 from .optimizer import path_of
 from .step import TrainState
@@ -19,7 +20,7 @@ from .step import TrainState
 _DEGREES = {"mu": 1, "nu": 2, "z": 0, "ema": 0}
 
 
-def resampled(
+def resample_state(
     state: TrainState,
     *,
     optimizer: optax.GradientTransformation,
@@ -28,7 +29,7 @@ def resampled(
     average: float = 0.0,
 ) -> TrainState:
     """The state of training with the weights on another number of intervals, see
-    `AbstractModel.at_depth`, and with them all that the optimizer keeps of each weight.
+    `Mesh`, and with them all that the optimizer keeps of each weight.
 
     A weight of one of n intervals acts over a depth of T/n, and its gradient is in proportion:
     where a weight becomes several, means of gradients are divided by their number and means of
@@ -42,7 +43,7 @@ def resampled(
     """
 
     def resample(weights: PyTree[Array]) -> PyTree[Array]:
-        model = eqx.combine(weights, static).at_depth(num_intervals)
+        model = eqx.combine(weights, static).on(Mesh(intervals=num_intervals))
         return eqx.filter(model, eqx.is_inexact_array)
 
     before = eqx.combine(state.weights, static).control.num_intervals

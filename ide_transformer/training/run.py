@@ -114,8 +114,8 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     check_divisible(config, model)
     loss = objective(task.loss, training)
     meshes = zip(mesh_maps(training), first_batches(training, task), strict=True)
-    for phase, (on_mesh, first) in itertools.product(phases, meshes):
-        eqx.filter_eval_shape(loss, on_mesh(phase.model), first)
+    for phase, (model_on, first) in itertools.product(phases, meshes):
+        eqx.filter_eval_shape(loss, model_on(phase.model), first)
     data = task.fingerprint()
     if resumed is not None:
         check_data(resumed, task, data)

@@ -16,7 +16,7 @@ class GradientConfig(Choice):
     kind: str = "recompute"
 
 
-class MeshConfig(Section):
+class DrawnMesh(Section):
     """A mesh in depth, with a number of tokens and of features, on which a step of training may
     solve the equation; an integer alone is its number of intervals."""
 
@@ -29,7 +29,7 @@ class MeshConfig(Section):
     width: Count | None = None
     # Tokens of a sample: functions at so many points, windows of that length; default:
     # model.context.
-    context: Count | None = None
+    tokens: Count | None = None
     # Equal steps in each; default: those of the run.
     steps_per_interval: Count | None = None
     # The scheme; default: that of the run.
@@ -79,7 +79,7 @@ class TrainingConfig(Section):
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     # Meshes, one of which is drawn for each step; default: that of the model. Then one
     # set of weights serves all of them, and `evaluate.py --steps` shows what each gives.
-    meshes: Annotated[tuple[MeshConfig, ...], Field(strict=False)] = ()
+    meshes: Annotated[tuple[DrawnMesh, ...], Field(strict=False)] = ()
     # Progressive depth: {0: 2, 1000: 4, 1500: 8} trains on 2 intervals, from step 1,000 on 4,
     # and from step 1,500 on 8, which has to be model.depth. Weights and the state of the
     # optimizer are resampled; default: model.depth from the start.

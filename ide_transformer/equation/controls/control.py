@@ -82,7 +82,7 @@ class AbstractControl(eqx.Module):
     def resample(self, num_intervals: int) -> "AbstractControl":
         """The same θ over the same `[0, T]` on another number of intervals."""
 
-    def with_horizon(self, horizon: float) -> "AbstractControl":
+    def extend(self, horizon: float) -> "AbstractControl":
         """The same θ on intervals of the same length, over `[0, horizon]`.
 
         **Raises:** `InputError` for a control that does not say what θ is beyond T, which only
@@ -130,8 +130,8 @@ class AbstractWrappedControl(AbstractControl):
     def resample(self, num_intervals: int) -> "AbstractWrappedControl":
         return replace(self, control=self.control.resample(num_intervals))
 
-    def with_horizon(self, horizon: float) -> "AbstractWrappedControl":
-        return replace(self, control=self.control.with_horizon(horizon))
+    def extend(self, horizon: float) -> "AbstractWrappedControl":
+        return replace(self, control=self.control.extend(horizon))
 
 
 def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:

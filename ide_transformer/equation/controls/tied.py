@@ -45,17 +45,17 @@ class Tied(AbstractControl):
     def resample(self, num_intervals: int) -> "Tied":
         return type(self)(self.block, num_intervals, check_resample(self, num_intervals))
 
-    def with_horizon(self, horizon: float) -> "Tied":
+    def extend(self, horizon: float) -> "Tied":
         length = self.interval_length
         number = round(horizon / length) if math.isfinite(horizon) else 0
         if number < 1 or not math.isclose(number * length, horizon, rel_tol=1e-6):
             raise InputError(
-                f"Tied.with_horizon({horizon:g}): give a multiple of the length of its "
+                f"Tied.extend({horizon:g}): give a multiple of the length of its "
                 f"intervals, {length:g}, for example {max(number, 1) * length:g}."
             )
         if number > _MOST_INTERVALS:
             raise InputError(
-                f"Tied.with_horizon({horizon:g}): depth in float32 can tell at most "
+                f"Tied.extend({horizon:g}): depth in float32 can tell at most "
                 f"{_MOST_INTERVALS:,} steps apart, and these are {number:,}."
             )
         return type(self)(self.block, number, length)

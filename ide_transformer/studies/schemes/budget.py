@@ -90,8 +90,8 @@ def _field_evaluations(config: Config, task: AbstractTask) -> float:
     minimised = eqx.filter_jit(objective(task.loss, training))
     drawn, total = _drawn(config, 0, training.steps), 0.0
     meshes = zip(mesh_maps(training), first_batches(training, task), strict=True)
-    for mesh, (on_mesh, batch) in enumerate(meshes):
-        loss: Any = minimised(on_mesh(model), batch)
+    for mesh, (model_on, batch) in enumerate(meshes):
+        loss: Any = minimised(model_on(model), batch)
         total += drawn[mesh] * float(loss.field_evaluations)
     return total / training.steps
 
