@@ -178,9 +178,18 @@ class AbstractModel(eqx.Module):
 
         What is evaluated more often costs more and comes closer to the solution of the
         equation, if the model was trained for that: see `training.meshes`.
+
+        **Raises:** `InputError` where its control has no such mesh.
         """
 
-        return self._in_depth(lambda part: part.resample(num_intervals))
+        changed = self._in_depth(lambda part: part.resample(num_intervals))
+        if changed.control.num_intervals != num_intervals:
+            raise InputError(
+                f"{type(self.control).__name__}.resample({num_intervals}) gives "
+                f"{changed.control.num_intervals} intervals; have it give {num_intervals}, or "
+                "raise InputError."
+            )
+        return changed
 
     @checked
     def with_horizon(self, horizon: PositiveFloat) -> "AbstractModel":
