@@ -84,6 +84,13 @@ def main() -> None:
             f"a run solver.kind={arguments.scheme}."
         )
     if arguments.random is not None:
+        unheard, measured = ("tokens", "widths", "steps", "samples", "part"), "--random"
+    else:
+        unheard, measured = () if any(grids) else ("part",), "the errors of finer solves"
+    told = [f"--{x}" for x in unheard if getattr(arguments, x) != parser.get_default(x)]
+    if told:
+        raise InputError(f"{' and '.join(told)} says nothing beside {measured}; drop it.")
+    if arguments.random is not None:
         results: Any = random_budgets(arguments.random, arguments.scheme or "lie_trotter")
     elif any(grids):
         results = losses(arguments, grids)
@@ -123,7 +130,7 @@ def losses(arguments: argparse.Namespace, grids: tuple[Any, ...]) -> list[dict[s
     if loaded.config is None:
         raise InputError(f"{arguments.run} is no run, whose data would be known; give one.")
     model = loaded.model
-    own = loaded.config.model.context, model.features, model.control.num_intervals
+    own = None, model.features, model.control.num_intervals
     tokens, widths, steps = (x or [y] for x, y in zip(grids, own, strict=True))
     rows = losses_at(
         loaded, tokens, widths, steps, arguments.samples, arguments.part, Terminal().print
@@ -136,7 +143,7 @@ def errors(arguments: argparse.Namespace) -> dict[str, Any]:
     """Errors, orders and the budget of a run."""
     jax.config.update("jax_enable_x64", True)
     loaded = load_model(arguments.run, arguments.overrides, trust=arguments.trust)
-    solve = problem_of(loaded, arguments.samples or 16)
+    solve = problem_of(loaded, 16 if arguments.samples is None else arguments.samples)
     rows = refinement_errors(solve, Terminal().print)
     show_table(rows)
     budget = budget_of(solve)

@@ -6,6 +6,7 @@ import signal
 # An interrupt ends the process at once, also while the package is imported.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from ide_transformer import InputError
 from ide_transformer.training import bleu, load_model, model_parser, run_script, translated
 
 
@@ -25,6 +26,8 @@ def main() -> None:
         "--show", type=int, default=3, help="translations to print (default: 3)"
     )
     arguments = parser.parse_intermixed_args()
+    if arguments.beams == 1 and arguments.length_penalty != 1:
+        raise InputError("--length-penalty goes with --beams of 2 or more.")
     loaded = load_model(
         arguments.model,
         arguments.overrides,

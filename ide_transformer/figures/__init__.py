@@ -7,6 +7,7 @@ from .plots import (
     COLORS as COLORS,
     Curve as Curve,
     draw_panels as draw_panels,
+    literal as literal,
     plot_curves as plot_curves,
     plot_intervals as plot_intervals,
     plot_panels as plot_panels,

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
 
-from .plots import COLORS
+from .plots import COLORS, literal
 
 
 # Panels whose zero is in the middle of the colours, each with a scale of its own.
@@ -39,7 +39,9 @@ def _on_line(points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]) -> Fi
     for axes, row in zip(all_axes, rows, strict=True):
         for (title, values), color in zip(row.items(), COLORS, strict=False):
             style = dict(marker=".", linestyle="--" if title == "prediction" else "-")
-            axes.plot(points[order, 0], values[order], label=title, color=color, **style)
+            axes.plot(
+                points[order, 0], values[order], label=literal(title), color=color, **style
+            )
         axes.set_xlabel("x")
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -64,7 +66,7 @@ def _in_plane(points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]) -> F
             figure.colorbar(drawn, ax=axes, shrink=0.85)
             _bare(axes)
             if axes in grid[0]:
-                axes.set_title(title)
+                axes.set_title(literal(title))
     return figure
 
 

@@ -70,6 +70,10 @@ def draw_panels(
     - `marker`: of each point, as in matplotlib; a single point always has one.
     - `log`: the axes that are logarithmic; with `x` alone the abscissae are its ticks.
     """
+    panels = {
+        literal(title): [curve._replace(label=literal(curve.label)) for curve in curves]
+        for title, curves in panels.items()
+    }
     every = [curve.label for curves in panels.values() for curve in curves]
     labels = list(dict.fromkeys(every))
     shared = len(labels) < len(every)
@@ -83,7 +87,7 @@ def draw_panels(
     for axes, (title, curves) in zip(all_axes, panels.items(), strict=True):
         names = labels if shared else [curve.label for curve in curves]
         style = dict(zip(names, itertools.cycle(_STYLES)))
-        axes.set(title=title, xlabel=x, **{f"{axis}scale": "log" for axis in log})
+        axes.set(title=title, xlabel=literal(x), **{f"{axis}scale": "log" for axis in log})
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         for label, abscissae, ordinates, joined in curves:
@@ -103,7 +107,7 @@ def draw_panels(
         if "x" not in log:
             whole = all((x == np.round(x)).all() for x in every_x)
             axes.xaxis.get_major_locator().set_params(integer=whole)
-    all_axes[0].set_ylabel(y)
+    all_axes[0].set_ylabel(literal(y))
     if legend:
         handles = {line.get_label(): line for line in drawn}
         options = dict(frameon=False, fontsize="small", loc="center left")
@@ -126,7 +130,7 @@ def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, 
     - `x`: label of the axis, with units where there are any.
     """
     ordered = sorted(intervals.items(), key=lambda item: -item[1][0])
-    names = [name for name, _ in ordered]
+    names = [literal(name) for name, _ in ordered]
     means, halves = np.array([interval for _, interval in ordered]).T
     figure = Figure(figsize=(9.0, 0.9 + 0.32 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -149,7 +153,7 @@ def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, 
     axes.set_yticks(heights, names)
     axes.set(xlim=(lower, upper), ylim=(-0.6, len(names) - 0.4))
     # To the left, where the names leave room for it.
-    axes.set_xlabel(x, loc="right")
+    axes.set_xlabel(literal(x), loc="right")
     axes.locator_params(axis="x", nbins=6)
     axes.grid(alpha=0.3, axis="x")
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -165,6 +169,11 @@ def _most_of(ends: np.ndarray) -> tuple[float, float]:
     lower, upper = min(near.min(), 0.0), max(near.max(), 0.0)
     margin = 0.08 * (upper - lower) or 1.0
     return lower - margin, upper + margin
+
+
+def literal(text: str) -> str:
+    """A text for matplotlib, which would read mathematics between two dollars."""
+    return text.replace("$", r"\$")
 
 
 def of_text(color: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from html import escape
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ def inline_svg(figure: Figure, name: str) -> str:
     width = re.search(r'viewBox="0 0 ([\d.]+)', head)
     assert width is not None
     size = f' style="max-width: {float(width[1]) * 4 / 3:.0f}px"'
-    return f'{head} role="img" aria-label="{name}"{size}{end}{rest}'
+    return f'{head} role="img" aria-label="{escape(name)}"{size}{end}{rest}'
 
 
 def palette(*, dark: bool) -> str:

@@ -8,10 +8,12 @@ import equinox as eqx
 import jax
 
 from ..errors import InputError
-from .build import build_model_of_size, build_task
+from .build import build_model_of_size, build_task, task_class
 from .config import NATIVE, Config, SolverConfig
+from .construct import takes
 from .folder import RunFolder
 from .loading import run_sizes
+from .names import find
 from .reading import apply_overrides, validated
 
 
@@ -48,6 +50,8 @@ def chosen_config(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> C
             "solver.kind=strang."
         )
     chosen = validated(Config, tree, _WHERE, origin)
+    if chosen.model.context != config.model.context:
+        _check_context(chosen)
     if chosen != config:
         _check_weights(run, config, chosen)
     return chosen
@@ -74,6 +78,18 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
         )
     here = {key.removeprefix("solver."): where for key, where in origin.items()}
     return validated(SolverConfig, section, _WHERE, here)
+
+
+def _check_context(config: Config) -> None:
+    """Refuses a context that neither the data nor the model would see."""
+    task = task_class(config)
+    if config.model.pretrained is None and not config.model.stages:
+        model = find("model.kind", config.model.kind, task.model)
+        if not takes(task, "context") and not takes(model, "context"):
+            raise InputError(
+                f"model.context={config.model.context}: neither {config.data.name} nor "
+                f"{config.model.kind} takes a context; drop it."
+            )
 
 
 def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:

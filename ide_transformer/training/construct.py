@@ -95,6 +95,11 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
         raise InputError(f"{key}: {error}") from None
 
 
+def takes(found: type, name: str) -> bool:
+    """Whether `construct` gives an argument of that name to a class where it is offered."""
+    return name in parameters_of(getattr(found, "build", found))
+
+
 def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})) -> Any:
     """A value of a configuration as an argument of that type.
 

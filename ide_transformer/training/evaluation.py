@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
+import jax
 import numpy as np
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import AbstractModel, LanguageModel, TextEncoder, sentence_embedding
+from ..models import AbstractModel, LanguageModel, Mesh, TextEncoder, sentence_embedding
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import (
     AbstractTask,
@@ -21,10 +22,11 @@ from ..tasks import (
     shakespeare,
 )
 from .averages import Weights
-from .build import with_solver
+from .build import task_class, with_solver
 from .checkpoints import Which
 from .chosen import chosen_config, refuse_overrides, split_overrides
 from .config import Config
+from .construct import takes
 from .folder import RunFolder
 from .loading import restored
 from .run_data import run_task
@@ -148,7 +150,7 @@ def evaluate_on(
 ) -> dict[str, Any]:
     """`evaluate_loss` on a task that is there already."""
     at_least_one("samples", samples)
-    check_part(task, part)
+    check_part(task, part, samples)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     values = make_evaluation(static)(weights, task, BATCH, samples, part)
     named = {name.removeprefix(f"{part}_"): x for name, x in values.items()}
@@ -158,16 +160,16 @@ def evaluate_on(
 def evaluation_task(
     loaded: LoadedModel, text: str | None = None, context: int | None = None
 ) -> AbstractTask:
-    """The task on which a model is evaluated; see `evaluate_loss`."""
+    """The task on which a model is evaluated; see `evaluate_loss`.
+
+    **Raises:** `InputError` for a context that does not change the samples of the task.
+    """
     at_least_one("context", context)
     if text is None and loaded.run is not None and loaded.config is not None:
         config = loaded.config
         if context is None:
             return run_task(loaded.run, config, named=loaded.named)
-        section = config.model.model_copy(update={"context": context})
-        config = config.model_copy(update={"model": section})
-        task = run_task(loaded.run, config, named=loaded.named)
-        return task if task.sized_by_context else task.at_context(context)
+        return _task_at(loaded, config, context)
     otherwise = ", which predicts no text; for a TextEncoder give --sentences"
     model = loaded.expected(LanguageModel, otherwise)
     if context is None:
@@ -198,10 +200,49 @@ def check_finite(
         )
 
 
-def check_part(task: AbstractTask, part: Part) -> None:
-    """**Raises:** `InputError` for data that have no such part."""
+def _task_at(loaded: LoadedModel, config: Config, tokens: int) -> AbstractTask:
+    """The data of a run in samples of so many tokens.
+
+    **Raises:** `InputError` for a task that has no such samples.
+    """
+    assert loaded.run is not None
+    section = config.model.model_copy(update={"context": tokens})
+    changed = config.model_copy(update={"model": section})
+    task = run_task(loaded.run, changed, named=loaded.named)
+    if task.sized_by_context and takes(task_class(config), "context"):
+        found = task.tokens_per_sample
+        own = run_task(loaded.run, config, named=True).tokens_per_sample
+        # In the plane it is not their number, nor where it is the most that a model sees.
+        if found == tokens or found != own:
+            return task
+    try:
+        return task.on(Mesh(tokens=tokens))
+    except InputError as error:
+        raise InputError(f"tokens={tokens}: {error}") from None
+
+
+def check_part(task: AbstractTask, part: Part, samples: int | None = None) -> None:
+    """**Raises:** `InputError` for data that have no such part, or give another one or more
+    samples in its place."""
     if part not in task.parts:
         raise without_part(task, part)
+    name = type(task).__name__
+    if samples is not None:
+        counted = 0
+        for batch in task.held_out(1, samples, part):
+            counted += len(jax.tree.leaves(batch.targets)[0])
+            if counted > 2 * samples:
+                raise InputError(
+                    f"samples={samples}: {name}.held_out gives more than twice as many; leave "
+                    "it out, or have held_out(size, samples, part) keep to it."
+                )
+    if part == "test" and "validation" in task.parts:
+        pairs = zip(task.held_out(BATCH, part=part), task.held_out(BATCH), strict=False)
+        if all(bool(eqx.tree_equal(*pair)) for pair in pairs):
+            raise InputError(
+                f"part=test: {name}.held_out gives the samples of validation for it too; have "
+                "its `parts` name validation alone, or give it a part of its own."
+            )
 
 
 def without_part(task: AbstractTask, part: Part) -> InputError:

@@ -88,7 +88,7 @@ def evaluate_exits(
             raise InputError(f"tolerances={list(tolerances)}: {tolerance} is no number from 0.")
     at_least_one("samples", samples)
     task = evaluation_task(loaded, text, context)
-    check_part(task, part)
+    check_part(task, part, samples)
     held_out = list(task.held_out(BATCH, samples, part))
     rows = []
     for number in [None] if steps is None else steps:

@@ -156,7 +156,7 @@ class Loop(NamedTuple):
             lowest = not self.stop.made and self._evaluate_if_due(phase, number, state, log)
             due = number % training.checkpoint_every == 0 or lowest
             if due or last or self.stop.made:
-                log.flush()
+                log.keep()
                 jax.block_until_ready(metrics)
                 self.stop.step_ended()
                 if last or not int(state.faults.in_a_row):

@@ -87,6 +87,15 @@ class MetricsLog:
         if values["bad_steps_in_a_row"] >= self._max_bad_steps:
             raise NotFinite(line)
 
+    def keep(self) -> None:
+        """Writes the pending metrics; all lines until here outlive the process.
+
+        **Raises:** see `flush`.
+        """
+        self.flush()
+        for tracker in self._trackers:
+            tracker.flush()
+
     def close(self) -> None:
         self._reader.shutdown()
         with contextlib.ExitStack() as stack:

@@ -52,7 +52,7 @@ def translated(
         raise InputError(
             f"{loaded.path} learned no translation; give a run of configs/verses_en_es.yaml."
         )
-    check_part(task, part)
+    check_part(task, part, samples)
     model = loaded.expected(EncoderDecoder, ", which translates no text")
     write = generate_greedy
     if beams > 1:

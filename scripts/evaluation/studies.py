@@ -173,6 +173,9 @@ def chosen(arguments: Arguments, parser: argparse.ArgumentParser) -> Study:
         if given(name) and any(map(given, others)):
             said = " and ".join(_flag(other) for other in others if given(other))
             raise InputError(f"{said} says nothing beside {_flag(name)}; drop one.")
+    of_data = [x for x in arguments.overrides if x.startswith("data.")]
+    if of_data and arguments.text is not None:
+        raise InputError(f"{' and '.join(of_data)} says nothing beside --text; drop one.")
     asked = tuple(name for name in _STUDIES if getattr(arguments, name) is not None)
     if len(asked) > 1 and asked not in _TOGETHER:
         raise InputError(f"{' and '.join(map(_flag, asked))} do not go together; drop one.")

@@ -1,6 +1,7 @@
 """A model whose equation is solved up to other depths."""
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +53,21 @@ def test_steps_keep_their_size():
     assert (finer.control.num_intervals, finer.control.interval_length) == (16, 0.25)
     with pytest.raises(ide.InputError, match=r"with_horizon\(1\.7\).* multiple .* 0\.5"):
         model.with_horizon(1.7)
+
+
+class Stuck(ide.PiecewiseConstant):
+    """Layers that stay as they are on every mesh."""
+
+    def resample(self, num_intervals):
+        return self
+
+
+def test_a_mesh_that_a_control_does_not_make():
+    model = model_of(ide.PiecewiseConstant)
+    model = eqx.tree_at(lambda m: m.control, model, Stuck(model.control.blocks))
+    assert model.at_depth(3).control.num_intervals == 3
+    with pytest.raises(ide.InputError, match=r"Stuck.resample\(6\) gives 3 intervals"):
+        model.at_depth(6)
 
 
 @pytest.mark.parametrize(

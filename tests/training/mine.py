@@ -171,6 +171,34 @@ class Counting(tasks.AbstractTask):
         return tasks.Batch(windows[:, :-1], windows[:, 1:])
 
 
+class Unsized(tasks.AbstractTask):
+    """Halve a sequence of its own length; one batch serves for all parts and samples."""
+
+    model: ClassVar[type] = models.AbstractModel
+
+    @property
+    def sizes(self):
+        return {}
+
+    @property
+    def tokens_per_sample(self):
+        return 6
+
+    def batch(self, step, size, seed):
+        x = np.random.default_rng([seed, step]).normal(size=(size, 6))
+        return tasks.Batch(x, x / 2)
+
+    def held_out(self, size, samples=None, part="validation"):
+        yield self.batch(0, 8, 0)
+
+
+class Sizeless(Doubled):
+    """A language model of one size."""
+
+    def __init__(self, vocabulary: int):
+        raise NotImplementedError
+
+
 class AbstractPush(ide.AbstractOperator):
     """An operator that is not finished."""
 

@@ -1,4 +1,4 @@
-"""Options of evaluate.py that would say nothing are refused before a model is read."""
+"""Options of scripts that measure are refused where they would say nothing."""
 
 import pytest
 from running import run_here
@@ -17,8 +17,21 @@ from running import run_here
         ("--figure loss.png", "--figure goes with --exit or --steps or"),
         ("--exit estimate --horizons 2", "--exit and --horizons do not go together"),
         ("--steps 2 --pictures flow.png", "--steps and --pictures do not go together"),
+        ("--text text.txt data.options.points=3", "data.options.points=3 says nothing beside"),
         ("--steps 2 --figure loss.txt", "loss.txt: a figure ends with .png, .pdf or .svg"),
     ],
 )
 def test_options_that_say_nothing(capsys, options, message):
     assert message in run_here(capsys, "evaluate.py", "none", *options.split(), expected=2)
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        ("resolution.py", "--random 1 --steps 2", "--steps says nothing beside --random"),
+        ("resolution.py", "none --part validation", "--part says nothing beside the errors"),
+        ("translate.py", "none --length-penalty 2", "--length-penalty goes with --beams"),
+    ],
+)
+def test_options_of_other_scripts(capsys, script, options, message):
+    assert message in run_here(capsys, script, *options.split(), expected=2)

@@ -15,7 +15,7 @@ from ...models import Field, OperatorModel, functional
 from ...resolution import Resolved
 from ...tasks import Part
 from ...training import LoadedModel, evaluate_on, evaluation_task, on_mesh
-from ...training.evaluation import check_finite, with_data_compared
+from ...training.evaluation import at_least_one, check_finite, with_data_compared
 
 
 # What each resolution is multiplied by, and by how much more that of the reference.
@@ -24,7 +24,7 @@ _FACTORS, _FINER = (1, 2, 4), 4
 
 def losses_at(
     loaded: LoadedModel,
-    tokens: Sequence[int],
+    tokens: Sequence[int | None],
     widths: Sequence[int],
     steps: Sequence[int],
     samples: int | None = None,
@@ -36,7 +36,7 @@ def losses_at(
 
     **Arguments:**
 
-    - `tokens`: of a sample.
+    - `tokens`: of a sample; `None` for as many as it has.
     - `widths`: features, see `evaluate_at_widths`.
     - `steps`: see `evaluate_at_depths`.
     - `samples`, `part`: see `evaluate_loss`.
@@ -49,7 +49,11 @@ def losses_at(
     for context in tokens:
         task = evaluation_task(loaded, None, context)
         for width, number in itertools.product(widths, steps):
-            at = {"tokens": context, "features": width, "steps": number}
+            at = {
+                "tokens": context or task.tokens_per_sample,
+                "features": width,
+                "steps": number,
+            }
             say(f"{len(rows) + 1} of {total}: {at}")
             model = on_mesh(functional(loaded.model).at_width(width), number)
             rows.append({**at, **evaluate_on(model, task, samples, part)})
@@ -113,6 +117,7 @@ def problem_of(loaded: LoadedModel, samples: int = 16, tokens: int | None = None
             f"{loaded.path} holds a {type(model).__name__}, which maps no functions; give a "
             "run of an operator_model, or --tokens, --widths and --steps for its losses."
         )
+    at_least_one("samples", samples)
     task = evaluation_task(loaded)
     batch = next(task.held_out(samples, samples))
     if isinstance(batch.inputs, Field):

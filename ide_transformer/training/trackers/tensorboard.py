@@ -1,5 +1,8 @@
+import contextlib
 import importlib
-from collections.abc import Mapping
+import socket
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -20,14 +23,43 @@ class Tensorboard(AbstractTracker):
         require("tensorboardX", "tensorboard")
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        package = importlib.import_module("tensorboardX")
-        self._writer = package.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._summary = importlib.import_module("tensorboardX.summary")
+        self._events = importlib.import_module("tensorboardX.proto.event_pb2")
+        records = importlib.import_module("tensorboardX.record_writer")
+        place = folder / "tensorboard"
+        place.mkdir(exist_ok=True)
+        # TensorBoard reads the files in the order of their names, which begin with the second.
+        now = time.time_ns()
+        name = f"events.out.tfevents.{now // 10**9}.{socket.gethostname()}.{now}"
+        self._file = records.RecordWriter(str(place / name))
+        self._write(0, file_version="brain.Event:2")
+        begins = self._events.SessionLog(status=self._events.SessionLog.START)
+        self._write(step + 1, session_log=begins)
         lines = [f"    {key}: {value}" for key, value in config.items()]
-        self._writer.add_text("configuration", "\n".join(lines), step)
+        self._write(step, summary=self._summary.text("configuration", "\n".join(lines)))
 
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            self._write(step, summary=self._summary.scalar(name, value))
+
+    def flush(self) -> None:
+        with self._naming_the_file():
+            self._file.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with self._naming_the_file():
+            self._file.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        event = self._events.Event(step=step, wall_time=time.time(), **content)
+        with self._naming_the_file():
+            self._file.write(event.SerializeToString())
+
+    @contextlib.contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what is left of it cannot be written either
+                self._file.close()
+            raise OSError(error.errno, error.strerror, self._file.path) from None

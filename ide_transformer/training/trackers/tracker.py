@@ -9,10 +9,11 @@ from ...errors import InputError
 
 class AbstractTracker(abc.ABC):
     """A place where the figures of a run go while it trains: `start`, then `log` for each line
-    of the log, then `close`.
+    of the log and `flush` before each checkpoint, then `close`.
 
     One that a configuration names (`training.trackers`) works in a thread of its own, so that
-    training does not wait for it. An error in it is reported, and the run goes on without it.
+    training waits for it at checkpoints only. An error in it is reported, and the run goes on
+    without it.
     """
 
     # Whether a configuration may name it.
@@ -33,6 +34,11 @@ class AbstractTracker(abc.ABC):
     @abc.abstractmethod
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
         """One line of the log: some figures after a step. A figure may be NaN or infinite."""
+
+    def flush(self) -> None:  # noqa: B027
+        """Called before a checkpoint is written, from which a run that is killed goes on: all
+        lines have to be kept when it returns. By default nothing, for a tracker that keeps
+        each line at once."""
 
     @abc.abstractmethod
     def close(self) -> None:

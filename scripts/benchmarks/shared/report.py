@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from ide_transformer.figures import COLORS
+from ide_transformer.figures import COLORS, literal
 from ide_transformer.reporting import show_table, write_json
 
 
@@ -74,7 +74,7 @@ def plot_bars(
     places = np.arange(len(names))
     for axes, (label, (values, ranges)) in zip(all_axes, panels.items(), strict=True):
         axes.barh(places, values, xerr=np.asarray(ranges) / 2, color=COLORS[0], alpha=0.8)
-        axes.set_yticks(places, names)
+        axes.set_yticks(places, list(map(literal, names)))
         axes.set_xlabel(label)
         axes.grid(axis="x", alpha=0.3)
     all_axes[0].invert_yaxis()
