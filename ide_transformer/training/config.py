@@ -15,11 +15,15 @@ from .equation_config import (
     SolverConfig as SolverConfig,
     StageConfig as StageConfig,
 )
+from .names import shown
 from .optimizer_config import OptimizerConfig as OptimizerConfig
 from .parallel_config import ParallelConfig as ParallelConfig
 from .training_config import TrainingConfig as TrainingConfig
 from .types import Count, FolderName, Fraction, in_int32
-from .versions import VERSION, upgraded
+
+
+# Of the keys and their meaning; a run writes it.
+VERSION = 1
 
 
 class DataConfig(Section, AbstractChoice):
@@ -172,7 +176,6 @@ class ModelConfig(Choice):
 class Config(Section):
     """A run."""
 
-    # Of the names of the keys; a run writes it, and older ones are translated.
     version: int = VERSION
     # The folder of the run, runs/NAME; default: the name of the file.
     name: FolderName = "run"
@@ -205,8 +208,18 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _upgraded(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        tree = upgraded(tree)
+    def _of_this_version(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        version = tree.get("version", VERSION)
+        if type(version) is not int or version != VERSION:
+            raise ValueError(
+                f"version={shown(version)}: this release of ide_transformer reads version "
+                f"{VERSION}; train it again, or read it with the release that wrote it"
+            )
+        return tree
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scheme_of_the_checkpoint(cls, tree: dict[str, Any]) -> dict[str, Any]:
         model = tree.get("model")
         if isinstance(model, dict) and model.get("pretrained"):
             # A checkpoint is solved by its own scheme unless another one is given.

@@ -66,7 +66,7 @@ class RunFolder:
         """A number that no other run has; `None` where it is not known."""
         try:
             return _read_fingerprints(self).get("run")
-        except (InputError, OSError):
+        except InputError:
             return None
 
     def load_tokenizer(self) -> AbstractTokenizer:
@@ -157,10 +157,8 @@ def check_data(folder: RunFolder, task: AbstractTask) -> None:
             or tokenizer.read_bytes() != folder.tokenizer.read_bytes()
         )
     what = ["its tokenizer"] if changed else []
-    if folder.fingerprints.exists():
-        then = _read_fingerprints(folder)
-        now = _fingerprints(folder, task.fingerprint())
-        what += [name for name in now if name in then and now[name] != then[name]]
+    then, now = _read_fingerprints(folder), _fingerprints(folder, task.fingerprint())
+    what += [name for name in now if name in then and now[name] != then[name]]
     if what:
         raise InputError(
             f"--resume: {folder.path} began otherwise; {' and '.join(what)} changed since. "
@@ -178,10 +176,10 @@ def _fingerprints(folder: RunFolder, data: str | None) -> dict[str, str]:
 def _read_fingerprints(folder: RunFolder) -> dict[str, str]:
     try:
         return dict(json.loads(folder.fingerprints.read_bytes()))
-    except (ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         raise InputError(
-            f"{folder.fingerprints} is damaged, so that it is not known whether the run would "
-            "go on with the data with which it began. Restore it, or start a new run."
+            f"{folder.fingerprints} is missing or damaged, so that it is not known whether the "
+            "run would go on with the data with which it began. Restore it, or start a new run."
         ) from None
 
 
