@@ -22,7 +22,6 @@ from .training_config import TrainingConfig as TrainingConfig
 from .types import Count, FolderName, Fraction, in_int32
 
 
-# Of the keys and their meaning; a run writes it.
 VERSION = 1
 
 
@@ -176,6 +175,7 @@ class ModelConfig(Choice):
 class Config(Section):
     """A run."""
 
+    # Of the keys and their meaning. A run writes it; a file of your own need not.
     version: int = VERSION
     # The folder of the run, runs/NAME; default: the name of the file.
     name: FolderName = "run"
@@ -208,22 +208,18 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_this_version(cls, tree: dict[str, Any]) -> dict[str, Any]:
+    def _version_and_scheme(cls, tree: dict[str, Any]) -> dict[str, Any]:
         version = tree.get("version", VERSION)
         if type(version) is not int or version != VERSION:
             raise ValueError(
                 f"version={shown(version)}: this release of ide_transformer reads version "
                 f"{VERSION}; train it again, or read it with the release that wrote it"
             )
-        return tree
-
-    @model_validator(mode="before")
-    @classmethod
-    def _scheme_of_the_checkpoint(cls, tree: dict[str, Any]) -> dict[str, Any]:
         model = tree.get("model")
         if isinstance(model, dict) and model.get("pretrained"):
             # A checkpoint is solved by its own scheme unless another one is given.
-            solver = tree.setdefault("solver", {"kind": NATIVE})
+            tree = {"solver": {"kind": NATIVE}, **tree}
+            solver = tree["solver"]
             if isinstance(solver, dict) and "kind" not in solver:
                 raise ValueError(f"solver.kind is missing; give a scheme or {NATIVE}")
         return tree
