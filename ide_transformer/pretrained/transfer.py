@@ -19,11 +19,6 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
 
-    @classmethod
-    def held(cls, array: np.ndarray) -> "StoredTensor":
-        """A tensor that is in memory already."""
-        return cls(array.dtype, array.shape, lambda: array)
-
 
 def expected_shapes(table: list[Placement]) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor, by its name."""

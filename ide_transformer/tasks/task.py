@@ -18,9 +18,6 @@ from ..models import AbstractModel, Mesh
 from .losses import AbstractLoss, Batch, CrossEntropy
 
 
-# With it begins a fingerprint of all data.
-ALL = "all:"
-
 # A held-out part of the data: what is chosen is chosen on the validation samples, and a result
 # is reported on the test samples.
 Part: TypeAlias = Literal["validation", "test"]
@@ -142,7 +139,7 @@ def checksum_of_all(data: PyTree[np.ndarray]) -> str:
     digest = hashlib.sha256()
     for x in jax.tree.leaves(data):
         digest.update(np.asarray(x).tobytes())
-    return ALL + digest.hexdigest()
+    return digest.hexdigest()
 
 
 def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:

@@ -37,8 +37,8 @@ from .evaluation import (
 from .exchange import export_run as export_run, import_pretrained as import_pretrained
 from .exits import (
     cheapest_exits as cheapest_exits,
+    estimated_exit as estimated_exit,
     evaluate_exits as evaluate_exits,
-    named_exits as named_exits,
 )
 from .folder import RunFolder as RunFolder, flat_values as flat_values
 from .functions import draw_predictions as draw_predictions, rollout_errors as rollout_errors

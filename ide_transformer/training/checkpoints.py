@@ -25,8 +25,8 @@ T = TypeVar("T", bound=PyTree)
 # of a step.
 Which = Literal["newest", "best"] | int
 
-# Of the description beside the arrays. 0 had none; 1 had the checksums alone.
-_FORMAT = 2
+# Of the description beside the arrays.
+_FORMAT = 1
 
 
 class Checkpoints:
@@ -119,10 +119,8 @@ class Checkpoints:
             raise self._not_written(error) from None
 
     def restore(self, like: Callable[[int], T], which: Which = "newest") -> T:
-        """A checkpoint, in the structure that `like` has for its step. That begins with the
-        arrays that the checkpoint has; of those that its format did not have, counts are zero
-        and numbers NaN. In the place of a damaged one the newest before it is taken; a warning
-        names each that is not intact.
+        """A checkpoint, in the structure that `like` has for its step. In the place of a
+        damaged one the newest before it is taken; a warning names each that is not intact.
 
         **Raises:** `InputError` if none is intact and of this model.
         """
@@ -169,33 +167,25 @@ class Checkpoints:
     def _intact(self, step: int, like: T) -> T:
         """A checkpoint as it was written. An error of any kind says that it is damaged."""
         expected, structure = jax.tree.flatten(like)
-        if (self._folder / str(step) / "arrays").exists() or self._run.fingerprints.exists():
-            described = self._description(step, [list(x.shape) for x in expected])
-            stored = [np.empty(x["shape"], x["dtype"]) for x in described]
-            leaves = self._read(step, "default", ocp.args.StandardRestore(stored))
-            if described != list(map(_described, leaves)):
-                raise ValueError("an array does not have its checksum")
-        else:
-            # The first format had no descriptions, and its runs no fingerprints.
-            number = len(self._manager.item_metadata(step)["default"])
-            stored = [np.empty(x.shape, x.dtype) for x in expected[:number]]
-            leaves = self._read(step, "default", ocp.args.StandardRestore(stored))
-        leaves += [_unknown(x) for x in expected[len(leaves) :]]
+        described = self._description(step, [list(x.shape) for x in expected])
+        stored = [np.empty(x["shape"], x["dtype"]) for x in described]
+        leaves = self._read(step, "default", ocp.args.StandardRestore(stored))
+        if described != list(map(_described, leaves)):
+            raise ValueError("an array does not have its checksum")
         arrays = [jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)]
         return jax.tree.unflatten(structure, arrays)
 
     def _description(self, step: int, shapes: list[list[int]]) -> list[dict[str, Any]]:
         """The descriptions of the arrays of a checkpoint of this run, step and model."""
         description = self._read(step, "arrays", ocp.args.JsonRestore())
-        if description.get("format", 1) > _FORMAT:
-            raise ValueError("was written by a later release of ide_transformer")
-        if description.get("step", step) != step:
+        if description["format"] != _FORMAT:
+            raise ValueError("was written by another release of ide_transformer")
+        if description["step"] != step:
             raise ValueError(f"holds the state of step {description['step']}")
-        other, own = description.get("run"), self._run.identity
-        if None not in (other, own) and other != own:
+        if self._run.identity not in (None, description["run"]):
             raise ValueError("belongs to another run")
         arrays = description["arrays"]
-        if [x["shape"] for x in arrays] != shapes[: len(arrays)]:
+        if [x["shape"] for x in arrays] != shapes:
             raise ValueError("does not hold the model of this configuration")
         return arrays
 
@@ -233,11 +223,6 @@ def _described(array: Array | np.ndarray) -> dict[str, Any]:
     x = np.asarray(array)
     checksum = hashlib.sha256(x.tobytes()).hexdigest()
     return {"shape": list(x.shape), "dtype": x.dtype.name, "checksum": checksum}
-
-
-def _unknown(x: Array | jax.ShapeDtypeStruct) -> np.ndarray:
-    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-    return np.full(x.shape, np.nan if inexact else 0)
 
 
 def _first_line(error: Exception) -> str:

@@ -15,11 +15,14 @@ from .equation_config import (
     SolverConfig as SolverConfig,
     StageConfig as StageConfig,
 )
+from .names import shown
 from .optimizer_config import OptimizerConfig as OptimizerConfig
 from .parallel_config import ParallelConfig as ParallelConfig
 from .training_config import TrainingConfig as TrainingConfig
 from .types import Count, FolderName, Fraction, in_int32
-from .versions import VERSION, upgraded
+
+
+VERSION = 1
 
 
 class DataConfig(Section, AbstractChoice):
@@ -172,7 +175,7 @@ class ModelConfig(Choice):
 class Config(Section):
     """A run."""
 
-    # Of the names of the keys; a run writes it, and older ones are translated.
+    # Of the keys and their meaning. A run writes it; a file of your own need not.
     version: int = VERSION
     # The folder of the run, runs/NAME; default: the name of the file.
     name: FolderName = "run"
@@ -205,12 +208,18 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _upgraded(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        tree = upgraded(tree)
+    def _version_and_scheme(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        version = tree.get("version", VERSION)
+        if type(version) is not int or version != VERSION:
+            raise ValueError(
+                f"version={shown(version)}: this release of ide_transformer reads version "
+                f"{VERSION}; train it again, or read it with the release that wrote it"
+            )
         model = tree.get("model")
         if isinstance(model, dict) and model.get("pretrained"):
             # A checkpoint is solved by its own scheme unless another one is given.
-            solver = tree.setdefault("solver", {"kind": NATIVE})
+            tree = {"solver": {"kind": NATIVE}, **tree}
+            solver = tree["solver"]
             if isinstance(solver, dict) and "kind" not in solver:
                 raise ValueError(f"solver.kind is missing; give a scheme or {NATIVE}")
         return tree

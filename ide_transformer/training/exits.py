@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..errors import InputError
-from ..integration import AbstractExit, ConfidenceExit, EstimatedExit, SecondDifferenceExit
+from ..integration import AbstractExit, EstimatedExit
 from ..models import AbstractModel
 from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part, averaged
 from .depths import on_mesh
@@ -21,49 +21,29 @@ from .evaluation import (
     check_part,
     evaluation_task,
 )
-from .names import did_you_mean
 
 
-EXITS: dict[str, type[AbstractExit]] = {
-    "estimate": EstimatedExit,
-    "confidence": ConfidenceExit,
-    "second_difference": SecondDifferenceExit,
-}
-
-_TOLERANCES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
-
-
-def named_exits(names: Sequence[str], loss: AbstractLoss, **options: Any) -> list[AbstractExit]:
-    """The exits of these names, `estimate`, `confidence` and `second_difference`, for the
-    outputs that a loss measures.
+def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:
+    """The exit for the outputs that a loss measures.
 
     **Arguments:**
 
-    - `options`: of all of them, see `AbstractExit`.
+    - `options`: see `EstimatedExit`.
 
-    **Raises:** `InputError` for another name, or where the outputs do not allow an exit.
+    **Raises:** `InputError` where the outputs have no difference that could be estimated.
     """
-    exits = []
-    for name in names:
-        if name not in EXITS:
-            raise InputError(
-                f"--exit {name}: the exits are {', '.join(EXITS)}.{did_you_mean(name, EXITS)}"
-            )
-        own = {"difference": loss.difference} if name == "estimate" else {}
-        if not loss.classifies and (name == "confidence" or (own and loss.difference is None)):
-            raise InputError(
-                f"--exit {name}: the outputs that {type(loss).__name__} measures have no "
-                f"{'confidence' if not own else 'difference, by which it could be estimated'}; "
-                "take second_difference, or define `difference` of the loss."
-            )
-        exits.append(EXITS[name](1.0, **own, **options))
-    return exits
+    if loss.difference is None:
+        raise InputError(
+            f"--exit: the outputs that {type(loss).__name__} measures have no difference that "
+            "could be estimated; define `difference` of the loss."
+        )
+    return EstimatedExit(1.0, difference=loss.difference, **options)
 
 
 def evaluate_exits(
     loaded: LoadedModel,
-    exits: Sequence[AbstractExit],
-    tolerances: Sequence[float] = _TOLERANCES,
+    exit: AbstractExit,
+    tolerances: Sequence[float],
     steps: Sequence[int] | None = None,
     text: str | None = None,
     samples: int | None = None,
@@ -71,12 +51,12 @@ def evaluate_exits(
     part: Part = "validation",
 ) -> list[dict[str, Any]]:
     """`evaluate_loss` of a model whose tokens stop before the end: for each number of steps a
-    row of the full solve, and one for each exit and tolerance. `evaluations` is the mean over
-    all tokens, `saved` the part of those of the full solve.
+    row of the full solve, without a tolerance, and one for each tolerance. `evaluations` is
+    the mean over all tokens, `saved` the part of those of the full solve.
 
     **Arguments:**
 
-    - `exits`: whose tolerances are replaced.
+    - `exit`: whose tolerance is replaced.
     - `tolerances`: 0 or more.
     - `steps`: see `evaluate_at_depths`; `None` for those of the model.
     - `text`, `samples`, `context`, `part`: see `evaluate_loss`.
@@ -95,14 +75,11 @@ def evaluate_exits(
         model = loaded.model if number is None else on_mesh(loaded.model, number)
         shown = model.control.num_intervals * model.discretization.steps_per_interval
         full = _figures(model, task, held_out, None, 0.0)
-        rows.append({"exit": "none", "steps": shown, "tolerance": None, "saved": 0.0, **full})
-        for exit in exits:
-            for tolerance in tolerances:
-                found = _figures(model, task, held_out, exit, tolerance)
-                saved = 1 - found["evaluations"] / full["evaluations"]
-                name = type(exit).__name__
-                cells = {"exit": name, "steps": shown, "tolerance": tolerance, "saved": saved}
-                rows.append({**cells, **found})
+        rows.append({"steps": shown, "tolerance": None, "saved": 0.0, **full})
+        for tolerance in tolerances:
+            found = _figures(model, task, held_out, exit, tolerance)
+            saved = 1 - found["evaluations"] / full["evaluations"]
+            rows.append({"steps": shown, "tolerance": tolerance, "saved": saved, **found})
     check_finite(loaded, rows)
     return rows
 
@@ -110,9 +87,8 @@ def evaluate_exits(
 def cheapest_exits(
     rows: Sequence[dict[str, Any]], margins: Sequence[float] = (0.005, 0.02)
 ) -> list[dict[str, Any]]:
-    """For each margin, number of steps and exit the row with the fewest evaluations among
-    those whose loss is at most that of the full solve and the margin; that of the full solve
-    where there is none.
+    """For each margin and number of steps the row with the fewest evaluations among those
+    whose loss is at most that of the full solve and the margin.
 
     **Arguments:**
 
@@ -120,16 +96,11 @@ def cheapest_exits(
     """
     found = []
     for margin in margins:
-        for full in (row for row in rows if row["exit"] == "none"):
+        for full in (row for row in rows if row["tolerance"] is None):
             here = [row for row in rows if row["steps"] == full["steps"]]
-            for name in dict.fromkeys(row["exit"] for row in here if row is not full):
-                good = [
-                    row
-                    for row in here
-                    if row["exit"] == name and row["loss"] <= full["loss"] + margin
-                ]
-                best = min(good, key=lambda row: row["evaluations"], default=full)
-                found.append({"margin": margin, **best, "exit": name})
+            good = [row for row in here if row["loss"] <= full["loss"] + margin]
+            best = min(good, key=lambda row: row["evaluations"], default=full)
+            found.append({"margin": margin, **best})
     return found
 
 

@@ -20,7 +20,6 @@ from ..errors import InputError
 from ..pretrained import no_such
 from ..reporting import write_json
 from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
-from ..tasks.task import ALL
 from .config import Config
 from .reading import Trust, dump_config, load_config
 from .source import source
@@ -74,25 +73,24 @@ class RunFolder:
         """A number that no other run has; `None` where it is not known."""
         try:
             return _read_fingerprints(self).get("run")
-        except (InputError, OSError):
+        except InputError:
             return None
 
     @property
     def data(self) -> str | None:
         """The fingerprint of the data with which it began; `None` where it is not recorded."""
-        return _recorded(self).get(_DATA)
+        return _read_fingerprints(self).get(_DATA)
 
     @property
     def sources(self) -> list[str]:
-        """The code that made it, see `source`, of each of its starts; none where it is not
-        recorded."""
-        return _recorded(self).get(_SOURCES, [])
+        """The code that made it, see `source`, of each of its starts."""
+        return _read_fingerprints(self)[_SOURCES]
 
     def add_source(self, source: str) -> None:
         """Records that the run goes on by other code."""
-        if self.fingerprints.exists() and (sources := self.sources)[-1:] != [source]:
-            sources = [*(sources or [NOT_RECORDED]), source]
-            write_json(self.fingerprints, {**_read_fingerprints(self), _SOURCES: sources})
+        if (sources := self.sources)[-1] != source:
+            told = {**_read_fingerprints(self), _SOURCES: [*sources, source]}
+            write_json(self.fingerprints, told)
 
     def load_tokenizer(self) -> AbstractTokenizer:
         """The tokenizer of the model.
@@ -179,9 +177,8 @@ def check_data(folder: RunFolder, task: AbstractTask, data: str) -> None:
     **Raises:** `InputError` that says what has changed.
     """
     what = changed_data(folder, task, data)
-    if folder.fingerprints.exists():
-        then, now = _read_fingerprints(folder), _fingerprints(folder, None)
-        what += [name for name in now if name in then and now[name] != then[name]]
+    then, now = _read_fingerprints(folder), _fingerprints(folder, None)
+    what += [name for name in now if name in then and now[name] != then[name]]
     if what:
         raise InputError(
             f"--resume: {folder.path} began otherwise; {' and '.join(what)} changed since. "
@@ -196,8 +193,6 @@ def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
     them."""
     what = [] if same_tokenizer(folder, task) else ["its tokenizer"]
     then = folder.data
-    if then is not None and data.startswith(ALL) and not then.startswith(ALL):
-        data = AbstractTask.fingerprint(task)  # as releases before wrote it
     return what + ["its data"] * (then not in (None, data))
 
 
@@ -209,7 +204,7 @@ def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
         if not file.exists():
             return True
         if not folder.tokenizer.exists():
-            return folder.data is None
+            return False
         saved = file.read_bytes()
         folder.load_tokenizer().save(file)  # as this release writes it
         return file.read_bytes() == saved
@@ -220,18 +215,13 @@ def _fingerprints(folder: RunFolder, data: str | None) -> dict[str, str]:
     return config if data is None else {**config, _DATA: data}
 
 
-def _recorded(folder: RunFolder) -> dict[str, Any]:
-    """The fingerprints of a run; none of one that has no such file."""
-    return _read_fingerprints(folder) if folder.fingerprints.exists() else {}
-
-
 def _read_fingerprints(folder: RunFolder) -> dict[str, Any]:
     try:
         return dict(json.loads(folder.fingerprints.read_bytes()))
-    except (ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         raise InputError(
-            f"{folder.fingerprints} is damaged, so that it is not known whether the run would "
-            "go on with the data with which it began. Restore it, or start a new run."
+            f"{folder.fingerprints} is missing or damaged, so that it is not known whether the "
+            "run would go on with the data with which it began. Restore it, or start a new run."
         ) from None
 
 

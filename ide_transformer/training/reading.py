@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError
 from .choice import Section
-from .config import Config
+from .config import VERSION, Config
 from .names import did_you_mean, names_of_code, shown
 from .yaml_text import LONGEST, read_yaml, write_yaml
 
@@ -41,10 +41,15 @@ def load_config(
       configuration whose names may; by default it may unless the file lies in the folder of a
       run, which somebody else may have made.
 
-    **Raises:** `InputError` that names every key in error and where it was written, and all
-    names that are not trusted.
+    **Raises:** `InputError` that names every key in error and where it was written, all names
+    that are not trusted, and a run of another version.
     """
     tree = read_tree(path := Path(path))
+    if of_run(path.parent) and "version" not in tree:
+        raise InputError(
+            f"{path} has no version: it was written before the first release, and this one "
+            f"reads version {VERSION}. Train it again, or read it with what wrote it."
+        )
     _check_trust(path, tree, not of_run(path.parent) if trust is None else trust)
     tree.setdefault("name", path.stem)
     origin = apply_overrides(tree, overrides)

@@ -3,8 +3,6 @@
 import contextlib
 import functools as ft
 import itertools
-import math
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -201,17 +199,13 @@ def _write_results(
     weights = jax.tree.map(jnp.asarray, weights)
     model = eqx.combine(weights, phase.static)
     plot_run(folder, task, model, {"step": training.steps, **held_out})
-    # Not a number for a run that began before they were counted.
     evaluations, steps = float(state.evaluations), int(state.step)
-    known = math.isfinite(evaluations)
-    logged = [line for line in read_metrics(folder.metrics) if "loss" in line]
-    of_logged = statistics.mean(line["field_evaluations"] for line in logged)
     summary = {
         **held_out,
         "steps": steps,
         "parameters": num_parameters(state),
-        "nfe": evaluations / steps if known else of_logged,
-        "evaluations": evaluations if known else None,
+        "nfe": evaluations / steps,
+        "evaluations": evaluations,
         "seconds": round(time.perf_counter() - began, 1),
         "bad_steps": int(state.faults.bad_steps),
         "rollbacks": int(state.faults.rollbacks),

@@ -16,6 +16,7 @@ from ide_transformer.training import (
     LoadedModel,
     cheapest_exits,
     draw_predictions,
+    estimated_exit,
     evaluate_at_contexts,
     evaluate_at_depths,
     evaluate_at_horizons,
@@ -23,7 +24,6 @@ from ide_transformer.training import (
     evaluate_exits,
     evaluate_loss,
     evaluation_task,
-    named_exits,
     rollout_errors,
     similarities,
 )
@@ -38,16 +38,15 @@ Study = Callable[[LoadedModel, Arguments], None]
 
 
 def exits(loaded: LoadedModel, arguments: Arguments) -> None:
-    """Tokens stop before the end: a row for each exit and tolerance, and the cheapest ones."""
+    """Tokens stop before the end: a row for each tolerance, and the cheapest ones."""
     loss = evaluation_task(loaded, arguments.text, arguments.context).loss
     options: dict[str, Any] = {"stops": arguments.exit_for}
     if arguments.exit_order is not None:
         options["order"] = arguments.exit_order
-    limits = {} if arguments.tolerances is None else {"tolerances": arguments.tolerances}
     rows = evaluate_exits(
         loaded,
-        named_exits(arguments.exit, loss, **options),
-        **limits,
+        estimated_exit(loss, **options),
+        arguments.exit,
         steps=arguments.steps,
         text=arguments.text,
         samples=arguments.samples,
@@ -60,7 +59,7 @@ def exits(loaded: LoadedModel, arguments: Arguments) -> None:
     _write(arguments, rows)
     curves: dict[str, Rows] = {}
     for row in rows:
-        curves.setdefault(f"{row['exit']}, {row['steps']} steps", []).append(row)
+        curves.setdefault(f"{row['steps']} steps", []).append(row)
     if arguments.figure is not None:
         draw(arguments, curves, "evaluations", loss.label)
 
@@ -143,7 +142,6 @@ _BESIDE = {
     "figure": ("exit", "steps", "horizons", "widths", "contexts", "rollout"),
     "measure": ("figure",),
     "mesh": ("steps",),
-    "tolerances": ("exit",),
     "exit_for": ("exit",),
     "exit_order": ("exit",),
 }

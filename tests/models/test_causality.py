@@ -95,7 +95,7 @@ class Centred(ide.AbstractConstraint):
 
 
 class OfTheWholeText(ide.AbstractExit):
-    """Confidence among all tokens."""
+    """The size of a state among all tokens."""
 
     def measure(self, progress):
         size = jnp.linalg.norm(progress.u, axis=-1)
@@ -112,7 +112,7 @@ LEAKS = {
     "Centred": lambda: language_model(attention(), constraint=Centred()),
     "OfTheWholeText": lambda: language_model(attention(), exit=OfTheWholeText(0.1)),
     "stops='sample'": lambda: language_model(
-        attention(), exit=ide.ConfidenceExit(0.1, stops="sample")
+        attention(), exit=ide.EstimatedExit(0.1, stops="sample")
     ),
 }
 

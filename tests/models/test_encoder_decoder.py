@@ -209,7 +209,7 @@ def test_options_are_those_of_both_but_an_exit():
     for part in (changed.encoder, changed.decoder):
         options = part.discretization
         assert isinstance(options.gradient, ide.Direct) and options.compute_dtype == "bfloat16"
-    exit = ide.ConfidenceExit(0.1)
+    exit = ide.EstimatedExit(0.1)
     stopped = MODEL.with_options(exit=exit)
     assert stopped.decoder.discretization.exit == exit
     assert stopped.encoder.discretization.exit is None

@@ -38,14 +38,14 @@ def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     parts = dict(
         control=control,
         constraint=ide.Free(),
-        discretization=ide.Discretization(ide.LieTrotter(), exit=ide.ConfidenceExit(0.65)),
+        discretization=ide.Discretization(ide.LieTrotter(), exit=ide.EstimatedExit(0.01)),
         key=jax.random.key(1),
     )
     model = ide.ImageClassifier((4, 4, 1), 2, 3, 8, **parts, std=1.0)
     images = np.random.default_rng(0).normal(size=(6, 4, 4, 1))
     with pytest.raises(ide.InputError, match=r"none for each token.*stops='sample'"):
         model(images)
-    found = solution(model.with_exit(ide.ConfidenceExit(0.4, stops="sample")), images)
+    found = solution(model.with_exit(ide.EstimatedExit(0.01, stops="sample")), images)
     evaluations = np.asarray(found.stats["field_evaluations"])
     assert (evaluations == evaluations[:, :1]).all()
     assert len(np.unique(evaluations)) > 1

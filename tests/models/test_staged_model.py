@@ -183,7 +183,7 @@ def test_what_changes_all_stages_and_what_one(model):
 
 
 def test_an_exit_is_the_last_stages(model):
-    exit = ide.SecondDifferenceExit(0.1)
+    exit = ide.EstimatedExit(0.1)
     for changed in (
         model.with_exit(exit),
         model.with_options(exit=exit, gradient=ide.Direct()),

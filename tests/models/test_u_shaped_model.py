@@ -197,12 +197,12 @@ def test_what_is_no_such_model(operator_model):
     with pytest.raises(ide.InputError, match="have to lie on a grid"):
         ide.coarsened(ide.TokenDomain.gauss_legendre(4))
     with pytest.raises(ide.InputError, match="tokens cannot stop early"):
-        operator_model.with_exit(ide.SecondDifferenceExit(0.1))
+        operator_model.with_exit(ide.EstimatedExit(0.1))
     with pytest.raises(ide.InputError, match="tokens cannot stop early"):
-        operator_model.with_options(exit=ide.SecondDifferenceExit(0.1))
+        operator_model.with_options(exit=ide.EstimatedExit(0.1))
     with pytest.raises(ide.InputError, match="tokens cannot stop early"):
-        operator_model.with_solver(ide.Strang(), exit=ide.SecondDifferenceExit(0.1))
+        operator_model.with_solver(ide.Strang(), exit=ide.EstimatedExit(0.1))
     with pytest.raises(ide.InputError, match="tokens cannot stop early"):
-        ide.UShapedModel(model.with_exit(ide.SecondDifferenceExit(0.1)), levels)
+        ide.UShapedModel(model.with_exit(ide.EstimatedExit(0.1)), levels)
     with pytest.raises(ide.InputError, match=r"states of shape .* on a grid of 8 tokens"):
         levels[0](np.ones((7, WIDTH)))

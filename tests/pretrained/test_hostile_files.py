@@ -11,14 +11,7 @@ from running import run_apart
 import ide_transformer as ide
 
 
-# Some 200,000 parts are counted before these are refused.
-SLOW = {"onnx: of_many_nodes", "onnx: of_many_attributes"}
-CASES = [
-    pytest.param(name, marks=pytest.mark.heavy if name in SLOW else ()) for name in ATTACKS
-]
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ATTACKS)
 def test_it_is_refused_by_name(name, tmp_path):
     write, case = ATTACKS[name]
     (tmp_path / "files").mkdir()

@@ -1,4 +1,4 @@
-"""The report of runs, on the golden run and on an adaptive one."""
+"""The report of runs, on one with smooth weights and on an adaptive one."""
 
 import html
 import itertools
@@ -11,8 +11,8 @@ import diffrax
 import jax
 import numpy as np
 import pytest
-from helpers import GOLDEN
 from running import run_here
+from training.small_run import TEXT
 
 from ide_transformer import training
 from ide_transformer.studies.runs import read_runs
@@ -21,50 +21,57 @@ from ide_transformer.studies.runs.measured import measure
 
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-RUN = GOLDEN / "runs/language"
 
 
 def test_bad_input_is_said_and_nothing_is_overwritten(tmp_path, capsys):
     report = tmp_path / "report.html"
     report.write_text("before")
-    silent = tmp_path / "silent"
-    silent.mkdir()
-    shutil.copy(RUN / "config.yaml", silent)
+    logged, silent = tmp_path / "logged", tmp_path / "silent"
+    for run in (logged, silent):
+        run.mkdir()
+        (run / "config.yaml").write_text("version: 1\n")
+    (logged / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
     there = tmp_path / "nowhere"
     for arguments, message in [
         ([there], f"{there}"),
         ([tmp_path], "is not the folder of a run: it has no config.yaml"),
-        ([RUN, silent], "has logged no step of training"),
-        ([RUN, "--output", tmp_path], "it is a folder"),
-        ([RUN, "--output", there / "a.html"], "there is no folder"),
+        ([logged, silent], "has logged no step of training"),
+        ([logged, "--output", tmp_path], "it is a folder"),
+        ([logged, "--output", there / "a.html"], "there is no folder"),
     ]:
         output = run_here(capsys, "report.py", "--output", report, *arguments, expected=2)
         assert "error: " in output and message in output
     assert report.read_text() == "before"
-    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "silent"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "logged", "silent"}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The golden run, a run with adaptive steps, and one whose data are lost."""
+    """A run with smooth weights, one like it whose data are lost, and an adaptive one."""
     there = tmp_path_factory.mktemp("report")
-    golden = shutil.copytree(RUN, there / "golden")
-    lost = shutil.copytree(RUN, there / "lost")
-    for folder, data in ((golden, RUN.parent / "text.txt"), (lost, there / "lost.txt")):
-        config = folder / "config.yaml"
-        config.write_text(config.read_text().replace("path: text.txt", f"path: {data}"))
-    (lost / "summary.json").unlink()
-    config = training.Config.model_validate(
-        {
-            "name": "adaptive",
-            "data": {"name": "text", "path": str(RUN.parent / "text.txt")},
+    (there / "text.txt").write_text(TEXT)
+
+    def train(name, steps, **sections):
+        tree = {
+            "name": name,
+            "data": {"name": "text", "path": str(there / "text.txt")},
             "model": {"width": 8, "heads": 2, "depth": 2, "context": 8, "std": 0.5},
-            "solver": {"kind": "tsit5", "rtol": 1e-5, "atol": 1e-5},
             "optimizer": {"warmup": 1},
-            "training": {"steps": 2, "batch_size": 4, "log_every": 1, "evaluate_every": 1},
+            "training": {"steps": steps, "batch_size": 4, "log_every": 1, "sample": 10},
         }
-    )
-    return [golden, lost, training.train(config, runs=there).path]
+        tree["training"] |= {"evaluate_every": steps // 2, "evaluate_samples": 4}
+        config = training.Config.model_validate(tree | sections)
+        return training.train(config, runs=there).path
+
+    chebyshev = {"kind": "chebyshev", "options": {"terms": 2}}
+    nesterov = {"kind": "nesterov", "options": {"normalization": "layer_norm"}}
+    smooth = train("smooth", 8, control=chebyshev, solver=nesterov)
+    lost = shutil.copytree(smooth, there / "lost")
+    (lost / "summary.json").unlink()
+    config = (lost / "config.yaml").read_text()
+    (lost / "config.yaml").write_text(config.replace("text.txt", "lost.txt"))
+    adaptive = {"kind": "tsit5", "rtol": 1e-5, "atol": 1e-5}
+    return [smooth, lost, train("adaptive", 2, solver=adaptive)]
 
 
 @pytest.mark.heavy
@@ -161,7 +168,7 @@ def test_every_figure_is_drawn_in_a_browser(runs, tmp_path, capsys):
         *("Adaptive steps", "Samples", "Differences of configuration"),
     ]
     assert "Not finished: lost." in text and "lost is not drawn: " in text
-    assert html.escape((RUN / "sample.txt").read_text().rstrip("\n")) in text
+    assert html.escape((runs[0] / "sample.txt").read_text().rstrip("\n")) in text
     figures = seen(page)
     # Ticks and grids are lines too; what is counted is at least the curves.
     curves = {
@@ -176,7 +183,7 @@ def test_every_figure_is_drawn_in_a_browser(runs, tmp_path, capsys):
     for name, figure in figures.items():
         assert figure["width"] > 300 and figure["height"] > 200, figure
         assert figure["lines"] >= curves[name] and not figure["outside"], figure
-    assert {"golden", "lost", "adaptive"} <= {*figures["Loss 1"]["texts"]}
+    assert {"smooth", "lost", "adaptive"} <= {*figures["Loss 1"]["texts"]}
     assert {"accepted", "rejected"} <= {*figures["Adaptive steps 1"]["texts"]}
     inks = {figure["ink"] for figure in figures.values()}
     dark = seen(page, "--blink-settings=preferredColorScheme=0")

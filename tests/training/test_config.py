@@ -24,7 +24,7 @@ def test_configs_say_how_they_are_run_and_are_read_back(path, tmp_path):
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"train.py {path.relative_to(ROOT)}" in line for line in head)
     dumped = training.dump_config(config)
-    assert dumped.startswith("version: 3\n")
+    assert dumped.startswith("version: 1\n")
     assert training.load_config(write(tmp_path, dumped)) == config
 
 
@@ -49,7 +49,7 @@ def test_overrides(tmp_path):
         ("model: {depth: '4'}", ["training.steps=-1"], "training.steps=-1"),
         ("", ["model.depth"], "not an override; write section.key=value"),
         ("", ["name.x=1"], "name is a value, not a section"),
-        ("version: 4", [], r"version=4: this release .* reads versions up to 3"),
+        ("version: 2", [], r"version=2: this release .* reads version 1; train it again"),
         ("", ["solver.rtol=1e-3"], "solver.rtol and solver.atol go together"),
         ("", ["training.steps=50"], "optimizer.warmup=100 must be less"),
         ("", ["optimizer.learning_rate=.nan"], "optimizer.learning_rate=nan"),

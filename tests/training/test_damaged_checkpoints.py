@@ -11,6 +11,7 @@ from running import run_here
 from training.small_run import config, contents
 
 from ide_transformer import InputError, training
+from ide_transformer.training import checkpoints
 
 
 def files_of(checkpoint):
@@ -89,6 +90,13 @@ def test_a_checkpoint_of_another_run_is_not_read(whole, tmp_path, capsys):
     for script in ("sample.py", "evaluate.py", "convert.py"):
         output = run_here(capsys, script, copy, *[copy] * (script == "convert.py"), expected=2)
         assert "checkpoints/4: ValueError: belongs to another run" in output
+
+
+def test_a_checkpoint_of_another_release_is_not_read(whole, monkeypatch):
+    there, _ = whole
+    monkeypatch.setattr(checkpoints, "_FORMAT", 2)
+    with pytest.raises(InputError, match="4: ValueError: was written by another release"):
+        training.load_run(there / "runs/small")
 
 
 def test_scripts_name_a_damaged_checkpoint_and_take_the_one_before(whole, tmp_path, capsys):

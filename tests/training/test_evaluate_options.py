@@ -7,15 +7,14 @@ from running import run_here
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--tolerances 0.1", "--tolerances goes with --exit."),
         ("--exit-for sample", "--exit-for goes with --exit."),
         ("--mesh spread", "--mesh goes with --steps."),
         ("--rollout 4 --samples 8", "--samples says nothing beside --rollout; drop one."),
         ("--contexts 8,16 --context 8", "--context says nothing beside --contexts"),
-        ("--exit estimate --steps 2 --mesh first", "--mesh says nothing beside --exit"),
+        ("--exit 0.1 --steps 2 --mesh first", "--mesh says nothing beside --exit"),
         ("--measure accuracy", "--measure goes with --figure."),
         ("--figure loss.png", "--figure goes with --exit or --steps or"),
-        ("--exit estimate --horizons 2", "--exit and --horizons do not go together"),
+        ("--exit 0.1 --horizons 2", "--exit and --horizons do not go together"),
         ("--steps 2 --pictures flow.png", "--steps and --pictures do not go together"),
         ("--text text.txt data.options.points=3", "data.options.points=3 says nothing beside"),
         ("--steps 2 --figure loss.txt", "loss.txt: a figure ends with .png, .pdf or .svg"),

@@ -60,6 +60,10 @@ def damage_text_file(there):
     (there / "text.txt").unlink()
 
 
+def lose_fingerprints(there):
+    (there / "runs/small/fingerprints.json").unlink()
+
+
 def damage_checkpoints(there):
     shutil.rmtree(there / "runs/small/checkpoints")
 
@@ -73,6 +77,7 @@ def damage_checkpoints(there):
         (damage_log, "metrics.jsonl, line 1: no line of a log"),
         (damage_log_by_bytes, "metrics.jsonl, line 1: no line of a log"),
         (damage_text_file, r"text\.txt: there is no such file"),
+        (lose_fingerprints, "fingerprints.json is missing or damaged"),
         (damage_checkpoints, "has lost its folder checkpoints"),
     ],
 )
@@ -82,6 +87,21 @@ def test_a_refusal_leaves_the_run_as_it_was(there, damage, message):
     with pytest.raises(InputError, match=message):
         resume(there)
     assert contents(there) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "has no version: it was written before the first release"),
+        ("version: 3\n", r"version=3: this release of .* reads version 1; train it again"),
+    ],
+)
+def test_a_run_of_another_release_is_refused(there, line, message):
+    path = there / "runs/small/config.yaml"
+    path.write_text(path.read_text().replace("version: 1\n", line, 1))
+    for read in (training.load_run, training.resume_run):
+        with pytest.raises(InputError, match=message):
+            read(path.parent)
 
 
 def test_a_run_goes_on_and_a_finished_one_is_left_alone(there):

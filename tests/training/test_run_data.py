@@ -1,6 +1,5 @@
 """The data of a run after its training: those with which it began, in its own tokens."""
 
-import json
 import math
 import shutil
 
@@ -80,12 +79,6 @@ def test_the_task_and_its_parts_are_those_of_the_run(there, capsys, override):
     assert "the weights are given; only solver.…, data.path, data.options.…" in said
 
 
-def test_a_run_that_recorded_no_data_is_evaluated(there, capsys):
-    (there / "runs/small/fingerprints.json").unlink()
-    (there / "text.txt").write_text(TEXT.replace("wide", "cold"))
-    assert "loss: " in evaluated(capsys, there)
-
-
 def test_other_token_files_are_those_of_the_tokenizer_of_the_run(tmp_path, capsys):
     for name, text in (("one", TEXT), ("two", TEXT.replace("w", "z"))):
         (tmp_path / f"{name}.txt").write_text(text)
@@ -124,13 +117,3 @@ def test_the_code_of_each_start_is_recorded(whole, there):
     assert run.sources == [first]
     run.add_source("another")
     assert run.sources == [first, "another"] and run.identity and run.data
-    known = json.loads(run.fingerprints.read_text())
-    del known["sources"]
-    run.fingerprints.write_text(json.dumps(known))
-    assert run.sources == []
-    run.add_source("another")
-    assert run.sources == ["not recorded", "another"]
-    run.fingerprints.unlink()
-    run.add_source("another")
-    # Checkpoints of the first format are known by its absence.
-    assert run.sources == [] and not run.fingerprints.exists()

@@ -37,7 +37,8 @@ def _check_square(options: Options, size: tuple[int, int]) -> None:
     if size[0] != size[1]:
         raise InputError(
             f"{options.file}: image_size = {list(size)} is not supported: the positions of "
-            "DINOv2 lie on a square. Load it with a square size, then take model.on(Mesh(tokens=…))."
+            "DINOv2 lie on a square. Load it with a square size, then take "
+            "model.on(Mesh(tokens=…))."
         )
 
 

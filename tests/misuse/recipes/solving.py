@@ -159,12 +159,6 @@ EXITS = {
         dict(tolerance=0.1, stops="token", order=1, hits=1, difference=ide.divergence),
         with_exit,
     ),
-    **{
-        name: Recipe(
-            getattr(ide, name), dict(tolerance=0.1, stops="sample", order=0, hits=1), with_exit
-        )
-        for name in ("ConfidenceExit", "SecondDifferenceExit")
-    },
     "divergence": Recipe(ide.divergence, dict(expected=LOGITS, given=LOGITS), lambda x: x),
     "relative_difference": Recipe(
         ide.relative_difference, dict(expected=LOGITS + 1, given=LOGITS), lambda x: x
