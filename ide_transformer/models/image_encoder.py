@@ -96,7 +96,7 @@ class ImageEncoder(AbstractImageModel, AbstractImageClassifier):
         """The same model for images of (rows, columns) patches, or of so many in the shape of
         its own: the positions of patches are interpolated on the rectangle of the image, those
         of the prefix tokens stay."""
-        grid = grid_of_shape(tokens, self.grid) if isinstance(tokens, int) else tokens
+        grid = grid_of_shape(tokens, self.grid)
         rows, columns = (number * self.patch for number in grid)
         return dataclasses.replace(
             self,

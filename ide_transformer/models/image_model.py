@@ -137,11 +137,13 @@ class AbstractImageModel(AbstractModel):
             )
 
 
-def grid_of_shape(patches: int, shape: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of so many patches of an image of this shape.
+def grid_of_shape(patches: int | tuple[int, int], shape: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, columns) of patches: as they are given, or of so many in an image of this shape.
 
     **Raises:** `InputError` for a number of patches that is no such grid.
     """
+    if isinstance(patches, tuple):
+        return patches
     rows, columns = shape
     height = round(math.sqrt(patches * rows / columns))
     width = round(math.sqrt(patches * columns / rows))

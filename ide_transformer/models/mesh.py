@@ -4,6 +4,7 @@ import diffrax
 import equinox as eqx
 
 from ..arguments import PositiveFloat, PositiveInt
+from ..equation import spelled
 
 
 class Mesh(eqx.Module):
@@ -37,7 +38,11 @@ class Mesh(eqx.Module):
     width: PositiveInt | None = eqx.field(static=True, default=None)
 
     @property
-    def given(self) -> dict[str, object]:
-        """The fields that are given."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: x for name, x in fields.items() if x is not None}
+    def described(self) -> dict[str, int | float | str]:
+        """What is given, for a table."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: x if isinstance(x, int | float) else spelled(x)
+            for name, x in given.items()
+            if x is not None
+        }

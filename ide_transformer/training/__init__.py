@@ -19,13 +19,6 @@ from .config import (
     SolverConfig as SolverConfig,
     TrainingConfig as TrainingConfig,
 )
-from .depths import (
-    evaluate_at_contexts as evaluate_at_contexts,
-    evaluate_at_depths as evaluate_at_depths,
-    evaluate_at_horizons as evaluate_at_horizons,
-    evaluate_at_widths as evaluate_at_widths,
-    on_mesh as on_mesh,
-)
 from .evaluation import (
     LoadedModel as LoadedModel,
     evaluate_loss as evaluate_loss,
@@ -44,9 +37,11 @@ from .folder import RunFolder as RunFolder, flat_values as flat_values
 from .functions import draw_predictions as draw_predictions, rollout_errors as rollout_errors
 from .loading import load_run as load_run
 from .loop import Diverged as Diverged
+from .meshes import MeshSection as MeshSection, mesh_of as mesh_of
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
+from .other_meshes import evaluate_on_meshes as evaluate_on_meshes, model_on as model_on
 from .parallel_config import ParallelConfig as ParallelConfig
 from .planning import meshes_of as meshes_of, plan as plan
 from .processes import ProcessLost as ProcessLost

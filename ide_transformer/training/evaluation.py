@@ -119,9 +119,8 @@ def load_model(
 
 def evaluate_loss(
     loaded: LoadedModel,
-    text: str | None,
-    samples: int | None,
-    context: int | None,
+    text: str | None = None,
+    samples: int | None = None,
     part: Part = "validation",
 ) -> dict[str, Any]:
     """The loss on held-out data and what else it measures, such as the accuracy; for texts also
@@ -132,14 +131,12 @@ def evaluate_loss(
     - `text`: all of it is predicted; `None` for the data of a run, and for the last
       tenth of Shakespeare for a checkpoint.
     - `samples`: about so many windows or images; `None` for all.
-    - `context`: tokens of a window; `None` for the context of a run, and for the longest that
-      a checkpoint can take, at most 512.
     - `part`: of the data of a run.
 
     **Raises:** `InputError` for data that have no such part, that are not those of the run any
     more, or on which the loss is not finite.
     """
-    task = evaluation_task(loaded, text, context)
+    task = evaluation_task(loaded, text)
     found = evaluate_on(loaded.model, task, samples, part)
     check_finite(loaded, [found])
     return found
@@ -158,24 +155,29 @@ def evaluate_on(
 
 
 def evaluation_task(
-    loaded: LoadedModel, text: str | None = None, context: int | None = None
+    loaded: LoadedModel, text: str | None = None, tokens: int | tuple[int, int] | None = None
 ) -> AbstractTask:
     """The task on which a model is evaluated; see `evaluate_loss`.
 
-    **Raises:** `InputError` for a context that does not change the samples of the task.
+    **Arguments:**
+
+    - `tokens`: of a sample; by default those of a run, and of a checkpoint the most that it can
+      take, up to 512.
+
+    **Raises:** `InputError` for data that have no such samples.
     """
-    at_least_one("context", context)
     if text is None and loaded.run is not None and loaded.config is not None:
         config = loaded.config
-        if context is None:
+        if tokens is None:
             return run_task(loaded.run, config, named=loaded.named)
-        return _task_at(loaded, config, context)
+        return _task_at(loaded, config, tokens)
     otherwise = ", which predicts no text; for a TextEncoder give --sentences"
     model = loaded.expected(LanguageModel, otherwise)
-    if context is None:
-        context = min(model.context, 512)
+    if isinstance(tokens, tuple):
+        raise InputError(f"tokens={tokens}: a text has one number of them.")
+    tokens = min(model.context, 512) if tokens is None else tokens
     whole, fraction = (shakespeare(), 0.1) if text is None else (text, 1.0)
-    return LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
+    return LanguageTask(whole, tokens, tokenizer=loaded.tokenizer, validation=fraction)
 
 
 def with_data_compared(loaded: LoadedModel) -> LoadedModel:
@@ -200,7 +202,9 @@ def check_finite(
         )
 
 
-def _task_at(loaded: LoadedModel, config: Config, tokens: int) -> AbstractTask:
+def _task_at(
+    loaded: LoadedModel, config: Config, tokens: int | tuple[int, int]
+) -> AbstractTask:
     """The data of a run in samples of so many tokens.
 
     **Raises:** `InputError` for a task that has no such samples.

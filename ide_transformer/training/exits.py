@@ -10,9 +10,8 @@ from jaxtyping import Array
 
 from ..errors import InputError
 from ..integration import AbstractExit, EstimatedExit
-from ..models import AbstractModel
+from ..models import AbstractModel, Mesh
 from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part, averaged
-from .depths import on_mesh
 from .evaluation import (
     BATCH,
     LoadedModel,
@@ -21,6 +20,7 @@ from .evaluation import (
     check_part,
     evaluation_task,
 )
+from .other_meshes import model_on
 
 
 def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:
@@ -44,22 +44,21 @@ def evaluate_exits(
     loaded: LoadedModel,
     exit: AbstractExit,
     tolerances: Sequence[float],
-    steps: Sequence[int] | None = None,
+    meshes: Sequence[Mesh] = (Mesh(),),
     text: str | None = None,
     samples: int | None = None,
-    context: int | None = None,
     part: Part = "validation",
 ) -> list[dict[str, Any]]:
-    """`evaluate_loss` of a model whose tokens stop before the end: for each number of steps a
-    row of the full solve, without a tolerance, and one for each tolerance. `evaluations` is
+    """`evaluate_loss` of a model whose tokens stop before the end: for each mesh a row
+    of the full solve, without a tolerance, and one for each tolerance. `evaluations` is
     the mean over all tokens, `saved` the part of those of the full solve.
 
     **Arguments:**
 
     - `exit`: whose tolerance is replaced.
     - `tolerances`: 0 or more.
-    - `steps`: see `evaluate_at_depths`; `None` for those of the model.
-    - `text`, `samples`, `context`, `part`: see `evaluate_loss`.
+    - `meshes`: in depth; by default that of the model.
+    - `text`, `samples`, `part`: see `evaluate_loss`.
 
     **Raises:** `InputError` for such arguments, and for a scheme in which tokens cannot stop.
     """
@@ -67,12 +66,14 @@ def evaluate_exits(
         if not 0 <= tolerance < float("inf"):
             raise InputError(f"tolerances={list(tolerances)}: {tolerance} is no number from 0.")
     at_least_one("samples", samples)
-    task = evaluation_task(loaded, text, context)
+    task = evaluation_task(loaded, text)
     check_part(task, part, samples)
     held_out = list(task.held_out(BATCH, samples, part))
     rows = []
-    for number in [None] if steps is None else steps:
-        model = loaded.model if number is None else on_mesh(loaded.model, number)
+    for mesh in meshes:
+        if mesh.tokens is not None:
+            raise InputError(f"tokens={mesh.tokens}: exits are measured on meshes in depth.")
+        model = model_on(loaded.model, mesh)
         shown = model.control.num_intervals * model.discretization.steps_per_interval
         full = _figures(model, task, held_out, None, 0.0)
         rows.append({"steps": shown, "tolerance": None, "saved": 0.0, **full})

@@ -8,37 +8,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from ..models import AbstractModel, Field, OperatorModel
+from ..models import AbstractModel, Field, Mesh, OperatorModel
 from ..tasks import FlowMapTask, Part, RelativeError
 from .evaluation import LoadedModel, check_finite, check_part, evaluation_task
 
 
 def draw_predictions(
-    loaded: LoadedModel,
-    path: Path,
-    samples: int = 3,
-    context: int | None = None,
-    part: Part = "test",
+    loaded: LoadedModel, path: Path, samples: int = 3, mesh: Mesh = Mesh(), part: Part = "test"
 ) -> None:
     """Draws input, truth, prediction and error of the first held-out samples of a run.
 
     **Arguments:**
 
     - `path`: the PNG file.
-    - `samples`, `context`, `part`: see `evaluate_loss`.
+    - `mesh`: on which the model is solved.
+    - `samples`, `part`: see `evaluate_loss`.
 
     **Raises:** `InputError` for a model that maps no functions.
     """
     from ..figures import plot_fields
 
-    model, task = _operator(loaded), evaluation_task(loaded, None, context)
+    model, task = _operator(loaded), evaluation_task(loaded, None, mesh.tokens)
     check_part(task, part)
     batch = next(task.held_out(samples, part=part))
     if not isinstance(batch.inputs, Field):
         points = model.points_of(np.shape(batch.inputs)[1]).points
     else:
         points = batch.inputs.domain.points
-    outputs = np.asarray(_outputs(loaded.model, batch.inputs))
+    outputs = np.asarray(_outputs(model_on(loaded.model, mesh), batch.inputs))
     functions = [np.asarray(_values(x)) for x in (batch.inputs, batch.targets)]
     rows = [
         {"input": a, "truth": truth, "prediction": found, "error": found - truth}

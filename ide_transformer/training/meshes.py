@@ -1,6 +1,7 @@
 """Meshes in depth, and numbers of tokens and features, that are drawn in training, so that one
 set of weights serves all of them."""
 
+import dataclasses
 import functools as ft
 from collections.abc import Callable
 
@@ -9,17 +10,18 @@ import jax
 import numpy as np
 
 from ..errors import InputError
-from ..models import AbstractModel, Mesh, functional
+from ..models import AbstractModel, Mesh
 from ..tasks import AbstractTask, Batch
 from .build import SchemeSizes, build_solver
-from .training_config import DrawnMesh, TrainingConfig
+from .other_meshes import model_on
+from .training_config import DrawnMesh, MeshSection, TrainingConfig
 
 
 def mesh_maps(training: TrainingConfig) -> list[Callable[[AbstractModel], AbstractModel]]:
     """For each mesh of a run the map from the model to the same model on it."""
     meshes = training.meshes or (DrawnMesh(),)
     return [
-        ft.partial(_model_on, mesh=mesh, key=f"training.meshes.{number}")
+        ft.partial(_model_on, section=mesh, key=f"training.meshes.{number}")
         for number, mesh in enumerate(meshes)
     ]
 
@@ -57,25 +59,32 @@ def drawn_mesh(training: TrainingConfig, step: int) -> int:
     return int(random.choice(len(meshes), p=weights / weights.sum()))
 
 
-def _model_on(model: AbstractModel, *, mesh: DrawnMesh, key: str) -> AbstractModel:
+def mesh_of(section: MeshSection, model: AbstractModel, key: str) -> Mesh:
+    """The mesh that a section describes at `key`, for this model.
+
+    **Raises:** `InputError` for a scheme with weights, which nothing would train.
+    """
+    given = section.model_dump(exclude_none=True, include={*Mesh().__dataclass_fields__})
+    if section.solver is not None:
+        sizes = SchemeSizes.of(model, model.discretization.steps_per_interval)
+        given["solver"] = build_solver(f"{key}.solver", section.solver, sizes)
+        if jax.tree.leaves(eqx.filter(given["solver"], eqx.is_inexact_array)):
+            raise InputError(
+                f"{key}.solver={section.solver}: it has weights, which would not be trained; "
+                "take a scheme without, or make it the solver of the run."
+            )
+    return Mesh(**given)
+
+
+def _model_on(model: AbstractModel, *, section: MeshSection, key: str) -> AbstractModel:
     """The same weights on a mesh. Gradient mode and precision stay.
 
     **Raises:** `InputError` that begins with the key, where there is no such mesh or scheme.
     """
-    names = ("intervals", "horizon", "steps_per_interval", "width")
-    given = {name: x for name in names if (x := getattr(mesh, name)) is not None}
+    mesh = mesh_of(section, model, key)
     try:
-        model = (model if mesh.width is None else functional(model)).on(Mesh(**given))
+        # The inputs say their number of tokens.
+        return model_on(model, dataclasses.replace(mesh, tokens=None))
     except InputError as error:
-        written = ", ".join(f"{name}: {x:g}" for name, x in given.items())
+        written = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
         raise InputError(f"{key}={{{written}}}: {error}") from None
-    if mesh.solver is None:
-        return model
-    sizes = SchemeSizes.of(model, model.discretization.steps_per_interval)
-    solver = build_solver(f"{key}.solver", mesh.solver, sizes)
-    if jax.tree.leaves(eqx.filter(solver, eqx.is_inexact_array)):
-        raise InputError(
-            f"{key}.solver={mesh.solver}: it has weights, which would not be trained; take "
-            "a scheme without, or make it the solver of the run."
-        )
-    return model.on(Mesh(solver=solver))

@@ -1,4 +1,5 @@
 import argparse
+import itertools
 import logging
 import os
 import signal
@@ -13,7 +14,10 @@ import jax
 from ..errors import InputError
 from ..packages import cache_folder
 from .checkpoints import Which
+from .reading import validated
 from .stopping import Stopped, end_by
+from .training_config import MeshSection
+from .yaml_text import read_yaml
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -120,6 +124,23 @@ def integers(text: str) -> list[int]:
 def floats(text: str) -> list[float]:
     """Numbers between commas."""
     return [float(number) for number in text.split(",")]
+
+
+def mesh_sections(text: str) -> list[MeshSection]:
+    """Meshes `key=value,value,key=value`, one for each combination of the values."""
+    fields: dict[str, list[Any]] = {}
+    for piece in text.split(","):
+        name, given, value = piece.rpartition("=")
+        if given:
+            key = name
+            fields[key] = []
+        elif not fields:
+            raise InputError(f"--mesh {text}: write key=value, for example intervals=2,4,8.")
+        fields[key].append(read_yaml(value, f"--mesh {text}"))
+    return [
+        validated(MeshSection, dict(zip(fields, values, strict=True)), f"--mesh {text}")
+        for values in itertools.product(*fields.values())
+    ]
 
 
 def figure_file(text: str) -> Path:

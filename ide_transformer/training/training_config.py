@@ -16,9 +16,9 @@ class GradientConfig(Choice):
     kind: str = "recompute"
 
 
-class DrawnMesh(Section):
-    """A mesh in depth, with a number of tokens and of features, on which a step of training may
-    solve the equation; an integer alone is its number of intervals."""
+class MeshSection(Section):
+    """A mesh of depth, tokens and features, see `Mesh`; an integer alone is its number of
+    intervals."""
 
     # The depth T at which the solution is read, with steps of the same size; for weights that
     # are the same at all depths (tied). Default: that of the run.
@@ -34,15 +34,20 @@ class DrawnMesh(Section):
     steps_per_interval: Count | None = None
     # The scheme; default: that of the run.
     solver: SchemeConfig | None = None
-    # How often it is drawn, in proportion to the others.
-    weight: PositiveFloat = 1.0
-    # Steps of training before it is drawn at all.
-    after: CountOrZero = 0
 
     @model_validator(mode="before")
     @classmethod
     def _intervals_alone(cls, value: Any) -> Any:
         return {"intervals": value} if isinstance(value, int) else value
+
+
+class DrawnMesh(MeshSection):
+    """A mesh on which a step of training may solve the equation."""
+
+    # How often it is drawn, in proportion to the others.
+    weight: PositiveFloat = 1.0
+    # Steps of training before it is drawn at all.
+    after: CountOrZero = 0
 
 
 class FinerConfig(Section):

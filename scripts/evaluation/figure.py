@@ -10,7 +10,7 @@ from ide_transformer import InputError
 # By column, what it is; they are chosen, or follow from the choice, and are no measure.
 _ACROSS = {
     "evaluations": "field evaluations of a solve",
-    "context": "tokens of a sample",
+    "tokens": "tokens of a sample",
     "width": "features of the state",
 }
 _CHOSEN = (*_ACROSS, "horizon", "tolerance", "saved")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ide_transformer import InputError
+from ide_transformer import InputError, Mesh
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.tasks import read_text
 from ide_transformer.training import (
@@ -17,13 +17,11 @@ from ide_transformer.training import (
     cheapest_exits,
     draw_predictions,
     estimated_exit,
-    evaluate_at_contexts,
-    evaluate_at_depths,
-    evaluate_at_horizons,
-    evaluate_at_widths,
     evaluate_exits,
     evaluate_loss,
+    evaluate_on_meshes,
     evaluation_task,
+    mesh_of,
     rollout_errors,
     similarities,
 )
@@ -39,7 +37,7 @@ Study = Callable[[LoadedModel, Arguments], None]
 
 def exits(loaded: LoadedModel, arguments: Arguments) -> None:
     """Tokens stop before the end: a row for each tolerance, and the cheapest ones."""
-    loss = evaluation_task(loaded, arguments.text, arguments.context).loss
+    loss = evaluation_task(loaded, arguments.text).loss
     options: dict[str, Any] = {"stops": arguments.exit_for}
     if arguments.exit_order is not None:
         options["order"] = arguments.exit_order
@@ -47,11 +45,8 @@ def exits(loaded: LoadedModel, arguments: Arguments) -> None:
         loaded,
         estimated_exit(loss, **options),
         arguments.exit,
-        steps=arguments.steps,
-        text=arguments.text,
-        samples=arguments.samples,
-        context=arguments.context,
-        part=arguments.part,
+        _meshes(loaded, arguments) or [Mesh()],
+        *_data(arguments),
     )
     show_table(rows)
     print("the fewest evaluations at the loss of the full solve and a margin:")
@@ -64,30 +59,18 @@ def exits(loaded: LoadedModel, arguments: Arguments) -> None:
         draw(arguments, curves, "evaluations", loss.label)
 
 
-def depths(loaded: LoadedModel, arguments: Arguments) -> None:
-    """A row for each number of steps."""
-    steps, mesh = arguments.steps, arguments.mesh
-    rows = evaluate_at_depths(loaded, steps, *_data(arguments), mesh=mesh)
-    _show(loaded, arguments, rows, "evaluations")
-
-
-def horizons(loaded: LoadedModel, arguments: Arguments) -> None:
-    """A row for each horizon."""
-    rows = evaluate_at_horizons(loaded, arguments.horizons, *_data(arguments))
-    _show(loaded, arguments, rows, "evaluations")
-
-
-def widths(loaded: LoadedModel, arguments: Arguments) -> None:
-    """A row for each number of features."""
-    rows = evaluate_at_widths(loaded, arguments.widths, *_data(arguments))
-    _show(loaded, arguments, rows, "width")
-
-
-def contexts(loaded: LoadedModel, arguments: Arguments) -> None:
-    """A row for each number of tokens."""
-    text, samples, _, part = _data(arguments)
-    rows = evaluate_at_contexts(loaded, arguments.contexts, text, samples, part)
-    _show(loaded, arguments, rows, "context")
+def meshes(loaded: LoadedModel, arguments: Arguments) -> None:
+    """A row for each mesh."""
+    given = _meshes(loaded, arguments)
+    text, samples, part = _data(arguments)
+    rows = evaluate_on_meshes(loaded, given, text, samples, part, layers=arguments.layers)
+    show_table(rows)
+    _write(arguments, rows)
+    if arguments.figure is not None:
+        label = evaluation_task(loaded, arguments.text).loss.label
+        counts = {name: len({row.get(name) for row in rows}) for name in ("tokens", "width")}
+        across = next((name for name, n in counts.items() if n == len(rows) > 1), "evaluations")
+        draw(arguments, {str(loaded.path): rows}, across, label)
 
 
 def rollout(loaded: LoadedModel, arguments: Arguments) -> None:
@@ -101,8 +84,11 @@ def rollout(loaded: LoadedModel, arguments: Arguments) -> None:
 
 def predictions(loaded: LoadedModel, arguments: Arguments) -> None:
     """The loss, and pictures of what is predicted."""
-    loss(loaded, arguments)
-    draw_predictions(loaded, arguments.pictures, context=arguments.context, part=arguments.part)
+    if len(arguments.mesh or ()) > 1:
+        raise InputError("--pictures are of one solve; give one mesh.")
+    (meshes if arguments.mesh else loss)(loaded, arguments)
+    (mesh,) = _meshes(loaded, arguments) or [Mesh()]
+    draw_predictions(loaded, arguments.pictures, mesh=mesh, part=arguments.part)
 
 
 def sentences(loaded: LoadedModel, arguments: Arguments) -> None:
@@ -128,31 +114,23 @@ def loss(loaded: LoadedModel, arguments: Arguments) -> None:
 # By the argument that asks for it. Of two that go together the first is the study.
 _STUDIES: dict[str, Study] = {
     "exit": exits,
-    "steps": depths,
-    "horizons": horizons,
-    "widths": widths,
-    "contexts": contexts,
     "rollout": rollout,
     "pictures": predictions,
+    "mesh": meshes,
     "sentences": sentences,
 }
-_TOGETHER = {("exit", "steps"), ("rollout", "pictures")}
+_TOGETHER = {("exit", "mesh"), ("rollout", "pictures"), ("pictures", "mesh")}
 # What says something only beside one of others.
 _BESIDE = {
-    "figure": ("exit", "steps", "horizons", "widths", "contexts", "rollout"),
+    "figure": ("exit", "mesh", "rollout"),
     "measure": ("figure",),
-    "mesh": ("steps",),
+    "layers": ("mesh",),
     "exit_for": ("exit",),
     "exit_order": ("exit",),
 }
 # What says nothing beside another.
-_DATA = "text", "samples", "context"
-_NOT_BESIDE = {
-    "exit": ("mesh",),
-    "contexts": ("context",),
-    "rollout": _DATA,
-    "sentences": (*_DATA, "part"),
-}
+_DATA = "text", "samples"
+_NOT_BESIDE = {"exit": ("layers",), "rollout": _DATA, "sentences": (*_DATA, "part")}
 
 
 def chosen(arguments: Arguments, parser: argparse.ArgumentParser) -> Study:
@@ -184,19 +162,14 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _data(arguments: Arguments) -> tuple[str | None, int | None, int | None, Any]:
-    return arguments.text, arguments.samples, arguments.context, arguments.part
+def _data(arguments: Arguments) -> tuple[str | None, int | None, Any]:
+    return arguments.text, arguments.samples, arguments.part
+
+
+def _meshes(loaded: LoadedModel, arguments: Arguments) -> list[Mesh]:
+    return [mesh_of(section, loaded.model, "--mesh") for section in arguments.mesh or ()]
 
 
 def _write(arguments: Arguments, results: Any) -> None:
     if arguments.json is not None:
         write_json(arguments.json, results)
-
-
-def _show(loaded: LoadedModel, arguments: Arguments, rows: Rows, across: str) -> None:
-    """Shows the rows as a table, writes and draws them."""
-    show_table(rows)
-    _write(arguments, rows)
-    if arguments.figure is not None:
-        label = evaluation_task(loaded, arguments.text, arguments.context).loss.label
-        draw(arguments, {str(loaded.path): rows}, across, label)

@@ -1,7 +1,6 @@
 """Losses and errors against the resolutions of tokens, features and depth."""
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,54 +10,14 @@ from jaxtyping import Array
 
 from ...equation import TokenDomain, interpolation
 from ...errors import InputError
-from ...models import Field, OperatorModel, functional
+from ...models import Field, OperatorModel
 from ...resolution import Resolved
-from ...tasks import Part
-from ...training import LoadedModel, evaluate_on, evaluation_task, on_mesh
-from ...training.evaluation import at_least_one, check_finite, with_data_compared
+from ...training import LoadedModel, evaluation_task
+from ...training.evaluation import at_least_one
 
 
 # What each resolution is multiplied by, and by how much more that of the reference.
 _FACTORS, _FINER = (1, 2, 4), 4
-
-
-def losses_at(
-    loaded: LoadedModel,
-    tokens: Sequence[int | None],
-    widths: Sequence[int],
-    steps: Sequence[int],
-    samples: int | None = None,
-    part: Part = "test",
-    say: Callable[[str], None] = lambda line: None,
-) -> list[dict[str, Any]]:
-    """The loss of a run at each of these numbers of tokens, features and steps in depth,
-    together; a row for each.
-
-    **Arguments:**
-
-    - `tokens`: of a sample; `None` for as many as it has.
-    - `widths`: features, see `evaluate_at_widths`.
-    - `steps`: see `evaluate_at_depths`.
-    - `samples`, `part`: see `evaluate_loss`.
-    - `say`: called with a line before each row.
-
-    **Raises:** `InputError` where the model cannot be solved at one of them.
-    """
-    rows, total = [], len(tokens) * len(widths) * len(steps)
-    loaded = with_data_compared(loaded)
-    for context in tokens:
-        task = evaluation_task(loaded, None, context)
-        for width, number in itertools.product(widths, steps):
-            at = {
-                "tokens": context or task.tokens_per_sample,
-                "features": width,
-                "steps": number,
-            }
-            say(f"{len(rows) + 1} of {total}: {at}")
-            model = on_mesh(functional(loaded.model).at_width(width), number)
-            rows.append({**at, **evaluate_on(model, task, samples, part)})
-    check_finite(loaded, rows)
-    return rows
 
 
 def refinement_errors(
@@ -115,7 +74,7 @@ def problem_of(loaded: LoadedModel, samples: int = 16, tokens: int | None = None
     if not isinstance(model, OperatorModel):
         raise InputError(
             f"{loaded.path} holds a {type(model).__name__}, which maps no functions; give a "
-            "run of an operator_model, or --tokens, --widths and --steps for its losses."
+            "run of an operator_model; for losses, scripts/evaluate.py --mesh."
         )
     at_least_one("samples", samples)
     task = evaluation_task(loaded)
