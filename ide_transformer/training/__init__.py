@@ -1,8 +1,6 @@
 """Runs: configuration, training loop, checkpoints, metrics."""
 
 from .build import (
-    SchemeSizes as SchemeSizes,
-    build_discretization as build_discretization,
     build_model as build_model,
     build_model_of_size as build_model_of_size,
     build_task as build_task,
@@ -49,7 +47,6 @@ from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
 from .parallel_config import ParallelConfig as ParallelConfig
 from .planning import meshes_of as meshes_of, plan as plan
-from .processes import ProcessLost as ProcessLost
 from .profile import DepthProfile as DepthProfile, depth_profile as depth_profile
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (

@@ -18,7 +18,6 @@ from ide_transformer.depth import (
     mergers,
     native_mesh,
     selections,
-    stacked_operators,
 )
 
 

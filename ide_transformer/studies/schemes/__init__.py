@@ -1,6 +1,3 @@
 """Schemes compared, by training with each or by solving one set of weights with each."""
 
-from .comparison import AbstractComparison as AbstractComparison
 from .load import load_comparison as load_comparison
-from .solving import SolvingComparison as SolvingComparison
-from .training import TrainingComparison as TrainingComparison
