@@ -19,6 +19,7 @@ from ide_transformer.depth import (
     native_mesh,
     selections,
 )
+from ide_transformer.depth.layers import stacked_operators
 
 
 @pytest.mark.heavy
