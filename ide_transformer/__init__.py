@@ -179,7 +179,6 @@ from .solvers import (
     StepField as StepField,
     Strang as Strang,
     Suzuki4 as Suzuki4,
-    Swap as Swap,
     Tangential as Tangential,
     Velocity as Velocity,
     Yoshida4 as Yoshida4,

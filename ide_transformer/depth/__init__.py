@@ -12,11 +12,7 @@ from .damage import (
     removal_estimate as removal_estimate,
 )
 from .fit import fit_rates as fit_rates
-from .layers import (
-    in_layers as in_layers,
-    keep_layers as keep_layers,
-    stacked_operators as stacked_operators,
-)
+from .layers import keep_layers as keep_layers
 from .moves import (
     Mesh as Mesh,
     drops as drops,

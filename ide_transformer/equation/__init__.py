@@ -114,7 +114,6 @@ from .terms import (
     without_constraint as without_constraint,
 )
 from .transfer import (
-    TokenMap as TokenMap,
     coarsened as coarsened,
     grid_of as grid_of,
     interpolation as interpolation,

@@ -1,13 +1,7 @@
 """Time-stepping schemes: diffrax solvers, in folders by kind."""
 
-from .base.coefficients import (
-    AbstractCoefficient as AbstractCoefficient,
-    Positive as Positive,
-    UnitInterval as UnitInterval,
-    learned as learned,
-)
+from .base.coefficients import AbstractCoefficient as AbstractCoefficient, learned as learned
 from .base.evaluations import (
-    EvaluationCount as EvaluationCount,
     Evaluations as Evaluations,
     count_evaluations as count_evaluations,
     evaluations_made as evaluations_made,
@@ -17,18 +11,13 @@ from .base.projected import (
     keeps_constraint as keeps_constraint,
     projected as projected,
 )
-from .base.random_scheme import (
-    AbstractRandomScheme as AbstractRandomScheme,
-    draws as draws,
-    with_key as with_key,
-)
+from .base.random_scheme import draws as draws, with_key as with_key
 from .base.reversible import (
     AbstractCoupling as AbstractCoupling,
     AbstractReversible as AbstractReversible,
     Couplings as Couplings,
     Retraction as Retraction,
     Shear as Shear,
-    Swap as Swap,
     find_couplings as find_couplings,
 )
 from .base.scheme import (

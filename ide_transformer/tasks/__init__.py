@@ -54,6 +54,5 @@ from .tokenizers import (
     CharacterTokenizer as CharacterTokenizer,
 )
 from .tokenizing import tokenize_files as tokenize_files
-from .torch_files import torch_arrays as torch_arrays
 from .verses import VersesEnEs as VersesEnEs
 from .word_problem import WordProblem as WordProblem

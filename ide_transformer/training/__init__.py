@@ -1,8 +1,6 @@
 """Runs: configuration, training loop, checkpoints, metrics."""
 
 from .build import (
-    SchemeSizes as SchemeSizes,
-    build_discretization as build_discretization,
     build_model as build_model,
     build_model_of_size as build_model_of_size,
     build_task as build_task,
@@ -44,7 +42,6 @@ from .optimizer import build_optimizer as build_optimizer, learning_rate as lear
 from .other_meshes import evaluate_on_meshes as evaluate_on_meshes, model_on as model_on
 from .parallel_config import ParallelConfig as ParallelConfig
 from .planning import meshes_of as meshes_of, plan as plan
-from .processes import ProcessLost as ProcessLost
 from .profile import DepthProfile as DepthProfile, depth_profile as depth_profile
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (

@@ -18,8 +18,8 @@ from ide_transformer.depth import (
     mergers,
     native_mesh,
     selections,
-    stacked_operators,
 )
+from ide_transformer.depth.layers import stacked_operators
 
 
 @pytest.mark.heavy

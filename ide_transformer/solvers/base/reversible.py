@@ -80,19 +80,6 @@ class Shear(AbstractCoupling):
         return (other, target) if self.target else (target, other)
 
 
-class Swap(AbstractCoupling):
-    """The states of the pair change places."""
-
-    def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
-        return (pair[1], pair[0]), ()
-
-    def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
-        return pair[1], pair[0]
-
-    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
-        return (pair[1], pair[0]), (cotangents[1], cotangents[0]), self
-
-
 class Retraction(AbstractCoupling):
     """The state, not its companion, is projected on a constraint set. The projection loses
     a scale or two of each token, which are kept to undo it.

@@ -5,8 +5,21 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, PyTree
 
-from ..base.reversible import AbstractCoupling, AbstractReversible, Shear, Swap
+from ..base.reversible import AbstractCoupling, AbstractReversible, Pair, Pullback, Shear
 from ..base.step import Step, StepField, Terms, U
+
+
+class _Swap(AbstractCoupling):
+    """The states of the pair change places."""
+
+    def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
+        return (pair[1], pair[0]), ()
+
+    def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
+        return pair[1], pair[0]
+
+    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
+        return (pair[1], pair[0]), (cotangents[1], cotangents[0]), self
 
 
 class Leapfrog(AbstractReversible):
@@ -34,7 +47,7 @@ class Leapfrog(AbstractReversible):
     ) -> tuple[AbstractCoupling, ...]:
         # The companion is the state before; a start covers half the distance.
         distance = jnp.where(first, 1, 2) * field.h
-        return Shear(Partial(_increment, field, distance), target=1), Swap()
+        return Shear(Partial(_increment, field, distance), target=1), _Swap()
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         # A start is the same formula from the present state over half the distance.

@@ -3,4 +3,4 @@
 from .budget import Budget as Budget
 from .measure import measure_coarsening as measure_coarsening
 from .problem import Problem as Problem
-from .study import plot_methods as plot_methods, study_coarsening as study_coarsening
+from .study import study_coarsening as study_coarsening

@@ -231,7 +231,6 @@ SCHEMES = {
         dict(increment=jnp.sin, target=0, scale=1.0),
         lambda coupling: coupling.forward(PAIR),
     ),
-    "Swap": Recipe(ide.Swap, {}, lambda coupling: coupling.forward(PAIR)),
     "StepField": Recipe(
         ide.StepField, dict(terms=FIELD, t0=0.0, t1=1.0, args=None), lambda field: field.h
     ),
