@@ -113,6 +113,7 @@ from .models import (
     ImageStage as ImageStage,
     LanguageModel as LanguageModel,
     MeanHead as MeanHead,
+    Mesh as Mesh,
     NoHead as NoHead,
     OperatorModel as OperatorModel,
     PrefixAndMeanHead as PrefixAndMeanHead,

@@ -44,9 +44,8 @@ def main() -> None:
         type=mesh_sections,
         action="extend",
         metavar="intervals=2,4,8",
-        help="solve on another mesh, a row for each: intervals, horizon, steps_per_interval and "
-        "solver in depth, tokens of a sample, width; tokens=64,128,width=96 gives two rows. "
-        "Give it as often as you like",
+        help="solve on another mesh, a row for each: intervals, horizon, steps_per_interval, "
+        "solver, tokens, width; tokens=64,128,width=96 gives two rows, a second --mesh more",
     )
     parser.add_argument(
         "--layers",

@@ -23,7 +23,7 @@ from rich.progress import track
 from ide_transformer import InputError, error_budget
 from ide_transformer.figures import Curve, plot_panels
 from ide_transformer.reporting import Terminal, show_table, write_json
-from ide_transformer.resolution import Resolved
+from ide_transformer.resolution import FunctionSolve
 from ide_transformer.studies.convergence import find_scheme
 from ide_transformer.studies.resolution import (
     problem_of,
@@ -112,7 +112,7 @@ def errors(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"errors": rows, **budget}
 
 
-def budget_of(solve: Resolved) -> dict[str, Any]:
+def budget_of(solve: FunctionSolve) -> dict[str, Any]:
     """Prints the error budget."""
     budget = error_budget(solve.model, solve.inputs, solve.tokens)
     parts = [part._asdict() for part in budget.parts]

@@ -78,14 +78,15 @@ four_steps = ide.train(training.load_config(config, ordinary_keys))
 # %% [markdown]
 # ## Choose the steps
 #
-# `at_depth(n)` is the same model with n steps over the whole depth. `evaluate_at_depths`
-# measures several of them; from a terminal that is
-# `python scripts/evaluate.py runs/any_depth --steps 1,2,3,4,6,8,16`.
+# `model.on(ide.Mesh(intervals=n))` is the same model with n steps over the whole depth.
+# `evaluate_on_meshes` measures several of them; from a terminal that is
+# `python scripts/evaluate.py runs/any_depth --mesh intervals=1,2,3,4,6,8,16`.
 
 # %%
 numbers = [1, 2, 3, 4, 6, 8, 16]
+meshes = [ide.Mesh(intervals=number) for number in numbers]
 rows = {
-    run.path.name: training.evaluate_at_depths(training.load_model(run.path), numbers)
+    run.path.name: training.evaluate_on_meshes(training.load_model(run.path), meshes)
     for run in (any_depth, four_steps)
 }
 print(f"{'accuracy with':14}" + "".join(f"{number:>7}" for number in numbers) + "  steps")
@@ -123,7 +124,7 @@ model = training.load_model(any_depth.path).model
 task = training.evaluation_task(training.load_model(any_depth.path))
 batch = next(task.held_out(256))
 for name, solver in (("Strang(Heun())", ide.Strang()), ("RK4()", ide.RK4())):
-    predicted = model.at_depth(8).with_solver(solver)(batch.inputs).argmax(-1)
+    predicted = model.on(ide.Mesh(intervals=8)).with_solver(solver)(batch.inputs).argmax(-1)
     counted = batch.targets >= 0
     print(f"{name:15} with 8 steps: {(predicted == batch.targets)[counted].mean():.3f}")
 

@@ -64,12 +64,13 @@ print(sum(x.size for x in jax.tree.leaves(model) if hasattr(x, "size")), "weight
 # %% [markdown]
 # ## The same weights on other grids
 #
-# `evaluate_at_contexts` measures the relative error on the same functions at other numbers of
-# points; on the command line it is `evaluate.py RUN --contexts 20,32,64,128,256`.
+# `evaluate_on_meshes` measures the relative error on the same functions at other numbers of
+# points; on the command line it is `evaluate.py RUN --mesh tokens=20,32,64,128,256`.
 
 # %%
 loaded = training.load_model(run.path)
-rows = training.evaluate_at_contexts(loaded, [20, 24, 32, 64, 128, 256])
+meshes = [ide.Mesh(tokens=n) for n in (20, 24, 32, 64, 128, 256)]
+rows = training.evaluate_on_meshes(loaded, meshes)
 for row in rows:
     print(f"{row['context']:4d} points: relative error {row['loss']:.3f}")
 
@@ -81,7 +82,7 @@ for row in rows:
 # ## A look at one of them
 
 # %%
-task = training.evaluation_task(loaded, context=256)
+task = training.evaluation_task(loaded, tokens=256)
 fine = next(task.held_out(1))
 before, after = np.asarray(fine.inputs), np.asarray(fine.targets)
 

@@ -206,7 +206,7 @@ class AbstractModel(eqx.Module):
             model = model.with_width(mesh.width)
         if mesh.intervals is not None:
             intervals = mesh.intervals
-            model = model._in_depth(lambda part: part.resample(intervals))
+            model = model._in_depth(lambda part: _resampled(part, intervals))
         if mesh.tokens is not None:
             model = model.with_tokens(mesh.tokens)
         options: dict[str, Any] = {} if mesh.solver is None else {"solver": mesh.solver}
@@ -318,6 +318,16 @@ class AbstractModel(eqx.Module):
         - `key`: draws the dropout; without one there is none.
         """
         return self.shaped(self.read_out(self.solve(inputs, key=key).u1), inputs)
+
+
+def _resampled(control: AbstractControl, intervals: int) -> AbstractControl:
+    found = control.resample(intervals)
+    if found.num_intervals != intervals:
+        raise InputError(
+            f"{type(control).__name__}.resample({intervals}) gives {found.num_intervals} "
+            f"intervals; have it give {intervals}, or raise InputError."
+        )
+    return found
 
 
 def _solve_samples(

@@ -37,7 +37,7 @@ class StagedModel(AbstractImageClassifier):
     all that is done with a model can be done with a stage. `with_stage` puts one in the place
     of another.
 
-    `with_solver`, `with_options`, `at_depth` and `with_horizon` change all stages, but for an
+    `with_solver`, `with_options` and `on` change all stages, but for an
     exit, which is the last one's. The control, constraint, discretization and equation are
     those of the last one, and so are the states of `solve`; its numbers of steps and
     evaluations are of all stages together, and a stage that fails is a solve that fails.

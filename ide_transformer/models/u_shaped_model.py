@@ -30,7 +30,7 @@ class UShapedModel(AbstractModel):
 
     `model` embeds the inputs, solves its equation last, as `Ψ_0`, and reads its outputs out.
     Its tokens lie on a grid, in any dimension and without a class token. `with_solver`,
-    `with_options`, `at_depth` and `with_horizon` change all equations; the control,
+    `with_options` and `on` change all equations; the control,
     constraint, discretization and states of `solve` are those of `model`, the numbers of steps
     and evaluations those of all solves together.
 

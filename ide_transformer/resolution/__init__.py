@@ -7,4 +7,4 @@ from .budget import (
     gain as gain,
     refinements as refinements,
 )
-from .resolved import Resolved as Resolved
+from .function_solve import FunctionSolve as FunctionSolve

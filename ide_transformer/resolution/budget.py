@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..arguments import PositiveInt, checked
-from ..equation import TokenDomain
 from ..models import AbstractModel
-from .resolved import Inputs, Resolved
+from .function_solve import FunctionSolve, Inputs
 
 
 class ErrorPart(NamedTuple):
@@ -81,7 +80,7 @@ def error_budget(
     for a scheme that does not converge to the solution of the equation, and for an operator
     that needs points at equal distances, such as `Diffusion`.
     """
-    solve = Resolved.of(model, inputs, tokens)
+    solve = FunctionSolve.of(model, inputs, tokens)
     refined = refinements(solve)
     domain = solve.domain
     here = solve.outputs(domain)
@@ -104,38 +103,39 @@ def error_budget(
     return ErrorBudget(float(total / size), tuple(parts))
 
 
-def refinements(solve: Resolved) -> dict[str, Resolved]:
+def refinements(solve: FunctionSolve) -> dict[str, FunctionSolve]:
     """The same solve with one of its resolutions refined, for those that it has: twice the
     tokens, the features or the steps, and a finer splitting."""
-    refined: dict[str, Resolved] = {"tokens": solve.with_tokens(2)}
+    refined: dict[str, FunctionSolve] = {"tokens": solve.finer("tokens", 2)}
     if solve.has_functions:
-        refined["features"] = solve.with_features(2)
-    refined["depth"] = solve.with_steps(2)
+        refined["features"] = solve.finer("features", 2)
+    refined["depth"] = solve.finer("depth", 2)
     if solve.splits:
         refined["splitting"] = solve.with_finer_splitting()
     return refined
 
 
-def _errors(solve: Resolved, here: Array, refined: dict[str, Resolved]) -> dict[str, Array]:
+def _errors(
+    solve: FunctionSolve, here: Array, refined: dict[str, FunctionSolve]
+) -> dict[str, Array]:
     """The error of each resolution that can be refined, in the outputs `here`."""
     domain = solve.domain
     exact = solve.exact().outputs(domain)
     flows = solve.with_exact_flows().outputs(domain) if solve.splits else exact
     of: dict[str, Callable[[], Array]] = {
-        "tokens": lambda: _extrapolated(here, domain, solve.with_tokens),
-        "features": lambda: _extrapolated(here, domain, solve.with_features),
+        "tokens": lambda: _extrapolated(here, solve, "tokens"),
+        "features": lambda: _extrapolated(here, solve, "features"),
         "depth": lambda: here - flows,
         "splitting": lambda: flows - exact,
     }
     return {name: of[name]() for name in refined}
 
 
-def _extrapolated(
-    here: Array, domain: TokenDomain, refine: Callable[[int], Resolved]
-) -> Float[Array, "..."]:
+def _extrapolated(here: Array, solve: FunctionSolve, resolution: str) -> Float[Array, "..."]:
     """The error of outputs, from what two refinements change: if they are of order p in the
     points, the second is 2^-p of the first, and so are those that would follow."""
-    once, twice = (refine(factor).outputs(domain) for factor in (2, 4))
+    domain = solve.domain
+    once, twice = (solve.finer(resolution, factor).outputs(domain) for factor in (2, 4))
     first, second = jnp.linalg.norm(here - once), jnp.linalg.norm(once - twice)
     # Slower than any rule here, and at rounding, what is left is unknown; so much is not added.
     ratio = jnp.clip(jnp.nan_to_num(second / first, nan=0.0), 0.0, 0.5)

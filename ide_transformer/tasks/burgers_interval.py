@@ -9,7 +9,7 @@ from ..models import AbstractModel, Field, OperatorModel
 from .losses import AbstractLoss, Batch
 from .point_sets import PointSet, WeightRule, domains, in_blocks, points_on_interval
 from .relative_error import RelativeError
-from .task import AbstractTask, Part, spread
+from .task import AbstractTask, Part, one_number, spread
 
 
 _PARTS: dict[Part, int] = {"validation": 1, "test": 2}
@@ -68,7 +68,8 @@ class BurgersInterval(AbstractTask):
     def tokens_per_sample(self) -> int:
         return self.context
 
-    def with_tokens(self, tokens: int) -> "BurgersInterval":
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "BurgersInterval":
+        tokens = one_number(tokens)
         other = copy.copy(self)
         other.context = tokens
         return other

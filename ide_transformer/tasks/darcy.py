@@ -14,7 +14,7 @@ from ..packages import fetch_wheel
 from .losses import AbstractLoss, Batch
 from .point_sets import PointSet, WeightRule, domains, in_blocks, subset
 from .relative_error import RelativeError
-from .task import AbstractTask, Part, checksum_of_all, in_passes, spread
+from .task import AbstractTask, Part, checksum_of_all, in_passes, one_number, spread
 from .torch_files import torch_arrays
 
 
@@ -114,7 +114,8 @@ class Darcy(AbstractTask):
     def tokens_per_sample(self) -> int:
         return self.context**2 if self.points == "grid" else self.subset
 
-    def with_tokens(self, tokens: int) -> "Darcy":
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "Darcy":
+        tokens = one_number(tokens)
         other: Any = (self.path, tokens, self.samples, self.points, self.subset, self.weights)
         return Darcy(*other)
 

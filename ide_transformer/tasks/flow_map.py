@@ -11,7 +11,7 @@ from ..models import AbstractModel, Field, OperatorModel
 from .flows import AbstractFlow, Functions, functions, solved
 from .losses import AbstractLoss, Batch
 from .relative_error import RelativeError
-from .task import AbstractTask, Part, in_parts, in_passes
+from .task import AbstractTask, Part, in_parts, in_passes, one_number
 
 
 class FlowMapTask(AbstractTask):
@@ -56,11 +56,12 @@ class FlowMapTask(AbstractTask):
     def tokens_per_sample(self) -> int:
         return self.context**self.flow.dimension
 
-    def with_tokens(self, tokens: int) -> "FlowMapTask":
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "FlowMapTask":
         """Every so many of the points.
 
         **Raises:** `InputError` for a number that does not divide theirs.
         """
+        tokens = one_number(tokens)
         stride, rest = divmod(self.context, tokens)
         if rest:
             raise InputError(

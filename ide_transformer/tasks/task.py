@@ -91,7 +91,7 @@ class AbstractTask(abc.ABC):
         """
         return self if mesh.tokens is None else self.with_tokens(mesh.tokens)
 
-    def with_tokens(self, tokens: int) -> "AbstractTask":
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractTask":
         """The same data with another number of tokens in a sample: functions at other points
         (along each axis), windows of another length, images in more or fewer patches. For `on`.
 
@@ -132,6 +132,13 @@ class AbstractTask(abc.ABC):
     def sample(self, model: AbstractModel, length: int) -> str | None:
         """Text of `length` tokens that the trained model writes; `None` for no text."""
         return None
+
+
+def one_number(tokens: int | tuple[int, int]) -> int:
+    """**Raises:** `InputError` for rows and columns where one number is taken."""
+    if isinstance(tokens, tuple):
+        raise InputError(f"{tokens} are rows and columns; give one number of tokens.")
+    return tokens
 
 
 def checksum_of_all(data: PyTree[np.ndarray]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ..models import AbstractModel, LanguageModel
 from .losses import Batch
 from .pretrained_tokenizer import load_tokenizer
-from .task import AbstractTask
+from .task import AbstractTask, one_number
 from .tokenizers import AbstractTokenizer
 
 
@@ -54,7 +54,8 @@ class AbstractNextToken(AbstractTextTask):
     def batch(self, step: int, size: int, seed: int) -> Batch:
         return self.part_of_batch(step, size, seed, slice(None))
 
-    def with_tokens(self, tokens: int) -> "AbstractNextToken":
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractNextToken":
+        tokens = one_number(tokens)
         other = copy.copy(self)
         other.context = tokens
         other.check_context()

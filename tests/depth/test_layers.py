@@ -23,7 +23,7 @@ def test_layers_are_the_model_and_may_be_left_out(name):
 def test_layers_of_a_finer_mesh_are_the_model(name):
     """The beginning of interval 7, divided by the length of an interval, is rounded to below 7
     in float64."""
-    model = model_of(name).at_depth(9)
+    model = model_of(name).on(ide.Mesh(intervals=9))
     assert largest(outputs(in_layers(model)), outputs(model)) < 1e-12
 
 

@@ -134,8 +134,8 @@ def test_bad_controls():
         ide.Tied((ide.Damping(1.0),), 2).resample(0)
     with pytest.raises(ide.InputError, match=r"resample\(2.5\): give a whole number"):
         ide.Tied((ide.Damping(1.0),), 2).resample(2.5)
-    with pytest.raises(ide.InputError, match=r"with_horizon\(inf\): give a multiple"):
-        ide.Tied((ide.Damping(1.0),), 2).with_horizon(float("inf"))
+    with pytest.raises(ide.InputError, match=r"extend\(inf\): give a multiple"):
+        ide.Tied((ide.Damping(1.0),), 2).extend(float("inf"))
 
 
 def test_equations_that_do_not_fit():

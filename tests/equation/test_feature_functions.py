@@ -51,7 +51,7 @@ def test_rules_integrate_over_the_unit_interval(rule, function, integral):
     assert domain.points.min() >= 0 and domain.points.max() <= 1
     assert domain.weights.sum() == pytest.approx(1, abs=1e-14)
     assert domain.weights @ function(domain.points) == pytest.approx(integral, abs=1e-13)
-    assert domain.refined(12) == ide.FeatureDomain(12, rule)
+    assert domain.with_points(12) == ide.FeatureDomain(12, rule)
 
 
 @pytest.mark.parametrize("number", [49, 98, 103])

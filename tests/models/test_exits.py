@@ -78,13 +78,13 @@ CONTROLS = [ide.Chebyshev, ide.PiecewiseConstant]
     ),
 )
 def test_a_cache_serves_any_number_of_steps(control, steps):
-    check_logits(language_model(control=control, intervals=4).at_depth(steps))
+    check_logits(language_model(control=control, intervals=4).on(ide.Mesh(intervals=steps)))
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("control", fast_first(0, CONTROLS[::-1], heavy=1))
 def test_a_text_at_another_depth_is_that_of_the_model_there(control):
-    model = language_model(control=control, intervals=2).at_depth(5)
+    model = language_model(control=control, intervals=2).on(ide.Mesh(intervals=5))
     text = ide.generate(model, TOKENS[:, :3], CONTEXT - 3, temperature=0.0)
     for position in range(3, CONTEXT):
         assert (text[:, position] == jnp.argmax(model(text[:, :position])[:, -1], -1)).all()

@@ -47,8 +47,8 @@ def test_an_ordinary_model_is_one_of_nodal_functions(tied):
     same = functional(model)
     np.testing.assert_allclose(outputs_of(same, TOKENS), expected, atol=1e-12)
     with pytest.raises(ide.InputError, match=f"take a multiple of {WIDTH} points"):
-        same.at_width(WIDTH + 4)
-    wide = same.at_width(3 * WIDTH)
+        same.on(ide.Mesh(width=WIDTH + 4))
+    wide = same.on(ide.Mesh(width=3 * WIDTH))
     assert wide.features == 3 * WIDTH
     assert eqx.filter_eval_shape(wide.solve, TOKENS).u1.shape == (2, CONTEXT, 3 * WIDTH)
     np.testing.assert_allclose(outputs_of(wide, TOKENS), expected, atol=1e-12)
@@ -58,9 +58,10 @@ def test_an_ordinary_model_is_one_of_nodal_functions(tied):
 @pytest.mark.heavy
 def test_outputs_converge_in_width():
     model = functional(language_model(), ide.Cosine())
-    fine = outputs_of(model.at_width(256), TOKENS)
+    fine = outputs_of(model.on(ide.Mesh(width=256)), TOKENS)
     coarse, finer = (
-        abs(outputs_of(model.at_width(width), TOKENS) - fine).max() for width in (32, 64)
+        abs(outputs_of(model.on(ide.Mesh(width=width)), TOKENS) - fine).max()
+        for width in (32, 64)
     )
     assert finer < coarse / 20
 
@@ -96,20 +97,22 @@ def test_a_model_of_functions_of_tokens_and_features():
     a = np.cos(2 * np.pi * np.arange(16) / 16)
     same = functional(model)
     np.testing.assert_allclose(
-        outputs_of(same.at_width(2 * WIDTH), a), outputs_of(model, a), atol=1e-12
+        outputs_of(same.on(ide.Mesh(width=2 * WIDTH)), a), outputs_of(model, a), atol=1e-12
     )
     smooth = functional(model, ide.Cosine())
-    widths = [outputs_of(smooth.at_width(width), a) for width in (32, 64, 256)]
+    widths = [outputs_of(smooth.on(ide.Mesh(width=width)), a) for width in (32, 64, 256)]
     assert abs(widths[1] - widths[2]).max() < abs(widths[0] - widths[2]).max() / 20
 
 
 @pytest.mark.heavy
 def test_depth_and_scheme_are_exchanged_as_for_other_models():
     model = functional(language_model(), ide.Cosine(), 2 * WIDTH)
-    finer = model.at_depth(4).with_solver(ide.Strang(), steps_per_interval=2)
+    finer = model.on(ide.Mesh(intervals=4)).with_solver(ide.Strang(), steps_per_interval=2)
     assert finer.control.num_intervals == 4
     expected = functional(
-        language_model().at_depth(4).with_solver(ide.Strang(), steps_per_interval=2),
+        language_model()
+        .on(ide.Mesh(intervals=4))
+        .with_solver(ide.Strang(), steps_per_interval=2),
         ide.Cosine(),
         2 * WIDTH,
     )
@@ -121,7 +124,7 @@ def test_depth_and_scheme_are_exchanged_as_for_other_models():
 @pytest.mark.heavy
 def test_the_start_of_a_velocity_is_a_function_too():
     model = language_model(ide.Nesterov(), own_velocity=True)
-    wide = functional(model).at_width(2 * WIDTH)
+    wide = functional(model).on(ide.Mesh(width=2 * WIDTH))
     np.testing.assert_allclose(outputs_of(wide, TOKENS), outputs_of(model, TOKENS), atol=1e-12)
 
 
@@ -146,7 +149,7 @@ def test_what_is_no_function_of_the_features():
     model = language_model(ide.AttentionResidual(2, 2, WIDTH))
     assert functional(model).ordinary.features == WIDTH
     with pytest.raises(ide.InputError, match=f"a weight for each of {WIDTH} features"):
-        outputs_of(functional(model).at_width(2 * WIDTH), TOKENS)
+        outputs_of(functional(model).on(ide.Mesh(width=2 * WIDTH)), TOKENS)
     with pytest.raises(ide.InputError, match="16 features for 8 modes"):
         ide.FunctionalModel(
             language_model(), ide.FunctionSpace(ide.Cosine(), 8, ide.FeatureDomain(16))

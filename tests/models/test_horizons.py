@@ -29,7 +29,7 @@ def model_of(control, *, constraint=None, solver=None, length=1.0):
 def test_a_longer_horizon_passes_through_the_old_end():
     """Against steps made by hand: half of the way of six steps is the state after three."""
     model, tokens = model_of(ide.Tied), np.array([0, 3, 1, 4, 2, 2])
-    longer = model.with_horizon(6.0)
+    longer = model.on(ide.Mesh(horizon=6.0))
     assert longer.control.num_intervals == longer.constraint.num_intervals == 6
     assert longer.control.interval_length == 1.0
     assert longer.equation.horizon == 6.0
@@ -42,17 +42,17 @@ def test_a_longer_horizon_passes_through_the_old_end():
     found = longer.solve(tokens, saveat=diffrax.SaveAt(ts=jnp.arange(7.0))).us
     assert largest(found, jnp.stack(states)) < 1e-12
     assert largest(model.solve(tokens).u1, states[3]) < 1e-12
-    assert largest(longer.with_horizon(1.0).solve(tokens).u1, states[1]) < 1e-12
+    assert largest(longer.on(ide.Mesh(horizon=1.0)).solve(tokens).u1, states[1]) < 1e-12
     assert largest(longer(tokens), model.read_out(states[6])) < 1e-12
 
 
 def test_steps_keep_their_size():
     model = model_of(ide.Tied, length=0.5)
-    assert model.with_horizon(4.0).control.num_intervals == 8
-    finer = model.at_depth(6).with_horizon(4.0)
+    assert model.on(ide.Mesh(horizon=4.0)).control.num_intervals == 8
+    finer = model.on(ide.Mesh(intervals=6)).on(ide.Mesh(horizon=4.0))
     assert (finer.control.num_intervals, finer.control.interval_length) == (16, 0.25)
-    with pytest.raises(ide.InputError, match=r"with_horizon\(1\.7\).* multiple .* 0\.5"):
-        model.with_horizon(1.7)
+    with pytest.raises(ide.InputError, match=r"extend\(1\.7\).* multiple .* 0\.5"):
+        model.on(ide.Mesh(horizon=1.7))
 
 
 class Stuck(ide.PiecewiseConstant):
@@ -65,9 +65,9 @@ class Stuck(ide.PiecewiseConstant):
 def test_a_mesh_that_a_control_does_not_make():
     model = model_of(ide.PiecewiseConstant)
     model = eqx.tree_at(lambda m: m.control, model, Stuck(model.control.blocks))
-    assert model.at_depth(3).control.num_intervals == 3
+    assert model.on(ide.Mesh(intervals=3)).control.num_intervals == 3
     with pytest.raises(ide.InputError, match=r"Stuck.resample\(6\) gives 3 intervals"):
-        model.at_depth(6)
+        model.on(ide.Mesh(intervals=6))
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def test_a_mesh_that_a_control_does_not_make():
 )
 def test_horizons_that_cannot_be_are_refused(horizon, message):
     with pytest.raises(ide.InputError, match=message):
-        model_of(ide.Tied).with_horizon(horizon)
+        model_of(ide.Tied).on(ide.Mesh(horizon=horizon))
 
 
 def test_a_control_that_ends_is_refused():
     for control in (ide.PiecewiseConstant, ide.Chebyshev):
         with pytest.raises(ide.InputError, match=f"{control.__name__} gives weights at depths"):
-            model_of(control).with_horizon(6.0)
+            model_of(control).on(ide.Mesh(horizon=6.0))
     sets = ide.PiecewiseConstant.build(
         lambda key: (ide.LayerNorm(jnp.ones(16)),) * 2, 3, key=jax.random.key(0)
     )
     with pytest.raises(ide.InputError, match="PiecewiseConstant gives weights at depths"):
-        model_of(ide.Tied, constraint=sets).with_horizon(6.0)
+        model_of(ide.Tied, constraint=sets).on(ide.Mesh(horizon=6.0))

@@ -102,11 +102,11 @@ def test_pooled():
 
 def test_resized():
     model = encoder(prefix=2)
-    larger = model.resized((8, 10))
+    larger = model.on(ide.Mesh(tokens=(4, 5)))
     assert outputs_of(larger, images((8, 10))).shape == (2, 3, 2 + 20, WIDTH)
     assert larger.grid == (4, 5)
     assert (larger.positions[:2] == model.positions[:2]).all()
-    assert (model.resized((4, 6)).positions == model.positions).all()
+    assert (model.on(ide.Mesh(tokens=(2, 3))).positions == model.positions).all()
     assert larger.control is model.control
 
 
@@ -130,7 +130,7 @@ def test_gradients_reach_the_positions_of_a_resized_model():
     @eqx.filter_grad
     def gradient(positions):
         other = eqx.tree_at(lambda m: m.positions, model, positions)
-        return jnp.sum(other.resized((8, 6))(images((8, 6), batch=())) ** 2)
+        return jnp.sum(other.on(ide.Mesh(tokens=(4, 3)))(images((8, 6), batch=())) ** 2)
 
     found = np.asarray(gradient(model.positions))
     assert found.shape == model.positions.shape
@@ -146,7 +146,9 @@ def test_images_that_do_not_fit(unchecked):
         model(jnp.zeros((2, 4, 6, 1)))
     with pytest.raises(ide.InputError, match=built + "give images with a last axis of 3"):
         model(jnp.zeros((4, 6)))
-    with pytest.raises(ide.InputError, match=r"or the model: model\.resized\(\(8, 6\)\)"):
+    with pytest.raises(
+        ide.InputError, match=r"or the model: model\.on\(Mesh\(tokens=\(4, 3\)\)\)"
+    ):
         model(jnp.zeros((8, 6, 3)))
     with pytest.raises(ide.InputError, match="resize the images to 4 by 6 pixels"):
         model(jnp.zeros((5, 6, 3)))
@@ -156,10 +158,9 @@ def test_images_that_do_not_fit(unchecked):
 
 def test_models_that_do_not_fit(unchecked):
     model = encoder()
-    with pytest.raises(ide.InputError, match="do not divide images of 5 by 6; choose"):
-        model.resized((5, 6))
-    with pytest.raises(ide.InputError, match="do not divide images of 0 by 6"):
-        model.resized((0, 6))
+    with pytest.raises(ide.InputError, match="5 patches make no grid of the shape of images"):
+        model.on(ide.Mesh(tokens=5))
+    assert model.on(ide.Mesh(tokens=24)).grid == (4, 6)
     with pytest.raises(ide.InputError, match="ImageEncoder has no pooler"):
         model.pooled(jnp.zeros((7, WIDTH)))
     options = {x.name: getattr(model, x.name) for x in dataclasses.fields(model)}

@@ -176,7 +176,9 @@ def test_what_changes_all_stages_and_what_one(model):
         assert type(stage.solver) is ide.Strang
         assert stage.discretization.steps_per_interval == 2
         assert type(stage.discretization.gradient) is ide.Direct
-    assert [stage.control.num_intervals for stage in model.at_depth(4).stages] == [4, 4]
+    assert [
+        stage.control.num_intervals for stage in model.on(ide.Mesh(intervals=4)).stages
+    ] == [4, 4]
     one = model.with_stage(1, model.last.with_solver(ide.Strang()))
     assert [type(stage.solver) for stage in one.stages] == [ide.LieTrotter, ide.Strang]
     assert one.discretization == one.last.discretization

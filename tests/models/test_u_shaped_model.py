@@ -165,7 +165,7 @@ def test_it_is_trained_as_any_model(operator_model):
 
 def test_it_is_evaluated_on_other_grids_and_schemes(operator_model):
     assert outputs_of(operator_model, np.ones(12)).shape == (12,)
-    other = operator_model.with_solver(ide.Strang()).at_depth(4)
+    other = operator_model.with_solver(ide.Strang()).on(ide.Mesh(intervals=4))
     assert all(type(part.solver) is ide.Strang for part in (other.model, *other.levels))
     assert all(part.control.num_intervals == 4 for part in (other.model, *other.levels))
 

@@ -9,6 +9,7 @@ from golden.make_images import random_images, resizing, run
 from helpers import GOLDEN, fast_first, largest
 from pretrained.image_references import DINOV2, VIT, WIDE, checkpoint, output_of, relative
 
+import ide_transformer as ide
 from ide_transformer.pretrained import load_pretrained, save_pretrained
 
 
@@ -37,6 +38,11 @@ def outputs_of(model, images):
     return outputs, None if model.pooler is None else model.pooled(outputs)
 
 
+def at_size(model, size):
+    """The model for images of (rows, columns) pixels."""
+    return model.on(ide.Mesh(tokens=tuple(side // model.patch for side in size)))
+
+
 @pytest.mark.filterwarnings("ignore:.*not part of the model, so not read")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stored_outputs(family):
@@ -44,7 +50,7 @@ def test_stored_outputs(family):
     model = load_pretrained(GOLDEN / family)
     outputs = eqx.filter_jit(model)(stored["images"])
     assert largest(outputs, stored["logits"]) < 1e-12
-    resized = model.resized(stored["resized_images"].shape[-3:-1])
+    resized = at_size(model, stored["resized_images"].shape[-3:-1])
     # The library interpolates the positions of DINOv2 in single precision.
     bound = 1e-6 if family == "dinov2" else 1e-12
     outputs = eqx.filter_jit(resized)(stored["resized_images"])
@@ -127,6 +133,6 @@ def test_outputs_of_the_library_in_single_precision(name, options, tmp_path):
 )
 def test_other_sizes_of_images(name, options, bound, size, tmp_path):
     reference = checkpoint(tmp_path, name, options)
-    model, images = load_pretrained(tmp_path).resized(size), random_images(size)
+    model, images = at_size(load_pretrained(tmp_path), size), random_images(size)
     expected = output_of(reference, images, **resizing(reference))
     assert relative(outputs_of(model, images)[0], expected) < bound

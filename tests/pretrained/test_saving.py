@@ -114,7 +114,10 @@ def test_weights_that_are_one_tensor_must_be_equal_to_be_written(tmp_path):
 def test_heads_that_the_layout_cannot_hold_are_not_written(tmp_path):
     model = load_pretrained(GOLDEN / "vit")
     heads = ide.NoHead(), ide.MeanHead(*model.head.classifiers)
-    for other in (model.resized((12, 8)), *map(model.with_head, heads)):
+    for other in (
+        model.on(ide.Mesh(tokens=tuple(2 * n for n in model.grid))),
+        *map(model.with_head, heads),
+    ):
         with pytest.raises(ide.InputError, match=r"model\.(head|image_shape).* here, .* there"):
             save_pretrained(other, tmp_path / "new", like=GOLDEN / "vit")
 

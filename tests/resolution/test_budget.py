@@ -13,7 +13,7 @@ from running import run_here
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.resolution import ErrorBudget, ErrorPart, Resolved, refinements
+from ide_transformer.resolution import ErrorBudget, ErrorPart, FunctionSolve, refinements
 from ide_transformer.studies.resolution import (
     problem_of,
     random_problem,
@@ -80,7 +80,7 @@ def test_outputs_at_points_are_those_of_the_whole_domain():
 def test_a_scheme_that_does_not_split_has_an_error_of_depth_alone():
     solve = random_problem(0)
     unsplit = solve.model.with_solver(diffrax.Euler(), steps_per_interval=2)
-    assert "splitting" not in refinements(Resolved.of(unsplit, solve.inputs, None))
+    assert "splitting" not in refinements(FunctionSolve.of(unsplit, solve.inputs, None))
 
 
 def test_one_operator_is_not_split_and_has_a_cheapest_refinement():
@@ -88,7 +88,7 @@ def test_one_operator_is_not_split_and_has_a_cheapest_refinement():
     model = eqx.tree_at(
         lambda m: m.coefficients.control.block, solve.model, replace_fn=lambda block: block[:1]
     )
-    one = Resolved.of(model, solve.inputs, 8)
+    one = FunctionSolve.of(model, solve.inputs, 8)
     assert list(refinements(one)) == ["tokens", "features", "depth"]
     part = ErrorPart("depth", 0.1, 0.1, "8 steps", 0.06, 2.0)
     same = part._replace(resolution="splitting", left=0.1, cost=1.0)
@@ -174,13 +174,13 @@ def test_resolutions_are_drawn_in_training(run):
 def test_the_script_measures_losses_of_a_run(run, capsys, tmp_path):
     output = run_here(
         capsys,
-        *("resolution.py", run, "--tokens", "8,10", "--widths", "6", "--steps", "3"),
-        *("--json", tmp_path / "losses.json"),
+        *("evaluate.py", run, "--mesh", "tokens=8,10,width=6,intervals=3"),
+        *("--part", "test", "--json", tmp_path / "losses.json"),
     )
     rows = json.loads((tmp_path / "losses.json").read_text())
-    assert [row["tokens"] for row in rows] == [8, 10] and "features" in output
+    assert [row["tokens"] for row in rows] == [8, 10] and "width" in output
     task = training.evaluation_task(training.load_model(run), None, 10)
-    model = training.load_model(run).model.at_width(6).at_depth(3)
+    model = training.load_model(run).model.on(ide.Mesh(width=6)).on(ide.Mesh(intervals=3))
     batch = next(task.held_out(8, part="test"))
     assert rows[1]["loss"] == pytest.approx(float(task.loss(model, batch).loss), rel=1e-5)
 
@@ -189,13 +189,14 @@ def test_the_script_measures_losses_of_a_run(run, capsys, tmp_path):
 def test_a_run_is_evaluated_at_other_widths(run, capsys, tmp_path):
     rows = tmp_path / "widths.json"
     output = run_here(
-        capsys, *("evaluate.py", run, "--width", "8,12", "--part", "test", "--json", rows)
+        capsys, *("evaluate.py", run, "--mesh", "width=8,12", "--part", "test", "--json", rows)
     )
     assert "width" in output
     loaded = training.load_model(run)
     batch = next(training.evaluation_task(loaded).held_out(8, part="test"))
     for row in json.loads(rows.read_text()):
-        loss = training.evaluation_task(loaded).loss(loaded.model.at_width(row["width"]), batch)
+        wide = loaded.model.on(ide.Mesh(width=row["width"]))
+        loss = training.evaluation_task(loaded).loss(wide, batch)
         assert row["loss"] == pytest.approx(float(loss.loss), rel=1e-5)
 
 
@@ -223,7 +224,7 @@ def test_what_the_script_refuses(capsys, tmp_path):
         assert message in run_here(capsys, "resolution.py", *arguments, expected=2)
 
 
-class Decay(Resolved):
+class Decay(FunctionSolve):
     """A solve of `u_t = -u` in depth, whose tokens change nothing."""
 
     has_functions, domain, cost = False, None, 1.0
@@ -231,11 +232,8 @@ class Decay(Resolved):
     def __init__(self, growth, number=8):
         vars(self).update(growth=growth, number=number)
 
-    def with_tokens(self, factor):
-        return self
-
-    def with_steps(self, factor):
-        return Decay(self.growth, self.number * factor)
+    def finer(self, resolution, factor):
+        return Decay(self.growth, self.number * factor) if resolution == "depth" else self
 
     def described(self, resolution):
         return f"{self.number} steps"

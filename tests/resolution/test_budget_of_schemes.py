@@ -7,7 +7,7 @@ import pytest
 from helpers import fast_first
 
 import ide_transformer as ide
-from ide_transformer.resolution import Resolved, refinements
+from ide_transformer.resolution import FunctionSolve, refinements
 from ide_transformer.solvers import inconsistent, with_sub_solver
 from ide_transformer.studies.convergence import schemes
 
@@ -72,14 +72,14 @@ def model_with(name):
 def error_of(model):
     """Against many steps of an unsplit Runge–Kutta method on twice the points."""
     exact = model.with_solver(diffrax.Tsit5(), steps_per_interval=32)
-    exact = Resolved(exact, wave, 2 * POINTS).outputs(model.domain)
-    error = Resolved(model, wave, POINTS).outputs(model.domain) - exact
+    exact = FunctionSolve(exact, wave, 2 * POINTS).outputs(model.domain)
+    error = FunctionSolve(model, wave, POINTS).outputs(model.domain) - exact
     return float(jnp.linalg.norm(error) / jnp.linalg.norm(exact))
 
 
 @pytest.mark.parametrize("name", CONSISTENT)
 def test_every_splitting_has_an_error_of_its_own(name):
-    refined = refinements(Resolved(model_with(name), wave, POINTS))
+    refined = refinements(FunctionSolve(model_with(name), wave, POINTS))
     assert ("splitting" in refined) == splits(name)
 
 
@@ -120,13 +120,13 @@ class Opposite(ide.AbstractSequentialSplitting):
 )
 def test_a_splitting_of_first_order_is_refined_by_the_symmetric_one(solver, finer):
     model = model_with("strang(heun)").with_solver(solver, steps_per_interval=4)
-    refined = refinements(Resolved(model, wave, POINTS))["splitting"]
+    refined = refinements(FunctionSolve(model, wave, POINTS))["splitting"]
     assert refined.model.discretization.solver == finer
     assert refined.described("splitting") == "Strang, 4 steps"
 
 
 def test_another_splitting_is_refined_by_shorter_steps():
-    refined = refinements(Resolved(model_with("strang(heun)"), wave, POINTS))
+    refined = refinements(FunctionSolve(model_with("strang(heun)"), wave, POINTS))
     assert refined["splitting"] == refined["depth"]
     assert refined["splitting"].described("splitting") == "Strang, 8 steps"
 

@@ -78,7 +78,7 @@ def test_the_evaluations_of_a_step_are_the_mean_over_its_meshes(tmp_path):
 
 
 def test_the_tokens_of_a_sample_are_the_mean_over_the_meshes(tmp_path):
-    config = configured(tmp_path, ["training.meshes=[{context: 4}, {context: 16, weight: 3}]"])
+    config = configured(tmp_path, ["training.meshes=[{tokens: 4}, {tokens: 16, weight: 3}]"])
     drawn = [(4, 16)[drawn_mesh(config.training, x)] for x in range(10)]
     task = build.build_task(config)
     assert budget.tokens_of_a_sample(config, task, 10) == sum(drawn) / 10

@@ -33,7 +33,7 @@ def test_inputs_are_the_solution_at_the_beginning():
 
 def test_other_points_have_the_same_functions():
     task = tasks.BurgersInterval(15)
-    finer = task.at_context(45)
+    finer = task.on(ide.Mesh(tokens=45))
     for part in ("validation", "test"):
         for few, many in zip(
             task.held_out(8, 8, part), finer.held_out(8, 8, part), strict=True
@@ -56,13 +56,13 @@ def test_parts_and_batches_have_functions_of_their_own():
 
 def test_other_contexts_of_other_tasks():
     text = tasks.LanguageTask("0123456789" * 40, 12)
-    shorter = text.at_context(5)
+    shorter = text.on(ide.Mesh(tokens=5))
     assert shorter.batch(0, 2, 0).inputs.shape == (2, 5)
     assert text.batch(0, 2, 0).inputs.shape == (2, 12)
     with pytest.raises(ide.InputError, match=r"model\.context=500 is longer than the"):
-        text.at_context(500)
+        text.on(ide.Mesh(tokens=500))
     with pytest.raises(ide.InputError, match="the samples of Parity have 9 tokens"):
-        tasks.Parity(33, (1, 8)).at_context(8)
+        tasks.Parity(33, (1, 8)).on(ide.Mesh(tokens=8))
 
 
 def test_fewer_points_of_functions_that_were_solved(monkeypatch):
@@ -70,11 +70,11 @@ def test_fewer_points_of_functions_that_were_solved(monkeypatch):
     solved = {x: Functions(pairs, -pairs) for x in ("train", "validation", "test")}
     monkeypatch.setattr("ide_transformer.tasks.flow_map.functions", lambda *_: solved)
     task = tasks.Burgers.build(8, 0.1, 0.1, 3, 3)
-    batch = next(task.at_context(4).held_out(3))
+    batch = next(task.on(ide.Mesh(tokens=4)).held_out(3))
     np.testing.assert_array_equal(batch.inputs, pairs[:, ::2])
     np.testing.assert_array_equal(batch.targets, -pairs[:, ::2])
     with pytest.raises(ide.InputError, match="8 points, of which 3 at equal distances"):
-        task.at_context(3)
+        task.on(ide.Mesh(tokens=3))
 
 
 def test_held_out_points_do_not_depend_on_the_batch():

@@ -34,7 +34,7 @@ def test_parts_and_normalisation(published):
 
 def test_a_finer_grid_for_the_test_alone(published):
     folder, parts = published
-    fine = tasks.Darcy(folder, samples=20).at_context(32)
+    fine = tasks.Darcy(folder, samples=20).on(ide.Mesh(tokens=32))
     (batch,) = fine.held_out(8, part="test")
     np.testing.assert_array_equal(batch.targets.values, parts["test_32"].reshape(4, 1024))
     domain = batch.inputs.domain
@@ -59,7 +59,7 @@ def test_subsets_of_the_points(published, points):
     again, other = task.batch(1, 4, 0), task.batch(2, 4, 0)
     np.testing.assert_array_equal(again.inputs.domain.points, places)
     assert not np.array_equal(other.inputs.domain.points, places)
-    assert task.at_context(32).tokens_per_sample == 40
+    assert task.on(ide.Mesh(tokens=32)).tokens_per_sample == 40
     plain = tasks.Darcy(folder, samples=20, points=points, subset=40, weights="equal")
     batch = plain.batch(1, 4, 0)
     assert batch.inputs.domain.weights is None and batch.targets.domain.weights is not None
@@ -109,7 +109,7 @@ def test_a_run_is_tested_on_the_finer_grid_through_the_scripts(published, tmp_pa
     run = training.train(config, runs=tmp_path).path
     capsys.readouterr()
     rows, test = tmp_path / "rows.json", ("--part", "test")
-    run_here(capsys, "evaluate.py", run, *test, "--contexts", "16,32", "--json", rows)
+    run_here(capsys, "evaluate.py", run, *test, "--mesh", "tokens=16,32", "--json", rows)
     found = json.loads(rows.read_text())
     summary = json.loads((run / "summary.json").read_text())
     assert [row["context"] for row in found] == [16, 32]
@@ -117,5 +117,5 @@ def test_a_run_is_tested_on_the_finer_grid_through_the_scripts(published, tmp_pa
     picture = tmp_path / "darcy.png"
     run_here(capsys, "evaluate.py", run, *test, "--pictures", picture)
     assert picture.stat().st_size > 1000
-    shown = run_here(capsys, "evaluate.py", run, "--contexts", "32", expected=2)
+    shown = run_here(capsys, "evaluate.py", run, "--mesh", "tokens=32", expected=2)
     assert "a test part only" in shown

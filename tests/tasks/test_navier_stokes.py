@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import ide_transformer as ide
 from ide_transformer import tasks
 from ide_transformer.tasks import Functions, flows
 
@@ -50,7 +51,7 @@ def test_batches_are_fields_on_the_torus(task):
     batch = next(task.held_out(2))
     assert batch.inputs.values.shape == (2, 64) and batch.inputs.domain.grid == (8, 8)
     np.testing.assert_array_equal(batch.targets.values, -batch.inputs.values)
-    coarse = next(task.at_context(4).held_out(2)).inputs
+    coarse = next(task.on(ide.Mesh(tokens=4)).held_out(2)).inputs
     expected = batch.inputs.values.reshape(2, 8, 8)[:, ::2, ::2].reshape(2, 16)
     np.testing.assert_array_equal(coarse.values, expected)
     assert task.sizes == {"points": (8, 8)} and task.tokens_per_sample == 64

@@ -103,7 +103,7 @@ def test_digits_are_split_once_and_for_all():
 
 def test_images_in_other_numbers_of_patches():
     task = tasks.Digits.build(patch=2)
-    coarse, fine = task.at_context(4), tasks.Digits.build(patch=2, patches=64)
+    coarse, fine = task.on(ide.Mesh(tokens=4)), tasks.Digits.build(patch=2, patches=64)
     own, halved, doubled = (next(x.held_out(3)).inputs for x in (task, coarse, fine))
     assert own.shape == (3, 8, 8, 1) and halved.shape == (3, 4, 4, 1)
     assert doubled.shape == (3, 16, 16, 1)
@@ -116,7 +116,7 @@ def test_resampled_images_are_the_same_function():
     part = tasks.images.LabelledImages(np.repeat(images, 10, axis=0), np.zeros(10, np.int32))
     task = tasks.ClassificationTask(part, part, patch=2)
     for context in (16, 256):
-        found = task.at_context(context).batch(0, 1, 0).inputs[0, ..., 0]
+        found = task.on(ide.Mesh(tokens=context)).batch(0, 1, 0).inputs[0, ..., 0]
         side = len(found)
         row, column = np.meshgrid(*2 * [(np.arange(side) + 0.5) / side], indexing="ij")
         edge = side // 4
@@ -127,7 +127,7 @@ def test_resampled_images_are_the_same_function():
 def test_images_in_no_number_of_patches():
     task = tasks.Digits.build(patch=2)
     with pytest.raises(ide.InputError, match=r"5 patches make no grid.*such as 4"):
-        task.at_context(5)
+        task.on(ide.Mesh(tokens=5))
 
 
 def test_images_that_are_moved_and_mirrored():

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from running import run_here
 
+import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
 from ide_transformer.tasks import TokenFiles, TokenFolder, token_shards, tokenize_files
 
@@ -195,7 +196,7 @@ def test_held_out_parts_are_read_in_order(task):
 
 def test_contexts_that_do_not_fit(task):
     with pytest.raises(InputError, match="too long for the test part"):
-        task.at_context(100)
+        task.on(ide.Mesh(tokens=100))
     with pytest.raises(InputError, match=r"validation=0\.5 and data\.test=0\.5 leave nothing"):
         TokenFiles(task.folder.path, 8, 0.5, 0.5)
 

@@ -128,10 +128,15 @@ def test_a_checkpoint_is_built_with_another_scheme(checkpoint, tmp_path):
     assert eqx.tree_equal(model.control, native.control)
 
 
+def loss_at_16(loaded, text):
+    (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(tokens=16)], text)
+    return row
+
+
 def test_the_loss_of_a_checkpoint_is_the_mean_over_its_windows(checkpoint):
     loaded = training.load_model(str(checkpoint), [])
     text = TEXT[:300]
-    found = training.evaluate_loss(loaded, text, None, 16)
+    found = loss_at_16(loaded, text)
     tokens = loaded.tokenizer.encode(text).astype(int)
     windows = tokens[np.arange(0, len(tokens) - 16, 16)[:, None] + np.arange(17)]
     scores = np.asarray(jax.nn.log_softmax(loaded.model(windows[:, :-1])))
@@ -139,7 +144,7 @@ def test_the_loss_of_a_checkpoint_is_the_mean_over_its_windows(checkpoint):
     assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
     other = training.load_model(str(checkpoint), ["solver.kind=rk4"])
-    assert training.evaluate_loss(other, text, None, 16)["loss"] != found["loss"]
+    assert loss_at_16(other, text)["loss"] != found["loss"]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +196,7 @@ def test_a_checkpoint_of_the_wrong_kind_is_refused(tmp_path, checkpoint):
         training.import_pretrained(str(tmp_path / "bert"), "x", tmp_path / "runs")
     loaded = training.load_model(str(tmp_path / "bert"), [])
     with pytest.raises(ide.InputError, match="predicts no text"):
-        training.evaluate_loss(loaded, TEXT, None, None)
+        training.evaluate_loss(loaded, TEXT)
     loaded = training.load_model(str(checkpoint), [])
     with pytest.raises(ide.InputError, match="need a TextEncoder"):
         training.similarities(loaded, ["one", "two"])

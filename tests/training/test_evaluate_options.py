@@ -8,16 +8,18 @@ from running import run_here
     ("options", "message"),
     [
         ("--exit-for sample", "--exit-for goes with --exit."),
-        ("--mesh spread", "--mesh goes with --steps."),
+        ("--layers spread", "--layers goes with --mesh."),
+        ("--mesh 8", "write key=value, for example intervals=2,4,8"),
+        ("--mesh steps=8", "--mesh steps=8: unknown key steps"),
+        ("--mesh intervals=0", "--mesh intervals=0: intervals=0"),
         ("--rollout 4 --samples 8", "--samples says nothing beside --rollout; drop one."),
-        ("--contexts 8,16 --context 8", "--context says nothing beside --contexts"),
-        ("--exit 0.1 --steps 2 --mesh first", "--mesh says nothing beside --exit"),
+        ("--exit 0.1 --mesh intervals=2 --layers first", "--layers says nothing beside --exit"),
         ("--measure accuracy", "--measure goes with --figure."),
-        ("--figure loss.png", "--figure goes with --exit or --steps or"),
-        ("--exit 0.1 --horizons 2", "--exit and --horizons do not go together"),
-        ("--steps 2 --pictures flow.png", "--steps and --pictures do not go together"),
+        ("--figure loss.png", "--figure goes with --exit or --mesh or"),
+        ("--rollout 2 --mesh horizon=2", "--rollout and --mesh do not go together"),
+        ("--mesh intervals=2,3 --pictures flow.png", "--pictures are of one solve"),
         ("--text text.txt data.options.points=3", "data.options.points=3 says nothing beside"),
-        ("--steps 2 --figure loss.txt", "loss.txt: a figure ends with .png, .pdf or .svg"),
+        ("--mesh intervals=2 --figure loss.txt", "loss.txt: a figure ends with .png, .pdf or"),
     ],
 )
 def test_options_that_say_nothing(capsys, options, message):
@@ -27,8 +29,7 @@ def test_options_that_say_nothing(capsys, options, message):
 @pytest.mark.parametrize(
     ("script", "options", "message"),
     [
-        ("resolution.py", "--random 1 --steps 2", "--steps says nothing beside --random"),
-        ("resolution.py", "none --part validation", "--part says nothing beside the errors"),
+        ("resolution.py", "--random 1 --samples 2", "--figure and --samples are for the"),
         ("translate.py", "none --length-penalty 2", "--length-penalty goes with --beams"),
     ],
 )

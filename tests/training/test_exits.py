@@ -39,14 +39,14 @@ def test_rows_begin_with_the_full_solve_and_the_rest_is_measured_against_it(run)
     exit = ide.EstimatedExit(1.0)
     rows = training.evaluate_exits(loaded, exit, [0.0, 1e6], steps=[6], samples=32)
     assert [row["tolerance"] for row in rows] == [None, 0.0, 1e6]
-    (alone,) = training.evaluate_at_depths(loaded, [6], samples=32)
+    (alone,) = training.evaluate_on_meshes(loaded, [ide.Mesh(intervals=6)], samples=32)
     for row in rows[:2]:
         assert row["loss"] == pytest.approx(alone["loss"], rel=1e-5)
         assert (row["evaluations"], row["saved"], row["steps"]) == (6, 0, 6)
     assert rows[2]["evaluations"] == 2
     assert rows[2]["saved"] == pytest.approx(2 / 3)
     # Between two batches of different sizes the mean is that over samples.
-    model = loaded.model.at_depth(6).with_exit(ide.EstimatedExit(0.0001))
+    model = loaded.model.on(ide.Mesh(intervals=6)).with_exit(ide.EstimatedExit(0.0001))
     (row,) = training.evaluate_exits(loaded, exit, [0.0001], steps=[6], samples=24)[1:]
     task = training.evaluation_task(loaded)
     solve = eqx.filter_jit(lambda model, inputs: model.solve(inputs).stats["field_evaluations"])
@@ -89,7 +89,7 @@ def test_an_exit_without_an_estimate_is_refused():
 def test_a_run_is_evaluated_with_exits(run, tmp_path, capsys):
     files = ("--json", tmp_path / "rows.json", "--figure", tmp_path / "figure.png")
     exits = ("--exit", "0.1,0.01")
-    some = ("--steps", "2,4", "--samples", 8)
+    some = ("--mesh", "intervals=2,4", "--samples", 8)
     shown = run_here(capsys, "evaluate.py", run, *exits, *some, *files, "--exit-for", "sample")
     assert "fewest evaluations" in shown
     rows = json.loads((tmp_path / "rows.json").read_text())

@@ -64,10 +64,10 @@ def test_a_run_is_trained_evaluated_and_compared(tmp_path, capsys):
     output = run_here(capsys, "evaluate.py", run)
     assert output.split() == ["loss:", f"{summary['validation_loss']:.4f}"]
     files = ("--json", tmp_path / "rows.json", "--figure", tmp_path / "depth.png")
-    run_here(capsys, "evaluate.py", run, "--steps", "1,2", *files)
+    run_here(capsys, "evaluate.py", run, "--mesh", "intervals=1,2", *files)
     rows = json.loads((tmp_path / "rows.json").read_text())
     file = tmp_path / "new/points.json"
-    run_here(capsys, "evaluate.py", run, "--contexts", "16,24", "--json", file)
+    run_here(capsys, "evaluate.py", run, "--mesh", "tokens=16,24", "--json", file)
     points = json.loads(file.read_text())
     assert [row["context"] for row in points] == [16, 24]
     assert points[0]["loss"] == pytest.approx(summary["validation_loss"], rel=1e-5)

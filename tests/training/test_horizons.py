@@ -92,7 +92,7 @@ def test_a_trained_model_is_evaluated_over_other_horizons_on_longer_inputs(
     longer = ("data.options.held_out_lengths=[5,8]", "model.context=9")
     files = ("--json", tmp_path / "rows.json", "--figure", tmp_path / "figure.png")
     run_here(
-        *(capsys, "evaluate.py", run.path, *longer, "--horizons", "2,5"),
+        *(capsys, "evaluate.py", run.path, *longer, "--mesh", "horizon=2,5"),
         *("--samples", 32, "--measure", "exact_match", *files),
     )
     rows = json.loads((tmp_path / "rows.json").read_text())
@@ -103,12 +103,12 @@ def test_a_trained_model_is_evaluated_over_other_horizons_on_longer_inputs(
     batch = next(task.held_out(32, 32))
     assert batch.inputs.shape == (32, 9)
     for row in rows:
-        model = loaded.model.with_horizon(row["horizon"])
+        model = loaded.model.on(ide.Mesh(horizon=row["horizon"]))
         loss = eqx.filter_jit(task.loss)(model, batch).loss
         assert float(loss) == pytest.approx(row["loss"], rel=1e-5)
     assert (tmp_path / "figure.png").stat().st_size > 1000
     assert "known here are loss, accuracy, exact_match" in run_here(
-        *(capsys, "evaluate.py", run.path, "--steps", "2", "--samples", 8),
+        *(capsys, "evaluate.py", run.path, "--mesh", "intervals=2", "--samples", 8),
         *("--measure", "perplexity", "--figure", tmp_path / "no.png"),
         expected=2,
     )

@@ -71,7 +71,7 @@ def test_the_objective_has_what_is_read_out_after_each_layer(run):
 def test_with_one_layer_there_is_none_before_the_last(run):
     settings = run.run.load_config().training
     batch = next(training.evaluation_task(run).held_out(4))
-    model = training.on_mesh(run.model, 1)
+    model = run.model.on(ide.Mesh(intervals=1))
     result = eqx.filter_jit(objective(tasks.CrossEntropy(), settings))(model, batch)
     assert np.isfinite(result.loss) and result.objective == result.loss
 
@@ -83,7 +83,7 @@ def test_with_one_layer_there_is_none_before_the_last(run):
     ),
 )
 def test_a_model_is_evaluated_with_some_of_its_layers(run, mesh, steps, layers):
-    (row,) = training.evaluate_at_depths(run, [steps], mesh=mesh)
+    (row,) = training.evaluate_on_meshes(run, [ide.Mesh(intervals=steps)], layers=mesh)
     losses, sizes = [], []
     for batch in training.evaluation_task(run).held_out(16):
         logits = by_hand(run.model, batch.inputs, layers)
@@ -103,7 +103,7 @@ def test_a_model_is_evaluated_with_some_of_its_layers(run, mesh, steps, layers):
 )
 def test_layers_that_are_not_there(run, mesh, steps, message):
     with pytest.raises(ide.InputError, match=message):
-        training.evaluate_at_depths(run, [steps], mesh=mesh)
+        training.evaluate_on_meshes(run, [ide.Mesh(intervals=steps)], layers=mesh)
 
 
 def test_layers_left_out_in_training_are_drawn_from_step_to_step(run):

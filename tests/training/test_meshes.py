@@ -86,7 +86,7 @@ def test_a_mesh_is_the_same_equation_on_other_intervals(text, control):
     exactly, so that steps of the finer mesh are those of the coarser one in parts."""
     model = model_of(config(text, control=control))
     inputs = jnp.arange(8)
-    fine = model.at_depth(16)
+    fine = model.on(ide.Mesh(intervals=16))
     assert fine.control.num_intervals == 16
     assert fine.control.horizon == pytest.approx(model.control.horizon)
     for t in (0.3, 1.7, 3.9):
@@ -97,7 +97,7 @@ def test_a_mesh_is_the_same_equation_on_other_intervals(text, control):
         halves = model.with_solver(model.solver, steps_per_interval=4)
         assert np.allclose(fine(inputs), halves(inputs), atol=1e-12)
     solve = eqx.filter_jit(lambda model: model.solve(inputs).u1)
-    states = [solve(model.at_depth(n)) for n in (16, 32, 64)]
+    states = [solve(model.on(ide.Mesh(intervals=n))) for n in (16, 32, 64)]
     first, second = (largest(a, b) for a, b in itertools.pairwise(states))
     assert first / second == pytest.approx(2, abs=0.25)  # Lie–Trotter(Euler) is of order 1
 
@@ -172,18 +172,17 @@ def test_a_run_is_evaluated_and_sampled_at_other_depths(text, tmp_path, monkeypa
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     run = training.train(config(text), runs=tmp_path / "runs").path
     files = ("--json", tmp_path / "rows.json", "--figure", tmp_path / "figure.png")
-    run_here(capsys, "evaluate.py", run, "--steps", "1,2,4", "--samples", 8, *files)
+    run_here(capsys, "evaluate.py", run, "--mesh", "intervals=1,2,4", "--samples", 8, *files)
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [(row["steps"], row["evaluations"]) for row in rows] == [(1, 1), (2, 2), (4, 4)]
+    assert [(row["intervals"], row["evaluations"]) for row in rows] == [(1, 1), (2, 2), (4, 4)]
     for row in rows:
         loaded = training.load_model(run)
-        loaded = loaded._replace(model=loaded.model.at_depth(row["steps"]))
-        alone = training.evaluate_loss(loaded, None, 8, None)
+        loaded = loaded._replace(model=loaded.model.on(ide.Mesh(intervals=row["intervals"])))
+        alone = training.evaluate_loss(loaded, None, 8)
         assert alone["loss"] == pytest.approx(row["loss"])
     assert (tmp_path / "figure.png").stat().st_size > 1000
-    other = run_here(capsys, "evaluate.py", run, "--steps", "2", "solver.kind=rk4")
+    other = run_here(capsys, "evaluate.py", run, "--mesh", "intervals=2", "solver.kind=rk4")
     assert " 8 " in other  # four stages in each of two steps
     assert "the" in run_here(
-        capsys, "sample.py", run, "--steps", 3, "--prompt", "the", "--length", 2
+        capsys, "sample.py", run, "--mesh", "intervals=3", "--prompt", "the", "--length", 2
     )
-    assert "num_intervals=0" in run_here(capsys, "evaluate.py", run, "--steps", "0", expected=2)

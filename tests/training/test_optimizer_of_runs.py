@@ -38,9 +38,7 @@ def test_schedule_free_runs_evaluate_and_give_the_mean_weights(tmp_path, config,
     loss = summary["validation_loss"]
 
     def loss_of_loaded():
-        return training.evaluate_loss(training.load_model(folder.path), None, None, None)[
-            "loss"
-        ]
+        return training.evaluate_loss(training.load_model(folder.path))["loss"]
 
     np.testing.assert_allclose(loss_of_loaded(), loss, rtol=1e-5)
     lines = training.read_metrics(folder.metrics)

@@ -31,8 +31,8 @@ def test_a_context_that_no_sample_has(name, options, tokens):
     run = loaded(name, 20, **options)
     assert evaluation_task(run).tokens_per_sample == tokens
     for context in (20, 40):
-        with pytest.raises(InputError, match=f"context={context}: .* have {tokens} tokens"):
-            evaluation_task(run, context=context)
+        with pytest.raises(InputError, match=f"tokens={context}: .* have {tokens} tokens"):
+            evaluation_task(run, tokens=context)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_context_that_no_sample_has(name, options, tokens):
 )
 def test_a_context_that_samples_have(name, options):
     run = loaded(name, 20, **options)
-    assert evaluation_task(run, context=12).tokens_per_sample == 12
+    assert evaluation_task(run, tokens=12).tokens_per_sample == 12
 
 
 def test_samples_and_parts_that_a_task_leaves_out():

@@ -101,7 +101,7 @@ def test_a_run_is_a_chain_of_two(run, text):
 
     for step in range(8):
         if step == 4:
-            model = model.at_depth(4)
+            model = model.on(ide.Mesh(intervals=4))
             structure = jax.tree.structure(weights_of(model))
             weights = repeated(weights, structure, 1)
             first, second = (

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from helpers import fast_first
 
+import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.training.resampling import resampled
+from ide_transformer.training.resampling import resample_state
 
 
 KINDS = {
@@ -39,7 +40,7 @@ def small(control, kind):
         for key, x in zip(keys, leaves, strict=True)
     ]
     state = eqx.tree_at(lambda s: s.optimizer, state, structure.unflatten(filled))
-    refined = resampled(state, optimizer=optimizer, static=static, num_intervals=4)
+    refined = resample_state(state, optimizer=optimizer, static=static, num_intervals=4)
     return model, optimizer, state, refined
 
 
@@ -52,7 +53,7 @@ def named(state):
 @pytest.mark.parametrize("kind", fast_first(2, KINDS))
 def test_what_is_kept_of_layers_is_repeated_and_shared(kind):
     model, optimizer, state, refined = small({"kind": "piecewise_constant"}, kind)
-    weights = eqx.filter(model.at_depth(4), eqx.is_inexact_array)
+    weights = eqx.filter(model.on(ide.Mesh(intervals=4)), eqx.is_inexact_array)
     expected = jax.eval_shape(optimizer.init, weights)
     assert jax.tree.structure(expected) == jax.tree.structure(refined.optimizer)
     before, after = named(state.optimizer), named(refined.optimizer)
@@ -103,6 +104,6 @@ def test_the_gradient_of_a_copy_is_a_share():
 
         return jax.tree.leaves(jax.grad(loss)(weights).control)
 
-    for x, y in zip(gradient(model), gradient(model.at_depth(4)), strict=True):
+    for x, y in zip(gradient(model), gradient(model.on(ide.Mesh(intervals=4))), strict=True):
         scale = float(jnp.max(jnp.abs(x)))
         np.testing.assert_allclose(y, np.repeat(x, 2, axis=0) / 2, atol=0.02 * scale)

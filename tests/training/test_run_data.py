@@ -49,7 +49,7 @@ def test_data_that_changed_are_named(there, capsys, text, message):
         (there / "text.txt").write_text(text)
     assert message in evaluated(capsys, there, expected=2)
     # A table, and a page that needs no data, say it too.
-    assert message in evaluated(capsys, there, "--contexts", "4,8", expected=2)
+    assert message in evaluated(capsys, there, "--mesh", "tokens=4,8", expected=2)
     page = "--output", there / "report.html"
     assert message in run_here(capsys, "report.py", there / "runs/small", *page)
 
@@ -103,7 +103,7 @@ def test_a_loss_that_is_no_number_is_no_result(there):
     weights, static = eqx.partition(loaded.model, eqx.is_inexact_array)
     broken = eqx.combine(jax.tree.map(lambda x: x * jnp.nan, weights), static)
     with pytest.raises(InputError, match="small: the loss is nan: the outputs"):
-        training.evaluate_loss(loaded._replace(model=broken), None, None, None)
+        training.evaluate_loss(loaded._replace(model=broken))
     # One mesh of several on which it is none is a result.
     check_finite(loaded, [{"loss": math.nan}, {"loss": 1.0}])
     with pytest.raises(InputError, match="the loss is nan"):

@@ -118,7 +118,7 @@ def test_a_run_is_saved_resumed_and_evaluated(tmp_path, monkeypatch):
     again = eqx.filter(training.load_run(run.path)[0], eqx.is_inexact_array)
     assert eqx.tree_equal(saved, again)
     loaded = ide.load_model(run.path, ["solver.kind=heun"])
-    (row,) = training.evaluate_at_depths(loaded, [2], samples=4)
+    (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(intervals=2)], samples=4)
     # Two evaluations a step, in each of two stages.
     assert row["evaluations"] == 8 and np.isfinite(row["loss"])
 

@@ -9,8 +9,8 @@ import pytest
 from helpers import ROOT, SCRIPTS
 from running import run_apart, run_here
 
-from ide_transformer import InputError, load_model, load_run
-from ide_transformer.training import Config, evaluate_loss, evaluation_task
+from ide_transformer import InputError, Mesh, load_model, load_run
+from ide_transformer.training import Config, evaluate_on_meshes, evaluation_task
 from ide_transformer.training.folder import new_folder
 
 
@@ -124,13 +124,12 @@ def test_a_run_is_evaluated_on_windows_of_another_length(finished):
     ]
     assert lengths == [8, 5]
     with pytest.raises(InputError, match="longer than the context of 16"):
-        evaluate_loss(loaded, None, 1, 17)
+        evaluate_on_meshes(loaded, [Mesh(tokens=17)], samples=1)
 
 
-@pytest.mark.parametrize("size", ["--samples", "--context"])
-def test_sizes_below_one_are_refused(finished, capsys, size):
-    output = run_here(capsys, "evaluate.py", finished[0], size, 0, expected=2)
-    assert f"{size.removeprefix('--')}=0: give at least 1" in output
+def test_sizes_below_one_are_refused(finished, capsys):
+    output = run_here(capsys, "evaluate.py", finished[0], "--samples", 0, expected=2)
+    assert "samples=0: give at least 1" in output
 
 
 def test_a_run_is_loaded_by_its_path(finished):

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from ...equation import TokenDomain, interpolation
 from ...errors import InputError
 from ...models import Field, OperatorModel
-from ...resolution import Resolved
+from ...resolution import FunctionSolve
 from ...training import LoadedModel, evaluation_task
 from ...training.evaluation import at_least_one
 
@@ -21,7 +21,7 @@ _FACTORS, _FINER = (1, 2, 4), 4
 
 
 def refinement_errors(
-    solve: Resolved, say: Callable[[str], None] = lambda line: None
+    solve: FunctionSolve, say: Callable[[str], None] = lambda line: None
 ) -> list[dict[str, Any]]:
     """The errors of one, two and four times the tokens, the features and the steps, each with
     the others as they are, against four times the last. The order is that of what they change:
@@ -34,16 +34,13 @@ def refinement_errors(
     - `say`: called with a line before each resolution.
     """
     domain, rows = solve.domain, []
-    kinds: dict[str, Callable[[int], Resolved]] = {"tokens": solve.with_tokens}
-    if solve.has_functions:
-        kinds["features"] = solve.with_features
-    kinds["depth"] = solve.with_steps
-    for name, refine in kinds.items():
+    features = ["features"] if solve.has_functions else []
+    for name in ("tokens", *features, "depth"):
         say(f"errors of {name}")
-        finest = refine(_FINER * _FACTORS[-1]).outputs(domain)
+        finest = solve.finer(name, _FINER * _FACTORS[-1]).outputs(domain)
         size, solutions = jnp.linalg.norm(finest), []
         for factor in _FACTORS:
-            finer = refine(factor)
+            finer = solve.finer(name, factor)
             solutions.append(finer.outputs(domain))
             rows.append(
                 {
@@ -64,7 +61,9 @@ def _order(coarse: Array, fine: Array, finest: Array) -> float | None:
     return float(np.log2(first / second)) if first and second else None
 
 
-def problem_of(loaded: LoadedModel, samples: int = 16, tokens: int | None = None) -> Resolved:
+def problem_of(
+    loaded: LoadedModel, samples: int = 16, tokens: int | None = None
+) -> FunctionSolve:
     """The solve of a run for held-out functions of its task, by cubic interpolation between
     the points where they are known, in float64.
 
@@ -97,4 +96,4 @@ def problem_of(loaded: LoadedModel, samples: int = 16, tokens: int | None = None
         ),
         loaded.model,
     )
-    return Resolved.of(wide, inputs, tokens)
+    return FunctionSolve.of(wide, inputs, tokens)

@@ -20,7 +20,7 @@ from ...equation import (
 )
 from ...integration import Discretization
 from ...models import FunctionalModel, OperatorModel
-from ...resolution import Resolved
+from ...resolution import FunctionSolve
 from ...solvers import LieTrotter
 
 
@@ -29,7 +29,7 @@ _MODES, _HEADS, _LAYERS, _SAMPLES, _WAVES = 8, 2, 2, 4, 3
 _DECAY = 0.6
 
 
-def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> Resolved:
+def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> FunctionSolve:
     """A random equation of attention and feed-forward, the same at all depths, between random
     linear maps, and random functions on [0, 1]; at a random number of tokens, features and
     steps, so that now one of them, now another has the largest error. Equal weights at the
@@ -74,7 +74,7 @@ def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> 
         angles = np.pi * np.outer(np.arange(1, _WAVES + 1), points[:, 0])
         return jnp.asarray(waves[0] @ np.cos(angles) + waves[1] @ np.sin(angles))
 
-    return Resolved(FunctionalModel(model, space), inputs, tokens)
+    return FunctionSolve(FunctionalModel(model, space), inputs, tokens)
 
 
 def _smooth(c: Array) -> Array:

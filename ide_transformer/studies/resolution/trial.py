@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ...resolution import ErrorBudget, Resolved, error_budget, gain, refinements
+from ...resolution import ErrorBudget, FunctionSolve, error_budget, gain, refinements
 
 
 # By which tokens and features are multiplied for what an error is measured against.
@@ -44,12 +44,12 @@ class Trial(NamedTuple):
         }
 
 
-def tried_budget(solve: Resolved) -> Trial:
+def tried_budget(solve: FunctionSolve) -> Trial:
     """The error budget of a solve, and the errors of it and of its refinements."""
     budget = error_budget(solve.model, solve.inputs, solve.tokens)
-    reference = solve.with_tokens(_FINE).exact()
+    reference = solve.finer("tokens", _FINE).exact()
     if solve.has_functions:
-        reference = reference.with_features(_FINE)
+        reference = reference.finer("features", _FINE)
     true = reference.outputs(solve.domain)
 
     def error(outputs: Array) -> float:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
-from ..models import AbstractModel, Field, FunctionalModel, OperatorModel
+from ..models import AbstractModel, Field, FunctionalModel, Mesh, OperatorModel
 from ..solvers import Strang, inconsistent, splitting_of, with_sub_solver
 
 
@@ -25,7 +25,7 @@ _EXACT = diffrax.Dopri8()
 
 
 @dataclasses.dataclass(frozen=True)
-class Resolved:
+class FunctionSolve:
     """A model that solves for functions of tokens, at so many points.
 
     - `model`: with its scheme, its steps and its width.
@@ -38,7 +38,7 @@ class Resolved:
     tokens: int
 
     @classmethod
-    def of(cls, model: AbstractModel, inputs: Inputs, tokens: int | None) -> "Resolved":
+    def of(cls, model: AbstractModel, inputs: Inputs, tokens: int | None) -> "FunctionSolve":
         """A solve that can be refined.
 
         **Raises:** `InputError` for another model, one with adaptive steps, an exit or rounded
@@ -140,7 +140,7 @@ class Resolved:
                 "error_budget: solves with other points are compared at those of the model, "
                 "where they have to see the function without being seen; this model cannot do "
                 f"that: {error} Leave the operator out, or measure the loss of a run at other "
-                "resolutions by scripts/resolution.py --tokens."
+                "numbers of tokens by scripts/evaluate.py --mesh tokens=…."
             ) from None
 
     @property
@@ -159,41 +159,43 @@ class Resolved:
         assert found is not None
         return float(found["flops"]) * float(_evaluations(model, inputs))
 
-    def with_tokens(self, factor: int) -> "Resolved":
-        return dataclasses.replace(self, tokens=self.tokens * factor)
+    def on(self, mesh: Mesh) -> "FunctionSolve":
+        """The same functions solved on another mesh."""
+        tokens = self.tokens if mesh.tokens is None else mesh.tokens
+        assert isinstance(tokens, int)
+        return dataclasses.replace(self, model=self.model.on(mesh), tokens=tokens)
 
-    def with_features(self, factor: int) -> "Resolved":
-        model = self.model
-        assert isinstance(model, FunctionalModel)
-        return dataclasses.replace(self, model=model.at_width(model.features * factor))
-
-    def with_steps(self, factor: int) -> "Resolved":
+    def finer(self, resolution: str, factor: int) -> "FunctionSolve":
+        """The solve with so many times the "tokens", "features" or steps in "depth"."""
         steps = self.model.discretization.steps_per_interval
-        model = self.model.with_options(steps_per_interval=factor * steps)
-        return dataclasses.replace(self, model=model)
+        meshes = {
+            "tokens": Mesh(tokens=factor * self.tokens),
+            "features": Mesh(width=factor * self.model.features),
+            "depth": Mesh(steps_per_interval=factor * steps),
+        }
+        return self.on(meshes[resolution])
 
-    def with_exact_flows(self) -> "Resolved":
+    def with_exact_flows(self) -> "FunctionSolve":
         """The same splitting of exact flows; of a solve that splits."""
         return self._with(with_sub_solver(self._scheme, _EXACT), 1)
 
-    def exact(self) -> "Resolved":
+    def exact(self) -> "FunctionSolve":
         """The solution of the equation in depth, at these tokens and features."""
         return self._with(_EXACT, 2)
 
-    def with_finer_splitting(self) -> "Resolved":
+    def with_finer_splitting(self) -> "FunctionSolve":
         """The symmetric splitting with the same sub-solver in the place of one of first order;
         others with twice the steps. Of a solve that splits."""
         splitting = splitting_of(self._scheme)
         assert splitting is not None
         if splitting.splitting_order > 1:
-            return self.with_steps(2)
+            return self.finer("depth", 2)
         symmetric = Strang(splitting.sub_solver)
         return self._with(eqx.tree_at(splitting_of, self._scheme, symmetric), 1)
 
-    def _with(self, scheme: diffrax.AbstractSolver, factor: int) -> "Resolved":
+    def _with(self, scheme: diffrax.AbstractSolver, factor: int) -> "FunctionSolve":
         steps = factor * self.model.discretization.steps_per_interval
-        model = self.model.with_solver(scheme, steps_per_interval=steps)
-        return dataclasses.replace(self, model=model)
+        return self.on(Mesh(solver=scheme, steps_per_interval=steps))
 
 
 @eqx.filter_jit
