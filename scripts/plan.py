@@ -8,7 +8,7 @@ from typing import Any
 
 from ide_transformer import InputError
 from ide_transformer.reporting import show_table, write_json
-from ide_transformer.training import load_config, meshes_of, plan, run_script
+from ide_transformer.training import layouts_of, load_config, plan, run_script
 from ide_transformer.training.script import integers
 
 
@@ -42,9 +42,9 @@ def main() -> None:
     config = load_config(arguments.config, arguments.overrides)
     rows: list[dict[str, Any]] = []
     refused: list[InputError] = []
-    for mesh in [mesh for devices in arguments.devices for mesh in meshes_of(devices)]:
+    for layout in [x for devices in arguments.devices for x in layouts_of(devices)]:
         try:
-            rows += plan(config, arguments.vocabulary, [mesh], arguments.samples)
+            rows += plan(config, arguments.vocabulary, [layout], arguments.samples)
         except InputError as error:
             refused.append(error)
         if rows and arguments.json is not None:
@@ -53,7 +53,7 @@ def main() -> None:
         raise refused[0]
     show_table([_in_gibibytes(row) for row in rows])
     for error in dict.fromkeys(map(str, refused)):
-        print(f"meshes left out: {error}")
+        print(f"layouts left out: {error}")
 
 
 def _in_gibibytes(row: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _in_gibibytes(row: dict[str, Any]) -> dict[str, Any]:
     totals = ("state_bytes", "temporary_bytes", "sent_bytes")
     return {
         "devices": row["devices"],
-        "mesh": row["mesh"],
+        "layout": row["layout"],
         "parts of a batch": row["accumulate"],
         **{f"{x.removesuffix('_bytes')} (GiB)": f"{row[x] / 2**30:.2f}" for x in totals},
     }

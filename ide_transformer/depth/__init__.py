@@ -14,11 +14,11 @@ from .damage import (
 from .fit import fit_rates as fit_rates
 from .layers import keep_layers as keep_layers
 from .moves import (
-    Mesh as Mesh,
+    Layered as Layered,
     drops as drops,
     extensions as extensions,
     mergers as mergers,
-    native_mesh as native_mesh,
+    native_layers as native_layers,
     selections as selections,
 )
 from .refine import extrapolated as extrapolated, refine as refine, richardson as richardson

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..errors import InputError
 from ..models import AbstractModel
 from .fit import fit_rates
-from .moves import Mesh, drops, extensions, mergers, native_mesh, selections
+from .moves import Layered, drops, extensions, mergers, native_layers, selections
 from .target import Quantity, Target, native_target
 
 
@@ -17,7 +17,7 @@ MOVES = (selections, drops, extensions, mergers)
 
 
 class Coarsening(NamedTuple):
-    """A model with a coarser mesh.
+    """A model on a coarser layered.
 
     - `evaluations`: field evaluations of a solve.
     - `error`: relative to the native model, on the samples by which it was chosen.
@@ -68,7 +68,7 @@ def coarsenings(
     inputs: PyTree[ArrayLike],
     *,
     read: Quantity | None = None,
-    moves: tuple[Callable[[Mesh], Iterator[Mesh]], ...] = MOVES,
+    moves: tuple[Callable[[Layered], Iterator[Layered]], ...] = MOVES,
     fit: Callable[[AbstractModel, Target], AbstractModel] | None = fit_rates,
 ) -> Iterator[Coarsening]:
     """The native model, and then models with one interval less each, down to one interval.
@@ -85,7 +85,7 @@ def coarsenings(
 
     - `inputs`: the calibration batch, its first axis the samples.
     - `read`: see `Target`.
-    - `moves`: from a mesh to those that are one interval coarser.
+    - `moves`: from a model in layers to those that are one interval coarser.
     - `fit`: fits the step sizes; `None` leaves them.
     """
     target = native_target(model, inputs, read)
@@ -93,15 +93,17 @@ def coarsenings(
     fitted_on, judged_on = np.split(np.arange(number), [number - number // 4])
     judge = target.part(judged_on if len(judged_on) else fitted_on)
     fitting = target.part(fitted_on)
-    mesh = native_mesh(model)
-    yield Coarsening(model, float(field_evaluations(model, inputs)), 0.0, mesh.steps)
-    while len(mesh.steps) > 1:
-        error, mesh = _best((candidate for move in moves for candidate in move(mesh)), judge)
+    layered = native_layers(model)
+    yield Coarsening(model, float(field_evaluations(model, inputs)), 0.0, layered.steps)
+    while len(layered.steps) > 1:
+        error, layered = _best(
+            (candidate for move in moves for candidate in move(layered)), judge
+        )
         if fit is not None:
-            fitted = mesh._replace(model=fit(mesh.model, fitting))
-            error, mesh = _best((mesh, fitted), judge)
-        evaluations = float(field_evaluations(mesh.model, inputs))
-        yield Coarsening(mesh.model, evaluations, error, mesh.steps)
+            fitted = layered._replace(model=fit(layered.model, fitting))
+            error, layered = _best((layered, fitted), judge)
+        evaluations = float(field_evaluations(layered.model, inputs))
+        yield Coarsening(layered.model, evaluations, error, layered.steps)
 
 
 @eqx.filter_jit
@@ -111,13 +113,13 @@ def field_evaluations(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Float[
     return jnp.mean(model.solve(inputs).stats["field_evaluations"])
 
 
-def _best(meshes: Iterable[Mesh], judge: Target) -> tuple[float, Mesh]:
-    """The least error and its mesh. Each mesh has weights of its own, so no other is kept."""
+def _best(meshes: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
+    """The least error and its model. Each has weights of its own, so no other is kept."""
 
     def errors():
-        for mesh in meshes:
-            error = float(judge.error(mesh.model))
+        for found in meshes:
+            error = float(judge.error(found.model))
             # A march that diverged comes last.
-            yield np.inf if np.isnan(error) else error, mesh
+            yield np.inf if np.isnan(error) else error, found
 
     return min(errors(), key=lambda found: found[0])

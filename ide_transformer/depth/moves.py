@@ -1,4 +1,4 @@
-"""The ways to make a mesh one interval coarser."""
+"""The ways to make a model one interval coarser."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from ..models import AbstractModel
 from .layers import in_layers, stacked_operators, take_operators
 
 
-class Mesh(NamedTuple):
+class Layered(NamedTuple):
     """A model in layers, and the native layers that each of its steps is made of.
 
     - `steps`: `[intervals, operators]`, texts: `"3"` for layer 3, `"3+4"` for a mean of two.
@@ -26,32 +26,32 @@ class Mesh(NamedTuple):
     native: AbstractModel
 
 
-def native_mesh(model: AbstractModel) -> Mesh:
+def native_layers(model: AbstractModel) -> Layered:
     """One step for each interval."""
     intervals, operators = model.control.num_intervals, model.equation.num_operators
     steps = np.array([[str(layer)] * operators for layer in range(intervals)], object)
     layers = in_layers(model)
-    return Mesh(layers, steps, layers)
+    return Layered(layers, steps, layers)
 
 
-# More meshes are not worth trying; up to eight layers have fewer.
+# More are not worth trying; up to eight layers have fewer.
 MOST_SELECTIONS = 100
 
 
-def selections(mesh: Mesh) -> Iterator[Mesh]:
+def selections(layered: Layered) -> Iterator[Layered]:
     """Every choice of whole native layers with one interval less, unchanged; none where there
     are too many choices to try each."""
-    intervals, operators = mesh.steps.shape
-    number = mesh.native.control.num_intervals
+    intervals, operators = layered.steps.shape
+    number = layered.native.control.num_intervals
     if math.comb(number, intervals - 1) > MOST_SELECTIONS:
         return
     for kept in itertools.combinations(range(number), intervals - 1):
         layers = np.repeat(np.array(kept)[:, None], operators, axis=1)
-        model = take_operators(mesh.native, layers)
-        yield mesh._replace(model=model, steps=layers.astype(str).astype(object))
+        model = take_operators(layered.native, layers)
+        yield layered._replace(model=model, steps=layers.astype(str).astype(object))
 
 
-def drops(mesh: Mesh) -> Iterator[Mesh]:
+def drops(layered: Layered) -> Iterator[Layered]:
     """Leave out neighbouring operators, one of each kind.
 
     The steps of a splitting are one sequence, A_1 B_1 A_2 B_2 …. Leaving out a whole layer
@@ -59,47 +59,47 @@ def drops(mesh: Mesh) -> Iterator[Mesh]:
     Both save one evaluation of every operator, and every subsequence that alternates is
     reached by a succession of them.
     """
-    for window in _windows(mesh):
-        yield _without(mesh, window)
+    for window in _windows(layered):
+        yield _without(layered, window)
 
 
-def extensions(mesh: Mesh) -> Iterator[Mesh]:
+def extensions(layered: Layered) -> Iterator[Layered]:
     """As `drops`, but the operator before the one left out (at the beginning, the one after
     it) takes the sum of their step sizes: one step of Euler's method over both."""
-    for window in _windows(mesh):
-        model = mesh.model
+    for window in _windows(layered):
+        model = layered.model
         for operator, layer in enumerate(window):
             model = _add_rate(model, operator, layer - 1 if layer else 1, layer)
-        yield _without(mesh._replace(model=model), window)
+        yield _without(layered._replace(model=model), window)
 
 
-def mergers(mesh: Mesh) -> Iterator[Mesh]:
+def mergers(layered: Layered) -> Iterator[Layered]:
     """One step in the place of two neighbours, with the mean of their weights over depth and
     the sum of their step sizes. It ends on the constraint of the second."""
-    intervals, operators = mesh.steps.shape
+    intervals, operators = layered.steps.shape
     for layer in range(intervals - 1):
-        model, steps = mesh.model, mesh.steps.copy()
+        model, steps = layered.model, layered.steps.copy()
         for operator in range(operators):
             model = _add_rate(_average(model, operator, layer), operator, layer + 1, layer)
         steps[layer + 1] = [f"{a}+{b}" for a, b in zip(*steps[layer : layer + 2], strict=True)]
-        yield _without(mesh._replace(model=model, steps=steps), [layer] * operators)
+        yield _without(layered._replace(model=model, steps=steps), [layer] * operators)
 
 
-def _windows(mesh: Mesh) -> Iterator[list[int]]:
+def _windows(layered: Layered) -> Iterator[list[int]]:
     """The layer from which each operator is left out."""
-    intervals, operators = mesh.steps.shape
+    intervals, operators = layered.steps.shape
     for first in range((intervals - 1) * operators + 1):
         layer, gone = divmod(first, operators)
         # Where a window begins inside a layer, its first operators are those of the next.
         yield [layer + (operator < gone) for operator in range(operators)]
 
 
-def _without(mesh: Mesh, window: list[int]) -> Mesh:
-    intervals, operators = mesh.steps.shape
+def _without(layered: Layered, window: list[int]) -> Layered:
+    intervals, operators = layered.steps.shape
     kept = [np.delete(np.arange(intervals), window[i]) for i in range(operators)]
     layers = np.stack(kept, axis=1)
-    steps = np.take_along_axis(mesh.steps, layers, axis=0)
-    return mesh._replace(model=take_operators(mesh.model, layers), steps=steps)
+    steps = np.take_along_axis(layered.steps, layers, axis=0)
+    return layered._replace(model=take_operators(layered.model, layers), steps=steps)
 
 
 def _add_rate(model: AbstractModel, operator: int, to: int, layer: int) -> AbstractModel:

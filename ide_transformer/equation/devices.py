@@ -1,7 +1,7 @@
-"""The mesh of devices on which a program runs: how arrays lie on it.
+"""The layout of devices on which a program runs: how arrays lie on it.
 
 Programs are written for whole arrays; XLA divides them, from where their inputs and the states
-lie. Without a mesh (`jax.set_mesh`) nothing here has an effect."""
+lie. Without one (`jax.set_mesh`) nothing here has an effect."""
 
 from collections.abc import Mapping
 
@@ -10,10 +10,10 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 
-# The axis of a mesh along which the points of Ω_x are divided.
+# The axis of a layout along which the points of Ω_x are divided.
 SEQUENCE = "sequence"
 
-# The axes of a mesh along which each axis of a state, of a batch and of the weights is divided.
+# The axes of a layout along which each axis of a state, of a batch and of the weights is divided.
 MESH_AXES: dict[str | None, tuple[str, ...]] = {
     "samples": ("data", "fsdp"),
     "tokens": (SEQUENCE,),
@@ -31,19 +31,19 @@ MESH_AXES: dict[str | None, tuple[str, ...]] = {
 
 
 def token_devices() -> int:
-    """Among how many devices the mesh divides the tokens; 1 without one."""
+    """Among how many devices the layout divides the tokens; 1 without one."""
     return _sizes().get(SEQUENCE, 1)
 
 
 def divided(
     shape: tuple[int, ...], names: tuple[str | None, ...], sizes: Mapping[str, int]
 ) -> PartitionSpec:
-    """The places of an array on a mesh. An axis that the devices do not divide stays whole.
+    """The places of an array in a layout. An axis that the devices do not divide stays whole.
 
     **Arguments:**
 
     - `names`: of the axes, keys of `MESH_AXES`.
-    - `sizes`: of the axes of the mesh.
+    - `sizes`: of the axes of the layout.
     """
     parts: list[tuple[str, ...] | None] = []
     for length, name in zip(shape, names, strict=True):

@@ -35,13 +35,13 @@ from .folder import RunFolder as RunFolder, flat_values as flat_values
 from .functions import draw_predictions as draw_predictions, rollout_errors as rollout_errors
 from .loading import load_run as load_run
 from .loop import Diverged as Diverged
-from .meshes import MeshSection as MeshSection, mesh_of as mesh_of
+from .meshes import mesh_of as mesh_of, model_on as model_on
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
 from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
-from .other_meshes import evaluate_on_meshes as evaluate_on_meshes, model_on as model_on
+from .other_meshes import evaluate_on_meshes as evaluate_on_meshes
 from .parallel_config import ParallelConfig as ParallelConfig
-from .planning import meshes_of as meshes_of, plan as plan
+from .planning import layouts_of as layouts_of, plan as plan
 from .profile import DepthProfile as DepthProfile, depth_profile as depth_profile
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (

@@ -20,7 +20,7 @@ from .evaluation import (
     check_part,
     evaluation_task,
 )
-from .other_meshes import model_on
+from .meshes import model_on
 
 
 def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:

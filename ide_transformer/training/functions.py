@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..models import AbstractModel, Field, Mesh, OperatorModel
 from ..tasks import FlowMapTask, Part, RelativeError
 from .evaluation import LoadedModel, check_finite, check_part, evaluation_task
-from .other_meshes import model_on
+from .meshes import model_on
 
 
 def draw_predictions(

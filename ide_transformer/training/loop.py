@@ -193,7 +193,7 @@ class Loop(NamedTuple):
         )
         model, shapes = left[-1].model, left[-1].shapes
         progress.say(describe_memory(model, shapes, self.task.loss, batches[0], temporary))
-        if self.layout.mesh.size > 1:
+        if self.layout.grid.size > 1:
             progress.say(self.layout.described(shapes))
         return compiled
 

@@ -4,17 +4,22 @@ set of weights serves all of them."""
 import dataclasses
 import functools as ft
 from collections.abc import Callable
+from typing import Literal
 
 import equinox as eqx
 import jax
 import numpy as np
 
+from ..depth import keep_layers
 from ..errors import InputError
-from ..models import AbstractModel, Mesh
+from ..models import AbstractModel, Mesh, functional
 from ..tasks import AbstractTask, Batch
 from .build import SchemeSizes, build_solver
-from .other_meshes import model_on
 from .training_config import DrawnMesh, MeshSection, TrainingConfig
+
+
+# How a model comes to fewer intervals: θ(t) is resampled, or some of its layers are kept.
+Layers = Literal["resampled", "spread", "first"]
 
 
 def mesh_maps(training: TrainingConfig) -> list[Callable[[AbstractModel], AbstractModel]]:
@@ -57,6 +62,35 @@ def drawn_mesh(training: TrainingConfig, step: int) -> int:
     weights = np.array([mesh.weight * (mesh.after <= step) for mesh in meshes])
     random = np.random.default_rng([training.seed, step, len(meshes)])
     return int(random.choice(len(meshes), p=weights / weights.sum()))
+
+
+def model_on(model: AbstractModel, mesh: Mesh, layers: Layers = "resampled") -> AbstractModel:
+    """`model.on(mesh)`; where the mesh gives a width, that of its weights as functions of the
+    features, and where some of its `layers` are kept, that of these."""
+    if layers != "resampled":
+        number = mesh.intervals
+        if number is None:
+            raise InputError(
+                f"layers={layers}: it says which layers a mesh keeps; give intervals."
+            )
+        model = model.each_stage(lambda stage: with_layers(stage, number, layers))
+        mesh = dataclasses.replace(mesh, intervals=None)
+    return (model if mesh.width is None else functional(model)).on(mesh)
+
+
+def with_layers(
+    model: AbstractModel, number: int, layers: Literal["spread", "first"]
+) -> AbstractModel:
+    """The model with so many of its layers, each with its own step: "spread" evenly or the
+    "first" ones, for a model that was trained with `LayerDrop`, or to be read out after each.
+
+    **Raises:** `InputError` for more than it has.
+    """
+    own = model.control.num_intervals
+    if number > own:
+        raise InputError(f"intervals={number}: the model has {own} layers to keep, or fewer.")
+    kept = {"spread": [i * own // number for i in range(number)], "first": range(number)}
+    return keep_layers(model, kept[layers])
 
 
 def mesh_of(section: MeshSection, model: AbstractModel, key: str) -> Mesh:

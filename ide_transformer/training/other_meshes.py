@@ -1,14 +1,11 @@
 """A trained model on other meshes of depth, tokens and features."""
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 
-from ..depth import keep_layers
-from ..errors import InputError
-from ..models import AbstractModel, Mesh, functional
+from ..models import Mesh
 from ..tasks import AbstractTask, Part
 from .evaluation import (
     LoadedModel,
@@ -18,10 +15,7 @@ from .evaluation import (
     with_data_compared,
     without_part,
 )
-
-
-# How a model comes to fewer intervals: θ(t) is resampled, or some of its layers are kept.
-Layers = Literal["resampled", "spread", "first"]
+from .meshes import Layers, model_on
 
 
 def evaluate_on_meshes(
@@ -62,32 +56,3 @@ def evaluate_on_meshes(
         rows.append({**mesh.described, "evaluations": float(evaluations), **found})
     check_finite(loaded, rows)
     return rows
-
-
-def model_on(model: AbstractModel, mesh: Mesh, layers: Layers = "resampled") -> AbstractModel:
-    """`model.on(mesh)`; where the mesh gives a width, that of its weights as functions of the
-    features, and where some of its `layers` are kept, that of these."""
-    if layers != "resampled":
-        number = mesh.intervals
-        if number is None:
-            raise InputError(
-                f"layers={layers}: it says which layers a mesh keeps; give intervals."
-            )
-        model = model.each_stage(lambda stage: with_layers(stage, number, layers))
-        mesh = dataclasses.replace(mesh, intervals=None)
-    return (model if mesh.width is None else functional(model)).on(mesh)
-
-
-def with_layers(
-    model: AbstractModel, number: int, layers: Literal["spread", "first"]
-) -> AbstractModel:
-    """The model with so many of its layers, each with its own step: "spread" evenly or the
-    "first" ones, for a model that was trained with `LayerDrop`, or to be read out after each.
-
-    **Raises:** `InputError` for more than it has.
-    """
-    own = model.control.num_intervals
-    if number > own:
-        raise InputError(f"intervals={number}: the model has {own} layers to keep, or fewer.")
-    kept = {"spread": [i * own // number for i in range(number)], "first": range(number)}
-    return keep_layers(model, kept[layers])

@@ -1,4 +1,4 @@
-"""Training on a mesh of devices: where the state of training and the batches lie."""
+"""Training on a layout of devices: where the state of training and the batches lie."""
 
 import fnmatch
 import math
@@ -36,21 +36,21 @@ _NAMES: dict[str, tuple[str | None, ...]] = {
 
 
 class Layout(NamedTuple):
-    """The mesh of devices of a run, and how arrays lie on it."""
+    """The layout of devices of a run, and how arrays lie on it."""
 
-    mesh: Mesh
+    grid: Mesh
 
     @property
     def sizes(self) -> dict[str, int]:
         """Devices along each axis."""
-        return dict(self.mesh.shape)
+        return dict(self.grid.shape)
 
     def shardings(self, state: PyTree) -> PyTree[NamedSharding]:
         """Where each array of a state lies. What an optimizer keeps of a weight lies where the
         weight does."""
 
         def sharding(path: tuple, x: Any) -> NamedSharding:
-            return NamedSharding(self.mesh, divided(x.shape, _names(path, x.ndim), self.sizes))
+            return NamedSharding(self.grid, divided(x.shape, _names(path, x.ndim), self.sizes))
 
         return jax.tree.map_with_path(sharding, state)
 
@@ -81,7 +81,7 @@ class Layout(NamedTuple):
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step on the devices. Each process loads the samples of its own."""
         sizes = {axis: self.sizes.get(axis, 1) for axis in MESH_AXES["samples"]}
-        where = NamedSharding(self.mesh, divided((size,), ("samples",), sizes))
+        where = NamedSharding(self.grid, divided((size,), ("samples",), sizes))
         (rows,) = _own(where, (size,))
         part = task.part_of_batch(step, size, seed, rows)
         own, shared = part.divided()
@@ -95,7 +95,7 @@ class Layout(NamedTuple):
         )
 
     def described(self, state: PyTree) -> str:
-        """One line on the mesh, and on the bytes of a state on each device."""
+        """One line on the layout, and on the bytes of a state on each device."""
         sizes = ", ".join(f"{axis} {size}" for axis, size in self.sizes.items() if size > 1)
         return f"devices: {sizes}; the state takes {self.bytes_each(state):,} bytes on each"
 
@@ -110,7 +110,7 @@ class Layout(NamedTuple):
 
     def whole(self) -> NamedSharding:
         """Of what each device has a copy."""
-        return NamedSharding(self.mesh, PartitionSpec())
+        return NamedSharding(self.grid, PartitionSpec())
 
     def _of_batch(self, batch: Batch) -> PyTree[NamedSharding]:
         """Where each array of a batch lies: samples and tokens divided where they can be, and
@@ -118,7 +118,7 @@ class Layout(NamedTuple):
 
         def sharding(x: Any) -> NamedSharding:
             names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
-            return NamedSharding(self.mesh, divided(x.shape, names, self.sizes))
+            return NamedSharding(self.grid, divided(x.shape, names, self.sizes))
 
         own, shared = batch.divided()
         return eqx.combine(
@@ -127,7 +127,7 @@ class Layout(NamedTuple):
 
 
 def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Layout:
-    """The mesh of the section `parallel`, on the first of all devices.
+    """The layout of the section `parallel`, on the first of all devices.
 
     **Raises:** `InputError` where there are not as many.
     """
@@ -136,7 +136,7 @@ def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) ->
     if number % wanted or (jax.process_count() > 1 and wanted != number):
         sizes = " × ".join(f"{axis} {size}" for axis, size in config.sizes.items())
         raise InputError(
-            f"parallel: {sizes} makes a mesh of {wanted} devices, and there are {number}; "
+            f"parallel: {sizes} makes a layout of {wanted} devices, and there are {number}; "
             f"their product has to {'be' if jax.process_count() > 1 else 'divide'} {number}. "
             "On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 gives 8 of them."
         )
@@ -146,7 +146,7 @@ def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) ->
 
 
 def check_divisible(config: Config, model: AbstractModel) -> None:
-    """Refuses a mesh of devices that does not divide what is to be divided.
+    """Refuses a layout of devices that does not divide what is to be divided.
 
     **Raises:** `InputError` that names the keys.
     """

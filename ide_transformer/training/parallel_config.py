@@ -35,12 +35,12 @@ class ParallelConfig(Section):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Devices along each axis of the mesh."""
+        """Devices along each axis of the layout."""
         return {axis: getattr(self, axis) for axis in self.axes}
 
     @property
     def devices(self) -> int:
-        """Devices of the mesh."""
+        """Devices of the layout."""
         return math.prod(self.sizes.values())
 
     @model_validator(mode="after")

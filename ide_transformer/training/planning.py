@@ -36,34 +36,34 @@ _BYTES |= {"f64": 8, "s64": 8, "u64": 8}
 
 
 def plan(
-    config: Config, vocabulary: int, meshes: Sequence[ParallelConfig], samples: int = 1
+    config: Config, vocabulary: int, layouts: Sequence[ParallelConfig], samples: int = 1
 ) -> list[dict[str, Any]]:
-    """The needs of a step of a language model on each of several meshes of devices, from the
+    """The needs of a step of a language model on each of several layouts of devices, from the
     programs that are compiled for them. Of each device: the bytes of the state of training
     (weights and optimizer), those of the rest of a step, and those that it sends in a step.
 
     **Arguments:**
 
     - `vocabulary`: the number of tokens of the model.
-    - `meshes`: as many devices have to be there, if only virtual ones.
+    - `layouts`: as many devices have to be there, if only virtual ones.
     - `samples`: of a batch, how many those devices that hold a sample together compute at once;
       the rest come after them, as by `training.accumulate`.
 
-    **Raises:** `InputError` where there are not, and for a mesh that does not divide samples,
+    **Raises:** `InputError` where there are not, and for a layout that does not divide samples,
     heads or tokens.
     """
-    return [_row(config, vocabulary, mesh, samples) for mesh in meshes]
+    return [_row(config, vocabulary, layout, samples) for layout in layouts]
 
 
-def meshes_of(devices: int) -> list[ParallelConfig]:
-    """The meshes of a plan: the samples divided alone; the weights too; and beside them, among
+def layouts_of(devices: int) -> list[ParallelConfig]:
+    """The layouts of a plan: the samples divided alone; the weights too; and beside them, among
     each 4 devices, the heads, or the tokens.
 
     **Raises:** `InputError` for a number that 4 does not divide.
     """
     if devices < 4 or devices % 4:
         raise InputError(
-            f"--devices {devices}: two of the meshes take 4 devices together; give multiples "
+            f"--devices {devices}: two of the layouts take 4 devices together; give multiples "
             "of 4, such as 8,64,256."
         )
     return [
@@ -74,17 +74,19 @@ def meshes_of(devices: int) -> list[ParallelConfig]:
     ]
 
 
-def _row(config: Config, vocabulary: int, mesh: ParallelConfig, samples: int) -> dict[str, Any]:
+def _row(
+    config: Config, vocabulary: int, devices: ParallelConfig, samples: int
+) -> dict[str, Any]:
     if samples < 1:
         raise InputError(f"--samples {samples}: a device computes 1 or more at once.")
-    at_once = samples * mesh.data * mesh.fsdp
+    at_once = samples * devices.data * devices.fsdp
     size = config.training.batch_size
     parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * at_once)
     accumulate = next((n for n in parts if size // n % (at_once // samples) == 0), 1)
     training = config.training.model_copy(update={"accumulate": accumulate})
-    config = config.model_copy(update={"training": training, "parallel": mesh})
+    config = config.model_copy(update={"training": training, "parallel": devices})
     state, static = _shapes(config, vocabulary)
-    layout = make_layout(mesh, jax.devices()[: mesh.devices])
+    layout = make_layout(devices, jax.devices()[: devices.devices])
     tokens = jnp.zeros((), jnp.int32).dtype
     sample = (config.training.batch_size, config.model.context)
     shape: Any = jax.ShapeDtypeStruct(sample, tokens)
@@ -92,15 +94,15 @@ def _row(config: Config, vocabulary: int, mesh: ParallelConfig, samples: int) ->
     optimizer = build_optimizer(config.optimizer, config.training.steps)
     out = layout.shardings(state), layout.whole()
     (step,) = make_train_steps(config, optimizer, static, CrossEntropy(), out)
-    with jax.set_mesh(layout.mesh):
+    with jax.set_mesh(layout.grid):
         lowered = step.lower(layout.shapes(state), layout.batch_shapes(batch))
         compiled = lowered.compile()
     memory = compiled.memory_analysis()
     sent = sent_bytes(compiled.as_text())
-    sizes = {axis: size for axis, size in mesh.sizes.items() if size > 1}
+    sizes = {axis: size for axis, size in devices.sizes.items() if size > 1}
     return {
-        "devices": mesh.devices,
-        "mesh": ", ".join(f"{axis} {size}" for axis, size in sizes.items()) or "one device",
+        "devices": devices.devices,
+        "layout": ", ".join(f"{axis} {size}" for axis, size in sizes.items()) or "one device",
         "accumulate": accumulate,
         "state_bytes": layout.bytes_each(state),
         "temporary_bytes": memory.temp_size_in_bytes,

@@ -159,7 +159,7 @@ def _train(
         loop = Loop(
             training, task, own, checkpoints, losses, stop, phases, layout, began, shown
         )
-        with jax.set_mesh(layout.mesh):
+        with jax.set_mesh(layout.grid):
             state = loop.run(layout.placed(state))
             held_out = {}
             for which, suffix in _EVALUATED[: 2 if training.average else 1]:
@@ -176,7 +176,7 @@ def _train(
                     held_out |= {f"{name}{suffix}": value for name, value in found.items()}
         state = gathered(state) if jax.process_count() > 1 else state
     weights = weights_of(state, "trained", training.average)
-    if layout.mesh.size > 1:
+    if layout.grid.size > 1:
         weights = jax.tree.map(np.asarray, weights)
     if primary():
         _write_results(folder, task, phases[-1], weights, state, held_out, began, training)

@@ -116,7 +116,7 @@ def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate
 
             def run() -> None:
                 run_of = config.training, task, folder, checkpoints, losses, gate, phases
-                with contextlib.suppress(Stopped), jax.set_mesh(layout.mesh):
+                with contextlib.suppress(Stopped), jax.set_mesh(layout.grid):
                     Loop(*run_of, layout, time.perf_counter()).run(layout.placed(state))
 
             thread = threading.Thread(target=run)

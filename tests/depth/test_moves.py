@@ -16,7 +16,7 @@ from ide_transformer.depth import (
     extensions,
     keep_layers,
     mergers,
-    native_mesh,
+    native_layers,
     selections,
 )
 from ide_transformer.depth.layers import stacked_operators
@@ -26,21 +26,21 @@ from ide_transformer.depth.layers import stacked_operators
 @pytest.mark.parametrize("name", ["free", "post-norm"])
 def test_neighbouring_operators_are_left_out(name):
     model = model_of(name)
-    coarse = list(drops(native_mesh(model)))
+    coarse = list(drops(native_layers(model)))
     whole = layer_by_layer(range(LAYERS))
     assert len(coarse) == len(whole) - 1
-    for first, mesh in enumerate(coarse):
+    for first, layered in enumerate(coarse):
         exact = by_hand(model, whole[:first] + whole[first + 2 :])
-        assert largest(outputs(mesh.model), exact) < 1e-12
+        assert largest(outputs(layered.model), exact) < 1e-12
     assert coarse[3].steps.tolist() == [["0", "0"], ["1", "2"], ["3", "3"]]
 
 
 def test_an_extension_makes_the_step_before_longer():
-    mesh = list(extensions(native_mesh(model_of())))[2]
+    layered = list(extensions(native_layers(model_of())))[2]
     steps = [
         (layer, index, h) for layer, h in ((0, 2.0), (2, 1.0), (3, 1.0)) for index in (0, 1)
     ]
-    assert largest(outputs(mesh.model), by_hand(model_of(), steps)) < 1e-12
+    assert largest(outputs(layered.model), by_hand(model_of(), steps)) < 1e-12
 
 
 @pytest.mark.heavy
@@ -48,16 +48,16 @@ def test_layers_that_came_of_halving_merge_into_the_native_ones():
     model = keep_layers(model_of(), [0, 1])
     halves = model.control.resample(4), model.constraint.resample(4)
     halved = eqx.tree_at(lambda m: (m.control, m.constraint), model, halves)
-    mesh = native_mesh(halved)
+    layered = native_layers(halved)
     for pair in range(2):
-        mesh = next(itertools.islice(mergers(mesh), pair, None))
-    assert mesh.steps[:, 0].tolist() == ["0+1", "2+3"]
-    assert largest(outputs(mesh.model), outputs(model)) < 1e-12
+        layered = next(itertools.islice(mergers(layered), pair, None))
+    assert layered.steps[:, 0].tolist() == ["0+1", "2+3"]
+    assert largest(outputs(layered.model), outputs(model)) < 1e-12
     assert largest(outputs(halved), outputs(model)) > 1e-3
 
 
 def test_a_merger_of_equal_layers_errs_by_h_squared():
-    native = native_mesh(model_of("tied"))
+    native = native_layers(model_of("tied"))
 
     def error(steps):
         fine = eqx.tree_at(
@@ -72,20 +72,20 @@ def test_a_merger_of_equal_layers_errs_by_h_squared():
 
 
 def test_the_mean_of_three_layers_weighs_them_alike():
-    mesh = native_mesh(model_of())
+    layered = native_layers(model_of())
     for _ in range(2):
-        mesh = next(mergers(mesh))
-    merged = mesh.model.control.blocks[1]
+        layered = next(mergers(layered))
+    merged = layered.model.control.blocks[1]
     weights = model_of().control.blocks[1]
     for x, y in zip(jax.tree.leaves(merged.operator), jax.tree.leaves(weights), strict=True):
         assert np.abs(np.asarray(x)[0] - np.mean(np.asarray(y)[:3], axis=0)).max() < 1e-12
-    assert merged.rate.tolist() == [3, 1] and mesh.steps[0].tolist() == ["0+1+2"] * 2
+    assert merged.rate.tolist() == [3, 1] and layered.steps[0].tolist() == ["0+1+2"] * 2
 
 
 def test_selections_are_all_choices_of_whole_native_layers():
     model = model_of()
-    mesh = next(extensions(next(mergers(native_mesh(model)))))
-    chosen = list(selections(mesh))
+    layered = next(extensions(next(mergers(native_layers(model)))))
+    chosen = list(selections(layered))
     assert [tuple(x.steps[:, 0]) for x in chosen] == [("0",), ("1",), ("2",), ("3",)]
     for layer, one in enumerate(chosen):
         assert largest(outputs(one.model), by_hand(model, layer_by_layer([layer]))) < 1e-12
@@ -97,5 +97,5 @@ def test_a_constraint_for_all_operators_is_that_of_the_last():
         jnp.asarray(np.arange(1.0, LAYERS + 1)), jnp.asarray(0.1 * np.ones(LAYERS))
     )
     layered = eqx.tree_at(lambda m: m.constraint, model, ide.PiecewiseConstant(radii))
-    window = list(drops(native_mesh(layered)))[3].model
+    window = list(drops(native_layers(layered)))[3].model
     assert window.constraint.blocks.gain.tolist() == [1, 3, 4]

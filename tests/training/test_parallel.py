@@ -1,4 +1,4 @@
-"""Training on meshes of devices gives the losses of one device."""
+"""Training on layouts of devices gives the losses of one device."""
 
 import json
 import sys

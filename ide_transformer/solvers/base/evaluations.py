@@ -125,7 +125,7 @@ class _Plain(AbstractOperator):
     def __call__(self, u: Array, domain: TokenDomain) -> Array:
         # A callback is run also inside the loops over stages of diffrax.
         if is_known(u) and is_known(self.t):
-            # On a mesh of devices the result of a callback would lie on one of them only.
+            # On a layout of devices the result of a callback would lie on one of them only.
             return jnp.asarray(self.record(u, self.t))
         return io_callback(self.record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, self.t)
 

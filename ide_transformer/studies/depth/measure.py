@@ -151,8 +151,8 @@ class _Study:
         """Coarser meshes, as many as there is time for."""
         budget, costs = self.budget, self.costs
 
-        def in_time(move: Callable, mesh: depth.Mesh) -> Iterator[depth.Mesh]:
-            for found in move(mesh):
+        def in_time(move: Callable, layered: depth.Layered) -> Iterator[depth.Layered]:
+            for found in move(layered):
                 budget.check()
                 yield found
 

@@ -108,7 +108,7 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
     state, phases = make_phases(config, *starting_model(config, task))
     tasks, firsts = mesh_tasks(training, task), first_batches(training, task)
     total = 0.0
-    with jax.set_mesh(layout.mesh):
+    with jax.set_mesh(layout.grid):
         state = layout.placed(state)
         for phase in phases:
             if phase.first:
