@@ -81,7 +81,7 @@ def adapter_of(annotation: Any) -> TypeAdapter:
 
 
 def _instances(annotation: Any) -> Any:
-    """The same type, of whose objects pydantic does not look at the fields."""
+    """Replace dataclasses in a type, of whose objects pydantic would look at the fields."""
     origin: Any = get_origin(annotation)
     if origin in (Union, UnionType, tuple):
         members = tuple(map(_instances, get_args(annotation)))

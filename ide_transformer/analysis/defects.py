@@ -81,7 +81,7 @@ def equation_defects(
     tokens = jnp.broadcast_to(counted, u0.shape[:-1]).astype(u0.dtype)
 
     def flat(x):
-        """All of a state as one vector, without padding."""
+        """Flatten a state into one vector, without padding."""
         return (x * tokens[..., None]).ravel()
 
     def visit(carry, terms, start, _):

@@ -33,7 +33,7 @@ class Coarsening(NamedTuple):
 def coarsen(
     model: AbstractModel, evaluations: float, inputs: PyTree[ArrayLike], **options
 ) -> AbstractModel:
-    """The same weights solved with at most so many field evaluations. Intervals are left out,
+    """Solve the same weights with at most so many field evaluations. Intervals are left out,
     lengthened or merged: those that change the outputs, or what is read of them, least. The
     remaining step sizes are fitted to the native outputs.
 

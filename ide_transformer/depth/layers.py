@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=AbstractModel)
 
 
 def in_layers(model: Model) -> Model:
-    """The same model with a step size of its own for each operator in each interval,
+    """Give each operator in each interval a step size of its own,
 
         u_t = Σ_i λ_{l,i} A_i(u; θ_l),   l = ⌊t⌋,   λ = 1 at first:
 

@@ -64,8 +64,9 @@ def drops(layered: Layered) -> Iterator[Layered]:
 
 
 def extensions(layered: Layered) -> Iterator[Layered]:
-    """As `drops`, but the operator before the one left out (at the beginning, the one after
-    it) takes the sum of their step sizes: one step of Euler's method over both."""
+    """Drops as `drops` makes them, but the operator before the one left out (at the
+    beginning, the one after it) takes the sum of their step sizes: one step of Euler's method
+    over both."""
     for window in _windows(layered):
         model = layered.model
         for operator, layer in enumerate(window):

@@ -5,7 +5,7 @@ from ..models import AbstractModel
 
 
 def refine(model: AbstractModel, k: int) -> AbstractModel:
-    """The same model with k steps of h = 1/k in each interval.
+    """Refine a model to k steps of h = 1/k in each interval.
 
     As k grows the outputs tend to those of the solution of the equation, where that has a
     limit: without a constraint, and on one `Sphere` or `RMSSphere` for all operators. Post-norm

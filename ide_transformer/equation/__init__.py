@@ -29,7 +29,7 @@ from .controls.piecewise_linear import PiecewiseLinear as PiecewiseLinear
 from .controls.sampled import Sampled as Sampled
 from .controls.sourced import Sourced as Sourced, with_source as with_source
 from .controls.tied import Tied as Tied
-from .devices import MESH_AXES as MESH_AXES, divided as divided, on_devices as on_devices
+from .devices import LAYOUT_AXES as LAYOUT_AXES, divided as divided, on_devices as on_devices
 from .domain import TokenDomain as TokenDomain
 from .equation import Equation as Equation, as_control as as_control, contents as contents
 from .feature_domain import FeatureDomain as FeatureDomain

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 # The axis of a layout along which the points of Ω_x are divided.
 SEQUENCE = "sequence"
 
-# The axes of a layout along which each axis of a state, of a batch and of the weights is divided.
-MESH_AXES: dict[str | None, tuple[str, ...]] = {
+# The axes of a layout along which each axis of a state, a batch and the weights is divided.
+LAYOUT_AXES: dict[str | None, tuple[str, ...]] = {
     "samples": ("data", "fsdp"),
     "tokens": (SEQUENCE,),
     # Of the state: every token needs all of its features for its norm.
@@ -42,12 +42,12 @@ def divided(
 
     **Arguments:**
 
-    - `names`: of the axes, keys of `MESH_AXES`.
+    - `names`: of the axes, keys of `LAYOUT_AXES`.
     - `sizes`: of the axes of the layout.
     """
     parts: list[tuple[str, ...] | None] = []
     for length, name in zip(shape, names, strict=True):
-        axes = tuple(axis for axis in MESH_AXES[name] if sizes.get(axis, 1) > 1)
+        axes = tuple(axis for axis in LAYOUT_AXES[name] if sizes.get(axis, 1) > 1)
         number = 1
         for axis in axes:
             number *= sizes[axis]

@@ -372,7 +372,7 @@ class TokenDomain(eqx.Module):
 
     @property
     def log_end_weights(self) -> Float[Array, "*batch tokens"] | None:
-        """The same for the end weights."""
+        """`log` of the end weights, see `log_weights`."""
         return None if self.end_weights is None else _log(self.end_weights)
 
     @checked
@@ -414,7 +414,7 @@ class TokenDomain(eqx.Module):
 
     @checked
     def with_queries(self, points: Float[ArrayLike, "queries dimension"]) -> "TokenDomain":
-        """The same domain, and after its points others of weight zero: they see the function
+        """Append points of weight zero to the domain: they see the function
         and are not seen, so that a solution is known at any points. For attention; operators
         that need a grid have none there.
 
@@ -443,7 +443,7 @@ class TokenDomain(eqx.Module):
         )
 
     def weighted(self, density: Callable[[Array], Array]) -> "TokenDomain":
-        """The same points for integrals `∫ g(x) ρ(x) dx`.
+        """Weight the points for integrals `∫ g(x) ρ(x) dx`.
 
         **Arguments:**
 

@@ -119,7 +119,7 @@ class Equation(eqx.Module):
         return self.control.intervals(), self.constraint.intervals()
 
     def tabulate(self, points: np.ndarray, ends: np.ndarray) -> "Equation":
-        """The same equation, made ready for a march; see `AbstractControl.tabulate`.
+        """Tabulate the equation for a march; see `AbstractControl.tabulate`.
 
         **Arguments:**
 

@@ -90,11 +90,11 @@ class FunctionSpace(eqx.Module):
         return self._map(self.modes, self.domain)
 
     def inner(self, modes: int) -> FeatureMap:
-        """That of functions on another domain, which have so many coefficients."""
+        """Map of the coefficients of functions on another domain, with so many of them."""
         return self._map(modes, self.domain_of(modes))
 
     def heads(self, heads: int, modes: int) -> FeatureMap:
-        """That of functions on Ω_h × Ω_y: one for each head, with so many coefficients."""
+        """Map of functions on Ω_h × Ω_y: one for each head, with so many coefficients."""
         one = self.inner(modes)
         assert one.values is not None and one.duals is not None
         each = jnp.eye(heads, dtype=one.values.dtype)
@@ -118,7 +118,7 @@ class FunctionSpace(eqx.Module):
         return domain
 
     def with_points(self, features: int) -> "FunctionSpace":
-        """The same functions at another number of points."""
+        """Give the functions another number of points."""
         return dataclasses.replace(self, domain=self.domain.with_points(features))
 
     def _map(self, modes: int, domain: FeatureDomain) -> FeatureMap:

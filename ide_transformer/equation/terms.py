@@ -81,12 +81,12 @@ def operator_fields(terms: PyTree) -> list[OperatorField]:
 
 
 def frozen(terms: PyTree, t: Depth) -> PyTree:
-    """The same terms with the weights of depth `t` at all depths."""
+    """Freeze the weights of terms at depth `t`."""
     return _with_clock(terms, lambda clock: _Slow(clock, t, 0.0))
 
 
 def slowed(terms: PyTree, start: Depth, factor: int) -> PyTree:
-    """The same terms with weights that change `factor` times as slowly from `start` on."""
+    """Slow the weights of terms down by `factor`, from `start` on."""
     return _with_clock(terms, lambda clock: _Slow(clock, start, 1 / factor))
 
 
@@ -110,7 +110,7 @@ class _Slow(eqx.Module):
 
 
 def without_constraint(terms: PyTree) -> PyTree:
-    """The same terms with the fields of their operators unconstrained."""
+    """Remove the constraint from the fields of terms."""
 
     def free(field, _):
         return UnconstrainedField(

@@ -155,8 +155,8 @@ def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
 
 @eqx.filter_jit
 def _seen(model: _Model, text: Text) -> tuple[Array, Array | None, list[Array]]:
-    """What must not depend on later tokens, the outputs and what an exit measures; and what
-    depends on its own token alone, the rates of pointwise operators."""
+    """Outputs and what an exit measures, which must not depend on later tokens, and the rates
+    of pointwise operators, which depend on their own token alone."""
     inputs = model.of_text(text)
     u0, domain = model.embed(inputs)
     u1 = model.solve(inputs).u1
@@ -178,7 +178,7 @@ def _measure(model: _Model, u0: Array, u1: Array, domain: TokenDomain) -> Array 
 
 
 def _reason(model: _Model, change: _Change) -> str:
-    """What in a model sees later tokens, and what to write instead."""
+    """Name the part of a model that sees later tokens, and what to write instead."""
     advice = (
         "In a causal model each part reads the tokens up to its own alone, as attention with "
         "causal=True and TokenDomain.integral_up_to do."

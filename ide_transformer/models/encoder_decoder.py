@@ -162,7 +162,7 @@ class EncoderDecoder(AbstractModel):
         return changed.with_encoder(self.encoder.with_options(**of_encoder))
 
     def with_encoder(self, encoder: AbstractModel) -> "EncoderDecoder":
-        """The same decoder with another encoder."""
+        """Exchange the encoder."""
         return eqx.tree_at(lambda model: model.encoder, self, encoder)
 
     def encoded(self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None) -> Encoded:

@@ -21,7 +21,7 @@ class Field(NamedTuple):
     domain: TokenDomain
 
     def inside(self, bounded: tuple[bool, ...]) -> Bool[Array | np.ndarray, " tokens"]:
-        """Which points are in [0, 1] along each axis that is bounded.
+        """Indicator of the points in [0, 1] along each axis that is bounded.
 
         **Arguments:**
 

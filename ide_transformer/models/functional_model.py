@@ -60,7 +60,7 @@ class FunctionalModel(AbstractModel):
         return model
 
     def with_width(self, features: int) -> "FunctionalModel":
-        """The same functions at another number of points."""
+        """Give the functions another number of points."""
         return FunctionalModel(self.coefficients, self.space.with_points(features))
 
     @property

@@ -88,13 +88,13 @@ class ImageEncoder(AbstractImageModel, AbstractImageClassifier):
         return pool_first(self.pooler, states, missing=missing)
 
     def with_head(self, head: AbstractImageHead) -> "ImageEncoder":
-        """The same encoder with another head: `NoHead()` for its states, a new classifier
+        """Exchange the head: `NoHead()` for its states, a new classifier
         for other classes."""
         return dataclasses.replace(self, head=head)
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ImageEncoder":
-        """The same model for images of (rows, columns) patches, or of so many in the shape of
-        its own: the positions of patches are interpolated on the rectangle of the image, those
+        """Fit the model to images of (rows, columns) patches, or of so many in the shape of its
+        own: the positions of patches are interpolated on the rectangle of the image, those
         of the prefix tokens stay."""
         grid = grid_of_shape(tokens, self.grid)
         rows, columns = (number * self.patch for number in grid)

@@ -197,7 +197,7 @@ class ImageStage(AbstractStage, AbstractImageClassifier):
     def with_head(
         self, head: AbstractImageHead, normalization: AbstractConstraint | None = None
     ) -> "ImageStage":
-        """The same stage with another head: `NoHead()` for its states, a new classifier for
+        """Exchange the head: `NoHead()` for its states, a new classifier for
         other classes.
 
         **Arguments:**

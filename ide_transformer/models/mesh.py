@@ -39,7 +39,7 @@ class Mesh(eqx.Module):
 
     @property
     def described(self) -> dict[str, int | float | str]:
-        """What is given, for a table."""
+        """Fields that are given, for a table."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             name: x if isinstance(x, int | float) else spelled(x)

@@ -109,7 +109,7 @@ class AbstractModel(eqx.Module):
     def each_stage(
         self, change: Callable[["AbstractModel"], "AbstractModel"]
     ) -> "AbstractModel":
-        """The same model with a change of each model in it that solves an equation: of itself,
+        """Change each model in it that solves an equation: itself,
         but for a `StagedModel`, whose stages are such models."""
         return change(self)
 
@@ -151,7 +151,7 @@ class AbstractModel(eqx.Module):
         return keeps_constraint(self.discretization.solver, self.constraint)
 
     def with_solver(self, solver: diffrax.AbstractSolver, **options) -> "AbstractModel":
-        """The same weights, solved by another scheme.
+        """Solve the same weights by another scheme.
 
         **Arguments:**
 
@@ -172,7 +172,7 @@ class AbstractModel(eqx.Module):
 
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "AbstractModel":
-        """The same model, in which tokens stop before the end of a solve, see `AbstractExit`;
+        """Let tokens stop before the end of a solve, see `AbstractExit`;
         with `None`, none does. `stats["field_evaluations"]` of a solution then has the number
         of each token, `[..., tokens]`.
 
@@ -182,7 +182,7 @@ class AbstractModel(eqx.Module):
         return self.with_options(exit=exit)
 
     def with_options(self, **options) -> "AbstractModel":
-        """The same model with some options of its `Discretization` replaced."""
+        """Replace some options of the `Discretization`."""
 
         def change(model: AbstractModel) -> AbstractModel:
             discretization = dataclasses.replace(model.discretization, **options)
@@ -192,7 +192,7 @@ class AbstractModel(eqx.Module):
 
     @checked
     def on(self, mesh: Mesh) -> "AbstractModel":
-        """The same weights at another resolution. What is solved with more steps costs more,
+        """Put the same weights on another mesh. What is solved with more steps costs more,
         and comes closer to the solution of the equation where the model was trained for that:
         see `training.meshes`.
 
@@ -233,7 +233,7 @@ class AbstractModel(eqx.Module):
     def _in_depth(
         self, change: Callable[[AbstractControl], AbstractControl]
     ) -> "AbstractModel":
-        """The same model with all that depends on depth changed."""
+        """Change all that depends on depth."""
 
         def parts(model):
             return model.control, model.constraint

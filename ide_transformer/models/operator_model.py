@@ -132,7 +132,7 @@ class OperatorModel(AbstractModel):
 
     @property
     def dimension(self) -> int:
-        """That of the points."""
+        """Dimension of the points."""
         return len(self._shape)
 
     @property

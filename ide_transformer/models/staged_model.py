@@ -112,7 +112,7 @@ class StagedModel(AbstractImageClassifier):
         return StagedModel(changed)
 
     def with_stage(self, number: int, stage: AbstractStage) -> "StagedModel":
-        """The same model with another stage in a place, the first of which is 0.
+        """Exchange the stage in a place, the first of which is 0.
 
         **Raises:** `InputError` where there is no such place, or the stage does not fit there.
         """

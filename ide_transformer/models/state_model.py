@@ -65,8 +65,8 @@ class StateModel(AbstractModel):
     def domain(self) -> TokenDomain:
         return lattice(self.grid, self.spacing, self.period)
 
-    def on(self, domain: TokenDomain) -> "StateModel":
-        """The same equation on another grid."""
+    def with_domain(self, domain: TokenDomain) -> "StateModel":
+        """Put the equation on another grid."""
         return StateModel(
             domain,
             self.width,
@@ -86,7 +86,7 @@ class StateModel(AbstractModel):
         if u.shape[-2:-1] != (domain.num_tokens,):
             raise InputError(
                 f"StateModel: states of shape {u.shape} on a grid of {domain.num_tokens} "
-                "tokens; give one for each, or model.on(domain) for another grid."
+                "tokens; give one for each, or model.with_domain(domain) for another grid."
             )
         return u, domain
 

@@ -143,7 +143,7 @@ class UShapedModel(AbstractModel):
 
         def solved(u: Array, grid: TokenDomain) -> Array:
             level, key = next(levels)
-            solutions.append(level.on(grid).solve(u, key=key))
+            solutions.append(level.with_domain(grid).solve(u, key=key))
             return solutions[-1].u1
 
         waiting = []

@@ -66,12 +66,12 @@ class Options:
         return cls(read_json(file), file)
 
     def renamed(self, **spellings: str) -> "Options":
-        """The same options under other names: after `renamed(hidden_size="dim")` the option
+        """Rename options: after `renamed(hidden_size="dim")` the option
         `hidden_size` is the one that the file calls `dim`. Errors name `dim`."""
         return replace(self, spellings=spellings)
 
     def replaced(self, **values: Any) -> "Options":
-        """The same options with other values for some."""
+        """Replace the values of some options."""
         return replace(self, values={**self.values, **values})
 
     def get(self, name: str, default: Any = _REQUIRED) -> Any:

@@ -126,7 +126,7 @@ def _check_parts(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> 
 
 
 def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
-    """Where two models differ in more than the numbers of their weights."""
+    """Places at which two models differ in more than the numbers of their weights."""
     if isinstance(native, jax.ShapeDtypeStruct) and eqx.is_array_like(own):
         return
     if type(own) is not type(native):

@@ -110,5 +110,5 @@ def _text(value: Any) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    """Of all rows, in the order in which they first occur."""
+    """Columns of all rows, in the order in which they first occur."""
     return [*dict.fromkeys(column for row in rows for column in row)]

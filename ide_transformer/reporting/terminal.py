@@ -2,7 +2,7 @@ from rich.console import Console
 
 
 class Terminal(Console):
-    """Where scripts say what they do. The cursor stays visible beside a bar, so that a process
+    """Console of the scripts. The cursor stays visible beside a bar, so that a process
     that a signal ends leaves the terminal as it was."""
 
     def __init__(self) -> None:

@@ -104,7 +104,7 @@ def error_budget(
 
 
 def refinements(solve: FunctionSolve) -> dict[str, FunctionSolve]:
-    """The same solve with one of its resolutions refined, for those that it has: twice the
+    """Refine each resolution of a solve by itself: twice the
     tokens, the features or the steps, and a finer splitting."""
     refined: dict[str, FunctionSolve] = {"tokens": solve.finer("tokens", 2)}
     if solve.has_functions:

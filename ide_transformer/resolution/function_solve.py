@@ -87,7 +87,7 @@ class FunctionSolve:
         return isinstance(self.model, FunctionalModel)
 
     def described(self, resolution: str) -> str:
-        """This resolution in words, for example "64 tokens" or "Strang, 8 steps"."""
+        """Describe a resolution in words, for example "64 tokens" or "Strang, 8 steps"."""
         numbers = {
             "tokens": f"{self.tokens} tokens",
             "features": f"{self.model.features} features",
@@ -160,7 +160,7 @@ class FunctionSolve:
         return float(found["flops"]) * float(_evaluations(model, inputs))
 
     def on(self, mesh: Mesh) -> "FunctionSolve":
-        """The same functions solved on another mesh."""
+        """Solve the same functions on another mesh."""
         tokens = self.tokens if mesh.tokens is None else mesh.tokens
         assert isinstance(tokens, int)
         return dataclasses.replace(self, model=self.model.on(mesh), tokens=tokens)
@@ -176,7 +176,7 @@ class FunctionSolve:
         return self.on(meshes[resolution])
 
     def with_exact_flows(self) -> "FunctionSolve":
-        """The same splitting of exact flows; of a solve that splits."""
+        """Solve by the same splitting of exact flows; for a solve that splits."""
         return self._with(with_sub_solver(self._scheme, _EXACT), 1)
 
     def exact(self) -> "FunctionSolve":

@@ -93,7 +93,7 @@ class ClassificationTask(AbstractTask):
         return (rows // self.patch) * (columns // self.patch)
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ClassificationTask":
-        """The same images, resampled to another number of patches of the same side in pixels.
+        """Resample the images to another number of patches of the same side in pixels.
 
         **Raises:** `InputError` for a number that is no grid of the shape of the images.
         """

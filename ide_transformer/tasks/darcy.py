@@ -155,7 +155,7 @@ class Darcy(AbstractTask):
         return Batch(Field(normal, own), Field(after, of_norms))
 
     def _domains_of(self, seed: tuple[int, ...]) -> tuple[Any, TokenDomain, TokenDomain]:
-        """Which points, and their domains for the model and for norms."""
+        """Indices of points, and their domains for the model and for norms."""
         if self.points == "grid":
             return slice(None), self.grid, self.grid
         grid = np.asarray(self.grid.points)

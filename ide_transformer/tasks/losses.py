@@ -210,7 +210,7 @@ class InstanceCrossEntropy(AbstractLoss):
         }
 
     def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
-        """That of `CrossEntropy`, the mean over the targets that are counted."""
+        """Gap of `CrossEntropy`, the mean over the targets that are counted."""
         counted = targets != UNCOUNTED
         total = jnp.sum(jnp.where(counted, divergence(finer, outputs), 0.0))
         return Mean(total, jnp.sum(counted)).value

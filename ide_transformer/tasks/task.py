@@ -92,7 +92,7 @@ class AbstractTask(abc.ABC):
         return self if mesh.tokens is None else self.with_tokens(mesh.tokens)
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractTask":
-        """The same data with another number of tokens in a sample: functions at other points
+        """Give samples another number of tokens: functions at other points
         (along each axis), windows of another length, images in more or fewer patches. For `on`.
 
         **Raises:** `InputError` for a task whose samples have a size of their own.
@@ -150,8 +150,8 @@ def checksum_of_all(data: PyTree[np.ndarray]) -> str:
 
 
 def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:
-    """Which of `number` samples make the batch of a step: the next `size` of a new random
-    order in each pass over all of them."""
+    """Choose which of `number` samples make the batch of a step: the next `size` of a new
+    random order in each pass over all of them."""
     positions = np.arange(step * size, (step + 1) * size)
     passes = positions // number
     chosen = [

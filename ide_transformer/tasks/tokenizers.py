@@ -42,7 +42,7 @@ class AbstractTokenizer(abc.ABC):
         raise InputError(f"{type(self).__name__} has no tokens that mark the end of a text.")
 
     def ending(self) -> tuple["AbstractTokenizer", int]:
-        """The same tokenizer with a token that ends a document, and that token. A
+        """Add a token that ends a document; gives the tokenizer and that token. A
         text that contains it ends there.
 
         **Raises:** `InputError` for a tokenizer that has none and cannot take one more.

@@ -203,7 +203,7 @@ class SchemeSizes(NamedTuple):
 
     @classmethod
     def of(cls, model: AbstractModel, steps_per_interval: int) -> "SchemeSizes":
-        """Those of a model that is solved with so many steps in each interval."""
+        """Sizes of a model that is solved with so many steps in each interval."""
         steps = model.control.num_intervals * steps_per_interval
         block = eqx.filter_eval_shape(model.control, 0.0)
         return cls(model.features, steps, len(block))
@@ -236,14 +236,14 @@ def build_discretization(config: SolverConfig, sizes: SchemeSizes) -> Discretiza
 
 
 def with_training(model: AbstractModel, config: TrainingConfig) -> AbstractModel:
-    """The same model with the configured gradient mode and precision of its products."""
+    """Give a model the configured gradient mode and precision of its products."""
     gradient = construct("training.gradient", config.gradient, AbstractGradient)
     dtype = None if config.compute_dtype == "float32" else config.compute_dtype
     return model.with_options(gradient=gradient, compute_dtype=dtype)
 
 
 def with_solver(model: M, config: SolverConfig) -> M:
-    """The same weights solved by the configured scheme; `native` is the one they have."""
+    """Solve a model by the configured scheme; `native` is the one it has."""
     if config.kind == NATIVE:
         return model
 

@@ -89,7 +89,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self, steps: Sequence[int] | None = None) -> int | None:
-        """Of these steps, or of all checkpoints, the one with the lowest validation loss."""
+        """Step with the lowest validation loss, of these or of all checkpoints."""
         steps = self._manager.all_steps() if steps is None else steps
         known = [s for s in steps if math.isfinite(self._losses.get(s, math.nan))]
         return min(known, key=self._losses.__getitem__, default=None)
@@ -206,7 +206,7 @@ def _alone(process: int) -> ocp.options.MultiprocessingOptions:
 
 
 class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
-    """Which checkpoints are kept."""
+    """Choice of the checkpoints that are kept."""
 
     def __init__(self, newest: int, judge: Checkpoints | None):
         self._newest = newest

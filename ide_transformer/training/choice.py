@@ -58,7 +58,7 @@ class AbstractChoice(abc.ABC):
         """The name."""
 
     def key_of_option(self, key: str, name: str) -> str:
-        """Where the option `name` of the choice at `key` is written."""
+        """Key at which the option `name` of the choice at `key` is written."""
         return f"{key}.options.{name}"
 
     def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:

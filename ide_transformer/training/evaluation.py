@@ -181,7 +181,7 @@ def evaluation_task(
 
 
 def with_data_compared(loaded: LoadedModel) -> LoadedModel:
-    """The same model, whose data are compared here and not for each task that is made of them.
+    """Compare the data of a model here, and not for each task that is made of them.
 
     **Raises:** `InputError`, see `run_task`.
     """

@@ -189,8 +189,8 @@ def check_data(folder: RunFolder, task: AbstractTask, data: str) -> None:
 
 
 def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
-    """Which of tokenizer and data are not those with which a run began, as far as it recorded
-    them."""
+    """List which of tokenizer and data are not those with which a run began, as far as it
+    recorded them."""
     what = [] if same_tokenizer(folder, task) else ["its tokenizer"]
     then = folder.data
     return what + ["its data"] * (then not in (None, data))

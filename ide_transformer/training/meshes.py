@@ -111,7 +111,7 @@ def mesh_of(section: MeshSection, model: AbstractModel, key: str) -> Mesh:
 
 
 def _model_on(model: AbstractModel, *, section: MeshSection, key: str) -> AbstractModel:
-    """The same weights on a mesh. Gradient mode and precision stay.
+    """Put a model on a mesh. Gradient mode and precision stay.
 
     **Raises:** `InputError` that begins with the key, where there is no such mesh or scheme.
     """

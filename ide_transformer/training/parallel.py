@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from ..equation import MESH_AXES, AbstractAttention, divided, parts
+from ..equation import LAYOUT_AXES, AbstractAttention, divided, parts
 from ..errors import InputError
 from ..models import AbstractModel
 from ..tasks import AbstractTask, Batch
@@ -23,7 +23,7 @@ from .parallel_config import ParallelConfig
 T = TypeVar("T", bound=PyTree)
 
 # The names of the last axes of a weight by the end of its path, the first that fits; see
-# `MESH_AXES`. Those before them are of layers, or of what a control has in their place.
+# `LAYOUT_AXES`. Those before them are of layers, or of what a control has in their place.
 _INTO, _OUT_OF = ("features", "inner"), ("inner", "features")
 _NAMES: dict[str, tuple[str | None, ...]] = {
     **{f"*.{name}.weight": _INTO for name in ("query", "key", "value", "inner", "gate")},
@@ -46,7 +46,7 @@ class Layout(NamedTuple):
         return dict(self.grid.shape)
 
     def shardings(self, state: PyTree) -> PyTree[NamedSharding]:
-        """Where each array of a state lies. What an optimizer keeps of a weight lies where the
+        """Places of the arrays of a state. What an optimizer keeps of a weight lies where the
         weight does."""
 
         def sharding(path: tuple, x: Any) -> NamedSharding:
@@ -80,7 +80,7 @@ class Layout(NamedTuple):
 
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step on the devices. Each process loads the samples of its own."""
-        sizes = {axis: self.sizes.get(axis, 1) for axis in MESH_AXES["samples"]}
+        sizes = {axis: self.sizes.get(axis, 1) for axis in LAYOUT_AXES["samples"]}
         where = NamedSharding(self.grid, divided((size,), ("samples",), sizes))
         (rows,) = _own(where, (size,))
         part = task.part_of_batch(step, size, seed, rows)
@@ -109,11 +109,11 @@ class Layout(NamedTuple):
         )
 
     def whole(self) -> NamedSharding:
-        """Of what each device has a copy."""
+        """Place of what each device has a copy of."""
         return NamedSharding(self.grid, PartitionSpec())
 
     def _of_batch(self, batch: Batch) -> PyTree[NamedSharding]:
-        """Where each array of a batch lies: samples and tokens divided where they can be, and
+        """Places of the arrays of a batch: samples and tokens divided where they can be, and
         what samples share on every device."""
 
         def sharding(x: Any) -> NamedSharding:

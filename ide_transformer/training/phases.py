@@ -51,7 +51,7 @@ class Phase(NamedTuple):
 
     @property
     def intervals(self) -> int:
-        """Of the mesh of the weights."""
+        """Intervals of the weights."""
         return self.model.control.num_intervals
 
     def lowered(

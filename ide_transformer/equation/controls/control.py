@@ -80,10 +80,10 @@ class AbstractControl(eqx.Module):
 
     @abc.abstractmethod
     def resample(self, num_intervals: int) -> "AbstractControl":
-        """The same θ over the same `[0, T]` on another number of intervals."""
+        """Resample θ on another number of intervals of the same `[0, T]`."""
 
     def extend(self, horizon: float) -> "AbstractControl":
-        """The same θ on intervals of the same length, over `[0, horizon]`.
+        """Extend θ to `[0, horizon]`, on intervals of the same length.
 
         **Raises:** `InputError` for a control that does not say what θ is beyond T, which only
         one that is the same at all depths does.
@@ -95,8 +95,8 @@ class AbstractControl(eqx.Module):
         )
 
     def tabulate(self, fractions: np.ndarray) -> "AbstractControl":
-        """This control made ready for a march that will ask for θ at these fractions of
-        each interval only: smooth controls are evaluated there, ahead of the loop."""
+        """Tabulate θ for a march that will ask for it at these fractions of each interval
+        only: smooth controls are evaluated there, ahead of the loop."""
         return self
 
 
@@ -162,7 +162,7 @@ def check_resample(control: AbstractControl, num_intervals: int) -> float:
 
 
 def low_precision(control: AbstractControl, dtype: str) -> AbstractControl:
-    """The same control with its matrices rounded to another dtype, so that operators compute
+    """Round the matrices of a control to another dtype, so that operators compute
     their products in it. Vectors such as gains and biases stay. The cast is differentiated
     too, so the gradient has the dtype of the stored weights.
 

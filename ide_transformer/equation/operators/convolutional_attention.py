@@ -122,7 +122,7 @@ class ConvolutionalAttention(AbstractAttention):
         bare, number = _without_weights(domain), domain.prefix
 
         def coarse(values: Array) -> Array:
-            """Of values for each token, those of the prefix and of every s-th point."""
+            """Take the values of the prefix and of every s-th point."""
             grid = on_grid(self, values[number:], bare)[(slice(None, None, stride),) * axes]
             return jnp.concatenate([values[:number], grid.reshape(-1, values.shape[1])])
 

@@ -55,8 +55,8 @@ def times_waves(
 def neighbors(
     v: Float[Array, "..."], axis: int, domain: TokenDomain
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Of each point those before and after it along an axis of the grid; at a boundary the
-    point itself."""
+    """Neighbours of each point along an axis of the grid, before and after it; at a boundary
+    the point itself."""
     padding = [(0, 0)] * v.ndim
     padding[axis] = (1, 1)
     wide = jnp.pad(v, padding, mode="edge" if domain.period is None else "wrap")

@@ -74,7 +74,7 @@ class AbstractRegion(eqx.Module):
 
 
 class Fredholm(AbstractRegion):
-    """All of Ω_x, as in a Fredholm operator: encoders."""
+    """Ω_x as a whole, as in a Fredholm operator: encoders."""
 
     def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> None:
         return None

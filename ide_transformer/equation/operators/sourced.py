@@ -33,7 +33,7 @@ class AbstractSourcedOperator(AbstractOperator):
     def with_source(
         self, source: State, domain: TokenDomain | None = None
     ) -> "AbstractSourcedOperator":
-        """The same operator that sees f; unchanged by a source that it does not see.
+        """Put f into the operator; a source that it does not see changes nothing.
 
         **Arguments:**
 

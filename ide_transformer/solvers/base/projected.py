@@ -92,7 +92,7 @@ class Projected(AbstractTransparentWrapper):
 
     @property
     def couplings(self) -> Callable | None:
-        """Those of the wrapped scheme, and the projection."""
+        """Couplings of the wrapped scheme, and the projection."""
         inner = super().couplings
         if inner is None:
             return None

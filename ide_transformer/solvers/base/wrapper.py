@@ -53,7 +53,7 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
 
     @property
     def scan_kind(self) -> Any:
-        """That of the wrapped Runge–Kutta method, which diffrax's adjoints set."""
+        """Kind of scan of the wrapped Runge–Kutta method, which diffrax's adjoints set."""
         return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
 
     def start(self, field: StepField, u: U) -> PyTree:
@@ -67,7 +67,7 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
 
     @property
     def couplings(self) -> Callable | None:
-        """Those of the scheme inside, on the terms that it solves."""
+        """Couplings of the scheme inside, on the terms that it solves."""
         inner = getattr(self.solver, "couplings", None)
         if inner is None:
             return None

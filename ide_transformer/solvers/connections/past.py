@@ -32,5 +32,5 @@ class Past(eqx.Module):
 
     @property
     def known(self) -> Bool[Array, " slots"]:
-        """Which slots have a value."""
+        """Indicator of the slots that have a value."""
         return jnp.arange(self.values.shape[0]) < self.number

@@ -1,4 +1,4 @@
-"""Which layers matter, and rules that keep those."""
+"""Ranking of layers, and rules that keep those that matter."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

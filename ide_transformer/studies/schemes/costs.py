@@ -64,8 +64,8 @@ def _losses(run: dict[str, Any]) -> dict[int, float | None]:
 
 
 def _evaluations(run: dict[str, Any], steps: np.ndarray) -> np.ndarray:
-    """Those of a run up to some steps; each logged number stands for the steps since the one
-    before."""
+    """Evaluations of a run up to some steps; each logged number stands for the steps since
+    the one before."""
     logged = [
         (x["step"], x["field_evaluations"]) for x in run["log"] if "field_evaluations" in x
     ]

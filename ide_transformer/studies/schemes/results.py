@@ -109,7 +109,7 @@ class Results:
         return [Trial(scheme, tuple(values), seed) for seed in self.seeds]
 
     def _results(self, scheme: str, values: Sequence[float]) -> list[dict[str, Any]]:
-        """Those of the runs of a scheme that did not fail."""
+        """Results of the runs of a scheme that did not fail."""
         runs = [result(self.runs, trial) for trial in self._trials(scheme, values)]
         return [run for run in runs if run is not None]
 

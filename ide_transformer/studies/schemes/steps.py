@@ -27,7 +27,7 @@ class Steps:
             self._measured = self._read()
 
     def of(self, scheme: str, config: Config, task: AbstractTask) -> int:
-        """Those of a scheme; see `Budget.steps`."""
+        """Steps of a scheme; see `Budget.steps`."""
         if not self._budget.measured:
             return self._budget.steps(config, task)
         known = self._measured.get(scheme)

@@ -133,7 +133,7 @@ class _Queries(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """The same for keys and values; `real` are those that do not just fill up the last block.
+    """Keys and values of a block; `real` are those that do not just fill up the last block.
     In a rate, `None` is zero."""
 
     index: Int[Array, "..."]

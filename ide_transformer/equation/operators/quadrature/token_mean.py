@@ -96,7 +96,7 @@ class AbstractQuadrature(eqx.Module):
         return jnp.where(jnp.broadcast_to(inside, s.shape), s, outside(s.dtype))
 
     def ends(self, integrand: Integrand, domains: Domains) -> EndIndicator:
-        """Where end weights count; `None` for nowhere."""
+        """Indicator of where end weights count; `None` for nowhere."""
         return self.region.ends(domains.queries, integrand.ends)
 
 
