@@ -114,7 +114,7 @@ def losses(arguments: argparse.Namespace, grids: tuple[Any, ...]) -> list[dict[s
     if loaded.config is None:
         raise InputError(f"{arguments.run} is no run, whose data would be known; give one.")
     model = loaded.model
-    own = None, model.features, model.control.num_intervals
+    own: tuple[Any, ...] = None, model.features, model.control.num_intervals
     tokens, widths, steps = (x or [y] for x, y in zip(grids, own, strict=True))
     rows = losses_at(
         loaded, tokens, widths, steps, arguments.samples, arguments.part, Terminal().print

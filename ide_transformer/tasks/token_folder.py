@@ -118,7 +118,15 @@ class TokenFolder:
                 f"{file} is missing or was changed since the tokens were made; restore it, or "
                 "tokenise again, into a new folder."
             )
-        return load_tokenizer(file)
+        tokenizer = load_tokenizer(file)
+        ready, end = tokenizer.ending()
+        if (ready.vocabulary, end) != (self.index.vocabulary, self.index.end):
+            raise InputError(
+                f"{self.path / INDEX}: vocabulary={self.index.vocabulary} and end="
+                f"{self.index.end}, but {file} has {ready.vocabulary} tokens and the end "
+                f"{end}; restore the file, or tokenise again, into a new folder."
+            )
+        return tokenizer
 
     def fingerprint(self) -> str:
         """A checksum of all tokens, from those of the files."""

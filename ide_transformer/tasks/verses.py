@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..arguments import Fraction, PositiveInt, checked
-from ..errors import InputError
+from ..errors import InputError, naming
 from ..models import AbstractModel, EncoderDecoder, SourceAndText, Text
 from ..packages import cache_folder
 from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
@@ -122,7 +122,8 @@ def cached_verses(path: Path) -> list[tuple[str, str, str]]:
     verses = _read(path)
     cached.parent.mkdir(parents=True, exist_ok=True)
     part = cached.with_suffix(".part")
-    part.write_text(json.dumps(verses, ensure_ascii=False), encoding="utf-8")
+    with naming(part):
+        part.write_text(json.dumps(verses, ensure_ascii=False), encoding="utf-8")
     part.replace(cached)
     return verses
 
