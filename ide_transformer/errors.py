@@ -1,4 +1,8 @@
-"""The exception for input that a user can correct."""
+"""The exception for input that a user can correct, and files in errors of the system."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -7,3 +11,14 @@ class InputError(ValueError):
     The message names the value, where it came from, why it is wrong and what to write
     instead. Scripts print it without a traceback and exit with status 2.
     """
+
+
+@contextlib.contextmanager
+def naming(file: str | Path) -> Iterator[None]:
+    """Names the file in an `OSError` that names none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(file)) from None

@@ -186,7 +186,10 @@ def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    try:
+        return list(json.loads(path.read_bytes())) if path.is_file() else []
+    except (ValueError, TypeError):
+        raise InputError(f"{path} is damaged; restore it, or remove it.") from None
 
 
 if __name__ == "__main__":

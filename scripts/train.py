@@ -7,7 +7,6 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
-import json
 from pathlib import Path
 
 import jax
@@ -74,7 +73,7 @@ def main() -> None:
         return
     if folder.sample.exists():
         print(f"\n{folder.sample.read_text(encoding='utf-8').strip()}\n")
-    for name, value in json.loads(folder.summary.read_text(encoding="utf-8")).items():
+    for name, value in folder.load_summary().items():
         print(f"{name}: {value}")
     print(f"plots: {folder.plots}")
 

@@ -11,4 +11,5 @@ from .plots import (
     plot_curves as plot_curves,
     plot_intervals as plot_intervals,
     plot_panels as plot_panels,
+    save_figure as save_figure,
 )

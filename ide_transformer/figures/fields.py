@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
 
-from .plots import COLORS, literal
+from .plots import COLORS, literal, save_figure
 
 
 # Panels whose zero is in the middle of the colours, each with a scale of its own.
@@ -27,9 +27,8 @@ def plot_fields(
     - `rows`: for each sample the functions by title, `[tokens]`. "truth" and "prediction"
       share their colours, "error" has others.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     draw = _on_line if points.shape[1] == 1 else _in_plane
-    draw(points, rows).savefig(path, dpi=150)
+    save_figure(draw(points, rows), path)
 
 
 def _on_line(points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]) -> Figure:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from ..errors import naming
 from ..reporting.tables import Row, table_cells
 from .svg import inline_svg, palette
 
@@ -42,14 +43,15 @@ def write_page(path: Path, title: str, about: str, parts: Sequence[Part]) -> Non
     body = "\n".join(map(_part, parts))
     contents = " ".join(f'<a href="#{_anchor(x)}">{escape(x.title)}</a>' for x in parts)
     written = path.with_name(f"{path.name}.tmp")
-    written.write_text(
+    page = (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p>\n<nav>{contents}</nav>"
-        f"</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n",
-        encoding="utf-8",
+        f"</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
+    with naming(written):
+        written.write_text(page, encoding="utf-8")
     written.replace(path)
 
 

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
 
+from ..errors import naming
+
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, without its yellow,
 # which is pale on white, and with its grey.
@@ -47,7 +49,7 @@ def plot_curves(
 
 def plot_panels(path: Path, panels: Mapping[str, Sequence[Curve]], **options: Any) -> None:
     """The figure of `draw_panels` as a PNG file; its folder is made."""
-    _save(draw_panels(panels, **options), path)
+    save_figure(draw_panels(panels, **options), path)
 
 
 def draw_panels(
@@ -158,7 +160,7 @@ def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, 
     axes.grid(alpha=0.3, axis="x")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _most_of(ends: np.ndarray) -> tuple[float, float]:
@@ -182,9 +184,11 @@ def of_text(color: str) -> str:
     return to_hex((0.7 * red, 0.7 * green, 0.7 * blue))
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with naming(path):
+        figure.savefig(path, dpi=150)
 
 
 def _label_ends(figure: Figure, axes: Axes) -> None:

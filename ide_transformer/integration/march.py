@@ -244,6 +244,13 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
             "adds up small steps. For products in less give a model Discretization("
             "compute_dtype=…), or round the weights of the control."
         )
+    batch, masks = u0.shape[:-2], () if (w := equation.domain.weights) is None else w.shape[:-1]
+    if not _broadcasts(masks, batch):
+        raise InputError(
+            f"solve: u0 has shape {u0.shape}, and the domain has weights, or a mask, of shape "
+            f"{(*masks, tokens)}; give u0 as {[*masks, *u0.shape[-2:]]}, or a domain without "
+            "these axes."
+        )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))
     for operator, field in zip(block, fields, strict=True):
@@ -253,3 +260,9 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
                 f"solve: {type(operator).__name__} maps a state of shape {u0.shape} to "
                 f"{rate.shape}; an operator must return du/dt in the shape of u."
             )
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of a shape can be broadcast to another one."""
+    padded = (1,) * (len(to) - len(shape)) + shape
+    return len(padded) == len(to) and all(x in (1, y) for x, y in zip(padded, to, strict=True))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, naming
 from .json_files import MOST_JSON, json_object
 from .options import Options
 from .transfer import StoredTensor
@@ -58,7 +58,7 @@ def write_archive(path: Path, options: Options, tensors: Mapping[str, np.ndarray
     values = {name: x for name, x in options.values.items() if name != "model_type"}
     arrays = {_CONFIG: np.array(json.dumps(values)), **tensors}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:  # a path would get the suffix .npz
+    with naming(path), path.open("wb") as file:  # a path would get the suffix .npz
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 

@@ -89,10 +89,17 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes tensors as `model.safetensors`."""
+    """Writes tensors as `model.safetensors`.
+
+    **Raises:** `InputError` for a file that cannot be written.
+    """
     # Of a single number `ascontiguousarray` would make an array with an axis.
     contiguous = {name: np.asarray(x, order="C") for name, x in tensors.items()}
-    save_file(contiguous, folder / _SINGLE, metadata={"format": "pt"})
+    file = folder / _SINGLE
+    try:
+        save_file(contiguous, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise InputError(f"{file} could not be written: {error}.") from None
 
 
 def _header(file: Path) -> dict[str, StoredTensor]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..arguments import checked
 from ..equation import spelled
-from ..errors import InputError
+from ..errors import InputError, naming
 from ..models import AbstractModel
 from .archive import write_archive
 from .checkpoint import Checkpoint
@@ -75,7 +75,8 @@ def _write_dtype(file: Path, model: AbstractModel) -> None:
     stale = {x for x in ("dtype", "torch_dtype") if options.get(x, dtype) != dtype}
     if stale:
         options |= dict.fromkeys(stale, dtype)
-        file.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+        with naming(file):
+            file.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
 
 def _named_tensors(model: AbstractModel, checkpoint: Checkpoint) -> dict[str, np.ndarray]:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..errors import naming
+
 
 Row = Mapping[str, Any]
 
@@ -27,12 +29,14 @@ class Report(NamedTuple):
 def write_report(folder: Path, report: Report) -> None:
     """Writes `report.md`, `report.csv` and `report.json` into `folder`."""
     write_json(folder / "report.json", {"about": report.about, "rows": report.rows})
-    with (folder / "report.csv").open("w", newline="", encoding="utf-8") as file:
+    table, page = folder / "report.csv", folder / "report.md"
+    with naming(table), table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _columns(report.rows))
         writer.writeheader()
         writer.writerows(report.rows)
     text = f"# {report.name}\n\n{report.about}\n\n{_markdown(report.rows)}"
-    (folder / "report.md").write_text(text, encoding="utf-8")
+    with naming(page):
+        page.write_text(text, encoding="utf-8")
 
 
 def show_table(rows: Sequence[Row]) -> None:
@@ -53,7 +57,8 @@ def write_json(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f"{path.name}.tmp")
     text = json.dumps(_plain(content), indent=2, allow_nan=False)
-    written.write_text(text + "\n", encoding="utf-8")
+    with naming(written):
+        written.write_text(text + "\n", encoding="utf-8")
     written.replace(path)
 
 

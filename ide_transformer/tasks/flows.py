@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, naming
 from ..packages import cache_folder
 
 
@@ -183,5 +183,6 @@ def _write(path: Path, arrays: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
         whole = Path(temporary) / path.name
-        np.savez(whole, **arrays)
+        with naming(path):
+            np.savez(whole, **arrays)
         whole.replace(path)

@@ -26,9 +26,24 @@ def shakespeare() -> str:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """All `.txt` and `.md` files of a folder in the order of their paths."""
+    """All `.txt` and `.md` files of a folder in the order of their paths.
+
+    **Raises:** `InputError` where one is no file, such as a pipe.
+    """
     found = (f for f in folder.rglob("*") if f.suffix in (".txt", ".md"))
-    return sorted(f for f in found if not f.is_dir())
+    files = sorted(f for f in found if not f.is_dir())
+    for file in files:
+        check_file(file)
+    return files
+
+
+def check_file(path: Path) -> None:
+    """**Raises:** `InputError` for a pipe, a device or a link to nothing."""
+    if not path.is_file():
+        raise InputError(
+            f"{path} is no file but a pipe, a device or a broken link; write its text to a "
+            "file, or remove it."
+        )
 
 
 def read_text(path: str | Path) -> str:

@@ -130,11 +130,12 @@ class TokenFolder:
                 "tokenise again, into a new folder."
             )
         tokenizer = load_tokenizer(file)
-        if tokenizer.vocabulary != self.index.vocabulary:
+        ready, end = tokenizer.ending()
+        if (ready.vocabulary, end) != (self.index.vocabulary, self.index.end):
             raise InputError(
-                f"{self.path / INDEX}: vocabulary={self.index.vocabulary}, but {TOKENIZER} has "
-                f"{tokenizer.vocabulary} tokens; restore them, or tokenise again, into a new "
-                "folder."
+                f"{self.path / INDEX}: vocabulary={self.index.vocabulary} and end="
+                f"{self.index.end}, but {file} has {ready.vocabulary} tokens and the end "
+                f"{end}; restore the file, or tokenise again, into a new folder."
             )
         return tokenizer
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, naming
 from .pretrained_tokenizer import load_tokenizer
 from .token_folder import TOKENIZER, Shard
 from .tokenizers import AbstractTokenizer
@@ -74,7 +74,7 @@ def write_shard(
     file, whole = folder / f"{number:05}.bin", hashlib.sha256()
     part = file.with_suffix(".part")
     count = documents = 0
-    with part.open("wb") as written:
+    with naming(part), part.open("wb") as written:
         for piece in pieces:
             for tokens in _tokens(piece, encoding, on_bytes):
                 content = tokens.astype(np.dtype(encoding.dtype).newbyteorder("<")).tobytes()
@@ -104,7 +104,8 @@ def finished(folder: Path, number: int) -> Shard | None:
 def write_atomically(file: Path, text: str) -> None:
     """Writes a file as a whole or not at all."""
     part = file.with_name(f".{file.name}.part")
-    part.write_text(text + "\n", encoding="utf-8")
+    with naming(part):
+        part.write_text(text + "\n", encoding="utf-8")
     part.replace(file)
 
 

@@ -151,7 +151,8 @@ class BytePairTokenizer(AbstractTokenizer):
         return BytePairTokenizer(tokenizer), token
 
     def save(self, path: Path) -> None:
-        self._tokenizer.save(str(path))
+        # Its own save hides the error of the system.
+        path.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
 def _code_points(text: str) -> np.ndarray:

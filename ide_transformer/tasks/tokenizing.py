@@ -12,9 +12,10 @@ from typing import Any
 import filelock
 
 from ..arguments import PositiveInt, checked
-from ..errors import InputError
+from ..errors import InputError, naming
+from ..pretrained.json_files import read_json
 from .pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
-from .texts import text_files
+from .texts import check_file, text_files
 from .token_folder import INDEX, TOKENIZER, Shard, TokenFolder, TokenIndex, checksum
 from .token_shards import (
     Encoding,
@@ -100,6 +101,8 @@ def _files(texts: Sequence[str | Path]) -> list[Path]:
     for text in map(Path, texts):
         if not text.exists():
             raise InputError(f"{text}: there is no such file or folder.")
+        if not text.is_dir():
+            check_file(text)
         files += text_files(text) if text.is_dir() else [text]
     if not any(file.stat().st_size for file in files):
         given = ", ".join(map(str, texts)) or "no files"
@@ -118,7 +121,10 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
             )
         write_atomically(file, json.dumps(plan))
         return
-    begun = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        begun = read_json(file)
+    except InputError as error:
+        raise InputError(f"{error} Delete the folder, or give a new one.") from None
     changed = [name for name in plan if begun.get(name) != plan[name]]
     if changed:
         raise InputError(
@@ -154,7 +160,8 @@ def _encoding(
             tokenizer = _LEARNED[tokenizer](vocabulary, shards)
         learned, _ = tokenizer.ending()
         part = file.with_suffix(".part")
-        learned.save(part)
+        with naming(part):
+            learned.save(part)
         part.replace(file)
     ready, end = load_tokenizer(file).ending()
     dtype = "uint16" if ready.vocabulary <= 2**16 else "uint32"

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..arguments import Fraction, PositiveInt, checked
-from ..errors import InputError
+from ..errors import InputError, naming
 from ..models import AbstractModel, EncoderDecoder, SourceAndText, Text
 from ..packages import cache_folder
 from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
@@ -138,7 +138,8 @@ def cached_verses(path: Path) -> list[tuple[str, str, str]]:
     verses = _read(path)
     cached.parent.mkdir(parents=True, exist_ok=True)
     part, text = cached.with_suffix(".part"), json.dumps(verses, ensure_ascii=False).encode()
-    part.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    with naming(part):
+        part.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
     part.replace(cached)
     return verses
 

@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 import jax
 
-from ..errors import InputError
+from ..errors import InputError, naming
 from ..pretrained import no_such
 from ..reporting import write_json
 from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
@@ -92,6 +92,18 @@ class RunFolder:
             told = {**_read_fingerprints(self), _SOURCES: [*sources, source]}
             write_json(self.fingerprints, told)
 
+    def load_summary(self) -> dict[str, Any]:
+        """What the run wrote at its end.
+
+        **Raises:** `InputError` for a file that is damaged.
+        """
+        try:
+            return dict(json.loads(self.summary.read_bytes()))
+        except (ValueError, TypeError):
+            raise InputError(
+                f"{self.summary} is damaged; restore it, or remove it and go on with --resume."
+            ) from None
+
     def load_tokenizer(self) -> AbstractTokenizer:
         """The tokenizer of the model.
 
@@ -129,8 +141,10 @@ def new_folder(
     made = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
     made.checkpoints.mkdir(parents=True)
     try:
-        made.config.write_text(dump_config(config), encoding="utf-8")
-        save(made.tokenizer)
+        with naming(made.config):
+            made.config.write_text(dump_config(config), encoding="utf-8")
+        with naming(made.tokenizer):
+            save(made.tokenizer)
         told = {"run": uuid.uuid4().hex, _SOURCES: [source(config)]}
         write_json(made.fingerprints, {**told, **_fingerprints(made, data)})
         while True:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ..errors import InputError
+from ..errors import InputError, naming
 from .trackers import AbstractTracker
 
 
@@ -158,5 +158,6 @@ def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> None:
         return
     kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
     replacement = path.with_suffix(".tmp")
-    replacement.write_text("".join(kept), encoding="utf-8")
+    with naming(replacement):
+        replacement.write_text("".join(kept), encoding="utf-8")
     replacement.replace(path)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..arguments import checked
-from ..errors import InputError
+from ..errors import InputError, naming
 from ..models import AbstractModel
 from ..reporting import write_json
 from ..tasks import AbstractTask
@@ -213,7 +213,8 @@ def _write_results(
     write_json(folder.summary, summary)
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
-        folder.sample.write_text(text + "\n", encoding="utf-8")
+        with naming(folder.sample):
+            folder.sample.write_text(text + "\n", encoding="utf-8")
 
 
 def on_other_devices(config: Config, overrides: Sequence[str], path: Path) -> Config:

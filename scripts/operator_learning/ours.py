@@ -1,6 +1,5 @@
 """A run of this package."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def train_and_test(
     if not (path / "summary.json").is_file():
         training.train(settings, runs=runs, resume=path.exists())
     loaded = training.load_model(path)
-    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    summary = training.RunFolder(path).load_summary()
     found = {
         name: training.evaluate_on(loaded.model, cell.task(test), None, "test")["loss"]
         for name, test in tests.items()

@@ -5,7 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers import TOKENS, fast_first, largest, make_equation, random_state
+from helpers import TOKENS, fast_first, largest, make_block, make_equation, random_state
 from integration.exploding import exploding
 
 import ide_transformer as ide
@@ -124,3 +124,24 @@ def test_padding_and_weights_come_with_the_domain():
     short = ide.Equation(equation.control, ide.Free(), ide.TokenDomain.uniform(3))
     alone = ide.solve(short, u0[0, :3], solver=ide.LieTrotter()).u1
     assert largest(u1[0, :3], alone) < 1e-13
+    for state in (u0[0], random_state(3), random_state(1, 2, 3)):
+        with pytest.raises(
+            ide.InputError, match=r"a mask, of shape \(2, 6\); give u0 as \[2, 6"
+        ):
+            ide.solve(padded, state, solver=ide.LieTrotter())
+
+
+def test_padding_does_not_move_a_steady_state():
+    """Where there is one only, as a relaxation to the input makes it."""
+    block = (*make_block(jax.random.key(1), std=0.05, causal=False), ide.Relaxation(4.0))
+    mask = jnp.arange(TOKENS)[None, :] < jnp.array([[3], [6]])
+    domains = ide.TokenDomain.uniform(TOKENS).padded(mask), ide.TokenDomain.uniform(3)
+    u0 = random_state(2).at[0, 3:].multiply(1e3)
+
+    def found(domain):
+        u = u0[:, : domain.num_tokens]
+        equation = ide.Equation(ide.Sourced(ide.Tied(block, 1), u), ide.Free(), domain)
+        return ide.solve(equation, u, solver=ide.SteadyState(diffrax.Euler())).u1
+
+    padded, short = map(found, domains)
+    assert largest(padded[0, :3], short[0]) < 1e-10

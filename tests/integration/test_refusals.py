@@ -138,3 +138,10 @@ def test_advection_whose_velocity_may_change_its_sign_is_none_for_a_writer():
     )
     with pytest.raises(ide.InputError, match="DifferenceAdvection"):
         ide.generate(model, jnp.array([1]), 2, temperature=0.0)
+
+
+@pytest.mark.parametrize("solver", [ide.ImplicitMidpoint(), diffrax.Kvaerno3()])
+def test_implicit_equations_inside_of_pmap(solver):
+    solve = jax.pmap(lambda u: ide.solve(EQUATION, u, solver=solver).u1)
+    with pytest.raises(ide.InputError, match=r"implicit equation inside jax\.pmap"):
+        solve(U0[None])

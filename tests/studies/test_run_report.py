@@ -14,7 +14,7 @@ import pytest
 from running import run_here
 from training.small_run import TEXT
 
-from ide_transformer import training
+from ide_transformer import InputError, training
 from ide_transformer.studies.runs.attempts import step_attempts
 from ide_transformer.studies.runs.measured import measure
 from ide_transformer.studies.runs.record import read_runs
@@ -43,6 +43,15 @@ def test_bad_input_is_said_and_nothing_is_overwritten(tmp_path, capsys):
         assert "error: " in output and message in output
     assert report.read_text() == "before"
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "logged", "silent"}
+
+
+def test_a_text_that_is_damaged_is_shown_as_such(tmp_path):
+    shutil.copytree(RUN, tmp_path / "run")
+    (tmp_path / "run/sample.txt").write_bytes(b"To be\xff\n")
+    assert read_runs([tmp_path / "run"])[0].sample == "To be\ufffd"
+    (tmp_path / "run/summary.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"summary\.json is damaged"):
+        read_runs([tmp_path / "run"])
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """One set of weights solved by several schemes, for tasks of several kinds."""
 
+import json
+
 import jax
 import numpy as np
 import optax
 import pytest
 from helpers import ROOT, fast_first
 
-from ide_transformer.studies.schemes.solving import _measure, _Problem, _state
+from ide_transformer.studies.schemes.solving import _measure, _measured_before, _Problem, _state
 from ide_transformer.training import load_config
 from ide_transformer.training.build import build_start
 
@@ -46,3 +48,13 @@ def test_the_loss_of_a_text_is_the_cross_entropy_of_its_tokens():
     losses = optax.softmax_cross_entropy_with_integer_labels(model(inputs), targets)
     assert isinstance(losses, jax.Array) and losses.shape == np.shape(targets)
     assert row["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+
+
+def test_a_damaged_measurement_is_made_again(tmp_path):
+    row = {"error": None, "field_evaluations": 2.0, "milliseconds": 1.5}
+    for content in (b"", b"[]", b"\xff", b'{"error": 1.0}'):
+        (tmp_path / "row.json").write_bytes(content)
+        assert _measured_before(tmp_path / "row.json") is None
+    assert _measured_before(tmp_path / "none.json") is None
+    (tmp_path / "row.json").write_text(json.dumps(row))
+    assert _measured_before(tmp_path / "row.json") == row

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
+from jax.sharding import AxisType
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ...errors import InputError
@@ -160,8 +161,16 @@ def find_root(
     - `pseudo_step`: of `NewtonKrylov`, for a guess that is far away.
     - `max_steps`: the most steps of Newton's method.
 
-    **Raises:** `InputError` for a tolerance below rounding.
+    **Raises:** `InputError` for a tolerance below rounding, and inside `jax.pmap` and
+    `jax.shard_map`.
     """
+    if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
+        raise InputError(
+            "an implicit equation inside jax.pmap or jax.shard_map: its linear systems are "
+            "solved by lineax, which does not know arrays of one device there. Call jax.jit "
+            "or jax.vmap of the same function on arrays with a jax.NamedSharding, or take an "
+            "explicit scheme."
+        )
     rounding = float(jnp.finfo(guess.dtype).eps) / 2
     if tolerance is None:
         # Well below the error of a step, well above rounding: 2e-12 in float64.

@@ -21,9 +21,10 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
 
     by Newton–Krylov, which starts with implicit steps in pseudo-time. With `Euler` that is
     `F(t, u*) = 0`, the limit `T → ∞` of the equation frozen at depth t. The gradient is
-    that of the fixed point, by the implicit function theorem. With the step of a post-norm
-    block and `SourcedAttention` it is the deep-equilibrium Transformer. Reference: Bai,
-    Kolter, Koltun, arXiv 1909.01377.
+    that of the fixed point, by the implicit function theorem. It is sought for all samples and
+    tokens together, padding among them: of several fixed points they decide which. With the
+    step of a post-norm block and `SourcedAttention` it is the deep-equilibrium Transformer.
+    Reference: Bai, Kolter, Koltun, arXiv 1909.01377.
 
     **Arguments:**
 

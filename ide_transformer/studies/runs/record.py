@@ -1,6 +1,5 @@
 """The files that a run has written."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +31,10 @@ class RunRecord(NamedTuple):
     def sample(self) -> str | None:
         """The text that it wrote at its end; `None` without one."""
         path = self.folder.sample
-        return path.read_text(encoding="utf-8").rstrip("\n") if path.exists() else None
+        if not path.exists():
+            return None
+        # What is damaged is shown as such.
+        return path.read_text(encoding="utf-8", errors="replace").rstrip("\n")
 
 
 def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRecord]:
@@ -60,13 +62,5 @@ def _record(folder: RunFolder, name: str, trust: bool) -> RunRecord:
             f"{folder.path} has logged no step of training ({folder.metrics.name}), so there "
             "is nothing to show; train it, or name another run."
         )
-    return RunRecord(name, folder, config, lines, _summary(folder.summary))
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError):
-        raise InputError(f"{path}: it is damaged; remove it, or restore the file.") from None
+    summary = folder.load_summary() if folder.summary.exists() else {}
+    return RunRecord(name, folder, config, lines, summary)

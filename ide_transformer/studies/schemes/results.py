@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import InputError
 from ...tasks import AbstractLoss, AbstractTask
-from ...training import Config
+from ...training import Config, RunFolder
 from .budget import tokens_of_a_sample
 from .comparison import Rows
 from .costs import LearningCurve, at_equal_cost, learning_curve, speed
 from .paired import paired_difference
 from .sweep import Trial, Tuned
-from .trials import failure, result
+from .trials import check_figures, failure, result
 
 
 # Columns of the losses at equal cost, and of the costs.
@@ -110,8 +111,19 @@ class Results:
 
     def _results(self, scheme: str, values: Sequence[float]) -> list[dict[str, Any]]:
         """Results of the runs of a scheme that did not fail."""
-        runs = [result(self.runs, trial) for trial in self._trials(scheme, values)]
-        return [run for run in runs if run is not None]
+        trials = self._trials(scheme, values)
+        found = [(trial, x) for trial in trials if (x := result(self.runs, trial)) is not None]
+        # One that lacks a figure of another was not written so.
+        names = dict.fromkeys([self.reported, *(name for _, run in found for name in run)])
+        for trial, run in found:
+            check_figures(RunFolder(self.runs / trial.name), run, names)
+            if [x["step"] for x in run["log"]] != [x["step"] for x in found[0][1]["log"]]:
+                raise InputError(
+                    f"{RunFolder(self.runs / trial.name).metrics} has other steps than the log "
+                    f"of {found[0][0].name}; restore it, or remove the run, so that it is made "
+                    "again."
+                )
+        return [run for _, run in found]
 
     def _difference(self, row: dict[str, Any], rows: Rows) -> dict[str, Any]:
         """The columns of the difference to the reference, which has none itself; `None` where

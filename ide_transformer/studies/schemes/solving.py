@@ -1,7 +1,6 @@
 """Schemes compared by solving: one set of trained weights, many schemes and step counts."""
 
 import hashlib
-import json
 import statistics
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.console import Console
 from ...errors import InputError
 from ...figures import plot_curves
 from ...models import AbstractModel
+from ...pretrained.json_files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractLoss, Batch
 from ...training import (
@@ -107,10 +107,11 @@ class SolvingComparison(AbstractComparison):
         for number, (name, label, setting, solved) in enumerate(choices, 1):
             console.print(f"[{number}/{len(choices)}] {name}, {label}", markup=False)
             cached = folder / "rows" / f"{self._fingerprint(run, data, setting)}.json"
-            if not cached.exists():
+            row = _measured_before(cached)
+            if row is None:
                 row = {"scheme": name, "setting": label, "code": code}
                 write_json(cached, row | _measure(problem, solved, self.rounds))
-            row = json.loads(cached.read_text(encoding="utf-8"))
+                row = read_json(cached)
             made.setdefault(row.pop("code"), []).append(f"{name}, {label}")
             rows.append({**row, "scheme": name})
         about = (
@@ -153,6 +154,15 @@ class SolvingComparison(AbstractComparison):
             f"{self.samples} {self.rounds}",
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _measured_before(file: Path) -> dict[str, Any] | None:
+    """The row of a measurement that was made; `None` where none was, or the file is damaged."""
+    try:
+        row = read_json(file)
+    except InputError:
+        return None
+    return row if {"field_evaluations", "milliseconds", "error"} <= row.keys() else None
 
 
 class _Problem(NamedTuple):

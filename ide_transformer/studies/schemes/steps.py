@@ -49,7 +49,13 @@ class Steps:
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
             kept = json.loads(self._file.read_text(encoding="utf-8"))
-            then, measured = kept["budget"], dict(kept["schemes"])
+            then, measured = (
+                kept["budget"],
+                {
+                    scheme: {"steps": int(x["steps"]), "configuration": x["configuration"]}
+                    for scheme, x in dict(kept["schemes"]).items()
+                },
+            )
         except (ValueError, TypeError, KeyError):
             raise InputError(
                 f"{self._file} is damaged, so that the steps of the runs are not known. "

@@ -3,7 +3,7 @@
 import functools as ft
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 
 from ... import training
-from ...errors import InputError
+from ...errors import InputError, naming
 from ...reporting import write_json
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, dump_config, load_config, read_metrics
@@ -20,6 +20,10 @@ from ...training.reading import apply_overrides
 from ...training.source import source
 from .budget import seconds_of_a_run, try_first_batch
 from .sweep import Trial
+
+
+# Of a summary, which a report needs as numbers.
+_FIGURES = ("parameters", "steps", "nfe", "seconds")
 
 
 class Trials:
@@ -150,11 +154,12 @@ class Trials:
         self.console.print(f"{trial.name} failed; the others go on. {why}", markup=False)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = _failure(self.folder, trial)
-        # It first, so that there is no failure of an unknown configuration.
-        _config_of(path).write_text(dump_config(self.config(trial)), encoding="utf-8")
-        data, code = self._data(self.tasks[trial.scheme]), source(self.config(trial))
-        write_json(_origin_file(path), {"data": data, "source": code})
-        path.write_text(f"{why}\n", encoding="utf-8")
+        with naming(path):
+            # It first, so that there is no failure of an unknown configuration.
+            _config_of(path).write_text(dump_config(self.config(trial)), encoding="utf-8")
+            data, code = self._data(self.tasks[trial.scheme]), source(self.config(trial))
+            write_json(_origin_file(path), {"data": data, "source": code})
+            path.write_text(f"{why}\n", encoding="utf-8")
 
     def _seconds(self, scheme: str) -> float:
         try:
@@ -176,7 +181,7 @@ def failure(folder: Path, trial: Trial) -> str | None:
     failed too."""
     path = _failure(folder, trial)
     if path.exists():
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     summary = _summary(folder, trial)
     for name in ("validation_loss", "test_loss"):
         loss = summary.get(name, 0.0)
@@ -204,8 +209,30 @@ def about_sources(found: Mapping[str, Sequence[str]]) -> str:
 
 
 def _summary(folder: Path, trial: Trial) -> dict[str, Any]:
-    path = RunFolder(folder / trial.name).summary
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The summary of a run that is done.
+
+    **Raises:** `InputError` where it is damaged.
+    """
+    run = RunFolder(folder / trial.name)
+    summary = run.load_summary()
+    check_figures(run, summary, ("validation_loss", *_FIGURES))
+    wrong = [name for name in _FIGURES if not isinstance(summary[name], int | float)]
+    if wrong:
+        raise InputError(
+            f"{run.summary} is damaged: {wrong[0]}={summary[wrong[0]]!r} is no number; restore "
+            "it, or remove it, so that it is written again."
+        )
+    return summary
+
+
+def check_figures(run: RunFolder, summary: Mapping[str, Any], names: Iterable[str]) -> None:
+    """**Raises:** `InputError` for a summary that lacks one of these figures."""
+    missing = [name for name in names if name not in summary]
+    if missing:
+        raise InputError(
+            f"{run.summary} has no {', '.join(missing)}; restore it, or remove it, so that it "
+            "is written again."
+        )
 
 
 def _failure(folder: Path, trial: Trial) -> Path:

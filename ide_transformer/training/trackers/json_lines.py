@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+from ...errors import naming
 from .tracker import AbstractTracker
 
 
@@ -31,11 +32,9 @@ class JsonLines(AbstractTracker):
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
         # NaN is not JSON; a reader should not stumble over the line that reports it.
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        try:
+        with naming(self._path):
             self._file.write(json.dumps({"step": step, **finite}) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written was said

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
+from ...errors import naming
 from .tracker import AbstractTracker, require
 
 
@@ -43,23 +44,24 @@ class Tensorboard(AbstractTracker):
             self._write(step, summary=self._summary.scalar(name, value))
 
     def flush(self) -> None:
-        with self._naming_the_file():
+        with self._closing_where_it_fails():
             self._file.flush()
 
     def close(self) -> None:
-        with self._naming_the_file():
+        with naming(self._file.path):
             self._file.close()
 
     def _write(self, step: int, **content: Any) -> None:
         event = self._events.Event(step=step, wall_time=time.time(), **content)
-        with self._naming_the_file():
+        with self._closing_where_it_fails():
             self._file.write(event.SerializeToString())
 
     @contextlib.contextmanager
-    def _naming_the_file(self) -> Iterator[None]:
+    def _closing_where_it_fails(self) -> Iterator[None]:
         try:
-            yield
-        except OSError as error:
+            with naming(self._file.path):
+                yield
+        except OSError:
             with contextlib.suppress(OSError):  # what is left of it cannot be written either
                 self._file.close()
-            raise OSError(error.errno, error.strerror, self._file.path) from None
+            raise

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from ide_transformer.figures import COLORS, literal
+from ide_transformer.figures import COLORS, literal, save_figure
 from ide_transformer.reporting import show_table, write_json
 
 
@@ -78,5 +78,4 @@ def plot_bars(
         axes.set_xlabel(label)
         axes.grid(axis="x", alpha=0.3)
     all_axes[0].invert_yaxis()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)

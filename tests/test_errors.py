@@ -1,0 +1,68 @@
+"""Files that cannot be written are named. All go to a device that is always full."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from ide_transformer import InputError, figures
+from ide_transformer.errors import naming
+from ide_transformer.pretrained import write_tensors
+from ide_transformer.reporting import Report, write_json, write_report
+from ide_transformer.tasks import tokenize_files
+from ide_transformer.training.trackers import JsonLines
+
+
+ROWS, FIELD = [{"loss": 1.0}], {"a": np.ones(2)}
+
+
+def tokenized(path):
+    text = path.parent / "a.txt"
+    text.write_text("the sea is wide\n" * 20)
+    options = dict(tokenizer="bpe", vocabulary=260)
+    folder = tokenize_files([text], path.parent / "tokens", **options).path
+    for file in ("tokens.json", "00000.json", "00000.bin"):
+        (folder / file).unlink()
+    (folder / "00000.part").symlink_to("/dev/full")
+    tokenize_files([text], folder, **options)
+
+
+def logged(path):
+    tracker = JsonLines(path)
+    tracker.start(path.parent, {}, 0)
+    tracker.log(1, {"loss": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.json.tmp", lambda path: write_json(path.with_suffix(""), ROWS)),
+        ("report.csv", lambda path: write_report(path.parent, Report("a", "b", ROWS * 2000))),
+        ("report.md", lambda path: write_report(path.parent, Report("a", "b", ROWS))),
+        ("a.html.tmp", lambda path: figures.write_page(path.with_suffix(""), "a", "b", [])),
+        ("a.png", lambda path: figures.plot_curves(path, {"a": ([1], [2])}, x="x", y="y")),
+        ("a.png", lambda path: figures.plot_fields(path, np.eye(2)[:, :1], [FIELD])),
+        ("00000.part", tokenized),
+        ("metrics.jsonl", logged),
+    ],
+)
+def test_a_full_disk_names_the_file(name, write, tmp_path):
+    if name != "00000.part":
+        (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(tmp_path / name)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename.endswith(name)
+
+
+def test_weights_on_a_full_disk(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(InputError, match=r"model\.safetensors could not be written"):
+        write_tensors(tmp_path, {"a": np.ones(3)})
+
+
+def test_other_errors_stay_as_they_are():
+    for error in (OSError("in words"), OSError(errno.ENOENT, "there is none", "a.txt")):
+        with pytest.raises(OSError, match=r"words|there is none") as caught, naming("b.txt"):
+            raise error
+        assert caught.value is error
