@@ -12,7 +12,7 @@ from pathlib import Path
 from evaluation.studies import chosen
 from ide_transformer.tasks import read_text
 from ide_transformer.training import load_model, model_parser, run_script
-from ide_transformer.training.script import figure_file, floats, mesh_sections
+from ide_transformer.training.script import figure_file, floats
 
 
 def main() -> None:
@@ -41,8 +41,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--mesh",
-        type=mesh_sections,
-        action="extend",
+        action="append",
         metavar="intervals=2,4,8",
         help="solve on another mesh, a row for each: intervals, horizon, steps_per_interval, "
         "solver, tokens, width; tokens=64,128,width=96 gives two rows, a second --mesh more",

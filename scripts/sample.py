@@ -32,7 +32,7 @@ def main() -> None:
         "--top-p", type=float, help="draw from the most likely tokens of this probability"
     )
     parser.add_argument(
-        "--mesh", type=mesh_sections, help="solve on another mesh, for example intervals=8"
+        "--mesh", help="solve on another mesh, for example intervals=8"
     )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_intermixed_args()
@@ -46,9 +46,10 @@ def main() -> None:
         trust=arguments.trust,
     )
     if arguments.mesh is not None:
-        if len(arguments.mesh) > 1:
+        section, *others = mesh_sections(arguments.mesh)
+        if others:
             raise InputError("--mesh: a text is written on one mesh; give one.")
-        mesh = mesh_of(arguments.mesh[0], loaded.model, "--mesh")
+        mesh = mesh_of(section, loaded.model, "--mesh")
         loaded = loaded._replace(model=model_on(loaded.model, mesh))
     model = loaded.expected(LanguageModel, ", which writes no text")
     began = time.perf_counter()

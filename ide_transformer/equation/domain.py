@@ -66,7 +66,8 @@ class TokenDomain(eqx.Module):
     - `spacing`: the distance of neighbours along each axis of a grid; `None` for points that
       are 0, 1, 2, … along each. On such a line, causal attention skips points that come after
       a whole block of queries.
-    - `period`: the length of each axis of a torus; `None` where there are boundaries.
+    - `period`: the length of each axis that goes around, `None` for one with boundaries; `None`
+      where all have some.
     - `prefix`: how many tokens come before those of a grid and have no place on it, such as a
       class token.
 
@@ -79,7 +80,7 @@ class TokenDomain(eqx.Module):
     # Static, since they decide which program is compiled.
     grid: tuple[PositiveInt, ...] | None = eqx.field(static=True, default=None)
     spacing: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
-    period: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
+    period: tuple[PositiveFloat | None, ...] | None = eqx.field(static=True, default=None)
     ends: Float[Array, "ends tokens"] | None = None
     end_weights: Weights = eqx.field(converter=_no_negative, default=None)
     prefix: NonNegativeInt = eqx.field(static=True, default=0)
@@ -383,16 +384,7 @@ class TokenDomain(eqx.Module):
         **Arguments:**
 
         - `other`: the domain of the further axes.
-
-        **Raises:** `InputError` where one of them is periodic and the other is not: operators
-        on a grid would not know along which axes to go around.
         """
-        if (self.period is None) != (other.period is None):
-            raise InputError(
-                "TokenDomain.product: one of the two is periodic and the other is not; take "
-                "the period from it, dataclasses.replace(domain, period=None), which gives the "
-                "grid boundaries on all sides."
-            )
         own, others = (
             i.ravel()
             for i in np.meshgrid(range(self.num_tokens), range(other.num_tokens), indexing="ij")
@@ -410,7 +402,9 @@ class TokenDomain(eqx.Module):
         grid = None if prefixed else _joined(self.grid, other.grid)
         spacing = None if grid is None else self.steps + other.steps
         spacing = None if spacing == (1.0,) * points.shape[1] else spacing
-        return TokenDomain(points, weights, grid, spacing, _joined(self.period, other.period))
+        bounded = self.period is None and other.period is None
+        each = ((None,) * x.dimension if x.period is None else x.period for x in (self, other))
+        return TokenDomain(points, weights, grid, spacing, None if bounded else sum(each, ()))
 
     @checked
     def with_queries(self, points: Float[ArrayLike, "queries dimension"]) -> "TokenDomain":

@@ -38,8 +38,8 @@ class EncoderDecoder(AbstractModel):
 
     `model(SourceAndText(source, text))` gives the logits of the next token,
     `[..., tokens, vocabulary]`. Its control, constraint, discretization and equation are
-    those of the decoder, and `with_solver` changes the solver of the decoder; `with_options`
-    changes both, but for an exit, which is the decoder's. `model.encoder` is a model of its
+    those of the decoder, and `with_solver` changes the solver of the decoder; `on` and
+    `with_options` change both, but for an exit, which is the decoder's. `model.encoder` is a model of its
     own: change its solver by `model.with_encoder(model.encoder.with_solver(…))`. Only a solve
     of its own tells whether it succeeded. Reference: Vaswani et al., arXiv 1706.03762.
 
@@ -160,6 +160,13 @@ class EncoderDecoder(AbstractModel):
         of_encoder = {name: x for name, x in options.items() if name != "exit"}
         changed: Any = super().with_options(**options)
         return changed.with_encoder(self.encoder.with_options(**of_encoder))
+
+    def _in_depth(
+        self, change: Callable[[AbstractControl], AbstractControl]
+    ) -> "EncoderDecoder":
+        """Change all that depends on depth, of both equations."""
+        changed: Any = super()._in_depth(change)
+        return changed.with_encoder(changed.encoder._in_depth(change))
 
     def with_encoder(self, encoder: AbstractModel) -> "EncoderDecoder":
         """Exchange the encoder."""

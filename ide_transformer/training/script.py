@@ -127,7 +127,10 @@ def floats(text: str) -> list[float]:
 
 
 def mesh_sections(text: str) -> list[MeshSection]:
-    """Meshes `key=value,value,key=value`, one for each combination of the values."""
+    """Meshes `key=value,value,key=value`, one for each combination of the values.
+
+    **Raises:** `InputError` for a text that is none.
+    """
     fields: dict[str, list[Any]] = {}
     for piece in text.split(","):
         name, given, value = piece.rpartition("=")

@@ -26,6 +26,8 @@ from ide_transformer.training import (
     similarities,
 )
 
+from ide_transformer.training.script import mesh_sections
+
 from .figure import draw, draw_rollout
 
 
@@ -84,8 +86,6 @@ def rollout(loaded: LoadedModel, arguments: Arguments) -> None:
 
 def predictions(loaded: LoadedModel, arguments: Arguments) -> None:
     """The loss, and pictures of what is predicted."""
-    if len(arguments.mesh or ()) > 1:
-        raise InputError("--pictures are of one solve; give one mesh.")
     (meshes if arguments.mesh else loss)(loaded, arguments)
     (mesh,) = _meshes(loaded, arguments) or [Mesh()]
     draw_predictions(loaded, arguments.pictures, mesh=mesh, part=arguments.part)
@@ -152,6 +152,9 @@ def chosen(arguments: Arguments, parser: argparse.ArgumentParser) -> Study:
     of_data = [x for x in arguments.overrides if x.startswith("data.")]
     if of_data and arguments.text is not None:
         raise InputError(f"{' and '.join(of_data)} says nothing beside --text; drop one.")
+    arguments.sections = [x for text in arguments.mesh or () for x in mesh_sections(text)]
+    if arguments.pictures and len(arguments.sections) > 1:
+        raise InputError("--pictures are of one solve; give one mesh.")
     asked = tuple(name for name in _STUDIES if getattr(arguments, name) is not None)
     if len(asked) > 1 and asked not in _TOGETHER:
         raise InputError(f"{' and '.join(map(_flag, asked))} do not go together; drop one.")
@@ -167,7 +170,7 @@ def _data(arguments: Arguments) -> tuple[str | None, int | None, Any]:
 
 
 def _meshes(loaded: LoadedModel, arguments: Arguments) -> list[Mesh]:
-    return [mesh_of(section, loaded.model, "--mesh") for section in arguments.mesh or ()]
+    return [mesh_of(section, loaded.model, "--mesh") for section in arguments.sections]
 
 
 def _write(arguments: Arguments, results: Any) -> None:

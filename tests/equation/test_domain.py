@@ -9,6 +9,7 @@ from equation.problems import apply, state
 from helpers import HEADS, WIDTH, largest, random_state
 
 import ide_transformer as ide
+from ide_transformer.equation.operators.region import differences
 
 
 def attention(key, **options):
@@ -159,6 +160,15 @@ def test_a_circle_has_no_order():
     circle = ide.TokenDomain.periodic(4)
     with pytest.raises(ide.InputError, match="periodic, so that its tokens have no order"):
         circle.positions.block_until_ready()
-    with pytest.raises(ide.InputError, match=r"one of the two is periodic.*period=None"):
-        circle.product(ide.TokenDomain.midpoint(4))
     assert circle.product(circle).period == (1.0, 1.0)
+
+
+def test_a_cylinder_goes_around_along_one_axis():
+    cylinder = ide.TokenDomain.periodic(4).product(ide.TokenDomain.midpoint(4))
+    assert cylinder.period == (1.0, None)
+    apart = differences(cylinder, cylinder)
+    # From the first point to the last: the shorter way around, and all of the other axis.
+    assert np.allclose(apart[0, 15], [0.25, -0.75])
+    for operator in (ide.Diffusion(0.1), ide.Convolution(2, dimension=2, key=jax.random.key(0))):
+        with pytest.raises(ide.InputError, match=r"boundaries along all axes or along none"):
+            operator(jnp.ones((16, 2)), cylinder)

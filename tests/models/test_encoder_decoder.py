@@ -215,6 +215,14 @@ def test_options_are_those_of_both_but_an_exit():
     assert stopped.encoder.discretization.exit is None
 
 
+def test_a_mesh_in_depth_is_that_of_both_equations():
+    fine = MODEL.on(ide.Mesh(intervals=6, steps_per_interval=2))
+    for model in (fine, fine.encoder):
+        assert model.control.num_intervals == 6
+        assert model.discretization.steps_per_interval == 2
+    assert MODEL.encoder.control.num_intervals == 2
+
+
 def test_gradients_reach_both_equations_but_not_the_fixed_positions():
     @eqx.filter_jit
     @eqx.filter_grad

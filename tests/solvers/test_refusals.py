@@ -40,14 +40,14 @@ BIDIRECTIONAL = ide.Bidirectional(key=jax.random.key(0))
             "dissipative Damping grows without bound",
         ),
         (ide.ExponentialEuler(), LAYERED, r"none in \(Matrix, Matrix\)"),
-        (ide.ETDAB2(), LAYERED, "add a Damping or a Diffusion"),
+        (ide.ETDAB2(), tied_equation(*LAYERED.control(0.0)), "add a Damping or a Diffusion"),
         (
             ide.HeavyBall(momentum=[0.9]),
             LAYERED,
             r"HeavyBall.momentum has shape \(1,\), but there are 2 operators",
         ),
         (ide.Nesterov(lookahead=[0.9, 0.5, 0.1]), LAYERED, r"Nesterov.lookahead .*\(3,\)"),
-        (ide.PresymplecticEuler(linear=[[0.9, 0.5, 0.1]]), LAYERED, r"linear .*\(1, 3\)"),
+        (ide.PresymplecticEuler(linear=[[0.9, 0.5, 0.1]] * 3), LAYERED, r"linear .*\(3, 3\)"),
         (ide.GatedRK2(5), LAYERED, r"GatedRK2\(features=5\): the state has 4"),
         (
             ide.PaperSplitting(),

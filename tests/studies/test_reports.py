@@ -58,6 +58,7 @@ def write_runs(folder):
             shared = ["training.steps=12", "training.sample=0", f"training.seed={seed}"]
             config = load_config(QUICK, [f"name={run.name}", *shared, *CHANGES[name]])
             (run / "config.yaml").write_text(dump_config(config))
+            (run / "fingerprints.json").write_text('{"run": "0", "sources": ["0.1 (abc)"]}')
             summary = {"steps": 12, "nfe": 2 * cost, "parameters": 7, "seconds": 1.0}
             (run / "summary.json").write_text(json.dumps(summary | {"validation_loss": loss}))
             rates = {"tokens_per_second": 9.0 / cost, "field_evaluations": 2 * cost}

@@ -50,7 +50,7 @@ def build(tmp_path, *overrides):
         (["solver.kind=rk4"], ide.RK4()),
         (["solver.kind=tsit5"], diffrax.Tsit5()),
         (
-            ["model.constraint=layer_norm", "model.normalization=none"],
+            ["model.constraint=layer_norm", "model.normalization=free"],
             ide.LieTrotter(ide.Projected(diffrax.Euler())),
         ),
         (["model.constraint=sphere", "solver.kind=heun"], ide.Projected(diffrax.Heun())),
@@ -66,9 +66,9 @@ def test_schemes_by_name(tmp_path, overrides, solver):
     fast_first(
         2,
         [
-            ["control.kind=tied", "model.constraint=rms_norm", "model.normalization=none"],
+            ["control.kind=tied", "model.constraint=rms_norm", "model.normalization=free"],
             [
-                *("model.activation=swiglu", "model.positions=rotary", "model.tied=false"),
+                *("model.activation=silu", "model.positions=rotary", "model.tied=false"),
                 *("model.key_value_heads=2", "model.normalization=rms_norm", "model.bias=true"),
                 *("data.tokenizer=bpe", "data.vocabulary=300", "control.kind=piecewise_linear"),
             ],

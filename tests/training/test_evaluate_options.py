@@ -11,7 +11,7 @@ from running import run_here
         ("--layers spread", "--layers goes with --mesh."),
         ("--mesh 8", "write key=value, for example intervals=2,4,8"),
         ("--mesh steps=8", "--mesh steps=8: unknown key steps"),
-        ("--mesh intervals=0", "--mesh intervals=0: intervals=0"),
+        ("--mesh intervals=0", "--mesh intervals=0: intervals=0: Input should be greater"),
         ("--rollout 4 --samples 8", "--samples says nothing beside --rollout; drop one."),
         ("--exit 0.1 --mesh intervals=2 --layers first", "--layers says nothing beside --exit"),
         ("--measure accuracy", "--measure goes with --figure."),

@@ -68,11 +68,11 @@ def test_a_run_with_horizons_goes_on_to_the_same_bits(run, tmp_path, monkeypatch
     [
         (
             dict(control="chebyshev"),
-            r"training\.meshes\.0\.horizon=2: Chebyshev gives weights at depths from 0 to 2",
+            r"training\.meshes\.0=\{horizon: 2\.0\}: Chebyshev gives weights at depths from 0 to 2",
         ),
         (
             dict(meshes=[2, {"horizon": 0.5}]),
-            r"training\.meshes\.1\.horizon=0\.5: .* multiple .* 1, for example 1",
+            r"training\.meshes\.1=\{horizon: 0\.5\}: .* multiple .* 1, for example 1",
         ),
         (dict(meshes=[{"horizon": 0}]), r"training\.meshes\.0\.horizon"),
     ],

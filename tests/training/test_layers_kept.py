@@ -96,9 +96,8 @@ def test_a_model_is_evaluated_with_some_of_its_layers(run, mesh, steps, layers):
 @pytest.mark.parametrize(
     ("mesh", "steps", "message"),
     [
-        ("first", 5, "steps=5: the model has 4 layers to keep"),
-        ("spread", 0, "steps=0: the model has 4 layers to keep"),
-        ("last", 2, "mesh='last': write one of resampled, spread, first"),
+        ("first", 5, "intervals=5: the model has 4 layers to keep"),
+        ("spread", None, "layers=spread: it says which layers a mesh keeps; give intervals"),
     ],
 )
 def test_layers_that_are_not_there(run, mesh, steps, message):

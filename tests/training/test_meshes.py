@@ -147,15 +147,15 @@ def test_a_run_with_meshes_goes_on_to_the_same_bits(text, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(control="fourier", meshes=[3, 2]), r"training\.meshes\.1\.intervals=2: .*waves"),
+        (dict(control="fourier", meshes=[3, 2]), r"training\.meshes\.1=\{intervals: 2\}: .*waves"),
         (
             dict(meshes=[{"intervals": 2, "solver": "nesterov"}]),
             r"meshes\.0\.solver=.* weights",
         ),
         (dict(meshes=[{"intervals": 2, "after": 5}]), "give one without after"),
         (dict(meshes=[0]), r"training\.meshes\.0\.intervals"),
-        (dict(meshes=[{"width": 9}]), r"training\.meshes\.0\.width=9: .*modes=16"),
-        (dict(meshes=[2, {"context": 900}]), r"training\.meshes\.1\.context=900: .* longer"),
+        (dict(meshes=[{"width": 9}]), r"training\.meshes\.0=\{width: 9\}: .*modes=16"),
+        (dict(meshes=[2, {"tokens": 900}]), r"training\.meshes\.1\.tokens=900: .* longer"),
     ],
 )
 def test_meshes_that_cannot_be_are_refused_before_anything_is_written(

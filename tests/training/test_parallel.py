@@ -101,7 +101,7 @@ def test_a_run_goes_on_with_other_devices(tmp_path):
 
 
 REFUSED = {
-    "parallel.data=2": "mesh of 2 devices, and there are 1",
+    "parallel.data=2": "layout of 2 devices, and there are 1",
     "parallel.pipeline=2": "parallel.pipeline",
     "parallel.data=0": "parallel.data",
     "parallel.rank=1": "parallel.processes, their number",

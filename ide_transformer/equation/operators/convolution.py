@@ -14,7 +14,7 @@ from ..constraints.constraint import AbstractConstraint
 from ..constraints.free import Free
 from ..domain import TokenDomain
 from ..shapes import State
-from .grid import check_axes, on_grid
+from .grid import check_axes, goes_around, on_grid
 from .operator import AbstractOperator, check_features
 
 
@@ -81,7 +81,7 @@ class Convolution(AbstractOperator):
         width, axes = self.weight.shape[0], domain.dimension
         reach = (width - 1, 0) if self.causal else (width // 2, width // 2)
         v = v.reshape(-1, *v.shape[-1 - axes :])
-        mode = "constant" if domain.period is None else "wrap"
+        mode = "wrap" if goes_around("Convolution", domain) else "constant"
         v = jnp.pad(v, [(0, 0), *[reach] * axes, (0, 0)], mode=mode)
         grid = "DHW"[-axes:]
         v = lax.conv_general_dilated(

@@ -12,7 +12,7 @@ from ..domain import TokenDomain
 from ..shapes import State
 from .abstract_attention import AbstractAttention, Maps, Projections
 from .depthwise_projection import DepthwiseProjection
-from .grid import check_axes, on_grid
+from .grid import check_axes, goes_around, on_grid
 from .operator import check_features
 from .quadrature.token_mean import Domains
 from .region import Fredholm
@@ -104,7 +104,7 @@ class ConvolutionalAttention(AbstractAttention):
         grid = on_grid(self, v[..., domain.prefix :, :], _without_weights(domain))
 
         def tokens(convolution: DepthwiseProjection) -> State:
-            w = convolution(grid, periodic=domain.period is not None)
+            w = convolution(grid, periodic=goes_around("ConvolutionalAttention", domain))
             flat = w.reshape(*u.shape[:-2], -1, u.shape[-1])
             return jnp.concatenate([prefix, flat], axis=-2)
 

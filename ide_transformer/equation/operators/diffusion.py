@@ -10,7 +10,7 @@ from ..affine import nonnegative_array
 from ..domain import TokenDomain
 from ..shapes import State
 from .exact import AbstractLinearOperator, Spectral
-from .grid import grid_axes, on_grid, times_waves, wave_numbers
+from .grid import goes_around, grid_axes, on_grid, times_waves, wave_numbers
 
 
 class Diffusion(AbstractLinearOperator):
@@ -40,7 +40,7 @@ class Diffusion(AbstractLinearOperator):
             raise InputError(f"Diffusion.rate has shape {self.rate.shape}; give one number.")
         laplacian = -sum(wave**2 for wave in wave_numbers(domain))
         factor = function(self.rate.astype(u.dtype) * jnp.asarray(laplacian, u.dtype))
-        if domain.period is not None:
+        if goes_around("Diffusion", domain):
             return times_waves(v, factor, domain).reshape(u.shape)
         for axis in grid_axes(domain):
             v = jax.scipy.fft.dct(v, axis=axis, norm="ortho")

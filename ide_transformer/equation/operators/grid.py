@@ -23,6 +23,20 @@ def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..
     return u.reshape(*u.shape[:-2], *domain.grid, u.shape[-1])
 
 
+def goes_around(operator: str, domain: TokenDomain) -> bool:
+    """Whether a grid is one of a torus, without boundaries.
+
+    **Raises:** `InputError` for one that has boundaries along some of its axes only.
+    """
+    if domain.period is not None and None in domain.period:
+        raise InputError(
+            f"{operator} is for grids that have boundaries along all axes or along none, but "
+            f"this TokenDomain has period={domain.period}. Take it away, "
+            "dataclasses.replace(domain, period=None), where boundaries on all sides will do."
+        )
+    return domain.period is not None
+
+
 def grid_axes(domain: TokenDomain) -> tuple[int, ...]:
     """The axes of the grid in what `on_grid` gives, from the end."""
     dimension = domain.dimension
@@ -34,10 +48,9 @@ def wave_numbers(domain: TokenDomain) -> tuple[np.ndarray, ...]:
     slope is zero at the boundaries, and `2π j / L` of the waves around a periodic domain, in
     the order of the transforms."""
     assert domain.grid is not None
+    around = goes_around("An expansion in waves", domain)
     along = (
-        np.pi * np.arange(n) / (n * step)
-        if domain.period is None
-        else 2 * np.pi * np.fft.fftfreq(n, step)
+        2 * np.pi * np.fft.fftfreq(n, step) if around else np.pi * np.arange(n) / (n * step)
         for n, step in zip(domain.grid, domain.steps, strict=True)
     )
     return tuple(np.meshgrid(*along, indexing="ij"))
@@ -59,14 +72,14 @@ def neighbors(
     the point itself."""
     padding = [(0, 0)] * v.ndim
     padding[axis] = (1, 1)
-    wide = jnp.pad(v, padding, mode="edge" if domain.period is None else "wrap")
+    wide = jnp.pad(v, padding, mode="wrap" if goes_around("A difference", domain) else "edge")
     points = np.arange(v.shape[axis])
     return jnp.take(wide, points, axis), jnp.take(wide, points + 2, axis)
 
 
 def check_periodic(operator: object, domain: TokenDomain) -> None:
     """**Raises:** `InputError` on a domain with boundaries."""
-    if domain.period is None:
+    if not goes_around(type(operator).__name__, domain):
         raise InputError(
             f"{type(operator).__name__} expands in waves and needs a periodic domain, as "
             "TokenDomain.periodic makes it."

@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ...arguments import PositiveFloat, PositiveInt
@@ -40,8 +41,10 @@ def differences(
     apart = query_domain.points[:, None, :] - domain.points[None, :, :]
     if domain.period is None:
         return apart
-    period = jnp.asarray(domain.period, apart.dtype)[None, None]
-    return apart - period * jnp.round(apart / period)
+    around = np.array([length is not None for length in domain.period])
+    period = jnp.asarray([length or 1.0 for length in domain.period], apart.dtype)[None, None]
+    shorter = apart - period * jnp.round(apart / period)
+    return jnp.where(jnp.broadcast_to(around, apart.shape), shorter, apart)
 
 
 class AbstractRegion(eqx.Module):
