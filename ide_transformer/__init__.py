@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from .arguments import check_constructors as _check_constructors
+from .dynamics import error_budget as error_budget
 from .equation import (
     AbstractBasis as AbstractBasis,
     AbstractConstraint as AbstractConstraint,
@@ -134,7 +135,6 @@ from .models import (
     why_not_cached as why_not_cached,
 )
 from .pretrained import load_pretrained as load_pretrained, save_pretrained as save_pretrained
-from .resolution import error_budget as error_budget
 from .solvers import (
     ETDAB2 as ETDAB2,
     RK4 as RK4,

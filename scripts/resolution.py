@@ -21,9 +21,9 @@ import jax
 from rich.progress import track
 
 from ide_transformer import InputError, error_budget
+from ide_transformer.dynamics import FunctionSolve
 from ide_transformer.figures import Curve, plot_panels
 from ide_transformer.reporting import Terminal, show_table, write_json
-from ide_transformer.resolution import FunctionSolve
 from ide_transformer.studies.convergence import find_scheme
 from ide_transformer.studies.resolution import (
     problem_of,

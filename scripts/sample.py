@@ -31,9 +31,7 @@ def main() -> None:
     parser.add_argument(
         "--top-p", type=float, help="draw from the most likely tokens of this probability"
     )
-    parser.add_argument(
-        "--mesh", help="solve on another mesh, for example intervals=8"
-    )
+    parser.add_argument("--mesh", help="solve on another mesh, for example intervals=8")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_intermixed_args()
     if not 0 <= arguments.seed < 2**32:

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import optax
 
 import ide_transformer as ide
-from ide_transformer import depth, tasks
+from ide_transformer import dynamics, tasks
 
 
 loaded = ide.load_model("glassllm")
@@ -82,9 +82,9 @@ for steps in (1, 2):
 #
 # ## Fewer evaluations
 #
-# The other direction works better. `depth.coarsen(model, 3, calibration)` gives a model that
+# The other direction works better. `dynamics.coarsen(model, 3, calibration)` gives a model that
 # needs three evaluations. It leaves out, lengthens and merges layers, and takes what changes
-# the outputs least on the calibration windows; no targets are needed. `depth.coarsenings` goes
+# the outputs least on the calibration windows; no targets are needed. `dynamics.coarsenings` goes
 # on, one layer less each time. For comparison, the last layers are dropped.
 
 
@@ -95,12 +95,12 @@ def probabilities(logits, inputs):
 
 
 coarsened, dropped = [native], [native]
-for mesh in depth.coarsenings(model, calibration, read=probabilities):
+for mesh in dynamics.coarsenings(model, calibration, read=probabilities):
     number = int(mesh.evaluations)
     if number == 4:
         continue  # the model itself
     coarsened.append(report(f"coarsened to {number}", mesh.model))
-    shorter = depth.keep_layers(model, range(number))
+    shorter = dynamics.keep_layers(model, range(number))
     dropped.append(report(f"the first {number} layers alone", shorter))
     if number == 2:
         break

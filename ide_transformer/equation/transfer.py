@@ -159,7 +159,7 @@ def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
 
 
 def lattice(
-    grid: tuple[int, ...], spacing: tuple[float, ...], period: tuple[float, ...] | None
+    grid: tuple[int, ...], spacing: tuple[float, ...], period: tuple[float | None, ...] | None
 ) -> TokenDomain:
     """The grid of such a domain, which begins at zero. Its points are known when a program is
     compiled."""

@@ -58,9 +58,9 @@ class _Change(NamedTuple):
 
 def check_causal(where: str, model: AbstractModel) -> None:
     """Checks by trying that no output of a model depends on later tokens: those of a text are
-    changed, and some marked as padding. Weights are moved at random first, so that nothing
-    hides behind one that starts at zero. Steps do not follow the state, since those that do see
-    all tokens, within their tolerance.
+    changed, and some marked as padding. Weights are moved first, in both directions, so that
+    nothing hides behind one that starts at zero, or with this sign. Steps do not follow the
+    state, since those that do see all tokens, within their tolerance.
 
     **Arguments:**
 
@@ -71,9 +71,10 @@ def check_causal(where: str, model: AbstractModel) -> None:
     is `pointwise` and sees others.
     """
     solved = _by_fixed_steps(model.ordinary)
+    finite = 0
     # Inside a compiled function operations on known numbers would be traced.
     with jax.ensure_compile_time_eval():
-        for tried in (_moved(solved), solved):
+        for tried in (_moved(solved, 1), _moved(solved, -1), solved):
             seen, moves = ft.partial(_seen, tried), []
             for text in _texts(tried, seen):
                 for change in _later_changes(text, tried.vocabulary):
@@ -81,7 +82,8 @@ def check_causal(where: str, model: AbstractModel) -> None:
                     if moves[-1]:
                         raise InputError(f"{where}: {_reason(tried, change)}")
                 _check_pointwise(where, tried, text, seen)
-            if None not in moves:
+            finite += None not in moves
+            if finite == 2:
                 return
 
 
@@ -96,19 +98,19 @@ def _by_fixed_steps(model: _Model) -> _Model:
     )
 
 
-def _moved(model: _Model) -> _Model:
-    """The model with half their size added to all weights or taken from them, without order;
-    from traced ones nothing else is left."""
+def _moved(model: _Model, direction: int) -> _Model:
+    """The model with more than their size added to all weights or taken from them, without
+    order; of traced ones nothing else is left."""
     weights, rest = eqx.partition(model, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten(weights)
     known = [x if is_known(x) else jnp.zeros(x.shape, x.dtype) for x in leaves]
-    return eqx.combine(jax.tree.unflatten(structure, _with_noise(known)), rest)
+    return eqx.combine(jax.tree.unflatten(structure, _with_noise(known, direction)), rest)
 
 
 @jax.jit
-def _with_noise(weights: list[Array]) -> list[Array]:
+def _with_noise(weights: list[Array], direction: int) -> list[Array]:
     def noisy(w, number):
-        size = jnp.maximum(jnp.sqrt(jnp.mean(w * w)), _NOISE) / 2
+        size = 1.5 * direction * jnp.maximum(jnp.sqrt(jnp.mean(w * w)), _NOISE)
         # Compiles in a tenth of the time that a generator of random numbers takes.
         signs = jnp.sin(1.7 * jnp.arange(w.size) + number).reshape(w.shape)
         return w + jnp.where(signs > 0, size, -size)

@@ -40,7 +40,7 @@ class StateModel(AbstractModel):
     # The numbers that make the grid. Its points would count as weights.
     grid: tuple[int, ...] = eqx.field(static=True)
     spacing: tuple[float, ...] = eqx.field(static=True)
-    period: tuple[float, ...] | None = eqx.field(static=True)
+    period: tuple[float | None, ...] | None = eqx.field(static=True)
 
     def __init__(
         self,

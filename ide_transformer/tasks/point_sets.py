@@ -64,7 +64,7 @@ def subset(
 
 @checked
 def domains(
-    points: np.ndarray, weights: WeightRule, period: tuple[float, ...] | None = None
+    points: np.ndarray, weights: WeightRule, period: tuple[float | None, ...] | None = None
 ) -> tuple[TokenDomain, TokenDomain]:
     """Points of the unit cube as the domain of a model, with the chosen weights, and as that of
     a norm of functions, which always has those of quadrature.

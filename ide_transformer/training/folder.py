@@ -218,7 +218,7 @@ def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
         if not file.exists():
             return True
         if not folder.tokenizer.exists():
-            return False
+            return folder.data is None
         saved = file.read_bytes()
         folder.load_tokenizer().save(file)  # as this release writes it
         return file.read_bytes() == saved

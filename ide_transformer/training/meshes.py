@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ..depth import keep_layers
+from ..dynamics import keep_layers
 from ..errors import InputError
 from ..models import AbstractModel, Mesh, functional
 from ..tasks import AbstractTask, Batch

@@ -12,9 +12,7 @@ from ide_transformer import InputError
 FACES = (
     "ide_transformer",
     "ide_transformer.pretrained",
-    "ide_transformer.depth",
-    "ide_transformer.analysis",
-    "ide_transformer.resolution",
+    "ide_transformer.dynamics",
     "ide_transformer.training",
     "ide_transformer.tasks",
 )

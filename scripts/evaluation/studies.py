@@ -25,7 +25,6 @@ from ide_transformer.training import (
     rollout_errors,
     similarities,
 )
-
 from ide_transformer.training.script import mesh_sections
 
 from .figure import draw, draw_rollout

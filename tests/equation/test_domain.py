@@ -169,6 +169,9 @@ def test_a_cylinder_goes_around_along_one_axis():
     apart = differences(cylinder, cylinder)
     # From the first point to the last: the shorter way around, and all of the other axis.
     assert np.allclose(apart[0, 15], [0.25, -0.75])
-    for operator in (ide.Diffusion(0.1), ide.Convolution(2, dimension=2, key=jax.random.key(0))):
+    for operator in (
+        ide.Diffusion(0.1),
+        ide.Convolution(2, dimension=2, key=jax.random.key(0)),
+    ):
         with pytest.raises(ide.InputError, match=r"boundaries along all axes or along none"):
             operator(jnp.ones((16, 2)), cylinder)

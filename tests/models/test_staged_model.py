@@ -9,8 +9,8 @@ import pytest
 from helpers import largest
 
 import ide_transformer as ide
-from ide_transformer.analysis.defects import equation_defects
-from ide_transformer.depth import refine
+from ide_transformer.dynamics import refine
+from ide_transformer.dynamics.step_defects import equation_defects
 from ide_transformer.equation import Linear
 
 

@@ -8,7 +8,7 @@ import pytest
 from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of, outputs
 from running import run_here
 
-from ide_transformer.depth import refine, removal_damage, richardson
+from ide_transformer.dynamics import refine, removal_damage, richardson
 from ide_transformer.studies.depth import Problem, measure_coarsening, study
 from ide_transformer.studies.depth.problem import halves_of_speeches
 from ide_transformer.studies.depth.ranking import (

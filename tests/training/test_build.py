@@ -41,7 +41,7 @@ def build(tmp_path, *overrides):
         (["solver.kind=strang"], ide.Strang(diffrax.Heun())),
         (["solver.kind=strang", "solver.sub_solver=euler"], ide.Strang(diffrax.Euler())),
         (["solver.kind=strang(euler)"], ide.Strang(diffrax.Euler())),
-        (["solver.kind=adams_bashforth(3)"], ide.AdamsBashforth(3)),
+        (["solver.kind=adams_bashforth(3)", "control=tied"], ide.AdamsBashforth(3)),
         (["solver=strang(rk4)"], ide.Strang(ide.RK4())),
         (
             ["solver.kind=algebraically_reversible(lie_trotter(heun))"],

@@ -147,7 +147,10 @@ def test_a_run_with_meshes_goes_on_to_the_same_bits(text, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(control="fourier", meshes=[3, 2]), r"training\.meshes\.1=\{intervals: 2\}: .*waves"),
+        (
+            dict(control="fourier", meshes=[3, 2]),
+            r"training\.meshes\.1=\{intervals: 2\}: .*waves",
+        ),
         (
             dict(meshes=[{"intervals": 2, "solver": "nesterov"}]),
             r"meshes\.0\.solver=.* weights",

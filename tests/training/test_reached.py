@@ -5,17 +5,29 @@ from pathlib import Path
 import pytest
 
 from ide_transformer import InputError, tasks, training
-from ide_transformer.training import LoadedModel, chosen, evaluation, evaluation_task
+from ide_transformer.training import (
+    LoadedModel,
+    build_task,
+    chosen,
+    evaluation,
+    evaluation_task,
+)
 
 
-def loaded(name, context, **options):
-    """What is evaluated; no model is made."""
+@pytest.fixture
+def loaded(monkeypatch):
+    """Makes what is evaluated, without a model and a run."""
+    monkeypatch.setattr(evaluation, "run_task", lambda run, config, **_: build_task(config))
+    return _loaded
+
+
+def _loaded(name, context, **options):
     tree = {
         "data": {"name": name, "options": options},
         "model": {"kind": "language_model", "context": context},
     }
     config = training.Config.model_validate(tree)
-    return LoadedModel(None, None, Path("run"), config)
+    return LoadedModel(None, training.RunFolder("run"), Path("run"), config)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +38,7 @@ def loaded(name, context, **options):
         ("list_ops", {"longest": 18}, 18),
     ],
 )
-def test_a_context_that_no_sample_has(name, options, tokens):
+def test_a_context_that_no_sample_has(loaded, name, options, tokens):
     """Each context had a row, all of them measured on the same samples."""
     run = loaded(name, 20, **options)
     assert evaluation_task(run).tokens_per_sample == tokens
@@ -43,12 +55,12 @@ def test_a_context_that_no_sample_has(name, options, tokens):
         ("burgers_interval", {"held_out_samples": 2}),
     ],
 )
-def test_a_context_that_samples_have(name, options):
+def test_a_context_that_samples_have(loaded, name, options):
     run = loaded(name, 20, **options)
     assert evaluation_task(run, tokens=12).tokens_per_sample == 12
 
 
-def test_samples_and_parts_that_a_task_leaves_out():
+def test_samples_and_parts_that_a_task_leaves_out(loaded):
     task = evaluation_task(loaded("training.mine:Unsized", 20))
     with pytest.raises(InputError, match=r"samples=2: Unsized\.held_out gives more than twice"):
         evaluation.check_part(task, "validation", 2)
@@ -59,7 +71,7 @@ def test_samples_and_parts_that_a_task_leaves_out():
         evaluation.check_part(tasks.PHop(16, hops=1), "test", samples)
 
 
-def test_a_context_on_the_command_line_that_nothing_takes():
+def test_a_context_on_the_command_line_that_nothing_takes(loaded):
     config = loaded("training.mine:Unsized", 20).config
     functions = config.model.model_copy(update={"kind": "training.mine:Sizeless"})
     with pytest.raises(InputError, match=r"model\.context=20: neither .*Unsized nor"):

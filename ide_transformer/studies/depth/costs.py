@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jax
 
-from ... import depth
-from ...depth.moves import MOST_SELECTIONS
+from ... import dynamics
+from ...dynamics.moves import MOST_SELECTIONS
 from ...models import AbstractModel
 from .problem import Problem
 from .trials import Trials, solved_batch
@@ -47,8 +47,8 @@ class Costs(NamedTuple):
         for kept in range(layers - 1, least - 1, -1):
             choices = math.comb(layers, kept)
             counts = {
-                depth.selections: choices if choices <= MOST_SELECTIONS else 0,
-                depth.mergers: kept,
+                dynamics.selections: choices if choices <= MOST_SELECTIONS else 0,
+                dynamics.mergers: kept,
             }
             # Of those that leave out neighbouring operators.
             windows = kept * self.operators + 1
@@ -59,7 +59,7 @@ class Costs(NamedTuple):
 
 def fit_samples(samples: int) -> int:
     """The solves of one sample that a fit of step sizes costs: a gradient is worth three."""
-    options = inspect.signature(depth.fit_rates).parameters
+    options = inspect.signature(dynamics.fit_rates).parameters
     return 3 * options["steps"].default * min(options["batch"].default, samples)
 
 
@@ -69,12 +69,12 @@ def measure_costs(model: AbstractModel, problem: Problem) -> tuple[Trials, Costs
     solved = _seconds(lambda: solved_batch(model, problem.held_out))
     trials = Trials(model, problem)
     every = range(model.control.num_intervals)
-    depth.keep_layers(model, every)
+    dynamics.keep_layers(model, every)
     calibration, held_out = problem.sizes
     return trials, Costs(
         sample=solved / held_out,
         program=max(compiled - solved, 0.0),
-        copy=_seconds(lambda: depth.keep_layers(model, every)),
+        copy=_seconds(lambda: dynamics.keep_layers(model, every)),
         calibration=calibration,
         held_out=held_out,
         operators=model.equation.num_operators,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ... import depth
+from ... import dynamics
 from ...models import AbstractModel
 from ...solvers import LieStrang
 from .budget import Budget, OverBudget
@@ -33,9 +33,9 @@ _LEAST_TOLERANCE = 1e-5
 _ESTIMATED_ON = 64
 
 _COARSENINGS = {
-    "coarsened": dict(moves=depth.MOVES, fit=depth.fit_rates),
-    "dropped": dict(moves=(depth.selections, depth.drops), fit=None),
-    "merged": dict(moves=(depth.mergers,), fit=None),
+    "coarsened": dict(moves=dynamics.MOVES, fit=dynamics.fit_rates),
+    "dropped": dict(moves=(dynamics.selections, dynamics.drops), fit=None),
+    "merged": dict(moves=(dynamics.mergers,), fit=None),
 }
 
 
@@ -151,17 +151,17 @@ class _Study:
         """Coarser meshes, as many as there is time for."""
         budget, costs = self.budget, self.costs
 
-        def in_time(move: Callable, layered: depth.Layered) -> Iterator[depth.Layered]:
+        def in_time(move: Callable, layered: dynamics.Layered) -> Iterator[dynamics.Layered]:
             for found in move(layered):
                 budget.check()
                 yield found
 
-        def fit_in_time(model: AbstractModel, target: depth.Target) -> AbstractModel:
+        def fit_in_time(model: AbstractModel, target: dynamics.Target) -> AbstractModel:
             assert fit is not None
             budget.check(costs.sample * fit_samples(target.samples))
             return fit(model, target)
 
-        meshes = depth.coarsenings(
+        meshes = dynamics.coarsenings(
             self.model,
             self.problem.calibration,
             read=self.problem.read,
@@ -175,9 +175,9 @@ class _Study:
         """Refined and extrapolated solves."""
         trials, native, solved = self.trials, self.trials.native.evaluations, self.refined
         for steps in {k, 2 * k} - {*solved}:
-            solved[steps] = trials.state(depth.refine(self.model, steps))[0]
+            solved[steps] = trials.state(dynamics.refine(self.model, steps))[0]
         trials.add("refined", trials.judge(solved[k], k * native))
-        u1 = depth.extrapolated(self.model, solved[k], solved[2 * k])
+        u1 = dynamics.extrapolated(self.model, solved[k], solved[2 * k])
         trials.add("extrapolated", trials.judge(u1, 3 * k * native))
 
     def _adapt(self, tolerance: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ...depth import Quantity
+from ...dynamics import Quantity
 from ...errors import InputError
 from ...models import (
     AbstractImageModel,
@@ -49,7 +49,7 @@ class Problem(NamedTuple):
       without targets; the second is for measuring.
     - `losses`: from the outputs for `held_out` to the loss of each sample.
     - `loss`: what that loss is called.
-    - `read`: what the task reads of the outputs; see `depth.Target`.
+    - `read`: what the task reads of the outputs; see `dynamics.Target`.
     """
 
     calibration: PyTree[ArrayLike]

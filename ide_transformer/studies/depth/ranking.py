@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
-from ...depth import Quantity, defects, removal_estimate
+from ...dynamics import Quantity, defects, removal_estimate
 from ...models import AbstractModel
 
 

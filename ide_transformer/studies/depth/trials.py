@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, PyTree
 
-from ...depth import Target, keep_layers
+from ...dynamics import Target, keep_layers
 from ...models import AbstractModel
 from .problem import Problem
 

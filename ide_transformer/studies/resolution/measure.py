@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ...dynamics import FunctionSolve
 from ...equation import TokenDomain, interpolation
 from ...errors import InputError
 from ...models import Field, OperatorModel
-from ...resolution import FunctionSolve
 from ...training import LoadedModel, evaluation_task
 from ...training.evaluation import at_least_one
 

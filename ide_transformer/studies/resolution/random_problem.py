@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ...dynamics import FunctionSolve
 from ...equation import (
     AbstractOperator,
     Attention,
@@ -20,7 +21,6 @@ from ...equation import (
 )
 from ...integration import Discretization
 from ...models import FunctionalModel, OperatorModel
-from ...resolution import FunctionSolve
 from ...solvers import LieTrotter
 
 

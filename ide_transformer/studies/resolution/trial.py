@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ...resolution import ErrorBudget, FunctionSolve, error_budget, gain, refinements
+from ...dynamics import ErrorBudget, FunctionSolve, error_budget, gain, refinements
 
 
 # By which tokens and features are multiplied for what an error is measured against.

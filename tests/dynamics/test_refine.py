@@ -6,7 +6,7 @@ from helpers import largest, observed_order
 from layered_models import HELD_OUT, model_of, outputs
 
 import ide_transformer as ide
-from ide_transformer.depth import extrapolated, refine, richardson
+from ide_transformer.dynamics import extrapolated, refine, richardson
 
 
 @eqx.filter_jit

@@ -13,7 +13,7 @@ from running import run_here
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.resolution import ErrorBudget, ErrorPart, FunctionSolve, refinements
+from ide_transformer.dynamics import ErrorBudget, ErrorPart, FunctionSolve, refinements
 from ide_transformer.studies.resolution import (
     problem_of,
     random_problem,

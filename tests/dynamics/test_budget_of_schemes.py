@@ -7,7 +7,7 @@ import pytest
 from helpers import fast_first
 
 import ide_transformer as ide
-from ide_transformer.resolution import FunctionSolve, refinements
+from ide_transformer.dynamics import FunctionSolve, refinements
 from ide_transformer.solvers import inconsistent, with_sub_solver
 from ide_transformer.studies.convergence import schemes
 

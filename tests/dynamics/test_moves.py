@@ -11,7 +11,7 @@ from helpers import largest, observed_order
 from layered_models import LAYERS, by_hand, layer_by_layer, model_of, outputs
 
 import ide_transformer as ide
-from ide_transformer.depth import (
+from ide_transformer.dynamics import (
     drops,
     extensions,
     keep_layers,
@@ -19,7 +19,7 @@ from ide_transformer.depth import (
     native_layers,
     selections,
 )
-from ide_transformer.depth.layers import stacked_operators
+from ide_transformer.dynamics.layers import stacked_operators
 
 
 @pytest.mark.heavy

@@ -9,10 +9,10 @@ import pytest
 from helpers import WIDTH, fast_first, largest, make_equation, observed_order, random_state
 
 import ide_transformer as ide
-from ide_transformer import analysis
+from ide_transformer import dynamics
 
 
-equation_defects = eqx.filter_jit(analysis.equation_defects)
+equation_defects = eqx.filter_jit(dynamics.equation_defects)
 
 
 def is_operator(x):

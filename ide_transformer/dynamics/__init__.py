@@ -1,5 +1,12 @@
-"""Given weights on coarser and finer meshes in depth."""
+"""Given weights seen as a dynamical system: defects, coarser and finer meshes, errors."""
 
+from .budget import (
+    ErrorBudget as ErrorBudget,
+    ErrorPart as ErrorPart,
+    error_budget as error_budget,
+    gain as gain,
+    refinements as refinements,
+)
 from .coarsen import (
     MOVES as MOVES,
     Coarsening as Coarsening,
@@ -12,6 +19,7 @@ from .damage import (
     removal_estimate as removal_estimate,
 )
 from .fit import fit_rates as fit_rates
+from .function_solve import FunctionSolve as FunctionSolve
 from .layers import keep_layers as keep_layers
 from .moves import (
     Layered as Layered,
@@ -22,4 +30,9 @@ from .moves import (
     selections as selections,
 )
 from .refine import extrapolated as extrapolated, refine as refine, richardson as richardson
+from .step_defects import (
+    Defects as Defects,
+    equation_defects as equation_defects,
+    scan_intervals as scan_intervals,
+)
 from .target import Quantity as Quantity, Target as Target, native_target as native_target

@@ -8,7 +8,7 @@ from helpers import HEADS, WIDTH, fast_first, make_block
 from layered_models import CALIBRATION, HELD_OUT, mean_over_tokens, model_of
 
 import ide_transformer as ide
-from ide_transformer.depth import defects, removal_damage, removal_estimate
+from ide_transformer.dynamics import defects, removal_damage, removal_estimate
 from ide_transformer.studies.depth.ranking import layer_columns, rank_layers
 
 

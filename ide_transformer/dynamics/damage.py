@@ -6,13 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..analysis import Defects, equation_defects, scan_intervals
-from ..analysis.defects import over_interval, refuse_memory, step_ends
 from ..equation import Equation
 from ..errors import InputError
 from ..models import AbstractModel
 from ..solvers import unrolled
 from .layers import keep_layers
+from .step_defects import (
+    Defects,
+    equation_defects,
+    over_interval,
+    refuse_memory,
+    scan_intervals,
+    step_ends,
+)
 from .target import Quantity, native_target, read_outputs, square
 
 

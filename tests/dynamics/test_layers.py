@@ -5,8 +5,8 @@ from helpers import fast_first, largest
 from layered_models import LAYERS, by_hand, layer_by_layer, model_of, outputs
 
 import ide_transformer as ide
-from ide_transformer.depth import keep_layers
-from ide_transformer.depth.layers import in_layers
+from ide_transformer.dynamics import keep_layers
+from ide_transformer.dynamics.layers import in_layers
 
 
 @pytest.mark.parametrize("name", fast_first(1, ["free", "post-norm", "tied"]))

@@ -5,7 +5,7 @@ import pytest
 from helpers import WIDTH, fast_first, largest
 from layered_models import CALIBRATION, HELD_OUT, mean_over_tokens, model_of, outputs, tokens
 
-from ide_transformer.depth import fit_rates, keep_layers, native_target
+from ide_transformer.dynamics import fit_rates, keep_layers, native_target
 
 
 @pytest.mark.parametrize(
