@@ -84,8 +84,8 @@ for steps in (1, 2):
 #
 # The other direction works better. `dynamics.coarsen(model, 3, calibration)` gives a model that
 # needs three evaluations. It leaves out, lengthens and merges layers, and takes what changes
-# the outputs least on the calibration windows; no targets are needed. `dynamics.coarsenings` goes
-# on, one layer less each time. For comparison, the last layers are dropped.
+# the outputs least on the calibration windows; no targets are needed. `dynamics.coarsenings`
+# goes on, one layer less each time. For comparison, the last layers are dropped.
 
 
 # %%

@@ -41,7 +41,8 @@ class EncoderDecoder(AbstractModel):
     those of the decoder, and `with_solver` changes the solver of the decoder; `on` and
     `with_options` change both, but for an exit, which is the decoder's. `model.encoder` is a
     model of its own: change its solver by `model.with_encoder(model.encoder.with_solver(…))`.
-    Only a solve of its own tells whether it succeeded. Reference: Vaswani et al., arXiv 1706.03762.
+    Only a solve of its own tells whether it succeeded. Reference: Vaswani et al., arXiv
+    1706.03762.
 
     **Arguments:**
 

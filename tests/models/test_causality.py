@@ -137,7 +137,8 @@ def test_an_operator_that_is_not_pointwise_as_it_says():
 
 # What a configuration has to say of an operator, and those that no language model can have.
 OPTIONS = {
-    "difference_advection": {"velocity": [0.5]},
+    # Positive, it looks back, until training changes its sign.
+    "difference_advection": {"velocity": [-0.5]},
     "diffusion": {"rate": 0.1},
     "layer_norm_scaling": {"operator": "attention"},
     "scaled": {"operator": "attention"},
@@ -165,7 +166,7 @@ def sees_later_tokens(operator):
     return bool(jnp.triu(jnp.abs(jacobian).sum((1, 3)), 1).any())
 
 
-@pytest.mark.parametrize(("name", "causal"), fast_first(22, OPERATORS))
+@pytest.mark.parametrize(("name", "causal"), fast_first(10, OPERATORS))
 def test_every_operator(name, causal):
     choice = {"kind": name, "options": OPTIONS.get(name, {})}
     config = ModelConfig(width=FEATURES, heads=2, operators=[choice])

@@ -46,7 +46,9 @@ def test_bad_input_is_said_and_nothing_is_overwritten(tmp_path, capsys):
 
 
 def test_a_text_that_is_damaged_is_shown_as_such(tmp_path):
-    shutil.copytree(RUN, tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("version: 1\n")
+    (tmp_path / "run/metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
     (tmp_path / "run/sample.txt").write_bytes(b"To be\xff\n")
     assert read_runs([tmp_path / "run"])[0].sample == "To be\ufffd"
     (tmp_path / "run/summary.json").write_text("[1]")

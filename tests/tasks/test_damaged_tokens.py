@@ -93,9 +93,7 @@ def test_a_token_that_the_vocabulary_lacks_is_named(texts, tmp_path):
     with pytest.raises(InputError, match=r"00000\.bin has the token 65280, and the vocabulary"):
         TokenFolder(path).windows(np.array([0]), 21)
     (path / "tokens.json").write_text(json.dumps({**index, "vocabulary": 70_000}))
-    with pytest.raises(
-        InputError, match=r"vocabulary=70000, but tokenizer\.json has \d+ tokens"
-    ):
+    with pytest.raises(InputError, match=r"vocabulary=70000 .*json has \d+ tokens"):
         TokenFiles(path, 8)
 
 

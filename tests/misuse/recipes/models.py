@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
+from ide_transformer.models import functional
 
 from .small import (
     CONTEXT,
@@ -34,10 +35,23 @@ from .small_models import (
     speech_encoder,
     state_model,
     text_encoder,
+    tied_model,
 )
 
 
 MODELS = {
+    "Mesh": Recipe(
+        ide.Mesh,
+        dict(
+            intervals=2,
+            horizon=2.0,
+            steps_per_interval=2,
+            solver=ide.RK4(),
+            tokens=3,
+            width=WIDTH,
+        ),
+        lambda mesh: functional(tied_model()).on(mesh)(TOKENS_OF_TEXT),
+    ),
     "LanguageModel": Recipe(
         ide.LanguageModel,
         dict(

@@ -16,6 +16,12 @@ def language_model(**options) -> ide.LanguageModel:
     return ide.LanguageModel(**arguments, **model_parts(), **options)
 
 
+@cache
+def tied_model() -> ide.LanguageModel:
+    arguments = dict(vocabulary=VOCABULARY, context=CONTEXT, features=WIDTH)
+    return ide.LanguageModel(**arguments, **model_parts(ide.Tied(block(KEY), 2)))
+
+
 def model_parts(control=CONTROL):
     return dict(
         control=control,
