@@ -1,5 +1,6 @@
 """The dependence of outputs on later tokens, measured."""
 
+import contextlib
 import functools as ft
 import itertools
 from collections.abc import Callable, Iterator
@@ -72,8 +73,10 @@ def check_causal(where: str, model: AbstractModel) -> None:
     """
     solved = _by_fixed_steps(model.ordinary)
     finite = 0
-    # Inside a compiled function operations on known numbers would be traced.
-    with jax.ensure_compile_time_eval():
+    # Inside a compiled function operations on known numbers would be traced; elsewhere this
+    # would only compile them one by one.
+    traced = not is_known(jnp.zeros(()))
+    with jax.ensure_compile_time_eval() if traced else contextlib.nullcontext():
         for tried in (_moved(solved, 1), _moved(solved, -1), solved):
             seen, moves = ft.partial(_seen, tried), []
             for text in _texts(tried, seen):
@@ -100,22 +103,19 @@ def _by_fixed_steps(model: _Model) -> _Model:
 
 def _moved(model: _Model, direction: int) -> _Model:
     """The model with more than their size added to all weights or taken from them, without
-    order; of traced ones nothing else is left."""
+    order; of traced ones nothing else is left. In NumPy, which compiles nothing."""
+
+    def noisy(w: Array, number: int) -> Array:
+        known = np.asarray(w) if is_known(w) else np.zeros(w.shape, w.dtype)
+        size = max(np.sqrt(np.mean(known.astype(np.float32) ** 2)), _NOISE)
+        bits = (np.arange(known.size, dtype=np.uint32) + number) * np.uint32(2654435761)
+        signs = np.where(bits.reshape(known.shape) >> 31, direction, -direction)
+        return jnp.asarray((known + 1.5 * size * signs).astype(known.dtype))
+
     weights, rest = eqx.partition(model, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten(weights)
-    known = [x if is_known(x) else jnp.zeros(x.shape, x.dtype) for x in leaves]
-    return eqx.combine(jax.tree.unflatten(structure, _with_noise(known, direction)), rest)
-
-
-@jax.jit
-def _with_noise(weights: list[Array], direction: int) -> list[Array]:
-    def noisy(w, number):
-        size = 1.5 * direction * jnp.maximum(jnp.sqrt(jnp.mean(w * w)), _NOISE)
-        # Compiles in a tenth of the time that a generator of random numbers takes.
-        signs = jnp.sin(1.7 * jnp.arange(w.size) + number).reshape(w.shape)
-        return w + jnp.where(signs > 0, size, -size)
-
-    return [noisy(w, i) for i, w in enumerate(weights)]
+    moved = [noisy(w, number) for number, w in enumerate(leaves)]
+    return eqx.combine(jax.tree.unflatten(structure, moved), rest)
 
 
 def _texts(model: _Model, seen: _Part) -> Iterator[Text]:
