@@ -37,20 +37,17 @@ def load_config(
 
     **Arguments:**
 
-    - `trust`: whether code that the file names, `package.module:Class`, may be imported, or a
-      configuration whose names may; by default it may unless the file lies in the folder of a
-      run, which somebody else may have made.
+    - `trust`: see `read_tree`.
 
     **Raises:** `InputError` that names every key in error and where it was written, all names
     that are not trusted, and a run of another version.
     """
-    tree = read_tree(path := Path(path))
+    tree = read_tree(path := Path(path), trust=trust)
     if of_run(path.parent) and "version" not in tree:
         raise InputError(
             f"{path} has no version: it was written before the first release, and this one "
             f"reads version {VERSION}. Train it again, or read it with what wrote it."
         )
-    _check_trust(path, tree, not of_run(path.parent) if trust is None else trust)
     tree.setdefault("name", path.stem)
     origin = apply_overrides(tree, overrides)
     return validated(Config, tree, str(path), origin)
@@ -96,8 +93,17 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     return origin
 
 
-def read_tree(path: Path) -> dict[str, Any]:
-    """The sections of a YAML file, unchecked."""
+def read_tree(path: Path, *, trust: Trust | None = None) -> dict[str, Any]:
+    """The sections of a YAML file, of which nothing is checked but the code that they name.
+
+    **Arguments:**
+
+    - `trust`: whether that code, `package.module:Class`, may be imported, or a configuration
+      whose names may; by default it may unless the file lies in the folder of a run, which
+      somebody else may have made.
+
+    **Raises:** `InputError` for code that is not trusted.
+    """
     if not path.is_file():
         raise InputError(f"{path}: there is no such configuration file.")
     with path.open("rb") as file:
@@ -106,6 +112,7 @@ def read_tree(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected sections such as `model:`, found {shown(tree)}.")
+    _check_trust(path, tree, not of_run(path.parent) if trust is None else trust)
     return tree
 
 

@@ -62,6 +62,7 @@ COMMANDS = {
     "train.py ": ["gift", "--resume"],
     "train.py  ": ["runs/gift/config.yaml"],
     "compare.py": ["compare.yaml"],
+    "compare.py ": ["train.yaml"],
 }
 
 
@@ -70,6 +71,9 @@ def test_a_script_refuses_code_of_a_run(gift, capsys, script):
     schemes = {"euler": {"solver": "euler", "steps": [1]}}
     comparison = {"mode": "solve", "run": "runs/gift", "schemes": schemes}
     Path("compare.yaml").write_text(yaml.safe_dump(comparison))
+    trained = {"mode": "train", "base": "runs/gift/config.yaml", "schemes": {"own": {}}}
+    trained["budget"] = {"unit": "steps", "amount": 3}
+    Path("train.yaml").write_text(yaml.safe_dump(trained))
     said = run_here(capsys, script.strip(), *COMMANDS[script], expected=2)
     assert "config.yaml names code of its own" in said and "model.activation=act:f" in said
     assert "--trust" in said
