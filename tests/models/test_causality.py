@@ -166,12 +166,34 @@ def sees_later_tokens(operator):
     return bool(jnp.triu(jnp.abs(jacobian).sum((1, 3)), 1).any())
 
 
-@pytest.mark.parametrize(("name", "causal"), fast_first(10, OPERATORS))
-def test_every_operator(name, causal):
+# One scheme of each kind; all of them are tried below.
+FAMILIES = [
+    ide.LieTrotter(),
+    ide.Strang(diffrax.Heun()),
+    ide.ParallelSplitting(),
+    ide.RK4(),
+    diffrax.Tsit5(),
+    ide.ImplicitMidpoint(),
+    ide.AdamsBashforth(2),
+    ide.HeavyBall(),
+    ide.Residual(ide.RK4()),
+    ide.LearnedMultistep(2),
+    ide.HyperConnections(2, 1, FEATURES),
+    ide.AlgebraicallyReversible(ide.RK4()),
+]
+CASES = [(*case, solver) for solver in FAMILIES for case in OPERATORS]
+
+
+@pytest.mark.parametrize(
+    ("name", "causal", "solver"),
+    fast_first(10, CASES, heavy=26),
+    ids=lambda x: str(x) if isinstance(x, str | bool) else type(x).__name__,
+)
+def test_every_operator(name, causal, solver):
     choice = {"kind": name, "options": OPTIONS.get(name, {})}
     config = ModelConfig(width=FEATURES, heads=2, operators=[choice])
     block = make_block(config, offers_of(config, causal=causal), jax.random.key(0))
-    model = language_model(*block)
+    model = language_model(*block, solver=solver)
     if sees_later_tokens(block[0]):
         with pytest.raises(ide.InputError, match=r"operator 0, .* sees later tokens"):
             check_causal("text", model)
