@@ -1,23 +1,23 @@
 """The equation: domain, operators, constraints, controls, terms."""
 
 from .affine import affine as affine
-from .bases.basis import AbstractBasis as AbstractBasis
-from .bases.cosine import Cosine as Cosine
-from .bases.legendre import Legendre as Legendre
-from .bases.nodal import Nodal as Nodal
-from .bases.warped import Warped as Warped
-from .bases.waves import Waves as Waves
-from .constraints.constraint import (
+from .bases import AbstractBasis as AbstractBasis
+from .bases import Cosine as Cosine
+from .bases import Legendre as Legendre
+from .bases import Nodal as Nodal
+from .bases import Warped as Warped
+from .bases import Waves as Waves
+from .constraints.sets import (
     AbstractConstraint as AbstractConstraint,
     AbstractRescaling as AbstractRescaling,
 )
-from .constraints.free import Free as Free
-from .constraints.layer_norm import LayerNorm as LayerNorm
-from .constraints.nonnegative import Nonnegative as Nonnegative
+from .constraints.sets import Free as Free
+from .constraints.spheres import LayerNorm as LayerNorm
+from .constraints.sets import Nonnegative as Nonnegative
 from .constraints.normalization import AbstractNormalization as AbstractNormalization
-from .constraints.rms_norm import RMSNorm as RMSNorm
-from .constraints.rms_sphere import RMSSphere as RMSSphere
-from .constraints.sphere import Sphere as Sphere
+from .constraints.spheres import RMSNorm as RMSNorm
+from .constraints.spheres import RMSSphere as RMSSphere
+from .constraints.spheres import Sphere as Sphere
 from .controls.chebyshev import Chebyshev as Chebyshev
 from .controls.control import AbstractControl as AbstractControl, low_precision as low_precision
 from .controls.expansion import AbstractExpansion as AbstractExpansion

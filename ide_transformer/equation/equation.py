@@ -8,7 +8,7 @@ from jaxtyping import Array, PyTree
 
 from ..arguments import is_known
 from ..errors import InputError
-from .constraints.constraint import AbstractConstraint
+from .constraints.sets import AbstractConstraint
 from .controls.control import AbstractControl
 from .controls.stack import take
 from .controls.tied import Tied

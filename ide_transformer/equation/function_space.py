@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ..arguments import PositiveInt
 from ..errors import InputError
-from .bases.basis import AbstractBasis
+from .bases import AbstractBasis
 from .feature_domain import FeatureDomain
 
 

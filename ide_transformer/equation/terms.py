@@ -8,7 +8,7 @@ import diffrax
 import equinox as eqx
 from jaxtyping import PyTree
 
-from .constraints.constraint import AbstractConstraint
+from .constraints.sets import AbstractConstraint
 from .domain import TokenDomain
 from .operators.operator import AbstractOperator
 from .shapes import Depth, State

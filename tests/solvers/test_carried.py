@@ -20,7 +20,7 @@ from solvers.linear_problem import (
 )
 
 import ide_transformer as ide
-from ide_transformer.solvers.exponential.linear_part import phi1, phi2
+from ide_transformer.solvers.exponential import phi1, phi2
 
 
 @pytest.fixture(scope="module")

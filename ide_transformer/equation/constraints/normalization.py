@@ -14,7 +14,7 @@ from ..affine import Vector, affine, inverse_affine
 from ..feature_domain import FeatureDomain
 from ..function_space import FunctionSpace
 from ..shapes import Features
-from .constraint import AbstractRescaling, Scales
+from .sets import AbstractRescaling, Scales
 
 
 if TYPE_CHECKING:

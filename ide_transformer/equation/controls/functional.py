@@ -2,7 +2,7 @@ from typing import ClassVar
 
 from jaxtyping import Array, PyTree
 
-from ..constraints.constraint import AbstractConstraint
+from ..constraints.sets import AbstractConstraint
 from ..function_space import FunctionSpace
 from ..operators.operator import AbstractOperator
 from ..shapes import Depth

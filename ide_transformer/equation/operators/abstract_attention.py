@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...errors import InputError
-from ..constraints.constraint import AbstractConstraint
+from ..constraints.sets import AbstractConstraint
 from ..shapes import State
 from .linear import Linear
 from .operator import AbstractOperator, check_features

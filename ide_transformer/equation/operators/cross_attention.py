@@ -4,8 +4,8 @@ from jaxtyping import PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
-from ..constraints.constraint import AbstractConstraint
-from ..constraints.free import Free
+from ..constraints.sets import AbstractConstraint
+from ..constraints.sets import Free
 from ..domain import TokenDomain
 from ..shapes import State
 from .abstract_attention import AbstractAttention, Maps

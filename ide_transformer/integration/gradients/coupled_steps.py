@@ -18,7 +18,7 @@ from ...solvers import (
     restarts_at_jumps,
 )
 from ..march import Steps
-from .gradient import save_products
+from .modes import save_products
 
 
 class Inputs(NamedTuple):

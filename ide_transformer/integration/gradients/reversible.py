@@ -12,7 +12,7 @@ from ..output import Start
 from ..trajectory import Trajectory
 from .coupled_march import forward, largest_entry, march_coupled, relative_error
 from .coupled_steps import coupled
-from .gradient import AbstractGradient
+from .modes import AbstractGradient
 
 
 class Reversible(AbstractGradient):

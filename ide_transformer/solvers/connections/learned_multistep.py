@@ -10,9 +10,9 @@ from ...arguments import PositiveInt
 from ..base.projected import Projected, projected
 from ..base.step import Step, StepField
 from ..base.wrapper import AbstractWrapper
-from ..runge_kutta.carried import refuse_past
-from ..splitting.lie_trotter import LieTrotter
-from .connected import AbstractConnected
+from ..runge_kutta.runge_kutta import refuse_past
+from ..splitting.strang import LieTrotter
+from .past import AbstractConnected
 from .past import Past
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..base.scheme import AbstractFieldScheme, operator_terms
 from ..base.step import Step, StepField
-from .connected import AbstractConnected
+from .past import AbstractConnected
 
 
 class Connection(NamedTuple):

@@ -9,8 +9,8 @@ from ...arguments import PositiveFloat
 from ..base.projected import projected
 from ..base.step import Step, StepField, Terms, U
 from ..base.wrapper import AbstractWrapper
-from ..splitting.lie_trotter import LieTrotter
-from .implicit_scheme import AbstractImplicitScheme
+from ..splitting.strang import LieTrotter
+from .implicit_schemes import AbstractImplicitScheme
 from .newton_krylov import find_root
 
 

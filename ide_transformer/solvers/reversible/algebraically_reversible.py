@@ -13,7 +13,7 @@ from ..base.projected import Projected, projected
 from ..base.reversible import AbstractCoupling, AbstractReversible, Shear
 from ..base.step import Step, StepField, U
 from ..base.wrapper import AbstractWrapper
-from ..runge_kutta.carried import refuse_past
+from ..runge_kutta.runge_kutta import refuse_past
 
 
 class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):

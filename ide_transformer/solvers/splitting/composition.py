@@ -4,7 +4,7 @@ import diffrax
 import equinox as eqx
 
 from ...errors import InputError
-from ..runge_kutta.rk4 import RK4
+from ..runge_kutta.runge_kutta import RK4
 from .splitting import AbstractSequentialSplitting
 from .strang import Strang
 

@@ -14,7 +14,7 @@ from ..base.evaluations import EvaluationCount, evaluations_made
 from ..base.projected import projected
 from ..base.scheme import AbstractFieldScheme, operator_terms
 from ..base.step import Step, StepField, Terms, U, first_failure
-from ..runge_kutta.carried import refuse_past
+from ..runge_kutta.runge_kutta import refuse_past
 from .exact_flow import ExactFlow, exact_operator
 
 

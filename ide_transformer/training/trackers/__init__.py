@@ -1,7 +1,7 @@
 """Trackers: where the figures of a run go while it trains."""
 
-from .in_background import InBackground as InBackground
-from .json_lines import JsonLines as JsonLines
-from .tensorboard import Tensorboard as Tensorboard
-from .tracker import AbstractTracker as AbstractTracker
-from .trackio import Trackio as Trackio
+from .trackers import InBackground as InBackground
+from .trackers import JsonLines as JsonLines
+from .trackers import Tensorboard as Tensorboard
+from .trackers import AbstractTracker as AbstractTracker
+from .trackers import Trackio as Trackio

@@ -1,11 +1,11 @@
-"""Base classes of the constraint sets."""
+"""Sets on which states are kept, and the maps of checkpoints."""
 
 import abc
-from typing import ClassVar, TypeAlias
-
 import equinox as eqx
+import jax
+import jax.numpy as jnp
+from typing import ClassVar, TypeAlias
 from jaxtyping import Array, Float, PyTree
-
 from ..function_space import FunctionSpace
 from ..shapes import Features
 
@@ -55,3 +55,39 @@ class AbstractRescaling(AbstractConstraint):
     @abc.abstractmethod
     def unproject(self, projected: Features, scales: Scales) -> Features:
         """`u`, from `project(u)` and `scales(u)`."""
+
+
+class Free(AbstractRescaling):
+    """No constraint: S is the whole space, `u_t = F(u)`. As a normalisation: none."""
+
+    def project(self, u: Features) -> Features:
+        return u
+
+    def tangent(self, u: Features, du: Features) -> Features:
+        return du
+
+    def residual(self, u: Features) -> Float[Array, "*batch"]:
+        return abs(u[..., 0]) * 0
+
+    def scales(self, u: Features) -> Scales:
+        return ()
+
+    def unproject(self, projected: Features, scales: Scales) -> Features:
+        return projected
+
+
+class Nonnegative(AbstractConstraint):
+    """The set S2 = { u : u ≥ 0 } of the paper; its projection is the ReLU.
+
+    S2 does not meet S1 with σ1 = 0: never impose both on one state. The ReLU of a
+    feed-forward acts inside the field, on the features of `FeedForward`.
+    """
+
+    def project(self, u: Features) -> Features:
+        return jax.nn.relu(u)
+
+    def tangent(self, u: Features, du: Features) -> Features:
+        return jnp.where(u > 0, du, jnp.where(u < 0, 0, jax.nn.relu(du)))
+
+    def residual(self, u: Features) -> Float[Array, "*batch"]:
+        return jnp.max(jax.nn.relu(-u), axis=-1)

@@ -1,1 +1,0 @@
-"""Schemes for fields that are made of whole blocks."""

@@ -1,1 +1,0 @@
-"""Schemes that treat a linear operator exactly."""

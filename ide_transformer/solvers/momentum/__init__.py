@@ -1,1 +1,0 @@
-"""Schemes that give the state a velocity."""

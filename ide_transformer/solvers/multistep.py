@@ -1,0 +1,231 @@
+"""Schemes that use the last steps."""
+
+import abc
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from typing import Any, ClassVar, Literal
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree, PRNGKeyArray, Bool
+from .base.scheme import AbstractFieldScheme
+from .base.step import Step, StepField, U, Terms
+from ..arguments import Fraction
+from .base.random_scheme import AbstractRandomScheme
+from jax.tree_util import Partial
+from .base.reversible import AbstractCoupling, AbstractReversible, Pair, Pullback, Shear
+
+
+class History(eqx.Module):
+    """The past of a multistep scheme, newest step first.
+
+    - `samples`: what the scheme keeps of each step.
+    - `lengths`: those of the steps.
+    - `known`: how many steps belong to the same smooth piece of the field.
+    """
+
+    samples: tuple[U, ...]
+    lengths: tuple[Float[Array, ""], ...]
+    known: Int[Array, ""]
+
+
+class AbstractMultistep(AbstractFieldScheme):
+    """A scheme that uses the last steps. It starts, and starts again where the field jumps,
+    with a step that needs none."""
+
+    restarts: ClassVar[bool] = True
+
+    # How many steps it keeps.
+    kept: eqx.AbstractClassVar[int]
+
+    def sample(self, u: U, rate: U) -> U:
+        """The value kept of a step; by default the field at its beginning."""
+        return rate
+
+    @abc.abstractmethod
+    def first_step(self, field: StepField, u: U, increment: U) -> U:
+        """The state after a step without a past.
+
+        **Arguments:**
+
+        - `increment`: `field(0, u)`.
+        """
+
+    @abc.abstractmethod
+    def next_step(self, field: StepField, u: U, increment: U, history: History) -> U:
+        """The state after a step with a past; arguments as for `first_step`."""
+
+    def start(self, field: StepField, u: U) -> History:
+        nothing = jax.tree.map(jnp.zeros_like, self.sample(u, u))
+        length = jnp.asarray(field.h, _dtype(u))
+        return History((nothing,) * self.kept, (length,) * self.kept, jnp.array(0))
+
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        known = jnp.where(made_jump, 0, state.known)
+        history = History(state.samples, state.lengths, known)
+        h, increment = jnp.asarray(field.h, _dtype(u)), field(0, u)
+        y1 = lax.cond(
+            known == 0,
+            lambda: self.first_step(field, u, increment),
+            lambda: self.next_step(field, u, increment, history),
+        )
+        y1 = jax.tree.map(lambda y, u: y.astype(u.dtype), y1, u)
+        rate = jax.tree.map(lambda k: k / h, increment)
+        state = History(
+            samples=(self.sample(u, rate), *state.samples[:-1]),
+            lengths=(h, *state.lengths[:-1]),
+            known=jnp.minimum(known + 1, self.kept),
+        )
+        return Step.between(u, y1, state=state)
+
+
+def _dtype(u: U) -> Any:
+    return jax.tree.leaves(u)[0].dtype
+
+
+class AdamsBashforth(AbstractMultistep):
+    """The Adams–Bashforth method of two or three steps: the polynomial through the last
+    fields is integrated over the step; for steps of one length
+
+        u_{n+1} = u_n + h (3/2 F_n - 1/2 F_{n-1}),
+        u_{n+1} = u_n + h (23/12 F_n - 16/12 F_{n-1} + 5/12 F_{n-2}).
+
+    As many orders as steps, one evaluation a step. It starts, and starts again where the
+    field jumps, with a step of Heun's method: on layers with one step each that is every
+    step, so take it with a continuous control. With `PiecewiseLinear`, whose derivative jumps,
+    three steps are of order 2 too; `Chebyshev` and `BSpline` are smooth enough. Reference:
+    Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section III.5.
+
+    **Arguments:**
+
+    - `steps`: 2 or 3.
+    """
+
+    steps: Literal[2, 3] = eqx.field(static=True, default=2)
+
+    kept: ClassVar[int] = 2
+
+    def order(self, terms: Terms) -> int:
+        return self.steps
+
+    def first_step(self, field: StepField, u: U, increment: U) -> U:
+        end = field(1, jax.tree.map(jnp.add, u, increment))
+        return jax.tree.map(lambda u, a, b: u + 0.5 * (a + b), u, increment, end)
+
+    def next_step(self, field: StepField, u: U, increment: U, history: History) -> U:
+        # Newton's form of the interpolation, integrated; the third term needs two fields of
+        # the past.
+        h, (last, previous) = jnp.asarray(field.h), history.lengths
+        first = 0.5 * h * h / last
+        second = h * h * (h / 3 + last / 2) / (last + previous)
+        second = jnp.where((history.known > 1) & (self.steps == 3), second, 0)
+
+        def advance(u, k, f1, f2):
+            slope, slope_before = k / h - f1, (f1 - f2) / previous
+            curvature = slope / last - slope_before
+            return u + k + first * slope + second * curvature
+
+        return jax.tree.map(advance, u, increment, *history.samples)
+
+
+class Before(eqx.Module):
+    """The state before, and the number of steps made."""
+
+    u: Float[Array, "*batch tokens features"]
+    step: Int[Array, ""]
+
+
+class Bidirectional(AbstractRandomScheme):
+    """Bidirectional integration approximation: a two-step method with a random coefficient,
+
+        u_{n+1} = γ u_{n-1} + (1 - γ) u_n + (1 + γ) h F(t_n, u_n),   γ = ± amplitude,
+
+    the sign drawn for each step and sample in training; the first step, and without a key all
+    of them, have γ = 0, which is `Euler()`. First order for each draw. As published it is
+    `Residual(Bidirectional())`, of whole blocks. Reference: Zhang et al., arXiv 2407.09093,
+    which also rounds the state, so that the steps can be undone to the bit; that is not done
+    here.
+
+    **Arguments:**
+
+    - `amplitude`: of γ, in [0, 1).
+    """
+
+    amplitude: Fraction = eqx.field(static=True, default=0.5)
+    key: PRNGKeyArray | None = None
+
+    def order(self, terms: Terms) -> int:
+        return 1
+
+    def start(self, field: StepField, u: Array) -> Before | None:
+        return None if self.key is None else Before(u, jnp.array(0))
+
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
+        if self.key is None:
+            return Step.between(u, (u + field(0, u)).astype(u.dtype))
+        gamma = self._gamma(self.key, u, state.step)
+        y1 = gamma * state.u + (1 - gamma) * u + (1 + gamma) * field(0, u)
+        return Step.between(u, y1.astype(u.dtype), state=Before(u, state.step + 1))
+
+    def _gamma(
+        self, key: PRNGKeyArray, u: Array, step: Int[Array, ""]
+    ) -> Float[Array, "*samples one one"]:
+        """For each sample."""
+        key = jax.random.fold_in(key, step)
+        sign = jax.random.rademacher(key, (*u.shape[:-2], 1, 1), u.dtype)
+        return jnp.where(step > 0, self.amplitude * sign, 0)
+
+
+class _Swap(AbstractCoupling):
+    """The states of the pair change places."""
+
+    def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
+        return (pair[1], pair[0]), ()
+
+    def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
+        return pair[1], pair[0]
+
+    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
+        return (pair[1], pair[0]), (cotangents[1], cotangents[0]), self
+
+
+class Leapfrog(AbstractReversible):
+    """The two-step midpoint rule,
+
+        u_{n+1} = u_{n-1} + 2h F(t_n, u_n),   u_1 = u_0 + h F(0, u_0).
+
+    Second order, one evaluation a step, and reversible: u_{n-1} follows from u_n and
+    u_{n+1}. Stable for oscillations only, so take it over moderate depths. It starts again
+    where the field jumps: on layers with one step each that is every step, so take it with
+    a continuous control such as `PiecewiseLinear`. Reference: Shampine, Appl. Math. Comput.
+    208 (2009).
+    """
+
+    restarts: ClassVar[bool] = True
+
+    def order(self, terms: Terms) -> int:
+        return 2
+
+    def start(self, field: StepField, u: U) -> tuple:
+        return jnp.asarray(field.t0), u
+
+    def couplings(
+        self, field: StepField, first: Bool[Array, ""] | bool
+    ) -> tuple[AbstractCoupling, ...]:
+        # The companion is the state before; a start covers half the distance.
+        distance = jnp.where(first, 1, 2) * field.h
+        return Shear(Partial(_increment, field, distance), target=1), _Swap()
+
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        # A start is the same formula from the present state over half the distance.
+        before, u_before = jax.tree.map(
+            lambda now, before: jnp.where(made_jump, now, before), self.start(field, u), state
+        )
+        increment = _increment(field, field.t1 - before, u)
+        y1 = jax.tree.map(jnp.add, u_before, increment)
+        return Step.between(u, y1, state=(jnp.asarray(field.t0, before.dtype), u))
+
+
+def _increment(field: StepField, distance: Array, u: U) -> U:
+    """`distance F(t_n, u)`."""
+    control = field.terms.contr(jnp.zeros_like(distance), distance)
+    return field.terms.vf_prod(field.t0, u, field.args, control)

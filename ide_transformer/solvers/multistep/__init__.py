@@ -1,1 +1,0 @@
-"""Schemes that use the steps before."""
