@@ -1,23 +1,27 @@
 """The equation: domain, operators, constraints, controls, terms."""
 
 from .affine import affine as affine
-from .bases import AbstractBasis as AbstractBasis
-from .bases import Cosine as Cosine
-from .bases import Legendre as Legendre
-from .bases import Nodal as Nodal
-from .bases import Warped as Warped
-from .bases import Waves as Waves
+from .bases import (
+    AbstractBasis as AbstractBasis,
+    Cosine as Cosine,
+    Legendre as Legendre,
+    Nodal as Nodal,
+    Warped as Warped,
+    Waves as Waves,
+)
+from .constraints.normalization import AbstractNormalization as AbstractNormalization
 from .constraints.sets import (
     AbstractConstraint as AbstractConstraint,
     AbstractRescaling as AbstractRescaling,
+    Free as Free,
+    Nonnegative as Nonnegative,
 )
-from .constraints.sets import Free as Free
-from .constraints.spheres import LayerNorm as LayerNorm
-from .constraints.sets import Nonnegative as Nonnegative
-from .constraints.normalization import AbstractNormalization as AbstractNormalization
-from .constraints.spheres import RMSNorm as RMSNorm
-from .constraints.spheres import RMSSphere as RMSSphere
-from .constraints.spheres import Sphere as Sphere
+from .constraints.spheres import (
+    LayerNorm as LayerNorm,
+    RMSNorm as RMSNorm,
+    RMSSphere as RMSSphere,
+    Sphere as Sphere,
+)
 from .controls.chebyshev import Chebyshev as Chebyshev
 from .controls.control import AbstractControl as AbstractControl, low_precision as low_precision
 from .controls.expansion import AbstractExpansion as AbstractExpansion

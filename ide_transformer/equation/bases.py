@@ -1,15 +1,17 @@
 """Bases of functions of a feature."""
 
 import abc
+from typing import Any
+
 import equinox as eqx
-import jax.numpy as jnp
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from .feature_domain import FeatureDomain
-from typing import Any
-from ..errors import InputError
+
 from ..arguments import PositiveInt
+from ..errors import InputError
+from .feature_domain import FeatureDomain
 
 
 class AbstractBasis(eqx.Module):

@@ -8,8 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .constraints.sets import AbstractConstraint
-from .constraints.sets import Free
+from .constraints.sets import AbstractConstraint, Free
 from .domain import TokenDomain
 from .operators.exact import AbstractExactOperator, AbstractLinearOperator, Spectral
 from .operators.operator import AbstractOperator, AbstractWrappedOperator

@@ -7,10 +7,12 @@ from .exits.estimated import (
     relative_difference as relative_difference,
 )
 from .exits.exit import AbstractExit as AbstractExit, Progress as Progress
-from .gradients.modes import Direct as Direct
-from .gradients.modes import AbstractGradient as AbstractGradient
-from .gradients.modes import Recompute as Recompute
-from .gradients.modes import Recursive as Recursive
+from .gradients.modes import (
+    AbstractGradient as AbstractGradient,
+    Direct as Direct,
+    Recompute as Recompute,
+    Recursive as Recursive,
+)
 from .gradients.reversible import Reversible as Reversible, rebuilding_error as rebuilding_error
 from .solution import Solution as Solution
 from .solve import Discretization as Discretization, solve as solve

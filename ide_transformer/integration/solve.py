@@ -15,9 +15,7 @@ from ..solvers import keeps_constraint, matrix_free
 from .adaptive import AdaptiveSteps, adapt
 from .exits.exit import AbstractExit
 from .exits.march import march_until
-from .gradients.modes import as_gradient
-from .gradients.modes import AbstractGradient
-from .gradients.modes import Recompute
+from .gradients.modes import AbstractGradient, Recompute, as_gradient
 from .march import check_state, plan_steps
 from .output import Output, Start, requested
 from .solution import Solution, interpolate

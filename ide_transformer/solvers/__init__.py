@@ -37,59 +37,65 @@ from .base.step import (
 )
 from .base.tangential import Tangential as Tangential
 from .base.wrapper import schemes_inside as schemes_inside
-from .blocks import Residual as Residual
-from .blocks import Velocity as Velocity
+from .blocks import Residual as Residual, Velocity as Velocity
 from .connections.attention_residual import AttentionResidual as AttentionResidual
-from .connections.past import AbstractConnected as AbstractConnected
 from .connections.doubly_stochastic_connections import (
     DoublyStochasticConnections as DoublyStochasticConnections,
 )
 from .connections.hyper_connections import HyperConnections as HyperConnections
 from .connections.learned_multistep import LearnedMultistep as LearnedMultistep
-from .exponential import ETDAB2 as ETDAB2
-from .exponential import ExponentialEuler as ExponentialEuler
-from .implicit.implicit_schemes import ImplicitEuler as ImplicitEuler
-from .implicit.implicit_schemes import ImplicitMidpoint as ImplicitMidpoint
-from .implicit.implicit_schemes import AbstractImplicitScheme as AbstractImplicitScheme
+from .connections.past import AbstractConnected as AbstractConnected
+from .exponential import ETDAB2 as ETDAB2, ExponentialEuler as ExponentialEuler
+from .implicit.implicit_schemes import (
+    AbstractImplicitScheme as AbstractImplicitScheme,
+    ImplicitEuler as ImplicitEuler,
+    ImplicitMidpoint as ImplicitMidpoint,
+)
 from .implicit.matrix_free import MatrixFree as MatrixFree, matrix_free as matrix_free
 from .implicit.steady_state import SteadyState as SteadyState
-from .momentum import HeavyBall as HeavyBall
 from .momentum import (
     AbstractMomentum as AbstractMomentum,
+    HeavyBall as HeavyBall,
     InitialVelocity as InitialVelocity,
+    Nesterov as Nesterov,
+    PresymplecticEuler as PresymplecticEuler,
 )
-from .momentum import Nesterov as Nesterov
-from .momentum import PresymplecticEuler as PresymplecticEuler
-from .multistep import AdamsBashforth as AdamsBashforth
-from .multistep import Bidirectional as Bidirectional
-from .multistep import Leapfrog as Leapfrog
+from .multistep import (
+    AdamsBashforth as AdamsBashforth,
+    Bidirectional as Bidirectional,
+    Leapfrog as Leapfrog,
+)
 from .reversible.algebraically_reversible import (
     AlgebraicallyReversible as AlgebraicallyReversible,
 )
-from .runge_kutta.runge_kutta import refuse_past as refuse_past
 from .runge_kutta.explicit_runge_kutta import (
     ExplicitRungeKutta as ExplicitRungeKutta,
     unrolled as unrolled,
 )
-from .runge_kutta.runge_kutta import GatedRK2 as GatedRK2
-from .runge_kutta.runge_kutta import RK4 as RK4
+from .runge_kutta.runge_kutta import (
+    RK4 as RK4,
+    GatedRK2 as GatedRK2,
+    refuse_past as refuse_past,
+)
 from .splitting.composition import (
     Composition as Composition,
     Suzuki4 as Suzuki4,
     Yoshida4 as Yoshida4,
 )
 from .splitting.exact_flow import ExactFlow as ExactFlow
-from .splitting.strang import LieStrang as LieStrang
-from .splitting.strang import LieTrotter as LieTrotter
 from .splitting.paper_splitting import (
     ConsistentPaperSplitting as ConsistentPaperSplitting,
     PaperSplitting as PaperSplitting,
 )
-from .splitting.strang import ParallelSplitting as ParallelSplitting
 from .splitting.splitting import (
     AbstractSequentialSplitting as AbstractSequentialSplitting,
     AbstractSplitting as AbstractSplitting,
     splitting_of as splitting_of,
     with_sub_solver as with_sub_solver,
 )
-from .splitting.strang import Strang as Strang
+from .splitting.lie_and_strang import (
+    LieStrang as LieStrang,
+    LieTrotter as LieTrotter,
+    ParallelSplitting as ParallelSplitting,
+    Strang as Strang,
+)

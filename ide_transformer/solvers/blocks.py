@@ -1,16 +1,18 @@
 """Schemes of whole blocks."""
 
+from typing import ClassVar
+
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
-from typing import ClassVar
 from jaxtyping import Array, PyTree
+
 from ..equation import Depth, frozen
 from .base.step import single_step
 from .base.wrapper import AbstractTransparentWrapper
-from .splitting.splitting import AbstractSplitting
 from .runge_kutta.runge_kutta import RK4
-from .splitting.strang import LieTrotter
+from .splitting.splitting import AbstractSplitting
+from .splitting.lie_and_strang import LieTrotter
 
 
 class BlockField(eqx.Module):

@@ -1,13 +1,15 @@
 """Exponential integrators."""
 
 import math
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array
+
 from ..equation import AbstractLinearOperator, Depth, operator_fields
 from ..errors import InputError
-from .base.step import StepField, Terms
 from .base.scheme import AbstractOneStep
-from typing import ClassVar
+from .base.step import StepField, Terms
 from .multistep import AbstractMultistep, History
 
 

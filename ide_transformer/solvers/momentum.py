@@ -1,12 +1,14 @@
 """Schemes with momentum: Lie–Trotter over a state and its velocity."""
 
 import abc
+from typing import ClassVar, NamedTuple
+
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from typing import ClassVar, NamedTuple
 from jaxtyping import Array, Float, PyTree
+
 from ..equation import AbstractConstraint, Depth, Free
 from ..errors import InputError
 from .base.coefficients import AbstractCoefficient, Numbers, Positive, UnitInterval

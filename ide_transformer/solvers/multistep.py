@@ -1,18 +1,20 @@
 """Schemes that use the last steps."""
 
 import abc
+from typing import Any, ClassVar, Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from typing import Any, ClassVar, Literal
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree, PRNGKeyArray, Bool
-from .base.scheme import AbstractFieldScheme
-from .base.step import Step, StepField, U, Terms
+from jax.tree_util import Partial
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
 from ..arguments import Fraction
 from .base.random_scheme import AbstractRandomScheme
-from jax.tree_util import Partial
 from .base.reversible import AbstractCoupling, AbstractReversible, Pair, Pullback, Shear
+from .base.scheme import AbstractFieldScheme
+from .base.step import Step, StepField, Terms, U
 
 
 class History(eqx.Module):

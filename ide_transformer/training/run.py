@@ -47,7 +47,7 @@ from .source import source
 from .step import TrainState, num_parameters
 from .stopping import stop_requests
 from .trackers import AbstractTracker
-from .trackers.trackers import build_trackers
+from .trackers.build import build_trackers
 
 
 _UNEVALUATED = "Stopped after the last step; --resume evaluates the run."

@@ -1,11 +1,13 @@
 """Sets on which states are kept, and the maps of checkpoints."""
 
 import abc
+from typing import ClassVar, TypeAlias
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from typing import ClassVar, TypeAlias
 from jaxtyping import Array, Float, PyTree
+
 from ..function_space import FunctionSpace
 from ..shapes import Features
 

@@ -1,12 +1,14 @@
 """Spheres, and the maps of layer norms in checkpoints."""
 
+from typing import ClassVar
+
 import equinox as eqx
 from jaxtyping import Array, Float
+
 from ...arguments import NonNegativeFloat
 from ..affine import optional_array, optional_positive_array
 from ..feature_domain import FeatureDomain
 from .normalization import AbstractCentredNormalization, AbstractNormalization, AbstractSphere
-from typing import ClassVar
 
 
 class LayerNorm(AbstractCentredNormalization):

@@ -2,8 +2,7 @@ from jaxtyping import PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt
 from ...errors import InputError
-from ..constraints.sets import AbstractConstraint
-from ..constraints.sets import Free
+from ..constraints.sets import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
 from ..shapes import State

@@ -10,8 +10,7 @@ from pydantic import Field
 from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
 from ..affine import affine
-from ..constraints.sets import AbstractConstraint
-from ..constraints.sets import Free
+from ..constraints.sets import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..shapes import State
 from .grid import check_axes, goes_around, on_grid

@@ -6,8 +6,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
-from ..constraints.sets import AbstractConstraint
-from ..constraints.sets import Free
+from ..constraints.sets import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..shapes import State
 from .abstract_attention import AbstractAttention, Maps, Projections

@@ -4,8 +4,7 @@ from jaxtyping import PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
-from ..constraints.sets import AbstractConstraint
-from ..constraints.sets import Free
+from ..constraints.sets import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..shapes import State
 from .abstract_attention import AbstractAttention, Maps

@@ -8,8 +8,7 @@ from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
-from ..constraints.sets import AbstractConstraint
-from ..constraints.sets import Free
+from ..constraints.sets import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..shapes import State
 from .activations import Activation, gelu

@@ -2,8 +2,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt
-from ..constraints.sets import AbstractConstraint
-from ..constraints.sets import Free
+from ..constraints.sets import AbstractConstraint, Free
 from ..constraints.spheres import LayerNorm
 from ..domain import TokenDomain
 from ..shapes import State

@@ -5,8 +5,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt
-from ..constraints.sets import AbstractConstraint
-from ..constraints.sets import Free
+from ..constraints.sets import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
 from ..shapes import State

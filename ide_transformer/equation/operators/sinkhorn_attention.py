@@ -7,8 +7,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, NonNegativeInt, PositiveInt
-from ..constraints.sets import AbstractConstraint
-from ..constraints.sets import Free
+from ..constraints.sets import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..shapes import State
 from .abstract_attention import AbstractAttention, Maps

@@ -1,19 +1,21 @@
 """Gradient modes: what is kept for the gradient."""
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from collections.abc import Callable
-from typing import Any, ClassVar
 from jax import lax
 from jaxtyping import PyTree
+
+from ...arguments import PositiveInt
 from ...equation import RESIDUALS
+from ...errors import InputError
 from ..march import Steps, march
 from ..output import Start
 from ..trajectory import Trajectory
-from ...arguments import PositiveInt
-from ...errors import InputError
 
 
 _DOTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable

@@ -9,8 +9,7 @@ from ...arguments import PositiveInt
 from ...equation import RMSNorm
 from ..base.scheme import AbstractFieldScheme, operator_terms
 from ..base.step import Step, StepField
-from .past import AbstractConnected
-from .past import Past
+from .past import AbstractConnected, Past
 
 
 class AttentionResidual(AbstractConnected, AbstractFieldScheme):

@@ -11,9 +11,8 @@ from ..base.projected import Projected, projected
 from ..base.step import Step, StepField
 from ..base.wrapper import AbstractWrapper
 from ..runge_kutta.runge_kutta import refuse_past
-from ..splitting.strang import LieTrotter
-from .past import AbstractConnected
-from .past import Past
+from ..splitting.lie_and_strang import LieTrotter
+from .past import AbstractConnected, Past
 
 
 class LearnedMultistep(AbstractConnected, AbstractWrapper):

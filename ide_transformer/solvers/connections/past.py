@@ -1,15 +1,17 @@
 """Base class of schemes with weights for each step, and the states that they keep."""
 
 import abc
+from typing import ClassVar
+
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
-from typing import ClassVar
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
 from ...errors import InputError
 from ..base.scheme import AbstractScheme
 from ..base.step import Terms
-from jax import lax
-from jaxtyping import Array, Bool, Float, Int
 
 
 class AbstractConnected(AbstractScheme):

@@ -1,15 +1,17 @@
 """Implicit one-step schemes."""
 
+from typing import ClassVar
+
+import diffrax
 import equinox as eqx
 import jax.numpy as jnp
-import diffrax
 from jaxtyping import Array, PyTree
+
 from ...arguments import PositiveFloat
 from ..base.evaluations import EvaluationCount
 from ..base.scheme import AbstractFieldScheme
-from ..base.step import Step, StepField, U, Terms
+from ..base.step import Step, StepField, Terms, U
 from .newton_krylov import Root, find_root
-from typing import ClassVar
 
 
 class AbstractImplicitScheme(AbstractFieldScheme):

@@ -11,8 +11,7 @@ from ...errors import InputError
 from ..base.step import Step, StepField, U, first_failure
 from ..base.wrapper import AbstractWrapper, replace_schemes
 from ..runge_kutta.explicit_runge_kutta import combine, stacked
-from .implicit_schemes import ImplicitEuler
-from .implicit_schemes import AbstractImplicitScheme, solve_stage
+from .implicit_schemes import AbstractImplicitScheme, ImplicitEuler, solve_stage
 
 
 class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdaptiveSolver):

@@ -9,7 +9,7 @@ from ...arguments import PositiveFloat
 from ..base.projected import projected
 from ..base.step import Step, StepField, Terms, U
 from ..base.wrapper import AbstractWrapper
-from ..splitting.strang import LieTrotter
+from ..splitting.lie_and_strang import LieTrotter
 from .implicit_schemes import AbstractImplicitScheme
 from .newton_krylov import find_root
 

@@ -1,17 +1,19 @@
 """Runge–Kutta schemes beside those of diffrax."""
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import diffrax
 import jax
 import jax.numpy as jnp
-from collections.abc import Callable
-from typing import ClassVar
-from jaxtyping import PyTree, Array, Float
-from ..base.scheme import AbstractFieldScheme, AbstractOneStep
-from ..base.step import Step, StepField, Terms, U
-from .explicit_runge_kutta import combine, stacked, ExplicitRungeKutta
+from jaxtyping import Array, Float, PyTree
+
 from ...arguments import PositiveInt
 from ...errors import InputError
 from ..base.evaluations import EvaluationCount
+from ..base.scheme import AbstractFieldScheme, AbstractOneStep
+from ..base.step import Step, StepField, Terms, U
+from .explicit_runge_kutta import ExplicitRungeKutta, combine, stacked
 
 
 class RK4(AbstractFieldScheme):

@@ -6,7 +6,7 @@ import equinox as eqx
 from ...errors import InputError
 from ..runge_kutta.runge_kutta import RK4
 from .splitting import AbstractSequentialSplitting
-from .strang import Strang
+from .lie_and_strang import Strang
 
 
 def _symmetric(*outer: float) -> tuple[float, ...]:

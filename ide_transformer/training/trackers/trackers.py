@@ -1,21 +1,20 @@
 """Trackers: where the log of a run goes."""
 
 import abc
-import importlib.util
-import queue
-import threading
 import contextlib
+import importlib
+import importlib.util
 import json
 import math
-import importlib
+import queue
 import socket
+import threading
 import time
-from collections.abc import Mapping, Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
+
 from ...errors import InputError, naming
-from ..config import Config
-from ..construct import construct
 
 
 class AbstractTracker(abc.ABC):
@@ -270,12 +269,3 @@ class Trackio(AbstractTracker):
 
     def close(self) -> None:
         self._run.finish()
-
-
-def build_trackers(config: Config) -> list[AbstractTracker]:
-    """The trackers that a configuration names.
-
-    **Raises:** `InputError` where one is not known, or its package is not installed.
-    """
-    chosen = config.training.trackers
-    return [construct("training.trackers", part, AbstractTracker) for part in chosen]

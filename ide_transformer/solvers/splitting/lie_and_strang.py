@@ -1,14 +1,16 @@
-"""Splittings of order one and two: Lie–Trotter, Strang, and Strang in one half."""
+"""Splittings of first and second order."""
+
+from typing import ClassVar
 
 import diffrax
 import jax
-from typing import ClassVar
-from .splitting import AbstractSequentialSplitting, AbstractSplitting, Flow
 from jaxtyping import Array, PyTree
-from ..base.step import Terms, Step, StepField, U
+
 from ...equation import slowed
 from ..base.projected import Projected
 from ..base.scheme import operator_terms
+from ..base.step import Step, StepField, Terms, U
+from .splitting import AbstractSequentialSplitting, AbstractSplitting, Flow
 
 
 class LieTrotter(AbstractSequentialSplitting):
