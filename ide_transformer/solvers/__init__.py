@@ -83,6 +83,12 @@ from .splitting.composition import (
     Yoshida4 as Yoshida4,
 )
 from .splitting.exact_flow import ExactFlow as ExactFlow
+from .splitting.lie_and_strang import (
+    LieStrang as LieStrang,
+    LieTrotter as LieTrotter,
+    ParallelSplitting as ParallelSplitting,
+    Strang as Strang,
+)
 from .splitting.paper_splitting import (
     ConsistentPaperSplitting as ConsistentPaperSplitting,
     PaperSplitting as PaperSplitting,
@@ -92,10 +98,4 @@ from .splitting.splitting import (
     AbstractSplitting as AbstractSplitting,
     splitting_of as splitting_of,
     with_sub_solver as with_sub_solver,
-)
-from .splitting.lie_and_strang import (
-    LieStrang as LieStrang,
-    LieTrotter as LieTrotter,
-    ParallelSplitting as ParallelSplitting,
-    Strang as Strang,
 )

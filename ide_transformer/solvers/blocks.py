@@ -11,8 +11,8 @@ from ..equation import Depth, frozen
 from .base.step import single_step
 from .base.wrapper import AbstractTransparentWrapper
 from .runge_kutta.runge_kutta import RK4
-from .splitting.splitting import AbstractSplitting
 from .splitting.lie_and_strang import LieTrotter
+from .splitting.splitting import AbstractSplitting
 
 
 class BlockField(eqx.Module):

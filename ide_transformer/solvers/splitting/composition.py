@@ -5,8 +5,8 @@ import equinox as eqx
 
 from ...errors import InputError
 from ..runge_kutta.runge_kutta import RK4
-from .splitting import AbstractSequentialSplitting
 from .lie_and_strang import Strang
+from .splitting import AbstractSequentialSplitting
 
 
 def _symmetric(*outer: float) -> tuple[float, ...]:
