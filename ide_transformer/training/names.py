@@ -21,7 +21,7 @@ from ..errors import InputError
 from . import trackers
 
 
-_NAME_OF_CODE = r"\w+(?:\.\w+)*:\w+"
+_NAME_OF_CODE = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*"
 
 # The kinds of classes that a configuration names, and the packages in which names are found.
 FACES: dict[type, tuple[ModuleType, ...]] = {

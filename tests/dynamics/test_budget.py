@@ -141,7 +141,7 @@ def test_models_that_have_none():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of a few steps, two resolutions drawn."""
-    meshes = [{"context": 8, "width": 8}, {"context": 12, "width": 12, "intervals": 4}]
+    meshes = [{"tokens": 8, "width": 8}, {"tokens": 12, "width": 12, "intervals": 4}]
     config = training.Config.model_validate(
         {
             "name": "small",

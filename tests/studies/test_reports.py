@@ -235,7 +235,7 @@ def test_recipes_that_cannot_be(tmp_path, old, new, message):
             "is damaged: nfe=None is no number",
         ),
         (
-            b'{"steps": 12, "parameters": 7, "seconds": 1, "validation_loss": 2, "nfe": 2}',
+            b'{"steps": 12, "parameters": 7, "seconds": 1, "validation_loss": 2.0, "nfe": 2}',
             "has no validation_accuracy;",
         ),
     ],

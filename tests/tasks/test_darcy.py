@@ -112,7 +112,7 @@ def test_a_run_is_tested_on_the_finer_grid_through_the_scripts(published, tmp_pa
     run_here(capsys, "evaluate.py", run, *test, "--mesh", "tokens=16,32", "--json", rows)
     found = json.loads(rows.read_text())
     summary = json.loads((run / "summary.json").read_text())
-    assert [row["context"] for row in found] == [16, 32]
+    assert [row["tokens"] for row in found] == [16, 32]
     assert found[0]["loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
     picture = tmp_path / "darcy.png"
     run_here(capsys, "evaluate.py", run, *test, "--pictures", picture)

@@ -36,18 +36,18 @@ def run(tmp_path_factory):
 @pytest.mark.heavy
 def test_rows_begin_with_the_full_solve_and_the_rest_is_measured_against_it(run):
     loaded = training.load_model(run)
-    exit = ide.EstimatedExit(1.0)
-    rows = training.evaluate_exits(loaded, exit, [0.0, 1e6], steps=[6], samples=32)
+    exit, six = ide.EstimatedExit(1.0), ide.Mesh(intervals=6)
+    rows = training.evaluate_exits(loaded, exit, [0.0, 1e6], [six], samples=32)
     assert [row["tolerance"] for row in rows] == [None, 0.0, 1e6]
-    (alone,) = training.evaluate_on_meshes(loaded, [ide.Mesh(intervals=6)], samples=32)
+    (alone,) = training.evaluate_on_meshes(loaded, [six], samples=32)
     for row in rows[:2]:
         assert row["loss"] == pytest.approx(alone["loss"], rel=1e-5)
         assert (row["evaluations"], row["saved"], row["steps"]) == (6, 0, 6)
     assert rows[2]["evaluations"] == 2
     assert rows[2]["saved"] == pytest.approx(2 / 3)
     # Between two batches of different sizes the mean is that over samples.
-    model = loaded.model.on(ide.Mesh(intervals=6)).with_exit(ide.EstimatedExit(0.0001))
-    (row,) = training.evaluate_exits(loaded, exit, [0.0001], steps=[6], samples=24)[1:]
+    model = loaded.model.on(six).with_exit(ide.EstimatedExit(0.0001))
+    (row,) = training.evaluate_exits(loaded, exit, [0.0001], [six], samples=24)[1:]
     task = training.evaluation_task(loaded)
     solve = eqx.filter_jit(lambda model, inputs: model.solve(inputs).stats["field_evaluations"])
     counts = [np.asarray(solve(model, batch.inputs)) for batch in task.held_out(16, 24)]

@@ -69,12 +69,12 @@ def test_a_run_is_trained_evaluated_and_compared(tmp_path, capsys):
     file = tmp_path / "new/points.json"
     run_here(capsys, "evaluate.py", run, "--mesh", "tokens=16,24", "--json", file)
     points = json.loads(file.read_text())
-    assert [row["context"] for row in points] == [16, 24]
+    assert [row["tokens"] for row in points] == [16, 24]
     assert points[0]["loss"] == pytest.approx(summary["validation_loss"], rel=1e-5)
     # The same functions on other points: nearly the same error.
     assert points[1]["loss"] == pytest.approx(points[0]["loss"], rel=0.05)
     assert points[1]["loss"] != points[0]["loss"]
-    assert [list(row) for row in rows] == 2 * [["steps", "evaluations", "loss"]]
+    assert [list(row) for row in rows] == 2 * [["intervals", "evaluations", "loss"]]
     assert rows[1]["loss"] == pytest.approx(summary["validation_loss"], rel=1e-5)
     assert (tmp_path / "depth.png").exists()
     base = tmp_path / "base.yaml"

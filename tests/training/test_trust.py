@@ -126,6 +126,7 @@ def test_names_are_found_wherever_they_stand():
         "data": {"path": "a:b", "options": {"x": ["my.data:Set"]}},
         "solver": {"kind": "strang(mine:Heun)"},
         "model": {"operators": ["attention", {"kind": "mine:A"}], "pretrained": "/a:b"},
+        "parallel": {"coordinator": "127.0.0.1:36231"},
     }
     assert names_of_code(tree) == {
         "data.options.x.0": "my.data:Set",

@@ -11,7 +11,6 @@ import numpy as np
 from ...errors import InputError
 from ...figures import Curve, Part, Picture, draw_panels, write_page
 from ...training import flat_values
-from ...training.folder import NOT_RECORDED
 from .measured import SAMPLES, Measured, measure
 from .record import RunRecord, read_runs
 
@@ -213,7 +212,7 @@ def _differences(runs: list[RunRecord]) -> Part | None:
         values = {name: _written(config.get(key)) for name, config in configs.items()}
         if len({*values.values()}) > 1:
             rows.append({"key": key, **values})
-    code = {run.name: " then ".join(run.folder.sources) or NOT_RECORDED for run in runs}
+    code = {run.name: " then ".join(run.folder.sources) for run in runs}
     if len({*code.values()}) > 1:
         rows.append({"key": "code", **code})
     about = "What is not the same in all runs." if rows else "None."

@@ -15,7 +15,7 @@ from ...errors import InputError, naming
 from ...reporting import write_json
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, dump_config, load_config, read_metrics
-from ...training.folder import NOT_RECORDED, changed_data, changed_values
+from ...training.folder import changed_data, changed_values
 from ...training.reading import apply_overrides
 from ...training.source import source
 from .budget import seconds_of_a_run, try_first_batch
@@ -194,16 +194,16 @@ def made_by(folder: Path, trials: Sequence[Trial]) -> dict[str, list[str]]:
     """The code of runs, see `RunFolder.sources`, and the names of its runs."""
     found: dict[str, list[str]] = {}
     for trial in trials:
-        failed, sources = _failure(folder, trial), RunFolder(folder / trial.name).sources
-        code = _origin(failed)["source"] if failed.exists() else " then ".join(sources)
-        found.setdefault(code or NOT_RECORDED, []).append(trial.name)
+        failed, run = _failure(folder, trial), RunFolder(folder / trial.name)
+        code = _origin(failed)["source"] if failed.exists() else " then ".join(run.sources)
+        found.setdefault(str(code), []).append(trial.name)
     return found
 
 
 def about_sources(found: Mapping[str, Sequence[str]]) -> str:
     """Says which code made what."""
     if len(found) < 2:
-        return f"Code: {', '.join(found) or NOT_RECORDED}."
+        return f"Code: {', '.join(found)}."
     each = (f"{source}: {', '.join(names)}" for source, names in found.items())
     return f"What is compared was made by different code: {'; '.join(each)}."
 
