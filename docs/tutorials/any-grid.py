@@ -72,7 +72,7 @@ loaded = training.load_model(run.path)
 meshes = [ide.Mesh(tokens=n) for n in (20, 24, 32, 64, 128, 256)]
 rows = training.evaluate_on_meshes(loaded, meshes)
 for row in rows:
-    print(f"{row['context']:4d} points: relative error {row['loss']:.3f}")
+    print(f"{row['tokens']:4d} points: relative error {row['loss']:.3f}")
 
 # %% [markdown]
 # The error is that of the model, not of the grid: from 24 points on, where the functions can
