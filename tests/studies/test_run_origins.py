@@ -38,6 +38,7 @@ def compare(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.heavy
 def test_runs_on_other_data_are_refused_and_other_code_is_named(compare, tmp_path):
     runs, text = tmp_path / "compared/small/runs", tmp_path / "text.txt"
     about = compare(0)
