@@ -93,7 +93,7 @@ class RunFolder:
             write_json(self.fingerprints, told)
 
     def load_summary(self) -> dict[str, Any]:
-        """What the run wrote at its end.
+        """Summary that the run wrote at its end.
 
         **Raises:** `InputError` for a file that is damaged.
         """

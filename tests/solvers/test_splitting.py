@@ -102,7 +102,7 @@ def test_the_paper_halves_the_rate_of_a_single_feature_integral():
 
 @pytest.mark.parametrize("stiff", [1e-2, 1e2])
 def test_strang_with_a_stiff_flow_is_of_first_order(stiff):
-    """Of u' = g - λu it has the steady state (h/2) coth(λh/2) g, where g/λ is right."""
+    """The steady state of u' = g - λu is (h/2) coth(λh/2) g, where g/λ is right."""
     u0, horizon = jnp.ones((1, 2)), 4.0
     rate = stiff * 16 / horizon
     operators = (ide.Injection(1.0, u0), ide.Damping(rate))

@@ -1,4 +1,4 @@
-"""What is asked of an evaluation reaches what it measures, or is refused."""
+"""Options of an evaluation reach what it measures, or are refused."""
 
 from pathlib import Path
 
