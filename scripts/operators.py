@@ -31,7 +31,6 @@ from ide_transformer import InputError
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.studies.schemes import about_sources
 from ide_transformer.training import run_script
-from ide_transformer.training.folder import NOT_RECORDED
 from ide_transformer.training.script import floats, integers, names
 from ide_transformer.training.source import checksum_of, source
 from operator_learning import fno, ours
@@ -170,7 +169,7 @@ def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
             ]
             for row in own:
                 where = f"{row['name']} {row['rate']:g} seed {row['seed']}"
-                made.setdefault(row.get("code", NOT_RECORDED), []).append(where)
+                made.setdefault(row.get("code", "not recorded"), []).append(where)
             best = min((x for x in own if not x["seed"]), key=_loss)
             own = [row for row in own if row["rate"] == best["rate"]]
             line: dict[str, Any] = {"model": cell.model, **cell.options, "rate": best["rate"]}

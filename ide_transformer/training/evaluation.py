@@ -233,7 +233,7 @@ def check_part(task: AbstractTask, part: Part, samples: int | None = None) -> No
     name = type(task).__name__
     if samples is not None:
         counted = 0
-        for batch in task.held_out(1, samples, part):
+        for batch in task.held_out(BATCH, samples, part):
             counted += len(jax.tree.leaves(batch.targets)[0])
             if counted > 2 * samples:
                 raise InputError(

@@ -27,8 +27,6 @@ from .source import source
 
 # In the file of fingerprints.
 _DATA, _SOURCES = "its data", "sources"
-# The code of a run that does not say it.
-NOT_RECORDED = "not recorded"
 
 
 class RunFolder:
