@@ -486,11 +486,11 @@ class TokenDomain(eqx.Module):
         """`∫_{x' ≤ x} v dx'` at each point x, with the end weights where there are any; points
         that are not known to be in order are sorted.
 
-        **Raises:** `InputError` where the domain has more than one dimension.
+        **Raises:** `InputError` where the domain has more than one dimension, or is periodic.
         """
+        x = self.positions
         if self.in_order:
             return _integrals_up_to(self.weights, self.end_weights, v)
-        x = self.positions
         order = jnp.argsort(x)
         weights, end_weights = (
             None if w is None else jnp.take(w, order, axis=-1)

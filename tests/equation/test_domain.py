@@ -160,6 +160,8 @@ def test_a_circle_has_no_order():
     circle = ide.TokenDomain.periodic(4)
     with pytest.raises(ide.InputError, match="periodic, so that its tokens have no order"):
         circle.positions.block_until_ready()
+    with pytest.raises(ide.InputError, match="periodic, so that its tokens have no order"):
+        circle.integral_up_to(jnp.ones((4, 1)))
     assert circle.product(circle).period == (1.0, 1.0)
 
 
