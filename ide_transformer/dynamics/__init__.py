@@ -7,32 +7,34 @@ from .budget import (
     gain as gain,
     refinements as refinements,
 )
-from .coarsen import (
-    MOVES as MOVES,
-    Coarsening as Coarsening,
-    coarsen as coarsen,
-    coarsenings as coarsenings,
-)
-from .damage import (
-    defects as defects,
-    removal_damage as removal_damage,
-    removal_estimate as removal_estimate,
-)
-from .fit import fit_rates as fit_rates
 from .function_solve import FunctionSolve as FunctionSolve
-from .layers import keep_layers as keep_layers
-from .moves import (
+from .layers import (
+    MOVES as MOVES,
     Layered as Layered,
     drops as drops,
     extensions as extensions,
+    keep_layers as keep_layers,
     mergers as mergers,
     native_layers as native_layers,
     selections as selections,
 )
-from .refine import extrapolated as extrapolated, refine as refine, richardson as richardson
+from .meshes import (
+    Coarsening as Coarsening,
+    Quantity as Quantity,
+    Target as Target,
+    coarsen as coarsen,
+    coarsenings as coarsenings,
+    extrapolated as extrapolated,
+    fit_rates as fit_rates,
+    native_target as native_target,
+    refine as refine,
+    richardson as richardson,
+)
 from .step_defects import (
     Defects as Defects,
+    defects as defects,
     equation_defects as equation_defects,
+    removal_damage as removal_damage,
+    removal_estimate as removal_estimate,
     scan_intervals as scan_intervals,
 )
-from .target import Quantity as Quantity, Target as Target, native_target as native_target

@@ -1,6 +1,5 @@
 """The error of a solve, split into those of tokens, features, depth and splitting."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -81,35 +80,33 @@ def error_budget(
     that needs points at equal distances, such as `Diffusion`.
     """
     solve = FunctionSolve.of(model, inputs, tokens)
-    refined = refinements(solve)
-    domain = solve.domain
+    refined, domain = refinements(solve), solve.domain
     here = solve.outputs(domain)
     errors = _errors(solve, here, refined)
     whole = sum(errors.values())
-    size = jnp.linalg.norm(here - whole)
-    total = jnp.linalg.norm(whole)
+    size, total = jnp.linalg.norm(here - whole), jnp.linalg.norm(whole)
     parts = []
     for name, error in errors.items():
         finer = refined[name]
         removed = here - finer.outputs(domain)
-        numbers = (
-            jnp.linalg.norm(error) / size,
-            jnp.vdot(error, whole) / (total * size),
-            jnp.linalg.norm(whole - removed) / size,
-            finer.cost / solve.cost,
+        own, share, left, cost = map(
+            float,
+            (
+                jnp.linalg.norm(error) / size,
+                jnp.vdot(error, whole) / (total * size),
+                jnp.linalg.norm(whole - removed) / size,
+                finer.cost / solve.cost,
+            ),
         )
-        own, share, left, cost = map(float, numbers)
         parts.append(ErrorPart(name, own, share, finer.described(name), left, cost))
     return ErrorBudget(float(total / size), tuple(parts))
 
 
 def refinements(solve: FunctionSolve) -> dict[str, FunctionSolve]:
-    """Refine each resolution of a solve by itself: twice the
-    tokens, the features or the steps, and a finer splitting."""
-    refined: dict[str, FunctionSolve] = {"tokens": solve.finer("tokens", 2)}
-    if solve.has_functions:
-        refined["features"] = solve.finer("features", 2)
-    refined["depth"] = solve.finer("depth", 2)
+    """Refine each resolution of a solve by itself: twice the tokens, the features or the steps,
+    and a finer splitting."""
+    names = ("tokens", "features", "depth") if solve.has_functions else ("tokens", "depth")
+    refined = {name: solve.finer(name, 2) for name in names}
     if solve.splits:
         refined["splitting"] = solve.with_finer_splitting()
     return refined
@@ -122,13 +119,11 @@ def _errors(
     domain = solve.domain
     exact = solve.exact().outputs(domain)
     flows = solve.with_exact_flows().outputs(domain) if solve.splits else exact
-    of: dict[str, Callable[[], Array]] = {
-        "tokens": lambda: _extrapolated(here, solve, "tokens"),
-        "features": lambda: _extrapolated(here, solve, "features"),
-        "depth": lambda: here - flows,
-        "splitting": lambda: flows - exact,
+    depth = {"depth": here - flows, "splitting": flows - exact}
+    return {
+        name: depth[name] if name in depth else _extrapolated(here, solve, name)
+        for name in refined
     }
-    return {name: of[name]() for name in refined}
 
 
 def _extrapolated(here: Array, solve: FunctionSolve, resolution: str) -> Float[Array, "..."]:

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 import diffrax
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -15,6 +14,7 @@ from ..equation import Equation, TokenDomain
 from ..errors import InputError
 from ..models import AbstractModel, Field, FunctionalModel, Mesh, OperatorModel
 from ..solvers import Strang, inconsistent, splitting_of, with_sub_solver
+from .meshes import field_evaluations, outputs_of
 
 
 # Functions at points `[tokens, dimension]`: what a model takes there, `[..., tokens]`.
@@ -78,7 +78,19 @@ class FunctionSolve:
             )
         (points,) = (ordinary.points,) if isinstance(ordinary.points, int) else ordinary.points
         solve = cls(model, inputs, points if tokens is None else tokens)
-        solve._check_points()
+        domain = solve.domain
+        # What fails here has nothing to do with other points.
+        eqx.filter_eval_shape(outputs_of, model, solve._field(domain))
+        try:
+            also = solve._field(domain.with_queries(domain.points))
+            eqx.filter_eval_shape(outputs_of, model, also)
+        except InputError as error:
+            raise InputError(
+                "error_budget: solves with other points are compared at those of the model, "
+                "where they have to see the function without being seen; this model cannot do "
+                f"that: {error} Leave the operator out, or measure the loss of a run at other "
+                "numbers of tokens by scripts/evaluate.py --mesh tokens=…."
+            ) from None
         return solve
 
     @property
@@ -106,58 +118,40 @@ class FunctionSolve:
         return self.model.discretization.solver
 
     @property
-    def domain(self) -> TokenDomain:
+    def _operator_model(self) -> OperatorModel:
         model = self.model.ordinary
         assert isinstance(model, OperatorModel)
-        return model.points_of(self.tokens)
+        return model
+
+    @property
+    def domain(self) -> TokenDomain:
+        return self._operator_model.points_of(self.tokens)
 
     @property
     def steps(self) -> int:
         """The steps in depth."""
-        model = self.model
-        return model.control.num_intervals * model.discretization.steps_per_interval
+        return self.model.control.num_intervals * self.model.discretization.steps_per_interval
 
     def outputs(self, domain: TokenDomain) -> Array:
         """The outputs at the points of a domain, with the integrals over its own points."""
-        ordinary = self.model.ordinary
-        assert isinstance(ordinary, OperatorModel)
-        found = _outputs(self.model, self._field(self.domain.with_queries(domain.points)))
-        axis = -1 if ordinary.channels is None else -2
+        seen = self._field(self.domain.with_queries(domain.points))
+        found = outputs_of(self.model, seen)
+        axis = -1 if self._operator_model.channels is None else -2
         return lax.slice_in_dim(found, self.tokens, found.shape[axis], axis=axis)
 
     def _field(self, domain: TokenDomain) -> Field:
         return Field(self.inputs(domain.points), domain)
 
-    def _check_points(self) -> None:
-        domain = self.domain
-        # What fails here has nothing to do with other points.
-        eqx.filter_eval_shape(_outputs, self.model, self._field(domain))
-        try:
-            field = self._field(domain.with_queries(domain.points))
-            eqx.filter_eval_shape(_outputs, self.model, field)
-        except InputError as error:
-            raise InputError(
-                "error_budget: solves with other points are compared at those of the model, "
-                "where they have to see the function without being seen; this model cannot do "
-                f"that: {error} Leave the operator out, or measure the loss of a run at other "
-                "numbers of tokens by scripts/evaluate.py --mesh tokens=…."
-            ) from None
-
     @property
     def cost(self) -> float:
         """Floating-point operations of a solve: those of the field at one depth, times the
         number of evaluations."""
-        model, inputs = self.model, self.inputs(self.domain.points)
-        u0, _ = eqx.filter_eval_shape(model.embed, inputs)
-
-        def field(u: Array) -> Array:
-            ordinary = model.ordinary
-            equation = Equation(ordinary.control, ordinary.constraint, self.domain)
-            return equation.vector_field(0.5, u, None)
-
-        found = jax.jit(field).lower(u0).cost_analysis()
+        inputs, ordinary = self.inputs(self.domain.points), self._operator_model
+        u0, _ = eqx.filter_eval_shape(self.model.embed, inputs)
+        equation = Equation(ordinary.control, ordinary.constraint, self.domain)
+        found = jax.jit(lambda u: equation.vector_field(0.5, u, None)).lower(u0).cost_analysis()
         assert found is not None
-        return float(found["flops"]) * float(_evaluations(model, inputs))
+        return float(found["flops"]) * float(field_evaluations(self.model, inputs))
 
     def on(self, mesh: Mesh) -> "FunctionSolve":
         """Solve the same functions on another mesh."""
@@ -196,13 +190,3 @@ class FunctionSolve:
     def _with(self, scheme: diffrax.AbstractSolver, factor: int) -> "FunctionSolve":
         steps = factor * self.model.discretization.steps_per_interval
         return self.on(Mesh(solver=scheme, steps_per_interval=steps))
-
-
-@eqx.filter_jit
-def _outputs(model: AbstractModel, inputs: Any) -> Array:
-    return model(inputs)
-
-
-@eqx.filter_jit
-def _evaluations(model: AbstractModel, inputs: Any) -> Array:
-    return jnp.mean(model.solve(inputs).stats["field_evaluations"])

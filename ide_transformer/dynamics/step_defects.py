@@ -1,4 +1,5 @@
-"""The defects of each layer: how far its step is from the solution of the equation."""
+"""Defects of each layer: how far its step is from the solution of the equation, and the error
+made by leaving it out."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -6,15 +7,18 @@ from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..arguments import PositiveInt
 from ..equation import Depth, Equation
+from ..errors import InputError
 from ..integration import TokenNorm
+from ..models import AbstractModel
 from ..solvers import (
     LieTrotter,
     StepField,
@@ -22,7 +26,10 @@ from ..solvers import (
     keeps_constraint,
     refuse_past,
     restarts_at_jumps,
+    unrolled,
 )
+from .layers import keep_layers
+from .meshes import Quantity, native_target, read_outputs, square
 
 
 class Defects(NamedTuple):
@@ -73,7 +80,7 @@ def equation_defects(
     Reference for step doubling and embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
     Differential Equations I, section II.4.
     """
-    refuse_memory("equation_defects", equation, solver, u0)
+    _refuse_memory("equation_defects", equation, solver, u0)
     solver = keeps_constraint(solver, equation.constraint)
     weights = equation.domain.weights
     counted = jnp.ones(u0.shape[-2]) if weights is None else weights > 0
@@ -81,17 +88,13 @@ def equation_defects(
     tokens = jnp.broadcast_to(counted, u0.shape[:-1]).astype(u0.dtype)
 
     def flat(x):
-        """Flatten a state into one vector, without padding."""
-        return (x * tokens[..., None]).ravel()
+        return (x * tokens[..., None]).ravel()  # without padding
 
     def visit(carry, terms, start, _):
         u, previous = carry
-        edges, finer = (
-            step_ends(equation, start, number)
-            for number in (steps_per_interval, 2 * steps_per_interval)
-        )
-        stepped = over_interval(solver, terms, edges, u)
-        halves = over_interval(solver, terms, finer, u)
+        edges, finer = (_step_ends(equation, start, n * steps_per_interval) for n in (1, 2))
+        stepped = _over_interval(solver, terms, edges, u)
+        halves = _over_interval(solver, terms, finer, u)
         increment = stepped - u
         size = norm(u)
         defects = Defects(
@@ -107,6 +110,85 @@ def equation_defects(
     carry = (u0, jnp.full_like(u0, jnp.nan))
     _, defects = scan_intervals(equation, visit, carry, dtype=u0.dtype)
     return defects
+
+
+def defects(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Defects:
+    """The defects of a model's native steps in each interval, for a batch of inputs.
+
+    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
+    interval to interval.
+    """
+    equation, u0, steps = _problem("defects", model, inputs)
+    return equation_defects(equation, u0, solver=model.solver, steps_per_interval=steps)
+
+
+@eqx.filter_jit
+def removal_estimate(
+    model: AbstractModel, inputs: PyTree[ArrayLike], read: Quantity | None = None
+) -> Float[Array, " intervals"]:
+    """The error made by leaving out interval l, to first order,
+
+        |J_l δ_l| / |y|,   δ_l = Φ_l u_l - u_l,   J_l = ∂y / ∂u_{l+1}:
+
+    the defect of the identity in the place of Φ_l, the native steps in interval l. The
+    linearised march over the later intervals carries it to y, what is read of the outputs
+    (`read`: see `Target`). The march is linearised once; each interval then costs about as
+    much as a solve, as in `removal_damage`. Reference for the transport of local errors:
+    Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section II.3.
+
+    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
+    interval to interval.
+    """
+    equation, u0, steps = _problem("removal_estimate", model, inputs)
+    _refuse_memory("removal_estimate", equation, model.discretization.solver, u0)
+    # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
+    solver = unrolled(model.solver)
+
+    def march(perturbations):
+        def visit(u, terms, start, perturbation):
+            ends = _step_ends(equation, start, steps)
+            stepped = _over_interval(solver, terms, ends, u)
+            return stepped + perturbation, stepped - u
+
+        u1, increments = scan_intervals(equation, visit, u0, perturbations, dtype=u0.dtype)
+        return read_outputs(model, model.read_out(u1), inputs, read), increments
+
+    number = equation.control.num_intervals
+    zeros = jnp.zeros((number, *u0.shape), u0.dtype)
+    y, transport, increments = jax.linearize(march, zeros, has_aux=True)
+
+    def carried(interval):
+        alone = zeros.at[interval].set(increments[interval])
+        return square(transport(alone))
+
+    return jnp.sqrt(jax.lax.map(carried, jnp.arange(number)) / square(y))
+
+
+def removal_damage(
+    model: AbstractModel, inputs: PyTree[ArrayLike], read: Quantity | None = None
+) -> Float[np.ndarray, " intervals"]:
+    """The error made by leaving out each interval, measured by a solve for each; for
+    `read` see `Target`."""
+    layers = range(model.control.num_intervals)
+    error = native_target(model, inputs, read).error
+    others = ([*layers[:layer], *layers[layer + 1 :]] for layer in layers)
+    return np.array([float(error(keep_layers(model, kept))) for kept in others])
+
+
+def _problem(
+    name: str, model: AbstractModel, inputs: PyTree[ArrayLike]
+) -> tuple[Equation, Float[Array, "*batch tokens features"], int]:
+    """The equation that a model solves for these inputs, its initial state and the number of
+    equal steps in each interval, for a function of that name."""
+    if model.discretization.stepsize_controller is not None:
+        raise InputError(
+            f"{name}: the model has adaptive steps, which are not the same for other states; "
+            "give it equal ones by with_solver(…, steps_per_interval=…)."
+        )
+    u0, domain = model.embed(inputs)
+    control = model.with_sources(model.control, u0, inputs)
+    equation = Equation(control, model.constraint, domain)
+    return equation, u0, model.discretization.steps_per_interval
 
 
 def scan_intervals(
@@ -137,21 +219,16 @@ def scan_intervals(
     return lax.scan(body, carry, (indices, equation.intervals(), extra))
 
 
-def step_ends(equation: Equation, start: Depth, number: int) -> list[Array]:
+def _step_ends(equation: Equation, start: Depth, number: int) -> list[Array]:
     """The ends of so many equal steps in the interval that begins at that depth."""
     length = equation.control.interval_length
     return [start + length * fraction for fraction in np.arange(number + 1) / number]
 
 
-def over_interval(
+def _over_interval(
     solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, ends: Sequence[Depth], u: Array
 ) -> Array:
-    """The state after steps inside one interval, the first as that of a solve.
-
-    **Arguments:**
-
-    - `ends`: those of the steps.
-    """
+    """The state after the steps with these ends in one interval, the first as in a solve."""
     state, first = StepField(terms, *ends[:2]).start(solver, u), True
     for t0, t1 in itertools.pairwise(ends):
         step = StepField(terms, t0, t1).step(solver, u, state, first)
@@ -159,7 +236,7 @@ def over_interval(
     return u
 
 
-def refuse_memory(
+def _refuse_memory(
     name: str, equation: Equation, solver: diffrax.AbstractSolver, u0: Array
 ) -> None:
     """Refuses a scheme that carries something from interval to interval, for a function of
@@ -184,8 +261,8 @@ def _splitting_defects(
         return dict.fromkeys(("splitting", "commutator"), jnp.full((), jnp.nan, u.dtype))
     opposite = diffrax.MultiTerm(*reversed(terms.terms))
     plain = LieTrotter(sub_solver)
-    here, there = (over_interval(plain, x, ends, u) for x in (terms, opposite))
-    symmetric = over_interval(Strang(sub_solver), terms, ends, u)
+    here, there = (_over_interval(plain, x, ends, u) for x in (terms, opposite))
+    symmetric = _over_interval(Strang(sub_solver), terms, ends, u)
     step, length = ends[1] - ends[0], ends[-1] - ends[0]
     return {
         "splitting": norm(symmetric - here) / norm(u),

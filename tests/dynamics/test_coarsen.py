@@ -21,7 +21,7 @@ from layered_models import (
 
 import ide_transformer as ide
 from ide_transformer.dynamics import coarsen, coarsenings, keep_layers, native_target
-from ide_transformer.dynamics.coarsen import field_evaluations
+from ide_transformer.dynamics.meshes import field_evaluations
 
 
 def test_the_full_budget_changes_nothing():

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
-from ide_transformer.dynamics.target import relative_error, zero_padding
+from ide_transformer.dynamics.meshes import relative_error, zero_padding
 
 
 def test_padded_tokens_do_not_enter_an_error():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from ... import dynamics
-from ...dynamics.moves import MOST_SELECTIONS
+from ...dynamics.layers import MOST_SELECTIONS
 from ...models import AbstractModel
 from .problem import Problem
 from .trials import Trials, solved_batch

@@ -1,0 +1,303 @@
+"""The same weights on coarser and finer meshes of depth, compared with the native model."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from ..equation import TokenDomain
+from ..errors import InputError
+from ..models import AbstractModel
+from .layers import MOVES, Layered, Model, native_layers, stacked_operators
+
+
+# From outputs and inputs to what the task reads of the outputs.
+Quantity = Callable[[PyTree[Array], PyTree[ArrayLike]], PyTree[Array]]
+
+State = Float[Array, "*batch tokens features"]
+
+
+class Target(eqx.Module):
+    """The outputs of the native model for a batch. Other models are compared with them.
+
+    **Arguments:**
+
+    - `inputs`: the batch, its first axis the samples.
+    - `outputs`: the native outputs for `inputs`.
+    - `read`: maps outputs and inputs to the quantity whose error counts, which is what a task
+      makes of the outputs; `None` for the outputs themselves, without those at padded tokens.
+    """
+
+    inputs: PyTree[ArrayLike]
+    outputs: PyTree[Array]
+    read: Quantity | None = eqx.field(static=True, default=None)
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        return jax.tree.leaves(self.outputs)[0].shape[0]
+
+    @eqx.filter_jit
+    def error(self, model: AbstractModel) -> Float[Array, ""]:
+        """The relative error of what is read of another model's outputs. Compiled once for
+        each structure of that model."""
+        return self.output_error(model, model(self.inputs))
+
+    def output_error(self, model: AbstractModel, outputs: PyTree[Array]) -> Float[Array, ""]:
+        """The relative error of what is read of outputs that are known."""
+        both = outputs, self.outputs
+        return relative_error(*(read_outputs(model, y, self.inputs, self.read) for y in both))
+
+    def part(self, samples: ArrayLike) -> "Target":
+        """The target for some of the samples, given by their numbers."""
+        batch = jax.tree.map(jnp.asarray, (self.inputs, self.outputs))
+        inputs, outputs = jax.tree.map(lambda x: x[jnp.asarray(samples)], batch)
+        return Target(inputs, outputs, self.read)
+
+
+def native_target(
+    model: AbstractModel, inputs: PyTree[ArrayLike], read: Quantity | None = None
+) -> Target:
+    """The `Target` of a model for a batch."""
+    return Target(inputs, outputs_of(model, inputs), read)
+
+
+class Coarsening(NamedTuple):
+    """A model on a coarser mesh.
+
+    - `evaluations`: field evaluations of a solve.
+    - `error`: relative to the native model, on the samples by which it was chosen.
+    - `steps`: `[intervals, operators]`, the native layers of which each step is made.
+    """
+
+    model: AbstractModel
+    evaluations: float
+    error: float
+    steps: np.ndarray
+
+
+def coarsen(
+    model: AbstractModel, evaluations: float, inputs: PyTree[ArrayLike], **options
+) -> AbstractModel:
+    """Solve the same weights with at most so many field evaluations. Intervals are left out,
+    lengthened or merged: those that change the outputs, or what is read of them, least. The
+    remaining step sizes are fitted to the native outputs.
+
+    The result is a model of the same class, whose control is a `PiecewiseConstant` of
+    `Scaled` operators; with the budget of the model itself, it is that model.
+
+    **Arguments:**
+
+    - `evaluations`: the budget; one evaluation is every operator once, so a model of six
+      layers costs 6.
+    - `inputs`: the calibration batch, see the model. No targets are needed.
+    - `options`: see `coarsenings`; above all `read`, what the task reads of the outputs.
+
+    **Raises:** `InputError` for a budget that one interval exceeds.
+    """
+    least = float(field_evaluations(model, inputs)) / model.control.num_intervals
+    # In this form it refuses a cost that is not known, NaN, as well.
+    if evaluations >= least:
+        for mesh in coarsenings(model, inputs, **options):
+            least = mesh.evaluations
+            if least <= evaluations:
+                return mesh.model
+    raise InputError(
+        f"coarsen: evaluations={evaluations:g}, but one interval of this model makes "
+        f"{least:g} with {type(model.solver).__name__}; give it at least those of one "
+        "interval, and a scheme whose evaluations are known."
+    )
+
+
+@eqx.filter_jit
+def fit_rates(
+    model: Model,
+    target: Target,
+    *,
+    steps: int = 24,
+    batch: int = 32,
+    learning_rate: float = 0.03,
+) -> Model:
+    """Fit the step sizes λ_{l,i} of a model in layers, one for each feature, so that what is
+    read of its outputs comes nearest to the native model: stochastic gradient descent on the
+    squared error (Adam, its learning rate falling to zero along a cosine).
+
+    There are many step sizes, and a few samples do not determine them. Give it so many samples
+    that each is seen once or twice: `steps * batch / 2` or more.
+
+    **Arguments:**
+
+    - `target`: of the native model, for the samples to fit to.
+    - `steps`, `batch`, `learning_rate`: of the descent. Its batches follow one another through
+      the samples and then begin again. λ is about 1.
+    """
+    features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    size = min(batch, target.samples)
+    batches = np.arange(steps * size).reshape(steps, size) % target.samples
+
+    def with_rates(rates):
+        return eqx.tree_at(_rates, model, rates)
+
+    def step(carry, samples):
+        rates, state = carry
+        part = target.part(samples)
+        gradient = jax.grad(lambda x: part.error(with_rates(x)) ** 2)(rates)
+        updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(rates, updates), state), None
+
+    def by_feature(rate):
+        rate = rate.reshape(rate.shape[0], -1)
+        return jnp.broadcast_to(rate, (rate.shape[0], features))
+
+    rates = tuple(map(by_feature, _rates(model)))
+    (rates, _), _ = jax.lax.scan(step, (rates, optimizer.init(rates)), batches)
+    return with_rates(rates)
+
+
+def _rates(model: AbstractModel) -> tuple:
+    return tuple(operator.rate for operator in stacked_operators(model))
+
+
+def coarsenings(
+    model: AbstractModel,
+    inputs: PyTree[ArrayLike],
+    *,
+    read: Quantity | None = None,
+    moves: tuple[Callable[[Layered], Iterator[Layered]], ...] = MOVES,
+    fit: Callable[[AbstractModel, Target], AbstractModel] | None = fit_rates,
+) -> Iterator[Coarsening]:
+    """The native model, and then models with one interval less each, down to one interval.
+
+    A greedy search. Every move is tried on the calibration batch, and the step sizes of the
+    best are fitted. The next search begins from the better of the two, fitted or not.
+    With `selections` among the moves none is worse by that error than any choice of whole
+    layers, where these are few enough to be tried.
+
+    Step sizes are fitted to three quarters of the samples. All choices are made by the error on
+    the last quarter. Fewer than four samples serve for both.
+
+    **Arguments:**
+
+    - `inputs`: the calibration batch, its first axis the samples.
+    - `read`: see `Target`.
+    - `moves`: from a model in layers to those that are one interval coarser.
+    - `fit`: fits the step sizes; `None` leaves them.
+    """
+    target = native_target(model, inputs, read)
+    number = target.samples
+    fitted_on, judged_on = np.split(np.arange(number), [number - number // 4])
+    judge = target.part(judged_on if len(judged_on) else fitted_on)
+    fitting = target.part(fitted_on)
+    layered = native_layers(model)
+    yield Coarsening(model, float(field_evaluations(model, inputs)), 0.0, layered.steps)
+    while len(layered.steps) > 1:
+        error, layered = _best(
+            (candidate for move in moves for candidate in move(layered)), judge
+        )
+        if fit is not None:
+            fitted = layered._replace(model=fit(layered.model, fitting))
+            error, layered = _best((layered, fitted), judge)
+        evaluations = float(field_evaluations(layered.model, inputs))
+        yield Coarsening(layered.model, evaluations, error, layered.steps)
+
+
+def _best(meshes: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
+    """The least error and its model. Each has weights of its own, so no other is kept."""
+    # A march that diverged, with the error NaN, comes last.
+    errors = ((float(np.fmin(judge.error(x.model), np.inf)), x) for x in meshes)
+    return min(errors, key=lambda found: found[0])
+
+
+def refine(model: AbstractModel, k: int) -> AbstractModel:
+    """Refine a model to k steps of h = 1/k in each interval.
+
+    As k grows the outputs tend to those of the solution of the equation, where that has a
+    limit: without a constraint, and on one `Sphere` or `RMSSphere` for all operators. Post-norm
+    checkpoints have no limit. A `LayerNorm` whose gain varies over features multiplies k such
+    gains in an interval, and one for each operator moves the state back and forth between two
+    sets k times. Such a model is refined unchanged and does not settle. The equation on one
+    `Sphere` has a limit, but is another model at k = 1.
+    """
+    return model.with_solver(model.solver, steps_per_interval=k)
+
+
+def richardson(model: AbstractModel, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
+    """The outputs read from the state extrapolated from k and 2k steps in each interval,
+
+        u = u_{2k} + (u_{2k} - u_k) / (2^p - 1),
+
+    p the order of the scheme. The error is of order p + 1 where that of the scheme has an
+    expansion in h. It costs 3k steps in each interval. Reference: Richardson, Phil. Trans. A
+    226 (1927); Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section
+    II.9.
+
+    **Raises:** `InputError` for a scheme whose order is not known.
+    """
+    coarse, fine = (refine(model, number).solve(inputs).u1 for number in (k, 2 * k))
+    return model.read_out(extrapolated(model, coarse, fine))
+
+
+def extrapolated(model: AbstractModel, coarse: State, fine: State) -> State:
+    """The state of `richardson`, from the states with k and with 2k steps in each interval."""
+    order = model.solver.order(model.equation.terms)
+    if not order:
+        raise InputError(
+            f"richardson: the order of {type(model.solver).__name__} is not known, so its "
+            "error cannot be extrapolated; take a scheme with an order, such as "
+            "LieTrotter(Euler())."
+        )
+    return fine + (fine - coarse) / (2**order - 1)
+
+
+@eqx.filter_jit
+def outputs_of(model: AbstractModel, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
+    """The outputs of a model, compiled."""
+    return model(inputs)
+
+
+@eqx.filter_jit
+def field_evaluations(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Float[Array, ""]:
+    """Field evaluations of one solve, the mean over samples that have steps of their own.
+    Those of fixed steps are known without a solve, which the compiler then leaves out."""
+    return jnp.mean(model.solve(inputs).stats["field_evaluations"])
+
+
+def read_outputs(
+    model: AbstractModel,
+    outputs: PyTree[Array],
+    inputs: PyTree[ArrayLike],
+    read: Quantity | None,
+) -> PyTree[Array]:
+    """The quantity read of a model's outputs; see `Target`."""
+    if read is not None:
+        return read(outputs, inputs)
+    _, domain = model.embed(inputs)
+    return jax.tree.map(lambda y: zero_padding(y, domain), outputs)
+
+
+def relative_error(y: PyTree[Array], exact: PyTree[Array]) -> Float[Array, ""]:
+    """`(Σ |y - y*|² / Σ |y*|²)^½`, over all numbers in y*."""
+    ratio = square(jax.tree.map(jnp.subtract, y, exact)) / square(exact)
+    # The derivative of a square root at zero is infinite.
+    return jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1)), ratio)
+
+
+def square(y: PyTree[Array]) -> Float[Array, ""]:
+    """`Σ |y|²`."""
+    return sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(y)), jnp.zeros(()))
+
+
+def zero_padding(y: Float[Array, "..."], domain: TokenDomain) -> Float[Array, "..."]:
+    """Outputs of the form `[..., tokens, values]` with zeros at padded tokens; any others
+    unchanged."""
+    weights = domain.weights
+    if weights is None or y.shape[:-1][-weights.ndim :] != weights.shape:
+        return y
+    counted = jnp.broadcast_to(weights > 0, y.shape[:-1])
+    return jnp.where(counted[..., None], y, 0)
