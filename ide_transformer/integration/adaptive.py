@@ -13,10 +13,9 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..equation import Equation, TokenDomain, map_parts
 from ..errors import InputError
 from ..solvers import StepField, evaluations_made, first_failure
-from .gradients.modes import AbstractGradient
+from .gradients import AbstractGradient
 from .march import check_number, step_cost
-from .output import Start
-from .trajectory import Status, Trajectory, field_evaluations
+from .output import Start, Status, Trajectory, field_evaluations
 
 
 class AdaptiveSteps(eqx.Module):

@@ -25,8 +25,7 @@ from ..solvers import (
     schemes_inside,
     unrolled,
 )
-from .output import Start
-from .trajectory import Status, Trajectory, field_evaluations
+from .output import Start, Status, Trajectory, field_evaluations
 
 
 # Blocks tabulated for each interval; a longer table takes more memory than it saves time.

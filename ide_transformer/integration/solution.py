@@ -1,3 +1,5 @@
+"""The solution of an equation."""
+
 from typing import Any
 
 import diffrax

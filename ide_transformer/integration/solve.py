@@ -1,3 +1,5 @@
+"""`solve` and `Discretization`."""
+
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,13 +15,11 @@ from ..equation import Equation, operator_fields
 from ..errors import InputError
 from ..solvers import keeps_constraint, matrix_free
 from .adaptive import AdaptiveSteps, adapt
-from .exits.exit import AbstractExit
-from .exits.march import march_until
-from .gradients.modes import AbstractGradient, Recompute, as_gradient
+from .exits import AbstractExit, march_until
+from .gradients import AbstractGradient, Recompute, as_gradient
 from .march import check_state, plan_steps
-from .output import Output, Start, requested
+from .output import Output, Start, Trajectory, requested
 from .solution import Solution, interpolate
-from .trajectory import Trajectory
 
 
 @checked

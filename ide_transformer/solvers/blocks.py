@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..equation import Depth, frozen
-from .base.step import single_step
-from .base.wrapper import AbstractTransparentWrapper
-from .runge_kutta.runge_kutta import RK4
-from .splitting.lie_and_strang import LieTrotter
-from .splitting.splitting import AbstractSplitting
+from .runge_kutta import RK4
+from .scheme import single_step
+from .splitting import AbstractSplitting, LieTrotter
+from .wrapper import AbstractTransparentWrapper
 
 
 class BlockField(eqx.Module):

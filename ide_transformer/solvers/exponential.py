@@ -8,9 +8,8 @@ from jaxtyping import Array
 
 from ..equation import AbstractLinearOperator, Depth, operator_fields
 from ..errors import InputError
-from .base.scheme import AbstractOneStep
-from .base.step import StepField, Terms
 from .multistep import AbstractMultistep, History
+from .scheme import AbstractOneStep, StepField, Terms
 
 
 class LinearPart:

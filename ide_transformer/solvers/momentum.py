@@ -11,9 +11,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ..equation import AbstractConstraint, Depth, Free
 from ..errors import InputError
-from .base.coefficients import AbstractCoefficient, Numbers, Positive, UnitInterval
-from .base.scheme import AbstractFieldScheme, operator_terms
-from .base.step import Step, StepField, Terms, U
+from .coefficients import AbstractCoefficient, Numbers, Positive, UnitInterval
+from .scheme import AbstractFieldScheme, Step, StepField, Terms, U, operator_terms
 
 
 class Kick(NamedTuple):

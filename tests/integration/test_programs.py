@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ide_transformer.integration.token_march.programs import mark, marks_in_order, run_marked
+from ide_transformer.integration.marked_programs import mark, marks_in_order, run_marked
 
 
 @jax.custom_jvp

@@ -16,7 +16,7 @@ from solvers.linear_problem import (
 
 import ide_transformer as ide
 from ide_transformer import solvers
-from ide_transformer.solvers.base.evaluations import _count
+from ide_transformer.solvers.evaluations import _count
 
 
 class Heun(solvers.AbstractOneStep):

@@ -1,1 +1,0 @@
-"""Exits: when a token stops before the end of a solve."""

@@ -1,0 +1,293 @@
+"""The newest tokens of a text marched alone, those before them cached."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeAlias
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from ..equation import (
+    AbstractExactOperator,
+    AbstractOperator,
+    AbstractTokenIntegral,
+    AbstractWrappedOperator,
+    Depth,
+    Equation,
+    OperatorField,
+    State,
+    TokenDomain,
+    map_parts,
+    parts,
+    with_source,
+)
+from ..errors import InputError
+from ..solvers import AbstractImplicitScheme, keeps_constraint, schemes_inside, unrolled
+from .march import Carry, Steps, plan_steps
+from .marked_programs import mark, marks_in_order, run_marked
+from .solve import Discretization
+
+
+def interval_over_all(
+    steps: Steps, seen: TokenDomain
+) -> Callable[[Array, PyTree, Depth, PyTree], tuple[Array, PyTree]]:
+    """The steps of one interval, written out, as a program with marks. Where a step
+    fails, the state is NaN from there on."""
+
+    def interval(u, solver_state, index, weights):
+        terms = over_all(steps.equation.interval_terms(index, weights), seen)
+        carry = Carry(u, solver_state, diffrax.RESULTS.successful)
+        carry, _ = steps.advance(terms, steps.edges(index), carry, None, loop=False)
+        succeeded = carry.result == diffrax.RESULTS.successful
+        return jnp.where(succeeded, carry.u, jnp.nan), carry.solver_state
+
+    return interval
+
+
+def over_all(terms: PyTree[diffrax.AbstractTerm], seen: TokenDomain) -> PyTree:
+    """The terms with their token integrals over all tokens, `seen`."""
+
+    def change(field, _):
+        return replace(field, block_at=_BlockOverAll(field.block_at, seen))
+
+    return map_parts(terms, OperatorField, change)
+
+
+class _BlockOverAll(eqx.Module):
+    block_at: Callable[[Depth], PyTree]
+    seen: TokenDomain
+
+    def __call__(self, t: Depth) -> PyTree:
+        return block_over_all(self.block_at(t), self.seen)
+
+
+def block_over_all(block: PyTree, seen: TokenDomain) -> PyTree:
+    """A block with its token integrals over all tokens, `seen`."""
+    return map_parts(block, AbstractTokenIntegral, lambda part, _: _OverAll(part, seen))
+
+
+class _OverAll(AbstractWrappedOperator):
+    """A token integral over all tokens; the state holds the newest of them."""
+
+    operator: AbstractTokenIntegral
+    seen: TokenDomain
+
+    configurable = False
+
+    @property
+    def pointwise(self) -> bool:
+        """The other tokens are cached."""
+        return True
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        def others(new, _):
+            return mark(new, axis=u.ndim - 2, size=self.seen.num_tokens), self.seen
+
+        return self.operator.over(u, domain, others)
+
+
+def why_not_by_token(
+    equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
+) -> str | None:
+    """The reason why a discretization cannot march the tokens one after the other, and what
+    to write instead; `None` if it can.
+
+    **Arguments:**
+
+    - `state`: the shape `[1, features]` and dtype of the state of a token.
+    """
+    if discretization.stepsize_controller is not None:
+        return (
+            "adaptive steps depend on the whole text; solve with fixed ones, "
+            "model.with_solver(solver, steps_per_interval=…)."
+        )
+    if discretization.exit is not None:
+        return (
+            "tokens that stop at different depths are not cached; solve all of them to the "
+            "end, model.with_exit(None)."
+        )
+    dimensions = equation.domain.points.shape[1]
+    if dimensions != 1:
+        return (
+            f"the token domain has {dimensions} dimensions, in which tokens have no order; "
+            "take a one-dimensional one."
+        )
+    if not equation.domain.in_order:
+        return (
+            "the points of the token domain are not known to be in increasing order, in which "
+            "tokens are marched; sort them, and make the domain outside of a compiled function."
+        )
+    for operator in eqx.filter_eval_shape(equation.control, 0.0):
+        reason = _why_coupled(operator, equation.domain)
+        if reason is not None:
+            return reason
+    solver = keeps_constraint(discretization.solver, equation.constraint)
+    return _why_not_in_order(equation, solver, state)
+
+
+def _why_not_in_order(
+    equation: Equation, solver: diffrax.AbstractSolver, state: jax.ShapeDtypeStruct
+) -> str | None:
+    """The reason why the evaluations of a scheme cannot be cached one by one."""
+    name = type(solver).__name__
+    implicit = schemes_inside(solver, diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
+    if implicit:
+        kind = type(implicit[0]).__name__
+        inside = "" if kind == name else f" in {name}"
+        return (
+            f"{kind}{inside} is implicit: how often it evaluates the field depends on "
+            "the whole text, so there is no evaluation at which a token could be cached; "
+            "use an explicit scheme, for example RK4() or Strang()."
+        )
+    domain = TokenDomain(equation.domain.points[:1])
+
+    def one_step(u):
+        control = with_source(equation.control, u)
+        equation_here = Equation(control, equation.constraint, domain)
+        return Steps(equation_here, unrolled(solver), 1, None, state.dtype)
+
+    def init(u):
+        steps = one_step(u)
+        return steps.init(over_all(steps.equation.terms_of(0), domain), u, None)
+
+    def interval(u):
+        steps = one_step(u)
+        weights = jax.tree.map(lambda x: x[0], steps.equation.intervals())
+        solver_state = steps.init(steps.equation.terms_of(0), u, None)
+        return interval_over_all(steps, domain)(u, solver_state, steps.indices[0], weights)
+
+    if marks_in_order(init, state) != 0:
+        return (
+            f"{name} evaluates the field before its first step, where tokens are not "
+            "cached; use another scheme, for example RK4() or Strang()."
+        )
+    if marks_in_order(interval, state) is None:
+        return (
+            f"{name} evaluates the field in a loop, in which its evaluations cannot be told "
+            "apart; write them out one after the other, as RK4 does."
+        )
+    return None
+
+
+def _why_coupled(operator: AbstractOperator, domain: TokenDomain) -> str | None:
+    for part in parts(operator, AbstractTokenIntegral):
+        name = type(part).__name__
+        if not part.causal:
+            return (
+                f"{name} integrates over tokens that are still to come; make it causal, "
+                f"{name}(…, causal=True)."
+            )
+        if isinstance(part, AbstractExactOperator):
+            return f"{name} is solved by its flow, which couples tokens; use an Attention."
+    if block_over_all(operator, domain).pointwise:
+        return None
+    name = type(operator.innermost).__name__
+    return (
+        f"{name} may couple tokens in ways that are not cached. If it acts token by token, "
+        f"say so in its class, `pointwise: ClassVar[bool] = True`; if it is a causal integral "
+        "over tokens, derive it from AbstractTokenIntegral."
+    )
+
+
+# For each evaluation of a token integral, arrays `[intervals, ..., tokens, …]` of all tokens;
+# of attention a pair, keys and values.
+TokenCache: TypeAlias = list[list[Array]]
+
+
+class TokenMarch(eqx.Module):
+    """Fixed steps for the newest tokens of a text alone,
+
+        u_t(x) = Σ_i A_i(u; θ(t))(x),   x ∈ {x_n, …, x_{n+m-1}}.
+
+    Causal token integrals see the tokens before x_n through the cache, in which each
+    evaluation, that is each stage of each step, has kept its keys and values. No token sees a
+    later one, so the states are those of a march of all tokens at once. Where a step fails,
+    the states of its tokens are NaN from there on.
+
+    **Arguments:**
+
+    - `equation`: its domain holds all tokens that there will be.
+    - `discretization`: an explicit scheme with fixed steps.
+    - `state`: the shape `[1, features]` and dtype of the state of a token.
+
+    **Raises:** `InputError` where the tokens cannot be marched one after the other, with the
+    reason that `why_not_by_token` gives.
+    """
+
+    steps: Steps
+
+    def __init__(
+        self, equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
+    ):
+        reason = why_not_by_token(equation, discretization, state)
+        if reason is not None:
+            raise InputError(f"Token by token: {reason}")
+        solver, number = discretization.solver, discretization.steps_per_interval
+        self.steps = plan_steps(equation, solver, number, state)
+
+    @property
+    def num_tokens(self) -> int:
+        """The number of tokens that there will be."""
+        return self.steps.equation.domain.num_tokens
+
+    def prefill(
+        self, u0: Float[Array, "*batch tokens features"]
+    ) -> tuple[Float[Array, "*batch tokens features"], TokenCache]:
+        """The states at depth T of the first tokens, and their cache, with room for the
+        others."""
+        u1, new = self._march(u0, 0, None)
+        axis = u0.ndim - 1
+
+        def empty(x):
+            return jnp.zeros((*x.shape[:axis], self.num_tokens, *x.shape[axis + 1 :]), x.dtype)
+
+        return u1, _written(jax.tree.map(empty, new), new, 0, axis)
+
+    def extend(
+        self,
+        u0: Float[Array, "*batch tokens features"],
+        start: Int[Array, ""] | int,
+        cache: TokenCache,
+    ) -> tuple[Float[Array, "*batch tokens features"], TokenCache]:
+        """The states at depth T of the tokens from `start` on, and the cache with them."""
+        u1, new = self._march(u0, start, cache)
+        return u1, _written(cache, new, start, u0.ndim - 1)
+
+    def _march(
+        self, u0: Array, start: Int[Array, ""] | int, cache: TokenCache | None
+    ) -> tuple[Array, TokenCache]:
+        """The states at depth T, and the arrays to cache of the tokens marched."""
+        whole = self.steps.equation
+        points = lax.dynamic_slice_in_dim(whole.domain.points, start, u0.shape[-2])
+        control = with_source(whole.control, u0)
+        equation = Equation(control, whole.constraint, TokenDomain(points))
+        steps = eqx.tree_at(lambda steps: steps.equation, self.steps, equation)
+        seen = whole.domain.first(u0.shape[-2]) if cache is None else whole.domain
+        program = interval_over_all(steps, seen)
+
+        def interval(carry, inputs):
+            index, weights, cache = inputs
+
+            def fill(number, new, axis, size):
+                return new if cache is None else _written(cache[number], new, start, axis)
+
+            outputs, new = run_marked(program, fill, *carry, index, weights)
+            if cache is not None and len(new) != len(cache):
+                raise RuntimeError(f"{len(cache)} evaluations are cached, but {len(new)} made.")
+            return outputs, new
+
+        carry = u0, steps.init(equation.terms_of(0), u0, None)
+        xs = steps.indices, equation.intervals(), cache
+        (u1, _), new = lax.scan(interval, carry, xs)
+        return u1, new
+
+
+def _written(cache: PyTree, new: PyTree, start: Int[Array, ""] | int, axis: int) -> PyTree:
+    """The cache with the arrays of the tokens from `start` on replaced."""
+    return jax.tree.map(
+        lambda old, x: lax.dynamic_update_slice_in_dim(old, x, start, axis), cache, new
+    )

@@ -1,1 +1,0 @@
-"""Marching the tokens of a text one after the other, with a cache."""

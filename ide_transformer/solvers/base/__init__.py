@@ -1,1 +1,0 @@
-"""Parts of schemes: base classes, couplings, projection, evaluation counts."""

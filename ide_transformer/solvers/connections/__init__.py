@@ -1,1 +1,0 @@
-"""Schemes with learned weights between their steps, or between several states."""

@@ -1,0 +1,155 @@
+"""The cost of a step in field evaluations, and where in the step they are made."""
+
+import functools as ft
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
+from jaxtyping import Array, Float, PyTree
+
+from ..arguments import is_known
+from ..equation import (
+    AbstractExactOperator,
+    AbstractLinearOperator,
+    AbstractOperator,
+    Depth,
+    Free,
+    TokenDomain,
+    make_terms,
+    parts,
+)
+
+
+class Evaluations(NamedTuple):
+    """Field evaluations of a scheme.
+
+    - `first`, `following`: how many the first step after a jump makes, and those that
+      follow. One evaluation is that of every operator once; half of the operators count ½,
+      and the flow of an operator in closed form counts as its evaluation.
+    - `fractions`: the depths at which they are made, in fractions of the step.
+    """
+
+    first: float
+    following: float
+    fractions: tuple[float, ...]
+
+
+class EvaluationCount(eqx.Module):
+    """Field evaluations made so far by a scheme whose number is known only when it runs,
+    kept in its solver state. A product with the Jacobian counts as one."""
+
+    count: Float[Array, ""]
+
+    def plus(self, number: Float[Array, ""] | float | int) -> "EvaluationCount":
+        """The count after that many more evaluations."""
+        return EvaluationCount(self.count + number)
+
+
+def evaluations_made(solver_state: PyTree) -> EvaluationCount | None:
+    """The count inside the state of a solver; `None` where the cost of a step is fixed."""
+    return next(iter(parts(solver_state, EvaluationCount)), None)
+
+
+def count_evaluations(
+    solver: diffrax.AbstractSolver, block: PyTree, features: int
+) -> Evaluations | None:
+    """The cost of the steps of `solver`, counted by making some on a tiny state; `None` for
+    implicit schemes, whose cost depends on the state.
+
+    **Arguments:**
+
+    - `solver`: any solver.
+    - `block`: the tuple of operators, or their structure.
+    - `features`: width of the state.
+    """
+    arrays, rest = eqx.partition(solver, eqx.is_array)
+    leaves, structure = jax.tree.flatten(arrays)
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    kinds = tuple((type(operator).__name__, _stand_in(operator)) for operator in block)
+    return _count(rest, structure, shapes, kinds, features)
+
+
+# Cached: the steps are made once for all solves of the same kind.
+@ft.lru_cache
+def _count(
+    rest: PyTree, structure: Any, shapes: tuple, kinds: tuple, features: int
+) -> Evaluations | None:
+    depths: list[float] = []
+    metaclass: Any = type(_Plain)
+    # A scheme that refuses an operator prints its name.
+    stand_ins = [metaclass(name, (kind,), {}) for name, kind in kinds]
+
+    # One function for all evaluations: each other one would be compiled by itself.
+    def record(u, t):
+        # In NumPy: a callback that waits for JAX could wait for itself.
+        depths.append(float(np.asarray(t)))
+        return -np.asarray(u)
+
+    def block_at(t):
+        t = jnp.asarray(t, float)
+        return tuple(stand_in(t, record) for stand_in in stand_ins)
+
+    costs, fractions = [], set()
+    # Without compilation a branch that is not taken is not run, and not counted.
+    with jax.ensure_compile_time_eval(), jax.disable_jit():
+        arrays = jax.tree.unflatten(structure, [jnp.ones(*shape) for shape in shapes])
+        solver = eqx.combine(arrays, rest)
+        terms = make_terms(block_at, lambda t: Free(), TokenDomain.uniform(1), len(kinds))
+        u, made_jump = jnp.ones((1, features)), True
+        state = solver.init(terms, 0.0, 1.0, u, None)
+        implicit = isinstance(solver, diffrax.AbstractImplicitSolver)
+        if implicit or evaluations_made(state) is not None:
+            return None
+        # The third step starts from a state that two steps have made.
+        for _ in range(3):
+            depths.clear()
+            u, _, _, state, _ = solver.step(terms, 0.0, 1.0, u, None, state, made_jump)
+            jax.block_until_ready(u)
+            costs.append(len(depths) / len(kinds))
+            fractions.update(depths)
+            made_jump = False
+    return Evaluations(costs[0], costs[-1], tuple(sorted(fractions)))
+
+
+class _Plain(AbstractOperator):
+    """`operator(t, record)` calls `record(u, t)` on the host whenever it is run."""
+
+    t: Float[Array, ""]
+    record: Callable = eqx.field(static=True)
+
+    def __call__(self, u: Array, domain: TokenDomain) -> Array:
+        # A callback is run also inside the loops over stages of diffrax.
+        if is_known(u) and is_known(self.t):
+            # On a layout of devices the result of a callback would lie on one of them only.
+            return jnp.asarray(self.record(u, self.t))
+        return io_callback(self.record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, self.t)
+
+
+class _Exact(_Plain, AbstractExactOperator):
+    dissipative = False
+
+    def flow(self, u: Array, domain: TokenDomain, h: Depth) -> Array:
+        return self(u, domain)
+
+
+class _Linear(_Exact, AbstractLinearOperator):
+    def apply(self, function: Callable, u: Array, domain: TokenDomain) -> Array:
+        return function(-jnp.ones(())) * u
+
+
+# The abstract class that decides how schemes treat an operator, and its stand-in.
+_STAND_INS: dict[type, type] = {
+    AbstractLinearOperator: _Linear,
+    AbstractExactOperator: _Exact,
+    AbstractOperator: _Plain,
+}
+
+
+def _stand_in(operator: PyTree) -> type:
+    known = (_STAND_INS[kind] for kind in type(operator).__mro__ if kind in _STAND_INS)
+    return next(known, _Plain)

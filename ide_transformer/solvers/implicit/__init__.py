@@ -1,1 +1,0 @@
-"""Implicit schemes, solved by Newton–Krylov."""

@@ -1,0 +1,103 @@
+"""The paper's own sub-steps."""
+
+import abc
+from typing import ClassVar
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..equation import Nonnegative, operator_fields, without_constraint
+from ..errors import InputError
+from .scheme import AbstractOneStep, StepField, Terms, U
+
+
+class AbstractPaperSplitting(AbstractOneStep):
+    """The M = 4 + J sub-steps of the paper for an attention and J integrals over features,
+
+        u_1 = u_0 + h ⟨γ, V⟩                     attention, explicit
+        u_2 = P_S1(u_1)
+        u_{2+j} = sub-step j of the feed-forward, from u_{1+j},   j = 1 … J
+        u_{3+J} = (u_2 + u_{2+J}) / 2            the relaxation
+        u_{4+J} = P_S1(u_{3+J}),
+
+    S1 the constraint of the equation. The operators of the block have to be an attention
+    followed by the J feature integrals.
+    """
+
+    term_structure: ClassVar = diffrax.MultiTerm
+
+    @abc.abstractmethod
+    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
+        """Sub-step j of the feed-forward, given `h (⟨W_j, u⟩ + b_j)`."""
+
+    def projected(self) -> "AbstractPaperSplitting":
+        """Itself: two of its sub-steps are projections."""
+        return self
+
+    def start(self, field: StepField, u: U) -> None:
+        number = len(getattr(field.terms, "terms", (field.terms,)))
+        if number < 2 or len(operator_fields(field.terms)) != number:
+            raise InputError(
+                f"{type(self).__name__} needs the terms of an equation whose block is "
+                f"(Attention(…), FeatureIntegral(…), …), but there are {number} terms."
+            )
+
+    def advance(self, field: StepField, u: U) -> U:
+        free = without_constraint(field.terms).terms
+        attention, *integrals = (field.with_terms(term) for term in free)
+        constraints = [one.constraint(field.t1) for one in operator_fields(field.terms)]
+
+        def feed_forward(u):
+            for position, integral in enumerate(integrals, 1):
+                last = position == len(integrals)
+                u = self.feature_step(u, integral(0, u), last=last)
+            return u
+
+        attended = jax.tree.map(jnp.add, u, attention(0, u))
+        attended = jax.tree.map(constraints[0].project, attended)
+        fed = jax.tree.map(feed_forward, attended)
+        relaxed = jax.tree.map(lambda a, b: 0.5 * (a + b), attended, fed)
+        return jax.tree.map(constraints[-1].project, relaxed)
+
+
+class PaperSplitting(AbstractPaperSplitting):
+    """The sub-steps exactly as the paper prints them: those of the feed-forward are
+
+        u_{2+j} = P_S2(u_{1+j} + h (⟨W_j, u_{1+j}⟩ + b_j)),   without P_S2 for j = J,
+
+    explicit in the integral, implicit in the projection, which is a ReLU. At h = 1 it is
+    the paper's encoder block. It has no limit as h → 0: for J = 1 the relaxation halves the
+    rate of the feed-forward, and for J ≥ 2 the projection on S2 moves a state on S1 by a
+    distance that does not shrink with h (no state lies on both). Refined, it does not
+    converge to the equation; `ConsistentPaperSplitting` does. Reference: Tai, Liu, Li and
+    Chan, arXiv 2510.03989, section 3.
+    """
+
+    consistent: ClassVar[bool] = False
+
+    def order(self, terms: Terms) -> None:
+        """None: it does not converge."""
+        return None
+
+    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
+        moved = u + increment
+        return moved if last else Nonnegative().project(moved)
+
+
+class ConsistentPaperSplitting(AbstractPaperSplitting):
+    """The sub-steps of the paper, made consistent with
+
+        u_t = ⟨γ, V⟩ + Σ_j (⟨W_j, u⟩ + b_j) + ∂I_S1(u):
+
+    those of the feed-forward are taken twice as long, `u_{2+j} = u_{1+j} + 2h (⟨W_j,
+    u_{1+j}⟩ + b_j)`, which the relaxation halves again, and without the projection on S2,
+    which no state on S1 survives. First order.
+    """
+
+    def order(self, terms: Terms) -> int:
+        return 1
+
+    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
+        return u + 2 * increment

@@ -1,1 +1,0 @@
-"""Schemes whose steps can be undone."""

@@ -1,0 +1,199 @@
+"""Explicit Runge–Kutta methods: those of diffrax written out, and those that it lacks."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PyTree
+
+from ..arguments import PositiveInt
+from ..errors import InputError
+from .evaluations import EvaluationCount
+from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms, U
+from .wrapper import AbstractWrapper, replace_schemes
+
+
+class ExplicitRungeKutta(AbstractWrapper, diffrax.AbstractAdaptiveSolver):
+    """An explicit Runge–Kutta method of diffrax, its stages written out one after the other,
+
+        k_i = h F(t + c_i h, u_n + Σ_{j<i} a_ij k_j),   u_{n+1} = u_n + Σ_i b_i k_i.
+
+    diffrax runs them in a loop over a buffer of stages, which is quick to compile. Written
+    out they are as fast as by hand, and each evaluation of the field can be told apart.
+
+    `solve` puts it around the explicit methods of diffrax when steps are fixed.
+
+    **Arguments:**
+
+    - `solver`: the method, for its tableau.
+    """
+
+    solver: diffrax.AbstractERK
+
+    # `solve` puts it in by itself.
+    configurable: ClassVar[bool] = False
+
+    def start(self, field: StepField, u: U) -> PyTree:
+        tableau: Any = self.solver.tableau
+        if not tableau.fsal:
+            return None
+        # Whether the rate at the end of the step before is missing, and that rate.
+        rate = eqx.filter_eval_shape(field.rate, 0, u)
+        return True, jax.tree.map(jnp.zeros_like, rate)
+
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        tableau: Any = self.solver.tableau
+        rate, stage = self._first_rate(field, u, state, made_jump), u
+        increments = [field.increment(rate)]
+        for row, node in zip(tableau.a_lower, tableau.c, strict=True):
+            stage = combine(u, row, increments)
+            rate = field.rate(node, stage)
+            increments.append(field.increment(rate))
+        if not tableau.ssal:
+            stage = combine(u, tableau.b_sol, increments)
+        error = combine(jax.tree.map(jnp.zeros_like, u), tableau.b_error, increments)
+        state = (False, rate) if tableau.fsal else None
+        return Step.between(u, stage, error=error, state=state, k=stacked(increments))
+
+    def _first_rate(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> U:
+        missing, last = (True, None) if state is None else state
+        if made_jump is True or missing is True:
+            return field.rate(0, u)
+        return lax.cond(
+            jnp.asarray(missing) | made_jump, lambda: field.rate(0, u), lambda: last
+        )
+
+
+def unrolled(solver: PyTree) -> PyTree:
+    """`solver` with the explicit Runge–Kutta methods of diffrax inside it written out, but
+    for those with a step of their own."""
+
+    def written_out(method):
+        plain = type(method).step is diffrax.AbstractERK.step
+        return ExplicitRungeKutta(method) if plain else method
+
+    return replace_schemes(solver, diffrax.AbstractERK, written_out)
+
+
+def combine(y: U, coefficients: Iterable, increments: list[U]) -> U:
+    """`y + Σ_j c_j k_j`; a coefficient that is zero costs nothing."""
+    for c, increment in zip(map(float, coefficients), increments, strict=True):
+        if c != 0:
+            y = jax.tree.map(lambda u, k, c=c: u + c * k, y, increment)
+    return y
+
+
+def stacked(increments: list[U]) -> U:
+    """The increments along a first axis, for the interpolations of diffrax."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *increments)
+
+
+class RK4(AbstractFieldScheme):
+    """The classical Runge–Kutta method,
+
+        k_1 = h F(t_n, u_n),               k_2 = h F(t_n + h/2, u_n + k_1/2),
+        k_3 = h F(t_n + h/2, u_n + k_2/2), k_4 = h F(t_n + h, u_n + k_3),
+
+        u_{n+1} = u_n + (k_1 + 2 k_2 + 2 k_3 + k_4)/6.
+
+    Fourth order, four evaluations a step, no error estimate. Reference: Kutta, Z. Math.
+    Phys. 46 (1901).
+    """
+
+    interpolation_cls: ClassVar[Callable] = (
+        diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
+    )
+
+    def order(self, terms: Terms) -> int:
+        return 4
+
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        increments = [field(0, u)]
+        for node in (1 / 2, 1 / 2, 1):
+            increments.append(field(node, combine(u, (node,), increments[-1:])))
+        y1 = combine(u, (1 / 6, 1 / 3, 1 / 3, 1 / 6), increments)
+        return Step.between(u, y1, k=stacked(increments))
+
+
+class GatedRK2(AbstractOneStep):
+    """Heun's method with a learned gate between its two stages, for each token
+
+        u_{n+1} = u_n + h (g F_1 + (1 - g) F_2),   g = sigmoid(w·[F_1, F_2] + b),
+        F_1 = F(t_n, u_n),   F_2 = F(t_n + h, u_n + h F_1).
+
+    It starts with w = 0 and b = 0, which is Heun's method; any other gate is first order.
+    `Residual(GatedRK2(features))` is a block of the ODE Transformer, whose gate all layers
+    share. Reference: Li et al., arXiv 2203.09176.
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    """
+
+    weight: Float[Array, " twice_features"]
+    bias: Float[Array, ""]
+
+    def __init__(self, features: PositiveInt):
+        self.weight = jnp.zeros(2 * features)
+        self.bias = jnp.zeros(())
+
+    def order(self, terms: Terms) -> int:
+        return 1
+
+    def advance(self, field: StepField, u: Array) -> Array:
+        first = field(0, u)
+        second = field(1, u + first)
+        # The gate sees the fields, not the increments, which shrink with the step.
+        fields = jnp.concatenate([first, second], axis=-1) / field.h
+        if fields.shape[-1] != self.weight.shape[0]:
+            raise InputError(
+                f"GatedRK2(features={self.weight.shape[0] // 2}): the state has "
+                f"{u.shape[-1]} features; build it for as many."
+            )
+        gate = jax.nn.sigmoid(fields @ self.weight + self.bias)[..., None]
+        gate = jnp.broadcast_to(gate, u.shape).astype(u.dtype)
+        return u + gate * first + (1 - gate) * second
+
+
+def carries_past(solver: diffrax.AbstractSolver, state: PyTree) -> bool:
+    """Whether the steps of a scheme depend on what it carries of earlier ones. The stage that
+    a Runge–Kutta method uses again does not change a step, nor does a count of evaluations.
+
+    **Arguments:**
+
+    - `solver`: the scheme.
+    - `state`: that of the scheme before its first step, or the structure of it.
+    """
+    while issubclass(type(solver), diffrax.AbstractWrappedSolver):
+        solver = solver.solver  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(solver, diffrax.AbstractRungeKutta | ExplicitRungeKutta):
+        return False
+    leaves = jax.tree.leaves(state, is_leaf=_is_count)
+    return not all(map(_is_count, leaves))
+
+
+def refuse_past(
+    where: str, solver: diffrax.AbstractSolver, state: PyTree, *, why: str, example: str
+) -> None:
+    """**Raises:** `InputError` for a scheme whose steps depend on earlier ones.
+
+    **Arguments:**
+
+    - `where`: the object or function that cannot use it, as the message begins.
+    - `solver`, `state`: as for `carries_past`.
+    - `why`: why there are no earlier steps.
+    - `example`: what to write instead.
+    """
+    if carries_past(solver, state):
+        raise InputError(
+            f"{where}: {type(solver).__name__} uses earlier steps, but {why}; use a scheme "
+            f"without a memory, for example {example}."
+        )
+
+
+def _is_count(x: object) -> bool:
+    return isinstance(x, EvaluationCount)

@@ -1,1 +1,0 @@
-"""Runge–Kutta methods that diffrax lacks."""

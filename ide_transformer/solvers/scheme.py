@@ -1,0 +1,241 @@
+"""Base classes of the schemes, the field over one step, and the result of the step."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..arguments import checked
+from ..equation import Depth
+from ..errors import InputError
+
+
+# The state u: an array, and for most schemes also any tree of arrays.
+U: TypeAlias = PyTree[Array]
+
+Terms: TypeAlias = PyTree[diffrax.AbstractTerm]
+
+_NONFINITE: Any = diffrax.RESULTS.nonfinite
+
+
+class Step(NamedTuple):
+    """Result of one step, in the order in which diffrax unpacks it.
+
+    - `y1`: the state after the step.
+    - `error`: the estimate of its local error, or `None`.
+    - `dense_info`: the arguments of `interpolation_cls`.
+    - `solver_state`: carried to the next step.
+    - `result`: whether the step succeeded.
+    """
+
+    y1: U
+    error: Any
+    dense_info: dict[str, U]
+    solver_state: PyTree
+    result: Any
+
+    @classmethod
+    def between(
+        cls,
+        y0: U,
+        y1: U,
+        *,
+        error: U | None = None,
+        state: PyTree = None,
+        result: Any = diffrax.RESULTS.successful,
+        **dense_info: U,
+    ) -> "Step":
+        """A step from `y0` to `y1`. By default it succeeded, has no error estimate, carries
+        nothing, and is interpolated linearly; other interpolations need more `dense_info`."""
+        return cls(y1, error, dict(y0=y0, y1=y1, **dense_info), state, result)
+
+
+class StepField(eqx.Module):
+    """The vector field over the step from `t0` to `t1`, of length h: `field(c, u)` is the
+    increment `h F(t0 + c h, u)`.
+
+    **Arguments:**
+
+    - `terms`: of the equation; a diffrax solver that does not split solves their sum.
+    - `t0`, `t1`: the ends of the step.
+    - `args`: passed to the vector field.
+    """
+
+    terms: Terms
+    t0: Depth
+    t1: Depth
+    args: PyTree = None
+
+    def start(self, solver: diffrax.AbstractSolver, u: U) -> PyTree:
+        """The state of `solver` before its first step."""
+        return solver.init(self.terms, self.t0, self.t1, u, self.args)
+
+    def step(
+        self, solver: diffrax.AbstractSolver, u: U, state: PyTree, made_jump: PyTree
+    ) -> Step:
+        """The step that `solver` makes."""
+        step = solver.step(self.terms, self.t0, self.t1, u, self.args, state, made_jump)
+        return Step(*step)
+
+    def first_step(self, solver: diffrax.AbstractSolver, u: U) -> Step:
+        """The first step that `solver` makes, from its starting state."""
+        return self.step(solver, u, self.start(solver, u), True)
+
+    def single_step(self, solver: diffrax.AbstractSolver, u: U) -> U:
+        """The state after a first step of `solver`."""
+        return self.first_step(solver, u).y1
+
+    def with_terms(self, terms: Terms) -> "StepField":
+        """The field of other terms over the same step, for example of one operator."""
+        return StepField(terms, self.t0, self.t1, self.args)
+
+    def reversed(self) -> "StepField":
+        """The field over the step from `t1` back to `t0`."""
+        return StepField(self.terms, self.t1, self.t0, self.args)
+
+    @property
+    def h(self) -> Depth:
+        """The length of the step."""
+        return self.t1 - self.t0
+
+    def t(self, c: float | int) -> Depth:
+        """The depth at the fraction `c` of the step; both ends are met exactly."""
+        if c == 0:
+            return self.t0
+        return self.t1 if c == 1 else self.t0 + float(c) * self.h
+
+    def __call__(self, c: float | int, u: U) -> U:
+        """The increment `h F(t0 + c h, u)`."""
+        control = self.terms.contr(self.t0, self.t1)
+        return self.terms.vf_prod(self.t(c), u, self.args, control)
+
+    def rate(self, c: float | int, u: U) -> U:
+        """The rate `F(t0 + c h, u)`, in the form that `increment` takes."""
+        return self.terms.vf(self.t(c), u, self.args)
+
+    def increment(self, rate: U) -> U:
+        """`h` times a rate."""
+        return self.terms.prod(rate, self.terms.contr(self.t0, self.t1))
+
+
+@checked
+def single_step(
+    solver: diffrax.AbstractSolver,
+    terms: Terms,
+    t0: Depth,
+    t1: Depth,
+    u: Float[Array, "*batch tokens features"],
+    args: PyTree = None,
+) -> Float[Array, "*batch tokens features"]:
+    """The state after one step of `solver` from t0 to t1, as the first of a solve: a scheme
+    that carries something from step to step has nothing yet."""
+    if not isinstance(terms, diffrax.AbstractTerm):
+        raise InputError(f"single_step: terms={terms!r}: give those of Equation.terms_of.")
+    return StepField(terms, t0, t1, args).single_step(solver, u)
+
+
+def success() -> diffrax.RESULTS:
+    """Success so far, as a value that a loop can carry."""
+    return diffrax.RESULTS.where(jnp.array(True), diffrax.RESULTS.successful, _NONFINITE)
+
+
+def first_failure(earlier: diffrax.RESULTS, later: diffrax.RESULTS) -> diffrax.RESULTS:
+    """`earlier` unless that was a success, else `later`."""
+    return diffrax.RESULTS.where(earlier == diffrax.RESULTS.successful, later, earlier)
+
+
+def finite(u: Float[Array, "..."]) -> diffrax.RESULTS:
+    """Success if all of a state is finite."""
+    everywhere = jnp.all(jnp.isfinite(u))
+    return diffrax.RESULTS.where(everywhere, diffrax.RESULTS.successful, _NONFINITE)
+
+
+class AbstractScheme(diffrax.AbstractSolver):
+    """A scheme in diffrax's signature. Unless it says otherwise it solves the sum of the terms,
+    carries nothing from step to step, and is interpolated linearly."""
+
+    # Whether a configuration may name it.
+    configurable: ClassVar[bool] = True
+    # Whether its steps, as they become short, approach the solution of u_t = Σ_i A_i(u).
+    consistent: ClassVar[bool] = True
+    # Whether what it carries from step to step is lost where the field jumps.
+    restarts: ClassVar[bool] = False
+
+    term_structure: ClassVar = diffrax.AbstractTerm
+    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
+
+    def start(self, field: StepField, u: U) -> PyTree:
+        """The state of the scheme before the first step; nothing by default."""
+        return None
+
+    def init(self, terms, t0, t1, y0, args) -> PyTree:
+        return self.start(StepField(terms, t0, t1, args), y0)
+
+    def func(self, terms, t0, y0, args) -> U:
+        return terms.vf(t0, y0, args)
+
+
+class AbstractFieldScheme(AbstractScheme):
+    """A scheme that carries a state of its own from step to step."""
+
+    @abc.abstractmethod
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        """One step from `u`, given the `state` of the scheme, from `start` or from the step
+        before, and whether the field jumped just before this step."""
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump) -> Step:
+        return self.make_step(StepField(terms, t0, t1, args), y0, solver_state, made_jump)
+
+
+class AbstractOneStep(AbstractFieldScheme):
+    """A scheme whose step is a function of the present state alone. A subclass writes
+    `advance` and, if it is known, `order`; Heun's method, for example, is
+
+        class Heun(AbstractOneStep):
+            def order(self, terms):
+                return 2
+
+            def advance(self, field, u):
+                first = field(0, u)
+                second = field(1, u + first)
+                return u + 0.5 * (first + second)
+    """
+
+    @abc.abstractmethod
+    def advance(self, field: StepField, u: U) -> U:
+        """The state after the step."""
+
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        return Step.between(u, self.advance(field, u))
+
+
+def inconsistent(solver: PyTree) -> PyTree | None:
+    """The first scheme inside a scheme, itself included, that is not consistent with the sum
+    of the operators."""
+
+    def is_one(x):
+        return not getattr(x, "consistent", True)
+
+    return next(filter(is_one, jax.tree.leaves(solver, is_leaf=is_one)), None)
+
+
+def restarts_at_jumps(solver: PyTree) -> bool:
+    """Whether a scheme loses what it carries where the field jumps."""
+    return getattr(solver, "restarts", False)
+
+
+def operator_terms(
+    scheme: diffrax.AbstractSolver, terms: Terms
+) -> tuple[diffrax.AbstractTerm, ...]:
+    """The terms of a sum of operators, one for each."""
+    if not isinstance(terms, diffrax.MultiTerm):
+        raise InputError(
+            f"{type(scheme).__name__} splits a sum of operators, but was given "
+            f"{type(terms).__name__}; pass equation.terms or a diffrax.MultiTerm."
+        )
+    return terms.terms

@@ -1,0 +1,305 @@
+"""Splittings: one operator at a time."""
+
+import abc
+from collections.abc import Callable
+from typing import ClassVar, TypeAlias
+
+import diffrax
+import equinox as eqx
+import jax
+from jaxtyping import Array, PyTree
+
+from ..equation import AbstractExactOperator, Depth, Free, operator_fields, slowed
+from ..errors import InputError
+from .evaluations import EvaluationCount, evaluations_made
+from .runge_kutta import refuse_past
+from .scheme import (
+    AbstractFieldScheme,
+    AbstractOneStep,
+    Step,
+    StepField,
+    Terms,
+    U,
+    first_failure,
+    operator_terms,
+)
+from .wrapper import Projected, projected
+
+
+class ExactFlow(AbstractOneStep):
+    """The flow of one operator in closed form, `u_{n+1} = flow(u_n, h)`, its weights taken
+    at the middle of the step. A sub-solver for splitting schemes; they use it by
+    themselves for operators that know their flow.
+
+    Exact where θ is constant over the step, second order where it is not.
+
+    **Raises:** `InputError` for an operator without a flow.
+    """
+
+    def order(self, terms: Terms) -> int:
+        return 2
+
+    def advance(self, field: StepField, u: U) -> U:
+        fields = operator_fields(field.terms)
+        operator = exact_operator(field.terms, field.t(0.5), field.args)
+        if operator is None:
+            names = [type(one.operator(field.t0, field.args)).__name__ for one in fields]
+            raise InputError(
+                f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form; "
+                "give the splitting a sub-solver such as diffrax.Heun() instead. Flows are "
+                "known of subclasses of AbstractExactOperator: Damping, Diffusion, DeltaRule."
+            )
+        domain = fields[0].domain
+        return jax.tree.map(lambda u: operator.flow(u, domain, field.h).astype(u.dtype), u)
+
+
+def exact_operator(terms: PyTree, t: Depth, args: PyTree) -> AbstractExactOperator | None:
+    """The operator of a term of its own, if it knows its flow."""
+    fields = operator_fields(terms)
+    if len(fields) != 1:
+        return None
+    operator = fields[0].operator(t, args)
+    return operator if isinstance(operator, AbstractExactOperator) else None
+
+
+# `flow(index, start, end, u)`: the state that the operator of this index leads to from `u`,
+# between two fractions of the step.
+Flow: TypeAlias = Callable[[int, float, float, Array], Array]
+
+
+class AbstractSplitting(AbstractFieldScheme):
+    """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time, in whatever order.
+
+    Operators that know their flow are solved by it, all others by the sub-solver, which
+    carries nothing of earlier steps: multistep schemes are refused.
+    """
+
+    sub_solver: eqx.AbstractVar[diffrax.AbstractSolver]
+
+    term_structure: ClassVar = diffrax.MultiTerm
+
+    # The order with exact sub-steps.
+    splitting_order: eqx.AbstractClassVar[int]
+
+    def __check_init__(self):
+        if self.sub_solver.term_structure is diffrax.MultiTerm:
+            raise InputError(
+                f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…)): a "
+                "sub-step has one operator only, which cannot be split again; use an "
+                "unsplit solver such as diffrax.Euler() or diffrax.Heun()."
+            )
+
+    def order(self, terms: Terms) -> int | None:
+        """The smaller of the orders of the splitting and of the sub-solver."""
+        if isinstance(self.sub_solver, ExactFlow):
+            return self.splitting_order
+        sub_order = self.sub_solver.order(operator_terms(self, terms)[0])
+        return None if sub_order is None else min(self.splitting_order, sub_order)
+
+    def projected(self) -> diffrax.AbstractSolver:
+        """The variant that projects after each sub-step, on the constraint of its
+        operator."""
+        return eqx.tree_at(lambda s: s.sub_solver, self, projected(self.sub_solver))
+
+    @abc.abstractmethod
+    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array | None]:
+        """The state after the step and an estimate of its error, or `None`.
+
+        **Arguments:**
+
+        - `flow(index, start, end, u)`: the flow of operator `index` from `start` to `end`,
+          in fractions of the step, applied to `u`.
+        - `number`: of operators.
+        - `u`: the state before the step.
+        """
+
+    def start(self, field: StepField, u: U) -> EvaluationCount | None:
+        first = field.with_terms(operator_terms(self, field.terms)[0])
+        state = first.start(self.sub_solver, u)
+        refuse_past(
+            f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…))",
+            self.sub_solver,
+            state,
+            why="each sub-step begins without any, the one before being of another operator",
+            example=f"{type(self).__name__}(sub_solver=diffrax.Heun())",
+        )
+        return evaluations_made(state)
+
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        terms = operator_terms(self, field.terms)
+        result, made = diffrax.RESULTS.successful, state
+
+        def flow(index, start, end, y):
+            nonlocal result, made
+            part = StepField(terms[index], field.t(start), field.t(end), field.args)
+            solver = self._solver_for(part, backwards=end < start)
+            # Solvers that reuse their last stage must not carry a state from one operator to
+            # the next, so each sub-step starts from nothing.
+            step = part.step(solver, y, part.start(solver, y), False)
+            result = first_failure(result, step.result)
+            here = evaluations_made(step.solver_state)
+            if made is not None and here is not None:
+                made = made.plus(here.count / len(terms))
+            return step.y1
+
+        y1, error = self.flows(flow, len(terms), u)
+        return Step.between(u, y1, error=error, state=made, result=result)
+
+    def _solver_for(self, part: StepField, *, backwards: bool) -> diffrax.AbstractSolver:
+        """The flow in closed form of an operator that knows it, else the sub-solver. A
+        constraint changes the flow, so on one the sub-solver remains."""
+        operator = exact_operator(part.terms, part.t0, part.args)
+        if operator is None:
+            return self.sub_solver
+        if backwards and operator.dissipative:
+            raise InputError(
+                f"{type(self).__name__} makes steps backwards in depth, in which the "
+                f"dissipative {type(operator).__name__} grows without bound; use a splitting "
+                "without them, such as Strang."
+            )
+        free = isinstance(operator_fields(part.terms)[0].constraint(part.t0), Free)
+        return ExactFlow() if free else self.sub_solver
+
+
+def splitting_of(solver: PyTree) -> AbstractSplitting | None:
+    """The splitting that makes the steps of a scheme: itself, or the one inside its wrappers;
+    `None` for a scheme that does not split."""
+    # By class: diffrax's isinstance looks through wrappers.
+    while solver is not None and not issubclass(type(solver), AbstractSplitting):
+        solver = getattr(solver, "solver", None)
+    return solver
+
+
+def with_sub_solver(
+    solver: diffrax.AbstractSolver, sub_solver: diffrax.AbstractSolver
+) -> diffrax.AbstractSolver:
+    """A scheme that splits, its sub-steps made by another solver."""
+
+    def place(x: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
+        splitting = splitting_of(x)
+        assert splitting is not None, f"{type(x).__name__} does not split"
+        return splitting.sub_solver
+
+    return eqx.tree_at(place, solver, sub_solver)
+
+
+class AbstractSequentialSplitting(AbstractSplitting):
+    """A splitting that makes its sub-steps one after the other, each from where the last
+    one ended. An operator sees the depth that its own sub-step covers."""
+
+    @abc.abstractmethod
+    def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
+        """The sub-steps in order: (operator, start, end), in fractions of the step."""
+
+    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:
+        for index, start, end in self.sub_steps(number):
+            u = flow(index, start, end, u)
+        return u, None
+
+
+class LieTrotter(AbstractSequentialSplitting):
+    """Lie–Trotter splitting: one operator after the other, each over the whole step,
+
+        u_{n+1} = Φ_k(h) ∘ … ∘ Φ_2(h) ∘ Φ_1(h) u_n,   Φ_i the flow of u_t = A_i(u).
+
+    First order. With Euler sub-steps and h = 1 it is the sequential block of pre-norm
+    Transformers, `u + A_1(u)` then `u + A_2(u)`; with `Projected(Euler())` sub-steps, the
+    post-norm block. Reference: Trotter, Proc. AMS 10 (1959).
+
+    **Arguments:**
+
+    - `sub_solver`: solves `u_t = A_i(u)`.
+    """
+
+    sub_solver: diffrax.AbstractSolver = diffrax.Euler()
+
+    splitting_order: ClassVar[int] = 1
+
+    def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
+        return [(index, 0.0, 1.0) for index in range(num_operators)]
+
+
+class Strang(AbstractSequentialSplitting):
+    """Strang splitting: half steps up to the last operator, and back,
+
+        u_{n+1} = Φ_1(h/2) ∘ … ∘ Φ_{k-1}(h/2) ∘ Φ_k(h) ∘ Φ_{k-1}(h/2) ∘ … ∘ Φ_1(h/2) u_n,
+
+    Φ_i the flow of u_t = A_i(u). Second order if the sub-solver is at least second order;
+    with Euler sub-steps only first. With the operators (feed-forward, attention), Euler
+    and h = 1 it is the Macaron net (Lu et al., arXiv 1906.02762). Reference: Strang, SIAM J.
+    Numer. Anal. 5 (1968).
+
+    **Arguments:**
+
+    - `sub_solver`: solves `u_t = A_i(u)`.
+    """
+
+    sub_solver: diffrax.AbstractSolver = diffrax.Heun()
+
+    splitting_order: ClassVar[int] = 2
+
+    def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
+        last = num_operators - 1
+        forth = [(index, 0.0, 0.5) for index in range(last)]
+        back = [(index, 0.5, 1.0) for index in reversed(range(last))]
+        return [*forth, (last, 0.0, 1.0), *back]
+
+
+class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
+    """Strang splitting with an estimate of the splitting error, for adaptive steps: the
+    difference to Lie–Trotter over the same step,
+
+        u_{n+1} = S(h) u_n,   error = S(h) u_n - T(h) u_n = O(h²),
+
+    S and T the steps of `Strang` and `LieTrotter`. Second order if the sub-solver is.
+
+    **Arguments:**
+
+    - `sub_solver`: solves `u_t = A_i(u)`; it should be of order two at least, or its error
+      is taken for one of the splitting.
+    """
+
+    sub_solver: diffrax.AbstractSolver = diffrax.Heun()
+
+    splitting_order: ClassVar[int] = 2
+
+    def error_order(self, terms: Terms) -> int:
+        return 2
+
+    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array]:
+        second, _ = Strang(self.sub_solver).flows(flow, number, u)
+        first, _ = LieTrotter(self.sub_solver).flows(flow, number, u)
+        return second, jax.tree.map(lambda x, y: x - y, second, first)
+
+
+class ParallelSplitting(AbstractSplitting):
+    """Parallel splitting: each of the K operators by itself from the same state, K times
+    as strong, then the mean,
+
+        u_{n+1} = 1/K Σ_i Φ_i u_n,   Φ_i the flow of u_t = K A_i(u; θ(t)) over the step.
+
+    First order. With Euler sub-steps it is unsplit Euler, the parallel block of GPT-J.
+    Reference: Tai, Liu, Li and Chan, arXiv 2510.03989, appendix.
+
+    **Arguments:**
+
+    - `sub_solver`: solves `u_t = A_i(u)`.
+    """
+
+    sub_solver: diffrax.AbstractSolver = diffrax.Euler()
+
+    splitting_order: ClassVar[int] = 1
+
+    def projected(self) -> Projected:
+        """The variant that projects the mean, which is on no constraint by itself."""
+        return Projected(self)
+
+    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+        # The flow of A_i over K times the step, its weights those of the step.
+        number = len(operator_terms(self, field.terms))
+        slow = field.with_terms(slowed(field.terms, field.t0, number))
+        return super().make_step(slow, u, state, made_jump)
+
+    def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:
+        ends = [flow(index, 0.0, float(number), u) for index in range(number)]
+        return jax.tree.map(lambda *y: sum(y[1:], y[0]) / number, *ends), None

@@ -1,1 +1,0 @@
-"""Operator splitting: one operator after the other, or all in parallel."""
