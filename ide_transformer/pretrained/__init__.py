@@ -1,6 +1,7 @@
 """Checkpoints of other libraries, read into models and written back."""
 
 from .families import families as families
+from .files import write_tensors as write_tensors
 from .load import (
     find_pretrained as find_pretrained,
     load_pretrained as load_pretrained,
@@ -8,6 +9,5 @@ from .load import (
     tokenizer_file as tokenizer_file,
 )
 from .options import Options as Options
-from .safetensors_files import write_tensors as write_tensors
 from .save import save_pretrained as save_pretrained
 from .transfer import tensors_of as tensors_of

@@ -1,5 +1,6 @@
 """A checkpoint whose tensors fit its options."""
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -14,14 +15,11 @@ from jaxtyping import DTypeLike
 
 from ..errors import InputError
 from ..models import AbstractModel
-from .archive import read_archive
 from .families import families
-from .family import Family
+from .family import Family, Placement
+from .files import StoredTensor, read_archive, read_json, stored_tensors
 from .options import Options
-from .placement import Placement
-from .safetensors_files import stored_tensors
-from .sizes import check_sizes, check_weights
-from .transfer import StoredTensor, expected_shapes, fill
+from .transfer import expected_shapes, fill
 
 
 # The tensors that an error lists.
@@ -36,6 +34,11 @@ _OFF = {
     "quantization_config": None,
     "tie_encoder_decoder": False,
 }
+
+_LAYERS = re.compile(r"n_layers?|(\w+_)?layers")
+_WIDTHS = re.compile(r"d_\w+|n_(embd|inner|head|heads)|(\w+_)?(dim|size|heads|ratio)")
+# Layers that share their weights have no tensors of their own.
+_MOST_SHARED = 1000
 
 
 class Checkpoint(NamedTuple):
@@ -60,17 +63,20 @@ class Checkpoint(NamedTuple):
     def open(cls, path: Path) -> "Checkpoint":
         """The checkpoint in a folder of Hugging Face's layout, or in a NumPy archive."""
         if path.is_file():
-            return cls.check(*read_archive(path), path)
-        return cls.check(Options.read(path), stored_tensors(path), path)
+            values, tensors = read_archive(path)
+            return cls.check(Options({**values, "model_type": "glassllm"}, path), tensors, path)
+        file = path / "config.json"
+        if not file.is_file():
+            raise InputError(
+                f"{path} has no config.json; it is not the folder of a checkpoint."
+            )
+        return cls.check(Options(read_json(file), file), stored_tensors(path), path)
 
     @classmethod
     def check(
         cls, options: Options, stored: Mapping[str, StoredTensor], at: Path
     ) -> "Checkpoint":
-        """The checkpoint of these options and tensors.
-
-        **Raises:** `InputError` where they do not fit each other.
-        """
+        """The checkpoint of these options and tensors, which have to fit each other."""
         family = options.choose("model_type", families())
         original = {family.canonical(name): name for name in stored}
         if twice := sorted(stored.keys() - set(original.values())):
@@ -78,16 +84,22 @@ class Checkpoint(NamedTuple):
                 f"{at}: {', '.join(twice)}: there under another name too. Remove one of them."
             )
         tensors = {name: stored[there] for name, there in original.items()}
-        check_sizes(options, tensors)
+        held = sum(math.prod(tensor.shape) for tensor in tensors.values())
+        _check_sizes(options, len(tensors), held)
         for name, off in _OFF.items():
             options.allow(name, off)
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
         options.check_all_asked(family.harmless)
-        check_weights(skeleton, tensors, at)
+        # Before the names of its tensors take memory.
+        for weight in jax.tree.leaves(skeleton):
+            if isinstance(weight, jax.ShapeDtypeStruct) and math.prod(weight.shape) > 2 * held:
+                raise InputError(
+                    f"{at}: config.json describes a weight of shape {weight.shape}, but the "
+                    f"tensors have {held} numbers in all. Correct the sizes in config.json."
+                )
         table = family.table(skeleton)
         copies = _copies(table, tensors, family)
-        wrong = _not_fitting(table, tensors, copies, family)
-        if wrong:
+        if wrong := _not_fitting(table, tensors, copies, family):
             raise InputError(
                 f"{at}: the tensors do not fit the model that config.json describes:\n  "
                 + "\n  ".join(wrong[:_MOST_LINES])
@@ -109,6 +121,20 @@ class Checkpoint(NamedTuple):
             text = f"{self.options.file}: not part of the model, so not read: {names}."
             warnings.warn(text, stacklevel=2)
         return fill(self.skeleton, self.table, self.tensors, _of_weights(dtype))
+
+
+def _check_sizes(options: Options, tensors: int, weights: int) -> None:
+    """Refuses, before a model of that size is described, more layers than tensors, and than
+    1,000, and a width above the number of all weights together."""
+    for name, value in options.values.items():
+        held = f"{tensors:,} tensors" if _LAYERS.fullmatch(name) else f"{weights:,} weights"
+        most = tensors if _LAYERS.fullmatch(name) else weights
+        known = _LAYERS.fullmatch(name) or _WIDTHS.fullmatch(name)
+        if known and isinstance(value, int | float) and value > max(most, _MOST_SHARED):
+            raise InputError(
+                f"{options.file}: {name} = {str(value)[:24]} does not fit a checkpoint of "
+                f"{held}."
+            )
 
 
 def _of_weights(dtype: DTypeLike | None) -> np.dtype | None:
@@ -153,32 +179,23 @@ def _not_fitting(
     copies: Mapping[str, str],
     family: Family,
 ) -> list[str]:
-    """The tensors that are missing, of another shape, no weights, not known, or no copies."""
+    """The tensors that are missing, of another shape, no weights, no copies, or not known."""
     expected = expected_shapes(table)
-    found = {name: tensors[name].shape for name in expected if name in tensors}
-    missing = [f"{name} {expected[name]}: missing" for name in expected if name not in found]
-    wrong = [
-        f"{name}: shape {shape}, expected {expected[name]}"
-        for name, shape in found.items()
-        if shape != expected[name]
-    ]
-    wrong += [
-        f"{name}: stored as {tensors[name].dtype.name}, but weights are floating-point numbers"
-        for name in found
-        if not jnp.issubdtype(tensors[name].dtype, jnp.floating)
-    ]
-    tied = {name: other for name, other in family.copies.items() if other in found}
-    unknown = [
-        f"{name} {tensor.shape}: "
-        + (
-            f"differs from {tied[name]}, which config.json says it repeats"
-            if name in tied
-            else "not known"
-        )
-        for name, tensor in tensors.items()
-        if name not in expected
-        and name not in copies
-        and not re.fullmatch(family.ignored, name)
-        and not re.fullmatch(family.unread, name)
-    ]
-    return missing + wrong + unknown
+    wrong = [f"{name} {expected[name]}: missing" for name in expected if name not in tensors]
+    for name, tensor in tensors.items():
+        if name in copies:
+            continue
+        if name in expected:
+            if tensor.shape != expected[name]:
+                wrong.append(f"{name}: shape {tensor.shape}, expected {expected[name]}")
+            if not jnp.issubdtype(tensor.dtype, jnp.floating):
+                kind = tensor.dtype.name
+                wrong.append(
+                    f"{name}: stored as {kind}, but weights are floating-point numbers"
+                )
+        elif not re.fullmatch(f"{family.ignored}|{family.unread}", name):
+            other = family.copies.get(name)
+            repeats = f"differs from {other}, which config.json says it repeats"
+            known = other in expected and other in tensors
+            wrong.append(f"{name} {tensor.shape}: {repeats if known else 'not known'}")
+    return wrong

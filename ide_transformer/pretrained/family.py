@@ -1,12 +1,70 @@
 """A family of checkpoints: how its models are built and where their weights are stored."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Set
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any, NamedTuple
 
+import equinox as eqx
+import numpy as np
+
+from ..equation import AbstractControl, Linear, PiecewiseConstant, Tied
+from ..errors import InputError
 from ..models import AbstractModel
 from .options import Options
-from .placement import Placement
+
+
+class Placement(NamedTuple):
+    """A weight of a model and its place in a checkpoint, for both directions,
+
+        weight = scale · tensor[permuted by axes][..., rows] + shift.
+
+    - `weight`: the array itself, recognised by its identity; `None` where the model lacks it.
+    - `name`: the name of the tensor. With `{layer}` in it the weight has a leading axis over
+      layers, and each layer is a tensor.
+    - `axes`: the order of the axes of the tensor; afterwards it is reshaped to the weight.
+    - `shape`: the shape of the permuted tensor, where that of the weight is another one.
+    - `rows`: the outputs, along the last axis, that the weight takes from the tensor.
+    - `sharing`: how many weights of equal size share the tensor.
+    - `repeated`: whether all layers of the weight are the same tensor.
+    """
+
+    weight: Any
+    name: str
+    axes: tuple[int, ...] | None = None
+    shape: tuple[int, ...] | None = None
+    rows: np.ndarray | None = None
+    sharing: int = 1
+    repeated: bool = False
+    scale: float = 1.0
+    shift: float = 0.0
+
+    @property
+    def layered(self) -> bool:
+        return self.repeated or "{layer}" in self.name
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        shape = self.shape or self._part_shape
+        if self.sharing > 1:
+            shape = (*shape[:-1], self.sharing * shape[-1])
+        return shape if self.axes is None else tuple(shape[i] for i in np.argsort(self.axes))
+
+    @property
+    def _part_shape(self) -> tuple[int, ...]:
+        return tuple(self.weight.shape)[self.layered :]
+
+    def names(self) -> list[str]:
+        """The names of its tensors, in the order of layers."""
+        layers = self.weight.shape[0] if self.layered else 1
+        return [self.name.format(layer=layer) for layer in range(layers)]
+
+    def permuted(self, tensor: np.ndarray) -> np.ndarray:
+        return tensor if self.axes is None else tensor.transpose(self.axes)
+
+    def taken_from(self, tensor: np.ndarray) -> np.ndarray:
+        """The part of the weight that is in one tensor."""
+        x = self.permuted(tensor)
+        return (x if self.rows is None else x[..., self.rows]).reshape(self._part_shape)
 
 
 class Family(NamedTuple):
@@ -51,3 +109,80 @@ class Family(NamedTuple):
         for spelling, replacement in self.renamed:
             name = re.sub(spelling, replacement, name)
         return name
+
+
+def block(control: AbstractControl) -> Any:
+    """The operators or constraints that a control stores: stacked over layers, or, of a tied
+    control, those of all layers."""
+    match control:
+        case PiecewiseConstant():
+            return control.blocks
+        case Tied():
+            return control.block
+    raise InputError(
+        f"The weights of the model are a {type(control).__name__} over depth, but a checkpoint "
+        "holds ordinary layers (PiecewiseConstant) or one block for all layers (Tied)."
+    )
+
+
+def weights_of(module: Any, below: str = "", **names: str) -> Iterator[Placement]:
+    """The arrays, linear maps and normalisations of a module, as far as it has them.
+
+    **Arguments:**
+
+    - `below`: the part of the name that all of them begin with.
+    - `names`: the rest of the name of each, by its attribute: `query="q_proj"`. That of an
+      array is the whole name of its tensor.
+    """
+    for attribute, name in names.items():
+        part, name = getattr(module, attribute, None), f"{below}.{name}" if below else name
+        if isinstance(part, Linear):
+            yield from linear(part, name)
+        elif isinstance(part, eqx.Module):
+            yield from norm(part, name)
+        else:
+            yield Placement(part, name)
+
+
+def linear(
+    part: Linear | None,
+    name: str,
+    *,
+    transposed: bool = True,
+    rows: np.ndarray | None = None,
+    sharing: int = 1,
+    scale: float = 1.0,
+) -> Iterator[Placement]:
+    """The weight and bias of a linear map. PyTorch stores `[out, in]`; `transposed=False` is
+    for `[in, out]`."""
+    if part is not None:
+        axes = (1, 0) if transposed else None
+        shared: Any = dict(rows=rows, sharing=sharing, scale=scale)
+        yield Placement(part.weight, f"{name}.weight", axes, **shared)
+        yield Placement(part.bias, f"{name}.bias", **shared)
+
+
+def norm(part: Any, name: str) -> Iterator[Placement]:
+    """The gain and bias of a part, as far as it has them."""
+    yield Placement(getattr(part, "gain", None), f"{name}.weight")
+    yield Placement(getattr(part, "bias", None), f"{name}.bias")
+
+
+def fused(
+    parts: Sequence[Linear], name: str, *, groups: int = 1, transposed: bool = True
+) -> Iterator[Placement]:
+    """Linear maps of equal size that share a tensor: their outputs follow one another, as a
+    whole or inside each of several groups."""
+    number = len(parts)
+    rows = np.arange(number * parts[0].weight.shape[-1]).reshape(groups, number, -1)
+    for index, part in enumerate(parts):
+        own = rows[:, index].reshape(-1)
+        yield from linear(part, name, transposed=transposed, rows=own, sharing=number)
+
+
+def neighbours_to_halves(heads: int, head_features: int, turning: int) -> np.ndarray:
+    """The order of the rows of queries or keys that puts the rotary pairs of the `turning`
+    features half a width apart, as in `Rotary`, where the tensor has them as neighbours."""
+    first = [*range(0, turning, 2), *range(1, turning, 2), *range(turning, head_features)]
+    starts = head_features * np.arange(heads)[:, None]
+    return (starts + np.array(first)).reshape(-1)

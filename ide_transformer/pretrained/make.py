@@ -82,14 +82,9 @@ def pre_norm(
     *operators: MakeOperator,
     parallel: bool = False,
 ) -> dict[str, Any]:
-    """The arguments of a pre-norm model: operators that normalise their own input, no
-    constraint, normalised outputs. Its scheme is Lie–Trotter with Euler sub-steps, or unsplit
-    Euler for parallel blocks.
-
-    **Arguments:**
-
-    - `operators`: makers of the operators of a layer.
-    """
+    """The arguments of a pre-norm model of the operators that these make: they normalise their
+    own input, there is no constraint, and outputs are normalised. Its scheme is Lie–Trotter
+    with Euler sub-steps, or unsplit Euler for parallel blocks."""
     makers = [ft.partial(make, normalization=normalization) for make in operators]
     number = options.size("num_hidden_layers")
     return dict(
@@ -107,12 +102,8 @@ def attention(
     head_features: int | None = None,
     **arguments: Any,
 ) -> MakeOperator:
-    """Makes attention by the options of BERT.
-
-    **Arguments:**
-
-    - `head_features`: the width of a head, if it is not the width divided by the heads.
-    """
+    """Makes attention by the options of BERT. The width of a head is `head_features`, else the
+    width divided by the heads."""
     width, heads = options.size("hidden_size"), options.size("num_attention_heads")
     head = head_features or options.divided("hidden_size", "num_attention_heads")
     return ft.partial(kind, width, heads, head_features=head, **arguments)
@@ -126,13 +117,8 @@ def feed_forward(
     activation: str = "gelu",
     **arguments: Any,
 ) -> MakeOperator:
-    """Makes a feed-forward operator by the options of BERT.
-
-    **Arguments:**
-
-    - `hidden`: the width inside, if it is not `intermediate_size`.
-    - `activation`: the default of `hidden_act`.
-    """
+    """Makes a feed-forward operator by the options of BERT. `hidden` is the width inside, if it
+    is not `intermediate_size`, and `activation` the default of `hidden_act`."""
     width, hidden = options.size("hidden_size"), hidden or options.size("intermediate_size")
     function = options.choose("hidden_act", ACTIVATIONS, activation)
     return ft.partial(kind, width, hidden, activation=function, **arguments)
@@ -141,13 +127,8 @@ def feed_forward(
 def language_model(
     options: Options, context: int, *, tied: bool = False, **arguments: Any
 ) -> LanguageModel:
-    """A language model by the options of Llama.
-
-    **Arguments:**
-
-    - `context`, `tied`: the defaults of `max_position_embeddings`, `tie_word_embeddings`.
-    - `arguments`: the other arguments of `LanguageModel`.
-    """
+    """A language model by the options of Llama. `context` and `tied` are the defaults of
+    `max_position_embeddings` and `tie_word_embeddings`."""
     return LanguageModel(
         options.size("vocab_size"),
         options.size("max_position_embeddings", context),
@@ -165,14 +146,8 @@ def has(names: Set[str], name: str) -> bool:
 
 def rotary(options: Options, head_features: int, *, fraction: float | None = None) -> Rotary:
     """Rotary positions by the options of either generation of checkpoints: `rope_theta` and
-    `rope_scaling`, or `rope_parameters`.
-
-    **Arguments:**
-
-    - `fraction`: the default of `partial_rotary_factor`; `None` where heads turn as a whole.
-
-    **Raises:** `InputError` for an unknown kind of scaling.
-    """
+    `rope_scaling`, or `rope_parameters`. `fraction` is the default of `partial_rotary_factor`,
+    `None` where heads turn as a whole."""
     name, values = "rope_parameters", {}
     for generation in ("rope_parameters", "rope_scaling"):
         found = options.get(generation, None) or {}
@@ -204,12 +179,8 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
 
 
 def check_turning(options: Options, features: int, head_features: int, *names: str) -> None:
-    """Refuses rotary positions of an odd number of features, or of more than a head has.
-
-    **Arguments:**
-
-    - `names`: the options that give these numbers, beside those of BERT.
-    """
+    """Refuses rotary positions of an odd number of features, or of more than a head has. The
+    options `names` give these numbers, beside those of BERT."""
     if features % 2 or not 0 < features <= head_features:
         sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
         raise InputError(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .json_files import read_json
 
 
 _REQUIRED = object()
@@ -37,13 +36,14 @@ use_bfloat16 use_cache xla_device
 class Options:
     """Options of a checkpoint, each asked for by name.
 
-    **Arguments:**
-
     - `values`: name to value.
     - `file`: the file that holds them, for errors.
     - `within`: the option that the values are the object of, and a point.
     - `spellings`: the file's own name of an option that it calls differently; see `renamed`.
     - `asked`: the file's names of the options that were asked for so far.
+
+    All that ask **raise** `InputError` where the value is missing without a default, or is not
+    of the kind that they say.
     """
 
     values: Mapping[str, Any]
@@ -51,19 +51,6 @@ class Options:
     within: str = ""
     spellings: Mapping[str, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
-
-    @classmethod
-    def read(cls, folder: Path) -> "Options":
-        """The options in `config.json`.
-
-        **Raises:** `InputError` where it is missing or is no JSON object.
-        """
-        file = folder / "config.json"
-        if not file.is_file():
-            raise InputError(
-                f"{folder} has no config.json; it is not the folder of a checkpoint."
-            )
-        return cls(read_json(file), file)
 
     def renamed(self, **spellings: str) -> "Options":
         """Rename options: after `renamed(hidden_size="dim")` the option
@@ -75,10 +62,7 @@ class Options:
         return replace(self, values={**self.values, **values})
 
     def get(self, name: str, default: Any = _REQUIRED) -> Any:
-        """The value of an option.
-
-        **Raises:** `InputError` where it is missing and has no default.
-        """
+        """The value of an option."""
         name = self.spellings.get(name, name)
         self.asked.add(name)
         if name in self.values:
@@ -96,8 +80,6 @@ class Options:
 
         - `default`: `None` where the file may leave it open, also by `null`.
         - `nullable`: whether `null` has a meaning of its own.
-
-        **Raises:** `InputError` for any other value.
         """
         value = self.get(name, default)
         if value is None and (default is None or nullable):
@@ -107,30 +89,21 @@ class Options:
         raise self.refused(name, value, f"no whole number from {least} to {_MOST}")
 
     def divided(self, name: str, by: str) -> int:
-        """The quotient of two sizes.
-
-        **Raises:** `InputError` where it is no whole number.
-        """
+        """The quotient of two sizes, a whole number."""
         number, divisor = self.size(name), self.size(by)
         if number % divisor:
             raise self.refused(name, number, f"no multiple of {self.spelled(by)} = {divisor}")
         return number // divisor
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
-        """The value of an option that is a finite number above 0.
-
-        **Raises:** `InputError` for any other value.
-        """
+        """The value of an option that is a finite number above 0."""
         value = self.get(name, default)
         if type(value) in (int, float) and 0 < value < math.inf:
             return float(value)
         raise self.refused(name, value, "no finite number above 0")
 
     def flag(self, name: str, default: bool) -> bool:
-        """The value of an option that is true or false.
-
-        **Raises:** `InputError` for any other value.
-        """
+        """The value of an option that is true or false."""
         value = self.get(name, default)
         if isinstance(value, bool):
             return value
@@ -155,21 +128,13 @@ class Options:
 
     def check_all_asked(self, harmless: str) -> None:
         """Refuses options that nothing has asked for, unless they are known to be harmless for
-        every family, or for this one: what is not understood may change the outputs.
-
-        **Arguments:**
-
-        - `harmless`: the names of the latter, with spaces between them.
-        """
+        every family, or are among these, which have spaces between them."""
         known = self.asked.union(_HARMLESS.split(), harmless.split())
-        unknown = sorted(self.values.keys() - known)
-        if unknown:
-            written = ", ".join(
-                f"{self.within}{name} = {self.values[name]!r}" for name in unknown
-            )
+        if unknown := sorted(self.values.keys() - known):
+            written = (f"{self.within}{name} = {self.values[name]!r}" for name in unknown)
             raise InputError(
-                f"{self.file}: {written}: not known for models of this kind, so the outputs "
-                "could be wrong. Remove what does not change what the model computes."
+                f"{self.file}: {', '.join(written)}: not known for models of this kind, so the "
+                "outputs could be wrong. Remove what does not change what the model computes."
             )
 
     def _not_supported(self, name: str, value: Any, supported: Iterable[str]) -> InputError:

@@ -16,11 +16,9 @@ from ..arguments import checked
 from ..equation import spelled
 from ..errors import InputError, naming
 from ..models import AbstractModel
-from .archive import write_archive
 from .checkpoint import Checkpoint
-from .json_files import read_json
+from .files import read_json, write_archive, write_tensors
 from .load import find_pretrained, tokenizer_file
-from .safetensors_files import write_tensors
 from .transfer import expected_shapes, tensors_of
 
 
@@ -53,7 +51,9 @@ def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path)
     _check_weights(model, checkpoint, source)
     named = _named_tensors(model, checkpoint)
     if source.is_file():
-        write_archive(path, checkpoint.options, named)
+        values = dict(checkpoint.options.values)
+        del values["model_type"]
+        write_archive(path, values, named)
         if tokenizer_file(source).is_file():
             shutil.copy(tokenizer_file(source), tokenizer_file(path))
         return

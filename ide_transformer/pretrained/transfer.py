@@ -1,7 +1,6 @@
 """Weights from tensors, and tensors from weights, by one table."""
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,31 +8,13 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
-from .placement import Placement
-
-
-class StoredTensor(NamedTuple):
-    """A tensor of a checkpoint. `read` gives its numbers, which the caller may keep."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
+from .family import Placement
+from .files import StoredTensor
 
 
 def expected_shapes(table: list[Placement]) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor, by its name."""
-    outputs: dict[str, int] = {}
-    for placement in table:
-        if placement.rows is not None:
-            most = int(placement.rows.max()) + 1
-            outputs[placement.name] = max(most, outputs.get(placement.name, 0))
-    shapes = {}
-    for placement in table:
-        shape = placement.permuted_shape(outputs.get(placement.name, 0))
-        if placement.axes is not None:
-            shape = tuple(shape[i] for i in np.argsort(placement.axes))
-        shapes |= dict.fromkeys(placement.names(), shape)
-    return shapes
+    return {name: place.tensor_shape for place in table for name in place.names()}
 
 
 def fill(
@@ -42,13 +23,9 @@ def fill(
     tensors: Mapping[str, StoredTensor],
     dtype: np.dtype | None,
 ) -> PyTree:
-    """Fill a skeleton of shapes with the weights in the tensors. The weights are read one
-    after the other, the largest first, so that they take hardly more memory than they need.
-
-    **Arguments:**
-
-    - `dtype`: the dtype of the weights; `None` for that of the tensors, at least float32.
-    """
+    """Fill a skeleton of shapes with the weights in the tensors, of `dtype`, or of that of the
+    tensors, at least float32. The weights are read one after the other, the largest first, so
+    that they take hardly more memory than they need."""
     placements = {id(p.weight): p for p in table}
     leaves, structure = jax.tree.flatten(skeleton)
     weights = [i for i, x in enumerate(leaves) if isinstance(x, jax.ShapeDtypeStruct)]
@@ -87,30 +64,24 @@ def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
 
     **Raises:** `InputError` where two weights share a tensor but differ.
     """
-    shapes = expected_shapes(table)
     tensors: dict[str, np.ndarray] = {}
-    written: set[str] = set()
     for placement in table:
         weight = (np.asarray(placement.weight) - placement.shift) / placement.scale
         weight = weight.astype(placement.weight.dtype)
         parts = weight if placement.layered else weight[None]
         for name, part in zip(placement.names(), parts, strict=True):
-            tensor = tensors.setdefault(name, np.empty(shapes[name], part.dtype))
-            view = tensor if placement.axes is None else tensor.transpose(placement.axes)
+            written = name in tensors
+            tensor = tensors.setdefault(name, np.empty(placement.tensor_shape, part.dtype))
+            view = placement.permuted(tensor)
             if placement.rows is not None:
                 view[..., placement.rows] = part
                 continue
             part = part.reshape(view.shape)
-            if name in written:
-                _check_equal(name, view, part)
+            if written and not np.array_equal(view, part):
+                raise InputError(
+                    f"{name} is one tensor in this layout, but several weights of the model, "
+                    "which differ now; it cannot be written. Train the other weights only, or "
+                    "save the run."
+                )
             view[...] = part
-            written.add(name)
     return tensors
-
-
-def _check_equal(name: str, one: np.ndarray, other: np.ndarray) -> None:
-    if not np.array_equal(one, other):
-        raise InputError(
-            f"{name} is one tensor in this layout, but several weights of the model, which "
-            "differ now; it cannot be written. Train the other weights only, or save the run."
-        )

@@ -10,7 +10,7 @@ import tokenizers as tk
 from ..errors import InputError
 from ..models import Text
 from ..pretrained import find_pretrained, tokenizer_file
-from ..pretrained.json_files import read_json
+from ..pretrained.files import read_json
 from .tokenizers import END, AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 
 

@@ -13,7 +13,7 @@ import filelock
 
 from ..arguments import PositiveInt, checked
 from ..errors import InputError, naming
-from ..pretrained.json_files import read_json
+from ..pretrained.files import read_json
 from .pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
 from .texts import check_file, text_files
 from .token_folder import INDEX, TOKENIZER, Shard, TokenFolder, TokenIndex, checksum

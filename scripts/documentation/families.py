@@ -1,6 +1,7 @@
 """The table of the families of checkpoints, read from their files and small examples."""
 
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def _about(family: Family) -> str:
     """The first sentence of the file of a family."""
     build = getattr(family.build, "func", family.build)
     text = inspect.getdoc(sys.modules[build.__module__]) or ""
-    return text.split(";")[0].rstrip(".")
+    return re.split(r";|\.(?=\s)", text)[0].rstrip(".")
 
 
 def _scheme(model: AbstractModel) -> str:

@@ -14,7 +14,7 @@ from helpers import GOLDEN
 
 import ide_transformer as ide
 from ide_transformer.pretrained import families, load_pretrained, save_pretrained
-from ide_transformer.pretrained.placement import block
+from ide_transformer.pretrained.family import block
 
 
 FAMILIES = sorted(set(families()) - {"glassllm"})

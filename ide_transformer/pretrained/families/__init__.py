@@ -1,4 +1,4 @@
-"""Families of checkpoints, one file each: a new family is a new file with a `FAMILIES`."""
+"""Families of checkpoints by lineage: a new one is a new file with a table `FAMILIES`."""
 
 import functools as ft
 import importlib

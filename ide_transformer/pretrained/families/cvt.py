@@ -10,10 +10,10 @@ from typing import Any
 
 from ...equation import ConvolutionalAttention
 from ...models import ImageStage, StagedModel
-from .. import images, make
-from ..family import Family
+from .. import make
+from ..family import Family, Placement, block, linear, norm, weights_of
 from ..options import Options
-from ..placement import Placement, block, linear, linears, norm
+from .vit import number_of_classes
 
 
 # Of every normalisation; the library has the option layer_norm_eps and does not read it.
@@ -49,7 +49,7 @@ def build(options: Options, tensors: Set[str]) -> StagedModel:
         own.allow("cls_token", False)
         built.append(_stage(own, shape, None))
         shape = (*built[-1].grid, built[-1].features)
-    classes = images.classes(options) if make.has(tensors, "classifier") else None
+    classes = number_of_classes(options) if make.has(tensors, "classifier") else None
     return StagedModel((*built, _stage(stages[-1], shape, classes)))
 
 
@@ -81,12 +81,8 @@ def _entries(options: Options, lists: dict[str, list[Any]], number: int) -> Opti
 
 
 def _side(strides: list[tuple[int, int]]) -> int:
-    """The side of an image that all strides divide, near that of the published ones.
-
-    **Arguments:**
-
-    - `strides`: of each stage that of its windows and that of its keys and values.
-    """
+    """The side of an image, near that of the published ones, that the strides of windows, and
+    those of keys and values, of all stages divide."""
     totals = itertools.accumulate((window for window, _ in strides), operator.mul)
     needed = math.lcm(*(total * keys for total, (_, keys) in zip(totals, strides, strict=True)))
     return -(-_SIDE // needed) * needed
@@ -144,10 +140,10 @@ def table(model: StagedModel) -> Iterator[Placement]:
     for number, stage in enumerate(stages):
         yield from _stage_table(stage, f"encoder.stages.{number}")
     last = stages[-1]
-    yield from norm(last.output_normalization, "layernorm")
+    yield from weights_of(last, output_normalization="layernorm")
     for classifier in getattr(last.head, "classifiers", ()):
         yield from linear(classifier, "classifier")
-    yield from linear(getattr(last.head, "classifier", None), "classifier")
+    yield from weights_of(last.head, classifier="classifier")
 
 
 def _stage_table(stage: ImageStage, name: str) -> Iterator[Placement]:
@@ -158,15 +154,15 @@ def _stage_table(stage: ImageStage, name: str) -> Iterator[Placement]:
     axes = (2, 3, 1, 0)
     yield Placement(weight, f"{embedding}.projection.weight", axes=axes, shape=shape)
     yield Placement(stage.embedding.bias, f"{embedding}.projection.bias")
-    yield from norm(stage.embedding_normalization, f"{embedding}.normalization")
+    yield from weights_of(stage, embedding, embedding_normalization="normalization")
     for token in stage.prefix:
         yield Placement(token, f"{name}.cls_token", shape=(1, 1, stage.features))
     attention, feed_forward = block(stage.control)
     layer = f"{name}.layers.{{layer}}"
-    yield from norm(attention.normalization, f"{layer}.layernorm_before")
+    yield from weights_of(attention, layer, normalization="layernorm_before")
     yield from _attention_table(attention, f"{layer}.attention")
-    yield from norm(feed_forward.normalization, f"{layer}.layernorm_after")
-    yield from linears(feed_forward, layer, inner="intermediate.dense", outer="output.dense")
+    names = dict(inner="intermediate.dense", outer="output.dense")
+    yield from weights_of(feed_forward, layer, **names, normalization="layernorm_after")
 
 
 def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[Placement]:
@@ -181,9 +177,10 @@ def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[P
             axes=(2, 3, 0, 1),
             shape=(*sides, features, 1),
         )
-        yield from norm(convolution, f"{below}.normalization")
-        yield Placement(convolution.statistics.mean, f"{below}.normalization.running_mean")
-        yield Placement(convolution.statistics.variance, f"{below}.normalization.running_var")
+        below = f"{below}.normalization"
+        yield from norm(convolution, below)
+        names = dict(mean="running_mean", variance="running_var")
+        yield from weights_of(convolution.statistics, below, **names)
         # The library divides scores by the root of all features, not of those of a head.
         scale = attention.heads**-0.5 if which == "query" else 1.0
         part, below = getattr(attention, which), f"{name}.attention.projection_{which}"

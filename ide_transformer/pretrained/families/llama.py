@@ -1,7 +1,7 @@
 """Llama (Touvron et al., arXiv 2302.13971) and its relatives: pre-norm with RMSNorm, rotary
 positions, grouped queries and a gated feed-forward. Mistral adds a window, Qwen2 biases of
 queries, keys and values, Qwen3 normalised queries and keys, Gemma gains of 1 + g and a scaled
-embedding."""
+embedding, the package glassllm rotary pairs that are neighbours and `[in, out]` matrices."""
 
 import functools as ft
 from collections.abc import Callable, Iterator, Set
@@ -10,15 +10,11 @@ from typing import Any
 from ...equation import GatedFeedForward
 from ...models import LanguageModel
 from .. import make
-from ..family import Family
+from ..family import Family, Placement, block, neighbours_to_halves, weights_of
 from ..options import Options
-from ..placement import Placement, block, linears, norm
 
 
-AttentionOptions = Callable[[Options], dict[str, Any]]
-
-
-def llama_attention(options: Options) -> dict[str, Any]:
+def _llama(options: Options) -> dict[str, Any]:
     options.allow("rope_interleaved", False)
     bias = options.flag("attention_bias", False)
     return dict(
@@ -97,11 +93,11 @@ def _window_of_all_layers(options: Options) -> int | None:
     raise options.refused(name, value, why)
 
 
-def build(
+def _build(
     options: Options,
     tensors: Set[str],
     *,
-    attention_options: AttentionOptions,
+    attention_options: Callable[[Options], dict[str, Any]],
     context: int = 2048,
     scaled_embedding: bool = False,
 ) -> LanguageModel:
@@ -117,7 +113,7 @@ def build(
         options,
         GatedFeedForward,
         activation="silu",
-        bias=attention_options is llama_attention and options.flag("mlp_bias", False),
+        bias=attention_options is _llama and options.flag("mlp_bias", False),
     )
     normalization = make.rms_norm(width, options.number("rms_norm_eps", 1e-6))
     return make.language_model(
@@ -135,7 +131,7 @@ def _build_gemma(options: Options, tensors: Set[str]) -> LanguageModel:
     meant = options.get("hidden_act", "gelu")
     meant = "gelu_pytorch_tanh" if meant == "gelu" else meant
     options.allow("hidden_activation", None, meant)
-    return build(
+    return _build(
         options.replaced(hidden_act=meant),
         tensors,
         attention_options=_gemma,
@@ -144,29 +140,75 @@ def _build_gemma(options: Options, tensors: Set[str]) -> LanguageModel:
     )
 
 
-def table(model: LanguageModel, *, shift: float = 0.0) -> Iterator[Placement]:
+# Names in the file of glassllm.
+_GLASSLLM = dict(
+    hidden_size="d_model",
+    num_hidden_layers="n_layers",
+    num_attention_heads="n_heads",
+    num_key_value_heads="n_kv_heads",
+    max_position_embeddings="max_len",
+    rope_theta="rope_base",
+    rms_norm_eps="eps",
+)
+
+
+def _build_glassllm(options: Options, tensors: Set[str]) -> LanguageModel:
+    values = {name: options.get(name) for name in (*_GLASSLLM.values(), "vocab_size")}
+    values["intermediate_size"] = int(8 * options.size("d_model") / 3)
+    values["tie_word_embeddings"] = True
+    llama = Options(values, options.file).renamed(**_GLASSLLM)
+    return _build(llama, tensors, attention_options=_llama)
+
+
+def _table(model: LanguageModel) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
-    yield Placement(model.embedding, "embed_tokens.weight")
     layer = "layers.{layer}"
     names = dict(query="q_proj", key="k_proj", value="v_proj", output="o_proj")
-    yield from linears(attention, f"{layer}.self_attn", **names)
-    yield from norm(attention.query_normalization, f"{layer}.self_attn.q_norm")
-    yield from norm(attention.key_normalization, f"{layer}.self_attn.k_norm")
+    names |= dict(query_normalization="q_norm", key_normalization="k_norm")
+    yield from weights_of(attention, f"{layer}.self_attn", **names)
+    yield from weights_of(attention, layer, normalization="input_layernorm")
+    yield from weights_of(feed_forward, layer, normalization="post_attention_layernorm")
     names = dict(gate="gate_proj", inner="up_proj", outer="down_proj")
-    yield from linears(feed_forward, f"{layer}.mlp", **names)
-    yield from norm(attention.normalization, f"{layer}.input_layernorm", shift=shift)
-    after = f"{layer}.post_attention_layernorm"
-    yield from norm(feed_forward.normalization, after, shift=shift)
-    yield from norm(model.output_normalization, "norm", shift=shift)
-    yield Placement(model.readout, "lm_head.weight")
+    yield from weights_of(feed_forward, f"{layer}.mlp", **names)
+    names = dict(embedding="embed_tokens.weight", readout="lm_head.weight")
+    yield from weights_of(model, **names, output_normalization="norm")
+
+
+def _gemma_table(model: LanguageModel) -> Iterator[Placement]:
+    for place in _table(model):
+        yield place._replace(shift=1.0) if place.name.endswith("norm.weight") else place
+
+
+def _glassllm_table(model: LanguageModel) -> Iterator[Placement]:
+    attention, feed_forward = block(model.control)
+    layer = "blocks.{layer}"
+    head_features = attention.query.weight.shape[-1] // attention.heads
+    for weight, heads, name in (
+        (attention.query.weight, attention.heads, "W_Q"),
+        (attention.key.weight, attention.key_value_heads, "W_K"),
+    ):
+        rows = neighbours_to_halves(heads, head_features, head_features)
+        yield Placement(weight, f"{layer}.attn.{name}", rows=rows)
+    for part, name in (
+        (attention.value, "attn.W_V"),
+        (attention.output, "attn.W_O"),
+        (feed_forward.gate, "ffn.W1"),
+        (feed_forward.inner, "ffn.W3"),
+        (feed_forward.outer, "ffn.W2"),
+    ):
+        yield from weights_of(part, layer, weight=name)
+    yield from weights_of(attention.normalization, layer, gain="norm1.gamma")
+    yield from weights_of(feed_forward.normalization, layer, gain="norm2.gamma")
+    yield from weights_of(model.output_normalization, gain="norm_f.gamma")
+    yield from weights_of(model, embedding="E")
 
 
 def _family(
-    build: Callable[..., LanguageModel], harmless: str = "", *, shift: float = 0.0
+    build: Callable[..., LanguageModel], harmless: str = "", table: Callable = _table
 ) -> Family:
     return Family(
         build,
-        ft.partial(table, shift=shift),
+        table,
         prefix="model.",
         ignored=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
         copies={"lm_head.weight": "embed_tokens.weight"},
@@ -176,10 +218,11 @@ def _family(
 
 FAMILIES = {
     "llama": _family(
-        ft.partial(build, attention_options=llama_attention), "is_llama_config pretraining_tp"
+        ft.partial(_build, attention_options=_llama), "is_llama_config pretraining_tp"
     ),
-    "mistral": _family(ft.partial(build, attention_options=_mistral, context=131072)),
-    "qwen2": _family(ft.partial(build, attention_options=_qwen2, context=32768)),
-    "qwen3": _family(ft.partial(build, attention_options=_qwen3, context=32768)),
-    "gemma": _family(_build_gemma, shift=1.0),
+    "mistral": _family(ft.partial(_build, attention_options=_mistral, context=131072)),
+    "qwen2": _family(ft.partial(_build, attention_options=_qwen2, context=32768)),
+    "qwen3": _family(ft.partial(_build, attention_options=_qwen3, context=32768)),
+    "gemma": _family(_build_gemma, table=_gemma_table),
+    "glassllm": Family(_build_glassllm, _glassllm_table, harmless="init_std"),
 }

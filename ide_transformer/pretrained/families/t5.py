@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from ...equation import FeedForward, GatedFeedForward, RelativeBias
 from ...models import TextEncoder
 from .. import make
-from ..family import Family
+from ..family import Family, Placement, block, linear, weights_of
 from ..options import Options
-from ..placement import Placement, block, linear, linears, norm
 
 
 _FEED_FORWARDS = {
@@ -46,10 +45,7 @@ def build(options: Options, tensors: Set[str]) -> TextEncoder:
 
 def _feed_forward(options: Options) -> make.MakeOperator:
     """The form of the operator. The library also writes what follows from it as options of
-    their own, and obeys them.
-
-    **Raises:** `InputError` where they contradict `feed_forward_proj`.
-    """
+    their own, and obeys them."""
     name = "feed_forward_proj"
     kind, activation = options.choose(name, _FEED_FORWARDS, "relu")
     form = options.get(name, "relu")
@@ -73,21 +69,21 @@ def _positions(options: Options) -> RelativeBias:
 
 def table(model: TextEncoder) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
-    yield Placement(model.embedding, "shared.weight")
     layer = "encoder.block.{layer}.layer.0"
     head_features = attention.query.weight.shape[-1] // attention.heads
     query = f"{layer}.SelfAttention.q"
     # Scores here are divided by sqrt(d), those of T5 are not.
     yield from linear(attention.query, query, scale=head_features**0.5)
-    yield from linears(attention, f"{layer}.SelfAttention", key="k", value="v", output="o")
+    yield from weights_of(attention, f"{layer}.SelfAttention", key="k", value="v", output="o")
     first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     yield Placement(attention.positions.table, first, repeated=True)
-    yield from norm(attention.normalization, f"{layer}.layer_norm")
+    yield from weights_of(attention, layer, normalization="layer_norm")
     layer = "encoder.block.{layer}.layer.1"
     names = dict(gate="wi_0", inner="wi", outer="wo")
-    yield from linears(feed_forward, f"{layer}.DenseReluDense", **names)
-    yield from norm(feed_forward.normalization, f"{layer}.layer_norm")
-    yield from norm(model.output_normalization, "encoder.final_layer_norm")
+    yield from weights_of(feed_forward, f"{layer}.DenseReluDense", **names)
+    yield from weights_of(feed_forward, layer, normalization="layer_norm")
+    names = dict(embedding="shared.weight", output_normalization="encoder.final_layer_norm")
+    yield from weights_of(model, **names)
 
 
 FAMILIES = {

@@ -1,20 +1,24 @@
-"""ViT (Dosovitskiy et al., arXiv 2010.11929) and DeiT (Touvron et al., arXiv 2012.12877):
-pre-norm encoders of patches; DeiT has a second token, for distillation."""
+"""ViT (Dosovitskiy et al., arXiv 2010.11929), DeiT (Touvron et al., arXiv 2012.12877) and
+DINOv2 (Oquab et al., arXiv 2304.07193): pre-norm encoders of patches. DeiT has a second token,
+for distillation; operators of DINOv2 have a step size for each feature, the LayerScale of
+Touvron et al., arXiv 2103.17239."""
 
 import functools as ft
 from collections.abc import Iterator, Set
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ...equation import Linear
-from ...models import AbstractImageHead, ImageEncoder, NoHead, PrefixHead
-from .. import images, make
-from ..family import Family
+import jax.numpy as jnp
+
+from ...equation import AbstractOperator, Attention, GatedFeedForward, Scaled
+from ...errors import InputError
+from ...models import AbstractImageHead, ImageEncoder, NoHead, PrefixAndMeanHead, PrefixHead
+from .. import make
+from ..family import Family, Placement, block, fused, linear, weights_of
 from ..options import Options
-from ..placement import Placement, block, linear, linears, norm
 
 
 class _Names(NamedTuple):
-    """Names in which the families differ.
+    """Names in which ViT and DeiT differ.
 
     - `prefix`: the tokens before the patches.
     - `heads`: for each kind of head its classifiers, one for each of the first of these
@@ -33,58 +37,195 @@ _DEIT = _Names(
 
 
 def _build(options: Options, tensors: Set[str], *, names: _Names) -> ImageEncoder:
-    width = options.size("hidden_size")
+    width, pooler = options.size("hidden_size"), None
+    if make.has(tensors, "pooler"):
+        options.allow("pooler_act", "tanh")
+        pooler = make.dense(width, options.size("pooler_output_size", None) or width)
     return ImageEncoder(
-        **images.embedded_patches(options, patch=16, prefix=len(names.prefix)),
+        **_embedded_patches(options, patch=16, prefix=len(names.prefix)),
         **make.pre_norm(
             options,
             make.layer_norm(width, options.number("layer_norm_eps", 1e-12)),
-            images.make_image_attention(options),
+            _attention(options),
             make.feed_forward(options),
         ),
-        pooler=_pooler(options, width) if make.has(tensors, "pooler") else None,
+        pooler=pooler,
         head=_head(options, tensors, width, names),
     )
-
-
-def _pooler(options: Options, width: int) -> Linear:
-    options.allow("pooler_act", "tanh")
-    return make.dense(width, options.size("pooler_output_size", None) or width)
 
 
 def _head(options: Options, tensors: Set[str], width: int, names: _Names) -> AbstractImageHead:
     """The classifiers that the checkpoint has, or none."""
     for classifiers in names.heads:
         if any(make.has(tensors, name) for name in classifiers):
-            return PrefixHead(
-                tuple(make.dense(width, images.classes(options)) for _ in classifiers)
-            )
+            number = number_of_classes(options)
+            return PrefixHead(tuple(make.dense(width, number) for _ in classifiers))
     return NoHead()
+
+
+def _build_dinov2(options: Options, tensors: Set[str]) -> ImageEncoder:
+    width, ratio = options.size("hidden_size"), options.number("mlp_ratio", 4)
+    embedded = _embedded_patches(options, patch=14, prefix=1)
+    rows, columns, _ = embedded["image_shape"]
+    if rows != columns:
+        raise InputError(
+            f"{options.file}: image_size = [{rows}, {columns}] is not supported: the positions "
+            "of DINOv2 lie on a square. Load it with a square size, then take "
+            "model.on(Mesh(tokens=…))."
+        )
+    hidden = int(width * ratio)
+    if options.allow("use_swiglu_ffn", False, True):
+        # Two thirds, rounded up to a multiple of 8, keep the number of weights.
+        hidden = -(-int(hidden * 2 / 3) // 8) * 8
+        feed_forward = ft.partial(GatedFeedForward, width, hidden, bias=True)
+    else:
+        feed_forward = make.feed_forward(options, hidden=hidden)
+    head = NoHead()
+    if make.has(tensors, "classifier"):
+        head = PrefixAndMeanHead(make.dense(2 * width, number_of_classes(options)))
+    return ImageEncoder(
+        **embedded,
+        **make.pre_norm(
+            options,
+            make.layer_norm(width, options.number("layer_norm_eps", 1e-6)),
+            _scaled(_attention(options), width),
+            _scaled(feed_forward, width),
+        ),
+        head=head,
+    )
+
+
+def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
+    def make_scaled(**arguments) -> AbstractOperator:
+        return Scaled(make(**arguments), jnp.ones(width))
+
+    return make_scaled
+
+
+def _embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, Any]:
+    """The arguments of `ImageEncoder` that embed an image, by squares that divide it. `patch`
+    is their default side, `prefix` the number of tokens before them."""
+    rows, columns = _pair(options, "image_size", 224)
+    side, other = _pair(options, "patch_size", patch)
+    if side != other:
+        raise InputError(
+            f"{options.file}: patch_size = [{side}, {other}] is not supported: patches have "
+            "to be squares."
+        )
+    fitting = [max(side, x - x % side) for x in (rows, columns)]
+    if fitting != [rows, columns]:
+        raise InputError(
+            f"{options.file}: image_size = [{rows}, {columns}] is no multiple of patch_size = "
+            f"{side}. The pixels that are left over would be ignored: write the size without "
+            f"them, [{fitting[0]}, {fitting[1]}], and give such images."
+        )
+    width, channels = options.size("hidden_size"), options.size("num_channels", 3)
+    tokens = prefix + (rows // side) * (columns // side)
+    return dict(
+        image_shape=(rows, columns, channels),
+        patch=side,
+        embedding=make.dense(side * side * channels, width),
+        prefix=tuple(jnp.zeros(width) for _ in range(prefix)),
+        positions=jnp.zeros((tokens, width)),
+    )
+
+
+def _pair(options: Options, name: str, default: int) -> tuple[int, int]:
+    value = options.get(name, default)
+    sides = value if isinstance(value, list) else [value, value]
+    if len(sides) != 2 or not all(type(x) is int and 0 < x < 2**16 for x in sides):
+        raise options.refused(name, value, "neither a number of pixels nor [rows, columns]")
+    return sides[0], sides[1]
+
+
+def _attention(options: Options) -> make.MakeOperator:
+    return make.attention(
+        options,
+        head_features=options.size("head_dim", None),
+        bias=options.flag("qkv_bias", True),
+        output_bias=True,
+    )
+
+
+def number_of_classes(options: Options) -> int:
+    """The number of classes: as such, by their names, else two."""
+    names = options.get("id2label", None)
+    if not isinstance(names, dict | None):
+        raise options.refused("id2label", names, "no object of names")
+    return options.size("num_labels", 2 if names is None else len(names), least=0)
+
+
+_LAYER = "encoder.layer.{layer}"
 
 
 def _table(model: ImageEncoder, *, names: _Names) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
-    yield from images.embedding_tensors(model, *names.prefix)
-    layer = "encoder.layer.{layer}"
-    yield from norm(attention.normalization, f"{layer}.layernorm_before")
-    yield from images.attention_tensors(attention, layer)
-    yield from norm(feed_forward.normalization, f"{layer}.layernorm_after")
-    yield from linears(feed_forward, layer, inner="intermediate.dense", outer="output.dense")
-    yield from norm(model.output_normalization, "layernorm")
+    yield from _outer_table(model, *names.prefix)
+    yield from _attention_table(attention, normalization="layernorm_before")
+    maps = dict(inner="intermediate.dense", outer="output.dense")
+    yield from weights_of(feed_forward, _LAYER, **maps, normalization="layernorm_after")
     yield from linear(model.pooler, "pooler.dense")
-    maps = getattr(model.head, "classifiers", ())
-    for classifiers in names.heads:
-        if len(classifiers) == len(maps):
-            for classifier, name in zip(maps, classifiers, strict=True):
+    classifiers = getattr(model.head, "classifiers", ())
+    for own in names.heads:
+        if len(own) == len(classifiers):
+            for classifier, name in zip(classifiers, own, strict=True):
                 yield from linear(classifier, name)
 
 
+def _dinov2_table(model: ImageEncoder) -> Iterator[Placement]:
+    scaled_attention, scaled_feed_forward = block(model.control)
+    feed_forward = scaled_feed_forward.operator
+    yield from _outer_table(model, "cls_token")
+    yield from _attention_table(scaled_attention.operator, normalization="norm1")
+    yield from weights_of(scaled_attention, _LAYER, rate="layer_scale1.lambda1")
+    if isinstance(feed_forward, GatedFeedForward):
+        halves = (feed_forward.gate, feed_forward.inner)
+        yield from fused(halves, f"{_LAYER}.mlp.weights_in")
+        yield from linear(feed_forward.outer, f"{_LAYER}.mlp.weights_out")
+    else:
+        yield from weights_of(feed_forward, _LAYER, inner="mlp.fc1", outer="mlp.fc2")
+    yield from weights_of(feed_forward, _LAYER, normalization="norm2")
+    yield from weights_of(scaled_feed_forward, _LAYER, rate="layer_scale2.lambda1")
+    yield from linear(getattr(model.head, "classifier", None), "classifier")
+
+
+def _outer_table(model: ImageEncoder, *prefix: str) -> Iterator[Placement]:
+    """The patches, the tokens before them, which have these names, the positions, and the
+    normalisation of the outputs."""
+    name, width = "embeddings.patch_embeddings.projection", model.positions.shape[1]
+    # A convolution, [features, channels, rows, columns], whose stride is its size.
+    weight, shape = model.embedding.weight, (model.patch, model.patch, model.image_shape[2])
+    yield Placement(weight, f"{name}.weight", axes=(2, 3, 1, 0), shape=(*shape, width))
+    yield Placement(model.embedding.bias, f"{name}.bias")
+    for token, prefix_name in zip(model.prefix, prefix, strict=True):
+        yield Placement(token, f"embeddings.{prefix_name}", shape=(1, 1, width))
+    shape = (1, *model.positions.shape)
+    yield Placement(model.positions, "embeddings.position_embeddings", shape=shape)
+    yield from weights_of(model, output_normalization="layernorm")
+
+
+def _attention_table(attention: Attention, *, normalization: str) -> Iterator[Placement]:
+    names = dict(query="attention.query", key="attention.key", value="attention.value")
+    yield from weights_of(attention, f"{_LAYER}.attention", **names, output="output.dense")
+    yield from weights_of(attention, _LAYER, normalization=normalization)
+
+
+# Modules of the library's newer versions and their names in checkpoints.
+_ATTENTION_MODULES = (
+    (r"\battention\.q_proj\b", "attention.attention.query"),
+    (r"\battention\.k_proj\b", "attention.attention.key"),
+    (r"\battention\.v_proj\b", "attention.attention.value"),
+    (r"\battention\.o_proj\b", "attention.output.dense"),
+)
 _MODULES = (
-    *images.ATTENTION_MODULES,
+    *_ATTENTION_MODULES,
     (r"^layers\b", "encoder.layer"),
     (r"\bmlp\.fc1\b", "intermediate.dense"),
     (r"\bmlp\.fc2\b", "output.dense"),
 )
+
+# Dropout.
+_HARMLESS = "attention_probs_dropout_prob hidden_dropout_prob"
 
 
 def _family(prefix: str, names: _Names) -> Family:
@@ -96,8 +237,22 @@ def _family(prefix: str, names: _Names) -> Family:
         unread=r"embeddings\.mask_token|decoder\..*",
         renamed=_MODULES,
         # Without a pooler, these do not matter either.
-        harmless=f"{images.HARMLESS} encoder_stride pooler_act pooler_output_size",
+        harmless=f"{_HARMLESS} encoder_stride pooler_act pooler_output_size",
     )
 
 
-FAMILIES = {"vit": _family("vit.", _VIT), "deit": _family("deit.", _DEIT)}
+FAMILIES = {
+    "vit": _family("vit.", _VIT),
+    "deit": _family("deit.", _DEIT),
+    "dinov2": Family(
+        _build_dinov2,
+        _dinov2_table,
+        prefix="dinov2.",
+        # The token of masked patches, used in pre-training only.
+        unread=r"embeddings\.mask_token",
+        renamed=_ATTENTION_MODULES,
+        # Training, the features of a backbone, and an activation that SwiGLU has not.
+        harmless=f"{_HARMLESS} apply_layernorm drop_path_rate hidden_act layerscale_value "
+        "out_features out_indices reshape_hidden_states stage_names use_mask_token",
+    ),
+}

@@ -6,12 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ...equation import Attention, CrossAttention, FeedForward
-from ...models import EncoderDecoder, LanguageModel, SpeechEncoder, TokenConvolution
+from ...equation import CrossAttention
+from ...models import EncoderDecoder, SpeechEncoder, TokenConvolution
 from .. import make
-from ..family import Family
+from ..family import Family, Placement, block, weights_of
 from ..options import Options
-from ..placement import Placement, block, linears, norm
 
 
 def build(options: Options, tensors: Set[str]) -> EncoderDecoder:
@@ -62,30 +61,16 @@ def _half(options: Options, name: str) -> Options:
 
 def table(model: EncoderDecoder) -> Iterator[Placement]:
     encoder: Any = model.encoder
-    yield from _encoder_table(encoder)
-    yield from _decoder_table(model.decoder)
-
-
-def _encoder_table(encoder: SpeechEncoder) -> Iterator[Placement]:
     attention, feed_forward = block(encoder.control)
-    layer = "encoder.layers.{layer}"
     yield from _convolution(encoder.first_convolution, "encoder.conv1")
     yield from _convolution(encoder.second_convolution, "encoder.conv2")
-    yield Placement(encoder.positions, "encoder.embed_positions.weight")
-    yield from _attention(attention, f"{layer}.self_attn")
-    yield from _feed_forward(feed_forward, layer)
-    yield from norm(encoder.output_normalization, "encoder.layer_norm")
-
-
-def _decoder_table(decoder: LanguageModel) -> Iterator[Placement]:
-    attention, cross_attention, feed_forward = block(decoder.control)
-    layer = "decoder.layers.{layer}"
-    yield Placement(decoder.embedding, "decoder.embed_tokens.weight")
-    yield Placement(decoder.positions, "decoder.embed_positions.weight")
-    yield from _attention(attention, f"{layer}.self_attn")
-    yield from _attention(cross_attention, f"{layer}.encoder_attn")
-    yield from _feed_forward(feed_forward, layer)
-    yield from norm(decoder.output_normalization, "decoder.layer_norm")
+    yield from _attention(attention, "encoder", "self_attn")
+    yield from _half_table(encoder, feed_forward, "encoder")
+    attention, cross_attention, feed_forward = block(model.decoder.control)
+    yield from weights_of(model.decoder, embedding="decoder.embed_tokens.weight")
+    yield from _attention(attention, "decoder", "self_attn")
+    yield from _attention(cross_attention, "decoder", "encoder_attn")
+    yield from _half_table(model.decoder, feed_forward, "decoder")
 
 
 def _convolution(convolution: TokenConvolution, name: str) -> Iterator[Placement]:
@@ -94,15 +79,18 @@ def _convolution(convolution: TokenConvolution, name: str) -> Iterator[Placement
     yield Placement(convolution.bias, f"{name}.bias")
 
 
-def _attention(attention: Attention | CrossAttention, name: str) -> Iterator[Placement]:
+def _attention(attention: Any, half: str, name: str) -> Iterator[Placement]:
+    layer = f"{half}.layers.{{layer}}"
     names = dict(query="q_proj", key="k_proj", value="v_proj", output="out_proj")
-    yield from linears(attention, name, **names)
-    yield from norm(attention.normalization, f"{name}_layer_norm")
+    yield from weights_of(attention, f"{layer}.{name}", **names)
+    yield from weights_of(attention, layer, normalization=f"{name}_layer_norm")
 
 
-def _feed_forward(feed_forward: FeedForward, layer: str) -> Iterator[Placement]:
-    yield from linears(feed_forward, layer, inner="fc1", outer="fc2")
-    yield from norm(feed_forward.normalization, f"{layer}.final_layer_norm")
+def _half_table(model: Any, feed_forward: Any, half: str) -> Iterator[Placement]:
+    names = dict(inner="fc1", outer="fc2", normalization="final_layer_norm")
+    yield from weights_of(feed_forward, f"{half}.layers.{{layer}}", **names)
+    names = dict(positions="embed_positions.weight", output_normalization="layer_norm")
+    yield from weights_of(model, half, **names)
 
 
 FAMILIES = {

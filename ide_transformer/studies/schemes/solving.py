@@ -16,7 +16,7 @@ from rich.console import Console
 from ...errors import InputError
 from ...figures import plot_curves
 from ...models import AbstractModel
-from ...pretrained.json_files import read_json
+from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractLoss, Batch
 from ...training import (

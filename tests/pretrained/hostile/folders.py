@@ -37,13 +37,11 @@ def tensors(folder, case):
     return file, lambda: load_pretrained(folder)
 
 
-@attack("of_6_GB", "nested", "with_a_key_twice", "of_bytes")
+@attack("of_6_GB", "nested", "of_bytes")
 def header(folder, case):
     file = changed_copy(folder, "llama") / "model.safetensors"
-    one = json.dumps({"a": entry(0, 64, shape=(16,))})
     header = {
         "nested": b'{"__metadata__":' + DEEP.encode(),
-        "with_a_key_twice": f"{one[:-1]},{one[1:]}".encode(),
         "of_bytes": bytes(range(128, 250)),
         "of_6_GB": b"{",
     }[case]

@@ -1,0 +1,164 @@
+"""GPT-2 (Radford et al., 2019), GPT-J (Wang, Komatsuzaki, 2021) and GPT-NeoX (Black et al.,
+arXiv 2204.06745), as Pythia: pre-norm decoders, the latter two with the parallel block, which
+is unsplit Euler."""
+
+from collections.abc import Iterator, Set
+
+from ...equation import Rotary
+from ...models import LanguageModel
+from .. import make
+from ..family import Family, Placement, block, fused, linear, neighbours_to_halves, weights_of
+from ..options import Options
+
+
+def _build_gpt2(options: Options, tensors: Set[str]) -> LanguageModel:
+    options.allow("scale_attn_weights", True)
+    options.allow("scale_attn_by_inverse_layer_idx", False)
+    options = _gpt2_options(options)
+    equation = make.pre_norm(
+        options,
+        _normalization(options),
+        make.attention(options, causal=True),
+        _gpt2_feed_forward(options),
+    )
+    return make.language_model(options, 1024, tied=True, **equation)
+
+
+def _build_gptj(options: Options, tensors: Set[str]) -> LanguageModel:
+    options.allow("rotary", True)
+    options.allow("scale_attn_weights", True)
+    options = _gpt2_options(options)
+    turning = options.size("rotary_dim", 64)
+    head_features = options.divided("hidden_size", "num_attention_heads")
+    make.check_turning(options, turning, head_features, "rotary_dim")
+    equation = make.pre_norm(
+        options,
+        _normalization(options),
+        make.attention(options, causal=True, positions=Rotary(features=turning), bias=False),
+        _gpt2_feed_forward(options),
+        parallel=True,
+    )
+    return make.language_model(
+        options, 2048, **equation, learned_positions=False, readout_bias=True
+    )
+
+
+def _build_gpt_neox(options: Options, tensors: Set[str]) -> LanguageModel:
+    positions = make.rotary(
+        options.renamed(rope_theta="rotary_emb_base", partial_rotary_factor="rotary_pct"),
+        options.divided("hidden_size", "num_attention_heads"),
+        fraction=0.25,
+    )
+    bias = options.flag("attention_bias", True)
+    equation = make.pre_norm(
+        options,
+        _normalization(options),
+        make.attention(options, causal=True, positions=positions, bias=bias),
+        make.feed_forward(options),
+        parallel=options.flag("use_parallel_residual", True),
+    )
+    return make.language_model(options, 2048, **equation, learned_positions=False)
+
+
+def _gpt2_options(options: Options) -> Options:
+    return options.renamed(
+        hidden_size="n_embd",
+        num_hidden_layers="n_layer",
+        num_attention_heads="n_head",
+        max_position_embeddings="n_positions",
+        hidden_act="activation_function",
+        layer_norm_eps="layer_norm_epsilon",
+    )
+
+
+def _normalization(options: Options) -> make.LayerNorm:
+    return make.layer_norm(options.size("hidden_size"), options.number("layer_norm_eps", 1e-5))
+
+
+def _gpt2_feed_forward(options: Options) -> make.MakeOperator:
+    hidden = options.size("n_inner", None) or 4 * options.size("hidden_size")
+    return make.feed_forward(options, hidden=hidden, activation="gelu_new")
+
+
+def _gpt2_table(model: LanguageModel) -> Iterator[Placement]:
+    """Conv1D stores `[in, out]`."""
+    attention, feed_forward = block(model.control)
+    layer = "h.{layer}"
+    projections = (attention.query, attention.key, attention.value)
+    yield from fused(projections, f"{layer}.attn.c_attn", transposed=False)
+    yield from linear(attention.output, f"{layer}.attn.c_proj", transposed=False)
+    yield from linear(feed_forward.inner, f"{layer}.mlp.c_fc", transposed=False)
+    yield from linear(feed_forward.outer, f"{layer}.mlp.c_proj", transposed=False)
+    yield from weights_of(attention, layer, normalization="ln_1")
+    yield from weights_of(feed_forward, layer, normalization="ln_2")
+    yield from weights_of(model, embedding="wte.weight", positions="wpe.weight")
+    yield from weights_of(model, output_normalization="ln_f", readout="lm_head.weight")
+
+
+def _gptj_table(model: LanguageModel) -> Iterator[Placement]:
+    """Attention and feed-forward share a normalisation, and rotary pairs are neighbours."""
+    attention, feed_forward = block(model.control)
+    layer = "h.{layer}"
+    head_features = model.features // attention.heads
+    turning = attention.positions.features
+    rows = neighbours_to_halves(attention.heads, head_features, turning)
+    yield from linear(attention.query, f"{layer}.attn.q_proj", rows=rows)
+    yield from linear(attention.key, f"{layer}.attn.k_proj", rows=rows)
+    yield from weights_of(attention, f"{layer}.attn", value="v_proj", output="out_proj")
+    yield from weights_of(feed_forward, f"{layer}.mlp", inner="fc_in", outer="fc_out")
+    yield from weights_of(attention, layer, normalization="ln_1")
+    yield from weights_of(feed_forward, layer, normalization="ln_1")
+    yield from weights_of(model, embedding="wte.weight", output_normalization="ln_f")
+    yield from weights_of(model, readout="lm_head.weight", readout_bias="lm_head.bias")
+
+
+def _gpt_neox_table(model: LanguageModel) -> Iterator[Placement]:
+    attention, feed_forward = block(model.control)
+    layer = "layers.{layer}"
+    projections = (attention.query, attention.key, attention.value)
+    yield from fused(projections, f"{layer}.attention.query_key_value", groups=attention.heads)
+    names = dict(output="attention.dense", normalization="input_layernorm")
+    yield from weights_of(attention, layer, **names)
+    names = dict(inner="mlp.dense_h_to_4h", outer="mlp.dense_4h_to_h")
+    yield from weights_of(feed_forward, layer, **names)
+    yield from weights_of(feed_forward, layer, normalization="post_attention_layernorm")
+    names = dict(embedding="embed_in.weight", readout="embed_out.weight")
+    yield from weights_of(model, **names, output_normalization="final_layer_norm")
+
+
+# Older names, dropout and the head of the classifier.
+_HARMLESS = (
+    "_num_labels attn_pdrop embd_pdrop n_ctx n_special predict_special_tokens resid_pdrop "
+    "summary_activation summary_first_dropout summary_proj_to_labels summary_type "
+    "summary_use_proj"
+)
+
+FAMILIES = {
+    "gpt2": Family(
+        _build_gpt2,
+        _gpt2_table,
+        prefix="transformer.",
+        ignored=r"h\.\d+\.attn\.(masked_)?bias",
+        copies={"lm_head.weight": "wte.weight"},
+        # The scores in single precision, in another order.
+        harmless=f"{_HARMLESS} reorder_and_upcast_attn",
+    ),
+    "gptj": Family(
+        _build_gptj,
+        _gptj_table,
+        prefix="transformer.",
+        ignored=r"h\.\d+\.attn\.(masked_bias|bias|embed_positions)",
+        copies={"lm_head.weight": "wte.weight"},
+        harmless=_HARMLESS,
+    ),
+    "gpt_neox": Family(
+        _build_gpt_neox,
+        _gpt_neox_table,
+        prefix="gpt_neox.",
+        ignored=r"layers\.\d+\.attention\.(masked_bias|bias|rotary_emb\.inv_freq)",
+        copies={"embed_out.weight": "embed_in.weight"},
+        renamed=((r"lm_head\b", "embed_out"),),
+        harmless="attention_dropout attention_probs_dropout_prob classifier_dropout "
+        "hidden_dropout hidden_dropout_prob partial_rotary_factor rope_theta",
+    ),
+}
