@@ -101,7 +101,6 @@ from .integration import (
 from .models import (
     AbstractImageClassifier as AbstractImageClassifier,
     AbstractImageHead as AbstractImageHead,
-    AbstractModel as AbstractModel,
     AbstractStage as AbstractStage,
     CachedDecoder as CachedDecoder,
     Discretization as Discretization,
@@ -115,6 +114,7 @@ from .models import (
     LanguageModel as LanguageModel,
     MeanHead as MeanHead,
     Mesh as Mesh,
+    Model as Model,
     NoHead as NoHead,
     OperatorModel as OperatorModel,
     PrefixAndMeanHead as PrefixAndMeanHead,

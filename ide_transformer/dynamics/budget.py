@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..arguments import PositiveInt, checked
-from ..models import AbstractModel
+from ..models import Model
 from .function_solve import FunctionSolve, Inputs
 
 
@@ -55,7 +55,7 @@ def gain(total: float, left: float, cost: float) -> float:
 
 @checked
 def error_budget(
-    model: AbstractModel, inputs: Inputs, tokens: PositiveInt | None = None
+    model: Model, inputs: Inputs, tokens: PositiveInt | None = None
 ) -> ErrorBudget:
     """The error of a solve, and the parts of it that come from the points of tokens, from the
     points of features, from steps in depth and from the splitting of operators.

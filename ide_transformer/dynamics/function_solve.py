@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
-from ..models import AbstractModel, Field, FunctionalModel, Mesh, OperatorModel
+from ..models import Field, FunctionalModel, Mesh, Model, OperatorModel
 from ..solvers import Strang, inconsistent, splitting_of, with_sub_solver
 from .meshes import field_evaluations, outputs_of
 
@@ -33,12 +33,12 @@ class FunctionSolve:
     - `tokens`: the number of points.
     """
 
-    model: AbstractModel
+    model: Model
     inputs: Inputs
     tokens: int
 
     @classmethod
-    def of(cls, model: AbstractModel, inputs: Inputs, tokens: int | None) -> "FunctionSolve":
+    def of(cls, model: Model, inputs: Inputs, tokens: int | None) -> "FunctionSolve":
         """A solve that can be refined.
 
         **Raises:** `InputError` for another model, one with adaptive steps, an exit or rounded

@@ -4,7 +4,7 @@ merged, so that a model becomes one interval coarser."""
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -14,10 +14,8 @@ from jaxtyping import Array, PyTree
 
 from ..equation import AbstractControl, PiecewiseConstant, Scaled, Tied
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import Model
 
-
-Model = TypeVar("Model", bound=AbstractModel)
 
 # Choices of whole layers: more are not worth trying; up to eight layers have fewer.
 MOST_SELECTIONS = 100
@@ -56,7 +54,7 @@ def in_layers(model: Model) -> Model:
     return _with_control(model, _stack_intervals(model.control, scaled), constraint)
 
 
-def stacked_operators(model: AbstractModel) -> tuple[Scaled, ...]:
+def stacked_operators(model: Model) -> tuple[Scaled, ...]:
     """The operators of a model in layers; the leading axis of their arrays counts layers."""
     return cast(PiecewiseConstant, model.control).blocks
 
@@ -68,9 +66,9 @@ class Layered(NamedTuple):
     - `native`: the native model, in layers.
     """
 
-    model: AbstractModel
+    model: Model
     steps: np.ndarray
-    native: AbstractModel
+    native: Model
 
     def take(self, layers: np.ndarray) -> "Layered":
         """In interval n operator i of layer `layers[n, i]`."""
@@ -83,7 +81,7 @@ class Layered(NamedTuple):
         return self.take(np.stack([np.delete(every, layer) for layer in window], axis=1))
 
 
-def native_layers(model: AbstractModel) -> Layered:
+def native_layers(model: Model) -> Layered:
     """One step for each interval."""
     layers, every = in_layers(model), range(model.control.num_intervals)
     return Layered(layers, _names(_whole(every, model.equation.num_operators)), layers)
@@ -192,7 +190,7 @@ def _with_control(model: Model, control: AbstractControl, constraint: AbstractCo
     return eqx.tree_at(lambda m: (m.control, m.constraint), model, (control, constraint))
 
 
-def _add_rate(model: AbstractModel, operator: int, to: int, layer: int) -> AbstractModel:
+def _add_rate(model: Model, operator: int, to: int, layer: int) -> Model:
     return eqx.tree_at(
         lambda m: stacked_operators(m)[operator].rate,
         model,
@@ -200,7 +198,7 @@ def _add_rate(model: AbstractModel, operator: int, to: int, layer: int) -> Abstr
     )
 
 
-def _average(model: AbstractModel, operator: int, layer: int) -> AbstractModel:
+def _average(model: Model, operator: int, layer: int) -> Model:
     """Put the mean of the weights of two layers, weighted by step size, into the second."""
     rate = jnp.abs(stacked_operators(model)[operator].rate[layer : layer + 2])
     first, second = jnp.mean(rate.reshape(2, -1), axis=1)

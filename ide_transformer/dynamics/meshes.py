@@ -12,8 +12,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..equation import TokenDomain
 from ..errors import InputError
-from ..models import AbstractModel
-from .layers import MOVES, Layered, Model, native_layers, stacked_operators
+from ..models import Model
+from .layers import MOVES, Layered, native_layers, stacked_operators
 
 
 # From outputs and inputs to what the task reads of the outputs.
@@ -43,12 +43,12 @@ class Target(eqx.Module):
         return jax.tree.leaves(self.outputs)[0].shape[0]
 
     @eqx.filter_jit
-    def error(self, model: AbstractModel) -> Float[Array, ""]:
+    def error(self, model: Model) -> Float[Array, ""]:
         """The relative error of what is read of another model's outputs. Compiled once for
         each structure of that model."""
         return self.output_error(model, model(self.inputs))
 
-    def output_error(self, model: AbstractModel, outputs: PyTree[Array]) -> Float[Array, ""]:
+    def output_error(self, model: Model, outputs: PyTree[Array]) -> Float[Array, ""]:
         """The relative error of what is read of outputs that are known."""
         both = outputs, self.outputs
         return relative_error(*(read_outputs(model, y, self.inputs, self.read) for y in both))
@@ -61,7 +61,7 @@ class Target(eqx.Module):
 
 
 def native_target(
-    model: AbstractModel, inputs: PyTree[ArrayLike], read: Quantity | None = None
+    model: Model, inputs: PyTree[ArrayLike], read: Quantity | None = None
 ) -> Target:
     """The `Target` of a model for a batch."""
     return Target(inputs, outputs_of(model, inputs), read)
@@ -75,15 +75,13 @@ class Coarsening(NamedTuple):
     - `steps`: `[intervals, operators]`, the native layers of which each step is made.
     """
 
-    model: AbstractModel
+    model: Model
     evaluations: float
     error: float
     steps: np.ndarray
 
 
-def coarsen(
-    model: AbstractModel, evaluations: float, inputs: PyTree[ArrayLike], **options
-) -> AbstractModel:
+def coarsen(model: Model, evaluations: float, inputs: PyTree[ArrayLike], **options) -> Model:
     """Solve the same weights with at most so many field evaluations. Intervals are left out,
     lengthened or merged: those that change the outputs, or what is read of them, least. The
     remaining step sizes are fitted to the native outputs.
@@ -160,17 +158,17 @@ def fit_rates(
     return with_rates(rates)
 
 
-def _rates(model: AbstractModel) -> tuple:
+def _rates(model: Model) -> tuple:
     return tuple(operator.rate for operator in stacked_operators(model))
 
 
 def coarsenings(
-    model: AbstractModel,
+    model: Model,
     inputs: PyTree[ArrayLike],
     *,
     read: Quantity | None = None,
     moves: tuple[Callable[[Layered], Iterator[Layered]], ...] = MOVES,
-    fit: Callable[[AbstractModel, Target], AbstractModel] | None = fit_rates,
+    fit: Callable[[Model, Target], Model] | None = fit_rates,
 ) -> Iterator[Coarsening]:
     """The native model, and then models with one interval less each, down to one interval.
 
@@ -214,7 +212,7 @@ def _best(meshes: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
     return min(errors, key=lambda found: found[0])
 
 
-def refine(model: AbstractModel, k: int) -> AbstractModel:
+def refine(model: Model, k: int) -> Model:
     """Refine a model to k steps of h = 1/k in each interval.
 
     As k grows the outputs tend to those of the solution of the equation, where that has a
@@ -227,7 +225,7 @@ def refine(model: AbstractModel, k: int) -> AbstractModel:
     return model.with_solver(model.solver, steps_per_interval=k)
 
 
-def richardson(model: AbstractModel, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
+def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
     """The outputs read from the state extrapolated from k and 2k steps in each interval,
 
         u = u_{2k} + (u_{2k} - u_k) / (2^p - 1),
@@ -243,7 +241,7 @@ def richardson(model: AbstractModel, k: int, inputs: PyTree[ArrayLike]) -> PyTre
     return model.read_out(extrapolated(model, coarse, fine))
 
 
-def extrapolated(model: AbstractModel, coarse: State, fine: State) -> State:
+def extrapolated(model: Model, coarse: State, fine: State) -> State:
     """The state of `richardson`, from the states with k and with 2k steps in each interval."""
     order = model.solver.order(model.equation.terms)
     if not order:
@@ -256,23 +254,20 @@ def extrapolated(model: AbstractModel, coarse: State, fine: State) -> State:
 
 
 @eqx.filter_jit
-def outputs_of(model: AbstractModel, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
+def outputs_of(model: Model, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
     """The outputs of a model, compiled."""
     return model(inputs)
 
 
 @eqx.filter_jit
-def field_evaluations(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Float[Array, ""]:
+def field_evaluations(model: Model, inputs: PyTree[ArrayLike]) -> Float[Array, ""]:
     """Field evaluations of one solve, the mean over samples that have steps of their own.
     Those of fixed steps are known without a solve, which the compiler then leaves out."""
     return jnp.mean(model.solve(inputs).stats["field_evaluations"])
 
 
 def read_outputs(
-    model: AbstractModel,
-    outputs: PyTree[Array],
-    inputs: PyTree[ArrayLike],
-    read: Quantity | None,
+    model: Model, outputs: PyTree[Array], inputs: PyTree[ArrayLike], read: Quantity | None
 ) -> PyTree[Array]:
     """The quantity read of a model's outputs; see `Target`."""
     if read is not None:

@@ -18,7 +18,7 @@ from ..arguments import PositiveInt
 from ..equation import Depth, Equation
 from ..errors import InputError
 from ..integration import TokenNorm
-from ..models import AbstractModel
+from ..models import Model
 from ..solvers import (
     LieTrotter,
     StepField,
@@ -112,7 +112,7 @@ def equation_defects(
     return defects
 
 
-def defects(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Defects:
+def defects(model: Model, inputs: PyTree[ArrayLike]) -> Defects:
     """The defects of a model's native steps in each interval, for a batch of inputs.
 
     **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
@@ -124,7 +124,7 @@ def defects(model: AbstractModel, inputs: PyTree[ArrayLike]) -> Defects:
 
 @eqx.filter_jit
 def removal_estimate(
-    model: AbstractModel, inputs: PyTree[ArrayLike], read: Quantity | None = None
+    model: Model, inputs: PyTree[ArrayLike], read: Quantity | None = None
 ) -> Float[Array, " intervals"]:
     """The error made by leaving out interval l, to first order,
 
@@ -165,7 +165,7 @@ def removal_estimate(
 
 
 def removal_damage(
-    model: AbstractModel, inputs: PyTree[ArrayLike], read: Quantity | None = None
+    model: Model, inputs: PyTree[ArrayLike], read: Quantity | None = None
 ) -> Float[np.ndarray, " intervals"]:
     """The error made by leaving out each interval, measured by a solve for each; for
     `read` see `Target`."""
@@ -176,7 +176,7 @@ def removal_damage(
 
 
 def _problem(
-    name: str, model: AbstractModel, inputs: PyTree[ArrayLike]
+    name: str, model: Model, inputs: PyTree[ArrayLike]
 ) -> tuple[Equation, Float[Array, "*batch tokens features"], int]:
     """The equation that a model solves for these inputs, its initial state and the number of
     equal steps in each interval, for a function of that name."""

@@ -23,7 +23,7 @@ from .image_model import AbstractImageModel as AbstractImageModel
 from .image_stage import ImageStage as ImageStage
 from .language_model import LanguageModel as LanguageModel
 from .mesh import Mesh as Mesh
-from .model import AbstractModel as AbstractModel, Discretization as Discretization
+from .model import Discretization as Discretization, Model as Model
 from .operator_model import OperatorModel as OperatorModel
 from .sentence_embedding import (
     mean_vectors as mean_vectors,

@@ -18,7 +18,7 @@ from ..equation import AbstractConstraint, AbstractOperator, TokenDomain
 from ..errors import InputError
 from ..integration import Progress
 from ..solvers import AbstractImplicitScheme, schemes_inside
-from .model import AbstractModel
+from .model import Model
 from .text import Text
 
 
@@ -57,7 +57,7 @@ class _Change(NamedTuple):
         return any(not (x[self.stays] <= _ROUNDING * x.max()).all() for x in changes)
 
 
-def check_causal(where: str, model: AbstractModel) -> None:
+def check_causal(where: str, model: Model) -> None:
     """Checks by trying that no output of a model depends on later tokens: those of a text are
     changed, and some marked as padding. Weights are moved first, in both directions, so that
     nothing hides behind one that starts at zero, or with this sign. Steps do not follow the
@@ -66,7 +66,7 @@ def check_causal(where: str, model: AbstractModel) -> None:
     **Arguments:**
 
     - `where`: what asks, for the error.
-    - `model`: one of texts, see `AbstractModel.of_text`. Weights that are traced are drawn.
+    - `model`: one of texts, see `Model.of_text`. Weights that are traced are drawn.
 
     **Raises:** `InputError` that names what sees later tokens, and for an operator that says it
     is `pointwise` and sees others.

@@ -11,7 +11,7 @@ from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm, Tok
 from ..errors import InputError
 from .encoded import Encoded
 from .language_model import LanguageModel
-from .model import AbstractModel, Discretization
+from .model import Discretization, Model
 from .text import Text
 from .text_encoder import TextEncoder
 
@@ -27,7 +27,7 @@ class SourceAndText(NamedTuple):
     text: Integer[ArrayLike, "*batch tokens"] | Text
 
 
-class EncoderDecoder(AbstractModel):
+class EncoderDecoder(Model):
     """Two equations, one after the other: the encoder is solved to depth T, and its states f
     on Ω_x' enter the equation of the decoder on Ω_x through cross-attention,
 
@@ -50,7 +50,7 @@ class EncoderDecoder(AbstractModel):
     - `decoder`: a language model with `CrossAttention` among its operators.
     """
 
-    encoder: AbstractModel
+    encoder: Model
     decoder: LanguageModel
 
     @classmethod
@@ -169,7 +169,7 @@ class EncoderDecoder(AbstractModel):
         changed: Any = super()._in_depth(change)
         return changed.with_encoder(changed.encoder._in_depth(change))
 
-    def with_encoder(self, encoder: AbstractModel) -> "EncoderDecoder":
+    def with_encoder(self, encoder: Model) -> "EncoderDecoder":
         """Exchange the encoder."""
         return eqx.tree_at(lambda model: model.encoder, self, encoder)
 

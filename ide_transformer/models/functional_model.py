@@ -15,10 +15,10 @@ from ..equation import (
 from ..errors import InputError
 from ..integration import Solution
 from ..solvers import InitialVelocity
-from .model import AbstractModel, Discretization
+from .model import Discretization, Model
 
 
-class FunctionalModel(AbstractModel):
+class FunctionalModel(Model):
     """A model whose weights are functions of the features, so that its width is a resolution:
     those of an ordinary model of `space.modes` features, read as coefficients, see
     `FunctionSpace`. `model.on(Mesh(width=d))` has the same weights at d points of Ω_y.
@@ -36,7 +36,7 @@ class FunctionalModel(AbstractModel):
 
     configurable: ClassVar[bool] = False
 
-    coefficients: AbstractModel
+    coefficients: Model
     space: FunctionSpace
 
     def __check_init__(self):
@@ -47,7 +47,7 @@ class FunctionalModel(AbstractModel):
             )
 
     @property
-    def ordinary(self) -> AbstractModel:
+    def ordinary(self) -> Model:
         """The ordinary model at the points, with matrices in the place of kernels."""
         model = self.coefficients.at_points(self.space)
         scheme = model.discretization.solver
@@ -107,7 +107,7 @@ class FunctionalModel(AbstractModel):
         return self.ordinary(inputs, key=key)
 
 
-def functional(model: AbstractModel) -> FunctionalModel:
+def functional(model: Model) -> FunctionalModel:
     """A model as functions of its features: an ordinary one with `Nodal()`, where every feature
     of a wider one is there several times."""
     if isinstance(model, FunctionalModel):

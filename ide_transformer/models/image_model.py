@@ -8,10 +8,10 @@ from ..errors import InputError
 from .bicubic import resample
 from .encoder_parts import after_prefix
 from .image_heads import AbstractImageHead
-from .model import AbstractModel, AbstractVar
+from .model import AbstractVar, Model
 
 
-class AbstractImageModel(AbstractModel):
+class AbstractImageModel(Model):
     """A model of images: learned tokens, then patches, which are the points of a
     two-dimensional Ω_x; the equation; a head.
 

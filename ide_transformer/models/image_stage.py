@@ -23,7 +23,7 @@ from .classifier import AbstractImageClassifier
 from .encoder_parts import after_prefix
 from .image_heads import AbstractImageHead, MeanHead, NoHead, PrefixHead
 from .image_model import check_floating, image_domain, patch_domain
-from .model import AbstractModel, Discretization
+from .model import Discretization, Model
 from .stage import AbstractStage
 
 
@@ -180,7 +180,7 @@ class ImageStage(AbstractStage, AbstractImageClassifier):
     def next_sizes(self) -> dict[str, Any]:
         return {"image_shape": (*self.grid, self.features)}
 
-    def check_before(self, following: AbstractModel) -> None:
+    def check_before(self, following: Model) -> None:
         if self.prefix or type(self.head) is not NoHead:
             raise InputError(
                 "it has a class token or a head, which the next stage would not see; only the "

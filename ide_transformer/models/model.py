@@ -43,7 +43,7 @@ else:
     from equinox import AbstractVar
 
 
-class AbstractModel(eqx.Module):
+class Model(eqx.Module):
     """A map from inputs to outputs through the solution of an equation."""
 
     control: AbstractVar[AbstractControl]
@@ -95,7 +95,7 @@ class AbstractModel(eqx.Module):
         """The velocity at depth 0, for schemes with momentum; `None` for zero."""
         return None
 
-    def at_points(self, space: FunctionSpace) -> "AbstractModel":
+    def at_points(self, space: FunctionSpace) -> "Model":
         """The model on functions of a feature, at the points of Ω_y: its weights are read as
         the coefficients of functions of `space`, see `FunctionalModel`.
 
@@ -106,15 +106,13 @@ class AbstractModel(eqx.Module):
             "OperatorModel are."
         )
 
-    def each_stage(
-        self, change: Callable[["AbstractModel"], "AbstractModel"]
-    ) -> "AbstractModel":
+    def each_stage(self, change: Callable[["Model"], "Model"]) -> "Model":
         """Change each model in it that solves an equation: itself,
         but for a `StagedModel`, whose stages are such models."""
         return change(self)
 
     @property
-    def ordinary(self) -> "AbstractModel":
+    def ordinary(self) -> "Model":
         """The model with matrices as weights: itself, but for a `FunctionalModel`."""
         return self
 
@@ -150,7 +148,7 @@ class AbstractModel(eqx.Module):
         """The scheme; where the state is constrained, its projected variant."""
         return keeps_constraint(self.discretization.solver, self.constraint)
 
-    def with_solver(self, solver: diffrax.AbstractSolver, **options) -> "AbstractModel":
+    def with_solver(self, solver: diffrax.AbstractSolver, **options) -> "Model":
         """Solve the same weights by another scheme.
 
         **Arguments:**
@@ -160,7 +158,7 @@ class AbstractModel(eqx.Module):
           defaults, but for `gradient`.
         """
 
-        def change(model: AbstractModel) -> AbstractModel:
+        def change(model: Model) -> Model:
             given = {"gradient": model.discretization.gradient, **options}
             discretization = Discretization(solver, **given)
             return eqx.tree_at(lambda m: m.discretization, model, discretization)
@@ -171,7 +169,7 @@ class AbstractModel(eqx.Module):
         return changed if exit is None else changed.with_options(exit=exit)
 
     @checked
-    def with_exit(self, exit: AbstractExit | None) -> "AbstractModel":
+    def with_exit(self, exit: AbstractExit | None) -> "Model":
         """Let tokens stop before the end of a solve, see `AbstractExit`;
         with `None`, none does. `stats["field_evaluations"]` of a solution then has the number
         of each token, `[..., tokens]`.
@@ -181,24 +179,24 @@ class AbstractModel(eqx.Module):
         """
         return self.with_options(exit=exit)
 
-    def with_options(self, **options) -> "AbstractModel":
+    def with_options(self, **options) -> "Model":
         """Replace some options of the `Discretization`."""
 
-        def change(model: AbstractModel) -> AbstractModel:
+        def change(model: Model) -> Model:
             discretization = dataclasses.replace(model.discretization, **options)
             return eqx.tree_at(lambda m: m.discretization, model, discretization)
 
         return self.each_stage(change)
 
     @checked
-    def on(self, mesh: Mesh) -> "AbstractModel":
+    def on(self, mesh: Mesh) -> "Model":
         """Put the same weights on another mesh. What is solved with more steps costs more,
         and comes closer to the solution of the equation where the model was trained for that:
         see `training.meshes`.
 
         **Raises:** `InputError` where the model has no such mesh.
         """
-        model: AbstractModel = self
+        model: Model = self
         if mesh.horizon is not None:
             horizon = mesh.horizon
             model = model._in_depth(lambda part: part.extend(horizon))
@@ -215,12 +213,12 @@ class AbstractModel(eqx.Module):
             options |= {"steps_per_interval": number, "stepsize_controller": None}
         return model.with_options(**options) if options else model
 
-    def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractModel":
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "Model":
         """The model for inputs of another number of tokens: the same, where they say by
         themselves how many they have. For `on`."""
         return self
 
-    def with_width(self, features: int) -> "AbstractModel":
+    def with_width(self, features: int) -> "Model":
         """The model with another number of features. For `on`.
 
         **Raises:** `InputError` for a model whose features are no points of functions.
@@ -230,15 +228,13 @@ class AbstractModel(eqx.Module):
             "width its weights have to be functions of them: functional(model).on(mesh)."
         )
 
-    def _in_depth(
-        self, change: Callable[[AbstractControl], AbstractControl]
-    ) -> "AbstractModel":
+    def _in_depth(self, change: Callable[[AbstractControl], AbstractControl]) -> "Model":
         """Change all that depends on depth."""
 
         def parts(model):
             return model.control, model.constraint
 
-        def changed(model: AbstractModel) -> AbstractModel:
+        def changed(model: Model) -> Model:
             return eqx.tree_at(parts, model, tuple(map(change, parts(model))))
 
         return self.each_stage(changed)

@@ -24,10 +24,10 @@ from ..equation import (
 )
 from ..errors import InputError
 from .field import Field
-from .model import AbstractModel, Discretization
+from .model import Discretization, Model
 
 
-class OperatorModel(AbstractModel):
+class OperatorModel(Model):
     """A map from functions to functions on the circle or on the interval [0, 1], or on the
     product of several of them: tokens are points x with quadrature weights.
 

@@ -15,11 +15,11 @@ from ..equation import (
 )
 from ..errors import InputError
 from .encoder_parts import any_constraint
-from .model import AbstractModel, Discretization
+from .model import Discretization, Model
 from .token_convolution import TokenConvolution
 
 
-class SpeechEncoder(AbstractModel):
+class SpeechEncoder(Model):
     """An encoder of speech: two convolutions along the frames of a log-mel spectrogram,
     positions that are not trained, the equation, the states.
 

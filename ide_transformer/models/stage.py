@@ -6,10 +6,10 @@ from typing import Any
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..equation import TokenDomain
-from .model import AbstractModel
+from .model import Model
 
 
-class AbstractStage(AbstractModel):
+class AbstractStage(Model):
     """A model that can be followed by another one: its states at depth T, on its domain, are
     the inputs of the next stage. See `StagedModel`."""
 
@@ -25,5 +25,5 @@ class AbstractStage(AbstractModel):
         """The arguments of the next stage that this one decides, by their names."""
 
     @abc.abstractmethod
-    def check_before(self, following: AbstractModel) -> None:
+    def check_before(self, following: Model) -> None:
         """**Raises:** `InputError` where that stage cannot come next."""

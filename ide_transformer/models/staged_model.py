@@ -18,7 +18,7 @@ from ..equation import (
 from ..errors import InputError
 from ..integration import Solution
 from .classifier import AbstractImageClassifier
-from .model import AbstractModel, Discretization
+from .model import Discretization, Model
 from .several import after, split_key
 from .stage import AbstractStage
 
@@ -107,7 +107,7 @@ class StagedModel(AbstractImageClassifier):
     def random(self) -> bool:
         return any(stage.random for stage in self.stages)
 
-    def each_stage(self, change: Callable[[AbstractModel], AbstractModel]) -> "StagedModel":
+    def each_stage(self, change: Callable[[Model], Model]) -> "StagedModel":
         changed: Any = tuple(stage.each_stage(change) for stage in self.stages)
         return StagedModel(changed)
 

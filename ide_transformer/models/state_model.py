@@ -13,10 +13,10 @@ from ..equation import (
     lattice,
 )
 from ..errors import InputError
-from .model import AbstractModel, Discretization
+from .model import Discretization, Model
 
 
-class StateModel(AbstractModel):
+class StateModel(Model):
     """An equation alone, on a grid of tokens: `u(0) ↦ u(T)`.
 
     `model(u)` maps states `[..., tokens, features]` to states. It is a part of a larger model,

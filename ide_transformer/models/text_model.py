@@ -1,11 +1,11 @@
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from ..equation import TokenDomain, affine, product
-from .model import AbstractModel, AbstractVar
+from .model import AbstractVar, Model
 from .text import Text, as_text
 
 
-class AbstractTextModel(AbstractModel):
+class AbstractTextModel(Model):
     """A model of texts: embedded tokens are the points of a one-dimensional Ω_x."""
 
     embedding: AbstractVar[Float[Array, "vocabulary embedded"]]

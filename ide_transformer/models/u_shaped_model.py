@@ -9,12 +9,12 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 from ..equation import AbstractControl, TokenDomain, coarsened, grid_of, interpolation, lattice
 from ..errors import InputError
 from ..integration import Solution
-from .model import AbstractModel, Discretization
+from .model import Discretization, Model
 from .several import after, split_key
 from .state_model import StateModel
 
 
-class UShapedModel(AbstractModel):
+class UShapedModel(Model):
     """Equations on a grid of tokens, on coarser ones and back, as in a V-cycle of multigrid:
 
         down:  v_l = Φ_l(u_l),   u_{l+1} = R v_l                     l = 0 … L-1,
@@ -46,7 +46,7 @@ class UShapedModel(AbstractModel):
 
     configurable: ClassVar[bool] = False
 
-    model: AbstractModel
+    model: Model
     levels: tuple[StateModel, ...]
 
     def __check_init__(self):
@@ -92,7 +92,7 @@ class UShapedModel(AbstractModel):
     def random(self) -> bool:
         return any(part.random for part in (self.model, *self.levels))
 
-    def each_stage(self, change: Callable[[AbstractModel], AbstractModel]) -> "UShapedModel":
+    def each_stage(self, change: Callable[[Model], Model]) -> "UShapedModel":
         levels: Any = tuple(level.each_stage(change) for level in self.levels)
         return UShapedModel(self.model.each_stage(change), levels)
 

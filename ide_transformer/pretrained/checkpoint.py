@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import Model
 from .families import families
 from .family import Family, Placement
 from .files import StoredTensor, read_archive, read_json, stored_tensors
@@ -53,7 +53,7 @@ class Checkpoint(NamedTuple):
 
     options: Options
     family: Family
-    skeleton: AbstractModel
+    skeleton: Model
     table: list[Placement]
     tensors: Mapping[str, StoredTensor]
     original: Mapping[str, str]
@@ -107,7 +107,7 @@ class Checkpoint(NamedTuple):
             )
         return cls(options, family, skeleton, table, tensors, original, copies)
 
-    def model(self, dtype: DTypeLike | None) -> AbstractModel:
+    def model(self, dtype: DTypeLike | None) -> Model:
         """The model with its weights. A warning names the weights of other parts."""
         held = expected_shapes(self.table).keys() | self.copies.keys()
         unread = [

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..equation import AbstractControl, Linear, PiecewiseConstant, Tied
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import Model
 from .options import Options
 
 
@@ -88,7 +88,7 @@ class Family(NamedTuple):
       do not change the outputs; those of every family are known.
     """
 
-    build: Callable[[Options, Set[str]], AbstractModel]
+    build: Callable[[Options, Set[str]], Model]
     places: Callable[..., Iterable[Placement]]
     prefix: str = ""
     ignored: str = ""
@@ -97,7 +97,7 @@ class Family(NamedTuple):
     renamed: tuple[tuple[str, str], ...] = ()
     harmless: str = ""
 
-    def table(self, model: AbstractModel) -> list[Placement]:
+    def table(self, model: Model) -> list[Placement]:
         """The places of the weights that a model has."""
         return [place for place in self.places(model) if place.weight is not None]
 

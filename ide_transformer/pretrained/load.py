@@ -8,7 +8,7 @@ from jaxtyping import DTypeLike
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import Model
 from ..packages import unpacked_wheel
 from .checkpoint import Checkpoint
 
@@ -82,7 +82,7 @@ def no_such(path: Path, others: str = "") -> InputError:
 
 
 @checked
-def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> AbstractModel:
+def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Model:
     """The model of a checkpoint. Solved by its own scheme, it gives the outputs of the
     original library; `with_solver` solves the same weights by another scheme. To write text,
     `load_model` gives the tokenizer too; see `generate`.

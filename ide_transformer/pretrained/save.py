@@ -15,7 +15,7 @@ import numpy as np
 from ..arguments import checked
 from ..equation import spelled
 from ..errors import InputError, naming
-from ..models import AbstractModel
+from ..models import Model
 from .checkpoint import Checkpoint
 from .files import read_json, write_archive, write_tensors
 from .load import find_pretrained, tokenizer_file
@@ -27,7 +27,7 @@ _FREE = frozenset({"dropout", "gradient", "max_steps", "steps_for"})
 
 
 @checked
-def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path) -> None:
+def save_pretrained(model: Model, path: str | Path, *, like: str | Path) -> None:
     """Writes a model in the layout of the checkpoint that it was loaded from, so that the
     original library reads it. Tensors of that checkpoint that the model does not hold, such as
     other heads, are written as they are there.
@@ -66,7 +66,7 @@ def save_pretrained(model: AbstractModel, path: str | Path, *, like: str | Path)
     _write_dtype(path / "config.json", model)
 
 
-def _write_dtype(file: Path, model: AbstractModel) -> None:
+def _write_dtype(file: Path, model: Model) -> None:
     """Writes the dtype of the weights in the place of that of the source, by which the
     original library would round them."""
     weights = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
@@ -79,7 +79,7 @@ def _write_dtype(file: Path, model: AbstractModel) -> None:
             file.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
 
-def _named_tensors(model: AbstractModel, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+def _named_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """The tensors by their names in the file: those of the model, the copies of them, and the
     others of the source."""
     tensors = tensors_of(checkpoint.family.table(model))
@@ -90,7 +90,7 @@ def _named_tensors(model: AbstractModel, checkpoint: Checkpoint) -> dict[str, np
     }
 
 
-def _check_kind(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> None:
+def _check_kind(model: Model, checkpoint: Checkpoint, source: Path) -> None:
     native = checkpoint.skeleton
     if type(model) is not type(native):
         raise InputError(
@@ -99,7 +99,7 @@ def _check_kind(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> N
         )
 
 
-def _check_weights(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> None:
+def _check_weights(model: Model, checkpoint: Checkpoint, source: Path) -> None:
     table = checkpoint.family.table(model)
     ours, theirs = expected_shapes(table), expected_shapes(checkpoint.table)
     wrong = [
@@ -116,7 +116,7 @@ def _check_weights(model: AbstractModel, checkpoint: Checkpoint, source: Path) -
         )
 
 
-def _check_parts(model: AbstractModel, checkpoint: Checkpoint, source: Path) -> None:
+def _check_parts(model: Model, checkpoint: Checkpoint, source: Path) -> None:
     wrong = list(_differences(model, checkpoint.skeleton, "model"))
     if wrong:
         raise InputError(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..arguments import PositiveFloat, PositiveInt, checked
-from ..models import AbstractModel, Field, OperatorModel
+from ..models import Field, Model, OperatorModel
 from .losses import AbstractLoss, Batch
 from .point_sets import PointSet, WeightRule, domains, in_blocks, points_on_interval
 from .relative_error import RelativeError
@@ -39,7 +39,7 @@ class BurgersInterval(AbstractTask):
       always the one of quadrature.
     """
 
-    model: ClassVar[type[AbstractModel]] = OperatorModel
+    model: ClassVar[type[Model]] = OperatorModel
     loss: AbstractLoss = RelativeError()
 
     def __init__(

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arguments import Fraction, NonNegativeInt, PositiveInt, checked
 from ..errors import InputError
-from ..models import AbstractImageClassifier, AbstractModel
+from ..models import AbstractImageClassifier, Model
 from ..models.image_model import grid_of_shape
 from .images import LabelledImages, digits, idx_folder
 from .losses import Batch
@@ -35,7 +35,7 @@ class ClassificationTask(AbstractTask):
 
     configurable: ClassVar[bool] = False
     sized_by_context: ClassVar[bool] = False
-    model: ClassVar[type[AbstractModel]] = AbstractImageClassifier
+    model: ClassVar[type[Model]] = AbstractImageClassifier
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 from ..arguments import PositiveInt, checked
 from ..equation import TokenDomain
 from ..errors import InputError
-from ..models import AbstractModel, Field, OperatorModel
+from ..models import Field, Model, OperatorModel
 from ..packages import fetch_wheel
 from .losses import AbstractLoss, Batch
 from .point_sets import PointSet, WeightRule, domains, in_blocks, subset
@@ -63,7 +63,7 @@ class Darcy(AbstractTask):
     samples or points.
     """
 
-    model: ClassVar[type[AbstractModel]] = OperatorModel
+    model: ClassVar[type[Model]] = OperatorModel
     loss: AbstractLoss = RelativeError()
 
     def __init__(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..errors import InputError
-from ..models import AbstractModel, Mesh
+from ..models import Mesh, Model
 
 
 class Finer(eqx.Module):
@@ -31,7 +31,7 @@ class Finer(eqx.Module):
 
     def __call__(
         self,
-        model: AbstractModel,
+        model: Model,
         inputs: PyTree[ArrayLike],
         key: PRNGKeyArray | None,
         u1: Float[Array, "*batch tokens features"],
@@ -54,7 +54,7 @@ class Finer(eqx.Module):
         total = jnp.where(jnp.all(solution.succeeded), total, jnp.nan)
         return total, terms, jnp.mean(solution.stats["field_evaluations"])
 
-    def _finer(self, model: AbstractModel) -> AbstractModel:
+    def _finer(self, model: Model) -> Model:
         """The model with more steps in each interval."""
         discretization = model.discretization
         if discretization.stepsize_controller is not None:

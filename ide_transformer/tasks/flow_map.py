@@ -7,7 +7,7 @@ import numpy as np
 from ..arguments import PositiveInt, checked
 from ..equation import TokenDomain
 from ..errors import InputError
-from ..models import AbstractModel, Field, OperatorModel
+from ..models import Field, Model, OperatorModel
 from .flows import AbstractFlow, Functions, functions, solved
 from .losses import AbstractLoss, Batch
 from .relative_error import RelativeError
@@ -32,7 +32,7 @@ class FlowMapTask(AbstractTask):
     """
 
     configurable: ClassVar[bool] = False
-    model: ClassVar[type[AbstractModel]] = OperatorModel
+    model: ClassVar[type[Model]] = OperatorModel
     loss: AbstractLoss = RelativeError()
 
     def __init__(

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
-from ..models import AbstractModel, LanguageModel, generate
+from ..models import LanguageModel, Model, generate
 from .losses import Batch
 from .task import Part, in_parts
 from .text_task import AbstractNextToken
@@ -101,7 +101,7 @@ class LanguageTask(AbstractNextToken):
                     "longer text or a shorter context."
                 )
 
-    def sample(self, model: AbstractModel, length: int) -> str | None:
+    def sample(self, model: Model, length: int) -> str | None:
         return generate(
             cast(LanguageModel, model.ordinary),
             self._prompt(),

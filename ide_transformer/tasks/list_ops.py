@@ -4,7 +4,7 @@ import numpy as np
 
 from ..arguments import PositiveInt
 from ..errors import InputError
-from ..models import AbstractModel, SequenceClassifier, Text
+from ..models import Model, SequenceClassifier, Text
 from .losses import AbstractLoss, Batch, CrossEntropy
 from .sequences import AbstractSequences, at_least
 
@@ -40,7 +40,7 @@ class ListOps(AbstractSequences):
     Range Arena, Tay et al., 2020, arXiv 2011.04006.
     """
 
-    model: ClassVar[type[AbstractModel]] = SequenceClassifier
+    model: ClassVar[type[Model]] = SequenceClassifier
     causal: ClassVar[bool] = False
     loss: AbstractLoss = CrossEntropy()
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ..equation.domain import by_samples
 from ..integration import divergence
-from ..models import AbstractModel
+from ..models import Model
 from .finer import Finer
 
 
@@ -118,7 +118,7 @@ class AbstractLoss(eqx.Module):
 
     def __call__(
         self,
-        model: AbstractModel,
+        model: Model,
         batch: Batch,
         key: PRNGKeyArray | None = None,
         *,

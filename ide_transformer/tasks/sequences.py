@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arguments import PositiveInt, checked
 from ..errors import InputError
-from ..models import AbstractModel, LanguageModel
+from ..models import LanguageModel, Model
 from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
 from .task import AbstractTask, Part, in_parts
 
@@ -27,7 +27,7 @@ class AbstractSequences(AbstractTask):
     that no step of any seed has, so they are the same for every run.
     """
 
-    model: ClassVar[type[AbstractModel]] = LanguageModel
+    model: ClassVar[type[Model]] = LanguageModel
     causal: ClassVar[bool] = True
     loss: AbstractLoss = InstanceCrossEntropy()
 

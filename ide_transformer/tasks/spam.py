@@ -6,7 +6,7 @@ import numpy as np
 
 from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
-from ..models import AbstractModel, SequenceClassifier
+from ..models import Model, SequenceClassifier
 from .losses import Batch
 from .task import AbstractTask, Part, checksum_of_all, in_parts, in_passes
 
@@ -40,7 +40,7 @@ class SpamBytes(AbstractTask):
     **Raises:** `InputError` where mails are missing.
     """
 
-    model: ClassVar[type[AbstractModel]] = SequenceClassifier
+    model: ClassVar[type[Model]] = SequenceClassifier
 
     def __init__(
         self, path: Path, context: PositiveInt, validation: Fraction = 0.1, headers: bool = True

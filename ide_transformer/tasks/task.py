@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import AbstractModel, Mesh
+from ..models import Mesh, Model
 from .losses import AbstractLoss, Batch, CrossEntropy
 
 
@@ -43,7 +43,7 @@ class AbstractTask(abc.ABC):
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
     # The class of the models that learn it.
-    model: ClassVar[type[AbstractModel]]
+    model: ClassVar[type[Model]]
     # The loss, and what else an evaluation measures.
     loss: AbstractLoss = CrossEntropy()
     # Whether a token may see only those before it.
@@ -129,7 +129,7 @@ class AbstractTask(abc.ABC):
         """Further figures that follow from a mean loss; none by default."""
         return {}
 
-    def sample(self, model: AbstractModel, length: int) -> str | None:
+    def sample(self, model: Model, length: int) -> str | None:
         """Text of `length` tokens that the trained model writes; `None` for no text."""
         return None
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..models import AbstractModel, LanguageModel
+from ..models import LanguageModel, Model
 from .losses import Batch
 from .pretrained_tokenizer import load_tokenizer
 from .task import AbstractTask, one_number
@@ -41,7 +41,7 @@ class AbstractTextTask(AbstractTask):
 class AbstractNextToken(AbstractTextTask):
     """Predict each next token, in windows of a text that is longer."""
 
-    model: ClassVar[type[AbstractModel]] = LanguageModel
+    model: ClassVar[type[Model]] = LanguageModel
     causal: ClassVar[bool] = True
 
     @abc.abstractmethod

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
-from ..models import AbstractModel, LanguageModel, generate
+from ..models import LanguageModel, Model, generate
 from .losses import Batch
 from .shuffling import shuffled
 from .task import Part, in_parts
@@ -94,7 +94,7 @@ class TokenFiles(AbstractNextToken):
         """A checksum of all tokens."""
         return self.folder.fingerprint()
 
-    def sample(self, model: AbstractModel, length: int) -> str | None:
+    def sample(self, model: Model, length: int) -> str | None:
         """A text that begins as a document does."""
         tokens = generate(
             cast(LanguageModel, model.ordinary),

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError, naming
-from ..models import AbstractModel, EncoderDecoder, SourceAndText, Text
+from ..models import EncoderDecoder, Model, SourceAndText, Text
 from ..packages import cache_folder
 from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
 from .task import Part, checksum_of_all, in_parts, in_passes
@@ -47,7 +47,7 @@ class VersesEnEs(AbstractTextTask):
     **Raises:** `InputError` where the texts or pysword are missing.
     """
 
-    model: ClassVar[type[AbstractModel]] = EncoderDecoder
+    model: ClassVar[type[Model]] = EncoderDecoder
     causal: ClassVar[bool] = True
     loss: AbstractLoss = InstanceCrossEntropy()
 

@@ -22,11 +22,11 @@ from ..equation import (
 from ..errors import InputError
 from ..integration import AbstractGradient
 from ..models import (
-    AbstractModel,
     AbstractTextModel,
     Discretization,
     FunctionalModel,
     LanguageModel,
+    Model,
     check_causal,
 )
 from ..pretrained import find_pretrained, load_pretrained
@@ -41,7 +41,7 @@ from .sizes import check_memory, check_steps
 from .staged import staged_model
 
 
-M = TypeVar("M", bound=AbstractModel)
+M = TypeVar("M", bound=Model)
 
 
 def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> AbstractTask:
@@ -70,7 +70,7 @@ def task_class(config: Config) -> type[AbstractTask]:
     return find("data.name", config.data.name, AbstractTask)
 
 
-def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> AbstractModel:
+def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     """The model of a run, with weights drawn from `key`.
 
     **Raises:** `InputError`, before anything is drawn, for a run that does not fit into memory;
@@ -104,7 +104,7 @@ def causal(config: Config, model: M) -> M:
     return model
 
 
-def _check_tokens(config: Config, task: AbstractTask, model: AbstractModel) -> None:
+def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
     """Refuses tokens that the embedding of a checkpoint has not."""
     tokens = task.sizes.get("vocabulary", 0)
     rows = model.embedding.shape[0] if isinstance(model, AbstractTextModel) else tokens
@@ -115,22 +115,20 @@ def _check_tokens(config: Config, task: AbstractTask, model: AbstractModel) -> N
         )
 
 
-def build_start(config: Config) -> tuple[AbstractTask, AbstractModel, PRNGKeyArray]:
+def build_start(config: Config) -> tuple[AbstractTask, Model, PRNGKeyArray]:
     """The task, the model and the key with which the training of a run starts."""
     task = build_task(config)
     return task, *starting_model(config, task)
 
 
-def starting_model(config: Config, task: AbstractTask) -> tuple[AbstractModel, PRNGKeyArray]:
+def starting_model(config: Config, task: AbstractTask) -> tuple[Model, PRNGKeyArray]:
     """The model and the key with which the training of a run starts on these data."""
     model_key, key = jax.random.split(jax.random.key(config.training.seed))
     model = first_model(config, lambda config: build_model(config, task, model_key))
     return with_training(model, config.training), key
 
 
-def build_model_of_size(
-    config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray
-) -> AbstractModel:
+def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
     """The model of a run, for a task of these `sizes`, for example `{"vocabulary": 84}`."""
     model = config.model
     if model.pretrained is not None:
@@ -186,9 +184,7 @@ def build_model_of_size(
         std=model.std,
     )
     try:
-        return construct(
-            "model", model, task.model, Offers({AbstractModel: offered}, model_key)
-        )
+        return construct("model", model, task.model, Offers({Model: offered}, model_key))
     except InputError as error:
         raise InputError(f"data.name={config.data.name}: {error}") from None
 
@@ -202,7 +198,7 @@ class SchemeSizes(NamedTuple):
     operators: int
 
     @classmethod
-    def of(cls, model: AbstractModel, steps_per_interval: int) -> "SchemeSizes":
+    def of(cls, model: Model, steps_per_interval: int) -> "SchemeSizes":
         """Sizes of a model that is solved with so many steps in each interval."""
         steps = model.control.num_intervals * steps_per_interval
         block = eqx.filter_eval_shape(model.control, 0.0)
@@ -235,7 +231,7 @@ def build_discretization(config: SolverConfig, sizes: SchemeSizes) -> Discretiza
     )
 
 
-def with_training(model: AbstractModel, config: TrainingConfig) -> AbstractModel:
+def with_training(model: Model, config: TrainingConfig) -> Model:
     """Give a model the configured gradient mode and precision of its products."""
     gradient = construct("training.gradient", config.gradient, AbstractGradient)
     dtype = None if config.compute_dtype == "float32" else config.compute_dtype
@@ -247,7 +243,7 @@ def with_solver(model: M, config: SolverConfig) -> M:
     if config.kind == NATIVE:
         return model
 
-    def change(model: AbstractModel) -> AbstractModel:
+    def change(model: Model) -> Model:
         check_steps(model.control.num_intervals, config)
         sizes = SchemeSizes.of(model, config.steps_per_interval)
         discretization = build_discretization(config, sizes)
@@ -257,7 +253,7 @@ def with_solver(model: M, config: SolverConfig) -> M:
     return changed
 
 
-def _pretrained(config: Config, path: str) -> AbstractModel:
+def _pretrained(config: Config, path: str) -> Model:
     """The model of a checkpoint, of the kind that learns the data."""
     model, wanted = load_pretrained(path), task_class(config).model
     if not isinstance(model, wanted):

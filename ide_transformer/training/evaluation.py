@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import AbstractModel, LanguageModel, Mesh, TextEncoder, sentence_embedding
+from ..models import LanguageModel, Mesh, Model, TextEncoder, sentence_embedding
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import (
     AbstractTask,
@@ -33,7 +33,7 @@ from .run_data import run_task
 from .step import make_evaluation
 
 
-M = TypeVar("M", bound=AbstractModel)
+M = TypeVar("M", bound=Model)
 
 BATCH = 16
 
@@ -43,7 +43,7 @@ class LoadedModel(NamedTuple):
     the data on which the model of a run is evaluated. `named` says that they are others than
     those of the run on purpose."""
 
-    model: AbstractModel
+    model: Model
     run: RunFolder | None
     path: Path
     config: Config | None = None
@@ -143,7 +143,7 @@ def evaluate_loss(
 
 
 def evaluate_on(
-    model: AbstractModel, task: AbstractTask, samples: int | None, part: Part = "validation"
+    model: Model, task: AbstractTask, samples: int | None, part: Part = "validation"
 ) -> dict[str, Any]:
     """`evaluate_loss` on a task that is there already."""
     at_least_one("samples", samples)

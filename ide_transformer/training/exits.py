@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from ..errors import InputError
 from ..integration import AbstractExit, EstimatedExit
-from ..models import AbstractModel, Mesh
+from ..models import Mesh, Model
 from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part, averaged
 from .evaluation import (
     BATCH,
@@ -106,7 +106,7 @@ def cheapest_exits(
 
 
 def _figures(
-    model: AbstractModel,
+    model: Model,
     task: AbstractTask,
     held_out: Sequence[Batch],
     exit: AbstractExit | None,
@@ -121,11 +121,7 @@ def _figures(
 # The tolerance is an array, so that all of them share one program.
 @eqx.filter_jit
 def _measured(
-    model: AbstractModel,
-    loss: AbstractLoss,
-    exit: AbstractExit | None,
-    tolerance: Array,
-    batch: Batch,
+    model: Model, loss: AbstractLoss, exit: AbstractExit | None, tolerance: Array, batch: Batch
 ) -> dict[str, Mean]:
     if exit is not None:
         exit = eqx.tree_at(lambda e: e.tolerance, exit, tolerance)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from ..models import AbstractModel, Field, Mesh, OperatorModel
+from ..models import Field, Mesh, Model, OperatorModel
 from ..tasks import FlowMapTask, Part, RelativeError
 from .evaluation import LoadedModel, check_finite, check_part, evaluation_task
 from .meshes import model_on
@@ -103,5 +103,5 @@ def _values(x: Any) -> Any:
 
 
 @eqx.filter_jit
-def _outputs(model: AbstractModel, inputs: Any) -> Any:
+def _outputs(model: Model, inputs: Any) -> Any:
     return model(inputs)

@@ -9,7 +9,7 @@ import jax
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import Model
 from .averages import Weights, weights_of
 from .build import build_model_of_size, build_task, causal, task_class
 from .checkpoints import Checkpoints, Which
@@ -27,7 +27,7 @@ def load_run(
     checkpoint: Which = "newest",
     weights: Weights = "trained",
     trust: bool = False,
-) -> tuple[AbstractModel, RunFolder]:
+) -> tuple[Model, RunFolder]:
     """The trained model of a run and its folder. The folder's `load_tokenizer` gives what
     `generate` needs to write text.
 
@@ -53,7 +53,7 @@ def load_run(
 
 def restored(
     folder: RunFolder, config: Config, checkpoint: Which, weights: Weights = "trained"
-) -> AbstractModel:
+) -> Model:
     """The model of a run with the weights of a checkpoint; see `load_run`.
 
     **Arguments:**

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..dynamics import keep_layers
 from ..errors import InputError
-from ..models import AbstractModel, Mesh, functional
+from ..models import Mesh, Model, functional
 from ..tasks import AbstractTask, Batch
 from .build import SchemeSizes, build_solver
 from .training_config import DrawnMesh, MeshSection, TrainingConfig
@@ -22,7 +22,7 @@ from .training_config import DrawnMesh, MeshSection, TrainingConfig
 Layers = Literal["resampled", "spread", "first"]
 
 
-def mesh_maps(training: TrainingConfig) -> list[Callable[[AbstractModel], AbstractModel]]:
+def mesh_maps(training: TrainingConfig) -> list[Callable[[Model], Model]]:
     """For each mesh of a run the map from the model to the same model on it."""
     meshes = training.meshes or (DrawnMesh(),)
     return [
@@ -64,7 +64,7 @@ def drawn_mesh(training: TrainingConfig, step: int) -> int:
     return int(random.choice(len(meshes), p=weights / weights.sum()))
 
 
-def model_on(model: AbstractModel, mesh: Mesh, layers: Layers = "resampled") -> AbstractModel:
+def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
     """`model.on(mesh)`; where the mesh gives a width, that of its weights as functions of the
     features, and where some of its `layers` are kept, that of these."""
     if layers != "resampled":
@@ -78,9 +78,7 @@ def model_on(model: AbstractModel, mesh: Mesh, layers: Layers = "resampled") -> 
     return (model if mesh.width is None else functional(model)).on(mesh)
 
 
-def with_layers(
-    model: AbstractModel, number: int, layers: Literal["spread", "first"]
-) -> AbstractModel:
+def with_layers(model: Model, number: int, layers: Literal["spread", "first"]) -> Model:
     """The model with so many of its layers, each with its own step: "spread" evenly or the
     "first" ones, for a model that was trained with `LayerDrop`, or to be read out after each.
 
@@ -93,7 +91,7 @@ def with_layers(
     return keep_layers(model, kept[layers])
 
 
-def mesh_of(section: MeshSection, model: AbstractModel, key: str) -> Mesh:
+def mesh_of(section: MeshSection, model: Model, key: str) -> Mesh:
     """The mesh that a section describes at `key`, for this model.
 
     **Raises:** `InputError` for a scheme with weights, which nothing would train.
@@ -110,7 +108,7 @@ def mesh_of(section: MeshSection, model: AbstractModel, key: str) -> Mesh:
     return Mesh(**given)
 
 
-def _model_on(model: AbstractModel, *, section: MeshSection, key: str) -> AbstractModel:
+def _model_on(model: Model, *, section: MeshSection, key: str) -> Model:
     """Put a model on a mesh. Gradient mode and precision stay.
 
     **Raises:** `InputError` that begins with the key, where there is no such mesh or scheme.

@@ -32,7 +32,7 @@ FACES: dict[type, tuple[ModuleType, ...]] = {
     equation.AbstractControl: (equation,),
     diffrax.AbstractSolver: (diffrax, solvers),
     integration.AbstractGradient: (integration,),
-    models.AbstractModel: (models,),
+    models.Model: (models,),
     tasks.AbstractTask: (tasks,),
     trackers.AbstractTracker: (trackers,),
 }

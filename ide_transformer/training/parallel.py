@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from ..equation import LAYOUT_AXES, AbstractAttention, divided, parts
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import Model
 from ..tasks import AbstractTask, Batch
 from .config import Config
 from .optimizer import path_of
@@ -145,7 +145,7 @@ def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) ->
     return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:wanted]))
 
 
-def check_divisible(config: Config, model: AbstractModel) -> None:
+def check_divisible(config: Config, model: Model) -> None:
     """Refuses a layout of devices that does not divide what is to be divided.
 
     **Raises:** `InputError` that names the keys.

@@ -9,7 +9,7 @@ import jax
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from ..models import AbstractModel
+from ..models import Model
 from ..tasks import AbstractLoss, Batch
 from .config import Config
 from .meshes import mesh_maps
@@ -38,7 +38,7 @@ class Phase(NamedTuple):
 
     first: int
     last: int
-    model: AbstractModel
+    model: Model
     shapes: TrainState
     enter: Any
     train_steps: Callable[..., list[Any]]
@@ -65,7 +65,7 @@ class Phase(NamedTuple):
 
 
 def make_phases(
-    config: Config, model: AbstractModel, key: PRNGKeyArray
+    config: Config, model: Model, key: PRNGKeyArray
 ) -> tuple[TrainState, list[Phase]]:
     """The state before the first step of a run, and its phases.
 

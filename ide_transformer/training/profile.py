@@ -4,7 +4,7 @@ import diffrax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..models import AbstractModel
+from ..models import Model
 
 
 class DepthProfile(NamedTuple):
@@ -20,7 +20,7 @@ class DepthProfile(NamedTuple):
     increment: Float[Array, " intervals"]
 
 
-def depth_profile(model: AbstractModel, inputs: PyTree) -> DepthProfile:
+def depth_profile(model: Model, inputs: PyTree) -> DepthProfile:
     """The profile of a batch of inputs."""
     knots = jnp.asarray(model.equation.knots)
     us = model.solve(inputs, saveat=diffrax.SaveAt(ts=knots)).us

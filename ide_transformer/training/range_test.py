@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import Model
 from ..reporting import write_json
 from ..tasks import AbstractTask
 from .build import build_start
@@ -99,7 +99,7 @@ def find_learning_rate(
 def _losses(
     config: Config,
     task: AbstractTask,
-    model: AbstractModel,
+    model: Model,
     key: PRNGKeyArray,
     steps: int,
     rate: optax.Schedule,

@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 
 from ..errors import InputError
-from ..models import AbstractModel, Mesh
+from ..models import Mesh, Model
 from .config import Config
 
 
-def first_model(config: Config, build: Callable[[Config], AbstractModel]) -> AbstractModel:
+def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
     """The model with which a run begins: that of the configuration, on the first mesh of
     `training.refine`.
 
@@ -32,7 +32,7 @@ def first_model(config: Config, build: Callable[[Config], AbstractModel]) -> Abs
     return build(config.model_copy(update=sections))
 
 
-def next_model(config: Config, model: AbstractModel, intervals: int) -> AbstractModel:
+def next_model(config: Config, model: Model, intervals: int) -> Model:
     """The model on the next mesh of `training.refine`.
 
     **Raises:** `InputError` where the control has no such mesh, or one that would change layers
@@ -49,12 +49,12 @@ def next_model(config: Config, model: AbstractModel, intervals: int) -> Abstract
     return new
 
 
-def _with_intervals(config: Config, model: AbstractModel, intervals: int) -> AbstractModel:
+def _with_intervals(config: Config, model: Model, intervals: int) -> Model:
     try:
         return model.on(Mesh(intervals=intervals))
     except InputError as error:
         raise InputError(f"training.refine={config.training.refine}: {error}") from None
 
 
-def _weight_shapes(model: AbstractModel) -> list[tuple[int, ...]]:
+def _weight_shapes(model: Model) -> list[tuple[int, ...]]:
     return [x.shape for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]

@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 
 from ..arguments import checked
 from ..errors import InputError, naming
-from ..models import AbstractModel
+from ..models import Model
 from ..reporting import write_json
 from ..tasks import AbstractTask
 from .averages import Weights, weights_of
@@ -231,9 +231,7 @@ def on_other_devices(config: Config, overrides: Sequence[str], path: Path) -> Co
     return validated(Config, tree, "the command line", origin)
 
 
-def plot_run(
-    folder: RunFolder, task: AbstractTask, model: AbstractModel, end: dict[str, Any]
-) -> None:
+def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str, Any]) -> None:
     """Plots the loss over the run, with the step and the validation loss at its end, and the
     size of the state over depth."""
     from ..figures import plot_curves

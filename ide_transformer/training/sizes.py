@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ..errors import InputError
 from ..integration import AbstractGradient
-from ..models import AbstractModel
+from ..models import Model
 from ..tasks import AbstractLoss, AbstractTask
 from .config import Config, SolverConfig
 from .names import shown
@@ -38,7 +38,7 @@ def check_steps(depth: int, solver: SolverConfig) -> None:
 
 
 def check_memory(
-    config: Config, task: AbstractTask, model: AbstractModel, mode: AbstractGradient
+    config: Config, task: AbstractTask, model: Model, mode: AbstractGradient
 ) -> None:
     """Refuses a run that needs more memory than there is. It makes no arrays: `model` may
     have shapes in the place of arrays.
@@ -93,9 +93,7 @@ def memory() -> int | None:
         return None
 
 
-def _traced(
-    model: AbstractModel, mode: AbstractGradient, loss: AbstractLoss, batch: Any
-) -> int:
+def _traced(model: Model, mode: AbstractGradient, loss: AbstractLoss, batch: Any) -> int:
     """Bytes that a step keeps for its gradient, from shapes alone."""
     found: list[int] = []
     eqx.filter_eval_shape(lambda m, b: found.append(kept_bytes(m, mode, loss, b)), model, batch)

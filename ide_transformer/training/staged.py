@@ -7,7 +7,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ..errors import InputError
-from ..models import AbstractModel, AbstractStage, StagedModel
+from ..models import AbstractStage, Model, StagedModel
 from .config import Config
 from .sizes import check_steps
 
@@ -16,7 +16,7 @@ def staged_model(
     config: Config,
     sizes: Mapping[str, Any],
     key: PRNGKeyArray,
-    build: Callable[[Config, Mapping[str, Any], PRNGKeyArray], AbstractModel],
+    build: Callable[[Config, Mapping[str, Any], PRNGKeyArray], Model],
 ) -> StagedModel:
     """The model of `model.stages`.
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
-from ..models import AbstractModel
+from ..models import Model
 from ..solvers import learned
 from ..tasks import AbstractLoss, AbstractTask, Batch, Loss, Part, averaged
 from .averages import gradient_in_parts, moving_average
@@ -47,7 +47,7 @@ class TrainState(eqx.Module):
 
 
 def initial_state(
-    model: AbstractModel,
+    model: Model,
     optimizer: optax.GradientTransformation,
     key: PRNGKeyArray,
     *,
@@ -92,7 +92,7 @@ def make_train_step(
     accumulate: int = 1,
     average: float = 0.0,
     out_shardings: Any = None,
-    solved: Callable[[AbstractModel], AbstractModel] = lambda model: model,
+    solved: Callable[[Model], Model] = lambda model: model,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The compiled step: `state, batch -> state, metrics`. It never calls the host.
 
@@ -201,7 +201,7 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
 
 
 def describe_memory(
-    model: AbstractModel, state: TrainState, loss: AbstractLoss, batch: Batch, temporary: int
+    model: Model, state: TrainState, loss: AbstractLoss, batch: Batch, temporary: int
 ) -> str:
     """One line on memory: parameters, optimiser, and the rest of a step with the gradient mode
     in use; then, found by tracing, what the other modes would keep for the backward pass, where
@@ -231,9 +231,7 @@ def describe_memory(
     return text
 
 
-def kept_bytes(
-    model: AbstractModel, mode: AbstractGradient, loss: AbstractLoss, batch: Batch
-) -> int:
+def kept_bytes(model: Model, mode: AbstractGradient, loss: AbstractLoss, batch: Batch) -> int:
     """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
     model = model.with_options(gradient=mode)
     weights, static = eqx.partition(model, eqx.is_inexact_array)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ide_transformer import AbstractConstraint, load_pretrained
 from ide_transformer.equation import parts
-from ide_transformer.models import AbstractModel
+from ide_transformer.models import Model
 from ide_transformer.pretrained import families
 from ide_transformer.pretrained.family import Family
 
@@ -37,5 +37,5 @@ def _about(family: Family) -> str:
     return re.split(r";|\.(?=\s)", text)[0].rstrip(".")
 
 
-def _scheme(model: AbstractModel) -> str:
+def _scheme(model: Model) -> str:
     return code(str(model.solver).replace("sub_solver=", "").replace("solver=", ""))

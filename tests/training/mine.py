@@ -174,7 +174,7 @@ class Counting(tasks.AbstractTask):
 class Unsized(tasks.AbstractTask):
     """Halve a sequence of its own length; one batch serves for all parts and samples."""
 
-    model: ClassVar[type] = models.AbstractModel
+    model: ClassVar[type] = models.Model
 
     @property
     def sizes(self):

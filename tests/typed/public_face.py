@@ -99,7 +99,7 @@ class MyHeun(ide.AbstractOneStep):
 class Counting(ide.AbstractTask):
     """Predict the next digit of `012340123…`."""
 
-    model: ClassVar[type[ide.AbstractModel]] = ide.LanguageModel
+    model: ClassVar[type[ide.Model]] = ide.LanguageModel
     causal: ClassVar[bool] = True
 
     def __init__(self, context: int):
@@ -212,7 +212,7 @@ def load_and_save(checkpoint: Path, folder: Path) -> None:
         assert "nothing" in str(error)
 
 
-def learn(runs: Path, task: str) -> ide.AbstractModel:
+def learn(runs: Path, task: str) -> ide.Model:
     config = Config(
         name="counting",
         data=DataConfig(name=task),

@@ -10,7 +10,7 @@ import jax
 
 from ... import dynamics
 from ...dynamics.layers import MOST_SELECTIONS
-from ...models import AbstractModel
+from ...models import Model
 from .problem import Problem
 from .trials import Trials, solved_batch
 
@@ -63,7 +63,7 @@ def fit_samples(samples: int) -> int:
     return 3 * options["steps"].default * min(options["batch"].default, samples)
 
 
-def measure_costs(model: AbstractModel, problem: Problem) -> tuple[Trials, Costs]:
+def measure_costs(model: Model, problem: Problem) -> tuple[Trials, Costs]:
     """The native solve, and the costs that follow from it."""
     compiled = _seconds(lambda: solved_batch(model, problem.held_out))
     solved = _seconds(lambda: solved_batch(model, problem.held_out))

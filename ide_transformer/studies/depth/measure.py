@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ... import dynamics
-from ...models import AbstractModel
+from ...models import Model
 from ...solvers import LieStrang
 from .budget import Budget, OverBudget
 from .costs import fit_samples, measure_costs
@@ -56,7 +56,7 @@ class CoarseningStudy(NamedTuple):
 
 
 def measure_coarsening(
-    model: AbstractModel,
+    model: Model,
     problem: Problem,
     *,
     refinements: Sequence[int] = (2, 4),
@@ -104,7 +104,7 @@ class _Study:
     ranking: Ranking
     columns: Columns
 
-    def __init__(self, model: AbstractModel, problem: Problem, budget: Budget):
+    def __init__(self, model: Model, problem: Problem, budget: Budget):
         self.model, self.problem, self.budget = model, problem, budget
         self.trials, self.costs = measure_costs(model, problem)
         self.number = model.control.num_intervals
@@ -156,7 +156,7 @@ class _Study:
                 budget.check()
                 yield found
 
-        def fit_in_time(model: AbstractModel, target: dynamics.Target) -> AbstractModel:
+        def fit_in_time(model: Model, target: dynamics.Target) -> Model:
             assert fit is not None
             budget.check(costs.sample * fit_samples(target.samples))
             return fit(model, target)
@@ -202,7 +202,7 @@ def _text(steps: np.ndarray) -> str:
     return " ".join("/".join(dict.fromkeys(interval)) for interval in steps)
 
 
-def _adaptive(model: AbstractModel, tolerance: float) -> AbstractModel:
+def _adaptive(model: Model, tolerance: float) -> Model:
     """The model solved by an embedded pair. All tolerances have one program."""
     bound = jnp.asarray(tolerance)
     return model.with_solver(

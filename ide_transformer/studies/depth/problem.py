@@ -14,10 +14,10 @@ from ...dynamics import Quantity
 from ...errors import InputError
 from ...models import (
     AbstractImageModel,
-    AbstractModel,
     AbstractTextModel,
     Field,
     LanguageModel,
+    Model,
     Text,
     TextEncoder,
     mean_vectors,
@@ -98,7 +98,7 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
     )
 
 
-def _imitation(model: AbstractModel, batches: list[np.ndarray], inputs: str) -> Problem:
+def _imitation(model: Model, batches: list[np.ndarray], inputs: str) -> Problem:
     """The task to have the native outputs, `Σ |y - y*|² / Σ |y*|²` of each sample."""
     calibration, held_out = batches
 

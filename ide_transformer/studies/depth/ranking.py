@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
 from ...dynamics import Quantity, defects, removal_estimate
-from ...models import AbstractModel
+from ...models import Model
 
 
 Columns = dict[str, np.ndarray]
@@ -28,7 +28,7 @@ class Ranking(NamedTuple):
 
 
 def layer_columns(
-    model: AbstractModel, inputs: PyTree[ArrayLike], read: Quantity | None = None
+    model: Model, inputs: PyTree[ArrayLike], read: Quantity | None = None
 ) -> Columns:
     """Predictions for each layer from the equation: the numbers of `Defects` and, as
     `estimate`, the `removal_estimate`; each `[intervals]`."""

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, PyTree
 
 from ...dynamics import Target, keep_layers
-from ...models import AbstractModel
+from ...models import Model
 from .problem import Problem
 
 
@@ -33,7 +33,7 @@ class Trials:
     - `losses`: for each row, the loss of each sample.
     """
 
-    def __init__(self, model: AbstractModel, problem: Problem):
+    def __init__(self, model: Model, problem: Problem):
         self._model, self._problem = model, problem
         self._kept: dict[tuple[int, ...], Trial] = {}
         self.native_state, evaluations = self.state(model)
@@ -44,11 +44,11 @@ class Trials:
         self.losses: list[np.ndarray] = []
         self.add("native", self.native)
 
-    def solve(self, model: AbstractModel) -> Trial:
+    def solve(self, model: Model) -> Trial:
         """Solves the held-out batch with a model that reads out as the native one does."""
         return self.judge(*self.state(model))
 
-    def state(self, model: AbstractModel) -> tuple[Array, float]:
+    def state(self, model: Model) -> tuple[Array, float]:
         """The state of a model at depth T, NaN where the solve failed, and its evaluations."""
         state, evaluations = solved_batch(model, self._problem.held_out)
         return state, float(evaluations)
@@ -82,7 +82,7 @@ class Trials:
 
 
 @eqx.filter_jit
-def solved_batch(model: AbstractModel, inputs: PyTree[ArrayLike]) -> tuple[Array, Array]:
+def solved_batch(model: Model, inputs: PyTree[ArrayLike]) -> tuple[Array, Array]:
     """The state at depth T, NaN where the solve failed, and its field evaluations, the mean
     over samples that have steps of their own."""
     solution = model.solve(inputs)

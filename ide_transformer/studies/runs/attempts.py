@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ...models import AbstractModel
+from ...models import Model
 
 
 class Attempts(NamedTuple):
@@ -25,7 +25,7 @@ class Attempts(NamedTuple):
     accepted: np.ndarray
 
 
-def step_attempts(model: AbstractModel, inputs: PyTree) -> Attempts | None:
+def step_attempts(model: Model, inputs: PyTree) -> Attempts | None:
     """The steps of a solve of some inputs, the same for all of them; `None` for a model that is
     solved with equal steps."""
     controller = model.discretization.stepsize_controller

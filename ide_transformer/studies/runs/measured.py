@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ...equation import AbstractControl, AbstractExpansion, parts
-from ...models import AbstractModel
+from ...models import Model
 from ...training import DepthProfile, depth_profile, load_run, run_task
 from .attempts import Attempts, step_attempts
 from .record import RunRecord
@@ -56,7 +56,7 @@ def measure(run: RunRecord) -> Measured:
     )
 
 
-def _weights(model: AbstractModel) -> np.ndarray:
+def _weights(model: Model) -> np.ndarray:
     control: AbstractControl = model.control
     middles = (jnp.arange(control.num_intervals) + 0.5) * control.interval_length
     return np.asarray(jax.lax.map(lambda t: _rms(control(t)), middles))

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ...errors import InputError
 from ...figures import plot_curves
-from ...models import AbstractModel
+from ...models import Model
 from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractLoss, Batch
@@ -166,7 +166,7 @@ def _measured_before(file: Path) -> dict[str, Any] | None:
 
 
 class _Problem(NamedTuple):
-    model: AbstractModel
+    model: Model
     batch: Batch
     loss: AbstractLoss
     exact: Array
@@ -176,11 +176,11 @@ class _Problem(NamedTuple):
         return float(jnp.sqrt(jnp.mean((u - self.exact) ** 2) / jnp.mean(self.exact**2)))
 
 
-def _state(model: AbstractModel, inputs: Any) -> Array:
+def _state(model: Model, inputs: Any) -> Array:
     return eqx.filter_jit(lambda m, x: m.solve(x).u1)(model, inputs)
 
 
-def _measure(problem: _Problem, model: AbstractModel, rounds: int) -> dict[str, Any]:
+def _measure(problem: _Problem, model: Model, rounds: int) -> dict[str, Any]:
     """Error, loss and cost of one scheme."""
     arrays, static = eqx.partition(model, eqx.is_array)
 
