@@ -35,8 +35,8 @@ _OFF = {
     "tie_encoder_decoder": False,
 }
 
-_LAYERS = re.compile(r"n_layers?|(\w+_)?layers")
-_WIDTHS = re.compile(r"d_\w+|n_(embd|inner|head|heads)|(\w+_)?(dim|size|heads|ratio)")
+_LAYERS = r"n_layers?|(\w+_)?layers"
+_WIDTHS = r"d_\w+|n_(embd|inner|head|heads)|(\w+_)?(dim|size|heads|ratio)"
 # Layers that share their weights have no tensors of their own.
 _MOST_SHARED = 1000
 
@@ -64,7 +64,7 @@ class Checkpoint(NamedTuple):
         """The checkpoint in a folder of Hugging Face's layout, or in a NumPy archive."""
         if path.is_file():
             values, tensors = read_archive(path)
-            return cls.check(Options({**values, "model_type": "glassllm"}, path), tensors, path)
+            return cls.check(Options(values, path), tensors, path)
         file = path / "config.json"
         if not file.is_file():
             raise InputError(
@@ -110,31 +110,28 @@ class Checkpoint(NamedTuple):
     def model(self, dtype: DTypeLike | None) -> Model:
         """The model with its weights. A warning names the weights of other parts."""
         held = expected_shapes(self.table).keys() | self.copies.keys()
-        unread = [
-            re.sub(r"\b\d+\b", "*", original)
+        unread = {  # once for all layers
+            re.sub(r"\b\d+\b", "*", original): None
             for name, original in self.original.items()
             if name not in held and re.fullmatch(self.family.unread, name)
-        ]
+        }
         if unread:
-            # Once for all layers.
-            names = ", ".join(dict.fromkeys(unread))
-            text = f"{self.options.file}: not part of the model, so not read: {names}."
-            warnings.warn(text, stacklevel=2)
+            text = f"not part of the model, so not read: {', '.join(unread)}."
+            warnings.warn(f"{self.options.file}: {text}", stacklevel=2)
         return fill(self.skeleton, self.table, self.tensors, _of_weights(dtype))
 
 
 def _check_sizes(options: Options, tensors: int, weights: int) -> None:
     """Refuses, before a model of that size is described, more layers than tensors, and than
     1,000, and a width above the number of all weights together."""
-    for name, value in options.values.items():
-        held = f"{tensors:,} tensors" if _LAYERS.fullmatch(name) else f"{weights:,} weights"
-        most = tensors if _LAYERS.fullmatch(name) else weights
-        known = _LAYERS.fullmatch(name) or _WIDTHS.fullmatch(name)
-        if known and isinstance(value, int | float) and value > max(most, _MOST_SHARED):
-            raise InputError(
-                f"{options.file}: {name} = {str(value)[:24]} does not fit a checkpoint of "
-                f"{held}."
-            )
+    for pattern, held, of in ((_LAYERS, tensors, "tensors"), (_WIDTHS, weights, "weights")):
+        for name, value in options.values.items():
+            large = isinstance(value, int | float) and value > max(held, _MOST_SHARED)
+            if large and re.fullmatch(pattern, name):
+                found = f"{name} = {str(value)[:24]}"
+                raise InputError(
+                    f"{options.file}: {found} does not fit a checkpoint of {held:,} {of}."
+                )
 
 
 def _of_weights(dtype: DTypeLike | None) -> np.dtype | None:

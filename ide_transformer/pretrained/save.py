@@ -46,14 +46,10 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path) -> None
     taken = path.exists() if source.is_file() else path.is_dir() and any(path.iterdir())
     if taken or path.is_file():
         raise InputError(f"{path} is there already; give a new name.")
-    _check_kind(model, checkpoint, source)
-    _check_parts(model, checkpoint, source)
-    _check_weights(model, checkpoint, source)
+    _check(model, checkpoint, source)
     named = _named_tensors(model, checkpoint)
     if source.is_file():
-        values = dict(checkpoint.options.values)
-        del values["model_type"]
-        write_archive(path, values, named)
+        write_archive(path, checkpoint.options.values, named)
         if tokenizer_file(source).is_file():
             shutil.copy(tokenizer_file(source), tokenizer_file(path))
         return
@@ -69,11 +65,9 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path) -> None
 def _write_dtype(file: Path, model: Model) -> None:
     """Writes the dtype of the weights in the place of that of the source, by which the
     original library would round them."""
-    weights = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
-    dtype = jnp.result_type(*weights).name
+    dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))).name
     options = read_json(file)
-    stale = {x for x in ("dtype", "torch_dtype") if options.get(x, dtype) != dtype}
-    if stale:
+    if stale := {x for x in ("dtype", "torch_dtype") if options.get(x, dtype) != dtype}:
         options |= dict.fromkeys(stale, dtype)
         with naming(file):
             file.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
@@ -90,39 +84,31 @@ def _named_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, np.ndarray
     }
 
 
-def _check_kind(model: Model, checkpoint: Checkpoint, source: Path) -> None:
-    native = checkpoint.skeleton
+def _check(model: Model, checkpoint: Checkpoint, source: Path) -> None:
+    native, table = checkpoint.skeleton, checkpoint.family.table
     if type(model) is not type(native):
         raise InputError(
             f"{source} holds a {type(native).__name__}, but the model is a "
             f"{type(model).__name__}; give the checkpoint that it was loaded from."
         )
-
-
-def _check_weights(model: Model, checkpoint: Checkpoint, source: Path) -> None:
-    table = checkpoint.family.table(model)
-    ours, theirs = expected_shapes(table), expected_shapes(checkpoint.table)
+    if wrong := list(_differences(model, native, "model")):
+        raise InputError(
+            f"The layout of {source} cannot express this model, so others would read it "
+            "wrongly:\n  " + "\n  ".join(wrong) + "\nSave the run instead, or put back what "
+            "differs, the scheme and its steps by model.with_solver(…)."
+        )
+    ours, theirs = expected_shapes(table(model)), expected_shapes(checkpoint.table)
+    placed = {id(place.weight) for place in table(model)}
     wrong = [
         f"{name}: {ours.get(name, 'none')} here, {theirs.get(name, 'none')} there"
         for name in ours | theirs
         if ours.get(name) != theirs.get(name)
     ]
-    placed = {id(p.weight) for p in table}
     weights = jax.tree.leaves(eqx.filter(model, eqx.is_array))
     wrong += [f"{x.shape}: no place for it there" for x in weights if id(x) not in placed]
     if wrong:
         raise InputError(
             f"The weights of the model are not those of {source}:\n  " + "\n  ".join(wrong)
-        )
-
-
-def _check_parts(model: Model, checkpoint: Checkpoint, source: Path) -> None:
-    wrong = list(_differences(model, checkpoint.skeleton, "model"))
-    if wrong:
-        raise InputError(
-            f"The layout of {source} cannot express this model, so others would read it "
-            "wrongly:\n  " + "\n  ".join(wrong) + "\nSave the run instead, or put back what "
-            "differs, the scheme and its steps by model.with_solver(…)."
         )
 
 

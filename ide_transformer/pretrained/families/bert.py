@@ -105,27 +105,16 @@ def _build(
     head_activation: Callable | None = None,
     control: type[PiecewiseConstant] | type[Tied] = PiecewiseConstant,
 ) -> TextEncoder:
-    """A post-norm encoder by the options of BERT.
-
-    **Arguments:**
-
-    - `eps`: of the normalisations, if it is no option.
-    - `segmented`: whether kinds of sentences are distinguished.
-    - `embedded`: the width of embedded tokens; `None` for that of the state.
-    - `padding`: see `TextEncoder`.
-    - `activation`: the default.
-    - `head_activation`: that of the masked-token head; `None` for that of the layers.
-    - `control`: ordinary layers, or one block for all layers.
-    """
+    """A post-norm encoder by the options of BERT. `embedded` is the width of embedded tokens
+    where it is not that of the state, and `activation` the default."""
     options.allow("position_embedding_type", "absolute", None)
     width, number = options.size("hidden_size"), options.size("num_hidden_layers")
     places = options.size("max_position_embeddings")
     # Rows up to that of the padding token stand for no position.
     context = places if padding is None else places - padding - 1
     if context < 1:
-        raise options.refused(
-            "max_position_embeddings", places, f"not above {places - context}"
-        )
+        why = f"not above {places - context}"
+        raise options.refused("max_position_embeddings", places, why)
     tied = options.flag("tie_word_embeddings", True)
     function = options.choose("hidden_act", make.ACTIVATIONS, activation)
     eps = options.number("layer_norm_eps", 1e-12) if eps is None else eps
@@ -139,20 +128,17 @@ def _build(
             bias=jnp.zeros(vocabulary),
             activation=head_activation or function,
         )
-    make_block = make.block(
-        make.attention(options), make.feed_forward(options, activation=activation)
-    )
-    normalization = make.layer_norm(width, eps)
+    feed_forward = make.feed_forward(options, activation=activation)
+    layers = make.block(make.attention(options), feed_forward)
+    norms = (make.layer_norm(width, eps),) * 2
     segments = options.size("type_vocab_size", 2) if segmented else None
     return TextEncoder(
         jnp.zeros((vocabulary, entered)),
         positions=jnp.zeros((places, entered)),
         segments=None if segments is None else jnp.zeros((segments, entered)),
         lift=None if embedded is None else make.dense(embedded, width),
-        control=control.build(make_block, number, key=make.any_key()),
-        constraint=control.build(
-            lambda key: (normalization, normalization), number, key=make.any_key()
-        ),
+        control=control.build(layers, number, key=make.any_key()),
+        constraint=control.build(lambda key: norms, number, key=make.any_key()),
         discretization=Discretization(LieTrotter()),
         context=context,
         padding=padding,

@@ -54,30 +54,25 @@ def build(options: Options, tensors: Set[str]) -> StagedModel:
 
 
 def _stage_options(options: Options) -> list[Options]:
-    """The options of each stage, which the file has as lists."""
+    """The options of each stage, which the file has as lists, also by the names that other
+    families have; errors say `embed_dim[1]`."""
     depths = options.get("depth", list(_DEFAULTS["depth"]))
     if not isinstance(depths, list) or not 0 < len(depths) <= 100:
         raise options.refused("depth", depths, "no list with a number of layers for each stage")
-    lists = {}
-    for name, default in _DEFAULTS.items():
-        values = options.get(name, list(default))
+    lists = {name: options.get(name, list(default)) for name, default in _DEFAULTS.items()}
+    for name, values in lists.items():
         if not isinstance(values, list) or len(values) != len(depths):
-            raise options.refused(
-                name, values, f"no list of {len(depths)} entries, one for each stage, as depth"
-            )
-        lists[name] = values
-    return [_entries(options, lists, number) for number in range(len(depths))]
-
-
-def _entries(options: Options, lists: dict[str, list[Any]], number: int) -> Options:
-    """The entries of a stage in the lists, also by the names that other families have; errors
-    say `embed_dim[1]`."""
-    values = {f"{name}[{number}]": entries[number] for name, entries in lists.items()}
+            why = f"no list of {len(depths)} entries, one for each stage, as depth"
+            raise options.refused(name, values, why)
     names = {name: name for name in lists} | dict(
         hidden_size="embed_dim", num_hidden_layers="depth", num_attention_heads="num_heads"
     )
-    spellings = {own: f"{name}[{number}]" for own, name in names.items()}
-    return Options(values, options.file).renamed(**spellings)
+    stages = []
+    for number in range(len(depths)):
+        values = {f"{name}[{number}]": entries[number] for name, entries in lists.items()}
+        spellings = {own: f"{name}[{number}]" for own, name in names.items()}
+        stages.append(Options(values, options.file).renamed(**spellings))
+    return stages
 
 
 def _side(strides: list[tuple[int, int]]) -> int:

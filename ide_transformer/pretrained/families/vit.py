@@ -5,11 +5,11 @@ Touvron et al., arXiv 2103.17239."""
 
 import functools as ft
 from collections.abc import Iterator, Set
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 
-from ...equation import AbstractOperator, Attention, GatedFeedForward, Scaled
+from ...equation import Attention, GatedFeedForward, Scaled
 from ...errors import InputError
 from ...models import AbstractImageHead, ImageEncoder, NoHead, PrefixAndMeanHead, PrefixHead
 from .. import make
@@ -17,32 +17,21 @@ from ..family import Family, Placement, block, fused, linear, weights_of
 from ..options import Options
 
 
-class _Names(NamedTuple):
-    """Names in which ViT and DeiT differ.
-
-    - `prefix`: the tokens before the patches.
-    - `heads`: for each kind of head its classifiers, one for each of the first of these
-      tokens.
-    """
-
-    prefix: tuple[str, ...]
-    heads: tuple[tuple[str, ...], ...]
+# Names of the tokens before the patches; and of the classifiers, one for each of the first of
+# these tokens, for each kind of head.
+_Prefix = tuple[str, ...]
+_Heads = tuple[tuple[str, ...], ...]
 
 
-_VIT = _Names(("cls_token",), (("classifier",),))
-_DEIT = _Names(
-    ("cls_token", "distillation_token"),
-    (("classifier",), ("cls_classifier", "distillation_classifier")),
-)
-
-
-def _build(options: Options, tensors: Set[str], *, names: _Names) -> ImageEncoder:
+def _build(
+    options: Options, tensors: Set[str], *, prefix: _Prefix, heads: _Heads
+) -> ImageEncoder:
     width, pooler = options.size("hidden_size"), None
     if make.has(tensors, "pooler"):
         options.allow("pooler_act", "tanh")
         pooler = make.dense(width, options.size("pooler_output_size", None) or width)
     return ImageEncoder(
-        **_embedded_patches(options, patch=16, prefix=len(names.prefix)),
+        **_embedded_patches(options, patch=16, prefix=len(prefix)),
         **make.pre_norm(
             options,
             make.layer_norm(width, options.number("layer_norm_eps", 1e-12)),
@@ -50,13 +39,13 @@ def _build(options: Options, tensors: Set[str], *, names: _Names) -> ImageEncode
             make.feed_forward(options),
         ),
         pooler=pooler,
-        head=_head(options, tensors, width, names),
+        head=_head(options, tensors, width, heads),
     )
 
 
-def _head(options: Options, tensors: Set[str], width: int, names: _Names) -> AbstractImageHead:
+def _head(options: Options, tensors: Set[str], width: int, heads: _Heads) -> AbstractImageHead:
     """The classifiers that the checkpoint has, or none."""
-    for classifiers in names.heads:
+    for classifiers in heads:
         if any(make.has(tensors, name) for name in classifiers):
             number = number_of_classes(options)
             return PrefixHead(tuple(make.dense(width, number) for _ in classifiers))
@@ -96,10 +85,7 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> ImageEncoder:
 
 
 def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
-    def make_scaled(**arguments) -> AbstractOperator:
-        return Scaled(make(**arguments), jnp.ones(width))
-
-    return make_scaled
+    return lambda **arguments: Scaled(make(**arguments), jnp.ones(width))
 
 
 def _embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, Any]:
@@ -158,15 +144,15 @@ def number_of_classes(options: Options) -> int:
 _LAYER = "encoder.layer.{layer}"
 
 
-def _table(model: ImageEncoder, *, names: _Names) -> Iterator[Placement]:
+def _table(model: ImageEncoder, *, prefix: _Prefix, heads: _Heads) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
-    yield from _outer_table(model, *names.prefix)
+    yield from _outer_table(model, *prefix)
     yield from _attention_table(attention, normalization="layernorm_before")
     maps = dict(inner="intermediate.dense", outer="output.dense")
     yield from weights_of(feed_forward, _LAYER, **maps, normalization="layernorm_after")
     yield from linear(model.pooler, "pooler.dense")
     classifiers = getattr(model.head, "classifiers", ())
-    for own in names.heads:
+    for own in heads:
         if len(own) == len(classifiers):
             for classifier, name in zip(classifiers, own, strict=True):
                 yield from linear(classifier, name)
@@ -228,11 +214,11 @@ _MODULES = (
 _HARMLESS = "attention_probs_dropout_prob hidden_dropout_prob"
 
 
-def _family(prefix: str, names: _Names) -> Family:
+def _family(name: str, prefix: _Prefix, *heads: tuple[str, ...]) -> Family:
     return Family(
-        ft.partial(_build, names=names),
-        ft.partial(_table, names=names),
-        prefix=prefix,
+        ft.partial(_build, prefix=prefix, heads=heads),
+        ft.partial(_table, prefix=prefix, heads=heads),
+        prefix=f"{name}.",
         # Used in pre-training only: the token of masked patches, the decoder of their pixels.
         unread=r"embeddings\.mask_token|decoder\..*",
         renamed=_MODULES,
@@ -242,8 +228,13 @@ def _family(prefix: str, names: _Names) -> Family:
 
 
 FAMILIES = {
-    "vit": _family("vit.", _VIT),
-    "deit": _family("deit.", _DEIT),
+    "vit": _family("vit", ("cls_token",), ("classifier",)),
+    "deit": _family(
+        "deit",
+        ("cls_token", "distillation_token"),
+        ("classifier",),
+        ("cls_classifier", "distillation_classifier"),
+    ),
     "dinov2": Family(
         _build_dinov2,
         _dinov2_table,
