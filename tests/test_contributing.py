@@ -10,9 +10,7 @@ import numpy as np
 from helpers import ROOT
 
 import ide_transformer as ide
-from ide_transformer.pretrained import families, write_tensors
-from ide_transformer.pretrained.options import Options
-from ide_transformer.pretrained.transfer import tensors_of
+from ide_transformer.pretrained import Options, families, tensors_of, write_tensors
 
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -9,5 +9,4 @@ from .load import (
     tokenizer_file as tokenizer_file,
 )
 from .options import Options as Options
-from .save import save_pretrained as save_pretrained
-from .transfer import tensors_of as tensors_of
+from .save import save_pretrained as save_pretrained, tensors_of as tensors_of

@@ -11,15 +11,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import DTypeLike
+from jaxtyping import Array, DTypeLike, PyTree
 
 from ..errors import InputError
 from ..models import Model
 from .families import families
-from .family import Family, Placement
+from .family import Family, Placement, expected_shapes
 from .files import StoredTensor, read_archive, read_json, stored_tensors
 from .options import Options
-from .transfer import expected_shapes, fill
 
 
 # The tensors that an error lists.
@@ -118,7 +117,7 @@ class Checkpoint(NamedTuple):
         if unread:
             text = f"not part of the model, so not read: {', '.join(unread)}."
             warnings.warn(f"{self.options.file}: {text}", stacklevel=2)
-        return fill(self.skeleton, self.table, self.tensors, _of_weights(dtype))
+        return _filled(self.skeleton, self.table, self.tensors, _of_weights(dtype))
 
 
 def _check_sizes(options: Options, tensors: int, weights: int) -> None:
@@ -154,6 +153,48 @@ def _of_weights(dtype: DTypeLike | None) -> np.dtype | None:
             "'jax_enable_x64', True) before, or dtype='float32'."
         )
     return chosen
+
+
+def _filled(
+    skeleton: PyTree,
+    table: list[Placement],
+    tensors: Mapping[str, StoredTensor],
+    dtype: np.dtype | None,
+) -> PyTree:
+    """Fill a skeleton of shapes with the weights in the tensors, of `dtype`, or of that of the
+    tensors, at least float32. The weights are read one after the other, the largest first, so
+    that they take hardly more memory than they need."""
+    placements = {id(p.weight): p for p in table}
+    leaves, structure = jax.tree.flatten(skeleton)
+    weights = [i for i, x in enumerate(leaves) if isinstance(x, jax.ShapeDtypeStruct)]
+    for i in sorted(weights, key=lambda i: -np.prod(leaves[i].shape, dtype=int)):
+        leaves[i] = _read(placements[id(leaves[i])], tensors, dtype)
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _read(
+    placement: Placement, tensors: Mapping[str, StoredTensor], dtype: np.dtype | None
+) -> Array:
+    names = placement.names()
+    stored = tensors[names[0]].dtype
+    chosen = np.promote_types(stored, np.float32) if dtype is None else dtype
+    weight = _aligned(tuple(placement.weight.shape), chosen)
+    slots = weight if placement.layered else weight[None]
+    for slot, name in zip(slots, names, strict=True):
+        slot[...] = placement.taken_from(tensors[name].read())
+    if placement.scale != 1:
+        weight *= placement.scale
+    if placement.shift:
+        weight += placement.shift
+    return jnp.asarray(weight)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array that starts at a multiple of 64 bytes: JAX takes it without a copy."""
+    size = int(np.prod(shape, dtype=int)) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _copies(

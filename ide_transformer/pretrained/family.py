@@ -67,6 +67,11 @@ class Placement(NamedTuple):
         return (x if self.rows is None else x[..., self.rows]).reshape(self._part_shape)
 
 
+def expected_shapes(table: list[Placement]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, by its name."""
+    return {name: place.tensor_shape for place in table for name in place.names()}
+
+
 class Family(NamedTuple):
     """Checkpoints that use the same options and the same names of tensors.
 

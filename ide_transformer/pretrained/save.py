@@ -17,9 +17,9 @@ from ..equation import spelled
 from ..errors import InputError, naming
 from ..models import Model
 from .checkpoint import Checkpoint
+from .family import Placement, expected_shapes
 from .files import read_json, write_archive, write_tensors
 from .load import find_pretrained, tokenizer_file
-from .transfer import expected_shapes, tensors_of
 
 
 # Fields of a model that do not change its outputs: a checkpoint does not hold them.
@@ -82,6 +82,34 @@ def _named_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, np.ndarray
         original: tensors[name] if name in tensors else checkpoint.tensors[name].read()
         for name, original in checkpoint.original.items()
     }
+
+
+def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
+    """The tensors of a model, as they are read into it.
+
+    **Raises:** `InputError` where two weights share a tensor but differ.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for placement in table:
+        weight = (np.asarray(placement.weight) - placement.shift) / placement.scale
+        weight = weight.astype(placement.weight.dtype)
+        parts = weight if placement.layered else weight[None]
+        for name, part in zip(placement.names(), parts, strict=True):
+            written = name in tensors
+            tensor = tensors.setdefault(name, np.empty(placement.tensor_shape, part.dtype))
+            view = placement.permuted(tensor)
+            if placement.rows is not None:
+                view[..., placement.rows] = part
+                continue
+            part = part.reshape(view.shape)
+            if written and not np.array_equal(view, part):
+                raise InputError(
+                    f"{name} is one tensor in this layout, but several weights of the model, "
+                    "which differ now; it cannot be written. Train the other weights only, or "
+                    "save the run."
+                )
+            view[...] = part
+    return tensors
 
 
 def _check(model: Model, checkpoint: Checkpoint, source: Path) -> None:

@@ -14,8 +14,8 @@ from pretrained.published_llamas import PUBLISHED as LLAMAS
 
 from ide_transformer.pretrained import Options, families
 from ide_transformer.pretrained.checkpoint import Checkpoint
+from ide_transformer.pretrained.family import expected_shapes
 from ide_transformer.pretrained.files import StoredTensor
-from ide_transformer.pretrained.transfer import expected_shapes
 
 
 PUBLISHED = ENCODERS | IMAGES_AND_SPEECH | DECODERS | LLAMAS

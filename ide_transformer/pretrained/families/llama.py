@@ -14,62 +14,36 @@ from ..family import Family, Placement, block, neighbours_to_halves, weights_of
 from ..options import Options
 
 
-def _llama(options: Options) -> dict[str, Any]:
+def _llama(options: Options, head_features: int) -> dict[str, Any]:
     options.allow("rope_interleaved", False)
-    bias = options.flag("attention_bias", False)
-    return dict(
-        key_value_heads=options.size("num_key_value_heads", None),
-        head_features=options.size("head_dim", None),
-        bias=bias,
-        output_bias=bias,
-    )
+    return _equal_biases(options)
 
 
-def _mistral(options: Options) -> dict[str, Any]:
-    return dict(
-        key_value_heads=options.size("num_key_value_heads"),
-        head_features=options.size("head_dim", None),
-        bias=False,
-        window=options.size("sliding_window", 4096, nullable=True),
-    )
+def _mistral(options: Options, head_features: int) -> dict[str, Any]:
+    return dict(bias=False, window=options.size("sliding_window", 4096, nullable=True))
 
 
-def _qwen2(options: Options) -> dict[str, Any]:
+def _qwen2(options: Options, head_features: int) -> dict[str, Any]:
     options.allow("use_mrope", False)
-    return dict(
-        key_value_heads=options.size("num_key_value_heads", nullable=True),
-        head_features=options.size("head_dim", None),
-        bias=True,
-        output_bias=False,
-        window=_window_of_all_layers(options),
-    )
+    return dict(bias=True, output_bias=False, window=_window_of_all_layers(options))
 
 
-def _qwen3(options: Options) -> dict[str, Any]:
-    bias, head_features = options.flag("attention_bias", False), options.size("head_dim")
-    head_norm = make.rms_norm(head_features, options.number("rms_norm_eps", 1e-6))
-    return dict(
-        key_value_heads=options.size("num_key_value_heads", nullable=True),
-        head_features=head_features,
-        bias=bias,
-        output_bias=bias,
-        window=_window_of_all_layers(options),
-        query_normalization=head_norm,
-        key_normalization=head_norm,
-    )
+def _qwen3(options: Options, head_features: int) -> dict[str, Any]:
+    norm = make.rms_norm(head_features, options.number("rms_norm_eps", 1e-6))
+    norms = dict(query_normalization=norm, key_normalization=norm)
+    return dict(window=_window_of_all_layers(options), **norms, **_equal_biases(options))
 
 
-def _gemma(options: Options) -> dict[str, Any]:
+def _gemma(options: Options, head_features: int) -> dict[str, Any]:
     options.allow("attn_logit_softcapping", None)
     options.allow("final_logit_softcapping", None)
     options.allow("use_bidirectional_attention", None, False)
+    return _equal_biases(options)
+
+
+def _equal_biases(options: Options) -> dict[str, Any]:
     bias = options.flag("attention_bias", False)
-    return dict(
-        key_value_heads=options.size("num_key_value_heads"),
-        head_features=options.size("head_dim"),
-        bias=bias,
-        output_bias=bias,
-    )
+    return dict(bias=bias, output_bias=bias)
 
 
 def _window_of_all_layers(options: Options) -> int | None:
@@ -97,30 +71,43 @@ def _build(
     options: Options,
     tensors: Set[str],
     *,
-    attention_options: Callable[[Options], dict[str, Any]],
+    attention: Callable[[Options, int], dict[str, Any]],
     context: int = 2048,
+    mlp_bias: bool = False,
     scaled_embedding: bool = False,
 ) -> LanguageModel:
-    width, own = options.size("hidden_size"), attention_options(options)
-    if own["head_features"] is None:
-        own["head_features"] = options.divided("hidden_size", "num_attention_heads")
-    if own["key_value_heads"] is not None:
+    """A decoder whose `attention` has arguments of its own; `mlp_bias` says whether it has the
+    option of this name."""
+    width, key_value_heads = options.size("hidden_size"), None
+    head_features = options.size("head_dim", None)
+    if head_features is None:
+        head_features = options.divided("hidden_size", "num_attention_heads")
+    if options.size("num_key_value_heads", None) is not None:
         options.divided("num_attention_heads", "num_key_value_heads")
-    attention = make.attention(
-        options, causal=True, positions=make.rotary(options, own["head_features"]), **own
-    )
-    feed_forward = make.feed_forward(
+        key_value_heads = options.size("num_key_value_heads")
+    equation = make.pre_norm(
         options,
-        GatedFeedForward,
-        activation="silu",
-        bias=attention_options is _llama and options.flag("mlp_bias", False),
+        make.rms_norm(width, options.number("rms_norm_eps", 1e-6)),
+        make.attention(
+            options,
+            causal=True,
+            positions=make.rotary(options, head_features),
+            head_features=head_features,
+            key_value_heads=key_value_heads,
+            **attention(options, head_features),
+        ),
+        make.feed_forward(
+            options,
+            GatedFeedForward,
+            activation="silu",
+            bias=mlp_bias and options.flag("mlp_bias", False),
+        ),
     )
-    normalization = make.rms_norm(width, options.number("rms_norm_eps", 1e-6))
     return make.language_model(
         options,
-        context=context,
+        context,
         tied=scaled_embedding,
-        **make.pre_norm(options, normalization, attention, feed_forward),
+        **equation,
         learned_positions=False,
         embedding_scale=width**0.5 if scaled_embedding else 1.0,
     )
@@ -131,13 +118,8 @@ def _build_gemma(options: Options, tensors: Set[str]) -> LanguageModel:
     meant = options.get("hidden_act", "gelu")
     meant = "gelu_pytorch_tanh" if meant == "gelu" else meant
     options.allow("hidden_activation", None, meant)
-    return _build(
-        options.replaced(hidden_act=meant),
-        tensors,
-        attention_options=_gemma,
-        context=8192,
-        scaled_embedding=True,
-    )
+    options = options.replaced(hidden_act=meant)
+    return _build(options, tensors, attention=_gemma, context=8192, scaled_embedding=True)
 
 
 # Names in the file of glassllm.
@@ -157,7 +139,7 @@ def _build_glassllm(options: Options, tensors: Set[str]) -> LanguageModel:
     values["intermediate_size"] = int(8 * options.size("d_model") / 3)
     values["tie_word_embeddings"] = True
     llama = Options(values, options.file).renamed(**_GLASSLLM)
-    return _build(llama, tensors, attention_options=_llama)
+    return _build(llama, tensors, attention=_llama)
 
 
 def _table(model: LanguageModel) -> Iterator[Placement]:
@@ -218,11 +200,11 @@ def _family(
 
 FAMILIES = {
     "llama": _family(
-        ft.partial(_build, attention_options=_llama), "is_llama_config pretraining_tp"
+        ft.partial(_build, attention=_llama, mlp_bias=True), "is_llama_config pretraining_tp"
     ),
-    "mistral": _family(ft.partial(_build, attention_options=_mistral, context=131072)),
-    "qwen2": _family(ft.partial(_build, attention_options=_qwen2, context=32768)),
-    "qwen3": _family(ft.partial(_build, attention_options=_qwen3, context=32768)),
+    "mistral": _family(ft.partial(_build, attention=_mistral, context=131072)),
+    "qwen2": _family(ft.partial(_build, attention=_qwen2, context=32768)),
+    "qwen3": _family(ft.partial(_build, attention=_qwen3, context=32768)),
     "gemma": _family(_build_gemma, table=_gemma_table),
     "glassllm": Family(_build_glassllm, _glassllm_table, harmless="init_std"),
 }
