@@ -18,27 +18,21 @@ from .march import check_number, step_cost
 from .output import Start, Status, Trajectory, field_evaluations
 
 
-class AdaptiveSteps(eqx.Module):
-    """The plan of an adaptive solve, with at most `max_steps` in each interval."""
-
-    equation: Equation
-    solver: diffrax.AbstractSolver
-    controller: diffrax.AbstractStepSizeController
-    max_steps: int = eqx.field(static=True)
-
-
-def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Trajectory:
-    """Steps chosen by the controller, none across an interval boundary.
-
-    Each interval starts with the step that the last one would have taken next. After a
-    failure the remaining intervals take no steps.
-    """
+def adapt(
+    equation: Equation,
+    solver: diffrax.AbstractSolver,
+    controller: diffrax.AbstractStepSizeController,
+    max_steps: int,
+    start: Start,
+    gradient: AbstractGradient,
+) -> Trajectory:
+    """At most `max_steps` steps in each interval, chosen by the controller. An interval starts
+    with the step that the last one would have taken next; after a failure none are taken."""
     u0, args, output = start
-    check_number(steps.equation, steps.solver, None)
-    _check_estimate(steps, u0)
-    equation, dtype = steps.equation, u0.dtype
-    length = equation.control.interval_length
-    controller = KeepsProposal(without_padding(steps.controller, equation.domain))
+    check_number(equation, solver, None)
+    _check_estimate(equation, solver, u0)
+    length, dtype = equation.control.interval_length, u0.dtype
+    controller = KeepsProposal(without_padding(controller, equation.domain))
     saveat = diffrax.SaveAt(
         t1=True, dense=output.dense, controller_state=True, solver_state=True
     )
@@ -48,9 +42,9 @@ def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Tra
         index, weights = inputs
         beginning = index * length
         going_on = status.result == diffrax.RESULTS.successful
-        solution = diffrax.diffeqsolve(
+        solution: Any = diffrax.diffeqsolve(
             equation.interval_terms(index, weights),
-            steps.solver,
+            solver,
             t0=beginning,
             t1=jnp.where(going_on, beginning + length, beginning),
             dt0=jnp.minimum(dt0, length),
@@ -59,11 +53,9 @@ def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Tra
             saveat=saveat,
             stepsize_controller=controller,
             adjoint=gradient.adjoint(),
-            max_steps=steps.max_steps,
+            max_steps=max_steps,
             throw=False,
         )
-        assert solution.ys is not None and solution.ts is not None
-        assert solution.controller_state is not None
         u, reached = solution.ys[0], solution.ts[0]
         status = status.after(first_failure(status.result, solution.result), u, reached)
         dt0 = jnp.asarray(solution.controller_state.proposal, dtype)
@@ -76,32 +68,30 @@ def adapt(steps: AdaptiveSteps, start: Start, gradient: AbstractGradient) -> Tra
     (u1, _, status), (states, interpolation, (made, rejected), counted) = gradient.scan(
         interval, carry, (indices, equation.intervals())
     )
-    cost = step_cost(equation, steps.solver, u0.shape[-1])
+    cost = step_cost(equation, solver, u0.shape[-1])
     total, rejected = jnp.sum(made), jnp.sum(rejected)
     evaluations = field_evaluations(cost, total, jnp.sum(made > 0), counted)
     return Trajectory(u1, states, interpolation, status, total, rejected, evaluations)
 
 
-def _check_estimate(steps: AdaptiveSteps, u0: Array) -> None:
-    """Refuses a solver without an estimate of its error."""
-    solver = steps.solver
+def _check_estimate(equation: Equation, solver: diffrax.AbstractSolver, u0: Array) -> None:
+    """Refuse a solver without an estimate of its error."""
 
     def estimate(equation, u0):
         t0, t1 = jnp.zeros((), u0.dtype), jnp.ones((), u0.dtype)
         return StepField(equation.terms_of(0), t0, t1).first_step(solver, u0).error
 
-    if eqx.filter_eval_shape(estimate, steps.equation, u0) is None:
+    if eqx.filter_eval_shape(estimate, equation, u0) is None:
         name = type(solver).__name__
         raise InputError(
-            f"solve: {name} has no error estimate for {type(steps.controller).__name__} "
-            f"to choose steps by; use diffrax.HalfSolver({name}(…)), which compares one step "
-            "with two halves, or an embedded pair such as diffrax.Tsit5()."
+            f"solve: {name} has no error estimate to choose steps by; use an embedded pair "
+            f"such as diffrax.Tsit5(), or diffrax.HalfSolver({name}(…))."
         )
 
 
 class _State(NamedTuple):
-    """The state of the wrapped controller, the step for the next interval to start with, and
-    the one that was proposed last."""
+    """The state of the wrapped controller, and its proposals: the step for the next interval to
+    start with, and the last one."""
 
     wrapped: PyTree
     proposal: ArrayLike
@@ -109,12 +99,9 @@ class _State(NamedTuple):
 
 
 class KeepsProposal(diffrax.AbstractStepSizeController):
-    """A step size controller that keeps the step it would take next in its state, so that
-    the next interval starts with it.
-
-    The last step of an interval is cut short by the boundary. The step proposed before the
-    cut is the better guess, so the larger of the two proposals is kept.
-    """
+    """A step size controller that keeps the step it would take next in its state. The last step
+    of an interval is cut short by the boundary; the one proposed before the cut is the better
+    guess, so the larger of the two is kept."""
 
     controller: diffrax.AbstractStepSizeController
 
@@ -144,10 +131,6 @@ class TokenNorm(eqx.Module):
         ‖e‖² = Σ_j [w_j > 0] |e_j|² / (features Σ_j [w_j > 0]),
 
     w_j the quadrature weights of the domain.
-
-    **Arguments:**
-
-    - `weights`: `[..., tokens]`.
     """
 
     weights: Float[Array, "*batch tokens"]
@@ -166,8 +149,8 @@ class TokenNorm(eqx.Module):
 
 
 def without_padding(controller: Any, domain: TokenDomain) -> Any:
-    """The step size controller with padded tokens kept out of its error norm; one with a
-    norm of its own keeps it."""
+    """The step size controller with padded tokens kept out of its error norm, if that is the
+    default one."""
     if domain.weights is None:
         return controller
     norm = TokenNorm(domain.weights)

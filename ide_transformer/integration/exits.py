@@ -9,12 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..equation import AbstractConstraint, Free, holding, parts
 from ..errors import InputError
-from ..solvers import ExplicitRungeKutta, Projected, StepField, first_failure, success
+from ..solvers import StepField, first_failure, refuse_past, success
 from .march import Steps
 from .output import Start, Status, Trajectory
 
@@ -86,23 +86,11 @@ class AbstractExit(eqx.Module):
         the outputs have no axis of tokens. Where it is NaN, as long as it cannot be known, no
         token stops."""
 
-    def below(
-        self, progress: Progress, weights: Float[Array, "*domains tokens"]
-    ) -> Bool[Array, "*batch tokens"]:
-        """Whether the measure is below the tolerance; see `each`."""
-        return self.each(progress, weights) < self.tolerance
-
     def each(
         self, progress: Progress, weights: Float[Array, "*domains tokens"]
     ) -> Float[Array, "*batch tokens"]:
-        """The measure by which each token stops: its own, or that of its sample.
-
-        **Arguments:**
-
-        - `weights`: zero for padding.
-
-        **Raises:** `InputError` where a token has no output of its own by which to stop.
-        """
+        """The measure by which each token stops: its own, or that of its sample, without
+        tokens of weight zero."""
         measure, tokens = self.measure(progress), progress.u.shape[:-1]
         if measure.shape == tokens:
             if self.stops == "token":
@@ -179,15 +167,12 @@ class EstimatedExit(AbstractExit):
 
 
 class _State(NamedTuple):
-    """A march between two steps.
-
-    - `increment`: of the last step that a token made.
-    - `hits`: how often in a row the measure of a token was below the tolerance.
-    - `steps`: those that a token has made.
-    """
+    """A march between two steps."""
 
     u: Float[Array, "*batch tokens features"]
+    # Of the last step that a token made.
     increment: Float[Array, "*batch tokens features"]
+    # How often in a row the measure of a token was below the tolerance, and its steps made.
     hits: Int[Array, "*batch tokens"]
     steps: Int[Array, "*batch tokens"]
     result: diffrax.RESULTS
@@ -201,11 +186,7 @@ def march_until(
     read_out: Callable[[Array], PyTree[Array]],
 ) -> Trajectory:
     """All steps of a plan, each for the tokens that have not stopped. Where all have stopped
-    nothing is computed. `field_evaluations` has the number of each token, `[..., tokens]`.
-
-    **Raises:** `InputError` for a scheme that carries something from step to step, and for
-    output between the ends of the intervals.
-    """
+    nothing is computed. `field_evaluations` has the number of each token, `[..., tokens]`."""
     u0, args, output = start
     cost = _cost_of_a_step(steps, start, exit)
     tokens, total = u0.shape[:-1], steps.number * steps.equation.control.num_intervals
@@ -213,7 +194,7 @@ def march_until(
     weights = jnp.ones(tokens[-1:], u0.dtype) if weights is None else weights
 
     def rest(state):
-        """The states of tokens that have stopped, after one more step."""
+        # Of tokens that have stopped, after one more step.
         return state.u + state.increment if exit.order else state.u
 
     def advance(state, terms, t0, t1, remaining):
@@ -223,7 +204,8 @@ def march_until(
         increment = jnp.where(moving[..., None], step.y1 - state.u, state.increment)
         u = jnp.where(moving[..., None], step.y1, rest(state))
         progress = Progress(u, increment, state.increment, remaining, read_out)
-        hits = jnp.where(exit.below(progress, weights), state.hits + 1, 0)
+        below = exit.each(progress, weights) < exit.tolerance
+        hits = jnp.where(below, state.hits + 1, 0)
         return _State(
             u,
             increment,
@@ -265,37 +247,27 @@ def march_until(
 
 
 def _cost_of_a_step(steps: Steps, start: Start, exit: AbstractExit) -> float:
-    """The field evaluations of a step that is made from the state alone.
-
-    **Raises:** `InputError` where there is no such step, or for dense output.
-    """
-    name, solver = type(exit).__name__, steps.solver
+    """The field evaluations of a step; refuses one that is not made from the state alone."""
+    where = f"solve: exit={type(exit).__name__}(…)"
     if start.output.dense:
         raise InputError(
-            f"solve: exit={name}(…): a solve in which tokens stop has its states at the ends "
-            "of the intervals only; ask for SaveAt(ts=equation.knots) and no dense output."
+            f"{where}: where tokens stop, states are known at the ends of intervals only; ask "
+            "for SaveAt(ts=equation.knots) and no dense output."
         )
     sets = parts(eqx.filter_eval_shape(steps.equation.constraint, 0.0), AbstractConstraint)
     bound = next((type(x).__name__ for x in sets if not isinstance(x, Free)), None)
     if exit.order and bound is not None:
         raise InputError(
-            f"solve: exit={name}(…, order=1): a token that goes straight on leaves the "
-            f"constraint {bound}; give order=0, with which it stays."
+            f"{where}: a token that goes straight on leaves the constraint {bound}; give "
+            "order=0, with which it stays."
+        )
+    if steps.cost is None:
+        raise InputError(
+            f"{where}: {steps.name} evaluates the field as often as the state needs, so no "
+            "token can stop by itself; take an explicit scheme, for example RK4()."
         )
     terms = steps.equation.terms_of(0)
     state = eqx.filter_eval_shape(steps.init, terms, start.u0, start.args)
-    inside = solver.solver if type(solver) is Projected else solver
-    # The rate that a method reuses can be computed again.
-    reuses = type(inside) is ExplicitRungeKutta
-    if steps.cost is None or (jax.tree.leaves(state) and not reuses):
-        reason = (
-            "evaluates the field as often as the state needs"
-            if steps.cost is None
-            else "carries something from step to step"
-        )
-        raise InputError(
-            f"solve: exit={name}(…): {type(inside).__name__} {reason}, so a token cannot stop "
-            "by itself; take a scheme whose steps see the present state alone, for example "
-            "LieTrotter(), Strang() or RK4()."
-        )
+    why = "a token that stops makes no more"
+    refuse_past(where, steps.given, state, why=why, example="LieTrotter() or RK4()")
     return steps.cost.first

@@ -31,22 +31,19 @@ def save_products(primitive: Any, *args: Any, **params: Any) -> bool:
 
 class AbstractGradient(eqx.Module):
     """A gradient mode: the values that are kept on the way forward; the others are computed
-    again. Each gives the gradient of the discrete solution.
-
-    A mode brings the march of fixed steps. For adaptive ones it gives the adjoint of diffrax
-    inside an interval, and the scan over the intervals.
+    again. Each gives the gradient of the discrete solution. A mode brings the march of fixed
+    steps; for adaptive ones the adjoint of diffrax inside an interval, and the scan over them.
     """
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
-        """The adjoint for adaptive steps inside one interval; by default it recomputes."""
+        """The adjoint for adaptive steps inside an interval; by default it recomputes."""
         return diffrax.RecursiveCheckpointAdjoint()
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-        """`jax.lax.scan` over the intervals, keeping the values of this mode; by default
-        everything."""
+        """`lax.scan` over the intervals, keeping the values of this mode, by default all."""
         return lax.scan(interval, carry, xs)
 
     def march(self, steps: Steps, start: Start) -> Trajectory:
@@ -126,8 +123,8 @@ def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTre
 
 
 def _segment_length(number: int, levels: int) -> int:
-    """The length of a segment with which the fewest states are kept. A rest costs a copy of
-    the weights, so lengths that leave none are preferred."""
+    """The length of a segment with which the fewest states are kept; one that leaves a rest,
+    which costs a copy of the weights, counts four more."""
 
     def kept(length: int) -> float:
         below = (levels - 1) * length ** (1 / max(levels - 1, 1))
@@ -146,9 +143,8 @@ class DiffraxAdjoint(AbstractGradient):
     def __check_init__(self):
         if isinstance(self.wrapped, diffrax.BacksolveAdjoint):
             raise InputError(
-                "solve: BacksolveAdjoint solves the state backwards, which is not the gradient "
-                "of the discrete solution and is wrong for layered weights, where the field "
-                "jumps; use gradient=Recompute() or Direct()."
+                "solve: BacksolveAdjoint solves the state backwards, which is wrong for "
+                "layered weights, where the field jumps; use gradient=Recompute() or Direct()."
             )
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
@@ -156,9 +152,8 @@ class DiffraxAdjoint(AbstractGradient):
 
     def march(self, steps: Steps, start: Start) -> Trajectory:
         raise InputError(
-            f"solve: gradient={type(self.wrapped).__name__}() is an adjoint of diffrax's "
-            "adaptive loop; fixed steps march by a scan: use gradient=Recompute(), "
-            "Recursive() or Direct()."
+            f"solve: gradient={type(self.wrapped).__name__}() is for adaptive steps; fixed "
+            "steps march by a scan: use gradient=Recompute(), Recursive() or Direct()."
         )
 
 

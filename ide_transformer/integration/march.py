@@ -41,17 +41,21 @@ class Carry(NamedTuple):
 
 
 class Steps(eqx.Module):
-    """The plan of a march: a `number` of equal steps in each interval.
-
-    `cost` is that of a step, `None` where it depends on the state; `dtype` is that of the
-    state, and so of depth.
-    """
+    """The plan of a march: a `number` of equal steps in each interval, made by `solver`, into
+    which the scheme `given` is compiled. `cost` is that of a step, `None` where it depends on
+    the state; `dtype` is that of the state, and so of depth."""
 
     equation: Equation
+    given: diffrax.AbstractSolver
     solver: diffrax.AbstractSolver
     number: int = eqx.field(static=True)
     cost: Evaluations | None = eqx.field(static=True)
     dtype: np.dtype = eqx.field(static=True)
+
+    @property
+    def name(self) -> str:
+        """The name of the scheme given."""
+        return type(self.given).__name__
 
     @property
     def offsets(self) -> Float[np.ndarray, " ends"]:
@@ -61,8 +65,7 @@ class Steps(eqx.Module):
 
     @property
     def jumps(self) -> Bool[np.ndarray, " steps"]:
-        """Whether the field jumps at the beginning of a step: where it has jumps, they are
-        at the beginning of intervals."""
+        """Whether the field jumps at the beginning of a step, which is that of an interval."""
         return (np.arange(self.number) == 0) & (not self.equation.continuous)
 
     @property
@@ -78,14 +81,7 @@ class Steps(eqx.Module):
         return self.solver.init(terms, self.offsets[0], self.offsets[1], u0, args)
 
     def advance(
-        self,
-        terms: PyTree,
-        edges: Float[Array, " ends"],
-        carry: Carry,
-        args: PyTree,
-        *,
-        dense: bool = False,
-        loop: bool = True,
+        self, terms: PyTree, edges: Array, carry: Carry, args: PyTree, *, dense=False, loop=True
     ) -> tuple[Carry, PyTree]:
         """The steps of one interval, in a loop or written out one after the other; and for
         each the values that interpolate it, if it is to be `dense`."""
@@ -138,15 +134,14 @@ def step_cost(
 
 def plan_steps(
     equation: Equation,
-    solver: diffrax.AbstractSolver,
+    given: diffrax.AbstractSolver,
     number: int,
     state: Array | jax.ShapeDtypeStruct,
 ) -> Steps:
-    """The plan of a march with `number` steps in each interval, for a state of this shape and
-    dtype. The parts of the equation that are smooth in depth are evaluated ahead, where the
-    steps need them."""
-    check_number(equation, solver, number)
-    solver = unrolled(matrix_free(keeps_constraint(solver, equation.constraint)))
+    """The plan of a march, for a state of this shape and dtype. The parts of the equation that
+    are smooth in depth are evaluated ahead, where the steps need them."""
+    check_number(equation, given, number)
+    solver = unrolled(matrix_free(keeps_constraint(given, equation.constraint)))
     cost = step_cost(equation, solver, state.shape[-1])
     if cost is not None and number <= _MOST_POINTS:
         starts = np.arange(number)[:, None]
@@ -155,13 +150,12 @@ def plan_steps(
         points = np.unique(points.round(14))
         if len(points) <= _MOST_POINTS:
             equation = equation.tabulate(points, np.arange(number + 1) / number)
-    return Steps(equation, solver, number, cost, np.dtype(state.dtype))
+    return Steps(equation, given, solver, number, cost, np.dtype(state.dtype))
 
 
 def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
-    """All steps of a plan, by `jax.lax.scan` or one that keeps less for the gradient. It is
-    over the stacked weights, so the gradient of an interval writes only that interval's
-    weights, and the program does not grow with the number of intervals."""
+    """All steps of a plan, by a scan over the stacked weights: the gradient of an interval
+    writes only that interval's weights, and the program does not grow with their number."""
     u0, args, output = start
 
     def interval(carry, inputs):
@@ -201,7 +195,7 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
 def check_number(
     equation: Equation, solver: diffrax.AbstractSolver, number: int | None
 ) -> None:
-    """Refuses a number of steps in each interval, `None` where it is not known, with which a
+    """Refuse a number of steps in each interval, `None` where it is not known, with which a
     scheme would leave weights of its own unused, or never be itself."""
     control = equation.control
     steps = None if number is None else control.num_intervals * number
@@ -209,18 +203,16 @@ def check_number(
     if jumps_at_each and restarts_at_jumps(solver):
         raise InputError(
             f"{type(solver).__name__}: it starts again where the field jumps, and on "
-            f"{type(control).__name__} with one step in each interval that is every step, so "
-            "that it would be the one-step scheme with which it starts. Take a control that is "
-            "continuous, such as PiecewiseLinear, or steps_per_interval=2 or more."
+            f"{type(control).__name__} with one step in each interval that is every step. Take "
+            "a continuous control, such as PiecewiseLinear, or steps_per_interval=2 or more."
         )
     for coefficient in parts(solver, AbstractCoefficient):
         coefficient.check_layers(type(solver).__name__, control.horizon)
     for scheme in schemes_inside(solver, AbstractConnected):
         if steps is None or schemes_inside(solver, diffrax.HalfSolver):
             raise InputError(
-                f"{type(scheme).__name__}(num_steps={scheme.num_steps}): it has weights for "
-                "each of so many equal steps; it goes neither with a stepsize_controller nor "
-                "inside HalfSolver."
+                f"{type(scheme).__name__}: its weights are for equal steps; it goes neither "
+                "with a stepsize_controller nor inside HalfSolver."
             )
         if steps != scheme.num_steps:
             raise InputError(
@@ -230,7 +222,7 @@ def check_number(
 
 
 def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
-    """Refuses an initial state or an operator whose shape does not fit the equation."""
+    """Refuse an initial state or an operator whose shape does not fit the equation."""
     tokens = equation.domain.num_tokens
     if u0.shape[-2] != tokens or not u0.size:
         raise InputError(
@@ -244,11 +236,11 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
             "compute_dtype=…), or round the weights of the control."
         )
     batch, masks = u0.shape[:-2], () if (w := equation.domain.weights) is None else w.shape[:-1]
-    if not _broadcasts(masks, batch):
+    over = batch[max(len(batch) - len(masks), 0) :]
+    if len(over) < len(masks) or any(x not in (1, y) for x, y in zip(masks, over, strict=True)):
         raise InputError(
             f"solve: u0 has shape {u0.shape}, and the domain has weights, or a mask, of shape "
-            f"{(*masks, tokens)}; give u0 as {[*masks, *u0.shape[-2:]]}, or a domain without "
-            "these axes."
+            f"{(*masks, tokens)}; give u0 as {[*masks, *u0.shape[-2:]]}."
         )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))
@@ -259,9 +251,3 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
                 f"solve: {type(operator).__name__} maps a state of shape {u0.shape} to "
                 f"{rate.shape}; an operator must return du/dt in the shape of u."
             )
-
-
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    """Whether an array of a shape can be broadcast to another one."""
-    padded = (1,) * (len(to) - len(shape)) + shape
-    return len(padded) == len(to) and all(x in (1, y) for x, y in zip(padded, to, strict=True))

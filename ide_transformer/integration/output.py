@@ -17,21 +17,18 @@ from ..solvers import Evaluations, evaluations_made, finite, first_failure, succ
 
 
 class Output(NamedTuple):
-    """The output asked of a solve, known when it is compiled.
+    """The output asked of a solve, known when it is compiled."""
 
-    - `depths`: of the states that the solution holds.
-    - `states`: whether the states at the ends of the intervals are needed.
-    - `dense`: whether the interpolation of each interval is needed.
-    - `interpolation`: whether the solution keeps it.
-    - `read`: what is kept of each state, `read(t, u, args)`.
-    - `throw`: whether a failure is an error.
-    """
-
+    # Of the states that the solution holds.
     depths: tuple[float, ...]
+    # Whether the states at the ends of the intervals are needed, or their interpolations, and
+    # whether the solution keeps these.
     states: bool
     dense: bool
     interpolation: bool
+    # What is kept of each state, `read(t, u, args)`.
     read: Callable[[Array, Array, PyTree], PyTree]
+    # Whether a failure is an error.
     throw: bool
 
 
@@ -46,12 +43,7 @@ class Start(NamedTuple):
 def requested(
     equation: Equation, saveat: diffrax.SaveAt, steps_per_interval: int | None, *, throw: bool
 ) -> Output:
-    """The output that `saveat` asks for.
-
-    **Arguments:**
-
-    - `steps_per_interval`: of a march; `None` for adaptive steps.
-    """
+    """The output that `saveat` asks for; adaptive steps have no `steps_per_interval`."""
     subs = diffrax.SubSaveAt(t1=True) if saveat.subs is None else saveat.subs
     if (
         not isinstance(subs, diffrax.SubSaveAt)
@@ -82,8 +74,8 @@ def _depths(
         inner = [] if subs.ts is None else np.asarray(subs.ts, dtype=float).tolist()
     except jax.errors.TracerArrayConversionError as error:
         raise InputError(
-            "solve: saveat.ts must be known when the solve is compiled, not computed under "
-            "jit; for depths computed later use SaveAt(dense=True) and Solution.evaluate."
+            "solve: saveat.ts must be known when the solve is compiled; for depths computed "
+            "later use SaveAt(dense=True) and Solution.evaluate."
         ) from error
     if np.ndim(inner) != 1:
         raise InputError(
@@ -94,7 +86,7 @@ def _depths(
     if subs.steps and steps_per_interval is None:
         raise InputError(
             "solve: saveat.steps: the number of adaptive steps is not known when the solve is "
-            "compiled; ask for depths, SaveAt(ts=…), or use SaveAt(dense=True)."
+            "compiled; ask for SaveAt(ts=…) or SaveAt(dense=True)."
         )
     steps: list[float] = []
     if subs.steps:
@@ -131,16 +123,9 @@ class Status(NamedTuple):
 
     @classmethod
     def start(cls, dtype: np.dtype) -> "Status":
-        """Nothing has failed yet."""
         return cls(success(), jnp.array(jnp.inf, dtype))
 
-    def after(
-        self,
-        result: diffrax.RESULTS,
-        u: Float[Array, "*batch tokens features"],
-        depth: Float[Array, ""],
-    ) -> "Status":
-        """The status at this depth, where the solve has this result and this state."""
+    def after(self, result: diffrax.RESULTS, u: Array, depth: Array) -> "Status":
         result = first_failure(result, finite(u))
         failed_at = jnp.where(
             result == diffrax.RESULTS.successful, jnp.inf, jnp.minimum(self.failed_at, depth)
@@ -149,11 +134,8 @@ class Status(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """The outcome of a march, of fixed or of adaptive steps.
-
-    - `states`: the state at the end of each interval, if asked for.
-    - `interpolation`: one for each interval, stacked, if asked for.
-    """
+    """The outcome of a march, of fixed or of adaptive steps: the state at its end, and of each
+    interval the state at its end and the interpolation, if asked for."""
 
     u1: Float[Array, "*batch tokens features"]
     states: Float[Array, "intervals *batch tokens features"] | None
@@ -191,18 +173,10 @@ class Trajectory(NamedTuple):
 
 
 def field_evaluations(
-    cost: Evaluations | None,
-    steps: Int[Array, ""] | int,
-    starts: Int[Array, ""] | int,
-    counted: PyTree,
+    cost: Evaluations | None, steps: Array | int, starts: Array | int, counted: PyTree
 ) -> Float[Array, ""] | float:
-    """The field evaluations of a whole solve: steps times their cost, or those that an
-    implicit scheme has counted, or NaN where it has not.
-
-    **Arguments:**
-
-    - `starts`: the number of steps before which the field jumps.
-    - `counted`: the last state of the solver, or those of all intervals, stacked.
+    """The field evaluations of a whole solve: steps times their cost, `starts` of them after a
+    jump; or those that an implicit scheme has `counted` in its last states; NaN if it has not.
     """
     if cost is not None:
         return steps * cost.following + starts * (cost.first - cost.following)

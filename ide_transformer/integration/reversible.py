@@ -1,4 +1,4 @@
-"""The gradient mode of reversible schemes, and the march whose states it rebuilds."""
+"""The gradient mode of reversible schemes: a march whose states are rebuilt on the way back."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -16,9 +16,9 @@ from ..errors import InputError
 from ..solvers import (
     AbstractCoupling,
     Couplings,
-    Projected,
     Shear,
-    find_couplings,
+    StepField,
+    couplings_of,
     restarts_at_jumps,
 )
 from .gradients import AbstractGradient, save_products
@@ -40,107 +40,11 @@ class Inputs(NamedTuple):
 # The couplings of a step, each as a function of the inputs of the step.
 Makers: TypeAlias = tuple[Callable[[Inputs], AbstractCoupling], ...]
 
-
-class CoupledSteps(NamedTuple):
-    """The couplings of a step, the stacked inputs of all steps, and the weights of all
-    intervals."""
-
-    makers: Makers
-    inputs: Inputs
-    weights: PyTree[Array]
+Pair: TypeAlias = tuple[Array, Array]
 
 
-def coupled(
-    steps: Steps, u0: Float[Array, "*batch tokens features"], args: PyTree
-) -> CoupledSteps:
-    """The steps of a plan by their couplings.
-
-    **Raises:** `InputError` for steps that cannot be undone.
-    """
-    couplings = _find_couplings(steps)
-
-    def at_step(inputs: Inputs) -> tuple[AbstractCoupling, ...]:
-        terms = steps.equation.interval_terms(inputs.index, inputs.weights)
-        return couplings(terms, inputs.t0, inputs.t1, args, inputs.first)
-
-    index = steps.indices
-    edges = index[:, None] * steps.equation.control.interval_length + steps.offsets[None]
-    shape = len(index), steps.number
-    inputs = Inputs(
-        index=jnp.broadcast_to(index[:, None], shape),
-        t0=edges[:, :-1],
-        t1=edges[:, 1:],
-        first=jnp.zeros(shape, bool).at[0, 0].set(True),
-    )
-    weights = steps.equation.intervals()
-    example = jax.tree.map(lambda x: x[0, 0], inputs)
-    example = example._replace(weights=jax.tree.map(lambda x: x[0], weights))
-    return CoupledSteps(_makers(at_step, example, u0), inputs, weights)
-
-
-def advance(
-    makers: Makers, inputs: Inputs, pair: tuple[Array, Array]
-) -> tuple[tuple[Array, Array], tuple]:
-    """One step of the pair, and for each coupling the values that it has lost."""
-    lost = []
-    for maker in makers:
-        pair, lost_here = maker(inputs).forward(pair)
-        lost.append(lost_here)
-    return pair, tuple(lost)
-
-
-def _find_couplings(steps: Steps) -> Couplings:
-    # The scheme that the user gave.
-    given = steps.solver.solver if isinstance(steps.solver, Projected) else steps.solver
-    name = type(given).__name__
-    couplings = find_couplings(steps.solver)
-    if couplings is None:
-        raise InputError(
-            f"solve: solver={name}(…): Reversible() undoes the steps of the scheme, and these "
-            f"cannot be undone; use AlgebraicallyReversible({name}(…)), which makes any "
-            "explicit scheme reversible, Leapfrog(), or gradient=Recompute()."
-        )
-    if restarts_at_jumps(steps.solver) and not steps.equation.continuous:
-        raise InputError(
-            f"solve: gradient=Reversible() with {name}: a two-step scheme starts again where "
-            "the field jumps, here at each layer, and a start cannot be undone; use a control "
-            "without jumps, such as PiecewiseLinear, or AlgebraicallyReversible(…)."
-        )
-    return couplings
-
-
-def _makers(
-    couplings: Callable[[Inputs], tuple[AbstractCoupling, ...]],
-    example: Inputs,
-    u: Float[Array, "*batch tokens features"],
-) -> Makers:
-    """The couplings as functions of the inputs of a step, and of just those arrays around
-    them that they use: the gradient with respect to these is summed over all steps."""
-
-    def maker(k, coupling):
-        if isinstance(coupling, Shear):
-            increment = eqx.filter_closure_convert(
-                lambda inputs, x: couplings(inputs)[k].increment(x), example, u
-            )
-            return _ShearMaker(increment, coupling.target, coupling.scale)
-        return eqx.filter_closure_convert(lambda inputs: couplings(inputs)[k], example)
-
-    return tuple(maker(k, coupling) for k, coupling in enumerate(couplings(example)))
-
-
-class _ShearMaker(eqx.Module):
-    increment: Callable
-    target: int = eqx.field(static=True)
-    scale: float = eqx.field(static=True)
-
-    def __call__(self, inputs: Inputs) -> Shear:
-        return Shear(eqx.Partial(_recomputed, self.increment, inputs), self.target, self.scale)
-
-
-def _recomputed(increment: Callable, inputs: Inputs, x: Array) -> Array:
-    """An increment whose own gradient, taken one step at a time, keeps products alone: there
-    it is the faster way."""
-    return jax.checkpoint(lambda *step: increment(*step), policy=save_products)(inputs, x)
+# The makers of a march, its initial state and the weights of its intervals.
+Differentiable: TypeAlias = tuple[Makers, Array, PyTree[Array]]
 
 
 class Outcome(NamedTuple):
@@ -149,168 +53,6 @@ class Outcome(NamedTuple):
     u1: Float[Array, "*batch tokens features"]
     states: Float[Array, "intervals *batch tokens features"] | None
     status: Status
-
-
-class _Cotangents(NamedTuple):
-    """The cotangents of the pair, of the makers, and of the weights of the interval."""
-
-    pair: tuple[Array, Array]
-    makers: PyTree
-    weights: PyTree
-
-
-def forward(
-    differentiable: tuple[Makers, Array, PyTree], inputs: Inputs, *, states: bool
-) -> tuple[Outcome, tuple[Array, Array], PyTree[Array]]:
-    """The outcome, the last pair, and the values that the couplings have lost."""
-    makers, u0, weights = differentiable
-
-    def interval(carry, x):
-        pair, status = carry
-        here, weights = x
-
-        def step(pair, here):
-            return advance(makers, here._replace(weights=weights), pair)
-
-        pair, lost = _scan(step, pair, here)
-        status = status.after(status.result, pair[0], here.t1[-1])
-        return (pair, status), (lost, pair[0] if states else None)
-
-    carry = (u0, u0), Status.start(u0.dtype)
-    (pair, status), (lost, kept) = lax.scan(interval, carry, (inputs, weights))
-    return Outcome(pair[0], kept, status), pair, lost
-
-
-def largest_entry(u: Array) -> Float[Array, ""]:
-    """The largest absolute value of a state."""
-    return jnp.max(jnp.abs(u))
-
-
-def relative_error(u: Array, exact: Array, after: Float[Array, ""]) -> Float[Array, ""]:
-    """The largest difference, relative to the largest entry of the exact state, or to that of
-    the state an interval later, `after`, since the first may be zero; 0 where there is none."""
-    difference = largest_entry(u - exact)
-    size = jnp.maximum(largest_entry(exact), after)
-    return jnp.where(difference == 0, 0, difference / size)
-
-
-@eqx.filter_custom_vjp
-def march_coupled(
-    differentiable: tuple[Makers, Array, PyTree],
-    inputs: Inputs,
-    tolerance: float,
-    output: Output,
-) -> Outcome:
-    """All steps, each made of its couplings, with the gradient of `Reversible`; as a function
-    of the makers, the initial state and the weights."""
-    return forward(differentiable, inputs, states=output.states)[0]
-
-
-@march_coupled.def_fwd
-def _march_fwd(perturbed, differentiable, inputs, tolerance, output):
-    outcome, pair, lost = forward(differentiable, inputs, states=output.states)
-    return outcome, (pair, lost)
-
-
-@march_coupled.def_bwd
-def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, tolerance, output):
-    makers, u0, weights = differentiable
-    pair, lost = residuals
-
-    def step(carry, x):
-        pair, cotangent, weights = carry
-        here, lost = x
-        pair, cotangent = _step_back(
-            makers, here._replace(weights=weights), lost, pair, cotangent
-        )
-        return (pair, cotangent, weights), None
-
-    def interval(carry, x):
-        pair, cotangent_pair, cotangent_makers, _ = carry
-        here, weights, lost, cotangent_state = x
-        after = largest_entry(pair[0])
-        if cotangent_state is not None:
-            cotangent_pair = cotangent_pair[0] + cotangent_state, cotangent_pair[1]
-        cotangent = _Cotangents(cotangent_pair, cotangent_makers, _zeros(weights))
-        (pair, cotangent, _), _ = _scan(
-            step, (pair, cotangent, weights), (here, lost), reverse=True
-        )
-        return (pair, cotangent.pair, cotangent.makers, after), cotangent.weights
-
-    zero = jnp.zeros_like(pair[0])
-    # Outputs that the loss does not use have no cotangent.
-    cotangent_pair = zero if cotangents.u1 is None else cotangents.u1, zero
-    cotangent_states = cotangents.states if output.states else None
-    (pair, cotangent_pair, cotangent_makers, after), cotangent_weights = lax.scan(
-        interval,
-        (pair, cotangent_pair, _zeros(makers), largest_entry(pair[0])),
-        (inputs, weights, lost, cotangent_states),
-        reverse=True,
-    )
-    # At the beginning both states of the pair are u0.
-    cotangent_u0 = cotangent_pair[0] + cotangent_pair[1]
-    good = relative_error(pair[0], u0, after) <= tolerance
-    cotangent_u0, cotangent_makers, cotangent_weights = _nan_unless(
-        good, (cotangent_u0, cotangent_makers, cotangent_weights)
-    )
-    if output.throw:
-        cotangent_u0 = eqx.error_if(
-            cotangent_u0,
-            ~good,
-            f"Reversible(tolerance={tolerance:g}): on the way back rounding has grown "
-            "so much that the rebuilt initial state differs from the true one by more than "
-            "that, so the gradient would be wrong. Take AlgebraicallyReversible with a "
-            "coupling nearer to 1, smaller steps, float64, or gradient=Recompute().",
-        )
-    return cotangent_makers, cotangent_u0, cotangent_weights
-
-
-def _step_back(
-    makers: tuple, inputs: Inputs, lost: tuple, pair: tuple, cotangent: _Cotangents
-) -> tuple[tuple[Array, Array], _Cotangents]:
-    """The pair before a step, and the cotangents there."""
-    cotangent_pair, cotangent_makers, cotangent_weights = cotangent
-    news = []
-    for maker, lost_here in zip(reversed(makers), reversed(lost), strict=True):
-        _, pull = eqx.filter_vjp(
-            lambda maker, inputs: eqx.filter(maker(inputs), eqx.is_inexact_array), maker, inputs
-        )
-        pair, cotangent_pair, cotangent_coupling = maker(inputs).pullback(
-            pair, lost_here, cotangent_pair
-        )
-        cotangent_maker, cotangent_inputs = pull(
-            eqx.filter(cotangent_coupling, eqx.is_inexact_array)
-        )
-        news.append(cotangent_maker)
-        cotangent_weights = _add(cotangent_weights, cotangent_inputs.weights)
-    cotangent_makers = _add(cotangent_makers, tuple(reversed(news)))
-    return pair, _Cotangents(cotangent_pair, cotangent_makers, cotangent_weights)
-
-
-def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> tuple:
-    """`lax.scan`, without the loop where it has one turn."""
-    if jax.tree.leaves(xs)[0].shape[0] > 1:
-        return lax.scan(step, carry, xs, reverse=reverse)
-    carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
-    return carry, jax.tree.map(lambda x: x[None], y)
-
-
-def _nan_unless(good: Bool[Array, ""], tree: PyTree[Array]) -> PyTree[Array]:
-    """The tree, or NaN in its place. A loop of no or one turn writes there; a choice between
-    the two would need room for a second tree."""
-    return lax.while_loop(
-        lambda carry: ~carry[0],
-        lambda carry: (~carry[0], jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), carry[1])),
-        (good, tree),
-    )[1]
-
-
-def _zeros(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.zeros_like, eqx.filter(tree, eqx.is_inexact_array))
-
-
-def _add(a: PyTree, b: PyTree) -> PyTree:
-    return jax.tree.map(jnp.add, a, b)
 
 
 class Reversible(AbstractGradient):
@@ -343,15 +85,14 @@ class Reversible(AbstractGradient):
         )
 
     def march(self, steps: Steps, start: Start) -> Trajectory:
-        plan = coupled(steps, start.u0, start.args)
         if start.output.dense:
             raise InputError(
                 "solve: gradient=Reversible() does not keep the steps that dense output and "
                 "depths inside an interval need; ask for SaveAt(ts=equation.knots), or use "
                 "gradient=Recompute()."
             )
-        differentiable = plan.makers, start.u0, plan.weights
-        outcome = march_coupled(differentiable, plan.inputs, self.tolerance, start.output)
+        differentiable, inputs = coupled(steps, start.u0, start.args)
+        outcome = march_coupled(differentiable, inputs, self.tolerance, start.output)
         return steps.trajectory(*outcome)
 
 
@@ -377,14 +118,15 @@ def rebuilding_error(
     u0 = jnp.asarray(u0)
     check_state(equation, u0, args)
     steps = plan_steps(equation, solver, steps_per_interval, u0)
-    makers, inputs, weights = coupled(steps, u0, args)
-    outcome, pair, lost = forward((makers, u0, weights), inputs, states=True)
+    differentiable, inputs = coupled(steps, u0, args)
+    makers, _, weights = differentiable
+    outcome, pair, lost = forward(differentiable, inputs, states=True)
     assert outcome.states is not None
     exact = jnp.concatenate([u0[None], outcome.states[:-1]])
 
     def interval(pair, x):
         weights, here, lost, exact = x
-        after = largest_entry(pair[0])
+        after = _largest(pair[0])
 
         def step(pair, x):
             here, lost = x
@@ -393,6 +135,222 @@ def rebuilding_error(
             return pair, None
 
         pair, _ = lax.scan(step, pair, (here, lost), reverse=True)
-        return pair, relative_error(pair[0], exact, after)
+        return pair, _relative_error(pair[0], exact, after)
 
     return lax.scan(interval, pair, (weights, inputs, lost, exact), reverse=True)[1]
+
+
+def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inputs]:
+    """The steps of a plan by their couplings; refuses steps that cannot be undone."""
+
+    def at_step(inputs: Inputs) -> Couplings:
+        terms = steps.equation.interval_terms(inputs.index, inputs.weights)
+        field = StepField(terms, inputs.t0, inputs.t1, args)
+        couplings = couplings_of(steps.solver, field, inputs.first)
+        if couplings is None:
+            raise InputError(
+                f"solve: solver={steps.name}(…): its steps cannot be undone, as Reversible() "
+                f"does; use AlgebraicallyReversible({steps.name}(…)), which makes any explicit "
+                "scheme reversible, Leapfrog(), or gradient=Recompute()."
+            )
+        return couplings
+
+    index = steps.indices
+    edges = index[:, None] * steps.equation.control.interval_length + steps.offsets[None]
+    shape = len(index), steps.number
+    inputs = Inputs(
+        index=jnp.broadcast_to(index[:, None], shape),
+        t0=edges[:, :-1],
+        t1=edges[:, 1:],
+        first=jnp.zeros(shape, bool).at[0, 0].set(True),
+    )
+    weights = steps.equation.intervals()
+    example = jax.tree.map(lambda x: x[0, 0], inputs)
+    example = example._replace(weights=jax.tree.map(lambda x: x[0], weights))
+
+    # Functions of the inputs of a step, and of just those arrays around them that they use:
+    # the gradient with respect to these is summed over all steps.
+    def maker(k, coupling):
+        if isinstance(coupling, Shear):
+            increment = eqx.filter_closure_convert(
+                lambda inputs, x: at_step(inputs)[k].increment(x), example, u0
+            )
+            return _ShearMaker(increment, coupling.target, coupling.scale)
+        return eqx.filter_closure_convert(lambda inputs: at_step(inputs)[k], example)
+
+    makers = tuple(maker(k, coupling) for k, coupling in enumerate(at_step(example)))
+    if restarts_at_jumps(steps.solver) and not steps.equation.continuous:
+        raise InputError(
+            f"solve: gradient=Reversible() with {steps.name}: a two-step scheme starts again "
+            "where the field jumps, here at each layer, and a start cannot be undone; use a "
+            "control without jumps, such as PiecewiseLinear, or AlgebraicallyReversible(…)."
+        )
+    return (makers, u0, weights), inputs
+
+
+class _ShearMaker(eqx.Module):
+    increment: Callable
+    target: int = eqx.field(static=True)
+    scale: float = eqx.field(static=True)
+
+    def __call__(self, inputs: Inputs) -> Shear:
+        return Shear(eqx.Partial(_recomputed, self.increment, inputs), self.target, self.scale)
+
+
+def _recomputed(increment: Callable, inputs: Inputs, x: Array) -> Array:
+    """An increment whose own gradient, taken one step at a time, keeps products alone: there
+    it is the faster way."""
+    return jax.checkpoint(lambda *step: increment(*step), policy=save_products)(inputs, x)
+
+
+def forward(
+    differentiable: Differentiable, inputs: Inputs, *, states: bool
+) -> tuple[Outcome, Pair, PyTree[Array]]:
+    """The outcome, the last pair, and the values that the couplings have lost."""
+    makers, u0, weights = differentiable
+
+    def interval(carry, x):
+        pair, status = carry
+        here, weights = x
+
+        def step(pair, here):
+            lost = []
+            for maker in makers:
+                pair, lost_here = maker(here._replace(weights=weights)).forward(pair)
+                lost.append(lost_here)
+            return pair, tuple(lost)
+
+        pair, lost = _scan(step, pair, here)
+        status = status.after(status.result, pair[0], here.t1[-1])
+        return (pair, status), (lost, pair[0] if states else None)
+
+    carry = (u0, u0), Status.start(u0.dtype)
+    (pair, status), (lost, kept) = lax.scan(interval, carry, (inputs, weights))
+    return Outcome(pair[0], kept, status), pair, lost
+
+
+@eqx.filter_custom_vjp
+def march_coupled(
+    differentiable: Differentiable, inputs: Inputs, tolerance: float, output: Output
+) -> Outcome:
+    """All steps, each made of its couplings, with the gradient of `Reversible`; as a function
+    of the makers, the initial state and the weights."""
+    return forward(differentiable, inputs, states=output.states)[0]
+
+
+@march_coupled.def_fwd
+def _march_fwd(perturbed, differentiable, inputs, tolerance, output):
+    outcome, pair, lost = forward(differentiable, inputs, states=output.states)
+    return outcome, (pair, lost)
+
+
+@march_coupled.def_bwd
+def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, tolerance, output):
+    makers, u0, weights = differentiable
+    pair, lost = residuals
+
+    def interval(carry, x):
+        pair, cotangent_pair, cotangent_makers, _ = carry
+        here, weights, lost, cotangent_state = x
+        after = _largest(pair[0])
+        if cotangent_state is not None:
+            cotangent_pair = cotangent_pair[0] + cotangent_state, cotangent_pair[1]
+
+        def step(carry, x):
+            here, lost = x
+            return _step_back(makers, here._replace(weights=weights), lost, *carry), None
+
+        carry = pair, cotangent_pair, cotangent_makers, _zeros(weights)
+        carry, _ = _scan(step, carry, (here, lost), reverse=True)
+        return (*carry[:3], after), carry[3]
+
+    zero = jnp.zeros_like(pair[0])
+    # Outputs that the loss does not use have no cotangent.
+    cotangent_pair = zero if cotangents.u1 is None else cotangents.u1, zero
+    cotangent_states = cotangents.states if output.states else None
+    (pair, cotangent_pair, cotangent_makers, after), cotangent_weights = lax.scan(
+        interval,
+        (pair, cotangent_pair, _zeros(makers), _largest(pair[0])),
+        (inputs, weights, lost, cotangent_states),
+        reverse=True,
+    )
+    # At the beginning both states of the pair are u0.
+    cotangent_u0 = cotangent_pair[0] + cotangent_pair[1]
+    good = _relative_error(pair[0], u0, after) <= tolerance
+    cotangent_u0, cotangent_makers, cotangent_weights = _nan_unless(
+        good, (cotangent_u0, cotangent_makers, cotangent_weights)
+    )
+    if output.throw:
+        cotangent_u0 = eqx.error_if(
+            cotangent_u0,
+            ~good,
+            f"Reversible(tolerance={tolerance:g}): on the way back rounding has grown "
+            "so much that the rebuilt initial state differs from the true one by more than "
+            "that, so the gradient would be wrong. Take AlgebraicallyReversible with a "
+            "coupling nearer to 1, smaller steps, float64, or gradient=Recompute().",
+        )
+    return cotangent_makers, cotangent_u0, cotangent_weights
+
+
+def _step_back(
+    makers: Makers,
+    inputs: Inputs,
+    lost: tuple,
+    pair: Pair,
+    cotangent_pair: Pair,
+    cotangent_makers: PyTree,
+    cotangent_weights: PyTree,
+) -> tuple[Pair, Pair, PyTree, PyTree]:
+    """The pair before a step, and the cotangents there."""
+    news = []
+    for maker, lost_here in zip(reversed(makers), reversed(lost), strict=True):
+        _, pull = eqx.filter_vjp(
+            lambda maker, inputs: eqx.filter(maker(inputs), eqx.is_inexact_array), maker, inputs
+        )
+        pair, cotangent_pair, cotangent_coupling = maker(inputs).pullback(
+            pair, lost_here, cotangent_pair
+        )
+        cotangent_maker, cotangent_inputs = pull(
+            eqx.filter(cotangent_coupling, eqx.is_inexact_array)
+        )
+        news.append(cotangent_maker)
+        cotangent_weights = _add(cotangent_weights, cotangent_inputs.weights)
+    cotangent_makers = _add(cotangent_makers, tuple(reversed(news)))
+    return pair, cotangent_pair, cotangent_makers, cotangent_weights
+
+
+def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> tuple:
+    """`lax.scan`, without the loop where it has one turn."""
+    if jax.tree.leaves(xs)[0].shape[0] > 1:
+        return lax.scan(step, carry, xs, reverse=reverse)
+    carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
+    return carry, jax.tree.map(lambda x: x[None], y)
+
+
+def _largest(u: Array) -> Float[Array, ""]:
+    return jnp.max(jnp.abs(u))
+
+
+def _relative_error(u: Array, exact: Array, after: Float[Array, ""]) -> Float[Array, ""]:
+    """The largest difference, relative to the largest entry of the exact state, or to that of
+    the state an interval later, `after`, since the first may be zero; 0 where there is none."""
+    difference = _largest(u - exact)
+    return jnp.where(difference == 0, 0, difference / jnp.maximum(_largest(exact), after))
+
+
+def _nan_unless(good: Bool[Array, ""], tree: PyTree[Array]) -> PyTree[Array]:
+    """The tree, or NaN in its place. A loop of no or one turn writes there; a choice between
+    the two would need room for a second tree."""
+    return lax.while_loop(
+        lambda carry: ~carry[0],
+        lambda carry: (~carry[0], jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), carry[1])),
+        (good, tree),
+    )[1]
+
+
+def _zeros(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.zeros_like, eqx.filter(tree, eqx.is_inexact_array))
+
+
+def _add(a: PyTree, b: PyTree) -> PyTree:
+    return jax.tree.map(jnp.add, a, b)

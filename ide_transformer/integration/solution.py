@@ -65,10 +65,8 @@ class Solution(eqx.Module):
 
     @checked
     def evaluate(self, t: Depth) -> Float[Array, "*batch tokens features"]:
-        """The state at any depth `t ∈ [0, T]`; needs `saveat=diffrax.SaveAt(dense=True)`.
-        For depths outside that are only known when the program runs it is NaN.
-
-        **Raises:** `InputError` without dense output, or for a depth outside.
+        """The state at any depth `t ∈ [0, T]`; needs `saveat=diffrax.SaveAt(dense=True)`. A
+        depth outside is an `InputError`; where it is known only at run time, the state is NaN.
         """
         if self.interpolation is None:
             raise InputError(

@@ -14,7 +14,7 @@ from ..arguments import PositiveInt, checked, is_known
 from ..equation import Equation, operator_fields
 from ..errors import InputError
 from ..solvers import keeps_constraint, matrix_free
-from .adaptive import AdaptiveSteps, adapt
+from .adaptive import adapt
 from .exits import AbstractExit, march_until
 from .gradients import AbstractGradient, Recompute, as_gradient
 from .march import check_state, plan_steps
@@ -107,14 +107,12 @@ class Discretization(eqx.Module):
         if self.exit is not None:
             raise InputError(
                 f"solve: exit={type(self.exit).__name__}(…) and a stepsize_controller were "
-                "both given; tokens stop between equal steps, so drop the controller and say "
-                "how many with steps_per_interval."
+                "both given; tokens stop between equal steps, so drop the controller."
             )
         if self.steps_per_interval != 1:
             raise InputError(
                 f"solve: steps_per_interval={self.steps_per_interval} and a "
-                "stepsize_controller were both given; the controller chooses the steps, so "
-                "drop steps_per_interval."
+                "stepsize_controller were both given; drop steps_per_interval."
             )
         for name in ("rtol", "atol"):
             tolerance = getattr(self.stepsize_controller, name, 0)
@@ -136,12 +134,8 @@ class Discretization(eqx.Module):
         throw: bool = True,
         read_out: Callable[[Array], PyTree[Array]] | None = None,
     ) -> Solution:
-        """The solution of an equation: see `solve`.
-
-        **Arguments:**
-
-        - `read_out`: the outputs of a state, by which an `exit` decides; by default the state.
-        """
+        """The solution of an equation: see `solve`. An `exit` decides by the outputs of a
+        state, `read_out`, by default the state."""
         number = self.steps_per_interval if self.stepsize_controller is None else None
         output = requested(equation, saveat, number, throw=throw)
         try:
@@ -153,8 +147,7 @@ class Discretization(eqx.Module):
             raise InputError(
                 f"solve: {type(self.solver).__name__} with gradient="
                 f"{type(self.gradient).__name__}() has no derivative in forward mode (jax.jvp, "
-                "jax.linearize). Write gradient=Direct(), which has for fixed and adaptive "
-                "steps; implicit schemes have reverse mode only (jax.grad, jax.vjp)."
+                "jax.linearize). Write gradient=Direct(); implicit schemes have no such mode."
             ) from None
 
     def _trajectory(
@@ -164,12 +157,12 @@ class Discretization(eqx.Module):
             steps = plan_steps(equation, self.solver, self.steps_per_interval, start.u0)
             if self.exit is not None:
                 return march_until(
-                    steps, start, self.gradient.scan, self.exit, read_out or _itself
+                    steps, start, self.gradient.scan, self.exit, read_out or jnp.asarray
                 )
             return self.gradient.march(steps, start)
         solver = matrix_free(keeps_constraint(self.solver, equation.constraint))
-        steps = AdaptiveSteps(equation, solver, self.stepsize_controller, self.max_steps)
-        return adapt(steps, start, self.gradient)
+        controller = self.stepsize_controller
+        return adapt(equation, solver, controller, self.max_steps, start, self.gradient)
 
 
 @eqx.filter_jit
@@ -200,10 +193,6 @@ def _solve(
         interpolation=trajectory.interpolation if output.interpolation else None,
         interval_length=equation.control.interval_length,
     )
-
-
-def _itself(u: Array) -> Array:
-    return u
 
 
 def _states(

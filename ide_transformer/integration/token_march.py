@@ -1,6 +1,6 @@
 """The newest tokens of a text marched alone, those before them cached."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -94,61 +94,44 @@ def why_not_by_token(
     equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
 ) -> str | None:
     """The reason why a discretization cannot march the tokens one after the other, and what
-    to write instead; `None` if it can.
+    to write instead; `None` if it can. `state` has the shape `[1, features]` and the dtype of
+    the state of a token."""
+    return next(_reasons(equation, discretization, state), None)
 
-    **Arguments:**
 
-    - `state`: the shape `[1, features]` and dtype of the state of a token.
-    """
+def _reasons(
+    equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
+) -> Iterator[str]:
     if discretization.stepsize_controller is not None:
-        return (
-            "adaptive steps depend on the whole text; solve with fixed ones, "
-            "model.with_solver(solver, steps_per_interval=…)."
-        )
+        yield "adaptive steps depend on the whole text; give steps_per_interval."
     if discretization.exit is not None:
-        return (
-            "tokens that stop at different depths are not cached; solve all of them to the "
-            "end, model.with_exit(None)."
-        )
+        yield "tokens that stop at different depths are not cached; give exit=None."
     dimensions = equation.domain.points.shape[1]
     if dimensions != 1:
-        return (
-            f"the token domain has {dimensions} dimensions, in which tokens have no order; "
-            "take a one-dimensional one."
-        )
+        yield f"in a token domain of {dimensions} dimensions tokens have no order."
     if not equation.domain.in_order:
-        return (
+        yield (
             "the points of the token domain are not known to be in increasing order, in which "
             "tokens are marched; sort them, and make the domain outside of a compiled function."
         )
     for operator in eqx.filter_eval_shape(equation.control, 0.0):
-        reason = _why_coupled(operator, equation.domain)
-        if reason is not None:
-            return reason
+        yield from _couplings(operator, equation.domain)
     solver = keeps_constraint(discretization.solver, equation.constraint)
-    return _why_not_in_order(equation, solver, state)
-
-
-def _why_not_in_order(
-    equation: Equation, solver: diffrax.AbstractSolver, state: jax.ShapeDtypeStruct
-) -> str | None:
-    """The reason why the evaluations of a scheme cannot be cached one by one."""
     name = type(solver).__name__
     implicit = schemes_inside(solver, diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
     if implicit:
         kind = type(implicit[0]).__name__
         inside = "" if kind == name else f" in {name}"
-        return (
-            f"{kind}{inside} is implicit: how often it evaluates the field depends on "
-            "the whole text, so there is no evaluation at which a token could be cached; "
-            "use an explicit scheme, for example RK4() or Strang()."
+        yield (
+            f"{kind}{inside} is implicit: how often it evaluates the field depends on the "
+            "text; use an explicit scheme, for example RK4() or Strang()."
         )
     domain = TokenDomain(equation.domain.points[:1])
 
     def one_step(u):
         control = with_source(equation.control, u)
         equation_here = Equation(control, equation.constraint, domain)
-        return Steps(equation_here, unrolled(solver), 1, None, state.dtype)
+        return Steps(equation_here, solver, unrolled(solver), 1, None, state.dtype)
 
     def init(u):
         steps = one_step(u)
@@ -161,36 +144,32 @@ def _why_not_in_order(
         return interval_over_all(steps, domain)(u, solver_state, steps.indices[0], weights)
 
     if marks_in_order(init, state) != 0:
-        return (
-            f"{name} evaluates the field before its first step, where tokens are not "
-            "cached; use another scheme, for example RK4() or Strang()."
+        yield (
+            f"{name} evaluates the field before its first step, where tokens are not cached; "
+            "use another scheme, for example RK4() or Strang()."
         )
     if marks_in_order(interval, state) is None:
-        return (
+        yield (
             f"{name} evaluates the field in a loop, in which its evaluations cannot be told "
             "apart; write them out one after the other, as RK4 does."
         )
-    return None
 
 
-def _why_coupled(operator: AbstractOperator, domain: TokenDomain) -> str | None:
+def _couplings(operator: AbstractOperator, domain: TokenDomain) -> Iterator[str]:
+    """Reasons why an operator couples tokens in ways that are not cached."""
     for part in parts(operator, AbstractTokenIntegral):
         name = type(part).__name__
         if not part.causal:
-            return (
-                f"{name} integrates over tokens that are still to come; make it causal, "
-                f"{name}(…, causal=True)."
-            )
+            yield f"{name} integrates over tokens to come; give {name}(…, causal=True)."
         if isinstance(part, AbstractExactOperator):
-            return f"{name} is solved by its flow, which couples tokens; use an Attention."
-    if block_over_all(operator, domain).pointwise:
-        return None
-    name = type(operator.innermost).__name__
-    return (
-        f"{name} may couple tokens in ways that are not cached. If it acts token by token, "
-        f"say so in its class, `pointwise: ClassVar[bool] = True`; if it is a causal integral "
-        "over tokens, derive it from AbstractTokenIntegral."
-    )
+            yield f"{name} is solved by its flow, which couples tokens; use an Attention."
+    if not block_over_all(operator, domain).pointwise:
+        name = type(operator.innermost).__name__
+        yield (
+            f"{name} may couple tokens in ways that are not cached. If it acts token by token, "
+            "say so in its class, `pointwise: ClassVar[bool] = True`; if it is a causal "
+            "integral over tokens, derive it from AbstractTokenIntegral."
+        )
 
 
 # For each evaluation of a token integral, arrays `[intervals, ..., tokens, …]` of all tokens;
@@ -203,19 +182,12 @@ class TokenMarch(eqx.Module):
 
         u_t(x) = Σ_i A_i(u; θ(t))(x),   x ∈ {x_n, …, x_{n+m-1}}.
 
-    Causal token integrals see the tokens before x_n through the cache, in which each
-    evaluation, that is each stage of each step, has kept its keys and values. No token sees a
-    later one, so the states are those of a march of all tokens at once. Where a step fails,
-    the states of its tokens are NaN from there on.
+    on a domain of all tokens that there will be. Causal token integrals see the tokens before
+    x_n through the cache, in which each evaluation, that is each stage of each step, has kept
+    its keys and values. No token sees a later one, so the states are those of a march of all
+    tokens at once. Where a step fails, the states of its tokens are NaN from there on.
 
-    **Arguments:**
-
-    - `equation`: its domain holds all tokens that there will be.
-    - `discretization`: an explicit scheme with fixed steps.
-    - `state`: the shape `[1, features]` and dtype of the state of a token.
-
-    **Raises:** `InputError` where the tokens cannot be marched one after the other, with the
-    reason that `why_not_by_token` gives.
+    **Raises:** `InputError` with the reason that `why_not_by_token` gives.
     """
 
     steps: Steps
@@ -237,8 +209,7 @@ class TokenMarch(eqx.Module):
     def prefill(
         self, u0: Float[Array, "*batch tokens features"]
     ) -> tuple[Float[Array, "*batch tokens features"], TokenCache]:
-        """The states at depth T of the first tokens, and their cache, with room for the
-        others."""
+        """The states at depth T of the first tokens, and their cache, with room for all."""
         u1, new = self._march(u0, 0, None)
         axis = u0.ndim - 1
 
@@ -276,8 +247,7 @@ class TokenMarch(eqx.Module):
                 return new if cache is None else _written(cache[number], new, start, axis)
 
             outputs, new = run_marked(program, fill, *carry, index, weights)
-            if cache is not None and len(new) != len(cache):
-                raise RuntimeError(f"{len(cache)} evaluations are cached, but {len(new)} made.")
+            assert cache is None or len(new) == len(cache)
             return outputs, new
 
         carry = u0, steps.init(equation.terms_of(0), u0, None)
@@ -287,7 +257,7 @@ class TokenMarch(eqx.Module):
 
 
 def _written(cache: PyTree, new: PyTree, start: Int[Array, ""] | int, axis: int) -> PyTree:
-    """The cache with the arrays of the tokens from `start` on replaced."""
+    """The cache with the arrays of the tokens from `start` on."""
     return jax.tree.map(
         lambda old, x: lax.dynamic_update_slice_in_dim(old, x, start, axis), cache, new
     )

@@ -14,7 +14,7 @@ from .couplings import (
     Couplings as Couplings,
     Retraction as Retraction,
     Shear as Shear,
-    find_couplings as find_couplings,
+    couplings_of as couplings_of,
 )
 from .evaluations import (
     Evaluations as Evaluations,
@@ -37,7 +37,12 @@ from .momentum import (
     Nesterov as Nesterov,
     PresymplecticEuler as PresymplecticEuler,
 )
-from .multistep import AdamsBashforth as AdamsBashforth, Bidirectional as Bidirectional
+from .multistep import (
+    AdamsBashforth as AdamsBashforth,
+    Bidirectional as Bidirectional,
+    draws as draws,
+    with_key as with_key,
+)
 from .paper_splitting import (
     ConsistentPaperSplitting as ConsistentPaperSplitting,
     PaperSplitting as PaperSplitting,
@@ -81,9 +86,7 @@ from .streams import (
 from .wrapper import (
     Projected as Projected,
     Tangential as Tangential,
-    draws as draws,
     keeps_constraint as keeps_constraint,
     projected as projected,
     schemes_inside as schemes_inside,
-    with_key as with_key,
 )

@@ -38,7 +38,7 @@ class AbstractCoefficient(eqx.Module):
         return value[index] if value.ndim else value
 
     def check_operators(self, name: str, number: int) -> None:
-        """**Raises:** `InputError` where it has values for another number of operators."""
+        """Refuse another number of operators than it has values for."""
         if self.raw.ndim and self.raw.shape[-1] != number:
             raise InputError(
                 f"{name} has shape {self.raw.shape}, but there are {number} operators; give "
@@ -46,7 +46,7 @@ class AbstractCoefficient(eqx.Module):
             )
 
     def check_layers(self, name: str, horizon: float) -> None:
-        """**Raises:** `InputError` where it has values for another number of layers."""
+        """Refuse another number of layers than it has values for."""
         if self.raw.ndim == 2 and self.raw.shape[0] != math.ceil(horizon):
             raise InputError(
                 f"{name}: a coefficient has shape {self.raw.shape}, for {self.raw.shape[0]} "
@@ -63,10 +63,7 @@ class UnitInterval(AbstractCoefficient):
 
     def __init__(self, value: Numbers, name: str):
         value = _numbers(value, name)
-        if not np.all((value >= 0) & (value < 1)):
-            raise InputError(
-                f"{name}={_text(value)}: it must lie in [0, 1); 1 or more is not stable."
-            )
+        _check(name, value, (value >= 0) & (value < 1), "lie in [0, 1); 1 is not stable")
         self.raw = jnp.sqrt(value / (1 - value))
 
     @property
@@ -81,8 +78,7 @@ class Positive(AbstractCoefficient):
 
     def __init__(self, value: Numbers, name: str):
         value = _numbers(value, name)
-        if not np.all((value > 0) & np.isfinite(value)):
-            raise InputError(f"{name}={_text(value)}: it must be positive.")
+        _check(name, value, (value > 0) & np.isfinite(value), "be positive")
         self.raw = jnp.asarray(value) + jnp.log(-jnp.expm1(-value))
 
     @property
@@ -108,8 +104,10 @@ def learned(solver: PyTree) -> dict[str, Float[Array, ""]]:
     return found
 
 
-def _text(value: np.ndarray) -> str:
-    return np.array2string(np.asarray(value), separator=", ")
+def _check(name: str, value: np.ndarray, holds: np.ndarray, wanted: str) -> None:
+    if not np.all(holds):
+        text = np.array2string(value, separator=", ")
+        raise InputError(f"{name}={text}: it must {wanted}.")
 
 
 def _numbers(value: Numbers, name: str) -> Float[np.ndarray, "..."]:

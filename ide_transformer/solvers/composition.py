@@ -48,13 +48,8 @@ class AbstractComposition(AbstractSequentialSplitting):
 
 
 class Composition(AbstractComposition):
-    """A composition with any coefficients. A symmetric one with `Σ γ_i³ = 0` has order four,
+    """A composition with any coefficients γ. A symmetric one with `Σ γ_i³ = 0` has order four,
     which takes some negative steps (the theorem of Sheng and Suzuki); others have order two.
-
-    **Arguments:**
-
-    - `sub_solver`: solves `u_t = A_i(u)`.
-    - `coefficients`: γ.
 
     **Raises:** `InputError` if the coefficients do not sum to one.
     """
@@ -68,8 +63,7 @@ class Composition(AbstractComposition):
         if abs(sum(self.coefficients) - 1) > 1e-12:
             raise InputError(
                 f"Composition: the coefficients {self.coefficients} sum to "
-                f"{sum(self.coefficients):.15g}; they must sum to 1, for the steps together "
-                "to cover the whole step."
+                f"{sum(self.coefficients):.15g}; they must sum to 1."
             )
 
     @property

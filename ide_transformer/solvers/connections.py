@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ..arguments import PositiveInt
 from ..equation import RMSNorm
@@ -18,7 +18,7 @@ from ..errors import InputError
 from .runge_kutta import refuse_past
 from .scheme import AbstractFieldScheme, AbstractScheme, Step, StepField, Terms, operator_terms
 from .splitting import LieTrotter
-from .wrapper import AbstractWrapper, Projected, projected
+from .wrapper import AbstractWrapper, Projected
 
 
 class AbstractConnected(AbstractScheme):
@@ -36,8 +36,7 @@ class AbstractConnected(AbstractScheme):
         return None
 
     def projected(self) -> diffrax.AbstractSolver:
-        """**Raises:** `InputError`: by default the states that are connected are on no
-        constraint."""
+        """Refused by default: the states that are connected are on no constraint."""
         raise InputError(
             f"{type(self).__name__}: the states that it connects are on no constraint, so the "
             "equation needs constraint=Free(); or take LearnedMultistep, whose steps are "
@@ -50,29 +49,22 @@ class Past(eqx.Module):
     `values: [slots, ..., tokens, features]`; those that follow are zero.
 
     A march keeps it at each step for the gradient, so memory grows with the square of the
-    number of steps.
-    """
+    number of steps."""
 
     values: Float[Array, "slots *batch tokens features"]
     number: Int[Array, ""]
 
     @classmethod
-    def of(cls, u: Float[Array, "*batch tokens features"], slots: int) -> "Past":
+    def of(cls, u: Array, slots: int) -> "Past":
         """A past of one state, with room for `slots` of them."""
         values = jnp.zeros((slots, *u.shape), u.dtype)
         return cls(values.at[0].set(u), jnp.array(1))
 
-    def plus(self, value: Float[Array, "*batch tokens features"]) -> "Past":
-        """The past with one more value."""
+    def plus(self, value: Array) -> "Past":
         values = lax.dynamic_update_index_in_dim(
             self.values, value.astype(self.values.dtype), self.number, 0
         )
         return Past(values, self.number + 1)
-
-    @property
-    def known(self) -> Bool[Array, " slots"]:
-        """Indicator of the slots that have a value."""
-        return jnp.arange(self.values.shape[0]) < self.number
 
 
 class AttentionResidual(AbstractConnected, AbstractFieldScheme):
@@ -101,7 +93,6 @@ class AttentionResidual(AbstractConnected, AbstractFieldScheme):
 
     @property
     def num_steps(self) -> int:
-        """The steps for which it has queries."""
         return self.queries.shape[0]
 
     def start(self, field: StepField, u: Array) -> Past:
@@ -122,7 +113,8 @@ class AttentionResidual(AbstractConnected, AbstractFieldScheme):
 def _attended(past: Past, query: Float[Array, " features"]) -> Array:
     """The mean of the past, weighted for each token."""
     scores = RMSNorm(eps=1e-6).project(past.values) @ query
-    known = past.known.reshape(-1, *(1,) * (scores.ndim - 1))
+    known = jnp.arange(len(scores)) < past.number
+    known = known.reshape(-1, *(1,) * (scores.ndim - 1))
     weights = jax.nn.softmax(jnp.where(known, scores, -jnp.inf), axis=0)
     return jnp.sum(weights[..., None] * past.values, axis=0)
 
@@ -148,18 +140,15 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
     weights: Float[Array, " weights"]
     solver: diffrax.AbstractSolver
 
+    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
+
     def __init__(self, num_steps: PositiveInt, solver: diffrax.AbstractSolver = LieTrotter()):
         last = jnp.cumsum(jnp.arange(2, num_steps + 2)) - 1
         self.weights = jnp.zeros(num_steps * (num_steps + 3) // 2).at[last].set(1.0)
         self.solver = solver
 
     @property
-    def interpolation_cls(self) -> Callable:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return diffrax.LocalLinearInterpolation
-
-    @property
     def num_steps(self) -> int:
-        """The steps for which it has coefficients."""
         # n steps have n (n + 3) / 2 of them.
         return (math.isqrt(9 + 8 * self.weights.size) - 3) // 2
 
@@ -172,11 +161,10 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
 
     def projected(self) -> Projected:
         """The variant whose steps of the other scheme are projected, and their combination."""
-        return Projected(eqx.tree_at(lambda s: s.solver, self, projected(self.solver)))
+        return Projected(self.with_projected_solver())
 
     def start(self, field: StepField, u: Array) -> Past:
-        inner = field.with_terms(self.inner_terms(field.terms))
-        state = eqx.filter_eval_shape(inner.start, self.solver, u)
+        state = eqx.filter_eval_shape(field.start, self.solver, u)
         refuse_past(
             f"LearnedMultistep({self.num_steps}, {type(self.solver).__name__}(…))",
             self.solver,
@@ -187,8 +175,7 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         return Past.of(u, self.num_steps + 1)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        inner = field.with_terms(self.inner_terms(field.terms))
-        past = state.plus(inner.single_step(self.solver, u))
+        past = state.plus(field.single_step(self.solver, u))
         # The first row is that of the second state.
         row = self.coefficients[past.number - 2].astype(u.dtype)
         return Step.between(u, jnp.tensordot(row, past.values, 1), state=past)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Annotated, TypeAlias
 
 import equinox as eqx
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, PyTree
 from pydantic import Field
 
 from ..equation import AbstractRescaling
@@ -15,16 +15,15 @@ from .scheme import AbstractFieldScheme, StepField
 # The state and its companion: the state before, or a second approximation of it.
 Pair: TypeAlias = tuple[Array, Array]
 
-# The old pair, the cotangents of it, and those of the arrays in the coupling.
 Pullback: TypeAlias = tuple[Pair, Pair, "AbstractCoupling"]
+
+# Of a step, in order.
+Couplings: TypeAlias = tuple["AbstractCoupling", ...]
 
 
 class AbstractCoupling(eqx.Module):
-    """An invertible map of a pair of states.
-
-    `forward` also returns the part of the old pair that the new pair alone cannot give back:
-    `lost`, of a size that does not grow with the width of the state.
-    """
+    """An invertible map of a pair of states. `lost` is the part of the old pair that the new
+    pair alone cannot give back, of a size that does not grow with the width of the state."""
 
     @abc.abstractmethod
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
@@ -34,9 +33,12 @@ class AbstractCoupling(eqx.Module):
     def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
         """The old pair."""
 
-    @abc.abstractmethod
     def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
-        """All three; each increment is evaluated once."""
+        """The old pair, and the cotangents of it and of the arrays in the coupling."""
+        old = self.backward(pair, lost)
+        _, pull = eqx.filter_vjp(lambda coupling, pair: coupling.forward(pair)[0], self, old)
+        cotangent_coupling, cotangent_pair = pull(cotangents)
+        return old, cotangent_pair, cotangent_coupling
 
 
 class Shear(AbstractCoupling):
@@ -63,6 +65,7 @@ class Shear(AbstractCoupling):
         return self._pair((new - self.increment(other)) / self.scale, other)
 
     def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
+        # The increment, which both directions need, is evaluated once.
         new, other = self._split(pair)
         cotangent_new, cotangent_other = self._split(cotangents)
         increment, pull = eqx.filter_vjp(lambda shear, x: shear.increment(x), self, other)
@@ -81,12 +84,7 @@ class Shear(AbstractCoupling):
 
 class Retraction(AbstractCoupling):
     """The state, not its companion, is projected on a constraint set. The projection loses
-    a scale or two of each token, which are kept to undo it.
-
-    **Arguments:**
-
-    - `constraint`: S.
-    """
+    a scale or two of each token, which are kept to undo it."""
 
     constraint: AbstractRescaling
 
@@ -98,38 +96,17 @@ class Retraction(AbstractCoupling):
         projected, companion = pair
         return self.constraint.unproject(projected, lost), companion
 
-    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
-        u, companion = self.backward(pair, lost)
-        cotangent_projected, cotangent_companion = cotangents
-        _, pull = eqx.filter_vjp(lambda r, x: r.constraint.project(x), self, u)
-        cotangent_coupling, cotangent_u = pull(cotangent_projected)
-        return (u, companion), (cotangent_u, cotangent_companion), cotangent_coupling
-
-
-Couplings: TypeAlias = Callable[..., tuple[AbstractCoupling, ...]]
-
 
 class AbstractReversible(AbstractFieldScheme):
     """A scheme whose step is made of couplings of the state and a companion, which at first
     is a copy of the state."""
 
     @abc.abstractmethod
-    def couplings(
-        self, field: StepField, first: Bool[Array, ""] | bool
-    ) -> tuple[AbstractCoupling, ...]:
-        """The couplings that make up a step, in order.
-
-        **Arguments:**
-
-        - `field`: the field over the step.
-        - `first`: whether it is the first step.
-        """
+    def couplings(self, field: StepField, first: Array | bool) -> Couplings:
+        """The couplings that make up a step, or the `first` step."""
 
 
-def find_couplings(solver: PyTree) -> Couplings | None:
-    """The couplings of the steps of a scheme, `couplings(terms, t0, t1, args, first)`; `None`
-    for one that cannot be undone."""
-    own = getattr(solver, "couplings", None)
-    if own is None:
-        return None
-    return lambda terms, t0, t1, args, first: own(StepField(terms, t0, t1, args), first)
+def couplings_of(solver: PyTree, field: StepField, first: Array | bool) -> Couplings | None:
+    """The couplings of the steps of a scheme; `None` for one that cannot be undone."""
+    couplings = getattr(solver, "couplings", None)
+    return None if couplings is None else couplings(field, first)

@@ -46,7 +46,6 @@ class EvaluationCount(eqx.Module):
     count: Float[Array, ""]
 
     def plus(self, number: Float[Array, ""] | float | int) -> "EvaluationCount":
-        """The count after that many more evaluations."""
         return EvaluationCount(self.count + number)
 
 
@@ -58,15 +57,9 @@ def evaluations_made(solver_state: PyTree) -> EvaluationCount | None:
 def count_evaluations(
     solver: diffrax.AbstractSolver, block: PyTree, features: int
 ) -> Evaluations | None:
-    """The cost of the steps of `solver`, counted by making some on a tiny state; `None` for
-    implicit schemes, whose cost depends on the state.
-
-    **Arguments:**
-
-    - `solver`: any solver.
-    - `block`: the tuple of operators, or their structure.
-    - `features`: width of the state.
-    """
+    """The cost of the steps of `solver`, counted by making some on a tiny state of so many
+    features; `None` for implicit schemes, whose cost depends on the state. `block` is the tuple
+    of operators, or their structure."""
     arrays, rest = eqx.partition(solver, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
@@ -142,14 +135,8 @@ class _Linear(_Exact, AbstractLinearOperator):
         return function(-jnp.ones(())) * u
 
 
-# The abstract class that decides how schemes treat an operator, and its stand-in.
-_STAND_INS: dict[type, type] = {
-    AbstractLinearOperator: _Linear,
-    AbstractExactOperator: _Exact,
-    AbstractOperator: _Plain,
-}
-
-
 def _stand_in(operator: PyTree) -> type:
-    known = (_STAND_INS[kind] for kind in type(operator).__mro__ if kind in _STAND_INS)
-    return next(known, _Plain)
+    """A class that schemes treat as they treat this operator."""
+    if isinstance(operator, AbstractLinearOperator):
+        return _Linear
+    return _Exact if isinstance(operator, AbstractExactOperator) else _Plain

@@ -1,7 +1,7 @@
 """Exponential integrators."""
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -30,7 +30,7 @@ class LinearPart:
             names = ", ".join(type(x).__name__ for x in operators) or type(field.terms).__name__
             raise InputError(
                 f"{scheme} treats a linear operator exactly, but there is none in ({names}); "
-                "add a Damping or a Diffusion to the block, or use diffrax.Euler() or Heun()."
+                "add a Damping or a Diffusion to the block."
             )
         self.operator, self.domain = linear[0]
 
@@ -42,36 +42,21 @@ class LinearPart:
         """`exp(hL) u`."""
         return self.operator.flow(u, self.domain, h)
 
-    def phi1(self, h: Depth, u: Array) -> Array:
-        """`φ_1(hL) u`, `φ_1(z) = (e^z - 1)/z`."""
-        return self.operator.apply(lambda x: phi1(jnp.asarray(h * x)), u, self.domain)
-
-    def phi2(self, h: Depth, u: Array) -> Array:
-        """`φ_2(hL) u`, `φ_2(z) = (φ_1(z) - 1)/z`."""
-        return self.operator.apply(lambda x: phi2(jnp.asarray(h * x)), u, self.domain)
+    def phi(self, n: Literal[1, 2], h: Depth, u: Array) -> Array:
+        """`φ_n(hL) u`."""
+        return self.operator.apply(lambda x: phi(n, jnp.asarray(h * x)), u, self.domain)
 
 
-def phi1(z: Array) -> Array:
-    """`(e^z - 1)/z`, 1 at 0; near 0 by its series, since the derivative of the quotient cancels
-    there."""
+def phi(n: Literal[1, 2], z: Array) -> Array:
+    """`φ_1(z) = (e^z - 1)/z` or `φ_2(z) = (φ_1(z) - 1)/z`; near 0 by the series
+    `φ_n(z) = Σ_k z^k / (k + n)!`, since the quotients and their derivatives cancel there."""
     small = jnp.abs(z) < 0.5
     safe = jnp.where(small, 1, z)
-    return jnp.where(small, _series(z, 1), jnp.expm1(safe) / safe)
-
-
-def phi2(z: Array) -> Array:
-    """`(φ_1(z) - 1)/z`, ½ at 0; near 0 by its series, since the quotient cancels there."""
-    small = jnp.abs(z) < 0.5
-    safe = jnp.where(small, 1, z)
-    return jnp.where(small, _series(z, 2), (phi1(safe) - 1) / safe)
-
-
-def _series(z: Array, n: int) -> Array:
-    """`φ_n(z) = Σ_k z^k / (k + n)!`, to rounding where |z| < ½."""
+    quotient = (jnp.expm1(safe) if n == 1 else phi(1, safe) - 1) / safe
     series, term = jnp.zeros_like(z), jnp.full_like(z, 1 / math.factorial(n))
     for k in range(n + 1, n + 16):
         series, term = series + term, term * z / k
-    return series
+    return jnp.where(small, series, quotient)
 
 
 class ExponentialEuler(AbstractOneStep):
@@ -89,7 +74,7 @@ class ExponentialEuler(AbstractOneStep):
     def advance(self, field: StepField, u: Array) -> Array:
         h, part = field.h, LinearPart("ExponentialEuler", field)
         nonlinear = part.nonlinear(field(0, u) / h, u)
-        return (part.exponential(h, u) + h * part.phi1(h, nonlinear)).astype(u.dtype)
+        return (part.exponential(h, u) + h * part.phi(1, h, nonlinear)).astype(u.dtype)
 
 
 class ETDAB2(AbstractMultistep):
@@ -113,8 +98,8 @@ class ETDAB2(AbstractMultistep):
 
     def first_step(self, field: StepField, u: Array, increment: Array) -> Array:
         part, nonlinear, euler = self._euler(field, u, increment)
-        end = part.nonlinear(field(1, euler) / field.h, euler)
-        return self._corrected(field, part, euler, end - nonlinear)
+        change = part.nonlinear(field(1, euler) / field.h, euler) - nonlinear
+        return euler + field.h * part.phi(2, field.h, change.astype(euler.dtype))
 
     def next_step(
         self, field: StepField, u: Array, increment: Array, history: History
@@ -122,8 +107,8 @@ class ETDAB2(AbstractMultistep):
         part, nonlinear, euler = self._euler(field, u, increment)
         (u_before, rate_before), last = history.samples[0], history.lengths[0]
         # With the L of this step, so that a change of L does not look like one of N.
-        change = nonlinear - part.nonlinear(rate_before, u_before)
-        return self._corrected(field, part, euler, change * (field.h / last))
+        change = (nonlinear - part.nonlinear(rate_before, u_before)) * (field.h / last)
+        return euler + field.h * part.phi(2, field.h, change.astype(euler.dtype))
 
     def _euler(
         self, field: StepField, u: Array, increment: Array
@@ -131,11 +116,5 @@ class ETDAB2(AbstractMultistep):
         """L, `N_n`, and the state after a step of exponential Euler."""
         h, part = field.h, LinearPart("ETDAB2", field)
         nonlinear = part.nonlinear((increment / h).astype(u.dtype), u)
-        euler = part.exponential(h, u) + h * part.phi1(h, nonlinear)
+        euler = part.exponential(h, u) + h * part.phi(1, h, nonlinear)
         return part, nonlinear, euler.astype(u.dtype)
-
-    def _corrected(
-        self, field: StepField, part: LinearPart, euler: Array, change: Array
-    ) -> Array:
-        """The state after the step, given the change of N over it."""
-        return euler + field.h * part.phi2(field.h, change.astype(euler.dtype))

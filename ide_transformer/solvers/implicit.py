@@ -16,7 +16,7 @@ from .newton_krylov import Root, find_root
 from .runge_kutta import combine, stacked
 from .scheme import AbstractFieldScheme, Step, StepField, Terms, U, first_failure
 from .splitting import LieTrotter
-from .wrapper import AbstractWrapper, projected, replace_schemes
+from .wrapper import AbstractWrapper, replace_schemes
 
 
 class AbstractImplicitScheme(AbstractFieldScheme):
@@ -108,10 +108,7 @@ class ImplicitMidpoint(AbstractOneStage):
     solved by Newton–Krylov. Second order, symmetric; it keeps quadratic invariants.
     Reference: Hairer, Lubich, Wanner, Geometric Numerical Integration, section II.1.
 
-    **Arguments:**
-
-    - `tolerance`: of Newton's method, relative and absolute; by default one that fits the
-      dtype of the state.
+    **Arguments:** as for `ImplicitEuler`.
     """
 
     node: ClassVar[float] = 0.5
@@ -130,11 +127,7 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
 
     `solve` puts it around diffrax's `Kvaerno3`, `Kvaerno4` and `Kvaerno5` by itself.
 
-    **Arguments:**
-
-    - `solver`: the method, for its tableau.
-    - `tolerance`: of Newton's method, relative and absolute; by default one that fits the
-      dtype of the state.
+    **Arguments:** the method, for its tableau, and `tolerance` as for `ImplicitEuler`.
     """
 
     solver: diffrax.AbstractDIRK
@@ -220,10 +213,10 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
 
     def projected(self) -> "SteadyState":
         """The fixed point of the projected scheme."""
-        return eqx.tree_at(lambda s: s.solver, self, projected(self.solver))
+        return self.with_projected_solver()
 
     def order(self, terms: Terms) -> None:
-        """A steady state has no order: it does not depend on the step."""
+        # It does not depend on the step.
         return None
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:

@@ -1,6 +1,7 @@
 """Schemes with momentum: Lie–Trotter over a state and its velocity."""
 
 import abc
+import functools as ft
 from typing import ClassVar, NamedTuple
 
 import diffrax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..equation import AbstractConstraint, Depth, Free
 from ..errors import InputError
-from .coefficients import AbstractCoefficient, Numbers, Positive, UnitInterval
+from .coefficients import AbstractCoefficient, Positive, UnitInterval
 from .scheme import AbstractFieldScheme, Step, StepField, Terms, U, operator_terms
 
 
@@ -31,10 +32,7 @@ class InitialVelocity(eqx.Module):
     velocity: Float[Array, "*batch tokens features"]
 
     def starting(self, u: Array) -> Array:
-        """The velocity of a state.
-
-        **Raises:** `InputError` where it has another shape.
-        """
+        """The velocity of a state, in its dtype."""
         if self.velocity.shape != u.shape:
             raise InputError(
                 f"InitialVelocity.velocity has shape {self.velocity.shape}; the state has "
@@ -52,7 +50,7 @@ class AbstractMomentum(AbstractFieldScheme):
     to step in the solver state.
     """
 
-    # P, applied to the velocity after every kick.
+    # P.
     normalization: eqx.AbstractVar[AbstractConstraint]
 
     term_structure: ClassVar = diffrax.MultiTerm
@@ -88,19 +86,38 @@ class AbstractMomentum(AbstractFieldScheme):
         return Step.between(u, y1, state=v)
 
 
-def decay(momentum: Array, gain: Array, h: Depth) -> tuple[Array, Array]:
-    """The damping `β^h` and the strength `γ (1 - β^h)/(1 - β)` of a sub-step of length h:
-    at h = 1 they are β and γ, and as h → 0 the velocity obeys
+# Constructors of the coefficients, which name them where a number is out of range.
+_MOMENTUM = ft.partial(UnitInterval, name="momentum")
+_LOOKAHEAD = ft.partial(UnitInterval, name="lookahead")
+_GAIN = ft.partial(Positive, name="gain")
+_LOGARITHMIC = ft.partial(Positive, name="logarithmic")
+_LINEAR = ft.partial(Positive, name="linear")
 
-        v_t = -r v + γ r/(1 - β) A(u),   r = -log β.
+
+class AbstractDecaying(AbstractMomentum):
+    """A velocity that is kept times β in a unit of depth, the field taken μ velocities ahead.
+
+    Shorter steps use `β^h`, `γ (1 - β^h)/(1 - β)` and `μ h`.
     """
-    # With β = 0 the power is 0 for every h > 0; its derivative there must stay finite.
-    safe = jnp.where(momentum > 0, momentum, 1)
-    damping = jnp.where(momentum > 0, safe**h, 0)
-    return damping, gain * (1 - damping) / (1 - momentum)
+
+    momentum: eqx.AbstractVar[UnitInterval]
+    gain: eqx.AbstractVar[Positive]
+
+    def lookahead_at(self, t: Depth, index: int) -> Depth:
+        """μ at a depth, for operator `index`."""
+        return 0.0
+
+    def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
+        h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)
+        momentum, gain = self.momentum(middle, index), self.gain(middle, index)
+        # With β = 0 the power is 0 for every h > 0; its derivative there must stay finite.
+        safe = jnp.where(momentum > 0, momentum, 1)
+        damping = jnp.where(momentum > 0, safe**h, 0)
+        strength = gain * (1 - damping) / (1 - momentum)
+        return Kick(damping, strength, h * self.lookahead_at(middle, index))
 
 
-class HeavyBall(AbstractMomentum):
+class HeavyBall(AbstractDecaying):
     """Polyak's heavy ball by Lie–Trotter over a state and its velocity: for each operator
     in turn, at h = 1,
 
@@ -119,27 +136,12 @@ class HeavyBall(AbstractMomentum):
     **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
-    momentum: UnitInterval
-    gain: Positive
-    normalization: AbstractConstraint
-
-    def __init__(
-        self,
-        momentum: Numbers = 0.9,
-        gain: Numbers = 1.0,
-        normalization: AbstractConstraint = Free(),
-    ):
-        self.momentum = UnitInterval(momentum, "momentum")
-        self.gain = Positive(gain, "gain")
-        self.normalization = normalization
-
-    def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
-        h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)
-        damping, strength = decay(self.momentum(middle, index), self.gain(middle, index), h)
-        return Kick(damping, strength, 0.0)
+    momentum: UnitInterval = eqx.field(converter=_MOMENTUM, default=0.9)
+    gain: Positive = eqx.field(converter=_GAIN, default=1.0)
+    normalization: AbstractConstraint = Free()
 
 
-class Nesterov(AbstractMomentum):
+class Nesterov(AbstractDecaying):
     """Nesterov's acceleration by Lie–Trotter over a state and its velocity: for each
     operator in turn, at h = 1,
 
@@ -163,27 +165,13 @@ class Nesterov(AbstractMomentum):
     **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
-    momentum: UnitInterval
-    lookahead: UnitInterval
-    gain: Positive
-    normalization: AbstractConstraint
+    momentum: UnitInterval = eqx.field(converter=_MOMENTUM, default=0.9)
+    lookahead: UnitInterval = eqx.field(converter=_LOOKAHEAD, default=0.9)
+    gain: Positive = eqx.field(converter=_GAIN, default=1.0)
+    normalization: AbstractConstraint = Free()
 
-    def __init__(
-        self,
-        momentum: Numbers = 0.9,
-        lookahead: Numbers = 0.9,
-        gain: Numbers = 1.0,
-        normalization: AbstractConstraint = Free(),
-    ):
-        self.momentum = UnitInterval(momentum, "momentum")
-        self.lookahead = UnitInterval(lookahead, "lookahead")
-        self.gain = Positive(gain, "gain")
-        self.normalization = normalization
-
-    def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
-        h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)
-        damping, strength = decay(self.momentum(middle, index), self.gain(middle, index), h)
-        return Kick(damping, strength, h * self.lookahead(middle, index))
+    def lookahead_at(self, t: Depth, index: int) -> Depth:
+        return self.lookahead(t, index)
 
 
 class PresymplecticEuler(AbstractMomentum):
@@ -207,19 +195,9 @@ class PresymplecticEuler(AbstractMomentum):
     **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
-    logarithmic: Positive
-    linear: Positive
-    normalization: AbstractConstraint
-
-    def __init__(
-        self,
-        logarithmic: Numbers = 3.0,
-        linear: Numbers = 1e-4,
-        normalization: AbstractConstraint = Free(),
-    ):
-        self.logarithmic = Positive(logarithmic, "logarithmic")
-        self.linear = Positive(linear, "linear")
-        self.normalization = normalization
+    logarithmic: Positive = eqx.field(converter=_LOGARITHMIC, default=3.0)
+    linear: Positive = eqx.field(converter=_LINEAR, default=1e-4)
+    normalization: AbstractConstraint = Free()
 
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
         h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)

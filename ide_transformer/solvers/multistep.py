@@ -1,8 +1,10 @@
 """Schemes that use the last steps."""
 
 import abc
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ..arguments import Fraction
 from .scheme import AbstractFieldScheme, Step, StepField, Terms, U
-from .wrapper import AbstractRandomScheme
+from .wrapper import replace_schemes, schemes_inside
 
 
 class History(eqx.Module):
@@ -42,16 +44,11 @@ class AbstractMultistep(AbstractFieldScheme):
 
     @abc.abstractmethod
     def first_step(self, field: StepField, u: U, increment: U) -> U:
-        """The state after a step without a past.
-
-        **Arguments:**
-
-        - `increment`: `field(0, u)`.
-        """
+        """The state after a step without a past; `increment` is `field(0, u)`."""
 
     @abc.abstractmethod
     def next_step(self, field: StepField, u: U, increment: U, history: History) -> U:
-        """The state after a step with a past; arguments as for `first_step`."""
+        """The state after a step with a past."""
 
     def start(self, field: StepField, u: U) -> History:
         nothing = jax.tree.map(jnp.zeros_like, self.sample(u, u))
@@ -126,14 +123,7 @@ class AdamsBashforth(AbstractMultistep):
         return jax.tree.map(advance, u, increment, *history.samples)
 
 
-class Before(eqx.Module):
-    """The state before, and the number of steps made."""
-
-    u: Float[Array, "*batch tokens features"]
-    step: Int[Array, ""]
-
-
-class Bidirectional(AbstractRandomScheme):
+class Bidirectional(AbstractFieldScheme):
     """Bidirectional integration approximation: a two-step method with a random coefficient,
 
         u_{n+1} = γ u_{n-1} + (1 - γ) u_n + (1 + γ) h F(t_n, u_n),   γ = ± amplitude,
@@ -155,20 +145,27 @@ class Bidirectional(AbstractRandomScheme):
     def order(self, terms: Terms) -> int:
         return 1
 
-    def start(self, field: StepField, u: Array) -> Before | None:
-        return None if self.key is None else Before(u, jnp.array(0))
+    def start(self, field: StepField, u: Array) -> tuple[Array, Array] | None:
+        """The state before, and the number of steps made."""
+        return None if self.key is None else (u, jnp.array(0))
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         if self.key is None:
             return Step.between(u, (u + field(0, u)).astype(u.dtype))
-        gamma = self._gamma(self.key, u, state.step)
-        y1 = gamma * state.u + (1 - gamma) * u + (1 + gamma) * field(0, u)
-        return Step.between(u, y1.astype(u.dtype), state=Before(u, state.step + 1))
+        before, number = state
+        key, samples = jax.random.fold_in(self.key, number), (*u.shape[:-2], 1, 1)
+        sign = jax.random.rademacher(key, samples, u.dtype)
+        gamma = jnp.where(number > 0, self.amplitude * sign, 0)
+        y1 = gamma * before + (1 - gamma) * u + (1 + gamma) * field(0, u)
+        return Step.between(u, y1.astype(u.dtype), state=(u, number + 1))
 
-    def _gamma(
-        self, key: PRNGKeyArray, u: Array, step: Int[Array, ""]
-    ) -> Float[Array, "*samples one one"]:
-        """For each sample."""
-        key = jax.random.fold_in(key, step)
-        sign = jax.random.rademacher(key, (*u.shape[:-2], 1, 1), u.dtype)
-        return jnp.where(step > 0, self.amplitude * sign, 0)
+
+def draws(solver: diffrax.AbstractSolver) -> bool:
+    """Whether a scheme, or one inside it, draws something from a key."""
+    return bool(schemes_inside(solver, Bidirectional))
+
+
+def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.AbstractSolver:
+    """The scheme with a key for what it draws: a model gives it one for each solve of a
+    training step."""
+    return replace_schemes(solver, Bidirectional, lambda scheme: replace(scheme, key=key))

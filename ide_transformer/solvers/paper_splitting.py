@@ -33,7 +33,7 @@ class AbstractPaperSplitting(AbstractOneStep):
         """Sub-step j of the feed-forward, given `h (⟨W_j, u⟩ + b_j)`."""
 
     def projected(self) -> "AbstractPaperSplitting":
-        """Itself: two of its sub-steps are projections."""
+        # Two of its sub-steps are projections.
         return self
 
     def start(self, field: StepField, u: U) -> None:
@@ -78,7 +78,6 @@ class PaperSplitting(AbstractPaperSplitting):
     consistent: ClassVar[bool] = False
 
     def order(self, terms: Terms) -> None:
-        """None: it does not converge."""
         return None
 
     def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:

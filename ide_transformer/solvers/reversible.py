@@ -8,15 +8,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, PyTree
 
 from ..arguments import PositiveFraction
 from ..errors import InputError
-from .couplings import AbstractCoupling, AbstractReversible, Pair, Pullback, Shear
+from .couplings import AbstractCoupling, AbstractReversible, Couplings, Pair, Shear
 from .evaluations import evaluations_made
 from .runge_kutta import refuse_past
 from .scheme import Step, StepField, Terms, U
-from .wrapper import AbstractWrapper, Projected, projected
+from .wrapper import AbstractWrapper, Projected
 
 
 class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
@@ -55,35 +55,28 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     def projected(self) -> diffrax.AbstractSolver:
-        """The variant for a state that is kept on a constraint."""
-        inner = projected(self.solver)
-        return Projected(eqx.tree_at(lambda s: s.solver, self, inner))
+        return Projected(self.with_projected_solver())
 
     def start(self, field: StepField, u: U) -> U:
-        """The companion. Refuses schemes whose step is not a function of the present state
-        alone."""
+        """The companion."""
         name = type(self.solver).__name__
         state = eqx.filter_eval_shape(field.start, self.solver, u)
         counted = evaluations_made(state) is not None
-        implicit = counted or isinstance(self.solver, diffrax.AbstractImplicitSolver)
-        example = "AlgebraicallyReversible(Strang(diffrax.Heun()))"
-        if implicit:
+        if counted or isinstance(self.solver, diffrax.AbstractImplicitSolver):
             raise InputError(
                 f"AlgebraicallyReversible({name}(…)): {name} is implicit, and only explicit "
-                f"steps can be undone; use for example {example}."
+                "steps can be undone."
             )
         refuse_past(
             f"AlgebraicallyReversible({name}(…))",
             self.solver,
             state,
             why="a step is undone from the present state alone",
-            example=example,
+            example="AlgebraicallyReversible(Strang(diffrax.Heun()))",
         )
         return u
 
-    def couplings(
-        self, field: StepField, first: Bool[Array, ""] | bool
-    ) -> tuple[AbstractCoupling, ...]:
+    def couplings(self, field: StepField, first: Array | bool) -> Couplings:
         ahead = Partial(_ahead, self.solver, field, 1 - self.coupling)
         back = Partial(_back, self.solver, field.reversed())
         return Shear(ahead, target=0, scale=self.coupling), Shear(back, target=1)
@@ -113,9 +106,6 @@ class _Swap(AbstractCoupling):
     def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
         return pair[1], pair[0]
 
-    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
-        return (pair[1], pair[0]), (cotangents[1], cotangents[0]), self
-
 
 class Leapfrog(AbstractReversible):
     """The two-step midpoint rule,
@@ -137,9 +127,7 @@ class Leapfrog(AbstractReversible):
     def start(self, field: StepField, u: U) -> tuple:
         return jnp.asarray(field.t0), u
 
-    def couplings(
-        self, field: StepField, first: Bool[Array, ""] | bool
-    ) -> tuple[AbstractCoupling, ...]:
+    def couplings(self, field: StepField, first: Array | bool) -> Couplings:
         # The companion is the state before; a start covers half the distance.
         distance = jnp.where(first, 1, 2) * field.h
         return Shear(Partial(_increment, field, distance), target=1), _Swap()

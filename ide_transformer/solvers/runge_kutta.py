@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ..arguments import PositiveInt
+from ..equation import parts
 from ..errors import InputError
 from .evaluations import EvaluationCount
 from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms, U
@@ -25,12 +26,7 @@ class ExplicitRungeKutta(AbstractWrapper, diffrax.AbstractAdaptiveSolver):
     diffrax runs them in a loop over a buffer of stages, which is quick to compile. Written
     out they are as fast as by hand, and each evaluation of the field can be told apart.
 
-    `solve` puts it around the explicit methods of diffrax when steps are fixed.
-
-    **Arguments:**
-
-    - `solver`: the method, for its tableau.
-    """
+    `solve` puts it around the explicit methods of diffrax when steps are fixed."""
 
     solver: diffrax.AbstractERK
 
@@ -159,41 +155,18 @@ class GatedRK2(AbstractOneStep):
         return u + gate * first + (1 - gate) * second
 
 
-def carries_past(solver: diffrax.AbstractSolver, state: PyTree) -> bool:
-    """Whether the steps of a scheme depend on what it carries of earlier ones. The stage that
-    a Runge–Kutta method uses again does not change a step, nor does a count of evaluations.
-
-    **Arguments:**
-
-    - `solver`: the scheme.
-    - `state`: that of the scheme before its first step, or the structure of it.
-    """
-    while issubclass(type(solver), diffrax.AbstractWrappedSolver):
-        solver = solver.solver  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(solver, diffrax.AbstractRungeKutta | ExplicitRungeKutta):
-        return False
-    leaves = jax.tree.leaves(state, is_leaf=_is_count)
-    return not all(map(_is_count, leaves))
-
-
 def refuse_past(
     where: str, solver: diffrax.AbstractSolver, state: PyTree, *, why: str, example: str
 ) -> None:
-    """**Raises:** `InputError` for a scheme whose steps depend on earlier ones.
-
-    **Arguments:**
-
-    - `where`: the object or function that cannot use it, as the message begins.
-    - `solver`, `state`: as for `carries_past`.
-    - `why`: why there are no earlier steps.
-    - `example`: what to write instead.
-    """
-    if carries_past(solver, state):
+    """Refuse a scheme whose steps depend on what its state carries of earlier ones. The stage
+    that a Runge–Kutta method uses again does not change a step, nor does a count of
+    evaluations."""
+    inside: Any = solver
+    while issubclass(type(inside), diffrax.AbstractWrappedSolver):
+        inside = inside.solver
+    same = isinstance(inside, diffrax.AbstractRungeKutta | ExplicitRungeKutta)
+    if not same and len(jax.tree.leaves(state)) > len(parts(state, EvaluationCount)):
         raise InputError(
             f"{where}: {type(solver).__name__} uses earlier steps, but {why}; use a scheme "
             f"without a memory, for example {example}."
         )
-
-
-def _is_count(x: object) -> bool:
-    return isinstance(x, EvaluationCount)

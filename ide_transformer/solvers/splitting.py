@@ -28,10 +28,8 @@ from .wrapper import Projected, projected
 
 class ExactFlow(AbstractOneStep):
     """The flow of one operator in closed form, `u_{n+1} = flow(u_n, h)`, its weights taken
-    at the middle of the step. A sub-solver for splitting schemes; they use it by
-    themselves for operators that know their flow.
-
-    Exact where θ is constant over the step, second order where it is not.
+    at the middle of the step: exact where θ is constant over the step, second order where it is
+    not. Splittings use it by themselves for operators that know their flow.
 
     **Raises:** `InputError` for an operator without a flow.
     """
@@ -45,9 +43,8 @@ class ExactFlow(AbstractOneStep):
         if operator is None:
             names = [type(one.operator(field.t0, field.args)).__name__ for one in fields]
             raise InputError(
-                f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form; "
-                "give the splitting a sub-solver such as diffrax.Heun() instead. Flows are "
-                "known of subclasses of AbstractExactOperator: Damping, Diffusion, DeltaRule."
+                f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form, as "
+                "subclasses of AbstractExactOperator have; take a sub-solver such as Heun()."
             )
         domain = fields[0].domain
         return jax.tree.map(lambda u: operator.flow(u, domain, field.h).astype(u.dtype), u)
@@ -68,11 +65,9 @@ Flow: TypeAlias = Callable[[int, float, float, Array], Array]
 
 
 class AbstractSplitting(AbstractFieldScheme):
-    """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time, in whatever order.
-
-    Operators that know their flow are solved by it, all others by the sub-solver, which
-    carries nothing of earlier steps: multistep schemes are refused.
-    """
+    """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time, in whatever order:
+    operators that know their flow by it, all others by `sub_solver`, which carries nothing of
+    earlier steps: multistep schemes are refused."""
 
     sub_solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
@@ -84,10 +79,13 @@ class AbstractSplitting(AbstractFieldScheme):
     def __check_init__(self):
         if self.sub_solver.term_structure is diffrax.MultiTerm:
             raise InputError(
-                f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…)): a "
-                "sub-step has one operator only, which cannot be split again; use an "
-                "unsplit solver such as diffrax.Euler() or diffrax.Heun()."
+                f"{self._named}: a sub-step has one operator, which cannot be split again; use "
+                "an unsplit solver such as diffrax.Euler() or diffrax.Heun()."
             )
+
+    @property
+    def _named(self) -> str:
+        return f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…))"
 
     def order(self, terms: Terms) -> int | None:
         """The smaller of the orders of the splitting and of the sub-solver."""
@@ -97,27 +95,19 @@ class AbstractSplitting(AbstractFieldScheme):
         return None if sub_order is None else min(self.splitting_order, sub_order)
 
     def projected(self) -> diffrax.AbstractSolver:
-        """The variant that projects after each sub-step, on the constraint of its
-        operator."""
+        """The variant that projects after each sub-step, on the constraint of its operator."""
         return eqx.tree_at(lambda s: s.sub_solver, self, projected(self.sub_solver))
 
     @abc.abstractmethod
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array | None]:
-        """The state after the step and an estimate of its error, or `None`.
-
-        **Arguments:**
-
-        - `flow(index, start, end, u)`: the flow of operator `index` from `start` to `end`,
-          in fractions of the step, applied to `u`.
-        - `number`: of operators.
-        - `u`: the state before the step.
-        """
+        """The state after the step and an estimate of its error, or `None`, given the flows of
+        a `number` of operators."""
 
     def start(self, field: StepField, u: U) -> EvaluationCount | None:
         first = field.with_terms(operator_terms(self, field.terms)[0])
         state = first.start(self.sub_solver, u)
         refuse_past(
-            f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…))",
+            self._named,
             self.sub_solver,
             state,
             why="each sub-step begins without any, the one before being of another operator",
@@ -200,15 +190,11 @@ class AbstractSequentialSplitting(AbstractSplitting):
 class LieTrotter(AbstractSequentialSplitting):
     """Lie–Trotter splitting: one operator after the other, each over the whole step,
 
-        u_{n+1} = Φ_k(h) ∘ … ∘ Φ_2(h) ∘ Φ_1(h) u_n,   Φ_i the flow of u_t = A_i(u).
+        u_{n+1} = Φ_k(h) ∘ … ∘ Φ_2(h) ∘ Φ_1(h) u_n,
 
-    First order. With Euler sub-steps and h = 1 it is the sequential block of pre-norm
-    Transformers, `u + A_1(u)` then `u + A_2(u)`; with `Projected(Euler())` sub-steps, the
-    post-norm block. Reference: Trotter, Proc. AMS 10 (1959).
-
-    **Arguments:**
-
-    - `sub_solver`: solves `u_t = A_i(u)`.
+    Φ_i the flow of u_t = A_i(u), by `sub_solver`. First order. With Euler sub-steps and h = 1
+    it is the sequential block of pre-norm Transformers, `u + A_1(u)` then `u + A_2(u)`; with
+    `Projected(Euler())`, the post-norm block. Reference: Trotter, Proc. AMS 10 (1959).
     """
 
     sub_solver: diffrax.AbstractSolver = diffrax.Euler()
@@ -224,14 +210,9 @@ class Strang(AbstractSequentialSplitting):
 
         u_{n+1} = Φ_1(h/2) ∘ … ∘ Φ_{k-1}(h/2) ∘ Φ_k(h) ∘ Φ_{k-1}(h/2) ∘ … ∘ Φ_1(h/2) u_n,
 
-    Φ_i the flow of u_t = A_i(u). Second order if the sub-solver is at least second order;
-    with Euler sub-steps only first. With the operators (feed-forward, attention), Euler
-    and h = 1 it is the Macaron net (Lu et al., arXiv 1906.02762). Reference: Strang, SIAM J.
-    Numer. Anal. 5 (1968).
-
-    **Arguments:**
-
-    - `sub_solver`: solves `u_t = A_i(u)`.
+    Φ_i the flow of u_t = A_i(u), by `sub_solver`. Second order if that is; with Euler sub-steps
+    only first. With the operators (feed-forward, attention), Euler and h = 1 it is the Macaron
+    net (Lu et al., arXiv 1906.02762). Reference: Strang, SIAM J. Numer. Anal. 5 (1968).
     """
 
     sub_solver: diffrax.AbstractSolver = diffrax.Heun()
@@ -251,12 +232,8 @@ class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
 
         u_{n+1} = S(h) u_n,   error = S(h) u_n - T(h) u_n = O(h²),
 
-    S and T the steps of `Strang` and `LieTrotter`. Second order if the sub-solver is.
-
-    **Arguments:**
-
-    - `sub_solver`: solves `u_t = A_i(u)`; it should be of order two at least, or its error
-      is taken for one of the splitting.
+    S and T the steps of `Strang` and `LieTrotter`. Second order if `sub_solver` is; the error
+    of one of first order is taken for one of the splitting.
     """
 
     sub_solver: diffrax.AbstractSolver = diffrax.Heun()
@@ -276,14 +253,10 @@ class ParallelSplitting(AbstractSplitting):
     """Parallel splitting: each of the K operators by itself from the same state, K times
     as strong, then the mean,
 
-        u_{n+1} = 1/K Σ_i Φ_i u_n,   Φ_i the flow of u_t = K A_i(u; θ(t)) over the step.
+        u_{n+1} = 1/K Σ_i Φ_i u_n,   Φ_i the flow of u_t = K A_i(u; θ(t)) over the step,
 
-    First order. With Euler sub-steps it is unsplit Euler, the parallel block of GPT-J.
-    Reference: Tai, Liu, Li and Chan, arXiv 2510.03989, appendix.
-
-    **Arguments:**
-
-    - `sub_solver`: solves `u_t = A_i(u)`.
+    by `sub_solver`. First order. With Euler sub-steps it is unsplit Euler, the parallel block
+    of GPT-J. Reference: Tai, Liu, Li and Chan, arXiv 2510.03989, appendix.
     """
 
     sub_solver: diffrax.AbstractSolver = diffrax.Euler()

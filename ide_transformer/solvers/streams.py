@@ -2,10 +2,9 @@
 
 import abc
 import math
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,14 +17,14 @@ from .connections import AbstractConnected
 from .scheme import AbstractFieldScheme, Step, StepField, operator_terms
 
 
-class Connection(NamedTuple):
-    """The connection of an operator with the n streams, for each token.
+# The states side by side.
+Streams: TypeAlias = Float[Array, "*batch tokens streams features"]
 
-    - `read: [..., tokens, n]`: the weights of the streams in what it sees.
-    - `write: [..., tokens, n]`: those of its increment in the streams.
-    - `mix: [..., tokens, n, n]`: entry (i, j) is the weight of the old stream j in the new
-      stream i.
-    """
+
+class Connection(NamedTuple):
+    """The connection of an operator with the n streams, for each token: the weights of the
+    streams in what it sees, those of its increment in the streams, and those of the old streams
+    in the new ones, `mix[i, j]` that of j in i."""
 
     read: Float[Array, "*batch tokens streams"]
     write: Float[Array, "*batch tokens streams"]
@@ -35,17 +34,9 @@ class Connection(NamedTuple):
 def first_reads(
     num_steps: int, operators: int, streams: int
 ) -> Float[Array, "steps operators streams"]:
-    """For each operator of each step the stream that it reads at first: 1 for one after the
-    other, 0 for the others."""
+    """Ones for the stream that each operator of each step reads at first, another each time."""
     place = jnp.arange(num_steps * operators).reshape(num_steps, operators) % streams
     return jnp.eye(streams)[place]
-
-
-class Streams(eqx.Module):
-    """The streams `[..., tokens, n, features]`, and the number of steps made."""
-
-    values: Float[Array, "*batch tokens streams features"]
-    step: Int[Array, ""]
 
 
 class AbstractStreams(AbstractConnected, AbstractFieldScheme):
@@ -64,27 +55,23 @@ class AbstractStreams(AbstractConnected, AbstractFieldScheme):
         """n."""
 
     @abc.abstractmethod
-    def connection(
-        self,
-        x: Float[Array, "*batch tokens streams features"],
-        step: Int[Array, ""],
-        index: int,
-    ) -> Connection:
+    def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
         """The connection of operator `index` in a step, in the presence of streams `x`."""
 
-    def start(self, field: StepField, u: Array) -> Streams:
-        return Streams(jnp.stack([u] * self.streams, axis=-2), jnp.array(0))
+    def start(self, field: StepField, u: Array) -> tuple[Streams, Int[Array, ""]]:
+        """The streams, and the number of steps made."""
+        return jnp.stack([u] * self.streams, axis=-2), jnp.array(0)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        x = state.values
+        x, made = state
         # A solve of more steps is refused; counting its cost makes some.
-        step = jnp.minimum(state.step, self.num_steps - 1)
+        step = jnp.minimum(made, self.num_steps - 1)
         for index, term in enumerate(operator_terms(self, field.terms)):
             read, write, mix = self.connection(x, step, index)
             increment = field.with_terms(term)(0, jnp.einsum("...n,...nd->...d", read, x))
             x = mix @ x + write[..., None] * increment[..., None, :]
         x = x.astype(u.dtype)
-        return Step.between(u, jnp.mean(x, axis=-2), state=Streams(x, state.step + 1))
+        return Step.between(u, jnp.mean(x, axis=-2), state=(x, made + 1))
 
 
 class HyperConnections(AbstractStreams):
@@ -139,12 +126,7 @@ class HyperConnections(AbstractStreams):
     def streams(self) -> int:
         return self.beta.shape[-1]
 
-    def connection(
-        self,
-        x: Float[Array, "*batch tokens streams features"],
-        step: Int[Array, ""],
-        index: int,
-    ) -> Connection:
+    def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
         normal = LayerNorm().project(x)
         dynamic = jnp.tanh(normal @ self.alpha_weight[step, index])
         alpha = jnp.broadcast_to(self.alpha[step, index], dynamic.shape)
@@ -206,12 +188,7 @@ class DoublyStochasticConnections(AbstractStreams):
         # n + n + n² connections.
         return math.isqrt(1 + self.bias.shape[-1]) - 1
 
-    def connection(
-        self,
-        x: Float[Array, "*batch tokens streams features"],
-        step: Int[Array, ""],
-        index: int,
-    ) -> Connection:
+    def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
         n = self.streams
         whole = RMSNorm(eps=1e-6).project(x.reshape(*x.shape[:-2], -1))
         kinds = np.repeat(np.arange(3), (n, n, n * n))
@@ -223,9 +200,8 @@ class DoublyStochasticConnections(AbstractStreams):
 
 
 def doubly_stochastic(logits: Float[Array, "*shape n n"]) -> Float[Array, "*shape n n"]:
-    """`exp(logits)`, scaled by 20 sweeps so that columns and rows sum to 1: after the last the
-    rows do, the columns nearly. The sweeps are made on the logarithm, whose derivative stays
-    finite where a whole column or row is nearly zero."""
+    """`exp(logits)`, scaled by 20 sweeps: the rows sum to 1, the columns nearly. The sweeps are
+    made on the logarithm, whose derivative stays finite where one is nearly zero."""
 
     def sweep(log: Array, _: None) -> tuple[Array, None]:
         log = log - jax.nn.logsumexp(log, axis=-2, keepdims=True)

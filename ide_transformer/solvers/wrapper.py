@@ -1,28 +1,26 @@
 """Schemes that are built around another scheme."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import diffrax
 import equinox as eqx
 import jax
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
 from ..arguments import checked
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
     AbstractRescaling,
-    Depth,
     Free,
     operator_fields,
     parts,
     without_constraint,
 )
 from ..errors import InputError
-from .couplings import Retraction
+from .couplings import Couplings, Retraction, couplings_of
 from .scheme import AbstractFieldScheme, Step, StepField, Terms, U, restarts_at_jumps
 
 
@@ -30,10 +28,8 @@ S = TypeVar("S")
 
 
 class AbstractWrapper(AbstractFieldScheme):
-    """A scheme around another one, whose properties it takes over.
-
-    It may show the scheme inside it other terms than those of the equation.
-    """
+    """A scheme around another one, whose properties it takes over; it may show that one other
+    terms than those of the equation."""
 
     solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
@@ -55,8 +51,12 @@ class AbstractWrapper(AbstractFieldScheme):
     def error_order(self, terms: Terms) -> Any:
         return self.solver.error_order(self.inner_terms(terms))
 
-    def func(self, terms: Terms, t0: Depth, y0: U, args: PyTree) -> U:
+    def func(self, terms, t0, y0, args) -> U:
         return self.solver.func(self.inner_terms(terms), t0, y0, args)
+
+    def with_projected_solver(self) -> Self:
+        """The wrapper around the variant of its scheme for a state on a constraint."""
+        return eqx.tree_at(lambda wrapper: wrapper.solver, self, projected(self.solver))
 
 
 class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver):
@@ -65,7 +65,7 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
 
     @property
     def scan_kind(self) -> Any:
-        """Kind of scan of the wrapped Runge–Kutta method, which diffrax's adjoints set."""
+        # Of the wrapped Runge–Kutta method; diffrax's adjoints set it.
         return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
 
     def start(self, field: StepField, u: U) -> PyTree:
@@ -77,13 +77,9 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
     def _inner(self, field: StepField) -> StepField:
         return field.with_terms(self.inner_terms(field.terms))
 
-    @property
-    def couplings(self) -> Callable | None:
-        """Couplings of the scheme inside, on the terms that it solves."""
-        inner = getattr(self.solver, "couplings", None)
-        if inner is None:
-            return None
-        return lambda field, first: inner(self._inner(field), first)
+    def couplings(self, field: StepField, first: Array | bool) -> Couplings | None:
+        """The couplings of the scheme inside, on the terms that it solves."""
+        return couplings_of(self.solver, self._inner(field), first)
 
     @property
     def restarts(self) -> bool:
@@ -95,7 +91,6 @@ def replace_schemes(
 ) -> PyTree:
     """`solver` with `replacement(x)` for every scheme x of class `kind` inside it, itself
     included."""
-
     matches = _of_class(kind)
     return jax.tree.map(lambda x: replacement(x) if matches(x) else x, solver, is_leaf=matches)
 
@@ -111,49 +106,17 @@ def _of_class(*kinds: type | UnionType) -> Callable[[object], bool]:
     return lambda x: issubclass(type(x), kinds)
 
 
-if TYPE_CHECKING:
-    # A field with a default, so that it is no argument of the abstract class.
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
-
-class AbstractRandomScheme(AbstractFieldScheme):
-    """A scheme whose steps draw something from a `key`; without one they do not. A model gives
-    it one for each solve of a training step, with that of its dropout."""
-
-    key: AbstractVar[PRNGKeyArray | None]
-
-
-def draws(solver: diffrax.AbstractSolver) -> bool:
-    """Whether there is such a scheme inside a scheme, itself included."""
-    return bool(schemes_inside(solver, AbstractRandomScheme))
-
-
-def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.AbstractSolver:
-    """The scheme with a key for what it draws."""
-    return replace_schemes(
-        solver, AbstractRandomScheme, lambda scheme: replace(scheme, key=key)
-    )
-
-
 class Tangential(AbstractTransparentWrapper):
     """A scheme on the fields tangential to the constraint set S alone,
 
         u_{n+1} = Φ_h(u_n),   Φ_h the step on d/dε project(u + ε A_i(u)),
 
     which does not return to S: the state leaves it by the error of the scheme. `solve`
-    projects every scheme that is not inside of this one.
-
-    **Arguments:**
-
-    - `solver`: the wrapped solver.
-    """
+    projects every scheme that is not inside of this one."""
 
     solver: diffrax.AbstractSolver
 
-    def projected(self) -> "Tangential":
-        """Itself."""
+    def projected(self) -> Self:
         return self
 
 
@@ -191,10 +154,6 @@ class Projected(AbstractTransparentWrapper):
 
     `solve` puts it in by itself where the equation has a constraint.
 
-    **Arguments:**
-
-    - `solver`: the wrapped solver.
-
     **Raises:** `InputError` where the terms are not those of an `Equation`, which alone
     know their constraint.
     """
@@ -204,8 +163,7 @@ class Projected(AbstractTransparentWrapper):
     # A configuration gives the constraint; the package then projects by itself.
     configurable: ClassVar[bool] = False
 
-    def projected(self) -> "Projected":
-        """Itself."""
+    def projected(self) -> Self:
         return self
 
     def inner_terms(self, terms: Terms) -> Terms:
@@ -225,21 +183,15 @@ class Projected(AbstractTransparentWrapper):
         y1 = jax.tree.map(constraint.project, step.y1)
         return step._replace(y1=y1, dense_info={**step.dense_info, "y1": y1})
 
-    @property
-    def couplings(self) -> Callable | None:
-        """Couplings of the wrapped scheme, and the projection."""
-        inner = super().couplings
+    def couplings(self, field: StepField, first: Array | bool) -> Couplings | None:
+        inner = super().couplings(field, first)
         if inner is None:
             return None
-
-        def couplings(field, first):
-            constraint = operator_fields(field.terms)[-1].constraint(field.t1)
-            if not isinstance(constraint, AbstractRescaling):
-                raise InputError(
-                    f"Projected: a projection on {type(constraint).__name__} cannot be "
-                    "undone, so this scheme is not reversible; use gradient=Recompute(), or "
-                    "one of Sphere, RMSSphere, LayerNorm and RMSNorm."
-                )
-            return (*inner(field, first), Retraction(constraint))
-
-        return couplings
+        constraint = operator_fields(field.terms)[-1].constraint(field.t1)
+        if not isinstance(constraint, AbstractRescaling):
+            raise InputError(
+                f"Projected: a projection on {type(constraint).__name__} cannot be undone, so "
+                "this scheme is not reversible; use gradient=Recompute(), or one of Sphere, "
+                "RMSSphere, LayerNorm and RMSNorm."
+            )
+        return (*inner, Retraction(constraint))
