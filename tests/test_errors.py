@@ -23,7 +23,7 @@ def tokenized(path):
     folder = tokenize_files([text], path.parent / "tokens", **options).path
     for file in ("tokens.json", "00000.json", "00000.bin"):
         (folder / file).unlink()
-    (folder / "00000.part").symlink_to("/dev/full")
+    (folder / "00000.bin.tmp").symlink_to("/dev/full")
     tokenize_files([text], folder, **options)
 
 
@@ -42,12 +42,12 @@ def logged(path):
         ("a.html.tmp", lambda path: figures.write_page(path.with_suffix(""), "a", "b", [])),
         ("a.png", lambda path: figures.plot_curves(path, {"a": ([1], [2])}, x="x", y="y")),
         ("a.png", lambda path: figures.plot_fields(path, np.eye(2)[:, :1], [FIELD])),
-        ("00000.part", tokenized),
+        ("00000.bin.tmp", tokenized),
         ("metrics.jsonl", logged),
     ],
 )
 def test_a_full_disk_names_the_file(name, write, tmp_path):
-    if name != "00000.part":
+    if name != "00000.bin.tmp":
         (tmp_path / name).symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
         write(tmp_path / name)

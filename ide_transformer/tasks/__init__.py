@@ -1,58 +1,66 @@
 """Tasks: data sets, tokenizers, batches and the loss."""
 
-from .addition import Addition as Addition
-from .burgers import Burgers as Burgers, BurgersFlow as BurgersFlow
-from .burgers_interval import BurgersInterval as BurgersInterval
-from .classification import (
+from .by_length import (
+    AbstractSequencesByLength as AbstractSequencesByLength,
+    Addition as Addition,
+    ColumnAddition as ColumnAddition,
+    Parity as Parity,
+    WordProblem as WordProblem,
+)
+from .darcy import Darcy as Darcy
+from .flow_maps import (
+    Burgers as Burgers,
+    FlowMapTask as FlowMapTask,
+    NavierStokes as NavierStokes,
+)
+from .flows import (
+    AbstractFlow as AbstractFlow,
+    BurgersFlow as BurgersFlow,
+    Functions as Functions,
+    NavierStokesFlow as NavierStokesFlow,
+    functions as functions,
+)
+from .images import (
     MNIST as MNIST,
     ClassificationTask as ClassificationTask,
     Digits as Digits,
     FashionMNIST as FashionMNIST,
+    LabelledImages as LabelledImages,
+    digits as digits,
+    idx_folder as idx_folder,
 )
-from .column_addition import ColumnAddition as ColumnAddition
-from .darcy import Darcy as Darcy
-from .finer import Finer as Finer
-from .flow_map import FlowMapTask as FlowMapTask
-from .flows import AbstractFlow as AbstractFlow, Functions as Functions, functions as functions
-from .images import LabelledImages as LabelledImages, digits as digits, idx_folder as idx_folder
-from .language import LanguageTask as LanguageTask, Shakespeare as Shakespeare, Text as Text
-from .list_ops import ListOps as ListOps
+from .language import (
+    AbstractNextToken as AbstractNextToken,
+    AbstractTextTask as AbstractTextTask,
+    LanguageTask as LanguageTask,
+    Shakespeare as Shakespeare,
+    Text as Text,
+    TokenFiles as TokenFiles,
+)
+from .long_sequences import ListOps as ListOps, SpamBytes as SpamBytes
 from .losses import (
     AbstractLoss as AbstractLoss,
     Batch as Batch,
     CrossEntropy as CrossEntropy,
+    Finer as Finer,
     InstanceCrossEntropy as InstanceCrossEntropy,
     Loss as Loss,
     Mean as Mean,
+    RelativeError as RelativeError,
     averaged as averaged,
 )
-from .navier_stokes import NavierStokes as NavierStokes, NavierStokesFlow as NavierStokesFlow
-from .p_hop import PHop as PHop
-from .parity import Parity as Parity
-from .pretrained_tokenizer import (
-    PretrainedTokenizer as PretrainedTokenizer,
-    load_tokenizer as load_tokenizer,
-)
-from .relative_error import RelativeError as RelativeError
-from .sequences import (
-    AbstractSequences as AbstractSequences,
-    AbstractSequencesByLength as AbstractSequencesByLength,
-)
-from .shuffling import shuffled as shuffled
-from .spam import SpamBytes as SpamBytes
+from .points import BurgersInterval as BurgersInterval
+from .sampling import shuffled as shuffled
+from .sequences import AbstractSequences as AbstractSequences, PHop as PHop
 from .task import AbstractTask as AbstractTask, Part as Part
-from .text_task import (
-    AbstractNextToken as AbstractNextToken,
-    AbstractTextTask as AbstractTextTask,
-)
 from .texts import read_text as read_text, shakespeare as shakespeare
-from .token_files import TokenFiles as TokenFiles
 from .token_folder import TokenFolder as TokenFolder
 from .tokenizers import (
     AbstractTokenizer as AbstractTokenizer,
     BytePairTokenizer as BytePairTokenizer,
     CharacterTokenizer as CharacterTokenizer,
+    PretrainedTokenizer as PretrainedTokenizer,
+    load_tokenizer as load_tokenizer,
 )
 from .tokenizing import tokenize_files as tokenize_files
 from .verses import VersesEnEs as VersesEnEs
-from .word_problem import WordProblem as WordProblem

@@ -1,20 +1,19 @@
 import functools as ft
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from ..arguments import PositiveInt, checked
 from ..equation import TokenDomain
 from ..errors import InputError
-from ..models import Field, Model, OperatorModel
+from ..models import Field
 from ..packages import fetch_wheel
-from .losses import AbstractLoss, Batch
-from .point_sets import PointSet, WeightRule, domains, in_blocks, subset
-from .relative_error import RelativeError
-from .task import AbstractTask, Part, checksum_of_all, in_passes, one_number, spread
+from .losses import Batch
+from .points import AbstractAtPoints, PointSet, WeightRule, domains, subset
+from .sampling import in_passes
+from .task import Part, checksum_of_all, one_number
 from .torch_files import torch_arrays
 
 
@@ -23,17 +22,9 @@ _FILES = ("darcy_train_16.pt", "darcy_test_16.pt", "darcy_test_32.pt")
 _HELD_OUT = 100
 # Subsets of the points that are drawn in training.
 _POOL = 64
-_PARTS: dict[Part, int] = {"validation": 1, "test": 2}
 
 
-class _Pairs(NamedTuple):
-    """Coefficients and solutions, `[samples, points]`, float32."""
-
-    before: np.ndarray
-    after: np.ndarray
-
-
-class Darcy(AbstractTask):
+class Darcy(AbstractAtPoints):
     """The map from the permeability a of a porous medium to the pressure u in it,
 
         -∇·(a ∇u) = 1 in the unit square,   u = 0 at its sides,
@@ -63,9 +54,7 @@ class Darcy(AbstractTask):
     samples or points.
     """
 
-    model: ClassVar[type[Model]] = OperatorModel
-    loss: AbstractLoss = RelativeError()
-
+    @checked
     def __init__(
         self,
         path: Path | None = None,
@@ -75,17 +64,12 @@ class Darcy(AbstractTask):
         subset: PositiveInt = 128,
         weights: WeightRule = "quadrature",
     ):
-        if context not in (16, 32):
-            raise InputError(
-                f"model.context={context}: the samples are known at 16 points along each axis, "
-                "and for a test at 32."
-            )
         if points != "grid" and subset > context**2:
             raise InputError(
                 f"data.options.subset={subset}: there are {context**2} points; give fewer."
             )
-        train, *held_out = _published(path)
-        most = len(train.before) - _HELD_OUT
+        train, *tests = _published(path)
+        most = len(train) - _HELD_OUT
         if samples > most:
             raise InputError(
                 f"data.options.samples={samples}: {most} are there to train on, and "
@@ -94,10 +78,11 @@ class Darcy(AbstractTask):
         self.path, self.context, self.samples, self.subset = path, context, samples, subset
         self.points: PointSet = points
         self.weights: WeightRule = weights
-        self.train = _Pairs(*(x[:samples] for x in train))
-        self.validation = _Pairs(*(x[most:] for x in train))
-        self.test = held_out[context // 16 - 1]
-        self.mean, self.deviation = self.train.before.mean(), self.train.before.std()
+        coefficients = train[:samples, 0]
+        self.mean, self.deviation = coefficients.mean(), coefficients.std()
+        self.data = {"test": tests[context // 16 - 1]}
+        if context == 16:
+            self.data |= {"training": train[:samples], "validation": train[most:]}
         self.grid = TokenDomain.periodic((context, context))
         self._domains = ft.lru_cache(2 * _POOL)(self._domains_of)
 
@@ -115,44 +100,34 @@ class Darcy(AbstractTask):
         return self.context**2 if self.points == "grid" else self.subset
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "Darcy":
-        tokens = one_number(tokens)
-        other: Any = (self.path, tokens, self.samples, self.points, self.subset, self.weights)
-        return Darcy(*other)
+        context: Any = one_number(tokens)
+        options = self.samples, self.points, self.subset, self.weights
+        return Darcy(self.path, context, *options)
 
     def fingerprint(self) -> str:
         """A checksum of all samples."""
-        return checksum_of_all((self.train, self.validation, self.test))
+        return checksum_of_all(self.data)
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
-        self._check_known()
+        known = self.samples_of("training")
         drawn = int(np.random.default_rng([seed, step]).integers(_POOL))
-        return self._chosen(
-            self.train, in_passes(step, size, self.samples, seed), (0, seed, drawn)
+        return self.functions(
+            known[in_passes(step, size, self.samples, seed)], (0, seed, drawn)
         )
 
-    @checked
-    def held_out(
-        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
-    ) -> Iterator[Batch]:
-        if part == "validation":
-            self._check_known()
-        pairs = self.test if part == "test" else self.validation
-        chosen = spread(np.arange(len(pairs.before)), samples)
-        for first, some in in_blocks(chosen, size, self.points):
-            yield self._chosen(pairs, some, (_PARTS[part], first))
-
-    def _check_known(self) -> None:
-        if self.context != 16:
+    def samples_of(self, part: str) -> np.ndarray:
+        """Coefficients and solutions, `[samples, 2, points]`."""
+        if part not in self.data:
             raise InputError(
                 f"model.context={self.context}: on so many points there is a test part only; "
                 "train with model.context=16 and evaluate with --part test."
             )
+        return self.data[part]
 
-    def _chosen(self, pairs: _Pairs, samples: np.ndarray, seed: tuple[int, ...]) -> Batch:
+    def functions(self, samples: np.ndarray, seed: tuple[int, ...]) -> Batch:
         at, own, of_norms = self._domains(seed)
-        before, after = (x[samples][:, at] for x in pairs)
-        normal = (before - self.mean) / self.deviation
-        return Batch(Field(normal, own), Field(after, of_norms))
+        before, after = samples[:, 0][:, at], samples[:, 1][:, at]
+        return Batch(Field((before - self.mean) / self.deviation, own), Field(after, of_norms))
 
     def _domains_of(self, seed: tuple[int, ...]) -> tuple[Any, TokenDomain, TokenDomain]:
         """Indices of points, and their domains for the model and for norms."""
@@ -163,9 +138,10 @@ class Darcy(AbstractTask):
         return at, *domains(grid[at], self.weights, self.grid.period)
 
 
-def _published(path: Path | None) -> list[_Pairs]:
-    """The samples to train on, and those for a test on 16 and on 32 points along each axis."""
-    pairs = []
+def _published(path: Path | None) -> list[np.ndarray]:
+    """Coefficients and solutions, `[samples, 2, points]`, float32: those to train on, and those
+    for a test on 16 and on 32 points along each axis."""
+    found = []
     for name, content in zip(_FILES, published_files(path), strict=True):
         arrays = torch_arrays(content, name)
         side = int(name[-5:-3])
@@ -175,12 +151,13 @@ def _published(path: Path | None) -> list[_Pairs]:
                 f"{name} has x of shape {x.shape} and y of shape {y.shape}; both have to be "
                 f"[samples, {side}, {side}]."
             )
-        pairs.append(_Pairs(*(v.reshape(-1, side**2).astype(np.float32) for v in (x, y))))
-    return pairs
+        pair = [v.reshape(-1, side**2).astype(np.float32) for v in (x, y)]
+        found.append(np.stack(pair, axis=1))
+    return found
 
 
 def published_files(path: Path | None) -> list[bytes]:
-    """Their contents, in the order of `_FILES`."""
+    """The contents of `_FILES`."""
     if path is not None:
         try:
             return [(path / name).read_bytes() for name in _FILES]

@@ -60,38 +60,77 @@ class AbstractFlow(abc.ABC):
         """A step of exponax on so many points along each axis."""
 
     def drawn(self, number: int, points: int, random: np.random.Generator) -> np.ndarray:
-        """Random functions, with an axis of points for each dimension."""
-        return drawn_functions(number, self.waves, points, random)
+        """Random functions of zero mean and variance 1, in float64, with an axis of points for
+        each dimension; in one dimension
+
+            u(x) = Σ_{k=1}^{waves} (a_k cos 2πkx + b_k sin 2πkx),   x in [0, 1),
+
+        with a_k, b_k normal and independent, of variance `1 / waves`."""
+        a, b = random.normal(size=(2, number, self.waves)) / math.sqrt(self.waves)
+        angles = 2 * np.pi * np.outer(np.arange(1, self.waves + 1), np.arange(points) / points)
+        return a @ np.cos(angles) + b @ np.sin(angles)
 
 
-def drawn_functions(
-    number: int, waves: int, points: int, random: np.random.Generator
-) -> np.ndarray:
-    """Random functions of zero mean, `[number, points]`, in float64,
-
-        u(x) = Σ_{k=1}^{waves} (a_k cos 2πkx + b_k sin 2πkx),   x in [0, 1),
-
-    with a_k, b_k normal and independent, of variance `1 / waves`, so that u has variance 1.
+@dataclasses.dataclass(frozen=True)
+class BurgersFlow(AbstractFlow):
+    """`u_t + (u²/2)_x = ν u_xx` on the circle [0, 1), ν the `viscosity`. Waves become steep
+    until viscosity holds them, and fronts of width `4ν / (jump of u)` meet and merge.
     """
-    a, b = random.normal(size=(2, number, waves)) / math.sqrt(waves)
-    angles = 2 * np.pi * np.outer(np.arange(1, waves + 1), np.arange(points) / points)
-    return a @ np.cos(angles) + b @ np.sin(angles)
+
+    step = 2e-3
+    waves = 4
+    advice = "Raise the viscosity."
+    viscosity: float
+
+    def stepper(self, points: int, step: float) -> Any:
+        from exponax.stepper import Burgers
+
+        return Burgers(1, 1.0, points, step, diffusivity=self.viscosity, order=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class NavierStokesFlow(AbstractFlow):
+    """The vorticity ω of a flow in the plane,
+
+        ω_t + v·∇ω = ν Δω,   v = (∂_2 ψ, -∂_1 ψ),   Δψ = ω,
+
+    on the torus [0, 1)², ν the `viscosity`. Random eddies turn around and merge, and decay.
+    """
+
+    dimension = 2
+    points = 64
+    pairs = 4
+    step = 2.5e-2
+    waves = 4
+    advice = "Raise the viscosity."
+    viscosity: float
+
+    def stepper(self, points: int, step: float) -> Any:
+        from exponax.stepper import NavierStokesVorticity
+
+        return NavierStokesVorticity(2, 1.0, points, step, diffusivity=self.viscosity, order=4)
+
+    def drawn(self, number: int, points: int, random: np.random.Generator) -> np.ndarray:
+        """Random functions `[number, points, points]`,
+
+            ω(x) = Σ_k (a_k cos 2πk·x + b_k sin 2πk·x),   0 < |k| <= waves,
+
+        one of k and -k each, with a_k, b_k normal and independent."""
+        signed = range(-self.waves, self.waves + 1)
+        k = np.array([(p, q) for p in signed for q in signed if (p, q) > (0, 0)])
+        k = k[np.linalg.norm(k, axis=1) <= self.waves]
+        a, b = random.normal(size=(2, number, len(k))) / math.sqrt(len(k))
+        x = 2 * np.pi * np.arange(points) / points
+        turned = [np.exp(1j * np.outer(n, x)) for n in k.T]
+        return np.einsum("nk,ki,kj->nij", a - 1j * b, *turned, optimize=True).real
 
 
 def solved(
     flow: AbstractFlow, number: int, points: int, seed: int, *, refined: int = 1, times: int = 1
 ) -> np.ndarray:
     """The functions of `number` samples at 0, `time`, 2 `time`, …, `[times + 1, number,
-    points]`, with an axis of points for each dimension, in float64.
-
-    **Arguments:**
-
-    - `points`: along each axis. It is solved on at least `flow.points`, of which these are a
-      part.
-    - `seed`: of the functions that are drawn.
-    - `refined`: divides the step and multiplies the points of the solution.
-    - `times`: how often the flow is followed for its `time`.
-    """
+    points]`, with an axis of points for each dimension, in float64. They are solved on at least
+    `flow.points` along each axis; `refined` divides the step and multiplies these points."""
     import exponax
 
     stride = math.ceil(flow.points / points) * refined
@@ -116,8 +155,9 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
     not resolved, and where the file in the cache is damaged.
     """
     kind = type(flow).__module__
-    more = () if flow.pairs == 1 else (flow.pairs,)
-    described = repr((kind, flow, flow.step, flow.waves, sizes, points, *more, _code(flow)))
+    described = repr(
+        (kind, flow, flow.step, flow.waves, sizes, points, flow.pairs, _code(flow))
+    )
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     path = cache_folder() / f"{type(flow).__name__}-{key}.npz"
     if not path.exists():
@@ -171,7 +211,7 @@ def verify(flow: AbstractFlow, points: int) -> float:
 
 
 def _in_chunks(march: Any, u: np.ndarray) -> np.ndarray:
-    """The march of all samples, the last chunk filled up so that one program serves all."""
+    """The march of all samples; the last chunk is filled up, so that one program serves all."""
     size = min(len(u), _CHUNK)
     filled = np.concatenate([u, u[: -len(u) % size]])
     parts = [march(jnp.asarray(x)[:, None]) for x in filled.reshape(-1, size, *u.shape[1:])]
@@ -179,7 +219,7 @@ def _in_chunks(march: Any, u: np.ndarray) -> np.ndarray:
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
-    """Writes the file at once: a process that is killed leaves no half of it."""
+    """A process that is killed leaves no half of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
         whole = Path(temporary) / path.name

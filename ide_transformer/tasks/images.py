@@ -1,15 +1,25 @@
-"""Labelled images to learn from."""
+"""Tasks on labelled images, and the files that they come in."""
 
+import copy
+import functools as ft
 import gzip
 import math
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ..arguments import Fraction, NonNegativeInt, PositiveInt
 from ..errors import InputError
+from ..models import AbstractImageClassifier
+from ..models.image_model import grid_of_shape
+from .losses import Batch
+from .sampling import in_passes
+from .task import AbstractDataSet
 
 
 # What a packed file may hold: so many bytes, or so many times its own. Images that are packed
@@ -23,6 +33,167 @@ class LabelledImages(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
+
+    def chosen(self, samples: np.ndarray) -> "LabelledImages":
+        return LabelledImages(self.images[samples], self.labels[samples])
+
+
+class ClassificationTask(AbstractDataSet):
+    """Predict the class of an image, whose tokens are square patches of pixels.
+
+    **Arguments:**
+
+    - `train`, `test`: the sets as they are published.
+    - `patch`: the side of a patch in pixels.
+    - `validation`: the fraction of the training set that is held out for validation, at random
+      and always the same.
+    - `shift`: in training, move each image by up to so many pixels along each axis, at random;
+      what comes in from outside is its edge.
+    - `flip`: in training, mirror every second image, left to right, at random.
+
+    **Raises:** `InputError` where one of the parts has no image.
+    """
+
+    configurable: ClassVar[bool] = False
+    sized_by_context = False
+    model = AbstractImageClassifier
+    data: dict[str, LabelledImages]
+
+    def __init__(
+        self,
+        train: LabelledImages,
+        test: LabelledImages,
+        *,
+        patch: PositiveInt,
+        validation: Fraction = 0.1,
+        shift: NonNegativeInt = 0,
+        flip: bool = False,
+    ):
+        number = len(train.labels)
+        kept = number - round(validation * number)
+        if not 0 < kept < number:
+            raise InputError(
+                f"data.validation={validation}: of {number} images {kept} are left to learn; "
+                "give a fraction that leaves some for both."
+            )
+        order = np.random.default_rng(0).permutation(number)
+        parts = train.chosen(np.sort(order[:kept])), train.chosen(np.sort(order[kept:])), test
+        self.data = dict(zip(("training", "validation", "test"), parts, strict=True))
+        self.patch, self.shift, self.flip = patch, shift, flip
+        self.size: tuple[int, int] = train.images.shape[1:3]
+
+    @classmethod
+    def in_patches(
+        cls,
+        sets: tuple[LabelledImages, LabelledImages],
+        patch: PositiveInt,
+        patches: PositiveInt | None = None,
+        **options: Any,
+    ) -> "ClassificationTask":
+        """The task of a training set and a test set, with images that are resampled to so many
+        `patches`; `None` for their own size."""
+        task = cls(*sets, patch=patch, **options)
+        return task if patches is None else task.with_tokens(patches)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        classes = int(max(part.labels.max() for part in self.data.values())) + 1
+        channels = self.data["test"].images.shape[-1]
+        return {"image_shape": (*self.size, channels), "classes": classes}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        rows, columns = self.size
+        return (rows // self.patch) * (columns // self.patch)
+
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "ClassificationTask":
+        """The images resampled to another number of patches of the same side in pixels.
+
+        **Raises:** `InputError` for a number that is no grid of the shape of the images.
+        """
+        height, width = grid_of_shape(tokens, self.data["test"].images.shape[1:3])
+        other = copy.copy(self)
+        other.size = (height * self.patch, width * self.patch)
+        return other
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        number = len(self.data["training"].labels)
+        images, labels = self.data["training"].chosen(in_passes(step, size, number, seed))
+        random = np.random.default_rng([seed, step])
+        if self.flip:
+            mirrored = random.random(size) < 0.5
+            images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+        if self.shift:
+            images = _shifted(images, random.integers(-self.shift, self.shift + 1, (size, 2)))
+        return Batch(self._resampled(images), labels)
+
+    def chosen(self, part: str, samples: np.ndarray) -> Batch:
+        images, labels = self.data[part].chosen(samples)
+        return Batch(self._resampled(images), labels)
+
+    def _resampled(self, images: np.ndarray) -> np.ndarray:
+        """The images at the size of the task; a smaller one is a mean."""
+        if images.shape[1:3] == self.size:
+            return images
+        rows, columns = map(_resampling, images.shape[1:3], self.size)
+        return np.einsum("ik,bklc,jl->bijc", rows, images, columns, optimize=True)
+
+
+@ft.cache
+def _resampling(old: int, new: int) -> np.ndarray:
+    """`[new, old]`: cubic, wider where the new image is smaller."""
+    identity = jnp.eye(old, dtype=jnp.float32)
+    return np.asarray(jax.image.resize(identity, (new, old), "cubic"))
+
+
+def _shifted(images: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Each image moved by `by: [images, 2]` pixels; edges go on."""
+    number, rows, columns, _ = images.shape
+    row = np.clip(np.arange(rows) - by[:, :1], 0, rows - 1)
+    column = np.clip(np.arange(columns) - by[:, 1:], 0, columns - 1)
+    return images[np.arange(number)[:, None, None], row[:, :, None], column[:, None, :]]
+
+
+class Digits(ClassificationTask):
+    """Handwritten digits of 8 by 8 pixels; see `digits` and `ClassificationTask`."""
+
+    configurable: ClassVar[bool] = True
+
+    @classmethod
+    def build(
+        cls,
+        patch: PositiveInt,
+        validation: float = 0.1,
+        patches: PositiveInt | None = None,
+        shift: NonNegativeInt = 0,
+        flip: bool = False,
+    ) -> ClassificationTask:
+        options = dict(validation=validation, shift=shift, flip=flip)
+        return cls.in_patches(digits(), patch, patches, **options)
+
+
+class MNIST(ClassificationTask):
+    """Handwritten digits of 28 by 28 pixels, from a folder; see `idx_folder` and
+    `ClassificationTask`."""
+
+    configurable: ClassVar[bool] = True
+
+    @classmethod
+    def build(
+        cls,
+        path: Path,
+        patch: PositiveInt,
+        validation: float = 0.1,
+        patches: PositiveInt | None = None,
+        shift: NonNegativeInt = 0,
+        flip: bool = False,
+    ) -> ClassificationTask:
+        options = dict(validation=validation, shift=shift, flip=flip)
+        return cls.in_patches(idx_folder(path), patch, patches, **options)
+
+
+class FashionMNIST(MNIST):
+    """Pieces of clothing in the files and sizes of MNIST."""
 
 
 def digits() -> tuple[LabelledImages, LabelledImages]:
@@ -39,12 +210,10 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
     bunch: Any = load_digits()
     images = (bunch.images / 16).astype(np.float32)[..., None]
     labels = bunch.target.astype(np.int32)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
+    split: Any = train_test_split(
+        images, labels, test_size=0.2, random_state=0, stratify=labels
     )
-    return _standardized(
-        LabelledImages(images[train], labels[train]), LabelledImages(images[test], labels[test])
-    )
+    return _standardized(LabelledImages(*split[::2]), LabelledImages(*split[1::2]))
 
 
 def idx_folder(path: Path) -> tuple[LabelledImages, LabelledImages]:
@@ -76,11 +245,8 @@ def _standardized(
 ) -> tuple[LabelledImages, LabelledImages]:
     """Both sets, shifted and scaled so that the training pixels have mean 0 and deviation 1."""
     mean, std = train.images.mean(), train.images.std()
-
-    def scaled(part: LabelledImages) -> LabelledImages:
-        return part._replace(images=(part.images - mean) / std)
-
-    return scaled(train), scaled(test)
+    train, test = (x._replace(images=(x.images - mean) / std) for x in (train, test))
+    return train, test
 
 
 def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
@@ -118,8 +284,5 @@ def _images(stream: Any, file: Path, dimensions: int) -> np.ndarray:
             )
     content = stream.read(min(number, most) + 1)
     if len(content) != number:
-        raise InputError(
-            f"{file} is cut off, or too long: its header says {shape}, which is not what "
-            "follows."
-        )
+        raise InputError(f"{file} is cut off, or too long, for its header {shape}.")
     return np.frombuffer(content, np.uint8).reshape(shape)

@@ -1,7 +1,11 @@
-import hashlib
-from collections.abc import Iterator
+"""Tasks on the tokens of texts: predict each next one."""
+
+import abc
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import jax
 import numpy as np
@@ -10,16 +14,127 @@ from ..arguments import Fraction, PositiveInt, checked
 from ..errors import InputError
 from ..models import LanguageModel, Model, generate
 from .losses import Batch
-from .task import Part, in_parts
-from .text_task import AbstractNextToken
+from .sampling import in_parts, shuffled
+from .task import AbstractTask, Part, checksum_of_all, one_number
 from .texts import read_text, shakespeare
-from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
+from .token_folder import TokenFolder
+from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer, load_tokenizer
+
+
+class AbstractTextTask(AbstractTask):
+    """A task on texts, whose samples have `context` tokens of a `tokenizer`, which is kept
+    beside the trained model."""
+
+    tokenizer: AbstractTokenizer
+    context: int
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"vocabulary": self.tokenizer.vocabulary}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.context
+
+    def save(self, tokenizer: Path) -> None:
+        self.tokenizer.save(tokenizer)
+
+    @classmethod
+    def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
+        if not tokenizer.exists():
+            return None
+        return {"vocabulary": load_tokenizer(tokenizer).vocabulary}
+
+
+class AbstractNextToken(AbstractTextTask):
+    """Predict each next token, in windows of a text that is longer. Its end is held out: in the
+    order of the text there are the training, the test and the validation part."""
+
+    model = LanguageModel
+    causal = True
+    # The first token of each part, and the first one after it.
+    bounds: Mapping[str, tuple[int, int]]
+
+    @abc.abstractmethod
+    def windows_at(self, starts: np.ndarray) -> np.ndarray:
+        """`context + 1` tokens from each of `starts` on, `[windows, context + 1]`."""
+
+    @abc.abstractmethod
+    def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch: ...
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation", "test") if "test" in self.bounds else ("validation",)
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        return self.part_of_batch(step, size, seed, slice(None))
+
+    @checked
+    def held_out(
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        """A part in consecutive windows, each token predicted once; what is left over at the
+        end is dropped."""
+        first, end = self.bounds.get(part, (0, 0))
+        for starts in in_parts(range(first, end - self.context, self.context), size, samples):
+            yield self.batch_at(starts)
+
+    def batch_at(self, starts: np.ndarray) -> Batch:
+        """Windows without their last token, and without their first."""
+        windows = self.windows_at(starts).astype(np.int32)
+        return Batch(windows[:, :-1], windows[:, 1:])
+
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractNextToken":
+        other = copy.copy(self)
+        other.context = one_number(tokens)
+        other.check_context()
+        return other
+
+    def divide(self, ends: Sequence[int], *, training: bool = True, test: bool) -> None:
+        """Sets the bounds of the parts that are there, from the ends of all three."""
+        used = {"training": training, "test": test, "validation": True}
+        bounds = zip(used, (0, *ends), ends, strict=False)
+        self.bounds = {part: (first, end) for part, first, end in bounds if used[part]}
+        self.check_context()
+
+    def needed(self, part: str) -> int:
+        """The least number of tokens in a part."""
+        return self.context + 1
+
+    def check_context(self) -> None:
+        """**Raises:** `InputError` where a part is shorter than `needed`."""
+        for part, (first, end) in self.bounds.items():
+            if end - first < (needed := self.needed(part)):
+                raise InputError(
+                    f"model.context={self.context} is longer than the {part} text allows, "
+                    f"which has {end - first} tokens (it needs at least {needed}). Use a "
+                    "longer text, a larger fraction or a shorter context."
+                )
+
+    def figures(self, loss: float) -> dict[str, float]:
+        # Beyond the largest number of float64.
+        return {"perplexity": math.exp(loss) if loss < 709 else math.inf}
+
+    def written(self, model: Model, prompt: Any, length: int, **options: Any) -> Any:
+        """What a model writes after a prompt, always the same; options are those of
+        `generate`."""
+        options |= dict(key=jax.random.key(0), temperature=0.8)
+        return generate(cast(LanguageModel, model.ordinary), prompt, length, **options)
+
+
+def _ends(number: int, validation: float, test: float) -> list[int]:
+    """The ends of the training, the test and the validation part of so many tokens."""
+    if validation > 1 or (test and validation + test >= 1):
+        raise InputError(
+            f"data.validation={validation} and data.test={test} leave nothing of the text "
+            "to learn; lower one of them."
+        )
+    return [int(number * (1 - x)) for x in (validation + test, validation, 0)]
 
 
 class LanguageTask(AbstractNextToken):
-    """Predict each next token of a text; the end of the text is held out.
-
-    In the order of the text: the training, the test and the validation part.
+    """Predict each next token of a text; the end of the text is held out. Windows of the
+    training part begin anywhere.
 
     **Arguments:**
 
@@ -44,84 +159,38 @@ class LanguageTask(AbstractNextToken):
         validation: float = 0.1,
         test: Fraction = 0.0,
     ):
-        if validation > 1 or (test and validation + test >= 1):
-            raise InputError(
-                f"data.validation={validation} and data.test={test} leave nothing of the text "
-                "to learn; lower one of them."
-            )
-        ends = [int(len(text) * (1 - x)) for x in (validation + test, validation)]
-        train, rest = text[: ends[0]], (text[ends[0] : ends[1]], text[ends[1] :])
+        ends = _ends(len(text), validation, test)
+        texts = [text[a:b] for a, b in zip((0, *ends), ends, strict=False)]
         if tokenizer == "characters":
             tokenizer = CharacterTokenizer.train(text)
         elif tokenizer == "bpe":
-            tokenizer = BytePairTokenizer.train(train, vocabulary)
+            tokenizer = BytePairTokenizer.train(texts[0], vocabulary)
         elif isinstance(tokenizer, str):
             raise InputError(f"tokenizer={tokenizer!r}: write characters or bpe.")
-        self.tokenizer = tokenizer
-        self.context = context
-        self.train = self.tokenizer.encode(train)
-        self.test, self.validation = map(self.tokenizer.encode, rest)
-        sizes = {"training": validation < 1, "validation": True, "test": test > 0}
-        self._used = [name for name, used in sizes.items() if used]
-        self.check_context()
+        self.tokenizer, self.context = tokenizer, context
+        encoded = list(map(tokenizer.encode, texts))
+        self.tokens = np.concatenate(encoded)
+        ends = np.cumsum([len(x) for x in encoded]).tolist()
+        self.divide(ends, training=validation < 1, test=test > 0)
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return ("validation", "test") if len(self.test) else ("validation",)
+    def windows_at(self, starts: np.ndarray) -> np.ndarray:
+        return self.tokens[starts[:, None] + np.arange(self.context + 1)]
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
-        """Windows that begin anywhere in the training text."""
-        random = np.random.default_rng([seed, step])
-        starts = random.integers(0, len(self.train) - self.context, size)
-        return self._windows(self.train, starts[rows])
-
-    @checked
-    def held_out(
-        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
-    ) -> Iterator[Batch]:
-        """The text of a part in consecutive windows, each token predicted once; what is left
-        over at the end is dropped."""
-        tokens = self.test if part == "test" else self.validation
-        whole = range(0, len(tokens) - self.context, self.context)
-        for starts in in_parts(whole, size, samples):
-            yield self._windows(tokens, starts)
+        random, (_, end) = np.random.default_rng([seed, step]), self.bounds["training"]
+        return self.batch_at(random.integers(0, end - self.context, size)[rows])
 
     def fingerprint(self) -> str:
         """A checksum of all tokens."""
-        tokens = np.concatenate([self.train, self.test, self.validation]).astype(np.int64)
-        return hashlib.sha256(tokens.tobytes()).hexdigest()
-
-    def check_context(self) -> None:
-        parts = {"training": self.train, "validation": self.validation, "test": self.test}
-        for name in self._used:
-            if len(parts[name]) <= self.context:
-                raise InputError(
-                    f"model.context={self.context} is longer than the {name} text, which has "
-                    f"{len(parts[name])} tokens (it needs at least {self.context + 1}). Use a "
-                    "longer text or a shorter context."
-                )
+        return checksum_of_all(self.tokens.astype(np.int64))
 
     def sample(self, model: Model, length: int) -> str | None:
-        return generate(
-            cast(LanguageModel, model.ordinary),
-            self._prompt(),
-            length,
-            key=jax.random.key(0),
-            temperature=0.8,
-            tokenizer=self.tokenizer,
-        )
-
-    def _prompt(self) -> str:
-        """A new line, or in a text without one its first token."""
+        """Text after a new line, or after the first token where the tokenizer has none."""
         try:
-            self.tokenizer.encode("\n")
+            self.tokenizer.encode(prompt := "\n")
         except InputError:
-            return self.tokenizer.decode(self.train[:1])
-        return "\n"
-
-    def _windows(self, tokens: np.ndarray, starts: np.ndarray) -> Batch:
-        windows = tokens[starts[:, None] + np.arange(self.context + 1)].astype(np.int32)
-        return Batch(windows[:, :-1], windows[:, 1:])
+            prompt = self.tokenizer.decode(self.tokens[:1])
+        return self.written(model, prompt, length, tokenizer=self.tokenizer)
 
 
 # Names of tokenizers, or a tokenizer.
@@ -161,3 +230,64 @@ class Text(LanguageTask):
         except (InputError, OSError) as error:
             raise InputError(f"data.path={error}") from None
         return cls(text, context, tokenizer, vocabulary, validation, test)
+
+
+class TokenFiles(AbstractNextToken):
+    """Predict each next token of texts of any size, which `tokenize_files` made tokens of; the
+    end is held out. Memory does not grow with the texts.
+
+    The training part is cut into windows of `context` tokens, from a place on that is drawn for
+    each pass. A pass takes each window once, in an order in which each place is computed by
+    itself (`shuffled`): nothing but the step is needed to go on. Windows go over the ends of
+    documents, which a token of its own marks; attention sees what is before it.
+
+    **Arguments:**
+
+    - `path`: the folder of tokens.
+    - `context`: tokens in a sample.
+    - `validation`, `test`: the fractions that are held out; with 0 there is no such test part.
+      At the end of a run all of them are predicted: of a large text take a small fraction.
+
+    **Raises:** `InputError` for a folder that is not complete, and where a part is too short.
+    """
+
+    def __init__(
+        self, path: Path, context: PositiveInt, validation: Fraction = 0.1, test: Fraction = 0.0
+    ):
+        try:
+            self.folder = TokenFolder(path)
+        except (InputError, OSError) as error:
+            raise InputError(f"data.path={error}") from None
+        self.tokenizer, self.context = self.folder.tokenizer, context
+        self.divide(_ends(len(self.folder), validation, test), test=test > 0)
+
+    @property
+    def windows(self) -> int:
+        """The number of windows in a pass."""
+        return self.bounds["training"][1] // self.context - 1
+
+    def windows_at(self, starts: np.ndarray) -> np.ndarray:
+        return self.folder.windows(starts, self.context + 1)
+
+    def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
+        places = np.arange(step * size, (step + 1) * size)[rows]
+        passes = places // self.windows
+        starts = np.empty_like(places)
+        for number in map(int, np.unique(passes)):
+            here = passes == number
+            chosen = shuffled(places[here] % self.windows, self.windows, seed, number)
+            begin = np.random.default_rng([seed, number]).integers(self.context)
+            starts[here] = begin + self.context * chosen
+        return self.batch_at(starts)
+
+    def needed(self, part: str) -> int:
+        return 2 * self.context if part == "training" else self.context + 1
+
+    def fingerprint(self) -> str:
+        """A checksum of all tokens."""
+        return self.folder.fingerprint()
+
+    def sample(self, model: Model, length: int) -> str | None:
+        """A text that begins as a document does."""
+        tokens = self.written(model, np.array([self.folder.index.end]), length)
+        return self.tokenizer.decode(np.asarray(tokens)[1:])

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
 from ..equation.domain import by_samples
-from ..integration import divergence
-from ..models import Model
-from .finer import Finer
+from ..errors import InputError
+from ..integration import divergence, relative_difference
+from ..models import Field, Mesh, Model
 
 
 # A target of `InstanceCrossEntropy` that is not counted.
@@ -81,9 +81,61 @@ class Loss(NamedTuple):
         return self.figures["loss"].value
 
 
+class Finer(eqx.Module):
+    """The part of an objective that a finer mesh in depth decides,
+
+        consistency · D(y, y') + defect · Σ |u - u'|² / Σ |u'|²,
+
+    with the state u at depth T and the outputs y of a solve, u' and y' those of one with
+    `refinement` times as many steps, and D the `gap` of the loss. Both solves are learned. The
+    second term is, to leading order, in proportion to the square of the relative error of u.
+
+    **Arguments:**
+
+    - `refinement`: steps of the finer solve in each step of the other one.
+    - `consistency`, `defect`: weights.
+    """
+
+    refinement: int = eqx.field(static=True)
+    consistency: float = eqx.field(static=True)
+    defect: float = eqx.field(static=True)
+
+    def __call__(
+        self,
+        model: Model,
+        inputs: PyTree[ArrayLike],
+        key: PRNGKeyArray | None,
+        u1: Float[Array, "*batch tokens features"],
+        gap: Callable[[Array], Float[Array, ""]],
+    ) -> tuple[Float[Array, ""], dict[str, Array], Float[Array, ""]]:
+        """The weighted sum, its terms by name, and the field evaluations of the finer solve,
+        from the state `u1` at depth T and `gap`, D as a function of the finer outputs.
+
+        **Raises:** `InputError` for a model that is solved with adaptive steps.
+        """
+        finer = model.each_stage(self._finer)
+        solution = finer.solve(inputs, key=key)
+        defect = jnp.sum((u1 - solution.u1) ** 2) / jnp.sum(solution.u1**2)
+        terms = {"consistency": gap(finer.read_out(solution.u1)), "defect": defect}
+        total = self.consistency * terms["consistency"] + self.defect * defect
+        total = jnp.where(jnp.all(solution.succeeded), total, jnp.nan)
+        return total, terms, jnp.mean(solution.stats["field_evaluations"])
+
+    def _finer(self, model: Model) -> Model:
+        """The model with more steps in each interval."""
+        discretization = model.discretization
+        if discretization.stepsize_controller is not None:
+            raise InputError(
+                "training.finer: the equation is solved with adaptive steps, which no mesh "
+                "refines; drop it, or take equal steps (drop solver.rtol and solver.atol)."
+            )
+        steps = discretization.steps_per_interval * self.refinement
+        return model.on(Mesh(steps_per_interval=steps))
+
+
 class AbstractLoss(eqx.Module):
     """The loss of a task. A loss of your own defines `measure` and `label`, and `difference`
-    for exits by estimate."""
+    for exits by estimate. All of them see `outputs` of the model and `targets` of a batch."""
 
     # Its name and unit, for figures.
     label: ClassVar[str]
@@ -98,22 +150,11 @@ class AbstractLoss(eqx.Module):
 
     @abc.abstractmethod
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
-        """The loss, by the name `loss`, and further figures of a batch.
-
-        **Arguments:**
-
-        - `outputs`: of the model.
-        - `targets`: of the batch.
-        """
+        """The loss, by the name `loss`, and further figures of a batch."""
 
     def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
-        """The change of the outputs by a finer mesh in depth, `Σ |y - y'|² / Σ |y'|²`.
-
-        **Arguments:**
-
-        - `outputs`, `finer`: y and, from the finer mesh, y'.
-        - `targets`: of the batch.
-        """
+        """The change of the outputs y by a finer mesh in depth, which gives y',
+        `Σ |y - y'|² / Σ |y'|²`."""
         return jnp.sum((outputs - finer) ** 2) / jnp.sum(finer**2)
 
     def __call__(
@@ -131,9 +172,8 @@ class AbstractLoss(eqx.Module):
         **Arguments:**
 
         - `key`: draws the dropout.
-        - `transport`: weight of the transport cost in the objective.
-        - `exit_loss`: weight of the mean loss of what is read out after each interval but the
-          last, in the objective.
+        - `transport`, `exit_loss`: weights in the objective of the transport cost, and of the
+          mean loss of what is read out after each interval but the last.
         - `finer`: the comparison with a finer mesh in the objective, if any.
         """
         knots = model.equation.knots
@@ -144,10 +184,9 @@ class AbstractLoss(eqx.Module):
         outputs, targets = model.read_out(solution.u1), jax.tree.map(jnp.asarray, batch.targets)
         figures = self.measure(outputs, targets)
         # A solve that failed stopped somewhere; there is nothing to learn from that state.
-        total, count = figures["loss"]
-        total = jnp.where(jnp.all(solution.succeeded), total, jnp.nan)
-        loss = Mean(total, count)
-        cost = transport * transport_cost(solution.us, knots) if transport else 0.0
+        loss = figures["loss"]
+        loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
+        cost = transport * _transport_cost(solution.us, knots) if transport else 0.0
         if exit_loss and len(knots) > 2:
             read = jax.vmap(lambda u: self.measure(model.read_out(u), targets)["loss"].value)
             cost += exit_loss * jnp.mean(read(solution.us[1:-1]))
@@ -156,12 +195,7 @@ class AbstractLoss(eqx.Module):
             gap = ft.partial(self.gap, outputs, targets=targets)
             more, terms, added = finer(model, batch.inputs, key, solution.u1, gap)
             cost, evaluations = cost + more, evaluations + added
-        return Loss(
-            objective=loss.value + cost,
-            figures={**figures, "loss": loss},
-            field_evaluations=evaluations,
-            terms=terms,
-        )
+        return Loss(loss.value + cost, {**figures, "loss": loss}, evaluations, terms)
 
 
 class CrossEntropy(AbstractLoss):
@@ -171,8 +205,8 @@ class CrossEntropy(AbstractLoss):
     `outputs: [..., classes]` are logits, `targets: [...]` integers.
     """
 
-    label: ClassVar[str] = "cross-entropy (nats)"
-    classifies: ClassVar[bool] = True
+    label = "cross-entropy (nats)"
+    classifies = True
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
@@ -194,8 +228,8 @@ class InstanceCrossEntropy(AbstractLoss):
     match, the part of the instances of which all targets are right; see `CrossEntropy`.
     """
 
-    label: ClassVar[str] = CrossEntropy.label
-    classifies: ClassVar[bool] = True
+    label = CrossEntropy.label
+    classifies = True
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
@@ -210,13 +244,47 @@ class InstanceCrossEntropy(AbstractLoss):
         }
 
     def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
-        """Gap of `CrossEntropy`, the mean over the targets that are counted."""
         counted = targets != UNCOUNTED
         total = jnp.sum(jnp.where(counted, divergence(finer, outputs), 0.0))
         return Mean(total, jnp.sum(counted)).value
 
 
-def transport_cost(
+class RelativeError(AbstractLoss):
+    """The relative error of functions, `‖output - target‖₂ / ‖target‖₂`, the norm over all
+    points and channels of a sample, the mean over samples.
+
+    `outputs` and `targets: [samples, tokens, ...]` have one shape, else `InputError` is raised.
+    Where the targets are a `Field`, the squares at each point count with its weight, as those
+    of a norm of functions: `‖v‖² ≈ Σ_j w_j |v(x_j)|²`.
+    """
+
+    label = "relative error"
+
+    @property
+    def difference(self) -> Callable[[Array, Array], Array]:
+        return relative_difference
+
+    def measure(self, outputs: Array, targets: Array | Field) -> dict[str, Mean]:
+        values = targets.values if isinstance(targets, Field) else targets
+        if outputs.shape != values.shape:
+            raise InputError(
+                f"the model gives outputs of shape {outputs.shape}, and the targets have "
+                f"{values.shape}; a relative error needs one value for each target."
+            )
+        factors = jnp.ones(())
+        if isinstance(targets, Field) and targets.domain.weights is not None:
+            shares = jnp.sqrt(targets.domain.shares).astype(outputs.dtype)
+            factors = shares.reshape(*shares.shape, *(1,) * (outputs.ndim - 2))
+
+        def norms(x):
+            weighted = (x * jnp.broadcast_to(factors, x.shape)).reshape(len(x), -1)
+            return optax.safe_norm(weighted, 0.0, axis=1)
+
+        errors = norms(outputs - values) / norms(values)
+        return {"loss": Mean(jnp.sum(errors), len(values))}
+
+
+def _transport_cost(
     us: Float[Array, "depths *batch tokens features"], knots: np.ndarray
 ) -> Float[Array, ""]:
     """`∫_0^T mean |u_t|² dt`, the mean over all tokens and features, with the velocity of

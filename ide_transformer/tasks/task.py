@@ -1,29 +1,26 @@
-"""Base class of the tasks."""
+"""Base classes of the tasks."""
 
 import abc
-import functools as ft
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ..arguments import checked
+from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from ..models import Mesh, Model
 from .losses import AbstractLoss, Batch, CrossEntropy
+from .sampling import in_parts, in_passes
 
 
 # A held-out part of the data: what is chosen is chosen on the validation samples, and a result
 # is reported on the test samples.
 Part: TypeAlias = Literal["validation", "test"]
-
-
-Indices = TypeVar("Indices", np.ndarray, range)
 
 
 class AbstractTask(abc.ABC):
@@ -71,8 +68,8 @@ class AbstractTask(abc.ABC):
         """The training batch of one step."""
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
-        """Some samples of the batch of a step, those of the devices of one process. By default
-        all of it is made; a task whose samples are costly to read makes these alone."""
+        """Some samples of the batch of a step, those of the devices of one process. A task
+        whose samples are costly to read makes these alone."""
         own, shared = self.batch(step, size, seed).divided()
         return eqx.combine(jax.tree.map(lambda x: x[rows], own), shared)
 
@@ -92,33 +89,21 @@ class AbstractTask(abc.ABC):
         return self if mesh.tokens is None else self.with_tokens(mesh.tokens)
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractTask":
-        """Give samples another number of tokens: functions at other points
-        (along each axis), windows of another length, images in more or fewer patches. For `on`.
-
-        **Raises:** `InputError` for a task whose samples have a size of their own.
-        """
+        """The task with another number of tokens: functions at other points (along each axis),
+        windows of another length, images in more or fewer patches. For `on`."""
         raise InputError(
             f"the samples of {type(self).__name__} have {self.tokens_per_sample} tokens, and "
             f"no others; leave tokens={tokens} out."
         )
 
     def save(self, tokenizer: Path) -> None:  # noqa: B027
-        """Writes what is needed to use the model without the data; nothing by default.
-
-        **Arguments:**
-
-        - `tokenizer`: the file for a tokenizer.
-        """
+        """Writes what is needed to use the model without the data, a tokenizer."""
 
     def fingerprint(self) -> str:
         """A checksum of the data, by which a run knows them: of all validation samples and of
-        the first training batches. A task that has all of its data in memory gives that of
-        all, see `checksum_of_all`."""
-        digest = hashlib.sha256()
+        the first training batches."""
         seen = (self.batch(step, 64, seed=0) for step in range(16))
-        for x in jax.tree.leaves((*self.held_out(64), *seen)):
-            digest.update(np.asarray(x).tobytes())
-        return digest.hexdigest()
+        return checksum_of_all((*self.held_out(64), *seen))
 
     @classmethod
     def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
@@ -134,44 +119,40 @@ class AbstractTask(abc.ABC):
         return None
 
 
+class AbstractDataSet(AbstractTask):
+    """A task whose samples are all in memory, and are learned in passes, each in a new random
+    order. `data` has columns of equal length for "training", "validation" and "test"."""
+
+    data: Mapping[str, tuple[Any, ...]]
+
+    @abc.abstractmethod
+    def chosen(self, part: str, samples: np.ndarray) -> Batch:
+        """The samples of a part that have these numbers."""
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        number = len(self.data["training"][0])
+        return self.chosen("training", in_passes(step, size, number, seed))
+
+    @checked
+    def held_out(
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        for some in in_parts(range(len(self.data[part][0])), size, samples):
+            yield self.chosen(part, some)
+
+    def fingerprint(self) -> str:
+        """A checksum of all samples."""
+        return checksum_of_all([self.data[x] for x in ("training", "validation", "test")])
+
+
 def one_number(tokens: int | tuple[int, int]) -> int:
-    """**Raises:** `InputError` for rows and columns where one number is taken."""
     if isinstance(tokens, tuple):
         raise InputError(f"{tokens} are rows and columns; give one number of tokens.")
     return tokens
 
 
 def checksum_of_all(data: PyTree[np.ndarray]) -> str:
-    """The fingerprint of data that are all there."""
     digest = hashlib.sha256()
     for x in jax.tree.leaves(data):
         digest.update(np.asarray(x).tobytes())
     return digest.hexdigest()
-
-
-def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:
-    """Choose which of `number` samples make the batch of a step: the next `size` of a new
-    random order in each pass over all of them."""
-    positions = np.arange(step * size, (step + 1) * size)
-    passes = positions // number
-    chosen = [
-        _order(number, int(n), seed)[positions[passes == n] % number] for n in np.unique(passes)
-    ]
-    return np.concatenate(chosen)
-
-
-@ft.lru_cache(maxsize=2)
-def _order(number: int, epoch: int, seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(number)
-
-
-def spread(indices: Indices, samples: int | None) -> Indices:
-    """About `samples` of the indices, evenly spread; all of them by default."""
-    return indices if samples is None else indices[:: max(1, len(indices) // samples)]
-
-
-def in_parts(indices: Indices, size: int, samples: int | None) -> Iterator[np.ndarray]:
-    """About `samples` of the indices, evenly spread, in parts of at most `size`."""
-    chosen = spread(indices, samples)
-    for first in range(0, len(chosen), size):
-        yield np.asarray(chosen[first : first + size])

@@ -1,22 +1,21 @@
 """Folders of token files, which are read in windows and never as a whole."""
 
-import functools as ft
 import hashlib
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InputError
-from .pretrained_tokenizer import load_tokenizer
-from .tokenizers import AbstractTokenizer
+from ..packages import checksum, known_checksum
+from .tokenizers import AbstractTokenizer, load_tokenizer
 
 
-FORMAT = 1
 INDEX, TOKENIZER = "tokens.json", "tokenizer.json"
+
+_Count = Annotated[int, Field(ge=0)]
 
 
 class _Record(BaseModel):
@@ -27,8 +26,8 @@ class Shard(_Record):
     """A file of tokens: little-endian integers, one after the other."""
 
     file: Annotated[str, Field(pattern=r"^[0-9]+\.bin$")]
-    tokens: Annotated[int, Field(ge=0)]
-    documents: Annotated[int, Field(ge=0)]
+    tokens: _Count
+    documents: _Count
     sha256: str
 
 
@@ -42,12 +41,12 @@ class TokenIndex(_Record):
     - `tokenizer_sha256`: of `tokenizer.json` beside it.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     dtype: Literal["uint16", "uint32"]
     vocabulary: Annotated[int, Field(gt=0)]
-    end: Annotated[int, Field(ge=0)]
-    tokens: Annotated[int, Field(ge=0)]
-    documents: Annotated[int, Field(ge=0)]
+    end: _Count
+    tokens: _Count
+    documents: _Count
     tokenizer_sha256: str
     shards: tuple[Shard, ...]
 
@@ -70,7 +69,14 @@ class TokenFolder:
         self.index = _read_index(self.path)
         self._dtype = np.dtype(self.index.dtype).newbyteorder("<")
         for shard in self.index.shards:
-            self._check_size(shard)
+            file, expected = self.path / shard.file, shard.tokens * self._dtype.itemsize
+            size = file.stat().st_size if file.is_file() else None
+            if size != expected:
+                has = "is missing" if size is None else f"has {size} bytes"
+                raise InputError(
+                    f"{file} {has}; {INDEX} says {expected} bytes. Copy the folder again, or "
+                    "tokenise again, into a new folder."
+                )
         sizes = [shard.tokens for shard in self.index.shards]
         if sum(sizes) != self.index.tokens:
             raise InputError(
@@ -104,16 +110,16 @@ class TokenFolder:
         shard, begin, end = self.index.shards[number], *self._ends[number : number + 2]
         if not shard.tokens:
             return
-        self._check(shard)
-        tokens = np.memmap(self.path / shard.file, self._dtype, mode="r", shape=shard.tokens)
-        length, vocabulary = found.shape[1], self.index.vocabulary
+        file, length, vocabulary = self.path / shard.file, found.shape[1], self.index.vocabulary
+        self._compare(shard, known_checksum(file))
+        tokens = np.memmap(file, self._dtype, mode="r", shape=shard.tokens)
         for row in np.flatnonzero((starts < end) & (starts + length > begin)):
             low, high = max(starts[row], begin), min(starts[row] + length, end)
             part = tokens[low - begin : high - begin]
             if part.max() >= vocabulary:
                 raise InputError(
-                    f"{self.path / shard.file} has the token {part.max()}, and the vocabulary "
-                    f"in {INDEX} only {vocabulary}. Tokenise again, into a new folder."
+                    f"{file} has the token {part.max()}, and the vocabulary in {INDEX} only "
+                    f"{vocabulary}. Tokenise again, into a new folder."
                 )
             found[row, low - starts[row] : high - starts[row]] = part
 
@@ -152,42 +158,12 @@ class TokenFolder:
         for shard in self.index.shards:
             self._compare(shard, checksum(self.path / shard.file))
 
-    def _check(self, shard: Shard) -> None:
-        """Compares the checksum of a file, once for each time that it was written."""
-        file = self.path / shard.file
-        stat = file.stat()
-        self._compare(shard, _checksum_then(file, stat.st_size, stat.st_mtime_ns))
-
     def _compare(self, shard: Shard, found: str) -> None:
-        file = self.path / shard.file
         if found != shard.sha256:
             raise InputError(
-                f"{file} is damaged: its SHA-256 is not the one in {INDEX}. Copy it again, or "
-                "delete the folder and tokenise again."
+                f"{self.path / shard.file} is damaged: its SHA-256 is not the one in {INDEX}. "
+                "Copy it again, or delete the folder and tokenise again."
             )
-
-    def _check_size(self, shard: Shard) -> None:
-        file = self.path / shard.file
-        expected = shard.tokens * self._dtype.itemsize
-        size = file.stat().st_size if file.is_file() else None
-        if size != expected:
-            has = "is missing" if size is None else f"has {size} bytes"
-            raise InputError(
-                f"{file} {has}; {INDEX} says {expected} bytes. Copy the folder again, or "
-                "tokenise again, into a new folder."
-            )
-
-
-def checksum(file: Path) -> str:
-    """The SHA-256 of a file of any size."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-@ft.lru_cache(maxsize=2**16)
-def _checksum_then(file: Path, size: int, written: int) -> str:
-    """The checksum of a file of that size and time of its last change."""
-    return checksum(file)
 
 
 def _read_index(path: Path) -> TokenIndex:
@@ -200,8 +176,7 @@ def _read_index(path: Path) -> TokenIndex:
             f"it, by python scripts/tokenize_text.py TEXTS… --output {path}"
         )
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-        return TokenIndex.model_validate_json(json.dumps(content), strict=True)
-    except (ValueError, ValidationError) as error:
+        return TokenIndex.model_validate_json(file.read_bytes())
+    except ValueError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{file} is damaged ({reason}); tokenise again.") from None

@@ -11,9 +11,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError, naming
-from .pretrained_tokenizer import load_tokenizer
-from .token_folder import TOKENIZER, Shard
+from ..errors import InputError, whole_file
+from .token_folder import Shard
 from .tokenizers import AbstractTokenizer
 
 
@@ -64,17 +63,12 @@ def write_shard(
     encoding: Encoding,
     on_bytes: Callable[[int], Any],
 ) -> Shard:
-    """Writes the tokens of some pieces and, when they are complete, what they are. A process
-    that is killed on the way leaves no shard.
-
-    **Arguments:**
-
-    - `on_bytes`: called with each number of bytes of text that are done.
-    """
+    """Writes the tokens of some pieces and, when they are complete, what they are; calls
+    `on_bytes` with each number of bytes of text that are done. A process that is killed on the
+    way leaves no shard."""
     file, whole = folder / f"{number:05}.bin", hashlib.sha256()
-    part = file.with_suffix(".part")
     count = documents = 0
-    with naming(part), part.open("wb") as written:
+    with whole_file(file) as part, part.open("wb") as written:
         for piece in pieces:
             for tokens in _tokens(piece, encoding, on_bytes):
                 content = tokens.astype(np.dtype(encoding.dtype).newbyteorder("<")).tobytes()
@@ -84,9 +78,9 @@ def write_shard(
                 documents += int(np.count_nonzero(tokens == encoding.end))
         written.flush()
         os.fsync(written.fileno())
-    part.replace(file)
     shard = Shard(file=file.name, tokens=count, documents=documents, sha256=whole.hexdigest())
-    write_atomically(file.with_suffix(".json"), shard.model_dump_json())
+    with whole_file(file.with_suffix(".json")) as part:
+        part.write_text(shard.model_dump_json() + "\n", encoding="utf-8")
     return shard
 
 
@@ -96,17 +90,9 @@ def finished(folder: Path, number: int) -> Shard | None:
     if not file.is_file() or not file.with_suffix(".bin").is_file():
         return None
     try:
-        return Shard.model_validate_json(file.read_text(encoding="utf-8"))
+        return Shard.model_validate_json(file.read_bytes())
     except ValueError:
         return None
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    with naming(part):
-        part.write_text(text + "\n", encoding="utf-8")
-    part.replace(file)
 
 
 def _tokens(
@@ -130,8 +116,7 @@ def _tokens(
 
 
 def _begins_document(piece: Piece, between: str | None) -> bool:
-    """Whether the first line of a piece is that of a document: of its file, or after a line
-    between documents."""
+    """Whether the first line of a piece is the first one of a document."""
     if not piece.start or between is None:
         return not piece.start
     line = between.encode()
@@ -191,35 +176,26 @@ def _decoded(file: Path, at: int, block: bytes) -> str:
         ) from None
 
 
-class _Worker(NamedTuple):
-    """The job of a process that writes shards."""
-
-    folder: Path
-    encoding: Encoding
-    done: Any
+# The bytes that all processes have done.
+_done: list[Any] = []
 
 
-_worker: list[_Worker] = []
-
-
-def start_worker(
-    parent: int, folder: Path, end: int, dtype: str, between: str | None, done: Any
-) -> None:
+def start_worker(parent: int, done: Any) -> None:
     """Prepares a process for `write_shard_in_worker`. It ends when `parent`, the process that
     made it, does, which may be before it comes here."""
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    encoding = Encoding(load_tokenizer(folder / TOKENIZER), end, dtype, between)
-    _worker.append(_Worker(folder, encoding, done))
+    _done.append(done)
 
 
-def write_shard_in_worker(number: int, pieces: list[Piece]) -> Shard:
+def write_shard_in_worker(
+    folder: Path, number: int, pieces: list[Piece], encoding: Encoding
+) -> Shard:
     """`write_shard` in a process that `start_worker` prepared."""
-    folder, encoding, done = _worker[0]
 
     def on_bytes(size: int) -> None:
-        with done.get_lock():
-            done.value += size
+        with _done[0].get_lock():
+            _done[0].value += size
 
     return write_shard(folder, number, pieces, encoding, on_bytes)
 

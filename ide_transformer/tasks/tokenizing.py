@@ -1,7 +1,7 @@
 """Texts of any size to folders of tokens."""
 
 import concurrent.futures as futures
-import itertools
+import functools as ft
 import json
 import multiprocessing
 import os
@@ -12,11 +12,11 @@ from typing import Any
 import filelock
 
 from ..arguments import PositiveInt, checked
-from ..errors import InputError, naming
+from ..errors import InputError, whole_file
+from ..packages import checksum
 from ..pretrained.files import read_json
-from .pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
 from .texts import check_file, text_files
-from .token_folder import INDEX, TOKENIZER, Shard, TokenFolder, TokenIndex, checksum
+from .token_folder import INDEX, TOKENIZER, Shard, TokenFolder, TokenIndex
 from .token_shards import (
     Encoding,
     Piece,
@@ -24,14 +24,20 @@ from .token_shards import (
     planned,
     start_worker,
     texts_of,
-    write_atomically,
     write_shard,
     write_shard_in_worker,
 )
-from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
+from .tokenizers import (
+    AbstractTokenizer,
+    BytePairTokenizer,
+    CharacterTokenizer,
+    PretrainedTokenizer,
+    load_tokenizer,
+)
 
 
-# The bytes of text from which a byte-pair encoding is learned.
+# Tokenizers that are learned from the texts, and the bytes that the second one is learned from.
+_LEARNED = "characters", "bpe"
 _LEARNED_FROM = 2**24
 _PLAN = "plan.json"
 
@@ -87,10 +93,18 @@ def tokenize_files(
     except filelock.Timeout:
         raise InputError(f"{folder}: another process is writing it; wait for it.") from None
     with lock:
+        # A name that stands for none is refused before anything is begun.
         given = None if (folder / TOKENIZER).is_file() else _given(tokenizer)
         _begin(folder, plan)
         if not (folder / INDEX).is_file():
-            encoding = _encoding(folder, given or tokenizer, vocabulary, between, shards)
+            if not (folder / TOKENIZER).is_file():
+                pieces = [piece for shard in shards for piece in shard]
+                ready, _ = (given or _learned(tokenizer, vocabulary, pieces)).ending()
+                with whole_file(folder / TOKENIZER) as part:
+                    ready.save(part)
+            ready, end = load_tokenizer(folder / TOKENIZER).ending()
+            dtype = "uint16" if ready.vocabulary <= 2**16 else "uint32"
+            encoding = Encoding(ready, end, dtype, between)
             done = _write_all(folder, shards, encoding, processes, on_progress)
             _finish(folder, done, encoding)
     return TokenFolder(folder)
@@ -119,7 +133,8 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
             raise InputError(
                 f"{folder} has other files, such as {min(strange)}; give a new folder."
             )
-        write_atomically(file, json.dumps(plan))
+        with whole_file(file) as part:
+            part.write_text(json.dumps(plan) + "\n", encoding="utf-8")
         return
     try:
         begun = read_json(file)
@@ -146,46 +161,14 @@ def _given(name: str) -> AbstractTokenizer | None:
         raise InputError(f"tokenizer={name!r}: {error} Or write {known}.") from None
 
 
-def _encoding(
-    folder: Path,
-    tokenizer: AbstractTokenizer | str,
-    vocabulary: int,
-    between: str | None,
-    shards: list[list[Piece]],
-) -> Encoding:
-    """The tokenizer, learned the first time and read from the folder afterwards."""
-    file = folder / TOKENIZER
-    if not file.is_file():
-        if isinstance(tokenizer, str):
-            tokenizer = _LEARNED[tokenizer](vocabulary, shards)
-        learned, _ = tokenizer.ending()
-        part = file.with_suffix(".part")
-        with naming(part):
-            learned.save(part)
-        part.replace(file)
-    ready, end = load_tokenizer(file).ending()
-    dtype = "uint16" if ready.vocabulary <= 2**16 else "uint32"
-    return Encoding(ready, end, dtype, between)
-
-
-def _characters(vocabulary: int, shards: list[list[Piece]]) -> AbstractTokenizer:
-    seen: set[str] = set()
-    for piece in itertools.chain.from_iterable(shards):
-        for text in texts_of(piece):
-            seen |= set(text)
-    return CharacterTokenizer("".join(sorted(seen)))
-
-
-def _byte_pairs(vocabulary: int, shards: list[list[Piece]]) -> AbstractTokenizer:
-    pieces = [*itertools.chain.from_iterable(shards)]
+def _learned(name: str, vocabulary: int, pieces: list[Piece]) -> AbstractTokenizer:
+    if name == "characters":
+        seen: set[str] = set()
+        for piece in pieces:
+            for text in texts_of(piece):
+                seen |= set(text)
+        return CharacterTokenizer("".join(sorted(seen)))
     return BytePairTokenizer.train("".join(_sample(pieces)), vocabulary)
-
-
-# By name, from the size of the vocabulary and the texts.
-_LEARNED: dict[str, Callable[[int, list[list[Piece]]], AbstractTokenizer]] = {
-    "characters": _characters,
-    "bpe": _byte_pairs,
-}
 
 
 def _sample(pieces: list[Piece]) -> list[str]:
@@ -225,12 +208,11 @@ def _write_all(
             there[n] = write_shard(folder, n, shards[n], encoding, on_bytes)
         return [there[n] for n in range(len(shards))]
     context = multiprocessing.get_context("spawn")
-    done = context.Value("q", 0)
-    given = os.getpid(), folder, encoding.end, encoding.dtype, encoding.between, done
-    with futures.ProcessPoolExecutor(
-        min(processes, len(left) or 1), context, start_worker, given
-    ) as pool:
-        jobs = {pool.submit(write_shard_in_worker, n, shards[n]): n for n in left}
+    done, most = context.Value("q", 0), min(processes, len(left) or 1)
+    start = context, start_worker, (os.getpid(), done)
+    with futures.ProcessPoolExecutor(most, *start) as pool:
+        write = ft.partial(write_shard_in_worker, folder, encoding=encoding)
+        jobs = {pool.submit(write, n, shards[n]): n for n in left}
         while futures.wait(jobs, 0.5, futures.FIRST_EXCEPTION).not_done:
             on_progress(before + done.value, total)
             if any(job.done() and job.exception() for job in jobs):
@@ -252,4 +234,5 @@ def _finish(folder: Path, shards: list[Shard], encoding: Encoding) -> None:
         tokenizer_sha256=checksum(folder / TOKENIZER),
         shards=tuple(shards),
     )
-    write_atomically(folder / INDEX, index.model_dump_json(indent=1))
+    with whole_file(folder / INDEX) as part:
+        part.write_text(index.model_dump_json(indent=1) + "\n", encoding="utf-8")

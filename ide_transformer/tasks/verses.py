@@ -1,19 +1,17 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
-from ..arguments import Fraction, PositiveInt, checked
-from ..errors import InputError, naming
-from ..models import EncoderDecoder, Model, SourceAndText, Text
+from ..arguments import Fraction, PositiveInt
+from ..errors import InputError, whole_file
+from ..models import EncoderDecoder, SourceAndText, Text
 from ..packages import cache_folder
-from .losses import UNCOUNTED, AbstractLoss, Batch, InstanceCrossEntropy
-from .task import Part, checksum_of_all, in_parts, in_passes
-from .text_task import AbstractTextTask
+from .language import AbstractTextTask
+from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
+from .task import AbstractDataSet
 from .tokenizers import AbstractTokenizer, BytePairTokenizer
 
 
@@ -21,7 +19,7 @@ from .tokenizers import AbstractTokenizer, BytePairTokenizer
 _ENGLISH, _SPANISH = "engKJV2006eb", "spaRV1909eb"
 
 
-class VersesEnEs(AbstractTextTask):
+class VersesEnEs(AbstractTextTask, AbstractDataSet):
     """Translate verses from English (King James Version) to Spanish (Reina–Valera, 1909):
     31,084 pairs, public domain, from the Debian packages `sword-text-kjv` and
     `sword-text-sparv`.
@@ -47,9 +45,9 @@ class VersesEnEs(AbstractTextTask):
     **Raises:** `InputError` where the texts or pysword are missing.
     """
 
-    model: ClassVar[type[Model]] = EncoderDecoder
-    causal: ClassVar[bool] = True
-    loss: AbstractLoss = InstanceCrossEntropy()
+    model = EncoderDecoder
+    causal = True
+    loss = InstanceCrossEntropy()
 
     def __init__(
         self,
@@ -67,31 +65,14 @@ class VersesEnEs(AbstractTextTask):
             tokenizer = BytePairTokenizer.train(learned, vocabulary)
         self.tokenizer, self.end = tokenizer.ending()
         self.context = context
-        self._parts = {
-            name: _encoded(pairs, self.tokenizer, context) for name, pairs in parts.items()
-        }
-        self.dropped = len(verses) - sum(len(part[0]) for part in self._parts.values())
-        for name, (sources, _) in self._parts.items():
+        self.data = {name: self._encoded(pairs) for name, pairs in parts.items()}
+        self.dropped = len(verses) - sum(len(part[0]) for part in self.data.values())
+        for name, (sources, _) in self.data.items():
             if not sources:
                 raise InputError(
                     f"the {name} part has no verse of at most model.context={context} tokens; "
                     "raise it, or hold out a larger part."
                 )
-
-    def fingerprint(self) -> str:
-        """A checksum of all samples."""
-        return checksum_of_all(self._parts)
-
-    def batch(self, step: int, size: int, seed: int) -> Batch:
-        chosen = in_passes(step, size, len(self._parts["training"][0]), seed)
-        return self._batch("training", chosen)
-
-    @checked
-    def held_out(
-        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
-    ) -> Iterator[Batch]:
-        for chosen in in_parts(range(len(self._parts[part][0])), size, samples):
-            yield self._batch(part, chosen)
 
     def texts(self, tokens: np.ndarray) -> list[str]:
         """The text of each row of tokens, up to its end."""
@@ -99,18 +80,33 @@ class VersesEnEs(AbstractTextTask):
         rows = zip(tokens, ended, strict=True)
         return [self.tokenizer.decode(row[~over]).strip() for row, over in rows]
 
-    def _batch(self, part: str, chosen: np.ndarray) -> Batch:
-        sources, targets = self._parts[part]
-        shape = len(chosen), self.context
+    def chosen(self, part: str, samples: np.ndarray) -> Batch:
+        sources, targets = self.data[part]
+        shape = len(samples), self.context
         english, text = np.full(shape, self.end, np.int32), np.full(shape, self.end, np.int32)
         mask, wanted = np.zeros(shape, bool), np.full(shape, UNCOUNTED, np.int32)
-        for row, number in enumerate(chosen):
+        for row, number in enumerate(samples):
             source, target = sources[number], targets[number]
             english[row, : len(source)] = source
             mask[row, : len(source)] = True
             text[row, 1 : len(target)] = target[:-1]
             wanted[row, : len(target)] = target
         return Batch(SourceAndText(Text(english, mask), text), wanted)
+
+    def _encoded(
+        self, pairs: list[tuple[str, str]]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The tokens of both languages, each verse with its end."""
+        sources, targets = [], []
+        for pair in pairs:
+            source, target = (
+                np.append(self.tokenizer.encode(text), self.end).astype(np.int32)
+                for text in pair
+            )
+            if max(len(source), len(target)) <= self.context:
+                sources.append(source)
+                targets.append(target)
+        return sources, targets
 
 
 def cached_verses(path: Path) -> list[tuple[str, str, str]]:
@@ -137,10 +133,9 @@ def cached_verses(path: Path) -> list[tuple[str, str, str]]:
         return [tuple(x) for x in json.loads(text)]
     verses = _read(path)
     cached.parent.mkdir(parents=True, exist_ok=True)
-    part, text = cached.with_suffix(".part"), json.dumps(verses, ensure_ascii=False).encode()
-    with naming(part):
+    text = json.dumps(verses, ensure_ascii=False).encode()
+    with whole_file(cached) as part:
         part.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-    part.replace(cached)
     return verses
 
 
@@ -181,17 +176,3 @@ def _by_chapter(
     for chapter, english, spanish in verses:
         parts[part_of[chapter]].append((english, spanish))
     return parts
-
-
-def _encoded(
-    pairs: list[tuple[str, str]], tokenizer: AbstractTokenizer, context: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The tokens of both languages, each verse with its end."""
-    _, end = tokenizer.ending()
-    sources, targets = [], []
-    for pair in pairs:
-        source, target = (np.append(tokenizer.encode(text), end) for text in pair)
-        if max(len(source), len(target)) <= context:
-            sources.append(source.astype(np.int32))
-            targets.append(target.astype(np.int32))
-    return sources, targets

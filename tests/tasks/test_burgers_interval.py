@@ -13,7 +13,7 @@ def test_targets_solve_burgers_equation():
     def solution(t):
         task = tasks.BurgersInterval(points, viscosity, t)
         c = task._drawn(3, (7,))
-        return 2 * viscosity * task.solutions(c).targets.astype(np.float64)
+        return 2 * viscosity * task.functions(c, (0,)).targets.astype(np.float64)
 
     h, dt = 1 / points, 2e-3
     u = solution(time)
@@ -67,8 +67,8 @@ def test_other_contexts_of_other_tasks():
 
 def test_fewer_points_of_functions_that_were_solved(monkeypatch):
     pairs = np.arange(24.0, dtype=np.float32).reshape(3, 8)
-    solved = {x: Functions(pairs, -pairs) for x in ("train", "validation", "test")}
-    monkeypatch.setattr("ide_transformer.tasks.flow_map.functions", lambda *_: solved)
+    solved = {x: Functions(pairs, -pairs) for x in ("training", "validation", "test")}
+    monkeypatch.setattr("ide_transformer.tasks.flow_maps.functions", lambda *_: solved)
     task = tasks.Burgers.build(8, 0.1, 0.1, 3, 3)
     batch = next(task.on(ide.Mesh(tokens=4)).held_out(3))
     np.testing.assert_array_equal(batch.inputs, pairs[:, ::2])

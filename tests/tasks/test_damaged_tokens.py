@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from running import run_here
 
-from ide_transformer import InputError, training
-from ide_transformer.tasks import TokenFiles, TokenFolder, token_folder, tokenize_files
+from ide_transformer import InputError, packages, training
+from ide_transformer.tasks import TokenFiles, TokenFolder, tokenize_files
 
 
 SEA = "the sea is wide\nand the night\n"
@@ -70,10 +70,8 @@ def test_damaged_tokens_are_found_by_their_checksum(texts, tmp_path):
 def test_a_file_is_read_for_its_checksum_once(texts, tmp_path, monkeypatch):
     folder = tokenize_files([texts], tmp_path / "tokens", shard_bytes=200)
     read = []
-    checksum = token_folder.checksum
-    monkeypatch.setattr(
-        token_folder, "checksum", lambda x: (read.append(x.name), checksum(x))[1]
-    )
+    checksum = packages.checksum
+    monkeypatch.setattr(packages, "checksum", lambda x: (read.append(x.name), checksum(x))[1])
     for _ in range(2):
         folder.windows(np.array([0]), 9)
     assert read == ["00000.bin"]
@@ -87,7 +85,7 @@ def test_a_token_that_the_vocabulary_lacks_is_named(texts, tmp_path):
     tokens[20] = 65_280
     tokens.tofile(path / "00000.bin")
     index = json.loads((path / "tokens.json").read_text())
-    index["shards"][0]["sha256"] = token_folder.checksum(path / "00000.bin")
+    index["shards"][0]["sha256"] = packages.checksum(path / "00000.bin")
     (path / "tokens.json").write_text(json.dumps(index))
     TokenFolder(path).windows(np.array([0]), 20)
     with pytest.raises(InputError, match=r"00000\.bin has the token 65280, and the vocabulary"):

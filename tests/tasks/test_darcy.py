@@ -79,7 +79,7 @@ def test_clusters_are_closer_than_random_points(published):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"context": 20}, "model.context=20: the samples are known at 16 points"),
+        ({"context": 20}, "context=20: context should be 16 or 32"),
         ({"samples": 21}, "samples=21: 20 are there to train on, and 100 for validation"),
         ({"points": "random", "subset": 300}, "subset=300: there are 256 points"),
     ],

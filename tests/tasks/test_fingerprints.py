@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from ide_transformer.tasks.classification import ClassificationTask
-from ide_transformer.tasks.images import LabelledImages
+from ide_transformer.tasks import ClassificationTask, LabelledImages
 
 
 def images(changed=None, samples=2000):

@@ -44,7 +44,7 @@ def test_solutions_are_those_of_cole_and_hopf():
     flow = tasks.BurgersFlow(TIME, VISCOSITY)
     before, after = flows.solved(flow, 4, 128, seed=3)
     exact = burgers_by_cole_hopf(
-        flows.drawn_functions(4, 4, 1024, np.random.default_rng(3)), VISCOSITY, TIME
+        flow.drawn(4, 1024, np.random.default_rng(3)), VISCOSITY, TIME
     )[:, ::8]
     assert before.dtype == after.dtype == np.float64
     assert np.linalg.norm(after - exact) < 1e-6 * np.linalg.norm(exact)
@@ -57,11 +57,10 @@ def test_half_the_step_and_twice_the_points_give_the_same():
 
 
 def test_functions_do_not_depend_on_the_grid():
-    fine, coarse = (
-        flows.drawn_functions(5, 3, points, np.random.default_rng(1)) for points in (64, 16)
-    )
+    flow = tasks.BurgersFlow(TIME, VISCOSITY)
+    fine, coarse = (flow.drawn(5, points, np.random.default_rng(1)) for points in (64, 16))
     np.testing.assert_allclose(fine[:, ::4], coarse, atol=1e-13)
-    many = flows.drawn_functions(4000, 4, 16, np.random.default_rng(0))
+    many = flow.drawn(4000, 16, np.random.default_rng(0))
     assert abs(many.std() - 1) < 0.02 and np.abs(many.mean(1)).max() < 1e-13
 
 
@@ -73,19 +72,19 @@ def test_samples_of_a_chunk_that_is_not_full(monkeypatch):
 
 
 def test_batches_are_the_samples_of_one_part(task):
-    parts = task.train, task.validation, task.test
+    parts, train = task.data.values(), task.data["training"]
     assert [part.after.shape for part in parts] == [(6, POINTS), (3, POINTS), (3, POINTS)]
     first = {row.tobytes() for part in parts for row in part.before}
     assert len(first) == 12
     seen = [task.batch(step, 4, seed=0) for step in range(3)]
     assert seen[0].inputs.dtype == np.float32
     rows = np.concatenate([batch.inputs for batch in seen])
-    assert (np.sort(rows, axis=0) == np.sort(np.repeat(task.train.before, 2, 0), axis=0)).all()
+    assert (np.sort(rows, axis=0) == np.sort(np.repeat(train.before, 2, 0), axis=0)).all()
     for batch in seen:
         for u, v in zip(batch.inputs, batch.targets, strict=True):
-            assert (v == task.train.after[(task.train.before == u).all(1)]).all()
+            assert (v == train.after[(train.before == u).all(1)]).all()
     held_out = np.concatenate([batch.targets for batch in task.held_out(2)])
-    assert (held_out == task.validation.after).all()
+    assert (held_out == task.data["validation"].after).all()
 
 
 def test_they_are_solved_once(task, monkeypatch):

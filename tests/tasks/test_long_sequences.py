@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ide_transformer import InputError, tasks
-from ide_transformer.tasks.list_ops import OPERATORS
+from ide_transformer.tasks.long_sequences import OPERATORS
 
 
 def test_values_are_those_of_the_expressions():

@@ -43,7 +43,7 @@ def task(monkeypatch):
         values = np.arange(3.0 * points**2, dtype=np.float32).reshape(3, points, points)
         return {name: Functions(values, -values) for name in sizes}
 
-    monkeypatch.setattr("ide_transformer.tasks.flow_map.functions", functions)
+    monkeypatch.setattr("ide_transformer.tasks.flow_maps.functions", functions)
     return tasks.NavierStokes.build(POINTS, VISCOSITY, TIME, 3, 3)
 
 
@@ -64,9 +64,9 @@ def test_pairs_go_on_where_the_last_ones_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks.NavierStokesFlow, "points", 16)
     monkeypatch.setattr(tasks.NavierStokesFlow, "waves", 1)
     task = tasks.NavierStokes.build(POINTS, 0.05, TIME, samples=2, held_out_samples=2)
-    before, after = task.train
+    before, after = task.data["training"]
     assert before.shape == (8, 8, 8) and before.dtype == np.float32
     np.testing.assert_array_equal(before[2:], after[:-2])
     path = task.trajectory(3, 1)
     assert path.shape == (4, 1, 8, 8)
-    np.testing.assert_allclose(path[1, 0], task.test.after[0], atol=1e-5)
+    np.testing.assert_allclose(path[1, 0], task.data["test"].after[0], atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import tasks
-from ide_transformer.tasks.p_hop import hopped
+from ide_transformer.tasks.sequences import hopped
 from ide_transformer.training.step import make_evaluation
 
 

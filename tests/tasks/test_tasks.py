@@ -79,8 +79,9 @@ def test_every_held_out_token_is_predicted_once():
     task = tasks.LanguageTask(TEXT, 8)
     batches = list(task.held_out(5))
     targets = np.concatenate([batch.targets.ravel() for batch in batches])
-    assert (targets == task.validation[1 : 1 + len(targets)]).all()
-    assert len(task.validation) - 1 - len(targets) < 8
+    first, end = task.bounds["validation"]
+    assert (targets == task.tokens[first + 1 :][: len(targets)]).all()
+    assert end - first - 1 - len(targets) < 8
     some = list(task.held_out(5, samples=4))
     assert 4 <= sum(len(batch.inputs) for batch in some) <= 8
 
@@ -113,7 +114,7 @@ def test_images_in_other_numbers_of_patches():
 def test_resampled_images_are_the_same_function():
     row, column = np.meshgrid(*2 * [(np.arange(16) + 0.5) / 16], indexing="ij")
     images = (1 + row - 2 * column)[None, ..., None].astype(np.float32)
-    part = tasks.images.LabelledImages(np.repeat(images, 10, axis=0), np.zeros(10, np.int32))
+    part = tasks.LabelledImages(np.repeat(images, 10, axis=0), np.zeros(10, np.int32))
     task = tasks.ClassificationTask(part, part, patch=2)
     for context in (16, 256):
         found = task.on(ide.Mesh(tokens=context)).batch(0, 1, 0).inputs[0, ..., 0]
@@ -153,7 +154,7 @@ def test_images_that_are_moved_and_mirrored():
 def test_every_image_is_drawn_once_an_epoch():
     train, test = tasks.digits()
     task = tasks.ClassificationTask(train, test, patch=2)
-    size, number = 50, len(task.train.labels)
+    size, number = 50, len(task.data["training"].labels)
     batches = [task.batch(step, size, seed=1) for step in range(2 * number // size)]
     drawn = np.concatenate([batch.inputs for batch in batches])[: 2 * number]
     assert all(len(batch.inputs) == size for batch in batches)
@@ -254,11 +255,12 @@ def test_without_a_network_the_error_says_the_command(tmp_path, monkeypatch):
 
 def test_the_parts_of_a_text_follow_each_other():
     task = tasks.LanguageTask(TEXT, 8, validation=0.2, test=0.3)
-    parts = (task.train, task.test, task.validation)
-    assert task.tokenizer.decode(np.concatenate(parts)) == TEXT
-    assert len(task.test) == pytest.approx(0.3 * len(TEXT), abs=1)
+    assert task.tokenizer.decode(task.tokens) == TEXT
+    ends = [end for _, end in task.bounds.values()]
+    assert ends == pytest.approx(np.array([0.5, 0.8, 1]) * len(TEXT), abs=1)
     assert task.parts == ("validation", "test")
-    for name, tokens in (("validation", task.validation), ("test", task.test)):
+    for name in task.parts:
+        tokens = task.tokens[slice(*task.bounds[name])]
         batches = [batch.inputs for batch in task.held_out(4, part=name)]
         seen = np.concatenate(batches).ravel()
         assert (seen == tokens[: len(seen)]).all() and len(seen) > len(tokens) - 9

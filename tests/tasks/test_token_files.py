@@ -195,7 +195,7 @@ def test_held_out_parts_are_read_in_order(task):
 
 
 def test_contexts_that_do_not_fit(task):
-    with pytest.raises(InputError, match="too long for the test part"):
+    with pytest.raises(InputError, match="longer than the test text"):
         task.on(ide.Mesh(tokens=100))
     with pytest.raises(InputError, match=r"validation=0\.5 and data\.test=0\.5 leave nothing"):
         TokenFiles(task.folder.path, 8, 0.5, 0.5)

@@ -12,8 +12,7 @@ import pytest
 from running import logged
 
 from ide_transformer import InputError, training
-from ide_transformer.tasks import Batch, ClassificationTask
-from ide_transformer.tasks.images import LabelledImages
+from ide_transformer.tasks import Batch, ClassificationTask, LabelledImages
 
 
 class Faulty(ClassificationTask):

@@ -1,4 +1,8 @@
-"""A random order of any number of samples that needs no memory."""
+"""The choice of samples: passes in a random order, and parts that are evenly spread."""
+
+import functools as ft
+from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -7,9 +11,39 @@ from ..arguments import NonNegativeInt, PositiveInt, checked
 from ..errors import InputError
 
 
+Indices = TypeVar("Indices", np.ndarray, range)
+
 # Four rounds of a Feistel network are a pseudorandom permutation (Luby and Rackoff, 1988); on
 # the few bits of a small number more rounds are needed to look so.
 _ROUNDS = 8
+
+
+def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:
+    """Choose which of `number` samples make the batch of a step: the next `size` of a new
+    random order in each pass over all of them."""
+    positions = np.arange(step * size, (step + 1) * size)
+    passes = positions // number
+    chosen = [
+        _order(number, int(n), seed)[positions[passes == n] % number] for n in np.unique(passes)
+    ]
+    return np.concatenate(chosen)
+
+
+@ft.lru_cache(maxsize=2)
+def _order(number: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(number)
+
+
+def spread(indices: Indices, samples: int | None) -> Indices:
+    """About `samples` of the indices, evenly spread; all of them by default."""
+    return indices if samples is None else indices[:: max(1, len(indices) // samples)]
+
+
+def in_parts(indices: Indices, size: int, samples: int | None) -> Iterator[np.ndarray]:
+    """About `samples` of the indices, evenly spread, in parts of at most `size`."""
+    chosen = spread(indices, samples)
+    for first in range(0, len(chosen), size):
+        yield np.asarray(chosen[first : first + size])
 
 
 @checked
@@ -19,8 +53,8 @@ def shuffled(
     seed: NonNegativeInt,
     epoch: NonNegativeInt,
 ) -> Int[np.ndarray, "..."]:
-    """The samples at some places of a random order of `0 … number - 1`, another one for each
-    seed and epoch. Each is computed by itself, so that no order is ever stored:
+    """The samples at some `places`, each below `number`, of a random order of `0 … number - 1`,
+    another one for each seed and epoch. Each is computed by itself, so that no order is stored:
 
         (l, r) -> (r, l xor f_i(r)),   i = 1 … 8,
 
@@ -28,12 +62,7 @@ def shuffled(
     undone, so all of them map the numbers of 2b bits one to one. A result that is `number` or
     more is mapped again until it is less, which leaves a one-to-one map of the others.
 
-    **Arguments:**
-
-    - `places`: below `number`.
-    - `number`: how many samples there are, at most 2^62.
-
-    **Raises:** `InputError` for places or a number that are not.
+    **Raises:** `InputError` for other places, and for a number above 2^62.
 
     Source: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002.
     """

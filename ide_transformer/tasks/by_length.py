@@ -1,0 +1,284 @@
+"""Problems whose instances have a length: words of a group, parities and sums."""
+
+import abc
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+
+from ..arguments import PositiveInt
+from ..errors import InputError
+from .losses import UNCOUNTED, Batch
+from .sequences import AbstractSequences, at_least
+
+
+# S_6 has 720 elements; the table of the next one has 25 million entries.
+_LARGEST_DEGREE = 6
+
+
+@dataclasses.dataclass(eq=False)
+class AbstractSequencesByLength(AbstractSequences):
+    """Instances of a problem whose length is drawn uniformly from a range, one for training
+    and one for the held-out samples. All are padded to the longest of their range; what
+    follows an instance has no target.
+
+    **Arguments:**
+
+    - `context`: the most tokens that the model sees.
+    - `lengths`: the shortest and the longest instance in training.
+    - `held_out_lengths`: the same of the held-out samples; default: `lengths`.
+    - `start`: whether each instance begins with a token of its own, which has no target. A
+      causal model without positions needs it: equal tokens at the beginning of a text have
+      equal states for ever.
+
+    **Raises:** `InputError` for a range that is empty or begins below 1, and for a context that
+    is too short.
+    """
+
+    context: PositiveInt
+    lengths: tuple[int, int]
+    held_out_lengths: tuple[int, int] | None = None
+    start: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self):
+        named = {"lengths": self.lengths, "held_out_lengths": self._range(held_out=True)}
+        for name, (shortest, longest) in named.items():
+            at_least(f"the first of {name}", shortest, 1)
+            if longest < shortest:
+                raise InputError(
+                    f"{name}={[shortest, longest]}: the shortest comes first; write "
+                    f"{[longest, shortest]}."
+                )
+            needed = self.start + self.tokens_of(longest)
+            if needed > self.context:
+                raise InputError(
+                    f"model.context={self.context} is too short: an instance of length "
+                    f"{longest} ({name}) has {needed} tokens. Set model.context={needed}, or "
+                    "take shorter instances."
+                )
+
+    @abc.abstractmethod
+    def tokens_of(self, length: int) -> int:
+        """The number of tokens of an instance of that length, without the start."""
+
+    @abc.abstractmethod
+    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
+        """An instance for each of `lengths: [samples]`, padded to so many tokens."""
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"vocabulary": self.vocabulary + self.start}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.start + self.tokens_of(self.lengths[1])
+
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
+        shortest, longest = self._range(held_out)
+        lengths = random.integers(shortest, longest + 1, number)
+        drawn = self.instances(lengths, self.tokens_of(longest), random)
+        if not self.start:
+            return drawn
+        first = np.full((number, 1), self.vocabulary, np.int32), _uncounted((number, 1))
+        return Batch(*(np.concatenate(x, axis=1) for x in zip(first, drawn, strict=True)))
+
+    def _range(self, held_out: bool) -> tuple[int, int]:
+        return (held_out and self.held_out_lengths) or self.lengths
+
+
+class Parity(AbstractSequencesByLength):
+    """Whether the number of ones among some bits is odd. Only the end of an instance has a
+    target.
+
+    `inputs: [samples, tokens]`: the bits, then the token 2, then 3 as padding. `targets`: 0 or
+    1 at the token 2. The length of an instance is its number of bits.
+
+    Source: Anil et al., "Exploring length generalization in large language models", 2022,
+    arXiv 2207.04901.
+
+    **Arguments:** see `AbstractSequencesByLength`.
+    """
+
+    @property
+    def vocabulary(self) -> int:
+        return 4
+
+    def tokens_of(self, length: int) -> int:
+        return length + 1
+
+    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
+        shape = len(lengths), tokens
+        bits = random.integers(0, 2, shape, dtype=np.int32)
+        after = np.arange(tokens) - lengths[:, None]
+        odd = np.sum(bits * (after < 0), axis=1, keepdims=True) % 2
+        end = after == 0
+        inputs = np.where(after < 0, bits, np.where(end, 2, 3)).astype(np.int32)
+        return Batch(inputs, np.where(end, odd, _uncounted(shape)).astype(np.int32))
+
+
+@dataclasses.dataclass(eq=False)
+class WordProblem(AbstractSequencesByLength):
+    """The word problem of the symmetric group `S_n`: tokens are permutations of `n` letters,
+    and the target at each is the product so far, `g_1 g_2 … g_i`, where `(g h)(x) = g(h(x))`.
+
+    S₃ is solvable; S₅ is not, so that its word problem is complete for the circuits NC¹, while
+    a Transformer with a fixed number of layers is in TC⁰: words of any length are believed to
+    need more layers.
+
+    `inputs, targets: [samples, tokens]`, both in `0 … n! - 1`, the permutations in the order of
+    `itertools.permutations`. A word is as long as its number of tokens; the letters that
+    follow it have no target.
+
+    Source: Merrill, Petty, Sabharwal, "The illusion of state in state-space models", 2024,
+    arXiv 2404.08819.
+
+    **Arguments:**
+
+    - `degree`: `n`, from 2 to 6.
+    - `context`, `lengths`, `held_out_lengths`, `start`: see `AbstractSequencesByLength`.
+
+    **Raises:** `InputError` for another degree, or a length that is not possible.
+    """
+
+    degree: PositiveInt = 3
+
+    def __post_init__(self):
+        at_least("degree", self.degree, 2)
+        if self.degree > _LARGEST_DEGREE:
+            raise InputError(f"degree is {self.degree}; give at most {_LARGEST_DEGREE}.")
+        super().__post_init__()
+        self.products = _products(self.degree)
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.products)
+
+    def tokens_of(self, length: int) -> int:
+        return length
+
+    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
+        shape = len(lengths), tokens
+        words = random.integers(0, self.vocabulary, shape, dtype=np.int32)
+        targets = words.copy()
+        for i in range(1, tokens):
+            targets[:, i] = self.products[targets[:, i - 1], words[:, i]]
+        inside = np.arange(tokens) < lengths[:, None]
+        return Batch(words, np.where(inside, targets, _uncounted(shape)))
+
+
+def _products(degree: int) -> np.ndarray:
+    """The table `[g, h]` of products of permutations."""
+    elements = np.array(list(itertools.permutations(range(degree))))
+    places = degree ** np.arange(degree)[::-1]  # the order of numbers is that of elements
+    return np.searchsorted(elements @ places, elements[:, elements] @ places).astype(np.int32)
+
+
+@dataclasses.dataclass(eq=False)
+class Addition(AbstractSequencesByLength):
+    """The sum of two numbers of `length` digits, written out: `a + b = c`, where `c` has a
+    digit more. Leading zeros are written.
+
+    `inputs: [samples, 3 length + 2]`: the digits, `base` for `+`, `base + 1` for `=`, and
+    `base + 2` as padding; of `c` all digits but the last are given. `targets`: the digits of
+    `c`, each at the token before it. So the targets of a sample are all right exactly where the
+    model, writing the most likely token each time, would write the sum.
+
+    Source: Lee et al., "Teaching arithmetic to small Transformers", 2023, arXiv 2307.03381,
+    where the digits of the sum alone are reversed.
+
+    **Arguments:**
+
+    - `reverse`: whether all three numbers begin with the least digit, so that a carry goes to
+      the digit that is written next.
+    - `base`: of the digits.
+    - `context`, `lengths`, `held_out_lengths`, `start`: see `AbstractSequencesByLength`.
+
+    **Raises:** `InputError` for a base below 2, or a length that is not possible.
+    """
+
+    reverse: bool = True
+    base: PositiveInt = 10
+
+    def __post_init__(self):
+        at_least("base", self.base, 2)
+        super().__post_init__()
+
+    @property
+    def vocabulary(self) -> int:
+        return self.base + 3
+
+    def tokens_of(self, length: int) -> int:
+        return 3 * length + 2
+
+    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
+        inputs = np.full((len(lengths), tokens), self.base + 2, np.int32)
+        targets = _uncounted(inputs.shape)
+        order = slice(None, None, 1 if self.reverse else -1)
+        for i, length in enumerate(lengths):
+            a, b = random.integers(0, self.base, (2, length))  # the least digit first
+            c = _sums(a, b, self.base)[order]
+            written = [*a[order], self.base, *b[order], self.base + 1, *c[:-1]]
+            inputs[i, : len(written)] = written
+            targets[i, len(written) - len(c) : len(written)] = c
+        return Batch(inputs, targets)
+
+
+@dataclasses.dataclass(eq=False)
+class ColumnAddition(AbstractSequencesByLength):
+    """The sum of two numbers of `length` digits that stand in columns, the least digit first:
+    `a_1 b_1 a_2 b_2 … =`. The target at each `b_i` is the digit `c_i` of the sum, and at `=`
+    its last digit, the carry that is left. Digits of the same place are neighbours, so that
+    the carry alone has to come from afar.
+
+    `inputs: [samples, 2 length + 1]`: the digits, `base` for `=`, and `base + 1` as padding.
+
+    **Arguments:**
+
+    - `base`: of the digits.
+    - `context`, `lengths`, `held_out_lengths`, `start`: see `AbstractSequencesByLength`.
+
+    **Raises:** `InputError` for a base below 2, or a length that is not possible.
+    """
+
+    base: PositiveInt = 10
+
+    def __post_init__(self):
+        at_least("base", self.base, 2)
+        super().__post_init__()
+
+    @property
+    def vocabulary(self) -> int:
+        return self.base + 2
+
+    def tokens_of(self, length: int) -> int:
+        return 2 * length + 1
+
+    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
+        samples, digits = len(lengths), tokens // 2
+        inside = np.arange(digits) < lengths[:, None]
+        numbers = random.integers(0, self.base, (2, samples, digits)) * inside
+        sums = _sums(numbers[0], numbers[1], self.base)
+        columns = np.where(inside, numbers, self.base + 1)
+        # The digits of both numbers in turn, and the place of the sign after the last of them.
+        inputs = np.full((samples, tokens), self.base + 1, np.int32)
+        inputs[:, :-1] = np.moveaxis(columns, 0, 2).reshape(samples, -1)
+        targets = _uncounted(inputs.shape)
+        targets[:, 1::2] = np.where(inside, sums[:, :-1], targets[:, 1::2])
+        rows = np.arange(samples)
+        inputs[rows, 2 * lengths] = self.base
+        targets[rows, 2 * lengths] = sums[rows, lengths]
+        return Batch(inputs, targets)
+
+
+def _sums(a: np.ndarray, b: np.ndarray, base: int) -> np.ndarray:
+    """The digits of sums, `[…, digits + 1]`, of numbers `[…, digits]`, the least one first."""
+    digits = np.concatenate([a + b, np.zeros_like(a[..., :1])], axis=-1)
+    for i in range(a.shape[-1]):
+        digits[..., i + 1] += digits[..., i] // base
+    return digits % base
+
+
+def _uncounted(shape: tuple[int, ...]) -> np.ndarray:
+    """Targets of which none counts yet."""
+    return np.full(shape, UNCOUNTED, np.int32)
