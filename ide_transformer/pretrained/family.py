@@ -150,21 +150,18 @@ def weights_of(module: Any, below: str = "", **names: str) -> Iterator[Placement
 
 
 def linear(
-    part: Linear | None,
+    part: Any,
     name: str,
     *,
-    transposed: bool = True,
-    rows: np.ndarray | None = None,
-    sharing: int = 1,
-    scale: float = 1.0,
+    axes: tuple[int, ...] | None = (1, 0),
+    shape: tuple[int, ...] | None = None,
+    **of_both: Any,
 ) -> Iterator[Placement]:
-    """The weight and bias of a linear map. PyTorch stores `[out, in]`; `transposed=False` is
-    for `[in, out]`."""
+    """The weight and bias of a linear map or a convolution; see `Placement`. PyTorch stores
+    `[out, in]`; `axes=None` is for `[in, out]`."""
     if part is not None:
-        axes = (1, 0) if transposed else None
-        shared: Any = dict(rows=rows, sharing=sharing, scale=scale)
-        yield Placement(part.weight, f"{name}.weight", axes, **shared)
-        yield Placement(part.bias, f"{name}.bias", **shared)
+        yield Placement(part.weight, f"{name}.weight", axes, shape, **of_both)
+        yield Placement(part.bias, f"{name}.bias", **of_both)
 
 
 def norm(part: Any, name: str) -> Iterator[Placement]:
@@ -174,7 +171,7 @@ def norm(part: Any, name: str) -> Iterator[Placement]:
 
 
 def fused(
-    parts: Sequence[Linear], name: str, *, groups: int = 1, transposed: bool = True
+    parts: Sequence[Linear], name: str, *, groups: int = 1, **of_all: Any
 ) -> Iterator[Placement]:
     """Linear maps of equal size that share a tensor: their outputs follow one another, as a
     whole or inside each of several groups."""
@@ -182,7 +179,7 @@ def fused(
     rows = np.arange(number * parts[0].weight.shape[-1]).reshape(groups, number, -1)
     for index, part in enumerate(parts):
         own = rows[:, index].reshape(-1)
-        yield from linear(part, name, transposed=transposed, rows=own, sharing=number)
+        yield from linear(part, name, rows=own, sharing=number, **of_all)
 
 
 def neighbours_to_halves(heads: int, head_features: int, turning: int) -> np.ndarray:

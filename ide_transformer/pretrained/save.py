@@ -47,7 +47,12 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path) -> None
     if taken or path.is_file():
         raise InputError(f"{path} is there already; give a new name.")
     _check(model, checkpoint, source)
-    named = _named_tensors(model, checkpoint)
+    tensors = tensors_of(checkpoint.family.table(model))
+    tensors |= {name: tensors[weight] for name, weight in checkpoint.copies.items()}
+    named = {
+        original: tensors[name] if name in tensors else checkpoint.tensors[name].read()
+        for name, original in checkpoint.original.items()
+    }
     if source.is_file():
         write_archive(path, checkpoint.options.values, named)
         if tokenizer_file(source).is_file():
@@ -71,17 +76,6 @@ def _write_dtype(file: Path, model: Model) -> None:
         options |= dict.fromkeys(stale, dtype)
         with naming(file):
             file.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
-
-
-def _named_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """The tensors by their names in the file: those of the model, the copies of them, and the
-    others of the source."""
-    tensors = tensors_of(checkpoint.family.table(model))
-    tensors |= {name: tensors[weight] for name, weight in checkpoint.copies.items()}
-    return {
-        original: tensors[name] if name in tensors else checkpoint.tensors[name].read()
-        for name, original in checkpoint.original.items()
-    }
 
 
 def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:

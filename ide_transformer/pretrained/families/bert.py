@@ -148,13 +148,13 @@ def _build(
     )
 
 
-def _build_roberta(options: Options, tensors: Set[str]) -> TextEncoder:
+def _build_roberta(options: Options, tensors: Set[str], *, names: _Names) -> TextEncoder:
     padding = options.size("pad_token_id", 1, least=0)
     # Its head has this activation whatever that of the layers is.
-    return _build(options, tensors, names=_ROBERTA, padding=padding, head_activation=gelu)
+    return _build(options, tensors, names=names, padding=padding, head_activation=gelu)
 
 
-def _build_distilbert(options: Options, tensors: Set[str]) -> TextEncoder:
+def _build_distilbert(options: Options, tensors: Set[str], *, names: _Names) -> TextEncoder:
     renamed = options.renamed(
         hidden_size="dim",
         num_hidden_layers="n_layers",
@@ -162,15 +162,15 @@ def _build_distilbert(options: Options, tensors: Set[str]) -> TextEncoder:
         intermediate_size="hidden_dim",
         hidden_act="activation",
     )
-    return _build(renamed, tensors, names=_DISTILBERT, eps=1e-12, segmented=False)
+    return _build(renamed, tensors, names=names, eps=1e-12, segmented=False)
 
 
-def _build_albert(options: Options, tensors: Set[str]) -> TextEncoder:
+def _build_albert(options: Options, tensors: Set[str], *, names: _Names) -> TextEncoder:
     options.allow("num_hidden_groups", 1)
     options.allow("inner_group_num", 1)
     embedded, activation = options.size("embedding_size", 128), "gelu_new"
     arguments: Any = dict(embedded=embedded, activation=activation, control=Tied)
-    return _build(options, tensors, names=_ALBERT, **arguments)
+    return _build(options, tensors, names=names, **arguments)
 
 
 def _table(model: TextEncoder, *, names: _Names) -> Iterator[Placement]:
@@ -199,13 +199,11 @@ def _table(model: TextEncoder, *, names: _Names) -> Iterator[Placement]:
 _HARMLESS = "attention_probs_dropout_prob classifier_dropout hidden_dropout_prob"
 
 
-def _family(
-    build: Callable[..., TextEncoder], names: _Names, prefix: str, **arguments: Any
-) -> Family:
+def _family(name: str, build: Callable, names: _Names, **arguments: Any) -> Family:
     return Family(
-        build,
+        ft.partial(build, names=names),
         ft.partial(_table, names=names),
-        prefix=prefix,
+        prefix=f"{name}.",
         ignored=r"embeddings\.position_ids",
         copies={
             f"{names.decoder}.weight": "embeddings.word_embeddings.weight",
@@ -217,9 +215,9 @@ def _family(
 
 FAMILIES = {
     "bert": _family(
-        ft.partial(_build, names=_BERT),
+        "bert",
+        _build,
         _BERT,
-        "bert.",
         # The next-sentence head, and a bias where the decoder has one of its own.
         unread=r"cls\.seq_relationship\.(weight|bias)|cls\.predictions\.bias",
         # The first release described the pooler, which has only one form.
@@ -227,20 +225,20 @@ FAMILIES = {
         "pooler_num_fc_layers pooler_size_per_head pooler_type",
     ),
     "roberta": _family(
-        _build_roberta, _ROBERTA, "roberta.", unread=r"lm_head\.bias", harmless=_HARMLESS
+        "roberta", _build_roberta, _ROBERTA, unread=r"lm_head\.bias", harmless=_HARMLESS
     ),
     "distilbert": _family(
+        "distilbert",
         _build_distilbert,
         _DISTILBERT,
-        "distilbert.",
         # The positions are read from the file, whatever they were at first.
         harmless="attention_dropout dropout qa_dropout seq_classif_dropout "
         "sinusoidal_pos_embds tie_weights_",
     ),
     "albert": _family(
+        "albert",
         _build_albert,
         _ALBERT,
-        "albert.",
         # The sentence-order head, and a bias where the decoder has one of its own.
         unread=r"sop_classifier\.classifier\.(weight|bias)|predictions\.bias",
         # The release names experiments, all of which are off.

@@ -84,26 +84,28 @@ def _side(strides: list[tuple[int, int]]) -> int:
 
 
 def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -> ImageStage:
-    width = options.size("embed_dim")
-    _check_convolutions(options)
+    width, kernel = options.size("embed_dim"), options.size("kernel_qkv")
+    # Queries for all tokens, and kernels with a middle that is the token.
+    options.allow("qkv_projection_method", "dw_bn")
+    options.allow("stride_q", 1)
+    if kernel % 2 == 0:
+        raise options.refused("kernel_qkv", kernel, "even, so that no token is in the middle")
+    for name in ("padding_q", "padding_kv"):
+        options.allow(name, kernel // 2)
     options.divided("embed_dim", "num_heads")
     attention = ft.partial(
         ConvolutionalAttention,
         width,
         options.size("num_heads"),
-        width=options.size("kernel_qkv"),
+        width=kernel,
         stride=options.size("stride_kv"),
         statistics=True,
         bias=options.flag("qkv_bias", True),
         output_bias=True,
     )
     hidden = int(width * options.number("mlp_ratio"))
-    parts = make.pre_norm(
-        options,
-        make.layer_norm(width, _EPS),
-        attention,
-        make.feed_forward(options, hidden=hidden),
-    )
+    feed_forward = make.feed_forward(options, hidden=hidden)
+    parts = make.pre_norm(options, make.layer_norm(width, _EPS), attention, feed_forward)
     return ImageStage(
         shape,
         width,
@@ -119,17 +121,6 @@ def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -
     )
 
 
-def _check_convolutions(options: Options) -> None:
-    """Queries for all tokens, and kernels with a middle that is the token."""
-    options.allow("qkv_projection_method", "dw_bn")
-    options.allow("stride_q", 1)
-    width = options.size("kernel_qkv")
-    if width % 2 == 0:
-        raise options.refused("kernel_qkv", width, "even, so that no token is in the middle")
-    for name in ("padding_q", "padding_kv"):
-        options.allow(name, width // 2)
-
-
 def table(model: StagedModel) -> Iterator[Placement]:
     stages: Any = model.stages
     for number, stage in enumerate(stages):
@@ -143,12 +134,9 @@ def table(model: StagedModel) -> Iterator[Placement]:
 
 def _stage_table(stage: ImageStage, name: str) -> Iterator[Placement]:
     embedding = f"{name}.embedding.convolution_embeddings"
-    side, channels = stage.window, stage.image_shape[2]
     # A convolution, [features, channels, rows, columns].
-    weight, shape = stage.embedding.weight, (side, side, channels, stage.features)
-    axes = (2, 3, 1, 0)
-    yield Placement(weight, f"{embedding}.projection.weight", axes=axes, shape=shape)
-    yield Placement(stage.embedding.bias, f"{embedding}.projection.bias")
+    axes, shape = (2, 3, 1, 0), (*[stage.window] * 2, stage.image_shape[2], stage.features)
+    yield from linear(stage.embedding, f"{embedding}.projection", axes=axes, shape=shape)
     yield from weights_of(stage, embedding, embedding_normalization="normalization")
     for token in stage.prefix:
         yield Placement(token, f"{name}.cls_token", shape=(1, 1, stage.features))

@@ -180,9 +180,8 @@ def _outer_table(model: ImageEncoder, *prefix: str) -> Iterator[Placement]:
     normalisation of the outputs."""
     name, width = "embeddings.patch_embeddings.projection", model.positions.shape[1]
     # A convolution, [features, channels, rows, columns], whose stride is its size.
-    weight, shape = model.embedding.weight, (model.patch, model.patch, model.image_shape[2])
-    yield Placement(weight, f"{name}.weight", axes=(2, 3, 1, 0), shape=(*shape, width))
-    yield Placement(model.embedding.bias, f"{name}.bias")
+    shape = (model.patch, model.patch, model.image_shape[2], width)
+    yield from linear(model.embedding, name, axes=(2, 3, 1, 0), shape=shape)
     for token, prefix_name in zip(model.prefix, prefix, strict=True):
         yield Placement(token, f"embeddings.{prefix_name}", shape=(1, 1, width))
     shape = (1, *model.positions.shape)

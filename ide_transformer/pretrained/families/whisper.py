@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ...equation import CrossAttention
 from ...models import EncoderDecoder, SpeechEncoder, TokenConvolution
 from .. import make
-from ..family import Family, Placement, block, weights_of
+from ..family import Family, Placement, block, linear, weights_of
 from ..options import Options
 
 
@@ -62,8 +62,9 @@ def _half(options: Options, name: str) -> Options:
 def table(model: EncoderDecoder) -> Iterator[Placement]:
     encoder: Any = model.encoder
     attention, feed_forward = block(encoder.control)
-    yield from _convolution(encoder.first_convolution, "encoder.conv1")
-    yield from _convolution(encoder.second_convolution, "encoder.conv2")
+    # PyTorch stores convolutions as `[out, in, width]`.
+    yield from linear(encoder.first_convolution, "encoder.conv1", axes=(2, 1, 0))
+    yield from linear(encoder.second_convolution, "encoder.conv2", axes=(2, 1, 0))
     yield from _attention(attention, "encoder", "self_attn")
     yield from _half_table(encoder, feed_forward, "encoder")
     attention, cross_attention, feed_forward = block(model.decoder.control)
@@ -71,12 +72,6 @@ def table(model: EncoderDecoder) -> Iterator[Placement]:
     yield from _attention(attention, "decoder", "self_attn")
     yield from _attention(cross_attention, "decoder", "encoder_attn")
     yield from _half_table(model.decoder, feed_forward, "decoder")
-
-
-def _convolution(convolution: TokenConvolution, name: str) -> Iterator[Placement]:
-    """PyTorch stores `[out, in, width]`."""
-    yield Placement(convolution.weight, f"{name}.weight", axes=(2, 1, 0))
-    yield Placement(convolution.bias, f"{name}.bias")
 
 
 def _attention(attention: Any, half: str, name: str) -> Iterator[Placement]:
