@@ -175,8 +175,8 @@ def test_adaptive_rows_differ():
     """Both tolerances were met by the first try in every interval."""
     study = _Study(model_of(), problem_of(), Budget())
     for tolerance in (10.0, 5.0):
-        study._adapt(tolerance)
-    _, first, second = study.trials.rows
+        study.adapt(tolerance)
+    _, first, second = study.rows
     assert first["layers"] == "tolerance 10" and first["field_evaluations"] == 5 * LAYERS
     assert second["field_evaluations"] > first["field_evaluations"]
     assert second["layers"] != "tolerance 5" and second["error"] != first["error"]

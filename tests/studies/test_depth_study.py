@@ -10,6 +10,7 @@ from running import run_here
 
 from ide_transformer.dynamics import refine, removal_damage, richardson
 from ide_transformer.studies.depth import Problem, measure_coarsening, study
+from ide_transformer.studies.depth.measure import compare_budgets
 from ide_transformer.studies.depth.problem import halves_of_speeches
 from ide_transformer.studies.depth.ranking import (
     at_random,
@@ -20,7 +21,6 @@ from ide_transformer.studies.depth.ranking import (
     spearman,
 )
 from ide_transformer.studies.depth.study import plot_methods
-from ide_transformer.studies.depth.trials import compare_budgets
 
 
 def test_rules_keep_the_layers_that_they_say():

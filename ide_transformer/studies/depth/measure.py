@@ -3,23 +3,24 @@
 import functools as ft
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, PyTree
+from scipy import stats
 
 from ... import dynamics
 from ...models import Model
 from ...solvers import LieStrang
-from .budget import Budget, OverBudget
-from .costs import fit_samples, measure_costs
+from .budget import Budget, Costs, OverBudget
 from .problem import Problem
 from .ranking import NEEDED, RULES, Columns, Ranking, layer_columns, rank_layers
-from .trials import compare_budgets
 
 
 # Of an adaptive solve in an interval. A constraint that moves the state by more than the
@@ -42,7 +43,10 @@ _COARSENINGS = {
 class CoarseningStudy(NamedTuple):
     """The measurements on the held-out batch.
 
-    - `rows`: of each method and budget; see `Trials`.
+    - `rows`: of each method and budget, the native solve first: `method`,
+      `field_evaluations`, `loss`, `change` (of the loss, against the native one),
+      `uncertainty` (the standard error of that change over samples, which are the same for
+      both), `error` (relative to the native model) and `layers`.
     - `budgets`: coarsening against dropping layers, for each number of field evaluations; see
       `compare_budgets`.
     - `ranking`: which layers matter, by the equation and as measured.
@@ -73,92 +77,117 @@ def measure_coarsening(
     - `budget`: shows the progress and limits the time. The native solve and the ranking of the
       layers are made in any case.
     """
-    budget = Budget() if budget is None else budget
-    study = _Study(model, problem, budget)
+    study = _Study(model, problem, budget or Budget())
     stages = study.stages(refinements, tolerances)
-    budget.plan({name: stage.seconds for name, stage in stages.items()})
+    study.budget.plan({name: seconds for name, (_, seconds) in stages.items()})
     left_out = []
-    for name, stage in stages.items():
+    for name, (run, _) in stages.items():
         try:
-            budget.begin(name, needed=stage.needed)
-            stage.run()
+            study.budget.begin(name, needed=run == study.rank)
+            run()
         except OverBudget:
             left_out.append(name)
-    trials, ours = study.trials, {*_COARSENINGS, *NEEDED}
-    budgets = compare_budgets(trials.rows, trials.losses, ours=ours, theirs=set(RULES))
-    return CoarseningStudy(trials.rows, budgets, study.ranking, left_out)
+    ours = {*_COARSENINGS, *NEEDED}
+    budgets = compare_budgets(study.rows, study.losses, ours=ours, theirs=set(RULES))
+    return CoarseningStudy(study.rows, budgets, study.ranking, left_out)
 
 
-class _Stage(NamedTuple):
-    """A part of the study, the seconds that it is predicted to take, and whether it is made
-    whatever the time."""
+class _Solved(NamedTuple):
+    """Field evaluations of a solve of the held-out batch, its error relative to the native
+    model, and the loss of each sample."""
 
-    run: Callable[[], None]
-    seconds: float
-    needed: bool = False
+    evaluations: float
+    error: float
+    losses: np.ndarray
 
 
 class _Study:
-    """The state of a study: what is solved already."""
+    """Solves that are made, the rows of the table and, for each, the loss of each sample."""
 
     ranking: Ranking
     columns: Columns
 
     def __init__(self, model: Model, problem: Problem, budget: Budget):
         self.model, self.problem, self.budget = model, problem, budget
-        self.trials, self.costs = measure_costs(model, problem)
         self.number = model.control.num_intervals
         self.least = math.ceil(self.number / 2)
-        self.refined: dict[int, Array] = {1: self.trials.native_state}
+        compiled, _ = _timed(lambda: self.state(model))
+        solved, (native_state, evaluations) = _timed(lambda: self.state(model))
+        outputs = model.read_out(native_state)
+        self.target = dynamics.Target(problem.held_out, outputs, problem.read)
+        self.native = self.judge(native_state, evaluations)
+        self.rows: list[dict[str, Any]] = []
+        self.losses: list[np.ndarray] = []
+        self.add("native", self.native)
+        self.refined: dict[int, Array] = {1: native_state}
         self.adapted: Array | None = None
+        self.keep = ft.cache(self._keep)
+        every = range(self.number)
+        dynamics.keep_layers(model, every)
+        copy, _ = _timed(lambda: dynamics.keep_layers(model, every))
+        calibration, held_out = problem.sizes
+        self.costs = Costs(
+            sample=solved / held_out,
+            program=max(compiled - solved, 0.0),
+            copy=copy,
+            calibration=calibration,
+            held_out=held_out,
+            operators=model.equation.num_operators,
+        )
 
     def stages(
         self, refinements: Sequence[int], tolerances: Sequence[float]
-    ) -> dict[str, _Stage]:
-        """Cheap ones first, in the order in which they are made."""
+    ) -> dict[str, tuple[Callable[[], None], float]]:
+        """The parts of the study and their predicted seconds, in the order in which they are
+        made: cheap ones first."""
         costs, number, few = self.costs, self.number, self.number - self.least
-        ranking = costs.solves(4 * number, programs=4)
-        stages = {"layers": _Stage(self._rank, ranking, needed=True)}
         rules = costs.solves(few * len(NEEDED | RULES), programs=few)
-        stages["rules that drop layers"] = _Stage(self._drop, rules)
-        for name, options in _COARSENINGS.items():
-            run = ft.partial(self._search, name, **options)
-            stages[name] = _Stage(run, costs.search(self.number, self.least, **options))
-        for k in refinements:
-            run = ft.partial(self._refine, k)
-            stages[f"refined, {k} steps"] = _Stage(run, costs.solves(3 * k, programs=1))
-        for tolerance in tolerances:
-            run = ft.partial(self._adapt, tolerance)
+        return {
+            "layers": (self.rank, costs.solves(4 * number, programs=4)),
+            "rules that drop layers": (self.drop, rules),
+            **{
+                name: (
+                    ft.partial(self.search, name, **options),
+                    costs.search(number, self.least, **options),
+                )
+                for name, options in _COARSENINGS.items()
+            },
+            **{
+                f"refined, {k} steps": (ft.partial(self.refine, k), costs.solves(3 * k, 1))
+                for k in refinements
+            },
             # Of five evaluations each.
-            stages[f"adaptive, tolerance {tolerance:g}"] = _Stage(run, costs.solves(10, 1))
-        return stages
+            **{
+                f"adaptive, tolerance {x:g}": (ft.partial(self.adapt, x), costs.solves(10, 1))
+                for x in tolerances
+            },
+        }
 
-    def _rank(self) -> None:
+    def rank(self) -> None:
         few = jax.tree.map(lambda x: x[:_ESTIMATED_ON], self.problem.calibration)
         self.columns = layer_columns(self.model, few, self.problem.read)
         every = range(self.number)
-        removed = [self.trials.keep((*every[:i], *every[i + 1 :])).error for i in every]
+        removed = [self.keep((*every[:i], *every[i + 1 :])).error for i in every]
         self.ranking = rank_layers(self.columns, np.array(removed))
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         for name, rule in (NEEDED | RULES).items():
             for kept in range(self.number - 1, self.least - 1, -1):
                 self.budget.check()
                 layers = tuple(rule(self.columns, kept))
-                self.trials.add(name, self.trials.keep(layers), " ".join(map(str, layers)))
+                self.add(name, self.keep(layers), " ".join(map(str, layers)))
 
-    def _search(self, name: str, moves: Sequence[Callable], fit: Callable | None) -> None:
+    def search(self, name: str, moves: Sequence[Callable], fit: Callable | None) -> None:
         """Coarser meshes, as many as there is time for."""
-        budget, costs = self.budget, self.costs
 
         def in_time(move: Callable, layered: dynamics.Layered) -> Iterator[dynamics.Layered]:
             for found in move(layered):
-                budget.check()
+                self.budget.check()
                 yield found
 
         def fit_in_time(model: Model, target: dynamics.Target) -> Model:
             assert fit is not None
-            budget.check(costs.sample * fit_samples(target.samples))
+            self.budget.check(self.costs.fit(target.samples))
             return fit(model, target)
 
         meshes = dynamics.coarsenings(
@@ -169,37 +198,68 @@ class _Study:
             fit=None if fit is None else fit_in_time,
         )
         for coarse in itertools.islice(meshes, 1, self.number - self.least + 1):
-            self.trials.add(name, self.trials.solve(coarse.model), _text(coarse.steps))
+            self.add(name, self.judge(*self.state(coarse.model)), _text(coarse.steps))
 
-    def _refine(self, k: int) -> None:
+    def refine(self, k: int) -> None:
         """Refined and extrapolated solves."""
-        trials, native, solved = self.trials, self.trials.native.evaluations, self.refined
+        native, solved = self.native.evaluations, self.refined
         for steps in {k, 2 * k} - {*solved}:
-            solved[steps] = trials.state(dynamics.refine(self.model, steps))[0]
-        trials.add("refined", trials.judge(solved[k], k * native))
+            solved[steps] = self.state(dynamics.refine(self.model, steps))[0]
+        self.add("refined", self.judge(solved[k], k * native))
         u1 = dynamics.extrapolated(self.model, solved[k], solved[2 * k])
-        trials.add("extrapolated", trials.judge(u1, 3 * k * native))
+        self.add("extrapolated", self.judge(u1, 3 * k * native))
 
-    def _adapt(self, tolerance: float) -> None:
+    def adapt(self, tolerance: float) -> None:
         """An adaptive solve. A tolerance that each first try has met says no more than the
         one before; a smaller one does."""
-        u1, evaluations = self.trials.state(_adaptive(self.model, tolerance))
+        u1, evaluations = self.state(_adaptive(self.model, tolerance))
         before = self.adapted
         while (
             before is not None and np.array_equal(u1, before) and tolerance > _LEAST_TOLERANCE
         ):
             self.budget.check()
             tolerance /= 10
-            u1, evaluations = self.trials.state(_adaptive(self.model, tolerance))
+            u1, evaluations = self.state(_adaptive(self.model, tolerance))
         self.adapted = u1
-        trial = self.trials.judge(u1, evaluations)
-        self.trials.add("adaptive", trial, f"tolerance {tolerance:g}")
+        self.add("adaptive", self.judge(u1, evaluations), f"tolerance {tolerance:g}")
+
+    def _keep(self, layers: tuple[int, ...]) -> _Solved:
+        """Solves with some of the native layers only."""
+        return self.judge(*self.state(dynamics.keep_layers(self.model, layers)))
+
+    def state(self, model: Model) -> tuple[Array, float]:
+        """The state of a model at depth T, NaN where the solve failed, and its evaluations."""
+        state, evaluations = _solved_batch(model, self.problem.held_out)
+        return state, float(evaluations)
+
+    def judge(self, state: Array, evaluations: float) -> _Solved:
+        outputs = self.model.read_out(state)
+        error = float(self.target.output_error(self.model, outputs))
+        return _Solved(evaluations, error, np.asarray(self.problem.losses(outputs)))
+
+    def add(self, method: str, solved: _Solved, layers: str = "") -> None:
+        """Adds a row; without numbers where the solve failed."""
+        change = solved.losses - self.native.losses
+        measured = {
+            "loss": float(np.mean(solved.losses)),
+            "change": float(np.mean(change)),
+            "uncertainty": _standard_error(change),
+            "error": solved.error,
+        }
+        if not np.isfinite(solved.error):
+            measured = dict.fromkeys(measured)
+        row = {"method": method, "field_evaluations": solved.evaluations}
+        self.rows.append({**row, **measured, "layers": layers})
+        self.losses.append(solved.losses)
 
 
-def _text(steps: np.ndarray) -> str:
-    """`[intervals, operators]` as `0 1 2/3 4`: the operators of an interval apart where they
-    are of different layers."""
-    return " ".join("/".join(dict.fromkeys(interval)) for interval in steps)
+@eqx.filter_jit
+def _solved_batch(model: Model, inputs: PyTree[ArrayLike]) -> tuple[Array, Array]:
+    """The state at depth T, NaN where the solve failed, and its field evaluations, the mean
+    over samples that have steps of their own."""
+    solution = model.solve(inputs)
+    u1 = jnp.where(jnp.all(solution.succeeded), solution.u1, jnp.nan)
+    return u1, jnp.mean(solution.stats["field_evaluations"])
 
 
 def _adaptive(model: Model, tolerance: float) -> Model:
@@ -210,3 +270,67 @@ def _adaptive(model: Model, tolerance: float) -> Model:
         stepsize_controller=diffrax.PIDController(rtol=bound, atol=bound),
         max_steps=_MOST_STEPS,
     )
+
+
+def _timed(make: Callable[[], Any]) -> tuple[float, Any]:
+    """The seconds that it takes to make something, and that."""
+    began = time.perf_counter()
+    made = jax.block_until_ready(make())
+    return time.perf_counter() - began, made
+
+
+def compare_budgets(
+    rows: Sequence[dict[str, Any]],
+    losses: Sequence[np.ndarray],
+    *,
+    ours: Collection[str],
+    theirs: Collection[str],
+) -> list[dict[str, Any]]:
+    """For each number of field evaluations, the method of least loss among `ours` and among
+    `theirs`, with the loss of each, `difference` (ours minus theirs) and `uncertainty`, the
+    standard error of that difference over samples.
+
+    Both methods are the best on these very samples. The standard error takes them as fixed
+    before: it does not know of that choice, which favours the side with more methods.
+
+    **Arguments:**
+
+    - `rows`: with `method`, `field_evaluations`, `loss`.
+    - `losses`: for each row, the loss of each sample; the same samples for all.
+    """
+    table = []
+    for budget in sorted({row["field_evaluations"] for row in rows}, reverse=True):
+        solved = [
+            (row, own)
+            for row, own in zip(rows, losses, strict=True)
+            if row["field_evaluations"] == budget and row["loss"] is not None
+        ]
+        sides = [
+            [pair for pair in solved if pair[0]["method"] in side] for side in (ours, theirs)
+        ]
+        if not all(sides):
+            continue
+        (mine, own), (other, its) = (min(x, key=lambda pair: pair[0]["loss"]) for x in sides)
+        table.append(
+            {
+                "field_evaluations": budget,
+                "coarsening": mine["method"],
+                "loss": mine["loss"],
+                "layer_dropping": other["method"],
+                "its_loss": other["loss"],
+                "difference": float(np.mean(own - its)),
+                "uncertainty": _standard_error(own - its),
+            }
+        )
+    return table
+
+
+def _standard_error(values: np.ndarray) -> float | None:
+    """That of the mean of independent values; `None` for a single one."""
+    return float(stats.sem(values)) if len(values) > 1 else None
+
+
+def _text(steps: np.ndarray) -> str:
+    """`[intervals, operators]` as `0 1 2/3 4`: the operators of an interval apart where they
+    are of different layers."""
+    return " ".join("/".join(dict.fromkeys(interval)) for interval in steps)

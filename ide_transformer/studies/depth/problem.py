@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ...dynamics import Quantity
+from ...dynamics.meshes import outputs_of, square
 from ...errors import InputError
 from ...models import (
     AbstractImageModel,
@@ -27,16 +27,13 @@ from ...tasks import AbstractLoss, PretrainedTokenizer, shakespeare
 from ...training import LoadedModel, evaluation_task
 
 
-# Of the cosine similarities in the loss of sentence embeddings, as in their training.
-_SCALE = 20.0
-
-# Speeches among which the other half is to be found, as a batch of the training.
-_GROUP = 64
+# Of the loss of sentence embeddings, as in their training: the factor of the similarities, and
+# the speeches among which the other half is to be found.
+_SCALE, _GROUP = 20.0, 64
 
 # Characters of a speech: long enough to say something, short enough that a batch of them has
 # little padding.
 _LEAST, _MOST = 300, 500
-
 
 # The most tokens of a random text.
 _RANDOM_TOKENS = 128
@@ -101,18 +98,11 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
 def _imitation(model: Model, batches: list[np.ndarray], inputs: str) -> Problem:
     """The task to have the native outputs, `Σ |y - y*|² / Σ |y*|²` of each sample."""
     calibration, held_out = batches
-
-    def squares(y: PyTree[Array]) -> Float[Array, " samples"]:
-        leaves = jax.tree.leaves(y)
-        return sum(
-            (jnp.sum(jnp.reshape(x, (len(x), -1)) ** 2, axis=1) for x in leaves),
-            jnp.zeros(len(held_out)),
-        )
-
-    native = eqx.filter_jit(lambda m, x: m(x))(model, held_out)
+    native = outputs_of(model, held_out)
 
     def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
-        return squares(jax.tree.map(jnp.subtract, outputs, native)) / squares(native)
+        off = jax.tree.map(jnp.subtract, outputs, native)
+        return jax.vmap(square)(off) / jax.vmap(square)(native)
 
     return Problem(calibration, held_out, losses, f"distance from the native outputs, {inputs}")
 
@@ -121,13 +111,10 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
     """The task of a run, or that of a language model."""
     task, step, seed = evaluation_task(loaded), 0, 0
     if loaded.config is not None:
-        training = loaded.config.training
         # A batch of a step that the training did not reach.
-        step, seed = training.steps, training.seed
+        step, seed = loaded.config.training.steps, loaded.config.training.seed
     chosen_on = task.batch(step, calibration, seed)
     measured_on = next(task.held_out(held_out, samples=held_out))
-
-    inputs = chosen_on.inputs, measured_on.inputs
     if isinstance(measured_on.inputs, Field):
         raise InputError(
             f"study_coarsening: the samples of {loaded.path} are functions at points that all "
@@ -139,7 +126,7 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
         return sample_losses(task.loss, outputs, measured_on.targets)
 
     read = _probabilities if task.loss.classifies else None
-    return Problem(*inputs, losses, task.loss.label, read)
+    return Problem(chosen_on.inputs, measured_on.inputs, losses, task.loss.label, read)
 
 
 def sample_losses(

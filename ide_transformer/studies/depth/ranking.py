@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
+from scipy import stats
 
 from ...dynamics import Quantity, defects, removal_estimate
 from ...models import Model
@@ -38,18 +39,15 @@ def layer_columns(
 
 
 def rank_layers(columns: Columns, damage: np.ndarray) -> Ranking:
-    """The ranking of a model's layers.
-
-    **Arguments:**
-
-    - `damage`: `[intervals]`, the error made by leaving each out, on other inputs than those of
-      the columns.
-    """
+    """The ranking of layers, from the error made by leaving each out, `[intervals]`, on other
+    inputs than those of the columns."""
     layers = [
         {
             "layer": layer,
-            **{name: _number(float(column[layer])) for name, column in columns.items()},
-            "damage": _number(float(damage[layer])),
+            **{
+                name: float(column[layer]) if np.isfinite(column[layer]) else None
+                for name, column in (columns | {"damage": damage}).items()
+            },
         }
         for layer in range(len(damage))
     ]
@@ -57,23 +55,23 @@ def rank_layers(columns: Columns, damage: np.ndarray) -> Ranking:
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation over the pairs that have both numbers; NaN where fewer than
-    two have. Equal numbers share the mean of their ranks."""
+    """Spearman's rank correlation over the pairs that have both numbers; NaN where it is not
+    defined."""
     known = np.isfinite(x) & np.isfinite(y)
-    ranks = _ranks(x[known]), _ranks(y[known])
-    if any(np.ptp(r) == 0 if len(r) else True for r in ranks):
+    x, y = x[known], y[known]
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
 
 
 def first_layers(columns: Columns, number: int) -> Sequence[int]:
-    """Drops the last layers, so that the first `number` are kept."""
+    """Drops the last layers."""
     return range(number)
 
 
 def evenly(columns: Columns, number: int) -> Sequence[int]:
-    """Keeps `number` layers evenly spread, the first and the last among them: every other
-    one where half are kept. Reference: Sajjad et al., arXiv 2004.03844."""
+    """Keeps layers evenly spread, the first and the last among them: every other one where
+    half are kept. Reference: Sajjad et al., arXiv 2004.03844."""
     spread = np.linspace(0, len(columns["estimate"]) - 1, number)
     return spread.round().astype(int).tolist()
 
@@ -99,6 +97,10 @@ def at_random(seed: int) -> Rule:
     return rule
 
 
+def _greatest(column: np.ndarray, number: int) -> Sequence[int]:
+    return sorted(np.argsort(-column, kind="stable")[:number].tolist())
+
+
 # By the equation, and as in use elsewhere.
 NEEDED: dict[str, Rule] = {"least estimate dropped": most_needed}
 RULES: dict[str, Rule] = {
@@ -107,16 +109,3 @@ RULES: dict[str, Rule] = {
     "least influence dropped": most_turning,
     **{f"random, seed {seed}": at_random(seed) for seed in range(3)},
 }
-
-
-def _greatest(column: np.ndarray, number: int) -> Sequence[int]:
-    return sorted(np.argsort(-column, kind="stable")[:number].tolist())
-
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-    return np.array([np.sum(x < value) + 0.5 * np.sum(x == value) for value in x])
-
-
-def _number(x: float) -> float | None:
-    """`None` for NaN and infinity, which JSON does not have."""
-    return x if np.isfinite(x) else None

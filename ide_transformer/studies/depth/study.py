@@ -1,3 +1,5 @@
+"""Tables and figures of every way to solve a run or a checkpoint over depth."""
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from ...reporting import Report, Terminal, write_report
 from ...training import load_model
 from .budget import Budget
 from .measure import CoarseningStudy, measure_coarsening
-from .problem import make_problem
+from .problem import Problem, make_problem
 
 
 def study_coarsening(
@@ -47,30 +49,26 @@ def study_coarsening(
     problem = make_problem(loaded, calibration, held_out)
     console.print(f"loss: {problem.loss}", markup=False)
     study = measure_coarsening(loaded.model.ordinary, problem, budget=budget)
-    chosen_on, measured_on = problem.sizes
-    sizes = f"{chosen_on} samples", f"{measured_on} held-out samples"
-    reports = _reports(path, problem.loss, study, *sizes)
+    reports = _reports(path, problem, study)
     for report, name in zip(reports, ("", "budgets", "layers"), strict=True):
         write_report(folder / name, report)
     plot_methods(folder, study.rows)
     return reports
 
 
-def _reports(
-    path: str, loss: str, study: CoarseningStudy, chosen_on: str, measured_on: str
-) -> list[Report]:
-    name = Path(path).name
+def _reports(path: str, problem: Problem, study: CoarseningStudy) -> list[Report]:
+    name, (chosen_on, measured_on) = Path(path).name, problem.sizes
     cut = f" There was no time for all of: {', '.join(study.left_out)}." * bool(study.left_out)
     ranks = study.ranking.correlations.items()
     return [
         Report(
             f"depth of {name}",
             f"The weights of {path} with fewer and with more field evaluations. Steps were "
-            f"chosen and fitted on {chosen_on} without their targets. Error (of what the "
-            "loss reads of the outputs, relative to the native solve) and loss "
-            f"({loss}) are those of {measured_on}. Change is that of the loss against the "
-            "native one. Uncertainty is its standard error over the samples, which are the "
-            f"same for both.{cut}",
+            f"chosen and fitted on {chosen_on} samples without their targets. Error (of what "
+            "the loss reads of the outputs, relative to the native solve) and loss "
+            f"({problem.loss}) are those of {measured_on} held-out samples. Change is that of "
+            "the loss against the native one. Uncertainty is its standard error over the "
+            f"samples, which are the same for both.{cut}",
             study.rows,
         ),
         Report(
