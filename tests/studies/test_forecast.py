@@ -8,7 +8,7 @@ from training.tiny_runs import configured
 from ide_transformer import training
 from ide_transformer.errors import InputError
 from ide_transformer.studies.schemes import budget
-from ide_transformer.studies.schemes.steps import Steps
+from ide_transformer.studies.schemes.budget import Steps
 from ide_transformer.training import build
 from ide_transformer.training.meshes import drawn_mesh
 from ide_transformer.training.phases import Phase
@@ -53,20 +53,20 @@ def test_steps_that_are_measured_are_kept(tmp_path, monkeypatch):
     config, file = configured(tmp_path, []), tmp_path / "compared/steps.json"
     task = build.build_task(config)
     spent = budget.Budget(unit="seconds", amount=12.0)
-    first = Steps(file, spent)
+    first = Steps.of_file(file, spent)
     assert first.of("a", config, task) == 240 and first.of("b", config, task) == 120
     assert not file.exists()
-    first.write()
-    again = Steps(file, spent)
+    first.write(file)
+    again = Steps.of_file(file, spent)
     assert again.of("a", config, task) == 240 and again.of("b", config, task) == 120
     deeper = configured(tmp_path, ["model.depth=3"])
     assert again.of("b", deeper, task) == 80 and again.of("c", config, task) == 60
     with pytest.raises(InputError, match="have 12 seconds, and not 13 seconds"):
-        Steps(file, budget.Budget(unit="seconds", amount=13.0))
-    assert Steps(file, budget.Budget(amount=13.0)).of("a", config, task) == 13
+        Steps.of_file(file, budget.Budget(unit="seconds", amount=13.0))
+    assert Steps.of_file(file, budget.Budget(amount=13.0)).of("a", config, task) == 13
     file.write_text("[]")
     with pytest.raises(InputError, match=r"steps.json is damaged"):
-        Steps(file, spent)
+        Steps.of_file(file, spent)
 
 
 def test_the_evaluations_of_a_step_are_the_mean_over_its_meshes(tmp_path):

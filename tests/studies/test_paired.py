@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ide_transformer.studies.schemes.paired import paired_difference
+from ide_transformer.studies.schemes.results import paired_difference
 
 
 def test_the_interval_is_that_of_student():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ide_transformer.studies.schemes.rules import broken_rules
+from ide_transformer.studies.schemes.results import broken_rules
 
 
 RATE = "optimizer.learning_rate"

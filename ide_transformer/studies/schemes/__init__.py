@@ -1,4 +1,29 @@
 """Schemes compared, by training with each or by solving one set of weights with each."""
 
-from .load import load_comparison as load_comparison
+from pathlib import Path
+
+from ...errors import InputError
+from ...training import read_tree, validated
+from .comparison import AbstractComparison
+from .solving import SolvingComparison
+from .training import TrainingComparison
 from .trials import about_sources as about_sources
+
+
+_MODES: dict[str, type[AbstractComparison]] = {
+    "train": TrainingComparison,
+    "solve": SolvingComparison,
+}
+
+
+def load_comparison(path: Path) -> AbstractComparison:
+    """The comparison in a YAML file.
+
+    **Raises:** `InputError` that names every key in error.
+    """
+    tree = read_tree(path)
+    mode = tree.get("mode")
+    if str(mode) not in _MODES:
+        raise InputError(f"{path}: mode={mode!r}; it must be {' or '.join(_MODES)}.")
+    tree.setdefault("name", path.stem)
+    return validated(_MODES[str(mode)], tree, str(path)).placed(path.parent)

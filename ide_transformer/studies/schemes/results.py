@@ -1,69 +1,77 @@
-"""The rows of the report of a comparison by training."""
+"""The rows of the report of a comparison by training, and the rules of a fair one."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
 
 from ...errors import InputError
 from ...tasks import AbstractLoss, AbstractTask
-from ...training import Config, RunFolder
+from ...training import Config
 from .budget import tokens_of_a_sample
 from .comparison import Rows
-from .costs import LearningCurve, at_equal_cost, learning_curve, speed
-from .paired import paired_difference
 from .sweep import Trial, Tuned
-from .trials import check_figures, failure, result
+from .trials import Made
 
 
+RATE = "optimizer.learning_rate"
 # Columns of the losses at equal cost, and of the costs.
-_EQUAL = ("at_equal_evaluations", "at_equal_time")
+_EQUAL = {"at_equal_evaluations": "evaluations", "at_equal_time": "seconds"}
 _COSTS = ("evaluations_per_step", "tokens_per_second")
 
 
+@dataclasses.dataclass(frozen=True)
 class Results:
     """The results of the runs in a folder.
 
     **Arguments:**
 
-    - `configs`: scheme to configuration.
+    - `configs`, `tasks`: of each scheme the configuration and the data.
     - `keys`: those that were tuned.
     - `references`: scheme to the one from which its difference is taken, if any.
-    - `tasks`: scheme to its data.
     """
 
-    def __init__(
-        self,
-        runs: Path,
-        configs: Mapping[str, Config],
-        seeds: Sequence[int],
-        keys: Sequence[str],
-        references: Mapping[str, str],
-        tasks: Mapping[str, AbstractTask],
-    ):
-        self.runs, self.configs, self.seeds, self.keys = runs, configs, seeds, keys
-        self.references, self.tasks = references, tasks
-        # Whether the result is on other data than what was chosen by, and its column.
-        self.tested = all("test" in task.parts for task in tasks.values())
-        self.reported = "test_loss" if self.tested else "validation_loss"
+    runs: Path
+    configs: Mapping[str, Config]
+    seeds: Sequence[int]
+    keys: Sequence[str]
+    references: Mapping[str, str]
+    tasks: Mapping[str, AbstractTask]
 
-    def rows(self, chosen: Sequence[Tuned]) -> Rows:
-        """A row for each scheme, the best first."""
-        rows = [self._row(tuning) for tuning in chosen]
-        rows = [{**row, **self._difference(row, rows)} for row in rows]
-        curves = self.curves(rows)
-        if curves:
-            for column, cost in zip(_EQUAL, ("evaluations", "seconds"), strict=True):
-                losses = at_equal_cost(curves, cost)
-                rows = [{**row, column: losses.get(row["scheme"])} for row in rows]
-        return sorted(rows, key=self._rank)
+    @property
+    def tested(self) -> bool:
+        """Whether the result is on other data than what was chosen by."""
+        return all("test" in task.parts for task in self.tasks.values())
+
+    @property
+    def reported(self) -> str:
+        return "test_loss" if self.tested else "validation_loss"
 
     @property
     def loss(self) -> AbstractLoss:
         """The loss of the data."""
         return next(iter(self.tasks.values())).loss
+
+    def rows(self, chosen: Sequence[Tuned]) -> Rows:
+        """A row for each scheme, the best first, and those of which a run failed last."""
+        rows = [self._row(tuning) for tuning in chosen]
+        rows = [{**row, **self._difference(row, rows)} for row in rows]
+        curves = self.curves(rows)
+        if curves:
+            for column, cost in _EQUAL.items():
+                losses = at_equal_cost(curves, cost)
+                rows = [{**row, column: losses.get(row["scheme"])} for row in rows]
+
+        def rank(row: dict[str, Any]) -> float:
+            loss = row[self.reported]
+            return math.inf if loss is None else loss
+
+        return sorted(rows, key=rank)
 
     def shown(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row as a terminal shows it."""
@@ -74,69 +82,59 @@ class Results:
             cells["difference"] = f"{row['difference']:.3g} ± {row['half_width']:.2g}"
         return {**cells, "failure": row["failure"]} if "failure" in row else cells
 
-    def curves(self, rows: Rows) -> dict[str, LearningCurve]:
+    def curves(self, rows: Rows) -> dict[str, "LearningCurve"]:
         """The learning curves of the schemes that did not fail."""
         curves = {}
         for row in rows:
             if "failure" in row:
                 continue
-            runs = self._results(row["scheme"], [row[key] for key in self.keys])
-            config, task = self.configs[row["scheme"]], self.tasks[row["scheme"]]
+            scheme, values = row["scheme"], [row[key] for key in self.keys]
+            config, task = self.configs[scheme], self.tasks[scheme]
             size = row.get("training.batch_size", config.training.batch_size)
             tokens = size * tokens_of_a_sample(config, task, row["steps"])
-            curves[row["scheme"]] = learning_curve(runs, tokens)
+            curves[scheme] = learning_curve(self._results(scheme, values), tokens)
         return curves
 
     def _row(self, tuning: Tuned) -> dict[str, Any]:
         """The row of a scheme; one of which a run failed has no figures."""
-        values = dict(zip(self.keys, tuning.best.values, strict=True))
-        edges = {"at_edge": ", ".join(tuning.at_edge) or None} if self.keys else {}
-        trials = self._trials(tuning.best.scheme, tuning.best.values)
-        failures = [why for trial in trials if (why := failure(self.runs, trial))]
+        scheme, values, _ = tuning.best
+        row = {"scheme": scheme, **dict(zip(self.keys, values, strict=True))}
+        if self.keys:
+            row["at_edge"] = ", ".join(tuning.at_edge) or None
+        failures = [why for made in self._made(scheme, values) if (why := made.failure)]
         if failures:
-            figures = {self.reported: None, "failure": failures[0]}
-        else:
-            runs = self._results(tuning.best.scheme, tuning.best.values)
-            figures = _figures(runs, self.reported)
-        return {"scheme": tuning.best.scheme, **values, **edges, **figures}
+            return {**row, self.reported: None, "failure": failures[0]}
+        return {**row, **_figures(self._results(scheme, values), self.reported)}
 
-    def _rank(self, row: dict[str, Any]) -> float:
-        """The loss; of a scheme that failed, infinity."""
-        loss = row[self.reported]
-        return math.inf if loss is None else loss
-
-    def _trials(self, scheme: str, values: Sequence[float]) -> list[Trial]:
+    def _made(self, scheme: str, values: Sequence[float]) -> list[Made]:
         """The runs of a scheme, one for each seed."""
-        return [Trial(scheme, tuple(values), seed) for seed in self.seeds]
+        return [Made(self.runs, Trial(scheme, tuple(values), seed)) for seed in self.seeds]
 
     def _results(self, scheme: str, values: Sequence[float]) -> list[dict[str, Any]]:
-        """Results of the runs of a scheme that did not fail."""
-        trials = self._trials(scheme, values)
-        found = [(trial, x) for trial in trials if (x := result(self.runs, trial)) is not None]
+        """Results of the runs of a scheme, none of which failed."""
+        every = self._made(scheme, values)
+        found = [made.result for made in every]
         # One that lacks a figure of another was not written so.
-        names = dict.fromkeys([self.reported, *(name for _, run in found for name in run)])
-        for trial, run in found:
-            check_figures(RunFolder(self.runs / trial.name), run, names)
-            if [x["step"] for x in run["log"]] != [x["step"] for x in found[0][1]["log"]]:
+        names = dict.fromkeys([self.reported, *(name for run in found for name in run)])
+        for made, run in zip(every, found, strict=True):
+            made.check_figures(run, names)
+            if [x["step"] for x in run["log"]] != [x["step"] for x in found[0]["log"]]:
                 raise InputError(
-                    f"{RunFolder(self.runs / trial.name).metrics} has other steps than the log "
-                    f"of {found[0][0].name}; restore it, or remove the run, so that it is made "
+                    f"{made.run.metrics} has other steps than the log of "
+                    f"{every[0].trial.name}; restore it, or remove the run, so that it is made "
                     "again."
                 )
-        return [run for _, run in found]
+        return found
 
     def _difference(self, row: dict[str, Any], rows: Rows) -> dict[str, Any]:
         """The columns of the difference to the reference, which has none itself; `None` where
         a run failed, and for the interval of a single seed."""
         if not self.references:
             return {}
-        name = self.references.get(row["scheme"])
         seeds = {other["scheme"]: other.get("seeds") for other in rows}
-        own, others = seeds[row["scheme"]], name and seeds[name]
-        if not own or not others:
-            return {"difference": None, "half_width": None}
-        mean, half_width = paired_difference(own, others)
-        return {"difference": mean, "half_width": half_width}
+        own, others = seeds[row["scheme"]], seeds.get(self.references.get(row["scheme"]))
+        found = paired_difference(own, others) if own and others else (None, None)
+        return dict(zip(("difference", "half_width"), found, strict=True))
 
 
 def _figures(runs: list[dict[str, Any]], reported: str) -> dict[str, Any]:
@@ -152,7 +150,7 @@ def _figures(runs: list[dict[str, Any]], reported: str) -> dict[str, Any]:
         "evaluations_per_step": float(np.mean([run["nfe"] for run in runs])),
         "steps": runs[0]["steps"],
         "field_evaluations": float(np.mean([run["nfe"] * run["steps"] for run in runs])),
-        "tokens_per_second": speed(runs),
+        "tokens_per_second": _speed(runs),
         "seconds": float(np.median([run["seconds"] for run in runs])),
         "seeds": losses,
     }
@@ -162,3 +160,125 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """The mean, if it is finite; JSON has no other numbers."""
     mean = float(np.mean(np.array(values, dtype=float)))
     return mean if math.isfinite(mean) else None
+
+
+def _speed(runs: Sequence[dict[str, Any]]) -> float:
+    """Tokens per second, the median over the logs."""
+    logged = [[*_logged(run, "tokens_per_second").values()] for run in runs]
+    return float(np.median([np.median(speeds) for speeds in logged]))
+
+
+def _logged(run: dict[str, Any], name: str) -> dict[int, Any]:
+    """What a run has logged under that name, by step."""
+    return {line["step"]: line[name] for line in run["log"] if name in line}
+
+
+def paired_difference(
+    values: Sequence[float], reference: Sequence[float]
+) -> tuple[float, float | None]:
+    """The mean of `dᵢ = valuesᵢ - referenceᵢ` over n pairs, and half of the width of its 95 %
+    interval of Student, `t(0.975, n - 1) s / √n`, where `s` is the standard deviation of the
+    differences; `None` for a single pair."""
+    differences = np.subtract(values, reference)
+    mean, number = float(differences.mean()), len(differences)
+    if number == 1:
+        return mean, None
+    return mean, float(stats.t.ppf(0.975, number - 1) * stats.sem(differences))
+
+
+class LearningCurve(NamedTuple):
+    """The mean validation loss of the runs of a scheme on the way, and what they have cost
+    until then: field evaluations, and seconds of training steps alone."""
+
+    steps: Int[np.ndarray, " points"]
+    losses: Float[np.ndarray, " points"]
+    evaluations: Float[np.ndarray, " points"]
+    seconds: Float[np.ndarray, " points"]
+
+
+def learning_curve(runs: Sequence[dict[str, Any]], tokens_per_step: float) -> LearningCurve:
+    """The curve of runs that differ in their seed alone; at the last step with the loss on all
+    validation samples."""
+    curves = [
+        {**_logged(run, "validation_loss"), run["steps"]: run["validation_loss"]}
+        for run in runs
+    ]
+    steps = np.array([*curves[0]])
+    # A loss on the way that is not finite is not in the log; it makes the mean NaN.
+    losses = np.array([[*curve.values()] for curve in curves], dtype=float).mean(axis=0)
+    evaluations = np.mean([_evaluations(run, steps) for run in runs], axis=0)
+    return LearningCurve(steps, losses, evaluations, steps * tokens_per_step / _speed(runs))
+
+
+def _evaluations(run: dict[str, Any], steps: np.ndarray) -> np.ndarray:
+    """Evaluations of a run up to some steps; each logged number stands for the steps since
+    the one before."""
+    logged = {0: 0.0, **_logged(run, "field_evaluations")}
+    at, each = np.array([*logged.items()]).T
+    return np.interp(steps, at, np.cumsum(each * np.diff(at, prepend=0.0)))
+
+
+def at_equal_cost(curves: Mapping[str, LearningCurve], cost: str) -> dict[str, float | None]:
+    """The loss of each scheme where it has cost as much as the cheapest one in all, read from
+    its learning curve; `None` before the first point of the curve.
+
+    **Arguments:**
+
+    - `cost`: `evaluations` or `seconds`.
+    """
+    amount = min(getattr(curve, cost)[-1] for curve in curves.values())
+    found = {}
+    for name, curve in curves.items():
+        loss = np.interp(amount, getattr(curve, cost), curve.losses, left=np.nan)
+        found[name] = None if np.isnan(loss) else float(loss)
+    return found
+
+
+def broken_rules(
+    seeds: int,
+    swept: Mapping[str, Sequence[float]],
+    tested: bool,
+    rows: Sequence[dict[str, Any]],
+    samples: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """The rules of a fair comparison that one breaks, a sentence for each.
+
+    **Arguments:**
+
+    - `seeds`: their number.
+    - `swept`: the keys that were tuned.
+    - `tested`: whether the result is on other data than what was chosen by.
+    - `rows`: of the report.
+    - `samples`: for each scheme what decides on which samples its losses are, the reference
+      first; by default they are the same.
+    """
+    few = "One seed" if seeds == 1 else f"{seeds} seeds"
+    samples = samples or {}
+    first = next(iter(samples), "")
+    others = ", ".join(name for name, own in samples.items() if own != samples[first])
+
+    def named(column: str) -> str:
+        return ", ".join(row["scheme"] for row in rows if row.get(column))
+
+    rules = (
+        seeds < 3 and f"{few}: give three at least.",
+        not tested and "These data have no test part: the figures are of validation data.",
+        RATE not in swept and "No learning rate was tuned: it may decide more than the scheme.",
+        named("at_edge") and f"A better value may lie beyond those tried: {named('at_edge')}.",
+        _unequal("parameters", "It takes part in every difference.", rows),
+        _unequal("field_evaluations", "See at_equal_evaluations.", rows),
+        others
+        and f"Data or context differ from those of {first}, so losses are on other samples: "
+        f"{others}.",
+        named("failure") and f"Failed, so without figures: {named('failure')}.",
+    )
+    return [sentence for sentence in rules if sentence]
+
+
+def _unequal(column: str, advice: str, rows: Sequence[dict[str, Any]]) -> str:
+    values = sorted({row[column] for row in rows if "seeds" in row})
+    # Numbers of evaluations of schemes with a part of a layer differ by rounding.
+    if not values or values[-1] <= 1.01 * values[0]:
+        return ""
+    name = column.replace("_", " ").capitalize()
+    return f"{name} differ, from {values[0]:,.0f} to {values[-1]:,.0f}. {advice}"

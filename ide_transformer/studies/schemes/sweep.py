@@ -99,13 +99,8 @@ def tuned(
     loss: Callable[[Trial], float],
     possible: Callable[[Trial], bool] = lambda trial: True,
 ) -> Tuned:
-    """Tunes a scheme; without a sweep there is one trial.
-
-    **Arguments:**
-
-    - `loss`: of a trial.
-    - `possible`: whether there can be a trial with further values.
-    """
+    """Tunes a scheme by the loss of trials; without a sweep there is one. `possible` says
+    whether there can be a trial with further values."""
     keys = dict(sweep.keys) if sweep else {}
     left = sweep.extend if sweep else 0
     possible = ft.cache(possible)
@@ -116,19 +111,18 @@ def tuned(
         best = min(losses, key=lambda trial: losses[trial])
         if math.isinf(losses[best]):
             return Tuned(best, losses, [])
-        beyond = {
-            key: further
-            for (key, values), value in zip(keys.items(), best.values, strict=True)
-            if (further := _beyond(values, value)) is not None
-        }
-        further = {
-            key: (*keys[key], value)
-            for key, value in beyond.items()
-            if _short(value) not in map(_short, keys[key])
-            and possible(_with_value(best, [*keys].index(key), value))
-        }
+        beyond, further = [], {}
+        for number, (key, values) in enumerate(keys.items()):
+            value = _beyond(values, best.values[number])
+            if value is None:
+                continue
+            beyond.append(key)
+            there = *best.values[:number], value, *best.values[number + 1 :]
+            new = _short(value) not in map(_short, values)
+            if new and possible(best._replace(values=there)):
+                further[key] = (*values, value)
         if not further or not left:
-            return Tuned(best, losses, list(beyond))
+            return Tuned(best, losses, beyond)
         keys |= {key: tuple(sorted(values)) for key, values in further.items()}
         trials = [t for t in grid(scheme, keys, seed) if t not in losses and possible(t)]
         left -= 1
@@ -150,37 +144,28 @@ def _short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _with_value(trial: Trial, number: int, value: float) -> Trial:
-    return trial._replace(values=(*trial.values[:number], value, *trial.values[number + 1 :]))
-
-
 def write_sweep(folder: Path, sweep: Sweep, chosen: list[Tuned], label: str) -> None:
     """Writes `sweep.json`, and a figure for each key, with the loss called by its `label`."""
-    tried = [trial for tuning in chosen for trial in tuning.losses.items()]
     rows = [
-        {
-            "scheme": trial.scheme,
-            **dict(zip(sweep.keys, trial.values, strict=True)),
-            "loss": loss if math.isfinite(loss) else None,
-        }
-        for trial, loss in tried
+        {"scheme": t.scheme, **dict(zip(sweep.keys, t.values, strict=True)), "loss": loss}
+        for tuning in chosen
+        for t, loss in tuning.losses.items()
     ]
     write_json(folder / "sweep.json", rows)
     for number, key in enumerate(sweep.keys):
+
+        def others(trial: Trial, number: int = number) -> tuple[float, ...]:
+            return trial.values[:number] + trial.values[number + 1 :]
+
         curves = {}
         for best, losses, _ in chosen:
             # Along the key, through the best trial.
             line = {
                 trial.values[number]: loss
                 for trial, loss in losses.items()
-                if math.isfinite(loss)
-                and _without(trial.values, number) == _without(best.values, number)
+                if math.isfinite(loss) and others(trial) == others(best)
             }
             if line:
                 curves[best.scheme] = tuple(np.array(sorted(line.items())).T)
         path = folder / f"sweep_{key}.png"
         plot_curves(path, curves, x=key, y=label, marker="o", log="x")
-
-
-def _without(values: tuple[float, ...], number: int) -> tuple[float, ...]:
-    return values[:number] + values[number + 1 :]

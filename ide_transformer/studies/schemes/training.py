@@ -16,13 +16,11 @@ from ...training import Config
 from ...training.build import starting_model
 from ...training.names import names_of_code
 from ...training.types import Seed, folder_name
-from .budget import Budget
+from .budget import Budget, Steps
 from .comparison import AbstractComparison, Rows
-from .results import Results
-from .rules import broken_rules
-from .steps import Steps
+from .results import Results, broken_rules
 from .sweep import Sweep, Trial, Tuned, grid, tuned, write_sweep
-from .trials import Trials, about_sources, made_by
+from .trials import Made, Trials, about_sources
 
 
 class TrainingComparison(AbstractComparison):
@@ -127,7 +125,8 @@ class TrainingComparison(AbstractComparison):
             # Runs that are there may have been made when its code was another.
             if names_of_code(config.model_dump(mode="json")):
                 starting_model(config, tasks[name])
-        results, steps = self._results(folder), Steps(folder / "steps.json", self.budget)
+        results = self._results(folder)
+        steps = Steps.of_file(folder / "steps.json", self.budget)
         plans = {
             name: _with_steps(config, steps.of(name, config, tasks[name]))
             for name, config in configs.items()
@@ -144,29 +143,21 @@ class TrainingComparison(AbstractComparison):
                 "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
                 f"{self.base}."
             )
-        steps.write()
+        steps.write(folder / "steps.json")
         chosen = self._train(trials, planned)
         rows = results.rows(chosen)
         if self.sweep:
             write_sweep(folder, self.sweep, chosen, f"validation {results.loss.label}")
         used = [trial for tuning in chosen for trial in tuning.losses]
         used += [t.best._replace(seed=seed) for t in chosen for seed in self.seeds[1:]]
-        code = made_by(results.runs, used)
+        code: dict[str, list[str]] = {}
+        for trial in used:
+            code.setdefault(Made(results.runs, trial).code, []).append(trial.name)
         broken = broken_rules(len(self.seeds), self._swept, results.tested, rows, self._samples)
         sources = about_sources(code)
         for sentence in (*broken, *[sources] * (len(code) > 1)):
             console.print(f"note: {sentence}", markup=False)
-        about = (
-            f"Each scheme trained from scratch with {self.budget} for each of the seeds "
-            f"{', '.join(map(str, self.seeds))}; otherwise as {self.base.name}. "
-            f"{_about(self.sweep)}{self._about_differences()}Loss and other figures are means "
-            "over seeds on all samples of the part that they name; the spread is the standard "
-            f"deviation of {results.reported}. At equal evaluations, and at equal time of "
-            "training steps, a scheme has the validation loss of its learning curve where it "
-            "has cost as much as the cheapest of them in all; its rate has not come down "
-            "there. Times are medians and depend on what else the machine did."
-        )
-        return " ".join((about, sources, *broken)), rows
+        return " ".join((self._about(results.reported), sources, *broken)), rows
 
     def _train(self, trials: Trials, planned: Sequence[Trial]) -> list[Tuned]:
         """Makes all runs: those that are planned, by which each scheme is tuned, and those of
@@ -182,6 +173,35 @@ class TrainingComparison(AbstractComparison):
         for trial in repeated:
             trials.loss(trial)
         return chosen
+
+    def _about(self, reported: str) -> str:
+        """Says what was done."""
+        sweep = difference = ""
+        if self.sweep is not None:
+            sweep = (
+                f"Of {', '.join(self._swept)} each scheme has the values with the lowest "
+                "validation loss for the first seed; sweep.json and a figure have all that "
+                "were tried. A best value at the edge of those tried is named so. "
+            )
+        if self.reference is not None:
+            recipes = (
+                f" with the same recipe ({', '.join(self.recipes)}), and of {self.reference} "
+                "with a recipe that to itself without"
+            ) * bool(self.recipes)
+            difference = (
+                f"The difference is that to {self.reference}{recipes}, seed by seed; its 95 % "
+                "interval (Student) is difference ± half_width. "
+            )
+        return (
+            f"Each scheme trained from scratch with {self.budget} for each of the seeds "
+            f"{', '.join(map(str, self.seeds))}; otherwise as {self.base.name}. "
+            f"{sweep}{difference}Loss and other figures are means over seeds on all samples of "
+            "the part that they name; the spread is the standard deviation of "
+            f"{reported}. At equal evaluations, and at equal time of training steps, a scheme "
+            "has the validation loss of its learning curve where it has cost as much as the "
+            "cheapest of them in all; its rate has not come down there. Times are medians and "
+            "depend on what else the machine did."
+        )
 
     def shown(self, rows: Rows) -> Rows:
         """The result, what was tuned, the differences, and the costs."""
@@ -246,18 +266,6 @@ class TrainingComparison(AbstractComparison):
             folder / "runs", self._configs, self.seeds, keys, references, self._tasks
         )
 
-    def _about_differences(self) -> str:
-        if self.reference is None:
-            return ""
-        recipes = (
-            f" with the same recipe ({', '.join(self.recipes)}), and of {self.reference} with "
-            "a recipe that to itself without"
-        )
-        return (
-            f"The difference is that to {self.reference}{recipes if self.recipes else ''}, "
-            "seed by seed; its 95 % interval (Student) is difference ± half_width. "
-        )
-
 
 def scheme_config(
     base: dict[str, Any], changes: Sequence[dict[str, Any]], where: str
@@ -283,14 +291,3 @@ def _with(scheme: str, recipe: str) -> str:
 def _with_steps(config: Config, steps: int) -> Config:
     section = config.training.model_copy(update={"steps": steps})
     return config.model_copy(update={"training": section})
-
-
-def _about(sweep: Sweep | None) -> str:
-    """Says what was tuned."""
-    if sweep is None:
-        return ""
-    return (
-        f"Of {', '.join(sweep.keys)} each scheme has the values with the lowest validation "
-        "loss for the first seed; sweep.json and a figure have all that were tried. A best "
-        "value at the edge of those tried is named so. "
-    )

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
@@ -26,10 +26,79 @@ from .sweep import Trial
 _FIGURES = ("parameters", "steps", "nfe", "seconds")
 
 
+class Made(NamedTuple):
+    """What a trial has left in the folder of the runs: a run, or `<run>.failed.txt`, which says
+    why it failed, and beside it its configuration and the fingerprints of its data and code."""
+
+    folder: Path
+    trial: Trial
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(self.folder / self.trial.name)
+
+    def failed(self, suffix: str = "txt") -> Path:
+        return self.folder / f"{self.trial.name}.failed.{suffix}"
+
+    @property
+    def origin(self) -> dict[str, str | None]:
+        """The fingerprint of the data of a run that failed, and its code."""
+        path = self.failed("json")
+        if not path.exists():
+            return {"data": None, "source": None}
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    @property
+    def code(self) -> str:
+        """See `RunFolder.sources`."""
+        failed = self.failed().exists()
+        return str(self.origin["source"]) if failed else " then ".join(self.run.sources)
+
+    @property
+    def failure(self) -> str | None:
+        """Why a run failed; `None` where it did not. One that ended with a loss that is not
+        finite failed too."""
+        if self.failed().exists():
+            return self.failed().read_text(encoding="utf-8", errors="replace").strip()
+        summary = self._summary
+        for name in ("validation_loss", "test_loss"):
+            loss = summary.get(name, 0.0)
+            if loss is None or not math.isfinite(loss):
+                return f"the {name.replace('_', ' ')} at its end is not finite ({loss})"
+        return None
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The summary and the log of a run that is done and did not fail."""
+        return {**self._summary, "log": read_metrics(self.run.metrics)}
+
+    @property
+    def _summary(self) -> dict[str, Any]:
+        """**Raises:** `InputError` where it is damaged."""
+        summary = self.run.load_summary()
+        self.check_figures(summary, ("validation_loss", *_FIGURES))
+        wrong = [name for name in _FIGURES if not isinstance(summary[name], int | float)]
+        if wrong:
+            raise InputError(
+                f"{self.run.summary} is damaged: {wrong[0]}={summary[wrong[0]]!r} is no "
+                "number; restore it, or remove it, so that it is written again."
+            )
+        return summary
+
+    def check_figures(self, summary: Mapping[str, Any], names: Iterable[str]) -> None:
+        """**Raises:** `InputError` for a summary that lacks one of these figures."""
+        missing = [name for name in names if name not in summary]
+        if missing:
+            raise InputError(
+                f"{self.run.summary} has no {', '.join(missing)}; restore it, or remove it, so "
+                "that it is written again."
+            )
+
+
 class Trials:
     """The runs in a folder; one that was interrupted goes on. One that failed is not tried
-    again until the file `<run>.failed.txt` is removed, which says why. One that was made with
-    another configuration or on other data is refused.
+    again until its `<run>.failed.txt` is removed. One that was made with another configuration
+    or on other data is refused.
 
     **Arguments:**
 
@@ -71,15 +140,15 @@ class Trials:
 
         **Raises:** `InputError` where it was made with another configuration or on other data.
         """
-        run, failed = RunFolder(self.folder / trial.name), _failure(self.folder, trial)
-        task = self.tasks[trial.scheme]
+        made, task = Made(self.folder, trial), self.tasks[trial.scheme]
+        run, config = made.run, made.failed("yaml")
         if run.path.exists():
             changed = changed_data(run, task, self._data(task))
-            self._check(trial, run.load_config(self.plans[trial.scheme]), changed)
-        if failed.exists() and _config_of(failed).exists():
-            changed = ["its data"] * (_origin(failed)["data"] not in (None, self._data(task)))
-            self._check(trial, load_config(_config_of(failed)), changed)
-        return run.summary.exists() or failed.exists()
+            self._check(made, run.load_config(self.plans[trial.scheme]), changed)
+        if made.failed().exists() and config.exists():
+            changed = ["its data"] * (made.origin["data"] not in (None, self._data(task)))
+            self._check(made, load_config(config), changed)
+        return run.summary.exists() or made.failed().exists()
 
     def possible(self, trial: Trial) -> bool:
         """Whether there can be such a run: its configuration is none that is refused, and its
@@ -103,8 +172,7 @@ class Trials:
         self._left += further
         for scheme in dict.fromkeys(self._left):
             if scheme not in self._measured:
-                self._measured[scheme] = self._seconds(scheme)
-                seconds = self._measured[scheme]
+                self._measured[scheme] = seconds = self._seconds(scheme)
                 self.console.print(f"{scheme}: about {seconds:.0f} s a run", markup=False)
                 jax.clear_caches()
         self.console.print(f"{len(self._left)} runs, {self._remaining}")
@@ -127,23 +195,23 @@ class Trials:
             self.done(trial)  # its data are read again, and may have changed meanwhile
             if trial.scheme in self._left:
                 self._left.remove(trial.scheme)
-        found = result(self.folder, trial)
-        return math.inf if found is None else found["validation_loss"]
+        made = Made(self.folder, trial)
+        return math.inf if made.failure else made.result["validation_loss"]
 
     @property
     def _remaining(self) -> str:
         minutes = sum(self._measured[scheme] for scheme in self._left) / 60
         return f"about {minutes:.0f} minutes left"
 
-    def _check(self, trial: Trial, made_with: Config, changed_data: list[str]) -> None:
+    def _check(self, made: Made, made_with: Config, changed_data: list[str]) -> None:
         """Refuses a run that was made with another configuration than that of the trial, or on
         other data."""
-        changed = changed_values(made_with, self.config(trial))
+        changed = changed_values(made_with, self.config(made.trial))
         what = ["another configuration"] * bool(changed) + ["other data"] * bool(changed_data)
         changed += [f"{name} changed since" for name in changed_data]
         if changed:
-            run, failed = self.folder / trial.name, _failure(self.folder, trial)
-            there = " and ".join(str(path) for path in (run, failed) if path.exists())
+            files = made.run.path, made.failed()
+            there = " and ".join(str(path) for path in files if path.exists())
             raise InputError(
                 f"{there}: this run was made with {' and '.join(what)} "
                 f"({'; '.join(changed)}). Restore what it was made with, give the comparison "
@@ -153,13 +221,13 @@ class Trials:
     def _failed(self, trial: Trial, why: str) -> None:
         self.console.print(f"{trial.name} failed; the others go on. {why}", markup=False)
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = _failure(self.folder, trial)
-        with naming(path):
+        made, config = Made(self.folder, trial), self.config(trial)
+        with naming(made.failed()):
             # It first, so that there is no failure of an unknown configuration.
-            _config_of(path).write_text(dump_config(self.config(trial)), encoding="utf-8")
-            data, code = self._data(self.tasks[trial.scheme]), source(self.config(trial))
-            write_json(_origin_file(path), {"data": data, "source": code})
-            path.write_text(f"{why}\n", encoding="utf-8")
+            made.failed("yaml").write_text(dump_config(config), encoding="utf-8")
+            data = self._data(self.tasks[trial.scheme])
+            write_json(made.failed("json"), {"data": data, "source": source(config)})
+            made.failed().write_text(f"{why}\n", encoding="utf-8")
 
     def _seconds(self, scheme: str) -> float:
         try:
@@ -168,89 +236,9 @@ class Trials:
             return 0.0  # its run fails too, and says why
 
 
-def result(folder: Path, trial: Trial) -> dict[str, Any] | None:
-    """The summary and the log of a run that is done; `None` where it failed."""
-    if failure(folder, trial) is not None:
-        return None
-    log = read_metrics(RunFolder(folder / trial.name).metrics)
-    return {**_summary(folder, trial), "log": log}
-
-
-def failure(folder: Path, trial: Trial) -> str | None:
-    """Why a run failed; `None` where it did not. One that ended with a loss that is not finite
-    failed too."""
-    path = _failure(folder, trial)
-    if path.exists():
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    summary = _summary(folder, trial)
-    for name in ("validation_loss", "test_loss"):
-        loss = summary.get(name, 0.0)
-        if loss is None or not math.isfinite(loss):
-            return f"the {name.replace('_', ' ')} at its end is not finite ({loss})"
-    return None
-
-
-def made_by(folder: Path, trials: Sequence[Trial]) -> dict[str, list[str]]:
-    """The code of runs, see `RunFolder.sources`, and the names of its runs."""
-    found: dict[str, list[str]] = {}
-    for trial in trials:
-        failed, run = _failure(folder, trial), RunFolder(folder / trial.name)
-        code = _origin(failed)["source"] if failed.exists() else " then ".join(run.sources)
-        found.setdefault(str(code), []).append(trial.name)
-    return found
-
-
 def about_sources(found: Mapping[str, Sequence[str]]) -> str:
-    """Says which code made what."""
+    """Says which code made what, from the code to names."""
     if len(found) < 2:
         return f"Code: {', '.join(found)}."
     each = (f"{source}: {', '.join(names)}" for source, names in found.items())
     return f"What is compared was made by different code: {'; '.join(each)}."
-
-
-def _summary(folder: Path, trial: Trial) -> dict[str, Any]:
-    """The summary of a run that is done.
-
-    **Raises:** `InputError` where it is damaged.
-    """
-    run = RunFolder(folder / trial.name)
-    summary = run.load_summary()
-    check_figures(run, summary, ("validation_loss", *_FIGURES))
-    wrong = [name for name in _FIGURES if not isinstance(summary[name], int | float)]
-    if wrong:
-        raise InputError(
-            f"{run.summary} is damaged: {wrong[0]}={summary[wrong[0]]!r} is no number; restore "
-            "it, or remove it, so that it is written again."
-        )
-    return summary
-
-
-def check_figures(run: RunFolder, summary: Mapping[str, Any], names: Iterable[str]) -> None:
-    """**Raises:** `InputError` for a summary that lacks one of these figures."""
-    missing = [name for name in names if name not in summary]
-    if missing:
-        raise InputError(
-            f"{run.summary} has no {', '.join(missing)}; restore it, or remove it, so that it "
-            "is written again."
-        )
-
-
-def _failure(folder: Path, trial: Trial) -> Path:
-    return folder / f"{trial.name}.failed.txt"
-
-
-def _origin_file(failed: Path) -> Path:
-    return failed.with_suffix(".json")
-
-
-def _origin(failed: Path) -> dict[str, str | None]:
-    """The fingerprint of the data of a run that failed, and its code."""
-    path = _origin_file(failed)
-    if not path.exists():
-        return {"data": None, "source": None}
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _config_of(failed: Path) -> Path:
-    """The configuration of a run that failed."""
-    return failed.with_suffix(".yaml")
