@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,8 +97,9 @@ class Checkpoint(NamedTuple):
                     f"tensors have {held} numbers in all. Correct the sizes in config.json."
                 )
         table = family.table(skeleton)
-        copies = _copies(table, tensors, family)
-        if wrong := _not_fitting(table, tensors, copies, family):
+        expected = expected_shapes(table)
+        copies = _copies(expected.keys(), tensors, family)
+        if wrong := _not_fitting(expected, tensors, copies, family):
             raise InputError(
                 f"{at}: the tensors do not fit the model that config.json describes:\n  "
                 + "\n  ".join(wrong[:_MOST_LINES])
@@ -198,27 +199,25 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _copies(
-    table: list[Placement], tensors: Mapping[str, StoredTensor], family: Family
+    expected: Set[str], tensors: Mapping[str, StoredTensor], family: Family
 ) -> dict[str, str]:
     """The tensors that repeat one of the table, and which."""
-    placed = tensors.keys() & expected_shapes(table).keys()
     return {
         name: other
         for name, other in family.copies.items()
-        if name in tensors.keys() - placed
-        and other in placed
+        if name in tensors.keys() - expected
+        and other in tensors.keys() & expected
         and np.array_equal(tensors[name].read(), tensors[other].read())
     }
 
 
 def _not_fitting(
-    table: list[Placement],
+    expected: Mapping[str, tuple[int, ...]],
     tensors: Mapping[str, StoredTensor],
     copies: Mapping[str, str],
     family: Family,
 ) -> list[str]:
     """The tensors that are missing, of another shape, no weights, no copies, or not known."""
-    expected = expected_shapes(table)
     wrong = [f"{name} {expected[name]}: missing" for name in expected if name not in tensors]
     for name, tensor in tensors.items():
         if name in copies:

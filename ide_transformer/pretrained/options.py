@@ -57,10 +57,6 @@ class Options:
         `hidden_size` is the one that the file calls `dim`. Errors name `dim`."""
         return replace(self, spellings=spellings)
 
-    def replaced(self, **values: Any) -> "Options":
-        """Replace the values of some options."""
-        return replace(self, values={**self.values, **values})
-
     def get(self, name: str, default: Any = _REQUIRED) -> Any:
         """The value of an option."""
         name = self.spellings.get(name, name)

@@ -71,7 +71,7 @@ def _stage_options(options: Options) -> list[Options]:
     for number in range(len(depths)):
         values = {f"{name}[{number}]": entries[number] for name, entries in lists.items()}
         spellings = {own: f"{name}[{number}]" for own, name in names.items()}
-        stages.append(Options(values, options.file).renamed(**spellings))
+        stages.append(Options(values, options.file, spellings=spellings))
     return stages
 
 

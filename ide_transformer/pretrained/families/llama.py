@@ -5,6 +5,7 @@ embedding, the package glassllm rotary pairs that are neighbours and `[in, out]`
 
 import functools as ft
 from collections.abc import Callable, Iterator, Set
+from dataclasses import replace
 from typing import Any
 
 from ...equation import GatedFeedForward
@@ -118,7 +119,7 @@ def _build_gemma(options: Options, tensors: Set[str]) -> LanguageModel:
     meant = options.get("hidden_act", "gelu")
     meant = "gelu_pytorch_tanh" if meant == "gelu" else meant
     options.allow("hidden_activation", None, meant)
-    options = options.replaced(hidden_act=meant)
+    options = replace(options, values={**options.values, "hidden_act": meant})
     return _build(options, tensors, attention=_gemma, context=8192, scaled_embedding=True)
 
 
