@@ -58,7 +58,7 @@ def checked(call: Call) -> Call:
 
     **Raises:** `InputError` that names the argument, its value, and what it should be.
     """
-    return _checking(call, call.__qualname__)
+    return _checking(call, call.__qualname__.removesuffix(".__init__"))
 
 
 def check_constructors(names: Mapping[str, Any]) -> None:

@@ -50,19 +50,11 @@ def main() -> None:
     parser.add_argument(
         "--verify", action="store_true", help="read all files again and compare checksums"
     )
-    arguments = parser.parse_args()
+    options = vars(parser.parse_args())
+    verify = options.pop("verify")
     with ByteProgress("tokenising") as progress:
-        folder = tokenize_files(
-            arguments.texts,
-            arguments.output,
-            tokenizer=arguments.tokenizer,
-            vocabulary=arguments.vocabulary,
-            between=arguments.between,
-            processes=arguments.processes,
-            shard_bytes=arguments.shard_bytes,
-            on_progress=progress.show,
-        )
-    if arguments.verify:
+        folder = tokenize_files(**options, on_progress=progress.show)
+    if verify:
         folder.verify()
     index = folder.index
     print(

@@ -4,29 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
 
 from .plots import COLORS, literal, save_figure
 
 
-# Panels whose zero is in the middle of the colours, each with a scale of its own.
-_ERROR = "error"
-
-
 def plot_fields(
     path: Path, points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]
 ) -> None:
-    """Functions at points: in the plane a row of panels for each sample, on a line a panel.
-
-    **Arguments:**
-
-    - `path`: the PNG file to write; its folder is made.
-    - `points`: `[tokens, dimension]`, of dimension 1 or 2.
-    - `rows`: for each sample the functions by title, `[tokens]`. "truth" and "prediction"
-      share their colours, "error" has others.
-    """
+    """A PNG file of functions at points `[tokens, dimension]`: in the plane a row of panels for
+    each sample, on a line a panel. Each row has functions `[tokens]` by title, of which "truth"
+    and "prediction" share their colours and "error" has others."""
     draw = _on_line if points.shape[1] == 1 else _in_plane
     save_figure(draw(points, rows), path)
 
@@ -55,20 +44,17 @@ def _in_plane(points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]) -> F
     for axes_of_row, row in zip(grid, rows, strict=True):
         for axes, (title, values) in zip(axes_of_row, row.items(), strict=True):
             like = row.get("truth", values) if title == "prediction" else values
-            scale = CenteredNorm() if title == _ERROR else Normalize(like.min(), like.max())
-            colors = "RdBu_r" if title == _ERROR else "viridis"
+            scale, colors = Normalize(like.min(), like.max()), "viridis"
+            if title == "error":
+                scale, colors = CenteredNorm(), "RdBu_r"
             # The first axis goes down, as rows do.
             across, down = points[:, 1], -points[:, 0]
             drawn = axes.tripcolor(
                 across, down, values, norm=scale, cmap=colors, shading="gouraud"
             )
             figure.colorbar(drawn, ax=axes, shrink=0.85)
-            _bare(axes)
+            axes.set(xticks=[], yticks=[], aspect="equal")
+            axes.spines[:].set_visible(False)
             if axes in grid[0]:
                 axes.set_title(literal(title))
     return figure
-
-
-def _bare(axes: Axes) -> None:
-    axes.set(xticks=[], yticks=[], aspect="equal")
-    axes.spines[:].set_visible(False)

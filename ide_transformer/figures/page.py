@@ -1,15 +1,25 @@
-"""Pages of HTML that need nothing but themselves."""
+"""Pages of HTML that need nothing but themselves, and figures inside them as SVG."""
 
+import io
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 from matplotlib.figure import Figure
 
-from ..errors import naming
+from ..errors import whole_file
 from ..reporting.tables import Row, table_cells
-from .svg import inline_svg, palette
+from .plots import COLORS, of_text
+
+
+# The palette on a dark ground: the same hues, lighter; black becomes the colour of the text.
+_ON_DARK = (
+    *("#56A8E8", "#FF8F4D", "#2FCF9F", "#E5A0CB"),
+    *("#F5BE45", "#9ADCFF", "#E6E6E6", "#B5B5B5"),
+)
 
 
 class Picture(NamedTuple):
@@ -20,15 +30,8 @@ class Picture(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of a page: pictures, a table and preformatted texts, each of which may be missing.
-
-    **Arguments:**
-
-    - `title`: no two parts of a page have the same.
-    - `about`: what a reader has to know.
-    - `rows`: of the table; a row may lack a column.
-    - `texts`: heading to text.
-    """
+    """A part of a page: pictures, a table of `rows` and preformatted texts by their headings,
+    each of which may be missing. No two parts of a page have the same title."""
 
     title: str
     about: str = ""
@@ -38,11 +41,10 @@ class Part(NamedTuple):
 
 
 def write_page(path: Path, title: str, about: str, parts: Sequence[Part]) -> None:
-    """Writes a page, all of it or nothing. It is one file: styles and figures are inside, and
-    it loads nothing. It is light or dark as its reader's system is."""
+    """Writes a page, all of it or nothing, with styles and figures inside. It is light or dark
+    as its reader's system is."""
     body = "\n".join(map(_part, parts))
     contents = " ".join(f'<a href="#{_anchor(x)}">{escape(x.title)}</a>' for x in parts)
-    written = path.with_name(f"{path.name}.tmp")
     page = (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -50,9 +52,8 @@ def write_page(path: Path, title: str, about: str, parts: Sequence[Part]) -> Non
         f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p>\n<nav>{contents}</nav>"
         f"</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
-    with naming(written):
+    with whole_file(path) as written:
         written.write_text(page, encoding="utf-8")
-    written.replace(path)
 
 
 def _part(part: Part) -> str:
@@ -94,6 +95,41 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _number(cell: str) -> bool:
     return cell == "–" or cell.removeprefix("-")[:1].isdecimal()
+
+
+def inline_svg(figure: Figure, name: str) -> str:
+    """A figure as an element `<svg>` whose colours are variables, see `palette`. Its name says
+    what is drawn to those who do not see it, and makes the identifiers in the figure: a page
+    has no two of the same name."""
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        # Without a date the same figure is the same text.
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    drawing = file.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.S)
+    for number, color in enumerate(COLORS):
+        for variable, found in ((f"--c{number}", color), (f"--t{number}", of_text(color))):
+            # Black is the colour of axes and texts too.
+            shown = "currentColor" if found == "#000000" else f"var({variable})"
+            drawing = re.sub(found, shown, drawing, flags=re.I)
+    # The first element alone has a size; a viewBox is left.
+    head, end, rest = drawing.partition(">")
+    head = re.sub(r' (?:width|height)="[^"]*"', "", head)
+    width = re.search(r'viewBox="0 0 ([\d.]+)', head)
+    assert width is not None
+    size = f' style="max-width: {float(width[1]) * 4 / 3:.0f}px"'
+    return f'{head} role="img" aria-label="{escape(name)}"{size}{end}{rest}'
+
+
+def palette(*, dark: bool) -> str:
+    """The colours of curves (`--c0`, …) and of their labels (`--t0`, …), as CSS."""
+    colors = _ON_DARK if dark else COLORS
+    texts = colors if dark else map(of_text, colors)
+    pairs = zip(colors, texts, strict=True)
+    return " ".join(
+        f"--c{n}: {color}; --t{n}: {text};" for n, (color, text) in enumerate(pairs)
+    )
 
 
 _STYLE = f"""

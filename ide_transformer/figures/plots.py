@@ -60,14 +60,12 @@ def draw_panels(
     marker: str = "",
     log: Literal["", "x", "y", "xy"] = "",
 ) -> Figure:
-    """Curves in panels next to each other. Each is labelled at its end; where several have the
-    same label, the panels share one legend and one vertical axis, and where points are not
-    joined, there is a legend too. Abscissae that fall turn the
-    horizontal axis around.
+    """Curves in panels next to each other, by title. Each is labelled at its end; where several
+    have the same label, the panels share one legend and one vertical axis, and where points are
+    not joined, there is a legend too. Abscissae that fall turn the horizontal axis around.
 
     **Arguments:**
 
-    - `panels`: title to curves.
     - `x`, `y`: labels of the axes, with units where there are any.
     - `marker`: of each point, as in matplotlib; a single point always has one.
     - `log`: the axes that are logarithmic; with `x` alone the abscissae are its ticks.
@@ -121,16 +119,9 @@ def draw_panels(
 
 
 def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, x: str) -> None:
-    """Means with their intervals, sorted, each between its name and its figures, and a line at
-    zero. An interval that is far wider than most ends in an arrow at the edge, so that the
-    others can be seen.
-
-    **Arguments:**
-
-    - `path`: the PNG file to write; its folder is made.
-    - `intervals`: name to mean and half of the width.
-    - `x`: label of the axis, with units where there are any.
-    """
+    """A PNG file of intervals: by name the mean and half of the width, sorted, each between its
+    name and its figures, and a line at zero. An interval that is far wider than most ends in an
+    arrow at the edge, so that the others can be seen."""
     ordered = sorted(intervals.items(), key=lambda item: -item[1][0])
     names = [literal(name) for name, _ in ordered]
     means, halves = np.array([interval for _, interval in ordered]).T
@@ -179,13 +170,12 @@ def literal(text: str) -> str:
 
 
 def of_text(color: str) -> str:
-    """The colour of a label of that colour: text needs more contrast than a line."""
+    """The colour of a label: text needs more contrast than a line."""
     red, green, blue = to_rgb(color)
     return to_hex((0.7 * red, 0.7 * green, 0.7 * blue))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
         figure.savefig(path, dpi=150)

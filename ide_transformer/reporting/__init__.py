@@ -1,10 +1,9 @@
 """Tables and reports; it knows nothing of the rest of the package."""
 
-from .byte_progress import ByteProgress as ByteProgress
+from .progress import ByteProgress as ByteProgress, Terminal as Terminal
 from .tables import (
     Report as Report,
     show_table as show_table,
     write_json as write_json,
     write_report as write_report,
 )
-from .terminal import Terminal as Terminal

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import naming
+from ..errors import naming, whole_file
 
 
 Row = Mapping[str, Any]
@@ -55,11 +55,9 @@ def write_json(path: Path, content: Any) -> None:
     """Writes JSON, all of it or nothing, and makes the folder. Numbers that are not finite,
     which JSON does not know, become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(f"{path.name}.tmp")
     text = json.dumps(_plain(content), indent=2, allow_nan=False)
-    with naming(written):
+    with whole_file(path) as written:
         written.write_text(text + "\n", encoding="utf-8")
-    written.replace(path)
 
 
 def _plain(content: Any) -> Any:
@@ -91,7 +89,7 @@ def _markdown(rows: Sequence[Row]) -> str:
 
 
 def _in_one_cell(text: str) -> str:
-    """A text that neither ends its cell of a Markdown table nor its line."""
+    """A text that ends neither its cell of a Markdown table nor its line."""
     return " ".join(text.replace("|", "\\|").split())
 
 

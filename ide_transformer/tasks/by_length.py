@@ -3,21 +3,23 @@
 import abc
 import dataclasses
 import itertools
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from ..arguments import PositiveInt
 from ..errors import InputError
 from .losses import UNCOUNTED, Batch
-from .sequences import AbstractSequences, at_least
+from .sequences import AbstractSequences
+from .task import record
 
 
-# S_6 has 720 elements; the table of the next one has 25 million entries.
-_LARGEST_DEGREE = 6
+# Of digits.
+_Base = Annotated[int, Field(ge=2)]
 
 
-@dataclasses.dataclass(eq=False)
+@record
 class AbstractSequencesByLength(AbstractSequences):
     """Instances of a problem whose length is drawn uniformly from a range, one for training
     and one for the held-out samples. All are padded to the longest of their range; what
@@ -32,19 +34,17 @@ class AbstractSequencesByLength(AbstractSequences):
       causal model without positions needs it: equal tokens at the beginning of a text have
       equal states for ever.
 
-    **Raises:** `InputError` for a range that is empty or begins below 1, and for a context that
-    is too short.
+    **Raises:** `InputError` for a range that is empty, and for a context that is too short.
     """
 
     context: PositiveInt
-    lengths: tuple[int, int]
-    held_out_lengths: tuple[int, int] | None = None
+    lengths: tuple[PositiveInt, PositiveInt]
+    held_out_lengths: tuple[PositiveInt, PositiveInt] | None = None
     start: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self):
         named = {"lengths": self.lengths, "held_out_lengths": self._range(held_out=True)}
         for name, (shortest, longest) in named.items():
-            at_least(f"the first of {name}", shortest, 1)
             if longest < shortest:
                 raise InputError(
                     f"{name}={[shortest, longest]}: the shortest comes first; write "
@@ -97,7 +97,7 @@ class Parity(AbstractSequencesByLength):
     Source: Anil et al., "Exploring length generalization in large language models", 2022,
     arXiv 2207.04901.
 
-    **Arguments:** see `AbstractSequencesByLength`.
+    **Arguments:** those of `AbstractSequencesByLength`.
     """
 
     @property
@@ -117,7 +117,7 @@ class Parity(AbstractSequencesByLength):
         return Batch(inputs, np.where(end, odd, _uncounted(shape)).astype(np.int32))
 
 
-@dataclasses.dataclass(eq=False)
+@record
 class WordProblem(AbstractSequencesByLength):
     """The word problem of the symmetric group `S_n`: tokens are permutations of `n` letters,
     and the target at each is the product so far, `g_1 g_2 … g_i`, where `(g h)(x) = g(h(x))`.
@@ -136,17 +136,13 @@ class WordProblem(AbstractSequencesByLength):
     **Arguments:**
 
     - `degree`: `n`, from 2 to 6.
-    - `context`, `lengths`, `held_out_lengths`, `start`: see `AbstractSequencesByLength`.
-
-    **Raises:** `InputError` for another degree, or a length that is not possible.
+    - others: see `AbstractSequencesByLength`.
     """
 
-    degree: PositiveInt = 3
+    # S_6 has 720 elements; the table of the next one has 25 million entries.
+    degree: Annotated[int, Field(ge=2, le=6)] = 3
 
     def __post_init__(self):
-        at_least("degree", self.degree, 2)
-        if self.degree > _LARGEST_DEGREE:
-            raise InputError(f"degree is {self.degree}; give at most {_LARGEST_DEGREE}.")
         super().__post_init__()
         self.products = _products(self.degree)
 
@@ -174,7 +170,7 @@ def _products(degree: int) -> np.ndarray:
     return np.searchsorted(elements @ places, elements[:, elements] @ places).astype(np.int32)
 
 
-@dataclasses.dataclass(eq=False)
+@record
 class Addition(AbstractSequencesByLength):
     """The sum of two numbers of `length` digits, written out: `a + b = c`, where `c` has a
     digit more. Leading zeros are written.
@@ -191,18 +187,12 @@ class Addition(AbstractSequencesByLength):
 
     - `reverse`: whether all three numbers begin with the least digit, so that a carry goes to
       the digit that is written next.
-    - `base`: of the digits.
-    - `context`, `lengths`, `held_out_lengths`, `start`: see `AbstractSequencesByLength`.
-
-    **Raises:** `InputError` for a base below 2, or a length that is not possible.
+    - `base`: of the digits, at least 2.
+    - others: see `AbstractSequencesByLength`.
     """
 
     reverse: bool = True
-    base: PositiveInt = 10
-
-    def __post_init__(self):
-        at_least("base", self.base, 2)
-        super().__post_init__()
+    base: _Base = 10
 
     @property
     def vocabulary(self) -> int:
@@ -224,7 +214,7 @@ class Addition(AbstractSequencesByLength):
         return Batch(inputs, targets)
 
 
-@dataclasses.dataclass(eq=False)
+@record
 class ColumnAddition(AbstractSequencesByLength):
     """The sum of two numbers of `length` digits that stand in columns, the least digit first:
     `a_1 b_1 a_2 b_2 … =`. The target at each `b_i` is the digit `c_i` of the sum, and at `=`
@@ -235,17 +225,11 @@ class ColumnAddition(AbstractSequencesByLength):
 
     **Arguments:**
 
-    - `base`: of the digits.
-    - `context`, `lengths`, `held_out_lengths`, `start`: see `AbstractSequencesByLength`.
-
-    **Raises:** `InputError` for a base below 2, or a length that is not possible.
+    - `base`: of the digits, at least 2.
+    - others: see `AbstractSequencesByLength`.
     """
 
-    base: PositiveInt = 10
-
-    def __post_init__(self):
-        at_least("base", self.base, 2)
-        super().__post_init__()
+    base: _Base = 10
 
     @property
     def vocabulary(self) -> int:

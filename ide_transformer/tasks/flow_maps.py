@@ -1,7 +1,6 @@
 """Tasks of operator learning: the map from a function to what a flow makes of it."""
 
 import copy
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,9 +11,10 @@ from ..errors import InputError
 from ..models import Field, OperatorModel
 from .flows import AbstractFlow, BurgersFlow, Functions, NavierStokesFlow, functions, solved
 from .losses import Batch, RelativeError
-from .task import AbstractDataSet, one_number
+from .task import AbstractDataSet, one_number, record
 
 
+@record
 class FlowMapTask(AbstractDataSet):
     """Predict the function that a flow makes of another one; tokens are grid points.
 
@@ -35,18 +35,15 @@ class FlowMapTask(AbstractDataSet):
     configurable: ClassVar[bool] = False
     model = OperatorModel
     loss = RelativeError()
-    data: Mapping[str, Functions]
 
-    def __init__(
-        self,
-        flow: AbstractFlow,
-        context: PositiveInt,
-        samples: PositiveInt,
-        held_out_samples: PositiveInt,
-    ):
-        self.flow, self.context, self.held_out_samples = flow, context, held_out_samples
-        sizes = {"training": samples, "validation": held_out_samples, "test": held_out_samples}
-        self.data = functions(flow, sizes, context)
+    flow: AbstractFlow
+    context: PositiveInt
+    samples: PositiveInt
+    held_out_samples: PositiveInt
+
+    def __post_init__(self):
+        sizes = dict.fromkeys(("training", "validation", "test"), self.held_out_samples)
+        self.data = functions(self.flow, sizes | {"training": self.samples}, self.context)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -58,10 +55,7 @@ class FlowMapTask(AbstractDataSet):
         return self.context**self.flow.dimension
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "FlowMapTask":
-        """The functions at every so many of the points.
-
-        **Raises:** `InputError` for a number that does not divide theirs.
-        """
+        """The functions at every so many of the points, a number that divides theirs."""
         stride, rest = divmod(self.context, one_number(tokens))
         if rest:
             raise InputError(
@@ -76,10 +70,8 @@ class FlowMapTask(AbstractDataSet):
 
     def trajectory(self, times: PositiveInt, samples: PositiveInt) -> np.ndarray:
         """The first test functions at the times 0, `time`, 2 `time`, …, `[times + 1, samples,
-        points]`, with an axis of points for each dimension; solved at each call.
-
-        **Raises:** `InputError` for more than there are.
-        """
+        points]`, with an axis of points for each dimension; solved at each call. For more than
+        there are `InputError` is raised."""
         if samples > self.held_out_samples:
             raise InputError(
                 f"samples={samples}: there are {self.held_out_samples} test functions."
@@ -108,13 +100,10 @@ class Burgers(FlowMapTask):
 
     **Arguments:**
 
-    - `context`: the points of the grid.
-    - `viscosity`: ν.
+    - `viscosity`: ν; where it is so small that 512 points do not resolve the fronts,
+      `InputError` is raised.
     - `time`: at 0.3 a function has about half of its size, and one to four fronts.
-    - `samples`, `held_out_samples`: see `FlowMapTask`.
-
-    **Raises:** `InputError` where exponax is not installed, or the viscosity is so small that
-    512 points do not resolve the fronts.
+    - others: see `FlowMapTask`.
     """
 
     configurable: ClassVar[bool] = True
@@ -138,14 +127,10 @@ class NavierStokes(FlowMapTask):
 
     **Arguments:**
 
-    - `context`: the points along each axis.
-    - `viscosity`: ν.
-    - `time`: of the flow.
-    - `samples`, `held_out_samples`: the random functions, each of which gives four pairs; see
-      `FlowMapTask`.
-
-    **Raises:** `InputError` where exponax is not installed, or the viscosity is so small that
-    64 points along each axis do not resolve the flow.
+    - `viscosity`: ν; where it is so small that 64 points along each axis do not resolve the
+      flow, `InputError` is raised.
+    - `samples`, `held_out_samples`: the random functions, each of which gives four pairs.
+    - others: see `FlowMapTask`.
     """
 
     configurable: ClassVar[bool] = True

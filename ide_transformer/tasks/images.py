@@ -24,8 +24,7 @@ from .task import AbstractDataSet
 
 # What a packed file may hold: so many bytes, or so many times its own. Images that are packed
 # become some five times smaller.
-_MOST_UNPACKED = 64 * 2**20
-_MOST_TIMES = 50
+_MOST_UNPACKED, _MOST_TIMES = 64 * 2**20, 50
 
 
 class LabelledImages(NamedTuple):
@@ -107,10 +106,8 @@ class ClassificationTask(AbstractDataSet):
         return (rows // self.patch) * (columns // self.patch)
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ClassificationTask":
-        """The images resampled to another number of patches of the same side in pixels.
-
-        **Raises:** `InputError` for a number that is no grid of the shape of the images.
-        """
+        """The images resampled to another number of patches of the same side in pixels, a grid
+        of the shape of the images."""
         height, width = grid_of_shape(tokens, self.data["test"].images.shape[1:3])
         other = copy.copy(self)
         other.size = (height * self.patch, width * self.patch)
@@ -218,10 +215,7 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
 
 def idx_folder(path: Path) -> tuple[LabelledImages, LabelledImages]:
     """The training and test set in a folder with four IDX files, as those of MNIST, compressed
-    or not.
-
-    **Raises:** `InputError` where a file is missing, cut off, or does not fit the others.
-    """
+    or not; `InputError` where one is missing, cut off, or does not fit the others."""
     if not path.is_dir():
         raise InputError(f"data.path={path}: there is no such folder.")
     train, test = (
@@ -258,31 +252,24 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
             f"{stem}-idx{dimensions}-ubyte.gz; the folder holds {present}."
         )
     file = found[0]
+    most = file.stat().st_size
+    if packed := file.suffix == ".gz":
+        most = max(_MOST_UNPACKED, _MOST_TIMES * most)
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            return _images(stream, file, dimensions)
+        with gzip.open(file) if packed else file.open("rb") as stream:
+            # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then the shape.
+            start = stream.read(4), stream.read(4 * dimensions)
+            if start[0] != bytes([0, 0, 8, dimensions]) or len(start[1]) < 4 * dimensions:
+                raise InputError(
+                    f"{file} is not an IDX file of unsigned bytes in {dimensions} dimensions."
+                )
+            shape = struct.unpack(f">{dimensions}I", start[1])
+            content = stream.read(min(math.prod(shape), most) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file} is damaged or cannot be read: {error}.") from None
-
-
-def _images(stream: Any, file: Path, dimensions: int) -> np.ndarray:
-    """The numbers of an IDX file: two zero bytes, 8 for unsigned bytes, the number of
-    dimensions; then the shape."""
-    header = stream.read(4 + 4 * dimensions)
-    if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:
+    if len(content) != math.prod(shape):
         raise InputError(
-            f"{file} is not an IDX file of unsigned bytes in {dimensions} dimensions."
+            f"{file} is cut off, or too long, for its header {shape}; one that unpacks to more "
+            f"than {most:,} bytes has to be unpacked first, if you trust it."
         )
-    shape = struct.unpack(f">{dimensions}I", header[4:])
-    number, most = math.prod(shape), file.stat().st_size
-    if file.suffix == ".gz":
-        most = max(_MOST_UNPACKED, _MOST_TIMES * most)
-        if number > most:
-            raise InputError(
-                f"{file} has {file.stat().st_size:,} bytes, but its header says {shape}. If "
-                "you trust it, unpack it yourself."
-            )
-    content = stream.read(min(number, most) + 1)
-    if len(content) != number:
-        raise InputError(f"{file} is cut off, or too long, for its header {shape}.")
     return np.frombuffer(content, np.uint8).reshape(shape)

@@ -1,17 +1,17 @@
 """Classification of long sequences of tokens: nested lists, and mails."""
 
-import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from ..arguments import Fraction, PositiveInt
 from ..errors import InputError
 from ..models import SequenceClassifier, Text
 from .losses import Batch, CrossEntropy
-from .sequences import AbstractSequences, at_least
-from .task import AbstractDataSet
+from .sequences import AbstractSequences
+from .task import AbstractDataSet, record
 
 
 OPERATORS = ("MIN", "MAX", "MED", "SM")
@@ -28,7 +28,7 @@ _GROUPS = {"easy-ham-1": 0, "easy-ham-2": 0, "hard-ham-1": 0, "spam-1": 1, "spam
 _PADDING = 256
 
 
-@dataclasses.dataclass(eq=False)
+@record
 class ListOps(AbstractSequences):
     """ListOps: the value, a digit, of nested lists such as `[MAX 4 3 [MIN 2 3 ] 1 [SM 5 7 ] ]`.
     MIN, MAX and MED are the smallest, the largest and the median of a list, rounded down, and
@@ -59,14 +59,11 @@ class ListOps(AbstractSequences):
     shortest: PositiveInt = 16
     longest: PositiveInt | None = None
     depth: PositiveInt = 5
-    arguments: PositiveInt = 5
-    digits: float = 0.6
+    arguments: Annotated[int, Field(ge=2)] = 5
+    digits: Annotated[float, Field(gt=0, lt=1)] = 0.6
 
     def __post_init__(self):
         self._most = longest = self.context if self.longest is None else self.longest
-        at_least("arguments", self.arguments, 2)
-        if not 0 < self.digits < 1:
-            raise InputError(f"digits is {self.digits}; give a probability between 0 and 1.")
         if longest > self.context:
             raise InputError(
                 f"longest={longest}: the model sees model.context={self.context} tokens; raise "
@@ -105,33 +102,27 @@ class ListOps(AbstractSequences):
         return Batch(Text(tokens, tokens != _END), targets)
 
     def _expression(self, random: np.random.Generator) -> tuple[list[int], int]:
-        while True:
-            tokens, value = self._drawn(random)
-            if value is not None and len(tokens) >= self.shortest:
-                return tokens, value
+        while (found := self._drawn(random)) is None:
+            pass
+        return found
 
-    def _drawn(self, random: np.random.Generator) -> tuple[list[int], int | None]:
-        """An expression of any length and its value; `None` where it becomes too long."""
+    def _drawn(self, random: np.random.Generator) -> tuple[list[int], int] | None:
+        """An expression and its value; `None` for one of a length that is not wanted."""
         tokens: list[int] = []
-        return tokens, self._list(random, 1, tokens)
+        value = self._list(random, 1, tokens)
+        return None if value is None or len(tokens) < self.shortest else (tokens, value)
 
     def _check_that_lengths_occur(self) -> None:
-        random, wanted, shorter = np.random.default_rng(0), 0, 0
+        random, wanted = np.random.default_rng(0), 0
         for _ in range(_TRIED):
-            tokens, value = self._drawn(random)
-            short = len(tokens) < self.shortest
-            wanted += value is not None and not short
-            shorter += value is not None and short
+            wanted += self._drawn(random) is not None
             if wanted == _LEAST:
                 return
-        advice = "Raise longest or digits, or lower depth or arguments."
-        if 2 * shorter > _TRIED:
-            advice = "Lower shortest or digits, or raise depth or arguments."
         raise InputError(
             f"shortest={self.shortest}, longest={self._most}: of {_TRIED} expressions drawn "
             f"with depth={self.depth}, arguments={self.arguments} and digits={self.digits} "
-            f"{wanted} have such a length, and {shorter} are shorter; at least {_LEAST} are "
-            f"needed. {advice}"
+            f"{wanted} have such a length; at least {_LEAST} are needed. Lower shortest, raise "
+            "longest, or change the others."
         )
 
     def _list(self, random: np.random.Generator, depth: int, tokens: list[int]) -> int | None:

@@ -12,7 +12,7 @@ from ..equation import TokenDomain
 from ..models import Field, OperatorModel
 from .losses import Batch, RelativeError
 from .sampling import spread
-from .task import AbstractTask, Part, one_number
+from .task import AbstractTask, Part, one_number, record
 
 
 # Which points: those of a grid; random ones; or random ones of which most are close together.
@@ -20,7 +20,6 @@ PointSet: TypeAlias = Literal["grid", "random", "clustered"]
 # Their weights in integrals: the length or the area that is nearest to each, or all the same,
 # as in a plain softmax.
 WeightRule: TypeAlias = Literal["quadrature", "equal"]
-
 
 # So many held-out samples have the same random points, whatever the size of a batch.
 _BLOCK = 16
@@ -57,7 +56,7 @@ class AbstractAtPoints(AbstractTask):
                 yield self.functions(block[start : start + size], (_PARTS[part], first))
 
 
-@dataclasses.dataclass(eq=False)
+@record
 class BurgersInterval(AbstractAtPoints):
     """The flow map `u(·, 0) ↦ u(·, time)` of the viscous Burgers equation on [0, 1],
 
@@ -72,9 +71,7 @@ class BurgersInterval(AbstractAtPoints):
     **Arguments:**
 
     - `context`: the number of points.
-    - `viscosity`: ν.
-    - `time`: of the flow.
-    - `waves`: the number of c.
+    - `viscosity`, `time`, `waves`: ν, the time of the flow, and the number of c.
     - `held_out_samples`: those for validation, and as many for a test.
     - `points`: "grid"; or new ones for each batch, "random", or half of them "clustered" in a
       window of length 1/8.
@@ -128,7 +125,6 @@ class BurgersInterval(AbstractAtPoints):
         return size * c / np.abs(c).sum(1, keepdims=True)
 
 
-@checked
 def points_on_interval(kind: PointSet, number: int, random: np.random.Generator) -> np.ndarray:
     """So many points of [0, 1] in increasing order, `[number]`: the middles of equal parts;
     uniform ones; or half of them with one in each of equal parts, and the others uniform in a
@@ -143,7 +139,6 @@ def points_on_interval(kind: PointSet, number: int, random: np.random.Generator)
     return np.sort(np.concatenate([anywhere, window]))
 
 
-@checked
 def subset(
     kind: PointSet, number: int, points: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
@@ -158,7 +153,6 @@ def subset(
     return np.sort(chosen)
 
 
-@checked
 def domains(
     points: np.ndarray, weights: WeightRule, period: tuple[float | None, ...] | None = None
 ) -> tuple[TokenDomain, TokenDomain]:

@@ -1,20 +1,20 @@
 """Sequences of tokens that a seed draws without end."""
 
 import abc
-import dataclasses
 import operator as op
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+from pydantic import Field
 
 from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from ..models import LanguageModel
 from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
 from .sampling import in_parts
-from .task import AbstractTask, Part
+from .task import AbstractTask, Part, record
 
 
 # Number of samples in a held-out part.
@@ -59,7 +59,7 @@ class AbstractSequences(AbstractTask):
             yield jax.tree.map(op.itemgetter(chosen), drawn)
 
 
-@dataclasses.dataclass(eq=False)
+@record
 class PHop(AbstractSequences):
     """Induction over several hops. A hop leads from a token to the one that followed its last
     occurrence before:
@@ -84,18 +84,16 @@ class PHop(AbstractSequences):
       copies its input is right more often: with 4 hops, 4 different tokens and a context of 32,
       61 % of the time instead of 35 %.
 
-    **Raises:** `InputError` for less than three different tokens (two would only take turns),
-    for no hops, and for so many of them that words have less than one target on average.
+    **Raises:** `InputError` for less than three different tokens, which would only take turns,
+    and for so many hops that words have less than one target on average.
     """
 
     context: PositiveInt
-    alphabet: PositiveInt = 4
+    alphabet: Annotated[int, Field(ge=3)] = 4
     hops: PositiveInt = 2
     repeats: bool = False
 
     def __post_init__(self):
-        at_least("alphabet", self.alphabet, 3)
-        at_least("hops", self.hops, 1)
         targets = np.sum(next(self.held_out(HELD_OUT)).targets != UNCOUNTED)
         if targets < HELD_OUT:
             raise InputError(
@@ -138,8 +136,3 @@ def hopped(words: np.ndarray, hops: int) -> np.ndarray:
         found = np.where(found < 0, -1, np.take_along_axis(one, np.maximum(found, 0), axis=1))
     reached = np.take_along_axis(words, np.maximum(found, 0), axis=1)
     return np.where(found < 0, UNCOUNTED, reached)
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise InputError(f"{name} is {value}; give at least {least}.")

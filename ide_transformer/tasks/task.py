@@ -1,10 +1,11 @@
 """Base classes of the tasks."""
 
 import abc
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 import equinox as eqx
 import jax
@@ -16,6 +17,17 @@ from ..errors import InputError
 from ..models import Mesh, Model
 from .losses import AbstractLoss, Batch, CrossEntropy
 from .sampling import in_parts, in_passes
+
+
+Class = TypeVar("Class", bound=type)
+
+
+@dataclass_transform()
+def record(cls: Class) -> Class:
+    """A dataclass whose constructor checks its arguments by their annotations."""
+    found = dataclasses.dataclass(eq=False)(cls)
+    found.__init__ = checked(found.__init__)
+    return found
 
 
 # A held-out part of the data: what is chosen is chosen on the validation samples, and a result

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.shared.report import plot_bars
 from ide_transformer import figures
-from ide_transformer.figures import Curve, svg
+from ide_transformer.figures import Curve, page
 
 
 NAMES = ["$\\frac{a$", "$\\a$", "1 $ and \\$2", "_a", "$x_1$"]
@@ -16,7 +16,9 @@ LINE = [1.0, 2.0], [1.0, 2.0]
 def test_every_figure_shows_a_name_as_it_is(name, tmp_path):
     path, function = tmp_path / "a.png", {name: np.arange(4.0)}
     panels = {name: [Curve(name, *LINE)], "two": [Curve(name, *LINE), Curve("b", *LINE)]}
-    drawn = svg.inline_svg(figures.draw_panels(panels, x=name, y=name, log="xy"), "all <names>")
+    drawn = page.inline_svg(
+        figures.draw_panels(panels, x=name, y=name, log="xy"), "all <names>"
+    )
     assert drawn.count(f">{name}</text>") == 5  # two axes of x, one of y, a title, the legend
     assert 'aria-label="all &lt;names&gt;"' in drawn
     figures.plot_curves(path, {name: LINE, "b": LINE}, x=name, y=name)

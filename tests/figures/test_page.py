@@ -5,7 +5,8 @@ import re
 import pytest
 from matplotlib.figure import Figure
 
-from ide_transformer.figures import COLORS, Curve, Part, Picture, draw_panels, svg, write_page
+from ide_transformer.figures import COLORS, Curve, Part, Picture, draw_panels, write_page
+from ide_transformer.figures.page import inline_svg, palette
 
 
 def picture(number=2):
@@ -32,7 +33,7 @@ def test_a_page_needs_nothing_but_itself(tmp_path):
 
 
 def test_figures_are_the_same_text_again_and_have_no_colours_of_their_own():
-    drawings = [svg.inline_svg(picture(8).figure, "losses") for _ in range(2)]
+    drawings = [inline_svg(picture(8).figure, "losses") for _ in range(2)]
     assert drawings[0] == drawings[1]
     assert not {x for x in re.findall("#[0-9a-f]{6}", drawings[0])} - {"#b0b0b0"}  # the grid
     for number in range(8):
@@ -51,7 +52,7 @@ def _luminance(color):
 def test_curves_and_labels_stand_out(dark, ground):
     """The contrast that WCAG 2.1 defines. On white the palette of Okabe and Ito has 2.1 for its
     palest line and 4.1 for its palest label; on the dark ground all have more."""
-    found = dict(re.findall(r"--(\w\d): (#\w{6})", svg.palette(dark=dark)))
+    found = dict(re.findall(r"--(\w\d): (#\w{6})", palette(dark=dark)))
     assert len(found) == 16
     for name, color in found.items():
         light, deep = sorted((_luminance(color), _luminance(ground)), reverse=True)

@@ -17,8 +17,8 @@ def test_names_that_are_none():
         tasks.LanguageTask(TEXT, 8, tokenizer="character")
     with pytest.raises(ide.InputError, match="part='train'"):
         next(tasks.LanguageTask(TEXT, 8).held_out(2, part="train"))
-    with pytest.raises(ide.InputError, match="kind='grids'"):
-        next(tasks.BurgersInterval(17, points="grids").held_out(2))
+    with pytest.raises(ide.InputError, match="BurgersInterval: points='grids'"):
+        tasks.BurgersInterval(17, points="grids")
     with pytest.raises(ide.InputError, match="vocabulary=10: 256 tokens are the bytes"):
         tasks.LanguageTask(TEXT, 8, tokenizer="bpe", vocabulary=10)
 

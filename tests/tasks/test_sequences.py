@@ -280,17 +280,32 @@ def test_images_and_texts_have_no_exact_match(unchecked):
         (lambda: tasks.PHop(8, hops=9), r"hops=9 are rare.*context=8 .*have 0 targets"),
         (lambda: tasks.PHop(8, alphabet=99), r"hops=2 are rare.*Take fewer hops"),
         (lambda: tasks.PHop(1), r"hops=2 are rare.*context=1 tokens"),
-        (lambda: tasks.PHop(8, hops=0), "hops is 0; give at least 1"),
-        (lambda: tasks.PHop(8, alphabet=2), "alphabet is 2; give at least 3"),
-        (lambda: tasks.WordProblem(8, (1, 8), degree=1), "degree is 1; give at least 2"),
-        (lambda: tasks.WordProblem(8, (1, 8), degree=7), "degree is 7; give at most 6"),
-        (lambda: tasks.WordProblem(8, (0, 8)), "the first of lengths is 0"),
+        (lambda: tasks.PHop(8, hops=0), "PHop: hops=0: hops should be greater"),
+        (
+            lambda: tasks.PHop(8, alphabet=2),
+            "alphabet=2: alphabet should be greater than or equal to 3",
+        ),
+        (
+            lambda: tasks.WordProblem(8, (1, 8), degree=1),
+            "degree=1: degree should be greater than or equal to 2",
+        ),
+        (
+            lambda: tasks.WordProblem(8, (1, 8), degree=7),
+            "degree=7: degree should be less than or equal to 6",
+        ),
+        (
+            lambda: tasks.WordProblem(8, (0, 8)),
+            r"lengths=\(0, 8\): lengths should be greater than 0",
+        ),
         (lambda: tasks.Parity(8, (4, 3)), r"lengths=\[4, 3\].*write \[3, 4\]"),
         (lambda: tasks.Parity(8, (1, 8)), r"context=8 is too short.*has 9 tokens.*context=9"),
-        (lambda: tasks.Parity(8, (1, 7), (0, 7)), "the first of held_out_lengths is 0"),
+        (lambda: tasks.Parity(8, (1, 7), (0, 7)), r"held_out_lengths=\(0, 7\)"),
         (lambda: tasks.Parity(8, (1, 7), (8, 9)), r"length 9 \(held_out_lengths\) has 10"),
         (lambda: tasks.Addition(8, (1, 3)), "has 11 tokens"),
-        (lambda: tasks.Addition(20, (1, 3), base=1), "base is 1; give at least 2"),
+        (
+            lambda: tasks.Addition(20, (1, 3), base=1),
+            "base=1: base should be greater than or equal to 2",
+        ),
     ],
 )
 def test_instances_that_are_impossible(call, message):

@@ -1,11 +1,21 @@
-"""The progress of work on bytes: a bar on a terminal, plain lines elsewhere."""
+"""Progress of work: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from typing import Any
 
 from rich import progress
+from rich.console import Console
 
-from .terminal import Terminal
+
+class Terminal(Console):
+    """Console of the scripts. The cursor stays visible beside a bar, so that a process
+    that a signal ends leaves the terminal as it was."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, soft_wrap=True)
+
+    def show_cursor(self, show: bool = True) -> bool:
+        return super().show_cursor(True)
 
 
 class ByteProgress:
