@@ -31,8 +31,8 @@ from ide_transformer import InputError
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.studies.schemes import about_sources
 from ide_transformer.training import run_script
+from ide_transformer.training.folder import checksum_of, source
 from ide_transformer.training.script import floats, integers, names
-from ide_transformer.training.source import checksum_of, source
 from operator_learning import fno, ours
 from operator_learning.settings import CELLS, TESTS, Cell, Test
 

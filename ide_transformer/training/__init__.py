@@ -13,36 +13,40 @@ from .config import (
     ControlConfig as ControlConfig,
     DataConfig as DataConfig,
     ModelConfig as ModelConfig,
-    OptimizerConfig as OptimizerConfig,
     SolverConfig as SolverConfig,
     TrainingConfig as TrainingConfig,
 )
 from .evaluation import (
-    LoadedModel as LoadedModel,
-    evaluate_loss as evaluate_loss,
-    evaluate_on as evaluate_on,
-    evaluation_task as evaluation_task,
-    load_model as load_model,
-    similarities as similarities,
-)
-from .exchange import export_run as export_run, import_pretrained as import_pretrained
-from .exits import (
     cheapest_exits as cheapest_exits,
     estimated_exit as estimated_exit,
     evaluate_exits as evaluate_exits,
+    evaluate_loss as evaluate_loss,
+    evaluate_on as evaluate_on,
+    evaluate_on_meshes as evaluate_on_meshes,
+    evaluation_task as evaluation_task,
+    run_task as run_task,
+    similarities as similarities,
 )
 from .folder import RunFolder as RunFolder, flat_values as flat_values
 from .functions import draw_predictions as draw_predictions, rollout_errors as rollout_errors
-from .loading import load_run as load_run
+from .loading import (
+    LoadedModel as LoadedModel,
+    export_run as export_run,
+    import_pretrained as import_pretrained,
+    load_model as load_model,
+    load_run as load_run,
+)
 from .loop import Diverged as Diverged
 from .meshes import mesh_of as mesh_of, model_on as model_on
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
-from .optimizer import build_optimizer as build_optimizer, learning_rate as learning_rate
-from .other_meshes import evaluate_on_meshes as evaluate_on_meshes
-from .parallel_config import ParallelConfig as ParallelConfig
+from .optimizer import (
+    OptimizerConfig as OptimizerConfig,
+    build_optimizer as build_optimizer,
+    learning_rate as learning_rate,
+)
+from .parallel import ParallelConfig as ParallelConfig
 from .planning import layouts_of as layouts_of, plan as plan
-from .profile import DepthProfile as DepthProfile, depth_profile as depth_profile
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (
     dump_config as dump_config,
@@ -50,8 +54,12 @@ from .reading import (
     read_tree as read_tree,
     validated as validated,
 )
-from .run import resume_run as resume_run, train as train
-from .run_data import run_task as run_task
+from .run import (
+    DepthProfile as DepthProfile,
+    depth_profile as depth_profile,
+    resume_run as resume_run,
+    train as train,
+)
 from .script import model_parser as model_parser, run_script as run_script
 from .step import initial_state as initial_state, make_train_step as make_train_step
 from .stopping import Stopped as Stopped

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
-from .config import Config
+from .config import Config, TrainingConfig
 from .folder import RunFolder
 from .processes import gathered, primary, wait_for_all
 
@@ -39,9 +39,6 @@ class Checkpoints:
     is complete, so a process may be killed at any moment. Use as a context manager: leaving it
     waits until all files are written.
 
-    **Arguments:**
-
-    - `config`: of the run in `folder`.
     - `losses`: the validation loss by step, as far as it is known; it may grow.
     - `writes`: whether they are written, or read only.
     """
@@ -54,16 +51,16 @@ class Checkpoints:
         self._config = config
         self._losses = losses
         self._writes = writes = writes and primary()
-        policy = _NewestAndBest(
-            config.training.keep, self if config.training.keep_best else None
-        )
+        process = jax.process_index()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
+            preservation_policy=_NewestAndBest(config.training, self),
             create=False,
             save_root_metadata=writes,
             cleanup_tmp_directories=writes,
             # Of several processes each reads for itself, and one writes.
-            multiprocessing_options=_alone(jax.process_index()),
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                process, {process}, f"process {process}"
+            ),
         )
         handlers = {
             "default": ocp.StandardCheckpointHandler(),
@@ -96,10 +93,7 @@ class Checkpoints:
 
     def save(self, step: int, state: PyTree) -> None:
         """Writes the arrays of `state` in the background. All processes of a run call it, and
-        one writes.
-
-        **Raises:** `InputError` if this or an earlier one could not be written.
-        """
+        one writes. `InputError` if this or an earlier one could not be written."""
         leaves = jax.tree.leaves(gathered(state))
         if not self._writes or step == self.newest():
             return
@@ -121,9 +115,7 @@ class Checkpoints:
     def restore(self, like: Callable[[int], T], which: Which = "newest") -> T:
         """A checkpoint, in the structure that `like` has for its step. In the place of a
         damaged one the newest before it is taken; a warning names each that is not intact.
-
-        **Raises:** `InputError` if none is intact and of this model.
-        """
+        `InputError` if none is intact and of this model."""
         self._manager.wait_until_finished()
         wait_for_all("checkpoints")
         self._manager.reload()
@@ -167,16 +159,6 @@ class Checkpoints:
     def _intact(self, step: int, like: T) -> T:
         """A checkpoint as it was written. An error of any kind says that it is damaged."""
         expected, structure = jax.tree.flatten(like)
-        described = self._description(step, [list(x.shape) for x in expected])
-        stored = [np.empty(x["shape"], x["dtype"]) for x in described]
-        leaves = self._read(step, "default", ocp.args.StandardRestore(stored))
-        if described != list(map(_described, leaves)):
-            raise ValueError("an array does not have its checksum")
-        arrays = [jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)]
-        return jax.tree.unflatten(structure, arrays)
-
-    def _description(self, step: int, shapes: list[list[int]]) -> list[dict[str, Any]]:
-        """The descriptions of the arrays of a checkpoint of this run, step and model."""
         description = self._read(step, "arrays", ocp.args.JsonRestore())
         if description["format"] != _FORMAT:
             raise ValueError("was written by another release of ide_transformer")
@@ -184,10 +166,15 @@ class Checkpoints:
             raise ValueError(f"holds the state of step {description['step']}")
         if self._run.identity not in (None, description["run"]):
             raise ValueError("belongs to another run")
-        arrays = description["arrays"]
-        if [x["shape"] for x in arrays] != shapes:
+        described = description["arrays"]
+        if [x["shape"] for x in described] != [list(x.shape) for x in expected]:
             raise ValueError("does not hold the model of this configuration")
-        return arrays
+        stored = [np.empty(x["shape"], x["dtype"]) for x in described]
+        leaves = self._read(step, "default", ocp.args.StandardRestore(stored))
+        if described != list(map(_described, leaves)):
+            raise ValueError("an array does not have its checksum")
+        arrays = [jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)]
+        return jax.tree.unflatten(structure, arrays)
 
     def _read(self, step: int, item: str, how: Any) -> Any:
         return self._manager.restore(step, args=ocp.args.Composite(**{item: how}))[item]
@@ -201,21 +188,17 @@ class Checkpoints:
         )
 
 
-def _alone(process: int) -> ocp.options.MultiprocessingOptions:
-    return ocp.options.MultiprocessingOptions(process, {process}, f"process {process}")
-
-
 class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
     """Choice of the checkpoints that are kept."""
 
-    def __init__(self, newest: int, judge: Checkpoints | None):
-        self._newest = newest
+    def __init__(self, training: TrainingConfig, judge: Checkpoints):
+        self._training = training
         self._judge = judge
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         steps = [x.step for x in checkpoints]
-        best = None if self._judge is None else self._judge.best(steps)
-        newest = sorted(steps)[-self._newest :]
+        best = self._judge.best(steps) if self._training.keep_best else None
+        newest = sorted(steps)[-self._training.keep :]
         return [step in newest or step == best for step in steps]
 
 

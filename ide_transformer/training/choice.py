@@ -1,31 +1,76 @@
-"""Sections of a configuration that choose a class and give its options."""
+"""Types of values, and sections of a configuration that choose a class and give its options."""
 
 import abc
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import diffrax
 import numpy as np
-from pydantic import BaseModel, ConfigDict, field_validator, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ..errors import InputError
 from .names import find, parameters_of, root_of, shown, snake_case
 
 
+def in_int32(count: int) -> int:
+    if count >= 2**31:
+        raise ValueError("Input should be less than 2147483648, since runs count in int32")
+    return count
+
+
+def _below_one(fraction: float) -> float:
+    if np.float32(fraction) == 1:
+        raise ValueError("Input should be less than 1; float32 takes it for 1")
+    return fraction
+
+
+def _number_of_key(key: Any) -> Any:
+    return int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,10}", key) else key
+
+
+def folder_name(name: str) -> str:
+    """The name, if a folder can have it on every system; else `ValueError`."""
+    devices = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+    name_of_folder = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9]"
+    if re.fullmatch(devices, name) or not re.fullmatch(name_of_folder, name):
+        raise ValueError(
+            "it names a folder; take 1 to 100 letters, digits, '-', '_' and '.', with a letter "
+            "or digit first and no '.' last, and no name of a device such as nul"
+        )
+    return name
+
+
+Count = Annotated[int, Field(gt=0), AfterValidator(in_int32)]
+CountOrZero = Annotated[int, Field(ge=0), AfterValidator(in_int32)]
+# A count that is a key, which YAML and JSON give as a text.
+CountAsKey = Annotated[
+    int, Field(ge=0), AfterValidator(in_int32), BeforeValidator(_number_of_key)
+]
+Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
+# Keys of JAX take 32 bits of a seed; others would draw the same weights.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# The name of a folder of results.
+FolderName = Annotated[str, AfterValidator(folder_name)]
+
+
 # The normal numbers of float32; it takes smaller ones for 0.
 _LEAST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-
-
 # Schemes inside each other.
 _DEEPEST = 20
 
 
 def in_single_precision(value: Any) -> Any:
-    """The value, if float32 has it where it is a number.
-
-    **Raises:** `ValueError`.
-    """
+    """The value, if float32 has it where it is a number; else `ValueError`."""
     if type(value) is float and value and not _LEAST <= abs(value) <= _LARGEST:
         raise ValueError(
             f"a number of float32 is 0 or lies between {_LEAST:.2g} and {_LARGEST:.2g}"

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from .choice import Choice, Part, SchemeConfig, Section
-from .types import Count
+from .choice import Choice, Count, Part, SchemeConfig, Section
 
 
 # `solver.kind` for the scheme that comes with a checkpoint.

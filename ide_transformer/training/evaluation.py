@@ -1,120 +1,81 @@
-"""The model of a run or of a checkpoint, and its evaluation."""
+"""The evaluation of a trained model: on held-out data, on other meshes, with exits."""
 
+import functools as ft
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from ..arguments import checked
 from ..errors import InputError
-from ..models import LanguageModel, Mesh, Model, TextEncoder, sentence_embedding
-from ..pretrained import find_pretrained, load_pretrained
+from ..integration import AbstractExit, EstimatedExit
+from ..models import AbstractModel, LanguageModel, Mesh, TextEncoder, sentence_embedding
 from ..tasks import (
+    AbstractLoss,
     AbstractTask,
     AbstractTokenizer,
+    Batch,
     LanguageTask,
+    Mean,
     Part,
-    PretrainedTokenizer,
+    averaged,
     shakespeare,
 )
-from .averages import Weights
-from .build import task_class, with_solver
-from .checkpoints import Which
-from .chosen import chosen_config, refuse_overrides, split_overrides
+from .build import build_task, task_class
 from .config import Config
 from .construct import takes
-from .folder import RunFolder
-from .loading import restored
-from .run_data import run_task
+from .folder import RunFolder, changed_data, same_tokenizer
+from .loading import LoadedModel
+from .meshes import Layers, model_on
 from .step import make_evaluation
 
 
-M = TypeVar("M", bound=Model)
-
-BATCH = 16
+_BATCH = 16
 
 
-class LoadedModel(NamedTuple):
-    """A model and its origin; `run` is `None` for a checkpoint, and so is `config`, which names
-    the data on which the model of a run is evaluated. `named` says that they are others than
-    those of the run on purpose."""
-
-    model: Model
-    run: RunFolder | None
-    path: Path
-    config: Config | None = None
-    named: bool = False
-
-    @property
-    def tokenizer(self) -> AbstractTokenizer:
-        """The tokenizer of the model.
-
-        **Raises:** `InputError` where it has none.
-        """
-        if self.run is None:
-            return PretrainedTokenizer.from_pretrained(self.path)
-        return self.run.load_tokenizer()
-
-    def expected(self, kind: type[M], otherwise: str) -> M:
-        """The model, which has to be of that kind.
-
-        **Raises:** `InputError` that ends with `otherwise`.
-        """
-        model = self.model.ordinary
-        if isinstance(model, kind):
-            return model
-        raise InputError(f"{self.path} holds a {type(self.model).__name__}{otherwise}.")
-
-
-@checked
-def load_model(
-    path: str | Path,
-    overrides: Sequence[str] = (),
-    *,
-    checkpoint: Which = "newest",
-    weights: Weights = "trained",
-    trust: bool = False,
-) -> LoadedModel:
-    """The model of a run or of a checkpoint, solved by its own scheme or by another, with its
-    tokenizer.
+def run_task(
+    run: RunFolder, config: Config | None = None, *, named: bool = False, trust: bool = False
+) -> AbstractTask:
+    """The data of a run in its own tokens.
 
     **Arguments:**
 
-    - `path`: the folder of a run, or what `load_pretrained` takes.
-    - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run; of a run
-      also `data.path=value` and `data.options.key=value` of its task for other data, and
-      `model.context=value` for longer inputs.
-    - `checkpoint`, `weights`, `trust`: of a run, see `load_run`.
+    - `config`: that of the run, or one with another context.
+    - `trust`: see `load_run`; a `config` is that of a model that was loaded.
+    - `named`: whether these are other data, which the user has named.
 
-    **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
-    not fit what is chosen.
+    **Raises:** `InputError` where the data are not those with which the run began, as far as it
+    recorded them, or have a token that its tokenizer lacks.
     """
-    folder = Path(path)
-    scheme, others = split_overrides(overrides)
-    if (folder / "config.yaml").is_file():
-        run = RunFolder(folder)
-        config = chosen_config(run, others, trust=trust)
-        model = restored(run, config, checkpoint, weights)
-        named = any(override.startswith("data.") for override in others)
-        loaded = LoadedModel(model, run, folder, config, named)
-    elif folder.is_dir() and not (folder / "config.json").is_file():
+    own = run.load_config(trust if config is None else config)
+    config = own if config is None else config
+    tokenizer = run.known_tokenizer
+    try:
+        task = build_task(config if named else own, tokenizer)
+    except InputError as error:
+        if named:
+            raise
+        raise InputError(f"{run.path}: its data are not as they were: {error}") from None
+    if named:
+        if not same_tokenizer(run, task):
+            raise InputError(
+                f"data.path={config.data.path}: the tokens of these data are not those of "
+                f"{run.path}; make them with --tokenizer {run.tokenizer}."
+            )
+        return task
+    if changed := changed_data(run, task, task.fingerprint()):
+        path = own.data.path
+        name = f"data.name={own.data.name}" if path is None else f"data.path={path}"
         raise InputError(
-            f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
-            "checkpoint, which has a config.json."
+            f"{run.path} began otherwise; {' and '.join(changed)} changed since. Restore what "
+            f"it began with. Where evaluate.py or load_model is given {name}, it takes them as "
+            "they are now, in the tokens of the run."
         )
-    else:
-        refuse_overrides(others, path)
-        if checkpoint != "newest":
-            raise InputError(f"checkpoint={checkpoint}: {path} is no run, so it has only one.")
-        if weights != "trained":
-            raise InputError(f"weights={weights}: {path} is no run; take weights=trained.")
-        found = find_pretrained(path)
-        loaded = LoadedModel(load_pretrained(found), None, found)
-    return loaded._replace(model=with_solver(loaded.model, scheme))
+    return task if config.model == own.model else build_task(config, tokenizer)
 
 
 def evaluate_loss(
@@ -146,10 +107,9 @@ def evaluate_on(
     model: Model, task: AbstractTask, samples: int | None, part: Part = "validation"
 ) -> dict[str, Any]:
     """`evaluate_loss` on a task that is there already."""
-    at_least_one("samples", samples)
     check_part(task, part, samples)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
-    values = make_evaluation(static)(weights, task, BATCH, samples, part)
+    values = make_evaluation(static)(weights, task, _BATCH, samples, part)
     named = {name.removeprefix(f"{part}_"): x for name, x in values.items()}
     return {**named, **task.figures(named["loss"])}
 
@@ -167,10 +127,10 @@ def evaluation_task(
     **Raises:** `InputError` for data that have no such samples.
     """
     if text is None and loaded.run is not None and loaded.config is not None:
-        config = loaded.config
+        task = run_task(loaded.run, loaded.config, named=loaded.named)
         if tokens is None:
-            return run_task(loaded.run, config, named=loaded.named)
-        return _task_at(loaded, config, tokens)
+            return task
+        return _with_tokens(task, tokens, loaded.config, loaded.run.known_tokenizer)
     otherwise = ", which predicts no text; for a TextEncoder give --sentences"
     model = loaded.expected(LanguageModel, otherwise)
     if isinstance(tokens, tuple):
@@ -180,85 +140,150 @@ def evaluation_task(
     return LanguageTask(whole, tokens, tokenizer=loaded.tokenizer, validation=fraction)
 
 
-def with_data_compared(loaded: LoadedModel) -> LoadedModel:
-    """Compare the data of a model here, and not for each task that is made of them.
-
-    **Raises:** `InputError`, see `run_task`.
-    """
-    if loaded.run is not None:
-        evaluation_task(loaded)
-    return loaded._replace(named=True)
-
-
-def check_finite(
-    loaded: LoadedModel, rows: Sequence[dict[str, Any]], name: str = "loss"
-) -> None:
-    """**Raises:** `InputError` where none of the rows has a finite number of that name."""
-    if not any(math.isfinite(row[name]) for row in rows):
-        raise InputError(
-            f"{loaded.path}: the {name} is {rows[0][name]}: the outputs are not finite, or no "
-            "target counts. Take smaller steps in depth (solver.steps_per_interval), another "
-            "scheme, or other data."
-        )
-
-
-def _task_at(
-    loaded: LoadedModel, config: Config, tokens: int | tuple[int, int]
+def _with_tokens(
+    task: AbstractTask,
+    tokens: int | tuple[int, int],
+    config: Config,
+    tokenizer: AbstractTokenizer | None,
 ) -> AbstractTask:
-    """The data of a run in samples of so many tokens.
-
-    **Raises:** `InputError` for a task that has no such samples.
-    """
-    assert loaded.run is not None
-    section = config.model.model_copy(update={"context": tokens})
-    changed = config.model_copy(update={"model": section})
-    task = run_task(loaded.run, changed, named=loaded.named)
-    if task.sized_by_context and takes(task_class(config), "context"):
-        found = task.tokens_per_sample
-        own = run_task(loaded.run, config, named=True).tokens_per_sample
+    """The task of a configuration in samples of so many tokens: made anew where its context
+    decides them, and else by the task itself."""
+    if takes(task_class(config), "context"):
+        section = config.model.model_copy(update={"context": tokens})
+        made = build_task(config.model_copy(update={"model": section}), tokenizer)
         # In the plane it is not their number, nor where it is the most that a model sees.
-        if found == tokens or found != own:
-            return task
+        if made.tokens_per_sample == tokens or made.tokens_per_sample != task.tokens_per_sample:
+            return made
     try:
         return task.on(Mesh(tokens=tokens))
     except InputError as error:
         raise InputError(f"tokens={tokens}: {error}") from None
 
 
-def check_part(task: AbstractTask, part: Part, samples: int | None = None) -> None:
-    """**Raises:** `InputError` for data that have no such part, or give another one or more
-    samples in its place."""
-    if part not in task.parts:
-        raise without_part(task, part)
-    name = type(task).__name__
-    if samples is not None:
-        counted = 0
-        for batch in task.held_out(BATCH, samples, part):
-            counted += len(jax.tree.leaves(batch.targets)[0])
-            if counted > 2 * samples:
-                raise InputError(
-                    f"samples={samples}: {name}.held_out gives more than twice as many; leave "
-                    "it out, or have held_out(size, samples, part) keep to it."
-                )
-    if part == "test" and "validation" in task.parts:
-        pairs = zip(task.held_out(BATCH, part=part), task.held_out(BATCH), strict=False)
-        if all(bool(eqx.tree_equal(*pair)) for pair in pairs):
-            raise InputError(
-                f"part=test: {name}.held_out gives the samples of validation for it too; have "
-                "its `parts` name validation alone, or give it a part of its own."
-            )
+def evaluate_on_meshes(
+    loaded: LoadedModel,
+    meshes: Sequence[Mesh],
+    text: str | None = None,
+    samples: int | None = None,
+    part: Part = "validation",
+    *,
+    layers: Layers = "resampled",
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of a model on other meshes: a row for each, with the field evaluations of
+    a solve.
+
+    **Arguments:**
+
+    - `meshes`: see `Mesh`. A width of an ordinary model has each of its features several times,
+      see `Nodal`.
+    - `layers`: where a mesh gives intervals; see `with_layers`.
+    - `text`, `samples`, `part`: see `evaluate_loss`.
+
+    **Raises:** `InputError` for a mesh that the model or its data do not have.
+    """
+    rows: list[dict[str, Any]] = []
+    models = [model_on(loaded.model, mesh, layers) for mesh in meshes]
+    run, config = loaded.run, loaded.config
+    # The data of a run are compared with those of its training once.
+    own = None if text is not None or run is None else evaluation_task(loaded)
+
+    @ft.cache
+    def task_at(tokens: int | tuple[int, int] | None) -> AbstractTask:
+        if own is None or run is None or config is None:
+            return evaluation_task(loaded, text, tokens)
+        return own if tokens is None else _with_tokens(own, tokens, config, run.known_tokenizer)
+
+    for mesh, model in zip(meshes, models, strict=True):
+        task = task_at(mesh.tokens)
+        batch = next(task.held_out(1, part=part), None)
+        if batch is None:
+            raise _without_part(task, part)
+        evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations
+        found = evaluate_on(model, task, samples, part)
+        rows.append({**mesh.described, "evaluations": float(evaluations), **found})
+    check_finite(loaded, rows)
+    return rows
 
 
-def without_part(task: AbstractTask, part: Part) -> InputError:
-    return InputError(
-        f"part={part}: these data have only {' and '.join(task.parts)}; a text that is "
-        "trained with data.test=0.1 has a test part."
-    )
+def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:
+    """The exit for the outputs that a loss measures.
+
+    **Arguments:**
+
+    - `options`: see `EstimatedExit`.
+
+    **Raises:** `InputError` where the outputs have no difference that could be estimated.
+    """
+    if loss.difference is None:
+        raise InputError(
+            f"--exit: the outputs that {type(loss).__name__} measures have no difference that "
+            "could be estimated; define `difference` of the loss."
+        )
+    return EstimatedExit(1.0, difference=loss.difference, **options)
 
 
-def at_least_one(name: str, size: int | None) -> None:
-    if size is not None and size < 1:
-        raise InputError(f"{name}={size}: give at least 1.")
+def evaluate_exits(
+    loaded: LoadedModel,
+    exit: AbstractExit,
+    tolerances: Sequence[float],
+    meshes: Sequence[Mesh] = (Mesh(),),
+    text: str | None = None,
+    samples: int | None = None,
+    part: Part = "validation",
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of a model whose tokens stop before the end: for each mesh a row
+    of the full solve, without a tolerance, and one for each tolerance. `evaluations` is
+    the mean over all tokens, `saved` the part of those of the full solve.
+
+    **Arguments:**
+
+    - `exit`: whose tolerance is replaced.
+    - `tolerances`: 0 or more.
+    - `meshes`: in depth; by default that of the model.
+    - `text`, `samples`, `part`: see `evaluate_loss`.
+
+    **Raises:** `InputError` for such arguments, and for a scheme in which tokens cannot stop.
+    """
+    for tolerance in tolerances:
+        if not 0 <= tolerance < float("inf"):
+            raise InputError(f"tolerances={list(tolerances)}: {tolerance} is no number from 0.")
+    task = evaluation_task(loaded, text)
+    check_part(task, part, samples)
+    held_out = list(task.held_out(_BATCH, samples, part))
+    rows = []
+    for mesh in meshes:
+        if mesh.tokens is not None:
+            raise InputError(f"tokens={mesh.tokens}: exits are measured on meshes in depth.")
+        model = model_on(loaded.model, mesh)
+        steps = model.control.num_intervals * model.discretization.steps_per_interval
+        full = _figures(model, task, held_out, None, 0.0)
+        rows.append({"steps": steps, "tolerance": None, "saved": 0.0, **full})
+        for tolerance in tolerances:
+            found = _figures(model, task, held_out, exit, tolerance)
+            saved = 1 - found["evaluations"] / full["evaluations"]
+            rows.append({"steps": steps, "tolerance": tolerance, "saved": saved, **found})
+    check_finite(loaded, rows)
+    return rows
+
+
+def cheapest_exits(
+    rows: Sequence[dict[str, Any]], margins: Sequence[float] = (0.005, 0.02)
+) -> list[dict[str, Any]]:
+    """For each margin and number of steps the row with the fewest evaluations among those
+    whose loss is at most that of the full solve and the margin.
+
+    **Arguments:**
+
+    - `rows`: of `evaluate_exits`.
+    """
+    found = []
+    for margin in margins:
+        for full in (row for row in rows if row["tolerance"] is None):
+            here = [row for row in rows if row["steps"] == full["steps"]]
+            good = [row for row in here if row["loss"] <= full["loss"] + margin]
+            best = min(good, key=lambda row: row["evaluations"], default=full)
+            found.append({"margin": margin, **best})
+    return found
 
 
 def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
@@ -275,3 +300,80 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
     found = vectors @ vectors.T
     check_finite(loaded, [{"similarity": x} for x in found.diagonal()], "similarity")
     return found
+
+
+def check_finite(
+    loaded: LoadedModel, rows: Sequence[dict[str, Any]], name: str = "loss"
+) -> None:
+    """Refuses rows of which none has a finite number of that name."""
+    if not any(math.isfinite(row[name]) for row in rows):
+        raise InputError(
+            f"{loaded.path}: the {name} is {rows[0][name]}: the outputs are not finite, or no "
+            "target counts. Take smaller steps in depth (solver.steps_per_interval), another "
+            "scheme, or other data."
+        )
+
+
+def check_part(task: AbstractTask, part: Part, samples: int | None = None) -> None:
+    """Refuses data that have no such part, or give another one or more samples in its place."""
+    at_least_one("samples", samples)
+    if part not in task.parts:
+        raise _without_part(task, part)
+    name = type(task).__name__
+    if samples is not None:
+        counted = 0
+        for batch in task.held_out(_BATCH, samples, part):
+            counted += len(jax.tree.leaves(batch.targets)[0])
+            if counted > 2 * samples:
+                raise InputError(
+                    f"samples={samples}: {name}.held_out gives more than twice as many; leave "
+                    "it out, or have held_out(size, samples, part) keep to it."
+                )
+    if part == "test" and "validation" in task.parts:
+        pairs = zip(task.held_out(_BATCH, part=part), task.held_out(_BATCH), strict=False)
+        if all(bool(eqx.tree_equal(*pair)) for pair in pairs):
+            raise InputError(
+                f"part=test: {name}.held_out gives the samples of validation for it too; have "
+                "its `parts` name validation alone, or give it a part of its own."
+            )
+
+
+def at_least_one(name: str, size: int | None) -> None:
+    if size is not None and size < 1:
+        raise InputError(f"{name}={size}: give at least 1.")
+
+
+def _without_part(task: AbstractTask, part: Part) -> InputError:
+    return InputError(
+        f"part={part}: these data have only {' and '.join(task.parts)}; a text that is "
+        "trained with data.test=0.1 has a test part."
+    )
+
+
+def _figures(
+    model: AbstractModel,
+    task: AbstractTask,
+    held_out: Sequence[Batch],
+    exit: AbstractExit | None,
+    tolerance: float,
+) -> dict[str, float]:
+    """The means over the held-out samples, of the evaluations too."""
+    limit = jnp.asarray(tolerance)
+    means = averaged(_measured(model, task.loss, exit, limit, batch) for batch in held_out)
+    return {"evaluations": means.pop("evaluations"), **means, **task.figures(means["loss"])}
+
+
+# The tolerance is an array, so that all of them share one program.
+@eqx.filter_jit
+def _measured(
+    model: AbstractModel,
+    loss: AbstractLoss,
+    exit: AbstractExit | None,
+    tolerance: Array,
+    batch: Batch,
+) -> dict[str, Mean]:
+    if exit is not None:
+        exit = eqx.tree_at(lambda e: e.tolerance, exit, tolerance)
+    result = loss(model.with_exit(exit), batch)
+    count = len(jax.tree.leaves(batch.targets)[0])
+    return {**result.figures, "evaluations": Mean(result.field_evaluations * count, count)}

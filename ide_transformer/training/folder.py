@@ -1,15 +1,18 @@
 """The folder of a run: made, found again, and used by one process at a time."""
 
 import contextlib
+import functools as ft
 import hashlib
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,34 @@ from ..pretrained import no_such
 from ..reporting import write_json
 from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from .config import Config
+from .optimizer import path_of
 from .reading import Trust, dump_config, load_config
-from .source import source
+
+
+def source(config: Config | None = None) -> str:
+    """The version of the package and a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, and that
+    of each module of your own whose classes the configuration names."""
+    values = [] if config is None else jax.tree.leaves(config.model_dump(mode="json"))
+    named = {x.partition(":")[0] for x in values if isinstance(x, str) and ":" in x}
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(named)}
+    own = [f"{name} ({checksum_of([Path(file)])})" for name, file in files.items() if file]
+    return ", ".join((_package(), *own))
+
+
+@ft.cache
+def _package() -> str:
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return f"{version('ide_transformer')} ({checksum_of(files)})"
+
+
+def checksum_of(files: Sequence[Path]) -> str:
+    """A short checksum of some files."""
+    sums = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    return hashlib.sha256("".join(sums).encode()).hexdigest()[:12]
 
 
 # In the file of fingerprints.
-_DATA, _SOURCES = "its data", "sources"
+_DATA, _SOURCES, _CONFIG = "its data", "sources", "its config.yaml"
 
 
 class RunFolder:
@@ -67,34 +92,42 @@ class RunFolder:
         return load_config(self.config, trust=trust)
 
     @property
+    def recorded(self) -> dict[str, Any]:
+        """The fingerprints with which it began; `InputError` where they are lost."""
+        try:
+            return dict(json.loads(self.fingerprints.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            raise InputError(
+                f"{self.fingerprints} is missing or damaged, so that it is not known whether "
+                "the run would go on with the data with which it began. Restore it, or start a "
+                "new run."
+            ) from None
+
+    @property
     def identity(self) -> str | None:
         """A number that no other run has; `None` where it is not known."""
         try:
-            return _read_fingerprints(self).get("run")
+            return self.recorded.get("run")
         except InputError:
             return None
 
     @property
     def data(self) -> str | None:
         """The fingerprint of the data with which it began; `None` where it is not recorded."""
-        return _read_fingerprints(self).get(_DATA)
+        return self.recorded.get(_DATA)
 
     @property
     def sources(self) -> list[str]:
         """The code that made it, see `source`, of each of its starts."""
-        return _read_fingerprints(self)[_SOURCES]
+        return self.recorded[_SOURCES]
 
     def add_source(self, source: str) -> None:
         """Records that the run goes on by other code."""
         if (sources := self.sources)[-1] != source:
-            told = {**_read_fingerprints(self), _SOURCES: [*sources, source]}
-            write_json(self.fingerprints, told)
+            write_json(self.fingerprints, {**self.recorded, _SOURCES: [*sources, source]})
 
     def load_summary(self) -> dict[str, Any]:
-        """Summary that the run wrote at its end.
-
-        **Raises:** `InputError` for a file that is damaged.
-        """
+        """Summary that the run wrote at its end; `InputError` for a file that is damaged."""
         try:
             return dict(json.loads(self.summary.read_bytes()))
         except (ValueError, TypeError):
@@ -103,19 +136,18 @@ class RunFolder:
             ) from None
 
     def load_tokenizer(self) -> AbstractTokenizer:
-        """The tokenizer of the model.
-
-        **Raises:** `InputError` where it has none.
-        """
+        """The tokenizer of the model; `InputError` where it has none."""
         if not self.tokenizer.exists():
             raise InputError(f"{self.path} has no tokenizer: it is no run on text.")
         return load_tokenizer(self.tokenizer)
 
-    def sole_use(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps other processes from training in the folder.
+    @property
+    def known_tokenizer(self) -> AbstractTokenizer | None:
+        """The tokenizer of the model; `None` for no run on text."""
+        return self.load_tokenizer() if self.tokenizer.exists() else None
 
-        **Raises:** `InputError`, when it is entered, where another process does.
-        """
+    def sole_use(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other processes from training in the folder; see `sole_use`."""
         return sole_use(
             self.lock,
             f"{self.path}: another process is training this run. Wait for it or stop it, or "
@@ -144,7 +176,8 @@ def new_folder(
         with naming(made.tokenizer):
             save(made.tokenizer)
         told = {"run": uuid.uuid4().hex, _SOURCES: [source(config)]}
-        write_json(made.fingerprints, {**told, **_fingerprints(made, data)})
+        told |= {_CONFIG: checksum(made.config)} | ({} if data is None else {_DATA: data})
+        write_json(made.fingerprints, told)
         while True:
             number = max(_numbers(config.name, runs), default=0) + 1
             folder = _numbered(config.name, runs, number)
@@ -161,15 +194,8 @@ def new_folder(
 
 @contextlib.contextmanager
 def sole_use(path: Path, refusal: str) -> Iterator[None]:
-    """Holds a lock. The operating system releases it when the process ends, however it does.
-
-    **Arguments:**
-
-    - `path`: the file of the lock.
-    - `refusal`: what is said where another process has it.
-
-    **Raises:** `InputError` where one has.
-    """
+    """Holds the lock `path`, which the operating system releases when the process ends, however
+    it does; `InputError` with the `refusal` where another process has it."""
     lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -180,17 +206,10 @@ def sole_use(path: Path, refusal: str) -> Iterator[None]:
 
 
 def check_data(folder: RunFolder, task: AbstractTask, data: str) -> None:
-    """Refuses to resume a run on other data or by an edited configuration. It writes nothing.
-
-    **Arguments:**
-
-    - `data`: the fingerprint of the task.
-
-    **Raises:** `InputError` that says what has changed.
-    """
+    """Refuses to resume a run on other data, of this fingerprint, or by an edited
+    configuration. It writes nothing."""
     what = changed_data(folder, task, data)
-    then, now = _read_fingerprints(folder), _fingerprints(folder, None)
-    what += [name for name in now if name in then and now[name] != then[name]]
+    what += [_CONFIG] * (folder.recorded.get(_CONFIG) not in (None, checksum(folder.config)))
     if what:
         raise InputError(
             f"--resume: {folder.path} began otherwise; {' and '.join(what)} changed since. "
@@ -204,8 +223,7 @@ def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
     """List which of tokenizer and data are not those with which a run began, as far as it
     recorded them."""
     what = [] if same_tokenizer(folder, task) else ["its tokenizer"]
-    then = folder.data
-    return what + ["its data"] * (then not in (None, data))
+    return what + [_DATA] * (folder.data not in (None, data))
 
 
 def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
@@ -222,31 +240,13 @@ def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
         return file.read_bytes() == saved
 
 
-def _fingerprints(folder: RunFolder, data: str | None) -> dict[str, str]:
-    config = {"its config.yaml": checksum(folder.config)}
-    return config if data is None else {**config, _DATA: data}
-
-
-def _read_fingerprints(folder: RunFolder) -> dict[str, Any]:
-    try:
-        return dict(json.loads(folder.fingerprints.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        raise InputError(
-            f"{folder.fingerprints} is missing or damaged, so that it is not known whether the "
-            "run would go on with the data with which it began. Restore it, or start a new run."
-        ) from None
-
-
 def checksum(path: Path) -> str:
     """A checksum of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def resumed_folder(config: Config, runs: Path) -> RunFolder:
-    """The newest folder of a run of that name.
-
-    **Raises:** `InputError` if there is none, or its configuration is another one.
-    """
+    """The newest folder of a run of that name, which has to have this configuration."""
     folder = newest_folder(config.name, runs, config)
     if changed := changed_values(folder.load_config(config), config):
         raise InputError(
@@ -257,10 +257,7 @@ def resumed_folder(config: Config, runs: Path) -> RunFolder:
 
 
 def newest_folder(name: str, runs: Path, trust: Trust = False) -> RunFolder:
-    """The newest folder of a run of that name; `name-8` may be a run of the name `name-8`.
-
-    **Raises:** `InputError` if there is none.
-    """
+    """The newest folder of a run of that name; `name-8` may be a run of the name `name-8`."""
     for number in sorted(_numbers(name, runs), reverse=True):
         folder = _numbered(name, runs, number)
         if number == 1 or folder.load_config(trust).name == Path(name).name:
@@ -293,4 +290,4 @@ def flat_values(config: Config) -> dict[str, Any]:
     """The values of a configuration by their dotted keys."""
     tree = config.model_dump(mode="json")
     leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda x: type(x) is not dict)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
+    return {path_of(path): x for path, x in leaves}

@@ -1,23 +1,121 @@
-"""The models of runs, read from their checkpoints."""
+"""The models of runs and of checkpoints, what can be chosen of them, and runs made so."""
 
 import functools as ft
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import Model
-from .averages import Weights, weights_of
-from .build import build_model_of_size, build_task, causal, task_class
+from ..models import AbstractModel, LanguageModel
+from ..pretrained import find_pretrained, load_pretrained, save_pretrained
+from ..tasks import AbstractTokenizer, PretrainedTokenizer
+from .build import build_model_of_size, build_task, causal, task_class, with_solver
 from .checkpoints import Checkpoints, Which
-from .config import Config
-from .folder import RunFolder
+from .config import NATIVE, Config, SolverConfig
+from .construct import takes
+from .folder import RunFolder, new_folder
 from .metrics import validation_losses
+from .names import find
+from .optimizer import build_optimizer
 from .phases import make_phases, phase_at, shapes_at
+from .reading import apply_overrides, validated
 from .refinement import first_model
+from .step import Weights, initial_state, weights_of
+
+
+M = TypeVar("M", bound=AbstractModel)
+
+_WHERE = "the command line"
+
+
+class LoadedModel(NamedTuple):
+    """A model and its origin; `run` is `None` for a checkpoint, and so is `config`, which names
+    the data on which the model of a run is evaluated. `named` says that they are others than
+    those of the run on purpose."""
+
+    model: AbstractModel
+    run: RunFolder | None
+    path: Path
+    config: Config | None = None
+    named: bool = False
+
+    @property
+    def tokenizer(self) -> AbstractTokenizer:
+        """The tokenizer of the model.
+
+        **Raises:** `InputError` where it has none.
+        """
+        if self.run is None:
+            return PretrainedTokenizer.from_pretrained(self.path)
+        return self.run.load_tokenizer()
+
+    def expected(self, kind: type[M], otherwise: str) -> M:
+        """The model, which has to be of that kind.
+
+        **Raises:** `InputError` that ends with `otherwise`.
+        """
+        model = self.model.ordinary
+        if isinstance(model, kind):
+            return model
+        raise InputError(f"{self.path} holds a {type(self.model).__name__}{otherwise}.")
+
+
+@checked
+def load_model(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    checkpoint: Which = "newest",
+    weights: Weights = "trained",
+    trust: bool = False,
+) -> LoadedModel:
+    """The model of a run or of a checkpoint, solved by its own scheme or by another, with its
+    tokenizer.
+
+    **Arguments:**
+
+    - `path`: the folder of a run, or what `load_pretrained` takes.
+    - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run; of a run
+      also `data.path=value` and `data.options.key=value` of its task for other data, and
+      `model.context=value` for longer inputs.
+    - `checkpoint`, `weights`, `trust`: of a run, see `load_run`.
+
+    **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
+    not fit what is chosen.
+    """
+    folder = Path(path)
+    for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
+    others = [x for x in overrides if x not in for_scheme]
+    scheme = _scheme(for_scheme)
+    if (folder / "config.yaml").is_file():
+        run = RunFolder(folder)
+        config = _chosen(run, others, trust=trust)
+        model = _restored(run, config, checkpoint, weights)
+        named = any(override.startswith("data.") for override in others)
+        loaded = LoadedModel(model, run, folder, config, named)
+    elif folder.is_dir() and not (folder / "config.json").is_file():
+        raise InputError(
+            f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
+            "checkpoint, which has a config.json."
+        )
+    else:
+        if others:
+            keys = ", ".join(x.partition("=")[0] for x in others)
+            raise InputError(
+                f"{keys}: the weights are given; only solver.… can be chosen here, for example "
+                f"solver.kind=strang, since {path} is a checkpoint and no run."
+            )
+        if checkpoint != "newest":
+            raise InputError(f"checkpoint={checkpoint}: {path} is no run, so it has only one.")
+        if weights != "trained":
+            raise InputError(f"weights={weights}: {path} is no run; take weights=trained.")
+        found = find_pretrained(path)
+        loaded = LoadedModel(load_pretrained(found), None, found)
+    return loaded._replace(model=with_solver(loaded.model, scheme))
 
 
 @checked
@@ -40,7 +138,6 @@ def load_run(
       `training.keep_best`); or a step. For one that is damaged the newest before it is
       taken, with a warning.
     - `weights`: "trained", or "average" for their moving average (`training.average`).
-
     - `trust`: whether code that its configuration names, `package.module:Class`, may be
       imported and run.
 
@@ -48,18 +145,69 @@ def load_run(
     for code that is not trusted.
     """
     folder = RunFolder(path)
-    return restored(folder, folder.load_config(trust), checkpoint, weights), folder
+    return _restored(folder, folder.load_config(trust), checkpoint, weights), folder
 
 
-def restored(
-    folder: RunFolder, config: Config, checkpoint: Which, weights: Weights = "trained"
-) -> Model:
-    """The model of a run with the weights of a checkpoint; see `load_run`.
+def import_pretrained(
+    path: str, name: str, runs: Path, overrides: Sequence[str] = ()
+) -> RunFolder:
+    """A run at step 0 with the weights of the checkpoint of a language model, and its
+    tokenizer, or of a model of images; solved by its native scheme.
 
     **Arguments:**
 
-    - `config`: that of the run, or one whose model has weights of the same shapes.
+    - `path`: see `load_pretrained`.
+    - `name`: of the run, in the folder `runs`.
+    - `overrides`: further keys of its configuration, `key=value`; a model of images needs
+      `data.name`, and `data.path` where the data are in a folder.
+
+    **Raises:** `InputError` for a checkpoint of another kind than the data need.
     """
+    found = find_pretrained(path)
+    # A path is kept whole, so that the run can be read from anywhere.
+    kept = str(found.resolve()) if Path(path).exists() else path
+    tree: dict[str, Any] = {"name": name, "model": {"pretrained": kept}}
+    origin = apply_overrides(tree, overrides)
+    config = validated(Config, tree, f"{runs / name}", origin)
+    key = jax.random.key(config.training.seed)
+    model = build_model_of_size(config, {}, key)
+    optimizer = build_optimizer(config.optimizer, config.training.steps)
+    state, _ = initial_state(model, optimizer, key, average=config.training.average)
+
+    def save(tokenizer: Path) -> None:
+        if isinstance(model, LanguageModel):
+            PretrainedTokenizer.from_pretrained(found).save(tokenizer)
+
+    folder = new_folder(config, runs, save)
+    with folder.sole_use(), Checkpoints(folder, config, {}, writes=True) as checkpoints:
+        checkpoints.save(0, state)
+    return folder
+
+
+def export_run(run: Path, path: Path, *, trust: bool = False) -> None:
+    """The weights of a run that began from a checkpoint, in the layout of that checkpoint.
+
+    **Arguments:**
+
+    - `trust`: see `load_run`.
+
+    **Raises:** `InputError` for a run that did not, or is solved by another scheme.
+    """
+    model, folder = load_run(run, trust=trust)
+    source = folder.load_config(trust).model.pretrained
+    if source is None:
+        raise InputError(
+            f"{run} did not begin from a checkpoint (model.pretrained), so there is no layout "
+            "to write it in; load it with ide_transformer.training.load_run."
+        )
+    save_pretrained(model, path, like=source)
+
+
+def _restored(
+    folder: RunFolder, config: Config, checkpoint: Which, weights: Weights
+) -> AbstractModel:
+    """The model with the weights of a checkpoint of a run, whose configuration this is, or one
+    whose model has weights of the same shapes."""
     average = config.training.average
     if weights == "average" and not average:
         raise InputError(
@@ -67,7 +215,7 @@ def restored(
             "with training.average=0.999, say, or take weights=trained."
         )
     key = jax.random.key(0)  # the weights that it draws are replaced below
-    sizes = run_sizes(folder, config)
+    sizes = _sizes(folder, config)
     model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
     _, phases = make_phases(config, model, key)
     losses = validation_losses(folder.metrics) if checkpoint == "best" else {}
@@ -77,7 +225,86 @@ def restored(
     return causal(config, eqx.combine(weights_of(state, weights, average), static))
 
 
-def run_sizes(folder: RunFolder, config: Config) -> dict[str, Any]:
+def _sizes(folder: RunFolder, config: Config) -> dict[str, Any]:
     """The sizes of a model that the data of a run decide."""
     sizes = task_class(config).saved_sizes(folder.tokenizer)
     return build_task(config).sizes if sizes is None else sizes
+
+
+def _scheme(overrides: Sequence[str]) -> SolverConfig:
+    """The scheme that overrides `solver.key=value` describe; the own one without any."""
+    tree: dict[str, Any] = {}
+    origin = apply_overrides(tree, overrides)
+    section = tree.get("solver", {"kind": NATIVE})
+    if isinstance(section, dict) and "kind" not in section:
+        raise InputError(
+            f"{', '.join(origin)}: solver.kind is missing; say which scheme, for example "
+            "solver.kind=strang."
+        )
+    here = {key.removeprefix("solver."): where for key, where in origin.items()}
+    return validated(SolverConfig, section, _WHERE, here)
+
+
+def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> Config:
+    """The configuration of a run with overrides `data.path=value`, `data.options.key=value` and
+    `model.context=value`, for a model with the weights of the run. `data.name` can be said
+    again."""
+    config = run.load_config(trust)
+    if not overrides:
+        return config
+    tree = config.model_dump(mode="json")
+    origin = apply_overrides(tree, overrides)
+    free = "model.context", "data.name", "data.path"
+    foreign = [x for x in origin if x not in free and not x.startswith("data.options.")]
+    if tree["data"]["name"] != config.data.name:
+        foreign.append("data.name")
+    if foreign:
+        raise InputError(
+            f"{', '.join(foreign)}: the weights are given; only solver.…, data.path, "
+            "data.options.… and model.context can be chosen here, for example "
+            "solver.kind=strang."
+        )
+    chosen = validated(Config, tree, _WHERE, origin)
+    if chosen.model.context != config.model.context:
+        _check_context(chosen)
+    if chosen != config:
+        _check_weights(run, config, chosen)
+    return chosen
+
+
+def _check_context(config: Config) -> None:
+    """Refuses a context that neither the data nor the model would see."""
+    task = task_class(config)
+    if config.model.pretrained is None and not config.model.stages:
+        model = find("model.kind", config.model.kind, task.model)
+        if not takes(task, "context") and not takes(model, "context"):
+            raise InputError(
+                f"model.context={config.model.context}: neither {config.data.name} nor "
+                f"{config.model.kind} takes a context; drop it."
+            )
+
+
+def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
+    """Refuses data and a context for which a model would have other weights."""
+    sizes = _sizes(run, own)
+    task = build_task(chosen, run.known_tokenizer)
+    data = {name: task.sizes[name] for name in sizes}
+    key = jax.random.key(0)
+
+    def shapes(config: Config, sizes: dict[str, Any]) -> list[tuple[int, ...]]:
+        model = eqx.filter_eval_shape(build_model_of_size, config, sizes, key)
+        return [x.shape for x in jax.tree.leaves(model) if hasattr(x, "shape")]
+
+    expected = shapes(own, sizes)
+    if expected != shapes(chosen, sizes):
+        raise InputError(
+            f"model.context={chosen.model.context}: the model learned an embedding of its "
+            f"{own.model.context} positions and knows no others. Train it with positions that "
+            "go on, such as model.positions=rotary."
+        )
+    if expected != shapes(chosen, data):
+        name = next(name for name in sizes if data[name] != sizes[name])
+        raise InputError(
+            f"data.options: these data have {name}={data[name]}, but the model was trained for "
+            f"{name}={sizes[name]}."
+        )

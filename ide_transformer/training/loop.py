@@ -2,32 +2,36 @@
 
 import contextlib
 import functools as ft
-import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 from ..errors import InputError
-from ..tasks import AbstractTask, Batch
-from .averages import weights_of
+from ..tasks import AbstractTask, Batch, Part
 from .checkpoints import Checkpoints
+from .config import TrainingConfig
 from .folder import RunFolder, flat_values
 from .meshes import drawn_mesh, first_batches, mesh_tasks
-from .metrics import MetricsLog, NotFinite, cut_metrics
+from .metrics import MetricsLog, NotFinite, TrainingProgress, cut_metrics
 from .parallel import Layout
 from .phases import Phase, phase_at, shapes_at
-from .prefetch import prefetched
 from .processes import primary
-from .progress import TrainingProgress
-from .step import TrainState, describe_memory, num_parameters, rolled_back
+from .sizes import describe_memory
+from .step import TrainState, Weights, num_parameters, rolled_back, weights_of
 from .stopping import Stopped, StopRequest
 from .trackers import AbstractTracker, InBackground, JsonLines
-from .training_config import TrainingConfig
 
+
+T = TypeVar("T")
 
 EVALUATION_BATCH = 64
+
+# The weights that are evaluated, and the ends of the names of their figures.
+_EVALUATED: tuple[tuple[Weights, str], ...] = (("trained", ""), ("average", "_of_average"))
 
 
 class Diverged(InputError):
@@ -48,7 +52,6 @@ class Loop(NamedTuple):
     - `losses`: the validation losses by step, as far as they are logged; it grows.
     - `stop`: asked after each step.
     - `phases`: one after the other; a run that is not refined has one.
-    - `layout`: where arrays lie on the devices.
     - `began`: see `MetricsLog`.
     - `trackers`: besides `metrics.jsonl`.
     """
@@ -88,6 +91,33 @@ class Loop(NamedTuple):
                         "from there with other batches. This is done once."
                     )
 
+    def evaluated(
+        self,
+        phase: Phase,
+        state: TrainState,
+        parts: Sequence[Part],
+        samples: int | None = None,
+        *,
+        check: Callable[[], None],
+    ) -> dict[str, float]:
+        """The figures of held-out samples with the weights and, if there is one, their average;
+        `check` is called between batches and may raise."""
+        decay, found = self.training.average, {}
+        for which, suffix in _EVALUATED[: 2 if decay else 1]:
+            weights = weights_of(state, which, decay)
+            for part in parts:
+                values = phase.evaluate(
+                    weights,
+                    self.task,
+                    EVALUATION_BATCH,
+                    samples,
+                    part,
+                    check,
+                    self.layout.batch,
+                )
+                found |= {f"{name}{suffix}": value for name, value in values.items()}
+        return found
+
     def _march(
         self, phases: list[_Compiled], state: TrainState, progress: TrainingProgress
     ) -> TrainState:
@@ -112,13 +142,14 @@ class Loop(NamedTuple):
                     state = self._take(compiled, first, state, batches, log)
         return state
 
-    def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch]]:
-        """The mesh and the batch of each step; the first one is step 1."""
+    def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
+        """The mesh, the batch and its tokens of each step; the first one is step 1."""
         training, tasks = self.training, mesh_tasks(self.training, self.task)
 
-        def make(number: int) -> tuple[int, Batch]:
-            mesh = drawn_mesh(training, number - 1)
-            return mesh, self.layout.load(tasks[mesh], number - 1, training.batch_size, seed)
+        def make(number: int) -> tuple[int, Batch, int]:
+            mesh, size = drawn_mesh(training, number - 1), training.batch_size
+            batch = self.layout.load(tasks[mesh], number - 1, size, seed)
+            return mesh, batch, size * tasks[mesh].tokens_per_sample
 
         return make
 
@@ -136,17 +167,16 @@ class Loop(NamedTuple):
         compiled: _Compiled,
         start: int,
         state: TrainState,
-        batches: Iterator[tuple[int, Batch]],
+        batches: Iterator[tuple[int, Batch, int]],
         log: MetricsLog,
     ) -> TrainState:
         """Takes the steps of a phase after step `start`, if any are left."""
         training, phase = self.training, compiled.phase
-        samples = [x.tokens_per_sample for x in mesh_tasks(training, self.task)]
         before: dict[str, Any] = {}
         for number in range(start + 1, phase.last + 1):
-            mesh, batch = next(batches)
+            mesh, batch, tokens = next(batches)
             state, metrics = compiled.steps[mesh](state, batch)
-            log.count(training.batch_size * samples[mesh])
+            log.count(tokens)
             # So few steps are on their way that a request to stop is soon obeyed.
             jax.block_until_ready(before)
             before, last = metrics, number == training.steps
@@ -167,30 +197,26 @@ class Loop(NamedTuple):
 
     def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
         """The phases after step `start` with their programs; says what they need of memory."""
-        training = self.training
-        batches = first_batches(training, self.task)
+        batches = first_batches(self.training, self.task)
         left = [phase for phase in self.phases if phase.last > start]
-        programs: list[list[Any]] = [[] for _ in left]
-        number, of = 0, len(left) * len(batches)
-        for phase, steps in zip(left, programs, strict=True):
+        compiled: list[_Compiled] = []
+        number, of, temporary = 0, len(left) * len(batches), 0
+        for phase in left:
+            steps: list[Any] = []
             for lowered in phase.lowered(self.task.loss, self.layout, batches):
                 number += 1
                 if of > 1:
                     progress.say(f"compiling the step of mesh {number} of {of}")
                 steps.append(lowered.compile())
+                needed = steps[-1].memory_analysis().temp_size_in_bytes
+                temporary = max(temporary, needed)
                 self.stop.check("Stopped before the first step.")
-        compiled = []
-        for phase, steps in zip(left, programs, strict=True):
             enter = phase.enter
             if 0 < phase.first >= start:
                 enter = jax.jit(enter, out_shardings=self.layout.shardings(phase.shapes))
                 before = self.layout.shapes(shapes_at(self.phases, phase.first))
                 enter = enter.lower(before).compile()
             compiled.append(_Compiled(phase, enter, steps))
-        temporary = max(
-            x.memory_analysis().temp_size_in_bytes
-            for x in itertools.chain.from_iterable(programs)
-        )
         model, shapes = left[-1].model, left[-1].shapes
         progress.say(describe_memory(model, shapes, self.task.loss, batches[0], temporary))
         if self.layout.grid.size > 1:
@@ -206,19 +232,9 @@ class Loop(NamedTuple):
         if number % training.evaluate_every:
             return False
         log.flush()
-        evaluate = ft.partial(
-            phase.evaluate,
-            task=self.task,
-            size=EVALUATION_BATCH,
-            samples=training.evaluate_samples,
-            check=self.stop.check,
-            place=self.layout.batch,
-        )
+        samples, check = training.evaluate_samples, self.stop.check
         try:
-            values = evaluate(weights_of(state, "trained", training.average))
-            if training.average:
-                mean = evaluate(weights_of(state, "average", training.average))
-                values |= {f"{name}_of_average": value for name, value in mean.items()}
+            values = self.evaluated(phase, state, ("validation",), samples, check=check)
         except Stopped:
             return False
         log.write({"step": number, **values})
@@ -229,10 +245,8 @@ class Loop(NamedTuple):
         return lowest and training.keep_best
 
     def _last_good(self, rollbacks: int, line: dict) -> TrainState:
-        """The state of the last checkpoint, from which the run goes on.
-
-        **Raises:** `Diverged` where there is none, or the run has gone back before.
-        """
+        """The state of the last checkpoint, from which the run goes on; `Diverged` where there
+        is none, or the run has gone back before."""
         newest = self.checkpoints.newest()
         if rollbacks or newest is None:
             before = "There is no checkpoint to go back to"
@@ -249,6 +263,32 @@ class Loop(NamedTuple):
         state = self.layout.placed(rolled_back(self.checkpoints.restore(shapes)))
         cut_metrics(self.folder.metrics, int(state.step), self.losses)
         return state
+
+
+@contextlib.contextmanager
+def prefetched(
+    make: Callable[[int], T], start: int, stop: int, *, ahead: int = 2
+) -> Iterator[Iterator[T]]:
+    """`make(start), make(start + 1), …, make(stop - 1)`, made by a thread at most `ahead` of
+    them before they are asked for. An error is raised where its value is asked for.
+
+        with prefetched(lambda step: task.batch(step, size, seed), start, steps) as batches:
+            for batch in batches: …
+    """
+    thread = ThreadPoolExecutor(1, "prefetch")
+    waiting: deque[Future[T]] = deque()
+
+    def values() -> Iterator[T]:
+        for number in range(start, stop + ahead):
+            if number < stop:
+                waiting.append(thread.submit(make, number))
+            if number >= start + ahead:
+                yield waiting.popleft().result()
+
+    try:
+        yield values()
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def _fault(line: dict) -> str:

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..models import Mesh, Model, functional
 from ..tasks import AbstractTask, Batch
 from .build import SchemeSizes, build_solver
-from .training_config import DrawnMesh, MeshSection, TrainingConfig
+from .config import DrawnMesh, MeshSection, TrainingConfig
 
 
 # How a model comes to fewer intervals: θ(t) is resampled, or some of its layers are kept.

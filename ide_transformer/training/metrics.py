@@ -1,3 +1,5 @@
+"""The log of a run: its figures go to trackers, and its progress to the terminal."""
+
 import contextlib
 import json
 import math
@@ -10,8 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array
+from rich import progress
 
 from ..errors import InputError, naming
+from ..reporting import Terminal
 from .trackers import AbstractTracker
 
 
@@ -30,8 +34,6 @@ class MetricsLog:
     The metrics of a step are given on when those of the next logged step arrive; by then the
     device has computed them. A thread notes when it has, which is the end of a window of the
     rate.
-
-    **Arguments:**
 
     - `trackers`: started before; they are closed with the log.
     - `on_line`: called with each line after it was given to them.
@@ -69,10 +71,8 @@ class MetricsLog:
         self._pending = (step, self._tokens, self._reader.submit(_read, metrics))
 
     def flush(self) -> None:
-        """Waits for the pending metrics and writes them.
-
-        **Raises:** `NotFinite` after `max_bad_steps` in a row.
-        """
+        """Waits for the pending metrics and writes them; `NotFinite` after `max_bad_steps` in a
+        row."""
         if self._pending is None:
             return
         (step, tokens, reading), self._pending = self._pending, None
@@ -88,10 +88,7 @@ class MetricsLog:
             raise NotFinite(line)
 
     def keep(self) -> None:
-        """Writes the pending metrics; all lines until here outlive the process.
-
-        **Raises:** see `flush`.
-        """
+        """Writes the pending metrics; all lines until here outlive the process."""
         self.flush()
         for tracker in self._trackers:
             tracker.flush()
@@ -116,10 +113,8 @@ def _read(metrics: dict[str, Array]) -> tuple[dict[str, Any], float]:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The lines of a log. A last line that is not complete is dropped.
-
-    **Raises:** `InputError` for a line before it that is none of a log.
-    """
+    """The lines of a log. A last line that is not complete is dropped; one before it that is
+    none of a log is an `InputError`."""
     lines = []
     # In binary, since a damaged file may be no text.
     written = path.read_bytes().splitlines(keepends=True)
@@ -136,16 +131,20 @@ def read_metrics(path: Path) -> list[dict]:
     return lines
 
 
+def _logged(path: Path, name: str) -> list[tuple[int, Any]]:
+    """The step and the figure of that name in each line of a log; without a log, none."""
+    lines = read_metrics(path) if path.exists() else []
+    return [(line["step"], line[name]) for line in lines if name in line]
+
+
 def seconds_logged(path: Path) -> float:
     """The time that a run had taken when it wrote the last line of its log."""
-    lines = read_metrics(path) if path.exists() else []
-    return max((line["seconds"] for line in lines if "seconds" in line), default=0.0)
+    return max((seconds for _, seconds in _logged(path, "seconds")), default=0.0)
 
 
 def validation_losses(path: Path) -> dict[int, float]:
     """The validation loss of each evaluation in a log, by step; without a log, none."""
-    lines = read_metrics(path) if path.exists() else []
-    found = {x["step"]: x["validation_loss"] for x in lines if "validation_loss" in x}
+    found = dict(_logged(path, "validation_loss"))
     return {step: math.nan if loss is None else loss for step, loss in found.items()}
 
 
@@ -161,3 +160,67 @@ def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> None:
     with naming(replacement):
         replacement.write_text("".join(kept), encoding="utf-8")
     replacement.replace(path)
+
+
+class TrainingProgress:
+    """Shows the step, the rate, the loss and the time that remains of a run of `steps` steps
+    that goes on from step `start`; nothing where it is `quiet`. A context manager."""
+
+    _seconds_between_lines = 5.0
+
+    def __init__(self, steps: int, start: int, *, quiet: bool = False):
+        self._console = Terminal()
+        self._console.quiet = quiet
+        self._steps = steps
+        # The first logged step and its time; before it, the step was compiled.
+        self._first: tuple[int, float] | None = None
+        self._last_line = -float("inf")
+        self._held_out = ""
+        self._bar = progress.Progress(
+            progress.TextColumn("training"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[state]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=steps, completed=start, state="compiling")
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self._console.print(text, markup=False)
+
+    def show(self, line: dict) -> None:
+        """One line of the metrics log."""
+        if "loss" not in line:
+            self._held_out = "  ".join(f"{k} {v:.4f}" for k, v in line.items() if k != "step")
+            if not self._console.is_terminal:
+                self.say(f"step {line['step']}/{self._steps}  {self._held_out}")
+            return
+        speed = f"{line['tokens_per_second']:,.0f} tokens/s"
+        self.show_step(line["step"], f"loss {line['loss']:.4f}  {speed}")
+
+    def show_step(self, step: int, state: str) -> None:
+        """The step that is done, and a few words on it."""
+        self._bar.update(self._task, completed=step, state=f"{state}  {self._held_out}")
+        now = time.perf_counter()
+        due = now - self._last_line >= self._seconds_between_lines or step == self._steps
+        if due and not self._console.is_terminal:
+            self._last_line = now
+            self.say(f"step {step}/{self._steps}  {state}  {self._remaining(step, now)}")
+
+    def _remaining(self, step: int, now: float) -> str:
+        if self._first is None:
+            self._first = (step, now)
+            return ""
+        first_step, first_time = self._first
+        seconds = (now - first_time) / max(step - first_step, 1) * (self._steps - step)
+        return f"{seconds:.0f} s left"

@@ -1,20 +1,120 @@
-"""Optimizers: clipping, a warm-up, a schedule, decay of matrices only, and groups of weights
-with rates of their own."""
+"""The section `optimizer`, and its update rule: clipping, a warm-up, a schedule, decay of
+matrices only, and groups of weights with rates of their own."""
 
 import difflib
 import fnmatch
 from collections.abc import Callable, Mapping
 from types import UnionType
+from typing import Annotated, Literal
 
 import diffrax
 import equinox as eqx
 import jax
 import optax
 from jaxtyping import PyTree
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from ..equation import AbstractControl, AbstractPositions
 from ..errors import InputError
-from .optimizer_config import OptimizerConfig
+from .choice import CountOrZero, Fraction, Section, in_single_precision
+
+
+# Of the optional keys of an optimizer, those that each kind and each schedule uses.
+_OF_KIND = {"adamw": set(), "lion": set(), "muon": {"momentum"}, "schedule_free": set()}
+_OF_SCHEDULE = {
+    "cosine": {"final_learning_rate"},
+    "constant": set(),
+    "warmup_stable_decay": {"final_learning_rate", "decay"},
+}
+Factor = Annotated[NonNegativeFloat, AfterValidator(in_single_precision)]
+
+
+class OptimizerConfig(Section):
+    """`optimizer`: the update rule, and the learning rate over the steps. Each kind and each
+    schedule refuses the keys that it does not use."""
+
+    # The optimizer. lion takes the sign of a mean of gradients; its rate is best 3 to 10 times
+    # lower than that of adamw, and its decay as much higher. muon makes the update of each
+    # matrix of the operators orthogonal, and gives the rest to adamw, at the same rate.
+    # schedule_free is adamw that evaluates a mean of its weights, at a constant rate.
+    kind: Literal["adamw", "lion", "muon", "schedule_free"] = "adamw"
+    # The largest rate, after the warm-up.
+    learning_rate: PositiveFloat = 1e-3
+    # After the warm-up: cosine falls from the first step on, constant stays, and
+    # warmup_stable_decay stays and falls linearly at the end.
+    schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
+    # The rate at the last step; default: a tenth of the largest.
+    final_learning_rate: NonNegativeFloat | None = None
+    # Steps in which the rate grows from 0.
+    warmup: CountOrZero = 100
+    # The part of all steps in which the rate of warmup_stable_decay falls; default: 0.2.
+    decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    # Factors of the rate, by weights: {"control": 0.5, "control.*.value": 2}. A name is the
+    # path of a weight or of a part of the model, where * stands for any characters; where
+    # several fit, the last one counts. A factor of 0 keeps the weights as they are.
+    groups: dict[str, Factor] = Field(default={})
+    # Decay of the mean of gradients; of schedule_free, the share of the mean of the weights in
+    # those at which it takes the gradient.
+    beta1: Fraction = 0.9
+    # Decay of the mean of their squares; of lion, of the mean of gradients that it keeps.
+    beta2: Fraction = 0.99
+    # Decay of the mean of gradients that muon makes orthogonal; default: 0.95.
+    momentum: Fraction | None = None
+    # Of matrices and embeddings; vectors (gains, biases) are not decayed.
+    weight_decay: NonNegativeFloat = 0.1
+    # The largest norm of a gradient.
+    clip: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _used(self):
+        for key, uses in (("kind", _OF_KIND), ("schedule", _OF_SCHEDULE)):
+            chosen = getattr(self, key)
+            for name in sorted(set().union(*uses.values()) - uses[chosen]):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    users = " or ".join(other for other, used in uses.items() if name in used)
+                    raise ValueError(
+                        f"optimizer.{key}={chosen} does not use optimizer.{name}; drop it, or "
+                        f"write optimizer.{key}={users}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _averages(self):
+        if self.kind != "schedule_free":
+            return self
+        if self.schedule != "constant":
+            raise ValueError(
+                f"optimizer.schedule={self.schedule}: optimizer.kind=schedule_free averages "
+                "weights in place of it; write optimizer.schedule=constant"
+            )
+        if not self.beta1:
+            raise ValueError(
+                "optimizer.beta1=0: optimizer.kind=schedule_free finds its mean by dividing "
+                "by it; write for example optimizer.beta1=0.9"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _falls(self):
+        if self.lowest_rate > self.learning_rate:
+            raise ValueError(
+                f"optimizer.final_learning_rate={self.final_learning_rate} is above "
+                f"optimizer.learning_rate={self.learning_rate}, the largest rate; lower it"
+            )
+        return self
+
+    @property
+    def lowest_rate(self) -> float:
+        """The rate at the last step of a schedule that falls."""
+        given = self.final_learning_rate
+        return self.learning_rate / 10 if given is None else given
+
+    def decaying_steps(self, steps: int) -> int:
+        """The number of last steps in which the rate of warmup_stable_decay falls; 0 for other
+        schedules."""
+        if self.schedule != "warmup_stable_decay":
+            return 0
+        return max(round((0.2 if self.decay is None else self.decay) * steps), 1)
 
 
 def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -25,14 +125,26 @@ def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransf
 
 def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """The update rule with another learning rate, a function of the step."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip), _KINDS[config.kind](config, rate)
-    )
+    rule = _grouped(config, _KINDS[config.kind](config, rate))
+    if config.kind == "schedule_free":
+        rule = optax.contrib.schedule_free(rule, rate, b1=config.beta1)
+    return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Linear from near 0 over `warmup` steps, then as `schedule` says."""
-    return _SCHEDULES[config.schedule](config, steps)
+    peak, lowest, warmup = config.learning_rate, config.lowest_rate, config.warmup
+    # Without a warm-up it is constant.
+    rises = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+    if config.schedule == "constant":
+        return rises
+    if config.schedule == "cosine":
+        falls = optax.cosine_decay_schedule(peak, steps - warmup, lowest / peak)
+        return optax.join_schedules([rises, falls], [warmup])
+    # Hägele et al., arXiv 2405.18392.
+    decaying = config.decaying_steps(steps)
+    falls = optax.linear_schedule(peak, lowest, decaying)
+    return optax.join_schedules([rises, falls], [steps - decaying])
 
 
 def decayed(model: PyTree) -> PyTree[bool]:
@@ -44,26 +156,23 @@ def decayed(model: PyTree) -> PyTree[bool]:
         matrices = not isinstance(part, diffrax.AbstractSolver)
         return jax.tree.map(lambda x: matrices and eqx.is_array(x) and x.ndim - axes >= 2, part)
 
-    parts = AbstractControl | diffrax.AbstractSolver
-    return jax.tree.map(mark, model, is_leaf=_of(parts))
+    return jax.tree.map(mark, model, is_leaf=_of(AbstractControl | diffrax.AbstractSolver))
 
 
 def orthogonalized(model: PyTree) -> PyTree[bool]:
     """Marks the weights whose updates Muon makes orthogonal: the matrices of a control, each by
     itself. Embeddings, read-outs and the tables of positions are no linear maps of features."""
 
-    marks = jax.tree.map(
-        lambda part, marks: marks if isinstance(part, AbstractControl) else False,
-        model,
-        decayed(model),
-        is_leaf=_of(AbstractControl),
-    )
-    return jax.tree.map(
-        lambda part, marks: _none_of(marks) if isinstance(part, AbstractPositions) else marks,
-        model,
-        marks,
-        is_leaf=_of(AbstractPositions),
-    )
+    def linear(part, marks):
+        table = isinstance(part, AbstractPositions)
+        return jax.tree.map(lambda _: False, marks) if table else marks
+
+    def mark(part, marks):
+        if not isinstance(part, AbstractControl):
+            return False
+        return jax.tree.map(linear, part, marks, is_leaf=_of(AbstractPositions))
+
+    return jax.tree.map(mark, model, decayed(model), is_leaf=_of(AbstractControl))
 
 
 def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]:
@@ -74,7 +183,7 @@ def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]
     **Raises:** `InputError` for a group that fits no weight, or whose weights all belong to
     later ones.
     """
-    paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights)]
+    paths = [path_of(path) for path, _ in jax.tree.leaves_with_path(weights)]
     fitting = {group: {path for path in paths if _fits(group, path)} for group in groups}
     chosen = {path: group for group, found in fitting.items() for path in found}
     for group in groups:
@@ -91,10 +200,12 @@ def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]
                 f"{key} has no effect, since later groups take all its weights; move it to the "
                 "end, or drop it."
             )
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: groups[chosen[path_of(path)]] if path_of(path) in chosen else 1.0,
-        weights,
-    )
+
+    def factor(path: tuple, _) -> float:
+        group = chosen.get(path_of(path))
+        return 1.0 if group is None else groups[group]
+
+    return jax.tree.map_with_path(factor, weights)
 
 
 def path_of(path: tuple) -> str:
@@ -103,21 +214,12 @@ def path_of(path: tuple) -> str:
 
 
 def evaluated_weights(state: PyTree, weights: PyTree) -> PyTree:
-    """The weights to evaluate: of schedule-free training the mean, of any other the weights
-    themselves.
-
-    **Arguments:**
-
-    - `state`: of the optimizer.
-    """
+    """The weights to evaluate: of schedule-free training, which the state of the optimizer
+    shows, the mean, of any other the weights themselves."""
     for part in jax.tree.leaves(state, is_leaf=_of(optax.contrib.ScheduleFreeState)):
         if isinstance(part, optax.contrib.ScheduleFreeState):
             return optax.contrib.schedule_free_eval_params(part, weights)
     return weights
-
-
-def _none_of(marks: PyTree[bool]) -> PyTree[bool]:
-    return jax.tree.map(lambda _: False, marks)
 
 
 def _of(kind: type | UnionType) -> Callable[[object], bool]:
@@ -131,8 +233,7 @@ def _fits(group: str, path: str) -> bool:
 def _grouped(
     config: OptimizerConfig, rule: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """The rule with its updates times the factors of the groups. Without groups it is the rule
-    itself, so that its state is that of older checkpoints."""
+    """The rule with its updates times the factors of the groups."""
     if not config.groups:
         return rule
 
@@ -149,22 +250,16 @@ def _grouped(
 
 def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """Loshchilov and Hutter, arXiv 1711.05101."""
-    return _grouped(config, _adamw_with(config, rate, config.beta1))
-
-
-def _adamw_with(
-    config: OptimizerConfig, rate: optax.Schedule, beta1: float
-) -> optax.GradientTransformation:
-    decay = config.weight_decay
-    return optax.adamw(rate, b1=beta1, b2=config.beta2, weight_decay=decay, mask=decayed)
+    return optax.adamw(
+        rate, config.beta1, config.beta2, weight_decay=config.weight_decay, mask=decayed
+    )
 
 
 def _lion(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """Chen et al., arXiv 2302.06675."""
-    rule = optax.lion(
-        rate, b1=config.beta1, b2=config.beta2, weight_decay=config.weight_decay, mask=decayed
+    return optax.lion(
+        rate, config.beta1, config.beta2, weight_decay=config.weight_decay, mask=decayed
     )
-    return _grouped(config, rule)
 
 
 def _muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
@@ -186,43 +281,14 @@ def _muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransf
         muon_weight_dimension_numbers=last_two_axes,
         consistent_rms=0.2,
     )
-    others = _adamw_with(config, rate, config.beta1)
-    return _grouped(config, optax.partition({"muon": matrices, "adamw": others}, labels))
+    return optax.partition({"muon": matrices, "adamw": _adamw(config, rate)}, labels)
 
 
 def _schedule_free(
     config: OptimizerConfig, rate: optax.Schedule
 ) -> optax.GradientTransformation:
     """Defazio et al., arXiv 2405.15682. The mean takes the place of the momentum."""
-    rule = _grouped(config, _adamw_with(config, rate, 0.0))
-    return optax.contrib.schedule_free(rule, rate, b1=config.beta1)
-
-
-def _cosine(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    peak = config.learning_rate
-    if not config.warmup:
-        return optax.cosine_decay_schedule(peak, steps, config.lowest_rate / peak)
-    return optax.warmup_cosine_decay_schedule(
-        init_value=peak / (config.warmup + 1),
-        peak_value=peak,
-        warmup_steps=config.warmup,
-        decay_steps=steps,
-        end_value=config.lowest_rate,
-    )
-
-
-def _constant(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    peak = config.learning_rate
-    if not config.warmup:
-        return optax.constant_schedule(peak)
-    return optax.linear_schedule(peak / (config.warmup + 1), peak, config.warmup)
-
-
-def _warmup_stable_decay(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Hägele et al., arXiv 2405.18392."""
-    decaying = config.decaying_steps(steps)
-    falls = optax.linear_schedule(config.learning_rate, config.lowest_rate, decaying)
-    return optax.join_schedules([_constant(config, steps), falls], [steps - decaying])
+    return _adamw(config.model_copy(update={"beta1": 0.0}), rate)
 
 
 _KINDS: dict[str, Callable[[OptimizerConfig, optax.Schedule], optax.GradientTransformation]] = {
@@ -230,9 +296,4 @@ _KINDS: dict[str, Callable[[OptimizerConfig, optax.Schedule], optax.GradientTran
     "lion": _lion,
     "muon": _muon,
     "schedule_free": _schedule_free,
-}
-_SCHEDULES: dict[str, Callable[[OptimizerConfig, int], optax.Schedule]] = {
-    "cosine": _cosine,
-    "constant": _constant,
-    "warmup_stable_decay": _warmup_stable_decay,
 }

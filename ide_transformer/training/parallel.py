@@ -1,23 +1,75 @@
-"""Training on a layout of devices: where the state of training and the batches lie."""
+"""The section `parallel`, and where the state of training and the batches lie."""
 
 import fnmatch
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
+from pydantic import model_validator
 
-from ..equation import LAYOUT_AXES, AbstractAttention, divided, parts
+from ..equation import LAYOUT_AXES, divided
 from ..errors import InputError
-from ..models import Model
 from ..tasks import AbstractTask, Batch
-from .config import Config
+from .choice import Count, CountOrZero, Section
 from .optimizer import path_of
-from .parallel_config import ParallelConfig
+
+
+class ParallelConfig(Section):
+    """`parallel`: the devices and processes of a run. They change how fast it is and what
+    memory each device needs, and not what is learned, so that a run may go on with others."""
+
+    # Devices among which the samples of a batch are divided.
+    data: Count = 1
+    # The same, and the weights and the state of the optimizer are divided among them too.
+    fsdp: Count = 1
+    # Devices among which the heads and the hidden features are divided.
+    tensor: Count = 1
+    # Devices among which the tokens are divided.
+    sequence: Count = 1
+    # Processes, one for each host or device; default: this one alone. Where address and rank
+    # are not given, they are those of SLURM, Open MPI or Kubernetes.
+    processes: Count | None = None
+    # HOST:PORT of process 0, for all of them; also by JAX_COORDINATOR_ADDRESS.
+    coordinator: str | None = None
+    # The number of this process, from 0 on; also by JAX_PROCESS_ID.
+    rank: CountOrZero | None = None
+    # Seconds after which a process that does not appear, or no longer answers, ends the run.
+    timeout: Count = 100
+    axes: ClassVar[tuple[str, ...]] = ("data", "fsdp", "tensor", "sequence")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Devices along each axis of the layout."""
+        return {axis: getattr(self, axis) for axis in self.axes}
+
+    @property
+    def devices(self) -> int:
+        """Devices of the layout."""
+        return math.prod(self.sizes.values())
+
+    @model_validator(mode="after")
+    def _of_a_process(self):
+        if self.processes is None and (self.coordinator is not None or self.rank is not None):
+            raise ValueError(
+                "parallel.coordinator and parallel.rank are for several processes; give "
+                "parallel.processes, their number"
+            )
+        if self.rank is not None and self.rank >= (self.processes or 1):
+            raise ValueError(
+                f"parallel.rank={self.rank}: the {self.processes} processes have the ranks "
+                f"0 to {(self.processes or 1) - 1}"
+            )
+        if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdecimal():
+            raise ValueError(
+                f"parallel.coordinator={self.coordinator} has no port; write for example "
+                "parallel.coordinator=10.0.0.1:1234"
+            )
+        return self
 
 
 T = TypeVar("T", bound=PyTree)
@@ -56,11 +108,7 @@ class Layout(NamedTuple):
 
     def shapes(self, state: T) -> T:
         """The shapes of a state with the places of its arrays."""
-        return jax.tree.map(
-            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-            state,
-            self.shardings(state),
-        )
+        return jax.tree.map(_shape_at, state, self.shardings(state))
 
     def placed(self, state: T) -> T:
         """A state, the same in all processes, on the devices."""
@@ -72,11 +120,7 @@ class Layout(NamedTuple):
 
     def batch_shapes(self, batch: Batch) -> Batch:
         """The shapes of a batch with the places of its arrays."""
-        return jax.tree.map(
-            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-            batch,
-            self._of_batch(batch),
-        )
+        return jax.tree.map(_shape_at, batch, self._of_batch(batch))
 
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step on the devices. Each process loads the samples of its own."""
@@ -87,12 +131,12 @@ class Layout(NamedTuple):
         own, shared = part.divided()
         own = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), own)
         whole = eqx.combine(own, shared)
-        return jax.tree.map(
-            lambda x, y, where: _from_part(np.asarray(x), where, y.shape),
-            part,
-            whole,
-            self._of_batch(whole),
-        )
+
+        def placed(x: Any, y: Any, where: NamedSharding) -> jax.Array:
+            inner = (slice(None), *_own(where, y.shape)[1:])
+            return jax.make_array_from_process_local_data(where, np.asarray(x)[inner], y.shape)
+
+        return jax.tree.map(placed, part, whole, self._of_batch(whole))
 
     def described(self, state: PyTree) -> str:
         """One line on the layout, and on the bytes of a state on each device."""
@@ -101,12 +145,11 @@ class Layout(NamedTuple):
 
     def bytes_each(self, state: PyTree) -> int:
         """Bytes of a state on each device."""
-        return sum(
-            math.prod(where.shard_shape(x.shape)) * x.dtype.itemsize
-            for x, where in zip(
-                jax.tree.leaves(state), jax.tree.leaves(self.shardings(state)), strict=True
-            )
-        )
+
+        def size(x: Any, where: NamedSharding) -> int:
+            return math.prod(where.shard_shape(x.shape)) * x.dtype.itemsize
+
+        return sum(jax.tree.leaves(jax.tree.map(size, state, self.shardings(state))))
 
     def whole(self) -> NamedSharding:
         """Place of what each device has a copy of."""
@@ -145,29 +188,8 @@ def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) ->
     return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:wanted]))
 
 
-def check_divisible(config: Config, model: Model) -> None:
-    """Refuses a layout of devices that does not divide what is to be divided.
-
-    **Raises:** `InputError` that names the keys.
-    """
-    parallel, training = config.parallel, config.training
-    batch, samples = "training.batch_size", training.batch_size // training.accumulate
-    if training.accumulate > 1:
-        batch += " / training.accumulate"
-    attentions = parts(model.control, AbstractAttention)
-    heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
-    tokens = {model.domain.num_tokens, *(x.tokens for x in training.meshes if x.tokens)}
-    wanted = [
-        ("parallel.data × parallel.fsdp", parallel.data * parallel.fsdp, batch, samples),
-        *(("parallel.tensor", parallel.tensor, "the number of heads", n) for n in heads),
-        *(("parallel.sequence", parallel.sequence, "the number of tokens", n) for n in tokens),
-    ]
-    for key, devices, what, number in wanted:
-        if number % devices:
-            raise InputError(
-                f"{key} = {devices} does not divide {what}, {number}; take a divisor of it, or "
-                "change it."
-            )
+def _shape_at(x: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
 
 def _placed(x: Any, where: NamedSharding) -> jax.Array:
@@ -175,12 +197,6 @@ def _placed(x: Any, where: NamedSharding) -> jax.Array:
         return jax.device_put(x, where)
     x = np.asarray(x)
     return jax.make_array_from_process_local_data(where, x[_own(where, x.shape)], x.shape)
-
-
-def _from_part(x: np.ndarray, where: NamedSharding, shape: tuple[int, ...]) -> jax.Array:
-    """An array from those of its rows that this process has."""
-    own = _own(where, shape)
-    return jax.make_array_from_process_local_data(where, x[(slice(None), *own[1:])], shape)
 
 
 def _own(where: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:

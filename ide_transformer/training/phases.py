@@ -13,12 +13,10 @@ from ..models import Model
 from ..tasks import AbstractLoss, Batch
 from .config import Config
 from .meshes import mesh_maps
-from .objective import objective
 from .optimizer import build_optimizer
 from .parallel import Layout
-from .refinement import next_model
-from .resampling import resample_state
-from .step import TrainState, initial_state, make_evaluation, make_train_step
+from .refinement import next_model, resample_state
+from .step import TrainState, initial_state, make_evaluation, make_train_step, objective
 
 
 class Phase(NamedTuple):

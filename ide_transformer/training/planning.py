@@ -15,11 +15,10 @@ from ..tasks import Batch, CrossEntropy
 from .build import build_model_of_size, with_training
 from .config import Config
 from .optimizer import build_optimizer
-from .parallel import check_divisible, make_layout
-from .parallel_config import ParallelConfig
+from .parallel import ParallelConfig, make_layout
 from .phases import make_train_steps
-from .sizes import is_weight
-from .step import TrainState, initial_state, size_bytes
+from .sizes import check_divisible, is_weight, size_bytes
+from .step import TrainState, initial_state
 
 
 # Bytes that a device sends for each byte of a result among n devices, by a ring.

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -15,20 +16,13 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from ..errors import InputError
-from ..tasks.task import checksum_of_all
-from .config import Config
-from .folder import RunFolder, flat_values
-from .parallel_config import ParallelConfig
-from .source import source
+from .parallel import ParallelConfig
 
 
 T = TypeVar("T", bound=PyTree)
 
-
 # The errors of JAX that say nothing of other processes.
 _OWN_FAULTS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
-# Keys in which the processes of a run may differ.
-_OWN_KEYS = ("parallel.rank", "parallel.coordinator", "parallel.timeout")
 
 
 class ProcessLost(InputError):
@@ -90,10 +84,7 @@ def _end_without_the_others(parallel: ParallelConfig) -> None:
 
 @contextlib.contextmanager
 def others_needed() -> Iterator[None]:
-    """Says of an error in a collective operation what it means.
-
-    **Raises:** `ProcessLost`.
-    """
+    """Says of an error in a collective operation what it means, by `ProcessLost`."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -107,13 +98,13 @@ def others_needed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def own_copy(folder: RunFolder) -> Iterator[RunFolder]:
+def own_folder(path: Path) -> Iterator[Path]:
     """The folder for the process that writes files; an empty one, soon gone, for the others."""
     if primary():
-        yield folder
+        yield path
         return
     with tempfile.TemporaryDirectory() as there:
-        yield RunFolder(there)
+        yield Path(there)
 
 
 def primary() -> bool:
@@ -139,40 +130,9 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def check_start(config: Config, data: str) -> None:
-    """Compares what the processes of a run begin with.
-
-    **Arguments:**
-
-    - `data`: the fingerprint of the data.
-
-    **Raises:** `InputError`, in all of them, where one has other data, another version, or
-    another configuration in more than its place among them.
-    """
-    values = {key: x for key, x in flat_values(config).items() if key not in _OWN_KEYS}
-    version = f"{source(config)}, jax {jax.__version__}"
-    _check_equal(
-        {
-            "another configuration": values,
-            "other data": {"checksum": data},
-            "another version": {"version": version},
-        }
-    )
-
-
-def check_state(step: int, state: PyTree) -> None:
-    """Compares the states from which the processes of a run go on, before they are placed on
-    the devices.
-
-    **Raises:** `InputError`, in all of them, where one has another state.
-    """
-    if jax.process_count() > 1:
-        _check_equal({"another state": {"step": step, "checksum": checksum_of_all(state)}})
-
-
-def _check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compares values with those of the process that writes files. Their names say what another
-    process has where they differ."""
+def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compares values with those of the process that writes files, in all processes. Their
+    names say what another process has where they differ."""
     if jax.process_count() == 1:
         return
     told = json.dumps(values)

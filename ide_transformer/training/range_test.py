@@ -16,10 +16,9 @@ from ..reporting import write_json
 from ..tasks import AbstractTask
 from .build import build_start
 from .config import Config
-from .objective import objective
+from .metrics import TrainingProgress
 from .optimizer import update_rule
-from .progress import TrainingProgress
-from .step import initial_state, make_train_step
+from .step import initial_state, make_train_step, objective
 
 
 LOWEST, HIGHEST = 1e-6, 1.0

@@ -6,53 +6,58 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..arguments import checked
 from ..errors import InputError, naming
 from ..models import Model
 from ..reporting import write_json
 from ..tasks import AbstractTask
-from .averages import Weights, weights_of
+from ..tasks.task import checksum_of_all
 from .build import build_start
 from .checkpoints import Checkpoints
-from .config import Config, TrainingConfig
-from .folder import RunFolder, check_data, new_folder, newest_folder, resumed_folder
+from .config import Config
+from .construct import construct
+from .folder import (
+    RunFolder,
+    check_data,
+    flat_values,
+    new_folder,
+    newest_folder,
+    resumed_folder,
+    source,
+)
 from .loop import EVALUATION_BATCH, Loop
 from .meshes import first_batches, mesh_maps
 from .metrics import cut_metrics, read_metrics, seconds_logged, validation_losses
-from .objective import objective
-from .parallel import Layout, check_divisible, make_layout
+from .parallel import Layout, make_layout
 from .phases import Phase, make_phases, shapes_at
 from .processes import (
-    check_start,
-    check_state,
+    check_equal,
     from_primary,
     gathered,
     others_needed,
-    own_copy,
+    own_folder,
     primary,
     start_processes,
     wait_for_all,
 )
-from .profile import depth_profile
 from .reading import apply_overrides, validated
-from .source import source
-from .step import TrainState, num_parameters
+from .sizes import check_divisible
+from .step import TrainState, num_parameters, objective, weights_of
 from .stopping import stop_requests
 from .trackers import AbstractTracker
-from .trackers.build import build_trackers
 
 
-_UNEVALUATED = "Stopped after the last step; --resume evaluates the run."
-# The weights that are evaluated at the end, and the ends of the names of their figures.
-_EVALUATED: tuple[tuple[Weights, str], ...] = (("trained", ""), ("average", "_of_average"))
+# Keys in which the processes of a run may differ.
+_OF_A_PROCESS = ("parallel.rank", "parallel.coordinator", "parallel.timeout")
 
 
 @checked
@@ -104,7 +109,10 @@ def resume_run(
 def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     """Trains in a folder that exists, or in a new one."""
     began = time.perf_counter()
-    training, trackers = config.training, build_trackers(config)
+    training = config.training
+    trackers: list[AbstractTracker] = [
+        construct("training.trackers", part, AbstractTracker) for part in training.trackers
+    ]
     layout = make_layout(config.parallel)
     task, model, key = build_start(config)
     # What does not fit together fails here, before anything is written.
@@ -117,7 +125,15 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     data = task.fingerprint()
     if resumed is not None:
         check_data(resumed, task, data)
-    check_start(config, data)
+    values = {key: x for key, x in flat_values(config).items() if key not in _OF_A_PROCESS}
+    version = f"{source(config)}, jax {jax.__version__}"
+    check_equal(
+        {
+            "another configuration": values,
+            "other data": {"checksum": data},
+            "another version": {"version": version},
+        }
+    )
     folder = resumed
     if folder is None and primary():
         folder = new_folder(config, runs, task.save, data)
@@ -142,79 +158,58 @@ def _train(
     with (
         stop_requests() as stop,
         Checkpoints(folder, config, losses, writes=True) as checkpoints,
-        own_copy(folder) as own,
+        own_folder(folder.path) as path,
     ):
         if checkpoints.newest() is not None:
             state = checkpoints.restore(ft.partial(shapes_at, phases))
             checkpoints.set_damaged_aside()
         wait_for_all("restored")
-        check_state(int(state.step), state)
+        if jax.process_count() > 1:
+            # Before they are placed on the devices.
+            own = {"step": int(state.step), "checksum": checksum_of_all(state)}
+            check_equal({"another state": own})
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
         if primary():
             folder.add_source(source(config))
-        began -= seconds_logged(own.metrics)
-        cut_metrics(own.metrics, int(state.step), losses)
+        there = RunFolder(path)
+        began -= seconds_logged(there.metrics)
+        cut_metrics(there.metrics, int(state.step), losses)
         shown = trackers if primary() else []
         loop = Loop(
-            training, task, own, checkpoints, losses, stop, phases, layout, began, shown
+            training, task, there, checkpoints, losses, stop, phases, layout, began, shown
         )
         with jax.set_mesh(layout.grid):
             state = loop.run(layout.placed(state))
-            held_out = {}
-            for which, suffix in _EVALUATED[: 2 if training.average else 1]:
-                weights = weights_of(state, which, training.average)
-                for part in task.parts:
-                    found = phases[-1].evaluate(
-                        weights,
-                        task,
-                        EVALUATION_BATCH,
-                        part=part,
-                        check=ft.partial(stop.check, _UNEVALUATED),
-                        place=layout.batch,
-                    )
-                    held_out |= {f"{name}{suffix}": value for name, value in found.items()}
+            unevaluated = "Stopped after the last step; --resume evaluates the run."
+            check = ft.partial(stop.check, unevaluated)
+            held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
         state = gathered(state) if jax.process_count() > 1 else state
-    weights = weights_of(state, "trained", training.average)
-    if layout.grid.size > 1:
-        weights = jax.tree.map(np.asarray, weights)
     if primary():
-        _write_results(folder, task, phases[-1], weights, state, held_out, began, training)
+        weights = weights_of(state, "trained", training.average)
+        if layout.grid.size > 1:
+            weights = jax.tree.map(np.asarray, weights)
+        model = eqx.combine(jax.tree.map(jnp.asarray, weights), phases[-1].static)
+        plot_run(folder, task, model, {"step": training.steps, **held_out})
+        evaluations, steps = float(state.evaluations), int(state.step)
+        summary = {
+            **held_out,
+            "steps": steps,
+            "parameters": num_parameters(state),
+            "nfe": evaluations / steps,
+            "evaluations": evaluations,
+            "seconds": round(time.perf_counter() - began, 1),
+            "bad_steps": int(state.faults.bad_steps),
+            "rollbacks": int(state.faults.rollbacks),
+        }
+        write_json(folder.summary, summary)
+        # The last, so that a sample that cannot be written costs no results.
+        text = task.sample(model, training.sample) if training.sample else None
+        if text is not None:
+            with naming(folder.sample):
+                folder.sample.write_text(text + "\n", encoding="utf-8")
     wait_for_all("written")
     return folder
-
-
-def _write_results(
-    folder: RunFolder,
-    task: AbstractTask,
-    phase: Phase,
-    weights: PyTree,
-    state: TrainState,
-    held_out: dict[str, float],
-    began: float,
-    training: TrainingConfig,
-) -> None:
-    """The plots, the summary and the sample at the end of a run. The sample is the last, so
-    that none that cannot be written costs the results."""
-    weights = jax.tree.map(jnp.asarray, weights)
-    model = eqx.combine(weights, phase.static)
-    plot_run(folder, task, model, {"step": training.steps, **held_out})
-    evaluations, steps = float(state.evaluations), int(state.step)
-    summary = {
-        **held_out,
-        "steps": steps,
-        "parameters": num_parameters(state),
-        "nfe": evaluations / steps,
-        "evaluations": evaluations,
-        "seconds": round(time.perf_counter() - began, 1),
-        "bad_steps": int(state.faults.bad_steps),
-        "rollbacks": int(state.faults.rollbacks),
-    }
-    write_json(folder.summary, summary)
-    text = task.sample(model, training.sample) if training.sample else None
-    if text is not None:
-        with naming(folder.sample):
-            folder.sample.write_text(text + "\n", encoding="utf-8")
 
 
 def on_other_devices(config: Config, overrides: Sequence[str], path: Path) -> Config:
@@ -250,4 +245,29 @@ def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str,
         x="depth t (layers)",
         y="root mean square over tokens and features",
         marker="o",
+    )
+
+
+class DepthProfile(NamedTuple):
+    """Root mean squares, over tokens and features, along the solution of a model.
+
+    - `depths`: the boundaries of the intervals.
+    - `state`: of the state there.
+    - `increment`: of what each interval adds to it.
+    """
+
+    depths: Float[Array, " depths"]
+    state: Float[Array, " depths"]
+    increment: Float[Array, " intervals"]
+
+
+def depth_profile(model: AbstractModel, inputs: PyTree) -> DepthProfile:
+    """The profile of a batch of inputs."""
+    knots = jnp.asarray(model.equation.knots)
+    us = model.solve(inputs, saveat=diffrax.SaveAt(ts=knots)).us
+    axes = tuple(range(1, us.ndim))
+    return DepthProfile(
+        knots,
+        jnp.sqrt(jnp.mean(us**2, axes)),
+        jnp.sqrt(jnp.mean(jnp.diff(us, axis=0) ** 2, axes)),
     )

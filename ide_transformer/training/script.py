@@ -14,10 +14,9 @@ import jax
 from ..errors import InputError
 from ..packages import cache_folder
 from .checkpoints import Which
-from .reading import validated
+from .config import MeshSection
+from .reading import read_yaml, validated
 from .stopping import Stopped, end_by
-from .training_config import MeshSection
-from .yaml_text import read_yaml
 
 
 def run_script(main: Callable[[], None]) -> None:

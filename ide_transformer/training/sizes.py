@@ -1,4 +1,4 @@
-"""Sizes of a run that no machine or number format can hold, refused before they are made."""
+"""Memory and sizes of a run: told, or refused before anything is made."""
 
 import functools as ft
 import os
@@ -7,14 +7,19 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
+from ..equation import AbstractAttention, parts
 from ..errors import InputError
-from ..integration import AbstractGradient
-from ..models import Model
-from ..tasks import AbstractLoss, AbstractTask
+from ..integration import AbstractGradient, Direct, Recompute, Recursive
+from ..models import AbstractModel
+from ..tasks import AbstractLoss, AbstractTask, Batch
 from .config import Config, SolverConfig
 from .names import shown
-from .step import kept_bytes, size_bytes
+
+
+# The modes that work with every scheme.
+_MODES: tuple[AbstractGradient, ...] = (Direct(), Recompute(), Recursive())
 
 
 def check_steps(depth: int, solver: SolverConfig) -> None:
@@ -37,14 +42,33 @@ def check_steps(depth: int, solver: SolverConfig) -> None:
         )
 
 
+def check_divisible(config: Config, model: AbstractModel) -> None:
+    """Refuses a layout of devices that does not divide what is to be divided."""
+    parallel, training = config.parallel, config.training
+    batch, samples = "training.batch_size", training.batch_size // training.accumulate
+    if training.accumulate > 1:
+        batch += " / training.accumulate"
+    attentions = parts(model.control, AbstractAttention)
+    heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
+    tokens = {model.domain.num_tokens, *(x.tokens for x in training.meshes if x.tokens)}
+    wanted = [
+        ("parallel.data × parallel.fsdp", parallel.data * parallel.fsdp, batch, samples),
+        *(("parallel.tensor", parallel.tensor, "the number of heads", n) for n in heads),
+        *(("parallel.sequence", parallel.sequence, "the number of tokens", n) for n in tokens),
+    ]
+    for key, devices, what, number in wanted:
+        if number % devices:
+            raise InputError(
+                f"{key} = {devices} does not divide {what}, {number}; take a divisor of it, or "
+                "change it."
+            )
+
+
 def check_memory(
     config: Config, task: AbstractTask, model: Model, mode: AbstractGradient
 ) -> None:
     """Refuses a run that needs more memory than there is. It makes no arrays: `model` may
-    have shapes in the place of arrays.
-
-    **Raises:** `InputError` that names the keys and gives the estimate.
-    """
+    have shapes in the place of arrays."""
     available = memory()
     if available is not None and jax.default_backend() != "cpu":
         # Virtual devices share what the host has; others have as much each.
@@ -61,7 +85,11 @@ def check_memory(
         return
     kept = state
     if fixed + state <= available:
-        kept = max(state, _traced(model, mode, task.loss, batch))
+        found: list[int] = []
+        eqx.filter_eval_shape(
+            lambda m, b: found.append(kept_bytes(m, mode, task.loss, b)), model, batch
+        )
+        kept = max(state, *found)
     if fixed + kept > available:
         raise InputError(
             f"this run needs at least {_gibibytes(fixed + kept)} of memory, and there are "
@@ -74,6 +102,75 @@ def check_memory(
         )
 
 
+def memory() -> int | None:
+    """Bytes of memory of the device; `None` where it does not say."""
+    if (limit := _device_limit()) is not None:
+        return limit
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def describe_memory(
+    model: AbstractModel, state: PyTree, loss: AbstractLoss, batch: Batch, temporary: int
+) -> str:
+    """One line on memory: parameters, optimiser, and the rest of a step with the gradient mode
+    in use, for which the compiled step reserves `temporary` bytes; then, found by tracing, what
+    the other modes would keep for the backward pass, where the step takes a mebibyte or more. A
+    second line warns if the device has less."""
+    used = model.discretization.gradient
+    parameters, optimizer = size_bytes(state.weights), size_bytes(state.optimizer)
+    text = (
+        f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
+        f"a step with gradient {_name(used)} {_mebibytes(temporary)}"
+    )
+    # Each is a trace of the whole step, which takes longer than many steps of a small model.
+    if temporary >= 2**20:
+        others = [
+            f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, loss, batch))}"
+            for mode in _MODES
+            if type(mode) is not type(used)
+        ]
+        text += f" ({'; '.join(others)})"
+    limit, needed = _device_limit(), parameters + optimizer + temporary
+    if limit is not None and needed > limit:
+        text += (
+            f"\nwarning: that is {_mebibytes(needed)}, and the device has {_mebibytes(limit)}; "
+            "lower training.batch_size, or take training.gradient=recursive."
+        )
+    return text
+
+
+def kept_bytes(
+    model: AbstractModel, mode: AbstractGradient, loss: AbstractLoss, batch: Any
+) -> int:
+    """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
+    model = model.with_options(gradient=mode)
+    weights, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def backward(weights):
+        def objective(weights):
+            return loss(eqx.combine(weights, static), batch).objective
+
+        return jax.tree.leaves(jax.vjp(objective, weights)[1])
+
+    return max(size_bytes(jax.eval_shape(backward, weights)) - size_bytes(weights), 0)
+
+
+def size_bytes(tree: PyTree) -> int:
+    """Bytes of all arrays of a tree, or of their shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, "dtype"))
+
+
+def is_weight(x: Any) -> bool:
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _device_limit() -> int | None:
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
 def _enlarged(size: int, one: Any, two: Any) -> jax.ShapeDtypeStruct:
     """The shape of an array of a batch of so many samples, from those of one and of two;
     points are the same for all."""
@@ -82,43 +179,25 @@ def _enlarged(size: int, one: Any, two: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, one.dtype)
 
 
-def memory() -> int | None:
-    """Bytes of memory of the device; `None` where it does not say."""
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    if limit is not None:
-        return limit
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _traced(model: Model, mode: AbstractGradient, loss: AbstractLoss, batch: Any) -> int:
-    """Bytes that a step keeps for its gradient, from shapes alone."""
-    found: list[int] = []
-    eqx.filter_eval_shape(lambda m, b: found.append(kept_bytes(m, mode, loss, b)), model, batch)
-    return found[0]
-
-
-def is_weight(x: Any) -> bool:
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
-
-
 def _shaping(config: Config) -> str:
     """The keys that shape the weights."""
     model = config.model
-    keys = {
-        "model.pretrained": model.pretrained,
-        "model.width": model.width,
-        "model.hidden": model.hidden,
-        "model.depth": model.depth,
-        "data.vocabulary": config.data.vocabulary,
-        **{f"control.options.{name}": x for name, x in config.control.options.items()},
-    }
+    shaping = ("pretrained", "width", "hidden", "depth")
+    keys: dict[str, Any] = {f"model.{name}": getattr(model, name) for name in shaping}
+    keys["data.vocabulary"] = config.data.vocabulary
+    keys |= {f"control.options.{name}": x for name, x in config.control.options.items()}
     for index, part in enumerate(model.operators):
         for name, x in part.options.items():
             keys[f"model.operators.{index}.options.{name}"] = shown(x)
     return ", ".join(f"{key}={x}" for key, x in keys.items() if x is not None)
+
+
+def _name(mode: PyTree) -> str:
+    return type(mode).__name__.lower()
+
+
+def _mebibytes(number: int) -> str:
+    return f"{number / 2**20:,.1f} MiB"
 
 
 def _gibibytes(number: int) -> str:

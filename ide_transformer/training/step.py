@@ -1,25 +1,108 @@
-"""One optimiser step and one evaluation, each compiled once, and the memory they need."""
+"""One optimiser step and one evaluation, each compiled once."""
 
 import functools as ft
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from ..errors import InputError
-from ..integration import AbstractGradient, Direct, Recompute, Recursive
-from ..models import Model
+from ..models import AbstractModel
 from ..solvers import learned
-from ..tasks import AbstractLoss, AbstractTask, Batch, Loss, Part, averaged
-from .averages import gradient_in_parts, moving_average
+from ..tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averaged
+from .config import TrainingConfig
+from .optimizer import evaluated_weights
 
 
-# The modes that work with every scheme.
-_MODES: tuple[AbstractGradient, ...] = (Direct(), Recompute(), Recursive())
+# Which weights of a run are taken: those that are trained, or their moving average.
+Weights: TypeAlias = Literal["trained", "average"]
+
+
+def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Loss]:
+    """The loss of a task with the terms that a run adds, a function of the model, the batch and
+    the key of the dropout."""
+    given = training.finer
+    weighted = given.consistency or given.defect
+    finer = Finer(given.refinement, given.consistency, given.defect) if weighted else None
+    return ft.partial(
+        loss, transport=training.transport, exit_loss=training.exit_loss, finer=finer
+    )
+
+
+def gradient_in_parts(
+    loss: Callable[..., Loss], number: int
+) -> Callable[..., tuple[PyTree[Array], Loss]]:
+    """The gradient of the objective of a batch, and its `Loss`, from equal parts of it that are
+    computed one after the other. A part counts by its targets, so that both are those of the
+    whole batch. `loss` is a function of the weights, the batch and the key."""
+
+    def objective(weights, batch, key, share=None):
+        result = loss(weights, batch, key)
+        extra = 0.0 if share is None else (share - 1) * result.loss
+        return result.objective + extra, result
+
+    gradient = jax.grad(objective, has_aux=True)
+    if number == 1:
+        return gradient
+
+    def in_parts(weights, batch: Batch, key):
+        own, shared = batch.divided()
+        parts = jax.tree.map(lambda x: _parts(x, number), own)
+
+        def count(part):
+            # It depends on the targets alone, so that nothing is solved for it.
+            whole = loss(weights, eqx.combine(part, shared), None)
+            return jnp.asarray(whole.figures["loss"].count)
+
+        counts = lax.map(count, parts)
+        shares = counts * number / jnp.maximum(jnp.sum(counts), 1)
+
+        def add(total, x):
+            index, part, share = x
+            drawn = None if key is None else jax.random.fold_in(key, index)
+            new, result = gradient(weights, eqx.combine(part, shared), drawn, share)
+            return jax.tree.map(jnp.add, total, new), result
+
+        zero = jax.tree.map(jnp.zeros_like, weights)
+        inputs = jnp.arange(number), parts, shares.astype(jnp.result_type(float))
+        total, results = lax.scan(add, zero, inputs)
+        means = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+        figures = jax.tree.map(lambda x: jnp.sum(x, axis=0), results.figures)
+        loss_of_all = figures["loss"].value
+        parts_of_it = results.objective - jax.vmap(lambda mean: mean.value)(
+            results.figures["loss"]
+        )
+        whole = means._replace(objective=loss_of_all + jnp.mean(parts_of_it), figures=figures)
+        return jax.tree.map(lambda x: x / number, total), whole
+
+    return in_parts
+
+
+def moving_average(decay: float) -> optax.GradientTransformation:
+    """The mean of the weights over the last `1 / (1 - decay)` steps or so, as the state of an
+    update of the weights; nothing for a decay of 0."""
+    return optax.ema(decay) if decay else optax.identity()
+
+
+def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
+    """The weights of a state of training to evaluate; `decay` is that of the average."""
+    if which == "trained" or not decay:
+        return evaluated_weights(state.optimizer, state.weights)
+    return optax.tree.bias_correction(
+        state.average.ema, decay, jnp.maximum(state.average.count, 1)
+    )
+
+
+def _parts(x: Array, number: int) -> Array:
+    """The parts of an array along its first axis, the leading axis of the result. Each takes
+    every `number`-th sample, so that on a mesh every device has as many of each part."""
+    x = jnp.asarray(x)
+    return jnp.swapaxes(x.reshape(len(x) // number, number, *x.shape[1:]), 0, 1)
 
 
 class Faults(eqx.Module):
@@ -42,8 +125,8 @@ class TrainState(eqx.Module):
     faults: Faults
     # Of the vector field, in the forward solves of all steps.
     evaluations: Float[Array, ""]
-    # The moving average of the weights, see `moving_average`; nothing without one.
-    average: PyTree[Array] = ()
+    # See `moving_average`.
+    average: PyTree[Array]
 
 
 def initial_state(
@@ -53,27 +136,19 @@ def initial_state(
     *,
     average: float = 0.0,
 ) -> tuple[TrainState, PyTree]:
-    """The state before the first step, and the parts of the model that are no weights.
-
-    **Arguments:**
-
-    - `average`: see `make_train_step`.
-    """
+    """The state before the first step, and the parts of the model that are no weights."""
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     # Steps reuse the memory of the state, so it must share none with the model.
     weights = jax.tree.map(jnp.copy, weights)
-    data = jax.random.key_data(key)
     zeros = (jnp.zeros((), int) for _ in range(4))
-    step, faults = next(zeros), Faults(*zeros)
-    evaluations = jnp.zeros((), jnp.float32)
     start = TrainState(
-        weights,
-        optimizer.init(weights),
-        step,
-        data,
-        faults,
-        evaluations,
-        moving_average(average).init(weights),
+        weights=weights,
+        optimizer=optimizer.init(weights),
+        step=next(zeros),
+        key=jax.random.key_data(key),
+        faults=Faults(*zeros),
+        evaluations=jnp.zeros((), jnp.float32),
+        average=moving_average(average).init(weights),
     )
     return start, static
 
@@ -101,9 +176,8 @@ def make_train_step(
 
     **Arguments:**
 
-    - `loss`: that of a task, or an `objective` with more terms; a function of the model, the
-      batch and the key.
-    - `accumulate`: equal parts of a batch, one after the other.
+    - `loss`: that of a task, or an `objective` with more terms.
+    - `accumulate`: see `gradient_in_parts`.
     - `average`: decay of the moving average of the weights; 0 for none.
     - `out_shardings`: where the new state and the metrics lie; see `jax.jit`.
     - `solved`: the model, as this step solves it.
@@ -138,14 +212,13 @@ def make_train_step(
             "bad_steps": faults.bad_steps,
             "bad_steps_in_a_row": faults.in_a_row,
         }
-        metrics |= result.terms
         model: Any = eqx.combine(weights, static)
-        metrics |= {f"solver.{name}": value for name, value in learned(model.solver).items()}
+        scheme = {f"solver.{name}": value for name, value in learned(model.solver).items()}
         evaluations = state.evaluations + result.field_evaluations.astype(jnp.float32)
         new = TrainState(
             weights, optimizer_state, state.step + 1, state.key, faults, evaluations, mean
         )
-        return new, metrics
+        return new, {**metrics, **result.terms, **scheme}
 
     return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
 
@@ -198,61 +271,3 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
         return {f"{part}_{name}": mean for name, mean in means.items()}
 
     return evaluate
-
-
-def describe_memory(
-    model: Model, state: TrainState, loss: AbstractLoss, batch: Batch, temporary: int
-) -> str:
-    """One line on memory: parameters, optimiser, and the rest of a step with the gradient mode
-    in use; then, found by tracing, what the other modes would keep for the backward pass, where
-    the step takes a mebibyte or more. A second line warns if the device has less. The compiled
-    step reserves `temporary` bytes."""
-    used = model.discretization.gradient
-    parameters, optimizer = size_bytes(state.weights), size_bytes(state.optimizer)
-    text = (
-        f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
-        f"a step with gradient {_name(used)} {_mebibytes(temporary)}"
-    )
-    # Each is a trace of the whole step, which takes longer than many steps of a small model.
-    if temporary >= 2**20:
-        others = [
-            f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, loss, batch))}"
-            for mode in _MODES
-            if type(mode) is not type(used)
-        ]
-        text += f" ({'; '.join(others)})"
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    needed = parameters + optimizer + temporary
-    if limit is not None and needed > limit:
-        text += (
-            f"\nwarning: that is {_mebibytes(needed)}, and the device has {_mebibytes(limit)}; "
-            "lower training.batch_size, or take training.gradient=recursive."
-        )
-    return text
-
-
-def kept_bytes(model: Model, mode: AbstractGradient, loss: AbstractLoss, batch: Batch) -> int:
-    """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
-    model = model.with_options(gradient=mode)
-    weights, static = eqx.partition(model, eqx.is_inexact_array)
-
-    def backward(weights):
-        def objective(weights):
-            return loss(eqx.combine(weights, static), batch).objective
-
-        return jax.tree.leaves(jax.vjp(objective, weights)[1])
-
-    return max(size_bytes(jax.eval_shape(backward, weights)) - size_bytes(weights), 0)
-
-
-def size_bytes(tree: PyTree) -> int:
-    """Bytes of all arrays of a tree, or of their shapes."""
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, "dtype"))
-
-
-def _name(mode: PyTree) -> str:
-    return type(mode).__name__.lower()
-
-
-def _mebibytes(number: int) -> str:
-    return f"{number / 2**20:,.1f} MiB"

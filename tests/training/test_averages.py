@@ -12,7 +12,7 @@ from training.tiny_runs import configured, losses
 
 from ide_transformer import InputError, tasks, training
 from ide_transformer.tasks import Batch, InstanceCrossEntropy
-from ide_transformer.training import averages, run
+from ide_transformer.training import run, step
 from ide_transformer.training.config import ModelConfig
 
 
@@ -63,7 +63,7 @@ def test_functions_at_points_of_their_own_are_parted_by_samples():
     def loss(weights, batch, key):
         return task.loss(eqx.combine(weights, static), batch, key)
 
-    parts = (jax.jit(averages.gradient_in_parts(loss, n)) for n in (1, 3))
+    parts = (jax.jit(step.gradient_in_parts(loss, n)) for n in (1, 3))
     found = [gradient(weights, batch, None) for gradient in parts]
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -74,7 +74,7 @@ def test_the_average_is_the_weighted_mean_of_the_weights_so_far():
     factors = 0.9 ** np.arange(2, -1, -1)
     factors = factors / factors.sum()
     mean = jax.tree.map(lambda *x: sum(f * y for f, y in zip(factors, x, strict=True)), *seen)
-    found = averages.weights_of(state, "average", 0.9)
+    found = step.weights_of(state, "average", 0.9)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(mean), strict=True):
         assert largest(a, jnp.asarray(b)) < 1e-12
 

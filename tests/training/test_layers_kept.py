@@ -8,7 +8,7 @@ from helpers import fast_first
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
-from ide_transformer.training.objective import objective
+from ide_transformer.training.step import objective
 
 
 TEXT = "the sea is wide and the night is long and the wind is cold. " * 40

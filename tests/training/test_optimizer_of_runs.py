@@ -10,7 +10,7 @@ from helpers import fast_first
 from running import run_here
 
 from ide_transformer import InputError, training
-from ide_transformer.training import Config, averages, find_learning_rate, range_test, validated
+from ide_transformer.training import Config, find_learning_rate, range_test, step, validated
 
 
 MEAN = {"kind": "schedule_free", "schedule": "constant", "learning_rate": 0.1, "warmup": 0}
@@ -44,7 +44,7 @@ def test_schedule_free_runs_evaluate_and_give_the_mean_weights(tmp_path, config,
     lines = training.read_metrics(folder.metrics)
     on_the_way = {x["step"]: x["validation_loss"] for x in lines if "validation_loss" in x}
     np.testing.assert_allclose(on_the_way[6], loss, rtol=1e-5)
-    monkeypatch.setattr(averages, "evaluated_weights", lambda state, weights: weights)
+    monkeypatch.setattr(step, "evaluated_weights", lambda state, weights: weights)
     assert abs(loss_of_loaded() - loss) > 1e-3
 
 

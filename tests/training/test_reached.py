@@ -8,9 +8,9 @@ from ide_transformer import InputError, tasks, training
 from ide_transformer.training import (
     LoadedModel,
     build_task,
-    chosen,
     evaluation,
     evaluation_task,
+    loading,
 )
 
 
@@ -75,5 +75,5 @@ def test_a_context_on_the_command_line_that_nothing_takes(loaded):
     config = loaded("training.mine:Unsized", 20).config
     functions = config.model.model_copy(update={"kind": "training.mine:Sizeless"})
     with pytest.raises(InputError, match=r"model\.context=20: neither .*Unsized nor"):
-        chosen._check_context(config.model_copy(update={"model": functions}))
-    chosen._check_context(config)
+        loading._check_context(config.model_copy(update={"model": functions}))
+    loading._check_context(config)

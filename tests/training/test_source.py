@@ -4,7 +4,7 @@ import importlib
 import re
 
 from ide_transformer import training
-from ide_transformer.training.source import checksum_of, source
+from ide_transformer.training.folder import checksum_of, source
 
 
 def test_own_modules_are_part_of_it(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from ide_transformer.training import (
     with_training,
 )
 from ide_transformer.training.config import ModelConfig, TrainingConfig
-from ide_transformer.training.step import describe_memory, kept_bytes, size_bytes
+from ide_transformer.training.sizes import describe_memory, kept_bytes, size_bytes
 
 
 SIZES = ModelConfig(width=16, heads=2, depth=12, context=8)

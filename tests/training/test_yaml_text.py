@@ -2,7 +2,7 @@ import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
 
-from ide_transformer.training.yaml_text import read_yaml, write_yaml
+from ide_transformer.training.reading import read_yaml, write_yaml
 
 
 _PLAIN = st.one_of(

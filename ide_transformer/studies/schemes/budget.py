@@ -18,9 +18,9 @@ from ...training import Config, Section, validated
 from ...training.build import starting_model
 from ...training.folder import changed_values
 from ...training.meshes import drawn_mesh, first_batches, mesh_maps, mesh_tasks
-from ...training.objective import objective
 from ...training.parallel import make_layout
 from ...training.phases import make_phases
+from ...training.step import objective
 
 
 # The steps of a mesh that are measured; the first one is not counted.

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from ...reporting import Report, Terminal, write_report
 from ...training import Section
+from ...training.choice import FolderName
 from ...training.folder import sole_use
-from ...training.types import FolderName
 
 
 Rows = list[dict[str, Any]]

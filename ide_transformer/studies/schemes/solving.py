@@ -28,8 +28,8 @@ from ...training import (
     validated,
     with_solver,
 )
-from ...training.source import source
-from ...training.types import Count
+from ...training.choice import Count
+from ...training.folder import source
 from .comparison import AbstractComparison, Rows
 from .trials import about_sources
 

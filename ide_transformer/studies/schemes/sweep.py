@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, WrapValidator, model_validator
 from ...figures import plot_curves
 from ...reporting import write_json
 from ...training import Section
-from ...training.types import CountOrZero
+from ...training.choice import CountOrZero
 
 
 def _as_written(value: Any, check: Callable[[Any], float]) -> float:

@@ -15,7 +15,7 @@ from ...tasks import AbstractTask
 from ...training import Config
 from ...training.build import starting_model
 from ...training.names import names_of_code
-from ...training.types import Seed, folder_name
+from ...training.choice import Seed, folder_name
 from .budget import Budget, Steps
 from .comparison import AbstractComparison, Rows
 from .results import Results, broken_rules

@@ -15,9 +15,8 @@ from ...errors import InputError, naming
 from ...reporting import write_json
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, dump_config, load_config, read_metrics
-from ...training.folder import changed_data, changed_values
+from ...training.folder import changed_data, changed_values, source
 from ...training.reading import apply_overrides
-from ...training.source import source
 from .budget import seconds_of_a_run, try_first_batch
 from .sweep import Trial
 

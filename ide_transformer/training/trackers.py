@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from ...errors import InputError, naming
+from ..errors import InputError, naming
 
 
 class AbstractTracker(abc.ABC):
