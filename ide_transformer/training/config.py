@@ -108,7 +108,7 @@ class TrainingConfig(Section):
     # In which the operators compute their products; weights and state stay in float32.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     # Meshes, one of which is drawn for each step; default: that of the model. Then one
-    # set of weights serves all of them, and `evaluate.py --steps` shows what each gives.
+    # set of weights serves all of them, and `evaluate.py --mesh` shows what each gives.
     meshes: Annotated[tuple[DrawnMesh, ...], Field(strict=False)] = ()
     # Progressive depth: {0: 2, 1000: 4, 1500: 8} trains on 2 intervals, from step 1,000 on 4,
     # and from step 1,500 on 8, which has to be model.depth. Weights and the state of the
@@ -145,24 +145,16 @@ class TrainingConfig(Section):
     sample: CountOrZero = 400
 
     @model_validator(mode="after")
-    def _in_parts(self):
+    def _fits(self):
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"training.accumulate={self.accumulate} does not divide training.batch_size="
                 f"{self.batch_size}; take a divisor of it"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _first_mesh(self):
         if self.meshes and min(mesh.after for mesh in self.meshes):
             raise ValueError(
                 "training.meshes: none is drawn for the first step; give one without after"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _refined(self):
         steps, intervals = [*self.refine], [*self.refine.values()]
         if not steps:
             return self
@@ -315,15 +307,11 @@ class ModelConfig(Choice):
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")
-    def _stages_have_matrices(self):
+    def _fits(self):
         if self.stages and self.of_coefficients is not None:
             raise ValueError(
                 "model.stages and model.basis: stages have ordinary matrices; drop one of them"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _given_by_the_checkpoint(self):
         free = ("kind", "pretrained", "context")
         fixed = [
             name
@@ -391,31 +379,30 @@ class Config(Section):
         return tree
 
     @model_validator(mode="after")
-    def _checkpoint_fits(self):
-        pretrained = self.model.pretrained
-        if pretrained is None:
-            if self.solver.kind == NATIVE:
-                raise ValueError(
-                    f"solver.kind={NATIVE} is the scheme of a checkpoint; give "
-                    "model.pretrained, or another scheme such as lie_trotter"
-                )
-            return self
-        if self.control != ControlConfig() or self.data.tokenizer is not None:
+    def _fits(self):
+        pretrained, optimizer, steps = (
+            self.model.pretrained,
+            self.optimizer,
+            self.training.steps,
+        )
+        refine, depth = self.training.refine, self.model.depth
+        if pretrained is None and self.solver.kind == NATIVE:
+            raise ValueError(
+                f"solver.kind={NATIVE} is the scheme of a checkpoint; give "
+                "model.pretrained, or another scheme such as lie_trotter"
+            )
+        given = self.control != ControlConfig() or self.data.tokenizer is not None
+        if pretrained is not None and given:
             raise ValueError(
                 f"model.pretrained={pretrained} gives the weights and the tokenizer; drop "
                 "control and data.tokenizer"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _refined_to_the_depth(self):
-        refine, depth = self.training.refine, self.model.depth
         if refine and any(stage.depth is not None for stage in self.model.stages):
             raise ValueError(
                 "training.refine changes all stages alike; drop model.stages.….depth, so that "
                 "each has model.depth"
             )
-        if refine and self.model.pretrained is not None:
+        if refine and pretrained is not None:
             raise ValueError(
                 "training.refine: a run from model.pretrained begins with its layers; drop one "
                 "of them"
@@ -425,20 +412,14 @@ class Config(Section):
                 f"training.refine={refine} ends with {last} intervals, but model.depth is "
                 f"{depth}; write model.depth={last}, or end with {depth}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _warmup_fits(self):
-        if self.optimizer.warmup >= self.training.steps:
+        if optimizer.warmup >= steps:
             raise ValueError(
-                f"optimizer.warmup={self.optimizer.warmup} must be less than training.steps="
-                f"{self.training.steps}"
+                f"optimizer.warmup={optimizer.warmup} must be less than training.steps={steps}"
             )
-        decaying = self.optimizer.decaying_steps(self.training.steps)
-        if self.optimizer.warmup + decaying > self.training.steps:
+        decaying = optimizer.decaying_steps(steps)
+        if optimizer.warmup + decaying > steps:
             raise ValueError(
-                f"optimizer.warmup={self.optimizer.warmup} and the {decaying} steps of the "
-                f"decay (optimizer.decay) are more than training.steps={self.training.steps}; "
-                "lower one of them"
+                f"optimizer.warmup={optimizer.warmup} and the {decaying} steps of the decay "
+                f"(optimizer.decay) are more than training.steps={steps}; lower one of them"
             )
         return self

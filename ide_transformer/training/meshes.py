@@ -32,10 +32,7 @@ def mesh_maps(training: TrainingConfig) -> list[Callable[[Model], Model]]:
 
 
 def mesh_tasks(training: TrainingConfig, task: AbstractTask) -> list[AbstractTask]:
-    """For each mesh of a run the data with as many tokens as it has.
-
-    **Raises:** `InputError` that begins with the key, where there are none.
-    """
+    """For each mesh of a run the data with as many tokens as it has."""
     tasks = []
     for number, mesh in enumerate(training.meshes or (DrawnMesh(),)):
         try:
@@ -80,10 +77,7 @@ def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
 
 def with_layers(model: Model, number: int, layers: Literal["spread", "first"]) -> Model:
     """The model with so many of its layers, each with its own step: "spread" evenly or the
-    "first" ones, for a model that was trained with `LayerDrop`, or to be read out after each.
-
-    **Raises:** `InputError` for more than it has.
-    """
+    "first" ones, for one that was trained with `LayerDrop`, or to be read out after each."""
     own = model.control.num_intervals
     if number > own:
         raise InputError(f"intervals={number}: the model has {own} layers to keep, or fewer.")
@@ -91,11 +85,9 @@ def with_layers(model: Model, number: int, layers: Literal["spread", "first"]) -
     return keep_layers(model, kept[layers])
 
 
-def mesh_of(section: MeshSection, model: Model, key: str) -> Mesh:
-    """The mesh that a section describes at `key`, for this model.
-
-    **Raises:** `InputError` for a scheme with weights, which nothing would train.
-    """
+def mesh_of(section: MeshSection, model: AbstractModel, key: str) -> Mesh:
+    """The mesh that a section describes at `key`, for this model. A scheme with weights is
+    refused, since nothing would train them."""
     given = section.model_dump(exclude_none=True, include={*Mesh().__dataclass_fields__})
     if section.solver is not None:
         sizes = SchemeSizes.of(model, model.discretization.steps_per_interval)
@@ -108,11 +100,8 @@ def mesh_of(section: MeshSection, model: Model, key: str) -> Mesh:
     return Mesh(**given)
 
 
-def _model_on(model: Model, *, section: MeshSection, key: str) -> Model:
-    """Put a model on a mesh. Gradient mode and precision stay.
-
-    **Raises:** `InputError` that begins with the key, where there is no such mesh or scheme.
-    """
+def _model_on(model: AbstractModel, *, section: MeshSection, key: str) -> AbstractModel:
+    """Put a model on a mesh. Gradient mode and precision stay."""
     mesh = mesh_of(section, model, key)
     try:
         # The inputs say their number of tokens.

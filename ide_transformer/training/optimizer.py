@@ -66,7 +66,7 @@ class OptimizerConfig(Section):
     clip: PositiveFloat = 1.0
 
     @model_validator(mode="after")
-    def _used(self):
+    def _fits(self):
         for key, uses in (("kind", _OF_KIND), ("schedule", _OF_SCHEDULE)):
             chosen = getattr(self, key)
             for name in sorted(set().union(*uses.values()) - uses[chosen]):
@@ -76,26 +76,17 @@ class OptimizerConfig(Section):
                         f"optimizer.{key}={chosen} does not use optimizer.{name}; drop it, or "
                         f"write optimizer.{key}={users}"
                     )
-        return self
-
-    @model_validator(mode="after")
-    def _averages(self):
-        if self.kind != "schedule_free":
-            return self
-        if self.schedule != "constant":
+        averages = self.kind == "schedule_free"
+        if averages and self.schedule != "constant":
             raise ValueError(
                 f"optimizer.schedule={self.schedule}: optimizer.kind=schedule_free averages "
                 "weights in place of it; write optimizer.schedule=constant"
             )
-        if not self.beta1:
+        if averages and not self.beta1:
             raise ValueError(
                 "optimizer.beta1=0: optimizer.kind=schedule_free finds its mean by dividing "
                 "by it; write for example optimizer.beta1=0.9"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _falls(self):
         if self.lowest_rate > self.learning_rate:
             raise ValueError(
                 f"optimizer.final_learning_rate={self.final_learning_rate} is above "

@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from ..models import Model
 from ..tasks import AbstractLoss, Batch
-from .config import Config
+from .config import Config, TrainingConfig
 from .meshes import mesh_maps
 from .optimizer import build_optimizer
 from .parallel import Layout
@@ -20,8 +20,7 @@ from .step import TrainState, initial_state, make_evaluation, make_train_step, o
 
 
 class Phase(NamedTuple):
-    """Steps of a run whose weights have the same shapes. A run that is not refined is one
-    phase.
+    """Steps of a run whose weights have the same shapes: all, where it is not refined.
 
     - `first`, `last`: the numbers of steps taken before it and at its end. The state after the
       last step still has the shapes of this phase.
@@ -29,28 +28,43 @@ class Phase(NamedTuple):
     - `shapes`: of the state of training.
     - `enter`: the first state, from the last one of the phase before; `None` for the first
       phase.
-    - `train_steps`: for the loss of the task, a step for each mesh; see `make_train_step`,
-      also for `out_shardings`.
     - `evaluate`: see `make_evaluation`.
     """
 
+    training: TrainingConfig
+    optimizer: optax.GradientTransformation
     first: int
     last: int
     model: Model
     shapes: TrainState
     enter: Any
-    train_steps: Callable[..., list[Any]]
     evaluate: Callable[..., dict[str, float]]
 
     @property
     def static(self) -> PyTree:
         """The parts of the model that are no weights."""
-        return eqx.filter(self.model, eqx.is_inexact_array, inverse=True)
+        return _static(self.model)
 
     @property
     def intervals(self) -> int:
         """Intervals of the weights."""
         return self.model.control.num_intervals
+
+    def train_steps(self, loss: AbstractLoss, out_shardings: Any = None) -> list[Any]:
+        """The step of each mesh for the loss of the task; see `make_train_step`."""
+        return [
+            make_train_step(
+                self.optimizer,
+                self.static,
+                objective(loss, self.training),
+                max_bad_steps=self.training.max_bad_steps,
+                accumulate=self.training.accumulate,
+                average=self.training.average,
+                out_shardings=out_shardings,
+                solved=mesh,
+            )
+            for mesh in mesh_maps(self.training)
+        ]
 
     def lowered(
         self, loss: AbstractLoss, layout: Layout, batches: Sequence[Batch]
@@ -65,15 +79,9 @@ class Phase(NamedTuple):
 def make_phases(
     config: Config, model: Model, key: PRNGKeyArray
 ) -> tuple[TrainState, list[Phase]]:
-    """The state before the first step of a run, and its phases.
-
-    **Arguments:**
-
-    - `model`: see `first_model`.
-
-    **Raises:** `InputError` where the control cannot be refined so, or a group of the optimizer
-    fits no weight.
-    """
+    """The state before the first step of a run, and its phases, from its `first_model`.
+    `InputError` where the control cannot be refined so, or a group of the optimizer fits no
+    weight."""
     training = config.training
     optimizer = build_optimizer(config.optimizer, training.steps)
     state, static = initial_state(model, optimizer, key, average=training.average)
@@ -83,26 +91,18 @@ def make_phases(
     for first, last in zip(begins, [*begins[1:], training.steps], strict=True):
         if first:
             intervals = training.refine[first]
-            model = next_model(config, model, intervals)
-            enter = jax.jit(
-                ft.partial(
-                    resample_state,
-                    optimizer=optimizer,
-                    average=training.average,
-                    static=static,
-                    num_intervals=intervals,
-                )
+            resample = ft.partial(
+                resample_state,
+                optimizer=optimizer,
+                average=training.average,
+                static=static,
+                num_intervals=intervals,
             )
-            shapes = jax.eval_shape(enter, shapes)
-            static = eqx.filter(model, eqx.is_inexact_array, inverse=True)
-        steps = ft.partial(make_train_steps, config, optimizer, static)
-        phases.append(Phase(first, last, model, shapes, enter, steps, make_evaluation(static)))
+            model, enter = next_model(config, model, intervals), jax.jit(resample)
+            shapes, static = jax.eval_shape(enter, shapes), _static(model)
+        evaluate = make_evaluation(static)
+        phases.append(Phase(training, optimizer, first, last, model, shapes, enter, evaluate))
     return state, phases
-
-
-def shapes_at(phases: Sequence[Phase], step: int) -> TrainState:
-    """The shapes of a state after so many steps."""
-    return phase_at(phases, step).shapes
 
 
 def phase_at(phases: Sequence[Phase], step: int) -> Phase:
@@ -110,22 +110,10 @@ def phase_at(phases: Sequence[Phase], step: int) -> Phase:
     return next((phase for phase in phases if step <= phase.last), phases[-1])
 
 
-def make_train_steps(
-    config: Config,
-    optimizer: optax.GradientTransformation,
-    static: PyTree,
-    loss: AbstractLoss,
-    out_shardings: Any = None,
-) -> list[Any]:
-    training = config.training
-    make_step = ft.partial(
-        make_train_step,
-        optimizer,
-        static,
-        objective(loss, training),
-        max_bad_steps=training.max_bad_steps,
-        accumulate=training.accumulate,
-        average=training.average,
-        out_shardings=out_shardings,
-    )
-    return [make_step(solved=mesh) for mesh in mesh_maps(training)]
+def shapes_at(phases: Sequence[Phase], step: int) -> TrainState:
+    """The shapes of a state after so many steps."""
+    return phase_at(phases, step).shapes
+
+
+def _static(model: AbstractModel) -> PyTree:
+    return eqx.filter(model, eqx.is_inexact_array, inverse=True)

@@ -16,9 +16,9 @@ from .build import build_model_of_size, with_training
 from .config import Config
 from .optimizer import build_optimizer
 from .parallel import ParallelConfig, make_layout
-from .phases import make_train_steps
+from .phases import Phase
 from .sizes import check_divisible, is_weight, size_bytes
-from .step import TrainState, initial_state
+from .step import initial_state, make_evaluation
 
 
 # Bytes that a device sends for each byte of a result among n devices, by a ring.
@@ -84,18 +84,13 @@ def _row(
     accumulate = next((n for n in parts if size // n % (at_once // samples) == 0), 1)
     training = config.training.model_copy(update={"accumulate": accumulate})
     config = config.model_copy(update={"training": training, "parallel": devices})
-    state, static = _shapes(config, vocabulary)
+    phase = _phase(config, vocabulary)
     layout = make_layout(devices, jax.devices()[: devices.devices])
-    tokens = jnp.zeros((), jnp.int32).dtype
     sample = (config.training.batch_size, config.model.context)
-    shape: Any = jax.ShapeDtypeStruct(sample, tokens)
-    batch = Batch(shape, shape)
-    optimizer = build_optimizer(config.optimizer, config.training.steps)
-    out = layout.shardings(state), layout.whole()
-    (step,) = make_train_steps(config, optimizer, static, CrossEntropy(), out)
+    shape: Any = jax.ShapeDtypeStruct(sample, jnp.int32)
     with jax.set_mesh(layout.grid):
-        lowered = step.lower(layout.shapes(state), layout.batch_shapes(batch))
-        compiled = lowered.compile()
+        (step,) = phase.lowered(CrossEntropy(), layout, [Batch(shape, shape)])
+        compiled = step.compile()
     memory = compiled.memory_analysis()
     sent = sent_bytes(compiled.as_text())
     sizes = {axis: size for axis, size in devices.sizes.items() if size > 1}
@@ -103,16 +98,16 @@ def _row(
         "devices": devices.devices,
         "layout": ", ".join(f"{axis} {size}" for axis, size in sizes.items()) or "one device",
         "accumulate": accumulate,
-        "state_bytes": layout.bytes_each(state),
+        "state_bytes": layout.bytes_each(phase.shapes),
         "temporary_bytes": memory.temp_size_in_bytes,
         **{f"{name}_bytes": sent.get(name, 0.0) for name in _SENT},
         "sent_bytes": sum(sent.values()),
-        "parameters": size_bytes(state.weights) // 4,
+        "parameters": size_bytes(phase.shapes.weights) // 4,
     }
 
 
-def _shapes(config: Config, vocabulary: int) -> tuple[TrainState, Any]:
-    """The shapes of the state of training, and what of the model is no weight."""
+def _phase(config: Config, vocabulary: int) -> Phase:
+    """The steps of a run, of which nothing is made but shapes."""
     if config.training.meshes or config.training.refine:
         raise InputError(
             "a plan is of one model on one mesh in depth; drop training.meshes "
@@ -129,17 +124,15 @@ def _shapes(config: Config, vocabulary: int) -> tuple[TrainState, Any]:
         return initial_state(whole, optimizer, key, average=config.training.average)[0]
 
     weights, static = eqx.partition(model, is_weight)
-    return jax.eval_shape(start, weights), static
+    shapes = jax.eval_shape(start, weights)
+    training, evaluate = config.training, make_evaluation(static)
+    # The model without its weights, which are shapes here.
+    return Phase(training, optimizer, 0, training.steps, static, shapes, None, evaluate)
 
 
 def sent_bytes(program: str) -> dict[str, float]:
-    """Bytes that a device sends in a compiled program, by the kind of operation. Loops count
-    as often as they run.
-
-    **Arguments:**
-
-    - `program`: its text.
-    """
+    """Bytes that a device sends in a compiled program, by the kind of operation, from its text.
+    Loops count as often as they run."""
     bodies = {name: lines for name, lines in _computations(program)}
     entry = next(name for name in bodies if name.startswith("ENTRY "))
     total: dict[str, float] = {}

@@ -7,18 +7,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PRNGKeyArray
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import Model
 from ..reporting import write_json
 from ..tasks import AbstractTask
 from .build import build_start
 from .config import Config
 from .metrics import TrainingProgress
 from .optimizer import update_rule
-from .step import initial_state, make_train_step, objective
+from .step import TrainState, initial_state, make_train_step, objective
 
 
 LOWEST, HIGHEST = 1e-6, 1.0
@@ -31,8 +29,7 @@ _EXPLODED = 4.0
 class LearningRates(NamedTuple):
     """The result of a range test.
 
-    - `rates`, `losses`, `smoothed`: one of each for every step; `smoothed` is the loss without
-      the noise of the batches.
+    - `rates`, `losses`, `smoothed`: of every step; `smoothed` without the noise of the batches.
     - `fastest`: the rate at which the smoothed loss falls fastest; `None` if it never falls.
     - `lowest`: the rate at which it is lowest.
     - `suggestion`: the geometric mean of the two, a first value for `optimizer.learning_rate`.
@@ -81,7 +78,10 @@ def find_learning_rate(
     growth = math.log(HIGHEST / LOWEST) / (steps - 1)
     task, model, key = build_start(config)
     rate: optax.Schedule = lambda step: LOWEST * jnp.exp(growth * step)  # noqa: E731
-    losses = _losses(config, task, model, key, steps, rate)
+    optimizer = update_rule(config.optimizer, rate)
+    state, static = initial_state(model, optimizer, key)
+    step: Any = make_train_step(optimizer, static, objective(task.loss, config.training))
+    losses = _losses(config, task, state, step, steps)
     if len(losses) < 2:
         raise InputError(
             f"{config.name}: the loss is not finite at a learning rate of {LOWEST}, so none "
@@ -96,27 +96,17 @@ def find_learning_rate(
 
 
 def _losses(
-    config: Config,
-    task: AbstractTask,
-    model: Model,
-    key: PRNGKeyArray,
-    steps: int,
-    rate: optax.Schedule,
+    config: Config, task: AbstractTask, state: TrainState, step: Any, steps: int
 ) -> list[float]:
     """The losses of the steps, up to the one at which they explode."""
     training = config.training
-    optimizer = update_rule(config.optimizer, rate)
-    state, static = initial_state(model, optimizer, key)
-    step: Any = make_train_step(optimizer, static, objective(task.loss, training))
     losses: list[float] = []
     lowest = math.inf
     with TrainingProgress(steps, 0) as progress:
         progress.say(f"{config.name}: looking for a learning rate")
-        first = task.batch(0, training.batch_size, training.seed)
-        compiled = step.lower(state, first).compile()
         for number in range(steps):
             batch = task.batch(number, training.batch_size, training.seed)
-            state, metrics = compiled(state, batch)
+            state, metrics = step(state, batch)
             loss = float(metrics["loss"])
             if not math.isfinite(loss):
                 break

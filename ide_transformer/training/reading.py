@@ -35,12 +35,177 @@ _FLOAT = re.compile(
 )
 
 
-def read_yaml(text: str | bytes, where: str, path: tuple[str, ...] = ()) -> Any:
-    """The value that a text holds, which is for the key at `path`; `None` for none.
+S = TypeVar("S", bound=Section)
 
-    **Raises:** `InputError` that names the place `where` the text is from, its line, and the
-    key in error.
+# Whether code that a file names may be imported, or a configuration whose names may.
+Trust: TypeAlias = bool | Config
+
+# A value of the type that was expected, by the kind of the error.
+_WRITE = {
+    "bool_type": "; write true or false",
+    "string_type": "; write a text in quotes",
+    "int_type": "; write for example 8",
+    "float_type": "; write for example 0.5 or 1.0e-3",
+    "model_type": "; write its keys below it",
+    "dict_type": "; write its keys below it",
+}
+
+
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), *, trust: Trust | None = None
+) -> Config:
+    """The configuration in a YAML file, with overrides `section.key=value` applied.
+
+    **Arguments:**
+
+    - `trust`: see `read_tree`.
+
+    **Raises:** `InputError` that names every key in error and where it was written, all names
+    that are not trusted, and a run of another version.
     """
+    tree = read_tree(path := Path(path), trust=trust)
+    if of_run(path.parent) and "version" not in tree:
+        raise InputError(
+            f"{path} has no version: it was written before the first release, and this one "
+            f"reads version {VERSION}. Train it again, or read it with what wrote it."
+        )
+    tree.setdefault("name", path.stem)
+    origin = apply_overrides(tree, overrides)
+    return validated(Config, tree, str(path), origin)
+
+
+def of_run(folder: Path) -> bool:
+    """Whether this is the folder of a run."""
+    return (folder / "checkpoints").is_dir()
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """Changes a tree of sections by overrides; the override that gave each key."""
+    origin: dict[str, str] = {}
+    for override in overrides:
+        key = _override(tree, override)
+        for other, where in origin.items():
+            if f"{other}.".startswith(f"{key}."):
+                raise InputError(
+                    f"override {shown(override)}: {key} would replace {where}; drop one of "
+                    "them."
+                )
+        origin[key] = f"override {shown(override)}"
+    return origin
+
+
+def read_tree(path: Path, *, trust: Trust | None = None) -> dict[str, Any]:
+    """The sections of a YAML file, of which nothing is checked but the code that they name.
+
+    **Arguments:**
+
+    - `trust`: whether that code, `package.module:Class`, may be imported, or a configuration
+      whose names may; by default it may unless the file lies in the folder of a run, which
+      somebody else may have made.
+
+    **Raises:** `InputError` for code that is not trusted.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such configuration file.")
+    with path.open("rb") as file:
+        tree = read_yaml(file.read(LONGEST + 1), str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: expected sections such as `model:`, found {shown(tree)}.")
+    if trust is None:
+        trust = not of_run(path.parent)
+    known = names_of_code(trust.model_dump(mode="json")) if isinstance(trust, Config) else {}
+    named = names_of_code(tree).items()
+    foreign = [f"{key}={name}" for key, name in named if name not in known.values()]
+    if foreign and trust is not True:
+        raise InputError(
+            f"{path} names code of its own, which would be run: {'; '.join(foreign)}. Look at "
+            "it; if you trust who made this run, give --trust (in Python trust=True, in a "
+            "comparison trust: true)."
+        )
+    return tree
+
+
+def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
+    """A tree as a section of that kind.
+
+    **Raises:** `InputError` that names every key in error and the place `where` the tree was
+    written, or the one that `origin` gives for the key.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        problems = [_problem(kind, item, origin or {}, where) for item in error.errors()]
+        raise InputError("\n".join(problems)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML, every key written out."""
+    return write_yaml(config.model_dump(mode="json"))
+
+
+def _override(tree: dict[str, Any], override: str) -> str:
+    key, separator, text = override.partition("=")
+    *parents, last = key.split(".")
+    if not separator or not all((*parents, last)):
+        raise InputError(
+            f"{shown(override)} is not an override; write section.key=value, for example "
+            "model.depth=8."
+        )
+    value = read_yaml(text, f"override {shown(override)}", (*parents, last))
+    branch = tree
+    for depth, part in enumerate(parents, 1):
+        branch = branch.setdefault(part, {})
+        if not isinstance(branch, dict):
+            section = ".".join(parents[:depth])
+            raise InputError(
+                f"override {shown(override)}: {section} is a value, not a section."
+            )
+    branch[last] = value
+    return key
+
+
+def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
+    """One line for one error of pydantic: what, where, why, and what to write instead."""
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    above = [".".join(location[:n]) for n in range(len(location), 0, -1)]
+    where = next((origin[x] for x in above if x in origin), where)
+    if error["type"] == "extra_forbidden":
+        known = list(_section(kind, location[:-1]).model_fields)
+        hint = did_you_mean(location[-1], known)
+        return f"{where}: unknown key {key}.{hint} Known here: {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"{where}: {key} is missing."
+    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    if not key or (
+        error["type"] == "value_error" and isinstance(error["input"], dict | BaseModel)
+    ):
+        return f"{where}: {message}."
+    hint = _WRITE.get(error["type"], "")
+    return f"{where}: {key}={shown(error['input'])}: {message}{hint}."
+
+
+def _section(kind: type[Section], location: list[str]) -> type[Section]:
+    """The class of the section at that place of the tree."""
+    section: Any = kind
+    for part in location:
+        if part not in section.model_fields:
+            continue  # the key of a mapping
+        types = _types(section.model_fields[part].annotation)
+        section = next(x for x in types if inspect.isclass(x) and issubclass(x, Section))
+    return section
+
+
+def _types(annotation: Any) -> list[Any]:
+    """All types inside an annotation."""
+    return [annotation, *(y for x in get_args(annotation) for y in _types(x))]
+
+
+def read_yaml(text: str | bytes, where: str, path: tuple[str, ...] = ()) -> Any:
+    """The value that a text holds, which is for the key at `path`; `None` for none. An
+    `InputError` names the place `where` the text is from, its line, and the key in error."""
     if len(text) > LONGEST:
         raise InputError(
             f"{where}: it has {len(text):,} characters or more; a configuration has at most "
@@ -145,181 +310,3 @@ def _plain(text: str) -> Any:
 
 def _place(mark: Any) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}"
-
-
-S = TypeVar("S", bound=Section)
-
-# Whether code that a file names may be imported, or a configuration whose names may.
-Trust: TypeAlias = bool | Config
-
-# A value of the type that was expected, by the kind of the error.
-_WRITE = {
-    "bool_type": "; write true or false",
-    "string_type": "; write a text in quotes",
-    "int_type": "; write for example 8",
-    "float_type": "; write for example 0.5 or 1.0e-3",
-    "model_type": "; write its keys below it",
-    "dict_type": "; write its keys below it",
-}
-
-
-def load_config(
-    path: str | Path, overrides: Sequence[str] = (), *, trust: Trust | None = None
-) -> Config:
-    """The configuration in a YAML file, with overrides `section.key=value` applied.
-
-    **Arguments:**
-
-    - `trust`: see `read_tree`.
-
-    **Raises:** `InputError` that names every key in error and where it was written, all names
-    that are not trusted, and a run of another version.
-    """
-    tree = read_tree(path := Path(path), trust=trust)
-    if of_run(path.parent) and "version" not in tree:
-        raise InputError(
-            f"{path} has no version: it was written before the first release, and this one "
-            f"reads version {VERSION}. Train it again, or read it with what wrote it."
-        )
-    tree.setdefault("name", path.stem)
-    origin = apply_overrides(tree, overrides)
-    return validated(Config, tree, str(path), origin)
-
-
-def of_run(folder: Path) -> bool:
-    """Whether this is the folder of a run."""
-    return (folder / "checkpoints").is_dir()
-
-
-def _check_trust(path: Path, tree: dict[str, Any], trust: Trust) -> None:
-    if trust is True:
-        return
-    known = names_of_code(trust.model_dump(mode="json")) if trust else {}
-    foreign = [
-        f"{key}={name}"
-        for key, name in names_of_code(tree).items()
-        if name not in known.values()
-    ]
-    if foreign:
-        raise InputError(
-            f"{path} names code of its own, which would be run: {'; '.join(foreign)}. Look at "
-            "it; if you trust who made this run, give --trust (in Python trust=True, in a "
-            "comparison trust: true)."
-        )
-
-
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Changes a tree of sections by overrides; the override that gave each key.
-
-    **Raises:** `InputError` for one that is none, or says again what another one says.
-    """
-    origin: dict[str, str] = {}
-    for override in overrides:
-        key = _override(tree, override)
-        for other, where in origin.items():
-            if f"{other}.".startswith(f"{key}."):
-                raise InputError(
-                    f"override {shown(override)}: {key} would replace {where}; drop one of "
-                    "them."
-                )
-        origin[key] = f"override {shown(override)}"
-    return origin
-
-
-def read_tree(path: Path, *, trust: Trust | None = None) -> dict[str, Any]:
-    """The sections of a YAML file, of which nothing is checked but the code that they name.
-
-    **Arguments:**
-
-    - `trust`: whether that code, `package.module:Class`, may be imported, or a configuration
-      whose names may; by default it may unless the file lies in the folder of a run, which
-      somebody else may have made.
-
-    **Raises:** `InputError` for code that is not trusted.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such configuration file.")
-    with path.open("rb") as file:
-        tree = read_yaml(file.read(LONGEST + 1), str(path))
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: expected sections such as `model:`, found {shown(tree)}.")
-    _check_trust(path, tree, not of_run(path.parent) if trust is None else trust)
-    return tree
-
-
-def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
-    """A tree as a section of that kind.
-
-    **Raises:** `InputError` that names every key in error and the place `where` the tree was
-    written, or the one that `origin` gives for the key.
-    """
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        problems = [_problem(kind, item, origin or {}, where) for item in error.errors()]
-        raise InputError("\n".join(problems)) from None
-
-
-def dump_config(config: Config) -> str:
-    """The configuration as YAML, every key written out."""
-    return write_yaml(config.model_dump(mode="json"))
-
-
-def _override(tree: dict[str, Any], override: str) -> str:
-    key, separator, text = override.partition("=")
-    *parents, last = key.split(".")
-    if not separator or not all((*parents, last)):
-        raise InputError(
-            f"{shown(override)} is not an override; write section.key=value, for example "
-            "model.depth=8."
-        )
-    value = read_yaml(text, f"override {shown(override)}", (*parents, last))
-    branch = tree
-    for depth, part in enumerate(parents, 1):
-        branch = branch.setdefault(part, {})
-        if not isinstance(branch, dict):
-            section = ".".join(parents[:depth])
-            raise InputError(
-                f"override {shown(override)}: {section} is a value, not a section."
-            )
-    branch[last] = value
-    return key
-
-
-def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
-    """One line for one error of pydantic: what, where, why, and what to write instead."""
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
-    above = [".".join(location[:n]) for n in range(len(location), 0, -1)]
-    where = next((origin[x] for x in above if x in origin), where)
-    if error["type"] == "extra_forbidden":
-        known = list(_section(kind, location[:-1]).model_fields)
-        hint = did_you_mean(location[-1], known)
-        return f"{where}: unknown key {key}.{hint} Known here: {', '.join(known)}."
-    if error["type"] == "missing":
-        return f"{where}: {key} is missing."
-    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
-    if not key or (
-        error["type"] == "value_error" and isinstance(error["input"], dict | BaseModel)
-    ):
-        return f"{where}: {message}."
-    hint = _WRITE.get(error["type"], "")
-    return f"{where}: {key}={shown(error['input'])}: {message}{hint}."
-
-
-def _section(kind: type[Section], location: list[str]) -> type[Section]:
-    """The class of the section at that place of the tree."""
-    section: Any = kind
-    for part in location:
-        if part not in section.model_fields:
-            continue  # the key of a mapping
-        types = _types(section.model_fields[part].annotation)
-        section = next(x for x in types if inspect.isclass(x) and issubclass(x, Section))
-    return section
-
-
-def _types(annotation: Any) -> list[Any]:
-    """All types inside an annotation."""
-    return [annotation, *(y for x in get_args(annotation) for y in _types(x))]
