@@ -11,8 +11,8 @@ from pathlib import Path
 
 from evaluation.studies import chosen
 from ide_transformer.tasks import read_text
-from ide_transformer.training import load_model, model_parser, run_script
-from ide_transformer.training.script import figure_file, floats
+from ide_transformer.training import model_parser, run_script
+from ide_transformer.training.script import chosen_model, figure_file, floats
 
 
 def main() -> None:
@@ -95,14 +95,7 @@ def main() -> None:
     study = chosen(arguments, parser)
     if arguments.text is not None:
         arguments.text = read_text(arguments.text)
-    loaded = load_model(
-        arguments.model,
-        arguments.overrides,
-        checkpoint=arguments.checkpoint,
-        weights=arguments.weights,
-        trust=arguments.trust,
-    )
-    study(loaded, arguments)
+    study(chosen_model(arguments), arguments)
 
 
 if __name__ == "__main__":

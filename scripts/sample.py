@@ -12,8 +12,8 @@ import time
 import jax
 
 from ide_transformer import InputError, LanguageModel, generate, why_not_cached
-from ide_transformer.training import load_model, mesh_of, model_on, model_parser, run_script
-from ide_transformer.training.script import mesh_sections
+from ide_transformer.training import mesh_of, model_on, model_parser, run_script
+from ide_transformer.training.script import chosen_model, mesh_sections
 
 
 def main() -> None:
@@ -36,13 +36,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if not 0 <= arguments.seed < 2**32:
         raise InputError(f"--seed {arguments.seed}: give a number from 0 to 2^32 - 1.")
-    loaded = load_model(
-        arguments.model,
-        arguments.overrides,
-        checkpoint=arguments.checkpoint,
-        weights=arguments.weights,
-        trust=arguments.trust,
-    )
+    loaded = chosen_model(arguments)
     if arguments.mesh is not None:
         section, *others = mesh_sections(arguments.mesh)
         if others:

@@ -7,7 +7,8 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from ide_transformer import InputError
-from ide_transformer.training import bleu, load_model, model_parser, run_script, translated
+from ide_transformer.training import bleu, model_parser, run_script, translated
+from ide_transformer.training.script import chosen_model
 
 
 def main() -> None:
@@ -28,13 +29,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if arguments.beams == 1 and arguments.length_penalty != 1:
         raise InputError("--length-penalty goes with --beams of 2 or more.")
-    loaded = load_model(
-        arguments.model,
-        arguments.overrides,
-        checkpoint=arguments.checkpoint,
-        weights=arguments.weights,
-        trust=arguments.trust,
-    )
+    loaded = chosen_model(arguments)
     translations = translated(
         loaded,
         samples=arguments.samples,

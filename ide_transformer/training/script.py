@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..packages import cache_folder
 from .checkpoints import Which
 from .config import MeshSection
+from .loading import LoadedModel, load_model
 from .reading import read_yaml, validated
 from .stopping import Stopped, end_by
 
@@ -101,6 +102,17 @@ def model_parser(description: str | None, epilog: str) -> argparse.ArgumentParse
     return parser
 
 
+def chosen_model(arguments: argparse.Namespace) -> LoadedModel:
+    """The model that the arguments of a `model_parser` choose."""
+    return load_model(
+        arguments.model,
+        arguments.overrides,
+        checkpoint=arguments.checkpoint,
+        weights=arguments.weights,
+        trust=arguments.trust,
+    )
+
+
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """The option of scripts that read the runs of others."""
     parser.add_argument(
@@ -126,10 +138,7 @@ def floats(text: str) -> list[float]:
 
 
 def mesh_sections(text: str) -> list[MeshSection]:
-    """Meshes `key=value,value,key=value`, one for each combination of the values.
-
-    **Raises:** `InputError` for a text that is none.
-    """
+    """Meshes `key=value,value,key=value`, one for each combination of the values."""
     fields: dict[str, list[Any]] = {}
     for piece in text.split(","):
         name, given, value = piece.rpartition("=")
