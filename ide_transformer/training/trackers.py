@@ -70,9 +70,6 @@ class InBackground(AbstractTracker):
     """Another tracker, in a thread of its own: no method waits for it, but `flush` and `close`,
     and that only so long. After an error of the other tracker it is called no more.
 
-    **Arguments:**
-
-    - `tracker`: the other one.
     - `warn`: called with a line on what went wrong.
     - `patience`: seconds that `close` waits; `flush` too, and never again where that was not
       enough.
@@ -88,20 +85,17 @@ class InBackground(AbstractTracker):
         self._patience = patience
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
-        self._failed = self._late = False
+        self._calls: queue.SimpleQueue[tuple[Any, tuple, threading.Event] | None]
+        self._calls, self._late = queue.SimpleQueue(), False
+        self._tell(self._tracker.start, folder, config, step)
         # A daemon: a tracker that hangs does not keep the process from ending.
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._calls.put(self._told(self._tracker.start, folder, config, step))
-        self._thread.start()
+        threading.Thread(target=self._work, args=(self._calls,), daemon=True).start()
 
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
-        self._calls.put(self._told(self._tracker.log, step, values))
+        self._tell(self._tracker.log, step, values)
 
     def flush(self) -> None:
-        done = threading.Event()
-        self._calls.put(self._told(self._tracker.flush))
-        self._calls.put(done.set)
+        done = self._tell(self._tracker.flush)
         if not self._late and not done.wait(self._patience):
             self._late = True
             self._warn(
@@ -110,10 +104,9 @@ class InBackground(AbstractTracker):
             )
 
     def close(self) -> None:
-        self._calls.put(self._told(self._tracker.close))
+        done = self._tell(self._tracker.close)
         self._calls.put(None)
-        self._thread.join(self._patience)
-        if self._thread.is_alive():
+        if not done.wait(self._patience):
             self._warn(
                 f"warning: {self._name} is not done after {self._patience:g} s; its last lines "
                 "may be missing. metrics.jsonl has all."
@@ -123,39 +116,32 @@ class InBackground(AbstractTracker):
     def _name(self) -> str:
         return type(self._tracker).__name__
 
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
+    def _tell(self, method: Callable[..., None], *arguments: Any) -> threading.Event:
+        """Has the thread call a method of the other tracker; the event is set afterwards."""
+        done = threading.Event()
+        self._calls.put((method, arguments, done))
+        return done
 
-    def _told(self, method: Callable[..., None], *arguments: Any) -> Callable[[], None]:
-        """The call of a method of the other tracker, unless one has failed before."""
-
-        def call() -> None:
-            if self._failed:
-                return
+    def _work(self, calls: queue.SimpleQueue) -> None:
+        failed = False
+        while (call := calls.get()) is not None:
+            method, arguments, done = call
             try:
-                method(*arguments)
+                if not failed:
+                    method(*arguments)
             except Exception as error:
-                self._failed = True
+                failed = True
                 self._warn(
                     f"warning: {self._name} failed with {type(error).__name__}: {error}; the "
                     "run goes on without it. metrics.jsonl has all."
                 )
-
-        return call
+            done.set()
 
 
 @final
 class JsonLines(AbstractTracker):
     """`metrics.jsonl`: one JSON object a line, which every run writes. A line is in the file
-    when `log` returns.
-
-    **Arguments:**
-
-    - `path`: the file, to which is appended.
-
-    **Raises:** `OSError`, from `log`, for a line that cannot be written.
-    """
+    when `log` returns; one that cannot be written is an `OSError`."""
 
     configurable: ClassVar[bool] = False
 
