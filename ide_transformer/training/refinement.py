@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -101,44 +102,26 @@ def resample_state(
 def _resampled_optimizer(
     state: PyTree, weights: PyTree[Array], resample: Callable, shorter: float
 ) -> list[Array]:
-    """The arrays of the state of an optimizer, where one whose path ends with that of a weight
-    is kept of this weight. An interval gets `shorter` by this factor."""
-    paths = {path_of(path) for path, _ in jax.tree.leaves_with_path(weights)}
-    leaves = jax.tree.leaves_with_path(state)
-    places = [_place(path_of(path), paths) for path, _ in leaves]
-    kept: dict[str, dict[str, Array]] = {}
-    for place, (_, x) in zip(places, leaves, strict=True):
-        if place is not None:
-            kept.setdefault(place[0], {})[place[1]] = x
-    new = {name: _resampled_like(found, weights, resample) for name, found in kept.items()}
-
-    def at(place: tuple[str, str] | None, x: Array) -> Array:
-        if place is None:
-            return x
-        name, path = place
-        y, degree = new[name][path], _DEGREES[name.rpartition(".")[2]]
-        if y.shape == x.shape:
-            return x
-        # A map with negative weights would leave the range of a mean of squares.
-        return shorter**degree * (jnp.maximum(y, 0) if degree == 2 else y)
-
-    return [at(place, x) for place, (_, x) in zip(places, leaves, strict=True)]
+    """The arrays of the state of an optimizer, in which each tree of the kind of the weights is
+    kept of them, or of some where the others are masked. Intervals get `shorter` so much."""
+    own, structure = jax.tree.flatten(weights)
+    leaves: list[Array] = []
+    parts = jax.tree.leaves_with_path(state, is_leaf=lambda x: type(x) is type(weights))
+    for path, part in parts:
+        if type(part) is not type(weights):
+            leaves.append(part)
+            continue
+        degree = _DEGREES[path_of(path).rpartition(".")[2]]
+        kept = jax.tree.leaves(part, is_leaf=_masked)
+        whole = [jnp.zeros_like(x) if _masked(y) else y for x, y in zip(own, kept, strict=True)]
+        new = jax.tree.leaves(resample(structure.unflatten(whole)))
+        for x, y in zip(kept, new, strict=True):
+            if not _masked(x):
+                # A map with negative weights would leave the range of a mean of squares.
+                scaled = shorter**degree * (jnp.maximum(y, 0) if degree == 2 else y)
+                leaves.append(x if x.shape == y.shape else scaled)
+    return leaves
 
 
-def _place(path: str, paths: set[str]) -> tuple[str, str] | None:
-    """The name in the optimizer, such as `1.0.mu`, and the path of the weight."""
-    parts = path.split(".")
-    for n in range(1, len(parts)):
-        if (weight := ".".join(parts[n:])) in paths:
-            return ".".join(parts[:n]), weight
-    return None
-
-
-def _resampled_like(
-    found: dict[str, Array], weights: PyTree[Array], resample: Callable
-) -> dict[str, Array]:
-    """Resample what an optimizer keeps of some weights as the weights are; by their paths."""
-    tree = jax.tree.map_with_path(
-        lambda path, x: found.get(path_of(path), jnp.zeros_like(x)), weights
-    )
-    return {path_of(path): x for path, x in jax.tree.leaves_with_path(resample(tree))}
+def _masked(x: Any) -> bool:
+    return isinstance(x, optax.MaskedNode)

@@ -33,8 +33,6 @@ class AbstractTracker(abc.ABC):
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
         """Called once before the first line, and again where the run goes back to a checkpoint.
 
-        **Arguments:**
-
         - `folder`: that of the run, which is there.
         - `config`: the configuration, its values by their dotted keys.
         - `step`: after which the run begins or goes on. What was logged after it by the same
