@@ -100,7 +100,16 @@ def resume_run(
     folder = RunFolder(path)
     if not folder.config.is_file():
         folder = newest_folder(str(path), runs, trust)
-    config = on_other_devices(folder.load_config(trust), overrides, folder.path)
+    config = folder.load_config(trust)
+    if overrides:
+        tree = config.model_dump(mode="json")
+        origin = apply_overrides(tree, overrides)
+        if any(not key.startswith("parallel.") for key in origin):
+            raise InputError(
+                f"{' '.join(overrides)}: {folder.path} goes on with its own configuration; "
+                "drop the overrides. Only those of parallel.… can be given again."
+            )
+        config = validated(Config, tree, "the command line", origin)
     start_processes(config.parallel)
     with others_needed():
         return _run(config, folder, runs)
@@ -212,21 +221,9 @@ def _train(
     return folder
 
 
-def on_other_devices(config: Config, overrides: Sequence[str], path: Path) -> Config:
-    """The configuration with overrides `parallel.key=value`; nothing else of a run changes."""
-    if not overrides:
-        return config
-    tree = config.model_dump(mode="json")
-    origin = apply_overrides(tree, overrides)
-    if any(not key.startswith("parallel.") for key in origin):
-        raise InputError(
-            f"{' '.join(overrides)}: {path} goes on with its own configuration; drop the "
-            "overrides. Only those of parallel.… can be given again."
-        )
-    return validated(Config, tree, "the command line", origin)
-
-
-def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str, Any]) -> None:
+def plot_run(
+    folder: RunFolder, task: AbstractTask, model: AbstractModel, end: dict[str, Any]
+) -> None:
     """Plots the loss over the run, with the step and the validation loss at its end, and the
     size of the state over depth."""
     from ..figures import plot_curves
