@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from ..errors import InputError
 from ..integration import AbstractExit, EstimatedExit
-from ..models import AbstractModel, LanguageModel, Mesh, TextEncoder, sentence_embedding
+from ..models import LanguageModel, Mesh, Model, TextEncoder, sentence_embedding
 from ..tasks import (
     AbstractLoss,
     AbstractTask,
@@ -337,7 +337,7 @@ def _without_part(task: AbstractTask, part: Part) -> InputError:
 
 
 def _figures(
-    model: AbstractModel,
+    model: Model,
     task: AbstractTask,
     held_out: Sequence[Batch],
     exit: AbstractExit | None,
@@ -352,11 +352,7 @@ def _figures(
 # The tolerance is an array, so that all of them share one program.
 @eqx.filter_jit
 def _measured(
-    model: AbstractModel,
-    loss: AbstractLoss,
-    exit: AbstractExit | None,
-    tolerance: Array,
-    batch: Batch,
+    model: Model, loss: AbstractLoss, exit: AbstractExit | None, tolerance: Array, batch: Batch
 ) -> dict[str, Mean]:
     if exit is not None:
         exit = eqx.tree_at(lambda e: e.tolerance, exit, tolerance)

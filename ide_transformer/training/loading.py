@@ -10,7 +10,7 @@ import jax
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import AbstractModel, LanguageModel
+from ..models import LanguageModel, Model
 from ..pretrained import find_pretrained, load_pretrained, save_pretrained
 from ..tasks import AbstractTokenizer, PretrainedTokenizer
 from .build import build_model_of_size, build_task, causal, task_class, with_solver
@@ -27,7 +27,7 @@ from .refinement import first_model
 from .step import Weights, initial_state, weights_of
 
 
-M = TypeVar("M", bound=AbstractModel)
+M = TypeVar("M", bound=Model)
 
 _WHERE = "the command line"
 
@@ -37,7 +37,7 @@ class LoadedModel(NamedTuple):
     the data on which the model of a run is evaluated. `named` says that they are others than
     those of the run on purpose."""
 
-    model: AbstractModel
+    model: Model
     run: RunFolder | None
     path: Path
     config: Config | None = None
@@ -195,9 +195,7 @@ def export_run(run: Path, path: Path, *, trust: bool = False) -> None:
     save_pretrained(model, path, like=source)
 
 
-def _restored(
-    folder: RunFolder, config: Config, checkpoint: Which, weights: Weights
-) -> AbstractModel:
+def _restored(folder: RunFolder, config: Config, checkpoint: Which, weights: Weights) -> Model:
     """The model with the weights of a checkpoint of a run, whose configuration this is, or one
     whose model has weights of the same shapes."""
     average = config.training.average

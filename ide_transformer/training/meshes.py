@@ -85,7 +85,7 @@ def with_layers(model: Model, number: int, layers: Literal["spread", "first"]) -
     return keep_layers(model, kept[layers])
 
 
-def mesh_of(section: MeshSection, model: AbstractModel, key: str) -> Mesh:
+def mesh_of(section: MeshSection, model: Model, key: str) -> Mesh:
     """The mesh that a section describes at `key`, for this model. A scheme with weights is
     refused, since nothing would train them."""
     given = section.model_dump(exclude_none=True, include={*Mesh().__dataclass_fields__})
@@ -100,7 +100,7 @@ def mesh_of(section: MeshSection, model: AbstractModel, key: str) -> Mesh:
     return Mesh(**given)
 
 
-def _model_on(model: AbstractModel, *, section: MeshSection, key: str) -> AbstractModel:
+def _model_on(model: Model, *, section: MeshSection, key: str) -> Model:
     """Put a model on a mesh. Gradient mode and precision stay."""
     mesh = mesh_of(section, model, key)
     try:

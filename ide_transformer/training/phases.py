@@ -115,5 +115,5 @@ def shapes_at(phases: Sequence[Phase], step: int) -> TrainState:
     return phase_at(phases, step).shapes
 
 
-def _static(model: AbstractModel) -> PyTree:
+def _static(model: Model) -> PyTree:
     return eqx.filter(model, eqx.is_inexact_array, inverse=True)

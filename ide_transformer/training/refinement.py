@@ -36,7 +36,7 @@ def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
     return build(config.model_copy(update=sections))
 
 
-def next_model(config: Config, model: AbstractModel, intervals: int) -> AbstractModel:
+def next_model(config: Config, model: Model, intervals: int) -> Model:
     """The model on the next mesh of `training.refine`, which has to divide layers."""
     before = model.control.num_intervals
     new = _with_intervals(config, model, intervals)

@@ -221,9 +221,7 @@ def _train(
     return folder
 
 
-def plot_run(
-    folder: RunFolder, task: AbstractTask, model: AbstractModel, end: dict[str, Any]
-) -> None:
+def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str, Any]) -> None:
     """Plots the loss over the run, with the step and the validation loss at its end, and the
     size of the state over depth."""
     from ..figures import plot_curves
@@ -258,7 +256,7 @@ class DepthProfile(NamedTuple):
     increment: Float[Array, " intervals"]
 
 
-def depth_profile(model: AbstractModel, inputs: PyTree) -> DepthProfile:
+def depth_profile(model: Model, inputs: PyTree) -> DepthProfile:
     """The profile of a batch of inputs."""
     knots = jnp.asarray(model.equation.knots)
     us = model.solve(inputs, saveat=diffrax.SaveAt(ts=knots)).us

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from ..equation import AbstractAttention, parts
 from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
-from ..models import AbstractModel
+from ..models import Model
 from ..tasks import AbstractLoss, AbstractTask, Batch
 from .config import Config, SolverConfig
 from .names import shown
@@ -42,7 +42,7 @@ def check_steps(depth: int, solver: SolverConfig) -> None:
         )
 
 
-def check_divisible(config: Config, model: AbstractModel) -> None:
+def check_divisible(config: Config, model: Model) -> None:
     """Refuses a layout of devices that does not divide what is to be divided."""
     parallel, training = config.parallel, config.training
     batch, samples = "training.batch_size", training.batch_size // training.accumulate
@@ -113,7 +113,7 @@ def memory() -> int | None:
 
 
 def describe_memory(
-    model: AbstractModel, state: PyTree, loss: AbstractLoss, batch: Batch, temporary: int
+    model: Model, state: PyTree, loss: AbstractLoss, batch: Batch, temporary: int
 ) -> str:
     """One line on memory: parameters, optimiser, and the rest of a step with the gradient mode
     in use, for which the compiled step reserves `temporary` bytes; then, found by tracing, what
@@ -142,9 +142,7 @@ def describe_memory(
     return text
 
 
-def kept_bytes(
-    model: AbstractModel, mode: AbstractGradient, loss: AbstractLoss, batch: Any
-) -> int:
+def kept_bytes(model: Model, mode: AbstractGradient, loss: AbstractLoss, batch: Any) -> int:
     """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
     model = model.with_options(gradient=mode)
     weights, static = eqx.partition(model, eqx.is_inexact_array)

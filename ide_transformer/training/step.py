@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from ..errors import InputError
-from ..models import AbstractModel
+from ..models import Model
 from ..solvers import learned
 from ..tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averaged
 from .config import TrainingConfig
