@@ -44,7 +44,7 @@ def main() -> None:
     refused: list[InputError] = []
     for layout in [x for devices in arguments.devices for x in layouts_of(devices)]:
         try:
-            rows += plan(config, arguments.vocabulary, [layout], arguments.samples)
+            rows.append(plan(config, arguments.vocabulary, layout, arguments.samples))
         except InputError as error:
             refused.append(error)
         if rows and arguments.json is not None:

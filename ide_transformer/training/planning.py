@@ -3,7 +3,7 @@
 import functools as ft
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -34,26 +34,6 @@ _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, 
 _BYTES |= {"f64": 8, "s64": 8, "u64": 8}
 
 
-def plan(
-    config: Config, vocabulary: int, layouts: Sequence[ParallelConfig], samples: int = 1
-) -> list[dict[str, Any]]:
-    """The needs of a step of a language model on each of several layouts of devices, from the
-    programs that are compiled for them. Of each device: the bytes of the state of training
-    (weights and optimizer), those of the rest of a step, and those that it sends in a step.
-
-    **Arguments:**
-
-    - `vocabulary`: the number of tokens of the model.
-    - `layouts`: as many devices have to be there, if only virtual ones.
-    - `samples`: of a batch, how many those devices that hold a sample together compute at once;
-      the rest come after them, as by `training.accumulate`.
-
-    **Raises:** `InputError` where there are not, and for a layout that does not divide samples,
-    heads or tokens.
-    """
-    return [_row(config, vocabulary, layout, samples) for layout in layouts]
-
-
 def layouts_of(devices: int) -> list[ParallelConfig]:
     """The layouts of a plan: the samples divided alone; the weights too; and beside them, among
     each 4 devices, the heads, or the tokens.
@@ -73,9 +53,23 @@ def layouts_of(devices: int) -> list[ParallelConfig]:
     ]
 
 
-def _row(
-    config: Config, vocabulary: int, devices: ParallelConfig, samples: int
+def plan(
+    config: Config, vocabulary: int, devices: ParallelConfig, samples: int = 1
 ) -> dict[str, Any]:
+    """The needs of a step of a language model on a layout of devices, from the program that is
+    compiled for it. Of each device: the bytes of the state of training (weights and optimizer),
+    those of the rest of a step, and those that it sends in a step.
+
+    **Arguments:**
+
+    - `vocabulary`: the number of tokens of the model.
+    - `devices`: as many have to be there, if only virtual ones.
+    - `samples`: of a batch, how many those devices that hold a sample together compute at once;
+      the rest come after them, as by `training.accumulate`.
+
+    **Raises:** `InputError` where there are not, and for a layout that does not divide samples,
+    heads or tokens.
+    """
     if samples < 1:
         raise InputError(f"--samples {samples}: a device computes 1 or more at once.")
     at_once = samples * devices.data * devices.fsdp

@@ -54,7 +54,7 @@ def test_a_mesh_that_does_not_divide_the_heads_has_no_plan():
     config = load_config(ROOT / "configs/quick.yaml", ["model.heads=2", "model.width=8"])
     _, _, tensor, _ = layouts_of(4)
     with pytest.raises(InputError, match=r"parallel.tensor = 4 .* number of heads, 2"):
-        plan(config, 300, [tensor])
+        plan(config, 300, tensor)
 
 
 @pytest.mark.parametrize("devices", [0, 2, 6])
