@@ -14,8 +14,8 @@ from ...figures import plot_curves, plot_intervals
 from ...tasks import AbstractTask
 from ...training import Config
 from ...training.build import starting_model
-from ...training.names import names_of_code
 from ...training.choice import Seed, folder_name
+from ...training.names import names_of_code
 from .budget import Budget, Steps
 from .comparison import AbstractComparison, Rows
 from .results import Results, broken_rules
