@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import UnionType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import diffrax
 import equinox as eqx
@@ -54,7 +54,7 @@ class AbstractWrapper(AbstractFieldScheme):
     def func(self, terms, t0, y0, args) -> U:
         return self.solver.func(self.inner_terms(terms), t0, y0, args)
 
-    def with_projected_solver(self) -> Self:
+    def with_projected_solver(self) -> Any:
         """The wrapper around the variant of its scheme for a state on a constraint."""
         return eqx.tree_at(lambda wrapper: wrapper.solver, self, projected(self.solver))
 
@@ -116,7 +116,7 @@ class Tangential(AbstractTransparentWrapper):
 
     solver: diffrax.AbstractSolver
 
-    def projected(self) -> Self:
+    def projected(self) -> "Tangential":
         return self
 
 
@@ -163,7 +163,7 @@ class Projected(AbstractTransparentWrapper):
     # A configuration gives the constraint; the package then projects by itself.
     configurable: ClassVar[bool] = False
 
-    def projected(self) -> Self:
+    def projected(self) -> "Projected":
         return self
 
     def inner_terms(self, terms: Terms) -> Terms:
