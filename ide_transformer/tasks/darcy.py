@@ -44,14 +44,10 @@ class Darcy(AbstractAtPoints):
       those of the package, which is fetched and kept in the cache.
     - `context`: the points along each axis, 16; with 32 there is a test part only.
     - `samples`: the first so many, to train on.
-    - `points`: "grid" for all points. With "random" or "clustered" each batch is on a subset of
-      them, all samples on the same.
-    - `subset`: the size of that.
+    - `points`: "grid" for all points; with "random" or "clustered" each batch is on a `subset`
+      of them of that size, all samples on the same.
     - `weights`: of the points in integrals, "quadrature" or "equal". The relative error is
       always the one of quadrature; on the whole grid all weights are equal.
-
-    **Raises:** `InputError` where the data cannot be fetched or read, or has not so many
-    samples or points.
     """
 
     @checked

@@ -28,8 +28,6 @@ class FlowMapTask(AbstractDataSet):
     - `context`: the points of the grid along each axis.
     - `samples`: those to train on.
     - `held_out_samples`: those for validation, and as many for a test.
-
-    **Raises:** `InputError` where the flow cannot be solved, see `functions`.
     """
 
     configurable: ClassVar[bool] = False

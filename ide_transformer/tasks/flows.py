@@ -22,8 +22,7 @@ from ..packages import cache_folder
 _CHUNK = 256
 # Samples that are solved again with half the step and twice the points, and the largest
 # relative difference that they may have.
-_VERIFIED = 16
-_TOLERANCE = 1e-3
+_VERIFIED, _TOLERANCE = 16, 1e-3
 
 
 class Functions(NamedTuple):
@@ -37,9 +36,7 @@ class Functions(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class AbstractFlow(abc.ABC):
     """The flow of a partial differential equation for real functions on the circle [0, 1), or
-    on a torus of more dimensions: random functions, and what they have become after some
-    `time`.
-    """
+    on a torus of more dimensions: random functions, and what they become after some `time`."""
 
     dimension: ClassVar[int] = 1
     # The least number of points along each axis on which it is solved.
@@ -149,11 +146,8 @@ def solved(
 def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, Functions]:
     """Samples of a flow on a grid, by the names of `sizes`, each part with functions of its
     own; solved the first time and then read from the cache, as long as the code that solves
-    them stays the same.
-
-    **Raises:** `InputError` where exponax is needed and not installed, where the solution is
-    not resolved, and where the file in the cache is damaged.
-    """
+    them stays the same. `InputError` is raised where exponax is needed and not installed, the
+    solution is not resolved, or the file in the cache is damaged."""
     kind = type(flow).__module__
     described = repr(
         (kind, flow, flow.step, flow.waves, sizes, points, flow.pairs, _code(flow))
@@ -195,10 +189,7 @@ def _computed(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
 
 def verify(flow: AbstractFlow, points: int) -> float:
     """The largest relative difference between solutions and those with half the step and
-    twice the points.
-
-    **Raises:** `InputError` where it is above 1e-3: they are not resolved.
-    """
+    twice the points; `InputError` where it is above 1e-3: they are not resolved."""
     coarse, fine = (solved(flow, _VERIFIED, points, 0, refined=n)[1] for n in (1, 2))
     off, fine = (x.reshape(_VERIFIED, -1) for x in (coarse - fine, fine))
     error = np.max(np.linalg.norm(off, axis=1) / np.linalg.norm(fine, axis=1))

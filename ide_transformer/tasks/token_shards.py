@@ -1,6 +1,9 @@
 """Shards of tokens: from parts of text files to one file of tokens each."""
 
+import concurrent.futures as futures
+import functools as ft
 import hashlib
+import multiprocessing
 import os
 import re
 import threading
@@ -56,7 +59,48 @@ def planned(files: list[Path], shard_bytes: int) -> list[list[Piece]]:
     return [pieces for pieces in shards if pieces]
 
 
-def write_shard(
+def write_shards(
+    folder: Path,
+    shards: list[list[Piece]],
+    encoding: Encoding,
+    processes: int,
+    on_progress: Callable[[int, int], Any],
+) -> list[Shard]:
+    """Writes the shards that are not there yet."""
+    sizes = [sum(piece.stop - piece.start for piece in shard) for shard in shards]
+    numbers = range(len(shards))
+    there = {n: x for n in numbers if (x := _finished(folder, n)) is not None}
+    left = [n for n in numbers if n not in there]
+    before, total = sum(sizes[n] for n in there), sum(sizes)
+    on_progress(before, total)
+    if processes == 1:
+
+        def on_bytes(size: int) -> None:
+            nonlocal before
+            before += size
+            on_progress(before, total)
+
+        for n in left:
+            there[n] = _write_shard(folder, n, shards[n], encoding, on_bytes)
+        return [there[n] for n in numbers]
+    context = multiprocessing.get_context("spawn")
+    done, most = context.Value("q", 0), min(processes, len(left) or 1)
+    start = context, _start_worker, (os.getpid(), done)
+    with futures.ProcessPoolExecutor(most, *start) as pool:
+        write = ft.partial(_write_shard_in_worker, folder, encoding=encoding)
+        jobs = {pool.submit(write, n, shards[n]): n for n in left}
+        while futures.wait(jobs, 0.5, futures.FIRST_EXCEPTION).not_done:
+            on_progress(before + done.value, total)
+            if any(job.done() and job.exception() for job in jobs):
+                pool.shutdown(cancel_futures=True)
+                break
+        for job, n in jobs.items():
+            if not job.cancelled():
+                there[n] = job.result()
+    return [there[n] for n in numbers]
+
+
+def _write_shard(
     folder: Path,
     number: int,
     pieces: list[Piece],
@@ -84,8 +128,8 @@ def write_shard(
     return shard
 
 
-def finished(folder: Path, number: int) -> Shard | None:
-    """The shard that `write_shard` wrote; `None` where it is not complete."""
+def _finished(folder: Path, number: int) -> Shard | None:
+    """The shard that `_write_shard` wrote; `None` where it is not complete."""
     file = folder / f"{number:05}.json"
     if not file.is_file() or not file.with_suffix(".bin").is_file():
         return None
@@ -180,24 +224,24 @@ def _decoded(file: Path, at: int, block: bytes) -> str:
 _done: list[Any] = []
 
 
-def start_worker(parent: int, done: Any) -> None:
-    """Prepares a process for `write_shard_in_worker`. It ends when `parent`, the process that
+def _start_worker(parent: int, done: Any) -> None:
+    """Prepares a process for `_write_shard_in_worker`. It ends when `parent`, the process that
     made it, does, which may be before it comes here."""
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _done.append(done)
 
 
-def write_shard_in_worker(
+def _write_shard_in_worker(
     folder: Path, number: int, pieces: list[Piece], encoding: Encoding
 ) -> Shard:
-    """`write_shard` in a process that `start_worker` prepared."""
+    """`_write_shard` in a process that `start_worker` prepared."""
 
     def on_bytes(size: int) -> None:
         with _done[0].get_lock():
             _done[0].value += size
 
-    return write_shard(folder, number, pieces, encoding, on_bytes)
+    return _write_shard(folder, number, pieces, encoding, on_bytes)
 
 
 def _watch(parent: int) -> None:

@@ -41,18 +41,12 @@ class AbstractTokenizer(abc.ABC):
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
         """Texts with the tokens that mark beginning and end, cut to `context` tokens and
-        padded to the longest.
-
-        **Raises:** `InputError` for a tokenizer without such tokens.
-        """
+        padded to the longest; `InputError` for a tokenizer without such tokens."""
         raise InputError(f"{type(self).__name__} has no tokens that mark the end of a text.")
 
     def ending(self) -> tuple["AbstractTokenizer", int]:
-        """Add a token that ends a document; gives the tokenizer and that token. A
-        text that contains it ends there.
-
-        **Raises:** `InputError` for a tokenizer that has none and cannot take one more.
-        """
+        """The tokenizer with a token that ends a document, and that token; `InputError` where
+        there is none. A text that contains it ends there."""
         raise InputError(f"{type(self).__name__} has no token that ends a document.")
 
     @abc.abstractmethod
@@ -123,10 +117,7 @@ class BytePairTokenizer(_LibraryTokenizer):
 
     @classmethod
     def train(cls, text: str, vocabulary: int) -> "BytePairTokenizer":
-        """Learns `vocabulary` tokens from a text; 256 of them are the bytes.
-
-        **Raises:** `InputError` for fewer.
-        """
+        """Learns `vocabulary` tokens from a text; 256 of them are the bytes."""
         if vocabulary < 256:
             raise InputError(
                 f"vocabulary={vocabulary}: 256 tokens are the bytes; give as many or more."
@@ -190,7 +181,6 @@ class PretrainedTokenizer(_LibraryTokenizer):
         encoded = self._tokenizer.encode_batch(list(texts))
         self._tokenizer.no_truncation()
         longest = max(len(text.ids) for text in encoded)
-
         tokens, mask, types = np.zeros((3, len(encoded), longest), np.int32)
         for row, text in enumerate(encoded):
             here = row, slice(len(text.ids))
@@ -216,10 +206,7 @@ class PretrainedTokenizer(_LibraryTokenizer):
     def from_pretrained(cls, path: str | Path) -> "PretrainedTokenizer":
         """Reads the tokenizer of a checkpoint, which is found as by `load_pretrained`:
         `tokenizer.json` in its folder, or `<name>.tokenizer.json` next to an archive of
-        glassllm.
-
-        **Raises:** `InputError` where there is none.
-        """
+        glassllm; `InputError` where there is none."""
         path = find_pretrained(path)
         file = tokenizer_file(path)
         if not file.is_file():
@@ -266,14 +253,10 @@ def _glassllm(content: dict[str, Any]) -> tk.Tokenizer:
     tokens = [*specials, *content["alphabet"], *(a + b for a, b in merges)]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = tk.Tokenizer(tk.models.BPE(vocabulary, merges, unk_token="<unk>"))
-    tokenizer.normalizer = tk.normalizers.Sequence(
-        [tk.normalizers.NFC(), tk.normalizers.Replace(" ", "▁")]
-    )
-    words = tk.Regex("\\n|▁*[^▁\\n]+|▁+")
+    to, back, words = tk.normalizers, tk.decoders, tk.Regex("\\n|▁*[^▁\\n]+|▁+")
+    tokenizer.normalizer = to.Sequence([to.NFC(), to.Replace(" ", "▁")])
     tokenizer.pre_tokenizer = tk.pre_tokenizers.Split(words, "isolated")
-    tokenizer.decoder = tk.decoders.Sequence(
-        [tk.decoders.Replace("▁", " "), tk.decoders.Fuse()]
-    )
+    tokenizer.decoder = back.Sequence([back.Replace("▁", " "), back.Fuse()])
     tokenizer.add_special_tokens(specials)
     return tokenizer
 

@@ -1,10 +1,6 @@
 """Texts of any size to folders of tokens."""
 
-import concurrent.futures as futures
-import functools as ft
 import json
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +11,9 @@ from ..arguments import PositiveInt, checked
 from ..errors import InputError, whole_file
 from ..packages import checksum
 from ..pretrained.files import read_json
-from .texts import check_file, text_files
+from .texts import files_of
 from .token_folder import INDEX, TOKENIZER, Shard, TokenFolder, TokenIndex
-from .token_shards import (
-    Encoding,
-    Piece,
-    finished,
-    planned,
-    start_worker,
-    texts_of,
-    write_shard,
-    write_shard_in_worker,
-)
+from .token_shards import Encoding, Piece, planned, texts_of, write_shards
 from .tokenizers import (
     AbstractTokenizer,
     BytePairTokenizer,
@@ -76,7 +63,10 @@ def tokenize_files(
     **Raises:** `InputError` for texts that are missing, empty or no UTF-8, and for a folder
     that was begun with other texts or options.
     """
-    files, folder = _files(texts), Path(output)
+    files, folder = [file for text in texts for file in files_of(Path(text))], Path(output)
+    if not any(file.stat().st_size for file in files):
+        given = ", ".join(map(str, texts)) or "no files"
+        raise InputError(f"{given}: the texts are empty; there is nothing to tokenise.")
     if between is not None and (not between.strip() or len(between.splitlines()) > 1):
         raise InputError(f"between={between!r}: give one line that is not empty.")
     shards = planned(files, shard_bytes)
@@ -105,23 +95,9 @@ def tokenize_files(
             ready, end = load_tokenizer(folder / TOKENIZER).ending()
             dtype = "uint16" if ready.vocabulary <= 2**16 else "uint32"
             encoding = Encoding(ready, end, dtype, between)
-            done = _write_all(folder, shards, encoding, processes, on_progress)
+            done = write_shards(folder, shards, encoding, processes, on_progress)
             _finish(folder, done, encoding)
     return TokenFolder(folder)
-
-
-def _files(texts: Sequence[str | Path]) -> list[Path]:
-    files: list[Path] = []
-    for text in map(Path, texts):
-        if not text.exists():
-            raise InputError(f"{text}: there is no such file or folder.")
-        if not text.is_dir():
-            check_file(text)
-        files += text_files(text) if text.is_dir() else [text]
-    if not any(file.stat().st_size for file in files):
-        given = ", ".join(map(str, texts)) or "no files"
-        raise InputError(f"{given}: the texts are empty; there is nothing to tokenise.")
-    return files
 
 
 def _begin(folder: Path, plan: dict[str, Any]) -> None:
@@ -182,46 +158,6 @@ def _sample(pieces: list[Piece]) -> list[str]:
             length = max(1, int(part * min(step, piece.stop - start)))
             found += texts_of(piece._replace(start=start, stop=start + length))
     return found
-
-
-def _write_all(
-    folder: Path,
-    shards: list[list[Piece]],
-    encoding: Encoding,
-    processes: int,
-    on_progress: Callable[[int, int], Any],
-) -> list[Shard]:
-    """Writes the shards that are not there yet."""
-    sizes = [sum(piece.stop - piece.start for piece in shard) for shard in shards]
-    there = {n: x for n in range(len(shards)) if (x := finished(folder, n)) is not None}
-    left = [n for n in range(len(shards)) if n not in there]
-    before, total = sum(sizes[n] for n in there), sum(sizes)
-    on_progress(before, total)
-    if processes == 1:
-        for n in left:
-
-            def on_bytes(size: int) -> None:
-                nonlocal before
-                before += size
-                on_progress(before, total)
-
-            there[n] = write_shard(folder, n, shards[n], encoding, on_bytes)
-        return [there[n] for n in range(len(shards))]
-    context = multiprocessing.get_context("spawn")
-    done, most = context.Value("q", 0), min(processes, len(left) or 1)
-    start = context, start_worker, (os.getpid(), done)
-    with futures.ProcessPoolExecutor(most, *start) as pool:
-        write = ft.partial(write_shard_in_worker, folder, encoding=encoding)
-        jobs = {pool.submit(write, n, shards[n]): n for n in left}
-        while futures.wait(jobs, 0.5, futures.FIRST_EXCEPTION).not_done:
-            on_progress(before + done.value, total)
-            if any(job.done() and job.exception() for job in jobs):
-                pool.shutdown(cancel_futures=True)
-                break
-        for job, n in jobs.items():
-            if not job.cancelled():
-                there[n] = job.result()
-    return [there[n] for n in range(len(shards))]
 
 
 def _finish(folder: Path, shards: list[Shard], encoding: Encoding) -> None:

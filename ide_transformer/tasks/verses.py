@@ -41,8 +41,6 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
     - `vocabulary`: tokens of the byte-pair encoding.
     - `validation`, `test`: the fractions of the chapters that are held out.
     - `tokenizer`: one that was learned before.
-
-    **Raises:** `InputError` where the texts or pysword are missing.
     """
 
     model = EncoderDecoder
@@ -169,10 +167,9 @@ def _by_chapter(
     chapters = sorted({chapter for chapter, *_ in verses})
     order = np.random.default_rng(0).permutation(len(chapters))
     ends = [int(len(chapters) * x) for x in (test, test + validation)]
-    part_of = dict.fromkeys(chapters, "training")
-    part_of |= {chapters[i]: "test" for i in order[: ends[0]]}
-    part_of |= {chapters[i]: "validation" for i in order[ends[0] : ends[1]]}
+    held_out = {"test": order[: ends[0]], "validation": order[ends[0] : ends[1]]}
+    part_of = {chapters[i]: part for part, chosen in held_out.items() for i in chosen}
     parts: dict[str, list[tuple[str, str]]] = {"training": [], "validation": [], "test": []}
     for chapter, english, spanish in verses:
-        parts[part_of[chapter]].append((english, spanish))
+        parts[part_of.get(chapter, "training")].append((english, spanish))
     return parts
