@@ -70,10 +70,6 @@ class Reversible(AbstractGradient):
     compared with the true one; if they differ by more than `tolerance`, relative to the
     largest entry of the state there or one interval later, the gradient is NaN, and an error
     where `solve` may raise. `rebuilding_error` measures the same at each depth.
-
-    **Arguments:**
-
-    - `tolerance`: the largest relative difference that is accepted.
     """
 
     tolerance: PositiveFloat = eqx.field(static=True, default=1e-3)

@@ -16,13 +16,7 @@ from .wrapper import AbstractTransparentWrapper
 
 class BlockField(eqx.Module):
     """A block of layers as a vector field, `(t, u, args) ↦ B_t(u)`: B_t is one step of
-    length 1 of a splitting scheme, its weights held at depth t.
-
-    **Arguments:**
-
-    - `terms`: those of the equation.
-    - `block`: the splitting scheme.
-    """
+    length 1 of a splitting scheme, its weights held at depth t."""
 
     terms: diffrax.MultiTerm
     block: AbstractSplitting
@@ -47,25 +41,19 @@ class AbstractOnBlocks(AbstractTransparentWrapper):
 
 
 class ResidualField(BlockField):
-    """The residual of a block as a vector field, `(t, u, args) ↦ B_t(u) - u`. With
-    `LieTrotter(Euler())` it is what one layer of a pre-norm Transformer adds to the state."""
+    """The residual of a block as a vector field, `(t, u, args) ↦ B_t(u) - u`."""
 
     def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
         return super().__call__(t, u, args) - u
 
 
 class Residual(AbstractOnBlocks):
-    """A scheme for the residual of whole blocks,
+    """A scheme, `solver`, for the residual of whole blocks,
 
-        u_t = B_t(u) - u,   B_t one step of length 1 of a splitting, its weights at depth t.
+        u_t = B_t(u) - u,   B_t one step of length 1 of `block`, its weights at depth t.
 
     With `Euler` and h = 1 it is the block itself, with `RK4` or `GatedRK2` the ODE
     Transformer. Reference: Li et al., arXiv 2203.09176.
-
-    **Arguments:**
-
-    - `solver`: solves for the residual field.
-    - `block`: the splitting whose step is the block.
     """
 
     solver: diffrax.AbstractSolver = RK4()
@@ -76,18 +64,13 @@ class Residual(AbstractOnBlocks):
 
 
 class Velocity(AbstractOnBlocks):
-    """A scheme for whole blocks as the velocity of the tokens,
+    """A scheme, `solver`, for whole blocks as the velocity of the tokens,
 
-        u_t = B_t(u),   B_t one step of length 1 of a splitting, its weights at depth t:
+        u_t = B_t(u),   B_t one step of length 1 of `block`, its weights at depth t:
 
     the field of `Residual` with the identity kept, as in the optimal-transport
     Transformer, whose loss also has the transport cost ∫ |u_t|² dt. Reference: Kan, Li, Osher,
     arXiv 2501.18793.
-
-    **Arguments:**
-
-    - `solver`: solves for the velocity field.
-    - `block`: the splitting whose step is the block.
     """
 
     solver: diffrax.AbstractSolver = diffrax.Euler()

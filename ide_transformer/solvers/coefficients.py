@@ -56,8 +56,8 @@ class AbstractCoefficient(eqx.Module):
 
 
 class UnitInterval(AbstractCoefficient):
-    """A coefficient in [0, 1): `raw² / (1 + raw²)`, so that 0 is a finite `raw`. There its
-    derivative is 0, so that a coefficient of 0 is not learned."""
+    """A coefficient in [0, 1): `raw² / (1 + raw²)`. Of 0 the derivative is 0, so it is not
+    learned."""
 
     raw: Float[Array, "..."]
 
@@ -89,15 +89,13 @@ class Positive(AbstractCoefficient):
 def learned(solver: PyTree) -> dict[str, Float[Array, ""]]:
     """The learned quantities of a solver, by name: the mean of each coefficient, and the root
     mean square of other weights such as those of a gate."""
-
-    def is_coefficient(x):
-        return isinstance(x, AbstractCoefficient)
-
     found = {}
-    leaves = jax.tree_util.tree_leaves_with_path(solver, is_leaf=is_coefficient)
+    leaves = jax.tree_util.tree_leaves_with_path(
+        solver, is_leaf=lambda x: isinstance(x, AbstractCoefficient)
+    )
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if is_coefficient(leaf):
+        if isinstance(leaf, AbstractCoefficient):
             found[name] = jnp.mean(leaf.value)
         elif eqx.is_inexact_array(leaf):
             found[name] = jnp.sqrt(jnp.mean(leaf**2))

@@ -16,7 +16,7 @@ from ..arguments import PositiveInt
 from ..equation import RMSNorm
 from ..errors import InputError
 from .runge_kutta import refuse_past
-from .scheme import AbstractFieldScheme, AbstractScheme, Step, StepField, Terms, operator_terms
+from .scheme import AbstractFieldScheme, AbstractScheme, Step, StepField, Terms
 from .splitting import LieTrotter
 from .wrapper import AbstractWrapper, Projected
 
@@ -100,11 +100,10 @@ class AttentionResidual(AbstractConnected, AbstractFieldScheme):
         return Past.of(u, 1 + steps * operators)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        terms = operator_terms(self, field.terms)
         queries = self.queries.reshape(-1, self.queries.shape[-1]).astype(u.dtype)
         past, ahead = state, u
-        for term in terms:
-            past = past.plus(field.with_terms(term)(0, ahead))
+        for one in field.of_operators(self):
+            past = past.plus(one(0, ahead))
             # The first query is that of the second value.
             ahead = _attended(past, queries[past.number - 2])
         return Step.between(u, ahead, state=past)

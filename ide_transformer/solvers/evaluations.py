@@ -26,13 +26,9 @@ from ..equation import (
 
 
 class Evaluations(NamedTuple):
-    """Field evaluations of a scheme.
-
-    - `first`, `following`: how many the first step after a jump makes, and those that
-      follow. One evaluation is that of every operator once; half of the operators count ½,
-      and the flow of an operator in closed form counts as its evaluation.
-    - `fractions`: the depths at which they are made, in fractions of the step.
-    """
+    """Field evaluations of the first step after a jump, and of those that follow; and the
+    depths at which they are made, in fractions of the step. One is that of every operator once;
+    half of the operators count ½, and a flow in closed form counts as an evaluation."""
 
     first: float
     following: float

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from ..arguments import PositiveFloat
 from ..errors import InputError
 from .evaluations import EvaluationCount
-from .newton_krylov import Root, find_root
+from .newton_krylov import find_root
 from .runge_kutta import combine, stacked
 from .scheme import AbstractFieldScheme, Step, StepField, Terms, U, first_failure
 from .splitting import LieTrotter
@@ -26,19 +26,8 @@ class AbstractImplicitScheme(AbstractFieldScheme):
         return EvaluationCount(jnp.zeros((), u.dtype))
 
 
-def solve_stage(
-    field: StepField,
-    c: float | int,
-    base: Array,
-    weight: float,
-    guess: Array,
-    tolerance: PositiveFloat | None,
-) -> Root:
-    """The stage `Y = base + weight h F(t0 + c h, Y)`."""
-    return find_root(_residual, guess, (field, c, base, weight), tolerance=tolerance)
-
-
-def _residual(stage: Array, inputs: tuple[StepField, float, Array, float]) -> Array:
+def _stage(stage: Array, inputs: tuple[StepField, float, Array, float]) -> Array:
+    """The residual of the stage `Y = base + weight h F(t0 + c h, Y)`."""
     field, c, base, weight = inputs
     return stage - base - weight * field(c, stage)
 
@@ -57,13 +46,14 @@ class AbstractOneStage(AbstractImplicitScheme):
     tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
 
     def error(self, increment: Array, explicit: Array) -> Array | None:
-        """An estimate of the local error, if there is one, from the increment of the step
-        and that of Euler's method."""
+        """An estimate of the local error, from the increment of the step and that of Euler's
+        method, if there is one."""
         return None
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         c, explicit = self.node, field(0, u)
-        root = solve_stage(field, c, u, c, u + c * explicit, self.tolerance)
+        inputs = field, c, u, c
+        root = find_root(_stage, u + c * explicit, inputs, tolerance=self.tolerance)
         y1 = (root.value - (1 - c) * u) / c
         return Step.between(
             u,
@@ -153,7 +143,8 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
                 state = state.plus(1)
                 continue
             start = combine(partial, diagonal * np.asarray(guess), increments)
-            root = solve_stage(field, node, partial, diagonal, start, self.tolerance)
+            inputs = field, node, partial, diagonal
+            root = find_root(_stage, start, inputs, tolerance=self.tolerance)
             increments.append((root.value - partial) / diagonal)
             state = state.plus(root.evaluations)
             result = first_failure(result, root.result)
@@ -198,11 +189,8 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     step of a post-norm block and `SourcedAttention` it is the deep-equilibrium Transformer.
     Reference: Bai, Kolter, Koltun, arXiv 1909.01377.
 
-    **Arguments:**
-
-    - `solver`: the scheme whose fixed point is sought.
-    - `tolerance`: of the fixed point, relative and absolute; by default one that fits the
-      dtype of the state.
+    **Arguments:** the scheme whose fixed point is sought, and `tolerance` as for
+    `ImplicitEuler`.
     """
 
     solver: diffrax.AbstractSolver = LieTrotter()

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from ..equation import AbstractConstraint, Depth, Free
 from ..errors import InputError
 from .coefficients import AbstractCoefficient, Positive, UnitInterval
-from .scheme import AbstractFieldScheme, Step, StepField, Terms, U, operator_terms
+from .scheme import AbstractFieldScheme, Step, StepField, Terms, U
 
 
 class Kick(NamedTuple):
@@ -65,7 +65,7 @@ class AbstractMomentum(AbstractFieldScheme):
         return 1
 
     def start(self, field: StepField, u: U) -> U:
-        number = len(operator_terms(self, field.terms))
+        number = len(field.of_operators(self))
         for name, coefficient in vars(self).items():
             if isinstance(coefficient, AbstractCoefficient):
                 coefficient.check_operators(f"{type(self).__name__}.{name}", number)
@@ -75,10 +75,10 @@ class AbstractMomentum(AbstractFieldScheme):
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         h, y1, v = field.h, u, state
-        for index, term in enumerate(operator_terms(self, field.terms)):
+        for index, one in enumerate(field.of_operators(self)):
             kick = self.kick(index, field.t0, field.t1)
             ahead = jax.tree.map(lambda y, v, k=kick: y + k.lookahead * v, y1, v)
-            rate = field.with_terms(term).rate(0, ahead)
+            rate = one.rate(0, ahead)
             v = jax.tree.map(lambda v, f, k=kick: k.damping * v + k.strength * f, v, rate)
             v = jax.tree.map(self.normalization.project, v)
             y1 = jax.tree.map(lambda y, v: y + h * v, y1, v)

@@ -17,15 +17,12 @@ from .wrapper import replace_schemes, schemes_inside
 
 
 class History(eqx.Module):
-    """The past of a multistep scheme, newest step first.
+    """The past of a multistep scheme, newest step first."""
 
-    - `samples`: what the scheme keeps of each step.
-    - `lengths`: those of the steps.
-    - `known`: how many steps belong to the same smooth piece of the field.
-    """
-
+    # What the scheme keeps of each step.
     samples: tuple[U, ...]
     lengths: tuple[Float[Array, ""], ...]
+    # How many steps belong to the same smooth piece of the field.
     known: Int[Array, ""]
 
 
@@ -79,7 +76,7 @@ def _dtype(u: U) -> Any:
 
 
 class AdamsBashforth(AbstractMultistep):
-    """The Adams–Bashforth method of two or three steps: the polynomial through the last
+    """The Adams–Bashforth method of two or three `steps`: the polynomial through the last
     fields is integrated over the step; for steps of one length
 
         u_{n+1} = u_n + h (3/2 F_n - 1/2 F_{n-1}),
@@ -90,10 +87,6 @@ class AdamsBashforth(AbstractMultistep):
     step, so take it with a continuous control. With `PiecewiseLinear`, whose derivative jumps,
     three steps are of order 2 too; `Chebyshev` and `BSpline` are smooth enough. Reference:
     Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section III.5.
-
-    **Arguments:**
-
-    - `steps`: 2 or 3.
     """
 
     steps: Literal[2, 3] = eqx.field(static=True, default=2)
@@ -126,17 +119,14 @@ class AdamsBashforth(AbstractMultistep):
 class Bidirectional(AbstractFieldScheme):
     """Bidirectional integration approximation: a two-step method with a random coefficient,
 
-        u_{n+1} = γ u_{n-1} + (1 - γ) u_n + (1 + γ) h F(t_n, u_n),   γ = ± amplitude,
+        u_{n+1} = γ u_{n-1} + (1 - γ) u_n + (1 + γ) h F(t_n, u_n),
+        γ = ± amplitude,   0 ≤ amplitude < 1,
 
     the sign drawn for each step and sample in training; the first step, and without a key all
     of them, have γ = 0, which is `Euler()`. First order for each draw. As published it is
     `Residual(Bidirectional())`, of whole blocks. Reference: Zhang et al., arXiv 2407.09093,
     which also rounds the state, so that the steps can be undone to the bit; that is not done
     here.
-
-    **Arguments:**
-
-    - `amplitude`: of γ, in [0, 1).
     """
 
     amplitude: Fraction = eqx.field(static=True, default=0.5)

@@ -67,21 +67,16 @@ class NewtonKrylov(optx.AbstractRootFinder):
         (1/δ + ∂r/∂y) Δ = r(y),   y ← y - Δ.
 
     With a finite δ it is an implicit Euler step of `y_s = -r(y)` over a pseudo-time δ, which
-    also converges from a guess far away. As the residual falls, δ grows, up to Newton's
-    method. Reference: Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998).
-
-    **Arguments:**
-
-    - `rtol`, `atol`: it stops when the root mean square of the last update, measured
-      against `atol + rtol |y|`, falls below one.
-    - `pseudo_step`: the first δ; infinite for Newton's method from the start.
-    - `dimension`: vectors of a GMRES cycle.
-    - `norm`: of updates and residuals.
+    also converges from a guess far away. As the residual falls, δ grows from `pseudo_step`, up
+    to Newton's method. It stops when the root mean square of the last update, measured against
+    `atol + rtol |y|`, falls below one. Reference: Kelley, Keyes, SIAM J. Numer. Anal. 35
+    (1998).
     """
 
     rtol: float = eqx.field(static=True)
     atol: float = eqx.field(static=True)
     pseudo_step: float = eqx.field(static=True, default=math.inf)
+    # Of a GMRES cycle.
     dimension: int = eqx.field(static=True, default=12)
     norm: Callable = eqx.field(static=True, default=optx.rms_norm)
 
@@ -135,8 +130,7 @@ class NewtonKrylov(optx.AbstractRootFinder):
 
 
 class Root(NamedTuple):
-    """The root of an implicit equation, how the search ended, and the evaluations that it
-    made."""
+    """The root of an implicit equation, how the search ended, and the evaluations made."""
 
     value: Array
     result: Any
@@ -152,24 +146,13 @@ def find_root(
     pseudo_step: float = math.inf,
     max_steps: int = 30,
 ) -> Root:
-    """`y` with `residual(y, args) = 0`. Its gradient is that of the root, by the implicit
-    function theorem.
-
-    **Arguments:**
-
-    - `tolerance`: relative and absolute; by default one that fits the dtype.
-    - `pseudo_step`: of `NewtonKrylov`, for a guess that is far away.
-    - `max_steps`: the most steps of Newton's method.
-
-    **Raises:** `InputError` for a tolerance below rounding, and inside `jax.pmap` and
-    `jax.shard_map`.
-    """
+    """`y` with `residual(y, args) = 0`, to a relative and absolute tolerance, by default one
+    that fits the dtype. Its gradient is that of the root, by the implicit function theorem."""
     if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
         raise InputError(
-            "an implicit equation inside jax.pmap or jax.shard_map: its linear systems are "
-            "solved by lineax, which does not know arrays of one device there. Call jax.jit "
-            "or jax.vmap of the same function on arrays with a jax.NamedSharding, or take an "
-            "explicit scheme."
+            "an implicit equation inside jax.pmap or jax.shard_map, where lineax does not know "
+            "arrays of one device. Call jax.jit or jax.vmap of the function on arrays with a "
+            "jax.NamedSharding, or take an explicit scheme."
         )
     rounding = float(jnp.finfo(guess.dtype).eps) / 2
     if tolerance is None:

@@ -124,10 +124,6 @@ class GatedRK2(AbstractOneStep):
     It starts with w = 0 and b = 0, which is Heun's method; any other gate is first order.
     `Residual(GatedRK2(features))` is a block of the ODE Transformer, whose gate all layers
     share. Reference: Li et al., arXiv 2203.09176.
-
-    **Arguments:**
-
-    - `features`: width of the state.
     """
 
     weight: Float[Array, " twice_features"]

@@ -94,6 +94,15 @@ class StepField(eqx.Module):
         """The field of other terms over the same step, for example of one operator."""
         return StepField(terms, self.t0, self.t1, self.args)
 
+    def of_operators(self, scheme: diffrax.AbstractSolver) -> list["StepField"]:
+        """The fields of single operators over the same step, for a scheme that splits them."""
+        if not isinstance(self.terms, diffrax.MultiTerm):
+            raise InputError(
+                f"{type(scheme).__name__} splits a sum of operators, but was given "
+                f"{type(self.terms).__name__}; pass equation.terms or a diffrax.MultiTerm."
+            )
+        return [self.with_terms(term) for term in self.terms.terms]
+
     def reversed(self) -> "StepField":
         """The field over the step from `t1` back to `t0`."""
         return StepField(self.terms, self.t1, self.t0, self.args)
@@ -227,15 +236,3 @@ def inconsistent(solver: PyTree) -> PyTree | None:
 def restarts_at_jumps(solver: PyTree) -> bool:
     """Whether a scheme loses what it carries where the field jumps."""
     return getattr(solver, "restarts", False)
-
-
-def operator_terms(
-    scheme: diffrax.AbstractSolver, terms: Terms
-) -> tuple[diffrax.AbstractTerm, ...]:
-    """The terms of a sum of operators, one for each."""
-    if not isinstance(terms, diffrax.MultiTerm):
-        raise InputError(
-            f"{type(scheme).__name__} splits a sum of operators, but was given "
-            f"{type(terms).__name__}; pass equation.terms or a diffrax.MultiTerm."
-        )
-    return terms.terms

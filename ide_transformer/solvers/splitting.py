@@ -21,7 +21,6 @@ from .scheme import (
     Terms,
     U,
     first_failure,
-    operator_terms,
 )
 from .wrapper import Projected, projected
 
@@ -87,11 +86,11 @@ class AbstractSplitting(AbstractFieldScheme):
     def _named(self) -> str:
         return f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…))"
 
-    def order(self, terms: Terms) -> int | None:
+    def order(self, terms: diffrax.MultiTerm) -> int | None:
         """The smaller of the orders of the splitting and of the sub-solver."""
         if isinstance(self.sub_solver, ExactFlow):
             return self.splitting_order
-        sub_order = self.sub_solver.order(operator_terms(self, terms)[0])
+        sub_order = self.sub_solver.order(terms.terms[0])
         return None if sub_order is None else min(self.splitting_order, sub_order)
 
     def projected(self) -> diffrax.AbstractSolver:
@@ -104,8 +103,7 @@ class AbstractSplitting(AbstractFieldScheme):
         a `number` of operators."""
 
     def start(self, field: StepField, u: U) -> EvaluationCount | None:
-        first = field.with_terms(operator_terms(self, field.terms)[0])
-        state = first.start(self.sub_solver, u)
+        state = field.of_operators(self)[0].start(self.sub_solver, u)
         refuse_past(
             self._named,
             self.sub_solver,
@@ -116,12 +114,12 @@ class AbstractSplitting(AbstractFieldScheme):
         return evaluations_made(state)
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
-        terms = operator_terms(self, field.terms)
+        operators = field.of_operators(self)
         result, made = diffrax.RESULTS.successful, state
 
         def flow(index, start, end, y):
             nonlocal result, made
-            part = StepField(terms[index], field.t(start), field.t(end), field.args)
+            part = StepField(operators[index].terms, field.t(start), field.t(end), field.args)
             solver = self._solver_for(part, backwards=end < start)
             # Solvers that reuse their last stage must not carry a state from one operator to
             # the next, so each sub-step starts from nothing.
@@ -129,10 +127,10 @@ class AbstractSplitting(AbstractFieldScheme):
             result = first_failure(result, step.result)
             here = evaluations_made(step.solver_state)
             if made is not None and here is not None:
-                made = made.plus(here.count / len(terms))
+                made = made.plus(here.count / len(operators))
             return step.y1
 
-        y1, error = self.flows(flow, len(terms), u)
+        y1, error = self.flows(flow, len(operators), u)
         return Step.between(u, y1, error=error, state=made, result=result)
 
     def _solver_for(self, part: StepField, *, backwards: bool) -> diffrax.AbstractSolver:
@@ -269,7 +267,7 @@ class ParallelSplitting(AbstractSplitting):
 
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         # The flow of A_i over K times the step, its weights those of the step.
-        number = len(operator_terms(self, field.terms))
+        number = len(field.of_operators(self))
         slow = field.with_terms(slowed(field.terms, field.t0, number))
         return super().make_step(slow, u, state, made_jump)
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..arguments import PositiveInt
 from ..equation import LayerNorm, RMSNorm, affine
 from .connections import AbstractConnected
-from .scheme import AbstractFieldScheme, Step, StepField, operator_terms
+from .scheme import AbstractFieldScheme, Step, StepField
 
 
 # The states side by side.
@@ -66,9 +66,9 @@ class AbstractStreams(AbstractConnected, AbstractFieldScheme):
         x, made = state
         # A solve of more steps is refused; counting its cost makes some.
         step = jnp.minimum(made, self.num_steps - 1)
-        for index, term in enumerate(operator_terms(self, field.terms)):
+        for index, one in enumerate(field.of_operators(self)):
             read, write, mix = self.connection(x, step, index)
-            increment = field.with_terms(term)(0, jnp.einsum("...n,...nd->...d", read, x))
+            increment = one(0, jnp.einsum("...n,...nd->...d", read, x))
             x = mix @ x + write[..., None] * increment[..., None, :]
         x = x.astype(u.dtype)
         return Step.between(u, jnp.mean(x, axis=-2), state=(x, made + 1))
