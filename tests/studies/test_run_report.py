@@ -15,9 +15,7 @@ from running import run_here
 from training.small_run import TEXT
 
 from ide_transformer import InputError, training
-from ide_transformer.studies.runs.attempts import step_attempts
-from ide_transformer.studies.runs.measured import measure
-from ide_transformer.studies.runs.record import read_runs
+from ide_transformer.studies.runs.measured import measure, read_runs, step_attempts
 
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -4,15 +4,13 @@ A run has the same colour in all figures: those without a curve are drawn as an 
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...errors import InputError
 from ...figures import Curve, Part, Picture, draw_panels, write_page
 from ...training import flat_values
-from .measured import SAMPLES, Measured, measure
-from .record import RunRecord, read_runs
+from .measured import SAMPLES, Measured, RunRecord, measure, read_runs
 
 
 # Of the summary, in the order in which a reader asks for them; the losses come first.
@@ -71,15 +69,16 @@ def report_runs(
 def _results(runs: list[RunRecord]) -> Part:
     rows = []
     for run in runs:
-        losses = {k: x for k, x in run.summary.items() if k not in _COST and k != "steps"}
+        losses = {k: x for k, x in run.summary.items() if k not in _COST}
+        cost = {name: run.summary.get(name) for name in _COST}
         if not run.summary:
             steps, values = run.logged("validation_loss")
             losses = {"validation_loss": values[-1]} if steps else {}
-        cost = {name: run.summary.get(name) for name in _COST}
-        if not run.summary:
             cost["steps"] = run.lines[-1]["step"]
         rows.append({"run": run.name, "scheme": str(run.config.solver), **losses, **cost})
-    rows = [{k: v for k, v in row.items() if _told(rows, k)} for row in rows]
+    # A column without any number says nothing.
+    told = {key for row in rows for key, value in row.items() if value not in (None, 0)}
+    rows = [{k: v for k, v in row.items() if k in told} for row in rows]
     going_on = [run.name for run in runs if not run.summary]
     about = (
         "nfe: evaluations of the field in a solve, mean over the steps; evaluations: of "
@@ -90,16 +89,11 @@ def _results(runs: list[RunRecord]) -> Part:
     return Part("Results and cost", about, rows=rows)
 
 
-def _told(rows: list[dict[str, Any]], column: str) -> bool:
-    """Whether a column says anything."""
-    return any(row.get(column) not in (None, 0) for row in rows)
-
-
 def _losses(runs: list[RunRecord], measured: dict[str, Measured]) -> Part:
     labels = {x.loss_label for x in measured.values()}
     panels = {
-        "training": [Curve(run.name, *run.logged("loss")) for run in runs],
-        "validation": [Curve(run.name, *run.logged("validation_loss")) for run in runs],
+        "training": [run.curve("loss") for run in runs],
+        "validation": [run.curve("validation_loss") for run in runs],
     }
     label = labels.pop() if len(labels) == 1 else "loss"
     figure = draw_panels(panels, x="step", y=label)
@@ -119,23 +113,21 @@ def _norms(
         return Part("Norms over depth", about)
     panels: dict[str, list[Curve]] = {"state": [], "increment": [], "weights θ(t)": []}
     for name in (run.name for run in runs):
-        if name in missing:
-            for curves in panels.values():
-                curves.append(Curve(name, [], []))
-            continue
-        depths, state, increment = map(np.asarray, measured[name].profile)
-        middles = (depths[1:] + depths[:-1]) / 2
-        panels["state"].append(Curve(name, depths, state))
-        panels["increment"].append(Curve(name, depths[1:], increment))
-        panels["weights θ(t)"].append(Curve(name, middles, measured[name].weights))
-    figure = draw_panels(
-        panels, x="depth t (layers)", y="root mean square", marker="o", log="y"
-    )
+        curves: list[tuple] = [([], [])] * 3
+        if name in measured:
+            depths, state, increment = map(np.asarray, measured[name].profile)
+            middles = (depths[1:] + depths[:-1]) / 2
+            weights = middles, measured[name].weights
+            curves = [(depths, state), (depths[1:], increment), weights]
+        for panel, curve in zip(panels.values(), curves, strict=True):
+            panel.append(Curve(name, *curve))
+    axes = dict(x="depth t (layers)", y="root mean square", marker="o")
     caption = (
         "State: u at the boundaries of the intervals. Increment: what each interval adds. "
         "Weights: of all operators, in the middle of each interval."
     )
-    return Part("Norms over depth", about, [Picture(figure, caption)])
+    picture = Picture(draw_panels(panels, log="y", **axes), caption)
+    return Part("Norms over depth", about, [picture])
 
 
 def _coefficients(runs: list[RunRecord], measured: dict[str, Measured]) -> Part | None:
@@ -144,16 +136,12 @@ def _coefficients(runs: list[RunRecord], measured: dict[str, Measured]) -> Part 
     )
     pictures = []
     for name in names:
-        curves = [Curve(run.name, *run.logged(name)) for run in runs]
-        figure = draw_panels({"": curves}, x="step", y=name)
+        figure = draw_panels({"": [run.curve(name) for run in runs]}, x="step", y=name)
         pictures.append(Picture(figure, f"{name} of the scheme, over training."))
-    terms = {name: x.coefficients for name, x in measured.items()}
-    if any(x is not None for x in terms.values()):
-        found = {run.name: terms.get(run.name) for run in runs}
-        curves = [
-            Curve(name, [], []) if x is None else Curve(name, np.arange(len(x)), x)
-            for name, x in found.items()
-        ]
+    terms = {name: x.coefficients for name, x in measured.items() if x.coefficients is not None}
+    if terms:
+        found = {run.name: terms.get(run.name, np.zeros(0)) for run in runs}
+        curves = [Curve(name, np.arange(len(x)), x) for name, x in found.items()]
         axes = dict(x="term k", y="root mean square of Θ_k", marker="o")
         figure = draw_panels({"": curves}, log="y", **axes)
         caption = "Coefficients of the control θ(t) = Σ_k φ_k(t) Θ_k, of all operators."
@@ -173,12 +161,9 @@ def _adaptive(runs: list[RunRecord], measured: dict[str, Measured]) -> Part | No
         ]
         number = {"accepted": int(accepted.sum()), "rejected": int((~accepted).sum())}
         rows.append({"run": name, **number, "smallest": sizes.min(), "largest": sizes.max()})
-    steps = draw_panels(
-        panels, x="depth t (layers)", y="step size (layers)", marker="o", log="y"
-    )
-    nothing: tuple[list, list] = [], []
+    axes = dict(x="depth t (layers)", y="step size (layers)", marker="o")
     made = [
-        Curve(run.name, *(run.logged("field_evaluations") if run.name in tried else nothing))
+        run.curve("field_evaluations") if run.name in tried else Curve(run.name, [], [])
         for run in runs
     ]
     evaluations = draw_panels({"": made}, x="step", y="field evaluations of a solve")
@@ -186,7 +171,9 @@ def _adaptive(runs: list[RunRecord], measured: dict[str, Measured]) -> Part | No
         "Adaptive steps",
         f"Steps that the controller tried on {SAMPLES} held-out samples, the same for all.",
         [
-            Picture(steps, "Each step at the depth where it begins."),
+            Picture(
+                draw_panels(panels, log="y", **axes), "Each step at the depth where it begins."
+            ),
             Picture(evaluations, "Cost of a solve while the run was trained."),
         ],
         rows,
@@ -194,8 +181,7 @@ def _adaptive(runs: list[RunRecord], measured: dict[str, Measured]) -> Part | No
 
 
 def _samples(runs: list[RunRecord]) -> Part | None:
-    texts = {run.name: run.sample for run in runs}
-    written = {name: text for name, text in texts.items() if text is not None}
+    written = {run.name: run.sample for run in runs if run.sample is not None}
     about = "Written by each model at the end of its run."
     return Part("Samples", about, texts=written) if written else None
 
@@ -205,19 +191,14 @@ def _differences(runs: list[RunRecord]) -> Part | None:
     that made them."""
     if len(runs) < 2:
         return None
-    configs = {run.name: flat_values(run.config) for run in runs}
-    keys = dict.fromkeys(key for config in configs.values() for key in config if key != "name")
+    told = {run.name: flat_values(run.config) for run in runs}
+    for run in runs:
+        told[run.name]["code"] = " then ".join(run.folder.sources)
     rows = []
-    for key in keys:
-        values = {name: _written(config.get(key)) for name, config in configs.items()}
-        if len({*values.values()}) > 1:
-            rows.append({"key": key, **values})
-    code = {run.name: " then ".join(run.folder.sources) for run in runs}
-    if len({*code.values()}) > 1:
-        rows.append({"key": "code", **code})
+    for key in dict.fromkeys(key for values in told.values() for key in values):
+        found = {name: values.get(key) for name, values in told.items()}
+        texts = {name: "–" if x is None else str(x) for name, x in found.items()}
+        if key != "name" and len({*texts.values()}) > 1:
+            rows.append({"key": key, **texts})
     about = "What is not the same in all runs." if rows else "None."
     return Part("Differences of configuration", about, rows=rows)
-
-
-def _written(value: Any) -> str:
-    return "–" if value is None else str(value)
