@@ -1,14 +1,15 @@
-"""Losses and errors against the resolutions of tokens, features and depth."""
+"""Errors against the resolutions of tokens, features and depth, and error budgets against what
+is measured."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ...dynamics import FunctionSolve
+from ...dynamics import ErrorBudget, FunctionSolve, error_budget, gain, refinements
 from ...equation import TokenDomain, interpolation
 from ...errors import InputError
 from ...models import Field, OperatorModel
@@ -16,8 +17,9 @@ from ...training import LoadedModel, evaluation_task
 from ...training.evaluation import at_least_one
 
 
-# What each resolution is multiplied by, and by how much more that of the reference.
-_FACTORS, _FINER = (1, 2, 4), 4
+# What each resolution is multiplied by, and that of the reference; and by which tokens and
+# features are multiplied for what an error budget is measured against.
+_FACTORS, _FINEST, _FINE = (1, 2, 4), 16, 8
 
 
 def refinement_errors(
@@ -27,18 +29,12 @@ def refinement_errors(
     the others as they are, against four times the last. The order is that of what they change:
     `log2(‖u_1 - u_2‖ / ‖u_2 - u_4‖)`, which tends to p where the error is `C h^p`. (Errors
     against a finer solution of the same scheme fall faster than that.) It stands in the last
-    row of each.
-
-    **Arguments:**
-
-    - `say`: called with a line before each resolution.
-    """
+    row of each. `say` is called with a line before each resolution."""
     domain, rows = solve.domain, []
     features = ["features"] if solve.has_functions else []
     for name in ("tokens", *features, "depth"):
         say(f"errors of {name}")
-        finest = solve.finer(name, _FINER * _FACTORS[-1]).outputs(domain)
-        size, solutions = jnp.linalg.norm(finest), []
+        finest, solutions = solve.finer(name, _FINEST).outputs(domain), []
         for factor in _FACTORS:
             finer = solve.finer(name, factor)
             solutions.append(finer.outputs(domain))
@@ -46,12 +42,16 @@ def refinement_errors(
                 {
                     "resolution": name,
                     "at": finer.described(name),
-                    "error": float(jnp.linalg.norm(solutions[-1] - finest) / size),
+                    "error": _error(solutions[-1], finest),
                     "order": _order(*solutions) if len(solutions) == 3 else None,
                     "cost": finer.cost / solve.cost,
                 }
             )
     return rows
+
+
+def _error(outputs: Array, true: Array) -> float:
+    return float(jnp.linalg.norm(outputs - true) / jnp.linalg.norm(true))
 
 
 def _order(coarse: Array, fine: Array, finest: Array) -> float | None:
@@ -61,9 +61,7 @@ def _order(coarse: Array, fine: Array, finest: Array) -> float | None:
     return float(np.log2(first / second)) if first and second else None
 
 
-def problem_of(
-    loaded: LoadedModel, samples: int = 16, tokens: int | None = None
-) -> FunctionSolve:
+def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
     """The solve of a run for held-out functions of its task, by cubic interpolation between
     the points where they are known, in float64.
 
@@ -90,10 +88,55 @@ def problem_of(
         to = interpolation(source, TokenDomain(points), degree=3)
         return to(values[..., None])[..., 0]
 
-    wide = jax.tree.map(
-        lambda x: (
-            x.astype(values.dtype) if hasattr(x, "dtype") and x.dtype == jnp.float32 else x
-        ),
-        loaded.model,
-    )
-    return FunctionSolve.of(wide, inputs, tokens)
+    def widened(x: Any) -> Any:
+        single = hasattr(x, "dtype") and x.dtype == jnp.float32
+        return x.astype(values.dtype) if single else x
+
+    wide = jax.tree.map(widened, loaded.model)
+    return FunctionSolve.of(wide, inputs, None)
+
+
+class Trial(NamedTuple):
+    """An error budget, and what each of its refinements really leaves.
+
+    - `budget`: the budget.
+    - `measured`: the error against the solution at eight times the tokens and features, exact
+      in depth.
+    - `left`: that after each refinement, by resolution.
+    """
+
+    budget: ErrorBudget
+    measured: float
+    left: dict[str, float]
+
+    @property
+    def cheapest(self) -> str:
+        """The refinement that removed the most for what it costs more."""
+        costs = {part.resolution: part.cost for part in self.budget.parts}
+        return max(self.left, key=lambda x: gain(self.measured, self.left[x], costs[x]))
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """A line of a table."""
+        shares = {part.resolution: part.share for part in self.budget.parts}
+        return {
+            **shares,
+            "sum": self.budget.total,
+            "measured": self.measured,
+            "named": self.budget.cheapest.resolution,
+            "cheapest": self.cheapest,
+        }
+
+
+def tried_budget(solve: FunctionSolve) -> Trial:
+    """The error budget of a solve, and the errors of it and of its refinements."""
+    budget = error_budget(solve.model, solve.inputs, solve.tokens)
+    reference = solve.finer("tokens", _FINE).exact()
+    if solve.has_functions:
+        reference = reference.finer("features", _FINE)
+    true = reference.outputs(solve.domain)
+    left = {
+        name: _error(finer.outputs(solve.domain), true)
+        for name, finer in refinements(solve).items()
+    }
+    return Trial(budget, _error(solve.outputs(solve.domain), true), left)
