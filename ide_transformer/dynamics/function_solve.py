@@ -41,9 +41,8 @@ class FunctionSolve:
     def of(cls, model: Model, inputs: Inputs, tokens: int | None) -> "FunctionSolve":
         """A solve that can be refined.
 
-        **Raises:** `InputError` for another model, one with adaptive steps, an exit or rounded
-        products, one whose scheme does not converge to the solution of its equation, or one
-        that has no solution between its points, as an operator on a grid has none.
+        **Raises:** `InputError` for a model whose error is not that of its resolution, or that
+        has no solution between its points, as an operator on a grid has none.
         """
         ordinary = model.ordinary
         if not isinstance(ordinary, OperatorModel):

@@ -93,8 +93,7 @@ def coarsen(model: Model, evaluations: float, inputs: PyTree[ArrayLike], **optio
 
     - `evaluations`: the budget; one evaluation is every operator once, so a model of six
       layers costs 6.
-    - `inputs`: the calibration batch, see the model. No targets are needed.
-    - `options`: see `coarsenings`; above all `read`, what the task reads of the outputs.
+    - `inputs`, `options`: see `coarsenings`.
 
     **Raises:** `InputError` for a budget that one interval exceeds.
     """
@@ -123,16 +122,11 @@ def fit_rates(
 ) -> Model:
     """Fit the step sizes λ_{l,i} of a model in layers, one for each feature, so that what is
     read of its outputs comes nearest to the native model: stochastic gradient descent on the
-    squared error (Adam, its learning rate falling to zero along a cosine).
+    squared error (Adam, its learning rate falling to zero along a cosine). Its batches follow
+    one another through the samples and then begin again.
 
     There are many step sizes, and a few samples do not determine them. Give it so many samples
     that each is seen once or twice: `steps * batch / 2` or more.
-
-    **Arguments:**
-
-    - `target`: of the native model, for the samples to fit to.
-    - `steps`, `batch`, `learning_rate`: of the descent. Its batches follow one another through
-      the samples and then begin again. λ is about 1.
     """
     features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
@@ -175,15 +169,14 @@ def coarsenings(
     A greedy search. Every move is tried on the calibration batch, and the step sizes of the
     best are fitted. The next search begins from the better of the two, fitted or not.
     With `selections` among the moves none is worse by that error than any choice of whole
-    layers, where these are few enough to be tried.
-
-    Step sizes are fitted to three quarters of the samples. All choices are made by the error on
-    the last quarter. Fewer than four samples serve for both.
+    layers, where these are few enough to be tried. Step sizes are fitted to three quarters of
+    the samples. All choices are made by the error on the last quarter. Fewer than four samples
+    serve for both.
 
     **Arguments:**
 
-    - `inputs`: the calibration batch, its first axis the samples.
-    - `read`: see `Target`.
+    - `inputs`: the calibration batch, its first axis the samples. No targets are needed.
+    - `read`: what the task reads of the outputs, see `Target`.
     - `moves`: from a model in layers to those that are one interval coarser.
     - `fit`: fits the step sizes; `None` leaves them.
     """

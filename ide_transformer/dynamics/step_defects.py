@@ -69,16 +69,11 @@ def equation_defects(
     solver: diffrax.AbstractSolver,
     steps_per_interval: PositiveInt = 1,
 ) -> Defects:
-    """The defects along the march of `solver`.
-
-    **Arguments:**
-
-    - `steps_per_interval`: equal steps in each interval.
+    """The defects along the march of `solver`, with equal steps in each interval. Reference for
+    step doubling and embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary Differential
+    Equations I, section II.4.
 
     **Raises:** `InputError` for a scheme that carries something from interval to interval.
-
-    Reference for step doubling and embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
-    Differential Equations I, section II.4.
     """
     _refuse_memory("equation_defects", equation, solver, u0)
     solver = keeps_constraint(solver, equation.constraint)
@@ -200,13 +195,9 @@ def scan_intervals(
     dtype: DTypeLike = float,
 ) -> tuple[PyTree, Any]:
     """Scan over the intervals with `visit(carry, terms, start, extra) -> (carry, out)`, for
-    quantities that `solve` does not report.
-
-    **Arguments:**
-
-    - `visit`: sees the terms inside the interval and the depth at which it starts.
-    - `extra`: arrays with a leading axis of intervals; `visit` sees one slice of each.
-    - `dtype`: of depth; take that of the state, which would be promoted otherwise.
+    quantities that `solve` does not report. `visit` sees the terms inside the interval, the
+    depth at which it starts, and one slice of the arrays of `extra`, whose leading axis counts
+    intervals; `dtype` is that of depth: take that of the state, which would be promoted.
     """
 
     def body(carry, inputs):

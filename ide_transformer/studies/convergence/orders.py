@@ -55,14 +55,8 @@ class MeasuredOrder(NamedTuple):
 
 
 def measure_order(scheme: str, control: str, constraint: str) -> MeasuredOrder:
-    """The order of convergence of a scheme, in the precision of JAX (use float64).
-
-    **Arguments:**
-
-    - `scheme`: one of `schemes()`; see `find_scheme`.
-    - `control`: one of `CONTROLS`.
-    - `constraint`: one of `CONSTRAINTS` to which it `applies`.
-    """
+    """The order of convergence of a scheme of `schemes()`, with a control of `CONTROLS`, on one
+    of `CONSTRAINTS` to which it `applies`, in the precision of JAX (use float64)."""
     scheme, entry = find_scheme(scheme)
     solver = entry.scheme(constraint)
     assert solver is not None

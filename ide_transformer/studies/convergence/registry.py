@@ -109,10 +109,7 @@ def applies(scheme: str, constraint: str) -> bool:
 
 
 def find_scheme(scheme: str) -> tuple[str, Entry]:
-    """The name and the entry of a scheme; `strang` is `strang(heun)`, as in configurations.
-
-    **Raises:** `InputError` for an unknown one.
-    """
+    """The name and the entry of a scheme; `strang` is `strang(heun)`, as in configurations."""
     known = schemes()
     try:
         name = scheme if scheme in known else str(validated(SchemeConfig, scheme, "--scheme"))

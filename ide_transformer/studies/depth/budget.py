@@ -19,14 +19,8 @@ class Budget:
     """The stages of a study, each with the seconds that it is predicted to take.
 
     The prediction of what remains is corrected by what the stages so far took. Where the time
-    is limited, each stage has a share of what is left, in proportion to its prediction; what it
-    does not use is for those after it.
-
-    **Arguments:**
-
-    - `minutes`: the limit; `None` for none.
-    - `say`: called with a line for each stage.
-    - `clock`: gives seconds.
+    is limited to `minutes`, each stage has a share of what is left, in proportion to its
+    prediction; what it does not use is for those after it.
     """
 
     def __init__(
@@ -59,11 +53,8 @@ class Budget:
         self._say(f"about {_duration(total)} in all{hint}")
 
     def begin(self, stage: str, *, needed: bool = False) -> None:
-        """Says which stage begins, and gives it its share of the time; one that is needed
-        takes what it takes.
-
-        **Raises:** `OverBudget` where no time is left.
-        """
+        """Says which stage begins, and gives it its share of the time; one that is needed takes
+        what it takes."""
         now, remaining = self._clock(), sum(self._left.values())
         if self._done and now > self._planned_from:
             self._rate = (now - self._planned_from) / self._done

@@ -288,16 +288,8 @@ def compare_budgets(
 ) -> list[dict[str, Any]]:
     """For each number of field evaluations, the method of least loss among `ours` and among
     `theirs`, with the loss of each, `difference` (ours minus theirs) and `uncertainty`, the
-    standard error of that difference over samples.
-
-    Both methods are the best on these very samples. The standard error takes them as fixed
-    before: it does not know of that choice, which favours the side with more methods.
-
-    **Arguments:**
-
-    - `rows`: with `method`, `field_evaluations`, `loss`.
-    - `losses`: for each row, the loss of each sample; the same samples for all.
-    """
+    standard error of that difference over samples; `losses` has those of each row. Both methods
+    are the best on these very samples, which favours the side with more of them."""
     table = []
     for budget in sorted({row["field_evaluations"] for row in rows}, reverse=True):
         solved = [

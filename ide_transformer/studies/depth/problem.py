@@ -70,9 +70,6 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
     A run has the data that it was trained on. A checkpoint of a model of texts has those of
     Shakespeare, if there is a tokenizer. Without one the tokens are random, and for a model of
     images the images are; then the loss is the distance from the native outputs.
-
-    **Raises:** `InputError` for a checkpoint of another kind, for a tokenizer that is damaged,
-    and for functions at points of their own.
     """
     model, there = loaded.model, tokenizer_file(loaded.path).is_file()
     if loaded.run is not None or (isinstance(model, LanguageModel) and there):

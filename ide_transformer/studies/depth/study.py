@@ -24,19 +24,14 @@ def study_coarsening(
     minutes: float | None = None,
     trust: bool = False,
 ) -> list[Report]:
-    """Coarsens and refines the model in `path`, compares it with dropping layers by the rules
-    in use, and writes tables and figures into `folder`.
+    """Coarsens and refines the run or checkpoint in `path`, compares it with dropping layers by
+    the rules in use, and writes tables and figures into `folder`.
 
     **Arguments:**
 
-    - `path`: the folder of a run, or a checkpoint as `load_pretrained` takes it.
-    - `calibration`, `held_out`: samples on which the steps are chosen and fitted, and on
-      which the result is measured.
+    - `calibration`, `held_out`: samples to choose and fit by, and to measure on.
     - `minutes`: the time for it, by which the search is cut; `None` for no limit.
     - `trust`: see `load_run`.
-
-    **Raises:** `InputError` for a path without a model, one for which there are no inputs, or
-    sizes that are not positive or larger than the text.
     """
     for name, size in (("calibration", calibration), ("held_out", held_out)):
         if size < 1:

@@ -63,10 +63,7 @@ def _order(coarse: Array, fine: Array, finest: Array) -> float | None:
 
 def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
     """The solve of a run for held-out functions of its task, by cubic interpolation between
-    the points where they are known, in float64.
-
-    **Raises:** `InputError` for a model of something else than functions.
-    """
+    the points where they are known, in float64."""
     model = loaded.model.ordinary
     if not isinstance(model, OperatorModel):
         raise InputError(
@@ -97,13 +94,8 @@ def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
 
 
 class Trial(NamedTuple):
-    """An error budget, and what each of its refinements really leaves.
-
-    - `budget`: the budget.
-    - `measured`: the error against the solution at eight times the tokens and features, exact
-      in depth.
-    - `left`: that after each refinement, by resolution.
-    """
+    """An error budget, the error against the solution at eight times the tokens and features,
+    exact in depth, and that after each refinement, by resolution."""
 
     budget: ErrorBudget
     measured: float

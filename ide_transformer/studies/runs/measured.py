@@ -31,12 +31,8 @@ SAMPLES = 16
 
 
 class RunRecord(NamedTuple):
-    """A run, as far as it has come.
-
-    - `name`: no other run of the report has it.
-    - `lines`: of the log.
-    - `summary`: of the end; empty for a run that goes on.
-    """
+    """A run, as far as it has come. No other run of the report has its name; the summary is
+    empty for a run that goes on."""
 
     name: str
     folder: RunFolder
@@ -62,10 +58,7 @@ class RunRecord(NamedTuple):
 
 
 def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRecord]:
-    """The records of runs, by their folders; for `trust` see `load_run`.
-
-    **Raises:** `InputError` for a folder that is no run, or has nothing logged.
-    """
+    """The records of runs, by their folders; for `trust` see `load_run`."""
     folders = {Path(path).resolve(): RunFolder(path) for path in paths}
     short = [place.name for place in folders]
     records = []
@@ -111,11 +104,8 @@ class Measured(NamedTuple):
 
 
 def measure(run: RunRecord) -> Measured:
-    """Loads the model of a run and solves some held-out samples.
-
-    **Raises:** `InputError` where it has no checkpoint, or its data are not there any more
-    or have changed.
-    """
+    """Loads the model of a run and solves some held-out samples. It fails where there is no
+    checkpoint, or the data are not there any more or have changed."""
     model, _ = load_run(run.folder.path, trust=True)
     task = run_task(run.folder, trust=True)
     inputs = next(task.held_out(SAMPLES)).inputs

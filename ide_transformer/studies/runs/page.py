@@ -26,18 +26,7 @@ def report_runs(
 ) -> None:
     """Writes a page on some runs: figures and tables of what they logged, and of what the
     models of their newest checkpoints do on held-out samples. It is written at the end, all of
-    it or nothing.
-
-    **Arguments:**
-
-    - `paths`: the folders of the runs.
-    - `output`: the file.
-    - `say`: called with lines on the progress.
-    - `trust`: see `load_run`.
-
-    **Raises:** `InputError` where one is no run or has logged nothing, or the file cannot be
-    made.
-    """
+    it or nothing. `say` is called with lines on the progress; for `trust` see `load_run`."""
     if output.is_dir() or not output.parent.is_dir():
         what = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
         raise InputError(f"output {output}: {what}; give the path of a file.")

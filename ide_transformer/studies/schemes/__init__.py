@@ -17,10 +17,7 @@ _MODES: dict[str, type[AbstractComparison]] = {
 
 
 def load_comparison(path: Path) -> AbstractComparison:
-    """The comparison in a YAML file.
-
-    **Raises:** `InputError` that names every key in error.
-    """
+    """The comparison in a YAML file."""
     tree = read_tree(path)
     mode = tree.get("mode")
     if str(mode) not in _MODES:

@@ -121,10 +121,7 @@ class Steps(Section):
 
 
 def try_first_batch(config: Config, task: AbstractTask) -> None:
-    """Makes the model of a run and looks whether a first batch fits it.
-
-    **Raises:** `InputError` where there can be no such model.
-    """
+    """Makes the model of a run and looks whether a first batch fits it."""
     model, _ = starting_model(config, task)
     batch = task.batch(0, config.training.batch_size, config.training.seed)
     eqx.filter_eval_shape(task.loss, model, batch)
@@ -154,9 +151,8 @@ def _seconds(config: Config, task: AbstractTask) -> float:
 
 
 def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
-    """The time that the steps of a run take, without its evaluations, from a few steps of each
-    phase and mesh. Their programs are those of the run, which need not be compiled again where
-    compiled programs are kept."""
+    """The time of the steps of a run, without its evaluations, from a few of each phase and
+    mesh, by the programs of the run."""
     training, layout = config.training, make_layout(config.parallel)
     state, phases = make_phases(config, *starting_model(config, task))
     tasks, firsts = mesh_tasks(training, task), first_batches(training, task)

@@ -34,12 +34,8 @@ class AbstractComparison(Section, abc.ABC):
         return self
 
     def compare(self, runs: Path) -> Report:
-        """Measures each scheme and writes the report into `runs/<name>/`. What was measured
-        before is not measured again.
-
-        **Raises:** `InputError` for input that cannot be used, before anything is measured, and
-        where another process makes the same comparison.
-        """
+        """Measures each scheme that was not measured before and writes the report into
+        `runs/<name>/`. Input that cannot be used is refused before anything is measured."""
         folder = runs / self.name
         with _alone(folder):
             about, rows = self.measure(folder, Terminal())

@@ -27,14 +27,8 @@ _COSTS = ("evaluations_per_step", "tokens_per_second")
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """The results of the runs in a folder.
-
-    **Arguments:**
-
-    - `configs`, `tasks`: of each scheme the configuration and the data.
-    - `keys`: those that were tuned.
-    - `references`: scheme to the one from which its difference is taken, if any.
-    """
+    """The results of the runs in a folder, from the configuration and the data of each scheme,
+    the keys that were tuned, and for a scheme the one to which its difference is taken."""
 
     runs: Path
     configs: Mapping[str, Config]
@@ -176,9 +170,8 @@ def _logged(run: dict[str, Any], name: str) -> dict[int, Any]:
 def paired_difference(
     values: Sequence[float], reference: Sequence[float]
 ) -> tuple[float, float | None]:
-    """The mean of `dᵢ = valuesᵢ - referenceᵢ` over n pairs, and half of the width of its 95 %
-    interval of Student, `t(0.975, n - 1) s / √n`, where `s` is the standard deviation of the
-    differences; `None` for a single pair."""
+    """The mean of `dᵢ = valuesᵢ - referenceᵢ` over n pairs, and half of its 95 % interval of
+    Student, `t(0.975, n - 1) s / √n`, s their standard deviation; `None` for one pair."""
     differences = np.subtract(values, reference)
     mean, number = float(differences.mean()), len(differences)
     if number == 1:
@@ -220,12 +213,7 @@ def _evaluations(run: dict[str, Any], steps: np.ndarray) -> np.ndarray:
 
 def at_equal_cost(curves: Mapping[str, LearningCurve], cost: str) -> dict[str, float | None]:
     """The loss of each scheme where it has cost as much as the cheapest one in all, read from
-    its learning curve; `None` before the first point of the curve.
-
-    **Arguments:**
-
-    - `cost`: `evaluations` or `seconds`.
-    """
+    its learning curve; `None` before the first point of the curve."""
     amount = min(getattr(curve, cost)[-1] for curve in curves.values())
     found = {}
     for name, curve in curves.items():
@@ -241,17 +229,8 @@ def broken_rules(
     rows: Sequence[dict[str, Any]],
     samples: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """The rules of a fair comparison that one breaks, a sentence for each.
-
-    **Arguments:**
-
-    - `seeds`: their number.
-    - `swept`: the keys that were tuned.
-    - `tested`: whether the result is on other data than what was chosen by.
-    - `rows`: of the report.
-    - `samples`: for each scheme what decides on which samples its losses are, the reference
-      first; by default they are the same.
-    """
+    """The rules of a fair comparison that one breaks, a sentence for each. `samples` says of
+    each scheme on which samples its losses are, the reference first."""
     few = "One seed" if seeds == 1 else f"{seeds} seeds"
     samples = samples or {}
     first = next(iter(samples), "")

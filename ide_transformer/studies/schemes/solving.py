@@ -42,10 +42,7 @@ class SolverChoice(Section):
     tolerances: Annotated[tuple[PositiveFloat, ...], Field(strict=False)] = ()
 
     def settings(self, where: str) -> dict[str, SolverConfig]:
-        """The scheme with each number of steps and each tolerance, by a label.
-
-        **Raises:** `InputError`, which names the place of this choice, if there are none.
-        """
+        """The scheme with each number of steps and each tolerance, by a label."""
         if not self.steps and not self.tolerances:
             raise InputError(
                 f"{where}: give it steps, for example [1, 2, 4], or tolerances, for "

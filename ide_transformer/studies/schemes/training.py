@@ -1,6 +1,7 @@
 """Schemes compared by training: the same data, seeds and budget for each."""
 
 import functools as ft
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -72,12 +73,8 @@ class TrainingComparison(AbstractComparison):
         """Each scheme without a recipe and with each: the sections to lay over the base, one
         after the other."""
         alone = {scheme: [change] for scheme, change in self.schemes.items()}
-        together = {
-            _with(scheme, recipe): [change, further]
-            for recipe, further in self.recipes.items()
-            for scheme, change in self.schemes.items()
-        }
-        return alone | together
+        together = itertools.product(self.recipes.items(), self.schemes.items())
+        return alone | {_with(s, r): [own, further] for (r, further), (s, own) in together}
 
     @property
     def _references(self) -> dict[str, str]:
@@ -96,26 +93,6 @@ class TrainingComparison(AbstractComparison):
     def _swept(self) -> dict[str, tuple[float, ...]]:
         return self.sweep.keys if self.sweep else {}
 
-    def _check_cost(
-        self,
-        trial: Trial,
-        config: Config,
-        plans: dict[str, Config],
-        tasks: dict[str, AbstractTask],
-    ) -> None:
-        """**Raises:** `InputError` where a swept key changes what a step costs, so that the
-        budget would give another number of them."""
-        others = [key for key in self._swept if not key.startswith("optimizer.")]
-        if self.budget.unit == "steps" or not others:
-            return
-        steps = plans[trial.scheme].training.steps
-        if self.budget.measured or self.budget.steps(config, tasks[trial.scheme]) != steps:
-            raise InputError(
-                f"sweep: with a budget of {self.budget} the steps of a run are those of its "
-                f"scheme, and {', '.join(others)} may change what a step costs; write "
-                "budget.unit=steps, or make schemes that differ in it."
-            )
-
     def placed(self, folder: Path) -> "TrainingComparison":
         return self.model_copy(update={"base": folder / self.base})
 
@@ -127,16 +104,29 @@ class TrainingComparison(AbstractComparison):
                 starting_model(config, tasks[name])
         results = self._results(folder)
         steps = Steps.of_file(folder / "steps.json", self.budget)
-        plans = {
-            name: _with_steps(config, steps.of(name, config, tasks[name]))
-            for name, config in configs.items()
-        }
+        plans = {}
+        for name, config in configs.items():
+            number = steps.of(name, config, tasks[name])
+            section = config.training.model_copy(update={"steps": number})
+            plans[name] = config.model_copy(update={"training": section})
         trials = Trials(folder / "runs", plans, tuple(self._swept), tasks, console)
         planned = [t for name in plans for t in grid(name, self._swept, self.seeds[0])]
+        # What may change what a step costs, so that a budget of costs gives other steps.
+        costly = [key for key in self._swept if not key.startswith("optimizer.")]
+        costly *= self.budget.unit != "steps"
         for trial in planned:
-            trials.config(trial)  # what cannot be fails here
+            config = trials.config(trial)  # what cannot be fails here
             trials.done(trial)  # and what was made with another configuration
-            self._check_cost(trial, trials.config(trial), plans, tasks)
+            allowed = plans[trial.scheme].training.steps
+            if costly and (
+                self.budget.measured
+                or self.budget.steps(config, tasks[trial.scheme]) != allowed
+            ):
+                raise InputError(
+                    f"sweep: with a budget of {self.budget} the steps of a run are those of "
+                    f"its scheme, and {', '.join(costly)} may change what a step costs; write "
+                    "budget.unit=steps, or make schemes that differ in it."
+                )
         if self.sweep is not None and not results.tested:
             raise InputError(
                 "sweep: these data have no test part, and what is tuned on validation data has "
@@ -286,8 +276,3 @@ def scheme_config(
 def _with(scheme: str, recipe: str) -> str:
     """The name of a contender."""
     return f"{scheme} with {recipe}"
-
-
-def _with_steps(config: Config, steps: int) -> Config:
-    section = config.training.model_copy(update={"steps": steps})
-    return config.model_copy(update={"training": section})

@@ -95,16 +95,10 @@ class Made(NamedTuple):
 
 
 class Trials:
-    """The runs in a folder; one that was interrupted goes on. One that failed is not tried
-    again until its `<run>.failed.txt` is removed. One that was made with another configuration
-    or on other data is refused.
-
-    **Arguments:**
-
-    - `plans`: scheme to configuration.
-    - `keys`: those whose values differ from trial to trial.
-    - `tasks`: scheme to its data.
-    """
+    """The runs in a folder, by the configuration and the data of each scheme and the keys that
+    differ from trial to trial. One that was interrupted goes on; one that failed is not tried
+    again until its `<run>.failed.txt` is removed; one that was made with another configuration
+    or on other data is refused."""
 
     def __init__(
         self,
@@ -123,10 +117,7 @@ class Trials:
         self._left: list[str] = []
 
     def config(self, trial: Trial) -> Config:
-        """The configuration of a run.
-
-        **Raises:** `InputError` where it cannot be.
-        """
+        """The configuration of a run; `InputError` where it cannot be."""
         tree = self.plans[trial.scheme].model_dump(mode="json")
         tree["name"] = trial.name
         tree["training"] |= {"seed": trial.seed, "sample": 0}
@@ -135,10 +126,7 @@ class Trials:
         return training.validated(Config, tree, f"schemes.{trial.scheme}")
 
     def done(self, trial: Trial) -> bool:
-        """Whether a run has ended or failed.
-
-        **Raises:** `InputError` where it was made with another configuration or on other data.
-        """
+        """Whether a run has ended or failed; `InputError` where it is another."""
         made, task = Made(self.folder, trial), self.tasks[trial.scheme]
         run, config = made.run, made.failed("yaml")
         if run.path.exists():
@@ -150,8 +138,7 @@ class Trials:
         return run.summary.exists() or made.failed().exists()
 
     def possible(self, trial: Trial) -> bool:
-        """Whether there can be such a run: its configuration is none that is refused, and its
-        model can be made."""
+        """Whether there can be such a run."""
         if self.done(trial):
             return True
         try:
@@ -203,8 +190,7 @@ class Trials:
         return f"about {minutes:.0f} minutes left"
 
     def _check(self, made: Made, made_with: Config, changed_data: list[str]) -> None:
-        """Refuses a run that was made with another configuration than that of the trial, or on
-        other data."""
+        """Refuses a run that was made with another configuration or on other data."""
         changed = changed_values(made_with, self.config(made.trial))
         what = ["another configuration"] * bool(changed) + ["other data"] * bool(changed_data)
         changed += [f"{name} changed since" for name in changed_data]
