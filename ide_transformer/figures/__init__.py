@@ -1,7 +1,6 @@
 """Figures as PNG files, and a page of them. To be imported where one is drawn, not before:
 matplotlib takes a while."""
 
-from .fields import plot_fields as plot_fields
 from .page import Part as Part, Picture as Picture, write_page as write_page
 from .plots import (
     COLORS as COLORS,
@@ -9,6 +8,7 @@ from .plots import (
     draw_panels as draw_panels,
     literal as literal,
     plot_curves as plot_curves,
+    plot_fields as plot_fields,
     plot_intervals as plot_intervals,
     plot_panels as plot_panels,
     save_figure as save_figure,

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import jax
 import numpy as np
 
-from ..arguments import Fraction, PositiveInt, checked
+from ..arguments import Fraction, NonNegativeFloat, PositiveInt, checked
 from ..errors import InputError
 from ..models import LanguageModel, Model, generate
 from .losses import Batch
@@ -19,6 +19,10 @@ from .task import AbstractTask, Part, checksum_of_all, one_number
 from .texts import read_text, shakespeare
 from .token_folder import TokenFolder
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer, load_tokenizer
+
+
+# Names of tokenizers, or a tokenizer.
+_Tokenizer = Literal["characters", "bpe"] | AbstractTokenizer
 
 
 class AbstractTextTask(AbstractTask):
@@ -150,13 +154,14 @@ class LanguageTask(AbstractNextToken):
     **Raises:** `InputError` if a part of the text is shorter than the context.
     """
 
+    @checked
     def __init__(
         self,
         text: str,
-        context: int,
-        tokenizer: str | AbstractTokenizer = "characters",
-        vocabulary: int = 512,
-        validation: float = 0.1,
+        context: PositiveInt,
+        tokenizer: _Tokenizer = "characters",
+        vocabulary: PositiveInt = 512,
+        validation: NonNegativeFloat = 0.1,
         test: Fraction = 0.0,
     ):
         ends = _ends(len(text), validation, test)
@@ -165,8 +170,6 @@ class LanguageTask(AbstractNextToken):
             tokenizer = CharacterTokenizer.train(text)
         elif tokenizer == "bpe":
             tokenizer = BytePairTokenizer.train(texts[0], vocabulary)
-        elif isinstance(tokenizer, str):
-            raise InputError(f"tokenizer={tokenizer!r}: write characters or bpe.")
         self.tokenizer, self.context = tokenizer, context
         encoded = list(map(tokenizer.encode, texts))
         self.tokens = np.concatenate(encoded)
@@ -191,10 +194,6 @@ class LanguageTask(AbstractNextToken):
         except InputError:
             prompt = self.tokenizer.decode(self.tokens[:1])
         return self.written(model, prompt, length, tokenizer=self.tokenizer)
-
-
-# Names of tokenizers, or a tokenizer.
-_Tokenizer = Literal["characters", "bpe"] | AbstractTokenizer
 
 
 class Shakespeare(LanguageTask):

@@ -13,7 +13,9 @@ TEXT = "the sea is wide and the night is long\n" * 20
 
 
 def test_names_that_are_none():
-    with pytest.raises(ide.InputError, match="tokenizer='character': write characters or bpe"):
+    with pytest.raises(
+        ide.InputError, match="tokenizer='character': tokenizer should be 'characters' or 'bpe'"
+    ):
         tasks.LanguageTask(TEXT, 8, tokenizer="character")
     with pytest.raises(ide.InputError, match="part='train'"):
         next(tasks.LanguageTask(TEXT, 8).held_out(2, part="train"))

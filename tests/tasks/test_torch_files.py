@@ -3,7 +3,7 @@ import pytest
 from tasks.torch_files import torch_file
 
 import ide_transformer as ide
-from ide_transformer.tasks.torch_files import torch_arrays
+from ide_transformer.tasks.darcy import torch_arrays
 
 
 ARRAYS = {
