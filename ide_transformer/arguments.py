@@ -83,6 +83,8 @@ def adapter_of(annotation: Any) -> TypeAdapter:
 def _instances(annotation: Any) -> Any:
     """Replace dataclasses in a type, of whose objects pydantic would look at the fields."""
     origin: Any = get_origin(annotation)
+    if is_dataclass(origin):
+        return InstanceOf[origin]
     if origin in (Union, UnionType, tuple):
         members = tuple(map(_instances, get_args(annotation)))
         kind: Any = Union if origin is UnionType else origin

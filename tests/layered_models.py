@@ -108,7 +108,7 @@ def _embed(model):
 
 @eqx.filter_jit
 def _read_out(model, u):
-    return model.read_out(u)
+    return model.outputs(u)
 
 
 @eqx.filter_jit

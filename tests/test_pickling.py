@@ -72,14 +72,15 @@ def classifier():
 
 
 def inputs_of(model):
-    match model:
-        case ide.EncoderDecoder():
+    match model.inputs:
+        case ide.EncodedInputs():
             stored = np.load(GOLDEN / "whisper/outputs.npz")
             return ide.SourceAndText(stored["features"], stored["tokens"])
-        case ide.ImageClassifier() | ide.ImageEncoder():
-            return np.linspace(-1, 1, np.prod(model.image_shape)).reshape(model.image_shape)
-        case ide.StagedModel():
+        case ide.StageInputs():
             return np.linspace(-1, 1, 8 * 8 * 3).reshape(8, 8, 3)
+        case ide.ImageInputs():
+            shape = model.inputs.image_shape
+            return np.linspace(-1, 1, np.prod(shape)).reshape(shape)
     return np.arange(8).reshape(2, 4)
 
 
@@ -166,8 +167,9 @@ def test_a_model_is_read_by_another_process(tmp_path):
     model = ide.load_pretrained(GOLDEN / "llama", dtype=jnp.float32)
     (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
     code = (
-        "import pickle, sys; model = pickle.load(open(sys.argv[1], 'rb')); print(model.context)"
+        "import pickle, sys; model = pickle.load(open(sys.argv[1], 'rb')); "
+        "print(model.inputs.context)"
     )
     command = [sys.executable, "-c", code, tmp_path / "model.pickle"]
     found = subprocess.run(command, capture_output=True, text=True)
-    assert found.stdout.strip() == str(model.context), found.stderr
+    assert found.stdout.strip() == str(model.inputs.context), found.stderr

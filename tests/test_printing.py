@@ -96,7 +96,7 @@ def test_trees_without_numbers():
         eqx.tree_at(lambda x: x.discretization, with_flags, False),
     ):
         assert_short(repr(tree))
-        assert repr(tree).startswith("LanguageModel")
+        assert repr(tree).startswith("Model")
 
 
 def test_an_ensemble():

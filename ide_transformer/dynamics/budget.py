@@ -69,8 +69,8 @@ def error_budget(
 
     **Arguments:**
 
-    - `model`: an `OperatorModel` with equal steps, or a `FunctionalModel` of one, whose width
-      is a resolution too.
+    - `model`: an `OperatorModel` with equal steps; with a `space` its width is a resolution
+      too.
     - `inputs`: the functions that it maps, from points `[tokens, dimension]` to values
       `[..., tokens]`.
     - `tokens`: the number of points; default: that of the model.

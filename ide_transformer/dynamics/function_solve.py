@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
-from ..models import Field, FunctionalModel, Mesh, Model, OperatorModel
+from ..models import Field, FunctionInputs, Mesh, Model, OperatorModel, is_built_as
 from ..solvers import Strang, inconsistent, splitting_of, with_sub_solver
 from .meshes import field_evaluations, outputs_of
 
@@ -44,17 +44,16 @@ class FunctionSolve:
         **Raises:** `InputError` for a model whose error is not that of its resolution, or that
         has no solution between its points, as an operator on a grid has none.
         """
-        ordinary = model.ordinary
-        if not isinstance(ordinary, OperatorModel):
+        if not is_built_as(model, OperatorModel):
             raise InputError(
-                f"error_budget: model={type(ordinary).__name__}(…) maps no functions of a "
-                "coordinate, whose points could be refined; give an OperatorModel, or a "
-                "FunctionalModel of one."
+                f"error_budget: a model of {type(model.inputs).__name__} maps no functions of "
+                "a coordinate, whose points could be refined; give an OperatorModel."
             )
-        if ordinary.dimension != 1:
+        own: Any = model.inputs
+        if own.dimension != 1:
             raise InputError(
-                f"error_budget: the model is for functions in dimension {ordinary.dimension}; "
-                "it measures those of one coordinate."
+                f"error_budget: the model is for functions in dimension {own.dimension}; it "
+                "measures those of one coordinate."
             )
         if model.discretization.stepsize_controller is not None:
             raise InputError(
@@ -75,7 +74,7 @@ class FunctionSolve:
                 "closer to the solution of u_t = Σ_i A_i(u), with which outputs are compared; "
                 "give the model a scheme that does by with_solver, for example LieTrotter."
             )
-        (points,) = (ordinary.points,) if isinstance(ordinary.points, int) else ordinary.points
+        (points,) = (own.points,) if isinstance(own.points, int) else own.points
         solve = cls(model, inputs, points if tokens is None else tokens)
         domain = solve.domain
         # What fails here has nothing to do with other points.
@@ -95,7 +94,7 @@ class FunctionSolve:
     @property
     def has_functions(self) -> bool:
         """Whether its width is a resolution."""
-        return isinstance(self.model, FunctionalModel)
+        return self.model.space is not None
 
     def described(self, resolution: str) -> str:
         """Describe a resolution in words, for example "64 tokens" or "Strang, 8 steps"."""
@@ -117,14 +116,14 @@ class FunctionSolve:
         return self.model.discretization.solver
 
     @property
-    def _operator_model(self) -> OperatorModel:
-        model = self.model.ordinary
-        assert isinstance(model, OperatorModel)
-        return model
+    def _inputs(self) -> FunctionInputs:
+        inputs = self.model.inputs
+        assert isinstance(inputs, FunctionInputs)
+        return inputs
 
     @property
     def domain(self) -> TokenDomain:
-        return self._operator_model.points_of(self.tokens)
+        return self._inputs.points_of(self.tokens)
 
     @property
     def steps(self) -> int:
@@ -135,7 +134,7 @@ class FunctionSolve:
         """The outputs at the points of a domain, with the integrals over its own points."""
         seen = self._field(self.domain.with_queries(domain.points))
         found = outputs_of(self.model, seen)
-        axis = -1 if self._operator_model.channels is None else -2
+        axis = -1 if self._inputs.channels is None else -2
         return lax.slice_in_dim(found, self.tokens, found.shape[axis], axis=axis)
 
     def _field(self, domain: TokenDomain) -> Field:
@@ -145,7 +144,7 @@ class FunctionSolve:
     def cost(self) -> float:
         """Floating-point operations of a solve: those of the field at one depth, times the
         number of evaluations."""
-        inputs, ordinary = self.inputs(self.domain.points), self._operator_model
+        inputs, ordinary = self.inputs(self.domain.points), self.model.ordinary
         u0, _ = eqx.filter_eval_shape(self.model.embed, inputs)
         equation = Equation(ordinary.control, ordinary.constraint, self.domain)
         found = jax.jit(lambda u: equation.vector_field(0.5, u, None)).lower(u0).cost_analysis()

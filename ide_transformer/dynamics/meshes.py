@@ -231,7 +231,7 @@ def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]
     **Raises:** `InputError` for a scheme whose order is not known.
     """
     coarse, fine = (refine(model, number).solve(inputs).u1 for number in (k, 2 * k))
-    return model.read_out(extrapolated(model, coarse, fine))
+    return model.outputs(extrapolated(model, coarse, fine))
 
 
 def extrapolated(model: Model, coarse: State, fine: State) -> State:

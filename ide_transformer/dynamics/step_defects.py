@@ -146,7 +146,7 @@ def removal_estimate(
             return stepped + perturbation, stepped - u
 
         u1, increments = scan_intervals(equation, visit, u0, perturbations, dtype=u0.dtype)
-        return read_outputs(model, model.read_out(u1), inputs, read), increments
+        return read_outputs(model, model.outputs(u1), inputs, read), increments
 
     number = equation.control.num_intervals
     zeros = jnp.zeros((number, *u0.shape), u0.dtype)
@@ -180,10 +180,7 @@ def _problem(
             f"{name}: the model has adaptive steps, which are not the same for other states; "
             "give it equal ones by with_solver(…, steps_per_interval=…)."
         )
-    u0, domain = model.embed(inputs)
-    control = model.with_sources(model.control, u0, inputs)
-    equation = Equation(control, model.constraint, domain)
-    return equation, u0, model.discretization.steps_per_interval
+    return *model.initial_value_problem(inputs), model.discretization.steps_per_interval
 
 
 def scan_intervals(

@@ -1,41 +1,62 @@
-"""Models: an embedded input, an equation, a read-out."""
+"""Models: inputs, an equation, a read-out."""
 
+from .audio import AudioInputs as AudioInputs, TokenConvolution as TokenConvolution
+from .build import (
+    EncoderDecoder as EncoderDecoder,
+    ImageClassifier as ImageClassifier,
+    ImageEncoder as ImageEncoder,
+    ImageStage as ImageStage,
+    LanguageModel as LanguageModel,
+    OperatorModel as OperatorModel,
+    SequenceClassifier as SequenceClassifier,
+    SpeechEncoder as SpeechEncoder,
+    StagedModel as StagedModel,
+    StateModel as StateModel,
+    TextEncoder as TextEncoder,
+    TranslationModel as TranslationModel,
+    UShapedModel as UShapedModel,
+)
 from .cached_decoder import CachedDecoder as CachedDecoder, why_not_cached as why_not_cached
 from .causality import check_causal as check_causal
-from .classifier import AbstractImageClassifier as AbstractImageClassifier
-from .encoded import Encoded as Encoded
-from .encoder_decoder import EncoderDecoder as EncoderDecoder, SourceAndText as SourceAndText
-from .field import Field as Field
-from .functional_model import FunctionalModel as FunctionalModel, functional as functional
+from .chains import (
+    EncodedInputs as EncodedInputs,
+    GridInputs as GridInputs,
+    SourceAndText as SourceAndText,
+    StageInputs as StageInputs,
+    VCycleInputs as VCycleInputs,
+)
+from .functions import Field as Field, FunctionInputs as FunctionInputs
 from .generate import generate as generate
-from .generate_beam import generate_beam as generate_beam
-from .generate_greedy import generate_greedy as generate_greedy
-from .image_classifier import ImageClassifier as ImageClassifier
-from .image_encoder import ImageEncoder as ImageEncoder
-from .image_heads import (
-    AbstractImageHead as AbstractImageHead,
+from .generate_from_source import (
+    generate_beam as generate_beam,
+    generate_greedy as generate_greedy,
+)
+from .images import AbstractImageInputs as AbstractImageInputs, ImageInputs as ImageInputs
+from .mesh import Mesh as Mesh
+from .model import (
+    Discretization as Discretization,
+    Model as Model,
+    functional as functional,
+    is_built_as as is_built_as,
+    kinds_of as kinds_of,
+)
+from .parts import (
+    AbstractInputs as AbstractInputs,
+    AbstractReadOut as AbstractReadOut,
+    Embedded as Embedded,
+    Encoded as Encoded,
+)
+from .read_outs import (
+    AbstractClassifier as AbstractClassifier,
+    FunctionValues as FunctionValues,
+    MaskedTokenHead as MaskedTokenHead,
     MeanHead as MeanHead,
-    NoHead as NoHead,
     PrefixAndMeanHead as PrefixAndMeanHead,
     PrefixHead as PrefixHead,
-)
-from .image_model import AbstractImageModel as AbstractImageModel
-from .image_stage import ImageStage as ImageStage
-from .language_model import LanguageModel as LanguageModel
-from .mesh import Mesh as Mesh
-from .model import Discretization as Discretization, Model as Model
-from .operator_model import OperatorModel as OperatorModel
-from .sentence_embedding import (
+    States as States,
+    TokenLogits as TokenLogits,
     mean_vectors as mean_vectors,
     sentence_embedding as sentence_embedding,
 )
-from .sequence_classifier import SequenceClassifier as SequenceClassifier
-from .speech_encoder import SpeechEncoder as SpeechEncoder
-from .stage import AbstractStage as AbstractStage
-from .staged_model import StagedModel as StagedModel
-from .state_model import StateModel as StateModel
 from .text import Text as Text
-from .text_encoder import MaskedTokenHead as MaskedTokenHead, TextEncoder as TextEncoder
-from .text_model import AbstractTextModel as AbstractTextModel
-from .token_convolution import TokenConvolution as TokenConvolution
-from .u_shaped_model import UShapedModel as UShapedModel
+from .text_inputs import TextInputs as TextInputs

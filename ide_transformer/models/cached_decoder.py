@@ -9,8 +9,10 @@ from ..arguments import PositiveInt, checked, is_known
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
 from ..integration import TokenCache, TokenMarch, why_not_by_token
-from .language_model import LanguageModel
+from .model import Model
+from .read_outs import TokenLogits
 from .text import as_text
+from .text_inputs import TextInputs
 
 
 _VELOCITY = (
@@ -38,16 +40,17 @@ class CachedDecoder(eqx.Module):
     `why_not_cached` gives.
     """
 
-    model: LanguageModel
+    model: Model[TextInputs, TokenLogits]
     march: TokenMarch
 
-    def __init__(self, model: LanguageModel, tokens: PositiveInt):
-        if tokens > model.context:
+    def __init__(self, model: Model[TextInputs, TokenLogits], tokens: PositiveInt):
+        if tokens > (context := model.inputs.context):
             raise InputError(
-                f"CachedDecoder(tokens={tokens}): the context of the model is {model.context}; "
-                f"choose from 1 to {model.context} tokens."
+                f"CachedDecoder(tokens={tokens}): the context of the model is {context}; "
+                f"choose from 1 to {context} tokens."
             )
-        if model.velocity is not None:
+        model = model.ordinary
+        if model.inputs.velocity is not None:
             raise InputError(f"Token by token: {_VELOCITY}")
         self.model = model
         control = model.rounded_control
@@ -84,9 +87,9 @@ class CachedDecoder(eqx.Module):
                 f"CachedDecoder.prefill: last={last}: the prompt has {size} tokens; give a "
                 f"position from 0 to {size - 1}, or -1 for the last one."
             )
-        u1, cache = self.march.prefill(self.model.embed_from(0, prompt))
+        u1, cache = self.march.prefill(self.model.inputs.embed_from(0, prompt))
         u1 = lax.dynamic_index_in_dim(u1, last, axis=-2)
-        return jnp.where(inside, self.model.read_out(u1)[..., 0, :], jnp.nan), cache
+        return jnp.where(inside, self.model.outputs(u1)[..., 0, :], jnp.nan), cache
 
     @checked
     def extend(
@@ -113,23 +116,26 @@ class CachedDecoder(eqx.Module):
             )
         token = jnp.asarray(token)[..., None]
         self._check_tokens(token)
-        u0 = self.model.embed_from(position, token)
+        u0 = self.model.inputs.embed_from(position, token)
         u1, cache = self.march.extend(u0, jnp.asarray(position), cache)
-        return jnp.where(inside, self.model.read_out(u1)[..., 0, :], jnp.nan), cache
+        return jnp.where(inside, self.model.outputs(u1)[..., 0, :], jnp.nan), cache
 
     def _check_tokens(self, tokens: Integer[Array | np.ndarray, "*batch tokens"]) -> None:
-        vocabulary = self.model.embedding.shape[0]
+        vocabulary = self.model.inputs.vocabulary
         as_text(tokens).check(vocabulary=vocabulary, context=self.march.num_tokens)
 
 
 @checked
-def why_not_cached(model: LanguageModel) -> str | None:
+def why_not_cached(model: Model[TextInputs, TokenLogits]) -> str | None:
     """The reason why `generate` solves the equation of a model again for each token, and what
     to write instead; `None` where it uses a `CachedDecoder`."""
-    if model.velocity is not None:
+    if type(model.inputs) is not TextInputs or model.inputs.prefix:
+        return "the inputs are no TextInputs without learned tokens, of which the cache knows."
+    if model.inputs.velocity is not None:
         return _VELOCITY
+    model = model.ordinary
     return why_not_by_token(model.equation, model.discretization, _state(model))
 
 
-def _state(model: LanguageModel) -> jax.ShapeDtypeStruct:
-    return eqx.filter_eval_shape(model.embed_from, 0, jnp.zeros(1, int))
+def _state(model: Model[TextInputs, TokenLogits]) -> jax.ShapeDtypeStruct:
+    return eqx.filter_eval_shape(model.inputs.embed_from, 0, jnp.zeros(1, int))

@@ -4,7 +4,7 @@ import contextlib
 import functools as ft
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -31,7 +31,7 @@ _ROUNDING = 1e-5
 _NOISE = 0.02
 
 # One of texts, with a `vocabulary` and a `context`.
-_Model = Any
+_Model: TypeAlias = Model[Any, Any]
 # A part of a model as a function of a text, with an axis of tokens in front.
 _Part = Callable[[Text], PyTree[Float[Array, "tokens *outputs"]]]
 
@@ -66,7 +66,7 @@ def check_causal(where: str, model: Model) -> None:
     **Arguments:**
 
     - `where`: what asks, for the error.
-    - `model`: one of texts, see `Model.of_text`. Weights that are traced are drawn.
+    - `model`: one of texts, see `AbstractInputs.of_text`. Weights that are traced are drawn.
 
     **Raises:** `InputError` that names what sees later tokens, and for an operator that says it
     is `pointwise` and sees others.
@@ -80,7 +80,7 @@ def check_causal(where: str, model: Model) -> None:
         for tried in (_moved(solved, 1), _moved(solved, -1), solved):
             seen, moves = ft.partial(_seen, tried), []
             for text in _texts(tried, seen):
-                for change in _later_changes(text, tried.vocabulary):
+                for change in _later_changes(text, tried.inputs.vocabulary):
                     moves.append(change.moves(lambda text, seen=seen: seen(text)[:2]))
                     if moves[-1]:
                         raise InputError(f"{where}: {_reason(tried, change)}")
@@ -120,10 +120,10 @@ def _moved(model: _Model, direction: int) -> _Model:
 
 def _texts(model: _Model, seen: _Part) -> Iterator[Text]:
     """Texts that the model takes: one, and one that may have padding."""
-    number = min(_TOKENS, model.context)
+    number = min(_TOKENS, model.inputs.context)
     # An operator may know the number of tokens.
     if not _takes(seen, _text(model, number)):
-        number = model.context
+        number = model.inputs.context
     text = _text(model, number)
     yield text
     padded = text._replace(mask=np.ones(number, bool))
@@ -132,7 +132,7 @@ def _texts(model: _Model, seen: _Part) -> Iterator[Text]:
 
 
 def _text(model: _Model, number: int) -> Text:
-    return Text(np.random.default_rng(0).integers(0, model.vocabulary, number))
+    return Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, number))
 
 
 def _takes(seen: _Part, text: Text) -> bool:
@@ -159,12 +159,12 @@ def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
 def _seen(model: _Model, text: Text) -> tuple[Array, Array | None, list[Array]]:
     """Outputs and what an exit measures, which must not depend on later tokens, and the rates
     of pointwise operators, which depend on their own token alone."""
-    inputs = model.of_text(text)
+    inputs = model.inputs.of_text(text)
     u0, domain = model.embed(inputs)
     u1 = model.solve(inputs).u1
     pointwise = [operator.pointwise for operator in _block(model)]
     return (
-        model.read_out(u1),
+        model.outputs(u1),
         _measure(model, u0, u1, domain),
         list(itertools.compress(_rates(model, text), pointwise)),
     )
@@ -174,7 +174,7 @@ def _measure(model: _Model, u0: Array, u1: Array, domain: TokenDomain) -> Array 
     exit = model.discretization.exit
     if exit is None:
         return None
-    progress = Progress(u1, u1 - u0, u0, jnp.ones(()), model.read_out)
+    progress = Progress(u1, u1 - u0, u0, jnp.ones(()), model.outputs)
     weights = jnp.ones(domain.num_tokens) if domain.weights is None else domain.weights
     return exit.each(progress, weights)
 
@@ -189,7 +189,10 @@ def _reason(model: _Model, change: _Change) -> str:
     def sees(part: _Part) -> bool:
         return bool(change.moves(eqx.filter_jit(part)))
 
-    if sees(lambda text: model.embed(model.of_text(text))[0]):
+    def embedded(text: Text) -> Array:
+        return model.embed(model.inputs.of_text(text))[0]
+
+    if sees(embedded):
         return f"the embedding sees later tokens. {advice}"
     for i, operator in enumerate(_block(model)):
         if sees(lambda text, i=i: _rates(model, text)[i]):
@@ -201,10 +204,10 @@ def _reason(model: _Model, change: _Change) -> str:
         model.constraint(0.0), is_leaf=lambda x: isinstance(x, AbstractConstraint)
     )
     for constraint in constraints:
-        if sees(lambda text, c=constraint: c.project(model.embed(model.of_text(text))[0])):
+        if sees(lambda text, c=constraint: c.project(embedded(text))):
             name = type(constraint).__name__
             return f"the constraint {name} sees later tokens. {advice}"
-    if sees(lambda text: model.read_out(model.embed(model.of_text(text))[0])):
+    if sees(lambda text: model.outputs(embedded(text))):
         return f"the read-out sees later tokens. {advice}"
     exit = model.discretization.exit
     if exit is not None and not change.moves(lambda text: _seen(model.with_exit(None), text)):
@@ -222,7 +225,7 @@ def _check_pointwise(where: str, model: _Model, text: Text, seen: _Part) -> None
     own = [(i, operator) for i, operator in enumerate(_block(model)) if operator.pointwise]
     tokens, places = text.tokens, np.arange(len(text.tokens))
     for changed in (places == 0, places == places[-1]):
-        other = np.where(changed, (tokens + 1) % model.vocabulary, tokens)
+        other = np.where(changed, (tokens + 1) % model.inputs.vocabulary, tokens)
         change = _Change(text, text._replace(tokens=other), ~changed)
         for number, (i, operator) in enumerate(own):
             if change.moves(lambda text, number=number: seen(text)[2][number]):
@@ -241,7 +244,6 @@ def _block(model: _Model) -> tuple[AbstractOperator, ...]:
 @eqx.filter_jit
 def _rates(model: _Model, text: Text) -> list[Float[Array, "tokens features"]]:
     """The rate of each operator at the beginning."""
-    inputs = model.of_text(text)
-    u0, domain = model.embed(inputs)
-    block = model.with_sources(model.control, u0, inputs)(0.0)
-    return [operator.at(0.0, None)(u0, domain) for operator in block]
+    equation, u0 = model.initial_value_problem(model.inputs.of_text(text))
+    block = equation.control(0.0)
+    return [operator.at(0.0, None)(u0, equation.domain) for operator in block]

@@ -20,9 +20,12 @@ from ..arguments import (
 from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
 from .causality import check_causal
-from .language_model import LanguageModel
+from .model import Model
 from .text import Text, as_text
-from .writing import NO_TOKEN, check_written, usable, where_solved
+
+
+# Stands in a text where there were no logits to take a token by.
+NO_TOKEN = -1
 
 
 class Draw(NamedTuple):
@@ -48,7 +51,7 @@ Prompt = TypeVar("Prompt", Integer[Array | np.ndarray, "..."], Text, str)
 
 @checked
 def generate(
-    model: LanguageModel,
+    model: Model,
     prompt: Prompt,
     length: NonNegativeInt,
     *,
@@ -108,7 +111,7 @@ def generate(
     text = as_text(prompt)
     if text.tokens.shape[-1:] == (0,):
         raise InputError("generate: the prompt is empty; give it at least one token.")
-    text.check(vocabulary=model.embedding.shape[0], context=np.size(text.tokens))
+    text.check(vocabulary=model.inputs.vocabulary, context=np.size(text.tokens))
     tokens = jnp.asarray(text.tokens, int)
     ends, behind = (tokens.shape[-1], None) if text.mask is None else _ends(text.mask)
     # `Any`, since a checker does not see that the kind of the prompt decides.
@@ -141,7 +144,7 @@ def _places(tokens: Int[Array, "*batch total"]) -> Int[Array, "*batch total"]:
 
 @eqx.filter_jit
 def _generate(
-    model: LanguageModel,
+    model: Model,
     prompt: Int[Array, "*batch prompt"],
     ends: Int[Array, "*batch"] | int,
     length: int,
@@ -150,14 +153,14 @@ def _generate(
 ) -> Int[Array, "*batch total"]:
     key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
     # The last of these tokens is drawn where the context is full.
-    cached_tokens = min(length, max(model.context + 1 - prompt.shape[-1], 0))
+    cached_tokens = min(length, max(model.inputs.context + 1 - prompt.shape[-1], 0))
     if why_not_cached(model) is not None:
         cached_tokens = 0
     return write(model, prompt, ends, length, key, options, cached_tokens=cached_tokens)
 
 
 def write(
-    model: LanguageModel,
+    model: Model,
     prompt: Int[Array, "*batch prompt"],
     ends: Int[Array, "*batch"] | int,
     length: int,
@@ -211,11 +214,11 @@ def write(
 
 
 def _logits_without_cache(
-    model: LanguageModel, tokens: Int[Array, "*batch total"], position: Int[Array, "*batch"]
+    model: Model, tokens: Int[Array, "*batch total"], position: Int[Array, "*batch"]
 ) -> Float[Array, "*batch vocabulary"]:
     """The logits of the tokens at these positions, given the last ones before them."""
     total = tokens.shape[-1]
-    window = min(model.context, total)
+    window = min(model.inputs.context, total)
     # Until the context is full the window holds tokens not drawn yet, which a causal model
     # does not see.
     start = jnp.clip(position - window, 0, total - window)[..., None]
@@ -223,7 +226,7 @@ def _logits_without_cache(
     solution = model.solve(jnp.take_along_axis(tokens, places, axis=-1))
     last = (position[..., None] - start - 1)[..., None]
     u1 = jnp.take_along_axis(solution.u1, last, axis=-2)
-    return where_solved(model.read_out(u1)[..., 0, :], solution.succeeded)
+    return where_solved(model.outputs(u1)[..., 0, :], solution.succeeded)
 
 
 def draw(
@@ -249,3 +252,38 @@ def draw(
         smallest = jnp.min(jnp.where(before < top_p, descending, jnp.inf), -1, keepdims=True)
         logits = jnp.where(logits < smallest, -jnp.inf, logits)
     return jax.random.categorical(key, logits, axis=-1)
+
+
+def where_solved(
+    logits: Float[Array, "*batch vocabulary"], succeeded: Bool[Array, "*samples"]
+) -> Float[Array, "*batch vocabulary"]:
+    """The logits, or NaN where the solve that they were read from failed."""
+    each = jnp.broadcast_to(succeeded, logits.shape[:-1])
+    return jnp.where(each[..., None], logits, jnp.nan)
+
+
+def usable(logits: Float[Array, "*batch vocabulary"]) -> Bool[Array, "*batch"]:
+    """Whether a token can be taken by them: none is NaN or infinite, but for `-inf`, which
+    excludes a token."""
+    return jnp.isfinite(jnp.max(logits, axis=-1))
+
+
+def check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
+    """Checks that each token was written. Traced tokens are not checked.
+
+    **Arguments:**
+
+    - `name`: of the function that wrote them.
+
+    **Raises:** `InputError` where one is `NO_TOKEN`.
+    """
+    if not is_known(tokens):
+        return
+    texts = np.asarray(tokens).reshape(-1, tokens.shape[-1])
+    missing = (texts == NO_TOKEN).any(axis=0)
+    if missing.any():
+        raise InputError(
+            f"{name}: the token at position {missing.argmax()} could not be written, since its "
+            "logits are not finite or its solve failed; the result of "
+            "model.solve(…) says why. Look for weights that are not finite, or take more steps."
+        )

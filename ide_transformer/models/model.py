@@ -1,8 +1,10 @@
-import abc
+"""A model: its inputs, its equation, its read-out."""
+
 import dataclasses
 import functools as ft
+import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar, get_args
 
 import diffrax
 import equinox as eqx
@@ -12,125 +14,163 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Num, PRNGKeyArray, PyTree
 
 from ..arguments import checked
 from ..equation import (
+    AbstractConstraint,
     AbstractControl,
+    AbstractOperator,
     AbstractRandomOperator,
     Equation,
+    FeatureDomain,
+    Functional,
     FunctionSpace,
+    Nodal,
     Sampled,
     TokenDomain,
+    as_control,
     contents,
     listing,
     low_precision,
     number_of_weights,
     on_devices,
     parts,
+    spelled,
     spelled_options,
     with_source,
 )
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import AbstractExit, Discretization as Discretization, Solution
-from ..solvers import InitialVelocity, draws, keeps_constraint, with_key
-from .encoded import Encoded
+from ..solvers import AbstractMomentum, draws, keeps_constraint, schemes_inside, with_key
 from .mesh import Mesh
-from .text import Text
+from .parts import AbstractInputs, AbstractReadOut, Embedded
 
 
-if TYPE_CHECKING:
-    # A model may have a property in the place of one of them, so none is an argument.
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
+Inputs = TypeVar("Inputs", bound=AbstractInputs, covariant=True)
+ReadOut = TypeVar("ReadOut", bound=AbstractReadOut, covariant=True)
 
 
-class Model(eqx.Module):
-    """A map from inputs to outputs through the solution of an equation."""
+def _constraint(x: AbstractConstraint | AbstractControl) -> AbstractControl:
+    given: Any = x
+    return given
 
-    control: AbstractVar[AbstractControl]
-    constraint: AbstractVar[AbstractControl]
-    discretization: AbstractVar[Discretization]
+
+class Model(eqx.Module, Generic[Inputs, ReadOut]):
+    """A map from inputs to outputs through the solution of an equation,
+
+        u(0) = E(inputs),   u_t = Σ_i A_i(u; θ(t)) on the set S(t),   outputs = R(u(T)).
+
+    `model(inputs)` maps one sample, or any leading batch axes. `LanguageModel`,
+    `ImageClassifier`, `OperatorModel` and others put such parts together.
+
+    Inputs may come from solutions of other equations: stages, a V-cycle, an encoder. Then
+    `with_solver`, `with_options`, `on` and the numbers of steps and evaluations of a solution
+    are of all of them, an exit and the states of the last one alone, and where one fails, the
+    solve fails.
+
+    With a `space` its weights are functions of the features, so that its width is a resolution:
+    those of a model of `space.modes` features, read as coefficients, see `FunctionSpace`.
+    `model.on(Mesh(width=d))` has the same weights at d points of Ω_y. With `Nodal()` and as
+    many points as modes it is the model without.
+
+    **Arguments:**
+
+    - `inputs`: E.
+    - `control`: θ.
+    - `constraint`: S, as for `Equation`.
+    - `discretization`: how the equation is solved.
+    - `read_out`: R.
+    - `space`: see above; `None` for matrices as weights.
+
+    **Raises:** `InputError` for parts that do not fit together.
+    """
+
+    inputs: Inputs
+    control: AbstractControl
+    constraint: AbstractControl = eqx.field(converter=_constraint)
+    discretization: Discretization
+    read_out: ReadOut
+    space: FunctionSpace | None = None
+
+    def __post_init__(self):
+        self.constraint = as_control(self.constraint, self.control)
+
+    def __check_init__(self):
+        self.read_out.check(self.inputs)
+        if self.space is not None and self.space.modes != self.inputs.features:
+            raise InputError(
+                f"Model: space={spelled(self.space)} has {self.space.modes} modes for inputs "
+                f"of {self.inputs.features} features; there has to be one for each."
+            )
 
     def __repr__(self) -> str:
-        entries = contents(self.control, self.constraint)
-        sizes = spelled_options(self, without=(*entries, "discretization"))
-        scheme = spelled_options(self.discretization)
-        own = {"parameters": number_of_weights(self), "sizes": sizes}
-        return listing(self, {**own, **entries, "scheme": scheme})
-
-    @abc.abstractmethod
-    def embed(
-        self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
-        """The state at depth 0 and the domain on which it lives."""
-
-    @abc.abstractmethod
-    def read_out(self, u: Float[Array, "*batch tokens features"]) -> PyTree[Array]:
-        """The outputs, from the state at depth T."""
-
-    def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
-        """The outputs in the shape that belongs to the inputs; by default as `read_out` gives
-        them."""
-        return outputs
-
-    def encoded(
-        self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
-    ) -> Encoded | None:
-        """The states that cross-attention sees at every depth; `None` for a model without an
-        encoder."""
-        return None
-
-    def of_text(self, text: Text) -> PyTree[ArrayLike]:
-        """Inputs in which `text` is what is read and written, so that it can be tried whether a
-        token sees later ones; for models of texts.
-
-        **Raises:** `InputError` for a model that does not say what its inputs are.
-        """
-        raise InputError(
-            f"{type(self).__name__}: it has to be tried that no token sees later ones, and the "
-            "model does not say what its inputs are for a text; define of_text(text), with the "
-            "attributes vocabulary and context."
-        )
-
-    def initial_velocity(self, inputs: PyTree[ArrayLike]) -> InitialVelocity | None:
-        """The velocity at depth 0, for schemes with momentum; `None` for zero."""
-        return None
-
-    def at_points(self, space: FunctionSpace) -> "Model":
-        """The model on functions of a feature, at the points of Ω_y: its weights are read as
-        the coefficients of functions of `space`, see `FunctionalModel`.
-
-        **Raises:** `InputError` for a model that is not made of such.
-        """
-        raise InputError(
-            f"{type(self).__name__} is no function of its features; a LanguageModel and an "
-            "OperatorModel are."
-        )
-
-    def each_stage(self, change: Callable[["Model"], "Model"]) -> "Model":
-        """Change each model in it that solves an equation: itself,
-        but for a `StagedModel`, whose stages are such models."""
-        return change(self)
+        entries = {"parameters": number_of_weights(self)}
+        if len(self.equations) > 1:
+            return listing(
+                self,
+                entries | {f"equation {i}": x._short for i, x in enumerate(self.equations)},
+            )
+        entries["inputs"] = spelled(self.inputs)
+        entries |= contents(self.control, self.constraint)
+        entries["scheme"] = spelled_options(self.discretization)
+        entries["read-out"] = spelled(self.read_out)
+        return listing(self, entries)
 
     @property
-    def ordinary(self) -> "Model":
-        """The model with matrices as weights: itself, but for a `FunctionalModel`."""
-        return self
+    def _short(self) -> str:
+        """Its equation in a line."""
+        kinds = (type(x).__name__ for x in parts(self.control, AbstractOperator))
+        texts = (
+            f"{type(self.inputs).__name__}, {self.features} features",
+            contents(self.control, self.constraint)["control"],
+            ", ".join(kinds),
+            spelled_options(self.discretization),
+            type(self.read_out).__name__,
+        )
+        return "; ".join(texts)
 
     @property
-    @abc.abstractmethod
     def features(self) -> int:
         """The width of the state."""
+        return self.inputs.features if self.space is None else self.space.domain.features
 
     @property
-    @abc.abstractmethod
     def domain(self) -> TokenDomain:
         """The domain of a full-sized input."""
+        return self.inputs.domain
+
+    @property
+    def ordinary(self) -> "Model[Inputs, ReadOut]":
+        """The model with matrices as weights: itself, or at the points of its `space`."""
+        space = self.space
+        if space is None:
+            return self
+        scheme = self.discretization.solver
+        weights = jax.tree.leaves(eqx.filter(scheme, eqx.is_array))
+        if space.modes != self.features and any(space.modes in x.shape for x in weights):
+            raise InputError(
+                f"{type(scheme).__name__} has a weight for each of {space.modes} features, "
+                "which are no functions; take a scheme without."
+            )
+        found: Any = dataclasses.replace(
+            self,
+            inputs=self.inputs.at_points(space),
+            control=Functional(self.control, space),
+            constraint=Functional(self.constraint, space),
+            read_out=self.read_out.at_points(space, self.inputs),
+            space=None,
+        )
+        return found
 
     @property
     def random(self) -> bool:
-        """Whether its operators or its scheme draw anything in training, such as dropout."""
-        random = parts(self.control, AbstractRandomOperator)
-        return bool(random) or draws(self.discretization.solver)
+        """Whether operators or schemes draw anything in training, such as dropout."""
+        drawn = (draws(model.discretization.solver) for model in self.equations)
+        return bool(parts(self, AbstractRandomOperator)) or any(drawn)
+
+    @property
+    def equations(self) -> "tuple[Model, ...]":
+        """The model of each equation in the order in which they are solved, this one last."""
+        before = (x for model in parts(self.inputs, Model) for x in model.equations)
+        return (*before, self)
 
     @property
     def rounded_control(self) -> AbstractControl:
@@ -141,14 +181,37 @@ class Model(eqx.Module):
     @property
     def equation(self) -> Equation:
         """The equation on the domain of a full-sized input."""
-        return Equation(self.control, self.constraint, self.domain)
+        model = self.ordinary
+        return Equation(model.control, model.constraint, model.domain)
 
     @property
     def solver(self) -> diffrax.AbstractSolver:
         """The scheme; where the state is constrained, its projected variant."""
         return keeps_constraint(self.discretization.solver, self.constraint)
 
-    def with_solver(self, solver: diffrax.AbstractSolver, **options) -> "Model":
+    def each_equation(self, change: "Callable[[Model], Model]") -> "Model[Inputs, ReadOut]":
+        """Change the model of each equation, this one last."""
+
+        def inside(x: Any) -> Any:
+            return x.each_equation(change) if isinstance(x, Model) else x
+
+        inputs = jax.tree.map(inside, self.inputs, is_leaf=lambda x: isinstance(x, Model))
+        changed: Any = change(self.with_inputs(inputs))
+        return changed
+
+    def with_inputs(self, inputs: AbstractInputs) -> "Model[Any, ReadOut]":
+        """Exchange the inputs."""
+        changed: Any = dataclasses.replace(self, inputs=inputs)
+        return changed
+
+    def with_read_out(self, read_out: AbstractReadOut) -> "Model[Inputs, Any]":
+        """Exchange the read-out: `States()` for the states, a classifier for other classes."""
+        changed: Any = dataclasses.replace(self, read_out=read_out)
+        return changed
+
+    def with_solver(
+        self, solver: diffrax.AbstractSolver, **options
+    ) -> "Model[Inputs, ReadOut]":
         """Solve the same weights by another scheme.
 
         **Arguments:**
@@ -157,19 +220,18 @@ class Model(eqx.Module):
         - `options`: the other arguments of `Discretization`. Those not given return to their
           defaults, but for `gradient`.
         """
+        exit = options.pop("exit", None)
 
         def change(model: Model) -> Model:
             given = {"gradient": model.discretization.gradient, **options}
             discretization = Discretization(solver, **given)
             return eqx.tree_at(lambda m: m.discretization, model, discretization)
 
-        # An exit is not for all stages.
-        exit = options.pop("exit", None)
-        changed = self.each_stage(change)
+        changed = self.each_equation(change)
         return changed if exit is None else changed.with_options(exit=exit)
 
     @checked
-    def with_exit(self, exit: AbstractExit | None) -> "Model":
+    def with_exit(self, exit: AbstractExit | None) -> "Model[Inputs, ReadOut]":
         """Let tokens stop before the end of a solve, see `AbstractExit`;
         with `None`, none does. `stats["field_evaluations"]` of a solution then has the number
         of each token, `[..., tokens]`.
@@ -179,65 +241,79 @@ class Model(eqx.Module):
         """
         return self.with_options(exit=exit)
 
-    def with_options(self, **options) -> "Model":
-        """Replace some options of the `Discretization`."""
+    def with_options(self, **options) -> "Model[Inputs, ReadOut]":
+        """Replace some options of the `Discretization`; `exit` is that of the last equation."""
+        of_all = {name: x for name, x in options.items() if name != "exit"}
 
-        def change(model: Model) -> Model:
-            discretization = dataclasses.replace(model.discretization, **options)
+        def change(model: Model, **given) -> Model:
+            discretization = dataclasses.replace(model.discretization, **given)
             return eqx.tree_at(lambda m: m.discretization, model, discretization)
 
-        return self.each_stage(change)
+        changed: Any = self.each_equation(ft.partial(change, **of_all)) if of_all else self
+        return change(changed, exit=options["exit"]) if "exit" in options else changed
 
     @checked
-    def on(self, mesh: Mesh) -> "Model":
+    def on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
         """Put the same weights on another mesh. What is solved with more steps costs more,
         and comes closer to the solution of the equation where the model was trained for that:
         see `training.meshes`.
 
         **Raises:** `InputError` where the model has no such mesh.
         """
-        model: Model = self
+        model: Any = self
         if mesh.horizon is not None:
             horizon = mesh.horizon
             model = model._in_depth(lambda part: part.extend(horizon))
         if mesh.width is not None:
-            model = model.with_width(mesh.width)
+            if self.space is None:
+                raise InputError(
+                    f"width={mesh.width}: the model has matrices for {self.features} features; "
+                    "for another width its weights have to be functions of them: "
+                    "functional(model).on(mesh)."
+                )
+            space = self.space.with_points(mesh.width)
+            model = dataclasses.replace(model, space=space)
         if mesh.intervals is not None:
             intervals = mesh.intervals
             model = model._in_depth(lambda part: _resampled(part, intervals))
         if mesh.tokens is not None:
-            model = model.with_tokens(mesh.tokens)
+            model = model.with_inputs(model.inputs.with_tokens(mesh.tokens))
         options: dict[str, Any] = {} if mesh.solver is None else {"solver": mesh.solver}
         if mesh.steps_per_interval is not None:
             number = mesh.steps_per_interval
             options |= {"steps_per_interval": number, "stepsize_controller": None}
-        return model.with_options(**options) if options else model
-
-    def with_tokens(self, tokens: int | tuple[int, int]) -> "Model":
-        """The model for inputs of another number of tokens: the same, where they say by
-        themselves how many they have. For `on`."""
-        return self
-
-    def with_width(self, features: int) -> "Model":
-        """The model with another number of features. For `on`.
-
-        **Raises:** `InputError` for a model whose features are no points of functions.
-        """
-        raise InputError(
-            f"{type(self).__name__} has matrices for {self.features} features; for another "
-            "width its weights have to be functions of them: functional(model).on(mesh)."
-        )
+        return model.with_options(**options)
 
     def _in_depth(self, change: Callable[[AbstractControl], AbstractControl]) -> "Model":
         """Change all that depends on depth."""
 
-        def parts(model):
+        def of_depth(model: Model) -> tuple[AbstractControl, AbstractControl]:
             return model.control, model.constraint
 
-        def changed(model: Model) -> Model:
-            return eqx.tree_at(parts, model, tuple(map(change, parts(model))))
+        return self.each_equation(
+            lambda model: eqx.tree_at(of_depth, model, tuple(map(change, of_depth(model))))
+        )
 
-        return self.each_stage(changed)
+    def embed(
+        self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
+        """The state at depth 0, and the domain on which it lives."""
+        embedded = self.ordinary.inputs.embed(inputs, key=key)
+        return embedded.u0, embedded.domain
+
+    def initial_value_problem(
+        self, inputs: PyTree[ArrayLike]
+    ) -> tuple[Equation, Float[Array, "*batch tokens features"]]:
+        """The equation that is solved for these inputs, with its sources, and the state at
+        depth 0."""
+        model = self.ordinary
+        embedded = model.inputs.embed(inputs)
+        return model._equation(model.control, embedded), embedded.u0
+
+    def outputs(self, u: Float[Array, "*batch tokens features"]) -> PyTree[Array]:
+        """The outputs, from the state at depth T."""
+        model = self.ordinary
+        return model.read_out(u, model.inputs)
 
     @checked
     def solve(
@@ -257,51 +333,49 @@ class Model(eqx.Module):
         - `saveat`: see `solve`.
         """
         if not jax.tree.leaves(inputs) or isinstance(inputs, eqx.Module):
-            raise InputError(f"{type(self).__name__}: inputs={inputs!r} are no arrays.")
-        solve = ft.partial(self._solve_batch, saveat=saveat)
+            raise InputError(f"Model: inputs={inputs!r} are no arrays.")
+        model = self.ordinary
+        solve = ft.partial(model._solve_batch, saveat=saveat)
         if self.discretization.steps_for == "batch":
             return solve(inputs, key)
-        u0, _ = eqx.filter_eval_shape(self.embed, inputs)
+        u0, _ = eqx.filter_eval_shape(model.embed, inputs)
         return _solve_samples(solve, inputs, key, u0.ndim - 2)
 
     def _solve_batch(
         self, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, *, saveat: diffrax.SaveAt
     ) -> Solution:
         """The solution with the same steps for all samples."""
-        control, discretization = self.rounded_control, self.discretization
-        embed_key, encoder_key = None, None
+        control, discretization, embed_key = self.rounded_control, self.discretization, None
         if key is not None:
-            embed_key, depth_key, encoder_key = jax.random.split(key, 3)
+            embed_key, depth_key, _ = jax.random.split(key, 3)
             control = Sampled(control, depth_key)
-            solver = with_key(self.discretization.solver, depth_key)
-            discretization = dataclasses.replace(self.discretization, solver=solver)
-        u0, domain = self.embed(inputs, key=embed_key)
-        u0 = on_devices(u0)
-        control = self.with_sources(control, u0, inputs, key=encoder_key)
-        equation = Equation(control, self.constraint, domain)
-        return discretization.solve(
-            equation,
-            u0,
+            solver = with_key(discretization.solver, depth_key)
+            discretization = dataclasses.replace(discretization, solver=solver)
+        embedded = self.inputs.embed(inputs, key=embed_key)
+        embedded = embedded._replace(u0=on_devices(embedded.u0))
+        if embedded.velocity and not schemes_inside(discretization.solver, AbstractMomentum):
+            raise InputError(
+                f"own_velocity=True: {type(discretization.solver).__name__} has no velocity "
+                "that could start from it; take a scheme with momentum, such as Nesterov()."
+            )
+        solution = discretization.solve(
+            self._equation(control, embedded),
+            embedded.u0,
             saveat=saveat,
-            args=self.initial_velocity(inputs),
+            args=embedded.velocity,
             throw=False,
-            read_out=self.read_out,
+            read_out=self.outputs,
         )
+        for earlier in reversed(embedded.before):
+            solution = _after(earlier, solution)
+        return solution
 
-    def with_sources(
-        self,
-        control: AbstractControl,
-        u0: Float[Array, "*batch tokens features"],
-        inputs: PyTree[ArrayLike],
-        *,
-        key: PRNGKeyArray | None = None,
-    ) -> AbstractControl:
-        """A control whose operators know the initial state, and what an encoder made of the
-        inputs where there is one."""
-        control, encoded = with_source(control, u0), self.encoded(inputs, key=key)
-        if encoded is None:
-            return control
-        return with_source(control, encoded.states, encoded.domain)
+    def _equation(self, control: AbstractControl, embedded: Embedded) -> Equation:
+        """The equation whose operators know the initial state and what an encoder made."""
+        control, encoded = with_source(control, embedded.u0), embedded.encoded
+        if encoded is not None:
+            control = with_source(control, encoded.states, encoded.domain)
+        return Equation(control, self.constraint, embedded.domain)
 
     def __call__(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
@@ -313,7 +387,34 @@ class Model(eqx.Module):
         - `inputs`: see the model.
         - `key`: draws the dropout; without one there is none.
         """
-        return self.shaped(self.read_out(self.solve(inputs, key=key).u1), inputs)
+        outputs = self.outputs(self.solve(inputs, key=key).u1)
+        return self.inputs.shaped(outputs, inputs)
+
+
+@checked
+def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
+    """A model as functions of its features: an ordinary one with `Nodal()`, where every feature
+    of a wider one is there several times."""
+    if model.space is not None:
+        return model
+    space = FunctionSpace(Nodal(), model.features, FeatureDomain(model.features))
+    found: Any = dataclasses.replace(model, space=space)
+    return found
+
+
+def is_built_as(model: Model, build: Callable[..., Model]) -> bool:
+    """Whether a model has inputs and a read-out of the kinds that a function such as
+    `LanguageModel` puts together."""
+    inputs, read_out = kinds_of(build)
+    return isinstance(model.inputs, inputs) and isinstance(model.read_out, read_out)
+
+
+def kinds_of(build: Callable[..., Model]) -> tuple[type, type]:
+    """The kinds of inputs and of a read-out of the models that a function builds, by its
+    annotation; any where it says `Model` alone."""
+    returned = inspect.signature(build, eval_str=True).return_annotation
+    kinds: Any = get_args(returned) or (AbstractInputs, AbstractReadOut)
+    return kinds
 
 
 def _resampled(control: AbstractControl, intervals: int) -> AbstractControl:
@@ -341,3 +442,25 @@ def _solve_samples(
     solution = jax.vmap(lambda x, k: _solve_samples(solve, x, k, axes - 1), along)(inputs, keys)
     us = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), solution.us)
     return eqx.tree_at(lambda s: (s.ts, s.us), solution, (solution.ts[0], us))
+
+
+def _after(earlier: Solution, solution: Solution) -> Solution:
+    """A solution with what it took to come to its inputs."""
+    result, failed_at = jax.tree.map(
+        lambda before, own: jnp.where(earlier.succeeded, own, before),
+        (earlier.result, earlier.failed_at),
+        (solution.result, solution.failed_at),
+    )
+    stats = {name: _sum(earlier.stats[name], own) for name, own in solution.stats.items()}
+    residual = "constraint_residual"
+    stats[residual] = jnp.maximum(jnp.max(earlier.stats[residual]), solution.stats[residual])
+    return eqx.tree_at(
+        lambda s: (s.stats, s.result, s.failed_at), solution, (stats, result, failed_at)
+    )
+
+
+def _sum(earlier: ArrayLike, own: ArrayLike) -> Array:
+    """The sum of numbers of two solutions. Where one counts for each token or sample and the
+    other does not so, the mean of the earlier one is taken."""
+    alike = jnp.shape(earlier) in ((), jnp.shape(own))
+    return jnp.asarray(own) + (earlier if alike else jnp.mean(jnp.asarray(earlier)))

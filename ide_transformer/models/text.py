@@ -1,4 +1,4 @@
-"""Texts as inputs of models."""
+"""Texts, and the tables of their embeddings."""
 
 from typing import Any, NamedTuple
 
@@ -53,10 +53,15 @@ class Text(NamedTuple):
         _check_range("token", self.tokens, vocabulary)
         _check_range("segment", self.segments, segments)
 
-    def domain(self) -> TokenDomain:
-        """The tokens at unit spacing, padding with a weight of zero."""
-        domain = TokenDomain.uniform(self.tokens.shape[-1])
-        return domain if self.mask is None else domain.padded(jnp.asarray(self.mask, bool))
+    def domain(self, prefix: int = 0) -> TokenDomain:
+        """The tokens at unit spacing, padding with a weight of zero, after so many learned
+        ones."""
+        domain = TokenDomain.uniform(prefix + self.tokens.shape[-1])
+        if self.mask is None:
+            return domain
+        mask = jnp.asarray(self.mask, bool)
+        seen = jnp.ones((*mask.shape[:-1], prefix), bool)
+        return domain.padded(jnp.concatenate([seen, mask], axis=-1))
 
 
 def _check_range(name: str, numbers: Any, known: int) -> None:

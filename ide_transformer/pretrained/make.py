@@ -30,7 +30,7 @@ from ..equation import (
     silu,
 )
 from ..errors import InputError
-from ..models import Discretization, LanguageModel
+from ..models import Discretization, LanguageModel, Model
 from ..solvers import LieTrotter
 from .options import Options
 
@@ -126,7 +126,7 @@ def feed_forward(
 
 def language_model(
     options: Options, context: int, *, tied: bool = False, **arguments: Any
-) -> LanguageModel:
+) -> Model:
     """A language model by the options of Llama. `context` and `tied` are the defaults of
     `max_position_embeddings` and `tie_word_embeddings`."""
     return LanguageModel(

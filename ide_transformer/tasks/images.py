@@ -15,8 +15,8 @@ import numpy as np
 
 from ..arguments import Fraction, NonNegativeInt, PositiveInt
 from ..errors import InputError
-from ..models import AbstractImageClassifier
-from ..models.image_model import grid_of_shape
+from ..models import ImageClassifier
+from ..models.images import grid_of_number
 from .losses import Batch
 from .sampling import in_passes
 from .task import AbstractDataSet
@@ -55,7 +55,7 @@ class ClassificationTask(AbstractDataSet):
 
     configurable: ClassVar[bool] = False
     sized_by_context = False
-    model = AbstractImageClassifier
+    model = ImageClassifier
     data: dict[str, LabelledImages]
 
     def __init__(
@@ -108,7 +108,7 @@ class ClassificationTask(AbstractDataSet):
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ClassificationTask":
         """The images resampled to another number of patches of the same side in pixels, a grid
         of the shape of the images."""
-        height, width = grid_of_shape(tokens, self.data["test"].images.shape[1:3])
+        height, width = grid_of_number(tokens, self.data["test"].images.shape[1:3])
         other = copy.copy(self)
         other.size = (height * self.patch, width * self.patch)
         return other

@@ -5,7 +5,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -123,7 +123,7 @@ class AbstractNextToken(AbstractTextTask):
         """What a model writes after a prompt, always the same; options are those of
         `generate`."""
         options |= dict(key=jax.random.key(0), temperature=0.8)
-        return generate(cast(LanguageModel, model.ordinary), prompt, length, **options)
+        return generate(model, prompt, length, **options)
 
 
 def _ends(number: int, validation: float, test: float) -> list[int]:

@@ -111,10 +111,10 @@ class Finer(eqx.Module):
         """The weighted sum, its terms by name, and the field evaluations of the finer solve,
         from the state `u1` at depth T and `gap`, D as a function of the finer outputs.
         A model with adaptive steps is refused."""
-        finer = model.each_stage(self._finer)
+        finer = model.each_equation(self._finer)
         solution = finer.solve(inputs, key=key)
         defect = jnp.sum((u1 - solution.u1) ** 2) / jnp.sum(solution.u1**2)
-        terms = {"consistency": gap(finer.read_out(solution.u1)), "defect": defect}
+        terms = {"consistency": gap(finer.outputs(solution.u1)), "defect": defect}
         total = self.consistency * terms["consistency"] + self.defect * defect
         total = jnp.where(jnp.all(solution.succeeded), total, jnp.nan)
         return total, terms, jnp.mean(solution.stats["field_evaluations"])
@@ -179,14 +179,14 @@ class AbstractLoss(eqx.Module):
             whole = diffrax.SaveAt(ts=jnp.asarray(knots))
             saveat = whole if transport or exit_loss else diffrax.SaveAt(t1=True)
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
-        outputs, targets = model.read_out(solution.u1), jax.tree.map(jnp.asarray, batch.targets)
+        outputs, targets = model.outputs(solution.u1), jax.tree.map(jnp.asarray, batch.targets)
         figures = self.measure(outputs, targets)
         # A solve that failed stopped somewhere; there is nothing to learn from that state.
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
         cost = transport * _transport_cost(solution.us, knots) if transport else 0.0
         if exit_loss and len(knots) > 2:
-            read = jax.vmap(lambda u: self.measure(model.read_out(u), targets)["loss"].value)
+            read = jax.vmap(lambda u: self.measure(model.outputs(u), targets)["loss"].value)
             cost += exit_loss * jnp.mean(read(solution.us[1:-1]))
         evaluations, terms = jnp.mean(solution.stats["field_evaluations"]), {}
         if finer is not None:

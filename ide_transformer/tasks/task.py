@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
@@ -51,8 +51,8 @@ class AbstractTask(abc.ABC):
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
-    # The class of the models that learn it.
-    model: ClassVar[type[Model]]
+    # A function that builds the models which learn it.
+    model: ClassVar[Callable[..., Model]]
     # The loss, and what else an evaluation measures.
     loss: AbstractLoss = CrossEntropy()
     # Whether a token may see only those before it.

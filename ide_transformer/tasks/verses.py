@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arguments import Fraction, PositiveInt
 from ..errors import InputError, whole_file
-from ..models import EncoderDecoder, SourceAndText, Text
+from ..models import SourceAndText, Text, TranslationModel
 from ..packages import cache_folder
 from .language import AbstractTextTask
 from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
@@ -43,7 +43,7 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
     - `tokenizer`: one that was learned before.
     """
 
-    model = EncoderDecoder
+    model = TranslationModel
     causal = True
     loss = InstanceCrossEntropy()
 

@@ -1,5 +1,6 @@
 """The task, the model and the discretisation that a configuration describes."""
 
+import dataclasses
 import functools as ft
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -22,12 +23,16 @@ from ..equation import (
 from ..errors import InputError
 from ..integration import AbstractGradient
 from ..models import (
-    AbstractTextModel,
+    AbstractInputs,
+    AbstractReadOut,
     Discretization,
-    FunctionalModel,
+    EncodedInputs,
     LanguageModel,
     Model,
+    TextInputs,
     check_causal,
+    is_built_as,
+    kinds_of,
 )
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer
@@ -35,7 +40,7 @@ from .blocks import encoder_control, make_block, make_control, offers_of
 from .choice import SchemeConfig
 from .config import NATIVE, Config, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
-from .names import find, parameters_of
+from .names import find, parameters_of, snake_case
 from .refinement import first_model
 from .sizes import check_memory, check_steps
 from .staged import staged_model
@@ -59,7 +64,7 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
             offered["tokenizer"] = tokenizer
             learned = type(data).model_fields["tokenizer"].default
             data = data.model_copy(update={"tokenizer": learned})
-    elif model.pretrained is not None and issubclass(kind.model, LanguageModel):
+    elif model.pretrained is not None and kind.model is LanguageModel:
         path = find_pretrained(model.pretrained)
         offered["tokenizer"] = PretrainedTokenizer.from_pretrained(path)
     return construct("data", data, AbstractTask, Offers({AbstractTask: offered}))
@@ -107,7 +112,8 @@ def causal(config: Config, model: M) -> M:
 def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
     """Refuses tokens that the embedding of a checkpoint has not."""
     tokens = task.sizes.get("vocabulary", 0)
-    rows = model.embedding.shape[0] if isinstance(model, AbstractTextModel) else tokens
+    texts = isinstance(model.inputs, TextInputs | EncodedInputs)
+    rows = model.inputs.vocabulary if texts else tokens
     if tokens > rows:
         raise InputError(
             f"data: there are {tokens} tokens, but model.pretrained={config.model.pretrained} "
@@ -138,7 +144,7 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
         domain = FeatureDomain(model.width, model.feature_rule)
         space = FunctionSpace(basis, coefficients.width, domain)
         inner = config.model_copy(update={"model": coefficients})
-        return FunctionalModel(build_model_of_size(inner, sizes, key), space)
+        return dataclasses.replace(build_model_of_size(inner, sizes, key), space=space)
     if model.stages:
         return staged_model(config, sizes, key, build_model_of_size)
     task = task_class(config)
@@ -183,10 +189,27 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
         dropout=model.dropout,
         std=model.std,
     )
+    check_kind(config)
+    roots = Model, AbstractInputs, AbstractReadOut
     try:
-        return construct("model", model, task.model, Offers({Model: offered}, model_key))
+        offers = Offers(dict.fromkeys(roots, offered), model_key)
+        return construct("model", model, Model, offers)
     except InputError as error:
         raise InputError(f"data.name={config.data.name}: {error}") from None
+
+
+def check_kind(config: Config) -> None:
+    """Refuses a `model.kind` that builds other models than those which learn the data."""
+    kind, learns = config.model.kind, task_class(config).model
+    wanted, found = kinds_of(learns), kinds_of(find("model.kind", kind, Model))
+    pairs = zip(found, wanted, strict=True)
+    if not all(issubclass(one, other) or issubclass(other, one) for one, other in pairs):
+        raise InputError(
+            f"model.kind={kind}: it builds models of {found[0].__name__} and "
+            f"{found[1].__name__}, and data.name={config.data.name} is learned by those of "
+            f"{wanted[0].__name__} and {wanted[1].__name__}; write model.kind="
+            f"{snake_case(learns.__name__)}, or model for parts of your own."
+        )
 
 
 class SchemeSizes(NamedTuple):
@@ -249,18 +272,18 @@ def with_solver(model: M, config: SolverConfig) -> M:
         discretization = build_discretization(config, sizes)
         return eqx.tree_at(lambda m: m.discretization, model, discretization)
 
-    changed: Any = model.each_stage(change)
+    changed: Any = model.each_equation(change)
     return changed
 
 
 def _pretrained(config: Config, path: str) -> Model:
     """The model of a checkpoint, of the kind that learns the data."""
     model, wanted = load_pretrained(path), task_class(config).model
-    if not isinstance(model, wanted):
+    if not is_built_as(model, wanted):
         raise InputError(
-            f"model.pretrained={path} holds a {type(model).__name__}; a "
-            f"{wanted.__name__.removeprefix('Abstract')} is needed here, for data.name="
-            f"{config.data.name}. For a model of images choose data of images, such as "
-            "data.name=digits."
+            f"model.pretrained={path} holds a model of {type(model.inputs).__name__} and "
+            f"{type(model.read_out).__name__}; a {wanted.__name__} is needed here, for "
+            f"data.name={config.data.name}. For a model of images choose data of images, such "
+            "as data.name=digits."
         )
     return model

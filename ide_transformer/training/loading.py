@@ -1,7 +1,7 @@
 """The models of runs and of checkpoints, what can be chosen of them, and runs made so."""
 
 import functools as ft
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,7 +10,7 @@ import jax
 
 from ..arguments import checked
 from ..errors import InputError
-from ..models import LanguageModel, Model
+from ..models import LanguageModel, Model, is_built_as
 from ..pretrained import find_pretrained, load_pretrained, save_pretrained
 from ..tasks import AbstractTokenizer, PretrainedTokenizer
 from .build import build_model_of_size, build_task, causal, task_class, with_solver
@@ -50,13 +50,14 @@ class LoadedModel(NamedTuple):
             return PretrainedTokenizer.from_pretrained(self.path)
         return self.run.load_tokenizer()
 
-    def expected(self, kind: type[M], otherwise: str) -> M:
-        """The model, which has to be of that kind; else an `InputError` ends with
-        `otherwise`."""
-        model = self.model.ordinary
-        if isinstance(model, kind):
+    def expected(self, build: Callable[..., M], otherwise: str) -> M:
+        """The model, which has to be such as this function builds, see `is_built_as`; else an
+        `InputError` ends with `otherwise`."""
+        model: Any = self.model
+        if is_built_as(model, build):
             return model
-        raise InputError(f"{self.path} holds a {type(self.model).__name__}{otherwise}.")
+        kinds = f"{type(model.inputs).__name__} and {type(model.read_out).__name__}"
+        raise InputError(f"{self.path} holds a model of {kinds}{otherwise}.")
 
 
 @checked
@@ -170,7 +171,7 @@ def import_pretrained(
     state, _ = initial_state(model, optimizer, key, average=config.training.average)
 
     def save(tokenizer: Path) -> None:
-        if isinstance(model, LanguageModel):
+        if is_built_as(model, LanguageModel):
             PretrainedTokenizer.from_pretrained(found).save(tokenizer)
 
     folder = new_folder(config, runs, save)
@@ -266,7 +267,7 @@ def _check_context(config: Config) -> None:
     """Refuses a context that neither the data nor the model would see."""
     task = task_class(config)
     if config.model.pretrained is None and not config.model.stages:
-        model = find("model.kind", config.model.kind, task.model)
+        model = find("model.kind", config.model.kind, Model)
         if not takes(task, "context") and not takes(model, "context"):
             raise InputError(
                 f"model.context={config.model.context}: neither {config.data.name} nor "

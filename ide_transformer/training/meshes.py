@@ -70,7 +70,7 @@ def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
             raise InputError(
                 f"layers={layers}: it says which layers a mesh keeps; give intervals."
             )
-        model = model.each_stage(lambda stage: with_layers(stage, number, layers))
+        model = model.each_equation(lambda own: with_layers(own, number, layers))
         mesh = dataclasses.replace(mesh, intervals=None)
     return (model if mesh.width is None else functional(model)).on(mesh)
 

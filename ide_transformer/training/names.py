@@ -33,6 +33,8 @@ FACES: dict[type, tuple[ModuleType, ...]] = {
     diffrax.AbstractSolver: (diffrax, solvers),
     integration.AbstractGradient: (integration,),
     models.Model: (models,),
+    models.AbstractInputs: (models,),
+    models.AbstractReadOut: (models,),
     tasks.AbstractTask: (tasks,),
     trackers.AbstractTracker: (trackers,),
 }
@@ -128,12 +130,11 @@ def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     parameters = inspect.signature(call, eval_str=True, globals=module).parameters
     # Where a field is converted, its own type says more than what the converter accepts.
     fields = getattr(call, "__dataclass_fields__", {})
-    return {
-        name: parameter.replace(annotation=fields[name].type)
-        if name in fields and "converter" in fields[name].metadata
-        else parameter
-        for name, parameter in parameters.items()
-    }
+    types = {name: parameter.annotation for name, parameter in parameters.items()}
+    types |= {name: x.type for name, x in fields.items() if "converter" in x.metadata}
+    # A type that differs from model to model is any of its kind.
+    types = {name: getattr(x, "__bound__", None) or x for name, x in types.items()}
+    return {name: x.replace(annotation=types[name]) for name, x in parameters.items()}
 
 
 def snake_case(name: str) -> str:
@@ -143,6 +144,8 @@ def snake_case(name: str) -> str:
 
 def _refusal(found: Any, base: type) -> str | None:
     """Why a configuration cannot name this as a `base`."""
+    if base is models.Model and found is not base:
+        return _refusal_of_build(found)
     if not inspect.isclass(found) or not issubclass(found, base):
         label = getattr(found, "__name__", repr(found))
         return f"{label} is no {base.__name__}"
@@ -155,6 +158,19 @@ def _refusal(found: Any, base: type) -> str | None:
         return f"{found.__name__} has no class method {call}, which draws its weights"
     if not getattr(found, "configurable", _solves_ordinary_equations(found)):
         return f"{found.__name__} is not for configurations (its attribute configurable)"
+    return None
+
+
+def _refusal_of_build(found: Any) -> str | None:
+    """Why a configuration cannot name this as what builds a model."""
+    label = getattr(found, "__name__", repr(found))
+    if inspect.isclass(found) or not callable(found):
+        return f"{label} is no function that builds a Model; write one, or model.kind=model"
+    returned = inspect.signature(found, eval_str=True).return_annotation
+    if (get_origin(returned) or returned) is not models.Model:
+        return f"{label} is no function that builds a Model; annotate it with -> Model"
+    if "key" not in parameters_of(found):
+        return f"{label} draws no weights; it takes no key"
     return None
 
 

@@ -7,7 +7,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ..errors import InputError
-from ..models import AbstractStage, Model, StagedModel
+from ..models import ImageInputs, Model, StagedModel
 from .config import Config
 from .sizes import check_steps
 
@@ -17,7 +17,7 @@ def staged_model(
     sizes: Mapping[str, Any],
     key: PRNGKeyArray,
     build: Callable[[Config, Mapping[str, Any], PRNGKeyArray], Model],
-) -> StagedModel:
+) -> Model:
     """The model of `model.stages`.
 
     **Arguments:**
@@ -27,7 +27,7 @@ def staged_model(
 
     **Raises:** `InputError` that begins with the key of a stage.
     """
-    stages: list[AbstractStage] = []
+    stages: list[Any] = []
     keys, given = jax.random.split(key, len(config.model.stages)), {**sizes, "classes": None}
     for number, own_key in enumerate(keys):
         own = config.stage(number)
@@ -36,12 +36,12 @@ def staged_model(
         try:
             check_steps(own.model.depth, own.solver)
             stage = build(own, given, own_key)
-            if not isinstance(stage, AbstractStage):
+            if not isinstance(stage.inputs, ImageInputs):
                 raise InputError(
                     f"model.kind={own.model.kind}: it cannot be followed by another stage; "
                     "take model.kind=image_stage."
                 )
-            given |= stage.next_sizes
+            given["image_shape"] = (*stage.inputs.grid, stage.features)
         except InputError as error:
             raise InputError(f"model.stages.{number}: {error}") from None
         stages.append(stage)

@@ -39,7 +39,7 @@ def decode(
     """
     model, weights = load_llama(path)
     shape = batch, prompt
-    tokens = jax.random.randint(jax.random.key(1), shape, 0, model.embedding.shape[0])
+    tokens = jax.random.randint(jax.random.key(1), shape, 0, model.inputs.vocabulary)
     with full_float32(), contextlib.ExitStack() as stack:
         calls: dict[str, Callable[[str], Any]] = {
             "without a cache": OwnGeneration(model, tokens, length, cached=0).call,

@@ -61,7 +61,7 @@ def test_steps_that_are_not_those_of_each_interval_alone_are_refused(predicted):
 @pytest.mark.heavy
 def test_layers_of_a_decoder_have_the_estimate_of_their_equation():
     """Also where its encoder is solved before."""
-    texts = ide.EncoderDecoder.build(
+    texts = ide.TranslationModel(
         7,
         5,
         WIDTH,
@@ -73,7 +73,7 @@ def test_layers_of_a_decoder_have_the_estimate_of_their_equation():
     )
     tokens = np.array([[1, 2, 3, 4, 0], [3, 3, 5, 6, 1]])
     inputs = ide.SourceAndText(tokens, tokens[:, :3])
-    before = ide.SourceAndText(texts.encoded(inputs), inputs.text)
+    before = ide.SourceAndText(texts.inputs.encoded(tokens)[0], inputs.text)
     estimate = np.asarray(removal_estimate(texts, inputs))
     np.testing.assert_allclose(estimate, removal_estimate(texts, before), rtol=1e-10)
     damage = removal_damage(texts, inputs)

@@ -16,7 +16,7 @@ def state(model):
 
 @eqx.filter_jit
 def read_out(model, u):
-    return model.read_out(u)
+    return model.outputs(u)
 
 
 @pytest.mark.parametrize("name", ["sphere", pytest.param("free", marks=pytest.mark.heavy)])

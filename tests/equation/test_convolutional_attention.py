@@ -8,7 +8,7 @@ import pytest
 from helpers import drawn, largest
 
 import ide_transformer as ide
-from ide_transformer.models.image_model import image_domain, patch_domain
+from ide_transformer.models.images import image_domain
 
 
 FEATURES, HEADS = 6, 2
@@ -91,7 +91,7 @@ def expected(operator, u, domain):
     ("domain", "options"),
     [
         (ide.TokenDomain.uniform((4, 6)), {}),
-        (patch_domain((4, 2), 1), dict(statistics=True)),
+        (image_domain((4, 2), 1, (4, 2), area_weights=False), dict(statistics=True)),
         (ide.TokenDomain.periodic((3, 6)), dict(width=5, stride=3)),
         (image_domain((4, 6), 1, (2, 3), area_weights=True), {}),
         (ide.TokenDomain.uniform((4, 6)).weighted(lambda x: 1 + x[:, 0] * x[:, 1]), {}),
@@ -103,14 +103,14 @@ def test_it_equals_numpy(domain, options):
 
 
 def test_the_integral_of_keys_runs_over_every_second_point():
-    operator, domain = attention(), patch_domain((4, 2), 1)
+    operator, domain = attention(), image_domain((4, 2), 1, (4, 2), area_weights=False)
     coarse = operator.coarse_domain(domain)
     assert (coarse.grid, coarse.spacing, coarse.prefix) == ((2, 1), (2.0, 2.0), 1)
     np.testing.assert_array_equal(coarse.points, [[1.5, 0.5], [0, 0], [2, 0]])
 
 
 def test_a_gradient_equals_finite_differences_and_statistics_have_none():
-    domain = patch_domain((2, 2), 1)
+    domain = image_domain((2, 2), 1, (2, 2), area_weights=False)
     operator, u = attention(statistics=True), state(domain)
 
     def loss(operator):
@@ -180,7 +180,7 @@ def test_an_even_width_is_refused():
 
 
 def test_operators_of_a_grid_refuse_a_class_token():
-    domain = patch_domain((2, 2), 1)
+    domain = image_domain((2, 2), 1, (2, 2), area_weights=False)
     with pytest.raises(ide.InputError, match="padding or a class token"):
         ide.DifferenceDiffusion(1.0)(state(domain), domain)
     with pytest.raises(ide.InputError, match="1 of the tokens have no place on the grid"):

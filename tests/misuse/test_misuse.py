@@ -16,9 +16,9 @@ from misuse.recipes import RECIPES
 import ide_transformer as ide
 
 
-# Tuples that are checked where they are used: by a task, by an exit, and by a scheme that
-# makes a step.
-UNCHECKED = {"Batch", "Progress", "Step"}
+# Tuples that are checked where they are used: by a task, by a solve, by an exit, and by a
+# scheme that makes a step.
+UNCHECKED = {"Batch", "Embedded", "Progress", "Step"}
 # The files of a run are written by `train`; `tests/training` gives it wrong configurations.
 ELSEWHERE = {"train", "Solution", "InputError", "Encoded.on"}
 # Functions that run other things, whose errors speak of what they were given.

@@ -157,8 +157,8 @@ class Failing(diffrax.Euler):
 
 def test_a_failed_step_makes_the_logits_nan():
     model = language_model(diffrax.Euler())
-    far = model.embedding.at[TOKENS[0, 5]].mul(1e3)
-    model = eqx.tree_at(lambda m: m.embedding, model, far)
+    far = model.inputs.embedding.at[TOKENS[0, 5]].mul(1e3)
+    model = eqx.tree_at(lambda m: m.inputs.embedding, model, far)
     first = int(jnp.argmax(TOKENS[0] == TOKENS[0, 5]))
     fine = logits_one_by_one(model, TOKENS[0], 1)
     assert jnp.isfinite(fine).all()

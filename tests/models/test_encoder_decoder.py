@@ -53,6 +53,7 @@ def speech_to_text(rate):
 
 RANDOM = np.random.default_rng(5)
 MODEL = speech_to_text(0.0)
+ENCODER, DECODER = MODEL.inputs.encoder, MODEL.with_inputs(MODEL.inputs.text)
 FEATURES = RANDOM.standard_normal((2, MELS, FRAMES))
 TOKENS = RANDOM.integers(0, VOCABULARY, (2, LENGTH))
 INPUTS = ide.SourceAndText(FEATURES, TOKENS)
@@ -65,7 +66,7 @@ def logits_of(model, source, text, key=None):
 
 @eqx.filter_jit
 def encoded_by(model, source):
-    return model.encoded(ide.SourceAndText(source, TOKENS))
+    return model.inputs.encoded(source)[0]
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +108,13 @@ def test_it_is_two_equations(logits):
     @eqx.filter_jit
     def by_hand(encoder, decoder):
         v0, domain = encoder.embed(FEATURES)
-        states = encoder.read_out(ide.solve(encoder.equation, v0, solver=encoder.solver).u1)
+        states = encoder.outputs(ide.solve(encoder.equation, v0, solver=encoder.solver).u1)
         u0, text_domain = decoder.embed(TOKENS)
         control = ide.Sourced(decoder.control, states, domain)
         equation = ide.Equation(control, decoder.constraint, text_domain)
-        return decoder.read_out(ide.solve(equation, u0, solver=decoder.solver).u1)
+        return decoder.outputs(ide.solve(equation, u0, solver=decoder.solver).u1)
 
-    assert largest(logits, by_hand(MODEL.encoder, MODEL.decoder)) < 1e-13
+    assert largest(logits, by_hand(ENCODER, DECODER)) < 1e-13
 
 
 def test_the_text_is_causal_and_sees_all_of_the_source(logits):
@@ -133,31 +134,32 @@ def test_each_equation_has_a_solver_of_its_own(logits):
     @eqx.filter_jit
     def solved(model, inputs):
         solution = model.solve(inputs)
-        return model.read_out(solution.u1), solution.stats["field_evaluations"]
+        return model.outputs(solution.u1), solution
 
-    other = MODEL.with_solver(diffrax.Heun(), steps_per_interval=4)
-    assert isinstance(other.decoder.solver, diffrax.Heun)
-    assert isinstance(other.encoder.solver, ide.LieTrotter)
-    encoder = MODEL.encoder.with_solver(diffrax.Heun(), steps_per_interval=4)
-    third = MODEL.with_encoder(encoder)
-    assert isinstance(third.solver, ide.LieTrotter)
-    states, evaluations = solved(encoder, FEATURES)
-    assert evaluations == 2 * 4 * 2
+    encoder = ENCODER.with_solver(diffrax.Heun(), steps_per_interval=4)
+    other = ide.EncoderDecoder(encoder, DECODER)
+    assert isinstance(other.solver, ide.LieTrotter)
+    states, first = solved(encoder, FEATURES)
+    assert first.stats["field_evaluations"] == 2 * 4 * 2
     given = logits_of(MODEL, ide.Encoded(states), TOKENS)
-    assert largest(logits_of(third, *INPUTS), given) < 1e-13
+    found, both = solved(other, INPUTS)
+    assert largest(found, given) < 1e-13
     assert largest(given, logits) > 1e-4
+    assert both.stats["field_evaluations"] == 2 * 4 * 2 + 3 and both.succeeded
+    _, failed = solved(other, ide.SourceAndText(FEATURES * np.nan, TOKENS))
+    assert not failed.succeeded and failed.failed_at == 1
 
 
 @pytest.fixture(scope="module")
 def text_to_text():
     encoder = ide.TextEncoder(
         jnp.asarray(RANDOM.standard_normal((VOCABULARY, WIDTH))),
-        control=MODEL.encoder.control,
+        control=ENCODER.control,
         constraint=ide.Free(),
         discretization=ide.Discretization(ide.LieTrotter()),
         context=8,
     )
-    return MODEL.with_encoder(encoder)
+    return ide.EncoderDecoder(encoder, DECODER)
 
 
 SOURCE = np.arange(14).reshape(2, 7) % VOCABULARY
@@ -182,7 +184,7 @@ def test_steps_for_each_sample_of_several_batch_axes(text_to_text):
 
 
 def test_values_of_a_solution_with_steps_for_each_sample():
-    by_sample = MODEL.decoder.with_options(steps_for="sample")
+    by_sample = DECODER.with_options(steps_for="sample")
     control = ide.PiecewiseConstant(by_sample.control.blocks[::2])
     by_sample = eqx.tree_at(lambda m: m.control, by_sample, control)
     tokens = TOKENS[None]
@@ -196,31 +198,11 @@ def test_values_of_a_solution_with_steps_for_each_sample():
 
 def test_it_is_random_where_one_of_both_is():
     model = MODEL
-    for part in (lambda m: m.decoder.control, lambda m: m.encoder.control):
+    for part in (lambda m: m.control, lambda m: m.inputs.encoder.control):
         assert model.random
         without_dropout = tuple(operator.operator for operator in part(model).blocks)
         model = eqx.tree_at(part, model, ide.PiecewiseConstant(without_dropout))
     assert not model.random
-
-
-@pytest.mark.heavy
-def test_options_are_those_of_both_but_an_exit():
-    changed = MODEL.with_options(gradient=ide.Direct(), compute_dtype="bfloat16")
-    for part in (changed.encoder, changed.decoder):
-        options = part.discretization
-        assert isinstance(options.gradient, ide.Direct) and options.compute_dtype == "bfloat16"
-    exit = ide.EstimatedExit(0.1)
-    stopped = MODEL.with_options(exit=exit)
-    assert stopped.decoder.discretization.exit == exit
-    assert stopped.encoder.discretization.exit is None
-
-
-def test_a_mesh_in_depth_is_that_of_both_equations():
-    fine = MODEL.on(ide.Mesh(intervals=6, steps_per_interval=2))
-    for model in (fine, fine.encoder):
-        assert model.control.num_intervals == 6
-        assert model.discretization.steps_per_interval == 2
-    assert MODEL.encoder.control.num_intervals == 2
 
 
 def test_gradients_reach_both_equations_but_not_the_fixed_positions():
@@ -231,7 +213,7 @@ def test_gradients_reach_both_equations_but_not_the_fixed_positions():
 
     leaves = jax.tree_util.tree_leaves_with_path(gradient(MODEL))
     still = [jax.tree_util.keystr(path) for path, x in leaves if not np.any(x)]
-    assert still == [".encoder.positions"]
+    assert still == [".inputs.encoder.inputs.positions"]
     assert all(np.isfinite(x).all() for _, x in leaves)
 
 
@@ -277,7 +259,7 @@ def test_inputs_that_do_not_fit(unchecked):
     with pytest.raises(ide.InputError, match=r"source has shape \(4, 16\).*need \(2, 4, 16\)"):
         MODEL(ide.SourceAndText(encoded, TOKENS))
     with pytest.raises(ide.InputError, match="no states of a second domain"):
-        MODEL.decoder(tokens)
+        DECODER(tokens)
     with pytest.raises(ide.InputError, match="width=4"):
         ide.TokenConvolution(3, 3, width=4, key=jax.random.key(0))
 

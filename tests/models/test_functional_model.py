@@ -1,5 +1,7 @@
 """Models whose width is a resolution."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -30,9 +32,8 @@ def language_model(solver=ide.LieTrotter(), **options):
 
 
 def functional(model, basis=ide.Nodal(), width=WIDTH, rule="midpoint"):
-    return ide.FunctionalModel(
-        model, ide.FunctionSpace(basis, WIDTH, ide.FeatureDomain(width, rule))
-    )
+    space = ide.FunctionSpace(basis, WIDTH, ide.FeatureDomain(width, rule))
+    return dataclasses.replace(model, space=space)
 
 
 @eqx.filter_jit
@@ -70,7 +71,7 @@ def test_outputs_converge_in_width():
 def test_the_ordinary_model_behind_it_gives_the_same_and_writes_text():
     model = functional(language_model(), ide.Cosine(), 2 * WIDTH)
     ordinary = model.ordinary
-    assert isinstance(ordinary, ide.LanguageModel)
+    assert ordinary.space is None
     np.testing.assert_allclose(
         outputs_of(ordinary, TOKENS), outputs_of(model, TOKENS), atol=1e-13
     )
@@ -105,23 +106,6 @@ def test_a_model_of_functions_of_tokens_and_features():
 
 
 @pytest.mark.heavy
-def test_depth_and_scheme_are_exchanged_as_for_other_models():
-    model = functional(language_model(), ide.Cosine(), 2 * WIDTH)
-    finer = model.on(ide.Mesh(intervals=4)).with_solver(ide.Strang(), steps_per_interval=2)
-    assert finer.control.num_intervals == 4
-    expected = functional(
-        language_model()
-        .on(ide.Mesh(intervals=4))
-        .with_solver(ide.Strang(), steps_per_interval=2),
-        ide.Cosine(),
-        2 * WIDTH,
-    )
-    np.testing.assert_allclose(
-        outputs_of(finer, TOKENS), outputs_of(expected, TOKENS), atol=1e-13
-    )
-
-
-@pytest.mark.heavy
 def test_the_start_of_a_velocity_is_a_function_too():
     model = language_model(ide.Nesterov(), own_velocity=True)
     wide = functional(model).on(ide.Mesh(width=2 * WIDTH))
@@ -150,11 +134,10 @@ def test_what_is_no_function_of_the_features():
     assert functional(model).ordinary.features == WIDTH
     with pytest.raises(ide.InputError, match=f"a weight for each of {WIDTH} features"):
         outputs_of(functional(model).on(ide.Mesh(width=2 * WIDTH)), TOKENS)
-    with pytest.raises(ide.InputError, match="16 features for 8 modes"):
-        ide.FunctionalModel(
-            language_model(), ide.FunctionSpace(ide.Cosine(), 8, ide.FeatureDomain(16))
-        )
-    with pytest.raises(ide.InputError, match="ImageClassifier is no function"):
+    space = ide.FunctionSpace(ide.Cosine(), 8, ide.FeatureDomain(16))
+    with pytest.raises(ide.InputError, match="8 modes for inputs of 16 features"):
+        dataclasses.replace(language_model(), space=space)
+    with pytest.raises(ide.InputError, match="ImageInputs is no function"):
         classifier = ide.ImageClassifier(
             (4, 4, 1),
             2,

@@ -114,7 +114,7 @@ def test_tokens_do_not_wrap_around_in_the_dtype_of_the_prompt():
         key=jax.random.key(0),
     )
     bias = jnp.zeros(300).at[290].set(100.0)
-    model = eqx.tree_at(lambda m: m.readout_bias, model, bias)
+    model = eqx.tree_at(lambda m: m.read_out.bias, model, bias)
     for dtype in (np.uint8, np.int8):
         text = ide.generate(model, np.array([1, 2, 3], dtype), 2, temperature=0.0)
         assert text.tolist() == [1, 2, 3, 290, 290]
@@ -123,7 +123,8 @@ def test_tokens_do_not_wrap_around_in_the_dtype_of_the_prompt():
 @pytest.mark.heavy
 def test_a_model_that_cannot_be_solved_writes_nothing():
     model, prompt = language_model(intervals=1), TOKENS[:, :3]
-    nan = eqx.tree_at(lambda m: m.embedding, model, model.embedding.at[5].set(jnp.nan))
+    embedding = model.inputs.embedding.at[5].set(jnp.nan)
+    nan = eqx.tree_at(lambda m: m.inputs.embedding, model, embedding)
     with pytest.raises(ide.InputError, match="position 3 could not be written"):
         ide.generate(nan, prompt, 4, key=jax.random.key(0))
     with pytest.raises(ide.InputError, match="position 10 could not be written"):
@@ -137,7 +138,7 @@ def test_a_model_that_cannot_be_solved_writes_nothing():
     assert (traced(nan)[:, 3] == -1).all()
     # A token that is excluded is no failure.
     bias = jnp.zeros(VOCABULARY).at[5].set(-jnp.inf)
-    without = eqx.tree_at(lambda m: m.readout_bias, model, bias, is_leaf=lambda x: x is None)
+    without = model.with_read_out(ide.TokenLogits(bias=bias))
     text = ide.generate(without, prompt, 4, key=jax.random.key(0))
     assert (text[:, 3:] != 5).all()
 

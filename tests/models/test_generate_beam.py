@@ -90,8 +90,8 @@ def test_tokens_do_not_wrap_around_in_the_dtype_of_the_prompt():
 
 
 def test_a_model_that_cannot_be_solved_writes_nothing():
-    nan = MODEL.decoder.embedding.at[5].set(jnp.nan)
-    nan = eqx.tree_at(lambda m: m.decoder.embedding, MODEL, nan)
+    nan = MODEL.inputs.embedding.at[5].set(jnp.nan)
+    nan = eqx.tree_at(lambda m: m.inputs.text.embedding, MODEL, nan)
     for write in (ide.generate_beam, ide.generate_greedy):
         with pytest.raises(ide.InputError, match="position 2 could not be written"):
             write(nan, FEATURES, PROMPT, LENGTH, end=0)
@@ -121,10 +121,10 @@ def test_many_beams_find_the_most_likely_text():
 
 
 def test_options_that_do_not_fit(unchecked):
-    for options in (dict(length=6), dict(end=VOCABULARY), dict(beams=VOCABULARY + 1)):
-        given = dict(prompt=PROMPT[0], length=2, end=0)
-        with pytest.raises(ide.InputError, match="generate_beam: prompt="):
-            ide.generate_beam(MODEL, FEATURES[0], **(given | options))
+    for name, value in (("length", 6), ("end", VOCABULARY), ("beams", VOCABULARY + 1)):
+        given = dict(prompt=PROMPT[0], length=2, end=0) | {name: value}
+        with pytest.raises(ide.InputError, match=f"generate_beam: .*{name}={value}"):
+            ide.generate_beam(MODEL, FEATURES[0], **given)
     with pytest.raises(ide.InputError, match=r"axes \(2,\), but the source has \(\)"):
         ide.generate_beam(MODEL, FEATURES[0], PROMPT, 2, end=0)
     adaptive = MODEL.with_solver(

@@ -43,7 +43,7 @@ def test_a_longer_horizon_passes_through_the_old_end():
     assert largest(found, jnp.stack(states)) < 1e-12
     assert largest(model.solve(tokens).u1, states[3]) < 1e-12
     assert largest(longer.on(ide.Mesh(horizon=1.0)).solve(tokens).u1, states[1]) < 1e-12
-    assert largest(longer(tokens), model.read_out(states[6])) < 1e-12
+    assert largest(longer(tokens), model.outputs(states[6])) < 1e-12
 
 
 def test_steps_keep_their_size():

@@ -9,51 +9,38 @@ import pytest
 from helpers import HEADS, WIDTH, largest
 
 import ide_transformer as ide
-from ide_transformer.models.image_model import split_patches
 
 
 CONTEXT, VOCABULARY = 8, 11
 
 
-def blocks(key, causal, positions, dropout):
-    first, second = jax.random.split(key)
+def language_model(
+    tied=True, learned_positions=True, dropout=0.0, control=ide.PiecewiseConstant
+):
     norm = ide.LayerNorm(jnp.ones(WIDTH))
-    attention = ide.Attention(
-        WIDTH, HEADS, key=first, causal=causal, positions=positions, normalization=norm, std=0.3
-    )
-    operators = (attention, ide.FeedForward(WIDTH, key=second, normalization=norm, std=0.3))
-    return tuple(ide.Dropout(operator, dropout) for operator in operators)
-
-
-def parts(causal, positions=ide.NoPositions(), dropout=0.0, control=ide.PiecewiseConstant):
-    theta = control.build(
-        lambda key: blocks(key, causal, positions, dropout), 3, key=jax.random.key(1)
-    )
-    return dict(
-        control=theta,
-        constraint=ide.Tied(ide.Free(), 3),
-        discretization=ide.Discretization(ide.LieTrotter()),
-        dropout=dropout,
-        std=0.5,
-        key=jax.random.key(3),
-    )
-
-
-def language_model(tied=True, learned_positions=True, **options):
     positions = ide.NoPositions() if learned_positions else ide.Rotary()
+    options = dict(normalization=norm, std=0.3)
+
+    def block(key):
+        first, second = jax.random.split(key)
+        operators = (
+            ide.Attention(WIDTH, HEADS, key=first, causal=True, positions=positions, **options),
+            ide.FeedForward(WIDTH, key=second, **options),
+        )
+        return tuple(ide.Dropout(operator, dropout) for operator in operators)
+
     return ide.LanguageModel(
         VOCABULARY,
         CONTEXT,
         WIDTH,
+        control=control.build(block, 3, key=jax.random.key(1)),
+        constraint=ide.Tied(ide.Free(), 3),
+        discretization=ide.Discretization(ide.LieTrotter()),
         tied=tied,
         learned_positions=learned_positions,
-        **parts(True, positions, **options),
-    )
-
-
-def classifier(class_token, channels=1):
-    return ide.ImageClassifier(
-        (4, 6, channels), 2, 5, WIDTH, class_token=class_token, **parts(False)
+        dropout=dropout,
+        std=0.5,
+        key=jax.random.key(3),
     )
 
 
@@ -75,8 +62,8 @@ def model():
 )
 def test_language_model_on_batches_is_causal_and_sees_positions(tied, learned_positions):
     model = language_model(tied, learned_positions)
-    assert (model.readout is None) == tied
-    assert (model.positions is None) != learned_positions
+    assert (model.read_out.weight is None) == tied
+    assert (model.inputs.positions is None) != learned_positions
     logits = outputs_of(model, TOKENS)
     assert logits.shape == (2, 3, CONTEXT, VOCABULARY)
     tokens, logits = TOKENS[1, 2], np.asarray(logits[1, 2])
@@ -93,45 +80,11 @@ def test_language_model_on_batches_is_causal_and_sees_positions(tied, learned_po
     assert largest(*swapped) > 1e-6
 
 
-@pytest.mark.parametrize("class_token, channels", [(True, 1), (False, 3)])
-def test_image_classifier_on_one_image_and_on_batches(class_token, channels):
-    model = classifier(class_token, channels)
-    images = np.random.default_rng(0).standard_normal((2, 3, 4, 6, channels))
-    logits = outputs_of(model, images)
-    assert logits.shape == (2, 3, 5)
-    assert largest(logits[1, 2], outputs_of(model, images[1, 2])) < 1e-13
-    if channels == 1:
-        assert largest(outputs_of(model, images[..., 0]), logits) < 1e-14
-    assert model.equation.domain.points.shape == (6 + class_token, 2)
-
-
-def test_runs_of_image_classifiers_store_their_weights_in_this_order():
-    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(classifier(True), eqx.is_array))
-    names = [jax.tree_util.keystr(path) for path, _ in leaves]
-    assert names[:6] == [
-        ".embedding.weight",
-        ".embedding.bias",
-        ".positions",
-        ".prefix[0]",
-        ".head.classifiers[0].weight",
-        ".head.classifiers[0].bias",
-    ]
-    assert all(name.startswith(".control") for name in names[6:])
-
-
-def test_patches_are_the_squares_of_an_image():
-    image = np.arange(24.0).reshape(4, 6, 1)
-    patches = np.asarray(split_patches(jnp.asarray(image), 2))
-    assert patches[0].tolist() == [0, 1, 6, 7]
-    assert patches[1].tolist() == [2, 3, 8, 9]
-    assert patches[3].tolist() == [12, 13, 18, 19]
-
-
 def test_the_equation_of_a_model_is_solved(model):
     @eqx.filter_jit
     def by_hand(model):
         u0, _ = model.embed(TOKENS)
-        return model.read_out(ide.solve(model.equation, u0, solver=model.solver).u1)
+        return model.outputs(ide.solve(model.equation, u0, solver=model.solver).u1)
 
     assert largest(by_hand(model), outputs_of(model, TOKENS)) < 1e-13
 
@@ -150,8 +103,8 @@ def test_with_solver(model):
     assert isinstance(other.solver, diffrax.Heun)
     solution = eqx.filter_jit(lambda m: m.solve(TOKENS))(other)
     assert solution.stats["field_evaluations"] == 3 * 4 * 2
-    assert other.embedding is model.embedding
-    assert largest(other.read_out(solution.u1), outputs_of(model, TOKENS)) > 1e-6
+    assert other.inputs.embedding is model.inputs.embedding
+    assert largest(other.outputs(solution.u1), outputs_of(model, TOKENS)) > 1e-6
 
 
 @pytest.mark.heavy
@@ -209,10 +162,6 @@ def test_generate_draws_with_the_probabilities_of_the_model_from_the_top(model):
 def test_inputs_that_do_not_fit(model, unchecked):
     with pytest.raises(ide.InputError, match="9 tokens is longer than the context of 8"):
         model(jnp.zeros(9, int))
-    with pytest.raises(ide.InputError, match="do not divide images of 4 by 6"):
-        ide.ImageClassifier((4, 6, 1), 4, 5, WIDTH, **parts(False))
-    with pytest.raises(ide.InputError, match="built for"):
-        classifier(True)(jnp.zeros((5, 5)))
     with pytest.raises(ide.InputError, match="prompt is empty"):
         ide.generate(model, jnp.zeros(0, int), 1, key=jax.random.key(0))
     with pytest.raises(ide.InputError, match="temperature=-1"):

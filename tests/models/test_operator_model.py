@@ -51,14 +51,14 @@ def test_it_is_the_equation_between_two_linear_maps(model):
     a, x = wave(POINTS), np.arange(POINTS) / POINTS
     angles = 2 * np.pi * np.outer(x, [1, 2, 3])
     features = np.concatenate([a[:, None], np.cos(angles), np.sin(angles)], axis=1)
-    u0 = features @ np.asarray(model.embedding.weight)
+    u0 = features @ np.asarray(model.inputs.embedding.weight)
     domain = ide.TokenDomain(jnp.asarray(x[:, None]))
     equation = ide.Equation(model.control, ide.Free(), domain)
     solve = eqx.filter_jit(ide.solve)
     u1 = np.asarray(solve(equation, jnp.asarray(u0), solver=ide.LieTrotter()).u1)
     centred = u1 - u1.mean(1, keepdims=True)
     normal = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
-    expected = normal @ np.asarray(model.readout.weight)[:, 0]
+    expected = normal @ np.asarray(model.read_out.linear.weight)[:, 0]
     np.testing.assert_allclose(outputs_of(model, a), expected, atol=1e-12)
 
 

@@ -1,5 +1,7 @@
 """`OperatorModel` on products of circles and intervals, and `Field` at points of its own."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -66,11 +68,11 @@ def test_it_is_the_equation_at_the_points_of_a_product(options, lengths):
         for turned in (np.cos, np.sin)
         for k in (1, 2)
     ]
-    u0 = np.stack([a, *waves], axis=1) @ np.asarray(model.embedding.weight)
+    u0 = np.stack([a, *waves], axis=1) @ np.asarray(model.inputs.embedding.weight)
     domain = ide.TokenDomain(jnp.asarray(x), jnp.asarray(np.tile(weights, 6)))
     equation = ide.Equation(model.control, ide.Free(), domain)
     u1 = ide.solve(equation, jnp.asarray(u0), solver=ide.LieTrotter()).u1
-    expected = np.asarray(model.read_out(u1))
+    expected = np.asarray(model.outputs(u1))
     found = outputs_of(model, a.reshape(6, 8))
     assert found.shape == (6, 8)
     np.testing.assert_allclose(found.ravel(), expected, atol=1e-12)
@@ -105,7 +107,7 @@ def test_scattered_points_converge_to_the_function_on_the_grid():
 def test_a_functional_model_has_the_same_shapes():
     model = operator_model()
     space = ide.FunctionSpace(ide.Cosine(), FEATURES, ide.FeatureDomain(2 * FEATURES))
-    wide = ide.FunctionalModel(model, space)
+    wide = dataclasses.replace(model, space=space)
     assert jax.eval_shape(wide, jnp.ones((3, 6, 8))).shape == (3, 6, 8)
 
 
@@ -116,7 +118,7 @@ def test_a_functional_model_has_the_same_shapes():
         (lambda m: m(np.ones((4, 8))), "4 points cannot tell the 2 waves"),
         (lambda m: m(field(np.ones((6, 1)))), r"dimension 1, but .* \[tokens, 2\]"),
         (lambda m: m(field(np.full((6, 2), 1.5))), r"the point \[1.5, 1.5\], outside of \["),
-        (lambda m: m.points_of(8), "points=8 for a model of functions in dimension 2"),
+        (lambda m: m.inputs.points_of(8), "points=8 for a model of functions in dimension 2"),
         (lambda m: ide.error_budget(m, lambda x: x[:, 0]), "functions in dimension 2"),
     ],
 )

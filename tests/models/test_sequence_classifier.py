@@ -37,18 +37,22 @@ def classifier(**options):
 def test_the_mean_over_tokens_is_read():
     model = classifier()
     logits = eqx.filter_jit(model)(TOKENS)
-    u0 = np.asarray(model.embedding)[TOKENS] + np.asarray(model.positions)
+    u0 = np.asarray(model.inputs.embedding)[TOKENS] + np.asarray(model.inputs.positions)
     u1 = ide.solve(model.equation, jnp.asarray(u0), solver=ide.LieTrotter()).u1
     u1 = np.asarray(u1)
     v = (u1 - u1.mean(-1, keepdims=True)) / np.sqrt(u1.var(-1, keepdims=True) + 1e-5)
-    weight, bias = model.classifier.weight, model.classifier.bias
+    read = model.read_out.classifier
     assert logits.shape == (3, 4)
-    assert largest(logits, v.mean(axis=-2) @ np.asarray(weight) + np.asarray(bias)) < 1e-9
+    assert (
+        largest(logits, v.mean(axis=-2) @ np.asarray(read.weight) + np.asarray(read.bias))
+        < 1e-9
+    )
     assert largest(model(TOKENS[1, :4]), logits[1]) > 1e-3
 
 
 def test_a_class_token_does_not_see_padding():
-    model = eqx.tree_at(lambda m: m.prefix, classifier(class_token=True), (jnp.ones(WIDTH),))
+    model, prefix = classifier(class_token=True), (jnp.ones(WIDTH),)
+    model = eqx.tree_at(lambda m: m.inputs.prefix, model, prefix)
     mask = np.arange(CONTEXT) < np.array([[6], [4], [1]])
     logits = eqx.filter_jit(model)(ide.Text(TOKENS, mask))
     assert largest(logits[1], model(TOKENS[1, :4])) < 1e-12

@@ -64,12 +64,12 @@ def flow(model, u):
 
 def limit(model, u, level=0):
     """The result on infinitely fine grids, where R and P are the identity."""
-    down, depth = model.levels, len(model.levels) // 2
+    down, depth = model.inputs.levels, len(model.inputs.levels) // 2
     v = np.asarray(flow(down[level], u))
     if level == depth:
         return v
     w = v + limit(model, v, level + 1) - v
-    return flow(model.model if level == 0 else down[2 * depth - level], w)
+    return flow(model if level == 0 else down[2 * depth - level], w)
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,11 @@ def test_a_coarser_grid_on_which_nothing_happens_changes_nothing():
     domain = ide.TokenDomain.uniform((4, 4))
     model = u_shaped(domain, 1)
     still = eqx.tree_at(
-        lambda m: m.levels[1].control, model, ide.Tied((ide.Damping(0.0),), STEPS)
+        lambda m: m.inputs.levels[1].control, model, ide.Tied((ide.Damping(0.0),), STEPS)
     )
     u = np.random.default_rng(0).standard_normal((2, 16, WIDTH))
-    expected = outputs_of(model.model, outputs_of(model.levels[0], u))
+    last = model.with_inputs(model.inputs.inputs)
+    expected = outputs_of(last, outputs_of(model.inputs.levels[0], u))
     assert largest(outputs_of(still, u), expected) < 1e-13
 
 
@@ -160,14 +161,14 @@ def test_it_is_trained_as_any_model(operator_model):
     # Two operators of the model, one of each of two levels.
     assert metrics["field_evaluations"] == 4
     changed = jax.tree.map(lambda x, y: not np.array_equal(x, y), before, state.weights)
-    assert all(jax.tree.leaves(changed.levels[1].control))
+    assert all(jax.tree.leaves(changed.inputs.levels[1].control))
 
 
 def test_it_is_evaluated_on_other_grids_and_schemes(operator_model):
     assert outputs_of(operator_model, np.ones(12)).shape == (12,)
     other = operator_model.with_solver(ide.Strang()).on(ide.Mesh(intervals=4))
-    assert all(type(part.solver) is ide.Strang for part in (other.model, *other.levels))
-    assert all(part.control.num_intervals == 4 for part in (other.model, *other.levels))
+    assert [type(part.solver) for part in other.equations] == [ide.Strang] * 3
+    assert [part.control.num_intervals for part in other.equations] == [4] * 3
 
 
 @pytest.mark.parametrize("channels", [None, 2])
@@ -186,7 +187,8 @@ def test_outputs_in_the_plane_have_the_shape_of_the_inputs(channels):
 
 
 def test_what_is_no_such_model(operator_model):
-    model, levels = operator_model.model, operator_model.levels
+    model = operator_model.with_inputs(operator_model.inputs.inputs)
+    levels = operator_model.inputs.levels
     with pytest.raises(ide.InputError, match="1 levels; give two for one coarser grid"):
         ide.UShapedModel(model, levels[:1])
     wide = ide.StateModel(model.domain, 5, control=control(0), **PARTS)
@@ -196,13 +198,8 @@ def test_what_is_no_such_model(operator_model):
         operator_model(np.ones(9))
     with pytest.raises(ide.InputError, match="have to lie on a grid"):
         ide.coarsened(ide.TokenDomain.gauss_legendre(4))
-    with pytest.raises(ide.InputError, match="tokens cannot stop early"):
-        operator_model.with_exit(ide.EstimatedExit(0.1))
-    with pytest.raises(ide.InputError, match="tokens cannot stop early"):
-        operator_model.with_options(exit=ide.EstimatedExit(0.1))
-    with pytest.raises(ide.InputError, match="tokens cannot stop early"):
-        operator_model.with_solver(ide.Strang(), exit=ide.EstimatedExit(0.1))
-    with pytest.raises(ide.InputError, match="tokens cannot stop early"):
-        ide.UShapedModel(model.with_exit(ide.EstimatedExit(0.1)), levels)
+    stopping = levels[1].with_exit(ide.EstimatedExit(0.1))
+    with pytest.raises(ide.InputError, match=r"levels\[1\] has an exit"):
+        ide.UShapedModel(model, (levels[0], stopping))
     with pytest.raises(ide.InputError, match=r"states of shape .* on a grid of 8 tokens"):
         levels[0](np.ones((7, WIDTH)))

@@ -57,7 +57,7 @@ def outputs_of(reference, images):
 def test_outputs_of_the_library(name, options, tmp_path):
     reference = reference_of(tmp_path / "one", name, options, "float64")
     model = load_pretrained(tmp_path / "one")
-    images = random_images((32, 64), model.stages[0].image_shape[2])
+    images = random_images((32, 64), model.inputs.image_shape[2])
     expected = outputs_of(reference, images)
     assert largest(eqx.filter_jit(model)(images), expected) < 1e-12 * np.abs(expected).max()
     save_pretrained(model, tmp_path / "two", like=tmp_path / "one")
@@ -71,7 +71,7 @@ def test_outputs_of_the_library(name, options, tmp_path):
 def test_outputs_of_the_library_in_single_precision(name, options, tmp_path):
     reference = reference_of(tmp_path, name, options, "float32")
     model = load_pretrained(tmp_path)
-    images = random_images((32, 64), model.stages[0].image_shape[2], dtype=np.float32)
+    images = random_images((32, 64), model.inputs.image_shape[2], dtype=np.float32)
     outputs = eqx.filter_jit(model)(images)
     assert outputs.dtype == jnp.float32
     assert largest(outputs, outputs_of(reference, images)) < 2e-5
@@ -102,4 +102,4 @@ def test_images_that_no_grid_fits():
         model(np.zeros((9, 8, 3)))
     # The grid of 2 by 3 tokens has no middle ones for its keys.
     with pytest.raises(ide.InputError, match="stride=2 does not divide a grid of 2 by 3"):
-        model.stages[0](np.zeros((4, 6, 3)))
+        model.equations[0](np.zeros((4, 6, 3)))

@@ -84,7 +84,7 @@ def test_an_untied_head_has_a_bias_of_its_own(family, tmp_path):
 
     folder = changed_copy(tmp_path, family, with_decoder, tie_word_embeddings=False)
     with pytest.warns(UserWarning, match=f"not part of the model, so not read: {bias}"):
-        head = load_pretrained(folder).head
+        head = load_pretrained(folder).read_out.head
     tensors = tensors_of(folder)
     assert np.array_equal(head.bias, tensors[f"{decoder}.bias"])
     assert np.array_equal(head.readout, tensors[f"{decoder}.weight"])
@@ -133,7 +133,7 @@ def test_the_decoder_of_t5_is_named_and_not_read(tmp_path):
 def test_the_head_of_roberta_has_one_activation(tmp_path):
     model = load_pretrained(changed_copy(tmp_path, "roberta", hidden_act="relu"))
     assert model.control.blocks[1].activation is ide.relu
-    assert model.head.activation is ide.gelu
+    assert model.read_out.head.activation is ide.gelu
 
 
 def test_roberta_counts_the_tokens_that_are_no_padding():
@@ -156,7 +156,7 @@ def test_segments_out_of_range_are_refused(family, known):
             ide.InputError, match=rf"a segment {segment}, but .* 0 to {known - 1}"
         ):
             model.embed(ide.Text(tokens, segments=np.array([0, 0, segment, 0])))
-        if model.segments is not None:
+        if model.inputs.segments is not None:
             text = ide.Text(jnp.asarray(tokens), segments=jnp.array([0, 0, segment, 0]))
             u0, _ = eqx.filter_jit(model.embed)(text)
             assert np.isnan(u0).all(axis=-1).tolist() == [False, False, True, False]

@@ -168,24 +168,24 @@ FEATURES = np.random.default_rng(2).standard_normal((3, 4, 12))
 @eqx.filter_jit
 def ours(model):
     """The same outputs, by a model of this package."""
-    if isinstance(model, ide.EncoderDecoder):
-        states = model.encoder(FEATURES)
+    if isinstance(model.inputs, ide.EncodedInputs):
+        states = model.inputs.encoder(FEATURES)
         inputs = ide.SourceAndText(ide.Encoded(states), TEXTS)
         return {"outputs": model(inputs), "states": states}
-    if isinstance(model, ide.StagedModel):
-        return {"outputs": model(IMAGES)}
-    if isinstance(model, ide.ImageEncoder):
+    read_out = model.read_out
+    if isinstance(model.inputs, ide.AbstractImageInputs):
         found = {"outputs": model(IMAGES)}
-        if model.pooler is not None:
-            found["pooled"] = model.pooled(found["outputs"])
+        if getattr(read_out, "pooler", None) is not None:
+            found["pooled"] = read_out.pooled(found["outputs"])
         return found
-    segments = SEGMENTS if model.segment_kinds > 1 else None
+    kinds = model.inputs.segments
+    segments = SEGMENTS if kinds is not None and len(kinds) > 1 else None
     states = model(ide.Text(TEXTS, MASK, segments))
     found = {"states": states[MASK]}
-    if model.head is not None:
-        found["logits"] = model.logits(states)[MASK]
-    if model.pooler is not None:
-        found["pooled"] = model.pooled(states)
+    if read_out.head is not None:
+        found["logits"] = read_out.logits(states, model.inputs)[MASK]
+    if read_out.pooler is not None:
+        found["pooled"] = read_out.pooled(states)
     return found
 
 

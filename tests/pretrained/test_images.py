@@ -35,12 +35,13 @@ CASES = [
 def outputs_of(model, images):
     """The outputs, and what a pooler makes of them."""
     outputs = model(images)
-    return outputs, None if model.pooler is None else model.pooled(outputs)
+    pooler = getattr(model.read_out, "pooler", None)
+    return outputs, None if pooler is None else model.read_out.pooled(outputs)
 
 
 def at_size(model, size):
     """The model for images of (rows, columns) pixels."""
-    return model.on(ide.Mesh(tokens=tuple(side // model.patch for side in size)))
+    return model.on(ide.Mesh(tokens=tuple(side // model.inputs.stride for side in size)))
 
 
 @pytest.mark.filterwarnings("ignore:.*not part of the model, so not read")
@@ -93,13 +94,13 @@ def test_names_of_modules_of_newer_versions(family, tmp_path):
 def test_outputs_of_the_library(name, options, tmp_path):
     reference = checkpoint(tmp_path / "one", name, options)
     model = load_pretrained(tmp_path / "one")
-    rows, columns, channels = model.image_shape
+    rows, columns, channels = model.inputs.image_shape
     images = random_images((rows, columns), channels)
     expected = output_of(reference, images)
     outputs, pooled = outputs_of(model, images)
     assert outputs.shape == expected.shape
     assert relative(outputs, expected) < 1e-12
-    if model.pooler is not None:
+    if pooled is not None:
         assert relative(pooled, run(reference, images).pooler_output.numpy()) < 1e-12
     save_pretrained(model, tmp_path / "two", like=tmp_path / "one")
     again = type(reference).from_pretrained(tmp_path / "two", dtype="float64").eval()
@@ -112,7 +113,7 @@ def test_outputs_of_the_library(name, options, tmp_path):
 def test_outputs_of_the_library_in_single_precision(name, options, tmp_path):
     reference = checkpoint(tmp_path, name, options, "float32")
     model = load_pretrained(tmp_path)
-    rows, columns, channels = model.image_shape
+    rows, columns, channels = model.inputs.image_shape
     images = random_images((rows, columns), channels, dtype=np.float32)
     outputs, _ = outputs_of(model, images)
     assert outputs.dtype == jnp.float32

@@ -74,8 +74,8 @@ def test_what_the_layout_cannot_hold_is_not_written(tmp_path):
         r"\n  model.control: PiecewiseLinear.* here, PiecewiseConstant": eqx.tree_at(
             lambda m: m.control, model, ide.PiecewiseLinear(model.control.blocks)
         ),
-        r"\n  model.output_normalization.eps: 0.1 here, 1e-06 there\n": eqx.tree_at(
-            lambda m: m.output_normalization, model, ide.RMSNorm(jnp.ones(16), eps=0.1)
+        r"\n  model.read_out.normalization.eps: 0.1 here, 1e-06 there\n": eqx.tree_at(
+            lambda m: m.read_out.normalization, model, ide.RMSNorm(jnp.ones(16), eps=0.1)
         ),
         r"\n  model.control.blocks\[1\]: Dropout.* here, GatedFeedForward": eqx.tree_at(
             lambda m: m.control.blocks[1], model, ide.Dropout(model.control.blocks[1], 0.1)
@@ -84,7 +84,7 @@ def test_what_the_layout_cannot_hold_is_not_written(tmp_path):
     for message, other in cases.items():
         with pytest.raises(ide.InputError, match=message):
             save_pretrained(other, tmp_path / "new", like=GOLDEN / "llama")
-    with pytest.raises(ide.InputError, match=r"holds a TextEncoder, but the model is a Lang"):
+    with pytest.raises(ide.InputError, match=r"model.read_out: TokenLogits.* here, States"):
         save_pretrained(model, tmp_path / "new", like=GOLDEN / "bert")
     with pytest.raises(ide.InputError, match=r"query_normalization: Free\(\) here, RMSNorm"):
         save_pretrained(model, tmp_path / "new", like=GOLDEN / "qwen3")
@@ -97,8 +97,9 @@ def test_what_the_layout_cannot_hold_is_not_written(tmp_path):
 
 def test_each_model_inside_is_solved_by_its_own_scheme(tmp_path):
     model = load_pretrained(GOLDEN / "whisper")
-    encoder = model.encoder.with_solver(diffrax.Heun())
-    for other in (model.with_solver(diffrax.Heun()), model.with_encoder(encoder)):
+    encoder = model.inputs.encoder.with_solver(diffrax.Heun())
+    changed = eqx.tree_at(lambda m: m.inputs.encoder, model, encoder)
+    for other in (model.with_solver(diffrax.Heun()), changed):
         with pytest.raises(ide.InputError, match=r"solver: Heun\(\) here, LieTrotter"):
             save_pretrained(other, tmp_path / "saved", like=GOLDEN / "whisper")
 
@@ -113,21 +114,25 @@ def test_weights_that_are_one_tensor_must_be_equal_to_be_written(tmp_path):
 
 def test_heads_that_the_layout_cannot_hold_are_not_written(tmp_path):
     model = load_pretrained(GOLDEN / "vit")
-    heads = ide.NoHead(), ide.MeanHead(*model.head.classifiers)
+    heads = ide.States(), ide.MeanHead(*model.read_out.classifiers)
     for other in (
-        model.on(ide.Mesh(tokens=tuple(2 * n for n in model.grid))),
-        *map(model.with_head, heads),
+        model.on(ide.Mesh(tokens=tuple(2 * n for n in model.inputs.grid))),
+        *map(model.with_read_out, heads),
     ):
-        with pytest.raises(ide.InputError, match=r"model\.(head|image_shape).* here, .* there"):
+        with pytest.raises(
+            ide.InputError, match=r"model\.(read_out|inputs\.image_shape).* here, .* there"
+        ):
             save_pretrained(other, tmp_path / "new", like=GOLDEN / "vit")
 
     def without_head(tensors):
         return {name: x for name, x in tensors.items() if "classifier" not in name}
 
     bare = changed_copy(tmp_path / "bare", "vit", without_head)
-    other = load_pretrained(bare).with_head(ide.PrefixAndMeanHead(*model.head.classifiers))
+    other = load_pretrained(bare).with_read_out(
+        ide.PrefixAndMeanHead(*model.read_out.classifiers)
+    )
     with pytest.raises(
-        ide.InputError, match=r"model\.head: PrefixAndMeanHead.* here, NoHead\(\) there"
+        ide.InputError, match=r"model\.read_out: PrefixAndMeanHead.* here, States.* there"
     ):
         save_pretrained(other, tmp_path / "new", like=bare)
     assert not (tmp_path / "new").exists()

@@ -50,7 +50,7 @@ def model():
 @eqx.filter_jit
 def outputs_of(model, features, tokens):
     """The states of the encoder, and the logits."""
-    encoded = ide.Encoded(model.encoder(features))
+    encoded = ide.Encoded(model.inputs.encoder(features))
     return encoded.states, model(ide.SourceAndText(encoded, tokens))
 
 
@@ -58,7 +58,7 @@ def test_stored_outputs(model, stored):
     states, logits = outputs_of(model, stored["features"], stored["tokens"])
     assert largest(states, stored["states"]) < 1e-12
     assert largest(logits, stored["logits"]) < 1e-12
-    assert model.context == 12
+    assert model.inputs.context == 12
 
 
 def test_the_golden_transcript(model, stored):
@@ -82,7 +82,7 @@ def test_parity(name, tmp_path):
     features, tokens = reference.sample(theirs, seed=3, batch=2, tokens=9)
     states, logits = reference.outputs(theirs, features, tokens)
     ours = load_pretrained(tmp_path / "theirs")
-    assert ours.decoder.embedding.dtype == jnp.float64
+    assert ours.inputs.embedding.dtype == jnp.float64
     found, found_logits = outputs_of(ours, features, tokens)
     assert largest(found, states) < 1e-9 * np.abs(states).max()
     assert largest(found_logits, logits) < 1e-9 * np.abs(logits).max()

@@ -18,15 +18,15 @@ FAMILIES = [name for name in CASES if "," not in name]
 def own_outputs(model, tokens, mask):
     """The arrays of `outputs_of`, computed by the model here."""
     text = ide.Text(tokens, mask)
-    if isinstance(model, ide.LanguageModel):
-        u1 = model.solve(text).u1
-        return {"states": model.output_normalization.project(u1), "logits": model.read_out(u1)}
+    if isinstance(model.read_out, ide.TokenLogits):
+        u1, normalization = model.solve(text).u1, model.read_out.normalization
+        return {"states": normalization.project(u1), "logits": model.outputs(u1)}
     states = model(text)
     found = {"states": states}
-    if model.head is not None:
-        found["logits"] = model.logits(states)
-    if model.pooler is not None:
-        found["pooled"] = model.pooled(states)
+    if model.read_out.head is not None:
+        found["logits"] = model.read_out.logits(states, model.inputs)
+    if model.read_out.pooler is not None:
+        found["pooled"] = model.read_out.pooled(states)
     return found
 
 

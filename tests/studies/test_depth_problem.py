@@ -41,7 +41,7 @@ def test_a_checkpoint_without_data_imitates_its_native_outputs(family, inputs):
 
 def test_a_checkpoint_of_another_kind_is_refused(tmp_path):
     loaded = ide.load_model(GOLDEN / "whisper")
-    with pytest.raises(ide.InputError, match=r"EncoderDecoder.*or a model of images"):
+    with pytest.raises(ide.InputError, match=r"EncodedInputs.*or a model of images"):
         make_problem(loaded, 3, 2)
     folder = changed_copy(tmp_path, "bert")
     (folder / "tokenizer.json").write_text("{")

@@ -196,7 +196,7 @@ class Table(eqx.Module):
     def solve(self, inputs, **kwargs):
         return self.Solution(self.rows[inputs], True, {"field_evaluations": 1})
 
-    def read_out(self, u):
+    def outputs(self, u):
         return u
 
 

@@ -129,17 +129,48 @@ class Plain(integration.AbstractGradient):
         return diffrax.DirectAdjoint()
 
 
-class Doubled(models.LanguageModel):
-    """A language model with logits twice as large."""
+class Doubled(ide.TokenLogits):
+    """Logits twice as large."""
 
-    def read_out(self, u):
-        return 2 * super().read_out(u)
+    def __call__(self, u, inputs):
+        return 2 * super().__call__(u, inputs)
+
+
+class Letters(ide.AbstractInputs):
+    """Tokens as rows of a table, without positions."""
+
+    embedding: Array
+    context: int = eqx.field(static=True)
+
+    @classmethod
+    def build(cls, vocabulary: int, context: int, features: int, *, key):
+        return cls(0.1 * jax.random.normal(key, (vocabulary, features)), context)
+
+    @property
+    def vocabulary(self):
+        return self.embedding.shape[0]
+
+    @property
+    def features(self):
+        return self.embedding.shape[1]
+
+    @property
+    def domain(self):
+        return ide.TokenDomain.uniform(self.context)
+
+    def embed(self, inputs, *, key=None):
+        tokens = inputs.tokens if isinstance(inputs, ide.Text) else inputs
+        u = self.embedding[jnp.asarray(tokens)]
+        return ide.Embedded(u, ide.TokenDomain.uniform(u.shape[-2]))
+
+    def of_text(self, text):
+        return text.tokens
 
 
 class Counting(tasks.AbstractTask):
     """Predict the next digit of `0123456789012…`."""
 
-    model: ClassVar[type] = models.LanguageModel
+    model: ClassVar = models.LanguageModel
     causal: ClassVar[bool] = True
 
     def __init__(self, context: int, length: int = 200):
@@ -174,7 +205,7 @@ class Counting(tasks.AbstractTask):
 class Unsized(tasks.AbstractTask):
     """Halve a sequence of its own length; one batch serves for all parts and samples."""
 
-    model: ClassVar[type] = models.Model
+    model: ClassVar = models.Model
 
     @property
     def sizes(self):
@@ -192,11 +223,9 @@ class Unsized(tasks.AbstractTask):
         yield self.batch(0, 8, 0)
 
 
-class Sizeless(Doubled):
-    """A language model of one size."""
-
-    def __init__(self, vocabulary: int):
-        raise NotImplementedError
+def sizeless(vocabulary: int, *, key) -> ide.Model:
+    """A model of one size."""
+    raise NotImplementedError
 
 
 class AbstractPush(ide.AbstractOperator):

@@ -86,7 +86,7 @@ def test_a_run_keeps_its_average_and_old_runs_have_none(tmp_path, monkeypatch, c
     config = configured(tmp_path, [*options, "training.average=0.5"])
     folder = training.train(config, runs=tmp_path / "runs")
     (a, _), (b, _) = (training.load_run(folder.path, weights=x) for x in ("trained", "average"))
-    assert 1e-6 < largest(a.embedding, b.embedding) < 0.1
+    assert 1e-6 < largest(a.inputs.embedding, b.inputs.embedding) < 0.1
     text = folder.summary.read_text()
     assert "validation_loss_of_average" in text and "test_loss" not in text
     output = run_here(

@@ -113,7 +113,7 @@ def test_what_the_section_model_offers(tmp_path):
     assert isinstance(scaled.operator.normalization, ide.Sphere)
     assert scaled.operator.normalization.gain.shape == (16,)
     assert sourced.attention.region.window == 3 and sourced.attention.causal
-    assert model.positions is None
+    assert model.inputs.positions is None
 
 
 def test_arrays_of_numbers_are_options(tmp_path):
@@ -161,9 +161,8 @@ def test_arrays_of_numbers_are_options(tmp_path):
         (["data.tokenizer=word"], "data.tokenizer='word': Input should be 'characters'"),
         (
             ["data.name=digits", "data.path=null"],
-            "data.name=digits: model.kind=language_model: LanguageModel is no "
-            "AbstractImageClassifier.*"
-            "Known: image_classifier, image_stage",
+            "model.kind=language_model: .*TextInputs and TokenLogits, .*data.name=digits is .*"
+            "AbstractImageInputs and AbstractClassifier; write model.kind=image_classifier",
         ),
     ],
 )
@@ -215,7 +214,11 @@ def test_matrices_decay_and_vectors_do_not(tmp_path):
         assert block[0].query.weight and block[1].outer.weight
         assert not block[0].query.bias and not block[1].normalization.gain
     whole = decayed(model)
-    assert whole.embedding and whole.positions and not whole.output_normalization.gain
+    assert (
+        whole.inputs.embedding
+        and whole.inputs.positions
+        and not whole.read_out.normalization.gain
+    )
 
 
 def test_a_constraint_without_weights_on_a_smooth_control(tmp_path):

@@ -32,7 +32,7 @@ def test_the_model_of_a_configuration_is_not_causal():
     config = training.load_config(BURGERS, SMALL)
     task = training.build_task(config)
     model = training.build_model(config, task, jax.random.key(0))
-    assert isinstance(model, ide.OperatorModel) and model.modes == 3 and model.points == 16
+    assert model.inputs.modes == 3 and model.inputs.points == 16
     assert not model.control(0.0)[0].causal
 
 
@@ -40,7 +40,10 @@ def test_the_model_of_a_configuration_is_not_causal():
     ("change", "message"),
     [
         ("model.options={modes: 8}", "data.name=burgers: model: .*modes=8 .*points=16"),
-        ("model.kind=language_model", "LanguageModel is no OperatorModel"),
+        (
+            "model.kind=language_model",
+            "TextInputs and TokenLogits, .*burgers.*write model.kind=operator_model",
+        ),
         ("data.options={viscosity: 0}", r"data.options.viscosity=0: .*greater than 0"),
         ("data.options={viscosty: 1}", r"no such option. Did you mean viscosity\?"),
         ("data.options={samples: 0}", r"data.options.samples=0"),

@@ -45,7 +45,7 @@ def by_hand(model, tokens, layers):
     for layer in layers:
         for operator in model.control(float(layer)):
             u = u + operator(u, domain)
-    return model.read_out(u)
+    return model.outputs(u)
 
 
 def cross_entropy(logits, targets):

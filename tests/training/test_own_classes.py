@@ -23,7 +23,8 @@ OWN = {
     "name": "own",
     "data": {"name": "mine:Counting", "options": {"length": 100}},
     "model": {
-        "kind": "mine:Doubled",
+        "kind": "model",
+        "options": {"inputs": "mine:Letters", "read_out": "mine:Doubled"},
         "width": 8,
         "heads": 2,
         "depth": 2,
@@ -37,7 +38,6 @@ OWN = {
             },
         ],
         "normalization": {"kind": "mine:Ball", "options": {"radius": 2.0}},
-        "input_normalization": "mine:Ball",
     },
     "control": {"kind": "mine:Growing"},
     "solver": {"kind": "lie_trotter", "sub_solver": "mine:MyHeun"},
@@ -87,6 +87,10 @@ def test_from_a_file_through_the_scripts(here, capsys, monkeypatch):
 
     sampled = run_here(capsys, "sample.py", folder, "--prompt", "123", "--length", 5, "--trust")
     assert sampled.startswith("123")
+    measured = run_here(
+        capsys, "evaluate.py", folder, "--mesh", "intervals=1,4", "--trust", "--samples", 4
+    )
+    assert "intervals" in measured and "nan" not in measured
     comparison = {
         "mode": "train",
         "base": "own.yaml",
@@ -118,6 +122,30 @@ def test_from_python(mine):
     # `rate` grows with t, so the exact solution is u0 exp(-0.1 (2 + 2) T/2).
     assert largest(one, other) < 1e-12
     assert largest(one, u0 * np.exp(-0.4)) < 1e-3
+
+
+def test_own_inputs_and_read_out_from_python(mine):
+    """A model of them is the sum that is written here, in any number of intervals."""
+    control = ide.PiecewiseConstant.build(
+        lambda key: (ide.FeedForward(8, key=key),), 2, key=jax.random.key(0)
+    )
+    model = ide.Model(
+        mine.Letters.build(5, 4, 8, key=jax.random.key(1)),
+        control,
+        ide.Free(),
+        ide.Discretization(diffrax.Euler()),
+        mine.Doubled(),
+    )
+    tokens = jnp.array([3, 1, 4])
+    u = model.inputs.embedding[tokens]
+    for t in (0.0, 1.0):
+        u = u + control(t)[0](u, model.domain)
+    expected = 2 * ide.LayerNorm().project(u) @ model.inputs.embedding.T
+    assert largest(model(tokens), expected) < 1e-12
+    written = ide.generate(model, tokens, 2, temperature=0.0)
+    assert int(written[3]) == int(jnp.argmax(expected[-1]))
+    halved = model.on(ide.Mesh(steps_per_interval=2))
+    assert int(halved.solve(tokens).stats["steps"]) == 4
 
 
 def build(**changes):
@@ -172,7 +200,7 @@ def solver(kind, **more):
             r"training.gradient.kind=mine:Ball: Ball is no",
         ),
         ({"model": {"constraint": "mine:Pull"}}, r"model.constraint=mine:Pull: Pull is no"),
-        ({"model": {"kind": "mine:Pull"}}, r"model.kind=mine:Pull: Pull is no LanguageModel"),
+        ({"model": {"kind": "mine:Pull"}}, r"model.kind=mine:Pull: Pull is no function that"),
         ({"model": {"activation": "mine:number"}}, r"it is a int, not a function"),
         (
             pull(strengh=1.0),

@@ -96,7 +96,7 @@ def test_a_run_goes_on_with_other_devices(tmp_path):
     np.testing.assert_allclose(four["losses"], eight["losses"], atol=1e-5)
     assert one["bytes"] > 1.9 * four["bytes"]
     last = [training.load_run(x["folder"], weights="average")[0] for x in (eight, four)]
-    a, b = (np.asarray(x.embedding) for x in last)
+    a, b = (np.asarray(x.inputs.embedding) for x in last)
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 

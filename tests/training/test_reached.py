@@ -73,7 +73,7 @@ def test_samples_and_parts_that_a_task_leaves_out(loaded):
 
 def test_a_context_on_the_command_line_that_nothing_takes(loaded):
     config = loaded("training.mine:Unsized", 20).config
-    functions = config.model.model_copy(update={"kind": "training.mine:Sizeless"})
+    functions = config.model.model_copy(update={"kind": "training.mine:sizeless"})
     with pytest.raises(InputError, match=r"model\.context=20: neither .*Unsized nor"):
         loading._check_context(config.model_copy(update={"model": functions}))
     loading._check_context(config)

@@ -14,23 +14,32 @@ from ide_transformer.training import functions
 from ide_transformer.training.evaluation import LoadedModel
 
 
-class Halved(ide.OperatorModel):
-    """A model whose outputs are half of its inputs."""
+class Values(ide.FunctionInputs):
+    """States that are the values themselves."""
 
-    def __call__(self, inputs, *, key=None):
-        return 0.5 * jnp.asarray(inputs.values if isinstance(inputs, ide.Field) else inputs)
+    def embed(self, inputs, *, key=None):
+        values = inputs.values if isinstance(inputs, ide.Field) else inputs
+        flat = jnp.asarray(values).reshape(len(values), -1, 1)
+        return super().embed(inputs)._replace(u0=jnp.broadcast_to(flat, (*flat.shape[:2], 4)))
+
+
+class Half(ide.FunctionValues):
+    """Half of the first feature."""
+
+    def __call__(self, u, inputs):
+        return 0.5 * u[..., 0]
 
 
 def loaded(monkeypatch, task, points):
-    feed_forward = ide.FeedForward(4, key=jax.random.key(0))
-    model = Halved(
-        points,
-        4,
-        control=ide.Tied((feed_forward,), 1),
-        constraint=ide.Free(),
-        discretization=ide.Discretization(ide.LieTrotter()),
-        key=jax.random.key(0),
-        modes=2,
+    linear = ide.Linear(
+        9 if isinstance(points, tuple) else 5, 4, bias=True, std=0.1, key=jax.random.key(0)
+    )
+    model = ide.Model(
+        Values(points, linear, modes=2),
+        ide.Tied((ide.Damping(jnp.zeros(4)),), 1),
+        ide.Free(),
+        ide.Discretization(ide.LieTrotter()),
+        Half(linear),
     )
     monkeypatch.setattr(functions, "evaluation_task", lambda *_: task)
     return LoadedModel(model, None, Path("here"))

@@ -55,22 +55,22 @@ def outputs_of(model):
 
 def test_each_stage_has_what_it_gives_and_else_what_the_model_has():
     model = build(config())
-    first, last = model.stages
+    first, last = model.equations
     assert (first.features, first.control.num_intervals) == (4, 1)
     assert (last.features, last.control.num_intervals) == (8, 2)
-    assert [type(stage.solver) for stage in model.stages] == [ide.LieTrotter, ide.Strang]
+    assert [type(stage.solver) for stage in model.equations] == [ide.LieTrotter, ide.Strang]
     assert first.control.blocks[0].heads == 1 and last.control.blocks[0].heads == 2
     assert type(last.control.blocks[0]) is ide.Attention
-    assert (first.grid, last.grid) == ((4, 4), (2, 2))
-    assert not first.prefix and len(last.prefix) == 1
+    assert (first.inputs.grid, last.inputs.grid) == ((4, 4), (2, 2))
+    assert (first.inputs.prefix_tokens, last.inputs.prefix_tokens) == (0, 1)
     # Only the last stage reads classes out.
-    assert type(first.head) is ide.NoHead and type(first.output_normalization) is ide.Free
+    assert type(first.read_out) is ide.States and first.read_out == ide.States()
     assert outputs_of(model).shape == (10,)
 
 
 def test_one_stage_alone_is_a_model():
     alone = build(config(stages=[], width=4))
-    assert type(alone) is ide.ImageStage and alone.grid == (8, 8)
+    assert type(alone.inputs) is ide.ImageInputs and alone.inputs.grid == (8, 8)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_run_is_saved_resumed_and_evaluated(tmp_path, monkeypatch):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     run = training.train(config(), runs=tmp_path)
     model, _ = training.load_run(run.path)
-    assert isinstance(model, ide.StagedModel)
+    assert len(model.equations) == 2
     # Resumed at its first step, it comes to the same weights.
     saved = eqx.filter(training.load_run(run.path)[0], eqx.is_inexact_array)
     run.summary.unlink()
@@ -133,7 +133,7 @@ def test_a_checkpoint_of_images_becomes_a_run_and_comes_back(tmp_path, capsys):
     assert before.keys() == after.keys()
     # Queries are stored multiplied by a square root.
     assert all(np.allclose(before[name], after[name], atol=1e-15) for name in before)
-    with pytest.raises(ide.InputError, match=r"holds a StagedModel.*data.name=digits"):
+    with pytest.raises(ide.InputError, match=r"StageInputs .*data.name=digits"):
         training.import_pretrained(there, "text", tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_gradient_modes_learn_the_same(thorough):
         settings = training.Config.model_validate(settings)
         task = training.build_task(settings)
         model = training.with_training(build(settings), settings.training)
-        for stage in model.stages:
+        for stage in model.equations:
             assert type(stage.discretization.gradient).__name__.lower() == mode
         optimizer = training.build_optimizer(settings.optimizer, 2)
         state, static = training.initial_state(model, optimizer, jax.random.key(0))

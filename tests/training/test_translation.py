@@ -32,7 +32,7 @@ def config_of(tmp_path, **changes):
         "name": "small",
         "data": {"name": "verses_en_es", "path": str(tmp_path), "vocabulary": 270},
         "model": {
-            "kind": "encoder_decoder",
+            "kind": "translation_model",
             "width": 8,
             "heads": 2,
             "depth": 1,
@@ -130,11 +130,12 @@ def test_a_run_keeps_its_tokens(config, tmp_path, monkeypatch):
 
 def test_the_encoder_has_operators_of_its_own(config, tmp_path):
     task, model, _ = build_start(config)
-    block = model.decoder.control(0.0)
+    block = model.control(0.0)
     assert [type(x).__name__ for x in block] == ["Attention", "CrossAttention", "FeedForward"]
     assert block[0].causal
-    block = model.encoder.control(0.0)
+    encoder = model.inputs.encoder
+    block = encoder.control(0.0)
     assert [type(x).__name__ for x in block] == ["Attention", "FeedForward"]
-    assert not block[0].causal and task.sizes["vocabulary"] == len(model.encoder.embedding)
+    assert not block[0].causal and task.sizes["vocabulary"] == encoder.inputs.vocabulary
     with pytest.raises(InputError, match="a constraint with weights belongs to one of its two"):
         build_start(config_of(tmp_path, constraint="layer_norm"))

@@ -6,7 +6,7 @@
 # properties in a subclass. Calls, returns, methods and parameters are checked in full.
 """The public face as a user writes it. Pyright reads this file strictly, a test runs it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -99,7 +99,7 @@ class MyHeun(ide.AbstractOneStep):
 class Counting(ide.AbstractTask):
     """Predict the next digit of `012340123…`."""
 
-    model: ClassVar[type[ide.Model]] = ide.LanguageModel
+    model: ClassVar[Callable[..., ide.Model[Any, Any]]] = ide.LanguageModel
     causal: ClassVar[bool] = True
 
     def __init__(self, context: int):
@@ -177,7 +177,7 @@ def constrained() -> Array:
     return ide.solve(equation, jnp.full((4, 8), 0.5), solver=solver).u1
 
 
-def make_model() -> ide.LanguageModel:
+def make_model() -> ide.Model[ide.TextInputs, ide.TokenLogits]:
     return ide.LanguageModel(
         5,
         8,
@@ -212,7 +212,7 @@ def load_and_save(checkpoint: Path, folder: Path) -> None:
         assert "nothing" in str(error)
 
 
-def learn(runs: Path, task: str) -> ide.Model:
+def learn(runs: Path, task: str) -> ide.Model[Any, Any]:
     config = Config(
         name="counting",
         data=DataConfig(name=task),

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ...arguments import NonNegativeFloat, PositiveInt
 from ..affine import affine
 from ..devices import token_devices
 from ..function_space import FeatureMap
@@ -18,7 +19,13 @@ class Linear(eqx.Module):
     bias: Float[Array, " out"] | None
 
     def __init__(
-        self, features_in: int, features_out: int, *, bias: bool, std: float, key: PRNGKeyArray
+        self,
+        features_in: PositiveInt,
+        features_out: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        bias: bool = True,
+        std: NonNegativeFloat = 0.02,
     ):
         self.weight = std * jax.random.normal(key, (features_in, features_out))
         self.bias = jnp.zeros(features_out) if bias else None

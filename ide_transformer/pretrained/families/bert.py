@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from ...equation import PiecewiseConstant, Tied, gelu
-from ...models import Discretization, MaskedTokenHead, TextEncoder
+from ...models import Discretization, MaskedTokenHead, Model, TextEncoder
 from ...solvers import LieTrotter
 from .. import make
 from ..family import Family, Placement, block, linear, norm, weights_of
@@ -104,7 +104,7 @@ def _build(
     activation: str = "gelu",
     head_activation: Callable | None = None,
     control: type[PiecewiseConstant] | type[Tied] = PiecewiseConstant,
-) -> TextEncoder:
+) -> Model:
     """A post-norm encoder by the options of BERT. `embedded` is the width of embedded tokens
     where it is not that of the state, and `activation` the default."""
     options.allow("position_embedding_type", "absolute", None)
@@ -148,13 +148,13 @@ def _build(
     )
 
 
-def _build_roberta(options: Options, tensors: Set[str], *, names: _Names) -> TextEncoder:
+def _build_roberta(options: Options, tensors: Set[str], *, names: _Names) -> Model:
     padding = options.size("pad_token_id", 1, least=0)
     # Its head has this activation whatever that of the layers is.
     return _build(options, tensors, names=names, padding=padding, head_activation=gelu)
 
 
-def _build_distilbert(options: Options, tensors: Set[str], *, names: _Names) -> TextEncoder:
+def _build_distilbert(options: Options, tensors: Set[str], *, names: _Names) -> Model:
     renamed = options.renamed(
         hidden_size="dim",
         num_hidden_layers="n_layers",
@@ -165,7 +165,7 @@ def _build_distilbert(options: Options, tensors: Set[str], *, names: _Names) -> 
     return _build(renamed, tensors, names=names, eps=1e-12, segmented=False)
 
 
-def _build_albert(options: Options, tensors: Set[str], *, names: _Names) -> TextEncoder:
+def _build_albert(options: Options, tensors: Set[str], *, names: _Names) -> Model:
     options.allow("num_hidden_groups", 1)
     options.allow("inner_group_num", 1)
     embedded, activation = options.size("embedding_size", 128), "gelu_new"
@@ -173,26 +173,26 @@ def _build_albert(options: Options, tensors: Set[str], *, names: _Names) -> Text
     return _build(options, tensors, names=names, **arguments)
 
 
-def _table(model: TextEncoder, *, names: _Names) -> Iterator[Placement]:
+def _table(model: Any, *, names: _Names) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
     yield from weights_of(
-        model,
+        model.inputs,
         "embeddings",
         embedding="word_embeddings.weight",
         positions="position_embeddings.weight",
         segments="token_type_embeddings.weight",
-        input_normalization="LayerNorm",
+        normalization="LayerNorm",
     )
-    yield from linear(model.lift, "encoder.embedding_hidden_mapping_in")
+    yield from linear(model.inputs.lift, "encoder.embedding_hidden_mapping_in")
     yield from weights_of(attention, names.layer, **names.attention)
     yield from weights_of(feed_forward, names.layer, **names.feed_forward)
     for part, name in zip(block(model.constraint), names.norms, strict=True):
         yield from norm(part, f"{names.layer}.{name}")
-    yield from linear(model.pooler, names.pooler)
-    if model.head is not None:
-        tied, readout = model.head.readout is None, f"{names.decoder}.weight"
+    yield from linear(model.read_out.pooler, names.pooler)
+    if (head := model.read_out.head) is not None:
+        tied, readout = head.readout is None, f"{names.decoder}.weight"
         bias = names.bias if tied else f"{names.decoder}.bias"
-        yield from weights_of(model.head, **names.head, bias=bias, readout=readout)
+        yield from weights_of(head, **names.head, bias=bias, readout=readout)
 
 
 # Dropout.

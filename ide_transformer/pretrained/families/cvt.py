@@ -9,7 +9,7 @@ from collections.abc import Iterator, Set
 from typing import Any
 
 from ...equation import ConvolutionalAttention
-from ...models import ImageStage, StagedModel
+from ...models import ImageStage, Model, StagedModel
 from .. import make
 from ..family import Family, Placement, block, linear, norm, weights_of
 from ..options import Options
@@ -41,14 +41,14 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = dict(
 )
 
 
-def build(options: Options, tensors: Set[str]) -> StagedModel:
+def build(options: Options, tensors: Set[str]) -> Model:
     stages = _stage_options(options)
     side = _side([(own.size("patch_stride"), own.size("stride_kv")) for own in stages])
     shape, built = (side, side, options.size("num_channels", 3)), []
     for own in stages[:-1]:
         own.allow("cls_token", False)
         built.append(_stage(own, shape, None))
-        shape = (*built[-1].grid, built[-1].features)
+        shape = (*built[-1].inputs.grid, built[-1].features)
     classes = number_of_classes(options) if make.has(tensors, "classifier") else None
     return StagedModel((*built, _stage(stages[-1], shape, classes)))
 
@@ -83,7 +83,7 @@ def _side(strides: list[tuple[int, int]]) -> int:
     return -(-_SIDE // needed) * needed
 
 
-def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -> ImageStage:
+def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -> Model:
     width, kernel = options.size("embed_dim"), options.size("kernel_qkv")
     # Queries for all tokens, and kernels with a middle that is the token.
     options.allow("qkv_projection_method", "dw_bn")
@@ -121,24 +121,23 @@ def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -
     )
 
 
-def table(model: StagedModel) -> Iterator[Placement]:
-    stages: Any = model.stages
-    for number, stage in enumerate(stages):
+def table(model: Any) -> Iterator[Placement]:
+    for number, stage in enumerate(model.equations):
         yield from _stage_table(stage, f"encoder.stages.{number}")
-    last = stages[-1]
-    yield from weights_of(last, output_normalization="layernorm")
-    for classifier in getattr(last.head, "classifiers", ()):
+    yield from weights_of(model.read_out, normalization="layernorm")
+    for classifier in getattr(model.read_out, "classifiers", ()):
         yield from linear(classifier, "classifier")
-    yield from weights_of(last.head, classifier="classifier")
+    yield from weights_of(model.read_out, classifier="classifier")
 
 
-def _stage_table(stage: ImageStage, name: str) -> Iterator[Placement]:
+def _stage_table(stage: Any, name: str) -> Iterator[Placement]:
     embedding = f"{name}.embedding.convolution_embeddings"
     # A convolution, [features, channels, rows, columns].
-    axes, shape = (2, 3, 1, 0), (*[stage.window] * 2, stage.image_shape[2], stage.features)
-    yield from linear(stage.embedding, f"{embedding}.projection", axes=axes, shape=shape)
-    yield from weights_of(stage, embedding, embedding_normalization="normalization")
-    for token in stage.prefix:
+    inputs = getattr(stage.inputs, "windows", stage.inputs)
+    axes, shape = (2, 3, 1, 0), (*[inputs.window] * 2, inputs.image_shape[2], stage.features)
+    yield from linear(inputs.embedding, f"{embedding}.projection", axes=axes, shape=shape)
+    yield from weights_of(inputs, embedding, embedding_normalization="normalization")
+    for token in inputs.prefix:
         yield Placement(token, f"{name}.cls_token", shape=(1, 1, stage.features))
     attention, feed_forward = block(stage.control)
     layer = f"{name}.layers.{{layer}}"

@@ -3,15 +3,16 @@ arXiv 2204.06745), as Pythia: pre-norm decoders, the latter two with the paralle
 is unsplit Euler."""
 
 from collections.abc import Iterator, Set
+from typing import Any
 
 from ...equation import Rotary
-from ...models import LanguageModel
+from ...models import Model
 from .. import make
 from ..family import Family, Placement, block, fused, linear, neighbours_to_halves, weights_of
 from ..options import Options
 
 
-def _build_gpt2(options: Options, tensors: Set[str]) -> LanguageModel:
+def _build_gpt2(options: Options, tensors: Set[str]) -> Model:
     options.allow("scale_attn_weights", True)
     options.allow("scale_attn_by_inverse_layer_idx", False)
     options = _gpt2_options(options)
@@ -24,7 +25,7 @@ def _build_gpt2(options: Options, tensors: Set[str]) -> LanguageModel:
     return make.language_model(options, 1024, tied=True, **equation)
 
 
-def _build_gptj(options: Options, tensors: Set[str]) -> LanguageModel:
+def _build_gptj(options: Options, tensors: Set[str]) -> Model:
     options.allow("rotary", True)
     options.allow("scale_attn_weights", True)
     options = _gpt2_options(options)
@@ -43,7 +44,7 @@ def _build_gptj(options: Options, tensors: Set[str]) -> LanguageModel:
     )
 
 
-def _build_gpt_neox(options: Options, tensors: Set[str]) -> LanguageModel:
+def _build_gpt_neox(options: Options, tensors: Set[str]) -> Model:
     positions = make.rotary(
         options.renamed(rope_theta="rotary_emb_base", partial_rotary_factor="rotary_pct"),
         options.divided("hidden_size", "num_attention_heads"),
@@ -80,7 +81,7 @@ def _gpt2_feed_forward(options: Options) -> make.MakeOperator:
     return make.feed_forward(options, hidden=hidden, activation="gelu_new")
 
 
-def _gpt2_table(model: LanguageModel) -> Iterator[Placement]:
+def _gpt2_table(model: Any) -> Iterator[Placement]:
     """Conv1D stores `[in, out]`."""
     attention, feed_forward = block(model.control)
     layer = "h.{layer}"
@@ -91,11 +92,11 @@ def _gpt2_table(model: LanguageModel) -> Iterator[Placement]:
     yield from linear(feed_forward.outer, f"{layer}.mlp.c_proj", axes=None)
     yield from weights_of(attention, layer, normalization="ln_1")
     yield from weights_of(feed_forward, layer, normalization="ln_2")
-    yield from weights_of(model, embedding="wte.weight", positions="wpe.weight")
-    yield from weights_of(model, output_normalization="ln_f", readout="lm_head.weight")
+    yield from weights_of(model.inputs, embedding="wte.weight", positions="wpe.weight")
+    yield from weights_of(model.read_out, normalization="ln_f", weight="lm_head.weight")
 
 
-def _gptj_table(model: LanguageModel) -> Iterator[Placement]:
+def _gptj_table(model: Any) -> Iterator[Placement]:
     """Attention and feed-forward share a normalisation, and rotary pairs are neighbours."""
     attention, feed_forward = block(model.control)
     layer = "h.{layer}"
@@ -108,11 +109,12 @@ def _gptj_table(model: LanguageModel) -> Iterator[Placement]:
     yield from weights_of(feed_forward, f"{layer}.mlp", inner="fc_in", outer="fc_out")
     yield from weights_of(attention, layer, normalization="ln_1")
     yield from weights_of(feed_forward, layer, normalization="ln_1")
-    yield from weights_of(model, embedding="wte.weight", output_normalization="ln_f")
-    yield from weights_of(model, readout="lm_head.weight", readout_bias="lm_head.bias")
+    yield from weights_of(model.inputs, embedding="wte.weight")
+    names = dict(weight="lm_head.weight", bias="lm_head.bias")
+    yield from weights_of(model.read_out, **names, normalization="ln_f")
 
 
-def _gpt_neox_table(model: LanguageModel) -> Iterator[Placement]:
+def _gpt_neox_table(model: Any) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
     layer = "layers.{layer}"
     projections = (attention.query, attention.key, attention.value)
@@ -122,8 +124,9 @@ def _gpt_neox_table(model: LanguageModel) -> Iterator[Placement]:
     names = dict(inner="mlp.dense_h_to_4h", outer="mlp.dense_4h_to_h")
     yield from weights_of(feed_forward, layer, **names)
     yield from weights_of(feed_forward, layer, normalization="post_attention_layernorm")
-    names = dict(embedding="embed_in.weight", readout="embed_out.weight")
-    yield from weights_of(model, **names, output_normalization="final_layer_norm")
+    yield from weights_of(model.inputs, embedding="embed_in.weight")
+    names = dict(weight="embed_out.weight", normalization="final_layer_norm")
+    yield from weights_of(model.read_out, **names)
 
 
 # Older names, dropout and the head of the classifier.

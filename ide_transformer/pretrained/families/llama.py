@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...equation import GatedFeedForward
-from ...models import LanguageModel
+from ...models import Model
 from .. import make
 from ..family import Family, Placement, block, neighbours_to_halves, weights_of
 from ..options import Options
@@ -76,7 +76,7 @@ def _build(
     context: int = 2048,
     mlp_bias: bool = False,
     scaled_embedding: bool = False,
-) -> LanguageModel:
+) -> Model:
     """A decoder whose `attention` has arguments of its own; `mlp_bias` says whether it has the
     option of this name."""
     width, key_value_heads = options.size("hidden_size"), None
@@ -114,7 +114,7 @@ def _build(
     )
 
 
-def _build_gemma(options: Options, tensors: Set[str]) -> LanguageModel:
+def _build_gemma(options: Options, tensors: Set[str]) -> Model:
     # Written "gelu" by the release, meant as its approximation.
     meant = options.get("hidden_act", "gelu")
     meant = "gelu_pytorch_tanh" if meant == "gelu" else meant
@@ -135,7 +135,7 @@ _GLASSLLM = dict(
 )
 
 
-def _build_glassllm(options: Options, tensors: Set[str]) -> LanguageModel:
+def _build_glassllm(options: Options, tensors: Set[str]) -> Model:
     values = {name: options.get(name) for name in (*_GLASSLLM.values(), "vocab_size")}
     values["intermediate_size"] = int(8 * options.size("d_model") / 3)
     values["tie_word_embeddings"] = True
@@ -143,7 +143,7 @@ def _build_glassllm(options: Options, tensors: Set[str]) -> LanguageModel:
     return _build(llama, tensors, attention=_llama)
 
 
-def _table(model: LanguageModel) -> Iterator[Placement]:
+def _table(model: Any) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
     layer = "layers.{layer}"
     names = dict(query="q_proj", key="k_proj", value="v_proj", output="o_proj")
@@ -153,16 +153,16 @@ def _table(model: LanguageModel) -> Iterator[Placement]:
     yield from weights_of(feed_forward, layer, normalization="post_attention_layernorm")
     names = dict(gate="gate_proj", inner="up_proj", outer="down_proj")
     yield from weights_of(feed_forward, f"{layer}.mlp", **names)
-    names = dict(embedding="embed_tokens.weight", readout="lm_head.weight")
-    yield from weights_of(model, **names, output_normalization="norm")
+    yield from weights_of(model.inputs, embedding="embed_tokens.weight")
+    yield from weights_of(model.read_out, weight="lm_head.weight", normalization="norm")
 
 
-def _gemma_table(model: LanguageModel) -> Iterator[Placement]:
+def _gemma_table(model: Any) -> Iterator[Placement]:
     for place in _table(model):
         yield place._replace(shift=1.0) if place.name.endswith("norm.weight") else place
 
 
-def _glassllm_table(model: LanguageModel) -> Iterator[Placement]:
+def _glassllm_table(model: Any) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
     layer = "blocks.{layer}"
     head_features = attention.query.weight.shape[-1] // attention.heads
@@ -182,12 +182,12 @@ def _glassllm_table(model: LanguageModel) -> Iterator[Placement]:
         yield from weights_of(part, layer, weight=name)
     yield from weights_of(attention.normalization, layer, gain="norm1.gamma")
     yield from weights_of(feed_forward.normalization, layer, gain="norm2.gamma")
-    yield from weights_of(model.output_normalization, gain="norm_f.gamma")
-    yield from weights_of(model, embedding="E")
+    yield from weights_of(model.read_out.normalization, gain="norm_f.gamma")
+    yield from weights_of(model.inputs, embedding="E")
 
 
 def _family(
-    build: Callable[..., LanguageModel], harmless: str = "", table: Callable = _table
+    build: Callable[..., Model], harmless: str = "", table: Callable = _table
 ) -> Family:
     return Family(
         build,

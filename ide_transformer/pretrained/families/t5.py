@@ -3,11 +3,12 @@ bias by distance, which all layers share, and are not divided by sqrt(d)."""
 
 import functools as ft
 from collections.abc import Iterator, Set
+from typing import Any
 
 import jax.numpy as jnp
 
 from ...equation import FeedForward, GatedFeedForward, RelativeBias
-from ...models import TextEncoder
+from ...models import Model, TextEncoder
 from .. import make
 from ..family import Family, Placement, block, linear, weights_of
 from ..options import Options
@@ -21,7 +22,7 @@ _FEED_FORWARDS = {
 }
 
 
-def build(options: Options, tensors: Set[str]) -> TextEncoder:
+def build(options: Options, tensors: Set[str]) -> Model:
     options = options.renamed(
         hidden_size="d_model", num_hidden_layers="num_layers", num_attention_heads="num_heads"
     )
@@ -67,7 +68,7 @@ def _positions(options: Options) -> RelativeBias:
     return RelativeBias(jnp.zeros((buckets, options.size("num_attention_heads"))), distance)
 
 
-def table(model: TextEncoder) -> Iterator[Placement]:
+def table(model: Any) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
     layer = "encoder.block.{layer}.layer.0"
     head_features = attention.query.weight.shape[-1] // attention.heads
@@ -82,8 +83,8 @@ def table(model: TextEncoder) -> Iterator[Placement]:
     names = dict(gate="wi_0", inner="wi", outer="wo")
     yield from weights_of(feed_forward, f"{layer}.DenseReluDense", **names)
     yield from weights_of(feed_forward, layer, normalization="layer_norm")
-    names = dict(embedding="shared.weight", output_normalization="encoder.final_layer_norm")
-    yield from weights_of(model, **names)
+    yield from weights_of(model.inputs, embedding="shared.weight")
+    yield from weights_of(model.read_out, normalization="encoder.final_layer_norm")
 
 
 FAMILIES = {

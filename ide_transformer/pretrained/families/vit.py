@@ -11,7 +11,14 @@ import jax.numpy as jnp
 
 from ...equation import Attention, GatedFeedForward, Scaled
 from ...errors import InputError
-from ...models import AbstractImageHead, ImageEncoder, NoHead, PrefixAndMeanHead, PrefixHead
+from ...models import (
+    AbstractReadOut,
+    ImageEncoder,
+    Model,
+    PrefixAndMeanHead,
+    PrefixHead,
+    States,
+)
 from .. import make
 from ..family import Family, Placement, block, fused, linear, weights_of
 from ..options import Options
@@ -23,36 +30,30 @@ _Prefix = tuple[str, ...]
 _Heads = tuple[tuple[str, ...], ...]
 
 
-def _build(
-    options: Options, tensors: Set[str], *, prefix: _Prefix, heads: _Heads
-) -> ImageEncoder:
+def _build(options: Options, tensors: Set[str], *, prefix: _Prefix, heads: _Heads) -> Model:
     width, pooler = options.size("hidden_size"), None
     if make.has(tensors, "pooler"):
         options.allow("pooler_act", "tanh")
         pooler = make.dense(width, options.size("pooler_output_size", None) or width)
-    return ImageEncoder(
-        **_embedded_patches(options, patch=16, prefix=len(prefix)),
-        **make.pre_norm(
-            options,
-            make.layer_norm(width, options.number("layer_norm_eps", 1e-12)),
-            _attention(options),
-            make.feed_forward(options),
-        ),
-        pooler=pooler,
-        head=_head(options, tensors, width, heads),
+    embedded = _embedded_patches(options, patch=16, prefix=len(prefix))
+    equation = make.pre_norm(
+        options,
+        make.layer_norm(width, options.number("layer_norm_eps", 1e-12)),
+        _attention(options),
+        make.feed_forward(options),
     )
-
-
-def _head(options: Options, tensors: Set[str], width: int, heads: _Heads) -> AbstractImageHead:
-    """The classifiers that the checkpoint has, or none."""
+    normalization = equation.pop("output_normalization")
+    read_out: AbstractReadOut = States(normalization, pooler)
     for classifiers in heads:
         if any(make.has(tensors, name) for name in classifiers):
             number = number_of_classes(options)
-            return PrefixHead(tuple(make.dense(width, number) for _ in classifiers))
-    return NoHead()
+            maps = tuple(make.dense(width, number) for _ in classifiers)
+            read_out = PrefixHead(maps, normalization)
+            break
+    return ImageEncoder(**embedded, **equation, read_out=read_out)
 
 
-def _build_dinov2(options: Options, tensors: Set[str]) -> ImageEncoder:
+def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
     width, ratio = options.size("hidden_size"), options.number("mlp_ratio", 4)
     embedded = _embedded_patches(options, patch=14, prefix=1)
     rows, columns, _ = embedded["image_shape"]
@@ -69,19 +70,18 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> ImageEncoder:
         feed_forward = ft.partial(GatedFeedForward, width, hidden, bias=True)
     else:
         feed_forward = make.feed_forward(options, hidden=hidden)
-    head = NoHead()
-    if make.has(tensors, "classifier"):
-        head = PrefixAndMeanHead(make.dense(2 * width, number_of_classes(options)))
-    return ImageEncoder(
-        **embedded,
-        **make.pre_norm(
-            options,
-            make.layer_norm(width, options.number("layer_norm_eps", 1e-6)),
-            _scaled(_attention(options), width),
-            _scaled(feed_forward, width),
-        ),
-        head=head,
+    equation = make.pre_norm(
+        options,
+        make.layer_norm(width, options.number("layer_norm_eps", 1e-6)),
+        _scaled(_attention(options), width),
+        _scaled(feed_forward, width),
     )
+    normalization = equation.pop("output_normalization")
+    read_out: AbstractReadOut = States(normalization)
+    if make.has(tensors, "classifier"):
+        classifier = make.dense(2 * width, number_of_classes(options))
+        read_out = PrefixAndMeanHead(classifier, normalization)
+    return ImageEncoder(**embedded, **equation, read_out=read_out)
 
 
 def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
@@ -144,21 +144,21 @@ def number_of_classes(options: Options) -> int:
 _LAYER = "encoder.layer.{layer}"
 
 
-def _table(model: ImageEncoder, *, prefix: _Prefix, heads: _Heads) -> Iterator[Placement]:
+def _table(model: Any, *, prefix: _Prefix, heads: _Heads) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
     yield from _outer_table(model, *prefix)
     yield from _attention_table(attention, normalization="layernorm_before")
     maps = dict(inner="intermediate.dense", outer="output.dense")
     yield from weights_of(feed_forward, _LAYER, **maps, normalization="layernorm_after")
-    yield from linear(model.pooler, "pooler.dense")
-    classifiers = getattr(model.head, "classifiers", ())
+    yield from linear(getattr(model.read_out, "pooler", None), "pooler.dense")
+    classifiers = getattr(model.read_out, "classifiers", ())
     for own in heads:
         if len(own) == len(classifiers):
             for classifier, name in zip(classifiers, own, strict=True):
                 yield from linear(classifier, name)
 
 
-def _dinov2_table(model: ImageEncoder) -> Iterator[Placement]:
+def _dinov2_table(model: Any) -> Iterator[Placement]:
     scaled_attention, scaled_feed_forward = block(model.control)
     feed_forward = scaled_feed_forward.operator
     yield from _outer_table(model, "cls_token")
@@ -172,21 +172,21 @@ def _dinov2_table(model: ImageEncoder) -> Iterator[Placement]:
         yield from weights_of(feed_forward, _LAYER, inner="mlp.fc1", outer="mlp.fc2")
     yield from weights_of(feed_forward, _LAYER, normalization="norm2")
     yield from weights_of(scaled_feed_forward, _LAYER, rate="layer_scale2.lambda1")
-    yield from linear(getattr(model.head, "classifier", None), "classifier")
+    yield from linear(getattr(model.read_out, "classifier", None), "classifier")
 
 
-def _outer_table(model: ImageEncoder, *prefix: str) -> Iterator[Placement]:
+def _outer_table(model: Any, *prefix: str) -> Iterator[Placement]:
     """The patches, the tokens before them, which have these names, the positions, and the
     normalisation of the outputs."""
-    name, width = "embeddings.patch_embeddings.projection", model.positions.shape[1]
+    inputs, name, width = model.inputs, "embeddings.patch_embeddings.projection", model.features
     # A convolution, [features, channels, rows, columns], whose stride is its size.
-    shape = (model.patch, model.patch, model.image_shape[2], width)
-    yield from linear(model.embedding, name, axes=(2, 3, 1, 0), shape=shape)
-    for token, prefix_name in zip(model.prefix, prefix, strict=True):
+    shape = (inputs.window, inputs.window, inputs.image_shape[2], width)
+    yield from linear(inputs.embedding, name, axes=(2, 3, 1, 0), shape=shape)
+    for token, prefix_name in zip(inputs.prefix, prefix, strict=True):
         yield Placement(token, f"embeddings.{prefix_name}", shape=(1, 1, width))
-    shape = (1, *model.positions.shape)
-    yield Placement(model.positions, "embeddings.position_embeddings", shape=shape)
-    yield from weights_of(model, output_normalization="layernorm")
+    shape = (1, *inputs.positions.shape)
+    yield Placement(inputs.positions, "embeddings.position_embeddings", shape=shape)
+    yield from weights_of(model.read_out, normalization="layernorm")
 
 
 def _attention_table(attention: Attention, *, normalization: str) -> Iterator[Placement]:

@@ -7,13 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from ...equation import CrossAttention
-from ...models import EncoderDecoder, SpeechEncoder, TokenConvolution
+from ...models import EncoderDecoder, Model, SpeechEncoder, TokenConvolution
 from .. import make
 from ..family import Family, Placement, block, linear, weights_of
 from ..options import Options
 
 
-def build(options: Options, tensors: Set[str]) -> EncoderDecoder:
+def build(options: Options, tensors: Set[str]) -> Model:
     options.allow("scale_embedding", False)
     options.allow("tie_word_embeddings", True)
     # Some files give it twice; the library takes this one for the layers of the encoder.
@@ -59,19 +59,19 @@ def _half(options: Options, name: str) -> Options:
     )
 
 
-def table(model: EncoderDecoder) -> Iterator[Placement]:
-    encoder: Any = model.encoder
+def table(model: Any) -> Iterator[Placement]:
+    encoder, text = model.inputs.encoder, model.inputs.text
     attention, feed_forward = block(encoder.control)
     # PyTorch stores convolutions as `[out, in, width]`.
-    yield from linear(encoder.first_convolution, "encoder.conv1", axes=(2, 1, 0))
-    yield from linear(encoder.second_convolution, "encoder.conv2", axes=(2, 1, 0))
+    yield from linear(encoder.inputs.first_convolution, "encoder.conv1", axes=(2, 1, 0))
+    yield from linear(encoder.inputs.second_convolution, "encoder.conv2", axes=(2, 1, 0))
     yield from _attention(attention, "encoder", "self_attn")
-    yield from _half_table(encoder, feed_forward, "encoder")
-    attention, cross_attention, feed_forward = block(model.decoder.control)
-    yield from weights_of(model.decoder, embedding="decoder.embed_tokens.weight")
+    yield from _half_table(encoder.inputs, encoder.read_out, feed_forward, "encoder")
+    attention, cross_attention, feed_forward = block(model.control)
+    yield from weights_of(text, embedding="decoder.embed_tokens.weight")
     yield from _attention(attention, "decoder", "self_attn")
     yield from _attention(cross_attention, "decoder", "encoder_attn")
-    yield from _half_table(model.decoder, feed_forward, "decoder")
+    yield from _half_table(text, model.read_out, feed_forward, "decoder")
 
 
 def _attention(attention: Any, half: str, name: str) -> Iterator[Placement]:
@@ -81,11 +81,13 @@ def _attention(attention: Any, half: str, name: str) -> Iterator[Placement]:
     yield from weights_of(attention, layer, normalization=f"{name}_layer_norm")
 
 
-def _half_table(model: Any, feed_forward: Any, half: str) -> Iterator[Placement]:
+def _half_table(
+    inputs: Any, read_out: Any, feed_forward: Any, half: str
+) -> Iterator[Placement]:
     names = dict(inner="fc1", outer="fc2", normalization="final_layer_norm")
     yield from weights_of(feed_forward, f"{half}.layers.{{layer}}", **names)
-    names = dict(positions="embed_positions.weight", output_normalization="layer_norm")
-    yield from weights_of(model, half, **names)
+    yield from weights_of(inputs, half, positions="embed_positions.weight")
+    yield from weights_of(read_out, half, normalization="layer_norm")
 
 
 FAMILIES = {

@@ -113,7 +113,7 @@ class _Study:
         self.least = math.ceil(self.number / 2)
         compiled, _ = _timed(lambda: self.state(model))
         solved, (native_state, evaluations) = _timed(lambda: self.state(model))
-        outputs = model.read_out(native_state)
+        outputs = model.outputs(native_state)
         self.target = dynamics.Target(problem.held_out, outputs, problem.read)
         self.native = self.judge(native_state, evaluations)
         self.rows: list[dict[str, Any]] = []
@@ -233,7 +233,7 @@ class _Study:
         return state, float(evaluations)
 
     def judge(self, state: Array, evaluations: float) -> _Solved:
-        outputs = self.model.read_out(state)
+        outputs = self.model.outputs(state)
         error = float(self.target.output_error(self.model, outputs))
         return _Solved(evaluations, error, np.asarray(self.problem.losses(outputs)))
 

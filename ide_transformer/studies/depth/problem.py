@@ -13,13 +13,15 @@ from ...dynamics import Quantity
 from ...dynamics.meshes import outputs_of, square
 from ...errors import InputError
 from ...models import (
-    AbstractImageModel,
-    AbstractTextModel,
+    AbstractImageInputs,
     Field,
     LanguageModel,
     Model,
+    States,
     Text,
     TextEncoder,
+    TextInputs,
+    is_built_as,
     mean_vectors,
 )
 from ...pretrained import tokenizer_file
@@ -72,17 +74,17 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
     images the images are; then the loss is the distance from the native outputs.
     """
     model, there = loaded.model, tokenizer_file(loaded.path).is_file()
-    if loaded.run is not None or (isinstance(model, LanguageModel) and there):
+    if loaded.run is not None or (is_built_as(model, LanguageModel) and there):
         return _of_task(loaded, calibration, held_out)
-    if isinstance(model, TextEncoder) and there:
+    if is_built_as(model, TextEncoder) and there:
         return _speeches(model, loaded, calibration, held_out)
     random, samples = np.random.default_rng(0), calibration + held_out
-    if isinstance(model, AbstractTextModel):
-        shape = samples, min(model.context, _RANDOM_TOKENS)
-        drawn = random.integers(0, model.embedding.shape[0], shape)
+    if isinstance(model.inputs, TextInputs):
+        shape = samples, min(model.inputs.context, _RANDOM_TOKENS)
+        drawn = random.integers(0, model.inputs.vocabulary, shape)
         return _imitation(model, np.split(drawn, [calibration]), "random tokens")
-    if isinstance(model, AbstractImageModel):
-        drawn = random.standard_normal((samples, *model.image_shape), np.float32)
+    if isinstance(model.inputs, AbstractImageInputs):
+        drawn = random.standard_normal((samples, *model.inputs.image_shape), np.float32)
         return _imitation(model, np.split(drawn, [calibration]), "random images")
     raise InputError(
         f"study_coarsening: there are no inputs for {loaded.path}, of class "
@@ -148,7 +150,7 @@ def _probabilities(logits: Array, inputs: PyTree[ArrayLike]) -> Array:
 
 
 def _speeches(
-    model: TextEncoder, loaded: LoadedModel, calibration: int, held_out: int
+    model: Model[TextInputs, States], loaded: LoadedModel, calibration: int, held_out: int
 ) -> Problem:
     """Speeches of Shakespeare: which second half belongs to a first half? The loss is that of
     the training of sentence embeddings, `-log softmax(20 cos)` of the right one among those of
@@ -173,7 +175,7 @@ def _speeches(
     # know which belong together.
     texts = [half for i in learned for half in pairs[i]][:calibration]
     both = [pairs[i][half] for half in (0, 1) for i in kept]
-    measured_on = tokenizer.encode_batch(both, model.context)
+    measured_on = tokenizer.encode_batch(both, model.inputs.context)
 
     def losses(states: Array) -> Float[Array, " samples"]:
         firsts, seconds = jnp.split(mean_vectors(states, measured_on), 2)
@@ -186,7 +188,7 @@ def _speeches(
         return jnp.concatenate(losses)
 
     name = "of finding the other half of a speech among those of 64"
-    chosen_on = tokenizer.encode_batch(texts, model.context)
+    chosen_on = tokenizer.encode_batch(texts, model.inputs.context)
     return Problem(chosen_on, measured_on, losses, name, _similarities)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from ...dynamics import ErrorBudget, FunctionSolve, error_budget, gain, refinements
 from ...equation import TokenDomain, interpolation
 from ...errors import InputError
-from ...models import Field, OperatorModel
+from ...models import Field, OperatorModel, is_built_as
 from ...training import LoadedModel, evaluation_task
 from ...training.evaluation import at_least_one
 
@@ -65,7 +65,7 @@ def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
     """The solve of a run for held-out functions of its task, by cubic interpolation between
     the points where they are known, in float64."""
     model = loaded.model.ordinary
-    if not isinstance(model, OperatorModel):
+    if not is_built_as(model, OperatorModel):
         raise InputError(
             f"{loaded.path} holds a {type(model).__name__}, which maps no functions; give a "
             "run of an operator_model; for losses, scripts/evaluate.py --mesh."
@@ -75,11 +75,11 @@ def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
     batch = next(task.held_out(samples, samples))
     if isinstance(batch.inputs, Field):
         raise InputError(
-            f"{loaded.path}: its functions in dimension {model.dimension} come with points of "
-            "their own; errors of refinement are measured on the grid of a line."
+            f"{loaded.path}: its functions in dimension {model.inputs.dimension} come with "
+            "points of their own; errors of refinement are measured on the grid of a line."
         )
     values = jnp.asarray(np.asarray(batch.inputs), jnp.result_type(float))
-    source = model.points_of(values.shape[1])
+    source = model.inputs.points_of(values.shape[1])
 
     def inputs(points: Array) -> Array:
         to = interpolation(source, TokenDomain(points), degree=3)

@@ -1,5 +1,7 @@
 """Random equations that are smooth in tokens and features, to try error budgets on."""
 
+import dataclasses
+
 import diffrax
 import equinox as eqx
 import jax
@@ -20,7 +22,7 @@ from ...equation import (
     Tied,
 )
 from ...integration import Discretization
-from ...models import FunctionalModel, OperatorModel
+from ...models import OperatorModel
 from ...solvers import LieTrotter
 
 
@@ -63,9 +65,13 @@ def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> 
         std=1.0,
         key=keys[1],
     )
-    maps = jax.tree.map(_smooth, (model.embedding.weight.T, model.readout.weight))
+    maps = jax.tree.map(
+        _smooth, (model.inputs.embedding.weight.T, model.read_out.linear.weight)
+    )
     model = eqx.tree_at(
-        lambda m: (m.embedding.weight, m.readout.weight), model, (maps[0].T, maps[1])
+        lambda m: (m.inputs.embedding.weight, m.read_out.linear.weight),
+        model,
+        (maps[0].T, maps[1]),
     )
     space = FunctionSpace(Legendre(), _MODES, FeatureDomain(features))
     waves = random.normal(size=(2, _SAMPLES, _WAVES))
@@ -74,7 +80,7 @@ def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> 
         angles = np.pi * np.outer(np.arange(1, _WAVES + 1), points[:, 0])
         return jnp.asarray(waves[0] @ np.cos(angles) + waves[1] @ np.sin(angles))
 
-    return FunctionSolve(FunctionalModel(model, space), inputs, tokens)
+    return FunctionSolve(dataclasses.replace(model, space=space), inputs, tokens)
 
 
 def _smooth(c: Array) -> Array:

@@ -195,7 +195,7 @@ def _measure(problem: _Problem, model: Model, rounds: int) -> dict[str, Any]:
         seconds.append(time.perf_counter() - began)
     memory: Any = program.memory_analysis()
     targets = jax.tree.map(jnp.asarray, problem.batch.targets)
-    loss = problem.loss.measure(model.read_out(u1), targets)["loss"].value
+    loss = problem.loss.measure(model.outputs(u1), targets)["loss"].value
     solved = bool(jnp.all(succeeded))
     return {
         "error": problem.error(u1) if solved else None,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ide_transformer.equation import RMSNorm
 from ide_transformer.errors import InputError
-from ide_transformer.models import LanguageModel
+from ide_transformer.models import LanguageModel, Model, TextInputs, TokenLogits, is_built_as
 from ide_transformer.pretrained import (
     Options,
     families,
@@ -31,7 +31,7 @@ _GLASSLLM = dict(
 )
 
 
-def load_llama(path: str) -> tuple[LanguageModel, str]:
+def load_llama(path: str) -> tuple[Model[TextInputs, TokenLogits], str]:
     """A Llama, and what its weights are: those of a checkpoint, or random ones of the size of
     glassllm where that cannot be fetched."""
     weights = path
@@ -42,28 +42,30 @@ def load_llama(path: str) -> tuple[LanguageModel, str]:
             raise
         model = families()["llama"].build(Options(_GLASSLLM, Path(path)), frozenset())
         weights = "random, of the size of glassllm"
-    if not isinstance(model, LanguageModel):
-        raise InputError(f"{path} holds a {type(model).__name__}, which writes no text.")
+    if not is_built_as(model, LanguageModel):
+        raise InputError(
+            f"{path} holds a model of {type(model.read_out).__name__}, which writes no text."
+        )
     return model, weights
 
 
-def write_llama(model: LanguageModel, folder: Path) -> None:
+def write_llama(model: Model[TextInputs, TokenLogits], folder: Path) -> None:
     """The weights in the layout that transformers reads."""
     attention, feed_forward = model.control.intervals()
     config = dict(
         architectures=["LlamaForCausalLM"],
         model_type="llama",
-        vocab_size=model.embedding.shape[0],
-        hidden_size=model.embedding.shape[1],
+        vocab_size=model.inputs.vocabulary,
+        hidden_size=model.features,
         intermediate_size=feed_forward.inner.weight.shape[-1],
         num_hidden_layers=model.control.num_intervals,
         num_attention_heads=attention.heads,
         num_key_value_heads=attention.key_value_heads,
         head_dim=attention.query.weight.shape[-1] // attention.heads,
-        max_position_embeddings=model.context,
+        max_position_embeddings=model.inputs.context,
         rope_theta=attention.positions.base,
-        rms_norm_eps=cast(RMSNorm, model.output_normalization).eps,
-        tie_word_embeddings=model.readout is None,
+        rms_norm_eps=cast(RMSNorm, model.read_out.normalization).eps,
+        tie_word_embeddings=model.read_out.weight is None,
         # Ends of text would end it early.
         eos_token_id=None,
         bos_token_id=None,

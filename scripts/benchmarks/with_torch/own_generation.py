@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int
 
-from ide_transformer.models import LanguageModel
+from ide_transformer.models import Model, TextInputs, TokenLogits
 from ide_transformer.models.generate import Draw, write
 
 
@@ -22,7 +22,7 @@ class OwnGeneration:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Model[TextInputs, TokenLogits],
         tokens: Int[Array, "batch prompt"],
         length: int,
         *,
@@ -31,7 +31,7 @@ class OwnGeneration:
         self._model, self._tokens = model, tokens
 
         @eqx.filter_jit
-        def written(model: LanguageModel, tokens: Array) -> Array:
+        def written(model: Model[TextInputs, TokenLogits], tokens: Array) -> Array:
             key, end = jax.random.key(0), tokens.shape[-1]
             draw = Draw(temperature=0.0)
             return write(model, tokens, end, length, key, draw, cached_tokens=cached)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ide_transformer.equation import LayerNorm
-from ide_transformer.models import LanguageModel
+from ide_transformer.models import LanguageModel, Model, TextInputs, TokenLogits, is_built_as
 from ide_transformer.tasks import CrossEntropy
 from ide_transformer.training import (
     build_model_of_size,
@@ -37,7 +37,7 @@ class OwnTraining:
         model = build_model_of_size(
             config, {"vocabulary": setting.vocabulary}, jax.random.key(0)
         )
-        assert isinstance(model, LanguageModel)
+        assert is_built_as(model, LanguageModel)
         # A copy on the host: the weights on the device are donated to the first step.
         self.initial_weights = torch_weights(model)
         optimizer = build_optimizer(config.optimizer, config.training.steps)
@@ -73,13 +73,13 @@ class OwnTraining:
         return metrics["loss"]
 
 
-def torch_weights(model: LanguageModel) -> dict[str, np.ndarray]:
+def torch_weights(model: Model[TextInputs, TokenLogits]) -> dict[str, np.ndarray]:
     """The weights of a language model by the names of `model.Transformer`."""
     attention, feed_forward = model.control.intervals()
     weights = {
-        "embedding": model.embedding,
-        "positions": model.positions,
-        "output_gain": cast(LayerNorm, model.output_normalization).gain,
+        "embedding": model.inputs.embedding,
+        "positions": model.inputs.positions,
+        "output_gain": cast(LayerNorm, model.read_out.normalization).gain,
     }
     inputs = [part.weight for part in (attention.query, attention.key, attention.value)]
     # `torch.nn.Linear` multiplies by the transpose of its weight.

@@ -1,5 +1,6 @@
 """For each public class and function: arguments that are right, and a use of the result."""
 
+from .ends import ENDS
 from .models import FILES, MODELS
 from .parts import CONSTRAINTS, CONTROLS, OPERATORS
 from .solving import EQUATIONS, EXITS, SCHEMES
@@ -16,4 +17,5 @@ RECIPES = {
     **MODELS,
     **FILES,
     **TEXTS,
+    **ENDS,
 }

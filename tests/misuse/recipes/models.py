@@ -24,11 +24,9 @@ from .small_models import (
     IMAGE,
     SOUND,
     encoder_parts,
-    headed,
     image_parts,
     image_stage,
     language_model,
-    linear,
     listener,
     model_parts,
     of_functions,
@@ -70,10 +68,14 @@ MODELS = {
         ),
         lambda model: model(TOKENS_OF_TEXT),
     ),
-    "FunctionalModel": Recipe(
-        ide.FunctionalModel,
+    "Model": Recipe(
+        ide.Model,
         dict(
-            coefficients=language_model(),
+            inputs=language_model().inputs,
+            control=language_model().control,
+            constraint=ide.Free(),
+            discretization=ide.Discretization(ide.LieTrotter()),
+            read_out=ide.TokenLogits(),
             space=ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(2 * WIDTH)),
         ),
         lambda model: model(TOKENS_OF_TEXT),
@@ -112,7 +114,7 @@ MODELS = {
         lambda model: model(IMAGE),
     ),
     "ImageEncoder": Recipe(
-        ide.ImageEncoder, image_parts() | {"head": ide.NoHead()}, lambda model: model(IMAGE)
+        ide.ImageEncoder, image_parts() | {"read_out": ide.States()}, lambda model: model(IMAGE)
     ),
     "ImageStage": Recipe(
         ide.ImageStage,
@@ -172,19 +174,13 @@ MODELS = {
     ),
     "EncoderDecoder": Recipe(
         ide.EncoderDecoder,
-        dict(encoder=speech_encoder(), decoder=listener().decoder),
+        dict(encoder=speech_encoder(), decoder=listener().with_inputs(listener().inputs.text)),
         lambda model: model(ide.SourceAndText(SOUND, TOKENS_OF_TEXT)),
     ),
     "TokenConvolution": Recipe(
         ide.TokenConvolution,
         dict(features_in=WIDTH, features_out=2, key=KEY, width=3, stride=1, std=0.1),
         lambda convolution: convolution(U0),
-    ),
-    "NoHead": Recipe(ide.NoHead, {}, headed),
-    "MeanHead": Recipe(ide.MeanHead, {"classifier": linear(WIDTH, 3)}, headed),
-    "PrefixHead": Recipe(ide.PrefixHead, {"classifiers": (linear(WIDTH, 3),)}, headed),
-    "PrefixAndMeanHead": Recipe(
-        ide.PrefixAndMeanHead, {"classifier": linear(2 * WIDTH, 3)}, headed
     ),
     "CachedDecoder": Recipe(
         ide.CachedDecoder,

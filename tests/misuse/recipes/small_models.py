@@ -11,13 +11,13 @@ from .small import CONTEXT, CONTROL, KEY, SEEING_ALL, TOKENS, VOCABULARY, WIDTH,
 
 
 @cache
-def language_model(**options) -> ide.LanguageModel:
+def language_model(**options) -> ide.Model:
     arguments = dict(vocabulary=VOCABULARY, context=CONTEXT, features=WIDTH)
     return ide.LanguageModel(**arguments, **model_parts(), **options)
 
 
 @cache
-def tied_model() -> ide.LanguageModel:
+def tied_model() -> ide.Model:
     arguments = dict(vocabulary=VOCABULARY, context=CONTEXT, features=WIDTH)
     return ide.LanguageModel(**arguments, **model_parts(ide.Tied(block(KEY), 2)))
 
@@ -38,7 +38,7 @@ def encoder_parts(control=CONTROL):
 def linear(features_in, features_out):
     return ide.ImageClassifier(
         (1, 1, features_in), 1, features_out, features_out, **model_parts()
-    ).embedding
+    ).inputs.embedding
 
 
 @cache
@@ -103,5 +103,5 @@ def state_model():
     return ide.StateModel(ide.TokenDomain.uniform(4), WIDTH, **encoder_parts(SEEING_ALL))
 
 
-def headed(head):
-    return ide.ImageEncoder(**image_parts(), head=head)(IMAGE)
+def headed(read_out):
+    return ide.ImageEncoder(**image_parts(), read_out=read_out)(IMAGE)

@@ -28,8 +28,8 @@ TEXTS = {
         ),
         lambda model: model(TOKENS_OF_TEXT),
     ),
-    "EncoderDecoder.build": Recipe(
-        ide.EncoderDecoder.build,
+    "TranslationModel": Recipe(
+        ide.TranslationModel,
         dict(
             **_SIZES,
             **model_parts(ide.PiecewiseConstant.build(_layer, 2, key=KEY)),

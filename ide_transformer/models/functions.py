@@ -1,54 +1,107 @@
+"""Functions at points as inputs."""
+
 import functools as ft
+from dataclasses import KW_ONLY
+from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
-from ..arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from ..arguments import Fraction, PositiveFloat, PositiveInt, check_fields, is_known
 from ..equation import (
     PLAIN,
     AbstractConstraint,
-    AbstractControl,
     Free,
-    Functional,
     FunctionSpace,
-    LayerNorm,
     Linear,
     PointRule,
     TokenDomain,
-    as_control,
     drop,
     parts,
     with_fields,
 )
 from ..errors import InputError
-from .field import Field
-from .model import Discretization, Model
+from .parts import AbstractInputs, Embedded
 
 
-class OperatorModel(Model):
-    """A map from functions to functions on the circle or on the interval [0, 1], or on the
-    product of several of them: tokens are points x with quadrature weights.
+class Field(NamedTuple):
+    """Values of functions at the points of a domain.
 
-        u(x, 0) = W [a(x), cos 2πk x_i / L_i, sin 2πk x_i / L_i] + b,
-        output(x) = N(u(x, T)) W' + b',
+    - `values`: `[..., tokens]`, or `[..., tokens, channels]`.
+    - `domain`: the points, and their weights in integrals.
+    """
+
+    values: Float[Array | np.ndarray, "..."]
+    domain: TokenDomain
+
+    def inside(self, bounded: tuple[bool, ...]) -> Bool[Array | np.ndarray, " tokens"]:
+        """Indicator of the points in [0, 1] along each axis that is bounded.
+
+        **Arguments:**
+
+        - `bounded`: for each axis of the domain whether it is [0, 1] and not a circle.
+        """
+        points = self.domain.points
+        points = np.asarray(points) if is_known(points) else points
+        rounding = 8 * np.finfo(points.dtype).eps
+        within = (points >= -rounding) & (points <= 1 + rounding)
+        return (within | ~np.array(bounded)[None]).all(axis=-1)
+
+    def check(self, tokens: int, bounded: tuple[bool, ...]) -> None:
+        """Checks its fields.
+
+        **Arguments:**
+
+        - `tokens`: how many points the values are at.
+        - `bounded`: see `inside`.
+
+        **Raises:** `InputError` for values and domains of other types, for another number or
+        dimension of points, and for points outside of [0, 1] along an axis that is bounded,
+        where they are known when a program is compiled.
+        """
+        check_fields(self)
+        if self.domain.num_tokens != tokens:
+            raise InputError(
+                f"Field: values at {tokens} points for a domain of {self.domain.num_tokens}; "
+                "give one for each."
+            )
+        dimension = len(bounded)
+        if self.domain.dimension != dimension:
+            raise InputError(
+                f"Field: its domain has dimension {self.domain.dimension}, but the model takes "
+                f"functions in dimension {dimension}; give points [tokens, {dimension}]."
+            )
+        inside = self.inside(bounded)
+        if is_known(inside) and not inside.all():
+            first = np.asarray(self.domain.points)[~np.asarray(inside)][0].tolist()
+            box = "[0, 1]" if dimension == 1 else f"[0, 1]^{dimension}"
+            raise InputError(
+                f"Field: its domain has the point {first}, outside of {box}; scale the "
+                "coordinates to it."
+            )
+
+
+class FunctionInputs(AbstractInputs):
+    """Functions on the circle or on the interval [0, 1], or on the product of several of them:
+    tokens are points x with quadrature weights.
+
+        u(x, 0) = N(W [a(x), cos 2πk x_i / L_i, sin 2πk x_i / L_i] + b),
 
     with the waves k = 1, …, modes along each axis i, L_i = 1 around a circle and 2 along an
-    interval. `model(a)` maps `a: [..., tokens]` on a line, `[..., rows, columns]` in the plane,
-    and so on, with a last axis of channels where `channels` is given, to an output of the same
-    shape; the points are those of `grid`. A
-    `Field` in the place of a brings points of its own, with values `[..., tokens]` in any
-    dimension; so have the outputs. Positions enter as functions of the coordinates, so that
-    the model can be evaluated on any points; fewer than `2 modes + 1` along an axis cannot tell
-    its waves apart. Products of waves of several axes are left to the feed-forward.
+    interval. a is `[..., tokens]` on a line, `[..., rows, columns]` in the plane, and so on,
+    with a last axis of channels where `channels` is given, at the points of `grid`; or a
+    `Field` with points of its own, in any dimension. Outputs have the same shape.
+
+    Positions enter as functions of the coordinates, so that the model can be evaluated on any
+    points; fewer than `2 modes + 1` along an axis cannot tell its waves apart. Products of
+    waves of several axes are left to the feed-forward.
 
     **Arguments:**
 
     - `points`: the number of points on which it is trained, or that along each axis.
-    - `features`: the width of the state.
-    - `control`, `constraint`: as for `Equation`; its operators should not be causal.
-    - `discretization`: how the equation is solved.
+    - `embedding`: W and b.
     - `channels`: values at each point, on an axis of their own; `None` for one value
       without it.
     - `modes`: the waves of each coordinate.
@@ -57,10 +110,8 @@ class OperatorModel(Model):
       for all axes, or one for each.
     - `wavelength`: L, the longest wave of the positions; `None` for those above. 2 on a
       "periodic" grid for functions that do not meet at the ends.
-    - `input_normalization`, `output_normalization`: applied to the embedded input and before
-      the read-out.
-    - `dropout`: the rate on the embedded input.
-    - `std`: the standard deviation of the initial linear maps.
+    - `normalization`: N.
+    - `dropout`: the rate on what N is applied to.
 
     **Raises:** `InputError` for more modes than the grid can tell apart, and for another number
     of grids than axes; when called, for fields of another dimension and for points outside
@@ -68,63 +119,27 @@ class OperatorModel(Model):
     outputs are not a number.
     """
 
+    points: PositiveInt | tuple[PositiveInt, ...] = eqx.field(static=True)
     embedding: Linear
-    readout: Linear
-    control: AbstractControl
-    constraint: AbstractControl
-    input_normalization: AbstractConstraint
-    output_normalization: AbstractConstraint
-    discretization: Discretization
-    points: int | tuple[int, ...] = eqx.field(static=True)
-    channels: int | None = eqx.field(static=True)
-    modes: int = eqx.field(static=True)
-    grid: PointRule | tuple[PointRule, ...] = eqx.field(static=True)
-    wavelength: float | None = eqx.field(static=True)
-    dropout: float = eqx.field(static=True)
+    _: KW_ONLY
+    channels: PositiveInt | None = eqx.field(static=True, default=None)
+    modes: PositiveInt = eqx.field(static=True, default=8)
+    grid: PointRule | tuple[PointRule, ...] = eqx.field(static=True, default="periodic")
+    wavelength: PositiveFloat | None = eqx.field(static=True, default=None)
+    normalization: AbstractConstraint = Free()
+    dropout: Fraction = eqx.field(static=True, default=0.0)
 
-    def __init__(
-        self,
-        points: PositiveInt | tuple[PositiveInt, ...],
-        features: PositiveInt,
-        *,
-        control: AbstractControl,
-        constraint: AbstractConstraint | AbstractControl,
-        discretization: Discretization,
-        key: PRNGKeyArray,
-        channels: PositiveInt | None = None,
-        modes: PositiveInt = 8,
-        grid: PointRule | tuple[PointRule, ...] = "periodic",
-        wavelength: PositiveFloat | None = None,
-        input_normalization: AbstractConstraint = Free(),
-        output_normalization: AbstractConstraint = LayerNorm(),
-        dropout: Fraction = 0.0,
-        std: NonNegativeFloat = 0.02,
-    ):
-        self.points, self.grid = points, grid
+    def __check_init__(self):
         if not self._shape or len(self._grids) != len(self._shape):
             raise InputError(
-                f"OperatorModel: grid={grid} for points={points}; give one rule for all axes, "
-                "or one for each."
+                f"FunctionInputs: grid={self.grid} for points={self.points}; give one rule for "
+                "all axes, or one for each."
             )
-        if 2 * modes >= (fewest := min(self._shape)):
+        if 2 * self.modes >= (fewest := min(self._shape)):
             raise InputError(
-                f"OperatorModel: modes={modes} on a grid of points={points}; give at most "
-                f"{(fewest - 1) // 2} of them, or at least {2 * modes + 1} points."
+                f"FunctionInputs: modes={self.modes} on a grid of points={self.points}; give "
+                f"at most {(fewest - 1) // 2} of them, or at least {2 * self.modes + 1} points."
             )
-        values = 1 if channels is None else channels
-        keys = jax.random.split(key)
-        inputs = values + 2 * modes * self.dimension
-        self.embedding = Linear(inputs, features, bias=True, std=std, key=keys[0])
-        self.readout = Linear(features, values, bias=True, std=std, key=keys[1])
-        self.control = control
-        self.constraint = as_control(constraint, control)
-        self.input_normalization = input_normalization
-        self.output_normalization = output_normalization
-        self.discretization = discretization
-        self.channels = channels
-        self.modes = modes
-        self.wavelength = wavelength
-        self.dropout = dropout
 
     @property
     def features(self) -> int:
@@ -147,7 +162,7 @@ class OperatorModel(Model):
         shape = tokens if isinstance(tokens, tuple) else (tokens,)
         if len(shape) != self.dimension:
             raise InputError(
-                f"OperatorModel: points={tokens} for a model of functions in dimension "
+                f"FunctionInputs: points={tokens} for a model of functions in dimension "
                 f"{self.dimension}; give a number for each axis."
             )
         axes = (
@@ -166,21 +181,16 @@ class OperatorModel(Model):
             return self.grid
         return (self.grid,) * len(self._shape)
 
-    def at_points(self, space: FunctionSpace) -> "OperatorModel":
-        y = space.features
+    def at_points(self, space: FunctionSpace) -> "FunctionInputs":
         return with_fields(
             self,
-            embedding=self.embedding.at_points(PLAIN, y),
-            readout=self.readout.at_points(y, PLAIN),
-            control=Functional(self.control, space),
-            constraint=Functional(self.constraint, space),
-            input_normalization=self.input_normalization.at_points(space),
-            output_normalization=self.output_normalization.at_points(space),
+            embedding=self.embedding.at_points(PLAIN, space.features),
+            normalization=self.normalization.at_points(space),
         )
 
     def embed(
         self, inputs: Float[ArrayLike, "..."] | Field, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
+    ) -> Embedded:
         if isinstance(inputs, Field):
             a = self._checked(jnp.asarray(inputs.values), 1)
             bounded = tuple(length != 1 for length in self._wavelengths)
@@ -190,7 +200,7 @@ class OperatorModel(Model):
             a, domain = jnp.where(inside, a, jnp.nan), inputs.domain
         elif isinstance(inputs, tuple) and parts(inputs, TokenDomain):
             raise InputError(
-                "OperatorModel: inputs are a tuple with a domain; write Field(values, domain)."
+                "FunctionInputs: inputs are a tuple with a domain; write Field(values, domain)."
             )
         else:
             a = self._checked(jnp.asarray(inputs), self.dimension)
@@ -200,11 +210,8 @@ class OperatorModel(Model):
         waves = self._waves(domain.points).astype(a.dtype)
         waves = jnp.broadcast_to(waves, (*a.shape[:-1], waves.shape[-1]))
         u = self.embedding(jnp.concatenate([a, waves], axis=-1))
-        return self.input_normalization.project(drop(u, self.dropout, key)), domain
-
-    def read_out(self, u: Float[Array, "*batch tokens features"]) -> Float[Array, "..."]:
-        outputs = self.readout(self.output_normalization.project(u))
-        return outputs[..., 0] if self.channels is None else outputs
+        u = self.normalization.project(drop(u, self.dropout, key))
+        return Embedded(u, domain)
 
     def shaped(
         self, outputs: Float[Array, "..."], inputs: Float[ArrayLike, "..."] | Field
@@ -225,7 +232,7 @@ class OperatorModel(Model):
         weights."""
         if not jnp.issubdtype(a.dtype, jnp.floating):
             raise InputError(
-                f"OperatorModel: values of {a.dtype}; it takes real floating-point numbers."
+                f"FunctionInputs: values of {a.dtype}; it takes real floating-point numbers."
             )
         channels = self.channels
         fits = a.ndim >= axes if channels is None else a.ndim > axes and a.shape[-1] == channels
@@ -234,7 +241,7 @@ class OperatorModel(Model):
             names = ["rows", "columns"] if axes == 2 else names
             expected = ["...", *names] if channels is None else ["...", *names, "channels"]
             raise InputError(
-                f"OperatorModel: inputs of shape {a.shape}, but the model takes "
+                f"FunctionInputs: inputs of shape {a.shape}, but the model takes "
                 f"[{', '.join(expected)}], channels={channels}."
             )
         if channels is None:
@@ -242,7 +249,7 @@ class OperatorModel(Model):
         shape = a.shape[-1 - axes : -1]
         if min(shape) <= 2 * self.modes:
             raise InputError(
-                f"OperatorModel: {min(shape)} points cannot tell the {self.modes} waves of "
+                f"FunctionInputs: {min(shape)} points cannot tell the {self.modes} waves of "
                 f"the coordinate apart; give at least {2 * self.modes + 1} points."
             )
         return a.astype(self.embedding.weight.dtype)

@@ -1,3 +1,5 @@
+"""Texts that an encoder and decoder write of a source."""
+
 from typing import NamedTuple
 
 import equinox as eqx
@@ -12,33 +14,49 @@ from ..errors import InputError
 from ..integration import TokenCache
 from .cached_decoder import CachedDecoder
 from .causality import check_causal
-from .encoded import Encoded
-from .encoder_decoder import EncoderDecoder, SourceAndText
-from .language_model import LanguageModel
+from .chains import EncodedInputs, SourceAndText
+from .generate import NO_TOKEN, check_written, usable, where_solved
+from .model import Model
+from .parts import Encoded
+from .read_outs import TokenLogits
 from .text import as_text
-from .writing import NO_TOKEN, check_written, usable
+from .text_inputs import TextInputs
 
 
-class _Beams(NamedTuple):
-    """The candidates of one text.
+@checked
+def generate_greedy(
+    model: Model[EncodedInputs, TokenLogits],
+    source: PyTree[ArrayLike] | Encoded,
+    prompt: Int[ArrayLike, "*batch prompt"],
+    length: NonNegativeInt,
+    *,
+    end: NonNegativeInt,
+) -> Int[Array, "*batch total"]:
+    """Writes at most `length` tokens after `prompt`, each the most likely one given the source
+    and those before it: a transcript, for a speech encoder. One compiled loop, which ends when
+    all texts have; the encoder is solved once, the decoder again for each token.
 
-    - `tokens`: `[beams, total]`.
-    - `scores`: `[beams]`, the sum of the log probabilities of what was written.
-    - `ended`: `[beams]`.
-    - `logits`: `[beams, vocabulary]`, of the next token.
-    - `cache`: with a leading axis of beams.
+    **Arguments:**
+
+    - `source`: the inputs of the encoder, with the batch axes of `prompt`.
+    - `prompt`: at least one token (for Whisper: start of transcript, language, task).
+    - `end`: the token that ends a text; everything after it is this token too.
+
+    **Returns:** prompt and text, `[..., prompt + length]`.
+
+    **Raises:** `InputError` for an empty prompt, an end that is no token, a text longer than
+    the context, a decoder that sees tokens still to be written, and where a solve fails or
+    logits are not finite. Inside a compiled function such a token is -1.
     """
-
-    tokens: Int[Array, "beams total"]
-    scores: Float[Array, " beams"]
-    ended: Array
-    logits: Float[Array, "beams vocabulary"]
-    cache: TokenCache
+    tokens = _checked("generate_greedy", model, prompt, length, end)
+    tokens = _generate_greedy(model, source, tokens, length, jnp.asarray(end, int))
+    check_written("generate_greedy", tokens)
+    return tokens
 
 
 @checked
 def generate_beam(
-    model: EncoderDecoder,
+    model: Model[EncodedInputs, TokenLogits],
     source: PyTree[ArrayLike] | Encoded,
     prompt: Int[ArrayLike, "*batch prompt"],
     length: NonNegativeInt,
@@ -71,27 +89,91 @@ def generate_beam(
 
     Source: Wu et al., "Google's neural machine translation system", 2016, arXiv 1609.08144.
     """
-    check_causal("generate_beam", model)
-    vocabulary = model.decoder.embedding.shape[0]
-    as_text(prompt).check(vocabulary=vocabulary, context=model.context)
-    tokens = jnp.asarray(prompt, int)
-    first = tokens.shape[-1]
-    if first + length > model.context or end >= vocabulary or beams > vocabulary:
+    tokens = _checked("generate_beam", model, prompt, length, end)
+    if beams > model.inputs.vocabulary:
         raise InputError(
-            f"generate_beam: prompt={first} tokens, length={length}, end={end}, beams={beams}: "
-            f"prompt and length together fit the context of {model.context}, end and beams the "
-            f"vocabulary of {vocabulary}."
+            f"generate_beam: beams={beams}, but the model knows {model.inputs.vocabulary} "
+            "tokens; give at most as many."
         )
     if not length:
         return tokens
-    tokens = _generate(model, source, tokens, length, end, beams, length_penalty)
+    tokens = _generate_beam(model, source, tokens, length, end, beams, length_penalty)
     check_written("generate_beam", tokens)
     return tokens
 
 
+def _checked(
+    name: str,
+    model: Model[EncodedInputs, TokenLogits],
+    prompt: Int[ArrayLike, "*batch prompt"],
+    length: int,
+    end: int,
+) -> Int[Array, "*batch prompt"]:
+    """The tokens of the prompt, after which so many can be written."""
+    check_causal(name, model)
+    vocabulary, context = model.inputs.vocabulary, model.inputs.context
+    as_text(prompt).check(vocabulary=vocabulary, context=context)
+    tokens = jnp.asarray(prompt, int)
+    if tokens.shape[-1] + length > context:
+        raise InputError(
+            f"{name}: {tokens.shape[-1]} tokens of prompt and length={length} do not fit the "
+            f"context of {context}; choose a length from 0 to {context - tokens.shape[-1]}."
+        )
+    if end >= vocabulary:
+        raise InputError(
+            f"{name}: end={end}, but the model knows the tokens 0 to {vocabulary - 1}; take "
+            "the end of text of its tokenizer."
+        )
+    return tokens
+
+
 @eqx.filter_jit
-def _generate(
-    model: EncoderDecoder,
+def _generate_greedy(model, source, prompt, length: int, end):
+    encoded, _ = model.inputs.encoded(source)
+    first, total = prompt.shape[-1], prompt.shape[-1] + length
+    tokens = jnp.full((*prompt.shape[:-1], total), end)
+    tokens = lax.dynamic_update_slice_in_dim(tokens, prompt, 0, axis=-1)
+
+    def going_on(state):
+        position, _, ended = state
+        return (position < total) & ~jnp.all(ended)
+
+    def step(state):
+        position, tokens, ended = state
+        # The tokens not written yet are not seen by a causal decoder.
+        solution = model.solve(SourceAndText(encoded, tokens))
+        last = lax.dynamic_slice_in_dim(solution.u1, position - 1, 1, axis=-2)
+        logits = where_solved(model.outputs(last)[..., 0, :], solution.succeeded)
+        best = jnp.where(usable(logits), jnp.argmax(logits, axis=-1), NO_TOKEN)
+        best = best.astype(tokens.dtype)
+        best = jnp.where(ended, end, best)
+        tokens = lax.dynamic_update_slice_in_dim(tokens, best[..., None], position, axis=-1)
+        return position + 1, tokens, ended | (best == end)
+
+    ended = jnp.zeros(prompt.shape[:-1], bool)
+    return lax.while_loop(going_on, step, (jnp.asarray(first), tokens, ended))[1]
+
+
+class _Beams(NamedTuple):
+    """The candidates of one text.
+
+    - `tokens`: `[beams, total]`.
+    - `scores`: `[beams]`, the sum of the log probabilities of what was written.
+    - `ended`: `[beams]`.
+    - `logits`: `[beams, vocabulary]`, of the next token.
+    - `cache`: with a leading axis of beams.
+    """
+
+    tokens: Int[Array, "beams total"]
+    scores: Float[Array, " beams"]
+    ended: Array
+    logits: Float[Array, "beams vocabulary"]
+    cache: TokenCache
+
+
+@eqx.filter_jit
+def _generate_beam(
+    model: Model[EncodedInputs, TokenLogits],
     source: PyTree,
     prompt: Int[Array, "*batch prompt"],
     length: int,
@@ -99,15 +181,15 @@ def _generate(
     beams: int,
     length_penalty: float,
 ) -> Int[Array, "*batch total"]:
-    encoded = model.encoded(SourceAndText(source, prompt))
+    encoded, _ = model.inputs.encoded(source)
     if encoded.states.shape[:-2] != prompt.shape[:-1]:
         raise InputError(
             f"generate_beam: the prompt has batch axes {prompt.shape[:-1]}, but the source has "
             f"{encoded.states.shape[:-2]}; give a source for each prompt."
         )
     # Rounded before it has a source, whose states keep their dtype.
-    control = model.decoder.rounded_control
-    rounded = model.decoder.with_options(compute_dtype=None)
+    control = model.rounded_control
+    rounded = model.with_inputs(model.inputs.text).with_options(compute_dtype=None)
 
     def one(states: Array, weights: Array | None, prompt: Array) -> Array:
         domain = TokenDomain(TokenDomain.uniform(states.shape[-2]).points, weights)
@@ -121,7 +203,12 @@ def _generate(
 
 
 def _search(
-    decoder: LanguageModel, prompt: Array, length: int, end: int, beams: int, penalty: float
+    decoder: Model[TextInputs, TokenLogits],
+    prompt: Array,
+    length: int,
+    end: int,
+    beams: int,
+    penalty: float,
 ) -> Int[Array, " total"]:
     """The text of one source, which is part of the decoder."""
     first, total = len(prompt), len(prompt) + length

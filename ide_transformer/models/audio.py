@@ -1,0 +1,108 @@
+"""Speech as inputs: convolutions along the frames of a spectrogram."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from ..arguments import NonNegativeFloat, PositiveInt
+from ..equation import TokenDomain, affine, check_features, gelu
+from ..errors import InputError
+from .parts import AbstractInputs, Embedded
+
+
+class TokenConvolution(eqx.Module):
+    """A convolution along the tokens, an integral over a neighbourhood of each:
+
+        v(x) = Σ_k u(s x + k - r) W_k + b,   k = 0 … 2r,
+
+    with u = 0 outside of its tokens: `[..., tokens, in]` to `[..., ceil(tokens / s), out]`.
+
+    **Arguments:**
+
+    - `features_in`, `features_out`: widths.
+    - `width`: `2r + 1`, odd, in tokens.
+    - `stride`: s.
+    - `std`: standard deviation of the initial W.
+
+    **Raises:** `InputError` for an even width, which has no middle.
+    """
+
+    weight: Float[Array, "width in out"]
+    bias: Float[Array, " out"]
+    stride: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features_in: PositiveInt,
+        features_out: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        width: PositiveInt = 3,
+        stride: PositiveInt = 1,
+        std: NonNegativeFloat = 0.02,
+    ):
+        if width % 2 == 0:
+            raise InputError(
+                f"TokenConvolution(width={width}) has no token in its middle; choose an odd "
+                "width."
+            )
+        self.weight = std * jax.random.normal(key, (width, features_in, features_out))
+        self.bias = jnp.zeros(features_out)
+        self.stride = stride
+
+    def __call__(self, u: Float[Array, "*batch tokens in"]) -> Float[Array, "*batch new out"]:
+        check_features(self, u, self.weight.shape[1])
+        reach = self.weight.shape[0] // 2
+        v = lax.conv_general_dilated(
+            u.reshape(-1, *u.shape[-2:]),
+            self.weight,
+            (self.stride,),
+            [(reach, reach)],
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )
+        return affine(v.reshape(*u.shape[:-2], *v.shape[-2:]), None, self.bias)
+
+
+class AudioInputs(AbstractInputs):
+    """Speech: two convolutions along the frames of a log-mel spectrogram, and positions that
+    are not trained. It is `[..., mels, frames]`, as feature extractors give it, with a fixed
+    number of frames; the tokens are half as many. Reference: Radford et al., arXiv 2212.04356.
+
+    **Arguments:**
+
+    - `first_convolution`: from mels to features.
+    - `second_convolution`: of stride 2.
+    - `positions`: `[tokens, features]`.
+    """
+
+    first_convolution: TokenConvolution
+    second_convolution: TokenConvolution
+    positions: Float[Array, "tokens features"]
+
+    @property
+    def features(self) -> int:
+        return self.positions.shape[1]
+
+    @property
+    def domain(self) -> TokenDomain:
+        return TokenDomain.uniform(self.positions.shape[0])
+
+    def embed(
+        self, inputs: Float[ArrayLike, "*batch mels frames"], *, key: PRNGKeyArray | None = None
+    ) -> Embedded:
+        spectrogram = jnp.asarray(inputs, self.first_convolution.weight.dtype)
+        mels = self.first_convolution.weight.shape[1]
+        frames = self.second_convolution.stride * self.positions.shape[0]
+        if spectrogram.shape[-2:] != (mels, frames):
+            raise InputError(
+                f"AudioInputs: a log-mel spectrogram of shape {spectrogram.shape}, but the "
+                f"model was built for [..., {mels}, {frames}]: {mels} mels, {frames} frames. "
+                "Fill the recording up with silence or cut it, and use the feature extractor "
+                "that belongs to the model."
+            )
+        u = gelu(self.first_convolution(jnp.swapaxes(spectrogram, -1, -2)))
+        u = gelu(self.second_convolution(u))
+        positions = lax.stop_gradient(self.positions)
+        return Embedded(u + jnp.broadcast_to(positions, u.shape), self.domain)

@@ -1,0 +1,553 @@
+"""Models put together from parts, with weights to be trained or of a checkpoint."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..arguments import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    checked,
+)
+from ..equation import (
+    AbstractConstraint,
+    AbstractControl,
+    Free,
+    LayerNorm,
+    Linear,
+    PointRule,
+    TokenDomain,
+)
+from ..errors import InputError
+from ..integration import Discretization
+from .audio import AudioInputs, TokenConvolution
+from .chains import EncodedInputs, GridInputs, StageInputs, VCycleInputs
+from .functions import FunctionInputs
+from .images import AbstractImageInputs, ImageInputs
+from .model import Model
+from .parts import AbstractInputs, AbstractReadOut
+from .read_outs import (
+    AbstractClassifier,
+    FunctionValues,
+    MaskedTokenHead,
+    States,
+    TokenLogits,
+    build_classifier,
+)
+from .text_inputs import TextInputs
+
+
+@checked
+def LanguageModel(
+    vocabulary: PositiveInt,
+    context: PositiveInt,
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    discretization: Discretization,
+    key: PRNGKeyArray,
+    learned_positions: bool = True,
+    tied: bool = True,
+    readout_bias: bool = False,
+    embedding_scale: float = 1.0,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    std: NonNegativeFloat = 0.02,
+    own_velocity: bool = False,
+) -> Model[TextInputs, TokenLogits]:
+    """A causal language model: token and position embeddings, the equation, logits.
+
+    `model(tokens)` maps `tokens: [..., tokens]`, integers, or a `Text`, to the logits of the
+    next token, `[..., tokens, vocabulary]`.
+
+    **Arguments:**
+
+    - `vocabulary`, `context`, `features`: sizes; `context` is the longest input.
+    - `control`: θ; its operators should be causal.
+    - `constraint`, `discretization`: see `Model`.
+    - `learned_positions`: whether to add a learned embedding of the position; without it the
+      operators must see positions (rotary).
+    - `tied`: whether the read-out uses the token embedding.
+    - `readout_bias`: whether the logits have a bias.
+    - `embedding_scale`: multiplies the embedded tokens, not the read-out.
+    - `input_normalization`, `output_normalization`: applied to the embedded input and before
+      the read-out.
+    - `dropout`: the rate on the embedded input.
+    - `std`: the standard deviation of the initial embeddings.
+    - `own_velocity`: whether the velocity of a scheme with momentum starts from a token
+      embedding of its own, as in YuriiFormer (arXiv 2601.23236), and not at zero.
+    """
+    inputs = TextInputs.build(
+        vocabulary,
+        context,
+        features,
+        key=key,
+        learned_positions=learned_positions,
+        own_velocity=own_velocity,
+        embedding_scale=embedding_scale,
+        input_normalization=input_normalization,
+        dropout=dropout,
+        std=std,
+    )
+    read_out = TokenLogits.build(
+        vocabulary,
+        features,
+        key=key,
+        tied=tied,
+        readout_bias=readout_bias,
+        output_normalization=output_normalization,
+        std=std,
+    )
+    return Model(inputs, control, constraint, discretization, read_out)
+
+
+@checked
+def TextEncoder(
+    embedding: Float[Array, "vocabulary embedded"],
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    discretization: Discretization,
+    context: PositiveInt,
+    positions: Float[Array, "places embedded"] | None = None,
+    segments: Float[Array, "kinds embedded"] | None = None,
+    lift: Linear | None = None,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = Free(),
+    pooler: Linear | None = None,
+    head: MaskedTokenHead | None = None,
+    padding: NonNegativeInt | None = None,
+) -> Model[TextInputs, States]:
+    """An encoder of texts: embeddings, the equation without a causal order, the states.
+
+    `model(text)` maps integers `[..., tokens]`, or a `Text`, to the states at depth T,
+    `[..., tokens, features]`; see `States` and `sentence_embedding` for what they are read by.
+
+    **Arguments:** see `TextInputs`, `Model` and `States`.
+    """
+    inputs = TextInputs(
+        embedding,
+        context,
+        positions=positions,
+        segments=segments,
+        lift=lift,
+        normalization=input_normalization,
+        padding=padding,
+    )
+    read_out = States(output_normalization, pooler, head)
+    return Model(inputs, control, constraint, discretization, read_out)
+
+
+@checked
+def SequenceClassifier(
+    vocabulary: PositiveInt,
+    context: PositiveInt,
+    classes: PositiveInt,
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    discretization: Discretization,
+    key: PRNGKeyArray,
+    learned_positions: bool = True,
+    class_token: bool = False,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    std: NonNegativeFloat = 0.02,
+) -> Model[TextInputs, AbstractClassifier]:
+    """A classifier of sequences: token and position embeddings, the equation without a causal
+    order, the logits of the classes from the states at depth T,
+
+        W mean_x N(u(x, T)) + b,    or    W N(u(0, T)) + b    with a class token at 0.
+
+    `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to logits `[..., classes]`.
+
+    **Arguments:**
+
+    - `vocabulary`, `context`, `classes`, `features`: sizes; `context` is the longest input.
+    - `class_token`: whether to read the class from an extra learned token before the others;
+      otherwise from the mean over all of them, for which they must have no mask.
+    - The others: see `LanguageModel`.
+    """
+    inputs = TextInputs.build(
+        vocabulary,
+        context,
+        features,
+        key=key,
+        learned_positions=learned_positions,
+        class_token=class_token,
+        input_normalization=input_normalization,
+        dropout=dropout,
+        std=std,
+        masks=class_token,
+    )
+    *_, key = jax.random.split(key, 3)
+    read_out = build_classifier(features, classes, class_token, output_normalization, std, key)
+    return Model(inputs, control, constraint, discretization, read_out)
+
+
+@checked
+def ImageClassifier(
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
+    patch: PositiveInt,
+    classes: PositiveInt,
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    discretization: Discretization,
+    key: PRNGKeyArray,
+    class_token: bool = False,
+    area_weights: bool = True,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    std: NonNegativeFloat = 0.02,
+) -> Model[AbstractImageInputs, AbstractClassifier]:
+    """A vision Transformer to be trained: patches of an image are the points of a
+    two-dimensional Ω_x.
+
+    `model(images)` maps `images: [..., rows, columns, channels]` (or `[..., rows, columns]`
+    for one channel) to the logits of the classes, `[..., classes]`. Reference: Dosovitskiy et
+    al., arXiv 2010.11929.
+
+    **Arguments:**
+
+    - `image_shape`: (rows, columns, channels).
+    - `patch`: the side of a patch in pixels; it must divide rows and columns.
+    - `classes`, `features`: sizes.
+    - `class_token`: whether to read the class from an extra learned token, which is put
+      before the patches; otherwise it is read from the mean over patches.
+    - `area_weights`: see `ImageInputs`.
+    - The others: see `LanguageModel`.
+    """
+    rows, columns, channels = image_shape
+    keys = jax.random.split(key, 3)
+    tokens = (rows // patch) * (columns // patch) + class_token
+    inputs = ImageInputs(
+        image_shape,
+        Linear(patch * patch * channels, features, bias=True, std=std, key=keys[0]),
+        patch,
+        patch,
+        prefix=(jnp.zeros(features),) if class_token else (),
+        positions=std * jax.random.normal(keys[1], (tokens, features)),
+        normalization=input_normalization,
+        area_weights=area_weights,
+        dropout=dropout,
+    )
+    normalization = output_normalization
+    read_out = build_classifier(features, classes, class_token, normalization, std, keys[2])
+    return Model(inputs, control, constraint, discretization, read_out)
+
+
+@checked
+def ImageEncoder(
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
+    patch: PositiveInt,
+    *,
+    embedding: Linear,
+    prefix: tuple[Float[Array, " features"], ...],
+    positions: Float[Array, "tokens features"],
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    discretization: Discretization,
+    read_out: AbstractReadOut = States(),
+) -> Model[AbstractImageInputs, AbstractReadOut]:
+    """An encoder of images with weights that exist: a few learned tokens and the patches; the
+    equation; the states or classes. Images of another size are refused; for these put it on
+    another mesh, `model.on(Mesh(tokens=(rows, columns)))`.
+
+    **Arguments:** see `ImageInputs` and `Model`.
+    """
+    inputs = ImageInputs(
+        image_shape,
+        embedding,
+        patch,
+        patch,
+        prefix=prefix,
+        positions=positions,
+        fixed_size=True,
+    )
+    return Model(inputs, control, constraint, discretization, read_out)
+
+
+@checked
+def ImageStage(
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    discretization: Discretization,
+    key: PRNGKeyArray,
+    window: PositiveInt | None = None,
+    stride: PositiveInt = 1,
+    padding: NonNegativeInt | None = None,
+    class_token: bool = False,
+    classes: PositiveInt | None = None,
+    area_weights: bool = True,
+    embedding_normalization: AbstractConstraint = LayerNorm(),
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    std: NonNegativeFloat = 0.02,
+) -> Model[AbstractImageInputs, AbstractReadOut]:
+    """A stage of a convolutional vision Transformer: a strided convolution embeds an image, or
+    the states of the stage before, on a grid of tokens. There are no positions: the windows and
+    the operators `ConvolutionalAttention` tell where a token is. `StagedModel` puts stages
+    together. Reference: Wu et al., arXiv 2103.15808.
+
+    **Arguments:**
+
+    - `image_shape`: (rows, columns, channels); another size may be given when it is called.
+    - `features`: width of the state.
+    - `window`, `stride`, `padding`: see `ImageInputs`. Default: patches that do not overlap,
+      and half of the overlap, rounded up.
+    - `class_token`: whether a learned token is put before the grid; the last stage only may
+      have one.
+    - `classes`: how many there are to be read out, from the class token or from the mean over
+      tokens; `None` for a stage that gives its states.
+    - The others: see `ImageInputs` and `LanguageModel`.
+    """
+    window = stride if window is None else window
+    embedding_key, head_key = jax.random.split(key)
+    pixels = window * window * image_shape[2]
+    inputs = ImageInputs(
+        image_shape,
+        Linear(pixels, features, bias=True, std=std, key=embedding_key),
+        stride,
+        window,
+        max(window - stride + 1, 0) // 2 if padding is None else padding,
+        prefix=(jnp.zeros(features),) if class_token else (),
+        embedding_normalization=embedding_normalization,
+        normalization=input_normalization,
+        area_weights=area_weights,
+        dropout=dropout,
+    )
+    read_out = States()
+    if classes is not None:
+        normalization = output_normalization
+        read_out = build_classifier(
+            features, classes, class_token, normalization, std, head_key
+        )
+    return Model(inputs, control, constraint, discretization, read_out)
+
+
+@checked
+def StagedModel(
+    stages: tuple[Model[ImageInputs, AbstractReadOut], ...],
+) -> Model[AbstractImageInputs, AbstractReadOut]:
+    """Equations one after the other, each on a domain of its own, see `StageInputs`; the last
+    one reads the outputs out. `model.equations` are those of the stages; the inputs of each but
+    the first hold all before it.
+
+    **Arguments:**
+
+    - `stages`: in their order, such as `ImageStage` makes them.
+
+    **Raises:** `InputError` for stages that cannot follow one another.
+    """
+    if not stages:
+        raise InputError("StagedModel: stages=() are none; give one or more.")
+    model: Any = stages[0]
+    for number, stage in enumerate(stages[1:]):
+        try:
+            model = stage.with_inputs(StageInputs(model, stage.inputs))
+        except InputError as error:
+            raise InputError(f"StagedModel: stage {number}: {error}") from None
+    return model
+
+
+@checked
+def OperatorModel(
+    points: PositiveInt | tuple[PositiveInt, ...],
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    discretization: Discretization,
+    key: PRNGKeyArray,
+    channels: PositiveInt | None = None,
+    modes: PositiveInt = 8,
+    grid: PointRule | tuple[PointRule, ...] = "periodic",
+    wavelength: PositiveFloat | None = None,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    std: NonNegativeFloat = 0.02,
+) -> Model[FunctionInputs, FunctionValues]:
+    """A map from functions to functions on the circle or on the interval [0, 1], or on the
+    product of several of them: tokens are points x with quadrature weights. `model(a)` maps
+    values at points, or a `Field`, to values of the same shape, see `FunctionInputs`.
+
+    **Arguments:**
+
+    - `points`: the number of points on which it is trained, or that along each axis.
+    - `features`: the width of the state.
+    - `control`: θ; its operators should not be causal.
+    - `channels`, `modes`, `grid`, `wavelength`: see `FunctionInputs`.
+    - The others: see `LanguageModel`.
+    """
+    values, dimension = channels or 1, len(points) if isinstance(points, tuple) else 1
+    keys = jax.random.split(key)
+    numbers = values + 2 * modes * dimension
+    inputs = FunctionInputs(
+        points,
+        Linear(numbers, features, bias=True, std=std, key=keys[0]),
+        channels=channels,
+        modes=modes,
+        grid=grid,
+        wavelength=wavelength,
+        normalization=input_normalization,
+        dropout=dropout,
+    )
+    linear = Linear(features, values, bias=True, std=std, key=keys[1])
+    read_out = FunctionValues(linear, output_normalization, channels is not None)
+    return Model(inputs, control, constraint, discretization, read_out)
+
+
+@checked
+def StateModel(
+    domain: TokenDomain,
+    width: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    discretization: Discretization,
+) -> Model[GridInputs, States]:
+    """An equation alone, on a grid of tokens: `u(0) ↦ u(T)`, `[..., tokens, features]`. It is a
+    part of a larger model, such as `UShapedModel`.
+
+    **Arguments:** see `GridInputs` and `Model`.
+    """
+    inputs = GridInputs(domain, width)
+    return Model(inputs, control, constraint, discretization, States())
+
+
+@checked
+def UShapedModel(
+    model: Model[AbstractInputs, AbstractReadOut], levels: tuple[Model[GridInputs, States], ...]
+) -> Model[VCycleInputs, AbstractReadOut]:
+    """A V-cycle of equations, see `VCycleInputs`.
+
+    **Arguments:**
+
+    - `model`: embeds the inputs, solves its equation last, and reads its outputs out, for
+      example an `OperatorModel`.
+    - `levels`: the other solves.
+    """
+    return model.with_inputs(VCycleInputs(model.inputs, levels))
+
+
+@checked
+def SpeechEncoder(
+    first_convolution: TokenConvolution,
+    second_convolution: TokenConvolution,
+    positions: Float[Array, "tokens features"],
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    discretization: Discretization,
+    output_normalization: AbstractConstraint = LayerNorm(),
+) -> Model[AudioInputs, States]:
+    """An encoder of speech: two convolutions along the frames of a log-mel spectrogram, the
+    equation, the states at depth T, `[..., tokens, features]`.
+
+    **Arguments:** see `AudioInputs` and `Model`.
+    """
+    inputs = AudioInputs(first_convolution, second_convolution, positions)
+    return Model(inputs, control, constraint, discretization, States(output_normalization))
+
+
+@checked
+def EncoderDecoder(
+    encoder: Model[AbstractInputs, States], decoder: Model[TextInputs, TokenLogits]
+) -> Model[EncodedInputs, TokenLogits]:
+    """Two equations, one after the other: the encoder is solved to depth T, and its states f
+    on Ω_x' enter the equation of the decoder on Ω_x through cross-attention,
+
+        v_t = Σ_i A_i(v; θ(t)),      v(0) = embedded source,   f = N(v(T)),
+        u_t = Σ_j B_j(u, f; η(t)),   u(0) = embedded text,     logits = read-out of u(T'),
+
+    with a control, a constraint and a discretization for each. `model(SourceAndText(source,
+    text))` gives the logits of the next token, `[..., tokens, vocabulary]`.
+
+    **Arguments:**
+
+    - `encoder`: a model whose outputs are states; it becomes `model.inputs.encoder`.
+    - `decoder`: a language model with `CrossAttention` among its operators.
+    """
+    return decoder.with_inputs(EncodedInputs(encoder, decoder.inputs))
+
+
+@checked
+def TranslationModel(
+    vocabulary: PositiveInt,
+    context: PositiveInt,
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    make_encoder_control: Callable[[], AbstractControl],
+    constraint: AbstractConstraint | AbstractControl,
+    discretization: Discretization,
+    key: PRNGKeyArray,
+    learned_positions: bool = True,
+    tied: bool = True,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    std: NonNegativeFloat = 0.02,
+) -> Model[EncodedInputs, TokenLogits]:
+    """An `EncoderDecoder` to be trained that reads and writes texts of one vocabulary, each of
+    at most `context` tokens.
+
+    **Arguments:**
+
+    - `control`: that of the decoder.
+    - `make_encoder_control`: makes that of the encoder, whose attention sees all of a text.
+    - The others: see `LanguageModel`.
+
+    **Raises:** `InputError` for a constraint with weights, which each of the two would need.
+    """
+    if not isinstance(constraint, AbstractConstraint):
+        raise InputError(
+            "TranslationModel: a constraint with weights belongs to one of its two equations; "
+            "take a set without, such as Sphere() or Free()."
+        )
+    keys = jax.random.split(key, 3)
+    options: Any = dict(
+        constraint=constraint,
+        discretization=discretization,
+        input_normalization=input_normalization,
+        output_normalization=output_normalization,
+    )
+    positions = std * jax.random.normal(keys[1], (context, features))
+    encoder = TextEncoder(
+        std * jax.random.normal(keys[0], (vocabulary, features)),
+        positions=positions if learned_positions else None,
+        control=make_encoder_control(),
+        context=context,
+        **options,
+    )
+    decoder = LanguageModel(
+        vocabulary,
+        context,
+        features,
+        control=control,
+        learned_positions=learned_positions,
+        tied=tied,
+        dropout=dropout,
+        std=std,
+        key=keys[2],
+        **options,
+    )
+    return EncoderDecoder(encoder, decoder)

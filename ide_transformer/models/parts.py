@@ -1,0 +1,151 @@
+"""Interfaces of the parts of a model: its inputs and its read-out."""
+
+import abc
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+
+from ..equation import FunctionSpace, TokenDomain
+from ..errors import InputError
+from ..integration import Solution
+from ..solvers import InitialVelocity
+from .text import Text
+
+
+class Encoded(NamedTuple):
+    """States of an encoder at depth T, on the domain Ω_x' over which cross-attention
+    integrates.
+
+    - `states`: `[..., tokens, features]`.
+    - `weights`: `[..., tokens]`, the quadrature weights of Ω_x' with the batch axes of the
+      states, zero at padding; `None` for equal weights.
+    """
+
+    states: Float[Array, "*batch tokens features"]
+    weights: Float[Array, "*batch tokens"] | None = None
+
+    @classmethod
+    def on(
+        cls, domain: TokenDomain, states: Float[Array, "*batch tokens features"]
+    ) -> "Encoded":
+        """States on a domain."""
+        if domain.weights is None:
+            return cls(states)
+        return cls(states, jnp.broadcast_to(domain.weights, states.shape[:-1]))
+
+    @property
+    def domain(self) -> TokenDomain:
+        """Ω_x', at unit spacing: cross-attention depends on its weights only."""
+        points = TokenDomain.uniform(self.states.shape[-2]).points
+        return TokenDomain(points, self.weights)
+
+
+class Embedded(NamedTuple):
+    """Embedded inputs: where a solve begins.
+
+    - `u0`: the state at depth 0, `[..., tokens, features]`.
+    - `domain`: Ω_x, on which it lives.
+    - `encoded`: the states that cross-attention sees at every depth, if any.
+    - `velocity`: at depth 0, for schemes with momentum; `None` for zero.
+    - `before`: the solutions of other equations from which it comes, in their order.
+    """
+
+    u0: Float[Array, "*batch tokens features"]
+    domain: TokenDomain
+    encoded: Encoded | None = None
+    velocity: InitialVelocity | None = None
+    before: tuple[Solution, ...] = ()
+
+
+class AbstractInputs(eqx.Module):
+    """The way of inputs into an equation. One of your own defines `features`, `domain` and
+    `embed`."""
+
+    @property
+    @abc.abstractmethod
+    def features(self) -> int:
+        """The width of the state."""
+
+    @property
+    @abc.abstractmethod
+    def domain(self) -> TokenDomain:
+        """The domain of a full-sized input."""
+
+    @abc.abstractmethod
+    def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
+        """The state at depth 0 and its domain.
+
+        **Arguments:**
+
+        - `key`: draws the dropout; without one there is none.
+        """
+
+    @property
+    def prefix_tokens(self) -> int:
+        """The number of learned tokens before those of the inputs."""
+        return 0
+
+    def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
+        """The outputs in the shape that belongs to the inputs; by default as they are read
+        out."""
+        return outputs
+
+    def of_text(self, text: Text) -> PyTree[ArrayLike]:
+        """Inputs in which `text` is what is read and written, so that it can be tried whether a
+        token sees later ones; for inputs with the attributes `vocabulary` and `context`.
+
+        **Raises:** `InputError` where it is not said what the inputs are.
+        """
+        raise InputError(
+            f"{type(self).__name__}: it has to be tried that no token sees later ones, and the "
+            "model does not say what its inputs are for a text; define of_text(text), with the "
+            "attributes vocabulary and context."
+        )
+
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractInputs":
+        """Inputs with another number of tokens: the same, where they say by themselves how many
+        they have. For `Model.on`."""
+        return self
+
+    def at_points(self, space: FunctionSpace) -> "AbstractInputs":
+        """The inputs whose weights are coefficients of functions of a feature, at the points
+        of Ω_y. For `Model.space`.
+
+        **Raises:** `InputError` where they are no such functions.
+        """
+        raise InputError(
+            f"{type(self).__name__} is no function of the features; TextInputs without a lift "
+            "and FunctionInputs are."
+        )
+
+
+class AbstractReadOut(eqx.Module):
+    """The way from the state at depth T to the outputs. One of your own defines `__call__`."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
+    ) -> PyTree[Array]:
+        """The outputs.
+
+        **Arguments:**
+
+        - `u`: the state at depth T.
+        - `inputs`: those of the model, for weights that both share.
+        """
+
+    def check(self, inputs: AbstractInputs) -> None:
+        """**Raises:** `InputError` for inputs that it does not fit."""
+
+    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "AbstractReadOut":
+        """The read-out whose weights are coefficients of functions of a feature, at the points
+        of Ω_y; `inputs` are those of the coefficients. For `Model.space`.
+
+        **Raises:** `InputError` where it is no such function.
+        """
+        raise InputError(
+            f"{type(self).__name__} is no function of the features; TokenLogits, MeanHead and "
+            "FunctionValues are."
+        )

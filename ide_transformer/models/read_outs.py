@@ -1,0 +1,331 @@
+"""Read-outs: from the state at depth T to the outputs. N is their normalisation."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
+
+from ..arguments import NonNegativeFloat, PositiveInt, checked
+from ..equation import (
+    PLAIN,
+    AbstractConstraint,
+    Free,
+    FunctionSpace,
+    LayerNorm,
+    Linear,
+    affine,
+    product,
+    with_fields,
+)
+from ..errors import InputError
+from .model import Model
+from .parts import AbstractInputs, AbstractReadOut
+from .text import Text, as_text
+from .text_inputs import TextInputs
+
+
+class MaskedTokenHead(eqx.Module):
+    """Predicts the tokens behind masks from the states, `E N(σ(W u + b)) + c`. E are the token
+    embeddings or a matrix of its own. Reference: Devlin et al., arXiv 1810.04805.
+
+    **Arguments:**
+
+    - `dense`: W and b.
+    - `activation`: σ.
+    - `normalization`: N.
+    - `readout`: `[vocabulary, features]`, or `None` for the token embeddings.
+    - `bias`: c.
+    """
+
+    dense: Linear
+    normalization: AbstractConstraint
+    readout: Float[Array, "vocabulary features"] | None
+    bias: Float[Array, " vocabulary"]
+    activation: Callable = eqx.field(static=True)
+
+    def __call__(
+        self,
+        u: Float[Array, "*batch tokens features"],
+        embedding: Float[Array, "vocabulary embedded"],
+    ) -> Float[Array, "*batch tokens vocabulary"]:
+        v = self.normalization.project(self.activation(self.dense(u)))
+        return _logits(v, embedding if self.readout is None else self.readout, self.bias)
+
+
+class States(AbstractReadOut):
+    """The states, `N(u)`: `[..., tokens, features]`, of an encoder.
+
+    **Arguments:**
+
+    - `normalization`: N.
+    - `pooler`: makes the pooled vector of the first token, or `None`.
+    - `head`: the masked-token head of an encoder of texts, or `None`.
+    """
+
+    normalization: AbstractConstraint = Free()
+    pooler: Linear | None = None
+    head: MaskedTokenHead | None = None
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
+    ) -> Float[Array, "*batch tokens features"]:
+        return self.normalization.project(u)
+
+    def pooled(
+        self, states: Float[Array, "*batch tokens features"]
+    ) -> Float[Array, "*batch pooled"]:
+        """`tanh(W u_0 + b)`, u_0 the state of the first token.
+
+        **Raises:** `InputError` for a model without a pooler.
+        """
+        if self.pooler is None:
+            raise InputError(
+                "States.pooled: this model has no pooler; take states[..., 0, :], the first "
+                "token, or of a text sentence_embedding."
+            )
+        return jnp.tanh(self.pooler(states[..., 0, :]))
+
+    def logits(
+        self, states: Float[Array, "*batch tokens features"], inputs: TextInputs
+    ) -> Float[Array, "*batch tokens vocabulary"]:
+        """The logits of the token at each place.
+
+        **Arguments:**
+
+        - `inputs`: those of the model, for the token embeddings.
+
+        **Raises:** `InputError` for a model without a masked-token head.
+        """
+        if self.head is None:
+            raise InputError(
+                "States.logits: this model has no masked-token head: its checkpoint has none."
+            )
+        return self.head(states, inputs.embedding)
+
+
+class TokenLogits(AbstractReadOut):
+    """The logits of the next token, `E N(u) + c`: `[..., tokens, vocabulary]`.
+
+    **Arguments:**
+
+    - `weight`: E, `[vocabulary, features]`; `None` for the token embeddings of the inputs.
+    - `bias`: c; `None` for zero.
+    - `normalization`: N.
+    """
+
+    weight: Float[Array, "vocabulary features"] | None = None
+    bias: Float[Array, " vocabulary"] | None = None
+    normalization: AbstractConstraint = LayerNorm()
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
+    ) -> Float[Array, "*batch tokens vocabulary"]:
+        return _logits(self.normalization.project(u), self._weight_for(inputs), self.bias)
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        vocabulary: PositiveInt,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        tied: bool = True,
+        readout_bias: bool = False,
+        output_normalization: AbstractConstraint = LayerNorm(),
+        std: NonNegativeFloat = 0.02,
+    ) -> "TokenLogits":
+        """Weights to be trained, see `LanguageModel`."""
+        *_, key = jax.random.split(key, 3)
+        return cls(
+            None if tied else std * jax.random.normal(key, (vocabulary, features)),
+            jnp.zeros(vocabulary) if readout_bias else None,
+            output_normalization,
+        )
+
+    def _weight_for(self, inputs: AbstractInputs) -> Float[Array, "vocabulary features"]:
+        return inputs.embedding if self.weight is None else self.weight  # pyright: ignore
+
+    def check(self, inputs: AbstractInputs) -> None:
+        if self.weight is None and getattr(inputs, "embedding", None) is None:
+            raise InputError(
+                f"TokenLogits: weight=None takes the token embeddings, and "
+                f"{type(inputs).__name__} has none; give a weight."
+            )
+
+    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "TokenLogits":
+        """The logits are integrals over y, so that they have weights of their own even where
+        the coefficients are those of the embedding."""
+        return with_fields(
+            self,
+            weight=space.features.of_duals(self._weight_for(inputs)),
+            normalization=self.normalization.at_points(space),
+        )
+
+
+class AbstractClassifier(AbstractReadOut):
+    """Logits of classes, `[..., classes]`."""
+
+
+def build_classifier(
+    features: int,
+    classes: int,
+    class_token: bool,
+    normalization: AbstractConstraint,
+    std: float,
+    key: PRNGKeyArray,
+) -> AbstractClassifier:
+    """Logits from the class token or the mean over tokens, with weights to be trained."""
+    linear = Linear(features, classes, bias=True, std=std, key=key)
+    if class_token:
+        return PrefixHead((linear,), normalization)
+    return MeanHead(linear, normalization)
+
+
+class PrefixHead(AbstractClassifier):
+    """Logits of classes from the first k learned tokens, the mean of one classifier for each,
+
+        (1/k) Σ_i (W_i N(u_i) + b_i):  `[..., classes]`.
+
+    k = 1 reads the class token (ViT); k = 2 also the distillation token (DeiT: Touvron et
+    al., arXiv 2012.12877).
+
+    **Arguments:**
+
+    - `classifiers`: k linear maps.
+    - `normalization`: N.
+    """
+
+    classifiers: tuple[Linear, ...]
+    normalization: AbstractConstraint = LayerNorm()
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
+    ) -> Float[Array, "*batch classes"]:
+        v = self.normalization.project(u)
+        logits = [read(v[..., i, :]) for i, read in enumerate(self.classifiers)]
+        return jnp.mean(jnp.stack(logits), axis=0)
+
+    def check(self, inputs: AbstractInputs) -> None:
+        _check_prefix(self, len(self.classifiers), inputs)
+
+    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "PrefixHead":
+        y = space.features
+        classifiers = tuple(x.at_points(y, PLAIN) for x in self.classifiers)
+        return PrefixHead(classifiers, self.normalization.at_points(space))
+
+
+class MeanHead(AbstractClassifier):
+    """Logits of classes from the mean over the tokens of the inputs, `W mean_x N(u(x)) + b`:
+    `[..., classes]`.
+
+    **Arguments:**
+
+    - `classifier`: W and b.
+    - `normalization`: N.
+    """
+
+    classifier: Linear
+    normalization: AbstractConstraint = LayerNorm()
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
+    ) -> Float[Array, "*batch classes"]:
+        v = self.normalization.project(u)
+        return self.classifier(jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2))
+
+    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "MeanHead":
+        classifier = self.classifier.at_points(space.features, PLAIN)
+        return MeanHead(classifier, self.normalization.at_points(space))
+
+
+class PrefixAndMeanHead(AbstractClassifier):
+    """Logits of classes from the first learned token and the mean over those of the inputs side
+    by side, `W [N(u_0), mean_x N(u(x))] + b` (DINOv2: Oquab et al., arXiv 2304.07193).
+
+    **Arguments:**
+
+    - `classifier`: W and b; W takes twice the features.
+    - `normalization`: N.
+    """
+
+    classifier: Linear
+    normalization: AbstractConstraint = LayerNorm()
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
+    ) -> Float[Array, "*batch classes"]:
+        v = self.normalization.project(u)
+        mean = jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2)
+        return self.classifier(jnp.concatenate([v[..., 0, :], mean], axis=-1))
+
+    def check(self, inputs: AbstractInputs) -> None:
+        _check_prefix(self, 1, inputs)
+
+
+class FunctionValues(AbstractReadOut):
+    """Values of functions at the points of the domain, `W N(u(x)) + b`: `[..., tokens]`, or
+    `[..., tokens, channels]`.
+
+    **Arguments:**
+
+    - `linear`: W and b.
+    - `normalization`: N.
+    - `channels`: whether the values have an axis of their own.
+    """
+
+    linear: Linear
+    normalization: AbstractConstraint = LayerNorm()
+    channels: bool = eqx.field(static=True, default=False)
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
+    ) -> Float[Array, "..."]:
+        outputs = self.linear(self.normalization.project(u))
+        return outputs if self.channels else outputs[..., 0]
+
+    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "FunctionValues":
+        linear = self.linear.at_points(space.features, PLAIN)
+        return FunctionValues(linear, self.normalization.at_points(space), self.channels)
+
+
+@checked
+def sentence_embedding(
+    model: Model[TextInputs, States], text: Text | Integer[Array | np.ndarray, "*batch tokens"]
+) -> Float[Array, "*batch features"]:
+    """A vector of length one for each text: the mean of the states of its tokens, without
+    padding. Reference: Reimers, Gurevych, arXiv 1908.10084."""
+    return mean_vectors(model(text), text)
+
+
+def mean_vectors(
+    states: Float[Array, "*batch tokens features"],
+    text: Text | Integer[Array | np.ndarray, "*batch tokens"],
+) -> Float[Array, "*batch features"]:
+    """The mean of states over tokens, without padding, scaled to length one."""
+    mask = as_text(text).mask
+    weights = jnp.ones(states.shape[:-1]) if mask is None else jnp.asarray(mask)
+    weights = weights[..., None].astype(states.dtype)
+    mean = jnp.sum(weights * states, axis=-2) / jnp.sum(weights, axis=-2)
+    length = jnp.sqrt(jnp.sum(mean**2, axis=-1, keepdims=True))
+    return mean / jnp.maximum(length, 1e-12)
+
+
+def _logits(
+    v: Float[Array, "*batch tokens embedded"],
+    weight: Float[Array, "vocabulary embedded"],
+    bias: Float[Array, " vocabulary"] | None,
+) -> Float[Array, "*batch tokens vocabulary"]:
+    return affine(product(v, weight.T), None, bias)
+
+
+def _check_prefix(read_out: AbstractReadOut, wanted: int, inputs: AbstractInputs) -> None:
+    if wanted > inputs.prefix_tokens:
+        raise InputError(
+            f"{type(read_out).__name__} reads {wanted} learned tokens before those of the "
+            f"inputs, and there are {inputs.prefix_tokens}; build the model with as many "
+            "(class_token=True), or take MeanHead."
+        )

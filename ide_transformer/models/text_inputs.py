@@ -1,0 +1,212 @@
+from dataclasses import KW_ONLY
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray
+
+from ..arguments import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, checked
+from ..equation import (
+    AbstractConstraint,
+    Free,
+    FunctionSpace,
+    Linear,
+    TokenDomain,
+    drop,
+    with_fields,
+)
+from ..errors import InputError
+from ..solvers import InitialVelocity
+from .parts import AbstractInputs, Embedded
+from .text import Text, as_text, rows
+
+
+class TextInputs(AbstractInputs):
+    """Texts: embedded tokens are the points of a one-dimensional Ω_x,
+
+        u(x, 0) = A N(s E[token x] + P[x] + S[segment x]).
+
+    They are integers `[..., tokens]`, or a `Text`.
+
+    **Arguments:**
+
+    - `embedding`: E, `[vocabulary, embedded]`.
+    - `context`: the longest text, in tokens.
+    - `positions`: P, `[places, embedded]`; `None` where the operators see positions.
+    - `segments`: S, `[kinds, embedded]`, or `None`.
+    - `velocity`: `[vocabulary, features]`, the velocity at depth 0 for schemes with momentum,
+      as in YuriiFormer (arXiv 2601.23236); `None` for zero.
+    - `prefix`: learned tokens before the others, each `[embedded]`.
+    - `lift`: A, from embedded to features (ALBERT); `None` where they are the same.
+    - `normalization`: N.
+    - `padding`: a token that is not counted (RoBERTa): it has the row `padding` of
+      `positions`, the others have the rows from `padding + 1` on. `None` where the rows are
+      those of the places.
+    - `scale`: s.
+    - `dropout`: the rate on what N is applied to.
+    - `masks`: whether texts may have padding.
+
+    **Raises:** `InputError` for fewer positions than places.
+    """
+
+    embedding: Float[Array, "vocabulary embedded"]
+    context: PositiveInt = eqx.field(static=True)
+    _: KW_ONLY
+    positions: Float[Array, "places embedded"] | None = None
+    segments: Float[Array, "kinds embedded"] | None = None
+    velocity: Float[Array, "vocabulary features"] | None = None
+    prefix: tuple[Float[Array, " embedded"], ...] = ()
+    lift: Linear | None = None
+    normalization: AbstractConstraint = Free()
+    padding: NonNegativeInt | None = eqx.field(static=True, default=None)
+    scale: float = eqx.field(static=True, default=1.0)
+    dropout: Fraction = eqx.field(static=True, default=0.0)
+    masks: bool = eqx.field(static=True, default=True)
+
+    def __check_init__(self):
+        places = self.context if self.padding is None else self.padding + 1 + self.context
+        if self.positions is not None and self.positions.shape[0] < places:
+            raise InputError(
+                f"TextInputs: positions={self.positions.shape[0]} rows, but padding="
+                f"{self.padding} and context={self.context} need {places}."
+            )
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        vocabulary: PositiveInt,
+        context: PositiveInt,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        learned_positions: bool = True,
+        class_token: bool = False,
+        own_velocity: bool = False,
+        embedding_scale: float = 1.0,
+        input_normalization: AbstractConstraint = Free(),
+        dropout: Fraction = 0.0,
+        std: NonNegativeFloat = 0.02,
+        masks: bool = True,
+    ) -> "TextInputs":
+        """Tables to be trained, with entries of the standard deviation `std`; see
+        `LanguageModel`."""
+        token_key, position_key, _ = jax.random.split(key, 3)
+        positions, velocity = None, None
+        if learned_positions:
+            positions = std * jax.random.normal(position_key, (context, features))
+        if own_velocity:
+            velocity_key = jax.random.fold_in(token_key, 1)
+            velocity = std * jax.random.normal(velocity_key, (vocabulary, features))
+        return cls(
+            std * jax.random.normal(token_key, (vocabulary, features)),
+            context,
+            positions=positions,
+            velocity=velocity,
+            prefix=(jnp.zeros(features),) if class_token else (),
+            normalization=input_normalization,
+            scale=embedding_scale,
+            dropout=dropout,
+            masks=masks,
+        )
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens that it knows."""
+        return self.embedding.shape[0]
+
+    @property
+    def features(self) -> int:
+        return (self.embedding if self.lift is None else self.lift.weight).shape[1]
+
+    @property
+    def domain(self) -> TokenDomain:
+        return TokenDomain.uniform(len(self.prefix) + self.context)
+
+    @property
+    def prefix_tokens(self) -> int:
+        return len(self.prefix)
+
+    def of_text(self, text: Text) -> Text:
+        return text
+
+    def checked(self, inputs: Integer[ArrayLike, "*batch tokens"] | Text) -> Text:
+        """The inputs as a `Text`.
+
+        **Raises:** `InputError` where it cannot be embedded.
+        """
+        text = as_text(inputs)
+        kinds = 1 if self.segments is None else self.segments.shape[0]
+        text.check(vocabulary=self.vocabulary, context=self.context, segments=kinds)
+        if text.mask is not None and not self.masks:
+            raise InputError(
+                "TextInputs: the mean over all tokens would count padding, and the text has a "
+                "mask; build the model with class_token=True, or give texts without one."
+            )
+        return text
+
+    def embed(
+        self,
+        inputs: Integer[ArrayLike, "*batch tokens"] | Text,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Embedded:
+        text = self.checked(inputs)
+        u = self._with_tables(text, 0)
+        u = self._normalized(after_prefix(self.prefix, u), key)
+        velocity = self.velocity
+        if velocity is not None:
+            velocity = InitialVelocity(rows(velocity, text.tokens))
+        return Embedded(u, text.domain(len(self.prefix)), velocity=velocity)
+
+    def embed_from(
+        self, start: Int[ArrayLike, ""], tokens: Integer[ArrayLike, "*batch tokens"]
+    ) -> Float[Array, "*batch tokens features"]:
+        """The state at depth 0 of tokens at the positions from `start` on."""
+        return self._normalized(self._with_tables(as_text(tokens), start), None)
+
+    def _with_tables(
+        self, text: Text, start: Int[ArrayLike, ""]
+    ) -> Float[Array, "*batch tokens embedded"]:
+        u = rows(self.embedding, text.tokens) * self.scale
+        if self.positions is not None:
+            if self.padding is None:
+                places = lax.dynamic_slice_in_dim(self.positions, start, u.shape[-2])
+            else:
+                counted = jnp.asarray(text.tokens) != self.padding
+                numbers = self.padding + jnp.cumsum(counted, axis=-1) * counted
+                places = self.positions[numbers]
+            u = u + jnp.broadcast_to(places, u.shape)
+        if self.segments is not None:
+            first = jnp.zeros(u.shape[-2], int)
+            segments = first if text.segments is None else text.segments
+            u = u + jnp.broadcast_to(rows(self.segments, segments), u.shape)
+        return u
+
+    def _normalized(
+        self, u: Float[Array, "*batch tokens embedded"], key: PRNGKeyArray | None
+    ) -> Float[Array, "*batch tokens features"]:
+        u = self.normalization.project(drop(u, self.dropout, key))
+        return u if self.lift is None else self.lift(u)
+
+    def at_points(self, space: FunctionSpace) -> "TextInputs":
+        if self.lift is not None:
+            return super().at_points(space)  # pyright: ignore[reportReturnType]
+        of_values = space.features.of_values
+        names = "embedding", "positions", "segments", "velocity"
+        tables = {name: getattr(self, name) for name in names}
+        return with_fields(
+            self,
+            **{name: None if x is None else of_values(x) for name, x in tables.items()},
+            prefix=tuple(map(of_values, self.prefix)),
+            normalization=self.normalization.at_points(space),
+        )
+
+
+def after_prefix(
+    prefix: tuple[Float[Array, " features"], ...], u: Float[Array, "*batch tokens features"]
+) -> Float[Array, "*batch all features"]:
+    """A state after learned tokens."""
+    first = [jnp.broadcast_to(token, (*u.shape[:-2], 1, len(token))) for token in prefix]
+    return jnp.concatenate([*first, u], axis=-2) if prefix else u
