@@ -44,15 +44,11 @@ Pair: TypeAlias = tuple[Array, Array]
 
 
 # The makers of a march, its initial state and the weights of its intervals.
-Differentiable: TypeAlias = tuple[Makers, Array, PyTree[Array]]
+Differentiable: TypeAlias = tuple[Makers, Array, PyTree]
 
 
-class Outcome(NamedTuple):
-    """The outcome of a march by couplings: see `Trajectory`."""
-
-    u1: Float[Array, "*batch tokens features"]
-    states: Float[Array, "intervals *batch tokens features"] | None
-    status: Status
+# The last state, those at the ends of the intervals, if asked for, and the status.
+Outcome: TypeAlias = tuple[Array, Array | None, Status]
 
 
 class Reversible(AbstractGradient):
@@ -116,9 +112,9 @@ def rebuilding_error(
     steps = plan_steps(equation, solver, steps_per_interval, u0)
     differentiable, inputs = coupled(steps, u0, args)
     makers, _, weights = differentiable
-    outcome, pair, lost = forward(differentiable, inputs, states=True)
-    assert outcome.states is not None
-    exact = jnp.concatenate([u0[None], outcome.states[:-1]])
+    (_, states, _), pair, lost = forward(differentiable, inputs, states=True)
+    assert states is not None
+    exact = jnp.concatenate([u0[None], states[:-1]])
 
     def interval(pair, x):
         weights, here, lost, exact = x
@@ -222,7 +218,7 @@ def forward(
 
     carry = (u0, u0), Status.start(u0.dtype)
     (pair, status), (lost, kept) = lax.scan(interval, carry, (inputs, weights))
-    return Outcome(pair[0], kept, status), pair, lost
+    return (pair[0], kept, status), pair, lost
 
 
 @eqx.filter_custom_vjp
@@ -244,6 +240,7 @@ def _march_fwd(perturbed, differentiable, inputs, tolerance, output):
 def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, tolerance, output):
     makers, u0, weights = differentiable
     pair, lost = residuals
+    cotangent_u1, cotangent_states, _ = cotangents
 
     def interval(carry, x):
         pair, cotangent_pair, cotangent_makers, _ = carry
@@ -253,8 +250,19 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
             cotangent_pair = cotangent_pair[0] + cotangent_state, cotangent_pair[1]
 
         def step(carry, x):
-            here, lost = x
-            return _step_back(makers, here._replace(weights=weights), lost, *carry), None
+            pair, cotangent_pair, cotangent_makers, cotangent_weights = carry
+            inputs, lost = x[0]._replace(weights=weights), x[1]
+            news = []
+            for maker, lost_here in zip(reversed(makers), reversed(lost), strict=True):
+                _, pull = eqx.filter_vjp(_arrays_made, maker, inputs)
+                pair, cotangent_pair, of_coupling = maker(inputs).pullback(
+                    pair, lost_here, cotangent_pair
+                )
+                new, cotangent_inputs = pull(eqx.filter(of_coupling, eqx.is_inexact_array))
+                news.append(new)
+                cotangent_weights = _add(cotangent_weights, cotangent_inputs.weights)
+            cotangent_makers = _add(cotangent_makers, tuple(reversed(news)))
+            return (pair, cotangent_pair, cotangent_makers, cotangent_weights), None
 
         carry = pair, cotangent_pair, cotangent_makers, _zeros(weights)
         carry, _ = _scan(step, carry, (here, lost), reverse=True)
@@ -262,8 +270,7 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
 
     zero = jnp.zeros_like(pair[0])
     # Outputs that the loss does not use have no cotangent.
-    cotangent_pair = zero if cotangents.u1 is None else cotangents.u1, zero
-    cotangent_states = cotangents.states if output.states else None
+    cotangent_pair = zero if cotangent_u1 is None else cotangent_u1, zero
     (pair, cotangent_pair, cotangent_makers, after), cotangent_weights = lax.scan(
         interval,
         (pair, cotangent_pair, _zeros(makers), _largest(pair[0])),
@@ -288,31 +295,8 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
     return cotangent_makers, cotangent_u0, cotangent_weights
 
 
-def _step_back(
-    makers: Makers,
-    inputs: Inputs,
-    lost: tuple,
-    pair: Pair,
-    cotangent_pair: Pair,
-    cotangent_makers: PyTree,
-    cotangent_weights: PyTree,
-) -> tuple[Pair, Pair, PyTree, PyTree]:
-    """The pair before a step, and the cotangents there."""
-    news = []
-    for maker, lost_here in zip(reversed(makers), reversed(lost), strict=True):
-        _, pull = eqx.filter_vjp(
-            lambda maker, inputs: eqx.filter(maker(inputs), eqx.is_inexact_array), maker, inputs
-        )
-        pair, cotangent_pair, cotangent_coupling = maker(inputs).pullback(
-            pair, lost_here, cotangent_pair
-        )
-        cotangent_maker, cotangent_inputs = pull(
-            eqx.filter(cotangent_coupling, eqx.is_inexact_array)
-        )
-        news.append(cotangent_maker)
-        cotangent_weights = _add(cotangent_weights, cotangent_inputs.weights)
-    cotangent_makers = _add(cotangent_makers, tuple(reversed(news)))
-    return pair, cotangent_pair, cotangent_makers, cotangent_weights
+def _arrays_made(maker: Callable, inputs: Inputs) -> PyTree:
+    return eqx.filter(maker(inputs), eqx.is_inexact_array)
 
 
 def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> tuple:

@@ -17,9 +17,6 @@ Pair: TypeAlias = tuple[Array, Array]
 
 Pullback: TypeAlias = tuple[Pair, Pair, "AbstractCoupling"]
 
-# Of a step, in order.
-Couplings: TypeAlias = tuple["AbstractCoupling", ...]
-
 
 class AbstractCoupling(eqx.Module):
     """An invertible map of a pair of states. `lost` is the part of the old pair that the new
@@ -39,6 +36,10 @@ class AbstractCoupling(eqx.Module):
         _, pull = eqx.filter_vjp(lambda coupling, pair: coupling.forward(pair)[0], self, old)
         cotangent_coupling, cotangent_pair = pull(cotangents)
         return old, cotangent_pair, cotangent_coupling
+
+
+# Of a step, in order.
+Couplings: TypeAlias = tuple[AbstractCoupling, ...]
 
 
 class Shear(AbstractCoupling):

@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..arguments import PositiveFloat
+from ..equation import map_parts
 from ..errors import InputError
 from .evaluations import EvaluationCount
 from .newton_krylov import find_root
 from .runge_kutta import combine, stacked
 from .scheme import AbstractFieldScheme, Step, StepField, Terms, U, first_failure
 from .splitting import LieTrotter
-from .wrapper import AbstractWrapper, replace_schemes
+from .wrapper import AbstractWrapper
 
 
 class AbstractImplicitScheme(AbstractFieldScheme):
@@ -157,12 +158,11 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
 def matrix_free(solver: PyTree) -> PyTree:
     """`solver` with the implicit schemes of diffrax inside it solved by Newton–Krylov, but
     for those that were given a root finder of their own."""
-    return replace_schemes(
-        solver, diffrax.AbstractImplicitSolver | MatrixFree, _by_newton_krylov
-    )
+    kinds = diffrax.AbstractImplicitSolver, MatrixFree
+    return map_parts(solver, kinds, _by_newton_krylov)
 
 
-def _by_newton_krylov(solver: Any) -> diffrax.AbstractSolver:
+def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:
     own = isinstance(solver, MatrixFree)
     if own or isinstance(solver.root_finder.rtol, int | float | np.ndarray):
         return solver

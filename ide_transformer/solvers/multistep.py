@@ -12,8 +12,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ..arguments import Fraction
+from ..equation import map_parts, parts
 from .scheme import AbstractFieldScheme, Step, StepField, Terms, U
-from .wrapper import replace_schemes, schemes_inside
 
 
 class History(eqx.Module):
@@ -152,10 +152,10 @@ class Bidirectional(AbstractFieldScheme):
 
 def draws(solver: diffrax.AbstractSolver) -> bool:
     """Whether a scheme, or one inside it, draws something from a key."""
-    return bool(schemes_inside(solver, Bidirectional))
+    return bool(parts(solver, Bidirectional))
 
 
 def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.AbstractSolver:
     """The scheme with a key for what it draws: a model gives it one for each solve of a
     training step."""
-    return replace_schemes(solver, Bidirectional, lambda scheme: replace(scheme, key=key))
+    return map_parts(solver, Bidirectional, lambda scheme, _: replace(scheme, key=key))

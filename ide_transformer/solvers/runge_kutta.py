@@ -11,11 +11,11 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ..arguments import PositiveInt
-from ..equation import parts
+from ..equation import map_parts, parts
 from ..errors import InputError
 from .evaluations import EvaluationCount
 from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms, U
-from .wrapper import AbstractWrapper, replace_schemes
+from .wrapper import AbstractWrapper
 
 
 class ExplicitRungeKutta(AbstractWrapper, diffrax.AbstractAdaptiveSolver):
@@ -68,11 +68,11 @@ def unrolled(solver: PyTree) -> PyTree:
     """`solver` with the explicit Runge–Kutta methods of diffrax inside it written out, but
     for those with a step of their own."""
 
-    def written_out(method):
+    def written_out(method, _):
         plain = type(method).step is diffrax.AbstractERK.step
         return ExplicitRungeKutta(method) if plain else method
 
-    return replace_schemes(solver, diffrax.AbstractERK, written_out)
+    return map_parts(solver, diffrax.AbstractERK, written_out)
 
 
 def combine(y: U, coefficients: Iterable, increments: list[U]) -> U:

@@ -1,7 +1,6 @@
 """Schemes that are built around another scheme."""
 
 from collections.abc import Callable
-from types import UnionType
 from typing import Any, ClassVar, TypeVar
 
 import diffrax
@@ -86,24 +85,9 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
         return restarts_at_jumps(self.solver)
 
 
-def replace_schemes(
-    solver: PyTree, kind: type | UnionType, replacement: Callable[..., diffrax.AbstractSolver]
-) -> PyTree:
-    """`solver` with `replacement(x)` for every scheme x of class `kind` inside it, itself
-    included."""
-    matches = _of_class(kind)
-    return jax.tree.map(lambda x: replacement(x) if matches(x) else x, solver, is_leaf=matches)
-
-
 def schemes_inside(solver: PyTree, *kinds: type[S]) -> list[S]:
     """The schemes of classes `kinds` inside a scheme, itself included."""
-    matches = _of_class(*kinds)
-    return list(filter(matches, jax.tree.leaves(solver, is_leaf=matches)))
-
-
-def _of_class(*kinds: type | UnionType) -> Callable[[object], bool]:
-    # By class: diffrax's isinstance looks through wrappers.
-    return lambda x: issubclass(type(x), kinds)
+    return parts(solver, kinds)
 
 
 class Tangential(AbstractTransparentWrapper):
