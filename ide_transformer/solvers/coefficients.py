@@ -102,7 +102,7 @@ def learned(solver: PyTree) -> dict[str, Float[Array, ""]]:
     return found
 
 
-def _check(name: str, value: np.ndarray, holds: np.ndarray, wanted: str) -> None:
+def _check(name: str, value: np.ndarray, holds: np.ndarray | np.bool, wanted: str) -> None:
     if not np.all(holds):
         text = np.array2string(value, separator=", ")
         raise InputError(f"{name}={text}: it must {wanted}.")
