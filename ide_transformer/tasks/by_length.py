@@ -12,14 +12,15 @@ from ..arguments import PositiveInt
 from ..errors import InputError
 from .losses import UNCOUNTED, Batch
 from .sequences import AbstractSequences
-from .task import record
+from .task import checking
 
 
 # Of digits.
 _Base = Annotated[int, Field(ge=2)]
 
 
-@record
+@checking
+@dataclasses.dataclass(eq=False)
 class AbstractSequencesByLength(AbstractSequences):
     """Instances of a problem whose length is drawn uniformly from a range, one for training
     and one for the held-out samples. All are padded to the longest of their range; what
@@ -117,7 +118,8 @@ class Parity(AbstractSequencesByLength):
         return Batch(inputs, np.where(end, odd, _uncounted(shape)).astype(np.int32))
 
 
-@record
+@checking
+@dataclasses.dataclass(eq=False)
 class WordProblem(AbstractSequencesByLength):
     """The word problem of the symmetric group `S_n`: tokens are permutations of `n` letters,
     and the target at each is the product so far, `g_1 g_2 … g_i`, where `(g h)(x) = g(h(x))`.
@@ -170,7 +172,8 @@ def _products(degree: int) -> np.ndarray:
     return np.searchsorted(elements @ places, elements[:, elements] @ places).astype(np.int32)
 
 
-@record
+@checking
+@dataclasses.dataclass(eq=False)
 class Addition(AbstractSequencesByLength):
     """The sum of two numbers of `length` digits, written out: `a + b = c`, where `c` has a
     digit more. Leading zeros are written.
@@ -214,7 +217,8 @@ class Addition(AbstractSequencesByLength):
         return Batch(inputs, targets)
 
 
-@record
+@checking
+@dataclasses.dataclass(eq=False)
 class ColumnAddition(AbstractSequencesByLength):
     """The sum of two numbers of `length` digits that stand in columns, the least digit first:
     `a_1 b_1 a_2 b_2 … =`. The target at each `b_i` is the digit `c_i` of the sum, and at `=`

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import functools as ft
 import io
 import pickle
@@ -8,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..arguments import PositiveInt, checked
+from ..arguments import PositiveInt
 from ..equation import TokenDomain
 from ..errors import InputError
 from ..models import Field
@@ -16,7 +17,7 @@ from ..packages import fetch_wheel
 from .losses import Batch
 from .points import AbstractAtPoints, PointSet, WeightRule, domains, subset
 from .sampling import in_passes
-from .task import Part, checksum_of_all, one_number
+from .task import Part, checking, checksum_of_all, one_number
 
 
 _FILES = ("darcy_train_16.pt", "darcy_test_16.pt", "darcy_test_32.pt")
@@ -32,6 +33,8 @@ _DTYPES = {
 }
 
 
+@checking
+@dataclasses.dataclass(eq=False)
 class Darcy(AbstractAtPoints):
     """The map from the permeability a of a porous medium to the pressure u in it,
 
@@ -58,36 +61,32 @@ class Darcy(AbstractAtPoints):
       always the one of quadrature; on the whole grid all weights are equal.
     """
 
-    @checked
-    def __init__(
-        self,
-        path: Path | None = None,
-        context: Literal[16, 32] = 16,
-        samples: PositiveInt = 900,
-        points: PointSet = "grid",
-        subset: PositiveInt = 128,
-        weights: WeightRule = "quadrature",
-    ):
-        if points != "grid" and subset > context**2:
+    path: Path | None = None
+    context: Literal[16, 32] = 16
+    samples: PositiveInt = 900
+    points: PointSet = "grid"
+    subset: PositiveInt = 128
+    weights: WeightRule = "quadrature"
+
+    def __post_init__(self):
+        if self.points != "grid" and self.subset > self.context**2:
             raise InputError(
-                f"data.options.subset={subset}: there are {context**2} points; give fewer."
+                f"data.options.subset={self.subset}: there are {self.context**2} points; give "
+                "fewer."
             )
-        train, *tests = _published(path)
+        train, *tests = _published(self.path)
         most = len(train) - _HELD_OUT
-        if samples > most:
+        if self.samples > most:
             raise InputError(
-                f"data.options.samples={samples}: {most} are there to train on, and "
+                f"data.options.samples={self.samples}: {most} are there to train on, and "
                 f"{_HELD_OUT} for validation; give {most} or fewer."
             )
-        self.path, self.context, self.samples, self.subset = path, context, samples, subset
-        self.points: PointSet = points
-        self.weights: WeightRule = weights
-        coefficients = train[:samples, 0]
-        self.mean, self.deviation = coefficients.mean(), coefficients.std()
-        self.data = {"test": tests[context // 16 - 1]}
-        if context == 16:
-            self.data |= {"training": train[:samples], "validation": train[most:]}
-        self.grid = TokenDomain.periodic((context, context))
+        learned = train[: self.samples]
+        self.mean, self.deviation = learned[:, 0].mean(), learned[:, 0].std()
+        self.data = {"test": tests[self.context // 16 - 1]}
+        if self.context == 16:
+            self.data |= {"training": learned, "validation": train[most:]}
+        self.grid = TokenDomain.periodic((self.context, self.context))
         self._domains = ft.lru_cache(2 * _POOL)(self._domains_of)
 
     @property
@@ -104,9 +103,7 @@ class Darcy(AbstractAtPoints):
         return self.context**2 if self.points == "grid" else self.subset
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "Darcy":
-        context: Any = one_number(tokens)
-        options = self.samples, self.points, self.subset, self.weights
-        return Darcy(self.path, context, *options)
+        return dataclasses.replace(self, context=one_number(tokens))
 
     def fingerprint(self) -> str:
         """A checksum of all samples."""

@@ -1,6 +1,7 @@
 """Tasks of operator learning: the map from a function to what a flow makes of it."""
 
 import copy
+import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,10 +12,11 @@ from ..errors import InputError
 from ..models import Field, OperatorModel
 from .flows import AbstractFlow, BurgersFlow, Functions, NavierStokesFlow, functions, solved
 from .losses import Batch, RelativeError
-from .task import AbstractDataSet, one_number, record
+from .task import AbstractDataSet, checking, one_number
 
 
-@record
+@checking
+@dataclasses.dataclass(eq=False)
 class FlowMapTask(AbstractDataSet):
     """Predict the function that a flow makes of another one; tokens are grid points.
 

@@ -1,5 +1,6 @@
 """Classification of long sequences of tokens: nested lists, and mails."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from ..errors import InputError
 from ..models import SequenceClassifier, Text
 from .losses import Batch, CrossEntropy
 from .sequences import AbstractSequences
-from .task import AbstractDataSet, record
+from .task import AbstractDataSet, checking
 
 
 OPERATORS = ("MIN", "MAX", "MED", "SM")
@@ -28,7 +29,8 @@ _GROUPS = {"easy-ham-1": 0, "easy-ham-2": 0, "hard-ham-1": 0, "spam-1": 1, "spam
 _PADDING = 256
 
 
-@record
+@checking
+@dataclasses.dataclass(eq=False)
 class ListOps(AbstractSequences):
     """ListOps: the value, a digit, of nested lists such as `[MAX 4 3 [MIN 2 3 ] 1 [SM 5 7 ] ]`.
     MIN, MAX and MED are the smallest, the largest and the median of a list, rounded down, and
@@ -138,6 +140,8 @@ def value_of(operator: int, members: list[int]) -> int:
     return (min, max, None, lambda x: sum(x) % 10)[operator](members)  # type: ignore
 
 
+@checking
+@dataclasses.dataclass(eq=False)
 class SpamBytes(AbstractDataSet):
     """Tell spam from wanted mail by its first bytes, each a token: sequences of a thousand
     tokens and more.
@@ -161,14 +165,16 @@ class SpamBytes(AbstractDataSet):
 
     model = SequenceClassifier
 
-    def __init__(
-        self, path: Path, context: PositiveInt, validation: Fraction = 0.1, headers: bool = True
-    ):
-        self.context = context
-        mails, labels = _read(path, context, headers)
+    path: Path
+    context: PositiveInt
+    validation: Fraction = 0.1
+    headers: bool = True
+
+    def __post_init__(self):
+        mails, labels = _read(self.path, self.context, self.headers)
         order = np.random.default_rng(0).permutation(len(mails))
         tested = len(mails) // 10
-        held_out = tested + max(1, int(validation * (len(mails) - tested)))
+        held_out = tested + max(1, int(self.validation * (len(mails) - tested)))
         chosen = {
             "training": order[held_out:],
             "validation": order[tested:held_out],

@@ -1,6 +1,7 @@
 """Sequences of tokens that a seed draws without end."""
 
 import abc
+import dataclasses
 import operator as op
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from ..errors import InputError
 from ..models import LanguageModel
 from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
 from .sampling import in_parts
-from .task import AbstractTask, Part, record
+from .task import AbstractTask, Part, checking
 
 
 # Number of samples in a held-out part.
@@ -59,7 +60,8 @@ class AbstractSequences(AbstractTask):
             yield jax.tree.map(op.itemgetter(chosen), drawn)
 
 
-@record
+@checking
+@dataclasses.dataclass(eq=False)
 class PHop(AbstractSequences):
     """Induction over several hops. A hop leads from a token to the one that followed its last
     occurrence before:

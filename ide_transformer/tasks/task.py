@@ -1,11 +1,10 @@
 """Base classes of the tasks."""
 
 import abc
-import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
@@ -22,12 +21,10 @@ from .sampling import in_parts, in_passes
 Class = TypeVar("Class", bound=type)
 
 
-@dataclass_transform()
-def record(cls: Class) -> Class:
-    """A dataclass whose constructor checks its arguments by their annotations."""
-    found = dataclasses.dataclass(eq=False)(cls)
-    found.__init__ = checked(found.__init__)
-    return found
+def checking(cls: Class) -> Class:
+    """Lets the constructor of a dataclass check its arguments by their annotations."""
+    cls.__init__ = checked(cls.__init__)
+    return cls
 
 
 # A held-out part of the data: what is chosen is chosen on the validation samples, and a result
