@@ -102,18 +102,12 @@ class Loop(NamedTuple):
     ) -> dict[str, float]:
         """The figures of held-out samples with the weights and, if there is one, their average;
         `check` is called between batches and may raise."""
-        decay, found = self.training.average, {}
+        decay, place, found = self.training.average, self.layout.batch, {}
         for which, suffix in _EVALUATED[: 2 if decay else 1]:
             weights = weights_of(state, which, decay)
             for part in parts:
                 values = phase.evaluate(
-                    weights,
-                    self.task,
-                    EVALUATION_BATCH,
-                    samples,
-                    part,
-                    check,
-                    self.layout.batch,
+                    weights, self.task, EVALUATION_BATCH, samples, part, check, place
                 )
                 found |= {f"{name}{suffix}": value for name, value in values.items()}
         return found
@@ -154,7 +148,9 @@ class Loop(NamedTuple):
         return make
 
     def _started(self, step: int, progress: TrainingProgress) -> list[AbstractTracker]:
-        """The trackers of a run that goes on after a step."""
+        """The trackers of a run that goes on after a step, in the process that writes files."""
+        if not primary():
+            return []
         others = [InBackground(tracker, progress.say) for tracker in self.trackers]
         trackers = [JsonLines(self.folder.metrics), *others]
         values = flat_values(self.folder.load_config(trust=True)) if others else {}

@@ -16,6 +16,7 @@ from rich import progress
 
 from ..errors import InputError, naming
 from ..reporting import Terminal
+from .processes import primary
 from .trackers import AbstractTracker
 
 
@@ -153,7 +154,7 @@ def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> None:
     resumed run writes it again."""
     for later in [x for x in losses if x > step]:
         del losses[later]
-    if not path.exists():
+    if not path.exists() or not primary():
         return
     kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
     replacement = path.with_suffix(".tmp")

@@ -128,9 +128,7 @@ class Layout(NamedTuple):
         where = NamedSharding(self.grid, divided((size,), ("samples",), sizes))
         (rows,) = _own(where, (size,))
         part = task.part_of_batch(step, size, seed, rows)
-        own, shared = part.divided()
-        own = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), own)
-        whole = eqx.combine(own, shared)
+        whole = enlarged(part, size)
 
         def placed(x: Any, y: Any, where: NamedSharding) -> jax.Array:
             inner = (slice(None), *_own(where, y.shape)[1:])
@@ -186,6 +184,13 @@ def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) ->
     shape = tuple(config.sizes.values())
     types = (AxisType.Auto,) * len(shape)
     return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:wanted]))
+
+
+def enlarged(batch: Batch, size: int) -> Batch:
+    """The shapes of a batch of so many samples like those of another."""
+    own, shared = batch.divided()
+    own = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), own)
+    return eqx.combine(own, shared)
 
 
 def _shape_at(x: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from ..tasks import Batch, CrossEntropy
 from .build import build_model_of_size, with_training
@@ -53,8 +54,9 @@ def layouts_of(devices: int) -> list[ParallelConfig]:
     ]
 
 
+@checked
 def plan(
-    config: Config, vocabulary: int, devices: ParallelConfig, samples: int = 1
+    config: Config, vocabulary: PositiveInt, devices: ParallelConfig, samples: PositiveInt = 1
 ) -> dict[str, Any]:
     """The needs of a step of a language model on a layout of devices, from the program that is
     compiled for it. Of each device: the bytes of the state of training (weights and optimizer),
@@ -70,8 +72,6 @@ def plan(
     **Raises:** `InputError` where there are not, and for a layout that does not divide samples,
     heads or tokens.
     """
-    if samples < 1:
-        raise InputError(f"--samples {samples}: a device computes 1 or more at once.")
     at_once = samples * devices.data * devices.fsdp
     size = config.training.batch_size
     parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * at_once)

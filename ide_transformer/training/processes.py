@@ -4,10 +4,8 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -95,16 +93,6 @@ def others_needed() -> Iterator[None]:
             f"answer ({str(error).splitlines()[0][:200]}). Start all of them again with "
             "--resume; the run goes on from its last checkpoint, also with fewer processes."
         ) from error
-
-
-@contextlib.contextmanager
-def own_folder(path: Path) -> Iterator[Path]:
-    """The folder for the process that writes files; an empty one, soon gone, for the others."""
-    if primary():
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as there:
-        yield Path(there)
 
 
 def primary() -> bool:

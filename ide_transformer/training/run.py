@@ -44,7 +44,6 @@ from .processes import (
     from_primary,
     gathered,
     others_needed,
-    own_folder,
     primary,
     start_processes,
     wait_for_all,
@@ -167,7 +166,6 @@ def _train(
     with (
         stop_requests() as stop,
         Checkpoints(folder, config, losses, writes=True) as checkpoints,
-        own_folder(folder.path) as path,
     ):
         if checkpoints.newest() is not None:
             state = checkpoints.restore(ft.partial(shapes_at, phases))
@@ -181,12 +179,10 @@ def _train(
             return folder  # nothing is left to do
         if primary():
             folder.add_source(source(config))
-        there = RunFolder(path)
-        began -= seconds_logged(there.metrics)
-        cut_metrics(there.metrics, int(state.step), losses)
-        shown = trackers if primary() else []
+        began -= seconds_logged(folder.metrics)
+        cut_metrics(folder.metrics, int(state.step), losses)
         loop = Loop(
-            training, task, there, checkpoints, losses, stop, phases, layout, began, shown
+            training, task, folder, checkpoints, losses, stop, phases, layout, began, trackers
         )
         with jax.set_mesh(layout.grid):
             state = loop.run(layout.placed(state))

@@ -1,6 +1,5 @@
 """Memory and sizes of a run: told, or refused before anything is made."""
 
-import functools as ft
 import os
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..models import Model
 from ..tasks import AbstractLoss, AbstractTask, Batch
 from .config import Config, SolverConfig
 from .names import shown
+from .parallel import enlarged
 
 
 # The modes that work with every scheme.
@@ -74,8 +74,8 @@ def check_memory(
         # Virtual devices share what the host has; others have as much each.
         available *= config.parallel.devices
     training = config.training
-    one, two = (jax.tree.map(jnp.asarray, task.batch(0, n, training.seed)) for n in (1, 2))
-    batch = jax.tree.map(ft.partial(_enlarged, training.batch_size), one, two)
+    one = jax.tree.map(jnp.asarray, task.batch(0, 1, training.seed))
+    batch = enlarged(one, training.batch_size)
     weights = size_bytes(eqx.filter(model, is_weight))
     # A weight has a gradient and, in AdamW, two moments.
     fixed = 4 * weights + size_bytes(batch)
@@ -167,14 +167,6 @@ def is_weight(x: Any) -> bool:
 
 def _device_limit() -> int | None:
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-
-
-def _enlarged(size: int, one: Any, two: Any) -> jax.ShapeDtypeStruct:
-    """The shape of an array of a batch of so many samples, from those of one and of two;
-    points are the same for all."""
-    grows = one.shape != two.shape
-    shape = (size, *one.shape[1:]) if grows else one.shape
-    return jax.ShapeDtypeStruct(shape, one.dtype)
 
 
 def _shaping(config: Config) -> str:
