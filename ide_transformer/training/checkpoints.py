@@ -1,10 +1,11 @@
 """The checkpoints of a run, each with a checksum of every array."""
 
+import functools as ft
 import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -16,6 +17,7 @@ from jaxtyping import Array, PyTree
 from ..errors import InputError
 from .config import Config, TrainingConfig
 from .folder import RunFolder
+from .metrics import validation_losses
 from .processes import gathered, primary, wait_for_all
 
 
@@ -37,19 +39,13 @@ class Checkpoints:
     in the data) and the random state, and a description: the version of the format, the step,
     the run, its configuration, and the checksum of each array. It becomes visible only when it
     is complete, so a process may be killed at any moment. Use as a context manager: leaving it
-    waits until all files are written.
-
-    - `losses`: the validation loss by step, as far as it is known; it may grow.
-    - `writes`: whether they are written, or read only.
+    waits until all files are written. Without `writes` they are read only.
     """
 
-    def __init__(
-        self, folder: RunFolder, config: Config, losses: Mapping[int, float], *, writes: bool
-    ):
+    def __init__(self, folder: RunFolder, config: Config, *, writes: bool):
         self._run = folder
         self._folder = folder.checkpoints
         self._config = config
-        self._losses = losses
         self._writes = writes = writes and primary()
         process = jax.process_index()
         options = ocp.CheckpointManagerOptions(
@@ -81,6 +77,11 @@ class Checkpoints:
             if kind is None or issubclass(kind, KeyboardInterrupt):
                 raise self._not_written(error) from None
 
+    @ft.cached_property
+    def losses(self) -> dict[int, float]:
+        """The validation loss by step, as far as it is logged; it grows with the log."""
+        return validation_losses(self._run.metrics)
+
     def newest(self) -> int | None:
         """The step of the newest checkpoint."""
         return self._manager.latest_step()
@@ -88,8 +89,8 @@ class Checkpoints:
     def best(self, steps: Sequence[int] | None = None) -> int | None:
         """Step with the lowest validation loss, of these or of all checkpoints."""
         steps = self._manager.all_steps() if steps is None else steps
-        known = [s for s in steps if math.isfinite(self._losses.get(s, math.nan))]
-        return min(known, key=self._losses.__getitem__, default=None)
+        known = [s for s in steps if math.isfinite(self.losses.get(s, math.nan))]
+        return min(known, key=self.losses.__getitem__, default=None)
 
     def save(self, step: int, state: PyTree) -> None:
         """Writes the arrays of `state` in the background. All processes of a run call it, and

@@ -18,7 +18,6 @@ from .checkpoints import Checkpoints, Which
 from .config import NATIVE, Config, SolverConfig
 from .construct import takes
 from .folder import RunFolder, new_folder
-from .metrics import validation_losses
 from .names import find
 from .optimizer import build_optimizer
 from .phases import make_phases, phase_at, shapes_at
@@ -175,7 +174,7 @@ def import_pretrained(
             PretrainedTokenizer.from_pretrained(found).save(tokenizer)
 
     folder = new_folder(config, runs, save)
-    with folder.sole_use(), Checkpoints(folder, config, {}, writes=True) as checkpoints:
+    with folder.sole_use(), Checkpoints(folder, config, writes=True) as checkpoints:
         checkpoints.save(0, state)
     return folder
 
@@ -209,8 +208,7 @@ def _restored(folder: RunFolder, config: Config, checkpoint: Which, weights: Wei
     sizes = _sizes(folder, config)
     model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
     _, phases = make_phases(config, model, key)
-    losses = validation_losses(folder.metrics) if checkpoint == "best" else {}
-    with Checkpoints(folder, config, losses, writes=False) as checkpoints:
+    with Checkpoints(folder, config, writes=False) as checkpoints:
         state = checkpoints.restore(ft.partial(shapes_at, phases), checkpoint)
     static = phase_at(phases, int(state.step)).static
     return causal(config, eqx.combine(weights_of(state, weights, average), static))

@@ -49,7 +49,6 @@ class _Compiled(NamedTuple):
 class Loop(NamedTuple):
     """The training loop of a run.
 
-    - `losses`: the validation losses by step, as far as they are logged; it grows.
     - `stop`: asked after each step.
     - `phases`: one after the other; a run that is not refined has one.
     - `began`: see `MetricsLog`.
@@ -60,7 +59,6 @@ class Loop(NamedTuple):
     task: AbstractTask
     folder: RunFolder
     checkpoints: Checkpoints
-    losses: dict[int, float]
     stop: StopRequest
     phases: Sequence[Phase]
     layout: Layout
@@ -122,7 +120,7 @@ class Loop(NamedTuple):
         trackers = self._started(start, progress)
         log = MetricsLog(trackers, progress.show, self.began, training.max_bad_steps)
         with contextlib.closing(log):
-            if start and start not in self.losses:
+            if start and start not in self.checkpoints.losses:
                 # It was stopped before the evaluation that is due here.
                 self._evaluate_if_due(phase_at(self.phases, start), start, state, log)
             log.restart_clock()
@@ -235,9 +233,9 @@ class Loop(NamedTuple):
             return False
         log.write({"step": number, **values})
         log.restart_clock()
-        loss = values["validation_loss"]
-        lowest = loss < min(filter(math.isfinite, self.losses.values()), default=math.inf)
-        self.losses[number] = loss
+        loss, before = values["validation_loss"], self.checkpoints.losses
+        lowest = loss < min(filter(math.isfinite, before.values()), default=math.inf)
+        before[number] = loss
         return lowest and training.keep_best
 
     def _last_good(self, rollbacks: int, line: dict) -> TrainState:
@@ -257,7 +255,7 @@ class Loop(NamedTuple):
             )
         shapes = ft.partial(shapes_at, self.phases)
         state = self.layout.placed(rolled_back(self.checkpoints.restore(shapes)))
-        cut_metrics(self.folder.metrics, int(state.step), self.losses)
+        cut_metrics(self.folder.metrics, int(state.step), self.checkpoints.losses)
         return state
 
 

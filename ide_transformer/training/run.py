@@ -36,7 +36,7 @@ from .folder import (
 )
 from .loop import EVALUATION_BATCH, Loop
 from .meshes import first_batches, mesh_maps
-from .metrics import cut_metrics, read_metrics, seconds_logged, validation_losses
+from .metrics import cut_metrics, read_metrics, seconds_logged
 from .parallel import Layout, make_layout
 from .phases import Phase, make_phases, shapes_at
 from .processes import (
@@ -162,11 +162,7 @@ def _train(
 ) -> RunFolder:
     """Trains in a folder that no other run uses, from its last checkpoint if it has one."""
     training = config.training
-    losses = validation_losses(folder.metrics)
-    with (
-        stop_requests() as stop,
-        Checkpoints(folder, config, losses, writes=True) as checkpoints,
-    ):
+    with stop_requests() as stop, Checkpoints(folder, config, writes=True) as checkpoints:
         if checkpoints.newest() is not None:
             state = checkpoints.restore(ft.partial(shapes_at, phases))
             checkpoints.set_damaged_aside()
@@ -180,10 +176,8 @@ def _train(
         if primary():
             folder.add_source(source(config))
         began -= seconds_logged(folder.metrics)
-        cut_metrics(folder.metrics, int(state.step), losses)
-        loop = Loop(
-            training, task, folder, checkpoints, losses, stop, phases, layout, began, trackers
-        )
+        cut_metrics(folder.metrics, int(state.step), checkpoints.losses)
+        loop = Loop(training, task, folder, checkpoints, stop, phases, layout, began, trackers)
         with jax.set_mesh(layout.grid):
             state = loop.run(layout.placed(state))
             unevaluated = "Stopped after the last step; --resume evaluates the run."

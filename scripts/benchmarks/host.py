@@ -102,20 +102,20 @@ def _task(context: int) -> LanguageTask:
 @contextlib.contextmanager
 def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate]:
     """The loop of a run, in a thread, with all that it writes."""
-    key, losses = jax.random.key(0), {}
+    key = jax.random.key(0)
     state, phases = make_phases(config, build_model_of_size(config, task.sizes, key), key)
     layout = make_layout(config.parallel)
     with tempfile.TemporaryDirectory() as there:
         folder = RunFolder(Path(there))
         folder.checkpoints.mkdir()
-        checkpoints = _Checkpoints(folder, config, losses, writes=True)
+        checkpoints = _Checkpoints(folder, config, writes=True)
         with checkpoints:
             # Turns begin between two checkpoints, so that one is written during the steps that
             # follow it, as in a run.
             gate = _Gate(config.training.checkpoint_every // 2, steps, checkpoints.wait)
 
             def run() -> None:
-                run_of = config.training, task, folder, checkpoints, losses, gate, phases
+                run_of = config.training, task, folder, checkpoints, gate, phases
                 with contextlib.suppress(Stopped), jax.set_mesh(layout.grid):
                     Loop(*run_of, layout, time.perf_counter()).run(layout.placed(state))
 
