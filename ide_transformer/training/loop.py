@@ -83,9 +83,9 @@ class Loop(NamedTuple):
                 try:
                     return self._march(phases, state, progress)
                 except NotFinite as fault:
-                    state = self._last_good(rollbacks, fault.line)
+                    state = self._last_good(rollbacks, fault)
                     progress.say(
-                        f"warning: {_fault(fault.line)}; going back to step {int(state.step)}, "
+                        f"warning: {fault}; going back to step {int(state.step)}, "
                         "from there with other batches. This is done once."
                     )
 
@@ -127,7 +127,8 @@ class Loop(NamedTuple):
             for compiled in phases:
                 phase = compiled.phase
                 if 0 < phase.first >= start:
-                    progress.say(f"step {phase.first}: refined to {phase.intervals} intervals")
+                    intervals = phase.model.control.num_intervals
+                    progress.say(f"step {phase.first}: refined to {intervals} intervals")
                     state = compiled.enter(state)
                 first = max(start, phase.first)
                 with prefetched(self._batches(seed), first + 1, phase.last + 1) as batches:
@@ -238,7 +239,7 @@ class Loop(NamedTuple):
         before[number] = loss
         return lowest and training.keep_best
 
-    def _last_good(self, rollbacks: int, line: dict) -> TrainState:
+    def _last_good(self, rollbacks: int, fault: NotFinite) -> TrainState:
         """The state of the last checkpoint, from which the run goes on; `Diverged` where there
         is none, or the run has gone back before."""
         newest = self.checkpoints.newest()
@@ -247,7 +248,7 @@ class Loop(NamedTuple):
             if rollbacks:
                 before = f"The run went back before; checkpoint {newest} is kept"
             raise Diverged(
-                f"{_fault(line)}; stopped. {before}. Lower optimizer.learning_rate or "
+                f"{fault}; stopped. {before}. Lower optimizer.learning_rate or "
                 "optimizer.clip, warm up longer, or take smaller steps in depth "
                 "(solver.steps_per_interval); with training.gradient=reversible, also "
                 "solver.options={coupling: 0.999} or training.gradient=recompute. "
@@ -283,12 +284,3 @@ def prefetched(
         yield values()
     finally:
         thread.shutdown(cancel_futures=True)
-
-
-def _fault(line: dict) -> str:
-    found = [name for name in ("loss", "gradient_norm") if not math.isfinite(line[name])]
-    what = " and ".join(f"{name.removesuffix('_norm')} {line[name]}" for name in found)
-    return (
-        f"{line['bad_steps_in_a_row']} steps in a row up to step {line['step']} had a loss or "
-        f"gradient that is not finite ({what or 'the weights before the last ones'})"
-    )

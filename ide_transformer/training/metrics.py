@@ -21,12 +21,16 @@ from .trackers import AbstractTracker
 
 
 class NotFinite(Exception):
-    """Too many steps in a row had a loss or a gradient that is not finite; `line` is that of
-    the log in which it showed."""
+    """Too many steps in a row had a loss or a gradient that is not finite, as the `line` of the
+    log shows."""
 
     def __init__(self, line: dict[str, Any]):
-        super().__init__(line)
-        self.line = line
+        found = [name for name in ("loss", "gradient_norm") if not math.isfinite(line[name])]
+        what = " and ".join(f"{name.removesuffix('_norm')} {line[name]}" for name in found)
+        super().__init__(
+            f"{line['bad_steps_in_a_row']} steps in a row up to step {line['step']} had a loss "
+            f"or gradient that is not finite ({what or 'the weights before the last ones'})"
+        )
 
 
 class MetricsLog:

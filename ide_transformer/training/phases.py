@@ -1,8 +1,9 @@
 """Phases of a run: the steps between two refinements in depth, see `training.refine`."""
 
+import dataclasses
 import functools as ft
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,7 +20,8 @@ from .refinement import next_model, resample_state
 from .step import TrainState, initial_state, make_evaluation, make_train_step, objective
 
 
-class Phase(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Phase:
     """Steps of a run whose weights have the same shapes: all, where it is not refined.
 
     - `first`, `last`: the numbers of steps taken before it and at its end. The state after the
@@ -28,7 +30,6 @@ class Phase(NamedTuple):
     - `shapes`: of the state of training.
     - `enter`: the first state, from the last one of the phase before; `None` for the first
       phase.
-    - `evaluate`: see `make_evaluation`.
     """
 
     training: TrainingConfig
@@ -37,18 +38,17 @@ class Phase(NamedTuple):
     last: int
     model: Model
     shapes: TrainState
-    enter: Any
-    evaluate: Callable[..., dict[str, float]]
+    enter: Any = None
 
     @property
     def static(self) -> PyTree:
         """The parts of the model that are no weights."""
-        return _static(self.model)
+        return eqx.filter(self.model, eqx.is_inexact_array, inverse=True)
 
-    @property
-    def intervals(self) -> int:
-        """Intervals of the weights."""
-        return self.model.control.num_intervals
+    @ft.cached_property
+    def evaluate(self) -> Callable[..., dict[str, float]]:
+        """See `make_evaluation`."""
+        return make_evaluation(self.static)
 
     def train_steps(self, loss: AbstractLoss, out_shardings: Any = None) -> list[Any]:
         """The step of each mesh for the loss of the task; see `make_train_step`."""
@@ -84,7 +84,7 @@ def make_phases(
     weight."""
     training = config.training
     optimizer = build_optimizer(config.optimizer, training.steps)
-    state, static = initial_state(model, optimizer, key, average=training.average)
+    state, _ = initial_state(model, optimizer, key, average=training.average)
     shapes, enter = jax.eval_shape(lambda: state), None
     phases: list[Phase] = []
     begins = [*training.refine] or [0]
@@ -95,13 +95,12 @@ def make_phases(
                 resample_state,
                 optimizer=optimizer,
                 average=training.average,
-                static=static,
+                static=phases[-1].static,
                 num_intervals=intervals,
             )
             model, enter = next_model(config, model, intervals), jax.jit(resample)
-            shapes, static = jax.eval_shape(enter, shapes), _static(model)
-        evaluate = make_evaluation(static)
-        phases.append(Phase(training, optimizer, first, last, model, shapes, enter, evaluate))
+            shapes = jax.eval_shape(enter, shapes)
+        phases.append(Phase(training, optimizer, first, last, model, shapes, enter))
     return state, phases
 
 
@@ -113,7 +112,3 @@ def phase_at(phases: Sequence[Phase], step: int) -> Phase:
 def shapes_at(phases: Sequence[Phase], step: int) -> TrainState:
     """The shapes of a state after so many steps."""
     return phase_at(phases, step).shapes
-
-
-def _static(model: Model) -> PyTree:
-    return eqx.filter(model, eqx.is_inexact_array, inverse=True)

@@ -19,7 +19,7 @@ from .optimizer import build_optimizer
 from .parallel import ParallelConfig, make_layout
 from .phases import Phase
 from .sizes import check_divisible, is_weight, size_bytes
-from .step import initial_state, make_evaluation
+from .step import initial_state
 
 
 # Bytes that a device sends for each byte of a result among n devices, by a ring.
@@ -119,9 +119,8 @@ def _phase(config: Config, vocabulary: int) -> Phase:
 
     weights, static = eqx.partition(model, is_weight)
     shapes = jax.eval_shape(start, weights)
-    training, evaluate = config.training, make_evaluation(static)
     # The model without its weights, which are shapes here.
-    return Phase(training, optimizer, 0, training.steps, static, shapes, None, evaluate)
+    return Phase(config.training, optimizer, 0, config.training.steps, static, shapes)
 
 
 def sent_bytes(program: str) -> dict[str, float]:
