@@ -74,7 +74,7 @@ class Loop(NamedTuple):
         back does not help or is not possible.
         """
         training, start = self.training, int(state.step)
-        with TrainingProgress(training.steps, start, quiet=not primary()) as progress:
+        with TrainingProgress(training.steps, start) as progress:
             done = f", going on from step {start}" if start else ""
             progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{done}")
             phases = self._compiled(start, progress) if start < training.steps else []

@@ -169,13 +169,13 @@ def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> None:
 
 class TrainingProgress:
     """Shows the step, the rate, the loss and the time that remains of a run of `steps` steps
-    that goes on from step `start`; nothing where it is `quiet`. A context manager."""
+    that goes on from step `start`, in the process that writes files. A context manager."""
 
     _seconds_between_lines = 5.0
 
-    def __init__(self, steps: int, start: int, *, quiet: bool = False):
+    def __init__(self, steps: int, start: int):
         self._console = Terminal()
-        self._console.quiet = quiet
+        self._console.quiet = not primary()
         self._steps = steps
         # The first logged step and its time; before it, the step was compiled.
         self._first: tuple[int, float] | None = None

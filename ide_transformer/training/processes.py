@@ -23,10 +23,6 @@ T = TypeVar("T", bound=PyTree)
 _OWN_FAULTS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
 
 
-class ProcessLost(InputError):
-    """Another process of the run has ended or no longer answers."""
-
-
 def start_processes(parallel: ParallelConfig) -> None:
     """Joins the processes of a run, before anything is computed; once for each process. Where
     they do not all appear in time, it says so and ends this process.
@@ -82,13 +78,13 @@ def _end_without_the_others(parallel: ParallelConfig) -> None:
 
 @contextlib.contextmanager
 def others_needed() -> Iterator[None]:
-    """Says of an error in a collective operation what it means, by `ProcessLost`."""
+    """Says of an error in a collective operation what it means."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1 or str(error).startswith(_OWN_FAULTS):
             raise
-        raise ProcessLost(
+        raise InputError(
             f"process {jax.process_index()}: another process of this run has ended or does not "
             f"answer ({str(error).splitlines()[0][:200]}). Start all of them again with "
             "--resume; the run goes on from its last checkpoint, also with fewer processes."
@@ -102,14 +98,12 @@ def primary() -> bool:
 
 def gathered(state: T) -> T:
     """A state whose arrays this process can read as a whole; all processes call it."""
-    return jax.tree.map(
-        lambda x: (
-            x
-            if not isinstance(x, jax.Array) or x.is_fully_addressable
-            else multihost_utils.process_allgather(x, tiled=True)
-        ),
-        state,
-    )
+
+    def whole(x: Any) -> Any:
+        apart = isinstance(x, jax.Array) and not x.is_fully_addressable
+        return multihost_utils.process_allgather(x, tiled=True) if apart else x
+
+    return jax.tree.map(whole, state)
 
 
 def wait_for_all(name: str) -> None:
