@@ -23,7 +23,7 @@ T = TypeVar("T", bound=PyTree)
 _OWN_FAULTS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
 
 
-def start_processes(parallel: ParallelConfig) -> None:
+def start(parallel: ParallelConfig) -> None:
     """Joins the processes of a run, before anything is computed; once for each process. Where
     they do not all appear in time, it says so and ends this process.
 

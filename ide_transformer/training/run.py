@@ -21,6 +21,7 @@ from ..models import Model
 from ..reporting import write_json
 from ..tasks import AbstractTask
 from ..tasks.task import checksum_of_all
+from . import processes
 from .build import build_start
 from .checkpoints import Checkpoints
 from .config import Config
@@ -39,15 +40,6 @@ from .meshes import first_batches, mesh_maps
 from .metrics import cut_metrics, read_metrics, seconds_logged
 from .parallel import Layout, make_layout
 from .phases import Phase, make_phases, shapes_at
-from .processes import (
-    check_equal,
-    from_primary,
-    gathered,
-    others_needed,
-    primary,
-    start_processes,
-    wait_for_all,
-)
 from .reading import apply_overrides, validated
 from .sizes import check_divisible
 from .step import TrainState, num_parameters, objective, weights_of
@@ -73,8 +65,8 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     run, or where the loss stays without a finite value; `Stopped`, a `KeyboardInterrupt`, when
     it was stopped, after saving a checkpoint.
     """
-    start_processes(config.parallel)
-    with others_needed():
+    processes.start(config.parallel)
+    with processes.others_needed():
         return _run(config, resumed_folder(config, runs) if resume else None, runs)
 
 
@@ -109,8 +101,8 @@ def resume_run(
                 "drop the overrides. Only those of parallel.… can be given again."
             )
         config = validated(Config, tree, "the command line", origin)
-    start_processes(config.parallel)
-    with others_needed():
+    processes.start(config.parallel)
+    with processes.others_needed():
         return _run(config, folder, runs)
 
 
@@ -135,7 +127,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
         check_data(resumed, task, data)
     values = {key: x for key, x in flat_values(config).items() if key not in _OF_A_PROCESS}
     version = f"{source(config)}, jax {jax.__version__}"
-    check_equal(
+    processes.check_equal(
         {
             "another configuration": values,
             "other data": {"checksum": data},
@@ -143,10 +135,10 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
         }
     )
     folder = resumed
-    if folder is None and primary():
+    if folder is None and processes.primary():
         folder = new_folder(config, runs, task.save, data)
-    folder = RunFolder(from_primary("" if folder is None else str(folder.path)))
-    with folder.sole_use() if primary() else contextlib.nullcontext():
+    folder = RunFolder(processes.from_primary("" if folder is None else str(folder.path)))
+    with folder.sole_use() if processes.primary() else contextlib.nullcontext():
         return _train(folder, config, task, state, phases, layout, trackers, began)
 
 
@@ -166,14 +158,14 @@ def _train(
         if checkpoints.newest() is not None:
             state = checkpoints.restore(ft.partial(shapes_at, phases))
             checkpoints.set_damaged_aside()
-        wait_for_all("restored")
+        processes.wait_for_all("restored")
         if jax.process_count() > 1:
             # Before they are placed on the devices.
             own = {"step": int(state.step), "checksum": checksum_of_all(state)}
-            check_equal({"another state": own})
+            processes.check_equal({"another state": own})
         if int(state.step) == training.steps and folder.summary.exists():
             return folder  # nothing is left to do
-        if primary():
+        if processes.primary():
             folder.add_source(source(config))
         began -= seconds_logged(folder.metrics)
         cut_metrics(folder.metrics, int(state.step), checkpoints.losses)
@@ -183,8 +175,8 @@ def _train(
             unevaluated = "Stopped after the last step; --resume evaluates the run."
             check = ft.partial(stop.check, unevaluated)
             held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
-        state = gathered(state) if jax.process_count() > 1 else state
-    if primary():
+        state = processes.gathered(state)
+    if processes.primary():
         weights = weights_of(state, "trained", training.average)
         if layout.grid.size > 1:
             weights = jax.tree.map(np.asarray, weights)
@@ -207,7 +199,7 @@ def _train(
         if text is not None:
             with naming(folder.sample):
                 folder.sample.write_text(text + "\n", encoding="utf-8")
-    wait_for_all("written")
+    processes.wait_for_all("written")
     return folder
 
 
