@@ -89,8 +89,7 @@ class ClassificationTask(AbstractDataSet):
         patches: PositiveInt | None = None,
         **options: Any,
     ) -> "ClassificationTask":
-        """The task of a training set and a test set, with images that are resampled to so many
-        `patches`; `None` for their own size."""
+        """The task of a training and a test set, resampled to so many `patches` if wanted."""
         task = cls(*sets, patch=patch, **options)
         return task if patches is None else task.with_tokens(patches)
 

@@ -2,12 +2,13 @@
 
 import functools as ft
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 from jaxtyping import Int
+from pydantic import Field
 
-from ..arguments import NonNegativeInt, PositiveInt, checked
+from ..arguments import NonNegativeInt, checked
 from ..errors import InputError
 
 
@@ -49,7 +50,7 @@ def in_parts(indices: Indices, size: int, samples: int | None) -> Iterator[np.nd
 @checked
 def shuffled(
     places: Int[np.ndarray, "..."],
-    number: PositiveInt,
+    number: Annotated[int, Field(gt=0, le=2**62)],
     seed: NonNegativeInt,
     epoch: NonNegativeInt,
 ) -> Int[np.ndarray, "..."]:
@@ -66,8 +67,6 @@ def shuffled(
 
     Source: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002.
     """
-    if number > 2**62:
-        raise InputError(f"shuffled: number={number}; give at most 2**62.")
     if places.size and not 0 <= places.min() <= places.max() < number:
         raise InputError(
             f"shuffled: places from {places.min()} to {places.max()} of {number} samples; give "

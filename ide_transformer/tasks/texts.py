@@ -52,8 +52,6 @@ def read_text(path: str | Path) -> str:
         raise InputError(
             f"{path}: {error.reason} at byte {error.start}; the text must be UTF-8."
         ) from None
-    except OSError as error:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}.") from None
     if not text.strip():
         raise InputError(f"{path}: the text is empty; there is nothing to learn.")
     return text

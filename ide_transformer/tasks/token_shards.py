@@ -107,9 +107,8 @@ def _write_shard(
     encoding: Encoding,
     on_bytes: Callable[[int], Any],
 ) -> Shard:
-    """Writes the tokens of some pieces and, when they are complete, what they are; calls
-    `on_bytes` with each number of bytes of text that are done. A process that is killed on the
-    way leaves no shard."""
+    """Writes the tokens of some pieces and then what they are; a process that is killed on the
+    way leaves no shard. `on_bytes` gets each number of bytes of text that are done."""
     file, whole = folder / f"{number:05}.bin", hashlib.sha256()
     count = documents = 0
     with whole_file(file) as part, part.open("wb") as written:
@@ -225,8 +224,7 @@ _done: list[Any] = []
 
 
 def _start_worker(parent: int, done: Any) -> None:
-    """Prepares a process for `_write_shard_in_worker`. It ends when `parent`, the process that
-    made it, does, which may be before it comes here."""
+    """Prepares a process, which ends when its parent does; that may be before it is here."""
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _done.append(done)
@@ -235,8 +233,6 @@ def _start_worker(parent: int, done: Any) -> None:
 def _write_shard_in_worker(
     folder: Path, number: int, pieces: list[Piece], encoding: Encoding
 ) -> Shard:
-    """`_write_shard` in a process that `start_worker` prepared."""
-
     def on_bytes(size: int) -> None:
         with _done[0].get_lock():
             _done[0].value += size
