@@ -8,13 +8,12 @@ from jaxtyping import Array, PyTree
 
 from ..arguments import is_known
 from ..errors import InputError
-from .constraints.sets import AbstractConstraint
-from .controls.control import AbstractControl
-from .controls.stack import take
-from .controls.tied import Tied
+from .arrays import Depth, State
+from .constraints import AbstractConstraint
+from .controls.control import AbstractControl, take
+from .controls.piecewise import Tied
 from .domain import TokenDomain
 from .operators.operator import AbstractOperator
-from .shapes import Depth, State
 from .spelling import listing, number_of_weights, spelled
 from .terms import make_terms
 from .tree import parts

@@ -8,8 +8,7 @@ from jaxtyping import Array, Float
 
 from ..arguments import PositiveInt
 from ..errors import InputError
-from .bases import AbstractBasis
-from .feature_domain import FeatureDomain
+from .feature_domain import AbstractBasis, FeatureDomain
 
 
 class FeatureMap(eqx.Module):

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from ..arguments import PositiveInt, checked, is_known
 from ..errors import InputError
+from .arrays import State
 from .domain import TokenDomain
-from .shapes import State
 
 
 class TokenMap(eqx.Module):

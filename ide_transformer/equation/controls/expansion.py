@@ -1,19 +1,70 @@
-"""The base class of controls that expand θ(t) in smooth functions of depth."""
+"""Controls that expand θ(t) in smooth functions of depth."""
 
 import abc
 from dataclasses import replace
 from typing import ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ...arguments import PositiveInt, checked
 from ...errors import InputError
-from ..shapes import Depth
-from .control import AbstractControl, check_resample
-from .stack import check_stack, combine
-from .tabulated import Tabulated
+from ..arrays import Depth
+from .control import (
+    AbstractControl,
+    IntervalLength,
+    MakeBlock,
+    arrays_of,
+    check_resample,
+    check_stack,
+    combine,
+    stack_blocks,
+    take,
+    with_static,
+)
+
+
+class Tabulated(AbstractControl):
+    """A smooth control evaluated ahead of a march, at the depths that its steps will ask
+    for: inside the loop a block is looked up, which costs the same as ordinary layers.
+
+    **Arguments:**
+
+    - `table`: a block whose arrays have two leading axes, interval and point.
+    - `fractions`: the points of each interval, from 0 to 1. The point nearest to the depth
+      that is asked for is taken.
+    - `interval_length`: depth of one interval.
+    """
+
+    table: PyTree
+    fractions: tuple[float, ...] = eqx.field(static=True)
+    interval_length: float = eqx.field(static=True, default=1.0)
+
+    configurable: ClassVar[bool] = False
+    # It stands for a control without jumps, whose points these are.
+    continuous: ClassVar[bool] = True
+    depth_axes: ClassVar[int] = 2
+
+    @property
+    def num_intervals(self) -> int:
+        return check_stack(self, self.table)
+
+    def intervals(self) -> PyTree[Array]:
+        return arrays_of(self.table)
+
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
+        points = jnp.asarray(np.array(self.fractions), jnp.result_type(float))
+        nearest = 0 if len(points) == 1 else jnp.argmin(jnp.abs(points - s))
+        return with_static(take(interval, nearest), self.table)
+
+    def resample(self, num_intervals: int) -> "Tabulated":
+        raise InputError(
+            "Tabulated.resample: a table holds no other depths; resample the control that "
+            "was tabulated."
+        )
 
 
 # The terms are written out in the program and solved for by a dense matrix.
@@ -72,3 +123,199 @@ class AbstractExpansion(AbstractControl):
         depths = jnp.asarray((starts + fractions) * self.interval_length, float)
         table = combine(jax.vmap(jax.vmap(self.basis))(depths), self.coefficients)
         return Tabulated(table, tuple(fractions.tolist()), self.interval_length)
+
+
+class Chebyshev(AbstractExpansion):
+    """Weights that are polynomials in depth,
+
+        θ(t) = Σ_{k<K} Θ_k T_k(2t/T - 1),   T_k the Chebyshev polynomials.
+
+    **Arguments:**
+
+    - `coefficients`: Θ, a block whose arrays have a leading axis of length K.
+    - `num_intervals`: L, the number of intervals in which steps are made.
+    - `interval_length`: depth of one interval.
+    """
+
+    num_intervals: PositiveInt = eqx.field(static=True)
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+
+    def basis(self, t: Depth) -> Float[Array, " terms"]:
+        return _polynomials(2 * jnp.asarray(t) / self.horizon - 1, self.terms)
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        make_block: MakeBlock,
+        num_intervals: PositiveInt,
+        *,
+        terms: PositiveInt | None = None,
+        key: PRNGKeyArray,
+    ) -> "Chebyshev":
+        """Draws one block at each of `terms` Chebyshev points and interpolates, so that the
+        weights have the size of those of ordinary layers at every depth.
+
+        **Arguments:**
+
+        - `terms`: K; by default as many as intervals.
+        """
+        terms = num_intervals if terms is None else terms
+        check_terms("Chebyshev", "terms", terms)
+        nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
+        basis = _polynomials(jnp.asarray(nodes), terms).T
+        drawn = stack_blocks(make_block, terms, key)
+        return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
+
+
+def _polynomials(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
+    """`T_0(x), …` by the recurrence `T_{k+1} = 2x T_k - T_{k-1}`. It also holds a little
+    outside of [-1, 1], where schemes with negative sub-steps evaluate it."""
+    values = [jnp.ones_like(x), x]
+    while len(values) < terms:
+        values.append(2 * x * values[-1] - values[-2])
+    return jnp.stack(values[:terms])
+
+
+class Fourier(AbstractExpansion):
+    """Weights that are periodic in depth,
+
+        θ(t) = Θ_0 + Σ_{k≤K} (Θ_{2k-1} cos(2π k t/T) + Θ_{2k} sin(2π k t/T)).
+
+    **Arguments:**
+
+    - `coefficients`: Θ, a block whose arrays have a leading axis of length 2K + 1.
+    - `num_intervals`: L ≥ 2K + 1, since steps of one interval cannot tell faster waves from
+      slower ones.
+    - `interval_length`: depth of one interval.
+    """
+
+    num_intervals: PositiveInt = eqx.field(static=True)
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self):
+        if self.terms % 2 == 0:
+            raise InputError(
+                f"Fourier: {self.terms} coefficients; it needs an odd number, one constant "
+                "and a cosine and a sine for each wave."
+            )
+        _check_intervals(self.terms // 2, self.num_intervals)
+
+    def basis(self, t: Depth) -> Float[Array, " terms"]:
+        return _waves(jnp.asarray(t) / self.horizon, self.terms // 2)
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        make_block: MakeBlock,
+        num_intervals: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        waves: int | None = None,
+    ) -> "Fourier":
+        """Draws one block at each of 2K + 1 equally spaced depths and interpolates, so that
+        the weights have the size of those of ordinary layers.
+
+        **Arguments:**
+
+        - `waves`: K; by default as many as the intervals allow.
+        """
+        waves = (num_intervals - 1) // 2 if waves is None else waves
+        _check_intervals(waves, num_intervals)
+        terms = 2 * waves + 1
+        check_terms("Fourier", "waves", terms)
+        basis = _waves(jnp.asarray(np.arange(terms) / terms), waves).T
+        drawn = stack_blocks(make_block, terms, key)
+        return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
+
+
+def _check_intervals(waves: int, num_intervals: int) -> None:
+    if waves < 0 or num_intervals < 2 * waves + 1:
+        raise InputError(
+            f"Fourier: waves={waves} need at least {2 * max(waves, 0) + 1} intervals to be "
+            f"told apart, but num_intervals={num_intervals}; take from 0 to "
+            f"{(num_intervals - 1) // 2} waves or more intervals."
+        )
+
+
+def _waves(x: Float[Array, "*points"], waves: int) -> Float[Array, "terms *points"]:
+    angles = [2 * jnp.pi * k * x for k in range(1, waves + 1)]
+    pairs = [f(angle) for angle in angles for f in (jnp.cos, jnp.sin)]
+    return jnp.stack([jnp.ones_like(x), *pairs])
+
+
+class Hypernetwork(AbstractExpansion):
+    """Weights that a small network computes from the depth,
+
+        θ(t) = Θ_0 + Σ_{1≤k<K} z_k(t) Θ_k,   z(t) = W2 silu(W1 e(t) + b1) + b2,
+
+    e(t) sines and cosines of the depth. Reference: Tong et al., arXiv 2503.01329
+    (DiffEqFormer).
+
+    **Arguments:**
+
+    - `coefficients`: Θ, a block whose arrays have a leading axis of length K.
+    - `inner`, `outer`: W1 with b1 and W2 with b2, the bias as the last row.
+    - `num_intervals`: L, the number of intervals in which steps are made.
+    - `interval_length`: depth of one interval.
+    """
+
+    inner: Float[Array, "embedding hidden"]
+    outer: Float[Array, "inputs others"]
+    num_intervals: PositiveInt = eqx.field(static=True)
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self):
+        embedding, hidden = self.inner.shape
+        expected = hidden + 1, self.terms - 1
+        if embedding % 2 == 0 or self.outer.shape != expected:
+            raise InputError(
+                f"Hypernetwork: inner has {embedding} rows, which must be odd; outer has shape "
+                f"{self.outer.shape}, which must be {expected} for {self.terms} coefficients."
+            )
+
+    def basis(self, t: Depth) -> Float[Array, " terms"]:
+        t = jnp.asarray(t, self.inner.dtype) / self.horizon
+        frequencies = np.pi * 2.0 ** np.arange((self.inner.shape[0] - 1) // 2)
+        angles = t * jnp.asarray(frequencies, t.dtype)
+        one = jnp.ones(1, t.dtype)
+        embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles), one])
+        hidden = jnp.concatenate([jax.nn.silu(embedding @ self.inner), one])
+        return jnp.concatenate([one, hidden @ self.outer])
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        make_block: MakeBlock,
+        num_intervals: PositiveInt,
+        *,
+        hidden: PositiveInt = 32,
+        frequencies: PositiveInt = 4,
+        terms: PositiveInt | None = None,
+        key: PRNGKeyArray,
+    ) -> "Hypernetwork":
+        """Draws a block for Θ_0; each other Θ_k is the difference of two draws. So weights
+        that are the same in every draw, such as a gain of one, do not vary with depth.
+
+        **Arguments:**
+
+        - `terms`: K; by default as many as intervals.
+        - `hidden`: width of the network.
+        - `frequencies`: number of frequencies of the sines and cosines of e(t).
+        """
+        terms = num_intervals if terms is None else terms
+        block_key, inner_key, outer_key = jax.random.split(key, 3)
+
+        def differences(x):
+            return jnp.concatenate([x[:1], (x[1:] - x[:-1]) / 2**0.5])
+
+        coefficients = jax.tree.map(
+            lambda x: differences(x) if eqx.is_inexact_array(x) else x,
+            stack_blocks(make_block, terms, block_key),
+        )
+        embedding = 2 * frequencies + 1
+        inner = jax.random.normal(inner_key, (embedding, hidden)) / embedding**0.5
+        outer = jax.random.normal(outer_key, (hidden + 1, terms - 1)) / (hidden + 1) ** 0.5
+        return cls(coefficients, inner, outer, num_intervals)

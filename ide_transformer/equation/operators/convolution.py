@@ -9,10 +9,9 @@ from pydantic import Field
 
 from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
-from ..affine import affine
-from ..constraints.sets import AbstractConstraint, Free
+from ..arrays import State, affine
+from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
-from ..shapes import State
 from .grid import check_axes, goes_around, on_grid
 from .operator import AbstractOperator, check_features
 

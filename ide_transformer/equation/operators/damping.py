@@ -1,12 +1,21 @@
-from typing import ClassVar
+"""Operators that act on each token by itself and have no matrices: damping and sources."""
+
+from typing import Annotated, ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..affine import affine, nonnegative_array
+from ...arguments import AboveZero
+from ...errors import InputError
+from ..arrays import Depth, Numbers, State, affine, float_array, nonnegative_array
 from ..domain import TokenDomain
-from ..shapes import State
-from .exact import AbstractLinearOperator, Spectral
+from .operator import (
+    AbstractExactOperator,
+    AbstractLinearOperator,
+    AbstractSourcedOperator,
+    Spectral,
+)
 
 
 class Damping(AbstractLinearOperator):
@@ -26,3 +35,156 @@ class Damping(AbstractLinearOperator):
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
         return affine(u, function(-self.rate.astype(u.dtype)), None)
+
+
+class StableDamping(AbstractLinearOperator):
+    """Damping whose rate stays positive in training, since its logarithm is the weight:
+
+        u_t = -λ ⊙ u,   λ = e^a,   flow(u, h) = exp(-λ h) ⊙ u.
+
+    The diagonal of the linear part is then negative whatever the optimizer does, so that a
+    state into which the input is injected stays bounded at any depth. Reference: Parcae,
+    arXiv 2604.12946.
+
+    **Arguments:**
+
+    - `rate`: the initial λ > 0, a number or `[features]`, per layer.
+    """
+
+    log_rate: Float[Array, "*features"]
+
+    dissipative: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = True
+
+    def __init__(self, rate: Annotated[Numbers, AboveZero]):
+        self.log_rate = jnp.log(float_array(rate))
+
+    @property
+    def rate(self) -> Float[Array, "*features"]:
+        """λ."""
+        return jnp.exp(self.log_rate)
+
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
+        return affine(u, function(-self.rate.astype(u.dtype)), None)
+
+
+class Injection(AbstractSourcedOperator):
+    """The input f of the equation enters at every depth, feature by feature:
+
+        u_t = κ ⊙ f.
+
+    The state grows with depth unless something damps it. With `StableDamping` of rate λ it
+    stays bounded, and `ExponentialEuler` makes the step `e^{-hλ} u + h φ_1(-hλ) (κ ⊙ f + A(u))`
+    of Parcae, arXiv 2604.12946.
+
+    **Arguments:**
+
+    - `rate`: κ, a number or `[features]`, per layer.
+    - `source`: f; the control `Sourced` puts it in.
+    """
+
+    rate: Float[Array, "*features"]
+
+    pointwise: ClassVar[bool] = True
+
+    def __init__(self, rate: Numbers = 1.0, source: State | None = None):
+        self.rate = float_array(rate)
+        self.source = source
+        self.source_domain = None
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        f = self.source_like(u)
+        return affine(f, self.rate.astype(u.dtype), None)
+
+
+class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
+    """The state is drawn back to the input f of the equation,
+
+        u_t = -λ ⊙ (u - f),   flow(u, h) = f + exp(-λ h) ⊙ (u - f).
+
+    Added to operators A it gives the equation a steady state, `u = f + A(u)/λ`, stable for
+    λ large enough.
+
+    **Arguments:**
+
+    - `rate`: λ ≥ 0, a number or `[features]`, per layer.
+    - `source`: f; the control `Sourced` puts it in.
+    """
+
+    rate: Float[Array, "*features"]
+
+    dissipative: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = True
+
+    def __init__(self, rate: Numbers, source: State | None = None):
+        self.rate = nonnegative_array(rate)
+        self.source = source
+        self.source_domain = None
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        return Damping(self.rate)(u - self.source_like(u), domain)
+
+    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
+        f = self.source_like(u)
+        return f + Damping(self.rate).flow(u - f, domain, h)
+
+
+class DeltaRule(AbstractExactOperator):
+    """The delta rule: each head of a token is drawn to the value v along the key k,
+
+        u_t = β k (v - k·u),
+
+    whose flow is known, since k·u decays to v at the rate β k·k:
+
+        flow(u, h) = u + α k (v - k·u),   α = (1 - exp(-β h k·k)) / (k·k).
+
+    At h = 1 it is the update of error-free linear attention, of which `u + β k (v - k·u)`,
+    an Euler step, is the ordinary delta rule. Reference: arXiv 2512.12602.
+
+    **Arguments:**
+
+    - `key`: k, `[heads, features / heads]`.
+    - `value`: v, `[heads]`.
+    - `rate`: β ≥ 0, a number or `[heads]`.
+    """
+
+    key: Float[Array, "heads features"]
+    value: Float[Array, " heads"]
+    rate: Float[Array, "*heads"] = eqx.field(converter=nonnegative_array, default=1.0)
+
+    configurable: ClassVar[bool] = False
+    dissipative: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = True
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        return self._along_key(u, self._rates(u))
+
+    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
+        squared = jnp.sum(self.key**2, axis=-1)
+        rates = self._rates(u) * h
+        # A key of length zero moves nothing; its quotient is kept finite.
+        safe = jnp.where(squared > 0, squared, 1)
+        alpha = jnp.where(squared > 0, -jnp.expm1(-rates * squared) / safe, rates)
+        return u + self._along_key(u, alpha.astype(u.dtype))
+
+    def _rates(self, u: Array) -> Float[Array, " heads"]:
+        if u.shape[-1] != self.key.size:
+            raise InputError(
+                f"DeltaRule.key has shape {self.key.shape}, which makes {self.key.size} "
+                f"features, but the state has {u.shape[-1]}."
+            )
+        if self.rate.shape not in ((), self.value.shape):
+            raise InputError(
+                f"DeltaRule.rate has shape {self.rate.shape}; give a number or [heads], "
+                f"{self.value.shape}."
+            )
+        return jnp.broadcast_to(self.rate, self.value.shape)
+
+    def _along_key(self, u: Array, strength: Float[Array, " heads"]) -> Array:
+        """`strength k (v - k·u)`, head by head."""
+        heads, features = self.key.shape
+        split = u.reshape(*u.shape[:-1], heads, features)
+        reached = jnp.einsum("...hd,hd->...h", split, self.key)
+        gap = jnp.broadcast_to(self.value, reached.shape) - reached
+        gap = gap * jnp.broadcast_to(strength, reached.shape)
+        return jnp.einsum("...h,hd->...hd", gap, self.key).reshape(u.shape)

@@ -1,16 +1,27 @@
+"""Diffusion and transport along the tokens of a grid."""
+
 from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..affine import nonnegative_array
+from ..arrays import State, nonnegative_array
 from ..domain import TokenDomain
-from ..shapes import State
-from .exact import AbstractLinearOperator, Spectral
-from .grid import goes_around, grid_axes, on_grid, times_waves, wave_numbers
+from .grid import (
+    check_axes,
+    check_periodic,
+    goes_around,
+    grid_axes,
+    neighbors,
+    on_grid,
+    times_waves,
+    wave_numbers,
+)
+from .operator import AbstractLinearOperator, AbstractOperator, Spectral
 
 
 class Diffusion(AbstractLinearOperator):
@@ -48,3 +59,96 @@ class Diffusion(AbstractLinearOperator):
         for axis in grid_axes(domain):
             v = jax.scipy.fft.idct(v, axis=axis, norm="ortho")
         return v.reshape(u.shape)
+
+
+class Advection(AbstractLinearOperator):
+    """Transport along the tokens of a periodic domain at a constant velocity, by waves:
+
+        u_t = -c·∇_x u,   flow(u, h)(x) = u(x - h c).
+
+    **Arguments:**
+
+    - `velocity`: c, a number for each axis, in distances of the domain per layer.
+
+    **Raises:** `InputError` on a domain that is not periodic, or whose points are not equally
+    spaced, or have weights.
+    """
+
+    velocity: Float[Array, " dimension"]
+
+    dissipative: ClassVar[bool] = False
+
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
+        check_periodic(self, domain)
+        check_axes(self, len(self.velocity), domain)
+        v = on_grid(self, u, domain)
+        assert domain.grid is not None
+        rate = jnp.zeros(domain.grid, jnp.result_type(u.dtype, jnp.complex64))
+        for n, c, waves in zip(domain.grid, self.velocity, wave_numbers(domain), strict=True):
+            # Of an even number of points the last wave has no derivative that is real.
+            last = np.isclose(waves, waves.min()) & (n % 2 == 0)
+            slope = jnp.asarray(np.where(last, 0, waves), u.dtype)
+            rate = rate - 1j * c.astype(u.dtype) * slope
+        return times_waves(v, function(rate), domain).reshape(u.shape)
+
+
+class DifferenceDiffusion(AbstractOperator):
+    """Diffusion over tokens by central differences, of second order,
+
+        du/dt = Σ_axes κ (u(x + h) - 2 u(x) + u(x - h)) / h²,
+
+    with no flux through the ends, or on a periodic domain around it. `Diffusion` has its exact
+    flow.
+
+    **Arguments:**
+
+    - `rate`: κ ≥ 0, a number for each feature or one for all, in squared distances of the
+      domain per layer.
+
+    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights.
+    """
+
+    rate: Float[Array, "..."] = eqx.field(converter=nonnegative_array)
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        if self.rate.shape not in ((), u.shape[-1:]):
+            raise InputError(
+                f"DifferenceDiffusion.rate has shape {self.rate.shape}; give one number, or "
+                f"one for each of the {u.shape[-1]} features."
+            )
+        v = on_grid(self, u, domain)
+        total = jnp.zeros_like(v)
+        for axis, step in zip(grid_axes(domain), domain.steps, strict=True):
+            before, after = neighbors(v, axis, domain)
+            total = total + (before - 2 * v + after) / step**2
+        return (jnp.broadcast_to(self.rate.astype(u.dtype), v.shape) * total).reshape(u.shape)
+
+
+class DifferenceAdvection(AbstractOperator):
+    """Transport along the tokens by differences against the wind, of first order, which is
+    stable where `Σ_axes |c| / h` times the step is at most 1,
+
+        du/dt = -Σ_axes c (u(x) - u(x - h)) / h   for c > 0,
+
+    and the other neighbour for c < 0. Beyond a boundary u goes on as it is there. `Advection`
+    has the exact flow on a periodic domain. With c > 0 it looks back only; but c is trained,
+    and its sign may change, so that it is none for a causal model.
+
+    **Arguments:**
+
+    - `velocity`: c, a number for each axis, in distances of the domain per layer.
+
+    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights.
+    """
+
+    velocity: Float[Array, " dimension"]
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_axes(self, len(self.velocity), domain)
+        v = on_grid(self, u, domain)
+        total = jnp.zeros_like(v)
+        parts = zip(grid_axes(domain), domain.steps, self.velocity.astype(u.dtype), strict=True)
+        for axis, step, c in parts:
+            before, after = neighbors(v, axis, domain)
+            total = total - c / step * jnp.where(c > 0, v - before, after - v)
+        return total.reshape(u.shape)

@@ -1,18 +1,122 @@
-from typing import ClassVar
+"""Integrals over features, and the nonlinearities between them."""
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
-from jaxtyping import PRNGKeyArray
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveInt
-from ..constraints.sets import AbstractConstraint, Free
+from ...arguments import NonNegativeFloat, PositiveInt, checked
+from ..arrays import State
+from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
-from ..shapes import State
 from ..tree import with_fields
-from .activations import Activation, gelu
 from .linear import Linear
 from .operator import AbstractOperator, check_features
+
+
+Activation: TypeAlias = Callable[[Array], Array]
+
+
+@checked
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`max(x, 0)`, the projection on S2."""
+    return jax.nn.relu(x)
+
+
+@checked
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x Φ(x)` with the exact normal distribution function Φ. Its derivative,
+    `Φ(x) + x φ(x)`, needs nothing but x."""
+    return _gelu(x)
+
+
+@jax.custom_jvp
+def _gelu(x: Array) -> Array:
+    return x * _normal_distribution(x)
+
+
+@_gelu.defjvp
+def _gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    density = jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    return _gelu(x), (_normal_distribution(x) + x * density) * dx
+
+
+def _normal_distribution(x: Array) -> Array:
+    return 0.5 * (1 + lax.erf(x / math.sqrt(2)))
+
+
+@checked
+def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x Φ(x)` with Φ approximated by a hyperbolic tangent (GPT-2's)."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+@checked
+def silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x / (1 + exp(-x))`."""
+    return jax.nn.silu(x)
+
+
+@checked
+def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x / (1 + exp(-1.702 x))`, a cheap approximation of `gelu`."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+class FeatureIntegral(AbstractOperator):
+    """One integral over features, a single term of the feed-forward sum of the paper:
+
+        du/dt = ⟨W(·,y), N(u)⟩_Ωy + b(y),
+
+    token by token; N is the input normalisation. Reference: arXiv 2510.03989.
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `normalization`: applied to the input.
+    - `bias`: whether b exists.
+    - `std`: standard deviation of the initial W.
+    - `output_std`: the same for an operator whose only map is that to the output; it takes
+      the place of `std`.
+    """
+
+    map: Linear
+    normalization: AbstractConstraint
+
+    pointwise: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = True,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
+    ):
+        std = std if output_std is None else output_std
+        self.map = Linear(features, features, bias=bias, std=std, key=key)
+        self.normalization = normalization
+
+    def at_points(self, space: FunctionSpace) -> "FeatureIntegral":
+        y = space.features
+        return with_fields(
+            self,
+            map=self.map.at_points(y, y),
+            normalization=self.normalization.at_points(space),
+        )
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.map.weight.shape[0])
+        return self.map(self.normalization.project(u))
 
 
 class FeedForward(AbstractOperator):
@@ -73,3 +177,68 @@ class FeedForward(AbstractOperator):
         check_features(self, u, self.inner.weight.shape[0])
         v = self.normalization.project(u)
         return self.outer(self.activation(self.inner(v)))
+
+
+class GatedFeedForward(AbstractOperator):
+    """A feed-forward whose hidden features are gated:
+
+        du/dt = W2 (σ(Wg N(u)) ⊙ W1 N(u)),
+
+    token by token; N is the input normalisation. σ = SiLU gives SwiGLU (Shazeer, arXiv
+    2002.05202).
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `hidden`: width between the maps. Default: `8 features / 3` rounded up to a multiple
+      of 8, which keeps the number of weights of an ungated one.
+    - `activation`: σ.
+    - `normalization`: applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm form.
+    - `bias`: whether the three maps have biases.
+    - `std`, `output_std`: standard deviation of the initial weights, and of W2 (default:
+      the same).
+    """
+
+    gate: Linear
+    inner: Linear
+    outer: Linear
+    normalization: AbstractConstraint
+    activation: Activation = eqx.field(static=True)
+
+    pointwise: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        hidden: PositiveInt | None = None,
+        *,
+        activation: Activation = silu,
+        bias: bool = False,
+        normalization: AbstractConstraint = Free(),
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
+        key: PRNGKeyArray,
+    ):
+        hidden = 8 * (-(-features // 3)) if hidden is None else hidden
+        keys = jax.random.split(key, 3)
+        output_std = std if output_std is None else output_std
+        self.gate = Linear(features, hidden, bias=bias, std=std, key=keys[0])
+        self.inner = Linear(features, hidden, bias=bias, std=std, key=keys[1])
+        self.outer = Linear(hidden, features, bias=bias, std=output_std, key=keys[2])
+        self.normalization = normalization
+        self.activation = activation
+
+    def at_points(self, space: FunctionSpace) -> "GatedFeedForward":
+        y, hidden = space.features, space.inner(self.inner.weight.shape[1])
+        return with_fields(
+            self,
+            gate=self.gate.at_points(y, hidden),
+            inner=self.inner.at_points(y, hidden),
+            outer=self.outer.at_points(hidden, y),
+            normalization=self.normalization.at_points(space),
+        )
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.inner.weight.shape[0])
+        v = self.normalization.project(u)
+        return self.outer(self.activation(self.gate(v)) * self.inner(v))

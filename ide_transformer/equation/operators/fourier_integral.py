@@ -8,10 +8,10 @@ from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
-from ..constraints.sets import AbstractConstraint, Free
+from ..arrays import State
+from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
-from ..shapes import State
-from .activations import Activation, gelu
+from .feed_forward import Activation, gelu
 from .grid import check_axes, check_periodic, grid_axes, on_grid
 from .linear import Linear
 from .operator import AbstractOperator, check_features

@@ -5,8 +5,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ..arrays import State
 from ..domain import TokenDomain
-from ..shapes import State
 
 
 def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..."]:

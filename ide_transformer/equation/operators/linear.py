@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt
-from ..affine import affine
+from ..arrays import affine
 from ..devices import token_devices
 from ..function_space import FeatureMap
 from ..tree import with_fields

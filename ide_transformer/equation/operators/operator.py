@@ -1,16 +1,24 @@
 """Base classes of operators."""
 
 import abc
+from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ...errors import InputError
+from ..arrays import Depth, State
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
-from ..shapes import Depth, State
+
+
+if TYPE_CHECKING:
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractOperator(eqx.Module):
@@ -80,3 +88,128 @@ def check_features(operator: object, u: Array, features: int) -> None:
             f"{type(operator).__name__} acts on {features} features, but the state has "
             f"shape {u.shape}: its last axis must be the features, [..., tokens, features]."
         )
+
+
+# A function of the eigenvalues of an operator, entry by entry.
+Spectral: TypeAlias = Callable[[Array], Array]
+
+
+class AbstractExactOperator(AbstractOperator):
+    """An operator that knows the flow of `u_t = A(u)`; splitting schemes use it in the
+    place of their sub-solver."""
+
+    # Whether the flow backwards in depth amplifies without bound, so that schemes with
+    # negative sub-steps cannot use it.
+    dissipative: AbstractVar[bool]
+
+    @abc.abstractmethod
+    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
+        """The solution of `u_t = A(u)` a depth `h` after `u`."""
+
+
+class AbstractLinearOperator(AbstractExactOperator):
+    """A linear operator A that is diagonal in a basis which it knows, so that any function
+    of it can be applied: its flow is `exp(h A)`, and exponential schemes need φ_k(h A)."""
+
+    @abc.abstractmethod
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
+        """`function(A) u`, by applying `function` to the eigenvalues of A."""
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        return self.apply(lambda eigenvalues: eigenvalues, u, domain)
+
+    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
+        return self.apply(lambda eigenvalues: jnp.exp(h * eigenvalues), u, domain)
+
+
+class AbstractSourcedOperator(AbstractOperator):
+    """An operator `A(u; f)` of the state and of a source f, which is the same at all depths.
+
+    The source is either the input of the equation, the state at depth 0, or a function on a
+    domain of its own, such as the states of an encoder; an operator sees one of the two. The
+    control `Sourced` puts f in; models do so by themselves.
+    """
+
+    source: State | None
+    source_domain: TokenDomain | None
+
+    # Whether f has a domain of its own, not that of the state.
+    own_domain: ClassVar[bool] = False
+    # The rest of the error where f is missing.
+    missing: ClassVar[str] = (
+        "has no source f; wrap the control: Equation(Sourced(control, u0), constraint, "
+        "domain). Models do so themselves."
+    )
+
+    def with_source(
+        self, source: State, domain: TokenDomain | None = None
+    ) -> "AbstractSourcedOperator":
+        """Put f into the operator; a source that it does not see changes nothing.
+
+        **Arguments:**
+
+        - `domain`: the domain of f; `None` for that of the state.
+        """
+        if self.own_domain != (domain is not None):
+            return self
+        return eqx.tree_at(
+            lambda x: (x.source, x.source_domain),
+            self,
+            (source, domain),
+            is_leaf=lambda x: x is None,
+        )
+
+    def given_source(self) -> State:
+        """f.
+
+        **Raises:** `InputError` where none was put in.
+        """
+        if self.source is None:
+            raise InputError(f"{type(self).__name__} {self.missing}")
+        return self.source
+
+    def source_like(self, u: State) -> State:
+        """f, for each token of the state, in its shape.
+
+        **Raises:** `InputError` where none was put in, or it is of another shape.
+        """
+        f = self.given_source()
+        if f.shape not in (u.shape, u.shape[-2:]):
+            raise InputError(
+                f"{type(self).__name__}: the source has shape {f.shape}, but the state has "
+                f"{u.shape}."
+            )
+        return jnp.broadcast_to(f, u.shape)
+
+
+# From M of the tokens of a domain, and the domain, to M of all tokens that can be seen, and
+# their domain.
+Others: TypeAlias = Callable[[PyTree[Array], TokenDomain], tuple[PyTree[Array], TokenDomain]]
+
+
+class AbstractTokenIntegral(AbstractOperator):
+    """An integral operator over tokens that sees a map M of the other tokens only,
+
+        A(u)(x) = R(u(x), M(u(x')) for x' ∈ Ω_x(x)).
+
+    For attention, M gives keys and values. Where Ω_x(x) holds no tokens after x, M of the
+    tokens so far does not change, so a march can keep it and go on with new tokens alone.
+    """
+
+    @property
+    @abc.abstractmethod
+    def causal(self) -> bool:
+        """Whether Ω_x(x) holds no x' after x."""
+
+    @abc.abstractmethod
+    def over(self, u: State, domain: TokenDomain, others: Others) -> State:
+        """The rate, integrated over more tokens than those of u.
+
+        **Arguments:**
+
+        - `others`: is called once, with `M(u)`, arrays `[..., tokens, …]`, and the domain of
+          u; gives M of all tokens over which the integral runs, and their domain.
+        """
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        return self.over(u, domain, lambda own, domain: (own, domain))

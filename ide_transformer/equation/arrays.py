@@ -1,14 +1,28 @@
-"""The affine map over features and its inverse, by explicit broadcasting, so that the
-package runs with rank promotion forbidden."""
+"""Types of what the equation is made of, and the affine map over features by explicit
+broadcasting, so that the package runs with rank promotion forbidden."""
 
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Real
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from ..arguments import AboveZero, AtLeastZero
 from ..errors import InputError
-from .shapes import Features
+
+
+# A depth t, counted in layers: a number or a scalar array.
+if TYPE_CHECKING:
+    Depth: TypeAlias = float | jax.Array | np.ndarray
+else:
+    Depth = Float[ArrayLike, ""] | Int[ArrayLike, ""]
+
+# The state u, or a rate du/dt of it.
+State: TypeAlias = Float[Array, "*batch tokens features"]
+
+# Vectors of features, such as the tokens of a state, each by itself.
+Features: TypeAlias = Float[Array, "*batch features"]
 
 
 # A number for each feature, or one for all.

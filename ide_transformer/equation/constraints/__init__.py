@@ -1,1 +1,0 @@
-"""Constraint sets of the state, and the maps of checkpoints."""

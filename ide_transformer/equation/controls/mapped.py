@@ -1,0 +1,126 @@
+"""Controls that change the operators of another one at each depth."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import jax
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from ..arrays import Depth, State
+from ..constraints import AbstractConstraint
+from ..domain import TokenDomain
+from ..function_space import FunctionSpace
+from ..operators.operator import AbstractOperator, AbstractSourcedOperator
+from ..operators.wrapped import AbstractRandomOperator
+from ..tree import map_parts, parts
+from .control import AbstractControl, AbstractWrappedControl, locate
+
+
+class Sampled(AbstractWrappedControl):
+    """A control with one draw of its random operators in each interval.
+
+    The draws of a block, of `Dropout` for example, are fixed over the interval: every stage
+    of a step sees the same field, so the equation stays an ordinary one and schemes keep
+    their order.
+
+    **Arguments:**
+
+    - `control`: the control whose blocks hold random operators.
+    - `key`: makes the draws.
+    """
+
+    key: PRNGKeyArray
+
+    configurable: ClassVar[bool] = False
+    continuous: ClassVar[bool] = False
+
+    def intervals(self) -> PyTree[Array]:
+        return self.control.intervals(), jax.random.split(self.key, self.num_intervals)
+
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
+        interval, key = interval
+        return _with_key(self.control.local(interval, s), key)
+
+    def __call__(self, t: Depth) -> PyTree:
+        index, _ = locate(self, t)
+        return _with_key(self.control(t), jax.random.split(self.key, self.num_intervals)[index])
+
+
+def _with_key(block: PyTree, key: PRNGKeyArray) -> PyTree:
+    def draw(operator: AbstractRandomOperator, place: int) -> AbstractRandomOperator:
+        own = jax.random.fold_in(key, place)
+        inside = _with_key(operator.operator, own)
+        return replace(operator, operator=inside, key=key if operator.one_draw else own)
+
+    return map_parts(block, AbstractRandomOperator, draw)
+
+
+class Sourced(AbstractWrappedControl):
+    """A control whose operators `A(u; f)` see a source f: `SourcedAttention`, `Injection`
+    and `Relaxation` one on the domain of the state, `CrossAttention` one on a domain of its
+    own.
+
+    **Arguments:**
+
+    - `control`: the control; another `Sourced` where there are sources of both kinds.
+    - `source`: f, `[..., tokens, features]`, usually the state at depth 0, or the states of
+      an encoder.
+    - `domain`: the domain of f; `None` for that of the state.
+    """
+
+    source: State
+    domain: TokenDomain | None = None
+
+    configurable: ClassVar[bool] = False
+
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
+        return self._with_source(self.control.local(interval, s))
+
+    def __call__(self, t: Depth) -> PyTree:
+        return self._with_source(self.control(t))
+
+    def _with_source(self, block: PyTree) -> PyTree:
+        return map_parts(
+            block, AbstractSourcedOperator, lambda x, _: x.with_source(self.source, self.domain)
+        )
+
+
+def with_source(
+    control: AbstractControl, source: State, domain: TokenDomain | None = None
+) -> AbstractControl:
+    """`Sourced(control, source, domain)` where an operator takes a source, else the control."""
+    takes_source = parts(control, AbstractSourcedOperator)
+    return Sourced(control, source, domain) if takes_source else control
+
+
+class Functional(AbstractWrappedControl):
+    """A control whose weights are functions of the features too: those of another control, read
+    as coefficients,
+
+        W(y, ξ, t) = Σ_ab C_ab(t) φ_a(y) φ_b(ξ),
+
+    at the points of Ω_y. States have as many features as there are points; on more of them the
+    solutions converge.
+
+    **Arguments:**
+
+    - `control`: gives C(t), an ordinary control for states of `space.modes` features.
+    - `space`: φ and the points.
+
+    **Raises:** `InputError` when solved, for operators that are no functions of y.
+    """
+
+    control: AbstractControl
+    space: FunctionSpace
+
+    configurable: ClassVar[bool] = False
+
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
+        return self._at_points(self.control.local(interval, s))
+
+    def __call__(self, t: Depth) -> PyTree:
+        return self._at_points(self.control(t))
+
+    def _at_points(self, block: PyTree) -> PyTree:
+        kinds = AbstractOperator, AbstractConstraint
+        return map_parts(block, kinds, lambda part, _: part.at_points(self.space))

@@ -1,0 +1,204 @@
+"""Controls with weights for each layer, for each boundary, or for all."""
+
+import math
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from ...arguments import PositiveInt, checked
+from ...errors import InputError
+from ..arrays import Depth
+from .control import (
+    AbstractControl,
+    IntervalLength,
+    MakeBlock,
+    arrays_of,
+    check_resample,
+    check_stack,
+    combine,
+    stack_blocks,
+    with_static,
+)
+
+
+class PiecewiseConstant(AbstractControl):
+    """Ordinary layers: `θ(t) = θ_l` for `t ∈ [l, l+1)`.
+
+    θ jumps at every boundary. Schemes with a stage at the end of the step (Heun, Tsit5)
+    called by hand on `[0, L]` read the next layer there; `solve` does not.
+
+    **Arguments:**
+
+    - `blocks`: a block whose arrays have a leading axis of length L, as made by
+      `equinox.filter_vmap(make_block)(keys)`.
+    - `interval_length`: depth of one interval.
+    """
+
+    blocks: PyTree
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+
+    continuous: ClassVar[bool] = False
+    depth_axes: ClassVar[int] = 1
+
+    def __check_init__(self):
+        check_stack(self, self.blocks)
+
+    @property
+    def num_intervals(self) -> int:
+        return check_stack(self, self.blocks)
+
+    def intervals(self) -> PyTree[Array]:
+        return arrays_of(self.blocks)
+
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
+        return with_static(interval, self.blocks)
+
+    def resample(self, num_intervals: int) -> "PiecewiseConstant":
+        """Averages θ over each new interval: exact where the new boundaries include the
+        old ones, and where neighbouring layers merge, their mean. Whole numbers are those at
+        its beginning."""
+        length = check_resample(self, num_intervals)
+        average = _overlap(num_intervals, self.num_intervals)
+        first = np.argmax(average > 0, axis=1)
+
+        def whole(mean, x):
+            return x[first] if eqx.is_array(x) and not eqx.is_inexact_array(x) else mean
+
+        means = combine(jnp.asarray(average), self.blocks)
+        return type(self)(jax.tree.map(whole, means, self.blocks), length)
+
+    @classmethod
+    @checked
+    def build(
+        cls, make_block: MakeBlock, num_intervals: PositiveInt, *, key: PRNGKeyArray
+    ) -> "PiecewiseConstant":
+        """Draws a block for each interval."""
+        return cls(stack_blocks(make_block, num_intervals, key))
+
+
+def _overlap(new: int, old: int) -> np.ndarray:
+    """`[new, old]`: the fraction of each new interval that each old one covers."""
+    edges_new = np.arange(new + 1) * old
+    edges_old = np.arange(old + 1) * new
+    end = np.minimum(edges_new[1:, None], edges_old[None, 1:])
+    start = np.maximum(edges_new[:-1, None], edges_old[None, :-1])
+    return np.maximum(end - start, 0) / old
+
+
+class PiecewiseLinear(AbstractControl):
+    """Weights at the boundaries, linear between: `θ(t) = (1-s) θ_l + s θ_{l+1}`,
+    `s = t - l`. θ is continuous, so schemes called by hand agree with `solve`.
+
+    **Arguments:**
+
+    - `knots`: a block whose arrays have a leading axis of length L + 1.
+    - `interval_length`: depth of one interval.
+    """
+
+    knots: PyTree
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+
+    continuous: ClassVar[bool] = True
+    depth_axes: ClassVar[int] = 1
+
+    def __check_init__(self):
+        if check_stack(self, self.knots) < 2:
+            raise InputError(
+                "PiecewiseLinear needs at least two knots, one at each end of an interval."
+            )
+
+    @property
+    def num_intervals(self) -> int:
+        return check_stack(self, self.knots) - 1
+
+    def intervals(self) -> PyTree[Array]:
+        arrays = arrays_of(self.knots)
+        left = jax.tree.map(lambda x: x[:-1], arrays)
+        right = jax.tree.map(lambda x: x[1:], arrays)
+        return left, right
+
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
+        left, right = interval
+
+        def between(a, b):
+            # In this form both ends are met exactly. Integers have nothing between them.
+            return ((1 - s) * a + s * b).astype(a.dtype) if eqx.is_inexact_array(a) else a
+
+        return with_static(jax.tree.map(between, left, right), self.knots)
+
+    def resample(self, num_intervals: int) -> "PiecewiseLinear":
+        """Interpolates the knots: exact where the new boundaries include the old ones."""
+        length = check_resample(self, num_intervals)
+        knots = [arrays_of(self(length * j)) for j in range(num_intervals + 1)]
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *knots)
+        return type(self)(with_static(stacked, self.knots), length)
+
+    @classmethod
+    @checked
+    def build(
+        cls, make_block: MakeBlock, num_intervals: PositiveInt, *, key: PRNGKeyArray
+    ) -> "PiecewiseLinear":
+        """Draws a block for each boundary."""
+        return cls(stack_blocks(make_block, num_intervals + 1, key))
+
+
+# Depths in float32 are exact up to here.
+_MOST_INTERVALS = 2**23
+
+
+class Tied(AbstractControl):
+    """One block at every depth, `θ(t) = θ`: an autonomous equation (ALBERT, looped and
+    universal Transformers).
+
+    **Arguments:**
+
+    - `block`: the block, without a depth axis.
+    - `num_intervals`: L.
+    - `interval_length`: depth of one interval.
+    """
+
+    block: PyTree
+    num_intervals: PositiveInt = eqx.field(static=True)
+    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+
+    continuous: ClassVar[bool] = True
+    depth_axes: ClassVar[int] = 0
+
+    def intervals(self) -> PyTree[Array]:
+        return ()
+
+    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
+        return self.block
+
+    def __call__(self, t: Depth) -> PyTree:
+        return self.block
+
+    def resample(self, num_intervals: int) -> "Tied":
+        return type(self)(self.block, num_intervals, check_resample(self, num_intervals))
+
+    def extend(self, horizon: float) -> "Tied":
+        length = self.interval_length
+        number = round(horizon / length) if math.isfinite(horizon) else 0
+        if number < 1 or not math.isclose(number * length, horizon, rel_tol=1e-6):
+            raise InputError(
+                f"Tied.extend({horizon:g}): give a multiple of the length of its "
+                f"intervals, {length:g}, for example {max(number, 1) * length:g}."
+            )
+        if number > _MOST_INTERVALS:
+            raise InputError(
+                f"Tied.extend({horizon:g}): depth in float32 can tell at most "
+                f"{_MOST_INTERVALS:,} steps apart, and these are {number:,}."
+            )
+        return type(self)(self.block, number, length)
+
+    @classmethod
+    @checked
+    def build(
+        cls, make_block: MakeBlock, num_intervals: PositiveInt, *, key: PRNGKeyArray
+    ) -> "Tied":
+        """Draws one block."""
+        return cls(make_block(key), num_intervals)

@@ -1,0 +1,155 @@
+"""Operators that change the rate of another one."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ...arguments import Fraction
+from ...errors import InputError
+from ..arrays import Depth, State, affine, float_array
+from ..constraints import AbstractNormalization, AbstractSphere
+from ..domain import TokenDomain
+from ..function_space import FunctionSpace
+from .operator import AbstractOperator, AbstractWrappedOperator
+
+
+class Scaled(AbstractWrappedOperator):
+    """An operator with a step size of its own, for all features or for each,
+
+        du/dt = λ ⊙ A(u).
+
+    A step of size h is then one of size λ h. With h = 1 it is the LayerScale of Touvron et
+    al., arXiv 2103.17239.
+
+    **Arguments:**
+
+    - `operator`: A.
+    - `rate`: λ, a number or `[features]`.
+    """
+
+    rate: Float[Array, "*features"] = eqx.field(converter=float_array)
+
+    def at_points(self, space: FunctionSpace) -> "Scaled":
+        rate = space.features.of_factors(self.rate) if self.rate.ndim else self.rate
+        return replace(self, operator=self.operator.at_points(space), rate=rate)
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        return affine(self.operator(u, domain), self.rate.astype(u.dtype), None)
+
+
+class AbstractRandomOperator(AbstractWrappedOperator):
+    """An operator that changes the rate of another one at random.
+
+    The draw is a function of the key alone, so every stage of a step sees the same field.
+    `Sampled` gives a key to each interval.
+    """
+
+    rate: Fraction = eqx.field(static=True)
+    key: PRNGKeyArray | None = None
+
+    configurable: ClassVar[bool] = False
+    # Whether all operators of a block have the same draw.
+    one_draw: ClassVar[bool] = False
+
+
+class Dropout(AbstractRandomOperator):
+    """An operator whose rate is zeroed at random places and scaled up at the others:
+
+        du/dt = m/(1-p) ⊙ A(u),   m ~ Bernoulli(1-p) for each token and feature.
+
+    Without a key the operator is unchanged.
+
+    **Arguments:**
+
+    - `operator`: A.
+    - `rate`: p in [0, 1).
+    """
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        return drop(self.operator(u, domain), self.rate, self.key)
+
+
+def drop(
+    x: Float[Array, "*shape"], rate: float, key: PRNGKeyArray | None
+) -> Float[Array, "*shape"]:
+    """`x` with a fraction `rate` of its entries zeroed and the rest divided by `1 - rate`;
+    unchanged without a key or a rate."""
+    if key is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+class LayerDrop(AbstractRandomOperator):
+    """An operator that is left out of whole intervals at random:
+
+        du/dt = m A(u),   m ~ Bernoulli(1-p), one draw for all tokens, features and samples.
+
+    All operators of a block are left out together, so that a layer does nothing. A model that
+    is trained so can be solved with some of its layers only. Without a key the operator is
+    unchanged.
+
+    Source: Fan, Grave, Joulin, "Reducing transformer depth on demand with structured dropout",
+    2020, arXiv 1909.11556.
+
+    **Arguments:**
+
+    - `operator`: A.
+    - `rate`: p in [0, 1).
+    """
+
+    one_draw: ClassVar[bool] = True
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        rate = self.operator(u, domain)
+        if self.key is None:
+            return rate
+        return rate * jax.random.bernoulli(self.key, 1.0 - self.rate).astype(rate.dtype)
+
+
+class LayerNormScaling(AbstractWrappedOperator):
+    """An operator whose normalisation shrinks with depth,
+
+        du/dt = A(P(u) / sqrt(1 + t)),
+
+    P its normalisation with gain and bias. Layers of length 1 that are solved by Euler's
+    method see t = l - 1, so P / √l in layer l. Where A is linear in P(u) this is a step of
+    length 1/√l. Reference: Sun et al., The Curse of Depth, arXiv 2502.05795.
+
+    **Arguments:**
+
+    - `operator`: one with the `normalization` `LayerNorm` or `RMSNorm`, such as `Attention`
+      and `FeedForward`.
+
+    **Raises:** `InputError` for another operator.
+    """
+
+    operator: AbstractOperator
+
+    def __check_init__(self):
+        innermost = self.operator.innermost
+        normalization = getattr(innermost, "normalization", None)
+        # A sphere measures its input in units of gain and bias, which are not to change.
+        if not isinstance(normalization, AbstractNormalization) or isinstance(
+            normalization, AbstractSphere
+        ):
+            raise InputError(
+                f"LayerNormScaling: {type(innermost).__name__} has "
+                f"normalization={normalization}; give an operator with LayerNorm or RMSNorm."
+            )
+
+    def at(self, t: Depth, args: PyTree) -> "LayerNormScaling":
+        factor = 1 / jnp.sqrt(1 + jnp.asarray(t, jnp.result_type(float)))
+        operator = eqx.tree_at(
+            lambda x: x.innermost.normalization,
+            self.operator.at(t, args),
+            replace_fn=lambda normalization: normalization.times(factor),
+        )
+        return replace(self, operator=operator)
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        return self.operator(u, domain)
