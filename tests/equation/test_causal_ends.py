@@ -12,8 +12,12 @@ from scipy.integrate import simpson
 
 import ide_transformer as ide
 from ide_transformer.equation import Domains, integrate
-from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span
-from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
+from ide_transformer.equation.operators.quadrature.integrate import (
+    Blocks,
+    Span,
+    fused_mean,
+    prepare,
+)
 from ide_transformer.equation.operators.quadrature.stream import Stream
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 from ide_transformer.integration import Discretization, TokenMarch

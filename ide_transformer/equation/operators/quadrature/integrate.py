@@ -1,21 +1,104 @@
 """The token integral of attention, by the quadrature of the domain."""
 
+import functools as ft
 import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float
+from jax import lax
+from jaxtyping import Array, Float
 
 from ...devices import token_devices
 from ...domain import TokenDomain
 from ..positions import Heads, ScoreBias
 from ..region import AbstractRegion
-from .blocks import Blocks, Span
 from .ring import Ring, divides
 from .stream import Stream
-from .token_mean import AbstractQuadrature, Domains, Integrand, log_weighting, token_mean
+from .token_mean import (
+    POINTS,
+    QUERIES,
+    AbstractQuadrature,
+    Domains,
+    Integrand,
+    Mean,
+    log_weighting,
+    places,
+    tangent_part,
+    token_mean,
+    weighted,
+)
+
+
+class Span(NamedTuple):
+    """The queries `[start, stop)` and the points `[first, last)` that they may see."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+class Blocks(AbstractQuadrature):
+    """Queries in blocks, one after the other, each with all the points that it may see at
+    once. With one block it is the dense form."""
+
+    spans: tuple[Span, ...] = eqx.field(static=True)
+
+    def mean(self, integrand: Integrand, domains: Domains) -> Mean:
+        parts = []
+        for span in self.spans:
+            here = _part(integrand, span)
+            s = self.scores(here, _domains(domains, span))
+            maximum = jnp.max(s, axis=-1)
+            gamma = jnp.exp(s - maximum[..., None])
+            normaliser = jnp.sum(gamma, axis=-1)
+            mean = weighted(gamma, here.value) / normaliser[..., None]
+            parts.append(Mean(mean, maximum, normaliser))
+        return _join(parts)
+
+    def tangent(
+        self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
+    ) -> Mean:
+        parts = []
+        for span in self.spans:
+            # Nothing of a block is kept.
+            @ft.partial(jax.checkpoint, prevent_cse=False)
+            def one(here, rate, scale, domains):
+                s = self.scores(here, domains)
+                return tangent_part(s, here, rate, scale, self.ends(here, domains))
+
+            queries = slice(span.start, span.stop)
+            scale = mean.maximum[..., queries], mean.normaliser[..., queries]
+            here, there = _part(integrand, span), _part(rate, span)
+            parts.append(one(here, there, scale, _domains(domains, span)))
+        return _join(parts)
+
+
+def _part(integrand: Integrand, span: Span) -> Integrand:
+    """Some queries with some points."""
+
+    def between(start: int, stop: int) -> Callable[[Array, int], Array]:
+        return lambda x, axis: lax.slice_in_dim(x, start, stop, axis=axis)
+
+    queries = integrand.map(QUERIES, between(span.start, span.stop))
+    return queries.map(POINTS, between(span.first, span.last))
+
+
+def _domains(domains: Domains, span: Span) -> Domains:
+    return Domains(
+        places(domains.queries, lambda x: x[span.start : span.stop]),
+        places(domains.points, lambda x: x[span.first : span.last]),
+    )
+
+
+def _join(parts: list[Mean]) -> Mean:
+    if len(parts) == 1:
+        return parts[0]
+    mean, *scale = zip(*parts, strict=True)
+    return Mean(jnp.concatenate(mean, -2), *(jnp.concatenate(x, -1) for x in scale))
 
 
 # The least queries of a block, and the most blocks; the number of tokens from which on both
@@ -39,15 +122,8 @@ def integrate(
     region: AbstractRegion,
     bias: ScoreBias = None,
 ) -> Means:
-    """`∫ γ(x, x') V(x') dx'` by the quadrature of the domain of x', each head by itself.
-
-    **Arguments:**
-
-    - `domains`: that of the queries, and that of the keys and values, over which the integral
-      runs: the same one, a larger one, or another.
-    - `region`: the part of the latter that each query sees.
-    - `bias`: added to the scores `s_h(x, x')`.
-    """
+    """`∫ γ(x, x') V(x') dx'` over the region of each x, by the quadrature of the domain of x',
+    each head by itself; `bias` is added to the scores `s_h(x, x')`."""
     domain = domains.points
     # On a circle, the first tokens are near the last ones.
     in_order = domains.queries is domain and domain.consecutive and domain.period is None
@@ -55,9 +131,8 @@ def integrate(
     if plain and _fused_serves(query, region, in_order=in_order):
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, domain, bias)
-    places = Domains(*(TokenDomain(x.points, period=x.period) for x in domains))
     quadrature = _quadrature(integrand, region, in_order)
-    return restore(token_mean(integrand, places, quadrature).mean)
+    return restore(token_mean(integrand, Domains(*map(places, domains)), quadrature).mean)
 
 
 def prepare(
@@ -71,23 +146,18 @@ def prepare(
     query = query.reshape(*batch, tokens, shared, heads // shared, features)
     if bias is not None:
         bias = bias.reshape(shared, heads // shared, tokens, others)
+    # In the dtype of the scores.
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    weights, end_weights = jax.tree.map(
+        lambda x: x.astype(dtype), (domain.log_weights, domain.log_end_weights)
+    )
     integrand = Integrand(
         jnp.moveaxis(query, -4, -2),
         jnp.moveaxis(key, -3, -2),
         jnp.moveaxis(value, -3, -2),
-        _as_scores(domain.log_weights, query.dtype),
-        bias,
-        _as_scores(domain.log_end_weights, query.dtype),
-        domain.ends,
+        *(weights, bias, end_weights, domain.ends),
     )
     return integrand, lambda mean: jnp.moveaxis(mean, -2, -4).reshape(*batch, tokens, heads, -1)
-
-
-def _as_scores(log_weights: Array | None, dtype: DTypeLike) -> Array | None:
-    """In the dtype of the scores."""
-    if log_weights is None:
-        return None
-    return log_weights.astype(jnp.promote_types(dtype, jnp.float32))
 
 
 def _quadrature(
@@ -96,10 +166,13 @@ def _quadrature(
     """All at once where there are few tokens, then queries in blocks, then both in blocks; part
     by part where they are divided among devices."""
     tokens, others = integrand.query.shape[-2], integrand.key.shape[-2]
+    biased = integrand.bias is not None
     if divides(integrand):
-        sizes = (n // token_devices() for n in (tokens, others))
-        return Ring(region, _of_part(region, *sizes, biased=integrand.bias is not None))
-    if tokens * others > _STREAM_FROM**2 and integrand.bias is None:
+        own, visiting = (n // token_devices() for n in (tokens, others))
+        if own * visiting > _STREAM_BLOCK**2 and not biased:
+            return Ring(region, Stream(region, _STREAM_BLOCK, in_order=False))
+        return Ring(region, Blocks(region, (Span(0, own, 0, visiting),)))
+    if tokens * others > _STREAM_FROM**2 and not biased:
         return Stream(region, _STREAM_BLOCK, in_order)
     size = max(_BLOCK, -(-tokens // _MOST_BLOCKS))
     starts = range(0, tokens, size)
@@ -108,15 +181,6 @@ def _quadrature(
         for start in starts
     )
     return Blocks(region, spans)
-
-
-def _of_part(
-    region: AbstractRegion, tokens: int, others: int, *, biased: bool
-) -> AbstractQuadrature:
-    """The integral of the queries of a device over the points that visit it."""
-    if tokens * others > _STREAM_BLOCK**2 and not biased:
-        return Stream(region, _STREAM_BLOCK, in_order=False)
-    return Blocks(region, (Span(0, tokens, 0, others),))
 
 
 def _seen(
@@ -132,11 +196,10 @@ def _seen(
 def _fused_serves(query: Heads, region: AbstractRegion, *, in_order: bool) -> bool:
     """Whether cuDNN's flash attention can compute it: on a GPU, in low precision, for
     consecutive tokens, and a region that it knows."""
-    low = query.dtype == jnp.bfloat16
-    known = region.band() is not None
-    width = query.shape[-1]
+    width, known = query.shape[-1], region.band() is not None
     fits = width <= 128 and width % 8 == 0 and query.shape[-3] > 1
-    return jax.default_backend() == "gpu" and low and known and fits and in_order
+    low = jax.default_backend() == "gpu" and query.dtype == jnp.bfloat16
+    return low and known and fits and in_order
 
 
 def fused_mean(
@@ -150,12 +213,7 @@ def fused_mean(
 ) -> Heads:
     """`integrate` on consecutive tokens by `jax.nn.dot_product_attention`. It has reverse mode
     only, in which weights that are 0 have the derivative 0. On a GPU it has not been run yet;
-    its mathematics are tested with `xla`.
-
-    **Arguments:**
-
-    - `implementation`: of `jax.nn.dot_product_attention`.
-    """
+    its mathematics are tested with `xla`."""
     batch, tokens = query.shape[:-3], query.shape[-3]
 
     def flat(x):

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
 from ...devices import SEQUENCE, token_devices
-from ...domain import TokenDomain
-from .token_mean import AbstractQuadrature, Domains, Integrand, Mean
+from .token_mean import POINTS, QUERIES, AbstractQuadrature, Domains, Integrand, Mean, places
 
 
 class Ring(AbstractQuadrature):
@@ -23,9 +22,6 @@ class Ring(AbstractQuadrature):
     with respect to them go home. All other axes of the mesh are left to the compiler.
     Reference: Liu, Zaharia, Abbeel, arXiv 2310.01889.
 
-    **Arguments:**
-
-    - `region`: the part of the domain that a query sees.
     - `part`: the integral over one part.
     """
 
@@ -73,19 +69,6 @@ def divides(integrand: Integrand) -> bool:
     return devices > 1 and tokens % devices == 0 and others % devices == 0
 
 
-class _Axes(NamedTuple):
-    """The axes, counted from the end, along which an array is divided: that of the queries, or
-    that of the points."""
-
-    query: int = -2
-    key: int = -2
-    value: int = -2
-    log_weights: int = -1
-    bias: int = -2
-    log_end_weights: int = -1
-    ends: int = -1
-
-
 def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand) -> Mean:
     """`local` on each device, with its part of the arguments."""
     arrays, structure = jax.tree.flatten(arguments)
@@ -108,13 +91,11 @@ def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand
 def _specs(argument: PyTree) -> PyTree[PartitionSpec]:
     """For each array of an argument, the axis along which it is divided."""
     if isinstance(argument, Integrand):
-        axes = _Axes()
-    elif isinstance(argument, Mean):
-        axes = (-2, -1, -1)
-    else:
-        return jax.tree.map(lambda x: _spec(x.ndim, 0), argument)
-    pairs = zip(argument, axes, strict=True)
-    return [None if x is None else _spec(x.ndim, axis) for x, axis in pairs]
+        axes = tuple(q or p for q, p in zip(QUERIES, POINTS, strict=True))
+        return argument.map(axes, lambda x, axis: _spec(x.ndim, axis))
+    if isinstance(argument, Mean):
+        return [_spec(x.ndim, axis) for x, axis in zip(argument, (-2, -1, -1), strict=True)]
+    return jax.tree.map(lambda x: _spec(x.ndim, 0), argument)
 
 
 def _spec(rank: int, axis: int) -> PartitionSpec:
@@ -129,21 +110,19 @@ def _visited(
     integrand: Integrand, domains: Domains, hop: Int[Array, ""]
 ) -> tuple[Integrand, Domains]:
     """The queries of this device with the points that are `hop` devices before it."""
-    points = domains.points
-    points = TokenDomain(_shifted(points.points, hop), period=points.period)
+    points = places(domains.points, lambda x: _shifted(x, hop))
     return _visiting(integrand, hop), Domains(domains.queries, points)
 
 
 def _visiting(integrand: Integrand, hop: Int[Array, ""]) -> Integrand:
-    query, key, value, log_weights, bias, log_end_weights, ends = integrand
+    bias = integrand.bias
     if bias is not None:
         # Rows of a bias lie with their queries, each for all points.
         size = bias.shape[-1] // token_devices()
         part = (lax.axis_index(SEQUENCE) - hop) % token_devices()
         bias = lax.dynamic_slice_in_dim(bias, part * size, size, axis=-1)
-    visitors = key, value, log_weights, log_end_weights, ends
-    key, value, log_weights, log_end_weights, ends = _shifted(visitors, hop)
-    return Integrand(query, key, value, log_weights, bias, log_end_weights, ends)
+    points = integrand._replace(query=None, bias=None)
+    return _shifted(points, hop)._replace(query=integrand.query, bias=bias)
 
 
 def _shifted(arrays: PyTree[Array], hop: Int[Array, ""]) -> PyTree[Array]:

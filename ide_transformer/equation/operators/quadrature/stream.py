@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -8,7 +8,16 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ...domain import TokenDomain
-from .token_mean import AbstractQuadrature, Domains, Integrand, Mean, tangent_part, weighted
+from .token_mean import (
+    POINTS,
+    AbstractQuadrature,
+    Domains,
+    Integrand,
+    Mean,
+    places,
+    tangent_part,
+    weighted,
+)
 
 
 class Stream(AbstractQuadrature):
@@ -21,9 +30,6 @@ class Stream(AbstractQuadrature):
     Blocks of points that no query of a block sees are skipped. For integrands without a
     bias. Reference: Milakov, Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135.
 
-    **Arguments:**
-
-    - `region`: the part of the domain that a query sees.
     - `block`: queries or points of a block.
     - `in_order`: whether queries and points are the same consecutive tokens.
     """
@@ -32,11 +38,10 @@ class Stream(AbstractQuadrature):
     in_order: bool = eqx.field(static=True)
 
     def mean(self, integrand: Integrand, domains: Domains) -> Mean:
-        tokens = integrand.query.shape[-2]
         points = _points(integrand, domains.points, self.block)
 
         def block_mean(queries):
-            start = self._zero(queries, points)
+            start = _zero(queries, points)
             lowest = jnp.full_like(start.maximum, jnp.finfo(start.maximum.dtype).min)
 
             def add(sums, there):
@@ -44,29 +49,27 @@ class Stream(AbstractQuadrature):
                 maximum = jnp.maximum(sums.maximum, jnp.max(s, axis=-1))
                 shrink = jnp.exp(sums.maximum - maximum)
                 gamma = jnp.exp(s - maximum[..., None])
-                total = sums.mean * shrink[..., None] + weighted(gamma, there.value)
+                total = sums.mean * shrink[..., None] + weighted(gamma, there.parts.value)
                 return Mean(total, maximum, sums.normaliser * shrink + jnp.sum(gamma, axis=-1))
 
             start = start._replace(maximum=lowest)
             sums = self._over(points.index, points, queries.index, add, start)
             return sums._replace(mean=sums.mean / sums.normaliser[..., None])
 
-        return _uncut_mean(
-            lax.map(block_mean, _queries(integrand, domains.queries, self.block)), tokens
-        )
+        blocks = lax.map(block_mean, _queries(integrand, domains.queries, self.block))
+        return _uncut_mean(blocks, integrand.query.shape[-2])
 
     def tangent(
         self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
     ) -> Mean:
-        tokens = integrand.query.shape[-2]
         points = _points(integrand, domains.points, self.block)
-        rates = _points(rate, domains.points, self.block)
+        rates = _points(rate, domains.points, self.block).parts
 
         # Nothing of a block is kept, and of a block of queries nothing but these.
         @jax.checkpoint
         def part(queries, query_rate, scale, there, rates):
-            here, domains = _together(queries.query, there), _domains(queries, there)
-            rate, ends = _together(query_rate, rates), self.ends(here, domains)
+            here, domains = _together(queries, there)
+            rate, ends = rates._replace(query=query_rate), self.ends(here, domains)
             return tangent_part(self._scores(queries, there), here, rate, scale, ends)
 
         @jax.checkpoint
@@ -76,7 +79,7 @@ class Stream(AbstractQuadrature):
             def add(sums, x):
                 return jax.tree.map(jnp.add, sums, part(queries, query_rate, scale, *x))
 
-            start, both = self._zero(queries, points), (points, rates)
+            start, both = _zero(queries, points), (points, rates)
             return self._over(points.index, both, queries.index, add, start)
 
         query_rate = None if rate.query is None else _cut(rate.query, -2, self.block)
@@ -86,17 +89,11 @@ class Stream(AbstractQuadrature):
             _cut(mean.normaliser, -1, self.block, fill=1.0),
         )
         queries = _queries(integrand, domains.queries, self.block)
-        return _uncut_mean(lax.map(block_tangent, (queries, query_rate, scale)), tokens)
-
-    def _zero(self, queries: "_Queries", points: "_Points") -> Mean:
-        """The sums of a block of queries before the first point."""
-        wide = jnp.promote_types(queries.query.dtype, jnp.float32)
-        shape = queries.query.shape[:-1]
-        mean = jnp.zeros((*shape, points.value.shape[-1]), wide)
-        return Mean(mean, jnp.zeros(shape, wide), jnp.zeros(shape, wide))
+        blocks = lax.map(block_tangent, (queries, query_rate, scale))
+        return _uncut_mean(blocks, integrand.query.shape[-2])
 
     def _scores(self, queries: "_Queries", points: "_Points") -> Float[Array, "..."]:
-        s = self.scores(_together(queries.query, points), _domains(queries, points))
+        s = self.scores(*_together(queries, points))
         return jnp.where(jnp.broadcast_to(points.real, s.shape), s, -jnp.inf)
 
     def _over(
@@ -133,26 +130,17 @@ class _Queries(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """Keys and values of a block; `real` are those that do not just fill up the last block.
-    In a rate, `None` is zero."""
+    """Blocks of points, the leading axis; `parts` is an integrand without queries, and `real`
+    are those that do not just fill up the last block."""
 
     index: Int[Array, "..."]
     at: TokenDomain
     real: Bool[Array, "..."]
-    key: Any
-    value: Any
-    log_weights: Any
-    log_end_weights: Any
-    ends: Any
+    parts: Integrand
 
 
-def _together(query: Any, points: _Points) -> Integrand:
-    key, value, log_weights, log_end_weights, ends = points[3:]
-    return Integrand(query, key, value, log_weights, None, log_end_weights, ends)
-
-
-def _domains(queries: _Queries, points: _Points) -> Domains:
-    return Domains(queries.at, points.at)
+def _together(queries: _Queries, points: _Points) -> tuple[Integrand, Domains]:
+    return points.parts._replace(query=queries.query), Domains(queries.at, points.at)
 
 
 def _queries(integrand: Integrand, domain: TokenDomain, block: int) -> _Queries:
@@ -163,23 +151,17 @@ def _queries(integrand: Integrand, domain: TokenDomain, block: int) -> _Queries:
 def _points(integrand: Integrand, domain: TokenDomain, block: int) -> _Points:
     # One row, which stands for all queries.
     real = _cut(jnp.ones((1, domain.num_tokens), bool), -1, block)
-    parts = (
-        (integrand.key, -2),
-        (integrand.value, -2),
-        (integrand.log_weights, -1),
-        (integrand.log_end_weights, -1),
-        (integrand.ends, -1),
-    )
-    return _Points(
-        jnp.arange(len(real)),
-        _cut_domain(domain, block),
-        real,
-        *(None if x is None else _cut(x, axis, block) for x, axis in parts),
-    )
+    parts = integrand._replace(query=None, bias=None)
+    parts = parts.map(POINTS, lambda x, axis: _cut(x, axis, block))
+    return _Points(jnp.arange(len(real)), _cut_domain(domain, block), real, parts)
 
 
-# The axis of the queries in the parts of a `Mean`.
-_AXES = (-2, -1, -1)
+def _zero(queries: _Queries, points: _Points) -> Mean:
+    """The sums of a block of queries before the first point."""
+    wide = jnp.promote_types(queries.query.dtype, jnp.float32)
+    shape = queries.query.shape[:-1]
+    mean = jnp.zeros((*shape, points.parts.value.shape[-1]), wide)
+    return Mean(mean, jnp.zeros(shape, wide), jnp.zeros(shape, wide))
 
 
 def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:
@@ -194,8 +176,7 @@ def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:
 
 def _cut_domain(domain: TokenDomain, block: int) -> TokenDomain:
     """The points in blocks, each of which is a domain."""
-    whole = TokenDomain(domain.points, period=domain.period)
-    return jax.tree.map(lambda x: _cut(x, 0, block), whole)
+    return jax.tree.map(lambda x: _cut(x, 0, block), places(domain))
 
 
 def _uncut_mean(mean: Mean, tokens: int) -> Mean:
@@ -205,4 +186,4 @@ def _uncut_mean(mean: Mean, tokens: int) -> Mean:
         x = x.reshape(*x.shape[: axis - 1], -1, *x.shape[axis + 1 :])
         return lax.slice_in_dim(x, 0, tokens, axis=axis - 1)
 
-    return Mean(*(uncut(x, axis) for x, axis in zip(mean, _AXES, strict=True)))
+    return Mean(*(uncut(x, axis) for x, axis in zip(mean, (-2, -1, -1), strict=True)))

@@ -2,7 +2,8 @@
 
 import abc
 import math
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -44,6 +45,20 @@ class Integrand(NamedTuple):
     log_end_weights: LogEndWeights = None
     ends: Ends = None
 
+    def map(self, axes: "Axes", change: Callable[[Array, int], Any]) -> "Integrand":
+        """`change(part, axis)` of the parts that have an axis of this kind; `None` stays."""
+        kept: Any = (
+            x if x is None or axis is None else change(x, axis)
+            for x, axis in zip(self, axes, strict=True)
+        )
+        return Integrand(*kept)
+
+
+# For each part the axis of the queries, or that of the points; `None` where it has none.
+Axes: TypeAlias = tuple[int | None, ...]
+QUERIES: Axes = (-2, None, None, None, -2, None, None)
+POINTS: Axes = (None, -2, -2, -1, -1, -1, -1)
+
 
 class Mean(NamedTuple):
     """The mean of the values under γ, and the two numbers that turn a score s into γ,
@@ -63,12 +78,16 @@ class Domains(NamedTuple):
     points: TokenDomain
 
 
-class AbstractQuadrature(eqx.Module):
-    """A way to run through the points of the domain.
+def places(
+    domain: TokenDomain, change: Callable[[Array], Array] = lambda points: points
+) -> TokenDomain:
+    """The points of a domain, or some of them, as a domain without weights."""
+    return TokenDomain(change(domain.points), period=domain.period)
 
-    Both maps below see the same scores, so the derivative needs neither γ nor the scores of
-    the forward pass: they are computed again, part by part.
-    """
+
+class AbstractQuadrature(eqx.Module):
+    """A way to run through the points of the domain. The derivative needs neither γ nor the
+    scores of the forward pass: they are computed again, part by part."""
 
     region: AbstractRegion
 
@@ -102,11 +121,8 @@ class AbstractQuadrature(eqx.Module):
 
 @eqx.filter_custom_jvp
 def token_mean(integrand: Integrand, domains: Domains, quadrature: AbstractQuadrature) -> Mean:
-    """The mean of the values under γ.
-
-    Its derivative keeps the mean, the maximum and the normaliser only, and is linear in the
-    direction, so that it serves forward and reverse mode.
-    """
+    """The mean of the values under γ. Its derivative keeps the mean, the maximum and the
+    normaliser only, and is linear in the direction, for forward and reverse mode."""
     return quadrature.mean(integrand, domains)
 
 
@@ -176,13 +192,7 @@ def tangent_part(
     ends: EndIndicator,
 ) -> Mean:
     """The value of `AbstractQuadrature.tangent` for some queries, or the part of it that comes
-    from some of the points.
-
-    **Arguments:**
-
-    - `scale`: maximum and normaliser.
-    - `ends`: where end weights count.
-    """
+    from some of the points; `scale` is maximum and normaliser."""
     maximum, normaliser = scale
     # Not `maximum + log normaliser`, which loses the latter where all points are padding.
     gamma = jnp.exp(s - maximum[..., None] - jnp.log(normaliser)[..., None])
