@@ -31,7 +31,7 @@ from .controls.piecewise import (
     Tied as Tied,
 )
 from .devices import LAYOUT_AXES as LAYOUT_AXES, divided as divided, on_devices as on_devices
-from .domain import TokenDomain as TokenDomain
+from .domain import TokenDomain as TokenDomain, grid_of as grid_of, lattice as lattice
 from .equation import Equation as Equation, as_control as as_control, contents as contents
 from .feature_domain import (
     AbstractBasis as AbstractBasis,
@@ -55,7 +55,10 @@ from .operators.attention_kernels import (
     LinearAttention as LinearAttention,
     SinkhornAttention as SinkhornAttention,
 )
-from .operators.convolution import Convolution as Convolution
+from .operators.convolution import (
+    Convolution as Convolution,
+    FourierIntegral as FourierIntegral,
+)
 from .operators.convolutional_attention import ConvolutionalAttention as ConvolutionalAttention
 from .operators.damping import (
     Damping as Damping,
@@ -80,7 +83,6 @@ from .operators.feed_forward import (
     relu as relu,
     silu as silu,
 )
-from .operators.fourier_integral import FourierIntegral as FourierIntegral
 from .operators.linear import Linear as Linear, product as product
 from .operators.operator import (
     AbstractExactOperator as AbstractExactOperator,
@@ -122,19 +124,17 @@ from .spelling import (
     spelled_options as spelled_options,
 )
 from .terms import (
-    OperatorField as OperatorField,
     frozen as frozen,
     holding as holding,
     make_terms as make_terms,
+    map_operators as map_operators,
     operator_fields as operator_fields,
     slowed as slowed,
     without_constraint as without_constraint,
 )
 from .transfer import (
     coarsened as coarsened,
-    grid_of as grid_of,
     interpolation as interpolation,
-    lattice as lattice,
     restriction as restriction,
 )
 from .tree import map_parts as map_parts, parts as parts, with_fields as with_fields

@@ -4,6 +4,7 @@ from typing import Any
 import diffrax
 import equinox as eqx
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
 from ..arguments import is_known
@@ -49,16 +50,13 @@ class Equation(eqx.Module):
         domain: TokenDomain,
     ):
         constraint = as_control(constraint, control)
-        if constraint.num_intervals != control.num_intervals:
+        meshes = [(x.num_intervals, x.interval_length) for x in (constraint, control)]
+        (number, length), (own_number, own_length) = meshes
+        if number != own_number or not np.isclose(length, own_length):
+            sets, theta = ("{} intervals of length {:g}".format(*mesh) for mesh in meshes)
             raise InputError(
-                f"Equation: the constraint is given on {constraint.num_intervals} intervals, "
-                f"the control on {control.num_intervals}; they must be the same."
-            )
-        lengths = constraint.interval_length, control.interval_length
-        if not np.isclose(*lengths):
-            raise InputError(
-                f"Equation: intervals of the constraint have length {lengths[0]:g}, those of "
-                f"the control {lengths[1]:g}; they must be the same."
+                f"Equation: the constraint is given on {sets}, the control on {theta}; they "
+                "must be the same."
             )
         self.control = control
         self.constraint = constraint
@@ -118,21 +116,13 @@ class Equation(eqx.Module):
         return self.control.intervals(), self.constraint.intervals()
 
     def tabulate(self, points: np.ndarray, ends: np.ndarray) -> "Equation":
-        """Tabulate the equation for a march; see `AbstractControl.tabulate`.
-
-        **Arguments:**
-
-        - `points`: the fractions of each interval at which the march evaluates the field.
-        - `ends`: the fractions at which its steps end.
-        """
+        """Tabulate the equation for a march that evaluates the field at `points`, fractions of
+        each interval, and whose steps end at `ends`; see `AbstractControl.tabulate`."""
         constraint = self.constraint.tabulate(np.union1d(points, ends))
         return Equation(self.control.tabulate(points), constraint, self.domain)
 
     def terms_of(self, index: int) -> diffrax.MultiTerm:
-        """The terms inside interval `index`.
-
-        **Raises:** `InputError` where there is none of this number.
-        """
+        """The terms inside interval `index`."""
         number = self.control.num_intervals
         message = f"there are {number} intervals; give 0 to {number - 1}."
         if not is_known(index):
@@ -143,26 +133,17 @@ class Equation(eqx.Module):
         return self.interval_terms(index, take(self.intervals(), index))
 
     def interval_terms(self, index: int | Array, interval: PyTree[Array]) -> diffrax.MultiTerm:
-        """The terms inside one interval. At its end they still read its own weights.
-
-        **Arguments:**
-
-        - `index`: which interval.
-        - `interval`: its slice of `intervals()`.
-        """
+        """The terms inside one interval, `interval` its slice of `intervals()`. At its end they
+        still read its own weights."""
         control, constraint = interval
         start = index * self.control.interval_length
-        return make_terms(
-            _Inside(self.control, control, start),
-            _Inside(self.constraint, constraint, start),
-            self.domain,
-            self.num_operators,
-        )
+        block_at = Partial(_inside, self.control, control, start)
+        constraint_at = Partial(_inside, self.constraint, constraint, start)
+        return make_terms(block_at, constraint_at, self.domain, self.num_operators)
 
 
 def contents(control: PyTree, constraint: PyTree) -> dict[str, str]:
-    """The entries of a control and a constraint in the text of an equation or a model. They
-    may hold anything in the place of arrays, as trees for JAX do."""
+    """The entries of a control and a constraint in the text of an equation or a model."""
     texts = {"control": spelled(control), "constraint": spelled(constraint)}
     if isinstance(control, AbstractControl):
         texts["control"] = type(control).__name__
@@ -187,16 +168,11 @@ def as_control(
     return Tied(constraint, control.num_intervals, control.interval_length)
 
 
-class _Inside(eqx.Module):
+def _inside(
+    control: AbstractControl, interval: PyTree[Array], start: Depth, t: Depth
+) -> PyTree:
     """A control seen from inside one interval, whose weights it reads at both ends."""
-
-    control: AbstractControl
-    interval: PyTree[Array]
-    start: Depth
-
-    def __call__(self, t: Depth) -> PyTree:
-        s = (t - self.start) / self.control.interval_length
-        return self.control.local(self.interval, s)
+    return control.local(interval, (t - start) / control.interval_length)
 
 
 def _check_all(part: str, wanted: str, found: tuple[Any, ...], cls: type) -> None:

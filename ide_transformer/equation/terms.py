@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .arrays import Depth, Features, State
@@ -27,11 +28,8 @@ class OperatorField(eqx.Module):
 
     It knows its constraint, so that a projecting scheme can find it in the terms.
 
-    **Arguments:**
-
     - `block_at`, `constraint_at`: depth to the block and to the constraint there (one for
       all operators, or a tuple with one for each).
-    - `domain`: the token domain.
     - `index`: i, which operator of the block.
     - `clock`: from the depth of a scheme to that of the weights; by default the same.
     """
@@ -57,9 +55,7 @@ class OperatorField(eqx.Module):
     def constraint(self, t: Depth) -> AbstractConstraint:
         """The constraint of this operator at depth `t`."""
         constraint = self.constraint_at(self._weights_of(t))
-        if isinstance(constraint, AbstractConstraint):
-            return constraint
-        return constraint[self.index]
+        return constraint[self.index] if isinstance(constraint, tuple) else constraint
 
     def _weights_of(self, t: Depth) -> Depth:
         return t if self.clock is None else self.clock(t)
@@ -87,21 +83,26 @@ def operator_fields(terms: PyTree) -> list[OperatorField]:
     return parts(terms, OperatorField)
 
 
+def without_constraint(terms: PyTree) -> PyTree:
+    """Remove the constraint from the fields of terms."""
+    return map_parts(terms, OperatorField, lambda field, _: UnconstrainedField(**vars(field)))
+
+
 def frozen(terms: PyTree, t: Depth) -> PyTree:
     """Freeze the weights of terms at depth `t`."""
-    return _with_clock(terms, lambda clock: _Slow(clock, t, 0.0))
+    return _with_clock(terms, t, 0.0)
 
 
 def slowed(terms: PyTree, start: Depth, factor: int) -> PyTree:
     """Slow the weights of terms down by `factor`, from `start` on."""
-    return _with_clock(terms, lambda clock: _Slow(clock, start, 1 / factor))
+    return _with_clock(terms, start, 1 / factor)
 
 
-def _with_clock(terms: PyTree, change: Callable[[Any], Any]) -> PyTree:
-    # `replace` keeps a field without constraint so.
-    return map_parts(
-        terms, OperatorField, lambda field, _: replace(field, clock=change(field.clock))
-    )
+def _with_clock(terms: PyTree, start: Depth, rate: float) -> PyTree:
+    def change(field: OperatorField, _: int) -> OperatorField:
+        return replace(field, clock=_Slow(field.clock, start, rate))
+
+    return map_parts(terms, OperatorField, change)
 
 
 class _Slow(eqx.Module):
@@ -116,15 +117,28 @@ class _Slow(eqx.Module):
         return t if self.inner is None else self.inner(t)
 
 
-def without_constraint(terms: PyTree) -> PyTree:
-    """Remove the constraint from the fields of terms."""
+def map_operators(terms: PyTree, kinds: tuple[type, ...], change: Callable) -> PyTree:
+    """The terms whose operators and constraints are changed at each depth.
 
-    def free(field, _):
-        return UnconstrainedField(
-            *(field.block_at, field.constraint_at, field.domain, field.index, field.clock)
-        )
+    - `kinds`: of the parts that are changed.
+    - `change`: from a part to another; a tree for JAX.
+    """
 
-    return map_parts(terms, OperatorField, free)
+    def changed(field: OperatorField, _: int) -> OperatorField:
+        functions = field.block_at, field.constraint_at
+        block_at, constraint_at = (_Changed(at, kinds, change) for at in functions)
+        return replace(field, block_at=block_at, constraint_at=constraint_at)
+
+    return map_parts(terms, OperatorField, changed)
+
+
+class _Changed(eqx.Module):
+    at: Callable[[Depth], PyTree]
+    kinds: tuple[type, ...] = eqx.field(static=True)
+    change: Callable
+
+    def __call__(self, t: Depth) -> PyTree:
+        return map_parts(self.at(t), self.kinds, lambda part, _: self.change(part))
 
 
 def holding(terms: PyTree, moving: Bool[Array, "*batch tokens"]) -> PyTree:
@@ -138,34 +152,17 @@ def holding(terms: PyTree, moving: Bool[Array, "*batch tokens"]) -> PyTree:
 
     - `moving`: m.
     """
-    moving = moving[..., None]
-
-    def change(field, _):
-        block_at = _HeldBlock(field.block_at, moving)
-        constraint_at = _HeldConstraints(field.constraint_at, moving)
-        return replace(field, block_at=block_at, constraint_at=constraint_at)
-
-    return map_parts(terms, OperatorField, change)
+    kinds = AbstractOperator, AbstractConstraint
+    return map_operators(terms, kinds, Partial(_held, moving[..., None]))
 
 
-class _HeldBlock(eqx.Module):
-    block_at: Callable[[Depth], PyTree]
-    moving: Array
-
-    def __call__(self, t: Depth) -> PyTree:
-        return tuple(_held(operator, self.moving) for operator in self.block_at(t))
-
-
-class _HeldConstraints(eqx.Module):
-    constraint_at: Callable[[Depth], PyTree]
-    moving: Array
-
-    def __call__(self, t: Depth) -> PyTree:
-        def change(constraint, _):
-            free = isinstance(constraint, Free)
-            return constraint if free else _HeldConstraint(constraint, self.moving)
-
-        return map_parts(self.constraint_at(t), AbstractConstraint, change)
+def _held(moving: Array, part: Any) -> Any:
+    """The held operator, of the kind by which schemes choose how to treat it."""
+    if isinstance(part, AbstractConstraint):
+        return part if isinstance(part, Free) else _HeldConstraint(part, moving)
+    kinds = {AbstractLinearOperator: _HeldLinear, AbstractExactOperator: _HeldExact}
+    held = next((held for kind, held in kinds.items() if isinstance(part, kind)), _Held)
+    return held(part, moving)
 
 
 class _Held(AbstractWrappedOperator):
@@ -198,16 +195,7 @@ class _HeldLinear(_HeldExact, AbstractLinearOperator):
         return jnp.where(self.moving, self.operator.apply(function, u, domain), still)
 
 
-def _held(operator: AbstractOperator, moving: Array) -> AbstractOperator:
-    """The held operator, of the kind by which schemes choose how to treat it."""
-    kinds = {AbstractLinearOperator: _HeldLinear, AbstractExactOperator: _HeldExact}
-    held = next((held for kind, held in kinds.items() if isinstance(operator, kind)), _Held)
-    return held(operator, moving)
-
-
 class _HeldConstraint(AbstractConstraint):
-    """A constraint for the tokens that move."""
-
     constraint: AbstractConstraint
     moving: Bool[Array, "*batch tokens 1"]
 

@@ -1,7 +1,6 @@
 """The newest tokens of a text marched alone, those before them cached."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TypeAlias
 
 import diffrax
@@ -9,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..equation import (
@@ -18,9 +18,9 @@ from ..equation import (
     AbstractWrappedOperator,
     Depth,
     Equation,
-    OperatorField,
     State,
     TokenDomain,
+    map_operators,
     map_parts,
     parts,
     with_source,
@@ -50,19 +50,7 @@ def interval_over_all(
 
 def over_all(terms: PyTree[diffrax.AbstractTerm], seen: TokenDomain) -> PyTree:
     """The terms with their token integrals over all tokens, `seen`."""
-
-    def change(field, _):
-        return replace(field, block_at=_BlockOverAll(field.block_at, seen))
-
-    return map_parts(terms, OperatorField, change)
-
-
-class _BlockOverAll(eqx.Module):
-    block_at: Callable[[Depth], PyTree]
-    seen: TokenDomain
-
-    def __call__(self, t: Depth) -> PyTree:
-        return block_over_all(self.block_at(t), self.seen)
+    return map_operators(terms, (AbstractTokenIntegral,), Partial(_OverAll, seen=seen))
 
 
 def block_over_all(block: PyTree, seen: TokenDomain) -> PyTree:

@@ -145,9 +145,9 @@ def test_equations_that_do_not_fit():
         ide.Equation(ide.Tied(ide.Damping(1.0), 2), ide.Free(), domain)
     with pytest.raises(ide.InputError, match="3 constraints for 2 operators"):
         ide.Equation(control, (ide.Free(),) * 3, domain)
-    with pytest.raises(ide.InputError, match="on 3 intervals, the control on 2"):
+    with pytest.raises(ide.InputError, match="on 3 intervals of length 1, the control on 2"):
         ide.Equation(control, ide.Tied(ide.Free(), 3), domain)
-    with pytest.raises(ide.InputError, match=r"constraint have length 0\.5, those of the"):
+    with pytest.raises(ide.InputError, match=r"2 intervals of length 0\.5, the control on 2"):
         ide.Equation(control, ide.Tied(ide.Free(), 2, 0.5), domain)
     with pytest.raises(ide.InputError, match=r"control yields Sphere; .* of AbstractOperator"):
         ide.Equation(ide.Tied((ide.Sphere(),), 2), ide.Free(), domain)

@@ -103,7 +103,7 @@ def test_resampling_a_smooth_control_keeps_it(control):
         ),
         (
             lambda: ide.Fourier((ide.LayerNorm(jnp.ones((2, 3))),), 4),
-            "2 coefficients; it needs an odd number",
+            "2 coefficients; a constant",
         ),
         (
             lambda: ide.Chebyshev.build(linear_block, 4, key=jax.random.key(0), terms=0),

@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import equinox as eqx
@@ -56,37 +55,27 @@ def take(blocks: PyTree, index: Int[Array, ""] | int) -> PyTree:
 def combine(basis: Float[Array, "*points terms"], blocks: PyTree) -> PyTree:
     """`Σ_k φ_k Θ_k`, for any number of points at once; of integers the first."""
 
-    def one(x):
-        return jnp.tensordot(basis.astype(x.dtype), x, axes=1)
-
-    def first(x):
+    def part(x):
+        if eqx.is_inexact_array(x):
+            return jnp.tensordot(basis.astype(x.dtype), x, axes=1)
         return jnp.broadcast_to(x[0], (*basis.shape[:-1], *x.shape[1:]))
 
-    def part(x):
-        if not eqx.is_array(x):
-            return x
-        return one(x) if eqx.is_inexact_array(x) else first(x)
-
-    return jax.tree.map(part, blocks)
+    return with_static(jax.tree.map(part, arrays_of(blocks)), blocks)
 
 
 def check_stack(owner: object, blocks: PyTree) -> int:
-    """The length of the leading axis that all arrays of `blocks` share.
-
-    **Raises:** `InputError` where they do not share one.
-    """
-    named = [
-        (jax.tree_util.keystr(path), jnp.shape(leaf))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(arrays_of(blocks))
-    ]
-    lengths = {shape[:1] for _, shape in named}
+    """The length of the leading axis that all arrays of `blocks` share."""
+    arrays = arrays_of(blocks)
+    lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(arrays)}
     if len(lengths) != 1 or not lengths.isdisjoint({(), (0,)}):
-        shapes = ", ".join(f"{name}: {shape}" for name, shape in named) or "no arrays at all"
+        named = jax.tree_util.tree_leaves_with_path(arrays)
+        shapes = [f"{jax.tree_util.keystr(path)}: {jnp.shape(x)}" for path, x in named]
         name = type(owner).__name__
         field = next(field for field, x in vars(owner).items() if x is blocks)
         raise InputError(
             f"{name}: {field} must hold arrays that all have the depth as leading axis, but "
-            f"got {shapes}. Build them by equinox.filter_vmap over keys, or by {name}.build."
+            f"got {', '.join(shapes) or 'no arrays at all'}. Build them by "
+            f"equinox.filter_vmap over keys, or by {name}.build."
         )
     return lengths.pop()[0]
 
@@ -108,10 +97,10 @@ class AbstractControl(eqx.Module):
     """The control θ(t): the weights as a function of depth.
 
     Depth is counted in layers and runs over `[0, T]`, divided into `num_intervals`
-    intervals of `interval_length`; `T = num_intervals` unless the control was resampled. The
-    length is a number of Python. For a derivative with respect to it take `Scaled` operators:
-    with the rate h on intervals of length 1 they give what they give on those of length h.
-    A control yields a *block*: a tuple of operators, or of constraints.
+    intervals of `interval_length`; `T = num_intervals` unless the control was resampled. For a
+    derivative with respect to the length take `Scaled` operators: with the rate h on intervals
+    of length 1 they give what they give on those of length h. A control yields a *block*: a
+    tuple of operators, or of constraints.
 
     A control that can be trained from scratch also has a class method
     `build(make_block, num_intervals, *, key)`, which calls `make_block(key)` once for each
@@ -151,11 +140,8 @@ class AbstractControl(eqx.Module):
         """Resample θ on another number of intervals of the same `[0, T]`."""
 
     def extend(self, horizon: float) -> "AbstractControl":
-        """Extend θ to `[0, horizon]`, on intervals of the same length.
-
-        **Raises:** `InputError` for a control that does not say what θ is beyond T, which only
-        one that is the same at all depths does.
-        """
+        """Extend θ to `[0, horizon]`, on intervals of the same length, where θ is the same at
+        all depths."""
         raise InputError(
             f"{type(self).__name__} gives weights at depths from 0 to {self.horizon:g}, over "
             "which the equation is solved; only the same weights at all depths (tied) serve "
@@ -166,40 +152,6 @@ class AbstractControl(eqx.Module):
         """Tabulate θ for a march that will ask for it at these fractions of each interval
         only: smooth controls are evaluated there, ahead of the loop."""
         return self
-
-
-class AbstractWrappedControl(AbstractControl):
-    """A control that changes the blocks of another one, on the same intervals."""
-
-    control: AbstractControl
-
-    @property
-    def continuous(self) -> bool:
-        return self.control.continuous
-
-    @property
-    def depth_axes(self) -> int:
-        return self.control.depth_axes
-
-    @property
-    def interval_length(self) -> float:
-        return self.control.interval_length
-
-    @property
-    def num_intervals(self) -> int:
-        return self.control.num_intervals
-
-    def intervals(self) -> PyTree[Array]:
-        return self.control.intervals()
-
-    def tabulate(self, fractions: np.ndarray) -> "AbstractWrappedControl":
-        return replace(self, control=self.control.tabulate(fractions))
-
-    def resample(self, num_intervals: int) -> "AbstractWrappedControl":
-        return replace(self, control=self.control.resample(num_intervals))
-
-    def extend(self, horizon: float) -> "AbstractWrappedControl":
-        return replace(self, control=self.control.extend(horizon))
 
 
 def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:
@@ -232,12 +184,7 @@ def check_resample(control: AbstractControl, num_intervals: int) -> float:
 def low_precision(control: AbstractControl, dtype: str) -> AbstractControl:
     """Round the matrices of a control to another dtype, so that operators compute
     their products in it. Vectors such as gains and biases stay. The cast is differentiated
-    too, so the gradient has the dtype of the stored weights.
-
-    **Arguments:**
-
-    - `dtype`: for example `bfloat16`.
-    """
+    too, so the gradient has the dtype of the stored weights."""
 
     def cast(x):
         matrix = eqx.is_inexact_array(x) and x.ndim - control.depth_axes >= 2

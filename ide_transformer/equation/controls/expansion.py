@@ -31,17 +31,13 @@ class Tabulated(AbstractControl):
     """A smooth control evaluated ahead of a march, at the depths that its steps will ask
     for: inside the loop a block is looked up, which costs the same as ordinary layers.
 
-    **Arguments:**
-
     - `table`: a block whose arrays have two leading axes, interval and point.
-    - `fractions`: the points of each interval, from 0 to 1. The point nearest to the depth
-      that is asked for is taken.
-    - `interval_length`: depth of one interval.
+    - `fractions`: the points of each interval; the one nearest to a depth is taken.
     """
 
     table: PyTree
     fractions: tuple[float, ...] = eqx.field(static=True)
-    interval_length: float = eqx.field(static=True, default=1.0)
+    interval_length: float = eqx.field(static=True)
 
     configurable: ClassVar[bool] = False
     # It stands for a control without jumps, whose points these are.
@@ -61,22 +57,18 @@ class Tabulated(AbstractControl):
         return with_static(take(interval, nearest), self.table)
 
     def resample(self, num_intervals: int) -> "Tabulated":
-        raise InputError(
-            "Tabulated.resample: a table holds no other depths; resample the control that "
-            "was tabulated."
-        )
+        raise InputError("Tabulated: a table holds no other depths than those of its march.")
 
 
 # The terms are written out in the program and solved for by a dense matrix.
 _MOST_TERMS = 10_000
 
 
-def check_terms(control: str, name: str, terms: int) -> None:
-    """Refuses an expansion in more terms than can be written out."""
+def _check_terms(control: str, terms: int) -> None:
     if terms > _MOST_TERMS:
         raise InputError(
-            f"{control}: {name} make {terms:,} terms; it has at most {_MOST_TERMS:,}. For "
-            "more, take PiecewiseLinear."
+            f"{control}: {terms:,} terms; it has at most {_MOST_TERMS:,}. For more, take "
+            "PiecewiseLinear."
         )
 
 
@@ -153,15 +145,11 @@ class Chebyshev(AbstractExpansion):
         terms: PositiveInt | None = None,
         key: PRNGKeyArray,
     ) -> "Chebyshev":
-        """Draws one block at each of `terms` Chebyshev points and interpolates, so that the
-        weights have the size of those of ordinary layers at every depth.
-
-        **Arguments:**
-
-        - `terms`: K; by default as many as intervals.
-        """
+        """Draws one block at each of K = `terms` Chebyshev points, by default as many as
+        intervals, and interpolates, so that the weights have the size of those of ordinary
+        layers at every depth."""
         terms = num_intervals if terms is None else terms
-        check_terms("Chebyshev", "terms", terms)
+        _check_terms("Chebyshev", terms)
         nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
         basis = _polynomials(jnp.asarray(nodes), terms).T
         drawn = stack_blocks(make_block, terms, key)
@@ -185,8 +173,7 @@ class Fourier(AbstractExpansion):
     **Arguments:**
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length 2K + 1.
-    - `num_intervals`: L ≥ 2K + 1, since steps of one interval cannot tell faster waves from
-      slower ones.
+    - `num_intervals`: L ≥ 2K + 1, which tell the waves apart.
     - `interval_length`: depth of one interval.
     """
 
@@ -196,8 +183,8 @@ class Fourier(AbstractExpansion):
     def __check_init__(self):
         if self.terms % 2 == 0:
             raise InputError(
-                f"Fourier: {self.terms} coefficients; it needs an odd number, one constant "
-                "and a cosine and a sine for each wave."
+                f"Fourier: {self.terms} coefficients; a constant, and a cosine and a sine for "
+                "each wave, are an odd number."
             )
         _check_intervals(self.terms // 2, self.num_intervals)
 
@@ -215,16 +202,12 @@ class Fourier(AbstractExpansion):
         waves: int | None = None,
     ) -> "Fourier":
         """Draws one block at each of 2K + 1 equally spaced depths and interpolates, so that
-        the weights have the size of those of ordinary layers.
-
-        **Arguments:**
-
-        - `waves`: K; by default as many as the intervals allow.
-        """
+        the weights have the size of those of ordinary layers. K is `waves`, by default as many
+        as the intervals allow."""
         waves = (num_intervals - 1) // 2 if waves is None else waves
         _check_intervals(waves, num_intervals)
         terms = 2 * waves + 1
-        check_terms("Fourier", "waves", terms)
+        _check_terms("Fourier", terms)
         basis = _waves(jnp.asarray(np.arange(terms) / terms), waves).T
         drawn = stack_blocks(make_block, terms, key)
         return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
@@ -301,20 +284,18 @@ class Hypernetwork(AbstractExpansion):
 
         **Arguments:**
 
+        - `hidden`, `frequencies`: width of the network, and frequencies of e(t).
         - `terms`: K; by default as many as intervals.
-        - `hidden`: width of the network.
-        - `frequencies`: number of frequencies of the sines and cosines of e(t).
         """
         terms = num_intervals if terms is None else terms
         block_key, inner_key, outer_key = jax.random.split(key, 3)
 
         def differences(x):
+            if not eqx.is_inexact_array(x):
+                return x
             return jnp.concatenate([x[:1], (x[1:] - x[:-1]) / 2**0.5])
 
-        coefficients = jax.tree.map(
-            lambda x: differences(x) if eqx.is_inexact_array(x) else x,
-            stack_blocks(make_block, terms, block_key),
-        )
+        coefficients = jax.tree.map(differences, stack_blocks(make_block, terms, block_key))
         embedding = 2 * frequencies + 1
         inner = jax.random.normal(inner_key, (embedding, hidden)) / embedding**0.5
         outer = jax.random.normal(outer_key, (hidden + 1, terms - 1)) / (hidden + 1) ** 0.5

@@ -1,9 +1,11 @@
 """Controls that change the operators of another one at each depth."""
 
+import abc
 from dataclasses import replace
 from typing import ClassVar
 
 import jax
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..arrays import Depth, State
@@ -13,87 +15,61 @@ from ..function_space import FunctionSpace
 from ..operators.operator import AbstractOperator, AbstractSourcedOperator
 from ..operators.wrapped import AbstractRandomOperator
 from ..tree import map_parts, parts
-from .control import AbstractControl, AbstractWrappedControl, locate
+from .control import AbstractControl, locate, take
 
 
-class Sampled(AbstractWrappedControl):
-    """A control with one draw of its random operators in each interval.
+class AbstractMappedControl(AbstractControl):
+    """A control whose blocks are those of another one, changed, on the same intervals."""
 
-    The draws of a block, of `Dropout` for example, are fixed over the interval: every stage
-    of a step sees the same field, so the equation stays an ordinary one and schemes keep
-    their order.
-
-    **Arguments:**
-
-    - `control`: the control whose blocks hold random operators.
-    - `key`: makes the draws.
-    """
-
-    key: PRNGKeyArray
+    control: AbstractControl
 
     configurable: ClassVar[bool] = False
-    continuous: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def changed(self, block: PyTree, own: PyTree[Array]) -> PyTree:
+        """The block of this control, from that of the other and the own data of an interval."""
+
+    def own_intervals(self) -> PyTree[Array]:
+        """The own data of each interval, stacked."""
+
+    @property
+    def continuous(self) -> bool:
+        return self.control.continuous
+
+    @property
+    def depth_axes(self) -> int:
+        return self.control.depth_axes
+
+    @property
+    def interval_length(self) -> float:
+        return self.control.interval_length
+
+    @property
+    def num_intervals(self) -> int:
+        return self.control.num_intervals
 
     def intervals(self) -> PyTree[Array]:
-        return self.control.intervals(), jax.random.split(self.key, self.num_intervals)
+        return self.control.intervals(), self.own_intervals()
 
     def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
-        interval, key = interval
-        return _with_key(self.control.local(interval, s), key)
+        interval, own = interval
+        return self.changed(self.control.local(interval, s), own)
 
     def __call__(self, t: Depth) -> PyTree:
         index, _ = locate(self, t)
-        return _with_key(self.control(t), jax.random.split(self.key, self.num_intervals)[index])
+        return self.changed(self.control(t), take(self.own_intervals(), index))
+
+    def tabulate(self, fractions: np.ndarray) -> "AbstractMappedControl":
+        return replace(self, control=self.control.tabulate(fractions))
+
+    def resample(self, num_intervals: int) -> "AbstractMappedControl":
+        return replace(self, control=self.control.resample(num_intervals))
+
+    def extend(self, horizon: float) -> "AbstractMappedControl":
+        return replace(self, control=self.control.extend(horizon))
 
 
-def _with_key(block: PyTree, key: PRNGKeyArray) -> PyTree:
-    def draw(operator: AbstractRandomOperator, place: int) -> AbstractRandomOperator:
-        own = jax.random.fold_in(key, place)
-        inside = _with_key(operator.operator, own)
-        return replace(operator, operator=inside, key=key if operator.one_draw else own)
-
-    return map_parts(block, AbstractRandomOperator, draw)
-
-
-class Sourced(AbstractWrappedControl):
-    """A control whose operators `A(u; f)` see a source f: `SourcedAttention`, `Injection`
-    and `Relaxation` one on the domain of the state, `CrossAttention` one on a domain of its
-    own.
-
-    **Arguments:**
-
-    - `control`: the control; another `Sourced` where there are sources of both kinds.
-    - `source`: f, `[..., tokens, features]`, usually the state at depth 0, or the states of
-      an encoder.
-    - `domain`: the domain of f; `None` for that of the state.
-    """
-
-    source: State
-    domain: TokenDomain | None = None
-
-    configurable: ClassVar[bool] = False
-
-    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
-        return self._with_source(self.control.local(interval, s))
-
-    def __call__(self, t: Depth) -> PyTree:
-        return self._with_source(self.control(t))
-
-    def _with_source(self, block: PyTree) -> PyTree:
-        return map_parts(
-            block, AbstractSourcedOperator, lambda x, _: x.with_source(self.source, self.domain)
-        )
-
-
-def with_source(
-    control: AbstractControl, source: State, domain: TokenDomain | None = None
-) -> AbstractControl:
-    """`Sourced(control, source, domain)` where an operator takes a source, else the control."""
-    takes_source = parts(control, AbstractSourcedOperator)
-    return Sourced(control, source, domain) if takes_source else control
-
-
-class Functional(AbstractWrappedControl):
+class Functional(AbstractMappedControl):
     """A control whose weights are functions of the features too: those of another control, read
     as coefficients,
 
@@ -110,17 +86,71 @@ class Functional(AbstractWrappedControl):
     **Raises:** `InputError` when solved, for operators that are no functions of y.
     """
 
-    control: AbstractControl
     space: FunctionSpace
 
-    configurable: ClassVar[bool] = False
-
-    def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
-        return self._at_points(self.control.local(interval, s))
-
-    def __call__(self, t: Depth) -> PyTree:
-        return self._at_points(self.control(t))
-
-    def _at_points(self, block: PyTree) -> PyTree:
+    def changed(self, block: PyTree, own: None) -> PyTree:
         kinds = AbstractOperator, AbstractConstraint
         return map_parts(block, kinds, lambda part, _: part.at_points(self.space))
+
+
+class Sampled(AbstractMappedControl):
+    """A control with one draw of its random operators in each interval.
+
+    The draws of a block, of `Dropout` for example, are fixed over the interval: every stage
+    of a step sees the same field, so the equation stays an ordinary one and schemes keep
+    their order.
+
+    **Arguments:**
+
+    - `control`: the control whose blocks hold random operators.
+    - `key`: makes the draws.
+    """
+
+    key: PRNGKeyArray
+
+    continuous: ClassVar[bool] = False
+
+    def own_intervals(self) -> PRNGKeyArray:
+        return jax.random.split(self.key, self.num_intervals)
+
+    def changed(self, block: PyTree, own: PRNGKeyArray) -> PyTree:
+        return _with_key(block, own)
+
+
+def _with_key(block: PyTree, key: PRNGKeyArray) -> PyTree:
+    def draw(operator: AbstractRandomOperator, place: int) -> AbstractRandomOperator:
+        own = jax.random.fold_in(key, place)
+        inside = _with_key(operator.operator, own)
+        return replace(operator, operator=inside, key=key if operator.one_draw else own)
+
+    return map_parts(block, AbstractRandomOperator, draw)
+
+
+class Sourced(AbstractMappedControl):
+    """A control whose operators `A(u; f)` see a source f: `SourcedAttention`, `Injection`
+    and `Relaxation` one on the domain of the state, `CrossAttention` one on a domain of its
+    own.
+
+    **Arguments:**
+
+    - `control`: the control; another `Sourced` where there are sources of both kinds.
+    - `source`: f, `[..., tokens, features]`, usually the state at depth 0, or the states of
+      an encoder.
+    - `domain`: the domain of f; `None` for that of the state.
+    """
+
+    source: State
+    domain: TokenDomain | None = None
+
+    def changed(self, block: PyTree, own: None) -> PyTree:
+        return map_parts(
+            block, AbstractSourcedOperator, lambda x, _: x.with_source(self.source, self.domain)
+        )
+
+
+def with_source(
+    control: AbstractControl, source: State, domain: TokenDomain | None = None
+) -> AbstractControl:
+    """`Sourced(control, source, domain)` where an operator takes a source, else the control."""
+    takes_source = parts(control, AbstractSourcedOperator)
+    return Sourced(control, source, domain) if takes_source else control

@@ -63,13 +63,10 @@ class PiecewiseConstant(AbstractControl):
         its beginning."""
         length = check_resample(self, num_intervals)
         average = _overlap(num_intervals, self.num_intervals)
+        whole, rest = eqx.partition(self.blocks, lambda x: not eqx.is_inexact_array(x))
         first = np.argmax(average > 0, axis=1)
-
-        def whole(mean, x):
-            return x[first] if eqx.is_array(x) and not eqx.is_inexact_array(x) else mean
-
-        means = combine(jnp.asarray(average), self.blocks)
-        return type(self)(jax.tree.map(whole, means, self.blocks), length)
+        whole = jax.tree.map(lambda x: x[first] if eqx.is_array(x) else x, whole)
+        return type(self)(eqx.combine(whole, combine(jnp.asarray(average), rest)), length)
 
     @classmethod
     @checked
@@ -183,15 +180,12 @@ class Tied(AbstractControl):
     def extend(self, horizon: float) -> "Tied":
         length = self.interval_length
         number = round(horizon / length) if math.isfinite(horizon) else 0
-        if number < 1 or not math.isclose(number * length, horizon, rel_tol=1e-6):
+        whole = math.isclose(number * length, horizon, rel_tol=1e-6)
+        if not whole or not 1 <= number <= _MOST_INTERVALS:
             raise InputError(
-                f"Tied.extend({horizon:g}): give a multiple of the length of its "
-                f"intervals, {length:g}, for example {max(number, 1) * length:g}."
-            )
-        if number > _MOST_INTERVALS:
-            raise InputError(
-                f"Tied.extend({horizon:g}): depth in float32 can tell at most "
-                f"{_MOST_INTERVALS:,} steps apart, and these are {number:,}."
+                f"Tied.extend({horizon:g}): give a multiple of the length of its intervals, "
+                f"{length:g}, for example {max(number, 1) * length:g}, and at most "
+                f"{_MOST_INTERVALS:,} of them, which depths in float32 can tell apart."
             )
         return type(self)(self.block, number, length)
 
