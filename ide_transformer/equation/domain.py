@@ -33,14 +33,18 @@ LOG_ZERO = float(jnp.finfo(jnp.float32).min) / 4
 _SHARED_AXES = {"points": 2, "weights": 1, "ends": 2, "end_weights": 2}
 
 
-Weights: TypeAlias = Annotated[Float[Array, "..."], AtLeastZero] | None
+Weights: TypeAlias = Annotated[Float[Array, "... tokens"], AtLeastZero] | None
+EndWeights: TypeAlias = Annotated[Float[Array, "... ends tokens"], AtLeastZero] | None
 
 
 def _no_negative(weights: Weights) -> Weights:
     """Not a number in the place of negative weights, where a compiled program computes them."""
-    if not isinstance(weights, Tracer):
-        return weights
-    return jnp.where(weights < 0, jnp.nan, weights)
+    traced = isinstance(weights, Tracer)
+    return jnp.where(weights < 0, jnp.nan, weights) if traced else weights
+
+
+def _no_negative_ends(weights: EndWeights) -> EndWeights:
+    return _no_negative(weights)
 
 
 class TokenDomain(eqx.Module):
@@ -56,11 +60,6 @@ class TokenDomain(eqx.Module):
       and unit spacing, an image of patches has dimension 2.
     - `weights`: `[..., tokens]`, non-negative; leading axes give each sample weights of
       its own. `None` means equal weights, for which attention is exactly the softmax.
-    - `ends`, `end_weights`: `[ends, tokens]` coordinates on a line and `[..., ends, tokens]`
-      non-negative: `end_weights[r, j]` is the weight of x_j in the integral up to `ends[r, j]`,
-      `∫_{x' ≤ x}` in causal attention. `None` means `weights`: each token counts in full, as
-      in text. A rule for functions on an interval has weights of its own here, see
-      `trapezoid` and `simpson`.
     - `grid`: how many points there are along each axis of a lattice, as `uniform` and
       `periodic` make them, the last axis fastest; `None` for other points.
     - `spacing`: the distance of neighbours along each axis of a grid; `None` for points that
@@ -68,40 +67,37 @@ class TokenDomain(eqx.Module):
       a whole block of queries.
     - `period`: the length of each axis that goes around, `None` for one with boundaries; `None`
       where all have some.
-    - `prefix`: how many tokens come before those of a grid and have no place on it, such as a
-      class token.
+    - `ends`, `end_weights`: `[ends, tokens]` coordinates on a line and `[..., ends, tokens]`:
+      `end_weights[r, j]` is the weight of x_j in the integral up to `ends[r, j]`, `∫_{x' ≤ x}`
+      in causal attention, as `trapezoid` and `simpson` make them. `None` means `weights`.
+    - `prefix`: how many tokens, such as a class token, come before those of a grid and have no
+      place on it.
 
     **Raises:** `InputError` for arguments that do not fit, for negative weights, and for
     weights whose sum is zero.
     """
 
-    points: Float[Array, "..."]
+    points: Float[Array, "tokens dimension"]
     weights: Weights = eqx.field(converter=_no_negative, default=None)
     # Static, since they decide which program is compiled.
     grid: tuple[PositiveInt, ...] | None = eqx.field(static=True, default=None)
     spacing: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
     period: tuple[PositiveFloat | None, ...] | None = eqx.field(static=True, default=None)
     ends: Float[Array, "ends tokens"] | None = None
-    end_weights: Weights = eqx.field(converter=_no_negative, default=None)
+    end_weights: EndWeights = eqx.field(converter=_no_negative_ends, default=None)
     prefix: NonNegativeInt = eqx.field(static=True, default=0)
 
     def __check_init__(self):
-        if self.points.ndim != 2 or not self.points.size:
+        if not self.points.size:
             raise InputError(
-                f"TokenDomain.points has shape {self.points.shape}; it must be "
-                "[tokens, dimension], for example points[:, None] for text."
+                f"TokenDomain.points has shape {self.points.shape}; give at least one point."
             )
-        shape = (self.num_tokens, self.dimension)
-        on_grid = (shape[0] - self.prefix, shape[1])
-        if self.grid is not None and (math.prod(self.grid), len(self.grid)) != on_grid:
+        shape = (self.num_tokens - self.prefix, self.dimension)
+        held = None if self.grid is None else (math.prod(self.grid), len(self.grid))
+        if (held or self.prefix) and held != shape:
             raise InputError(
-                f"TokenDomain: grid={self.grid} does not hold {on_grid[0]} points of dimension "
-                f"{shape[1]}; use TokenDomain.uniform."
-            )
-        if self.prefix and self.grid is None:
-            raise InputError(
-                f"TokenDomain: prefix={self.prefix} tokens before those of a grid, but there "
-                "is none; give grid, or leave prefix out."
+                f"TokenDomain: grid={self.grid} does not hold {shape[0]} points of dimension "
+                f"{shape[1]} after a prefix={self.prefix}; use TokenDomain.uniform."
             )
         for name in ("spacing", "period"):
             lengths = getattr(self, name)
@@ -111,13 +107,15 @@ class TokenDomain(eqx.Module):
                     "give a length for each axis."
                 )
         self._check_grid()
-        self._check_weights("weights", (self.num_tokens,))
-        if (self.ends is None) != (self.end_weights is None) or (
-            self.ends is not None and self.weights is None
-        ):
+        ends = self.ends is not None, self.end_weights is not None
+        if any(ends) and not (all(ends) and self.weights is not None):
             raise InputError("TokenDomain: end_weights need both ends and weights; give all.")
-        if self.ends is not None:
-            self._check_weights("end_weights", (len(self.ends), self.num_tokens))
+        w = self.weights
+        if w is not None and w.ndim == 1 and is_known(w) and not np.asarray(w).any():
+            raise InputError(
+                "TokenDomain.weights are all zero, so that there is nothing to integrate over; "
+                "give a point a positive weight."
+            )
 
     def _check_grid(self) -> None:
         if self.grid is None or not is_known(self.points):
@@ -134,22 +132,6 @@ class TokenDomain(eqx.Module):
                 "spacing, or leave grid out."
             )
 
-    def _check_weights(self, name: str, shape: tuple[int, ...]) -> None:
-        weights = getattr(self, name)
-        if weights is None:
-            return
-        if weights.shape[-len(shape) :] != shape:
-            before = " after one of the ends" if len(shape) > 1 else ""
-            raise InputError(
-                f"TokenDomain.{name} has shape {weights.shape}; its last axis must be the "
-                f"{self.num_tokens} tokens of points{before}."
-            )
-        if is_known(weights) and weights.ndim == 1 and not np.asarray(weights).any():
-            raise InputError(
-                f"TokenDomain.{name} are all zero, so that there is nothing to integrate over; "
-                "give a point a positive weight."
-            )
-
     @classmethod
     @checked
     def uniform(cls, shape: PositiveInt | tuple[PositiveInt, ...]) -> "TokenDomain":
@@ -159,12 +141,7 @@ class TokenDomain(eqx.Module):
 
         - `shape`: number of tokens, or (rows, columns) of a grid of patches.
         """
-        shape = shape if isinstance(shape, tuple) else (shape,)
-        axes = jnp.meshgrid(
-            *(jnp.arange(n, dtype=jnp.result_type(float)) for n in shape), indexing="ij"
-        )
-        points = jnp.stack(axes, axis=-1).reshape(math.prod(shape), len(shape))
-        return cls(points, grid=shape)
+        return lattice(shape if isinstance(shape, tuple) else (shape,))
 
     @classmethod
     @checked
@@ -189,22 +166,16 @@ class TokenDomain(eqx.Module):
                 "number, or one for each axis."
             )
         spacing = tuple(x / n for x, n in zip(lengths, shape, strict=True))
-        points = cls.uniform(shape).points * jnp.array(spacing)[None]
-        return cls(points, grid=shape, spacing=spacing, period=lengths)
+        return cls(lattice(shape, spacing).points, None, shape, spacing, lengths)
 
     @classmethod
     @checked
     def midpoint(cls, tokens: PositiveInt, interval: Interval = (0.0, 1.0)) -> "TokenDomain":
-        """The middles of equal parts of an interval, of equal weights: order 2.
-
-        **Arguments:**
-
-        - `interval`: its lower and its upper end.
-        """
+        """The middles of equal parts of an interval, of equal weights: order 2."""
         lower, upper = rules.ordered(interval)
-        step = (upper - lower) / tokens
-        points = lower + step * (jnp.arange(tokens, dtype=jnp.result_type(float)) + 0.5)
-        return cls(points[:, None], grid=(tokens,), spacing=(step,))
+        grid, spacing = (tokens,), ((upper - lower) / tokens,)
+        points = lower + spacing[0] / 2 + lattice(grid, spacing).points
+        return cls(points, None, grid, spacing)
 
     @classmethod
     @checked
@@ -218,8 +189,6 @@ class TokenDomain(eqx.Module):
         **Arguments:**
 
         - `points`: two or more, in increasing order, at any distances.
-
-        **Raises:** `InputError` for fewer points or another order.
         """
         points = _as_known(points)
         return cls(points[:, None], **rules.trapezoid(points)._asdict())
@@ -236,8 +205,6 @@ class TokenDomain(eqx.Module):
 
         - `points`: three or more, in increasing order; a gap is less than twice the next one,
           and the reverse, so that no weight is negative.
-
-        **Raises:** `InputError` for fewer points, another order, or other distances.
         """
         points = _as_known(points)
         return cls(points[:, None], **rules.simpson(points)._asdict())
@@ -248,13 +215,8 @@ class TokenDomain(eqx.Module):
         cls, tokens: PositiveInt, interval: Interval = (0.0, 1.0)
     ) -> "TokenDomain":
         """The points and weights of Gauss and Legendre, exact for polynomials of degree
-        `2 tokens - 1`; for integrals over the whole interval.
-
-        **Arguments:**
-
-        - `interval`: its lower and its upper end.
-        """
-        return cls(*rules.on_interval(*rules.gauss_legendre(tokens), interval))
+        `2 tokens - 1`; for integrals over the whole interval."""
+        return cls(*rules.on_interval("gauss_legendre", tokens, interval))
 
     @classmethod
     @checked
@@ -262,13 +224,8 @@ class TokenDomain(eqx.Module):
         cls, tokens: Annotated[int, Field(ge=2)], interval: Interval = (0.0, 1.0)
     ) -> "TokenDomain":
         """Chebyshev points with both ends, and the weights of Clenshaw and Curtis, exact for
-        polynomials of degree `tokens - 1`; for integrals over the whole interval.
-
-        **Arguments:**
-
-        - `interval`: its lower and its upper end.
-        """
-        return cls(*rules.on_interval(*rules.clenshaw_curtis(tokens), interval))
+        polynomials of degree `tokens - 1`; for integrals over the whole interval."""
+        return cls(*rules.on_interval("clenshaw_curtis", tokens, interval))
 
     @classmethod
     @checked
@@ -298,9 +255,6 @@ class TokenDomain(eqx.Module):
 
         - `points`: in any order, no two the same, of dimension 1 or 2.
         - `bounds`: the lower and the upper end of each axis; `None` for those of the points.
-
-        **Raises:** `InputError` for points outside the bounds, equal ones, another dimension,
-        or ones that are not known.
         """
         if not is_known(points):
             raise InputError(
@@ -327,10 +281,7 @@ class TokenDomain(eqx.Module):
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """The distance of neighbours along each axis of a grid.
-
-        **Raises:** `InputError` where the points are no grid.
-        """
+        """The distance of neighbours along each axis of a grid."""
         if self.grid is None:
             raise InputError(
                 "This TokenDomain is no grid of equal distances, as TokenDomain.uniform, "
@@ -347,21 +298,13 @@ class TokenDomain(eqx.Module):
 
     @property
     def positions(self) -> Float[Array, " tokens"]:
-        """The coordinate of each token on a one-dimensional domain.
-
-        **Raises:** `InputError` where the domain has more than one dimension, or is periodic:
-        there, tokens have no order and no distance along the text.
-        """
-        if self.period is not None:
+        """The coordinate of each token on a line."""
+        if self.period is not None or self.dimension != 1:
+            kind = "periodic" if self.period is not None else f"of dimension {self.dimension}"
             raise InputError(
-                "This TokenDomain is periodic, so that its tokens have no order; causal "
+                f"This TokenDomain is {kind}, so that its tokens have no order; causal "
                 "attention, rotary positions and relative biases need a line. LinearBias and "
-                "windows that are not causal go around."
-            )
-        if self.points.shape[1] != 1:
-            raise InputError(
-                f"This TokenDomain has {self.points.shape[1]} dimensions; causal "
-                "attention and rotary positions need a one-dimensional one."
+                "windows that are not causal do not."
             )
         return self.points[:, 0]
 
@@ -379,43 +322,27 @@ class TokenDomain(eqx.Module):
     @checked
     def product(self, other: "TokenDomain") -> "TokenDomain":
         """All pairs of points of two domains, the second one faster, with the products of their
-        weights.
-
-        **Arguments:**
-
-        - `other`: the domain of the further axes.
-        """
-        own, others = (
-            i.ravel()
-            for i in np.meshgrid(range(self.num_tokens), range(other.num_tokens), indexing="ij")
-        )
+        weights."""
+        own, others = np.indices((self.num_tokens, other.num_tokens)).reshape(2, -1)
         points = jnp.concatenate([self.points[own], other.points[others]], axis=1)
         weights = None
         if self.weights is not None or other.weights is not None:
-            a, b = (
-                jnp.ones(x.num_tokens) if x.weights is None else x.weights
-                for x in (self, other)
-            )
-            a, b = jnp.broadcast_arrays(a[..., own], b[..., others])
-            weights = a * b
-        prefixed = self.prefix or other.prefix
-        grid = None if prefixed else _joined(self.grid, other.grid)
-        spacing = None if grid is None else self.steps + other.steps
-        spacing = None if spacing == (1.0,) * points.shape[1] else spacing
-        bounded = self.period is None and other.period is None
-        each = ((None,) * x.dimension if x.period is None else x.period for x in (self, other))
-        return TokenDomain(points, weights, grid, spacing, None if bounded else sum(each, ()))
+            a, b = self._given_weights[..., own], other._given_weights[..., others]
+            weights = jnp.multiply(*jnp.broadcast_arrays(a, b))
+        period = None
+        if self.period is not None or other.period is not None:
+            period = sum((x.period or (None,) * x.dimension for x in (self, other)), ())
+        if self.grid is None or other.grid is None or self.prefix or other.prefix:
+            return TokenDomain(points, weights, period=period)
+        spacing = self.steps + other.steps
+        spacing = None if spacing == (1.0,) * len(spacing) else spacing
+        return TokenDomain(points, weights, self.grid + other.grid, spacing, period)
 
     @checked
     def with_queries(self, points: Float[ArrayLike, "queries dimension"]) -> "TokenDomain":
         """Append points of weight zero to the domain: they see the function
         and are not seen, so that a solution is known at any points. For attention; operators
-        that need a grid have none there.
-
-        **Arguments:**
-
-        - `points`: of the same dimension.
-        """
+        that need a grid have none there."""
         points = jnp.asarray(points, self.points.dtype)
         if points.shape[1] != self.dimension:
             raise InputError(
@@ -428,33 +355,30 @@ class TokenDomain(eqx.Module):
                 "to its own points; where none ends before the last, give TokenDomain(points, "
                 "weights) of it."
             )
-        weights = jnp.ones(self.num_tokens) if self.weights is None else self.weights
-        zeros = jnp.zeros((*weights.shape[:-1], len(points)), weights.dtype)
-        return TokenDomain(
-            jnp.concatenate([self.points, points]),
-            jnp.concatenate([weights, zeros], axis=-1),
-            period=self.period,
-        )
+        own = self._given_weights
+        weights = jnp.pad(own, [(0, 0)] * (own.ndim - 1) + [(0, len(points))])
+        points = jnp.concatenate([self.points, points])
+        return TokenDomain(points, weights, period=self.period)
 
     def weighted(self, density: Callable[[Array], Array]) -> "TokenDomain":
-        """Weight the points for integrals `∫ g(x) ρ(x) dx`.
-
-        **Arguments:**
-
-        - `density`: ρ, from `[tokens, dimension]` to `[tokens]`, not negative.
-        """
+        """Weight the points for integrals `∫ g(x) ρ(x) dx`, ρ a density, not negative, from
+        `[tokens, dimension]` to `[tokens]`."""
         rho = jnp.asarray(density(self.points))
         if rho.shape != (self.num_tokens,):
             raise InputError(
                 f"TokenDomain.weighted: density gives {rho.shape} at points "
                 f"{self.points.shape}; it must give a number for each token."
             )
-        weights, ends = (
-            None if x is None else x * jnp.broadcast_to(rho, x.shape)
-            for x in (self.weights, self.end_weights)
+        weights, ends = jax.tree.map(
+            lambda x: x * jnp.broadcast_to(rho, x.shape), (self.weights, self.end_weights)
         )
         weights = rho if weights is None else weights
         return dataclasses.replace(self, weights=weights, end_weights=ends)
+
+    @property
+    def _given_weights(self) -> Float[Array, "*batch tokens"]:
+        """The weights, 1 where they are equal."""
+        return jnp.ones_like(self.points[:, 0]) if self.weights is None else self.weights
 
     @property
     def shares(self) -> Float[Array, "*batch tokens"]:
@@ -484,17 +408,13 @@ class TokenDomain(eqx.Module):
         self, v: Float[Array, "*batch tokens features"]
     ) -> Float[Array, "*batch tokens features"]:
         """`∫_{x' ≤ x} v dx'` at each point x, with the end weights where there are any; points
-        that are not known to be in order are sorted.
-
-        **Raises:** `InputError` where the domain has more than one dimension, or is periodic.
-        """
+        that are not known to be in order are sorted."""
         x = self.positions
         if self.in_order:
             return _integrals_up_to(self.weights, self.end_weights, v)
         order = jnp.argsort(x)
-        weights, end_weights = (
-            None if w is None else jnp.take(w, order, axis=-1)
-            for w in (self.weights, self.end_weights)
+        weights, end_weights = jax.tree.map(
+            lambda w: jnp.take(w, order, axis=-1), (self.weights, self.end_weights)
         )
         integrals = _integrals_up_to(weights, end_weights, jnp.take(v, order, axis=-2))
         # Of points at the same place each sees all.
@@ -503,29 +423,49 @@ class TokenDomain(eqx.Module):
 
     def first(self, tokens: int) -> "TokenDomain":
         """The first of its tokens, with their weights."""
-        parts = (self.weights, self.ends, self.end_weights)
-        weights, ends, end_weights = (None if x is None else x[..., :tokens] for x in parts)
+        parts = self.weights, self.ends, self.end_weights
+        weights, ends, end_weights = jax.tree.map(lambda x: x[..., :tokens], parts)
         return TokenDomain(self.points[:tokens], weights, ends=ends, end_weights=end_weights)
 
     @checked
     def padded(self, mask: Bool[ArrayLike, "*batch tokens"]) -> "TokenDomain":
         """The domain without its padding: tokens where `mask` is `False` get weight 0, so
-        that they do not contribute to integrals over Ω_x.
-
-        **Raises:** `InputError` for a mask of another length.
-        """
+        that they do not contribute to integrals over Ω_x."""
         mask = jnp.asarray(mask)
         if mask.shape[-1] != self.num_tokens:
             raise InputError(
                 f"TokenDomain.padded: mask is for {mask.shape[-1]} tokens, but the domain has "
                 f"{self.num_tokens}; give True or False for each of them."
             )
-        weights = jnp.ones_like(self.points[:, 0]) if self.weights is None else self.weights
+        weights = self._given_weights
         weights = jnp.broadcast_to(weights, jnp.broadcast_shapes(weights.shape, mask.shape))
-        ends = self.end_weights
+        weights, ends = jnp.where(mask, weights, 0), self.end_weights
         ends = None if ends is None else jnp.where(mask[..., None, :], ends, 0)
-        weights = jnp.where(mask, weights, 0)
         return dataclasses.replace(self, weights=weights, end_weights=ends)
+
+
+def lattice(
+    grid: tuple[int, ...],
+    spacing: tuple[float, ...] | None = None,
+    period: tuple[float | None, ...] | None = None,
+) -> TokenDomain:
+    """A grid that begins at zero, its points known when a program is compiled."""
+    numbers = np.indices(grid).reshape(len(grid), -1).T
+    spacing = None if spacing is None or set(spacing) == {1} else spacing
+    with jax.ensure_compile_time_eval():
+        points = jnp.asarray(numbers, jnp.result_type(float))
+        points = points if spacing is None else points * jnp.asarray(spacing)[None]
+    return TokenDomain(points, None, grid, spacing, period)
+
+
+def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
+    """The number of points along each axis, for a function of that name."""
+    if domain.grid is None or domain.weights is not None or domain.prefix:
+        raise InputError(
+            f"{name} needs tokens at equal distances on a grid, without weights, padding or a "
+            "class token, as TokenDomain.uniform, periodic and midpoint make them."
+        )
+    return domain.grid
 
 
 def by_samples(tree: PyTree, axes: int = 1) -> PyTree[bool]:
@@ -572,10 +512,6 @@ def _later(v: Array, tokens: int) -> Array:
     rest = v.shape[-2] - tokens
     padding = [(0, 0)] * (v.ndim - 2) + [(min(tokens, v.shape[-2]), 0), (0, 0)]
     return jnp.pad(v[..., : max(rest, 0), :], padding)
-
-
-def _joined(a: tuple | None, b: tuple | None) -> tuple | None:
-    return None if a is None or b is None else a + b
 
 
 @jax.custom_jvp

@@ -2,8 +2,7 @@
 
 import abc
 import dataclasses
-import functools as ft
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -13,8 +12,11 @@ from jaxtyping import Array, Float
 
 from ..arguments import PositiveInt
 from ..errors import InputError
-from . import rules
-from .rules import PointRule
+from .rules import PointRule, point_rule
+
+
+Points: TypeAlias = Float[Array, " points"]
+Values: TypeAlias = Float[Array, "points number"]
 
 
 class FeatureDomain(eqx.Module):
@@ -45,12 +47,12 @@ class FeatureDomain(eqx.Module):
     @property
     def points(self) -> np.ndarray:
         """`[features]`, in [0, 1]."""
-        return _rule(self.features, self.rule)[0]
+        return point_rule(self.rule, self.features)[0]
 
     @property
     def weights(self) -> np.ndarray:
         """`[features]`, of sum 1."""
-        return _rule(self.features, self.rule)[1]
+        return point_rule(self.rule, self.features)[1]
 
     @property
     def equal(self) -> bool:
@@ -62,27 +64,12 @@ class FeatureDomain(eqx.Module):
         return dataclasses.replace(self, features=features)
 
 
-_RULES = {"gauss_legendre": rules.gauss_legendre, "clenshaw_curtis": rules.clenshaw_curtis}
-
-
-@ft.cache
-def _rule(features: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    if rule in ("midpoint", "periodic"):
-        shift = 0.5 if rule == "midpoint" else 0.0
-        return (np.arange(features) + shift) / features, np.full(features, 1 / features)
-    points, weights = _RULES[rule](features)
-    return (points + 1) / 2, weights / 2
-
-
 class AbstractBasis(eqx.Module):
-    """Functions φ_0, φ_1, … on Ω_y = [0, 1], orthonormal: `∫ φ_a φ_b dy = δ_ab`. A subclass
-    gives their values at points; arrays among its fields are trained with the coefficients.
-    """
+    """Functions φ_0, φ_1, … on Ω_y = [0, 1], orthonormal: `∫ φ_a φ_b dy = δ_ab`. Arrays among
+    the fields of a subclass are trained with the coefficients."""
 
     @abc.abstractmethod
-    def __call__(
-        self, y: Float[Array, " points"], number: int
-    ) -> Float[Array, "points number"]:
+    def __call__(self, y: Points, number: int) -> Values:
         """The values of the first `number` functions at points y."""
 
     def check(self, domain: FeatureDomain, number: int) -> None:
@@ -96,9 +83,7 @@ class Cosine(AbstractBasis):
     both ends, so that they are no ends for it.
     """
 
-    def __call__(
-        self, y: Float[Array, " points"], number: int
-    ) -> Float[Array, "points number"]:
+    def __call__(self, y: Points, number: int) -> Values:
         a = jnp.arange(number)
         size = jnp.where(a == 0, 1.0, jnp.sqrt(2.0))[None]
         return size.astype(y.dtype) * jnp.cos(jnp.pi * jnp.outer(y, a.astype(y.dtype)))
@@ -110,9 +95,7 @@ class Legendre(AbstractBasis):
     they are far from it.
     """
 
-    def __call__(
-        self, y: Float[Array, " points"], number: int
-    ) -> Float[Array, "points number"]:
+    def __call__(self, y: Points, number: int) -> Values:
         x = 2 * y - 1
         values = [jnp.ones_like(x), x]
         for a in range(1, number - 1):
@@ -125,15 +108,9 @@ class Nodal(AbstractBasis):
     """Functions that are constant on each of `number` equal parts, `φ_a = √number` on part a
     and 0 elsewhere. At the middles of the parts, coefficients are values and kernels the
     matrices of an ordinary Transformer; with r points in each part every feature is there r
-    times.
+    times. In a `FunctionSpace` the points are a multiple of the parts."""
 
-    **Raises:** `InputError`, in a `FunctionSpace`, for points that give the parts other sums of
-    weights than one another: their number is a multiple of that of the parts.
-    """
-
-    def __call__(
-        self, y: Float[Array, " points"], number: int
-    ) -> Float[Array, "points number"]:
+    def __call__(self, y: Points, number: int) -> Values:
         part = _parts(y, number)
         return jnp.sqrt(jnp.asarray(number, y.dtype)) * jax.nn.one_hot(
             part, number, dtype=y.dtype
@@ -176,9 +153,7 @@ class Warped(AbstractBasis):
     def __init__(self, waves: PositiveInt = 4):
         self.theta = jnp.zeros(waves)
 
-    def __call__(
-        self, y: Float[Array, " points"], number: int
-    ) -> Float[Array, "points number"]:
+    def __call__(self, y: Points, number: int) -> Values:
         waves = len(self.theta)
         k = jnp.pi * jnp.arange(1, waves + 1, dtype=y.dtype)
         size = (0.9 / waves * jnp.tanh(self.theta)).astype(y.dtype)
@@ -190,15 +165,9 @@ class Warped(AbstractBasis):
 
 class Waves(AbstractBasis):
     """1, `√2 sin 2πy`, `√2 cos 2πy`, `√2 sin 4πy`, …: the Fourier series of functions on a
-    circle.
+    circle. An even number of them has more points than functions in a `FunctionSpace`."""
 
-    **Raises:** `InputError`, in a `FunctionSpace`, for an even number of them at as many points
-    of equal weight, where the last one has another norm than 1, or none.
-    """
-
-    def __call__(
-        self, y: Float[Array, " points"], number: int
-    ) -> Float[Array, "points number"]:
+    def __call__(self, y: Points, number: int) -> Values:
         a = jnp.arange(number)
         angles = 2 * jnp.pi * jnp.outer(y, ((a + 1) // 2).astype(y.dtype))
         waves = jnp.where((a % 2 == 1)[None], jnp.sin(angles), jnp.cos(angles))
@@ -208,7 +177,6 @@ class Waves(AbstractBasis):
     def check(self, domain: FeatureDomain, number: int) -> None:
         if domain.equal and number % 2 == 0 and number == domain.features:
             raise InputError(
-                f"Waves: {number} functions at as many points, which see the last wave of an "
-                "even number only at its ends or its zeros; give more points than functions, "
-                "that is a width above the modes."
+                f"Waves: {number} functions at as many points, which see the last wave only at "
+                "its ends or its zeros; give more points than functions, a larger width."
             )

@@ -15,10 +15,9 @@ class FeatureMap(eqx.Module):
     """From the m coefficients of a function to its values at n points, and to its products
     with other functions.
 
-    - `values`: P, `P_ja = φ_a(y_j) / √m`, so that at m points of equal weight P is an
-      orthogonal matrix; `None` for the identity, of what is no function of y.
-    - `duals`: R, `R_ja = √m w_j φ_a(y_j)`, so that `Σ_j R_ja v_j`, v the values of a function,
-      is its coefficient a: an integral over y.
+    - `values`: P, `P_ja = φ_a(y_j) / √m`, at m points of equal weight an orthogonal matrix;
+      `None` for the identity, of what is no function of y.
+    - `duals`: R, `R_ja = √m w_j φ_a(y_j)`: `Σ_j R_ja v_j` is the coefficient a of values v.
     """
 
     values: Float[Array, "points modes"] | None
@@ -52,13 +51,12 @@ class FunctionSpace(eqx.Module):
     """Functions of a feature y, the span of the first functions of a basis, given at the points
     of Ω_y. States of an equation are then functions `u(x, y, t)` of both, weights are kernels
 
-        W(y, ξ, t) = √(m_in / m_out) Σ_ab C_ab(t) φ_a(ξ) φ_b(y),
+        W(y, ξ, t) = √(m_in / m_out) Σ_ab C_ab(t) φ_a(ξ) φ_b(y)
 
-    for functions of m_in coefficients to such of m_out (so that at as many points as modes C is
-    the matrix of an ordinary Transformer), and the width of a state is a resolution:
-    coefficients C of one shape give matrices for any number of points. The domain of a head,
-    and of what is inside the feed-forward, has the same rule and as many points for each of its
-    modes.
+    from m_in coefficients to m_out (at as many points as modes C is the matrix of an ordinary
+    Transformer), and the width of a state is a resolution: coefficients C of one shape give
+    matrices for any number of points. The domain of a head, and of what is inside the
+    feed-forward, has the same rule and as many points for each of its modes.
 
     **Arguments:**
 
@@ -66,9 +64,8 @@ class FunctionSpace(eqx.Module):
     - `modes`: the number of coefficients of a state.
     - `domain`: the points of Ω_y.
 
-    **Raises:** `InputError` for more functions than points, which could not tell them apart,
-    for points that the basis refuses, and for a number of points that gives a head, or the
-    inside of the feed-forward, no whole number of them.
+    **Raises:** `InputError` for more functions than points, for points that the basis refuses,
+    and where a head, or the inside of the feed-forward, gets no whole number of points.
     """
 
     basis: AbstractBasis
@@ -100,17 +97,13 @@ class FunctionSpace(eqx.Module):
         return FeatureMap(jnp.kron(each, one.values), jnp.kron(each, one.duals))
 
     def domain_of(self, modes: int) -> FeatureDomain:
-        """The points of functions that have so many coefficients.
-
-        **Raises:** `InputError` where that is no whole number, or the basis refuses them.
-        """
+        """The points of functions that have so many coefficients."""
         points, rest = divmod(modes * self.domain.features, self.modes)
         if rest:
             raise InputError(
                 f"FunctionSpace: {self.domain.features} features for {self.modes} modes give "
                 f"{modes * self.domain.features / self.modes:g} points to functions of {modes} "
-                f"modes, those of a head or inside of the feed-forward; choose a width that is "
-                "a whole number for them, such as a multiple of the modes."
+                "modes, those of a head or of the feed-forward; choose a multiple of the modes."
             )
         domain = self.domain.with_points(points)
         self.basis.check(domain, modes)

@@ -2,6 +2,7 @@
 
 The constructors of `TokenDomain` say what they are for."""
 
+import functools as ft
 import itertools
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -25,8 +26,7 @@ class Rule(NamedTuple):
     """Weights `w_j` of `∫ g dx ≈ Σ_j w_j g(x_j)` over an interval.
 
     - `end_weights[r, j]`: the weight of x_j in the integral that ends at x_{j+r}, in the place
-      of w_j. Points that come before the last ones of an integral have the weights w_j, however
-      far it goes, so that one row for each of its last points says all.
+      of w_j, which it has in all that end later than the rows say.
     - `ends[r, j]`: x_{j+r}, and a number beyond all points where there is none.
     """
 
@@ -96,21 +96,36 @@ def _simpson(x: Float[Array, " points"]) -> Rule:
     return Rule(weights, jnp.stack(rows), _ends(x, 3))
 
 
-def gauss_legendre(points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points in [-1, 1], and weights."""
-    return np.polynomial.legendre.leggauss(points)
+@ft.cache
+def point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points in [0, 1], and weights of sum 1."""
+    if name == "gauss_legendre":
+        x, weights = np.polynomial.legendre.leggauss(points)
+        return (x + 1) / 2, weights / 2
+    if name == "clenshaw_curtis":
+        return _clenshaw_curtis(points)
+    shift = 0.5 if name == "midpoint" else 0.0
+    return (np.arange(points) + shift) / points, np.full(points, 1 / points)
 
 
-def clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points in [-1, 1], and weights. Source: Clenshaw and Curtis, "A method for numerical
-    integration on an automatic computer", 1960."""
+def on_interval(name: PointRule, points: int, interval: Interval) -> tuple[Array, Array]:
+    """A rule on an interval: points `[points, 1]`, and weights."""
+    lower, upper = ordered(interval)
+    x, weights = point_rule(name, points)
+    length = upper - lower
+    return jnp.asarray(lower + length * x)[:, None], jnp.asarray(length * weights)
+
+
+def _clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Source: Clenshaw and Curtis, "A method for numerical integration on an automatic
+    computer", 1960."""
     n = points - 1
     angles = np.pi * np.arange(points) / n
     k = np.arange(1, n // 2 + 1)
     factors = np.where(2 * k == n, 1.0, 2.0) / (4 * k**2 - 1)
     weights = 1 - np.cos(2 * np.outer(angles, k)) @ factors
-    weights *= np.where((np.arange(points) == 0) | (np.arange(points) == n), 1.0, 2.0) / n
-    return -np.cos(angles), weights
+    weights *= np.where((np.arange(points) == 0) | (np.arange(points) == n), 0.5, 1.0) / n
+    return (1 - np.cos(angles)) / 2, weights
 
 
 def cells(points: np.ndarray, bounds: Bounds | None) -> np.ndarray:
@@ -197,10 +212,3 @@ def _ends(x: Array, lags: int) -> Array:
     beyond = jnp.full(lags, 2 * x[-1] - x[0])
     later = jnp.concatenate([x, beyond])
     return jnp.stack([later[lag : lag + len(x)] for lag in range(lags)])
-
-
-def on_interval(x: np.ndarray, weights: np.ndarray, interval: Interval) -> tuple[Array, Array]:
-    """A rule for [-1, 1] on another interval: points `[points, 1]`, and weights."""
-    lower, upper = ordered(interval)
-    half = (upper - lower) / 2
-    return jnp.asarray(lower + half * (x + 1))[:, None], jnp.asarray(half * weights)

@@ -12,16 +12,13 @@ from jaxtyping import Array, Float, Int
 from ..arguments import PositiveInt, checked, is_known
 from ..errors import InputError
 from .arrays import State
-from .domain import TokenDomain
+from .domain import TokenDomain, grid_of, lattice
 
 
 class TokenMap(eqx.Module):
-    """A linear map from functions on one domain to functions on another,
+    """A linear map from functions on one domain to functions on another, of `tokens` points,
 
-        v(x_i) = Σ_n values_n u(x'_{columns_n})   over all n with rows_n = i.
-
-    - `rows`, `columns`, `values`: its entries that are not zero.
-    - `tokens`: the number of points of the second domain.
+    v(x_i) = Σ_n values_n u(x'_{columns_n})   over all n with rows_n = i.
     """
 
     rows: Int[Array, " entries"]
@@ -51,24 +48,21 @@ def interpolation(
     - `source`, `target`: their points have to be known when a program is compiled.
     - `degree`: 1, or 3 on lines and grids.
 
-    **Raises:** `InputError` for domains of different dimensions, too few points, equal points
-    of the source on a line, or points of the target that are further outside of the source
-    than its points are apart.
+    **Raises:** `InputError` for points that do not fit, such as points of the target that are
+    further outside of the source than its points are apart.
     """
-    known = _known("interpolation", source, target)
+    points, x = _known(source, target)
     if source.dimension == 1:
-        axes = [known[0][:, 0]]
+        axes = [points[:, 0]]
     elif source.grid is not None:
-        axes = [np.unique(x) for x in known[0].T]
+        axes = [np.unique(along) for along in points.T]
     elif degree == 1:
-        return _in_triangles(*known)
+        return _in_triangles(points, x)
     else:
         raise InputError("interpolation: at scattered points degree=1 alone serves.")
     period = source.period or (None,) * len(axes)
-    stencils = [
-        _stencil(axis, x, length, degree)
-        for axis, x, length in zip(axes, known[1].T, period, strict=True)
-    ]
+    places = zip(axes, x.T, period, strict=True)
+    stencils = [_stencil(*place, degree) for place in places]
     strides = np.cumprod([1, *(len(axis) for axis in axes[:0:-1])])[::-1]
     rows, columns, values = [], [], []
     for taps in itertools.product(range(degree + 1), repeat=len(axes)):
@@ -94,18 +88,17 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
     **Raises:** `InputError` as `interpolation` does, for a source whose weights are not known
     or different for each sample, and where no point of the source is near one of the target.
     """
-    if source.weights is not None and source.weights.ndim > 1:
-        raise InputError(
-            f"restriction: the source has weights of shape {source.weights.shape}, of its own "
-            "for each sample, and one map serves for all; give a domain with one weight for "
-            "each point."
-        )
-    back = interpolation(target, source)
     weights = np.ones(source.num_tokens) if source.weights is None else source.weights
     if not is_known(weights):
         raise InputError(
             "restriction: the weights have to be known when a program is compiled."
         )
+    if weights.ndim > 1:
+        raise InputError(
+            f"restriction: the source has weights of shape {weights.shape}, of its own for "
+            "each sample; give a domain with one weight for each point."
+        )
+    back = interpolation(target, source)
     values = np.asarray(back.values) * np.asarray(weights)[np.asarray(back.rows)]
     columns = np.asarray(back.columns)
     totals = np.bincount(columns, values, target.num_tokens)
@@ -134,54 +127,25 @@ def coarsened(domain: TokenDomain, factor: PositiveInt = 2) -> TokenDomain:
             f"multiples of {factor}."
         )
     grid = tuple(n // factor for n in grid)
-    blocks = [n for side in grid for n in (side, factor)]
-    points = domain.points.reshape(*blocks, domain.dimension)
-    points = jnp.mean(points, axis=tuple(range(1, 2 * len(grid), 2)))
-    return TokenDomain(
-        points.reshape(-1, domain.dimension),
-        grid=grid,
-        spacing=tuple(factor * step for step in domain.steps),
-        period=domain.period,
-    )
+    spacing = tuple(factor * step for step in domain.steps)
+    first = domain.points[:1] + (factor - 1) / 2 * jnp.asarray(domain.steps)[None]
+    points = first + lattice(grid, spacing).points
+    return TokenDomain(points, None, grid, spacing, domain.period)
 
 
-def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
-    """The number of points along each axis, for a function of that name.
-
-    **Raises:** `InputError` on a domain that is no grid of equal weights.
-    """
-    if domain.grid is None or domain.weights is not None or domain.prefix:
-        raise InputError(
-            f"{name}: the tokens have to lie on a grid, without weights, padding or a class "
-            "token, as TokenDomain.uniform, periodic and midpoint make it."
-        )
-    return domain.grid
-
-
-def lattice(
-    grid: tuple[int, ...], spacing: tuple[float, ...], period: tuple[float | None, ...] | None
-) -> TokenDomain:
-    """The grid of such a domain, which begins at zero. Its points are known when a program is
-    compiled."""
-    with jax.ensure_compile_time_eval():
-        points = TokenDomain.uniform(grid).points * jnp.array(spacing)[None]
-    unit = all(step == 1 for step in spacing)
-    return TokenDomain(points, None, grid, None if unit else spacing, period)
-
-
-def _known(
-    name: str, source: TokenDomain, target: TokenDomain
-) -> tuple[np.ndarray, np.ndarray]:
+def _known(source: TokenDomain, target: TokenDomain) -> tuple[np.ndarray, np.ndarray]:
     if not (is_known(source.points) and is_known(target.points)):
-        raise InputError(f"{name}: the points have to be known when a program is compiled.")
+        raise InputError(
+            "interpolation: the points have to be known when a program is compiled."
+        )
     if source.prefix or target.prefix:
         raise InputError(
-            f"{name}: {source.prefix or target.prefix} of the tokens have no place on the "
-            "grid, so a function of the points has no values there; take domain.without_prefix."
+            f"interpolation: {source.prefix or target.prefix} of the tokens have no place on "
+            "the grid; take domain.without_prefix."
         )
     if source.dimension != target.dimension:
         raise InputError(
-            f"{name}: from a domain of dimension {source.dimension} to one of dimension "
+            f"interpolation: from a domain of dimension {source.dimension} to one of dimension "
             f"{target.dimension}; they have to be the same."
         )
     return np.asarray(source.points, float), np.asarray(target.points, float)
@@ -210,10 +174,9 @@ def _stencil(
             "where a function has one value; give each point once."
         )
     gap = gaps.max()
-    if x.min() < points[0] - gap or x.max() > points[-1] + gap:
-        far = x.min() if x.min() < points[0] - gap else x.max()
+    if (far := x[(x < points[0] - gap) | (x > points[-1] + gap)]).size:
         raise InputError(
-            f"interpolation: the target has a point at {far}, but the source goes from "
+            f"interpolation: the target has a point at {far[0]}, but the source goes from "
             f"{points[0]} to {points[-1]}; give points in its domain."
         )
     first = np.searchsorted(points, x, side="right") - (degree + 1) // 2

@@ -186,5 +186,5 @@ def test_operators_of_a_grid_refuse_a_class_token():
     with pytest.raises(ide.InputError, match="1 of the tokens have no place on the grid"):
         ide.interpolation(domain, ide.TokenDomain.uniform((2, 2)))
     assert not ide.TokenDomain(jnp.arange(3.0)[:, None], grid=(2,), prefix=1).consecutive
-    with pytest.raises(ide.InputError, match=r"prefix=1 tokens before those of a grid"):
+    with pytest.raises(ide.InputError, match="prefix=1"):
         ide.TokenDomain(jnp.zeros((3, 2)), prefix=1)

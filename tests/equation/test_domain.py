@@ -93,7 +93,7 @@ def test_a_sample_of_padding_only_stays_finite(key):
 def test_bad_domains(unchecked):
     with pytest.raises(ide.InputError, match="shape=0: shape should be greater than 0"):
         ide.TokenDomain.uniform(0)
-    with pytest.raises(ide.InputError, match="last axis must be the 4 tokens"):
+    with pytest.raises(ide.InputError, match=r"weights should be .*tokens"):
         ide.TokenDomain(jnp.zeros((4, 1)), jnp.ones(3))
     with pytest.raises(ide.InputError, match="weights should be at least 0"):
         ide.TokenDomain(jnp.zeros((3, 1)), jnp.array([1.0, -1.0, 1.0]))
@@ -106,7 +106,9 @@ def test_bad_domains(unchecked):
             ide.TokenDomain.uniform(4).padded(mask)
     with pytest.raises(ide.InputError, match="padded: mask="):
         ide.TokenDomain.uniform(4).padded(jnp.ones(4))
-    with pytest.raises(ide.InputError, match="one-dimensional"):
+    with pytest.raises(
+        ide.InputError, match="of dimension 2, so that its tokens have no order"
+    ):
         _ = ide.TokenDomain.uniform((2, 3)).positions
 
 

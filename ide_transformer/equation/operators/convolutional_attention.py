@@ -6,6 +6,7 @@ import itertools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -13,7 +14,7 @@ from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
-from ..domain import TokenDomain
+from ..domain import TokenDomain, grid_of
 from .attention import AbstractAttention, Maps, Projections
 from .grid import check_axes, goes_around, on_grid
 from .operator import check_features
@@ -23,11 +24,7 @@ from .region import Fredholm
 
 class Statistics(eqx.Module):
     """The mean and the variance of each feature that batch normalisation collected in a
-    training elsewhere. Here they are constants: they have no gradient.
-
-    - `mean`, `variance`: `[features]`.
-    - `eps`: added to the variance.
-    """
+    training elsewhere. Here they are constants: they have no gradient."""
 
     mean: Float[Array, " features"]
     variance: Float[Array, " features"]
@@ -36,7 +33,7 @@ class Statistics(eqx.Module):
     def __call__(self, v: Float[Array, "..."]) -> Float[Array, "..."]:
         """`(v - mean) / sqrt(variance + eps)`."""
         mean, variance = lax.stop_gradient((self.mean, self.variance))
-        return affine(affine(v, None, -mean), lax.rsqrt(variance + self.eps), None)
+        return affine(affine(v, None, -mean), lax.rsqrt(variance + self.eps))
 
 
 class DepthwiseProjection(eqx.Module):
@@ -46,18 +43,7 @@ class DepthwiseProjection(eqx.Module):
 
     with u = 0 beyond a boundary, and around a periodic domain: from n points along an axis to
     n / s of them. S is the identity, or `Statistics` that are given. Nothing is averaged over
-    a batch, in training either, so v is a function of u alone.
-
-    **Arguments:**
-
-    - `features`: width of the state.
-    - `width`: `2 r + 1`, odd, in points.
-    - `stride`: s.
-    - `dimension`: of the grid.
-    - `statistics`: whether S has some; they start at mean 0 and variance 1.
-
-    **Raises:** `InputError` for an even width, which has no middle.
-    """
+    a batch, in training either, so v is a function of u alone."""
 
     weight: Float[Array, "... features"]
     gain: Float[Array, " features"]
@@ -68,12 +54,11 @@ class DepthwiseProjection(eqx.Module):
     def __init__(
         self,
         features: int,
-        *,
         width: int,
         stride: int,
         dimension: int,
         statistics: bool,
-        key: PRNGKeyArray,
+        key: Array,
     ):
         if width % 2 == 0:
             raise InputError(
@@ -84,9 +69,8 @@ class DepthwiseProjection(eqx.Module):
         # Features that are independent from point to point keep their size.
         self.weight = jax.random.normal(key, shape) / width ** (dimension / 2)
         self.gain, self.bias = jnp.ones(features), jnp.zeros(features)
-        self.statistics = None
-        if statistics:
-            self.statistics = Statistics(jnp.zeros(features), jnp.ones(features))
+        unit = Statistics(jnp.zeros(features), jnp.ones(features))
+        self.statistics = unit if statistics else None
         self.stride = stride
 
     def __call__(self, u: Float[Array, "..."], *, periodic: bool) -> Float[Array, "..."]:
@@ -100,7 +84,7 @@ class DepthwiseProjection(eqx.Module):
         v = jnp.zeros((), u.dtype)
         for taps in itertools.product(range(width), repeat=axes):
             part = [slice(k, k + n, self.stride) for k, n in zip(taps, grid, strict=True)]
-            v = v + affine(wide[(..., *part, slice(None))], weight[taps], None)
+            v = v + affine(wide[(..., *part, slice(None))], weight[taps])
         if self.statistics is not None:
             v = self.statistics(v)
         return affine(v, self.gain, self.bias)
@@ -125,24 +109,15 @@ class ConvolutionalAttention(AbstractAttention):
 
     **Arguments:**
 
-    - `features`: width of the state.
-    - `heads`: number of heads; must divide `features`.
     - `width`: of the convolutions along each axis; `2 r + 1`, odd.
     - `stride`: s, of keys and values.
     - `dimension`: of the tokens.
     - `statistics`: see above.
-    - `normalization`: N, applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm
-      form.
-    - `bias`: whether the linear maps have biases.
-    - `output_bias`: whether the map to the output has one. Default: the same as `bias`.
-    - `std`, `output_std`: standard deviation of the initial weights of the linear maps, and of
-      those of the output map (default: the same).
+    - the others: see `Attention`.
 
-    **Raises:** `InputError` where heads do not divide, or for an even width; on a domain that
-    is no grid, has weights for each sample, or whose sides the stride does not divide.
+    **Raises:** `InputError` for an even width, and on a domain that is no grid, has weights for
+    each sample, or whose sides the stride does not divide.
     """
-
-    # Whatever the order of tokens is: the windows look to all sides.
 
     query_convolution: DepthwiseProjection
     key_convolution: DepthwiseProjection
@@ -165,22 +140,10 @@ class ConvolutionalAttention(AbstractAttention):
         output_std: NonNegativeFloat | None = None,
     ):
         maps_key, *keys = jax.random.split(key, 4)
-        super().__init__(
-            features,
-            heads,
-            normalization=normalization,
-            maps=Maps(bias, std, output_std, output_bias=output_bias),
-            key=maps_key,
-        )
+        maps = Maps(bias, std, output_std, output_bias=output_bias)
+        super().__init__(features, heads, normalization, maps, maps_key)
         self.query_convolution, self.key_convolution, self.value_convolution = (
-            DepthwiseProjection(
-                features,
-                width=width,
-                stride=step,
-                dimension=dimension,
-                statistics=statistics,
-                key=own,
-            )
+            DepthwiseProjection(features, width, step, dimension, statistics, own)
             for step, own in zip((1, stride, stride), keys, strict=True)
         )
 
@@ -207,25 +170,20 @@ class ConvolutionalAttention(AbstractAttention):
         """Ω_x', the points of keys and values."""
         stride, axes = self.key_convolution.stride, self.key_convolution.weight.ndim - 1
         check_axes(self, axes, domain)
-        bare, number = _without_weights(domain), domain.prefix
-
-        def coarse(values: Array) -> Array:
-            """Take the values of the prefix and of every s-th point."""
-            grid = on_grid(self, values[number:], bare)[(slice(None, None, stride),) * axes]
-            return jnp.concatenate([values[:number], grid.reshape(-1, values.shape[1])])
-
-        points, weights = coarse(domain.points), domain.weights
-        assert domain.grid is not None
-        if any(n % stride for n in domain.grid):
-            sides = " by ".join(map(str, domain.grid))
+        grid = grid_of("ConvolutionalAttention", _without_weights(domain))
+        points = np.arange(domain.prefix, domain.num_tokens).reshape(grid)
+        points = points[(slice(None, None, stride),) * axes].ravel()
+        kept = np.concatenate([np.arange(domain.prefix), points])
+        if any(n % stride for n in grid):
+            sides = " by ".join(map(str, grid))
             raise InputError(
                 f"ConvolutionalAttention: stride={stride} does not divide a grid of {sides} "
                 "tokens; choose a stride that does, or a grid of multiples of it."
             )
         return TokenDomain(
-            points,
-            None if weights is None else coarse(weights[:, None])[:, 0],
-            grid=tuple(n // stride for n in domain.grid),
+            domain.points[kept],
+            None if domain.weights is None else domain.weights[kept],
+            grid=tuple(n // stride for n in grid),
             spacing=tuple(stride * step for step in domain.steps),
             period=domain.period,
             prefix=domain.prefix,

@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..arrays import State, nonnegative_array
+from ..arrays import State, affine, nonnegative_array
 from ..domain import TokenDomain
 from .grid import (
     check_axes,
     check_periodic,
+    differences,
     goes_around,
     grid_axes,
-    neighbors,
     on_grid,
     times_waves,
     wave_numbers,
@@ -37,8 +37,7 @@ class Diffusion(AbstractLinearOperator):
 
     - `rate`: κ ≥ 0, a number, in squared distances of the domain per layer.
 
-    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights,
-    as padding gives them: the expansion is that of equal ones.
+    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights.
     """
 
     rate: Float[Array, ""] = eqx.field(converter=nonnegative_array)
@@ -111,17 +110,11 @@ class DifferenceDiffusion(AbstractOperator):
     rate: Float[Array, "..."] = eqx.field(converter=nonnegative_array)
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        if self.rate.shape not in ((), u.shape[-1:]):
-            raise InputError(
-                f"DifferenceDiffusion.rate has shape {self.rate.shape}; give one number, or "
-                f"one for each of the {u.shape[-1]} features."
-            )
-        v = on_grid(self, u, domain)
-        total = jnp.zeros_like(v)
-        for axis, step in zip(grid_axes(domain), domain.steps, strict=True):
-            before, after = neighbors(v, axis, domain)
-            total = total + (before - 2 * v + after) / step**2
-        return (jnp.broadcast_to(self.rate.astype(u.dtype), v.shape) * total).reshape(u.shape)
+
+        def second(axis, step, before, v, after):
+            return (before - 2 * v + after) / step**2
+
+        return affine(differences(self, u, domain, second), self.rate)
 
 
 class DifferenceAdvection(AbstractOperator):
@@ -130,9 +123,8 @@ class DifferenceAdvection(AbstractOperator):
 
         du/dt = -Σ_axes c (u(x) - u(x - h)) / h   for c > 0,
 
-    and the other neighbour for c < 0. Beyond a boundary u goes on as it is there. `Advection`
-    has the exact flow on a periodic domain. With c > 0 it looks back only; but c is trained,
-    and its sign may change, so that it is none for a causal model.
+    and the other neighbour for c < 0, so that it is none for a causal model. Beyond a boundary
+    u goes on as it is there. `Advection` has the exact flow on a periodic domain.
 
     **Arguments:**
 
@@ -145,10 +137,9 @@ class DifferenceAdvection(AbstractOperator):
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_axes(self, len(self.velocity), domain)
-        v = on_grid(self, u, domain)
-        total = jnp.zeros_like(v)
-        parts = zip(grid_axes(domain), domain.steps, self.velocity.astype(u.dtype), strict=True)
-        for axis, step, c in parts:
-            before, after = neighbors(v, axis, domain)
-            total = total - c / step * jnp.where(c > 0, v - before, after - v)
-        return total.reshape(u.shape)
+
+        def upwind(axis, step, before, v, after):
+            c = self.velocity[axis].astype(u.dtype)
+            return -c / step * jnp.where(c > 0, v - before, after - v)
+
+        return differences(self, u, domain, upwind)

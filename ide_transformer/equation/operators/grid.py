@@ -1,33 +1,24 @@
 """States on the points of a grid."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
 from ..arrays import State
-from ..domain import TokenDomain
+from ..domain import TokenDomain, grid_of
 
 
 def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..."]:
-    """The state with an axis for each axis of the grid, `[..., *grid, features]`.
-
-    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights
-    of their own, as padding gives them, or follow tokens that are no points of the grid.
-    """
-    if domain.grid is None or domain.weights is not None or domain.prefix:
-        raise InputError(
-            f"{type(operator).__name__} needs tokens at equal distances, without weights, "
-            "padding or a class token, as TokenDomain.uniform, periodic and midpoint make them."
-        )
-    return u.reshape(*u.shape[:-2], *domain.grid, u.shape[-1])
+    """The state with an axis for each axis of the grid, `[..., *grid, features]`."""
+    grid = grid_of(type(operator).__name__, domain)
+    return u.reshape(*u.shape[:-2], *grid, u.shape[-1])
 
 
 def goes_around(operator: str, domain: TokenDomain) -> bool:
-    """Whether a grid is one of a torus, without boundaries.
-
-    **Raises:** `InputError` for one that has boundaries along some of its axes only.
-    """
+    """Whether a grid is one of a torus, without boundaries."""
     if domain.period is not None and None in domain.period:
         raise InputError(
             f"{operator} is for grids that have boundaries along all axes or along none, but "
@@ -39,14 +30,12 @@ def goes_around(operator: str, domain: TokenDomain) -> bool:
 
 def grid_axes(domain: TokenDomain) -> tuple[int, ...]:
     """The axes of the grid in what `on_grid` gives, from the end."""
-    dimension = domain.dimension
-    return tuple(range(-1 - dimension, -1))
+    return tuple(range(-1 - domain.dimension, -1))
 
 
 def wave_numbers(domain: TokenDomain) -> tuple[np.ndarray, ...]:
     """Along each axis those of the eigenfunctions of the Laplacian: `π j / L` of cosines, whose
-    slope is zero at the boundaries, and `2π j / L` of the waves around a periodic domain, in
-    the order of the transforms."""
+    slope is zero at the boundaries, and `2π j / L` of the waves around a periodic domain."""
     assert domain.grid is not None
     around = goes_around("An expansion in waves", domain)
     along = (
@@ -65,20 +54,25 @@ def times_waves(
     return jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real.astype(v.dtype)
 
 
-def neighbors(
-    v: Float[Array, "..."], axis: int, domain: TokenDomain
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Neighbours of each point along an axis of the grid, before and after it; at a boundary
-    the point itself."""
-    padding = [(0, 0)] * v.ndim
-    padding[axis] = (1, 1)
-    wide = jnp.pad(v, padding, mode="wrap" if goes_around("A difference", domain) else "edge")
-    points = np.arange(v.shape[axis])
-    return jnp.take(wide, points, axis), jnp.take(wide, points + 2, axis)
+def differences(
+    operator: object, u: State, domain: TokenDomain, difference: Callable[..., Array]
+) -> State:
+    """The sum over axes of the grid of `difference(axis, step, before, v, after)`, v the state,
+    between its neighbours along the axis; beyond a boundary it goes on as it is there."""
+    v = on_grid(operator, u, domain)
+    mode = "wrap" if goes_around(type(operator).__name__, domain) else "edge"
+    total = jnp.zeros_like(v)
+    for number, (axis, step) in enumerate(zip(grid_axes(domain), domain.steps, strict=True)):
+        padding = [(0, 0)] * v.ndim
+        padding[axis] = (1, 1)
+        wide, points = jnp.pad(v, padding, mode=mode), np.arange(v.shape[axis])
+        before, after = (jnp.take(wide, points + shift, axis) for shift in (0, 2))
+        total = total + difference(number, step, before, v, after)
+    return total.reshape(u.shape)
 
 
 def check_periodic(operator: object, domain: TokenDomain) -> None:
-    """**Raises:** `InputError` on a domain with boundaries."""
+    """Refuses a domain with boundaries."""
     if not goes_around(type(operator).__name__, domain):
         raise InputError(
             f"{type(operator).__name__} expands in waves and needs a periodic domain, as "
@@ -87,7 +81,7 @@ def check_periodic(operator: object, domain: TokenDomain) -> None:
 
 
 def check_axes(operator: object, axes: int, domain: TokenDomain) -> None:
-    """**Raises:** `InputError` where an operator has values for another number of axes."""
+    """Refuses a domain of another dimension than an operator has values for."""
     if axes != domain.dimension:
         raise InputError(
             f"{type(operator).__name__} is for {axes} dimensions of tokens, but this "

@@ -6,7 +6,6 @@ from typing import ClassVar, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ...arguments import PositiveFloat, PositiveInt
@@ -14,9 +13,8 @@ from ...errors import InputError
 from ..domain import TokenDomain
 
 
-# A place in the order of tokens, and the places from one on to before another.
-Index: TypeAlias = int | Int[Array, ""]
-Range: TypeAlias = tuple[Index, Index]
+# Places in the order of tokens, from one on to before another.
+Range: TypeAlias = tuple[int | Int[Array, ""], int | Int[Array, ""]]
 # For each pair of tokens, whether the first sees the second.
 Indicator: TypeAlias = Bool[Array, "tokens others"] | None
 # The ends of integrals at which points have weights of their own, and whether they are that
@@ -26,8 +24,7 @@ EndIndicator: TypeAlias = Bool[Array, "ends tokens others"] | None
 
 
 class Band(NamedTuple):
-    """The tokens that a fused kernel lets a query see: all of them, or the past, and of these
-    those whose distance is below `window` (`None` for all)."""
+    """The tokens that a fused kernel lets a query see: all or the past, within a window."""
 
     causal: bool
     window: int | None
@@ -41,10 +38,12 @@ def differences(
     apart = query_domain.points[:, None, :] - domain.points[None, :, :]
     if domain.period is None:
         return apart
-    around = np.array([length is not None for length in domain.period])
-    period = jnp.asarray([length or 1.0 for length in domain.period], apart.dtype)[None, None]
-    shorter = apart - period * jnp.round(apart / period)
-    return jnp.where(jnp.broadcast_to(around, apart.shape), shorter, apart)
+    # An axis with boundaries makes no turns.
+    period, divisor = (
+        jnp.asarray([length or other for length in domain.period], apart.dtype)[None, None]
+        for other in (0.0, jnp.inf)
+    )
+    return apart - period * jnp.round(apart / divisor)
 
 
 class AbstractRegion(eqx.Module):
@@ -71,8 +70,7 @@ class AbstractRegion(eqx.Module):
         return query_domain.positions[None, :, None] == ends[:, None, :]
 
     def band(self) -> Band | None:
-        """For consecutive tokens: the region in the words of fused kernels; `None` where they
-        have none for it."""
+        """For consecutive tokens: the region in words of fused kernels, if they have any."""
         return None
 
 
@@ -90,13 +88,8 @@ class Fredholm(AbstractRegion):
 
 
 class Neighborhood(AbstractRegion):
-    """The points nearer than a radius, `‖x - x'‖ < radius`, in any dimension; around a periodic
-    domain by the shorter way.
-
-    **Arguments:**
-
-    - `radius`: in distances of the domain.
-    """
+    """The points nearer than a radius, `‖x - x'‖ < radius`, in distances of the domain, in any
+    dimension; around a periodic domain by the shorter way."""
 
     radius: PositiveInt | PositiveFloat = eqx.field(static=True)
 
@@ -130,9 +123,8 @@ class Volterra(AbstractRegion):
 
     def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
         past = points[0] < queries[1]
-        if self.window is None:
-            return past
-        return past & (points[1] > queries[0] - self.window + 1)
+        window = self.window
+        return past if window is None else past & (points[1] > queries[0] - window + 1)
 
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
         if self.window is not None and ends is not None:
