@@ -24,10 +24,8 @@ State: TypeAlias = Float[Array, "*batch tokens features"]
 # Vectors of features, such as the tokens of a state, each by itself.
 Features: TypeAlias = Float[Array, "*batch features"]
 
-
 # A number for each feature, or one for all.
 Vector = Float[Array, "*features"]
-
 
 # Numbers as a user gives them.
 Numbers: TypeAlias = Real[ArrayLike, "..."]
@@ -53,7 +51,7 @@ def optional_positive_array(x: Annotated[Numbers, AboveZero] | None) -> Array | 
     return optional_array(x)
 
 
-def affine(s: Features, gain: Vector | None, bias: Vector | None) -> Features:
+def affine(s: Features, gain: Vector | None, bias: Vector | None = None) -> Features:
     """`gain ⊙ s + bias`; `None` is 1 and 0."""
     if gain is not None:
         s = s * _along_features(gain, s)

@@ -145,12 +145,11 @@ class AbstractNormalization(AbstractRescaling):
 
     def at_points(self, space: FunctionSpace) -> "AbstractNormalization":
         domain = None if space.domain.equal else space.domain
-        gain, bias = self.gain, self.bias
-        functions = {}
-        if gain is not None and gain.ndim:
-            functions["gain"] = space.features.of_factors(gain)
-        if bias is not None and bias.ndim:
-            functions["bias"] = space.features.of_values(bias)
+        functions, y = {}, space.features
+        if self.gain is not None and self.gain.ndim:
+            functions["gain"] = y.of_factors(self.gain)
+        if self.bias is not None and self.bias.ndim:
+            functions["bias"] = y.of_values(self.bias)
         return replace(self, domain=domain, **functions)
 
     def times(self, factor: Float[Array, ""]) -> "AbstractNormalization":
@@ -171,7 +170,7 @@ class AbstractNormalization(AbstractRescaling):
     def tangent(self, u: Features, du: Features) -> Features:
         s, scale = self._scaled(u)
         ds = self.centre(inverse_affine(du, self.units[0], None))
-        return affine((ds - s * self.mean(s * ds)) * scale, self.gain, None)
+        return affine((ds - s * self.mean(s * ds)) * scale, self.gain)
 
     def residual(self, u: Features) -> Float[Array, "*batch"]:
         s = inverse_affine(u, self.gain, self.bias)
@@ -235,20 +234,18 @@ class LayerNorm(AbstractCentredNormalization):
     1607.06450). Before an operator it is the pre-norm; as the constraint of an equation
     solved with steps h = 1 it is the post-norm of the original Transformer.
 
-    It maps onto `Sphere(gain, bias)`. With a gain or bias that varies over features it
-    moves the states that are already there, so it has no limit as h → 0: refine such an
-    equation with `Sphere` instead.
+    It maps onto `Sphere(gain, bias)`. With a gain or bias that varies over features it moves
+    states that are already there and has no limit as h → 0: refine with `Sphere` instead.
 
     **Arguments:**
 
-    - `gain`: γ, a number or `[features]`.
-    - `bias`: β, a number or `[features]`.
+    - `gain`, `bias`: γ and β, a number or `[features]`; `None` for 1 and 0.
     - `eps`: added to the variance.
     - `domain`: the points and weights of means over Ω_y; `None` for equal weights.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
-    bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
+    gain: Vector | None = eqx.field(converter=optional_array, default=None)
+    bias: Vector | None = eqx.field(converter=optional_array, default=None)
     eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)
     domain: FeatureDomain | None = eqx.field(static=True, default=None)
 
@@ -263,12 +260,11 @@ class RMSNorm(AbstractNormalization):
 
     **Arguments:**
 
-    - `gain`: γ, a number or `[features]`.
     - `eps`: added to the mean square.
-    - `domain`: the points and weights of means over Ω_y; `None` for equal weights.
+    - `gain`, `domain`: see `LayerNorm`.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
+    gain: Vector | None = eqx.field(converter=optional_array, default=None)
     eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)
     domain: FeatureDomain | None = eqx.field(static=True, default=None)
 
@@ -287,12 +283,10 @@ class RMSSphere(AbstractSphere):
 
     - `gain`: γ, positive, a number or `[features]`.
     - `eps`: added to the mean square; 0 is the exact projection.
-    - `domain`: the points and weights of means over Ω_y; `None` for equal weights.
+    - `domain`: see `LayerNorm`.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(
-        converter=optional_positive_array, default=None
-    )
+    gain: Vector | None = eqx.field(converter=optional_positive_array, default=None)
     eps: NonNegativeFloat = eqx.field(static=True, default=0.0)
     domain: FeatureDomain | None = eqx.field(static=True, default=None)
 
@@ -309,28 +303,22 @@ class Sphere(AbstractSphere, AbstractCentredNormalization):
 
         project(v) = β + γ P((v-β)/γ),   P(v) = (v-α) / sqrt(var + eps),
 
-    with α and var the mean and variance of v over features. It leaves S1 where it is,
-    so schemes that use it converge as h → 0. With a scalar gain and bias it is layer
-    normalisation; with vectors, the affine map of existing checkpoints is `LayerNorm`.
-
-    `project(v)` is the point of S1 nearest to v in the metric of the gain,
-    `mean_y ((u-v)/γ)²`, which for a scalar gain is the Euclidean one. With a gain that varies
-    over features it is another point than the Euclidean projection on that ellipsoid.
+    with α and var the mean and variance of v over features: the point of S1 nearest to v in
+    the metric of the gain, `mean_y ((u-v)/γ)²`. It leaves S1 where it is, so schemes that use
+    it converge as h → 0. With a scalar gain and bias it is layer normalisation; with vectors,
+    the affine map of existing checkpoints is `LayerNorm`.
 
     **Arguments:**
 
     - `gain`: γ, positive, a number or `[features]`.
-    - `bias`: β, a number or `[features]`.
     - `eps`: added to the variance. 0 is the exact projection; a positive one (layer norm
       uses 1e-5) keeps tokens of zero variance finite and moves S1 by about `eps / 2`.
-    - `domain`: the points and weights of means over Ω_y; `None` for equal weights.
+    - `bias`, `domain`: see `LayerNorm`.
 
     **Raises:** `InputError` from `project`, with `eps = 0`, for a token of zero variance.
     """
 
-    gain: Float[Array, "*features"] | None = eqx.field(
-        converter=optional_positive_array, default=None
-    )
-    bias: Float[Array, "*features"] | None = eqx.field(converter=optional_array, default=None)
+    gain: Vector | None = eqx.field(converter=optional_positive_array, default=None)
+    bias: Vector | None = eqx.field(converter=optional_array, default=None)
     eps: NonNegativeFloat = eqx.field(static=True, default=0.0)
     domain: FeatureDomain | None = eqx.field(static=True, default=None)

@@ -29,8 +29,7 @@ from .region import AbstractRegion, Fredholm, Neighborhood, Volterra
 
 
 class Projections(NamedTuple):
-    """Queries, keys and values, the heads side by side in the last axis or in one of their
-    own: `[..., tokens, inner]` or `[..., tokens, heads, features]`."""
+    """Queries, keys and values, `[..., tokens, inner]` or `[..., tokens, heads, features]`."""
 
     query: Array
     key: Array
@@ -67,23 +66,22 @@ class AbstractAttention(AbstractOperator):
         self,
         features: int,
         heads: int,
-        *,
         normalization: AbstractConstraint,
         maps: Maps,
         key: PRNGKeyArray,
+        *,
         source_features: int | None = None,
         key_value_heads: int | None = None,
         head_features: int | None = None,
     ):
         name = type(self).__name__
-        if head_features is None:
-            if features % heads:
-                raise InputError(
-                    f"{name}: heads={heads} do not divide features={features}. Choose features "
-                    "that are a multiple of the heads, or give head_features."
-                )
-            head_features = features // heads
         key_value_heads = heads if key_value_heads is None else key_value_heads
+        if head_features is None and features % heads:
+            raise InputError(
+                f"{name}: heads={heads} do not divide features={features}. Choose features "
+                "that are a multiple of the heads, or give head_features."
+            )
+        head_features = features // heads if head_features is None else head_features
         if heads % key_value_heads:
             raise InputError(
                 f"{name}: key_value_heads={key_value_heads} do not divide heads={heads}."
@@ -91,10 +89,10 @@ class AbstractAttention(AbstractOperator):
         source_features = features if source_features is None else source_features
         keys = jax.random.split(key, 4)
         inner, shared = heads * head_features, key_value_heads * head_features
-        bias, std = maps.bias, maps.std
-        key_bias = bias if maps.key_bias is None else maps.key_bias
-        output_bias = bias if maps.output_bias is None else maps.output_bias
-        output_std = std if maps.output_std is None else maps.output_std
+        bias, std, output_std, key_bias, output_bias = maps
+        key_bias = bias if key_bias is None else key_bias
+        output_bias = bias if output_bias is None else output_bias
+        output_std = std if output_std is None else output_std
         self.query = Linear(features, inner, bias=bias, std=std, key=keys[0])
         self.key = Linear(source_features, shared, bias=key_bias, std=std, key=keys[1])
         self.value = Linear(source_features, shared, bias=bias, std=std, key=keys[2])
@@ -111,8 +109,7 @@ class AbstractAttention(AbstractOperator):
     def projections(
         self, u: State, f: Float[Array, "*batch others source_features"] | None = None
     ) -> Projections:
-        """Queries of the normalised state, keys and values of f; `None` for the normalised
-        state itself."""
+        """Queries of the normalised state, keys and values of f, by default the same."""
         check_features(self, u, self.query.weight.shape[0])
         v = self.normalization.project(u)
         f = v if f is None else f
@@ -197,15 +194,9 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        super().__init__(
-            features,
-            heads,
-            key_value_heads=key_value_heads,
-            head_features=head_features,
-            normalization=normalization,
-            maps=Maps(bias, std, output_std, key_bias, output_bias),
-            key=key,
-        )
+        maps = Maps(bias, std, output_std, key_bias, output_bias)
+        own = dict(key_value_heads=key_value_heads, head_features=head_features)
+        super().__init__(features, heads, normalization, maps, key, **own)
         positions.check(self.heads, self.head_features)
         self.query_normalization = query_normalization
         self.key_normalization = key_normalization
@@ -278,17 +269,8 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
 
     **Arguments:**
 
-    - `features`: width of the state.
-    - `heads`: number of heads; must divide `features` unless `head_features` is given.
     - `source_features`: width of f. Default: `features`.
-    - `head_features`: width of a head. Default: `features / heads`.
-    - `normalization`: applied to the state; `LayerNorm` or `RMSNorm` gives the pre-norm form.
-    - `bias`: whether the linear maps have biases.
-    - `key_bias`: whether the map to keys has one. Default: the same as `bias`.
-    - `std`, `output_std`: standard deviation of the initial weights, and of those of the
-      output map (default: the same).
-
-    **Raises:** `InputError` where heads do not divide.
+    - the others: see `Attention`.
     """
 
     own_domain: ClassVar[bool] = True
@@ -314,15 +296,9 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        super().__init__(
-            features,
-            heads,
-            source_features=source_features,
-            head_features=head_features,
-            normalization=normalization,
-            maps=Maps(bias, std, output_std, key_bias),
-            key=key,
-        )
+        maps = Maps(bias, std, output_std, key_bias)
+        own = dict(source_features=source_features, head_features=head_features)
+        super().__init__(features, heads, normalization, maps, key, **own)
         self.source = None
         self.source_domain = None
 

@@ -18,30 +18,10 @@ from .quadrature.token_mean import Domains
 from .region import AbstractRegion, Fredholm, Volterra
 
 
-class LinearAttention(AbstractAttention):
-    """Attention whose kernel is a product of positive features, so that its cost is linear in
-    the tokens:
+class AbstractCausalKernel(AbstractAttention):
+    """Attention over all tokens, or over the past."""
 
-        du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
-        γ_h = ⟨φ(Q_h(x)), φ(K_h(x'))⟩ / ∫_Ωx(x) ⟨φ(Q_h(x)), φ(K_h(η))⟩ dη,   φ = 1 + ELU,
-
-    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy`. Source: Katharopoulos et al., "Transformers are
-    RNNs", 2020, arXiv 2006.16236.
-
-    **Arguments:**
-
-    - `features`: width of the state.
-    - `heads`: number of heads; must divide `features`.
-    - `causal`: integrate over `x' ≤ x` only.
-    - `normalization`: N, applied to the input.
-    - `bias`: whether the linear maps have biases.
-    - `std`, `output_std`: standard deviation of the initial weights, and of those of the
-      output map (default: the same).
-
-    **Raises:** `InputError` where heads do not divide.
-    """
-
-    causal: bool = eqx.field(static=True)
+    region: AbstractRegion
 
     def __init__(
         self,
@@ -55,14 +35,26 @@ class LinearAttention(AbstractAttention):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        super().__init__(
-            features,
-            heads,
-            normalization=normalization,
-            maps=Maps(bias, std, output_std),
-            key=key,
-        )
-        self.causal = causal
+        super().__init__(features, heads, normalization, Maps(bias, std, output_std), key)
+        self.region = Volterra() if causal else Fredholm()
+
+    @property
+    def causal(self) -> bool:
+        return self.region.causal
+
+
+class LinearAttention(AbstractCausalKernel):
+    """Attention whose kernel is a product of positive features, so that its cost is linear in
+    the tokens:
+
+        du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
+        γ_h = ⟨φ(Q_h(x)), φ(K_h(x'))⟩ / ∫_Ωx(x) ⟨φ(Q_h(x)), φ(K_h(η))⟩ dη,   φ = 1 + ELU,
+
+    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy`. Source: Katharopoulos et al., "Transformers are
+    RNNs", 2020, arXiv 2006.16236.
+
+    **Arguments:** see `Attention`.
+    """
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         query, key, value = self.split_heads(self.projections(u))
@@ -82,7 +74,7 @@ class LinearAttention(AbstractAttention):
         return self.output(mean.reshape(u.shape))
 
 
-class GaussianAttention(AbstractAttention, AbstractTokenIntegral):
+class GaussianAttention(AbstractCausalKernel, AbstractTokenIntegral):
     """Attention with a Gaussian kernel in the place of the exponential of a product:
 
         du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
@@ -93,45 +85,8 @@ class GaussianAttention(AbstractAttention, AbstractTokenIntegral):
     their square. Source: Chen, Zeng, Ji, Yang, "Skyformer", 2021, arXiv 2111.00035, there
     without the normalisation.
 
-    **Arguments:**
-
-    - `features`: width of the state.
-    - `heads`: number of heads; must divide `features`.
-    - `causal`: integrate over `x' ≤ x` only.
-    - `normalization`: N, applied to the input.
-    - `bias`: whether the linear maps have biases.
-    - `std`, `output_std`: standard deviation of the initial weights, and of those of the
-      output map (default: the same).
-
-    **Raises:** `InputError` where heads do not divide.
+    **Arguments:** see `Attention`.
     """
-
-    region: AbstractRegion
-
-    def __init__(
-        self,
-        features: PositiveInt,
-        heads: PositiveInt,
-        *,
-        key: PRNGKeyArray,
-        causal: bool = False,
-        normalization: AbstractConstraint = Free(),
-        bias: bool = True,
-        std: NonNegativeFloat = 0.02,
-        output_std: NonNegativeFloat | None = None,
-    ):
-        super().__init__(
-            features,
-            heads,
-            normalization=normalization,
-            maps=Maps(bias, std, output_std),
-            key=key,
-        )
-        self.region = Volterra() if causal else Fredholm()
-
-    @property
-    def causal(self) -> bool:
-        return self.region.causal
 
     def over(self, u: State, domain: TokenDomain, others: Others) -> State:
         query, key, value = self.split_heads(self.projections(u))
@@ -155,16 +110,9 @@ class GalerkinAttention(AbstractAttention):
 
     **Arguments:**
 
-    - `features`: width of the state.
-    - `heads`: number of heads; must divide `features`.
-    - `normalization`: N, applied to the input.
     - `key_normalization`, `value_normalization`: N_K and N_V, applied to the features of each
       head.
-    - `bias`: whether the linear maps have biases.
-    - `std`, `output_std`: standard deviation of the initial weights, and of those of the
-      output map (default: the same).
-
-    **Raises:** `InputError` where heads do not divide.
+    - the others: see `Attention`.
     """
 
     key_normalization: AbstractConstraint
@@ -183,13 +131,7 @@ class GalerkinAttention(AbstractAttention):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        super().__init__(
-            features,
-            heads,
-            normalization=normalization,
-            maps=Maps(bias, std, output_std),
-            key=key,
-        )
+        super().__init__(features, heads, normalization, Maps(bias, std, output_std), key)
         self.key_normalization = key_normalization
         self.value_normalization = value_normalization
 
@@ -219,15 +161,8 @@ class SinkhornAttention(AbstractAttention):
 
     **Arguments:**
 
-    - `features`: width of the state.
-    - `heads`: number of heads; must divide `features`.
     - `iterations`: how often g is found.
-    - `normalization`: N, applied to the input.
-    - `bias`: whether the linear maps have biases.
-    - `std`, `output_std`: standard deviation of the initial weights, and of those of the
-      output map (default: the same).
-
-    **Raises:** `InputError` where heads do not divide.
+    - the others: see `Attention`.
     """
 
     iterations: int = eqx.field(static=True)
@@ -244,13 +179,7 @@ class SinkhornAttention(AbstractAttention):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        super().__init__(
-            features,
-            heads,
-            normalization=normalization,
-            maps=Maps(bias, std, output_std),
-            key=key,
-        )
+        super().__init__(features, heads, normalization, Maps(bias, std, output_std), key)
         self.iterations = iterations
 
     def __call__(self, u: State, domain: TokenDomain) -> State:

@@ -34,7 +34,7 @@ class Damping(AbstractLinearOperator):
     pointwise: ClassVar[bool] = True
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        return affine(u, function(-self.rate.astype(u.dtype)), None)
+        return affine(u, function(-self.rate.astype(u.dtype)))
 
 
 class StableDamping(AbstractLinearOperator):
@@ -42,9 +42,8 @@ class StableDamping(AbstractLinearOperator):
 
         u_t = -λ ⊙ u,   λ = e^a,   flow(u, h) = exp(-λ h) ⊙ u.
 
-    The diagonal of the linear part is then negative whatever the optimizer does, so that a
-    state into which the input is injected stays bounded at any depth. Reference: Parcae,
-    arXiv 2604.12946.
+    Whatever the optimizer does, a state into which the input is injected then stays bounded at
+    any depth. Reference: Parcae, arXiv 2604.12946.
 
     **Arguments:**
 
@@ -65,7 +64,7 @@ class StableDamping(AbstractLinearOperator):
         return jnp.exp(self.log_rate)
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        return affine(u, function(-self.rate.astype(u.dtype)), None)
+        return Damping(self.rate).apply(function, u, domain)
 
 
 class Injection(AbstractSourcedOperator):
@@ -93,8 +92,7 @@ class Injection(AbstractSourcedOperator):
         self.source_domain = None
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        f = self.source_like(u)
-        return affine(f, self.rate.astype(u.dtype), None)
+        return affine(self.source_like(u), self.rate.astype(u.dtype))
 
 
 class Relaxation(AbstractExactOperator, AbstractSourcedOperator):

@@ -1,8 +1,9 @@
 """Integrals over features, and the nonlinearities between them."""
 
+import abc
 import math
 from collections.abc import Callable
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Self, TypeAlias
 
 import equinox as eqx
 import jax
@@ -31,8 +32,7 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @checked
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x Φ(x)` with the exact normal distribution function Φ. Its derivative,
-    `Φ(x) + x φ(x)`, needs nothing but x."""
+    """`x Φ(x)`, Φ the normal distribution function; the derivative needs nothing but x."""
     return _gelu(x)
 
 
@@ -119,7 +119,35 @@ class FeatureIntegral(AbstractOperator):
         return self.map(self.normalization.project(u))
 
 
-class FeedForward(AbstractOperator):
+class AbstractFeedForward(AbstractOperator):
+    """A feed-forward `du/dt = W2 H(N(u)) + b2` with hidden features H."""
+
+    inner: Linear
+    outer: Linear
+    normalization: AbstractConstraint
+    activation: Activation = eqx.field(static=True)
+
+    pointwise: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def hidden(self, v: State) -> Float[Array, "*batch tokens hidden"]:
+        """The hidden features of a normalised state."""
+
+    def at_points(self, space: FunctionSpace) -> Self:
+        y, hidden = space.features, space.inner(self.inner.weight.shape[1])
+        return with_fields(
+            self,
+            inner=self.inner.at_points(y, hidden),
+            outer=self.outer.at_points(hidden, y),
+            normalization=self.normalization.at_points(space),
+        )
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.inner.weight.shape[0])
+        return self.outer(self.hidden(self.normalization.project(u)))
+
+
+class FeedForward(AbstractFeedForward):
     """Two integrals over features with a pointwise nonlinearity σ between:
 
         du/dt = W2 σ(W1 N(u) + b1) + b2,
@@ -136,13 +164,6 @@ class FeedForward(AbstractOperator):
     - `bias`: whether b1 and b2 exist.
     - `std`, `output_std`: standard deviation of the initial W1, and of W2 (default: the same).
     """
-
-    inner: Linear
-    outer: Linear
-    normalization: AbstractConstraint
-    activation: Activation = eqx.field(static=True)
-
-    pointwise: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -164,22 +185,11 @@ class FeedForward(AbstractOperator):
         self.normalization = normalization
         self.activation = activation
 
-    def at_points(self, space: FunctionSpace) -> "FeedForward":
-        y, hidden = space.features, space.inner(self.inner.weight.shape[1])
-        return with_fields(
-            self,
-            inner=self.inner.at_points(y, hidden),
-            outer=self.outer.at_points(hidden, y),
-            normalization=self.normalization.at_points(space),
-        )
-
-    def __call__(self, u: State, domain: TokenDomain) -> State:
-        check_features(self, u, self.inner.weight.shape[0])
-        v = self.normalization.project(u)
-        return self.outer(self.activation(self.inner(v)))
+    def hidden(self, v: State) -> Float[Array, "*batch tokens hidden"]:
+        return self.activation(self.inner(v))
 
 
-class GatedFeedForward(AbstractOperator):
+class GatedFeedForward(AbstractFeedForward):
     """A feed-forward whose hidden features are gated:
 
         du/dt = W2 (σ(Wg N(u)) ⊙ W1 N(u)),
@@ -189,23 +199,12 @@ class GatedFeedForward(AbstractOperator):
 
     **Arguments:**
 
-    - `features`: width of the state.
     - `hidden`: width between the maps. Default: `8 features / 3` rounded up to a multiple
       of 8, which keeps the number of weights of an ungated one.
-    - `activation`: σ.
-    - `normalization`: applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm form.
-    - `bias`: whether the three maps have biases.
-    - `std`, `output_std`: standard deviation of the initial weights, and of W2 (default:
-      the same).
+    - the others: see `FeedForward`.
     """
 
     gate: Linear
-    inner: Linear
-    outer: Linear
-    normalization: AbstractConstraint
-    activation: Activation = eqx.field(static=True)
-
-    pointwise: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -228,17 +227,9 @@ class GatedFeedForward(AbstractOperator):
         self.normalization = normalization
         self.activation = activation
 
-    def at_points(self, space: FunctionSpace) -> "GatedFeedForward":
-        y, hidden = space.features, space.inner(self.inner.weight.shape[1])
-        return with_fields(
-            self,
-            gate=self.gate.at_points(y, hidden),
-            inner=self.inner.at_points(y, hidden),
-            outer=self.outer.at_points(hidden, y),
-            normalization=self.normalization.at_points(space),
-        )
+    def hidden(self, v: State) -> Float[Array, "*batch tokens hidden"]:
+        return self.activation(self.gate(v)) * self.inner(v)
 
-    def __call__(self, u: State, domain: TokenDomain) -> State:
-        check_features(self, u, self.inner.weight.shape[0])
-        v = self.normalization.project(u)
-        return self.outer(self.activation(self.gate(v)) * self.inner(v))
+    def at_points(self, space: FunctionSpace) -> Self:
+        gate = self.gate.at_points(space.features, space.inner(self.gate.weight.shape[1]))
+        return with_fields(super().at_points(space), gate=gate)

@@ -31,12 +31,8 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(features_out) if bias else None
 
     def at_points(self, into: FeatureMap, out: FeatureMap) -> "Linear":
-        """The integral `∫ W(·, ξ) u(ξ) dξ + b` of which the weights are coefficients.
-
-        **Arguments:**
-
-        - `into`, `out`: of the functions that it takes, and of those that it gives.
-        """
+        """The integral `∫ W(·, ξ) u(ξ) dξ + b` of which the weights are coefficients, from
+        functions of the map `into` to those of `out`."""
         weight = into.of_duals(out.of_values(self.weight).T).T
         bias = None if self.bias is None else out.of_values(self.bias)
         return with_fields(self, weight=weight, bias=bias)

@@ -13,6 +13,7 @@ from ...errors import InputError
 from ..arrays import Depth, State
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
+from ..tree import with_fields
 
 
 if TYPE_CHECKING:
@@ -45,10 +46,7 @@ class AbstractOperator(eqx.Module):
 
     def at_points(self, space: FunctionSpace) -> "AbstractOperator":
         """The operator on functions of a feature, at the points of Ω_y: its weights are read as
-        the coefficients of kernels and functions of `space`.
-
-        **Raises:** `InputError` for an operator whose weights are none.
-        """
+        the coefficients of kernels and functions of `space`."""
         raise InputError(
             f"{type(self).__name__} has no weights that are functions of the feature y, as "
             "Attention, FeedForward, GatedFeedForward and FeatureIntegral have; take one of "
@@ -144,35 +142,20 @@ class AbstractSourcedOperator(AbstractOperator):
     def with_source(
         self, source: State, domain: TokenDomain | None = None
     ) -> "AbstractSourcedOperator":
-        """Put f into the operator; a source that it does not see changes nothing.
-
-        **Arguments:**
-
-        - `domain`: the domain of f; `None` for that of the state.
-        """
+        """Put f into the operator, `domain` its own if it is not that of the state; a source
+        that the operator does not see changes nothing."""
         if self.own_domain != (domain is not None):
             return self
-        return eqx.tree_at(
-            lambda x: (x.source, x.source_domain),
-            self,
-            (source, domain),
-            is_leaf=lambda x: x is None,
-        )
+        return with_fields(self, source=source, source_domain=domain)
 
     def given_source(self) -> State:
-        """f.
-
-        **Raises:** `InputError` where none was put in.
-        """
+        """f, if one was put in."""
         if self.source is None:
             raise InputError(f"{type(self).__name__} {self.missing}")
         return self.source
 
     def source_like(self, u: State) -> State:
-        """f, for each token of the state, in its shape.
-
-        **Raises:** `InputError` where none was put in, or it is of another shape.
-        """
+        """f, for each token of the state, in its shape."""
         f = self.given_source()
         if f.shape not in (u.shape, u.shape[-2:]):
             raise InputError(
@@ -203,13 +186,9 @@ class AbstractTokenIntegral(AbstractOperator):
 
     @abc.abstractmethod
     def over(self, u: State, domain: TokenDomain, others: Others) -> State:
-        """The rate, integrated over more tokens than those of u.
-
-        **Arguments:**
-
-        - `others`: is called once, with `M(u)`, arrays `[..., tokens, …]`, and the domain of
-          u; gives M of all tokens over which the integral runs, and their domain.
-        """
+        """The rate, integrated over more tokens than those of u: `others` is called once, with
+        `M(u)`, arrays `[..., tokens, …]`, and the domain of u, and gives M of all tokens over
+        which the integral runs, and their domain."""
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return self.over(u, domain, lambda own, domain: (own, domain))

@@ -19,8 +19,7 @@ ScoreBias: TypeAlias = Float[Array, "heads tokens others"] | None
 
 
 class AbstractPositions(eqx.Module):
-    """Positions of tokens, which enter the scores through a map of queries and keys or
-    through a bias."""
+    """Positions of tokens, which enter the scores by a map of queries and keys or by a bias."""
 
     # Whether it turns pairs of features, so that they are no points of a function.
     turns_features: ClassVar[bool] = False

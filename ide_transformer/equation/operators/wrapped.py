@@ -14,7 +14,7 @@ from ..arrays import Depth, State, affine, float_array
 from ..constraints import AbstractNormalization, AbstractSphere
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
-from .operator import AbstractOperator, AbstractWrappedOperator
+from .operator import AbstractWrappedOperator
 
 
 class Scaled(AbstractWrappedOperator):
@@ -38,7 +38,7 @@ class Scaled(AbstractWrappedOperator):
         return replace(self, operator=self.operator.at_points(space), rate=rate)
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        return affine(self.operator(u, domain), self.rate.astype(u.dtype), None)
+        return affine(self.operator(u, domain), self.rate.astype(u.dtype))
 
 
 class AbstractRandomOperator(AbstractWrappedOperator):
@@ -63,10 +63,7 @@ class Dropout(AbstractRandomOperator):
 
     Without a key the operator is unchanged.
 
-    **Arguments:**
-
-    - `operator`: A.
-    - `rate`: p in [0, 1).
+    **Arguments:** `operator` A, and `rate` p in [0, 1).
     """
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
@@ -91,15 +88,10 @@ class LayerDrop(AbstractRandomOperator):
 
     All operators of a block are left out together, so that a layer does nothing. A model that
     is trained so can be solved with some of its layers only. Without a key the operator is
-    unchanged.
+    unchanged. Source: Fan, Grave, Joulin, "Reducing transformer depth on demand with structured
+    dropout", 2020, arXiv 1909.11556.
 
-    Source: Fan, Grave, Joulin, "Reducing transformer depth on demand with structured dropout",
-    2020, arXiv 1909.11556.
-
-    **Arguments:**
-
-    - `operator`: A.
-    - `rate`: p in [0, 1).
+    **Arguments:** `operator` A, and `rate` p in [0, 1).
     """
 
     one_draw: ClassVar[bool] = True
@@ -127,8 +119,6 @@ class LayerNormScaling(AbstractWrappedOperator):
 
     **Raises:** `InputError` for another operator.
     """
-
-    operator: AbstractOperator
 
     def __check_init__(self):
         innermost = self.operator.innermost
