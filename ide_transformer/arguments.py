@@ -53,17 +53,13 @@ AboveZero = _every(lambda x: x > 0, "above 0")
 
 def checked(call: Call) -> Call:
     """A function that checks its arguments against its annotations: types, shapes and dtypes
-    of arrays, ranges of numbers, and that numbers which are known when a program is compiled
-    are finite.
-
-    **Raises:** `InputError` that names the argument, its value, and what it should be.
-    """
+    of arrays, ranges of numbers, and that known numbers are finite. An `InputError` names the
+    argument, its value, and what it should be."""
     return _checking(call, call.__qualname__.removesuffix(".__init__"))
 
 
 def check_constructors(names: Mapping[str, Any]) -> None:
-    """Lets all equinox modules among these names check the arguments of their constructors.
-    The public face does so for its own."""
+    """Lets all equinox modules among these names check the arguments of their constructors."""
     for name, public in names.items():
         if inspect.isclass(public) and issubclass(public, eqx.Module):
             public.__init__ = _checking(public.__init__, name)
@@ -113,11 +109,8 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
     @ft.cache
     def interface() -> tuple[inspect.Signature, dict[str, TypeAdapter]]:
         signature = inspect.signature(call, eval_str=True)
-        annotated = {
-            argument: parameter.annotation
-            for argument, parameter in signature.parameters.items()
-            if parameter.annotation is not parameter.empty
-        }
+        parameters = signature.parameters.items()
+        annotated = {n: p.annotation for n, p in parameters if p.annotation is not p.empty}
         return signature, {argument: adapter_of(x) for argument, x in annotated.items()}
 
     @ft.wraps(call)
@@ -128,11 +121,10 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
         # In one context the shapes of all arguments have to agree.
         with jaxtyped("context"):
             for argument in filter(given.__contains__, adapters):
-                value = given[argument]
                 # A number of NumPy is as good as one of Python.
-                plain = value.item() if isinstance(value, np.generic) else value
-                _check(name, argument, plain, adapters[argument])
-                given[argument] = plain
+                if isinstance(given[argument], np.generic):
+                    given[argument] = given[argument].item()
+                _check(name, argument, given[argument], adapters[argument])
         return call(*bound.args, **bound.kwargs)
 
     return checking
@@ -144,7 +136,8 @@ def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
         valid = adapter.validate_python(value, strict=True)
     except ValidationError as error:
         problem = problems_of(error).replace("jaxlib._jax.", "")
-        if _asks_for_known(error):
+        numbers = ("float_type", "int_type")
+        if any(x["type"] in numbers and isinstance(x["input"], Tracer) for x in error.errors()):
             problem = (
                 "Input should be a number of Python, for which a program is compiled, and not "
                 "one that JAX traces: there is no derivative with respect to it, and no jit or "
@@ -152,9 +145,10 @@ def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
             )
         problem = re.sub(r"an instance of Key\[.*", "a key such as jax.random.key(0)", problem)
     else:
+        readable = is_known(value) and eqx.is_inexact_array_like(value)
         if isinstance(value, jax.Array | np.ndarray) and isinstance(valid, float):
             problem = "Input should be a number of Python, not an array"
-        elif _known_to_be_infinite(value):
+        elif readable and not np.isfinite(value).all():
             problem = "Input should be finite"
         else:
             return
@@ -163,20 +157,10 @@ def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
     ) from None
 
 
-def _asks_for_known(error: ValidationError) -> bool:
-    """Whether a number is traced that has to be known."""
-    numbers = ("float_type", "int_type")
-    return any(x["type"] in numbers and isinstance(x["input"], Tracer) for x in error.errors())
-
-
 def is_known(x: Any) -> bool:
     """Whether a number or an array has values that this process can read now."""
     here = not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)
     return here and eqx.is_array_like(x)
-
-
-def _known_to_be_infinite(x: Any) -> bool:
-    return is_known(x) and eqx.is_inexact_array_like(x) and not np.isfinite(x).all()
 
 
 def _shown(value: Any) -> str:

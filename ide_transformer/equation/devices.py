@@ -3,6 +3,7 @@
 Programs are written for whole arrays; XLA divides them, from where their inputs and the states
 lie. Without one (`jax.set_mesh`) nothing here has an effect."""
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -38,19 +39,12 @@ def token_devices() -> int:
 def divided(
     shape: tuple[int, ...], names: tuple[str | None, ...], sizes: Mapping[str, int]
 ) -> PartitionSpec:
-    """The places of an array in a layout. An axis that the devices do not divide stays whole.
-
-    **Arguments:**
-
-    - `names`: of the axes, keys of `LAYOUT_AXES`.
-    - `sizes`: of the axes of the layout.
-    """
+    """The places of an array in a layout of these sizes, `names` of its axes keys of
+    `LAYOUT_AXES`. An axis that the devices do not divide stays whole."""
     parts: list[tuple[str, ...] | None] = []
     for length, name in zip(shape, names, strict=True):
         axes = tuple(axis for axis in LAYOUT_AXES[name] if sizes.get(axis, 1) > 1)
-        number = 1
-        for axis in axes:
-            number *= sizes[axis]
+        number = math.prod(sizes[axis] for axis in axes)
         parts.append(axes if axes and length % number == 0 else None)
     return PartitionSpec(*parts)
 
