@@ -73,8 +73,8 @@ class TokenDomain(eqx.Module):
     - `prefix`: how many tokens, such as a class token, come before those of a grid and have no
       place on it.
 
-    **Raises:** `InputError` for arguments that do not fit, for negative weights, and for
-    weights whose sum is zero.
+    **Raises:** `InputError` for arguments that do not fit, and for weights that are negative,
+    or all zero.
     """
 
     points: Float[Array, "tokens dimension"]
@@ -135,12 +135,8 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def uniform(cls, shape: PositiveInt | tuple[PositiveInt, ...]) -> "TokenDomain":
-        """Equally weighted points `0, 1, 2, …` along each axis, the last axis fastest.
-
-        **Arguments:**
-
-        - `shape`: number of tokens, or (rows, columns) of a grid of patches.
-        """
+        """Equally weighted points `0, 1, 2, …` along each axis, the last axis fastest, such as
+        the rows and columns of a grid of patches."""
         return lattice(shape if isinstance(shape, tuple) else (shape,))
 
     @classmethod
@@ -184,11 +180,8 @@ class TokenDomain(eqx.Module):
 
             w_j = (x_{j+1} - x_{j-1}) / 2,   (x_j - x_{j-1}) / 2 at the end of an integral,
 
-        of second order for smooth functions, in causal attention too.
-
-        **Arguments:**
-
-        - `points`: two or more, in increasing order, at any distances.
+        of second order for smooth functions, in causal attention too. The points are two or
+        more, in increasing order, at any distances.
         """
         points = _as_known(points)
         return cls(points[:, None], **rules.trapezoid(points)._asdict())
@@ -199,13 +192,9 @@ class TokenDomain(eqx.Module):
         """Points on an interval with the weights of Simpson's rule: parabolas through each
         three points, with a gap that is left over by the parabola through the last three. Of
         fourth order for smooth functions on points `φ(j/n)`, φ smooth; in causal attention too,
-        away from the beginning, whose first gap has the trapezoidal rule.
-
-        **Arguments:**
-
-        - `points`: three or more, in increasing order; a gap is less than twice the next one,
-          and the reverse, so that no weight is negative.
-        """
+        away from the beginning, whose first gap has the trapezoidal rule. The points are three
+        or more, in increasing order; a gap is less than twice the next one, and the reverse, so
+        that no weight is negative."""
         points = _as_known(points)
         return cls(points[:, None], **rules.simpson(points)._asdict())
 
@@ -232,12 +221,7 @@ class TokenDomain(eqx.Module):
     def monte_carlo(
         cls, tokens: PositiveInt, *, key: PRNGKeyArray, bounds: Bounds = ((0.0, 1.0),)
     ) -> "TokenDomain":
-        """Random points, uniform in a box, of equal weights: the error is of order ½.
-
-        **Arguments:**
-
-        - `bounds`: the lower and the upper end of each axis.
-        """
+        """Random points, uniform in a box, of equal weights: the error is of order ½."""
         lower, upper = np.array([rules.ordered(x) for x in bounds]).T
         points = jax.random.uniform(key, (tokens, len(bounds)))
         return cls(jnp.asarray(lower)[None] + jnp.asarray(upper - lower)[None] * points)

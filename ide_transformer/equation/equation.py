@@ -25,8 +25,7 @@ class Equation(eqx.Module):
 
         u_t = Σ_i A_i(u; θ(t)) + ∂I_S(u),   u: [..., tokens, features],   t ∈ [0, T],
 
-    with operators A_i (attention, feed-forward, …), control θ and constraint S. Reference:
-    arXiv 2510.03989.
+    with operators A_i, control θ and constraint S. Reference: arXiv 2510.03989.
 
     **Arguments:**
 

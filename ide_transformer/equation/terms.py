@@ -118,11 +118,8 @@ class _Slow(eqx.Module):
 
 
 def map_operators(terms: PyTree, kinds: tuple[type, ...], change: Callable) -> PyTree:
-    """The terms whose operators and constraints are changed at each depth.
-
-    - `kinds`: of the parts that are changed.
-    - `change`: from a part to another; a tree for JAX.
-    """
+    """The terms whose operators and constraints, the parts of these kinds, are changed at each
+    depth by a function, which is a tree for JAX."""
 
     def changed(field: OperatorField, _: int) -> OperatorField:
         functions = field.block_at, field.constraint_at
@@ -146,11 +143,7 @@ def holding(terms: PyTree, moving: Bool[Array, "*batch tokens"]) -> PyTree:
 
         u_t(x) = m(x) Σ_i A_i(u)(x),   m(x) ∈ {0, 1},
 
-    in which the tokens with m = 0 keep their state, and the others still see it.
-
-    **Arguments:**
-
-    - `moving`: m.
+    `moving` m, in which the tokens with m = 0 keep their state, and the others still see it.
     """
     kinds = AbstractOperator, AbstractConstraint
     return map_operators(terms, kinds, Partial(_held, moving[..., None]))

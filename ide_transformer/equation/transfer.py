@@ -82,8 +82,7 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
         v(x_i) = Σ_j P_ji w_j u(x'_j) / Σ_j P_ji w_j,
 
     so that a constant stays it. Integrals stay too, `Σ_i W_i v(x_i) = Σ_j w_j u(x'_j)`, with
-    the weights `W = Pᵀw`, the denominators; with others that the target may have, such as
-    equal ones, they do not.
+    the weights `W = Pᵀw`, the denominators; with others that the target may have they do not.
 
     **Raises:** `InputError` as `interpolation` does, for a source whose weights are not known
     or different for each sample, and where no point of the source is near one of the target.
@@ -113,12 +112,8 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
 
 @checked
 def coarsened(domain: TokenDomain, factor: PositiveInt = 2) -> TokenDomain:
-    """The grid of the middles of blocks of `factor` points along each axis. For blocks of two,
-    linear interpolation to these is the mean of a block.
-
-    **Raises:** `InputError` on a domain that is no grid of equal weights, and where the factor
-    does not divide its sides.
-    """
+    """The grid of the middles of blocks of `factor` points along each axis of a grid of equal
+    weights. For blocks of two, linear interpolation to these is the mean of a block."""
     grid = grid_of("coarsened", domain)
     if any(n % factor for n in grid):
         sides = " by ".join(map(str, grid))

@@ -82,8 +82,6 @@ class Functional(AbstractMappedControl):
 
     - `control`: gives C(t), an ordinary control for states of `space.modes` features.
     - `space`: φ and the points.
-
-    **Raises:** `InputError` when solved, for operators that are no functions of y.
     """
 
     space: FunctionSpace
@@ -100,10 +98,7 @@ class Sampled(AbstractMappedControl):
     of a step sees the same field, so the equation stays an ordinary one and schemes keep
     their order.
 
-    **Arguments:**
-
-    - `control`: the control whose blocks hold random operators.
-    - `key`: makes the draws.
+    **Arguments:** `control`, whose blocks hold random operators, and the `key` of the draws.
     """
 
     key: PRNGKeyArray

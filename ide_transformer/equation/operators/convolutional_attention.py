@@ -103,9 +103,8 @@ class ConvolutionalAttention(AbstractAttention):
     point has the same quadrature weight in both. Reference: Wu et al., arXiv 2103.15808.
 
     Batch normalisation, which follows each convolution there, would make the rate of a sample
-    depend on the others; trained here, gain and bias stand in its place (the input is
-    normalised already). With `statistics=True` there is also a mean and a variance for each
-    feature, which are given by a checkpoint and not trained.
+    depend on the others; here, gain and bias stand in its place. With `statistics=True` there
+    is also a mean and a variance for each feature, which a checkpoint gives.
 
     **Arguments:**
 

@@ -69,8 +69,7 @@ class Advection(AbstractLinearOperator):
 
     - `velocity`: c, a number for each axis, in distances of the domain per layer.
 
-    **Raises:** `InputError` on a domain that is not periodic, or whose points are not equally
-    spaced, or have weights.
+    **Raises:** `InputError` on a domain that is no periodic grid of equal weights.
     """
 
     velocity: Float[Array, " dimension"]
@@ -101,8 +100,7 @@ class DifferenceDiffusion(AbstractOperator):
 
     **Arguments:**
 
-    - `rate`: κ ≥ 0, a number for each feature or one for all, in squared distances of the
-      domain per layer.
+    - `rate`: κ ≥ 0, a number or `[features]`, in squared distances of the domain per layer.
 
     **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights.
     """

@@ -82,9 +82,7 @@ class FeatureIntegral(AbstractOperator):
     - `features`: width of the state.
     - `normalization`: applied to the input.
     - `bias`: whether b exists.
-    - `std`: standard deviation of the initial W.
-    - `output_std`: the same for an operator whose only map is that to the output; it takes
-      the place of `std`.
+    - `std`, `output_std`: standard deviation of the initial W; the latter goes before.
     """
 
     map: Linear

@@ -25,10 +25,7 @@ class Scaled(AbstractWrappedOperator):
     A step of size h is then one of size λ h. With h = 1 it is the LayerScale of Touvron et
     al., arXiv 2103.17239.
 
-    **Arguments:**
-
-    - `operator`: A.
-    - `rate`: λ, a number or `[features]`.
+    **Arguments:** `operator` A, and `rate` λ, a number or `[features]`.
     """
 
     rate: Float[Array, "*features"] = eqx.field(converter=float_array)
@@ -112,12 +109,7 @@ class LayerNormScaling(AbstractWrappedOperator):
     method see t = l - 1, so P / √l in layer l. Where A is linear in P(u) this is a step of
     length 1/√l. Reference: Sun et al., The Curse of Depth, arXiv 2502.05795.
 
-    **Arguments:**
-
-    - `operator`: one with the `normalization` `LayerNorm` or `RMSNorm`, such as `Attention`
-      and `FeedForward`.
-
-    **Raises:** `InputError` for another operator.
+    **Arguments:** `operator`, with the `normalization` `LayerNorm` or `RMSNorm`.
     """
 
     def __check_init__(self):
