@@ -184,8 +184,8 @@ class Tied(AbstractControl):
         if not whole or not 1 <= number <= _MOST_INTERVALS:
             raise InputError(
                 f"Tied.extend({horizon:g}): give a multiple of the length of its intervals, "
-                f"{length:g}, for example {max(number, 1) * length:g}, and at most "
-                f"{_MOST_INTERVALS:,} of them, which depths in float32 can tell apart."
+                f"{length:g}, for example {min(max(number, 1), _MOST_INTERVALS) * length:g}; "
+                f"depth in float32 can tell at most {_MOST_INTERVALS:,} steps apart."
             )
         return type(self)(self.block, number, length)
 
