@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import ClassVar, Self, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -131,7 +131,7 @@ class AbstractFeedForward(AbstractOperator):
     def hidden(self, v: State) -> Float[Array, "*batch tokens hidden"]:
         """The hidden features of a normalised state."""
 
-    def at_points(self, space: FunctionSpace) -> Self:
+    def at_points(self, space: FunctionSpace) -> "AbstractFeedForward":
         y, hidden = space.features, space.inner(self.inner.weight.shape[1])
         return with_fields(
             self,
@@ -228,6 +228,6 @@ class GatedFeedForward(AbstractFeedForward):
     def hidden(self, v: State) -> Float[Array, "*batch tokens hidden"]:
         return self.activation(self.gate(v)) * self.inner(v)
 
-    def at_points(self, space: FunctionSpace) -> Self:
+    def at_points(self, space: FunctionSpace) -> "AbstractFeedForward":
         gate = self.gate.at_points(space.features, space.inner(self.gate.weight.shape[1]))
         return with_fields(super().at_points(space), gate=gate)
