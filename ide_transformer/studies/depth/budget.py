@@ -1,13 +1,8 @@
-"""The time that a study takes: predicted from its first solves, shown, and kept to a limit."""
+"""The time that a study takes: predicted, shown, and kept to a limit."""
 
-import inspect
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
-from ... import dynamics
-from ...dynamics.layers import MOST_SELECTIONS
 from ...errors import InputError
 
 
@@ -77,47 +72,3 @@ class Budget:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
-class Costs(NamedTuple):
-    """Seconds to solve one `sample`, to compile a `program` and to copy the weights; numbers of
-    samples in the batches, and of operators in a layer."""
-
-    sample: float
-    program: float
-    copy: float
-    calibration: int
-    held_out: int
-    operators: int
-
-    def solves(self, number: int, programs: int) -> float:
-        """Solves of the held-out batch."""
-        return number * (self.copy + self.held_out * self.sample) + programs * self.program
-
-    def fit(self, samples: int) -> float:
-        """A fit of step sizes; a gradient is worth three solves."""
-        options = inspect.signature(dynamics.fit_rates).parameters
-        batch = min(options["batch"].default, samples)
-        return 3 * options["steps"].default * batch * self.sample
-
-    def search(
-        self, layers: int, least: int, moves: Sequence[Callable], fit: Callable | None
-    ) -> float:
-        """A search from so many layers down to the least."""
-        fitted_on = self.calibration - self.calibration // 4
-        tried_on = self.calibration // 4 or fitted_on
-        # Programs to judge what is fitted and what is not; to compile a fit takes as long as
-        # six. The others are shared.
-        fitting = 0 if fit is None else self.fit(fitted_on) + 8 * self.program
-        seconds = 0.0
-        for kept in range(layers - 1, least - 1, -1):
-            choices = math.comb(layers, kept)
-            counts = {
-                dynamics.selections: choices if choices <= MOST_SELECTIONS else 0,
-                dynamics.mergers: kept,
-            }
-            # Of those that leave out neighbouring operators.
-            windows = kept * self.operators + 1
-            tried = sum(counts.get(move, windows) for move in moves)
-            seconds += tried * (self.copy + tried_on * self.sample) + fitting
-        return seconds + (layers - least) * self.held_out * self.sample

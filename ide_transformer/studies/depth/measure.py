@@ -1,6 +1,7 @@
 """Cost against error and loss for every way to solve a model over depth."""
 
 import functools as ft
+import inspect
 import itertools
 import math
 import time
@@ -16,9 +17,10 @@ from jaxtyping import Array, ArrayLike, PyTree
 from scipy import stats
 
 from ... import dynamics
+from ...dynamics.layers import MOST_SELECTIONS
 from ...models import Model
 from ...solvers import LieStrang
-from .budget import Budget, Costs, OverBudget
+from .budget import Budget, OverBudget
 from .problem import Problem
 from .ranking import NEEDED, RULES, Columns, Ranking, layer_columns, rank_layers
 
@@ -109,6 +111,7 @@ class _Study:
 
     def __init__(self, model: Model, problem: Problem, budget: Budget):
         self.model, self.problem, self.budget = model, problem, budget
+        self.calibration, self.held_out = problem.sizes
         self.number = model.control.num_intervals
         self.least = math.ceil(self.number / 2)
         compiled, _ = _timed(lambda: self.state(model))
@@ -122,46 +125,60 @@ class _Study:
         self.refined: dict[int, Array] = {1: native_state}
         self.adapted: Array | None = None
         self.keep = ft.cache(self._keep)
-        every = range(self.number)
-        dynamics.keep_layers(model, every)
-        copy, _ = _timed(lambda: dynamics.keep_layers(model, every))
-        calibration, held_out = problem.sizes
-        self.costs = Costs(
-            sample=solved / held_out,
-            program=max(compiled - solved, 0.0),
-            copy=copy,
-            calibration=calibration,
-            held_out=held_out,
-            operators=model.equation.num_operators,
-        )
+        # Predicted seconds for each sample that is solved, and for each program.
+        self.sample, self.program = solved / self.held_out, max(compiled - solved, 0.0)
 
     def stages(
         self, refinements: Sequence[int], tolerances: Sequence[float]
     ) -> dict[str, tuple[Callable[[], None], float]]:
         """The parts of the study and their predicted seconds, in the order in which they are
         made: cheap ones first."""
-        costs, number, few = self.costs, self.number, self.number - self.least
-        rules = costs.solves(few * len(NEEDED | RULES), programs=few)
-        return {
-            "layers": (self.rank, costs.solves(4 * number, programs=4)),
-            "rules that drop layers": (self.drop, rules),
-            **{
-                name: (
-                    ft.partial(self.search, name, **options),
-                    costs.search(number, self.least, **options),
-                )
-                for name, options in _COARSENINGS.items()
-            },
-            **{
-                f"refined, {k} steps": (ft.partial(self.refine, k), costs.solves(3 * k, 1))
-                for k in refinements
-            },
-            # Of five evaluations each.
-            **{
-                f"adaptive, tolerance {x:g}": (ft.partial(self.adapt, x), costs.solves(10, 1))
-                for x in tolerances
-            },
+        few = self.number - self.least
+        stages = {
+            "layers": (self.rank, self.cost(4 * self.number, 4)),
+            "rules that drop layers": (self.drop, self.cost(few * len(NEEDED | RULES), few)),
         }
+        for name, options in _COARSENINGS.items():
+            run = ft.partial(self.search, name, **options)
+            stages[name] = run, self.cost_of_search(**options)
+        for k in refinements:
+            stages[f"refined, {k} steps"] = ft.partial(self.refine, k), self.cost(3 * k, 1)
+        for tolerance in tolerances:
+            run = ft.partial(self.adapt, tolerance)
+            # Of five evaluations each.
+            stages[f"adaptive, tolerance {tolerance:g}"] = run, self.cost(10, 1)
+        return stages
+
+    def cost(self, solves: float, programs: int) -> float:
+        """Seconds of some solves of the held-out batch."""
+        return solves * self.held_out * self.sample + programs * self.program
+
+    def cost_of_fit(self, samples: int) -> float:
+        """A gradient is worth three solves."""
+        options = inspect.signature(dynamics.fit_rates).parameters
+        batch = min(options["batch"].default, samples)
+        return 3 * options["steps"].default * batch * self.sample
+
+    def cost_of_search(self, moves: Sequence[Callable], fit: Callable | None) -> float:
+        tried_on = self.calibration // 4 or self.calibration
+        operators, few = self.model.equation.num_operators, self.number - self.least
+        tried = 0
+        for kept in range(self.least, self.number):
+            choices = math.comb(self.number, kept)
+            counts = {
+                dynamics.selections: choices if choices <= MOST_SELECTIONS else 0,
+                dynamics.mergers: kept,
+            }
+            # Of those that leave out neighbouring operators.
+            windows = kept * operators + 1
+            tried += sum(counts.get(move, windows) for move in moves)
+        seconds = tried * tried_on * self.sample + self.cost(few, 0)
+        if fit is not None:
+            # Programs to judge what is fitted and what is not; to compile a fit takes as long
+            # as six. The others are shared.
+            fitting = self.cost_of_fit(self.calibration - self.calibration // 4)
+            seconds += few * (fitting + 8 * self.program)
+        return seconds
 
     def rank(self) -> None:
         few = jax.tree.map(lambda x: x[:_ESTIMATED_ON], self.problem.calibration)
@@ -187,7 +204,7 @@ class _Study:
 
         def fit_in_time(model: Model, target: dynamics.Target) -> Model:
             assert fit is not None
-            self.budget.check(self.costs.fit(target.samples))
+            self.budget.check(self.cost_of_fit(target.samples))
             return fit(model, target)
 
         meshes = dynamics.coarsenings(
