@@ -1,4 +1,4 @@
-"""Benchmarks: each file here is one command of scripts/benchmark.py."""
+"""Benchmarks: the files here have the commands of scripts/benchmark.py."""
 
 import importlib
 import pkgutil
@@ -8,7 +8,8 @@ from .shared.command import Command
 
 
 def commands() -> Iterator[Command]:
-    """The `COMMAND` of each file in this folder."""
+    """The commands of each file in this folder."""
     for module in pkgutil.iter_modules(__path__):
         if not module.ispkg:
-            yield importlib.import_module(f"{__name__}.{module.name}").COMMAND
+            found = vars(importlib.import_module(f"{__name__}.{module.name}")).values()
+            yield from (value for value in found if isinstance(value, Command))

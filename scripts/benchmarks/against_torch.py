@@ -12,10 +12,8 @@ from ide_transformer.errors import InputError
 
 from .shared.command import Command, Rounds, Rows, positive
 from .shared.timing import alternate
-from .with_torch.accelerator import full_float32, utilisation
-from .with_torch.own_training import OwnTraining
-from .with_torch.paired import PairedProcess
-from .with_torch.settings import SETTINGS, Setting
+from .with_torch.ours import SETTINGS, OwnTraining, Setting, full_float32, utilisation
+from .with_torch.processes import PairedProcess
 
 
 def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -> Rows:
@@ -76,7 +74,7 @@ def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -
 
 def make_torch_training(*arguments: Any) -> Any:
     """A `TorchTraining`; PyTorch is imported only where it is made."""
-    from .with_torch.training import TorchTraining
+    from .with_torch.theirs import TorchTraining
 
     return TorchTraining(*arguments)
 

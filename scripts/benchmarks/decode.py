@@ -13,10 +13,8 @@ import numpy as np
 
 from .shared.command import Command, Rounds, Rows, positive
 from .shared.timing import alternate
-from .with_torch.accelerator import full_float32
-from .with_torch.llama import load_llama, write_llama
-from .with_torch.own_generation import OwnGeneration
-from .with_torch.paired import PairedProcess
+from .with_torch.ours import OwnGeneration, full_float32, load_llama, write_llama
+from .with_torch.processes import PairedProcess
 
 
 def decode(
@@ -71,7 +69,7 @@ def decode(
 
 def make_torch_generation(*arguments: Any) -> Any:
     """A `TorchGeneration`; PyTorch is imported only where it is made."""
-    from .with_torch.generation import TorchGeneration
+    from .with_torch.theirs import TorchGeneration
 
     return TorchGeneration(*arguments)
 

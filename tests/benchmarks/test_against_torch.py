@@ -12,8 +12,7 @@ import ide_transformer as ide
 from benchmarks import decode
 from benchmarks.against_torch import against_torch
 from benchmarks.shared.command import Rounds
-from benchmarks.with_torch.own_training import OwnTraining
-from benchmarks.with_torch.settings import Setting
+from benchmarks.with_torch.ours import OwnTraining, Setting
 
 
 TIMING = {"milliseconds", "spread", "time_ratio", "ratio_spread"}
@@ -23,7 +22,7 @@ TIMING = {"milliseconds", "spread", "time_ratio", "ratio_spread"}
 def test_pytorch_learns_the_same():
     """The loss over some AdamW steps, and every weight after them."""
     pytest.importorskip("torch")
-    from benchmarks.with_torch.training import TorchTraining
+    from benchmarks.with_torch.theirs import TorchTraining
 
     jax.config.update("jax_enable_x64", False)
     try:
@@ -78,16 +77,16 @@ def test_products_are_in_full_float32_as_in_pytorch(monkeypatch):
 @pytest.mark.heavy
 def test_pytorch_computes_in_full_float32_where_its_model_lies(monkeypatch):
     torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
-    from benchmarks.with_torch import device, generation
+    from benchmarks.with_torch import theirs
 
     torch.set_float32_matmul_precision("medium")
-    assert device.prepared_device().type in ("cuda", "cpu")
+    assert theirs.prepared_device().type in ("cuda", "cpu")
     assert torch.get_float32_matmul_precision() == "highest"
     model = torch.nn.Linear(2, 2)
     llama = SimpleNamespace(from_pretrained=lambda folder, dtype: model)
     monkeypatch.setattr(transformers, "LlamaForCausalLM", llama)
-    monkeypatch.setattr(generation, "prepared_device", lambda: torch.device("meta"))
-    made = generation.TorchGeneration("", np.ones((1, 2), np.int32), 3)
+    monkeypatch.setattr(theirs, "prepared_device", lambda: torch.device("meta"))
+    made = theirs.TorchGeneration("", np.ones((1, 2), np.int32), 3)
     assert model.weight.device.type == made._tokens.device.type == "meta"
 
 

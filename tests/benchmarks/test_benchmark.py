@@ -21,7 +21,7 @@ from benchmarks.host import _Gate
 from benchmarks.march import SCHEMES, gradient_by_hand, plain_weights
 from benchmarks.shared import handwritten
 from benchmarks.shared.problem import Shape, gradient_of_solve, pre_norm
-from benchmarks.with_torch.resident import peak_resident_mebibytes
+from benchmarks.with_torch.processes import peak_resident_mebibytes
 from ide_transformer.training.stopping import Stopped
 
 

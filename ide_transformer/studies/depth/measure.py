@@ -149,7 +149,7 @@ class _Study:
             stages[f"adaptive, tolerance {tolerance:g}"] = run, self.cost(10, 1)
         return stages
 
-    def cost(self, solves: float, programs: int) -> float:
+    def cost(self, solves: int, programs: int) -> float:
         """Seconds of some solves of the held-out batch."""
         return solves * self.held_out * self.sample + programs * self.program
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ...dynamics import ErrorBudget, FunctionSolve, error_budget, gain, refinements
+from ...dynamics.meshes import relative_error
 from ...equation import TokenDomain, interpolation
 from ...errors import InputError
 from ...models import Field, OperatorModel, is_built_as
@@ -42,16 +43,12 @@ def refinement_errors(
                 {
                     "resolution": name,
                     "at": finer.described(name),
-                    "error": _error(solutions[-1], finest),
+                    "error": float(relative_error(solutions[-1], finest)),
                     "order": _order(*solutions) if len(solutions) == 3 else None,
                     "cost": finer.cost / solve.cost,
                 }
             )
     return rows
-
-
-def _error(outputs: Array, true: Array) -> float:
-    return float(jnp.linalg.norm(outputs - true) / jnp.linalg.norm(true))
 
 
 def _order(coarse: Array, fine: Array, finest: Array) -> float | None:
@@ -127,8 +124,9 @@ def tried_budget(solve: FunctionSolve) -> Trial:
     if solve.has_functions:
         reference = reference.finer("features", _FINE)
     true = reference.outputs(solve.domain)
+    solves = {"": solve, **refinements(solve)}
     left = {
-        name: _error(finer.outputs(solve.domain), true)
-        for name, finer in refinements(solve).items()
+        name: float(relative_error(finer.outputs(solve.domain), true))
+        for name, finer in solves.items()
     }
-    return Trial(budget, _error(solve.outputs(solve.domain), true), left)
+    return Trial(budget, left.pop(""), left)

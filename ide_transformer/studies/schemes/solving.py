@@ -13,6 +13,7 @@ from jaxtyping import Array
 from pydantic import Field, PositiveFloat
 from rich.console import Console
 
+from ...dynamics.meshes import relative_error
 from ...errors import InputError
 from ...figures import plot_curves
 from ...models import Model
@@ -170,7 +171,7 @@ class _Problem(NamedTuple):
 
     def error(self, u: Array) -> float:
         """The relative error of a state at T."""
-        return float(jnp.sqrt(jnp.mean((u - self.exact) ** 2) / jnp.mean(self.exact**2)))
+        return float(relative_error(u, self.exact))
 
 
 def _state(model: Model, inputs: Any) -> Array:

@@ -1,10 +1,19 @@
-"""An object in a process of its own, so that its threads disturb none here."""
+"""Objects in processes of their own, and the time and memory of a process."""
 
+import ctypes
+import gc
 import multiprocessing
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
+
+import jax
+
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PairedProcess:
@@ -63,3 +72,47 @@ def _serve(connection: Connection) -> None:
             connection.send((getattr(made, method)(*given), None))
         except Exception:
             connection.send((None, traceback.format_exc()))
+
+
+def peak_resident_mebibytes(work: Callable[[], object]) -> float | None:
+    """By how much the memory of this process rises at most while `work` runs; `None` where
+    that cannot be known."""
+    if not (_STATUS.exists() and _RESET.exists()):
+        return None
+    gc.collect()
+    # What was freed goes back to the system, or it would be used again without a rise.
+    ctypes.CDLL(None).malloc_trim(0)
+    before = _read("VmRSS")
+    _RESET.write_text("5")
+    work()
+    return _read("VmHWM") - before
+
+
+def _read(name: str) -> float:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) / 1024
+    raise KeyError(name)
+
+
+def timed_steps(
+    step: Callable[[], Any], steps: int, wait: Callable[[Any], Any] = jax.block_until_ready
+) -> float:
+    """Seconds for each of `steps` steps that follow one another.
+
+    One more step goes ahead and does not count: it finds caches and threads as others left
+    them. `wait` waits for what the last step returned.
+    """
+    wait(step())
+    began = time.perf_counter()
+    for _ in range(steps - 1):
+        step()
+    wait(step())
+    return (time.perf_counter() - began) / steps
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Seconds that some work takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -1,0 +1,285 @@
+"""Language models of this package whose training and generation are measured."""
+
+import contextlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from ide_transformer.equation import LayerNorm, RMSNorm
+from ide_transformer.errors import InputError
+from ide_transformer.models import LanguageModel, Model, TextInputs, TokenLogits, is_built_as
+from ide_transformer.models.generate import Draw, write
+from ide_transformer.pretrained import (
+    Options,
+    families,
+    load_pretrained,
+    tensors_of,
+    write_tensors,
+)
+from ide_transformer.tasks import Batch, CrossEntropy
+from ide_transformer.training import (
+    Config,
+    ModelConfig,
+    TrainingConfig,
+    build_model_of_size,
+    build_optimizer,
+    initial_state,
+    learning_rate,
+    make_train_step,
+)
+
+from ..shared.timing import temporary_mebibytes
+from .processes import seconds_of, timed_steps
+
+
+# FLOP/s of dense products in bfloat16, by a part of the name of the card; the figures of its
+# maker. The more special names come first.
+_PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
+
+
+def full_float32() -> contextlib.AbstractContextManager:
+    """Until it is left, products of float32 are made in full float32, as by PyTorch. By its
+    default JAX rounds their factors on an accelerator; products in bfloat16 stay what they are.
+    """
+    return jax.default_matmul_precision("float32")
+
+
+def peak_flops(device: str) -> float | None:
+    """The peak rate of products in bfloat16 of a device, by its kind; `None` if unknown."""
+    return next((peak for name, peak in _PEAK_FLOPS.items() if name in device), None)
+
+
+def utilisation(model_flops: float, seconds: float) -> float | None:
+    """Model FLOP utilisation of the first device, `model FLOPs / (seconds · peak FLOP/s)`."""
+    peak = peak_flops(jax.devices()[0].device_kind)
+    return None if peak is None else model_flops / (seconds * peak)
+
+
+class Setting(NamedTuple):
+    """Sizes of a language model of the kind of configs/shakespeare.yaml, and of its batches."""
+
+    layers: int
+    batch: int
+    context: int
+    width: int
+    heads: int = 4
+    vocabulary: int = 84
+
+    def __str__(self) -> str:
+        return f"{self.layers} layers, {self.batch} x {self.context}, width {self.width}"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a batch."""
+        return self.batch * self.context
+
+    @property
+    def config(self) -> Config:
+        """The configuration of such a run."""
+        return Config(
+            model=ModelConfig(
+                width=self.width, heads=self.heads, depth=self.layers, context=self.context
+            ),
+            training=TrainingConfig(batch_size=self.batch),
+        )
+
+    def batches(self, number: int) -> list[Batch]:
+        """Batches of walks around the vocabulary with random short steps, which can be
+        learned."""
+        random = np.random.default_rng(0)
+        batches = []
+        for _ in range(number):
+            steps = random.geometric(0.3, (self.batch, self.context + 1))
+            tokens = (np.cumsum(steps, axis=1) % self.vocabulary).astype(np.int32)
+            batches.append(Batch(tokens[:, :-1], tokens[:, 1:]))
+        return batches
+
+    @property
+    def model_flops(self) -> float:
+        """Floating point operations that one training step of the mathematics needs,
+        `6 N` for each token, N the weights of all products (those with the vocabulary
+        included), and `6 layers context² width` for each sample: the products of attention, of
+        which a causal one needs half of `12 layers context² width`. What is recomputed does
+        not count."""
+        weights = 12 * self.layers * self.width**2 + self.vocabulary * self.width
+        attention = 6 * self.layers * self.context**2 * self.width
+        return 6.0 * weights * self.tokens + float(attention * self.batch)
+
+
+SETTINGS = {
+    "small": Setting(4, 12, 64, 128),
+    "medium": Setting(6, 8, 256, 256),
+    "gpt2": Setting(12, 8, 1024, 768, heads=12, vocabulary=50257),
+}
+
+
+_BATCHES = 16
+
+
+class OwnTraining:
+    """The training of a run, with the methods of `theirs.TorchTraining`."""
+
+    def __init__(self, setting: Setting):
+        config = setting.config
+        self.setting = setting
+        self.batches = setting.batches(_BATCHES)
+        model = build_model_of_size(
+            config, {"vocabulary": setting.vocabulary}, jax.random.key(0)
+        )
+        assert is_built_as(model, LanguageModel)
+        # A copy on the host: the weights on the device are donated to the first step.
+        self.initial_weights = torch_weights(model)
+        optimizer = build_optimizer(config.optimizer, config.training.steps)
+        self._state, static = initial_state(model, optimizer, jax.random.key(1))
+        train_step: Any = make_train_step(optimizer, static, CrossEntropy())
+        self.program = train_step.lower(self._state, self.batches[0]).compile()
+        self._following = itertools.cycle(self.batches)
+
+    def losses(self, steps: int) -> list[float]:
+        """The loss of each of the next steps, before its update."""
+        return [float(self._step()) for _ in range(steps)]
+
+    def turn(self, steps: int) -> float:
+        """Seconds for each of `steps` steps."""
+        return timed_steps(self._step, steps)
+
+    def peak_mebibytes(self) -> float:
+        """Memory of one step without weights and the moments of the optimiser."""
+        return temporary_mebibytes(self.program)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The weights, by the names of the module in PyTorch."""
+        return torch_weights(self._state.weights)
+
+    def learning_rates(self) -> list[float]:
+        """Of all steps of a run."""
+        config = self.setting.config
+        schedule = learning_rate(config.optimizer, config.training.steps)
+        return [float(rate) for rate in np.asarray(schedule(jnp.arange(config.training.steps)))]
+
+    def _step(self) -> Array:
+        self._state, metrics = self.program(self._state, next(self._following))
+        return metrics["loss"]
+
+
+def torch_weights(model: Model[TextInputs, TokenLogits]) -> dict[str, np.ndarray]:
+    """The weights of a language model by the names of `theirs.Transformer`."""
+    attention, feed_forward = model.control.intervals()
+    weights = {
+        "embedding": model.inputs.embedding,
+        "positions": model.inputs.positions,
+        "output_gain": cast(LayerNorm, model.read_out.normalization).gain,
+    }
+    inputs = [part.weight for part in (attention.query, attention.key, attention.value)]
+    # `torch.nn.Linear` multiplies by the transpose of its weight.
+    layers = {
+        "attention_gain": attention.normalization.gain,
+        "query_key_value.weight": np.concatenate(inputs, axis=-1).swapaxes(-1, -2),
+        "output.weight": attention.output.weight.swapaxes(-1, -2),
+        "feed_forward_gain": feed_forward.normalization.gain,
+        "inner.weight": feed_forward.inner.weight.swapaxes(-1, -2),
+        "outer.weight": feed_forward.outer.weight.swapaxes(-1, -2),
+    }
+    for name, stacked in layers.items():
+        for index, weight in enumerate(stacked):
+            weights[f"blocks.{index}.{name}"] = weight
+    return {name: np.array(weight) for name, weight in weights.items()}
+
+
+class OwnGeneration:
+    """Greedy generation of so many tokens after prompts, with the methods of
+    `theirs.TorchGeneration`; the cache keeps `cached` tokens."""
+
+    def __init__(
+        self,
+        model: Model[TextInputs, TokenLogits],
+        tokens: Int[Array, "batch prompt"],
+        length: int,
+        *,
+        cached: int,
+    ):
+        self._model, self._tokens = model, tokens
+
+        @eqx.filter_jit
+        def written(model: Model[TextInputs, TokenLogits], tokens: Array) -> Array:
+            key, end = jax.random.key(0), tokens.shape[-1]
+            draw = Draw(temperature=0.0)
+            return write(model, tokens, end, length, key, draw, cached_tokens=cached)
+
+        self._written = written
+
+    def text(self) -> np.ndarray:
+        """The prompts and what follows them."""
+        return np.asarray(self._written(self._model, self._tokens))
+
+    def turn(self) -> float:
+        """Seconds to write it."""
+        return seconds_of(self.text)
+
+    def call(self, method: str) -> Any:
+        """See `PairedProcess`."""
+        return getattr(self, method)()
+
+
+_GLASSLLM = dict(
+    model_type="llama",
+    vocab_size=1024,
+    hidden_size=128,
+    intermediate_size=341,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    tie_word_embeddings=True,
+)
+
+
+def load_llama(path: str) -> tuple[Model[TextInputs, TokenLogits], str]:
+    """A Llama, and what its weights are: those of a checkpoint, or random ones of the size of
+    glassllm where that cannot be fetched."""
+    weights = path
+    try:
+        model = load_pretrained(path, dtype=jnp.float32)
+    except InputError:
+        if path != "glassllm":
+            raise
+        model = families()["llama"].build(Options(_GLASSLLM, Path(path)), frozenset())
+        weights = "random, of the size of glassllm"
+    if not is_built_as(model, LanguageModel):
+        raise InputError(
+            f"{path} holds a model of {type(model.read_out).__name__}, which writes no text."
+        )
+    return model, weights
+
+
+def write_llama(model: Model[TextInputs, TokenLogits], folder: Path) -> None:
+    """The weights in the layout that transformers reads."""
+    attention, feed_forward = model.control.intervals()
+    config = dict(
+        architectures=["LlamaForCausalLM"],
+        model_type="llama",
+        vocab_size=model.inputs.vocabulary,
+        hidden_size=model.features,
+        intermediate_size=feed_forward.inner.weight.shape[-1],
+        num_hidden_layers=model.control.num_intervals,
+        num_attention_heads=attention.heads,
+        num_key_value_heads=attention.key_value_heads,
+        head_dim=attention.query.weight.shape[-1] // attention.heads,
+        max_position_embeddings=model.inputs.context,
+        rope_theta=attention.positions.base,
+        rms_norm_eps=cast(RMSNorm, model.read_out.normalization).eps,
+        tie_word_embeddings=model.read_out.weight is None,
+        # Ends of text would end it early.
+        eos_token_id=None,
+        bos_token_id=None,
+    )
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    tensors = tensors_of(families()["llama"].table(model))
+    write_tensors(folder, {f"model.{name}": x for name, x in tensors.items()})

@@ -1,0 +1,197 @@
+# PyTorch is optional.
+# pyright: reportMissingImports=false
+"""The equal training and generation in PyTorch, to be made in a process of their own. Importing
+this module needs PyTorch."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ide_transformer.tasks import Batch
+from ide_transformer.training import OptimizerConfig
+
+from .ours import Setting
+from .processes import peak_resident_mebibytes, seconds_of, timed_steps
+
+
+def prepared_device() -> torch.device:
+    """The GPU, if there is one, else the CPU. Products of float32 are made in full float32, as
+    by `ours.full_float32`."""
+    torch.set_float32_matmul_precision("highest")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Block(nn.Module):
+    """A pre-norm layer: causal attention, then a feed-forward with the exact GELU."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.attention_gain = nn.Parameter(torch.ones(width))
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.feed_forward_gain = nn.Parameter(torch.ones(width))
+        self.inner = nn.Linear(width, 4 * width, bias=False)
+        self.outer = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, u: Tensor) -> Tensor:
+        batch, tokens, width = u.shape
+        v = functional.layer_norm(u, (width,), self.attention_gain)
+        query, key, value = (
+            x.view(batch, tokens, self.heads, width // self.heads).transpose(1, 2)
+            for x in self.query_key_value(v).split(width, dim=2)
+        )
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        u = u + self.output(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        v = functional.layer_norm(u, (width,), self.feed_forward_gain)
+        return u + self.outer(functional.gelu(self.inner(v)))
+
+
+class Transformer(nn.Module):
+    """The character model of configs/shakespeare.yaml, with the same shapes and operations:
+    token and position embeddings, the layers, a layer norm and the tied read-out; its output
+    is the mean cross-entropy."""
+
+    def __init__(self, layers: int, context: int, width: int, heads: int, vocabulary: int):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(vocabulary, width))
+        self.positions = nn.Parameter(torch.empty(context, width))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.output_gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        u = functional.embedding(tokens, self.embedding) + self.positions[: tokens.shape[1]]
+        for block in self.blocks:
+            u = block(u)
+        u = functional.layer_norm(u, u.shape[-1:], self.output_gain)
+        logits = functional.linear(u, self.embedding)
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def make_optimizer(
+    model: nn.Module, *, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW, fused, that decays matrices only."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
+
+
+class TorchTraining:
+    """The training of a `Transformer` as a run of this package trains: clipping, AdamW, and a
+    learning rate that changes with every step.
+
+    **Arguments:**
+
+    - `setting`: the sizes.
+    - `weights`: the initial weights, by the names of the module.
+    - `batches`: taken one after the other, and again from the first.
+    - `optimizer`: its betas, decay and clipping.
+    - `learning_rates`: of the steps, the last one for all that follow.
+    - `compiled`: whether the forward and backward pass go through `torch.compile`.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        weights: dict[str, np.ndarray],
+        batches: list[Batch],
+        optimizer: OptimizerConfig,
+        learning_rates: list[float],
+        compiled: bool,
+    ):
+        self._device = prepared_device()
+        layers, _, context, width, heads, vocabulary = setting
+        model = Transformer(layers, context, width, heads, vocabulary)
+        model.load_state_dict({name: torch.tensor(x) for name, x in weights.items()})
+        self._model = model.to(self._device)
+        self._loss = torch.compile(self._model) if compiled else self._model
+        self._clip = optimizer.clip
+        self._optimizer = make_optimizer(
+            self._model,
+            betas=(optimizer.beta1, optimizer.beta2),
+            weight_decay=optimizer.weight_decay,
+        )
+        self._batches = itertools.cycle(batches)
+        self._rates = itertools.chain(learning_rates, itertools.repeat(learning_rates[-1]))
+
+    def losses(self, steps: int) -> list[float]:
+        """The loss of each of the next steps, before its update."""
+        return [self._step().item() for _ in range(steps)]
+
+    def turn(self, steps: int) -> float:
+        """Seconds for each of `steps` steps."""
+        return timed_steps(self._step, steps, torch.Tensor.item)
+
+    def peak_mebibytes(self) -> float | None:
+        """Memory of one step without weights and the moments of the optimiser."""
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._device.type == "cuda":
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            self._step()
+            return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return peak_resident_mebibytes(self._step)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The weights, by the names of the module."""
+        return {n: x.detach().cpu().numpy() for n, x in self._model.state_dict().items()}
+
+    def _step(self) -> torch.Tensor:
+        batch = next(self._batches)
+        tokens, targets = (torch.from_numpy(x).long().to(self._device) for x in batch)
+        rate = next(self._rates)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._loss(tokens, targets)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip)
+        self._optimizer.step()
+        return loss.detach()
+
+
+class TorchGeneration:
+    """Greedy generation with the cache of transformers.
+
+    **Arguments:**
+
+    - `folder`: a Llama checkpoint that transformers reads.
+    - `tokens`: of the prompts, `[batch, prompt]`.
+    - `length`: tokens to write.
+    """
+
+    def __init__(self, folder: str, tokens: np.ndarray, length: int):
+        import transformers
+
+        # The type of `generate` that transformers declares does not admit its own models.
+        model: Any = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        device = prepared_device()
+        self._model = model.eval().to(device)
+        self._tokens = torch.from_numpy(tokens).long().to(device)
+        self._length = length
+
+    def text(self) -> np.ndarray:
+        """The prompts and what follows them."""
+        with torch.inference_mode():
+            text = self._model.generate(
+                self._tokens,
+                attention_mask=torch.ones_like(self._tokens),
+                max_new_tokens=self._length,
+                min_new_tokens=self._length,
+                do_sample=False,
+                use_cache=True,
+            )
+        return text.cpu().numpy()
+
+    def turn(self) -> float:
+        """Seconds to write it."""
+        return seconds_of(self.text)
