@@ -69,7 +69,7 @@ def decode(
 
 def make_torch_generation(*arguments: Any) -> Any:
     """A `TorchGeneration`; PyTorch is imported only where it is made."""
-    from .with_torch.theirs import TorchGeneration
+    from .with_torch.generation import TorchGeneration
 
     return TorchGeneration(*arguments)
 

@@ -60,7 +60,7 @@ class Recorder:
 
 def test_products_are_in_full_float32_as_in_pytorch(monkeypatch):
     recorder, paired = Recorder(), Recorder()
-    llama = SimpleNamespace(embedding=np.ones((3, 2)))
+    llama = SimpleNamespace(inputs=SimpleNamespace(vocabulary=3))
     monkeypatch.setattr(decode, "load_llama", lambda path: (llama, "random"))
     monkeypatch.setattr(decode, "OwnGeneration", lambda *_, **options: recorder)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -77,7 +77,7 @@ def test_products_are_in_full_float32_as_in_pytorch(monkeypatch):
 @pytest.mark.heavy
 def test_pytorch_computes_in_full_float32_where_its_model_lies(monkeypatch):
     torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
-    from benchmarks.with_torch import theirs
+    from benchmarks.with_torch import generation, theirs
 
     torch.set_float32_matmul_precision("medium")
     assert theirs.prepared_device().type in ("cuda", "cpu")
@@ -85,8 +85,8 @@ def test_pytorch_computes_in_full_float32_where_its_model_lies(monkeypatch):
     model = torch.nn.Linear(2, 2)
     llama = SimpleNamespace(from_pretrained=lambda folder, dtype: model)
     monkeypatch.setattr(transformers, "LlamaForCausalLM", llama)
-    monkeypatch.setattr(theirs, "prepared_device", lambda: torch.device("meta"))
-    made = theirs.TorchGeneration("", np.ones((1, 2), np.int32), 3)
+    monkeypatch.setattr(generation, "prepared_device", lambda: torch.device("meta"))
+    made = generation.TorchGeneration("", np.ones((1, 2), np.int32), 3)
     assert model.weight.device.type == made._tokens.device.type == "meta"
 
 

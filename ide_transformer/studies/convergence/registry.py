@@ -88,10 +88,12 @@ def schemes() -> dict[str, Entry]:
         "algebraically_reversible(rk4)": _explicit(
             solvers.AlgebraicallyReversible(solvers.RK4())
         ),
-        "nesterov": _explicit(solvers.Nesterov(0.5, 0.5, 1.0), limit=momentum_limit),
-        "heavy_ball": _explicit(solvers.HeavyBall(0.5, 1.0), limit=momentum_limit),
+        "nesterov": _explicit(
+            solvers.Nesterov(momentum=0.5, lookahead=0.5), limit=momentum_limit
+        ),
+        "heavy_ball": _explicit(solvers.HeavyBall(momentum=0.5), limit=momentum_limit),
         "presymplectic_euler": _explicit(
-            solvers.PresymplecticEuler(1.0, 0.1), limit=momentum_limit
+            solvers.PresymplecticEuler(logarithmic=1.0, linear=0.1), limit=momentum_limit
         ),
         "exponential_euler": _explicit(solvers.ExponentialEuler(), block="damped"),
         "etdab2": _explicit(solvers.ETDAB2(), block="damped"),

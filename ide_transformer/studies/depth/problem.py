@@ -87,9 +87,9 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
         drawn = random.standard_normal((samples, *model.inputs.image_shape), np.float32)
         return _imitation(model, np.split(drawn, [calibration]), "random images")
     raise InputError(
-        f"study_coarsening: there are no inputs for {loaded.path}, of class "
-        f"{type(model).__name__}. Give the folder of a run, or a checkpoint of a language "
-        "model, a text encoder or a model of images; the inputs of others can be given from "
+        f"study_coarsening: there are no inputs for {loaded.path}, a model of "
+        f"{type(model.inputs).__name__}. Give the folder of a run, or a checkpoint of a "
+        "language model, a text encoder or a model of images; the inputs of others can be given from "
         "Python, measure_coarsening(model, Problem(…))."
     )
 

@@ -195,7 +195,7 @@ def torch_weights(model: Model[TextInputs, TokenLogits]) -> dict[str, np.ndarray
 
 class OwnGeneration:
     """Greedy generation of so many tokens after prompts, with the methods of
-    `theirs.TorchGeneration`; the cache keeps `cached` tokens."""
+    `generation.TorchGeneration`; the cache keeps `cached` tokens."""
 
     def __init__(
         self,

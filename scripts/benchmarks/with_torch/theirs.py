@@ -1,10 +1,8 @@
 # PyTorch is optional.
 # pyright: reportMissingImports=false
-"""The equal training and generation in PyTorch, to be made in a process of their own. Importing
-this module needs PyTorch."""
+"""The equal training in PyTorch, to be made in a process of its own."""
 
 import itertools
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from ide_transformer.tasks import Batch
 from ide_transformer.training import OptimizerConfig
 
 from .ours import Setting
-from .processes import peak_resident_mebibytes, seconds_of, timed_steps
+from .processes import peak_resident_mebibytes, timed_steps
 
 
 def prepared_device() -> torch.device:
@@ -157,41 +155,3 @@ class TorchTraining:
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip)
         self._optimizer.step()
         return loss.detach()
-
-
-class TorchGeneration:
-    """Greedy generation with the cache of transformers.
-
-    **Arguments:**
-
-    - `folder`: a Llama checkpoint that transformers reads.
-    - `tokens`: of the prompts, `[batch, prompt]`.
-    - `length`: tokens to write.
-    """
-
-    def __init__(self, folder: str, tokens: np.ndarray, length: int):
-        import transformers
-
-        # The type of `generate` that transformers declares does not admit its own models.
-        model: Any = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        device = prepared_device()
-        self._model = model.eval().to(device)
-        self._tokens = torch.from_numpy(tokens).long().to(device)
-        self._length = length
-
-    def text(self) -> np.ndarray:
-        """The prompts and what follows them."""
-        with torch.inference_mode():
-            text = self._model.generate(
-                self._tokens,
-                attention_mask=torch.ones_like(self._tokens),
-                max_new_tokens=self._length,
-                min_new_tokens=self._length,
-                do_sample=False,
-                use_cache=True,
-            )
-        return text.cpu().numpy()
-
-    def turn(self) -> float:
-        """Seconds to write it."""
-        return seconds_of(self.text)
