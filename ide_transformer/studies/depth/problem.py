@@ -89,8 +89,8 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
     raise InputError(
         f"study_coarsening: there are no inputs for {loaded.path}, a model of "
         f"{type(model.inputs).__name__}. Give the folder of a run, or a checkpoint of a "
-        "language model, a text encoder or a model of images; the inputs of others can be given from "
-        "Python, measure_coarsening(model, Problem(…))."
+        "language model, a text encoder or a model of images; the inputs of others can be "
+        "given from Python, measure_coarsening(model, Problem(…))."
     )
 
 
