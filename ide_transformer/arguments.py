@@ -4,7 +4,7 @@ import functools as ft
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -80,7 +80,10 @@ def _instances(annotation: Any) -> Any:
     """Replace dataclasses in a type, of whose objects pydantic would look at the fields."""
     origin: Any = get_origin(annotation)
     if is_dataclass(origin):
-        return InstanceOf[origin]
+        check = ft.partial(
+            _with_parts, dict(zip(origin.__parameters__, get_args(annotation), strict=True))
+        )
+        return Annotated[InstanceOf[origin], AfterValidator(check)]
     if origin in (Union, UnionType, tuple):
         members = tuple(map(_instances, get_args(annotation)))
         kind: Any = Union if origin is UnionType else origin
@@ -88,6 +91,18 @@ def _instances(annotation: Any) -> Any:
     if is_dataclass(annotation) or hasattr(annotation, "_fields"):
         return InstanceOf[annotation]
     return annotation
+
+
+def _with_parts(kinds: Mapping[Any, Any], record: Any) -> Any:
+    """Check the fields that a generic class leaves to its parameters."""
+    for field in fields(record):
+        kind = kinds.get(field.type)
+        if inspect.isclass(kind) and not isinstance(part := getattr(record, field.name), kind):
+            raise ValueError(
+                f"Input should be a {type(record).__name__} whose {field.name} is "
+                f"{kind.__name__}, not {type(part).__name__}"
+            )
+    return record
 
 
 def problems_of(error: ValidationError) -> str:

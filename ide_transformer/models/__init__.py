@@ -25,7 +25,11 @@ from .chains import (
     StageInputs as StageInputs,
     VCycleInputs as VCycleInputs,
 )
-from .functions import Field as Field, FunctionInputs as FunctionInputs
+from .functions import (
+    Field as Field,
+    FunctionInputs as FunctionInputs,
+    FunctionValues as FunctionValues,
+)
 from .generate import generate as generate
 from .generate_from_source import (
     generate_beam as generate_beam,
@@ -48,7 +52,6 @@ from .parts import (
 )
 from .read_outs import (
     AbstractClassifier as AbstractClassifier,
-    FunctionValues as FunctionValues,
     MaskedTokenHead as MaskedTokenHead,
     MeanHead as MeanHead,
     PrefixAndMeanHead as PrefixAndMeanHead,

@@ -28,13 +28,12 @@ from ..errors import InputError
 from ..integration import Discretization
 from .audio import AudioInputs, TokenConvolution
 from .chains import EncodedInputs, GridInputs, StageInputs, VCycleInputs
-from .functions import FunctionInputs
+from .functions import FunctionInputs, FunctionValues
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model
 from .parts import AbstractInputs, AbstractReadOut
 from .read_outs import (
     AbstractClassifier,
-    FunctionValues,
     MaskedTokenHead,
     States,
     TokenLogits,

@@ -15,12 +15,6 @@ from .text import as_text
 from .text_inputs import TextInputs
 
 
-_VELOCITY = (
-    "the velocity starts from an embedding of its own, which a cache does not know; build the "
-    "model with own_velocity=False."
-)
-
-
 class CachedDecoder(eqx.Module):
     """A causal language model that reads one token after the other. A cache keeps the keys and
     values of the tokens read so far, at each evaluation of each step.
@@ -49,10 +43,9 @@ class CachedDecoder(eqx.Module):
                 f"CachedDecoder(tokens={tokens}): the context of the model is {context}; "
                 f"choose from 1 to {context} tokens."
             )
-        model = model.ordinary
-        if model.inputs.velocity is not None:
-            raise InputError(f"Token by token: {_VELOCITY}")
-        self.model = model
+        if (reason := _why_no_cache_of(model)) is not None:
+            raise InputError(f"Token by token: {reason}")
+        self.model = model = model.ordinary
         control = model.rounded_control
         equation = Equation(control, model.constraint, TokenDomain.uniform(tokens))
         self.march = TokenMarch(equation, model.discretization, _state(model))
@@ -126,15 +119,29 @@ class CachedDecoder(eqx.Module):
 
 
 @checked
-def why_not_cached(model: Model[TextInputs, TokenLogits]) -> str | None:
+def why_not_cached(model: Model) -> str | None:
     """The reason why `generate` solves the equation of a model again for each token, and what
     to write instead; `None` where it uses a `CachedDecoder`."""
-    if type(model.inputs) is not TextInputs or model.inputs.prefix:
-        return "the inputs are no TextInputs without learned tokens, of which the cache knows."
-    if model.inputs.velocity is not None:
-        return _VELOCITY
+    reason = _why_no_cache_of(model)
+    if reason is not None:
+        return reason
     model = model.ordinary
     return why_not_by_token(model.equation, model.discretization, _state(model))
+
+
+def _why_no_cache_of(model: Model) -> str | None:
+    """The reason why the embedding of a token is not that of the token and its place."""
+    inputs = model.inputs
+    if type(inputs) is not TextInputs:
+        return f"a cache knows TextInputs, and these are {type(inputs).__name__}."
+    if inputs.padding is not None:
+        return "places are counted without a padding token; build the inputs with padding=None."
+    if inputs.velocity is not None:
+        return (
+            "the velocity starts from an embedding of its own, which a cache does not know; "
+            "build the model with own_velocity=False."
+        )
+    return None
 
 
 def _state(model: Model[TextInputs, TokenLogits]) -> jax.ShapeDtypeStruct:

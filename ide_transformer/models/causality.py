@@ -72,6 +72,7 @@ def check_causal(where: str, model: Model) -> None:
     is `pointwise` and sees others.
     """
     solved = _by_fixed_steps(model.ordinary)
+    solved.inputs.of_text(Text(np.zeros(1, int)))
     finite = 0
     # Inside a compiled function operations on known numbers would be traced; elsewhere this
     # would only compile them one by one.

@@ -197,9 +197,6 @@ class VCycleInputs(AbstractInputs):
     def domain(self) -> TokenDomain:
         return self.inputs.domain
 
-    def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
-        return self.inputs.shaped(outputs, inputs)
-
     def with_tokens(self, tokens: int | tuple[int, int]) -> "VCycleInputs":
         return dataclasses.replace(self, inputs=self.inputs.with_tokens(tokens))
 

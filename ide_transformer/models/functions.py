@@ -15,6 +15,7 @@ from ..equation import (
     AbstractConstraint,
     Free,
     FunctionSpace,
+    LayerNorm,
     Linear,
     PointRule,
     TokenDomain,
@@ -23,7 +24,7 @@ from ..equation import (
     with_fields,
 )
 from ..errors import InputError
-from .parts import AbstractInputs, Embedded
+from .parts import AbstractInputs, AbstractReadOut, Embedded
 
 
 class Field(NamedTuple):
@@ -213,11 +214,6 @@ class FunctionInputs(AbstractInputs):
         u = self.normalization.project(drop(u, self.dropout, key))
         return Embedded(u, domain)
 
-    def shaped(
-        self, outputs: Float[Array, "..."], inputs: Float[ArrayLike, "..."] | Field
-    ) -> Float[Array, "..."]:
-        return outputs if isinstance(inputs, Field) else outputs.reshape(jnp.shape(inputs))
-
     @property
     def _wavelengths(self) -> list[float]:
         """L along each axis."""
@@ -253,6 +249,49 @@ class FunctionInputs(AbstractInputs):
                 f"the coordinate apart; give at least {2 * self.modes + 1} points."
             )
         return a.astype(self.embedding.weight.dtype)
+
+
+class FunctionValues(AbstractReadOut):
+    """Values of functions at the points of the domain, `W N(u(x)) + b`: `[..., tokens]`, or
+    `[..., tokens, channels]`.
+
+    **Arguments:**
+
+    - `linear`: W and b.
+    - `normalization`: N.
+    - `channels`: whether the values have an axis of their own.
+
+    **Raises:** `InputError` for several values without an axis.
+    """
+
+    linear: Linear
+    normalization: AbstractConstraint = LayerNorm()
+    channels: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        if not self.channels and (number := self.linear.weight.shape[1]) != 1:
+            raise InputError(
+                f"FunctionValues: linear gives {number} values at each point; give "
+                "channels=True, an axis for them."
+            )
+
+    def __call__(
+        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
+    ) -> Float[Array, "..."]:
+        outputs = self.linear(self.normalization.project(u))
+        return outputs if self.channels else outputs[..., 0]
+
+    def shaped(
+        self, outputs: Float[Array, "..."], inputs: Float[ArrayLike, "..."] | Field
+    ) -> Float[Array, "..."]:
+        if isinstance(inputs, Field):
+            return outputs
+        axes = (*jnp.shape(inputs)[:-1], outputs.shape[-1])
+        return outputs.reshape(axes if self.channels else jnp.shape(inputs))
+
+    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "FunctionValues":
+        linear = self.linear.at_points(space.features, PLAIN)
+        return FunctionValues(linear, self.normalization.at_points(space), self.channels)
 
 
 def fourier_features(x: Float[Array, " tokens"], modes: int) -> Float[Array, "tokens waves"]:

@@ -185,6 +185,12 @@ def write(
 
     def put(tokens, number, logits):
         """The text with its token `number` drawn, and that token."""
+        if logits.shape[-1] != model.inputs.vocabulary:
+            raise InputError(
+                f"generate: the read-out gives {logits.shape[-1]} numbers for a token, and the "
+                f"inputs know {model.inputs.vocabulary} tokens; give a model whose read-out is "
+                "TokenLogits."
+            )
         drawn = draw(logits, jax.random.fold_in(key, longest + number), *options)
         drawn = jnp.where(usable(logits), drawn, NO_TOKEN).astype(tokens.dtype)
         here = _places(tokens) == (each + number)[..., None]

@@ -127,9 +127,18 @@ def _checked(
     return tokens
 
 
+def _encoded(model: Model[EncodedInputs, TokenLogits], source: PyTree) -> Encoded:
+    """The states of the encoder, NaN where its solve failed."""
+    encoded, before = model.inputs.encoded(source)
+    for solution in before:
+        succeeded = solution.succeeded[..., None, None]
+        encoded = encoded._replace(states=jnp.where(succeeded, encoded.states, jnp.nan))
+    return encoded
+
+
 @eqx.filter_jit
 def _generate_greedy(model, source, prompt, length: int, end):
-    encoded, _ = model.inputs.encoded(source)
+    encoded = _encoded(model, source)
     first, total = prompt.shape[-1], prompt.shape[-1] + length
     tokens = jnp.full((*prompt.shape[:-1], total), end)
     tokens = lax.dynamic_update_slice_in_dim(tokens, prompt, 0, axis=-1)
@@ -181,7 +190,7 @@ def _generate_beam(
     beams: int,
     length_penalty: float,
 ) -> Int[Array, "*batch total"]:
-    encoded, _ = model.inputs.encoded(source)
+    encoded = _encoded(model, source)
     if encoded.states.shape[:-2] != prompt.shape[:-1]:
         raise InputError(
             f"generate_beam: the prompt has batch axes {prompt.shape[:-1]}, but the source has "

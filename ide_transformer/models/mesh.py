@@ -25,7 +25,7 @@ class Mesh(eqx.Module):
     - `solver`: the scheme.
     - `tokens`: those of a sample: points of a function (along each axis), windows of a text,
       patches of an image; of an `ImageEncoder` (rows, columns) of patches.
-    - `width`: features, where they are points of functions, see `FunctionalModel`.
+    - `width`: features, where they are points of functions, see `Model`.
     """
 
     intervals: PositiveInt | None = eqx.field(static=True, default=None)

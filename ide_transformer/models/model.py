@@ -388,7 +388,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         - `key`: draws the dropout; without one there is none.
         """
         outputs = self.outputs(self.solve(inputs, key=key).u1)
-        return self.inputs.shaped(outputs, inputs)
+        return self.read_out.shaped(outputs, inputs)
 
 
 @checked

@@ -87,11 +87,6 @@ class AbstractInputs(eqx.Module):
         """The number of learned tokens before those of the inputs."""
         return 0
 
-    def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
-        """The outputs in the shape that belongs to the inputs; by default as they are read
-        out."""
-        return outputs
-
     def of_text(self, text: Text) -> PyTree[ArrayLike]:
         """Inputs in which `text` is what is read and written, so that it can be tried whether a
         token sees later ones; for inputs with the attributes `vocabulary` and `context`.
@@ -135,6 +130,11 @@ class AbstractReadOut(eqx.Module):
         - `u`: the state at depth T.
         - `inputs`: those of the model, for weights that both share.
         """
+
+    def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
+        """The outputs in the shape that belongs to these inputs of a model; by default as they
+        are."""
+        return outputs
 
     def check(self, inputs: AbstractInputs) -> None:
         """**Raises:** `InputError` for inputs that it does not fit."""

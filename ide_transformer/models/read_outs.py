@@ -150,10 +150,16 @@ class TokenLogits(AbstractReadOut):
         return inputs.embedding if self.weight is None else self.weight  # pyright: ignore
 
     def check(self, inputs: AbstractInputs) -> None:
-        if self.weight is None and getattr(inputs, "embedding", None) is None:
+        table = getattr(inputs, "embedding", None)
+        if self.weight is None and getattr(table, "shape", ())[1:] != (inputs.features,):
             raise InputError(
-                f"TokenLogits: weight=None takes the token embeddings, and "
-                f"{type(inputs).__name__} has none; give a weight."
+                f"TokenLogits: weight=None takes the embeddings of {type(inputs).__name__}, "
+                f"which has none of {inputs.features} features; give a weight."
+            )
+        if inputs.prefix_tokens:
+            raise InputError(
+                f"TokenLogits: the inputs have {inputs.prefix_tokens} learned tokens before "
+                "their own, which stand for no token of a text; build them with prefix=()."
             )
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "TokenLogits":
@@ -237,6 +243,9 @@ class MeanHead(AbstractClassifier):
         v = self.normalization.project(u)
         return self.classifier(jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2))
 
+    def check(self, inputs: AbstractInputs) -> None:
+        _check_masks(self, inputs)
+
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "MeanHead":
         classifier = self.classifier.at_points(space.features, PLAIN)
         return MeanHead(classifier, self.normalization.at_points(space))
@@ -264,32 +273,7 @@ class PrefixAndMeanHead(AbstractClassifier):
 
     def check(self, inputs: AbstractInputs) -> None:
         _check_prefix(self, 1, inputs)
-
-
-class FunctionValues(AbstractReadOut):
-    """Values of functions at the points of the domain, `W N(u(x)) + b`: `[..., tokens]`, or
-    `[..., tokens, channels]`.
-
-    **Arguments:**
-
-    - `linear`: W and b.
-    - `normalization`: N.
-    - `channels`: whether the values have an axis of their own.
-    """
-
-    linear: Linear
-    normalization: AbstractConstraint = LayerNorm()
-    channels: bool = eqx.field(static=True, default=False)
-
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
-    ) -> Float[Array, "..."]:
-        outputs = self.linear(self.normalization.project(u))
-        return outputs if self.channels else outputs[..., 0]
-
-    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "FunctionValues":
-        linear = self.linear.at_points(space.features, PLAIN)
-        return FunctionValues(linear, self.normalization.at_points(space), self.channels)
+        _check_masks(self, inputs)
 
 
 @checked
@@ -328,4 +312,12 @@ def _check_prefix(read_out: AbstractReadOut, wanted: int, inputs: AbstractInputs
             f"{type(read_out).__name__} reads {wanted} learned tokens before those of the "
             f"inputs, and there are {inputs.prefix_tokens}; build the model with as many "
             "(class_token=True), or take MeanHead."
+        )
+
+
+def _check_masks(read_out: AbstractReadOut, inputs: AbstractInputs) -> None:
+    if getattr(inputs, "masks", False):
+        raise InputError(
+            f"{type(read_out).__name__}: the mean over all tokens would count padding; build "
+            "TextInputs(masks=False), of texts without, or take PrefixHead."
         )

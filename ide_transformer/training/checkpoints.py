@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
@@ -28,7 +27,7 @@ T = TypeVar("T", bound=PyTree)
 Which = Literal["newest", "best"] | int
 
 # Of the description beside the arrays.
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Checkpoints:
@@ -43,6 +42,10 @@ class Checkpoints:
     """
 
     def __init__(self, folder: RunFolder, config: Config, *, writes: bool):
+        # It takes a third of the time of `import ide_transformer`.
+        import orbax.checkpoint as ocp
+
+        self._orbax = ocp
         self._run = folder
         self._folder = folder.checkpoints
         self._config = config
@@ -105,8 +108,9 @@ class Checkpoints:
             "config": self._config.model_dump(mode="json"),
             "arrays": list(map(_described, leaves)),
         }
-        items = ocp.args.Composite(
-            default=ocp.args.StandardSave(leaves), arrays=ocp.args.JsonSave(description)
+        args = self._orbax.args
+        items = args.Composite(
+            default=args.StandardSave(leaves), arrays=args.JsonSave(description)
         )
         try:
             self._manager.save(step, args=items)
@@ -160,7 +164,7 @@ class Checkpoints:
     def _intact(self, step: int, like: T) -> T:
         """A checkpoint as it was written. An error of any kind says that it is damaged."""
         expected, structure = jax.tree.flatten(like)
-        description = self._read(step, "arrays", ocp.args.JsonRestore())
+        description = self._read(step, "arrays", self._orbax.args.JsonRestore())
         if description["format"] != _FORMAT:
             raise ValueError("was written by another release of ide_transformer")
         if description["step"] != step:
@@ -171,14 +175,14 @@ class Checkpoints:
         if [x["shape"] for x in described] != [list(x.shape) for x in expected]:
             raise ValueError("does not hold the model of this configuration")
         stored = [np.empty(x["shape"], x["dtype"]) for x in described]
-        leaves = self._read(step, "default", ocp.args.StandardRestore(stored))
+        leaves = self._read(step, "default", self._orbax.args.StandardRestore(stored))
         if described != list(map(_described, leaves)):
             raise ValueError("an array does not have its checksum")
         arrays = [jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)]
         return jax.tree.unflatten(structure, arrays)
 
     def _read(self, step: int, item: str, how: Any) -> Any:
-        return self._manager.restore(step, args=ocp.args.Composite(**{item: how}))[item]
+        return self._manager.restore(step, args=self._orbax.args.Composite(**{item: how}))[item]
 
     def _not_written(self, error: Exception) -> InputError:
         kept = ", ".join(map(str, sorted(self._manager.all_steps()))) or "none"
@@ -189,8 +193,8 @@ class Checkpoints:
         )
 
 
-class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
-    """Choice of the checkpoints that are kept."""
+class _NewestAndBest:
+    """Choice of the checkpoints that are kept, a `PreservationPolicy` of orbax."""
 
     def __init__(self, training: TrainingConfig, judge: Checkpoints):
         self._training = training

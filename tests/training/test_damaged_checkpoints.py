@@ -94,7 +94,7 @@ def test_a_checkpoint_of_another_run_is_not_read(whole, tmp_path, capsys):
 
 def test_a_checkpoint_of_another_release_is_not_read(whole, monkeypatch):
     there, _ = whole
-    monkeypatch.setattr(checkpoints, "_FORMAT", 2)
+    monkeypatch.setattr(checkpoints, "_FORMAT", 3)
     with pytest.raises(InputError, match="4: ValueError: was written by another release"):
         training.load_run(there / "runs/small")
 
