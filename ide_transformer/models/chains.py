@@ -43,11 +43,10 @@ class StageInputs(AbstractImageInputs):
 
     def __check_init__(self):
         before = self.before
-        if before.inputs.prefix_tokens or type(before.read_out) is not States:
+        if before.inputs.prefix_tokens:
             raise InputError(
-                "StageInputs: the stage before has a class token or a head, which the next "
-                "stage would not see; only the last stage may have them: class_token=False, "
-                "classes=None there."
+                "StageInputs: the stage before has a class token, which the next stage would not "
+                "see; only the last one may have it: class_token=False there."
             )
         rows, columns = before.inputs.grid
         if self.windows.image_shape != (expected := (rows, columns, before.features)):

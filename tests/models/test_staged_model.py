@@ -235,7 +235,9 @@ def test_gradient_modes_agree(model, scheme, modes):
 
 def test_stages_that_cannot_follow_one_another(stages):
     first, last = stages
-    with pytest.raises(ide.InputError, match=r"stage 0: .* has a class token or a head"):
+    with pytest.raises(
+        ide.InputError, match=r"stage 0: .* whose read_out is States, not PrefixHead"
+    ):
         ide.StagedModel((last, first))
     other = stage((4, 4, FEATURES[0]), 4)
     with pytest.raises(ide.InputError, match=r"stage 0: .* built for \(4, 4, 4\); give it"):
