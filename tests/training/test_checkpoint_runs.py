@@ -189,7 +189,7 @@ def test_a_run_from_a_checkpoint_has_an_average(checkpoint, tmp_path, monkeypatc
 
 
 def test_a_checkpoint_of_the_wrong_kind_is_refused(tmp_path, checkpoint):
-    with pytest.raises(ide.InputError, match=r"holds a TextEncoder; a LanguageModel"):
+    with pytest.raises(ide.InputError, match="holds a model of TextInputs and States; a Lang"):
         shutil.copy(checkpoint / "tokenizer.json", tmp_path)
         shutil.copytree(GOLDEN / "bert", tmp_path / "bert")
         shutil.copy(checkpoint / "tokenizer.json", tmp_path / "bert")
