@@ -77,12 +77,13 @@ T = TypeVar("T", bound=PyTree)
 # The names of the last axes of a weight by the end of its path, the first that fits; see
 # `LAYOUT_AXES`. Those before them are of layers, or of what a control has in their place.
 _INTO, _OUT_OF = ("features", "inner"), ("inner", "features")
+_TABLES = ("embedding", "readout", "velocity", "read_out.weight")
 _NAMES: dict[str, tuple[str | None, ...]] = {
     **{f"*.{name}.weight": _INTO for name in ("query", "key", "value", "inner", "gate")},
     **{f"*.{name}.bias": ("inner",) for name in ("query", "key", "value", "inner", "gate")},
     **{f"*.{name}.weight": _OUT_OF for name in ("output", "outer")},
-    **{f"*{name}": ("vocabulary", "features") for name in ("embedding", "readout", "velocity")},
-    "*readout_bias": ("vocabulary",),
+    **{f"*{name}": ("vocabulary", "features") for name in _TABLES},
+    "*read_out.bias": ("vocabulary",),
     "*": ("features",),
 }
 

@@ -170,7 +170,7 @@ def test_muon_makes_each_layer_orthogonal_by_itself():
     for path, mark in marks.items():
         steps = [g[path] for g in gradients]
         if not mark:
-            decay = DECAY if path in ("embedding", "positions") else 0.0
+            decay = DECAY if path in ("inputs.embedding", "inputs.positions") else 0.0
             *_, expected = adamw((before[path], decay), steps)
             np.testing.assert_allclose(after[path], expected, rtol=1e-8, atol=1e-12)
             continue
@@ -214,7 +214,7 @@ def test_a_factor_scales_the_whole_update_of_its_group(kind):
     config = dict(kind=kind, schedule="constant")
     weights = small_weights()
     gradient = jax.tree.map(lambda x: np.asarray(x) + 0.1, weights)
-    groups = {"control": 0.5, "control.*.value": 2.0, "embedding": 0.0}
+    groups = {"control": 0.5, "control.*.value": 2.0, "inputs.embedding": 0.0}
     updates = []
     for given in ({}, groups):
         optimizer = build_optimizer(settings(**config, groups=given), 10)
@@ -223,7 +223,8 @@ def test_a_factor_scales_the_whole_update_of_its_group(kind):
         updates.append(by_path(update))
     for path, plain in updates[0].items():
         factor = 0.5 if path.startswith("control") else 1.0
-        factor = {"control.blocks.0.value.weight": 2.0, "embedding": 0.0}.get(path, factor)
+        named = {"control.blocks.0.value.weight": 2.0, "inputs.embedding": 0.0}
+        factor = named.get(path, factor)
         np.testing.assert_allclose(updates[1][path], factor * plain, rtol=1e-6, atol=1e-15)
 
 
@@ -231,8 +232,8 @@ def test_a_factor_scales_the_whole_update_of_its_group(kind):
     ("groups", "message"),
     [
         ({"control.blocks.0.valeu": 2.0}, r"'control.blocks.0.valeu' fits no weight.*\.value"),
-        ({"embed": 2.0}, "'embed' fits no weight. The closest paths are embedding"),
-        ({"embedding": 2.0, "e*": 1.0}, "'embedding' has no effect, since later groups"),
+        ({"embed": 2.0}, "'embed' fits no weight. The closest paths are inputs.embed"),
+        ({"inputs": 2.0, "i*": 1.0}, "'inputs' has no effect, since later groups"),
     ],
 )
 def test_a_group_without_weights_is_refused(groups, message):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from training.tiny_runs import configured
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
 from ide_transformer.training import parallel, run
+from ide_transformer.training.optimizer import path_of
 
 
 ON_MESHES = Path(__file__).parent / "on_meshes.py"
@@ -154,6 +156,19 @@ def test_each_weight_has_one_rule():
         parallel._names(path, x.ndim) for path, x in jax.tree.leaves_with_path(state)
     )
     assert weight == ("layers", "features", "inner") and step == ()
+
+
+def test_tables_of_a_vocabulary_are_divided_by_it():
+    sizes = {"width": 8, "heads": 2, "depth": 2, "context": 4, "tied": False}
+    config = training.Config.model_validate({"model": sizes})
+    model = training.build_model_of_size(config, {"vocabulary": 6}, jax.random.key(0))
+    weights = eqx.filter(model, eqx.is_inexact_array)
+    names = {
+        path_of(path): parallel._names(path, x.ndim)
+        for path, x in jax.tree.leaves_with_path(weights)
+    }
+    tables = {path for path, axes in names.items() if axes == ("vocabulary", "features")}
+    assert tables == {"inputs.embedding", "read_out.weight"}
 
 
 def test_the_points_that_samples_share_lie_whole_on_every_device():

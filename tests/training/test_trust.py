@@ -85,7 +85,7 @@ def test_code_that_is_trusted_is_run(gift, capsys):
     assert Path("ran").exists()
     with pytest.raises(ide.InputError, match=r"act:f.*trust=True"):
         ide.load_run("runs/gift")
-    assert ide.load_run("runs/gift", trust=True)[0].vocabulary > 2
+    assert ide.load_run("runs/gift", trust=True)[0].inputs.embedding.shape[0] > 2
 
 
 def test_names_that_the_user_wrote_need_no_trust(gift, capsys):
