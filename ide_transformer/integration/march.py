@@ -22,7 +22,6 @@ from ..solvers import (
     keeps_constraint,
     matrix_free,
     restarts_at_jumps,
-    schemes_inside,
     unrolled,
 )
 from .output import Start, Status, Trajectory, field_evaluations
@@ -208,8 +207,8 @@ def check_number(
         )
     for coefficient in parts(solver, AbstractCoefficient):
         coefficient.check_layers(type(solver).__name__, control.horizon)
-    for scheme in schemes_inside(solver, AbstractConnected):
-        if steps is None or schemes_inside(solver, diffrax.HalfSolver):
+    for scheme in parts(solver, AbstractConnected):
+        if steps is None or parts(solver, diffrax.HalfSolver):
             raise InputError(
                 f"{type(scheme).__name__}: its weights are for equal steps; it goes neither "
                 "with a stepsize_controller nor inside HalfSolver."

@@ -26,7 +26,7 @@ from ..equation import (
     with_source,
 )
 from ..errors import InputError
-from ..solvers import AbstractImplicitScheme, keeps_constraint, schemes_inside, unrolled
+from ..solvers import AbstractImplicitScheme, keeps_constraint, unrolled
 from .march import Carry, Steps, plan_steps
 from .marked_programs import mark, marks_in_order, run_marked
 from .solve import Discretization
@@ -106,7 +106,7 @@ def _reasons(
         yield from _couplings(operator, equation.domain)
     solver = keeps_constraint(discretization.solver, equation.constraint)
     name = type(solver).__name__
-    implicit = schemes_inside(solver, diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
+    implicit = parts(solver, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme))
     if implicit:
         kind = type(implicit[0]).__name__
         inside = "" if kind == name else f" in {name}"

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..arguments import is_known
-from ..equation import AbstractConstraint, AbstractOperator, TokenDomain
+from ..equation import AbstractConstraint, AbstractOperator, TokenDomain, parts
 from ..errors import InputError
 from ..integration import Progress
-from ..solvers import AbstractImplicitScheme, schemes_inside
+from ..solvers import AbstractImplicitScheme
 from .model import Model
 from .text import Text
 
@@ -96,7 +96,7 @@ def _by_fixed_steps(model: _Model) -> _Model:
     are adaptive, of Euler's method where they are implicit."""
     given = model.discretization
     kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
-    solver = diffrax.Euler() if schemes_inside(given.solver, *kinds) else given.solver
+    solver = diffrax.Euler() if parts(given.solver, kinds) else given.solver
     return model.with_solver(
         solver, steps_per_interval=given.steps_per_interval, exit=given.exit
     )

@@ -39,7 +39,7 @@ from ..equation import (
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import AbstractExit, Discretization as Discretization, Solution
-from ..solvers import AbstractMomentum, draws, keeps_constraint, schemes_inside, with_key
+from ..solvers import AbstractMomentum, draws, keeps_constraint, with_key
 from .mesh import Mesh
 from .parts import AbstractInputs, AbstractReadOut, Embedded
 
@@ -353,7 +353,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             discretization = dataclasses.replace(discretization, solver=solver)
         embedded = self.inputs.embed(inputs, key=embed_key)
         embedded = embedded._replace(u0=on_devices(embedded.u0))
-        if embedded.velocity and not schemes_inside(discretization.solver, AbstractMomentum):
+        if embedded.velocity and not parts(discretization.solver, AbstractMomentum):
             raise InputError(
                 f"own_velocity=True: {type(discretization.solver).__name__} has no velocity "
                 "that could start from it; take a scheme with momentum, such as Nesterov()."

@@ -88,5 +88,4 @@ from .wrapper import (
     Tangential as Tangential,
     keeps_constraint as keeps_constraint,
     projected as projected,
-    schemes_inside as schemes_inside,
 )

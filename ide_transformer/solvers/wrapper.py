@@ -1,7 +1,7 @@
 """Schemes that are built around another scheme."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -21,9 +21,6 @@ from ..equation import (
 from ..errors import InputError
 from .couplings import Couplings, Retraction, couplings_of
 from .scheme import AbstractFieldScheme, Step, StepField, Terms, U, restarts_at_jumps
-
-
-S = TypeVar("S")
 
 
 class AbstractWrapper(AbstractFieldScheme):
@@ -83,11 +80,6 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
     @property
     def restarts(self) -> bool:
         return restarts_at_jumps(self.solver)
-
-
-def schemes_inside(solver: PyTree, *kinds: type[S]) -> list[S]:
-    """The schemes of classes `kinds` inside a scheme, itself included."""
-    return parts(solver, kinds)
 
 
 class Tangential(AbstractTransparentWrapper):
