@@ -45,8 +45,8 @@ class StageInputs(AbstractImageInputs):
         before = self.before
         if before.inputs.prefix_tokens:
             raise InputError(
-                "StageInputs: the stage before has a class token, which the next stage would not "
-                "see; only the last one may have it: class_token=False there."
+                "StageInputs: the stage before has a class token, which the next stage would "
+                "not see; only the last one may have it: class_token=False there."
             )
         rows, columns = before.inputs.grid
         if self.windows.image_shape != (expected := (rows, columns, before.features)):
