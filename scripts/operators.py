@@ -17,11 +17,9 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
-import functools as ft
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +36,7 @@ from operator_learning.settings import CELLS, TESTS, Cell, Test
 
 
 CODE = f"{source()}, scripts ({checksum_of(sorted(Path(ours.__file__).parent.glob('*.py')))})"
-SETTINGS: dict[str, Callable[..., Any]] = {
-    "ours": ft.partial(ours.settings_of, "{bed}.yaml"),
-    "waves": ft.partial(ours.settings_of, "{bed}_waves.yaml"),
-    "fno": fno.settings_of,
-}
-TRAINERS = {
-    "ours": ft.partial(ours.train_and_test, "{bed}.yaml"),
-    "waves": ft.partial(ours.train_and_test, "{bed}_waves.yaml"),
-    "fno": fno.train_and_test,
-}
-
-
+MODELS: dict[str, Any] = {"ours": ours, "waves": ours, "fno": fno}
 _FINGERPRINTS: dict[str, str] = {}
 
 
@@ -66,7 +53,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="of each run (default: 1000)")
     parser.add_argument("--rates", type=floats, default=[1e-3, 3e-3, 9e-3])
     parser.add_argument("--seeds", type=int, default=3, help="so many (default: 3)")
-    parser.add_argument("--models", type=names, default=sorted(TRAINERS))
+    parser.add_argument("--models", type=names, default=sorted(MODELS))
     parser.add_argument("--beds", type=names, default=["burgers", "darcy"])
     parser.add_argument(
         "--samples", type=integers, help="of the study of that name, for example 900"
@@ -118,7 +105,8 @@ def run(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) -> di
     """
     key = {"name": cell.name, "steps": arguments.steps, "rate": rate, "seed": seed}
     tests = TESTS[arguments.study][cell.bed]
-    settings = SETTINGS[cell.model](cell, rate, seed, arguments.steps)
+    made_by, run_of = MODELS[cell.model], (cell, rate, seed, arguments.steps)
+    settings = made_by.settings_of(*run_of)
     made_of = hashlib.sha256(f"{settings!r} {_data(cell, tests)}".encode()).hexdigest()[:16]
     for row in _read(arguments.json):
         if key.items() <= row.items() and tests.keys() <= row.keys():
@@ -129,9 +117,8 @@ def run(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) -> di
                     "folder by --runs."
                 )
             return row
-    train = TRAINERS[cell.model]
     origin = {"made_of": made_of, "code": CODE}
-    row = {**key, **origin, **train(cell, rate, seed, arguments.steps, tests, arguments.runs)}
+    row = {**key, **origin, **made_by.train_and_test(*run_of, tests, arguments.runs)}
     # Others may have written theirs in the meantime.
     others = [x for x in _read(arguments.json) if not key.items() <= x.items()]
     write_json(arguments.json, [*others, row])

@@ -15,22 +15,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def train_and_test(
-    config: str,
-    cell: Cell,
-    rate: float,
-    seed: int,
-    steps: int,
-    tests: dict[str, Test],
-    runs: Path,
+    cell: Cell, rate: float, seed: int, steps: int, tests: dict[str, Test], runs: Path
 ) -> dict[str, Any]:
     """The validation error, those of the tests, parameters and seconds of a run; one that was
-    stopped goes on.
-
-    **Arguments:**
-
-    - `config`: the name of its file, in which `{bed}` stands for that of the cell.
-    """
-    settings = settings_of(config, cell, rate, seed, steps)
+    stopped goes on."""
+    settings = settings_of(cell, rate, seed, steps)
     path = runs / settings.name
     if path.exists():
         changed = changed_values(training.RunFolder(path).load_config(), settings)
@@ -54,7 +43,7 @@ def train_and_test(
     return {**kept, **found}
 
 
-def settings_of(config: str, cell: Cell, rate: float, seed: int, steps: int) -> training.Config:
+def settings_of(cell: Cell, rate: float, seed: int, steps: int) -> training.Config:
     """The configuration of a run."""
     options = ", ".join(f"{key}: {value}" for key, value in cell.options.items())
     name = f"{cell.name}_{rate:g}_{seed}_{steps}"
@@ -64,4 +53,5 @@ def settings_of(config: str, cell: Cell, rate: float, seed: int, steps: int) -> 
         f"optimizer.warmup={warmup(steps)}",
         *(f"training.evaluate_every={steps}", f"training.checkpoint_every={steps}"),
     ]
-    return training.load_config(CONFIGS / config.format(bed=cell.bed), overrides)
+    waves = "_waves" if cell.model == "waves" else ""
+    return training.load_config(CONFIGS / f"{cell.bed}{waves}.yaml", overrides)

@@ -26,8 +26,8 @@ def test_the_best_rate_gets_the_other_seeds_and_what_is_done_stays(
 ):
     done = []
 
-    def train_and_test(config, cell, rate, seed, steps, tests, runs):
-        assert (config, cell, steps, tests) == ("{bed}.yaml", LINE, 7, TESTS)
+    def train_and_test(cell, rate, seed, steps, tests, runs):
+        assert (cell, steps, tests) == (LINE, 7, TESTS)
         done.append((rate, seed))
         error = abs(rate - 0.03) + seed
         figures = dict.fromkeys(TESTS, 10 * error)

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +59,7 @@ class Budget(Section):
                 f"on the number of steps that a budget of {self.unit} is to give; write "
                 "budget.unit=steps, or leave after out."
             )
-        steps = round(self.amount / _COST_OF_A_STEP[self.unit](config, task))
+        steps = round(self.amount / self._cost_of_a_step(config, task))
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:
             raise InputError(
@@ -68,6 +67,16 @@ class Budget(Section):
                 f"makes more than optimizer.warmup={warmup} and less than 2147483648."
             )
         return steps
+
+    def _cost_of_a_step(self, config: Config, task: AbstractTask) -> float:
+        match self.unit:
+            case "seconds":
+                return seconds_of_a_run(config, task) / config.training.steps
+            case "field_evaluations":
+                return _field_evaluations(config, task)
+            case "steps":
+                try_first_batch(config, task)
+                return 1.0
 
 
 class _Measured(Section):
@@ -127,11 +136,6 @@ def try_first_batch(config: Config, task: AbstractTask) -> None:
     eqx.filter_eval_shape(task.loss, model, batch)
 
 
-def _steps(config: Config, task: AbstractTask) -> float:
-    try_first_batch(config, task)
-    return 1.0
-
-
 def _field_evaluations(config: Config, task: AbstractTask) -> float:
     """The mean over the meshes of a run. Where the number depends on the state, that of the
     untrained model is taken."""
@@ -144,10 +148,6 @@ def _field_evaluations(config: Config, task: AbstractTask) -> float:
         loss: Any = minimised(model_on(model), batch)
         total += drawn[mesh] * float(loss.field_evaluations)
     return total / training.steps
-
-
-def _seconds(config: Config, task: AbstractTask) -> float:
-    return seconds_of_a_run(config, task) / config.training.steps
 
 
 def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
@@ -185,11 +185,3 @@ def tokens_of_a_sample(config: Config, task: AbstractTask, steps: int) -> float:
 def _drawn(config: Config, first: int, last: int) -> Counter[int]:
     """The number of steps of a phase on each mesh."""
     return Counter(drawn_mesh(config.training, step) for step in range(first, last))
-
-
-# From the unit of a budget to that of one step.
-_COST_OF_A_STEP: dict[str, Callable[[Config, AbstractTask], float]] = {
-    "steps": _steps,
-    "field_evaluations": _field_evaluations,
-    "seconds": _seconds,
-}

@@ -129,13 +129,14 @@ class SolvingComparison(AbstractComparison):
             "field_evaluations": "field evaluations",
             "milliseconds": "time of a solve (ms)",
         }
+        solved = [row for row in rows if row["error"] is not None]
         for cost, x in axes.items():
-            curves = {name: ([], []) for name in self.schemes}
-            for row in sorted(rows, key=lambda row: row[cost]):
-                if row["error"] is not None:
-                    costs, errors = curves[row["scheme"]]
-                    costs.append(row[cost])
-                    errors.append(row["error"])
+            curves = {}
+            for name in self.schemes:
+                own = sorted(
+                    (row[cost], row["error"]) for row in solved if row["scheme"] == name
+                )
+                curves[name] = [cost for cost, _ in own], [error for _, error in own]
             path, y = folder / f"work_precision_{cost}.png", "relative error at T"
             plot_curves(path, curves, x=x, y=y, marker="o", log="xy")
 
@@ -210,11 +211,10 @@ def _measure(problem: _Problem, model: Model, rounds: int) -> dict[str, Any]:
 def _cheapest(rows: Rows, tolerance: float) -> str:
     """The schemes that reach the tolerance, by their fewest evaluations."""
     best: dict[str, float] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["field_evaluations"]):
         if row["error"] is not None and row["error"] <= tolerance:
-            cost = row["field_evaluations"]
-            best[row["scheme"]] = min(cost, best.get(row["scheme"], cost))
+            best.setdefault(row["scheme"], row["field_evaluations"])
     if not best:
         return f"No scheme reached a relative error of {tolerance:g}."
-    ranked = ", ".join(f"{name} {n:g}" for name, n in sorted(best.items(), key=lambda x: x[1]))
+    ranked = ", ".join(f"{name} {number:g}" for name, number in best.items())
     return f"Fewest field evaluations for a relative error of {tolerance:g}: {ranked}."
