@@ -80,10 +80,11 @@ def _instances(annotation: Any) -> Any:
     """Replace dataclasses in a type, of whose objects pydantic would look at the fields."""
     origin: Any = get_origin(annotation)
     if is_dataclass(origin):
-        check = ft.partial(
-            _with_parts, dict(zip(origin.__parameters__, get_args(annotation), strict=True))
-        )
-        return Annotated[InstanceOf[origin], AfterValidator(check)]
+        generic: Any = origin
+        kinds = zip(generic.__parameters__, get_args(annotation), strict=True)
+        return Annotated[
+            InstanceOf[origin], AfterValidator(ft.partial(_with_parts, dict(kinds)))
+        ]
     if origin in (Union, UnionType, tuple):
         members = tuple(map(_instances, get_args(annotation)))
         kind: Any = Union if origin is UnionType else origin

@@ -263,10 +263,11 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
                     f"{file} is not an IDX file of unsigned bytes in {dimensions} dimensions."
                 )
             shape = struct.unpack(f">{dimensions}I", start[1])
-            content = stream.read(min(math.prod(shape), most) + 1)
+            number = math.prod(shape)
+            content = stream.read(number + 1) if number <= most else b""
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file} is damaged or cannot be read: {error}.") from None
-    if len(content) != math.prod(shape):
+    if len(content) != number:
         raise InputError(
             f"{file} is cut off, or too long, for its header {shape}; one that unpacks to more "
             f"than {most:,} bytes has to be unpacked first, if you trust it."
