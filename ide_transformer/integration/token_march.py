@@ -1,7 +1,7 @@
 """The newest tokens of a text marched alone, those before them cached."""
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -53,11 +53,6 @@ def over_all(terms: PyTree[diffrax.AbstractTerm], seen: TokenDomain) -> PyTree:
     return map_operators(terms, (AbstractTokenIntegral,), Partial(_OverAll, seen=seen))
 
 
-def block_over_all(block: PyTree, seen: TokenDomain) -> PyTree:
-    """A block with its token integrals over all tokens, `seen`."""
-    return map_parts(block, AbstractTokenIntegral, lambda part, _: _OverAll(part, seen))
-
-
 class _OverAll(AbstractWrappedOperator):
     """A token integral over all tokens; the state holds the newest of them."""
 
@@ -66,10 +61,8 @@ class _OverAll(AbstractWrappedOperator):
 
     configurable = False
 
-    @property
-    def pointwise(self) -> bool:
-        """The other tokens are cached."""
-        return True
+    # The other tokens are cached.
+    pointwise: ClassVar[bool] = True
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         def others(new, _):
@@ -151,7 +144,9 @@ def _couplings(operator: AbstractOperator, domain: TokenDomain) -> Iterator[str]
             yield f"{name} integrates over tokens to come; give {name}(…, causal=True)."
         if isinstance(part, AbstractExactOperator):
             yield f"{name} is solved by its flow, which couples tokens; use an Attention."
-    if not block_over_all(operator, domain).pointwise:
+
+    cached = map_parts(operator, AbstractTokenIntegral, lambda part, _: _OverAll(part, domain))
+    if not cached.pointwise:
         name = type(operator.innermost).__name__
         yield (
             f"{name} may couple tokens in ways that are not cached. If it acts token by token, "
