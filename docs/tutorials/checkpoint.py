@@ -46,7 +46,7 @@ calibration = task.batch(0, 32, seed=0).inputs
 def measure(model):
     """The field evaluations of a solve, and the loss."""
     solution = model.solve(held_out.inputs)
-    logits = model.read_out(solution.u1)
+    logits = model.outputs(solution.u1)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, held_out.targets)
     return solution.stats["field_evaluations"], jnp.mean(losses)
 
