@@ -9,8 +9,7 @@ from jaxtyping import Array
 
 from ...figures import Curve, plot_panels
 from ...solvers import Projected, splitting_of, with_sub_solver
-from .problem import Case, problem, run
-from .registry import find_scheme
+from .registry import Case, find_scheme, problem, run
 
 
 # Steps in an interval, by order: few enough that rounding stays below the error.
