@@ -44,10 +44,10 @@ def test_the_embedding_of_the_velocity_is_learned():
     model = language_model(YURII, own_velocity=True)
 
     def loss(velocity):
-        own = eqx.tree_at(lambda m: m.velocity, model, velocity)
+        own = eqx.tree_at(lambda m: m.inputs.velocity, model, velocity)
         return jnp.sum(jnp.sin(own(jnp.arange(5))))
 
-    seen = np.abs(np.asarray(jax.jit(jax.grad(loss))(model.velocity))).max(-1)
+    seen = np.abs(np.asarray(jax.jit(jax.grad(loss))(model.inputs.velocity))).max(-1)
     assert (seen[:5] > 1e-6).all() and (seen[5:] == 0).all()
 
 
