@@ -1,7 +1,6 @@
 """Schemes with momentum: Lie–Trotter over a state and its velocity."""
 
 import abc
-import functools as ft
 from typing import ClassVar, NamedTuple
 
 import diffrax
@@ -12,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..equation import AbstractConstraint, Depth, Free
 from ..errors import InputError
-from .coefficients import AbstractCoefficient, Positive, UnitInterval
+from .coefficients import AbstractCoefficient, Numbers, Positive, UnitInterval
 from .scheme import AbstractFieldScheme, Step, StepField, Terms, U
 
 
@@ -86,14 +85,6 @@ class AbstractMomentum(AbstractFieldScheme):
         return Step.between(u, y1, state=v)
 
 
-# Constructors of the coefficients, which name them where a number is out of range.
-_MOMENTUM = ft.partial(UnitInterval, name="momentum")
-_LOOKAHEAD = ft.partial(UnitInterval, name="lookahead")
-_GAIN = ft.partial(Positive, name="gain")
-_LOGARITHMIC = ft.partial(Positive, name="logarithmic")
-_LINEAR = ft.partial(Positive, name="linear")
-
-
 class AbstractDecaying(AbstractMomentum):
     """A velocity that is kept times β in a unit of depth, the field taken μ velocities ahead.
 
@@ -136,9 +127,19 @@ class HeavyBall(AbstractDecaying):
     **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
-    momentum: UnitInterval = eqx.field(converter=_MOMENTUM, default=0.9)
-    gain: Positive = eqx.field(converter=_GAIN, default=1.0)
-    normalization: AbstractConstraint = Free()
+    momentum: UnitInterval
+    gain: Positive
+    normalization: AbstractConstraint
+
+    def __init__(
+        self,
+        momentum: Numbers = 0.9,
+        gain: Numbers = 1.0,
+        normalization: AbstractConstraint = Free(),
+    ):
+        self.momentum = UnitInterval(momentum, "momentum")
+        self.gain = Positive(gain, "gain")
+        self.normalization = normalization
 
 
 class Nesterov(AbstractDecaying):
@@ -165,10 +166,22 @@ class Nesterov(AbstractDecaying):
     **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
-    momentum: UnitInterval = eqx.field(converter=_MOMENTUM, default=0.9)
-    lookahead: UnitInterval = eqx.field(converter=_LOOKAHEAD, default=0.9)
-    gain: Positive = eqx.field(converter=_GAIN, default=1.0)
-    normalization: AbstractConstraint = Free()
+    momentum: UnitInterval
+    lookahead: UnitInterval
+    gain: Positive
+    normalization: AbstractConstraint
+
+    def __init__(
+        self,
+        momentum: Numbers = 0.9,
+        lookahead: Numbers = 0.9,
+        gain: Numbers = 1.0,
+        normalization: AbstractConstraint = Free(),
+    ):
+        self.momentum = UnitInterval(momentum, "momentum")
+        self.lookahead = UnitInterval(lookahead, "lookahead")
+        self.gain = Positive(gain, "gain")
+        self.normalization = normalization
 
     def lookahead_at(self, t: Depth, index: int) -> Depth:
         return self.lookahead(t, index)
@@ -195,9 +208,19 @@ class PresymplecticEuler(AbstractMomentum):
     **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
-    logarithmic: Positive = eqx.field(converter=_LOGARITHMIC, default=3.0)
-    linear: Positive = eqx.field(converter=_LINEAR, default=1e-4)
-    normalization: AbstractConstraint = Free()
+    logarithmic: Positive
+    linear: Positive
+    normalization: AbstractConstraint
+
+    def __init__(
+        self,
+        logarithmic: Numbers = 3.0,
+        linear: Numbers = 1e-4,
+        normalization: AbstractConstraint = Free(),
+    ):
+        self.logarithmic = Positive(logarithmic, "logarithmic")
+        self.linear = Positive(linear, "linear")
+        self.normalization = normalization
 
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
         h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)

@@ -120,7 +120,7 @@ def diffeqformer(blocks, u, model):
 
 
 def yuriiformer(blocks, u, model, tokens):
-    solver, v = model.solver, np.asarray(model.velocity)[tokens]
+    solver, v = model.solver, np.asarray(model.inputs.velocity)[tokens]
     beta, mu, gamma = (
         np.asarray(x.value) for x in (solver.momentum, solver.lookahead, solver.gain)
     )

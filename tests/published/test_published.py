@@ -70,7 +70,7 @@ def test_published_block(name):
     u0, domain = made(model.embed, inputs)
     assert u0.dtype == jnp.float64
     equation = ide.Equation(with_source(model.control, u0), model.constraint, domain)
-    velocity = model.initial_velocity(inputs)
+    velocity = model.inputs.embed(inputs).velocity
     solve = eqx.filter_jit(ide.solve)
     u1 = solve(equation, u0, solver=model.solver, args=velocity).u1
     blocks = [block_at(model.control, n) for n in range(model.control.num_intervals)]
