@@ -39,7 +39,7 @@ def loaded(monkeypatch, task, points):
         ide.Tied((ide.Damping(jnp.zeros(4)),), 1),
         ide.Free(),
         ide.Discretization(ide.LieTrotter()),
-        Half(linear),
+        Half(ide.Linear(4, 1, key=jax.random.key(1))),
     )
     monkeypatch.setattr(functions, "evaluation_task", lambda *_: task)
     return LoadedModel(model, None, Path("here"))
