@@ -105,7 +105,7 @@ class Sampled(AbstractMappedControl):
 
     continuous: ClassVar[bool] = False
 
-    def own_intervals(self) -> PRNGKeyArray:
+    def own_intervals(self) -> Array:
         return jax.random.split(self.key, self.num_intervals)
 
     def changed(self, block: PyTree, own: PRNGKeyArray) -> PyTree:
