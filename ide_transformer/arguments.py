@@ -164,7 +164,7 @@ def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
         readable = is_known(value) and eqx.is_inexact_array_like(value)
         if isinstance(value, jax.Array | np.ndarray) and isinstance(valid, float):
             problem = "Input should be a number of Python, not an array"
-        elif readable and not np.isfinite(value).all():
+        elif readable and not np.isfinite(np.asarray(value)).all():
             problem = "Input should be finite"
         else:
             return

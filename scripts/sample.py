@@ -11,7 +11,14 @@ import time
 
 import jax
 
-from ide_transformer import InputError, LanguageModel, generate, why_not_cached
+from ide_transformer import (
+    EncodedInputs,
+    InputError,
+    LanguageModel,
+    TextInputs,
+    generate,
+    why_not_cached,
+)
 from ide_transformer.training import mesh_of, model_on, model_parser, run_script
 from ide_transformer.training.script import chosen_model, mesh_sections
 
@@ -43,7 +50,12 @@ def main() -> None:
             raise InputError("--mesh: a text is written on one mesh; give one.")
         mesh = mesh_of(section, loaded.model, "--mesh")
         loaded = loaded._replace(model=model_on(loaded.model, mesh))
-    model = loaded.expected(LanguageModel, ", which writes no text")
+    model = loaded.model
+    inputs = model.inputs
+    # Inputs of a user's own that have a vocabulary are those of texts.
+    own = not isinstance(inputs, TextInputs | EncodedInputs) and hasattr(inputs, "vocabulary")
+    if not own:
+        model = loaded.expected(LanguageModel, ", which writes no text")
     began = time.perf_counter()
     text = generate(
         model,

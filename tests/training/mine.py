@@ -191,8 +191,9 @@ class Counting(tasks.AbstractTask):
         return self._windows(random.integers(0, len(self.tokens) - self.context, size))
 
     def held_out(self, size, samples=None, part="validation"):
-        first = 0 if part == "validation" else size
-        yield self._windows(first + np.arange(min(size, samples or size)))
+        half = (len(self.tokens) - self.context) // 2
+        first = 0 if part == "validation" else half
+        yield self._windows(first + np.arange(min(size, samples or size, half)))
 
     def save(self, tokenizer):
         self.tokenizer.save(tokenizer)
