@@ -269,7 +269,7 @@ class EncodedInputs(AbstractInputs):
 
     @property
     def embedding(self) -> Float[Array, "vocabulary features"]:
-        """That of the decoder, for its read-out."""
+        """The token embeddings of the decoder, for its read-out."""
         return self.text.embedding
 
     def of_text(self, text: Text) -> SourceAndText:

@@ -387,8 +387,10 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         - `inputs`: see the model.
         - `key`: draws the dropout; without one there is none.
         """
-        outputs = self.outputs(self.solve(inputs, key=key).u1)
-        return self.read_out.shaped(outputs, inputs)
+        # Of functions of features the matrices are computed once for the solve and the outputs.
+        model = self.ordinary
+        outputs = model.outputs(model.solve(inputs, key=key).u1)
+        return model.read_out.shaped(outputs, inputs)
 
 
 @checked

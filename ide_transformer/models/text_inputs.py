@@ -190,9 +190,9 @@ class TextInputs(AbstractInputs):
         u = self.normalization.project(drop(u, self.dropout, key))
         return u if self.lift is None else self.lift(u)
 
-    def at_points(self, space: FunctionSpace) -> "TextInputs":
+    def at_points(self, space: FunctionSpace) -> AbstractInputs:
         if self.lift is not None:
-            return super().at_points(space)  # pyright: ignore[reportReturnType]
+            return super().at_points(space)
         of_values = space.features.of_values
         names = "embedding", "positions", "segments", "velocity"
         tables = {name: getattr(self, name) for name in names}

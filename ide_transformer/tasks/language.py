@@ -120,7 +120,7 @@ class AbstractNextToken(AbstractTextTask):
         return {"perplexity": math.exp(loss) if loss < 709 else math.inf}
 
     def written(self, model: Model, prompt: Any, length: int, **options: Any) -> Any:
-        """What a model writes after a prompt, always the same; options are those of
+        """A text that a model writes after a prompt, always the same; options are those of
         `generate`."""
         options |= dict(key=jax.random.key(0), temperature=0.8)
         return generate(model, prompt, length, **options)

@@ -146,7 +146,7 @@ def _with_tokens(
     config: Config,
     tokenizer: AbstractTokenizer | None,
 ) -> AbstractTask:
-    """The task of a configuration in samples of so many tokens: made anew where its context
+    """The task of a configuration in samples of so many tokens: made again where its context
     decides them, and else by the task itself."""
     if takes(task_class(config), "context"):
         section = config.model.model_copy(update={"context": tokens})

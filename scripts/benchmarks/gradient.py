@@ -52,7 +52,7 @@ NORMALIZATIONS = ("pre-norm", "post-norm")
 
 
 def programs(normalization: str, depth: int, shape: Shape) -> dict[str, tuple]:
-    """Of each mode, by its name: the program of one gradient, and its arguments."""
+    """The program of one gradient and its arguments, for each mode by its name."""
     constrained = normalization == "post-norm"
     equation = (post_norm if constrained else pre_norm)(depth, shape)
     return {

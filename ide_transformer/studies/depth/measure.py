@@ -335,7 +335,7 @@ def compare_budgets(
 
 
 def _standard_error(values: np.ndarray) -> float | None:
-    """That of the mean of independent values; `None` for a single one."""
+    """The standard error of the mean of independent values; `None` for a single one."""
     return float(stats.sem(values)) if len(values) > 1 else None
 
 

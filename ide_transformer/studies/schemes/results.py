@@ -163,7 +163,7 @@ def _speed(runs: Sequence[dict[str, Any]]) -> float:
 
 
 def _logged(run: dict[str, Any], name: str) -> dict[int, Any]:
-    """What a run has logged under that name, by step."""
+    """The values that a run has logged under that name, by step."""
     return {line["step"]: line[name] for line in run["log"] if name in line}
 
 

@@ -26,7 +26,7 @@ _FIGURES = ("parameters", "steps", "nfe", "seconds")
 
 
 class Made(NamedTuple):
-    """What a trial has left in the folder of the runs: a run, or `<run>.failed.txt`, which says
+    """The trace of a trial in the folder of the runs: a run, or `<run>.failed.txt`, which says
     why it failed, and beside it its configuration and the fingerprints of its data and code."""
 
     folder: Path
