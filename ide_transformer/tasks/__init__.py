@@ -8,15 +8,13 @@ from .by_length import (
     WordProblem as WordProblem,
 )
 from .darcy import Darcy as Darcy
-from .flow_maps import (
-    Burgers as Burgers,
-    FlowMapTask as FlowMapTask,
-    NavierStokes as NavierStokes,
-)
 from .flows import (
     AbstractFlow as AbstractFlow,
+    Burgers as Burgers,
     BurgersFlow as BurgersFlow,
+    FlowMapTask as FlowMapTask,
     Functions as Functions,
+    NavierStokes as NavierStokes,
     NavierStokesFlow as NavierStokesFlow,
     functions as functions,
 )
@@ -37,7 +35,6 @@ from .language import (
     Text as Text,
     TokenFiles as TokenFiles,
 )
-from .long_sequences import ListOps as ListOps, SpamBytes as SpamBytes
 from .losses import (
     AbstractLoss as AbstractLoss,
     Batch as Batch,
@@ -51,7 +48,7 @@ from .losses import (
 )
 from .points import BurgersInterval as BurgersInterval
 from .sampling import shuffled as shuffled
-from .sequences import AbstractSequences as AbstractSequences, PHop as PHop
+from .sequences import AbstractSequences as AbstractSequences, ListOps as ListOps, PHop as PHop
 from .task import AbstractTask as AbstractTask, Part as Part
 from .texts import read_text as read_text, shakespeare as shakespeare
 from .token_folder import TokenFolder as TokenFolder

@@ -12,15 +12,14 @@ from ..arguments import PositiveInt
 from ..errors import InputError
 from .losses import UNCOUNTED, Batch
 from .sequences import AbstractSequences
-from .task import checking
+from .task import checked_dataclass
 
 
 # Of digits.
 _Base = Annotated[int, Field(ge=2)]
 
 
-@checking
-@dataclasses.dataclass(eq=False)
+@checked_dataclass
 class AbstractSequencesByLength(AbstractSequences):
     """Instances of a problem whose length is drawn uniformly from a range, one for training
     and one for the held-out samples. All are padded to the longest of their range; what
@@ -44,8 +43,8 @@ class AbstractSequencesByLength(AbstractSequences):
     start: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self):
-        named = {"lengths": self.lengths, "held_out_lengths": self._range(held_out=True)}
-        for name, (shortest, longest) in named.items():
+        for name in ("lengths", "held_out_lengths"):
+            shortest, longest = getattr(self, name) or self.lengths
             if longest < shortest:
                 raise InputError(
                     f"{name}={[shortest, longest]}: the shortest comes first; write "
@@ -76,16 +75,13 @@ class AbstractSequencesByLength(AbstractSequences):
         return self.start + self.tokens_of(self.lengths[1])
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
-        shortest, longest = self._range(held_out)
+        shortest, longest = (held_out and self.held_out_lengths) or self.lengths
         lengths = random.integers(shortest, longest + 1, number)
         drawn = self.instances(lengths, self.tokens_of(longest), random)
         if not self.start:
             return drawn
         first = np.full((number, 1), self.vocabulary, np.int32), _uncounted((number, 1))
         return Batch(*(np.concatenate(x, axis=1) for x in zip(first, drawn, strict=True)))
-
-    def _range(self, held_out: bool) -> tuple[int, int]:
-        return (held_out and self.held_out_lengths) or self.lengths
 
 
 class Parity(AbstractSequencesByLength):
@@ -97,8 +93,6 @@ class Parity(AbstractSequencesByLength):
 
     Source: Anil et al., "Exploring length generalization in large language models", 2022,
     arXiv 2207.04901.
-
-    **Arguments:** those of `AbstractSequencesByLength`.
     """
 
     @property
@@ -113,13 +107,12 @@ class Parity(AbstractSequencesByLength):
         bits = random.integers(0, 2, shape, dtype=np.int32)
         after = np.arange(tokens) - lengths[:, None]
         odd = np.sum(bits * (after < 0), axis=1, keepdims=True) % 2
-        end = after == 0
-        inputs = np.where(after < 0, bits, np.where(end, 2, 3)).astype(np.int32)
-        return Batch(inputs, np.where(end, odd, _uncounted(shape)).astype(np.int32))
+        inputs = np.where(after < 0, bits, np.where(after == 0, 2, 3))
+        targets = np.where(after == 0, odd, UNCOUNTED)
+        return Batch(inputs.astype(np.int32), targets.astype(np.int32))
 
 
-@checking
-@dataclasses.dataclass(eq=False)
+@checked_dataclass
 class WordProblem(AbstractSequencesByLength):
     """The word problem of the symmetric group `S_n`: tokens are permutations of `n` letters,
     and the target at each is the product so far, `g_1 g_2 … g_i`, where `(g h)(x) = g(h(x))`.
@@ -137,8 +130,7 @@ class WordProblem(AbstractSequencesByLength):
 
     **Arguments:**
 
-    - `degree`: `n`, from 2 to 6.
-    - others: see `AbstractSequencesByLength`.
+    - `degree`: `n`, from 2 to 6. See `AbstractSequencesByLength` for the others.
     """
 
     # S_6 has 720 elements; the table of the next one has 25 million entries.
@@ -146,7 +138,11 @@ class WordProblem(AbstractSequencesByLength):
 
     def __post_init__(self):
         super().__post_init__()
-        self.products = _products(self.degree)
+        elements = np.array(list(itertools.permutations(range(self.degree))))
+        # By numbers whose order is that of the elements.
+        places = self.degree ** np.arange(self.degree)[::-1]
+        found = np.searchsorted(elements @ places, elements[:, elements] @ places)
+        self.products = found.astype(np.int32)  # [g, h]
 
     @property
     def vocabulary(self) -> int:
@@ -165,15 +161,7 @@ class WordProblem(AbstractSequencesByLength):
         return Batch(words, np.where(inside, targets, _uncounted(shape)))
 
 
-def _products(degree: int) -> np.ndarray:
-    """The table `[g, h]` of products of permutations."""
-    elements = np.array(list(itertools.permutations(range(degree))))
-    places = degree ** np.arange(degree)[::-1]  # the order of numbers is that of elements
-    return np.searchsorted(elements @ places, elements[:, elements] @ places).astype(np.int32)
-
-
-@checking
-@dataclasses.dataclass(eq=False)
+@checked_dataclass
 class Addition(AbstractSequencesByLength):
     """The sum of two numbers of `length` digits, written out: `a + b = c`, where `c` has a
     digit more. Leading zeros are written.
@@ -190,8 +178,7 @@ class Addition(AbstractSequencesByLength):
 
     - `reverse`: whether all three numbers begin with the least digit, so that a carry goes to
       the digit that is written next.
-    - `base`: of the digits, at least 2.
-    - others: see `AbstractSequencesByLength`.
+    - `base`: of the digits, at least 2. See `AbstractSequencesByLength` for the others.
     """
 
     reverse: bool = True
@@ -217,8 +204,7 @@ class Addition(AbstractSequencesByLength):
         return Batch(inputs, targets)
 
 
-@checking
-@dataclasses.dataclass(eq=False)
+@checked_dataclass
 class ColumnAddition(AbstractSequencesByLength):
     """The sum of two numbers of `length` digits that stand in columns, the least digit first:
     `a_1 b_1 a_2 b_2 … =`. The target at each `b_i` is the digit `c_i` of the sum, and at `=`
@@ -229,8 +215,7 @@ class ColumnAddition(AbstractSequencesByLength):
 
     **Arguments:**
 
-    - `base`: of the digits, at least 2.
-    - others: see `AbstractSequencesByLength`.
+    - `base`: of the digits, at least 2. See `AbstractSequencesByLength` for the others.
     """
 
     base: _Base = 10

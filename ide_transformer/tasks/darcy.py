@@ -1,11 +1,14 @@
+"""Darcy's equation, from published samples in files of torch."""
+
 import collections
 import dataclasses
 import functools as ft
 import io
+import math
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +20,7 @@ from ..packages import fetch_wheel
 from .losses import Batch
 from .points import AbstractAtPoints, PointSet, WeightRule, domains, subset
 from .sampling import in_passes
-from .task import Part, checking, checksum_of_all, one_number
+from .task import Part, checked_dataclass, checksum_of_all, one_number
 
 
 _FILES = ("darcy_train_16.pt", "darcy_test_16.pt", "darcy_test_32.pt")
@@ -33,8 +36,7 @@ _DTYPES = {
 }
 
 
-@checking
-@dataclasses.dataclass(eq=False)
+@checked_dataclass
 class Darcy(AbstractAtPoints):
     """The map from the permeability a of a porous medium to the pressure u in it,
 
@@ -110,11 +112,9 @@ class Darcy(AbstractAtPoints):
         return checksum_of_all(self.data)
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
-        known = self.samples_of("training")
+        chosen = self.samples_of("training")[in_passes(step, size, self.samples, seed)]
         drawn = int(np.random.default_rng([seed, step]).integers(_POOL))
-        return self.functions(
-            known[in_passes(step, size, self.samples, seed)], (0, seed, drawn)
-        )
+        return self.functions(chosen, (0, seed, drawn))
 
     def samples_of(self, part: str) -> np.ndarray:
         """Coefficients and solutions, `[samples, 2, points]`."""
@@ -184,24 +184,15 @@ def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             (index,) = (x for x in archive.namelist() if x.endswith("/data.pkl"))
             with archive.open(index) as file:
-                found = _Reader(file, archive, index.removesuffix("data.pkl")).load()
+                arrays = _Reader(file, archive, index.removesuffix("data.pkl")).load()
+        if not arrays or not all(isinstance(x, np.ndarray) for x in arrays.values()):
+            raise ValueError("it is no dictionary of tensors")
     except Exception as error:  # zipfile and pickle have many
-        raise _unreadable(name, error) from None
-    arrays = found if type(found) is dict else {}
-    if not arrays or not all(isinstance(x, np.ndarray) for x in arrays.values()):
-        raise _unreadable(name, "it is no dictionary of tensors")
+        raise InputError(
+            f"{name} is no file of tensors that torch.save wrote, or is damaged: {error}. "
+            "Write the tensors with torch.save({'x': x, 'y': y}, path)."
+        ) from None
     return arrays
-
-
-def _unreadable(name: str, why: object) -> InputError:
-    return InputError(
-        f"{name} is no file of tensors that torch.save wrote, or is damaged: {why}. Write the "
-        "tensors with torch.save({'x': x, 'y': y}, path)."
-    )
-
-
-class _Kind(NamedTuple):
-    dtype: np.dtype
 
 
 class _Reader(pickle.Unpickler):
@@ -212,17 +203,18 @@ class _Reader(pickle.Unpickler):
         self.archive, self.folder = archive, folder
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _DTYPES:
-            return _Kind(np.dtype(_DTYPES[name]))
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _tensor
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which is no tensor")
+        # A kind of storage is the name of its dtype here, a string, which can do nothing.
+        known = {("torch", kind): dtype for kind, dtype in _DTYPES.items()} | {
+            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+            ("collections", "OrderedDict"): collections.OrderedDict,
+        }
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no tensor")
+        return known[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:
-        _, kind, key, _, size = pid
-        values = np.frombuffer(self.archive.read(f"{self.folder}data/{key}"), kind.dtype)
+        _, dtype, key, _, size = pid
+        values = np.frombuffer(self.archive.read(f"{self.folder}data/{key}"), dtype)
         if len(values) != size:
             raise ValueError(f"{len(values)} numbers in the place of {size}")
         return values
@@ -233,7 +225,7 @@ def _tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) ->
     if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
         raise ValueError(f"a tensor of shape {shape} and strides {strides}")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= len(storage):
+    if 0 not in shape and max(last + 1, math.prod(shape)) > len(storage):
         raise ValueError("a tensor beyond the end of its storage")
     steps = [stride * storage.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()

@@ -1,6 +1,8 @@
-"""Flows of partial differential equations on circles and tori, solved by exponax and cached."""
+"""Operator learning: the map from a function to what a flow on a circle or torus makes of it,
+solved by exponax and cached."""
 
 import abc
+import copy
 import dataclasses
 import hashlib
 import math
@@ -14,8 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arguments import PositiveFloat, PositiveInt
+from ..equation import TokenDomain
 from ..errors import InputError, naming
+from ..models import Field, OperatorModel
 from ..packages import cache_folder
+from .losses import Batch, RelativeError
+from .task import AbstractDataSet, checked_dataclass, one_number
 
 
 # Samples that are solved at once.
@@ -134,13 +141,15 @@ def solved(
     steps = math.ceil(flow.time / flow.step) * refined
     coarse = (slice(None), *(slice(None, None, stride),) * flow.dimension)
     u = flow.drawn(number, points * stride, np.random.default_rng(seed))
+    # The last chunk is filled up, so that one program serves all.
+    size = min(number, _CHUNK)
+    u = np.concatenate([u, u[: -number % size]]).reshape(-1, size, 1, *u.shape[1:])
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         march = exponax.repeat(flow.stepper(points * stride, flow.time / steps), steps)
-        march, found = jax.jit(jax.vmap(march)), [u[coarse]]
+        march, found = jax.jit(jax.vmap(march)), [u]
         for _ in range(times):
-            u = _in_chunks(march, u)
-            found.append(u[coarse])
-    return np.stack(found)
+            found.append(np.stack([march(jnp.asarray(x)) for x in found[-1]]))
+    return np.stack([x.reshape(-1, *x.shape[3:])[:number][coarse] for x in found])
 
 
 def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, Functions]:
@@ -149,13 +158,20 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
     them stays the same. `InputError` is raised where exponax is needed and not installed, the
     solution is not resolved, or the file in the cache is damaged."""
     kind = type(flow).__module__
-    described = repr(
-        (kind, flow, flow.step, flow.waves, sizes, points, flow.pairs, _code(flow))
-    )
+    files = (__file__, getattr(sys.modules[kind], "__file__", None))
+    code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file]
+    described = repr((kind, flow, flow.step, flow.waves, sizes, points, flow.pairs, code))
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     path = cache_folder() / f"{type(flow).__name__}-{key}.npz"
     if not path.exists():
-        _write(path, _computed(flow, sizes, points))
+        arrays: dict[str, Any] = _computed(flow, sizes, points)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A process that is killed leaves no half of the file.
+        with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+            whole = Path(temporary) / path.name
+            with naming(path):
+                np.savez(whole, **arrays)
+            whole.replace(path)
     try:
         with np.load(path) as file:
             return {name: Functions(*file[name]) for name in sizes}
@@ -163,12 +179,6 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
         raise InputError(
             f"{path} is damaged ({error}). Delete it, and it is computed again."
         ) from None
-
-
-def _code(flow: AbstractFlow) -> list[str]:
-    """Checksums of the code that solves a flow, as far as there are files."""
-    files = (__file__, getattr(sys.modules[type(flow).__module__], "__file__", None))
-    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file]
 
 
 def _computed(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, np.ndarray]:
@@ -201,19 +211,128 @@ def verify(flow: AbstractFlow, points: int) -> float:
     return float(error)
 
 
-def _in_chunks(march: Any, u: np.ndarray) -> np.ndarray:
-    """The march of all samples; the last chunk is filled up, so that one program serves all."""
-    size = min(len(u), _CHUNK)
-    filled = np.concatenate([u, u[: -len(u) % size]])
-    parts = [march(jnp.asarray(x)[:, None]) for x in filled.reshape(-1, size, *u.shape[1:])]
-    return np.concatenate([np.asarray(x)[:, 0] for x in parts])[: len(u)]
+@checked_dataclass
+class FlowMapTask(AbstractDataSet):
+    """Predict the function that a flow makes of another one; tokens are grid points.
+
+    `inputs, targets: [samples, context]`, real values on a periodic grid; of more than one
+    dimension each is a `Field`. Training, validation and test samples begin from functions of
+    their own, always the same; they are solved once.
+
+    **Arguments:**
+
+    - `flow`: the equation.
+    - `context`: the points of the grid along each axis.
+    - `samples`: those to train on.
+    - `held_out_samples`: those for validation, and as many for a test.
+    """
+
+    configurable: ClassVar[bool] = False
+    model = OperatorModel
+    loss = RelativeError()
+
+    flow: AbstractFlow
+    context: PositiveInt
+    samples: PositiveInt
+    held_out_samples: PositiveInt
+
+    def __post_init__(self):
+        sizes = dict.fromkeys(("training", "validation", "test"), self.held_out_samples)
+        self.data = functions(self.flow, sizes | {"training": self.samples}, self.context)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        dimension = self.flow.dimension
+        return {"points": self.context if dimension == 1 else (self.context,) * dimension}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.context**self.flow.dimension
+
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "FlowMapTask":
+        """The functions at every so many of the points, a number that divides theirs."""
+        stride, rest = divmod(self.context, one_number(tokens))
+        if rest:
+            raise InputError(
+                f"the functions are known at {self.context} points, of which {tokens} at "
+                "equal distances are no part; give a number that divides it."
+            )
+        coarse = (slice(None), *(slice(None, None, stride),) * self.flow.dimension)
+        other = copy.copy(self)
+        other.context = self.context // stride
+        other.data = {n: Functions(*(x[coarse] for x in p)) for n, p in self.data.items()}
+        return other
+
+    def trajectory(self, times: PositiveInt, samples: PositiveInt) -> np.ndarray:
+        """The first test functions at the times 0, `time`, 2 `time`, …, `[times + 1, samples,
+        points]`, with an axis of points for each dimension; solved at each call. For more than
+        there are `InputError` is raised."""
+        number, seed = self.held_out_samples, 2
+        if samples > number:
+            raise InputError(f"samples={samples}: there are {number} test functions.")
+        return solved(self.flow, number, self.context, seed, times=times)[:, :samples]
+
+    def function(self, values: Any) -> Any:
+        """Values `[samples, points]`, with an axis of points for each dimension, as inputs of a
+        model."""
+        if self.flow.dimension == 1:
+            return values
+        domain = TokenDomain.periodic((self.context,) * self.flow.dimension)
+        return Field(values.reshape(len(values), -1), domain)
+
+    def chosen(self, part: str, samples: Any) -> Batch:
+        return Batch(*(self.function(x[samples]) for x in self.data[part]))
 
 
-def _write(path: Path, arrays: dict[str, Any]) -> None:
-    """A process that is killed leaves no half of the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-        whole = Path(temporary) / path.name
-        with naming(path):
-            np.savez(whole, **arrays)
-        whole.replace(path)
+class Burgers(FlowMapTask):
+    """The flow map `u(·, 0) ↦ u(·, time)` of the viscous Burgers equation,
+
+        u_t + (u²/2)_x = ν u_xx,   x in [0, 1), periodic,
+
+    from random functions of four waves, zero mean and variance 1; see `FlowMapTask`.
+
+    **Arguments:**
+
+    - `viscosity`: ν; where it is so small that 512 points do not resolve the fronts,
+      `InputError` is raised.
+    - `time`: at 0.3 a function has about half of its size, and one to four fronts.
+    """
+
+    configurable: ClassVar[bool] = True
+
+    @classmethod
+    def build(
+        cls,
+        context: PositiveInt,
+        viscosity: PositiveFloat = 1e-2,
+        time: PositiveFloat = 0.3,
+        samples: PositiveInt = 4096,
+        held_out_samples: PositiveInt = 512,
+    ) -> FlowMapTask:
+        return cls(BurgersFlow(time, viscosity), context, samples, held_out_samples)
+
+
+class NavierStokes(FlowMapTask):
+    """The flow map `ω(·, t) ↦ ω(·, t + time)` of the vorticity on a torus, from t = 0, `time`,
+    2 `time` and 3 `time`, so that it can be applied to its own outputs; see `NavierStokesFlow`
+    and `FlowMapTask`. The samples are solved once, which takes minutes, and kept in the cache.
+
+    **Arguments:**
+
+    - `viscosity`: ν; where it is so small that 64 points along each axis do not resolve the
+      flow, `InputError` is raised.
+    - `samples`, `held_out_samples`: the random functions, each of which gives four pairs.
+    """
+
+    configurable: ClassVar[bool] = True
+
+    @classmethod
+    def build(
+        cls,
+        context: PositiveInt,
+        viscosity: PositiveFloat = 1e-3,
+        time: PositiveFloat = 1.0,
+        samples: PositiveInt = 256,
+        held_out_samples: PositiveInt = 32,
+    ) -> FlowMapTask:
+        return cls(NavierStokesFlow(time, viscosity), context, samples, held_out_samples)

@@ -44,6 +44,7 @@ class ClassificationTask(AbstractDataSet):
 
     - `train`, `test`: the sets as they are published.
     - `patch`: the side of a patch in pixels.
+    - `patches`: their number, to which the images are resampled; default: as they are.
     - `validation`: the fraction of the training set that is held out for validation, at random
       and always the same.
     - `shift`: in training, move each image by up to so many pixels along each axis, at random;
@@ -64,6 +65,7 @@ class ClassificationTask(AbstractDataSet):
         test: LabelledImages,
         *,
         patch: PositiveInt,
+        patches: PositiveInt | None = None,
         validation: Fraction = 0.1,
         shift: NonNegativeInt = 0,
         flip: bool = False,
@@ -79,19 +81,7 @@ class ClassificationTask(AbstractDataSet):
         parts = train.chosen(np.sort(order[:kept])), train.chosen(np.sort(order[kept:])), test
         self.data = dict(zip(("training", "validation", "test"), parts, strict=True))
         self.patch, self.shift, self.flip = patch, shift, flip
-        self.size: tuple[int, int] = train.images.shape[1:3]
-
-    @classmethod
-    def in_patches(
-        cls,
-        sets: tuple[LabelledImages, LabelledImages],
-        patch: PositiveInt,
-        patches: PositiveInt | None = None,
-        **options: Any,
-    ) -> "ClassificationTask":
-        """The task of a training and a test set, resampled to so many `patches` if wanted."""
-        task = cls(*sets, patch=patch, **options)
-        return task if patches is None else task.with_tokens(patches)
+        self.size = train.images.shape[1:3] if patches is None else self._size(patches)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -107,10 +97,13 @@ class ClassificationTask(AbstractDataSet):
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ClassificationTask":
         """The images resampled to another number of patches of the same side in pixels, a grid
         of the shape of the images."""
-        height, width = grid_of_number(tokens, self.data["test"].images.shape[1:3])
         other = copy.copy(self)
-        other.size = (height * self.patch, width * self.patch)
+        other.size = self._size(tokens)
         return other
+
+    def _size(self, patches: int | tuple[int, int]) -> tuple[int, int]:
+        height, width = grid_of_number(patches, self.data["test"].images.shape[1:3])
+        return height * self.patch, width * self.patch
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         number = len(self.data["training"].labels)
@@ -164,8 +157,8 @@ class Digits(ClassificationTask):
         shift: NonNegativeInt = 0,
         flip: bool = False,
     ) -> ClassificationTask:
-        options = dict(validation=validation, shift=shift, flip=flip)
-        return cls.in_patches(digits(), patch, patches, **options)
+        options: Any = dict(patches=patches, validation=validation, shift=shift, flip=flip)
+        return cls(*digits(), patch=patch, **options)
 
 
 class MNIST(ClassificationTask):
@@ -184,8 +177,8 @@ class MNIST(ClassificationTask):
         shift: NonNegativeInt = 0,
         flip: bool = False,
     ) -> ClassificationTask:
-        options = dict(validation=validation, shift=shift, flip=flip)
-        return cls.in_patches(idx_folder(path), patch, patches, **options)
+        options: Any = dict(patches=patches, validation=validation, shift=shift, flip=flip)
+        return cls(*idx_folder(path), patch=patch, **options)
 
 
 class FashionMNIST(MNIST):
@@ -257,19 +250,16 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
     try:
         with gzip.open(file) if packed else file.open("rb") as stream:
             # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then the shape.
-            start = stream.read(4), stream.read(4 * dimensions)
-            if start[0] != bytes([0, 0, 8, dimensions]) or len(start[1]) < 4 * dimensions:
-                raise InputError(
-                    f"{file} is not an IDX file of unsigned bytes in {dimensions} dimensions."
-                )
-            shape = struct.unpack(f">{dimensions}I", start[1])
+            kind, *shape = struct.unpack(f">4s{dimensions}I", stream.read(4 + 4 * dimensions))
+            if kind != bytes([0, 0, 8, dimensions]):
+                raise ValueError(f"it is no IDX file of bytes in {dimensions} dimensions")
             number = math.prod(shape)
             content = stream.read(number + 1) if number <= most else b""
-    except (OSError, EOFError, zlib.error) as error:
+            if len(content) != number:
+                raise ValueError(
+                    f"it is cut off, or too long, for its header {shape}; one that unpacks to "
+                    f"more than {most:,} bytes has to be unpacked first, if you trust it"
+                )
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise InputError(f"{file} is damaged or cannot be read: {error}.") from None
-    if len(content) != number:
-        raise InputError(
-            f"{file} is cut off, or too long, for its header {shape}; one that unpacks to more "
-            f"than {most:,} bytes has to be unpacked first, if you trust it."
-        )
     return np.frombuffer(content, np.uint8).reshape(shape)

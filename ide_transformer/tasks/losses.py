@@ -109,8 +109,7 @@ class Finer(eqx.Module):
         gap: Callable[[Array], Float[Array, ""]],
     ) -> tuple[Float[Array, ""], dict[str, Array], Float[Array, ""]]:
         """The weighted sum, its terms by name, and the field evaluations of the finer solve,
-        from the state `u1` at depth T and `gap`, D as a function of the finer outputs.
-        A model with adaptive steps is refused."""
+        from the state `u1` at depth T and `gap`, D as a function of the finer outputs."""
         finer = model.each_equation(self._finer)
         solution = finer.solve(inputs, key=key)
         defect = jnp.sum((u1 - solution.u1) ** 2) / jnp.sum(solution.u1**2)
@@ -121,13 +120,12 @@ class Finer(eqx.Module):
 
     def _finer(self, model: Model) -> Model:
         """The model with more steps in each interval."""
-        discretization = model.discretization
-        if discretization.stepsize_controller is not None:
+        if model.discretization.stepsize_controller is not None:
             raise InputError(
                 "training.finer: the equation is solved with adaptive steps, which no mesh "
                 "refines; drop it, or take equal steps (drop solver.rtol and solver.atol)."
             )
-        steps = discretization.steps_per_interval * self.refinement
+        steps = model.discretization.steps_per_interval * self.refinement
         return model.on(Mesh(steps_per_interval=steps))
 
 
@@ -198,7 +196,7 @@ class AbstractLoss(eqx.Module):
 
 class CrossEntropy(AbstractLoss):
     """`-mean log p(target)`, in nats, the mean over all targets; and the accuracy, the part of
-    the targets that are the most likely output.
+    the targets that are the most likely output. A target of -1 is not counted.
 
     `outputs: [..., classes]` are logits, `targets: [...]` integers.
     """
@@ -210,41 +208,37 @@ class CrossEntropy(AbstractLoss):
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
         correct = jnp.argmax(outputs, axis=-1) == targets
         return {
-            "loss": Mean(jnp.sum(losses), targets.size),
-            "accuracy": Mean(jnp.sum(correct), targets.size),
+            "loss": _counted_mean(losses, targets),
+            "accuracy": _counted_mean(correct, targets),
         }
 
     def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
         """The mean over targets of the divergence `Σ p' log(p'/p)` of the probabilities, in
         nats."""
-        return jnp.mean(divergence(finer, outputs))
+        return _counted_mean(divergence(finer, outputs), targets).value
 
 
 class InstanceCrossEntropy(AbstractLoss):
     """The cross-entropy of instances of a problem, `targets: [instances, ...]`, that have
-    several targets each. A target of -1 is not counted. Beside the accuracy it gives the exact
-    match, the part of the instances of which all targets are right; see `CrossEntropy`.
+    several targets each. Beside the accuracy it gives the exact match, the part of the
+    instances of which all targets are right; see `CrossEntropy`.
     """
 
     label = CrossEntropy.label
     classifies = True
+    gap = CrossEntropy.gap
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
-        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
-        correct = jnp.argmax(outputs, axis=-1) == targets
-        counted = targets != UNCOUNTED
-        count = jnp.sum(counted)
-        exact = jnp.all(correct | ~counted, axis=tuple(range(1, targets.ndim)))
-        return {
-            "loss": Mean(jnp.sum(jnp.where(counted, losses, 0.0)), count),
-            "accuracy": Mean(jnp.sum(correct), count),
-            "exact_match": Mean(jnp.sum(exact), len(targets)),
-        }
+        right = (jnp.argmax(outputs, axis=-1) == targets) | (targets == UNCOUNTED)
+        exact = jnp.all(right, axis=tuple(range(1, targets.ndim)))
+        exact_match = Mean(jnp.sum(exact), len(targets))
+        return {**CrossEntropy().measure(outputs, targets), "exact_match": exact_match}
 
-    def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
-        counted = targets != UNCOUNTED
-        total = jnp.sum(jnp.where(counted, divergence(finer, outputs), 0.0))
-        return Mean(total, jnp.sum(counted)).value
+
+def _counted_mean(values: Array, targets: Array) -> Mean:
+    """The mean over the targets that count."""
+    counted = targets != UNCOUNTED
+    return Mean(jnp.sum(jnp.where(counted, values, 0)), jnp.sum(counted))
 
 
 class RelativeError(AbstractLoss):

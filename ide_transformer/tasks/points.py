@@ -12,7 +12,7 @@ from ..equation import TokenDomain
 from ..models import Field, OperatorModel
 from .losses import Batch, RelativeError
 from .sampling import spread
-from .task import AbstractTask, Part, checking, one_number
+from .task import AbstractTask, Part, checked_dataclass, one_number
 
 
 # Which points: those of a grid; random ones; or random ones of which most are close together.
@@ -56,8 +56,7 @@ class AbstractAtPoints(AbstractTask):
                 yield self.functions(block[start : start + size], (_PARTS[part], first))
 
 
-@checking
-@dataclasses.dataclass(eq=False)
+@checked_dataclass
 class BurgersInterval(AbstractAtPoints):
     """The flow map `u(·, 0) ↦ u(·, time)` of the viscous Burgers equation on [0, 1],
 

@@ -1,7 +1,7 @@
-"""Sequences of tokens that a seed draws without end."""
+"""Sequences of tokens that a seed draws without end: induction and nested lists."""
 
 import abc
-import dataclasses
+import itertools
 import operator as op
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -12,14 +12,18 @@ from pydantic import Field
 
 from ..arguments import PositiveInt, checked
 from ..errors import InputError
-from ..models import LanguageModel
-from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
+from ..models import LanguageModel, SequenceClassifier, Text
+from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy
 from .sampling import in_parts
-from .task import AbstractTask, Part, checking
+from .task import AbstractTask, Part, checked_dataclass
 
 
 # Number of samples in a held-out part.
 HELD_OUT = 1024
+
+OPERATORS = ("MIN", "MAX", "MED", "SM")
+# The digits are the tokens 0 … 9.
+_CLOSE, _END = 10 + len(OPERATORS), 11 + len(OPERATORS)
 
 
 class AbstractSequences(AbstractTask):
@@ -60,8 +64,7 @@ class AbstractSequences(AbstractTask):
             yield jax.tree.map(op.itemgetter(chosen), drawn)
 
 
-@checking
-@dataclasses.dataclass(eq=False)
+@checked_dataclass
 class PHop(AbstractSequences):
     """Induction over several hops. A hop leads from a token to the one that followed its last
     occurrence before:
@@ -138,3 +141,107 @@ def hopped(words: np.ndarray, hops: int) -> np.ndarray:
         found = np.where(found < 0, -1, np.take_along_axis(one, np.maximum(found, 0), axis=1))
     reached = np.take_along_axis(words, np.maximum(found, 0), axis=1)
     return np.where(found < 0, UNCOUNTED, reached)
+
+
+@checked_dataclass
+class ListOps(AbstractSequences):
+    """ListOps: the value, a digit, of nested lists such as `[MAX 4 3 [MIN 2 3 ] 1 [SM 5 7 ] ]`.
+    MIN, MAX and MED are the smallest, the largest and the median of a list, rounded down, and
+    SM is its sum modulo 10.
+
+    `inputs`: a `Text` of at most `longest` tokens, padded to that; `targets: [samples]`,
+    digits. Expressions are drawn without end, those of a length that is not wanted again.
+
+    **Arguments:**
+
+    - `context`: the most tokens that the model sees.
+    - `shortest`, `longest`: tokens of an expression; default: 16, and the context.
+    - `depth`: lists inside each other, at most.
+    - `arguments`: members of a list, at most; at least 2.
+    - `digits`: the probability that a member of a list is a digit.
+
+    **Raises:** `InputError` for lengths that no or few expressions have.
+
+    Source: Nangia and Bowman, "ListOps", 2018, arXiv 1804.06028; with lengths as in the Long
+    Range Arena, Tay et al., 2020, arXiv 2011.04006.
+    """
+
+    model = SequenceClassifier
+    causal = False
+    loss = CrossEntropy()
+
+    context: PositiveInt
+    shortest: PositiveInt = 16
+    longest: PositiveInt | None = None
+    depth: PositiveInt = 5
+    arguments: Annotated[int, Field(ge=2)] = 5
+    digits: Annotated[float, Field(gt=0, lt=1)] = 0.6
+
+    def __post_init__(self):
+        if self.tokens_per_sample > self.context:
+            raise InputError(
+                f"longest={self.longest}: the model sees model.context={self.context} tokens; "
+                "raise it, or take shorter expressions."
+            )
+        # Where fewer have a length that is wanted, a batch would take minutes, or never end.
+        random, tried, least = np.random.default_rng(0), 1000, 5
+        wanted = (self._drawn(random) is not None for _ in range(tried))
+        if (found := sum(itertools.islice(filter(None, wanted), least))) < least:
+            raise InputError(
+                f"shortest={self.shortest}, longest={self.tokens_per_sample}: of {tried} "
+                f"expressions drawn with depth={self.depth}, arguments={self.arguments} and "
+                f"digits={self.digits} {found} have such a length; at least {least} are "
+                "needed. Lower shortest, raise longest, or change the others."
+            )
+
+    @property
+    def vocabulary(self) -> int:
+        return _END + 1
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"vocabulary": self.vocabulary, "classes": 10}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.context if self.longest is None else self.longest
+
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
+        tokens = np.full((number, self.tokens_per_sample), _END, np.int32)
+        targets = np.zeros(number, np.int32)
+        for row in range(number):
+            while (found := self._drawn(random)) is None:
+                pass
+            expression, targets[row] = found
+            tokens[row, : len(expression)] = expression
+        return Batch(Text(tokens, tokens != _END), targets)
+
+    def _drawn(self, random: np.random.Generator) -> tuple[list[int], int] | None:
+        """An expression and its value; `None` for one of a length that is not wanted."""
+        tokens: list[int] = []
+        value = self._list(random, 1, tokens)
+        return None if value is None or len(tokens) < self.shortest else (tokens, value)
+
+    def _list(self, random: np.random.Generator, depth: int, tokens: list[int]) -> int | None:
+        """Appends a list and gives its value; `None` where it becomes too long."""
+        operator = int(random.integers(len(OPERATORS)))
+        tokens.append(10 + operator)
+        members = []
+        for _ in range(int(random.integers(2, self.arguments + 1))):
+            if depth == self.depth or random.random() < self.digits:
+                member = int(random.integers(10))
+                tokens.append(member)
+            else:
+                member = self._list(random, depth + 1, tokens)
+            if member is None or len(tokens) >= self.tokens_per_sample:
+                return None
+            members.append(member)
+        tokens.append(_CLOSE)
+        return _value(operator, members)
+
+
+def _value(operator: int, members: list[int]) -> int:
+    """The value of a list of digits."""
+    ordered, half = sorted(members), len(members) // 2
+    median = (ordered[half] + ordered[~half]) // 2
+    return (ordered[0], ordered[-1], median, sum(members) % 10)[operator]

@@ -1,10 +1,11 @@
 """Base classes of the tasks."""
 
 import abc
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 import equinox as eqx
 import jax
@@ -21,8 +22,10 @@ from .sampling import in_parts, in_passes
 Class = TypeVar("Class", bound=type)
 
 
-def checking(cls: Class) -> Class:
-    """Lets the constructor of a dataclass check its arguments by their annotations."""
+@dataclass_transform(eq_default=False)
+def checked_dataclass(cls: Class) -> Class:
+    """Makes a dataclass whose constructor checks its arguments by their annotations."""
+    cls = dataclasses.dataclass(eq=False)(cls)
     cls.__init__ = checked(cls.__init__)
     return cls
 

@@ -187,7 +187,7 @@ class DataConfig(Section, AbstractChoice):
     """`data`: what is learned."""
 
     # A task, for example shakespeare, text, token_files, digits, mnist, fashion_mnist, p_hop,
-    # word_problem, parity, addition, column_addition, list_ops, spam_bytes, verses_en_es.
+    # word_problem, parity, addition, column_addition, list_ops, verses_en_es.
     name: str = "shakespeare"
     # A file or folder, for the tasks that read one.
     path: Annotated[Path | None, Field(strict=False)] = None

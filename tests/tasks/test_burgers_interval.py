@@ -68,7 +68,7 @@ def test_other_contexts_of_other_tasks():
 def test_fewer_points_of_functions_that_were_solved(monkeypatch):
     pairs = np.arange(24.0, dtype=np.float32).reshape(3, 8)
     solved = {x: Functions(pairs, -pairs) for x in ("training", "validation", "test")}
-    monkeypatch.setattr("ide_transformer.tasks.flow_maps.functions", lambda *_: solved)
+    monkeypatch.setattr("ide_transformer.tasks.flows.functions", lambda *_: solved)
     task = tasks.Burgers.build(8, 0.1, 0.1, 3, 3)
     batch = next(task.on(ide.Mesh(tokens=4)).held_out(3))
     np.testing.assert_array_equal(batch.inputs, pairs[:, ::2])

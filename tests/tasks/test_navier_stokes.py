@@ -43,7 +43,7 @@ def task(monkeypatch):
         values = np.arange(3.0 * points**2, dtype=np.float32).reshape(3, points, points)
         return {name: Functions(values, -values) for name in sizes}
 
-    monkeypatch.setattr("ide_transformer.tasks.flow_maps.functions", functions)
+    monkeypatch.setattr("ide_transformer.tasks.flows.functions", functions)
     return tasks.NavierStokes.build(POINTS, VISCOSITY, TIME, 3, 3)
 
 

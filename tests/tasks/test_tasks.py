@@ -204,7 +204,7 @@ def test_idx_folders_that_cannot_be_read(tmp_path):
     with pytest.raises(ide.InputError, match="cut off"):
         tasks.idx_folder(tmp_path)
     images.write_bytes(b"GIF89a" + content)
-    with pytest.raises(ide.InputError, match="not an IDX file"):
+    with pytest.raises(ide.InputError, match="no IDX file"):
         tasks.idx_folder(tmp_path)
     images.write_bytes(content)
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(3))

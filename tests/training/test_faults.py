@@ -25,7 +25,7 @@ class Faulty(ClassificationTask):
         random = np.random.default_rng(0)
         images = random.normal(size=(64, 4, 4, 1)).astype(np.float32)
         labels = (images.mean(axis=(1, 2, 3)) > 0).astype(np.int32)
-        return cls.in_patches((LabelledImages(images, labels),) * 2, patch)
+        return cls(*[LabelledImages(images, labels)] * 2, patch=patch)
 
     def batch(self, step, size, seed):
         inputs, targets = super().batch(step, size, seed)
