@@ -18,8 +18,8 @@ import benchmarks
 from benchmarks.shared.command import Rounds
 from benchmarks.shared.report import report
 from benchmarks.shared.timing import check_rounds
+from ide_transformer.commands import run_script
 from ide_transformer.reporting import Terminal
-from ide_transformer.training import run_script
 
 
 def main() -> None:

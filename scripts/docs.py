@@ -12,7 +12,7 @@ import sys
 from documentation.links import check_links
 from documentation.names import check_built
 from documentation.pages import ROOT, write_pages
-from ide_transformer.training import run_script
+from ide_transformer.commands import run_script
 
 
 def main() -> None:

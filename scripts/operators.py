@@ -20,34 +20,32 @@ import argparse
 import hashlib
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ide_transformer import InputError
+from ide_transformer.commands import start
+from ide_transformer.commands.options import floats, integers, names
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.studies.schemes import about_sources
-from ide_transformer.training import run_script
 from ide_transformer.training.folder import checksum_of, source
-from ide_transformer.training.script import floats, integers, names
 from operator_learning import fno, ours
 from operator_learning.settings import CELLS, TESTS, Cell, Test
 
 
 CODE = f"{source()}, scripts ({checksum_of(sorted(Path(ours.__file__).parent.glob('*.py')))})"
 MODELS: dict[str, Any] = {"ours": ours, "waves": ours, "fno": fno}
+EXAMPLES = """\
+  python scripts/operators.py samples --json samples.json
+  python scripts/operators.py points --beds burgers --json points.json
+"""
 _FINGERPRINTS: dict[str, str] = {}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  python scripts/operators.py samples --json samples.json\n"
-        "  python scripts/operators.py points --beds burgers --json points.json",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", choices=sorted(CELLS))
     parser.add_argument("--json", type=Path, required=True, help="the runs that are done")
     parser.add_argument("--steps", type=int, default=1000, help="of each run (default: 1000)")
@@ -61,7 +59,9 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, default=Path("runs/operators"), help="folder of the runs"
     )
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
     if arguments.seeds < 1:
         raise InputError(f"--seeds {arguments.seeds}: give 1 or more.")
     cells = [
@@ -92,13 +92,15 @@ def main() -> None:
 
 def study(cell: Cell, arguments: argparse.Namespace, seeds: int) -> None:
     """Runs all rates with seed 0, and the best of them with the other seeds."""
-    tried = [run(cell, rate, 0, arguments) for rate in arguments.rates]
+    tried = [run_once(cell, rate, 0, arguments) for rate in arguments.rates]
     best = min(tried, key=_loss)["rate"]
     for seed in range(1, seeds):
-        run(cell, best, seed, arguments)
+        run_once(cell, best, seed, arguments)
 
 
-def run(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+def run_once(
+    cell: Cell, rate: float, seed: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """A row of the file; it is computed where it is not there, or lacks a test.
 
     **Raises:** `InputError` for one that was computed on other data or with other settings.
@@ -179,4 +181,4 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    start(sys.modules[__name__])

@@ -9,9 +9,9 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 import argparse
 from pathlib import Path
 
+from ide_transformer.commands import run_script
 from ide_transformer.reporting import ByteProgress
 from ide_transformer.tasks import tokenize_files
-from ide_transformer.training import run_script
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ NOT_RUN = {
             "#!/bin/sh",
             "python scripts/train.py run.yaml --resume parallel.data=2 parallel.fsdp=1 "
             "parallel.processes=null",
-            "python scripts/plan.py configs/plans/one_billion.yaml --devices 8,64,256 "
+            "python scripts/train.py configs/plans/one_billion.yaml --plan 8,64,256 "
             "--samples 4",
         )
     },

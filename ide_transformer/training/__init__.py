@@ -46,7 +46,7 @@ from .optimizer import (
     learning_rate as learning_rate,
 )
 from .parallel import ParallelConfig as ParallelConfig
-from .planning import layouts_of as layouts_of, plan as plan
+from .planning import plan as plan, plan_of as plan_of
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (
     dump_config as dump_config,
@@ -60,7 +60,6 @@ from .run import (
     resume_run as resume_run,
     train as train,
 )
-from .script import model_parser as model_parser, run_script as run_script
 from .step import initial_state as initial_state, make_train_step as make_train_step
 from .stopping import Stopped as Stopped
 from .trackers import (

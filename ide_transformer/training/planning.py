@@ -3,7 +3,7 @@
 import functools as ft
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -35,36 +35,53 @@ _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, 
 _BYTES |= {"f64": 8, "s64": 8, "u64": 8}
 
 
-def layouts_of(devices: int) -> list[ParallelConfig]:
-    """The layouts of a plan: the samples divided alone; the weights too; and beside them, among
-    each 4 devices, the heads, or the tokens.
+@checked
+def plan_of(
+    config: Config, devices: Sequence[PositiveInt], samples: PositiveInt = 1
+) -> list[dict[str, Any]]:
+    """The `plan` of a run on each of so many devices, totals in GiB: the samples divided alone;
+    the weights too; and beside them, among each 4 devices, the heads, or the tokens. Layouts
+    that do not divide the model are left out.
 
-    **Raises:** `InputError` for a number that 4 does not divide.
+    **Raises:** `InputError` for a number that 4 does not divide, and where no layout is left.
     """
-    if devices < 4 or devices % 4:
+    if wrong := [number for number in devices if number % 4]:
         raise InputError(
-            f"--devices {devices}: two of the layouts take 4 devices together; give multiples "
+            f"devices={wrong[0]}: two of the layouts take 4 devices together; give multiples "
             "of 4, such as 8,64,256."
         )
-    return [
-        ParallelConfig(data=devices),
-        ParallelConfig(fsdp=devices),
-        ParallelConfig(fsdp=devices // 4, tensor=4),
-        ParallelConfig(fsdp=devices // 4, sequence=4),
-    ]
+    rows, refused = [], []
+    for number in devices:
+        layouts = [
+            ParallelConfig(data=number),
+            ParallelConfig(fsdp=number),
+            ParallelConfig(fsdp=number // 4, tensor=4),
+            ParallelConfig(fsdp=number // 4, sequence=4),
+        ]
+        for layout in layouts:
+            try:
+                found = plan(config, layout, samples)
+            except InputError as error:
+                refused.append(error)
+                continue
+            gibibytes = {x: found[f"{x}_bytes"] / 2**30 for x in ("state", "temporary", "sent")}
+            named = {f"{name} (GiB)": f"{x:.2f}" for name, x in gibibytes.items()}
+            first = {x: found[x] for x in ("devices", "layout")}
+            rows.append({**first, "parts of a batch": found["accumulate"], **named})
+    if not rows:
+        raise refused[0]
+    return rows
 
 
 @checked
-def plan(
-    config: Config, vocabulary: PositiveInt, devices: ParallelConfig, samples: PositiveInt = 1
-) -> dict[str, Any]:
+def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> dict[str, Any]:
     """The needs of a step of a language model on a layout of devices, from the program that is
-    compiled for it. Of each device: the bytes of the state of training (weights and optimizer),
-    those of the rest of a step, and those that it sends in a step.
+    compiled for it, with the vocabulary of the configuration, or 32,768 tokens. Of each device:
+    the bytes of the state of training (weights and optimizer), those of the rest of a step, and
+    those that it sends in a step.
 
     **Arguments:**
 
-    - `vocabulary`: the number of tokens of the model.
     - `devices`: as many have to be there, if only virtual ones.
     - `samples`: of a batch, how many those devices that hold a sample together compute at once;
       the rest come after them, as by `training.accumulate`.
@@ -78,7 +95,7 @@ def plan(
     accumulate = next((n for n in parts if size // n % (at_once // samples) == 0), 1)
     training = config.training.model_copy(update={"accumulate": accumulate})
     config = config.model_copy(update={"training": training, "parallel": devices})
-    phase = _phase(config, vocabulary)
+    phase = _phase(config)
     layout = make_layout(devices, jax.devices()[: devices.devices])
     sample = (config.training.batch_size, config.model.context)
     shape: Any = jax.ShapeDtypeStruct(sample, jnp.int32)
@@ -100,7 +117,7 @@ def plan(
     }
 
 
-def _phase(config: Config, vocabulary: int) -> Phase:
+def _phase(config: Config) -> Phase:
     """The steps of a run, of which nothing is made but shapes."""
     if config.training.meshes or config.training.refine:
         raise InputError(
@@ -108,6 +125,7 @@ def _phase(config: Config, vocabulary: int) -> Phase:
             "and training.refine."
         )
     key = jax.random.key(0)
+    vocabulary = config.data.vocabulary or 32768
     build = ft.partial(build_model_of_size, config, {"vocabulary": vocabulary})
     model = with_training(eqx.filter_eval_shape(build, key), config.training)
     check_divisible(config, model)

@@ -16,7 +16,7 @@ from running import run_here
         ("--exit 0.1 --mesh intervals=2 --layers first", "--layers says nothing beside --exit"),
         ("--measure accuracy", "--measure goes with --figure."),
         ("--figure loss.png", "--figure goes with --exit or --mesh or"),
-        ("--rollout 2 --mesh horizon=2", "--rollout and --mesh do not go together"),
+        ("--rollout 2 --mesh horizon=2", "--mesh says nothing beside --rollout"),
         ("--mesh intervals=2,3 --pictures flow.png", "--pictures are of one solve"),
         ("--text text.txt data.options.points=3", "data.options.points=3 says nothing beside"),
         ("--mesh intervals=2 --figure loss.txt", "loss.txt: a figure ends with .png, .pdf or"),

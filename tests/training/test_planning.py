@@ -4,7 +4,7 @@ import pytest
 from helpers import ROOT
 
 from ide_transformer import InputError
-from ide_transformer.training import layouts_of, load_config, plan
+from ide_transformer.training import ParallelConfig, load_config, plan, plan_of
 from ide_transformer.training.planning import sent_bytes
 
 
@@ -46,18 +46,15 @@ def test_what_is_sent_counts_loops_and_branches():
     assert sent_bytes(PROGRAM) == pytest.approx(expected)
 
 
-def test_the_layouts_of_a_plan_have_all_devices():
-    assert all(layout.devices == 64 for layout in layouts_of(64))
-
-
 def test_a_mesh_that_does_not_divide_the_heads_has_no_plan():
     config = load_config(ROOT / "configs/quick.yaml", ["model.heads=2", "model.width=8"])
-    _, _, tensor, _ = layouts_of(4)
     with pytest.raises(InputError, match=r"parallel.tensor = 4 .* number of heads, 2"):
-        plan(config, 300, tensor)
+        plan(config, ParallelConfig(tensor=4))
 
 
 @pytest.mark.parametrize("devices", [0, 2, 6])
 def test_devices_that_four_does_not_divide(devices):
-    with pytest.raises(InputError, match=f"--devices {devices}: .* multiples of 4"):
-        layouts_of(devices)
+    with pytest.raises(
+        InputError, match=rf"devices=.*{devices}.* (multiples of 4|greater than 0)"
+    ):
+        plan_of(load_config(ROOT / "configs/quick.yaml"), [devices])

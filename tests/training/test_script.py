@@ -5,7 +5,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from ide_transformer.training import run_script
+from ide_transformer.commands import run_script
 
 
 def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatch):

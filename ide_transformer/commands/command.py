@@ -1,0 +1,114 @@
+import argparse
+import importlib
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import jax
+
+from ..errors import InputError
+from ..packages import cache_folder
+
+
+# Each is the module of that name, which is imported when it is asked for.
+COMMANDS = {
+    "train": "train a model from a configuration",
+    "evaluate": "the loss of a model, on other meshes too, and what else it measures",
+    "sample": "write text with a language model",
+    "translate": "translate held-out texts, and measure BLEU",
+    "compare": "solve one set of weights, or train, with each of some schemes",
+    "depth": "solve a trained model with fewer and with more field evaluations",
+    "convergence": "measure the order of every scheme",
+    "resolution": "the errors and the error budget of a model between functions",
+    "convert": "turn a checkpoint into a run, and a run into a checkpoint",
+    "report": "write a page on some runs",
+}
+
+
+def main(name: str | None = None) -> None:
+    """Runs a command; its name is the first argument of the process if it is not given."""
+    # An interrupt ends the process at once.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    given = sys.argv[1:]
+    if name is None:
+        listed = "\n".join(f"  {name:<12} {line}" for name, line in COMMANDS.items())
+        parser = argparse.ArgumentParser(
+            "ide-transformer",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=f"commands:\n{listed}\n\nexamples:\n  ide-transformer train shakespeare\n"
+            "  ide-transformer train --help",
+        )
+        parser.add_argument("command", choices=COMMANDS, metavar="command")
+        name, given = parser.parse_args(given[:1]).command, given[1:]
+    module = importlib.import_module(f".{name}", __package__)
+    start(module, f"ide-transformer {name}", given)
+
+
+def start(module: ModuleType, name: str | None = None, given: list[str] | None = None) -> None:
+    """Runs a module that has `EXAMPLES`, and functions `add_options` of a parser and `run` of
+    the options; its docstring describes it."""
+    parser = argparse.ArgumentParser(
+        name,
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"examples:\n{module.EXAMPLES}",
+    )
+    module.add_options(parser)
+    options = parser.parse_intermixed_args(given)
+    run_script(lambda: module.run(options))
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Runs the main function of a script. Modules in the current folder can be imported, so
+    that a configuration may name classes in them. Programs that take a second or more to
+    compile are kept for the next process, in the cache folder unless
+    `JAX_COMPILATION_CACHE_DIR` says where.
+
+    Input that cannot be used, files that cannot be read or written, and sizes that do not fit
+    into memory are reported without a traceback, with exit status 2. Where training was stopped
+    by a signal, the process ends by that signal.
+    """
+    from ..training.stopping import Stopped, end_by
+
+    sys.path.insert(0, str(Path.cwd()))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    # Orbax logs there, with tracebacks, what it also raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    try:
+        main()
+    except (InputError, OSError, MemoryError) as error:
+        _refuse(str(error))
+    except jax.errors.JaxRuntimeError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        _refuse(str(error).splitlines()[0])
+    except Stopped as stopped:
+        print(stopped)
+        end_by(stopped.signal)
+    except KeyboardInterrupt:
+        end_by(signal.SIGINT)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    if jax.distributed.is_initialized():
+        # At its ordinary end a process waits for the others.
+        sys.stderr.flush()
+        os._exit(2)
+    sys.exit(2)
+
+
+def _unraisable(unraisable: Any) -> None:
+    """Says nothing of the other arrays of a damaged checkpoint, whose reading ends after orbax
+    has raised the error of the first."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

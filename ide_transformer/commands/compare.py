@@ -1,0 +1,38 @@
+"""Compares time-stepping schemes: solves one set of weights, or trains, with each of them.
+
+What is compared is written in a YAML file, as in configs/compare/. A comparison that was
+interrupted goes on when it is called again.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+
+from ..reporting import show_table
+from ..studies.schemes import load_comparison
+from .options import config_file, no_config
+
+
+EXAMPLES = "  ide-transformer compare compare/leaderboard_language"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="a YAML file, or the name of one of the package")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/compare"),
+        help="folder of all comparisons (default: runs/compare)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    file = config_file(options.config)
+    if not file.is_file():
+        raise no_config(file)
+    comparison = load_comparison(file)
+    if comparison.double_precision:
+        jax.config.update("jax_enable_x64", True)
+    show_table(comparison.shown(comparison.compare(options.runs).rows))
+    print(f"report and figures: {options.runs / comparison.name}")

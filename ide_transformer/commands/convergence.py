@@ -1,0 +1,68 @@
+"""Measures the order of convergence of every scheme, in float64.
+
+For each scheme, control and constraint: the order expected by theory and the one observed,
+the error constant, for splittings the error of the commutators and that of the sub-solver,
+and how far the solution is from its constraint.
+"""
+
+import argparse
+import textwrap
+from pathlib import Path
+
+import jax
+from rich.progress import track
+
+from ..errors import InputError
+from ..reporting import Terminal, show_table, write_json
+from ..studies.convergence import (
+    CONSTRAINTS,
+    CONTROLS,
+    applies,
+    measure_order,
+    plot_orders,
+    schemes,
+)
+from .options import figure_file
+
+
+EXAMPLES = (
+    "  ide-transformer convergence --scheme 'strang(heun)' --scheme rk4 --constraint sphere "
+    "--json orders.json --figure orders.png\n\n"
+    + textwrap.fill(f"schemes: {'; '.join(schemes())}", 90, break_on_hyphens=False)
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scheme", action="append", help="one of those below (default: all of them)"
+    )
+    parser.add_argument("--control", action="append", choices=tuple(CONTROLS))
+    parser.add_argument("--constraint", action="append", choices=tuple(CONSTRAINTS))
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--figure", type=figure_file, help="also draw error against step size")
+
+
+def run(options: argparse.Namespace) -> None:
+    jax.config.update("jax_enable_x64", True)
+    # The problems are tiny: compiling them takes most of the time.
+    jax.config.update("jax_disable_most_optimizations", True)
+    chosen = [
+        (scheme, control, constraint)
+        for scheme in options.scheme or schemes()
+        for control in options.control or ("chebyshev", "piecewise_constant")
+        for constraint in options.constraint or ("free", "sphere")
+        if applies(scheme, constraint)
+    ]
+    if not chosen:
+        raise InputError("None of these schemes can be measured on these constraints.")
+    rows = []
+    for each in track(chosen, "measuring orders", console=Terminal()):
+        rows.append(measure_order(*each))
+        # The number of compiled programs that a process may hold is limited.
+        jax.clear_caches()
+    table = [row._asdict() for row in rows]
+    show_table([{k: row[k] for k in row if k not in ("steps", "errors")} for row in table])
+    if options.json:
+        write_json(options.json, table)
+    if options.figure:
+        plot_orders(options.figure, rows)

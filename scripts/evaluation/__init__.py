@@ -1,1 +1,0 @@
-"""The studies of evaluate.py and their figures."""

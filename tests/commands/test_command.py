@@ -1,0 +1,31 @@
+"""The command `ide-transformer`, and the configurations of the package."""
+
+import sys
+
+import pytest
+from helpers import ROOT
+
+from ide_transformer import InputError
+from ide_transformer.commands import main
+from ide_transformer.commands.command import COMMANDS
+from ide_transformer.commands.options import config_file, no_config
+
+
+def test_help_lists_a_line_for_each_command(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ide-transformer", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
+    assert [line for line in lines if line in COMMANDS] == [*COMMANDS]
+    assert all((ROOT / f"scripts/{name}.py").is_file() for name in COMMANDS)
+
+
+def test_a_configuration_is_a_file_or_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config_file("compare/any_depth") == ROOT / "configs/compare/any_depth.yaml"
+    (tmp_path / "quick").write_text("name: mine")
+    assert config_file("quick").samefile(tmp_path / "quick")
+    missing = config_file("shakespear")
+    with pytest.raises(InputError, match=r"shakespear: .* it has shakespeare, "):
+        raise no_config(missing)
