@@ -29,9 +29,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder of the results (default: depth/NAME)")
     parser.add_argument("--calibration", type=int, default=128, help="samples to choose by")
     parser.add_argument("--held-out", type=int, default=128, help="samples to measure on")
-    parser.add_argument(
-        "--minutes", type=float, help="time for it, by which the search is cut (default: none)"
-    )
     add_trust(parser)
 
 
@@ -43,7 +40,6 @@ def run(options: argparse.Namespace) -> None:
         folder,
         calibration=options.calibration,
         held_out=options.held_out,
-        minutes=options.minutes,
         trust=options.trust,
     )
     for report in reports:

@@ -1,7 +1,7 @@
 """Figures as PNG files, and a page of them. To be imported where one is drawn, not before:
 matplotlib takes a while."""
 
-from .page import Part as Part, Picture as Picture, write_page as write_page
+from .page import Part as Part, write_page as write_page
 from .plots import (
     COLORS as COLORS,
     Curve as Curve,

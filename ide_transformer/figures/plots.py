@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm, Normalize, to_hex, to_rgb
+from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
-from scipy.optimize import isotonic_regression
 
 from ..errors import naming
 
@@ -28,13 +26,11 @@ _STYLES = [
 
 
 class Curve(NamedTuple):
-    """A line of a panel, or points that are not `joined`. Curves with the same label share a
-    colour."""
+    """A line of a panel. Curves with the same label share a colour."""
 
     label: str
     x: ArrayLike
     y: ArrayLike
-    joined: bool = True
 
 
 def plot_curves(
@@ -60,9 +56,9 @@ def draw_panels(
     marker: str = "",
     log: Literal["", "x", "y", "xy"] = "",
 ) -> Figure:
-    """Curves in panels next to each other, by title. Each is labelled at its end; where several
-    have the same label, the panels share one legend and one vertical axis, and where points are
-    not joined, there is a legend too. Abscissae that fall turn the horizontal axis around.
+    """Curves in panels next to each other, by title, with one legend; where the panels have
+    labels in common they share the vertical axis. Abscissae that fall turn the horizontal axis
+    around.
 
     **Arguments:**
 
@@ -70,32 +66,25 @@ def draw_panels(
     - `marker`: of each point, as in matplotlib; a single point always has one.
     - `log`: the axes that are logarithmic; with `x` alone the abscissae are its ticks.
     """
-    panels = {
-        literal(title): [curve._replace(label=literal(curve.label)) for curve in curves]
-        for title, curves in panels.items()
-    }
-    every = [curve.label for curves in panels.values() for curve in curves]
-    labels = list(dict.fromkeys(every))
-    shared = len(labels) < len(every)
-    legend = shared or not all(curve.joined for curves in panels.values() for curve in curves)
-    width = (3.6 if legend else 5.4) * len(panels) + 1.8
-    most = max(map(len, panels.values()), default=0)
-    height = 4.2 if legend else max(4.2, 1.0 + 0.19 * most)
+    every = [curve for curves in panels.values() for curve in curves]
+    styles = dict(zip(dict.fromkeys(curve.label for curve in every), itertools.cycle(_STYLES)))
+    shared = len(styles) < len(every)
+    # Room for the legend, in inches of its text.
+    width = 4.8 * len(panels) + 1.0 + 0.08 * max(map(len, styles), default=0)
+    height = max(4.2, 0.4 + 0.18 * len(styles))
     figure = Figure(figsize=(width, height), layout="constrained")
-    all_axes = figure.subplots(1, len(panels), sharey=shared, squeeze=False)[0]
-    drawn = []
-    for axes, (title, curves) in zip(all_axes, panels.items(), strict=True):
-        names = labels if shared else [curve.label for curve in curves]
-        style = dict(zip(names, itertools.cycle(_STYLES)))
-        axes.set(title=title, xlabel=literal(x), **{f"{axis}scale": "log" for axis in log})
+    all_axes = figure.subplots(1, max(len(panels), 1), sharey=shared, squeeze=False)[0]
+    drawn = {}
+    for axes, (title, curves) in zip(all_axes, panels.items(), strict=False):
+        axes.set(xlabel=literal(x), **{f"{axis}scale": "log" for axis in log})
+        axes.set_title(literal(title))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        for label, abscissae, ordinates, joined in curves:
-            mark = "o" if np.size(abscissae) == 1 or not joined else marker
-            look = dict(style[label], marker=mark, markersize=4, linewidth=1.5 * joined)
+        for label, abscissae, ordinates in curves:
+            look = dict(marker=marker or "o" * (np.size(abscissae) == 1), markersize=4)
             if "y" in log:  # which has no place for the others
                 ordinates = np.where(np.asarray(ordinates) > 0, ordinates, np.nan)
-            drawn += axes.plot(abscissae, ordinates, label=label, **look)
+            (drawn[literal(label)],) = axes.plot(abscissae, ordinates, **styles[label], **look)
         every_x = [np.atleast_1d(curve.x) for curve in curves if np.size(curve.x)]
         if every_x and every_x[0][0] > every_x[0][-1]:
             axes.invert_xaxis()
@@ -108,43 +97,36 @@ def draw_panels(
             whole = all((x == np.round(x)).all() for x in every_x)
             axes.xaxis.get_major_locator().set_params(integer=whole)
     all_axes[0].set_ylabel(literal(y))
-    if legend:
-        handles = {line.get_label(): line for line in drawn}
+    if len(drawn) > 1:
         options = dict(frameon=False, fontsize="small", loc="center left")
-        all_axes[-1].legend(handles.values(), handles, bbox_to_anchor=(1, 0.5), **options)
-    elif len(drawn) > 1:
-        for axes in all_axes:
-            _label_ends(figure, axes)
+        all_axes[-1].legend(drawn.values(), drawn, bbox_to_anchor=(1, 0.5), **options)
     return figure
 
 
 def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, x: str) -> None:
     """A PNG file of intervals: by name the mean and half of the width, sorted, each between its
-    name and its figures, and a line at zero. An interval that is far wider than most ends in an
-    arrow at the edge, so that the others can be seen."""
+    name and its figures, and a line at zero. An interval that is far wider than most leaves the
+    axes, so that the others can be seen."""
     ordered = sorted(intervals.items(), key=lambda item: -item[1][0])
-    names = [literal(name) for name, _ in ordered]
     means, halves = np.array([interval for _, interval in ordered]).T
-    figure = Figure(figsize=(9.0, 0.9 + 0.32 * len(names)), layout="constrained")
+    figure = Figure(figsize=(9.0, 0.9 + 0.32 * len(ordered)), layout="constrained")
     axes = figure.subplots()
-    axes.axvline(0, color=COLORS[6], linewidth=0.8)
-    heights = np.arange(len(names))
+    axes.axvline(0, color="black", linewidth=0.8)
+    heights = np.arange(len(ordered))
     axes.errorbar(means, heights, xerr=halves, fmt="o", color=COLORS[0], capsize=3)
-    lower, upper = _most_of(np.stack([means - halves, means + halves]))
-    for edge, marker, beyond in (
-        (lower, "<", means - halves < lower),
-        (upper, ">", means + halves > upper),
-    ):
-        for height in heights[beyond]:
-            axes.plot(edge, height, marker, color=COLORS[0], clip_on=False)
     for height, mean, half in zip(heights, means, halves, strict=True):
         # Two digits of the half width, and as many decimals of the mean.
         decimals = max(1 - int(np.floor(np.log10(half))), 0) if half > 0 else 3
         text = f"{mean:+.{decimals}f} ± {half:.{decimals}f}".replace("-", "−")
         beside = axes.get_yaxis_transform()
         axes.text(1.06, float(height), text, transform=beside, va="center", fontsize="small")
-    axes.set_yticks(heights, names)
-    axes.set(xlim=(lower, upper), ylim=(-0.6, len(names) - 0.4))
+    axes.set_yticks(heights, [literal(name) for name, _ in ordered])
+    # All ends that are no further away than five times their median distance, and zero.
+    ends = np.stack([means - halves, means + halves])
+    near = ends[np.abs(ends) <= 5 * np.median(np.abs(ends).max(axis=0))]
+    lower, upper = min(near.min(), 0.0), max(near.max(), 0.0)
+    margin = 0.08 * (upper - lower) or 1.0
+    axes.set(xlim=(lower - margin, upper + margin), ylim=(-0.6, len(ordered) - 0.4))
     # To the left, where the names leave room for it.
     axes.set_xlabel(literal(x), loc="right")
     axes.locator_params(axis="x", nbins=6)
@@ -152,16 +134,6 @@ def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, 
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     save_figure(figure, path)
-
-
-def _most_of(ends: np.ndarray) -> tuple[float, float]:
-    """The limits of an axis, with zero, of ends that are no further away than five times their
-    median distance."""
-    distances = np.abs(ends)
-    near = ends[distances <= 5 * np.median(distances.max(axis=0))]
-    lower, upper = min(near.min(), 0.0), max(near.max(), 0.0)
-    margin = 0.08 * (upper - lower) or 1.0
-    return lower - margin, upper + margin
 
 
 def plot_fields(
@@ -219,46 +191,7 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def of_text(color: str) -> str:
-    """The colour of a label: text needs more contrast than a line."""
-    red, green, blue = to_rgb(color)
-    return to_hex((0.7 * red, 0.7 * green, 0.7 * blue))
-
-
 def save_figure(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
         figure.savefig(path, dpi=150)
-
-
-def _label_ends(figure: Figure, axes: Axes) -> None:
-    """Writes the label of each line to the right of the axes, at the height of its end, or as
-    close to it as the other labels allow; a dotted line leads there."""
-    figure.draw_without_rendering()
-    to_pixels = axes.transData
-    ends = {}
-    for line in axes.get_lines():
-        points = np.asarray(line.get_xydata())
-        seen = points[np.isfinite(to_pixels.transform(points)).all(axis=1)]
-        if len(seen):
-            ends[line] = seen[-1]
-    if not ends:
-        return
-    ordered = sorted(ends, key=lambda line: to_pixels.transform(ends[line])[1])
-    heights = np.array([to_pixels.transform(ends[line])[1] for line in ordered])
-    # The closest heights beside the axes that are a line of text apart.
-    gaps = 12 * figure.dpi / 72 * np.arange(len(heights))
-    lowest, highest = axes.bbox.y0, max(axes.bbox.y0, axes.bbox.y1 - gaps[-1])
-    heights = np.clip(isotonic_regression(heights - gaps).x, lowest, highest) + gaps
-    for line, height in zip(ordered, heights, strict=True):
-        color, place = line.get_color(), (1.04, to_pixels.inverted().transform((0, height))[1])
-        axes.annotate(
-            str(line.get_label()),
-            ends[line],
-            place,
-            textcoords=("axes fraction", "data"),
-            color=of_text(color),
-            fontsize="small",
-            verticalalignment="center",
-            arrowprops=dict(arrowstyle="-", color=color, linestyle=":", relpos=(0, 0.5)),
-        )

@@ -8,8 +8,7 @@ import diffrax
 
 import ide_transformer
 from ide_transformer.solvers import Projected, count_evaluations, unrolled
-from ide_transformer.studies.convergence import find_scheme, schemes
-from ide_transformer.studies.convergence.registry import FEATURES, Case, problem
+from ide_transformer.studies.convergence import FEATURES, Case, find_scheme, problem, schemes
 from ide_transformer.training import load_config
 
 from .configuration import names_of

@@ -9,7 +9,7 @@ from layered_models import CALIBRATION, HELD_OUT, mean_over_tokens, model_of
 
 import ide_transformer as ide
 from ide_transformer.dynamics import defects, removal_damage, removal_estimate
-from ide_transformer.studies.depth.ranking import layer_columns, rank_layers
+from ide_transformer.studies.depth import layer_columns, rank_layers
 
 
 @pytest.mark.heavy
@@ -17,9 +17,9 @@ from ide_transformer.studies.depth.ranking import layer_columns, rank_layers
 def test_the_estimate_ranks_layers_as_their_removal_does(name):
     model = model_of(name, scales=(0.5, 1.2, 0.2, 0.8))
     columns = layer_columns(model, CALIBRATION)
-    ranking = rank_layers(columns, removal_damage(model, HELD_OUT))
-    assert ranking.correlations["estimate"] >= 0.7
-    assert [row["layer"] for row in ranking.layers] == [0, 1, 2, 3]
+    rows, correlations = rank_layers(columns, removal_damage(model, HELD_OUT))
+    assert correlations["estimate"] >= 0.7
+    assert [row["layer"] for row in rows] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from helpers import fast_first, largest
 from solvers.linear_problem import TOKENS, WIDTH, Matrix, initial_state, matrices
 
 import ide_transformer as ide
-from ide_transformer.studies.convergence.registry import equation_limit, schemes
+from ide_transformer.studies.convergence import equation_limit, schemes
 
 
 STRENGTH = np.array([0.3, -0.2, 0.8, 0.0])

@@ -1,4 +1,4 @@
-"""Tasks of the study of depth for models of every kind, and its time."""
+"""Tasks of the study of depth for models of every kind."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 from golden.copies import changed_copy
 from helpers import GOLDEN, drawn
-from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of
 
 import ide_transformer as ide
-from ide_transformer.studies.depth import Budget, Problem, measure_coarsening, problem
-from ide_transformer.studies.depth.budget import OverBudget
-from ide_transformer.studies.depth.measure import _Study
-from ide_transformer.studies.depth.problem import make_problem, sample_losses
+from ide_transformer.studies import depth_problem
+from ide_transformer.studies.depth_problem import make_problem, sample_losses
 from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy, PHop, RelativeError
 from ide_transformer.tasks.losses import UNCOUNTED
 from ide_transformer.training import LoadedModel
@@ -74,7 +71,7 @@ def test_losses_of_samples_are_those_of_the_task():
 
 def run_of(monkeypatch, task, model: Any = None):
     """A run of a task, of which the problem reads no more than its configuration."""
-    monkeypatch.setattr(problem, "evaluation_task", lambda loaded: task)
+    monkeypatch.setattr(depth_problem, "evaluation_task", lambda loaded: task)
     config = SimpleNamespace(training=SimpleNamespace(steps=3, seed=0))
     run: Any = SimpleNamespace(load_config=lambda: config)
     return LoadedModel(model, run, Path("run"))
@@ -112,71 +109,3 @@ def test_runs_of_functions_have_their_error(monkeypatch):
     points = Functions(ide.TokenDomain.uniform(7))
     with pytest.raises(ide.InputError, match="run are functions at points that all"):
         make_problem(run_of(monkeypatch, points), 3, 5)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-def test_a_budget_shows_what_is_left_and_shares_it():
-    clock, lines = Clock(), []
-    budget = Budget(2.0, lines.append, clock)
-    budget.plan({"a": 30.0, "b": 60.0, "c": 60.0})
-    assert lines.pop() == "about 2 min in all; it is cut to 2 min"
-    budget.begin("a")
-    assert lines.pop() == "a  (0 s so far, about 2 min to go)"
-    # A fifth of the time.
-    clock.now = 23.0
-    budget.check()
-    clock.now = 25.0
-    with pytest.raises(OverBudget):
-        budget.check()
-    # It took twice as long as predicted, so the others will.
-    clock.now = 60.0
-    budget.begin("b")
-    assert lines.pop() == "b  (60 s so far, about 4 min to go)"
-    budget.check(14.0)
-    with pytest.raises(OverBudget):
-        budget.check(16.0)
-    clock.now = 121.0
-    budget.begin("c", needed=True)
-    budget.check()
-
-
-def test_a_budget_without_a_limit_ends_nothing():
-    clock, lines = Clock(), []
-    budget = Budget(None, lines.append, clock)
-    budget.plan({"a": 0.0, "b": 300.0})
-    assert lines.pop() == "about 5 min in all; a limit cuts the search (--minutes)"
-    clock.now = 1e9
-    budget.begin("a")
-    budget.check(1e9)
-    with pytest.raises(ide.InputError, match="minutes=0; give it some time"):
-        Budget(0.0)
-
-
-def problem_of():
-    return Problem(CALIBRATION, HELD_OUT, lambda y: jnp.mean(y**2, axis=(1, 2)))
-
-
-@pytest.mark.heavy
-def test_without_time_the_layers_are_ranked():
-    study = measure_coarsening(model_of(), problem_of(), budget=Budget(1e-9))
-    assert [row["method"] for row in study.rows] == ["native"]
-    assert len(study.ranking.layers) == LAYERS
-    assert study.budgets == [] and "coarsened" in study.left_out
-
-
-@pytest.mark.heavy
-def test_adaptive_rows_differ():
-    """Both tolerances were met by the first try in every interval."""
-    study = _Study(model_of(), problem_of(), Budget())
-    for tolerance in (10.0, 5.0):
-        study.adapt(tolerance)
-    _, first, second = study.rows
-    assert first["layers"] == "tolerance 10" and first["field_evaluations"] == 5 * LAYERS
-    assert second["field_evaluations"] > first["field_evaluations"]
-    assert second["layers"] != "tolerance 5" and second["error"] != first["error"]

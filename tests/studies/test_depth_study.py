@@ -9,18 +9,20 @@ from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of, outputs
 from running import run_here
 
 from ide_transformer.dynamics import refine, removal_damage, richardson
-from ide_transformer.studies.depth import Problem, measure_coarsening, study
-from ide_transformer.studies.depth.measure import compare_budgets
-from ide_transformer.studies.depth.problem import halves_of_speeches
-from ide_transformer.studies.depth.ranking import (
+from ide_transformer.studies import depth
+from ide_transformer.studies.depth import (
+    Problem,
+    _Study,
     at_random,
+    compare_budgets,
     evenly,
     first_layers,
-    most_needed,
-    most_turning,
+    measure_coarsening,
+    most,
+    plot_methods,
     spearman,
 )
-from ide_transformer.studies.depth.study import plot_methods
+from ide_transformer.studies.depth_problem import halves_of_speeches
 
 
 def test_rules_keep_the_layers_that_they_say():
@@ -31,9 +33,9 @@ def test_rules_keep_the_layers_that_they_say():
     assert list(first_layers(columns, 3)) == [0, 1, 2]
     assert list(evenly(columns, 3)) in ([0, 1, 3], [0, 2, 3])
     assert list(evenly(columns, 1)) == [0]
-    assert list(most_turning(columns, 3)) == [0, 2, 3]
-    assert list(most_turning(columns, 2)) == [0, 2]
-    assert list(most_needed(columns, 3)) == [0, 1, 2]
+    assert list(most("turn")(columns, 3)) == [0, 2, 3]
+    assert list(most("turn")(columns, 2)) == [0, 2]
+    assert list(most("estimate")(columns, 3)) == [0, 1, 2]
     drawn = [[list(at_random(seed)(columns, n)) for n in (3, 2)] for seed in range(6)]
     assert drawn[0] == [list(at_random(0)(columns, n)) for n in (3, 2)]
     assert all(set(two) < set(three) and three == sorted(three) for three, two in drawn)
@@ -69,15 +71,16 @@ def test_at_each_budget_the_best_of_either_side_is_compared_sample_by_sample():
     assert abs(found[0]["uncertainty"] - 1 / np.sqrt(3)) < 1e-12
 
 
+def losses_of(outputs):
+    return jnp.mean(outputs**2, axis=(1, 2))
+
+
 @pytest.mark.thorough
 @pytest.mark.heavy
 def test_a_study_measures_every_method_and_says_where_a_solve_failed():
     model = model_of("post-norm")
 
-    def losses(outputs):
-        return jnp.mean(outputs**2, axis=(1, 2))
-
-    problem = Problem(CALIBRATION, HELD_OUT, losses)
+    problem = Problem(CALIBRATION, HELD_OUT, losses_of)
     study = measure_coarsening(model, problem, refinements=(2,), tolerances=(0.5, 1e-6))
     by_method = {(row["method"], row["field_evaluations"]): row for row in study.rows}
     native = by_method["native", LAYERS]
@@ -91,8 +94,20 @@ def test_a_study_measures_every_method_and_says_where_a_solve_failed():
     adaptive = [row["loss"] for row in study.rows if row["method"] == "adaptive"]
     assert adaptive[0] is not None and adaptive[1] is None
     assert [row["field_evaluations"] for row in study.budgets] == [3, 2]
-    damage = [row["damage"] for row in study.ranking.layers]
+    damage = [row["damage"] for row in study.layers]
     assert np.allclose(damage, removal_damage(model, HELD_OUT), rtol=1e-10)
+
+
+@pytest.mark.heavy
+def test_adaptive_rows_differ():
+    """Both tolerances were met by the first try in every interval."""
+    study = _Study(model_of(), Problem(CALIBRATION, HELD_OUT, losses_of))
+    for tolerance in (10.0, 5.0):
+        study.adapt(tolerance)
+    _, first, second = study.rows
+    assert first["layers"] == "tolerance 10" and first["field_evaluations"] == 5 * LAYERS
+    assert second["field_evaluations"] > first["field_evaluations"]
+    assert second["layers"] != "tolerance 5" and second["error"] != first["error"]
 
 
 def test_figures_are_written(tmp_path, monkeypatch):
@@ -106,7 +121,7 @@ def test_figures_are_written(tmp_path, monkeypatch):
     ]
     panels = {}
     monkeypatch.setattr(
-        study, "plot_panels", lambda path, drawn, **_: panels.update({path.name: drawn})
+        depth, "plot_panels", lambda path, drawn, **_: panels.update({path.name: drawn})
     )
     plot_methods(tmp_path, rows)
     few, more = panels["loss.png"].values()

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ...dynamics import Quantity
-from ...dynamics.meshes import outputs_of, square
-from ...errors import InputError
-from ...models import (
+from ..dynamics import Quantity
+from ..dynamics.meshes import outputs_of, square
+from ..errors import InputError
+from ..models import (
     AbstractImageInputs,
     Field,
     LanguageModel,
@@ -24,9 +24,9 @@ from ...models import (
     is_built_as,
     mean_vectors,
 )
-from ...pretrained import tokenizer_file
-from ...tasks import AbstractLoss, PretrainedTokenizer, shakespeare
-from ...training import LoadedModel, evaluation_task
+from ..pretrained import tokenizer_file
+from ..tasks import AbstractLoss, PretrainedTokenizer, shakespeare
+from ..training import LoadedModel, evaluation_task
 
 
 # Of the loss of sentence embeddings, as in their training: the factor of the similarities, and

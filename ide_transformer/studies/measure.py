@@ -1,0 +1,83 @@
+"""The measurement under the studies: a solve of a batch, its cost, its error and its loss."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from ..models import Model
+
+
+class Data(NamedTuple):
+    """What models are measured on.
+
+    - `inputs`: a batch.
+    - `losses`: from the outputs to the loss, of each sample or of all.
+    - `error`: from the state at depth T and the outputs to the error against what is exact.
+    """
+
+    inputs: PyTree[ArrayLike]
+    losses: Callable[[PyTree[Array]], Float[ArrayLike, "*samples"]]
+    error: Callable[[Array, PyTree[Array]], ArrayLike]
+
+
+class Measured(NamedTuple):
+    """A solve: the state at depth T, NaN where it failed, field evaluations, error and losses;
+    where it was timed, the median time and the temporary memory of the program."""
+
+    u1: Array
+    evaluations: float
+    error: float
+    losses: np.ndarray
+    milliseconds: float | None = None
+    mebibytes: float | None = None
+
+    @property
+    def loss(self) -> float:
+        return float(np.mean(self.losses))
+
+
+def measure(model: Model, data: Data, rounds: int = 0) -> Measured:
+    """Solves the data with a model, and so many times more to time it."""
+    if not rounds:
+        return judge(model, *solved(model, data.inputs), data)
+    arrays, static = eqx.partition(model, eqx.is_array)
+    inputs = jax.tree.map(jnp.asarray, data.inputs)
+
+    solve = jax.jit(lambda arrays, inputs: _solve(eqx.combine(arrays, static), inputs))
+    program = solve.lower(arrays, inputs).compile()
+    u1, evaluations = jax.block_until_ready(program(arrays, inputs))
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        jax.block_until_ready(program(arrays, inputs))
+        seconds.append(time.perf_counter() - began)
+    memory: Any = program.memory_analysis()
+    return judge(model, u1, evaluations, data)._replace(
+        milliseconds=1e3 * statistics.median(seconds),
+        mebibytes=memory.temp_size_in_bytes / 2**20,
+    )
+
+
+def judge(model: Model, u1: Array, evaluations: ArrayLike, data: Data) -> Measured:
+    """The measurement of a state that is known."""
+    outputs = model.outputs(u1)
+    error, losses = float(data.error(u1, outputs)), np.asarray(data.losses(outputs))
+    return Measured(u1, float(evaluations), error, losses)
+
+
+def _solve(model: Model, inputs: PyTree[ArrayLike]) -> tuple[Array, Array]:
+    """The state at depth T, NaN where the solve failed, and its field evaluations, the mean
+    over samples that have steps of their own."""
+    solution = model.solve(inputs)
+    u1 = jnp.where(jnp.all(solution.succeeded), solution.u1, jnp.nan)
+    return u1, jnp.mean(solution.stats["field_evaluations"])
+
+
+solved = eqx.filter_jit(_solve)
