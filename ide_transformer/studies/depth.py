@@ -289,7 +289,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     x, y = x[known], y[known]
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    return float(stats.spearmanr(x, y).statistic)
+    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
 
 
 def first_layers(columns: Columns, number: int) -> Sequence[int]:

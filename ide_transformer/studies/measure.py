@@ -24,7 +24,7 @@ class Data(NamedTuple):
 
     inputs: PyTree[ArrayLike]
     losses: Callable[[PyTree[Array]], Float[ArrayLike, "*samples"]]
-    error: Callable[[Array, PyTree[Array]], ArrayLike]
+    error: Callable[[Array, PyTree[Array]], Array]
 
 
 class Measured(NamedTuple):
@@ -65,7 +65,7 @@ def measure(model: Model, data: Data, rounds: int = 0) -> Measured:
     )
 
 
-def judge(model: Model, u1: Array, evaluations: ArrayLike, data: Data) -> Measured:
+def judge(model: Model, u1: Array, evaluations: Array | float, data: Data) -> Measured:
     """The measurement of a state that is known."""
     outputs = model.outputs(u1)
     error, losses = float(data.error(u1, outputs)), np.asarray(data.losses(outputs))
