@@ -4,12 +4,6 @@ Alternatives take turns, so that what disturbs the machine disturbs all of them;
 medians over the rounds, with the range of the middle half as their spread.
 """
 
-import signal
-
-
-# An interrupt ends the process at once, also while the package is imported.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-
 import argparse
 
 from rich.progress import Progress
@@ -18,7 +12,7 @@ import benchmarks
 from benchmarks.shared.command import Rounds
 from benchmarks.shared.report import report
 from benchmarks.shared.timing import check_rounds
-from ide_transformer.commands import run_script
+from commands import run_script
 from ide_transformer.reporting import Terminal
 
 

@@ -10,14 +10,8 @@ The learning rate of each line is chosen on validation samples with seed 0, then
 are run. A study that was stopped goes on when it is started again.
 """
 
-import signal
-
-
-# An interrupt ends the process at once, also while the package is imported.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-
 import argparse
-import functools as ft
+import hashlib
 import json
 import math
 import sys
@@ -26,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from commands import start
 from ide_transformer import InputError
-from ide_transformer.commands import start
 from ide_transformer.commands.options import floats, integers, names
 from ide_transformer.reporting import show_table, write_json
-from ide_transformer.studies.schemes import about_sources, fingerprint
+from ide_transformer.studies.schemes import about_sources
 from ide_transformer.training.folder import checksum_of, source
 from operator_learning import fno, ours
-from operator_learning.settings import CELLS, TESTS, Cell
+from operator_learning.settings import CELLS, TESTS, Cell, Test
 
 
 CODE = f"{source()}, scripts ({checksum_of(sorted(Path(ours.__file__).parent.glob('*.py')))})"
@@ -42,6 +36,7 @@ EXAMPLES = """\
   python scripts/operators.py samples --json samples.json
   python scripts/operators.py points --beds burgers --json points.json
 """
+_FINGERPRINTS: dict[str, str] = {}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -71,8 +66,17 @@ def run(arguments: argparse.Namespace) -> None:
         and (arguments.samples is None or cell.options.get("samples") in arguments.samples)
     ]
     if not cells:
-        known = "; ".join(cell.name for cell in CELLS[arguments.study])
-        raise InputError(f"--models, --beds, --samples: no such line; there are {known}.")
+        known = CELLS[arguments.study]
+        models, beds = (sorted({getattr(x, of) for x in known}) for of in ("model", "bed"))
+        samples = sorted({x.options["samples"] for x in known if "samples" in x.options})
+        asked = f"--models {','.join(arguments.models)} --beds {','.join(arguments.beds)}"
+        if arguments.samples is not None:
+            asked += f" --samples {','.join(map(str, arguments.samples))}"
+        raise InputError(
+            f"{asked}: the study {arguments.study} has no such line; its models are "
+            f"{', '.join(models)}, its beds {', '.join(beds)}, its numbers of samples "
+            f"{', '.join(map(str, samples)) or 'none'}."
+        )
     # The first seed of every line comes first, so that a table is there early.
     for seeds in range(1, arguments.seeds + 1):
         for cell in cells:
@@ -98,8 +102,8 @@ def run_once(
     key = {"name": cell.name, "steps": arguments.steps, "rate": rate, "seed": seed}
     tests = TESTS[arguments.study][cell.bed]
     made_by, run_of = MODELS[cell.model], (cell, rate, seed, arguments.steps)
-    data = _data(cell.name, arguments.study)
-    made_of = fingerprint(f"{made_by.settings_of(*run_of)!r} {data}")
+    settings = made_by.settings_of(*run_of)
+    made_of = hashlib.sha256(f"{settings!r} {_data(cell, tests)}".encode()).hexdigest()[:16]
     for row in _read(arguments.json):
         if key.items() <= row.items() and tests.keys() <= row.keys():
             if row.get("made_of", made_of) != made_of:
@@ -118,12 +122,12 @@ def run_once(
     return row
 
 
-@ft.cache
-def _data(name: str, study: str) -> str:
+def _data(cell: Cell, tests: dict[str, Test]) -> str:
     """The fingerprints of the data of a line and of its tests."""
-    cell = next(cell for cell in CELLS[study] if cell.name == name)
-    tasks = (cell.task(), *map(cell.task, TESTS[study][cell.bed].values()))
-    return " ".join(task.fingerprint() for task in tasks)
+    if (name := f"{cell} {tests}") not in _FINGERPRINTS:
+        tasks = (cell.task(), *(cell.task(test) for test in tests.values()))
+        _FINGERPRINTS[name] = " ".join(task.fingerprint() for task in tasks)
+    return _FINGERPRINTS[name]
 
 
 def _loss(row: dict[str, Any]) -> float:

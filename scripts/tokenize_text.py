@@ -1,15 +1,9 @@
 """Turns text files of any size into a folder of tokens, for `data.name=token_files`."""
 
-import signal
-
-
-# An interrupt ends the process at once, also while the package is imported.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-
 import argparse
 from pathlib import Path
 
-from ide_transformer.commands import run_script
+from commands import run_script
 from ide_transformer.reporting import ByteProgress
 from ide_transformer.tasks import tokenize_files
 

@@ -16,9 +16,10 @@ from ..arguments import checked
 from ..equation import spelled
 from ..errors import InputError, naming
 from ..models import Model
-from .checkpoint import Checkpoint, find_pretrained, tokenizer_file
+from .checkpoint import Checkpoint
 from .family import Placement, expected_shapes
 from .files import read_json, write_archive, write_tensors
+from .load import find_pretrained, tokenizer_file
 
 
 # Fields of a model that do not change its outputs: a checkpoint does not hold them.

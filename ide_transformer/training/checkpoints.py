@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
-from .config import Config, TrainingConfig
+from .config import Config
 from .folder import RunFolder
 from .metrics import validation_losses
 from .processes import gathered, primary, wait_for_all
@@ -32,27 +32,25 @@ _FORMAT = 2
 
 class Checkpoints:
     """The newest `training.keep` checkpoints of a run and, with `training.keep_best`, the one
-    with the lowest validation loss. Orbax writes them in the background.
+    with the lowest validation loss. Orbax writes them in the background; leaving the context
+    waits until all files are written. Without `writes` they are read only.
 
     A checkpoint is the arrays of the state of training, which has the step (and so the position
     in the data) and the random state, and a description: the version of the format, the step,
     the run, its configuration, and the checksum of each array. It becomes visible only when it
-    is complete, so a process may be killed at any moment. Use as a context manager: leaving it
-    waits until all files are written. Without `writes` they are read only.
+    is complete, so a process may be killed at any moment.
     """
 
     def __init__(self, folder: RunFolder, config: Config, *, writes: bool):
         # It takes a third of the time of `import ide_transformer`.
         import orbax.checkpoint as ocp
 
-        self._orbax = ocp
-        self._run = folder
+        self._orbax, self._run, self._config = ocp, folder, config
         self._folder = folder.checkpoints
-        self._config = config
         self._writes = writes = writes and primary()
         process = jax.process_index()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_NewestAndBest(config.training, self),
+            preservation_policy=self,
             create=False,
             save_root_metadata=writes,
             cleanup_tmp_directories=writes,
@@ -94,6 +92,13 @@ class Checkpoints:
         steps = self._manager.all_steps() if steps is None else steps
         known = [s for s in steps if math.isfinite(self.losses.get(s, math.nan))]
         return min(known, key=self.losses.__getitem__, default=None)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which are kept: this is a `PreservationPolicy` of orbax."""
+        steps = [x.step for x in checkpoints]
+        best = self.best(steps) if self._config.training.keep_best else None
+        newest = sorted(steps)[-self._config.training.keep :]
+        return [step in newest or step == best for step in steps]
 
     def save(self, step: int, state: PyTree) -> None:
         """Writes the arrays of `state` in the background. All processes of a run call it, and
@@ -191,20 +196,6 @@ class Checkpoints:
             f"Intact: {kept}. See that there is room and that the folder can be written; then "
             "go on with --resume."
         )
-
-
-class _NewestAndBest:
-    """Choice of the checkpoints that are kept, a `PreservationPolicy` of orbax."""
-
-    def __init__(self, training: TrainingConfig, judge: Checkpoints):
-        self._training = training
-        self._judge = judge
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        steps = [x.step for x in checkpoints]
-        best = self._judge.best(steps) if self._training.keep_best else None
-        newest = sorted(steps)[-self._training.keep :]
-        return [step in newest or step == best for step in steps]
 
 
 def _described(array: Array | np.ndarray) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from ..models import LanguageModel, Mesh, Model, TextEncoder, sentence_embedding
 from ..tasks import (
     AbstractLoss,
     AbstractTask,
-    AbstractTokenizer,
     Batch,
     LanguageTask,
     Mean,
@@ -54,28 +53,68 @@ def run_task(
     own = run.load_config(trust if config is None else config)
     config = own if config is None else config
     tokenizer = run.known_tokenizer
-    try:
-        task = build_task(config if named else own, tokenizer)
-    except InputError as error:
-        if named:
-            raise
-        raise InputError(f"{run.path}: its data are not as they were: {error}") from None
     if named:
+        task = build_task(config, tokenizer)
         if not same_tokenizer(run, task):
             raise InputError(
                 f"data.path={config.data.path}: the tokens of these data are not those of "
                 f"{run.path}; make them with --tokenizer {run.tokenizer}."
             )
         return task
+    try:
+        task = build_task(own, tokenizer)
+    except InputError as error:
+        raise InputError(f"{run.path}: its data are not as they were: {error}") from None
     if changed := changed_data(run, task, task.fingerprint()):
         path = own.data.path
         name = f"data.name={own.data.name}" if path is None else f"data.path={path}"
         raise InputError(
             f"{run.path} began otherwise; {' and '.join(changed)} changed since. Restore what "
-            f"it began with. Where evaluate.py or load_model is given {name}, it takes them as "
-            "they are now, in the tokens of the run."
+            f"it began with, or give {name} to take them as they are now, in its tokens."
         )
     return task if config.model == own.model else build_task(config, tokenizer)
+
+
+def evaluation_task(
+    loaded: LoadedModel, text: str | None = None, tokens: int | tuple[int, int] | None = None
+) -> AbstractTask:
+    """The task on which a model is evaluated; see `evaluate_loss`.
+
+    **Arguments:**
+
+    - `tokens`: of a sample; by default those of a run, and of a checkpoint the most that it can
+      take, up to 512.
+
+    **Raises:** `InputError` for data that have no such samples.
+    """
+    run, config = loaded.run, loaded.config
+    if text is None and run is not None and config is not None:
+        task = run_task(run, config, named=loaded.named)
+        return task if tokens is None else _with_tokens(task, tokens, config, run)
+    otherwise = ", which predicts no text; for a TextEncoder give --sentences"
+    model = loaded.expected(LanguageModel, otherwise)
+    if isinstance(tokens, tuple):
+        raise InputError(f"tokens={tokens}: a text has one number of them.")
+    tokens = min(model.inputs.context, 512) if tokens is None else tokens
+    whole, fraction = (shakespeare(), 0.1) if text is None else (text, 1.0)
+    return LanguageTask(whole, tokens, tokenizer=loaded.tokenizer, validation=fraction)
+
+
+def _with_tokens(
+    task: AbstractTask, tokens: int | tuple[int, int], config: Config, run: RunFolder
+) -> AbstractTask:
+    """The task of a configuration in samples of so many tokens: made again where its context
+    decides them, and else by the task itself."""
+    if takes(task_class(config), "context"):
+        section = config.model.model_copy(update={"context": tokens})
+        made = build_task(config.model_copy(update={"model": section}), run.known_tokenizer)
+        # In the plane it is not their number, nor where it is the most that a model sees.
+        if made.tokens_per_sample == tokens or made.tokens_per_sample != task.tokens_per_sample:
+            return made
+    try:
+        return task.on(Mesh(tokens=tokens))
+    except InputError as error:
+        raise InputError(f"tokens={tokens}: {error}") from None
 
 
 def evaluate_loss(
@@ -97,8 +136,7 @@ def evaluate_loss(
     **Raises:** `InputError` for data that have no such part, that are not those of the run any
     more, or on which the loss is not finite.
     """
-    task = evaluation_task(loaded, text)
-    found = evaluate_on(loaded.model, task, samples, part)
+    found = evaluate_on(loaded.model, evaluation_task(loaded, text), samples, part)
     check_finite(loaded, [found])
     return found
 
@@ -112,52 +150,6 @@ def evaluate_on(
     values = make_evaluation(static)(weights, task, _BATCH, samples, part)
     named = {name.removeprefix(f"{part}_"): x for name, x in values.items()}
     return {**named, **task.figures(named["loss"])}
-
-
-def evaluation_task(
-    loaded: LoadedModel, text: str | None = None, tokens: int | tuple[int, int] | None = None
-) -> AbstractTask:
-    """The task on which a model is evaluated; see `evaluate_loss`.
-
-    **Arguments:**
-
-    - `tokens`: of a sample; by default those of a run, and of a checkpoint the most that it can
-      take, up to 512.
-
-    **Raises:** `InputError` for data that have no such samples.
-    """
-    if text is None and loaded.run is not None and loaded.config is not None:
-        task = run_task(loaded.run, loaded.config, named=loaded.named)
-        if tokens is None:
-            return task
-        return _with_tokens(task, tokens, loaded.config, loaded.run.known_tokenizer)
-    otherwise = ", which predicts no text; for a TextEncoder give --sentences"
-    model = loaded.expected(LanguageModel, otherwise)
-    if isinstance(tokens, tuple):
-        raise InputError(f"tokens={tokens}: a text has one number of them.")
-    tokens = min(model.inputs.context, 512) if tokens is None else tokens
-    whole, fraction = (shakespeare(), 0.1) if text is None else (text, 1.0)
-    return LanguageTask(whole, tokens, tokenizer=loaded.tokenizer, validation=fraction)
-
-
-def _with_tokens(
-    task: AbstractTask,
-    tokens: int | tuple[int, int],
-    config: Config,
-    tokenizer: AbstractTokenizer | None,
-) -> AbstractTask:
-    """The task of a configuration in samples of so many tokens: made again where its context
-    decides them, and else by the task itself."""
-    if takes(task_class(config), "context"):
-        section = config.model.model_copy(update={"context": tokens})
-        made = build_task(config.model_copy(update={"model": section}), tokenizer)
-        # In the plane it is not their number, nor where it is the most that a model sees.
-        if made.tokens_per_sample == tokens or made.tokens_per_sample != task.tokens_per_sample:
-            return made
-    try:
-        return task.on(Mesh(tokens=tokens))
-    except InputError as error:
-        raise InputError(f"tokens={tokens}: {error}") from None
 
 
 def evaluate_on_meshes(
@@ -181,7 +173,6 @@ def evaluate_on_meshes(
 
     **Raises:** `InputError` for a mesh that the model or its data do not have.
     """
-    rows: list[dict[str, Any]] = []
     models = [model_on(loaded.model, mesh, layers) for mesh in meshes]
     run, config = loaded.run, loaded.config
     # The data of a run are compared with those of its training once.
@@ -191,16 +182,16 @@ def evaluate_on_meshes(
     def task_at(tokens: int | tuple[int, int] | None) -> AbstractTask:
         if own is None or run is None or config is None:
             return evaluation_task(loaded, text, tokens)
-        return own if tokens is None else _with_tokens(own, tokens, config, run.known_tokenizer)
+        return own if tokens is None else _with_tokens(own, tokens, config, run)
 
+    rows = []
     for mesh, model in zip(meshes, models, strict=True):
         task = task_at(mesh.tokens)
-        batch = next(task.held_out(1, part=part), None)
-        if batch is None:
-            raise _without_part(task, part)
-        evaluations = eqx.filter_jit(task.loss)(model, batch).field_evaluations
+        check_part(task, part, samples)
+        batch = next(task.held_out(1, part=part))
+        evaluations = float(eqx.filter_jit(task.loss)(model, batch).field_evaluations)
         found = evaluate_on(model, task, samples, part)
-        rows.append({**mesh.described, "evaluations": float(evaluations), **found})
+        rows.append({**mesh.described, "evaluations": evaluations, **found})
     check_finite(loaded, rows)
     return rows
 
@@ -238,26 +229,41 @@ def evaluate_exits(
 
     **Raises:** `InputError` for such arguments, and for a scheme in which tokens cannot stop.
     """
-    for tolerance in tolerances:
-        if not 0 <= tolerance < float("inf"):
-            raise InputError(f"tolerances={list(tolerances)}: {tolerance} is no number from 0.")
+    if wrong := [tolerance for tolerance in tolerances if not 0 <= tolerance < math.inf]:
+        raise InputError(f"tolerances={list(tolerances)}: {wrong[0]} is no number from 0.")
+    if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
+        raise InputError(f"tokens={wrong[0]}: exits are measured on meshes in depth.")
     task = evaluation_task(loaded, text)
     check_part(task, part, samples)
     held_out = list(task.held_out(_BATCH, samples, part))
     rows = []
     for mesh in meshes:
-        if mesh.tokens is not None:
-            raise InputError(f"tokens={mesh.tokens}: exits are measured on meshes in depth.")
         model = model_on(loaded.model, mesh)
         steps = model.control.num_intervals * model.discretization.steps_per_interval
-        full = _figures(model, task, held_out, None, 0.0)
-        rows.append({"steps": steps, "tolerance": None, "saved": 0.0, **full})
-        for tolerance in tolerances:
-            found = _figures(model, task, held_out, exit, tolerance)
-            saved = 1 - found["evaluations"] / full["evaluations"]
-            rows.append({"steps": steps, "tolerance": tolerance, "saved": saved, **found})
+        full = math.nan
+        for tolerance in (None, *tolerances):
+            used, limit = (None, 0.0) if tolerance is None else (exit, tolerance)
+            limit = jnp.asarray(limit)
+            means = averaged(_measured(model, task.loss, used, limit, x) for x in held_out)
+            number = means.pop("evaluations")
+            full = number if tolerance is None else full
+            first = {"steps": steps, "tolerance": tolerance, "saved": 1 - number / full}
+            figures = {**means, **task.figures(means["loss"])}
+            rows.append({**first, "evaluations": number, **figures})
     check_finite(loaded, rows)
     return rows
+
+
+# The tolerance is an array, so that all of them share one program.
+@eqx.filter_jit
+def _measured(
+    model: Model, loss: AbstractLoss, exit: AbstractExit | None, tolerance: Array, batch: Batch
+) -> dict[str, Mean]:
+    if exit is not None:
+        exit = eqx.tree_at(lambda e: e.tolerance, exit, tolerance)
+    result = loss(model.with_exit(exit), batch)
+    count = len(jax.tree.leaves(batch.targets)[0])
+    return {**result.figures, "evaluations": Mean(result.field_evaluations * count, count)}
 
 
 def cheapest_exits(
@@ -301,23 +307,17 @@ def check_finite(
 
 
 def check_part(task: AbstractTask, part: Part, samples: int | None = None) -> None:
-    """Refuses data that have no such part, or give another one or more samples in its place."""
+    """Refuses data that have no such part, or give the validation samples in its place."""
     at_least_one("samples", samples)
     if part not in task.parts:
-        raise _without_part(task, part)
-    name = type(task).__name__
-    if samples is not None:
-        counted = 0
-        for batch in task.held_out(_BATCH, samples, part):
-            counted += len(jax.tree.leaves(batch.targets)[0])
-            if counted > 2 * samples:
-                raise InputError(
-                    f"samples={samples}: {name}.held_out gives more than twice as many; leave "
-                    "it out, or have held_out(size, samples, part) keep to it."
-                )
+        raise InputError(
+            f"part={part}: these data have only {' and '.join(task.parts)}; a text that is "
+            "trained with data.test=0.1 has a test part."
+        )
     if part == "test" and "validation" in task.parts:
         pairs = zip(task.held_out(_BATCH, part=part), task.held_out(_BATCH), strict=False)
         if all(bool(eqx.tree_equal(*pair)) for pair in pairs):
+            name = type(task).__name__
             raise InputError(
                 f"part=test: {name}.held_out gives the samples of validation for it too; have "
                 "its `parts` name validation alone, or give it a part of its own."
@@ -327,35 +327,3 @@ def check_part(task: AbstractTask, part: Part, samples: int | None = None) -> No
 def at_least_one(name: str, size: int | None) -> None:
     if size is not None and size < 1:
         raise InputError(f"{name}={size}: give at least 1.")
-
-
-def _without_part(task: AbstractTask, part: Part) -> InputError:
-    return InputError(
-        f"part={part}: these data have only {' and '.join(task.parts)}; a text that is "
-        "trained with data.test=0.1 has a test part."
-    )
-
-
-def _figures(
-    model: Model,
-    task: AbstractTask,
-    held_out: Sequence[Batch],
-    exit: AbstractExit | None,
-    tolerance: float,
-) -> dict[str, float]:
-    """The means over the held-out samples, of the evaluations too."""
-    limit = jnp.asarray(tolerance)
-    means = averaged(_measured(model, task.loss, exit, limit, batch) for batch in held_out)
-    return {"evaluations": means.pop("evaluations"), **means, **task.figures(means["loss"])}
-
-
-# The tolerance is an array, so that all of them share one program.
-@eqx.filter_jit
-def _measured(
-    model: Model, loss: AbstractLoss, exit: AbstractExit | None, tolerance: Array, batch: Batch
-) -> dict[str, Mean]:
-    if exit is not None:
-        exit = eqx.tree_at(lambda e: e.tolerance, exit, tolerance)
-    result = loss(model.with_exit(exit), batch)
-    count = len(jax.tree.leaves(batch.targets)[0])
-    return {**result.figures, "evaluations": Mean(result.field_evaluations * count, count)}

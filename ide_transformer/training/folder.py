@@ -20,6 +20,7 @@ import filelock
 import jax
 
 from ..errors import InputError, naming
+from ..packages import checksum
 from ..pretrained import no_such
 from ..reporting import write_json
 from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
@@ -46,7 +47,7 @@ def _package() -> str:
 
 def checksum_of(files: Sequence[Path]) -> str:
     """A short checksum of some files."""
-    sums = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    sums = map(checksum, files)
     return hashlib.sha256("".join(sums).encode()).hexdigest()[:12]
 
 
@@ -89,14 +90,11 @@ class RunFolder:
     @property
     def recorded(self) -> dict[str, Any]:
         """The fingerprints with which it began; `InputError` where they are lost."""
-        try:
-            return dict(json.loads(self.fingerprints.read_bytes()))
-        except (OSError, ValueError, TypeError):
-            raise InputError(
-                f"{self.fingerprints} is missing or damaged, so that it is not known whether "
-                "the run would go on with the data with which it began. Restore it, or start a "
-                "new run."
-            ) from None
+        return _json(
+            self.fingerprints,
+            "so that it is not known whether the run would go on with the data with which it "
+            "began. Restore it, or start a new run",
+        )
 
     @property
     def identity(self) -> str | None:
@@ -123,12 +121,7 @@ class RunFolder:
 
     def load_summary(self) -> dict[str, Any]:
         """Summary that the run wrote at its end; `InputError` for a file that is damaged."""
-        try:
-            return dict(json.loads(self.summary.read_bytes()))
-        except (ValueError, TypeError):
-            raise InputError(
-                f"{self.summary} is damaged; restore it, or remove it and go on with --resume."
-            ) from None
+        return _json(self.summary, "restore it, or remove it and go on with --resume")
 
     def load_tokenizer(self) -> AbstractTokenizer:
         """The tokenizer of the model; `InputError` where it has none."""
@@ -150,16 +143,20 @@ class RunFolder:
         )
 
 
+def _json(path: Path, advice: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        state = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        raise InputError(f"{path} is {state}; {advice}.") from None
+
+
 def new_folder(
     config: Config, runs: Path, save: Callable[[Path], None], data: str | None = None
 ) -> RunFolder:
     """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken, also by a run
-    that starts at the same time. It appears with all that a run begins with, or not at all.
-
-    **Arguments:**
-
-    - `save`: writes the tokenizer, if there is one, to a path.
-    - `data`: the fingerprint of the data.
+    that starts at the same time. It appears with all that a run begins with, or not at all:
+    `save` writes the tokenizer, if there is one, and `data` is the fingerprint of the data.
     """
     if runs.exists() and not runs.is_dir():
         raise InputError(f"{runs} is a file; give the folder of all runs.")
@@ -233,11 +230,6 @@ def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
         saved = file.read_bytes()
         folder.load_tokenizer().save(file)  # as this release writes it
         return file.read_bytes() == saved
-
-
-def checksum(path: Path) -> str:
-    """A checksum of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def resumed_folder(config: Config, runs: Path) -> RunFolder:

@@ -98,16 +98,16 @@ def load_model(
             "checkpoint, which has a config.json."
         )
     else:
-        if others:
-            keys = ", ".join(x.partition("=")[0] for x in others)
+        of_runs = [
+            *(override.partition("=")[0] for override in others),
+            *([] if checkpoint == "newest" else [f"checkpoint={checkpoint}"]),
+            *([] if weights == "trained" else [f"weights={weights}"]),
+        ]
+        if of_runs:
             raise InputError(
-                f"{keys}: the weights are given; only solver.… can be chosen here, for example "
-                f"solver.kind=strang, since {path} is a checkpoint and no run."
+                f"{', '.join(of_runs)}: the weights are given, and {path} is no run; only "
+                "solver.… can be chosen here, for example solver.kind=strang."
             )
-        if checkpoint != "newest":
-            raise InputError(f"checkpoint={checkpoint}: {path} is no run, so it has only one.")
-        if weights != "trained":
-            raise InputError(f"weights={weights}: {path} is no run; take weights=trained.")
         found = find_pretrained(path)
         loaded = LoadedModel(load_pretrained(found), None, found)
     return loaded._replace(model=with_solver(loaded.model, scheme))
@@ -146,17 +146,11 @@ def load_run(
 def import_pretrained(
     path: str, name: str, runs: Path, overrides: Sequence[str] = ()
 ) -> RunFolder:
-    """A run at step 0 with the weights of the checkpoint of a language model, and its
-    tokenizer, or of a model of images; solved by its native scheme.
-
-    **Arguments:**
-
-    - `path`: see `load_pretrained`.
-    - `name`: of the run, in the folder `runs`.
-    - `overrides`: further keys of its configuration, `key=value`; a model of images needs
-      `data.name`, and `data.path` where the data are in a folder.
-
-    **Raises:** `InputError` for a checkpoint of another kind than the data need.
+    """A run `runs/name` at step 0 with the weights of the checkpoint of a language model, and
+    its tokenizer, or of a model of images; solved by its native scheme. `overrides` are further
+    keys of its configuration, `key=value`; a model of images needs `data.name`, and `data.path`
+    where the data are in a folder. `InputError` for a checkpoint of another kind than the data
+    need.
     """
     found = find_pretrained(path)
     # A path is kept whole, so that the run can be read from anywhere.
@@ -238,14 +232,12 @@ def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> Config:
     """The configuration of a run with overrides `data.path=value`, `data.options.key=value` and
     `model.context=value`, for a model with the weights of the run. `data.name` can be said
     again."""
-    config = run.load_config(trust)
-    if not overrides:
-        return config
-    tree = config.model_dump(mode="json")
+    own = run.load_config(trust)
+    tree = own.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
     free = "model.context", "data.name", "data.path"
     foreign = [x for x in origin if x not in free and not x.startswith("data.options.")]
-    if tree["data"]["name"] != config.data.name:
+    if tree["data"]["name"] != own.data.name:
         foreign.append("data.name")
     if foreign:
         raise InputError(
@@ -253,20 +245,19 @@ def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> Config:
             "data.options.… and model.context can be chosen here, for example "
             "solver.kind=strang."
         )
-    chosen = validated(Config, tree, _WHERE, origin)
-    if chosen.model.context != config.model.context:
+    chosen = validated(Config, tree, _WHERE, origin) if origin else own
+    if chosen.model.context != own.model.context:
         _check_context(chosen)
-    if chosen != config:
-        _check_weights(run, config, chosen)
+    if chosen != own:
+        _check_weights(run, own, chosen)
     return chosen
 
 
 def _check_context(config: Config) -> None:
     """Refuses a context that neither the data nor the model would see."""
-    task = task_class(config)
     if config.model.pretrained is None and not config.model.stages:
-        model = find("model.kind", config.model.kind, Model)
-        if not takes(task, "context") and not takes(model, "context"):
+        kinds = task_class(config), find("model.kind", config.model.kind, Model)
+        if not any(takes(kind, "context") for kind in kinds):
             raise InputError(
                 f"model.context={config.model.context}: neither {config.data.name} nor "
                 f"{config.model.kind} takes a context; drop it."
@@ -276,12 +267,11 @@ def _check_context(config: Config) -> None:
 def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
     """Refuses data and a context for which a model would have other weights."""
     sizes = _sizes(run, own)
-    task = build_task(chosen, run.known_tokenizer)
-    data = {name: task.sizes[name] for name in sizes}
-    key = jax.random.key(0)
+    offered = build_task(chosen, run.known_tokenizer).sizes
+    data = {name: offered[name] for name in sizes}
 
     def shapes(config: Config, sizes: dict[str, Any]) -> list[tuple[int, ...]]:
-        model = eqx.filter_eval_shape(build_model_of_size, config, sizes, key)
+        model = eqx.filter_eval_shape(build_model_of_size, config, sizes, jax.random.key(0))
         return [x.shape for x in jax.tree.leaves(model) if hasattr(x, "shape")]
 
     expected = shapes(own, sizes)

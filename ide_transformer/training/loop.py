@@ -13,7 +13,7 @@ import jax
 from ..errors import InputError
 from ..tasks import AbstractTask, Batch, Part
 from .checkpoints import Checkpoints
-from .config import TrainingConfig
+from .config import Config
 from .folder import RunFolder, flat_values
 from .meshes import drawn_mesh, first_batches, mesh_tasks
 from .metrics import MetricsLog, NotFinite, TrainingProgress, cut_metrics
@@ -21,7 +21,7 @@ from .parallel import Layout
 from .phases import Phase, phase_at, shapes_at
 from .processes import primary
 from .sizes import describe_memory
-from .step import TrainState, Weights, num_parameters, rolled_back, weights_of
+from .step import TrainState, num_parameters, rolled_back, weights_of
 from .stopping import Stopped, StopRequest
 from .trackers import AbstractTracker, InBackground, JsonLines
 
@@ -29,9 +29,6 @@ from .trackers import AbstractTracker, InBackground, JsonLines
 T = TypeVar("T")
 
 EVALUATION_BATCH = 64
-
-# The weights that are evaluated, and the ends of the names of their figures.
-_EVALUATED: tuple[tuple[Weights, str], ...] = (("trained", ""), ("average", "_of_average"))
 
 
 class Diverged(InputError):
@@ -55,7 +52,7 @@ class Loop(NamedTuple):
     - `trackers`: besides `metrics.jsonl`.
     """
 
-    training: TrainingConfig
+    config: Config
     task: AbstractTask
     folder: RunFolder
     checkpoints: Checkpoints
@@ -73,15 +70,15 @@ class Loop(NamedTuple):
         **Raises:** `Stopped` on request, after saving a checkpoint; `Diverged` where going
         back does not help or is not possible.
         """
-        training, start = self.training, int(state.step)
-        with TrainingProgress(training.steps, start) as progress:
+        steps, start = self.config.training.steps, int(state.step)
+        with TrainingProgress(steps, start) as progress:
             done = f", going on from step {start}" if start else ""
             progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{done}")
-            phases = self._compiled(start, progress) if start < training.steps else []
+            compiled = self._compiled(start, progress) if start < steps else []
             while True:
                 rollbacks = int(state.faults.rollbacks)
                 try:
-                    return self._march(phases, state, progress)
+                    return self._march(compiled, state, progress)
                 except NotFinite as fault:
                     state = self._last_good(rollbacks, fault)
                     progress.say(
@@ -89,118 +86,81 @@ class Loop(NamedTuple):
                         "from there with other batches. This is done once."
                     )
 
-    def evaluated(
-        self,
-        phase: Phase,
-        state: TrainState,
-        parts: Sequence[Part],
-        samples: int | None = None,
-        *,
-        check: Callable[[], None],
-    ) -> dict[str, float]:
-        """The figures of held-out samples with the weights and, if there is one, their average;
-        `check` is called between batches and may raise."""
-        decay, place, found = self.training.average, self.layout.batch, {}
-        for which, suffix in _EVALUATED[: 2 if decay else 1]:
-            weights = weights_of(state, which, decay)
-            for part in parts:
-                values = phase.evaluate(
-                    weights, self.task, EVALUATION_BATCH, samples, part, check, place
-                )
-                found |= {f"{name}{suffix}": value for name, value in values.items()}
-        return found
-
     def _march(
-        self, phases: list[_Compiled], state: TrainState, progress: TrainingProgress
+        self, compiled: Sequence[_Compiled], state: TrainState, progress: TrainingProgress
     ) -> TrainState:
-        """Takes the steps that are left, phase by phase."""
-        training, start = self.training, int(state.step)
+        """Takes the steps that are left."""
+        training, start = self.config.training, int(state.step)
         # After a rollback the batches are those of the next seed.
         seed = training.seed + int(state.faults.rollbacks)
-        trackers = self._started(start, progress)
+        trackers = self._started(start, progress) if primary() else []
         log = MetricsLog(trackers, progress.show, self.began, training.max_bad_steps)
-        with contextlib.closing(log):
+        numbers = range(start + 1, training.steps + 1)
+        batches = prefetched(self._batches(seed), numbers.start, numbers.stop)
+        before: dict[str, Any] = {}
+        with contextlib.closing(log), batches as made:
             if start and start not in self.checkpoints.losses:
                 # It was stopped before the evaluation that is due here.
                 self._evaluate_if_due(phase_at(self.phases, start), start, state, log)
             log.restart_clock()
-            for compiled in phases:
-                phase = compiled.phase
-                if 0 < phase.first >= start:
+            for number, (mesh, batch, tokens) in zip(numbers, made, strict=True):
+                phase, enter, steps = next(x for x in compiled if number <= x.phase.last)
+                if number == phase.first + 1 > 1:
                     intervals = phase.model.control.num_intervals
                     progress.say(f"step {phase.first}: refined to {intervals} intervals")
-                    state = compiled.enter(state)
-                first = max(start, phase.first)
-                with prefetched(self._batches(seed), first + 1, phase.last + 1) as batches:
-                    state = self._take(compiled, first, state, batches, log)
+                    state = enter(state)
+                state, metrics = steps[mesh](state, batch)
+                log.count(tokens)
+                # So few steps are on their way that a request to stop is soon obeyed.
+                jax.block_until_ready(before)
+                before, last = metrics, number == training.steps
+                self.stop.agree()
+                if number % training.log_every == 0 or last:
+                    log.train(number, metrics)
+                lowest = not self.stop.made and self._evaluate_if_due(phase, number, state, log)
+                due = number % training.checkpoint_every == 0 or lowest
+                if due or last or self.stop.made:
+                    log.keep()
+                    jax.block_until_ready(metrics)
+                    self.stop.step_ended()
+                    if last or not int(state.faults.in_a_row):
+                        self.checkpoints.save(number, state)
+                    log.restart_clock()
+                self.stop.check(f"Stopped after step {number}; go on with --resume.")
         return state
 
     def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
         """The mesh, the batch and its tokens of each step; the first one is step 1."""
-        training, tasks = self.training, mesh_tasks(self.training, self.task)
+        training = self.config.training
+        tasks, size = mesh_tasks(training, self.task), training.batch_size
 
         def make(number: int) -> tuple[int, Batch, int]:
-            mesh, size = drawn_mesh(training, number - 1), training.batch_size
+            mesh = drawn_mesh(training, number - 1)
             batch = self.layout.load(tasks[mesh], number - 1, size, seed)
             return mesh, batch, size * tasks[mesh].tokens_per_sample
 
         return make
 
     def _started(self, step: int, progress: TrainingProgress) -> list[AbstractTracker]:
-        """The trackers of a run that goes on after a step, in the process that writes files."""
-        if not primary():
-            return []
+        """The trackers of a run that goes on after a step."""
         others = [InBackground(tracker, progress.say) for tracker in self.trackers]
         trackers = [JsonLines(self.folder.metrics), *others]
-        values = flat_values(self.folder.load_config(trust=True)) if others else {}
+        values = flat_values(self.config) if others else {}
         for tracker in trackers:
             tracker.start(self.folder.path, values, step)
         return trackers
 
-    def _take(
-        self,
-        compiled: _Compiled,
-        start: int,
-        state: TrainState,
-        batches: Iterator[tuple[int, Batch, int]],
-        log: MetricsLog,
-    ) -> TrainState:
-        """Takes the steps of a phase after step `start`, if any are left."""
-        training, phase = self.training, compiled.phase
-        before: dict[str, Any] = {}
-        for number in range(start + 1, phase.last + 1):
-            mesh, batch, tokens = next(batches)
-            state, metrics = compiled.steps[mesh](state, batch)
-            log.count(tokens)
-            # So few steps are on their way that a request to stop is soon obeyed.
-            jax.block_until_ready(before)
-            before, last = metrics, number == training.steps
-            self.stop.agree()
-            if number % training.log_every == 0 or last:
-                log.train(number, metrics)
-            lowest = not self.stop.made and self._evaluate_if_due(phase, number, state, log)
-            due = number % training.checkpoint_every == 0 or lowest
-            if due or last or self.stop.made:
-                log.keep()
-                jax.block_until_ready(metrics)
-                self.stop.step_ended()
-                if last or not int(state.faults.in_a_row):
-                    self.checkpoints.save(number, state)
-                log.restart_clock()
-            self.stop.check(f"Stopped after step {number}; go on with --resume.")
-        return state
-
     def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
         """The phases after step `start` with their programs; says what they need of memory."""
-        batches = first_batches(self.training, self.task)
+        batches = first_batches(self.config.training, self.task)
         left = [phase for phase in self.phases if phase.last > start]
-        compiled: list[_Compiled] = []
-        number, of, temporary = 0, len(left) * len(batches), 0
+        compiled, number, temporary = [], 0, 0
         for phase in left:
             steps: list[Any] = []
             for lowered in phase.lowered(self.task.loss, self.layout, batches):
                 number += 1
-                if of > 1:
+                if len(left) * len(batches) > 1:
+                    of = len(left) * len(batches)
                     progress.say(f"compiling the step of mesh {number} of {of}")
                 steps.append(lowered.compile())
                 needed = steps[-1].memory_analysis().temp_size_in_bytes
@@ -218,12 +178,40 @@ class Loop(NamedTuple):
             progress.say(self.layout.described(shapes))
         return compiled
 
+    def evaluated(
+        self,
+        phase: Phase,
+        state: TrainState,
+        parts: Sequence[Part],
+        samples: int | None = None,
+        *,
+        check: Callable[[], None],
+    ) -> dict[str, float]:
+        """The figures of held-out samples with the weights and, if there is one, their average;
+        `check` is called between batches and may raise."""
+        decay, found = self.config.training.average, {}
+        for which in ("trained", "average") if decay else ("trained",):
+            suffix = "" if which == "trained" else "_of_average"
+            weights = weights_of(state, which, decay)
+            for part in parts:
+                values = phase.evaluate(
+                    weights,
+                    self.task,
+                    EVALUATION_BATCH,
+                    samples,
+                    part,
+                    check,
+                    self.layout.batch,
+                )
+                found |= {f"{name}{suffix}": value for name, value in values.items()}
+        return found
+
     def _evaluate_if_due(
         self, phase: Phase, number: int, state: TrainState, log: MetricsLog
     ) -> bool:
         """Evaluates and logs where it is time; whether the loss is then the lowest so far. A
         request to stop cuts it short; a run that goes on from here makes it up."""
-        training = self.training
+        training = self.config.training
         if number % training.evaluate_every:
             return False
         log.flush()

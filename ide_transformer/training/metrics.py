@@ -12,9 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array
-from rich import progress
 
-from ..errors import InputError, naming
+from ..errors import InputError, whole_file
 from ..reporting import Terminal
 from .processes import primary
 from .trackers import AbstractTracker
@@ -53,11 +52,9 @@ class MetricsLog:
         began: float,
         max_bad_steps: int = 10,
     ):
-        self._trackers = trackers
-        self._began = began
-        self._max_bad_steps = max_bad_steps
+        self._trackers, self._on_line = trackers, on_line
+        self._began, self._max_bad_steps = began, max_bad_steps
         self._tokens = 0
-        self._on_line = on_line
         self._pending: tuple[int, int, Future[tuple[dict[str, Any], float]]] | None = None
         self._reader = ThreadPoolExecutor(1)
         self.restart_clock()
@@ -73,7 +70,8 @@ class MetricsLog:
     def train(self, step: int, metrics: dict[str, Array]) -> None:
         """Logs a training step; the device may still compute its metrics."""
         self.flush()
-        self._pending = (step, self._tokens, self._reader.submit(_read, metrics))
+        read = self._reader.submit(lambda: (jax.device_get(metrics), time.perf_counter()))
+        self._pending = step, self._tokens, read
 
     def flush(self) -> None:
         """Waits for the pending metrics and writes them; `NotFinite` after `max_bad_steps` in a
@@ -82,14 +80,16 @@ class MetricsLog:
             return
         (step, tokens, reading), self._pending = self._pending, None
         read, at = reading.result()
-        values = {name: np.asarray(value).item() for name, value in read.items()}
         before, began = self._window
-        rate = (tokens - before) / (at - began)
         self._window = tokens, at
-        clock = {"tokens_per_second": round(rate, 1), "seconds": round(at - self._began, 1)}
-        line = {"step": step, **values, **clock}
+        line = {
+            "step": step,
+            **{name: np.asarray(value).item() for name, value in read.items()},
+            "tokens_per_second": round((tokens - before) / (at - began), 1),
+            "seconds": round(at - self._began, 1),
+        }
         self.write(line)
-        if values["bad_steps_in_a_row"] >= self._max_bad_steps:
+        if line["bad_steps_in_a_row"] >= self._max_bad_steps:
             raise NotFinite(line)
 
     def keep(self) -> None:
@@ -106,15 +106,10 @@ class MetricsLog:
 
     def write(self, line: dict[str, Any]) -> None:
         """Gives a line to all trackers."""
-        step, values = line["step"], {k: v for k, v in line.items() if k != "step"}
+        values = {name: x for name, x in line.items() if name != "step"}
         for tracker in self._trackers:
-            tracker.log(step, values)
+            tracker.log(line["step"], values)
         self._on_line(line)
-
-
-def _read(metrics: dict[str, Array]) -> tuple[dict[str, Any], float]:
-    """Metrics, as soon as the device has computed them, and that time."""
-    return jax.device_get(metrics), time.perf_counter()
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -136,20 +131,16 @@ def read_metrics(path: Path) -> list[dict]:
     return lines
 
 
-def _logged(path: Path, name: str) -> list[tuple[int, Any]]:
-    """The step and the figure of that name in each line of a log; without a log, none."""
-    lines = read_metrics(path) if path.exists() else []
-    return [(line["step"], line[name]) for line in lines if name in line]
-
-
 def seconds_logged(path: Path) -> float:
     """The time that a run had taken when it wrote the last line of its log."""
-    return max((seconds for _, seconds in _logged(path, "seconds")), default=0.0)
+    lines = read_metrics(path) if path.exists() else []
+    return max((line.get("seconds", 0.0) for line in lines), default=0.0)
 
 
 def validation_losses(path: Path) -> dict[int, float]:
     """The validation loss of each evaluation in a log, by step; without a log, none."""
-    found = dict(_logged(path, "validation_loss"))
+    lines = read_metrics(path) if path.exists() else []
+    found = {x["step"]: x["validation_loss"] for x in lines if "validation_loss" in x}
     return {step: math.nan if loss is None else loss for step, loss in found.items()}
 
 
@@ -161,25 +152,26 @@ def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> None:
     if not path.exists() or not primary():
         return
     kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
-    replacement = path.with_suffix(".tmp")
-    with naming(replacement):
-        replacement.write_text("".join(kept), encoding="utf-8")
-    replacement.replace(path)
+    with whole_file(path) as written:
+        written.write_text("".join(kept), encoding="utf-8")
 
 
 class TrainingProgress:
     """Shows the step, the rate, the loss and the time that remains of a run of `steps` steps
-    that goes on from step `start`, in the process that writes files. A context manager."""
+    that goes on from step `start`, in the process that writes files: a bar on a terminal, and
+    a line every few seconds elsewhere. A context manager."""
 
     _seconds_between_lines = 5.0
 
     def __init__(self, steps: int, start: int):
+        from rich import progress
+
         self._console = Terminal()
         self._console.quiet = not primary()
         self._steps = steps
         # The first logged step and its time; before it, the step was compiled.
         self._first: tuple[int, float] | None = None
-        self._last_line = -float("inf")
+        self._last_line = -math.inf
         self._held_out = ""
         self._bar = progress.Progress(
             progress.TextColumn("training"),
@@ -205,13 +197,13 @@ class TrainingProgress:
 
     def show(self, line: dict) -> None:
         """One line of the metrics log."""
-        if "loss" not in line:
-            self._held_out = "  ".join(f"{k} {v:.4f}" for k, v in line.items() if k != "step")
-            if not self._console.is_terminal:
-                self.say(f"step {line['step']}/{self._steps}  {self._held_out}")
+        if "loss" in line:
+            speed = f"{line['tokens_per_second']:,.0f} tokens/s"
+            self.show_step(line["step"], f"loss {line['loss']:.4f}  {speed}")
             return
-        speed = f"{line['tokens_per_second']:,.0f} tokens/s"
-        self.show_step(line["step"], f"loss {line['loss']:.4f}  {speed}")
+        self._held_out = "  ".join(f"{k} {v:.4f}" for k, v in line.items() if k != "step")
+        if not self._console.is_terminal:
+            self.say(f"step {line['step']}/{self._steps}  {self._held_out}")
 
     def show_step(self, step: int, state: str) -> None:
         """The step that is done, and a few words on it."""
@@ -220,12 +212,7 @@ class TrainingProgress:
         due = now - self._last_line >= self._seconds_between_lines or step == self._steps
         if due and not self._console.is_terminal:
             self._last_line = now
-            self.say(f"step {step}/{self._steps}  {state}  {self._remaining(step, now)}")
-
-    def _remaining(self, step: int, now: float) -> str:
-        if self._first is None:
-            self._first = (step, now)
-            return ""
-        first_step, first_time = self._first
-        seconds = (now - first_time) / max(step - first_step, 1) * (self._steps - step)
-        return f"{seconds:.0f} s left"
+            first, began = self._first = self._first or (step, now)
+            left = (now - began) / max(step - first, 1) * (self._steps - step)
+            remains = f"{left:.0f} s left" if step > first else ""
+            self.say(f"step {step}/{self._steps}  {state}  {remains}")

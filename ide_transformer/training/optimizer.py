@@ -3,6 +3,7 @@ matrices only, and groups of weights with rates of their own."""
 
 import difflib
 import fnmatch
+import functools as ft
 from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Literal
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
@@ -115,9 +117,31 @@ def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransf
 
 
 def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The update rule with another learning rate, a function of the step."""
-    rule = _grouped(config, _KINDS[config.kind](config, rate))
-    if config.kind == "schedule_free":
+    """The update rule with another learning rate, a function of the step.
+
+    Sources: adamw, Loshchilov and Hutter, arXiv 1711.05101; lion, Chen et al., arXiv
+    2302.06675; muon, Jordan et al. 2024, with the size of updates of Liu et al., arXiv
+    2502.16982, which is that of AdamW, so that one rate serves all weights; schedule_free,
+    Defazio et al., arXiv 2405.15682, whose mean takes the place of the momentum.
+    """
+    averages = config.kind == "schedule_free"
+    means = 0.0 if averages else config.beta1, config.beta2
+    kind = optax.lion if config.kind == "lion" else optax.adamw
+    rule = kind(rate, *means, weight_decay=config.weight_decay, mask=decayed)
+    if config.kind == "muon":
+        axes = optax.contrib.MuonDimensionNumbers(-2, -1)
+        matrices = optax.contrib.muon(
+            rate,
+            beta=0.95 if config.momentum is None else config.momentum,
+            weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=ft.partial(jax.tree.map, lambda x: axes),
+            consistent_rms=0.2,
+        )
+        # The AdamW of `optax.contrib.muon` decays every weight or none.
+        rule = optax.partition({True: matrices, False: rule}, orthogonalized)
+    if config.groups:
+        rule = optax.chain(rule, _grouped(config.groups))
+    if averages:
         rule = optax.contrib.schedule_free(rule, rate, b1=config.beta1)
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
@@ -221,70 +245,14 @@ def _fits(group: str, path: str) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in (group, f"{group}.*"))
 
 
-def _grouped(
-    config: OptimizerConfig, rule: optax.GradientTransformation
-) -> optax.GradientTransformation:
-    """The rule with its updates times the factors of the groups."""
-    if not config.groups:
-        return rule
+def _grouped(groups: Mapping[str, float]) -> optax.GradientTransformation:
+    """Updates times the factors of the groups."""
 
     def init(params):
-        group_factors(config.groups, params)
+        group_factors(groups, params)
         return optax.EmptyState()
 
     def update(updates, state, params=None):
-        factors = group_factors(config.groups, updates)
-        return jax.tree.map(lambda factor, x: factor * x, factors, updates), state
+        return jax.tree.map(jnp.multiply, group_factors(groups, updates), updates), state
 
-    return optax.chain(rule, optax.GradientTransformation(init, update))
-
-
-def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Loshchilov and Hutter, arXiv 1711.05101."""
-    return optax.adamw(
-        rate, config.beta1, config.beta2, weight_decay=config.weight_decay, mask=decayed
-    )
-
-
-def _lion(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Chen et al., arXiv 2302.06675."""
-    return optax.lion(
-        rate, config.beta1, config.beta2, weight_decay=config.weight_decay, mask=decayed
-    )
-
-
-def _muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Jordan et al. 2024, with the size of updates of Liu et al., arXiv 2502.16982: that of
-    AdamW, so that one rate serves all weights. The rest goes to AdamW here, since that of
-    `optax.contrib.muon` decays every weight or none."""
-
-    def last_two_axes(weights):
-        axes = optax.contrib.MuonDimensionNumbers(-2, -1)
-        return jax.tree.map(lambda x: axes, weights)
-
-    def labels(weights):
-        return jax.tree.map(lambda x: "muon" if x else "adamw", orthogonalized(weights))
-
-    matrices = optax.contrib.muon(
-        rate,
-        beta=0.95 if config.momentum is None else config.momentum,
-        weight_decay=config.weight_decay,
-        muon_weight_dimension_numbers=last_two_axes,
-        consistent_rms=0.2,
-    )
-    return optax.partition({"muon": matrices, "adamw": _adamw(config, rate)}, labels)
-
-
-def _schedule_free(
-    config: OptimizerConfig, rate: optax.Schedule
-) -> optax.GradientTransformation:
-    """Defazio et al., arXiv 2405.15682. The mean takes the place of the momentum."""
-    return _adamw(config.model_copy(update={"beta1": 0.0}), rate)
-
-
-_KINDS: dict[str, Callable[[OptimizerConfig, optax.Schedule], optax.GradientTransformation]] = {
-    "adamw": _adamw,
-    "lion": _lion,
-    "muon": _muon,
-    "schedule_free": _schedule_free,
-}
+    return optax.GradientTransformation(init, update)

@@ -111,6 +111,10 @@ class Layout(NamedTuple):
         """The shapes of a state with the places of its arrays."""
         return jax.tree.map(_shape_at, state, self.shardings(state))
 
+    def batch_shapes(self, batch: Batch) -> Batch:
+        """The shapes of a batch with the places of its arrays."""
+        return jax.tree.map(_shape_at, batch, self._of_batch(batch))
+
     def placed(self, state: T) -> T:
         """A state, the same in all processes, on the devices."""
         return jax.tree.map(_placed, state, self.shardings(state))
@@ -118,10 +122,6 @@ class Layout(NamedTuple):
     def batch(self, batch: Batch) -> Batch:
         """A batch, the same in all processes, on the devices."""
         return jax.tree.map(_placed, batch, self._of_batch(batch))
-
-    def batch_shapes(self, batch: Batch) -> Batch:
-        """The shapes of a batch with the places of its arrays."""
-        return jax.tree.map(_shape_at, batch, self._of_batch(batch))
 
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step on the devices. Each process loads the samples of its own."""

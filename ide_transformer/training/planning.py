@@ -31,8 +31,6 @@ _SENT = {
     "all-to-all": lambda n: (n - 1) / n,
     "collective-permute": lambda n: 1,
 }
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
-_BYTES |= {"f64": 8, "s64": 8, "u64": 8}
 
 
 @checked
@@ -60,14 +58,13 @@ def plan_of(
         ]
         for layout in layouts:
             try:
-                found = plan(config, layout, samples)
+                row = plan(config, layout, samples)
             except InputError as error:
                 refused.append(error)
                 continue
-            gibibytes = {x: found[f"{x}_bytes"] / 2**30 for x in ("state", "temporary", "sent")}
-            named = {f"{name} (GiB)": f"{x:.2f}" for name, x in gibibytes.items()}
-            first = {x: found[x] for x in ("devices", "layout")}
-            rows.append({**first, "parts of a batch": found["accumulate"], **named})
+            rows.append({name: row[name] for name in ("devices", "layout", "accumulate")})
+            for name in ("state", "temporary", "sent"):
+                rows[-1][f"{name} (GiB)"] = f"{row[f'{name}_bytes'] / 2**30:.2f}"
     if not rows:
         raise refused[0]
     return rows
@@ -89,28 +86,30 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     **Raises:** `InputError` where there are not, and for a layout that does not divide samples,
     heads or tokens.
     """
-    at_once = samples * devices.data * devices.fsdp
-    size = config.training.batch_size
-    parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * at_once)
-    accumulate = next((n for n in parts if size // n % (at_once // samples) == 0), 1)
+    if config.training.meshes or config.training.refine:
+        raise InputError(
+            "a plan is of one model on one mesh in depth; drop training.meshes "
+            "and training.refine."
+        )
+    groups, size = devices.data * devices.fsdp, config.training.batch_size
+    parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * samples * groups)
+    accumulate = next((n for n in parts if size // n % groups == 0), 1)
     training = config.training.model_copy(update={"accumulate": accumulate})
     config = config.model_copy(update={"training": training, "parallel": devices})
     phase = _phase(config)
     layout = make_layout(devices, jax.devices()[: devices.devices])
-    sample = (config.training.batch_size, config.model.context)
-    shape: Any = jax.ShapeDtypeStruct(sample, jnp.int32)
+    shape: Any = jax.ShapeDtypeStruct((size, config.model.context), jnp.int32)
     with jax.set_mesh(layout.grid):
         (step,) = phase.lowered(CrossEntropy(), layout, [Batch(shape, shape)])
         compiled: Any = step.compile()
-    memory = compiled.memory_analysis()
     sent = sent_bytes(compiled.as_text())
-    sizes = {axis: size for axis, size in devices.sizes.items() if size > 1}
+    sizes = [f"{axis} {size}" for axis, size in devices.sizes.items() if size > 1]
     return {
         "devices": devices.devices,
-        "layout": ", ".join(f"{axis} {size}" for axis, size in sizes.items()) or "one device",
+        "layout": ", ".join(sizes) or "one device",
         "accumulate": accumulate,
         "state_bytes": layout.bytes_each(phase.shapes),
-        "temporary_bytes": memory.temp_size_in_bytes,
+        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
         **{f"{name}_bytes": sent.get(name, 0.0) for name in _SENT},
         "sent_bytes": sum(sent.values()),
         "parameters": size_bytes(phase.shapes.weights) // 4,
@@ -119,33 +118,32 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
 
 def _phase(config: Config) -> Phase:
     """The steps of a run, of which nothing is made but shapes."""
-    if config.training.meshes or config.training.refine:
-        raise InputError(
-            "a plan is of one model on one mesh in depth; drop training.meshes "
-            "and training.refine."
-        )
-    key = jax.random.key(0)
-    vocabulary = config.data.vocabulary or 32768
-    build = ft.partial(build_model_of_size, config, {"vocabulary": vocabulary})
-    model = with_training(eqx.filter_eval_shape(build, key), config.training)
+    key, training = jax.random.key(0), config.training
+    sizes = {"vocabulary": config.data.vocabulary or 32768}
+    build = ft.partial(build_model_of_size, config, sizes)
+    model = with_training(eqx.filter_eval_shape(build, key), training)
     check_divisible(config, model)
-    optimizer = build_optimizer(config.optimizer, config.training.steps)
+    optimizer = build_optimizer(config.optimizer, training.steps)
+    weights, static = eqx.partition(model, is_weight)
 
     def start(weights):
         whole = eqx.combine(weights, static)
-        return initial_state(whole, optimizer, key, average=config.training.average)[0]
+        return initial_state(whole, optimizer, key, average=training.average)[0]
 
-    weights, static = eqx.partition(model, is_weight)
-    shapes = jax.eval_shape(start, weights)
     # The model without its weights, which are shapes here.
-    return Phase(config.training, optimizer, 0, config.training.steps, static, shapes)
+    shapes = jax.eval_shape(start, weights)
+    return Phase(training, optimizer, 0, training.steps, static, shapes)
 
 
 def sent_bytes(program: str) -> dict[str, float]:
     """Bytes that a device sends in a compiled program, by the kind of operation, from its text.
     Loops count as often as they run."""
-    bodies = {name: lines for name, lines in _computations(program)}
-    entry = next(name for name in bodies if name.startswith("ENTRY "))
+    bodies: dict[str, list[str]] = {}
+    for block in re.split(r"\n\n+", program):
+        head, _, body = block.partition("\n")
+        if head.rstrip().endswith("{"):
+            name = "ENTRY" if head.startswith("ENTRY ") else head.split()[0]
+            bodies[name] = body.splitlines()
     total: dict[str, float] = {}
 
     def add(name: str, times: float) -> None:
@@ -162,16 +160,8 @@ def sent_bytes(program: str) -> dict[str, float]:
             for called in names:
                 add(called, inner / len(names))
 
-    add(entry, 1)
+    add("ENTRY", 1)
     return total
-
-
-def _computations(program: str) -> Iterator[tuple[str, list[str]]]:
-    for block in re.split(r"\n\n+", program):
-        head, _, body = block.partition("\n")
-        if head.rstrip().endswith("{"):
-            name = head.split(" (")[0]
-            yield name.split()[0] if not name.startswith("ENTRY") else name, body.splitlines()
 
 
 def _sent(line: str) -> Iterator[tuple[str, float]]:
@@ -181,10 +171,16 @@ def _sent(line: str) -> Iterator[tuple[str, float]]:
         return
     shapes, kind = match.groups()
     size = sum(
-        _BYTES.get(dtype, 4) * math.prod(int(n) for n in dims.split(",") if n)
+        _bytes_of(dtype) * math.prod(int(n) for n in dims.split(",") if n)
         for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes)
     )
     yield kind, size * _SENT[kind](_group(line))
+
+
+def _bytes_of(dtype: str) -> int:
+    """Bytes of a number, from the bits in its name: `bf16`, `s32`, `pred`."""
+    bits = re.search(r"\d+", dtype)
+    return int(bits[0]) // 8 if bits else 1
 
 
 def _group(line: str) -> int:

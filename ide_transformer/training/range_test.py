@@ -11,12 +11,11 @@ import optax
 from ..arguments import checked
 from ..errors import InputError
 from ..reporting import write_json
-from ..tasks import AbstractTask
 from .build import build_start
 from .config import Config
 from .metrics import TrainingProgress
 from .optimizer import update_rule
-from .step import TrainState, initial_state, make_train_step, objective
+from .step import initial_state, make_train_step, objective
 
 
 LOWEST, HIGHEST = 1e-6, 1.0
@@ -75,31 +74,12 @@ def find_learning_rate(
     """
     if steps < 20:
         raise InputError(f"steps={steps}: too few for a range test; take 20 or more.")
-    growth = math.log(HIGHEST / LOWEST) / (steps - 1)
+    training, growth = config.training, math.log(HIGHEST / LOWEST) / (steps - 1)
     task, model, key = build_start(config)
     rate: optax.Schedule = lambda step: LOWEST * jnp.exp(growth * step)  # noqa: E731
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
-    step: Any = make_train_step(optimizer, static, objective(task.loss, config.training))
-    losses = _losses(config, task, state, step, steps)
-    if len(losses) < 2:
-        raise InputError(
-            f"{config.name}: the loss is not finite at a learning rate of {LOWEST}, so none "
-            "can be found; take smaller steps in depth (solver.steps_per_interval)."
-        )
-    rates = [float(x) for x in LOWEST * np.exp(growth * np.arange(len(losses)))]
-    found = _suggested(rates, losses)
-    if folder is not None:
-        write_json(folder / "learning_rate.json", found._asdict())
-        _plot(folder / "learning_rate.png", found, task.loss.label)
-    return found
-
-
-def _losses(
-    config: Config, task: AbstractTask, state: TrainState, step: Any, steps: int
-) -> list[float]:
-    """The losses of the steps, up to the one at which they explode."""
-    training = config.training
+    step: Any = make_train_step(optimizer, static, objective(task.loss, training))
     losses: list[float] = []
     lowest = math.inf
     with TrainingProgress(steps, 0) as progress:
@@ -116,7 +96,16 @@ def _losses(
             lowest = min(lowest, recent)
             if recent > max(_EXPLODED * lowest, losses[0]):
                 break
-    return losses
+    if len(losses) < 2:
+        raise InputError(
+            f"{config.name}: the loss is not finite at a learning rate of {LOWEST}, so none "
+            "can be found; take smaller steps in depth (solver.steps_per_interval)."
+        )
+    found = _suggested((LOWEST * np.exp(growth * np.arange(len(losses)))).tolist(), losses)
+    if folder is not None:
+        write_json(folder / "learning_rate.json", found._asdict())
+        _plot(folder / "learning_rate.png", found, task.loss.label)
+    return found
 
 
 def _suggested(rates: list[float], losses: list[float]) -> LearningRates:

@@ -38,8 +38,8 @@ from .folder import (
 from .loop import EVALUATION_BATCH, Loop
 from .meshes import first_batches, mesh_maps
 from .metrics import cut_metrics, read_metrics, seconds_logged
-from .parallel import Layout, make_layout
-from .phases import Phase, make_phases, shapes_at
+from .parallel import make_layout
+from .phases import make_phases, shapes_at
 from .reading import apply_overrides, validated
 from .sizes import check_divisible
 from .step import TrainState, num_parameters, objective, weights_of
@@ -92,14 +92,14 @@ def resume_run(
     if not folder.config.is_file():
         folder = newest_folder(str(path), runs, trust)
     config = folder.load_config(trust)
-    if overrides:
-        tree = config.model_dump(mode="json")
-        origin = apply_overrides(tree, overrides)
-        if any(not key.startswith("parallel.") for key in origin):
-            raise InputError(
-                f"{' '.join(overrides)}: {folder.path} goes on with its own configuration; "
-                "drop the overrides. Only those of parallel.… can be given again."
-            )
+    tree = config.model_dump(mode="json")
+    origin = apply_overrides(tree, overrides)
+    if any(not key.startswith("parallel.") for key in origin):
+        raise InputError(
+            f"{' '.join(overrides)}: {folder.path} goes on with its own configuration; "
+            "drop the overrides. Only those of parallel.… can be given again."
+        )
+    if origin:
         config = validated(Config, tree, "the command line", origin)
     processes.start(config.parallel)
     with processes.others_needed():
@@ -126,81 +126,77 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     if resumed is not None:
         check_data(resumed, task, data)
     values = {key: x for key, x in flat_values(config).items() if key not in _OF_A_PROCESS}
-    version = f"{source(config)}, jax {jax.__version__}"
     processes.check_equal(
         {
             "another configuration": values,
             "other data": {"checksum": data},
-            "another version": {"version": version},
+            "another version": {"version": f"{source(config)}, jax {jax.__version__}"},
         }
     )
-    folder = resumed
-    if folder is None and processes.primary():
+    primary, folder = processes.primary(), resumed
+    if folder is None and primary:
         folder = new_folder(config, runs, task.save, data)
     folder = RunFolder(processes.from_primary("" if folder is None else str(folder.path)))
-    with folder.sole_use() if processes.primary() else contextlib.nullcontext():
-        return _train(folder, config, task, state, phases, layout, trackers, began)
+    with folder.sole_use() if primary else contextlib.nullcontext():
+        with stop_requests() as stop, Checkpoints(folder, config, writes=True) as checkpoints:
+            # It goes on from its last checkpoint, if it has one.
+            if checkpoints.newest() is not None:
+                state = checkpoints.restore(ft.partial(shapes_at, phases))
+                checkpoints.set_damaged_aside()
+            processes.wait_for_all("restored")
+            if jax.process_count() > 1:
+                # Before they are placed on the devices.
+                own = {"step": int(state.step), "checksum": checksum_of_all(state)}
+                processes.check_equal({"another state": own})
+            if int(state.step) == training.steps and folder.summary.exists():
+                return folder  # nothing is left to do
+            if primary:
+                folder.add_source(source(config))
+            began -= seconds_logged(folder.metrics)
+            cut_metrics(folder.metrics, int(state.step), checkpoints.losses)
+            of_run = config, task, folder, checkpoints, stop, phases, layout, began, trackers
+            with jax.set_mesh(layout.grid):
+                state = (loop := Loop(*of_run)).run(layout.placed(state))
+                unevaluated = "Stopped after the last step; --resume evaluates the run."
+                check = ft.partial(stop.check, unevaluated)
+                held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
+            state = processes.gathered(state)
+        if primary:
+            _write_results(folder, config, task, phases[-1].static, state, held_out, began)
+        processes.wait_for_all("written")
+    return folder
 
 
-def _train(
+def _write_results(
     folder: RunFolder,
     config: Config,
     task: AbstractTask,
+    static: PyTree,
     state: TrainState,
-    phases: list[Phase],
-    layout: Layout,
-    trackers: list[AbstractTracker],
+    held_out: dict[str, float],
     began: float,
-) -> RunFolder:
-    """Trains in a folder that no other run uses, from its last checkpoint if it has one."""
+) -> None:
     training = config.training
-    with stop_requests() as stop, Checkpoints(folder, config, writes=True) as checkpoints:
-        if checkpoints.newest() is not None:
-            state = checkpoints.restore(ft.partial(shapes_at, phases))
-            checkpoints.set_damaged_aside()
-        processes.wait_for_all("restored")
-        if jax.process_count() > 1:
-            # Before they are placed on the devices.
-            own = {"step": int(state.step), "checksum": checksum_of_all(state)}
-            processes.check_equal({"another state": own})
-        if int(state.step) == training.steps and folder.summary.exists():
-            return folder  # nothing is left to do
-        if processes.primary():
-            folder.add_source(source(config))
-        began -= seconds_logged(folder.metrics)
-        cut_metrics(folder.metrics, int(state.step), checkpoints.losses)
-        loop = Loop(training, task, folder, checkpoints, stop, phases, layout, began, trackers)
-        with jax.set_mesh(layout.grid):
-            state = loop.run(layout.placed(state))
-            unevaluated = "Stopped after the last step; --resume evaluates the run."
-            check = ft.partial(stop.check, unevaluated)
-            held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
-        state = processes.gathered(state)
-    if processes.primary():
-        weights = weights_of(state, "trained", training.average)
-        if layout.grid.size > 1:
-            weights = jax.tree.map(np.asarray, weights)
-        model = eqx.combine(jax.tree.map(jnp.asarray, weights), phases[-1].static)
-        plot_run(folder, task, model, {"step": training.steps, **held_out})
-        evaluations, steps = float(state.evaluations), int(state.step)
-        summary = {
-            **held_out,
-            "steps": steps,
-            "parameters": num_parameters(state),
-            "nfe": evaluations / steps,
-            "evaluations": evaluations,
-            "seconds": round(time.perf_counter() - began, 1),
-            "bad_steps": int(state.faults.bad_steps),
-            "rollbacks": int(state.faults.rollbacks),
-        }
-        write_json(folder.summary, summary)
-        # The last, so that a sample that cannot be written costs no results.
-        text = task.sample(model, training.sample) if training.sample else None
-        if text is not None:
-            with naming(folder.sample):
-                folder.sample.write_text(text + "\n", encoding="utf-8")
-    processes.wait_for_all("written")
-    return folder
+    weights = jax.tree.map(np.asarray, weights_of(state, "trained", training.average))
+    model = eqx.combine(jax.tree.map(jnp.asarray, weights), static)
+    plot_run(folder, task, model, {"step": training.steps, **held_out})
+    evaluations, steps = float(state.evaluations), int(state.step)
+    summary = {
+        **held_out,
+        "steps": steps,
+        "parameters": num_parameters(state),
+        "nfe": evaluations / steps,
+        "evaluations": evaluations,
+        "seconds": round(time.perf_counter() - began, 1),
+        "bad_steps": int(state.faults.bad_steps),
+        "rollbacks": int(state.faults.rollbacks),
+    }
+    write_json(folder.summary, summary)
+    # The last, so that a sample that cannot be written costs no results.
+    text = task.sample(model, training.sample) if training.sample else None
+    if text is not None:
+        with naming(folder.sample):
+            folder.sample.write_text(text + "\n", encoding="utf-8")
 
 
 def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str, Any]) -> None:

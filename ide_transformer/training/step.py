@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from ..errors import InputError
 from ..models import Model
@@ -50,9 +50,14 @@ def gradient_in_parts(
     if number == 1:
         return gradient
 
+    def part_of(x: Array) -> Array:
+        # Each takes every `number`-th sample, so that every device has as many of each part.
+        x = jnp.asarray(x)
+        return jnp.swapaxes(x.reshape(len(x) // number, number, *x.shape[1:]), 0, 1)
+
     def in_parts(weights, batch: Batch, key):
         own, shared = batch.divided()
-        parts = jax.tree.map(lambda x: _parts(x, number), own)
+        parts = jax.tree.map(part_of, own)
 
         def count(part):
             # It depends on the targets alone, so that nothing is solved for it.
@@ -73,11 +78,9 @@ def gradient_in_parts(
         total, results = lax.scan(add, zero, inputs)
         means = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
         figures = jax.tree.map(lambda x: jnp.sum(x, axis=0), results.figures)
-        loss_of_all = figures["loss"].value
-        parts_of_it = results.objective - jax.vmap(lambda mean: mean.value)(
-            results.figures["loss"]
-        )
-        whole = means._replace(objective=loss_of_all + jnp.mean(parts_of_it), figures=figures)
+        losses = jax.vmap(lambda mean: mean.value)(results.figures["loss"])
+        terms = jnp.mean(results.objective - losses)
+        whole = means._replace(objective=figures["loss"].value + terms, figures=figures)
         return jax.tree.map(lambda x: x / number, total), whole
 
     return in_parts
@@ -96,13 +99,6 @@ def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
     return optax.tree.bias_correction(
         state.average.ema, decay, jnp.maximum(state.average.count, 1)
     )
-
-
-def _parts(x: Array, number: int) -> Array:
-    """The parts of an array along its first axis, the leading axis of the result. Each takes
-    every `number`-th sample, so that on a mesh every device has as many of each part."""
-    x = jnp.asarray(x)
-    return jnp.swapaxes(x.reshape(len(x) // number, number, *x.shape[1:]), 0, 1)
 
 
 class Faults(eqx.Module):
@@ -140,15 +136,15 @@ def initial_state(
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     # Steps reuse the memory of the state, so it must share none with the model.
     weights = jax.tree.map(jnp.copy, weights)
-    zeros = (jnp.zeros((), int) for _ in range(4))
+    step, *zeros = (jnp.zeros((), int) for _ in range(4))
     start = TrainState(
-        weights=weights,
-        optimizer=optimizer.init(weights),
-        step=next(zeros),
-        key=jax.random.key_data(key),
-        faults=Faults(*zeros),
-        evaluations=jnp.zeros((), jnp.float32),
-        average=moving_average(average).init(weights),
+        weights,
+        optimizer.init(weights),
+        step,
+        jax.random.key_data(key),
+        Faults(*zeros),
+        jnp.zeros((), jnp.float32),
+        moving_average(average).init(weights),
     )
     return start, static
 
@@ -194,7 +190,11 @@ def make_train_step(
         key = jax.random.fold_in(key, state.step) if static.random else None
         gradient, result = gradient_of(state.weights, batch, key)
         gradient_norm = optax.tree.norm(gradient)
-        faults, good = _judged(state.faults, result.objective, gradient_norm, max_bad_steps)
+        faults = state.faults
+        finite = jnp.isfinite(result.objective) & jnp.isfinite(gradient_norm)
+        good = finite & (faults.in_a_row < max_bad_steps)
+        bad = (~good).astype(faults.bad_steps.dtype)
+        faults = Faults(faults.bad_steps + bad, (faults.in_a_row + 1) * bad, faults.rollbacks)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.weights)
         weights = optax.apply_updates(state.weights, updates)
         _, mean = averaged.update(weights, state.average)
@@ -203,6 +203,7 @@ def make_train_step(
             (weights, optimizer_state, mean),
             (state.weights, state.optimizer, state.average),
         )
+        model: Any = eqx.combine(weights, static)
         metrics = {
             "loss": result.loss,
             "gradient_norm": gradient_norm,
@@ -211,27 +212,16 @@ def make_train_step(
             "field_evaluations": result.field_evaluations,
             "bad_steps": faults.bad_steps,
             "bad_steps_in_a_row": faults.in_a_row,
+            **result.terms,
+            **{f"solver.{name}": value for name, value in learned(model.solver).items()},
         }
-        model: Any = eqx.combine(weights, static)
-        scheme = {f"solver.{name}": value for name, value in learned(model.solver).items()}
         evaluations = state.evaluations + result.field_evaluations.astype(jnp.float32)
         new = TrainState(
             weights, optimizer_state, state.step + 1, state.key, faults, evaluations, mean
         )
-        return new, {**metrics, **result.terms, **scheme}
+        return new, metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
-
-
-def _judged(
-    faults: Faults, loss: Array, gradient_norm: Array, limit: int
-) -> tuple[Faults, Bool[Array, ""]]:
-    """The faults with those of this step, and whether its update is made."""
-    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
-    good = finite & (faults.in_a_row < limit)
-    bad = (~good).astype(faults.bad_steps.dtype)
-    counted = Faults(faults.bad_steps + bad, (faults.in_a_row + 1) * bad, faults.rollbacks)
-    return counted, good
 
 
 def rolled_back(state: TrainState) -> TrainState:

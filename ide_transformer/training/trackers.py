@@ -7,12 +7,11 @@ import importlib.util
 import json
 import math
 import queue
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, cast, final
 
 from ..errors import InputError, naming
 
@@ -31,13 +30,10 @@ class AbstractTracker(abc.ABC):
 
     @abc.abstractmethod
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        """Called once before the first line, and again where the run goes back to a checkpoint.
-
-        - `folder`: that of the run, which is there.
-        - `config`: the configuration, its values by their dotted keys.
-        - `step`: after which the run begins or goes on. What was logged after it by the same
-          run is not valid any more.
-        """
+        """Called once before the first line, and again where the run goes back to a checkpoint:
+        with the folder of the run, the values of its configuration by their dotted keys, and
+        the step after which it begins or goes on. What the same run logged after that step is
+        not valid any more."""
 
     @abc.abstractmethod
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
@@ -66,73 +62,59 @@ def require(package: str, extra: str) -> None:
 @final
 class InBackground(AbstractTracker):
     """Another tracker, in a thread of its own: no method waits for it, but `flush` and `close`,
-    and that only so long. After an error of the other tracker it is called no more.
-
-    - `warn`: called with a line on what went wrong.
-    - `patience`: seconds that `close` waits; `flush` too, and never again where that was not
-      enough.
-    """
+    at most `patience` seconds, and `flush` never again where that was not enough. `warn` is
+    called with a line on what went wrong; after an error the tracker is closed and called no
+    more."""
 
     configurable: ClassVar[bool] = False
 
     def __init__(
         self, tracker: AbstractTracker, warn: Callable[[str], None], patience: float = 60.0
     ):
-        self._tracker = tracker
-        self._warn = warn
-        self._patience = patience
+        self._tracker, self._warn, self._patience = tracker, warn, patience
+        self._name = type(tracker).__name__
+        self._calls: queue.SimpleQueue[tuple[str, tuple, threading.Event]]
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self._calls: queue.SimpleQueue[tuple[Any, tuple, threading.Event] | None]
         self._calls, self._late = queue.SimpleQueue(), False
-        self._tell(self._tracker.start, folder, config, step)
+        self._tell("start", folder, config, step)
         # A daemon: a tracker that hangs does not keep the process from ending.
         threading.Thread(target=self._work, args=(self._calls,), daemon=True).start()
 
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
-        self._tell(self._tracker.log, step, values)
+        self._tell("log", step, values)
 
     def flush(self) -> None:
-        done = self._tell(self._tracker.flush)
+        done = self._tell("flush")
         if not self._late and not done.wait(self._patience):
             self._late = True
-            self._warn(
-                f"warning: {self._name} has not kept its lines after {self._patience:g} s; the "
-                "run waits for it no more. metrics.jsonl has all."
-            )
+            self._say(f"has not kept its lines after {self._patience:g} s; the run goes on")
 
     def close(self) -> None:
-        done = self._tell(self._tracker.close)
-        self._calls.put(None)
-        if not done.wait(self._patience):
-            self._warn(
-                f"warning: {self._name} is not done after {self._patience:g} s; its last lines "
-                "may be missing. metrics.jsonl has all."
-            )
+        if not self._tell("close").wait(self._patience):
+            self._say(f"is not done after {self._patience:g} s; the run ends without it")
 
-    @property
-    def _name(self) -> str:
-        return type(self._tracker).__name__
+    def _say(self, what: str) -> None:
+        self._warn(f"warning: {self._name} {what}. metrics.jsonl has all lines.")
 
-    def _tell(self, method: Callable[..., None], *arguments: Any) -> threading.Event:
+    def _tell(self, method: str, *arguments: Any) -> threading.Event:
         """Has the thread call a method of the other tracker; the event is set afterwards."""
         done = threading.Event()
         self._calls.put((method, arguments, done))
         return done
 
     def _work(self, calls: queue.SimpleQueue) -> None:
-        failed = False
-        while (call := calls.get()) is not None:
-            method, arguments, done = call
+        failed, method = False, ""
+        while method != "close":
+            method, arguments, done = calls.get()
             try:
                 if not failed:
-                    method(*arguments)
+                    getattr(self._tracker, method)(*arguments)
             except Exception as error:
                 failed = True
-                self._warn(
-                    f"warning: {self._name} failed with {type(error).__name__}: {error}; the "
-                    "run goes on without it. metrics.jsonl has all."
-                )
+                self._say(f"failed with {type(error).__name__}: {error}; the run goes on")
+                with contextlib.suppress(Exception):
+                    self._tracker.close()
             done.set()
 
 
@@ -175,47 +157,37 @@ class Tensorboard(AbstractTracker):
         require("tensorboardX", "tensorboard")
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self._summary = importlib.import_module("tensorboardX.summary")
-        self._events = importlib.import_module("tensorboardX.proto.event_pb2")
-        records = importlib.import_module("tensorboardX.record_writer")
-        place = folder / "tensorboard"
-        place.mkdir(exist_ok=True)
+        # Not its SummaryWriter, whose thread keeps the errors of a full disk to itself.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        self._summary, self._events = summary, (events := cast(Any, event_pb2))
+        self._folder = folder / "tensorboard"
+        self._folder.mkdir(exist_ok=True)
         # TensorBoard reads the files in the order of their names, which begin with the second.
-        now = time.time_ns()
-        name = f"events.out.tfevents.{now // 10**9}.{socket.gethostname()}.{now}"
-        self._file = records.RecordWriter(str(place / name))
-        self._write(0, file_version="brain.Event:2")
-        begins = self._events.SessionLog(status=self._events.SessionLog.START)
+        prefix, suffix = str(self._folder / "events"), f".{time.time_ns()}"
+        self._file = event_file_writer.EventsWriter(prefix, suffix)
+        begins = events.SessionLog(status=events.SessionLog.START)
         self._write(step + 1, session_log=begins)
         lines = [f"    {key}: {value}" for key, value in config.items()]
-        self._write(step, summary=self._summary.text("configuration", "\n".join(lines)))
+        self._write(step, summary=summary.text("configuration", "\n".join(lines)))
 
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
         for name, value in values.items():
             self._write(step, summary=self._summary.scalar(name, value))
 
     def flush(self) -> None:
-        with self._closing_where_it_fails():
+        with naming(self._folder):
             self._file.flush()
 
     def close(self) -> None:
-        with naming(self._file.path):
+        with naming(self._folder):
             self._file.close()
 
     def _write(self, step: int, **content: Any) -> None:
         event = self._events.Event(step=step, wall_time=time.time(), **content)
-        with self._closing_where_it_fails():
-            self._file.write(event.SerializeToString())
-
-    @contextlib.contextmanager
-    def _closing_where_it_fails(self) -> Iterator[None]:
-        try:
-            with naming(self._file.path):
-                yield
-        except OSError:
-            with contextlib.suppress(OSError):  # what is left of it cannot be written either
-                self._file.close()
-            raise
+        with naming(self._folder):
+            self._file.write_event(event)
 
 
 @final

@@ -36,8 +36,7 @@ MARKS = {
 def shapes_of(values, at):
     """The shapes of the tensors that options describe."""
     family = families()[values["model_type"]]
-    mark = MARKS.get(values["architectures"][0], "")
-    names = frozenset({family.canonical(mark)})
+    names = frozenset({MARKS.get(values["architectures"][0], "")})
     skeleton = eqx.filter_eval_shape(family.build, Options(values, at), names)
     return expected_shapes(family.table(skeleton))
 

@@ -77,7 +77,7 @@ def damage_checkpoints(there):
         (damage_log, "metrics.jsonl, line 1: no line of a log"),
         (damage_log_by_bytes, "metrics.jsonl, line 1: no line of a log"),
         (damage_text_file, r"text\.txt: there is no such file"),
-        (lose_fingerprints, "fingerprints.json is missing or damaged"),
+        (lose_fingerprints, "fingerprints.json is missing"),
         (damage_checkpoints, "has lost its folder checkpoints"),
     ],
 )

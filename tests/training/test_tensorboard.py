@@ -80,7 +80,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     tracker.flush()
     tracker.close()
     (line,) = warned
-    assert f"No space left on device: '{tmp_path / 'tensorboard/events.out'}" in line
+    assert f"No space left on device: '{tmp_path / 'tensorboard'}'" in line
 
 
 @pytest.mark.heavy

@@ -103,7 +103,8 @@ def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -
         bias=options.flag("qkv_bias", True),
         output_bias=True,
     )
-    feed_forward = make.feed_forward(options, hidden=options.times("embed_dim", "mlp_ratio"))
+    hidden = int(width * options.number("mlp_ratio"))
+    feed_forward = make.feed_forward(options, hidden=hidden)
     parts = make.pre_norm(options, make.layer_norm(width, _EPS), attention, feed_forward)
     return ImageStage(
         shape,

@@ -160,7 +160,7 @@ FAMILIES = {
         prefix="gpt_neox.",
         ignored=r"layers\.\d+\.attention\.(masked_bias|bias|rotary_emb\.inv_freq)",
         copies={"embed_out.weight": "embed_in.weight"},
-        renamed={"lm_head": "embed_out"},
+        renamed=((r"lm_head\b", "embed_out"),),
         harmless="attention_dropout attention_probs_dropout_prob classifier_dropout "
         "hidden_dropout hidden_dropout_prob partial_rotary_factor rope_theta",
     ),

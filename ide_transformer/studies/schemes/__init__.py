@@ -4,13 +4,10 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...training import read_tree, validated
-from .comparison import (
-    AbstractComparison,
-    about_sources as about_sources,
-    fingerprint as fingerprint,
-)
+from .comparison import AbstractComparison
 from .solving import SolvingComparison
 from .training import TrainingComparison
+from .trials import about_sources as about_sources
 
 
 _MODES: dict[str, type[AbstractComparison]] = {
