@@ -36,7 +36,6 @@ from .loading import (
     load_model as load_model,
     load_run as load_run,
 )
-from .loop import Diverged as Diverged
 from .meshes import mesh_of as mesh_of, model_on as model_on
 from .metrics import read_metrics as read_metrics
 from .names import did_you_mean as did_you_mean
@@ -56,6 +55,7 @@ from .reading import (
 )
 from .run import (
     DepthProfile as DepthProfile,
+    Diverged as Diverged,
     depth_profile as depth_profile,
     resume_run as resume_run,
     train as train,

@@ -16,9 +16,9 @@ from ide_transformer.tasks import LanguageTask
 from ide_transformer.training import Config, build_model_of_size
 from ide_transformer.training.checkpoints import Checkpoints
 from ide_transformer.training.folder import RunFolder
-from ide_transformer.training.loop import Loop
 from ide_transformer.training.parallel import make_layout
 from ide_transformer.training.phases import make_phases
+from ide_transformer.training.run import Loop
 from ide_transformer.training.stopping import Stopped, StopRequest
 
 from .shared.command import Command, Rounds, Rows, add_sizes, positive, shape

@@ -2,11 +2,12 @@
 
 import sys
 
+import jax.numpy as jnp
 import pytest
 from helpers import ROOT
 
 from ide_transformer import InputError
-from ide_transformer.commands import main
+from ide_transformer.commands import main, run_script
 from ide_transformer.commands.command import COMMANDS
 from ide_transformer.commands.options import config_file, no_config
 
@@ -29,3 +30,13 @@ def test_a_configuration_is_a_file_or_has_a_name(tmp_path, monkeypatch):
     missing = config_file("shakespear")
     with pytest.raises(InputError, match=r"shakespear: .* it has shakespeare, "):
         raise no_config(missing)
+
+
+def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as ended:
+        run_script(lambda: jnp.zeros(1 << 50).block_until_ready())
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: RESOURCE_EXHAUSTED: Out of memory allocating")

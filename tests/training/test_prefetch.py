@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from ide_transformer.training.loop import prefetched
+from ide_transformer.training.run import prefetched
 
 
 def test_values_are_made_ahead_and_in_order():

@@ -12,7 +12,6 @@ from ide_transformer.tasks import Batch, CrossEntropy, LanguageTask
 from ide_transformer.training import (
     Config,
     build_model_of_size,
-    loop,
     run,
     step as step_module,
     train,
@@ -102,7 +101,7 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
             return super().__call__(*arguments, **options)
 
     monkeypatch.setattr(LanguageTask, "loss", Counted())
-    monkeypatch.setattr(loop, "describe_memory", lambda *_: "")
+    monkeypatch.setattr(run, "describe_memory", lambda *_: "")
     monkeypatch.setattr(run, "plot_run", lambda *_: None)
     config = Config(
         data={"name": "text", "path": text},
