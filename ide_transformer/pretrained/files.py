@@ -1,13 +1,12 @@
 """Files of checkpoints: JSON, safetensors and NumPy archives. They come from others, so their
 sizes, depths and numbers are looked at before they are believed."""
 
-import contextlib
 import functools as ft
 import json
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,16 +22,8 @@ from ..errors import InputError, naming
 _MOST_JSON = 32 * 2**20
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(bool),
-}
+_DTYPES = dict(F64=np.float64, F32=np.float32, F16=np.float16, BF16=ml_dtypes.bfloat16)
+_DTYPES |= dict(I64=np.int64, I32=np.int32, U8=np.uint8, BOOL=np.bool_)
 
 _CONFIG = "__config__"
 # Trained weights hardly shrink. What unpacks to more than this, and to more than so many times
@@ -60,27 +51,25 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _json_object(content: str | bytes, file: Path) -> dict[str, Any]:
-    if len(content) > _MOST_JSON:
-        raise InputError(f"{file} holds JSON of more than {_MOST_JSON:,} bytes; it is refused.")
     try:
+        if len(content) > _MOST_JSON:
+            raise ValueError(f"it has more than {_MOST_JSON:,} bytes")
         text = content if isinstance(content, str) else content.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_checked_object)
+        if not isinstance(value, dict):
+            raise ValueError("it holds no object of options")
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else error
-        raise InputError(f"{file} is no JSON: {reason}.") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file} holds no object of options.")
+        raise InputError(f"{file} is no JSON that can be read: {reason}.") from None
     return value
 
 
 def _checked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
     for name, value in pairs:
-        if name in values:
-            raise ValueError(f"the key {name!r} occurs twice in one object")
         if not _finite(value):
             raise ValueError(f"{name} = {value} is not finite")
-        values[name] = value
+    if len(values := dict(pairs)) < len(pairs):
+        raise ValueError(f"a key occurs twice among {', '.join(values)[:200]}")
     return values
 
 
@@ -94,25 +83,16 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of `model.safetensors`, else of the shards that its index names."""
     # In this order, as transformers does where there are both.
     if (folder / _SINGLE).is_file():
-        return _tensors(_inside(folder, _SINGLE))
-    if not (folder / _INDEX).is_file():
+        return _tensors(folder, _SINGLE)
+    index = folder / _INDEX
+    if not index.is_file():
         raise InputError(_no_weights(folder))
-    tensors: dict[str, StoredTensor] = {}
-    for name in _shards(folder):
-        shard = _tensors(_inside(folder, name))
-        if twice := tensors.keys() & shard.keys():
-            raise InputError(f"{folder}: {min(twice)} is in {name} and in another shard.")
-        tensors |= shard
-    return tensors
-
-
-def _shards(folder: Path) -> list[str]:
-    places = read_json(folder / _INDEX).get("weight_map")
+    places = read_json(index).get("weight_map")
     names = list(places.values()) if isinstance(places, dict) else []
     if not names or not all(map(_is_name, names)):
         raise InputError(
-            f"{folder / _INDEX} is damaged: its weight_map is no table from tensors to files; "
-            "download it again."
+            f"{index} is damaged: its weight_map is no table from tensors to files; download "
+            "it again."
         )
     shards = sorted(set(names))
     if missing := [name for name in shards if not (folder / name).is_file()]:
@@ -120,24 +100,17 @@ def _shards(folder: Path) -> list[str]:
             f"{folder}: {len(missing)} of the {len(shards)} shards of {_INDEX} are "
             f"missing: {', '.join(missing[:8])}. Download them again."
         )
-    return shards
+    tensors: dict[str, StoredTensor] = {}
+    for name in shards:
+        shard = _tensors(folder, name)
+        if twice := tensors.keys() & shard.keys():
+            raise InputError(f"{folder}: {min(twice)} is in {name} and in another shard.")
+        tensors |= shard
+    return tensors
 
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) < 256 and "\0" not in value
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """A file in the folder. The links in a cache of Hugging Face lead to its `blobs`."""
-    own = folder.resolve()
-    allowed = [own] + [own.parent.parent / "blobs"] * (own.parent.name == "snapshots")
-    file = (folder / name).resolve()
-    if not any(file.is_relative_to(root) for root in allowed):
-        raise InputError(
-            f"{folder}: {name} is {file}, a file outside of the folder of the checkpoint; it "
-            "is not read. Copy it into the folder where you trust it."
-        )
-    return folder / name
 
 
 def _no_weights(folder: Path) -> str:
@@ -152,8 +125,16 @@ def _no_weights(folder: Path) -> str:
     )
 
 
-def _tensors(file: Path) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file, whose header the library checks."""
+def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file in the folder, whose header the library checks."""
+    file, own = folder / name, folder.resolve()
+    # The links in a cache of Hugging Face lead to its `blobs`.
+    allowed = [own] + [own.parent.parent / "blobs"] * (own.parent.name == "snapshots")
+    if not any(file.resolve().is_relative_to(root) for root in allowed):
+        raise InputError(
+            f"{folder}: {name} is {file.resolve()}, a file outside of the folder of the "
+            "checkpoint; it is not read. Copy it into the folder where you trust it."
+        )
     try:
         with safe_open(file, "np") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -163,15 +144,15 @@ def _tensors(file: Path) -> dict[str, StoredTensor]:
             f"{file} is damaged or not complete ({file.stat().st_size:,} bytes: {error}); "
             "download it again."
         ) from None
-    tensors = {}
-    for name, (dtype, shape) in headers.items():
-        if dtype not in _DTYPES:
-            raise InputError(
-                f"{file}: {name} is stored as {dtype}, which cannot be read. Known: "
-                f"{', '.join(_DTYPES)}. Quantised checkpoints have to be converted first."
-            )
-        tensors[name] = StoredTensor(_DTYPES[dtype], shape, ft.partial(_read, file, name))
-    return tensors
+    if unknown := {dtype for dtype, _ in headers.values()} - _DTYPES.keys():
+        raise InputError(
+            f"{file}: tensors are stored as {', '.join(sorted(unknown))}, which cannot be "
+            f"read. Known: {', '.join(_DTYPES)}. Convert quantised checkpoints first."
+        )
+    return {
+        name: StoredTensor(np.dtype(_DTYPES[dtype]), shape, ft.partial(_read, file, name))
+        for name, (dtype, shape) in headers.items()
+    }
 
 
 def _read(file: Path, name: str) -> np.ndarray:
@@ -195,27 +176,32 @@ def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
-    """The options and the tensors of an archive of glassllm, of which none is unpacked yet."""
-    with _archive(path) as archive:
-        members = archive.infolist()
-        unpacked = sum(member.file_size for member in members)
-        if unpacked > max(_MOST_BYTES, _MOST_TIMES * path.stat().st_size):
-            raise InputError(
-                f"{path} has {path.stat().st_size:,} bytes and unpacks to {unpacked:,}; no "
-                "weights are so regular, so it is refused."
-            )
-        names = [member.filename for member in members]
-        if len(set(names)) < len(names):
-            raise InputError(f"{path} holds two arrays of one name; it is damaged.")
-        tensors = {name.removesuffix(".npy"): _member(path, archive, name) for name in names}
-    if _CONFIG not in tensors:
+    """The options and the tensors of an archive of glassllm."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            size, unpacked = path.stat().st_size, sum(x.file_size for x in members)
+            if unpacked > max(_MOST_BYTES, _MOST_TIMES * size):
+                raise ValueError(f"{size:,} bytes unpack to {unpacked:,}, which no weights do")
+            if len({member.filename for member in members}) < len(members):
+                raise ValueError("two arrays have one name")
+            arrays = {}
+            for member in members:
+                with archive.open(member) as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+                arrays[member.filename.removesuffix(".npy")] = array
+    except (
+        *(zipfile.BadZipFile, zlib.error, OSError, EOFError),
+        *(ValueError, RuntimeError, MemoryError),
+    ) as error:
+        raise InputError(f"{path} is damaged or no NumPy archive: {error}.") from None
+    if _CONFIG not in arrays:
         raise InputError(
             f"{path} has no {_CONFIG}; of NumPy archives only those of glassllm are known."
         )
-    config = tensors.pop(_CONFIG)
-    if config.dtype.kind != "U" or config.shape or config.dtype.itemsize > 4 * _MOST_JSON:
-        raise InputError(f"{path}: {_CONFIG} is no text; it is damaged.")
-    return {**_json_object(str(config.read()), path), "model_type": "glassllm"}, tensors
+    options = _json_object(str(arrays.pop(_CONFIG)), path)
+    tensors = {k: StoredTensor(x.dtype, x.shape, x.copy) for k, x in arrays.items()}
+    return options | {"model_type": "glassllm"}, tensors
 
 
 def write_archive(
@@ -227,36 +213,3 @@ def write_archive(
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path), path.open("wb") as file:  # a path would get the suffix .npz
         np.savez_compressed(file, allow_pickle=False, **arrays)
-
-
-@contextlib.contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """An archive whose errors, while it is open, name the file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except InputError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as e:
-        raise InputError(f"{path} is damaged or no NumPy archive: {e}.") from None
-
-
-def _member(path: Path, archive: zipfile.ZipFile, name: str) -> StoredTensor:
-    """An array of the archive; its header says no more than the archive does."""
-    with archive.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        if version != (1, 0):  # later ones are for names of fields, which weights do not have
-            raise ValueError(f"version {version} of arrays")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or size != archive.getinfo(name).file_size - member.tell():
-            raise InputError(
-                f"{path}: {name} is damaged, or holds objects of Python, which can run code "
-                f"and are never read (shape {shape}, {dtype})."
-            )
-    return StoredTensor(dtype, shape, ft.partial(_unpacked, path, name))
-
-
-def _unpacked(path: Path, name: str) -> np.ndarray:
-    with _archive(path) as archive, archive.open(name) as member:
-        return np.lib.format.read_array(member, allow_pickle=False)

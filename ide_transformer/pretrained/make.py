@@ -125,16 +125,23 @@ def feed_forward(
 
 
 def language_model(
-    options: Options, context: int, *, tied: bool = False, **arguments: Any
+    options: Options,
+    normalization: AbstractConstraint,
+    *operators: MakeOperator,
+    context: int,
+    tied: bool = False,
+    parallel: bool = False,
+    **arguments: Any,
 ) -> Model:
-    """A language model by the options of Llama. `context` and `tied` are the defaults of
-    `max_position_embeddings` and `tie_word_embeddings`."""
+    """A pre-norm language model by the options of Llama. `context` and `tied` are the defaults
+    of `max_position_embeddings` and `tie_word_embeddings`."""
     return LanguageModel(
         options.size("vocab_size"),
         options.size("max_position_embeddings", context),
         options.size("hidden_size"),
         tied=options.flag("tie_word_embeddings", tied),
         key=any_key(),
+        **pre_norm(options, normalization, *operators, parallel=parallel),
         **arguments,
     )
 

@@ -11,8 +11,8 @@ from ..errors import InputError
 
 _REQUIRED = object()
 
-# More of anything fits no machine, and would take its memory before a tensor is compared.
-_MOST = 2**24
+# More of anything than this would take memory before a tensor is compared.
+_MOST = 2**20
 
 # Options of every family that do not change what a model computes: where it came from, how it
 # is trained, how text is generated from it, what its outputs are called.
@@ -68,21 +68,22 @@ class Options:
         return default
 
     def size(
-        self, name: str, default: Any = _REQUIRED, *, least: int = 1, nullable: bool = False
+        self,
+        name: str,
+        default: Any = _REQUIRED,
+        *,
+        least: int = 1,
+        most: int = _MOST,
+        nullable: bool = False,
     ) -> Any:
-        """The value of an option that counts something.
-
-        **Arguments:**
-
-        - `default`: `None` where the file may leave it open, also by `null`.
-        - `nullable`: whether `null` has a meaning of its own.
-        """
+        """The value of an option that counts something. It may be `null` where the default is
+        `None`, or where that has a meaning of its own, `nullable`."""
         value = self.get(name, default)
         if value is None and (default is None or nullable):
             return None
-        if type(value) is int and least <= value <= _MOST:
+        if type(value) is int and least <= value <= most:
             return value
-        raise self.refused(name, value, f"no whole number from {least} to {_MOST}")
+        raise self.refused(name, value, f"no whole number from {least} to {most}")
 
     def divided(self, name: str, by: str) -> int:
         """The quotient of two sizes, a whole number."""
@@ -97,6 +98,14 @@ class Options:
         if type(value) in (int, float) and 0 < value < math.inf:
             return float(value)
         raise self.refused(name, value, "no finite number above 0")
+
+    def times(self, name: str, ratio: str, default: Any = _REQUIRED) -> int:
+        """The product of a size and a number, rounded down."""
+        product = self.size(name) * self.number(ratio, default)
+        if 1 <= product <= _MOST:
+            return int(product)
+        why = f"out of range: {self.spelled(name)} times it is from 1 to {_MOST}"
+        raise self.refused(ratio, self.get(ratio, default), why)
 
     def flag(self, name: str, default: bool) -> bool:
         """The value of an option that is true or false."""

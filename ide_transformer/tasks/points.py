@@ -91,10 +91,6 @@ class BurgersInterval(AbstractAtPoints):
     def sizes(self) -> dict[str, Any]:
         return {"points": self.context, "grid": "midpoint"}
 
-    @property
-    def tokens_per_sample(self) -> int:
-        return self.context
-
     def with_tokens(self, tokens: int | tuple[int, int]) -> "BurgersInterval":
         return dataclasses.replace(self, context=one_number(tokens))
 

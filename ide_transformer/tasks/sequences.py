@@ -111,10 +111,6 @@ class PHop(AbstractSequences):
     def vocabulary(self) -> int:
         return self.alphabet
 
-    @property
-    def tokens_per_sample(self) -> int:
-        return self.context
-
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         shape = number, self.context
         words = random.integers(0, self.alphabet, shape, dtype=np.int32)

@@ -41,8 +41,8 @@ class AbstractTask(abc.ABC):
     A batch is a function of the seed and the step alone, so that a resumed run sees the
     data that the interrupted one would have seen.
 
-    A task of your own defines `batch`, `held_out`, `tokens_per_sample`, `model` and `sizes`,
-    and its `loss` where that is not the cross-entropy. A configuration names it by
+    A task of your own defines `batch`, `held_out`, `context` or `tokens_per_sample`, `model`
+    and `sizes`, and its `loss` where that is not the cross-entropy. A configuration names it by
     `data.name: package.module:Class`; its constructor, or its class method `build` where it has
     one, then gets by parameter name the keys of the section `data` (`path`, `tokenizer`,
     `vocabulary`, `validation`, `test`), its `options`, and of the section `model` the `context`
@@ -51,6 +51,7 @@ class AbstractTask(abc.ABC):
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
+    context: int
     # A function that builds the models which learn it.
     model: ClassVar[Callable[..., Model]]
     # The loss, and what else an evaluation measures.
@@ -71,9 +72,9 @@ class AbstractTask(abc.ABC):
         """The arguments of the model that the data decide, such as `vocabulary`."""
 
     @property
-    @abc.abstractmethod
     def tokens_per_sample(self) -> int:
-        """The number of tokens in each sample, for the rate in the log."""
+        """The number of tokens in each sample, for the rate in the log; default: `context`."""
+        return self.context
 
     @abc.abstractmethod
     def batch(self, step: int, size: int, seed: int) -> Batch:

@@ -93,7 +93,8 @@ def test_an_untied_head_has_a_bias_of_its_own(family, tmp_path):
     with pytest.raises(ide.InputError) as error:
         load_pretrained(folder)
     assert f"{decoder}.bias (61,): differs from {bias}, which" in str(error.value)
-    assert "differs from embeddings.word_embeddings.weight, which config" in str(error.value)
+    assert "differs from " in str(error.value)
+    assert ".embeddings.word_embeddings.weight, which config" in str(error.value)
 
 
 @pytest.mark.parametrize(

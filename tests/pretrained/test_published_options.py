@@ -36,7 +36,8 @@ MARKS = {
 def shapes_of(values, at):
     """The shapes of the tensors that options describe."""
     family = families()[values["model_type"]]
-    names = frozenset({MARKS.get(values["architectures"][0], "")})
+    mark = MARKS.get(values["architectures"][0], "")
+    names = frozenset({family.canonical(mark)})
     skeleton = eqx.filter_eval_shape(family.build, Options(values, at), names)
     return expected_shapes(family.table(skeleton))
 

@@ -103,8 +103,7 @@ def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -
         bias=options.flag("qkv_bias", True),
         output_bias=True,
     )
-    hidden = int(width * options.number("mlp_ratio"))
-    feed_forward = make.feed_forward(options, hidden=hidden)
+    feed_forward = make.feed_forward(options, hidden=options.times("embed_dim", "mlp_ratio"))
     parts = make.pre_norm(options, make.layer_norm(width, _EPS), attention, feed_forward)
     return ImageStage(
         shape,

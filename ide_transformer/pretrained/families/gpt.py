@@ -13,34 +13,36 @@ from ..options import Options
 
 
 def _build_gpt2(options: Options, tensors: Set[str]) -> Model:
-    options.allow("scale_attn_weights", True)
     options.allow("scale_attn_by_inverse_layer_idx", False)
-    options = _gpt2_options(options)
-    equation = make.pre_norm(
-        options,
-        _normalization(options),
-        make.attention(options, causal=True),
-        _gpt2_feed_forward(options),
-    )
-    return make.language_model(options, 1024, tied=True, **equation)
+    return _gpt(options, {}, context=1024, tied=True)
 
 
 def _build_gptj(options: Options, tensors: Set[str]) -> Model:
     options.allow("rotary", True)
-    options.allow("scale_attn_weights", True)
-    options = _gpt2_options(options)
     turning = options.size("rotary_dim", 64)
-    head_features = options.divided("hidden_size", "num_attention_heads")
-    make.check_turning(options, turning, head_features, "rotary_dim")
-    equation = make.pre_norm(
+    make.check_turning(options, turning, options.divided("n_embd", "n_head"), "rotary_dim")
+    attention = dict(positions=Rotary(features=turning), bias=False)
+    arguments: Any = dict(parallel=True, learned_positions=False, readout_bias=True)
+    return _gpt(options, attention, context=2048, **arguments)
+
+
+def _gpt(options: Options, attention: dict[str, Any], **arguments: Any) -> Model:
+    options.allow("scale_attn_weights", True)
+    options = options.renamed(
+        hidden_size="n_embd",
+        num_hidden_layers="n_layer",
+        num_attention_heads="n_head",
+        max_position_embeddings="n_positions",
+        hidden_act="activation_function",
+        layer_norm_eps="layer_norm_epsilon",
+    )
+    hidden = options.size("n_inner", None) or 4 * options.size("hidden_size")
+    return make.language_model(
         options,
         _normalization(options),
-        make.attention(options, causal=True, positions=Rotary(features=turning), bias=False),
-        _gpt2_feed_forward(options),
-        parallel=True,
-    )
-    return make.language_model(
-        options, 2048, **equation, learned_positions=False, readout_bias=True
+        make.attention(options, causal=True, **attention),
+        make.feed_forward(options, hidden=hidden, activation="gelu_new"),
+        **arguments,
     )
 
 
@@ -51,34 +53,19 @@ def _build_gpt_neox(options: Options, tensors: Set[str]) -> Model:
         fraction=0.25,
     )
     bias = options.flag("attention_bias", True)
-    equation = make.pre_norm(
+    return make.language_model(
         options,
         _normalization(options),
         make.attention(options, causal=True, positions=positions, bias=bias),
         make.feed_forward(options),
+        context=2048,
         parallel=options.flag("use_parallel_residual", True),
-    )
-    return make.language_model(options, 2048, **equation, learned_positions=False)
-
-
-def _gpt2_options(options: Options) -> Options:
-    return options.renamed(
-        hidden_size="n_embd",
-        num_hidden_layers="n_layer",
-        num_attention_heads="n_head",
-        max_position_embeddings="n_positions",
-        hidden_act="activation_function",
-        layer_norm_eps="layer_norm_epsilon",
+        learned_positions=False,
     )
 
 
 def _normalization(options: Options) -> make.LayerNorm:
     return make.layer_norm(options.size("hidden_size"), options.number("layer_norm_eps", 1e-5))
-
-
-def _gpt2_feed_forward(options: Options) -> make.MakeOperator:
-    hidden = options.size("n_inner", None) or 4 * options.size("hidden_size")
-    return make.feed_forward(options, hidden=hidden, activation="gelu_new")
 
 
 def _gpt2_table(model: Any) -> Iterator[Placement]:
@@ -160,7 +147,7 @@ FAMILIES = {
         prefix="gpt_neox.",
         ignored=r"layers\.\d+\.attention\.(masked_bias|bias|rotary_emb\.inv_freq)",
         copies={"embed_out.weight": "embed_in.weight"},
-        renamed=((r"lm_head\b", "embed_out"),),
+        renamed={"lm_head": "embed_out"},
         harmless="attention_dropout attention_probs_dropout_prob classifier_dropout "
         "hidden_dropout hidden_dropout_prob partial_rotary_factor rope_theta",
     ),

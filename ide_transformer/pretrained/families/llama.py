@@ -86,7 +86,7 @@ def _build(
     if options.size("num_key_value_heads", None) is not None:
         options.divided("num_attention_heads", "num_key_value_heads")
         key_value_heads = options.size("num_key_value_heads")
-    equation = make.pre_norm(
+    return make.language_model(
         options,
         make.rms_norm(width, options.number("rms_norm_eps", 1e-6)),
         make.attention(
@@ -103,12 +103,8 @@ def _build(
             activation="silu",
             bias=mlp_bias and options.flag("mlp_bias", False),
         ),
-    )
-    return make.language_model(
-        options,
-        context,
+        context=context,
         tied=scaled_embedding,
-        **equation,
         learned_positions=False,
         embedding_scale=width**0.5 if scaled_embedding else 1.0,
     )
@@ -123,23 +119,20 @@ def _build_gemma(options: Options, tensors: Set[str]) -> Model:
     return _build(options, tensors, attention=_gemma, context=8192, scaled_embedding=True)
 
 
-# Names in the file of glassllm.
-_GLASSLLM = dict(
-    hidden_size="d_model",
-    num_hidden_layers="n_layers",
-    num_attention_heads="n_heads",
-    num_key_value_heads="n_kv_heads",
-    max_position_embeddings="max_len",
-    rope_theta="rope_base",
-    rms_norm_eps="eps",
-)
-
-
 def _build_glassllm(options: Options, tensors: Set[str]) -> Model:
-    values = {name: options.get(name) for name in (*_GLASSLLM.values(), "vocab_size")}
+    names = dict(
+        hidden_size="d_model",
+        num_hidden_layers="n_layers",
+        num_attention_heads="n_heads",
+        num_key_value_heads="n_kv_heads",
+        max_position_embeddings="max_len",
+        rope_theta="rope_base",
+        rms_norm_eps="eps",
+    )
+    values = {name: options.get(name) for name in (*names.values(), "vocab_size")}
     values["intermediate_size"] = int(8 * options.size("d_model") / 3)
     values["tie_word_embeddings"] = True
-    llama = Options(values, options.file).renamed(**_GLASSLLM)
+    llama = Options(values, options.file).renamed(**names)
     return _build(llama, tensors, attention=_llama)
 
 
@@ -163,27 +156,30 @@ def _gemma_table(model: Any) -> Iterator[Placement]:
 
 
 def _glassllm_table(model: Any) -> Iterator[Placement]:
-    attention, feed_forward = block(model.control)
-    layer = "blocks.{layer}"
+    attention, _ = block(model.control)
     head_features = attention.query.weight.shape[-1] // attention.heads
-    for weight, heads, name in (
-        (attention.query.weight, attention.heads, "W_Q"),
-        (attention.key.weight, attention.key_value_heads, "W_K"),
-    ):
-        rows = neighbours_to_halves(heads, head_features, head_features)
-        yield Placement(weight, f"{layer}.attn.{name}", rows=rows)
-    for part, name in (
-        (attention.value, "attn.W_V"),
-        (attention.output, "attn.W_O"),
-        (feed_forward.gate, "ffn.W1"),
-        (feed_forward.inner, "ffn.W3"),
-        (feed_forward.outer, "ffn.W2"),
-    ):
-        yield from weights_of(part, layer, weight=name)
-    yield from weights_of(attention.normalization, layer, gain="norm1.gamma")
-    yield from weights_of(feed_forward.normalization, layer, gain="norm2.gamma")
-    yield from weights_of(model.read_out.normalization, gain="norm_f.gamma")
-    yield from weights_of(model.inputs, embedding="E")
+    heads = {"q_proj": attention.heads, "k_proj": attention.key_value_heads}
+    for place in _table(model):
+        turned = heads.get(place.name.split(".")[-2])
+        rows = turned and neighbours_to_halves(turned, head_features, head_features)
+        yield place._replace(axes=None, rows=rows)
+
+
+# Names of glassllm, and those of Llama in their place.
+_TENSORS = {
+    "E": "embed_tokens.weight",
+    "blocks": "layers",
+    "attn.W_Q": "self_attn.q_proj.weight",
+    "attn.W_K": "self_attn.k_proj.weight",
+    "attn.W_V": "self_attn.v_proj.weight",
+    "attn.W_O": "self_attn.o_proj.weight",
+    "ffn.W1": "mlp.gate_proj.weight",
+    "ffn.W2": "mlp.down_proj.weight",
+    "ffn.W3": "mlp.up_proj.weight",
+    "norm1.gamma": "input_layernorm.weight",
+    "norm2.gamma": "post_attention_layernorm.weight",
+    "norm_f.gamma": "norm.weight",
+}
 
 
 def _family(
@@ -207,5 +203,5 @@ FAMILIES = {
     "qwen2": _family(ft.partial(_build, attention=_qwen2, context=32768)),
     "qwen3": _family(ft.partial(_build, attention=_qwen3, context=32768)),
     "gemma": _family(_build_gemma, table=_gemma_table),
-    "glassllm": Family(_build_glassllm, _glassllm_table, harmless="init_std"),
+    "glassllm": Family(_build_glassllm, _glassllm_table, renamed=_TENSORS, harmless="init_std"),
 }

@@ -102,6 +102,6 @@ FAMILIES = {
         harmless="classifier_dropout dropout_rate num_decoder_layers scale_decoder_outputs "
         "tie_word_embeddings",
         # The matrix that is not a gate has this name in gated checkpoints only.
-        renamed=((r"\bwi_1\b", "wi"),),
+        renamed={"wi_1": "wi"},
     )
 }

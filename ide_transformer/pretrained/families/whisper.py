@@ -34,15 +34,12 @@ def build(options: Options, tensors: Set[str]) -> Model:
     )
     decoder = make.language_model(
         text,
+        normalization,
+        make.attention(text, causal=True, key_bias=False),
+        make.attention(text, CrossAttention, key_bias=False),
+        make.feed_forward(text),
         context=448,
         tied=True,
-        **make.pre_norm(
-            text,
-            normalization,
-            make.attention(text, causal=True, key_bias=False),
-            make.attention(text, CrossAttention, key_bias=False),
-            make.feed_forward(text),
-        ),
     )
     return EncoderDecoder(encoder, decoder)
 
