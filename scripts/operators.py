@@ -11,7 +11,7 @@ are run. A study that was stopped goes on when it is started again.
 """
 
 import argparse
-import hashlib
+import functools as ft
 import json
 import math
 import sys
@@ -24,10 +24,10 @@ from commands import start
 from ide_transformer import InputError
 from ide_transformer.commands.options import floats, integers, names
 from ide_transformer.reporting import show_table, write_json
-from ide_transformer.studies.schemes import about_sources
+from ide_transformer.studies.schemes import about_sources, fingerprint
 from ide_transformer.training.folder import checksum_of, source
 from operator_learning import fno, ours
-from operator_learning.settings import CELLS, TESTS, Cell, Test
+from operator_learning.settings import CELLS, TESTS, Cell
 
 
 CODE = f"{source()}, scripts ({checksum_of(sorted(Path(ours.__file__).parent.glob('*.py')))})"
@@ -36,7 +36,6 @@ EXAMPLES = """\
   python scripts/operators.py samples --json samples.json
   python scripts/operators.py points --beds burgers --json points.json
 """
-_FINGERPRINTS: dict[str, str] = {}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -66,17 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
         and (arguments.samples is None or cell.options.get("samples") in arguments.samples)
     ]
     if not cells:
-        known = CELLS[arguments.study]
-        models, beds = (sorted({getattr(x, of) for x in known}) for of in ("model", "bed"))
-        samples = sorted({x.options["samples"] for x in known if "samples" in x.options})
-        asked = f"--models {','.join(arguments.models)} --beds {','.join(arguments.beds)}"
-        if arguments.samples is not None:
-            asked += f" --samples {','.join(map(str, arguments.samples))}"
-        raise InputError(
-            f"{asked}: the study {arguments.study} has no such line; its models are "
-            f"{', '.join(models)}, its beds {', '.join(beds)}, its numbers of samples "
-            f"{', '.join(map(str, samples)) or 'none'}."
-        )
+        known = "; ".join(cell.name for cell in CELLS[arguments.study])
+        raise InputError(f"--models, --beds, --samples: no such line; there are {known}.")
     # The first seed of every line comes first, so that a table is there early.
     for seeds in range(1, arguments.seeds + 1):
         for cell in cells:
@@ -102,8 +92,8 @@ def run_once(
     key = {"name": cell.name, "steps": arguments.steps, "rate": rate, "seed": seed}
     tests = TESTS[arguments.study][cell.bed]
     made_by, run_of = MODELS[cell.model], (cell, rate, seed, arguments.steps)
-    settings = made_by.settings_of(*run_of)
-    made_of = hashlib.sha256(f"{settings!r} {_data(cell, tests)}".encode()).hexdigest()[:16]
+    data = _data(cell.name, arguments.study)
+    made_of = fingerprint(f"{made_by.settings_of(*run_of)!r} {data}")
     for row in _read(arguments.json):
         if key.items() <= row.items() and tests.keys() <= row.keys():
             if row.get("made_of", made_of) != made_of:
@@ -122,12 +112,12 @@ def run_once(
     return row
 
 
-def _data(cell: Cell, tests: dict[str, Test]) -> str:
+@ft.cache
+def _data(name: str, study: str) -> str:
     """The fingerprints of the data of a line and of its tests."""
-    if (name := f"{cell} {tests}") not in _FINGERPRINTS:
-        tasks = (cell.task(), *(cell.task(test) for test in tests.values()))
-        _FINGERPRINTS[name] = " ".join(task.fingerprint() for task in tasks)
-    return _FINGERPRINTS[name]
+    cell = next(cell for cell in CELLS[study] if cell.name == name)
+    tasks = (cell.task(), *map(cell.task, TESTS[study][cell.bed].values()))
+    return " ".join(task.fingerprint() for task in tasks)
 
 
 def _loss(row: dict[str, Any]) -> float:

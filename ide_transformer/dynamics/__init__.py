@@ -3,11 +3,11 @@
 from .budget import (
     ErrorBudget as ErrorBudget,
     ErrorPart as ErrorPart,
+    FunctionSolve as FunctionSolve,
     error_budget as error_budget,
     gain as gain,
     refinements as refinements,
 )
-from .function_solve import FunctionSolve as FunctionSolve
 from .layers import (
     MOVES as MOVES,
     Layered as Layered,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ide_transformer.errors import InputError
 
-from .shared.command import Command, Rounds, Rows, positive
+from .shared.command import Command, Rounds, Rows
 from .shared.timing import alternate
 from .with_torch.ours import SETTINGS, OwnTraining, Setting, full_float32, utilisation
 from .with_torch.processes import PairedProcess
@@ -26,13 +26,6 @@ def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -
     resident memory of its process in PyTorch; `loss` of the last step of the curve, and
     `loss_difference`, the largest relative difference of the curve from the first row's;
     `utilisation` of the arithmetic on an accelerator.
-
-    **Arguments:**
-
-    - `steps`: in a turn.
-    - `curve`: the steps whose losses are compared; they go ahead of the timing.
-
-    **Raises:** `InputError` if PyTorch is not installed.
     """
     if importlib.util.find_spec("torch") is None:
         raise InputError(
@@ -79,29 +72,18 @@ def make_torch_training(*arguments: Any) -> Any:
     return TorchTraining(*arguments)
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--setting", action="append", choices=tuple(SETTINGS))
-    parser.add_argument("--steps", type=positive, default=10, help="in one turn")
-    parser.add_argument(
-        "--curve", type=positive, default=50, help="steps whose losses are compared"
-    )
-
-
-def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
-    options = dict(steps=arguments.steps, curve=arguments.curve)
-    return [
-        row
-        for name in arguments.setting or ("small", "medium")
-        for row in against_torch(SETTINGS[name], rounds, **options)
-    ]
+def _measure(options: argparse.Namespace, rounds: Rounds) -> Rows:
+    chosen = [SETTINGS[name] for name in options.setting or ("small", "medium")]
+    lengths = dict(steps=options.steps, curve=options.curve)
+    return [row for setting in chosen for row in against_torch(setting, rounds, **lengths)]
 
 
 COMMAND = Command(
     name="torch",
     about="training steps in full float32 against the equal model in PyTorch, eager and "
-    "compiled",
+    "compiled; steps in a turn, and steps whose losses are compared",
     example="--setting small --json torch.json --figure torch.png",
     rounds=20,
-    add_arguments=_add_arguments,
     measure=_measure,
+    options=dict(setting=tuple(SETTINGS), steps=10, curve=50),
 )

@@ -10,35 +10,36 @@ from jaxtyping import Array
 
 from ide_transformer.equation import Domains, TokenDomain, Volterra, integrate
 
-from .shared.command import Command, Rounds, Rows, measured, positive
-from .shared.problem import Shape
+from .shared.command import Command, Rounds, Rows, measured
 
 
 # Beyond this the scores of the dense form alone would take gibibytes.
 _DENSE_UP_TO = 4096
 
 
-def attention(shape: Shape, rounds: Rounds) -> Rows:
+def attention(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """The causal token integral and its gradient with respect to queries, keys and values: the
     dense form written out by hand, `jax.nn.dot_product_attention`, and `integrate`.
 
     Rows of `Measurement` with `tokens` and `name`; ratios are to the first row. Where there are
     many tokens, `integrate` alone is measured.
     """
-    tokens = shape.context
-    domain = TokenDomain.uniform(tokens)
-    size = (shape.batch, tokens, shape.heads, shape.width // shape.heads)
-    keys = jax.random.split(jax.random.key(0), 4)
-    inputs = tuple(jax.random.normal(key, size) for key in keys)
+    rows = []
+    for tokens in options.tokens:
+        domain = TokenDomain.uniform(tokens)
+        size = (options.batch, tokens, options.heads, options.width // options.heads)
+        keys = jax.random.split(jax.random.key(0), 4)
+        inputs = tuple(jax.random.normal(key, size) for key in keys)
 
-    def ours(query: Array, key: Array, value: Array) -> Array:
-        return integrate(query, key, value, Domains(domain, domain), Volterra())
+        def ours(query: Array, key: Array, value: Array, domain=domain) -> Array:
+            return integrate(query, key, value, Domains(domain, domain), Volterra())
 
-    forms = {"dense, by hand": dense, "jax.nn": by_jax, "integrate": ours}
-    if tokens > _DENSE_UP_TO:
-        forms = {"integrate": ours}
-    programs = {name: (_gradient(form), inputs) for name, form in forms.items()}
-    return measured(programs, rounds, tokens=tokens)
+        forms = {"dense, by hand": dense, "jax.nn": by_jax, "integrate": ours}
+        if tokens > _DENSE_UP_TO:
+            forms = {"integrate": ours}
+        programs = {name: (_gradient(form), inputs) for name, form in forms.items()}
+        rows += measured(programs, rounds, tokens=tokens)
+    return rows
 
 
 def dense(query: Array, key: Array, value: Array) -> Array:
@@ -61,24 +62,11 @@ def _gradient(form: Callable) -> Callable:
     return jax.value_and_grad(loss, argnums=(0, 1, 2))
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tokens", type=positive, nargs="+", default=[256, 1024])
-    parser.add_argument("--batch", type=positive, default=8)
-    parser.add_argument("--width", type=positive, default=256)
-    parser.add_argument("--heads", type=positive, default=4)
-
-
-def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
-    shape = Shape(arguments.batch, 0, arguments.width, arguments.heads)
-    shapes = [shape._replace(context=tokens) for tokens in arguments.tokens]
-    return [row for shape in shapes for row in attention(shape, rounds)]
-
-
 COMMAND = Command(
     name="attention",
     about="the causal token integral and its gradient, in its forms",
     example="--tokens 1024 --batch 8 --json attention.json",
     rounds=10,
-    add_arguments=_add_arguments,
-    measure=_measure,
+    measure=attention,
+    options=dict(tokens=[256, 1024], batch=8, width=256, heads=4),
 )

@@ -1,6 +1,5 @@
 """Tokens per second of generation: with a cache, without one, and by transformers."""
 
-import argparse
 import contextlib
 import importlib.util
 import tempfile
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .shared.command import Command, Rounds, Rows, positive
+from .shared.command import Command, Rounds, Rows
 from .shared.timing import alternate
 from .with_torch.ours import OwnGeneration, full_float32, load_llama, write_llama
 from .with_torch.processes import PairedProcess
@@ -27,13 +26,6 @@ def decode(
 
     Rows of `Timing` with `name`, `weights`, `batch`; `tokens_per_second`; `same_tokens`, the
     fraction that is as in the first row.
-
-    **Arguments:**
-
-    - `path`: a checkpoint of a Llama without biases; see `load_pretrained`. Where glassllm
-      cannot be fetched, random weights of its size take its place.
-    - `prompt`: tokens of each prompt, random ones.
-    - `batch`: prompts at once.
     """
     model, weights = load_llama(path)
     shape = batch, prompt
@@ -74,24 +66,14 @@ def make_torch_generation(*arguments: Any) -> Any:
     return TorchGeneration(*arguments)
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", nargs="?", default="glassllm", help="a checkpoint")
-    parser.add_argument("--prompt", type=positive, default=1, help="tokens of a prompt")
-    parser.add_argument("--length", type=positive, default=128, help="tokens to write")
-    parser.add_argument("--batch", type=positive, default=1, help="texts at once")
-
-
-def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
-    sizes = dict(prompt=arguments.prompt, length=arguments.length, batch=arguments.batch)
-    return decode(arguments.path, rounds, **sizes)
-
-
 COMMAND = Command(
     name="decode",
     about="tokens per second of generation in full float32, with a cache, without, and by "
-    "transformers",
+    "transformers, of a checkpoint; tokens of a prompt, tokens to write, texts at once",
     example="glassllm --batch 8 --json decode.json",
     rounds=7,
-    add_arguments=_add_arguments,
-    measure=_measure,
+    measure=lambda options, rounds: decode(
+        options.path, rounds, prompt=options.prompt, length=options.length, batch=options.batch
+    ),
+    options=dict(path="glassllm", prompt=1, length=128, batch=1),
 )

@@ -15,7 +15,7 @@ from ide_transformer.integration import (
 )
 from ide_transformer.solvers import AlgebraicallyReversible, LieTrotter, Projected
 
-from .shared.command import Command, Rounds, Rows, add_sizes, measured, shape
+from .shared.command import Command, Rounds, Rows, measured, shape, sizes
 from .shared.problem import Shape, gradient_of_solve, post_norm, pre_norm
 from .shared.timing import middle_half, timed_compile
 
@@ -66,25 +66,35 @@ def programs(normalization: str, depth: int, shape: Shape) -> dict[str, tuple]:
     }
 
 
-def gradient(normalization: str, depth: int, shape: Shape, rounds: Rounds) -> Rows:
+def gradient(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """One gradient by each of `MODES`: rows of `Measurement` with `normalization`, `depth` and
     `name`; ratios are to keeping everything."""
-    modes = programs(normalization, depth, shape)
-    return measured(modes, rounds, normalization=normalization, depth=depth)
+    rows = []
+    for normalization in options.normalization or NORMALIZATIONS:
+        for depth in options.depth:
+            modes = programs(normalization, depth, shape(options))
+            rows += measured(modes, rounds, normalization=normalization, depth=depth)
+    return rows
 
 
-def _gradient_arguments(parser: argparse.ArgumentParser) -> None:
-    add_sizes(parser, depth=[12, 48, 96], batch=4, context=128)
-    parser.add_argument("--normalization", action="append", choices=NORMALIZATIONS)
-
-
-def _measure_gradients(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
-    return [
-        row
-        for normalization in arguments.normalization or NORMALIZATIONS
-        for depth in arguments.depth
-        for row in gradient(normalization, depth, shape(arguments), rounds)
-    ]
+def compiling(options: argparse.Namespace, rounds: Rounds) -> Rows:
+    """Time to trace and compile the gradient of a pre-norm march by each of `MODES`, with
+    nothing cached. Rows with `depth`, `name`, `compile_seconds`, the median over rounds, and
+    `compile_spread`, the range of their middle half divided by it."""
+    rows = []
+    for depth in options.depth:
+        seconds: dict[str, list[float]] = {}
+        for done in range(rounds.rounds):
+            modes = programs("pre-norm", depth, shape(options))
+            for name, (program, arguments) in modes.items():
+                seconds.setdefault(name, []).append(timed_compile(program, arguments)[1])
+            rounds.on_round(done + 1)
+        for name, own in seconds.items():
+            median = statistics.median(own)
+            spread = middle_half(own) / median
+            row = {"compile_seconds": median, "compile_spread": spread}
+            rows.append({"depth": depth, "name": name, **row})
+    return rows
 
 
 GRADIENT = Command(
@@ -92,45 +102,16 @@ GRADIENT = Command(
     about="one gradient by each gradient mode",
     example="--depth 96 --normalization pre-norm --figure gradient.png",
     rounds=10,
-    add_arguments=_gradient_arguments,
-    measure=_measure_gradients,
+    measure=gradient,
+    options=sizes(depth=[12, 48, 96], batch=4, context=128)
+    | dict(normalization=NORMALIZATIONS),
 )
-
-
-def compiling(depth: int, shape: Shape, rounds: Rounds) -> Rows:
-    """Time to trace and compile the gradient of a pre-norm march by each of `MODES`, with
-    nothing cached. Rows with `depth`, `name`, `compile_seconds`, the median over rounds, and
-    `compile_spread`, the range of their middle half divided by it."""
-    seconds: dict[str, list[float]] = {}
-    for done in range(rounds.rounds):
-        for name, (program, arguments) in programs("pre-norm", depth, shape).items():
-            seconds.setdefault(name, []).append(timed_compile(program, arguments)[1])
-        rounds.on_round(done + 1)
-    return [
-        {
-            "depth": depth,
-            "name": name,
-            "compile_seconds": statistics.median(own),
-            "compile_spread": middle_half(own) / statistics.median(own),
-        }
-        for name, own in seconds.items()
-    ]
-
-
-def _compiling_arguments(parser: argparse.ArgumentParser) -> None:
-    add_sizes(parser, depth=[12, 96], batch=4, context=128)
-
-
-def _measure_compiling(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
-    size = shape(arguments)
-    return [row for depth in arguments.depth for row in compiling(depth, size, rounds)]
-
 
 COMPILING = Command(
     name="compile",
     about="time to compile a gradient by each gradient mode",
     example="--depth 12 96 --rounds 5",
     rounds=3,
-    add_arguments=_compiling_arguments,
-    measure=_measure_compiling,
+    measure=compiling,
+    options=sizes(depth=[12, 96], batch=4, context=128),
 )

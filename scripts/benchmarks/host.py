@@ -21,9 +21,9 @@ from ide_transformer.training.phases import make_phases
 from ide_transformer.training.run import Loop
 from ide_transformer.training.stopping import Stopped, StopRequest
 
-from .shared.command import Command, Rounds, Rows, add_sizes, positive, shape
+from .shared.command import Command, Rounds, Rows, shape, sizes
 from .shared.problem import Shape
-from .shared.timing import alternate
+from .shared.timing import Timing, alternate
 
 
 # More than are taken: a benchmark ends before its run does.
@@ -39,14 +39,7 @@ class _Checkpoints(Checkpoints):
 
 
 class _Gate(StopRequest):
-    """Lets a training loop, which asks it after each step, take some steps and wait.
-
-    **Arguments:**
-
-    - `first`: steps before the first turn.
-    - `steps`: in each turn.
-    - `finish`: called after the last step of a turn; the turn ends when it returns.
-    """
+    """Lets a training loop, which asks it after each step, take some steps and wait."""
 
     def __init__(self, first: int, steps: int, finish: Callable[[], None]) -> None:
         super().__init__()
@@ -129,26 +122,31 @@ def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate
                 thread.join()
 
 
-def host(depth: int, steps: int, every: int, shape: Shape, rounds: Rounds) -> Rows:
+def host(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """The time of a step by the compiled program alone, on one batch that is there already, and
     in a run that makes batches, logs each tenth step, writes checkpoints and says how far it
     is: rows of `Timing` of one step with `name`; ratios are to the first. A turn of the run
     ends when its checkpoints are written.
 
-    **Arguments:**
-
-    - `depth`: layers.
-    - `steps`: in each turn.
-    - `every`: steps between checkpoints.
-
     **Raises:** `InputError` where turns would not have equally many checkpoints.
     """
+    steps, every = options.steps, options.checkpoint_every
     if steps % every:
         raise InputError(
             f"--steps {steps} with --checkpoint-every {every}: only some turns would write a "
             f"checkpoint. Give a multiple, --steps {-(-steps // every) * every}, or write "
             f"them more often, --checkpoint-every {steps}."
         )
+    rows = []
+    for depth in options.depth:
+        timings = _timings(depth, steps, every, shape(options), rounds)
+        rows += [{"depth": depth, "name": x, **y._asdict()} for x, y in timings.items()]
+    return rows
+
+
+def _timings(
+    depth: int, steps: int, every: int, shape: Shape, rounds: Rounds
+) -> dict[str, Timing]:
     config, task = _config(depth, every, shape), _task(shape.context)
     key = jax.random.key(0)
     model = build_model_of_size(config, task.sizes, key)
@@ -166,38 +164,15 @@ def host(depth: int, steps: int, every: int, shape: Shape, rounds: Rounds) -> Ro
 
     with _whole_run(config, task, steps) as gate:
         turns = {"compiled step": bare, "run": lambda: gate.turn() / steps}
-        timings = alternate(turns, **rounds._asdict())
-    return [{"name": name, **timing._asdict()} for name, timing in timings.items()]
-
-
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_sizes(parser, depth=[4], batch=12, context=64)
-    parser.add_argument(
-        "--steps",
-        type=positive,
-        default=500,
-        help="in each turn, a multiple of the steps between checkpoints",
-    )
-    parser.add_argument(
-        "--checkpoint-every", type=positive, default=500, help="steps between checkpoints"
-    )
-
-
-def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
-    return [
-        {"depth": depth, **row}
-        for depth in arguments.depth
-        for row in host(
-            depth, arguments.steps, arguments.checkpoint_every, shape(arguments), rounds
-        )
-    ]
+        return alternate(turns, **rounds._asdict())
 
 
 COMMAND = Command(
     name="host",
-    about="a step of a whole run against the compiled step alone",
+    about="a step of a whole run against the compiled step alone; the steps of a turn are a "
+    "multiple of those between checkpoints",
     example="--steps 500 --rounds 4 --json host.json",
     rounds=4,
-    add_arguments=_add_arguments,
-    measure=_measure,
+    measure=host,
+    options=sizes(depth=[4], batch=12, context=64) | dict(steps=500, checkpoint_every=500),
 )

@@ -1,6 +1,7 @@
 """The march over depth against scans of the same mathematics written out by hand."""
 
 import argparse
+import itertools
 from collections.abc import Callable
 
 import diffrax
@@ -13,8 +14,8 @@ from ide_transformer.integration import Direct, Recompute
 from ide_transformer.solvers import LieTrotter, Strang
 
 from .shared import handwritten
-from .shared.command import Command, Rounds, Rows, add_sizes, measured, shape
-from .shared.problem import Shape, gradient_of_solve, pre_norm
+from .shared.command import Command, Rounds, Rows, measured, shape, sizes
+from .shared.problem import gradient_of_solve, pre_norm
 
 
 # Name to (solver of the march, the layer written out by hand).
@@ -25,29 +26,26 @@ SCHEMES: dict[str, tuple[diffrax.AbstractSolver, Callable]] = {
 }
 
 
-def march(scheme: str, depth: int, shape: Shape, rounds: Rounds) -> Rows:
+def march(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """One gradient of the march, by the default gradient mode and with everything kept, and of
     a `lax.scan` written out by hand, plain and recomputing by the policy of the default, the
     latter also with the operators of this package.
 
     Rows of `Measurement` with `scheme`, `depth` and `name`; ratios are to the plain scan.
-
-    **Arguments:**
-
-    - `scheme`: a name in `SCHEMES`.
-    - `depth`: layers.
     """
-    solver, layer = SCHEMES[scheme]
-    equation, u0 = pre_norm(depth, shape), shape.state()
-    policy = Recompute().policy
-    programs = {
-        "hand-written scan": gradient_by_hand(layer, equation, u0, None),
-        "hand-written scan, recomputing": gradient_by_hand(layer, equation, u0, policy),
-        "scan of our operators, recomputing": gradient_of_scan(layer, equation, u0, policy),
-        "march, Recompute": gradient_of_solve(equation, solver, Recompute(), u0),
-        "march, Direct": gradient_of_solve(equation, solver, Direct(), u0),
-    }
-    return measured(programs, rounds, scheme=scheme, depth=depth)
+    u0, policy, rows = shape(options).state(), Recompute().policy, []
+    for scheme, depth in itertools.product(options.scheme or SCHEMES, options.depth):
+        solver, layer = SCHEMES[scheme]
+        equation = pre_norm(depth, shape(options))
+        programs = {
+            "hand-written scan": gradient_by_hand(layer, equation, u0, None),
+            "hand-written scan, recomputing": gradient_by_hand(layer, equation, u0, policy),
+            "scan of our operators, recomputing": gradient_of_scan(layer, equation, u0, policy),
+            "march, Recompute": gradient_of_solve(equation, solver, Recompute(), u0),
+            "march, Direct": gradient_of_solve(equation, solver, Direct(), u0),
+        }
+        rows += measured(programs, rounds, scheme=scheme, depth=depth)
+    return rows
 
 
 def gradient_by_hand(
@@ -98,25 +96,11 @@ def plain_weights(equation: Equation) -> handwritten.Weights:
     }
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_sizes(parser, depth=[4, 48], batch=12, context=64)
-    parser.add_argument("--scheme", action="append", choices=tuple(SCHEMES))
-
-
-def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
-    return [
-        row
-        for scheme in arguments.scheme or SCHEMES
-        for depth in arguments.depth
-        for row in march(scheme, depth, shape(arguments), rounds)
-    ]
-
-
 COMMAND = Command(
     name="march",
     about="one gradient of the march against scans written out by hand",
     example="--depth 48 --scheme heun --json march.json --figure march.png",
     rounds=20,
-    add_arguments=_add_arguments,
-    measure=_measure,
+    measure=march,
+    options=sizes(depth=[4, 48], batch=12, context=64) | dict(scheme=tuple(SCHEMES)),
 )

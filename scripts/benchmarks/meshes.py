@@ -1,6 +1,7 @@
 """Training with a mesh in depth drawn for each step against training on one mesh."""
 
 import argparse
+import functools as ft
 import itertools
 import time
 
@@ -12,23 +13,24 @@ from ide_transformer.training import Config, build_model_of_size
 from ide_transformer.training.meshes import drawn_mesh
 from ide_transformer.training.phases import make_phases
 
-from .shared.command import Command, Rounds, Rows, add_sizes, positive, shape
+from .shared.command import Command, Rounds, Rows, shape, sizes
 from .shared.problem import Shape
 from .shared.timing import alternate
 
 
 _VOCABULARY = 65
-_CONTROLS = ("chebyshev", "piecewise_linear", "piecewise_constant", "tied")
+CONTROLS = ("chebyshev", "piecewise_linear", "piecewise_constant", "tied")
 
 
 class Training:
     """Steps of a language model, on meshes drawn as a run draws them."""
 
     def __init__(self, control: str, depth: int, meshes: list[int], shape: Shape):
-        sizes = {"width": shape.width, "heads": shape.heads, "context": shape.context}
+        terms = control == "chebyshev"
+        of_model = {"width": shape.width, "heads": shape.heads, "context": shape.context}
         tree = {
-            "model": {"depth": depth, **sizes},
-            "control": {"kind": control, "options": _options(control)},
+            "model": {"depth": depth, **of_model},
+            "control": {"kind": control, "options": {"terms": 4} if terms else {}},
             "training": {"meshes": meshes, "batch_size": shape.batch},
         }
         config = Config.model_validate(tree)
@@ -57,53 +59,25 @@ class Training:
         return (time.perf_counter() - began) / float(sum(evaluations))
 
 
-def meshes(
-    control: str, depth: int, drawn: list[int], steps: int, shape: Shape, rounds: Rounds
-) -> Rows:
-    """The time for an evaluation of the field in training on one mesh, and on meshes that are
-    drawn: rows of `Timing` with `control` and `name`; ratios are to the first.
-
-    **Arguments:**
-
-    - `depth`: intervals of the one mesh.
-    - `drawn`: intervals of the others.
-    - `steps`: in each turn.
-    """
-    runs = {
-        f"{depth} intervals": Training(control, depth, [depth], shape),
-        f"{', '.join(map(str, drawn))} drawn": Training(control, depth, drawn, shape),
-    }
-
-    def turn(run: Training):
-        return lambda: run.turn(steps)
-
-    timings = alternate({name: turn(run) for name, run in runs.items()}, **rounds._asdict())
-    return [
-        {"control": control, "name": name, **timing._asdict()}
-        for name, timing in timings.items()
-    ]
-
-
-def _options(control: str) -> dict[str, int]:
-    return {"terms": 4} if control == "chebyshev" else {}
-
-
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_sizes(parser, depth=[8], batch=12, context=64)
-    parser.add_argument("--meshes", type=positive, nargs="+", default=[4, 8, 12])
-    parser.add_argument("--steps", type=positive, default=12, help="in each turn")
-    parser.add_argument("--control", action="append", choices=_CONTROLS)
-
-
-def _measure(arguments: argparse.Namespace, rounds: Rounds) -> Rows:
-    return [
-        row
-        for control in arguments.control or _CONTROLS[:1]
-        for depth in arguments.depth
-        for row in meshes(
-            control, depth, arguments.meshes, arguments.steps, shape(arguments), rounds
-        )
-    ]
+def meshes(options: argparse.Namespace, rounds: Rounds) -> Rows:
+    """The time for an evaluation of the field in training on one mesh of so many intervals, and
+    on meshes that are drawn: rows of `Timing` with `control` and `name`; ratios are to the
+    first."""
+    rows, drawn, controls = [], options.meshes, options.control or CONTROLS[:1]
+    for control, depth in ((x, y) for x in controls for y in options.depth):
+        runs = {
+            f"{depth} intervals": Training(control, depth, [depth], shape(options)),
+            f"{', '.join(map(str, drawn))} drawn": Training(
+                control, depth, drawn, shape(options)
+            ),
+        }
+        turns = {name: ft.partial(run.turn, options.steps) for name, run in runs.items()}
+        timings = alternate(turns, **rounds._asdict())
+        rows += [
+            {"control": control, "name": name, **timing._asdict()}
+            for name, timing in timings.items()
+        ]
+    return rows
 
 
 COMMAND = Command(
@@ -111,6 +85,7 @@ COMMAND = Command(
     about="an evaluation in training with drawn meshes against training on one",
     example="--depth 8 --meshes 4 8 12 --json meshes.json",
     rounds=20,
-    add_arguments=_add_arguments,
-    measure=_measure,
+    measure=meshes,
+    options=sizes(depth=[8], batch=12, context=64)
+    | dict(meshes=[4, 8, 12], steps=12, control=CONTROLS),
 )

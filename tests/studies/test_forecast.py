@@ -1,14 +1,16 @@
 """The forecast of a comparison runs the programs of its runs."""
 
 import itertools
+import json
 
 import pytest
-from training.tiny_runs import configured
+import yaml
+from training.tiny_runs import base, configured
 
 from ide_transformer import training
 from ide_transformer.errors import InputError
-from ide_transformer.studies.schemes import budget
-from ide_transformer.studies.schemes.budget import Steps
+from ide_transformer.studies.schemes import budget, load_comparison
+from ide_transformer.studies.schemes.trials import Trials
 from ide_transformer.training import build
 from ide_transformer.training.meshes import drawn_mesh
 from ide_transformer.training.phases import Phase
@@ -47,26 +49,37 @@ def test_no_program_is_compiled_for_a_forecast_alone(texts, tmp_path, overrides)
 
 
 def test_steps_that_are_measured_are_kept(tmp_path, monkeypatch):
-    """Each measurement gives another time."""
+    """Each measurement gives another time; runs that go on keep their steps."""
     seconds = itertools.count(1)
     monkeypatch.setattr(budget, "seconds_of_a_run", lambda *_: float(next(seconds)))
-    config, file = configured(tmp_path, []), tmp_path / "compared/steps.json"
-    task = build.build_task(config)
-    spent = budget.Budget(unit="seconds", amount=12.0)
-    first = Steps.of_file(file, spent)
-    assert first.of("a", config, task) == 240 and first.of("b", config, task) == 120
-    assert not file.exists()
-    first.write(file)
-    again = Steps.of_file(file, spent)
-    assert again.of("a", config, task) == 240 and again.of("b", config, task) == 120
-    deeper = configured(tmp_path, ["model.depth=3"])
-    assert again.of("b", deeper, task) == 80 and again.of("c", config, task) == 60
-    with pytest.raises(InputError, match="have 12 seconds, and not 13 seconds"):
-        Steps.of_file(file, budget.Budget(unit="seconds", amount=13.0))
-    assert Steps.of_file(file, budget.Budget(amount=13.0)).of("a", config, task) == 13
-    file.write_text("[]")
-    with pytest.raises(InputError, match=r"steps.json is damaged"):
-        Steps.of_file(file, spent)
+    monkeypatch.setattr(Trials, "_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(training, "train", stopped)
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base(tmp_path)))
+
+    def steps(amount, depth=2):
+        tree = {
+            "mode": "train",
+            "base": "base.yaml",
+            "budget": {"unit": "seconds", "amount": amount},
+            "schemes": {"one": {}, "two": {"model": {"depth": depth}}},
+        }
+        (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+        with pytest.raises(InputError, match="stopped") as stop:
+            load_comparison(tmp_path / "small.yaml").compare(tmp_path / "compared")
+        kept = json.loads((tmp_path / "compared/small/steps.json").read_text())
+        return stop.value.args[0], sorted(kept.values())
+
+    assert steps(12.0) == ("stopped after 240 steps", [120, 240])
+    assert steps(12.0) == ("stopped after 240 steps", [120, 240])
+    assert steps(12.0, depth=3) == ("stopped after 240 steps", [80, 120, 240])
+    assert steps(24.0)[0] == "stopped after 120 steps"
+    (tmp_path / "compared/small/steps.json").write_text("[]")
+    with pytest.raises(InputError, match=r"steps\.json"):
+        load_comparison(tmp_path / "small.yaml").compare(tmp_path / "compared")
+
+
+def stopped(config, **_):
+    raise InputError(f"stopped after {config.training.steps} steps")
 
 
 def test_the_evaluations_of_a_step_are_the_mean_over_its_meshes(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from helpers import ROOT, fast_first
 
 import ide_transformer as ide
+from ide_transformer import training
 from ide_transformer.studies.schemes import load_comparison
 from ide_transformer.training import dump_config, load_config
 
@@ -143,13 +144,15 @@ def test_a_run_that_was_made_with_another_configuration_is_refused(
 def test_a_failure_is_that_of_its_configuration(comparison, tmp_path):
     runs = tmp_path / "recipes/runs"
     write_runs(runs)
-    config = load_config(runs / "heun-seed1/config.yaml", ["optimizer.learning_rate=0.5"])
-    (runs / "heun-seed1.failed.txt").write_text("why\n")
-    # One without its configuration is taken as it is.
+    config = load_config(runs / "heun-seed1/config.yaml").model_dump(mode="json")
+    data = training.build_task(load_config(QUICK)).fingerprint()
+    record = {"why": "why", "configuration": config, "data": data, "code": "0.1 (abc)"}
+    (runs / "heun-seed1.failed.json").write_text(json.dumps(record))
     *_, row = comparison.compare(tmp_path).rows
     assert row["scheme"] == "heun" and row["failure"] == "why"
-    (runs / "heun-seed1.failed.yaml").write_text(dump_config(config))
-    with pytest.raises(ide.InputError, match=r"heun-seed1.failed.txt: .*learning_rate: 0.5"):
+    config["optimizer"]["learning_rate"] = 0.5
+    (runs / "heun-seed1.failed.json").write_text(json.dumps(record))
+    with pytest.raises(ide.InputError, match=r"heun-seed1.failed.json: .*learning_rate: 0.5"):
         comparison.compare(tmp_path)
 
 

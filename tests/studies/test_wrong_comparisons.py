@@ -108,7 +108,7 @@ def test_steps_that_would_say_nothing_are_refused(solver):
         (
             TRAIN,
             {"sweep": {"keys": {"training.steps": [4, 8]}}},
-            "keys.training.steps: the budget gives the number of steps",
+            r"keys.training.steps=\[4, 8\]: the budget gives the number of steps",
         ),
         (
             TRAIN,

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...training import read_tree, validated
-from .comparison import AbstractComparison
+from .comparison import (
+    AbstractComparison,
+    about_sources as about_sources,
+    fingerprint as fingerprint,
+)
 from .solving import SolvingComparison
 from .training import TrainingComparison
-from .trials import about_sources as about_sources
 
 
 _MODES: dict[str, type[AbstractComparison]] = {

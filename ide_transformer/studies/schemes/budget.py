@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any, Literal
 
 import equinox as eqx
@@ -11,11 +10,9 @@ import numpy as np
 from pydantic import PositiveFloat
 
 from ...errors import InputError
-from ...reporting import write_json
 from ...tasks import AbstractTask
-from ...training import Config, Section, validated
+from ...training import Config, Section
 from ...training.build import starting_model
-from ...training.folder import changed_values
 from ...training.meshes import drawn_mesh, first_batches, mesh_maps, mesh_tasks
 from ...training.parallel import make_layout
 from ...training.phases import make_phases
@@ -47,19 +44,23 @@ class Budget(Section):
 
     def steps(self, config: Config, task: AbstractTask) -> int:
         """The optimiser steps of a run that the budget allows; the first batch is tried."""
-        late = [mesh.after for mesh in config.training.meshes if mesh.after]
-        if config.training.refine and self.unit != "steps":
+        training = config.training
+        late = [mesh.after for mesh in training.meshes if mesh.after]
+        if self.unit != "steps" and (training.refine or late):
+            key = f"refine={training.refine}" if training.refine else f"meshes: after={late[0]}"
             raise InputError(
-                f"training.refine={config.training.refine}: its steps cost differently, so a "
-                f"budget of {self.unit} gives no number of them; write budget.unit=steps."
+                f"training.{key}: what a step costs depends on how many there are, so a budget "
+                f"of {self.unit} gives no number of them; write budget.unit=steps."
             )
-        if late and self.unit != "steps":
-            raise InputError(
-                f"training.meshes: after={late[0]}: how often that mesh is drawn depends "
-                f"on the number of steps that a budget of {self.unit} is to give; write "
-                "budget.unit=steps, or leave after out."
-            )
-        steps = round(self.amount / self._cost_of_a_step(config, task))
+        match self.unit:
+            case "seconds":
+                cost = seconds_of_a_run(config, task) / training.steps
+            case "field_evaluations":
+                cost = _field_evaluations(config, task)
+            case "steps":
+                try_first_batch(config, task)
+                cost = 1.0
+        steps = round(self.amount / cost)
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:
             raise InputError(
@@ -67,66 +68,6 @@ class Budget(Section):
                 f"makes more than optimizer.warmup={warmup} and less than 2147483648."
             )
         return steps
-
-    def _cost_of_a_step(self, config: Config, task: AbstractTask) -> float:
-        match self.unit:
-            case "seconds":
-                return seconds_of_a_run(config, task) / config.training.steps
-            case "field_evaluations":
-                return _field_evaluations(config, task)
-            case "steps":
-                try_first_batch(config, task)
-                return 1.0
-
-
-class _Measured(Section):
-    """The steps of a scheme, and the configuration for which they were measured."""
-
-    steps: int
-    configuration: dict[str, Any]
-
-
-class Steps(Section):
-    """The steps of each scheme. Those that seconds allow are measured once and kept in a file,
-    since another measurement gives others, and an interrupted run could not go on with them."""
-
-    budget: Budget
-    schemes: dict[str, _Measured]
-
-    @classmethod
-    def of_file(cls, file: Path, budget: Budget) -> "Steps":
-        """**Raises:** `InputError` where those in the file were measured for another budget."""
-        if not budget.measured or not file.exists():
-            return cls(budget=budget, schemes={})
-        try:
-            kept = cls.model_validate_json(file.read_bytes())
-        except ValueError:
-            raise InputError(
-                f"{file} is damaged, so that the steps of the runs are not known. "
-                "Restore it, give the comparison another name, or remove the folder."
-            ) from None
-        if kept.budget != budget:
-            raise InputError(
-                f"budget: the runs in {file.parent} have {kept.budget}, and not {budget}. "
-                "Restore that budget, give the comparison another name, or remove the folder."
-            )
-        return kept
-
-    def of(self, scheme: str, config: Config, task: AbstractTask) -> int:
-        """Steps of a scheme; see `Budget.steps`."""
-        known = self.schemes.get(scheme)
-        if known is None or changed_values(
-            validated(Config, known.configuration, f"steps.json: {scheme}"), config
-        ):
-            tree = config.model_dump(mode="json")
-            known = _Measured(steps=self.budget.steps(config, task), configuration=tree)
-            self.schemes[scheme] = known
-        return known.steps
-
-    def write(self, file: Path) -> None:
-        """Keeps what was measured."""
-        if self.budget.measured:
-            write_json(file, self.model_dump(mode="json"))
 
 
 def try_first_batch(config: Config, task: AbstractTask) -> None:

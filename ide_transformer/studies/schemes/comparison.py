@@ -2,7 +2,8 @@
 
 import abc
 import contextlib
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -74,3 +75,16 @@ def _alone(folder: Path) -> Iterator[None]:
                 with contextlib.suppress(OSError):  # others may have written there meanwhile
                     for path in made:
                         path.rmdir()
+
+
+def fingerprint(*parts: str) -> str:
+    """All that a measurement depends on but the code, as a key of what was measured."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def about_sources(found: Mapping[str, Sequence[str]]) -> str:
+    """Says which code made what, from the code to names."""
+    if len(found) < 2:
+        return f"Code: {', '.join(found)}."
+    each = (f"{source}: {', '.join(names)}" for source, names in found.items())
+    return f"What is compared was made by different code: {'; '.join(each)}."

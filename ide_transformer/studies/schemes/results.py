@@ -1,7 +1,6 @@
 """The rows of the report of a comparison by training, and the rules of a fair one."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,12 +59,7 @@ class Results:
             for column, cost in _EQUAL.items():
                 losses = at_equal_cost(curves, cost)
                 rows = [{**row, column: losses.get(row["scheme"])} for row in rows]
-
-        def rank(row: dict[str, Any]) -> float:
-            loss = row[self.reported]
-            return math.inf if loss is None else loss
-
-        return sorted(rows, key=rank)
+        return sorted(rows, key=lambda row: (row[self.reported] is None, row[self.reported]))
 
     def shown(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row as a terminal shows it."""
@@ -95,9 +89,9 @@ class Results:
         row = {"scheme": scheme, **dict(zip(self.keys, values, strict=True))}
         if self.keys:
             row["at_edge"] = ", ".join(tuning.at_edge) or None
-        failures = [why for made in self._made(scheme, values) if (why := made.failure)]
-        if failures:
-            return {**row, self.reported: None, "failure": failures[0]}
+        failure = next((why for x in self._made(scheme, values) if (why := x.failure)), None)
+        if failure:
+            return {**row, self.reported: None, "failure": failure}
         return {**row, **_figures(self._results(scheme, values), self.reported)}
 
     def _made(self, scheme: str, values: Sequence[float]) -> list[Made]:
@@ -110,13 +104,13 @@ class Results:
         found = [made.result for made in every]
         # One that lacks a figure of another was not written so.
         names = dict.fromkeys([self.reported, *(name for run in found for name in run)])
-        for made, run in zip(every, found, strict=True):
+        logged = [[line["step"] for line in run["log"]] for run in found]
+        for made, run, steps in zip(every, found, logged, strict=True):
             made.check_figures(run, names)
-            if [x["step"] for x in run["log"]] != [x["step"] for x in found[0]["log"]]:
+            if steps != logged[0]:
                 raise InputError(
                     f"{made.run.metrics} has other steps than the log of "
-                    f"{every[0].trial.name}; restore it, or remove the run, so that it is made "
-                    "again."
+                    f"{every[0].trial.name}; restore it, or remove the run to make it again."
                 )
         return found
 
@@ -135,7 +129,9 @@ def _figures(runs: list[dict[str, Any]], reported: str) -> dict[str, Any]:
     """The figures of a scheme, from its runs."""
     losses = [run[reported] for run in runs]
     measured = [name for name in runs[0] if name.startswith(("test_", "validation_"))]
-    means = {name: _mean([run[name] for run in runs]) for name in measured}
+    # What is not finite becomes None: JSON has no such numbers.
+    values = {name: np.array([run[name] for run in runs], dtype=float) for name in measured}
+    means = {n: float(x.mean()) if np.isfinite(x).all() else None for n, x in values.items()}
     return {
         reported: means.pop(reported),
         "spread": float(np.std(losses, ddof=1)) if len(losses) > 1 else None,
@@ -148,12 +144,6 @@ def _figures(runs: list[dict[str, Any]], reported: str) -> dict[str, Any]:
         "seconds": float(np.median([run["seconds"] for run in runs])),
         "seeds": losses,
     }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean, if it is finite; JSON has no other numbers."""
-    mean = float(np.mean(np.array(values, dtype=float)))
-    return mean if math.isfinite(mean) else None
 
 
 def _speed(runs: Sequence[dict[str, Any]]) -> float:
@@ -199,16 +189,13 @@ def learning_curve(runs: Sequence[dict[str, Any]], tokens_per_step: float) -> Le
     steps = np.array([*curves[0]])
     # A loss on the way that is not finite is not in the log; it makes the mean NaN.
     losses = np.array([[*curve.values()] for curve in curves], dtype=float).mean(axis=0)
-    evaluations = np.mean([_evaluations(run, steps) for run in runs], axis=0)
+    spent = []
+    for run in runs:
+        # Each logged number stands for the steps since the one before.
+        at, each = np.array([(0, 0.0), *_logged(run, "field_evaluations").items()]).T
+        spent.append(np.interp(steps, at, np.cumsum(each * np.diff(at, prepend=0.0))))
+    evaluations = np.mean(spent, axis=0)
     return LearningCurve(steps, losses, evaluations, steps * tokens_per_step / _speed(runs))
-
-
-def _evaluations(run: dict[str, Any], steps: np.ndarray) -> np.ndarray:
-    """Evaluations of a run up to some steps; each logged number stands for the steps since
-    the one before."""
-    logged = {0: 0.0, **_logged(run, "field_evaluations")}
-    at, each = np.array([*logged.items()]).T
-    return np.interp(steps, at, np.cumsum(each * np.diff(at, prepend=0.0)))
 
 
 def at_equal_cost(curves: Mapping[str, LearningCurve], cost: str) -> dict[str, float | None]:
@@ -229,8 +216,8 @@ def broken_rules(
     rows: Sequence[dict[str, Any]],
     samples: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """The rules of a fair comparison that one breaks, a sentence for each. `samples` says of
-    each scheme on which samples its losses are, the reference first."""
+    """A sentence for each rule of a fair comparison that is broken. `samples` says of each
+    scheme on which samples its losses are, the reference first."""
     few = "One seed" if seeds == 1 else f"{seeds} seeds"
     samples = samples or {}
     first = next(iter(samples), "")

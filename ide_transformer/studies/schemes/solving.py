@@ -1,14 +1,13 @@
 """Schemes compared by solving: one set of trained weights, many schemes and step counts."""
 
-import hashlib
-import statistics
-import time
+import functools as ft
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 from pydantic import Field, PositiveFloat
 from rich.console import Console
@@ -16,23 +15,14 @@ from rich.console import Console
 from ...dynamics.meshes import relative_error
 from ...errors import InputError
 from ...figures import plot_curves
-from ...models import Model
 from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractLoss, Batch
-from ...training import (
-    RunFolder,
-    Section,
-    SolverConfig,
-    load_run,
-    run_task,
-    validated,
-    with_solver,
-)
+from ...training import Section, SolverConfig, load_run, run_task, validated, with_solver
 from ...training.choice import Count
 from ...training.folder import source
-from .comparison import AbstractComparison, Rows
-from .trials import about_sources
+from ..measure import Data, Measured, measure, solved
+from .comparison import AbstractComparison, Rows, about_sources, fingerprint
 
 
 class SolverChoice(Section):
@@ -88,35 +78,41 @@ class SolvingComparison(AbstractComparison):
             for label, setting in choice.settings(f"schemes.{name}").items()
         ]
         task = run_task(run, trust=self.trust)
-        data, code = task.fingerprint(), source(run.load_config(self.trust))
-        batch = next(task.held_out(self.samples))
-        exact = _state(with_solver(model, self.reference), batch.inputs)
-        problem = _Problem(model, batch, task.loss, exact)
-        if self.reference.steps_per_interval < 2:
+        reference, half = self.reference, self.reference.steps_per_interval // 2
+        if not half:
             raise InputError(
-                f"reference: {self.reference} has no equal steps to be halved, by which "
-                "its error is known; give steps_per_interval of 2 or more."
+                f"reference: {reference} has no equal steps to be halved, by which its error "
+                "is known; give steps_per_interval of 2 or more."
             )
-        half = self.reference.steps_per_interval // 2
-        halved = self.reference.model_copy(update={"steps_per_interval": half})
-        doubt = problem.error(_state(with_solver(model, halved), batch.inputs))
+        batch = next(task.held_out(self.samples))
+        exact, _ = solved(with_solver(model, reference), batch.inputs)
+        data = data_of(batch, task.loss, exact)
+        halved = reference.model_copy(update={"steps_per_interval": half})
+        doubt = measure(with_solver(model, halved), data).error
         console.print(f"reference: error below {doubt:.1e}, by half its steps")
+        made_of = [
+            *(
+                self.run.as_posix(),
+                run.config.read_text("utf-8"),
+                run.summary.read_text("utf-8"),
+            ),
+            *(str(run.identity), task.fingerprint(), reference.model_dump_json()),
+            f"{self.samples} {self.rounds}",
+        ]
+        code = source(run.load_config(self.trust))
         rows, made = [], {}
-        for number, (name, label, setting, solved) in enumerate(choices, 1):
+        for number, (name, label, setting, solving) in enumerate(choices, 1):
             console.print(f"[{number}/{len(choices)}] {name}, {label}", markup=False)
-            cached = folder / "rows" / f"{self._fingerprint(run, data, setting)}.json"
-            row = _measured_before(cached)
-            if row is None:
-                row = {"scheme": name, "setting": label, "code": code}
-                write_json(cached, row | _measure(problem, solved, self.rounds))
-                row = read_json(cached)
+            key = fingerprint(*made_of, setting.model_dump_json())
+            timed = ft.partial(measure, solving, data, self.rounds)
+            row = _kept(folder / f"rows/{key}.json", code, timed)
             made.setdefault(row.pop("code"), []).append(f"{name}, {label}")
-            rows.append({**row, "scheme": name})
+            rows.append({"scheme": name, "setting": label, **row})
         about = (
             f"The weights of {self.run} solved by each scheme on {len(exact)} held-out "
             f"samples in {exact.dtype}. The error is that of the state at depth T, root mean "
-            f"square, relative to a solve with {self.reference}, "
-            f"{self.reference.steps_per_interval} steps in each interval. Memory is the "
+            f"square, relative to a solve with {reference}, "
+            f"{reference.steps_per_interval} steps in each interval. Memory is the "
             "temporary memory of the compiled solve. By half its steps the error of the "
             f"reference is below {doubt:.0e}. {_cheapest(rows, self.tolerance)} "
             f"{about_sources(made)}"
@@ -140,72 +136,36 @@ class SolvingComparison(AbstractComparison):
             path, y = folder / f"work_precision_{cost}.png", "relative error at T"
             plot_curves(path, curves, x=x, y=y, marker="o", log="xy")
 
-    def _fingerprint(self, run: RunFolder, data: str, setting: SolverConfig) -> str:
-        """All that a measurement depends on but the code, as a file name."""
-        parts = [
-            self.run.as_posix(),
-            run.config.read_text(encoding="utf-8"),
-            run.summary.read_text(encoding="utf-8"),
-            str(run.identity),
-            data,
-            self.reference.model_dump_json(),
-            setting.model_dump_json(),
-            f"{self.samples} {self.rounds}",
-        ]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+def data_of(batch: Batch, loss: AbstractLoss, exact: Array) -> Data:
+    """A batch with its loss, and the relative error of the state at depth T."""
+    targets = jax.tree.map(jnp.asarray, batch.targets)
+    return Data(
+        batch.inputs,
+        lambda outputs: loss.measure(outputs, targets)["loss"].value,
+        lambda u1, outputs: relative_error(u1, exact),
+    )
 
 
-def _measured_before(file: Path) -> dict[str, Any] | None:
-    """The row of a measurement that was made; `None` where none was, or the file is damaged."""
+def _kept(file: Path, code: str, measured: Callable[[], Measured]) -> dict[str, Any]:
+    """The row of a measurement, which is made where it was not or where its file is damaged."""
     try:
         row = read_json(file)
     except InputError:
-        return None
-    return row if {"field_evaluations", "milliseconds", "error"} <= row.keys() else None
-
-
-class _Problem(NamedTuple):
-    model: Model
-    batch: Batch
-    loss: AbstractLoss
-    exact: Array
-
-    def error(self, u: Array) -> float:
-        """The relative error of a state at T."""
-        return float(relative_error(u, self.exact))
-
-
-def _state(model: Model, inputs: Any) -> Array:
-    return eqx.filter_jit(lambda m, x: m.solve(x).u1)(model, inputs)
-
-
-def _measure(problem: _Problem, model: Model, rounds: int) -> dict[str, Any]:
-    """Error, loss and cost of one scheme."""
-    arrays, static = eqx.partition(model, eqx.is_array)
-
-    def solve(arrays, inputs):
-        solution = eqx.combine(arrays, static).solve(inputs)
-        return solution.u1, solution.stats["field_evaluations"], solution.succeeded
-
-    inputs = jax.tree.map(jnp.asarray, problem.batch.inputs)
-    program = jax.jit(solve).lower(arrays, inputs).compile()
-    u1, evaluations, succeeded = jax.block_until_ready(program(arrays, inputs))
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        jax.block_until_ready(program(arrays, inputs))
-        seconds.append(time.perf_counter() - began)
-    memory: Any = program.memory_analysis()
-    targets = jax.tree.map(jnp.asarray, problem.batch.targets)
-    loss = problem.loss.measure(model.outputs(u1), targets)["loss"].value
-    solved = bool(jnp.all(succeeded))
-    return {
-        "error": problem.error(u1) if solved else None,
-        "loss": float(loss) if solved else None,
-        "field_evaluations": float(jnp.mean(evaluations)),
-        "milliseconds": 1e3 * statistics.median(seconds),
-        "mebibytes": memory.temp_size_in_bytes / 2**20,
-    }
+        row = {}
+    if not {"code", "field_evaluations", "milliseconds", "error"} <= row.keys():
+        found = measured()
+        failed = not np.isfinite(found.error)
+        row = {
+            "code": code,
+            "error": None if failed else found.error,
+            "loss": None if failed else found.loss,
+            "field_evaluations": found.evaluations,
+            "milliseconds": found.milliseconds,
+            "mebibytes": found.mebibytes,
+        }
+        write_json(file, row)
+    return row
 
 
 def _cheapest(rows: Rows, tolerance: float) -> str:

@@ -43,24 +43,18 @@ class Sweep(Section):
     @model_validator(mode="after")
     def _rising(self):
         for key, values in self.keys.items():
-            if key.startswith("data.") or key in ("model.context", "model.patch"):
-                raise ValueError(
-                    f"keys.{key}: other data have other losses, by which nothing can be "
-                    "tuned; make schemes that differ in it"
-                )
-            if key == "training.steps":
-                raise ValueError(f"keys.{key}: the budget gives the number of steps; drop it")
-            if list(values) != sorted(set(values)):
-                raise ValueError(
-                    f"keys.{key}={list(values)}: give each value once, the least first"
-                )
-            names = [_short(value) for value in values]
-            if len(set(names)) < len(names):
-                raise ValueError(
-                    f"keys.{key}={list(values)}: two of them would share a folder, whose name "
-                    f"has four digits of a value ({', '.join(names)}); give values that are "
-                    "further apart"
-                )
+            refusals = {
+                "the budget gives the number of steps; drop it": key == "training.steps",
+                "other data have other losses, by which nothing can be tuned; make schemes "
+                "that differ in it": key.startswith("data.")
+                or key in ("model.context", "model.patch"),
+                "give each value once, the least first": list(values) != sorted(set(values)),
+                "two of them would share a folder, whose name has four digits of a value; give "
+                "values that are further apart": len({*map(_short, values)}) < len(values),
+            }
+            for refusal, applies in refusals.items():
+                if applies:
+                    raise ValueError(f"keys.{key}={list(values)}: {refusal}")
         return self
 
 
@@ -117,9 +111,8 @@ def tuned(
             if value is None:
                 continue
             beyond.append(key)
-            there = *best.values[:number], value, *best.values[number + 1 :]
-            new = _short(value) not in map(_short, values)
-            if new and possible(best._replace(values=there)):
+            there = best._replace(values=_with(best.values, number, value))
+            if _short(value) not in map(_short, values) and possible(there):
                 further[key] = (*values, value)
         if not further or not left:
             return Tuned(best, losses, beyond)
@@ -153,19 +146,20 @@ def write_sweep(folder: Path, sweep: Sweep, chosen: list[Tuned], label: str) -> 
     ]
     write_json(folder / "sweep.json", rows)
     for number, key in enumerate(sweep.keys):
-
-        def others(trial: Trial, number: int = number) -> tuple[float, ...]:
-            return trial.values[:number] + trial.values[number + 1 :]
-
         curves = {}
         for best, losses, _ in chosen:
             # Along the key, through the best trial.
-            line = {
-                trial.values[number]: loss
+            line = sorted(
+                (trial.values[number], loss)
                 for trial, loss in losses.items()
-                if math.isfinite(loss) and others(trial) == others(best)
-            }
+                if math.isfinite(loss)
+                and trial.values == _with(best.values, number, trial.values[number])
+            )
             if line:
-                curves[best.scheme] = tuple(np.array(sorted(line.items())).T)
+                curves[best.scheme] = tuple(np.array(line).T)
         path = folder / f"sweep_{key}.png"
         plot_curves(path, curves, x=key, y=label, marker="o", log="x")
+
+
+def _with(values: tuple[float, ...], number: int, value: float) -> tuple[float, ...]:
+    return *values[:number], value, *values[number + 1 :]

@@ -12,16 +12,18 @@ from rich.console import Console
 from ... import training
 from ...errors import InputError
 from ...figures import plot_curves, plot_intervals
+from ...pretrained.files import read_json
+from ...reporting import write_json
 from ...tasks import AbstractTask
 from ...training import Config
 from ...training.build import starting_model
 from ...training.choice import Seed, folder_name
 from ...training.names import names_of_code
-from .budget import Budget, Steps
-from .comparison import AbstractComparison, Rows
+from .budget import Budget
+from .comparison import AbstractComparison, Rows, about_sources, fingerprint
 from .results import Results, broken_rules
 from .sweep import Sweep, Trial, Tuned, grid, tuned, write_sweep
-from .trials import Made, Trials, about_sources
+from .trials import Made, Trials
 
 
 class TrainingComparison(AbstractComparison):
@@ -103,11 +105,16 @@ class TrainingComparison(AbstractComparison):
             if names_of_code(config.model_dump(mode="json")):
                 starting_model(config, tasks[name])
         results = self._results(folder)
-        steps = Steps.of_file(folder / "steps.json", self.budget)
+        # Another measurement of seconds gives other steps, and an interrupted run could not go
+        # on with them.
+        file = folder / "steps.json"
+        known = read_json(file) if file.exists() else {}
         plans = {}
         for name, config in configs.items():
-            number = steps.of(name, config, tasks[name])
-            section = config.training.model_copy(update={"steps": number})
+            key = fingerprint(str(self.budget), name, config.model_dump_json())
+            if not self.budget.measured or key not in known:
+                known[key] = self.budget.steps(config, tasks[name])
+            section = config.training.model_copy(update={"steps": known[key]})
             plans[name] = config.model_copy(update={"training": section})
         trials = Trials(folder / "runs", plans, tuple(self._swept), tasks, console)
         planned = [t for name in plans for t in grid(name, self._swept, self.seeds[0])]
@@ -133,7 +140,8 @@ class TrainingComparison(AbstractComparison):
                 "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
                 f"{self.base}."
             )
-        steps.write(folder / "steps.json")
+        if self.budget.measured:
+            write_json(file, known)
         chosen = self._train(trials, planned)
         rows = results.rows(chosen)
         if self.sweep:

@@ -1,7 +1,6 @@
 """The runs of a comparison, each of which is made once."""
 
 import functools as ft
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ import jax
 from rich.console import Console
 
 from ... import training
-from ...errors import InputError, naming
+from ...errors import InputError
+from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractTask
-from ...training import Config, Diverged, RunFolder, dump_config, load_config, read_metrics
+from ...training import Config, Diverged, RunFolder, read_metrics
 from ...training.folder import changed_data, changed_values, source
 from ...training.reading import apply_overrides
 from .budget import seconds_of_a_run, try_first_batch
@@ -26,8 +26,8 @@ _FIGURES = ("parameters", "steps", "nfe", "seconds")
 
 
 class Made(NamedTuple):
-    """The trace of a trial in the folder of the runs: a run, or `<run>.failed.txt`, which says
-    why it failed, and beside it its configuration and the fingerprints of its data and code."""
+    """The trace of a trial in the folder of the runs: a run, or `<run>.failed.json`, which says
+    why it failed, its configuration, and the fingerprints of its data and code."""
 
     folder: Path
     trial: Trial
@@ -36,29 +36,23 @@ class Made(NamedTuple):
     def run(self) -> RunFolder:
         return RunFolder(self.folder / self.trial.name)
 
-    def failed(self, suffix: str = "txt") -> Path:
-        return self.folder / f"{self.trial.name}.failed.{suffix}"
-
     @property
-    def origin(self) -> dict[str, str | None]:
-        """The fingerprint of the data of a run that failed, and its code."""
-        path = self.failed("json")
-        if not path.exists():
-            return {"data": None, "source": None}
-        return json.loads(path.read_text(encoding="utf-8"))
+    def failed(self) -> Path:
+        return self.folder / f"{self.trial.name}.failed.json"
 
     @property
     def code(self) -> str:
         """See `RunFolder.sources`."""
-        failed = self.failed().exists()
-        return str(self.origin["source"]) if failed else " then ".join(self.run.sources)
+        if self.failed.exists():
+            return str(read_json(self.failed).get("code"))
+        return " then ".join(self.run.sources)
 
     @property
     def failure(self) -> str | None:
         """Why a run failed; `None` where it did not. One that ended with a loss that is not
         finite failed too."""
-        if self.failed().exists():
-            return self.failed().read_text(encoding="utf-8", errors="replace").strip()
+        if self.failed.exists():
+            return str(read_json(self.failed).get("why"))
         summary = self._summary
         for name in ("validation_loss", "test_loss"):
             loss = summary.get(name, 0.0)
@@ -97,8 +91,7 @@ class Made(NamedTuple):
 class Trials:
     """The runs in a folder, by the configuration and the data of each scheme and the keys that
     differ from trial to trial. One that was interrupted goes on; one that failed is not tried
-    again until its `<run>.failed.txt` is removed; one that was made with another configuration
-    or on other data is refused."""
+    again until its `<run>.failed.json` is removed."""
 
     def __init__(
         self,
@@ -126,16 +119,20 @@ class Trials:
         return training.validated(Config, tree, f"schemes.{trial.scheme}")
 
     def done(self, trial: Trial) -> bool:
-        """Whether a run has ended or failed; `InputError` where it is another."""
+        """Whether a run has ended or failed.
+
+        **Raises:** `InputError` where it was made with another configuration or on other data.
+        """
         made, task = Made(self.folder, trial), self.tasks[trial.scheme]
-        run, config = made.run, made.failed("yaml")
+        run, data = made.run, self._data(task)
         if run.path.exists():
-            changed = changed_data(run, task, self._data(task))
-            self._check(made, run.load_config(self.plans[trial.scheme]), changed)
-        if made.failed().exists() and config.exists():
-            changed = ["its data"] * (made.origin["data"] not in (None, self._data(task)))
-            self._check(made, load_config(config), changed)
-        return run.summary.exists() or made.failed().exists()
+            config = run.load_config(self.plans[trial.scheme])
+            self._check(run.path, trial, config, changed_data(run, task, data))
+        if made.failed.exists():
+            kept = read_json(made.failed)
+            config = training.validated(Config, kept.get("configuration"), str(made.failed))
+            self._check(made.failed, trial, config, ["its data"] * (kept.get("data") != data))
+        return run.summary.exists() or made.failed.exists()
 
     def possible(self, trial: Trial) -> bool:
         """Whether there can be such a run."""
@@ -189,41 +186,26 @@ class Trials:
         minutes = sum(self._measured[scheme] for scheme in self._left) / 60
         return f"about {minutes:.0f} minutes left"
 
-    def _check(self, made: Made, made_with: Config, changed_data: list[str]) -> None:
-        """Refuses a run that was made with another configuration or on other data."""
-        changed = changed_values(made_with, self.config(made.trial))
-        what = ["another configuration"] * bool(changed) + ["other data"] * bool(changed_data)
-        changed += [f"{name} changed since" for name in changed_data]
+    def _check(self, path: Path, trial: Trial, made_with: Config, data: list[str]) -> None:
+        changed = changed_values(made_with, self.config(trial))
+        what = ["another configuration"] * bool(changed) + ["other data"] * bool(data)
+        changed += [f"{name} changed since" for name in data]
         if changed:
-            files = made.run.path, made.failed()
-            there = " and ".join(str(path) for path in files if path.exists())
             raise InputError(
-                f"{there}: this run was made with {' and '.join(what)} "
-                f"({'; '.join(changed)}). Restore what it was made with, give the comparison "
-                f"another name, or remove {there}, so that the run is made again."
+                f"{path}: this run was made with {' and '.join(what)} ({'; '.join(changed)}). "
+                "Restore what it was made with, give the comparison another name, or remove "
+                f"{path}, so that the run is made again."
             )
 
     def _failed(self, trial: Trial, why: str) -> None:
         self.console.print(f"{trial.name} failed; the others go on. {why}", markup=False)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        made, config = Made(self.folder, trial), self.config(trial)
-        with naming(made.failed()):
-            # It first, so that there is no failure of an unknown configuration.
-            made.failed("yaml").write_text(dump_config(config), encoding="utf-8")
-            data = self._data(self.tasks[trial.scheme])
-            write_json(made.failed("json"), {"data": data, "source": source(config)})
-            made.failed().write_text(f"{why}\n", encoding="utf-8")
+        config, data = self.config(trial), self._data(self.tasks[trial.scheme])
+        origin = {"data": data, "code": source(config)}
+        record = {"why": why, **origin, "configuration": config.model_dump(mode="json")}
+        write_json(Made(self.folder, trial).failed, record)
 
     def _seconds(self, scheme: str) -> float:
         try:
             return seconds_of_a_run(self.plans[scheme], self.tasks[scheme])
         except Exception:
             return 0.0  # its run fails too, and says why
-
-
-def about_sources(found: Mapping[str, Sequence[str]]) -> str:
-    """Says which code made what, from the code to names."""
-    if len(found) < 2:
-        return f"Code: {', '.join(found)}."
-    each = (f"{source}: {', '.join(names)}" for source, names in found.items())
-    return f"What is compared was made by different code: {'; '.join(each)}."

@@ -20,20 +20,17 @@ class Rounds(NamedTuple):
 class Command(NamedTuple):
     """A command of scripts/benchmark.py.
 
-    - `name`: on the command line.
-    - `about`: one line of help.
-    - `example`: arguments of an example.
-    - `rounds`: how many by default.
-    - `add_arguments`: adds the arguments of its own to a parser.
     - `measure`: from the arguments and the rounds to rows with the same columns.
+    - `options`: by name what is so by default: a size, a list of sizes, a text, which has no
+      flag, or a tuple of choices, of which a user may give some.
     """
 
     name: str
     about: str
     example: str
     rounds: int
-    add_arguments: Callable[[argparse.ArgumentParser], None]
     measure: Callable[[argparse.Namespace, Rounds], Rows]
+    options: dict[str, Any]
 
     def add_to(self, commands: Any) -> None:
         """Adds the command to the subparsers of the script."""
@@ -48,7 +45,18 @@ class Command(NamedTuple):
         parser.add_argument("--rounds", type=int, default=self.rounds)
         parser.add_argument("--json", type=Path, help="also write the rows to this file")
         parser.add_argument("--figure", type=Path, help="also draw them, as PNG")
-        self.add_arguments(parser)
+        for name, default in self.options.items():
+            flag, given = f"--{name.replace('_', '-')}", dict[str, Any](default=default)
+            match default:
+                case str():
+                    flag, given["nargs"] = name, "?"
+                case tuple():
+                    given = dict(action="append", choices=default)
+                case list():
+                    given |= dict(type=positive, nargs="+")
+                case _:
+                    given["type"] = positive
+            parser.add_argument(flag, **given)
 
 
 def positive(text: str) -> int:
@@ -64,18 +72,11 @@ def measured(programs: dict[str, tuple], rounds: Rounds, **columns: Any) -> Rows
     return [{**columns, "name": name, **result._asdict()} for name, result in results.items()]
 
 
-def add_sizes(
-    parser: argparse.ArgumentParser, *, depth: list[int], batch: int, context: int
-) -> None:
-    """Adds the arguments of `shape` and `--depth`."""
-    parser.add_argument("--depth", type=positive, nargs="+", default=depth, help="layers")
-    parser.add_argument("--batch", type=positive, default=batch)
-    parser.add_argument("--context", type=positive, default=context)
-    parser.add_argument("--width", type=positive, default=128)
-    parser.add_argument("--heads", type=positive, default=4)
+def sizes(*, depth: list[int], batch: int, context: int) -> dict[str, Any]:
+    """The options of `shape`, and the layers."""
+    return dict(depth=depth, batch=batch, context=context, width=128, heads=4)
 
 
-def shape(arguments: argparse.Namespace) -> Shape:
-    """The sizes of the state that the arguments of `add_sizes` say."""
-    sizes = arguments.batch, arguments.context, arguments.width, arguments.heads
-    return Shape(*sizes)
+def shape(options: argparse.Namespace) -> Shape:
+    """The sizes of the state that the options of `sizes` say."""
+    return Shape(options.batch, options.context, options.width, options.heads)

@@ -76,16 +76,7 @@ def scanned(
     *,
     policy: Callable | None = None,
 ) -> Float[Array, "batch tokens features"]:
-    """The state after all layers.
-
-    **Arguments:**
-
-    - `layer`: one of the layers above.
-    - `fields_of`: the attention and the feed-forward with the weights of one layer.
-    - `weights`: stacked, the leading axis counting layers.
-    - `policy`: recompute each layer in the backward pass, keeping what this one of
-      `jax.checkpoint_policies` says; `None` keeps everything.
-    """
+    """The state after all layers."""
 
     def body(u: Array, w: PyTree[Array]) -> tuple[Array, None]:
         return layer(*fields_of(w), u), None

@@ -22,14 +22,7 @@ _PANELS = {
 
 
 def report(rows: list[dict[str, Any]], *, table: Path | None, figure: Path | None) -> None:
-    """Prints the rows, and writes them to the files that are given.
-
-    **Arguments:**
-
-    - `rows`: with the same columns. Those of text or integers name a row, the others measure.
-    - `table`: of all rows, in JSON.
-    - `figure`: bars of the measurements, with the middle half of the rounds around them.
-    """
+    """Prints the rows, and writes them to the files that are given."""
     show_table(rows)
     if table is not None:
         write_json(table, rows)
@@ -60,14 +53,7 @@ def _panels(rows: list[dict[str, Any]]) -> dict[str, tuple[list[float], list[flo
 def plot_bars(
     path: Path, names: Sequence[str], panels: Mapping[str, tuple[ArrayLike, ArrayLike]]
 ) -> None:
-    """Horizontal bars, a panel for each quantity.
-
-    **Arguments:**
-
-    - `path`: the PNG file to write; its folder is made.
-    - `names`: of the bars, from top to bottom.
-    - `panels`: label of an axis, with units, to (values, ranges drawn around them).
-    """
+    """Horizontal bars, a panel for each quantity."""
     size = 3.0 + 3.2 * len(panels), 1.0 + 0.32 * len(names)
     figure = Figure(figsize=size, layout="constrained")
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -51,17 +51,7 @@ def alternate(
     rounds: int,
     on_round: Callable[[int], Any] = lambda done: None,
 ) -> dict[str, Timing]:
-    """Takes each turn once a round, so that what disturbs the machine disturbs all.
-
-    **Arguments:**
-
-    - `turns`: name to a function that does the work and returns the seconds it took; while it
-      runs all others are idle. The first is the reference.
-    - `rounds`: how many, at least 2; one more goes ahead and does not count.
-    - `on_round`: called after each round with the number done.
-
-    **Raises:** `InputError` for fewer than 2 rounds.
-    """
+    """Takes each turn once a round, so that what disturbs the machine disturbs all."""
     check_rounds(rounds)
     times: dict[str, list[float]] = {name: [] for name in turns}
     for done in range(rounds + 1):
@@ -91,12 +81,7 @@ def measure(
     rounds: int,
     on_round: Callable[[int], Any] = lambda done: None,
 ) -> dict[str, Measurement]:
-    """Compiles programs and runs each once a round, in turn; see `alternate`.
-
-    **Arguments:**
-
-    - `programs`: name to (function of arrays, its arguments). The first is the reference.
-    """
+    """Compiles programs and runs each once a round, in turn; see `alternate`."""
     check_rounds(rounds)
     compiled, compile_seconds = {}, {}
     for name, (function, arguments) in programs.items():

@@ -13,14 +13,7 @@ from .theirs import prepared_device
 
 
 class TorchGeneration:
-    """Greedy generation with the cache of transformers.
-
-    **Arguments:**
-
-    - `folder`: a Llama checkpoint that transformers reads.
-    - `tokens`: of the prompts, `[batch, prompt]`.
-    - `length`: tokens to write.
-    """
+    """Greedy generation with the cache of transformers."""
 
     def __init__(self, folder: str, tokens: np.ndarray, length: int):
         # The type of `generate` that transformers declares does not admit its own models.

@@ -4,9 +4,8 @@ import ctypes
 import gc
 import multiprocessing
 import time
-import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,62 +15,31 @@ import jax
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-class PairedProcess:
-    """Makes an object in another process and calls its methods there, one at a time.
-
-    While no call is made the other process waits for one, idle. Use it as a context manager;
-    the process ends with the block.
-
-    **Arguments:**
-
-    - `make`: makes the object; it and its arguments can be pickled.
-    """
+class PairedProcess(ProcessPoolExecutor):
+    """Makes an object in another process and calls its methods there, one at a time; in
+    between it is idle. A context manager: the process ends with the block. The maker and its
+    arguments can be pickled."""
 
     def __init__(self, make: Callable[..., Any], *arguments: Any):
         # A fork would copy the threads of JAX in whatever state they are in.
-        context = multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other,), daemon=True)
-        self._process.start()
-        other.close()
-        # Not given to the process: one that dies while it starts would leave us waiting.
-        self._connection.send((make, arguments))
+        super().__init__(1, multiprocessing.get_context("spawn"))
+        self._first = self.submit(_make, make, arguments)
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """The result of the method.
-
-        **Raises:** `RuntimeError` with the traceback of what was raised there.
-        """
-        self._connection.send((method, arguments))
-        result, error = self._connection.recv()
-        if error is not None:
-            raise RuntimeError(f"{method} failed in the paired process:\n{error}")
-        return result
-
-    def __enter__(self) -> "PairedProcess":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._connection.close()
-        self._process.join(timeout=10)
-        if self._process.is_alive():
-            self._process.kill()
+        """The result of the method; what is raised there is raised here."""
+        self._first.result()
+        return self.submit(_call, method, arguments).result()
 
 
-def _serve(connection: Connection) -> None:
-    make, arguments = connection.recv()
-    made = None
-    while True:
-        try:
-            method, given = connection.recv()
-        except EOFError:
-            return
-        try:
-            # Made at the first call, whose answer can say what went wrong.
-            made = make(*arguments) if made is None else made
-            connection.send((getattr(made, method)(*given), None))
-        except Exception:
-            connection.send((None, traceback.format_exc()))
+_made: list[Any] = []
+
+
+def _make(make: Callable[..., Any], arguments: tuple) -> None:
+    _made.append(make(*arguments))
+
+
+def _call(method: str, arguments: tuple) -> Any:
+    return getattr(_made[0], method)(*arguments)
 
 
 def peak_resident_mebibytes(work: Callable[[], object]) -> float | None:

@@ -86,15 +86,6 @@ def make_optimizer(
 class TorchTraining:
     """The training of a `Transformer` as a run of this package trains: clipping, AdamW, and a
     learning rate that changes with every step.
-
-    **Arguments:**
-
-    - `setting`: the sizes.
-    - `weights`: the initial weights, by the names of the module.
-    - `batches`: taken one after the other, and again from the first.
-    - `optimizer`: its betas, decay and clipping.
-    - `learning_rates`: of the steps, the last one for all that follow.
-    - `compiled`: whether the forward and backward pass go through `torch.compile`.
     """
 
     def __init__(
