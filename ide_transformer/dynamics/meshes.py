@@ -121,12 +121,10 @@ def fit_rates(
     learning_rate: float = 0.03,
 ) -> Model:
     """Fit the step sizes λ_{l,i} of a model in layers, one for each feature, so that what is
-    read of its outputs comes nearest to the native model: stochastic gradient descent on the
-    squared error (Adam, its learning rate falling to zero along a cosine). Its batches follow
-    one another through the samples and then begin again.
-
-    There are many step sizes, and a few samples do not determine them. Give it so many samples
-    that each is seen once or twice: `steps * batch / 2` or more.
+    read of its outputs comes nearest to the native model: Adam on the squared error, its
+    learning rate falling to zero along a cosine. Batches follow one another through the samples
+    and then begin again. Few samples do not determine so many step sizes: give it
+    `steps * batch / 2` or more.
     """
     features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
@@ -166,12 +164,11 @@ def coarsenings(
 ) -> Iterator[Coarsening]:
     """The native model, and then models with one interval less each, down to one interval.
 
-    A greedy search. Every move is tried on the calibration batch, and the step sizes of the
-    best are fitted. The next search begins from the better of the two, fitted or not.
-    With `selections` among the moves none is worse by that error than any choice of whole
-    layers, where these are few enough to be tried. Step sizes are fitted to three quarters of
-    the samples. All choices are made by the error on the last quarter. Fewer than four samples
-    serve for both.
+    A greedy search: every move is tried on the calibration batch, the step sizes of the best
+    are fitted, and the next search begins from the better of the two, fitted or not. With
+    `selections` among the moves none is worse by that error than any choice of whole layers,
+    where these are few enough to be tried. Step sizes are fitted to three quarters of the
+    samples, choices made by the error on the last quarter; fewer than four serve for both.
 
     **Arguments:**
 

@@ -3,6 +3,7 @@
 from .progress import ByteProgress as ByteProgress, Terminal as Terminal
 from .tables import (
     Report as Report,
+    markdown_table as markdown_table,
     show_table as show_table,
     write_json as write_json,
     write_report as write_report,

@@ -29,12 +29,13 @@ class Report(NamedTuple):
 def write_report(folder: Path, report: Report) -> None:
     """Writes `report.md`, `report.csv` and `report.json` into `folder`."""
     write_json(folder / "report.json", {"about": report.about, "rows": report.rows})
-    table, page = folder / "report.csv", folder / "report.md"
-    with naming(table), table.open("w", newline="", encoding="utf-8") as file:
+    sheet, page = folder / "report.csv", folder / "report.md"
+    with naming(sheet), sheet.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _columns(report.rows))
         writer.writeheader()
         writer.writerows(report.rows)
-    text = f"# {report.name}\n\n{report.about}\n\n{_markdown(report.rows)}"
+    table = markdown_table(*table_cells(report.rows))
+    text = f"# {report.name}\n\n{report.about}\n\n{table}\n"
     with naming(page):
         page.write_text(text, encoding="utf-8")
 
@@ -82,15 +83,11 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return headings, [[_text(row.get(column)) for column in columns] for row in rows]
 
 
-def _markdown(rows: Sequence[Row]) -> str:
-    headings, lines = table_cells(rows)
+def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, of which no cell ends early."""
     lines = [headings, ["---"] * len(headings), *lines]
-    return "".join(f"| {' | '.join(map(_in_one_cell, line))} |\n" for line in lines)
-
-
-def _in_one_cell(text: str) -> str:
-    """A text that ends neither its cell of a Markdown table nor its line."""
-    return " ".join(text.replace("|", "\\|").split())
+    cells = ([" ".join(x.replace("|", "\\|").split()) for x in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _text(value: Any) -> str:

@@ -60,10 +60,7 @@ class Problem(NamedTuple):
     @property
     def sizes(self) -> tuple[int, int]:
         """The numbers of samples of both batches."""
-        calibration, held_out = (
-            jax.tree.leaves(x)[0].shape[0] for x in (self.calibration, self.held_out)
-        )
-        return calibration, held_out
+        return len(jax.tree.leaves(self.calibration)[0]), len(jax.tree.leaves(self.held_out)[0])
 
 
 def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
@@ -88,9 +85,8 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
         return _imitation(model, np.split(drawn, [calibration]), "random images")
     raise InputError(
         f"study_coarsening: there are no inputs for {loaded.path}, a model of "
-        f"{type(model.inputs).__name__}. Give the folder of a run, or a checkpoint of a "
-        "language model, a text encoder or a model of images; the inputs of others can be "
-        "given from Python, measure_coarsening(model, Problem(…))."
+        f"{type(model.inputs).__name__}. Give a run, or a checkpoint of a language model, a "
+        "text encoder or a model of images; for others measure_coarsening(model, Problem(…))."
     )
 
 
@@ -117,8 +113,8 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
     if isinstance(measured_on.inputs, Field):
         raise InputError(
             f"study_coarsening: the samples of {loaded.path} are functions at points that all "
-            "of them share, and the study takes some samples out of a batch. Give a run whose "
-            "inputs are arrays with a row for each sample, as those of data.name=burgers are."
+            "of them share, of which none can be taken out. Give a run whose inputs are arrays "
+            "with a row for each sample, as those of data.name=burgers are."
         )
 
     def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
@@ -158,15 +154,11 @@ def _speeches(
     tokenizer = cast(PretrainedTokenizer, loaded.tokenizer)
     pairs = halves_of_speeches(shakespeare())
     boundary = len(pairs) * 9 // 10
-    for name, size, there in (
-        ("calibration", calibration, 2 * boundary),
-        ("held_out", held_out, len(pairs) - boundary),
-    ):
-        if size > there:
-            raise InputError(
-                f"study_coarsening: {name}={size}, but Shakespeare has only {there} texts for "
-                "that; give it fewer."
-            )
+    if calibration > 2 * boundary or held_out > len(pairs) - boundary:
+        raise InputError(
+            f"study_coarsening: calibration={calibration}, held_out={held_out}, but there are "
+            f"only {2 * boundary} and {len(pairs) - boundary} texts of Shakespeare for that."
+        )
     learned = np.linspace(0, boundary - 1, -(-calibration // 2)).astype(int)
     kept = np.linspace(boundary, len(pairs) - 1, held_out).astype(int)
     # Neighbours come from the same scene; a batch should not.

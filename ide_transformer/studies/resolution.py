@@ -92,11 +92,10 @@ def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
         to = eq.interpolation(source, eq.TokenDomain(points), degree=3)
         return to(values[..., None])[..., 0]
 
-    def widened(x: Any) -> Any:
-        single = hasattr(x, "dtype") and x.dtype == jnp.float32
-        return x.astype(values.dtype) if single else x
-
-    wide = jax.tree.map(widened, loaded.model)
+    wide = jax.tree.map(
+        lambda x: x.astype(values.dtype) if getattr(x, "dtype", None) == jnp.float32 else x,
+        loaded.model,
+    )
     return FunctionSolve.of(wide, inputs, None)
 
 
@@ -109,21 +108,16 @@ class Trial(NamedTuple):
     left: dict[str, float]
 
     @property
-    def cheapest(self) -> str:
-        """The refinement that removed the most for what it costs more."""
-        costs = {part.resolution: part.cost for part in self.budget.parts}
-        return max(self.left, key=lambda x: gain(self.measured, self.left[x], costs[x]))
-
-    @property
     def row(self) -> dict[str, Any]:
-        """A line of a table."""
-        shares = {part.resolution: part.share for part in self.budget.parts}
+        """A line of a table; the cheapest refinement removes the most for what it costs."""
+        costs = {part.resolution: part.cost for part in self.budget.parts}
+        gains = {x: gain(self.measured, left, costs[x]) for x, left in self.left.items()}
         return {
-            **shares,
+            **{part.resolution: part.share for part in self.budget.parts},
             "sum": self.budget.total,
             "measured": self.measured,
             "named": self.budget.cheapest.resolution,
-            "cheapest": self.cheapest,
+            "cheapest": max(gains, key=lambda x: gains[x]),
         }
 
 
@@ -176,13 +170,10 @@ def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> 
         std=1.0,
         key=keys[1],
     )
-    maps = jax.tree.map(
-        _smooth, (model.inputs.embedding.weight.T, model.read_out.linear.weight)
-    )
     model = eqx.tree_at(
         lambda m: (m.inputs.embedding.weight, m.read_out.linear.weight),
         model,
-        (maps[0].T, maps[1]),
+        replace_fn=_smooth,
     )
     space = eq.FunctionSpace(eq.Legendre(), _MODES, eq.FeatureDomain(features))
     waves = random.normal(size=(2, _SAMPLES, _WAVES))
@@ -196,7 +187,4 @@ def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> 
 
 def _smooth(c: Array) -> Array:
     """Coefficients that fall with the numbers of their functions."""
-    for axis, number in enumerate(c.shape):
-        fall = jnp.asarray(_DECAY ** np.arange(number), c.dtype)
-        c = c * jnp.expand_dims(fall, [i for i in range(c.ndim) if i != axis])
-    return c
+    return c * _DECAY ** np.indices(c.shape).sum(axis=0)

@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from ide_transformer import InputError
+from ide_transformer.reporting import markdown_table as table
 from ide_transformer.training import Config, SchemeConfig, Section
 from ide_transformer.training.choice import Choice
 from ide_transformer.training.names import FACES, find, snake_case
-
-from .tables import code, table
 
 
 _NAMES = {
@@ -26,6 +25,11 @@ _NAMES = {
     Path: "path",
 }
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+
+
+def code(text: object) -> str:
+    """A name or value as code."""
+    return f"`{text}`"
 
 
 def keys_tables() -> str:

@@ -10,8 +10,9 @@ from ide_transformer.equation import parts
 from ide_transformer.models import Model
 from ide_transformer.pretrained import families
 from ide_transformer.pretrained.family import Family
+from ide_transformer.reporting import markdown_table as table
 
-from .tables import code, table
+from .configuration import code
 
 
 # A family without an example of its own, and the one of which it is a case.

@@ -7,12 +7,12 @@ from pathlib import Path
 import diffrax
 
 import ide_transformer
+from ide_transformer.reporting import markdown_table as table
 from ide_transformer.solvers import Projected, count_evaluations, unrolled
 from ide_transformer.studies.convergence import FEATURES, Case, find_scheme, problem, schemes
 from ide_transformer.training import load_config
 
-from .configuration import names_of
-from .tables import code, table
+from .configuration import code, names_of
 
 
 def orders_table() -> str:

@@ -39,7 +39,7 @@ def test_the_parts_add_up_to_the_error_that_is_measured(trial):
 def test_refinements_leave_what_the_budget_says(trial):
     for part in trial.budget.parts:
         assert part.left == pytest.approx(trial.left[part.resolution], rel=0.2)
-    assert trial.budget.cheapest.resolution == trial.cheapest
+    assert trial.budget.cheapest.resolution == trial.row["cheapest"]
 
 
 @pytest.mark.heavy
@@ -56,7 +56,7 @@ def test_costs_count_what_a_solve_evaluates(trial):
 def test_budgets_of_random_equations(seed):
     trial = tried_budget(random_problem(seed))
     assert trial.budget.total == pytest.approx(trial.measured, rel=0.2)
-    assert trial.budget.cheapest.resolution == trial.cheapest
+    assert trial.budget.cheapest.resolution == trial.row["cheapest"]
 
 
 @pytest.mark.heavy

@@ -227,38 +227,14 @@ def test_recipes_that_cannot_be(tmp_path, old, new, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [
-        (b"", "is damaged; restore it, or remove it"),
-        (b"[1]", "is damaged"),
-        (b"\xff", "is damaged"),
-        (b"{}", "has no validation_loss, parameters, steps, nfe, seconds; restore it, or"),
-        (b'{"steps": 12, "parameters": 7, "seconds": 1, "validation_loss": 2}', "has no nfe;"),
-        (
-            b'{"steps": 12, "parameters": 7, "seconds": 1, "validation_loss": 2, "nfe": null}',
-            "is damaged: nfe=None is no number",
-        ),
-        (
-            b'{"steps": 12, "parameters": 7, "seconds": 1, "validation_loss": 2.0, "nfe": 2}',
-            "has no validation_accuracy;",
-        ),
-    ],
+    [(b"", "is damaged; restore it, or remove it"), (b"[1]", "is damaged")],
 )
 def test_a_damaged_summary_is_named(comparison, tmp_path, content, message):
     runs = tmp_path / "recipes/runs"
     write_runs(runs)
-    for path in runs.glob("heun-seed*/summary.json"):
-        changed(path, "validation_accuracy", 0.5)
     damaged = runs / "heun-seed1/summary.json"
     damaged.write_bytes(content)
     with pytest.raises(ide.InputError, match=f"heun-seed1/summary.json {message}"):
         comparison.compare(tmp_path)
     assert not (tmp_path / "recipes/report.json").exists()
     assert damaged.read_bytes() == content
-
-
-def test_a_log_that_has_lost_a_line_is_named(comparison, tmp_path):
-    write_runs(tmp_path / "recipes/runs")
-    log = tmp_path / "recipes/runs/heun-seed1/metrics.jsonl"
-    log.write_text("".join(log.read_text().splitlines(keepends=True)[2:]))
-    with pytest.raises(ide.InputError, match=r"heun-seed1/metrics\.jsonl has other steps"):
-        comparison.compare(tmp_path)

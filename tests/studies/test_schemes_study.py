@@ -127,45 +127,6 @@ schemes:
     assert [file.stat().st_mtime_ns for file in kept] == times
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("mode: both", "mode='both'; it must be train or solve"),
-        ("schemes: {}", "mode=None; it must be train or solve"),
-        (TRAINING.replace("budget:", "# budget:"), r"^[^\n]*small\.yaml: budget is missing\.$"),
-        (
-            "mode: solve\nrun: nowhere\nrounds: 1\nschemes: {}",
-            "rounds=1: Input should be greater than or equal to 2",
-        ),
-        (
-            TRAINING.replace("kind: nesterov", "kind: nestrov"),
-            r"solver.kind=nestrov: unknown. Did you mean nesterov\?",
-        ),
-        (
-            TRAINING.replace("momentum: 0.5", "momentum: 1.5"),
-            r"solver: momentum=1.5: it must lie in \[0, 1\)",
-        ),
-        (
-            TRAINING.replace("momentum", "momentun"),
-            r"solver.options.momentun: nesterov has no such option. Did you mean momentum\?",
-        ),
-        (TRAINING.replace("unit: field_evaluations", "unit: hours"), "budget.unit='hours'"),
-        (
-            TRAINING.replace("reference: nesterov", "reference: euler"),
-            r"reference='euler': it must be one of nesterov, residual\(gated_rk2\)",
-        ),
-        (
-            "mode: solve\nrun: nowhere\nschemes: {x: {solver: {kind: euler}, steps: [1]}}",
-            "nowhere: there is no such run",
-        ),
-    ],
-)
-def test_comparisons_that_cannot_be(tmp_path, text, message):
-    with pytest.raises(ide.InputError, match=message):
-        load_comparison(written(tmp_path, text)).compare(tmp_path)
-    assert not (tmp_path / "small").exists()
-
-
 class Failing(ide.AbstractOneStep):
     """A scheme that fails in a run alone."""
 

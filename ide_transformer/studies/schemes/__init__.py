@@ -26,4 +26,6 @@ def load_comparison(path: Path) -> AbstractComparison:
     if str(mode) not in _MODES:
         raise InputError(f"{path}: mode={mode!r}; it must be {' or '.join(_MODES)}.")
     tree.setdefault("name", path.stem)
-    return validated(_MODES[str(mode)], tree, str(path)).placed(path.parent)
+    if isinstance(tree.get("base"), str):
+        tree["base"] = str(path.parent / tree["base"])
+    return validated(_MODES[str(mode)], tree, str(path))

@@ -30,10 +30,6 @@ class AbstractComparison(Section, abc.ABC):
     mode: str
     name: FolderName
 
-    def placed(self, folder: Path) -> "AbstractComparison":
-        """The configuration with its paths relative to the folder of its file."""
-        return self
-
     def compare(self, runs: Path) -> Report:
         """Measures each scheme that was not measured before and writes the report into
         `runs/<name>/`. Input that cannot be used is refused before anything is measured."""

@@ -53,12 +53,12 @@ class TrainingComparison(AbstractComparison):
     def _each_run_once(self):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)}: give each of them once")
-        for name in self.contenders:
+        names = [*self.schemes, *(_with(s, r) for r in self.recipes for s in self.schemes)]
+        for name in names:
             try:
                 folder_name(Trial(name, (1.234e-300,) * len(self._swept), max(self.seeds)).name)
             except ValueError as error:
                 raise ValueError(f"schemes.{name}: {error}") from None
-        names = [*self.schemes, *(_with(s, r) for r in self.recipes for s in self.schemes)]
         if len({Trial(name, (), 0).name for name in names}) < len(names):
             raise ValueError(
                 f"schemes: two of {', '.join(names)} would share a folder, whose name "
@@ -94,9 +94,6 @@ class TrainingComparison(AbstractComparison):
     @property
     def _swept(self) -> dict[str, tuple[float, ...]]:
         return self.sweep.keys if self.sweep else {}
-
-    def placed(self, folder: Path) -> "TrainingComparison":
-        return self.model_copy(update={"base": folder / self.base})
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         configs, tasks = self._configs, self._tasks

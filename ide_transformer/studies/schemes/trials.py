@@ -2,7 +2,7 @@
 
 import functools as ft
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +19,6 @@ from ...training.folder import changed_data, changed_values, source
 from ...training.reading import apply_overrides
 from .budget import seconds_of_a_run, try_first_batch
 from .sweep import Trial
-
-
-# Of a summary, which a report needs as numbers.
-_FIGURES = ("parameters", "steps", "nfe", "seconds")
 
 
 class Made(NamedTuple):
@@ -53,7 +49,7 @@ class Made(NamedTuple):
         finite failed too."""
         if self.failed.exists():
             return str(read_json(self.failed).get("why"))
-        summary = self._summary
+        summary = self.run.load_summary()
         for name in ("validation_loss", "test_loss"):
             loss = summary.get(name, 0.0)
             if loss is None or not math.isfinite(loss):
@@ -63,29 +59,7 @@ class Made(NamedTuple):
     @property
     def result(self) -> dict[str, Any]:
         """The summary and the log of a run that is done and did not fail."""
-        return {**self._summary, "log": read_metrics(self.run.metrics)}
-
-    @property
-    def _summary(self) -> dict[str, Any]:
-        """**Raises:** `InputError` where it is damaged."""
-        summary = self.run.load_summary()
-        self.check_figures(summary, ("validation_loss", *_FIGURES))
-        wrong = [name for name in _FIGURES if not isinstance(summary[name], int | float)]
-        if wrong:
-            raise InputError(
-                f"{self.run.summary} is damaged: {wrong[0]}={summary[wrong[0]]!r} is no "
-                "number; restore it, or remove it, so that it is written again."
-            )
-        return summary
-
-    def check_figures(self, summary: Mapping[str, Any], names: Iterable[str]) -> None:
-        """**Raises:** `InputError` for a summary that lacks one of these figures."""
-        missing = [name for name in names if name not in summary]
-        if missing:
-            raise InputError(
-                f"{self.run.summary} has no {', '.join(missing)}; restore it, or remove it, so "
-                "that it is written again."
-            )
+        return {**self.run.load_summary(), "log": read_metrics(self.run.metrics)}
 
 
 class Trials:
@@ -135,16 +109,15 @@ class Trials:
         return run.summary.exists() or made.failed.exists()
 
     def possible(self, trial: Trial) -> bool:
-        """Whether there can be such a run."""
-        if self.done(trial):
-            return True
+        """Whether there can be such a run; one that fails otherwise says why."""
         try:
-            try_first_batch(self.config(trial), self.tasks[trial.scheme])
+            return self.done(trial) or not try_first_batch(
+                self.config(trial), self.tasks[trial.scheme]
+            )
         except InputError:
             return False
         except Exception:
-            return True  # its run fails too, and says why
-        return True
+            return True
 
     def forecast(self, trials: Sequence[Trial], further: Sequence[str] = ()) -> None:
         """Says how long the trials that are not done will take, with a `further` one of each of

@@ -1,27 +1,14 @@
-"""The rules that a comparison breaks are named in its report."""
+"""Differences of paired runs, and the rules that a comparison breaks."""
 
+import numpy as np
 import pytest
 
-from ide_transformer.studies.schemes.results import broken_rules
+from ide_transformer.studies.schemes.results import broken_rules, paired_difference
 
 
 RATE = "optimizer.learning_rate"
-ROWS = [
-    {
-        "scheme": "a",
-        "at_edge": None,
-        "parameters": 100,
-        "field_evaluations": 10,
-        "seeds": [1.0],
-    },
-    {
-        "scheme": "b",
-        "at_edge": None,
-        "parameters": 100,
-        "field_evaluations": 10,
-        "seeds": [2.0],
-    },
-]
+EQUAL = {"at_edge": None, "parameters": 100, "field_evaluations": 10}
+ROWS = [{"scheme": "a", **EQUAL, "seeds": [1.0]}, {"scheme": "b", **EQUAL, "seeds": [2.0]}]
 FAIR = {"seeds": 3, "swept": {RATE: (1.0, 2.0)}, "tested": True, "rows": ROWS}
 
 
@@ -61,3 +48,22 @@ def test_a_fair_comparison_breaks_none():
 def test_each_rule_that_is_broken_is_named(changes, sentence):
     (found,) = broken_rules(**{**FAIR, **changes})
     assert found.startswith(sentence)
+
+
+def test_the_interval_is_that_of_student():
+    """t(0.975, 2) = 4.302653, from a table."""
+    values, reference = [1.2, 1.5, 1.1], [1.0, 1.0, 1.0]
+    mean, half_width = paired_difference(values, reference)
+    assert mean == pytest.approx(0.8 / 3)
+    spread = np.sqrt(sum((d - 0.8 / 3) ** 2 for d in (0.2, 0.5, 0.1)) / 2)
+    assert half_width == pytest.approx(4.302653 * spread / np.sqrt(3), rel=1e-6)
+
+
+def test_what_both_share_has_no_part_in_it():
+    seeds = np.random.default_rng(0).normal(size=8)
+    mean, half_width = paired_difference((seeds + 0.25).tolist(), seeds.tolist())
+    assert mean == pytest.approx(0.25) and half_width < 1e-12
+
+
+def test_a_single_pair_has_no_interval():
+    assert paired_difference([2.0], [1.5]) == (0.5, None)
