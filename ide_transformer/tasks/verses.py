@@ -1,3 +1,5 @@
+"""Translation of verses, from texts of SWORD."""
+
 import hashlib
 import json
 import re
@@ -65,12 +67,11 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
         self.context = context
         self.data = {name: self._encoded(pairs) for name, pairs in parts.items()}
         self.dropped = len(verses) - sum(len(part[0]) for part in self.data.values())
-        for name, (sources, _) in self.data.items():
-            if not sources:
-                raise InputError(
-                    f"the {name} part has no verse of at most model.context={context} tokens; "
-                    "raise it, or hold out a larger part."
-                )
+        if empty := [name for name, (sources, _) in self.data.items() if not sources]:
+            raise InputError(
+                f"the {empty[0]} part has no verse of at most model.context={context} tokens; "
+                "raise it, or hold out a larger part."
+            )
 
     def texts(self, tokens: np.ndarray) -> list[str]:
         """The text of each row of tokens, up to its end."""
@@ -95,24 +96,19 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
         self, pairs: list[tuple[str, str]]
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The tokens of both languages, each verse with its end."""
-        sources, targets = [], []
-        for pair in pairs:
-            source, target = (
-                np.append(self.tokenizer.encode(text), self.end).astype(np.int32)
-                for text in pair
-            )
-            if max(len(source), len(target)) <= self.context:
-                sources.append(source)
-                targets.append(target)
-        return sources, targets
+
+        def tokens(text: str) -> np.ndarray:
+            return np.append(self.tokenizer.encode(text), self.end).astype(np.int32)
+
+        encoded = [(tokens(source), tokens(target)) for source, target in pairs]
+        fitting = [pair for pair in encoded if max(map(len, pair)) <= self.context]
+        return [source for source, _ in fitting], [target for _, target in fitting]
 
 
 def cached_verses(path: Path) -> list[tuple[str, str, str]]:
     """Chapter, English and Spanish of each verse that both texts have; read once."""
-    names = (f"mods.d/{name}.conf" for name in (_ENGLISH, _SPANISH))
-    files = [path / name for name in names]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
+    files = [path / f"mods.d/{name}.conf" for name in (_ENGLISH, _SPANISH)]
+    if missing := [file for file in files if not file.is_file()]:
         raise InputError(
             f"data.path={path}: {missing[0]} is missing. Run apt-get install sword-text-kjv "
             "sword-text-sparv and give /usr/share/sword, or unpack the packages and give that "
@@ -166,10 +162,12 @@ def _by_chapter(
     """The pairs of each part."""
     chapters = sorted({chapter for chapter, *_ in verses})
     order = np.random.default_rng(0).permutation(len(chapters))
+    place_of = {chapters[i]: place for place, i in enumerate(order)}
     ends = [int(len(chapters) * x) for x in (test, test + validation)]
-    held_out = {"test": order[: ends[0]], "validation": order[ends[0] : ends[1]]}
-    part_of = {chapters[i]: part for part, chosen in held_out.items() for i in chosen}
     parts: dict[str, list[tuple[str, str]]] = {"training": [], "validation": [], "test": []}
-    for chapter, english, spanish in verses:
-        parts[part_of.get(chapter, "training")].append((english, spanish))
+    for chapter, *pair in verses:
+        part = ("test", "validation", "training")[
+            np.searchsorted(ends, place_of[chapter], "right")
+        ]
+        parts[part].append(tuple(pair))
     return parts

@@ -4,7 +4,6 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden.copies import changed_copy
 from golden.make_images import CVT, original, random_images, run
 from helpers import GOLDEN, fast_first, largest
 
@@ -75,25 +74,6 @@ def test_outputs_of_the_library_in_single_precision(name, options, tmp_path):
     outputs = eqx.filter_jit(model)(images)
     assert outputs.dtype == jnp.float32
     assert largest(outputs, outputs_of(reference, images)) < 2e-5
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (dict(cls_token=[True, True]), r"cls_token\[0\] = True is not supported.*: False"),
-        (dict(stride_q=[1, 2]), r"stride_q\[1\] = 2 is not supported. Supported: 1"),
-        (dict(kernel_qkv=[2, 3]), r"kernel_qkv\[0\] = 2 is even"),
-        (dict(padding_kv=[0, 1]), r"padding_kv\[0\] = 0 is not supported"),
-        (dict(qkv_projection_method=["avg", "dw_bn"]), r"qkv_projection_method\[0\] = 'avg'"),
-        (dict(num_heads=[3, 2]), r"embed_dim\[0\] = 4 is no multiple of num_heads\[0\] = 3"),
-        (dict(embed_dim=[4]), r"embed_dim = \[4\] is no list of 2 entries"),
-        (dict(depth=2), r"depth = 2 is no list"),
-        (dict(patch_padding=[0, 1]), r"padding=0 with window=5 and stride=2"),
-    ],
-)
-def test_options_that_make_no_such_model(options, message, tmp_path):
-    with pytest.raises(ide.InputError, match=message):
-        load_pretrained(changed_copy(tmp_path, "cvt", **options))
 
 
 def test_images_that_no_grid_fits():

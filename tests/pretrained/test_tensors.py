@@ -1,7 +1,6 @@
-"""Options and tensors of the files of encoders: read as they are meant, or refused by name."""
+"""Tensors of checkpoints: all of them are read, known as copies, or named."""
 
 import json
-import math
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,10 +8,9 @@ import numpy as np
 import pytest
 from golden.copies import changed_copy, options_of, tensors_of
 from helpers import GOLDEN
-from pretrained.option_fuzz import check_refused
 
 import ide_transformer as ide
-from ide_transformer.pretrained import load_pretrained
+from ide_transformer.pretrained import families, load_pretrained
 
 
 HEADS = {
@@ -22,53 +20,42 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("family", ["bert", "t5", "vit", "whisper"])
-def test_values_of_another_kind_are_refused_by_name(family, tmp_path):
-    folder, options = changed_copy(tmp_path, family), options_of(family)
-    sizes = [
-        name
-        for name, value in options.items()
-        # Those of the decoder of T5 are not read.
-        if name != "num_decoder_layers"
-        and type(value) is int
-        and name.startswith(("n_", "num_", "d_", "hidden_s", "vocab"))
-    ]
-    wrong = [(name, value) for name in sizes for value in (0, 2.0, "2", True)]
-    epsilons = [name for name in options if "_eps" in name]
-    wrong += [
-        (name, value) for name in epsilons for value in (0, -1e-5, math.nan, True, "1e-5")
-    ]
-    wrong += [("quantization_config", {"bits": 4}), ("is_decoder", True)]
-    wrong += [("an_option_of_tomorrow", 1)]
-    assert len(sizes) > 2
-    check_refused(folder, options, wrong)
+def test_all_tensors_that_do_not_fit_are_listed_at_once(tmp_path):
+    def change(tensors):
+        del tensors["model.norm.weight"]
+        name = "model.layers.1.mlp.up_proj.weight"
+        return tensors | {"model.extra": np.zeros(3), name: tensors[name][:5]}
+
+    folder = changed_copy(tmp_path, "llama", change)
+    with pytest.raises(ide.InputError) as caught:
+        load_pretrained(folder)
+    message = str(caught.value)
+    assert str(folder) in message
+    assert "norm.weight (16,): missing" in message
+    assert "extra (3,): not known" in message
+    assert "layers.1.mlp.up_proj.weight: shape (5, 16), expected (24, 16)" in message
 
 
-@pytest.mark.parametrize(
-    ("family", "options", "message"),
-    [
-        ("bert", dict(num_attention_heads=3), "hidden_size = 16 is no multiple of num_att"),
-        ("roberta", dict(pad_token_id=-1), "pad_token_id = -1 is no whole number"),
-        ("roberta", dict(pad_token_id=23), "max_position_embeddings = 24 is not above 24"),
-        # The library takes 1e-12 whatever the file says.
-        ("distilbert", dict(layer_norm_eps=1e-5), "layer_norm_eps = 1e-05: not known"),
-        ("distilbert", dict(hidden_size=16), "hidden_size = 16: not known"),
-        ("t5", dict(dense_act_fn="gelu_new"), "dense_act_fn = 'gelu_new' is not the 'relu' of"),
-        ("t5", dict(is_gated_act=True), "is_gated_act = True is not the False of feed_forwa"),
-        ("t5", dict(relative_attention_num_buckets=3), "num_buckets = 3 is not supported"),
-        ("t5", dict(relative_attention_max_distance=2), "num_buckets = 8 is not supported"),
-        ("vit", dict(patch_size=0), "patch_size = 0 is neither a number of pixels nor"),
-        ("vit", dict(image_size=2), r"write the size without them, \[4, 4\]"),
-        ("vit", dict(id2label=["one"]), "id2label = .* is no object of names"),
-        ("vit", dict(num_labels=2), r"classifier.weight: shape \(3, 8\), expected \(2, 8\)"),
-        ("dinov2", dict(mlp_ratio=-1), "mlp_ratio = -1 is no finite number above 0"),
-        ("whisper", dict(num_hidden_layers=3), "num_hidden_layers = 3 is not supported"),
-        ("whisper", dict(decoder_attention_heads=3), "d_model = 8 is no multiple of decoder_a"),
-    ],
-)
-def test_options_that_do_not_fit_are_named(family, options, message, tmp_path):
-    with pytest.raises(ide.InputError, match=message):
-        load_pretrained(changed_copy(tmp_path, family, **options))
+def test_tensors_of_images_that_do_not_fit_are_listed(tmp_path):
+    def without(tensors):
+        names = ("vit.embeddings.cls_token", "classifier.bias")
+        return {name: x for name, x in tensors.items() if name not in names}
+
+    with pytest.raises(ide.InputError) as error:
+        load_pretrained(changed_copy(tmp_path, "vit", without, num_channels=1))
+    message = str(error.value)
+    assert "embeddings.cls_token (1, 1, 8): missing" in message
+    assert "classifier.bias (3,): missing" in message
+    assert "projection.weight: shape (8, 3, 4, 4), expected (8, 1, 4, 4)" in message
+    assert len(message.splitlines()) == 4
+
+
+def test_tensors_of_speech_that_do_not_fit_are_listed(tmp_path):
+    folder = changed_copy(tmp_path, "whisper", num_mel_bins=6, decoder_layers=3)
+    with pytest.raises(ide.InputError) as error:
+        load_pretrained(folder)
+    assert "encoder.conv1.weight: shape (8, 5, 3), expected (8, 6, 3)" in str(error.value)
+    assert "decoder.layers.2.encoder_attn.q_proj.weight (8, 8): missing" in str(error.value)
 
 
 @pytest.mark.parametrize("family", HEADS)
@@ -131,10 +118,44 @@ def test_the_decoder_of_t5_is_named_and_not_read(tmp_path):
     assert eqx.tree_equal(model, load_pretrained(GOLDEN / "t5"))
 
 
-def test_the_head_of_roberta_has_one_activation(tmp_path):
-    model = load_pretrained(changed_copy(tmp_path, "roberta", hidden_act="relu"))
-    assert model.control.blocks[1].activation is ide.relu
-    assert model.read_out.head.activation is ide.gelu
+def with_head(tmp_path, change, **options):
+    """A tied Llama whose file also has a read-out."""
+
+    def tensors(old):
+        head = change(old["model.embed_tokens.weight"])
+        return old | {"lm_head.weight": head}
+
+    return changed_copy(tmp_path, "llama", tensors, tie_word_embeddings=True, **options)
+
+
+def test_a_read_out_beside_a_tied_one_must_repeat_the_embedding(tmp_path):
+    model = load_pretrained(with_head(tmp_path / "same", np.copy))
+    assert model.read_out.weight is None
+    with pytest.raises(ide.InputError, match=r"lm_head.weight .*: differs from model.embed_to"):
+        load_pretrained(with_head(tmp_path / "other", lambda x: x + 1))
+    with pytest.raises(ide.InputError, match=r"lm_head.weight .*: differs from model.embed_to"):
+        load_pretrained(with_head(tmp_path / "short", lambda x: x[:5]))
+
+
+def test_a_tensor_under_two_names_is_refused(tmp_path):
+    def twice(tensors):
+        return tensors | {"norm.weight": tensors["model.norm.weight"] + 1}
+
+    with pytest.raises(ide.InputError, match=r"norm.weight: there under another name too"):
+        load_pretrained(changed_copy(tmp_path, "llama", twice))
+
+
+def test_weights_that_are_not_read_are_named(monkeypatch, tmp_path):
+    def with_value_head(tensors):
+        return tensors | {"v_head.weight": np.zeros((1, 16))}
+
+    folder = changed_copy(tmp_path, "gpt2", with_value_head)
+    with pytest.raises(ide.InputError, match=r"v_head.weight \(1, 16\): not known"):
+        load_pretrained(folder)
+    family = families()["gpt2"]._replace(unread=r"v_head\..*")
+    monkeypatch.setitem(families(), "gpt2", family)
+    with pytest.warns(UserWarning, match=r"not part of the model, so not read: v_head.weight"):
+        load_pretrained(folder)
 
 
 def test_roberta_counts_the_tokens_that_are_no_padding():
