@@ -195,30 +195,26 @@ def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]
     path, or 1. A group fits a path such as `control.blocks.0.value.weight` if it matches all of
     it, or all up to one of its dots.
 
-    **Raises:** `InputError` for a group that fits no weight, or whose weights all belong to
-    later ones.
+    **Raises:** `InputError` for a group that fits no weight.
     """
+
+    def fits(group: str, path: str) -> bool:
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in (group, f"{group}.*"))
+
     paths = [path_of(path) for path, _ in jax.tree.leaves_with_path(weights)]
-    fitting = {group: {path for path in paths if _fits(group, path)} for group in groups}
-    chosen = {path: group for group, found in fitting.items() for path in found}
     for group in groups:
-        key = f"optimizer.groups: {group!r}"
-        if not fitting[group]:
+        if not any(fits(group, path) for path in paths):
             parts = {".".join(p.split(".")[:n]) for p in paths for n in range(1, len(p))}
             close = difflib.get_close_matches(group, sorted(parts), n=3, cutoff=0.0)
             raise InputError(
-                f"{key} fits no weight. The closest paths are {', '.join(close)}; write the "
-                "path of a weight or of a part of the model, with * for any characters."
-            )
-        if group not in chosen.values():
-            raise InputError(
-                f"{key} has no effect, since later groups take all its weights; move it to the "
-                "end, or drop it."
+                f"optimizer.groups: {group!r} fits no weight. The closest paths are "
+                f"{', '.join(close)}; write the path of a weight or of a part of the model, "
+                "with * for any characters."
             )
 
     def factor(path: tuple, _) -> float:
-        group = chosen.get(path_of(path))
-        return 1.0 if group is None else groups[group]
+        found = [factor for group, factor in groups.items() if fits(group, path_of(path))]
+        return found[-1] if found else 1.0
 
     return jax.tree.map_with_path(factor, weights)
 
@@ -239,10 +235,6 @@ def evaluated_weights(state: PyTree, weights: PyTree) -> PyTree:
 
 def _of(kind: type | UnionType) -> Callable[[object], bool]:
     return lambda part: isinstance(part, kind)
-
-
-def _fits(group: str, path: str) -> bool:
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in (group, f"{group}.*"))
 
 
 def _grouped(groups: Mapping[str, float]) -> optax.GradientTransformation:
