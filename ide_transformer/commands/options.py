@@ -13,27 +13,24 @@ from ..training.config import MeshSection
 from ..training.reading import read_yaml
 
 
-# In a wheel the configurations are inside the package, in a checkout beside it.
-_PACKAGE = Path(__file__).parents[1]
-_PACKAGED = next(
-    (path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir()),
-    _PACKAGE,
-)
+def packaged() -> dict[str, Path]:
+    """The configurations that come with the package, by name, such as `compare/any_depth`."""
+    # In a wheel they are inside the package, in a checkout beside it.
+    package = Path(__file__).parents[1]
+    inside, beside = package / "configs", package.parent / "configs"
+    place = inside if inside.is_dir() else beside
+    return {str(x.relative_to(place).with_suffix("")): x for x in place.rglob("*.yaml")}
 
 
 def config_file(text: str) -> Path:
-    """The file of a configuration: one that is there, or a packaged one by its name, such as
-    `shakespeare` or `compare/any_depth`."""
-    given, packaged = Path(text), (_PACKAGED / text).with_suffix(".yaml")
-    if given.is_file() or given.suffix == ".yaml" or not packaged.is_file():
-        return given
-    return packaged
+    """The file of a configuration: one that is there, or a packaged one by its name."""
+    given = Path(text)
+    return given if given.is_file() else packaged().get(text, given)
 
 
 def no_config(text: Path) -> InputError:
     """The error for neither a file nor a packaged configuration."""
-    found = (path.relative_to(_PACKAGED) for path in _PACKAGED.rglob("*.yaml"))
-    names = sorted(str(path.with_suffix("")) for path in found)
+    names = sorted(packaged())
     close = difflib.get_close_matches(str(text.with_suffix("")), names, 5, 0.5) or names
     return InputError(
         f"{text}: there is no such configuration file, and no configuration of that name comes "

@@ -1,6 +1,7 @@
 """The command `ide-transformer`, and the configurations of the package."""
 
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -24,6 +25,7 @@ def test_help_lists_a_line_for_each_command(capsys, monkeypatch):
 
 def test_a_configuration_is_a_file_or_has_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    assert config_file("shakespeare.json") == Path("shakespeare.json")
     assert config_file("compare/any_depth") == ROOT / "configs/compare/any_depth.yaml"
     (tmp_path / "quick").write_text("name: mine")
     assert config_file("quick").samefile(tmp_path / "quick")
