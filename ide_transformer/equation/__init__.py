@@ -33,16 +33,17 @@ from .controls.piecewise import (
 from .devices import LAYOUT_AXES as LAYOUT_AXES, divided as divided, on_devices as on_devices
 from .domain import TokenDomain as TokenDomain, grid_of as grid_of, lattice as lattice
 from .equation import Equation as Equation, as_control as as_control, contents as contents
-from .feature_domain import (
+from .function_space import (
+    PLAIN as PLAIN,
     AbstractBasis as AbstractBasis,
     Cosine as Cosine,
     FeatureDomain as FeatureDomain,
+    FunctionSpace as FunctionSpace,
     Legendre as Legendre,
     Nodal as Nodal,
     Warped as Warped,
     Waves as Waves,
 )
-from .function_space import PLAIN as PLAIN, FunctionSpace as FunctionSpace
 from .operators.attention import (
     AbstractAttention as AbstractAttention,
     Attention as Attention,
@@ -55,10 +56,6 @@ from .operators.attention_kernels import (
     LinearAttention as LinearAttention,
     SinkhornAttention as SinkhornAttention,
 )
-from .operators.convolution import (
-    Convolution as Convolution,
-    FourierIntegral as FourierIntegral,
-)
 from .operators.convolutional_attention import ConvolutionalAttention as ConvolutionalAttention
 from .operators.damping import (
     Damping as Damping,
@@ -67,23 +64,26 @@ from .operators.damping import (
     Relaxation as Relaxation,
     StableDamping as StableDamping,
 )
-from .operators.diffusion import (
-    Advection as Advection,
-    DifferenceAdvection as DifferenceAdvection,
-    DifferenceDiffusion as DifferenceDiffusion,
-    Diffusion as Diffusion,
-)
 from .operators.feed_forward import (
     FeatureIntegral as FeatureIntegral,
     FeedForward as FeedForward,
     GatedFeedForward as GatedFeedForward,
+    Linear as Linear,
     gelu as gelu,
     gelu_tanh as gelu_tanh,
+    product as product,
     quick_gelu as quick_gelu,
     relu as relu,
     silu as silu,
 )
-from .operators.linear import Linear as Linear, product as product
+from .operators.grid import (
+    Advection as Advection,
+    Convolution as Convolution,
+    DifferenceAdvection as DifferenceAdvection,
+    DifferenceDiffusion as DifferenceDiffusion,
+    Diffusion as Diffusion,
+    FourierIntegral as FourierIntegral,
+)
 from .operators.operator import (
     AbstractExactOperator as AbstractExactOperator,
     AbstractLinearOperator as AbstractLinearOperator,
@@ -95,19 +95,17 @@ from .operators.operator import (
 )
 from .operators.positions import (
     AbstractPositions as AbstractPositions,
+    AbstractRegion as AbstractRegion,
+    Fredholm as Fredholm,
     LinearBias as LinearBias,
+    Neighborhood as Neighborhood,
     NoPositions as NoPositions,
     RelativeBias as RelativeBias,
     Rotary as Rotary,
+    Volterra as Volterra,
 )
 from .operators.quadrature.integrate import integrate as integrate
 from .operators.quadrature.token_mean import RESIDUALS as RESIDUALS, Domains as Domains
-from .operators.region import (
-    AbstractRegion as AbstractRegion,
-    Fredholm as Fredholm,
-    Neighborhood as Neighborhood,
-    Volterra as Volterra,
-)
 from .operators.wrapped import (
     AbstractRandomOperator as AbstractRandomOperator,
     Dropout as Dropout,
@@ -124,7 +122,6 @@ from .spelling import (
     spelled_options as spelled_options,
 )
 from .terms import (
-    frozen as frozen,
     holding as holding,
     make_terms as make_terms,
     map_operators as map_operators,

@@ -21,8 +21,7 @@ from .arrays import (
     optional_array,
     optional_positive_array,
 )
-from .feature_domain import FeatureDomain
-from .function_space import FunctionSpace
+from .function_space import FeatureDomain, FunctionSpace
 
 
 if TYPE_CHECKING:
@@ -136,11 +135,6 @@ class AbstractNormalization(AbstractRescaling):
         """The mean over Ω_y."""
         if self.domain is None:
             return jnp.mean(v, axis=-1, keepdims=True)
-        if self.domain.features != v.shape[-1]:
-            raise InputError(
-                f"{type(self).__name__}: domain={self.domain} has {self.domain.features} "
-                f"points, but the state has {v.shape[-1]} features; give one with as many."
-            )
         return v @ jnp.asarray(self.domain.weights, v.dtype)[:, None]
 
     def at_points(self, space: FunctionSpace) -> "AbstractNormalization":

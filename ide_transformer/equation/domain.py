@@ -39,8 +39,7 @@ EndWeights: TypeAlias = Annotated[Float[Array, "... ends tokens"], AtLeastZero] 
 
 def _no_negative(weights: Weights) -> Weights:
     """Not a number in the place of negative weights, where a compiled program computes them."""
-    traced = isinstance(weights, Tracer)
-    return jnp.where(weights < 0, jnp.nan, weights) if traced else weights
+    return jnp.where(weights < 0, jnp.nan, weights) if isinstance(weights, Tracer) else weights
 
 
 def _no_negative_ends(weights: EndWeights) -> EndWeights:
@@ -92,44 +91,33 @@ class TokenDomain(eqx.Module):
             raise InputError(
                 f"TokenDomain.points has shape {self.points.shape}; give at least one point."
             )
-        shape = (self.num_tokens - self.prefix, self.dimension)
-        held = None if self.grid is None else (math.prod(self.grid), len(self.grid))
-        if (held or self.prefix) and held != shape:
+        number = self.num_tokens - self.prefix
+        axes = {len(x) for x in (self.grid, self.spacing, self.period) if x is not None}
+        missing = self.prefix and self.grid is None
+        if missing or axes - {self.dimension} or math.prod(self.grid or (number,)) != number:
             raise InputError(
-                f"TokenDomain: grid={self.grid} does not hold {shape[0]} points of dimension "
-                f"{shape[1]} after a prefix={self.prefix}; use TokenDomain.uniform."
+                f"TokenDomain: grid={self.grid}, spacing={self.spacing}, period={self.period} "
+                f"does not hold {number} points of dimension {self.dimension} after a prefix="
+                f"{self.prefix}; give a length for each axis, or use TokenDomain.uniform."
             )
-        for name in ("spacing", "period"):
-            lengths = getattr(self, name)
-            if lengths is not None and len(lengths) != self.dimension:
+        if self.grid is not None and is_known(self.points):
+            points, steps = np.asarray(self.points)[self.prefix :], np.array(self.steps)
+            places = np.stack(np.unravel_index(np.arange(number), self.grid), axis=-1)
+            # Coordinates are rounded in proportion to the largest.
+            rounding = 8 * float(jnp.finfo(points.dtype).eps) * np.abs(points).max(axis=0)
+            error = np.abs(points - points[:1] - places * steps).max(axis=0)
+            if (error > 1e-3 * steps + rounding).any():
                 raise InputError(
-                    f"TokenDomain: {name}={lengths} for points of dimension {self.dimension}; "
-                    "give a length for each axis."
+                    f"TokenDomain: the points are not those of grid={self.grid}, the last axis "
+                    f"fastest, with steps {self.steps}; give their spacing, or leave grid out."
                 )
-        self._check_grid()
-        ends = self.ends is not None, self.end_weights is not None
-        if any(ends) and not (all(ends) and self.weights is not None):
+        given = [x is not None for x in (self.ends, self.end_weights, self.weights)]
+        if any(given[:2]) and not all(given):
             raise InputError("TokenDomain: end_weights need both ends and weights; give all.")
         w = self.weights
         if w is not None and w.ndim == 1 and is_known(w) and not np.asarray(w).any():
             raise InputError(
-                "TokenDomain.weights are all zero, so that there is nothing to integrate over; "
-                "give a point a positive weight."
-            )
-
-    def _check_grid(self) -> None:
-        if self.grid is None or not is_known(self.points):
-            return
-        points, steps = np.asarray(self.points)[self.prefix :], np.array(self.steps)
-        places = np.stack(np.unravel_index(np.arange(len(points)), self.grid), axis=-1)
-        # Coordinates are rounded in proportion to the largest.
-        rounding = 8 * float(jnp.finfo(points.dtype).eps) * np.abs(points).max(axis=0)
-        error = np.abs(points - points[:1] - places * steps).max(axis=0)
-        if (error > 1e-3 * steps + rounding).any():
-            raise InputError(
-                f"TokenDomain: the points are not those of grid={self.grid}, the last axis "
-                f"fastest, with neighbours at distances {tuple(steps.tolist())}; give their "
-                "spacing, or leave grid out."
+                "TokenDomain.weights are all zero; give a point a positive weight."
             )
 
     @classmethod
@@ -158,8 +146,7 @@ class TokenDomain(eqx.Module):
         lengths = length if isinstance(length, tuple) else (length,) * len(shape)
         if len(lengths) != len(shape):
             raise InputError(
-                f"TokenDomain.periodic: length={length} for {len(shape)} axes; give one "
-                "number, or one for each axis."
+                f"TokenDomain.periodic: length={length}; give one number, or one for each axis."
             )
         spacing = tuple(x / n for x, n in zip(lengths, shape, strict=True))
         return cls(lattice(shape, spacing).points, None, shape, spacing, lengths)
@@ -240,12 +227,7 @@ class TokenDomain(eqx.Module):
         - `points`: in any order, no two the same, of dimension 1 or 2.
         - `bounds`: the lower and the upper end of each axis; `None` for those of the points.
         """
-        if not is_known(points):
-            raise InputError(
-                "TokenDomain.from_points: the points have to be known when a program is "
-                "compiled; make the domain before, and pass it."
-            )
-        weights = rules.cells(np.asarray(points), bounds)
+        weights = rules.cells(points, bounds)
         points = jnp.asarray(points)
         return cls(points, jnp.asarray(weights, points.dtype))
 
@@ -266,11 +248,6 @@ class TokenDomain(eqx.Module):
     @property
     def steps(self) -> tuple[float, ...]:
         """The distance of neighbours along each axis of a grid."""
-        if self.grid is None:
-            raise InputError(
-                "This TokenDomain is no grid of equal distances, as TokenDomain.uniform, "
-                "periodic and midpoint make them."
-            )
         return (1.0,) * self.dimension if self.spacing is None else self.spacing
 
     @property
@@ -284,11 +261,10 @@ class TokenDomain(eqx.Module):
     def positions(self) -> Float[Array, " tokens"]:
         """The coordinate of each token on a line."""
         if self.period is not None or self.dimension != 1:
-            kind = "periodic" if self.period is not None else f"of dimension {self.dimension}"
+            kind = f"of dimension {self.dimension}" if self.period is None else "periodic"
             raise InputError(
-                f"This TokenDomain is {kind}, so that its tokens have no order; causal "
-                "attention, rotary positions and relative biases need a line. LinearBias and "
-                "windows that are not causal do not."
+                f"This TokenDomain is {kind}, so that its tokens have no order, which causal "
+                "attention, rotary positions and relative biases need; LinearBias does not."
             )
         return self.points[:, 0]
 
@@ -328,16 +304,10 @@ class TokenDomain(eqx.Module):
         and are not seen, so that a solution is known at any points. For attention; operators
         that need a grid have none there."""
         points = jnp.asarray(points, self.points.dtype)
-        if points.shape[1] != self.dimension:
-            raise InputError(
-                f"TokenDomain.with_queries: points of dimension {points.shape[1]} for a domain "
-                f"of dimension {self.dimension}; they have to be the same."
-            )
         if self.end_weights is not None:
             raise InputError(
-                "TokenDomain.with_queries: the end_weights of this domain are for integrals up "
-                "to its own points; where none ends before the last, give TokenDomain(points, "
-                "weights) of it."
+                "TokenDomain.with_queries: the end_weights are for integrals up to its own "
+                "points; where none ends before the last, give TokenDomain(points, weights)."
             )
         own = self._given_weights
         weights = jnp.pad(own, [(0, 0)] * (own.ndim - 1) + [(0, len(points))])
@@ -347,12 +317,7 @@ class TokenDomain(eqx.Module):
     def weighted(self, density: Callable[[Array], Array]) -> "TokenDomain":
         """Weight the points for integrals `∫ g(x) ρ(x) dx`, ρ a density, not negative, from
         `[tokens, dimension]` to `[tokens]`."""
-        rho = jnp.asarray(density(self.points))
-        if rho.shape != (self.num_tokens,):
-            raise InputError(
-                f"TokenDomain.weighted: density gives {rho.shape} at points "
-                f"{self.points.shape}; it must give a number for each token."
-            )
+        rho = jnp.broadcast_to(density(self.points), self.num_tokens)
         weights, ends = jax.tree.map(
             lambda x: x * jnp.broadcast_to(rho, x.shape), (self.weights, self.end_weights)
         )
@@ -419,7 +384,7 @@ class TokenDomain(eqx.Module):
         if mask.shape[-1] != self.num_tokens:
             raise InputError(
                 f"TokenDomain.padded: mask is for {mask.shape[-1]} tokens, but the domain has "
-                f"{self.num_tokens}; give True or False for each of them."
+                f"{self.num_tokens}."
             )
         weights = self._given_weights
         weights = jnp.broadcast_to(weights, jnp.broadcast_shapes(weights.shape, mask.shape))
@@ -493,9 +458,8 @@ def _integrals_up_to(weights: Array | None, end_weights: Array | None, v: Array)
 
 def _later(v: Array, tokens: int) -> Array:
     """Moved towards later tokens, from zeros."""
-    rest = v.shape[-2] - tokens
-    padding = [(0, 0)] * (v.ndim - 2) + [(min(tokens, v.shape[-2]), 0), (0, 0)]
-    return jnp.pad(v[..., : max(rest, 0), :], padding)
+    zeros = jnp.zeros_like(v[..., :tokens, :])
+    return jnp.concatenate([zeros, v], axis=-2)[..., : v.shape[-2], :]
 
 
 @jax.custom_jvp

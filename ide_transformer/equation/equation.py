@@ -53,28 +53,22 @@ class Equation(eqx.Module):
         (number, length), (own_number, own_length) = meshes
         if number != own_number or not np.isclose(length, own_length):
             sets, theta = ("{} intervals of length {:g}".format(*mesh) for mesh in meshes)
-            raise InputError(
-                f"Equation: the constraint is given on {sets}, the control on {theta}; they "
-                "must be the same."
-            )
+            raise InputError(f"Equation: the constraint is on {sets}, the control on {theta}.")
         self.control = control
         self.constraint = constraint
         self.domain = domain
         block = eqx.filter_eval_shape(control, 0.0)
         if not isinstance(block, tuple) or not block:
             raise InputError(
-                "Equation: the control must yield a tuple of operators, for example "
+                "Equation: the control must yield a tuple of operators, such as "
                 f"(Attention(…), FeedForward(…)), but yields a {type(block).__name__}."
             )
-        _check_all("control", "operators", block, AbstractOperator)
+        _check_all("control", block, AbstractOperator)
         sets = eqx.filter_eval_shape(constraint, 0.0)
         each = sets if isinstance(sets, tuple) else (sets,) * len(block)
-        _check_all("constraint", "constraints", each, AbstractConstraint)
+        _check_all("constraint", each, AbstractConstraint)
         if len(each) != len(block):
-            raise InputError(
-                f"Equation: {len(each)} constraints for {len(block)} operators; give one "
-                "for all or one for each."
-            )
+            raise InputError(f"Equation: {len(each)} constraints for {len(block)} operators.")
         # Kept, since a look into the control costs as much as to trace it.
         self.num_operators = len(block)
 
@@ -123,11 +117,11 @@ class Equation(eqx.Module):
     def terms_of(self, index: int) -> diffrax.MultiTerm:
         """The terms inside interval `index`."""
         number = self.control.num_intervals
+        outside = (index < 0) | (index >= number)
         message = f"there are {number} intervals; give 0 to {number - 1}."
         if not is_known(index):
-            outside = (index < 0) | (index >= number)
             index = eqx.error_if(index, outside, f"Equation.terms_of: {message}")
-        elif not 0 <= index < number:
+        elif outside:
             raise InputError(f"Equation.terms_of({index}): {message}")
         return self.interval_terms(index, take(self.intervals(), index))
 
@@ -174,10 +168,9 @@ def _inside(
     return control.local(interval, (t - start) / control.interval_length)
 
 
-def _check_all(part: str, wanted: str, found: tuple[Any, ...], cls: type) -> None:
+def _check_all(part: str, found: tuple[Any, ...], cls: type) -> None:
     others = [type(x).__name__ for x in found if not isinstance(x, cls)]
     if others:
         raise InputError(
-            f"Equation: the {part} yields {', '.join(others)}; it must yield {wanted}, of "
-            f"subclasses of {cls.__name__}."
+            f"Equation: the {part} yields {', '.join(others)}; it must yield {cls.__name__}s."
         )

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from ..arguments import is_known
 from ..errors import InputError
@@ -36,7 +36,7 @@ class Rule(NamedTuple):
 
 
 def trapezoid(x: Float[Array, " points"]) -> Rule:
-    _check_points("trapezoid", x, 2, "two")
+    _check_points("trapezoid", x, 2)
     return _trapezoid(x)
 
 
@@ -53,13 +53,13 @@ def _trapezoid(x: Float[Array, " points"]) -> Rule:
 def simpson(x: Float[Array, " points"]) -> Rule:
     """Source: Cartwright, "Simpson's Rule Cumulative Integration with MS Excel and
     Irregularly-spaced Data", 2017."""
-    _check_points("simpson", x, 3, "three")
+    _check_points("simpson", x, 3)
     rule = _simpson(x)
     known = is_known(rule.weights)
     if known and min(np.asarray(w).min() for w in (rule.weights, rule.end_weights)) < 0:
         raise InputError(
-            "TokenDomain.simpson: a gap between two points is twice its neighbour or more, so "
-            "that a weight would be negative; let the distances change more slowly, or take "
+            "TokenDomain.simpson: a gap between two points is twice its neighbour or more, "
+            "which makes a weight negative; let the distances change more slowly, or take "
             "TokenDomain.trapezoid."
         )
     return rule
@@ -128,31 +128,23 @@ def _clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
     return (1 - np.cos(angles)) / 2, weights
 
 
-def cells(points: np.ndarray, bounds: Bounds | None) -> np.ndarray:
+def cells(points: ArrayLike, bounds: Bounds | None) -> np.ndarray:
     """The sizes of the parts of a box, `[points]`, that are nearest to each of the points,
     `[points, dimension]`."""
-    x = points.astype(float)
-    name = "TokenDomain.from_points"
+    x, name = np.asarray(points, float), "TokenDomain.from_points"
     if x.shape[1] > 2:
-        raise InputError(f"{name}: dimension {x.shape[1]}; it serves 1 and 2.")
+        raise InputError(f"{name}: points of dimension {x.shape[1]}; it serves 1 and 2.")
     if len(np.unique(x, axis=0)) < len(x):
         raise InputError(f"{name}: two of the points are the same; give each once.")
-    if bounds is None:
-        bounds = tuple(zip(x.min(0).tolist(), x.max(0).tolist(), strict=True))
-        if any(lower == upper for lower, upper in bounds):
-            raise InputError(
-                f"{name}: along an axis the points are all the same, {bounds}; give the ends "
-                "of the domain by bounds."
-            )
-    if len(bounds) != x.shape[1]:
+    box = np.stack([x.min(0), x.max(0)], -1) if bounds is None else np.array(bounds)
+    if box.shape != (x.shape[1], 2) or (box[:, 0] >= box[:, 1]).any():
         raise InputError(
-            f"{name}: {len(bounds)} bounds for points of dimension {x.shape[1]}; give (lower, "
-            "upper) for each axis."
+            f"{name}: bounds={box.tolist()} for points of dimension {x.shape[1]}; give bounds, "
+            "the lower and the upper end of each axis."
         )
-    box = np.array([ordered(axis) for axis in bounds])
     if (out := (x < box[:, 0]) | (x > box[:, 1])).any():
         first = x[out.any(1)][0].tolist()
-        raise InputError(f"{name}: the point {first} is outside bounds={box.tolist()}.")
+        raise InputError(f"{name}: points has {first}, outside bounds={box.tolist()}.")
     return _voronoi(x, box) if x.shape[1] == 2 else _nearest(x[:, 0], box[0])
 
 
@@ -192,11 +184,10 @@ def _voronoi(x: np.ndarray, box: np.ndarray) -> np.ndarray:
     return np.array([ConvexHull(c).volume for c in corners]) / 2 ** on_sides.sum((1, 2))
 
 
-def _check_points(name: str, x: Array, least: int, number: str) -> None:
-    in_order = not is_known(x) or (np.diff(np.asarray(x)) > 0).all()
-    if x.size < least or not in_order:
+def _check_points(name: str, x: Array, least: int) -> None:
+    if x.size < least or (is_known(x) and (np.diff(np.asarray(x)) <= 0).any()):
         raise InputError(
-            f"TokenDomain.{name}: {x.size} points; give {number} or more, each above the one "
+            f"TokenDomain.{name}: {x.size} points; give {least} or more, each above the one "
             "before, for example jnp.linspace(0, 1, 65)."
         )
 

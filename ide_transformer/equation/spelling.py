@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .operators.linear import Linear
+from .operators.feed_forward import Linear
 
 
 _ARRAYS = jax.Array | np.ndarray | jax.ShapeDtypeStruct

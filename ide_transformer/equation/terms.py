@@ -88,17 +88,9 @@ def without_constraint(terms: PyTree) -> PyTree:
     return map_parts(terms, OperatorField, lambda field, _: UnconstrainedField(**vars(field)))
 
 
-def frozen(terms: PyTree, t: Depth) -> PyTree:
-    """Freeze the weights of terms at depth `t`."""
-    return _with_clock(terms, t, 0.0)
+def slowed(terms: PyTree, start: Depth, rate: float) -> PyTree:
+    """Slow the weights of terms down to a `rate` from `start` on; 0 freezes them."""
 
-
-def slowed(terms: PyTree, start: Depth, factor: int) -> PyTree:
-    """Slow the weights of terms down by `factor`, from `start` on."""
-    return _with_clock(terms, start, 1 / factor)
-
-
-def _with_clock(terms: PyTree, start: Depth, rate: float) -> PyTree:
     def change(field: OperatorField, _: int) -> OperatorField:
         return replace(field, clock=_Slow(field.clock, start, rate))
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..arguments import PositiveInt, checked, is_known
+from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from .arrays import State
 from .domain import TokenDomain, grid_of, lattice
@@ -51,7 +51,13 @@ def interpolation(
     **Raises:** `InputError` for points that do not fit, such as points of the target that are
     further outside of the source than its points are apart.
     """
-    points, x = _known(source, target)
+    if source.prefix or target.prefix or source.dimension != target.dimension:
+        raise InputError(
+            f"interpolation: from a domain of dimension {source.dimension} to one of dimension "
+            f"{target.dimension}; they have to be the same, and each token needs a place, "
+            "as in domain.without_prefix."
+        )
+    points, x = np.asarray(source.points, float), np.asarray(target.points, float)
     if source.dimension == 1:
         axes = [points[:, 0]]
     elif source.grid is not None:
@@ -88,26 +94,22 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
     or different for each sample, and where no point of the source is near one of the target.
     """
     weights = np.ones(source.num_tokens) if source.weights is None else source.weights
-    if not is_known(weights):
-        raise InputError(
-            "restriction: the weights have to be known when a program is compiled."
-        )
     if weights.ndim > 1:
         raise InputError(
             f"restriction: the source has weights of shape {weights.shape}, of its own for "
             "each sample; give a domain with one weight for each point."
         )
-    back = interpolation(target, source)
-    values = np.asarray(back.values) * np.asarray(weights)[np.asarray(back.rows)]
-    columns = np.asarray(back.columns)
+    rows, columns, values = (
+        np.asarray(x) for x in jax.tree.leaves(interpolation(target, source))
+    )
+    values = values * np.asarray(weights)[rows]
     totals = np.bincount(columns, values, target.num_tokens)
     if not (totals > 0).all():
         lonely = np.asarray(target.points)[totals <= 0][0].tolist()
         raise InputError(
-            f"restriction: no point of the source is near {lonely}; the target has to be "
-            "coarser."
+            f"restriction: no point of the source is near {lonely}; take a coarser target."
         )
-    return _token_map([columns], [back.rows], [values / totals[columns]], target.num_tokens)
+    return _token_map([columns], [rows], [values / totals[columns]], target.num_tokens)
 
 
 @checked
@@ -118,8 +120,7 @@ def coarsened(domain: TokenDomain, factor: PositiveInt = 2) -> TokenDomain:
     if any(n % factor for n in grid):
         sides = " by ".join(map(str, grid))
         raise InputError(
-            f"coarsened: factor={factor} does not divide a grid of {sides} tokens; choose "
-            f"multiples of {factor}."
+            f"coarsened: factor={factor} does not divide a grid of {sides} tokens."
         )
     grid = tuple(n // factor for n in grid)
     spacing = tuple(factor * step for step in domain.steps)
@@ -128,32 +129,14 @@ def coarsened(domain: TokenDomain, factor: PositiveInt = 2) -> TokenDomain:
     return TokenDomain(points, None, grid, spacing, domain.period)
 
 
-def _known(source: TokenDomain, target: TokenDomain) -> tuple[np.ndarray, np.ndarray]:
-    if not (is_known(source.points) and is_known(target.points)):
-        raise InputError(
-            "interpolation: the points have to be known when a program is compiled."
-        )
-    if source.prefix or target.prefix:
-        raise InputError(
-            f"interpolation: {source.prefix or target.prefix} of the tokens have no place on "
-            "the grid; take domain.without_prefix."
-        )
-    if source.dimension != target.dimension:
-        raise InputError(
-            f"interpolation: from a domain of dimension {source.dimension} to one of dimension "
-            f"{target.dimension}; they have to be the same."
-        )
-    return np.asarray(source.points, float), np.asarray(target.points, float)
-
-
 def _stencil(
     axis: np.ndarray, x: np.ndarray, period: float | None, degree: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each x the numbers of the points of an axis next to it, and Lagrange's factors."""
     if len(axis) <= degree:
         raise InputError(
-            f"interpolation: {len(axis)} points along an axis; degree={degree} needs "
-            f"{degree + 1} or more."
+            f"interpolation: {len(axis)} points along an axis of the source; degree={degree} "
+            f"needs {degree + 1} or more."
         )
     order = np.argsort(axis)
     points, number = axis[order], np.arange(len(axis))
@@ -165,14 +148,13 @@ def _stencil(
     if not gaps.all():
         around = "" if period is None else f", around a period of {period:g}"
         raise InputError(
-            f"interpolation: the source has two points at {points[np.argmin(gaps)]:g}{around}, "
-            "where a function has one value; give each point once."
+            f"interpolation: the source has two points at {points[np.argmin(gaps)]:g}{around}."
         )
     gap = gaps.max()
     if (far := x[(x < points[0] - gap) | (x > points[-1] + gap)]).size:
         raise InputError(
             f"interpolation: the target has a point at {far[0]}, but the source goes from "
-            f"{points[0]} to {points[-1]}; give points in its domain."
+            f"{points[0]} to {points[-1]}."
         )
     first = np.searchsorted(points, x, side="right") - (degree + 1) // 2
     first = np.clip(first, 0, len(points) - degree - 1)
@@ -190,8 +172,8 @@ def _in_triangles(points: np.ndarray, x: np.ndarray) -> TokenMap:
 
     if points.shape[1] != 2 or len(points) < 3:
         raise InputError(
-            f"interpolation: {len(points)} scattered points of dimension {points.shape[1]}; it "
-            "serves three or more in the plane."
+            f"interpolation: the source has {len(points)} scattered points of dimension "
+            f"{points.shape[1]}; give three or more in the plane, or a grid."
         )
     triangles = Delaunay(points)
     found = triangles.find_simplex(x)

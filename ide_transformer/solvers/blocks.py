@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..equation import Depth, frozen
+from ..equation import Depth, slowed
 from .runge_kutta import RK4
 from .scheme import single_step
 from .splitting import AbstractSplitting, LieTrotter
@@ -22,7 +22,7 @@ class BlockField(eqx.Module):
     block: AbstractSplitting
 
     def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
-        terms = frozen(self.terms, t)
+        terms = slowed(self.terms, t, 0.0)
         start, end = jnp.zeros((), u.dtype), jnp.ones((), u.dtype)
         return single_step(self.block, terms, start, end, u, args)
 

@@ -268,7 +268,7 @@ class ParallelSplitting(AbstractSplitting):
     def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
         # The flow of A_i over K times the step, its weights those of the step.
         number = len(field.of_operators(self))
-        slow = field.with_terms(slowed(field.terms, field.t0, number))
+        slow = field.with_terms(slowed(field.terms, field.t0, 1 / number))
         return super().make_step(slow, u, state, made_jump)
 
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from equation.problems import apply, state
 from helpers import HEADS, WIDTH, largest
-from published.numpy_blocks import layer_norm, linear, softmax
+from published.numpy_blocks import layer_norm, linear
 
 import ide_transformer as ide
 
@@ -158,9 +158,12 @@ def test_mass_is_conserved_in_the_limit_and_without_iterations_it_is_the_softmax
     assert largest(means[0], operator.output(means[1])) < 1e-10
 
 
-@pytest.mark.parametrize("name", ["Attention", "GaussianAttention", "LinearAttention"])
-def test_points_may_be_in_any_order(key, name):
-    operator = getattr(ide, name)(WIDTH, HEADS, key=key, std=0.3, causal=True)
+@pytest.mark.parametrize(
+    ("name", "causal"),
+    [("Attention", False), ("Attention", True), *(case for case in CASES if case[1])],
+)
+def test_points_may_be_in_any_order(key, name, causal):
+    operator = getattr(ide, name)(WIDTH, HEADS, key=key, std=0.3, causal=causal)
     order, u = np.array([3, 0, 6, 4, 1, 5, 2]), state(tokens=TOKENS)
     ends, end_weights = SIMPSON.ends[:, order], SIMPSON.end_weights[:, order]
     mixed = ide.TokenDomain(
@@ -173,28 +176,3 @@ def test_points_may_be_in_any_order(key, name):
         return ide.solve(equation, u, solver=ide.RK4()).u1
 
     assert largest(solved(u[order], mixed), solved(u, SIMPSON)[order]) < 1e-13
-
-
-@pytest.mark.parametrize("name", ["GaussianAttention", "LinearAttention"])
-def test_what_is_causal_does_not_look_ahead(key, name):
-    operator = getattr(ide, name)(WIDTH, HEADS, key=key, std=0.3, causal=True)
-    u = state(tokens=TOKENS)
-    changed = u.at[4:].set(1.0)
-    rates = [apply(operator, x, SIMPSON) for x in (u, changed)]
-    assert largest(rates[0][:4], rates[1][:4]) == 0 < largest(rates[0][4], rates[1][4])
-
-
-def test_a_linear_bias_is_that_of_distances(key):
-    positions = ide.LinearBias(4, scale=2.0)
-    bias = positions.score_bias(UNIFORM, UNIFORM)
-    apart = np.abs(np.arange(TOKENS)[:, None] - np.arange(TOKENS))
-    slopes = 2.0 * 2.0 ** (-2 * np.arange(1, 5))
-    assert largest(bias, -slopes[:, None, None] * apart) < 1e-15
-    attention = ide.Attention(WIDTH, 4, key=key, positions=positions)
-    u = state(tokens=TOKENS)
-    query, keys, value = heads(attention, np.asarray(u))
-    scores = query @ keys.transpose(0, 2, 1) / np.sqrt(query.shape[-1]) + np.asarray(bias)
-    assert (
-        largest(apply(attention, u, UNIFORM), joined(attention, softmax(scores) @ value))
-        < 1e-13
-    )

@@ -11,7 +11,7 @@ from helpers import WIDTH, fast_first, largest, make_block, random_state
 from scipy.integrate import simpson
 
 import ide_transformer as ide
-from ide_transformer.equation import Domains, integrate
+from ide_transformer.equation import Domains
 from ide_transformer.equation.operators.quadrature.integrate import (
     Blocks,
     Span,
@@ -175,31 +175,6 @@ def test_padding_has_no_end():
     domain = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6))
     padded = domain.padded(jnp.arange(6) < 4)
     assert padded.end_weights[0, 4:].tolist() == padded.weights[4:].tolist() == [0, 0]
-
-
-def test_what_has_no_end_weights_is_refused(unchecked):
-    line = jnp.linspace(0, 1, 6)
-    domain = ide.TokenDomain.trapezoid(line)
-    with pytest.raises(ide.InputError, match="window of 3 begins between the points"):
-        integrate(*make_inputs(6), Domains(domain, domain), ide.Volterra(3))
-    for make, least in ((ide.TokenDomain.trapezoid, "two"), (ide.TokenDomain.simpson, "three")):
-        for points in (line[:1], line[::-1], jnp.zeros(3)):
-            message = f"give {least} or more, each above the one before"
-            with pytest.raises(ide.InputError, match=message):
-                make(points)
-            with pytest.raises(ide.InputError, match=message):
-                # Known while a program is traced, too.
-                jax.jit(lambda make=make, points=points: make(points).points)()
-    with pytest.raises(ide.InputError, match="let the distances change more slowly"):
-        ide.TokenDomain.simpson(line**2)
-    for bad in (-1.0, jnp.nan):
-        for name in ("weights", "end_weights"):
-            weights = {"weights": domain.weights, "end_weights": domain.end_weights}
-            weights[name] = weights[name].at[..., 2].set(bad)
-            with pytest.raises(ide.InputError, match=f" {name} should be at least 0"):
-                ide.TokenDomain(domain.points, ends=domain.ends, **weights)
-    with pytest.raises(ide.InputError, match="end_weights need both ends and weights"):
-        ide.TokenDomain(domain.points, end_weights=line[None])
 
 
 @pytest.mark.parametrize("bad", [-1.0, jnp.nan])

@@ -107,6 +107,8 @@ def test_the_integral_of_keys_runs_over_every_second_point():
     coarse = operator.coarse_domain(domain)
     assert (coarse.grid, coarse.spacing, coarse.prefix) == ((2, 1), (2.0, 2.0), 1)
     np.testing.assert_array_equal(coarse.points, [[1.5, 0.5], [0, 0], [2, 0]])
+    # With a class token a line is not 0, 1, 2, ….
+    assert not ide.TokenDomain(jnp.arange(3.0)[:, None], grid=(2,), prefix=1).consecutive
 
 
 def test_a_gradient_equals_finite_differences_and_statistics_have_none():
@@ -155,36 +157,3 @@ def test_a_line_is_a_grid_too():
     assert (
         largest(*(eqx.filter_jit(f)(x, domain) for f, x in ((operator, u), (plain, v)))) < 1e-13
     )
-
-
-@pytest.mark.parametrize(
-    ("domain", "message"),
-    [
-        (ide.TokenDomain.uniform((4, 3)), "stride=2 does not divide a grid of 4 by 3"),
-        (ide.TokenDomain.uniform(4), "is for 2 dimensions of tokens"),
-        (ide.TokenDomain(jnp.zeros((4, 2))), "needs tokens at equal distances"),
-        (
-            ide.TokenDomain.uniform((2, 2)).padded(jnp.ones((1, 4), bool)),
-            "without weights, padding",
-        ),
-    ],
-)
-def test_domains_that_it_has_no_coarser_grid_for(domain, message):
-    with pytest.raises(ide.InputError, match=message):
-        attention()(state(domain), domain)
-
-
-def test_an_even_width_is_refused():
-    with pytest.raises(ide.InputError, match=r"width=2\) has no token in its middle"):
-        attention(width=2)
-
-
-def test_operators_of_a_grid_refuse_a_class_token():
-    domain = image_domain((2, 2), 1, (2, 2), area_weights=False)
-    with pytest.raises(ide.InputError, match="padding or a class token"):
-        ide.DifferenceDiffusion(1.0)(state(domain), domain)
-    with pytest.raises(ide.InputError, match="1 of the tokens have no place on the grid"):
-        ide.interpolation(domain, ide.TokenDomain.uniform((2, 2)))
-    assert not ide.TokenDomain(jnp.arange(3.0)[:, None], grid=(2,), prefix=1).consecutive
-    with pytest.raises(ide.InputError, match="prefix=1"):
-        ide.TokenDomain(jnp.zeros((3, 2)), prefix=1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from equation.problems import apply, block_at, equations_of, project, state
 from helpers import WIDTH, largest
-from published.numpy_blocks import linear, softmax
+from published.numpy_blocks import linear
 
 import ide_transformer as ide
 
@@ -51,19 +51,6 @@ def test_it_equals_numpy(heads, key_bias):
     for sample in np.ndindex(2, 3):
         expected = numpy_cross_attention(weights, v[sample], f[sample], np.asarray(WEIGHTS))
         assert largest(rate[sample], expected) < 1e-12
-
-
-@pytest.mark.heavy
-def test_equal_weights_are_the_softmax():
-    weights, u = operator(), state(tokens=TOKENS)
-    f = state(tokens=OTHERS, width=SEEN)
-    rate = apply(weights.with_source(f, SOURCE_DOMAIN), u, DOMAIN)
-    v, f = np.asarray(weights.normalization.project(u)), np.asarray(f)
-    query = np.split(linear(weights.query, v), 4, axis=-1)
-    key, value = (np.split(linear(x, f), 4, axis=-1) for x in (weights.key, weights.value))
-    means = [softmax(q @ k.T / 2) @ v for q, k, v in zip(query, key, value, strict=True)]
-    expected = linear(weights.output, np.concatenate(means, axis=-1))
-    assert largest(rate, expected) < 1e-12
 
 
 def test_on_the_domain_of_the_state_it_is_attention():
@@ -173,18 +160,3 @@ def test_sources_of_both_kinds_in_one_equation():
         cross, relaxation = block_at(control, 0.0)
         rate = apply(cross, u, DOMAIN) + apply(relaxation, u, DOMAIN)
         assert largest(rate, expected) < 1e-13
-
-
-def test_what_does_not_fit(unchecked):
-    weights, u = operator(), state(2, tokens=TOKENS)
-    f = state(2, tokens=OTHERS, width=SEEN)
-    with pytest.raises(ide.InputError, match="heads=3 do not divide features=16"):
-        operator(3)
-    for without in (weights, weights.with_source(u)):
-        with pytest.raises(ide.InputError, match="no states of a second domain"):
-            without(u, DOMAIN)
-    for wrong in (f[0], f[:, :-1], f[..., :-1]):
-        with pytest.raises(ide.InputError, match=r"source has shape .* need \(2, 7, 6\)"):
-            apply(weights.with_source(wrong, SOURCE_DOMAIN), u, DOMAIN)
-    with pytest.raises(ide.InputError, match="acts on 16 features"):
-        weights.with_source(f, SOURCE_DOMAIN)(u[..., :-1], DOMAIN)

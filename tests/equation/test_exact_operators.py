@@ -76,27 +76,3 @@ def test_the_delta_rule_is_the_update_of_error_free_linear_attention():
     assert largest(flow(rule, u, 1.0, domain), expected) < 1e-13
     still = ide.DeltaRule(jnp.zeros((1, WIDTH)), jnp.ones(1))
     assert largest(flow(still, u, 1.0, domain), u) == 0
-
-
-@pytest.mark.parametrize(
-    ("operator", "message"),
-    [
-        (ide.Damping(jnp.ones(3)), r"rate of shape \(3,\) meets 16 features"),
-        (ide.DeltaRule(jnp.ones((2, 3)), jnp.ones(2)), "which makes 6 features"),
-    ],
-)
-def test_exact_operators_of_another_shape(operator, message):
-    with pytest.raises(ide.InputError, match=message):
-        operator(jnp.ones((6, WIDTH)), ide.TokenDomain.uniform(6))
-
-
-@pytest.mark.parametrize(
-    "domain",
-    [
-        ide.TokenDomain(jnp.arange(6.0)[:, None] ** 2),
-        ide.TokenDomain.uniform(6).padded(jnp.arange(6) < 4),
-    ],
-)
-def test_diffusion_needs_equal_distances_and_weights(domain):
-    with pytest.raises(ide.InputError, match="Diffusion needs tokens at equal distances"):
-        ide.Diffusion(1.0)(jnp.ones((6, WIDTH)), domain)

@@ -65,7 +65,7 @@ def test_each_of_equally_many_points_is_in_a_part_of_its_own(number):
 @pytest.mark.parametrize(
     ("basis", "modes", "features", "rule", "message"),
     [
-        (ide.Nodal(), 4, 6, "midpoint", "4 equal parts unequal weights, from 0.167 to 0.333"),
+        (ide.Nodal(), 4, 6, "midpoint", "4 equal parts unequal weights"),
         (ide.Nodal(), 4, 8, "gauss_legendre", "take a multiple of 4 points"),
         (ide.Waves(), 4, 4, "periodic", "give more points than functions"),
         (ide.Waves(), 4, 4, "midpoint", "give more points than functions"),

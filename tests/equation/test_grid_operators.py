@@ -174,30 +174,6 @@ def test_a_convolution_sums_over_neighbours(key, case):
     assert largest(apply(operator, jnp.asarray(u), domain), expected) < 1e-12
 
 
-def test_domains_that_do_not_serve(key, unchecked):
-    wide = ide.TokenDomain.uniform((3, 4))
-    for operator, domain, message in (
-        (ide.Advection(jnp.ones(1)), UNIFORM, "needs a periodic domain"),
-        (ide.Advection(jnp.ones(2)), CIRCLE, "is for 2 dimensions"),
-        (ide.Advection(jnp.ones(1)), ide.TokenDomain(jnp.ones((7, 1)), period=(1.0,)), "equal"),
-        (ide.DifferenceDiffusion(1.0), SIMPSON, "DifferenceDiffusion needs tokens at equal"),
-        (ide.DifferenceDiffusion(jnp.ones(3)), UNIFORM, "rate of shape .3,. meets 16 features"),
-        (ide.DifferenceAdvection(jnp.ones(1)), wide, "is for 1 dimensions"),
-        (ide.FourierIntegral(WIDTH, key=key, modes=7), CIRCLE, "at least 13 points"),
-        (ide.FourierIntegral(WIDTH, key=key), UNIFORM, "needs a periodic domain"),
-        (ide.FourierIntegral(WIDTH, key=key, modes=5), scattered(8, 1), "at least 9 points"),
-        (ide.Convolution(WIDTH, key=key), wide, "is for 1 dimensions"),
-    ):
-        with pytest.raises(ide.InputError, match=message):
-            operator(state(tokens=domain.num_tokens), domain)
-    with pytest.raises(ide.InputError, match="choose an odd width"):
-        ide.Convolution(WIDTH, key=key, width=4)
-    with pytest.raises(ide.InputError, match="points of a plane have no order"):
-        ide.Convolution(WIDTH, key=key, causal=True, dimension=2)
-    with pytest.raises(ide.InputError, match="dimension=4: dimension should be less than or"):
-        ide.Convolution(WIDTH, key=key, dimension=4)
-
-
 @pytest.mark.parametrize("gradient", [ide.Recompute(), ide.Direct()], ids=repr)
 def test_a_fourier_integral_at_points_has_a_gradient(key, gradient):
     block = (ide.FourierIntegral(WIDTH, key=key, modes=3, std=0.5),)

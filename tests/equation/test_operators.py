@@ -57,33 +57,6 @@ def test_attention_equals_loops(heads, shared, causal, normalization, key):
     assert largest(apply(operator, u), loop_attention(operator, u, causal)) < 1e-12
 
 
-def test_leading_axes_are_batches(key):
-    u = state(2, 3)
-    for operator in (
-        ide.Attention(WIDTH, 4, key=key, positions=ide.Rotary()),
-        ide.FeedForward(WIDTH, key=key),
-        ide.GatedFeedForward(WIDTH, key=key),
-    ):
-        batched = apply(operator, u)
-        one_by_one = jax.jit(jax.vmap(jax.vmap(lambda v, op=operator: op(v, DOMAIN))))(u)
-        assert largest(batched, one_by_one) < 1e-14
-
-
-def test_causality(key):
-    operator = ide.Attention(WIDTH, 4, key=key, causal=True, std=0.5)
-    u = state()
-    changed, rate = apply(operator, u.at[4].set(9.0)), apply(operator, u)
-    assert (changed[:4] == rate[:4]).all()
-    assert largest(changed[4:], rate[4:]) > 0.1
-
-
-def test_permutation_equivariance(key):
-    operator = ide.Attention(WIDTH, 4, key=key, std=0.5)
-    u = state()
-    order = np.array([3, 1, 5, 0, 2, 4])
-    assert largest(apply(operator, u[order], DOMAIN), apply(operator, u, DOMAIN)[order]) < 1e-14
-
-
 def test_distances_on_a_torus_are_those_of_the_shorter_way(key):
     shape, lengths = (5, 4), (1.0, 3.0)
     torus = ide.TokenDomain.periodic(shape, lengths)
@@ -175,29 +148,3 @@ def test_dropout_is_a_function_of_its_key(key):
     zeros = dropped == 0
     assert abs(zeros.mean() - 0.25) < 0.02
     assert np.abs(np.where(zeros, 0, dropped * 0.75 - plain)).max() < 1e-14
-
-
-def test_heads_that_do_not_divide(key):
-    with pytest.raises(ide.InputError, match="heads=5 do not divide features=16"):
-        ide.Attention(WIDTH, 5, key=key)
-    with pytest.raises(ide.InputError, match="key_value_heads=3 do not divide heads=4"):
-        ide.Attention(WIDTH, 4, key_value_heads=3, key=key)
-
-
-@pytest.mark.parametrize(
-    ("positions", "message"),
-    [
-        (ide.LinearBias(4), r"LinearBias\(heads=4\), .* heads=2; write LinearBias\(2\)"),
-        (ide.LinearBias(1), r"write LinearBias\(2\)"),
-        (ide.RelativeBias(jnp.zeros((8, 3))), "table of 3 heads, .* heads=2"),
-    ],
-    ids=repr,
-)
-def test_positions_of_another_number_of_heads(key, positions, message):
-    with pytest.raises(ide.InputError, match=message):
-        ide.Attention(16, 2, key_value_heads=1, key=key, positions=positions)
-
-
-def test_states_of_another_width(key):
-    with pytest.raises(ide.InputError, match=r"acts on 16 features.*\(6, 8\)"):
-        ide.FeedForward(WIDTH, key=key)(state(width=8), DOMAIN)

@@ -168,22 +168,6 @@ def test_the_midpoint_rule_is_the_softmax(attention):
     assert largest(apply(attention, u, ide.TokenDomain.midpoint(6)), ordinary) < 1e-14
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_points_with_their_weights_in_another_order(key, causal):
-    attention = ide.Attention(WIDTH, HEADS, key=key, std=0.5, causal=causal)
-    points = np.linspace(0, 1, 9)
-    domain = made(ide.TokenDomain.simpson, jnp.asarray(points + points**2))
-    order = np.random.default_rng(0).permutation(9)
-    other = ide.TokenDomain(
-        *(jnp.asarray(np.asarray(x)[order]) for x in (domain.points, domain.weights)),
-        ends=jnp.asarray(np.asarray(domain.ends)[:, order]),
-        end_weights=jnp.asarray(np.asarray(domain.end_weights)[:, order]),
-    )
-    u = np.asarray(state(tokens=9))
-    there, here = apply(attention, u[order], other), apply(attention, u, domain)
-    assert largest(there, np.asarray(here)[order]) < 1e-13
-
-
 def test_a_point_is_two_of_half_its_weight(attention):
     domain, u = ide.TokenDomain.gauss_legendre(5), np.asarray(state(tokens=5))
     twice = np.array([0, 1, 1, 2, 3, 4])
@@ -191,24 +175,3 @@ def test_a_point_is_two_of_half_its_weight(attention):
     points = jnp.asarray(np.asarray(domain.points)[twice])
     there = apply(attention, u[twice], ide.TokenDomain(points, jnp.asarray(halves)))
     assert largest(there, np.asarray(apply(attention, u, domain))[twice]) < 1e-12
-
-
-def test_domains_that_cannot_be(unchecked):
-    make = ide.TokenDomain
-    points, square = jnp.linspace(0, 1, 4)[:, None], jnp.array([[0.5, 0.2], [0.1, 2.0]])
-    for call, message in (
-        (lambda: make(points, jnp.zeros(4)), "weights are all zero"),
-        (lambda: make(points, jnp.ones(3)), r"weights=f..\[3\]: weights should be .*tokens"),
-        (lambda: make(points, spacing=(1.0, 2.0)), "a length for each axis"),
-        (lambda: make.midpoint(3, (1.0, 0.0)), "give the lower end first"),
-        (lambda: make.periodic((3, 4), (1.0, 2.0, 3.0)), "one number, or one for each axis"),
-        (lambda: make.from_points(square, ((0.0, 1.0),) * 2), "0.1.* is outside bounds"),
-        (lambda: make.from_points(square[:, :1], ((0.0, 1.0),) * 2), "2 bounds for points"),
-        (lambda: make.from_points(jnp.ones((2, 1))), "two of the points are the same"),
-        (lambda: make.from_points(jnp.ones((2, 3))), "it serves 1 and 2"),
-        (lambda: make.from_points(jnp.array([[0.0, 1], [2, 1]])), "all the same, .* by bounds"),
-        (lambda: make(points).weighted(lambda x: x), "a number for each token"),
-        (lambda: make(points).steps, "no grid of equal distances"),
-    ):
-        with pytest.raises(ide.InputError, match=message):
-            call()

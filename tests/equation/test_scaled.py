@@ -23,7 +23,7 @@ def test_the_rate_of_each_feature_is_scaled(rate, key):
 
 
 def test_the_derivative_with_respect_to_the_length_of_intervals():
-    """Lengths are refused and name the operator whose rate has it."""
+    """The rate of `Scaled` has it; lengths that are arrays are refused."""
     inside = ide.FeedForward(4, key=jax.random.key(0), std=0.5)
     u0, domain = state(tokens=3, width=4), ide.TokenDomain.uniform(3)
 
@@ -34,7 +34,7 @@ def test_the_derivative_with_respect_to_the_length_of_intervals():
     above, below = (total((inside,), 0.7 + h) for h in (1e-4, -1e-4))
     found = jax.grad(lambda h: total((ide.Scaled(inside, h),)))(0.7)
     assert float(found) == pytest.approx(float(above - below) / 2e-4, rel=1e-7)
-    message = r"interval_length=.*a number of Python, for .* write Scaled\(operator, length\)"
+    message = "interval_length=.*a number of Python"
     for length in (jnp.asarray(0.7), np.asarray(0.7)):
         with pytest.raises(ide.InputError, match=message):
             total((inside,), length)

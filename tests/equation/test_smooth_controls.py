@@ -84,37 +84,3 @@ def test_a_march_looks_smooth_weights_up():
             v.aval.shape for e in equations_of(loop.params["jaxpr"].jaxpr) for v in e.invars
         ]
         assert not any(x.shape in inside for x in terms)
-
-
-@pytest.mark.parametrize("control", SMOOTH)
-def test_resampling_a_smooth_control_keeps_it(control):
-    theta = control.build(linear_block, 5, key=jax.random.key(0))
-    fine = theta.resample(10)
-    assert fine.num_intervals * fine.interval_length == 5
-    assert largest(weight_at(fine, 3.3), weight_at(theta, 3.3)) < 1e-14
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (
-            lambda: ide.Fourier.build(linear_block, 4, key=jax.random.key(0), waves=2),
-            "waves=2 need at least 5 intervals.*but num_intervals=4; take from 0 to 1 waves",
-        ),
-        (
-            lambda: ide.Fourier((ide.LayerNorm(jnp.ones((2, 3))),), 4),
-            "2 coefficients; a constant",
-        ),
-        (
-            lambda: ide.Chebyshev.build(linear_block, 4, key=jax.random.key(0), terms=0),
-            "terms should be greater than 0",
-        ),
-        (
-            lambda: ide.Hypernetwork.build(linear_block, 4, key=jax.random.key(0), hidden=0),
-            "hidden should be greater than 0",
-        ),
-    ],
-)
-def test_expansions_that_cannot_be(make, message):
-    with pytest.raises(ide.InputError, match=message):
-        make()

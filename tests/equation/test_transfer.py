@@ -92,39 +92,3 @@ def test_a_transfer_is_differentiated_and_compiled():
     )
     gradient = jax.jit(jax.grad(lambda u: jnp.sum(transfer(u) ** 2)))(u)
     assert largest(gradient, 2 * matrix.T @ (matrix @ u)) < 1e-13
-
-
-def test_transfers_that_cannot_be():
-    plane = ide.TokenDomain(jnp.asarray(DRAW.uniform(size=(9, 2))))
-    few = ide.TokenDomain(jnp.array([[0.0], [1.0]]))
-    far = ide.TokenDomain(jnp.array([[7.0]]))
-    own = ide.TokenDomain(LINE.points, jnp.ones((3, 7)))
-    double = ide.TokenDomain(jnp.array([[1.0], [0.0], [1.0]]))
-    ring = ide.TokenDomain(jnp.array([[0.0], [1.0], [2.0]]), period=(2.0,))
-    for call, message in (
-        (lambda: ide.interpolation(LINE, plane), "from a domain of dimension 1 to one of"),
-        (lambda: ide.interpolation(few, LINE, degree=3), "degree=3 needs 4 or more"),
-        (
-            lambda: ide.interpolation(LINE, far),
-            "a point at 7.0, but the source goes from 0.0 to",
-        ),
-        (lambda: ide.interpolation(plane, plane, degree=3), "degree=1 alone serves"),
-        (lambda: ide.restriction(few, LINE), "no point of the source is near"),
-        (lambda: ide.restriction(own, few), r"weights of shape \(3, 7\), of its own"),
-        (
-            lambda: jax.jit(
-                lambda w: ide.restriction(ide.TokenDomain(LINE.points, w), LINE).values
-            )(jnp.ones(7)),
-            "restriction: the weights have to be known",
-        ),
-        (lambda: ide.interpolation(double, few), "two points at 1, where"),
-        (lambda: ide.interpolation(ring, few), "two points at 0, around a period of 2"),
-        (
-            lambda: jax.jit(lambda x: ide.interpolation(LINE, ide.TokenDomain(x)).values)(
-                LINE.points
-            ),
-            "have to be known",
-        ),
-    ):
-        with pytest.raises(ide.InputError, match=message):
-            call()

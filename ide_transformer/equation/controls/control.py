@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
-from pydantic import BeforeValidator
 
-from ...arguments import PositiveFloat
+from ...arguments import PositiveInt
 from ...errors import InputError
 from ..arrays import Depth
 
@@ -63,34 +62,17 @@ def combine(basis: Float[Array, "*points terms"], blocks: PyTree) -> PyTree:
     return with_static(jax.tree.map(part, arrays_of(blocks)), blocks)
 
 
-def check_stack(owner: object, blocks: PyTree) -> int:
-    """The length of the leading axis that all arrays of `blocks` share."""
-    arrays = arrays_of(blocks)
+def stack_length(owner: eqx.Module, field: str) -> int:
+    """The length of the leading axis that all arrays of a field share."""
+    arrays = arrays_of(getattr(owner, field))
     lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(arrays)}
     if len(lengths) != 1 or not lengths.isdisjoint({(), (0,)}):
-        named = jax.tree_util.tree_leaves_with_path(arrays)
-        shapes = [f"{jax.tree_util.keystr(path)}: {jnp.shape(x)}" for path, x in named]
         name = type(owner).__name__
-        field = next(field for field, x in vars(owner).items() if x is blocks)
         raise InputError(
             f"{name}: {field} must hold arrays that all have the depth as leading axis, but "
-            f"got {', '.join(shapes) or 'no arrays at all'}. Build them by "
-            f"equinox.filter_vmap over keys, or by {name}.build."
+            f"holds {eqx.tree_pformat(arrays, width=1000)}. Build them by {name}.build."
         )
     return lengths.pop()[0]
-
-
-def _of_python(length: Any) -> Any:
-    if isinstance(length, jax.Array | np.ndarray):
-        raise ValueError(
-            "Input should be a number of Python, for which the program is compiled. For a "
-            "derivative with respect to the length of intervals leave it 1, and write "
-            "Scaled(operator, length), whose rate has one"
-        )
-    return length
-
-
-IntervalLength = Annotated[PositiveFloat, BeforeValidator(_of_python)]
 
 
 class AbstractControl(eqx.Module):
@@ -136,16 +118,15 @@ class AbstractControl(eqx.Module):
         return self.local(take(self.intervals(), index), s)
 
     @abc.abstractmethod
-    def resample(self, num_intervals: int) -> "AbstractControl":
+    def resample(self, num_intervals: PositiveInt) -> "AbstractControl":
         """Resample θ on another number of intervals of the same `[0, T]`."""
 
     def extend(self, horizon: float) -> "AbstractControl":
         """Extend θ to `[0, horizon]`, on intervals of the same length, where θ is the same at
         all depths."""
         raise InputError(
-            f"{type(self).__name__} gives weights at depths from 0 to {self.horizon:g}, over "
-            "which the equation is solved; only the same weights at all depths (tied) serve "
-            "for other horizons. For a finer mesh, choose the number of intervals instead."
+            f"{type(self).__name__} gives weights at depths from 0 to {self.horizon:g} only; "
+            "the same weights at all depths (tied) serve for other horizons."
         )
 
     def tabulate(self, fractions: np.ndarray) -> "AbstractControl":
@@ -158,27 +139,13 @@ def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Ar
     """The index of the interval that holds depth `t`, and `s ∈ [0, 1]` inside it. A boundary
     belongs to the interval which begins there."""
     t = jnp.asarray(t, jnp.result_type(t, float))
-    starts = jnp.asarray(_starts(control, t.dtype))
+    number, length, dtype = np.arange(control.num_intervals), control.interval_length, t.dtype
+    # A march multiplies in the precision of the state, `Equation.knots` in double: the lower.
+    here, double = number.astype(dtype) * dtype.type(length), (number * length).astype(dtype)
+    starts = jnp.asarray(np.minimum(here, double))
     # A quotient t / length may be rounded to below the number of the interval.
     index = jnp.maximum(jnp.sum(starts <= t) - 1, 0)
-    return index, (t - starts[index]) / control.interval_length
-
-
-def _starts(control: AbstractControl, dtype: np.dtype) -> Float[np.ndarray, " intervals"]:
-    """The depth at which each interval begins: a march multiplies in the precision of the
-    state, `Equation.knots` in double. The lower of the two."""
-    index, length = np.arange(control.num_intervals), control.interval_length
-    return np.minimum(index.astype(dtype) * dtype.type(length), (index * length).astype(dtype))
-
-
-def check_resample(control: AbstractControl, num_intervals: int) -> float:
-    """The interval length that keeps `T` with another number of intervals."""
-    if not isinstance(num_intervals, int | np.integer) or num_intervals < 1:
-        raise InputError(
-            f"{type(control).__name__}.resample({num_intervals}): give a whole number of "
-            "intervals, at least one."
-        )
-    return control.horizon / num_intervals
+    return index, (t - starts[index]) / length
 
 
 def low_precision(control: AbstractControl, dtype: str) -> AbstractControl:

@@ -1,6 +1,7 @@
 """Controls that expand θ(t) in smooth functions of depth."""
 
 import abc
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
@@ -10,18 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ...arguments import PositiveInt, checked
+from ...arguments import NonNegativeInt, PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..arrays import Depth
 from .control import (
     AbstractControl,
-    IntervalLength,
     MakeBlock,
     arrays_of,
-    check_resample,
-    check_stack,
     combine,
     stack_blocks,
+    stack_length,
     take,
     with_static,
 )
@@ -46,7 +45,7 @@ class Tabulated(AbstractControl):
 
     @property
     def num_intervals(self) -> int:
-        return check_stack(self, self.table)
+        return stack_length(self, "table")
 
     def intervals(self) -> PyTree[Array]:
         return arrays_of(self.table)
@@ -57,19 +56,11 @@ class Tabulated(AbstractControl):
         return with_static(take(interval, nearest), self.table)
 
     def resample(self, num_intervals: int) -> "Tabulated":
-        raise InputError("Tabulated: a table holds no other depths than those of its march.")
+        raise NotImplementedError("a table holds no other depths than those of its march")
 
 
 # The terms are written out in the program and solved for by a dense matrix.
 _MOST_TERMS = 10_000
-
-
-def _check_terms(control: str, terms: int) -> None:
-    if terms > _MOST_TERMS:
-        raise InputError(
-            f"{control}: {terms:,} terms; it has at most {_MOST_TERMS:,}. For more, take "
-            "PiecewiseLinear."
-        )
 
 
 class AbstractExpansion(AbstractControl):
@@ -86,7 +77,7 @@ class AbstractExpansion(AbstractControl):
     depth_axes: ClassVar[int] = 1
 
     def __check_init__(self):
-        check_stack(self, self.coefficients)
+        stack_length(self, "coefficients")
 
     @abc.abstractmethod
     def basis(self, t: Depth) -> Float[Array, " terms"]:
@@ -95,7 +86,7 @@ class AbstractExpansion(AbstractControl):
     @property
     def terms(self) -> int:
         """The number of terms."""
-        return check_stack(self, self.coefficients)
+        return stack_length(self, "coefficients")
 
     def intervals(self) -> PyTree[Array]:
         return jnp.arange(self.num_intervals, dtype=float) * self.interval_length
@@ -106,8 +97,8 @@ class AbstractExpansion(AbstractControl):
     def __call__(self, t: Depth) -> PyTree:
         return combine(self.basis(t), self.coefficients)
 
-    def resample(self, num_intervals: int) -> "AbstractExpansion":
-        length = check_resample(self, num_intervals)
+    def resample(self, num_intervals: PositiveInt) -> "AbstractExpansion":
+        length = self.horizon / num_intervals
         return replace(self, num_intervals=num_intervals, interval_length=length)
 
     def tabulate(self, fractions: np.ndarray) -> Tabulated:
@@ -130,7 +121,7 @@ class Chebyshev(AbstractExpansion):
     """
 
     num_intervals: PositiveInt = eqx.field(static=True)
-    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
         return _polynomials(2 * jnp.asarray(t) / self.horizon - 1, self.terms)
@@ -149,11 +140,8 @@ class Chebyshev(AbstractExpansion):
         intervals, and interpolates, so that the weights have the size of those of ordinary
         layers at every depth."""
         terms = num_intervals if terms is None else terms
-        _check_terms("Chebyshev", terms)
         nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
-        basis = _polynomials(jnp.asarray(nodes), terms).T
-        drawn = stack_blocks(make_block, terms, key)
-        return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
+        return cls(_interpolating(make_block, _polynomials, nodes, key), num_intervals)
 
 
 def _polynomials(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
@@ -178,18 +166,18 @@ class Fourier(AbstractExpansion):
     """
 
     num_intervals: PositiveInt = eqx.field(static=True)
-    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
-        if self.terms % 2 == 0:
+        if self.terms % 2 == 0 or self.terms > self.num_intervals:
             raise InputError(
-                f"Fourier: {self.terms} coefficients; a constant, and a cosine and a sine for "
-                "each wave, are an odd number."
+                f"Fourier: {self.terms} coefficients, a constant and two for each of waves, "
+                f"on num_intervals={self.num_intervals}; give an odd number of them, at most "
+                "as many as intervals."
             )
-        _check_intervals(self.terms // 2, self.num_intervals)
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
-        return _waves(jnp.asarray(t) / self.horizon, self.terms // 2)
+        return _waves(jnp.asarray(t) / self.horizon, self.terms)
 
     @classmethod
     @checked
@@ -199,33 +187,33 @@ class Fourier(AbstractExpansion):
         num_intervals: PositiveInt,
         *,
         key: PRNGKeyArray,
-        waves: int | None = None,
+        waves: NonNegativeInt | None = None,
     ) -> "Fourier":
         """Draws one block at each of 2K + 1 equally spaced depths and interpolates, so that
         the weights have the size of those of ordinary layers. K is `waves`, by default as many
         as the intervals allow."""
         waves = (num_intervals - 1) // 2 if waves is None else waves
-        _check_intervals(waves, num_intervals)
-        terms = 2 * waves + 1
-        _check_terms("Fourier", terms)
-        basis = _waves(jnp.asarray(np.arange(terms) / terms), waves).T
-        drawn = stack_blocks(make_block, terms, key)
-        return cls(combine(jnp.linalg.inv(basis), drawn), num_intervals)
+        nodes = np.arange(2 * waves + 1) / (2 * waves + 1)
+        return cls(_interpolating(make_block, _waves, nodes, key), num_intervals)
 
 
-def _check_intervals(waves: int, num_intervals: int) -> None:
-    if waves < 0 or num_intervals < 2 * waves + 1:
-        raise InputError(
-            f"Fourier: waves={waves} need at least {2 * max(waves, 0) + 1} intervals to be "
-            f"told apart, but num_intervals={num_intervals}; take from 0 to "
-            f"{(num_intervals - 1) // 2} waves or more intervals."
-        )
-
-
-def _waves(x: Float[Array, "*points"], waves: int) -> Float[Array, "terms *points"]:
-    angles = [2 * jnp.pi * k * x for k in range(1, waves + 1)]
+def _waves(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
+    angles = [2 * jnp.pi * k * x for k in range(1, terms // 2 + 1)]
     pairs = [f(angle) for angle in angles for f in (jnp.cos, jnp.sin)]
     return jnp.stack([jnp.ones_like(x), *pairs])
+
+
+def _interpolating(
+    make_block: MakeBlock, basis: Callable, nodes: np.ndarray, key: PRNGKeyArray
+) -> PyTree:
+    """The coefficients of the control that has a block of its own draw at each node."""
+    if len(nodes) > _MOST_TERMS:
+        raise InputError(
+            f"{len(nodes):,} terms of a control, by num_intervals, terms or waves; it has at "
+            f"most {_MOST_TERMS:,}. For more, take PiecewiseLinear."
+        )
+    values = basis(jnp.asarray(nodes), len(nodes)).T
+    return combine(jnp.linalg.inv(values), stack_blocks(make_block, len(nodes), key))
 
 
 class Hypernetwork(AbstractExpansion):
@@ -247,7 +235,7 @@ class Hypernetwork(AbstractExpansion):
     inner: Float[Array, "embedding hidden"]
     outer: Float[Array, "inputs others"]
     num_intervals: PositiveInt = eqx.field(static=True)
-    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         embedding, hidden = self.inner.shape

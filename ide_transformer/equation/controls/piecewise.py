@@ -9,18 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ...arguments import PositiveInt, checked
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..arrays import Depth
 from .control import (
     AbstractControl,
-    IntervalLength,
     MakeBlock,
     arrays_of,
-    check_resample,
-    check_stack,
     combine,
     stack_blocks,
+    stack_length,
     with_static,
 )
 
@@ -39,17 +37,17 @@ class PiecewiseConstant(AbstractControl):
     """
 
     blocks: PyTree
-    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = False
     depth_axes: ClassVar[int] = 1
 
     def __check_init__(self):
-        check_stack(self, self.blocks)
+        stack_length(self, "blocks")
 
     @property
     def num_intervals(self) -> int:
-        return check_stack(self, self.blocks)
+        return stack_length(self, "blocks")
 
     def intervals(self) -> PyTree[Array]:
         return arrays_of(self.blocks)
@@ -57,16 +55,17 @@ class PiecewiseConstant(AbstractControl):
     def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
         return with_static(interval, self.blocks)
 
-    def resample(self, num_intervals: int) -> "PiecewiseConstant":
+    @checked
+    def resample(self, num_intervals: PositiveInt) -> "PiecewiseConstant":
         """Averages θ over each new interval: exact where the new boundaries include the
         old ones, and where neighbouring layers merge, their mean. Whole numbers are those at
         its beginning."""
-        length = check_resample(self, num_intervals)
         average = _overlap(num_intervals, self.num_intervals)
         whole, rest = eqx.partition(self.blocks, lambda x: not eqx.is_inexact_array(x))
         first = np.argmax(average > 0, axis=1)
         whole = jax.tree.map(lambda x: x[first] if eqx.is_array(x) else x, whole)
-        return type(self)(eqx.combine(whole, combine(jnp.asarray(average), rest)), length)
+        blocks = eqx.combine(whole, combine(jnp.asarray(average), rest))
+        return type(self)(blocks, self.horizon / num_intervals)
 
     @classmethod
     @checked
@@ -97,20 +96,18 @@ class PiecewiseLinear(AbstractControl):
     """
 
     knots: PyTree
-    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 1
 
     def __check_init__(self):
-        if check_stack(self, self.knots) < 2:
-            raise InputError(
-                "PiecewiseLinear needs at least two knots, one at each end of an interval."
-            )
+        if self.num_intervals < 1:
+            raise InputError("PiecewiseLinear: knots are too few; give two or more.")
 
     @property
     def num_intervals(self) -> int:
-        return check_stack(self, self.knots) - 1
+        return stack_length(self, "knots") - 1
 
     def intervals(self) -> PyTree[Array]:
         arrays = arrays_of(self.knots)
@@ -127,9 +124,10 @@ class PiecewiseLinear(AbstractControl):
 
         return with_static(jax.tree.map(between, left, right), self.knots)
 
-    def resample(self, num_intervals: int) -> "PiecewiseLinear":
+    @checked
+    def resample(self, num_intervals: PositiveInt) -> "PiecewiseLinear":
         """Interpolates the knots: exact where the new boundaries include the old ones."""
-        length = check_resample(self, num_intervals)
+        length = self.horizon / num_intervals
         knots = [arrays_of(self(length * j)) for j in range(num_intervals + 1)]
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *knots)
         return type(self)(with_static(stacked, self.knots), length)
@@ -160,7 +158,7 @@ class Tied(AbstractControl):
 
     block: PyTree
     num_intervals: PositiveInt = eqx.field(static=True)
-    interval_length: IntervalLength = eqx.field(static=True, default=1.0)
+    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 0
@@ -174,8 +172,9 @@ class Tied(AbstractControl):
     def __call__(self, t: Depth) -> PyTree:
         return self.block
 
-    def resample(self, num_intervals: int) -> "Tied":
-        return type(self)(self.block, num_intervals, check_resample(self, num_intervals))
+    @checked
+    def resample(self, num_intervals: PositiveInt) -> "Tied":
+        return type(self)(self.block, num_intervals, self.horizon / num_intervals)
 
     def extend(self, horizon: float) -> "Tied":
         length = self.interval_length

@@ -1,6 +1,6 @@
 """Attention to the state and to a source."""
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
 from ..tree import with_fields
-from .linear import Linear
+from .feed_forward import Linear
 from .operator import (
     AbstractOperator,
     AbstractSourcedOperator,
@@ -22,29 +22,22 @@ from .operator import (
     Others,
     check_features,
 )
-from .positions import AbstractPositions, NoPositions, ScoreBias
+from .positions import (
+    AbstractPositions,
+    AbstractRegion,
+    Fredholm,
+    Heads,
+    Neighborhood,
+    NoPositions,
+    ScoreBias,
+    Volterra,
+)
 from .quadrature.integrate import integrate
 from .quadrature.token_mean import Domains
-from .region import AbstractRegion, Fredholm, Neighborhood, Volterra
 
 
-class Projections(NamedTuple):
-    """Queries, keys and values, `[..., tokens, inner]` or `[..., tokens, heads, features]`."""
-
-    query: Array
-    key: Array
-    value: Array
-
-
-class Maps(NamedTuple):
-    """Options of the linear maps, as the constructors take them; `None` for the same as
-    `bias` and `std`."""
-
-    bias: bool
-    std: float
-    output_std: float | None
-    key_bias: bool | None = None
-    output_bias: bool | None = None
+# Queries, keys and values, head by head.
+QueriesKeysValues: TypeAlias = tuple[Heads, Heads, Heads]
 
 
 class AbstractAttention(AbstractOperator):
@@ -66,40 +59,39 @@ class AbstractAttention(AbstractOperator):
         self,
         features: int,
         heads: int,
-        normalization: AbstractConstraint,
-        maps: Maps,
         key: PRNGKeyArray,
+        normalization: AbstractConstraint,
+        bias: bool,
+        std: float,
+        output_std: float | None,
+        key_bias: bool | None = None,
+        output_bias: bool | None = None,
         *,
         source_features: int | None = None,
         key_value_heads: int | None = None,
         head_features: int | None = None,
     ):
+        self.normalization = normalization
+        self.heads, self.key_value_heads = heads, key_value_heads or heads
         name = type(self).__name__
-        key_value_heads = heads if key_value_heads is None else key_value_heads
         if head_features is None and features % heads:
             raise InputError(
-                f"{name}: heads={heads} do not divide features={features}. Choose features "
-                "that are a multiple of the heads, or give head_features."
+                f"{name}: heads={heads} do not divide features={features}; give a multiple, or "
+                "head_features."
             )
-        head_features = features // heads if head_features is None else head_features
-        if heads % key_value_heads:
+        if heads % self.key_value_heads:
             raise InputError(
                 f"{name}: key_value_heads={key_value_heads} do not divide heads={heads}."
             )
-        source_features = features if source_features is None else source_features
-        keys = jax.random.split(key, 4)
-        inner, shared = heads * head_features, key_value_heads * head_features
-        bias, std, output_std, key_bias, output_bias = maps
-        key_bias = bias if key_bias is None else key_bias
-        output_bias = bias if output_bias is None else output_bias
+        width, keys = head_features or features // heads, jax.random.split(key, 4)
+        inner, shared = heads * width, self.key_value_heads * width
+        source_features = source_features or features
+        key_bias, output_bias = (bias if x is None else x for x in (key_bias, output_bias))
         output_std = std if output_std is None else output_std
         self.query = Linear(features, inner, bias=bias, std=std, key=keys[0])
         self.key = Linear(source_features, shared, bias=key_bias, std=std, key=keys[1])
         self.value = Linear(source_features, shared, bias=bias, std=std, key=keys[2])
         self.output = Linear(inner, features, bias=output_bias, std=output_std, key=keys[3])
-        self.normalization = normalization
-        self.heads = heads
-        self.key_value_heads = key_value_heads
 
     @property
     def head_features(self) -> int:
@@ -108,32 +100,32 @@ class AbstractAttention(AbstractOperator):
 
     def projections(
         self, u: State, f: Float[Array, "*batch others source_features"] | None = None
-    ) -> Projections:
+    ) -> QueriesKeysValues:
         """Queries of the normalised state, keys and values of f, by default the same."""
         check_features(self, u, self.query.weight.shape[0])
         v = self.normalization.project(u)
         f = v if f is None else f
-        return Projections(self.query(v), self.key(f), self.value(f))
+        return self.split_heads(self.query(v), self.key(f), self.value(f))
 
-    def split_heads(self, projections: Projections) -> Projections:
-        """The features, head by head."""
-        return Projections(
-            *(x.reshape(*x.shape[:-1], -1, self.head_features) for x in projections)
+    def split_heads(self, query: Array, key: Array, value: Array) -> QueriesKeysValues:
+        query, key, value = (
+            x.reshape(*x.shape[:-1], -1, self.head_features) for x in (query, key, value)
         )
+        return query, key, value
 
     def integral(
         self,
-        heads: Projections,
+        projections: QueriesKeysValues,
         domains: Domains,
         region: AbstractRegion,
         bias: ScoreBias = None,
     ) -> State:
         """`Σ_h ∫ γ_h V_h dx' W^O_h`, in the dtype of the queries."""
         # The integral is a product too, in the dtype of the weights.
-        query, key, value = (x.astype(self.value.weight.dtype) for x in heads)
+        query, key, value = (x.astype(self.value.weight.dtype) for x in projections)
         mean = integrate(query, key, value, domains, region, bias)
-        mean = mean.reshape(*heads.query.shape[:-2], -1)
-        return self.output(mean.astype(heads.query.dtype))
+        mean = mean.reshape(*query.shape[:-2], -1)
+        return self.output(mean.astype(projections[0].dtype))
 
 
 class Attention(AbstractAttention, AbstractTokenIntegral):
@@ -194,9 +186,9 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        maps = Maps(bias, std, output_std, key_bias, output_bias)
-        own = dict(key_value_heads=key_value_heads, head_features=head_features)
-        super().__init__(features, heads, normalization, maps, key, **own)
+        maps = normalization, bias, std, output_std, key_bias, output_bias
+        shape = dict(key_value_heads=key_value_heads, head_features=head_features)
+        super().__init__(features, heads, key, *maps, **shape)
         positions.check(self.heads, self.head_features)
         self.query_normalization = query_normalization
         self.key_normalization = key_normalization
@@ -211,17 +203,13 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
     def at_points(self, space: FunctionSpace) -> "Attention":
         """Heads are functions on Ω_h × Ω_y, the sum over heads that over points of Ω_h. Scores
         are `√m ∫ Q K dy`, m the coefficients of a head, at any number of points."""
-        if self.positions.turns_features:
+        normalizations = self.query_normalization, self.key_normalization
+        if self.positions.turns_features or any(type(x) is not Free for x in normalizations):
             raise InputError(
-                f"{type(self.positions).__name__} turns pairs of features, which functions of "
-                "a feature have not; take LinearBias, RelativeBias, or learned positions."
+                f"{type(self.positions).__name__} turns pairs of features, or there is a "
+                "query_normalization or key_normalization, which functions of a feature have "
+                "not; take LinearBias, RelativeBias or learned positions, and leave it out."
             )
-        for name in ("query_normalization", "key_normalization"):
-            if type(getattr(self, name)) is not Free:
-                raise InputError(
-                    f"Attention: {name} has no form for heads that are functions of a "
-                    "feature; leave it out."
-                )
         modes, y = self.head_features, space.features
         queries = space.heads(self.heads, modes)
         shared = space.heads(self.key_value_heads, modes)
@@ -242,17 +230,15 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         return self.over_projections(self.projections(u), domain, others)
 
     def over_projections(
-        self, projections: Projections, domain: TokenDomain, others: Others
+        self, projections: QueriesKeysValues, domain: TokenDomain, others: Others
     ) -> State:
         """The rate, given queries, keys and values, of which a march keeps the latter two."""
-        query, key, value = self.split_heads(projections)
+        query, key, value = projections
         query = self.positions(self.query_normalization.project(query), domain)
         key = self.positions(self.key_normalization.project(key), domain)
         (key, value), seen = others((key, value), domain)
         bias = self.positions.score_bias(domain, seen)
-        return self.integral(
-            Projections(query, key, value), Domains(domain, seen), self.region, bias
-        )
+        return self.integral((query, key, value), Domains(domain, seen), self.region, bias)
 
 
 class CrossAttention(AbstractAttention, AbstractSourcedOperator):
@@ -296,9 +282,9 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        maps = Maps(bias, std, output_std, key_bias)
-        own = dict(source_features=source_features, head_features=head_features)
-        super().__init__(features, heads, normalization, maps, key, **own)
+        maps = normalization, bias, std, output_std, key_bias, None
+        shape = dict(source_features=source_features, head_features=head_features)
+        super().__init__(features, heads, key, *maps, **shape)
         self.source = None
         self.source_domain = None
 
@@ -309,12 +295,11 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         expected = (*u.shape[:-2], tokens, features)
         if source.shape != expected:
             raise InputError(
-                f"CrossAttention: the source has shape {source.shape}, but a state of shape "
-                f"{u.shape} and a source domain of {tokens} tokens need {expected}: the same "
-                "batch axes, the tokens of the domain, the features of the weights."
+                f"CrossAttention: the source has shape {source.shape}, but the state, its "
+                f"domain and the weights need {expected}."
             )
-        heads = self.split_heads(self.projections(u, source))
-        return self.integral(heads, Domains(domain, source_domain), Fredholm())
+        domains = Domains(domain, source_domain)
+        return self.integral(self.projections(u, source), domains, Fredholm())
 
 
 class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
@@ -339,10 +324,8 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
     def __init__(
         self, attention: Attention, *, key: PRNGKeyArray, std: NonNegativeFloat = 0.02
     ):
-        features = attention.query.weight.shape[0]
-        inner = sum(
-            x.weight.shape[1] for x in (attention.query, attention.key, attention.value)
-        )
+        features, query = attention.query.weight.shape
+        inner = query + 2 * attention.key.weight.shape[1]
         self.attention = attention
         self.source_map = Linear(features, inner, bias=False, std=std, key=key)
         self.source = None
@@ -353,8 +336,8 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
         return self.attention.causal
 
     def over(self, u: State, domain: TokenDomain, others: Others) -> State:
-        projections = self.attention.projections(u)
-        query, key, _ = (x.shape[-1] for x in projections)
-        shifts = jnp.split(self.source_map(self.source_like(u)), [query, query + key], axis=-1)
-        shifted = type(projections)(*map(jnp.add, projections, shifts))
-        return self.attention.over_projections(shifted, domain, others)
+        first, second = (x.weight.shape[1] for x in (self.attention.query, self.attention.key))
+        f = self.source_map(self.source_like(u))
+        shifts = self.attention.split_heads(*jnp.split(f, [first, first + second], axis=-1))
+        query, key, value = map(jnp.add, self.attention.projections(u), shifts)
+        return self.attention.over_projections((query, key, value), domain, others)

@@ -12,10 +12,10 @@ from ...arguments import NonNegativeFloat, NonNegativeInt, PositiveInt
 from ..arrays import State
 from ..constraints import AbstractConstraint, Free, LayerNorm
 from ..domain import TokenDomain
-from .attention import AbstractAttention, Maps, Projections
+from .attention import AbstractAttention
 from .operator import AbstractTokenIntegral, Others
+from .positions import AbstractRegion, Fredholm, Volterra
 from .quadrature.token_mean import Domains
-from .region import AbstractRegion, Fredholm, Volterra
 
 
 class AbstractCausalKernel(AbstractAttention):
@@ -35,7 +35,7 @@ class AbstractCausalKernel(AbstractAttention):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        super().__init__(features, heads, normalization, Maps(bias, std, output_std), key)
+        super().__init__(features, heads, key, normalization, bias, std, output_std)
         self.region = Volterra() if causal else Fredholm()
 
     @property
@@ -57,7 +57,7 @@ class LinearAttention(AbstractCausalKernel):
     """
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        query, key, value = self.split_heads(self.projections(u))
+        query, key, value = self.projections(u)
         query, key = 1 + jax.nn.elu(query), 1 + jax.nn.elu(key)
         one = jnp.ones_like(value[..., :1])
         # The normaliser is the integral of one more value, which is 1.
@@ -89,13 +89,13 @@ class GaussianAttention(AbstractCausalKernel, AbstractTokenIntegral):
     """
 
     def over(self, u: State, domain: TokenDomain, others: Others) -> State:
-        query, key, value = self.split_heads(self.projections(u))
+        query, key, value = self.projections(u)
         # One feature more, for half of the square; `integral` divides by the root of d + 1.
         half = -jnp.sum(key**2, axis=-1, keepdims=True) / 2
         query = jnp.concatenate([query, jnp.ones_like(query[..., :1])], axis=-1)
         query = query * math.sqrt(query.shape[-1] / self.head_features)
         (key, value), seen = others((jnp.concatenate([key, half], axis=-1), value), domain)
-        return self.integral(Projections(query, key, value), Domains(domain, seen), self.region)
+        return self.integral((query, key, value), Domains(domain, seen), self.region)
 
 
 class GalerkinAttention(AbstractAttention):
@@ -131,12 +131,12 @@ class GalerkinAttention(AbstractAttention):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        super().__init__(features, heads, normalization, Maps(bias, std, output_std), key)
+        super().__init__(features, heads, key, normalization, bias, std, output_std)
         self.key_normalization = key_normalization
         self.value_normalization = value_normalization
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        query, key, value = self.split_heads(self.projections(u))
+        query, key, value = self.projections(u)
         key = self.key_normalization.project(key)
         value = self.value_normalization.project(value)
         shares = jnp.broadcast_to(domain.shares.astype(u.dtype), u.shape[:-1])
@@ -179,11 +179,11 @@ class SinkhornAttention(AbstractAttention):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        super().__init__(features, heads, normalization, Maps(bias, std, output_std), key)
+        super().__init__(features, heads, key, normalization, bias, std, output_std)
         self.iterations = iterations
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        query, key, value = self.split_heads(self.projections(u))
+        query, key, value = self.projections(u)
         s = jnp.einsum("...xhd,...zhd->...hxz", query, key) / self.head_features**0.5
         shares = jnp.broadcast_to(domain.shares.astype(s.dtype), u.shape[:-1])
         # Of tokens that look, and of those that are looked at, for each head.

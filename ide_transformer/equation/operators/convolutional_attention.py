@@ -15,11 +15,11 @@ from ...errors import InputError
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain, grid_of
-from .attention import AbstractAttention, Maps, Projections
+from .attention import AbstractAttention
 from .grid import check_axes, goes_around, on_grid
 from .operator import check_features
+from .positions import Fredholm
 from .quadrature.token_mean import Domains
-from .region import Fredholm
 
 
 class Statistics(eqx.Module):
@@ -61,10 +61,7 @@ class DepthwiseProjection(eqx.Module):
         key: Array,
     ):
         if width % 2 == 0:
-            raise InputError(
-                f"ConvolutionalAttention(width={width}) has no token in its middle; choose an "
-                "odd width."
-            )
+            raise InputError(f"ConvolutionalAttention: width={width}; choose an odd one.")
         shape = (*(width,) * dimension, features)
         # Features that are independent from point to point keep their size.
         self.weight = jax.random.normal(key, shape) / width ** (dimension / 2)
@@ -139,8 +136,8 @@ class ConvolutionalAttention(AbstractAttention):
         output_std: NonNegativeFloat | None = None,
     ):
         maps_key, *keys = jax.random.split(key, 4)
-        maps = Maps(bias, std, output_std, output_bias=output_bias)
-        super().__init__(features, heads, normalization, maps, maps_key)
+        maps = normalization, bias, std, output_std
+        super().__init__(features, heads, maps_key, *maps, output_bias=output_bias)
         self.query_convolution, self.key_convolution, self.value_convolution = (
             DepthwiseProjection(features, width, step, dimension, statistics, own)
             for step, own in zip((1, stride, stride), keys, strict=True)
@@ -154,16 +151,16 @@ class ConvolutionalAttention(AbstractAttention):
         grid = on_grid(self, v[..., domain.prefix :, :], _without_weights(domain))
 
         def tokens(convolution: DepthwiseProjection) -> State:
-            w = convolution(grid, periodic=goes_around("ConvolutionalAttention", domain))
+            w = convolution(grid, periodic=goes_around(self, domain))
             flat = w.reshape(*u.shape[:-2], -1, u.shape[-1])
             return jnp.concatenate([prefix, flat], axis=-2)
 
-        heads = Projections(
+        heads = self.split_heads(
             self.query(tokens(self.query_convolution)),
             self.key(tokens(self.key_convolution)),
             self.value(tokens(self.value_convolution)),
         )
-        return self.integral(self.split_heads(heads), Domains(domain, coarse), Fredholm())
+        return self.integral(heads, Domains(domain, coarse), Fredholm())
 
     def coarse_domain(self, domain: TokenDomain) -> TokenDomain:
         """Ω_x', the points of keys and values."""
@@ -174,18 +171,16 @@ class ConvolutionalAttention(AbstractAttention):
         points = points[(slice(None, None, stride),) * axes].ravel()
         kept = np.concatenate([np.arange(domain.prefix), points])
         if any(n % stride for n in grid):
-            sides = " by ".join(map(str, grid))
             raise InputError(
-                f"ConvolutionalAttention: stride={stride} does not divide a grid of {sides} "
-                "tokens; choose a stride that does, or a grid of multiples of it."
+                f"ConvolutionalAttention: stride={stride} does not divide a grid of "
+                f"{' by '.join(map(str, grid))} tokens."
             )
-        return TokenDomain(
-            domain.points[kept],
-            None if domain.weights is None else domain.weights[kept],
+        return dataclasses.replace(
+            domain,
+            points=domain.points[kept],
+            weights=None if domain.weights is None else domain.weights[kept],
             grid=tuple(n // stride for n in grid),
             spacing=tuple(stride * step for step in domain.steps),
-            period=domain.period,
-            prefix=domain.prefix,
         )
 
 

@@ -15,6 +15,7 @@ from .operator import (
     AbstractLinearOperator,
     AbstractSourcedOperator,
     Spectral,
+    check_features,
 )
 
 
@@ -166,15 +167,10 @@ class DeltaRule(AbstractExactOperator):
         return u + self._along_key(u, alpha.astype(u.dtype))
 
     def _rates(self, u: Array) -> Float[Array, " heads"]:
-        if u.shape[-1] != self.key.size:
-            raise InputError(
-                f"DeltaRule.key has shape {self.key.shape}, which makes {self.key.size} "
-                f"features, but the state has {u.shape[-1]}."
-            )
+        check_features(self, u, self.key.size)
         if self.rate.shape not in ((), self.value.shape):
             raise InputError(
-                f"DeltaRule.rate has shape {self.rate.shape}; give a number or [heads], "
-                f"{self.value.shape}."
+                f"DeltaRule.rate has shape {self.rate.shape}, and value {self.value.shape}."
             )
         return jnp.broadcast_to(self.rate, self.value.shape)
 

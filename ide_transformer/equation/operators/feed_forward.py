@@ -1,4 +1,4 @@
-"""Integrals over features, and the nonlinearities between them."""
+"""Integrals over features, ⟨W(·,y), u(x,·)⟩_Ωy + b(y), and the nonlinearities between them."""
 
 import abc
 import math
@@ -12,16 +12,62 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, PositiveInt, checked
-from ..arrays import State
+from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
+from ..devices import token_devices
 from ..domain import TokenDomain
-from ..function_space import FunctionSpace
+from ..function_space import FeatureMap, FunctionSpace
 from ..tree import with_fields
-from .linear import Linear
 from .operator import AbstractOperator, check_features
 
 
 Activation: TypeAlias = Callable[[Array], Array]
+
+
+class Linear(eqx.Module):
+    """`u ↦ u W + b`, `W: [in, out]`, `b: [out]`, or no bias."""
+
+    weight: Float[Array, "in out"]
+    bias: Float[Array, " out"] | None
+
+    def __init__(
+        self,
+        features_in: PositiveInt,
+        features_out: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        bias: bool = True,
+        std: NonNegativeFloat = 0.02,
+    ):
+        self.weight = std * jax.random.normal(key, (features_in, features_out))
+        self.bias = jnp.zeros(features_out) if bias else None
+
+    def at_points(self, into: FeatureMap, out: FeatureMap) -> "Linear":
+        """The integral `∫ W(·, ξ) u(ξ) dξ + b` of which the weights are coefficients, from
+        functions of the map `into` to those of `out`."""
+        weight = into.of_duals(out.of_values(self.weight).T).T
+        bias = None if self.bias is None else out.of_values(self.bias)
+        return with_fields(self, weight=weight, bias=bias)
+
+    def times(self, factor: float) -> "Linear":
+        """The map whose outputs are `factor` times as large."""
+        return jax.tree.map(lambda x: factor * x, self)
+
+    def __call__(self, u: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        return affine(product(u, self.weight), None, self.bias)
+
+
+def product(
+    u: Float[Array, "*batch in"], weight: Float[Array, "in out"]
+) -> Float[Array, "*batch out"]:
+    """`u W`, computed in the dtype of the weights and returned in that of the state, so that
+    weights of bfloat16 give cheap products and the state keeps its precision."""
+    if token_devices() > 1:
+        # Samples and tokens that are both divided among devices have no common axis.
+        return (u.astype(weight.dtype) @ weight).astype(u.dtype)
+    # On one axis of tokens: the gradient of a product on several copies both factors first.
+    flat = u.reshape(-1, u.shape[-1]).astype(weight.dtype)
+    return (flat @ weight).astype(u.dtype).reshape(*u.shape[:-1], weight.shape[1])
 
 
 @checked
@@ -127,6 +173,23 @@ class AbstractFeedForward(AbstractOperator):
 
     pointwise: ClassVar[bool] = True
 
+    def __init__(
+        self,
+        features: int,
+        hidden: int,
+        keys: Array,
+        normalization: AbstractConstraint,
+        activation: Activation,
+        bias: bool,
+        std: float,
+        output_std: float | None,
+    ):
+        output_std = std if output_std is None else output_std
+        self.inner = Linear(features, hidden, bias=bias, std=std, key=keys[0])
+        self.outer = Linear(hidden, features, bias=bias, std=output_std, key=keys[1])
+        self.normalization = normalization
+        self.activation = activation
+
     @abc.abstractmethod
     def hidden(self, v: State) -> Float[Array, "*batch tokens hidden"]:
         """The hidden features of a normalised state."""
@@ -175,13 +238,9 @@ class FeedForward(AbstractFeedForward):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        hidden = 4 * features if hidden is None else hidden
-        first, second = jax.random.split(key)
-        output_std = std if output_std is None else output_std
-        self.inner = Linear(features, hidden, bias=bias, std=std, key=first)
-        self.outer = Linear(hidden, features, bias=bias, std=output_std, key=second)
-        self.normalization = normalization
-        self.activation = activation
+        hidden, keys = hidden or 4 * features, jax.random.split(key)
+        maps = normalization, activation, bias, std, output_std
+        super().__init__(features, hidden, keys, *maps)
 
     def hidden(self, v: State) -> Float[Array, "*batch tokens hidden"]:
         return self.activation(self.inner(v))
@@ -216,14 +275,10 @@ class GatedFeedForward(AbstractFeedForward):
         output_std: NonNegativeFloat | None = None,
         key: PRNGKeyArray,
     ):
-        hidden = 8 * (-(-features // 3)) if hidden is None else hidden
-        keys = jax.random.split(key, 3)
-        output_std = std if output_std is None else output_std
+        hidden, keys = hidden or 8 * (-(-features // 3)), jax.random.split(key, 3)
+        maps = normalization, activation, bias, std, output_std
+        super().__init__(features, hidden, keys[1:], *maps)
         self.gate = Linear(features, hidden, bias=bias, std=std, key=keys[0])
-        self.inner = Linear(features, hidden, bias=bias, std=std, key=keys[1])
-        self.outer = Linear(hidden, features, bias=bias, std=output_std, key=keys[2])
-        self.normalization = normalization
-        self.activation = activation
 
     def hidden(self, v: State) -> Float[Array, "*batch tokens hidden"]:
         return self.activation(self.gate(v)) * self.inner(v)

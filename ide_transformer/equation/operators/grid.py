@@ -1,14 +1,24 @@
-"""States on the points of a grid."""
+"""Operators on the points of a grid: convolutions, diffusion and transport."""
 
+import itertools
 from collections.abc import Callable
+from typing import Annotated, ClassVar
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax import lax
+from jaxtyping import Array, Complex, Float, PRNGKeyArray
+from pydantic import Field
 
+from ...arguments import NonNegativeFloat, PositiveInt
 from ...errors import InputError
-from ..arrays import State
+from ..arrays import State, affine, nonnegative_array
+from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain, grid_of
+from .feed_forward import Activation, Linear, gelu
+from .operator import AbstractLinearOperator, AbstractOperator, Spectral, check_features
 
 
 def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..."]:
@@ -17,27 +27,217 @@ def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..
     return u.reshape(*u.shape[:-2], *grid, u.shape[-1])
 
 
-def goes_around(operator: str, domain: TokenDomain) -> bool:
+def goes_around(operator: object, domain: TokenDomain) -> bool:
     """Whether a grid is one of a torus, without boundaries."""
     if domain.period is not None and None in domain.period:
         raise InputError(
-            f"{operator} is for grids that have boundaries along all axes or along none, but "
-            f"this TokenDomain has period={domain.period}. Take it away, "
+            f"{type(operator).__name__} is for grids that have boundaries along all axes or "
+            f"along none, but this TokenDomain has period={domain.period}. Take it away, "
             "dataclasses.replace(domain, period=None), where boundaries on all sides will do."
         )
     return domain.period is not None
 
 
-def grid_axes(domain: TokenDomain) -> tuple[int, ...]:
+def check_axes(operator: object, axes: int, domain: TokenDomain, *, periodic=False) -> None:
+    """Refuses a domain of another dimension than an operator has values for, and one with
+    boundaries where that expands in waves."""
+    name = type(operator).__name__
+    if periodic and not goes_around(operator, domain):
+        raise InputError(
+            f"{name} expands in waves and needs a periodic domain, as TokenDomain.periodic "
+            "makes it."
+        )
+    if axes != domain.dimension:
+        raise InputError(
+            f"{name} is for {axes} dimensions of tokens, but this TokenDomain has "
+            f"{domain.dimension}."
+        )
+
+
+def _grid_axes(domain: TokenDomain) -> tuple[int, ...]:
     """The axes of the grid in what `on_grid` gives, from the end."""
     return tuple(range(-1 - domain.dimension, -1))
 
 
-def wave_numbers(domain: TokenDomain) -> tuple[np.ndarray, ...]:
+class Convolution(AbstractOperator):
+    """A convolution over the tokens of a grid, an integral over a neighbourhood of each:
+
+        du/dt = Σ_k N(u)(x + k) W_k + b,   |k| ≤ r along each axis,
+
+    with u = 0 beyond a boundary, and around a periodic domain. Causal, of a text, it takes the
+    token and the `width - 1` before it.
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `width`: tokens along each axis; `2 r + 1`, odd, unless it is causal.
+    - `dimension`: of the tokens, 1 to 3.
+    - `depthwise`: whether each feature has its own W_k, a number.
+    - `causal`: whether it looks back only.
+    - `normalization`: N, applied to the input.
+    - `bias`: whether there is b.
+    - `std`: standard deviation of the initial W.
+
+    **Raises:** `InputError` on a domain that is no grid, or has weights.
+    """
+
+    weight: Float[Array, "..."]
+    bias: Float[Array, " features"] | None
+    normalization: AbstractConstraint
+    causal: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        width: PositiveInt = 3,
+        dimension: Annotated[int, Field(ge=1, le=3)] = 1,
+        depthwise: bool = False,
+        causal: bool = False,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = True,
+        std: NonNegativeFloat = 0.02,
+    ):
+        if not causal and width % 2 == 0:
+            raise InputError(f"Convolution: width={width} has no middle; choose an odd one.")
+        if causal and dimension > 1:
+            raise InputError("Convolution: causal=True; points of a plane have no order.")
+        shape = (*(width,) * dimension, 1 if depthwise else features, features)
+        self.weight = std * jax.random.normal(key, shape)
+        self.bias = jnp.zeros(features) if bias else None
+        self.normalization = normalization
+        self.causal = causal
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.weight.shape[-1])
+        check_axes(self, self.weight.ndim - 2, domain)
+        v = on_grid(self, self.normalization.project(u), domain)
+        width, axes = self.weight.shape[0], domain.dimension
+        reach = (width - 1, 0) if self.causal else (width // 2, width // 2)
+        v = v.reshape(-1, *v.shape[-1 - axes :])
+        mode = "wrap" if goes_around(self, domain) else "constant"
+        v = jnp.pad(v, [(0, 0), *[reach] * axes, (0, 0)], mode=mode)
+        grid = "DHW"[-axes:]
+        v = lax.conv_general_dilated(
+            v,
+            self.weight.astype(u.dtype),
+            (1,) * axes,
+            "VALID",
+            dimension_numbers=(f"N{grid}C", f"{grid}IO", f"N{grid}C"),
+            feature_group_count=v.shape[-1] // self.weight.shape[-2],
+        )
+        return affine(v.reshape(u.shape), None, self.bias)
+
+
+class FourierIntegral(AbstractOperator):
+    """An integral over tokens whose kernel is a function of the difference, given by its lowest
+    waves, the layer of a Fourier neural operator:
+
+        du/dt = σ(∫_Ωx κ(x - x') N(u)(x') dx' + ∫_Ωy W N(u) dy + b),
+        κ(x) = Σ_|k|<modes R_k exp(2πi k·x / L),   R_{-k} the conjugate of R_k,
+
+    over a periodic domain of measure 1. It is the same function on every grid that can tell
+    the waves apart. At other points the integral has their weights, and the sums over points
+    and waves are made as they stand. Source: Li et al., "Fourier neural operator", 2021,
+    arXiv 2010.08895.
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `modes`: waves along each axis, the constant one among them.
+    - `dimension`: of the tokens.
+    - `activation`, `normalization`: σ and N.
+    - `bias`: whether there is b.
+    - `std`, `output_std`: standard deviation of the initial W, and of R (default: the same).
+
+    **Raises:** `InputError` on a domain that is not periodic, has a class token, or fewer than
+    `2 modes - 1` points along an axis.
+    """
+
+    weight: Float[Array, "waves two features_in features_out"]
+    linear: Linear
+    normalization: AbstractConstraint
+    modes: int = eqx.field(static=True)
+    dimension: int = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        modes: PositiveInt = 8,
+        dimension: PositiveInt = 1,
+        activation: Activation = gelu,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = True,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
+    ):
+        keys = jax.random.split(key)
+        self.modes, self.dimension = modes, dimension
+        shape = (len(self.waves), 2, features, features)
+        output_std = std if output_std is None else output_std
+        self.weight = output_std * jax.random.normal(keys[0], shape)
+        self.linear = Linear(features, features, bias=bias, std=std, key=keys[1])
+        self.normalization = normalization
+        self.activation = activation
+
+    @property
+    def waves(self) -> np.ndarray:
+        """`[waves, dimension]`: the k of which the kernel has an R_k, one of k and -k."""
+        signed, last = range(1 - self.modes, self.modes), range(self.modes)
+        return np.array(list(itertools.product(*[signed] * (self.dimension - 1), last)))
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.linear.weight.shape[0])
+        check_axes(self, self.dimension, domain, periodic=True)
+        least, v = 2 * self.modes - 1, self.normalization.project(u)
+        equally_spaced = domain.grid is not None and domain.weights is None
+        enough = not domain.prefix and domain.num_tokens >= least**self.dimension
+        if equally_spaced:
+            enough = min(domain.grid or ()) >= least
+        if not enough:
+            raise InputError(
+                f"FourierIntegral: {domain.num_tokens} tokens, {domain.prefix} of them without "
+                f"a place, cannot tell its {self.modes} waves apart; give at least {least} "
+                "points along each axis, and no class token."
+            )
+        integral = (self._on_grid if equally_spaced else self._at_points)(v, domain)
+        return self.activation(integral.astype(u.dtype) + self.linear(v))
+
+    def _on_grid(self, u: State, domain: TokenDomain) -> State:
+        v, axes = on_grid(self, u, domain), _grid_axes(domain)
+        spectrum = jnp.fft.rfftn(v, axes=axes, norm="forward")
+        at = (..., *self.waves.T, slice(None))
+        spectrum = jnp.zeros_like(spectrum).at[at].set(self._times_kernel(spectrum[at]))
+        grid = [v.shape[axis] for axis in axes]
+        return jnp.fft.irfftn(spectrum, s=grid, axes=axes, norm="forward").reshape(u.shape)
+
+    def _at_points(self, v: State, domain: TokenDomain) -> State:
+        length = jnp.asarray(domain.period)[None]
+        angles = 2 * jnp.pi * domain.points / length @ self.waves.T
+        cos, sin = (wave(angles).astype(v.dtype) for wave in (jnp.cos, jnp.sin))
+        weighted = jnp.einsum("...x,...xi->...xi", domain.shares.astype(v.dtype), v)
+        # Real products: those of complex numbers cannot be kept for a gradient.
+        mixed = self._times_kernel(lax.complex(cos.T @ weighted, -sin.T @ weighted))
+        # A wave k of which -k is none stands for both.
+        both = jnp.asarray(np.where(self.waves[:, -1] > 0, 2, 1), v.dtype)[None]
+        return (both * cos) @ mixed.real - (both * sin) @ mixed.imag
+
+    def _times_kernel(self, spectrum: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """`[..., waves, features]`, each wave times its R."""
+        weight = self.weight.astype(spectrum.real.dtype)
+        r = lax.complex(weight[:, 0], weight[:, 1])
+        return jnp.einsum("...ki,kio->...ko", spectrum, r)
+
+
+def _wave_numbers(operator: object, domain: TokenDomain) -> tuple[np.ndarray, ...]:
     """Along each axis those of the eigenfunctions of the Laplacian: `π j / L` of cosines, whose
     slope is zero at the boundaries, and `2π j / L` of the waves around a periodic domain."""
     assert domain.grid is not None
-    around = goes_around("An expansion in waves", domain)
+    around = goes_around(operator, domain)
     along = (
         2 * np.pi * np.fft.fftfreq(n, step) if around else np.pi * np.arange(n) / (n * step)
         for n, step in zip(domain.grid, domain.steps, strict=True)
@@ -45,24 +245,90 @@ def wave_numbers(domain: TokenDomain) -> tuple[np.ndarray, ...]:
     return tuple(np.meshgrid(*along, indexing="ij"))
 
 
-def times_waves(
+def _times_waves(
     v: Float[Array, "..."], factor: Array, domain: TokenDomain
 ) -> Float[Array, "..."]:
     """A function on a periodic grid, each wave of it times a factor, `[*grid]`."""
-    axes = grid_axes(domain)
+    axes = _grid_axes(domain)
     factor = jnp.broadcast_to(factor[..., None], v.shape)
     return jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real.astype(v.dtype)
 
 
-def differences(
+class Diffusion(AbstractLinearOperator):
+    """Diffusion over tokens, by the eigenfunctions of the Laplacian on the grid,
+
+        u_t = κ Δ_x u,   flow(u, h) = C⁻¹ exp(-κ h |k|²) C u.
+
+    C is the cosine transform, with no flux through the ends and k = π j / L, or on a periodic
+    domain the Fourier transform, with k = 2π j / L; L is the length of an axis, N for N text
+    tokens. It sees all tokens, so it is for encoders.
+
+    **Arguments:**
+
+    - `rate`: κ ≥ 0, a number, in squared distances of the domain per layer.
+
+    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights.
+    """
+
+    rate: Float[Array, ""] = eqx.field(converter=nonnegative_array)
+
+    dissipative: ClassVar[bool] = True
+
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
+        v = on_grid(self, u, domain)
+        if self.rate.shape:
+            raise InputError(f"Diffusion.rate has shape {self.rate.shape}; give one number.")
+        laplacian = -sum(wave**2 for wave in _wave_numbers(self, domain))
+        factor = function(self.rate.astype(u.dtype) * jnp.asarray(laplacian, u.dtype))
+        if domain.period is not None:
+            return _times_waves(v, factor, domain).reshape(u.shape)
+        for axis in _grid_axes(domain):
+            v = jax.scipy.fft.dct(v, axis=axis, norm="ortho")
+        v = v * jnp.broadcast_to(factor[..., None], v.shape)
+        for axis in _grid_axes(domain):
+            v = jax.scipy.fft.idct(v, axis=axis, norm="ortho")
+        return v.reshape(u.shape)
+
+
+class Advection(AbstractLinearOperator):
+    """Transport along the tokens of a periodic domain at a constant velocity, by waves:
+
+        u_t = -c·∇_x u,   flow(u, h)(x) = u(x - h c).
+
+    **Arguments:**
+
+    - `velocity`: c, a number for each axis, in distances of the domain per layer.
+
+    **Raises:** `InputError` on a domain that is no periodic grid of equal weights.
+    """
+
+    velocity: Float[Array, " dimension"]
+
+    dissipative: ClassVar[bool] = False
+
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
+        check_axes(self, len(self.velocity), domain, periodic=True)
+        v = on_grid(self, u, domain)
+        rate = jnp.zeros(domain.grid, jnp.result_type(u.dtype, jnp.complex64))
+        for c, waves, axis in zip(
+            self.velocity, _wave_numbers(self, domain), _grid_axes(domain), strict=True
+        ):
+            # Of an even number of points the last wave has no derivative that is real.
+            last = np.isclose(waves, waves.min()) & (v.shape[axis] % 2 == 0)
+            slope = jnp.asarray(np.where(last, 0, waves), u.dtype)
+            rate = rate - 1j * c.astype(u.dtype) * slope
+        return _times_waves(v, function(rate), domain).reshape(u.shape)
+
+
+def _differences(
     operator: object, u: State, domain: TokenDomain, difference: Callable[..., Array]
 ) -> State:
     """The sum over axes of the grid of `difference(axis, step, before, v, after)`, v the state,
     between its neighbours along the axis; beyond a boundary it goes on as it is there."""
     v = on_grid(operator, u, domain)
-    mode = "wrap" if goes_around(type(operator).__name__, domain) else "edge"
+    mode = "wrap" if goes_around(operator, domain) else "edge"
     total = jnp.zeros_like(v)
-    for number, (axis, step) in enumerate(zip(grid_axes(domain), domain.steps, strict=True)):
+    for number, (axis, step) in enumerate(zip(_grid_axes(domain), domain.steps, strict=True)):
         padding = [(0, 0)] * v.ndim
         padding[axis] = (1, 1)
         wide, points = jnp.pad(v, padding, mode=mode), np.arange(v.shape[axis])
@@ -71,19 +337,54 @@ def differences(
     return total.reshape(u.shape)
 
 
-def check_periodic(operator: object, domain: TokenDomain) -> None:
-    """Refuses a domain with boundaries."""
-    if not goes_around(type(operator).__name__, domain):
-        raise InputError(
-            f"{type(operator).__name__} expands in waves and needs a periodic domain, as "
-            "TokenDomain.periodic makes it."
-        )
+class DifferenceDiffusion(AbstractOperator):
+    """Diffusion over tokens by central differences, of second order,
+
+        du/dt = Σ_axes κ (u(x + h) - 2 u(x) + u(x - h)) / h²,
+
+    with no flux through the ends, or on a periodic domain around it. `Diffusion` has its exact
+    flow.
+
+    **Arguments:**
+
+    - `rate`: κ ≥ 0, a number or `[features]`, in squared distances of the domain per layer.
+
+    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights.
+    """
+
+    rate: Float[Array, "..."] = eqx.field(converter=nonnegative_array)
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+
+        def second(axis, step, before, v, after):
+            return (before - 2 * v + after) / step**2
+
+        return affine(_differences(self, u, domain, second), self.rate)
 
 
-def check_axes(operator: object, axes: int, domain: TokenDomain) -> None:
-    """Refuses a domain of another dimension than an operator has values for."""
-    if axes != domain.dimension:
-        raise InputError(
-            f"{type(operator).__name__} is for {axes} dimensions of tokens, but this "
-            f"TokenDomain has {domain.dimension}."
-        )
+class DifferenceAdvection(AbstractOperator):
+    """Transport along the tokens by differences against the wind, of first order, which is
+    stable where `Σ_axes |c| / h` times the step is at most 1,
+
+        du/dt = -Σ_axes c (u(x) - u(x - h)) / h   for c > 0,
+
+    and the other neighbour for c < 0, so that it is none for a causal model. Beyond a boundary
+    u goes on as it is there. `Advection` has the exact flow on a periodic domain.
+
+    **Arguments:**
+
+    - `velocity`: c, a number for each axis, in distances of the domain per layer.
+
+    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights.
+    """
+
+    velocity: Float[Array, " dimension"]
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_axes(self, len(self.velocity), domain)
+
+        def upwind(axis, step, before, v, after):
+            c = self.velocity[axis].astype(u.dtype)
+            return -c / step * jnp.where(c > 0, v - before, after - v)
+
+        return _differences(self, u, domain, upwind)

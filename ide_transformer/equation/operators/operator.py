@@ -48,9 +48,8 @@ class AbstractOperator(eqx.Module):
         """The operator on functions of a feature, at the points of Ω_y: its weights are read as
         the coefficients of kernels and functions of `space`."""
         raise InputError(
-            f"{type(self).__name__} has no weights that are functions of the feature y, as "
-            "Attention, FeedForward, GatedFeedForward and FeatureIntegral have; take one of "
-            "these, or write at_points for it."
+            f"{type(self).__name__} has no weights that are functions of the feature y; write "
+            "at_points for it, or take another, such as Attention or FeedForward."
         )
 
     @property
@@ -84,7 +83,7 @@ def check_features(operator: object, u: Array, features: int) -> None:
     if u.shape[-1] != features:
         raise InputError(
             f"{type(operator).__name__} acts on {features} features, but the state has "
-            f"shape {u.shape}: its last axis must be the features, [..., tokens, features]."
+            f"shape {u.shape}."
         )
 
 
@@ -159,8 +158,7 @@ class AbstractSourcedOperator(AbstractOperator):
         f = self.given_source()
         if f.shape not in (u.shape, u.shape[-2:]):
             raise InputError(
-                f"{type(self).__name__}: the source has shape {f.shape}, but the state has "
-                f"{u.shape}."
+                f"{type(self).__name__}: the source has shape {f.shape}, the state {u.shape}."
             )
         return jnp.broadcast_to(f, u.shape)
 

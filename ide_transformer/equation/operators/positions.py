@@ -1,21 +1,135 @@
-"""Positions of tokens in the scores of attention."""
+"""The part of Ω_x over which attention integrates, and the positions of tokens in it."""
 
+import abc
 import math
 from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ...arguments import PositiveFloat, PositiveInt
 from ...errors import InputError
 from ..domain import TokenDomain
-from .region import differences
 
 
+# Places in the order of tokens, from one on to before another.
+Range: TypeAlias = tuple[int | Int[Array, ""], int | Int[Array, ""]]
+# How many tokens before and after its own a token sees; `None` for all.
+Reach: TypeAlias = tuple[int | None, int | None]
+# For each pair of tokens, whether the first sees the second.
+Indicator: TypeAlias = Bool[Array, "tokens others"] | None
+# The ends of integrals at which points have weights of their own, and whether they are that
+# of the integral of a token.
+Ends: TypeAlias = Float[Array, "ends others"] | None
+EndIndicator: TypeAlias = Bool[Array, "ends tokens others"] | None
 # Queries or keys, head by head, and a term of the scores; `None` for none.
 Heads: TypeAlias = Float[Array, "*batch tokens heads features"]
 ScoreBias: TypeAlias = Float[Array, "heads tokens others"] | None
+
+
+def differences(
+    query_domain: TokenDomain, domain: TokenDomain
+) -> Float[Array, "tokens others dimension"]:
+    """`x - x'` for x of `query_domain` and x' of `domain`; around a periodic domain the shorter
+    way along each axis."""
+    apart = query_domain.points[:, None, :] - domain.points[None, :, :]
+    if domain.period is None:
+        return apart
+    # An axis with boundaries makes no turns.
+    period, divisor = (
+        jnp.asarray([length or other for length in domain.period], apart.dtype)[None, None]
+        for other in (0.0, jnp.inf)
+    )
+    return apart - period * jnp.round(apart / divisor)
+
+
+class AbstractRegion(eqx.Module):
+    """A region Ω_x(x) for each token x."""
+
+    # Whether Ω_x(x) holds no x' after x.
+    causal: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
+        """`[x, x']` for x of `query_domain` and x' of `domain`: whether x' is in Ω_x(x);
+        `None` where all of them are."""
+
+    @property
+    @abc.abstractmethod
+    def reach(self) -> Reach:
+        """The region of consecutive tokens 0, 1, 2, …"""
+
+    def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
+        """For consecutive tokens: whether any of the queries `[start, stop)` sees any of the
+        points `[start, stop)`."""
+        before, after = self.reach
+        meets: Bool[ArrayLike, ""] = True
+        if after is not None:
+            meets = points[0] < queries[1] + after
+        return meets if before is None else meets & (points[1] > queries[0] - before)
+
+    def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
+        """`[end, x, x']`: whether Ω_x(x) ends at `ends[end, x']`, so that the end weight of x'
+        counts; `None` where it is the whole domain, or has no ends."""
+        if not self.causal or ends is None:
+            return None
+        return query_domain.positions[None, :, None] == ends[:, None, :]
+
+
+class Fredholm(AbstractRegion):
+    """Ω_x as a whole, as in a Fredholm operator: encoders."""
+
+    reach: ClassVar[Reach] = (None, None)
+
+    def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> None:
+        return None
+
+
+class Neighborhood(AbstractRegion):
+    """The points nearer than a radius, `‖x - x'‖ < radius`, in distances of the domain, in any
+    dimension; around a periodic domain by the shorter way."""
+
+    radius: PositiveInt | PositiveFloat = eqx.field(static=True)
+
+    def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
+        return jnp.sum(differences(query_domain, domain) ** 2, axis=-1) < self.radius**2
+
+    @property
+    def reach(self) -> Reach:
+        tokens = math.ceil(self.radius) - 1
+        return tokens, tokens
+
+
+class Volterra(AbstractRegion):
+    """The past, `x' ≤ x`, as in a Volterra operator: causal decoders.
+
+    **Arguments:**
+
+    - `window`: how far back it goes, `x - window < x'`; `None` for all of the past.
+    """
+
+    window: PositiveInt | PositiveFloat | None = eqx.field(static=True, default=None)
+
+    causal: ClassVar[bool] = True
+
+    def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
+        distance = query_domain.positions[:, None] - domain.positions[None, :]
+        past = distance >= 0
+        return past if self.window is None else past & (distance < self.window)
+
+    @property
+    def reach(self) -> Reach:
+        return None if self.window is None else math.ceil(self.window) - 1, 0
+
+    def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
+        if self.window is not None and ends is not None:
+            raise InputError(
+                f"A window of {self.window} begins between the points of its domain, for "
+                "which end_weights say nothing; take window=None, or a TokenDomain without "
+                "end_weights, in which each token counts in full."
+            )
+        return super().ends(query_domain, ends)
 
 
 class AbstractPositions(eqx.Module):
@@ -61,15 +175,12 @@ class Rotary(AbstractPositions):
 
     def check(self, heads: int, head_features: int) -> None:
         turning = head_features if self.features is None else self.features
-        if turning % 2 or turning > head_features:
+        pairs = turning // 2 if self.stretch is None else len(self.stretch)
+        if 2 * pairs != turning or turning > head_features:
             raise InputError(
                 f"Rotary positions turn pairs of features, but {turning} of head_features="
-                f"{head_features} would turn; choose an even number of them."
-            )
-        if self.stretch is not None and len(self.stretch) != turning // 2:
-            raise InputError(
-                f"Rotary: stretch has {len(self.stretch)} numbers for {turning} features; it "
-                "needs one for each pair."
+                f"{head_features} would turn, stretch={self.stretch}; choose an even number of "
+                "them, and half as many in stretch."
             )
 
     def __call__(self, x: Heads, domain: TokenDomain) -> Heads:
@@ -105,14 +216,13 @@ class RelativeBias(AbstractPositions):
         if not 4 <= self.table.shape[0] < 4 * self.max_distance:
             raise InputError(
                 f"RelativeBias: table of {self.table.shape[0]} buckets for max_distance="
-                f"{self.max_distance}; there are at least 4, and fewer than 4 max_distance."
+                f"{self.max_distance}; give at least 4, and fewer than 4 max_distance."
             )
 
     def check(self, heads: int, head_features: int) -> None:
         if self.table.shape[1] != heads:
             raise InputError(
-                f"RelativeBias: table of {self.table.shape[1]} heads, but the attention has "
-                f"heads={heads}; give table the shape [buckets, {heads}]."
+                f"RelativeBias: table of {self.table.shape[1]} heads, but heads={heads}."
             )
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
@@ -148,10 +258,7 @@ class LinearBias(AbstractPositions):
 
     def check(self, heads: int, head_features: int) -> None:
         if self.heads != heads:
-            raise InputError(
-                f"LinearBias(heads={self.heads}), but the attention has heads={heads}; write "
-                f"LinearBias({heads})."
-            )
+            raise InputError(f"LinearBias({self.heads}) for an attention of heads={heads}.")
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
         square = jnp.sum(differences(query_domain, domain) ** 2, axis=-1)

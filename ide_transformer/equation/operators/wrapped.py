@@ -116,9 +116,8 @@ class LayerNormScaling(AbstractWrappedOperator):
         innermost = self.operator.innermost
         normalization = getattr(innermost, "normalization", None)
         # A sphere measures its input in units of gain and bias, which are not to change.
-        if not isinstance(normalization, AbstractNormalization) or isinstance(
-            normalization, AbstractSphere
-        ):
+        known = isinstance(normalization, AbstractNormalization)
+        if not known or isinstance(normalization, AbstractSphere):
             raise InputError(
                 f"LayerNormScaling: {type(innermost).__name__} has "
                 f"normalization={normalization}; give an operator with LayerNorm or RMSNorm."

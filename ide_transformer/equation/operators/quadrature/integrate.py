@@ -13,9 +13,8 @@ from jaxtyping import Array, Float
 
 from ...devices import token_devices
 from ...domain import TokenDomain
-from ..positions import Heads, ScoreBias
-from ..region import AbstractRegion
-from .ring import Ring, divides
+from ..positions import AbstractRegion, Heads, ScoreBias
+from .ring import Ring
 from .stream import Stream
 from .token_mean import (
     POINTS,
@@ -79,12 +78,9 @@ class Blocks(AbstractQuadrature):
 
 def _part(integrand: Integrand, span: Span) -> Integrand:
     """Some queries with some points."""
-
-    def between(start: int, stop: int) -> Callable[[Array, int], Array]:
-        return lambda x, axis: lax.slice_in_dim(x, start, stop, axis=axis)
-
-    queries = integrand.map(QUERIES, between(span.start, span.stop))
-    return queries.map(POINTS, between(span.first, span.last))
+    start, stop, first, last = span
+    queries = integrand.map(QUERIES, lambda x, axis: lax.slice_in_dim(x, start, stop, 1, axis))
+    return queries.map(POINTS, lambda x, axis: lax.slice_in_dim(x, first, last, 1, axis))
 
 
 def _domains(domains: Domains, span: Span) -> Domains:
@@ -108,27 +104,28 @@ _MOST_BLOCKS = 8
 _STREAM_FROM = 2048
 _STREAM_BLOCK = 512
 
-# Keys, and values, which may have another width.
-Keys: TypeAlias = Float[Array, "*batch others shared features"]
-Means: TypeAlias = Float[Array, "*batch tokens heads value_features"]
-Values: TypeAlias = Float[Array, "*batch others shared value_features"]
+# Keys, or values, which may have another width.
+Shared: TypeAlias = Float[Array, "*batch others shared _"]
 
 
 def integrate(
     query: Heads,
-    key: Keys,
-    value: Values,
+    key: Shared,
+    value: Shared,
     domains: Domains,
     region: AbstractRegion,
     bias: ScoreBias = None,
-) -> Means:
+) -> Float[Array, "*batch tokens heads value_features"]:
     """`∫ γ(x, x') V(x') dx'` over the region of each x, by the quadrature of the domain of x',
     each head by itself; `bias` is added to the scores `s_h(x, x')`."""
     domain = domains.points
     # On a circle, the first tokens are near the last ones.
     in_order = domains.queries is domain and domain.consecutive and domain.period is None
-    plain = bias is None and value.shape[-1] == key.shape[-1] and token_devices() == 1
-    if plain and _fused_serves(query, region, in_order=in_order):
+    plain = in_order and bias is None and value.shape[-1] == key.shape[-1]
+    fits = query.shape[-1] <= 128 and query.shape[-1] % 8 == 0 and query.shape[-3] > 1
+    # cuDNN's flash attention, in low precision.
+    low = jax.default_backend() == "gpu" and query.dtype == jnp.bfloat16
+    if plain and fits and low and token_devices() == 1:
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, domain, bias)
     quadrature = _quadrature(integrand, region, in_order)
@@ -136,7 +133,7 @@ def integrate(
 
 
 def prepare(
-    query: Heads, key: Keys, value: Values, domain: TokenDomain, bias: ScoreBias
+    query: Heads, key: Shared, value: Shared, domain: TokenDomain, bias: ScoreBias
 ) -> tuple[Integrand, Callable[[Array], Array]]:
     """The integrand, heads before tokens, and the map of its mean back to tokens before
     heads."""
@@ -166,46 +163,29 @@ def _quadrature(
     """All at once where there are few tokens, then queries in blocks, then both in blocks; part
     by part where they are divided among devices."""
     tokens, others = integrand.query.shape[-2], integrand.key.shape[-2]
-    biased = integrand.bias is not None
-    if divides(integrand):
-        own, visiting = (n // token_devices() for n in (tokens, others))
+    biased, devices = integrand.bias is not None, token_devices()
+    if devices > 1 and tokens % devices == others % devices == 0:
+        own, visiting = tokens // devices, others // devices
         if own * visiting > _STREAM_BLOCK**2 and not biased:
             return Ring(region, Stream(region, _STREAM_BLOCK, in_order=False))
         return Ring(region, Blocks(region, (Span(0, own, 0, visiting),)))
     if tokens * others > _STREAM_FROM**2 and not biased:
         return Stream(region, _STREAM_BLOCK, in_order)
     size = max(_BLOCK, -(-tokens // _MOST_BLOCKS))
-    starts = range(0, tokens, size)
-    spans = tuple(
-        Span(start, min(start + size, tokens), *_seen(region, start, size, others, in_order))
-        for start in starts
-    )
-    return Blocks(region, spans)
-
-
-def _seen(
-    region: AbstractRegion, start: int, size: int, others: int, in_order: bool
-) -> tuple[int, int]:
-    """The first point that the queries from `start` on see, and the one after the last."""
-    if not in_order:
-        return 0, others
-    seen = [z for z in range(others) if region.meets((start, start + size), (z, z + 1))]
-    return seen[0], seen[-1] + 1
-
-
-def _fused_serves(query: Heads, region: AbstractRegion, *, in_order: bool) -> bool:
-    """Whether cuDNN's flash attention can compute it: on a GPU, in low precision, for
-    consecutive tokens, and a region that it knows."""
-    width, known = query.shape[-1], region.band() is not None
-    fits = width <= 128 and width % 8 == 0 and query.shape[-3] > 1
-    low = jax.default_backend() == "gpu" and query.dtype == jnp.bfloat16
-    return low and known and fits and in_order
+    before, after = region.reach if in_order else (None, None)
+    spans = []
+    for start in range(0, tokens, size):
+        stop = min(start + size, tokens)
+        first = 0 if before is None else max(start - before, 0)
+        last = others if after is None else min(stop + after, others)
+        spans.append(Span(start, stop, first, last))
+    return Blocks(region, tuple(spans))
 
 
 def fused_mean(
     query: Heads,
-    key: Keys,
-    value: Values,
+    key: Shared,
+    value: Shared,
     domain: TokenDomain,
     region: AbstractRegion,
     *,
@@ -215,25 +195,17 @@ def fused_mean(
     only, in which weights that are 0 have the derivative 0. On a GPU it has not been run yet;
     its mathematics are tested with `xla`."""
     batch, tokens = query.shape[:-3], query.shape[-3]
-
-    def flat(x):
-        return x.reshape(-1, *x.shape[-3:])
-
     integrand, _ = prepare(query, key, value, domain, None)
     bias = log_weighting(integrand, region.ends(domain, integrand.ends))
     if bias is not None:
         bias = jnp.broadcast_to(bias, (*batch, tokens, tokens)).astype(query.dtype)
         bias = bias.reshape(-1, 1, tokens, tokens)
-    band = region.band()
-    assert band is not None, f"{type(region).__name__} has no fused kernel"
+    before, after = region.reach
     mean = jax.nn.dot_product_attention(
-        flat(query),
-        flat(key),
-        flat(value),
+        *(x.reshape(-1, *x.shape[-3:]) for x in (query, key, value)),
         bias=bias,
-        is_causal=band.causal,
-        local_window_size=band.window
-        and (band.window - 1, 0 if band.causal else band.window - 1),
+        is_causal=region.causal,
+        local_window_size=None if before is None or after is None else (before, after),
         implementation=implementation,
     )
     return mean.reshape(query.shape).astype(jnp.promote_types(query.dtype, jnp.float32))

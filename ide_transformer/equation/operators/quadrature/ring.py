@@ -34,7 +34,7 @@ class Ring(AbstractQuadrature):
                 return _joined(total, new), None
 
             first = self.part.mean(*_visited(integrand, domains, jnp.array(0)))
-            return lax.scan(visit, first, _hops(1))[0]
+            return lax.scan(visit, first, jnp.arange(1, token_devices()))[0]
 
         return _on_parts(local, (integrand, domains), integrand)
 
@@ -53,39 +53,22 @@ class Ring(AbstractQuadrature):
                 return jax.tree.map(jnp.add, total, new), None
 
             zero = jax.tree.map(jnp.zeros_like, mean)
-            return lax.scan(visit, zero, _hops(0))[0]
+            return lax.scan(visit, zero, jnp.arange(token_devices()))[0]
 
         return _on_parts(local, (integrand, rate, mean, domains), integrand)
 
 
-def _hops(first: int) -> Int[Array, " hops"]:
-    return jnp.arange(first, token_devices())
-
-
-def divides(integrand: Integrand) -> bool:
-    """Whether queries and points can be divided among the devices."""
-    devices = token_devices()
-    tokens, others = integrand.query.shape[-2], integrand.key.shape[-2]
-    return devices > 1 and tokens % devices == 0 and others % devices == 0
-
-
 def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand) -> Mean:
     """`local` on each device, with its part of the arguments."""
-    arrays, structure = jax.tree.flatten(arguments)
-    specs = jax.tree.leaves(tuple(map(_specs, arguments)), is_leaf=_is_spec)
     rank = integrand.query.ndim
     out: Any = (_spec(rank, -2), _spec(rank - 1, -1), _spec(rank - 1, -1))
-
-    def on_arrays(*arrays):
-        return local(*jax.tree.unflatten(structure, arrays))
-
     return jax.shard_map(
-        on_arrays,
-        in_specs=tuple(specs),
+        local,
+        in_specs=tuple(map(_specs, arguments)),
         out_specs=Mean(*out),
         axis_names={SEQUENCE},
         check_vma=False,
-    )(*arrays)
+    )(*arguments)
 
 
 def _specs(argument: PyTree) -> PyTree[PartitionSpec]:
@@ -94,16 +77,12 @@ def _specs(argument: PyTree) -> PyTree[PartitionSpec]:
         axes = tuple(q or p for q, p in zip(QUERIES, POINTS, strict=True))
         return argument.map(axes, lambda x, axis: _spec(x.ndim, axis))
     if isinstance(argument, Mean):
-        return [_spec(x.ndim, axis) for x, axis in zip(argument, (-2, -1, -1), strict=True)]
+        return argument.map(lambda x, axis: _spec(x.ndim, axis))
     return jax.tree.map(lambda x: _spec(x.ndim, 0), argument)
 
 
 def _spec(rank: int, axis: int) -> PartitionSpec:
     return PartitionSpec(*(SEQUENCE if i == axis % rank else None for i in range(rank)))
-
-
-def _is_spec(x: Any) -> bool:
-    return isinstance(x, PartitionSpec)
 
 
 def _visited(

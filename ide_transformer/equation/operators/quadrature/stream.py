@@ -5,7 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from ...domain import TokenDomain
 from .token_mean import (
@@ -38,13 +38,13 @@ class Stream(AbstractQuadrature):
     in_order: bool = eqx.field(static=True)
 
     def mean(self, integrand: Integrand, domains: Domains) -> Mean:
-        points = _points(integrand, domains.points, self.block)
+        points = self._points(integrand, domains.points)
 
         def block_mean(queries):
             start = _zero(queries, points)
             lowest = jnp.full_like(start.maximum, jnp.finfo(start.maximum.dtype).min)
 
-            def add(sums, there):
+            def add(sums, there, _):
                 s = self._scores(queries, there)
                 maximum = jnp.maximum(sums.maximum, jnp.max(s, axis=-1))
                 shrink = jnp.exp(sums.maximum - maximum)
@@ -52,18 +52,17 @@ class Stream(AbstractQuadrature):
                 total = sums.mean * shrink[..., None] + weighted(gamma, there.parts.value)
                 return Mean(total, maximum, sums.normaliser * shrink + jnp.sum(gamma, axis=-1))
 
-            start = start._replace(maximum=lowest)
-            sums = self._over(points.index, points, queries.index, add, start)
+            sums = self._over(queries, points, None, add, start._replace(maximum=lowest))
             return sums._replace(mean=sums.mean / sums.normaliser[..., None])
 
-        blocks = lax.map(block_mean, _queries(integrand, domains.queries, self.block))
-        return _uncut_mean(blocks, integrand.query.shape[-2])
+        blocks = lax.map(block_mean, self._queries(integrand, domains.queries))
+        return _uncut(blocks, integrand.query.shape[-2])
 
     def tangent(
         self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
     ) -> Mean:
-        points = _points(integrand, domains.points, self.block)
-        rates = _points(rate, domains.points, self.block).parts
+        points = self._points(integrand, domains.points)
+        rates = self._points(rate, domains.points).parts
 
         # Nothing of a block is kept, and of a block of queries nothing but these.
         @jax.checkpoint
@@ -76,11 +75,11 @@ class Stream(AbstractQuadrature):
         def block_tangent(x):
             queries, query_rate, scale = x
 
-            def add(sums, x):
-                return jax.tree.map(jnp.add, sums, part(queries, query_rate, scale, *x))
+            def add(sums, there, rates):
+                new = part(queries, query_rate, scale, there, rates)
+                return jax.tree.map(jnp.add, sums, new)
 
-            start, both = _zero(queries, points), (points, rates)
-            return self._over(points.index, both, queries.index, add, start)
+            return self._over(queries, points, rates, add, _zero(queries, points))
 
         query_rate = None if rate.query is None else _cut(rate.query, -2, self.block)
         # Queries that just fill up a block have no scores: 1 is a normaliser that is safe.
@@ -88,9 +87,21 @@ class Stream(AbstractQuadrature):
             _cut(mean.maximum, -1, self.block),
             _cut(mean.normaliser, -1, self.block, fill=1.0),
         )
-        queries = _queries(integrand, domains.queries, self.block)
-        blocks = lax.map(block_tangent, (queries, query_rate, scale))
-        return _uncut_mean(blocks, integrand.query.shape[-2])
+        queries = self._queries(integrand, domains.queries)
+        return _uncut(
+            lax.map(block_tangent, (queries, query_rate, scale)), integrand.query.shape[-2]
+        )
+
+    def _queries(self, integrand: Integrand, domain: TokenDomain) -> "_Queries":
+        query = _cut(integrand.query, -2, self.block)
+        return _Queries(jnp.arange(len(query)), _cut_domain(domain, self.block), query)
+
+    def _points(self, integrand: Integrand, domain: TokenDomain) -> "_Points":
+        # One row, which stands for all queries.
+        real = _cut(jnp.ones((1, domain.num_tokens), bool), -1, self.block)
+        parts = integrand._replace(query=None, bias=None)
+        parts = parts.map(POINTS, lambda x, axis: _cut(x, axis, self.block))
+        return _Points(jnp.arange(len(real)), _cut_domain(domain, self.block), real, parts)
 
     def _scores(self, queries: "_Queries", points: "_Points") -> Float[Array, "..."]:
         s = self.scores(*_together(queries, points))
@@ -98,27 +109,21 @@ class Stream(AbstractQuadrature):
 
     def _over(
         self,
-        index: Int[Array, " blocks"],
-        points: PyTree,
-        query_block: Int[Array, ""],
+        queries: "_Queries",
+        points: "_Points",
+        rates: Integrand | None,
         add: Callable,
         start: Mean,
     ) -> Mean:
         """`add` for all blocks of points that some query of the block sees."""
 
         def step(sums, x):
-            block, there = x
-            seen = self._sees(query_block, block)
-            return lax.cond(seen, add, lambda sums, _: sums, sums, there), None
+            starts = queries.index * self.block, x[0].index * self.block
+            ranges = ((start, start + self.block) for start in starts)
+            seen = jnp.asarray(not self.in_order or self.region.meets(*ranges))
+            return lax.cond(seen, add, lambda sums, *_: sums, sums, *x), None
 
-        return lax.scan(step, start, (index, points))[0]
-
-    def _sees(self, query_block: Int[Array, ""], block: Int[Array, ""]) -> Bool[Array, ""]:
-        if not self.in_order:
-            return jnp.array(True)
-        begin, start = block * self.block, query_block * self.block
-        queries, points = (start, start + self.block), (begin, begin + self.block)
-        return jnp.asarray(self.region.meets(queries, points))
+        return lax.scan(step, start, (points, rates))[0]
 
 
 class _Queries(NamedTuple):
@@ -143,25 +148,17 @@ def _together(queries: _Queries, points: _Points) -> tuple[Integrand, Domains]:
     return points.parts._replace(query=queries.query), Domains(queries.at, points.at)
 
 
-def _queries(integrand: Integrand, domain: TokenDomain, block: int) -> _Queries:
-    query = _cut(integrand.query, -2, block)
-    return _Queries(jnp.arange(len(query)), _cut_domain(domain, block), query)
-
-
-def _points(integrand: Integrand, domain: TokenDomain, block: int) -> _Points:
-    # One row, which stands for all queries.
-    real = _cut(jnp.ones((1, domain.num_tokens), bool), -1, block)
-    parts = integrand._replace(query=None, bias=None)
-    parts = parts.map(POINTS, lambda x, axis: _cut(x, axis, block))
-    return _Points(jnp.arange(len(real)), _cut_domain(domain, block), real, parts)
-
-
 def _zero(queries: _Queries, points: _Points) -> Mean:
     """The sums of a block of queries before the first point."""
     wide = jnp.promote_types(queries.query.dtype, jnp.float32)
     shape = queries.query.shape[:-1]
     mean = jnp.zeros((*shape, points.parts.value.shape[-1]), wide)
     return Mean(mean, jnp.zeros(shape, wide), jnp.zeros(shape, wide))
+
+
+def _cut_domain(domain: TokenDomain, block: int) -> TokenDomain:
+    """The points in blocks, each of which is a domain."""
+    return jax.tree.map(lambda x: _cut(x, 0, block), places(domain))
 
 
 def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:
@@ -174,16 +171,13 @@ def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:
     return jnp.moveaxis(x, axis, 0)
 
 
-def _cut_domain(domain: TokenDomain, block: int) -> TokenDomain:
-    """The points in blocks, each of which is a domain."""
-    return jax.tree.map(lambda x: _cut(x, 0, block), places(domain))
+def _uncut(blocks: Mean, tokens: int) -> Mean:
+    """The inverse of `_cut`, for the queries of a mean."""
 
-
-def _uncut_mean(mean: Mean, tokens: int) -> Mean:
-    def uncut(x, axis):
+    def one(x, axis):
         x = jnp.moveaxis(x, 0, axis - 1)
         axis = axis % x.ndim
         x = x.reshape(*x.shape[: axis - 1], -1, *x.shape[axis + 1 :])
         return lax.slice_in_dim(x, 0, tokens, axis=axis - 1)
 
-    return Mean(*(uncut(x, axis) for x, axis in zip(mean, (-2, -1, -1), strict=True)))
+    return blocks.map(one)

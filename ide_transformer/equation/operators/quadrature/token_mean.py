@@ -11,21 +11,18 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, DTypeLike, Float
 
 from ...domain import LOG_ZERO, TokenDomain
-from ..region import AbstractRegion, EndIndicator, Ends
+from ..positions import AbstractRegion, EndIndicator, Ends
 
 
 # Names of the parts of an integral that a gradient should keep: the mean, and the maximum and
 # the normaliser of the scores. With them the forward pass need not be run again.
 RESIDUALS = ("token_mean", "token_maximum", "token_normaliser")
 
-# Queries, or a feature of each; keys or values; scores, and two of their terms.
+# Queries, or a number of each; keys or values; scores, and two of their terms.
 Queries: TypeAlias = Float[Array, "*batch shared repeats tokens features"]
 Numbers: TypeAlias = Float[Array, "*batch shared repeats tokens"]
 Keys: TypeAlias = Float[Array, "*batch shared others features"]
 Scores: TypeAlias = Float[Array, "*batch shared repeats tokens others"]
-LogWeights: TypeAlias = Float[Array, "... others"] | None
-LogEndWeights: TypeAlias = Float[Array, "... ends others"] | None
-# The same for each query, or for all.
 Weighting: TypeAlias = Float[Array, "... queries others"] | None
 Bias: TypeAlias = Float[Array, "shared repeats tokens others"] | None
 
@@ -40,17 +37,15 @@ class Integrand(NamedTuple):
     query: Queries
     key: Keys
     value: Keys
-    log_weights: LogWeights
+    log_weights: Float[Array, "... others"] | None
     bias: Bias
-    log_end_weights: LogEndWeights = None
+    log_end_weights: Float[Array, "... ends others"] | None = None
     ends: Ends = None
 
     def map(self, axes: "Axes", change: Callable[[Array, int], Any]) -> "Integrand":
         """`change(part, axis)` of the parts that have an axis of this kind; `None` stays."""
-        kept: Any = (
-            x if x is None or axis is None else change(x, axis)
-            for x, axis in zip(self, axes, strict=True)
-        )
+        pairs = zip(self, axes, strict=True)
+        kept: Any = (x if x is None or axis is None else change(x, axis) for x, axis in pairs)
         return Integrand(*kept)
 
 
@@ -69,6 +64,12 @@ class Mean(NamedTuple):
     mean: Queries
     maximum: Numbers
     normaliser: Numbers
+
+    def map(self, change: Callable[[Array, int], Any]) -> "Mean":
+        """`change(part, axis)` of all parts, axis that of the queries."""
+        return Mean(
+            change(self.mean, -2), change(self.maximum, -1), change(self.normaliser, -1)
+        )
 
 
 class Domains(NamedTuple):
@@ -92,8 +93,7 @@ class AbstractQuadrature(eqx.Module):
     region: AbstractRegion
 
     @abc.abstractmethod
-    def mean(self, integrand: Integrand, domains: Domains) -> Mean:
-        """The mean of the values under γ."""
+    def mean(self, integrand: Integrand, domains: Domains) -> Mean: ...
 
     @abc.abstractmethod
     def tangent(
