@@ -1,4 +1,5 @@
 import inspect
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
