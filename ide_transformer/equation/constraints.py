@@ -135,6 +135,11 @@ class AbstractNormalization(AbstractRescaling):
         """The mean over Ω_y."""
         if self.domain is None:
             return jnp.mean(v, axis=-1, keepdims=True)
+        if self.domain.features != v.shape[-1]:
+            raise InputError(
+                f"{type(self).__name__}: domain={self.domain} has {self.domain.features} "
+                f"points, but the state has {v.shape[-1]} features."
+            )
         return v @ jnp.asarray(self.domain.weights, v.dtype)[:, None]
 
     def at_points(self, space: FunctionSpace) -> "AbstractNormalization":

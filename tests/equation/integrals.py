@@ -9,8 +9,8 @@ import numpy as np
 
 import ide_transformer as ide
 from ide_transformer.equation import Domains
-from ide_transformer.equation.operators.quadrature.integrate import Blocks, Span, prepare
-from ide_transformer.equation.operators.quadrature.stream import Stream
+from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span, Stream
+from ide_transformer.equation.operators.quadrature.integrate import prepare
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 
 

@@ -17,9 +17,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ide_transformer as ide
 from ide_transformer.equation import Domains, integrate
+from ide_transformer.equation.operators.quadrature.blocks import Stream
 from ide_transformer.equation.operators.quadrature.integrate import prepare
 from ide_transformer.equation.operators.quadrature.ring import Ring
-from ide_transformer.equation.operators.quadrature.stream import Stream
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 
 

@@ -12,13 +12,8 @@ from scipy.integrate import simpson
 
 import ide_transformer as ide
 from ide_transformer.equation import Domains
-from ide_transformer.equation.operators.quadrature.integrate import (
-    Blocks,
-    Span,
-    fused_mean,
-    prepare,
-)
-from ide_transformer.equation.operators.quadrature.stream import Stream
+from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span, Stream
+from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 from ide_transformer.integration import Discretization, TokenMarch
 

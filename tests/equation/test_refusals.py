@@ -156,7 +156,7 @@ REFUSED = {
     "at least 7 points": lambda: rate(ide.FourierIntegral(WIDTH, key=KEY, modes=4), CIRCLE),
     "Convolution is for 1 dimensions": lambda: rate(ide.Convolution(WIDTH, key=KEY), PLANE),
     "width=4 has no middle": lambda: ide.Convolution(WIDTH, key=KEY, width=4),
-    "points of a plane have no order": lambda: ide.Convolution(
+    "dimension=2: planes have no order": lambda: ide.Convolution(
         WIDTH, key=KEY, causal=True, dimension=2
     ),
     "boundaries along all axes or along none": lambda: rate(

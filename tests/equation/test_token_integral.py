@@ -19,8 +19,8 @@ from hypothesis import given, settings, strategies as st
 
 import ide_transformer as ide
 from ide_transformer.equation import Domains, integrate
+from ide_transformer.equation.operators.quadrature.blocks import Stream
 from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
-from ide_transformer.equation.operators.quadrature.stream import Stream
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 
 

@@ -102,7 +102,9 @@ class Convolution(AbstractOperator):
         if not causal and width % 2 == 0:
             raise InputError(f"Convolution: width={width} has no middle; choose an odd one.")
         if causal and dimension > 1:
-            raise InputError("Convolution: causal=True; points of a plane have no order.")
+            raise InputError(
+                f"Convolution: causal=True, dimension={dimension}: planes have no order."
+            )
         shape = (*(width,) * dimension, 1 if depthwise else features, features)
         self.weight = std * jax.random.normal(key, shape)
         self.bias = jnp.zeros(features) if bias else None

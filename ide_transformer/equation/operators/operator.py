@@ -158,7 +158,8 @@ class AbstractSourcedOperator(AbstractOperator):
         f = self.given_source()
         if f.shape not in (u.shape, u.shape[-2:]):
             raise InputError(
-                f"{type(self).__name__}: the source has shape {f.shape}, the state {u.shape}."
+                f"{type(self).__name__}: the source has shape {f.shape}, but the state has "
+                f"{u.shape}."
             )
         return jnp.broadcast_to(f, u.shape)
 

@@ -1,100 +1,26 @@
 """The token integral of attention, by the quadrature of the domain."""
 
-import functools as ft
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from ...devices import token_devices
 from ...domain import TokenDomain
 from ..positions import AbstractRegion, Heads, ScoreBias
+from .blocks import Blocks, Span, Stream
 from .ring import Ring
-from .stream import Stream
 from .token_mean import (
-    POINTS,
-    QUERIES,
     AbstractQuadrature,
     Domains,
     Integrand,
-    Mean,
     log_weighting,
     places,
-    tangent_part,
     token_mean,
-    weighted,
 )
-
-
-class Span(NamedTuple):
-    """The queries `[start, stop)` and the points `[first, last)` that they may see."""
-
-    start: int
-    stop: int
-    first: int
-    last: int
-
-
-class Blocks(AbstractQuadrature):
-    """Queries in blocks, one after the other, each with all the points that it may see at
-    once. With one block it is the dense form."""
-
-    spans: tuple[Span, ...] = eqx.field(static=True)
-
-    def mean(self, integrand: Integrand, domains: Domains) -> Mean:
-        parts = []
-        for span in self.spans:
-            here = _part(integrand, span)
-            s = self.scores(here, _domains(domains, span))
-            maximum = jnp.max(s, axis=-1)
-            gamma = jnp.exp(s - maximum[..., None])
-            normaliser = jnp.sum(gamma, axis=-1)
-            mean = weighted(gamma, here.value) / normaliser[..., None]
-            parts.append(Mean(mean, maximum, normaliser))
-        return _join(parts)
-
-    def tangent(
-        self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
-    ) -> Mean:
-        parts = []
-        for span in self.spans:
-            # Nothing of a block is kept.
-            @ft.partial(jax.checkpoint, prevent_cse=False)
-            def one(here, rate, scale, domains):
-                s = self.scores(here, domains)
-                return tangent_part(s, here, rate, scale, self.ends(here, domains))
-
-            queries = slice(span.start, span.stop)
-            scale = mean.maximum[..., queries], mean.normaliser[..., queries]
-            here, there = _part(integrand, span), _part(rate, span)
-            parts.append(one(here, there, scale, _domains(domains, span)))
-        return _join(parts)
-
-
-def _part(integrand: Integrand, span: Span) -> Integrand:
-    """Some queries with some points."""
-    start, stop, first, last = span
-    queries = integrand.map(QUERIES, lambda x, axis: lax.slice_in_dim(x, start, stop, 1, axis))
-    return queries.map(POINTS, lambda x, axis: lax.slice_in_dim(x, first, last, 1, axis))
-
-
-def _domains(domains: Domains, span: Span) -> Domains:
-    return Domains(
-        places(domains.queries, lambda x: x[span.start : span.stop]),
-        places(domains.points, lambda x: x[span.first : span.last]),
-    )
-
-
-def _join(parts: list[Mean]) -> Mean:
-    if len(parts) == 1:
-        return parts[0]
-    mean, *scale = zip(*parts, strict=True)
-    return Mean(jnp.concatenate(mean, -2), *(jnp.concatenate(x, -1) for x in scale))
 
 
 # The least queries of a block, and the most blocks; the number of tokens from which on both
