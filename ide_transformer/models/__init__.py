@@ -30,8 +30,8 @@ from .functions import (
     FunctionInputs as FunctionInputs,
     FunctionValues as FunctionValues,
 )
-from .generate import generate as generate
-from .generate_from_source import (
+from .generate import (
+    generate as generate,
     generate_beam as generate_beam,
     generate_greedy as generate_greedy,
 )

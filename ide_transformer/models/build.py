@@ -70,17 +70,14 @@ def LanguageModel(
     **Arguments:**
 
     - `vocabulary`, `context`, `features`: sizes; `context` is the longest input.
-    - `control`: θ; its operators should be causal.
+    - `control`: θ, of causal operators.
     - `constraint`, `discretization`: see `Model`.
     - `learned_positions`: whether to add a learned embedding of the position; without it the
       operators must see positions (rotary).
-    - `tied`: whether the read-out uses the token embedding.
-    - `readout_bias`: whether the logits have a bias.
+    - `tied`, `readout_bias`: whether the logits are read by the token embedding, with a bias.
     - `embedding_scale`: multiplies the embedded tokens, not the read-out.
-    - `input_normalization`, `output_normalization`: applied to the embedded input and before
-      the read-out.
-    - `dropout`: the rate on the embedded input.
-    - `std`: the standard deviation of the initial embeddings.
+    - `input_normalization`, `output_normalization`: of the embedded input, and of what is read.
+    - `dropout`: the rate on the embedded input; `std`: of the initial embeddings.
     - `own_velocity`: whether the velocity of a scheme with momentum starts from a token
       embedding of its own, as in YuriiFormer (arXiv 2601.23236), and not at zero.
     """
@@ -125,10 +122,8 @@ def TextEncoder(
     head: MaskedTokenHead | None = None,
     padding: NonNegativeInt | None = None,
 ) -> Model[TextInputs, States]:
-    """An encoder of texts: embeddings, the equation without a causal order, the states.
-
-    `model(text)` maps integers `[..., tokens]`, or a `Text`, to the states at depth T,
-    `[..., tokens, features]`; see `States` and `sentence_embedding` for what they are read by.
+    """An encoder of texts: embeddings, the equation without a causal order, the states at depth
+    T, `[..., tokens, features]`, which `States` and `sentence_embedding` read.
 
     **Arguments:** see `TextInputs`, `Model` and `States`.
     """
@@ -170,12 +165,10 @@ def SequenceClassifier(
 
     `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to logits `[..., classes]`.
 
-    **Arguments:**
+    **Arguments:** see `LanguageModel`, and
 
-    - `vocabulary`, `context`, `classes`, `features`: sizes; `context` is the longest input.
     - `class_token`: whether to read the class from an extra learned token before the others;
       otherwise from the mean over all of them, for which they must have no mask.
-    - The others: see `LanguageModel`.
     """
     inputs = TextInputs.build(
         vocabulary,
@@ -213,21 +206,15 @@ def ImageClassifier(
     std: NonNegativeFloat = 0.02,
 ) -> Model[AbstractImageInputs, AbstractClassifier]:
     """A vision Transformer to be trained: patches of an image are the points of a
-    two-dimensional Ω_x.
+    two-dimensional Ω_x. `model(images)` maps images, see `ImageInputs`, to the logits of the
+    classes, `[..., classes]`. Reference: Dosovitskiy et al., arXiv 2010.11929.
 
-    `model(images)` maps `images: [..., rows, columns, channels]` (or `[..., rows, columns]`
-    for one channel) to the logits of the classes, `[..., classes]`. Reference: Dosovitskiy et
-    al., arXiv 2010.11929.
+    **Arguments:** see `LanguageModel`, and
 
-    **Arguments:**
-
-    - `image_shape`: (rows, columns, channels).
+    - `image_shape`, `area_weights`: see `ImageInputs`.
     - `patch`: the side of a patch in pixels; it must divide rows and columns.
-    - `classes`, `features`: sizes.
     - `class_token`: whether to read the class from an extra learned token, which is put
       before the patches; otherwise it is read from the mean over patches.
-    - `area_weights`: see `ImageInputs`.
-    - The others: see `LanguageModel`.
     """
     rows, columns, channels = image_shape
     keys = jax.random.split(key, 3)
@@ -267,15 +254,8 @@ def ImageEncoder(
 
     **Arguments:** see `ImageInputs` and `Model`.
     """
-    inputs = ImageInputs(
-        image_shape,
-        embedding,
-        patch,
-        patch,
-        prefix=prefix,
-        positions=positions,
-        fixed_size=True,
-    )
+    tables: Any = dict(prefix=prefix, positions=positions)
+    inputs = ImageInputs(image_shape, embedding, patch, patch, **tables, fixed_size=True)
     return Model(inputs, control, constraint, discretization, read_out)
 
 
@@ -305,17 +285,14 @@ def ImageStage(
     the operators `ConvolutionalAttention` tell where a token is. `StagedModel` puts stages
     together. Reference: Wu et al., arXiv 2103.15808.
 
-    **Arguments:**
+    **Arguments:** see `ImageInputs` and `LanguageModel`, and
 
-    - `image_shape`: (rows, columns, channels); another size may be given when it is called.
-    - `features`: width of the state.
-    - `window`, `stride`, `padding`: see `ImageInputs`. Default: patches that do not overlap,
-      and half of the overlap, rounded up.
+    - `window`, `padding`: default: patches that do not overlap, and half of the overlap,
+      rounded up.
     - `class_token`: whether a learned token is put before the grid; the last stage only may
       have one.
     - `classes`: how many there are to be read out, from the class token or from the mean over
       tokens; `None` for a stage that gives its states.
-    - The others: see `ImageInputs` and `LanguageModel`.
     """
     window = stride if window is None else window
     embedding_key, head_key = jax.random.split(key)
@@ -332,12 +309,12 @@ def ImageStage(
         area_weights=area_weights,
         dropout=dropout,
     )
-    read_out = States()
-    if classes is not None:
-        normalization = output_normalization
-        read_out = build_classifier(
-            features, classes, class_token, normalization, std, head_key
-        )
+    normalization = output_normalization
+    read_out = (
+        States()
+        if classes is None
+        else build_classifier(features, classes, class_token, normalization, std, head_key)
+    )
     return Model(inputs, control, constraint, discretization, read_out)
 
 
@@ -345,24 +322,17 @@ def ImageStage(
 def StagedModel(
     stages: tuple[Model[ImageInputs, AbstractReadOut], ...],
 ) -> Model[AbstractImageInputs, AbstractReadOut]:
-    """Equations one after the other, each on a domain of its own, see `StageInputs`; the last
-    one reads the outputs out. `model.equations` are those of the stages; the inputs of each but
-    the first hold all before it.
-
-    **Arguments:**
-
-    - `stages`: in their order, such as `ImageStage` makes them.
+    """Equations one after the other, each on a domain of its own, see `StageInputs`, such as
+    `ImageStage` makes them; the last one reads the outputs out. `model.equations` are those of
+    the stages; the inputs of each but the first hold all before it.
 
     **Raises:** `InputError` for stages that cannot follow one another.
     """
     if not stages:
         raise InputError("StagedModel: stages=() are none; give one or more.")
     model: Any = stages[0]
-    for number, stage in enumerate(stages[1:]):
-        try:
-            model = stage.with_inputs(StageInputs(model, stage.inputs))
-        except InputError as error:
-            raise InputError(f"StagedModel: stage {number}: {error}") from None
+    for stage in stages[1:]:
+        model = stage.with_inputs(StageInputs(model, stage.inputs))
     return model
 
 
@@ -388,13 +358,7 @@ def OperatorModel(
     product of several of them: tokens are points x with quadrature weights. `model(a)` maps
     values at points, or a `Field`, to values of the same shape, see `FunctionInputs`.
 
-    **Arguments:**
-
-    - `points`: the number of points on which it is trained, or that along each axis.
-    - `features`: the width of the state.
-    - `control`: θ; its operators should not be causal.
-    - `channels`, `modes`, `grid`, `wavelength`: see `FunctionInputs`.
-    - The others: see `LanguageModel`.
+    **Arguments:** see `FunctionInputs` and `LanguageModel`; operators should not be causal.
     """
     values, dimension = channels or 1, len(points) if isinstance(points, tuple) else 1
     keys = jax.random.split(key)
@@ -436,14 +400,9 @@ def StateModel(
 def UShapedModel(
     model: Model[AbstractInputs, AbstractReadOut], levels: tuple[Model[GridInputs, States], ...]
 ) -> Model[VCycleInputs, AbstractReadOut]:
-    """A V-cycle of equations, see `VCycleInputs`.
-
-    **Arguments:**
-
-    - `model`: embeds the inputs, solves its equation last, and reads its outputs out, for
-      example an `OperatorModel`.
-    - `levels`: the other solves.
-    """
+    """A V-cycle of equations, see `VCycleInputs`. `model`, for example an `OperatorModel`,
+    embeds the inputs, solves its equation last and reads its outputs out; `levels` are the
+    other solves."""
     return model.with_inputs(VCycleInputs(model.inputs, levels))
 
 
@@ -478,12 +437,8 @@ def EncoderDecoder(
         u_t = Σ_j B_j(u, f; η(t)),   u(0) = embedded text,     logits = read-out of u(T'),
 
     with a control, a constraint and a discretization for each. `model(SourceAndText(source,
-    text))` gives the logits of the next token, `[..., tokens, vocabulary]`.
-
-    **Arguments:**
-
-    - `encoder`: a model whose outputs are states; it becomes `model.inputs.encoder`.
-    - `decoder`: a language model with `CrossAttention` among its operators.
+    text))` gives the logits of the next token, `[..., tokens, vocabulary]`. The encoder becomes
+    `model.inputs.encoder`; the decoder has `CrossAttention` among its operators.
     """
     return decoder.with_inputs(EncodedInputs(encoder, decoder.inputs))
 
@@ -509,11 +464,9 @@ def TranslationModel(
     """An `EncoderDecoder` to be trained that reads and writes texts of one vocabulary, each of
     at most `context` tokens.
 
-    **Arguments:**
+    **Arguments:** see `LanguageModel`; `control` is that of the decoder, and
 
-    - `control`: that of the decoder.
     - `make_encoder_control`: makes that of the encoder, whose attention sees all of a text.
-    - The others: see `LanguageModel`.
 
     **Raises:** `InputError` for a constraint with weights, which each of the two would need.
     """

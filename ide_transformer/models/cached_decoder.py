@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -5,13 +7,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Integer
 
-from ..arguments import PositiveInt, checked, is_known
-from ..equation import Equation, TokenDomain
+from ..arguments import PositiveInt, checked
+from ..equation import Equation
 from ..errors import InputError
 from ..integration import TokenCache, TokenMarch, why_not_by_token
 from .model import Model
 from .read_outs import TokenLogits
-from .text import as_text
 from .text_inputs import TextInputs
 
 
@@ -22,8 +23,9 @@ class CachedDecoder(eqx.Module):
         logits, cache = decoder.prefill(prompt)
         logits, cache = decoder.extend(token, position, cache)
 
-    The logits are those of `model` for the whole text, or NaN after a step that failed.
-    `jax.vmap` gives texts positions of their own.
+    The logits are those of `model` for the whole text; NaN after a step that failed, and at
+    positions that are not in the prompt, or not below `tokens`. `jax.vmap` gives texts
+    positions of their own.
 
     **Arguments:**
 
@@ -45,9 +47,9 @@ class CachedDecoder(eqx.Module):
             )
         if (reason := _why_no_cache_of(model)) is not None:
             raise InputError(f"Token by token: {reason}")
-        self.model = model = model.ordinary
-        control = model.rounded_control
-        equation = Equation(control, model.constraint, TokenDomain.uniform(tokens))
+        model = model.ordinary
+        self.model = model = model.with_inputs(replace(model.inputs, context=tokens))
+        equation = Equation(model.rounded_control, model.constraint, model.domain)
         self.march = TokenMarch(equation, model.discretization, _state(model))
 
     @checked
@@ -56,33 +58,11 @@ class CachedDecoder(eqx.Module):
         prompt: Integer[Array | np.ndarray, "*batch prompt"],
         last: Integer[Array | np.ndarray, ""] | int = -1,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
-        """The logits of the token after a prompt, and the cache of the prompt.
-
-        **Arguments:**
-
-        - `last`: where the prompt ends, if there is padding after it.
-
-        **Raises:** `InputError` for a prompt that is too long, tokens that the model does not
-        know, and an end that is not in the prompt.
-        """
-        room = self.march.num_tokens
-        if not 1 <= prompt.shape[-1] <= room:
-            raise InputError(
-                f"CachedDecoder.prefill: a prompt of {prompt.shape[-1]} tokens; the decoder "
-                f"was built for 1 to {room}."
-            )
-        self._check_tokens(prompt)
-        size = prompt.shape[-1]
-        # Traced numbers cannot be refused; their logits are not a number.
-        inside = (-size <= last) & (last < size)
-        if is_known(inside) and not inside:
-            raise InputError(
-                f"CachedDecoder.prefill: last={last}: the prompt has {size} tokens; give a "
-                f"position from 0 to {size - 1}, or -1 for the last one."
-            )
-        u1, cache = self.march.prefill(self.model.inputs.embed_from(0, prompt))
-        u1 = lax.dynamic_index_in_dim(u1, last, axis=-2)
-        return jnp.where(inside, self.model.outputs(u1)[..., 0, :], jnp.nan), cache
+        """The logits of the token after a prompt that ends at `last`, padding behind it, and
+        the cache of the prompt."""
+        u1, cache = self.march.prefill(self.model.inputs.embed(prompt).u0)
+        inside = (-prompt.shape[-1] <= last) & (last < prompt.shape[-1])
+        return self._logits(lax.dynamic_index_in_dim(u1, last, axis=-2), inside), cache
 
     @checked
     def extend(
@@ -91,31 +71,16 @@ class CachedDecoder(eqx.Module):
         position: Integer[Array | np.ndarray, ""] | int,
         cache: TokenCache,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
-        """The logits of the token after this one, and the cache with this one.
-
-        **Arguments:**
-
-        - `token`: the one at `position`, which is below `tokens`; all before it have been
-          read.
-
-        **Raises:** `InputError` for a position or a token that is out of range.
-        """
-        room = self.march.num_tokens
-        inside = (position >= 0) & (position < room)
-        if is_known(inside) and not inside:
-            raise InputError(
-                f"CachedDecoder.extend: position={position}: the decoder was built for {room} "
-                f"tokens, at the positions 0 to {room - 1}; build it for more."
-            )
-        token = jnp.asarray(token)[..., None]
-        self._check_tokens(token)
-        u0 = self.model.inputs.embed_from(position, token)
+        """The logits of the token after the one at `position`, and the cache with it; all
+        before it have been read."""
+        u0 = self.model.inputs.embed(jnp.asarray(token)[..., None], start=position).u0
         u1, cache = self.march.extend(u0, jnp.asarray(position), cache)
-        return jnp.where(inside, self.model.outputs(u1)[..., 0, :], jnp.nan), cache
+        return self._logits(u1, (position >= 0) & (position < self.march.num_tokens)), cache
 
-    def _check_tokens(self, tokens: Integer[Array | np.ndarray, "*batch tokens"]) -> None:
-        vocabulary = self.model.inputs.vocabulary
-        as_text(tokens).check(vocabulary=vocabulary, context=self.march.num_tokens)
+    def _logits(
+        self, u1: Array, inside: Array | np.ndarray | bool
+    ) -> Float[Array, "*batch vocabulary"]:
+        return jnp.where(inside, self.model.outputs(u1)[..., 0, :], jnp.nan)
 
 
 @checked
@@ -145,4 +110,4 @@ def _why_no_cache_of(model: Model) -> str | None:
 
 
 def _state(model: Model[TextInputs, TokenLogits]) -> jax.ShapeDtypeStruct:
-    return eqx.filter_eval_shape(model.inputs.embed_from, 0, jnp.zeros(1, int))
+    return eqx.filter_eval_shape(model.inputs.embed, jnp.zeros(1, int)).u0

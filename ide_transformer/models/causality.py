@@ -2,7 +2,6 @@
 
 import contextlib
 import functools as ft
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..arguments import is_known
-from ..equation import AbstractConstraint, AbstractOperator, TokenDomain, parts
+from ..equation import AbstractConstraint, AbstractOperator, parts
 from ..errors import InputError
 from ..integration import Progress
 from ..solvers import AbstractImplicitScheme
@@ -32,7 +31,18 @@ _NOISE = 0.02
 
 # One of texts, with a `vocabulary` and a `context`.
 _Model: TypeAlias = Model[Any, Any]
-# A part of a model as a function of a text, with an axis of tokens in front.
+
+
+class _Seen(NamedTuple):
+    """Arrays with an axis of tokens in front: outputs and what an exit measures, which must not
+    depend on later tokens; the state at depth 0; and the rate of each operator there, which
+    depends on its own token alone where the operator is pointwise."""
+
+    results: tuple[PyTree[Array], Array | None]
+    embedded: Float[Array, "tokens features"]
+    rates: list[Float[Array, "tokens features"]]
+
+
 _Part = Callable[[Text], PyTree[Float[Array, "tokens *outputs"]]]
 
 
@@ -58,15 +68,11 @@ class _Change(NamedTuple):
 
 
 def check_causal(where: str, model: Model) -> None:
-    """Checks by trying that no output of a model depends on later tokens: those of a text are
-    changed, and some marked as padding. Weights are moved first, in both directions, so that
-    nothing hides behind one that starts at zero, or with this sign. Steps do not follow the
-    state, since those that do see all tokens, within their tolerance.
-
-    **Arguments:**
-
-    - `where`: what asks, for the error.
-    - `model`: one of texts, see `AbstractInputs.of_text`. Weights that are traced are drawn.
+    """Checks by trying that no output of a model of texts, see `AbstractInputs.of_text`,
+    depends on later tokens: those of a text are changed, and some marked as padding. Weights
+    are moved first, in both directions, so that nothing hides behind one that starts at zero,
+    or with this sign. Steps do not follow the state, since those that do see all tokens, within
+    their tolerance. Weights that are traced are drawn. `where` is what asks, for the error.
 
     **Raises:** `InputError` that names what sees later tokens, and for an operator that says it
     is `pointwise` and sees others.
@@ -82,10 +88,10 @@ def check_causal(where: str, model: Model) -> None:
             seen, moves = ft.partial(_seen, tried), []
             for text in _texts(tried, seen):
                 for change in _later_changes(text, tried.inputs.vocabulary):
-                    moves.append(change.moves(lambda text, seen=seen: seen(text)[:2]))
+                    moves.append(change.moves(lambda text, seen=seen: seen(text).results))
                     if moves[-1]:
                         raise InputError(f"{where}: {_reason(tried, change)}")
-                _check_pointwise(where, tried, text, seen)
+                _check_pointwise(where, tried, text)
             finite += None not in moves
             if finite == 2:
                 return
@@ -105,43 +111,39 @@ def _by_fixed_steps(model: _Model) -> _Model:
 def _moved(model: _Model, direction: int) -> _Model:
     """The model with more than their size added to all weights or taken from them, without
     order; of traced ones nothing else is left. In NumPy, which compiles nothing."""
+    random = np.random.default_rng(0)
 
-    def noisy(w: Array, number: int) -> Array:
+    def moved(w: Any) -> Any:
+        if not eqx.is_inexact_array(w):
+            return w
         known = np.asarray(w) if is_known(w) else np.zeros(w.shape, w.dtype)
         size = max(np.sqrt(np.mean(known.astype(np.float32) ** 2)), _NOISE)
-        bits = (np.arange(known.size, dtype=np.uint32) + number) * np.uint32(2654435761)
-        signs = np.where(bits.reshape(known.shape) >> 31, direction, -direction)
+        signs = direction * (2 * random.integers(0, 2, w.shape, np.int8) - 1)
         return jnp.asarray((known + 1.5 * size * signs).astype(known.dtype))
 
-    weights, rest = eqx.partition(model, eqx.is_inexact_array)
-    leaves, structure = jax.tree.flatten(weights)
-    moved = [noisy(w, number) for number, w in enumerate(leaves)]
-    return eqx.combine(jax.tree.unflatten(structure, moved), rest)
+    return jax.tree.map(moved, model)
 
 
-def _texts(model: _Model, seen: _Part) -> Iterator[Text]:
+def _texts(model: _Model, seen: Callable[[Text], _Seen]) -> Iterator[Text]:
     """Texts that the model takes: one, and one that may have padding."""
-    number = min(_TOKENS, model.inputs.context)
+
+    def drawn(number: int) -> Text:
+        return Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, number))
+
+    def takes(text: Text) -> bool:
+        try:
+            seen(text)
+        except Exception:
+            return False
+        return True
+
+    text = drawn(min(_TOKENS, model.inputs.context))
     # An operator may know the number of tokens.
-    if not _takes(seen, _text(model, number)):
-        number = model.inputs.context
-    text = _text(model, number)
+    text = text if takes(text) else drawn(model.inputs.context)
     yield text
-    padded = text._replace(mask=np.ones(number, bool))
-    if _takes(seen, padded):
+    padded = text._replace(mask=np.ones(len(text.tokens), bool))
+    if takes(padded):
         yield padded
-
-
-def _text(model: _Model, number: int) -> Text:
-    return Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, number))
-
-
-def _takes(seen: _Part, text: Text) -> bool:
-    try:
-        seen(text)
-    except Exception:
-        return False
-    return True
 
 
 def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
@@ -157,27 +159,16 @@ def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
 
 
 @eqx.filter_jit
-def _seen(model: _Model, text: Text) -> tuple[Array, Array | None, list[Array]]:
-    """Outputs and what an exit measures, which must not depend on later tokens, and the rates
-    of pointwise operators, which depend on their own token alone."""
-    inputs = model.inputs.of_text(text)
-    u0, domain = model.embed(inputs)
-    u1 = model.solve(inputs).u1
-    pointwise = [operator.pointwise for operator in _block(model)]
-    return (
-        model.outputs(u1),
-        _measure(model, u0, u1, domain),
-        list(itertools.compress(_rates(model, text), pointwise)),
-    )
-
-
-def _measure(model: _Model, u0: Array, u1: Array, domain: TokenDomain) -> Array | None:
-    exit = model.discretization.exit
-    if exit is None:
-        return None
-    progress = Progress(u1, u1 - u0, u0, jnp.ones(()), model.outputs)
-    weights = jnp.ones(domain.num_tokens) if domain.weights is None else domain.weights
-    return exit.each(progress, weights)
+def _seen(model: _Model, text: Text) -> _Seen:
+    inputs, exit, measure = model.inputs.of_text(text), model.discretization.exit, None
+    equation, u0 = model.initial_value_problem(inputs)
+    u1, domain = model.solve(inputs).u1, equation.domain
+    if exit is not None:
+        progress = Progress(u1, u1 - u0, u0, jnp.ones(()), model.outputs)
+        weights = jnp.ones(domain.num_tokens) if domain.weights is None else domain.weights
+        measure = exit.each(progress, weights)
+    rates = [operator.at(0.0, None)(u0, domain) for operator in equation.control(0.0)]
+    return _Seen((model.outputs(u1), measure), u0, rates)
 
 
 def _reason(model: _Model, change: _Change) -> str:
@@ -187,31 +178,30 @@ def _reason(model: _Model, change: _Change) -> str:
         "causal=True and TokenDomain.integral_up_to do."
     )
 
-    def sees(part: _Part) -> bool:
-        return bool(change.moves(eqx.filter_jit(part)))
+    def suspects() -> Iterator[tuple[str, str, _Part]]:
+        yield "the embedding", advice, lambda text: _seen(model, text).embedded
+        for i, operator in enumerate(_block(model)):
+            name = type(operator.innermost).__name__
+            told = getattr(operator.innermost, "causal", True)
+            mend = advice if told else f"Make it causal, {name}(…, causal=True)."
+            yield f"operator {i}, {name},", mend, lambda text, i=i: _seen(model, text).rates[i]
+        for constraint in parts(model.constraint(0.0), AbstractConstraint):
+            project = constraint.project
+            name = f"the constraint {type(constraint).__name__}"
+            yield (
+                name,
+                advice,
+                lambda text, project=project: project(_seen(model, text).embedded),
+            )
+        yield "the read-out", advice, lambda text: model.outputs(_seen(model, text).embedded)
 
-    def embedded(text: Text) -> Array:
-        return model.embed(model.inputs.of_text(text))[0]
-
-    if sees(embedded):
-        return f"the embedding sees later tokens. {advice}"
-    for i, operator in enumerate(_block(model)):
-        if sees(lambda text, i=i: _rates(model, text)[i]):
-            name, own = type(operator.innermost).__name__, operator.innermost
-            if not getattr(own, "causal", True):
-                advice = f"Make it causal, {name}(…, causal=True)."
-            return f"operator {i}, {name}, sees later tokens. {advice}"
-    constraints = jax.tree.leaves(
-        model.constraint(0.0), is_leaf=lambda x: isinstance(x, AbstractConstraint)
-    )
-    for constraint in constraints:
-        if sees(lambda text, c=constraint: c.project(embedded(text))):
-            name = type(constraint).__name__
-            return f"the constraint {name} sees later tokens. {advice}"
-    if sees(lambda text: model.outputs(embedded(text))):
-        return f"the read-out sees later tokens. {advice}"
+    for name, mend, part in suspects():
+        if change.moves(part):
+            return f"{name} sees later tokens. {mend}"
     exit = model.discretization.exit
-    if exit is not None and not change.moves(lambda text: _seen(model.with_exit(None), text)):
+    if exit is not None and not change.moves(
+        lambda text: _seen(model.with_exit(None), text).results
+    ):
         return (
             f"the exit {type(exit).__name__}(…, stops={exit.stops!r}) sees later tokens; give "
             "stops='token', or solve to the end, model.with_exit(None)."
@@ -220,16 +210,15 @@ def _reason(model: _Model, change: _Change) -> str:
     return f"the scheme {name} lets tokens see later ones. {advice}"
 
 
-def _check_pointwise(where: str, model: _Model, text: Text, seen: _Part) -> None:
+def _check_pointwise(where: str, model: _Model, text: Text) -> None:
     """Refuses an operator that says that it acts token by token and does not: in generation
     its tokens would be marched one after the other."""
-    own = [(i, operator) for i, operator in enumerate(_block(model)) if operator.pointwise]
-    tokens, places = text.tokens, np.arange(len(text.tokens))
+    places = np.arange(len(text.tokens))
     for changed in (places == 0, places == places[-1]):
-        other = np.where(changed, (tokens + 1) % model.inputs.vocabulary, tokens)
+        other = np.where(changed, (text.tokens + 1) % model.inputs.vocabulary, text.tokens)
         change = _Change(text, text._replace(tokens=other), ~changed)
-        for number, (i, operator) in enumerate(own):
-            if change.moves(lambda text, number=number: seen(text)[2][number]):
+        for i, operator in enumerate(_block(model)):
+            if operator.pointwise and change.moves(lambda x, i=i: _seen(model, x).rates[i]):
                 name = type(operator.innermost).__name__
                 raise InputError(
                     f"{where}: operator {i}, {name}, says that it is pointwise, but its rate "
@@ -240,11 +229,3 @@ def _check_pointwise(where: str, model: _Model, text: Text, seen: _Part) -> None
 def _block(model: _Model) -> tuple[AbstractOperator, ...]:
     block: Any = eqx.filter_eval_shape(model.control, 0.0)
     return block
-
-
-@eqx.filter_jit
-def _rates(model: _Model, text: Text) -> list[Float[Array, "tokens features"]]:
-    """The rate of each operator at the beginning."""
-    equation, u0 = model.initial_value_problem(model.inputs.of_text(text))
-    block = equation.control(0.0)
-    return [operator.at(0.0, None)(u0, equation.domain) for operator in block]

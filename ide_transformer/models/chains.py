@@ -10,7 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, PyTree
 
 from ..arguments import PositiveInt, check_fields
-from ..equation import TokenDomain, check_features, coarsened, grid_of, interpolation, lattice
+from ..equation import (
+    State,
+    TokenDomain,
+    check_features,
+    coarsened,
+    grid_of,
+    interpolation,
+    lattice,
+)
 from ..errors import InputError
 from ..integration import Solution
 from .images import AbstractImageInputs, ImageInputs
@@ -40,25 +48,21 @@ class StageInputs(AbstractImageInputs):
 
     before: Model[AbstractImageInputs, States]
     windows: ImageInputs
+    image_shape: tuple[int, int, int] = eqx.field(static=True, init=False)
+
+    def __post_init__(self):
+        self.image_shape = self.before.inputs.image_shape
 
     def __check_init__(self):
-        before = self.before
-        if before.inputs.prefix_tokens:
+        before, built = self.before, self.windows.image_shape
+        given, learned = (*before.inputs.grid, before.features), before.inputs.prefix_tokens
+        if learned or built != given:
             raise InputError(
-                "StageInputs: the stage before has a class token, which the next stage would "
-                "not see; only the last one may have it: class_token=False there."
+                f"StageInputs: the stage before gives {given[0]} by {given[1]} tokens of "
+                f"{given[2]} features and {learned} learned ones, but the next one was built "
+                f"for {built}; give it image_shape={given}, and class_token=True to the last "
+                "stage only."
             )
-        rows, columns = before.inputs.grid
-        if self.windows.image_shape != (expected := (rows, columns, before.features)):
-            raise InputError(
-                f"StageInputs: the stage before gives {rows} by {columns} tokens of "
-                f"{before.features} features, but the next one was built for "
-                f"{self.windows.image_shape}; give it image_shape={expected}."
-            )
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:  # pyright: ignore
-        return self.before.inputs.image_shape
 
     @property
     def features(self) -> int:
@@ -72,16 +76,12 @@ class StageInputs(AbstractImageInputs):
     def prefix_tokens(self) -> int:
         return self.windows.prefix_tokens
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.windows.grid
-
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
         before = self.before
         return self.windows.grid_of((*before.inputs.grid_of(shape), before.features))
 
     def passed_on(
-        self, inputs: PyTree[ArrayLike], u: Float[Array, "*batch tokens features"]
+        self, inputs: PyTree[ArrayLike], u: State
     ) -> Float[Array, "*batch rows columns features"]:
         """The states of the stage before as an image, for its inputs."""
         grid = self.before.inputs.grid_of(jnp.shape(inputs))
@@ -136,7 +136,7 @@ class GridInputs(AbstractInputs):
         if u.shape[-2:-1] != (domain.num_tokens,):
             raise InputError(
                 f"GridInputs: states of shape {u.shape} on a grid of {domain.num_tokens} "
-                "tokens; give one for each, or GridInputs(domain, width) for another grid."
+                "tokens; give one for each."
             )
         return Embedded(u, domain)
 
@@ -162,8 +162,8 @@ class VCycleInputs(AbstractInputs):
     - `levels`: the models of the other solves, of `GridInputs`, in their order `Φ_0, …, Φ_L,
       Ψ_{L-1}, …, Ψ_1`; 2 L of them. Each is solved on the grid of its place.
 
-    **Raises:** `InputError` for another number of levels, or of features, and for an exit; when
-    called, for a grid that cannot be halved so often.
+    **Raises:** `InputError` for another number of levels; when called, for one of another
+    number of features, and for a grid that cannot be halved so often.
     """
 
     inputs: AbstractInputs
@@ -176,17 +176,6 @@ class VCycleInputs(AbstractInputs):
                 f"VCycleInputs: {number} levels; give two for one coarser grid (before it, and "
                 "on it), and two more for each further one (on the way down, and back)."
             )
-        for place, level in enumerate(self.levels):
-            if level.features != self.features:
-                raise InputError(
-                    f"VCycleInputs: levels[{place}] has {level.features} features, but the "
-                    f"model {self.features}; all have to have the same."
-                )
-            if level.discretization.exit is not None:
-                raise InputError(
-                    f"VCycleInputs: levels[{place}] has an exit, but the next equation begins "
-                    "from all of its tokens; drop it."
-                )
 
     @property
     def features(self) -> int:
@@ -287,7 +276,10 @@ class EncodedInputs(AbstractInputs):
             return source, ()
         solution = self.encoder.solve(source, key=key)
         _, domain = self.encoder.embed(source)
-        return Encoded.on(domain, self.encoder.outputs(solution.u1)), (solution,)
+        states, weights = self.encoder.outputs(solution.u1), domain.weights
+        if weights is not None:
+            weights = jnp.broadcast_to(weights, states.shape[:-1])
+        return Encoded(states, weights), (solution,)
 
     def embed(self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None) -> Embedded:
         if not isinstance(inputs, SourceAndText):

@@ -18,9 +18,9 @@ from ..equation import (
     LayerNorm,
     Linear,
     PointRule,
+    State,
     TokenDomain,
     drop,
-    parts,
     with_fields,
 )
 from ..errors import InputError
@@ -37,51 +37,33 @@ class Field(NamedTuple):
     values: Float[Array | np.ndarray, "..."]
     domain: TokenDomain
 
-    def inside(self, bounded: tuple[bool, ...]) -> Bool[Array | np.ndarray, " tokens"]:
-        """Indicator of the points in [0, 1] along each axis that is bounded.
+    def inside(
+        self, tokens: int, bounded: tuple[bool, ...]
+    ) -> Bool[Array | np.ndarray, " tokens"]:
+        """Indicator of the points in [0, 1] along each axis that is `bounded` and no circle.
 
-        **Arguments:**
-
-        - `bounded`: for each axis of the domain whether it is [0, 1] and not a circle.
-        """
-        points = self.domain.points
-        points = np.asarray(points) if is_known(points) else points
-        rounding = 8 * np.finfo(points.dtype).eps
-        within = (points >= -rounding) & (points <= 1 + rounding)
-        return (within | ~np.array(bounded)[None]).all(axis=-1)
-
-    def check(self, tokens: int, bounded: tuple[bool, ...]) -> None:
-        """Checks its fields.
-
-        **Arguments:**
-
-        - `tokens`: how many points the values are at.
-        - `bounded`: see `inside`.
-
-        **Raises:** `InputError` for values and domains of other types, for another number or
-        dimension of points, and for points outside of [0, 1] along an axis that is bounded,
-        where they are known when a program is compiled.
+        **Raises:** `InputError` for other points than so many `tokens` in that dimension, and
+        for one outside, where they are known when a program is compiled.
         """
         check_fields(self)
-        if self.domain.num_tokens != tokens:
+        points = self.domain.points
+        points = np.asarray(points) if is_known(points) else points
+        if points.shape != (tokens, len(bounded)):
             raise InputError(
-                f"Field: values at {tokens} points for a domain of {self.domain.num_tokens}; "
-                "give one for each."
+                f"Field: its domain has {points.shape[0]} points in dimension "
+                f"{points.shape[1]}, but the model takes values at {tokens} of them in "
+                f"dimension {len(bounded)}; give points [tokens, {len(bounded)}]."
             )
-        dimension = len(bounded)
-        if self.domain.dimension != dimension:
-            raise InputError(
-                f"Field: its domain has dimension {self.domain.dimension}, but the model takes "
-                f"functions in dimension {dimension}; give points [tokens, {dimension}]."
-            )
-        inside = self.inside(bounded)
+        rounding = 8 * np.finfo(points.dtype).eps
+        within = (points >= -rounding) & (points <= 1 + rounding)
+        inside = (within | ~np.array(bounded)[None]).all(axis=-1)
         if is_known(inside) and not inside.all():
-            first = np.asarray(self.domain.points)[~np.asarray(inside)][0].tolist()
-            box = "[0, 1]" if dimension == 1 else f"[0, 1]^{dimension}"
+            first = np.asarray(points)[~np.asarray(inside)][0].tolist()
             raise InputError(
-                f"Field: its domain has the point {first}, outside of {box}; scale the "
-                "coordinates to it."
+                f"Field: its domain has the point {first}, outside of [0, 1] along an axis "
+                "that is no circle; scale the coordinates to it."
             )
+        return inside
 
 
 class FunctionInputs(AbstractInputs):
@@ -194,15 +176,10 @@ class FunctionInputs(AbstractInputs):
     ) -> Embedded:
         if isinstance(inputs, Field):
             a = self._checked(jnp.asarray(inputs.values), 1)
-            bounded = tuple(length != 1 for length in self._wavelengths)
-            inputs.check(a.shape[-2], bounded)
             # Points that a compiled program is given cannot be refused.
-            inside = jnp.broadcast_to(inputs.inside(bounded)[:, None], a.shape)
-            a, domain = jnp.where(inside, a, jnp.nan), inputs.domain
-        elif isinstance(inputs, tuple) and parts(inputs, TokenDomain):
-            raise InputError(
-                "FunctionInputs: inputs are a tuple with a domain; write Field(values, domain)."
-            )
+            inside = inputs.inside(a.shape[-2], tuple(length != 1 for length in self._lengths))
+            a = jnp.where(jnp.broadcast_to(inside[:, None], a.shape), a, jnp.nan)
+            domain = inputs.domain
         else:
             a = self._checked(jnp.asarray(inputs), self.dimension)
             shape = a.shape[-1 - self.dimension : -1]
@@ -215,38 +192,36 @@ class FunctionInputs(AbstractInputs):
         return Embedded(u, domain)
 
     @property
-    def _wavelengths(self) -> list[float]:
+    def _lengths(self) -> list[float]:
         """L along each axis."""
         return [self.wavelength or (1.0 if rule == "periodic" else 2.0) for rule in self._grids]
 
     def _waves(self, points: Float[Array, "tokens dimension"]) -> Float[Array, "tokens waves"]:
-        axes = (points[:, i] / length for i, length in enumerate(self._wavelengths))
-        return jnp.concatenate([fourier_features(x, self.modes) for x in axes], axis=-1)
+        k = jnp.arange(1, self.modes + 1, dtype=points.dtype)
+        axes = (points[:, i] / length for i, length in enumerate(self._lengths))
+        angles = [2 * jnp.pi * jnp.outer(x, k) for x in axes]
+        return jnp.concatenate(
+            [wave(x) for x in angles for wave in (jnp.cos, jnp.sin)], axis=-1
+        )
 
     def _checked(self, a: Array, axes: int) -> Float[Array, "..."]:
         """Values with an axis of channels after those of the points, in the dtype of the
         weights."""
-        if not jnp.issubdtype(a.dtype, jnp.floating):
-            raise InputError(
-                f"FunctionInputs: values of {a.dtype}; it takes real floating-point numbers."
-            )
         channels = self.channels
         fits = a.ndim >= axes if channels is None else a.ndim > axes and a.shape[-1] == channels
-        if not fits:
+        if not fits or not jnp.issubdtype(a.dtype, jnp.floating):
             names = ["tokens"] if axes == 1 else [f"points_{i + 1}" for i in range(axes)]
-            names = ["rows", "columns"] if axes == 2 else names
-            expected = ["...", *names] if channels is None else ["...", *names, "channels"]
+            expected = ", ".join(["...", *names, *["channels"] * (channels is not None)])
             raise InputError(
-                f"FunctionInputs: inputs of shape {a.shape}, but the model takes "
-                f"[{', '.join(expected)}], channels={channels}."
+                f"FunctionInputs: inputs of shape {a.shape} and {a.dtype}, but the model takes "
+                f"[{expected}], channels={channels}, of real floating-point numbers."
             )
         if channels is None:
             a = a[..., None]
-        shape = a.shape[-1 - axes : -1]
-        if min(shape) <= 2 * self.modes:
+        if (fewest := min(a.shape[-1 - axes : -1])) <= 2 * self.modes:
             raise InputError(
-                f"FunctionInputs: {min(shape)} points cannot tell the {self.modes} waves of "
-                f"the coordinate apart; give at least {2 * self.modes + 1} points."
+                f"FunctionInputs: {fewest} points cannot tell the {self.modes} waves of the "
+                f"coordinate apart; give at least {2 * self.modes + 1} points."
             )
         return a.astype(self.embedding.weight.dtype)
 
@@ -275,9 +250,7 @@ class FunctionValues(AbstractReadOut):
                 "channels=True, an axis for them."
             )
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
-    ) -> Float[Array, "..."]:
+    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
         outputs = self.linear(self.normalization.project(u))
         return outputs if self.channels else outputs[..., 0]
 
@@ -292,9 +265,3 @@ class FunctionValues(AbstractReadOut):
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "FunctionValues":
         linear = self.linear.at_points(space.features, PLAIN)
         return FunctionValues(linear, self.normalization.at_points(space), self.channels)
-
-
-def fourier_features(x: Float[Array, " tokens"], modes: int) -> Float[Array, "tokens waves"]:
-    """`cos 2πkx` for k = 1, …, modes, then `sin 2πkx`."""
-    angles = 2 * jnp.pi * jnp.outer(x, jnp.arange(1, modes + 1, dtype=x.dtype))
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

@@ -1,4 +1,4 @@
-"""Sampling text from a language model."""
+"""Texts that a model writes: drawn, or the most likely ones after a source."""
 
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, PRNGKeyArray, PyTree
 
 from ..arguments import (
     NonNegativeFloat,
@@ -17,23 +17,21 @@ from ..arguments import (
     checked,
     is_known,
 )
+from ..equation import TokenDomain, with_source
 from ..errors import InputError
+from ..integration import TokenCache
 from .cached_decoder import CachedDecoder, why_not_cached
 from .causality import check_causal
+from .chains import EncodedInputs, SourceAndText
 from .model import Model
+from .parts import Encoded
+from .read_outs import TokenLogits
 from .text import Text, as_text
+from .text_inputs import TextInputs
 
 
 # Stands in a text where there were no logits to take a token by.
 NO_TOKEN = -1
-
-
-class Draw(NamedTuple):
-    """The options of drawing a token: see `generate`."""
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
 
 
 @runtime_checkable
@@ -47,6 +45,34 @@ class Tokens(Protocol):
 
 # Tokens `[..., prompt]`, a `Text`, or a string.
 Prompt = TypeVar("Prompt", Integer[Array | np.ndarray, "..."], Text, str)
+
+
+class Draw(NamedTuple):
+    """How a token is drawn: see `generate`."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __call__(
+        self, logits: Float[Array, "*batch vocabulary"], key: PRNGKeyArray
+    ) -> Int[Array, "*batch"]:
+        """One token from `softmax(logits / temperature)`, or the most likely one."""
+        if self.temperature == 0:
+            return jnp.argmax(logits, axis=-1)
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            smallest = lax.top_k(logits, self.top_k)[0][..., -1:]
+            logits = jnp.where(logits < smallest, -jnp.inf, logits)
+        # The largest becomes 0, so that the others cannot overflow to +inf.
+        logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+        logits = logits / max(self.temperature, float(jnp.finfo(logits.dtype).tiny))
+        if self.top_p is not None:
+            descending = jnp.sort(logits, axis=-1, descending=True)
+            probabilities = jax.nn.softmax(descending, axis=-1)
+            before = jnp.cumsum(probabilities, axis=-1) - probabilities
+            kept = jnp.where(before < self.top_p, descending, jnp.inf)
+            logits = jnp.where(logits < jnp.min(kept, -1, keepdims=True), -jnp.inf, logits)
+        return jax.random.categorical(key, logits, axis=-1)
 
 
 @checked
@@ -85,14 +111,11 @@ def generate(
     **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what
     was drawn. For a `Text` it is one, whose mask says where each ends; for a string, a string.
 
-    **Raises:** `InputError` for an empty prompt, padding before a token, bad options, a model
-    that sees tokens still to be written, and where a solve fails or logits are not finite.
-    Inside a compiled function such a token is -1, and so are all of a prompt with padding
-    before a token.
+    **Raises:** `InputError` for an empty prompt, padding before a token, a model that sees
+    tokens still to be written, and where a solve fails or logits are not finite. Inside a
+    compiled function such a token is -1, and so are all of a prompt with padding before one.
     """
     options = Draw(temperature, top_k, top_p)
-    if length >= 2**31:
-        raise InputError(f"generate: length={length}: tokens are counted in int32; give fewer.")
     if key is None and temperature > 0:
         raise InputError(
             f"generate: temperature={temperature} draws at random; give key=jax.random.key(0), "
@@ -109,19 +132,127 @@ def generate(
         return written
     check_causal("generate", model)
     text = as_text(prompt)
-    if text.tokens.shape[-1:] == (0,):
-        raise InputError("generate: the prompt is empty; give it at least one token.")
     text.check(vocabulary=model.inputs.vocabulary, context=np.size(text.tokens))
     tokens = jnp.asarray(text.tokens, int)
     ends, behind = (tokens.shape[-1], None) if text.mask is None else _ends(text.mask)
     # `Any`, since a checker does not see that the kind of the prompt decides.
-    tokens: Any = _generate(model, tokens, ends, length, key, options)
-    check_written("generate", tokens)
+    tokens: Any = write(model, tokens, ends, length, options, key)
+    _check_written("generate", tokens)
     if behind is None:
         return tokens
     tokens = jnp.where(behind[..., None], tokens, NO_TOKEN)
     drawn: Any = Text(tokens, _places(tokens) < (ends + length)[..., None])
     return drawn
+
+
+@checked
+def generate_greedy(
+    model: Model[EncodedInputs, TokenLogits],
+    source: PyTree[ArrayLike] | Encoded,
+    prompt: Int[ArrayLike, "*batch prompt"],
+    length: NonNegativeInt,
+    *,
+    end: NonNegativeInt,
+) -> Int[Array, "*batch total"]:
+    """Writes at most `length` tokens after `prompt`, each the most likely one given the source
+    and those before it: a transcript, for a speech encoder. One compiled loop, which ends when
+    all texts have; the encoder is solved once, the decoder again for each token.
+
+    **Arguments:**
+
+    - `source`: the inputs of the encoder, with the batch axes of `prompt`.
+    - `prompt`: at least one token (for Whisper: start of transcript, language, task).
+    - `end`: the token that ends a text; everything after it is this token too.
+
+    **Returns:** prompt and text, `[..., prompt + length]`.
+
+    **Raises:** `InputError` for an empty prompt, an end that is no token, a text longer than
+    the context, a decoder that sees tokens still to be written, and where a solve fails or
+    logits are not finite. Inside a compiled function such a token is -1.
+    """
+    tokens = _checked("generate_greedy", model, prompt, length, end)
+    tokens = write(
+        model,
+        tokens,
+        tokens.shape[-1],
+        length,
+        Draw(temperature=0.0),
+        source=source,
+        end=jnp.asarray(end, int),
+    )
+    _check_written("generate_greedy", tokens)
+    return tokens
+
+
+@checked
+def generate_beam(
+    model: Model[EncodedInputs, TokenLogits],
+    source: PyTree[ArrayLike] | Encoded,
+    prompt: Int[ArrayLike, "*batch prompt"],
+    length: NonNegativeInt,
+    *,
+    end: NonNegativeInt,
+    beams: PositiveInt = 4,
+    length_penalty: NonNegativeFloat = 1.0,
+) -> Int[Array, "*batch total"]:
+    """Writes at most `length` tokens after `prompt` by beam search: it keeps the `beams` most
+    likely texts of each length, and of those that have ended at last the one with the largest
+
+        Σ_i log p(y_i | y_1 … y_{i-1}, source) / n^length_penalty,   n tokens written.
+
+    One compiled loop; the encoder is solved once, and the decoder reads each token once, with
+    the cache of a `CachedDecoder`. One beam is `generate_greedy`, which needs no cache.
+    Reference: Wu et al., "Google's neural machine translation system", arXiv 1609.08144.
+
+    **Arguments:** see `generate_greedy`, and
+
+    - `length_penalty`: 0 compares probabilities, which prefers short texts; 1 their mean.
+
+    **Raises:** `InputError` as `generate_greedy`, and for a decoder that cannot be cached
+    (`why_not_cached`) and other batch axes than those of the source.
+    """
+    tokens = _checked("generate_beam", model, prompt, length, end)
+    if not length:
+        return tokens
+    tokens = _generate_beam(model, source, tokens, length, end, beams, length_penalty)
+    _check_written("generate_beam", tokens)
+    return tokens
+
+
+def _checked(
+    name: str,
+    model: Model[EncodedInputs, TokenLogits],
+    prompt: Int[ArrayLike, "*batch prompt"],
+    length: int,
+    end: int,
+) -> Int[Array, "*batch prompt"]:
+    """The tokens of the prompt, after which so many can be written."""
+    check_causal(name, model)
+    vocabulary, context = model.inputs.vocabulary, model.inputs.context
+    as_text(prompt).check(vocabulary=vocabulary, context=context)
+    tokens = jnp.asarray(prompt, int)
+    if tokens.shape[-1] + length > context:
+        raise InputError(
+            f"{name}: length={length} after {tokens.shape[-1]} tokens, in a context of "
+            f"{context}; choose a length from 0 to {context - tokens.shape[-1]}."
+        )
+    if end >= vocabulary:
+        raise InputError(
+            f"{name}: end={end}, but the model knows the tokens 0 to {vocabulary - 1}; take "
+            "the end of text of its tokenizer."
+        )
+    return tokens
+
+
+def _check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
+    """Refuses a text in which a token could not be written; traced ones are not checked."""
+    if is_known(tokens) and (missing := np.asarray(tokens) == NO_TOKEN).any():
+        place = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
+        raise InputError(
+            f"{name}: the token at position {place} could not be written, since its logits are "
+            "not finite or its solve failed; the result of model.solve(…) says why. Look for "
+            "weights that are not finite, or take more steps."
+        )
 
 
 def _ends(
@@ -143,62 +274,63 @@ def _places(tokens: Int[Array, "*batch total"]) -> Int[Array, "*batch total"]:
 
 
 @eqx.filter_jit
-def _generate(
-    model: Model,
-    prompt: Int[Array, "*batch prompt"],
-    ends: Int[Array, "*batch"] | int,
-    length: int,
-    key: PRNGKeyArray | None,
-    options: Draw,
-) -> Int[Array, "*batch total"]:
-    key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
-    # The last of these tokens is drawn where the context is full.
-    cached_tokens = min(length, max(model.inputs.context + 1 - prompt.shape[-1], 0))
-    if why_not_cached(model) is not None:
-        cached_tokens = 0
-    return write(model, prompt, ends, length, key, options, cached_tokens=cached_tokens)
-
-
 def write(
     model: Model,
     prompt: Int[Array, "*batch prompt"],
     ends: Int[Array, "*batch"] | int,
     length: int,
-    key: PRNGKeyArray,
-    options: Draw,
+    draw: Draw,
+    key: PRNGKeyArray | None = None,
     *,
-    cached_tokens: int,
+    source: PyTree = None,
+    end: Int[Array, ""] | None = None,
+    cached_tokens: int | None = None,
 ) -> Int[Array, "*batch total"]:
-    """The program of `generate`.
-
-    **Arguments:**
-
-    - `ends`: the length of each prompt, or of all.
-    - `cached_tokens`: how many tokens are drawn with a `CachedDecoder`. For each of the
-      others, the equation is solved again.
-    """
+    """Draw so many tokens after prompts that have the lengths `ends`, the first of them
+    with a `CachedDecoder`: `cached_tokens`, or as many as can be. For each of the others the
+    equation is solved again. Texts of a source stop at the token `end`."""
+    key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
+    encoded = None if source is None else _encoded(model, source)
     longest, total = prompt.shape[-1], prompt.shape[-1] + length
+    window = min(model.inputs.context, total)
+    if cached_tokens is None:
+        # The last of these tokens is drawn where the context is full.
+        room = 0 if why_not_cached(model) else model.inputs.context + 1 - longest
+        cached_tokens = min(length, max(room, 0))
+    each = jnp.broadcast_to(ends, prompt.shape[:-1])
     tokens = jnp.zeros((*prompt.shape[:-1], total), prompt.dtype)
     tokens = lax.dynamic_update_slice_in_dim(tokens, prompt, 0, axis=-1)
-    each = jnp.broadcast_to(ends, prompt.shape[:-1])
-    tokens = jnp.where(_places(tokens) < each[..., None], tokens, 0)
+    # A causal model does not see what stands behind a text.
+    tokens = jnp.where(_places(tokens) < each[..., None], tokens, 0 if end is None else end)
 
-    def put(tokens, number, logits):
-        """The text with its token `number` drawn, and that token."""
+    def put(tokens, ended, number, logits):
+        """The text with its token `number` drawn, whether it has ended, and that token."""
         if logits.shape[-1] != model.inputs.vocabulary:
             raise InputError(
                 f"generate: the read-out gives {logits.shape[-1]} numbers for a token, and the "
                 f"inputs know {model.inputs.vocabulary} tokens; give a model whose read-out is "
                 "TokenLogits."
             )
-        drawn = draw(logits, jax.random.fold_in(key, longest + number), *options)
-        drawn = jnp.where(usable(logits), drawn, NO_TOKEN).astype(tokens.dtype)
+        drawn = draw(logits, jax.random.fold_in(key, longest + number))
+        drawn = jnp.where(_usable(logits), drawn, NO_TOKEN).astype(tokens.dtype)
+        if end is not None:
+            drawn = jnp.where(ended, end, drawn)
+            ended = ended | (drawn == end)
         here = _places(tokens) == (each + number)[..., None]
-        return jnp.where(here, drawn[..., None], tokens), drawn
+        return jnp.where(here, drawn[..., None], tokens), ended, drawn
 
-    def without_cache(number, tokens):
-        return put(tokens, number, _logits_without_cache(model, tokens, each + number))[0]
+    def solve_again(number, state):
+        (tokens, ended), position = state, each + number
+        start = jnp.clip(position - window, 0, total - window)[..., None]
+        seen = start + _places(tokens[..., :window])
+        seen = jnp.take_along_axis(tokens, seen, axis=-1)
+        solution = model.solve(seen if encoded is None else SourceAndText(encoded, seen))
+        last = (position[..., None] - start - 1)[..., None]
+        logits = model.outputs(jnp.take_along_axis(solution.u1, last, axis=-2))[..., 0, :]
+        solved = jnp.broadcast_to(solution.succeeded, logits.shape[:-1])[..., None]
+        return put(tokens, ended, number, jnp.where(solved, logits, jnp.nan))[:2]
 
+    state = tokens, jnp.zeros(each.shape, bool)
     if cached_tokens:
         decoder = CachedDecoder(model, longest + cached_tokens - 1)
         prefill, extend = decoder.prefill, decoder.extend
@@ -208,88 +340,135 @@ def write(
         logits, cache = prefill(prompt, ends - 1)
 
         def read(number, state):
-            tokens, drawn, cache = state
+            tokens, ended, drawn, cache = state
             logits, cache = extend(drawn, ends + number - 1, cache)
-            return *put(tokens, number, logits), cache
+            return *put(tokens, ended, number, logits), cache
 
-        state = (*put(tokens, 0, logits), cache)
-        tokens, *_ = lax.fori_loop(1, cached_tokens, read, state)
+        first = (*put(*state, 0, logits), cache)
+        state = lax.fori_loop(1, cached_tokens, read, first)[:2]
     if cached_tokens == length:
-        return tokens
-    return lax.fori_loop(cached_tokens, length, without_cache, tokens)
+        return state[0]
+    if end is None:
+        return lax.fori_loop(cached_tokens, length, solve_again, state)[0]
+    _, state = lax.while_loop(
+        lambda x: (x[0] < length) & ~jnp.all(x[1][1]),
+        lambda x: (x[0] + 1, solve_again(*x)),
+        (jnp.asarray(cached_tokens), state),
+    )
+    return state[0]
 
 
-def _logits_without_cache(
-    model: Model, tokens: Int[Array, "*batch total"], position: Int[Array, "*batch"]
-) -> Float[Array, "*batch vocabulary"]:
-    """The logits of the tokens at these positions, given the last ones before them."""
-    total = tokens.shape[-1]
-    window = min(model.inputs.context, total)
-    # Until the context is full the window holds tokens not drawn yet, which a causal model
-    # does not see.
-    start = jnp.clip(position - window, 0, total - window)[..., None]
-    places = start + _places(tokens[..., :window])
-    solution = model.solve(jnp.take_along_axis(tokens, places, axis=-1))
-    last = (position[..., None] - start - 1)[..., None]
-    u1 = jnp.take_along_axis(solution.u1, last, axis=-2)
-    return where_solved(model.outputs(u1)[..., 0, :], solution.succeeded)
-
-
-def draw(
-    logits: Float[Array, "*batch vocabulary"],
-    key: PRNGKeyArray,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None = None,
-) -> Int[Array, "*batch"]:
-    """One token from `softmax(logits / temperature)`, or the most likely at temperature 0."""
-    if temperature == 0:
-        return jnp.argmax(logits, axis=-1)
-    if top_k is not None and top_k < logits.shape[-1]:
-        smallest = lax.top_k(logits, top_k)[0][..., -1:]
-        logits = jnp.where(logits < smallest, -jnp.inf, logits)
-    # The largest becomes 0, so that the others cannot overflow to +inf.
-    logits = logits - jnp.max(logits, axis=-1, keepdims=True)
-    logits = logits / max(temperature, float(jnp.finfo(logits.dtype).tiny))
-    if top_p is not None:
-        descending = jnp.sort(logits, axis=-1, descending=True)
-        probabilities = jax.nn.softmax(descending, axis=-1)
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        smallest = jnp.min(jnp.where(before < top_p, descending, jnp.inf), -1, keepdims=True)
-        logits = jnp.where(logits < smallest, -jnp.inf, logits)
-    return jax.random.categorical(key, logits, axis=-1)
-
-
-def where_solved(
-    logits: Float[Array, "*batch vocabulary"], succeeded: Bool[Array, "*samples"]
-) -> Float[Array, "*batch vocabulary"]:
-    """The logits, or NaN where the solve that they were read from failed."""
-    each = jnp.broadcast_to(succeeded, logits.shape[:-1])
-    return jnp.where(each[..., None], logits, jnp.nan)
-
-
-def usable(logits: Float[Array, "*batch vocabulary"]) -> Bool[Array, "*batch"]:
+def _usable(logits: Float[Array, "*batch vocabulary"]) -> Bool[Array, "*batch"]:
     """Whether a token can be taken by them: none is NaN or infinite, but for `-inf`, which
     excludes a token."""
     return jnp.isfinite(jnp.max(logits, axis=-1))
 
 
-def check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
-    """Checks that each token was written. Traced tokens are not checked.
+def _encoded(model: Model[EncodedInputs, TokenLogits], source: PyTree) -> Encoded:
+    """The states of the encoder, NaN where its solve failed."""
+    encoded, before = model.inputs.encoded(source)
+    for solution in before:
+        succeeded = solution.succeeded[..., None, None]
+        encoded = encoded._replace(states=jnp.where(succeeded, encoded.states, jnp.nan))
+    return encoded
 
-    **Arguments:**
 
-    - `name`: of the function that wrote them.
-
-    **Raises:** `InputError` where one is `NO_TOKEN`.
-    """
-    if not is_known(tokens):
-        return
-    texts = np.asarray(tokens).reshape(-1, tokens.shape[-1])
-    missing = (texts == NO_TOKEN).any(axis=0)
-    if missing.any():
+@eqx.filter_jit
+def _generate_beam(
+    model: Model[EncodedInputs, TokenLogits],
+    source: PyTree,
+    prompt: Int[Array, "*batch prompt"],
+    length: int,
+    end: int,
+    beams: int,
+    length_penalty: float,
+) -> Int[Array, "*batch total"]:
+    encoded = _encoded(model, source)
+    if encoded.states.shape[:-2] != prompt.shape[:-1]:
         raise InputError(
-            f"{name}: the token at position {missing.argmax()} could not be written, since its "
-            "logits are not finite or its solve failed; the result of "
-            "model.solve(…) says why. Look for weights that are not finite, or take more steps."
+            f"generate_beam: the prompt has batch axes {prompt.shape[:-1]}, but the source has "
+            f"{encoded.states.shape[:-2]}; give a source for each prompt."
         )
+    # Rounded before it has a source, whose states keep their dtype.
+    control = model.rounded_control
+    rounded = model.with_inputs(model.inputs.text).with_options(compute_dtype=None)
+
+    def one(states: Array, weights: Array | None, prompt: Array) -> Array:
+        domain = TokenDomain(TokenDomain.uniform(states.shape[-2]).points, weights)
+        sourced = with_source(control, states, domain)
+        decoder = eqx.tree_at(lambda x: x.control, rounded, sourced)
+        return _search(decoder, prompt, length, end, beams, length_penalty)
+
+    for _ in range(prompt.ndim - 1):
+        one = jax.vmap(one, in_axes=(0, None if encoded.weights is None else 0, 0))
+    return one(encoded.states, encoded.weights, prompt)
+
+
+class _Beams(NamedTuple):
+    """The candidates of one text. Their scores are sums of the log probabilities of what was
+    written; logits are those of the next token."""
+
+    tokens: Int[Array, "beams total"]
+    scores: Float[Array, " beams"]
+    ended: Bool[Array, " beams"]
+    logits: Float[Array, "beams vocabulary"]
+    cache: TokenCache
+
+
+def _search(
+    decoder: Model[TextInputs, TokenLogits],
+    prompt: Array,
+    length: int,
+    end: int,
+    beams: int,
+    penalty: float,
+) -> Int[Array, " total"]:
+    """The text of one source, which is part of the decoder."""
+    first, total = len(prompt), len(prompt) + length
+    reader = CachedDecoder(decoder, total - 1)
+    extend = jax.vmap(reader.extend, in_axes=(0, None, 0))
+    logits, cache = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (beams, *x.shape)), reader.prefill(prompt)
+    )
+    start = _Beams(
+        jnp.full((beams, total), end, prompt.dtype).at[:, :first].set(prompt),
+        # All beams begin with one text, so that only the first of them counts.
+        jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(logits.dtype),
+        jnp.zeros(beams, bool),
+        logits,
+        cache,
+    )
+
+    def step(state: tuple[Array, _Beams]) -> tuple[Array, _Beams]:
+        position, found = state
+        chosen, written = _longer(found, position, end)
+        last = jnp.minimum(position, total - 2)  # what follows the last token is not asked for
+        logits, cache = extend(written, last, chosen.cache)
+        return position + 1, chosen._replace(logits=logits, cache=cache)
+
+    _, found = lax.while_loop(
+        lambda state: (state[0] < total) & ~jnp.all(state[1].ended),
+        step,
+        (jnp.asarray(first), start),
+    )
+    stops = jnp.argmax(found.tokens[:, first:] == end, axis=1) + 1
+    number = jnp.where(found.ended, stops, length)
+    return found.tokens[jnp.argmax(found.scores / number**penalty)]
+
+
+def _longer(found: _Beams, position: Array, end: int) -> tuple[_Beams, Int[Array, " beams"]]:
+    """The most likely texts with one token more, and that token. A text that has ended goes on
+    with its end, at no cost."""
+    beams, vocabulary = found.logits.shape
+    solved = jnp.all(_usable(found.logits) | found.ended)  # else no beam has a token
+    more = jax.nn.log_softmax(found.logits)
+    only_end = jnp.where(jnp.arange(vocabulary) == end, 0.0, -jnp.inf).astype(more.dtype)
+    more = jnp.where(found.ended[:, None], jnp.broadcast_to(only_end, more.shape), more)
+    scores, places = lax.top_k((found.scores[:, None] + more).reshape(-1), beams)
+    beam, written = jnp.divmod(places, vocabulary)
+    tokens, ended, logits, cache = jax.tree.map(
+        lambda x: x[beam], (found.tokens, found.ended, found.logits, found.cache)
+    )
+    written = jnp.where(solved, written, NO_TOKEN).astype(tokens.dtype)
+    tokens = lax.dynamic_update_slice_in_dim(tokens, written[:, None], position, axis=1)
+    return _Beams(tokens, scores, ended | (written == end), logits, cache), written

@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import math
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,27 +19,16 @@ from .parts import AbstractInputs, Embedded
 from .text_inputs import after_prefix
 
 
-if TYPE_CHECKING:
-    # Inputs may have a property in its place, so that it is no argument.
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
-
-# The a of Keys (1981) that image libraries use; his own is -1/2.
-_SLOPE = -0.75
-
-
 class AbstractImageInputs(AbstractInputs):
     """Images, `[..., rows, columns, channels]`, whose tokens form a grid after learned ones."""
 
     # (rows, columns, channels) of a full-sized image.
-    image_shape: AbstractVar[tuple[int, int, int]]
+    image_shape: eqx.AbstractVar[tuple[int, int, int]]
 
     @property
-    @abc.abstractmethod
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of tokens of a full-sized image."""
+        return self.grid_of(self.image_shape)
 
     @abc.abstractmethod
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -96,19 +84,27 @@ class ImageInputs(AbstractImageInputs):
     dropout: Fraction = eqx.field(static=True, default=0.0)
 
     def __check_init__(self):
-        _check_window(self.window, self.stride, self.padding)
-        tokens = self.prefix_tokens + math.prod(self.grid)
+        window, stride, padding = self.window, self.stride, self.padding
+        if not 0 <= window - stride <= 2 * padding < window:
+            least, most = (window - stride + 1) // 2, (window - 1) // 2
+            raise InputError(
+                f"ImageInputs: window={window}, stride={stride}, padding={padding} do not give "
+                f"one window for each {stride} pixels; choose a window of {stride} or more, "
+                f"and a padding from {max(least, 0)} to {most} for this one."
+            )
+        tokens, pixels = (
+            self.prefix_tokens + math.prod(self.grid),
+            window**2 * self.image_shape[2],
+        )
         if self.positions is not None and self.positions.shape[0] != tokens:
             raise InputError(
                 f"ImageInputs: {self.positions.shape[0]} positions, but {self.prefix_tokens} "
                 f"prefix tokens and {math.prod(self.grid)} patches; give one row for each."
             )
-        pixels = self.window**2 * self.image_shape[2]
         if self.embedding.weight.shape[0] != pixels:
             raise InputError(
                 f"ImageInputs: embedding takes {self.embedding.weight.shape[0]} numbers, and a "
-                f"window of {self.window} by {self.window} pixels has {pixels}; both have to "
-                "be the same."
+                f"window of {window} by {window} pixels has {pixels}; give it as many."
             )
 
     @property
@@ -120,10 +116,6 @@ class ImageInputs(AbstractImageInputs):
         return len(self.prefix)
 
     @property
-    def grid(self) -> tuple[int, int]:
-        return self.grid_of(self.image_shape)
-
-    @property
     def domain(self) -> TokenDomain:
         """The grid of windows; the learned tokens are at its centre."""
         return image_domain(self.grid, self.prefix_tokens, self.grid, area_weights=False)
@@ -131,25 +123,47 @@ class ImageInputs(AbstractImageInputs):
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """(rows, columns) of windows of images of this shape.
 
-        **Raises:** `InputError` where the stride does not divide them.
+        **Raises:** `InputError` for images that it does not take.
         """
-        rows, columns, _ = self._with_channels(shape)[-3:]
-        if not (rows and columns) or rows % self.stride or columns % self.stride:
+        full, stride = self.image_shape, self.stride
+        own = self._with_channels(shape)[-3:]
+        if len(own) != 3 or own[2] != full[2] or (self.fixed_size and own != full):
+            size = "; model.on(Mesh(tokens=(rows, columns))) has another size"
             raise InputError(
-                f"ImageInputs: a stride of {self.stride} does not divide images of {rows} by "
-                f"{columns}; choose multiples of {self.stride}."
+                f"ImageInputs: images of shape {shape}, but the model was built for [..., "
+                f"{full[0]}, {full[1]}, {full[2]}], {full[2]} channels on the last axis"
+                f"{size * self.fixed_size}."
             )
-        return rows // self.stride, columns // self.stride
+        rows, columns, _ = own
+        if not (rows and columns) or rows % stride or columns % stride:
+            raise InputError(
+                f"ImageInputs: a stride of {stride} does not divide images of {rows} by "
+                f"{columns}; choose multiples of {stride}."
+            )
+        return rows // stride, columns // stride
+
+    def _with_channels(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of images with the axis of one channel, which may be left out."""
+        left_out = shape[-1:] != (1,) or shape[-2:] == self.image_shape[:2]
+        return (*shape, 1) if self.image_shape[2] == 1 and left_out else shape
 
     def embed(
         self, inputs: Float[ArrayLike, "..."], *, key: PRNGKeyArray | None = None
     ) -> Embedded:
-        images = self._checked(jnp.asarray(inputs))
-        grid, number = self.grid_of(images.shape), self.prefix_tokens
+        images, number = jnp.asarray(inputs), self.prefix_tokens
+        grid = self.grid_of(images.shape)
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise InputError(
+                f"ImageInputs: images of {images.dtype}, but the model takes floating-point "
+                "numbers, normalised as in its training; for bytes write "
+                "(images / 255 - mean) / std, mean and std those of its preprocessor."
+            )
+        images = images.reshape(self._with_channels(images.shape))
+        images = images.astype(self.embedding.weight.dtype)
         u = self.embedding(windows(images, self.window, self.stride, self.padding))
         u = after_prefix(self.prefix, self.embedding_normalization.project(u))
-        if self.positions is not None:
-            u = u + jnp.broadcast_to(self._positions_on(self.positions, grid), u.shape)
+        if (positions := self._positions_on(grid)) is not None:
+            u = u + jnp.broadcast_to(positions, u.shape)
         u = self.normalization.project(drop(u, self.dropout, key))
         return Embedded(u, image_domain(grid, number, self.grid, self.area_weights))
 
@@ -158,69 +172,18 @@ class ImageInputs(AbstractImageInputs):
         shape of their own; others are the same."""
         if not self.fixed_size:
             return self
-        grid, positions = grid_of_number(tokens, self.grid), self.positions
-        rows, columns = (number * self.stride for number in grid)
-        return dataclasses.replace(
-            self,
-            image_shape=(rows, columns, self.image_shape[2]),
-            positions=None if positions is None else self._positions_on(positions, grid),
-        )
+        grid = grid_of_number(tokens, self.grid)
+        shape = (grid[0] * self.stride, grid[1] * self.stride, self.image_shape[2])
+        return dataclasses.replace(self, image_shape=shape, positions=self._positions_on(grid))
 
-    def _positions_on(
-        self, positions: Float[Array, "tokens features"], grid: tuple[int, int]
-    ) -> Float[Array, "others features"]:
+    def _positions_on(self, grid: tuple[int, int]) -> Float[Array, "tokens features"] | None:
         """The positions on another grid over the same rectangle, interpolated; those of the
         prefix tokens stay."""
-        if grid == self.grid:
-            return positions
-        number = self.prefix_tokens
-        values = resample(positions[number:].reshape(*self.grid, -1), grid)
-        return jnp.concatenate([positions[:number], values.reshape(-1, values.shape[-1])])
-
-    def _takes(self, shape: tuple[int, ...]) -> bool:
-        if self.fixed_size or len(shape) != 3:
-            return shape == self.image_shape
-        rows, columns, channels = shape
-        divided = not rows % self.stride and not columns % self.stride
-        return rows > 0 and columns > 0 and divided and channels == self.image_shape[2]
-
-    def _with_channels(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of images with the axis of one channel, which may be left out."""
-        alone = not self._takes(shape[-3:]) and self._takes((*shape[-2:], 1))
-        missing = alone or shape[-2:] == self.image_shape[:2]
-        return (*shape, 1) if self.image_shape[2] == 1 and missing else shape
-
-    def _checked(self, images: Array) -> Float[Array, "*batch rows columns channels"]:
-        """Images with an axis of channels, in the dtype of the weights."""
-        images = images.reshape(self._with_channels(images.shape))
-        if not self._takes(images.shape[-3:]):
-            raise InputError(
-                f"ImageInputs: images of shape {images.shape}, but the model was built for "
-                f"[..., {', '.join(map(str, self.image_shape))}]; {self._advice(images.shape)}"
-            )
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise InputError(
-                f"ImageInputs: images of {images.dtype}, but the model takes floating-point "
-                "numbers, normalised as in its training; for bytes write "
-                "(images / 255 - mean) / std, mean and std those of its preprocessor."
-            )
-        return images.astype(self.embedding.weight.dtype)
-
-    def _advice(self, shape: tuple[int, ...]) -> str:
-        """Advice for images of another shape."""
-        rows, columns, channels = self.image_shape
-        if shape[-3:] == (channels, rows, columns):
-            return "channels come last: write jnp.moveaxis(images, -3, -1)."
-        if len(shape) < 3 or shape[-1] != channels:
-            return f"give images with a last axis of {channels} channels."
-        sides = shape[-3:-1]
-        if not all(side and side % self.stride == 0 for side in sides):
-            return (
-                f"a stride of {self.stride} does not divide images of {sides[0]} by "
-                f"{sides[1]}; resize them to {rows} by {columns} pixels, or to other multiples."
-            )
-        patches = tuple(side // self.stride for side in sides)
-        return f"resize the images, or the model: model.on(Mesh(tokens={patches}))."
+        if self.positions is None or grid == self.grid:
+            return self.positions
+        prefix, own = jnp.split(self.positions, [self.prefix_tokens])
+        values = resample(own.reshape(*self.grid, -1), grid)
+        return jnp.concatenate([prefix, values.reshape(-1, self.features)])
 
 
 def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
@@ -231,13 +194,12 @@ def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tu
     if isinstance(patches, tuple):
         return patches
     rows, columns = shape
-    height = round(math.sqrt(patches * rows / columns))
-    width = round(math.sqrt(patches * columns / rows))
+    height = max(round(math.sqrt(patches * rows / columns)), 1)
+    width = max(round(math.sqrt(patches * columns / rows)), 1)
     if height * width != patches or height * columns != width * rows:
         raise InputError(
             f"{patches} patches make no grid of the shape of images of {rows} by {columns}; "
-            "give the product of its rows and columns, such as "
-            f"{max(height, 1) * max(width, 1)}."
+            f"give the product of its rows and columns, such as {height * width}."
         )
     return height, width
 
@@ -285,32 +247,12 @@ def windows(
     return jnp.concatenate(pixels, axis=-1).reshape(*batch, tokens, -1)
 
 
-def _check_window(window: int, stride: int, padding: int) -> None:
-    """Refuses windows that leave pixels out, or of which there is not one for each stride."""
-    if window < stride:
-        raise InputError(
-            f"ImageInputs: window={window} leaves out pixels between windows that are stride="
-            f"{stride} apart; choose a window of {stride} or more."
-        )
-    if not window - stride <= 2 * padding < window:
-        least, most = (window - stride + 1) // 2, (window - 1) // 2
-        raise InputError(
-            f"ImageInputs: padding={padding} with window={window} and stride={stride} does not "
-            f"give one window for each {stride} pixels; choose one from {least} to {most}."
-        )
-
-
 def resample(
     values: Float[Array, "rows columns features"], grid: tuple[int, int]
 ) -> Float[Array, "new_rows new_columns features"]:
     """Bicubic interpolation of values at the centres of the cells of one grid to those of
-    another one over the same rectangle. Separable: `out[i, j] = Σ_kl R_ik C_jl values[k, l]`.
-    On the same grid it is the identity.
-
-    **Arguments:**
-
-    - `grid`: (rows, columns) of the other grid.
-    """
+    another, (rows, columns), over the same rectangle,
+    `out[i, j] = Σ_kl R_ik C_jl values[k, l]`; on the same grid the identity."""
     rows, columns = (
         jnp.asarray(bicubic_matrix(old, new), values.dtype)
         for old, new in zip(values.shape, grid, strict=False)
@@ -322,19 +264,12 @@ def resample(
 def bicubic_matrix(old: int, new: int) -> np.ndarray:
     """`[new, old]`: the weights of `old` points in each of `new` points of one axis. Beyond
     the ends the last value goes on. Reference: Keys, IEEE Trans. ASSP 29 (1981) 1153."""
-    centres = (np.arange(new) + 0.5) * old / new - 0.5
-    first = np.floor(centres).astype(int) - 1
-    matrix = np.zeros((new, old))
-    for neighbour in range(4):
-        points = first + neighbour
-        places = np.arange(new), np.clip(points, 0, old - 1)
-        np.add.at(matrix, places, _kernel(np.abs(centres - points)))
-    return matrix
-
-
-def _kernel(x: np.ndarray) -> np.ndarray:
-    """Keys' convolution kernel for distances `0 ≤ x ≤ 2`."""
-    a = _SLOPE
+    centres = ((np.arange(new) + 0.5) * old / new - 0.5)[:, None]
+    points = np.floor(centres).astype(int) + np.arange(-1, 3)
+    x = np.abs(centres - points)
+    a = -0.75  # of image libraries; Keys' own is -1/2
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * (x**3 - 5 * x**2 + 8 * x - 4)
-    return np.where(x <= 1, near, far)
+    matrix, rows = np.zeros((new, old)), np.arange(new)[:, None]
+    np.add.at(matrix, (rows, np.clip(points, 0, old - 1)), np.where(x <= 1, near, far))
+    return matrix

@@ -10,7 +10,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Num, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Num, PRNGKeyArray, PyTree
 
 from ..arguments import checked
 from ..equation import (
@@ -24,6 +24,7 @@ from ..equation import (
     FunctionSpace,
     Nodal,
     Sampled,
+    State,
     TokenDomain,
     as_control,
     contents,
@@ -62,9 +63,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     `ImageClassifier`, `OperatorModel` and others put such parts together.
 
     Inputs may come from solutions of other equations: stages, a V-cycle, an encoder. Then
-    `with_solver`, `with_options`, `on` and the numbers of steps and evaluations of a solution
-    are of all of them, an exit and the states of the last one alone, and where one fails, the
-    solve fails.
+    `with_solver`, `with_options`, `on`, the numbers of steps and evaluations of a solution and
+    its failures are those of all, an exit and the states those of the last one.
 
     With a `space` its weights are functions of the features, so that its width is a resolution:
     those of a model of `space.modes` features, read as coefficients, see `FunctionSpace`.
@@ -104,14 +104,12 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def __repr__(self) -> str:
         entries = {"parameters": number_of_weights(self)}
         if len(self.equations) > 1:
-            return listing(
-                self,
-                entries | {f"equation {i}": x._short for i, x in enumerate(self.equations)},
-            )
-        entries["inputs"] = spelled(self.inputs)
-        entries |= contents(self.control, self.constraint)
-        entries["scheme"] = spelled_options(self.discretization)
-        entries["read-out"] = spelled(self.read_out)
+            entries |= {f"equation {i}": x._short for i, x in enumerate(self.equations)}
+        else:
+            entries["inputs"] = spelled(self.inputs)
+            entries |= contents(self.control, self.constraint)
+            entries["scheme"] = spelled_options(self.discretization)
+            entries["read-out"] = spelled(self.read_out)
         return listing(self, entries)
 
     @property
@@ -221,14 +219,10 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
           defaults, but for `gradient`.
         """
         exit = options.pop("exit", None)
-
-        def change(model: Model) -> Model:
-            given = {"gradient": model.discretization.gradient, **options}
-            discretization = Discretization(solver, **given)
-            return eqx.tree_at(lambda m: m.discretization, model, discretization)
-
-        changed = self.each_equation(change)
-        return changed if exit is None else changed.with_options(exit=exit)
+        changed = self._solved_by(
+            lambda old: Discretization(solver, **{"gradient": old.gradient, **options})
+        )
+        return changed if exit is None else changed.with_exit(exit)
 
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "Model[Inputs, ReadOut]":
@@ -239,78 +233,73 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         **Raises:** `InputError` with adaptive steps; a solve also for schemes that carry
         something from step to step.
         """
-        return self.with_options(exit=exit)
+        discretization = dataclasses.replace(self.discretization, exit=exit)
+        return eqx.tree_at(lambda model: model.discretization, self, discretization)
 
     def with_options(self, **options) -> "Model[Inputs, ReadOut]":
         """Replace some options of the `Discretization`; `exit` is that of the last equation."""
-        of_all = {name: x for name, x in options.items() if name != "exit"}
+        of_last = {name: options.pop(name) for name in ("exit",) if name in options}
+        change = ft.partial(dataclasses.replace, **options)
+        changed = self._solved_by(change) if options else self
+        return changed.with_exit(**of_last) if of_last else changed
 
-        def change(model: Model, **given) -> Model:
-            discretization = dataclasses.replace(model.discretization, **given)
-            return eqx.tree_at(lambda m: m.discretization, model, discretization)
-
-        changed: Any = self.each_equation(ft.partial(change, **of_all)) if of_all else self
-        return change(changed, exit=options["exit"]) if "exit" in options else changed
+    def _solved_by(
+        self, change: Callable[[Discretization], Discretization]
+    ) -> "Model[Inputs, ReadOut]":
+        return self.each_equation(
+            lambda x: eqx.tree_at(lambda m: m.discretization, x, change(x.discretization))
+        )
 
     @checked
     def on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
-        """Put the same weights on another mesh. What is solved with more steps costs more,
-        and comes closer to the solution of the equation where the model was trained for that:
-        see `training.meshes`.
+        """Put the same weights on another mesh. More steps come closer to the solution of the
+        equation where the model was trained for that: see `training.meshes`.
 
         **Raises:** `InputError` where the model has no such mesh.
         """
         model: Any = self
-        if mesh.horizon is not None:
-            horizon = mesh.horizon
+        if (horizon := mesh.horizon) is not None:
             model = model._in_depth(lambda part: part.extend(horizon))
         if mesh.width is not None:
             if self.space is None:
                 raise InputError(
-                    f"width={mesh.width}: the model has matrices for {self.features} features; "
-                    "for another width its weights have to be functions of them: "
-                    "functional(model).on(mesh)."
+                    f"width={mesh.width}: the model has matrices for {self.features} features, "
+                    "and no functions of them; write functional(model).on(mesh)."
                 )
             space = self.space.with_points(mesh.width)
             model = dataclasses.replace(model, space=space)
-        if mesh.intervals is not None:
-            intervals = mesh.intervals
+        if (intervals := mesh.intervals) is not None:
             model = model._in_depth(lambda part: _resampled(part, intervals))
         if mesh.tokens is not None:
             model = model.with_inputs(model.inputs.with_tokens(mesh.tokens))
         options: dict[str, Any] = {} if mesh.solver is None else {"solver": mesh.solver}
-        if mesh.steps_per_interval is not None:
-            number = mesh.steps_per_interval
+        if (number := mesh.steps_per_interval) is not None:
             options |= {"steps_per_interval": number, "stepsize_controller": None}
         return model.with_options(**options)
 
     def _in_depth(self, change: Callable[[AbstractControl], AbstractControl]) -> "Model":
         """Change all that depends on depth."""
-
-        def of_depth(model: Model) -> tuple[AbstractControl, AbstractControl]:
-            return model.control, model.constraint
-
         return self.each_equation(
-            lambda model: eqx.tree_at(of_depth, model, tuple(map(change, of_depth(model))))
+            lambda model: dataclasses.replace(
+                model, control=change(model.control), constraint=change(model.constraint)
+            )
         )
 
     def embed(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "*batch tokens features"], TokenDomain]:
+    ) -> tuple[State, TokenDomain]:
         """The state at depth 0, and the domain on which it lives."""
         embedded = self.ordinary.inputs.embed(inputs, key=key)
         return embedded.u0, embedded.domain
 
-    def initial_value_problem(
-        self, inputs: PyTree[ArrayLike]
-    ) -> tuple[Equation, Float[Array, "*batch tokens features"]]:
+    def initial_value_problem(self, inputs: PyTree[ArrayLike]) -> tuple[Equation, State]:
         """The equation that is solved for these inputs, with its sources, and the state at
         depth 0."""
         model = self.ordinary
         embedded = model.inputs.embed(inputs)
         return model._equation(model.control, embedded), embedded.u0
 
-    def outputs(self, u: Float[Array, "*batch tokens features"]) -> PyTree[Array]:
+    def outputs(self, u: State) -> PyTree[Array]:
         """The outputs, from the state at depth T."""
         model = self.ordinary
         return model.read_out(u, model.inputs)
@@ -324,16 +313,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
     ) -> Solution:
         """The solution of the equation that starts from the embedded inputs. A solve that
-        fails does not raise: look at its `result`.
-
-        **Arguments:**
-
-        - `inputs`: see the model.
-        - `key`: draws the dropout; without one there is none.
-        - `saveat`: see `solve`.
-        """
-        if not jax.tree.leaves(inputs) or isinstance(inputs, eqx.Module):
-            raise InputError(f"Model: inputs={inputs!r} are no arrays.")
+        fails does not raise: look at its `result`. `key` draws the dropout; without one there
+        is none. For `saveat` see `solve`."""
         model = self.ordinary
         solve = ft.partial(model._solve_batch, saveat=saveat)
         if self.discretization.steps_for == "batch":
@@ -380,13 +361,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def __call__(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
     ) -> PyTree[Array]:
-        """The outputs for one sample, or for any leading batch axes.
-
-        **Arguments:**
-
-        - `inputs`: see the model.
-        - `key`: draws the dropout; without one there is none.
-        """
+        """The outputs for one sample, or for any leading batch axes. `key` draws the dropout;
+        without one there is none."""
         # Of functions of features the matrices are computed once for the solve and the outputs.
         model = self.ordinary
         outputs = model.outputs(model.solve(inputs, key=key).u1)

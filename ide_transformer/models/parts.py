@@ -4,10 +4,9 @@ import abc
 from typing import NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..equation import FunctionSpace, TokenDomain
+from ..equation import FunctionSpace, State, TokenDomain
 from ..errors import InputError
 from ..integration import Solution
 from ..solvers import InitialVelocity
@@ -23,17 +22,8 @@ class Encoded(NamedTuple):
       states, zero at padding; `None` for equal weights.
     """
 
-    states: Float[Array, "*batch tokens features"]
+    states: State
     weights: Float[Array, "*batch tokens"] | None = None
-
-    @classmethod
-    def on(
-        cls, domain: TokenDomain, states: Float[Array, "*batch tokens features"]
-    ) -> "Encoded":
-        """States on a domain."""
-        if domain.weights is None:
-            return cls(states)
-        return cls(states, jnp.broadcast_to(domain.weights, states.shape[:-1]))
 
     @property
     def domain(self) -> TokenDomain:
@@ -52,7 +42,7 @@ class Embedded(NamedTuple):
     - `before`: the solutions of other equations from which it comes, in their order.
     """
 
-    u0: Float[Array, "*batch tokens features"]
+    u0: State
     domain: TokenDomain
     encoded: Encoded | None = None
     velocity: InitialVelocity | None = None
@@ -75,12 +65,8 @@ class AbstractInputs(eqx.Module):
 
     @abc.abstractmethod
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
-        """The state at depth 0 and its domain.
-
-        **Arguments:**
-
-        - `key`: draws the dropout; without one there is none.
-        """
+        """The state at depth 0 and its domain. `key` draws the dropout; without one there is
+        none."""
 
     @property
     def prefix_tokens(self) -> int:
@@ -89,14 +75,10 @@ class AbstractInputs(eqx.Module):
 
     def of_text(self, text: Text) -> PyTree[ArrayLike]:
         """Inputs in which `text` is what is read and written, so that it can be tried whether a
-        token sees later ones; for inputs with the attributes `vocabulary` and `context`.
-
-        **Raises:** `InputError` where it is not said what the inputs are.
-        """
+        token sees later ones; for inputs with the attributes `vocabulary` and `context`."""
         raise InputError(
-            f"{type(self).__name__}: it has to be tried that no token sees later ones, and the "
-            "model does not say what its inputs are for a text; define of_text(text), with the "
-            "attributes vocabulary and context."
+            f"{type(self).__name__}: it has to be tried that no token sees later ones; define "
+            "what the inputs are for a text, of_text(text), and give vocabulary and context."
         )
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractInputs":
@@ -106,10 +88,7 @@ class AbstractInputs(eqx.Module):
 
     def at_points(self, space: FunctionSpace) -> "AbstractInputs":
         """The inputs whose weights are coefficients of functions of a feature, at the points
-        of Ω_y. For `Model.space`.
-
-        **Raises:** `InputError` where they are no such functions.
-        """
+        of Ω_y. For `Model.space`."""
         raise InputError(
             f"{type(self).__name__} is no function of the features; TextInputs without a lift "
             "and FunctionInputs are."
@@ -120,16 +99,9 @@ class AbstractReadOut(eqx.Module):
     """The way from the state at depth T to the outputs. One of your own defines `__call__`."""
 
     @abc.abstractmethod
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
-    ) -> PyTree[Array]:
-        """The outputs.
-
-        **Arguments:**
-
-        - `u`: the state at depth T.
-        - `inputs`: those of the model, for weights that both share.
-        """
+    def __call__(self, u: State, inputs: AbstractInputs) -> PyTree[Array]:
+        """The outputs, from the state at depth T; `inputs` are those of the model, for weights
+        that both share."""
 
     def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
         """The outputs in the shape that belongs to these inputs of a model; by default as they
@@ -141,10 +113,7 @@ class AbstractReadOut(eqx.Module):
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "AbstractReadOut":
         """The read-out whose weights are coefficients of functions of a feature, at the points
-        of Ω_y; `inputs` are those of the coefficients. For `Model.space`.
-
-        **Raises:** `InputError` where it is no such function.
-        """
+        of Ω_y; `inputs` are those of the coefficients. For `Model.space`."""
         raise InputError(
             f"{type(self).__name__} is no function of the features; TokenLogits, MeanHead and "
             "FunctionValues are."

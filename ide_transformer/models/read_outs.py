@@ -16,6 +16,7 @@ from ..equation import (
     FunctionSpace,
     LayerNorm,
     Linear,
+    State,
     affine,
     product,
     with_fields,
@@ -28,17 +29,9 @@ from .text_inputs import TextInputs
 
 
 class MaskedTokenHead(eqx.Module):
-    """Predicts the tokens behind masks from the states, `E N(σ(W u + b)) + c`. E are the token
-    embeddings or a matrix of its own. Reference: Devlin et al., arXiv 1810.04805.
-
-    **Arguments:**
-
-    - `dense`: W and b.
-    - `activation`: σ.
-    - `normalization`: N.
-    - `readout`: `[vocabulary, features]`, or `None` for the token embeddings.
-    - `bias`: c.
-    """
+    """Predicts the tokens behind masks from the states, `E N(σ(W u + b)) + c`, W and b those of
+    `dense` and E the `readout` or, without one, the token embeddings. Reference: Devlin et al.,
+    arXiv 1810.04805."""
 
     dense: Linear
     normalization: AbstractConstraint
@@ -47,40 +40,26 @@ class MaskedTokenHead(eqx.Module):
     activation: Callable = eqx.field(static=True)
 
     def __call__(
-        self,
-        u: Float[Array, "*batch tokens features"],
-        embedding: Float[Array, "vocabulary embedded"],
+        self, u: State, embedding: Float[Array, "vocabulary embedded"]
     ) -> Float[Array, "*batch tokens vocabulary"]:
         v = self.normalization.project(self.activation(self.dense(u)))
-        return _logits(v, embedding if self.readout is None else self.readout, self.bias)
+        weight = embedding if self.readout is None else self.readout
+        return affine(product(v, weight.T), None, self.bias)
 
 
 class States(AbstractReadOut):
-    """The states, `N(u)`: `[..., tokens, features]`, of an encoder.
-
-    **Arguments:**
-
-    - `normalization`: N.
-    - `pooler`: makes the pooled vector of the first token, or `None`.
-    - `head`: the masked-token head of an encoder of texts, or `None`.
-    """
+    """The states, `N(u)`: `[..., tokens, features]`, of an encoder; where it has a `pooler` or a
+    `head`, also what these make of them."""
 
     normalization: AbstractConstraint = Free()
     pooler: Linear | None = None
     head: MaskedTokenHead | None = None
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
-    ) -> Float[Array, "*batch tokens features"]:
+    def __call__(self, u: State, inputs: AbstractInputs) -> State:
         return self.normalization.project(u)
 
-    def pooled(
-        self, states: Float[Array, "*batch tokens features"]
-    ) -> Float[Array, "*batch pooled"]:
-        """`tanh(W u_0 + b)`, u_0 the state of the first token.
-
-        **Raises:** `InputError` for a model without a pooler.
-        """
+    def pooled(self, states: State) -> Float[Array, "*batch pooled"]:
+        """`tanh(W u_0 + b)`, u_0 the state of the first token."""
         if self.pooler is None:
             raise InputError(
                 "States.pooled: this model has no pooler; take states[..., 0, :], the first "
@@ -89,20 +68,11 @@ class States(AbstractReadOut):
         return jnp.tanh(self.pooler(states[..., 0, :]))
 
     def logits(
-        self, states: Float[Array, "*batch tokens features"], inputs: TextInputs
+        self, states: State, inputs: TextInputs
     ) -> Float[Array, "*batch tokens vocabulary"]:
-        """The logits of the token at each place.
-
-        **Arguments:**
-
-        - `inputs`: those of the model, for the token embeddings.
-
-        **Raises:** `InputError` for a model without a masked-token head.
-        """
+        """The logits of the token at each place; `inputs` are those of the model."""
         if self.head is None:
-            raise InputError(
-                "States.logits: this model has no masked-token head: its checkpoint has none."
-            )
+            raise InputError("States.logits: the checkpoint has no masked-token head.")
         return self.head(states, inputs.embedding)
 
 
@@ -112,8 +82,7 @@ class TokenLogits(AbstractReadOut):
     **Arguments:**
 
     - `weight`: E, `[vocabulary, features]`; `None` for the token embeddings of the inputs.
-    - `bias`: c; `None` for zero.
-    - `normalization`: N.
+    - `bias`, `normalization`: c, or `None` for zero; N.
     """
 
     weight: Float[Array, "vocabulary features"] | None = None
@@ -121,9 +90,10 @@ class TokenLogits(AbstractReadOut):
     normalization: AbstractConstraint = LayerNorm()
 
     def __call__(
-        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
+        self, u: State, inputs: AbstractInputs
     ) -> Float[Array, "*batch tokens vocabulary"]:
-        return _logits(self.normalization.project(u), self._weight_for(inputs), self.bias)
+        v = self.normalization.project(u)
+        return affine(product(v, self._weight_for(inputs).T), None, self.bias)
 
     @classmethod
     @checked
@@ -153,13 +123,13 @@ class TokenLogits(AbstractReadOut):
         table = getattr(inputs, "embedding", None)
         if self.weight is None and getattr(table, "shape", ())[1:] != (inputs.features,):
             raise InputError(
-                f"TokenLogits: weight=None takes the embeddings of {type(inputs).__name__}, "
-                f"which has none of {inputs.features} features; give a weight."
+                f"TokenLogits: {type(inputs).__name__} has no embeddings of {inputs.features} "
+                "features; give a weight."
             )
         if inputs.prefix_tokens:
             raise InputError(
-                f"TokenLogits: the inputs have {inputs.prefix_tokens} learned tokens before "
-                "their own, which stand for no token of a text; build them with prefix=()."
+                f"TokenLogits: {inputs.prefix_tokens} learned tokens stand for none of a text; "
+                "build the inputs with prefix=()."
             )
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "TokenLogits":
@@ -197,20 +167,12 @@ class PrefixHead(AbstractClassifier):
         (1/k) Σ_i (W_i N(u_i) + b_i):  `[..., classes]`.
 
     k = 1 reads the class token (ViT); k = 2 also the distillation token (DeiT: Touvron et
-    al., arXiv 2012.12877).
-
-    **Arguments:**
-
-    - `classifiers`: k linear maps.
-    - `normalization`: N.
-    """
+    al., arXiv 2012.12877)."""
 
     classifiers: tuple[Linear, ...]
     normalization: AbstractConstraint = LayerNorm()
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
-    ) -> Float[Array, "*batch classes"]:
+    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
         v = self.normalization.project(u)
         logits = [read(v[..., i, :]) for i, read in enumerate(self.classifiers)]
         return jnp.mean(jnp.stack(logits), axis=0)
@@ -226,20 +188,12 @@ class PrefixHead(AbstractClassifier):
 
 class MeanHead(AbstractClassifier):
     """Logits of classes from the mean over the tokens of the inputs, `W mean_x N(u(x)) + b`:
-    `[..., classes]`.
-
-    **Arguments:**
-
-    - `classifier`: W and b.
-    - `normalization`: N.
-    """
+    `[..., classes]`. The `classifier` is W and b."""
 
     classifier: Linear
     normalization: AbstractConstraint = LayerNorm()
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
-    ) -> Float[Array, "*batch classes"]:
+    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
         v = self.normalization.project(u)
         return self.classifier(jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2))
 
@@ -253,20 +207,13 @@ class MeanHead(AbstractClassifier):
 
 class PrefixAndMeanHead(AbstractClassifier):
     """Logits of classes from the first learned token and the mean over those of the inputs side
-    by side, `W [N(u_0), mean_x N(u(x))] + b` (DINOv2: Oquab et al., arXiv 2304.07193).
-
-    **Arguments:**
-
-    - `classifier`: W and b; W takes twice the features.
-    - `normalization`: N.
-    """
+    by side, `W [N(u_0), mean_x N(u(x))] + b` (DINOv2: Oquab et al., arXiv 2304.07193). The
+    `classifier` is W and b."""
 
     classifier: Linear
     normalization: AbstractConstraint = LayerNorm()
 
-    def __call__(
-        self, u: Float[Array, "*batch tokens features"], inputs: AbstractInputs
-    ) -> Float[Array, "*batch classes"]:
+    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
         v = self.normalization.project(u)
         mean = jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2)
         return self.classifier(jnp.concatenate([v[..., 0, :], mean], axis=-1))
@@ -286,8 +233,7 @@ def sentence_embedding(
 
 
 def mean_vectors(
-    states: Float[Array, "*batch tokens features"],
-    text: Text | Integer[Array | np.ndarray, "*batch tokens"],
+    states: State, text: Text | Integer[Array | np.ndarray, "*batch tokens"]
 ) -> Float[Array, "*batch features"]:
     """The mean of states over tokens, without padding, scaled to length one."""
     mask = as_text(text).mask
@@ -298,20 +244,11 @@ def mean_vectors(
     return mean / jnp.maximum(length, 1e-12)
 
 
-def _logits(
-    v: Float[Array, "*batch tokens embedded"],
-    weight: Float[Array, "vocabulary embedded"],
-    bias: Float[Array, " vocabulary"] | None,
-) -> Float[Array, "*batch tokens vocabulary"]:
-    return affine(product(v, weight.T), None, bias)
-
-
 def _check_prefix(read_out: AbstractReadOut, wanted: int, inputs: AbstractInputs) -> None:
     if wanted > inputs.prefix_tokens:
         raise InputError(
-            f"{type(read_out).__name__} reads {wanted} learned tokens before those of the "
-            f"inputs, and there are {inputs.prefix_tokens}; build the model with as many "
-            "(class_token=True), or take MeanHead."
+            f"{type(read_out).__name__} reads {wanted} learned tokens, and there are "
+            f"{inputs.prefix_tokens}; build with class_token=True, or take MeanHead."
         )
 
 

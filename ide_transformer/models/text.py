@@ -30,12 +30,8 @@ class Text(NamedTuple):
     segments: Integer[Array | np.ndarray, "*batch tokens"] | None = None
 
     def check(self, *, vocabulary: int, context: int, segments: int = 1) -> None:
-        """Checks that a model can embed the text. Traced tokens and segments are not checked;
-        `rows` of those that the model does not know are not a number.
-
-        **Arguments:**
-
-        - `vocabulary`, `context`, `segments`: how many the model knows, takes, distinguishes.
+        """Checks that a model that knows so many of each can embed the text. Traced tokens and
+        segments are not checked; `rows` of those that it does not know are not a number.
 
         **Raises:** `InputError` for a text that is empty, too long or nothing but padding, or
         whose tokens or segments the model does not know.
@@ -65,16 +61,16 @@ class Text(NamedTuple):
 
 
 def _check_range(name: str, numbers: Any, known: int) -> None:
-    if not is_known(numbers) or not numbers.size:
+    if not is_known(numbers):
         return
     # Inside a compiled function operations of JAX on known numbers would be traced.
     numbers = np.asarray(numbers)
-    for number in (int(numbers.min()), int(numbers.max())):
-        if not 0 <= number < known:
-            raise InputError(
-                f"The text has a {name} {number}, but the model knows 0 to {known - 1}; "
-                "use the tokenizer that belongs to the model."
-            )
+    wrong = numbers[(numbers < 0) | (numbers >= known)]
+    if wrong.size:
+        raise InputError(
+            f"The text has a {name} {wrong[0]}, but the model knows 0 to {known - 1}; use the "
+            "tokenizer that belongs to the model."
+        )
 
 
 def rows(

@@ -12,6 +12,7 @@ from ..equation import (
     Free,
     FunctionSpace,
     Linear,
+    State,
     TokenDomain,
     drop,
     with_fields,
@@ -131,11 +132,14 @@ class TextInputs(AbstractInputs):
     def of_text(self, text: Text) -> Text:
         return text
 
-    def checked(self, inputs: Integer[ArrayLike, "*batch tokens"] | Text) -> Text:
-        """The inputs as a `Text`.
-
-        **Raises:** `InputError` where it cannot be embedded.
-        """
+    def embed(
+        self,
+        inputs: Integer[ArrayLike, "*batch tokens"] | Text,
+        *,
+        key: PRNGKeyArray | None = None,
+        start: Int[ArrayLike, ""] = 0,
+    ) -> Embedded:
+        """The state at depth 0 and its domain; `start` is the place of the first token."""
         text = as_text(inputs)
         kinds = 1 if self.segments is None else self.segments.shape[0]
         text.check(vocabulary=self.vocabulary, context=self.context, segments=kinds)
@@ -144,51 +148,24 @@ class TextInputs(AbstractInputs):
                 "TextInputs: the mean over all tokens would count padding, and the text has a "
                 "mask; build the model with class_token=True, or give texts without one."
             )
-        return text
-
-    def embed(
-        self,
-        inputs: Integer[ArrayLike, "*batch tokens"] | Text,
-        *,
-        key: PRNGKeyArray | None = None,
-    ) -> Embedded:
-        text = self.checked(inputs)
-        u = self._with_tables(text, 0)
-        u = self._normalized(after_prefix(self.prefix, u), key)
-        velocity = self.velocity
-        if velocity is not None:
-            velocity = InitialVelocity(rows(velocity, text.tokens))
-        return Embedded(u, text.domain(len(self.prefix)), velocity=velocity)
-
-    def embed_from(
-        self, start: Int[ArrayLike, ""], tokens: Integer[ArrayLike, "*batch tokens"]
-    ) -> Float[Array, "*batch tokens features"]:
-        """The state at depth 0 of tokens at the positions from `start` on."""
-        return self._normalized(self._with_tables(as_text(tokens), start), None)
-
-    def _with_tables(
-        self, text: Text, start: Int[ArrayLike, ""]
-    ) -> Float[Array, "*batch tokens embedded"]:
         u = rows(self.embedding, text.tokens) * self.scale
         if self.positions is not None:
             if self.padding is None:
                 places = lax.dynamic_slice_in_dim(self.positions, start, u.shape[-2])
             else:
                 counted = jnp.asarray(text.tokens) != self.padding
-                numbers = self.padding + jnp.cumsum(counted, axis=-1) * counted
-                places = self.positions[numbers]
+                places = self.positions[self.padding + jnp.cumsum(counted, axis=-1) * counted]
             u = u + jnp.broadcast_to(places, u.shape)
         if self.segments is not None:
-            first = jnp.zeros(u.shape[-2], int)
-            segments = first if text.segments is None else text.segments
+            segments = jnp.zeros(u.shape[-2], int) if text.segments is None else text.segments
             u = u + jnp.broadcast_to(rows(self.segments, segments), u.shape)
-        return u
-
-    def _normalized(
-        self, u: Float[Array, "*batch tokens embedded"], key: PRNGKeyArray | None
-    ) -> Float[Array, "*batch tokens features"]:
-        u = self.normalization.project(drop(u, self.dropout, key))
-        return u if self.lift is None else self.lift(u)
+        u = drop(after_prefix(self.prefix, u), self.dropout, key)
+        u = self.normalization.project(u)
+        u = u if self.lift is None else self.lift(u)
+        velocity = self.velocity
+        if velocity is not None:
+            velocity = InitialVelocity(rows(velocity, text.tokens))
+        return Embedded(u, text.domain(len(self.prefix)), velocity=velocity)
 
     def at_points(self, space: FunctionSpace) -> AbstractInputs:
         if self.lift is not None:
@@ -205,7 +182,7 @@ class TextInputs(AbstractInputs):
 
 
 def after_prefix(
-    prefix: tuple[Float[Array, " features"], ...], u: Float[Array, "*batch tokens features"]
+    prefix: tuple[Float[Array, " features"], ...], u: State
 ) -> Float[Array, "*batch all features"]:
     """A state after learned tokens."""
     first = [jnp.broadcast_to(token, (*u.shape[:-2], 1, len(token))) for token in prefix]

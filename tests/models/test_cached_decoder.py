@@ -225,24 +225,14 @@ def test_inputs_that_do_not_fit(unchecked):
         ide.CachedDecoder(model, 0)
     with pytest.raises(ide.InputError, match=f"tokens={CONTEXT + 1}.*from 1 to {CONTEXT}"):
         ide.CachedDecoder(model, CONTEXT + 1)
-    with pytest.raises(ide.InputError, match=r"3 tokens.*built for 1 to 2"):
+    with pytest.raises(ide.InputError, match="3 tokens is longer than the context of 2"):
         ide.CachedDecoder(model, 2).prefill(TOKENS[0, :3])
     decoder = ide.CachedDecoder(model, 6)
     _, cache = decoder.prefill(TOKENS[0, :3])
-    for token, position, message in (
-        (1, 6, "position=6.*positions 0 to 5"),
-        (1, -1, "position=-1"),
-        (VOCABULARY, 3, f"a token {VOCABULARY}"),
-    ):
-        with pytest.raises(ide.InputError, match=message):
-            decoder.extend(jnp.asarray(token), position, cache)
-    for prompt, last, message in (
-        (TOKENS[0, :3], 3, "last=3.*from 0 to 2"),
-        (TOKENS[0, :3], -4, "last=-4"),
-        (jnp.array([-1, 2]), -1, "a token -1"),
-    ):
-        with pytest.raises(ide.InputError, match=message):
-            decoder.prefill(prompt, last)
+    with pytest.raises(ide.InputError, match=f"a token {VOCABULARY}"):
+        decoder.extend(jnp.asarray(VOCABULARY), 3, cache)
+    with pytest.raises(ide.InputError, match="a token -1"):
+        decoder.prefill(jnp.array([-1, 2]))
     # What a compiled program is given cannot be refused.
     extend, prefill = eqx.filter_jit(decoder.extend), eqx.filter_jit(decoder.prefill)
     for token, position, right in ((1, 6, 0), (1, -1, 0), (VOCABULARY, 3, 0), (1, 3, 1)):

@@ -19,12 +19,11 @@ from models.decoding import (
 
 import ide_transformer as ide
 from ide_transformer.models import check_causal
-from ide_transformer.models.generate import Draw, draw, write
+from ide_transformer.models.generate import Draw, write
 
 
-@eqx.filter_jit
-def without_cache(model, prompt, ends, length, options):
-    return write(model, prompt, ends, length, jax.random.key(4), options, cached_tokens=0)
+def without_cache(model, prompt, ends, length, draw):
+    return write(model, prompt, ends, length, draw, jax.random.key(4), cached_tokens=0)
 
 
 # Far beyond the context, from beyond it; to its end, one further, from its end.
@@ -145,8 +144,8 @@ def test_a_model_that_cannot_be_solved_writes_nothing():
 
 def test_at_low_temperatures_the_most_likely_token_is_drawn(key):
     logits = jax.random.normal(key, (50, VOCABULARY), jnp.float32)
-    for options in (dict(top_k=None), dict(top_k=None, top_p=0.5), dict(top_k=3)):
-        drawn = draw(logits, key, 1e-39, **options)
+    for options in ({}, dict(top_p=0.5), dict(top_k=3)):
+        drawn = Draw(1e-39, **options)(logits, key)
         assert (drawn == jnp.argmax(logits, axis=-1)).all()
 
 

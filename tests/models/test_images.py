@@ -213,19 +213,10 @@ def test_without_a_class_token_weights_make_no_difference():
 
 def test_images_that_do_not_fit(unchecked):
     model = encoder()
-    built = r"built for \[\.\.\., 4, 6, 3\]; "
-    with pytest.raises(ide.InputError, match=built + r"channels come last: write jnp.moveaxis"):
-        model(jnp.zeros((2, 3, 4, 6)))
-    with pytest.raises(ide.InputError, match=built + "give images with a last axis of 3"):
-        model(jnp.zeros((2, 4, 6, 1)))
-    with pytest.raises(ide.InputError, match=built + "give images with a last axis of 3"):
-        model(jnp.zeros((4, 6)))
-    with pytest.raises(
-        ide.InputError, match=r"or the model: model\.on\(Mesh\(tokens=\(4, 3\)\)\)"
-    ):
-        model(jnp.zeros((8, 6, 3)))
-    with pytest.raises(ide.InputError, match="resize them to 4 by 6 pixels"):
-        model(jnp.zeros((5, 6, 3)))
+    built = r"built for \[\.\.\., 4, 6, 3\], 3 channels on the last axis; model\.on\(Mesh\("
+    for shape in ((2, 3, 4, 6), (2, 4, 6, 1), (4, 6), (8, 6, 3), (5, 6, 3)):
+        with pytest.raises(ide.InputError, match=built):
+            model(jnp.zeros(shape))
     with pytest.raises(ide.InputError, match="images of uint8"):
         model(jnp.zeros((4, 6, 3), jnp.uint8))
 
@@ -233,9 +224,9 @@ def test_images_that_do_not_fit(unchecked):
 def test_sizes_that_no_patch_divides(unchecked):
     model = classifier()
     for rows in (5, 0):
-        with pytest.raises(ide.InputError, match=f"of {rows} by 6; resize them to 4 by 6 pix"):
+        with pytest.raises(ide.InputError, match=f"of {rows} by 6; choose multiples of 2"):
             model(jnp.zeros((rows, 6, 1)))
-    with pytest.raises(ide.InputError, match="last axis of 1 channels"):
+    with pytest.raises(ide.InputError, match="images of 6 by 3"):
         model(jnp.zeros((4, 6, 3)))
     with pytest.raises(ide.InputError, match="a stride of 4 does not divide images of 4 by 6"):
         classifier(patch=4)
@@ -248,7 +239,7 @@ def test_models_that_do_not_fit(unchecked):
     assert model.on(ide.Mesh(tokens=24)).inputs.grid == (4, 6)
     with pytest.raises(ide.InputError, match="7 positions, but 0 prefix tokens and 6 patches"):
         dataclasses.replace(model.inputs, prefix=())
-    with pytest.raises(ide.InputError, match=r"reads 2 learned tokens .*, and there are 1"):
+    with pytest.raises(ide.InputError, match="reads 2 learned tokens, and there are 1"):
         model.with_read_out(ide.PrefixHead((linear(WIDTH, 3), linear(WIDTH, 3))))
     with pytest.raises(
         ide.InputError, match="embedding takes 5 numbers, and a window of 2 by 2"

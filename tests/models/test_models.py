@@ -162,7 +162,7 @@ def test_generate_draws_with_the_probabilities_of_the_model_from_the_top(model):
 def test_inputs_that_do_not_fit(model, unchecked):
     with pytest.raises(ide.InputError, match="9 tokens is longer than the context of 8"):
         model(jnp.zeros(9, int))
-    with pytest.raises(ide.InputError, match="prompt is empty"):
+    with pytest.raises(ide.InputError, match="it is empty; give it at least one token"):
         ide.generate(model, jnp.zeros(0, int), 1, key=jax.random.key(0))
     with pytest.raises(ide.InputError, match="temperature=-1"):
         ide.generate(model, jnp.zeros(1, int), 1, key=jax.random.key(0), temperature=-1.0)

@@ -192,14 +192,11 @@ def test_what_is_no_such_model(operator_model):
     with pytest.raises(ide.InputError, match="1 levels; give two for one coarser grid"):
         ide.UShapedModel(model, levels[:1])
     wide = ide.StateModel(model.domain, 5, control=control(0), **PARTS)
-    with pytest.raises(ide.InputError, match=r"levels\[0\] has 5 features, but the model 3"):
-        ide.UShapedModel(model, (wide, wide))
+    with pytest.raises(ide.InputError, match="GridInputs acts on 5 features"):
+        ide.UShapedModel(model, (wide, wide))(np.ones(8))
     with pytest.raises(ide.InputError, match="factor=2 does not divide a grid of 9 tokens"):
         operator_model(np.ones(9))
     with pytest.raises(ide.InputError, match="on a grid"):
         ide.coarsened(ide.TokenDomain.gauss_legendre(4))
-    stopping = levels[1].with_exit(ide.EstimatedExit(0.1))
-    with pytest.raises(ide.InputError, match=r"levels\[1\] has an exit"):
-        ide.UShapedModel(model, (levels[0], stopping))
     with pytest.raises(ide.InputError, match=r"states of shape .* on a grid of 8 tokens"):
         levels[0](np.ones((7, WIDTH)))

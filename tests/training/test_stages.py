@@ -81,7 +81,10 @@ def test_one_stage_alone_is_a_model():
             "model.stages.0: .*options.window: image_classifier has no such option",
         ),
         (dict(stages=[{"stride": 3}]), "model.stages.0: .*a stride of 3 does not divide"),
-        (dict(stages=[{"stride": 4, "window": 3}]), "window=3 leaves out pixels"),
+        (
+            dict(stages=[{"stride": 4, "window": 3}]),
+            "window=3, .* choose a window of 4 or more",
+        ),
         (
             dict(stages=[{"stride": 8, "window": 8}]),
             "stride=2 does not divide a grid of 1 by 1",

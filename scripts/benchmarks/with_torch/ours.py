@@ -209,9 +209,8 @@ class OwnGeneration:
 
         @eqx.filter_jit
         def written(model: Model[TextInputs, TokenLogits], tokens: Array) -> Array:
-            key, end = jax.random.key(0), tokens.shape[-1]
-            draw = Draw(temperature=0.0)
-            return write(model, tokens, end, length, key, draw, cached_tokens=cached)
+            end, draw = tokens.shape[-1], Draw(temperature=0.0)
+            return write(model, tokens, end, length, draw, cached_tokens=cached)
 
         self._written = written
 
