@@ -17,14 +17,9 @@ class TokenConvolution(eqx.Module):
 
         v(x) = Σ_k u(s x + k - r) W_k + b,   k = 0 … 2r,
 
-    with u = 0 outside of its tokens: `[..., tokens, in]` to `[..., ceil(tokens / s), out]`.
-
-    **Arguments:**
-
-    - `features_in`, `features_out`: widths.
-    - `width`: `2r + 1`, odd, in tokens.
-    - `stride`: s.
-    - `std`: standard deviation of the initial W.
+    with u = 0 outside of its tokens: `[..., tokens, in]` to `[..., ceil(tokens / s), out]`. Its
+    `width`, in tokens, is `2r + 1`, `stride` is s, and `std` the standard deviation of the
+    initial W.
 
     **Raises:** `InputError` for an even width, which has no middle.
     """
@@ -44,10 +39,7 @@ class TokenConvolution(eqx.Module):
         std: NonNegativeFloat = 0.02,
     ):
         if width % 2 == 0:
-            raise InputError(
-                f"TokenConvolution(width={width}) has no token in its middle; choose an odd "
-                "width."
-            )
+            raise InputError(f"TokenConvolution: width={width} has no middle; make it odd.")
         self.weight = std * jax.random.normal(key, (width, features_in, features_out))
         self.bias = jnp.zeros(features_out)
         self.stride = stride
@@ -66,16 +58,10 @@ class TokenConvolution(eqx.Module):
 
 
 class AudioInputs(AbstractInputs):
-    """Speech: two convolutions along the frames of a log-mel spectrogram, and positions that
-    are not trained. It is `[..., mels, frames]`, as feature extractors give it, with a fixed
-    number of frames; the tokens are half as many. Reference: Radford et al., arXiv 2212.04356.
-
-    **Arguments:**
-
-    - `first_convolution`: from mels to features.
-    - `second_convolution`: of stride 2.
-    - `positions`: `[tokens, features]`.
-    """
+    """Speech: two convolutions along the frames of a log-mel spectrogram, the second one with a
+    stride of 2, and positions that are not trained. It is `[..., mels, frames]`, as feature
+    extractors give it, with a fixed number of frames; the tokens are half as many. Reference:
+    Radford et al., arXiv 2212.04356."""
 
     first_convolution: TokenConvolution
     second_convolution: TokenConvolution
@@ -99,8 +85,7 @@ class AudioInputs(AbstractInputs):
             raise InputError(
                 f"AudioInputs: a log-mel spectrogram of shape {spectrogram.shape}, but the "
                 f"model was built for [..., {mels}, {frames}]: {mels} mels, {frames} frames. "
-                "Fill the recording up with silence or cut it, and use the feature extractor "
-                "that belongs to the model."
+                "Fill the recording up with silence or cut it."
             )
         u = gelu(self.first_convolution(jnp.swapaxes(spectrogram, -1, -2)))
         u = gelu(self.second_convolution(u))

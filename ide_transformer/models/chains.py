@@ -42,8 +42,6 @@ class StageInputs(AbstractImageInputs):
 
     - `before`: the model of the equation before, whose outputs are its `States()`.
     - `windows`: E, for images of its grid and features.
-
-    **Raises:** `InputError` where the two do not fit.
     """
 
     before: Model[AbstractImageInputs, States]
@@ -96,16 +94,8 @@ class StageInputs(AbstractImageInputs):
 
 
 class GridInputs(AbstractInputs):
-    """States `[..., tokens, features]` on a grid of tokens.
-
-    **Arguments:**
-
-    - `domain`: a grid, as `TokenDomain.uniform`, `periodic` and `midpoint` make it. Where it
-      begins does not matter.
-    - `width`: features of the state.
-
-    **Raises:** `InputError` for a domain that is no grid.
-    """
+    """States `[..., tokens, width]` on a grid of tokens, as `TokenDomain.uniform`, `periodic`
+    and `midpoint` make it. Where it begins does not matter."""
 
     # The numbers that make the grid. Its points would count as weights.
     numbers: tuple[int, ...] = eqx.field(static=True)
@@ -153,8 +143,8 @@ class VCycleInputs(AbstractInputs):
 
     What a coarser grid adds to its own initial state comes back, so that one on which nothing
     happens changes nothing (the full approximation scheme of Brandt, Math. Comp. 31, 1977). R
-    and P keep constants and linear functions, at the ends too, where `restriction`, the adjoint
-    of P, shifts them: for smooth states the result converges at order 2 as the grid is refined.
+    and P keep constants and linear functions, at the ends too: for smooth states the result
+    converges at order 2 as the grid is refined.
 
     **Arguments:**
 
@@ -162,8 +152,7 @@ class VCycleInputs(AbstractInputs):
     - `levels`: the models of the other solves, of `GridInputs`, in their order `Φ_0, …, Φ_L,
       Ψ_{L-1}, …, Ψ_1`; 2 L of them. Each is solved on the grid of its place.
 
-    **Raises:** `InputError` for another number of levels; when called, for one of another
-    number of features, and for a grid that cannot be halved so often.
+    **Raises:** `InputError` when called for a grid that cannot be halved so often.
     """
 
     inputs: AbstractInputs
@@ -227,13 +216,8 @@ class SourceAndText(NamedTuple):
 
 class EncodedInputs(AbstractInputs):
     """A text, and the states of an encoder at its depth T, which enter the equation through
-    cross-attention. They are a `SourceAndText`. Reference: Vaswani et al., arXiv 1706.03762.
-
-    **Arguments:**
-
-    - `encoder`: a model whose outputs are states, `[..., tokens, features]`.
-    - `text`: the inputs of the decoder.
-    """
+    cross-attention; given as a `SourceAndText`. `text` are the inputs of the decoder.
+    Reference: Vaswani et al., arXiv 1706.03762."""
 
     encoder: Model[AbstractInputs, States]
     text: TextInputs

@@ -77,9 +77,8 @@ class FunctionInputs(AbstractInputs):
     with a last axis of channels where `channels` is given, at the points of `grid`; or a
     `Field` with points of its own, in any dimension. Outputs have the same shape.
 
-    Positions enter as functions of the coordinates, so that the model can be evaluated on any
-    points; fewer than `2 modes + 1` along an axis cannot tell its waves apart. Products of
-    waves of several axes are left to the feed-forward.
+    The waves let the model be evaluated on any points; fewer than `2 modes + 1` along an axis
+    cannot tell them apart. Products of waves of several axes are left to the feed-forward.
 
     **Arguments:**
 
@@ -93,13 +92,10 @@ class FunctionInputs(AbstractInputs):
       for all axes, or one for each.
     - `wavelength`: L, the longest wave of the positions; `None` for those above. 2 on a
       "periodic" grid for functions that do not meet at the ends.
-    - `normalization`: N.
-    - `dropout`: the rate on what N is applied to.
+    - `normalization`, `dropout`: N, and the rate on what it is applied to.
 
-    **Raises:** `InputError` for more modes than the grid can tell apart, and for another number
-    of grids than axes; when called, for fields of another dimension and for points outside
-    of [0, 1] along an axis that is no circle; where a compiled program is given these, the
-    outputs are not a number.
+    **Raises:** `InputError` when called, for points outside of [0, 1] along an axis that is no
+    circle; where a compiled program is given these, the outputs are not a number.
     """
 
     points: PositiveInt | tuple[PositiveInt, ...] = eqx.field(static=True)
@@ -198,11 +194,11 @@ class FunctionInputs(AbstractInputs):
 
     def _waves(self, points: Float[Array, "tokens dimension"]) -> Float[Array, "tokens waves"]:
         k = jnp.arange(1, self.modes + 1, dtype=points.dtype)
-        axes = (points[:, i] / length for i, length in enumerate(self._lengths))
-        angles = [2 * jnp.pi * jnp.outer(x, k) for x in axes]
-        return jnp.concatenate(
-            [wave(x) for x in angles for wave in (jnp.cos, jnp.sin)], axis=-1
-        )
+        waves = []
+        for i, length in enumerate(self._lengths):
+            angles = 2 * jnp.pi * jnp.outer(points[:, i] / length, k)
+            waves += jnp.cos(angles), jnp.sin(angles)
+        return jnp.concatenate(waves, axis=-1)
 
     def _checked(self, a: Array, axes: int) -> Float[Array, "..."]:
         """Values with an axis of channels after those of the points, in the dtype of the
@@ -227,17 +223,8 @@ class FunctionInputs(AbstractInputs):
 
 
 class FunctionValues(AbstractReadOut):
-    """Values of functions at the points of the domain, `W N(u(x)) + b`: `[..., tokens]`, or
-    `[..., tokens, channels]`.
-
-    **Arguments:**
-
-    - `linear`: W and b.
-    - `normalization`: N.
-    - `channels`: whether the values have an axis of their own.
-
-    **Raises:** `InputError` for several values without an axis.
-    """
+    """Values of functions at the points of the domain, `W N(u(x)) + b`, W and b those of
+    `linear`: `[..., tokens]`, or with `channels` `[..., tokens, channels]`."""
 
     linear: Linear
     normalization: AbstractConstraint = LayerNorm()

@@ -101,11 +101,10 @@ def generate(
 
     - `prompt`: at least one token; a string; or a `Text` for prompts of different lengths,
       its mask `False` at the padding behind each.
-    - `key`: draws the tokens, for example `jax.random.key(0)`; none at temperature 0.
+    - `key`: draws the tokens; needed at a temperature above 0.
     - `temperature`: divides the logits; 0 takes the most likely token.
-    - `top_k`: draw from the k most likely tokens only.
-    - `top_p`: draw from the most likely tokens only, as few as have this probability
-      together (Holtzman et al., arXiv 1904.09751).
+    - `top_k`, `top_p`: draw from the k most likely tokens only; from the most likely ones, as
+      few as have this probability together (Holtzman et al., arXiv 1904.09751).
     - `tokenizer`: the one that belongs to the model, where the prompt is a string.
 
     **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what

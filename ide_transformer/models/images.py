@@ -54,8 +54,7 @@ class ImageInputs(AbstractImageInputs):
       last, to features.
     - `stride`, `window`: s and w, in pixels.
     - `padding`: pixels beyond an edge that the first window sees; half of the overlap or more.
-    - `prefix`: learned tokens before the windows, each `[features]`: the class token and
-      others.
+    - `prefix`: learned tokens before the windows, each `[features]`, such as the class token.
     - `positions`: P, `[prefix + windows, features]`; `None` where windows and operators tell
       where a token is.
     - `embedding_normalization`, `normalization`: N and I.
@@ -64,9 +63,6 @@ class ImageInputs(AbstractImageInputs):
       both are one.
     - `fixed_size`: whether images of another size are refused, for weights that exist.
     - `dropout`: the rate on what I is applied to.
-
-    **Raises:** `InputError` where the stride does not divide the image, the windows leave
-    pixels out, or positions and weights are not as many as tokens and pixels.
     """
 
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = eqx.field(static=True)

@@ -210,14 +210,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def with_solver(
         self, solver: diffrax.AbstractSolver, **options
     ) -> "Model[Inputs, ReadOut]":
-        """Solve the same weights by another scheme.
-
-        **Arguments:**
-
-        - `solver`: any `diffrax.AbstractSolver`.
-        - `options`: the other arguments of `Discretization`. Those not given return to their
-          defaults, but for `gradient`.
-        """
+        """Solve the same weights by another scheme, with the other arguments of
+        `Discretization`. Those not given return to their defaults, but for `gradient`."""
         exit = options.pop("exit", None)
         changed = self._solved_by(
             lambda old: Discretization(solver, **{"gradient": old.gradient, **options})
@@ -226,9 +220,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "Model[Inputs, ReadOut]":
-        """Let tokens stop before the end of a solve, see `AbstractExit`;
-        with `None`, none does. `stats["field_evaluations"]` of a solution then has the number
-        of each token, `[..., tokens]`.
+        """Let tokens stop before the end of a solve, see `AbstractExit`, or none. Then
+        `stats["field_evaluations"]` of a solution has the number of each, `[..., tokens]`.
 
         **Raises:** `InputError` with adaptive steps; a solve also for schemes that carry
         something from step to step.
@@ -239,8 +232,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def with_options(self, **options) -> "Model[Inputs, ReadOut]":
         """Replace some options of the `Discretization`; `exit` is that of the last equation."""
         of_last = {name: options.pop(name) for name in ("exit",) if name in options}
-        change = ft.partial(dataclasses.replace, **options)
-        changed = self._solved_by(change) if options else self
+        changed: Any = self
+        if options:
+            changed = self._solved_by(lambda old: dataclasses.replace(old, **options))
         return changed.with_exit(**of_last) if of_last else changed
 
     def _solved_by(

@@ -48,8 +48,8 @@ class MaskedTokenHead(eqx.Module):
 
 
 class States(AbstractReadOut):
-    """The states, `N(u)`: `[..., tokens, features]`, of an encoder; where it has a `pooler` or a
-    `head`, also what these make of them."""
+    """The states, `N(u)`: `[..., tokens, features]`, of an encoder, and what a `pooler` or a
+    `head` makes of them, where there is one."""
 
     normalization: AbstractConstraint = Free()
     pooler: Linear | None = None

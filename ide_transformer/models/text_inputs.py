@@ -32,7 +32,7 @@ class TextInputs(AbstractInputs):
 
     **Arguments:**
 
-    - `embedding`: E, `[vocabulary, embedded]`.
+    - `embedding`, `scale`: E, `[vocabulary, embedded]`, and s.
     - `context`: the longest text, in tokens.
     - `positions`: P, `[places, embedded]`; `None` where the operators see positions.
     - `segments`: S, `[kinds, embedded]`, or `None`.
@@ -40,15 +40,11 @@ class TextInputs(AbstractInputs):
       as in YuriiFormer (arXiv 2601.23236); `None` for zero.
     - `prefix`: learned tokens before the others, each `[embedded]`.
     - `lift`: A, from embedded to features (ALBERT); `None` where they are the same.
-    - `normalization`: N.
+    - `normalization`, `dropout`: N, and the rate on what it is applied to.
     - `padding`: a token that is not counted (RoBERTa): it has the row `padding` of
       `positions`, the others have the rows from `padding + 1` on. `None` where the rows are
       those of the places.
-    - `scale`: s.
-    - `dropout`: the rate on what N is applied to.
     - `masks`: whether texts may have padding.
-
-    **Raises:** `InputError` for fewer positions than places.
     """
 
     embedding: Float[Array, "vocabulary embedded"]

@@ -260,7 +260,7 @@ def test_inputs_that_do_not_fit(unchecked):
         MODEL(ide.SourceAndText(encoded, TOKENS))
     with pytest.raises(ide.InputError, match="no states of a second domain"):
         DECODER(tokens)
-    with pytest.raises(ide.InputError, match="width=4"):
+    with pytest.raises(ide.InputError, match="width=4 has no middle"):
         ide.TokenConvolution(3, 3, width=4, key=jax.random.key(0))
 
 
