@@ -49,6 +49,7 @@ from .parts import (
     AbstractReadOut as AbstractReadOut,
     Embedded as Embedded,
     Encoded as Encoded,
+    Text as Text,
 )
 from .read_outs import (
     AbstractClassifier as AbstractClassifier,
@@ -61,5 +62,4 @@ from .read_outs import (
     mean_vectors as mean_vectors,
     sentence_embedding as sentence_embedding,
 )
-from .text import Text as Text
 from .text_inputs import TextInputs as TextInputs

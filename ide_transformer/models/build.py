@@ -35,9 +35,10 @@ from .parts import AbstractInputs, AbstractReadOut
 from .read_outs import (
     AbstractClassifier,
     MaskedTokenHead,
+    MeanHead,
+    PrefixHead,
     States,
     TokenLogits,
-    build_classifier,
 )
 from .text_inputs import TextInputs
 
@@ -183,7 +184,8 @@ def SequenceClassifier(
         masks=class_token,
     )
     *_, key = jax.random.split(key, 3)
-    read_out = build_classifier(features, classes, class_token, output_normalization, std, key)
+    linear = Linear(features, classes, std=std, key=key)
+    read_out = _classifier(linear, class_token, output_normalization)
     return Model(inputs, control, constraint, discretization, read_out)
 
 
@@ -221,7 +223,7 @@ def ImageClassifier(
     tokens = (rows // patch) * (columns // patch) + class_token
     inputs = ImageInputs(
         image_shape,
-        Linear(patch * patch * channels, features, bias=True, std=std, key=keys[0]),
+        Linear(patch * patch * channels, features, std=std, key=keys[0]),
         patch,
         patch,
         prefix=(jnp.zeros(features),) if class_token else (),
@@ -230,8 +232,8 @@ def ImageClassifier(
         area_weights=area_weights,
         dropout=dropout,
     )
-    normalization = output_normalization
-    read_out = build_classifier(features, classes, class_token, normalization, std, keys[2])
+    linear = Linear(features, classes, std=std, key=keys[2])
+    read_out = _classifier(linear, class_token, output_normalization)
     return Model(inputs, control, constraint, discretization, read_out)
 
 
@@ -254,8 +256,15 @@ def ImageEncoder(
 
     **Arguments:** see `ImageInputs` and `Model`.
     """
-    tables: Any = dict(prefix=prefix, positions=positions)
-    inputs = ImageInputs(image_shape, embedding, patch, patch, **tables, fixed_size=True)
+    inputs = ImageInputs(
+        image_shape,
+        embedding,
+        patch,
+        patch,
+        prefix=prefix,
+        positions=positions,
+        fixed_size=True,
+    )
     return Model(inputs, control, constraint, discretization, read_out)
 
 
@@ -296,10 +305,9 @@ def ImageStage(
     """
     window = stride if window is None else window
     embedding_key, head_key = jax.random.split(key)
-    pixels = window * window * image_shape[2]
     inputs = ImageInputs(
         image_shape,
-        Linear(pixels, features, bias=True, std=std, key=embedding_key),
+        Linear(window * window * image_shape[2], features, std=std, key=embedding_key),
         stride,
         window,
         max(window - stride + 1, 0) // 2 if padding is None else padding,
@@ -309,12 +317,10 @@ def ImageStage(
         area_weights=area_weights,
         dropout=dropout,
     )
-    normalization = output_normalization
-    read_out = (
-        States()
-        if classes is None
-        else build_classifier(features, classes, class_token, normalization, std, head_key)
-    )
+    read_out = States()
+    if classes is not None:
+        linear = Linear(features, classes, std=std, key=head_key)
+        read_out = _classifier(linear, class_token, output_normalization)
     return Model(inputs, control, constraint, discretization, read_out)
 
 
@@ -362,10 +368,9 @@ def OperatorModel(
     """
     values, dimension = channels or 1, len(points) if isinstance(points, tuple) else 1
     keys = jax.random.split(key)
-    numbers = values + 2 * modes * dimension
     inputs = FunctionInputs(
         points,
-        Linear(numbers, features, bias=True, std=std, key=keys[0]),
+        Linear(values + 2 * modes * dimension, features, std=std, key=keys[0]),
         channels=channels,
         modes=modes,
         grid=grid,
@@ -373,7 +378,7 @@ def OperatorModel(
         normalization=input_normalization,
         dropout=dropout,
     )
-    linear = Linear(features, values, bias=True, std=std, key=keys[1])
+    linear = Linear(features, values, std=std, key=keys[1])
     read_out = FunctionValues(linear, output_normalization, channels is not None)
     return Model(inputs, control, constraint, discretization, read_out)
 
@@ -503,3 +508,11 @@ def TranslationModel(
         **options,
     )
     return EncoderDecoder(encoder, decoder)
+
+
+def _classifier(
+    linear: Linear, class_token: bool, normalization: AbstractConstraint
+) -> AbstractClassifier:
+    if class_token:
+        return PrefixHead((linear,), normalization)
+    return MeanHead(linear, normalization)

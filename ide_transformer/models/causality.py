@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..integration import Progress
 from ..solvers import AbstractImplicitScheme
 from .model import Model
-from .text import Text
+from .parts import Text
 
 
 # The tokens of the text on which it is measured, and how many changes of it are tried.

@@ -23,9 +23,8 @@ from ..errors import InputError
 from ..integration import Solution
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model
-from .parts import AbstractInputs, Embedded, Encoded
+from .parts import AbstractInputs, Embedded, Encoded, Text
 from .read_outs import States
-from .text import Text
 from .text_inputs import TextInputs
 
 
@@ -267,10 +266,8 @@ class EncodedInputs(AbstractInputs):
 
     def embed(self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None) -> Embedded:
         if not isinstance(inputs, SourceAndText):
-            raise InputError(
-                f"EncodedInputs: inputs of {type(inputs).__name__}; the model reads a source "
-                "and writes a text: give SourceAndText(source, text)."
-            )
+            kind = type(inputs).__name__
+            raise InputError(f"EncodedInputs: inputs of {kind}; give SourceAndText(…, text).")
         text_key, encoder_key = _split(key, 2)
         encoded, before = self.encoded(inputs.source, key=encoder_key)
         embedded = self.text.embed(inputs.text, key=text_key)

@@ -19,15 +19,13 @@ from ..arguments import (
 )
 from ..equation import TokenDomain, with_source
 from ..errors import InputError
-from ..integration import TokenCache
 from .cached_decoder import CachedDecoder, why_not_cached
 from .causality import check_causal
 from .chains import EncodedInputs, SourceAndText
 from .model import Model
-from .parts import Encoded
+from .parts import Encoded, Text
 from .read_outs import TokenLogits
-from .text import Text, as_text
-from .text_inputs import TextInputs
+from .text_inputs import TextInputs, checked_text
 
 
 # Stands in a text where there were no logits to take a token by.
@@ -123,15 +121,14 @@ def generate(
     if isinstance(prompt, str):
         if tokenizer is None:
             raise InputError(
-                "generate: the prompt is a string; give tokenizer=load_model(path).tokenizer."
+                "generate: for a string give tokenizer=load_model(path).tokenizer."
             )
         encoded = jnp.asarray(tokenizer.encode(prompt), int)
         drawn = generate(model, encoded, length, key=key, **options._asdict())
         written: Any = tokenizer.decode(np.asarray(drawn))
         return written
     check_causal("generate", model)
-    text = as_text(prompt)
-    text.check(vocabulary=model.inputs.vocabulary, context=np.size(text.tokens))
+    text = checked_text(prompt, model.inputs.vocabulary, context=2**31)
     tokens = jnp.asarray(text.tokens, int)
     ends, behind = (tokens.shape[-1], None) if text.mask is None else _ends(text.mask)
     # `Any`, since a checker does not see that the kind of the prompt decides.
@@ -228,18 +225,14 @@ def _checked(
     """The tokens of the prompt, after which so many can be written."""
     check_causal(name, model)
     vocabulary, context = model.inputs.vocabulary, model.inputs.context
-    as_text(prompt).check(vocabulary=vocabulary, context=context)
-    tokens = jnp.asarray(prompt, int)
+    tokens = jnp.asarray(checked_text(prompt, vocabulary, context).tokens, int)
     if tokens.shape[-1] + length > context:
         raise InputError(
             f"{name}: length={length} after {tokens.shape[-1]} tokens, in a context of "
             f"{context}; choose a length from 0 to {context - tokens.shape[-1]}."
         )
     if end >= vocabulary:
-        raise InputError(
-            f"{name}: end={end}, but the model knows the tokens 0 to {vocabulary - 1}; take "
-            "the end of text of its tokenizer."
-        )
+        raise InputError(f"{name}: end={end}: the last token is {vocabulary - 1}.")
     return tokens
 
 
@@ -305,11 +298,7 @@ def write(
     def put(tokens, ended, number, logits):
         """The text with its token `number` drawn, whether it has ended, and that token."""
         if logits.shape[-1] != model.inputs.vocabulary:
-            raise InputError(
-                f"generate: the read-out gives {logits.shape[-1]} numbers for a token, and the "
-                f"inputs know {model.inputs.vocabulary} tokens; give a model whose read-out is "
-                "TokenLogits."
-            )
+            raise InputError("generate: give a model whose read-out is TokenLogits.")
         drawn = draw(logits, jax.random.fold_in(key, longest + number))
         drawn = jnp.where(_usable(logits), drawn, NO_TOKEN).astype(tokens.dtype)
         if end is not None:
@@ -403,17 +392,6 @@ def _generate_beam(
     return one(encoded.states, encoded.weights, prompt)
 
 
-class _Beams(NamedTuple):
-    """The candidates of one text. Their scores are sums of the log probabilities of what was
-    written; logits are those of the next token."""
-
-    tokens: Int[Array, "beams total"]
-    scores: Float[Array, " beams"]
-    ended: Bool[Array, " beams"]
-    logits: Float[Array, "beams vocabulary"]
-    cache: TokenCache
-
-
 def _search(
     decoder: Model[TextInputs, TokenLogits],
     prompt: Array,
@@ -429,45 +407,30 @@ def _search(
     logits, cache = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (beams, *x.shape)), reader.prefill(prompt)
     )
-    start = _Beams(
-        jnp.full((beams, total), end, prompt.dtype).at[:, :first].set(prompt),
-        # All beams begin with one text, so that only the first of them counts.
-        jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(logits.dtype),
-        jnp.zeros(beams, bool),
-        logits,
-        cache,
-    )
+    tokens = jnp.full((beams, total), end, prompt.dtype).at[:, :first].set(prompt)
+    # All beams begin with one text, so that only the first of them counts.
+    scores = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(logits.dtype)
+    # A text that has ended goes on with its end, at no cost.
+    only_end = jnp.where(jnp.arange(logits.shape[1]) == end, 0.0, -jnp.inf)
+    only_end = jnp.broadcast_to(only_end.astype(logits.dtype), logits.shape)
 
-    def step(state: tuple[Array, _Beams]) -> tuple[Array, _Beams]:
-        position, found = state
-        chosen, written = _longer(found, position, end)
+    def step(state):
+        position, tokens, scores, ended, logits, cache = state
+        solved = jnp.all(_usable(logits) | ended)  # else no beam has a token
+        more = jnp.where(ended[:, None], only_end, jax.nn.log_softmax(logits))
+        scores, places = lax.top_k((scores[:, None] + more).reshape(-1), beams)
+        beam, written = jnp.divmod(places, logits.shape[1])
+        tokens, ended, cache = jax.tree.map(lambda x: x[beam], (tokens, ended, cache))
+        written = jnp.where(solved, written, NO_TOKEN).astype(tokens.dtype)
+        tokens = lax.dynamic_update_slice_in_dim(tokens, written[:, None], position, axis=1)
         last = jnp.minimum(position, total - 2)  # what follows the last token is not asked for
-        logits, cache = extend(written, last, chosen.cache)
-        return position + 1, chosen._replace(logits=logits, cache=cache)
+        logits, cache = extend(written, last, cache)
+        return position + 1, tokens, scores, ended | (written == end), logits, cache
 
-    _, found = lax.while_loop(
-        lambda state: (state[0] < total) & ~jnp.all(state[1].ended),
-        step,
-        (jnp.asarray(first), start),
+    start = jnp.asarray(first), tokens, scores, jnp.zeros(beams, bool), logits, cache
+    _, tokens, scores, ended, *_ = lax.while_loop(
+        lambda state: (state[0] < total) & ~jnp.all(state[3]), step, start
     )
-    stops = jnp.argmax(found.tokens[:, first:] == end, axis=1) + 1
-    number = jnp.where(found.ended, stops, length)
-    return found.tokens[jnp.argmax(found.scores / number**penalty)]
-
-
-def _longer(found: _Beams, position: Array, end: int) -> tuple[_Beams, Int[Array, " beams"]]:
-    """The most likely texts with one token more, and that token. A text that has ended goes on
-    with its end, at no cost."""
-    beams, vocabulary = found.logits.shape
-    solved = jnp.all(_usable(found.logits) | found.ended)  # else no beam has a token
-    more = jax.nn.log_softmax(found.logits)
-    only_end = jnp.where(jnp.arange(vocabulary) == end, 0.0, -jnp.inf).astype(more.dtype)
-    more = jnp.where(found.ended[:, None], jnp.broadcast_to(only_end, more.shape), more)
-    scores, places = lax.top_k((found.scores[:, None] + more).reshape(-1), beams)
-    beam, written = jnp.divmod(places, vocabulary)
-    tokens, ended, logits, cache = jax.tree.map(
-        lambda x: x[beam], (found.tokens, found.ended, found.logits, found.cache)
-    )
-    written = jnp.where(solved, written, NO_TOKEN).astype(tokens.dtype)
-    tokens = lax.dynamic_update_slice_in_dim(tokens, written[:, None], position, axis=1)
-    return _Beams(tokens, scores, ended | (written == end), logits, cache), written
+    stops = jnp.argmax(tokens[:, first:] == end, axis=1) + 1
+    number = jnp.where(ended, stops, length)
+    return tokens[jnp.argmax(scores / number**penalty)]

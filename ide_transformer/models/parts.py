@@ -1,16 +1,34 @@
-"""Interfaces of the parts of a model: its inputs and its read-out."""
+"""Interfaces of the parts of a model, its inputs and its read-out, and what passes there."""
 
 import abc
 from typing import NamedTuple
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, PRNGKeyArray, PyTree
 
 from ..equation import FunctionSpace, State, TokenDomain
 from ..errors import InputError
 from ..integration import Solution
 from ..solvers import InitialVelocity
-from .text import Text
+
+
+class Text(NamedTuple):
+    """Tokens, with their mask and their segments.
+
+    - `tokens`: `[..., tokens]`, integers.
+    - `mask`: `[..., tokens]`, `False` or 0 at padding; `None` where there is none.
+    - `segments`: `[..., tokens]`, which of two sentences a token belongs to, for models that
+      distinguish them; `None` for the first.
+    """
+
+    tokens: Integer[Array | np.ndarray, "*batch tokens"]
+    mask: (
+        Bool[Array | np.ndarray, "*batch tokens"]
+        | Integer[Array | np.ndarray, "*batch tokens"]
+        | None
+    ) = None
+    segments: Integer[Array | np.ndarray, "*batch tokens"] | None = None
 
 
 class Encoded(NamedTuple):

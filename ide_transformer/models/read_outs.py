@@ -23,9 +23,8 @@ from ..equation import (
 )
 from ..errors import InputError
 from .model import Model
-from .parts import AbstractInputs, AbstractReadOut
-from .text import Text, as_text
-from .text_inputs import TextInputs
+from .parts import AbstractInputs, AbstractReadOut, Text
+from .text_inputs import TextInputs, as_text
 
 
 class MaskedTokenHead(eqx.Module):
@@ -61,10 +60,7 @@ class States(AbstractReadOut):
     def pooled(self, states: State) -> Float[Array, "*batch pooled"]:
         """`tanh(W u_0 + b)`, u_0 the state of the first token."""
         if self.pooler is None:
-            raise InputError(
-                "States.pooled: this model has no pooler; take states[..., 0, :], the first "
-                "token, or of a text sentence_embedding."
-            )
+            raise InputError("States.pooled: there is no pooler; take states[..., 0, :].")
         return jnp.tanh(self.pooler(states[..., 0, :]))
 
     def logits(
@@ -127,10 +123,7 @@ class TokenLogits(AbstractReadOut):
                 "features; give a weight."
             )
         if inputs.prefix_tokens:
-            raise InputError(
-                f"TokenLogits: {inputs.prefix_tokens} learned tokens stand for none of a text; "
-                "build the inputs with prefix=()."
-            )
+            raise InputError("TokenLogits: no learned tokens are read; build with prefix=().")
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "TokenLogits":
         """The logits are integrals over y, so that they have weights of their own even where
@@ -144,21 +137,6 @@ class TokenLogits(AbstractReadOut):
 
 class AbstractClassifier(AbstractReadOut):
     """Logits of classes, `[..., classes]`."""
-
-
-def build_classifier(
-    features: int,
-    classes: int,
-    class_token: bool,
-    normalization: AbstractConstraint,
-    std: float,
-    key: PRNGKeyArray,
-) -> AbstractClassifier:
-    """Logits from the class token or the mean over tokens, with weights to be trained."""
-    linear = Linear(features, classes, bias=True, std=std, key=key)
-    if class_token:
-        return PrefixHead((linear,), normalization)
-    return MeanHead(linear, normalization)
 
 
 class PrefixHead(AbstractClassifier):

@@ -3,10 +3,19 @@ from dataclasses import KW_ONLY
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray
 
-from ..arguments import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, checked
+from ..arguments import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    check_fields,
+    checked,
+    is_known,
+)
 from ..equation import (
     AbstractConstraint,
     Free,
@@ -19,8 +28,7 @@ from ..equation import (
 )
 from ..errors import InputError
 from ..solvers import InitialVelocity
-from .parts import AbstractInputs, Embedded
-from .text import Text, as_text, rows
+from .parts import AbstractInputs, Embedded, Text
 
 
 class TextInputs(AbstractInputs):
@@ -136,9 +144,8 @@ class TextInputs(AbstractInputs):
         start: Int[ArrayLike, ""] = 0,
     ) -> Embedded:
         """The state at depth 0 and its domain; `start` is the place of the first token."""
-        text = as_text(inputs)
         kinds = 1 if self.segments is None else self.segments.shape[0]
-        text.check(vocabulary=self.vocabulary, context=self.context, segments=kinds)
+        text = checked_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
             raise InputError(
                 "TextInputs: the mean over all tokens would count padding, and the text has a "
@@ -161,7 +168,12 @@ class TextInputs(AbstractInputs):
         velocity = self.velocity
         if velocity is not None:
             velocity = InitialVelocity(rows(velocity, text.tokens))
-        return Embedded(u, text.domain(len(self.prefix)), velocity=velocity)
+        domain = TokenDomain.uniform(u.shape[-2])
+        if text.mask is not None:
+            seen = jnp.ones((*text.mask.shape[:-1], len(self.prefix)), bool)
+            mask = jnp.concatenate([seen, jnp.asarray(text.mask, bool)], axis=-1)
+            domain = domain.padded(mask)
+        return Embedded(u, domain, velocity=velocity)
 
     def at_points(self, space: FunctionSpace) -> AbstractInputs:
         if self.lift is not None:
@@ -183,3 +195,57 @@ def after_prefix(
     """A state after learned tokens."""
     first = [jnp.broadcast_to(token, (*u.shape[:-2], 1, len(token))) for token in prefix]
     return jnp.concatenate([*first, u], axis=-2) if prefix else u
+
+
+def as_text(inputs: Text | Integer[ArrayLike, "*batch tokens"]) -> Text:
+    """The inputs of a model as a `Text`."""
+    if isinstance(inputs, Text):
+        return inputs
+    return Text(inputs if isinstance(inputs, jax.Array) else np.asarray(inputs))
+
+
+def checked_text(
+    inputs: Text | Integer[ArrayLike, "*batch tokens"],
+    vocabulary: int,
+    context: int,
+    segments: int = 1,
+) -> Text:
+    """The inputs of a model that knows so many of each as a `Text`. Traced tokens and segments
+    are not checked; `rows` of those that it does not know are not a number.
+
+    **Raises:** `InputError` for a text that is empty, too long or nothing but padding, or
+    whose tokens or segments the model does not know.
+    """
+    text = as_text(inputs)
+    check_fields(text)
+    number = text.tokens.shape[-1]
+    if not number:
+        raise InputError("Text: it is empty; give it at least one token.")
+    if number > context:
+        raise InputError(
+            f"A text of {number} tokens is longer than the context of {context} that the model "
+            "was built for; cut it."
+        )
+    if is_known(text.mask) and not np.asarray(text.mask, bool).any(axis=-1).all():
+        raise InputError("Text: the mask is False at all tokens of a text; drop that text.")
+    for name, numbers, known in (
+        ("token", text.tokens, vocabulary),
+        ("segment", text.segments, segments),
+    ):
+        # Inside a compiled function operations of JAX on known numbers would be traced.
+        numbers = np.asarray(numbers) if is_known(numbers) else np.zeros(0)
+        wrong = numbers[(numbers < 0) | (numbers >= known)]
+        if wrong.size:
+            raise InputError(
+                f"The text has a {name} {wrong[0]}, but the model knows 0 to {known - 1}; use "
+                "the tokenizer that belongs to the model."
+            )
+    return text
+
+
+def rows(
+    table: Float[Array, "known features"], numbers: Integer[ArrayLike, "*batch"]
+) -> Float[Array, "*batch features"]:
+    """The rows of a table with these numbers; not a number where it has none."""
+    chosen = table.at[jnp.asarray(numbers)]
+    return chosen.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)

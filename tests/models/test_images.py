@@ -136,7 +136,7 @@ def test_pooled():
     states = np.random.default_rng(1).standard_normal((2, 7, WIDTH))
     found = ide.States(pooler=pooler).pooled(jnp.asarray(states))
     assert largest(found, np.tanh(affine(pooler, states[:, 0]))) < 1e-14
-    with pytest.raises(ide.InputError, match="this model has no pooler"):
+    with pytest.raises(ide.InputError, match="there is no pooler"):
         ide.States().pooled(jnp.asarray(states))
 
 
