@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..arguments import NonNegativeFloat, PositiveInt
 from ..equation import TokenDomain, affine, check_features, gelu
@@ -75,9 +75,7 @@ class AudioInputs(AbstractInputs):
     def domain(self) -> TokenDomain:
         return TokenDomain.uniform(self.positions.shape[0])
 
-    def embed(
-        self, inputs: Float[ArrayLike, "*batch mels frames"], *, key: PRNGKeyArray | None = None
-    ) -> Embedded:
+    def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         spectrogram = jnp.asarray(inputs, self.first_convolution.weight.dtype)
         mels = self.first_convolution.weight.shape[1]
         frames = self.second_convolution.stride * self.positions.shape[0]

@@ -1,7 +1,6 @@
 """Inputs that come from the solutions of other equations: stages, a V-cycle, an encoder."""
 
 import dataclasses
-import itertools
 from typing import NamedTuple
 
 import equinox as eqx
@@ -114,12 +113,7 @@ class GridInputs(AbstractInputs):
     def domain(self) -> TokenDomain:
         return lattice(self.numbers, self.spacing, self.period)
 
-    def embed(
-        self,
-        inputs: Float[ArrayLike, "*batch tokens features"],
-        *,
-        key: PRNGKeyArray | None = None,
-    ) -> Embedded:
+    def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         u, domain = jnp.asarray(inputs), self.domain
         check_features(self, u, self.width)
         if u.shape[-2:-1] != (domain.num_tokens,):
@@ -161,8 +155,8 @@ class VCycleInputs(AbstractInputs):
         number = len(self.levels)
         if not number or number % 2:
             raise InputError(
-                f"VCycleInputs: {number} levels; give two for one coarser grid (before it, and "
-                "on it), and two more for each further one (on the way down, and back)."
+                f"VCycleInputs: {number} levels; give two for one coarser grid, before it and "
+                "on it, and two more for each further one, on the way down and back."
             )
 
     @property
@@ -179,9 +173,8 @@ class VCycleInputs(AbstractInputs):
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         *keys, own_key = _split(key, len(self.levels) + 1)
         embedded = self.inputs.embed(inputs, key=own_key)
-        u, depth, solutions = embedded.u0, len(self.levels) // 2, []
-        grids = _grids(embedded.domain, depth)
-        levels = zip(self.levels, keys, strict=True)
+        all_grids = _grids(embedded.domain, len(self.levels) // 2)
+        levels, solutions = zip(self.levels, keys, strict=True), []
 
         def solved(u: Array, grid: TokenDomain) -> Array:
             level, key = next(levels)
@@ -189,17 +182,17 @@ class VCycleInputs(AbstractInputs):
             solutions.append(level.solve(u, key=key))
             return solutions[-1].u1
 
-        waiting = []
-        for fine, coarse in itertools.pairwise(grids):
-            v = solved(u, fine)
+        def cycle(u: Array, grids: list[TokenDomain]) -> Array:
+            v = solved(u, grids[0])
+            if len(grids) == 1:
+                return v
+            fine, coarse, *_ = grids
             u = interpolation(fine, coarse)(v)
-            waiting.append((v, u))
-        w = solved(u, grids[-1])
-        for number in reversed(range(depth)):
-            v, u = waiting[number]
-            w = v + interpolation(grids[number + 1], grids[number])(w - u)
-            w = solved(w, grids[number]) if number else w
-        return Embedded(w, grids[0], before=tuple(solutions))
+            w = v + interpolation(coarse, fine)(cycle(u, grids[1:]) - u)
+            return w if len(grids) == len(all_grids) else solved(w, fine)
+
+        w = cycle(embedded.u0, all_grids)
+        return Embedded(w, all_grids[0], before=tuple(solutions))
 
 
 class SourceAndText(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
 from ..arguments import Fraction, PositiveFloat, PositiveInt, check_fields, is_known
 from ..equation import (
@@ -167,9 +167,7 @@ class FunctionInputs(AbstractInputs):
             normalization=self.normalization.at_points(space),
         )
 
-    def embed(
-        self, inputs: Float[ArrayLike, "..."] | Field, *, key: PRNGKeyArray | None = None
-    ) -> Embedded:
+    def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         if isinstance(inputs, Field):
             a = self._checked(jnp.asarray(inputs.values), 1)
             # Points that a compiled program is given cannot be refused.
@@ -241,9 +239,7 @@ class FunctionValues(AbstractReadOut):
         outputs = self.linear(self.normalization.project(u))
         return outputs if self.channels else outputs[..., 0]
 
-    def shaped(
-        self, outputs: Float[Array, "..."], inputs: Float[ArrayLike, "..."] | Field
-    ) -> Float[Array, "..."]:
+    def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
         if isinstance(inputs, Field):
             return outputs
         axes = (*jnp.shape(inputs)[:-1], outputs.shape[-1])

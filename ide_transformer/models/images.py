@@ -10,7 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..arguments import Fraction, NonNegativeInt, PositiveInt
 from ..equation import AbstractConstraint, Free, Linear, TokenDomain, drop
@@ -143,9 +143,7 @@ class ImageInputs(AbstractImageInputs):
         left_out = shape[-1:] != (1,) or shape[-2:] == self.image_shape[:2]
         return (*shape, 1) if self.image_shape[2] == 1 and left_out else shape
 
-    def embed(
-        self, inputs: Float[ArrayLike, "..."], *, key: PRNGKeyArray | None = None
-    ) -> Embedded:
+    def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         images, number = jnp.asarray(inputs), self.prefix_tokens
         grid = self.grid_of(images.shape)
         if not jnp.issubdtype(images.dtype, jnp.floating):

@@ -148,7 +148,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
                 f"{type(scheme).__name__} has a weight for each of {space.modes} features, "
                 "which are no functions; take a scheme without."
             )
-        found: Any = dataclasses.replace(
+        return dataclasses.replace(
             self,
             inputs=self.inputs.at_points(space),
             control=Functional(self.control, space),
@@ -156,7 +156,6 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             read_out=self.read_out.at_points(space, self.inputs),
             space=None,
         )
-        return found
 
     @property
     def random(self) -> bool:
@@ -194,18 +193,15 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             return x.each_equation(change) if isinstance(x, Model) else x
 
         inputs = jax.tree.map(inside, self.inputs, is_leaf=lambda x: isinstance(x, Model))
-        changed: Any = change(self.with_inputs(inputs))
-        return changed
+        return change(self.with_inputs(inputs))
 
     def with_inputs(self, inputs: AbstractInputs) -> "Model[Any, ReadOut]":
         """Exchange the inputs."""
-        changed: Any = dataclasses.replace(self, inputs=inputs)
-        return changed
+        return dataclasses.replace(self, inputs=inputs)
 
     def with_read_out(self, read_out: AbstractReadOut) -> "Model[Inputs, Any]":
         """Exchange the read-out: `States()` for the states, a classifier for other classes."""
-        changed: Any = dataclasses.replace(self, read_out=read_out)
-        return changed
+        return dataclasses.replace(self, read_out=read_out)
 
     def with_solver(
         self, solver: diffrax.AbstractSolver, **options
@@ -232,7 +228,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def with_options(self, **options) -> "Model[Inputs, ReadOut]":
         """Replace some options of the `Discretization`; `exit` is that of the last equation."""
         of_last = {name: options.pop(name) for name in ("exit",) if name in options}
-        changed: Any = self
+        changed = self
         if options:
             changed = self._solved_by(lambda old: dataclasses.replace(old, **options))
         return changed.with_exit(**of_last) if of_last else changed
@@ -370,8 +366,7 @@ def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
     if model.space is not None:
         return model
     space = FunctionSpace(Nodal(), model.features, FeatureDomain(model.features))
-    found: Any = dataclasses.replace(model, space=space)
-    return found
+    return dataclasses.replace(model, space=space)
 
 
 def is_built_as(model: Model, build: Callable[..., Model]) -> bool:
