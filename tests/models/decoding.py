@@ -1,4 +1,4 @@
-"""Small language models, and their logits one token after the other."""
+"""Small language models, their logits one token after the other, and outputs of any model."""
 
 import equinox as eqx
 import jax
@@ -48,6 +48,20 @@ def language_model(
         learned_positions=learned_positions,
         std=1.0,
     )
+
+
+class Neighbours(ide.AbstractOperator):
+    """Couples tokens in a way of its own."""
+
+    weight: jax.Array
+
+    def __call__(self, u, domain):
+        return self.weight * jnp.concatenate([0 * u[..., :1, :], u[..., :-1, :]], axis=-2)
+
+
+@eqx.filter_jit
+def outputs_of(model, inputs, key=None):
+    return model(inputs, key=key)
 
 
 @eqx.filter_jit

@@ -15,6 +15,7 @@ from models.decoding import (
     TOKENS,
     VOCABULARY,
     WIDTH,
+    Neighbours,
     attention,
     check_logits,
     feed_forward,
@@ -181,13 +182,6 @@ class Counted(AbstractSequentialSplitting):
 
     def flows(self, solve, number, y0):
         return jax.lax.fori_loop(0, 2, lambda _, y: solve(0, 0.0, 0.5, y), y0), None
-
-
-class Neighbours(ide.AbstractOperator):
-    weight: jax.Array
-
-    def __call__(self, u, domain):
-        return self.weight * jnp.concatenate([0 * u[..., :1, :], u[..., :-1, :]], axis=-2)
 
 
 REFUSED = {

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import WIDTH, make_equation
+from models.decoding import outputs_of
 
 import ide_transformer as ide
 
@@ -34,11 +35,6 @@ def language_model(solver=ide.LieTrotter(), **options):
 def functional(model, basis=ide.Nodal(), width=WIDTH, rule="midpoint"):
     space = ide.FunctionSpace(basis, WIDTH, ide.FeatureDomain(width, rule))
     return dataclasses.replace(model, space=space)
-
-
-@eqx.filter_jit
-def outputs_of(model, inputs):
-    return model(inputs)
 
 
 @pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.heavy)])

@@ -11,6 +11,7 @@ from models.decoding import (
     TOKENS,
     VOCABULARY,
     WIDTH,
+    Neighbours,
     attention,
     feed_forward,
     language_model,
@@ -83,13 +84,6 @@ def test_a_text_is_one_compiled_program(key):
     ide.generate(model, TOKENS[:, :2], 4, key=key)
     assert len(traced) == 2 * first
     assert max(shape[-2] for shape in traced) == 2
-
-
-class Neighbours(ide.AbstractOperator):
-    weight: jax.Array
-
-    def __call__(self, u, domain):
-        return self.weight * jnp.concatenate([0 * u[..., :1, :], u[..., :-1, :]], axis=-2)
 
 
 def test_a_model_that_couples_tokens_is_written_without_a_cache():

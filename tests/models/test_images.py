@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import HEADS, WIDTH, largest
+from models.decoding import outputs_of
 
 import ide_transformer as ide
 from ide_transformer.equation import Linear
@@ -49,11 +50,6 @@ def linear(features_in, features_out, key=jax.random.key(7)):
 
 def images(size=(4, 6), batch=(2, 3)):
     return np.random.default_rng(0).standard_normal((*batch, *size, 3))
-
-
-@eqx.filter_jit
-def outputs_of(model, inputs):
-    return model(inputs)
 
 
 @eqx.filter_jit

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import largest
+from models.decoding import outputs_of
 
 import ide_transformer as ide
 from ide_transformer.dynamics import refine
@@ -58,11 +59,6 @@ def stages():
 @pytest.fixture(scope="module")
 def model(stages):
     return ide.StagedModel(stages)
-
-
-@eqx.filter_jit
-def outputs_of(model, inputs):
-    return model(inputs)
 
 
 @eqx.filter_jit

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import largest
+from models.decoding import outputs_of
 
 import ide_transformer as ide
 from ide_transformer.tasks import Batch, RelativeError
@@ -43,11 +44,6 @@ def midpoints(*shape):
     for n in shape[1:]:
         domain = domain.product(ide.TokenDomain.midpoint(n))
     return domain
-
-
-@eqx.filter_jit
-def outputs_of(model, inputs):
-    return model(inputs)
 
 
 def smooth(points):
