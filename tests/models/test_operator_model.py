@@ -16,22 +16,21 @@ FEATURES, MODES, POINTS = 4, 2, 16
 
 def block(key):
     first, second = jax.random.split(key)
-    attention = ide.Attention(FEATURES, 2, key=first, std=0.5)
-    return attention, ide.FeedForward(FEATURES, key=second, std=0.3)
+    norm = ide.LayerNorm()
+    attention = ide.Attention(FEATURES, 2, key=first, normalization=norm, std=1.0)
+    return attention, ide.FeedForward(FEATURES, key=second, normalization=norm, std=0.3)
 
 
 def operator_model(points=POINTS, **options):
-    return ide.OperatorModel(
-        points,
-        FEATURES,
+    parts = dict(
         control=ide.PiecewiseConstant.build(block, 1, key=jax.random.key(1)),
         constraint=ide.Free(),
         discretization=ide.Discretization(ide.LieTrotter()),
         modes=MODES,
         std=0.5,
         key=jax.random.key(3),
-        **options,
     )
+    return ide.OperatorModel(points, FEATURES, **(parts | options))
 
 
 def function(points):
@@ -130,9 +129,17 @@ def test_batches_and_channels(model):
 
 def test_scattered_points_converge_to_the_function_on_the_grid():
     """With the areas of their cells as weights; plain softmax stays away."""
-    model = operator_model((6, 8), wavelength=2.0)
+
+    def wave(points):
+        return np.cos(2 * np.pi * points[:, 0]) + np.sin(2 * np.pi * points[:, 1])
+
+    def smooth(key):
+        return (ide.Attention(FEATURES, 2, key=key, std=0.5),)
+
+    control = ide.PiecewiseConstant.build(smooth, 1, key=jax.random.key(1))
+    model = operator_model((6, 8), wavelength=2.0, control=control)
     fine = lattice(*[(np.arange(32) + 0.5) / 32] * 2)
-    exact = outputs_of(model, ide.Field(function(fine), ide.TokenDomain(jnp.asarray(fine))))
+    exact = outputs_of(model, ide.Field(wave(fine), ide.TokenDomain(jnp.asarray(fine))))
     x = lattice(*[np.sort(np.random.default_rng(0).random(32) ** 2) for _ in range(2)])
     errors = []
     for domain in (
@@ -140,7 +147,7 @@ def test_scattered_points_converge_to_the_function_on_the_grid():
         ide.TokenDomain(jnp.asarray(x)),
     ):
         seen = domain.with_queries(fine)
-        values = outputs_of(model, ide.Field(function(np.asarray(seen.points)), seen))
+        values = outputs_of(model, ide.Field(wave(np.asarray(seen.points)), seen))
         errors.append(np.linalg.norm(values[len(x) :] - exact) / np.linalg.norm(exact))
     assert errors[0] < 0.02 < 0.1 < errors[1]
 
