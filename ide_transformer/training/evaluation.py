@@ -93,11 +93,9 @@ def evaluation_task(
         return task if tokens is None else _with_tokens(task, tokens, config, run)
     otherwise = ", which predicts no text; for a TextEncoder give --sentences"
     model = loaded.expected(LanguageModel, otherwise)
-    if isinstance(tokens, tuple):
-        raise InputError(f"tokens={tokens}: a text has one number of them.")
-    tokens = min(model.inputs.context, 512) if tokens is None else tokens
+    context: Any = min(model.inputs.context, 512) if tokens is None else tokens
     whole, fraction = (shakespeare(), 0.1) if text is None else (text, 1.0)
-    return LanguageTask(whole, tokens, tokenizer=loaded.tokenizer, validation=fraction)
+    return LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
 
 
 def _with_tokens(

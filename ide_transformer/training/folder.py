@@ -124,9 +124,7 @@ class RunFolder:
         return _json(self.summary, "restore it, or remove it and go on with --resume")
 
     def load_tokenizer(self) -> AbstractTokenizer:
-        """The tokenizer of the model; `InputError` where it has none."""
-        if not self.tokenizer.exists():
-            raise InputError(f"{self.path} has no tokenizer: it is no run on text.")
+        """The tokenizer of the model of a run on text."""
         return load_tokenizer(self.tokenizer)
 
     @property
@@ -158,8 +156,6 @@ def new_folder(
     that starts at the same time. It appears with all that a run begins with, or not at all:
     `save` writes the tokenizer, if there is one, and `data` is the fingerprint of the data.
     """
-    if runs.exists() and not runs.is_dir():
-        raise InputError(f"{runs} is a file; give the folder of all runs.")
     made = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
     made.checkpoints.mkdir(parents=True)
     try:

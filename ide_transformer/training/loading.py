@@ -44,7 +44,7 @@ class LoadedModel(NamedTuple):
 
     @property
     def tokenizer(self) -> AbstractTokenizer:
-        """The tokenizer of the model; `InputError` where it has none."""
+        """The tokenizer of the model."""
         if self.run is None:
             return PretrainedTokenizer.from_pretrained(self.path)
         return self.run.load_tokenizer()

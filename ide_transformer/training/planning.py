@@ -3,7 +3,7 @@
 import functools as ft
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -31,6 +31,7 @@ _SENT = {
     "all-to-all": lambda n: (n - 1) / n,
     "collective-permute": lambda n: 1,
 }
+_OPERATION = re.compile(rf"\s*(?:ROOT )?%\S+ = (.*?) ({'|'.join(_SENT)})(?:-start)?\(")
 
 
 @checked
@@ -148,7 +149,9 @@ def sent_bytes(program: str) -> dict[str, float]:
 
     def add(name: str, times: float) -> None:
         for line in bodies.get(name, ()):
-            for kind, sent in _sent(line):
+            if match := _OPERATION.match(line):
+                shapes, kind = match.groups()
+                sent = _bytes_of(shapes) * _SENT[kind](_group(line))
                 total[kind] = total.get(kind, 0.0) + times * sent
             count = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
             inner = times * int(count[1]) if count else times
@@ -164,29 +167,17 @@ def sent_bytes(program: str) -> dict[str, float]:
     return total
 
 
-def _sent(line: str) -> Iterator[tuple[str, float]]:
-    kinds = "|".join(_SENT)
-    match = re.match(rf"\s*(?:ROOT )?%\S+ = (.*?) ({kinds})(?:-start)?\(", line)
-    if match is None:
-        return
-    shapes, kind = match.groups()
-    size = sum(
-        _bytes_of(dtype) * math.prod(int(n) for n in dims.split(",") if n)
-        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes)
+def _bytes_of(shapes: str) -> float:
+    """Bytes of arrays such as `(bf16[4,8]{1,0}, pred[])`, whose numbers say their bits."""
+    return sum(
+        int(bits or 8) / 8 * math.prod(int(n) for n in dims.split(",") if n)
+        for bits, dims in re.findall(r"[a-z]+(\d*)\w*\[([\d,]*)\]", shapes)
     )
-    yield kind, size * _SENT[kind](_group(line))
-
-
-def _bytes_of(dtype: str) -> int:
-    """Bytes of a number, from the bits in its name: `bf16`, `s32`, `pred`."""
-    bits = re.search(r"\d+", dtype)
-    return int(bits[0]) // 8 if bits else 1
 
 
 def _group(line: str) -> int:
     """Devices among which an operation is made."""
     if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(match[1])
-    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
-        return len(match[1].split(","))
-    return 2
+    match = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+    return len(match[1].split(",")) if match else 2
