@@ -69,8 +69,9 @@ def draw_panels(
     every = [curve for curves in panels.values() for curve in curves]
     styles = dict(zip(dict.fromkeys(curve.label for curve in every), itertools.cycle(_STYLES)))
     shared = len(styles) < len(every)
-    # Room for the legend, in inches of its text.
-    width = 4.8 * len(panels) + 1.0 + 0.08 * max(map(len, styles), default=0)
+    # With room for the legend, in inches of its text.
+    each = 4.8 if len(panels) < 3 else 3.6
+    width = each * len(panels) + 1.0 + 0.08 * max(map(len, styles), default=0)
     height = max(4.2, 0.4 + 0.18 * len(styles))
     figure = Figure(figsize=(width, height), layout="constrained")
     all_axes = figure.subplots(1, max(len(panels), 1), sharey=shared, squeeze=False)[0]

@@ -19,6 +19,7 @@ from ..figures import Curve, plot_panels
 from ..integration import Direct, Solution, solve
 from ..solvers import AbstractMomentum, Projected, Residual, Velocity
 from ..training import SchemeConfig, did_you_mean, validated
+from ..training.build import SchemeSizes, build_solver
 
 
 FEATURES = 8
@@ -173,64 +174,48 @@ def _gated() -> solvers.GatedRK2:
     return eqx.tree_at(lambda g: (g.weight, g.bias), gate, (weight, jnp.asarray(0.5)))
 
 
+# Schemes that are measured on a free state, and projected on a constraint, by the names that
+# configurations know; and those of a free state alone.
+_EXPLICIT = (
+    *("euler", "heun", "midpoint", "ralston", "bosh3", "rk4", "dopri5", "tsit5", "dopri8"),
+    *("half_solver(lie_trotter(euler))", "lie_trotter(euler)", "lie_trotter(heun)"),
+    *("strang(euler)", "strang(heun)", "strang(rk4)", "lie_strang(heun)"),
+    *("parallel_splitting(euler)", "parallel_splitting(heun)", "yoshida4(rk4)", "suzuki4(rk4)"),
+    *("adams_bashforth(2)", "adams_bashforth(3)", "leapfrog"),
+    *("algebraically_reversible(strang(heun))", "algebraically_reversible(rk4)"),
+)
+_FREE = (
+    *("reversible_heun", "implicit_euler", "implicit_midpoint"),
+    *("kvaerno3", "kvaerno4", "kvaerno5"),
+)
+
+
+def _named(name: str) -> diffrax.AbstractSolver:
+    return build_solver(name, validated(SchemeConfig, name, name), SchemeSizes(FEATURES, 1, 2))
+
+
 @ft.cache
 def schemes() -> dict[str, Entry]:
     """Every scheme, by the name under which it is reported."""
+    nesterov = solvers.Nesterov(momentum=0.5, lookahead=0.5)
+    heavy_ball = solvers.HeavyBall(momentum=0.5)
+    presymplectic = solvers.PresymplecticEuler(logarithmic=1.0, linear=0.1)
+    consistent = solvers.ConsistentPaperSplitting()
+    blocks = ("residual(euler)", "residual(rk4)", "velocity(euler)")
     return {
-        "euler": _explicit(diffrax.Euler()),
-        "heun": _explicit(diffrax.Heun()),
-        "midpoint": _explicit(diffrax.Midpoint()),
-        "ralston": _explicit(diffrax.Ralston()),
-        "bosh3": _explicit(diffrax.Bosh3()),
-        "rk4": _explicit(solvers.RK4()),
-        "dopri5": _explicit(diffrax.Dopri5()),
-        "tsit5": _explicit(diffrax.Tsit5()),
-        "dopri8": _explicit(diffrax.Dopri8()),
-        "reversible_heun": Entry(diffrax.ReversibleHeun()),
-        "half_solver(lie_trotter(euler))": _explicit(diffrax.HalfSolver(solvers.LieTrotter())),
-        "lie_trotter(euler)": _explicit(solvers.LieTrotter(diffrax.Euler())),
-        "lie_trotter(heun)": _explicit(solvers.LieTrotter(diffrax.Heun())),
-        "lie_trotter(euler), exact damping": Entry(solvers.LieTrotter(), block="damped"),
-        "strang(euler)": _explicit(solvers.Strang(diffrax.Euler())),
-        "strang(heun)": _explicit(solvers.Strang(diffrax.Heun())),
-        "strang(rk4)": _explicit(solvers.Strang(solvers.RK4())),
-        "strang(heun), exact damping": Entry(solvers.Strang(), block="damped"),
-        "lie_strang(heun)": _explicit(solvers.LieStrang(diffrax.Heun())),
-        "parallel_splitting(euler)": _explicit(solvers.ParallelSplitting(diffrax.Euler())),
-        "parallel_splitting(heun)": _explicit(solvers.ParallelSplitting(diffrax.Heun())),
-        "yoshida4(rk4)": _explicit(solvers.Yoshida4(solvers.RK4())),
-        "suzuki4(rk4)": _explicit(solvers.Suzuki4(solvers.RK4())),
-        "paper_splitting": Entry(None, solvers.PaperSplitting(), block="paper"),
-        "consistent_paper_splitting": Entry(
-            None, solvers.ConsistentPaperSplitting(), block="paper"
-        ),
-        "residual(euler)": Entry(solvers.Residual(diffrax.Euler()), limit=block_limit),
-        "residual(rk4)": Entry(solvers.Residual(solvers.RK4()), limit=block_limit),
+        **{name: _explicit(_named(name)) for name in _EXPLICIT},
+        **{name: Entry(_named(name)) for name in _FREE},
+        **{name: Entry(_named(name), limit=block_limit) for name in blocks},
         "residual(gated_rk2)": Entry(solvers.Residual(_gated()), limit=block_limit),
-        "velocity(euler)": Entry(solvers.Velocity(diffrax.Euler()), limit=block_limit),
-        "adams_bashforth(2)": _explicit(solvers.AdamsBashforth(2)),
-        "adams_bashforth(3)": _explicit(solvers.AdamsBashforth(3)),
-        "leapfrog": _explicit(solvers.Leapfrog()),
-        "algebraically_reversible(strang(heun))": _explicit(
-            solvers.AlgebraicallyReversible(solvers.Strang(diffrax.Heun()))
-        ),
-        "algebraically_reversible(rk4)": _explicit(
-            solvers.AlgebraicallyReversible(solvers.RK4())
-        ),
-        "nesterov": _explicit(
-            solvers.Nesterov(momentum=0.5, lookahead=0.5), limit=momentum_limit
-        ),
-        "heavy_ball": _explicit(solvers.HeavyBall(momentum=0.5), limit=momentum_limit),
-        "presymplectic_euler": _explicit(
-            solvers.PresymplecticEuler(logarithmic=1.0, linear=0.1), limit=momentum_limit
-        ),
+        "lie_trotter(euler), exact damping": Entry(solvers.LieTrotter(), block="damped"),
+        "strang(heun), exact damping": Entry(solvers.Strang(), block="damped"),
         "exponential_euler": _explicit(solvers.ExponentialEuler(), block="damped"),
         "etdab2": _explicit(solvers.ETDAB2(), block="damped"),
-        "implicit_euler": Entry(solvers.ImplicitEuler()),
-        "implicit_midpoint": Entry(solvers.ImplicitMidpoint()),
-        "kvaerno3": Entry(diffrax.Kvaerno3()),
-        "kvaerno4": Entry(diffrax.Kvaerno4()),
-        "kvaerno5": Entry(diffrax.Kvaerno5()),
+        "paper_splitting": Entry(None, solvers.PaperSplitting(), block="paper"),
+        "consistent_paper_splitting": Entry(None, consistent, block="paper"),
+        "nesterov": _explicit(nesterov, limit=momentum_limit),
+        "heavy_ball": _explicit(heavy_ball, limit=momentum_limit),
+        "presymplectic_euler": _explicit(presymplectic, limit=momentum_limit),
     }
 
 

@@ -1,7 +1,6 @@
 """Schemes compared by training: the same data, seeds and budget for each."""
 
 import functools as ft
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,7 +52,7 @@ class TrainingComparison(AbstractComparison):
     def _each_run_once(self):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)}: give each of them once")
-        names = [*self.schemes, *(_with(s, r) for r in self.recipes for s in self.schemes)]
+        names = [_with(*pair) for pair in self._pairs]
         for name in names:
             try:
                 folder_name(Trial(name, (1.234e-300,) * len(self._swept), max(self.seeds)).name)
@@ -74,22 +73,24 @@ class TrainingComparison(AbstractComparison):
     def contenders(self) -> dict[str, list[dict[str, Any]]]:
         """Each scheme without a recipe and with each: the sections to lay over the base, one
         after the other."""
-        alone = {scheme: [change] for scheme, change in self.schemes.items()}
-        together = itertools.product(self.recipes.items(), self.schemes.items())
-        return alone | {_with(s, r): [own, further] for (r, further), (s, own) in together}
+        recipes = {None: {}, **self.recipes}
+        return {_with(*x): [self.schemes[x[0]], recipes[x[1]]] for x in self._pairs}
+
+    @property
+    def _pairs(self) -> list[tuple[str, str | None]]:
+        return [(scheme, recipe) for recipe in (None, *self.recipes) for scheme in self.schemes]
 
     @property
     def _references(self) -> dict[str, str]:
         """For each contender but the reference the one from which its difference is taken."""
-        if self.reference is None:
+        own = self.reference
+        if own is None:
             return {}
-        references = {scheme: self.reference for scheme in self.contenders}
-        for recipe in self.recipes:
-            same = _with(self.reference, recipe)
-            references |= {_with(scheme, recipe): same for scheme in self.schemes}
-            references[same] = self.reference
-        del references[self.reference]
-        return references
+        return {
+            _with(scheme, recipe): own if scheme == own else _with(own, recipe)
+            for scheme, recipe in self._pairs
+            if (scheme, recipe) != (own, None)
+        }
 
     @property
     def _swept(self) -> dict[str, tuple[float, ...]]:
@@ -278,6 +279,6 @@ def scheme_config(
     return training.validated(Config, tree, where)
 
 
-def _with(scheme: str, recipe: str) -> str:
+def _with(scheme: str, recipe: str | None) -> str:
     """The name of a contender."""
-    return f"{scheme} with {recipe}"
+    return scheme if recipe is None else f"{scheme} with {recipe}"
