@@ -1,16 +1,14 @@
-"""Options of published checkpoints, as their `config.json` holds them; those of images with
-three classes. Shapes only."""
+"""Options of published checkpoints, as their `config.json` holds them, and their numbers of
+parameters; those of images with three classes. Shapes only."""
 
+import json
 import math
 import re
+from pathlib import Path
 
 import equinox as eqx
 import numpy as np
 import pytest
-from pretrained.published_decoders import PUBLISHED as DECODERS
-from pretrained.published_encoders import PUBLISHED as ENCODERS
-from pretrained.published_images import PUBLISHED as IMAGES_AND_SPEECH
-from pretrained.published_llamas import PUBLISHED as LLAMAS
 
 from ide_transformer.pretrained import Options, families
 from ide_transformer.pretrained.checkpoint import Checkpoint
@@ -18,7 +16,7 @@ from ide_transformer.pretrained.family import expected_shapes
 from ide_transformer.pretrained.files import StoredTensor
 
 
-PUBLISHED = ENCODERS | IMAGES_AND_SPEECH | DECODERS | LLAMAS
+PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text())
 # A tensor by which each class of transformers is recognised.
 MARKS = {
     "AlbertForMaskedLM": "predictions.dense.weight",
@@ -44,7 +42,7 @@ def shapes_of(values, at):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_options_are_understood(name, tmp_path):
-    values, parameters = PUBLISHED[name]
+    values, parameters = PUBLISHED[name]["options"], PUBLISHED[name]["parameters"]
     shapes = shapes_of(values, tmp_path)
     assert sum(map(math.prod, shapes.values())) == parameters
     stored = {k: StoredTensor(np.dtype("f4"), x, pytest.fail) for k, x in shapes.items()}
@@ -55,7 +53,7 @@ def test_published_options_are_understood(name, tmp_path):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_options_mean_the_tensors_of_the_library(name, tmp_path):
     torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
-    values, _ = PUBLISHED[name]
+    values = PUBLISHED[name]["options"]
     kind = getattr(transformers, values["architectures"][0])
     with torch.device("meta"):
         model = kind(kind.config_class.from_dict(dict(values)))
