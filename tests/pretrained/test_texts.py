@@ -15,9 +15,9 @@ FAMILIES = [name for name in CASES if "," not in name]
 
 
 @eqx.filter_jit
-def own_outputs(model, tokens, mask):
+def own_outputs(model, tokens, mask, segments=None):
     """The arrays of `outputs_of`, computed by the model here."""
-    text = ide.Text(tokens, mask)
+    text = ide.Text(tokens, mask, segments)
     if isinstance(model.read_out, ide.TokenLogits):
         u1, normalization = model.solve(text).u1, model.read_out.normalization
         return {"states": normalization.project(u1), "logits": model.outputs(u1)}
