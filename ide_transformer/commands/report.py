@@ -1,9 +1,8 @@
-"""Writes a page on some runs: losses, norms over depth, coefficients, steps, texts, cost."""
+"""Writes a page on some runs: what they logged, drew and wrote, and where they differ."""
 
 import argparse
 from pathlib import Path
 
-from ..reporting import Terminal
 from ..studies.runs import report_runs
 from .options import add_trust
 
@@ -23,5 +22,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    report_runs(options.runs, options.output, Terminal().print, trust=options.trust)
+    report_runs(options.runs, options.output, trust=options.trust)
     print(f"report: {options.output}")

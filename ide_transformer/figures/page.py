@@ -14,12 +14,12 @@ from ..reporting.tables import Row, table_cells
 
 
 class Part(NamedTuple):
-    """A part of a page: figures by their captions, a table of `rows` and preformatted texts by
-    their headings, each of which may be missing."""
+    """A part of a page: figures by their captions, drawn here or PNG files, a table of `rows`
+    and preformatted texts by their headings, each of which may be missing."""
 
     title: str
     about: str = ""
-    figures: Mapping[str, Figure] = {}
+    figures: Mapping[str, Figure | Path] = {}
     rows: Sequence[Row] = ()
     texts: Mapping[str, str] = {}
 
@@ -64,11 +64,15 @@ def _table(rows: Sequence[Row]) -> str:
     return f'<div class="wide"><table>{lines}</table></div>'
 
 
-def _inline(figure: Figure) -> str:
-    """A figure as SVG in a URL of its own."""
-    file = io.BytesIO()
-    figure.savefig(file, format="svg")
-    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
+def _inline(figure: Figure | Path) -> str:
+    """A figure in a URL of its own."""
+    if isinstance(figure, Path):
+        kind, content = "png", figure.read_bytes()
+    else:
+        file = io.BytesIO()
+        figure.savefig(file, format="svg")
+        kind, content = "svg+xml", file.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 _STYLE = """

@@ -1,27 +1,16 @@
-"""A page on runs side by side: what they logged, and the norms of their states over depth.
+"""A page on runs side by side: what they logged, drew and wrote.
 
 A run has the same colour in all figures: those without a curve are drawn as an empty one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
 from ..figures import Curve, Part, draw_panels, write_page
-from ..training import (
-    Config,
-    DepthProfile,
-    RunFolder,
-    depth_profile,
-    flat_values,
-    load_run,
-    read_metrics,
-    run_task,
-)
+from ..training import Config, RunFolder, flat_values, read_metrics
 
 
-# Held-out samples that are solved.
-_SAMPLES = 16
 # Of the summary, in the order in which a reader asks for them; the losses come first.
 _COST = ("parameters", "steps", "nfe", "evaluations", "seconds", "bad_steps", "rollbacks")
 
@@ -45,33 +34,24 @@ class RunRecord(NamedTuple):
         return Curve(self.name, [*found], [*found.values()])
 
 
-def report_runs(
-    paths: Sequence[str | Path],
-    output: Path,
-    say: Callable[[str], None] = lambda line: None,
-    *,
-    trust: bool = False,
-) -> None:
-    """Writes a page on some runs: figures and tables of what they logged, and the norms over
-    depth of the models of their newest checkpoints on held-out samples. It is written at the
-    end, all of it or nothing. `say` is called with lines on the progress; for `trust` see
-    `load_run`."""
+def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = False) -> None:
+    """Writes a page on some runs: figures and tables of what they logged, and the figures that
+    they drew. It is written all of it or nothing; for `trust` see `load_run`."""
     if output.is_dir() or not output.parent.is_dir():
         what = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
         raise InputError(f"output {output}: {what}; give the path of a file.")
     runs = read_runs(paths, trust=trust)
-    profiles: dict[str, DepthProfile] = {}
-    missing = ""
-    for number, run in enumerate(runs, 1):
-        say(f"[{number}/{len(runs)}] {run.name}")
-        try:
-            profiles[run.name] = _profile(run)
-        except (InputError, OSError) as error:
-            missing += f" {run.name} is not drawn: {error}"
-            say(f"warning: {run.name} is shown without its model: {error}")
     names = [run.name for run in runs]
     about = f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(names)}."
-    parts = [_results(runs), _logged(runs), _norms(names, profiles, missing)]
+    parts = [_results(runs), _logged(runs)]
+    drawn = {
+        f"{run.name}, {path.stem.replace('_', ' ')}": path
+        for run in runs
+        for path in sorted(run.folder.plots.glob("*.png"))
+        if path.stem != "loss"
+    }
+    if drawn:
+        parts.append(Part("Drawn by each at its end", figures=drawn))
     written = {run.name: text for run in runs if (text := _sample(run)) is not None}
     if written:
         parts.append(Part("Samples", "Written by each at the end of its run.", texts=written))
@@ -97,13 +77,6 @@ def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRe
         name = place.name if short.count(place.name) == 1 else str(folder.path)
         records.append(RunRecord(name, folder, config, lines, summary))
     return records
-
-
-def _profile(run: RunRecord) -> DepthProfile:
-    """The norms along the solution of the newest checkpoint, on the data of the run."""
-    model, _ = load_run(run.folder.path, trust=True)
-    task = run_task(run.folder, trust=True)
-    return depth_profile(model, next(task.held_out(_SAMPLES)).inputs)
 
 
 def _results(runs: list[RunRecord]) -> Part:
@@ -146,22 +119,6 @@ def _logged(runs: list[RunRecord]) -> Part:
         figure = draw_panels({"": curves}, x="step", y=key.replace("_", " "))
         figures[f"{key}, over training."] = figure
     return Part("Training", figures=figures)
-
-
-def _norms(names: Sequence[str], profiles: dict[str, DepthProfile], missing: str) -> Part:
-    about = (
-        f"Root mean squares over depth, of the newest checkpoint on {_SAMPLES} held-out "
-        f"samples.{missing}"
-    )
-    panels: dict[str, list[Curve]] = {"state": [], "increment": []}
-    for name in names:
-        depths, state, increment = profiles.get(name) or ([], [], [])
-        panels["state"].append(Curve(name, depths, state))
-        panels["increment"].append(Curve(name, depths[1:], increment))
-    axes = dict(x="depth t (layers)", y="root mean square", marker="o")
-    caption = "State: u at the boundaries of the intervals. Increment: what each interval adds."
-    figures = {caption: draw_panels(panels, log="y", **axes)} if profiles else {}
-    return Part("Norms over depth", about, figures)
 
 
 def _sample(run: RunRecord) -> str | None:

@@ -1,15 +1,16 @@
-"""The page on runs: one with smooth weights, one whose data are lost and an adaptive one."""
+"""The page on runs."""
 
 import html
+import json
 import re
-import shutil
 
-import numpy as np
 import pytest
+import yaml
+from matplotlib.figure import Figure
 from running import run_here
-from training.small_run import TEXT
 
-from ide_transformer import InputError, training
+from ide_transformer import InputError
+from ide_transformer.figures import save_figure
 from ide_transformer.studies import runs as pages
 from ide_transformer.studies.runs import read_runs
 
@@ -44,29 +45,32 @@ def test_a_summary_that_is_damaged_is_named(tmp_path):
         read_runs([tmp_path])
 
 
-@pytest.mark.heavy
-def test_a_page_shows_what_runs_logged_and_do_over_depth(tmp_path, capsys, monkeypatch):
-    (tmp_path / "text.txt").write_text(TEXT)
+def write_run(folder, *, solver, losses, **summary):
+    """A run as if it had been made."""
+    (folder / "plots").mkdir(parents=True)
+    config = {"version": 1, "name": folder.name, "solver": solver}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "fingerprints.json").write_text('{"run": "0", "sources": ["0.1 (abc)"]}')
+    lines = [
+        {"step": n, "loss": x, "solver.momentum": 0.5, "field_evaluations": 2}
+        for n, x in enumerate(losses, 1)
+    ]
+    lines += [{"step": len(losses), "validation_loss": losses[-1]}]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    if summary:
+        (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
 
-    def train(name, steps, **sections):
-        tree = {
-            "name": name,
-            "data": {"name": "text", "path": str(tmp_path / "text.txt")},
-            "model": {"width": 8, "heads": 2, "depth": 2, "context": 8, "std": 0.5},
-            "optimizer": {"warmup": 1},
-            "training": {"steps": steps, "batch_size": 4, "log_every": 1, "sample": 10},
-        }
-        tree["training"] |= {"evaluate_every": steps // 2, "evaluate_samples": 4}
-        config = training.Config.model_validate(tree | sections)
-        return training.train(config, runs=tmp_path).path
 
-    smooth = train("smooth", 8, solver={"kind": "nesterov"})
+def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys, monkeypatch):
+    end = {"validation_loss": 1.25, "steps": 3, "nfe": 2, "parameters": 7, "seconds": 1.0}
+    smooth = write_run(tmp_path / "smooth", solver="nesterov", losses=[3.0, 2.0, 1.5], **end)
+    going = write_run(tmp_path / "going", solver="rk4", losses=[3.5, 2.5])
+    adaptive = {"kind": "tsit5", "rtol": 1e-5, "atol": 1e-5}
+    last = write_run(tmp_path / "last", solver=adaptive, losses=[2.75], **end)
     (smooth / "sample.txt").write_bytes(b"To <be\xff\n")
-    lost = shutil.copytree(smooth, tmp_path / "lost")
-    (lost / "summary.json").unlink()
-    config = (lost / "config.yaml").read_text()
-    (lost / "config.yaml").write_text(config.replace("text.txt", "lost.txt"))
-    adaptive = train("adaptive", 2, solver={"kind": "tsit5", "rtol": 1e-5, "atol": 1e-5})
+    for name in ("loss", "state_norm"):
+        save_figure(Figure(), smooth / f"plots/{name}.png")
     drawn = {}
 
     def draw_panels(panels, *, y, **options):
@@ -76,27 +80,22 @@ def test_a_page_shows_what_runs_logged_and_do_over_depth(tmp_path, capsys, monke
     draw = pages.draw_panels
     monkeypatch.setattr(pages, "draw_panels", draw_panels)
     page = tmp_path / "report.html"
-    output = run_here(capsys, "report.py", smooth, lost, adaptive, "--output", page)
-    assert f"report: {page}" in output and "lost is shown without its model" in output
+    assert f"report: {page}" in run_here(
+        capsys, "report.py", smooth, going, last, "--output", page
+    )
     text = page.read_text(encoding="utf-8")
     assert re.findall("<h2>(.*?)</h2>", text) == [
-        *("Results and cost", "Training", "Norms over depth", "Samples"),
+        *("Results and cost", "Training", "Drawn by each at its end", "Samples"),
         "Differences of configuration",
     ]
-    assert "Not finished: lost." in text and "lost is not drawn: " in text
-    assert html.escape("To <be\ufffd") in text and "nesterov" in text
-    learned = {f"solver.{name}" for name in ("momentum", "lookahead", "gain")}
-    assert drawn.keys() == {"loss", "root mean square", "field evaluations", *learned}
-    assert text.count("<img") == len(drawn)
+    assert "Not finished: going." in text and html.escape("To <be\ufffd") in text
+    assert "<td>1.25</td>" in text and "<td>2.5</td>" in text and "nesterov" in text
+    assert text.count("data:image/png") == 1 and 'alt="smooth, state norm"' in text
+    assert drawn.keys() == {"loss", "solver.momentum", "field evaluations"}
+    assert text.count("data:image/svg+xml") == len(drawn)
     # A run has the same colour in all figures, also where it has no curve.
     for panels in drawn.values():
         for curves in panels.values():
-            assert [curve.label for curve in curves] == ["smooth", "lost", "adaptive"]
-    log = training.read_metrics(smooth / "metrics.jsonl")
-    losses = [line["loss"] for line in log if "loss" in line]
-    assert drawn["loss"]["training"][0].y == losses
-    model, _ = training.load_run(smooth)
-    inputs = next(training.run_task(training.RunFolder(smooth)).held_out(16)).inputs
-    own, other, _ = drawn["root mean square"]["state"]
-    assert np.allclose(own.y, training.depth_profile(model, inputs).state)
-    assert np.size(other.y) == 0
+            assert [curve.label for curve in curves] == ["smooth", "going", "last"]
+    assert [curve.y for curve in drawn["loss"]["training"]] == [[3, 2, 1.5], [3.5, 2.5], [2.75]]
+    assert [curve.y for curve in drawn["loss"]["validation"]] == [[1.5], [2.5], [2.75]]

@@ -48,10 +48,8 @@ def test_data_that_changed_are_named(there, capsys, text, message):
     if text is not None:
         (there / "text.txt").write_text(text)
     assert message in evaluated(capsys, there, expected=2)
-    # A table, and a page that needs no data, say it too.
+    # A table says it too.
     assert message in evaluated(capsys, there, "--mesh", "tokens=4,8", expected=2)
-    page = "--output", there / "report.html"
-    assert message in run_here(capsys, "report.py", there / "runs/small", *page)
 
 
 def test_named_data_are_taken_in_the_tokens_of_the_run(there, capsys):
