@@ -143,24 +143,14 @@ def plot_fields(
     """A PNG file of functions at points `[tokens, dimension]`: in the plane a row of panels for
     each sample, on a line a panel. Each row has functions `[tokens]` by title, of which "truth"
     and "prediction" share their colours and "error" has others."""
-    draw = _on_line if points.shape[1] == 1 else _in_plane
-    save_figure(draw(points, rows), path)
-
-
-def _on_line(points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]) -> Figure:
-    figure = Figure(figsize=(3.4 * len(rows) + 1, 3.2), layout="constrained")
-    all_axes = figure.subplots(1, len(rows), squeeze=False)[0]
+    if points.shape[1] > 1:
+        return save_figure(_in_plane(points, rows), path)
     order = np.argsort(points[:, 0])
-    for axes, row in zip(all_axes, rows, strict=True):
-        for (title, values), color in zip(row.items(), COLORS, strict=False):
-            style = dict(marker=".", linestyle="--" if title == "prediction" else "-")
-            axes.plot(
-                points[order, 0], values[order], label=literal(title), color=color, **style
-            )
-        axes.set_xlabel("x")
-        axes.spines[["top", "right"]].set_visible(False)
-    all_axes[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
+    panels = {
+        f"sample {number}": [Curve(x, points[order, 0], y[order]) for x, y in row.items()]
+        for number, row in enumerate(rows, 1)
+    }
+    plot_panels(path, panels, x="x", y="value", marker=".")
 
 
 def _in_plane(points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]) -> Figure:
