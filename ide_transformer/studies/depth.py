@@ -150,8 +150,11 @@ class _Study:
         self.model = model
         outputs = model.outputs(solved(model, problem.held_out)[0])
         target = dynamics.Target(problem.held_out, outputs, problem.read)
-        error = lambda u1, outputs: target.output_error(model, outputs)  # noqa: E731
-        self.data = Data(problem.held_out, problem.losses, error)
+        self.data = Data(
+            problem.held_out,
+            problem.losses,
+            error=lambda u1, outputs: target.output_error(model, outputs),
+        )
         self.rows: Rows = []
         self.losses: list[np.ndarray] = []
         self.keep = ft.cache(lambda layers: self.solve(dynamics.keep_layers(model, layers)))
