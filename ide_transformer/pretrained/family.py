@@ -19,10 +19,9 @@ class Placement(NamedTuple):
         weight = scale · tensor[permuted by axes][..., rows] + shift.
 
     - `weight`: the array itself, recognised by its identity; `None` where the model lacks it.
-    - `name`: the name of the tensor. With `{layer}` in it the weight has a leading axis over
-      layers, and each layer is a tensor.
-    - `axes`: the order of the axes of the tensor; afterwards it is reshaped to the weight.
-    - `shape`: the shape of the permuted tensor, where that of the weight is another one.
+    - `name`: that of the tensor; with `{layer}` in it of one for each entry of the first axis.
+    - `axes`: the order of the axes of the tensor, which is then reshaped to the weight.
+    - `shape`: of the permuted tensor, where it is not that of the weight.
     - `rows`: the outputs, along the last axis, that the weight takes from the tensor.
     - `sharing`: how many weights of equal size share the tensor.
     - `repeated`: whether all layers of the weight are the same tensor.
@@ -43,15 +42,16 @@ class Placement(NamedTuple):
         return self.repeated or "{layer}" in self.name
 
     @property
+    def part_shape(self) -> tuple[int, ...]:
+        """The shape of the weight, or of one of its layers."""
+        return tuple(self.weight.shape)[self.layered :]
+
+    @property
     def tensor_shape(self) -> tuple[int, ...]:
-        shape = self.shape or self._part_shape
+        shape = self.shape or self.part_shape
         if self.sharing > 1:
             shape = (*shape[:-1], self.sharing * shape[-1])
         return shape if self.axes is None else tuple(shape[i] for i in np.argsort(self.axes))
-
-    @property
-    def _part_shape(self) -> tuple[int, ...]:
-        return tuple(self.weight.shape)[self.layered :]
 
     def names(self) -> list[str]:
         """The names of its tensors, in the order of layers."""
@@ -64,7 +64,7 @@ class Placement(NamedTuple):
     def taken_from(self, tensor: np.ndarray) -> np.ndarray:
         """The part of the weight that is in one tensor."""
         x = self.permuted(tensor)
-        return (x if self.rows is None else x[..., self.rows]).reshape(self._part_shape)
+        return (x if self.rows is None else x[..., self.rows]).reshape(self.part_shape)
 
 
 def expected_shapes(table: list[Placement]) -> dict[str, tuple[int, ...]]:
@@ -78,15 +78,11 @@ class Family(NamedTuple):
     - `build`: makes the model, with weights of any value, from the options and the names of
       the tensors in the checkpoint.
     - `places`: gives the places of all weights of that model.
-    - `prefix`: stands in front of the names in a checkpoint that also has a head. The names
-      in the table are without it.
-    - `ignored`: a regular expression for tensors that are no weights: constants that the
-      original library computes by itself.
-    - `unread`: a regular expression for weights of parts that the model does not have; a
-      warning names them.
-    - `copies`: tensors that repeat another one where the table does not place them, as a tied
-      read-out repeats the embedding; the name of that other one for each. One that differs is
-      refused, unless it is `unread`.
+    - `prefix`: stands before the names in a checkpoint that also has a head, not in the table.
+    - `ignored`: matches tensors that are no weights but constants of the original library.
+    - `unread`: matches weights of parts that the model does not have; a warning names them.
+    - `copies`: tensors that repeat another one, whose name is given, where the table does not
+      place them, as a tied read-out. One that differs is refused, unless it is `unread`.
     - `renamed`: parts of other spellings of a name, and what the table has in their place:
       newer versions of the original library rename its modules, and relatives have other names.
     - `harmless`: options, with spaces between them, that `build` does not ask for since they
@@ -133,14 +129,9 @@ def block(control: AbstractControl) -> Any:
 
 
 def weights_of(module: Any, below: str = "", **names: str) -> Iterator[Placement]:
-    """The arrays, linear maps and normalisations of a module, as far as it has them.
-
-    **Arguments:**
-
-    - `below`: the part of the name that all of them begin with.
-    - `names`: the rest of the name of each, by its attribute: `query="q_proj"`. That of an
-      array is the whole name of its tensor.
-    """
+    """The arrays, linear maps and normalisations of a module, as far as it has them, by the
+    names of its attributes: `query="q_proj"`. All names begin with `below`; that of an array is
+    the whole name of its tensor."""
     for attribute, name in names.items():
         part, name = getattr(module, attribute, None), f"{below}.{name}" if below else name
         if isinstance(part, Linear):
@@ -168,8 +159,7 @@ def linear(
 
 def norm(part: Any, name: str) -> Iterator[Placement]:
     """The gain and bias of a part, as far as it has them."""
-    yield Placement(getattr(part, "gain", None), f"{name}.weight")
-    yield Placement(getattr(part, "bias", None), f"{name}.bias")
+    return weights_of(part, name, gain="weight", bias="bias")
 
 
 def fused(

@@ -30,6 +30,9 @@ _CONFIG = "__config__"
 # the archive, holds none.
 _MOST_BYTES = 64 * 2**20
 _MOST_TIMES = 20
+# What is raised by a damaged archive, and by a header that says more than it holds.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError)
+_DAMAGED += (MemoryError,)
 
 
 class StoredTensor(NamedTuple):
@@ -190,10 +193,7 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
                 with archive.open(member) as file:
                     array = np.lib.format.read_array(file, allow_pickle=False)
                 arrays[member.filename.removesuffix(".npy")] = array
-    except (
-        *(zipfile.BadZipFile, zlib.error, OSError, EOFError),
-        *(ValueError, RuntimeError, MemoryError),
-    ) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path} is damaged or no NumPy archive: {error}.") from None
     if _CONFIG not in arrays:
         raise InputError(

@@ -85,10 +85,11 @@ def pre_norm(
     """The arguments of a pre-norm model of the operators that these make: they normalise their
     own input, there is no constraint, and outputs are normalised. Its scheme is Lie–Trotter
     with Euler sub-steps, or unsplit Euler for parallel blocks."""
-    makers = [ft.partial(make, normalization=normalization) for make in operators]
-    number = options.size("num_hidden_layers")
+    layers = block(*(ft.partial(make, normalization=normalization) for make in operators))
     return dict(
-        control=PiecewiseConstant.build(block(*makers), number, key=any_key()),
+        control=PiecewiseConstant.build(
+            layers, options.size("num_hidden_layers"), key=any_key()
+        ),
         constraint=Free(),
         discretization=Discretization(diffrax.Euler() if parallel else LieTrotter()),
         output_normalization=normalization,
@@ -186,13 +187,15 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
 
 
 def check_turning(options: Options, features: int, head_features: int, *names: str) -> None:
-    """Refuses rotary positions of an odd number of features, or of more than a head has. The
-    options `names` give these numbers, beside those of BERT."""
-    if features % 2 or not 0 < features <= head_features:
+    """Refuses rotary positions of an odd number of features, of more than a head has, or of so
+    many that their angles would take memory before a tensor is compared. The options `names`
+    give these numbers, beside those of BERT."""
+    if features % 2 or not 0 < features <= min(head_features, 2**14):
         sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
         raise InputError(
             f"{options.file}: {features} of the {head_features} features of a head would have "
-            f"rotary positions, which are for pairs. Correct {', '.join((*names, *sizes))}."
+            "rotary positions, which are for pairs of at most 16,384. Correct "
+            f"{', '.join((*names, *sizes))}."
         )
 
 

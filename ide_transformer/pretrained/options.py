@@ -1,7 +1,7 @@
 """Options of a checkpoint, as `config.json` holds them."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ..errors import InputError
 _REQUIRED = object()
 
 # More of anything than this would take memory before a tensor is compared.
-_MOST = 2**20
+_MOST = 2**24
 
 # Options of every family that do not change what a model computes: where it came from, how it
 # is trained, how text is generated from it, what its outputs are called.
@@ -36,8 +36,7 @@ use_bfloat16 use_cache xla_device
 class Options:
     """Options of a checkpoint, each asked for by name.
 
-    - `values`: name to value.
-    - `file`: the file that holds them, for errors.
+    - `values`: by name, as they are in `file`.
     - `within`: the option that the values are the object of, and a point.
     - `spellings`: the file's own name of an option that it calls differently; see `renamed`.
     - `asked`: the file's names of the options that were asked for so far.
@@ -53,8 +52,8 @@ class Options:
     asked: set[str] = field(default_factory=set)
 
     def renamed(self, **spellings: str) -> "Options":
-        """Rename options: after `renamed(hidden_size="dim")` the option
-        `hidden_size` is the one that the file calls `dim`. Errors name `dim`."""
+        """Options by other names: after `renamed(hidden_size="dim")` the option `hidden_size`
+        is the one that the file, and errors, call `dim`."""
         return replace(self, spellings=spellings)
 
     def get(self, name: str, default: Any = _REQUIRED) -> Any:
@@ -121,15 +120,13 @@ class Options:
         """
         value = self.get(name, values[0])
         if not any(value == one and type(value) is type(one) for one in values):
-            raise self._not_supported(name, value, map(repr, values))
+            known = dict.fromkeys(repr(one) for one in values if one is not _REQUIRED)
+            raise self.refused(name, value, f"not supported. Supported: {', '.join(known)}")
         return value
 
     def choose(self, name: str, choices: Mapping[str, Any], default: Any = _REQUIRED) -> Any:
         """The meaning of an option, looked up in a table of its values."""
-        value = self.get(name, default)
-        if not isinstance(value, str) or value not in choices:
-            raise self._not_supported(name, value, choices)
-        return choices[value]
+        return choices[self.allow(name, default, *choices)]
 
     def check_all_asked(self, harmless: str) -> None:
         """Refuses options that nothing has asked for, unless they are known to be harmless for
@@ -141,9 +138,6 @@ class Options:
                 f"{self.file}: {', '.join(written)}: not known for models of this kind, so the "
                 "outputs could be wrong. Remove what does not change what the model computes."
             )
-
-    def _not_supported(self, name: str, value: Any, supported: Iterable[str]) -> InputError:
-        return self.refused(name, value, f"not supported. Supported: {', '.join(supported)}")
 
     def spelled(self, name: str) -> str:
         """The file's own name of an option."""

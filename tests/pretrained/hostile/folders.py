@@ -120,19 +120,22 @@ def index(folder, case):
     return file, lambda: load_pretrained(folder)
 
 
+_LINEAR = dict(rope_type="linear", factor=2.0, rope_theta=1e4)
 SIZES = {
-    "gpt2_n_layer": ("gpt2", "n_layer"),
-    "gpt2_n_embd": ("gpt2", "n_embd"),
-    "albert_layers": ("albert", "num_hidden_layers"),
-    "whisper_layers": ("whisper", "decoder_layers"),
-    "t5_layers": ("t5", "num_layers"),
-    "vit_image": ("vit", "image_size"),
-    "dinov2_ratio": ("dinov2", "mlp_ratio"),
+    "gpt2_n_layer": ("gpt2", dict(n_layer=10**9)),
+    "gpt2_n_embd": ("gpt2", dict(n_embd=10**9)),
+    "gpt2_n_embd_in_range": ("gpt2", dict(n_embd=2**24)),
+    "albert_layers": ("albert", dict(num_hidden_layers=2**24)),
+    "whisper_layers": ("whisper", dict(decoder_layers=2**24)),
+    "t5_layers": ("t5", dict(num_layers=10**9)),
+    "vit_image": ("vit", dict(image_size=65532)),
+    "dinov2_ratio": ("dinov2", dict(mlp_ratio=1e300)),
+    "llama_angles": ("llama", dict(head_dim=2**24, rope_parameters=_LINEAR)),
 }
 
 
 @attack(*SIZES)
 def size(folder, case):
-    family, name = SIZES[case]
-    changed_copy(folder, family, **{name: 10**9})
-    return folder / "config.json", lambda: load_pretrained(folder)
+    family, options = SIZES[case]
+    changed_copy(folder, family, **options)
+    return folder, lambda: load_pretrained(folder)
