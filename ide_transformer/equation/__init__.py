@@ -12,7 +12,13 @@ from .constraints import (
     RMSSphere as RMSSphere,
     Sphere as Sphere,
 )
-from .controls.control import AbstractControl as AbstractControl, low_precision as low_precision
+from .controls.control import (
+    AbstractControl as AbstractControl,
+    PiecewiseConstant as PiecewiseConstant,
+    PiecewiseLinear as PiecewiseLinear,
+    Tied as Tied,
+    low_precision as low_precision,
+)
 from .controls.expansion import (
     AbstractExpansion as AbstractExpansion,
     Chebyshev as Chebyshev,
@@ -24,11 +30,6 @@ from .controls.mapped import (
     Sampled as Sampled,
     Sourced as Sourced,
     with_source as with_source,
-)
-from .controls.piecewise import (
-    PiecewiseConstant as PiecewiseConstant,
-    PiecewiseLinear as PiecewiseLinear,
-    Tied as Tied,
 )
 from .devices import LAYOUT_AXES as LAYOUT_AXES, divided as divided, on_devices as on_devices
 from .domain import TokenDomain as TokenDomain, grid_of as grid_of, lattice as lattice

@@ -2,7 +2,7 @@
 
 import abc
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -22,12 +22,6 @@ from .arrays import (
     optional_positive_array,
 )
 from .function_space import FeatureDomain, FunctionSpace
-
-
-if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
 
 class AbstractConstraint(eqx.Module):
@@ -121,11 +115,11 @@ class AbstractNormalization(AbstractRescaling):
     ⟨·⟩ the mean over Ω_y. It maps onto { u : ⟨((u-β)/γ)²⟩ = 1 }.
     """
 
-    gain: AbstractVar[Vector | None]
-    bias: AbstractVar[Vector | None]
-    eps: AbstractVar[float]
+    gain: Vector | None = eqx.field(converter=optional_array, default=None)
+    bias: Vector | None = eqx.field(converter=optional_array, default=None)
+    eps: NonNegativeFloat = eqx.field(static=True, default=0.0)
     # Its points and their weights; `None` for equal ones.
-    domain: AbstractVar[FeatureDomain | None]
+    domain: FeatureDomain | None = eqx.field(static=True, default=None)
 
     def centre(self, v: Features) -> Features:
         """The linear map that comes before the scaling."""
@@ -136,9 +130,9 @@ class AbstractNormalization(AbstractRescaling):
         if self.domain is None:
             return jnp.mean(v, axis=-1, keepdims=True)
         if self.domain.features != v.shape[-1]:
+            points, name = self.domain.features, type(self).__name__
             raise InputError(
-                f"{type(self).__name__}: domain={self.domain} has {self.domain.features} "
-                f"points, but the state has {v.shape[-1]} features."
+                f"{name}: domain has {points} points, but the state has {v.shape[-1]} features."
             )
         return v @ jnp.asarray(self.domain.weights, v.dtype)[:, None]
 
@@ -193,8 +187,7 @@ class AbstractNormalization(AbstractRescaling):
         if is_known(square) and not np.all(square):
             name = type(self).__name__
             raise InputError(
-                f"{name}: a token whose features are all the same has no projection; write "
-                f"{name}(…, eps=1e-5), as layer norm does."
+                f"{name}: a token of equal features has no projection; write eps=1e-5."
             )
         scale = lax.rsqrt(square)
         return v * scale, scale
@@ -243,10 +236,7 @@ class LayerNorm(AbstractCentredNormalization):
     - `domain`: the points and weights of means over Ω_y; `None` for equal weights.
     """
 
-    gain: Vector | None = eqx.field(converter=optional_array, default=None)
-    bias: Vector | None = eqx.field(converter=optional_array, default=None)
     eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)
-    domain: FeatureDomain | None = eqx.field(static=True, default=None)
 
 
 class RMSNorm(AbstractNormalization):
@@ -263,11 +253,8 @@ class RMSNorm(AbstractNormalization):
     - `gain`, `domain`: see `LayerNorm`.
     """
 
-    gain: Vector | None = eqx.field(converter=optional_array, default=None)
+    bias: ClassVar[None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
     eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)
-    domain: FeatureDomain | None = eqx.field(static=True, default=None)
-
-    bias: ClassVar[None] = None
 
 
 class RMSSphere(AbstractSphere):
@@ -286,10 +273,7 @@ class RMSSphere(AbstractSphere):
     """
 
     gain: Vector | None = eqx.field(converter=optional_positive_array, default=None)
-    eps: NonNegativeFloat = eqx.field(static=True, default=0.0)
-    domain: FeatureDomain | None = eqx.field(static=True, default=None)
-
-    bias: ClassVar[None] = None
+    bias: ClassVar[None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class Sphere(AbstractSphere, AbstractCentredNormalization):
@@ -318,6 +302,3 @@ class Sphere(AbstractSphere, AbstractCentredNormalization):
     """
 
     gain: Vector | None = eqx.field(converter=optional_positive_array, default=None)
-    bias: Vector | None = eqx.field(converter=optional_array, default=None)
-    eps: NonNegativeFloat = eqx.field(static=True, default=0.0)
-    domain: FeatureDomain | None = eqx.field(static=True, default=None)

@@ -306,8 +306,8 @@ class TokenDomain(eqx.Module):
         points = jnp.asarray(points, self.points.dtype)
         if self.end_weights is not None:
             raise InputError(
-                "TokenDomain.with_queries: the end_weights are for integrals up to its own "
-                "points; where none ends before the last, give TokenDomain(points, weights)."
+                "TokenDomain.with_queries: end_weights are for integrals up to points; give "
+                "TokenDomain(points, weights)."
             )
         own = self._given_weights
         weights = jnp.pad(own, [(0, 0)] * (own.ndim - 1) + [(0, len(points))])
@@ -412,7 +412,7 @@ def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
     if domain.grid is None or domain.weights is not None or domain.prefix:
         raise InputError(
             f"{name} needs tokens at equal distances on a grid, without weights, padding or a "
-            "class token, as TokenDomain.uniform, periodic and midpoint make them."
+            "class token: TokenDomain.uniform, periodic or midpoint."
         )
     return domain.grid
 

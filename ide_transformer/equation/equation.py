@@ -11,8 +11,7 @@ from ..arguments import is_known
 from ..errors import InputError
 from .arrays import Depth, State
 from .constraints import AbstractConstraint
-from .controls.control import AbstractControl, take
-from .controls.piecewise import Tied
+from .controls.control import AbstractControl, Tied, take
 from .domain import TokenDomain
 from .operators.operator import AbstractOperator
 from .spelling import listing, number_of_weights, spelled

@@ -116,9 +116,8 @@ class Nodal(AbstractBasis):
         sums = np.bincount(_parts(domain.points, number), domain.weights, number)
         if np.ptp(sums) > 1e-6 / number:
             raise InputError(
-                f"Nodal: {domain.features} points of the rule {domain.rule} give {number} "
-                f"equal parts unequal weights; take a multiple of {number} points of the rule "
-                "midpoint, or Cosine() for any number."
+                f"Nodal: {domain.features} points of rule={domain.rule} give {number} equal "
+                f"parts unequal weights; take a multiple of {number} points, or Cosine()."
             )
 
 
@@ -275,8 +274,7 @@ class FunctionSpace(eqx.Module):
         if rest:
             raise InputError(
                 f"FunctionSpace: {self.domain.features} features for {self.modes} modes are no "
-                f"whole number of points for {modes} modes, of a head or of the feed-forward; "
-                "choose a multiple of the modes."
+                f"whole number for {modes} modes, of a head, say; take a multiple of the modes."
             )
         domain = self.domain.with_points(points)
         self.basis.check(domain, modes)

@@ -58,9 +58,8 @@ def simpson(x: Float[Array, " points"]) -> Rule:
     known = is_known(rule.weights)
     if known and min(np.asarray(w).min() for w in (rule.weights, rule.end_weights)) < 0:
         raise InputError(
-            "TokenDomain.simpson: a gap between two points is twice its neighbour or more, "
-            "which makes a weight negative; let the distances change more slowly, or take "
-            "TokenDomain.trapezoid."
+            "TokenDomain.simpson: a gap between points is twice its neighbour or more, so that "
+            "a weight is negative; take TokenDomain.trapezoid, or other points."
         )
     return rule
 

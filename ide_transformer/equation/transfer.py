@@ -54,8 +54,7 @@ def interpolation(
     if source.prefix or target.prefix or source.dimension != target.dimension:
         raise InputError(
             f"interpolation: from a domain of dimension {source.dimension} to one of dimension "
-            f"{target.dimension}; they have to be the same, and each token needs a place, "
-            "as in domain.without_prefix."
+            f"{target.dimension}; give equal ones, and domain.without_prefix."
         )
     points, x = np.asarray(source.points, float), np.asarray(target.points, float)
     if source.dimension == 1:

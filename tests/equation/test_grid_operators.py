@@ -16,7 +16,6 @@ import ide_transformer as ide
 
 TOKENS = 7
 UNIFORM = ide.TokenDomain.uniform(TOKENS)
-SIMPSON = ide.TokenDomain.simpson(jnp.array([0.0, 0.3, 0.7, 1.1, 1.6, 2.3, 3.2]))
 CIRCLE = ide.TokenDomain.periodic(12, 2.0)
 TORUS = ide.TokenDomain.periodic((6, 8), (1.0, 2.0))
 

@@ -60,7 +60,7 @@ REFUSED = {
     "dimension 2, so that its tokens have no order": lambda: PLANE.positions,
     "periodic, so that its tokens have no order": lambda: CIRCLE.integral_up_to(LINE[:, None]),
     r"give TokenDomain\(points, weights\)": lambda: SIMPSON.with_queries(jnp.ones((1, 1))),
-    "let the distances change more slowly": lambda: ide.TokenDomain.simpson(LINE**2),
+    "so that a weight is negative": lambda: ide.TokenDomain.simpson(LINE**2),
     "outside bounds": lambda: ide.TokenDomain.from_points(2 * LINE[:, None], ((0.0, 1.0),)),
     "for points of dimension 1": lambda: ide.TokenDomain.from_points(
         LINE[:, None], ((0.0, 1.0),) * 2
@@ -72,7 +72,7 @@ REFUSED = {
     "from a domain of dimension 1 to one of dimension 2": lambda: ide.interpolation(
         UNIFORM, PLANE
     ),
-    "each token needs a place": lambda: ide.interpolation(CLASS_TOKEN, PLANE),
+    "and domain.without_prefix": lambda: ide.interpolation(CLASS_TOKEN, PLANE),
     "degree=3 needs 4 or more": lambda: ide.interpolation(FEW, UNIFORM, degree=3),
     "a point at 7.0, but the source goes from 0.0": lambda: ide.interpolation(UNIFORM, OTHER),
     "degree=1 alone serves": lambda: ide.interpolation(SCATTERED, SCATTERED, degree=3),
@@ -94,8 +94,10 @@ REFUSED = {
         ide.Cosine(), 6, ide.FeatureDomain(7)
     ).inner(3),
     "give features=2": lambda: ide.FeatureDomain(1, "clenshaw_curtis"),
-    "Rotary turns pairs": lambda: attention(positions=ide.Rotary()).at_points(SPACE),
-    "a query_normalization or key": lambda: attention(
+    "no rotary positions, which turn pairs": lambda: attention(
+        positions=ide.Rotary()
+    ).at_points(SPACE),
+    "query_normalization or key_normalization; take": lambda: attention(
         query_normalization=ide.RMSNorm()
     ).at_points(SPACE),
     "Damping has no weights that are": lambda: ide.Damping(1.0).at_points(SPACE),

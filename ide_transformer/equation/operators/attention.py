@@ -76,8 +76,7 @@ class AbstractAttention(AbstractOperator):
         name = type(self).__name__
         if head_features is None and features % heads:
             raise InputError(
-                f"{name}: heads={heads} do not divide features={features}; give a multiple, or "
-                "head_features."
+                f"{name}: heads={heads} do not divide features={features}; give head_features."
             )
         if heads % self.key_value_heads:
             raise InputError(
@@ -206,9 +205,8 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         normalizations = self.query_normalization, self.key_normalization
         if self.positions.turns_features or any(type(x) is not Free for x in normalizations):
             raise InputError(
-                f"{type(self.positions).__name__} turns pairs of features, or there is a "
-                "query_normalization or key_normalization, which functions of a feature have "
-                "not; take LinearBias, RelativeBias or learned positions, and leave it out."
+                "Functions of a feature have no rotary positions, which turn pairs, and no "
+                "query_normalization or key_normalization; take LinearBias or RelativeBias."
             )
         modes, y = self.head_features, space.features
         queries = space.heads(self.heads, modes)

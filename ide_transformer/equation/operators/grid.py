@@ -31,9 +31,8 @@ def goes_around(operator: object, domain: TokenDomain) -> bool:
     """Whether a grid is one of a torus, without boundaries."""
     if domain.period is not None and None in domain.period:
         raise InputError(
-            f"{type(operator).__name__} is for grids that have boundaries along all axes or "
-            f"along none, but this TokenDomain has period={domain.period}. Take it away, "
-            "dataclasses.replace(domain, period=None), where boundaries on all sides will do."
+            f"{type(operator).__name__} is for grids with boundaries along all axes or along "
+            f"none, but period={domain.period}; give dataclasses.replace(domain, period=None)."
         )
     return domain.period is not None
 
@@ -202,9 +201,8 @@ class FourierIntegral(AbstractOperator):
             enough = min(domain.grid or ()) >= least
         if not enough:
             raise InputError(
-                f"FourierIntegral: {domain.num_tokens} tokens, {domain.prefix} of them without "
-                f"a place, cannot tell its {self.modes} waves apart; give at least {least} "
-                "points along each axis, and no class token."
+                f"FourierIntegral: {domain.num_tokens} points cannot tell {self.modes} waves "
+                f"apart; give at least {least} points along each axis, and no class token."
             )
         integral = (self._on_grid if equally_spaced else self._at_points)(v, domain)
         return self.activation(integral.astype(u.dtype) + self.linear(v))

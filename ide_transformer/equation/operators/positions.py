@@ -125,9 +125,8 @@ class Volterra(AbstractRegion):
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
         if self.window is not None and ends is not None:
             raise InputError(
-                f"A window of {self.window} begins between the points of its domain, for "
-                "which end_weights say nothing; take window=None, or a TokenDomain without "
-                "end_weights, in which each token counts in full."
+                f"A window of {self.window} begins between the points, for which end_weights "
+                "say nothing; take window=None, or a TokenDomain without them."
             )
         return super().ends(query_domain, ends)
 
@@ -178,9 +177,8 @@ class Rotary(AbstractPositions):
         pairs = turning // 2 if self.stretch is None else len(self.stretch)
         if 2 * pairs != turning or turning > head_features:
             raise InputError(
-                f"Rotary positions turn pairs of features, but {turning} of head_features="
-                f"{head_features} would turn, stretch={self.stretch}; choose an even number of "
-                "them, and half as many in stretch."
+                f"Rotary: features={turning} of head_features={head_features} turn in pairs; "
+                f"choose an even number, and half as many in stretch={self.stretch}."
             )
 
     def __call__(self, x: Heads, domain: TokenDomain) -> Heads:
