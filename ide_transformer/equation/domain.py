@@ -462,17 +462,11 @@ def _later(v: Array, tokens: int) -> Array:
     return jnp.concatenate([zeros, v], axis=-2)[..., : v.shape[-2], :]
 
 
-@jax.custom_jvp
 def _log(weights: Float[Array, "..."]) -> Float[Array, "..."]:
     """Not a number where a weight is negative: it must not pass for zero."""
     zero = weights == 0
     wide = jnp.promote_types(weights.dtype, jnp.float32)
     log = jnp.log(jnp.where(zero, 1, weights)).astype(wide)
-    return jnp.where(zero, jnp.asarray(LOG_ZERO, wide), log)
-
-
-@_log.defjvp
-def _log_jvp(primals, tangents):
-    (weights,), (rate,) = primals, tangents
-    log = _log(weights)
-    return log, (rate / jnp.where(weights == 0, 1, weights)).astype(log.dtype)
+    # Its derivative there is that of the weight.
+    change = (weights - jax.lax.stop_gradient(weights)).astype(wide)
+    return jnp.where(zero, jnp.asarray(LOG_ZERO, wide) + change, log)

@@ -190,54 +190,33 @@ class SinkhornAttention(AbstractAttention):
         rows, columns = shares[..., None, :, None], shares[..., None, None, :]
 
         def balanced(g: Array, _: None) -> tuple[Array, None]:
-            f = -_log_sum(s, columns, g, -1)
-            return -_log_sum(s, rows, f, -2), None
+            f = -_normalised(s, columns, g, -1)[0]
+            return -_normalised(s, rows, f, -2)[0], None
 
         g, _ = lax.scan(balanced, jnp.zeros_like(s[..., :1, :]), length=self.iterations)
-        gamma = _kernel(s, columns, g, -1)
+        _, gamma = _normalised(s, columns, g, -1)
         mean = jnp.einsum("...hxz,...zhd->...xhd", gamma, value)
         return self.output(mean.reshape(u.shape))
 
 
-def _scores(s: Array, shares: Array, g: Array) -> Array:
-    return s + jnp.log(jnp.maximum(shares, jnp.finfo(s.dtype).tiny)) + g
-
-
 # The logarithm of a weight that is 0 has no derivative, but what is made of it has.
 @eqx.filter_custom_jvp
-def _log_sum(s: Array, shares: Array, g: Array, axis: int) -> Array:
-    """`log Σ w exp(s + g)`."""
-    return jax.nn.logsumexp(_scores(s, shares, g), axis=axis, keepdims=True)
+def _normalised(s: Array, shares: Array, g: Array, axis: int) -> tuple[Array, Array]:
+    """`log Σ w exp(s + g)`, and `w exp(s + g)` divided by the sum."""
+    scores = s + jnp.log(jnp.maximum(shares, jnp.finfo(s.dtype).tiny)) + g
+    total = jax.nn.logsumexp(scores, axis=axis, keepdims=True)
+    return total, jax.nn.softmax(scores, axis=axis)
 
 
-@_log_sum.def_jvp
-def _log_sum_jvp(primals, tangents):
-    rates = _rates(_kernel(*primals), primals, tangents)
-    return _log_sum(*primals), jnp.sum(rates, axis=primals[-1], keepdims=True)
-
-
-@eqx.filter_custom_jvp
-def _kernel(s: Array, shares: Array, g: Array, axis: int) -> Array:
-    """`w exp(s + g) / Σ w exp(s + g)`."""
-    return jax.nn.softmax(_scores(s, shares, g), axis=axis)
-
-
-@_kernel.def_jvp
-def _kernel_jvp(primals, tangents):
-    gamma = _kernel(*primals)
-    rates = _rates(gamma, primals, tangents)
-    return gamma, rates - gamma * jnp.sum(rates, axis=primals[-1], keepdims=True)
-
-
-def _rates(
-    gamma: Array, primals: tuple[Array, Array, Array, int], tangents: tuple[Array | None, ...]
-) -> Array:
-    """The derivative of the kernel before it is normalised again."""
-    s, _, g, _ = primals
+@_normalised.def_jvp
+def _normalised_jvp(primals, tangents):
+    s, _, g, axis = primals
+    total, gamma = _normalised(*primals)
     s_rate, shares_rate, g_rate = (0 if x is None else x for x in tangents[:3])
     rates = gamma * (s_rate + g_rate)
-    if tangents[1] is None:
-        return rates
-    # Padding may have any score, and an infinite rate times 0 would spread.
-    most = math.log(jnp.finfo(s.dtype).max) / 2
-    return rates + shares_rate * jnp.exp(jnp.minimum(s + g - _log_sum(*primals), most))
+    if tangents[1] is not None:
+        # Padding may have any score, and an infinite rate times 0 would spread.
+        most = math.log(jnp.finfo(s.dtype).max) / 2
+        rates = rates + shares_rate * jnp.exp(jnp.minimum(s + g - total, most))
+    change = jnp.sum(rates, axis=axis, keepdims=True)
+    return (total, gamma), (change, rates - gamma * change)
