@@ -73,13 +73,8 @@ def study_coarsening(
     path: str, folder: Path, *, calibration: int, held_out: int, trust: bool = False
 ) -> list[Report]:
     """Coarsens and refines the run or checkpoint in `path`, compares it with dropping layers by
-    the rules in use, and writes tables and figures into `folder`.
-
-    **Arguments:**
-
-    - `calibration`, `held_out`: samples to choose and fit by, and to measure on.
-    - `trust`: see `load_run`.
-    """
+    the rules in use, and writes tables and figures into `folder`; from so many samples to
+    choose and fit by, and to measure on."""
     for name, size in (("calibration", calibration), ("held_out", held_out)):
         if size < 1:
             raise InputError(f"study_coarsening: {name}={size}; give it at least one sample.")
@@ -106,15 +101,9 @@ def measure_coarsening(
     tolerances: Sequence[float] = (0.5, 0.1),
     say: Callable[[str], None] = lambda line: None,
 ) -> CoarseningStudy:
-    """Solves a model natively, coarser (down to half its evaluations), finer, and with layers
-    dropped by the rules in use.
-
-    **Arguments:**
-
-    - `refinements`: numbers of steps in each interval.
-    - `tolerances`: of the adaptive solves. One that changes no step is made smaller.
-    - `say`: called with each part of the study as it begins.
-    """
+    """Solves a model natively, coarser (down to half its evaluations), finer (by numbers of
+    steps in each interval, and by tolerances), and with layers dropped by the rules in use.
+    `say` is called with each part of the study as it begins."""
     study, number = _Study(model, problem), model.control.num_intervals
     few = range(number - 1, math.ceil(number / 2) - 1, -1)
     say("layers")

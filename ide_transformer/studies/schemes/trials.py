@@ -93,10 +93,8 @@ class Trials:
         return training.validated(Config, tree, f"schemes.{trial.scheme}")
 
     def done(self, trial: Trial) -> bool:
-        """Whether a run has ended or failed.
-
-        **Raises:** `InputError` where it was made with another configuration or on other data.
-        """
+        """Whether a run has ended or failed; one that was made with another configuration or on
+        other data is refused."""
         made, task = Made(self.folder, trial), self.tasks[trial.scheme]
         run, data = made.run, self._data(task)
         if run.path.exists():
