@@ -105,7 +105,7 @@ def test_sampling_from_a_run(finished, capsys):
 def test_files_and_seeds_that_cannot_be_used(finished, text, tmp_path, capsys):
     folder, _ = finished
     output = run_here(capsys, "train.py", *arguments(text, text), expected=2)
-    assert output.splitlines()[-1].startswith("error: ") and f"{text} is a file" in output
+    assert output.splitlines()[-1].startswith(f"error: [Errno 20] Not a directory: '{text}")
     output = run_here(capsys, "sample.py", folder, "--seed", 10**20, expected=2)
     assert "--seed 100000000000000000000: give a number from 0" in output
     output = run_here(
