@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools as ft
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar, get_args
 
 import diffrax
@@ -11,39 +11,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from ..equation import (
-    AbstractBasis,
-    AbstractConstraint,
-    AbstractOperator,
-    FeatureDomain,
-    Free,
-    FunctionSpace,
-    NoPositions,
-)
+from .. import equation, models
+from ..equation import AbstractConstraint, AbstractControl, AbstractOperator, Free
 from ..errors import InputError
 from ..integration import AbstractGradient
-from ..models import (
-    AbstractInputs,
-    AbstractReadOut,
-    Discretization,
-    EncodedInputs,
-    LanguageModel,
-    Model,
-    TextInputs,
-    check_causal,
-    is_built_as,
-    kinds_of,
-)
+from ..models import Discretization, Model, check_causal, is_built_as, kinds_of
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer
-from .blocks import encoder_control, make_block, make_control, offers_of
-from .choice import SchemeConfig
+from .choice import Part, SchemeConfig
 from .config import NATIVE, Config, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
-from .names import find, parameters_of, snake_case
+from .names import find, find_function, parameters_of, snake_case
 from .refinement import first_model
 from .sizes import check_memory, check_steps
-from .staged import staged_model
 
 
 M = TypeVar("M", bound=Model)
@@ -59,12 +39,12 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
     model, data, kind = config.model, config.data, task_class(config)
     offered: dict[str, Any] = {"context": model.context, "patch": model.patch}
     if tokenizer is not None:
-        asked = parameters_of(getattr(kind, "build", kind)).get("tokenizer")
+        asked = parameters_of(kind).get("tokenizer")
         if asked is not None and AbstractTokenizer in get_args(asked.annotation):
             offered["tokenizer"] = tokenizer
             learned = type(data).model_fields["tokenizer"].default
             data = data.model_copy(update={"tokenizer": learned})
-    elif model.pretrained is not None and kind.model is LanguageModel:
+    elif model.pretrained is not None and kind.model is models.LanguageModel:
         path = find_pretrained(model.pretrained)
         offered["tokenizer"] = PretrainedTokenizer.from_pretrained(path)
     return construct("data", data, AbstractTask, Offers({AbstractTask: offered}))
@@ -73,52 +53,6 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
 def task_class(config: Config) -> type[AbstractTask]:
     """The class of the task of a run; its data are not read."""
     return find("data.name", config.data.name, AbstractTask)
-
-
-def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
-    """The model of a run, with weights drawn from `key`.
-
-    **Raises:** `InputError`, before anything is drawn, for a run that does not fit into memory;
-    for a model that sees the tokens that it is to predict.
-    """
-    check_steps(config.model.depth, config.solver)
-    mode = construct("training.gradient", config.training.gradient, AbstractGradient)
-    if config.model.pretrained is not None:
-        model = build_model_of_size(config, task.sizes, key)
-        _check_tokens(config, task, model)
-        check_memory(config, task, model, mode)
-        return causal(config, model)
-    build = ft.partial(build_model_of_size, config, task.sizes)
-    try:
-        shapes = eqx.filter_eval_shape(build, key)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
-        # A class that looks at its numbers has to be made with numbers.
-        shapes = build(key)
-    check_memory(config, task, shapes, mode)
-    return causal(config, build(key))
-
-
-def causal(config: Config, model: M) -> M:
-    """The model of a run.
-
-    **Raises:** `InputError` where the task asks for tokens that the model sees, see
-    `check_causal`.
-    """
-    if task_class(config).causal:
-        check_causal(f"data.name={config.data.name}", model)
-    return model
-
-
-def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
-    """Refuses tokens that the embedding of a checkpoint has not."""
-    tokens = task.sizes.get("vocabulary", 0)
-    texts = isinstance(model.inputs, TextInputs | EncodedInputs)
-    rows = model.inputs.vocabulary if texts else tokens
-    if tokens > rows:
-        raise InputError(
-            f"data: there are {tokens} tokens, but model.pretrained={config.model.pretrained} "
-            f"knows {rows}; take the tokenizer of the checkpoint."
-        )
 
 
 def build_start(config: Config) -> tuple[AbstractTask, Model, PRNGKeyArray]:
@@ -134,66 +68,89 @@ def starting_model(config: Config, task: AbstractTask) -> tuple[Model, PRNGKeyAr
     return with_training(model, config.training), key
 
 
+def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
+    """The model of a run, with weights drawn from `key`.
+
+    **Raises:** `InputError`, before anything is drawn, for a run that does not fit into memory;
+    for a model that sees the tokens that it is to predict.
+    """
+    check_steps(config.model.depth, config.solver)
+    mode = construct("training.gradient", config.training.gradient, AbstractGradient)
+    build = ft.partial(build_model_of_size, config, task.sizes)
+    given = config.model.pretrained is not None
+    try:
+        model = build(key) if given else eqx.filter_eval_shape(build, key)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        # A class that looks at its numbers has to be made with numbers.
+        model = build(key)
+    if given:
+        _check_tokens(config, task, model)
+    check_memory(config, task, model, mode)
+    return causal(config, model if given else build(key))
+
+
+def causal(config: Config, model: M) -> M:
+    """The model of a run.
+
+    **Raises:** `InputError` where the task asks for tokens that the model sees, see
+    `check_causal`.
+    """
+    if task_class(config).causal:
+        check_causal(f"data.name={config.data.name}", model)
+    return model
+
+
 def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
     """The model of a run, for a task of these `sizes`, for example `{"vocabulary": 84}`."""
     model = config.model
     if model.pretrained is not None:
         return with_solver(_pretrained(config, model.pretrained), config.solver)
     if (coefficients := model.of_coefficients) is not None:
-        basis = construct("model.basis", model.basis, AbstractBasis)
-        domain = FeatureDomain(model.width, model.feature_rule)
-        space = FunctionSpace(basis, coefficients.width, domain)
+        basis = construct("model.basis", model.basis, equation.AbstractBasis)
+        domain = equation.FeatureDomain(model.width, model.feature_rule)
+        space = equation.FunctionSpace(basis, coefficients.width, domain)
         inner = config.model_copy(update={"model": coefficients})
         return dataclasses.replace(build_model_of_size(inner, sizes, key), space=space)
     if model.stages:
-        return staged_model(config, sizes, key, build_model_of_size)
+        return _staged_model(config, sizes, key)
     task = task_class(config)
     control_key, constraint_key, model_key = jax.random.split(key, 3)
-    offers = offers_of(model, causal=task.causal)
-    controlled = ft.partial(make_control, config.control, model.depth)
-    control = controlled(ft.partial(make_block, model, offers), control_key)
-    one = construct("model.constraint", model.constraint, AbstractConstraint, offers)
-    constrained = type(one) is not Free
-    constraints = (one,) * len(model.operators)
+    parts = offers_of(model, causal=task.causal)
+    control = _control(config, ft.partial(make_block, model, parts), control_key)
+    one = _constraint("constraint", model.constraint, parts)
     trained = bool(jax.tree.leaves(eqx.filter(one, eqx.is_array)))
-    constraint = controlled(lambda key: constraints, constraint_key) if trained else one
+    ones = (one,) * len(model.operators)
+    constraint = _control(config, lambda key: ones, constraint_key) if trained else one
 
     # Where the state is constrained, the constraint is applied to the embedded input, and
     # the state at T needs no other normalisation.
-    given = offers.arguments[AbstractOperator]
+    given = parts.arguments[AbstractOperator]
     into, output = one, Free()
-    if not constrained:
-        kind = model.input_normalization
-        into = construct("model.input_normalization", kind, AbstractConstraint, offers)
+    if type(one) is Free:
+        into = _constraint("input_normalization", model.input_normalization, parts)
         output = given["normalization"]
         if type(output) is Free:
-            kind = ModelConfig().normalization
-            output = construct("model.normalization", kind, AbstractConstraint, offers)
+            output = _constraint("normalization", ModelConfig().normalization, parts)
     num_steps = model.depth * config.solver.steps_per_interval
     steps = SchemeSizes(model.width, num_steps, len(model.operators))
-    offered = dict(
-        sizes,
-        context=model.context,
-        features=model.width,
-        patch=model.patch,
-        class_token=model.class_token,
-        tied=model.tied,
-        learned_positions=type(given["positions"]) is NoPositions,
-        control=control,
-        constraint=constraint,
-        make_encoder_control=ft.partial(encoder_control, config, jax.random.fold_in(key, 1)),
-        discretization=build_discretization(config.solver, steps),
-        input_normalization=into,
-        embedding_normalization=given["normalization"],
-        output_normalization=output,
-        dropout=model.dropout,
-        std=model.std,
-    )
+    asked = ("context", "patch", "class_token", "tied", "dropout", "std")
+    offered = {
+        **sizes,
+        **{name: getattr(model, name) for name in asked},
+        "features": model.width,
+        "learned_positions": type(given["positions"]) is equation.NoPositions,
+        "control": control,
+        "constraint": constraint,
+        "make_encoder_control": ft.partial(_encoder_control, config, key),
+        "discretization": build_discretization(config.solver, steps),
+        "input_normalization": into,
+        "embedding_normalization": given["normalization"],
+        "output_normalization": output,
+    }
     check_kind(config)
-    roots = Model, AbstractInputs, AbstractReadOut
+    offers = dict.fromkeys((Model, models.AbstractInputs, models.AbstractReadOut), offered)
     try:
-        offers = Offers(dict.fromkeys(roots, offered), model_key)
-        return construct("model", model, Model, offers)
+        return construct("model", model, Model, Offers(offers, model_key))
     except InputError as error:
         raise InputError(f"data.name={config.data.name}: {error}") from None
 
@@ -210,6 +167,97 @@ def check_kind(config: Config) -> None:
             f"{wanted[0].__name__} and {wanted[1].__name__}; write model.kind="
             f"{snake_case(learns.__name__)}, or model for parts of your own."
         )
+
+
+def offers_of(model: ModelConfig, *, causal: bool) -> Offers:
+    """The arguments that the section `model` supplies to operators and constraints."""
+    constraint = {
+        "gain": jnp.ones(model.width),
+        "bias": jnp.zeros(model.width) if model.bias else None,
+        "eps": 1e-5,
+    }
+    constraints = Offers({AbstractConstraint: constraint})
+    asked = ("heads", "key_value_heads", "hidden", "bias", "std")
+    operator = {
+        **{name: getattr(model, name) for name in asked},
+        "features": model.width,
+        "activation": find_function("model.activation", model.activation),
+        "causal": causal,
+        "positions": construct("model.positions", model.positions, equation.AbstractPositions),
+        "normalization": _constraint("normalization", model.normalization, constraints),
+        # Each operator adds its output to the state once a layer; scaled so, their sum over
+        # all layers starts at the size of one (GPT-2).
+        "output_std": model.std / (len(model.operators) * model.depth) ** 0.5,
+        "rate": jnp.full(model.width, model.damping),
+    }
+    return Offers({AbstractConstraint: constraint, AbstractOperator: operator})
+
+
+def _constraint(name: str, choice: Part, offers: Offers) -> AbstractConstraint:
+    return construct(f"model.{name}", choice, AbstractConstraint, offers)
+
+
+def make_block(
+    model: ModelConfig, offers: Offers, key: PRNGKeyArray
+) -> tuple[AbstractOperator, ...]:
+    """The operators of one layer."""
+    keys = jax.random.split(key, len(model.operators))
+    operators = tuple(
+        construct(f"model.operators.{i}", choice, AbstractOperator, offers._replace(key=k))
+        for i, (choice, k) in enumerate(zip(model.operators, keys, strict=True))
+    )
+    if model.dropout:
+        operators = tuple(equation.Dropout(operator, model.dropout) for operator in operators)
+    if model.layer_drop:
+        operators = tuple(
+            equation.LayerDrop(operator, model.layer_drop) for operator in operators
+        )
+    return operators
+
+
+def _control(config: Config, block: Callable, key: PRNGKeyArray) -> AbstractControl:
+    """A control of the configured kind, of layers that `block` makes from a key."""
+    depth, horizon = config.model.depth, config.control.horizon
+    offers = Offers({AbstractControl: {"make_block": block, "num_intervals": depth}}, key)
+    control = construct("control", config.control, AbstractControl, offers)
+    if horizon is None:
+        return control
+    return dataclasses.replace(control, interval_length=horizon / depth)
+
+
+def _encoder_control(config: Config, key: PRNGKeyArray) -> AbstractControl:
+    """The control of an encoder: that of the decoder without the operators that see the
+    encoder, and not causal."""
+    kinds = [find("model.operators", x.kind, AbstractOperator) for x in config.model.operators]
+    pairs = zip(config.model.operators, kinds, strict=True)
+    own = tuple(choice for choice, kind in pairs if not getattr(kind, "own_domain", False))
+    model = config.model.model_copy(update={"operators": own})
+    block = ft.partial(make_block, model, offers_of(model, causal=False))
+    return _control(config, block, jax.random.fold_in(key, 1))
+
+
+def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
+    """The model of `model.stages`, of which the last one alone reads classes out; an
+    `InputError` begins with the key of a stage."""
+    stages: list[Any] = []
+    keys, given = jax.random.split(key, len(config.model.stages)), {**sizes, "classes": None}
+    for number, own_key in enumerate(keys):
+        own = config.stage(number)
+        if number == len(keys) - 1:
+            given["classes"] = sizes.get("classes")
+        try:
+            check_steps(own.model.depth, own.solver)
+            stage = build_model_of_size(own, given, own_key)
+            if not isinstance(stage.inputs, models.ImageInputs):
+                raise InputError(
+                    f"model.kind={own.model.kind}: it cannot be followed by another stage; "
+                    "take model.kind=image_stage."
+                )
+        except InputError as error:
+            raise InputError(f"model.stages.{number}: {error}") from None
+        given["image_shape"] = (*stage.inputs.grid, stage.features)
+        stages.append(stage)
+    return models.StagedModel(tuple(stages))
 
 
 class SchemeSizes(NamedTuple):
@@ -287,3 +335,15 @@ def _pretrained(config: Config, path: str) -> Model:
             "as data.name=digits."
         )
     return model
+
+
+def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
+    """Refuses tokens that the embedding of a checkpoint has not."""
+    tokens = task.sizes.get("vocabulary", 0)
+    texts = isinstance(model.inputs, models.TextInputs | models.EncodedInputs)
+    rows = model.inputs.vocabulary if texts else tokens
+    if tokens > rows:
+        raise InputError(
+            f"data: there are {tokens} tokens, but model.pretrained={config.model.pretrained} "
+            f"knows {rows}; take the tokenizer of the checkpoint."
+        )

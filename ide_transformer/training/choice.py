@@ -1,6 +1,5 @@
-"""Types of values, and sections of a configuration that choose a class and give its options."""
+"""Kinds of values, and sections of a configuration that choose a class and give its options."""
 
-import abc
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -22,10 +21,25 @@ from ..errors import InputError
 from .names import find, parameters_of, root_of, shown, snake_case
 
 
+# The normal numbers of float32; it takes smaller ones for 0.
+_LEAST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+# Schemes inside each other.
+_DEEPEST = 20
+
+
 def in_int32(count: int) -> int:
     if count >= 2**31:
         raise ValueError("Input should be less than 2147483648, since runs count in int32")
     return count
+
+
+def in_single_precision(value: Any) -> Any:
+    """The value, if float32 has it where it is a number; else `ValueError`."""
+    if type(value) is float and value and not _LEAST <= abs(value) <= _LARGEST:
+        raise ValueError(
+            f"a number of float32 is 0 or lies between {_LEAST:.2g} and {_LARGEST:.2g}"
+        )
+    return value
 
 
 def _below_one(fraction: float) -> float:
@@ -53,29 +67,12 @@ def folder_name(name: str) -> str:
 Count = Annotated[int, Field(gt=0), AfterValidator(in_int32)]
 CountOrZero = Annotated[int, Field(ge=0), AfterValidator(in_int32)]
 # A count that is a key, which YAML and JSON give as a text.
-CountAsKey = Annotated[
-    int, Field(ge=0), AfterValidator(in_int32), BeforeValidator(_number_of_key)
-]
+CountAsKey = Annotated[CountOrZero, BeforeValidator(_number_of_key)]
 Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
 # Keys of JAX take 32 bits of a seed; others would draw the same weights.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # The name of a folder of results.
 FolderName = Annotated[str, AfterValidator(folder_name)]
-
-
-# The normal numbers of float32; it takes smaller ones for 0.
-_LEAST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-# Schemes inside each other.
-_DEEPEST = 20
-
-
-def in_single_precision(value: Any) -> Any:
-    """The value, if float32 has it where it is a number; else `ValueError`."""
-    if type(value) is float and value and not _LEAST <= abs(value) <= _LARGEST:
-        raise ValueError(
-            f"a number of float32 is 0 or lies between {_LEAST:.2g} and {_LARGEST:.2g}"
-        )
-    return value
 
 
 class Section(BaseModel):
@@ -90,36 +87,34 @@ class Section(BaseModel):
         return in_single_precision(value)
 
 
-class AbstractChoice(abc.ABC):
+class AbstractChoice(Section):
     """A class by its name (its snake case, or `package.module:Class`), and options."""
 
-    options: dict[str, Any]
+    # Arguments of the class, by name.
+    options: dict[str, Any] = Field(default={})
     # Where the name is written, below the key of the choice.
-    kind_key: ClassVar[str]
+    name_key: ClassVar[str] = ".kind"
 
     @property
-    @abc.abstractmethod
     def chosen(self) -> str:
         """The name."""
+        raise NotImplementedError
 
-    def key_of_option(self, key: str, name: str) -> str:
-        """Key at which the option `name` of the choice at `key` is written."""
-        return f"{key}.options.{name}"
+    def option_key(self, name: str) -> str:
+        """Where an option is written, below the key of the choice."""
+        return f".options.{name}"
 
     def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that are given for parameters of these types."""
         return self.options
 
 
-class Choice(Section, AbstractChoice):
+class Choice(AbstractChoice):
     """`{kind: …, options: {…}}`; the name alone will do. Options are arguments of the class,
     for example {terms: 3} of chebyshev."""
 
     # The name.
     kind: str
-    # Arguments of the class, by name.
-    options: dict[str, Any] = {}
-    kind_key: ClassVar[str] = ".kind"
 
     @property
     def chosen(self) -> str:
@@ -134,7 +129,7 @@ class Choice(Section, AbstractChoice):
 class Part(Choice):
     """A choice inside a section; written as its name where it has no options."""
 
-    kind_key: ClassVar[str] = ""
+    name_key: ClassVar[str] = ""
 
     @model_serializer(mode="wrap")
     def _short(self, serialize: Any) -> Any:
@@ -166,11 +161,12 @@ class SchemeConfig(Choice):
         kind = section.get("kind")
         if not isinstance(kind, str) or not {*kind} & {*"()"}:
             return value
-        if kind.count("(") > _DEEPEST:
-            raise ValueError(f"{shown(kind)}: more than {_DEEPEST} schemes inside each other")
         match = re.fullmatch(r"([\w.:]+)\((.+)\)", kind.strip())
-        if match is None:
-            raise ValueError(f"{shown(kind)} is no scheme; write for example strang(heun)")
+        if match is None or kind.count("(") > _DEEPEST:
+            raise ValueError(
+                f"{shown(kind)} is no scheme; write for example strang(heun), with at most "
+                f"{_DEEPEST} inside each other"
+            )
         name, argument = match.groups()
         options = section.get("options", {})
         if argument.isdecimal() and isinstance(options, dict):
@@ -183,9 +179,9 @@ class SchemeConfig(Choice):
             )
         return {**section, "kind": name, "sub_solver": argument}
 
-    def key_of_option(self, key: str, name: str) -> str:
+    def option_key(self, name: str) -> str:
         inner = name in ("sub_solver", "solver")
-        return f"{key}.sub_solver" if inner else super().key_of_option(key, name)
+        return ".sub_solver" if inner else super().option_key(name)
 
     def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
         if self.sub_solver is None:

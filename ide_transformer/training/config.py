@@ -1,6 +1,5 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,15 +22,79 @@ from .choice import (
     Seed,
     in_int32,
 )
-from .equation_config import (
-    NATIVE as NATIVE,
-    ControlConfig as ControlConfig,
-    SolverConfig as SolverConfig,
-    StageConfig as StageConfig,
-)
 from .names import shown
 from .optimizer import OptimizerConfig as OptimizerConfig
 from .parallel import ParallelConfig as ParallelConfig
+
+
+# Of the keys and their meaning.
+VERSION = 1
+# `solver.kind` for the scheme that comes with a checkpoint.
+NATIVE = "native"
+
+
+class ControlConfig(Choice):
+    """`control`: how the weights depend on depth."""
+
+    # A control.
+    kind: str = "piecewise_constant"
+    # The depth T at which the solution is read; default: one for each layer of model.depth.
+    horizon: PositiveFloat | None = None
+
+
+class SolverConfig(SchemeConfig):
+    """`solver`: the time-stepping scheme and its steps."""
+
+    # Equal steps in each interval; 1 is a step per layer.
+    steps_per_interval: Count = 1
+    # Relative tolerance, for adaptive steps instead of equal ones.
+    rtol: PositiveFloat | None = None
+    # Absolute tolerance; goes with rtol.
+    atol: PositiveFloat | None = None
+    # The most adaptive steps in one interval.
+    max_steps: Count = 256
+    # Whether adaptive steps are the same for a batch, or each sample has its own.
+    steps_for: Literal["batch", "sample"] = "batch"
+
+    @model_validator(mode="after")
+    def _fits(self):
+        given = self.model_dump(exclude_defaults=True, exclude={"kind"})
+        if self.kind == NATIVE and given:
+            keys = ", ".join(f"solver.{name}" for name in given)
+            raise ValueError(f"solver.kind={NATIVE} brings its own steps; drop {keys}")
+        if (self.rtol is None) != (self.atol is None):
+            raise ValueError("solver.rtol and solver.atol go together; give both or neither")
+        if self.rtol is None and self.steps_for == "sample":
+            raise ValueError(
+                "solver.steps_for=sample is for adaptive steps; give solver.rtol and "
+                "solver.atol, or drop it"
+            )
+        if self.rtol is not None and self.steps_per_interval != 1:
+            raise ValueError(
+                "solver.steps_per_interval is for equal steps, solver.rtol for adaptive ones; "
+                "drop one of them"
+            )
+        return self
+
+
+class StageConfig(Section):
+    """`model.stages`: an equation on a grid of tokens, which windows of an image, or of the
+    states of the stage before, embed."""
+
+    # Rows and columns of pixels, or of tokens before, from one window to the next.
+    stride: Count = 2
+    # Side of a window; larger than the stride, windows overlap.
+    window: Count = 3
+    # Of this stage; default: those of the section model.
+    width: Count | None = None
+    heads: Count | None = None
+    depth: Count | None = None
+    hidden: Count | None = None
+    operators: Annotated[tuple[Part, ...], Field(min_length=1, strict=False)] | None = None
+    # Its weights over depth; default: the section control.
+    control: ControlConfig | None = None
+    # Its scheme; default: the section solver.
+    solver: SolverConfig | None = None
 
 
 class GradientConfig(Choice):
@@ -155,24 +218,22 @@ class TrainingConfig(Section):
             raise ValueError(
                 "training.meshes: none is drawn for the first step; give one without after"
             )
-        steps, intervals = [*self.refine], [*self.refine.values()]
-        if not steps:
-            return self
         given = f"training.refine={self.refine}"
-        if self.meshes:
+        steps, intervals = [*self.refine], [*self.refine.values()]
+        if steps and self.meshes:
             raise ValueError(
                 f"{given}: training.meshes draws meshes of one model, and refine changes the "
                 "model; drop one of them, or write meshes with after, such as "
                 "{intervals: 8, after: 1000}"
             )
-        if steps[0]:
+        if steps[:1] not in ([], [0]):
             raise ValueError(f"{given}: the first step must be 0, such as {{0: 2, 1000: 4}}")
         for name, numbers in (("steps", steps), ("numbers of intervals", intervals)):
-            if any(b <= a for a, b in itertools.pairwise(numbers)):
+            if numbers != sorted(set(numbers)):
                 raise ValueError(
                     f"{given}: its {name} {numbers} must increase, as in {{0: 2, 1000: 4}}"
                 )
-        if steps[-1] >= self.steps:
+        if steps and steps[-1] >= self.steps:
             raise ValueError(
                 f"{given}: a run of training.steps={self.steps} does not come to step "
                 f"{steps[-1]}; refine earlier, or train longer"
@@ -180,10 +241,7 @@ class TrainingConfig(Section):
         return self
 
 
-VERSION = 1
-
-
-class DataConfig(Section, AbstractChoice):
+class DataConfig(AbstractChoice):
     """`data`: what is learned."""
 
     # A task, for example shakespeare, text, token_files, digits, mnist, fashion_mnist, p_hop,
@@ -204,20 +262,18 @@ class DataConfig(Section, AbstractChoice):
     test: Annotated[float, Field(ge=0, lt=1)] | None = None
     # Further arguments of the task.
     options: dict[str, Any] = Field(default={})
-    kind_key: ClassVar[str] = ".name"
+    name_key: ClassVar[str] = ".name"
 
     @property
     def chosen(self) -> str:
         return self.name
 
-    def key_of_option(self, key: str, name: str) -> str:
-        own = name in type(self).model_fields
-        return f"{key}.{name}" if own else super().key_of_option(key, name)
+    def option_key(self, name: str) -> str:
+        return f".{name}" if name in type(self).model_fields else super().option_key(name)
 
     def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
-        for name in type(self).model_fields:
-            if name in self.options:
-                raise InputError(f"{key}.options.{name}: write {key}.{name} instead.")
+        for name in self.options.keys() & type(self).model_fields:
+            raise InputError(f"{key}.options.{name}: write {key}.{name} instead.")
         given = self.model_dump(mode="json", exclude_none=True, exclude={"name", "options"})
         return {**given, **self.options}
 
@@ -343,22 +399,17 @@ class Config(Section):
 
     def stage(self, number: int) -> "Config":
         """The configuration of a stage, as that of a run with one equation."""
-        own, model = self.model.stages[number], self.model
-        given = own.model_dump(exclude_none=True, include=set(type(model).model_fields))
-        changes: dict[str, Any] = {name: getattr(own, name) for name in given}
-        last = number == len(model.stages) - 1
-        windows = {"window": own.window, "stride": own.stride}
-        changes |= {
+        given = {name: x for name, x in self.model.stages[number] if x is not None}
+        sections = {name: given.pop(name) for name in ("control", "solver") if name in given}
+        windows = {name: given.pop(name) for name in ("window", "stride")}
+        last = number == len(self.model.stages) - 1
+        given |= {
             "stages": (),
-            "class_token": model.class_token and last,
-            "options": {**model.options, **windows},
+            "class_token": self.model.class_token and last,
+            "options": {**self.model.options, **windows},
         }
-        sections = {
-            "model": model.model_copy(update=changes),
-            "control": own.control or self.control,
-            "solver": own.solver or self.solver,
-        }
-        return self.model_copy(update=sections)
+        model = self.model.model_copy(update=given)
+        return self.model_copy(update={**sections, "model": model})
 
     @model_validator(mode="before")
     @classmethod
@@ -380,12 +431,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits(self):
-        pretrained, optimizer, steps = (
-            self.model.pretrained,
-            self.optimizer,
-            self.training.steps,
-        )
-        refine, depth = self.training.refine, self.model.depth
+        pretrained, depth = self.model.pretrained, self.model.depth
+        optimizer, steps, refine = self.optimizer, self.training.steps, self.training.refine
         if pretrained is None and self.solver.kind == NATIVE:
             raise ValueError(
                 f"solver.kind={NATIVE} is the scheme of a checkpoint; give "
@@ -412,14 +459,11 @@ class Config(Section):
                 f"training.refine={refine} ends with {last} intervals, but model.depth is "
                 f"{depth}; write model.depth={last}, or end with {depth}"
             )
-        if optimizer.warmup >= steps:
-            raise ValueError(
-                f"optimizer.warmup={optimizer.warmup} must be less than training.steps={steps}"
-            )
         decaying = optimizer.decaying_steps(steps)
-        if optimizer.warmup + decaying > steps:
+        if optimizer.warmup >= steps or optimizer.warmup + decaying > steps:
+            decay = f" and the {decaying} steps of the decay (optimizer.decay)" * bool(decaying)
             raise ValueError(
-                f"optimizer.warmup={optimizer.warmup} and the {decaying} steps of the decay "
-                f"(optimizer.decay) are more than training.steps={steps}; lower one of them"
+                f"optimizer.warmup={optimizer.warmup}{decay} needs more than "
+                f"training.steps={steps}; lower one of them"
             )
         return self

@@ -30,16 +30,11 @@ class Offers(NamedTuple):
     """Arguments that the rest of a configuration supplies: for each base class what its
     constructors may ask for, and the key that draws weights."""
 
-    arguments: Mapping[type, Mapping[str, Any]]
+    arguments: Mapping[type, Mapping[str, Any]] = {}
     key: PRNGKeyArray | None = None
 
-    def to(self, root: type) -> dict[str, Any]:
-        """The arguments for a class of that kind."""
-        offered = dict(self.arguments.get(root, {}))
-        return offered if self.key is None else {**offered, "key": self.key}
 
-
-def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Offers({})) -> Any:
+def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Offers()) -> Any:
     """The object that a configuration describes.
 
     Each parameter of its constructor, or of its class method `build` where it has one, takes
@@ -53,16 +48,15 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
 
     **Raises:** `InputError` that names the option in error.
     """
-    found = find(key + choice.kind_key, choice.chosen, base)
-    make = getattr(found, "build", found)
-    parameters = parameters_of(make)
-    annotations = {name: p.annotation for name, p in parameters.items()}
-    options = choice.arguments(key, annotations)
+    found = find(key + choice.name_key, choice.chosen, base)
+    parameters = parameters_of(found)
+    types = {name: parameter.annotation for name, parameter in parameters.items()}
+    options = choice.arguments(key, types)
     known = sorted(set(parameters) - _SUPPLIED)
     for name in options:
         if name not in known:
             raise InputError(
-                f"{choice.key_of_option(key, name)}: {choice.chosen} has no such option."
+                f"{key}{choice.option_key(name)}: {choice.chosen} has no such option."
                 f"{did_you_mean(name, known)} Known here: {', '.join(known) or 'none'}."
             )
     asked = [
@@ -70,37 +64,42 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
         for name, p in parameters.items()
         if name in options or (p.default is p.empty and p.kind is not p.VAR_KEYWORD)
     ]
-    drawn = AbstractOperator, AbstractInputs, AbstractReadOut
-    own, inner = _split_key(offers, [n for n in asked if root_of(annotations[n]) in drawn])
+    # A key for each part that draws weights; the last one is for its own.
+    own, inner = offers.key, {}
+    drawn = [name for name in asked if root_of(types[name]) in _DRAWN]
+    if own is not None and drawn:
+        *keys, own = jax.random.split(own, len(drawn) + 1)
+        inner = dict(zip(drawn, keys, strict=True))
+    offered = dict(offers.arguments.get(root_of(base) or base, {}))
+    if own is not None:
+        offered["key"] = own
     # An array is given only where its shape is asked for.
     arguments = {
         name: x
-        for name, x in own.to(root_of(base) or base).items()
-        if name in annotations
-        and (not is_array(annotations[name]) or isinstance(x, annotations[name]))
+        for name, x in offered.items()
+        if name in types and (not is_array(types[name]) or isinstance(x, types[name]))
     }
     for name in asked:
-        place, nested = choice.key_of_option(key, name), offers._replace(key=inner.get(name))
+        place, nested = key + choice.option_key(name), offers._replace(key=inner.get(name))
         if name in options:
-            arguments[name] = converted(place, options[name], annotations[name], nested)
+            arguments[name] = _converted(place, options[name], types[name], nested)
         elif name not in arguments:
-            kind = get_origin(annotations[name]) or annotations[name]
+            kind = get_origin(types[name]) or types[name]
             if root_of(kind) is None or inspect.isabstract(kind):
                 raise InputError(f"{key}: {choice.chosen} needs {name}; give {place}.")
             default = Part(kind=f"{kind.__module__}:{kind.__qualname__}")
             arguments[name] = construct(place, default, kind, nested)
     try:
-        return make(**arguments)
+        return getattr(found, "build", found)(**arguments)
     except (InputError, OSError) as error:
         raise InputError(f"{key}: {error}") from None
 
 
-def takes(found: Callable[..., Any], name: str) -> bool:
-    """Whether `construct` gives an argument of that name to a class where it is offered."""
-    return name in parameters_of(getattr(found, "build", found))
+# Parts that draw weights inside of others.
+_DRAWN = (AbstractOperator, AbstractInputs, AbstractReadOut)
 
 
-def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})) -> Any:
+def _converted(key: str, value: Any, annotation: Any, offers: Offers) -> Any:
     """A value of a configuration as an argument of that type.
 
     **Raises:** `InputError` where it is of another type; nothing is converted silently.
@@ -110,28 +109,16 @@ def converted(key: str, value: Any, annotation: Any, offers: Offers = Offers({})
     if value is None and NoneType in members:
         return None
     for member in members:
-        root = root_of(member)
+        kind, root = get_origin(member) or member, root_of(member)
         if root is not None:
             section = SchemeConfig if root is diffrax.AbstractSolver else Part
-            choice = validated(section, value, key)
-            return construct(key, choice, get_origin(member) or member, offers)
-        if (get_origin(member) or member) is Callable:
+            return construct(key, validated(section, value, key), kind, offers)
+        if kind is Callable:
             # Where the arguments are not said, it is no activation.
-            return find_function(
-                key, _checked(key, value, str), of_array=bool(get_args(member))
-            )
+            name = _checked(key, value, str)
+            return find_function(key, name, of_array=bool(get_args(member)))
     arrays = tuple(filter(is_array, members))
-    if arrays:
-        return _as_array(key, value, arrays)
-    return _checked(key, value, annotation)
-
-
-def _split_key(offers: Offers, inner: list[str]) -> tuple[Offers, dict[str, PRNGKeyArray]]:
-    """A key for each part inside an object; the last one is for its own weights."""
-    if offers.key is None or not inner:
-        return offers, {}
-    *keys, last = jax.random.split(offers.key, len(inner) + 1)
-    return offers._replace(key=last), dict(zip(inner, keys, strict=True))
+    return _as_array(key, value, arrays) if arrays else _checked(key, value, annotation)
 
 
 def _as_array(key: str, value: Any, kinds: tuple[type, ...]) -> jax.Array:
@@ -164,7 +151,6 @@ def _checked(key: str, value: Any, annotation: Any) -> Any:
         if annotation is inspect.Parameter.empty:
             return value
         return adapter_of(annotation).validate_json(json.dumps(value, default=str), strict=True)
-    except ValidationError as error:
-        raise InputError(f"{key}={shown(value)}: {problems_of(error)}.") from None
     except ValueError as error:
-        raise InputError(f"{key}={shown(value)}: {error}.") from None
+        said = problems_of(error) if isinstance(error, ValidationError) else error
+        raise InputError(f"{key}={shown(value)}: {said}.") from None

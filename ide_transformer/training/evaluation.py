@@ -26,10 +26,10 @@ from ..tasks import (
 )
 from .build import build_task, task_class
 from .config import Config
-from .construct import takes
 from .folder import RunFolder, changed_data, same_tokenizer
 from .loading import LoadedModel
 from .meshes import Layers, model_on
+from .names import parameters_of
 from .step import make_evaluation
 
 
@@ -103,7 +103,7 @@ def _with_tokens(
 ) -> AbstractTask:
     """The task of a configuration in samples of so many tokens: made again where its context
     decides them, and else by the task itself."""
-    if takes(task_class(config), "context"):
+    if "context" in parameters_of(task_class(config)):
         section = config.model.model_copy(update={"context": tokens})
         made = build_task(config.model_copy(update={"model": section}), run.known_tokenizer)
         # In the plane it is not their number, nor where it is the most that a model sees.

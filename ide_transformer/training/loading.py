@@ -16,9 +16,8 @@ from ..tasks import AbstractTokenizer, PretrainedTokenizer
 from .build import build_model_of_size, build_task, causal, task_class, with_solver
 from .checkpoints import Checkpoints, Which
 from .config import NATIVE, Config, SolverConfig
-from .construct import takes
 from .folder import RunFolder, new_folder
-from .names import find
+from .names import find, parameters_of
 from .optimizer import build_optimizer
 from .phases import make_phases, phase_at, shapes_at
 from .reading import apply_overrides, validated
@@ -257,7 +256,7 @@ def _check_context(config: Config) -> None:
     """Refuses a context that neither the data nor the model would see."""
     if config.model.pretrained is None and not config.model.stages:
         kinds = task_class(config), find("model.kind", config.model.kind, Model)
-        if not any(takes(kind, "context") for kind in kinds):
+        if not any("context" in parameters_of(kind) for kind in kinds):
             raise InputError(
                 f"model.context={config.model.context}: neither {config.data.name} nor "
                 f"{config.model.kind} takes a context; drop it."

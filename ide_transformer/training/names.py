@@ -41,36 +41,27 @@ FACES: dict[type, tuple[ModuleType, ...]] = {
 
 
 def find(key: str, name: str, base: type) -> Any:
-    """The class that is called `name`.
-
-    **Arguments:**
-
-    - `key`: the configuration key that gave the name, for the error.
-    - `base`: the class that is wanted, one of `FACES` or a subclass.
+    """The class of the kind `base`, one of `FACES` or a subclass, that is called `name` at the
+    key of a configuration.
 
     **Raises:** `InputError` if there is none, it is of another kind, or it is abstract.
     """
     if ":" in name:
-        found, known = _imported(key, name), ""
+        found, known = _imported(key, name), ()
     else:
         root = root_of(base) or base
-        kinds = {
+        named = {
             snake_case(label): found
             for face in FACES[root]
             for label, found in vars(face).items()
             if not label.startswith("Abstract") and _refusal(found, root) is None
         }
-        fitting = sorted(label for label, x in kinds.items() if _refusal(x, base) is None)
-        known = f" Known: {', '.join(fitting)}."
-        if name not in kinds:
-            own = "Write package.module:Class for a class of your own."
-            raise InputError(
-                f"{key}={name}: unknown.{did_you_mean(name, fitting)}{known} {own}"
-            )
-        found = kinds[name]
-    refusal = _refusal(found, base)
-    if refusal is not None:
-        raise InputError(f"{key}={name}: {refusal}.{known}")
+        known = sorted(label for label, x in named.items() if _refusal(x, base) is None)
+        if (found := named.get(name)) is None:
+            raise _unknown(key, name, known, "package.module:Class for a class")
+    if (refusal := _refusal(found, base)) is not None:
+        others = f" Known: {', '.join(known)}." if known else ""
+        raise InputError(f"{key}={name}: {refusal}.{others}")
     return found
 
 
@@ -80,28 +71,31 @@ def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[...
 
     **Raises:** `InputError` if there is none.
     """
-    if ":" in name:
-        found = _imported(key, name)
-        if not callable(found) or inspect.isclass(found) or inspect.isbuiltin(found):
-            kind = type(found).__name__
-            raise InputError(f"{key}={name}: it is a {kind}, not a function of arrays.")
-        if not of_array:
-            return found
+    if ":" not in name:
+        named = vars(equation).items() if of_array else ()
+        known = {label: x for label, x in named if _is_activation(x)}
+        if name not in known:
+            raise _unknown(key, name, sorted(known), "package.module:function for a function")
+        return known[name]
+    found = _imported(key, name)
+    if not callable(found) or inspect.isclass(found) or inspect.isbuiltin(found):
+        kind = type(found).__name__
+        raise InputError(f"{key}={name}: it is a {kind}, not a function of arrays.")
+    if of_array:
         try:
             jax.eval_shape(found, jax.ShapeDtypeStruct((2,), float))
         except Exception as error:
             raise InputError(
                 f"{key}={name}: of an array it is {type(error).__name__}: {error}"
             ) from None
-        return found
-    known = {label: x for label, x in vars(equation).items() if of_array and _is_activation(x)}
-    if name not in known:
-        raise InputError(
-            f"{key}={name}: unknown.{did_you_mean(name, known)} Known: "
-            f"{', '.join(sorted(known))}. Write package.module:function for a function of your "
-            "own."
-        )
-    return known[name]
+    return found
+
+
+def _unknown(key: str, name: str, known: Iterable[str], write: str) -> InputError:
+    return InputError(
+        f"{key}={name}: unknown.{did_you_mean(name, known)} Known: {', '.join(known)}. Write "
+        f"{write} of your own."
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -125,7 +119,9 @@ def root_of(annotation: Any) -> type | None:
 
 
 def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a constructor or function, their annotations evaluated."""
+    """The parameters of a constructor or function, of a class method `build` where it has one,
+    their annotations evaluated."""
+    call = getattr(call, "build", call)
     module = vars(sys.modules[call.__module__])
     parameters = inspect.signature(call, eval_str=True, globals=module).parameters
     # Where a field is converted, its own type says more than what the converter accepts.
@@ -144,42 +140,32 @@ def snake_case(name: str) -> str:
 
 def _refusal(found: Any, base: type) -> str | None:
     """Why a configuration cannot name this as a `base`."""
+    label = getattr(found, "__name__", repr(found))
     if base is models.Model and found is not base:
-        return _refusal_of_build(found)
+        if inspect.isclass(found) or not callable(found):
+            return f"{label} is no function that builds a Model; write one, or model.kind=model"
+        returned = inspect.signature(found, eval_str=True).return_annotation
+        if (get_origin(returned) or returned) is not models.Model:
+            return f"{label} is no function that builds a Model; annotate it with -> Model"
+        if "key" not in parameters_of(found):
+            return f"{label} draws no weights; it takes no key"
+        return None
     if not inspect.isclass(found) or not issubclass(found, base):
-        label = getattr(found, "__name__", repr(found))
         return f"{label} is no {base.__name__}"
     missing = set(getattr(found, "__abstractmethods__", ()))
     missing |= set(getattr(found, "__abstractvars__", ()))
     if missing:
-        return f"{found.__name__} is abstract; it has to define {', '.join(sorted(missing))}"
+        return f"{label} is abstract; it has to define {', '.join(sorted(missing))}"
     if issubclass(found, equation.AbstractControl) and not hasattr(found, "build"):
         call = "build(make_block, num_intervals, *, key)"
-        return f"{found.__name__} has no class method {call}, which draws its weights"
-    if not getattr(found, "configurable", _solves_ordinary_equations(found)):
-        return f"{found.__name__} is not for configurations (its attribute configurable)"
-    return None
-
-
-def _refusal_of_build(found: Any) -> str | None:
-    """Why a configuration cannot name this as what builds a model."""
-    label = getattr(found, "__name__", repr(found))
-    if inspect.isclass(found) or not callable(found):
-        return f"{label} is no function that builds a Model; write one, or model.kind=model"
-    returned = inspect.signature(found, eval_str=True).return_annotation
-    if (get_origin(returned) or returned) is not models.Model:
-        return f"{label} is no function that builds a Model; annotate it with -> Model"
-    if "key" not in parameters_of(found):
-        return f"{label} draws no weights; it takes no key"
-    return None
-
-
-def _solves_ordinary_equations(kind: type) -> bool:
-    """Whether a scheme without the attribute `configurable` takes the terms of an ordinary
-    equation, and not those of a stochastic one or of a pair of states."""
-    terms = getattr(kind, "term_structure", diffrax.AbstractTerm)
+        return f"{label} has no class method {call}, which draws its weights"
+    # A scheme of diffrax takes the terms of an ordinary equation, or those of the one inside.
+    terms = getattr(found, "term_structure", diffrax.AbstractTerm)
     ordinary = terms in (diffrax.AbstractTerm, diffrax.MultiTerm)
-    return ordinary or issubclass(kind, diffrax.AbstractWrappedSolver)
+    ordinary |= issubclass(found, diffrax.AbstractWrappedSolver)
+    if not getattr(found, "configurable", ordinary):
+        return f"{label} is not for configurations (its attribute configurable)"
+    return None
 
 
 def _is_activation(found: Any) -> bool:
@@ -187,7 +173,7 @@ def _is_activation(found: Any) -> bool:
     if not inspect.isfunction(found):
         return False
     types = list(found.__annotations__.values())
-    return len(types) == 2 and all(is_array(x) for x in types)
+    return len(types) == 2 and all(map(is_array, types))
 
 
 def is_array(annotation: Any) -> bool:
@@ -212,22 +198,16 @@ def _imported(key: str, name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     if not re.fullmatch(_NAME_OF_CODE, name):
         raise InputError(f"{key}={shown(name)}: it is not of the form package.module:Class.")
+    _check_place(key, name, module_name)
     try:
-        _check_place(key, name, module_name)
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise InputError(
-                f"{key}={name}: {module_name} needs {error.name}, which is not installed."
-            ) from error
-        raise InputError(
-            f"{key}={name}: there is no module {error.name}. Start the script in the folder of "
-            f"{error.name}.py, or install its package."
-        ) from None
     except (Exception, SystemExit) as error:
+        absent = isinstance(error, ModuleNotFoundError)
+        hint = ". Start the script in the folder of its file, or install its package."
         raise InputError(
             f"{key}={name}: importing {module_name} failed with {type(error).__name__}: {error}"
-        ) from error
+            f"{hint if absent else ''}"
+        ) from (None if absent else error)
     if not hasattr(module, attribute):
         hint = did_you_mean(attribute, vars(module))
         raise InputError(

@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, get_args
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,25 +22,12 @@ from .names import did_you_mean, names_of_code, shown
 # Characters of a text, and levels of sections in it.
 LONGEST, DEEPEST = 2**18, 50
 
-_WORDS = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-# An integer of more digits is no number of a configuration.
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,99})")
-_FLOAT = re.compile(
-    r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
-    r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
-)
-
-
 S = TypeVar("S", bound=Section)
 
 # Whether code that a file names may be imported, or a configuration whose names may.
 Trust: TypeAlias = bool | Config
 
-# A value of the type that was expected, by the kind of the error.
+# What to write instead, by the kind of the error.
 _WRITE = {
     "bool_type": "; write true or false",
     "string_type": "; write a text in quotes",
@@ -79,21 +66,6 @@ def of_run(folder: Path) -> bool:
     return (folder / "checkpoints").is_dir()
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Changes a tree of sections by overrides; the override that gave each key."""
-    origin: dict[str, str] = {}
-    for override in overrides:
-        key = _override(tree, override)
-        for other, where in origin.items():
-            if f"{other}.".startswith(f"{key}."):
-                raise InputError(
-                    f"override {shown(override)}: {key} would replace {where}; drop one of "
-                    "them."
-                )
-        origin[key] = f"override {shown(override)}"
-    return origin
-
-
 def read_tree(path: Path, *, trust: Trust | None = None) -> dict[str, Any]:
     """The sections of a YAML file, of which nothing is checked but the code that they name.
 
@@ -127,6 +99,32 @@ def read_tree(path: Path, *, trust: Trust | None = None) -> dict[str, Any]:
     return tree
 
 
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """Changes a tree of sections by overrides; the override that gave each key."""
+    origin: dict[str, str] = {}
+    for override in overrides:
+        where = f"override {shown(override)}"
+        key, separator, text = override.partition("=")
+        *parents, last = path = key.split(".")
+        if not separator or not all(path):
+            raise InputError(
+                f"{shown(override)} is not an override; write section.key=value, for example "
+                "model.depth=8."
+            )
+        branch = tree
+        for depth, part in enumerate(parents, 1):
+            branch = branch.setdefault(part, {})
+            if not isinstance(branch, dict):
+                section = ".".join(parents[:depth])
+                raise InputError(f"{where}: {section} is a value, not a section.")
+        branch[last] = read_yaml(text, where, tuple(path))
+        for other, earlier in origin.items():
+            if f"{other}.".startswith(f"{key}."):
+                raise InputError(f"{where}: {key} would replace {earlier}; drop one of them.")
+        origin[key] = where
+    return origin
+
+
 def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
     """A tree as a section of that kind.
 
@@ -145,43 +143,25 @@ def dump_config(config: Config) -> str:
     return write_yaml(config.model_dump(mode="json"))
 
 
-def _override(tree: dict[str, Any], override: str) -> str:
-    key, separator, text = override.partition("=")
-    *parents, last = key.split(".")
-    if not separator or not all((*parents, last)):
-        raise InputError(
-            f"{shown(override)} is not an override; write section.key=value, for example "
-            "model.depth=8."
-        )
-    value = read_yaml(text, f"override {shown(override)}", (*parents, last))
-    branch = tree
-    for depth, part in enumerate(parents, 1):
-        branch = branch.setdefault(part, {})
-        if not isinstance(branch, dict):
-            section = ".".join(parents[:depth])
-            raise InputError(
-                f"override {shown(override)}: {section} is a value, not a section."
-            )
-    branch[last] = value
-    return key
-
-
 def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
     """One line for one error of pydantic: what, where, why, and what to write instead."""
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
+    # The override of the key or of a section above it, else all of keys below it.
     above = [".".join(location[:n]) for n in range(len(location), 0, -1)]
-    where = next((origin[x] for x in above if x in origin), where)
+    inside = [given for x, given in origin.items() if key and x.startswith(f"{key}.")]
+    where = next((origin[x] for x in above if x in origin), ", ".join(inside) or where)
+    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    about_section = error["type"] == "value_error" and isinstance(
+        error["input"], dict | BaseModel
+    )
     if error["type"] == "extra_forbidden":
         known = list(_section(kind, location[:-1]).model_fields)
         hint = did_you_mean(location[-1], known)
         return f"{where}: unknown key {key}.{hint} Known here: {', '.join(known)}."
     if error["type"] == "missing":
         return f"{where}: {key} is missing."
-    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
-    if not key or (
-        error["type"] == "value_error" and isinstance(error["input"], dict | BaseModel)
-    ):
+    if not key or about_section:
         return f"{where}: {message}."
     hint = _WRITE.get(error["type"], "")
     return f"{where}: {key}={shown(error['input'])}: {message}{hint}."
@@ -212,15 +192,17 @@ def read_yaml(text: str | bytes, where: str, path: tuple[str, ...] = ()) -> Any:
             f"{LONGEST:,}."
         )
     try:
-        reader = _Reader(text if isinstance(text, str) else text.decode("utf-8-sig"))
-        return reader.document(path)
+        reader = _Reader(text if isinstance(text, str) else text.decode("utf-8-sig"), path)
+        node = reader.get_node() if reader.check_node() else None
+        if reader.check_node():
+            raise InputError("it holds more than one document (---); write one.")
+        return None if node is None else reader.construct_document(node)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{where}: {error.reason} at byte {error.start}; the file must be UTF-8."
         ) from None
     except yaml.MarkedYAMLError as error:
-        mark: Any = error.problem_mark or error.context_mark
-        problem = error.problem or error.context
+        mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
         raise InputError(f"{where}: not valid YAML: {_place(mark)}: {problem}.") from None
     except (yaml.YAMLError, InputError) as error:
         raise InputError(f"{where}: {' '.join(str(error).split())}") from None
@@ -232,80 +214,68 @@ def write_yaml(tree: Any) -> str:
 
 
 class _Reader(yaml.SafeLoader):
-    """Values made from the events of the parser, which are few and lazy."""
+    """A reader of YAML 1.2 that refuses what no configuration holds; `path` is the key of what
+    it reads."""
 
-    def document(self, path: tuple[str, ...]) -> Any:
-        self.get_event()  # the start of the stream
-        if self.check_event(yaml.StreamEndEvent):
-            return None
-        self.get_event()  # the start of the document
-        value = self._value(path)
-        self.get_event()
-        if not self.check_event(yaml.StreamEndEvent):
-            raise InputError("it holds more than one document (---); write one.")
-        return value
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
-    def _value(self, path: tuple[str, ...]) -> Any:
-        event = self.get_event()
-        here = f"{_place(event.start_mark)}: {'.'.join(path[:8]) or 'the file'}"
-        if len(path) > DEEPEST:
+    def __init__(self, text: str, path: tuple[str, ...]) -> None:
+        super().__init__(text)
+        self.path, self.keys = [*path], {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The value of the key `index`, or the item of that number; without either a key."""
+        if isinstance(index, yaml.Node):
+            self._check_key(parent, index)
+        if parent is not None:
+            self.path.append(str(getattr(index, "value", index)))
+        event: Any = self.peek_event()
+        here = f"{_place(event.start_mark)}: {'.'.join(self.path[:8]) or 'the file'}"
+        if len(self.path) > DEEPEST:
             raise InputError(f"{here}…: more than {DEEPEST} sections inside each other.")
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+        if event.anchor is not None:
             raise InputError(
                 f"{here}: anchors (&) and aliases (*) are not read; write the value out, or "
                 "quote a text that begins so."
             )
         if event.tag is not None:
             raise InputError(f"{here}: tags are not read; drop {event.tag}.")
-        if isinstance(event, yaml.ScalarEvent):
-            return event.value if event.style else _plain(event.value)
-        if isinstance(event, yaml.SequenceStartEvent):
-            items = []
-            while not self.check_event(yaml.SequenceEndEvent):
-                items.append(self._value((*path, str(len(items)))))
-            self.get_event()
-            return items
-        return self._section(path)
+        node: Any = super().compose_node(parent, cast(int, index))
+        if parent is not None:
+            self.path.pop()
+        return node
 
-    def _section(self, path: tuple[str, ...]) -> dict[str, Any]:
-        section, lines = {}, {}
-        while not self.check_event(yaml.MappingEndEvent):
-            mark = self.peek_event().start_mark
-            key = self._value(path)
-            if type(key) is int:
-                key = str(key)
-            if not isinstance(key, str):
-                raise InputError(
-                    f"{_place(mark)}: {'.'.join((*path, repr(key)))}: a key is a name; write "
-                    "it in quotes if it is one."
-                )
-            if key in section:
-                raise InputError(
-                    f"{_place(mark)}: {'.'.join((*path, key))} is given twice, first in line "
-                    f"{lines[key]}; drop one of them."
-                )
-            lines[key] = mark.line + 1
-            section[key] = self._value((*path, key))
-        self.get_event()
-        return section
+    def _check_key(self, section: Any, key: Any) -> None:
+        if key.tag == f"{_TAG}int":
+            key.tag, key.value = f"{_TAG}str", str(self.construct_yaml_int(key))
+        name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+        here = f"{_place(key.start_mark)}: {'.'.join([*self.path, name])}"
+        if key.tag != f"{_TAG}str":
+            raise InputError(f"{here}: a key is a name; write it in quotes if it is one.")
+        first = self.keys.setdefault((section, key.value), key)
+        if first is not key:
+            line = first.start_mark.line + 1
+            raise InputError(f"{here} is given twice, first in line {line}; drop one of them.")
 
 
 class _Dumper(yaml.SafeDumper):
     """Quotes what a reader of YAML 1.1 or of 1.2 would not take for a text."""
 
 
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-
-
-def _plain(text: str) -> Any:
-    """The value of a text without quotes."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INTEGER.fullmatch(text):
-        return int(text.replace("_", ""))
-    if _FLOAT.fullmatch(text):
-        return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
-    return text
+_TAG = "tag:yaml.org,2002:"
+_FLOAT = (
+    r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+    r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
+)
+for _name, _pattern in {
+    "null": "~|null|Null|NULL|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    # An integer of more digits is no number of a configuration.
+    "int": "[-+]?(?:0|[1-9][0-9_]{0,99})",
+    "float": _FLOAT,
+}.items():
+    _Reader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), None)
+_Dumper.add_implicit_resolver(f"{_TAG}float", re.compile(rf"(?:{_FLOAT})\Z"), None)
 
 
 def _place(mark: Any) -> str:

@@ -12,7 +12,7 @@ from ide_transformer.equation import AbstractOperator
 from ide_transformer.models import check_causal
 from ide_transformer.studies.convergence import schemes
 from ide_transformer.training import ModelConfig
-from ide_transformer.training.blocks import make_block, offers_of
+from ide_transformer.training.build import make_block, offers_of
 from ide_transformer.training.names import snake_case
 
 

@@ -51,7 +51,7 @@ def test_overrides(tmp_path):
         ("", ["name.x=1"], "name is a value, not a section"),
         ("version: 2", [], r"version=2: this release .* reads version 1; train it again"),
         ("", ["solver.rtol=1e-3"], "solver.rtol and solver.atol go together"),
-        ("", ["training.steps=50"], "optimizer.warmup=100 must be less"),
+        ("", ["training.steps=50"], "optimizer.warmup=100 needs more than"),
         ("", ["optimizer.learning_rate=.nan"], "optimizer.learning_rate=nan"),
         ("name: ../evil", [], "name='../evil'"),
         ("model: [1, 2]", [], "model="),

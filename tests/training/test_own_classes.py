@@ -174,7 +174,7 @@ def solver(kind, **more):
     [
         (
             operators("nowhere:Pull"),
-            r"model.operators.0=nowhere:Pull: there is no module nowhere\. Start the script in",
+            r"model.operators.0=nowhere:Pull: .*named 'nowhere'\. Start the script in",
         ),
         (
             operators("attention", "mine:Pul"),
@@ -237,7 +237,7 @@ def test_what_cannot_be_used_is_said_in_one_line(mine, changes, message):
 def test_a_module_that_cannot_be_imported(mine, here):
     (here / "broken.py").write_text("import a_package_that_is_not_there")
     (here / "worse.py").write_text("1 +")
-    with pytest.raises(ide.InputError, match="broken needs a_package_that_is_not_there"):
+    with pytest.raises(ide.InputError, match=r"importing broken failed.*a_package_that"):
         build(**operators("broken:A"))
     with pytest.raises(ide.InputError, match="importing worse failed with SyntaxError"):
         build(**operators("worse:A"))
