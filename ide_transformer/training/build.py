@@ -15,14 +15,13 @@ from .. import equation, models
 from ..equation import AbstractConstraint, AbstractControl, AbstractOperator, Free
 from ..errors import InputError
 from ..integration import AbstractGradient
-from ..models import Discretization, Model, check_causal, is_built_as, kinds_of
+from ..models import Discretization, Mesh, Model, check_causal, is_built_as, kinds_of
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer
 from .choice import Part, SchemeConfig
 from .config import NATIVE, Config, ModelConfig, SolverConfig, TrainingConfig
 from .construct import Offers, construct
 from .names import find, find_function, parameters_of, snake_case
-from .refinement import first_model
 from .sizes import check_memory, check_steps
 
 
@@ -87,6 +86,37 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
         _check_tokens(config, task, model)
     check_memory(config, task, model, mode)
     return causal(config, model if given else build(key))
+
+
+def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
+    """The model with which a run begins: that of the configuration, on the first mesh of
+    `training.refine`. Weights that do not depend on the mesh are those drawn for `model.depth`.
+    Layers are drawn for the first mesh, since the mean of several draws would be small."""
+    model = build(config)
+    if not config.training.refine:
+        return model
+    depth = config.training.refine[0]
+    first = with_intervals(config, model, depth)
+    if weight_shapes(first) == weight_shapes(model):
+        return first
+    horizon = config.control.horizon or float(config.model.depth)
+    sections = {
+        "model": config.model.model_copy(update={"depth": depth}),
+        "control": config.control.model_copy(update={"horizon": horizon}),
+    }
+    return build(config.model_copy(update=sections))
+
+
+def with_intervals(config: Config, model: Model, intervals: int) -> Model:
+    """The model on a mesh of `training.refine`."""
+    try:
+        return model.on(Mesh(intervals=intervals))
+    except InputError as error:
+        raise InputError(f"training.refine={config.training.refine}: {error}") from None
+
+
+def weight_shapes(model: Model) -> list[tuple[int, ...]]:
+    return [x.shape for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]
 
 
 def causal(config: Config, model: M) -> M:

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..models import LanguageModel, Model, is_built_as
 from ..pretrained import find_pretrained, load_pretrained, save_pretrained
 from ..tasks import AbstractTokenizer, PretrainedTokenizer
-from .build import build_model_of_size, build_task, causal, task_class, with_solver
+from .build import build_model_of_size, build_task, causal, first_model, task_class, with_solver
 from .checkpoints import Checkpoints, Which
 from .config import NATIVE, Config, SolverConfig
 from .folder import RunFolder, new_folder
@@ -21,7 +21,6 @@ from .names import find, parameters_of
 from .optimizer import build_optimizer
 from .phases import make_phases, phase_at, shapes_at
 from .reading import apply_overrides, validated
-from .refinement import first_model
 from .step import Weights, initial_state, weights_of
 
 

@@ -14,12 +14,8 @@ from ..integration import AbstractGradient, Direct, Recompute, Recursive
 from ..models import Model
 from ..tasks import AbstractLoss, AbstractTask, Batch
 from .config import Config, SolverConfig
-from .names import shown
+from .optimizer import path_of
 from .parallel import enlarged
-
-
-# The modes that work with every scheme.
-_MODES: tuple[AbstractGradient, ...] = (Direct(), Recompute(), Recursive())
 
 
 def check_steps(depth: int, solver: SolverConfig) -> None:
@@ -94,11 +90,10 @@ def check_memory(
         raise InputError(
             f"this run needs at least {_gibibytes(fixed + kept)} of memory, and there are "
             f"{_gibibytes(available)}: {_gibibytes(4 * weights)} for the weights, their "
-            f"gradient and the optimiser ({_shaping(config)}), "
-            f"{_gibibytes(fixed - 4 * weights + kept)} for a batch and what its gradient keeps "
-            f"(training.batch_size={training.batch_size}, model.context="
-            f"{config.model.context}, training.gradient={training.gradient.kind}). Lower the "
-            "larger ones."
+            f"gradient and the optimiser, {_gibibytes(fixed - 4 * weights + kept)} for a batch "
+            f"and what its gradient keeps. Lower the larger ones of {_shaping(config)}, "
+            f"training.batch_size={training.batch_size}, or change training.gradient="
+            f"{training.gradient.kind}."
         )
 
 
@@ -129,7 +124,7 @@ def describe_memory(
     if temporary >= 2**20:
         others = [
             f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, loss, batch))}"
-            for mode in _MODES
+            for mode in (Direct(), Recompute(), Recursive())
             if type(mode) is not type(used)
         ]
         text += f" ({'; '.join(others)})"
@@ -170,16 +165,12 @@ def _device_limit() -> int | None:
 
 
 def _shaping(config: Config) -> str:
-    """The keys that shape the weights."""
-    model = config.model
-    shaping = ("pretrained", "width", "hidden", "depth")
-    keys: dict[str, Any] = {f"model.{name}": getattr(model, name) for name in shaping}
-    keys["data.vocabulary"] = config.data.vocabulary
-    keys |= {f"control.options.{name}": x for name, x in config.control.options.items()}
-    for index, part in enumerate(model.operators):
-        for name, x in part.options.items():
-            keys[f"model.operators.{index}.options.{name}"] = shown(x)
-    return ", ".join(f"{key}={x}" for key, x in keys.items() if x is not None)
+    """The numbers that shape the weights, by their keys."""
+    if config.model.pretrained is not None:
+        return f"model.pretrained={config.model.pretrained}"
+    tree = config.model_dump(mode="json", include={"data", "model", "control"})
+    numbers = [x for x in jax.tree.leaves_with_path(tree) if type(x[1]) is int]
+    return ", ".join(f"{path_of(path)}={number}" for path, number in numbers)
 
 
 def _name(mode: PyTree) -> str:

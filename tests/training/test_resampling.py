@@ -9,7 +9,7 @@ from helpers import fast_first
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.training.refinement import resample_state
+from ide_transformer.training.phases import resample_state
 
 
 KINDS = {
