@@ -46,7 +46,7 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
     elif model.pretrained is not None and kind.model is models.LanguageModel:
         path = find_pretrained(model.pretrained)
         offered["tokenizer"] = PretrainedTokenizer.from_pretrained(path)
-    return construct("data", data, AbstractTask, Offers({AbstractTask: offered}))
+    return construct("data", data, AbstractTask, {AbstractTask: offered})
 
 
 def task_class(config: Config) -> type[AbstractTask]:
@@ -154,7 +154,7 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
 
     # Where the state is constrained, the constraint is applied to the embedded input, and
     # the state at T needs no other normalisation.
-    given = parts.arguments[AbstractOperator]
+    given = parts[AbstractOperator]
     into, output = one, Free()
     if type(one) is Free:
         into = _constraint("input_normalization", model.input_normalization, parts)
@@ -180,7 +180,7 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
     check_kind(config)
     offers = dict.fromkeys((Model, models.AbstractInputs, models.AbstractReadOut), offered)
     try:
-        return construct("model", model, Model, Offers(offers, model_key))
+        return construct("model", model, Model, offers, model_key)
     except InputError as error:
         raise InputError(f"data.name={config.data.name}: {error}") from None
 
@@ -206,7 +206,7 @@ def offers_of(model: ModelConfig, *, causal: bool) -> Offers:
         "bias": jnp.zeros(model.width) if model.bias else None,
         "eps": 1e-5,
     }
-    constraints = Offers({AbstractConstraint: constraint})
+    constraints = {AbstractConstraint: constraint}
     asked = ("heads", "key_value_heads", "hidden", "bias", "std")
     operator = {
         **{name: getattr(model, name) for name in asked},
@@ -220,7 +220,7 @@ def offers_of(model: ModelConfig, *, causal: bool) -> Offers:
         "output_std": model.std / (len(model.operators) * model.depth) ** 0.5,
         "rate": jnp.full(model.width, model.damping),
     }
-    return Offers({AbstractConstraint: constraint, AbstractOperator: operator})
+    return {AbstractConstraint: constraint, AbstractOperator: operator}
 
 
 def _constraint(name: str, choice: Part, offers: Offers) -> AbstractConstraint:
@@ -233,8 +233,8 @@ def make_block(
     """The operators of one layer."""
     keys = jax.random.split(key, len(model.operators))
     operators = tuple(
-        construct(f"model.operators.{i}", choice, AbstractOperator, offers._replace(key=k))
-        for i, (choice, k) in enumerate(zip(model.operators, keys, strict=True))
+        construct(f"model.operators.{i}", choice, AbstractOperator, offers, keys[i])
+        for i, choice in enumerate(model.operators)
     )
     if model.dropout:
         operators = tuple(equation.Dropout(operator, model.dropout) for operator in operators)
@@ -248,8 +248,8 @@ def make_block(
 def _control(config: Config, block: Callable, key: PRNGKeyArray) -> AbstractControl:
     """A control of the configured kind, of layers that `block` makes from a key."""
     depth, horizon = config.model.depth, config.control.horizon
-    offers = Offers({AbstractControl: {"make_block": block, "num_intervals": depth}}, key)
-    control = construct("control", config.control, AbstractControl, offers)
+    offers = {AbstractControl: {"make_block": block, "num_intervals": depth}}
+    control = construct("control", config.control, AbstractControl, offers, key)
     if horizon is None:
         return control
     return dataclasses.replace(control, interval_length=horizon / depth)
@@ -308,7 +308,7 @@ class SchemeSizes(NamedTuple):
 
 def build_solver(key: str, config: SchemeConfig, sizes: SchemeSizes) -> diffrax.AbstractSolver:
     """The scheme that a configuration describes at `key`."""
-    offers = Offers({diffrax.AbstractSolver: sizes._asdict()})
+    offers = {diffrax.AbstractSolver: sizes._asdict()}
     return construct(key, config, diffrax.AbstractSolver, offers)
 
 

@@ -4,8 +4,8 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
-from types import NoneType, UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, TypeAlias, Union, get_args, get_origin
 
 import diffrax
 import jax
@@ -24,27 +24,26 @@ from .reading import validated
 
 # Arguments that no option can give.
 _SUPPLIED = {"key", "make_block", "num_intervals"}
+# Parts that draw weights inside of others.
+_DRAWN = (AbstractOperator, AbstractInputs, AbstractReadOut)
+
+# What constructors of the classes of a kind may ask for.
+Offers: TypeAlias = Mapping[type, Mapping[str, Any]]
 
 
-class Offers(NamedTuple):
-    """Arguments that the rest of a configuration supplies: for each base class what its
-    constructors may ask for, and the key that draws weights."""
-
-    arguments: Mapping[type, Mapping[str, Any]] = {}
-    key: PRNGKeyArray | None = None
-
-
-def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Offers()) -> Any:
-    """The object that a configuration describes.
+def construct(
+    key: str,
+    choice: AbstractChoice,
+    base: type,
+    offers: Offers = MappingProxyType({}),
+    draws: PRNGKeyArray | None = None,
+) -> Any:
+    """The object of the kind `base` that is described at the `key` of a configuration, its
+    weights drawn by `draws`.
 
     Each parameter of its constructor, or of its class method `build` where it has one, takes
     the option of that name, else what is offered under that name, else its default. An
     argument that is an object of this package is made in the same way.
-
-    **Arguments:**
-
-    - `key`: the place in the configuration, for errors.
-    - `base`: the class that is wanted.
 
     **Raises:** `InputError` that names the option in error.
     """
@@ -65,14 +64,11 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
         if name in options or (p.default is p.empty and p.kind is not p.VAR_KEYWORD)
     ]
     # A key for each part that draws weights; the last one is for its own.
-    own, inner = offers.key, {}
+    inner, offered = {}, dict(offers.get(root_of(base) or base, {}))
     drawn = [name for name in asked if root_of(types[name]) in _DRAWN]
-    if own is not None and drawn:
-        *keys, own = jax.random.split(own, len(drawn) + 1)
+    if draws is not None:
+        *keys, offered["key"] = jax.random.split(draws, len(drawn) + 1) if drawn else [draws]
         inner = dict(zip(drawn, keys, strict=True))
-    offered = dict(offers.arguments.get(root_of(base) or base, {}))
-    if own is not None:
-        offered["key"] = own
     # An array is given only where its shape is asked for.
     arguments = {
         name: x
@@ -80,26 +76,24 @@ def construct(key: str, choice: AbstractChoice, base: type, offers: Offers = Off
         if name in types and (not is_array(types[name]) or isinstance(x, types[name]))
     }
     for name in asked:
-        place, nested = key + choice.option_key(name), offers._replace(key=inner.get(name))
+        place, nested = key + choice.option_key(name), (offers, inner.get(name))
         if name in options:
-            arguments[name] = _converted(place, options[name], types[name], nested)
+            arguments[name] = _converted(place, options[name], types[name], *nested)
         elif name not in arguments:
             kind = get_origin(types[name]) or types[name]
             if root_of(kind) is None or inspect.isabstract(kind):
                 raise InputError(f"{key}: {choice.chosen} needs {name}; give {place}.")
             default = Part(kind=f"{kind.__module__}:{kind.__qualname__}")
-            arguments[name] = construct(place, default, kind, nested)
+            arguments[name] = construct(place, default, kind, *nested)
     try:
         return getattr(found, "build", found)(**arguments)
     except (InputError, OSError) as error:
         raise InputError(f"{key}: {error}") from None
 
 
-# Parts that draw weights inside of others.
-_DRAWN = (AbstractOperator, AbstractInputs, AbstractReadOut)
-
-
-def _converted(key: str, value: Any, annotation: Any, offers: Offers) -> Any:
+def _converted(
+    key: str, value: Any, annotation: Any, offers: Offers, draws: PRNGKeyArray | None
+) -> Any:
     """A value of a configuration as an argument of that type.
 
     **Raises:** `InputError` where it is of another type; nothing is converted silently.
@@ -112,7 +106,7 @@ def _converted(key: str, value: Any, annotation: Any, offers: Offers) -> Any:
         kind, root = get_origin(member) or member, root_of(member)
         if root is not None:
             section = SchemeConfig if root is diffrax.AbstractSolver else Part
-            return construct(key, validated(section, value, key), kind, offers)
+            return construct(key, validated(section, value, key), kind, offers, draws)
         if kind is Callable:
             # Where the arguments are not said, it is no activation.
             name = _checked(key, value, str)

@@ -37,7 +37,8 @@ def draw_predictions(
     else:
         points = batch.inputs.domain.points
     outputs = np.asarray(_outputs(model_on(loaded.model, mesh), batch.inputs))
-    functions = [np.asarray(_values(x)) for x in (batch.inputs, batch.targets)]
+    given = batch.inputs, batch.targets
+    functions = [np.asarray(x.values if isinstance(x, Field) else x) for x in given]
     rows = [
         {"input": a, "truth": truth, "prediction": found, "error": found - truth}
         for a, truth, found in zip(*functions, outputs, strict=True)
@@ -86,8 +87,7 @@ def rollout_errors(
             {title: x[i].ravel() for title, x in zip(titles, functions, strict=True)}
             for i in range(min(samples, 3))
         ]
-        shape = (task.context,) * task.flow.dimension
-        points = model.inputs.points_of(shape).points
+        points = model.inputs.points_of((task.context,) * task.flow.dimension).points
         plot_fields(path, np.asarray(points), drawn)
     return rows
 
@@ -96,10 +96,6 @@ def _operator(loaded: LoadedModel) -> Model[FunctionInputs, FunctionValues]:
     return loaded.expected(
         OperatorModel, "; functions are predicted by a run of an operator_model"
     )
-
-
-def _values(x: Any) -> Any:
-    return x.values if isinstance(x, Field) else x
 
 
 @eqx.filter_jit

