@@ -161,9 +161,8 @@ def _shaping(config: Config) -> str:
     if config.model.pretrained is not None:
         return f"model.pretrained={config.model.pretrained}"
     tree = config.model_dump(mode="json", include={"data", "model", "control"})
-    numbers = [
-        (x, path_of(key)) for key, x in jax.tree.leaves_with_path(tree) if type(x) is int
-    ]
+    leaves = jax.tree.leaves_with_path(tree)
+    numbers = [(x, path_of(key)) for key, x in leaves if type(x) is int]
     return ", ".join(f"{key}={x}" for x, key in sorted(numbers, reverse=True)[:6])
 
 
