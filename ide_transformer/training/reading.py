@@ -145,26 +145,24 @@ def dump_config(config: Config) -> str:
 
 def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
     """One line for one error of pydantic: what, where, why, and what to write instead."""
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
-    # The override of the key or of a section above it, else all of keys below it.
+    location, value = [str(part) for part in error["loc"]], error["input"]
+    key, message = ".".join(location), error["msg"].removeprefix("Value error, ").rstrip(".")
+    # The override of the key or of a section above it; else those of keys that the message
+    # names, or of keys below it.
     above = [".".join(location[:n]) for n in range(len(location), 0, -1)]
-    inside = [given for x, given in origin.items() if key and x.startswith(f"{key}.")]
-    where = next((origin[x] for x in above if x in origin), ", ".join(inside) or where)
-    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
-    about_section = error["type"] == "value_error" and isinstance(
-        error["input"], dict | BaseModel
-    )
+    given = [origin[x] for x in above if x in origin][:1]
+    given = given or [text for x, text in origin.items() if x in message]
+    given = given or [text for x, text in origin.items() if key and x.startswith(f"{key}.")]
+    where = ", ".join(given) or where
     if error["type"] == "extra_forbidden":
         known = list(_section(kind, location[:-1]).model_fields)
         hint = did_you_mean(location[-1], known)
         return f"{where}: unknown key {key}.{hint} Known here: {', '.join(known)}."
     if error["type"] == "missing":
         return f"{where}: {key} is missing."
-    if not key or about_section:
+    if not key or (error["type"] == "value_error" and isinstance(value, dict | BaseModel)):
         return f"{where}: {message}."
-    hint = _WRITE.get(error["type"], "")
-    return f"{where}: {key}={shown(error['input'])}: {message}{hint}."
+    return f"{where}: {key}={shown(value)}: {message}{_WRITE.get(error['type'], '')}."
 
 
 def _section(kind: type[Section], location: list[str]) -> type[Section]:
