@@ -140,8 +140,10 @@ class Chebyshev(AbstractExpansion):
         intervals, and interpolates, so that the weights have the size of those of ordinary
         layers at every depth."""
         terms = num_intervals if terms is None else terms
-        nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
-        return cls(_interpolating(make_block, _polynomials, nodes, key), num_intervals)
+        coefficients = _interpolating(
+            make_block, _polynomials, terms, lambda i: np.cos(np.pi * (i + 0.5) / terms), key
+        )
+        return cls(coefficients, num_intervals)
 
 
 def _polynomials(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
@@ -193,8 +195,9 @@ class Fourier(AbstractExpansion):
         the weights have the size of those of ordinary layers. K is `waves`, by default as many
         as the intervals allow."""
         waves = (num_intervals - 1) // 2 if waves is None else waves
-        nodes = np.arange(2 * waves + 1) / (2 * waves + 1)
-        return cls(_interpolating(make_block, _waves, nodes, key), num_intervals)
+        terms = 2 * waves + 1
+        coefficients = _interpolating(make_block, _waves, terms, lambda i: i / terms, key)
+        return cls(coefficients, num_intervals)
 
 
 def _waves(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
@@ -204,16 +207,17 @@ def _waves(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *point
 
 
 def _interpolating(
-    make_block: MakeBlock, basis: Callable, nodes: np.ndarray, key: PRNGKeyArray
+    make_block: MakeBlock, basis: Callable, terms: int, node: Callable, key: PRNGKeyArray
 ) -> PyTree:
     """The coefficients of the control that has a block of its own draw at each node."""
-    if len(nodes) > _MOST_TERMS:
+    # Before there are as many nodes.
+    if terms > _MOST_TERMS:
         raise InputError(
-            f"{len(nodes):,} terms of a control, by num_intervals, terms or waves; it has at "
-            f"most {_MOST_TERMS:,}. For more, take PiecewiseLinear."
+            f"{terms:,} terms of a control, by num_intervals, terms or waves; it has at most "
+            f"{_MOST_TERMS:,}. For more, take PiecewiseLinear."
         )
-    values = basis(jnp.asarray(nodes), len(nodes)).T
-    return combine(jnp.linalg.inv(values), stack_blocks(make_block, len(nodes), key))
+    values = basis(jnp.asarray(node(np.arange(terms))), terms).T
+    return combine(jnp.linalg.inv(values), stack_blocks(make_block, terms, key))
 
 
 class Hypernetwork(AbstractExpansion):
