@@ -162,8 +162,7 @@ class Digits(ClassificationTask):
 
 
 class MNIST(ClassificationTask):
-    """Handwritten digits of 28 by 28 pixels, from a folder; see `idx_folder` and
-    `ClassificationTask`."""
+    """Handwritten digits of 28 by 28 pixels; see `idx_folder` and `ClassificationTask`."""
 
     configurable: ClassVar[bool] = True
 
@@ -208,8 +207,6 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
 def idx_folder(path: Path) -> tuple[LabelledImages, LabelledImages]:
     """The training and test set in a folder with four IDX files, as those of MNIST, compressed
     or not; `InputError` where one is missing, cut off, or does not fit the others."""
-    if not path.is_dir():
-        raise InputError(f"data.path={path}: there is no such folder.")
     train, test = (
         LabelledImages(
             _read_idx(path, f"{part}-images", 3)[..., None].astype(np.float32) / 255,
@@ -238,7 +235,7 @@ def _standardized(
 def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
     found = sorted(folder.glob(f"{stem}*idx{dimensions}-ubyte*"))
     if not found:
-        present = ", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "nothing"
+        present = ", ".join(sorted(f.name for f in folder.glob("*"))[:8]) or "nothing"
         raise InputError(
             f"data.path={folder}: no file {stem}-idx{dimensions}-ubyte or "
             f"{stem}-idx{dimensions}-ubyte.gz; the folder holds {present}."

@@ -24,15 +24,14 @@ UNCOUNTED = -1
 
 
 class Batch(NamedTuple):
-    """Inputs of the model and what it should predict, `targets: [samples, …]`; functions at
-    points of their own are a `Field`."""
+    """Inputs of a model, and targets `[samples, …]`; a `Field` of functions at points."""
 
     inputs: PyTree[np.ndarray | Array]
     targets: PyTree[np.ndarray | Array]
 
     def divided(self) -> tuple["Batch", "Batch"]:
-        """The arrays that have an axis of samples, and those that all samples share, the points
-        of a domain; `eqx.combine` makes one batch of both."""
+        """The arrays with an axis of samples, and those that all samples share, such as points;
+        `eqx.combine` makes one batch of both."""
         return eqx.partition(self, by_samples(self))
 
 
@@ -49,12 +48,11 @@ class Mean(NamedTuple):
 
 
 def averaged(batches: Iterable[dict[str, Mean]]) -> dict[str, float]:
-    """The means of several batches as one, the loss first; empty where no term was counted. It
-    waits for each batch before it asks for the next, so that few are on their way."""
+    """The means of several batches as one, the loss first; empty where no term was counted."""
     sums: dict[str, Mean] = {}
     for new in batches:
         sums = jax.tree.map(jnp.add, sums, new) if sums else new
-        jax.block_until_ready(sums)
+        jax.block_until_ready(sums)  # so that few batches are on their way
     if not sums or not int(sums["loss"].count):
         return {}
     names = sorted(sums, key=lambda name: name != "loss")
@@ -130,8 +128,8 @@ class Finer(eqx.Module):
 
 
 class AbstractLoss(eqx.Module):
-    """The loss of a task. A loss of your own defines `measure` and `label`, and `difference`
-    for exits by estimate. All of them see `outputs` of the model and `targets` of a batch."""
+    """The loss of a task. One of your own defines `measure`, `label`, and `difference` for
+    exits by estimate, of the `outputs` of a model and the `targets` of a batch."""
 
     # Its name and unit, for figures.
     label: ClassVar[str]
@@ -140,8 +138,7 @@ class AbstractLoss(eqx.Module):
 
     @property
     def difference(self) -> Callable[[Array, Array], Array] | None:
-        """The difference of outputs by which `EstimatedExit` judges, a function of those that
-        are expected and those that are given; `None` where there is none."""
+        """The difference of expected and given outputs by which `EstimatedExit` judges."""
         return divergence if self.classifies else None
 
     @abc.abstractmethod

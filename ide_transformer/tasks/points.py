@@ -15,10 +15,8 @@ from .sampling import spread
 from .task import AbstractTask, Part, checked_dataclass, one_number
 
 
-# Which points: those of a grid; random ones; or random ones of which most are close together.
 PointSet: TypeAlias = Literal["grid", "random", "clustered"]
-# Their weights in integrals: the length or the area that is nearest to each, or all the same,
-# as in a plain softmax.
+# Weights in integrals: the length or area nearest to each point, or all equal, as in a softmax.
 WeightRule: TypeAlias = Literal["quadrature", "equal"]
 
 # So many held-out samples have the same random points, whatever the size of a batch.

@@ -165,9 +165,7 @@ def _by_chapter(
     place_of = {chapters[i]: place for place, i in enumerate(order)}
     ends = [int(len(chapters) * x) for x in (test, test + validation)]
     parts: dict[str, list[tuple[str, str]]] = {"training": [], "validation": [], "test": []}
-    for chapter, *pair in verses:
-        part = ("test", "validation", "training")[
-            np.searchsorted(ends, place_of[chapter], "right")
-        ]
-        parts[part].append(tuple(pair))
+    for chapter, english, spanish in verses:
+        number = np.searchsorted(ends, place_of[chapter], "right")
+        parts[("test", "validation", "training")[number]].append((english, spanish))
     return parts

@@ -192,7 +192,7 @@ def test_idx_folders(tmp_path, suffix):
 
 
 def test_idx_folders_that_cannot_be_read(tmp_path):
-    with pytest.raises(ide.InputError, match="no such folder"):
+    with pytest.raises(ide.InputError, match="the folder holds nothing"):
         tasks.idx_folder(tmp_path / "none")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ide.InputError, match=r"train-images-idx3-ubyte.*holds notes.txt"):
