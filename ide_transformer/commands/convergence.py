@@ -25,14 +25,15 @@ from ..studies.convergence import (
 from .options import figure_file
 
 
-EXAMPLES = (
-    "  ide-transformer convergence --scheme 'strang(heun)' --scheme rk4 --constraint sphere "
-    "--json orders.json --figure orders.png\n\n"
-    + textwrap.fill(f"schemes: {'; '.join(schemes())}", 90, break_on_hyphens=False)
-)
+EXAMPLES = """\
+  ide-transformer convergence --scheme 'strang(heun)' --scheme rk4 --constraint sphere \
+--json orders.json --figure orders.png
+"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    listed = textwrap.fill(f"schemes: {'; '.join(schemes())}", 90, break_on_hyphens=False)
+    parser.epilog = f"{parser.epilog}\n{listed}"
     parser.add_argument(
         "--scheme", action="append", help="one of those below (default: all of them)"
     )
