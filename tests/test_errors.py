@@ -9,22 +9,10 @@ from ide_transformer import InputError, figures
 from ide_transformer.errors import naming
 from ide_transformer.pretrained import write_tensors
 from ide_transformer.reporting import Report, write_json, write_report
-from ide_transformer.tasks import tokenize_files
 from ide_transformer.training.trackers import JsonLines
 
 
 ROWS, FIELD = [{"loss": 1.0}], {"a": np.ones(2)}
-
-
-def tokenized(path):
-    text = path.parent / "a.txt"
-    text.write_text("the sea is wide\n" * 20)
-    options = dict(tokenizer="bpe", vocabulary=260)
-    folder = tokenize_files([text], path.parent / "tokens", **options).path
-    for file in ("tokens.json", "00000.json", "00000.bin"):
-        (folder / file).unlink()
-    (folder / "00000.bin.tmp").symlink_to("/dev/full")
-    tokenize_files([text], folder, **options)
 
 
 def logged(path):
@@ -42,13 +30,11 @@ def logged(path):
         ("a.html.tmp", lambda path: figures.write_page(path.with_suffix(""), "a", "b", [])),
         ("a.png", lambda path: figures.plot_curves(path, {"a": ([1], [2])}, x="x", y="y")),
         ("a.png", lambda path: figures.plot_fields(path, np.eye(2)[:, :1], [FIELD])),
-        ("00000.bin.tmp", tokenized),
         ("metrics.jsonl", logged),
     ],
 )
 def test_a_full_disk_names_the_file(name, write, tmp_path):
-    if name != "00000.bin.tmp":
-        (tmp_path / name).symlink_to("/dev/full")
+    (tmp_path / name).symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
         write(tmp_path / name)
     assert caught.value.errno == errno.ENOSPC

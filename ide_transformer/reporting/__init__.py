@@ -1,6 +1,6 @@
 """Tables and reports; it knows nothing of the rest of the package."""
 
-from .progress import ByteProgress as ByteProgress, Terminal as Terminal
+from .progress import Terminal as Terminal
 from .tables import (
     Report as Report,
     markdown_table as markdown_table,

@@ -1,5 +1,6 @@
 """Tasks: data sets, tokenizers, batches and the loss."""
 
+from .arrays import Arrays as Arrays
 from .by_length import (
     AbstractSequencesByLength as AbstractSequencesByLength,
     Addition as Addition,
@@ -30,10 +31,10 @@ from .images import (
 from .language import (
     AbstractNextToken as AbstractNextToken,
     AbstractTextTask as AbstractTextTask,
+    Dataset as Dataset,
     LanguageTask as LanguageTask,
     Shakespeare as Shakespeare,
     Text as Text,
-    TokenFiles as TokenFiles,
 )
 from .losses import (
     AbstractLoss as AbstractLoss,
@@ -47,11 +48,9 @@ from .losses import (
     averaged as averaged,
 )
 from .points import BurgersInterval as BurgersInterval
-from .sampling import shuffled as shuffled
 from .sequences import AbstractSequences as AbstractSequences, ListOps as ListOps, PHop as PHop
 from .task import AbstractTask as AbstractTask, Part as Part
 from .texts import read_text as read_text, shakespeare as shakespeare
-from .token_folder import TokenFolder as TokenFolder
 from .tokenizers import (
     AbstractTokenizer as AbstractTokenizer,
     BytePairTokenizer as BytePairTokenizer,
@@ -59,5 +58,4 @@ from .tokenizers import (
     PretrainedTokenizer as PretrainedTokenizer,
     load_tokenizer as load_tokenizer,
 )
-from .tokenizing import tokenize_files as tokenize_files
 from .verses import VersesEnEs as VersesEnEs

@@ -14,11 +14,11 @@ from ..arguments import Fraction, NonNegativeFloat, PositiveInt, checked
 from ..errors import InputError
 from ..models import LanguageModel, Model, generate
 from .losses import Batch
-from .sampling import in_parts, shuffled
+from .sampling import in_parts, in_passes
 from .task import AbstractTask, Part, checksum_of_all, one_number
 from .texts import read_text, shakespeare
-from .token_folder import TokenFolder
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer, load_tokenizer
+from .tokenizing import tokenized
 
 
 # Names of tokenizers, or a tokenizer.
@@ -231,62 +231,74 @@ class Text(LanguageTask):
         return cls(text, context, tokenizer, vocabulary, validation, test)
 
 
-class TokenFiles(AbstractNextToken):
-    """Predict each next token of texts of any size, which `tokenize_files` made tokens of; the
-    end is held out. Memory does not grow with the texts.
+class Dataset(AbstractNextToken):
+    """Predict each next token of texts of any size, which the library `datasets` reads and
+    keeps as tokens in the cache; the end is held out. Tokens stay on the disk.
 
     The training part is cut into windows of `context` tokens, from a place on that is drawn for
-    each pass. A pass takes each window once, in an order in which each place is computed by
-    itself (`shuffled`): nothing but the step is needed to go on. Windows go over the ends of
+    each pass; a pass takes each window once, in a random order. Windows go over the ends of
     documents, which a token of its own marks; attention sees what is before it.
 
     **Arguments:**
 
-    - `path`: the folder of tokens.
+    - `path`: a file or folder of texts (`.txt`, `.md`: each file is a document) or of tables
+      (`.jsonl`, `.parquet`, `.csv`: each row is one), or the name of a data set of the hub.
     - `context`: tokens in a sample.
+    - `tokenizer`: `characters` for one token for each; `bpe` for a byte-pair encoding learned
+      from a sample of 16 MiB that is spread over all texts; a file that a tokenizer was saved
+      to; a checkpoint, see `load_pretrained`; or a tokenizer.
+    - `vocabulary`: tokens of the byte-pair encoding.
     - `validation`, `test`: the fractions that are held out; with 0 there is no such test part.
       At the end of a run all of them are predicted: of a large text take a small fraction.
+    - `column`: that of a table that has the texts.
+    - `between`: in text files, a line that stands between documents.
+    - `subset`, `split`: of a data set of the hub.
+    - `processes`: how many make tokens at the same time.
 
-    **Raises:** `InputError` for a folder that is not complete, and where a part is too short.
+    **Raises:** `InputError` for texts that are missing, empty or damaged, and where a part is
+    too short.
     """
 
+    @checked
     def __init__(
-        self, path: Path, context: PositiveInt, validation: Fraction = 0.1, test: Fraction = 0.0
+        self,
+        path: str | Path,
+        context: PositiveInt,
+        tokenizer: str | AbstractTokenizer = "characters",
+        vocabulary: PositiveInt = 512,
+        validation: Fraction = 0.1,
+        test: Fraction = 0.0,
+        column: str = "text",
+        between: str | None = None,
+        subset: str | None = None,
+        split: str = "train",
+        processes: PositiveInt = 1,
     ):
-        try:
-            self.folder = TokenFolder(path)
-        except (InputError, OSError) as error:
-            raise InputError(f"data.path={error}") from None
-        self.tokenizer, self.context = self.folder.tokenizer, context
-        self.divide(_ends(len(self.folder), validation, test), test=test > 0)
-
-    @property
-    def windows(self) -> int:
-        """The number of windows in a pass."""
-        return self.bounds["training"][1] // self.context - 1
+        source = dict(column=column, between=between, subset=subset, split=split)
+        found = tokenized(path, tokenizer, vocabulary, processes, **source)
+        self.tokens, self.tokenizer, self.end = found
+        self.context = context
+        self.divide(_ends(len(self.tokens), validation, test), test=test > 0)
 
     def windows_at(self, starts: np.ndarray) -> np.ndarray:
-        return self.folder.windows(starts, self.context + 1)
+        return self.tokens.windows(starts, self.context + 1)
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
-        places = np.arange(step * size, (step + 1) * size)[rows]
-        passes = places // self.windows
-        starts = np.empty_like(places)
-        for number in map(int, np.unique(passes)):
-            here = passes == number
-            chosen = shuffled(places[here] % self.windows, self.windows, seed, number)
-            begin = np.random.default_rng([seed, number]).integers(self.context)
-            starts[here] = begin + self.context * chosen
-        return self.batch_at(starts)
+        # One less, so that a pass may begin anywhere in the first window.
+        windows = self.bounds["training"][1] // self.context - 1
+        passes = [place // windows for place in range(step * size, (step + 1) * size)]
+        begin = [np.random.default_rng([seed, x]).integers(self.context) for x in passes]
+        starts = begin + self.context * in_passes(step, size, windows, seed)
+        return self.batch_at(starts[rows])
 
     def needed(self, part: str) -> int:
         return 2 * self.context if part == "training" else self.context + 1
 
     def fingerprint(self) -> str:
         """A checksum of all tokens."""
-        return self.folder.fingerprint()
+        return self.tokens.fingerprint()
 
     def sample(self, model: Model, length: int) -> str | None:
         """A text that begins as a document does."""
-        tokens = self.written(model, np.array([self.folder.index.end]), length)
+        tokens = self.written(model, np.array([self.end]), length)
         return self.tokenizer.decode(np.asarray(tokens)[1:])

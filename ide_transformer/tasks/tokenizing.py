@@ -1,19 +1,24 @@
-"""Texts of any size to folders of tokens."""
+"""Texts of any size as one sequence of tokens on the disk, by the library `datasets`."""
 
-import json
-from collections.abc import Callable, Sequence
+import contextlib
+import functools as ft
+import hashlib
+import os
+import re
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
+from jaxtyping import Int
 
-from ..arguments import PositiveInt, checked
 from ..errors import InputError, whole_file
-from ..packages import checksum
-from ..pretrained.files import read_json
+from ..packages import cache_folder
 from .texts import files_of
-from .token_folder import INDEX, TOKENIZER, Shard, TokenFolder, TokenIndex
-from .token_shards import Encoding, Piece, planned, texts_of, write_shards
 from .tokenizers import (
     AbstractTokenizer,
     BytePairTokenizer,
@@ -23,152 +28,255 @@ from .tokenizers import (
 )
 
 
-# Tokenizers that are learned from the texts, and the bytes that the second one is learned from.
-_LEARNED = "characters", "bpe"
-_LEARNED_FROM = 2**24
-_PLAN = "plan.json"
+# The kinds of files, by their endings; any other file is a text. Of a folder those are taken
+# that usually hold texts.
+_KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+_OF_FOLDERS = ".txt", ".md", ".jsonl", ".parquet", ".csv"
+# Bytes of text: of what a killed process does again, in a batch, of a row of a text file, and
+# of the sample from which a byte-pair encoding is learned.
+_PIECE, _BATCH, _BLOCK, _LEARNED_FROM = 2**26, 2**22, 2**20, 2**24
 
 
-@checked
-def tokenize_files(
-    texts: Sequence[str | Path],
-    output: str | Path,
-    *,
-    tokenizer: str = "characters",
-    vocabulary: PositiveInt = 512,
-    between: str | None = None,
-    processes: PositiveInt = 1,
-    shard_bytes: PositiveInt = 2**26,
-    on_progress: Callable[[int, int], Any] = lambda done, total: None,
-) -> TokenFolder:
-    """Writes the tokens of text files into a folder, which the task `token_files` reads. Texts
-    are read in whole lines, about a mebibyte at a time, so that memory does not grow with them.
+class Tokens:
+    """A sequence of tokens that stays on the disk and is read in windows: the columns `tokens`
+    and `checksum` of a table of Arrow."""
 
-    A token of its own ends each document. The result does not depend on the number of
-    processes. Where a process was killed, the same call goes on: complete shards are kept.
+    def __init__(self, table: Any):
+        self._parts = [x.flatten().to_numpy() for x in table["tokens"].chunks]
+        self._ends = np.cumsum([len(part) for part in self._parts], dtype=np.int64)
+        self._checksums = table["checksum"].to_numpy()
 
-    **Arguments:**
+    def __len__(self) -> int:
+        return int(self._ends[-1])
 
-    - `texts`: files, and folders of which all `.txt` and `.md` files are read, in UTF-8.
-    - `output`: the folder, a new one or one of the same call.
-    - `tokenizer`: `characters`; `bpe` for a byte-pair encoding learned from a sample of 16 MiB
-      that is spread over all texts; the path of a tokenizer of a run or of such a folder; or a
-      checkpoint, see `load_pretrained`.
-    - `vocabulary`: tokens of the byte-pair encoding.
-    - `between`: a line that stands between documents; default: each file is a document.
-    - `processes`: how many work at the same time.
-    - `shard_bytes`: bytes of text in a file of tokens.
-    - `on_progress`: called with the bytes that are done, and all.
+    def windows(
+        self, starts: Int[np.ndarray, " windows"], length: int
+    ) -> Int[np.ndarray, "windows length"]:
+        """`length` tokens from each of `starts` on."""
+        found = np.empty((len(starts), length), np.int32)
+        for row, start in zip(found, starts, strict=True):
+            number = np.searchsorted(self._ends, start, side="right")
+            while len(row):
+                # Counted from the end of the part.
+                part = self._parts[number][start - self._ends[number] :][: len(row)]
+                row[: len(part)] = part
+                row, start, number = row[len(part) :], start + len(part), number + 1
+        return found
 
-    **Raises:** `InputError` for texts that are missing, empty or no UTF-8, and for a folder
-    that was begun with other texts or options.
-    """
-    files, folder = [file for text in texts for file in files_of(Path(text))], Path(output)
-    if not any(file.stat().st_size for file in files):
-        given = ", ".join(map(str, texts)) or "no files"
-        raise InputError(f"{given}: the texts are empty; there is nothing to tokenise.")
-    if between is not None and (not between.strip() or len(between.splitlines()) > 1):
-        raise InputError(f"between={between!r}: give one line that is not empty.")
-    shards = planned(files, shard_bytes)
-    plan = {
-        "sources": [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files],
-        "tokenizer": tokenizer,
-        "vocabulary": vocabulary if tokenizer == "bpe" else None,
-        "between": between,
-        "shard_bytes": shard_bytes,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
+    def fingerprint(self) -> str:
+        """A checksum of the checksums of all texts, in their order."""
+        return hashlib.sha256(self._checksums.tobytes()).hexdigest()
+
+
+def tokenized(
+    path: str | Path,
+    tokenizer: str | AbstractTokenizer,
+    vocabulary: int,
+    processes: int,
+    **source: Any,
+) -> tuple[Tokens, AbstractTokenizer, int]:
+    """The tokens of texts, their tokenizer, and its token that ends each of them; for the
+    arguments see `Dataset`. All of it is kept in the cache, by pieces of 64 MiB: where a
+    process was killed, the same call goes on."""
     try:
-        lock = filelock.FileLock(folder / "lock", timeout=0).acquire()
-    except filelock.Timeout:
-        raise InputError(f"{folder}: another process is writing it; wait for it.") from None
-    with lock:
-        # A name that stands for none is refused before anything is begun.
-        given = None if (folder / TOKENIZER).is_file() else _given(tokenizer)
-        _begin(folder, plan)
-        if not (folder / INDEX).is_file():
-            if not (folder / TOKENIZER).is_file():
-                pieces = [piece for shard in shards for piece in shard]
-                ready, _ = (given or _learned(tokenizer, vocabulary, pieces)).ending()
-                with whole_file(folder / TOKENIZER) as part:
-                    ready.save(part)
-            ready, end = load_tokenizer(folder / TOKENIZER).ending()
-            dtype = "uint16" if ready.vocabulary <= 2**16 else "uint32"
-            encoding = Encoding(ready, end, dtype, between)
-            done = write_shards(folder, shards, encoding, processes, on_progress)
-            _finish(folder, done, encoding)
-    return TokenFolder(folder)
-
-
-def _begin(folder: Path, plan: dict[str, Any]) -> None:
-    """Writes down what is to be done, or compares it with what was begun."""
-    file = folder / _PLAN
-    if not file.is_file():
-        strange = [x.name for x in folder.iterdir() if x.name != "lock"]
-        if strange:
-            raise InputError(
-                f"{folder} has other files, such as {min(strange)}; give a new folder."
-            )
-        with whole_file(file) as part:
-            part.write_text(json.dumps(plan) + "\n", encoding="utf-8")
-        return
-    try:
-        begun = read_json(file)
-    except InputError as error:
-        raise InputError(f"{error} Delete the folder, or give a new one.") from None
-    changed = [name for name in plan if begun.get(name) != plan[name]]
-    if changed:
+        import datasets
+    except ImportError:
         raise InputError(
-            f"{folder} was begun with other {' and '.join(changed)}; give what it was begun "
-            "with, delete the folder, or give a new one."
+            "data.name=dataset reads texts by the library datasets, which is not installed; "
+            "run: pip install 'ide_transformer[datasets]'."
+        ) from None
+    folder = cache_folder() / "datasets"
+    folder.mkdir(parents=True, exist_ok=True)
+    given = tokenizer if isinstance(tokenizer, AbstractTokenizer) else _given(tokenizer)
+    key = _hashed(str(Path(path).resolve()))
+    # One process tokenises, and the others on the machine wait and read what it wrote.
+    with filelock.FileLock(folder / f"{key}.lock"), _ending_with_this_process():
+        rows = _rows(Path(path), **source)
+        ready, end = (given or _learned(str(tokenizer), vocabulary, rows, folder)).ending()
+        ready.save(saved := folder / f"{key}.json")
+        encoding = _hashed(rows._fingerprint, saved.read_text(encoding="utf-8"), str(end))
+        dtype = np.min_scalar_type(ready.vocabulary - 1).name
+        columns: dict[str, Any] = {"tokens": datasets.List(datasets.Value(dtype))}
+        columns["checksum"] = datasets.Value("int64")
+        size = rows.data.nbytes
+        number, done = min(-(-size // _PIECE), len(rows)), []
+        for index in range(number):
+            piece = rows.shard(number, index, contiguous=True)
+            tokens = piece.map(
+                ft.partial(_encoded, ready, end, dtype),
+                batched=True,
+                batch_size=max(1, _BATCH * len(rows) // size),
+                num_proc=min(processes, len(piece)) if processes > 1 else None,
+                remove_columns=rows.column_names,
+                features=datasets.Features(columns),
+                new_fingerprint=_hashed(encoding, f"{index} of {number}"),
+                desc=f"tokenising, part {index + 1} of {number}",
+            )
+            done.append(tokens)
+    return Tokens(datasets.concatenate_datasets(done).data.table), ready, end
+
+
+def _encoded(tokenizer: AbstractTokenizer, end: int, dtype: str, rows: Any) -> dict[str, Any]:
+    """Some texts as tokens, with the end of those that end, and their checksums."""
+    # Of a table each text ends, unless it is empty.
+    ended = rows.get("ended") or map(bool, rows["text"])
+    tokens = [
+        np.append(tokenizer.encode(text or ""), [end] * ends).astype(dtype)
+        for text, ends in zip(rows["text"], ended, strict=True)
+    ]
+    digests = [hashlib.blake2b(x.tobytes(), digest_size=8).digest() for x in tokens]
+    checksums = [int.from_bytes(x, "little", signed=True) for x in digests]
+    return {"tokens": tokens, "checksum": checksums}
+
+
+def _rows(
+    path: Path,
+    column: str = "text",
+    between: str | None = None,
+    subset: str | None = None,
+    split: str = "train",
+) -> Any:
+    """The texts as the column `text` of a data set; of text files also whether each of its
+    rows `ended` a document."""
+    import datasets
+
+    files = files_of(path, _OF_FOLDERS) if path.exists() else []
+    kinds = {_KINDS.get(file.suffix, "text") for file in files}
+    options: dict[str, Any] = {"cache_dir": str(cache_folder() / "datasets")}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{path} has files of the kinds {', '.join(sorted(kinds))}; give a folder with one."
         )
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix not in _OF_FOLDERS
+    if not files and (path.exists() or not named):
+        raise InputError(
+            f"{path}: no such file, a folder without texts, or no owner/name of the hub."
+        )
+    if files and not any(file.stat().st_size for file in files):
+        raise InputError(f"{path}: the texts are empty; there is nothing to learn.")
+    try:
+        if kinds == {"text"}:
+            states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+            given = dict(files=states, between=between)
+            kind = {"text": datasets.Value("string"), "ended": datasets.Value("bool")}
+            rows = datasets.Dataset.from_generator(
+                _blocks, datasets.Features(kind), gen_kwargs=given, **options
+            )
+        elif files:
+            names = [str(file) for file in files]
+            rows = datasets.load_dataset(*kinds, data_files=names, split="train", **options)
+        else:
+            rows = datasets.load_dataset(str(path), subset, split=split, **options)
+    except Exception as error:  # the library and those below it have many
+        while error.__cause__ is not None:
+            error = error.__cause__
+        if isinstance(error, InputError):
+            raise error from None
+        what = "cannot be read" if files else "no file, and no data set of the hub"
+        raise InputError(f"{path}: {what} ({error}).") from None
+    types = {name: getattr(x, "dtype", "list") for name, x in rows.features.items()}
+    if types.get(column) not in ("string", "large_string"):
+        there = ", ".join(f"{name} ({x})" for name, x in types.items())
+        raise InputError(f"data.column={column}: no column of texts; there are {there}.")
+    if kinds != {"text"}:
+        rows = rows.select_columns(column)
+    if column != "text":
+        rows = rows.rename_column(column, "text")
+    if not any(rows["text"]):
+        raise InputError(f"{path}: the texts are empty; there is nothing to learn.")
+    return rows
+
+
+def _blocks(files: Sequence[tuple[str, int, int]], between: str | None) -> Iterator[Any]:
+    """The texts of files in whole lines, about a mebibyte at a time. A document ends with its
+    file and at each line `between`."""
+    line = None if between is None else re.compile(rf"^{re.escape(between)}\r?(?:\n|\Z)", re.M)
+    for file, *_ in files:
+        empty = True
+        with open(file, encoding="utf-8", newline="\n") as opened:
+            try:
+                # A line without end is cut.
+                while block := opened.read(_BLOCK) + opened.readline(_BLOCK):
+                    for number, text in enumerate(line.split(block) if line else [block]):
+                        if number and not empty:
+                            yield {"text": "", "ended": True}
+                            empty = True
+                        if text:
+                            yield {"text": text, "ended": False}
+                            empty = False
+            except UnicodeDecodeError as error:
+                near = error.object[max(0, error.start - 20) : error.start + 1]
+                raise InputError(
+                    f"{file}: {error.reason} at the end of {near!r}; the text must be UTF-8. "
+                    "Convert it, for example by iconv, or leave the file out."
+                ) from None
+        if not empty:
+            yield {"text": "", "ended": True}
 
 
 def _given(name: str) -> AbstractTokenizer | None:
     """The tokenizer that a name stands for; `None` for one that is to be learned."""
-    if name in _LEARNED:
+    if name in ("characters", "bpe"):
         return None
     if Path(name).is_file():
         return load_tokenizer(Path(name))
     try:
         return PretrainedTokenizer.from_pretrained(name)
     except InputError as error:
-        known = " or ".join(_LEARNED)
-        raise InputError(f"tokenizer={name!r}: {error} Or write {known}.") from None
+        raise InputError(
+            f"data.tokenizer={name!r}: {error} Or write characters or bpe."
+        ) from None
 
 
-def _learned(name: str, vocabulary: int, pieces: list[Piece]) -> AbstractTokenizer:
-    if name == "characters":
-        seen: set[str] = set()
-        for piece in pieces:
-            for text in texts_of(piece):
-                seen |= set(text)
-        return CharacterTokenizer("".join(sorted(seen)))
-    return BytePairTokenizer.train("".join(_sample(pieces)), vocabulary)
+def _learned(name: str, vocabulary: int, rows: Any, folder: Path) -> AbstractTokenizer:
+    """Characters of all texts; byte-pair encoding from a sample that is spread over them."""
+    size = rows.data.nbytes
+    file = folder / f"{name}-{_hashed(rows._fingerprint, f'{vocabulary}')}.json"
+    if not file.exists():
+        if name == "characters":
+            batches = rows.iter(max(1, _BATCH * len(rows) // size))
+            seen = set().union(*("".join(filter(None, x["text"])) for x in batches))
+            tokenizer = CharacterTokenizer("".join(sorted(seen)))
+        else:
+            some = rows.select(range(0, len(rows), -(-size // _LEARNED_FROM)))
+            text = "".join(filter(None, some["text"]))
+            tokenizer = BytePairTokenizer.train(text, vocabulary)
+        with whole_file(file) as part:
+            tokenizer.save(part)
+    return load_tokenizer(file)
 
 
-def _sample(pieces: list[Piece]) -> list[str]:
-    """Lines from all parts of the texts, about `_LEARNED_FROM` bytes."""
-    whole = sum(piece.stop - piece.start for piece in pieces)
-    # At most some thousand places, each of which is a file that is opened.
-    part, step = min(1.0, _LEARNED_FROM / whole), max(2**18, whole // 2**12)
-    found: list[str] = []
-    for piece in pieces:
-        for start in range(piece.start, piece.stop, step):
-            length = max(1, int(part * min(step, piece.stop - start)))
-            found += texts_of(piece._replace(start=start, stop=start + length))
-    return found
+def _hashed(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _finish(folder: Path, shards: list[Shard], encoding: Encoding) -> None:
-    index = TokenIndex(
-        dtype=encoding.dtype,  # pyright: ignore[reportArgumentType]
-        vocabulary=encoding.tokenizer.vocabulary,
-        end=encoding.end,
-        tokens=sum(shard.tokens for shard in shards),
-        documents=sum(shard.documents for shard in shards),
-        tokenizer_sha256=checksum(folder / TOKENIZER),
-        shards=tuple(shards),
-    )
-    with whole_file(folder / INDEX) as part:
-        part.write_text(index.model_dump_json(indent=1) + "\n", encoding="utf-8")
+# The process whose workers end with it, while it tokenises.
+_parent: list[int] = []
+
+
+@contextlib.contextmanager
+def _ending_with_this_process() -> Iterator[None]:
+    """Ends the processes that are forked inside when this one is killed; those of a pool do
+    not notice it."""
+    _parent.append(os.getpid())
+    try:
+        with warnings.catch_warnings():
+            # JAX and Python warn of forks; the workers use neither JAX nor its threads.
+            warnings.filterwarnings("ignore", ".*fork")
+            yield
+    finally:
+        _parent.pop()
+
+
+def _watch_parent() -> None:
+    def watch() -> None:
+        while os.getppid() == _parent[-1]:
+            time.sleep(1.0)
+        os._exit(1)
+
+    if _parent:
+        threading.Thread(target=watch, daemon=True).start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_watch_parent)

@@ -244,11 +244,13 @@ class TrainingConfig(Section):
 class DataConfig(AbstractChoice):
     """`data`: what is learned."""
 
-    # A task, for example shakespeare, text, token_files, digits, mnist, fashion_mnist, p_hop,
+    # A task, for example shakespeare, text, dataset, digits, mnist, fashion_mnist, p_hop,
     # word_problem, parity, addition, column_addition, list_ops, verses_en_es.
     name: str = "shakespeare"
     # A file or folder, for the tasks that read one.
     path: Annotated[Path | None, Field(strict=False)] = None
+    # The column of a table that has the texts.
+    column: str | None = None
     # `characters`, or `bpe` for a byte-pair encoding. The defaults of this and the three below
     # are those of the task: of a text characters, 512, 0.1 and 0.
     tokenizer: str | None = None

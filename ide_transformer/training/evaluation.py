@@ -58,7 +58,7 @@ def run_task(
         if not same_tokenizer(run, task):
             raise InputError(
                 f"data.path={config.data.path}: the tokens of these data are not those of "
-                f"{run.path}; make them with --tokenizer {run.tokenizer}."
+                f"{run.path}; give data in those of {run.tokenizer}."
             )
         return task
     try:

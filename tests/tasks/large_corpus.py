@@ -1,32 +1,44 @@
-"""A large text to test with, made of a small one: `python tests/tasks/large_corpus.py 2 FOLDER`
-writes 2 GiB of plays."""
+"""A large text to test with, made of a small one:
+`python tests/tasks/large_corpus.py 300 there` writes 300 MB, as large.jsonl and .parquet."""
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 
-_BLOCK = 2**26
-
-
-def write_corpus(
-    folder: Path, text: str, size: int, *, seed: int = 0, noise: float = 0.01
-) -> None:
-    """Files of at most 64 MiB, `size` bytes in all: the text again and again, in each of which
-    some letters are replaced by others, so that no two are the same."""
-    folder.mkdir(parents=True, exist_ok=True)
+def documents(text: str, size: int, *, seed: int = 0) -> list[str]:
+    """Parts of the text, `size` bytes in all, in which one letter in a hundred is replaced by
+    another, so that no two are the same."""
     source = np.frombuffer(text.encode("ascii", "ignore"), np.uint8)
-    random = np.random.default_rng(seed)
-    for number, first in enumerate(range(0, size, _BLOCK)):
-        block = np.resize(source, min(_BLOCK, size - first)).copy()
-        places = random.integers(0, len(block), int(noise * len(block)))
-        places = places[block[places] > 64]
-        block[places] = random.integers(97, 123, len(places), dtype=np.uint8)
-        (folder / f"{number:04}.txt").write_bytes(block.tobytes())
+    random, left, found = np.random.default_rng(seed), size, []
+    while left > 0:
+        length = min(left, int(random.integers(200, 8000)))
+        first = int(random.integers(len(source) - length))
+        part = source[first : first + length].copy()
+        places = random.integers(0, length, length // 100)
+        places = places[part[places] > 64]
+        part[places] = random.integers(97, 123, len(places), dtype=np.uint8)
+        found.append(part.tobytes().decode())
+        left -= length
+    return found
+
+
+def write_corpus(folder: Path, name: str, texts: list[str]) -> None:
+    """The same texts as NAME.jsonl and as NAME.parquet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.jsonl").open("w") as file:
+        for number, text in enumerate(texts):
+            file.write(json.dumps({"id": number, "text": text}) + "\n")
+    table = pa.table({"id": range(len(texts)), "text": texts})
+    pq.write_table(table, folder / f"{name}.parquet", row_group_size=2000)
 
 
 if __name__ == "__main__":
     from ide_transformer.tasks import shakespeare
 
-    write_corpus(Path(sys.argv[2]), shakespeare(), int(float(sys.argv[1]) * 2**30))
+    texts = documents(shakespeare(), int(float(sys.argv[1]) * 1e6))
+    write_corpus(Path(sys.argv[2]), "large", texts)

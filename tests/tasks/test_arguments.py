@@ -31,16 +31,9 @@ def test_numbers_that_no_token_has_count(tmp_path):
     tokenizer = tasks.PretrainedTokenizer(tk.Tokenizer(tk.models.WordLevel(words, "[UNK]")))
     assert tokenizer.vocabulary == 70001
     tokenizer.save(tmp_path / "words.json")
-    (tmp_path / "a.txt").write_text("b")
-    folder = tasks.tokenize_files(
-        [tmp_path / "a.txt"], tmp_path / "tokens", tokenizer=str(tmp_path / "words.json")
-    )
-    assert folder.windows(np.array([0]), len(folder))[0].tolist() == [70000, 2]
-    (tmp_path / "words.json").unlink()
-    again = tasks.tokenize_files(
-        [tmp_path / "a.txt"], tmp_path / "tokens", tokenizer=str(tmp_path / "words.json")
-    )
-    assert again.fingerprint() == folder.fingerprint()
+    (tmp_path / "a.jsonl").write_text('{"text": "b"}\n' * 9)
+    task = tasks.Dataset(tmp_path / "a.jsonl", 1, str(tmp_path / "words.json"))
+    assert task.windows_at(np.array([0, 3])).tolist() == [[70000, 2], [2, 70000]]
 
 
 def test_texts_that_are_none_are_not_encoded():
@@ -54,18 +47,7 @@ def test_a_folder_with_the_name_of_a_text(tmp_path):
     (tmp_path / "in/more.txt").mkdir(parents=True)
     (tmp_path / "in/more.txt/a.txt").write_text(TEXT)
     assert tasks.read_text(str(tmp_path / "in")) == TEXT
-    folder = tasks.tokenize_files([tmp_path / "in"], tmp_path / "tokens")
-    assert len(folder) == len(TEXT) + 1
-
-
-def test_a_wrong_tokenizer_begins_nothing(tmp_path):
-    (tmp_path / "a.txt").write_text(TEXT)
-    texts, output = [tmp_path / "a.txt"], tmp_path / "tokens"
-    with pytest.raises(
-        ide.InputError, match=r"tokenizer='charakters': .*Or write characters or"
-    ):
-        tasks.tokenize_files(texts, output, tokenizer="charakters")
-    assert len(tasks.tokenize_files(texts, output)) == len(TEXT) + 1
+    assert len(tasks.Dataset(tmp_path / "in", 8).tokens) == len(TEXT) + 1
 
 
 def test_tokens_of_a_cached_decoder():

@@ -1,5 +1,6 @@
 """The data of a run after its training: those with which it began, in its own tokens."""
 
+import json
 import math
 import shutil
 
@@ -77,23 +78,22 @@ def test_the_task_and_its_parts_are_those_of_the_run(there, capsys, override):
     assert "the weights are given; only solver.…, data.path, data.options.…" in said
 
 
-def test_other_token_files_are_those_of_the_tokenizer_of_the_run(tmp_path, capsys):
-    for name, text in (("one", TEXT), ("two", TEXT.replace("w", "z"))):
-        (tmp_path / f"{name}.txt").write_text(text)
-    texts = [tmp_path / f"{name}.txt" for name in ("one", "two")]
-    for text in texts:
-        run_here(capsys, "tokenize_text.py", text, "--output", text.with_suffix(""))
+def test_other_texts_are_read_in_the_tokens_of_the_run(tmp_path, capsys):
+    texts = {"one": TEXT, "two": TEXT.replace("w", "e"), "three": TEXT.replace("w", "z")}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": text}))
     tree = {
         "name": "small",
-        "data": {"name": "token_files", "path": str(tmp_path / "one"), "validation": 0.2},
+        "data": {"name": "dataset", "path": str(tmp_path / "one.jsonl"), "validation": 0.2},
         "model": {"width": 8, "heads": 1, "depth": 1, "context": 8},
         "optimizer": {"warmup": 1},
         "training": {"steps": 2, "batch_size": 4, "sample": 0},
     }
     training.train(training.Config.model_validate(tree), runs=tmp_path / "runs")
-    assert "loss: " in evaluated(capsys, tmp_path)
-    said = evaluated(capsys, tmp_path, f"data.path={tmp_path / 'two'}", expected=2)
-    assert "the tokens of these data are not those of" in said
+    as_it_was = evaluated(capsys, tmp_path)
+    assert evaluated(capsys, tmp_path, f"data.path={tmp_path / 'two.jsonl'}") != as_it_was
+    said = evaluated(capsys, tmp_path, f"data.path={tmp_path / 'three.jsonl'}", expected=2)
+    assert "The character 'z' does not occur" in said
 
 
 def test_a_loss_that_is_no_number_is_no_result(there):

@@ -1,0 +1,241 @@
+"""Texts of any size by the library datasets: what is read, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import InputError, tasks, training
+from ide_transformer.tasks import CharacterTokenizer, Dataset, tokenizing
+
+
+SEA = "the sea is wide\nand the night\n"
+TEXTS = [SEA * 3, "", "∫ wörter ß\r\n\nwithout end" * 9, SEA]
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(tmp_path, monkeypatch):
+    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path / "cache"))
+    for name in ("_PIECE", "_BATCH", "_BLOCK"):
+        monkeypatch.setattr(tokenizing, name, 200)
+
+
+def written(path, texts=TEXTS, column="text"):
+    """The texts in a file of the kind that its name says."""
+    if path.suffix == ".jsonl":
+        lines = [json.dumps({"id": n, column: text}) for n, text in enumerate(texts)]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({"id": range(len(texts)), column: texts}), path)
+    elif path.suffix == ".csv":
+        pa.csv.write_csv(pa.table({column: texts}), path)
+    else:
+        path.mkdir()
+        for number, text in enumerate(texts):
+            (path / f"{number}.txt").write_bytes(text.encode())
+    return path
+
+
+def whole(task):
+    return task.tokens.windows(np.array([0]), len(task.tokens))[0]
+
+
+def expected(tokenizer, end, texts=TEXTS):
+    parts = [np.append(tokenizer.encode(text), end) for text in texts if text]
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv", "texts"])
+@pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
+def test_tokens_are_those_of_the_texts(tmp_path, name, tokenizer):
+    task = Dataset(written(tmp_path / name), 8, tokenizer, vocabulary=300)
+    tokens = whole(task)
+    assert (tokens == expected(task.tokenizer, task.end)).all()
+    starts = np.random.default_rng(0).integers(0, len(tokens) - 90, 20)
+    assert (task.tokens.windows(starts, 90) == tokens[starts[:, None] + np.arange(90)]).all()
+    assert len(task.tokens._parts) > 1 and task.sizes["vocabulary"] > task.end
+    # The data of a run are known by their tokens, wherever the texts are.
+    (tmp_path / "other").mkdir()
+    other = Dataset(written(tmp_path / "other" / name), 8, tokenizer, vocabulary=300)
+    assert task.fingerprint() == other.fingerprint()
+    less = Dataset(written(tmp_path / "less.jsonl", TEXTS[:3]), 8, task.tokenizer)
+    assert less.fingerprint() != task.fingerprint()
+
+
+def test_tables_with_missing_texts_and_other_columns(tmp_path):
+    file = written(tmp_path / "a.jsonl", [None, "abc", "", "de"], "body")
+    task = Dataset(file, 1, column="body", validation=0.5)
+    assert task.tokenizer.decode(whole(task)) == "abc\x03de\x03"
+    for column in ("text", "id"):
+        said = rf"data\.column={column}: no column of texts; there are id \(int64\), body \(st"
+        with pytest.raises(InputError, match=said):
+            Dataset(file, 2, column=column)
+
+
+@pytest.mark.parametrize(
+    ("text", "decoded"),
+    [
+        ("one\n---\n---\ntwo ---\nthree\n---\n", "one\n\x03two ---\nthree\n\x03"),
+        ("---\r\na\r\n---", "a\r\n\x03"),
+        ("äöü∫" * 200, "äöü∫" * 200 + "\x03"),
+    ],
+)
+def test_a_line_between_documents(tmp_path, text, decoded):
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    task = Dataset(tmp_path / "a.txt", 1, between="---", validation=0.5)
+    assert task.tokenizer.decode(whole(task)) == decoded
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "bad.txt").write_bytes(b"good\n" * 40 + b"\xff\n")
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    good = written(tmp_path / "bad.parquet").read_bytes()
+    (tmp_path / "bad.parquet").write_bytes(good[: len(good) // 2])
+    (tmp_path / "empty.txt").touch()
+    written(tmp_path / "empty.jsonl", ["", ""])
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "folder").mkdir()
+    for name, said in (
+        ("bad.txt", r"bad\.txt: invalid start byte at the end of b'.*good\\n\\xff'; the text"),
+        ("bad.jsonl", r"bad\.jsonl: cannot be read"),
+        ("bad.parquet", r"bad\.parquet: cannot be read \(Parquet"),
+        ("empty.txt", "the texts are empty"),
+        ("empty.jsonl", "the texts are empty"),
+        ("pipe.txt", r"pipe\.txt is no file but a pipe"),
+        ("folder", "a folder without texts"),
+        ("no/such/folder", "no such file"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Dataset(tmp_path / name, 8)
+    (tmp_path / "pipe.txt").unlink()
+    with pytest.raises(InputError, match="files of the kinds json, parquet, text; give"):
+        Dataset(tmp_path, 8)
+    with pytest.raises(InputError, match=r"data\.tokenizer='nowhere'.*write characters or bpe"):
+        Dataset(written(tmp_path / "texts"), 8, "nowhere")
+    with pytest.raises(InputError, match=r"The character '∫' does not occur"):
+        Dataset(tmp_path / "texts", 8, CharacterTokenizer.train(SEA))
+
+
+@pytest.fixture
+def task(tmp_path):
+    return Dataset(written(tmp_path / "a.parquet"), 8, validation=0.2, test=0.1)
+
+
+def test_a_pass_takes_each_window_once(task):
+    tokens = whole(task)
+    number = task.bounds["training"][1] // 8 - 1
+    size = 5
+    batches = [task.batch(step, size, seed=1) for step in range(2 * number // size + 1)]
+    windows = np.concatenate([np.c_[b.inputs, b.targets[:, -1:]] for b in batches])
+    for epoch in range(2):
+        begin = np.random.default_rng([1, epoch]).integers(8)
+        ends = begin + 8 * number + 1
+        assert ends <= 0.7 * len(tokens) < ends + 16
+        every = np.lib.stride_tricks.sliding_window_view(tokens[begin:ends], 9)[::8]
+        found = windows[epoch * number : (epoch + 1) * number]
+        assert sorted(map(tuple, found)) == sorted(map(tuple, every))
+    for other in (task.batch(0, size, 2), task.batch(1, size, 1)):
+        assert (other.inputs != batches[0].inputs).any()
+
+
+def test_rows_are_parts_of_a_batch(task):
+    batch = task.batch(3, 6, 0)
+    parts = [task.part_of_batch(3, 6, 0, slice(first, first + 2)) for first in (0, 2, 4)]
+    default = tasks.AbstractTask.part_of_batch(task, 3, 6, 0, slice(2, 4))
+    assert (np.concatenate([x.inputs for x in parts]) == batch.inputs).all()
+    assert (default.targets == parts[1].targets).all()
+
+
+def test_held_out_parts_are_read_in_order(task):
+    tokens, parts = whole(task), {}
+    for part in task.parts:
+        parts[part] = np.concatenate([b.targets.ravel() for b in task.held_out(4, part=part)])
+    low, high = (int(len(tokens) * x) for x in (0.7, 0.8))
+    assert (parts["test"] == tokens[low + 1 :][: len(parts["test"])]).all()
+    assert (parts["validation"] == tokens[high + 1 :][: len(parts["validation"])]).all()
+    assert high - 8 <= low + len(parts["test"]) < high
+    assert len(list(task.held_out(1, samples=3))) in (3, 4, 5)
+
+
+def test_contexts_that_do_not_fit(task, tmp_path):
+    with pytest.raises(InputError, match="longer than the test text"):
+        task.on(ide.Mesh(tokens=100))
+    with pytest.raises(InputError, match=r"validation=0\.5 and data\.test=0\.5 leave nothing"):
+        Dataset(tmp_path / "a.parquet", 8, validation=0.5, test=0.5)
+
+
+def test_a_run(tmp_path):
+    path = written(tmp_path / "a.jsonl", column="body")
+    tree = {
+        "data": {"name": "dataset", "path": str(path), "column": "body", "validation": 0.2},
+        "model": {"width": 8, "heads": 1, "depth": 1, "context": 8},
+        "optimizer": {"warmup": 1},
+        "training": {"steps": 2, "batch_size": 4, "sample": 5},
+    }
+    run = training.train(training.Config.model_validate(tree), runs=tmp_path / "runs")
+    assert len(run.sample.read_text()) == 6
+    saved = run.load_tokenizer()
+    assert saved.vocabulary == len(set("".join(TEXTS))) + 1
+    assert json.loads(run.summary.read_text())["validation_loss"] > 0
+    # The tokenizer of a run is one that can be named.
+    again = Dataset(path, 8, str(run.tokenizer), column="body")
+    assert (whole(again) == expected(saved, again.end)).all()
+
+
+MAIN = """
+import sys
+from ide_transformer.tasks import tokenizing
+tokenizing._PIECE = 2**20
+print(tokenizing.tokenized(*sys.argv[1:3], 300, 2)[0].fingerprint())
+"""
+
+
+@pytest.mark.heavy
+def test_killed_processes_end_with_their_parent_and_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizing, "_PIECE", 2**30)
+    texts = [f"{n} {SEA}" * 60 for n in range(3000)]
+    file = written(tmp_path / "a.jsonl", texts)
+    command = [sys.executable, "-c", MAIN, file, "bpe"]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(kept(tmp_path)) < 2 or len(workers := children(running.pid)) < 2:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    while any(map(alive, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    before = kept(tmp_path)
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    after = kept(tmp_path)
+    assert len(after) > len(before) and before.items() <= after.items()
+    assert said.strip() == Dataset(file, 8, "bpe", vocabulary=300).fingerprint()
+
+
+def kept(there):
+    """The files of tokens that are complete, and when they were written."""
+    found = (there / "cache/datasets").rglob("cache-*.arrow")
+    return {file: file.stat().st_mtime_ns for file in found}
+
+
+def children(pid):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
+    return [int(x) for x in found.stdout.split()]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
