@@ -1,0 +1,256 @@
+"""Samples of a user's own, from arrays."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Shaped
+
+from ..arguments import Fraction, PositiveInt, checked
+from ..equation import PointRule, TokenDomain
+from ..errors import InputError
+from ..models import Field, Model
+from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy, RelativeError
+from .points import domains
+from .task import AbstractDataSet, Part
+
+
+class Arrays(AbstractDataSet):
+    """Predict the targets of samples that are arrays. Types and shapes say what is learned:
+
+    | `inputs` | `targets` | by |
+    |---|---|---|
+    | real `[samples, *points]` | real, of the same shape | `OperatorModel` |
+    | integers `[samples, tokens]` | integers `[samples]`, classes | `SequenceClassifier` |
+    | integers `[samples, tokens]` | integers of the same shape, -1: none | `LanguageModel` |
+    | real `[samples, rows, columns(, channels)]` | integers `[samples]` | `ImageClassifier` |
+
+    A token sees all others.
+
+    **Arguments:**
+
+    - `points`: those of functions that are not on a grid, `[tokens]` or `[tokens, dimension]`;
+      values are then `[samples, tokens]`.
+    - `weights`: of these points in integrals, `[tokens]`; by default the parts of [0, 1], or of
+      the square, that are nearest to each.
+    - `validation`, `test`: the fractions of the samples that are held out, at random and always
+      the same; or inputs and targets of that part. With 0 there is no such test part.
+    - `grid`: of functions, see `FunctionInputs`; by default "periodic", and with `points`
+      "midpoint", an interval.
+    - `channels`: whether functions have a last axis of channels.
+    - `vocabulary`, `classes`: by default as many as there are.
+    - `patch`: the side of a patch of an image, in pixels.
+
+    **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
+    and integers that are out of range.
+    """
+
+    # It depends on the arrays.
+    model = Model
+    _sizes: dict[str, Any]
+
+    @checked
+    def __init__(
+        self,
+        inputs: Shaped[np.ndarray, "samples ..."],
+        targets: Shaped[np.ndarray, "samples ..."],
+        points: Shaped[np.ndarray, "tokens ..."] | None = None,
+        weights: Shaped[np.ndarray, " tokens"] | None = None,
+        *,
+        validation: Fraction | tuple[np.ndarray, np.ndarray] = 0.1,
+        test: Fraction | tuple[np.ndarray, np.ndarray] = 0.0,
+        grid: PointRule | None = None,
+        channels: bool = False,
+        vocabulary: PositiveInt | None = None,
+        classes: PositiveInt | None = None,
+        patch: PositiveInt = 2,
+    ):
+        self.patch, self.domains = patch, None
+        self.data = _divided(inputs, targets, {"validation": validation, "test": test})
+        shape = inputs.shape
+        axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
+        kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
+        if kinds[0] == "ff" and shape == targets.shape and axes:
+            self.loss = RelativeError()
+            grid = grid or ("periodic" if points is None else "midpoint")
+            if points is not None:
+                axes = self._at_points(points, weights, axes, grid)
+            self._sizes = {"points": axes[0] if len(axes) == 1 else axes, "grid": grid}
+            self._sizes |= {"channels": shape[-1]} if channels else {}
+        elif kinds in (("fi", 3, 1), ("fi", 4, 1)):
+            self.loss = CrossEntropy()
+            self._sizes = {"image_shape": (*shape[1:], 1)[:3]}
+            self._sizes["classes"] = self._number("classes", classes, 1)
+        elif kinds == ("ii", 2, 1):
+            self.loss = CrossEntropy()
+            self._sizes = {"vocabulary": self._number("vocabulary", vocabulary, 0)}
+            self._sizes["classes"] = self._number("classes", classes, 1)
+        elif kinds == ("ii", 2, 2) and shape == targets.shape:
+            self.loss = InstanceCrossEntropy()
+            numbers = [self._number("vocabulary", vocabulary, column) for column in (0, 1)]
+            self._sizes = {"vocabulary": max(numbers)}
+        else:
+            raise InputError(
+                f"inputs {inputs.dtype}{[*shape]} and targets {targets.dtype}"
+                f"{[*targets.shape]} do not fit; give functions, real numbers of one shape, or "
+                "integers as targets, [samples] for classes."
+            )
+
+    @classmethod
+    def build(
+        cls,
+        path: Path,
+        patch: PositiveInt = 2,
+        inputs: str = "inputs",
+        targets: str = "targets",
+        validation: Fraction = 0.1,
+        test: Fraction = 0.0,
+        grid: PointRule | None = None,
+        channels: bool = False,
+        vocabulary: PositiveInt | None = None,
+        classes: PositiveInt | None = None,
+    ) -> "Arrays":
+        """The arrays of an `.npz` file, a folder of `.npy` files or a `.parquet` table, by
+        name: `inputs`, `targets`, and where they are there `points`, `weights`,
+        `validation_inputs`, `validation_targets`, `test_inputs` and `test_targets`."""
+        arrays, pair = _read(path), (inputs, targets)
+        parts = {part: [f"{part}_{name}" for name in pair] for part in ("validation", "test")}
+        parts = {part: names for part, names in parts.items() if arrays.keys() & set(names)}
+        for name in sum(parts.values(), [*pair]):
+            if name not in arrays:
+                raise InputError(
+                    f"data.path={path}: there is no array {name}, only {', '.join(arrays)}; "
+                    "data.options.inputs and data.options.targets name others."
+                )
+        held_out: dict[str, Any] = {"validation": validation, "test": test}
+        held_out |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
+        return cls(
+            arrays[inputs],
+            arrays[targets],
+            arrays.get("points"),
+            arrays.get("weights"),
+            **held_out,
+            grid=grid,
+            channels=channels,
+            vocabulary=vocabulary,
+            classes=classes,
+            patch=patch,
+        )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation", "test") if len(self.data["test"][0]) else ("validation",)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return self._sizes
+
+    @property
+    def tokens_per_sample(self) -> int:
+        shape = self.data["training"][0].shape[1:]
+        if "image_shape" in self._sizes:
+            return shape[0] // self.patch * (shape[1] // self.patch)
+        return int(np.prod(shape[: len(shape) - ("channels" in self._sizes)]))
+
+    def chosen(self, part: str, samples: np.ndarray) -> Batch:
+        inputs, targets = (x[samples] for x in self.data[part])
+        if "image_shape" in self._sizes:
+            inputs = inputs.reshape(len(inputs), *self._sizes["image_shape"])
+        if self.domains is None:
+            return Batch(inputs, targets)
+        return Batch(*map(Field, (inputs, targets), self.domains))
+
+    def _at_points(
+        self, points: Any, weights: Any, axes: tuple[int, ...], grid: str
+    ) -> tuple[int, ...]:
+        """The domains of functions at points; the shape of a grid of about so many."""
+        points = points.reshape(len(points), -1).astype(np.float32)
+        number = len(points)
+        if axes != (number,):
+            raise InputError(f"there are {number} points, and values {[*axes]} of a sample.")
+        dimension = points.shape[1]
+        period = (1.0,) * dimension if grid == "periodic" else None
+        if weights is None:
+            self.domains = domains(points, "quadrature", period)
+        else:
+            x, w = (jnp.asarray(x, jnp.float32) for x in (points, weights))
+            self.domains = (TokenDomain(x, w, period=period),) * 2
+        return (round(number ** (1 / dimension)),) * dimension
+
+    def _number(self, name: str, given: int | None, column: int) -> int:
+        """The number of different integers in the inputs (0) or the targets (1)."""
+        arrays = [part[column] for part in self.data.values() if part[column].size]
+        least, most = min(x.min() for x in arrays), max(x.max() for x in arrays)
+        lowest = UNCOUNTED if column and name == "vocabulary" else 0
+        if least < lowest or (given is not None and most >= given):
+            raise InputError(
+                f"{('inputs', 'targets')[column]} have the integers {least} to {most}; give "
+                f"them from {lowest}" + (f" to {name} - 1 = {given - 1}." if given else ".")
+            )
+        return given or int(most) + 1
+
+
+def _divided(inputs: Any, targets: Any, held_out: dict[str, Any]) -> dict[str, Any]:
+    """The parts of the samples, with real numbers in single precision."""
+    whole = [_numbers("inputs", inputs), _numbers("targets", targets)]
+    left, parts = np.random.default_rng(0).permutation(len(inputs)), {}
+    for part, held in held_out.items():
+        if isinstance(held, tuple):
+            names = f"{part}_inputs", f"{part}_targets"
+            parts[part] = tuple(map(_numbers, names, held))
+            for name, x, like in zip(names, parts[part], whole, strict=True):
+                if (x.shape[1:], x.dtype) != (like.shape[1:], like.dtype):
+                    raise InputError(
+                        f"{name} are {x.dtype}{[*x.shape]}, and those to learn {like.dtype}"
+                        f"{[*like.shape]}."
+                    )
+            continue
+        number = round(held * len(inputs))
+        chosen, left = np.sort(left[:number]), left[number:]
+        parts[part] = tuple(x[chosen] for x in whole)
+    parts["training"] = tuple(x[np.sort(left)] for x in whole)
+    sizes = {part: [len(x) for x in pair] for part, pair in parts.items()}
+    if not (len(left) and sizes["validation"][0]) or any(a != b for a, b in sizes.values()):
+        raise InputError(
+            f"the parts have {sizes} inputs and targets; give as many of both, and some for "
+            "training and validation."
+        )
+    return parts
+
+
+def _numbers(name: str, x: np.ndarray) -> np.ndarray:
+    """An array in single precision; `InputError` for what is no number."""
+    if x.dtype.kind not in "fiu":
+        raise InputError(f"{name} are {x.dtype}; give real numbers or integers.")
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        sample = np.argwhere(~np.isfinite(x))[0].tolist()
+        raise InputError(f"{name}: the number at {sample} is {x[tuple(sample)]}.")
+    dtype = np.float32 if x.dtype.kind == "f" else np.int32
+    if (changed := x.astype(dtype)).dtype.kind == "i" and (changed != x).any():
+        raise InputError(f"{name}: an integer is larger than {2**31 - 1}.")
+    return changed
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        if path.suffix == ".parquet":
+            from pyarrow import parquet
+
+            table = parquet.read_table(path)
+            return {name: np.array(table[name].to_pylist()) for name in table.column_names}
+        if path.is_dir():
+            return {x.stem: np.load(x, allow_pickle=False) for x in sorted(path.glob("*.npy"))}
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except ImportError:
+        raise InputError(
+            f"data.path={path}: tables are read by pyarrow, which is not installed; run: "
+            "pip install 'ide_transformer[datasets]'."
+        ) from None
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"data.path={path}: {error}; give an .npz file, a folder of .npy files or a "
+            ".parquet table of numbers."
+        ) from None

@@ -1,0 +1,184 @@
+"""Samples from arrays of a user's own."""
+
+import equinox as eqx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from running import run_here
+
+import ide_transformer as ide
+from ide_transformer import InputError, training
+from ide_transformer.tasks import Arrays
+from ide_transformer.training.build import build_start
+
+
+RANDOM = np.random.default_rng(0)
+POINTS = np.sort(RANDOM.random(24))
+VALUES = RANDOM.normal(size=(20, 24))
+WORDS = RANDOM.integers(0, 5, (20, 8))
+
+
+def antiderivatives(points, number=200, seed=0):
+    """`a(x) = Σ c_k cos kπx` and `∫_0^x a`, at points."""
+    k = np.pi * np.arange(1, 4)
+    c = np.random.default_rng(seed).normal(size=(number, 3))
+    angles = np.outer(k, points)
+    inputs, targets = c @ np.cos(angles), (c / k) @ np.sin(angles)
+    return {"inputs": inputs, "targets": targets, "points": points}
+
+
+YAML = """
+name: antiderivative
+data: {{name: arrays, path: {path}, test: 0.1}}
+model: {{kind: operator_model, width: 16, heads: 2, depth: 1, std: 0.1, options: {{modes: 6}}}}
+optimizer: {{learning_rate: 2.0e-2, warmup: 10}}
+training: {{steps: 60, batch_size: 16, evaluate_every: 60, checkpoint_every: 60, sample: 0}}
+"""
+
+
+def test_functions_at_irregular_points_from_yaml_alone(tmp_path, capsys):
+    points = np.random.default_rng(1).permutation(POINTS)
+    np.savez(tmp_path / "data.npz", **antiderivatives(points))
+    (tmp_path / "own.yaml").write_text(YAML.format(path=tmp_path / "data.npz"))
+    run_here(capsys, "train.py", tmp_path / "own.yaml", "--runs", tmp_path / "runs")
+    run = tmp_path / "runs/antiderivative"
+    others = np.linspace(0, 1, 31) ** 1.5
+    np.savez(tmp_path / "other.npz", **antiderivatives(others, seed=1))
+    losses = []
+    for more in ((), (f"data.path={tmp_path / 'other.npz'}",)):
+        said = run_here(capsys, "evaluate.py", run, *more, "--part", "test")
+        losses.append(float(said.split("loss:")[1].split()[0]))
+    assert losses[0] < 0.2 and losses[1] < 0.3, losses
+    picture = tmp_path / "functions.png"
+    run_here(capsys, "evaluate.py", run, "--part", "test", "--pictures", picture)
+    assert picture.stat().st_size > 10_000
+
+
+def test_functions_at_points(tmp_path):
+    task = Arrays(VALUES, VALUES + 1, POINTS, test=0.2)
+    batch = task.batch(0, 4, 0)
+    domain = ide.TokenDomain.from_points(POINTS[:, None].astype(np.float32), ((0.0, 1.0),))
+    np.testing.assert_allclose(batch.targets.domain.weights, domain.weights)
+    np.testing.assert_allclose(batch.inputs.values + 1, batch.targets.values, atol=1e-6)
+    assert task.sizes == {"points": 24, "grid": "midpoint"} and task.tokens_per_sample == 24
+    weights = np.linspace(1, 2, 24)
+    domain = Arrays(VALUES, VALUES, POINTS, weights).batch(0, 1, 0).inputs.domain
+    np.testing.assert_allclose(domain.weights, weights, rtol=1e-6)
+    plane = np.stack([POINTS, POINTS[::-1] ** 2], 1)
+    values = np.stack([VALUES, VALUES], 2)
+    assert Arrays(values, values, plane, channels=True).sizes == {
+        **{"points": (5, 5), "grid": "midpoint", "channels": 2}
+    }
+
+
+def test_parts_are_disjoint_and_always_the_same():
+    numbers = np.arange(20.0)[:, None] * np.ones(3)
+    task, again = (Arrays(numbers, numbers, validation=0.2, test=0.25) for _ in range(2))
+    parts = {part: set(pair[0][:, 0]) for part, pair in task.data.items()}
+    assert {part: len(x) for part, x in parts.items()} == {
+        **{"validation": 4, "test": 5, "training": 11}
+    }
+    assert set.union(*parts.values()) == set(range(20))
+    assert task.fingerprint() == again.fingerprint() and task.parts == ("validation", "test")
+    own = Arrays(numbers, numbers, validation=(numbers[:2], numbers[:2]))
+    assert own.parts == ("validation",) and len(own.data["training"][0]) == 20
+    batches = list(task.held_out(3, part="test"))
+    assert [len(x.inputs) for x in batches] == [3, 2]
+
+
+IMAGES = RANDOM.random((20, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "kind", "sizes", "tokens"),
+    [
+        (WORDS, WORDS[:, 0] % 3, "sequence_classifier", {"vocabulary": 5, "classes": 3}, 8),
+        (WORDS, np.where(WORDS > 3, -1, WORDS), "language_model", {"vocabulary": 5}, 8),
+        (IMAGES, WORDS[:, 0], "image_classifier", {"image_shape": (8, 8, 1), "classes": 5}, 16),
+        (VALUES, VALUES, "operator_model", {"points": 24, "grid": "periodic"}, 24),
+    ],
+)
+def test_what_is_learned(tmp_path, inputs, targets, kind, sizes, tokens):
+    np.savez(tmp_path / "a.npz", x=inputs, y=targets)
+    np.save(tmp_path / "x.npy", inputs)
+    np.save(tmp_path / "y.npy", targets)
+    columns = {"x": list(inputs.tolist()), "y": targets.tolist()}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    names = dict(inputs="x", targets="y", validation=0.3)
+    tasks = [Arrays.build(tmp_path / name, **names) for name in ("a.npz", "", "a.parquet")]
+    assert len({task.fingerprint() for task in tasks}) == 1
+    assert tasks[0].sizes == sizes and tasks[0].tokens_per_sample == tokens
+    tree = {
+        "data": {
+            **{"name": "arrays", "path": str(tmp_path / "a.npz")},
+            "options": {"inputs": "x", "targets": "y"},
+        },
+        "model": {"kind": kind, "width": 8, "heads": 1, "depth": 1, "context": 8, "patch": 2},
+    }
+    task, model, _ = build_start(training.Config.model_validate(tree))
+    loss = eqx.filter_eval_shape(task.loss, model, task.batch(0, 4, 0))
+    assert loss.objective.shape == ()
+
+
+NOT_FINITE = np.where(np.arange(24) == 3, np.nan, VALUES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((VALUES, VALUES[:9]), "targets"),
+        (
+            (VALUES, VALUES[:, :9]),
+            r"inputs float64\[20, 24\] and targets float64\[20, 9\] do no",
+        ),
+        ((WORDS, VALUES), "do not fit"),
+        ((NOT_FINITE, VALUES), "inputs should be finite"),
+        ((VALUES, VALUES > 0), "targets are bool; give"),
+        ((VALUES, VALUES, POINTS[:5]), r"there are 5 points, and values \[24\] of a sample"),
+        ((VALUES, VALUES, 2 * POINTS), r"outside bounds"),
+        ((VALUES, VALUES, POINTS, np.ones(3)), "weights"),
+        ((VALUES, VALUES, POINTS, -np.ones(24)), "weights"),
+        ((WORDS - 1, WORDS[:, 0]), "inputs have the integers -1 to 3; give them from 0"),
+        ((WORDS, WORDS - 2), "targets have the integers -2 to 2; give them from -1"),
+    ],
+)
+def test_arrays_that_do_not_fit(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Arrays(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"classes": 3},
+            "targets have the integers 0 to 4; give them from 0 to classes - 1 = 2",
+        ),
+        ({"validation": 0.01}, r"the parts have .*'validation': \[0, 0\]"),
+        ({"validation": (WORDS[:2], WORDS[:3, 0])}, r"'validation': \[2, 3\]"),
+        ({"test": (WORDS[:2, :5], WORDS[:2, 0])}, r"test_inputs are int32\[2, 5\], and those"),
+    ],
+)
+def test_parts_that_do_not_fit(options, message):
+    with pytest.raises(InputError, match=message):
+        Arrays(WORDS, WORDS[:, 0], **options)
+
+
+def test_files_that_do_not_fit(tmp_path):
+    np.savez(tmp_path / "a.npz", inputs=VALUES, target=VALUES)
+    np.savez(tmp_path / "half.npz", inputs=VALUES, targets=VALUES, test_inputs=VALUES)
+    np.savez(tmp_path / "objects.npz", inputs=np.array([{}]), targets=VALUES)
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no")
+    pq.write_table(pa.table({"inputs": [[1.0], [1.0, 2.0]]}), tmp_path / "ragged.parquet")
+    for name, message in (
+        ("a.npz", r"there is no array targets, only inputs, target; data\.options"),
+        ("half.npz", "there is no array test_targets"),
+        ("objects.npz", "Object arrays cannot be loaded"),
+        ("bad.npz", r"bad\.npz: .*give an \.npz file"),
+        ("none.npz", r"none\.npz"),
+        ("ragged.parquet", r"ragged\.parquet: .*inhomogeneous"),
+        ("", "there is no array inputs, only "),
+    ):
+        with pytest.raises(InputError, match=message):
+            Arrays.build(tmp_path / name)
