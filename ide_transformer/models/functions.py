@@ -37,34 +37,6 @@ class Field(NamedTuple):
     values: Float[Array | np.ndarray, "..."]
     domain: TokenDomain
 
-    def inside(
-        self, tokens: int, bounded: tuple[bool, ...]
-    ) -> Bool[Array | np.ndarray, " tokens"]:
-        """Indicator of the points in [0, 1] along each axis that is `bounded` and no circle.
-
-        **Raises:** `InputError` for other points than so many `tokens` in that dimension, and
-        for one outside, where they are known when a program is compiled.
-        """
-        check_fields(self)
-        points = self.domain.points
-        points = np.asarray(points) if is_known(points) else points
-        if points.shape != (tokens, len(bounded)):
-            raise InputError(
-                f"Field: its domain has {points.shape[0]} points in dimension "
-                f"{points.shape[1]}, but the model takes values at {tokens} of them in "
-                f"dimension {len(bounded)}; give points [tokens, {len(bounded)}]."
-            )
-        rounding = 8 * np.finfo(points.dtype).eps
-        within = (points >= -rounding) & (points <= 1 + rounding)
-        inside = (within | ~np.array(bounded)[None]).all(axis=-1)
-        if is_known(inside) and not inside.all():
-            first = np.asarray(points)[~np.asarray(inside)][0].tolist()
-            raise InputError(
-                f"Field: its domain has the point {first}, outside of [0, 1] along an axis "
-                "that is no circle; scale the coordinates to it."
-            )
-        return inside
-
 
 class FunctionInputs(AbstractInputs):
     """Functions on the circle or on the interval [0, 1], or on the product of several of them:
@@ -171,8 +143,8 @@ class FunctionInputs(AbstractInputs):
         if isinstance(inputs, Field):
             a = self._checked(jnp.asarray(inputs.values), 1)
             # Points that a compiled program is given cannot be refused.
-            inside = inputs.inside(a.shape[-2], tuple(length != 1 for length in self._lengths))
-            a = jnp.where(jnp.broadcast_to(inside[:, None], a.shape), a, jnp.nan)
+            inside = jnp.broadcast_to(self._inside(inputs, a.shape[-2])[:, None], a.shape)
+            a = jnp.where(inside, a, jnp.nan)
             domain = inputs.domain
         else:
             a = self._checked(jnp.asarray(inputs), self.dimension)
@@ -197,6 +169,29 @@ class FunctionInputs(AbstractInputs):
             angles = 2 * jnp.pi * jnp.outer(points[:, i] / length, k)
             waves += jnp.cos(angles), jnp.sin(angles)
         return jnp.concatenate(waves, axis=-1)
+
+    def _inside(self, field: Field, tokens: int) -> Bool[Array | np.ndarray, " tokens"]:
+        """Indicator of the points in [0, 1] along each axis that is no circle."""
+        check_fields(field)
+        points = field.domain.points
+        points = np.asarray(points) if is_known(points) else points
+        if points.shape != (tokens, self.dimension):
+            raise InputError(
+                f"Field: its domain has {points.shape[0]} points in dimension "
+                f"{points.shape[1]}, but the model takes values at {tokens} of them in "
+                f"dimension {self.dimension}; give points [tokens, {self.dimension}]."
+            )
+        rounding = 8 * np.finfo(points.dtype).eps
+        within = (points >= -rounding) & (points <= 1 + rounding)
+        circles = np.array([length == 1 for length in self._lengths])
+        inside = (within | circles[None]).all(axis=-1)
+        if is_known(inside) and not inside.all():
+            first = np.asarray(points)[~np.asarray(inside)][0].tolist()
+            raise InputError(
+                f"Field: its domain has the point {first}, outside of [0, 1] along an axis "
+                "that is no circle; scale the coordinates to it."
+            )
+        return inside
 
     def _checked(self, a: Array, axes: int) -> Float[Array, "..."]:
         """Values with an axis of channels after those of the points, in the dtype of the

@@ -241,9 +241,8 @@ def _check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
     if is_known(tokens) and (missing := np.asarray(tokens) == NO_TOKEN).any():
         place = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
         raise InputError(
-            f"{name}: the token at position {place} could not be written, since its logits are "
-            "not finite or its solve failed; the result of model.solve(…) says why. Look for "
-            "weights that are not finite, or take more steps."
+            f"{name}: the token at position {place} could not be written: its logits are not "
+            "finite, or its solve failed. Look at the weights, or take more steps."
         )
 
 
@@ -255,8 +254,7 @@ def _ends(
     behind = mask[..., 0] & (mask[..., 1:] <= mask[..., :-1]).all(axis=-1)
     if is_known(behind) and not behind.all():
         raise InputError(
-            "generate: the mask of the prompt is False before a token; each prompt has at "
-            "least one token, and its padding stands behind it."
+            "generate: the mask of a prompt is False before a token; its padding stands behind."
         )
     return jnp.sum(jnp.asarray(mask, int), axis=-1), behind
 
@@ -290,8 +288,8 @@ def write(
         room = 0 if why_not_cached(model) else model.inputs.context + 1 - longest
         cached_tokens = min(length, max(room, 0))
     each = jnp.broadcast_to(ends, prompt.shape[:-1])
-    tokens = jnp.zeros((*prompt.shape[:-1], total), prompt.dtype)
-    tokens = lax.dynamic_update_slice_in_dim(tokens, prompt, 0, axis=-1)
+    behind = jnp.zeros((*prompt.shape[:-1], length), prompt.dtype)
+    tokens = jnp.concatenate([prompt, behind], axis=-1)
     # A causal model does not see what stands behind a text.
     tokens = jnp.where(_places(tokens) < each[..., None], tokens, 0 if end is None else end)
 

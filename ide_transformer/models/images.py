@@ -94,13 +94,13 @@ class ImageInputs(AbstractImageInputs):
         )
         if self.positions is not None and self.positions.shape[0] != tokens:
             raise InputError(
-                f"ImageInputs: {self.positions.shape[0]} positions, but {self.prefix_tokens} "
-                f"prefix tokens and {math.prod(self.grid)} patches; give one row for each."
+                f"ImageInputs: {self.positions.shape[0]} positions for {tokens} tokens, "
+                f"{self.prefix_tokens} learned ones and the patches; give a row for each."
             )
         if self.embedding.weight.shape[0] != pixels:
             raise InputError(
                 f"ImageInputs: embedding takes {self.embedding.weight.shape[0]} numbers, and a "
-                f"window of {window} by {window} pixels has {pixels}; give it as many."
+                f"window has {pixels}."
             )
 
     @property

@@ -148,8 +148,8 @@ class TextInputs(AbstractInputs):
         text = checked_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
             raise InputError(
-                "TextInputs: the mean over all tokens would count padding, and the text has a "
-                "mask; build the model with class_token=True, or give texts without one."
+                "TextInputs: a mean over all tokens would count padding; give texts without a "
+                "mask, or build the model with class_token=True."
             )
         u = rows(self.embedding, text.tokens) * self.scale
         if self.positions is not None:
@@ -223,8 +223,7 @@ def checked_text(
         raise InputError("Text: it is empty; give it at least one token.")
     if number > context:
         raise InputError(
-            f"A text of {number} tokens is longer than the context of {context} that the model "
-            "was built for; cut it."
+            f"A text of {number} tokens is longer than the context of {context}; cut it."
         )
     if is_known(text.mask) and not np.asarray(text.mask, bool).any(axis=-1).all():
         raise InputError("Text: the mask is False at all tokens of a text; drop that text.")
@@ -238,7 +237,7 @@ def checked_text(
         if wrong.size:
             raise InputError(
                 f"The text has a {name} {wrong[0]}, but the model knows 0 to {known - 1}; use "
-                "the tokenizer that belongs to the model."
+                "its tokenizer."
             )
     return text
 

@@ -215,8 +215,6 @@ def test_models_that_cannot_be_decoded_token_by_token(message, unchecked):
 
 def test_inputs_that_do_not_fit(unchecked):
     model = language_model()
-    with pytest.raises(ide.InputError, match="tokens should be greater than 0"):
-        ide.CachedDecoder(model, 0)
     with pytest.raises(ide.InputError, match=f"tokens={CONTEXT + 1}.*from 1 to {CONTEXT}"):
         ide.CachedDecoder(model, CONTEXT + 1)
     with pytest.raises(ide.InputError, match="3 tokens is longer than the context of 2"):

@@ -266,14 +266,8 @@ def test_inputs_that_do_not_fit(unchecked):
 
 def test_greedy_options_that_do_not_fit(unchecked):
     features, prompt = FEATURES[0], jnp.asarray(TOKENS[0, :2])
-    with pytest.raises(ide.InputError, match="it is empty; give it at least one token"):
-        ide.generate_greedy(MODEL, features, prompt[:0], 2, end=0)
     with pytest.raises(ide.InputError, match="choose a length from 0 to 5"):
         ide.generate_greedy(MODEL, features, prompt, 6, end=0)
-    with pytest.raises(ide.InputError, match="length should be greater than or equal to 0"):
-        ide.generate_greedy(MODEL, features, prompt, -1, end=0)
-    with pytest.raises(ide.InputError, match="end=11"):
-        ide.generate_greedy(MODEL, features, prompt, 2, end=11)
     with pytest.raises(ide.InputError, match="a token 12"):
         ide.generate_greedy(MODEL, features, jnp.array([1, 12]), 2, end=0)
     exit = ide.EstimatedExit(0.5, stops="sample")

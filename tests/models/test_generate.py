@@ -159,9 +159,7 @@ def test_models_that_see_tokens_still_to_be_written_are_refused(unchecked):
 def test_inputs_that_do_not_fit(unchecked):
     model = language_model()
     before = ide.Text(TOKENS, jnp.stack([jnp.arange(CONTEXT) > i for i in (1, -1)]))
-    with pytest.raises(ide.InputError, match="padding stands behind it"):
+    with pytest.raises(ide.InputError, match="padding stands behind"):
         ide.generate(model, before, 2, key=jax.random.key(0))
     traced = eqx.filter_jit(lambda text: ide.generate(model, text, 2, temperature=0.0))(before)
     assert (traced.tokens[0] == -1).all() and (traced.tokens[1] >= 0).all()
-    with pytest.raises(ide.InputError, match="length=-1"):
-        ide.generate(model, TOKENS, -1, key=jax.random.key(0))

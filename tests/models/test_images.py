@@ -233,11 +233,9 @@ def test_models_that_do_not_fit(unchecked):
     with pytest.raises(ide.InputError, match="5 patches make no grid of the shape of images"):
         model.on(ide.Mesh(tokens=5))
     assert model.on(ide.Mesh(tokens=24)).inputs.grid == (4, 6)
-    with pytest.raises(ide.InputError, match="7 positions, but 0 prefix tokens and 6 patches"):
+    with pytest.raises(ide.InputError, match="7 positions for 6 tokens, 0 learned ones"):
         dataclasses.replace(model.inputs, prefix=())
     with pytest.raises(ide.InputError, match="reads 2 learned tokens, and there are 1"):
         model.with_read_out(ide.PrefixHead((linear(WIDTH, 3), linear(WIDTH, 3))))
-    with pytest.raises(
-        ide.InputError, match="embedding takes 5 numbers, and a window of 2 by 2"
-    ):
+    with pytest.raises(ide.InputError, match=r"embedding takes 5 numbers, .* window has 12"):
         dataclasses.replace(model.inputs, embedding=linear(5, WIDTH))
