@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -77,9 +78,7 @@ class CachedDecoder(eqx.Module):
         u1, cache = self.march.extend(u0, jnp.asarray(position), cache)
         return self._logits(u1, (position >= 0) & (position < self.march.num_tokens)), cache
 
-    def _logits(
-        self, u1: Array, inside: Array | np.ndarray | bool
-    ) -> Float[Array, "*batch vocabulary"]:
+    def _logits(self, u1: Array, inside: Any) -> Float[Array, "*batch vocabulary"]:
         return jnp.where(inside, self.model.outputs(u1)[..., 0, :], jnp.nan)
 
 
