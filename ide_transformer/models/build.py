@@ -123,11 +123,8 @@ def TextEncoder(
     head: MaskedTokenHead | None = None,
     padding: NonNegativeInt | None = None,
 ) -> Model[TextInputs, States]:
-    """An encoder of texts: embeddings, the equation without a causal order, the states at depth
-    T, `[..., tokens, features]`, which `States` and `sentence_embedding` read.
-
-    **Arguments:** see `TextInputs`, `Model` and `States`.
-    """
+    """An encoder of texts: embeddings, see `TextInputs`, the equation without a causal order,
+    the states at depth T, `[..., tokens, features]`, see `States` and `sentence_embedding`."""
     inputs = TextInputs(
         embedding,
         context,
@@ -250,12 +247,9 @@ def ImageEncoder(
     discretization: Discretization,
     read_out: AbstractReadOut = States(),
 ) -> Model[AbstractImageInputs, AbstractReadOut]:
-    """An encoder of images with weights that exist: a few learned tokens and the patches; the
-    equation; the states or classes. Images of another size are refused; for these put it on
-    another mesh, `model.on(Mesh(tokens=(rows, columns)))`.
-
-    **Arguments:** see `ImageInputs` and `Model`.
-    """
+    """An encoder of images with weights that exist: a few learned tokens and the patches, see
+    `ImageInputs`; the equation; the states or classes. Images of another size are refused; for
+    these put it on another mesh, `model.on(Mesh(tokens=(rows, columns)))`."""
     inputs = ImageInputs(
         image_shape,
         embedding,
@@ -330,10 +324,7 @@ def StagedModel(
 ) -> Model[AbstractImageInputs, AbstractReadOut]:
     """Equations one after the other, each on a domain of its own, see `StageInputs`, such as
     `ImageStage` makes them; the last one reads the outputs out. `model.equations` are those of
-    the stages; the inputs of each but the first hold all before it.
-
-    **Raises:** `InputError` for stages that cannot follow one another.
-    """
+    the stages; the inputs of each but the first hold all before it."""
     if not stages:
         raise InputError("StagedModel: stages=() are none; give one or more.")
     model: Any = stages[0]
@@ -362,10 +353,8 @@ def OperatorModel(
 ) -> Model[FunctionInputs, FunctionValues]:
     """A map from functions to functions on the circle or on the interval [0, 1], or on the
     product of several of them: tokens are points x with quadrature weights. `model(a)` maps
-    values at points, or a `Field`, to values of the same shape, see `FunctionInputs`.
-
-    **Arguments:** see `FunctionInputs` and `LanguageModel`; operators should not be causal.
-    """
+    values at points, or a `Field`, to values of the same shape. Operators should not be causal.
+    For the arguments see `FunctionInputs` and `LanguageModel`."""
     values, dimension = channels or 1, len(points) if isinstance(points, tuple) else 1
     keys = jax.random.split(key)
     inputs = FunctionInputs(
@@ -392,11 +381,8 @@ def StateModel(
     constraint: AbstractConstraint | AbstractControl,
     discretization: Discretization,
 ) -> Model[GridInputs, States]:
-    """An equation alone, on a grid of tokens: `u(0) ↦ u(T)`, `[..., tokens, features]`. It is a
-    part of a larger model, such as `UShapedModel`.
-
-    **Arguments:** see `GridInputs` and `Model`.
-    """
+    """An equation alone, on a grid of tokens, see `GridInputs`: `u(0) ↦ u(T)`,
+    `[..., tokens, features]`. It is a part of a larger model, such as `UShapedModel`."""
     inputs = GridInputs(domain, width)
     return Model(inputs, control, constraint, discretization, States())
 
@@ -422,11 +408,8 @@ def SpeechEncoder(
     discretization: Discretization,
     output_normalization: AbstractConstraint = LayerNorm(),
 ) -> Model[AudioInputs, States]:
-    """An encoder of speech: two convolutions along the frames of a log-mel spectrogram, the
-    equation, the states at depth T, `[..., tokens, features]`.
-
-    **Arguments:** see `AudioInputs` and `Model`.
-    """
+    """An encoder of speech: two convolutions along the frames of a log-mel spectrogram, see
+    `AudioInputs`, the equation, the states at depth T, `[..., tokens, features]`."""
     inputs = AudioInputs(first_convolution, second_convolution, positions)
     return Model(inputs, control, constraint, discretization, States(output_normalization))
 

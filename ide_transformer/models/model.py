@@ -73,11 +73,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     **Arguments:**
 
-    - `inputs`: E.
-    - `control`: θ.
-    - `constraint`: S, as for `Equation`.
+    - `inputs`, `read_out`: E and R.
+    - `control`, `constraint`: θ and S, as for `Equation`.
     - `discretization`: how the equation is solved.
-    - `read_out`: R.
     - `space`: see above; `None` for matrices as weights.
 
     **Raises:** `InputError` for parts that do not fit together.
