@@ -303,6 +303,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         """The solution of the equation that starts from the embedded inputs. A solve that
         fails does not raise: look at its `result`. `key` draws the dropout; without one there
         is none. For `saveat` see `solve`."""
+        if not jax.tree.leaves(inputs) or isinstance(inputs, eqx.Module):
+            raise InputError(f"Model: inputs={inputs!r} are no arrays.")
         model = self.ordinary
         solve = ft.partial(model._solve_batch, saveat=saveat)
         if self.discretization.steps_for == "batch":
