@@ -88,3 +88,16 @@ def plain(query, key, value, log_weights, inside, outside=-jnp.inf):
     s = s + jnp.broadcast_to(log_weights, s.shape)
     s = s if inside is None else jnp.where(jnp.broadcast_to(inside, s.shape), s, outside)
     return jnp.einsum("hxz,zhd->xhd", jax.nn.softmax(s, axis=-1), value)
+
+
+def derivatives(f, *primals):
+    """A function and its gradient, each with its derivative along a direction."""
+
+    def gradient(*primals):
+        arguments = range(len(primals))
+        return jax.grad(lambda *x: jnp.sum(jnp.sin(f(*x))), argnums=tuple(arguments))(*primals)
+
+    tangents = tuple(jnp.cos(7 * x) for x in primals)
+    return jax.jit(
+        lambda: (jax.jvp(f, primals, tangents), jax.jvp(gradient, primals, tangents))
+    )()

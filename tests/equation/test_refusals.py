@@ -151,7 +151,6 @@ REFUSED = {
     "Advection is for 2 dimensions": lambda: rate(ide.Advection(jnp.ones(2)), CIRCLE),
     "Diffusion needs tokens at equal distances": lambda: rate(ide.Diffusion(1.0), SIMPSON),
     "padding or a class token": lambda: rate(ide.DifferenceDiffusion(1.0), CLASS_TOKEN),
-    r"rate of shape \(3,\) meets 16": lambda: rate(ide.DifferenceDiffusion(jnp.ones(3))),
     "DifferenceAdvection is for 1 dimensions": lambda: rate(
         ide.DifferenceAdvection(LINE[:1]), PLANE
     ),

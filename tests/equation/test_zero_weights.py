@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.integrals import DOMAIN, REGIONS, TOKENS, in_parts, make_inputs
+from equation.integrals import DOMAIN, REGIONS, TOKENS, derivatives, in_parts, make_inputs
 from equation.problems import apply
 from helpers import HEADS, WIDTH, fast_first, largest, random_state
 
@@ -27,19 +27,6 @@ def multiplied(query, key, value, weights, inside):
     gamma = jnp.exp(s) * weights[None]
     gamma = gamma if inside is None else jnp.where(inside[None], gamma, 0)
     return jnp.einsum("hxz,zhd->xhd", gamma / jnp.sum(gamma, axis=-1, keepdims=True), value)
-
-
-def derivatives(f, *primals):
-    """The gradient, and its derivative along a direction."""
-
-    def gradient(*primals):
-        arguments = range(len(primals))
-        return jax.grad(lambda *x: jnp.sum(jnp.sin(f(*x))), argnums=tuple(arguments))(*primals)
-
-    tangents = tuple(jnp.cos(7 * x) for x in primals)
-    return jax.jit(
-        lambda: (jax.jvp(f, primals, tangents), jax.jvp(gradient, primals, tangents))
-    )()
 
 
 def close(found, expected, bound=1e-11):
