@@ -24,8 +24,8 @@ from ..solvers import (
     StepField,
     Strang,
     keeps_constraint,
-    refuse_past,
     restarts_at_jumps,
+    start_inside,
     unrolled,
 )
 from .layers import keep_layers
@@ -229,11 +229,9 @@ def _refuse_memory(
 ) -> None:
     """Refuses a scheme that carries something from interval to interval, for a function of
     that name in which each interval is a solve by itself."""
-    starts = StepField(equation.terms_of(0), 0.0, equation.control.interval_length).start
-    state = eqx.filter_eval_shape(starts, solver, u0)
+    field = StepField(equation.terms_of(0), 0.0, equation.control.interval_length)
     if equation.continuous or not restarts_at_jumps(solver):
-        why = "each interval is looked at by itself"
-        refuse_past(name, solver, state, why=why, example="solver=LieTrotter()")
+        start_inside(name, solver, field, u0, "solver=LieTrotter()")
 
 
 def _splitting_defects(

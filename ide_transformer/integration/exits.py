@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..equation import AbstractConstraint, Free, holding, parts
 from ..errors import InputError
-from ..solvers import StepField, first_failure, refuse_past, success
+from ..solvers import StepField, first_failure, start_inside, success
 from .march import Steps
 from .output import Start, Status, Trajectory
 
@@ -266,8 +266,6 @@ def _cost_of_a_step(steps: Steps, start: Start, exit: AbstractExit) -> float:
             f"{where}: {steps.name} evaluates the field as often as the state needs, so no "
             "token can stop by itself; take an explicit scheme, for example RK4()."
         )
-    terms = steps.equation.terms_of(0)
-    state = eqx.filter_eval_shape(steps.init, terms, start.u0, start.args)
-    why = "a token that stops makes no more"
-    refuse_past(where, steps.given, state, why=why, example="LieTrotter() or RK4()")
+    field = StepField(steps.equation.terms_of(0), *steps.offsets[:2], start.args)
+    start_inside(where, steps.given, field, start.u0, "LieTrotter() or RK4()")
     return steps.cost.first

@@ -206,7 +206,7 @@ def check_number(
             "a continuous control, such as PiecewiseLinear, or steps_per_interval=2 or more."
         )
     for coefficient in parts(solver, AbstractCoefficient):
-        coefficient.check_layers(type(solver).__name__, control.horizon)
+        coefficient.check(type(solver).__name__, control.horizon, equation.num_operators)
     for scheme in parts(solver, AbstractConnected):
         if steps is None or parts(solver, diffrax.HalfSolver):
             raise InputError(

@@ -1,20 +1,17 @@
 """Time-stepping schemes: diffrax solvers, a file for each family."""
 
-from .blocks import Residual as Residual, Velocity as Velocity
-from .coefficients import AbstractCoefficient as AbstractCoefficient, learned as learned
-from .composition import Composition as Composition, Suzuki4 as Suzuki4, Yoshida4 as Yoshida4
+from .blocks import (
+    ConsistentPaperSplitting as ConsistentPaperSplitting,
+    PaperSplitting as PaperSplitting,
+    Residual as Residual,
+    Velocity as Velocity,
+)
 from .connections import (
     AbstractConnected as AbstractConnected,
     AttentionResidual as AttentionResidual,
+    DoublyStochasticConnections as DoublyStochasticConnections,
+    HyperConnections as HyperConnections,
     LearnedMultistep as LearnedMultistep,
-)
-from .couplings import (
-    AbstractCoupling as AbstractCoupling,
-    AbstractReversible as AbstractReversible,
-    Couplings as Couplings,
-    Retraction as Retraction,
-    Shear as Shear,
-    couplings_of as couplings_of,
 )
 from .evaluations import (
     Evaluations as Evaluations,
@@ -31,11 +28,13 @@ from .implicit import (
     matrix_free as matrix_free,
 )
 from .momentum import (
+    AbstractCoefficient as AbstractCoefficient,
     AbstractMomentum as AbstractMomentum,
     HeavyBall as HeavyBall,
     InitialVelocity as InitialVelocity,
     Nesterov as Nesterov,
     PresymplecticEuler as PresymplecticEuler,
+    learned as learned,
 )
 from .multistep import (
     AdamsBashforth as AdamsBashforth,
@@ -43,16 +42,18 @@ from .multistep import (
     draws as draws,
     with_key as with_key,
 )
-from .paper_splitting import (
-    ConsistentPaperSplitting as ConsistentPaperSplitting,
-    PaperSplitting as PaperSplitting,
+from .reversible import (
+    AbstractCoupling as AbstractCoupling,
+    AbstractReversible as AbstractReversible,
+    Couplings as Couplings,
+    Leapfrog as Leapfrog,
+    Shear as Shear,
+    couplings_of as couplings_of,
 )
-from .reversible import AlgebraicallyReversible as AlgebraicallyReversible, Leapfrog as Leapfrog
 from .runge_kutta import (
     RK4 as RK4,
     ExplicitRungeKutta as ExplicitRungeKutta,
     GatedRK2 as GatedRK2,
-    refuse_past as refuse_past,
     unrolled as unrolled,
 )
 from .scheme import (
@@ -71,21 +72,22 @@ from .scheme import (
 from .splitting import (
     AbstractSequentialSplitting as AbstractSequentialSplitting,
     AbstractSplitting as AbstractSplitting,
+    Composition as Composition,
     ExactFlow as ExactFlow,
     LieStrang as LieStrang,
     LieTrotter as LieTrotter,
     ParallelSplitting as ParallelSplitting,
     Strang as Strang,
+    Suzuki4 as Suzuki4,
+    Yoshida4 as Yoshida4,
     splitting_of as splitting_of,
     with_sub_solver as with_sub_solver,
 )
-from .streams import (
-    DoublyStochasticConnections as DoublyStochasticConnections,
-    HyperConnections as HyperConnections,
-)
 from .wrapper import (
+    AlgebraicallyReversible as AlgebraicallyReversible,
     Projected as Projected,
     Tangential as Tangential,
     keeps_constraint as keeps_constraint,
     projected as projected,
+    start_inside as start_inside,
 )

@@ -1,30 +1,20 @@
-"""Schemes of whole blocks."""
+"""Schemes of whole blocks: their residual, their velocity, and the block of the paper."""
 
+import abc
 from typing import ClassVar
 
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
-from ..equation import Depth, slowed
+from ..equation import Depth, Nonnegative, operator_fields, slowed, without_constraint
+from ..errors import InputError
 from .runge_kutta import RK4
-from .scheme import single_step
+from .scheme import AbstractOneStep, StepField, Terms, single_step
 from .splitting import AbstractSplitting, LieTrotter
 from .wrapper import AbstractTransparentWrapper
-
-
-class BlockField(eqx.Module):
-    """A block of layers as a vector field, `(t, u, args) ↦ B_t(u)`: B_t is one step of
-    length 1 of a splitting scheme, its weights held at depth t."""
-
-    terms: diffrax.MultiTerm
-    block: AbstractSplitting
-
-    def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
-        terms = slowed(self.terms, t, 0.0)
-        start, end = jnp.zeros((), u.dtype), jnp.ones((), u.dtype)
-        return single_step(self.block, terms, start, end, u, args)
 
 
 class AbstractOnBlocks(AbstractTransparentWrapper):
@@ -40,11 +30,15 @@ class AbstractOnBlocks(AbstractTransparentWrapper):
         return diffrax.MultiTerm
 
 
-class ResidualField(BlockField):
-    """The residual of a block as a vector field, `(t, u, args) ↦ B_t(u) - u`."""
+def _block(block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree) -> Array:
+    start, end = jnp.zeros((), u.dtype), jnp.ones((), u.dtype)
+    return single_step(block, slowed(terms, t, 0.0), start, end, u, args)
 
-    def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
-        return super().__call__(t, u, args) - u
+
+def _residual(
+    block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
+) -> Array:
+    return _block(block, terms, t, u, args) - u
 
 
 class Residual(AbstractOnBlocks):
@@ -60,7 +54,7 @@ class Residual(AbstractOnBlocks):
     block: AbstractSplitting = LieTrotter()
 
     def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
-        return diffrax.ODETerm(ResidualField(terms, self.block))
+        return diffrax.ODETerm(Partial(_residual, self.block, terms))
 
 
 class Velocity(AbstractOnBlocks):
@@ -77,4 +71,85 @@ class Velocity(AbstractOnBlocks):
     block: AbstractSplitting = LieTrotter()
 
     def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
-        return diffrax.ODETerm(BlockField(terms, self.block))
+        return diffrax.ODETerm(Partial(_block, self.block, terms))
+
+
+class AbstractPaperSplitting(AbstractOneStep):
+    """The M = 4 + J sub-steps of the paper for an attention and J integrals over features,
+
+        u_1 = u_0 + h ⟨γ, V⟩                     attention, explicit
+        u_2 = P_S1(u_1)
+        u_{2+j} = sub-step j of the feed-forward, from u_{1+j},   j = 1 … J
+        u_{3+J} = (u_2 + u_{2+J}) / 2            the relaxation
+        u_{4+J} = P_S1(u_{3+J}),
+
+    S1 the constraint of the equation. The operators of the block have to be an attention
+    followed by the J feature integrals.
+    """
+
+    term_structure: ClassVar = diffrax.MultiTerm
+
+    @abc.abstractmethod
+    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
+        """Sub-step j of the feed-forward, given `h (⟨W_j, u⟩ + b_j)`."""
+
+    def projected(self) -> "AbstractPaperSplitting":
+        # Two of its sub-steps are projections.
+        return self
+
+    def start(self, field: StepField, u: Array) -> None:
+        number = len(getattr(field.terms, "terms", (field.terms,)))
+        if number < 2 or len(operator_fields(field.terms)) != number:
+            raise InputError(
+                f"{type(self).__name__} needs the terms of an equation whose block is "
+                f"(Attention(…), FeatureIntegral(…), …), but there are {number} terms."
+            )
+
+    def advance(self, field: StepField, u: Array) -> Array:
+        free = without_constraint(field.terms).terms
+        attention, *integrals = (field.with_terms(term) for term in free)
+        constraints = [one.constraint(field.t1) for one in operator_fields(field.terms)]
+        attended = fed = constraints[0].project(u + attention(0, u))
+        for integral in integrals:
+            fed = self.feature_step(fed, integral(0, fed), last=integral is integrals[-1])
+        return constraints[-1].project(0.5 * (attended + fed))
+
+
+class PaperSplitting(AbstractPaperSplitting):
+    """The sub-steps exactly as the paper prints them: those of the feed-forward are
+
+        u_{2+j} = P_S2(u_{1+j} + h (⟨W_j, u_{1+j}⟩ + b_j)),   without P_S2 for j = J,
+
+    explicit in the integral, implicit in the projection, which is a ReLU. At h = 1 it is
+    the paper's encoder block. It has no limit as h → 0: for J = 1 the relaxation halves the
+    rate of the feed-forward, and for J ≥ 2 the projection on S2 moves a state on S1 by a
+    distance that does not shrink with h (no state lies on both). Refined, it does not
+    converge to the equation; `ConsistentPaperSplitting` does. Reference: Tai, Liu, Li and
+    Chan, arXiv 2510.03989, section 3.
+    """
+
+    consistent: ClassVar[bool] = False
+
+    def order(self, terms: Terms) -> None:
+        return None
+
+    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
+        moved = u + increment
+        return moved if last else Nonnegative().project(moved)
+
+
+class ConsistentPaperSplitting(AbstractPaperSplitting):
+    """The sub-steps of the paper, made consistent with
+
+        u_t = ⟨γ, V⟩ + Σ_j (⟨W_j, u⟩ + b_j) + ∂I_S1(u):
+
+    those of the feed-forward are taken twice as long, `u_{2+j} = u_{1+j} + 2h (⟨W_j,
+    u_{1+j}⟩ + b_j)`, which the relaxation halves again, and without the projection on S2,
+    which no state on S1 survives. First order.
+    """
+
+    def order(self, terms: Terms) -> int:
+        return 1
+
+    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
+        return u + 2 * increment

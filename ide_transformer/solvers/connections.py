@@ -1,24 +1,24 @@
-"""Schemes with learned weights for each step, between the states of all steps."""
+"""Schemes with learned weights for each step: between the states of all steps, or between
+several states side by side."""
 
 import abc
-import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..arguments import PositiveInt
-from ..equation import RMSNorm
+from ..equation import LayerNorm, RMSNorm, affine
 from ..errors import InputError
-from .runge_kutta import refuse_past
 from .scheme import AbstractFieldScheme, AbstractScheme, Step, StepField, Terms
 from .splitting import LieTrotter
-from .wrapper import AbstractWrapper, Projected
+from .wrapper import AbstractWrapper, Projected, start_inside
 
 
 class AbstractConnected(AbstractScheme):
@@ -27,10 +27,8 @@ class AbstractConnected(AbstractScheme):
 
     consistent: ClassVar[bool] = False
 
-    @property
-    @abc.abstractmethod
-    def num_steps(self) -> int:
-        """The steps for which it has weights; a solve of more is refused."""
+    # The steps for which it has weights; a solve of more is refused.
+    num_steps: int = eqx.field(static=True)
 
     def order(self, terms: Terms) -> None:
         return None
@@ -74,8 +72,8 @@ class AttentionResidual(AbstractConnected, AbstractFieldScheme):
         α = softmax_j(q_i · v_j / rms(v_j)) for each token,
 
     i counts the operators of all steps. The queries q_i are learned and start at zero, which
-    takes the mean of all v_j. Learned queries belong to their step: there is no limit of small
-    steps. Reference: Attention Residuals, arXiv 2603.15031, the form with all layers.
+    takes the mean of all v_j. Reference: Attention Residuals, arXiv 2603.15031, the form with
+    all layers.
 
     **Arguments:**
 
@@ -89,11 +87,8 @@ class AttentionResidual(AbstractConnected, AbstractFieldScheme):
     term_structure: ClassVar = diffrax.MultiTerm
 
     def __init__(self, num_steps: PositiveInt, operators: PositiveInt, features: PositiveInt):
+        self.num_steps = num_steps
         self.queries = jnp.zeros((num_steps, operators, features))
-
-    @property
-    def num_steps(self) -> int:
-        return self.queries.shape[0]
 
     def start(self, field: StepField, u: Array) -> Past:
         steps, operators, _ = self.queries.shape
@@ -124,16 +119,13 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         x_{n+1} = Φ_h(u_n),   u_{n+1} = Σ_{j=0}^{n+1} a_{n+1,j} x_j,   x_0 = u_0,
 
     Φ_h a step of another scheme. It starts with a_{n,n} = 1 and the others 0, which is that
-    scheme. Learned coefficients belong to their step: there is no limit of small steps. With
-    `LieTrotter(Euler())` and h = 1 it is the DenseFormer, whose depth-weighted average follows
-    each block. Reference: Pagliardini et al., arXiv 2402.02622.
+    scheme. With `LieTrotter(Euler())` and h = 1 it is the DenseFormer, whose depth-weighted
+    average follows each block. Reference: Pagliardini et al., arXiv 2402.02622.
 
     **Arguments:**
 
     - `num_steps`: steps of a solve; it cannot make more.
     - `solver`: a scheme that carries nothing of earlier steps.
-
-    **Raises:** `InputError` for a scheme that does, such as a multistep one.
     """
 
     weights: Float[Array, " weights"]
@@ -144,12 +136,7 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
     def __init__(self, num_steps: PositiveInt, solver: diffrax.AbstractSolver = LieTrotter()):
         last = jnp.cumsum(jnp.arange(2, num_steps + 2)) - 1
         self.weights = jnp.zeros(num_steps * (num_steps + 3) // 2).at[last].set(1.0)
-        self.solver = solver
-
-    @property
-    def num_steps(self) -> int:
-        # n steps have n (n + 3) / 2 of them.
-        return (math.isqrt(9 + 8 * self.weights.size) - 3) // 2
+        self.num_steps, self.solver = num_steps, solver
 
     @property
     def coefficients(self) -> Float[Array, "steps states"]:
@@ -163,18 +150,186 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         return Projected(self.with_projected_solver())
 
     def start(self, field: StepField, u: Array) -> Past:
-        state = eqx.filter_eval_shape(field.start, self.solver, u)
-        refuse_past(
-            f"LearnedMultistep({self.num_steps}, {type(self.solver).__name__}(…))",
-            self.solver,
-            state,
-            why="each of its steps begins without any",
-            example=f"LearnedMultistep({self.num_steps}, Strang())",
-        )
+        where = f"LearnedMultistep({self.num_steps}, {type(self.solver).__name__}(…))"
+        example = f"LearnedMultistep({self.num_steps}, Strang())"
+        start_inside(where, self.solver, field, u, example)
         return Past.of(u, self.num_steps + 1)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        past = state.plus(field.single_step(self.solver, u))
+        past = state.plus(field.first_step(self.solver, u).y1)
         # The first row is that of the second state.
         row = self.coefficients[past.number - 2].astype(u.dtype)
         return Step.between(u, jnp.tensordot(row, past.values, 1), state=past)
+
+
+# The states side by side.
+Streams: TypeAlias = Float[Array, "*batch tokens streams features"]
+
+
+class Connection(NamedTuple):
+    """The connection of an operator with the n streams, for each token: the weights of the
+    streams in what it sees, those of its increment in the streams, and those of the old streams
+    in the new ones, `mix[i, j]` that of j in i."""
+
+    read: Float[Array, "*batch tokens streams"]
+    write: Float[Array, "*batch tokens streams"]
+    mix: Float[Array, "*batch tokens streams streams"]
+
+
+class AbstractStreams(AbstractConnected, AbstractFieldScheme):
+    """A scheme with n states side by side, the streams x_1, …, x_n; for each operator in turn
+
+        x_i ← Σ_j mix_ij x_j + write_i h A(Σ_j read_j x_j).
+
+    All streams start from the state at depth 0, and the state is their mean.
+    """
+
+    term_structure: ClassVar = diffrax.MultiTerm
+
+    # n.
+    streams: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        num_steps: PositiveInt,
+        operators: PositiveInt,
+        features: PositiveInt,
+        streams: PositiveInt = 4,
+    ):
+        self.num_steps, self.streams = num_steps, streams
+        # Another stream for each operator of each step, as ones.
+        place = jnp.arange(num_steps * operators).reshape(num_steps, operators) % streams
+        for name, weights in self.initial(jnp.eye(streams)[place], features).items():
+            setattr(self, name, weights)
+
+    @abc.abstractmethod
+    def initial(
+        self, read: Float[Array, "steps operators streams"], features: int
+    ) -> dict[str, Array]:
+        """The weights at first, with which each operator reads one stream."""
+
+    @abc.abstractmethod
+    def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
+        """The connection of operator `index` in a step, in the presence of streams `x`."""
+
+    def start(self, field: StepField, u: Array) -> tuple[Streams, Int[Array, ""]]:
+        """The streams, and the number of steps made."""
+        return jnp.stack([u] * self.streams, axis=-2), jnp.array(0)
+
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
+        x, made = state
+        # A solve of more steps is refused; counting its cost makes some.
+        step = jnp.minimum(made, self.num_steps - 1)
+        for index, one in enumerate(field.of_operators(self)):
+            read, write, mix = self.connection(x, step, index)
+            increment = one(0, jnp.einsum("...n,...nd->...d", read, x))
+            x = mix @ x + write[..., None] * increment[..., None, :]
+        x = x.astype(u.dtype)
+        return Step.between(u, jnp.mean(x, axis=-2), state=(x, made + 1))
+
+
+class HyperConnections(AbstractStreams):
+    """Streams with learned connections, see `AbstractStreams`: with the streams normalised by a
+    layer norm without gain, x̄,
+
+        (read_j, mix_ij) = α_j + s tanh(x̄_j W),   write_i = β_i + s' tanh(x̄_i · w),
+
+    for each step and operator. It starts with W = 0, w = 0, each operator reading another
+    stream, all writing to each, and nothing mixed, which is `LieTrotter(Euler())`. The mean
+    of the streams is read out, where the paper has the sum, which an output norm does not tell
+    apart. Reference: Zhu et al., Hyper-Connections, arXiv 2409.19606, the dynamic form.
+
+    **Arguments:**
+
+    - `num_steps`: steps of a solve; it cannot make more.
+    - `operators`: how many the equation has.
+    - `features`: width of the state.
+    - `streams`: n.
+    """
+
+    alpha: Float[Array, "steps operators streams one_and_streams"]
+    beta: Float[Array, "steps operators streams"]
+    alpha_weight: Float[Array, "steps operators features one_and_streams"]
+    beta_weight: Float[Array, "steps operators features"]
+    alpha_scale: Float[Array, "steps operators"]
+    beta_scale: Float[Array, "steps operators"]
+
+    def initial(self, read: Array, features: int) -> dict[str, Array]:
+        *each, streams = read.shape
+        mix = jnp.broadcast_to(jnp.eye(streams), (*each, streams, streams))
+        return {
+            "alpha": jnp.concatenate([read[..., None], mix], axis=-1),
+            "beta": jnp.ones_like(read),
+            "alpha_weight": jnp.zeros((*each, features, 1 + streams)),
+            "beta_weight": jnp.zeros((*each, features)),
+            "alpha_scale": jnp.full(each, 0.01),
+            "beta_scale": jnp.full(each, 0.01),
+        }
+
+    def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
+        normal = LayerNorm().project(x)
+        dynamic = jnp.tanh(normal @ self.alpha_weight[step, index])
+        alpha = jnp.broadcast_to(self.alpha[step, index], dynamic.shape)
+        alpha = alpha + self.alpha_scale[step, index] * dynamic
+        dynamic = jnp.tanh(normal @ self.beta_weight[step, index])
+        beta = affine(self.beta_scale[step, index] * dynamic, None, self.beta[step, index])
+        return Connection(alpha[..., 0], beta, jnp.swapaxes(alpha[..., 1:], -1, -2))
+
+
+# Sweeps of Sinkhorn and Knopp, as published.
+_SWEEPS = 20
+# Initial bias of a connection that is open, and minus that of one that is closed.
+_OPEN = 4.0
+
+
+class DoublyStochasticConnections(AbstractStreams):
+    """Streams whose mixture keeps their sum, see `AbstractStreams`: with all streams of a token
+    as one vector z, normalised by its root mean square,
+
+        read = σ(a + s z W),   write = 2 σ(a' + s' z W'),   mix = P(exp(A + s'' z W'')),
+
+    for each step and operator; P makes rows and columns sum to 1, by 20 sweeps of Sinkhorn and
+    Knopp over columns and rows. W starts at zero, and the biases, which the paper leaves open,
+    so that each operator reads mainly another stream and little is mixed. The mean of the
+    streams is read out, where the paper has the sum. Reference: Manifold-Constrained
+    Hyper-Connections, arXiv 2512.24880.
+
+    **Arguments:** see `HyperConnections`.
+    """
+
+    bias: Float[Array, "steps operators connections"]
+    weight: Float[Array, "steps operators streams_and_features connections"]
+    scale: Float[Array, "steps operators three"]
+
+    def initial(self, read: Array, features: int) -> dict[str, Array]:
+        *each, streams = read.shape
+        mix = jnp.broadcast_to(jnp.eye(streams).ravel(), (*each, streams**2))
+        kinds = _OPEN * (2 * read - 1), jnp.zeros_like(read), _OPEN * (2 * mix - 1)
+        bias = jnp.concatenate(kinds, axis=-1)
+        return {
+            "bias": bias,
+            "weight": jnp.zeros((*each, streams * features, bias.shape[-1])),
+            "scale": jnp.full((*each, 3), 0.01),
+        }
+
+    def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
+        n = self.streams
+        whole = RMSNorm(eps=1e-6).project(x.reshape(*x.shape[:-2], -1))
+        kinds = np.repeat(np.arange(3), (n, n, n * n))
+        scale = self.scale[step, index][kinds]
+        logits = affine(whole @ self.weight[step, index], scale, self.bias[step, index])
+        read, write, mix = jnp.split(logits, (n, 2 * n), axis=-1)
+        mix = doubly_stochastic(mix.reshape(*mix.shape[:-1], n, n))
+        return Connection(jax.nn.sigmoid(read), 2 * jax.nn.sigmoid(write), mix)
+
+
+def doubly_stochastic(logits: Float[Array, "*shape n n"]) -> Float[Array, "*shape n n"]:
+    """`exp(logits)`, scaled by 20 sweeps: the rows sum to 1, the columns nearly. The sweeps are
+    made on the logarithm, whose derivative stays finite where one is nearly zero."""
+
+    def sweep(log: Array, _: None) -> tuple[Array, None]:
+        log = log - jax.nn.logsumexp(log, axis=-2, keepdims=True)
+        return log - jax.nn.logsumexp(log, axis=-1, keepdims=True), None
+
+    log, _ = lax.scan(sweep, logits, length=_SWEEPS)
+    return jnp.exp(log)

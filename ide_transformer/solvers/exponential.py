@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..equation import AbstractLinearOperator, Depth, operator_fields
+from ..equation import AbstractLinearOperator, operator_fields
 from ..errors import InputError
 from .multistep import AbstractMultistep, History
 from .scheme import AbstractOneStep, StepField, Terms
@@ -32,19 +32,21 @@ class LinearPart:
                 f"{scheme} treats a linear operator exactly, but there is none in ({names}); "
                 "add a Damping or a Diffusion to the block."
             )
-        self.operator, self.domain = linear[0]
+        (self.operator, self.domain), self.h = linear[0], field.h
 
-    def nonlinear(self, field: Array, u: Array) -> Array:
+    def nonlinear(self, u: Array, rate: Array) -> Array:
         """`N(t, u)`, given the whole field `F(t, u)`."""
-        return field - self.operator.apply(lambda x: x, u, self.domain)
+        return rate.astype(u.dtype) - self.operator.apply(lambda x: x, u, self.domain)
 
-    def exponential(self, h: Depth, u: Array) -> Array:
-        """`exp(hL) u`."""
-        return self.operator.flow(u, self.domain, h)
+    def phi(self, n: Literal[1, 2], u: Array) -> Array:
+        """`h φ_n(hL) u`."""
+        h = self.h
+        return h * self.operator.apply(lambda x: phi(n, jnp.asarray(h * x)), u, self.domain)
 
-    def phi(self, n: Literal[1, 2], h: Depth, u: Array) -> Array:
-        """`φ_n(hL) u`."""
-        return self.operator.apply(lambda x: phi(n, jnp.asarray(h * x)), u, self.domain)
+    def euler(self, u: Array, nonlinear: Array) -> Array:
+        """The state after a step of exponential Euler, `e^{hL} u + h φ_1(hL) N`."""
+        decayed = self.operator.flow(u, self.domain, self.h)
+        return (decayed + self.phi(1, nonlinear)).astype(u.dtype)
 
 
 def phi(n: Literal[1, 2], z: Array) -> Array:
@@ -72,9 +74,8 @@ class ExponentialEuler(AbstractOneStep):
         return 1
 
     def advance(self, field: StepField, u: Array) -> Array:
-        h, part = field.h, LinearPart("ExponentialEuler", field)
-        nonlinear = part.nonlinear(field(0, u) / h, u)
-        return (part.exponential(h, u) + h * part.phi(1, h, nonlinear)).astype(u.dtype)
+        part = LinearPart("ExponentialEuler", field)
+        return part.euler(u, part.nonlinear(u, field(0, u) / field.h))
 
 
 class ETDAB2(AbstractMultistep):
@@ -97,24 +98,17 @@ class ETDAB2(AbstractMultistep):
         return u, rate.astype(u.dtype)
 
     def first_step(self, field: StepField, u: Array, increment: Array) -> Array:
-        part, nonlinear, euler = self._euler(field, u, increment)
-        change = part.nonlinear(field(1, euler) / field.h, euler) - nonlinear
-        return euler + field.h * part.phi(2, field.h, change.astype(euler.dtype))
+        part = LinearPart("ETDAB2", field)
+        nonlinear = part.nonlinear(u, increment / field.h)
+        euler = part.euler(u, nonlinear)
+        change = part.nonlinear(euler, field(1, euler) / field.h) - nonlinear
+        return euler + part.phi(2, change)
 
     def next_step(
         self, field: StepField, u: Array, increment: Array, history: History
     ) -> Array:
-        part, nonlinear, euler = self._euler(field, u, increment)
-        (u_before, rate_before), last = history.samples[0], history.lengths[0]
+        part, last = LinearPart("ETDAB2", field), history.lengths[0]
+        nonlinear = part.nonlinear(u, increment / field.h)
         # With the L of this step, so that a change of L does not look like one of N.
-        change = (nonlinear - part.nonlinear(rate_before, u_before)) * (field.h / last)
-        return euler + field.h * part.phi(2, field.h, change.astype(euler.dtype))
-
-    def _euler(
-        self, field: StepField, u: Array, increment: Array
-    ) -> tuple[LinearPart, Array, Array]:
-        """L, `N_n`, and the state after a step of exponential Euler."""
-        h, part = field.h, LinearPart("ETDAB2", field)
-        nonlinear = part.nonlinear((increment / h).astype(u.dtype), u)
-        euler = part.exponential(h, u) + h * part.phi(1, h, nonlinear)
-        return part, nonlinear, euler.astype(u.dtype)
+        change = nonlinear - part.nonlinear(*history.samples[0])
+        return part.euler(u, nonlinear) + part.phi(2, change * (field.h / last))

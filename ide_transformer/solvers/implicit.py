@@ -1,23 +1,196 @@
-"""Implicit schemes, solved by Newton–Krylov."""
+"""Implicit schemes, solved by Newton's method without a Jacobian matrix: the Krylov method
+needs only its products with vectors."""
 
+import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpy as np
-from jaxtyping import Array, PyTree
+import optimistix as optx
+from jax import lax
+from jax.sharding import AxisType
+from jaxtyping import Array, Float, PyTree
 
 from ..arguments import PositiveFloat
 from ..equation import map_parts
 from ..errors import InputError
 from .evaluations import EvaluationCount
-from .newton_krylov import find_root
-from .runge_kutta import combine, stacked
-from .scheme import AbstractFieldScheme, Step, StepField, Terms, U, first_failure
+from .runge_kutta import combine
+from .scheme import AbstractFieldScheme, Step, StepField, Terms, first_failure
 from .splitting import LieTrotter
 from .wrapper import AbstractWrapper
+
+
+class Krylov(lx.GMRES):
+    """GMRES, its tolerance `atol` relative to the root mean square of the right-hand side,
+    which may be of any size: that of a gradient is often far below one."""
+
+    # Whether a solution that did not reach the tolerance is turned into NaN. Within Newton's
+    # method it is a good step all the same.
+    strict: bool = False
+
+    def compute(self, state: PyTree, vector: PyTree[Array], options: dict[str, Any]) -> tuple:
+        scale = optx.rms_norm(vector)
+        scale = jnp.where(scale > 0, scale, 1)
+        value, result, stats = super().compute(state, vector / scale, options)
+        factor = jnp.where(result == lx.RESULTS.successful, scale, jnp.nan)
+        value = (value * (factor if self.strict else scale)).astype(value.dtype)
+        return value, lx.RESULTS.successful, stats
+
+
+def krylov_solve(
+    product: Callable[[Array], Array],
+    vector: Array,
+    tolerance: float,
+    dimension: int,
+    cycles: int = 1,
+    *,
+    strict: bool = False,
+) -> lx.Solution:
+    """The solution of `product(x) = vector` by GMRES with so many vectors in a cycle, and so
+    many cycles at most."""
+    structure = jax.eval_shape(lambda: vector)
+    solver = Krylov(
+        rtol=0.0,
+        atol=tolerance,
+        norm=optx.rms_norm,
+        # The first pass of lineax only sets up the residual.
+        max_steps=cycles + 1,
+        restart=dimension,
+        strict=strict,
+    )
+    operator = lx.FunctionLinearOperator(product, structure)
+    return lx.linear_solve(operator, vector, solver, throw=False)
+
+
+class Root(NamedTuple):
+    """The root of an implicit equation, how the search ended, and the evaluations made."""
+
+    value: Array
+    result: Any
+    evaluations: Float[Array, ""]
+
+
+# Vectors in a cycle of GMRES within Newton's method.
+_DIMENSION = 12
+# The most by which a pseudo-step may grow.
+_GROWTH = 2.0
+
+
+class _Search(NamedTuple):
+    y: Array
+    step: Array
+    # Of the last update, in units of the tolerance.
+    size: Array
+    evaluations: Array
+    residual: Array
+    pseudo_step: Array
+
+    @property
+    def diverged(self) -> Array:
+        # A state that is not finite stays so.
+        return (self.step > 0) & ~jnp.isfinite(self.size)
+
+
+def find_root(
+    residual: Callable[[Array, PyTree], Array],
+    guess: Array,
+    args: PyTree = None,
+    *,
+    tolerance: float | None,
+    pseudo_step: float = math.inf,
+    max_steps: int = 30,
+) -> Root:
+    """`y` with `r(y, args) = 0`, r the `residual`, by Newton's method, each linear system
+    solved by a cycle of GMRES,
+
+        (1/δ + ∂r/∂y) Δ = r(y),   y ← y - Δ.
+
+    With a finite δ it is an implicit Euler step of `y_s = -r(y)` over a pseudo-time δ, which
+    also converges from a guess far away. As the residual falls, δ grows from `pseudo_step`, up
+    to Newton's method. It stops when the root mean square of the last update, measured against
+    `tolerance (1 + |y|)`, falls below one; by default the tolerance fits the dtype. The
+    gradient is that of the root, by the implicit function theorem. Reference: Kelley, Keyes,
+    SIAM J. Numer. Anal. 35 (1998).
+    """
+    if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
+        raise InputError(
+            "an implicit equation inside jax.pmap or jax.shard_map, where lineax does not know "
+            "arrays of one device. Call jax.jit or jax.vmap of the function on arrays with a "
+            "jax.NamedSharding, or take an explicit scheme."
+        )
+    rounding = float(jnp.finfo(guess.dtype).eps) / 2
+    if tolerance is None:
+        # Well below the error of a step, well above rounding: 2e-12 in float64.
+        tolerance = math.pow(2 * rounding, 0.75)
+    elif tolerance < rounding:
+        raise InputError(
+            f"tolerance={tolerance} is below the rounding of {guess.dtype}; give at least "
+            f"{rounding:.1e}, or leave it out."
+        )
+    differentiable, rest = eqx.partition(args, eqx.is_inexact_array)
+    start, fixed = lax.stop_gradient((guess, differentiable))
+
+    def improve(last: _Search) -> _Search:
+        y = last.y
+        value, products = jax.linearize(lambda y: residual(y, eqx.combine(fixed, rest)), y)
+        norm = optx.rms_norm(value)
+        growth = jnp.minimum(_GROWTH, last.residual / jnp.maximum(norm, 1e-30))
+        pseudo_step = last.pseudo_step * growth
+        solution = krylov_solve(
+            lambda v: v / pseudo_step + products(v), value, 1e-3, _DIMENSION
+        )
+        y = y - solution.value
+        size = optx.rms_norm(solution.value / (tolerance + tolerance * jnp.abs(y)))
+        cycles = solution.stats["num_steps"]
+        made = 1 + (cycles - 1) * min(_DIMENSION, y.size) + cycles
+        return _Search(y, last.step + 1, size, last.evaluations + made, norm, pseudo_step)
+
+    infinite = jnp.asarray(jnp.inf, guess.dtype)
+    step = jnp.full_like(infinite, pseudo_step / _GROWTH)
+    end = lax.while_loop(
+        lambda last: (last.step < max_steps) & (last.size >= 1) & ~last.diverged,
+        improve,
+        _Search(start, jnp.array(0), infinite, jnp.zeros_like(infinite), infinite, step),
+    )
+    results = diffrax.RESULTS
+    result = results.where(
+        end.size < 1, results.successful, results.nonlinear_max_steps_reached
+    )
+    result = results.where(end.diverged, results.nonlinear_divergence, result)
+    root = _root((end.y, differentiable), residual, rest, tolerance)
+    return Root(root, result, end.evaluations)
+
+
+# optimistix has this gradient too, but reports a linear solve that failed to the host, for
+# which every step of a training run would have to wait.
+@eqx.filter_custom_vjp
+def _root(
+    root_and_inputs: tuple[Array, PyTree], residual: Callable, rest: PyTree, tolerance: float
+) -> Array:
+    """The root, as a function of the inputs of the residual."""
+    return root_and_inputs[0]
+
+
+@_root.def_fwd
+def _root_forward(perturbed, root_and_inputs, residual, rest, tolerance):
+    return root_and_inputs[0], None
+
+
+@_root.def_bwd
+def _root_backward(_, cotangent, perturbed, root_and_inputs, residual, rest, tolerance):
+    """`-(∂r/∂θ)ᵀ w` with `(∂r/∂y)ᵀ w = cotangent`, r the residual."""
+    root, inputs = root_and_inputs
+    _, pull_root = jax.vjp(lambda y: residual(y, eqx.combine(inputs, rest)), root)
+    w = krylov_solve(lambda w: pull_root(w)[0], cotangent, tolerance, 20, 20, strict=True).value
+    _, pull_inputs = jax.vjp(lambda x: residual(root, eqx.combine(x, rest)), inputs)
+    (gradient,) = pull_inputs(-w)
+    return jnp.zeros_like(root), gradient
 
 
 class AbstractImplicitScheme(AbstractFieldScheme):
@@ -51,7 +224,7 @@ class AbstractOneStage(AbstractImplicitScheme):
         method, if there is one."""
         return None
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         c, explicit = self.node, field(0, u)
         inputs = field, c, u, c
         root = find_root(_stage, u + c * explicit, inputs, tolerance=self.tolerance)
@@ -99,7 +272,7 @@ class ImplicitMidpoint(AbstractOneStage):
     solved by Newton–Krylov. Second order, symmetric; it keeps quadratic invariants.
     Reference: Hairer, Lubich, Wanner, Geometric Numerical Integration, section II.1.
 
-    **Arguments:** as for `ImplicitEuler`.
+    **Arguments:** see `ImplicitEuler`.
     """
 
     node: ClassVar[float] = 0.5
@@ -114,9 +287,8 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
         Y_i = u_n + h Σ_{j<i} a_ij F(t_j, Y_j) + h a_ii F(t_i, Y_i)
 
     solved by Newton–Krylov. diffrax itself would form the Jacobian matrix, whose sides are
-    as long as the whole state, when it computes a gradient.
-
-    `solve` puts it around diffrax's `Kvaerno3`, `Kvaerno4` and `Kvaerno5` by itself.
+    as long as the whole state, when it computes a gradient. `solve` puts it around diffrax's
+    `Kvaerno3`, `Kvaerno4` and `Kvaerno5` by itself.
 
     **Arguments:** the method, for its tableau, and `tolerance` as for `ImplicitEuler`.
     """
@@ -127,7 +299,7 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
     # `solve` puts it in by itself.
     configurable: ClassVar[bool] = False
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         tableau: Any = self.solver.tableau
         stages = zip(
             ((), *tableau.a_lower),
@@ -151,7 +323,7 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
             result = first_failure(result, root.result)
         y1 = combine(u, tableau.b_sol, increments)
         error = combine(jnp.zeros_like(u), tableau.b_error, increments)
-        k = stacked(increments)
+        k = jnp.stack(increments)
         return Step.between(u, y1, error=error, state=state, result=result, k=k)
 
 
@@ -207,19 +379,15 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
         # It does not depend on the step.
         return None
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
+        inputs = self.solver, field
         root = find_root(
-            _away_from_fixed_point,
-            u,
-            (self.solver, field),
-            tolerance=self.tolerance,
-            pseudo_step=0.5,
-            max_steps=60,
+            _change, u, inputs, tolerance=self.tolerance, pseudo_step=0.5, max_steps=60
         )
         made = state.plus(root.evaluations)
         return Step.between(u, root.value, state=made, result=root.result)
 
 
-def _away_from_fixed_point(u: Array, inputs: tuple[diffrax.AbstractSolver, StepField]) -> Array:
+def _change(u: Array, inputs: tuple[diffrax.AbstractSolver, StepField]) -> Array:
     solver, field = inputs
-    return u - field.single_step(solver, u)
+    return u - field.first_step(solver, u).y1

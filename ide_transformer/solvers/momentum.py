@@ -1,27 +1,114 @@
-"""Schemes with momentum: Lie–Trotter over a state and its velocity."""
+"""Schemes with momentum: Lie–Trotter over a state and its velocity, learned coefficients."""
 
 import abc
-from typing import ClassVar, NamedTuple
+import math
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
 from ..equation import AbstractConstraint, Depth, Free
 from ..errors import InputError
-from .coefficients import AbstractCoefficient, Numbers, Positive, UnitInterval
-from .scheme import AbstractFieldScheme, Step, StepField, Terms, U
+from .scheme import AbstractFieldScheme, Step, StepField, Terms
 
 
-class Kick(NamedTuple):
-    """The coefficients of one sub-step: the velocity is kept times `damping`, the field
-    enters times `strength`, taken `lookahead` velocities ahead of the state."""
+# A number, or lists of numbers.
+Numbers: TypeAlias = Real[ArrayLike, "..."] | list
 
-    damping: Array
-    strength: Array
-    lookahead: Depth
+
+class AbstractCoefficient(eqx.Module):
+    """A learned coefficient: one for all depths and operators, `[]`, or one for each
+    operator, `[operators]`, or also for each layer, `[layers, operators]`."""
+
+    raw: eqx.AbstractVar[Float[Array, "..."]]
+
+    @property
+    @abc.abstractmethod
+    def value(self) -> Float[Array, "..."]:
+        """The coefficient inside its range."""
+
+    def __call__(self, t: Depth, index: int) -> Float[Array, ""]:
+        """Its value for operator `index` at depth `t`."""
+        value = self.value
+        if value.ndim == 2:
+            layer = jnp.clip(jnp.floor(jnp.asarray(t)), 0, value.shape[0] - 1)
+            value = value[layer.astype(int)]
+        return value[index] if value.ndim else value
+
+    def check(self, scheme: str, horizon: float, operators: int) -> None:
+        """Refuse values for another number of layers or operators."""
+        shape = self.raw.shape
+        if shape != (math.ceil(horizon), operators)[2 - len(shape) :]:
+            raise InputError(
+                f"{scheme}: a coefficient has shape {shape}, for {operators} operators and "
+                f"depth T={horizon:g}; give one number, one for each operator, or a row of "
+                "these for each unit of depth."
+            )
+
+
+class UnitInterval(AbstractCoefficient):
+    """A coefficient in [0, 1): `raw² / (1 + raw²)`. Of 0 the derivative is 0, so it is not
+    learned."""
+
+    raw: Float[Array, "..."]
+
+    def __init__(self, value: Numbers):
+        inside = "in [0, 1); 1 is not stable"
+        numbers = _numbers(value, lambda x: (x >= 0) & (x < 1), inside)
+        self.raw = jnp.sqrt(numbers / (1 - numbers))
+
+    @property
+    def value(self) -> Float[Array, "..."]:
+        return self.raw**2 / (1 + self.raw**2)
+
+
+class Positive(AbstractCoefficient):
+    """A coefficient above 0: `softplus(raw)`."""
+
+    raw: Float[Array, "..."]
+
+    def __init__(self, value: Numbers):
+        numbers = _numbers(value, lambda x: (x > 0) & np.isfinite(x), "above 0")
+        self.raw = jnp.asarray(numbers) + jnp.log(-jnp.expm1(-numbers))
+
+    @property
+    def value(self) -> Float[Array, "..."]:
+        return jax.nn.softplus(self.raw)
+
+
+def _numbers(value: Numbers, holds: Callable, wanted: str) -> Float[np.ndarray, "..."]:
+    try:
+        numbers = np.asarray(value, jnp.result_type(float))
+        fits = numbers.ndim <= 2 and numbers.size and holds(numbers).all()
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(
+            f"a learned coefficient of {value}: give a number {wanted}, a list with one for "
+            "each operator, or a list of these with one for each layer."
+        )
+    return numbers
+
+
+def learned(solver: PyTree) -> dict[str, Float[Array, ""]]:
+    """The learned quantities of a solver, by name: the mean of each coefficient, and the root
+    mean square of other weights such as those of a gate."""
+    found = {}
+    leaves = jax.tree_util.tree_leaves_with_path(
+        solver, is_leaf=lambda x: isinstance(x, AbstractCoefficient)
+    )
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if isinstance(leaf, AbstractCoefficient):
+            found[name] = jnp.mean(leaf.value)
+        elif eqx.is_inexact_array(leaf):
+            found[name] = jnp.sqrt(jnp.mean(leaf**2))
+    return found
 
 
 class InitialVelocity(eqx.Module):
@@ -30,14 +117,14 @@ class InitialVelocity(eqx.Module):
 
     velocity: Float[Array, "*batch tokens features"]
 
-    def starting(self, u: Array) -> Array:
-        """The velocity of a state, in its dtype."""
-        if self.velocity.shape != u.shape:
-            raise InputError(
-                f"InitialVelocity.velocity has shape {self.velocity.shape}; the state has "
-                f"{u.shape}, and so must it."
-            )
-        return self.velocity.astype(u.dtype)
+
+class Kick(NamedTuple):
+    """The coefficients of one sub-step: the velocity is kept times `damping`, the field
+    enters times `strength`, taken `lookahead` velocities ahead of the state."""
+
+    damping: Array
+    strength: Array
+    lookahead: Depth = 0.0
 
 
 class AbstractMomentum(AbstractFieldScheme):
@@ -63,40 +150,34 @@ class AbstractMomentum(AbstractFieldScheme):
     def order(self, terms: Terms) -> int:
         return 1
 
-    def start(self, field: StepField, u: U) -> U:
-        number = len(field.of_operators(self))
-        for name, coefficient in vars(self).items():
-            if isinstance(coefficient, AbstractCoefficient):
-                coefficient.check_operators(f"{type(self).__name__}.{name}", number)
-        if isinstance(field.args, InitialVelocity):
-            return field.args.starting(u)
-        return jax.tree.map(jnp.zeros_like, u)
+    def start(self, field: StepField, u: Array) -> Array:
+        field.of_operators(self)
+        if not isinstance(field.args, InitialVelocity):
+            return jnp.zeros_like(u)
+        velocity = field.args.velocity
+        if velocity.shape != u.shape:
+            raise InputError(
+                f"InitialVelocity.velocity has shape {velocity.shape}; it must be that of the "
+                f"state, {u.shape}."
+            )
+        return velocity.astype(u.dtype)
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
-        h, y1, v = field.h, u, state
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
+        y1, v = u, state
         for index, one in enumerate(field.of_operators(self)):
             kick = self.kick(index, field.t0, field.t1)
-            ahead = jax.tree.map(lambda y, v, k=kick: y + k.lookahead * v, y1, v)
-            rate = one.rate(0, ahead)
-            v = jax.tree.map(lambda v, f, k=kick: k.damping * v + k.strength * f, v, rate)
-            v = jax.tree.map(self.normalization.project, v)
-            y1 = jax.tree.map(lambda y, v: y + h * v, y1, v)
-        y1, v = (jax.tree.map(lambda x, like: x.astype(like.dtype), new, u) for new in (y1, v))
-        return Step.between(u, y1, state=v)
+            rate = one.rate(0, y1 + kick.lookahead * v)
+            v = self.normalization.project(kick.damping * v + kick.strength * rate)
+            y1 = y1 + field.h * v
+        return Step.between(u, y1.astype(u.dtype), state=v.astype(u.dtype))
 
 
 class AbstractDecaying(AbstractMomentum):
-    """A velocity that is kept times β in a unit of depth, the field taken μ velocities ahead.
-
-    Shorter steps use `β^h`, `γ (1 - β^h)/(1 - β)` and `μ h`.
-    """
+    """A velocity that is kept times β in a unit of depth; shorter steps use `β^h` and
+    `γ (1 - β^h)/(1 - β)`."""
 
     momentum: eqx.AbstractVar[UnitInterval]
     gain: eqx.AbstractVar[Positive]
-
-    def lookahead_at(self, t: Depth, index: int) -> Depth:
-        """μ at a depth, for operator `index`."""
-        return 0.0
 
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
         h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)
@@ -104,8 +185,7 @@ class AbstractDecaying(AbstractMomentum):
         # With β = 0 the power is 0 for every h > 0; its derivative there must stay finite.
         safe = jnp.where(momentum > 0, momentum, 1)
         damping = jnp.where(momentum > 0, safe**h, 0)
-        strength = gain * (1 - damping) / (1 - momentum)
-        return Kick(damping, strength, h * self.lookahead_at(middle, index))
+        return Kick(damping, gain * (1 - damping) / (1 - momentum))
 
 
 class HeavyBall(AbstractDecaying):
@@ -123,23 +203,11 @@ class HeavyBall(AbstractDecaying):
     - `momentum`: β in [0, 1), a number, `[operators]` or `[layers, operators]`.
     - `gain`: γ > 0, likewise.
     - `normalization`: P.
-
-    **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
-    momentum: UnitInterval
-    gain: Positive
-    normalization: AbstractConstraint
-
-    def __init__(
-        self,
-        momentum: Numbers = 0.9,
-        gain: Numbers = 1.0,
-        normalization: AbstractConstraint = Free(),
-    ):
-        self.momentum = UnitInterval(momentum, "momentum")
-        self.gain = Positive(gain, "gain")
-        self.normalization = normalization
+    momentum: UnitInterval = eqx.field(converter=UnitInterval, default=0.9)
+    gain: Positive = eqx.field(converter=Positive, default=1.0)
+    normalization: AbstractConstraint = Free()
 
 
 class Nesterov(AbstractDecaying):
@@ -156,35 +224,19 @@ class Nesterov(AbstractDecaying):
     k the number of operators, where P is `Free`. Reference: YuriiFormer, arXiv 2601.23236,
     which takes for P a layer norm.
 
-    **Arguments:**
+    **Arguments:** see `HeavyBall`, and
 
-    - `momentum`: β in [0, 1), a number, `[operators]` or `[layers, operators]`.
     - `lookahead`: μ in [0, 1), likewise.
-    - `gain`: γ > 0, likewise.
-    - `normalization`: P.
-
-    **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
-    momentum: UnitInterval
-    lookahead: UnitInterval
-    gain: Positive
-    normalization: AbstractConstraint
+    momentum: UnitInterval = eqx.field(converter=UnitInterval, default=0.9)
+    lookahead: UnitInterval = eqx.field(converter=UnitInterval, default=0.9)
+    gain: Positive = eqx.field(converter=Positive, default=1.0)
+    normalization: AbstractConstraint = Free()
 
-    def __init__(
-        self,
-        momentum: Numbers = 0.9,
-        lookahead: Numbers = 0.9,
-        gain: Numbers = 1.0,
-        normalization: AbstractConstraint = Free(),
-    ):
-        self.momentum = UnitInterval(momentum, "momentum")
-        self.lookahead = UnitInterval(lookahead, "lookahead")
-        self.gain = Positive(gain, "gain")
-        self.normalization = normalization
-
-    def lookahead_at(self, t: Depth, index: int) -> Depth:
-        return self.lookahead(t, index)
+    def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
+        ahead = self.lookahead(t0 + 0.5 * (t1 - t0), index)
+        return super().kick(index, t0, t1)._replace(lookahead=(t1 - t0) * ahead)
 
 
 class PresymplecticEuler(AbstractMomentum):
@@ -204,26 +256,14 @@ class PresymplecticEuler(AbstractMomentum):
     - `logarithmic`: c_log > 0, a number, `[operators]` or `[layers, operators]`.
     - `linear`: c_lin > 0, likewise.
     - `normalization`: P.
-
-    **Raises:** `InputError` for a coefficient out of range, or for another number of operators.
     """
 
-    logarithmic: Positive
-    linear: Positive
-    normalization: AbstractConstraint
-
-    def __init__(
-        self,
-        logarithmic: Numbers = 3.0,
-        linear: Numbers = 1e-4,
-        normalization: AbstractConstraint = Free(),
-    ):
-        self.logarithmic = Positive(logarithmic, "logarithmic")
-        self.linear = Positive(linear, "linear")
-        self.normalization = normalization
+    logarithmic: Positive = eqx.field(converter=Positive, default=3.0)
+    linear: Positive = eqx.field(converter=Positive, default=1e-4)
+    normalization: AbstractConstraint = Free()
 
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
         h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)
         growth = self.logarithmic(middle, index) * (jnp.log1p(t1) - jnp.log1p(t0))
         damping = jnp.exp(-growth - self.linear(middle, index) * h)
-        return Kick(damping, damping * h, 0.0)
+        return Kick(damping, damping * h)

@@ -2,7 +2,7 @@
 
 import abc
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import diffrax
 import equinox as eqx
@@ -13,14 +13,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ..arguments import Fraction
 from ..equation import map_parts, parts
-from .scheme import AbstractFieldScheme, Step, StepField, Terms, U
+from .scheme import AbstractFieldScheme, Step, StepField, Terms
 
 
 class History(eqx.Module):
     """The past of a multistep scheme, newest step first."""
 
     # What the scheme keeps of each step.
-    samples: tuple[U, ...]
+    samples: tuple[PyTree[Array], ...]
     lengths: tuple[Float[Array, ""], ...]
     # How many steps belong to the same smooth piece of the field.
     known: Int[Array, ""]
@@ -35,44 +35,40 @@ class AbstractMultistep(AbstractFieldScheme):
     # How many steps it keeps.
     kept: eqx.AbstractClassVar[int]
 
-    def sample(self, u: U, rate: U) -> U:
+    def sample(self, u: Array, rate: Array) -> PyTree[Array]:
         """The value kept of a step; by default the field at its beginning."""
         return rate
 
     @abc.abstractmethod
-    def first_step(self, field: StepField, u: U, increment: U) -> U:
+    def first_step(self, field: StepField, u: Array, increment: Array) -> Array:
         """The state after a step without a past; `increment` is `field(0, u)`."""
 
     @abc.abstractmethod
-    def next_step(self, field: StepField, u: U, increment: U, history: History) -> U:
+    def next_step(
+        self, field: StepField, u: Array, increment: Array, history: History
+    ) -> Array:
         """The state after a step with a past."""
 
-    def start(self, field: StepField, u: U) -> History:
+    def start(self, field: StepField, u: Array) -> History:
         nothing = jax.tree.map(jnp.zeros_like, self.sample(u, u))
-        length = jnp.asarray(field.h, _dtype(u))
+        length = jnp.asarray(field.h, u.dtype)
         return History((nothing,) * self.kept, (length,) * self.kept, jnp.array(0))
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         known = jnp.where(made_jump, 0, state.known)
         history = History(state.samples, state.lengths, known)
-        h, increment = jnp.asarray(field.h, _dtype(u)), field(0, u)
+        h, increment = jnp.asarray(field.h, u.dtype), field(0, u)
         y1 = lax.cond(
             known == 0,
             lambda: self.first_step(field, u, increment),
             lambda: self.next_step(field, u, increment, history),
         )
-        y1 = jax.tree.map(lambda y, u: y.astype(u.dtype), y1, u)
-        rate = jax.tree.map(lambda k: k / h, increment)
         state = History(
-            samples=(self.sample(u, rate), *state.samples[:-1]),
+            samples=(self.sample(u, increment / h), *state.samples[:-1]),
             lengths=(h, *state.lengths[:-1]),
             known=jnp.minimum(known + 1, self.kept),
         )
-        return Step.between(u, y1, state=state)
-
-
-def _dtype(u: U) -> Any:
-    return jax.tree.leaves(u)[0].dtype
+        return Step.between(u, y1.astype(u.dtype), state=state)
 
 
 class AdamsBashforth(AbstractMultistep):
@@ -96,24 +92,21 @@ class AdamsBashforth(AbstractMultistep):
     def order(self, terms: Terms) -> int:
         return self.steps
 
-    def first_step(self, field: StepField, u: U, increment: U) -> U:
-        end = field(1, jax.tree.map(jnp.add, u, increment))
-        return jax.tree.map(lambda u, a, b: u + 0.5 * (a + b), u, increment, end)
+    def first_step(self, field: StepField, u: Array, increment: Array) -> Array:
+        return u + 0.5 * (increment + field(1, u + increment))
 
-    def next_step(self, field: StepField, u: U, increment: U, history: History) -> U:
+    def next_step(
+        self, field: StepField, u: Array, increment: Array, history: History
+    ) -> Array:
         # Newton's form of the interpolation, integrated; the third term needs two fields of
         # the past.
         h, (last, previous) = jnp.asarray(field.h), history.lengths
-        first = 0.5 * h * h / last
         second = h * h * (h / 3 + last / 2) / (last + previous)
         second = jnp.where((history.known > 1) & (self.steps == 3), second, 0)
-
-        def advance(u, k, f1, f2):
-            slope, slope_before = k / h - f1, (f1 - f2) / previous
-            curvature = slope / last - slope_before
-            return u + k + first * slope + second * curvature
-
-        return jax.tree.map(advance, u, increment, *history.samples)
+        before, earlier = history.samples
+        slope, slope_before = increment / h - before, (before - earlier) / previous
+        curvature = slope / last - slope_before
+        return u + increment + 0.5 * h * h / last * slope + second * curvature
 
 
 class Bidirectional(AbstractFieldScheme):

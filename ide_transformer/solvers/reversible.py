@@ -1,100 +1,111 @@
-"""Schemes whose steps can be undone."""
+"""Steps that can be undone: a pair of states, of which each coupling changes one."""
 
+import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
-import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
+from pydantic import Field
 
-from ..arguments import PositiveFraction
-from ..errors import InputError
-from .couplings import AbstractCoupling, AbstractReversible, Couplings, Pair, Shear
-from .evaluations import evaluations_made
-from .runge_kutta import refuse_past
-from .scheme import Step, StepField, Terms, U
-from .wrapper import AbstractWrapper, Projected
+from ..equation import AbstractRescaling
+from .scheme import AbstractFieldScheme, Step, StepField, Terms
 
 
-class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
-    """Any explicit scheme, made reversible: with its increment Ψ_h(t, u) = Φ_h(u) - u,
+# The state and its companion: the state before, or a second approximation of it.
+Pair: TypeAlias = tuple[Array, Array]
 
-        u_{n+1} = λ u_n + (1-λ) v_n + Ψ_h(t_n, v_n),
-        v_{n+1} = v_n - Ψ_{-h}(t_{n+1}, u_{n+1}),        v_0 = u_0.
+Pullback: TypeAlias = tuple[Pair, Pair, "AbstractCoupling"]
 
-    Both equations can be solved for the old states, so nothing has to be kept for a gradient
-    (`Reversible`). The order is that of the scheme, at two of its steps a step. Reference:
-    McCallum, Foster, arXiv 2410.11648.
 
-    The price: where the equation decays at a rate μ, `u - v` grows like `λ^n e^{μ t}`, so a
-    step is stable for `h μ ≤ -log λ` only, 0.01 at the default; and rounding grows by 1/λ in
-    each step on the way back, so that float32 serves a relative error of 1e-3 for about 13,
-    90 and 900 steps with λ = 0.5, 0.9 and 0.99. Pre-norm blocks hardly decay: measured on 12
-    of them, with 1 to 4 steps a layer, the error is 1 to 1.4 times that of the scheme for
-    orders 2 and 4, the same for λ from 0.9 to 0.999; for order 1 it is least at 0.9 to 0.95,
-    half of that at 0.99. An equation with `Damping` needs small λ and short steps, or
-    another way to save memory: `Recursive`.
+class AbstractCoupling(eqx.Module):
+    """An invertible map of a pair of states. `lost` is the part of the old pair that the new
+    pair alone cannot give back, of a size that does not grow with the width of the state."""
 
-    On a constraint the scheme inside projects, and then u once more, so that it is on S.
+    @abc.abstractmethod
+    def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
+        """The new pair, and what is lost of the old one."""
 
-    **Arguments:**
+    @abc.abstractmethod
+    def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
+        """The old pair."""
 
-    - `solver`: an explicit scheme that carries nothing of earlier steps.
-    - `coupling`: λ in (0, 1]. Smaller is more stable, larger more exact on the way back.
+    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
+        """The old pair, and the cotangents of it and of the arrays in the coupling."""
+        old = self.backward(pair, lost)
+        _, pull = eqx.filter_vjp(lambda coupling, pair: coupling.forward(pair)[0], self, old)
+        cotangent_coupling, cotangent_pair = pull(cotangents)
+        return old, cotangent_pair, cotangent_coupling
 
-    **Raises:** `InputError` for a scheme that is implicit or that carries something of earlier
-    steps.
-    """
 
-    solver: diffrax.AbstractSolver = diffrax.Euler()
-    coupling: PositiveFraction = eqx.field(static=True, default=0.99)
+# Of a step, in order.
+Couplings: TypeAlias = tuple[AbstractCoupling, ...]
 
-    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
-    def projected(self) -> diffrax.AbstractSolver:
-        return Projected(self.with_projected_solver())
+class Shear(AbstractCoupling):
+    """`x_i ← scale x_i + increment(x_j)`, i the `target`, 0 for the state, 1 for its companion;
+    j ≠ i. The same increment undoes it, since x_j is still there. The scale is not zero."""
 
-    def start(self, field: StepField, u: U) -> U:
-        """The companion."""
-        name = type(self.solver).__name__
-        state = eqx.filter_eval_shape(field.start, self.solver, u)
-        counted = evaluations_made(state) is not None
-        if counted or isinstance(self.solver, diffrax.AbstractImplicitSolver):
-            raise InputError(
-                f"AlgebraicallyReversible({name}(…)): {name} is implicit, and only explicit "
-                "steps can be undone."
-            )
-        refuse_past(
-            f"AlgebraicallyReversible({name}(…))",
-            self.solver,
-            state,
-            why="a step is undone from the present state alone",
-            example="AlgebraicallyReversible(Strang(diffrax.Heun()))",
-        )
-        return u
+    increment: Callable[[Array], Array]
+    target: Annotated[int, Field(ge=0, le=1)] = eqx.field(static=True)
+    scale: float = eqx.field(static=True, default=1.0)
 
+    def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
+        old, other = self._split(pair)
+        return self._pair(self.scale * old + self.increment(other), other), ()
+
+    def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
+        new, other = self._split(pair)
+        return self._pair((new - self.increment(other)) / self.scale, other)
+
+    def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
+        # The increment, which both directions need, is evaluated once.
+        new, other = self._split(pair)
+        cotangent_new, cotangent_other = self._split(cotangents)
+        increment, pull = eqx.filter_vjp(lambda shear, x: shear.increment(x), self, other)
+        cotangent_coupling, more = pull(cotangent_new)
+        old = (new - increment) / self.scale
+        cotangents = self._pair(self.scale * cotangent_new, cotangent_other + more)
+        return self._pair(old, other), cotangents, cotangent_coupling
+
+    def _split(self, pair: Pair) -> tuple[Array, Array]:
+        """x_i and x_j."""
+        return pair[self.target], pair[1 - self.target]
+
+    def _pair(self, target: Array, other: Array) -> Pair:
+        return (other, target) if self.target else (target, other)
+
+
+class Retraction(AbstractCoupling):
+    """The state, not its companion, is projected on a constraint set. The projection loses
+    a scale or two of each token, which are kept to undo it."""
+
+    constraint: AbstractRescaling
+
+    def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
+        u, companion = pair
+        return (self.constraint.project(u), companion), self.constraint.scales(u)
+
+    def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
+        projected, companion = pair
+        return self.constraint.unproject(projected, lost), companion
+
+
+class AbstractReversible(AbstractFieldScheme):
+    """A scheme whose step is made of couplings of the state and a companion, which at first
+    is a copy of the state."""
+
+    @abc.abstractmethod
     def couplings(self, field: StepField, first: Array | bool) -> Couplings:
-        ahead = Partial(_ahead, self.solver, field, 1 - self.coupling)
-        back = Partial(_back, self.solver, field.reversed())
-        return Shear(ahead, target=0, scale=self.coupling), Shear(back, target=1)
-
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
-        pair = u, state
-        for coupling in self.couplings(field, False):
-            pair, _ = coupling.forward(pair)
-        y1, companion = pair
-        return Step.between(u, y1, state=companion)
+        """The couplings that make up a step, or the `first` step."""
 
 
-def _ahead(solver: diffrax.AbstractSolver, field: StepField, away: float, v: Array) -> Array:
-    return away * v + (field.single_step(solver, v) - v)
-
-
-def _back(solver: diffrax.AbstractSolver, field: StepField, u: Array) -> Array:
-    return -(field.single_step(solver, u) - u)
+def couplings_of(solver: PyTree, field: StepField, first: Array | bool) -> Couplings | None:
+    """The couplings of the steps of a scheme; `None` for one that cannot be undone."""
+    couplings = getattr(solver, "couplings", None)
+    return None if couplings is None else couplings(field, first)
 
 
 class _Swap(AbstractCoupling):
@@ -124,7 +135,8 @@ class Leapfrog(AbstractReversible):
     def order(self, terms: Terms) -> int:
         return 2
 
-    def start(self, field: StepField, u: U) -> tuple:
+    def start(self, field: StepField, u: Array) -> Pair:
+        """The depth and the state of the step before."""
         return jnp.asarray(field.t0), u
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings:
@@ -132,17 +144,17 @@ class Leapfrog(AbstractReversible):
         distance = jnp.where(first, 1, 2) * field.h
         return Shear(Partial(_increment, field, distance), target=1), _Swap()
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         # A start is the same formula from the present state over half the distance.
-        before, u_before = jax.tree.map(
-            lambda now, before: jnp.where(made_jump, now, before), self.start(field, u), state
+        before, u_before = (
+            jnp.where(made_jump, field.t0, state[0]),
+            jnp.where(made_jump, u, state[1]),
         )
-        increment = _increment(field, field.t1 - before, u)
-        y1 = jax.tree.map(jnp.add, u_before, increment)
+        y1 = u_before + _increment(field, field.t1 - before, u)
         return Step.between(u, y1, state=(jnp.asarray(field.t0, before.dtype), u))
 
 
-def _increment(field: StepField, distance: Array, u: U) -> U:
+def _increment(field: StepField, distance: Array, u: Array) -> Array:
     """`distance F(t_n, u)`."""
     control = field.terms.contr(jnp.zeros_like(distance), distance)
     return field.terms.vf_prod(field.t0, u, field.args, control)

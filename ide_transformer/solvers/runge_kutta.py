@@ -11,14 +11,13 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ..arguments import PositiveInt
-from ..equation import map_parts, parts
+from ..equation import map_parts
 from ..errors import InputError
-from .evaluations import EvaluationCount
-from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms, U
-from .wrapper import AbstractWrapper
+from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms
+from .wrapper import AbstractTransparentWrapper
 
 
-class ExplicitRungeKutta(AbstractWrapper, diffrax.AbstractAdaptiveSolver):
+class ExplicitRungeKutta(AbstractTransparentWrapper):
     """An explicit Runge–Kutta method of diffrax, its stages written out one after the other,
 
         k_i = h F(t + c_i h, u_n + Σ_{j<i} a_ij k_j),   u_{n+1} = u_n + Σ_i b_i k_i.
@@ -33,7 +32,7 @@ class ExplicitRungeKutta(AbstractWrapper, diffrax.AbstractAdaptiveSolver):
     # `solve` puts it in by itself.
     configurable: ClassVar[bool] = False
 
-    def start(self, field: StepField, u: U) -> PyTree:
+    def start(self, field: StepField, u: Array) -> PyTree:
         tableau: Any = self.solver.tableau
         if not tableau.fsal:
             return None
@@ -41,27 +40,24 @@ class ExplicitRungeKutta(AbstractWrapper, diffrax.AbstractAdaptiveSolver):
         rate = eqx.filter_eval_shape(field.rate, 0, u)
         return True, jax.tree.map(jnp.zeros_like, rate)
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         tableau: Any = self.solver.tableau
-        rate, stage = self._first_rate(field, u, state, made_jump), u
-        increments = [field.increment(rate)]
+        missing, last = (True, None) if state is None else state
+        if made_jump is True or missing is True:
+            rate = field.rate(0, u)
+        else:
+            anew = jnp.asarray(missing) | made_jump
+            rate = lax.cond(anew, lambda: field.rate(0, u), lambda: last)
+        increments, stage = [field.increment(rate)], u
         for row, node in zip(tableau.a_lower, tableau.c, strict=True):
             stage = combine(u, row, increments)
             rate = field.rate(node, stage)
             increments.append(field.increment(rate))
         if not tableau.ssal:
             stage = combine(u, tableau.b_sol, increments)
-        error = combine(jax.tree.map(jnp.zeros_like, u), tableau.b_error, increments)
+        error = combine(jnp.zeros_like(u), tableau.b_error, increments)
         state = (False, rate) if tableau.fsal else None
-        return Step.between(u, stage, error=error, state=state, k=stacked(increments))
-
-    def _first_rate(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> U:
-        missing, last = (True, None) if state is None else state
-        if made_jump is True or missing is True:
-            return field.rate(0, u)
-        return lax.cond(
-            jnp.asarray(missing) | made_jump, lambda: field.rate(0, u), lambda: last
-        )
+        return Step.between(u, stage, error=error, state=state, k=jnp.stack(increments))
 
 
 def unrolled(solver: PyTree) -> PyTree:
@@ -75,17 +71,11 @@ def unrolled(solver: PyTree) -> PyTree:
     return map_parts(solver, diffrax.AbstractERK, written_out)
 
 
-def combine(y: U, coefficients: Iterable, increments: list[U]) -> U:
+def combine(y: Array, coefficients: Iterable, increments: list[Array]) -> Array:
     """`y + Σ_j c_j k_j`; a coefficient that is zero costs nothing."""
     for c, increment in zip(map(float, coefficients), increments, strict=True):
-        if c != 0:
-            y = jax.tree.map(lambda u, k, c=c: u + c * k, y, increment)
+        y = y if c == 0 else y + c * increment
     return y
-
-
-def stacked(increments: list[U]) -> U:
-    """The increments along a first axis, for the interpolations of diffrax."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *increments)
 
 
 class RK4(AbstractFieldScheme):
@@ -107,12 +97,12 @@ class RK4(AbstractFieldScheme):
     def order(self, terms: Terms) -> int:
         return 4
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         increments = [field(0, u)]
         for node in (1 / 2, 1 / 2, 1):
             increments.append(field(node, combine(u, (node,), increments[-1:])))
         y1 = combine(u, (1 / 6, 1 / 3, 1 / 3, 1 / 6), increments)
-        return Step.between(u, y1, k=stacked(increments))
+        return Step.between(u, y1, k=jnp.stack(increments))
 
 
 class GatedRK2(AbstractOneStep):
@@ -149,20 +139,3 @@ class GatedRK2(AbstractOneStep):
         gate = jax.nn.sigmoid(fields @ self.weight + self.bias)[..., None]
         gate = jnp.broadcast_to(gate, u.shape).astype(u.dtype)
         return u + gate * first + (1 - gate) * second
-
-
-def refuse_past(
-    where: str, solver: diffrax.AbstractSolver, state: PyTree, *, why: str, example: str
-) -> None:
-    """Refuse a scheme whose steps depend on what its state carries of earlier ones. The stage
-    that a Runge–Kutta method uses again does not change a step, nor does a count of
-    evaluations."""
-    inside: Any = solver
-    while issubclass(type(inside), diffrax.AbstractWrappedSolver):
-        inside = inside.solver
-    same = isinstance(inside, diffrax.AbstractRungeKutta | ExplicitRungeKutta)
-    if not same and len(jax.tree.leaves(state)) > len(parts(state, EvaluationCount)):
-        raise InputError(
-            f"{where}: {type(solver).__name__} uses earlier steps, but {why}; use a scheme "
-            f"without a memory, for example {example}."
-        )

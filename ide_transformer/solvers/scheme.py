@@ -15,9 +15,6 @@ from ..equation import Depth
 from ..errors import InputError
 
 
-# The state u: an array, and for most schemes also any tree of arrays.
-U: TypeAlias = PyTree[Array]
-
 Terms: TypeAlias = PyTree[diffrax.AbstractTerm]
 
 _NONFINITE: Any = diffrax.RESULTS.nonfinite
@@ -33,22 +30,22 @@ class Step(NamedTuple):
     - `result`: whether the step succeeded.
     """
 
-    y1: U
+    y1: Array
     error: Any
-    dense_info: dict[str, U]
+    dense_info: dict[str, Array]
     solver_state: PyTree
     result: Any
 
     @classmethod
     def between(
         cls,
-        y0: U,
-        y1: U,
+        y0: Array,
+        y1: Array,
         *,
-        error: U | None = None,
+        error: Array | None = None,
         state: PyTree = None,
         result: Any = diffrax.RESULTS.successful,
-        **dense_info: U,
+        **dense_info: Array,
     ) -> "Step":
         """A step from `y0` to `y1`. By default it succeeded, has no error estimate, carries
         nothing, and is interpolated linearly; other interpolations need more `dense_info`."""
@@ -71,24 +68,20 @@ class StepField(eqx.Module):
     t1: Depth
     args: PyTree = None
 
-    def start(self, solver: diffrax.AbstractSolver, u: U) -> PyTree:
+    def start(self, solver: diffrax.AbstractSolver, u: Array) -> PyTree:
         """The state of `solver` before its first step."""
         return solver.init(self.terms, self.t0, self.t1, u, self.args)
 
     def step(
-        self, solver: diffrax.AbstractSolver, u: U, state: PyTree, made_jump: PyTree
+        self, solver: diffrax.AbstractSolver, u: Array, state: PyTree, made_jump: PyTree
     ) -> Step:
         """The step that `solver` makes."""
         step = solver.step(self.terms, self.t0, self.t1, u, self.args, state, made_jump)
         return Step(*step)
 
-    def first_step(self, solver: diffrax.AbstractSolver, u: U) -> Step:
+    def first_step(self, solver: diffrax.AbstractSolver, u: Array) -> Step:
         """The first step that `solver` makes, from its starting state."""
         return self.step(solver, u, self.start(solver, u), True)
-
-    def single_step(self, solver: diffrax.AbstractSolver, u: U) -> U:
-        """The state after a first step of `solver`."""
-        return self.first_step(solver, u).y1
 
     def with_terms(self, terms: Terms) -> "StepField":
         """The field of other terms over the same step, for example of one operator."""
@@ -118,16 +111,16 @@ class StepField(eqx.Module):
             return self.t0
         return self.t1 if c == 1 else self.t0 + float(c) * self.h
 
-    def __call__(self, c: float | int, u: U) -> U:
+    def __call__(self, c: float | int, u: Array) -> Array:
         """The increment `h F(t0 + c h, u)`."""
         control = self.terms.contr(self.t0, self.t1)
         return self.terms.vf_prod(self.t(c), u, self.args, control)
 
-    def rate(self, c: float | int, u: U) -> U:
+    def rate(self, c: float | int, u: Array) -> Array:
         """The rate `F(t0 + c h, u)`, in the form that `increment` takes."""
         return self.terms.vf(self.t(c), u, self.args)
 
-    def increment(self, rate: U) -> U:
+    def increment(self, rate: Array) -> Array:
         """`h` times a rate."""
         return self.terms.prod(rate, self.terms.contr(self.t0, self.t1))
 
@@ -145,7 +138,7 @@ def single_step(
     that carries something from step to step has nothing yet."""
     if not isinstance(terms, diffrax.AbstractTerm):
         raise InputError(f"single_step: terms={terms!r}: give those of Equation.terms_of.")
-    return StepField(terms, t0, t1, args).single_step(solver, u)
+    return StepField(terms, t0, t1, args).first_step(solver, u).y1
 
 
 def success() -> diffrax.RESULTS:
@@ -178,14 +171,14 @@ class AbstractScheme(diffrax.AbstractSolver):
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
-    def start(self, field: StepField, u: U) -> PyTree:
+    def start(self, field: StepField, u: Array) -> PyTree:
         """The state of the scheme before the first step; nothing by default."""
         return None
 
     def init(self, terms, t0, t1, y0, args) -> PyTree:
         return self.start(StepField(terms, t0, t1, args), y0)
 
-    def func(self, terms, t0, y0, args) -> U:
+    def func(self, terms, t0, y0, args) -> Array:
         return terms.vf(t0, y0, args)
 
 
@@ -193,7 +186,7 @@ class AbstractFieldScheme(AbstractScheme):
     """A scheme that carries a state of its own from step to step."""
 
     @abc.abstractmethod
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         """One step from `u`, given the `state` of the scheme, from `start` or from the step
         before, and whether the field jumped just before this step."""
 
@@ -216,10 +209,10 @@ class AbstractOneStep(AbstractFieldScheme):
     """
 
     @abc.abstractmethod
-    def advance(self, field: StepField, u: U) -> U:
+    def advance(self, field: StepField, u: Array) -> Array:
         """The state after the step."""
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         return Step.between(u, self.advance(field, u))
 
 

@@ -1,52 +1,42 @@
 """Splittings: one operator at a time."""
 
 import abc
+import itertools
 from collections.abc import Callable
 from typing import ClassVar, TypeAlias
 
 import diffrax
 import equinox as eqx
-import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..equation import AbstractExactOperator, Depth, Free, operator_fields, slowed
 from ..errors import InputError
 from .evaluations import EvaluationCount, evaluations_made
-from .runge_kutta import refuse_past
-from .scheme import (
-    AbstractFieldScheme,
-    AbstractOneStep,
-    Step,
-    StepField,
-    Terms,
-    U,
-    first_failure,
-)
-from .wrapper import Projected, projected
+from .runge_kutta import RK4
+from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms, first_failure
+from .wrapper import Projected, projected, start_inside
 
 
 class ExactFlow(AbstractOneStep):
     """The flow of one operator in closed form, `u_{n+1} = flow(u_n, h)`, its weights taken
     at the middle of the step: exact where θ is constant over the step, second order where it is
-    not. Splittings use it by themselves for operators that know their flow.
-
-    **Raises:** `InputError` for an operator without a flow.
-    """
+    not. Splittings use it by themselves for operators that know their flow."""
 
     def order(self, terms: Terms) -> int:
         return 2
 
-    def advance(self, field: StepField, u: U) -> U:
-        fields = operator_fields(field.terms)
+    def advance(self, field: StepField, u: Array) -> Array:
         operator = exact_operator(field.terms, field.t(0.5), field.args)
+        fields = operator_fields(field.terms)
         if operator is None:
             names = [type(one.operator(field.t0, field.args)).__name__ for one in fields]
             raise InputError(
                 f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form, as "
                 "subclasses of AbstractExactOperator have; take a sub-solver such as Heun()."
             )
-        domain = fields[0].domain
-        return jax.tree.map(lambda u: operator.flow(u, domain, field.h).astype(u.dtype), u)
+        return operator.flow(u, fields[0].domain, field.h).astype(u.dtype)
 
 
 def exact_operator(terms: PyTree, t: Depth, args: PyTree) -> AbstractExactOperator | None:
@@ -75,17 +65,6 @@ class AbstractSplitting(AbstractFieldScheme):
     # The order with exact sub-steps.
     splitting_order: eqx.AbstractClassVar[int]
 
-    def __check_init__(self):
-        if self.sub_solver.term_structure is diffrax.MultiTerm:
-            raise InputError(
-                f"{self._named}: a sub-step has one operator, which cannot be split again; use "
-                "an unsplit solver such as diffrax.Euler() or diffrax.Heun()."
-            )
-
-    @property
-    def _named(self) -> str:
-        return f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…))"
-
     def order(self, terms: diffrax.MultiTerm) -> int | None:
         """The smaller of the orders of the splitting and of the sub-solver."""
         if isinstance(self.sub_solver, ExactFlow):
@@ -102,31 +81,27 @@ class AbstractSplitting(AbstractFieldScheme):
         """The state after the step and an estimate of its error, or `None`, given the flows of
         a `number` of operators."""
 
-    def start(self, field: StepField, u: U) -> EvaluationCount | None:
-        state = field.of_operators(self)[0].start(self.sub_solver, u)
-        refuse_past(
-            self._named,
-            self.sub_solver,
-            state,
-            why="each sub-step begins without any, the one before being of another operator",
-            example=f"{type(self).__name__}(sub_solver=diffrax.Heun())",
-        )
-        return evaluations_made(state)
+    def start(self, field: StepField, u: Array) -> EvaluationCount | None:
+        where = f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…))"
+        example = f"{type(self).__name__}(sub_solver=diffrax.Heun())"
+        part = field.of_operators(self)[0]
+        state = start_inside(where, self.sub_solver, part, u, example)
+        fixed = evaluations_made(state) is None
+        return None if fixed else EvaluationCount(jnp.zeros((), u.dtype))
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         operators = field.of_operators(self)
         result, made = diffrax.RESULTS.successful, state
 
         def flow(index, start, end, y):
             nonlocal result, made
             part = StepField(operators[index].terms, field.t(start), field.t(end), field.args)
-            solver = self._solver_for(part, backwards=end < start)
             # Solvers that reuse their last stage must not carry a state from one operator to
-            # the next, so each sub-step starts from nothing.
-            step = part.step(solver, y, part.start(solver, y), False)
+            # the next, so each sub-step is a first one.
+            step = part.first_step(self._solver_for(part, backwards=end < start), y)
             result = first_failure(result, step.result)
             here = evaluations_made(step.solver_state)
-            if made is not None and here is not None:
+            if here is not None:
                 made = made.plus(here.count / len(operators))
             return step.y1
 
@@ -244,7 +219,7 @@ class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array]:
         second, _ = Strang(self.sub_solver).flows(flow, number, u)
         first, _ = LieTrotter(self.sub_solver).flows(flow, number, u)
-        return second, jax.tree.map(lambda x, y: x - y, second, first)
+        return second, second - first
 
 
 class ParallelSplitting(AbstractSplitting):
@@ -265,7 +240,7 @@ class ParallelSplitting(AbstractSplitting):
         """The variant that projects the mean, which is on no constraint by itself."""
         return Projected(self)
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         # The flow of A_i over K times the step, its weights those of the step.
         number = len(field.of_operators(self))
         slow = field.with_terms(slowed(field.terms, field.t0, 1 / number))
@@ -273,4 +248,84 @@ class ParallelSplitting(AbstractSplitting):
 
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:
         ends = [flow(index, 0.0, float(number), u) for index in range(number)]
-        return jax.tree.map(lambda *y: sum(y[1:], y[0]) / number, *ends), None
+        return sum(ends[1:], ends[0]) / number, None
+
+
+def _symmetric(*outer: float) -> tuple[float, ...]:
+    """Coefficients that sum to one: the outer ones on both sides of the middle one."""
+    return (*outer, 1 - 2 * len(outer) * outer[0], *outer)
+
+
+def _as_tuple(coefficients: tuple[float, ...] | list[float]) -> tuple[float, ...]:
+    return tuple(coefficients)
+
+
+class AbstractComposition(AbstractSequentialSplitting):
+    """A composition of Strang steps of several lengths,
+
+        u_{n+1} = S(γ_s h) ∘ … ∘ S(γ_2 h) ∘ S(γ_1 h) u_n,   Σ γ_i = 1.
+
+    Sub-steps of one operator that follow one another are made as one. For order four the
+    sub-solver has to have it too. Reference: Hairer, Lubich, Wanner,
+    Geometric Numerical Integration, section II.4.
+    """
+
+    # γ.
+    coefficients: eqx.AbstractVar[tuple[float, ...]]
+
+    splitting_order: ClassVar[int] = 4
+
+    def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
+        steps: list[tuple[int, float, float]] = []
+        begin, inner = 0.0, itertools.accumulate(self.coefficients[:-1])
+        for end in (*inner, 1.0):
+            for index, start, stop in Strang(self.sub_solver).sub_steps(num_operators):
+                start, stop = begin + start * (end - begin), begin + stop * (end - begin)
+                if steps and steps[-1][0] == index:
+                    start = steps.pop()[1]
+                steps.append((index, start, stop))
+            begin = end
+        return steps
+
+
+class Composition(AbstractComposition):
+    """A composition with any coefficients γ. A symmetric one with `Σ γ_i³ = 0` has order four,
+    which takes some negative steps (the theorem of Sheng and Suzuki); others have order two.
+    """
+
+    sub_solver: diffrax.AbstractSolver = RK4()
+    coefficients: tuple[float, ...] = eqx.field(
+        static=True, converter=_as_tuple, default=(1.0,)
+    )
+
+    def __check_init__(self):
+        if abs(sum(self.coefficients) - 1) > 1e-12:
+            raise InputError(
+                f"Composition: the coefficients {self.coefficients} sum to "
+                f"{sum(self.coefficients):.15g}; they must sum to 1."
+            )
+
+    @property
+    def splitting_order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        gamma = np.array(self.coefficients)
+        cancelled = *(gamma - gamma[::-1]), np.sum(gamma**3)
+        return 4 if np.allclose(cancelled, 0, rtol=0, atol=1e-12) else 2
+
+
+class Yoshida4(AbstractComposition):
+    """The triple jump, order four: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
+    Reference: Yoshida, Phys. Lett. A 150 (1990)."""
+
+    sub_solver: diffrax.AbstractSolver = RK4()
+
+    coefficients: ClassVar[tuple[float, ...]] = _symmetric(1 / (2 - 2 ** (1 / 3)))
+
+
+class Suzuki4(AbstractComposition):
+    """Five steps of which only the middle one is negative, and shorter than that of
+    `Yoshida4`; order four: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`.
+    Reference: Suzuki, Phys. Lett. A 146 (1990)."""
+
+    sub_solver: diffrax.AbstractSolver = RK4()
+
+    coefficients: ClassVar[tuple[float, ...]] = _symmetric(*[1 / (4 - 4 ** (1 / 3))] * 2)

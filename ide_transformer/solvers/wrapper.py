@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import diffrax
 import equinox as eqx
 import jax
+from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
-from ..arguments import checked
+from ..arguments import PositiveFraction, checked
 from ..equation import (
     AbstractConstraint,
     AbstractControl,
@@ -19,8 +20,9 @@ from ..equation import (
     without_constraint,
 )
 from ..errors import InputError
-from .couplings import Couplings, Retraction, couplings_of
-from .scheme import AbstractFieldScheme, Step, StepField, Terms, U, restarts_at_jumps
+from .evaluations import EvaluationCount, evaluations_made
+from .reversible import AbstractReversible, Couplings, Retraction, Shear, couplings_of
+from .scheme import AbstractFieldScheme, Step, StepField, Terms, restarts_at_jumps
 
 
 class AbstractWrapper(AbstractFieldScheme):
@@ -47,7 +49,7 @@ class AbstractWrapper(AbstractFieldScheme):
     def error_order(self, terms: Terms) -> Any:
         return self.solver.error_order(self.inner_terms(terms))
 
-    def func(self, terms, t0, y0, args) -> U:
+    def func(self, terms, t0, y0, args) -> Array:
         return self.solver.func(self.inner_terms(terms), t0, y0, args)
 
     def with_projected_solver(self) -> Any:
@@ -64,10 +66,10 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
         # Of the wrapped Runge–Kutta method; diffrax's adjoints set it.
         return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
 
-    def start(self, field: StepField, u: U) -> PyTree:
+    def start(self, field: StepField, u: Array) -> PyTree:
         return self._inner(field).start(self.solver, u)
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         return self._inner(field).step(self.solver, u, state, made_jump)
 
     def _inner(self, field: StepField) -> StepField:
@@ -127,7 +129,6 @@ class Projected(AbstractTransparentWrapper):
 
     `LieTrotter(Projected(Euler()))` retracts after each operator, on the constraint of that
     operator; `Projected(LieTrotter(Euler()))` retracts once a step, on that of the last.
-
     `solve` puts it in by itself where the equation has a constraint.
 
     **Raises:** `InputError` where the terms are not those of an `Equation`, which alone
@@ -153,17 +154,15 @@ class Projected(AbstractTransparentWrapper):
     def order(self, terms: Terms) -> int | None:
         return self.solver.order(terms)
 
-    def make_step(self, field: StepField, u: U, state: PyTree, made_jump: PyTree) -> Step:
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         step = super().make_step(field, u, state, made_jump)
-        constraint = operator_fields(field.terms)[-1].constraint(field.t1)
-        y1 = jax.tree.map(constraint.project, step.y1)
+        y1 = self._constraint(field).project(step.y1)
         return step._replace(y1=y1, dense_info={**step.dense_info, "y1": y1})
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings | None:
-        inner = super().couplings(field, first)
+        inner, constraint = super().couplings(field, first), self._constraint(field)
         if inner is None:
             return None
-        constraint = operator_fields(field.terms)[-1].constraint(field.t1)
         if not isinstance(constraint, AbstractRescaling):
             raise InputError(
                 f"Projected: a projection on {type(constraint).__name__} cannot be undone, so "
@@ -171,3 +170,90 @@ class Projected(AbstractTransparentWrapper):
                 "RMSSphere, LayerNorm and RMSNorm."
             )
         return (*inner, Retraction(constraint))
+
+    def _constraint(self, field: StepField) -> AbstractConstraint:
+        return operator_fields(field.terms)[-1].constraint(field.t1)
+
+
+def start_inside(
+    where: str, solver: diffrax.AbstractSolver, field: StepField, u: Array, example: str
+) -> PyTree:
+    """The structure of the state from which a scheme inside another makes each of its steps.
+    Refuses one that uses earlier steps. The stage that a Runge–Kutta method uses again does not
+    change a step, nor does a count of evaluations."""
+    state, inside = eqx.filter_eval_shape(field.start, solver, u), solver
+    while issubclass(type(inside), diffrax.AbstractWrappedSolver):
+        inside = inside.solver  # pyright: ignore[reportAttributeAccessIssue]
+    number = len(jax.tree.leaves(state)) - len(parts(state, EvaluationCount))
+    if number and not isinstance(inside, diffrax.AbstractRungeKutta):
+        raise InputError(
+            f"{where}: {type(solver).__name__} uses earlier steps, which are not kept here; "
+            f"use a scheme without a memory, for example {example}."
+        )
+    return state
+
+
+class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
+    """Any explicit scheme, made reversible: with its increment Ψ_h(t, u) = Φ_h(u) - u,
+
+        u_{n+1} = λ u_n + (1-λ) v_n + Ψ_h(t_n, v_n),
+        v_{n+1} = v_n - Ψ_{-h}(t_{n+1}, u_{n+1}),        v_0 = u_0.
+
+    Both equations can be solved for the old states, so nothing has to be kept for a gradient
+    (`Reversible`). The order is that of the scheme, at two of its steps a step. Reference:
+    McCallum, Foster, arXiv 2410.11648.
+
+    The price: where the equation decays at a rate μ, `u - v` grows like `λ^n e^{μ t}`, so a
+    step is stable for `h μ ≤ -log λ` only, 0.01 at the default; and rounding grows by 1/λ in
+    each step on the way back, so that float32 serves a relative error of 1e-3 for about 13,
+    90 and 900 steps with λ = 0.5, 0.9 and 0.99. Pre-norm blocks hardly decay: measured on 12
+    of them, with 1 to 4 steps a layer, the error is 1 to 1.4 times that of the scheme for
+    orders 2 and 4, the same for λ from 0.9 to 0.999; for order 1 it is least at 0.9 to 0.95,
+    half of that at 0.99. An equation with `Damping` needs small λ and short steps, or
+    another way to save memory: `Recursive`.
+
+    On a constraint the scheme inside projects, and then u once more, so that it is on S.
+
+    **Arguments:**
+
+    - `solver`: an explicit scheme that carries nothing of earlier steps.
+    - `coupling`: λ in (0, 1]. Smaller is more stable, larger more exact on the way back.
+    """
+
+    solver: diffrax.AbstractSolver = diffrax.Euler()
+    coupling: PositiveFraction = eqx.field(static=True, default=0.99)
+
+    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
+
+    def projected(self) -> Projected:
+        return Projected(self.with_projected_solver())
+
+    def start(self, field: StepField, u: Array) -> Array:
+        """The companion."""
+        name = type(self.solver).__name__
+        where = f"AlgebraicallyReversible({name}(…))"
+        example = "AlgebraicallyReversible(Strang(diffrax.Heun()))"
+        state = start_inside(where, self.solver, field, u, example)
+        implicit = isinstance(self.solver, diffrax.AbstractImplicitSolver)
+        if implicit or evaluations_made(state) is not None:
+            raise InputError(f"{where}: {name} is implicit; only explicit steps can be undone.")
+        return u
+
+    def couplings(self, field: StepField, first: Array | bool) -> Couplings:
+        ahead = Partial(_ahead, self.solver, field, 1 - self.coupling)
+        back = Partial(_back, self.solver, field.reversed())
+        return Shear(ahead, target=0, scale=self.coupling), Shear(back, target=1)
+
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
+        pair = u, state
+        for coupling in self.couplings(field, False):
+            pair, _ = coupling.forward(pair)
+        return Step.between(u, pair[0], state=pair[1])
+
+
+def _ahead(solver: diffrax.AbstractSolver, field: StepField, away: float, v: Array) -> Array:
+    return away * v + (field.first_step(solver, v).y1 - v)
+
+
+def _back(solver: diffrax.AbstractSolver, field: StepField, u: Array) -> Array:
+    return -(field.first_step(solver, u).y1 - u)

@@ -21,7 +21,7 @@ from solvers.linear_problem import (
 )
 
 import ide_transformer as ide
-from ide_transformer.solvers.streams import doubly_stochastic
+from ide_transformer.solvers.connections import doubly_stochastic
 
 
 LAYERS, OPERATORS, STREAMS = 3, 2, 4
