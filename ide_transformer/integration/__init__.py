@@ -14,8 +14,8 @@ from .gradients import (
     Recompute as Recompute,
     Recursive as Recursive,
 )
+from .output import Solution as Solution
 from .reversible import Reversible as Reversible, rebuilding_error as rebuilding_error
-from .solution import Solution as Solution
 from .solve import Discretization as Discretization, solve as solve
 from .token_march import (
     TokenCache as TokenCache,

@@ -70,6 +70,7 @@ def adapt(
     )
     cost = step_cost(equation, solver, u0.shape[-1])
     total, rejected = jnp.sum(made), jnp.sum(rejected)
+    counted = jax.tree.map(jnp.sum, counted)
     evaluations = field_evaluations(cost, total, jnp.sum(made > 0), counted)
     return Trajectory(u1, states, interpolation, status, total, rejected, evaluations)
 
@@ -135,17 +136,12 @@ class TokenNorm(eqx.Module):
 
     weights: Float[Array, "*batch tokens"]
 
-    def __call__(self, error: PyTree[Array]) -> Float[Array, ""]:
-        def squares(e):
-            counted = jnp.broadcast_to((self.weights > 0)[..., None], e.shape)
-            return jnp.sum(jnp.where(counted, e**2, 0)), jnp.sum(counted)
-
-        sums = [squares(e) for e in jax.tree.leaves(error)]
-        total = sum(total for total, _ in sums)
-        number = sum(number for _, number in sums)
+    def __call__(self, error: Float[Array, "*batch tokens features"]) -> Float[Array, ""]:
+        counted = jnp.broadcast_to((self.weights > 0)[..., None], error.shape)
+        total = jnp.sum(jnp.where(counted, error**2, 0))
         # The derivative of a square root at zero is infinite; NaN stays NaN.
         zero = total == 0
-        return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total) / number))
+        return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total) / jnp.sum(counted)))
 
 
 def without_padding(controller: Any, domain: TokenDomain) -> Any:

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import diffrax
@@ -14,9 +15,17 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..equation import AbstractConstraint, Free, holding, parts
 from ..errors import InputError
-from ..solvers import StepField, first_failure, start_inside, success
-from .march import Steps
-from .output import Start, Status, Trajectory
+from ..solvers import (
+    AbstractFieldScheme,
+    EvaluationCount,
+    Step,
+    StepField,
+    first_failure,
+    start_inside,
+    success,
+)
+from .march import Steps, march
+from .output import Start, Trajectory
 
 
 class Progress(NamedTuple):
@@ -61,11 +70,9 @@ class AbstractExit(eqx.Module):
     solve. A subclass writes `measure`.
 
     Evaluations are counted for each token. Time is saved where all tokens have stopped: the
-    rest of a batch that is still under way is computed as a whole. What attention needs of a
-    token that has stopped, its keys and values, is computed at each step as before.
-
-    Reference for tokens that stop and are still seen: Schuster et al., Confident Adaptive
-    Language Modeling, arXiv 2207.07061.
+    rest of a batch that is still under way is computed as a whole, and so are the keys and
+    values of a token that has stopped. Reference for tokens that stop and are still seen:
+    Schuster et al., Confident Adaptive Language Modeling, arXiv 2207.07061.
 
     **Arguments:**
 
@@ -146,10 +153,9 @@ class EstimatedExit(AbstractExit):
     error of the lower one. With `divergence` the tolerance is in nats: about the mean by which
     the loss of a token that stops may grow.
 
-    Both come from the last two steps, so no field is evaluated for them. They cost two
-    read-outs for each step: little with a small vocabulary, more than a layer with a large
-    one. Reference for embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary Differential
-    Equations I, section II.4.
+    They cost two read-outs for each step: little with a small vocabulary, more than a layer
+    with a large one. Reference for embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
+    Differential Equations I, section II.4.
 
     **Arguments:** see `AbstractExit`, and
 
@@ -167,15 +173,56 @@ class EstimatedExit(AbstractExit):
 
 
 class _State(NamedTuple):
-    """A march between two steps."""
+    """The tokens between two steps."""
 
-    u: Float[Array, "*batch tokens features"]
     # Of the last step that a token made.
     increment: Float[Array, "*batch tokens features"]
-    # How often in a row the measure of a token was below the tolerance, and its steps made.
+    # How often in a row the measure of a token was below the tolerance.
     hits: Int[Array, "*batch tokens"]
-    steps: Int[Array, "*batch tokens"]
-    result: diffrax.RESULTS
+    remaining: Float[Array, ""]
+    evaluations: EvaluationCount
+
+
+class _Stopping(AbstractFieldScheme):
+    """A scheme whose steps are made for the tokens that have not stopped; where all have,
+    nothing is computed."""
+
+    solver: diffrax.AbstractSolver
+    exit: AbstractExit
+    read_out: Callable[[Array], PyTree[Array]]
+    weights: Float[Array, "*domains tokens"]
+    # Of a step, and the number of steps.
+    cost: float
+    steps: int
+
+    def start(self, field: StepField, u: Array) -> _State:
+        tokens = u.shape[:-1]
+        made = EvaluationCount(jnp.zeros(tokens, u.dtype))
+        remaining = jnp.asarray(self.steps, u.dtype)
+        return _State(jnp.full_like(u, jnp.nan), jnp.zeros(tokens, int), remaining, made)
+
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
+        moving = state.hits < self.exit.hits
+        remaining = state.remaining - 1
+        # Of tokens that have stopped, after one more step.
+        rest = u + state.increment if self.exit.order else u
+
+        def advance():
+            held = field.with_terms(holding(field.terms, moving))
+            step = held.first_step(self.solver, u)
+            y1 = jnp.where(moving[..., None], step.y1, rest)
+            increment = jnp.where(moving[..., None], step.y1 - u, state.increment)
+            progress = Progress(y1, increment, state.increment, remaining, self.read_out)
+            below = self.exit.each(progress, self.weights) < self.exit.tolerance
+            hits = jnp.where(below, state.hits + 1, 0)
+            hits = jnp.where(moving, hits, state.hits)
+            made = state.evaluations.plus(jnp.where(moving, self.cost, 0.0))
+            result = first_failure(success(), step.result)
+            return y1, _State(increment, hits, remaining, made), result
+
+        still = state._replace(remaining=remaining)
+        y1, state, result = lax.cond(jnp.any(moving), advance, lambda: (rest, still, success()))
+        return Step.between(u, y1, state=state, result=result)
 
 
 def march_until(
@@ -185,65 +232,14 @@ def march_until(
     exit: AbstractExit,
     read_out: Callable[[Array], PyTree[Array]],
 ) -> Trajectory:
-    """All steps of a plan, each for the tokens that have not stopped. Where all have stopped
-    nothing is computed. `field_evaluations` has the number of each token, `[..., tokens]`."""
-    u0, args, output = start
+    """All steps of a plan, each for the tokens that have not stopped. `field_evaluations` has
+    the number of each token, `[..., tokens]`."""
     cost = _cost_of_a_step(steps, start, exit)
-    tokens, total = u0.shape[:-1], steps.number * steps.equation.control.num_intervals
-    weights = steps.equation.domain.weights
-    weights = jnp.ones(tokens[-1:], u0.dtype) if weights is None else weights
-
-    def rest(state):
-        # Of tokens that have stopped, after one more step.
-        return state.u + state.increment if exit.order else state.u
-
-    def advance(state, terms, t0, t1, remaining):
-        moving = state.hits < exit.hits
-        field = StepField(holding(terms, moving), t0, t1, args)
-        step = field.first_step(steps.solver, state.u)
-        increment = jnp.where(moving[..., None], step.y1 - state.u, state.increment)
-        u = jnp.where(moving[..., None], step.y1, rest(state))
-        progress = Progress(u, increment, state.increment, remaining, read_out)
-        below = exit.each(progress, weights) < exit.tolerance
-        hits = jnp.where(below, state.hits + 1, 0)
-        return _State(
-            u,
-            increment,
-            hits=jnp.where(moving, hits, state.hits),
-            steps=state.steps + moving,
-            result=first_failure(state.result, step.result),
-        )
-
-    def interval(carry, inputs):
-        state, status = carry
-        index, block = inputs
-        terms = steps.equation.interval_terms(index, block)
-        edges = steps.edges(index)
-
-        def step(state, inputs):
-            t0, t1, number = inputs
-            remaining = total - (index * steps.number + number)
-            return lax.cond(
-                jnp.any(state.hits < exit.hits),
-                lambda state: advance(state, terms, t0, t1, remaining),
-                lambda state: state._replace(u=rest(state)),
-                state,
-            ), None
-
-        numbers = jnp.arange(1, steps.number + 1, dtype=u0.dtype)
-        state, _ = lax.scan(step, state, (edges[:-1], edges[1:], numbers))
-        status = status.after(state.result, state.u, edges[-1])
-        return (state, status), state.u if output.states else None
-
-    zeros = jnp.zeros(tokens, int)
-    state = _State(u0, jnp.full_like(u0, jnp.nan), zeros, zeros, success())
-    (state, status), states = scan(
-        interval,
-        (state, Status.start(steps.dtype)),
-        (steps.indices, steps.equation.intervals()),
-    )
-    evaluations = state.steps.astype(u0.dtype) * cost
-    return Trajectory(state.u, states, None, status, total, 0, evaluations)
+    weights, total = steps.equation.domain.weights, steps.number * len(steps.indices)
+    if weights is None:
+        weights = jnp.ones(start.u0.shape[-2], start.u0.dtype)
+    solver = _Stopping(steps.solver, exit, read_out, weights, cost, total)
+    return march(replace(steps, solver=solver, cost=None), start, scan)
 
 
 def _cost_of_a_step(steps: Steps, start: Start, exit: AbstractExit) -> float:

@@ -222,24 +222,23 @@ def check_number(
 
 def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
     """Refuse an initial state or an operator whose shape does not fit the equation."""
-    tokens = equation.domain.num_tokens
-    if u0.shape[-2] != tokens or not u0.size:
+    tokens, weights = equation.domain.num_tokens, equation.domain.weights
+    shape = (tokens,) if weights is None else weights.shape
+    try:
+        broadcast = np.broadcast_shapes(u0.shape[:-1], shape)
+    except ValueError:
+        broadcast = None
+    if u0.shape[-2] != tokens or broadcast != u0.shape[:-1] or not u0.size:
         raise InputError(
-            f"solve: u0 has shape {u0.shape}; the equation's domain has {tokens} tokens, so "
-            f"it must be [..., {tokens}, features], and not empty."
+            f"solve: u0 has shape {u0.shape}; the equation's domain has {tokens} tokens, and "
+            f"weights, or a mask, of shape {shape}; u0 must be "
+            f"[{', '.join(map(str, ('...', *shape)))}, features], and not empty."
         )
     if not jnp.issubdtype(u0.dtype, jnp.floating) or u0.dtype.itemsize < 4:
         raise InputError(
             f"solve: u0 has dtype {u0.dtype}; the state needs float32 or float64, since it "
             "adds up small steps. For products in less give a model Discretization("
             "compute_dtype=…), or round the weights of the control."
-        )
-    batch, masks = u0.shape[:-2], () if (w := equation.domain.weights) is None else w.shape[:-1]
-    over = batch[max(len(batch) - len(masks), 0) :]
-    if len(over) < len(masks) or any(x not in (1, y) for x, y in zip(masks, over, strict=True)):
-        raise InputError(
-            f"solve: u0 has shape {u0.shape}, and the domain has weights, or a mask, of shape "
-            f"{(*masks, tokens)}; give u0 as {[*masks, *u0.shape[-2:]]}."
         )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))

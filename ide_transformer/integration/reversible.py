@@ -1,6 +1,6 @@
 """The gradient mode of reversible schemes: a march whose states are rebuilt on the way back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
 import diffrax
@@ -27,25 +27,28 @@ from .output import Output, Start, Status, Trajectory
 
 
 class Inputs(NamedTuple):
-    """The inputs of a step. Those of all steps are stacked, with leading axes interval and
-    step, and without the weights, which belong to the intervals."""
+    """The inputs of a step, but for its weights. Those of all steps are stacked, with leading
+    axes interval and step."""
 
     index: Float[Array, "..."]
     t0: Float[Array, "..."]
     t1: Float[Array, "..."]
     first: Bool[Array, "..."]
-    weights: PyTree[Array] = None
 
 
-# The couplings of a step, each as a function of the inputs of the step.
-Makers: TypeAlias = tuple[Callable[[Inputs], AbstractCoupling], ...]
+class Makers(eqx.Module):
+    """The couplings of a step, as a function of its inputs and weights, and of just those
+    arrays around them that they use: the gradient with respect to these is summed over all
+    steps."""
 
-Pair: TypeAlias = tuple[Array, Array]
+    each: tuple[Callable[[Inputs, PyTree], AbstractCoupling], ...]
+
+    def __call__(self, inputs: Inputs, weights: PyTree) -> Couplings:
+        return tuple(make(inputs, weights) for make in self.each)
 
 
 # The makers of a march, its initial state and the weights of its intervals.
 Differentiable: TypeAlias = tuple[Makers, Array, PyTree]
-
 
 # The last state, those at the ends of the intervals, if asked for, and the status.
 Outcome: TypeAlias = tuple[Array, Array | None, Status]
@@ -57,10 +60,9 @@ class Reversible(AbstractGradient):
 
     For schemes whose steps can be undone: `AlgebraicallyReversible` around any explicit
     scheme, `Leapfrog` on a control without jumps, and these on a constraint whose projection
-    loses a mean and a standard deviation of each token, which are kept.
-
-    On `LayerNorm` and the spheres the way back divides by the gain: gains near 1 serve a
-    hundred layers, one of ½ doubles rounding in every layer.
+    loses a mean and a standard deviation of each token, which are kept. On `LayerNorm` and
+    the spheres the way back divides by the gain: gains near 1 serve a hundred layers, one of ½
+    doubles rounding in every layer.
 
     Rounding grows on the way back. Once it has arrived, the rebuilt initial state is
     compared with the true one; if they differ by more than `tolerance`, relative to the
@@ -122,8 +124,8 @@ def rebuilding_error(
 
         def step(pair, x):
             here, lost = x
-            for maker, lost_here in zip(reversed(makers), reversed(lost), strict=True):
-                pair = maker(here._replace(weights=weights)).backward(pair, lost_here)
+            for coupling, lost_here in _backwards(makers(here, weights), lost):
+                pair = coupling.backward(pair, lost_here)
             return pair, None
 
         pair, _ = lax.scan(step, pair, (here, lost), reverse=True)
@@ -135,8 +137,8 @@ def rebuilding_error(
 def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inputs]:
     """The steps of a plan by their couplings; refuses steps that cannot be undone."""
 
-    def at_step(inputs: Inputs) -> Couplings:
-        terms = steps.equation.interval_terms(inputs.index, inputs.weights)
+    def at_step(inputs: Inputs, weights: PyTree) -> Couplings:
+        terms = steps.equation.interval_terms(inputs.index, weights)
         field = StepField(terms, inputs.t0, inputs.t1, args)
         couplings = couplings_of(steps.solver, field, inputs.first)
         if couplings is None:
@@ -147,36 +149,35 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
             )
         return couplings
 
-    index = steps.indices
-    edges = index[:, None] * steps.equation.control.interval_length + steps.offsets[None]
-    shape = len(index), steps.number
+    edges = jax.vmap(steps.edges)(steps.indices)
+    shape = len(edges), steps.number
     inputs = Inputs(
-        index=jnp.broadcast_to(index[:, None], shape),
+        index=jnp.broadcast_to(steps.indices[:, None], shape),
         t0=edges[:, :-1],
         t1=edges[:, 1:],
         first=jnp.zeros(shape, bool).at[0, 0].set(True),
     )
     weights = steps.equation.intervals()
-    example = jax.tree.map(lambda x: x[0, 0], inputs)
-    example = example._replace(weights=jax.tree.map(lambda x: x[0], weights))
+    example = jax.tree.map(lambda x: x[0, 0], inputs), jax.tree.map(lambda x: x[0], weights)
 
-    # Functions of the inputs of a step, and of just those arrays around them that they use:
-    # the gradient with respect to these is summed over all steps.
     def maker(k, coupling):
-        if isinstance(coupling, Shear):
-            increment = eqx.filter_closure_convert(
-                lambda inputs, x: at_step(inputs)[k].increment(x), example, u0
-            )
-            return _ShearMaker(increment, coupling.target, coupling.scale)
-        return eqx.filter_closure_convert(lambda inputs: at_step(inputs)[k], example)
+        if not isinstance(coupling, Shear):
+            return eqx.filter_closure_convert(lambda *given: at_step(*given)[k], *example)
+        # Its own gradient, taken one step at a time, keeps products alone: there it is faster.
+        increment = jax.checkpoint(
+            lambda *given: at_step(*given[:2])[k].increment(given[2]), policy=save_products
+        )
+        increment = eqx.filter_closure_convert(increment, *example, u0)
+        return _ShearMaker(increment, coupling.target, coupling.scale)
 
-    makers = tuple(maker(k, coupling) for k, coupling in enumerate(at_step(example)))
+    couplings = at_step(*example)
     if restarts_at_jumps(steps.solver) and not steps.equation.continuous:
         raise InputError(
             f"solve: gradient=Reversible() with {steps.name}: a two-step scheme starts again "
             "where the field jumps, here at each layer, and a start cannot be undone; use a "
             "control without jumps, such as PiecewiseLinear, or AlgebraicallyReversible(…)."
         )
+    makers = Makers(tuple(maker(k, coupling) for k, coupling in enumerate(couplings)))
     return (makers, u0, weights), inputs
 
 
@@ -185,19 +186,13 @@ class _ShearMaker(eqx.Module):
     target: int = eqx.field(static=True)
     scale: float = eqx.field(static=True)
 
-    def __call__(self, inputs: Inputs) -> Shear:
-        return Shear(eqx.Partial(_recomputed, self.increment, inputs), self.target, self.scale)
-
-
-def _recomputed(increment: Callable, inputs: Inputs, x: Array) -> Array:
-    """An increment whose own gradient, taken one step at a time, keeps products alone: there
-    it is the faster way."""
-    return jax.checkpoint(lambda *step: increment(*step), policy=save_products)(inputs, x)
+    def __call__(self, inputs: Inputs, weights: PyTree) -> Shear:
+        return Shear(eqx.Partial(self.increment, inputs, weights), self.target, self.scale)
 
 
 def forward(
     differentiable: Differentiable, inputs: Inputs, *, states: bool
-) -> tuple[Outcome, Pair, PyTree[Array]]:
+) -> tuple[Outcome, tuple[Array, Array], PyTree[Array]]:
     """The outcome, the last pair, and the values that the couplings have lost."""
     makers, u0, weights = differentiable
 
@@ -207,8 +202,8 @@ def forward(
 
         def step(pair, here):
             lost = []
-            for maker in makers:
-                pair, lost_here = maker(here._replace(weights=weights)).forward(pair)
+            for coupling in makers(here, weights):
+                pair, lost_here = coupling.forward(pair)
                 lost.append(lost_here)
             return pair, tuple(lost)
 
@@ -251,17 +246,15 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
 
         def step(carry, x):
             pair, cotangent_pair, cotangent_makers, cotangent_weights = carry
-            inputs, lost = x[0]._replace(weights=weights), x[1]
-            news = []
-            for maker, lost_here in zip(reversed(makers), reversed(lost), strict=True):
-                _, pull = eqx.filter_vjp(_arrays_made, maker, inputs)
-                pair, cotangent_pair, of_coupling = maker(inputs).pullback(
-                    pair, lost_here, cotangent_pair
-                )
-                new, cotangent_inputs = pull(eqx.filter(of_coupling, eqx.is_inexact_array))
-                news.append(new)
-                cotangent_weights = _add(cotangent_weights, cotangent_inputs.weights)
-            cotangent_makers = _add(cotangent_makers, tuple(reversed(news)))
+            here, lost = x
+            couplings, pull = eqx.filter_vjp(lambda make, w: make(here, w), makers, weights)
+            of_couplings = []
+            for coupling, lost_here in _backwards(couplings, lost):
+                pair, cotangent_pair, new = coupling.pullback(pair, lost_here, cotangent_pair)
+                of_couplings.insert(0, eqx.filter(new, eqx.is_inexact_array))
+            of_makers, of_weights = pull(tuple(of_couplings))
+            cotangent_makers = _add(cotangent_makers, of_makers)
+            cotangent_weights = _add(cotangent_weights, of_weights)
             return (pair, cotangent_pair, cotangent_makers, cotangent_weights), None
 
         carry = pair, cotangent_pair, cotangent_makers, _zeros(weights)
@@ -295,8 +288,8 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
     return cotangent_makers, cotangent_u0, cotangent_weights
 
 
-def _arrays_made(maker: Callable, inputs: Inputs) -> PyTree:
-    return eqx.filter(maker(inputs), eqx.is_inexact_array)
+def _backwards(couplings: Couplings, lost: PyTree) -> Iterable[tuple[AbstractCoupling, PyTree]]:
+    return zip(reversed(couplings), reversed(lost), strict=True)
 
 
 def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> tuple:

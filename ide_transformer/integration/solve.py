@@ -18,8 +18,7 @@ from .adaptive import adapt
 from .exits import AbstractExit, march_until
 from .gradients import AbstractGradient, Recompute, as_gradient
 from .march import check_state, plan_steps
-from .output import Output, Start, Trajectory, requested
-from .solution import Solution, interpolate
+from .output import Output, Solution, Start, Trajectory, interpolate, requested
 
 
 @checked

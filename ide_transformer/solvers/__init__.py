@@ -14,6 +14,7 @@ from .connections import (
     LearnedMultistep as LearnedMultistep,
 )
 from .evaluations import (
+    EvaluationCount as EvaluationCount,
     Evaluations as Evaluations,
     count_evaluations as count_evaluations,
     evaluations_made as evaluations_made,

@@ -130,9 +130,6 @@ class PaperSplitting(AbstractPaperSplitting):
 
     consistent: ClassVar[bool] = False
 
-    def order(self, terms: Terms) -> None:
-        return None
-
     def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
         moved = u + increment
         return moved if last else Nonnegative().project(moved)

@@ -39,9 +39,9 @@ class EvaluationCount(eqx.Module):
     """Field evaluations made so far by a scheme whose number is known only when it runs,
     kept in its solver state. A product with the Jacobian counts as one."""
 
-    count: Float[Array, ""]
+    count: Float[Array, "..."]
 
-    def plus(self, number: Float[Array, ""] | float | int) -> "EvaluationCount":
+    def plus(self, number: Float[Array, "..."] | float | int) -> "EvaluationCount":
         return EvaluationCount(self.count + number)
 
 
