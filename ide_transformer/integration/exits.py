@@ -262,6 +262,7 @@ def _cost_of_a_step(steps: Steps, start: Start, exit: AbstractExit) -> float:
             f"{where}: {steps.name} evaluates the field as often as the state needs, so no "
             "token can stop by itself; take an explicit scheme, for example RK4()."
         )
-    field = StepField(steps.equation.terms_of(0), *steps.offsets[:2], start.args)
+    start_of, end, *_ = steps.offsets
+    field = StepField(steps.equation.terms_of(0), start_of, end, start.args)
     start_inside(where, steps.given, field, start.u0, "LieTrotter() or RK4()")
     return steps.cost.first

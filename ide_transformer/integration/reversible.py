@@ -162,10 +162,11 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
 
     def maker(k, coupling):
         if not isinstance(coupling, Shear):
-            return eqx.filter_closure_convert(lambda *given: at_step(*given)[k], *example)
+            return eqx.filter_closure_convert(lambda x, w: at_step(x, w)[k], *example)
         # Its own gradient, taken one step at a time, keeps products alone: there it is faster.
         increment = jax.checkpoint(
-            lambda *given: at_step(*given[:2])[k].increment(given[2]), policy=save_products
+            lambda inputs, weights, u: at_step(inputs, weights)[k].increment(u),
+            policy=save_products,
         )
         increment = eqx.filter_closure_convert(increment, *example, u0)
         return _ShearMaker(increment, coupling.target, coupling.scale)

@@ -189,25 +189,6 @@ class AbstractStreams(AbstractConnected, AbstractFieldScheme):
     # n.
     streams: int = eqx.field(static=True)
 
-    def __init__(
-        self,
-        num_steps: PositiveInt,
-        operators: PositiveInt,
-        features: PositiveInt,
-        streams: PositiveInt = 4,
-    ):
-        self.num_steps, self.streams = num_steps, streams
-        # Another stream for each operator of each step, as ones.
-        place = jnp.arange(num_steps * operators).reshape(num_steps, operators) % streams
-        for name, weights in self.initial(jnp.eye(streams)[place], features).items():
-            setattr(self, name, weights)
-
-    @abc.abstractmethod
-    def initial(
-        self, read: Float[Array, "steps operators streams"], features: int
-    ) -> dict[str, Array]:
-        """The weights at first, with which each operator reads one stream."""
-
     @abc.abstractmethod
     def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
         """The connection of operator `index` in a step, in the presence of streams `x`."""
@@ -226,6 +207,12 @@ class AbstractStreams(AbstractConnected, AbstractFieldScheme):
             x = mix @ x + write[..., None] * increment[..., None, :]
         x = x.astype(u.dtype)
         return Step.between(u, jnp.mean(x, axis=-2), state=(x, made + 1))
+
+
+def _first_reads(num_steps: int, operators: int, streams: int) -> Array:
+    """Ones for the stream that each operator of each step reads at first, another each time."""
+    place = jnp.arange(num_steps * operators).reshape(num_steps, operators) % streams
+    return jnp.eye(streams)[place]
 
 
 class HyperConnections(AbstractStreams):
@@ -254,17 +241,21 @@ class HyperConnections(AbstractStreams):
     alpha_scale: Float[Array, "steps operators"]
     beta_scale: Float[Array, "steps operators"]
 
-    def initial(self, read: Array, features: int) -> dict[str, Array]:
-        *each, streams = read.shape
+    def __init__(
+        self,
+        num_steps: PositiveInt,
+        operators: PositiveInt,
+        features: PositiveInt,
+        streams: PositiveInt = 4,
+    ):
+        self.num_steps, self.streams, each = num_steps, streams, (num_steps, operators)
+        read = _first_reads(num_steps, operators, streams)[..., None]
         mix = jnp.broadcast_to(jnp.eye(streams), (*each, streams, streams))
-        return {
-            "alpha": jnp.concatenate([read[..., None], mix], axis=-1),
-            "beta": jnp.ones_like(read),
-            "alpha_weight": jnp.zeros((*each, features, 1 + streams)),
-            "beta_weight": jnp.zeros((*each, features)),
-            "alpha_scale": jnp.full(each, 0.01),
-            "beta_scale": jnp.full(each, 0.01),
-        }
+        self.alpha = jnp.concatenate([read, mix], axis=-1)
+        self.beta = jnp.ones((*each, streams))
+        self.alpha_weight = jnp.zeros((*each, features, 1 + streams))
+        self.beta_weight = jnp.zeros((*each, features))
+        self.alpha_scale = self.beta_scale = jnp.full(each, 0.01)
 
     def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
         normal = LayerNorm().project(x)
@@ -301,16 +292,19 @@ class DoublyStochasticConnections(AbstractStreams):
     weight: Float[Array, "steps operators streams_and_features connections"]
     scale: Float[Array, "steps operators three"]
 
-    def initial(self, read: Array, features: int) -> dict[str, Array]:
-        *each, streams = read.shape
-        mix = jnp.broadcast_to(jnp.eye(streams).ravel(), (*each, streams**2))
-        kinds = _OPEN * (2 * read - 1), jnp.zeros_like(read), _OPEN * (2 * mix - 1)
-        bias = jnp.concatenate(kinds, axis=-1)
-        return {
-            "bias": bias,
-            "weight": jnp.zeros((*each, streams * features, bias.shape[-1])),
-            "scale": jnp.full((*each, 3), 0.01),
-        }
+    def __init__(
+        self,
+        num_steps: PositiveInt,
+        operators: PositiveInt,
+        features: PositiveInt,
+        streams: PositiveInt = 4,
+    ):
+        self.num_steps, self.streams, each = num_steps, streams, (num_steps, operators)
+        read = 2 * _first_reads(num_steps, operators, streams) - 1
+        mix = jnp.broadcast_to(2 * jnp.eye(streams).ravel() - 1, (*each, streams**2))
+        self.bias = _OPEN * jnp.concatenate([read, jnp.zeros_like(read), mix], axis=-1)
+        self.weight = jnp.zeros((*each, streams * features, self.bias.shape[-1]))
+        self.scale = jnp.full((*each, 3), 0.01)
 
     def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
         n = self.streams

@@ -40,8 +40,8 @@ class LinearPart:
 
     def phi(self, n: Literal[1, 2], u: Array) -> Array:
         """`h φ_n(hL) u`."""
-        h = self.h
-        return h * self.operator.apply(lambda x: phi(n, jnp.asarray(h * x)), u, self.domain)
+        h = jnp.asarray(self.h)
+        return h * self.operator.apply(lambda x: phi(n, h * x), u, self.domain)
 
     def euler(self, u: Array, nonlinear: Array) -> Array:
         """The state after a step of exponential Euler, `e^{hL} u + h φ_1(hL) N`."""

@@ -158,7 +158,7 @@ def find_root(
         improve,
         _Search(start, jnp.array(0), infinite, jnp.zeros_like(infinite), infinite, step),
     )
-    results = diffrax.RESULTS
+    results: Any = diffrax.RESULTS
     result = results.where(
         end.size < 1, results.successful, results.nonlinear_max_steps_reached
     )

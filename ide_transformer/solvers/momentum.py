@@ -119,11 +119,12 @@ class InitialVelocity(eqx.Module):
 
 
 class Kick(NamedTuple):
-    """The coefficients of one sub-step: the velocity is kept times `damping`, the field
-    enters times `strength`, taken `lookahead` velocities ahead of the state."""
+    """One sub-step: the velocity is kept times `damping`, the field enters times `strength`,
+    taken `lookahead` velocities ahead of the state, and the sum is projected."""
 
     damping: Array
     strength: Array
+    normalization: AbstractConstraint
     lookahead: Depth = 0.0
 
 
@@ -136,16 +137,13 @@ class AbstractMomentum(AbstractFieldScheme):
     to step in the solver state.
     """
 
-    # P.
-    normalization: eqx.AbstractVar[AbstractConstraint]
-
     term_structure: ClassVar = diffrax.MultiTerm
     # Its equation is of second order in depth.
     consistent: ClassVar[bool] = False
 
     @abc.abstractmethod
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
-        """The coefficients of the sub-step of operator `index` over `[t0, t1]`."""
+        """The sub-step of operator `index` over `[t0, t1]`; P is its normalization."""
 
     def order(self, terms: Terms) -> int:
         return 1
@@ -167,28 +165,12 @@ class AbstractMomentum(AbstractFieldScheme):
         for index, one in enumerate(field.of_operators(self)):
             kick = self.kick(index, field.t0, field.t1)
             rate = one.rate(0, y1 + kick.lookahead * v)
-            v = self.normalization.project(kick.damping * v + kick.strength * rate)
+            v = kick.normalization.project(kick.damping * v + kick.strength * rate)
             y1 = y1 + field.h * v
         return Step.between(u, y1.astype(u.dtype), state=v.astype(u.dtype))
 
 
-class AbstractDecaying(AbstractMomentum):
-    """A velocity that is kept times β in a unit of depth; shorter steps use `β^h` and
-    `γ (1 - β^h)/(1 - β)`."""
-
-    momentum: eqx.AbstractVar[UnitInterval]
-    gain: eqx.AbstractVar[Positive]
-
-    def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
-        h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)
-        momentum, gain = self.momentum(middle, index), self.gain(middle, index)
-        # With β = 0 the power is 0 for every h > 0; its derivative there must stay finite.
-        safe = jnp.where(momentum > 0, momentum, 1)
-        damping = jnp.where(momentum > 0, safe**h, 0)
-        return Kick(damping, gain * (1 - damping) / (1 - momentum))
-
-
-class HeavyBall(AbstractDecaying):
+class HeavyBall(AbstractMomentum):
     """Polyak's heavy ball by Lie–Trotter over a state and its velocity: for each operator
     in turn, at h = 1,
 
@@ -209,8 +191,11 @@ class HeavyBall(AbstractDecaying):
     gain: Positive = eqx.field(converter=Positive, default=1.0)
     normalization: AbstractConstraint = Free()
 
+    def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
+        return _decaying(self, index, t0, t1)
 
-class Nesterov(AbstractDecaying):
+
+class Nesterov(AbstractMomentum):
     """Nesterov's acceleration by Lie–Trotter over a state and its velocity: for each
     operator in turn, at h = 1,
 
@@ -236,7 +221,17 @@ class Nesterov(AbstractDecaying):
 
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
         ahead = self.lookahead(t0 + 0.5 * (t1 - t0), index)
-        return super().kick(index, t0, t1)._replace(lookahead=(t1 - t0) * ahead)
+        return _decaying(self, index, t0, t1)._replace(lookahead=(t1 - t0) * ahead)
+
+
+def _decaying(scheme: HeavyBall | Nesterov, index: int, t0: Depth, t1: Depth) -> Kick:
+    """A velocity that is kept times `β^h`; the field enters times `γ (1 - β^h)/(1 - β)`."""
+    h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)
+    momentum, gain = scheme.momentum(middle, index), scheme.gain(middle, index)
+    # With β = 0 the power is 0 for every h > 0; its derivative there must stay finite.
+    safe = jnp.where(momentum > 0, momentum, 1)
+    damping = jnp.where(momentum > 0, safe**h, 0)
+    return Kick(damping, gain * (1 - damping) / (1 - momentum), scheme.normalization)
 
 
 class PresymplecticEuler(AbstractMomentum):
@@ -266,4 +261,4 @@ class PresymplecticEuler(AbstractMomentum):
         h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)
         growth = self.logarithmic(middle, index) * (jnp.log1p(t1) - jnp.log1p(t0))
         damping = jnp.exp(-growth - self.linear(middle, index) * h)
-        return Kick(damping, damping * h)
+        return Kick(damping, damping * h, self.normalization)

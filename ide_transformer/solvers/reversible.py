@@ -146,11 +146,9 @@ class Leapfrog(AbstractReversible):
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         # A start is the same formula from the present state over half the distance.
-        before, u_before = (
-            jnp.where(made_jump, field.t0, state[0]),
-            jnp.where(made_jump, u, state[1]),
-        )
-        y1 = u_before + _increment(field, field.t1 - before, u)
+        before = jnp.where(made_jump, field.t0, state[0])
+        u_before = jnp.where(made_jump, u, state[1])
+        y1 = u_before + _increment(field, jnp.asarray(field.t1 - before), u)
         return Step.between(u, y1, state=(jnp.asarray(field.t0, before.dtype), u))
 
 

@@ -222,11 +222,9 @@ def test_what_cannot_be_undone_is_refused(unchecked):
             solver=diffrax.Tsit5(),
             stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
         )
-    with pytest.raises(ide.InputError, match="ImplicitEuler is implicit, and only explicit"):
+    with pytest.raises(ide.InputError, match="ImplicitEuler is implicit; only explicit"):
         solve(solver=REVERSIBLE(ide.ImplicitEuler()))
-    with pytest.raises(
-        ide.InputError, match="AdamsBashforth uses earlier steps, but a step is"
-    ):
+    with pytest.raises(ide.InputError, match="AdamsBashforth uses earlier steps"):
         solve(solver=REVERSIBLE(ide.AdamsBashforth(2)))
     with pytest.raises(ide.InputError, match=r"coupling=0"):
         REVERSIBLE(ide.RK4(), coupling=0.0)
