@@ -109,27 +109,28 @@ def _reasons(
         )
     domain = TokenDomain(equation.domain.points[:1])
 
-    def one_step(u):
-        control = with_source(equation.control, u)
-        equation_here = Equation(control, equation.constraint, domain)
-        return Steps(equation_here, solver, unrolled(solver), 1, None, state.dtype)
+    def marks(run):
+        def program(u):
+            control = with_source(equation.control, u)
+            here = Equation(control, equation.constraint, domain)
+            return run(Steps(here, solver, unrolled(solver), 1, None, state.dtype), u)
 
-    def init(u):
-        steps = one_step(u)
+        return marks_in_order(program, state)
+
+    def init(steps, u):
         return steps.init(over_all(steps.equation.terms_of(0), domain), u, None)
 
-    def interval(u):
-        steps = one_step(u)
+    def interval(steps, u):
         weights = jax.tree.map(lambda x: x[0], steps.equation.intervals())
         solver_state = steps.init(steps.equation.terms_of(0), u, None)
         return interval_over_all(steps, domain)(u, solver_state, steps.indices[0], weights)
 
-    if marks_in_order(init, state) != 0:
+    if marks(init) != 0:
         yield (
             f"{name} evaluates the field before its first step, where tokens are not cached; "
             "use another scheme, for example RK4() or Strang()."
         )
-    if marks_in_order(interval, state) is None:
+    if marks(interval) is None:
         yield (
             f"{name} evaluates the field in a loop, in which its evaluations cannot be told "
             "apart; write them out one after the other, as RK4 does."

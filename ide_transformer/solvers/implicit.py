@@ -26,46 +26,25 @@ from .splitting import LieTrotter
 from .wrapper import AbstractWrapper
 
 
-class Krylov(lx.GMRES):
-    """GMRES, its tolerance `atol` relative to the root mean square of the right-hand side,
-    which may be of any size: that of a gradient is often far below one."""
-
-    # Whether a solution that did not reach the tolerance is turned into NaN. Within Newton's
-    # method it is a good step all the same.
-    strict: bool = False
-
-    def compute(self, state: PyTree, vector: PyTree[Array], options: dict[str, Any]) -> tuple:
-        scale = optx.rms_norm(vector)
-        scale = jnp.where(scale > 0, scale, 1)
-        value, result, stats = super().compute(state, vector / scale, options)
-        factor = jnp.where(result == lx.RESULTS.successful, scale, jnp.nan)
-        value = (value * (factor if self.strict else scale)).astype(value.dtype)
-        return value, lx.RESULTS.successful, stats
-
-
 def krylov_solve(
     product: Callable[[Array], Array],
     vector: Array,
     tolerance: float,
     dimension: int,
     cycles: int = 1,
-    *,
-    strict: bool = False,
 ) -> lx.Solution:
-    """The solution of `product(x) = vector` by GMRES with so many vectors in a cycle, and so
-    many cycles at most."""
-    structure = jax.eval_shape(lambda: vector)
-    solver = Krylov(
-        rtol=0.0,
-        atol=tolerance,
-        norm=optx.rms_norm,
-        # The first pass of lineax only sets up the residual.
-        max_steps=cycles + 1,
-        restart=dimension,
-        strict=strict,
+    """`x` with `product(x) = vector` by GMRES with so many vectors in a cycle, and so many
+    cycles at most. The tolerance is relative to the root mean square of the vector, which may
+    be of any size: that of a gradient is often far below one."""
+    scale = optx.rms_norm(vector)
+    scale = jnp.where(scale > 0, scale, 1)
+    # The first pass of lineax only sets up the residual.
+    solver = lx.GMRES(0.0, tolerance, optx.rms_norm, max_steps=cycles + 1, restart=dimension)
+    operator = lx.FunctionLinearOperator(product, jax.eval_shape(lambda: vector))
+    solution = lx.linear_solve(operator, vector / scale, solver, throw=False)
+    return eqx.tree_at(
+        lambda x: x.value, solution, (solution.value * scale).astype(vector.dtype)
     )
-    operator = lx.FunctionLinearOperator(product, structure)
-    return lx.linear_solve(operator, vector, solver, throw=False)
 
 
 class Root(NamedTuple):
@@ -187,7 +166,8 @@ def _root_backward(_, cotangent, perturbed, root_and_inputs, residual, rest, tol
     """`-(∂r/∂θ)ᵀ w` with `(∂r/∂y)ᵀ w = cotangent`, r the residual."""
     root, inputs = root_and_inputs
     _, pull_root = jax.vjp(lambda y: residual(y, eqx.combine(inputs, rest)), root)
-    w = krylov_solve(lambda w: pull_root(w)[0], cotangent, tolerance, 20, 20, strict=True).value
+    solution = krylov_solve(lambda w: pull_root(w)[0], cotangent, tolerance, 20, 20)
+    w = jnp.where(solution.result == lx.RESULTS.successful, solution.value, jnp.nan)
     _, pull_inputs = jax.vjp(lambda x: residual(root, eqx.combine(x, rest)), inputs)
     (gradient,) = pull_inputs(-w)
     return jnp.zeros_like(root), gradient
