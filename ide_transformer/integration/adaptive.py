@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..equation import Equation, TokenDomain, map_parts
 from ..errors import InputError
-from ..solvers import StepField, evaluations_made, first_failure
+from ..solvers import evaluations_made, first_failure
 from .gradients import AbstractGradient
 from .march import check_number, step_cost
 from .output import Start, Status, Trajectory, field_evaluations
@@ -30,9 +30,9 @@ def adapt(
     with the step that the last one would have taken next; after a failure none are taken."""
     u0, args, output = start
     check_number(equation, solver, None)
-    _check_estimate(equation, solver, u0)
     length, dtype = equation.control.interval_length, u0.dtype
-    controller = KeepsProposal(without_padding(controller, equation.domain))
+    controller = without_padding(controller, equation.domain)
+    controller = KeepsProposal(controller, type(solver).__name__)
     saveat = diffrax.SaveAt(
         t1=True, dense=output.dense, controller_state=True, solver_state=True
     )
@@ -75,21 +75,6 @@ def adapt(
     return Trajectory(u1, states, interpolation, status, total, rejected, evaluations)
 
 
-def _check_estimate(equation: Equation, solver: diffrax.AbstractSolver, u0: Array) -> None:
-    """Refuse a solver without an estimate of its error."""
-
-    def estimate(equation, u0):
-        t0, t1 = jnp.zeros((), u0.dtype), jnp.ones((), u0.dtype)
-        return StepField(equation.terms_of(0), t0, t1).first_step(solver, u0).error
-
-    if eqx.filter_eval_shape(estimate, equation, u0) is None:
-        name = type(solver).__name__
-        raise InputError(
-            f"solve: {name} has no error estimate to choose steps by; use an embedded pair "
-            f"such as diffrax.Tsit5(), or diffrax.HalfSolver({name}(…))."
-        )
-
-
 class _State(NamedTuple):
     """The state of the wrapped controller, and its proposals: the step for the next interval to
     start with, and the last one."""
@@ -105,9 +90,11 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
     guess, so the larger of the two is kept."""
 
     controller: diffrax.AbstractStepSizeController
+    # The name of the scheme.
+    scheme: str = eqx.field(static=True)
 
     def wrap(self, direction):
-        return KeepsProposal(self.controller.wrap(direction))
+        return KeepsProposal(self.controller.wrap(direction), self.scheme)
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         first_end, state = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
@@ -117,6 +104,11 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
+        if y_error is None:
+            raise InputError(
+                f"solve: {self.scheme} has no error estimate to choose steps by; use an "
+                f"embedded pair such as diffrax.Tsit5(), or HalfSolver({self.scheme}(…))."
+            )
         accepted, next_t0, next_t1, made_jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state.wrapped
         )
@@ -145,8 +137,7 @@ class TokenNorm(eqx.Module):
 
 
 def without_padding(controller: Any, domain: TokenDomain) -> Any:
-    """The step size controller with padded tokens kept out of its error norm, if that is the
-    default one."""
+    """The controller with padded tokens kept out of its error norm, if that is the default."""
     if domain.weights is None:
         return controller
     norm = TokenNorm(domain.weights)

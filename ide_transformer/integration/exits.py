@@ -22,10 +22,9 @@ from ..solvers import (
     StepField,
     first_failure,
     start_inside,
-    success,
 )
 from .march import Steps, march
-from .output import Start, Trajectory
+from .output import Start, Trajectory, finite
 
 
 class Progress(NamedTuple):
@@ -203,7 +202,7 @@ class _Stopping(AbstractFieldScheme):
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         moving = state.hits < self.exit.hits
-        remaining = state.remaining - 1
+        state = state._replace(remaining=state.remaining - 1)
         # Of tokens that have stopped, after one more step.
         rest = u + state.increment if self.exit.order else u
 
@@ -212,16 +211,16 @@ class _Stopping(AbstractFieldScheme):
             step = held.first_step(self.solver, u)
             y1 = jnp.where(moving[..., None], step.y1, rest)
             increment = jnp.where(moving[..., None], step.y1 - u, state.increment)
-            progress = Progress(y1, increment, state.increment, remaining, self.read_out)
+            progress = Progress(y1, increment, state.increment, state.remaining, self.read_out)
             below = self.exit.each(progress, self.weights) < self.exit.tolerance
-            hits = jnp.where(below, state.hits + 1, 0)
-            hits = jnp.where(moving, hits, state.hits)
+            hits = jnp.where(moving, jnp.where(below, state.hits + 1, 0), state.hits)
             made = state.evaluations.plus(jnp.where(moving, self.cost, 0.0))
-            result = first_failure(success(), step.result)
-            return y1, _State(increment, hits, remaining, made), result
+            result = first_failure(finite(0.0), step.result)
+            return y1, _State(increment, hits, state.remaining, made), result
 
-        still = state._replace(remaining=remaining)
-        y1, state, result = lax.cond(jnp.any(moving), advance, lambda: (rest, still, success()))
+        y1, state, result = lax.cond(
+            jnp.any(moving), advance, lambda: (rest, state, finite(0.0))
+        )
         return Step.between(u, y1, state=state, result=result)
 
 

@@ -82,8 +82,8 @@ class Steps(eqx.Module):
     def advance(
         self, terms: PyTree, edges: Array, carry: Carry, args: PyTree, *, dense=False, loop=True
     ) -> tuple[Carry, PyTree]:
-        """The steps of one interval, in a loop or written out one after the other; and for
-        each the values that interpolate it, if it is to be `dense`."""
+        """The steps of one interval, in a loop or written out, and the values that interpolate
+        each, if they are to be `dense`."""
 
         def step(carry, inputs):
             t0, t1, made_jump = inputs
@@ -100,19 +100,17 @@ class Steps(eqx.Module):
                 carry, info = step(carry, (edges[i], edges[i + 1], bool(jump)))
                 infos.append(info)
             return carry, jax.tree.map(lambda *x: jnp.stack(x), *infos)
-        if not jumps.any():
-            # Known when the march is compiled, so that no step has to look.
-            return lax.scan(
-                lambda carry, t: step(carry, (*t, False)), carry, (edges[:-1], edges[1:])
-            )
-        return lax.scan(step, carry, (edges[:-1], edges[1:], jumps))
+        ends = edges[:-1], edges[1:]
+        if jumps.any():
+            return lax.scan(step, carry, (*ends, jumps))
+        # Known when the march is compiled, so that no step has to look.
+        return lax.scan(lambda carry, t: step(carry, (*t, False)), carry, ends)
 
     def trajectory(
         self,
         u1: Array,
         states: Array | None,
         status: Status,
-        *,
         solver_state: PyTree = None,
         interpolation: diffrax.DenseInterpolation | None = None,
     ) -> Trajectory:
@@ -160,11 +158,11 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     def interval(carry, inputs):
         u, solver_state, status = carry
         index, weights = inputs
-        terms = steps.equation.interval_terms(index, weights)
-        edges = steps.edges(index)
+        terms, edges = steps.equation.interval_terms(index, weights), steps.edges(index)
         carry = Carry(u, solver_state, status.result)
-        carry, infos = steps.advance(terms, edges, carry, args, dense=output.dense)
-        u, solver_state, result = carry
+        (u, solver_state, result), infos = steps.advance(
+            terms, edges, carry, args, dense=output.dense
+        )
         status = status.after(result, u, edges[-1])
         kept = u if output.states else None
         if not output.dense:
@@ -186,9 +184,7 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
         (u0, state, Status.start(steps.dtype)),
         (steps.indices, steps.equation.intervals()),
     )
-    return steps.trajectory(
-        u1, states, status, solver_state=solver_state, interpolation=interpolation
-    )
+    return steps.trajectory(u1, states, status, solver_state, interpolation)
 
 
 def check_number(

@@ -9,12 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from ..arguments import checked, is_known
 from ..equation import AbstractNormalization, Depth, Equation, listing, parts, spelled
 from ..errors import InputError
-from ..solvers import Evaluations, evaluations_made, finite, first_failure, success
+from ..solvers import Evaluations, evaluations_made, first_failure
 
 
 class Output(NamedTuple):
@@ -115,6 +115,12 @@ _FAILURES = (
 )
 
 
+def finite(u: ArrayLike) -> diffrax.RESULTS:
+    """Success if all of a state is finite, as a value that a loop can carry."""
+    results: Any = diffrax.RESULTS
+    return results.where(jnp.all(jnp.isfinite(u)), results.successful, results.nonfinite)
+
+
 class Status(NamedTuple):
     """The first failure of a march, and the depth at which it was seen."""
 
@@ -124,7 +130,7 @@ class Status(NamedTuple):
 
     @classmethod
     def start(cls, dtype: np.dtype) -> "Status":
-        return cls(success(), jnp.array(jnp.inf, dtype))
+        return cls(finite(0.0), jnp.array(jnp.inf, dtype))
 
     def after(self, result: diffrax.RESULTS, u: Array, depth: Array) -> "Status":
         result = first_failure(result, finite(u))

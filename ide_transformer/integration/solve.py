@@ -152,16 +152,14 @@ class Discretization(eqx.Module):
     def _trajectory(
         self, equation: Equation, start: Start, read_out: Callable | None
     ) -> Trajectory:
-        if self.stepsize_controller is None:
-            steps = plan_steps(equation, self.solver, self.steps_per_interval, start.u0)
-            if self.exit is not None:
-                return march_until(
-                    steps, start, self.gradient.scan, self.exit, read_out or jnp.asarray
-                )
-            return self.gradient.march(steps, start)
-        solver = matrix_free(keeps_constraint(self.solver, equation.constraint))
-        controller = self.stepsize_controller
-        return adapt(equation, solver, controller, self.max_steps, start, self.gradient)
+        controller, gradient = self.stepsize_controller, self.gradient
+        if controller is not None:
+            solver = matrix_free(keeps_constraint(self.solver, equation.constraint))
+            return adapt(equation, solver, controller, self.max_steps, start, gradient)
+        steps = plan_steps(equation, self.solver, self.steps_per_interval, start.u0)
+        if self.exit is None:
+            return gradient.march(steps, start)
+        return march_until(steps, start, gradient.scan, self.exit, read_out or jnp.asarray)
 
 
 @eqx.filter_jit
@@ -211,6 +209,5 @@ def _states(
 
 def _residual(equation: Equation, u1: Array) -> Float[Array, ""]:
     """The largest residual at T, on the constraint with which the last interval ends."""
-    last = equation.control.num_intervals - 1
-    field = operator_fields(equation.terms_of(last))[-1]
-    return jnp.max(field.constraint(equation.horizon).residual(u1))
+    terms = equation.terms_of(equation.control.num_intervals - 1)
+    return jnp.max(operator_fields(terms)[-1].constraint(equation.horizon).residual(u1))

@@ -63,12 +63,10 @@ from .scheme import (
     AbstractScheme as AbstractScheme,
     Step as Step,
     StepField as StepField,
-    finite as finite,
     first_failure as first_failure,
     inconsistent as inconsistent,
     restarts_at_jumps as restarts_at_jumps,
     single_step as single_step,
-    success as success,
 )
 from .splitting import (
     AbstractSequentialSplitting as AbstractSequentialSplitting,

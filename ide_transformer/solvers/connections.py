@@ -16,12 +16,12 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..arguments import PositiveInt
 from ..equation import LayerNorm, RMSNorm, affine
 from ..errors import InputError
-from .scheme import AbstractFieldScheme, AbstractScheme, Step, StepField, Terms
+from .scheme import AbstractFieldScheme, Step, StepField, Terms
 from .splitting import LieTrotter
 from .wrapper import AbstractWrapper, Projected, start_inside
 
 
-class AbstractConnected(AbstractScheme):
+class AbstractConnected(AbstractFieldScheme):
     """A scheme with learned weights for each step. They belong to their step: there is no limit
     of small steps, and no order."""
 
@@ -44,10 +44,8 @@ class AbstractConnected(AbstractScheme):
 
 class Past(eqx.Module):
     """States or increments in the order in which they were made: the first `number` of
-    `values: [slots, ..., tokens, features]`; those that follow are zero.
-
-    A march keeps it at each step for the gradient, so memory grows with the square of the
-    number of steps."""
+    `values`; those that follow are zero. A march keeps it at each step for the gradient, so
+    memory grows with the square of the number of steps."""
 
     values: Float[Array, "slots *batch tokens features"]
     number: Int[Array, ""]
@@ -65,7 +63,7 @@ class Past(eqx.Module):
         return Past(values, self.number + 1)
 
 
-class AttentionResidual(AbstractConnected, AbstractFieldScheme):
+class AttentionResidual(AbstractConnected):
     """Attention over depth in the place of the sum of all increments: for each operator in turn
 
         v_i = h A_i(u_i),   u_{i+1} = Σ_{j≤i} α_j v_j,   v_0 = u_0,
@@ -176,7 +174,7 @@ class Connection(NamedTuple):
     mix: Float[Array, "*batch tokens streams streams"]
 
 
-class AbstractStreams(AbstractConnected, AbstractFieldScheme):
+class AbstractStreams(AbstractConnected):
     """A scheme with n states side by side, the streams x_1, …, x_n; for each operator in turn
 
         x_i ← Σ_j mix_ij x_j + write_i h A(Σ_j read_j x_j).

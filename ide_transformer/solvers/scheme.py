@@ -7,7 +7,6 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import diffrax
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..arguments import checked
@@ -16,8 +15,6 @@ from ..errors import InputError
 
 
 Terms: TypeAlias = PyTree[diffrax.AbstractTerm]
-
-_NONFINITE: Any = diffrax.RESULTS.nonfinite
 
 
 class Step(NamedTuple):
@@ -141,20 +138,9 @@ def single_step(
     return StepField(terms, t0, t1, args).first_step(solver, u).y1
 
 
-def success() -> diffrax.RESULTS:
-    """Success so far, as a value that a loop can carry."""
-    return diffrax.RESULTS.where(jnp.array(True), diffrax.RESULTS.successful, _NONFINITE)
-
-
 def first_failure(earlier: diffrax.RESULTS, later: diffrax.RESULTS) -> diffrax.RESULTS:
     """`earlier` unless that was a success, else `later`."""
     return diffrax.RESULTS.where(earlier == diffrax.RESULTS.successful, later, earlier)
-
-
-def finite(u: Float[Array, "..."]) -> diffrax.RESULTS:
-    """Success if all of a state is finite."""
-    everywhere = jnp.all(jnp.isfinite(u))
-    return diffrax.RESULTS.where(everywhere, diffrax.RESULTS.successful, _NONFINITE)
 
 
 class AbstractScheme(diffrax.AbstractSolver):

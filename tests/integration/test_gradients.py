@@ -42,22 +42,6 @@ def marched(solver, **options):
     )
 
 
-def by_hand(solver):
-    def solve(equation, u0):
-        return diffrax.diffeqsolve(
-            equation.terms,
-            solver,
-            0.0,
-            equation.horizon,
-            0.5,
-            u0,
-            adjoint=diffrax.DirectAdjoint(),
-            max_steps=16,
-        ).ys[0]
-
-    return solve
-
-
 def unrolled(solver):
     """A Python loop over layers and steps, without scan, checkpointing or diffrax's loop."""
 
@@ -71,16 +55,6 @@ def unrolled(solver):
         return u
 
     return solve
-
-
-@pytest.mark.thorough
-@pytest.mark.heavy
-@pytest.mark.parametrize("name", SOLVERS)
-def test_march_equals_by_hand(name):
-    solver = SOLVERS[name]
-    equation = make_equation(ide.PiecewiseLinear, intervals=2)
-    gradient = flat_gradient(marched(solver), equation)
-    assert largest(gradient, flat_gradient(by_hand(solver), equation)) < 1e-10
 
 
 @pytest.mark.heavy

@@ -26,9 +26,3 @@ def test_coefficients_of_other_layers():
         with pytest.raises(ide.InputError, match=rf"\({layers}, 1\).* depth T=3"):
             solve(ide.HeavyBall([[0.5]] * layers))
     assert solve(ide.HeavyBall([[0.5]] * 3)).shape == initial_state().shape
-
-
-def test_connections_of_more_steps():
-    equation = layered_equation(1, 3)
-    with pytest.raises(ide.InputError, match=r"num_steps=4\): it has weights for so many"):
-        ide.solve(equation, initial_state(), solver=ide.LearnedMultistep(4))
