@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..equation import Equation, operator_fields, parts, without_constraint
 from ..errors import InputError
@@ -63,11 +63,6 @@ class Steps(eqx.Module):
         return (self.equation.control.interval_length * fractions).astype(self.dtype)
 
     @property
-    def jumps(self) -> Bool[np.ndarray, " steps"]:
-        """Whether the field jumps at the beginning of a step, which is that of an interval."""
-        return (np.arange(self.number) == 0) & (not self.equation.continuous)
-
-    @property
     def indices(self) -> Float[Array, " intervals"]:
         return jnp.arange(self.equation.control.num_intervals, dtype=self.dtype)
 
@@ -93,7 +88,8 @@ class Steps(eqx.Module):
             carry = Carry(u, solver_state, first_failure(carry.result, result))
             return carry, dense_info if dense else None
 
-        jumps = self.jumps
+        # The field jumps at the beginning of an interval.
+        jumps = (np.arange(self.number) == 0) & (not self.equation.continuous)
         if self.number == 1 or not loop:
             infos = []
             for i, jump in enumerate(jumps):

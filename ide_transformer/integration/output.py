@@ -78,12 +78,10 @@ def _depths(
             "solve: saveat.ts must be known when the solve is compiled; for depths computed "
             "later use SaveAt(dense=True) and Solution.evaluate."
         ) from error
-    if np.ndim(inner) != 1:
+    if np.ndim(inner) != 1 or not all(0 <= t <= equation.horizon for t in inner):
         raise InputError(
-            f"solve: saveat.ts has shape {np.shape(inner)}; give a list of depths."
+            f"solve: saveat.ts = {inner} must be a list of depths in [0, {equation.horizon:g}]."
         )
-    if not all(0 <= t <= equation.horizon for t in inner):
-        raise InputError(f"solve: saveat.ts = {inner} must lie in [0, {equation.horizon:g}].")
     if subs.steps and steps_per_interval is None:
         raise InputError(
             "solve: saveat.steps: the number of adaptive steps is not known when the solve is "

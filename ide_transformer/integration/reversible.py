@@ -64,10 +64,10 @@ class Reversible(AbstractGradient):
     the spheres the way back divides by the gain: gains near 1 serve a hundred layers, one of ½
     doubles rounding in every layer.
 
-    Rounding grows on the way back. Once it has arrived, the rebuilt initial state is
-    compared with the true one; if they differ by more than `tolerance`, relative to the
-    largest entry of the state there or one interval later, the gradient is NaN, and an error
-    where `solve` may raise. `rebuilding_error` measures the same at each depth.
+    Rounding grows on the way back. If the rebuilt initial state differs from the true one by
+    more than `tolerance`, relative to the largest entry of the state there or one interval
+    later, the gradient is NaN, and an error where `solve` may raise. `rebuilding_error`
+    measures the same at each depth.
     """
 
     tolerance: PositiveFloat = eqx.field(static=True, default=1e-3)
@@ -100,14 +100,12 @@ def rebuilding_error(
     steps_per_interval: PositiveInt = 1,
     args: PyTree = None,
 ) -> Float[Array, " intervals"]:
-    """The growth of rounding when a reversible scheme is undone: it marches to T and back,
-    and compares at the beginning of each interval the rebuilt state with the true one. It
-    gives the largest difference, relative to the largest entry of the state there or one
-    interval later. `Reversible` checks the first of them.
+    """The growth of rounding when a reversible scheme is undone, after a march to T and back:
+    at the beginning of each interval the largest difference of the rebuilt state and the true
+    one, relative to the largest entry of the state there or one interval later. `Reversible`
+    checks the first of them. An `InputError` names a scheme that cannot be undone.
 
     **Arguments:** see `solve`.
-
-    **Raises:** `InputError` for a scheme that cannot be undone.
     """
     u0 = jnp.asarray(u0)
     check_state(equation, u0, args)

@@ -117,11 +117,6 @@ class Discretization(eqx.Module):
             tolerance = getattr(self.stepsize_controller, name, 0)
             if is_known(tolerance) and not tolerance >= 0:
                 raise InputError(f"solve: stepsize_controller: {name}={tolerance} is below 0.")
-        if isinstance(self.stepsize_controller, diffrax.ConstantStepSize):
-            raise InputError(
-                "solve: ConstantStepSize makes equal steps; say how many with "
-                "steps_per_interval and drop the controller."
-            )
 
     def solve(
         self,

@@ -120,10 +120,7 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
     scheme. With `LieTrotter(Euler())` and h = 1 it is the DenseFormer, whose depth-weighted
     average follows each block. Reference: Pagliardini et al., arXiv 2402.02622.
 
-    **Arguments:**
-
-    - `num_steps`: steps of a solve; it cannot make more.
-    - `solver`: a scheme that carries nothing of earlier steps.
+    **Arguments:** the steps of a solve, and a scheme that carries nothing of earlier steps.
     """
 
     weights: Float[Array, " weights"]
@@ -224,12 +221,7 @@ class HyperConnections(AbstractStreams):
     of the streams is read out, where the paper has the sum, which an output norm does not tell
     apart. Reference: Zhu et al., Hyper-Connections, arXiv 2409.19606, the dynamic form.
 
-    **Arguments:**
-
-    - `num_steps`: steps of a solve; it cannot make more.
-    - `operators`: how many the equation has.
-    - `features`: width of the state.
-    - `streams`: n.
+    **Arguments:** see `AttentionResidual`, and `streams`, n.
     """
 
     alpha: Float[Array, "steps operators streams one_and_streams"]
@@ -283,7 +275,7 @@ class DoublyStochasticConnections(AbstractStreams):
     streams is read out, where the paper has the sum. Reference: Manifold-Constrained
     Hyper-Connections, arXiv 2512.24880.
 
-    **Arguments:** see `HyperConnections`.
+    **Arguments:** see `AttentionResidual`, and `streams`, n.
     """
 
     bias: Float[Array, "steps operators connections"]

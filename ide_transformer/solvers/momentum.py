@@ -209,9 +209,7 @@ class Nesterov(AbstractMomentum):
     k the number of operators, where P is `Free`. Reference: YuriiFormer, arXiv 2601.23236,
     which takes for P a layer norm.
 
-    **Arguments:** see `HeavyBall`, and
-
-    - `lookahead`: μ in [0, 1), likewise.
+    **Arguments:** see `HeavyBall`, and `lookahead`, μ in [0, 1), likewise.
     """
 
     momentum: UnitInterval = eqx.field(converter=UnitInterval, default=0.9)
@@ -246,11 +244,7 @@ class PresymplecticEuler(AbstractMomentum):
     number of operators, where P is `Free`. Reference: SympFormer, arXiv 2603.16535, whose
     kinetic energy also depends on the state; here it is `|v|²/2`.
 
-    **Arguments:**
-
-    - `logarithmic`: c_log > 0, a number, `[operators]` or `[layers, operators]`.
-    - `linear`: c_lin > 0, likewise.
-    - `normalization`: P.
+    **Arguments:** c_log > 0, c_lin > 0 and P, in the forms that `HeavyBall` takes.
     """
 
     logarithmic: Positive = eqx.field(converter=Positive, default=3.0)

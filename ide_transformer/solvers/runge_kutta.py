@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PyTree
 
 from ..arguments import PositiveInt
 from ..equation import map_parts
-from ..errors import InputError
 from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms
 from .wrapper import AbstractTransparentWrapper
 
@@ -131,11 +130,6 @@ class GatedRK2(AbstractOneStep):
         second = field(1, u + first)
         # The gate sees the fields, not the increments, which shrink with the step.
         fields = jnp.concatenate([first, second], axis=-1) / field.h
-        if fields.shape[-1] != self.weight.shape[0]:
-            raise InputError(
-                f"GatedRK2(features={self.weight.shape[0] // 2}): the state has "
-                f"{u.shape[-1]} features; build it for as many."
-            )
         gate = jax.nn.sigmoid(fields @ self.weight + self.bias)[..., None]
         gate = jnp.broadcast_to(gate, u.shape).astype(u.dtype)
         return u + gate * first + (1 - gate) * second

@@ -40,17 +40,13 @@ U0 = random_state()
             "drop steps_per_interval",
         ),
         (
-            {"solver": diffrax.Tsit5(), "stepsize_controller": diffrax.ConstantStepSize()},
-            "steps_per_interval and drop the controller",
-        ),
-        (
             {
                 "solver": diffrax.Tsit5(),
                 "stepsize_controller": diffrax.PIDController(rtol=-1e-3, atol=1e-3),
             },
             "stepsize_controller: rtol=-0.001 is below 0",
         ),
-        ({"saveat": diffrax.SaveAt(ts=jnp.ones((2, 2)))}, r"saveat.ts has shape \(2, 2\)"),
+        ({"saveat": diffrax.SaveAt(ts=jnp.ones((2, 2)))}, "a list of depths in"),
         ({"gradient": diffrax.BacksolveAdjoint()}, "wrong for layered weights"),
         (
             {
@@ -61,7 +57,7 @@ U0 = random_state()
             "wrong for layered weights",
         ),
         ({"gradient": diffrax.DirectAdjoint()}, "fixed steps march by a scan"),
-        ({"saveat": diffrax.SaveAt(ts=[4.0])}, r"must lie in \[0, 3\]"),
+        ({"saveat": diffrax.SaveAt(ts=[4.0])}, r"depths in \[0, 3\]"),
         ({"saveat": diffrax.SaveAt(solver_state=True)}, "states of the solver"),
         (
             {

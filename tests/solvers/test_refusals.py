@@ -48,7 +48,6 @@ BIDIRECTIONAL = ide.Bidirectional(key=jax.random.key(0))
         ),
         (ide.Nesterov(lookahead=[0.9, 0.5, 0.1]), LAYERED, r"Nesterov: .*\(3,\)"),
         (ide.PresymplecticEuler(linear=[[0.9, 0.5, 0.1]] * 3), LAYERED, r"Euler: .*\(3, 3\)"),
-        (ide.GatedRK2(5), LAYERED, r"GatedRK2\(features=5\): the state has 4"),
         (
             ide.PaperSplitting(),
             tied_equation(ide.Damping(1.0)),
