@@ -153,24 +153,18 @@ class Trajectory(NamedTuple):
     def raise_on_failure(self, equation: Equation) -> Float[Array, "*batch tokens features"]:
         """`u1`, or an error that says how the solve failed and in which interval."""
         result, failed_at = self.status
-        which = sum(
-            jnp.where(result == getattr(diffrax.RESULTS, name), index, 0)
-            for index, name in enumerate(_FAILURES)
-        )
-        knots = equation.knots
-        inside = jnp.searchsorted(jnp.asarray(knots[1:]), failed_at)
+        failures = {name: getattr(diffrax.RESULTS, name) for name in _FAILURES}
+        which = jnp.argmax(jnp.stack([result == failure for failure in failures.values()]))
+        inside = jnp.searchsorted(jnp.asarray(equation.knots[1:]), failed_at)
         # Of a token whose features are all the same.
         singular = any(x.eps == 0 for x in parts(equation.constraint, AbstractNormalization))
-        hints = {
-            "nonfinite": "If a token is constant, give the constraint eps=1e-5. " * singular
-        }
+        hint = "If a token is constant, give the constraint eps=1e-5. " * singular
         messages = [
             f"solve failed between depths {start:g} and {end:g} of {equation.horizon:g} with "
-            f"{name}. {diffrax.RESULTS[getattr(diffrax.RESULTS, name)]} "
-            f"{hints.get(name, '')}Take smaller steps, or call solve with throw=False and look "
-            "at result, failed_at and us."
-            for start, end in itertools.pairwise(knots)
-            for name in _FAILURES
+            f"{name}. {diffrax.RESULTS[failure]} {hint * (name == 'nonfinite')}Take smaller "
+            "steps, or call solve with throw=False and look at result, failed_at and us."
+            for start, end in itertools.pairwise(equation.knots)
+            for name, failure in failures.items()
         ]
         failed = result != diffrax.RESULTS.successful
         index = jnp.where(failed, inside * len(_FAILURES) + which, 0)

@@ -19,7 +19,6 @@ from .evaluations import (
     count_evaluations as count_evaluations,
     evaluations_made as evaluations_made,
 )
-from .exponential import ETDAB2 as ETDAB2, ExponentialEuler as ExponentialEuler
 from .implicit import (
     AbstractImplicitScheme as AbstractImplicitScheme,
     ImplicitEuler as ImplicitEuler,
@@ -38,8 +37,10 @@ from .momentum import (
     learned as learned,
 )
 from .multistep import (
+    ETDAB2 as ETDAB2,
     AdamsBashforth as AdamsBashforth,
     Bidirectional as Bidirectional,
+    ExponentialEuler as ExponentialEuler,
     draws as draws,
     with_key as with_key,
 )

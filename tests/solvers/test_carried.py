@@ -22,7 +22,7 @@ from solvers.linear_problem import (
 )
 
 import ide_transformer as ide
-from ide_transformer.solvers.exponential import phi
+from ide_transformer.solvers.multistep import phi
 
 
 @pytest.fixture(scope="module")
