@@ -125,10 +125,10 @@ def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     call = getattr(call, "build", call)
     module = vars(sys.modules[call.__module__])
     parameters = inspect.signature(call, eval_str=True, globals=module).parameters
-    # Where a field is converted, its own type says more than what the converter accepts.
-    fields = getattr(call, "__dataclass_fields__", {})
+    # Where a function converts a field, its own type says more than what the function accepts.
+    fields = getattr(call, "__dataclass_fields__", {}).items()
     types = {name: parameter.annotation for name, parameter in parameters.items()}
-    types |= {name: x.type for name, x in fields.items() if "converter" in x.metadata}
+    types |= {n: x.type for n, x in fields if x.metadata.get("converter", x.type) is not x.type}
     # A type that differs from model to model is any of its kind.
     types = {name: getattr(x, "__bound__", None) or x for name, x in types.items()}
     return {name: x.replace(annotation=types[name]) for name, x in parameters.items()}
