@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import Annotated, ClassVar, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree, Real
+from pydantic import AfterValidator
 
 from ..equation import AbstractConstraint, Depth, Free
 from ..errors import InputError
@@ -19,6 +20,23 @@ from .scheme import AbstractFieldScheme, Step, StepField, Terms
 
 # A number, or lists of numbers.
 Numbers: TypeAlias = Real[ArrayLike, "..."] | list
+
+
+def _within(holds: Callable, interval: str) -> AfterValidator:
+    def validate(value: Numbers) -> Numbers:
+        try:
+            numbers = np.asarray(value, float)
+            fits = numbers.ndim <= 2 and numbers.size and holds(numbers).all()
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"Input should be in {interval}: a number, a list with one for each operator, "
+                "or a list of these with one for each layer"
+            )
+        return value
+
+    return AfterValidator(validate)
 
 
 class AbstractCoefficient(eqx.Module):
@@ -57,9 +75,10 @@ class UnitInterval(AbstractCoefficient):
 
     raw: Float[Array, "..."]
 
-    def __init__(self, value: Numbers):
-        inside = "in [0, 1); 1 is not stable"
-        numbers = _numbers(value, lambda x: (x >= 0) & (x < 1), inside)
+    def __init__(
+        self, value: Annotated[Numbers, _within(lambda x: (x >= 0) & (x < 1), "[0, 1)")]
+    ):
+        numbers = np.asarray(value, jnp.result_type(float))
         self.raw = jnp.sqrt(numbers / (1 - numbers))
 
     @property
@@ -72,27 +91,15 @@ class Positive(AbstractCoefficient):
 
     raw: Float[Array, "..."]
 
-    def __init__(self, value: Numbers):
-        numbers = _numbers(value, lambda x: (x > 0) & np.isfinite(x), "above 0")
+    def __init__(
+        self, value: Annotated[Numbers, _within(lambda x: (x > 0) & np.isfinite(x), "(0, ∞)")]
+    ):
+        numbers = np.asarray(value, jnp.result_type(float))
         self.raw = jnp.asarray(numbers) + jnp.log(-jnp.expm1(-numbers))
 
     @property
     def value(self) -> Float[Array, "..."]:
         return jax.nn.softplus(self.raw)
-
-
-def _numbers(value: Numbers, holds: Callable, wanted: str) -> Float[np.ndarray, "..."]:
-    try:
-        numbers = np.asarray(value, jnp.result_type(float))
-        fits = numbers.ndim <= 2 and numbers.size and holds(numbers).all()
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise InputError(
-            f"a learned coefficient of {value}: give a number {wanted}, a list with one for "
-            "each operator, or a list of these with one for each layer."
-        )
-    return numbers
 
 
 def learned(solver: PyTree) -> dict[str, Float[Array, ""]]:

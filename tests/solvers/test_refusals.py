@@ -14,9 +14,9 @@ import ide_transformer as ide
     [
         (lambda: ide.Composition(coefficients=(0.3, 0.3)), "must sum to 1"),
         (lambda: ide.AdamsBashforth(4), "steps should be 2 or 3"),
-        (lambda: ide.Nesterov(momentum=1.0), r"coefficient of 1.0: give a number in \[0, 1\)"),
-        (lambda: ide.HeavyBall(momentum=[0.5, -0.1]), r"coefficient of \[0.5, -0.1\]"),
-        (lambda: ide.Nesterov(gain=0.0), "of 0.0: give a number above 0"),
+        (lambda: ide.Nesterov(momentum=1.0), r"momentum=1.0: momentum should be in \[0, 1\)"),
+        (lambda: ide.HeavyBall(momentum=[0.5, -0.1]), r"momentum=\[0.5, -0.1\]"),
+        (lambda: ide.Nesterov(gain=0.0), r"gain=0.0: gain should be in \(0, ∞\)"),
         (lambda: ide.Nesterov(momentum=[[[0.5]]]), "one for each operator"),
     ],
 )

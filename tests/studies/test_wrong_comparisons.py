@@ -140,7 +140,7 @@ def test_steps_that_would_say_nothing_are_refused(solver):
         (
             TRAIN,
             {"schemes/one/solver": {"kind": "nesterov", "options": {"momentum": 1.5}}},
-            r"solver: momentum=1.5: it must lie in \[0, 1\)",
+            r"solver.options.momentum=1.5: Input should be in \[0, 1\)",
         ),
         (
             TRAIN,
