@@ -31,9 +31,9 @@ def antiderivatives(points, number=200, seed=0):
 YAML = """
 name: antiderivative
 data: {{name: arrays, path: {path}, test: 0.1}}
-model: {{kind: operator_model, width: 16, heads: 2, depth: 1, std: 0.1, options: {{modes: 6}}}}
-optimizer: {{learning_rate: 2.0e-2, warmup: 10}}
-training: {{steps: 60, batch_size: 16, evaluate_every: 60, checkpoint_every: 60, sample: 0}}
+model: {{kind: operator_model, width: 16, heads: 2, depth: 2, std: 0.1, options: {{modes: 6}}}}
+optimizer: {{learning_rate: 1.0e-2, warmup: 10}}
+training: {{steps: 120, batch_size: 16, evaluate_every: 120, checkpoint_every: 120, sample: 0}}
 """
 
 
