@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
-from ide_transformer.models.generate import draw
+from ide_transformer.models.generate import Draw
 from ide_transformer.pretrained import load_pretrained
 
 
@@ -248,7 +248,7 @@ def test_the_most_likely_tokens_that_have_a_probability_are_drawn_from(key):
     probabilities = jnp.array([0.1, 0.5, 0.05, 0.35])
     logits = jnp.broadcast_to(jnp.log(probabilities), (2000, 4))
     for top_p, expected in ((0.4, {1}), (0.6, {1, 3}), (0.9, {0, 1, 3}), (1.0, {0, 1, 2, 3})):
-        drawn = draw(logits, key, 1.0, None, top_p)
+        drawn = Draw(1.0, None, top_p)(logits, key)
         assert set(np.asarray(drawn).tolist()) == expected
-    drawn = draw(logits, key, 1.0, None, 0.6)
+    drawn = Draw(1.0, None, 0.6)(logits, key)
     assert jnp.mean(drawn == 1) == pytest.approx(0.5 / 0.85, abs=0.04)
