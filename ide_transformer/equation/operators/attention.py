@@ -26,7 +26,6 @@ from .positions import (
     AbstractPositions,
     AbstractRegion,
     Fredholm,
-    Heads,
     Neighborhood,
     NoPositions,
     ScoreBias,
@@ -36,8 +35,13 @@ from .quadrature.integrate import integrate
 from .quadrature.token_mean import Domains
 
 
-# Queries, keys and values, head by head.
-QueriesKeysValues: TypeAlias = tuple[Heads, Heads, Heads]
+# Queries, keys and values, head by head: queries of the tokens, the others of those that they
+# see, which may have fewer heads.
+QueriesKeysValues: TypeAlias = tuple[
+    Float[Array, "*batch tokens heads head_features"],
+    Float[Array, "*batch others others_heads head_features"],
+    Float[Array, "*batch others others_heads head_features"],
+]
 
 
 class AbstractAttention(AbstractOperator):
