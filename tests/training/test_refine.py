@@ -155,7 +155,7 @@ def test_a_run_goes_on_to_the_same_bits(run, tmp_path, monkeypatch, capsys, cut)
         (dict(meshes=[2]), r"training\.meshes draws meshes of one model"),
         (
             dict(control={"kind": "fourier", "options": {"waves": 1}}),
-            r"training\.refine={0: 2, 4: 4}: .*waves=1 need at least 3",
+            r"training\.refine={0: 2, 4: 4}: .*each of waves, on num_intervals=2",
         ),
         (
             dict(control={"kind": "training.mine:Fixed"}),
