@@ -95,7 +95,7 @@ def test_the_sphere_projects_in_the_metric_of_its_gain():
 
 def test_a_constant_token_has_no_projection():
     constant = jnp.asarray(np.ones((2, 6, WIDTH)))
-    with pytest.raises(ide.InputError, match=r"Sphere: a token whose.*eps=1e-5"):
+    with pytest.raises(ide.InputError, match=r"Sphere: a token of equal features.*eps=1e-5"):
         ide.Sphere().project(constant)
     assert np.isfinite(project(ide.Sphere(eps=1e-5), constant)).all()
     with pytest.raises(RuntimeError, match="If a token is constant, give the constraint eps"):
