@@ -113,11 +113,11 @@ class StepField(eqx.Module):
         control = self.terms.contr(self.t0, self.t1)
         return self.terms.vf_prod(self.t(c), u, self.args, control)
 
-    def rate(self, c: float | int, u: Array) -> Array:
-        """The rate `F(t0 + c h, u)`, in the form that `increment` takes."""
+    def rate(self, c: float | int, u: Array) -> PyTree[Array]:
+        """The rate `F(t0 + c h, u)`, of several terms that of each, as `increment` takes it."""
         return self.terms.vf(self.t(c), u, self.args)
 
-    def increment(self, rate: Array) -> Array:
+    def increment(self, rate: PyTree[Array]) -> Array:
         """`h` times a rate."""
         return self.terms.prod(rate, self.terms.contr(self.t0, self.t1))
 
@@ -164,7 +164,7 @@ class AbstractScheme(diffrax.AbstractSolver):
     def init(self, terms, t0, t1, y0, args) -> PyTree:
         return self.start(StepField(terms, t0, t1, args), y0)
 
-    def func(self, terms, t0, y0, args) -> Array:
+    def func(self, terms, t0, y0, args) -> PyTree[Array]:
         return terms.vf(t0, y0, args)
 
 

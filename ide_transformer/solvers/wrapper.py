@@ -49,7 +49,7 @@ class AbstractWrapper(AbstractFieldScheme):
     def error_order(self, terms: Terms) -> Any:
         return self.solver.error_order(self.inner_terms(terms))
 
-    def func(self, terms, t0, y0, args) -> Array:
+    def func(self, terms, t0, y0, args) -> PyTree[Array]:
         return self.solver.func(self.inner_terms(terms), t0, y0, args)
 
     def with_projected_solver(self) -> Any:
