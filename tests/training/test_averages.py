@@ -94,8 +94,8 @@ def test_a_run_keeps_its_average_and_old_runs_have_none(tmp_path, monkeypatch, c
     )
     assert "loss" in output
 
-    # The state of a run without it is what it was before there was one.
+    # Without it the same is learned; the programs of the two differ, and so does rounding.
     plain = training.train(configured(tmp_path, options), runs=tmp_path / "plain")
     with pytest.raises(InputError, match=r"keeps no moving average .* training.average=0.999"):
         training.load_run(plain.path, weights="average")
-    assert losses(plain.path) == losses(folder.path)
+    np.testing.assert_allclose(losses(plain.path), losses(folder.path), rtol=1e-14)

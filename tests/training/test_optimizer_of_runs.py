@@ -116,4 +116,4 @@ def test_a_range_test_of_five_steps_is_refused(config):
 @pytest.mark.heavy
 def test_a_range_test_does_not_go_on_with_a_run(capsys):
     options = ("--resume", "--find-learning-rate")
-    assert "drop --resume" in run_here(capsys, "train.py", "runs/x", *options, expected=2)
+    assert "do not go together" in run_here(capsys, "train.py", "runs/x", *options, expected=2)
