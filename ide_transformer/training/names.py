@@ -74,7 +74,8 @@ def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[...
     if ":" not in name:
         home = equation.gelu.__module__ if of_array else None
         functions = filter(inspect.isfunction, vars(equation).values())
-        known = {x.__name__: x for x in functions if x.__module__ == home}
+        there = [x for x in functions if x.__module__ == home]
+        known = {x.__name__: x for x in there if len(inspect.signature(x).parameters) == 1}
         if name not in known:
             raise _unknown(key, name, sorted(known), "package.module:function for a function")
         return known[name]
