@@ -151,7 +151,7 @@ def test_arrays_of_numbers_are_options(tmp_path):
         (["solver.kind=milstein"], "solver.kind=milstein: unknown"),
         (["solver.kind=diffrax:ItoMilstein"], "ItoMilstein is not for configurations"),
         (["model.width=130"], "model.operators.0: Attention: heads=4 do not divide"),
-        (["model.activation=sin"], "sin: unknown. Known: gelu, gelu_tanh, quick_gelu, relu, silu. Write"),
+        (["model.activation=sin"], "unknown. Known: gelu, gelu_tanh, quick_gelu, relu, silu"),
         (
             ["model.operators=[{kind: scaled, options: {operator: galerkin_attention}}]"],
             "data.name=text: operator 0, GalerkinAttention, sees later tokens",
