@@ -57,6 +57,7 @@ NOT_RUN = {
 }
 # Shorter forms of what takes long.
 SHORT = {
+    " data.validation=0.02": "",
     "configs/quick.yaml": (
         "configs/quick.yaml training.steps=20 training.sample=0 data.validation=0.002"
     ),
