@@ -46,7 +46,7 @@ Prompt = TypeVar("Prompt", Integer[Array | np.ndarray, "..."], Text, str)
 
 
 class Draw(NamedTuple):
-    """How a token is drawn: see `generate`."""
+    """Options by which a token is drawn, see `generate`."""
 
     temperature: float = 1.0
     top_k: int | None = None

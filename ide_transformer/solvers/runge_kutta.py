@@ -45,8 +45,8 @@ class ExplicitRungeKutta(AbstractTransparentWrapper):
         if made_jump is True or missing is True:
             rate = field.rate(0, u)
         else:
-            anew = jnp.asarray(missing) | made_jump
-            rate = lax.cond(anew, lambda: field.rate(0, u), lambda: last)
+            lost = jnp.asarray(missing) | made_jump
+            rate = lax.cond(lost, lambda: field.rate(0, u), lambda: last)
         increments, stage = [field.increment(rate)], u
         for row, node in zip(tableau.a_lower, tableau.c, strict=True):
             stage = combine(u, row, increments)

@@ -15,7 +15,7 @@ from ..models import Model
 
 
 class Data(NamedTuple):
-    """What models are measured on.
+    """Inputs, and the measures of their outputs, for all models of a study.
 
     - `inputs`: a batch.
     - `losses`: from the outputs to the loss, of each sample or of all.

@@ -1,5 +1,6 @@
 """Kinds of values, and sections of a configuration that choose a class and give its options."""
 
+import abc
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -96,9 +97,9 @@ class AbstractChoice(Section):
     name_key: ClassVar[str] = ".kind"
 
     @property
+    @abc.abstractmethod
     def chosen(self) -> str:
         """The name."""
-        raise NotImplementedError
 
     def option_key(self, name: str) -> str:
         """Where an option is written, below the key of the choice."""
