@@ -36,11 +36,11 @@ from .quadrature.token_mean import Domains
 
 
 # Queries, keys and values, head by head: queries of the tokens, the others of those that they
-# see, which may have fewer heads.
+# see, which may have fewer heads, and values of another width.
 QueriesKeysValues: TypeAlias = tuple[
     Float[Array, "*batch tokens heads head_features"],
     Float[Array, "*batch others others_heads head_features"],
-    Float[Array, "*batch others others_heads head_features"],
+    Float[Array, "*batch others others_heads value_features"],
 ]
 
 
