@@ -1,0 +1,1 @@
+"""Conformance tests: what every part of a kind must do, one of your own included."""
