@@ -1,0 +1,82 @@
+"""A task of ten lines that configurations name `stub`, and tiny runs on it, all of the same
+sizes, so that their programs are compiled once."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from running import logged
+
+from ide_transformer import models, tasks, training
+from ide_transformer.training import names, reading
+
+
+class Stub(tasks.AbstractTask):
+    """Predict the next of the tokens 0, 1, 2, 3, 4, 0, 1, …"""
+
+    model, sizes = models.LanguageModel, {"vocabulary": 5}
+
+    def __init__(self, context: int):
+        self.context = context
+
+    def batch(self, step, size, seed):
+        starts = np.random.default_rng([seed, step]).integers(0, 5, size)
+        return self._windows(starts)
+
+    def held_out(self, size, samples=None, part="validation"):
+        yield self._windows(np.arange(samples or 5) + (part == "test"))
+
+    def _windows(self, starts):
+        tokens = (starts[:, None] + np.arange(self.context + 1)) % 5
+        return tasks.Batch(tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32))
+
+
+names.FACES[tasks.AbstractTask] += (sys.modules[__name__],)
+
+
+def tree(**sections):
+    """The sections of a run of 4 steps, logged at each, with a checkpoint after 2 and 4; those
+    given are merged into them."""
+    base = {
+        "name": "small",
+        "data": {"name": "stub"},
+        "model": {"width": 4, "heads": 2, "depth": 2, "context": 4},
+        "optimizer": {"warmup": 1, "learning_rate": 0.01},
+        "training": {
+            **{"steps": 4, "batch_size": 4, "log_every": 1, "checkpoint_every": 2},
+            **{"evaluate_every": 2, "evaluate_samples": 4, "keep_best": False, "sample": 0},
+        },
+    }
+    given = sections.items()
+    merged = {k: {**base.get(k, {}), **x} if isinstance(x, dict) else x for k, x in given}
+    return base | merged
+
+
+def config(*overrides, **sections):
+    merged = tree(**sections)
+    reading.apply_overrides(merged, overrides)
+    return training.Config.model_validate(merged)
+
+
+def train(runs, *overrides, **sections):
+    """The folder of a run, without its figures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.run, "plot_run", lambda *_: None)
+        return training.train(config(*overrides, **sections), runs=runs)
+
+
+def resumed(run, runs, after):
+    """A copy of a run that is cut after a checkpoint and goes on from there."""
+    folder = training.RunFolder(shutil.copytree(run.path, runs / run.path.name))
+    folder.summary.unlink()
+    for path in folder.checkpoints.glob("[0-9]*"):
+        if int(path.name) > after:
+            shutil.rmtree(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.run, "plot_run", lambda *_: None)
+        return training.resume_run(folder.path)
+
+
+def losses(run):
+    return [line["loss"] for line in logged(run.path) if "loss" in line]
