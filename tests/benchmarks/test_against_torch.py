@@ -15,9 +15,6 @@ from benchmarks.shared.command import Rounds
 from benchmarks.with_torch.ours import OwnTraining, Setting
 
 
-TIMING = {"milliseconds", "spread", "time_ratio", "ratio_spread"}
-
-
 @pytest.mark.heavy
 def test_pytorch_learns_the_same():
     """The loss over some AdamW steps, and every weight after them."""
@@ -97,9 +94,8 @@ def test_training_against_pytorch_in_paired_processes():
     setting = Setting(1, 2, 6, 16, heads=2, vocabulary=11)
     rows = against_torch(setting, Rounds(2), steps=1, curve=3)
     assert [row["name"] for row in rows] == ["torch eager", "torch.compile", "ide_transformer"]
-    columns = {"tokens_per_second", "mebibytes", "loss", "loss_difference", "utilisation"}
     for row in rows:
-        assert set(row) == TIMING | columns | {"setting", "name"}
+        assert {"milliseconds", "mebibytes", "loss", "utilisation"} <= set(row)
         assert row["loss_difference"] < 1e-5 and row["tokens_per_second"] > 0
 
 

@@ -1,4 +1,4 @@
-"""The command `ide-transformer`, and the configurations of the package."""
+"""The command `ide-transformer`, its options and the configurations of the package."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 from helpers import ROOT
+from running import run_here
 
 from ide_transformer import InputError
 from ide_transformer.commands import main, run_script
@@ -29,9 +30,8 @@ def test_a_configuration_is_a_file_or_has_a_name(tmp_path, monkeypatch):
     assert config_file("compare/any_depth") == ROOT / "configs/compare/any_depth.yaml"
     (tmp_path / "quick").write_text("name: mine")
     assert config_file("quick").samefile(tmp_path / "quick")
-    missing = config_file("shakespear")
     with pytest.raises(InputError, match=r"shakespear: .* it has shakespeare, "):
-        raise no_config(missing)
+        raise no_config(config_file("shakespear"))
 
 
 def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatch):
@@ -42,3 +42,23 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: RESOURCE_EXHAUSTED: Out of memory allocating")
+
+
+SAYS_NOTHING = {
+    "evaluate none --exit-for sample": "--exit-for goes with --exit.",
+    "evaluate none --mesh 8": "write key=value, for example intervals=2,4,8",
+    "evaluate none --mesh intervals=0": "--mesh intervals=0: intervals=0: Input should be",
+    "evaluate none --rollout 4 --samples 8": "--samples says nothing beside --rollout; drop",
+    "evaluate none --figure loss.png": "--figure goes with --exit or --mesh or",
+    "evaluate none --mesh intervals=2,3 --pictures flow.png": "--pictures are of one solve",
+    "evaluate none --text text.txt data.options.points=3": "points=3 says nothing beside",
+    "evaluate none --mesh intervals=2 --figure loss.txt": "loss.txt: a figure ends with .png,",
+    "resolution --random 1 --samples 2": "--figure and --samples are for the",
+    "translate none --length-penalty 2": "--length-penalty goes with --beams",
+}
+
+
+@pytest.mark.parametrize("command", SAYS_NOTHING)
+def test_options_that_say_nothing_are_refused(capsys, command):
+    name, *options = command.split()
+    assert SAYS_NOTHING[command] in run_here(capsys, f"{name}.py", *options, expected=2)

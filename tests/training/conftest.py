@@ -1,16 +1,56 @@
+"""A small run on a text, which tests of its checkpoints, its data and its resumption share."""
+
+import shutil
+from pathlib import Path
+
 import pytest
-from training.small_run import TEXT, config
+from training import stub
 
 from ide_transformer import training
 
 
+TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
+RUN = Path("runs/small")
+
+
+def config(**sections):
+    return stub.config(data={"name": "text", "path": "text.txt"}, **sections)
+
+
+def contents(there):
+    return {p: p.read_bytes() for p in sorted(there.rglob("*")) if p.is_file()}
+
+
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """The folder of a run with two checkpoints, and the weights at the end."""
+    """The folder of a text and of a run on it with two checkpoints."""
     there = tmp_path_factory.mktemp("whole")
     (there / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(there)
         patch.setattr(training.run, "plot_run", lambda *_: None)
-        run = training.train(config(there / "text.txt"), runs=there / "runs")
-    run.summary.unlink()
-    return there, training.load_run(run.path)[0]
+        training.train(config(), runs=RUN.parent)
+    return there
+
+
+@pytest.fixture(scope="session")
+def end(whole):
+    """The model at the end of the run."""
+    return training.load_run(whole / RUN)[0]
+
+
+@pytest.fixture
+def there(whole, tmp_path, monkeypatch):
+    """A copy of the folder, in which the process is."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
+    return tmp_path
+
+
+@pytest.fixture
+def half(there):
+    """The copy without the last checkpoint, as after a kill."""
+    shutil.rmtree(there / RUN / "checkpoints/4")
+    (there / RUN / "summary.json").unlink()
+    return there

@@ -1,6 +1,6 @@
-"""Runs on 8 virtual devices, for a process of its own: reads a list of runs, each a list of
-overrides, and writes their losses and the bytes of the state on a device. With `resume`, the
-runs after the first go on from its checkpoint of half the steps."""
+"""Runs of the stub on 8 virtual devices, for a process of its own: reads a list of runs, each a
+list of overrides, and writes their losses, the bytes of the state on a device, and their
+folders. With `resume`, the runs after the first go on from its checkpoint of half the steps."""
 
 import json
 import os
@@ -8,21 +8,29 @@ import sys
 from pathlib import Path
 
 
+# A machine that is short of memory may keep one of the threads waiting for longer than the 40 s
+# after which XLA would end the process.
 os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+    ]
 )
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
-from tiny_runs import configured, losses, without_its_end
+from training import stub
 
-from ide_transformer import training
-from ide_transformer.training import parallel, run as run_module
+from ide_transformer.training import parallel
+
+
+SIZES = {"model": {"width": 16, "context": 8}, "optimizer": {"warmup": 2}}
+TRAINING = {"steps": 6, "batch_size": 8, "checkpoint_every": 3, "evaluate_every": 6}
 
 
 def main() -> None:
     there, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
-    run_module.plot_run = lambda *_: None
     placed: list[int] = []
     place = parallel.Layout.placed
 
@@ -35,14 +43,13 @@ def main() -> None:
     parallel.Layout.placed = measured
     results, first = [], None
     for number, overrides in enumerate(runs):
-        if first is None or "resume" not in sys.argv:
-            config = configured(there, overrides)
-            folder = training.train(config, runs=there / "runs").path
-            first = folder if first is None else first
+        if "resume" in sys.argv and first:
+            run = stub.resumed(first, there / str(number), 3, overrides)
         else:
-            folder = without_its_end(first, there / f"resumed/{number}")
-            training.resume_run(folder, overrides)
-        results.append({"losses": losses(folder), "bytes": placed[-1], "folder": str(folder)})
+            run = stub.train(there / str(number), *overrides, **SIZES, training=TRAINING)
+        first = first or run
+        losses = stub.losses(run)
+        results.append({"losses": losses, "bytes": placed[-1], "folder": str(run.path)})
     print(json.dumps(results))
 
 

@@ -66,7 +66,7 @@ def train(runs, *overrides, **sections):
         return training.train(config(*overrides, **sections), runs=runs)
 
 
-def resumed(run, runs, after):
+def resumed(run, runs, after, overrides=()):
     """A copy of a run that is cut after a checkpoint and goes on from there."""
     folder = training.RunFolder(shutil.copytree(run.path, runs / run.path.name))
     folder.summary.unlink()
@@ -75,7 +75,7 @@ def resumed(run, runs, after):
             shutil.rmtree(path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.run, "plot_run", lambda *_: None)
-        return training.resume_run(folder.path)
+        return training.resume_run(folder.path, overrides)
 
 
 def losses(run):

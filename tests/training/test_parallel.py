@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 from running import run_apart
-from training.tiny_runs import configured
+from training import stub
 
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
@@ -21,28 +21,21 @@ from ide_transformer.training.optimizer import path_of
 
 
 ON_MESHES = Path(__file__).parent / "on_meshes.py"
-MESHES = [
-    {"fsdp": 2, "tensor": 2, "sequence": 2},
-    {"data": 4},
-    {"fsdp": 4},
-    {"tensor": 2},
-    {"sequence": 4},
-]
-MORE_MESHES = [{"data": 2, "fsdp": 2, "sequence": 2}, {"data": 2, "tensor": 2, "sequence": 2}]
-AXES = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
-SCHEMES = {
-    "lie_trotter": [],
-    "strang(heun)": ["solver.kind=strang(heun)"],
-    "reversible": [
-        "solver.kind=algebraically_reversible(lie_trotter)",
-        "training.gradient=reversible",
+THREE_AXES = {"fsdp": 2, "tensor": 2, "sequence": 2}
+# By what is trained, the layouts on which it is.
+RUNS = {
+    "": [THREE_AXES, {"data": 4}, {"fsdp": 4}, {"tensor": 2}, {"sequence": 4}],
+    "solver.kind=strang(heun) optimizer.kind=lion optimizer.schedule=warmup_stable_decay": [
+        THREE_AXES
+    ],
+    "solver.kind=algebraically_reversible(lie_trotter) training.gradient=reversible"
+    " optimizer.kind=schedule_free optimizer.schedule=constant": [
+        {"data": 2, "tensor": 2, "sequence": 2}
+    ],
+    'optimizer.kind=muon optimizer.clip=0.1 optimizer.groups={"control":0.5}': [
+        {"data": 2, "fsdp": 2, "tensor": 2}
     ],
 }
-OPTIMIZERS = [
-    ["optimizer.kind=lion", "optimizer.schedule=warmup_stable_decay"],
-    ["optimizer.kind=schedule_free", "optimizer.schedule=constant"],
-    ["optimizer.kind=muon", "optimizer.clip=0.1", "optimizer.groups={control: 0.5}"],
-]
 
 
 def overrides(mesh):
@@ -56,44 +49,33 @@ def on_meshes(there, runs, *options):
 
 @pytest.mark.long
 @pytest.mark.heavy
-def test_every_mesh_gives_the_losses_of_one_device(tmp_path, thorough):
-    """With one scheme; with the others the mesh of three axes, or all if thorough."""
-    cases = []
-    for number, scheme in enumerate(SCHEMES):
-        meshes = [*MESHES, *MORE_MESHES] if thorough else MESHES[: 1 if number else None]
-        cases += [(scheme, mesh) for mesh in [{}, *meshes]]
-    found = on_meshes(tmp_path, [[*SCHEMES[x], *overrides(mesh)] for x, mesh in cases])
-    ones = {x: here for (x, mesh), here in zip(cases, found, strict=True) if not mesh}
-    for case, here in zip(cases, found, strict=True):
-        scheme, mesh = case
-        losses, one = here["losses"], ones[scheme]
-        assert len(losses) == 20 and losses[-1] < losses[0] - 0.2
-        np.testing.assert_allclose(losses, one["losses"], atol=1e-5, err_msg=str(case))
-        if "tensor" not in mesh:
-            parts = mesh.get("fsdp", 1)
-            assert one["bytes"] / here["bytes"] == pytest.approx(parts, rel=0.1), case
-
-
-@pytest.mark.heavy
-def test_every_optimizer_and_schedule_goes_with_a_mesh(tmp_path):
-    mesh = overrides({"data": 2, "fsdp": 2, "tensor": 2})
-    runs = [*OPTIMIZERS, *([*options, *mesh] for options in OPTIMIZERS)]
-    found = on_meshes(tmp_path, runs)
-    for options, one, here in zip(OPTIMIZERS, found, found[len(OPTIMIZERS) :], strict=False):
-        np.testing.assert_allclose(
-            here["losses"], one["losses"], atol=1e-5, err_msg=str(options)
-        )
-        assert one["bytes"] > 3 * here["bytes"], options
+def test_every_mesh_gives_the_losses_of_one_device(tmp_path):
+    cases = [(kind, mesh) for kind, meshes in RUNS.items() for mesh in ({}, *meshes)]
+    found = on_meshes(tmp_path, [[*kind.split(), *overrides(mesh)] for kind, mesh in cases])
+    for (kind, mesh), here in zip(cases, found, strict=True):
+        if not mesh:
+            one = here
+        losses = here["losses"]
+        assert len(losses) == 6 and losses[-1] < losses[0] - 0.05, (kind, losses)
+        np.testing.assert_allclose(losses, one["losses"], atol=1e-5, err_msg=str((kind, mesh)))
+        parts = mesh.get("fsdp", 1)
+        if "tensor" in mesh:
+            assert one["bytes"] > 1.5 * parts * here["bytes"], (kind, mesh)
+        else:
+            assert one["bytes"] / here["bytes"] == pytest.approx(parts, rel=0.1), (kind, mesh)
 
 
 @pytest.mark.heavy
 def test_a_run_goes_on_with_other_devices(tmp_path):
     """With optimizers that keep other things of a weight, a batch in parts, and an average."""
     options = ["optimizer.kind=muon", "training.average=0.9", "training.accumulate=2"]
-    first = [*options, *overrides({"data": 2, "fsdp": 2, "tensor": 2})]
-    others = [{**AXES}, {**AXES, "data": 2, "fsdp": 2}]
-    eight, one, four = on_meshes(tmp_path, [first, *map(overrides, others)], "resume")
-    assert len(eight["losses"]) == len(one["losses"]) == 20
+    layouts = [
+        dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))
+        for sizes in ((2, 2, 2), (1, 1, 1), (2, 2, 1))
+    ]
+    first, *others = map(overrides, layouts)
+    eight, one, four = on_meshes(tmp_path, [[*options, *first], *others], "resume")
+    assert len(eight["losses"]) == len(one["losses"]) == 6
     np.testing.assert_allclose(one["losses"], eight["losses"], atol=1e-5)
     np.testing.assert_allclose(four["losses"], eight["losses"], atol=1e-5)
     assert one["bytes"] > 1.9 * four["bytes"]
@@ -104,50 +86,36 @@ def test_a_run_goes_on_with_other_devices(tmp_path):
 
 REFUSED = {
     "parallel.data=2": "layout of 2 devices, and there are 1",
-    "parallel.pipeline=2": "parallel.pipeline",
-    "parallel.data=0": "parallel.data",
     "parallel.rank=1": "parallel.processes, their number",
-    "training.accumulate=3": "training.accumulate=3 does not divide training.batch_size=8",
+    "training.accumulate=3": "training.accumulate=3 does not divide training.batch_size=4",
+}
+# As if there were as many devices.
+DIVISORS = {
+    "parallel.data=3": "data × parallel.fsdp = 3 does not divide training.batch_size, 4",
+    "parallel.tensor=3": "parallel.tensor = 3 does not divide the number of heads, 2",
+    "parallel.sequence=3": "parallel.sequence = 3 does not divide the number of tokens, 4",
 }
 
 
-@pytest.mark.parametrize("override", REFUSED)
-def test_meshes_that_cannot_be_are_refused(override, tmp_path):
-    with pytest.raises((InputError, ValueError), match=REFUSED[override]):
-        training.train(configured(tmp_path, [override]), runs=tmp_path / "runs")
+@pytest.mark.parametrize("override", REFUSED | DIVISORS)
+def test_meshes_that_cannot_be_are_refused(override, tmp_path, monkeypatch):
+    if override in DIVISORS:
+        monkeypatch.setattr(run, "make_layout", lambda parallel: None)
+    with pytest.raises((InputError, ValueError), match=(REFUSED | DIVISORS)[override]):
+        stub.train(tmp_path / "runs", override)
     assert not (tmp_path / "runs").exists()
 
 
-DIVISORS = {
-    "parallel.data=3": "data × parallel.fsdp = 3 does not divide training.batch_size, 8",
-    "parallel.tensor=3": "parallel.tensor = 3 does not divide the number of heads, 2",
-    "parallel.sequence=3": "parallel.sequence = 3 does not divide the number of tokens, 8",
-}
-
-
-@pytest.mark.parametrize("override", DIVISORS)
-def test_what_a_mesh_does_not_divide_is_refused(override, tmp_path, monkeypatch):
-    # As if there were as many devices.
-    monkeypatch.setattr(run, "make_layout", lambda parallel: None)
-    with pytest.raises(InputError, match=DIVISORS[override]):
-        training.train(configured(tmp_path, [override]), runs=tmp_path / "runs")
-
-
-def test_a_process_takes_its_rows_of_a_batch(tmp_path):
-    text = training.build_task(configured(tmp_path, []))
-    whole = text.batch(3, 8, seed=1)
-    part = text.part_of_batch(3, 8, 1, slice(2, 5))
-    np.testing.assert_array_equal(part.inputs, whole.inputs[2:5])
-    np.testing.assert_array_equal(part.targets, whole.targets[2:5])
-
-
-def test_the_points_of_functions_are_those_of_all_processes():
-    task = tasks.BurgersInterval(8, points="random")
-    whole, part = task.batch(3, 8, 1), task.part_of_batch(3, 8, 1, slice(2, 5))
-    np.testing.assert_array_equal(part.inputs.values, whole.inputs.values[2:5])
-    np.testing.assert_array_equal(part.targets.values, whole.targets.values[2:5])
-    np.testing.assert_array_equal(part.inputs.domain.points, whole.inputs.domain.points)
-    np.testing.assert_array_equal(part.targets.domain.weights, whole.targets.domain.weights)
+def test_the_part_of_a_batch_of_a_process_is_that_of_all():
+    """Also where the samples share points, which are those of all processes."""
+    text = tasks.LanguageTask("the sea is wide and the night is long. " * 9, 8)
+    burgers = tasks.BurgersInterval(8, points="random")
+    for task in (text, burgers):
+        whole, part = task.batch(3, 8, 1), task.part_of_batch(3, 8, 1, slice(2, 5))
+        (own, shared), (of_part, also) = whole.divided(), part.divided()
+        assert eqx.tree_equal(jax.tree.map(lambda x: x[2:5], own), of_part)
+        assert eqx.tree_equal(shared, also)
+        assert bool(jax.tree.leaves(shared)) == (task is burgers)
 
 
 def test_each_weight_has_one_rule():
@@ -159,8 +127,7 @@ def test_each_weight_has_one_rule():
 
 
 def test_tables_of_a_vocabulary_are_divided_by_it():
-    sizes = {"width": 8, "heads": 2, "depth": 2, "context": 4, "tied": False}
-    config = training.Config.model_validate({"model": sizes})
+    config = stub.config("model.tied=false")
     model = training.build_model_of_size(config, {"vocabulary": 6}, jax.random.key(0))
     weights = eqx.filter(model, eqx.is_inexact_array)
     names = {

@@ -3,7 +3,6 @@ been."""
 
 import contextlib
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -14,30 +13,29 @@ import sys
 import time
 
 import pytest
-from helpers import SCRIPTS, fast_first
+import yaml
+from helpers import SCRIPTS
 from running import logged
+from training import stub
+from training.conftest import TEXT
 
 
-TEXT = "The quick brown fox jumps over the lazy dog; who knows why?\n" * 60
 STEPS = 40
-CONFIG = """
-name: small
-data: {name: text, path: %s}
-model: {width: 64, heads: 2, depth: 2, context: 64, dropout: 0.1}
-optimizer: {warmup: 2}
-training:
-  {steps: %d, batch_size: 16, log_every: 3, checkpoint_every: 4, evaluate_every: 8,
-   evaluate_samples: 64, sample: 4%s}
-"""
+SECTIONS = {
+    "data": {"name": "text", "path": "text.txt"},
+    "model": {"width": 32, "context": 32, "dropout": 0.1},
+    "training": {
+        **{"steps": STEPS, "batch_size": 16, "log_every": 3, "checkpoint_every": 4},
+        **{"evaluate_every": 8, "keep_best": True, "sample": 4, "refine": {0: 1, 16: 2}},
+    },
+}
 # Imports the package once; each run is a process that begins without a device.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["ide_transformer.training", "ide_transformer.figures"])
 
 
-def train(folder, resume, devices):
-    """The script, in a process of its own with so many devices."""
-    count = f"--xla_force_host_platform_device_count={devices}"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {count}".strip()
+def train(folder, resume):
+    """The script, in a process of its own."""
     os.chdir(folder)
     os.environ.pop("PYTEST_CURRENT_TEST", None)
     output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -52,31 +50,19 @@ def train(folder, resume, devices):
 class Run:
     """A run in a folder, whose process is started again and again."""
 
-    def __init__(self, folder, more="", mesh=None):
-        self.folder = folder
-        self.devices = math.prod((mesh or {}).values())
-        self.run = folder / "runs/small"
+    def __init__(self, folder):
+        self.folder, self.run = folder, folder / "runs/small"
         folder.mkdir()
         (folder / "text.txt").write_text(TEXT)
-        parallel = f"parallel: {json.dumps(mesh or {})}\n"
-        (folder / "config.yaml").write_text(CONFIG % ("text.txt", STEPS, more) + parallel)
+        (folder / "config.yaml").write_text(yaml.safe_dump(stub.tree(**SECTIONS)))
 
     @property
     def output(self):
         return (self.folder / "output").read_text()
 
-    @property
-    def so_far(self):
-        """The output of a process that may not have begun to write."""
-        with contextlib.suppress(FileNotFoundError):
-            return self.output
-        return ""
-
     def start(self):
         (self.folder / "begun").unlink(missing_ok=True)
-        process = FORKS.Process(
-            target=train, args=(self.folder, self.run.exists(), self.devices)
-        )
+        process = FORKS.Process(target=train, args=(self.folder, self.run.exists()))
         process.start()
         while process.is_alive() and not (self.folder / "begun").exists():
             time.sleep(0.001)
@@ -87,113 +73,64 @@ class Run:
         process = self.start()
         process.join(300)
         assert process.exitcode == 0, self.output
-        state = json.loads(
-            next((self.run / f"checkpoints/{STEPS}/arrays").glob("metadata")).read_text()
-        )["arrays"]
+        assert "Traceback" not in self.output
+        (arrays,) = (self.run / f"checkpoints/{STEPS}/arrays").glob("metadata")
+        state = json.loads(arrays.read_text())["arrays"]
         summary = json.loads((self.run / "summary.json").read_text())
         return state, logged(self.run), {**summary, "seconds": 0}
 
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The end of an undisturbed run, and the seconds that it takes."""
-    run = Run(tmp_path_factory.mktemp("undisturbed") / "run")
-    began = time.monotonic()
-    return run.end(), time.monotonic() - began
-
-
-def writes_a_checkpoint(run):
-    with contextlib.suppress(FileNotFoundError):
-        return any("tmp" in path.name for path in (run.run / "checkpoints").iterdir())
-    return False
-
-
-def disturb(run, number, instants, seconds):
-    """Starts the run and sends a signal after a random time, or every second time as soon as
-    a checkpoint is being written; whether the signal came before the end, and its instant."""
-    process = run.start()
-    began = time.monotonic()
-    if next(instants) % 2:
-        wait = random.uniform(0, seconds)
-        process.join(wait)
-    else:
-        while process.is_alive() and not writes_a_checkpoint(run):
-            time.sleep(0.0005)
-    if not process.is_alive():
+    def writes_a_checkpoint(self):
+        with contextlib.suppress(FileNotFoundError):
+            return any("tmp" in path.name for path in (self.run / "checkpoints").iterdir())
         return False
-    os.kill(process.pid, number)
-    asked = time.monotonic()
-    process.join(60)
-    assert time.monotonic() - asked < 10, run.output
-    assert process.exitcode in (0, -number), (process.exitcode, run.output)
-    print(f"{signal.Signals(number).name} after {asked - began:.2f} s: {process.exitcode}")
-    return process.exitcode == -number
+
+    def disturb(self, number, wait):
+        """Starts the run and sends a signal after a time, or without one as soon as a
+        checkpoint is being written; whether the signal came before the end."""
+        process = self.start()
+        if wait is not None:
+            process.join(wait)
+        else:
+            while process.is_alive() and not self.writes_a_checkpoint():
+                time.sleep(0.0005)
+        if not process.is_alive():
+            return False
+        os.kill(process.pid, number)
+        asked = time.monotonic()
+        process.join(60)
+        assert time.monotonic() - asked < 10, self.output
+        assert process.exitcode in (0, -number), (process.exitcode, self.output)
+        return process.exitcode == -number
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(
-    "numbers",
-    fast_first(0, [((signal.SIGKILL,),), ((signal.SIGTERM, signal.SIGINT),)], heavy=1),
-)
-def test_runs_that_are_stopped_again_and_again_end_the_same(
-    undisturbed, tmp_path, numbers, thorough
-):
-    stop_again_and_again(*undisturbed, tmp_path, numbers, 20 if thorough else 3)
-
-
-@pytest.mark.thorough
-@pytest.mark.heavy
-def test_runs_on_a_mesh_that_are_stopped_again_and_again_end_the_same(tmp_path):
-    mesh = {"data": 2, "fsdp": 2}
+def test_a_run_that_is_stopped_again_and_again_ends_the_same(tmp_path, thorough):
+    """Also where it is refined, and while it writes a checkpoint."""
     began = time.monotonic()
-    expected = Run(tmp_path / "undisturbed", mesh=mesh).end()
+    expected = Run(tmp_path / "undisturbed").end()
     seconds = time.monotonic() - began
-    signals = signal.SIGKILL, signal.SIGTERM
-    stop_again_and_again(expected, seconds, tmp_path, signals, 10, mesh)
-
-
-def stop_again_and_again(expected, seconds, there, numbers, times, mesh=None):
-    random.seed(13)
-    done, instants, run = 0, iter(range(1000)), Run(there / "0", mesh=mesh)
-    while done < times:
-        done += disturb(run, numbers[done % len(numbers)], instants, seconds)
+    instants = random.Random(13)
+    done, started, run = 0, 0, Run(tmp_path / "0")
+    while done < (20 if thorough else 4):
+        started += 1
+        number = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)[done % 4]
+        wait = instants.uniform(0, seconds) if started % 2 else None
+        done += run.disturb(number, wait)
         if (run.run / "summary.json").exists():
             assert run.end() == expected
-            run = Run(there / str(done), mesh=mesh)
+            run = Run(tmp_path / str(started))
     assert run.end() == expected
-    assert "Traceback" not in run.output
-
-
-@pytest.mark.thorough
-@pytest.mark.heavy
-def test_a_run_that_is_killed_where_it_is_refined_ends_the_same(tmp_path):
-    """The checkpoint of the last step before it may be whole, half written, or not begun."""
-    refine = ", refine: {0: 1, 16: 2}"
-    whole, run = (Run(tmp_path / name, refine) for name in ("whole", "killed"))
-    expected = whole.end()
-    process = run.start()
-    while process.is_alive() and "step 16: refined" not in run.so_far:
-        time.sleep(0.0005)
-    process.kill()
-    process.join(60)
-    assert not (run.run / "summary.json").exists()
-    assert run.end() == expected
-    assert "Traceback" not in run.output
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("seconds", [0.1, 0.6, 1.2])
-def test_an_interrupt_at_the_start_ends_quietly(tmp_path, seconds):
-    """Also while the package is imported."""
-    run = Run(tmp_path / "run")
-    command = [sys.executable, SCRIPTS / "train.py", "config.yaml"]
-    process = subprocess.Popen(
-        command, cwd=run.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=10)
-    assert process.returncode == -signal.SIGINT and "Traceback" not in output, output
+@pytest.mark.parametrize("module", ["numpy", "jax", "ide_transformer.equation"])
+def test_an_interrupt_while_the_package_is_imported_ends_quietly(module):
+    command = [sys.executable, "-X", "importtime", SCRIPTS / "train.py", "none"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while line := process.stderr.readline():
+            if line.split()[-1] == module:
+                process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
 
 
 @pytest.mark.heavy

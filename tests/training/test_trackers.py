@@ -3,14 +3,26 @@
 import importlib.util
 import json
 import math
+import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+import yaml
+from helpers import SCRIPTS
+from training import stub
 
 from ide_transformer import InputError, training
 from ide_transformer.training.trackers import AbstractTracker, InBackground, JsonLines
+
+
+needs_tensorboard = pytest.mark.skipif(
+    importlib.util.find_spec("tensorboardX") is None, reason="no tensorboardX"
+)
 
 
 class Recorder(AbstractTracker):
@@ -37,6 +49,19 @@ class Recorder(AbstractTracker):
         self._called("close")
 
 
+@pytest.fixture
+def background(tmp_path):
+    """Starts a recorder in the background; the recorder, the tracker and the warnings."""
+
+    def start(before, patience=60.0):
+        recorder, warned = Recorder(before), []
+        tracker = InBackground(recorder, warned.append, patience)
+        tracker.start(tmp_path, {"a.b": 1}, 3)
+        return recorder, tracker, warned
+
+    return start
+
+
 def test_json_lines_are_appended_and_not_finite_values_are_null(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for step in (1, 2):
@@ -49,91 +74,47 @@ def test_json_lines_are_appended_and_not_finite_values_are_null(tmp_path):
     assert lines == [{"step": step, "loss": None, "rate": 0.5} for step in (1, 2)]
 
 
-def test_training_does_not_wait_for_a_tracker(tmp_path):
-    """Every call comes, in its order, and none before the tracker is free."""
-    free, warned = threading.Event(), []
-    recorder = Recorder(lambda name: free.wait(20))
-    tracker = InBackground(recorder, warned.append)
-    tracker.start(tmp_path, {"a.b": 1}, 3)
+def test_training_does_not_wait_for_a_tracker_but_a_checkpoint_does(background, tmp_path):
+    free = threading.Event()
+    recorder, tracker, warned = background(lambda name: free.wait(20))
     for step in (4, 5):
         tracker.log(step, {"loss": 0.1 * step})
     assert recorder.calls == []
-    free.set()
-    tracker.close()
+    threading.Timer(0.05, free.set).start()
+    tracker.flush()
     logged = [("log", step, {"loss": 0.1 * step}) for step in (4, 5)]
-    assert recorder.calls == [("start", tmp_path, {"a.b": 1}, 3), *logged, ("close",)]
-    assert warned == []
+    expected = [("start", tmp_path, {"a.b": 1}, 3), *logged, ("flush",)]
+    assert recorder.calls == expected
+    tracker.close()
+    assert recorder.calls == [*expected, ("close",)] and warned == []
 
 
-def test_a_tracker_that_fails_is_left_out(tmp_path):
+@pytest.mark.parametrize("failing", ["start", "log", "flush"])
+def test_a_tracker_that_fails_is_left_out(background, failing):
     def fail(name):
-        if name == "log":
+        if name == failing:
             raise ValueError("no room")
 
-    recorder, warned = Recorder(fail), []
-    tracker = InBackground(recorder, warned.append)
-    tracker.start(tmp_path, {}, 0)
-    tracker.log(1, {})
-    tracker.log(2, {})
-    tracker.close()
-    assert [call[0] for call in recorder.calls] == ["start", "close"]
-    assert len(warned) == 1
-    assert warned[0].startswith("warning: Recorder failed with ValueError: no room; the run")
-
-
-def test_a_tracker_that_hangs_does_not_keep_a_run_from_its_end(tmp_path):
-    free, warned = threading.Event(), []
-    tracker = InBackground(Recorder(lambda name: free.wait(20)), warned.append, patience=0.01)
-    tracker.start(tmp_path, {}, 0)
-    tracker.close()
-    free.set()
-    assert len(warned) == 1 and "Recorder is not done after 0.01 s" in warned[0]
-
-
-def test_a_checkpoint_waits_for_what_was_logged(tmp_path):
-    """Not for a tracker that has failed, and once only for one that hangs."""
-    recorder, warned = Recorder(lambda name: time.sleep(0.05)), []
-    tracker = InBackground(recorder, warned.append)
-    tracker.start(tmp_path, {}, 0)
+    recorder, tracker, warned = background(fail)
+    tracker.log(4, {})
     tracker.flush()
-    assert [call[0] for call in recorder.calls] == ["start", "flush"]
+    tracker.log(5, {})
     tracker.close()
+    called = ["start", "log", "flush", "log"]
+    assert [call[0] for call in recorder.calls] == [*called[: called.index(failing)], "close"]
+    (line,) = warned
+    assert line.startswith("warning: Recorder failed with ValueError: no room; the run goes on")
 
-    def fail(name):
-        raise ValueError("no room")
 
-    tracker = InBackground(Recorder(fail), warned.append)
-    tracker.start(tmp_path, {}, 0)
-    tracker.flush()
-    tracker.close()
-    assert len(warned) == 1 and "Recorder failed with ValueError: no room" in warned[0]
+def test_a_tracker_that_hangs_keeps_a_run_neither_from_checkpoints_nor_its_end(background):
     free = threading.Event()
-    tracker = InBackground(Recorder(lambda name: free.wait(20)), warned.append, patience=0.01)
-    tracker.start(tmp_path, {}, 0)
+    _, tracker, warned = background(lambda name: free.wait(20), patience=0.01)
     tracker.flush()
-    tracker.flush()
+    tracker.flush()  # it is waited for once only
+    assert len(warned) == 1 and "Recorder has not kept its lines after 0.01 s" in warned[0]
+    tracker.close()
     free.set()
-    assert len(warned) == 2 and "Recorder has not kept its lines after 0.01 s" in warned[1]
-
-
-def config(*trackers, **data):
-    return training.Config.model_validate(
-        {
-            "name": "small",
-            "data": {"name": "text", **data},
-            "model": {"width": 8, "heads": 2, "depth": 1, "context": 8},
-            "optimizer": {"warmup": 1},
-            "training": {
-                "steps": 4,
-                "batch_size": 4,
-                "log_every": 1,
-                "evaluate_every": 4,
-                "checkpoint_every": 2,
-                "sample": 0,
-                "trackers": list(trackers),
-            },
-        }
-    )
+    assert len(warned) == 2 and "Recorder is not done after 0.01 s" in warned[1]
 
 
 @pytest.mark.parametrize(
@@ -148,56 +129,45 @@ def test_a_missing_package_is_said_before_anything_is_written(
     )
     message = rf"training.trackers: the package {package} is not installed; run: pip install "
     with pytest.raises(InputError, match=rf"{message}'ide_transformer\[{name}\]'"):
-        training.train(config(name, path="nowhere.txt"), runs=tmp_path / "runs")
+        stub.train(tmp_path / "runs", f"training.trackers=[{name}]")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["tensorbord", "json_lines", "in_background"])
-def test_unknown_trackers(name, tmp_path):
-    with pytest.raises(InputError, match=f"training.trackers={name}: .*tensorboard, trackio"):
-        training.train(config(name, path="nowhere.txt"), runs=tmp_path / "runs")
+def test_the_trackers_of_every_run_are_not_to_be_named(tmp_path):
+    with pytest.raises(InputError, match=r"trackers=in_background: .*tensorboard, trackio"):
+        stub.train(tmp_path, "training.trackers=[in_background]")
 
 
 OWN = """
-import json
-from ide_transformer.training import AbstractTracker
+from training.test_trackers import Recorder
 
-class Own(AbstractTracker):
-    def start(self, folder, config, step):
-        self.file = (folder / "own.jsonl").open("a")
-        self.line(["start", config["model.width"], step])
-    def log(self, step, values):
-        self.line(["log", step, values["loss"] if "loss" in values else None])
-    def flush(self):
-        self.line(["flush"])
-    def close(self):
-        self.line(["close"])
-        self.file.close()
-    def line(self, content):
-        self.file.write(json.dumps(content) + "\\n")
+class Own(Recorder):
+    made = []
+    def __init__(self):
+        super().__init__()
+        self.made.append(self)
 """
 
 
-@pytest.mark.heavy
-def test_a_run_tells_its_trackers_what_it_logs(tmp_path, monkeypatch):
-    """A tracker of a user's own, also where the run is resumed from an earlier checkpoint."""
+def test_a_run_tells_a_tracker_of_your_own_what_it_logs(tmp_path, monkeypatch):
+    """Also where the run is resumed from an earlier checkpoint."""
     (tmp_path / "own_tracker.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
-    (tmp_path / "text.txt").write_text("the sea is wide and the night is long. " * 40)
-    run = config("own_tracker:Own", path=str(tmp_path / "text.txt"))
-    folder = training.train(run, runs=tmp_path / "runs")
-    (folder.checkpoints / "4").rename(tmp_path / "4")
-    training.train(run, runs=tmp_path / "runs", resume=True)
-    logged = [
-        ["log", line["step"], line.get("loss")]
-        for line in training.read_metrics(folder.metrics)
-    ]
-    written = (folder.path / "own.jsonl").read_text().splitlines()
-    first, again = ([x for x in logged if (x[1] > 2) is late] for late in (False, True))
-    end = [*again, ["flush"], ["close"]]
-    expected = [["start", 8, 0], *first, ["flush"], *end, ["start", 8, 2], *end]
-    assert [json.loads(line) for line in written] == expected
+    config = stub.config("training.trackers=[own_tracker:Own]")
+    run = training.train(config, runs=tmp_path)
+    lines = [("log", x.pop("step"), x) for x in training.read_metrics(run.metrics)]
+    shutil.rmtree(run.checkpoints / "4")
+    training.train(config, runs=tmp_path, resume=True)
+    made = importlib.import_module("own_tracker").Own.made
+    for tracker, after in zip(made, (0, 2), strict=True):
+        (_, path, values, step), *calls = tracker.calls
+        assert (path, values["model.width"], step) == (run.path, 4, after)
+        told = [call[:2] for call in calls if call[0] == "log"]
+        assert told == [line[:2] for line in lines if line[1] > after]
+        others = [call[0] for call in calls if call[0] != "log"]
+        assert others == ["flush"] * (2 - after // 2) + ["close"]
+    assert [call for call in made[0].calls if call[0] == "log"] == lines
 
 
 @pytest.mark.heavy
@@ -214,3 +184,86 @@ def test_trackio_keeps_the_lines_on_this_machine(tmp_path, monkeypatch):
     )
     lines = [(name, step, json.loads(values)) for name, step, values in rows]
     assert lines == [("quick", step, {"loss": 0.5}) for step in (1, 3)]
+
+
+def events(folder):
+    """The events of all files of a run, in the order in which TensorBoard reads them."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    for path in sorted((folder / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        # A record is its length, a checksum, the event, a checksum. The last may be cut.
+        while len(content) >= 16 + (length := int.from_bytes(content[:8], "little")):
+            yield Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+
+
+def seen(folder, tag):
+    """The steps of a figure as TensorBoard shows them: a start drops what comes later."""
+    steps = []
+    for event in events(folder):
+        if event.session_log.status:
+            steps = [step for step in steps if step < event.step]
+        steps += [event.step for value in event.summary.value if value.tag == tag]
+    return steps
+
+
+@needs_tensorboard
+def test_events_of_tensorboard(tmp_path):
+    """Also where the run goes on within the second in which it began."""
+    for step in (0, 4):
+        tracker = training.Tensorboard()
+        tracker.start(tmp_path, {"model.width": 8}, step)
+        for number in range(step + 1, step + 6):
+            tracker.log(number, {"loss": 0.5, "solver.friction": 0.25})
+        tracker.flush()
+        assert seen(tmp_path, "loss") == [*range(1, step + 6)]
+    tracker.close()
+    first, begins, *others = events(tmp_path)
+    assert first.file_version == "brain.Event:2"
+    assert begins.session_log.status == 1 and begins.step == 1
+    found = {(x.tag, event.step): x for event in others for x in event.summary.value}
+    assert found["loss", 3].simple_value == 0.5
+    assert found["solver.friction", 3].simple_value == 0.25
+    assert b"model.width: 8" in found["configuration/text_summary", 4].tensor.string_val[0]
+
+
+@needs_tensorboard
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    record_writer = importlib.import_module("tensorboardX.record_writer")
+    full = lambda path: open("/dev/full", "wb")  # noqa: E731, SIM115
+    monkeypatch.setattr(record_writer, "open_file", full)
+    warned = []
+    tracker = InBackground(training.Tensorboard(), warned.append)
+    tracker.start(tmp_path, {}, 0)
+    for step in range(400):
+        tracker.log(step, {"loss": 0.5})
+    tracker.flush()
+    tracker.close()
+    (line,) = warned
+    assert f"No space left on device: '{tmp_path / 'tensorboard'}'" in line
+
+
+@needs_tensorboard
+@pytest.mark.heavy
+def test_a_run_that_is_killed_has_all_of_its_curve(tmp_path):
+    (tmp_path / "text.txt").write_text("the sea is wide and the night is long. " * 40)
+    tree = stub.tree(data={"name": "text", "path": str(tmp_path / "text.txt")})
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+    command = [sys.executable, SCRIPTS / "train.py", tmp_path / "small.yaml"]
+    command += ["training.trackers=[tensorboard]", "training.evaluate_every=1000000"]
+    command += ["training.steps=1000000", "training.checkpoint_every=10", "--runs", tmp_path]
+    checkpoints, end = tmp_path / "small/checkpoints", 30
+    for number in (signal.SIGKILL, signal.SIGINT):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            # One of the first checkpoints, before which TensorBoard would write nothing.
+            while not (checkpoints / str(end)).exists():
+                time.sleep(0.01)
+                assert process.poll() is None
+            process.send_signal(number)
+        newest = max(int(x.name) for x in checkpoints.glob("*[0-9]"))
+        assert seen(tmp_path / "small", "loss")[:newest] == [*range(1, newest + 1)]
+        end = newest + 20
+        command += ["--resume"]
+    steps = seen(tmp_path / "small", "loss")
+    assert steps == [*range(1, len(steps) + 1)] and len(steps) >= newest

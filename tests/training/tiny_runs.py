@@ -1,19 +1,15 @@
 """Tiny runs on a text, logged at every step, that tests of devices and processes share."""
 
-import shutil
 from pathlib import Path
-
-import yaml
 
 from ide_transformer import training
 from ide_transformer.training import read_metrics, reading
 
 
 TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
-STEPS = 20
 
 
-def base(there: Path, steps: int = STEPS) -> dict:
+def base(there: Path, steps: int = 20) -> dict:
     text = there / "text.txt"
     text.write_text(TEXT)
     return {
@@ -40,19 +36,5 @@ def configured(there: Path, overrides: list[str]) -> training.Config:
     return training.Config.model_validate(tree)
 
 
-def write_config(there: Path, steps: int = STEPS) -> Path:
-    path = there / "small.yaml"
-    path.write_text(yaml.safe_dump(base(there, steps)))
-    return path
-
-
 def losses(folder: Path) -> list[float]:
     return [x["loss"] for x in read_metrics(folder / "metrics.jsonl") if "loss" in x]
-
-
-def without_its_end(folder: Path, to: Path) -> Path:
-    """The run as it was after half of its steps."""
-    shutil.copytree(folder, to)
-    shutil.rmtree(to / f"checkpoints/{STEPS}")
-    (to / "summary.json").unlink()
-    return to
