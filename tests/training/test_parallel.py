@@ -119,23 +119,18 @@ def test_the_part_of_a_batch_of_a_process_is_that_of_all():
 
 
 def test_each_weight_has_one_rule():
-    state = {"0": {"mu": {"query": {"weight": np.zeros((3, 4, 8))}}}, "step": np.zeros(())}
-    (weight, step) = (
-        parallel._names(path, x.ndim) for path, x in jax.tree.leaves_with_path(state)
-    )
-    assert weight == ("layers", "features", "inner") and step == ()
-
-
-def test_tables_of_a_vocabulary_are_divided_by_it():
+    """Also in the state of an optimizer; tables of a vocabulary are divided by it."""
     config = stub.config("model.tied=false")
     model = training.build_model_of_size(config, {"vocabulary": 6}, jax.random.key(0))
-    weights = eqx.filter(model, eqx.is_inexact_array)
+    state = {"mu": eqx.filter(model, eqx.is_inexact_array), "step": np.zeros(())}
     names = {
-        path_of(path): parallel._names(path, x.ndim)
-        for path, x in jax.tree.leaves_with_path(weights)
+        path_of(path).rpartition("mu.")[2]: parallel._names(path, x.ndim)
+        for path, x in jax.tree.leaves_with_path(state)
     }
     tables = {path for path, axes in names.items() if axes == ("vocabulary", "features")}
-    assert tables == {"inputs.embedding", "read_out.weight"}
+    assert tables == {"inputs.embedding", "read_out.weight"} and names["step"] == ()
+    (query,) = (axes for path, axes in names.items() if path.endswith("query.weight"))
+    assert query == ("layers", "features", "inner")
 
 
 def test_the_points_that_samples_share_lie_whole_on_every_device():
