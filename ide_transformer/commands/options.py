@@ -38,15 +38,6 @@ def no_config(text: Path) -> InputError:
     )
 
 
-def add_config(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """The configuration of a run, and values in place of its own."""
-    about = "a YAML file, or the name of a configuration of the package, as in configs/"
-    parser.add_argument("config", help=about + more)
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="for example model.depth=8"
-    )
-
-
 def add_model(parser: argparse.ArgumentParser) -> None:
     """A trained model and, if wanted, another scheme."""
     parser.add_argument(

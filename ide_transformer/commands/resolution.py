@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from rich.progress import track
 
-from ..dynamics import FunctionSolve, error_budget
+from ..dynamics import error_budget
 from ..errors import InputError
 from ..figures import Curve, plot_panels
 from ..reporting import Terminal, show_table, write_json
@@ -97,14 +97,6 @@ def errors(options: argparse.Namespace) -> dict[str, Any]:
     solve = problem_of(loaded, 16 if options.samples is None else options.samples)
     rows = refinement_errors(solve, Terminal().print)
     show_table(rows)
-    budget = budget_of(solve)
-    if options.figure:
-        draw(options.figure, rows)
-    return {"errors": rows, **budget}
-
-
-def budget_of(solve: FunctionSolve) -> dict[str, Any]:
-    """Prints the error budget."""
     budget = error_budget(solve.model, solve.inputs, solve.tokens)
     parts = [part._asdict() for part in budget.parts]
     show_table(parts)
@@ -112,7 +104,10 @@ def budget_of(solve: FunctionSolve) -> dict[str, Any]:
     cheapest = budget.cheapest
     print(f"error at {here}: {budget.total:.2e}. The cheapest refinement is")
     print(f"{cheapest.refinement}: {cheapest.left:.2e} for {cheapest.cost:.2f} times the cost.")
-    return {"total": budget.total, "parts": parts, "cheapest": cheapest.resolution}
+    if options.figure:
+        draw(options.figure, rows)
+    found = {"total": budget.total, "parts": parts, "cheapest": cheapest.resolution}
+    return {"errors": rows, **found}
 
 
 def draw(path: Path, rows: list[dict[str, Any]]) -> None:

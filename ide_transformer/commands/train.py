@@ -9,7 +9,7 @@ import jax
 from ..errors import InputError
 from ..reporting import show_table
 from ..training import find_learning_rate, load_config, plan_of, resume_run, train
-from .options import add_config, add_trust, config_file, integers, no_config
+from .options import add_trust, config_file, integers, no_config
 
 
 EXAMPLES = """\
@@ -21,7 +21,14 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, "; with --resume also a run, by its folder or its name")
+    parser.add_argument(
+        "config",
+        help="a YAML file, or the name of a configuration of the package, as in configs/; with "
+        "--resume also a run, by its folder or its name",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="for example model.depth=8"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint of this run"
     )

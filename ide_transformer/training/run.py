@@ -79,9 +79,7 @@ def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) ->
     run, or where the loss stays without a finite value; `Stopped`, a `KeyboardInterrupt`, when
     it was stopped, after saving a checkpoint.
     """
-    processes.start(config.parallel)
-    with processes.others_needed():
-        return _run(config, resumed_folder(config, runs) if resume else None, runs)
+    return _run(config, resumed_folder(config, runs) if resume else None, runs)
 
 
 @checked
@@ -115,13 +113,13 @@ def resume_run(
         )
     if origin:
         config = validated(Config, tree, "the command line", origin)
-    processes.start(config.parallel)
-    with processes.others_needed():
-        return _run(config, folder, runs)
+    return _run(config, folder, runs)
 
 
+@processes.others_needed()
 def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     """Trains in a folder that exists, or in a new one."""
+    processes.start(config.parallel)
     began = time.perf_counter()
     training = config.training
     trackers: list[AbstractTracker] = [
@@ -169,14 +167,15 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
             began -= seconds_logged(folder.metrics)
             cut_metrics(folder.metrics, int(state.step), checkpoints.losses)
             of_run = config, task, folder, checkpoints, stop, phases, layout, began, trackers
+            loop = Loop(*of_run)
             with jax.set_mesh(layout.grid):
-                state = (loop := Loop(*of_run)).run(layout.placed(state))
+                state = loop.run(layout.placed(state))
                 unevaluated = "Stopped after the last step; --resume evaluates the run."
                 check = ft.partial(stop.check, unevaluated)
                 held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
             state = processes.gathered(state)
         if primary:
-            _write_results(folder, config, task, phases[-1].static, state, held_out, began)
+            _write_results(loop, phases[-1].static, state, held_out)
         processes.wait_for_all("written")
     return folder
 
@@ -330,15 +329,8 @@ class Loop(NamedTuple):
             suffix = "" if which == "trained" else "_of_average"
             weights = weights_of(state, which, decay)
             for part in parts:
-                values = phase.evaluate(
-                    weights,
-                    self.task,
-                    EVALUATION_BATCH,
-                    samples,
-                    part,
-                    check,
-                    self.layout.batch,
-                )
+                of_part = EVALUATION_BATCH, samples, part, check, self.layout.batch
+                values = phase.evaluate(weights, self.task, *of_part)
                 found |= {f"{name}{suffix}": value for name, value in values.items()}
         return found
 
@@ -411,15 +403,9 @@ def prefetched(
 
 
 def _write_results(
-    folder: RunFolder,
-    config: Config,
-    task: AbstractTask,
-    static: PyTree,
-    state: TrainState,
-    held_out: dict[str, float],
-    began: float,
+    loop: Loop, static: PyTree, state: TrainState, held_out: dict[str, float]
 ) -> None:
-    training = config.training
+    training, task, folder = loop.config.training, loop.task, loop.folder
     weights = jax.tree.map(np.asarray, weights_of(state, "trained", training.average))
     model = eqx.combine(jax.tree.map(jnp.asarray, weights), static)
     plot_run(folder, task, model, {"step": training.steps, **held_out})
@@ -430,7 +416,7 @@ def _write_results(
         "parameters": num_parameters(state),
         "nfe": evaluations / steps,
         "evaluations": evaluations,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - loop.began, 1),
         "bad_steps": int(state.faults.bad_steps),
         "rollbacks": int(state.faults.rollbacks),
     }
@@ -465,12 +451,9 @@ def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str,
 
 
 class DepthProfile(NamedTuple):
-    """Root mean squares, over tokens and features, along the solution of a model.
-
-    - `depths`: the boundaries of the intervals.
-    - `state`: of the state there.
-    - `increment`: of what each interval adds to it.
-    """
+    """Root mean squares, over tokens and features, along the solution of a model: of the
+    `state` at the boundaries of the intervals, `depths`, and of what each interval adds to it,
+    the `increment`."""
 
     depths: Float[Array, " depths"]
     state: Float[Array, " depths"]
@@ -482,8 +465,5 @@ def depth_profile(model: Model, inputs: PyTree) -> DepthProfile:
     knots = jnp.asarray(model.equation.knots)
     us = model.solve(inputs, saveat=diffrax.SaveAt(ts=knots)).us
     axes = tuple(range(1, us.ndim))
-    return DepthProfile(
-        knots,
-        jnp.sqrt(jnp.mean(us**2, axes)),
-        jnp.sqrt(jnp.mean(jnp.diff(us, axis=0) ** 2, axes)),
-    )
+    state, increment = (jnp.sqrt(jnp.mean(x**2, axes)) for x in (us, jnp.diff(us, axis=0)))
+    return DepthProfile(knots, state, increment)

@@ -3,10 +3,12 @@
 import json
 import resource
 import shutil
+import signal
 
 import equinox as eqx
 import pytest
-from running import run_here
+from running import logged, run_here
+from training import stub
 from training.conftest import RUN, config, contents
 
 from ide_transformer import InputError, tasks, training
@@ -87,6 +89,23 @@ def test_a_run_goes_on_by_its_name_with_its_own_configuration(half, capsys):
     assert "training.steps=5: " in output and "drop the overrides" in output
     assert "validation_loss" in run_here(capsys, *again)
     assert "no run runs/large" in run_here(capsys, "train.py", "large", "--resume", expected=2)
+
+
+def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(tmp_path, monkeypatch):
+    whole, batch, asked = stub.train(tmp_path / "whole"), stub.Stub.batch, []
+
+    def ask(self, step, size, seed):
+        if step == 2 and size == 4 and not asked:
+            asked.append(signal.raise_signal(signal.SIGTERM))
+        return batch(self, step, size, seed)
+
+    monkeypatch.setattr(stub.Stub, "batch", ask)
+    with pytest.raises(training.Stopped, match=r"Stopped after step \d; go on with --resume"):
+        stub.train(tmp_path)
+    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
+    run = training.resume_run(tmp_path / "small")
+    assert asked and logged(run.path) == logged(whole.path)
+    assert eqx.tree_equal(training.load_run(run.path)[0], training.load_run(whole.path)[0])
 
 
 @pytest.mark.heavy
