@@ -88,8 +88,6 @@ class Darcy(AbstractAtPoints):
         self.data = {"test": tests[self.context // 16 - 1]}
         if self.context == 16:
             self.data |= {"training": learned, "validation": train[most:]}
-        self.grid = TokenDomain.periodic((self.context, self.context))
-        self._domains = ft.lru_cache(2 * _POOL)(self._domains_of)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -126,17 +124,22 @@ class Darcy(AbstractAtPoints):
         return self.data[part]
 
     def functions(self, samples: np.ndarray, seed: tuple[int, ...]) -> Batch:
-        at, own, of_norms = self._domains(seed)
+        at, own, of_norms = _domains(self.context, self.points, self.subset, self.weights, seed)
         before, after = samples[:, 0][:, at], samples[:, 1][:, at]
         return Batch(Field((before - self.mean) / self.deviation, own), Field(after, of_norms))
 
-    def _domains_of(self, seed: tuple[int, ...]) -> tuple[Any, TokenDomain, TokenDomain]:
-        """Indices of points, and their domains for the model and for norms."""
-        if self.points == "grid":
-            return slice(None), self.grid, self.grid
-        grid = np.asarray(self.grid.points)
-        at = subset(self.points, self.subset, grid, np.random.default_rng(seed))
-        return at, *domains(grid[at], self.weights, self.grid.period)
+
+@ft.lru_cache(2 * _POOL)
+def _domains(
+    side: int, points: PointSet, number: int, weights: WeightRule, seed: tuple[int, ...]
+) -> tuple[Any, TokenDomain, TokenDomain]:
+    """Indices of points of a grid, and their domains for the model and for norms."""
+    grid = TokenDomain.periodic((side, side))
+    if points == "grid":
+        return slice(None), grid, grid
+    places = np.asarray(grid.points)
+    at = subset(points, number, places, np.random.default_rng(seed))
+    return at, *domains(places[at], weights, grid.period)
 
 
 def _published(path: Path | None) -> list[np.ndarray]:

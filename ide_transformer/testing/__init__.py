@@ -1,1 +1,3 @@
 """Conformance tests: what every part of a kind must do, one of your own included."""
+
+from .tasks import check_task as check_task

@@ -1,13 +1,16 @@
+import io
 import json
 
 import numpy as np
 import pytest
 from helpers import ROOT
 from running import run_here
-from tasks.torch_files import darcy_folder
+from tasks.files import darcy_folder, torch_file
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
+from ide_transformer.tasks import darcy
+from ide_transformer.tasks.darcy import torch_arrays
 
 
 @pytest.fixture(scope="module")
@@ -56,30 +59,18 @@ def test_subsets_of_the_points(published, points):
     y = parts["train_16"][:20].reshape(20, 256)[:, at]
     assert all((y == row).all(1).any() for row in batch.targets.values)
     assert abs(batch.inputs.domain.weights.sum() - 1) < 1e-5
-    again, other = task.batch(1, 4, 0), task.batch(2, 4, 0)
-    np.testing.assert_array_equal(again.inputs.domain.points, places)
-    assert not np.array_equal(other.inputs.domain.points, places)
+    assert not np.array_equal(task.batch(2, 4, 0).inputs.domain.points, places)
+    spread = np.std([task.batch(step, 1, 0).inputs.domain.weights for step in range(4)])
+    assert (spread > 0.02) == (points == "clustered")
     assert task.on(ide.Mesh(tokens=32)).tokens_per_sample == 40
     plain = tasks.Darcy(folder, samples=20, points=points, subset=40, weights="equal")
     batch = plain.batch(1, 4, 0)
     assert batch.inputs.domain.weights is None and batch.targets.domain.weights is not None
 
 
-def test_clusters_are_closer_than_random_points(published):
-    folder, _ = published
-
-    def spread(points):
-        task = tasks.Darcy(folder, samples=20, points=points, subset=40)
-        weights = [task.batch(step, 1, 0).inputs.domain.weights for step in range(4)]
-        return np.std(np.stack(weights))
-
-    assert spread("clustered") > 1.5 * spread("random")
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"context": 20}, "context=20: context should be 16 or 32"),
         ({"samples": 21}, "samples=21: 20 are there to train on, and 100 for validation"),
         ({"points": "random", "subset": 300}, "subset=300: there are 256 points"),
     ],
@@ -119,3 +110,63 @@ def test_a_run_is_tested_on_the_finer_grid_through_the_scripts(published, tmp_pa
     assert picture.stat().st_size > 1000
     shown = run_here(capsys, "evaluate.py", run, "--mesh", "tokens=32", expected=2)
     assert "these data have only test" in shown
+
+
+ARRAYS = {
+    "x": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+    "y": np.asfortranarray(np.arange(6).reshape(2, 3) % 2 == 0),
+}
+
+
+def test_tensors_of_any_strides():
+    found = torch_arrays(torch_file(ARRAYS), "a file")
+    assert found.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no archive", "not a zip file"),
+        (torch_file(ARRAYS, kind="os system"), "it names os.system, which is no tensor"),
+        (torch_file(ARRAYS, strides=[12, 4, 2]), "beyond the end of its storage"),
+        (torch_file(ARRAYS, strides=[-1, 4, 1]), r"strides \(-1, 4, 1\)"),
+        (torch_file(ARRAYS, short=8), "numbers in the place of 24"),
+        (torch_file({}), "no dictionary of tensors"),
+        (torch_file(ARRAYS)[:300], "not a zip file"),
+    ],
+)
+def test_files_that_hold_anything_else(content, message):
+    with pytest.raises(ide.InputError, match=f"^a file is no file of tensors .*{message}"):
+        torch_arrays(content, "a file")
+
+
+@pytest.mark.heavy
+def test_what_torch_reads_is_the_same(tmp_path):
+    torch = pytest.importorskip("torch")
+    random = torch.Generator().manual_seed(0)
+    whole = torch.randn(5, 4, 6, generator=random)
+    kinds = {"x": whole > 0, "y": whole.transpose(0, 2), "z": whole.double()[1:, ::2]}
+    kinds |= {"n": torch.arange(7), "h": whole.half()}
+    torch.save(kinds, tmp_path / "tensors.pt")
+    found = torch_arrays((tmp_path / "tensors.pt").read_bytes(), "tensors.pt")
+    for name, tensor in kinds.items():
+        assert found[name].dtype == tensor.numpy().dtype
+        np.testing.assert_array_equal(found[name], tensor.numpy())
+
+
+@pytest.mark.heavy
+def test_the_published_files_are_read_as_by_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    try:
+        contents = darcy.published_files(None)
+    except ide.InputError as error:
+        pytest.skip(str(error))
+    for content in contents:
+        expected = torch.load(io.BytesIO(content), weights_only=True)
+        found = torch_arrays(content, "a file")
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            np.testing.assert_array_equal(found[name], tensor.numpy())

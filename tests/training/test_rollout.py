@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tasks.torch_files import darcy_folder
+from tasks.files import darcy_folder
 
 import ide_transformer as ide
 from ide_transformer import figures, tasks, training

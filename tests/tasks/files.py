@@ -1,5 +1,6 @@
-"""Files as `torch.save` writes them, made without torch."""
+"""Files of data: those that `torch.save` writes, made without torch, and IDX files."""
 
+import gzip
 import io
 import struct
 import zipfile
@@ -30,6 +31,12 @@ def torch_file(arrays, *, kind="torch._utils _rebuild_tensor_v2", strides=None, 
         pickled.write(b"u.")
         file.writestr("archive/data.pkl", pickled.getvalue())
     return archive.getvalue()
+
+
+def write_idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    content = header + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 def darcy_folder(folder, samples=120):

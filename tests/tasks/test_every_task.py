@@ -1,0 +1,248 @@
+"""Every task, found by class, does what training relies on; and what does not is found."""
+
+import inspect
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tasks.files import darcy_folder, write_idx
+
+import ide_transformer as ide
+from ide_transformer import tasks, training
+from ide_transformer.tasks import flows, verses
+from ide_transformer.testing import check_task
+
+
+RANDOM = np.random.default_rng(0)
+WORDS = RANDOM.integers(97, 123, (400, 4), np.uint8)
+TEXT = " ".join(x.tobytes().decode() for x in WORDS)
+FUNCTION = {"kind": "operator_model", "options": {"modes": 2}}
+
+
+def of(name, model=None, options=None, **data):
+    """A tree of the configuration of a run."""
+    small = {"width": 4, "heads": 1, "depth": 1, "context": 8, "operators": ["damping"]}
+    return {
+        "data": {"name": name, **data, "options": options or {}},
+        "model": small | (model or {}),
+    }
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory):
+    """A folder with data of all kinds."""
+    folder = tmp_path_factory.mktemp("data")
+    darcy_folder(folder)
+    (folder / "text.txt").write_text(TEXT)
+    values = RANDOM.normal(size=(80, 8))
+    np.savez(folder / "arrays.npz", inputs=values, targets=values[:, ::-1])
+    for part, number in (("train", 40), ("t10k", 20)):
+        write_idx(
+            folder / f"{part}-images-idx3-ubyte.gz", RANDOM.integers(0, 256, (number, 4, 4))
+        )
+        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", np.arange(number) % 3)
+    pairs = [(f"Book {n // 4}", *np.roll(TEXT.split(), n)[:2]) for n in range(200)]
+
+    def solved(flow, sizes, points):
+        shape, random = (2, 9, *flow.dimension * [points]), np.random.default_rng(0)
+        drawn = {x: random.normal(size=shape).astype("f4") for x in sizes}
+        return {x: tasks.Functions(*pair) for x, pair in drawn.items()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IDE_TRANSFORMER_CACHE", str(folder / "cache"))
+        patch.setattr(flows, "functions", solved)
+        patch.setattr(verses, "cached_verses", lambda path: pairs)
+        yield folder
+
+
+IMAGES = {"kind": "image_classifier", "patch": 2}
+CLASSES = {"kind": "sequence_classifier", "class_token": True, "context": 12}
+TRANSLATION = {"kind": "translation_model", "context": 24}
+TRANSLATION |= {"operators": ["damping", "cross_attention"]}
+PLANE = FUNCTION | {"context": 16}
+SUBSET = {"samples": 20, "points": "random", "subset": 8}
+HALVES = {"validation": 0.2, "test": 0.2}
+# Configurations, and the options of their test. Short instances come again in other parts.
+CASES = [
+    (of("addition", options={"lengths": [1, 2], "base": 3}), {"shared": 1.0}),
+    (of("arrays", FUNCTION, path="arrays.npz", test=0.2), {}),
+    (of("burgers", FUNCTION), {"tokens": 4}),
+    (of("burgers_interval", FUNCTION, {"held_out_samples": 70}), {"tokens": 4}),
+    (of("burgers_interval", FUNCTION, {"points": "clustered"}), {"tokens": 12}),
+    (
+        of("column_addition", options={"lengths": [3, 3], "base": 3, "start": True}),
+        {"shared": 1.0},
+    ),
+    (of("darcy", PLANE, {"samples": 20}), {}),
+    (of("darcy", PLANE, SUBSET), {}),
+    (of("dataset", path="text.txt", **HALVES), {"tokens": 5}),
+    (of("digits", IMAGES, {"shift": 1, "flip": True}), {"tokens": 4}),
+    (of("fashion_mnist", IMAGES, path=".", validation=0.3), {"tokens": 16}),
+    (of("list_ops", CLASSES, {"shortest": 6}), {"shared": 0.2}),
+    (of("mnist", IMAGES, path=".", validation=0.3), {"tokens": 1}),
+    (of("navier_stokes", FUNCTION), {"tokens": 4}),
+    (of("p_hop", options={"alphabet": 6, "hops": 1}), {"shared": 0.1}),
+    (of("parity", options={"lengths": [1, 6], "start": True}), {"shared": 1.0}),
+    (of("text", path="text.txt", **HALVES), {"tokens": 5}),
+    (of("verses_en_es", TRANSLATION, path=".", vocabulary=270), {}),
+    (of("word_problem", options={"lengths": [1, 8]}), {"shared": 0.1}),
+]
+
+
+def test_every_class_is_there():
+    found = [x for x in vars(tasks).values() if inspect.isclass(x)]
+    found = {x for x in found if issubclass(x, ide.AbstractTask) and x.configurable}
+    configs = [training.Config.model_validate(tree) for tree, _ in CASES]
+    expected = {x for x in found if not inspect.isabstract(x)} - {
+        tasks.Shakespeare,
+        tasks.LanguageTask,
+    }
+    assert {training.build.task_class(config) for config in configs} == expected
+
+
+@pytest.mark.parametrize(
+    ("tree", "options"), CASES, ids=lambda x: x.get("data", {}).get("name")
+)
+def test_a_task_does_what_training_relies_on(there, monkeypatch, tree, options):
+    monkeypatch.chdir(there)
+    check_task(training.Config.model_validate(tree), **options)
+
+
+class RunningSum(ide.AbstractTask):
+    """Digits in, at each token the sum of those so far, modulo `base`, out."""
+
+    model: ClassVar = ide.LanguageModel
+    causal: ClassVar[bool] = True
+    loss = tasks.InstanceCrossEntropy()
+
+    def __init__(self, context=8, base=6):
+        self.context, self.base = context, base
+
+    @property
+    def sizes(self):
+        return {"vocabulary": self.base}
+
+    def with_tokens(self, tokens):
+        return type(self)(tokens, self.base)
+
+    def batch(self, step, size, seed):
+        return self.samples(size, np.random.default_rng([seed, step]))
+
+    def held_out(self, size, samples=None, part="validation"):
+        whole = self.samples(60, np.random.default_rng([0, 2**32 + (part == "test")]))
+        for at in np.split(np.arange(samples or 60), range(size, samples or 60, size)):
+            yield tasks.Batch(*(x[at] for x in whole))
+
+    def samples(self, number, random):
+        digits = random.integers(0, self.base, (number, self.context))
+        sums = np.cumsum(digits, axis=1) % self.base
+        sums[::3, 5:] = -1
+        return tasks.Batch(digits, sums)
+
+
+@pytest.fixture(scope="module")
+def learner():
+    tree = of("p_hop", options={"alphabet": 6, "hops": 1})
+    config = training.Config.model_validate(tree)
+    return training.build.starting_model(config, RunningSum())[0]
+
+
+def test_a_task_of_ones_own(learner):
+    check_task(RunningSum(), learner, other=RunningSum(base=5), tokens=9, shared=0.1)
+
+
+class OfAll(tasks.CrossEntropy):
+    """A loss that counts all targets, also those that are none."""
+
+    def measure(self, outputs, targets):
+        chosen = jnp.take_along_axis(outputs, jnp.maximum(targets, 0)[..., None], -1)
+        return {"loss": tasks.Mean(-jnp.sum(chosen), targets.size)}
+
+
+def counted(task, number, random):
+    digits = random.integers(0, task.base, (number, task.context))
+    return tasks.Batch(digits, digits)
+
+
+class OfMeans(tasks.CrossEntropy):
+    """A loss that has forgotten how many targets there were."""
+
+    def measure(self, outputs, targets):
+        return {
+            name: tasks.Mean(x.value, 1)
+            for name, x in super().measure(outputs, targets).items()
+        }
+
+
+class Rooted(tasks.CrossEntropy):
+    """A loss whose gradient is not finite."""
+
+    def measure(self, outputs, targets):
+        loss = super().measure(outputs, targets)["loss"]
+        return {"loss": tasks.Mean(loss.total + jnp.sqrt(0 * jnp.sum(outputs)), loss.count)}
+
+
+def held_out(batches):
+    return lambda self, size, samples=None, part="validation": batches(
+        self, size, samples or 60
+    )
+
+
+OWN, DRAWN = RunningSum, np.random.default_rng(0)
+# Attributes of which each makes `RunningSum` break the property that is named so.
+BROKEN = {
+    "batch: the same step and seed": dict(batch=lambda s, *a: s.samples(a[1], DRAWN)),
+    "batch: step 4, seed 5": dict(batch=lambda s, step, *a: OWN.batch(s, 0, *a)),
+    "batch: step 3, seed 6": dict(batch=lambda s, step, size, _: OWN.batch(s, step, size, 0)),
+    "shapes: .* samples are not": dict(batch=lambda s, a, b, c: OWN.batch(s, a, b + 1, c)),
+    "shapes: the integers 0 to 5": dict(sizes={"vocabulary": 5}),
+    "shapes: .* those of batches of one task": dict(
+        samples=lambda s, n, drawn: tasks.Batch(*2 * [drawn.integers(0, 6, (n, 7 + n % 2))]),
+        batch=lambda s, a, b, c: OWN.batch(s, a, b, c) if b < 60 else OWN.batch(s, a, 61, c),
+    ),
+    "shapes: .* not finite": dict(
+        samples=lambda s, n, drawn: tasks.Batch(
+            *2 * [np.array([1, np.inf])[drawn.integers(0, 2, (n, 8))]]
+        )
+    ),
+    "shapes: validation has batches of 60": dict(
+        held_out=held_out(lambda s, size, n: OWN.held_out(s, n, n))
+    ),
+    "held out: validation is another one": dict(
+        held_out=held_out(lambda s, size, n: [s.samples(min(size, n), DRAWN)])
+    ),
+    "held out: of validation about 5": dict(
+        held_out=held_out(lambda s, size, n: OWN.held_out(s, size, 60))
+    ),
+    "held out: some samples of validation": dict(
+        held_out=held_out(
+            lambda s, size, n: OWN.held_out(s, size, n) if n == 60 else [OWN.batch(s, n, n, 9)]
+        )
+    ),
+    "held out: validation and test share 100%": dict(
+        held_out=held_out(lambda s, size, n: OWN.held_out(s, size, n))
+    ),
+    "processes: the rows": dict(
+        part_of_batch=lambda s, step, size, seed, rows: s.batch(step, rows.stop, seed)
+    ),
+    "fingerprint: it is another one": dict(fingerprint=lambda s: DRAWN.random()),
+    "fingerprint: other data": dict(fingerprint=lambda s: "data"),
+    "pickled: Broken cannot be": dict(__reduce__=lambda s: (lambda: s, ())),
+    "pickled: the copy has other data": dict(__getstate__=lambda s: vars(s) | {"base": 5}),
+    "on: tokens=9 leave 8": dict(tokens_per_sample=8),
+    "on: the task itself": dict(with_tokens=lambda s, n: vars(s).update(context=n) or s),
+    "loss: a token after all targets has": dict(loss=OfAll()),
+    "loss: a target of -1 has a part": dict(loss=OfAll(), samples=counted),
+    "loss: accuracy of two parts": dict(loss=OfMeans()),
+    "loss: the norm of its gradient is nan": dict(loss=Rooted()),
+}
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_what_is_broken_is_found(message, learner, monkeypatch):
+    attributes = BROKEN[message] | {"__module__": __name__, "__qualname__": "Broken"}
+    broken = type("Broken", (RunningSum,), attributes)
+    monkeypatch.setitem(globals(), "Broken", broken)
+    with pytest.raises(AssertionError, match=f"^{message}"):
+        check_task(broken(), learner, other=broken(base=5), tokens=9, shared=0.1)

@@ -1,0 +1,183 @@
+"""Maps between functions by exponax, and by the solution of Cole and Hopf."""
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import tasks
+from ide_transformer.tasks import Functions, flows
+
+
+VISCOSITY, TIME, POINTS = 0.03, 0.1, 16
+BURGERS = tasks.BurgersFlow(TIME, VISCOSITY)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder for what is solved here."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IDE_TRANSFORMER_CACHE", str(folder))
+        yield folder
+
+
+def build(viscosity=VISCOSITY, time=TIME, samples=6):
+    return tasks.Burgers.build(POINTS, viscosity, time, samples, held_out_samples=3)
+
+
+@pytest.fixture(scope="module")
+def task(cache):
+    return build()
+
+
+def burgers_by_cole_hopf(u0, viscosity, time):
+    """`u = -2ν φ_x / φ`, where φ solves the heat equation from `exp(-∫u0 / 2ν)`. The mean of
+    u0 is zero, so φ is periodic."""
+    waves = 2j * np.pi * np.fft.fftfreq(u0.shape[-1], 1 / u0.shape[-1])
+    integral = np.fft.fft(u0) / np.where(waves == 0, 1, waves)
+    integral = np.fft.ifft(np.where(waves == 0, 0, integral)).real
+    phi = np.fft.fft(np.exp(-integral / (2 * viscosity))) * np.exp(viscosity * waves**2 * time)
+    return -2 * viscosity * (np.fft.ifft(waves * phi) / np.fft.ifft(phi)).real
+
+
+def test_solutions_are_those_of_cole_and_hopf(monkeypatch):
+    before, after = flows.solved(BURGERS, 4, 128, seed=3)
+    exact = burgers_by_cole_hopf(
+        BURGERS.drawn(4, 1024, np.random.default_rng(3)), VISCOSITY, TIME
+    )[:, ::8]
+    assert before.dtype == after.dtype == np.float64
+    assert np.linalg.norm(after - exact) < 1e-6 * np.linalg.norm(exact)
+    # Far from where they began, and steep.
+    assert np.linalg.norm(after - before) > 0.3 * np.linalg.norm(before)
+    # The last chunk is not full.
+    monkeypatch.setattr(flows, "_CHUNK", 3)
+    np.testing.assert_allclose(flows.solved(BURGERS, 4, 128, seed=3)[1], after, atol=1e-12)
+
+
+def test_vorticity_satisfies_its_equation():
+    """By a central difference in t and Fourier derivatives of NumPy in the plane."""
+    viscosity = 4e-3
+    u = flows.solved(tasks.NavierStokesFlow(0.01, viscosity), 2, 64, 0, times=2)
+    k = 2 * np.pi * np.fft.fftfreq(64, 1 / 64)
+    p, q = k[:, None], k[None]
+    square = np.where(p**2 + q**2 == 0, 1, p**2 + q**2)
+    spectrum = np.fft.fft2(u[1])
+    stream = -spectrum / square
+
+    def back(x):
+        return np.fft.ifft2(x).real
+
+    v = back(1j * q * stream), back(-1j * p * stream)
+    carried = v[0] * back(1j * p * spectrum) + v[1] * back(1j * q * spectrum)
+    expected = viscosity * back(-square * spectrum) - carried
+    u_t = (u[2] - u[0]) / 0.02
+    assert np.abs(u_t - expected).max() < 1e-3 * np.abs(expected).max()
+    assert np.abs(carried).max() > 0.1 * np.abs(u_t).max()
+
+
+@pytest.mark.parametrize("flow", [BURGERS, tasks.NavierStokesFlow(1.0, 1e-2)])
+def test_what_is_drawn_does_not_depend_on_the_grid(flow):
+    fine, coarse = (flow.drawn(5, points, np.random.default_rng(1)) for points in (64, 16))
+    part = (slice(None), *(slice(None, None, 4),) * flow.dimension)
+    np.testing.assert_allclose(fine[part], coarse, atol=1e-12)
+    many = flow.drawn(1600, 16, np.random.default_rng(0)).reshape(1600, -1)
+    assert abs(many.std() - 1) < 0.03 and np.abs(many.mean(1)).max() < 1e-12
+
+
+def test_batches_are_the_samples_of_one_part(task):
+    parts, train = task.data.values(), task.data["training"]
+    assert [part.after.shape for part in parts] == [(6, POINTS), (3, POINTS), (3, POINTS)]
+    assert len({row.tobytes() for part in parts for row in part.before}) == 12
+    seen = [task.batch(step, 4, seed=0) for step in range(3)]
+    rows = np.concatenate([batch.inputs for batch in seen])
+    assert (np.sort(rows, axis=0) == np.sort(np.repeat(train.before, 2, 0), axis=0)).all()
+    for batch in seen:
+        for u, v in zip(batch.inputs, batch.targets, strict=True):
+            assert (v == train.after[(train.before == u).all(1)]).all()
+    path = task.trajectory(1, 2)
+    test = task.data["test"]
+    np.testing.assert_allclose(path, np.stack(test)[:, :2], atol=1e-6)
+    with pytest.raises(ide.InputError, match="samples=4: there are 3 test functions"):
+        task.trajectory(1, 4)
+
+
+def test_they_are_solved_once_and_a_damaged_file_is_named(task, cache, monkeypatch):
+    monkeypatch.setattr(flows, "solved", None)
+    monkeypatch.setitem(sys.modules, "exponax", None)
+    assert build().fingerprint() == task.fingerprint()
+    with pytest.raises(ide.InputError, match=r"exponax, which is not installed; run: pip inst"):
+        build(samples=5)
+    (path,) = cache.glob("BurgersFlow-*.npz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    with pytest.raises(ide.InputError, match=r"BurgersFlow-\w+\.npz is damaged.*Delete it"):
+        build()
+    path.write_bytes(whole)
+
+
+def test_what_other_code_has_solved_is_not_read(cache, monkeypatch, tmp_path):
+    """The code of a flow of your own is part of the name of the file."""
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "own_flow.py"
+    text = "from ide_transformer import tasks\nclass Own(tasks.BurgersFlow):\n    rate = 1\n"
+    module.write_text(text)
+    flow = importlib.import_module("own_flow").Own(TIME, VISCOSITY)
+    solved = []
+    monkeypatch.setattr(
+        flows, "_computed", lambda *_: (solved.append(1), {"a": np.zeros((2, 1, 8))})[1]
+    )
+    for rate in (1, 1, 2):
+        module.write_text(text.replace("1", str(rate)))
+        flows.functions(flow, {"a": 1}, 8)
+    assert len(solved) == 2
+
+
+def test_a_viscosity_that_is_not_resolved(cache):
+    assert flows.verify(BURGERS, POINTS) < 1e-5
+    before = sorted(cache.iterdir())
+    message = r"viscosity=0.0001\) is not resolved: .* Raise the viscosity"
+    with pytest.raises(ide.InputError, match=message):
+        build(viscosity=1e-4, time=0.2)
+    assert sorted(cache.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", [tasks.Burgers, tasks.NavierStokes])
+def test_fewer_points_are_some_of_those(monkeypatch, kind):
+    def functions(flow, sizes, points):
+        shape = 3, *flow.dimension * [points]
+        pairs = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        return {name: Functions(pairs, -pairs) for name in sizes}
+
+    monkeypatch.setattr(flows, "functions", functions)
+    task = kind.build(8, 0.1, 0.1, 3, 3)
+    fine, coarse = (next(x.held_out(2)) for x in (task, task.on(ide.Mesh(tokens=4))))
+    if kind is tasks.Burgers:
+        expected, found = fine.inputs[:, ::2], coarse.inputs
+        assert task.sizes == {"points": 8} and task.tokens_per_sample == 8
+    else:
+        found = coarse.inputs.values
+        expected = fine.inputs.values.reshape(2, 8, 8)[:, ::2, ::2].reshape(2, 16)
+        assert task.sizes == {"points": (8, 8)} and task.tokens_per_sample == 64
+        assert fine.inputs.domain.grid == (8, 8)
+        np.testing.assert_array_equal(fine.targets.values, -fine.inputs.values)
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ide.InputError, match="8 points, of which 3 at equal distances"):
+        task.on(ide.Mesh(tokens=3))
+
+
+@pytest.mark.heavy
+def test_pairs_go_on_where_the_last_ones_ended(tmp_path, monkeypatch):
+    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path))
+    monkeypatch.setattr(flows, "_VERIFIED", 1)
+    monkeypatch.setattr(tasks.NavierStokesFlow, "points", 16)
+    monkeypatch.setattr(tasks.NavierStokesFlow, "waves", 1)
+    task = tasks.NavierStokes.build(8, 0.05, TIME, samples=2, held_out_samples=2)
+    before, after = task.data["training"]
+    assert before.shape == (8, 8, 8) and before.dtype == np.float32
+    np.testing.assert_array_equal(before[2:], after[:-2])
+    path = task.trajectory(3, 1)
+    assert path.shape == (4, 1, 8, 8)
+    np.testing.assert_allclose(path[1, 0], task.data["test"].after[0], atol=1e-5)

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from tasks.files import write_idx
+
+import ide_transformer as ide
+from ide_transformer import tasks
+
+
+def test_digits_are_split_once_and_for_all():
+    train, test = tasks.digits()
+    assert train.images.shape == (1437, 8, 8, 1) and test.images.shape == (360, 8, 8, 1)
+    assert abs(train.images.mean()) < 1e-5 and abs(train.images.std() - 1) < 1e-5
+    assert (np.bincount(test.labels) >= 34).all()
+    seen = {image.tobytes() for image in train.images}
+    assert not any(image.tobytes() in seen for image in test.images)
+
+
+def test_every_image_is_drawn_once_an_epoch():
+    train, test = tasks.digits()
+    task = tasks.ClassificationTask(train, test, patch=2)
+    size, number = 50, len(task.data["training"].labels)
+    batches = [task.batch(step, size, seed=1) for step in range(2 * number // size)]
+    drawn = np.concatenate([batch.inputs for batch in batches])[: 2 * number]
+    first = {image.tobytes() for image in drawn[:number]}
+    held_out = {image.tobytes() for batch in task.held_out(size) for image in batch.inputs}
+    assert len(held_out) == 144 and not first & held_out
+    assert first | held_out == {image.tobytes() for image in train.images}
+    assert not (drawn[:100] == drawn[number : number + 100]).all()
+    assert task.sizes == {"image_shape": (8, 8, 1), "classes": 10}
+    with pytest.raises(ide.InputError, match=r"data.validation=0.0: of 1437 images 1437 are"):
+        tasks.ClassificationTask(train, test, patch=2, validation=0.0)
+
+
+def test_resampled_images_are_the_same_function():
+    row, column = np.meshgrid(*2 * [(np.arange(16) + 0.5) / 16], indexing="ij")
+    images = (1 + row - 2 * column)[None, ..., None].astype(np.float32)
+    part = tasks.LabelledImages(np.repeat(images, 10, axis=0), np.zeros(10, np.int32))
+    task = tasks.ClassificationTask(part, part, patch=2)
+    for patches in (16, 256):
+        other = tasks.ClassificationTask(part, part, patch=2, patches=patches)
+        assert other.tokens_per_sample == patches
+        found = task.on(ide.Mesh(tokens=patches)).batch(0, 1, 0).inputs[0, ..., 0]
+        np.testing.assert_array_equal(other.batch(0, 1, 0).inputs[0, ..., 0], found)
+        side = len(found)
+        row, column = np.meshgrid(*2 * [(np.arange(side) + 0.5) / side], indexing="ij")
+        inside = (slice(side // 4, -side // 4),) * 2
+        assert np.abs(found - (1 + row - 2 * column))[inside].max() < 1e-5
+    with pytest.raises(ide.InputError, match=r"5 patches make no grid.*such as 4"):
+        task.on(ide.Mesh(tokens=5))
+
+
+def test_images_that_are_moved_and_mirrored():
+    sets, options = tasks.digits(), dict(shift=1, flip=True)
+    plain = tasks.ClassificationTask(*sets, patch=2).batch(3, 16, seed=0)
+    moved = tasks.ClassificationTask(*sets, patch=2, **options).batch(3, 16, seed=0)
+    assert (plain.targets == moved.targets).all()
+    found = set()
+    for before, after in zip(plain.inputs[..., 0], moved.inputs[..., 0], strict=True):
+        wide = {mirrored: np.pad(before[:, ::mirrored], 1, "edge") for mirrored in (1, -1)}
+        choices = [
+            (mirrored, i, j)
+            for mirrored in wide
+            for i in range(3)
+            for j in range(3)
+            if (wide[mirrored][i : i + 8, j : j + 8] == after).all()
+        ]
+        assert choices
+        found.update(choices)
+    assert {x[0] for x in found} == {1, -1} and len(found) > 6
+
+
+def idx_set(folder, suffix=""):
+    random = np.random.default_rng(0)
+    for part, number in (("train", 10), ("t10k", 4)):
+        images = random.integers(0, 256, (number, 4, 6))
+        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", np.arange(number) % 3)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_folders(tmp_path, suffix):
+    idx_set(tmp_path, suffix)
+    train, test = tasks.idx_folder(tmp_path)
+    assert train.images.shape == (10, 4, 6, 1) and test.labels.tolist() == [0, 1, 2, 0]
+    expected = np.random.default_rng(0).integers(0, 256, (10, 4, 6))[..., None] / 255
+    standardized = (expected - expected.mean()) / expected.std()
+    assert np.allclose(train.images, standardized, atol=1e-5)
+
+
+def test_idx_folders_that_cannot_be_read(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ide.InputError, match=r"train-images-idx3-ubyte.*holds notes.txt"):
+        tasks.idx_folder(tmp_path)
+    idx_set(tmp_path)
+    images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "t10k-labels-idx1-ubyte"
+    content = images.read_bytes()
+    for damaged, message in ((content[:-5], "cut off"), (b"GIF89a" + content, "no IDX file")):
+        images.write_bytes(damaged)
+        with pytest.raises(ide.InputError, match=message):
+            tasks.idx_folder(tmp_path)
+    images.write_bytes(content)
+    write_idx(labels, np.zeros(3))
+    with pytest.raises(ide.InputError, match="4 images but 3 labels"):
+        tasks.idx_folder(tmp_path)
