@@ -1,25 +1,17 @@
 """A run that the studies measure."""
 
-import os
-
 import pytest
-from filelock import FileLock
-from helpers import ROOT
-from running import run_script
+from training.tiny_runs import configured
+
+from ide_transformer import training
 
 
 @pytest.fixture(scope="session")
-def smooth_run(tmp_path_factory):
-    """The folder of a short run, whose weights are smooth in depth. One worker trains it, for
-    all of them."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    run = folder / "runs/smooth"
-    with FileLock(folder / "smooth.lock"):
-        if not (run / "summary.json").exists():
-            changes = ["name=smooth", "control.kind=chebyshev", "data.validation=0.002"]
-            changes += [f"training.{x}=20" for x in ("steps", "evaluate_every")]
-            changes += ["training.sample=0"]
-            run_script("train.py", ROOT / "configs/quick.yaml", "--runs", run.parent, *changes)
-    return run
+def tiny_run(tmp_path_factory):
+    """The folder of a short run on a text that is beside it."""
+    there = tmp_path_factory.mktemp("tiny")
+    changes = ["model.operators=[damping]", "model.depth=4", "training.steps=3"]
+    changes += [f"training.{x}=3" for x in ("evaluate_every", "checkpoint_every")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.run, "plot_run", lambda *_: None)
+        return training.train(configured(there, changes), runs=there).path

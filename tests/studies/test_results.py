@@ -12,14 +12,9 @@ ROWS = [{"scheme": "a", **EQUAL, "seeds": [1.0]}, {"scheme": "b", **EQUAL, "seed
 FAIR = {"seeds": 3, "swept": {RATE: (1.0, 2.0)}, "tested": True, "rows": ROWS}
 
 
-def test_a_fair_comparison_breaks_none():
-    assert broken_rules(**FAIR) == []
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"seeds": 1}, "One seed: give three at least."),
         ({"seeds": 2}, "2 seeds: give three at least."),
         ({"swept": {"optimizer.weight_decay": (1.0, 2.0)}}, "No learning rate was tuned"),
         ({"tested": False}, "These data have no test part"),
@@ -46,7 +41,8 @@ def test_a_fair_comparison_breaks_none():
     ],
 )
 def test_each_rule_that_is_broken_is_named(changes, sentence):
-    (found,) = broken_rules(**{**FAIR, **changes})
+    assert broken_rules(**FAIR) == []
+    (found,) = broken_rules(**FAIR | changes)
     assert found.startswith(sentence)
 
 
@@ -57,13 +53,4 @@ def test_the_interval_is_that_of_student():
     assert mean == pytest.approx(0.8 / 3)
     spread = np.sqrt(sum((d - 0.8 / 3) ** 2 for d in (0.2, 0.5, 0.1)) / 2)
     assert half_width == pytest.approx(4.302653 * spread / np.sqrt(3), rel=1e-6)
-
-
-def test_what_both_share_has_no_part_in_it():
-    seeds = np.random.default_rng(0).normal(size=8)
-    mean, half_width = paired_difference((seeds + 0.25).tolist(), seeds.tolist())
-    assert mean == pytest.approx(0.25) and half_width < 1e-12
-
-
-def test_a_single_pair_has_no_interval():
     assert paired_difference([2.0], [1.5]) == (0.5, None)

@@ -1,30 +1,83 @@
-"""One set of weights solved by several schemes, for tasks of several kinds."""
+"""One set of weights solved by several schemes."""
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+import yaml
 from helpers import ROOT, fast_first
+from running import run_here
 
+from ide_transformer import InputError, load_run
 from ide_transformer.studies.measure import Measured, measure, solved
-from ide_transformer.studies.schemes.solving import _kept, data_of
-from ide_transformer.training import load_config
+from ide_transformer.studies.schemes.solving import SolverChoice, _kept, data_of
+from ide_transformer.training import load_config, run_task
 from ide_transformer.training.build import build_start
 
 
+def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
+    """The equation of the run is `u' = -c u`: a step multiplies by `1 - c h`, and of Heun's
+    method by `1 - c h + (c h)² / 2`."""
+    tree = {
+        **{"mode": "solve", "run": str(tiny_run), "samples": 4, "rounds": 2},
+        **{"reference": {"kind": "dopri8", "steps_per_interval": 2}, "tolerance": 0.01},
+        "schemes": {
+            "euler": {"solver": "euler", "steps": [1, 2]},
+            "heun": {"solver": "heun", "steps": [1]},
+            "adaptive": {"solver": "tsit5", "tolerances": [0.01]},
+        },
+    }
+    path, folder = tmp_path / "small.yaml", tmp_path / "compare/small"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    command = "compare.py", path, "--runs", tmp_path / "compare"
+    assert f"report and figures: {folder}" in run_here(capsys, *command)
+    rows = json.loads((folder / "report.json").read_text())["rows"]
+    settings = ["1 steps", "2 steps", "1 steps", "tolerance 0.01"]
+    assert [row["setting"] for row in rows] == settings
+    model, run = load_run(tiny_run)
+    u0 = np.asarray(model.inputs.embed(next(run_task(run).held_out(4)).inputs)[0])
+    c = np.asarray(model.control.blocks[0].rate, np.float64)  # [layers, features]
+    exact = u0 * np.prod(np.exp(-c), axis=0)
+    factors = 1 - c, (1 - c / 2) ** 2, 1 - c + c**2 / 2
+    for row, factor in zip(rows, factors, strict=False):
+        error = np.linalg.norm(u0 * np.prod(factor, axis=0) - exact) / np.linalg.norm(exact)
+        assert row["error"] == pytest.approx(error, rel=1e-3)
+    assert [row["field_evaluations"] for row in rows[:3]] == [4, 8, 8]
+    assert all(row["mebibytes"] > 0 and row["milliseconds"] > 0 for row in rows)
+    about = (folder / "report.md").read_text()
+    assert "relative error of 0.01: euler 8, heun 8, adaptive 28." in about
+    assert (folder / "work_precision_field_evaluations.png").exists()
+    # What was measured is read again, with the code that measured it.
+    kept = sorted(folder.glob("rows/*.json"))
+    row = json.loads(kept[0].read_text())
+    kept[0].write_text(json.dumps({**row, "code": "0.0.1 (abc)"}))
+    times = [file.stat().st_mtime_ns for file in kept]
+    assert "report and figures" in run_here(capsys, *command)
+    assert [file.stat().st_mtime_ns for file in kept] == times
+    assert "0.0.1 (abc): " in (folder / "report.md").read_text()
+    # Other data are refused.
+    text = tiny_run.parent / "text.txt"
+    before = text.read_text()
+    text.write_text(before.replace("wide", "cold"))
+    assert "its data changed since" in run_here(capsys, *command, expected=2)
+    text.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"solver": "rk4"}, "a: give it steps, for example"),
+        ({"solver": "native", "steps": [1, 2]}, "a, 2 steps: .*drop"),
+        ({"solver": {"kind": "tsit5", "rtol": 0.1, "atol": 0.1}, "steps": [2]}, "a, 2 steps"),
+    ],
+)
+def test_steps_that_would_say_nothing_are_refused(choice, message):
+    with pytest.raises(InputError, match=message):
+        SolverChoice.model_validate(choice).settings("a")
+
+
 SMALL = ["model.width=8", "model.heads=2", "model.depth=2"]
-
-
-def measured(config):
-    """The measurement of untrained weights, their model and its batch, and the loss of the task
-    in training."""
-    task, model, _ = build_start(config)
-    batch = next(task.held_out(4))
-    data = data_of(batch, task.loss, solved(model, batch.inputs)[0])
-    return measure(model, data, 2), model, batch, float(task.loss(model, batch).loss)
 
 
 @pytest.mark.parametrize(
@@ -40,24 +93,16 @@ def measured(config):
     ),
 )
 def test_the_loss_is_that_of_the_task(name, overrides):
-    config = load_config(ROOT / f"configs/{name}.yaml", overrides)
-    found, _, _, loss = measured(config)
-    assert found.loss == pytest.approx(loss, rel=1e-5) and loss > 0
+    task, model, _ = build_start(load_config(ROOT / f"configs/{name}.yaml", overrides))
+    batch = next(task.held_out(4))
+    found = measure(model, data_of(batch, task.loss, solved(model, batch.inputs)[0]), 2)
+    assert found.loss == pytest.approx(float(task.loss(model, batch).loss), rel=1e-5) != 0
     assert found.error == pytest.approx(0, abs=1e-6) and found.evaluations == 2
 
 
-def test_the_loss_of_a_text_is_the_cross_entropy_of_its_tokens():
-    found, model, batch, _ = measured(load_config(ROOT / "configs/quick.yaml", SMALL))
-    losses = optax.softmax_cross_entropy_with_integer_labels(model(batch.inputs), batch.targets)
-    assert isinstance(losses, jax.Array) and losses.shape == np.shape(batch.targets)
-    assert found.loss == pytest.approx(float(losses.mean()), rel=1e-5)
-
-
 def test_a_damaged_measurement_is_made_again(tmp_path):
-    file, made = (
-        tmp_path / "row.json",
-        Measured(jnp.zeros(1), 2.0, np.nan, np.ones(3), 1.5, 0.5),
-    )
+    file = tmp_path / "row.json"
+    made = Measured(jnp.zeros(1), 2.0, np.nan, np.ones(3), 1.5, 0.5)
     row = {"code": "a", "error": None, "loss": None, "field_evaluations": 2.0}
     row |= {"milliseconds": 1.5, "mebibytes": 0.5}
     for content in (b"", b"[]", b"\xff", b'{"error": 1.0}'):

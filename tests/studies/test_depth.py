@@ -1,28 +1,112 @@
-"""The study of coarser and finer solves: rules, rankings, budgets and its script."""
+"""The study of coarser and finer solves: its tasks, rules, rankings, budgets and script."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import GOLDEN, drawn
 from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of, outputs
 from running import run_here
 
+import ide_transformer as ide
 from ide_transformer.dynamics import refine, removal_damage, richardson
-from ide_transformer.studies import depth
+from ide_transformer.studies import depth, depth_problem
 from ide_transformer.studies.depth import (
+    RULES,
     Problem,
     _Study,
-    at_random,
     compare_budgets,
-    evenly,
-    first_layers,
     measure_coarsening,
     most,
     plot_methods,
     spearman,
 )
-from ide_transformer.studies.depth_problem import halves_of_speeches
+from ide_transformer.studies.depth_problem import (
+    halves_of_speeches,
+    make_problem,
+    sample_losses,
+)
+from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy, PHop, RelativeError
+from ide_transformer.training import LoadedModel
+
+
+def test_a_checkpoint_without_data_imitates_its_native_outputs():
+    loaded = ide.load_model(GOLDEN / "vit")
+    problem = make_problem(loaded, 3, 2)
+    assert problem.loss == "distance from the native outputs, random images"
+    assert problem.sizes == (3, 2)
+    outputs = loaded.model(problem.held_out)
+    assert np.abs(problem.losses(outputs)).max() < 1e-12
+    assert np.allclose(problem.losses(1.1 * outputs), 0.01)
+    with pytest.raises(ide.InputError, match=r"EncodedInputs.*or a model of images"):
+        make_problem(ide.load_model(GOLDEN / "whisper"), 3, 2)
+
+
+def test_losses_of_samples_are_those_of_the_task():
+    """Their mean is its loss; each is the mean over its own targets, weighted by their number.
+    Targets that are not counted do not change them."""
+    targets = np.array([[1, 0, 2], [-1, 2, -1], [-1] * 3])
+    logits = drawn((3, 3, 4), seed=3)
+    found = sample_losses(InstanceCrossEntropy(), logits, targets)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    each = -np.log(np.take_along_axis(probabilities, np.maximum(targets, 0)[..., None], -1))
+    totals = np.where(targets == -1, 0, each[..., 0]).sum(axis=1)
+    np.testing.assert_allclose(found, totals * 3 / 4, rtol=1e-12)
+    # One label for a sample.
+    found = sample_losses(CrossEntropy(), logits[:, 0], targets[:, 1] + 1)
+    chosen = probabilities[[0, 1, 2], 0, targets[:, 1] + 1]
+    np.testing.assert_allclose(found, -np.log(chosen), rtol=1e-12)
+    # Functions.
+    values = drawn((3, 5), seed=4)
+    found = sample_losses(RelativeError(), 1.1 * values, values)
+    np.testing.assert_allclose(found, 0.1, rtol=1e-12)
+
+
+class Functions(PHop):
+    """Functions that are to be doubled, on a domain of their own or none."""
+
+    loss = RelativeError()
+
+    def __init__(self, domain=None):
+        self.context, self.domain = 7, domain
+
+    def draw(self, number, random, *, held_out):
+        values = random.normal(size=(number, self.context))
+        inputs = values if self.domain is None else ide.Field(values, self.domain)
+        return Batch(inputs, 2 * values)
+
+    def held_out(self, size, samples=None, part="validation"):
+        yield self.draw(size, np.random.default_rng(0), held_out=True)
+
+
+def test_a_run_is_measured_by_the_loss_of_its_task(monkeypatch):
+    def problem_of(task):
+        monkeypatch.setattr(depth_problem, "evaluation_task", lambda loaded: task)
+        config = SimpleNamespace(training=SimpleNamespace(steps=3, seed=0))
+        parts: Any = None, SimpleNamespace(), Path("run"), config
+        return make_problem(LoadedModel(*parts), 3, 5)
+
+    made = problem_of(Functions())
+    assert made.loss == "relative error" and made.read is None
+    np.testing.assert_allclose(made.losses(jnp.asarray(made.held_out)), 0.5, rtol=1e-12)
+    with pytest.raises(ide.InputError, match="run are functions at points that all"):
+        problem_of(Functions(ide.TokenDomain.uniform(7)))
+    task = PHop(16)
+    made = problem_of(task)
+    # The calibration is a batch that training has not seen.
+    np.testing.assert_array_equal(made.calibration, task.batch(3, 3, 0).inputs)
+    logits = drawn((5, 16, task.vocabulary), seed=5)
+    targets = next(task.held_out(5, samples=5)).targets
+    loss = task.loss.measure(logits, jnp.asarray(targets))["loss"].value
+    assert float(jnp.mean(made.losses(logits))) == pytest.approx(float(loss), rel=1e-12)
+    assert made.loss == "cross-entropy (nats)"
+    # The squared distance of what is read is twice Hellinger's.
+    read = made.read(logits, None)
+    np.testing.assert_allclose(jnp.sum(read**2, axis=-1), 1.0, rtol=1e-12)
 
 
 def test_rules_keep_the_layers_that_they_say():
@@ -30,16 +114,20 @@ def test_rules_keep_the_layers_that_they_say():
         "turn": np.array([0.5, 0.1, 0.9, 0.3]),
         "estimate": np.array([0.2, 0.3, 0.4, 0.1]),
     }
-    assert list(first_layers(columns, 3)) == [0, 1, 2]
-    assert list(evenly(columns, 3)) in ([0, 1, 3], [0, 2, 3])
-    assert list(evenly(columns, 1)) == [0]
-    assert list(most("turn")(columns, 3)) == [0, 2, 3]
-    assert list(most("turn")(columns, 2)) == [0, 2]
+
+    def kept(name, number):
+        return list(RULES[name](columns, number))
+
+    assert kept("last layers dropped", 3) == [0, 1, 2]
+    assert kept("evenly spread", 3) in ([0, 1, 3], [0, 2, 3])
+    assert kept("evenly spread", 1) == [0]
+    assert kept("least influence dropped", 3) == [0, 2, 3]
     assert list(most("estimate")(columns, 3)) == [0, 1, 2]
-    drawn = [[list(at_random(seed)(columns, n)) for n in (3, 2)] for seed in range(6)]
-    assert drawn[0] == [list(at_random(0)(columns, n)) for n in (3, 2)]
-    assert all(set(two) < set(three) and three == sorted(three) for three, two in drawn)
-    assert len({tuple(two) for _, two in drawn}) > 1
+    chosen = {n: [kept(f"random, seed {seed}", n) for seed in range(3)] for n in (2, 3)}
+    assert chosen[3] == [kept(f"random, seed {seed}", 3) for seed in range(3)]
+    for two, three in zip(chosen[2], chosen[3], strict=True):
+        assert set(two) < set(three) and three == sorted(three)
+    assert len({tuple(x) for x in chosen[2]}) > 1
 
 
 def test_spearman_shares_ranks_and_leaves_out_what_is_not_known():
@@ -75,7 +163,6 @@ def losses_of(outputs):
     return jnp.mean(outputs**2, axis=(1, 2))
 
 
-@pytest.mark.thorough
 @pytest.mark.heavy
 def test_a_study_measures_every_method_and_says_where_a_solve_failed():
     model = model_of("post-norm")
@@ -146,10 +233,10 @@ def test_halves_of_speeches_hold_their_words():
 
 
 @pytest.mark.heavy
-def test_the_script_writes_tables_and_figures(smooth_run, tmp_path, capsys):
+def test_the_script_writes_tables_and_figures(tiny_run, tmp_path, capsys):
     out = tmp_path / "out"
     sizes = ("--calibration", 4, "--held-out", 4)
-    run_here(capsys, "depth.py", smooth_run, *sizes, "--out", out)
+    run_here(capsys, "depth.py", tiny_run, *sizes, "--out", out)
     rows = json.loads((out / "report.json").read_text())["rows"]
     native = rows[0]
     assert native["method"] == "native" and native["error"] == 0

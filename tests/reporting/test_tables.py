@@ -1,0 +1,45 @@
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from ide_transformer.reporting import Report, show_table, write_json, write_report
+
+
+def test_a_report_says_the_same_in_every_form(tmp_path, capsys):
+    rows = [
+        {"scheme": "euler [no recipe]", "loss": 0.123456, "steps": 20_000, "seeds": [0.5, 2.0]},
+        {"scheme": "heun", "loss": None, "steps": 2, "seeds": [], "why": "a | b\n[/tmp/x]"},
+    ]
+    write_report(tmp_path, Report("small", "About it.", rows))
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert content == {"about": "About it.", "rows": rows}
+    with (tmp_path / "report.csv").open(newline="") as file:
+        assert [row["steps"] for row in csv.DictReader(file)] == ["20000", "2"]
+    assert (tmp_path / "report.md").read_text().splitlines() == [
+        *("# small", "", "About it.", ""),
+        "| scheme | loss | steps | seeds | why |",
+        "| --- | --- | --- | --- | --- |",
+        "| euler [no recipe] | 0.1235 | 20,000 | 0.5, 2 | – |",
+        "| heun | – | 2 |  | a \\| b [/tmp/x] |",
+    ]
+    show_table(rows)
+    printed = capsys.readouterr().out
+    assert all(x in printed for x in ("euler [no recipe]", "0.1235", "20,000", "[/tmp/x]"))
+    write_report(tmp_path, Report("nothing", "There was no time.", []))
+    assert json.loads((tmp_path / "report.json").read_text())["rows"] == []
+    show_table([])
+    assert capsys.readouterr().out.strip() == ""
+
+
+def test_numbers_of_numpy_and_such_that_are_not_finite_are_written(tmp_path, capsys):
+    row = {"on": True, "loss": np.float32(1.23456789), "failed": math.nan, "all": [np.inf, 2]}
+    show_table([row])
+    printed = capsys.readouterr().out
+    assert "True" in printed and "1.235" in printed
+    write_json(tmp_path / "row.json", row)
+    written = json.loads((tmp_path / "row.json").read_text(), parse_constant=pytest.fail)
+    expected = {"on": True, "loss": pytest.approx(1.2345679), "failed": None, "all": [None, 2]}
+    assert written == expected
