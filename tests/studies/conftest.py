@@ -1,9 +1,16 @@
-"""A run that the studies measure."""
+"""A run that the studies measure, and runs that are written as if they had been made."""
 
+import copy
+import json
+
+import jax
 import pytest
-from training.tiny_runs import configured
+import yaml
+from training.tiny_runs import base, configured
 
 from ide_transformer import training
+from ide_transformer.studies.schemes import budget, load_comparison, trials
+from ide_transformer.studies.schemes.training import TrainingComparison
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +22,74 @@ def tiny_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.run, "plot_run", lambda *_: None)
         return training.train(configured(there, changes), runs=there).path
+
+
+class Runs:
+    """Writes runs: the loss falls by one a step to that of their name. Heun's method makes two
+    evaluations where the others make one, and half as many tokens a second."""
+
+    def __init__(self):
+        self.made, self.source, self.losses = [], "0.1 (abc)", {}
+
+    def loss(self, config):
+        scheme, _, seed = config.name.rpartition("-seed")
+        return self.losses[scheme][int(seed)]
+
+    def train(self, config, *, runs, resume):
+        self.made.append(config.name)
+        loss, steps = self.loss(config), config.training.steps
+        run = training.RunFolder(runs / config.name)
+        run.path.mkdir(parents=True)
+        run.config.write_text(training.dump_config(config))
+        task = training.build_task(config)
+        task.save(run.tokenizer)
+        recorded = {"run": "0", "sources": [self.source], "its data": task.fingerprint()}
+        run.fingerprints.write_text(json.dumps(recorded))
+        cost = 1 + (config.solver.kind == "heun")
+        summary = {"steps": steps, "nfe": 2 * cost, "parameters": 7, "seconds": 1.0}
+        summary |= {"validation_loss": loss, "test_loss": 2 * loss}
+        run.summary.write_text(json.dumps(summary))
+        rates = {"tokens_per_second": 9.0 / cost, "field_evaluations": 2 * cost}
+        lines = []
+        for step in (3, 6, 9, 12):
+            lines += [{"step": step, "loss": loss, **rates}]
+            lines += [{"step": step, "validation_loss": loss + 12 - step}]
+        run.metrics.write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    runs = Runs()
+    monkeypatch.setattr(training, "train", runs.train)
+    monkeypatch.setattr(trials.Trials, "_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(TrainingComparison, "draw", lambda *_: None)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+    for module in (budget, trials):
+        monkeypatch.setattr(module, "try_first_batch", lambda *_: None)
+    return runs
+
+
+@pytest.fixture
+def compare(runs, tmp_path):
+    """Makes a comparison that was changed in some keys, `a/b/c` to their values."""
+    tree = base(tmp_path)
+    tree["model"] |= {"depth": 1, "operators": ["damping"]}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(tree))
+
+    def make(tree, **changes):
+        tree = copy.deepcopy(tree)
+        for key, value in changes.items():
+            *above, last = key.split("/")
+            section = tree
+            for part in above:
+                section = section.setdefault(part, {})
+            section[last] = value
+        (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        return load_comparison(tmp_path / "small.yaml").compare(tmp_path / "compared")
+
+    return make
+
+
+@pytest.fixture
+def there(tmp_path):
+    return tmp_path / "compared/small"

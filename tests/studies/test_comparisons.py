@@ -6,15 +6,15 @@ import json
 import math
 
 import filelock
-import jax
+import numpy as np
 import pytest
 import yaml
 from training.tiny_runs import TEXT, base
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.studies.schemes import budget, load_comparison, trials
-from ide_transformer.studies.schemes.training import TrainingComparison
+from ide_transformer.studies.schemes import budget, load_comparison
+from ide_transformer.studies.schemes.training import TrainingComparison, scheme_config
 
 
 RATE, DRAW = "optimizer.learning_rate", TrainingComparison.draw
@@ -23,7 +23,7 @@ RECIPES = {
     "base": "base.yaml",
     "seeds": [0, 1, 2],
     "budget": {"amount": 12},
-    "schemes": {"ordinary": {}, "heun": {"solver": "heun", "model": {"depth": 1}}},
+    "schemes": {"ordinary": {}, "heun": {"solver": "heun"}},
     "recipes": {"S1": {"training": {"transport": 0.01}}},
     "reference": "ordinary",
 }
@@ -35,73 +35,9 @@ LOSSES = {
 }
 
 
-class Runs:
-    """Writes runs: the loss falls by one a step to that of their name. Heun's method makes two
-    evaluations where the others make one, and half as many tokens a second."""
-
-    def __init__(self):
-        self.made, self.source = [], "0.1 (abc)"
-
-    def loss(self, config):
-        scheme, _, seed = config.name.rpartition("-seed")
-        return LOSSES[scheme][int(seed)]
-
-    def train(self, config, *, runs, resume):
-        self.made.append(config.name)
-        loss, steps = self.loss(config), config.training.steps
-        run = training.RunFolder(runs / config.name)
-        run.path.mkdir(parents=True)
-        run.config.write_text(training.dump_config(config))
-        task = training.build_task(config)
-        task.save(run.tokenizer)
-        recorded = {"run": "0", "sources": [self.source], "its data": task.fingerprint()}
-        run.fingerprints.write_text(json.dumps(recorded))
-        cost = 1 + (config.solver.kind == "heun")
-        summary = {"steps": steps, "nfe": 2 * cost, "parameters": 7, "seconds": 1.0}
-        summary |= {"validation_loss": loss, "test_loss": 2 * loss}
-        run.summary.write_text(json.dumps(summary))
-        rates = {"tokens_per_second": 9.0 / cost, "field_evaluations": 2 * cost}
-        lines = []
-        for step in (3, 6, 9, 12):
-            lines += [{"step": step, "loss": loss, **rates}]
-            lines += [{"step": step, "validation_loss": loss + 12 - step}]
-        run.metrics.write_text("\n".join(map(json.dumps, lines)) + "\n")
-
-
-@pytest.fixture
-def runs(monkeypatch):
-    runs = Runs()
-    monkeypatch.setattr(training, "train", runs.train)
-    monkeypatch.setattr(trials.Trials, "_seconds", lambda *_: 1.0)
-    monkeypatch.setattr(TrainingComparison, "draw", lambda *_: None)
-    monkeypatch.setattr(jax, "clear_caches", lambda: None)
-    for module in (budget, trials):
-        monkeypatch.setattr(module, "try_first_batch", lambda *_: None)
-    return runs
-
-
-@pytest.fixture
-def compare(runs, tmp_path):
-    """Makes a comparison that was changed in some keys, `a/b/c` to their values."""
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base(tmp_path)))
-
-    def make(tree=RECIPES, **changes):
-        tree = copy.deepcopy(tree)
-        for key, value in changes.items():
-            *above, last = key.split("/")
-            section = tree
-            for part in above:
-                section = section.setdefault(part, {})
-            section[last] = value
-        (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-        return load_comparison(tmp_path / "small.yaml").compare(tmp_path / "compared")
-
-    return make
-
-
-@pytest.fixture
-def there(tmp_path):
-    return tmp_path / "compared/small"
+@pytest.fixture(autouse=True)
+def losses(runs):
+    runs.losses = dict(LOSSES)
 
 
 def edit(path, **changes):
@@ -110,12 +46,15 @@ def edit(path, **changes):
 
 
 def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, there):
-    report = compare()
+    report = compare(RECIPES)
     rows = {row["scheme"]: row for row in report.rows}
     assert [*rows] == ["heun with S1", "ordinary with S1", "heun", "ordinary"]
     differences = [rows[name]["difference"] for name in rows]
     assert differences[:3] == pytest.approx([-0.2 / 3, -0.7 / 3, -0.2 / 3])
-    assert differences[3] is None and rows["heun"]["half_width"] > 0
+    assert differences[3] is None
+    # t(0.975, 2) = 4.302653, from a table.
+    half = 4.302653 * np.std([-0.1, 0.0, -0.1], ddof=1) / np.sqrt(3)
+    assert rows["heun"]["half_width"] == pytest.approx(half, rel=1e-6)
     assert "to ordinary with the same recipe (S1)" in report.about
     # Heun's method has made half of its steps where it has cost as much.
     for name, row in rows.items():
@@ -123,17 +62,23 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
         for column in ("at_equal_evaluations", "at_equal_time"):
             assert row[column] == pytest.approx(row["validation_loss"] + ahead)
     assert rows["ordinary"]["spread"] == pytest.approx(0.1)
-    assert "Field evaluations differ, from 24 to 48" in report.about
+    for broken in (
+        "These data have no test part",
+        "No learning rate was tuned",
+        "Field evaluations differ, from 24 to 48",
+    ):
+        assert broken in report.about
+    assert "seeds: give three" not in report.about and "Parameters differ" not in report.about
     assert json.loads((there / "report.json").read_text())["rows"] == report.rows
     assert (
         "±"
         in load_comparison(there.parents[1] / "small.yaml").shown(report.rows)[0]["difference"]
     )
     # Runs are made once, by one process.
-    assert len(runs.made) == 12 and compare() == report and len(runs.made) == 12
+    assert len(runs.made) == 12 and compare(RECIPES) == report and len(runs.made) == 12
     refused = pytest.raises(ide.InputError, match="another process makes this comparison")
     with filelock.FileLock(there / "lock"), refused:
-        compare()
+        compare(RECIPES)
 
 
 SWEEP = {
@@ -166,6 +111,11 @@ def test_what_is_tuned_on_validation_data_is_reported_on_test_data(
     assert ordinary["seeds"] == [2.0, 4.0] and ordinary["test_loss"] == 3.0
     assert failed["scheme"] == "failing" and failed["failure"] == "RuntimeError: no memory"
     assert failed["test_loss"] is None and failed["difference"] is None
+    for fair in ("no test part", "No learning rate", "differ"):
+        assert fair not in report.about.partition("Code: ")[2].replace(
+            "Field evaluations differ", ""
+        )
+    assert "2 seeds: give three at least." in report.about
     assert "Failed, so without figures: failing." in report.about
     assert "A better value may lie beyond those tried: heun." in report.about
     tried = json.loads((there / "sweep.json").read_text())
@@ -192,13 +142,13 @@ def test_what_is_tuned_on_validation_data_is_reported_on_test_data(
 def test_a_run_that_was_made_with_another_configuration_is_refused(
     compare, there, key, value, change
 ):
-    compare()
+    compare(RECIPES)
     (there / "report.json").unlink()
     with pytest.raises(ide.InputError, match=f"seed0: this run .*{change}.* another name"):
-        compare(**{key: value})
+        compare(RECIPES, **{key: value})
     assert not (there / "report.json").exists()
     # Not by what does not change its numbers.
-    assert len(compare(**{"schemes/heun/parallel": {"timeout": 200}}).rows) == 4
+    assert len(compare(RECIPES, **{"schemes/heun/parallel": {"timeout": 200}}).rows) == 4
 
 
 def test_runs_on_other_data_are_refused_and_other_code_is_named(
@@ -206,14 +156,14 @@ def test_runs_on_other_data_are_refused_and_other_code_is_named(
 ):
     refusal = r"this run was made with other data \(its data changed since\)"
     text, other = tmp_path / "text.txt", TEXT.replace("wide", "cold")
-    assert "Code: 0.1 (abc)." in compare().about
+    assert "Code: 0.1 (abc)." in compare(RECIPES).about
     text.write_text(other)
     with pytest.raises(ide.InputError, match=refusal):
-        compare()
+        compare(RECIPES)
     text.write_text(TEXT)
     runs.source = "0.2 (def)"
     (there / "runs/ordinary-seed1").rename(tmp_path / "elsewhere")
-    about = compare().about
+    about = compare(RECIPES).about
     assert "What is compared was made by different code: 0.1 (abc): " in about
     assert about.split("0.2 (def): ")[1].startswith("ordinary-seed1.")
 
@@ -225,12 +175,12 @@ def test_runs_on_other_data_are_refused_and_other_code_is_named(
     monkeypatch.setattr(training, "train", changing)
     (there / "runs/ordinary-seed1").rename(tmp_path / "again")
     with pytest.raises(ide.InputError, match="ordinary-seed1: " + refusal):
-        compare()
+        compare(RECIPES)
 
 
 def test_a_failure_is_that_of_its_configuration_and_data(compare, runs, there):
     runs.loss = lambda config: 1 / (config.name != "heun-seed1")
-    *_, row = compare().rows
+    *_, row = compare(RECIPES).rows
     assert row["scheme"] == "heun" and row["failure"].startswith("ZeroDivisionError")
     file = there / "runs/heun-seed1.failed.json"
     kept = json.loads(file.read_text())
@@ -238,16 +188,16 @@ def test_a_failure_is_that_of_its_configuration_and_data(compare, runs, there):
     tree["optimizer"]["learning_rate"] = 0.5
     edit(file, configuration=tree)
     with pytest.raises(ide.InputError, match=r"heun-seed1.failed.json: .*learning_rate: 0.5"):
-        compare()
+        compare(RECIPES)
     edit(file, configuration=kept["configuration"], data="others")
     with pytest.raises(
         ide.InputError, match=r"failed\.json: this run was made with other data"
     ):
-        compare()
+        compare(RECIPES)
 
 
 def test_losses_that_are_not_finite_or_zero(compare, there):
-    compare()
+    compare(RECIPES)
     log = there / "runs/ordinary-seed0/metrics.jsonl"
     lines = log.read_text().replace('"validation_loss": 11.0', '"validation_loss": null')
     log.write_text(lines)
@@ -256,7 +206,7 @@ def test_losses_that_are_not_finite_or_zero(compare, there):
     edit(there / "runs/heun-seed1/summary.json", validation_perplexity=math.inf)
     for last in (math.nan, math.inf, None):
         edit(there / "runs/heun-seed1/summary.json", validation_loss=last)
-        best, *_, failed = (report := compare()).rows
+        best, *_, failed = (report := compare(RECIPES)).rows
         assert best["scheme"] == "heun with S1" and best["validation_loss"] == 0
         assert failed["scheme"] == "heun" and "is not finite" in failed["failure"]
         assert failed["validation_loss"] is None and failed["difference"] is None
@@ -269,16 +219,16 @@ def test_losses_that_are_not_finite_or_zero(compare, there):
     for content in (b"", b"[1]"):
         damaged.write_bytes(content)
         with pytest.raises(ide.InputError, match=r"heun-seed1/summary\.json is damaged; rest"):
-            compare()
+            compare(RECIPES)
         assert damaged.read_bytes() == content
 
 
-def test_the_time_of_a_scheme_is_that_of_its_own_samples(compare, monkeypatch):
+def test_the_time_of_a_scheme_is_that_of_its_own_samples(compare, runs):
     """With twice the context a step has twice the tokens, and takes twice the time at the same
     rate: it has made half of its steps when the other has made all."""
-    monkeypatch.setitem(LOSSES, "long", LOSSES["heun"])
+    runs.losses["long"] = LOSSES["heun"]
     schemes = {"ordinary": {}, "long": {"model": {"context": 16}}}
-    report = compare(schemes=schemes, recipes={})
+    report = compare(RECIPES, schemes=schemes, recipes={})
     rows = {row["scheme"]: row for row in report.rows}
     assert rows["long"]["at_equal_time"] == pytest.approx(rows["long"]["validation_loss"] + 6)
     assert "losses are on other samples: long." in report.about
@@ -286,9 +236,17 @@ def test_the_time_of_a_scheme_is_that_of_its_own_samples(compare, monkeypatch):
 
 def test_names_of_recipes_and_schemes_are_no_other(compare):
     with pytest.raises(ide.InputError, match="would share a folder"):
-        compare(**{"schemes/ordinary with S1": {}})
+        compare(RECIPES, **{"schemes/ordinary with S1": {}})
     with pytest.raises(ide.InputError, match=r"schemes\.ordinary with S1: .*transprt"):
-        compare(**{"recipes/S1": {"training": {"transprt": 0.01}}})
+        compare(RECIPES, **{"recipes/S1": {"training": {"transprt": 0.01}}})
+
+
+def test_a_section_may_be_written_as_its_value():
+    base = {"control": "piecewise_constant", "training": None}
+    changes = [{"control": {"horizon": 3.0}, "training": {"seed": 2}}]
+    config = scheme_config(base, changes, "here")
+    assert (config.control.kind, config.control.horizon) == ("piecewise_constant", 3.0)
+    assert config.training.seed == 2
 
 
 def test_steps_that_are_measured_are_kept(compare, runs, there, monkeypatch):

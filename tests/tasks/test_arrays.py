@@ -5,7 +5,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from running import run_here
 
 import ide_transformer as ide
 from ide_transformer import InputError, training
@@ -18,42 +17,6 @@ POINTS = np.sort(RANDOM.random(24))
 VALUES = RANDOM.normal(size=(20, 24))
 WORDS = RANDOM.integers(0, 5, (20, 8))
 OF_CLASSES = WORDS, WORDS[:, 0]
-
-
-def antiderivatives(points, number=200, seed=0):
-    """`a(x) = Σ c_k cos kπx` and `∫_0^x a`, at points."""
-    k = np.pi * np.arange(1, 4)
-    c = np.random.default_rng(seed).normal(size=(number, 3))
-    angles = np.outer(k, points)
-    inputs, targets = c @ np.cos(angles), (c / k) @ np.sin(angles)
-    return {"inputs": inputs, "targets": targets, "points": points}
-
-
-YAML = """
-name: antiderivative
-data: {{name: arrays, path: {path}, test: 0.1}}
-model: {{kind: operator_model, width: 16, heads: 2, depth: 2, std: 0.1, options: {{modes: 6}}}}
-optimizer: {{learning_rate: 1.0e-2, warmup: 10}}
-training: {{steps: 120, batch_size: 16, evaluate_every: 120, checkpoint_every: 120, sample: 0}}
-"""
-
-
-def test_functions_at_irregular_points_from_yaml_alone(tmp_path, capsys):
-    points = np.random.default_rng(1).permutation(POINTS)
-    np.savez(tmp_path / "data.npz", **antiderivatives(points))
-    (tmp_path / "own.yaml").write_text(YAML.format(path=tmp_path / "data.npz"))
-    run_here(capsys, "train.py", tmp_path / "own.yaml", "--runs", tmp_path / "runs")
-    run = tmp_path / "runs/antiderivative"
-    others = np.linspace(0, 1, 31) ** 1.5
-    np.savez(tmp_path / "other.npz", **antiderivatives(others, seed=1))
-    losses = []
-    for more in ((), (f"data.path={tmp_path / 'other.npz'}",)):
-        said = run_here(capsys, "evaluate.py", run, *more, "--part", "test")
-        losses.append(float(said.split("loss:")[1].split()[0]))
-    assert losses[0] < 0.2 and losses[1] < 0.3, losses
-    picture = tmp_path / "functions.png"
-    run_here(capsys, "evaluate.py", run, "--part", "test", "--pictures", picture)
-    assert picture.stat().st_size > 10_000
 
 
 def test_functions_at_points(tmp_path):

@@ -1,14 +1,11 @@
 import io
-import json
 
 import numpy as np
 import pytest
-from helpers import ROOT
-from running import run_here
 from tasks.files import darcy_folder, torch_file
 
 import ide_transformer as ide
-from ide_transformer import tasks, training
+from ide_transformer import tasks
 from ide_transformer.tasks import darcy
 from ide_transformer.tasks.darcy import torch_arrays
 
@@ -87,29 +84,6 @@ def test_files_that_are_missing_or_of_another_shape(published, tmp_path):
     (tmp_path / "darcy_test_32.pt").write_bytes((tmp_path / "darcy_test_16.pt").read_bytes())
     with pytest.raises(ide.InputError, match=r"darcy_test_32.pt has x of shape \(4, 16, 16\)"):
         tasks.Darcy(tmp_path)
-
-
-@pytest.mark.heavy
-def test_a_run_is_tested_on_the_finer_grid_through_the_scripts(published, tmp_path, capsys):
-    """As the head of its configuration says."""
-    folder, _ = published
-    small = ["model.width=8", "model.heads=2", "model.depth=1", "optimizer.warmup=1"]
-    data = [f"data.path={folder}", "data.options.samples=20"]
-    steps = ["training.steps=2", "training.batch_size=4", "training.evaluate_every=2"]
-    config = training.load_config(ROOT / "configs/darcy_waves.yaml", [*small, *data, *steps])
-    run = training.train(config, runs=tmp_path).path
-    capsys.readouterr()
-    rows, test = tmp_path / "rows.json", ("--part", "test")
-    run_here(capsys, "evaluate.py", run, *test, "--mesh", "tokens=16,32", "--json", rows)
-    found = json.loads(rows.read_text())
-    summary = json.loads((run / "summary.json").read_text())
-    assert [row["tokens"] for row in found] == [16, 32]
-    assert found[0]["loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
-    picture = tmp_path / "darcy.png"
-    run_here(capsys, "evaluate.py", run, *test, "--pictures", picture)
-    assert picture.stat().st_size > 1000
-    shown = run_here(capsys, "evaluate.py", run, "--mesh", "tokens=32", expected=2)
-    assert "these data have only test" in shown
 
 
 ARRAYS = {

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+import tokenizers as tk
 
 import ide_transformer as ide
-from ide_transformer import InputError, training
+from ide_transformer import InputError, tasks
 from ide_transformer.tasks import CharacterTokenizer, Dataset, tokenizing
 
 
@@ -163,22 +164,14 @@ def test_held_out_parts_are_read_in_order(task):
         task.on(ide.Mesh(tokens=100))
 
 
-def test_a_run(tmp_path):
-    path = written(tmp_path / "a.jsonl", column="body")
-    tree = {
-        "data": {"name": "dataset", "path": str(path), "column": "body", "validation": 0.2},
-        "model": {"width": 8, "heads": 1, "depth": 1, "context": 8},
-        "optimizer": {"warmup": 1},
-        "training": {"steps": 2, "batch_size": 4, "sample": 5},
-    }
-    run = training.train(training.Config.model_validate(tree), runs=tmp_path / "runs")
-    assert len(run.sample.read_text()) == 6
-    saved = run.load_tokenizer()
-    assert saved.vocabulary == len(set("".join(TEXTS))) + 1
-    assert json.loads(run.summary.read_text())["validation_loss"] > 0
-    # The tokenizer of a run is one that can be named.
-    again = Dataset(path, 8, str(run.tokenizer), column="body")
-    assert (whole(again) == expected(saved, again.end)).all()
+def test_a_saved_tokenizer_is_named_by_its_file(tmp_path):
+    """A file of tokens has room for the greatest."""
+    words = {"a": 0, "b": 70000, "<|endoftext|>": 2, "[UNK]": 3}
+    tokenizer = tasks.PretrainedTokenizer(tk.Tokenizer(tk.models.WordLevel(words, "[UNK]")))
+    tokenizer.save(tmp_path / "words.json")
+    path = written(tmp_path / "a.jsonl", ["b"] * 9)
+    task = Dataset(path, 1, str(tmp_path / "words.json"))
+    assert task.windows_at(np.array([0, 3])).tolist() == [[70000, 2], [2, 70000]]
 
 
 MAIN = """

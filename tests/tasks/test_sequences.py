@@ -14,21 +14,6 @@ def held_out(task):
     return next(task.held_out(1024))
 
 
-def test_no_step_has_the_seed_of_a_held_out_part(monkeypatch):
-    streams, drawn, task = [], np.random.default_rng, tasks.Parity(13, (1, 8))
-
-    def noted(seed):
-        streams.append(drawn(seed).bit_generator.state["state"]["state"])
-        return drawn(seed)
-
-    monkeypatch.setattr(np.random, "default_rng", noted)
-    for part in task.parts:
-        next(task.held_out(64, part=part))
-    for seed, step in itertools.product((0, 1, 2**32 - 1), (0, 1, 2, 2**31 - 1)):
-        task.batch(step, 1, seed)
-    assert len(set(streams)) == len(streams) == 14
-
-
 def hops_of(word, hops, i):
     """One hop after the other, as the definition reads."""
     for _ in range(hops):
