@@ -1,4 +1,4 @@
-"""Rows with the same columns, printed and written to files."""
+"""Rows with the same columns, printed and written to files, and the console of the scripts."""
 
 import csv
 import json
@@ -16,6 +16,17 @@ from ..errors import naming, whole_file
 
 
 Row = Mapping[str, Any]
+
+
+class Terminal(Console):
+    """Console of the scripts. The cursor stays visible beside a bar, so that a process
+    that a signal ends leaves the terminal as it was."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, soft_wrap=True)
+
+    def show_cursor(self, show: bool = True) -> bool:
+        return super().show_cursor(True)
 
 
 class Report(NamedTuple):

@@ -46,7 +46,7 @@ Rows = list[dict[str, Any]]
 # Predictions for each layer by name, `[intervals]` each.
 Columns = dict[str, np.ndarray]
 # From columns and a number of layers to the layers that are kept.
-Rule = Callable[[Columns, int], Sequence[int]]
+Rule = Callable[[Columns, int], np.ndarray]
 
 
 class CoarseningStudy(NamedTuple):
@@ -113,7 +113,7 @@ def measure_coarsening(
     removed = [study.keep((*every[:i], *every[i + 1 :])).error for i in every]
     say("rules that drop layers")
     for name, rule in (NEEDED | RULES).items():
-        for layers in (tuple(rule(columns, kept)) for kept in few):
+        for layers in (tuple(rule(columns, kept).tolist()) for kept in few):
             study.add(name, study.keep(layers), " ".join(map(str, layers)))
     for name, options in _COARSENINGS.items():
         say(name)
@@ -281,48 +281,39 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     x, y = x[known], y[known]
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+    found: Any = stats.spearmanr(x, y)
+    return float(found.statistic)
 
 
-def first_layers(columns: Columns, number: int) -> Sequence[int]:
-    """Drops the last layers."""
-    return range(number)
+def _most(name: str) -> Rule:
+    """Keeps the layers whose number in a column is greatest."""
+    return lambda columns, kept: np.sort(np.argsort(-columns[name], kind="stable")[:kept])
 
 
-def evenly(columns: Columns, number: int) -> Sequence[int]:
+def _evenly(columns: Columns, kept: int) -> np.ndarray:
     """Keeps layers evenly spread, the first and the last among them: every other one where
     half are kept. Reference: Sajjad et al., arXiv 2004.03844."""
-    spread = np.linspace(0, len(columns["estimate"]) - 1, number)
-    return spread.round().astype(int).tolist()
+    return np.linspace(0, len(columns["estimate"]) - 1, kept).round().astype(int)
 
 
-def most(name: str) -> Rule:
-    """Keeps the layers whose number in a column is greatest: their `removal_estimate`, or the
-    block influence of ShortGPT, `turn` (Men et al., arXiv 2403.03853)."""
-
-    def rule(columns: Columns, number: int) -> Sequence[int]:
-        return sorted(np.argsort(-columns[name], kind="stable")[:number].tolist())
-
-    return rule
-
-
-def at_random(seed: int) -> Rule:
+def _at_random(seed: int) -> Rule:
     """Drops layers at random; a smaller number keeps some of those that a larger one keeps."""
 
-    def rule(columns: Columns, number: int) -> Sequence[int]:
+    def rule(columns: Columns, kept: int) -> np.ndarray:
         order = np.random.default_rng(seed).permutation(len(columns["estimate"]))
-        return sorted(order[:number].tolist())
+        return np.sort(order[:kept])
 
     return rule
 
 
-# By the equation, and as in use elsewhere.
-NEEDED: dict[str, Rule] = {"least estimate dropped": most("estimate")}
+# By the equation; and as in use elsewhere, among them the block influence of ShortGPT, `turn`
+# (Men et al., arXiv 2403.03853).
+NEEDED: dict[str, Rule] = {"least estimate dropped": _most("estimate")}
 RULES: dict[str, Rule] = {
-    "last layers dropped": first_layers,
-    "evenly spread": evenly,
-    "least influence dropped": most("turn"),
-    **{f"random, seed {seed}": at_random(seed) for seed in range(3)},
+    "last layers dropped": lambda columns, kept: np.arange(kept),
+    "evenly spread": _evenly,
+    "least influence dropped": _most("turn"),
+    **{f"random, seed {seed}": _at_random(seed) for seed in range(3)},
 }
 
 

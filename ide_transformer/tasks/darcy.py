@@ -19,8 +19,7 @@ from ..models import Field
 from ..packages import fetch_wheel
 from .losses import Batch
 from .points import AbstractAtPoints, PointSet, WeightRule, domains, subset
-from .sampling import in_passes
-from .task import Part, checked_dataclass, checksum_of_all, one_number
+from .task import Part, checked_dataclass, checksum_of_all, in_passes, one_number
 
 
 _FILES = ("darcy_train_16.pt", "darcy_test_16.pt", "darcy_test_32.pt")

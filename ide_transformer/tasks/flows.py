@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import math
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -18,7 +17,7 @@ import numpy as np
 
 from ..arguments import PositiveFloat, PositiveInt
 from ..equation import TokenDomain
-from ..errors import InputError, naming
+from ..errors import InputError, whole_file
 from ..models import Field, OperatorModel
 from ..packages import cache_folder
 from .losses import Batch, RelativeError
@@ -166,12 +165,8 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
     if not path.exists():
         arrays: dict[str, Any] = _computed(flow, sizes, points)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A process that is killed leaves no half of the file.
-        with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-            whole = Path(temporary) / path.name
-            with naming(path):
-                np.savez(whole, **arrays)
-            whole.replace(path)
+        with whole_file(path) as part, part.open("wb") as file:
+            np.savez(file, **arrays)
     try:
         with np.load(path) as file:
             return {name: Functions(*file[name]) for name in sizes}

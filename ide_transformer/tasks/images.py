@@ -18,8 +18,7 @@ from ..errors import InputError
 from ..models import ImageClassifier
 from ..models.images import grid_of_number
 from .losses import Batch
-from .sampling import in_passes
-from .task import AbstractDataSet
+from .task import AbstractDataSet, in_passes
 
 
 # What a packed file may hold: so many bytes, or so many times its own. Images that are packed

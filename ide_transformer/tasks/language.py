@@ -14,8 +14,7 @@ from ..arguments import Fraction, NonNegativeFloat, PositiveInt, checked
 from ..errors import InputError
 from ..models import LanguageModel, Model, generate
 from .losses import Batch
-from .sampling import in_parts, in_passes
-from .task import AbstractTask, Part, checksum_of_all, one_number
+from .task import AbstractTask, Part, checksum_of_all, in_parts, in_passes, one_number
 from .texts import read_text, shakespeare
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer, load_tokenizer
 from .tokenizing import tokenized

@@ -215,21 +215,17 @@ class CrossEntropy(AbstractLoss):
         return _counted_mean(divergence(finer, outputs), targets).value
 
 
-class InstanceCrossEntropy(AbstractLoss):
+class InstanceCrossEntropy(CrossEntropy):
     """The cross-entropy of instances of a problem, `targets: [instances, ...]`, that have
     several targets each. Beside the accuracy it gives the exact match, the part of the
     instances of which all targets are right; see `CrossEntropy`.
     """
 
-    label = CrossEntropy.label
-    classifies = True
-    gap = CrossEntropy.gap
-
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         right = (jnp.argmax(outputs, axis=-1) == targets) | (targets == UNCOUNTED)
         exact = jnp.all(right, axis=tuple(range(1, targets.ndim)))
         exact_match = Mean(jnp.sum(exact), len(targets))
-        return {**CrossEntropy().measure(outputs, targets), "exact_match": exact_match}
+        return {**super().measure(outputs, targets), "exact_match": exact_match}
 
 
 def _counted_mean(values: Array, targets: Array) -> Mean:

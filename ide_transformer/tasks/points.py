@@ -11,8 +11,7 @@ from ..arguments import PositiveFloat, PositiveInt, checked
 from ..equation import TokenDomain
 from ..models import Field, OperatorModel
 from .losses import Batch, RelativeError
-from .sampling import spread
-from .task import AbstractTask, Part, checked_dataclass, one_number
+from .task import AbstractTask, Part, checked_dataclass, one_number, spread
 
 
 PointSet: TypeAlias = Literal["grid", "random", "clustered"]

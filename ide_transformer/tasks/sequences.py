@@ -14,8 +14,7 @@ from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from ..models import LanguageModel, SequenceClassifier, Text
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy
-from .sampling import in_parts
-from .task import AbstractTask, Part, checked_dataclass
+from .task import AbstractTask, Part, checked_dataclass, in_parts
 
 
 # Number of samples in a held-out part.

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools as ft
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,10 +17,10 @@ from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from ..models import Mesh, Model
 from .losses import AbstractLoss, Batch, CrossEntropy
-from .sampling import in_parts, in_passes
 
 
 Class = TypeVar("Class", bound=type)
+Indices = TypeVar("Indices", np.ndarray, range)
 
 
 @dataclass_transform(eq_default=False)
@@ -156,6 +157,34 @@ class AbstractDataSet(AbstractTask):
     def fingerprint(self) -> str:
         """A checksum of all samples."""
         return checksum_of_all([self.data[x] for x in ("training", "validation", "test")])
+
+
+def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:
+    """Choose which of `number` samples make the batch of a step: the next `size` of a new
+    random order in each pass over all of them."""
+    positions = np.arange(step * size, (step + 1) * size)
+    passes = positions // number
+    chosen = [
+        _order(number, int(n), seed)[positions[passes == n] % number] for n in np.unique(passes)
+    ]
+    return np.concatenate(chosen)
+
+
+@ft.lru_cache(maxsize=2)
+def _order(number: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(number)
+
+
+def spread(indices: Indices, samples: int | None) -> Indices:
+    """About `samples` of the indices, evenly spread; all of them by default."""
+    return indices if samples is None else indices[:: max(1, len(indices) // samples)]
+
+
+def in_parts(indices: Indices, size: int, samples: int | None) -> Iterator[np.ndarray]:
+    """About `samples` of the indices, evenly spread, in parts of at most `size`."""
+    chosen = spread(indices, samples)
+    for first in range(0, len(chosen), size):
+        yield np.asarray(chosen[first : first + size])
 
 
 def one_number(tokens: int | tuple[int, int]) -> int:

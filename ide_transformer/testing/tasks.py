@@ -14,7 +14,7 @@ from jaxtyping import Array
 from ..equation import TokenDomain
 from ..errors import InputError
 from ..models import Field, Mesh, Model, Text
-from ..tasks import AbstractLoss, AbstractTask, Batch
+from ..tasks import AbstractLoss, AbstractTask, Batch, Part
 from ..tasks.losses import UNCOUNTED
 from ..training import Config, build_task
 from ..training.build import starting_model
@@ -89,15 +89,18 @@ def _check_data(task: AbstractTask, shared: float) -> None:
         _say(not _same(first, task.batch(step, _SIZE, seed)), "batch", said)
     # The seeds of held-out parts should be those of no step, also not of the first.
     learned = [task.batch(step, _MANY, 0) for step in range(3)]
-    parts = {part: list(task.held_out(_MANY, part=part)) for part in task.parts}
+    parts: dict[Part, list[Batch]] = {
+        part: list(task.held_out(_MANY, part=part)) for part in task.parts
+    }
     _say("validation" in parts and all(parts.values()), "held out", f"there are only {parts}")
     for batch in itertools.chain([first], learned, *parts.values()):
         _check_batch(task, batch, first)
     sizes = [len(_rows(batch)) for batch in (first, *learned)]
     _say(sizes == [_SIZE, *3 * [_MANY]], "shapes", f"{sizes} samples are not those asked for")
     _check_processes(task, first)
-    rows = {part: _all_rows(batches) for part, batches in parts.items()}
-    for part, found in rows.items():
+    rows: dict[str, list[bytes]] = {}
+    for part in task.parts:
+        rows[part] = found = _all_rows(parts[part])
         few = list(task.held_out(7, part=part))
         most = max(len(_rows(x)) for x in (*few, *parts[part]))
         _say(

@@ -16,12 +16,12 @@ import ide_transformer as ide
 from ide_transformer.dynamics import refine, removal_damage, richardson
 from ide_transformer.studies import depth, depth_problem
 from ide_transformer.studies.depth import (
+    NEEDED,
     RULES,
     Problem,
     _Study,
     compare_budgets,
     measure_coarsening,
-    most,
     plot_methods,
     spearman,
 )
@@ -116,13 +116,13 @@ def test_rules_keep_the_layers_that_they_say():
     }
 
     def kept(name, number):
-        return list(RULES[name](columns, number))
+        return RULES[name](columns, number).tolist()
 
     assert kept("last layers dropped", 3) == [0, 1, 2]
     assert kept("evenly spread", 3) in ([0, 1, 3], [0, 2, 3])
     assert kept("evenly spread", 1) == [0]
     assert kept("least influence dropped", 3) == [0, 2, 3]
-    assert list(most("estimate")(columns, 3)) == [0, 1, 2]
+    assert NEEDED["least estimate dropped"](columns, 3).tolist() == [0, 1, 2]
     chosen = {n: [kept(f"random, seed {seed}", n) for seed in range(3)] for n in (2, 3)}
     assert chosen[3] == [kept(f"random, seed {seed}", 3) for seed in range(3)]
     for two, three in zip(chosen[2], chosen[3], strict=True):
