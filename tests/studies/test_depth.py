@@ -240,7 +240,8 @@ def test_the_script_writes_tables_and_figures(tiny_run, tmp_path, capsys):
     rows = json.loads((out / "report.json").read_text())["rows"]
     native = rows[0]
     assert native["method"] == "native" and native["error"] == 0
-    assert all(row["error"] > 0 for row in rows[1:] if row["error"] is not None)
+    # To merge linear layers is exact.
+    assert all(row["error"] > 0 for row in rows if "dropped" in row["method"])
     cheaper = {
         row["method"] for row in rows if row["field_evaluations"] < native["field_evaluations"]
     }
