@@ -1,3 +1,4 @@
 """Conformance tests: what every part of a kind must do, one of your own included."""
 
+from .families import check_family as check_family
 from .tasks import check_task as check_task

@@ -15,6 +15,7 @@ FACES = (
     "ide_transformer.dynamics",
     "ide_transformer.training",
     "ide_transformer.tasks",
+    "ide_transformer.testing",
 )
 
 

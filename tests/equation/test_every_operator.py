@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from misuse.recipes.parts import OPERATORS
-from misuse.recipes.small import DOMAIN, TOKENS, U0
+from misuse.recipes import OPERATORS
+from misuse.values import DOMAIN, TOKENS, U0
 
 import ide_transformer as ide
 

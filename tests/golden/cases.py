@@ -1,5 +1,10 @@
-"""Small checkpoints of every family of texts, made by transformers with random weights."""
+"""Small checkpoints of every family: classes of transformers and their options.
 
+Those without a comma in their name are the golden checkpoints of this folder, which `make.py`
+writes; the others are variants, which the heavy tests make.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,173 +12,238 @@ import numpy as np
 
 
 GOLDEN = Path(__file__).parent
+REMOVED = object()
 
 
 class Case(NamedTuple):
-    """A class of transformers and the options of its configuration."""
+    """A class of transformers and the options of its checkpoint.
+
+    - `names`: options to change that neither the file nor the family has.
+    - `only`: of a variant, the options that make a difference to it.
+    - `older`: other options in the file, where older files differ.
+    """
 
     model: str
-    config: str
     options: dict[str, Any]
+    names: str = ""
+    only: str = ""
+    older: Mapping[str, Any] = {}
+
+    def but(self, model: str = "", **changes: Any) -> "Case":
+        """A variant: another class, other options, other fields. Without `only` or `names` its
+        options are not changed one by one."""
+        own = {x: changes.pop(x) for x in ("names", "only", "older") if x in changes}
+        own = {"only": "nothing"} | own
+        return Case(model or self.model, self.options | changes, **own)
 
 
-_BERT = dict(
+_SIZES = dict(
     vocab_size=61,
     hidden_size=16,
     intermediate_size=24,
     num_hidden_layers=2,
     num_attention_heads=4,
-    max_position_embeddings=24,
 )
-_LLAMA = dict(
-    vocab_size=61,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=64,
-)
-_NEOX = {name: value for name, value in _LLAMA.items() if name != "num_key_value_heads"}
+_BERT = _SIZES | dict(max_position_embeddings=24)
+_NEOX = _SIZES | dict(max_position_embeddings=64)
+_LLAMA = _NEOX | dict(num_key_value_heads=2)
 _GPT2 = dict(vocab_size=61, n_positions=24, n_embd=16, n_layer=2, n_head=4)
+_DISTILBERT = dict(vocab_size=61, dim=16, hidden_dim=24, n_layers=2, n_heads=4)
 _T5 = dict(vocab_size=61, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=4)
-_ROPE = dict(rope_type="default", rope_theta=500.0)
-_LLAMA3 = dict(
+_IMAGE = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, patch_size=4)
+_IMAGE |= dict(image_size=8, num_labels=3)
+_VIT = _IMAGE | dict(intermediate_size=12)
+# Two stages, of the second of which the keys are not coarser.
+_CVT = dict(
+    embed_dim=[4, 8],
+    num_heads=[2, 2],
+    depth=[1, 2],
+    mlp_ratio=[2.0, 1.5],
+    patch_sizes=[5, 3],
+    patch_stride=[2, 2],
+    patch_padding=[2, 1],
+    stride_kv=[2, 1],
+    cls_token=[False, True],
+    attention_drop_rate=[0.0] * 2,
+    drop_rate=[0.0] * 2,
+    drop_path_rate=[0.0] * 2,
+    qkv_bias=[True] * 2,
+    qkv_projection_method=["dw_bn"] * 2,
+    kernel_qkv=[3] * 2,
+    padding_q=[1] * 2,
+    padding_kv=[1] * 2,
+    stride_q=[1] * 2,
+    num_labels=3,
+)
+# What the library takes where a file does not say otherwise has three stages.
+_CVT3 = dict(embed_dim=[8, 12, 16], num_heads=[1, 3, 2], depth=[1, 2, 3], num_labels=5)
+_WHISPER = dict(
+    vocab_size=13,
+    num_mel_bins=5,
+    d_model=8,
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_attention_heads=2,
+    decoder_attention_heads=4,
+    encoder_ffn_dim=12,
+    decoder_ffn_dim=10,
+    max_source_positions=6,
+    max_target_positions=12,
+    begin_suppress_tokens=None,
+)
+
+CASES = {
+    "gpt2": Case("GPT2LMHeadModel", _GPT2),
+    "gptj": Case("GPTJForCausalLM", _GPT2 | dict(rotary_dim=2)),
+    "gpt_neox": Case("GPTNeoXForCausalLM", _NEOX | dict(rotary_pct=0.5)),
+    "llama": Case("LlamaForCausalLM", _LLAMA),
+    "mistral": Case("MistralForCausalLM", _LLAMA | dict(sliding_window=4)),
+    "qwen2": Case("Qwen2ForCausalLM", _LLAMA),
+    "qwen3": Case("Qwen3ForCausalLM", _LLAMA | dict(head_dim=8)),
+    "gemma": Case("GemmaForCausalLM", _LLAMA | dict(head_dim=8, num_key_value_heads=1)),
+    "bert": Case("BertForMaskedLM", _BERT, "head_dim layer_types"),
+    "roberta": Case("RobertaForMaskedLM", _BERT | dict(type_vocab_size=1)),
+    "distilbert": Case(
+        "DistilBertForMaskedLM",
+        _DISTILBERT | dict(max_position_embeddings=24),
+        "layer_norm_eps hidden_size num_hidden_layers hidden_act type_vocab_size",
+    ),
+    "albert": Case("AlbertForMaskedLM", _BERT | dict(embedding_size=8)),
+    "t5": Case(
+        "T5EncoderModel",
+        _T5 | dict(relative_attention_num_buckets=8, relative_attention_max_distance=10),
+        "hidden_size num_hidden_layers num_attention_heads head_dim",
+    ),
+    "vit": Case("ViTForImageClassification", _VIT, "mlp_ratio"),
+    "deit": Case("DeiTForImageClassificationWithTeacher", _VIT),
+    "dinov2": Case(
+        "Dinov2ForImageClassification",
+        _IMAGE | dict(mlp_ratio=2, use_swiglu_ffn=True),
+        "intermediate_size",
+    ),
+    "cvt": Case("CvtForImageClassification", _CVT),
+    "whisper": Case(
+        "WhisperForConditionalGeneration", _WHISPER, "hidden_size num_attention_heads"
+    ),
+}
+
+_HEAD = "tie_word_embeddings hidden_act"
+_ROPE = "rope_parameters rope_scaling rope_theta partial_rotary_factor"
+_THETA = dict(rope_theta=500.0)
+_LINEAR = dict(rope_parameters=REMOVED, rope_scaling=dict(type="linear", factor=2.0))
+_LLAMA3: dict[str, Any] = dict(
     rope_type="llama3",
-    rope_theta=10000.0,
     factor=8.0,
     low_freq_factor=1.0,
     high_freq_factor=4.0,
     original_max_position_embeddings=16,
 )
+_WINDOW = dict(use_sliding_window=True, sliding_window=4)
+_OLDER_WINDOW = _WINDOW | dict(layer_types=REMOVED, max_window_layers=0)
+_WINDOWS = "use_sliding_window sliding_window max_window_layers layer_types num_hidden_layers"
+_UNTIED: Any = dict(tie_word_embeddings=False)
+_ALL_BIASES = dict(attention_bias=True, mlp_bias=True, num_key_value_heads=1)
+_KEYS: Any = dict(cls_token=[False] * 3, qkv_bias=[True, False, True], stride_kv=[2, 1, 2])
+_KERNELS: Any = dict(num_channels=1, patch_padding=[1, 1], kernel_qkv=[1, 5])
+_KERNELS |= dict(padding_q=[0, 2], padding_kv=[0, 2], patch_sizes=[3, 3])
+_UNEVEN = dict(num_mel_bins=7, d_model=12, encoder_layers=3, decoder_attention_heads=3)
 
-# The first of each family is its golden file.
-CASES: dict[str, Case] = {
-    "gpt2": Case("GPT2LMHeadModel", "GPT2Config", _GPT2),
-    "gpt2, 2 heads, relu": Case(
-        "GPT2LMHeadModel",
-        "GPT2Config",
-        _GPT2 | dict(n_head=2, n_inner=20, activation_function="relu", n_layer=3),
+CASES |= {
+    "gpt2, relu": CASES["gpt2"].but(
+        n_head=2, n_inner=20, activation_function="relu", n_layer=3
     ),
-    "gpt2, untied": Case(
-        "GPT2LMHeadModel", "GPT2Config", _GPT2 | dict(tie_word_embeddings=False)
+    "gpt2, untied": CASES["gpt2"].but(**_UNTIED, only="tie_word_embeddings hidden_size"),
+    "gptj, tied": CASES["gptj"].but(
+        tie_word_embeddings=True, only="tie_word_embeddings head_dim"
     ),
-    "llama": Case("LlamaForCausalLM", "LlamaConfig", _LLAMA),
-    "llama, biases, 1 key-value head": Case(
-        "LlamaForCausalLM",
-        "LlamaConfig",
-        _LLAMA
-        | dict(
-            attention_bias=True,
-            mlp_bias=True,
-            num_key_value_heads=1,
-            tie_word_embeddings=True,
-            rope_parameters=_ROPE,
-        ),
+    "gpt_neox, in sequence": CASES["gpt_neox"].but(
+        use_parallel_residual=False, attention_bias=False, rotary_pct=1.0
     ),
-    "llama, stretched": Case(
-        "LlamaForCausalLM", "LlamaConfig", _LLAMA | dict(rope_parameters=_LLAMA3)
+    "gpt_neox, older": CASES["gpt_neox"].but(
+        older=_LINEAR | dict(rotary_pct=0.5, rotary_emb_base=500.0),
+        only=f"rotary_pct rotary_emb_base {_ROPE}",
     ),
-    "llama, linear": Case(
-        "LlamaForCausalLM",
-        "LlamaConfig",
-        _LLAMA | dict(rope_parameters=_ROPE | dict(rope_type="linear", factor=2.0)),
+    "llama, biases": CASES["llama"].but(
+        **_ALL_BIASES,
+        tie_word_embeddings=True,
+        rope_parameters=dict(rope_type="default") | _THETA,
     ),
-    "mistral": Case("MistralForCausalLM", "MistralConfig", _LLAMA | dict(sliding_window=4)),
-    "mistral, no window": Case(
-        "MistralForCausalLM", "MistralConfig", _LLAMA | dict(sliding_window=None)
+    "llama, older": CASES["llama"].but(older=_LINEAR | _THETA, only=_ROPE),
+    "llama, stretched": CASES["llama"].but(
+        older=dict(rope_parameters=REMOVED, rope_scaling=_LLAMA3) | _THETA, only=_ROPE
     ),
-    "qwen2": Case("Qwen2ForCausalLM", "Qwen2Config", _LLAMA),
-    "qwen3": Case("Qwen3ForCausalLM", "Qwen3Config", _LLAMA | dict(head_dim=8)),
-    "qwen3, window": Case(
-        "Qwen3ForCausalLM",
-        "Qwen3Config",
-        _LLAMA
-        | dict(head_dim=8, use_sliding_window=True, sliding_window=4, max_window_layers=0),
+    "llama, newer": CASES["llama"].but(rope_parameters=_LLAMA3 | _THETA, only=_ROPE),
+    "mistral, no window": CASES["mistral"].but(sliding_window=None),
+    "qwen2, older": CASES["qwen2"].but(older=_OLDER_WINDOW, only=_WINDOWS),
+    "qwen3, older": CASES["qwen3"].but(older=_OLDER_WINDOW, only=_WINDOWS),
+    "qwen3, window": CASES["qwen3"].but(**_WINDOW, max_window_layers=0),
+    "qwen3, full": CASES["qwen3"].but(older=_WINDOW, only=_WINDOWS),
+    "gemma, older": CASES["gemma"].but(
+        older=dict(hidden_act="gelu", hidden_activation=None),
+        only="hidden_act hidden_activation",
     ),
-    "gemma": Case(
-        "GemmaForCausalLM", "GemmaConfig", _LLAMA | dict(head_dim=8, num_key_value_heads=1)
+    "bert, untied": CASES["bert"].but(**_UNTIED, only=_HEAD),
+    "bert, pooler": CASES["bert"].but("BertModel", num_attention_heads=2, only=_HEAD),
+    "bert, two heads": CASES["bert"].but("BertForPreTraining"),
+    "roberta, untied": CASES["roberta"].but(**_UNTIED, only="tie_word_embeddings pad_token_id"),
+    "albert, untied": CASES["albert"].but(**_UNTIED, only=_HEAD),
+    "albert, pooler": CASES["albert"].but("AlbertModel", num_hidden_layers=3, only=_HEAD),
+    "albert, two heads": CASES["albert"].but("AlbertForPreTraining"),
+    "distilbert, untied": CASES["distilbert"].but(
+        **_UNTIED, only="tie_word_embeddings activation"
     ),
-    "gpt_neox": Case("GPTNeoXForCausalLM", "GPTNeoXConfig", _NEOX | dict(rotary_pct=0.5)),
-    "gpt_neox, in sequence": Case(
-        "GPTNeoXForCausalLM",
-        "GPTNeoXConfig",
-        _NEOX | dict(use_parallel_residual=False, attention_bias=False, rotary_pct=1.0),
+    "t5, gated": CASES["t5"].but(
+        feed_forward_proj="gated-gelu",
+        only="feed_forward_proj is_gated_act dense_act_fn tie_word_embeddings",
     ),
-    "gptj": Case("GPTJForCausalLM", "GPTJConfig", _GPT2 | dict(rotary_dim=2)),
-    "gptj, tied": Case(
-        "GPTJForCausalLM", "GPTJConfig", _GPT2 | dict(rotary_dim=2, tie_word_embeddings=True)
+    "t5, with its decoder": CASES["t5"].but(
+        "T5ForConditionalGeneration", feed_forward_proj="gated-gelu"
     ),
-    "bert": Case("BertForMaskedLM", "BertConfig", _BERT),
-    "bert, pooler, relu": Case(
-        "BertModel", "BertConfig", _BERT | dict(hidden_act="relu", num_attention_heads=2)
+    "vit, pooler": CASES["vit"].but(
+        "ViTModel", pooler_output_size=10, only="num_labels pooler_act pooler_output_size"
     ),
-    "roberta": Case("RobertaForMaskedLM", "RobertaConfig", _BERT | dict(type_vocab_size=1)),
-    "distilbert": Case(
-        "DistilBertForMaskedLM",
-        "DistilBertConfig",
-        dict(
-            vocab_size=61,
-            dim=16,
-            hidden_dim=24,
-            n_layers=2,
-            n_heads=4,
-            max_position_embeddings=24,
-        ),
+    "vit, wide": CASES["vit"].but(image_size=[4, 12], qkv_bias=False, num_channels=1),
+    "vit, no classes": CASES["vit"].but(num_labels=0, patch_size=2, hidden_act="gelu_new"),
+    "vit, masked": CASES["vit"].but("ViTForMaskedImageModeling", encoder_stride=4),
+    "deit, states": CASES["deit"].but("DeiTModel", image_size=[4, 12], qkv_bias=False),
+    "deit, one head": CASES["deit"].but("DeiTForImageClassification", hidden_act="quick_gelu"),
+    "deit, masked": CASES["deit"].but("DeiTForMaskedImageModeling", encoder_stride=4),
+    "dinov2, states": CASES["dinov2"].but(
+        "Dinov2Model",
+        qkv_bias=False,
+        only="use_swiglu_ffn hidden_act mlp_ratio intermediate_size",
     ),
-    "albert": Case("AlbertForMaskedLM", "AlbertConfig", _BERT | dict(embedding_size=8)),
-    "albert, pooler": Case(
-        "AlbertModel", "AlbertConfig", _BERT | dict(embedding_size=8, num_hidden_layers=3)
+    "dinov2, not gated": CASES["dinov2"].but(
+        use_swiglu_ffn=False,
+        use_mask_token=False,
+        hidden_act="relu",
+        only="use_swiglu_ffn hidden_act mlp_ratio",
     ),
-    "t5": Case(
-        "T5EncoderModel",
-        "T5Config",
-        _T5 | dict(relative_attention_num_buckets=8, relative_attention_max_distance=10),
-    ),
-    "t5, gated": Case("T5EncoderModel", "T5Config", _T5 | dict(feed_forward_proj="gated-gelu")),
+    "cvt, states": CASES["cvt"].but("CvtModel", **_KERNELS),
+    "cvt, of the library": Case("CvtForImageClassification", _CVT3, only="nothing"),
+    "cvt, mean": Case("CvtForImageClassification", _CVT3 | _KEYS, only="nothing"),
+    "whisper, uneven": CASES["whisper"].but(**_UNEVEN, activation_function="gelu_new"),
+    "whisper, no read-out": CASES["whisper"].but("WhisperModel"),
 }
 
-# Families whose reference computes rotary angles, or the softmax, in float32.
-IN_FLOAT32 = ("gemma", "gpt_neox", "gptj", "llama", "mistral", "qwen2", "qwen3", "t5")
+# Families of which the library computes the softmax, or angles and normalisations, in single
+# precision, and how much that changes the outputs.
+IN_FLOAT32 = dict.fromkeys(("gemma", "gpt_neox", "gptj", "llama", "mistral"), 1e-6)
+IN_FLOAT32 |= dict(qwen2=1e-6, qwen3=1e-6, t5=1e-5)
 
 
-def make_reference(name: str, folder: Path, dtype: str) -> Any:
-    """The model of transformers with random weights, which it has saved to `folder`."""
-    import torch
-    import transformers
-
-    case = CASES[name]
-    # What generation needs means nothing for so few tokens.
-    specials = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    config = getattr(transformers, case.config)(**case.options, **specials)
-    torch.manual_seed(0)
-    model = getattr(transformers, case.model)(config).to(getattr(torch, dtype)).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            around = 1.0 if weight.ndim == 1 and weight.mean() > 0.5 else 0.0
-            weight.copy_(around + 0.15 * torch.randn_like(weight))
-    model.save_pretrained(folder)
-    return model
-
-
-def inputs() -> tuple[np.ndarray, np.ndarray]:
-    """Tokens, and a mask with padding at the end of the second text."""
-    tokens = np.random.default_rng(0).integers(3, 61, (2, 12))
-    mask = np.ones((2, 12), bool)
-    mask[1, 8:] = False
-    return tokens, mask
-
-
-def outputs_of(reference: Any, tokens: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """The states at depth T, logits and pooled vectors, those that the model has."""
-    import torch
-
-    with torch.no_grad():
-        out = reference(
-            input_ids=torch.tensor(tokens),
-            attention_mask=torch.tensor(mask.astype(np.int64)),
-            output_hidden_states=True,
-        )
-    found = {"states": out.hidden_states[-1], "logits": out.get("logits")}
-    found["pooled"] = out.get("pooler_output")
-    return {name: x.numpy() for name, x in found.items() if x is not None}
+def inputs_of(name: str) -> dict[str, np.ndarray]:
+    """The inputs of a case: images, or texts with padding before, after and inside them."""
+    options, random = CASES[name].options, np.random.default_rng(0)
+    if "patch_size" in options or "embed_dim" in options:
+        size = options.get("image_size", 8 if len(options.get("depth", "")) != 3 else [32, 64])
+        size = size if isinstance(size, list) else [size, size]
+        return dict(images=random.normal(size=(2, *size, options.get("num_channels", 3))))
+    tokens = random.integers(3, options["vocab_size"], (3, 9))
+    if "num_mel_bins" in options:
+        shape = (3, options["num_mel_bins"], 2 * options["max_source_positions"])
+        return dict(features=random.standard_normal(shape), tokens=tokens)
+    tokens[0, :3] = tokens[1, 6:] = tokens[2, 4] = 0
+    mask = np.ones(tokens.shape, bool)
+    mask[0, :3] = mask[1, 6:] = False
+    return dict(tokens=tokens, mask=mask, segments=random.integers(0, 2, tokens.shape))

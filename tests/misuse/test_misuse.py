@@ -1,7 +1,6 @@
 """Wrong arguments, one at a time, for every public class and function: a clear error that
 names the argument, or a right result."""
 
-import inspect
 import re
 
 import diffrax
@@ -16,11 +15,6 @@ from misuse.recipes import RECIPES
 import ide_transformer as ide
 
 
-# Tuples that are checked where they are used: by a task, by a solve, by an exit, and by a
-# scheme that makes a step.
-UNCHECKED = {"Batch", "Embedded", "Progress", "Step"}
-# The files of a run are written by `train`; `tests/training` gives it wrong configurations.
-ELSEWHERE = {"train", "Solution", "InputError", "Encoded.on"}
 # Functions that run other things, whose errors speak of what they were given.
 RUNNING = {
     "solve",
@@ -56,23 +50,6 @@ WRONG = st.one_of(
         st.sampled_from([jnp, np]),
     ),
 )
-
-
-def public_calls():
-    """The public names that can be called, and the ways to build a class."""
-    for name, value in vars(ide).items():
-        if name.startswith("_") or inspect.ismodule(value) or name in UNCHECKED | ELSEWHERE:
-            continue
-        if inspect.isclass(value) and (inspect.isabstract(value) or "Abstract" in name):
-            continue
-        yield name
-        ways = (way for way, x in vars(value).items() if isinstance(x, classmethod))
-        ways = {f"{name}.{way}" for way in ways if not way.startswith("_")}
-        yield from ways - ELSEWHERE
-
-
-def test_every_public_name_has_a_recipe():
-    assert set(public_calls()) | {"Solution.evaluate"} == set(RECIPES)
 
 
 @pytest.mark.thorough

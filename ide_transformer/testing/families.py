@@ -1,0 +1,512 @@
+"""Conformance of a family of checkpoints."""
+
+import copy
+import itertools
+import json
+import math
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import InputError
+from ..models import Model
+from ..pretrained import Options, find_pretrained, load_pretrained, save_pretrained
+from ..pretrained.checkpoint import Checkpoint
+from ..pretrained.family import Placement
+from ..pretrained.files import write_archive, write_tensors
+
+
+# An array, or several by name.
+Outputs = Any
+
+_REMOVED = object()
+_TOMORROW = "an_option_of_tomorrow"
+# An error lists no more than twice as many tensors.
+_MOST = 100
+
+# Values of options that are words, by a part of the option's name.
+_WORDS = {
+    "act": ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "tanh"),
+    "pooler_act": ("tanh", "relu"),
+    "position_embedding_type": ("absolute", "relative_key", "relative_key_query"),
+    "feed_forward_proj": ("relu", "gated-gelu", "gated-silu", "gelu", "gated-relu"),
+    "rope_type": ("default", "linear", "llama3", "dynamic", "yarn", "longrope", "proportional"),
+    "layer_types": ("full_attention", "sliding_attention", "attention"),
+    "dtype": ("float32", "float64", "bfloat16"),
+    "problem_type": ("regression", "single_label_classification"),
+}
+
+
+def check_family(
+    checkpoint: str | Path,
+    outputs: Callable[[Any], Outputs],
+    reference: Outputs | Callable[[Path], Outputs],
+    *,
+    tolerance: float = 1e-6,
+    single: float | None = None,
+    options: Iterable[str] = (),
+    only: Iterable[str] = (),
+    every: int = 1,
+) -> None:
+    """Check what every family of checkpoints must do, on a small checkpoint of it with random
+    weights:
+
+    - *outputs*: they are those of the original library.
+    - *written back*: options and tensors are those that were read, to the bit, or to rounding
+      where the table multiplies or adds; weights that were trained come back as they were.
+    - *every tensor*: one that is missing, of another shape or unknown is refused by its name.
+    - *copies*: a tensor that repeats another one, as a tied read-out, is compared with it.
+    - *shards*: the model of several files is that of one; a missing file is refused.
+    - *dtype*: weights and outputs are float32 where that is asked for, and where the tensors
+      have less.
+    - *options*: one that is changed is refused by name, or both libraries agree.
+
+    **Arguments:**
+
+    - `checkpoint`: a folder or an archive, as of `load_pretrained`.
+    - `outputs`: the outputs of a model, an array or a mapping to arrays; it may be compiled.
+    - `reference`: the same outputs by the original library, in double precision, or a function
+      that computes them for a path. With a function every option is changed in many ways, and
+      the original reads what is written here. With stored outputs an option is changed to
+      values that mean nothing, which must be refused or have no effect.
+    - `tolerance`: on the difference of outputs, relative to the largest number of each.
+    - `single`: the same for outputs in single precision; by default they are not computed.
+    - `options`: options to change that the checkpoint does not have.
+    - `only`: the options to change; by default all.
+    - `every`: 8 makes every eighth change.
+
+    **Raises:** `AssertionError`, which begins with the property that does not hold.
+
+    Example: "Load a family of checkpoints of your own" in the documentation.
+    """
+    source = find_pretrained(checkpoint)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*not part of the model")
+        case = _Case.read(source, Path(folder), outputs, reference, tolerance)
+        case.check_outputs(single)
+        case.check_written()
+        case.check_tensors()
+        case.check_copies()
+        case.check_dtypes()
+        if source.is_dir():
+            case.check_shards()
+        chosen = case.changes(tuple(options)) if callable(reference) else case.nonsense()
+        names = set(only)
+        changes = (x for x in chosen if not names or x.path[0] in names)
+        case.check_options(itertools.islice(changes, 0, None, every))
+
+
+class _Change(NamedTuple):
+    """An option and its other value; the path leads into the objects of the file."""
+
+    path: tuple[str, ...]
+    value: Any
+
+    def __str__(self) -> str:
+        value = "removed" if self.value is _REMOVED else f"= {self.value!r}"
+        return f"{'.'.join(self.path)} {value}"
+
+    def of(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        changed = copy.deepcopy(dict(options))
+        *outer, name = self.path
+        within = changed
+        for one in outer:
+            within = within[one]
+        if self.value is _REMOVED:
+            del within[name]
+        else:
+            within[name] = self.value
+        return changed
+
+
+@dataclass
+class _Case:
+    """A sound checkpoint and its model; changed ones are written into `folder`."""
+
+    checkpoint: Checkpoint
+    source: Path
+    folder: Path
+    outputs: Callable[[Any], Outputs]
+    reference: Any
+    tolerance: float
+    tensors: dict[str, np.ndarray]
+    model: Model
+    computed: dict[Any, Outputs]
+
+    @classmethod
+    def read(
+        cls,
+        source: Path,
+        folder: Path,
+        outputs: Callable[[Any], Outputs],
+        reference: Any,
+        tolerance: float,
+    ) -> "_Case":
+        try:
+            checkpoint = Checkpoint.open(source)
+        except InputError as error:
+            raise AssertionError(f"outputs: the checkpoint is refused: {error}") from None
+        names = checkpoint.original.items()
+        tensors = {there: checkpoint.tensors[name].read() for name, there in names}
+        placed = {id(place.weight) for place in checkpoint.table}
+        for x in jax.tree.leaves(checkpoint.skeleton):
+            assert id(x) in placed or not isinstance(x, jax.ShapeDtypeStruct), (
+                f"every tensor: the table has no place for a weight of shape {x.shape}."
+            )
+        given = source, folder, outputs, reference, tolerance
+        return cls(checkpoint, *given, tensors, load_pretrained(source), {})
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self.checkpoint.options.values
+
+    @property
+    def places(self) -> dict[str, Placement]:
+        """The place of each tensor of the table."""
+        return {name: place for place in self.checkpoint.table for name in place.names()}
+
+    def write(
+        self, tensors: Mapping[str, np.ndarray], options: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Another checkpoint, in a new place."""
+        at = Path(tempfile.mkdtemp(dir=self.folder))
+        values = self.options if options is None else options
+        if self.source.is_file():
+            write_archive(at / "model.npz", values, tensors)
+            return at / "model.npz"
+        write_tensors(at, dict(tensors))
+        (at / "config.json").write_text(json.dumps(values), encoding="utf-8")
+        return at
+
+    def check_outputs(self, single: float | None) -> None:
+        expected = self._expected(self.source)
+        for dtype, bound in ((_double(), self.tolerance), ("float32", single)):
+            if bound is not None:
+                found = self.outputs(load_pretrained(self.source, dtype=dtype))
+                difference = _difference(expected, found)
+                assert difference < bound, (
+                    f"outputs: in {dtype} they differ by {difference:.1e} of the largest "
+                    f"number from those of the reference, more than {bound:.1e}."
+                )
+
+    def _expected(self, at: Path) -> Outputs:
+        return self.reference(at) if callable(self.reference) else self.reference
+
+    def check_written(self) -> None:
+        like = self.source
+        for model, changed in ((self.model, False), (_trained(self.model), True)):
+            saved = Path(tempfile.mkdtemp(dir=self.folder)) / self.source.name
+            save_pretrained(model, saved, like=like)
+            again = Checkpoint.open(saved)
+            tensors = {again.original[k]: x.read() for k, x in again.tensors.items()}
+            assert tensors.keys() == self.tensors.keys(), (
+                f"written back: the tensors {sorted(tensors.keys() ^ self.tensors.keys())} are "
+                "in one of both files only."
+            )
+            loaded = load_pretrained(saved)
+            for own, one in zip(jax.tree.leaves(model), jax.tree.leaves(loaded), strict=True):
+                assert not eqx.is_array(own) or _near(own, one, 4), (
+                    "written back: a weight of the model that is saved and loaded again "
+                    f"differs by {np.abs(own - one).max():.1e}."
+                )
+            if changed:
+                continue
+            _assert_options(again.options.values, self.options)
+            for name, x in tensors.items():
+                place = self.places.get(self.checkpoint.family.canonical(name))
+                exact = place is None or (place.scale, place.shift) == (1, 0)
+                before = self.tensors[name]
+                exact = exact and x.dtype == before.dtype
+                assert np.array_equal(x, before) if exact else _near(x, before, 2), (
+                    f"written back: {name} is not what was read; it differs by "
+                    f"{np.abs(x - before).max():.1e}."
+                )
+            if callable(self.reference):
+                difference = _difference(self._expected(self.source), self._expected(saved))
+                assert difference < self.tolerance, (
+                    "written back: the outputs of the original library for what is written "
+                    f"differ by {difference:.1e}."
+                )
+
+    def check_tensors(self) -> None:
+        own = {name: self.checkpoint.original[name] for name in self.places}
+        for half in (0, 1):
+            gone = list(own)[half::2]
+            left = self.tensors.keys() - {own[name] for name in gone}
+            text = _refusal(self.write({name: self.tensors[name] for name in left}))
+            _assert_named(
+                "every tensor: one that is missing",
+                text,
+                [f"{x} (" for x in gone[:_MOST]],
+                "missing",
+            )
+        some = list(own.values())[:_MOST]
+        longer = {there: _longer(self.tensors[there]) for there in some}
+        text = _refusal(self.write(self.tensors | longer))
+        _assert_named(
+            "every tensor: with another shape",
+            text,
+            [f"{x}: shape" for x in longer],
+            "expected",
+        )
+        more = {"a_tensor.of_tomorrow": np.zeros(3, np.float32)}
+        text = _refusal(self.write(self.tensors | more))
+        _assert_named(
+            "every tensor: one that is unknown",
+            text,
+            ["a_tensor.of_tomorrow (3,)"],
+            "not known",
+        )
+
+    def check_copies(self) -> None:
+        family, places = self.checkpoint.family, self.places
+        same, other = dict(self.tensors), dict(self.tensors)
+        added = []
+        for name, repeated in family.copies.items():
+            if repeated in places and name not in places:
+                there = self.checkpoint.original.get(name, name)
+                same[there] = self.tensors[self.checkpoint.original[repeated]]
+                other[there] = same[there] + 1
+                if not re.fullmatch(family.unread, name):
+                    added.append(f"{there} ")
+        if len(same) + len(added) == len(self.tensors):
+            return
+        at = self.write(same)
+        assert eqx.tree_equal(load_pretrained(at), self.model), (
+            "copies: a tensor that repeats another one changes the model."
+        )
+        saved = at.with_name(f"{at.name}-saved")
+        save_pretrained(_trained(self.model), saved, like=at)
+        again = Checkpoint.open(saved)
+        for name in again.family.copies.keys() & again.tensors.keys() - places.keys():
+            repeated = again.tensors[family.copies[name]].read()
+            assert np.array_equal(again.tensors[name].read(), repeated), (
+                f"copies: {name} is written with other numbers than {family.copies[name]}."
+            )
+        if added:
+            _assert_named(
+                "copies: one that differs", _refusal(self.write(other)), added, "differs from"
+            )
+
+    def check_shards(self) -> None:
+        at, names = self.write({}), list(self.tensors)
+        (at / "model.safetensors").unlink()
+        index = {}
+        for number, part in enumerate((names[::2], names[1::2])):
+            write_tensors(at, {name: self.tensors[name] for name in part})
+            file = (at / "model.safetensors").rename(at / f"model-{number}.safetensors")
+            index |= dict.fromkeys(part, file.name)
+        (at / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+        assert eqx.tree_equal(load_pretrained(at), self.model), (
+            "shards: the model of two files is not that of one."
+        )
+        (at / "model-1.safetensors").unlink()
+        _assert_named(
+            "shards: one that is missing", _refusal(at), ["model-1.safetensors"], "missing"
+        )
+
+    def check_dtypes(self) -> None:
+        loaded = load_pretrained(self.source, dtype="float32")
+        half = {
+            name: x.astype(np.float16) if jnp.issubdtype(x.dtype, np.floating) else x
+            for name, x in self.tensors.items()
+        }
+        at = self.write(half, {**self.options, "dtype": "float16"})
+        outputs = eqx.filter_eval_shape(self.outputs, loaded)
+        for x in jax.tree.leaves((loaded, outputs, load_pretrained(at))):
+            if _is_floating(x):
+                assert x.dtype == np.float32, (
+                    f"dtype: a weight or an output of shape {x.shape} is {x.dtype} in a model "
+                    "of float32."
+                )
+
+    def changes(self, names: tuple[str, ...]) -> Iterator[_Change]:
+        """All changes of the options that the file has, that the family asks for, and that it
+        knows to be harmless. Options that nothing asks for have a few each."""
+        asked, harmless = self.checkpoint.options.asked, self.checkpoint.family.harmless.split()
+        yield _Change((_TOMORROW,), 1)
+        absent = sorted({*asked, *harmless, *names} - self.options.keys())
+        for name, value in {**self.options, **dict.fromkeys(absent)}.items():
+            if name != "model_type":
+                found = _changes_at((name,), value, present=name in self.options)
+                yield from itertools.islice(found, None if name in asked else 3)
+
+    def nonsense(self) -> Iterator[_Change]:
+        """Values that no option has, for those that the family asks for."""
+        yield _Change((_TOMORROW,), 1)
+        for name in sorted(self.checkpoint.options.asked - {"model_type"}):
+            match value := self.options.get(name):
+                case bool():
+                    others = [int(value)]
+                case int():
+                    others = [-1, str(value), float(value)]
+                case float():
+                    others = [-1.0, math.nan, str(value)]
+                case _:
+                    others = ["nonsense", {_TOMORROW: 1}, [1]]
+            yield from (_Change((name,), other) for other in others)
+
+    def check_options(self, changes: Iterable[_Change]) -> None:
+        compared = callable(self.reference)
+        found = (
+            (x, self._compared(x) if compared else self._without_effect(x)) for x in changes
+        )
+        wrong = [f"{change}: {fault}" for change, fault in found if fault]
+        assert not wrong, "options: " + "; ".join(wrong[:20])
+
+    def _without_effect(self, change: _Change) -> str | None:
+        """The fault of a value that means nothing; `None` where it is refused by name, or
+        changes nothing."""
+        own, options = self.checkpoint, Options(change.of(self.options), self.source)
+        stored = {there: own.tensors[name] for name, there in own.original.items()}
+        try:
+            skeleton = Checkpoint.check(options, stored, self.source).skeleton
+        except Exception as error:
+            return _misnamed(error, change)
+        return None if eqx.tree_equal(skeleton, own.skeleton) else "gives another model"
+
+    def _compared(self, change: _Change) -> str | None:
+        """The fault of a change; `None` where both libraries agree, or the file is refused by
+        the name of the option, or of the tensors that do not fit it."""
+        at = self.write(self.tensors, change.of(self.options))
+        try:
+            model = load_pretrained(at, dtype=_double())
+        except Exception as error:
+            return _misnamed(error, change)
+        try:
+            ours = self._computed(model)
+        except InputError as error:
+            # The model takes no inputs of this length.
+            return None if "context" in str(error) else str(error)
+        try:
+            theirs = self._expected(at)
+        except Exception as error:
+            # The file means nothing to the original; here it has to mean what it did.
+            same = eqx.tree_equal(model, load_pretrained(self.source, dtype=_double()))
+            return None if same else f"only the original refuses it: {str(error)[:200]}"
+        difference = _difference(theirs, ours)
+        return None if difference < self.tolerance else f"outputs differ by {difference:.1e}"
+
+    def _computed(self, model: Model) -> Outputs:
+        """The outputs, once for models that are equal."""
+        leaves, structure = jax.tree.flatten(model)
+        key = structure, tuple(np.asarray(x).tobytes() for x in leaves)
+        if key not in self.computed:
+            self.computed[key] = jax.tree.map(np.asarray, self.outputs(model))
+        return self.computed[key]
+
+
+def _double() -> str:
+    return jax.dtypes.canonicalize_dtype("float64").name
+
+
+def _changes_at(path: tuple[str, ...], value: Any, *, present: bool) -> Iterator[_Change]:
+    if present:
+        yield _Change(path, _REMOVED)
+    for other in _others(path[-1], value):
+        if not present or type(other) is not type(value) or other != value:
+            yield _Change(path, other)
+    if isinstance(value, dict) and path[-1] not in ("id2label", "label2id"):
+        yield _Change((*path, _TOMORROW), 1)
+        for name, inner in value.items():
+            yield from _changes_at((*path, name), inner, present=True)
+
+
+def _others(name: str, value: Any) -> Iterator[Any]:
+    """Values that an option could have instead, sensible and not."""
+    yield None
+    for part, words in _WORDS.items():
+        if part == name or (part == "act" and ("_act" in name or "activation" in name)):
+            yield from words
+    match value:
+        case bool():
+            yield from (not value, int(not value), str(value))
+        case int():
+            yield from (value + 1, value // 2, 1, 0, -1, str(value), float(value), True)
+        case float():
+            yield from (0.0, 1.0, -1.0, math.nan, math.inf, "1.0")
+        case str():
+            yield from ("nonsense", 1, True)
+        case list():
+            yield from ([], value[:-1], value + value[-1:], "nonsense")
+            for word in _WORDS.get(name, ()):
+                yield from ([word] * len(value), [*value[:-1], word])
+        case dict():
+            yield from ({}, "nonsense", [])
+        case None:
+            yield from (True, 3, 0.5, "nonsense", {})
+
+
+def _misnamed(error: Exception, change: _Change) -> str | None:
+    """The fault of an error that does not name the option, or the tensors that do not fit."""
+    if not isinstance(error, InputError):
+        return f"{type(error).__name__}: {error}"
+    named = any(name in str(error) for name in ("tensors", *change.path))
+    return None if named else f"refused without its name: {error}"
+
+
+def _refusal(at: Path) -> str:
+    """The error for a checkpoint, empty where it is loaded."""
+    try:
+        Checkpoint.open(at)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _assert_named(rule: str, text: str, names: Iterable[str], why: str) -> None:
+    lines = text.splitlines()
+    for name in names:
+        named = any(name in line and why in line for line in lines)
+        assert named, f"{rule}, {name.strip()} is not refused by name."
+
+
+def _assert_options(written: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    differ = {x for x in {*written, *before} if written.get(x) != before.get(x)}
+    differ -= {"dtype", "torch_dtype"}
+    assert not differ, (
+        f"written back: the options {sorted(differ)} are not those that were read."
+    )
+
+
+def _trained(model: Model) -> Model:
+    return jax.tree.map(lambda x: 2 * x if eqx.is_inexact_array(x) else x, model)
+
+
+def _longer(x: np.ndarray) -> np.ndarray:
+    return np.concatenate([x, x[:1]]) if x.ndim else x.reshape(1)
+
+
+def _is_floating(x: Any) -> bool:
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, np.floating)
+
+
+def _near(x: Any, y: Any, roundings: int) -> bool:
+    """Whether two arrays are equal to so many roundings of numbers around one."""
+    x, y = np.asarray(x), np.asarray(y)
+    bound = roundings * float(jnp.finfo(x.dtype).eps) * np.maximum(1, np.abs(y))
+    return x.shape == y.shape and bool((np.abs(x - y) <= bound).all())
+
+
+def _difference(theirs: Outputs, ours: Outputs) -> float:
+    """The largest difference, relative to the largest number of each output."""
+    if not isinstance(theirs, Mapping):
+        theirs, ours = {"outputs": theirs}, {"outputs": ours}
+    worst = 0.0
+    for name, x in theirs.items():
+        y = np.asarray(ours[name]) if name in ours else np.zeros(0)
+        if x.shape != y.shape:
+            return math.inf
+        worst = max(
+            worst, float(np.nan_to_num(np.abs(x - y).max() / np.abs(x).max(), nan=np.inf))
+        )
+    return worst

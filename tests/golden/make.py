@@ -1,0 +1,158 @@
+"""The golden checkpoints, with random weights, and their outputs by transformers.
+
+    python tests/golden/make.py [FOLDER]
+
+writes tests/golden/<family>: `config.json`, `model.safetensors`, and `outputs.npz`, which holds
+inputs and outputs. It needs the reference packages, pip install -e '.[reference]'. The present
+files were written by transformers 5.24.0.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+
+sys.path[:0] = [str(Path(__file__).parents[1])]
+
+from golden.cases import CASES, GOLDEN, REMOVED, inputs_of  # noqa: E402
+
+
+# What generation needs means nothing for so few tokens.
+_TEXT = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+_SPEECH = dict(bos_token_id=0, eos_token_id=1, pad_token_id=0, decoder_start_token_id=2)
+
+
+def original(name, dtype="float64", seed=0, strength=0.15):
+    """A model in which every parameter is random: those that start as zeros or ones would hide
+    a mistake. `strength` is their standard deviation."""
+    case = CASES[name]
+    kind = getattr(transformers, case.model)
+    speech = "num_mel_bins" in case.options
+    specials = _SPEECH if speech else _TEXT if "vocab_size" in case.options else {}
+    torch.manual_seed(seed)
+    model = kind(kind.config_class(**case.options, **specials)).to(getattr(torch, dtype)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            around = 1.0 if parameter.ndim == 1 and parameter.mean() > 0.5 else 0.0
+            parameter.copy_(around + strength * torch.randn_like(parameter))
+        for buffer, statistics in model.named_buffers():
+            if buffer.endswith(("running_mean", "running_var")):
+                least = 0.5 if buffer.endswith("var") else -0.5
+                statistics.copy_(least + torch.rand_like(statistics))
+    return model
+
+
+def write(name, folder, **options):
+    """The checkpoint of a case in a folder, with the options of an older file."""
+    original(name, **options).save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    file = folder / "config.json"
+    values = json.loads(file.read_text()) | CASES[name].older
+    values = {name: value for name, value in values.items() if value is not REMOVED}
+    file.write_text(json.dumps(values, indent=2))
+
+
+def read(name, folder):
+    """The model in a folder, by the library."""
+    kind = getattr(transformers, CASES[name].model)
+    return kind.from_pretrained(folder, dtype=torch.float64, local_files_only=True).eval()
+
+
+@torch.no_grad()
+def outputs_of(model, inputs, **options):
+    """The states at depth T, logits and pooled vectors, those that the model has; of images,
+    the states if there are no logits."""
+    if "images" in inputs:
+        return _outputs_of_images(model, inputs["images"], options)
+    given = {name: torch.tensor(x) for name, x in inputs.items()}
+    if "features" in inputs:
+        out = model(given["features"], decoder_input_ids=given["tokens"])
+        states = out.encoder_last_hidden_state
+    else:
+        texts = dict(input_ids=given["tokens"], attention_mask=given["mask"].long())
+        if "segments" in given and getattr(model.config, "type_vocab_size", 1) > 1:
+            texts["token_type_ids"] = given["segments"]
+        if model.config.is_encoder_decoder:
+            model = model.encoder
+        out = model(**texts, output_hidden_states=True)
+        states = out.hidden_states[-1]
+    logits = out.get("logits", out.get("prediction_logits"))
+    found = dict(states=states, logits=logits, pooled=out.get("pooler_output"))
+    return {name: x.numpy() for name, x in found.items() if x is not None}
+
+
+def _outputs_of_images(model, images, options):
+    if "Masked" in type(model).__name__ or model.config.num_labels == 0:
+        model = model.base_model
+    pixels = torch.tensor(np.moveaxis(images, -1, -3).copy())
+    # Without a class token CvT needs the states to find its own logits.
+    out = model(pixels, output_hidden_states=True, **options)
+    if "logits" in out:
+        return dict(logits=out.logits.numpy())
+    states = out.last_hidden_state
+    if model.config.model_type == "cvt":
+        states = states.flatten(2).transpose(1, 2)
+        states = torch.cat([out.cls_token_value, states], dim=1)
+    has_pooler = getattr(model, "pooler", None) is not None
+    pooled = dict(pooled=out.pooler_output.numpy()) if has_pooler else {}
+    return dict(logits=states.numpy()) | pooled
+
+
+def greedy(model, inputs, length, end):
+    """The most likely token after the other; a text that has ended goes on with its end."""
+    tokens = inputs["tokens"][:, :2]
+    ended = np.zeros(len(tokens), bool)
+    for _ in range(length):
+        best = outputs_of(model, inputs | dict(tokens=tokens))["logits"][:, -1].argmax(-1)
+        best = np.where(ended, end, best)
+        tokens, ended = np.concatenate([tokens, best[:, None]], axis=1), ended | (best == end)
+    return tokens
+
+
+def stored(name):
+    """The inputs of a golden checkpoint."""
+    random = np.random.default_rng(0)
+    if name == "whisper":
+        random = np.random.default_rng(1)
+        features = random.standard_normal((3, 5, 12))
+        return dict(features=features, tokens=random.integers(0, 13, (3, 7)))
+    if "vocab_size" not in CASES[name].options:
+        return inputs_of(name)
+    tokens, mask = random.integers(3, 61, (2, 12)), np.ones((2, 12), bool)
+    mask[1, 8:] = False
+    return dict(tokens=tokens, mask=mask)
+
+
+def main(folder=GOLDEN):
+    for name in CASES:
+        if "," in name:
+            continue
+        inputs, at = stored(name), Path(folder) / name
+        # The weights of texts are stored in float32; outputs are those of float64.
+        dtype = "float32" if "mask" in inputs else "float64"
+        write(
+            name, at, dtype=dtype, **(dict(seed=24, strength=0.5) if name == "whisper" else {})
+        )
+        model = read(name, at)
+        if name == "whisper":
+            model.float().save_pretrained(at)
+            (at / "generation_config.json").unlink(missing_ok=True)
+            model = model.double()
+        arrays = inputs | outputs_of(model, inputs)
+        if "images" in inputs:
+            resized = dict(images=np.random.default_rng(0).normal(size=(2, 12, 4, 3)))
+            any_size = name in ("cvt", "dinov2")
+            options = {} if any_size else dict(interpolate_pos_encoding=True)
+            found = outputs_of(model, resized, **options)
+            arrays |= {f"resized_{x}": y for x, y in (resized | found).items()}
+        if name == "whisper":
+            arrays |= dict(greedy=greedy(model, inputs, 8, 1), end=1)
+        np.savez_compressed(at / "outputs.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,323 @@
+"""For each public class and function: arguments that are right, and a use of the result."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from misuse.values import (
+    DAMPED,
+    DAMPING,
+    DECODER,
+    DOMAIN,
+    EQUATION,
+    FUNCTION,
+    IMAGE,
+    KEY,
+    LISTENER,
+    LISTENING,
+    MODEL,
+    OF_FUNCTIONS,
+    SEEING_ALL,
+    SOUND,
+    STAGES,
+    STATE_MODEL,
+    TEXT,
+    TEXT_ENCODER,
+    TOKENS,
+    U0,
+    VALUES,
+    VOCABULARY,
+    WIDTH,
+    language_model,
+    linear,
+    parts,
+)
+
+import ide_transformer as ide
+
+
+class Recipe(NamedTuple):
+    """A call whose arguments are right, and a use of what it returns, which gives numbers."""
+
+    call: Callable
+    arguments: dict[str, Any]
+    use: Callable[[Any], Any]
+
+
+# Tuples that are checked where they are used: by a task, by a solve, by an exit, and by a
+# scheme that makes a step. Files of a run are written by `train`, and `tests/training` gives it
+# wrong configurations.
+UNCHECKED = {"Batch", "Embedded", "Progress", "Step"}
+ELSEWHERE = {"train", "Solution", "InputError", "Encoded.on"}
+
+
+def public_calls():
+    """The public names that can be called, and the ways to build a class."""
+    for name, value in vars(ide).items():
+        if name.startswith("_") or inspect.ismodule(value) or name in UNCHECKED | ELSEWHERE:
+            continue
+        if inspect.isclass(value) and (inspect.isabstract(value) or "Abstract" in name):
+            continue
+        yield name
+        ways = (way for way, x in vars(value).items() if isinstance(x, classmethod))
+        ways = {f"{name}.{way}" for way in ways if not way.startswith("_")}
+        yield from ways - ELSEWHERE
+
+
+def solved(solver, equation=EQUATION, **options):
+    return ide.solve(equation, U0, solver=solver, **options).u1
+
+
+def applied(operator):
+    if getattr(operator, "own_domain", False):
+        source = ide.Sourced(ide.Tied((operator,), 1), U0, DOMAIN)
+        return solved(diffrax.Euler(), ide.Equation(source, ide.Free(), DOMAIN))
+    on_circle = isinstance(operator, ide.Advection | ide.FourierIntegral)
+    domain = ide.TokenDomain.periodic(len(U0)) if on_circle else DOMAIN
+    if isinstance(operator, ide.SourcedAttention):
+        operator = operator.with_source(U0)
+    return operator(U0, domain)
+
+
+def with_gradient(gradient):
+    reversible = isinstance(gradient, ide.Reversible)
+    solver = ide.AlgebraicallyReversible() if reversible else ide.LieTrotter()
+    return jax.grad(
+        lambda u0: ide.solve(EQUATION, u0, solver=solver, gradient=gradient).u1.sum()
+    )(U0)
+
+
+def read(model):
+    """The outputs of a model of any inputs."""
+    return model(given_to(model.inputs))
+
+
+def given_to(inputs):
+    match inputs:
+        case ide.EncodedInputs():
+            return ide.SourceAndText(given_to(inputs.encoder.inputs), TEXT)
+        case ide.TextInputs():
+            return TEXT
+        case ide.AudioInputs():
+            return SOUND
+        case ide.FunctionInputs():
+            return FUNCTION[:, : inputs.channels]
+        case ide.VCycleInputs():
+            return jnp.ones((4, WIDTH))
+        case ide.GridInputs():
+            return jnp.ones((inputs.tokens if hasattr(inputs, "tokens") else TOKENS, WIDTH))
+    return IMAGE
+
+
+def attended(positions):
+    return ide.Attention(WIDTH, 2, key=KEY, causal=True, positions=positions)(U0, DOMAIN)
+
+
+def entered(inputs):
+    if isinstance(inputs, ide.EncodedInputs):
+        return read(LISTENER.with_inputs(inputs))
+    return read(ide.Model(inputs, **parts(SEEING_ALL), read_out=ide.States()))
+
+
+def headed(read_out):
+    models = {ide.TokenLogits: MODEL, ide.FunctionValues: OF_FUNCTIONS}
+    if type(read_out) in models:
+        return read_out(U0, models[type(read_out)].inputs)
+    return read(ide.ImageEncoder(**IMAGES, read_out=read_out))
+
+
+def with_exit(exit):
+    discretization = ide.Discretization(ide.LieTrotter(), exit=exit)
+    return discretization.solve(EQUATION, U0, read_out=lambda u: u).u1
+
+
+TIED = language_model(ide.Tied(VALUES["block"], 2))
+IMAGES = dict(
+    **parts(SEEING_ALL),
+    image_shape=(2, 2, 1),
+    patch=1,
+    embedding=linear(1),
+    prefix=(jnp.zeros(WIDTH),),
+    positions=jnp.zeros((5, WIDTH)),
+)
+_PLACES = dict(positions=jnp.zeros((TOKENS, WIDTH)))
+_EMBEDDING = dict(embedding=jnp.ones((VOCABULARY, WIDTH)))
+_LINE = dict(points=jnp.linspace(0, 1, TOKENS))
+_NORM = dict(gain=jnp.ones(WIDTH), bias=0.5)
+_HEARD = dict(model=LISTENER, source=SOUND)
+_SEEING_ALL = dict(control=SEEING_ALL)
+_LIE_TROTTER = dict(solver=ide.LieTrotter())
+_EULER = dict(solver=diffrax.Euler(), block=ide.LieTrotter())
+_TRANSFER = dict(source=DOMAIN, target=DOMAIN)
+_STEP = dict(terms=EQUATION.terms_of(0))
+
+# Right values of arguments where another class has another one of this name.
+OWN: dict[str, dict[str, Any]] = {
+    "Attention": dict(window=2, positions=ide.Rotary()),
+    "ConvolutionalAttention": dict(width=1),
+    "DeltaRule": dict(key=jnp.ones((2, 2)), value=jnp.ones(2), rate=1.0),
+    "FourierIntegral": dict(modes=2),
+    "LayerNormScaling": dict(
+        operator=ide.FeedForward(WIDTH, normalization=ide.LayerNorm(), key=KEY)
+    ),
+    "Relaxation": dict(rate=1.0),
+    "Rotary": dict(features=2),
+    "Volterra": dict(window=2),
+    **dict.fromkeys(("LayerNorm", "RMSNorm", "Sphere", "RMSSphere"), _NORM | dict(domain=None)),
+    "Tied": dict(num_intervals=2),
+    "Hypernetwork": dict(num_intervals=2),
+    "Hypernetwork.build": dict(hidden=2),
+    "FunctionSpace": dict(modes=WIDTH, domain=ide.FeatureDomain(WIDTH)),
+    "Warped": dict(waves=2),
+    "TokenDomain": dict(points=DOMAIN.points, grid=(TOKENS,), prefix=0),
+    "TokenDomain.periodic": dict(length=1.0),
+    **dict.fromkeys(("TokenDomain.trapezoid", "TokenDomain.simpson"), _LINE),
+    "TokenDomain.from_points": dict(points=jnp.linspace(0, 1, TOKENS)[:, None]),
+    **dict.fromkeys(("interpolation", "restriction"), _TRANSFER),
+    **dict.fromkeys(("solve", "Discretization", "LearnedMultistep"), _LIE_TROTTER),
+    "rebuilding_error": dict(solver=ide.AlgebraicallyReversible(), steps_per_interval=1),
+    "Recursive": dict(levels=1),
+    "EstimatedExit": dict(tolerance=0.1),
+    "AlgebraicallyReversible": dict(solver=diffrax.Heun()),
+    "Composition": dict(sub_solver=ide.RK4(), coefficients=(0.5, 0.5)),
+    "InitialVelocity": dict(velocity=U0),
+    "MatrixFree": dict(solver=diffrax.Kvaerno3()),
+    "PresymplecticEuler": dict(linear=0.1),
+    "SteadyState": dict(solver=diffrax.Euler()),
+    **dict.fromkeys(("Residual", "Velocity"), _EULER),
+    "Shear": dict(target=0),
+    **dict.fromkeys(("StepField", "single_step"), _STEP),
+    "Mesh": dict(tokens=3, width=WIDTH),
+    "Model": dict(
+        inputs=MODEL.inputs,
+        read_out=ide.TokenLogits(),
+        space=ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(2 * WIDTH)),
+    ),
+    "OperatorModel": _SEEING_ALL | dict(points=TOKENS, grid="periodic"),
+    **dict.fromkeys(("ImageClassifier", "SequenceClassifier"), _SEEING_ALL),
+    "ImageEncoder": IMAGES,
+    "ImageStage": _SEEING_ALL | dict(window=3, padding=1),
+    "StagedModel": dict(stages=STAGES),
+    "StateModel": dict(width=WIDTH),
+    "UShapedModel": dict(model=STATE_MODEL),
+    "TextEncoder": _EMBEDDING | dict(lift=None, pooler=None, head=None),
+    "SpeechEncoder": _PLACES,
+    "EncoderDecoder": dict(decoder=DECODER),
+    "TranslationModel": dict(control=LISTENING, make_encoder_control=lambda: SEEING_ALL),
+    "CachedDecoder": dict(tokens=4),
+    **dict.fromkeys(("generate_greedy", "generate_beam"), _HEARD),
+    "generate": dict(length=2),
+    "sentence_embedding": dict(model=TEXT_ENCODER),
+    "Field": dict(values=jnp.ones(TOKENS), domain=ide.TokenDomain.midpoint(TOKENS)),
+    "error_budget": dict(model=OF_FUNCTIONS, inputs=lambda points: points[:, 0]),
+    "Text": dict(
+        tokens=TEXT, mask=jnp.array([True, True, False]), segments=jnp.zeros(TOKENS, int)
+    ),
+    "SourceAndText": dict(source=SOUND),
+    "load_pretrained": dict(path="no/such/folder"),
+    "save_pretrained": dict(path="no/such/file.npz", like="no/such/folder"),
+    "load_model": dict(path="no/such/run", overrides=(), weights="trained"),
+    "load_run": dict(path=Path("no/such/run"), weights="trained"),
+    "TextInputs": _EMBEDDING | dict(velocity=None),
+    "ImageInputs": dict(embedding=linear(1), padding=0, positions=jnp.zeros((5, WIDTH))),
+    "FunctionInputs": dict(points=TOKENS, embedding=linear(4), grid="midpoint"),
+    "AudioInputs": _PLACES,
+    "GridInputs": dict(width=WIDTH),
+    "StageInputs": dict(before=STAGES[0], windows=STAGES[1].inputs),
+    "VCycleInputs": dict(inputs=STATE_MODEL.inputs),
+    "EncodedInputs": dict(text=LISTENER.inputs.text),
+    "TokenLogits": dict(weight=jnp.ones((VOCABULARY, WIDTH)), bias=jnp.ones(VOCABULARY)),
+    "TokenLogits.build": dict(tied=False),
+    "FunctionValues": dict(linear=linear(WIDTH, 2), channels=True),
+    "States": dict(head=None),
+    "PrefixAndMeanHead": dict(classifier=linear(2 * WIDTH, 3)),
+    "Solution.evaluate": {},
+}
+# Parameters that have no right value here: of a domain those that its other ways fill, files.
+LEFT = {"spacing", "period", "ends", "end_weights", "tokenizer", "checkpoint", "trust"}
+
+# Uses of what a class of this kind, or of this name, gives; the first that fits.
+KINDS = {
+    ide.AbstractOperator: applied,
+    ide.AbstractConstraint: lambda x: (x.project(U0), x.tangent(U0, U0)),
+    ide.AbstractControl: lambda x: solved(
+        ide.LieTrotter(), ide.Equation(x, ide.Free(), DOMAIN)
+    ),
+    diffrax.AbstractSolver: solved,
+    ide.AbstractGradient: with_gradient,
+    ide.AbstractRegion: lambda x: x.indicator(DOMAIN, DOMAIN),
+    ide.AbstractPositions: attended,
+    ide.AbstractBasis: lambda x: x(jnp.linspace(0, 1, 5), 3),
+    ide.AbstractInputs: entered,
+    ide.AbstractReadOut: headed,
+    ide.TokenDomain: lambda x: (x.points, x.weights),
+}
+USES: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("ETDAB2", "ExponentialEuler"), lambda x: solved(x, DAMPED)),
+    **dict.fromkeys(("ExactFlow", "SteadyState"), lambda x: solved(x, DAMPING)),
+    "TokenDomain": lambda domain: ide.Attention(WIDTH, 2, key=KEY)(U0, domain),
+    **dict.fromkeys(("interpolation", "restriction"), lambda transfer: transfer(U0)),
+    "coarsened": lambda domain: domain.points,
+    "FeatureDomain": lambda domain: domain.weights,
+    "FunctionSpace": lambda space: space.features.values,
+    "Equation": lambda equation: solved(ide.LieTrotter(), equation),
+    "solve": lambda solution: solution.u1,
+    "Discretization": lambda x: x.solve(EQUATION, U0).u1,
+    "EstimatedExit": with_exit,
+    "InitialVelocity": lambda args: solved(ide.Nesterov(), args=args),
+    "projected": solved,
+    "Shear": lambda coupling: coupling.forward((U0, U0)),
+    "StepField": lambda field: field.h,
+    "Mesh": lambda mesh: ide.functional(TIED).on(mesh)(TEXT),
+    "functional": read,
+    "TokenConvolution": lambda convolution: convolution(U0),
+    "Linear": lambda linear: linear(U0),
+    "CachedDecoder": lambda decoder: decoder.prefill(TEXT)[0],
+    "Field": lambda field: OF_FUNCTIONS(field),
+    "error_budget": lambda budget: budget.total,
+    "Text": lambda text: TEXT_ENCODER(text),
+    "Encoded": lambda x: LISTENER(ide.SourceAndText(x, TEXT)),
+    "SourceAndText": lambda inputs: LISTENER(inputs),
+}
+
+
+def use_of(name):
+    if name in USES:
+        return USES[name]
+    public = getattr(ide, name.split(".")[0])
+    if inspect.isclass(public):
+        found = (use for kind, use in KINDS.items() if issubclass(public, kind))
+        return next(found, read)
+    return lambda result: read(result) if isinstance(result, ide.Model) else result
+
+
+def recipe(name, call):
+    own = OWN.get(name, {})
+    given = {
+        x: own[x] if x in own else VALUES.get(x, LEFT)
+        for x in inspect.signature(call).parameters
+    }
+    unknown = {x for x, value in given.items() if value is LEFT and x not in LEFT}
+    assert not unknown, f"{name} has no right value for {unknown}; see values.py"
+    return Recipe(call, {x: y for x, y in given.items() if y is not LEFT}, use_of(name))
+
+
+def call_of(name):
+    call = ide
+    for part in name.split("."):
+        call = getattr(call, part)
+    return call
+
+
+DENSE = ide.solve(EQUATION, U0, solver=ide.RK4(), saveat=diffrax.SaveAt(dense=True))
+RECIPES = {name: recipe(name, call_of(name)) for name in public_calls()}
+RECIPES["Solution.evaluate"] = Recipe(DENSE.evaluate, {"t": 0.5}, lambda state: state)
+OPERATORS = {
+    name: recipe
+    for name, recipe in RECIPES.items()
+    if inspect.isclass(recipe.call) and issubclass(recipe.call, ide.AbstractOperator)
+}

@@ -1,0 +1,178 @@
+"""A small equation, small models, and a right value for every argument of the public face."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ide_transformer as ide
+
+
+KEY = jax.random.key(0)
+WIDTH, TOKENS, VOCABULARY, CONTEXT = 4, 3, 7, 5
+DOMAIN = ide.TokenDomain.uniform(TOKENS)
+U0 = jnp.asarray(np.random.default_rng(0).normal(size=(TOKENS, WIDTH)))
+TEXT = jnp.array([1, 2, 3])
+SOUND = np.ones((2, 2 * TOKENS), np.float32)
+IMAGE = np.ones((2, 2, 1), np.float32)
+FUNCTION = np.ones((TOKENS, 2), np.float32)
+
+
+def block(key):
+    first, second = jax.random.split(key)
+    norm = ide.LayerNorm()
+    return (
+        ide.Attention(WIDTH, 2, causal=True, normalization=norm, key=first),
+        ide.FeedForward(WIDTH, 8, normalization=norm, key=second),
+    )
+
+
+def listening(key):
+    attention, feed_forward = block(key)
+    return attention, ide.CrossAttention(WIDTH, 2, key=key), feed_forward
+
+
+@eqx.filter_jit
+def made():
+    """Made by one program; each operation by itself would be one."""
+    control = ide.PiecewiseConstant.build(block, 2, key=KEY)
+    listener = ide.PiecewiseConstant.build(listening, 2, key=KEY)
+    stacked = eqx.filter_vmap(block)(jax.random.split(KEY, 3))
+    operators = ide.Attention(WIDTH, 2, key=KEY), ide.FeedForward(WIDTH, 8, key=KEY)
+    return control, listener, stacked, *operators
+
+
+CONTROL, LISTENING, STACKED, ATTENTION, FEED_FORWARD = made()
+SEEING_ALL = ide.Tied((ATTENTION,), 2)
+EQUATION = ide.Equation(CONTROL, ide.Free(), DOMAIN)
+DAMPING = ide.Equation(ide.Tied((ide.Damping(1.0),), 1), ide.Free(), DOMAIN)
+DAMPED = ide.Equation(ide.Tied((ide.Damping(1.0), FEED_FORWARD), 2), ide.Free(), DOMAIN)
+
+
+def parts(control=CONTROL, **options):
+    discretization = ide.Discretization(ide.LieTrotter())
+    return dict(control=control, constraint=ide.Free(), discretization=discretization) | options
+
+
+def linear(features_in, features_out=WIDTH):
+    return ide.Linear(features_in, features_out, bias=True, key=KEY)
+
+
+def language_model(control=CONTROL):
+    return ide.LanguageModel(VOCABULARY, CONTEXT, WIDTH, **parts(control), key=KEY)
+
+
+def image_stage(channels):
+    return ide.ImageStage((2, 2, channels), WIDTH, **parts(SEEING_ALL), key=KEY)
+
+
+CONVOLUTIONS = dict(
+    first_convolution=ide.TokenConvolution(2, WIDTH, key=KEY),
+    second_convolution=ide.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY),
+)
+MODEL, DECODER = language_model(), language_model(LISTENING)
+OF_FUNCTIONS = ide.OperatorModel(
+    TOKENS, WIDTH, **parts(SEEING_ALL), modes=1, grid="midpoint", std=0.1, key=KEY
+)
+TEXT_ENCODER = ide.TextEncoder(jnp.ones((VOCABULARY, WIDTH)), **parts(), context=CONTEXT)
+SPEECH_ENCODER = ide.SpeechEncoder(
+    **CONVOLUTIONS, positions=jnp.zeros((TOKENS, WIDTH)), **parts()
+)
+LISTENER = ide.EncoderDecoder(SPEECH_ENCODER, DECODER)
+STAGES = image_stage(1), image_stage(WIDTH)
+STATE_MODEL = ide.StateModel(ide.TokenDomain.uniform(4), WIDTH, **parts(SEEING_ALL))
+
+
+FREE = ide.Free()
+# The right value of an argument, by its name; `OWN` in recipes.py has the exceptions.
+VALUES = dict(
+    **parts(),
+    **dict.fromkeys(("normalization", "input_normalization", "output_normalization"), FREE),
+    **dict.fromkeys(("query_normalization", "key_normalization", "value_normalization"), FREE),
+    **dict.fromkeys(("embedding_normalization", "sub_normalization"), FREE),
+    **dict.fromkeys(
+        ("bias", "key_bias", "output_bias", "readout_bias", "causal", "tied"), True
+    ),
+    **dict.fromkeys(("statistics", "depthwise", "class_token", "learned_positions"), True),
+    **dict.fromkeys(("area_weights", "fixed_size", "throw"), True),
+    **dict.fromkeys(("own_velocity", "masks"), False),
+    **dict.fromkeys(("std", "output_std", "dropout", "linear"), 0.1),
+    **dict.fromkeys(("policy", "args", "compute_dtype", "exit", "padding"), None),
+    **dict.fromkeys(("stepsize_controller", "dtype"), None),
+    **dict.fromkeys(("scale", "embedding_scale", "logarithmic", "temperature", "t1"), 1.0),
+    **dict.fromkeys(("rate", "momentum", "lookahead", "amplitude", "length_penalty"), 0.5),
+    **dict.fromkeys(("interval_length", "gain"), 1.0),
+    **dict.fromkeys(("width", "num_intervals", "classes"), 3),
+    **dict.fromkeys(("heads", "head_features", "streams", "operators", "steps", "terms"), 2),
+    **dict.fromkeys(("steps_per_interval", "features_out", "iterations", "intervals"), 2),
+    **dict.fromkeys(("top_k", "beams", "channels"), 2),
+    **dict.fromkeys(("key_value_heads", "stride", "dimension", "num_steps", "patch"), 1),
+    **dict.fromkeys(("waves", "frequencies", "degree", "modes", "length", "window"), 1),
+    **dict.fromkeys(("order", "hits", "prefix_tokens"), 1),
+    **dict.fromkeys(("features", "source_features", "features_in"), WIDTH),
+    **dict.fromkeys(("shape", "tokens", "factor"), TOKENS),
+    **dict.fromkeys(("source", "x", "u0", "u", "states"), U0),
+    **dict.fromkeys(("prompt", "text"), TEXT),
+    activation=ide.gelu,
+    attention=ATTENTION,
+    base=100.0,
+    basis=ide.Cosine(),
+    block=block(KEY),
+    blocks=eqx.filter_vmap(block)(jax.random.split(KEY, 2)),
+    bounds=((0.0, 1.0),),
+    classifier=linear(WIDTH, 3),
+    classifiers=(linear(WIDTH, 3),),
+    coefficients=STACKED,
+    context=CONTEXT,
+    coupling=0.9,
+    difference=ide.divergence,
+    domain=DOMAIN,
+    encoder=SPEECH_ENCODER,
+    end=0,
+    eps=1e-5,
+    equation=EQUATION,
+    expected=jnp.arange(6.0).reshape(2, 3) + 1,
+    given=jnp.arange(6.0).reshape(2, 3),
+    gradient=ide.Direct(),
+    hidden=8,
+    horizon=2.0,
+    image_shape=(2, 2, 1),
+    increment=jnp.sin,
+    inner=jnp.ones((3, 2)),
+    interval=(0.0, 1.0),
+    key=KEY,
+    knots=STACKED,
+    levels=(STATE_MODEL, STATE_MODEL),
+    lift=linear(WIDTH),
+    make_block=block,
+    max_distance=16,
+    max_steps=16,
+    model=MODEL,
+    operator=ide.Damping(1.0),
+    outer=jnp.ones((3, 2)),
+    pooler=linear(WIDTH, 2),
+    positions=jnp.zeros((CONTEXT, WIDTH)),
+    prefix=(jnp.zeros(WIDTH),),
+    radius=2.0,
+    read_out=ide.States(),
+    rule="gauss_legendre",
+    saveat=diffrax.SaveAt(t1=True),
+    segments=jnp.ones((2, WIDTH)),
+    solver=ide.RK4(),
+    space=ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(WIDTH)),
+    steps_for="batch",
+    stops="token",
+    stretch=(1.0,),
+    sub_solver=diffrax.Euler(),
+    t=0.5,
+    t0=0.0,
+    table=jnp.ones((8, 2)),
+    tolerance=1e-3,
+    top_p=0.5,
+    velocity=jnp.ones(1),
+    vocabulary=VOCABULARY,
+    wavelength=2.0,
+    weights=jnp.ones(TOKENS),
+    **CONVOLUTIONS,
+)

@@ -1,0 +1,259 @@
+"""Every family of checkpoints: against stored outputs, and, heavy, against transformers."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden.cases import CASES, IN_FLOAT32, inputs_of
+from golden.copies import make_archive
+from helpers import GOLDEN, ROOT, largest
+
+import ide_transformer as ide
+from ide_transformer.pretrained import families, find_pretrained, load_pretrained
+from ide_transformer.testing import check_family
+
+
+TOKENS = np.array([1, 5, 2, 9, 0])
+FAMILIES = [name for name in CASES if "," not in name]
+
+
+def outputs_for(inputs):
+    """The outputs of `golden.make`, by a model of this package."""
+
+    @eqx.filter_jit
+    def compiled(model):
+        if isinstance(model.inputs, ide.EncodedInputs):
+            states = model.inputs.encoder(inputs["features"])
+            text = ide.SourceAndText(ide.Encoded(states), inputs["tokens"])
+            return dict(states=states, logits=model(text))
+        if isinstance(model.inputs, ide.AbstractImageInputs):
+            found = dict(logits=model(inputs["images"]))
+            if getattr(model.read_out, "pooler", None) is not None:
+                found["pooled"] = model.read_out.pooled(found["logits"])
+            return found
+        kinds = getattr(model.inputs, "segments", None)
+        segments = inputs.get("segments") if kinds is not None and len(kinds) > 1 else None
+        text = ide.Text(inputs["tokens"], inputs["mask"], segments)
+        if isinstance(model.read_out, ide.TokenLogits):
+            u1, normalization = model.solve(text).u1, model.read_out.normalization
+            return dict(states=normalization.project(u1), logits=model.outputs(u1))
+        found = dict(states=model(text))
+        if model.read_out.head is not None:
+            found["logits"] = model.read_out.logits(found["states"], model.inputs)
+        if model.read_out.pooler is not None:
+            found["pooled"] = model.read_out.pooled(found["states"])
+        return found
+
+    return lambda model: without_padding(compiled(model), inputs)
+
+
+def without_padding(found, inputs):
+    mask = inputs.get("mask", ...)
+    return {name: x if name == "pooled" else x[mask] for name, x in found.items()}
+
+
+def stored(family):
+    """Inputs and outputs of a golden checkpoint."""
+    arrays = dict(np.load(GOLDEN / family / "outputs.npz"))
+    names = ("states", "logits", "pooled")
+    return arrays, {name: arrays[name] for name in names if name in arrays}
+
+
+def tolerance(name):
+    return IN_FLOAT32.get(name.split(",")[0], 1e-11)
+
+
+def test_families_are_collected_from_their_folder():
+    assert set(families()) == {*FAMILIES, "glassllm"}
+    assert {path.parent.name for path in GOLDEN.glob("*/config.json")} == {*FAMILIES}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_golden_checkpoint(family, unchecked):
+    inputs, outputs = stored(family)
+    expected = without_padding(outputs, inputs)
+    folder = GOLDEN / family
+    check_family(folder, outputs_for(inputs), expected, tolerance=tolerance(family), every=3)
+
+
+def test_an_archive(tmp_path):
+    make_archive(tmp_path / "model.npz", vocabulary=11)
+    outputs = eqx.filter_jit(lambda model: model(np.arange(5)))
+    expected = np.asarray(outputs(load_pretrained(tmp_path / "model.npz")))
+    check_family(tmp_path / "model.npz", outputs, expected)
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "dinov2", "cvt"])
+def test_images_of_another_size(family):
+    arrays, _ = stored(family)
+    model, images = load_pretrained(GOLDEN / family), arrays["resized_images"]
+    if family != "cvt":
+        grid = tuple(side // model.inputs.stride for side in images.shape[-3:-1])
+        model = model.on(ide.Mesh(tokens=grid))
+    # The library interpolates the positions of DINOv2 in single precision.
+    bound = 1e-6 if family == "dinov2" else 1e-12
+    assert largest(eqx.filter_jit(model)(images), arrays["resized_logits"]) < bound
+
+
+def test_a_transcript():
+    arrays, _ = stored("whisper")
+    expected, end, prompt = arrays["greedy"], int(arrays["end"]), arrays["tokens"][:, :2]
+    ends = np.argmax(expected[:, 2:] == end, axis=1)
+    assert len(set(ends)) == 3, "one text goes on, the others end at different places"
+    model = load_pretrained(GOLDEN / "whisper", dtype=np.float64)
+    texts = ide.generate_greedy(model, arrays["features"], prompt, 8, end=end)
+    assert texts.tolist() == expected.tolist()
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CASES)
+def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough):
+    pytest.importorskip("transformers").utils.logging.disable_progress_bar()
+    from golden import make
+
+    # Threads cost more than such a small model.
+    make.torch.set_num_threads(1)
+    make.write(name, tmp_path)
+    inputs, case = inputs_of(name), CASES[name]
+
+    def theirs(at):
+        return without_padding(make.outputs_of(make.read(name, at), inputs), inputs)
+
+    check_family(
+        tmp_path,
+        outputs_for(inputs),
+        theirs,
+        tolerance=tolerance(name),
+        single=2e-5,
+        options=f"{case.names} {case.only}".split(),
+        only=case.only.split(),
+        every=1 if thorough else 8,
+    )
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("unchecked")
+def test_the_code_of_glassllm_agrees_or_an_option_is_refused(monkeypatch, tmp_path, thorough):
+    monkeypatch.syspath_prepend(find_pretrained("glassllm").parent.parent.parent)
+    from glassllm.model import GlassLM
+
+    make_archive(tmp_path / "model.npz", vocabulary=11)
+    tokens = np.arange(5)
+
+    def theirs(at):
+        return GlassLM.load(at, dtype=np.float64).forward(tokens).data[0]
+
+    def ours(model):
+        return model(tokens)
+
+    every = 1 if thorough else 8
+    check_family(tmp_path / "model.npz", ours, theirs, tolerance=1e-9, every=every)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The names of the page on a family of one's own, whose blocks have run."""
+    page = (ROOT / "docs/how-to/own-family.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    names = {"__name__": "page"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("own"))
+        for block in blocks[:2]:
+            exec(block, names)
+        names["folder"] = Path(names["folder"]).resolve()
+    outputs = eqx.filter_jit(lambda model: model(TOKENS))
+    return names, outputs, lambda at: names["original"](at, TOKENS)
+
+
+def conforms(own, monkeypatch, *, stored=True, outputs=None, only=(), every=1, **fields):
+    """Checks the family of the page with other fields."""
+    names, own_outputs, reference = own
+    outputs = outputs or own_outputs
+    monkeypatch.setitem(families(), "tiny", names["FAMILIES"]["tiny"]._replace(**fields))
+    expected = reference(names["folder"]) if stored else reference
+    check_family(names["folder"], outputs, expected, tolerance=1e-9, only=only, every=every)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_family_of_ones_own(own, stored, monkeypatch):
+    conforms(own, monkeypatch, stored=stored, every=1 if stored else 6)
+
+
+def places(**changed):
+    """A table whose places, by the end of their names, have other fields; `None` drops one."""
+
+    def broken(names):
+        def table(model):
+            for place in names["table"](model):
+                end = place.name.removesuffix(".weight").split(".")[-1]
+                if (fields := changed.get(end, {})) is not None:
+                    yield place._replace(**fields)
+
+        return dict(places=table)
+
+    return broken
+
+
+def built(change):
+    """A family that changes the model which the page builds."""
+
+    def broken(names):
+        def build(options, tensors):
+            return change(names["build"](options, tensors), options)
+
+        return dict(build=build)
+
+    return broken
+
+
+def other_eps(model, options):
+    return eqx.tree_at(lambda m: m.read_out.normalization, model, ide.LayerNorm(eps=1e-2))
+
+
+def with_bias(model, options):
+    bias = jnp.zeros(11)
+    return eqx.tree_at(lambda m: m.read_out.bias, model, bias, is_leaf=lambda x: x is None)
+
+
+def trusting(model, options):
+    int(options.get("extra", 1))
+    return model
+
+
+def without_activation(names):
+    def build(options, tensors):
+        values = {name: x for name, x in options.values.items() if name != "activation"}
+        return names["build"](replace(options, values=values), tensors)
+
+    return dict(build=build, stored=False, only=("activation",))
+
+
+BROKEN = {
+    "outputs: in float64": built(other_eps),
+    "outputs: in": places(q=dict(axes=None)),
+    "outputs: the checkpoint is refused: .*place.weight .*: not known": places(place=None),
+    # Normalisation hides the shift, which costs digits.
+    "written back: .* differs by": places(embed=dict(shift=300.0)),
+    "every tensor: one that is unknown, a_tensor": lambda names: dict(unread=".*tomorrow"),
+    "copies: one that differs, head.weight": lambda names: dict(
+        ignored="head.*", copies={"head.weight": "embed.weight"}
+    ),
+    "every tensor: the table has no place for a weight of shape .11,.": built(with_bias),
+    "dtype: .* is float64": lambda names: dict(
+        outputs=lambda model: model(TOKENS).astype(float)
+    ),
+    "options: .*extra = 'nonsense': ValueError": built(trusting),
+    "options: .*activation = 'tanh': outputs differ": without_activation,
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_fault_is_found(own, fault, monkeypatch):
+    with pytest.raises(AssertionError, match=f"(?s)^{fault}"):
+        conforms(own, monkeypatch, **BROKEN[fault](own[0]))
