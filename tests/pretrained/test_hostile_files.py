@@ -15,7 +15,7 @@ import ide_transformer as ide
 def test_it_is_refused_by_name(name, tmp_path):
     write, case = ATTACKS[name]
     (tmp_path / "files").mkdir()
-    file, read = write(tmp_path / "files", *case)
+    file, read = write(tmp_path / "files", case)
     with pytest.raises(ide.InputError) as caught:
         read()
     assert str(file) in str(caught.value)
@@ -24,7 +24,7 @@ def test_it_is_refused_by_name(name, tmp_path):
 
 @pytest.mark.heavy
 def test_a_refusal_takes_two_seconds_and_200_mebibytes_at_most(tmp_path):
-    script = Path(__file__).with_name("hostile") / "main.py"
+    script = Path(__file__).with_name("hostile.py")
     lines = run_apart([sys.executable, script, tmp_path]).stdout.splitlines()
     costs = [json.loads(line) for line in lines]
     assert {cost["name"] for cost in costs} == ATTACKS.keys()

@@ -1,0 +1,270 @@
+"""Files that attack their reader.
+
+    python tests/pretrained/hostile.py FOLDER
+
+prints what the refusal of each costs: seconds, MiB, and whether it names the file.
+"""
+
+import gzip
+import json
+import os
+import resource
+import struct
+import sys
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+
+sys.path[:0] = [str(Path(__file__).parents[1])]
+
+from golden.copies import changed_copy, make_archive  # noqa: E402
+
+import ide_transformer as ide  # noqa: E402
+from ide_transformer import tasks  # noqa: E402
+from ide_transformer.pretrained import load_pretrained  # noqa: E402
+
+
+# By name: a function that writes files into a folder, and gives the path that an error has to
+# name and a call that reads them; and its case.
+ATTACKS = {}
+# Nested deeper than any reader of JSON goes.
+DEEP = "[" * 100_000
+
+
+def attack(*cases):
+    def register(function):
+        ATTACKS.update({f"{function.__name__}: {case}": (function, case) for case in cases})
+        return function
+
+    return register
+
+
+def entry(start, end, dtype="F32", shape=(4,)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+
+
+HEADERS = {
+    "negative": {"a": entry(-16, 0)},
+    "overlapping": {"a": entry(0, 16), "b": entry(8, 24)},
+    "beyond_the_file": {"a": entry(64, 80)},
+    "of_another_type": {"a": entry(0, 16, dtype="F64")},
+    "too_large_to_count": {"a": entry(0, 64, shape=(2**62, 2**62))},
+    "nested": b'{"__metadata__":' + DEEP.encode(),
+    "of_bytes": bytes(range(128, 250)),
+    "of_6_GB": b"{",
+}
+
+
+@attack(*HEADERS)
+def tensors(folder, case):
+    file, header = changed_copy(folder, "llama") / "model.safetensors", HEADERS[case]
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    length = 6 * 10**9 if case == "of_6_GB" else len(header)
+    file.write_bytes(struct.pack("<Q", length) + header + bytes(64))
+    if case == "of_6_GB":
+        os.truncate(file, 7 * 10**9)
+    return file, lambda: load_pretrained(folder)
+
+
+def write_index(folder, places):
+    file = folder / "model.safetensors.index.json"
+    file.write_text(json.dumps({"weight_map": places}))
+    return file
+
+
+@attack("above", "absolute", "linked", "single_linked", "in_two_files")
+def shard(folder, case):
+    checkpoint = changed_copy(folder / "checkpoint", "llama")
+    single = checkpoint / "model.safetensors"
+    outside = single.rename(folder / "outside.safetensors")
+    names = {
+        "above": ["../outside.safetensors"],
+        "absolute": [str(outside)],
+        "linked": ["linked.safetensors"],
+        "single_linked": ["model.safetensors"],
+        "in_two_files": ["1.safetensors", "2.safetensors"],
+    }[case]
+    for name in names:
+        if case == "in_two_files":
+            (checkpoint / name).write_bytes(outside.read_bytes())
+        elif "linked" in case:
+            (checkpoint / name).symlink_to(outside)
+    write_index(checkpoint, {str(i): x for i, x in enumerate(names)})
+    return checkpoint, lambda: load_pretrained(checkpoint)
+
+
+INDICES = {"numbers": {"a": 1}, "a_list": ["a"], "nothing": {}, "zeros": {"a": "\0"}}
+
+
+@attack(*INDICES)
+def index_of(folder, case):
+    (changed_copy(folder, "llama") / "model.safetensors").unlink()
+    return write_index(folder, INDICES[case]), lambda: load_pretrained(folder)
+
+
+CONFIGS = {
+    "nested": b'{"a":' * 100_000,
+    "digits": b'{"vocab_size": ' + b"1" * 10_000 + b"}",
+    "list": b"[1, 2]",
+    "bytes": b"\xff\xfe{}",
+    "cut": b'{"weight_map": {',
+    "long": b'{"a": "' + b"x" * (33 * 2**20) + b'"}',
+    "nan": b'{"model_type": "llama", "rms_norm_eps": NaN}',
+    "infinite": b'{"model_type": "llama", "initializer_range": 1e999}',
+    "key_twice": b'{"model_type": "llama", "model_type": "llama"}',
+}
+
+
+@attack(*CONFIGS)
+def config(folder, case):
+    file = changed_copy(folder, "llama") / "config.json"
+    file.write_bytes(CONFIGS[case])
+    return file, lambda: load_pretrained(folder)
+
+
+_LINEAR = dict(rope_type="linear", factor=2.0, rope_theta=1e4)
+SIZES = {
+    "layers": ("llama", dict(num_hidden_layers=2**24 + 1)),
+    "layers_in_range": ("llama", dict(num_hidden_layers=900)),
+    "gpt2_n_embd": ("gpt2", dict(n_embd=2**24)),
+    "albert_layers": ("albert", dict(num_hidden_layers=2**24)),
+    "whisper_layers": ("whisper", dict(decoder_layers=2**24)),
+    "vit_image": ("vit", dict(image_size=65532)),
+    "llama_angles": ("llama", dict(head_dim=2**24, rope_parameters=_LINEAR)),
+}
+
+
+@attack(*SIZES)
+def size(folder, case):
+    family, options = SIZES[case]
+    changed_copy(folder, family, **options)
+    return folder, lambda: load_pretrained(folder)
+
+
+def zeros_deflated(beginning, length):
+    """The stream of some bytes and then zeros, without the time that so many zeros take."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    start = packer.compress(beginning) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(2**24)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return start + block * (length // 2**24) + packer.flush()
+
+
+def npy_header(shape):
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+
+@attack("that_unpacks_to_8_GB", "of_objects", "with_a_false_shape", "with_nested_options")
+def archive(folder, case):
+    file = folder / "x.npz"
+    _, arrays = make_archive(file, vocabulary=30)
+    options = '{"a":' * 100_000 if case == "with_nested_options" else "{}"
+    if case == "of_objects":
+        arrays["E"] = np.array([{"code": 1}] * 4, object)
+    np.savez(file, __config__=np.array(options), **arrays)
+    with zipfile.ZipFile(file, "a") as added:
+        if case == "that_unpacks_to_8_GB":
+            for name in map("{}.npy".format, range(4)):
+                added.writestr(name, zeros_deflated(npy_header((2**29,)), 2**31))
+                info = added.getinfo(name)
+                info.compress_type, info.file_size = zipfile.ZIP_DEFLATED, 128 + 2**31
+        if case == "with_a_false_shape":
+            added.writestr("x.npy", npy_header((10**12,)) + bytes(64))
+    return file, lambda: load_pretrained(file)
+
+
+@attack("in_its_data", "in_its_directory", "twice", "as_a_whole")
+def archive_damaged(folder, case):
+    file = folder / "x.npz"
+    make_archive(file, vocabulary=30)
+    content = bytearray(file.read_bytes())
+    if case == "twice":
+        content = content.replace(b"blocks.0.attn.W_K", b"blocks.0.attn.W_V")
+    elif case == "as_a_whole":
+        content = b"no archive"
+    else:
+        content[len(content) // 2 if case == "in_its_data" else -200] ^= 255
+    file.write_bytes(content)
+    return file, lambda: load_pretrained(file)
+
+
+@attack("that_unpack_to_8_GB", "that_are_too_long", "cut_off", "of_another_kind", "of_10_EB")
+def images(folder, case):
+    shape = (10 if case == "that_are_too_long" else 2**13, 2**10, 2**10)
+    start = b"\0\0\x08\x03" + struct.pack(">3I", *shape)
+    packed = b"\x1f\x8b\x08" + bytes(6) + b"\xff" + zeros_deflated(start, 2**33)
+    packed += struct.pack("<2I", 0, 0)
+    file = folder / "train-images-idx3-ubyte.gz"
+    if case == "of_10_EB":
+        file = file.with_suffix("")
+        packed = b"\0\0\x08\x03" + b"\xff" * 12
+    elif case == "cut_off":
+        packed = gzip.compress(start)[:-9]
+    elif case == "of_another_kind":
+        packed = b"\x1f\x8b\x08 no archive"
+    file.write_bytes(packed)
+    return file, lambda: tasks.idx_folder(folder)
+
+
+# The library does not raise an exception for these, it panics: at once, or at the first text.
+WORDS = {"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}
+CHARACTERS = {"type": "Precompiled", "precompiled_charsmap": "////"}
+ENDS = [{"SpecialToken": {"id": "</s>", "type_id": 0}}]
+TEMPLATE = {"type": "TemplateProcessing", "single": ENDS, "pair": ENDS, "special_tokens": {}}
+TOKENIZERS = {
+    "nested": DEEP,
+    "that_panics": json.dumps(WORDS | {"normalizer": CHARACTERS}),
+    "that_panics_later": json.dumps(WORDS | {"post_processor": TEMPLATE}),
+    "of_8_GB": "{",
+}
+
+
+@attack(*TOKENIZERS)
+def tokenizer(folder, case):
+    file = changed_copy(folder, "llama") / "tokenizer.json"
+    file.write_text(TOKENIZERS[case])
+    if case == "of_8_GB":
+        os.truncate(file, 8 * 2**30)
+    return file, lambda: tasks.PretrainedTokenizer.from_pretrained(folder)
+
+
+@attack('{"characters": 5}', '{"characters": "aab"}', '{"checkpoint": 1}')
+def saved_tokenizer(folder, content):
+    file = folder / "tokenizer.json"
+    file.write_text(content)
+    return file, lambda: tasks.load_tokenizer(file)
+
+
+@attack("of_folders")
+def text(folder, case):
+    (folder / "plays.txt").mkdir()
+    return folder, lambda: tasks.read_text(folder)
+
+
+def cost(folder, write, case):
+    folder.mkdir(parents=True)
+    file, read = write(folder, case)
+    before, start, message = peak(), time.perf_counter(), ""
+    try:
+        read()
+    except ide.InputError as error:
+        message = str(error)
+    seconds, mebibytes = time.perf_counter() - start, peak() - before
+    return dict(seconds=seconds, mebibytes=mebibytes, refused=str(file) in message)
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    # What a first checkpoint costs is not the price of an attack.
+    load_pretrained(changed_copy(folder / "sound", "llama"))
+    for number, (name, attack) in enumerate(ATTACKS.items()):
+        figures = cost(folder / str(number) / "files", *attack)
+        print(json.dumps(dict(name=name) | figures), flush=True)
