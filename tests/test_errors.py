@@ -28,7 +28,6 @@ def logged(path):
         ("report.csv", lambda path: write_report(path.parent, Report("a", "b", ROWS * 2000))),
         ("report.md", lambda path: write_report(path.parent, Report("a", "b", ROWS))),
         ("a.html.tmp", lambda path: figures.write_page(path.with_suffix(""), "a", "b", [])),
-        ("a.png", lambda path: figures.plot_curves(path, {"a": ([1], [2])}, x="x", y="y")),
         ("a.png", lambda path: figures.plot_fields(path, np.eye(2)[:, :1], [FIELD])),
         ("metrics.jsonl", logged),
     ],
@@ -41,7 +40,7 @@ def test_a_full_disk_names_the_file(name, write, tmp_path):
     assert caught.value.filename.endswith(name)
 
 
-def test_weights_on_a_full_disk(tmp_path):
+def test_weights_that_cannot_be_written(tmp_path):
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(InputError, match=r"model\.safetensors could not be written"):
         write_tensors(tmp_path, {"a": np.ones(3)})

@@ -257,6 +257,7 @@ KINDS = {
     ide.TokenDomain: lambda x: (x.points, x.weights),
 }
 USES: dict[str, Callable[[Any], Any]] = {
+    "AdamsBashforth": lambda x: solved(x, steps_per_interval=2),
     **dict.fromkeys(("ETDAB2", "ExponentialEuler"), lambda x: solved(x, DAMPED)),
     **dict.fromkeys(("ExactFlow", "SteadyState"), lambda x: solved(x, DAMPING)),
     "TokenDomain": lambda domain: ide.Attention(WIDTH, 2, key=KEY)(U0, domain),
