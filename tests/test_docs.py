@@ -6,7 +6,7 @@ import pytest
 from helpers import ROOT
 
 from documentation.configuration import keys_tables
-from documentation.execute import Cell, cells_of, page_of, shortened
+from documentation.execute import page_of, shortened
 from documentation.links import check_links
 from documentation.names import check_built, check_names, public_names
 from documentation.pages import SOURCES
@@ -92,23 +92,14 @@ def test_an_error_in_a_tutorial_names_its_line(tmp_path):
         page_of(script, tmp_path)
     where = caught.traceback[-1]
     assert (Path(where.path), where.lineno + 1) == (script, 6)
-
-
-def test_cells_know_their_lines():
-    cells = cells_of("\n# %% [markdown]\n# A\n# %%\n\nx = 1\n")
-    assert cells == [Cell(True, "A", 3), Cell(False, "x = 1", 6)]
+    script.write_text("x = 1\n# %%\n", encoding="utf-8")
     with pytest.raises(ValueError, match="begins with"):
-        cells_of("x = 1\n# %%\n")
+        page_of(script, tmp_path)
 
 
 def test_a_tenth_of_the_training_is_asked_for():
-    text = (
-        "training:\n  steps: 300\n  warmup: 5\nbudget: {unit: epochs, amount: 600}\nsamples: 40"
-    )
-    short = (
-        "training:\n  steps: 30\n  warmup: 1\nbudget: {unit: epochs, amount: 60}\nsamples: 40"
-    )
-    assert shortened(text) == short
+    text = "training:\n  steps: {}\n  warmup: {}\nbudget: {{amount: {}}}\nsamples: 40"
+    assert shortened(text.format(300, 5, 600)) == text.format(30, 1, 60)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_right_arguments_are_accepted(name, unchecked):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in RUNNING])
 def test_one_wrong_argument_is_refused_or_accepted(name, unchecked):
-    wrong_arguments(name, 8, lambda wrong: called(name, wrong))
+    wrong_arguments(name, 5, lambda wrong: called(name, wrong))
 
 
 @pytest.mark.heavy
