@@ -7,8 +7,7 @@ import math
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from ..errors import InputError
 from ..models import Model
 from ..pretrained import Options, find_pretrained, load_pretrained, save_pretrained
 from ..pretrained.checkpoint import Checkpoint
-from ..pretrained.family import Family, Placement
+from ..pretrained.family import Family
 from ..pretrained.files import write_archive, write_tensors
 
 
@@ -53,8 +52,7 @@ def check_family(
     *,
     tolerance: float = 1e-6,
     single: float | None = None,
-    options: Iterable[str] = (),
-    only: Iterable[str] = (),
+    options: Collection[str] = (),
     every: int = 1,
 ) -> None:
     """Check what every family of checkpoints must do, on a small checkpoint of it with random
@@ -80,8 +78,7 @@ def check_family(
       values that mean nothing, which must be refused or have no effect.
     - `tolerance`: on the difference of outputs, relative to the largest number of each.
     - `single`: the same for outputs in single precision; by default they are not computed.
-    - `options`: options to change that the checkpoint does not have.
-    - `only`: the options to change; by default all.
+    - `options`: those to change; by default all that the file has or the family asks for.
     - `every`: 8 makes every eighth change.
 
     **Raises:** `AssertionError`, which begins with the property that does not hold.
@@ -91,7 +88,7 @@ def check_family(
     source = find_pretrained(checkpoint)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*not part of the model")
-        case = _Case.read(source, Path(folder), outputs, reference, tolerance)
+        case = _Case(source, Path(folder), outputs, reference, tolerance)
         case.check_outputs(single)
         case.check_written()
         case.check_tensors()
@@ -99,9 +96,8 @@ def check_family(
         case.check_dtypes()
         if source.is_dir():
             case.check_shards()
-        chosen = case.changes(tuple(options)) if callable(reference) else case.nonsense()
-        names = set(only)
-        changes = (x for x in chosen if not names or x.path[0] in names)
+        chosen = case.changes() if callable(reference) else case.nonsense()
+        changes = (x for x in chosen if not options or x.path[0] in options)
         case.check_options(itertools.islice(changes, 0, None, every))
 
 
@@ -128,51 +124,34 @@ class _Change(NamedTuple):
         return changed
 
 
-@dataclass
 class _Case:
     """A sound checkpoint and its model; changed ones are written into `folder`."""
 
-    checkpoint: Checkpoint
-    source: Path
-    folder: Path
-    outputs: Callable[[Any], Outputs]
-    reference: Any
-    tolerance: float
-    tensors: dict[str, np.ndarray]
-    model: Model
-    computed: dict[Any, Outputs]
-
-    @classmethod
-    def read(
-        cls,
+    def __init__(
+        self,
         source: Path,
         folder: Path,
         outputs: Callable[[Any], Outputs],
         reference: Any,
         tolerance: float,
-    ) -> "_Case":
+    ):
+        self.source, self.folder, self.tolerance = source, folder, tolerance
+        self.outputs, self.reference = outputs, reference
         try:
-            checkpoint = Checkpoint.open(source)
+            self.checkpoint = Checkpoint.open(source)
         except InputError as error:
             raise AssertionError(f"outputs: the checkpoint is refused: {error}") from None
-        names = checkpoint.original.items()
-        tensors = {there: checkpoint.tensors[name].read() for name, there in names}
-        placed = {id(place.weight) for place in checkpoint.table}
-        for x in jax.tree.leaves(checkpoint.skeleton):
+        self.options = self.checkpoint.options.values
+        self.places = {name: x for x in self.checkpoint.table for name in x.names()}
+        placed = {id(place.weight) for place in self.checkpoint.table}
+        for x in jax.tree.leaves(self.checkpoint.skeleton):
             assert id(x) in placed or not isinstance(x, jax.ShapeDtypeStruct), (
                 f"every tensor: the table has no place for a weight of shape {x.shape}."
             )
-        given = source, folder, outputs, reference, tolerance
-        return cls(checkpoint, *given, tensors, load_pretrained(source), {})
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        return self.checkpoint.options.values
-
-    @property
-    def places(self) -> dict[str, Placement]:
-        """The place of each tensor of the table."""
-        return {name: place for place in self.checkpoint.table for name in place.names()}
+        names = self.checkpoint.original.items()
+        self.tensors = {there: self.checkpoint.tensors[name].read() for name, there in names}
+        self.model = load_pretrained(source)
+        self.computed: dict[Any, Outputs] = {}
 
     def write(
         self, tensors: Mapping[str, np.ndarray], options: Mapping[str, Any] | None = None
@@ -320,12 +299,12 @@ class _Case:
                     "of float32."
                 )
 
-    def changes(self, names: tuple[str, ...]) -> Iterator[_Change]:
+    def changes(self) -> Iterator[_Change]:
         """All changes of the options that the file has, that the family asks for, and that it
         knows to be harmless. Options that nothing asks for have a few each."""
         asked, harmless = self.checkpoint.options.asked, self.checkpoint.family.harmless.split()
         yield _Change((_TOMORROW,), 1)
-        absent = sorted({*asked, *harmless, *names} - self.options.keys())
+        absent = sorted({*asked, *harmless} - self.options.keys())
         for name, value in {**self.options, **dict.fromkeys(absent)}.items():
             if name != "model_type":
                 found = _changes_at((name,), value, present=name in self.options)

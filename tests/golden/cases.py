@@ -18,21 +18,19 @@ REMOVED = object()
 class Case(NamedTuple):
     """A class of transformers and the options of its checkpoint.
 
-    - `names`: options to change that neither the file nor the family has.
     - `only`: of a variant, the options that make a difference to it.
     - `older`: other options in the file, where older files differ.
     """
 
     model: str
     options: dict[str, Any]
-    names: str = ""
     only: str = ""
     older: Mapping[str, Any] = {}
 
     def but(self, model: str = "", **changes: Any) -> "Case":
-        """A variant: another class, other options, other fields. Without `only` or `names` its
-        options are not changed one by one."""
-        own = {x: changes.pop(x) for x in ("names", "only", "older") if x in changes}
+        """A variant of another class or with other options, which are not changed one by one
+        but for `only`."""
+        own = {x: changes.pop(x) for x in ("only", "older") if x in changes}
         own = {"only": "nothing"} | own
         return Case(model or self.model, self.options | changes, **own)
 
@@ -101,30 +99,21 @@ CASES = {
     "qwen2": Case("Qwen2ForCausalLM", _LLAMA),
     "qwen3": Case("Qwen3ForCausalLM", _LLAMA | dict(head_dim=8)),
     "gemma": Case("GemmaForCausalLM", _LLAMA | dict(head_dim=8, num_key_value_heads=1)),
-    "bert": Case("BertForMaskedLM", _BERT, "head_dim layer_types"),
+    "bert": Case("BertForMaskedLM", _BERT),
     "roberta": Case("RobertaForMaskedLM", _BERT | dict(type_vocab_size=1)),
-    "distilbert": Case(
-        "DistilBertForMaskedLM",
-        _DISTILBERT | dict(max_position_embeddings=24),
-        "layer_norm_eps hidden_size num_hidden_layers hidden_act type_vocab_size",
-    ),
+    "distilbert": Case("DistilBertForMaskedLM", _DISTILBERT | dict(max_position_embeddings=24)),
     "albert": Case("AlbertForMaskedLM", _BERT | dict(embedding_size=8)),
     "t5": Case(
         "T5EncoderModel",
         _T5 | dict(relative_attention_num_buckets=8, relative_attention_max_distance=10),
-        "hidden_size num_hidden_layers num_attention_heads head_dim",
     ),
-    "vit": Case("ViTForImageClassification", _VIT, "mlp_ratio"),
+    "vit": Case("ViTForImageClassification", _VIT),
     "deit": Case("DeiTForImageClassificationWithTeacher", _VIT),
     "dinov2": Case(
-        "Dinov2ForImageClassification",
-        _IMAGE | dict(mlp_ratio=2, use_swiglu_ffn=True),
-        "intermediate_size",
+        "Dinov2ForImageClassification", _IMAGE | dict(mlp_ratio=2, use_swiglu_ffn=True)
     ),
     "cvt": Case("CvtForImageClassification", _CVT),
-    "whisper": Case(
-        "WhisperForConditionalGeneration", _WHISPER, "hidden_size num_attention_heads"
-    ),
+    "whisper": Case("WhisperForConditionalGeneration", _WHISPER),
 }
 
 _HEAD = "tie_word_embeddings hidden_act"

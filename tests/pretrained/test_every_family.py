@@ -120,7 +120,7 @@ def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough):
     # Threads cost more than such a small model.
     make.torch.set_num_threads(1)
     make.write(name, tmp_path)
-    inputs, case = inputs_of(name), CASES[name]
+    inputs = inputs_of(name)
 
     def theirs(at):
         return without_padding(make.outputs_of(make.read(name, at), inputs), inputs)
@@ -131,8 +131,7 @@ def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough):
         theirs,
         tolerance=tolerance(name),
         single=2e-5,
-        options=f"{case.names} {case.only}".split(),
-        only=case.only.split(),
+        options=CASES[name].only.split(),
         every=1 if thorough else 8,
     )
 
@@ -171,13 +170,15 @@ def own(tmp_path_factory):
     return names, outputs, lambda at: names["original"](at, TOKENS)
 
 
-def conforms(own, monkeypatch, *, stored=True, outputs=None, only=(), every=1, **fields):
+def conforms(own, monkeypatch, *, stored=True, outputs=None, options=(), every=1, **fields):
     """Checks the family of the page with other fields."""
     names, own_outputs, reference = own
     outputs = outputs or own_outputs
     monkeypatch.setitem(families(), "tiny", names["FAMILIES"]["tiny"]._replace(**fields))
     expected = reference(names["folder"]) if stored else reference
-    check_family(names["folder"], outputs, expected, tolerance=1e-9, only=only, every=every)
+    check_family(
+        names["folder"], outputs, expected, tolerance=1e-9, options=options, every=every
+    )
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -231,7 +232,7 @@ def without_activation(names):
         values = {name: x for name, x in options.values.items() if name != "activation"}
         return names["build"](replace(options, values=values), tensors)
 
-    return dict(build=build, stored=False, only=("activation",))
+    return dict(build=build, stored=False, options=("activation",))
 
 
 BROKEN = {

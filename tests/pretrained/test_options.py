@@ -34,6 +34,8 @@ MARKS = {
     "ViTModel": "pooler.dense.weight",
 }
 LINEAR, YARN = dict(type="linear"), dict(rope_type="yarn", factor=2.0)
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=0.5, high_freq_factor=1.5)
+LLAMA3 |= dict(original_max_position_embeddings=16)
 WINDOW = dict(use_sliding_window=True, sliding_window=4)
 
 
@@ -118,6 +120,29 @@ def test_activations_that_a_file_does_not_name_right(tmp_path):
     model = load_pretrained(changed_copy(tmp_path, "roberta", hidden_act="relu"))
     assert model.control.blocks[1].activation is ide.relu
     assert model.read_out.head.activation is ide.gelu
+
+
+def test_waves_are_stretched_where_they_are_long(tmp_path):
+    def stretch_of(family, **options):
+        model = load_pretrained(changed_copy(tmp_path, family, **options))
+        return model.control.blocks[0].positions
+
+    rope = LLAMA3 | dict(rope_theta=500.0)
+    found = stretch_of("qwen3", rope_parameters=rope).stretch
+    turns = 16 / (2 * np.pi * 500.0 ** (np.arange(4) / 4))  # in the context of the training
+    assert turns[0] > 1.5 and 0.5 < turns[1] < 1.5 and turns[2] < 0.5
+    share = turns[1] - 0.5
+    assert np.allclose(found, [1, 1 / ((1 - share) / 8 + share), 8, 8])
+    assert stretch_of("llama", rope_scaling=LINEAR | dict(factor=2.0)).stretch == (2.0, 2.0)
+    neox = stretch_of("gpt_neox", rope_parameters=None, rotary_pct=1.0, rotary_emb_base=50.0)
+    assert (neox.base, neox.features) == (50.0, None)
+
+
+def test_images_have_a_side_that_the_strides_of_cvt_divide(tmp_path):
+    stages = load_pretrained(changed_copy(tmp_path, "cvt", patch_stride=[4, 3])).equations
+    # 4·2 for the keys of the first stage, 4·3 for the second.
+    assert stages[0].inputs.image_shape == (240, 240, 3)
+    assert stages[1].inputs.windows.image_shape == (60, 60, 4)
 
 
 def window_of(folder):
