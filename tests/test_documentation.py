@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -163,8 +164,10 @@ FIRST_PAGES = ["README.md", "CONTRIBUTING.md", "docs/how-to/gradient-mode.md"]
 @pytest.mark.parametrize(
     "page", fast_first(0, dict.fromkeys([*FIRST_PAGES, *filter(to_run, PAGES)]), heavy=3)
 )
-def test_the_blocks_of_a_page_run_in_order(page, clone, capsys):
-    names = {"__name__": "page"}
+def test_the_blocks_of_a_page_run_in_order(page, clone, capsys, monkeypatch):
+    # A module that can be imported, so that what it defines can be pickled.
+    monkeypatch.setitem(sys.modules, "page", ModuleType("page"))
+    names = vars(sys.modules["page"])
     for block in to_run(page):
         run(block, names, page, capsys)
         if page == "README.md" and block.language == "python":

@@ -1,0 +1,226 @@
+"""Every model that a user can build, one of a user, and broken ones, under `check_model`."""
+
+import inspect
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from models.examples import (
+    CONTEXT,
+    MASK,
+    SPEECH,
+    STAGED,
+    TOKENS,
+    WIDTH,
+    causal,
+    feed_forward,
+    filled,
+    image_classifier,
+    image_encoder,
+    language_model,
+    normal,
+    operator_model,
+    sequence_classifier,
+    speech_encoder,
+    speech_to_text,
+    stages,
+    state_model,
+    text_encoder,
+    translation_model,
+    u_shaped_model,
+)
+
+import ide_transformer as ide
+from ide_transformer import models
+from ide_transformer.equation import AbstractRandomOperator
+from ide_transformer.testing import check_model
+
+
+TEXT = ide.Text(TOKENS, MASK)
+
+
+class OwnInputs(ide.AbstractInputs):
+    """Texts, as a user embeds them."""
+
+    table: jax.Array
+    extra: Any = eqx.field(static=True, default=None)
+
+    @property
+    def features(self):
+        return self.table.shape[1]
+
+    @property
+    def domain(self):
+        return ide.TokenDomain.uniform(CONTEXT)
+
+    def embed(self, inputs, *, key=None):
+        tokens, mask, _ = inputs if isinstance(inputs, ide.Text) else ide.Text(inputs)
+        u = self.changed(self.table[jnp.asarray(tokens)])
+        domain = ide.TokenDomain.uniform(u.shape[-2])
+        return ide.Embedded(u, domain if mask is None else domain.padded(mask))
+
+    def changed(self, u):
+        return u
+
+
+def own(inputs=OwnInputs, read_out=ide.States(), operator=ide.Damping, control=ide.Tied):
+    """A model of a user, of which one part may be broken."""
+    return lambda: ide.Model(
+        inputs(jnp.ones((11, WIDTH))),
+        control((operator(jnp.ones(WIDTH)),), 2),
+        ide.Free(),
+        ide.Discretization(ide.LieTrotter()),
+        read_out,
+    )
+
+
+MODELS = {
+    "LanguageModel": (
+        lambda: language_model(
+            (causal(positions=ide.Rotary(), window=5), feed_forward),
+            control=ide.PiecewiseLinear,
+            dropout=0.3,
+            own=dict(tied=False, readout_bias=True, learned_positions=False),
+        ),
+        TEXT,
+    ),
+    "LanguageModel, functional": (
+        lambda: ide.functional(
+            language_model(
+                (causal(),),
+                control=ide.Chebyshev,
+                solver=ide.Nesterov(),
+                own=dict(own_velocity=True),
+            )
+        ),
+        TOKENS,
+    ),
+    "SequenceClassifier": (lambda: sequence_classifier(class_token=True), TEXT),
+    "ImageClassifier": (image_classifier, normal(2, 4, 6, 1)),
+    "StagedModel": (lambda: ide.StagedModel(stages()), STAGED),
+    "OperatorModel": (
+        operator_model,
+        ide.Field(normal(2, 16), ide.TokenDomain.periodic(16).padded(np.arange(16) < 12)),
+    ),
+    "UShapedModel": (u_shaped_model, normal(2, 8)),
+    "TranslationModel": (translation_model, ide.SourceAndText(TEXT, TOKENS)),
+    "Model": (own(), TEXT),
+}
+# Most of these are parts of the others.
+PARTS = {
+    "OperatorModel, in the plane": (
+        lambda: operator_model((6, 8), channels=2),
+        normal(2, 6, 8, 2),
+    ),
+    "TextEncoder": (text_encoder, TEXT),
+    "ImageEncoder": (image_encoder, normal(2, 4, 6, 3)),
+    "ImageStage": (lambda: stages()[0], STAGED),
+    "StateModel": (lambda: state_model(ide.TokenDomain.midpoint(8)), normal(2, 8, WIDTH)),
+    "SpeechEncoder": (speech_encoder, SPEECH),
+    "EncoderDecoder": (speech_to_text, ide.SourceAndText(SPEECH, TOKENS)),
+}
+# The positions of speech are not trained.
+FIXED = {
+    "SpeechEncoder": lambda model: model.inputs.positions,
+    "EncoderDecoder": lambda model: model.inputs.encoder.inputs.positions,
+}
+
+
+def test_no_kind_of_model_is_left_out():
+    builders = {
+        name
+        for name, x in vars(models).items()
+        if name[0].isupper() and (inspect.isfunction(x) or x is ide.Model)
+    }
+    assert builders == {name.partition(",")[0] for name in MODELS | PARTS}
+
+
+@pytest.mark.parametrize(
+    "name", [*MODELS, *(pytest.param(name, marks=pytest.mark.heavy) for name in PARTS)]
+)
+def test_every_model(name):
+    make, inputs = (MODELS | PARTS)[name]
+    check_model(filled(make), inputs, fixed=FIXED.get(name, lambda model: ()))
+
+
+class WrongFeatures(OwnInputs):
+    features = WIDTH + 1
+
+
+class Logarithm(OwnInputs):
+    def changed(self, u):
+        return jnp.log(u)
+
+
+class ByHand(OwnInputs):
+    def changed(self, u):
+        return u if isinstance(u, jax.core.Tracer) else 2 * u
+
+
+class OfTheBatch(OwnInputs):
+    def changed(self, u):
+        return u - jnp.broadcast_to(u.mean(0), u.shape)
+
+
+class Stopped(OwnInputs):
+    def changed(self, u):
+        return jax.lax.stop_gradient(u)
+
+
+class Everywhere(ide.AbstractReadOut):
+    def __call__(self, u, inputs):
+        return u.mean(-2)
+
+
+class Backwards(ide.AbstractReadOut):
+    def __call__(self, u, inputs):
+        return u[..., ::-1, :]
+
+
+class Counting(ide.TokenLogits):
+    def __call__(self, u, inputs):
+        places = jnp.arange(u.shape[-2])[:, None]
+        logits = super().__call__(u, inputs)
+        return logits + jnp.broadcast_to(places, logits.shape)
+
+
+class NotRandom(AbstractRandomOperator):
+    def __call__(self, u, domain):
+        return self.operator(u, domain)
+
+
+class Stuck(ide.Tied):
+    def resample(self, num_intervals):
+        return self
+
+
+class Forgetful(ide.Tied):
+    def resample(self, num_intervals):
+        block = jax.tree.map(jnp.zeros_like, self.block)
+        return Forgetful(block, num_intervals, self.horizon / num_intervals)
+
+
+BROKEN = {
+    "shape": own(WrongFeatures),
+    "finite": own(Logarithm),
+    "jit": own(ByHand),
+    "batch": own(OfTheBatch),
+    "padding": own(read_out=Everywhere()),
+    "causal": own(read_out=Backwards()),
+    "dropout": own(operator=lambda rate: NotRandom(ide.Damping(rate), 0.5)),
+    "gradient": own(Stopped),
+    "mesh: the model is on no other": own(control=Stuck),
+    "mesh: on 4 intervals": own(control=Forgetful),
+    "cache": lambda: language_model((feed_forward,)).with_read_out(Counting()),
+    "copied": own(lambda table: OwnInputs(table, lambda: 0)),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_model_is_found_by_what_does_not_hold(name):
+    with pytest.raises(AssertionError, match=f"^{name}"):
+        inputs = TOKENS if name == "causal" else TEXT
+        check_model(filled(BROKEN[name]), inputs, causal=name == "causal")
