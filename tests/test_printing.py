@@ -1,11 +1,18 @@
-"""Equations, models and solutions print in a few lines."""
+"""Equations, models and solutions print in a few lines, and are pickled."""
+
+import copy
+import pickle
+import subprocess
+import sys
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers import GOLDEN, fast_first, make_block, make_equation, random_state
+from helpers import make_equation, random_state
+from models.examples import filled, language_model
+from models.test_every_model import MODELS, PARTS
 
 import ide_transformer as ide
 from ide_transformer.equation import spelled
@@ -15,7 +22,6 @@ ADAPTIVE = {
     "solver": diffrax.Tsit5(),
     "stepsize_controller": diffrax.PIDController(rtol=1e-3, atol=1e-3),
 }
-FAMILIES = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
 
 
 def assert_short(text):
@@ -41,22 +47,20 @@ def test_an_equation():
     ]
 
 
-@pytest.mark.filterwarnings("ignore:.*not part of the model, so not read")
-@pytest.mark.parametrize("family", fast_first(6, FAMILIES))
-def test_every_model(family):
-    model = ide.load_pretrained(GOLDEN / family)
+@pytest.mark.parametrize("name", MODELS | PARTS)
+def test_every_model(name):
+    model = filled((MODELS | PARTS)[name][0])
     text = repr(model)
     assert_short(text)
-    assert text.startswith(type(model).__name__)
     leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
     assert f"parameters: {sum(x.size for x in leaves):,}" in text
-    assert "2 intervals of length 1" in text
-    for part in (*model.equation.control(0.0), model.solver):
-        assert type(part).__name__ in text
+    for part in model.equations:
+        for named in (*part.control(0.0), part.discretization.solver, part.read_out):
+            assert type(named).__name__ in text
 
 
 def test_the_scheme_of_a_model():
-    model = ide.load_pretrained(GOLDEN / "bert")
+    model = filled(language_model)
     assert "scheme: LieTrotter(Euler())" in repr(model)
     model = model.with_solver(ide.Strang(diffrax.Heun()), steps_per_interval=2)
     assert "scheme: solver=Strang(Heun()), steps_per_interval=2" in repr(model)
@@ -68,7 +72,6 @@ def test_the_scheme_of_a_model():
 @pytest.mark.parametrize(
     ("scheme", "text"),
     [
-        (diffrax.Euler(), "Euler()"),
         (diffrax.Kvaerno5(), "Kvaerno5()"),
         (diffrax.HalfSolver(ide.LieTrotter()), "HalfSolver(LieTrotter(Euler()))"),
         (ide.Residual(ide.RK4()), "Residual(solver=RK4(), block=LieTrotter(Euler()))"),
@@ -83,12 +86,14 @@ def test_schemes_and_modes_are_spelled_as_they_are_built(scheme, text):
 
 def test_trees_without_numbers():
     """Under transformations, and in the trees that JAX makes of a model."""
-    model = ide.load_pretrained(GOLDEN / "llama")
+    model = filled(language_model)
     traced = []
     eqx.filter_eval_shape(lambda model: traced.append(repr(model)), model)
     assert traced == [repr(model)]
+    ensemble = eqx.filter_eval_shape(eqx.filter_vmap(lambda _: model, axis_size=5), 0)
     with_flags = jax.tree.map(lambda _: True, model)
     for tree in (
+        ensemble,
         eqx.filter_eval_shape(lambda x: x, model),
         eqx.filter(model, eqx.is_array, inverse=True),
         with_flags,
@@ -99,24 +104,22 @@ def test_trees_without_numbers():
         assert repr(tree).startswith("Model")
 
 
-def test_an_ensemble():
-    def member(key):
-        control = ide.PiecewiseConstant.build(make_block, 3, key=key)
-        return ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(4))
-
-    ensemble = eqx.filter_vmap(member)(jax.random.split(jax.random.key(0), 5))
-    assert_short(repr(ensemble))
-    texts = []
-    eqx.filter_vmap(lambda equation: texts.append(repr(equation)))(ensemble)
-    assert texts == [repr(member(jax.random.key(0)))]
+@eqx.filter_jit
+def solution_of(equation, u0, **options):
+    return ide.solve(equation, u0, **options)
 
 
-def test_a_solution():
-    solution = ide.solve(make_equation(), random_state(), solver=ide.Strang())
-    text = repr(solution)
-    assert_short(text)
-    for entry in ("status: succeeded", "us: [1,6,16]", "steps: 3", "field evaluations: 9"):
-        assert f"  {entry}\n" in text + "\n"
+def test_a_solution_is_printed_and_pickled():
+    saveat = diffrax.SaveAt(dense=True)
+    solution = solution_of(make_equation(), random_state(), solver=ide.Strang(), saveat=saveat)
+    copies = pickle.loads(pickle.dumps(solution)), copy.deepcopy(solution)
+    evaluate = eqx.filter_jit(lambda solution: solution.evaluate(0.3))
+    for one in (solution, *copies):
+        text = repr(one)
+        assert_short(text)
+        for entry in ("status: succeeded", "steps: 3", "field evaluations: 9"):
+            assert f"  {entry}\n" in text + "\n"
+        assert (evaluate(one) == evaluate(solution)).all()
 
 
 @pytest.mark.heavy
@@ -149,3 +152,32 @@ def test_a_solution_that_is_traced():
     # Equal steps are counted without a solve.
     assert "steps: 3" in texts[0]
     assert "steps: []" in repr(shapes)
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        ide.Recompute(policy=None),
+        ide.Recompute(policy=jax.checkpoint_policies.dots_saveable),
+        ide.Recursive(3),
+        ide.Reversible(),
+        diffrax.RecursiveCheckpointAdjoint(),
+    ],
+)
+def test_gradient_modes_are_pickled(gradient):
+    x = ide.Discretization(ide.Strang(), gradient=gradient)
+    for other in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x)):
+        assert eqx.tree_equal(other, x, typematch=True)
+
+
+@pytest.mark.heavy
+def test_a_model_is_read_by_another_process(tmp_path):
+    model = language_model()
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
+    code = (
+        "import pickle, sys; model = pickle.load(open(sys.argv[1], 'rb')); "
+        "print(model.inputs.context)"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "model.pickle"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.stdout.strip() == str(model.inputs.context), found.stderr

@@ -210,7 +210,9 @@ def generate_beam(
     tokens = _checked("generate_beam", model, prompt, length, end)
     if not length:
         return tokens
-    tokens = _generate_beam(model, source, tokens, length, end, beams, length_penalty)
+    # Arrays, so that another end or penalty is no other program.
+    numbers = jnp.asarray(end), jnp.asarray(length_penalty, float)
+    tokens = _generate_beam(model, source, tokens, length, beams, *numbers)
     _check_written("generate_beam", tokens)
     return tokens
 
@@ -365,9 +367,9 @@ def _generate_beam(
     source: PyTree,
     prompt: Int[Array, "*batch prompt"],
     length: int,
-    end: int,
     beams: int,
-    length_penalty: float,
+    end: Int[Array, ""],
+    penalty: Float[Array, ""],
 ) -> Int[Array, "*batch total"]:
     encoded = _encoded(model, source)
     if encoded.states.shape[:-2] != prompt.shape[:-1]:
@@ -383,7 +385,7 @@ def _generate_beam(
         domain = TokenDomain(TokenDomain.uniform(states.shape[-2]).points, weights)
         sourced = with_source(control, states, domain)
         decoder = eqx.tree_at(lambda x: x.control, rounded, sourced)
-        return _search(decoder, prompt, length, end, beams, length_penalty)
+        return _search(decoder, prompt, length, beams, end, penalty)
 
     for _ in range(prompt.ndim - 1):
         one = jax.vmap(one, in_axes=(0, None if encoded.weights is None else 0, 0))
@@ -394,9 +396,9 @@ def _search(
     decoder: Model[TextInputs, TokenLogits],
     prompt: Array,
     length: int,
-    end: int,
     beams: int,
-    penalty: float,
+    end: Int[Array, ""],
+    penalty: Float[Array, ""],
 ) -> Int[Array, " total"]:
     """The text of one source, which is part of the decoder."""
     first, total = len(prompt), len(prompt) + length

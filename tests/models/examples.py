@@ -50,6 +50,7 @@ def parts(
     constraint=ide.Free(),
     solver=ide.LieTrotter(),
     dropout=0.0,
+    seed=1,
     **options,
 ):
     """The equation of a model and how it is solved."""
@@ -60,7 +61,7 @@ def parts(
         return tuple(ide.Dropout(x, dropout) if dropout else x for x in made)
 
     return dict(
-        control=control.build(block, intervals, key=jax.random.key(1)),
+        control=control.build(block, intervals, key=jax.random.key(seed)),
         constraint=constraint,
         discretization=ide.Discretization(solver, **options),
     )
@@ -90,9 +91,17 @@ def sequence_classifier(**options):
     )
 
 
-def image_classifier(patch=2, **options):
-    given = dict(class_token=True, std=0.5, key=jax.random.key(2)) | options
-    return ide.ImageClassifier((4, 6, 1), patch, 5, WIDTH, **parts(), **given)
+def image_classifier(patch=2, *, class_token=True, area_weights=True, **options):
+    return ide.ImageClassifier(
+        (4, 6, 1),
+        patch,
+        5,
+        WIDTH,
+        class_token=class_token,
+        area_weights=area_weights,
+        key=jax.random.key(2),
+        **parts(**options),
+    )
 
 
 def image_encoder(prefix=1):
@@ -122,19 +131,24 @@ STAGED = normal(2, 8, 4, 2)
 
 def stages(**last):
     first = stage((8, 4, 2), 4, window=5)
-    options = dict(depth=1, kv_stride=1, window=3, seed=2, classes=3, class_token=True)
+    options = dict(depth=2, kv_stride=1, window=3, seed=2, classes=3, class_token=True)
     return first, stage((4, 2, 4), 6, **(options | last))
 
 
-def operator_model(points=16, *, operators=None, intervals=1, **options):
+def wide_attention(key):
+    return attention(key, std=1.0)
+
+
+def operator_model(
+    points=16, *, operators=(wide_attention, feed_forward), width=WIDTH, **options
+):
     given = dict(modes=2, std=0.5, key=jax.random.key(3)) | options
-    wide = lambda key: attention(key, std=1.0)  # noqa: E731
-    equation = parts(operators or (wide, feed_forward), intervals=intervals)
-    return ide.OperatorModel(points, WIDTH, **(equation | given))
+    return ide.OperatorModel(points, width, **parts(operators, intervals=1), **given)
 
 
-def state_model(domain, operators=(attention,), seed=0, **options):
-    return ide.StateModel(domain, WIDTH, **parts(operators, intervals=1, **options))
+def state_model(domain, operators=(attention,), seed=0, *, width=WIDTH, **options):
+    equation = parts(operators, intervals=1, seed=seed, **options)
+    return ide.StateModel(domain, width, **equation)
 
 
 def u_shaped_model():
@@ -178,6 +192,15 @@ def filled(make, std=0.4):
         return jnp.asarray(draw(scale=std, size=x.shape)) if known else x
 
     return jax.tree.map(drawn, eqx.filter_eval_shape(make))
+
+
+class Neighbours(ide.AbstractOperator):
+    """Couples tokens in a way of its own."""
+
+    weight: jax.Array
+
+    def __call__(self, u, domain):
+        return self.weight * jnp.concatenate([0 * u[..., :1, :], u[..., :-1, :]], axis=-2)
 
 
 @eqx.filter_jit

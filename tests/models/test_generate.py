@@ -1,4 +1,4 @@
-"""Texts drawn with a cache are those drawn without, also beyond the context."""
+"""Texts that models write: with a cache and without, drawn, greedy, and by beam search."""
 
 import diffrax
 import equinox as eqx
@@ -6,16 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.decoding import (
+from helpers import fast_first
+from models.examples import (
     CONTEXT,
+    SPEECH,
     TOKENS,
     VOCABULARY,
     WIDTH,
-    Neighbours,
     attention,
+    causal,
     feed_forward,
+    filled,
     language_model,
-    with_options,
+    outputs_of,
+    speech_to_text,
 )
 
 import ide_transformer as ide
@@ -23,31 +27,44 @@ from ide_transformer.models import check_causal
 from ide_transformer.models.generate import Draw, write
 
 
+MODEL = filled(lambda: language_model(intervals=1))
+SPOKEN = filled(speech_to_text)
+PROMPT, LENGTH = TOKENS[:, :2], 3
+SPOKEN_WRITERS = (ide.generate_greedy, ide.generate_beam)
+
+
 def without_cache(model, prompt, ends, length, draw):
     return write(model, prompt, ends, length, draw, jax.random.key(4), cached_tokens=0)
 
 
-# Far beyond the context, from beyond it; to its end, one further, from its end.
+# From the context to far beyond it; from beyond it; to its end, one further, from its end.
 @pytest.mark.parametrize(
-    "prompt, length",
-    [
-        *((3, 12), (12, 3)),
-        *(pytest.param(*case, marks=pytest.mark.heavy) for case in ((3, 7), (3, 8), (10, 3))),
-    ],
+    "prompt, length", fast_first(1, [(3, 12), (12, 3), (3, 7), (3, 8), (10, 3)], heavy=1)
 )
 def test_texts_are_those_without_a_cache_also_beyond_the_context(prompt, length):
-    model, options = language_model(intervals=1), Draw(1.0, top_k=5)
     tokens = jnp.concatenate([TOKENS, TOKENS], axis=-1)[:, :prompt]
-    text = ide.generate(model, tokens, length, key=jax.random.key(4), top_k=5)
+    text = ide.generate(MODEL, tokens, length, key=jax.random.key(4), top_k=5)
     assert text.shape == (2, prompt + length)
-    assert (text == without_cache(model, tokens, prompt, length, options)).all()
+    assert (text == without_cache(MODEL, tokens, prompt, length, Draw(1.0, top_k=5))).all()
+
+
+def test_at_temperature_zero_it_is_the_most_likely_token():
+    """Also beyond the context."""
+    text = ide.generate(MODEL, jnp.array([1, 2, 3]), 9, temperature=0.0)
+    by_hand = [1, 2, 3]
+    for _ in range(9):
+        seen = by_hand[-CONTEXT:]
+        # Causal: the tokens that fill the context up do not matter.
+        logits = outputs_of(MODEL, np.array(seen + [0] * (CONTEXT - len(seen))))
+        by_hand.append(int(np.argmax(logits[len(seen) - 1])))
+    assert text.tolist() == by_hand
 
 
 @pytest.mark.heavy
 def test_prompts_of_different_lengths():
     """With learned and with rotary positions, also beyond the context."""
-    operators = (with_options(positions=ide.Rotary(), window=5), feed_forward)
-    model = language_model(operators=operators, intervals=1)
+    operators = (causal(positions=ide.Rotary(), window=5), feed_forward)
+    model = filled(lambda: language_model(operators))
     lengths, length = jnp.array([[1, 4], [4, 1]]), 8
     tokens = jax.random.randint(jax.random.key(5), (2, 2, 4), 0, VOCABULARY)
     mask = jnp.broadcast_to(jnp.arange(4), tokens.shape) < lengths[..., None]
@@ -63,6 +80,15 @@ def test_prompts_of_different_lengths():
     assert (text.tokens == expected).all()
 
 
+def test_padding_stands_behind_a_prompt(unchecked):
+    before = ide.Text(TOKENS, jnp.stack([jnp.arange(CONTEXT) > i for i in (1, -1)]))
+    with pytest.raises(ide.InputError, match="padding stands behind"):
+        ide.generate(MODEL, before, 2, key=jax.random.key(0))
+    # What a compiled program is given cannot be refused.
+    traced = eqx.filter_jit(lambda text: ide.generate(MODEL, text, 1, temperature=0.0))(before)
+    assert (traced.tokens[0] == -1).all() and (traced.tokens[1] >= 0).all()
+
+
 def test_a_text_is_one_compiled_program(key):
     traced = []
 
@@ -71,9 +97,8 @@ def test_a_text_is_one_compiled_program(key):
             traced.append(u.shape)
             return super().__call__(u, domain)
 
-    model = language_model(
-        operators=(attention, lambda key: Counting(WIDTH, key=key)), intervals=1
-    )
+    operators = (causal(), lambda key: Counting(WIDTH, key=key))
+    model = filled(lambda: language_model(operators, intervals=1))
     check_causal("test", model)
     traced.clear()
     ide.generate(model, TOKENS[:, :2], 3, key=key)
@@ -81,85 +106,159 @@ def test_a_text_is_one_compiled_program(key):
     assert first > 0
     ide.generate(model, TOKENS[:, 2:4], 3, key=key)
     assert len(traced) == first
-    ide.generate(model, TOKENS[:, :2], 4, key=key)
-    assert len(traced) == 2 * first
     assert max(shape[-2] for shape in traced) == 2
 
 
-def test_a_model_that_couples_tokens_is_written_without_a_cache():
-    model = language_model(operators=(lambda key: Neighbours(jnp.ones(())), feed_forward))
-    text = ide.generate(model, TOKENS[0, :4], 2, key=jax.random.key(0), temperature=0.0)
-    for position in (4, 5):
-        logits = np.asarray(eqx.filter_jit(model)(text[:position]))
-        assert text[position] == np.argmax(logits[-1])
+def test_tokens_are_drawn_with_the_probabilities_of_the_model(key):
+    logits = np.asarray(outputs_of(MODEL, np.zeros(CONTEXT, int)))[0]
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    prompt = jnp.zeros((4000, 1), int)
+    samples = np.asarray(ide.generate(MODEL, prompt, 1, key=key))[:, 1]
+    frequencies = np.bincount(samples, minlength=VOCABULARY) / len(samples)
+    assert np.abs(frequencies - probabilities).max() < 0.04
+    many = jnp.broadcast_to(jnp.asarray(logits), (4000, VOCABULARY))
+    order = np.argsort(-logits)
+    assert set(np.asarray(Draw(top_k=3)(many, key)).tolist()) == set(order[:3].tolist())
+    # As few of the most likely tokens as have the probability together.
+    before = np.cumsum(probabilities[order]) - probabilities[order]
+    nucleus = set(order[before < 0.6].tolist())
+    assert set(np.asarray(Draw(top_p=0.6)(many, key)).tolist()) == nucleus
+    cold = np.bincount(Draw(0.5)(many, key), minlength=VOCABULARY) / 4000
+    assert np.abs(cold - probabilities**2 / (probabilities**2).sum()).max() < 0.04
+    random = jax.random.normal(key, (50, VOCABULARY), jnp.float32)
+    for options in ({}, dict(top_p=0.5), dict(top_k=3)):
+        assert (Draw(1e-39, **options)(random, key) == jnp.argmax(random, axis=-1)).all()
 
 
 def test_tokens_do_not_wrap_around_in_the_dtype_of_the_prompt():
-    small = language_model(intervals=1)
-    model = ide.LanguageModel(
-        300,
-        CONTEXT,
-        WIDTH,
-        control=small.control,
-        constraint=ide.Free(),
-        discretization=small.discretization,
-        readout_bias=True,
-        key=jax.random.key(0),
-    )
+    options = dict(key=jax.random.key(0), readout_bias=True)
+    model = language_model((feed_forward,), sizes=(300, CONTEXT, WIDTH), own=options)
     bias = jnp.zeros(300).at[290].set(100.0)
     model = eqx.tree_at(lambda m: m.read_out.bias, model, bias)
-    for dtype in (np.uint8, np.int8):
-        text = ide.generate(model, np.array([1, 2, 3], dtype), 2, temperature=0.0)
-        assert text.tolist() == [1, 2, 3, 290, 290]
+    text = ide.generate(model, np.array([1, 2, 3], np.int8), 2, temperature=0.0)
+    assert text.tolist() == [1, 2, 3, 290, 290]
+
+
+def test_a_model_that_cannot_be_solved_writes_nothing():
+    embedding = MODEL.inputs.embedding.at[5].set(jnp.nan)
+    nan = eqx.tree_at(lambda m: m.inputs.embedding, MODEL, embedding)
+    with pytest.raises(ide.InputError, match="position 3 could not be written"):
+        ide.generate(nan, TOKENS[:, :3], 12, key=jax.random.key(4), top_k=5)
+    nan = SPOKEN.inputs.embedding.at[5].set(jnp.nan)
+    nan = eqx.tree_at(lambda m: m.inputs.text.embedding, SPOKEN, nan)
+    for generate in SPOKEN_WRITERS:
+        with pytest.raises(ide.InputError, match="position 2 could not be written"):
+            generate(nan, SPEECH, PROMPT, LENGTH, end=0)
+    # A token that is excluded is no failure.
+    logits = jnp.zeros(VOCABULARY).at[5].set(-jnp.inf)
+    assert Draw()(logits, jax.random.key(0)) != 5
 
 
 @pytest.mark.heavy
-def test_a_model_that_cannot_be_solved_writes_nothing():
-    model, prompt = language_model(intervals=1), TOKENS[:, :3]
-    embedding = model.inputs.embedding.at[5].set(jnp.nan)
-    nan = eqx.tree_at(lambda m: m.inputs.embedding, model, embedding)
-    with pytest.raises(ide.InputError, match="position 3 could not be written"):
-        ide.generate(nan, prompt, 4, key=jax.random.key(0))
-    with pytest.raises(ide.InputError, match="position 10 could not be written"):
-        ide.generate(nan, TOKENS, 2, temperature=0.0)
+def test_a_solve_that_fails_writes_nothing():
     # The state at which a solve stops is finite.
     controller = diffrax.PIDController(rtol=1e-9, atol=1e-9)
-    failing = model.with_solver(diffrax.Heun(), stepsize_controller=controller, max_steps=2)
+    failing = MODEL.with_solver(diffrax.Heun(), stepsize_controller=controller, max_steps=2)
     with pytest.raises(ide.InputError, match="position 3 could not be written"):
-        ide.generate(failing, prompt, 1, temperature=0.0)
-    traced = eqx.filter_jit(lambda model: ide.generate(model, prompt, 1, temperature=0.0))
-    assert (traced(nan)[:, 3] == -1).all()
-    # A token that is excluded is no failure.
+        ide.generate(failing, TOKENS[:, :3], 1, temperature=0.0)
+    traced = eqx.filter_jit(
+        lambda model: ide.generate(model, TOKENS[:, :3], 1, temperature=0.0)
+    )
+    assert (traced(failing)[:, 3] == -1).all()
     bias = jnp.zeros(VOCABULARY).at[5].set(-jnp.inf)
-    without = eqx.tree_at(lambda m: m.read_out.bias, model, bias, is_leaf=lambda x: x is None)
-    text = ide.generate(without, prompt, 4, key=jax.random.key(0))
+    without = eqx.tree_at(lambda m: m.read_out.bias, MODEL, bias, is_leaf=lambda x: x is None)
+    text = ide.generate(without, TOKENS[:, :3], 4, key=jax.random.key(0))
     assert (text[:, 3:] != 5).all()
 
 
-def test_at_low_temperatures_the_most_likely_token_is_drawn(key):
-    logits = jax.random.normal(key, (50, VOCABULARY), jnp.float32)
-    for options in ({}, dict(top_p=0.5), dict(top_k=3)):
-        drawn = Draw(1e-39, **options)(logits, key)
-        assert (drawn == jnp.argmax(logits, axis=-1)).all()
+@eqx.filter_jit
+def encoded_by(source):
+    return SPOKEN.inputs.encoded(source)[0]
 
 
-def test_models_that_see_tokens_still_to_be_written_are_refused(unchecked):
-    bidirectional = language_model(operators=(with_options(causal=False), feed_forward))
-    spreading = language_model(operators=(attention, lambda key: ide.Diffusion(0.1)))
-    stopping = language_model().with_exit(ide.EstimatedExit(0.5, stops="sample"))
-    for model, message in (
-        (bidirectional, r"Attention, sees later .*Attention\(…, causal=True\)"),
-        (spreading, "operator 1, Diffusion, sees later tokens"),
-        (stopping, "EstimatedExit.* sees later tokens; give stops='token'"),
+def log_probabilities(texts):
+    """Of the token after each text, for the first source; one program for all numbers."""
+    padded = np.zeros((VOCABULARY, 2 + LENGTH), int)
+    for row, text in zip(padded, texts, strict=False):
+        row[: len(text)] = text
+    source = np.broadcast_to(SPEECH[0], (VOCABULARY, *SPEECH.shape[1:]))
+    logits = np.asarray(outputs_of(SPOKEN, ide.SourceAndText(source, padded)))
+    last = logits[np.arange(len(texts)), [len(text) - 1 for text in texts]]
+    return last - np.log(np.sum(np.exp(last), axis=-1, keepdims=True))
+
+
+def by_hand(beams, end, penalty, length=LENGTH):
+    """All continuations of each beam, sorted by Python; those that ended stay as they are."""
+    found = [(0.0, tuple(PROMPT[0]))]
+    for _ in range(length):
+        grown = [x for x in found if end in x[1][2:]]
+        going = [x for x in found if end not in x[1][2:]]
+        rates = log_probabilities([x[1] for x in going])
+        for (score, text), of_text in zip(going, rates, strict=True):
+            grown += [(score + of_text[token], (*text, token)) for token in range(VOCABULARY)]
+        found = sorted(grown, reverse=True)[:beams]
+    best = max(found, key=lambda x: x[0] / (len(x[1]) - 2) ** penalty)[1]
+    return [*map(int, best), *[end] * (2 + length - len(best))]
+
+
+@pytest.mark.parametrize(
+    ("beams", "penalty", "unlikely"), fast_first(1, [(4, 1.0, [0]), (4, 0.0, [])])
+)
+def test_beam_search_is_that_by_hand(beams, penalty, unlikely):
+    likely = by_hand(1, VOCABULARY, 1.0)[3]  # a token that ends a text early
+    options = dict(beams=beams, length_penalty=penalty)
+    # Tokens do not wrap around in the dtype of the prompt.
+    small = PROMPT.astype(np.int8)
+    for end in (likely, *unlikely):
+        text = ide.generate_beam(SPOKEN, SPEECH, small, LENGTH, end=end, **options)
+        greedy = ide.generate_greedy(SPOKEN, SPEECH, small, LENGTH, end=end)
+        assert text.shape == greedy.shape == (2, 2 + LENGTH)
+        assert text.dtype == greedy.dtype == int
+        assert text[0].tolist() == by_hand(beams, end, penalty)
+        assert greedy[0].tolist() == by_hand(1, end, penalty)
+
+
+def test_many_beams_find_the_most_likely_text():
+    """More beams than there are tokens: the best of all texts of two."""
+    end = VOCABULARY - 1
+    options = dict(end=end, beams=2 * VOCABULARY, length_penalty=0.0)
+    source = ide.Encoded(encoded_by(SPEECH).states[0])
+    text = ide.generate_beam(SPOKEN, source, PROMPT[0], 2, **options)
+    firsts = log_probabilities([tuple(PROMPT[0])])[0]
+    seconds = log_probabilities([(*PROMPT[0], token) for token in range(VOCABULARY)])
+    # A text that has ended goes on with its end, at no cost.
+    seconds[end] = np.where(np.arange(VOCABULARY) == end, 0.0, -np.inf)
+    scores = firsts[:, None] + seconds
+    assert text[2:].tolist() == [
+        int(x) for x in np.unravel_index(scores.argmax(), scores.shape)
+    ]
+
+
+@pytest.mark.heavy
+def test_one_beam_is_greedy_in_low_precision():
+    sources = np.random.default_rng(1).standard_normal((64, *SPEECH.shape[1:]))
+    prompts = np.broadcast_to(PROMPT[0], (64, 2))
+
+    def written(generate, model, **options):
+        return generate(model, sources, prompts, LENGTH, end=VOCABULARY - 1, **options)
+
+    low = SPOKEN.with_options(compute_dtype="bfloat16")
+    texts = written(ide.generate_beam, low, beams=1)
+    assert (texts == written(ide.generate_greedy, low)).all()
+    assert (texts != written(ide.generate_greedy, SPOKEN)).any()
+
+
+def test_what_cannot_be_written(unchecked):
+    bidirectional = filled(lambda: language_model((attention,)))
+    with pytest.raises(ide.InputError, match=r"Attention, sees later .*\(…, causal=True\)"):
+        ide.generate(bidirectional, TOKENS[0, :4], 2, temperature=0.0)
+    with pytest.raises(ide.InputError, match=r"give key=jax\.random\.key\(0\)"):
+        ide.generate(MODEL, jnp.zeros(1, int), 1)
+    for generate, given, message in (
+        (ide.generate_greedy, dict(length=9), "choose a length from 0 to 8"),
+        (ide.generate_beam, dict(end=VOCABULARY), "the last token is 10"),
+        (ide.generate_beam, dict(prompt=PROMPT), r"axes \(2,\), .* source has \(\)"),
     ):
+        options = dict(source=SPEECH[0], prompt=PROMPT[0], length=2, end=0) | given
         with pytest.raises(ide.InputError, match=message):
-            ide.generate(model, TOKENS[0, :4], 2, temperature=0.0)
-
-
-def test_inputs_that_do_not_fit(unchecked):
-    model = language_model()
-    before = ide.Text(TOKENS, jnp.stack([jnp.arange(CONTEXT) > i for i in (1, -1)]))
-    with pytest.raises(ide.InputError, match="padding stands behind"):
-        ide.generate(model, before, 2, key=jax.random.key(0))
-    traced = eqx.filter_jit(lambda text: ide.generate(model, text, 2, temperature=0.0))(before)
-    assert (traced.tokens[0] == -1).all() and (traced.tokens[1] >= 0).all()
+            generate(SPOKEN, **options)

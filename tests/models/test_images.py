@@ -1,55 +1,36 @@
-"""Models of images, also of other sizes: the same rectangle in more or fewer patches."""
+"""Models of images, also of other sizes and in stages: windows, positions, areas, heads."""
 
 import dataclasses
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import HEADS, WIDTH, largest
-from models.decoding import outputs_of
+from helpers import largest
+from models.examples import (
+    STAGED,
+    WIDTH,
+    filled,
+    image_classifier,
+    image_encoder,
+    linear,
+    normal,
+    outputs_of,
+    solution_of,
+    stage,
+    stages,
+)
 
 import ide_transformer as ide
-from ide_transformer.equation import Linear
 from ide_transformer.models.images import bicubic_matrix, resample
 
 
-CLASSES = 5
-
-
-def parts(key):
-    control = ide.PiecewiseConstant.build(
-        lambda key: (ide.Attention(WIDTH, HEADS, key=key, std=0.3),), 2, key=key
-    )
-    discretization = ide.Discretization(ide.LieTrotter())
-    return dict(control=control, constraint=ide.Free(), discretization=discretization)
-
-
-def encoder(prefix=1):
-    keys = jax.random.split(jax.random.key(1), 5)
-    return ide.ImageEncoder(
-        (4, 6, 3),
-        2,
-        embedding=linear(4 * 3, WIDTH, keys[0]),
-        prefix=tuple(jax.random.normal(keys[1], (prefix, WIDTH))),
-        positions=jax.random.normal(keys[2], (prefix + 6, WIDTH)),
-        **parts(keys[3]),
-    )
-
-
-def classifier(class_token=True, patch=2, **options):
-    keys = jax.random.split(jax.random.key(0))
-    options |= dict(class_token=class_token, std=0.5, key=keys[1])
-    return ide.ImageClassifier((4, 6, 1), patch, CLASSES, WIDTH, **parts(keys[0]), **options)
-
-
-def linear(features_in, features_out, key=jax.random.key(7)):
-    return Linear(features_in, features_out, bias=True, std=0.3, key=key)
-
-
-def images(size=(4, 6), batch=(2, 3)):
-    return np.random.default_rng(0).standard_normal((*batch, *size, 3))
+CLASSIFIER = filled(image_classifier)
+ENCODER = filled(lambda: image_encoder(prefix=2))
+FIRST, LAST = STAGES = filled(stages)
+MODEL = ide.StagedModel(STAGES)
 
 
 @eqx.filter_jit
@@ -57,94 +38,65 @@ def embedded(model, images):
     return model.embed(images)
 
 
-def without_positions(model):
-    return eqx.tree_at(lambda m: m.inputs.positions, model, replace_fn=jnp.zeros_like)
-
-
-def test_states_on_one_image_and_on_batches():
-    model = encoder(prefix=3)
-    states = outputs_of(model, images())
-    assert states.shape == (2, 3, 3 + 6, WIDTH)
-    assert largest(states[1, 2], outputs_of(model, images()[1, 2])) < 1e-13
-    assert model.equation.domain.points.shape == (3 + 6, 2)
-
-
-def test_images_of_one_channel_need_no_axis_for_it():
-    model = classifier()
-    for size in ((4, 6), (8, 12)):
-        images = np.random.default_rng(0).normal(size=(2, 3, *size))
-        logits = outputs_of(model, images)
-        assert logits.shape == (2, 3, CLASSES)
-        assert largest(logits, outputs_of(model, images[..., None])) == 0
-        assert largest(logits[1, 2], outputs_of(model, images[1, 2])) < 1e-13
-
-
-def test_tokens_are_the_prefix_and_then_the_patches_row_by_row():
-    model, image = encoder(prefix=2), images(batch=())
-    tokens = eqx.filter_jit(lambda model, image: model.embed(image)[0])
-    other = image.copy()
-    other[2, 3, 1] += 1.0
-    u0, changed = np.asarray(tokens(model, image)), np.asarray(tokens(model, other))
-    # The pixel in row 2 and column 3 is in the second patch of the second row.
-    assert np.flatnonzero(np.any(u0 != changed, axis=-1)).tolist() == [2 + 3 + 1]
-    expected = np.stack(model.inputs.prefix) + model.inputs.positions[:2]
-    assert largest(u0[:2], expected) < 1e-15
-
-
-def test_runs_of_image_classifiers_store_their_weights_in_this_order():
-    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(classifier(), eqx.is_array))
-    names = [jax.tree_util.keystr(path) for path, _ in leaves]
-    assert names[:4] == [
-        ".inputs.embedding.weight",
-        ".inputs.embedding.bias",
-        ".inputs.prefix[0]",
-        ".inputs.positions",
-    ]
-    assert names[-2:] == [f".read_out.classifiers[0].{name}" for name in ("weight", "bias")]
-    assert all(name.startswith(".control") for name in names[4:-2])
-
-
 def affine(read, u):
     return u @ np.asarray(read.weight) + np.asarray(read.bias)
 
 
+def normalised(u):
+    u = np.asarray(u)
+    return (u - u.mean(-1, keepdims=True)) / np.sqrt(u.var(-1, keepdims=True) + 1e-5)
+
+
+def without_positions(model):
+    return eqx.tree_at(lambda m: m.inputs.positions, model, replace_fn=jnp.zeros_like)
+
+
+def test_images_of_one_channel_need_no_axis_for_it():
+    for size in ((4, 6), (8, 12)):
+        images = normal(2, *size)
+        u, domain = embedded(CLASSIFIER, images)
+        assert u.shape == (2, domain.num_tokens, WIDTH)
+        assert largest(u, embedded(CLASSIFIER, images[..., None])[0]) == 0
+
+
+def test_tokens_are_the_prefix_and_then_the_patches_row_by_row():
+    image, inputs = normal(4, 6, 3), ENCODER.inputs
+    patches = image.reshape(2, 2, 3, 2, 3).swapaxes(1, 2).reshape(6, 12)
+    tokens = np.concatenate([np.stack(inputs.prefix), affine(inputs.embedding, patches)])
+    u0, domain = embedded(ENCODER, image)
+    assert largest(u0, tokens + np.asarray(inputs.positions)) < 1e-13
+    assert domain.points.tolist() == [
+        *([[0.5, 1.0]] * 2),
+        *([float(i), float(j)] for i in range(2) for j in range(3)),
+    ]
+
+
+def test_runs_of_image_classifiers_store_their_weights_in_this_order():
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(CLASSIFIER, eqx.is_array))
+    names = [jax.tree_util.keystr(path) for path, _ in leaves]
+    inputs = ["embedding.weight", "embedding.bias", "prefix[0]", "positions"]
+    assert names[:4] == [f".inputs.{name}" for name in inputs]
+    assert names[-2:] == [f".read_out.classifiers[0].{name}" for name in ("weight", "bias")]
+    assert all(name.startswith(".control") for name in names[4:-2])
+
+
 def test_heads_read_the_states():
-    one, other = linear(WIDTH, CLASSES), linear(WIDTH, CLASSES, jax.random.key(8))
-    both = linear(2 * WIDTH, CLASSES, jax.random.key(9))
-    model = encoder(prefix=2)
-    u = outputs_of(model, images())
-    states = np.asarray(ide.LayerNorm().project(u))
-    first, second = states[..., 0, :], states[..., 1, :]
-    mean = states[..., 2:, :].mean(axis=-2)
+    one, other, both = linear(WIDTH, 5), linear(WIDTH, 5, 8), linear(2 * WIDTH, 5, 9)
+    u = outputs_of(ENCODER, normal(2, 4, 6, 3))
+    states = normalised(u)
+    first, second, mean = states[:, 0], states[:, 1], states[:, 2:].mean(1)
     for head, expected in (
         (ide.PrefixHead((one,)), affine(one, first)),
         (ide.PrefixHead((one, other)), (affine(one, first) + affine(other, second)) / 2),
         (ide.PrefixAndMeanHead(both), affine(both, np.concatenate([first, mean], -1))),
         (ide.MeanHead(one), affine(one, mean)),
     ):
-        outputs = eqx.filter_jit(head)(u, model.inputs)
-        assert largest(outputs, expected) < 1e-13
-    assert largest(outputs_of(model.with_read_out(head), images()), expected) < 1e-13
-
-
-def test_pooled():
-    pooler = linear(WIDTH, WIDTH)
-    states = np.random.default_rng(1).standard_normal((2, 7, WIDTH))
-    found = ide.States(pooler=pooler).pooled(jnp.asarray(states))
-    assert largest(found, np.tanh(affine(pooler, states[:, 0]))) < 1e-14
+        assert largest(head(u, ENCODER.inputs), expected) < 1e-13
+    assert largest(ENCODER.with_read_out(head).outputs(u), expected) < 1e-13
+    found = ide.States(pooler=linear(WIDTH, WIDTH)).pooled(u)
+    assert largest(found, np.tanh(affine(linear(WIDTH, WIDTH), np.asarray(u)[:, 0]))) < 1e-14
     with pytest.raises(ide.InputError, match="there is no pooler"):
-        ide.States().pooled(jnp.asarray(states))
-
-
-def test_resized():
-    model = encoder(prefix=2)
-    larger = model.on(ide.Mesh(tokens=(4, 5)))
-    assert outputs_of(larger, images((8, 10))).shape == (2, 3, 2 + 20, WIDTH)
-    assert larger.inputs.grid == (4, 5)
-    positions = model.inputs.positions
-    assert (larger.inputs.positions[:2] == positions[:2]).all()
-    assert (model.on(ide.Mesh(tokens=(2, 3))).inputs.positions == positions).all()
-    assert larger.control is model.control
+        ide.States().pooled(u)
 
 
 def test_resampling_keeps_constants_and_reflections_and_halves_as_tabulated():
@@ -155,31 +107,37 @@ def test_resampling_keeps_constants_and_reflections_and_halves_as_tabulated():
         matrix = bicubic_matrix(old, new)
         assert np.abs(matrix.sum(axis=1) - 1).max() < 1e-14
         assert np.abs(matrix[::-1, ::-1] - matrix).max() < 1e-14
-    values = np.random.default_rng(0).standard_normal((3, 4, 2))
+    values = normal(3, 4, 2)
     expected = np.einsum("ik,jl,klf->ijf", bicubic_matrix(3, 5), bicubic_matrix(4, 2), values)
     assert largest(resample(jnp.asarray(values), (5, 2)), expected) < 1e-14
 
 
-def test_gradients_reach_the_positions_of_a_resized_model():
-    model = encoder()
-
+def test_an_encoder_of_another_size_has_interpolated_positions():
     @eqx.filter_jit
-    @eqx.filter_grad
-    def gradient(positions):
-        other = eqx.tree_at(lambda m: m.inputs.positions, model, positions)
-        return jnp.sum(other.on(ide.Mesh(tokens=(4, 3)))(images((8, 6), batch=())) ** 2)
+    @eqx.filter_value_and_grad(has_aux=True)
+    def resized(positions):
+        other = eqx.tree_at(lambda m: m.inputs.positions, ENCODER, positions)
+        other = other.on(ide.Mesh(tokens=(4, 5)))
+        states = other(normal(8, 10, 3))
+        return jnp.sum(states**2), (states, other.inputs.positions)
 
-    found = np.asarray(gradient(model.inputs.positions))
-    assert found.shape == model.inputs.positions.shape
-    assert (np.abs(found).max(axis=-1) > 1e-6).all()
+    positions = ENCODER.inputs.positions
+    (_, (states, larger)), gradient = resized(positions)
+    assert states.shape == (2 + 20, WIDTH)
+    own = jnp.asarray(positions[2:]).reshape(2, 3, WIDTH)
+    assert largest(larger[2:], resample(own, (4, 5)).reshape(20, WIDTH)) < 1e-14
+    assert (larger[:2] == positions[:2]).all()
+    assert (np.abs(gradient).max(axis=-1) > 1e-6).all()
+    same = ENCODER.on(ide.Mesh(tokens=(2, 3))).inputs
+    assert same.grid == (2, 3) and (same.positions == positions).all()
+    assert ENCODER.on(ide.Mesh(tokens=24)).inputs.grid == (4, 6)
 
 
-def test_positions_are_interpolated_and_those_of_the_class_token_stay():
-    model = classifier()
-    images = np.random.default_rng(0).standard_normal((2, 8, 12, 1))
-    u, domain = embedded(model, images)
-    silent = np.asarray(embedded(without_positions(model), images)[0])
-    positions = np.asarray(model.inputs.positions)
+def test_a_larger_image_is_the_same_rectangle():
+    images = normal(2, 8, 12, 1)
+    u, domain = embedded(CLASSIFIER, images)
+    silent = np.asarray(embedded(without_positions(CLASSIFIER), images)[0])
+    positions = np.asarray(CLASSIFIER.inputs.positions)
     patches = resample(jnp.asarray(positions[1:]).reshape(2, 3, WIDTH), (4, 6))
     expected = np.concatenate([positions[:1], patches.reshape(24, WIDTH)])
     assert largest(np.asarray(u) - silent, np.broadcast_to(expected, u.shape)) < 1e-13
@@ -192,50 +150,129 @@ def test_positions_are_interpolated_and_those_of_the_class_token_stay():
 
 def test_area_weights_keep_the_part_of_the_class_token():
     image, finer = np.full((4, 6, 1), 0.7), np.full((8, 12, 1), 0.7)
-    model, plain = classifier(), classifier(area_weights=False)
-    model, plain = without_positions(model), without_positions(plain)
+    model = without_positions(CLASSIFIER)
+    plain = filled(lambda: image_classifier(area_weights=False))
+    plain = without_positions(plain)
     assert largest(outputs_of(model, finer), outputs_of(model, image)) < 1e-13
     assert largest(outputs_of(plain, image), outputs_of(model, image)) == 0.0
     assert largest(outputs_of(plain, finer), outputs_of(model, image)) > 1e-3
+    # Without a class token all have the same.
+    bare = filled(lambda: image_classifier(class_token=False))
+    assert bare.embed(finer)[1].weights is None
+    assert bare.embed(image[..., 0])[1].grid == (2, 3)
 
 
-def test_without_a_class_token_weights_make_no_difference():
-    images = np.random.default_rng(1).standard_normal((8, 12, 1))
-    a, b = (classifier(class_token=False, area_weights=x) for x in (True, False))
-    assert a.embed(images)[1].weights is None
-    assert largest(outputs_of(a, images), outputs_of(b, images)) == 0.0
-    assert a.embed(images[:4, :6, 0])[1].grid == (2, 3)
+def windows_of(image, window, stride, padding):
+    wide = np.pad(image, [(padding, padding), (padding, padding), (0, 0)])
+    rows, columns = image.shape[:2]
+    return np.array(
+        [
+            wide[i : i + window, j : j + window].ravel()
+            for i in range(0, rows, stride)
+            for j in range(0, columns, stride)
+        ]
+    )
 
 
-def test_images_that_do_not_fit(unchecked):
-    model = encoder()
-    built = r"built for \[\.\.\., 4, 6, 3\], 3 channels on the last axis; model\.on\(Mesh\("
-    for shape in ((2, 3, 4, 6), (2, 4, 6, 1), (4, 6), (8, 6, 3), (5, 6, 3)):
-        with pytest.raises(ide.InputError, match=built):
-            model(jnp.zeros(shape))
-    with pytest.raises(ide.InputError, match="images of uint8"):
-        model(jnp.zeros((4, 6, 3), jnp.uint8))
+@pytest.mark.parametrize(
+    ("window", "stride", "padding", "given"),
+    [(5, 2, 2, None), (7, 4, 2, None), (5, 4, 2, 2), (2, 2, 0, None)],
+)
+def test_windows_are_a_strided_convolution(window, stride, padding, given):
+    make = lambda: stage((8, 4, 2), 4, stride=stride, window=window, padding=given)  # noqa: E731
+    one = filled(make)
+    u, domain = embedded(one, STAGED)
+    assert domain.grid == one.inputs.grid == (8 // stride, 4 // stride)
+    v = affine(one.inputs.embedding, windows_of(STAGED[1], window, stride, padding))
+    assert largest(u[1], normalised(v)) < 1e-12
 
 
-def test_sizes_that_no_patch_divides(unchecked):
-    model = classifier()
-    for rows in (5, 0):
-        with pytest.raises(ide.InputError, match=f"of {rows} by 6; choose multiples of 2"):
-            model(jnp.zeros((rows, 6, 1)))
-    with pytest.raises(ide.InputError, match="images of 6 by 3"):
-        model(jnp.zeros((4, 6, 3)))
-    with pytest.raises(ide.InputError, match="a stride of 4 does not divide images of 4 by 6"):
-        classifier(patch=4)
+def test_stages_are_one_solve_after_the_other():
+    @eqx.filter_jit
+    def solved(one, u, domain):
+        return ide.solve(ide.Equation(one.control, ide.Free(), domain), u, solver=one.solver).u1
+
+    states = solved(FIRST, *embedded(FIRST, STAGED))
+    u, domain = embedded(LAST, np.asarray(states).reshape(2, 4, 2, 4))
+    assert domain.prefix == 1 and domain.grid == (2, 1)
+    token = normalised(solved(LAST, u, domain))[:, 0]
+    logits = affine(LAST.read_out.classifiers[0], token)
+    assert largest(outputs_of(MODEL, STAGED), logits) < 1e-12
+    solution = solution_of(MODEL, STAGED)
+    assert solution.stats["steps"] == solution.stats["field_evaluations"] == 1 + 2
+    assert bool(solution.succeeded)
+    # A stage that fails is a solve that fails, whatever comes after it.
+    nan = eqx.tree_at(lambda m: m.inputs.embedding.bias, FIRST, jnp.full(4, jnp.nan))
+    failed = solution_of(ide.StagedModel((nan, LAST)), STAGED)
+    assert not bool(failed.succeeded) and failed.failed_at == 1
 
 
-def test_models_that_do_not_fit(unchecked):
-    model = encoder()
-    with pytest.raises(ide.InputError, match="5 patches make no grid of the shape of images"):
-        model.on(ide.Mesh(tokens=5))
-    assert model.on(ide.Mesh(tokens=24)).inputs.grid == (4, 6)
-    with pytest.raises(ide.InputError, match="7 positions for 6 tokens, 0 learned ones"):
-        dataclasses.replace(model.inputs, prefix=())
-    with pytest.raises(ide.InputError, match="reads 2 learned tokens, and there are 1"):
-        model.with_read_out(ide.PrefixHead((linear(WIDTH, 3), linear(WIDTH, 3))))
-    with pytest.raises(ide.InputError, match=r"embedding takes 5 numbers, .* window has 12"):
-        dataclasses.replace(model.inputs, embedding=linear(5, WIDTH))
+def test_stages_of_an_image_of_another_size():
+    assert jax.eval_shape(MODEL, normal(12, 8, 2)).shape == (3,)
+    # The area of the stage's own 2 by 1 tokens in the place of 3 by 2.
+    states = np.ones((6, 4, 4))
+    assert LAST.embed(states)[1].weights.tolist() == [1.0] + 6 * [pytest.approx(1 / 3)]
+    plain = filled(lambda: stages(area_weights=False))[1]
+    assert plain.embed(states)[1].weights is None
+
+
+@pytest.mark.heavy
+def test_each_sample_may_have_steps_of_its_own():
+    controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)
+    adaptive = FIRST.with_solver(
+        diffrax.Heun(), stepsize_controller=controller, steps_for="sample"
+    )
+    solution = solution_of(ide.StagedModel((adaptive, LAST)), STAGED)
+    own = solution_of(adaptive, STAGED)
+    assert solution.result._value.shape == (2,)
+    assert solution.stats["steps"] == pytest.approx(np.mean(own.stats["steps"]) + 2)
+
+
+def test_what_changes_all_stages_and_what_the_last_alone():
+    both = MODEL.with_solver(ide.Strang(), steps_per_interval=2)
+    both = both.with_options(gradient=ide.Direct())
+    assert both.equations[-1] is both
+    exit = ide.EstimatedExit(0.1)
+    for changed in (
+        both.with_exit(exit),
+        both.with_options(exit=exit, gradient=ide.Direct()),
+        both.with_solver(ide.Strang(), steps_per_interval=2, exit=exit),
+    ):
+        first, last = (one.discretization for one in changed.equations)
+        assert (first.exit, last.exit) == (None, exit)
+        assert changed.with_exit(None).discretization.exit is None
+        for each in (first, last):
+            assert type(each.solver) is ide.Strang and each.steps_per_interval == 2
+            assert type(each.gradient) is ide.Direct
+
+
+REFUSED = {
+    r"images of shape \(8, 6, 3\).*built for \[\.\.\., 4, 6, 3\], 3 channels on the last axis; "
+    r"model\.on\(Mesh\(": lambda: ENCODER(jnp.zeros((8, 6, 3))),
+    "images of uint8": lambda: ENCODER(jnp.zeros((4, 6, 3), jnp.uint8)),
+    "of 5 by 6; choose multiples of 2": lambda: CLASSIFIER(jnp.zeros((5, 6, 1))),
+    "of 0 by 6; choose multiples of 2": lambda: CLASSIFIER(jnp.zeros((0, 6, 1))),
+    "5 patches make no grid": lambda: ENCODER.on(ide.Mesh(tokens=5)),
+    "8 positions for 6 tokens, 0 learned": lambda: dataclasses.replace(
+        ENCODER.inputs, prefix=()
+    ),
+    "embedding takes 5 numbers, .* window has 12": lambda: dataclasses.replace(
+        ENCODER.inputs, embedding=linear(5, WIDTH)
+    ),
+    "reads 3 learned tokens, and there are 2": lambda: ENCODER.with_read_out(
+        ide.PrefixHead((linear(WIDTH, 3),) * 3)
+    ),
+    "whose read_out is States, not PrefixHead": lambda: ide.StagedModel((LAST, FIRST)),
+    r"built for \(4, 4, 4\); give it": lambda: ide.StagedModel((FIRST, stage((4, 4, 4), 4))),
+    "are none": lambda: ide.StagedModel(()),
+    "window=3, stride=4, .* a window of 4 or more": lambda: stage(
+        (8, 4, 2), 4, stride=4, window=3
+    ),
+    "padding=1 .* a padding from 2 to 2": lambda: stage((8, 4, 2), 4, window=5, padding=1),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_does_not_fit(message, unchecked):
+    with pytest.raises(ide.InputError, match=message):
+        REFUSED[message]()

@@ -1,123 +1,132 @@
+"""Models as equations that are solved by hand; with dropout, other schemes, horizons, exits."""
+
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import HEADS, WIDTH, largest
-from models.decoding import outputs_of
+from helpers import largest
+from models.examples import (
+    CONTEXT,
+    MELS,
+    PLACES,
+    SPEECH,
+    TOKENS,
+    VOCABULARY,
+    WIDTH,
+    feed_forward,
+    filled,
+    image_classifier,
+    language_model,
+    normal,
+    operator_model,
+    outputs_of,
+    sequence_classifier,
+    solution_of,
+    speech_to_text,
+)
 
 import ide_transformer as ide
 
 
-CONTEXT, VOCABULARY = 8, 11
+MODEL = filled(language_model)
+SPOKEN = filled(speech_to_text)
+ENCODER, DECODER = SPOKEN.inputs.encoder, SPOKEN.with_inputs(SPOKEN.inputs.text)
+INPUTS = ide.SourceAndText(SPEECH, TOKENS)
 
 
-def language_model(
-    tied=True, learned_positions=True, dropout=0.0, control=ide.PiecewiseConstant
-):
-    norm = ide.LayerNorm(jnp.ones(WIDTH))
-    positions = ide.NoPositions() if learned_positions else ide.Rotary()
-    options = dict(normalization=norm, std=0.3)
-
-    def block(key):
-        first, second = jax.random.split(key)
-        operators = (
-            ide.Attention(WIDTH, HEADS, key=first, causal=True, positions=positions, **options),
-            ide.FeedForward(WIDTH, key=second, **options),
-        )
-        return tuple(ide.Dropout(operator, dropout) for operator in operators)
-
-    return ide.LanguageModel(
-        VOCABULARY,
-        CONTEXT,
-        WIDTH,
-        control=control.build(block, 3, key=jax.random.key(1)),
-        constraint=ide.Tied(ide.Free(), 3),
-        discretization=ide.Discretization(ide.LieTrotter()),
-        tied=tied,
-        learned_positions=learned_positions,
-        dropout=dropout,
-        std=0.5,
-        key=jax.random.key(3),
-    )
+def normalised(u, eps=1e-5):
+    u = np.asarray(u)
+    return (u - u.mean(-1, keepdims=True)) / np.sqrt(u.var(-1, keepdims=True) + eps)
 
 
-TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, (2, 3, CONTEXT))
+@eqx.filter_jit
+def solved_by_hand(equation, u0):
+    return ide.solve(equation, u0, solver=ide.LieTrotter()).u1
 
 
-@pytest.fixture(scope="module")
-def model():
-    return language_model()
+def test_a_language_model_is_an_equation_between_embedding_and_logits():
+    options = dict(embedding_scale=3.0, input_normalization=ide.LayerNorm())
+    options |= dict(tied=False, readout_bias=True)
+    model = filled(lambda: language_model(own=options))
+    inputs, read_out = model.inputs, model.read_out
+    u0 = 3 * np.asarray(inputs.embedding)[TOKENS] + np.asarray(inputs.positions)
+    u1 = solved_by_hand(model.equation, jnp.asarray(normalised(u0)))
+    logits = normalised(u1) @ np.asarray(read_out.weight).T + np.asarray(read_out.bias)
+    assert largest(outputs_of(model, TOKENS), logits) < 1e-12
+    embedded, _ = eqx.filter_jit(lambda model: model.embed(TOKENS))(model)
+    assert largest(embedded, normalised(u0)) < 1e-13
 
 
-@pytest.mark.parametrize(
-    "tied, learned_positions", [(True, True), (False, False)], ids=["tied", "rotary"]
-)
-def test_language_model_on_batches_is_causal_and_sees_positions(tied, learned_positions):
-    model = language_model(tied, learned_positions)
-    assert (model.read_out.weight is None) == tied
-    assert (model.inputs.positions is None) != learned_positions
-    logits = outputs_of(model, TOKENS)
-    assert logits.shape == (2, 3, CONTEXT, VOCABULARY)
-    tokens, logits = TOKENS[1, 2], np.asarray(logits[1, 2])
-    assert largest(logits, outputs_of(model, tokens)) < 1e-12
-
-    def with_tokens(place, *new):
-        return np.concatenate([tokens[:place], new, tokens[place + len(new) :]]).astype(int)
-
-    changed = np.asarray(outputs_of(model, with_tokens(5, (tokens[5] + 1) % VOCABULARY)))
-    assert largest(changed[:5], logits[:5]) < 1e-14
-    assert largest(changed[5:], logits[5:]) > 1e-3
-    assert largest(outputs_of(model, tokens[:5]), logits[:5]) < 1e-13
-    swapped = [outputs_of(model, with_tokens(0, *pair))[-1] for pair in ((1, 2), (2, 1))]
-    assert largest(*swapped) > 1e-6
+def test_a_classifier_reads_the_mean_over_tokens():
+    model = filled(sequence_classifier)
+    u0 = np.asarray(model.inputs.embedding)[TOKENS] + np.asarray(model.inputs.positions)
+    u1 = solved_by_hand(model.equation, jnp.asarray(u0))
+    read = model.read_out.classifier
+    logits = normalised(u1).mean(-2) @ np.asarray(read.weight) + np.asarray(read.bias)
+    assert largest(outputs_of(model, TOKENS), logits) < 1e-12
+    with pytest.raises(ide.InputError, match="build the model with class_token=True"):
+        model(ide.Text(TOKENS, TOKENS >= 0))
 
 
-def test_the_equation_of_a_model_is_solved(model):
+def test_an_encoder_and_a_decoder_are_two_equations():
+    """Each solved by a scheme of its own, the states of the first put into the second."""
+    encoder = ENCODER.with_solver(diffrax.Heun(), steps_per_interval=4)
+    model = ide.EncoderDecoder(encoder, DECODER)
+    assert isinstance(model.solver, ide.LieTrotter) and not model.random
+
     @eqx.filter_jit
-    def by_hand(model):
-        u0, _ = model.embed(TOKENS)
-        return model.outputs(ide.solve(model.equation, u0, solver=model.solver).u1)
+    def by_hand(encoder, decoder):
+        v0, domain = encoder.embed(SPEECH)
+        v1 = ide.solve(encoder.equation, v0, solver=encoder.solver, steps_per_interval=4).u1
+        u0, text_domain = decoder.embed(TOKENS)
+        control = ide.Sourced(decoder.control, encoder.outputs(v1), domain)
+        equation = ide.Equation(control, decoder.constraint, text_domain)
+        return ide.solve(equation, u0, solver=decoder.solver).u1
 
-    assert largest(by_hand(model), outputs_of(model, TOKENS)) < 1e-13
-
-
-def test_tokens_that_are_known_when_a_function_is_compiled(model):
-    tokens = jnp.arange(CONTEXT)
-    compiled = eqx.filter_jit(lambda model: model(tokens))(model)
-    assert largest(compiled, model(tokens)) < 1e-12
-    beyond = tokens + VOCABULARY - CONTEXT + 1
-    with pytest.raises(ide.InputError, match=f"a token {VOCABULARY}"):
-        eqx.filter_jit(lambda model: model(beyond))(model)
-
-
-def test_with_solver(model):
-    other = model.with_solver(diffrax.Heun(), steps_per_interval=4)
-    assert isinstance(other.solver, diffrax.Heun)
-    solution = eqx.filter_jit(lambda m: m.solve(TOKENS))(other)
-    assert solution.stats["field_evaluations"] == 3 * 4 * 2
-    assert other.inputs.embedding is model.inputs.embedding
-    assert largest(other.outputs(solution.u1), outputs_of(model, TOKENS)) > 1e-6
+    solution = solution_of(model, INPUTS)
+    assert largest(solution.u1, by_hand(encoder, DECODER)) < 1e-13
+    assert solution.stats["field_evaluations"] == 2 * 4 * 2 + 2 and solution.succeeded
+    failed = solution_of(model, ide.SourceAndText(SPEECH * np.nan, TOKENS))
+    assert not failed.succeeded and failed.failed_at == 1
 
 
-@pytest.mark.heavy
-def test_adaptive_steps_converge_to_the_same_solution(model):
-    adaptive = model.with_solver(
-        diffrax.Tsit5(), stepsize_controller=diffrax.PIDController(1e-8, 1e-8)
-    )
-    fine = model.with_solver(ide.RK4(), steps_per_interval=64)
-    assert largest(outputs_of(adaptive, TOKENS), outputs_of(fine, TOKENS)) < 1e-5
+@pytest.mark.parametrize("stride, tokens", [(1, 7), (2, 6), (3, 7)])
+def test_a_convolution_along_tokens_equals_loops(stride, tokens, key):
+    convolution = ide.TokenConvolution(3, 4, width=5, stride=stride, std=1.0, key=key)
+    convolution = eqx.tree_at(lambda x: x.bias, convolution, jnp.arange(4.0))
+    u, weight = normal(2, tokens, 3), np.asarray(convolution.weight)
+    padded = np.pad(u, ((0, 0), (2, 2), (0, 0)))
+    expected = [
+        sum(padded[:, x + k] @ weight[k] for k in range(5)) for x in range(0, tokens, stride)
+    ]
+    expected = np.stack(expected, axis=1) + np.arange(4.0)
+    convolved = eqx.filter_jit(convolution)(jnp.asarray(u))
+    assert convolved.shape == expected.shape == (2, -(-tokens // stride), 4)
+    assert largest(convolved, expected) < 1e-13
+
+
+def test_the_state_of_speech_is_that_of_two_convolutions():
+    inputs = ENCODER.inputs
+    first, second = inputs.first_convolution, inputs.second_convolution
+    u = jax.nn.gelu(first(jnp.swapaxes(SPEECH, 1, 2)), approximate=False)
+    u = jax.nn.gelu(second(u), approximate=False)
+    positions = np.broadcast_to(inputs.positions, u.shape)
+    assert largest(inputs.embed(SPEECH).u0, np.asarray(u) + positions) < 1e-12
+    assert ENCODER.domain.num_tokens == PLACES
 
 
 def test_dropout_needs_a_key():
-    model = language_model(dropout=0.5)
+    model = filled(lambda: language_model((feed_forward,), own=dict(dropout=0.5)))
     key, other = jax.random.key(8), jax.random.key(9)
     without, dropped = outputs_of(model, TOKENS), outputs_of(model, TOKENS, key)
     assert (without == outputs_of(model, TOKENS)).all()
     assert (dropped == outputs_of(model, TOKENS, key)).all()
     assert largest(dropped, without) > 1e-2
     assert largest(dropped, outputs_of(model, TOKENS, other)) > 1e-2
+    embedded, _ = model.embed(TOKENS, key=key)
+    assert 0.3 < np.mean(np.asarray(embedded) == 0) < 0.7
 
 
 @pytest.mark.heavy
@@ -125,38 +134,154 @@ def test_dropout_leaves_schemes_their_order():
     """The noise is drawn once per interval, so refining the steps converges."""
     model = language_model(dropout=0.3, control=ide.PiecewiseLinear)
     models = [model.with_solver(ide.RK4(), steps_per_interval=n) for n in (8, 16, 32)]
-    outputs = [outputs_of(m, TOKENS[0, 0], jax.random.key(8)) for m in models]
+    outputs = [outputs_of(m, TOKENS, jax.random.key(8)) for m in models]
     ratio = largest(outputs[0], outputs[1]) / largest(outputs[1], outputs[2])
     assert abs(np.log2(ratio) - 4) < 0.5
 
 
-def test_generate_is_greedy_at_temperature_zero(model):
-    prompt = jnp.array([1, 2, 3])
-    text = ide.generate(model, prompt, 10, temperature=0.0)
-    by_hand = [1, 2, 3]
-    for _ in range(10):
-        seen = by_hand[-CONTEXT:]
-        # Causal: the tokens that fill the context up do not matter.
-        logits = outputs_of(model, np.array(seen + [0] * (CONTEXT - len(seen))))
-        by_hand.append(int(np.argmax(logits[len(seen) - 1])))
-    assert text.tolist() == by_hand
+def test_steps_for_each_sample_of_several_batch_axes():
+    tokens = TOKENS[None]
+    saveat = diffrax.SaveAt(t0=True, t1=True, fn=lambda t, u, _: {"u": u, "sum": u.sum()})
+    each = MODEL.with_options(steps_for="sample")
+    us = eqx.filter_jit(lambda model: model.solve(tokens, saveat=saveat).us)(each)
+    assert us["u"].shape == (2, *tokens.shape, WIDTH)
+    assert largest(us["sum"], us["u"].sum((-2, -1))) < 1e-12
+    assert largest(us["u"][0], MODEL.embed(tokens)[0]) == 0
+    assert largest(us["u"][1, 0], solution_of(MODEL, TOKENS).u1) < 1e-13
 
 
-def test_generate_draws_with_the_probabilities_of_the_model_from_the_top(model):
-    prompt, key = jnp.zeros((4000, 1), int), jax.random.key(0)
-    logits = np.asarray(outputs_of(model, np.zeros(CONTEXT, int)))[0]
-    samples = np.asarray(ide.generate(model, prompt, 1, key=key))[:, 1]
-    frequencies = np.bincount(samples, minlength=VOCABULARY) / len(samples)
-    probabilities = np.exp(logits) / np.exp(logits).sum()
-    assert np.abs(frequencies - probabilities).max() < 0.04
-    top = np.asarray(ide.generate(model, prompt[:64], 1, key=key, top_k=3))[:, 1]
-    assert set(top.tolist()) == set(np.argsort(logits)[-3:].tolist())
+def test_a_longer_horizon_passes_through_the_old_end():
+    """Against steps made by hand: half of the way of four steps is the state after two."""
+    model = filled(lambda: language_model(control=ide.Tied))
+    longer = model.on(ide.Mesh(horizon=4.0))
+    assert longer.control.num_intervals == longer.constraint.num_intervals == 4
+    assert longer.equation.horizon == 4.0
+    u, domain = model.embed(TOKENS)
+    states = [u]
+    for _ in range(4):
+        for operator in model.control.block:
+            u = u + operator(u, domain)
+        states.append(u)
+    found = longer.solve(TOKENS, saveat=diffrax.SaveAt(ts=jnp.arange(5.0))).us
+    assert largest(found, jnp.stack(states)) < 1e-12
+    assert largest(solution_of(model, TOKENS).u1, states[2]) < 1e-12
+    assert largest(longer(TOKENS), model.outputs(states[4])) < 1e-12
+    finer = model.on(ide.Mesh(intervals=4)).on(ide.Mesh(horizon=1.0))
+    assert (finer.control.num_intervals, finer.control.interval_length) == (2, 0.5)
+    with pytest.raises(ide.InputError, match="PiecewiseConstant gives weights at depths"):
+        MODEL.on(ide.Mesh(horizon=6.0))
 
 
-def test_inputs_that_do_not_fit(model, unchecked):
-    with pytest.raises(ide.InputError, match="9 tokens is longer than the context of 8"):
-        model(jnp.zeros(9, int))
-    with pytest.raises(ide.InputError, match="it is empty; give it at least one token"):
-        ide.generate(model, jnp.zeros(0, int), 1, key=jax.random.key(0))
-    with pytest.raises(ide.InputError, match=r"give key=jax\.random\.key\(0\)"):
-        ide.generate(model, jnp.zeros(1, int), 1)
+def test_each_token_of_a_text_stops_by_itself():
+    rule = ide.EstimatedExit(0.6)
+    model = filled(lambda: language_model(intervals=6, exit=rule))
+    found = solution_of(model, TOKENS)
+    evaluations = found.stats["field_evaluations"]
+    assert evaluations.shape == TOKENS.shape and found.succeeded
+    assert 2 <= float(evaluations.min()) < float(evaluations.max()) <= 6
+    # The first token sees none of the others.
+    alone = solution_of(model, TOKENS[:, :1])
+    assert largest(alone.u1, found.u1[:, :1]) < 1e-12
+    assert largest(solution_of(model.with_exit(None), TOKENS).u1, found.u1) > 1e-3
+
+
+@pytest.mark.heavy
+def test_a_text_is_written_by_tokens_that_stop():
+    model = language_model(intervals=3).with_exit(ide.EstimatedExit(0.5))
+    text = ide.generate(model, TOKENS[0, :4], 2, temperature=0.0)
+    for position in (4, 5):
+        assert text[position] == jnp.argmax(model(text[:position])[-1])
+
+
+def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
+    model = filled(lambda: image_classifier(class_token=False, control=ide.Tied, intervals=6))
+    images = normal(6, 4, 6, 1)
+    with pytest.raises(ide.InputError, match=r"none for each token.*stops='sample'"):
+        model.with_exit(ide.EstimatedExit(0.01))(images)
+    exit = ide.EstimatedExit(0.1, stops="sample")
+    evaluations = solution_of(model.with_exit(exit), images).stats["field_evaluations"]
+    assert (evaluations == evaluations[:, :1]).all()
+    assert len(np.unique(evaluations)) > 1
+
+
+@pytest.mark.parametrize("velocity", [True, pytest.param(False, marks=pytest.mark.heavy)])
+def test_an_ordinary_model_is_one_of_nodal_functions(velocity):
+    """With a velocity of its own and a read-out of its own, or the embedding's."""
+    solver = ide.Nesterov() if velocity else ide.LieTrotter()
+    options = dict(own_velocity=velocity, tied=not velocity)
+    options |= dict(output_normalization=ide.LayerNorm(jnp.linspace(0.5, 1.5, WIDTH)))
+    model = filled(lambda: language_model(solver=solver, own=options))
+    same = ide.functional(model)
+    with pytest.raises(ide.InputError, match=f"take a multiple of {WIDTH} points"):
+        same.on(ide.Mesh(width=WIDTH + 4))
+    wide = same.on(ide.Mesh(width=3 * WIDTH))
+    assert wide.features == 3 * WIDTH
+    assert eqx.filter_eval_shape(wide.solve, TOKENS).u1.shape == (2, CONTEXT, 3 * WIDTH)
+    assert largest(outputs_of(wide, TOKENS), outputs_of(model, TOKENS)) < 1e-12
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("of_tokens", [False, True])
+def test_outputs_converge_in_width(of_tokens):
+    model = operator_model() if of_tokens else language_model()
+    inputs = np.cos(2 * np.pi * np.arange(16) / 16) if of_tokens else TOKENS
+    space = ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(WIDTH))
+    smooth = eqx.tree_at(lambda m: m.space, model, space, is_leaf=lambda x: x is None)
+    outputs = [outputs_of(smooth.on(ide.Mesh(width=n)), inputs) for n in (32, 64, 256)]
+    assert largest(outputs[1], outputs[2]) < largest(outputs[0], outputs[2]) / 20
+    wide = ide.functional(model).on(ide.Mesh(width=2 * WIDTH))
+    assert largest(outputs_of(wide, inputs), outputs_of(model, inputs)) < 1e-12
+
+
+def test_what_is_no_function_of_the_features():
+    model = ide.functional(language_model(solver=ide.AttentionResidual(2, 2, WIDTH)))
+    assert model.ordinary.features == WIDTH
+    with pytest.raises(ide.InputError, match=f"a weight for each of {WIDTH} features"):
+        model.on(ide.Mesh(width=2 * WIDTH)).embed(TOKENS)
+    with pytest.raises(ide.InputError, match="ImageInputs is no function"):
+        ide.functional(image_classifier()).embed(np.ones((4, 6, 1)))
+    with pytest.raises(ide.InputError, match="8 modes for inputs of 4 features"):
+        ide.Model(
+            ide.GridInputs(ide.TokenDomain.uniform(3), 4),
+            ide.Tied((ide.Damping(1.0),), 1),
+            ide.Free(),
+            ide.Discretization(ide.LieTrotter()),
+            ide.States(),
+            ide.FunctionSpace(ide.Cosine(), 8, ide.FeatureDomain(16)),
+        )
+
+
+def test_tokens_that_a_model_does_not_know(unchecked):
+    classifier = filled(sequence_classifier)
+    with pytest.raises(ide.InputError, match=f"a token {VOCABULARY}, but the model knows 0"):
+        eqx.filter_jit(lambda model: model(np.array([1, VOCABULARY])))(classifier)
+    # What a compiled program is given cannot be refused.
+    tokens = jnp.asarray(TOKENS)
+    for given in (tokens + 1, tokens - 1):
+        known = ((given >= 0) & (given < VOCABULARY)).all(-1)
+        found = np.isfinite(outputs_of(classifier, given)).all(-1)
+        np.testing.assert_array_equal(found, known)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "message"),
+    [
+        (MODEL, np.zeros(CONTEXT + 1, int), f"longer than the context of {CONTEXT}"),
+        (MODEL, np.zeros(0, int), "it is empty; give it at least one token"),
+        (DECODER, TOKENS, "no states of a second domain"),
+        (SPOKEN, tuple(INPUTS), r"inputs of tuple; give SourceAndText\("),
+        (
+            SPOKEN,
+            ide.SourceAndText(ide.Encoded(jnp.zeros((PLACES, WIDTH))), TOKENS),
+            r"source has shape \(4, 8\).*need \(2, 4, 8\)",
+        ),
+        (
+            SPOKEN,
+            ide.SourceAndText(SPEECH.swapaxes(1, 2), TOKENS),
+            rf"built for \[\.\.\., {MELS}, {2 * PLACES}\]",
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit(model, inputs, message, unchecked):
+    with pytest.raises(ide.InputError, match=message):
+        model(inputs)

@@ -1,0 +1,272 @@
+"""Maps of functions on circles, intervals and their products, also with coarser grids."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import largest
+from models.examples import (
+    WIDTH,
+    attention,
+    feed_forward,
+    filled,
+    normal,
+    operator_model,
+    outputs_of,
+    state_model,
+    u_shaped_model,
+)
+
+import ide_transformer as ide
+
+
+MODEL = filled(operator_model)
+
+
+def circle(n):
+    return np.arange(n) / n
+
+
+def lattice(*axes):
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+
+def function(points):
+    return np.cos(2 * np.pi * points).sum(-1) + np.sin(4 * np.pi * points[:, -1])
+
+
+@pytest.mark.parametrize(
+    ("points", "options", "lengths"),
+    [
+        (16, {}, [1]),
+        ((6, 8), {"grid": ("periodic", "gauss_legendre")}, [1, 2]),
+        ((6, 8), {"wavelength": 2.0}, [2, 2]),
+    ],
+)
+def test_it_is_the_equation_between_two_linear_maps(points, options, lengths):
+    model = filled(lambda: operator_model(points, operators=(attention,), **options))
+    axes = [circle(n) for n in np.atleast_1d(points)]
+    weights = np.ones(axes[-1].size)
+    if "grid" in options:
+        nodes, weights = np.polynomial.legendre.leggauss(8)
+        axes[-1], weights = (nodes + 1) / 2, weights / 2
+    x = lattice(*axes)
+    a = function(x)
+    waves = [
+        turned(2 * np.pi * k * x[:, axis] / length)
+        for axis, length in enumerate(lengths)
+        for turned in (np.cos, np.sin)
+        for k in (1, 2)
+    ]
+    read_in, read = model.inputs.embedding, model.read_out.linear
+    u0 = np.stack([a, *waves], axis=1) @ np.asarray(read_in.weight) + np.asarray(read_in.bias)
+    weights = np.tile(weights, len(x) // len(weights))
+    domain = ide.TokenDomain(jnp.asarray(x), jnp.asarray(weights))
+    equation = ide.Equation(model.control, ide.Free(), domain)
+    u1 = np.asarray(ide.solve(equation, jnp.asarray(u0), solver=ide.LieTrotter()).u1)
+    normal = (u1 - u1.mean(1, keepdims=True)) / np.sqrt(u1.var(1, keepdims=True) + 1e-5)
+    expected = normal @ np.asarray(read.weight)[:, 0] + np.asarray(read.bias)[0]
+    found = outputs_of(model, a.reshape(points))
+    assert found.shape == a.reshape(points).shape
+    assert largest(found.ravel(), expected) < 1e-12
+    assert largest(outputs_of(model, ide.Field(a, domain)), expected) < 1e-12
+
+
+def test_another_grid_gives_the_same_function():
+    """Sums over a periodic grid converge faster than any power of the number of points."""
+    model = filled(operator_model, std=0.25)
+
+    def outputs(points):
+        return np.asarray(outputs_of(model, function(circle(points)[:, None])))
+
+    exact = outputs(256)
+    errors = [
+        np.abs(outputs(n) - exact[:: 256 // n]).max() / np.abs(exact).max()
+        for n in (16, 32, 64)
+    ]
+    assert errors[0] < 0.1 and errors[2] < 1e-4
+    assert errors[1] / errors[0] < 0.1 and errors[2] / errors[1] < errors[1] / errors[0]
+
+
+def test_scattered_points_converge_to_the_function_on_the_grid():
+    """With the areas of their cells as weights; plain softmax stays away."""
+
+    def wave(points):
+        return np.cos(2 * np.pi * points[:, 0]) + np.sin(2 * np.pi * points[:, 1])
+
+    def smooth(key):
+        return ide.Attention(4, 2, key=key, std=0.5)
+
+    model = operator_model((6, 8), width=4, operators=(smooth,), wavelength=2.0)
+    fine = lattice(*[(np.arange(32) + 0.5) / 32] * 2)
+    exact = outputs_of(model, ide.Field(wave(fine), ide.TokenDomain(jnp.asarray(fine))))
+    x = lattice(*[np.sort(np.random.default_rng(0).random(32) ** 2) for _ in range(2)])
+    errors = []
+    for domain in (
+        ide.TokenDomain.from_points(x, ((0.0, 1.0), (0.0, 1.0))),
+        ide.TokenDomain(jnp.asarray(x)),
+    ):
+        seen = domain.with_queries(fine)
+        values = outputs_of(model, ide.Field(wave(np.asarray(seen.points)), seen))
+        errors.append(np.linalg.norm(values[len(x) :] - exact) / np.linalg.norm(exact))
+    assert errors[0] < 0.02 < 0.1 < errors[1]
+
+
+def test_functions_at_points_of_their_own_may_have_steps_of_their_own():
+    domain = ide.TokenDomain.midpoint(16)
+    weighted = domain.padded(np.arange(16) < np.array([[16], [9], [12]]))
+    each = MODEL.with_options(steps_for="sample")
+    for there in (domain, weighted):
+        inputs = ide.Field(jnp.asarray(normal(3, 16)), there)
+        assert largest(outputs_of(each, inputs), outputs_of(MODEL, inputs)) < 1e-12
+
+
+def test_points_around_a_circle_are_free_and_those_of_an_interval_are_not():
+    domain = ide.TokenDomain(jnp.linspace(1.1, 1.9, 9)[:, None])
+    moved = ide.Field(np.arange(9.0), ide.TokenDomain(domain.points - 1.0))
+    field = ide.Field(np.arange(9.0), domain)
+    assert largest(outputs_of(MODEL, field), outputs_of(MODEL, moved)) < 1e-10
+    # What a compiled program is given cannot be refused.
+    interval = filled(lambda: operator_model(grid="midpoint", operators=(feed_forward,)))
+    assert np.isnan(outputs_of(interval, field)).all()
+    with pytest.raises(ide.InputError, match=r"the point \[1.1\], outside of \[0, 1\] along"):
+        interval(field)
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+@pytest.mark.parametrize("kind", ["ordinary", "functional", "u-shaped"])
+def test_outputs_have_the_shape_of_the_inputs(kind, channels):
+    model = filled(lambda: operator_model((8, 8), channels=channels))
+    if kind == "functional":
+        model = ide.functional(model).on(ide.Mesh(width=2 * WIDTH))
+    if kind == "u-shaped":
+        model = ide.UShapedModel(model, (state_model(model.domain),) * 2)
+    inputs = jnp.ones((3, 5, 8, 8) if channels is None else (3, 5, 8, 8, channels))
+    assert jax.eval_shape(model, inputs).shape == inputs.shape
+    at_points = ide.Field(inputs.reshape(3, 5, 64, *inputs.shape[4:]), model.domain)
+    assert jax.eval_shape(model, at_points).shape == at_points.values.shape
+
+
+PLANE = dict(points=(6, 8))
+
+
+@pytest.mark.parametrize(
+    ("options", "inputs", "message"),
+    [
+        ({}, np.ones(4), r"4 points cannot tell the 2 waves .* at least 5 points"),
+        ({}, np.ones(16, int), r"\(16,\) and int"),
+        ({"channels": 2}, np.ones((16, 3)), r"\(16, 3\).* tokens, channels\], channels=2"),
+        (PLANE, np.ones(48), r"shape \(48,\) .* takes \[..., points_1, points_2\]"),
+        (
+            PLANE,
+            ide.Field(np.ones(6), ide.TokenDomain(jnp.ones((6, 1)))),
+            r"dimension 1, but .* \[tokens, 2\]",
+        ),
+        (PLANE | {"grid": ("periodic",)}, None, "give one rule for all axes, or one for each"),
+        ({"points": (4, 8)}, None, r"modes=2 on a grid of points=\(4, 8\); give at most 1"),
+    ],
+)
+def test_what_does_not_fit(unchecked, options, inputs, message):
+    with pytest.raises(ide.InputError, match=message):
+        filled(lambda: operator_model(**options))(inputs)
+
+
+def u_shaped(domain, coarse):
+    """A map from states to states, with so many coarser grids, pointwise at each."""
+
+    def pointwise(key):
+        return ide.FeedForward(WIDTH, key=key)
+
+    def level(seed):
+        return state_model(domain, (pointwise,), seed, solver=diffrax.Heun())
+
+    return ide.UShapedModel(level(99), tuple(level(seed) for seed in range(2 * coarse)))
+
+
+def midpoints(*shape):
+    domain = ide.TokenDomain.midpoint(shape[0])
+    for n in shape[1:]:
+        domain = domain.product(ide.TokenDomain.midpoint(n))
+    return domain
+
+
+def limit(model, u, level=0):
+    """The result on infinitely fine grids, where R and P are the identity: all solves by
+    themselves, at each point."""
+
+    def flow(model, u):
+        domain = ide.TokenDomain.uniform(len(u))
+        equation = ide.Equation(model.control, ide.Free(), domain)
+        return ide.solve(equation, u, solver=diffrax.Heun()).u1
+
+    levels = model.inputs.levels
+    v = flow(levels[level], u)
+    if level == len(levels) // 2:
+        return v
+    w = limit(model, v, level + 1)
+    return flow(model if level == 0 else levels[-level], w)
+
+
+@pytest.mark.parametrize(
+    ("make", "coarse", "sizes"),
+    [
+        (midpoints, 2, (64, 128)),
+        (lambda n: midpoints(n, n), 1, (32, 64)),
+        pytest.param(
+            lambda n: ide.TokenDomain.periodic((n, n)), 1, (16, 32), marks=pytest.mark.heavy
+        ),
+    ],
+)
+def test_a_v_cycle_converges_at_order_2_up_to_the_ends(make, coarse, sizes):
+    errors = []
+    for n in sizes:
+        model = filled(lambda n=n: u_shaped(make(n), coarse), std=0.25)
+        waves = np.asarray(model.domain.points).sum(-1)[:, None] + np.arange(WIDTH) / 3
+        u = np.cos(2 * np.pi * waves)
+        errors.append(largest(outputs_of(model, u), eqx.filter_jit(limit)(model, u)))
+    slopes = -np.diff(np.log(errors)) / np.log(2)
+    assert abs(slopes[-1] - 2) < 0.15, (errors, slopes)
+
+
+def test_to_the_coarser_grid_and_back_keeps_linear_functions_and_integrals():
+    domain = midpoints(4, 6)
+    coarse = ide.coarsened(domain)
+    x = np.asarray(domain.points)
+    linear = jnp.asarray(x @ np.arange(2.0, 4.0) + 1)[:, None]
+    down, up = ide.interpolation(domain, coarse), ide.interpolation(coarse, domain)
+    assert largest(up(down(linear)), linear) < 1e-13
+    blocks = normal(2, 2, 3, 2, 1)
+    means = blocks.mean(axis=(1, 3)).reshape(-1, 1)
+    assert largest(down(jnp.asarray(blocks.reshape(-1, 1))), means) < 1e-13
+
+
+def test_a_coarser_grid_on_which_nothing_happens_changes_nothing():
+    model = filled(lambda: u_shaped(ide.TokenDomain.uniform((4, 4)), 1))
+    still = eqx.tree_at(
+        lambda m: m.inputs.levels[1].control, model, ide.Tied((ide.Damping(0.0),), 1)
+    )
+    u = normal(2, 16, WIDTH)
+    last = model.with_inputs(model.inputs.inputs)
+    expected = outputs_of(last, outputs_of(model.inputs.levels[0], u))
+    assert largest(outputs_of(still, u), expected) < 1e-13
+
+
+def test_a_v_cycle_is_on_other_grids_and_schemes():
+    model = filled(u_shaped_model)
+    assert jax.eval_shape(model, np.ones(12)).shape == (12,)
+    solution = jax.eval_shape(lambda x: model.solve(x), np.ones(8))
+    assert solution.u1.shape == (8, WIDTH)
+    other = model.with_solver(ide.Strang())
+    assert [type(part.solver) for part in other.equations] == [ide.Strang] * 3
+    levels, one = model.inputs.levels, model.with_inputs(model.inputs.inputs)
+    wide = (state_model(model.domain, width=4),) * 2
+    for call, message in (
+        (lambda: ide.UShapedModel(one, levels[:1]), "1 levels; give two for one coarser grid"),
+        (lambda: ide.UShapedModel(one, wide)(np.ones(8)), "GridInputs acts on 4 features"),
+        (lambda: model(np.ones(9)), "factor=2 does not divide a grid of 9 tokens"),
+        (lambda: levels[0](np.ones((7, WIDTH))), r"states of shape .* a grid of 8 tokens"),
+    ):
+        with pytest.raises(ide.InputError, match=message):
+            call()
