@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 from helpers import make_equation, random_state
 from models.examples import filled, language_model
-from models.test_every_model import MODELS, PARTS
+from models.test_every_model import MODELS, MORE
 
 import ide_transformer as ide
 from ide_transformer.equation import spelled
@@ -47,9 +47,9 @@ def test_an_equation():
     ]
 
 
-@pytest.mark.parametrize("name", MODELS | PARTS)
+@pytest.mark.parametrize("name", MODELS | MORE)
 def test_every_model(name):
-    model = filled((MODELS | PARTS)[name][0])
+    model = filled((MODELS | MORE)[name][0])
     text = repr(model)
     assert_short(text)
     leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))

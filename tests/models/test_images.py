@@ -81,7 +81,7 @@ def test_runs_of_image_classifiers_store_their_weights_in_this_order():
 
 
 def test_heads_read_the_states():
-    one, other, both = linear(WIDTH, 5), linear(WIDTH, 5, 8), linear(2 * WIDTH, 5, 9)
+    one, other, both = (linear(WIDTH, 5), linear(WIDTH, 5, 8), linear(2 * WIDTH, 5, 9))
     u = outputs_of(ENCODER, normal(2, 4, 6, 3))
     states = normalised(u)
     first, second, mean = states[:, 0], states[:, 1], states[:, 2:].mean(1)
@@ -251,7 +251,6 @@ REFUSED = {
     r"model\.on\(Mesh\(": lambda: ENCODER(jnp.zeros((8, 6, 3))),
     "images of uint8": lambda: ENCODER(jnp.zeros((4, 6, 3), jnp.uint8)),
     "of 5 by 6; choose multiples of 2": lambda: CLASSIFIER(jnp.zeros((5, 6, 1))),
-    "of 0 by 6; choose multiples of 2": lambda: CLASSIFIER(jnp.zeros((0, 6, 1))),
     "5 patches make no grid": lambda: ENCODER.on(ide.Mesh(tokens=5)),
     "8 positions for 6 tokens, 0 learned": lambda: dataclasses.replace(
         ENCODER.inputs, prefix=()
