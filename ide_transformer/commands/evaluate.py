@@ -5,10 +5,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from ..errors import InputError
 from ..models import Mesh
 from ..reporting import show_table, write_json
@@ -201,10 +197,11 @@ def _similarities(loaded: LoadedModel, file: Path) -> dict[str, Any]:
     """The similarities of the sentences of a file, printed."""
     lines = [line for x in read_text(file).split("\n") if (line := x.strip())]
     matrix = similarities(loaded, lines).tolist()
-    table = Table("", "sentence", *(str(n) for n in range(1, len(lines) + 1)))
-    for number, (sentence, row) in enumerate(zip(lines, matrix, strict=True), 1):
-        table.add_row(str(number), escape(sentence), *(f"{x:.3f}" for x in row))
-    Console().print(table)
+    rows: Rows = []
+    for number, (line, row) in enumerate(zip(lines, matrix, strict=True), 1):
+        cells = {str(n): f"{x:.3f}" for n, x in enumerate(row, 1)}
+        rows.append({"": number, "sentence": line, **cells})
+    show_table(rows)
     return {"sentences": lines, "similarities": matrix}
 
 

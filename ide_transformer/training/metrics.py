@@ -33,17 +33,10 @@ class NotFinite(Exception):
 
 
 class MetricsLog:
-    """Gives the figures of a run to trackers, without making the training loop wait.
-
-    The metrics of a step are given on when those of the next logged step arrive; by then the
-    device has computed them. A thread notes when it has, which is the end of a window of the
-    rate.
-
-    - `trackers`: started before; they are closed with the log.
-    - `on_line`: called with each line after it was given to them.
-    - `began`: when the run did, by `time.perf_counter`; earlier by what it took until it was
-      stopped and resumed.
-    """
+    """Gives the figures of a run, which `began` at a reading of `time.perf_counter`, to started
+    trackers and to `on_line`, without making the training loop wait: those of a step when
+    those of the next logged step arrive. A thread notes when the device has computed them,
+    which is the end of a window of the rate."""
 
     def __init__(
         self,

@@ -381,11 +381,7 @@ def prefetched(
     make: Callable[[int], T], start: int, stop: int, *, ahead: int = 2
 ) -> Iterator[Iterator[T]]:
     """`make(start), make(start + 1), …, make(stop - 1)`, made by a thread at most `ahead` of
-    them before they are asked for. An error is raised where its value is asked for.
-
-        with prefetched(lambda step: task.batch(step, size, seed), start, steps) as batches:
-            for batch in batches: …
-    """
+    them before they are asked for. An error is raised where its value is asked for."""
     thread = ThreadPoolExecutor(1, "prefetch")
     waiting: deque[Future[T]] = deque()
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from training import stub
+from training.tiny_runs import TEXT as TEXT
 
 from ide_transformer import training
 
 
-TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
 RUN = Path("runs/small")
 
 

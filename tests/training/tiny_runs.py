@@ -1,6 +1,8 @@
-"""Tiny runs on a text, logged at every step, that tests of devices and processes share."""
+"""Runs of 20 steps on a text, logged at every step."""
 
 from pathlib import Path
+
+from training import stub
 
 from ide_transformer import training
 from ide_transformer.training import read_metrics, reading
@@ -10,24 +12,16 @@ TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
 
 
 def base(there: Path, steps: int = 20) -> dict:
-    text = there / "text.txt"
-    text.write_text(TEXT)
-    return {
-        "name": "small",
-        "data": {"name": "text", "path": str(text)},
-        "model": {"width": 16, "heads": 2, "depth": 2, "context": 8},
-        "optimizer": {"warmup": 2, "learning_rate": 0.01},
-        "training": {
-            "steps": steps,
-            "batch_size": 8,
-            "log_every": 1,
-            "checkpoint_every": 10,
-            "evaluate_every": 10,
-            "evaluate_samples": 8,
-            "keep_best": False,
-            "sample": 0,
+    (there / "text.txt").write_text(TEXT)
+    return stub.tree(
+        data={"name": "text", "path": str(there / "text.txt")},
+        model={"width": 16, "context": 8},
+        optimizer={"warmup": 2},
+        training={
+            **{"steps": steps, "batch_size": 8, "evaluate_samples": 8},
+            **{"checkpoint_every": 10, "evaluate_every": 10},
         },
-    }
+    )
 
 
 def configured(there: Path, overrides: list[str]) -> training.Config:
