@@ -157,6 +157,13 @@ def linear(
         yield Placement(part.bias, f"{name}.bias", **of_both)
 
 
+def windows(inputs: Any, name: str, features: int) -> Iterator[Placement]:
+    """The linear map of the windows of an image, stored as a convolution,
+    `[features, channels, rows, columns]`."""
+    shape = (inputs.window, inputs.window, inputs.image_shape[2], features)
+    return linear(inputs.embedding, name, axes=(2, 3, 1, 0), shape=shape)
+
+
 def norm(part: Any, name: str) -> Iterator[Placement]:
     """The gain and bias of a part, as far as it has them."""
     return weights_of(part, name, gain="weight", bias="bias")

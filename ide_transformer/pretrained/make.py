@@ -68,12 +68,7 @@ def dense(features_in: int, features_out: int) -> Linear:
 
 def block(*operators: MakeOperator) -> Callable[[PRNGKeyArray], PyTree]:
     """Makes a block of operators."""
-
-    def make_block(key: PRNGKeyArray) -> tuple[AbstractOperator, ...]:
-        keys = jax.random.split(key, len(operators))
-        return tuple(make(key=one) for make, one in zip(operators, keys, strict=True))
-
-    return make_block
+    return lambda key: tuple(make(key=key) for make in operators)
 
 
 def pre_norm(

@@ -92,6 +92,7 @@ def test_published_options_are_understood(name, tmp_path):
         ("cvt", dict(kernel_qkv=[2, 3]), r"kernel_qkv\[0\] = 2 is even"),
         ("cvt", dict(padding_kv=[0, 1]), r"padding_kv\[0\] = 0 is not supported"),
         ("cvt", dict(num_heads=[3, 2]), r"dim\[0\] = 4 is no multiple of num_heads\[0\] = 3"),
+        ("cvt", dict(depth=2), "depth = 2 is no list"),
         ("cvt", dict(embed_dim=[4]), r"embed_dim = \[4\] is no list of 2 entries"),
         ("cvt", dict(patch_padding=[0, 1]), "window=5, stride=2, padding=0 do not give"),
     ],

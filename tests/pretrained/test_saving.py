@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import ml_dtypes
 import pytest
-from golden.copies import changed_copy, tensors_of
+from golden.copies import changed_copy, make_archive, tensors_of
 from helpers import GOLDEN
 
 import ide_transformer as ide
@@ -124,3 +124,11 @@ def test_the_gradient_mode_is_no_part_of_a_checkpoint(tmp_path):
     trained = model.with_solver(model.discretization.solver, gradient=ide.Direct())
     save_pretrained(trained, tmp_path / "new", like=GOLDEN / "llama")
     assert eqx.tree_equal(load_pretrained(tmp_path / "new"), model)
+
+
+def test_the_tokenizer_of_an_archive_comes_along(tmp_path):
+    make_archive(tmp_path / "one.npz", vocabulary=11)
+    (tmp_path / "one.tokenizer.json").write_text("{}")
+    model = load_pretrained(tmp_path / "one.npz")
+    save_pretrained(model, tmp_path / "two.npz", like=tmp_path / "one.npz")
+    assert (tmp_path / "two.tokenizer.json").read_text() == "{}"

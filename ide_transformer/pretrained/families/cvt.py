@@ -11,7 +11,7 @@ from typing import Any
 from ...equation import ConvolutionalAttention
 from ...models import ImageStage, Model, StagedModel
 from .. import make
-from ..family import Family, Placement, block, linear, norm, weights_of
+from ..family import Family, Placement, block, linear, norm, weights_of, windows
 from ..options import Options
 from .vit import number_of_classes
 
@@ -131,10 +131,8 @@ def table(model: Any) -> Iterator[Placement]:
 
 def _stage_table(stage: Any, name: str) -> Iterator[Placement]:
     embedding = f"{name}.embedding.convolution_embeddings"
-    # A convolution, [features, channels, rows, columns].
     inputs = getattr(stage.inputs, "windows", stage.inputs)
-    axes, shape = (2, 3, 1, 0), (*[inputs.window] * 2, inputs.image_shape[2], stage.features)
-    yield from linear(inputs.embedding, f"{embedding}.projection", axes=axes, shape=shape)
+    yield from windows(inputs, f"{embedding}.projection", stage.features)
     yield from weights_of(inputs, embedding, embedding_normalization="normalization")
     for token in inputs.prefix:
         yield Placement(token, f"{name}.cls_token", shape=(1, 1, stage.features))

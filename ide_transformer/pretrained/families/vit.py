@@ -19,7 +19,7 @@ from ...models import (
     States,
 )
 from .. import make
-from ..family import Family, Placement, block, fused, linear, weights_of
+from ..family import Family, Placement, block, fused, linear, weights_of, windows
 from ..options import Options
 
 
@@ -129,10 +129,8 @@ def number_of_classes(options: Options) -> int:
 
 
 def _table(model: Any) -> Iterator[Placement]:
-    inputs, name, width = model.inputs, "embeddings.patch_embeddings.projection", model.features
-    # A convolution, [features, channels, rows, columns], whose stride is its size.
-    shape = (inputs.window, inputs.window, inputs.image_shape[2], width)
-    yield from linear(inputs.embedding, name, axes=(2, 3, 1, 0), shape=shape)
+    inputs, width = model.inputs, model.features
+    yield from windows(inputs, "embeddings.patch_embeddings.projection", width)
     for token, name in zip(inputs.prefix, _PREFIX, strict=False):
         yield Placement(token, f"embeddings.{name}", shape=(1, 1, width))
     shape = (1, *inputs.positions.shape)
