@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 import ide_transformer as ide
-from ide_transformer import training
+from ide_transformer import testing, training
 
 
 # %% [markdown]
@@ -53,41 +53,63 @@ u1 = ide.solve(equation, u0, solver=ide.RK4()).u1
 print("error:", float(jnp.max(jnp.abs(u1 - jnp.exp(-0.2) * u0))))
 
 # %% [markdown]
+# What every operator does can be checked: its derivatives against finite differences, batches,
+# padding, the order of points, copies, a configuration that makes it and
+# [more](../reference/api/testing.md). The check of an operator that is wrong says what is.
+
+
+# %%
+class Mean(ide.AbstractOperator):
+    """Meant to be `u_t = 1/|Ω_x| ∫ u dx' - u`."""
+
+    def __call__(self, u, domain):
+        return jnp.mean(u, axis=-2, keepdims=True) * jnp.ones_like(u) - u
+
+
+testing.check_operator(Pull(4), 4)
+try:
+    testing.check_operator(Mean(), 4)
+except AssertionError as error:
+    print(error)
+
+# %% [markdown]
+# `domain.mean(u)` is that integral: it takes the weights of the points, which are zero for
+# padding.
+
+# %% [markdown]
 # ## A constraint
 #
 # A constraint is a set on which the state is kept. It needs three methods: the projection of a
 # state, the tangential part of a rate, and the distance of a state from the set. This set holds
-# the tokens of a root mean square of at most `radius`. The radius is an array, so that it is
-# learned too.
+# the states whose features are between `-radius` and `radius`. The radius is an array, so that
+# it is learned too.
 
 
 # %%
-class Ball(ide.AbstractConstraint):
-    """`S = { u : mean u² <= radius² }`, token by token."""
+class Box(ide.AbstractConstraint):
+    """`S = { u : |u| <= radius }`, feature by feature."""
 
     radius: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
 
     def project(self, u):
-        return u * jnp.minimum(1.0, self.radius / _size(u)[..., None])
+        return jnp.clip(u, -self.radius, self.radius)
 
     def tangent(self, u, du):
-        return jax.jvp(self.project, (u,), (du,))[1]
+        inwards = jnp.where(u > 0, jnp.minimum(du, 0), jnp.maximum(du, 0))
+        at_end = jnp.where(jnp.abs(u) == self.radius, inwards, 0)
+        return jnp.where(jnp.abs(u) < self.radius, du, at_end)
 
     def residual(self, u):
-        return jnp.maximum(_size(u) - self.radius, 0.0)
-
-
-def _size(u):
-    """The root mean square of each token. The small number keeps its derivative finite at 0."""
-    return jnp.sqrt(jnp.mean(u * u, axis=-1) + 1e-12)
+        return jnp.max(jax.nn.relu(jnp.abs(u) - self.radius), axis=-1)
 
 
 # %%
-# A negative rate pushes away from zero, out of the ball. `solve` keeps the state on the set.
-push = ide.Equation(ide.Tied((Pull(4, rate=-2.0),), num_intervals=2), Ball(), domain)
+# A negative rate pushes away from zero, out of the box. `solve` keeps the state on the set.
+push = ide.Equation(ide.Tied((Pull(4, rate=-2.0),), num_intervals=2), Box(), domain)
 solution = ide.solve(push, u0, solver=diffrax.Heun(), steps_per_interval=8)
-print("root mean square of the tokens:", _size(solution.u1))
-print("distance from the ball:", float(solution.stats["constraint_residual"]))
+print("largest feature:", float(jnp.max(jnp.abs(solution.u1))))
+print("distance from the box:", float(solution.stats["constraint_residual"]))
+testing.check_constraint(Box(), 4)
 
 # %% [markdown]
 # ## A control
@@ -121,6 +143,7 @@ first, last = (Pull(4, rate=0.0),), (Pull(4, rate=1.0),)
 control = Straight(jax.tree.map(lambda *x: jnp.stack(x), first, last), num_intervals=2)
 for t in (0.0, 0.5, 2.0):
     print(f"rates at depth {t}:", control(t)[0].rate)
+testing.check_control(control)
 
 # %% [markdown]
 # ## A scheme
@@ -170,7 +193,7 @@ from jaxtyping import Array, Float, PyTree
 
 import ide_transformer as ide
 """
-parts = (Pull, Ball, _size, Straight, ShuOsher)
+parts = (Pull, Box, Straight, ShuOsher)
 folder = Path(tempfile.mkdtemp())
 mine = "\n\n".join([imports, *map(inspect.getsource, parts)])
 (folder / "mine.py").write_text(mine, encoding="utf-8")
@@ -196,7 +219,7 @@ model:
     - attention
     - feed_forward
     - {kind: "mine:Pull", options: {rate: 0.05}}
-  constraint: {kind: "mine:Ball", options: {radius: 2.0}}
+  constraint: {kind: "mine:Box", options: {radius: 2.0}}
 control:
   kind: "mine:Straight"
 solver:

@@ -1,5 +1,8 @@
 """Conformance tests: what every part of a kind must do, one of your own included."""
 
+from .constraints import check_constraint as check_constraint
+from .controls import check_control as check_control
 from .families import check_family as check_family
 from .models import check_model as check_model
+from .operators import check_operator as check_operator
 from .tasks import check_task as check_task

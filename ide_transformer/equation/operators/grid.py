@@ -287,7 +287,7 @@ class Diffusion(AbstractLinearOperator):
         v = v * jnp.broadcast_to(factor[..., None], v.shape)
         for axis in _grid_axes(domain):
             v = jax.scipy.fft.idct(v, axis=axis, norm="ortho")
-        return v.reshape(u.shape)
+        return v.reshape(u.shape).astype(u.dtype)
 
 
 class Advection(AbstractLinearOperator):

@@ -1,0 +1,114 @@
+"""What every constraint does."""
+
+import inspect
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+import ide_transformer as ide
+from ide_transformer.testing import check_constraint
+
+
+GAIN, BIAS = jnp.array([0.5, 1.0, 1.7, 2.0]), jnp.array([-1.0, 0.3, 0.6, 1.0])
+# The maps of checkpoints move states that are on the set.
+MAP = ("idempotent", "stays")
+CASES = [
+    (ide.Free(), ()),
+    (ide.Nonnegative(), ()),
+    (ide.Sphere(), ()),
+    (ide.Sphere(2.0, 0.5), ()),
+    (ide.Sphere(GAIN, BIAS), ()),
+    (ide.RMSSphere(), ()),
+    (ide.RMSSphere(GAIN), ()),
+    (ide.LayerNorm(2.0, 0.5, eps=0.0), ()),
+    (ide.LayerNorm(GAIN, BIAS, eps=0.0), MAP),
+    (ide.RMSNorm(eps=0.0), ()),
+    (ide.RMSNorm(GAIN, eps=0.0), MAP),
+    (ide.Sphere(GAIN, domain=ide.FeatureDomain(4, "gauss_legendre")), ("nodal",)),
+    (ide.LayerNorm(GAIN, BIAS), (*MAP, "on_set")),
+]
+
+
+def test_all_classes_are_here():
+    found = {
+        public
+        for public in vars(ide).values()
+        if inspect.isclass(public) and issubclass(public, ide.AbstractConstraint)
+        if not inspect.isabstract(public)
+    }
+    assert found == {type(constraint) for constraint, _ in CASES}
+
+
+@pytest.mark.parametrize(("constraint", "without"), CASES, ids=repr)
+def test_every_class(constraint, without):
+    check_constraint(constraint, 4, without=without)
+
+
+class Cube(ide.AbstractConstraint):
+    """`|u| <= r`, right or wrong in one way."""
+
+    radius: jax.Array = eqx.field(converter=jnp.asarray, default=1.5)
+    way: str = eqx.field(static=True, default="right")
+
+    def project(self, u):
+        r = self.radius.astype(u.dtype)
+        if self.way == "dtype":
+            r = self.radius.astype(jnp.float64)
+        if self.way == "gradient":
+            r = jax.lax.stop_gradient(r)
+        if self.way == "tokens":
+            r = r + u.max() / 1000
+        return jnp.clip(u, -r, r)
+
+    def at_points(self, space):
+        return Cube(2 * self.radius) if self.way == "nodal" else self
+
+    def tangent(self, u, du):
+        outwards = (
+            du
+            if self.way == "tangent"
+            else jnp.where(u > 0, jnp.minimum(du, 0), jnp.maximum(du, 0))
+        )
+        far = jnp.where(abs(u) > self.radius, 0, outwards)
+        return jnp.where(abs(u) < self.radius, du, far)
+
+    def residual(self, u):
+        if self.way == "off_set":
+            return 0 * u[..., 0]
+        return (
+            jnp.max(abs(u), axis=-1) - self.radius
+            if self.way == "on_set"
+            else jnp.max(jax.nn.relu(abs(u) - self.radius), axis=-1)
+        )
+
+
+def test_one_of_your_own():
+    check_constraint(Cube(), 4)
+
+
+class Unscaled(ide.Sphere):
+    def unproject(self, projected, scales):
+        return projected
+
+
+WRONG = {
+    **{
+        way: Cube(way=way)
+        for way in ("dtype", "gradient", "tokens", "tangent", "off_set", "on_set", "nodal")
+    },
+    "idempotent": ide.LayerNorm(GAIN, BIAS, eps=0.0),
+    "unproject": Unscaled(),
+}
+
+
+@pytest.mark.parametrize("way", WRONG)
+def test_a_wrong_one_is_noticed(way):
+    with pytest.raises(AssertionError, match=f", {way}: "):
+        check_constraint(WRONG[way], 4)
+
+
+def test_a_map_of_checkpoints_leaves_the_set():
+    with pytest.raises(AssertionError, match="RMSNorm, stays: "):
+        check_constraint(ide.RMSNorm(GAIN, eps=0.0), 4, without=("idempotent",))
