@@ -326,20 +326,20 @@ def check_operator(
     **Example:** `check_operator(ide.Damping(0.5), 4, options={"rate": 0.5})`
     """
     with jax.enable_x64(True):
-        domain = TokenDomain.uniform(6) if domain is None else domain
-        if domain.grid is not None:
+        given: Any = TokenDomain.uniform(6) if domain is None else domain
+        if given.grid is not None:
             # In double precision.
-            first, places = domain.points[:1], lattice(domain.grid, domain.spacing).points
-            domain = eqx.tree_at(lambda x: x.points, domain, in_dtype(first) + places)
-        *states, rate = np.random.default_rng(0).normal(size=(3, domain.num_tokens, features))
+            first, places = given.points[:1], lattice(given.grid, given.spacing).points
+            given = eqx.tree_at(lambda x: x.points, given, in_dtype(first) + places)
+        *states, rate = np.random.default_rng(0).normal(size=(3, given.num_tokens, features))
         held: Any = in_dtype(operator).at(0.5, None)
         if isinstance(held, AbstractSourcedOperator) and held.source is None:
             held = held.with_source(jnp.asarray(rate))
-        points = TokenDomain(domain.points, jnp.ones(domain.num_tokens), period=domain.period)
+        points = TokenDomain(given.points, jnp.ones(given.num_tokens), period=given.period)
         try:
             eqx.filter_eval_shape(held, jnp.asarray(rate), points)
         except InputError:
-            points = domain
+            points = given
         directions = drawn_like(held), rate
-        case = _Case(held, np.stack(states), domain, points, directions, options)
+        case = _Case(held, np.stack(states), given, points, directions, options)
         check(operator, case, _PROPERTIES, without)
