@@ -1,6 +1,7 @@
 """What every operator does."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -23,7 +24,16 @@ from ..equation import (
 from ..errors import InputError
 from ..training.build import offers_of
 from ..training.config import ModelConfig
-from .properties import Property, built, central_difference, check, copies, drawn_like, in_dtype
+from .properties import (
+    Property,
+    built,
+    central_difference,
+    check,
+    copies,
+    drawn_like,
+    in_dtype,
+    one_sided_difference,
+)
 
 
 # One program for all cases of an operator, and one for all of their derivatives.
@@ -34,13 +44,13 @@ def _rate(operator, u, domain):
 
 @eqx.filter_jit
 def _derivatives(operator, u, domain):
-    """Of each number of the rate, with respect to the weights and to the state."""
+    """Of each number of the rate, with respect to weights, state and quadrature weights."""
     weights, rest = eqx.partition(operator, eqx.is_inexact_array)
 
-    def rate(weights, u):
-        return eqx.combine(weights, rest)(u, domain)
+    def rate(weights, u, quadrature):
+        return eqx.combine(weights, rest)(u, replace(domain, weights=quadrature))
 
-    _, pullback = jax.vjp(rate, weights, u)
+    _, pullback = jax.vjp(rate, weights, u, domain.weights)
     units = jnp.eye(u.size, dtype=u.dtype).reshape(-1, *u.shape)
     return jax.vmap(pullback)(units)
 
@@ -141,9 +151,8 @@ def _padding(x: _Case):
 
 def _gradient(x: _Case):
     slopes = []
-    for jacobian, direction in zip(
-        _derivatives(x.operator, x.u, x.points), x.directions, strict=True
-    ):
+    jacobians = _derivatives(x.operator, x.u, x.points)[:2]
+    for jacobian, direction in zip(jacobians, x.directions, strict=True):
         pairs = zip(jax.tree.leaves(jacobian), jax.tree.leaves(direction), strict=True)
         parts = (np.asarray(j).reshape(x.u.size, -1) @ np.ravel(d) for j, d in pairs)
         slopes.append(sum(parts, np.zeros(x.u.size)).reshape(x.u.shape))
@@ -155,10 +164,18 @@ def _gradient(x: _Case):
     ]
 
 
+def _weights(x: _Case):
+    weights, rate = x.there.astype(float), np.linspace(1, 2, len(x.u))
+    jacobian = _derivatives(x.operator, x.u, x.weighted(weights))[2]
+    return np.asarray(jacobian) @ rate, one_sided_difference(
+        lambda w: np.ravel(_rate(x.operator, x.u, x.weighted(w))), weights, rate
+    )
+
+
 def _jacobian(x: _Case):
     """`[tokens, others]`, the largest derivative of the rate at a token by the state at
     another."""
-    _, of_state = _derivatives(x.operator, x.u, x.points)
+    of_state = _derivatives(x.operator, x.u, x.points)[1]
     return abs(np.asarray(of_state)).reshape(*x.u.shape, *x.u.shape).max(axis=(1, 3))
 
 
@@ -250,6 +267,12 @@ _PROPERTIES = {
         1e-7,
         "derivatives with respect to weights or state are not those of finite differences",
     ),
+    "weights": Property(
+        _weights,
+        1e-6,
+        "derivatives with respect to domain.weights, some of them 0, are not those of finite "
+        "differences",
+    ),
     "padding": Property(
         _padding, 0, "tokens of weight zero, which are padding, change rates or gradients"
     ),
@@ -301,6 +324,7 @@ def check_operator(
     - `batches`: a batch is each of its samples, with padding of its own;
     - `gradient`: derivatives with respect to the weights and the state are those of finite
       differences;
+    - `weights`: so are those with respect to `domain.weights`, also where one is 0;
     - `padding`: tokens of weight zero are not seen, and gradients stay finite;
     - `causal`, `pointwise`: where the class says so, other derivatives are exactly zero;
     - `permutation`: the order in which points stand does not matter;

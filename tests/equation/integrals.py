@@ -10,7 +10,7 @@ import numpy as np
 import ide_transformer as ide
 from ide_transformer.equation import Domains
 from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span, Stream
-from ide_transformer.equation.operators.quadrature.integrate import prepare
+from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 
 
@@ -58,36 +58,36 @@ def by_hand(inputs, region, *, weights=None, positions=None, bias=None, period=n
     return out
 
 
-def quadrature_of(kind, region, *, in_order):
-    """A form with blocks of a size that tests can afford."""
-    if kind == "stream":
-        return Stream(region, 4, in_order)
-    size = TOKENS if kind == "dense" else 7
-    spans = (Span(a, min(a + size, TOKENS), 0, TOKENS) for a in range(0, TOKENS, size))
-    return Blocks(region, tuple(spans))
-
-
 def in_parts(kind, query, key, value, region, *, domain=DOMAIN, places=None, bias=None):
-    """The integral in a form; `places` is the domain of the queries."""
+    """The integral in a form, in blocks of a size that tests can afford; `places` is the domain
+    of the queries."""
+    if kind == "fused":
+        inputs = (x[None] for x in (query, key, value))
+        return fused_mean(*inputs, domain, region, implementation="xla")[0]
     integrand, restore = prepare(query, key, value, domain, bias)
     in_order = places is None and domain.consecutive
-    places = domain if places is None else places
+    places, tokens = domain if places is None else places, domain.num_tokens
     domains = Domains(*(ide.TokenDomain(x.points, period=x.period) for x in (places, domain)))
-    quadrature = quadrature_of(kind, region, in_order=in_order)
+    size = tokens if kind == "dense" else 7
+    spans = (Span(a, min(a + size, tokens), 0, tokens) for a in range(0, tokens, size))
+    quadrature = Blocks(region, tuple(spans))
+    if kind == "stream":
+        quadrature = Stream(region, 4, in_order)
     return restore(token_mean(integrand, domains, quadrature).mean)
 
 
 compiled_in_parts = eqx.filter_jit(in_parts)
 
 
-def plain(query, key, value, log_weights, inside, outside=-jnp.inf):
+def plain(query, key, value, weights, inside, outside=-jnp.inf):
     """The same mathematics with nothing but operations that JAX differentiates itself."""
     repeats = query.shape[-2] // key.shape[-2]
     key, value = (jnp.repeat(x, repeats, axis=-2) for x in (key, value))
     s = jnp.einsum("xhd,zhd->hxz", query, key) / math.sqrt(query.shape[-1])
-    s = s + jnp.broadcast_to(log_weights, s.shape)
     s = s if inside is None else jnp.where(jnp.broadcast_to(inside, s.shape), s, outside)
-    return jnp.einsum("hxz,zhd->xhd", jax.nn.softmax(s, axis=-1), value)
+    s = s - jax.lax.stop_gradient(jnp.max(s, axis=-1, keepdims=True))
+    gamma = jnp.exp(s) * jnp.broadcast_to(weights, s.shape)
+    return jnp.einsum("hxz,zhd->xhd", gamma / jnp.sum(gamma, axis=-1, keepdims=True), value)
 
 
 def derivatives(f, *primals):

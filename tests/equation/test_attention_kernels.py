@@ -102,17 +102,6 @@ def test_kernels_are_their_published_blocks(key, name, causal, domain):
     assert largest(apply(operator, u, domain), expected) < 1e-12
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_kernels_do_not_see_padding_and_take_a_batch(key, name):
-    operator = getattr(ide, name)(WIDTH, HEADS, key=key, std=0.3)
-    u = state(2, tokens=TOKENS)
-    padded = UNIFORM.padded(jnp.arange(TOKENS)[None] < jnp.array([[4], [TOKENS]]))
-    rate = apply(operator, u, padded)
-    alone = apply(operator, u[0, :4], ide.TokenDomain.uniform(4))
-    assert largest(rate[0, :4], alone) < 1e-13
-    assert largest(rate[1], apply(operator, u[1], UNIFORM)) < 1e-13
-
-
 @pytest.mark.parametrize("causal", [False, True])
 def test_where_linear_attention_sees_nothing_it_is_zero(key, causal):
     """In a sample of padding only, before the first token of a text that is padded on the
@@ -139,12 +128,12 @@ def square(operator, u, domain, first):
     return jnp.sum(operator(u, domain)[0, first:] ** 2)
 
 
-def test_a_sample_that_is_padding_only_has_no_mean():
-    mask = jnp.array([[False] * TOKENS, [True] * TOKENS])
+def test_a_sample_that_is_padding_only_has_no_mean(key):
+    mask = np.array([[False] * TOKENS, [True] * TOKENS])
     domain, u = UNIFORM.padded(mask), state(2, tokens=TOKENS)
-    assert (
-        largest(domain.mean(u), jnp.stack([jnp.zeros(WIDTH), jnp.mean(u[1], axis=0)])) < 1e-14
-    )
+    assert largest(domain.mean(u), np.stack([np.zeros(WIDTH), np.mean(u[1], axis=0)])) < 1e-14
+    attention = ide.Attention(WIDTH, HEADS, key=key, causal=True)
+    assert np.isfinite(apply(attention, u, domain)).all()
 
 
 def test_mass_is_conserved_in_the_limit_and_without_iterations_it_is_the_softmax(key):
@@ -158,21 +147,12 @@ def test_mass_is_conserved_in_the_limit_and_without_iterations_it_is_the_softmax
     assert largest(means[0], operator.output(means[1])) < 1e-10
 
 
-@pytest.mark.parametrize(
-    ("name", "causal"),
-    [("Attention", False), ("Attention", True), *(case for case in CASES if case[1])],
-)
-def test_points_may_be_in_any_order(key, name, causal):
-    operator = getattr(ide, name)(WIDTH, HEADS, key=key, std=0.3, causal=causal)
+@pytest.mark.parametrize("name", ["Attention", "LinearAttention"])
+def test_points_with_ends_may_be_in_any_order(key, name):
+    operator = getattr(ide, name)(WIDTH, HEADS, key=key, std=0.3, causal=True)
     order, u = np.array([3, 0, 6, 4, 1, 5, 2]), state(tokens=TOKENS)
     ends, end_weights = SIMPSON.ends[:, order], SIMPSON.end_weights[:, order]
     mixed = ide.TokenDomain(
         SIMPSON.points[order], SIMPSON.weights[order], ends=ends, end_weights=end_weights
     )
-
-    @eqx.filter_jit
-    def solved(u, domain):
-        equation = ide.Equation(ide.Tied((operator,), 1), ide.Free(), domain)
-        return ide.solve(equation, u, solver=ide.RK4()).u1
-
-    assert largest(solved(u[order], mixed), solved(u, SIMPSON)[order]) < 1e-13
+    assert largest(apply(operator, u[order], mixed), apply(operator, u, SIMPSON)[order]) < 1e-13

@@ -90,7 +90,6 @@ def expected(operator, u, domain):
 @pytest.mark.parametrize(
     ("domain", "options"),
     [
-        (ide.TokenDomain.uniform((4, 6)), {}),
         (image_domain((4, 2), 1, (4, 2), area_weights=False), dict(statistics=True)),
         (ide.TokenDomain.periodic((3, 6)), dict(width=5, stride=3)),
         (image_domain((4, 6), 1, (2, 3), area_weights=True), {}),
@@ -111,49 +110,8 @@ def test_the_integral_of_keys_runs_over_every_second_point():
     assert not ide.TokenDomain(jnp.arange(3.0)[:, None], grid=(2,), prefix=1).consecutive
 
 
-def test_a_gradient_equals_finite_differences_and_statistics_have_none():
+def test_statistics_have_no_gradient():
     domain = image_domain((2, 2), 1, (2, 2), area_weights=False)
-    operator, u = attention(statistics=True), state(domain)
-
-    def loss(operator):
-        return jnp.sum(jnp.sin(operator(u, domain)))
-
-    gradient = jax.jit(jax.grad(loss))(operator)
-    statistics = gradient.key_convolution.statistics
-    assert not statistics.mean.any() and not statistics.variance.any()
-
-    def expected_loss(weight):
-        def at(x):
-            return x.query_convolution.weight
-
-        changed = eqx.tree_at(at, operator, jnp.asarray(weight))
-        return np.sin(expected(changed, u, domain)).sum()
-
-    weight = np.asarray(operator.query_convolution.weight)
-    direction = np.random.default_rng(0).standard_normal(weight.shape)
-    h = 1e-6
-    slope = expected_loss(weight + h * direction) - expected_loss(weight - h * direction)
-    found = np.sum(np.asarray(gradient.query_convolution.weight) * direction)
-    assert abs(found - slope / (2 * h)) < 1e-8 * abs(found)
-
-
-def test_a_line_is_a_grid_too():
-    operator = attention(dimension=1, width=1, stride=1)
-    domain = ide.TokenDomain.uniform(5)
-    u = state(domain)
-    parts = (operator.query_convolution, operator.key_convolution, operator.value_convolution)
-    v = ide.LayerNorm().project(u)
-    # One point in a window: the convolutions are part of the linear maps.
-    plain = ide.Attention(FEATURES, HEADS, key=jax.random.key(0))
-    maps = []
-    for p, name in zip(parts, ("query", "key", "value"), strict=True):
-        m, factor = getattr(operator, name), np.asarray(p.gain) * np.asarray(p.weight[0])
-        weight = factor[:, None] * np.asarray(m.weight)
-        bias = np.asarray(p.bias) @ np.asarray(m.weight) + np.asarray(m.bias)
-        maps.append(eqx.tree_at(lambda x: (x.weight, x.bias), m, (weight, bias)))
-    plain = eqx.tree_at(
-        lambda x: (x.query, x.key, x.value, x.output), plain, (*maps, operator.output)
-    )
-    assert (
-        largest(*(eqx.filter_jit(f)(x, domain) for f, x in ((operator, u), (plain, v)))) < 1e-13
-    )
+    gradient = jax.jit(jax.grad(lambda operator: jnp.sum(operator(state(domain), domain) ** 2)))
+    found = gradient(attention(statistics=True)).key_convolution
+    assert not any(x.any() for x in jax.tree.leaves(found.statistics)) and found.gain.any()

@@ -28,7 +28,7 @@ CLASSES = sorted(
     and not inspect.isabstract(public)
 )
 CIRCLE = ide.TokenDomain.periodic(6)
-OTHERS = ide.TokenDomain(jnp.arange(3.0)[:, None], jnp.array([1.0, 0.0, 0.5]))
+OTHERS = ide.TokenDomain(jnp.arange(3.0)[:, None], jnp.array([1.0, 0.2, 0.5]))
 # Arguments in the place of those of a recipe.
 OTHER = {
     "ConvolutionalAttention": dict(width=3, stride=2, statistics=False),
@@ -65,10 +65,10 @@ def test_every_class(name):
 
 
 class Mine(ide.AbstractOperator):
-    """`du/dt = w ⊙ F(u)`, F right or wrong in one way."""
+    """Right, or wrong in one way."""
 
     weight: Array
-    way: str = eqx.field(static=True, default="right")
+    way: str = eqx.field(static=True)
 
     def __init__(self, features: int, way: str = "right"):
         self.weight, self.way = jnp.linspace(0.5, 1, features), way
@@ -87,18 +87,18 @@ class Mine(ide.AbstractOperator):
         return eqx.tree_at(lambda x: x.weight, self, 2 * self.weight)
 
     def __call__(self, u, domain):
-        weight, mean = jnp.broadcast_to(self.weight, u.shape), domain.mean(u)[..., None, :]
-        return WAYS.get(self.way, self.way)(
-            weight.astype(u.dtype), u, domain, jnp.broadcast_to(mean, u.shape)
-        )
+        shares = jnp.broadcast_to(domain.shares[..., None], u.shape).astype(u.dtype)
+        rate = WAYS.get(self.way, self.way)(u, shares, domain)
+        return rate * jnp.broadcast_to(self.weight, u.shape).astype(u.dtype)
 
 
-def shares(u, domain):
-    return jnp.broadcast_to(domain.shares[..., None], u.shape)
+def total(v):
+    """The sum over tokens, at each of them."""
+    return jnp.broadcast_to(jnp.sum(v, axis=-2, keepdims=True), v.shape)
 
 
-def right(w, u, domain, mean):
-    return w * (u + mean)
+def right(u, shares, domain):
+    return u + total(shares * u)
 
 
 WAYS = {
@@ -106,32 +106,26 @@ WAYS = {
     "nodal": right,
     "pointwise": right,
     "causal": right,
-    "dtype": lambda w, u, *_: w * u.astype(jnp.float64),
-    "compiled": lambda w, u, domain, _: (
-        w * u * (1 + isinstance(domain.points, jax.core.Tracer))
-    ),
-    "batches": lambda w, u, *_: (
-        w * jnp.mean(u.reshape(-1, *u.shape[-2:]), axis=0) if u.ndim > 2 else w * u
-    ),
-    "gradient": lambda w, u, domain, mean: w * u + jax.lax.stop_gradient(mean),
-    "padding": lambda w, u, *_: (
-        w * (u - jnp.mean(u, axis=-2, keepdims=True) * jnp.ones_like(u))
-    ),
-    "permutation": lambda w, u, domain, _: w * jnp.cumsum(shares(u, domain) * u, axis=-2),
-    "quadrature": lambda w, u, domain, _: (
-        w * jnp.sum(shares(u, domain) ** 2 * u, axis=-2, keepdims=True) * jnp.ones_like(u)
-    ),
+    "dtype": lambda u, *_: u.astype(jnp.float64),
+    "compiled": lambda u, _, domain: u * (1 + isinstance(domain.points, jax.core.Tracer)),
+    "batches": lambda u, *_: u if u.ndim == 2 else 2 * u,
+    "gradient": lambda u, *_: jnp.sin(jax.lax.stop_gradient(u)),
+    "weights": lambda u, shares, _: total(jax.lax.stop_gradient(shares) * u),
+    "padding": lambda u, *_: total(u),
+    "permutation": lambda u, shares, _: jnp.cumsum(shares * u, axis=-2),
+    "quadrature": lambda u, shares, _: total(shares**2 * u),
 }
 
 
 class MineInTokens(ide.AbstractTokenIntegral):
-    """Whose M of a token depends on others."""
+    """M of a token depends on others."""
 
     causal = False
 
     def over(self, u, domain, others):
-        seen, whole = others(u + domain.mean(u)[..., None, :] * jnp.ones_like(u), domain)
-        return u + whole.mean(seen)[..., None, :] * jnp.ones_like(u)
+        mean = jnp.broadcast_to(domain.mean(u)[..., None, :], u.shape)
+        seen, whole = others(u + mean, domain)
+        return u + jnp.broadcast_to(whole.mean(seen)[..., None, :], u.shape)
 
 
 class MineWithFlow(ide.AbstractExactOperator):
@@ -161,18 +155,10 @@ def test_a_wrong_one_is_noticed(way):
         check_operator(WRONG[way], WIDTH)
 
 
-class Unnamed(Mine):
-    def __init__(self, way):
-        super().__init__(WIDTH, way)
-
-
 def test_one_that_cannot_be_copied_or_named_is_noticed():
-    def local(w, u, *_):
-        return w * u
-
-    with pytest.raises(AssertionError, match=r"Unnamed, copies: .*pickle"):
-        check_operator(Unnamed(local), WIDTH)
-    with pytest.raises(AssertionError, match=r"Unnamed, yaml: .*part: .* needs way"):
-        check_operator(Unnamed("right"), WIDTH)
+    with pytest.raises(AssertionError, match=r"Mine, copies: .*pickle"):
+        check_operator(Mine(WIDTH, lambda u, *_: u), WIDTH)
+    with pytest.raises(AssertionError, match=r"Diffusion, yaml: .*needs rate; give part"):
+        check_operator(ide.Diffusion(1.0), WIDTH)
     with pytest.raises(ide.InputError, match=r"without=.'speed'.: no such property"):
         check_operator(Mine(WIDTH), WIDTH, without=("speed",))

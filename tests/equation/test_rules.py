@@ -1,132 +1,141 @@
-"""Quadrature rules of token domains, through the attention operator."""
+"""Quadrature rules, over all of a domain and up to a point, and in attention."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import apply, made, state
-from helpers import HEADS, WIDTH, largest
+from equation.integrals import by_hand, compiled_in_parts
+from equation.problems import apply, made
+from helpers import HEADS, WIDTH, fast_first, largest, observed_order
+from scipy.integrate import simpson
 from scipy.spatial import cKDTree
 
 import ide_transformer as ide
 
 
-# Points for which the program has room.
-ROOM = 960
 GRIDS = {"uniform": lambda s: s, "clustered": lambda s: s + np.sin(2 * np.pi * s) / 8}
+ORDERS = {"midpoint": 2, "trapezoid": 2, "simpson": 4}
 
 
-@pytest.fixture
-def attention(key):
-    return ide.Attention(WIDTH, HEADS, key=key, std=0.2)
+def on_grid(rule, n, grid="uniform"):
+    x = jnp.asarray(GRIDS[grid](np.linspace(0, 1, n + 1)))
+    return made(getattr(ide.TokenDomain, rule), n if rule == "midpoint" else x)
 
 
-def smooth_state(points):
-    """Smooth functions of the first coordinate, and of the second one where there is one."""
-    x, y = points[:, 0], points[:, -1]
-    directions = np.random.default_rng(0).normal(size=(3, WIDTH))
-    return jnp.stack([jnp.sin(3 * x), jnp.cos(2 * x), x * y**2], axis=1) @ directions
+def integral(domain):
+    """Of `exp(x + y/2)`, y a second coordinate where there is one."""
+    x = np.asarray(domain.points) @ np.array([1, 0.5])[: domain.dimension]
+    weights = np.asarray(domain.weights) if domain.weights is not None else 1 / len(x)
+    return np.sum(weights * np.exp(x))
 
 
-def at_origin(attention, domain):
-    """The rate at the origin and its derivatives in weights of the operator. The origin is a
-    point without weight, and so are those that fill up: one program serves all domains."""
-    points, weights = np.asarray(domain.points), domain.weights
-    weights = np.ones(len(points)) if weights is None else np.asarray(weights)
-    room = (1, ROOM - len(points))
-    return _at_origin(attention, np.pad(points, (room, (0, 0))), np.pad(weights, room))
+@pytest.mark.parametrize("rule", ORDERS)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_rules_converge_at_their_order(rule, grid):
+    order = observed_order(
+        lambda n: abs(integral(on_grid(rule, n, grid)) - np.e + 1), (16, 32, 64)
+    )
+    assert order == pytest.approx(ORDERS[rule], abs=0.1)
 
 
-@eqx.filter_jit
-def _at_origin(attention, points, weights):
-    def rate(attention):
-        return attention(smooth_state(points), ide.TokenDomain(points, weights))[0]
-
-    gradient = eqx.filter_grad(lambda attention: jnp.sum(rate(attention) ** 2))(attention)
-    return rate(attention), gradient.query.weight, gradient.value.weight
-
-
-def errors(attention, domain, exact):
-    """Of the rate, and of the gradients, relative to their size."""
-    found = at_origin(attention, domain)
-    pairs = zip(found, map(np.asarray, exact), strict=True)
-    return [largest(a, b) / np.abs(b).max() for a, b in pairs]
-
-
-@pytest.mark.parametrize(
-    ("rule", "order", "grid"),
-    [
-        ("midpoint", 2, "uniform"),
-        ("trapezoid", 2, "uniform"),
-        ("trapezoid", 2, "clustered"),
-        ("simpson", 4, "uniform"),
-        ("simpson", 4, "clustered"),
-    ],
-)
-def test_the_operator_and_its_gradients_converge_at_the_order_of_the_rule(
-    attention, rule, order, grid
-):
-    exact = at_origin(attention, ide.TokenDomain.gauss_legendre(40))
-    numbers, found, plain = np.array([48, 96, 192]), [], []
-    for n in map(int, numbers):
-        x = jnp.asarray(GRIDS[grid](np.linspace(0, 1, n + 1)))
-        domain = made(getattr(ide.TokenDomain, rule), n if rule == "midpoint" else x)
-        found.append(errors(attention, domain, exact))
-        plain.append(errors(attention, ide.TokenDomain(domain.points), exact))
-    orders = -np.polyfit(np.log(numbers), np.log(found), 1)[0]
-    assert (abs(orders - order) < 0.2).all()
-    if grid == "clustered":
-        # The softmax alone, for which each point is as large, has another limit.
-        assert np.allclose(plain[-1], plain[-2], rtol=0.1) and plain[-1][0] > 1e-2
+def test_spectral_rules_products_and_random_points():
+    exact, both = np.exp(2) - 1, 2 * (np.e - 1) * (np.exp(0.5) - 1)
+    for rule in ("gauss_legendre", "clenshaw_curtis"):
+        domain = getattr(ide.TokenDomain, rule)(16, (0.0, 2.0))
+        assert abs(integral(domain) - exact) < 1e-13
+    lines = on_grid("simpson", 40), on_grid("midpoint", 600)
+    assert abs(integral(lines[0].product(lines[0])) - both) < 1e-6
+    mixed = lines[1].product(lines[0])
+    assert np.sum(mixed.weights) == pytest.approx(600) and mixed.dimension == 2
+    random = ide.TokenDomain.monte_carlo(
+        20_000, key=jax.random.key(0), bounds=((0.0, 2.0),) * 2
+    )
+    points = np.asarray(random.points)
+    assert abs(points.mean(0) - 1).max() < 0.02 and (points.min(), points.max()) > (0, 1.9)
+    assert points.max() < 2 and abs(np.mean(points[:, 0] * points[:, 1]) - 1) < 0.02
 
 
-@pytest.mark.parametrize("rule", ["gauss_legendre", "clenshaw_curtis"])
-def test_spectral_rules_are_exact_at_32_points(attention, rule):
-    make = getattr(ide.TokenDomain, rule)
-    exact = at_origin(attention, ide.TokenDomain.gauss_legendre(60, (0.0, 2.0)))
-    assert max(errors(attention, make(32, (0.0, 2.0)), exact)) < 1e-12
-    assert errors(attention, make(4, (0.0, 2.0)), exact)[0] > 1e-6
+def test_attention_converges_at_the_order_of_the_rule(key):
+    """The softmax alone, for which each point is as large, has another limit."""
+    operator = ide.Attention(WIDTH, HEADS, key=key, std=0.2)
+    directions = np.random.default_rng(0).normal(size=(2, WIDTH))
+
+    def at_origin(domain):
+        # The origin is a point without weight, and so are those that fill up: one program.
+        room = (1, 100 - domain.num_tokens)
+        x = np.pad(np.asarray(domain.points)[:, 0], room)
+        u = jnp.asarray(np.stack([np.sin(3 * x), np.cos(2 * x)], 1) @ directions)
+        weights = np.ones(len(domain.points)) if domain.weights is None else domain.weights
+        points = ide.TokenDomain(jnp.asarray(x)[:, None], jnp.asarray(np.pad(weights, room)))
+        return np.asarray(apply(operator, u, points)[0])
+
+    exact = at_origin(ide.TokenDomain.gauss_legendre(40))
+    assert largest(at_origin(ide.TokenDomain.clenshaw_curtis(32)), exact) < 1e-12
+
+    def error(n, plain=False):
+        domain = on_grid("simpson", n, "clustered")
+        return largest(at_origin(ide.TokenDomain(domain.points) if plain else domain), exact)
+
+    assert observed_order(error, (24, 48, 96)) == pytest.approx(4, abs=0.2)
+    assert error(96, plain=True) > 0.8 * error(48, plain=True) > 1e-2
 
 
-def test_monte_carlo_is_of_order_one_half(attention):
-    exact = at_origin(attention, ide.TokenDomain.gauss_legendre(40))[0]
-    origin = jnp.zeros((1, 1))
-
-    @eqx.filter_jit
-    def error(tokens):
-        def square(key):
-            # The origin sees the points, and is none of them.
-            drawn = ide.TokenDomain.monte_carlo(tokens, key=key)
-            points = jnp.concatenate([origin, drawn.points])
-            weights = jnp.ones(tokens + 1).at[0].set(0)
-            rate = attention(smooth_state(points), ide.TokenDomain(points, weights))[0]
-            return jnp.sum((rate - exact) ** 2)
-
-        squares = jax.lax.map(square, jax.random.split(jax.random.key(1), 1000), batch_size=50)
-        return jnp.sqrt(jnp.mean(squares))
-
-    numbers = [16, 64, 256]
-    order = -np.polyfit(np.log(numbers), np.log([error(n) for n in numbers]), 1)[0]
-    assert abs(order - 0.5) < 0.1
+def smooth_inputs(x):
+    """Queries, keys and values that are smooth functions on the interval."""
+    waves = np.stack([np.ones_like(x), np.sin(2 * x), np.cos(3 * x)], -1)
+    maps = np.random.default_rng(0).normal(size=(3, 3, 8))
+    return tuple(jnp.asarray((waves @ m).reshape(-1, 2, 4)) for m in maps)
 
 
-def simpson_and_trapezoid(n):
-    """The products of Simpson's rule with itself and with the trapezoidal one."""
-    points = jnp.linspace(0, 1, n)
-    x = ide.TokenDomain.simpson(points)
-    return x.product(x), x.product(ide.TokenDomain.trapezoid(points))
+def exact_means(x):
+    """By Gauss–Legendre on `[0, x_i]` for each query."""
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    order, weights = np.append((nodes + 1) / 2, 2.0), np.append(weights, 0)
+
+    def one(end):
+        inputs = smooth_inputs(np.append(end * (nodes + 1) / 2, end))
+        return by_hand(inputs, ide.Volterra(), weights=weights, positions=order)[-1]
+
+    return np.stack([one(end) for end in x])
 
 
-def test_products_of_rules_converge_in_the_plane(attention):
-    line = ide.TokenDomain.gauss_legendre(20)
-    exact = at_origin(attention, made(line.product, line))
-    found = []
-    for n in (11, 21):
-        products = made(simpson_and_trapezoid, n)
-        found.append([errors(attention, domain, exact)[0] for domain in products])
-    orders = np.log2(np.array(found[0]) / np.array(found[1]))
-    assert (abs(orders - [4, 2]) < 0.2).all()
+CASES = [("blocks", "simpson"), ("fused", "trapezoid"), ("stream", "trapezoid")]
+
+
+@pytest.mark.parametrize(("kind", "rule"), fast_first(2, CASES))
+@pytest.mark.parametrize("grid", GRIDS)
+def test_causal_integrals_converge_at_the_order_of_the_rule(grid, kind, rule):
+    """At the same points of all grids, of which the least is after the first gaps."""
+    places = GRIDS[grid](np.linspace(0, 1, 5))
+
+    def error(n):
+        domain = on_grid(rule, n, grid)
+        inputs = smooth_inputs(np.asarray(domain.points)[:, 0])
+        mean = np.asarray(compiled_in_parts(kind, *inputs, ide.Volterra(), domain=domain))
+        assert largest(mean[0], inputs[2][0]) < 1e-6
+        return np.abs(mean[:: n // 4] - exact_means(places))[1:].max()
+
+    # Fewer points where the fused form has the precision of float32.
+    order = observed_order(error, (16, 24, 32) if kind == "fused" else (16, 32, 64))
+    assert order == pytest.approx(ORDERS[rule], abs=0.2)
+
+
+@pytest.mark.parametrize("points", [3, 4, 9, 12])
+def test_an_integral_up_to_a_point_is_that_of_the_points_until_there(points):
+    """Its weights are those of Simpson's rule on these points alone."""
+    x = np.linspace(0, 1, points) + np.linspace(0, 1, points) ** 1.5
+    domain, values = made(ide.TokenDomain.simpson, jnp.asarray(x)), np.exp(x)
+    of_all, end_weights, ends = map(
+        np.asarray, (domain.weights, domain.end_weights, domain.ends)
+    )
+    assert of_all @ values == pytest.approx(simpson(values, x=x), rel=1e-14)
+    for end in range(2, points):
+        weights = of_all[: end + 1].copy()
+        for lag in range(3):
+            weights[end - lag] = end_weights[lag, end - lag]
+            assert ends[lag, end - lag] == x[end]
+        here = simpson(values[: end + 1], x=x[: end + 1])
+        assert weights @ values[: end + 1] == pytest.approx(here, rel=1e-14)
 
 
 def test_a_periodic_grid_is_exact_for_waves():
@@ -137,7 +146,7 @@ def test_a_periodic_grid_is_exact_for_waves():
     assert abs(np.mean(np.cos(2 * np.pi * 6 * x)) - 1) < 1e-15
 
 
-def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest(attention):
+def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
     """Against counting, with points on two sides and in a corner."""
     draw = np.random.default_rng(0)
     points = draw.uniform(size=(40, 2))
@@ -150,28 +159,3 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest(attentio
     assert np.abs(domain.weights - counted).max() < 5 * np.sqrt(0.05 / samples)
     line = ide.TokenDomain.from_points(jnp.array([[3.0], [0.0], [1.0]]), ((-1.0, 3.0),))
     assert line.weights.tolist() == [1.0, 1.5, 1.5]
-    # The mean over them is nearer to the integral than that of the points.
-    grid = ide.TokenDomain.gauss_legendre(30)
-    exact = at_origin(attention, made(grid.product, grid))
-    draws = draw.uniform(size=(3, 200, 2))
-    weighted, plain = [], []
-    for drawn in map(jnp.asarray, draws):
-        cells = ide.TokenDomain.from_points(drawn, ((0.0, 1.0), (0.0, 1.0)))
-        weighted.append(errors(attention, cells, exact)[0])
-        plain.append(errors(attention, ide.TokenDomain(drawn), exact)[0])
-    assert np.mean(weighted) < np.mean(plain) / 3
-
-
-def test_the_midpoint_rule_is_the_softmax(attention):
-    u = state(tokens=6)
-    ordinary = apply(attention, u, ide.TokenDomain.uniform(6))
-    assert largest(apply(attention, u, ide.TokenDomain.midpoint(6)), ordinary) < 1e-14
-
-
-def test_a_point_is_two_of_half_its_weight(attention):
-    domain, u = ide.TokenDomain.gauss_legendre(5), np.asarray(state(tokens=5))
-    twice = np.array([0, 1, 1, 2, 3, 4])
-    halves = np.asarray(domain.weights)[twice] * [1, 0.5, 0.5, 1, 1, 1]
-    points = jnp.asarray(np.asarray(domain.points)[twice])
-    there = apply(attention, u[twice], ide.TokenDomain(points, jnp.asarray(halves)))
-    assert largest(there, np.asarray(apply(attention, u, domain))[twice]) < 1e-12
