@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..equation import (
@@ -19,22 +18,20 @@ from ..equation import (
 from ..errors import InputError
 from ..training.build import offers_of
 from ..training.config import ModelConfig
-from .properties import Property, built, central_difference, check, copies, drawn_like, in_dtype
+from .properties import (
+    AbstractConformance,
+    bits,
+    central_difference,
+    drawn_like,
+    in_dtype,
+    within,
+)
 
 
+# One program for all cases of a constraint.
 @eqx.filter_jit
-def _project(constraint, u):
-    return constraint.project(u)
-
-
-@eqx.filter_jit
-def _residual(constraint, u):
-    return constraint.residual(u)
-
-
-@eqx.filter_jit
-def _tangent(constraint, u, du):
-    return constraint.tangent(u, du)
+def _call(constraint, method, *arguments):
+    return getattr(constraint, method)(*arguments)
 
 
 @eqx.filter_jit
@@ -45,125 +42,103 @@ def _derivatives(constraint, u, direction):
     return jax.jacrev(constraint.project)(u), slope
 
 
-class _Case(NamedTuple):
-    """A constraint, a state off the set, and a rate."""
+class _Constraint(AbstractConformance):
+    """A constraint, and states off the set and on it."""
 
-    constraint: Any
-    u: np.ndarray
-    rate: np.ndarray
-    options: Mapping[str, Any]
+    kind = AbstractConstraint
 
-    @property
-    def on_set(self) -> np.ndarray:
-        return np.asarray(_project(self.constraint, self.u))
+    def __init__(self, part, options, features):
+        super().__init__(part, options, features)
+        self.constraint: Any = in_dtype(part)
+        self.u, self.rate = 2 * np.random.default_rng(0).normal(size=(2, 5, features))
+        self.direction = drawn_like(self.constraint)
+        self.on = self.project(self.u)
 
+    def project(self, u: Any) -> Any:
+        return np.asarray(_call(self.constraint, "project", u))
 
-def _yaml(x: _Case):
-    if not x.constraint.configurable:
-        raise InputError("A configuration does not name it.")
-    offers = offers_of(ModelConfig(width=x.u.shape[-1], heads=1), causal=False)
-    made = built(x.constraint, AbstractConstraint, x.options, offers)
-    return type(made) is type(x.constraint), True
+    def residual(self, u: Any) -> Any:
+        return np.asarray(_call(self.constraint, "residual", u))
 
+    def tangent(self, u: Any) -> Any:
+        return np.asarray(_call(self.constraint, "tangent", u, self.rate))
 
-def _dtype(x: _Case):
-    kinds = (jnp.float32, jnp.bfloat16)
-    low = [in_dtype((x.constraint, x.u), dtype) for dtype in kinds]
-    found = [eqx.filter_eval_shape(c.project, u).dtype for c, u in low]
-    return [jnp.finfo(x).bits for x in found], [jnp.finfo(x).bits for x in kinds]
+    def built(self, offers):
+        model = ModelConfig(width=self.features, heads=1)
+        return super().built(offers_of(model, causal=False))
 
+    @within(0)
+    def dtype(self):
+        """projections have as many bits as state and weights, 32 or 16."""
+        low = [in_dtype((self.constraint, self.u), x) for x in ("float32", "bfloat16")]
+        return bits([eqx.filter_eval_shape(c.project, u) for c, u in low]), [32, 16]
 
-def _tokens(x: _Case):
-    """The Jacobian between different tokens, and a token alone."""
-    jacobian, _ = _derivatives(x.constraint, x.u, drawn_like(x.constraint))
-    seen = abs(np.asarray(jacobian)).max(axis=(1, 3))
-    alone = _project(x.constraint, x.u[0]), _residual(x.constraint, x.u[0])
-    both = x.on_set[0], np.asarray(_residual(x.constraint, x.u))[0]
-    return [seen - np.diag(np.diag(seen)), *alone], [np.zeros_like(seen), *both]
+    @within(1e-12)
+    def tokens(self):
+        """each token is projected by itself, and measured."""
+        jacobian, _ = _derivatives(self.constraint, self.u, self.direction)
+        seen = abs(np.asarray(jacobian)).max(axis=(1, 3))
+        found = [
+            seen - np.diag(np.diag(seen)),
+            self.project(self.u[0]),
+            self.residual(self.u[0]),
+        ]
+        return found, [0 * seen, self.on[0], self.residual(self.u)[0]]
 
+    @within(1e-10)
+    def on_set(self):
+        """the residual of a projected state is zero."""
+        return self.residual(self.on), np.zeros(len(self.u))
 
-def _off_set(x: _Case):
-    """Whether the residual is positive where the projection moves a token."""
-    moves = abs(x.on_set - x.u).max(axis=-1) > 1e-3
-    return (np.asarray(_residual(x.constraint, x.u)) > 1e-6)[moves], moves[moves]
+    @within(0)
+    def off_set(self):
+        """the residual is positive at a token that the projection moves."""
+        moves = abs(self.on - self.u).max(axis=-1) > 1e-3
+        return (self.residual(self.u) > 1e-6)[moves], moves[moves]
 
+    @within(1e-10)
+    def idempotent(self):
+        """the projection leaves the set where it is, so that steps may be small."""
+        return self.project(self.on), self.on
 
-def _tangents(x: _Case):
-    """Of a state off the set, by central differences, and on it, by one-sided ones."""
-    step, on_set = 1e-7, x.on_set
-    found = [_tangent(x.constraint, u, x.rate) for u in (x.u, on_set)]
-    apart = central_difference(lambda u: _project(x.constraint, u), x.u, x.rate)
-    ahead = np.asarray(_project(x.constraint, on_set + step * x.rate))
-    return found, [apart, (ahead - np.asarray(_project(x.constraint, on_set))) / step]
+    @within(1e-5)
+    def tangents(self):
+        """`tangent` is the derivative of the projection along a rate, on the set at 0+."""
+        step = 1e-7
+        ahead = (self.project(self.on + step * self.rate) - self.project(self.on)) / step
+        apart = central_difference(self.project, self.u, self.rate)
+        return [self.tangent(self.u), self.tangent(self.on)], [apart, ahead]
 
+    @within(1e-2)
+    def stays(self):
+        """a small step along `tangent` leaves the set in second order only."""
+        there = self.on + 1e-4 * self.tangent(self.on)
+        return self.residual(there) / 1e-4, np.zeros(len(self.on))
 
-def _stays(x: _Case):
-    """Along the tangential part of a rate the distance from the set is of second order."""
-    step, on_set = 1e-4, x.on_set
-    there = on_set + step * np.asarray(_tangent(x.constraint, on_set, x.rate))
-    return np.asarray(_residual(x.constraint, there)) / step, np.zeros(len(on_set))
+    @within(1e-7)
+    def gradient(self):
+        """derivatives of the projection are those of finite differences."""
+        jacobian, slope = _derivatives(self.constraint, self.u, self.direction)
+        return [np.einsum("xiyj,yj->xi", jacobian, self.rate), slope], [
+            central_difference(self.project, self.u, self.rate),
+            central_difference(
+                lambda c: _call(c, "project", self.u), self.constraint, self.direction
+            ),
+        ]
 
+    @within(1e-12)
+    def unproject(self):
+        """the shift and the scale of a rescaling give back the state."""
+        if not isinstance(self.constraint, AbstractRescaling):
+            raise InputError("It loses more than a shift and a scale.")
+        scales = _call(self.constraint, "scales", self.u)
+        return _call(self.constraint, "unproject", self.on, scales), self.u
 
-def _gradient(x: _Case):
-    direction = drawn_like(x.constraint)
-    jacobian, slope = _derivatives(x.constraint, x.u, direction)
-    along = np.einsum("xiyj,yj->xi", jacobian, x.rate)
-    return [along, slope], [
-        central_difference(lambda u: _project(x.constraint, u), x.u, x.rate),
-        central_difference(lambda c: _project(c, x.u), x.constraint, direction),
-    ]
-
-
-def _unproject(x: _Case):
-    if not isinstance(x.constraint, AbstractRescaling):
-        raise InputError("It loses more than a shift and a scale.")
-    back = eqx.filter_jit(lambda c, u: c.unproject(c.project(u), c.scales(u)))
-    return back(x.constraint, x.u), x.u
-
-
-def _nodal(x: _Case):
-    features = x.u.shape[-1]
-    space = FunctionSpace(Nodal(), features, FeatureDomain(features))
-    at_points = eqx.filter_jit(lambda c: c.at_points(space))
-    return _project(at_points(x.constraint), x.u), x.on_set
-
-
-_PROPERTIES = {
-    "copies": Property(
-        lambda x: copies(x.constraint), 0, "it is not the same pickled, or deep-copied"
-    ),
-    "yaml": Property(_yaml, 0, "a configuration does not make it"),
-    "dtype": Property(_dtype, 0, "a state of so many bits is projected on one of others"),
-    "tokens": Property(_tokens, 1e-12, "a token is not projected by itself"),
-    "on_set": Property(
-        lambda x: (_residual(x.constraint, x.on_set), np.zeros(len(x.u))),
-        1e-10,
-        "the residual of a projected state is not zero",
-    ),
-    "off_set": Property(
-        _off_set, 0, "the residual is zero at a token that the projection moves"
-    ),
-    "idempotent": Property(
-        lambda x: (_project(x.constraint, x.on_set), x.on_set),
-        1e-10,
-        "a projected state is projected on another one; the limit of small steps may not exist",
-    ),
-    "tangent": Property(
-        _tangents,
-        1e-5,
-        "`tangent` is not the derivative of `project` along a rate, off the set or on it",
-    ),
-    "stays": Property(
-        _stays, 1e-2, "a small step along `tangent` leaves the set in first order"
-    ),
-    "gradient": Property(
-        _gradient, 1e-7, "derivatives of the projection are not those of finite differences"
-    ),
-    "unproject": Property(_unproject, 1e-12, "shift and scale do not give back the state"),
-    "nodal": Property(
-        _nodal, 1e-12, "`at_points` of nodal functions, one for each feature, changes it"
-    ),
-}
+    @within(1e-12)
+    def nodal(self):
+        """`at_points` of nodal functions, one for each feature, changes nothing."""
+        space = FunctionSpace(Nodal(), self.features, FeatureDomain(self.features))
+        return _call(_call(self.constraint, "at_points", space), "project", self.u), self.on
 
 
 def check_constraint(
@@ -175,16 +150,15 @@ def check_constraint(
 ) -> None:
     """Checks what every constraint does, in double precision:
 
-    - `copies`: it is the same pickled and deep-copied;
-    - `yaml`: a configuration makes it, by `module:Class`;
+    - `copies`, `yaml`: it is the same pickled and copied, and a configuration makes it;
     - `dtype`: projections have the dtype of state and weights, float32 or bfloat16;
     - `tokens`: each token is projected by itself;
     - `on_set`, `off_set`: the residual is zero to rounding where a state was projected, and
       positive where the projection moves it;
     - `idempotent`: the projection leaves the set where it is, so that steps may be small; it is
       not to hold for a map of checkpoints, such as `LayerNorm` with a vector of gains;
-    - `tangent`: it is the derivative of the projection along a rate, on the set at `0+`;
-    - `stays`: a small step along it leaves the set in second order only;
+    - `tangents`: `tangent` is the derivative of the projection along a rate, on the set at
+      `0+`; `stays`: a small step along it leaves the set in second order only;
     - `gradient`: derivatives with respect to state and weights are those of finite differences;
     - `unproject`: that of an `AbstractRescaling` gives back the state;
     - `nodal`: `at_points` of one nodal function for each feature changes nothing.
@@ -194,14 +168,11 @@ def check_constraint(
     - `constraint`: one with random weights, and no number like `eps` that moves the set by more
       than rounding.
     - `features`: width of the state.
-    - `options`: what a configuration has to give.
-    - `without`: properties that it is not to have.
+    - `options`, `without`: see `check_operator`.
 
     **Raises:** `AssertionError` that names the property, the numbers, and what they mean.
 
     **Example:** `check_constraint(ide.Sphere(gain=2.0), 4)`
     """
     with jax.enable_x64(True):
-        u, rate = 2 * np.random.default_rng(0).normal(size=(2, 5, features))
-        case = _Case(in_dtype(constraint), u, rate, options)
-        check(constraint, case, _PROPERTIES, without)
+        _Constraint(constraint, options, features).check(without)

@@ -2,16 +2,22 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..equation import AbstractControl, FeatureIntegral, low_precision
 from ..errors import InputError
-from .properties import Property, built, central_difference, check, copies, drawn_like, in_dtype
+from .properties import (
+    AbstractConformance,
+    bits,
+    central_difference,
+    drawn_like,
+    in_dtype,
+    within,
+)
 
 
 # Places inside each interval.
@@ -41,146 +47,102 @@ def _slope(control, direction, depths):
     return jax.jvp(lambda w: _blocks(eqx.combine(w, rest), depths), (weights,), (direction,))[1]
 
 
-class _Case(NamedTuple):
-    control: Any
-    options: Mapping[str, Any]
+class _Control(AbstractConformance):
+    kind = AbstractControl
 
-    def at(self, depths: Any) -> Any:
-        return jax.tree.map(np.asarray, _blocks(self.control, np.asarray(depths)))
+    def __init__(self, part, options):
+        super().__init__(part, options, 2)
+        self.control: Any = in_dtype(part)
+        self.number, self.horizon = part.num_intervals, part.horizon
+        starts = np.arange(self.number)[:, None]
+        self.depths = np.ravel((starts + _PLACES) * part.interval_length)
+        self.at_depths = jax.tree.map(np.asarray, _blocks(self.control, self.depths))
 
-    def inside(self, places: np.ndarray) -> np.ndarray:
-        """Depths at places inside of each interval."""
-        starts = np.arange(self.control.num_intervals)[:, None]
-        return (starts + places) * self.control.interval_length
+    @within(0)
+    def yaml(self):
+        """a configuration makes it, with as many intervals and such blocks as are asked for."""
+        if not hasattr(self.part, "build"):
+            raise InputError("It is not made from scratch.")
 
+        def make_block(key):
+            return (FeatureIntegral(2, key=key),)
 
-def _yaml(x: _Case):
-    if not x.control.configurable or not hasattr(x.control, "build"):
-        raise InputError("A configuration does not name it.")
-    offered = {"make_block": lambda key: (FeatureIntegral(2, key=key),), "num_intervals": 3}
-    made = built(x.control, AbstractControl, x.options, {AbstractControl: offered})
-    (operator,) = eqx.filter_eval_shape(made, 0.0)
-    numbers = [made.num_intervals, *operator.map.weight.shape]
-    return [type(made) is type(x.control), numbers], [True, [3, 2, 2]]
+        made = self.built({AbstractControl: dict(make_block=make_block, num_intervals=3)})
+        (operator,) = eqx.filter_eval_shape(made, 0.0)
+        return [made.num_intervals, *operator.map.weight.shape], [3, 2, 2]
 
+    @within(1e-12)
+    def march(self):
+        """`local` in a scan over `intervals()` gives the blocks of the control itself."""
+        scanned = _scanned(self.control, _PLACES)
+        return jax.tree.map(
+            lambda x: np.reshape(x, (-1, *x.shape[2:])), scanned
+        ), self.at_depths
 
-def _march(x: _Case):
-    depths = x.inside(_PLACES)
-    found = jax.tree.map(
-        lambda y: np.asarray(y).reshape(depths.size, *y.shape[2:]), _scanned(x.control, _PLACES)
-    )
-    return found, x.at(depths.ravel())
-
-
-def _continuous(x: _Case):
-    if not x.control.continuous:
-        raise InputError("It does not say so.")
-    ends = _scanned(x.control, np.array([0.0, 1.0]))
-    first, last = (jax.tree.map(lambda y, i=i: np.asarray(y)[:, i], ends) for i in (0, 1))
-    return (jax.tree.map(lambda y: y[:-1], last), jax.tree.map(lambda y: y[1:], first))
-
-
-def _gradient(x: _Case):
-    direction, depths = drawn_like(x.control), x.inside(_PLACES).ravel()
-    found = jax.tree.leaves(_slope(x.control, direction, depths))
-    expected = [
-        central_difference(
-            lambda control, i=i: jax.tree.leaves(_blocks(control, depths))[i],
-            x.control,
-            direction,
+    @within(1e-12)
+    def continuous(self):
+        """with continuous=True blocks do not jump between intervals."""
+        if not self.control.continuous:
+            raise InputError("It does not say so.")
+        ends = jax.tree.map(np.asarray, _scanned(self.control, np.array([0.0, 1.0])))
+        return tuple(
+            jax.tree.map(lambda x, cut=cut: x[cut], ends)
+            for cut in (np.s_[:-1, 1], np.s_[1:, 0])
         )
-        for i in range(len(found))
-    ]
-    return found, expected
 
+    @within(1e-7)
+    def gradient(self):
+        """the derivative along the weights is that of finite differences."""
+        direction = drawn_like(self.control)
+        found = _slope(self.control, direction, self.depths)
+        return found, central_difference(
+            lambda control: _blocks(control, self.depths), self.control, direction
+        )
 
-def _refined(x: _Case):
-    """Three times as many intervals, and the first number again."""
-    number, depths = x.control.num_intervals, x.inside(_PLACES).ravel()
-    fine = x.control.resample(3 * number)
-    back = fine.resample(number)
-    expected = x.at(depths)
-    return (
-        [[y.num_intervals, y.horizon] for y in (fine, back)]
-        + [_blocks(y, depths) for y in (fine, back)],
-        [[n, x.control.horizon] for n in (3 * number, number)] + [expected, expected],
-    )
+    @within(1e-12)
+    def resample(self):
+        """on three times as many intervals of the same depth, and back, it has the same
+        blocks."""
+        fine = self.control.resample(3 * self.number)
+        both = [fine, fine.resample(self.number)]
+        return [[x.num_intervals, x.horizon, _blocks(x, self.depths)] for x in both], [
+            [n, self.horizon, self.at_depths] for n in (3 * self.number, self.number)
+        ]
 
+    @within(1e-12)
+    def coarse(self):
+        """on any number of intervals its depth is the same, and blocks are finite."""
+        both = [self.control.resample(n) for n in (1, self.number + 1)]
+        finite = [
+            np.isfinite(y) for x in both for y in jax.tree.leaves(_blocks(x, np.zeros(1)))
+        ]
+        return [[x.horizon for x in both], finite], [
+            [self.horizon] * 2,
+            [np.ones_like(x) for x in finite],
+        ]
 
-def _coarse(x: _Case):
-    coarse = [x.control.resample(n) for n in (1, x.control.num_intervals + 1)]
-    found = [
-        np.isfinite(y).all() for c in coarse for y in jax.tree.leaves(_blocks(c, np.zeros(1)))
-    ]
-    return [[c.horizon for c in coarse], found], [[x.control.horizon] * 2, [True] * len(found)]
+    @within(1e-12)
+    def extend(self):
+        """at twice the depth, if it is not refused, blocks repeat."""
+        longer = self.control.extend(2 * self.horizon)
+        twice = np.append(self.depths, self.depths + self.horizon)
+        expected = jax.tree.map(lambda x: np.concatenate([x, x]), self.at_depths)
+        return [longer.horizon, _blocks(longer, twice)], [2 * self.horizon, expected]
 
+    @within(1e-12)
+    def tabulate(self):
+        """a table has the same blocks at its places."""
+        return tuple(
+            _scanned(x, _PLACES) for x in (self.control.tabulate(_PLACES), self.control)
+        )
 
-def _extended(x: _Case):
-    """An `InputError` where θ is not the same at all depths."""
-    longer = x.control.extend(2 * x.control.horizon)
-    depths = x.inside(_PLACES).ravel()
-    found = _blocks(longer, np.append(depths, depths + x.control.horizon))
-    expected = jax.tree.map(lambda y: np.concatenate([y, y]), x.at(depths))
-    return [longer.horizon, found], [2 * x.control.horizon, expected]
-
-
-def _tabulated(x: _Case):
-    table = x.control.tabulate(_PLACES)
-    return _scanned(table, _PLACES), _scanned(x.control, _PLACES)
-
-
-def _precision(x: _Case):
-    """bfloat16 for matrices, the dtype that they have for vectors."""
-    low = eqx.filter_eval_shape(low_precision(x.control, "bfloat16"), 0.0)
-    pairs = zip(
-        *(
-            jax.tree.leaves(
-                eqx.filter(
-                    y, lambda z: hasattr(z, "dtype") and jnp.issubdtype(z.dtype, jnp.inexact)
-                )
-            )
-            for y in (low, eqx.filter_eval_shape(x.control, 0.0))
-        ),
-        strict=True,
-    )
-    bits = [(jnp.finfo(a.dtype).bits, 16 if b.ndim > 1 else 64) for a, b in pairs]
-    return [a for a, _ in bits], [b for _, b in bits]
-
-
-_PROPERTIES = {
-    "copies": Property(
-        lambda x: copies(x.control), 0, "it is not the same pickled, or deep-copied"
-    ),
-    "yaml": Property(_yaml, 0, "a configuration does not make it of three intervals"),
-    "march": Property(
-        _march,
-        1e-12,
-        "`local` in a scan over `intervals()` gives other blocks than the control",
-    ),
-    "continuous": Property(
-        _continuous, 1e-12, "continuous=True, but the block jumps between two intervals"
-    ),
-    "gradient": Property(
-        _gradient, 1e-7, "the derivative along the weights is not that of finite differences"
-    ),
-    "resample": Property(
-        _refined,
-        1e-12,
-        "on three times as many intervals of the same depth, or back, it has other blocks",
-    ),
-    "coarse": Property(
-        _coarse, 1e-12, "resampled to other boundaries its depth changes, or it is not finite"
-    ),
-    "extend": Property(_extended, 1e-12, "extended to twice the depth it has other blocks"),
-    "tabulate": Property(
-        _tabulated, 1e-12, "tabulated, it has other blocks at the places of the table"
-    ),
-    "precision": Property(
-        _precision,
-        0,
-        "in low precision, matrices of a block have so many bits; see `depth_axes`",
-    ),
-}
+    @within(0)
+    def precision(self):
+        """in low precision the matrices of a block have 16 bits, and vectors 64, by
+        `depth_axes`."""
+        low = eqx.filter_eval_shape(low_precision(self.control, "bfloat16"), 0.0)
+        block = jax.tree.leaves(self.at_depths)
+        return bits(low), [16 if x.ndim > 2 else 64 for x in block]
 
 
 def check_control(
@@ -191,15 +153,14 @@ def check_control(
 ) -> None:
     """Checks what every control does, in double precision:
 
-    - `copies`: it is the same pickled and deep-copied;
-    - `yaml`: where it has `build`, a configuration makes it, by `module:Class`;
+    - `copies`, `yaml`: it is the same pickled and copied, and a configuration makes it;
     - `march`: a scan over `intervals()`, with `local`, gives the blocks that it has at these
       depths, at the boundaries those of the interval that begins there;
     - `continuous`: where it says so, blocks do not jump at boundaries;
     - `gradient`: the derivative of blocks with respect to the weights is that of finite
       differences;
-    - `resample`: on more intervals, and back, it has the same blocks; `coarse`: to others the
-      same depth;
+    - `resample`, `coarse`: on more intervals, and back, it has the same blocks, and on any
+      number of them the same depth;
     - `extend`: if it is not refused, blocks repeat;
     - `tabulate`: a table has the same blocks;
     - `precision`: `depth_axes` tells matrices from vectors.
@@ -207,12 +168,11 @@ def check_control(
     **Arguments:**
 
     - `control`: one with random weights, of two intervals or more.
-    - `options`: what a configuration has to give.
-    - `without`: properties that it is not to have.
+    - `options`, `without`: see `check_operator`.
 
     **Raises:** `AssertionError` that names the property, the numbers, and what they mean.
 
     **Example:** `check_control(ide.Tied((ide.FeedForward(4, key=key),), 3))`
     """
     with jax.enable_x64(True):
-        check(control, _Case(in_dtype(control), options), _PROPERTIES, without)
+        _Control(control, options).check(without)

@@ -1,9 +1,9 @@
-"""Properties of a part: two sides that agree, and what it means where they do not."""
+"""Properties of a part: two sides that agree, and what does not hold where they do not."""
 
 import copy
 import pickle
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,39 +16,73 @@ from ..training.choice import Part
 from ..training.construct import Offers, construct
 
 
-class Property(NamedTuple):
-    """Two sides that agree to within `bound` of their size, and what it means if they do not.
-    `sides` computes them for a case; an `InputError` says that the part refuses the case, and
-    there is nothing to compare."""
+def within(bound: float) -> Callable[[Callable], Callable]:
+    """A method that is a property: its docstring says what holds, and its result are two sides
+    that agree to within `bound` of their size."""
 
-    sides: Callable[[Any], tuple[PyTree, PyTree]]
-    bound: float
-    meaning: str
+    def mark(method: Callable) -> Callable:
+        method.bound = bound  # pyright: ignore[reportFunctionMemberAccess]
+        return method
+
+    return mark
 
 
-def check(
-    part: object, case: Any, properties: Mapping[str, Property], without: tuple[str, ...]
-) -> None:
-    """Compares the sides of all properties but those left out.
+class AbstractConformance:
+    """The properties of a part of one kind. An `InputError` of a property says that the part
+    refuses it, and there is nothing to compare."""
 
-    **Raises:** `AssertionError` for the first that do not agree.
-    """
-    if unknown := set(without) - set(properties):
-        raise InputError(
-            f"without={sorted(unknown)}: no such property; known: {', '.join(properties)}."
-        )
-    for name, (sides, bound, meaning) in properties.items():
-        if name in without:
-            continue
-        problem = f"{type(part).__name__}, {name}: {meaning}"
+    kind: type
+
+    def __init__(self, part: Any, options: Mapping[str, Any], features: int):
+        self.part, self.options, self.features = part, dict(options), features
+
+    def check(self, without: tuple[str, ...]) -> None:
+        """Compares the sides of all properties but those left out.
+
+        **Raises:** `AssertionError` for the first that does not hold.
+        """
+        names = list(self._properties())
+        if unknown := set(without) - set(names):
+            raise InputError(
+                f"without={sorted(unknown)}: no such property; known: {', '.join(names)}."
+            )
+        for name in (x for x in names if x not in without):
+            sides = getattr(self, name)
+            says = f"{type(self.part).__name__}, {name}: it does not hold that {sides.__doc__}"
+            try:
+                found, expected = sides()
+            except InputError:
+                continue
+            except Exception as error:
+                raise AssertionError(f"{says} {type(error).__name__}: {error}") from error
+            if difference := _difference(found, expected, sides.bound):
+                raise AssertionError(f"{says} {difference}.")
+
+    def _properties(self) -> Iterator[str]:
+        for kind in reversed(type(self).mro()):
+            yield from (name for name, x in vars(kind).items() if hasattr(x, "bound"))
+
+    @within(0)
+    def copies(self):
+        """pickled, or deep-copied, it is the same."""
+        others = pickle.loads(pickle.dumps(self.part)), copy.deepcopy(self.part)
+        return [bool(eqx.tree_equal(x, self.part, typematch=True)) for x in others], [True] * 2
+
+    @within(0)
+    def yaml(self):
+        """a configuration makes it, by `module:Class` and options."""
+        return type(self.built({})) is type(self.part), True
+
+    def built(self, offers: Offers) -> Any:
+        """A part of this class as a configuration makes it."""
+        kind = type(self.part)
+        if not self.part.configurable:
+            raise InputError("A configuration does not name it.")
+        choice = Part(kind=f"{kind.__module__}:{kind.__qualname__}", options=self.options)
         try:
-            found, expected = sides(case)
-        except InputError:
-            continue
-        except Exception as error:
-            raise AssertionError(f"{problem}; {type(error).__name__}: {error}") from error
-        if difference := _difference(found, expected, bound):
-            raise AssertionError(f"{problem}: {difference}.")
+            return construct("part", choice, self.kind, offers, jax.random.key(0))
+        except InputError as error:
+            raise ValueError(f"{error} Its options are those of the check.") from error
 
 
 def _difference(found: PyTree, expected: PyTree, bound: float) -> str:
@@ -66,26 +100,15 @@ def _difference(found: PyTree, expected: PyTree, bound: float) -> str:
     return ""
 
 
-def copies(part: eqx.Module) -> tuple[PyTree, PyTree]:
-    """Whether a part is the same pickled, and deep-copied."""
-    others = pickle.loads(pickle.dumps(part)), copy.deepcopy(part)
-    return [bool(eqx.tree_equal(x, part, typematch=True)) for x in others], [True, True]
-
-
-def built(part: Any, base: type, options: Mapping[str, Any], offers: Offers) -> Any:
-    """A part of the class of `part` as a configuration makes it, from `module:Class` and
-    options."""
-    kind = type(part)
-    choice = Part(kind=f"{kind.__module__}:{kind.__qualname__}", options=dict(options))
-    try:
-        return construct("part", choice, base, offers, jax.random.key(0))
-    except InputError as error:
-        raise ValueError(str(error)) from error
-
-
 def in_dtype(tree: PyTree, dtype: Any = float) -> PyTree:
     """A tree whose floating-point arrays have another dtype."""
     return jax.tree.map(lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array(x) else x, tree)
+
+
+def bits(tree: PyTree) -> list[int]:
+    """Those of a number in each array of a tree that has floating-point numbers."""
+    leaves = [x.dtype for x in jax.tree.leaves(tree) if hasattr(x, "dtype")]
+    return [jnp.finfo(x).bits for x in leaves if jnp.issubdtype(x, jnp.inexact)]
 
 
 def drawn_like(tree: PyTree) -> PyTree:
@@ -102,11 +125,10 @@ def one_sided_difference(f: Callable[[Any], Any], x: np.ndarray, rate: np.ndarra
     return (4 * near - 3 * here - far) / 2e-4
 
 
-def central_difference(f: Callable[[PyTree], Any], tree: PyTree, rate: PyTree) -> Any:
+def central_difference(f: Callable[[PyTree], PyTree], tree: PyTree, rate: PyTree) -> PyTree:
     """The derivative of `f` along `rate`, to about 1e-10."""
-
-    def moved(step: float) -> Any:
-        move = jax.tree.map(lambda x: step * x, rate)
-        return np.asarray(f(eqx.apply_updates(tree, move)))
-
-    return (moved(1e-5) - moved(-1e-5)) / 2e-5
+    ahead, behind = (
+        f(eqx.apply_updates(tree, jax.tree.map(lambda x, h=h: h * x, rate)))
+        for h in (1e-5, -1e-5)
+    )
+    return jax.tree.map(lambda x, y: (np.asarray(x) - np.asarray(y)) / 2e-5, ahead, behind)

@@ -68,7 +68,7 @@ class Cube(ide.AbstractConstraint):
     def tangent(self, u, du):
         outwards = (
             du
-            if self.way == "tangent"
+            if self.way == "tangents"
             else jnp.where(u > 0, jnp.minimum(du, 0), jnp.maximum(du, 0))
         )
         far = jnp.where(abs(u) > self.radius, 0, outwards)
@@ -96,7 +96,7 @@ class Unscaled(ide.Sphere):
 WRONG = {
     **{
         way: Cube(way=way)
-        for way in ("dtype", "gradient", "tokens", "tangent", "off_set", "on_set", "nodal")
+        for way in ("dtype", "gradient", "tokens", "tangents", "off_set", "on_set", "nodal")
     },
     "idempotent": ide.LayerNorm(GAIN, BIAS, eps=0.0),
     "unproject": Unscaled(),
