@@ -3,11 +3,10 @@ and its gradients are from plain operations, and the memory that it takes on eac
 
 import json
 import os
-import sys
 
 
-os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
 import jax
@@ -40,50 +39,50 @@ def mesh_of(data, sequence):
     return jax.make_mesh((data, sequence), ("data", "sequence"), types, devices=devices)
 
 
-def plain(query, key, value, weights, bias, region, points, period):
+def plain(query, key, value, weights, bias, inside):
     """Two samples of as many heads of queries as of keys, twice; in plain operations."""
     key, value = (jnp.repeat(x, 2, axis=-2) for x in (key, value))
     s = jnp.einsum("bxhd,bzhd->bhxz", query, key) / np.sqrt(query.shape[-1]) + bias[None]
-    inside = np.ones((TOKENS, TOKENS), bool)
-    apart = points[:, None] - points[None, :]
-    if isinstance(region, ide.Volterra):
-        inside = (apart >= 0) & (apart < (region.window or np.inf))
-    if isinstance(region, ide.Neighborhood):
-        distance = np.abs(apart)
-        inside = np.minimum(distance, (period or np.inf) - distance) < region.radius
     gamma = jnp.where(inside[None, None], jnp.exp(s), 0) * weights[None, None, None]
     gamma = gamma / jnp.sum(gamma, axis=-1, keepdims=True)
     return jnp.einsum("bhxz,bzhd->bxhd", gamma, value)
 
 
 def differences():
-    """By region, the largest difference of the value, of the gradients with respect to queries,
-    keys, values, weights and bias, and of the derivative of one of them."""
+    """By region, whether keys travel, and the largest difference of the value, of the gradients
+    with respect to queries, keys, values, weights and bias, and of the derivative of one."""
     draw = np.random.default_rng(0)
     points = np.sort(draw.uniform(size=TOKENS))
     query, key, value = (draw.normal(size=(2, TOKENS, heads, 6)) for heads in (4, 2, 2))
     weights, bias = draw.uniform(0.5, 2.0, TOKENS), draw.normal(size=(4, TOKENS, TOKENS))
     arguments = tuple(map(jnp.asarray, (query, key, value, weights, bias)))
-    found = {}
+    apart, found = points[:, None] - points[None, :], {}
     for name, (region, period) in REGIONS.items():
+        around = np.minimum(abs(apart), (period or np.inf) - abs(apart))
+        inside = np.ones((TOKENS, TOKENS), bool)
+        if isinstance(region, ide.Volterra):
+            inside = (apart >= 0) & (apart < (region.window or np.inf))
+        if isinstance(region, ide.Neighborhood):
+            inside = around < region.radius
 
         def ours(query, key, value, weights, bias, region=region, period=period):
             around = None if period is None else (period,)
             domain = ide.TokenDomain(jnp.asarray(points)[:, None], weights, period=around)
-            domains = Domains(domain, domain)
-            return jnp.sum(jnp.sin(integrate(query, key, value, domains, region, bias)))
+            return integrate(query, key, value, Domains(domain, domain), region, bias)
 
-        def theirs(*arguments, region=region, period=period):
-            return jnp.sum(jnp.sin(plain(*arguments, region, points, period)))
+        def theirs(*arguments, inside=inside):
+            return plain(*arguments, inside)
 
         def derivatives(f):
-            first = jax.value_and_grad(f, argnums=(0, 1, 2, 3, 4))
+            def total(*x):
+                return jnp.sum(jnp.sin(f(*x)))
 
-            def along(query):
-                return jax.grad(f)(query, *arguments[1:])
-
+            first = jax.value_and_grad(total, argnums=(0, 1, 2, 3, 4))
             rate = jnp.cos(arguments[0])
-            return lambda *x: (first(*x), jax.jvp(along, x[:1], (rate,))[1])
+            return lambda query, *rest: (
+                first(query, *rest),
+                jax.jvp(lambda q: jax.grad(total)(q, *rest), (query,), (rate,))[1],
+            )
 
         with jax.set_mesh(mesh_of(2, 4)):
             program = jax.jit(derivatives(ours))
@@ -95,9 +94,8 @@ def differences():
     return found
 
 
-def memory():
-    """Temporary bytes on each device of the integral and its gradient, in blocks of 32, by the
-    number of devices."""
+def memory(devices):
+    """Temporary bytes on each device of the integral and its gradient, in blocks of 32."""
     tokens, region = 2048, ide.Volterra()
     domain = ide.TokenDomain(jnp.linspace(0.0, 1.0, tokens)[:, None])
 
@@ -107,21 +105,15 @@ def memory():
         mean = token_mean(integrand, Domains(domain, domain), quadrature).mean
         return jnp.sum(jnp.sin(mean))
 
-    found = {}
-    for devices in (2, 8):
-        mesh = mesh_of(1, devices)
-        where = NamedSharding(mesh, PartitionSpec(None, "sequence"))
-        x = jax.ShapeDtypeStruct((1, tokens, 1, 128), jnp.float32, sharding=where)
-        with jax.set_mesh(mesh):
-            gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)), out_shardings=(where,) * 3)
-            analysis = gradient.lower(x, x, x).compile().memory_analysis()
-        found[devices] = analysis.temp_size_in_bytes
-    return found
+    mesh = mesh_of(1, devices)
+    where = NamedSharding(mesh, PartitionSpec(None, "sequence"))
+    x = jax.ShapeDtypeStruct((1, tokens, 1, 128), jnp.float32, sharding=where)
+    with jax.set_mesh(mesh):
+        gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)), out_shardings=(where,) * 3)
+        return gradient.lower(x, x, x).compile().memory_analysis().temp_size_in_bytes
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "memory":
-        print(json.dumps(memory()))
-    else:
-        jax.config.update("jax_enable_x64", True)
-        print(json.dumps(differences()))
+    falls = memory(2) / memory(8)
+    jax.config.update("jax_enable_x64", True)
+    print(json.dumps([falls, differences()]))

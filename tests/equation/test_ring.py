@@ -12,23 +12,14 @@ from running import run_apart
 from ide_transformer.equation import divided, on_devices
 
 
-def on_ring(what):
-    script = Path(__file__).parent / "on_ring.py"
-    return json.loads(run_apart([sys.executable, script, what]).stdout.splitlines()[-1])
-
-
 @pytest.mark.heavy
-def test_a_ring_gives_the_integral_and_its_derivatives():
-    for region, (travels, difference) in on_ring("differences").items():
-        assert travels and difference < 1e-11, region
-
-
-@pytest.mark.heavy
-def test_the_memory_of_a_ring_falls_with_the_devices(monkeypatch):
+def test_a_ring_gives_the_integral_its_derivatives_and_a_memory_that_falls(monkeypatch):
     monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
-    bytes_of = {int(devices): number for devices, number in on_ring("memory").items()}
-    falls = bytes_of[2] / bytes_of[8]
-    assert falls == pytest.approx(4, rel=0.2), bytes_of
+    command = [sys.executable, Path(__file__).parent / "on_ring.py"]
+    falls, differences = json.loads(run_apart(command).stdout.splitlines()[-1])
+    for region, (travels, difference) in differences.items():
+        assert travels and difference < 1e-11, region
+    assert falls == pytest.approx(4, rel=0.2)
 
 
 def test_an_axis_that_devices_do_not_divide_stays_whole():
