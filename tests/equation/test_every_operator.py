@@ -7,13 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-<<<<<<< HEAD
-from misuse.recipes import OPERATORS
-from misuse.values import DOMAIN, TOKENS, U0
-=======
 from jaxtyping import Array
-from misuse.recipes.parts import OPERATORS
->>>>>>> 7146054 (What every operator, control and constraint does is checked by one function for each)
+from misuse.recipes import OPERATORS
 
 import ide_transformer as ide
 from ide_transformer.testing import check_operator
