@@ -171,12 +171,3 @@ def test_tokens_and_segments_out_of_range_are_refused(family, known):
             text = ide.Text(jnp.asarray(tokens), segments=jnp.array([0, 0, segment, 0]))
             u0, _ = eqx.filter_jit(model.embed)(text)
             assert np.isnan(u0).all(axis=-1).tolist() == [False, False, True, False]
-
-
-def test_images_that_no_grid_fits():
-    model = load_pretrained(GOLDEN / "cvt")
-    with pytest.raises(ide.InputError, match="stride of 2 does not divide images of 9 by 8"):
-        model(np.zeros((9, 8, 3)))
-    # The grid of 2 by 3 tokens has no middle ones for its keys.
-    with pytest.raises(ide.InputError, match="stride=2 does not divide a grid of 2 by 3"):
-        model.equations[0](np.zeros((4, 6, 3)))

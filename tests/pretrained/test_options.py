@@ -58,6 +58,8 @@ def test_published_options_are_understood(name, tmp_path):
         ("llama", dict(is_decoder=True), "is_decoder = True is not supported"),
         ("llama", dict(pruned_heads={"0": [1]}), "pruned_heads = "),
         ("llama", dict(hidden_size=None), r"config\.json has no hidden_size"),
+        ("llama", dict(num_hidden_layers=0), "num_hidden_layers = 0 is no whole number from 1"),
+        ("llama", dict(rms_norm_eps=0.0), "rms_norm_eps = 0.0 is no finite number above 0"),
         ("llama", dict(num_key_value_heads=3), "num_attention_heads = 4 is no multiple of nu"),
         ("llama", dict(head_dim=5), "5 of the 5 features of a head.*head_dim"),
         ("llama", dict(partial_rotary_factor=0.5), "partial_rotary_factor = 0.5"),
@@ -71,6 +73,7 @@ def test_published_options_are_understood(name, tmp_path):
         ("gemma", dict(hidden_activation="gelu"), "hidden_activation = 'gelu' is not supp"),
         ("gemma", dict(attn_logit_softcapping=50.0), "attn_logit_softcapping = 50.0 is not"),
         ("gptj", dict(rotary_dim=3), "3 of the 4 features of a head.*rotary_dim"),
+        ("gptj", dict(rotary_dim=6), "6 of the 4 features of a head.*rotary_dim"),
         ("roberta", dict(pad_token_id=23), "max_position_embeddings = 24 is not above 24"),
         # The library takes 1e-12 whatever the file says.
         ("distilbert", dict(layer_norm_eps=1e-5), "layer_norm_eps = 1e-05: not known"),
