@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 
-from ..equation import AbstractControl, Linear, PiecewiseConstant, Tied
-from ..errors import InputError
+from ..equation import Linear, Tied
 from ..models import Model
 from .options import Options
 
@@ -114,18 +113,10 @@ class Family(NamedTuple):
         return re.sub(rf"(?<![^.])({parts})(?![^.])", lambda x: self.renamed[x[0]], name)
 
 
-def block(control: AbstractControl) -> Any:
+def block(control: Any) -> Any:
     """The operators or constraints that a control stores: stacked over layers, or, of a tied
     control, those of all layers."""
-    match control:
-        case PiecewiseConstant():
-            return control.blocks
-        case Tied():
-            return control.block
-    raise InputError(
-        f"The weights of the model are a {type(control).__name__} over depth, but a checkpoint "
-        "holds ordinary layers (PiecewiseConstant) or one block for all layers (Tied)."
-    )
+    return control.block if isinstance(control, Tied) else control.blocks
 
 
 def weights_of(module: Any, below: str = "", **names: str) -> Iterator[Placement]:

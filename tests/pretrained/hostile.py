@@ -52,6 +52,7 @@ HEADERS = {
     "overlapping": {"a": entry(0, 16), "b": entry(8, 24)},
     "beyond_the_file": {"a": entry(64, 80)},
     "of_another_type": {"a": entry(0, 16, dtype="F64")},
+    "quantised": {"a": entry(0, 64, dtype="F8_E4M3", shape=(64,))},
     "too_large_to_count": {"a": entry(0, 64, shape=(2**62, 2**62))},
     "nested": b'{"__metadata__":' + DEEP.encode(),
     "of_bytes": bytes(range(128, 250)),

@@ -67,6 +67,9 @@ def test_a_folder_that_is_no_checkpoint_is_refused(checkpoint, tmp_path):
         load_pretrained(tmp_path / "nothing")
     with pytest.raises(ide.InputError, match=r"has no config\.json"):
         load_pretrained(tmp_path)
+    np.savez(tmp_path / "x.npz", a=np.ones(3))
+    with pytest.raises(ide.InputError, match="only those of glassllm are known"):
+        load_pretrained(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize("family", ["vit", "deit"])

@@ -65,6 +65,11 @@ def test_published_options_are_understood(name, tmp_path):
         ("llama", dict(partial_rotary_factor=0.5), "partial_rotary_factor = 0.5"),
         ("llama", dict(rope_scaling=LINEAR), "no rope_scaling.factor"),
         ("llama", dict(rope_scaling=YARN), "rope_type = 'yarn' is not supported.*llama3"),
+        (
+            "llama",
+            dict(rope_scaling=LLAMA3 | dict(low_freq_factor=2)),
+            "low_freq_factor = 2.0 is",
+        ),
         ("llama", dict(rope_scaling=dict(type="default", x=1)), "rope_scaling.x = 1: not kn"),
         ("mistral", dict(hidden_size=18, head_dim=None), "hidden_size = 18 is no multiple of"),
         ("qwen3", dict(layer_types=["full_attention"]), "layer_types = .*2 layers"),
