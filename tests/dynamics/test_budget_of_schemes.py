@@ -1,10 +1,12 @@
-"""Error budgets of every kind of scheme, against a solve that does not split."""
+"""Error budgets of every kind of scheme, against a solve that does not split; what has none."""
+
+import functools as ft
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers import fast_first
+from layered_models import model_of
 
 import ide_transformer as ide
 from ide_transformer.dynamics import FunctionSolve, refinements
@@ -15,15 +17,6 @@ from ide_transformer.studies.convergence import schemes
 WIDTH, POINTS = 8, 12
 SOLVERS = {name: entry.free or entry.sphere for name, entry in schemes().items()}
 CONSISTENT = [name for name, solver in SOLVERS.items() if inconsistent(solver) is None]
-# One of each kind; all others with `--thorough`.
-KINDS = [
-    "strang(heun)",
-    "parallel_splitting(heun)",
-    "consistent_paper_splitting",
-    "algebraically_reversible(strang(heun))",
-    "strang(heun), exact damping",
-    "leapfrog",
-]
 
 
 def splits(name):
@@ -36,8 +29,8 @@ def wave(points):
     return jnp.sin(3 * points[:, 0])
 
 
-def model_of(block, solver, constraint=None, grid="gauss_legendre"):
-    """With points whose error is far below that of four steps."""
+def model_with(block, solver, constraint=None, grid="gauss_legendre"):
+    """A model with points whose error is far below that of four steps."""
     constraint = ide.Free() if constraint is None else constraint
     return ide.OperatorModel(
         POINTS,
@@ -54,19 +47,29 @@ def model_of(block, solver, constraint=None, grid="gauss_legendre"):
     )
 
 
-def model_with(name):
-    """The model that is solved by a scheme of this name, with the operators that it needs."""
-    entry = schemes()[name]
-    norm = ide.Free() if entry.block == "paper" else ide.LayerNorm(eps=1e-2)
-    second = ide.FeatureIntegral if entry.block == "paper" else ide.FeedForward
+@ft.cache
+def block_of(kind):
+    """The operators that a scheme needs."""
+    norm = ide.Free() if kind == "paper" else ide.LayerNorm(eps=1e-2)
+    second = ide.FeatureIntegral if kind == "paper" else ide.FeedForward
     keys = jax.random.split(jax.random.key(0), 3)
     block = (
         ide.Attention(WIDTH, 2, normalization=norm, std=0.3, key=keys[0]),
         second(WIDTH, normalization=norm, std=0.3, key=keys[1]),
     )
-    if entry.block == "damped":
-        block = (*block, ide.Damping(0.5 + jax.random.uniform(keys[2], (WIDTH,))))
-    return model_of(block, SOLVERS[name], ide.Sphere() if entry.block == "paper" else None)
+    damping = ide.Damping(0.5 + jax.random.uniform(keys[2], (WIDTH,)))
+    return (*block, damping) if kind == "damped" else block
+
+
+def named(name):
+    """The model that is solved by a scheme of this name."""
+    kind = schemes()[name].block
+    constraint = ide.Sphere() if kind == "paper" else None
+    return model_with(block_of(kind), SOLVERS[name], constraint)
+
+
+def refined_splitting(model):
+    return refinements(FunctionSolve(model, wave, POINTS)).get("splitting")
 
 
 def error_of(model):
@@ -77,26 +80,31 @@ def error_of(model):
     return float(jnp.linalg.norm(error) / jnp.linalg.norm(exact))
 
 
-@pytest.mark.parametrize("name", CONSISTENT)
-def test_every_splitting_has_an_error_of_its_own(name):
-    refined = refinements(FunctionSolve(model_with(name), wave, POINTS))
-    assert ("splitting" in refined) == splits(name)
+def test_every_splitting_has_an_error_of_its_own():
+    for name in CONSISTENT:
+        assert (refined_splitting(named(name)) is not None) == splits(name), name
+    one = model_with(block_of("transformer")[:1], ide.Strang())
+    assert list(refinements(FunctionSolve(one, wave, POINTS))) == ["tokens", "depth"]
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    "name", fast_first(0, dict.fromkeys([*KINDS, *CONSISTENT]), heavy=len(KINDS))
+    "name",
+    [
+        "parallel_splitting(heun)",
+        "algebraically_reversible(strang(heun))",
+        "strang(heun), exact damping",
+    ],
 )
 def test_the_parts_make_up_the_error(name):
-    model = model_with(name)
+    model = named(name)
     budget = ide.error_budget(model, wave)
     assert budget.total == pytest.approx(error_of(model), rel=0.01, abs=1e-6)
     assert sum(part.share for part in budget.parts) == pytest.approx(budget.total, rel=1e-6)
-    if splits(name):
-        exact = with_sub_solver(SOLVERS[name], diffrax.Dopri8())
-        exact = model.with_solver(exact, steps_per_interval=4)
-        (splitting,) = (part for part in budget.parts if part.resolution == "splitting")
-        assert splitting.size == pytest.approx(error_of(exact), rel=0.01, abs=1e-6)
+    exact = with_sub_solver(SOLVERS[name], diffrax.Dopri8())
+    exact = model.with_solver(exact, steps_per_interval=4)
+    (splitting,) = (part for part in budget.parts if part.resolution == "splitting")
+    assert splitting.size == pytest.approx(error_of(exact), rel=0.01, abs=1e-6)
 
 
 class Opposite(ide.AbstractSequentialSplitting):
@@ -110,29 +118,43 @@ class Opposite(ide.AbstractSequentialSplitting):
 
 
 @pytest.mark.parametrize(
-    ("solver", "finer"),
+    ("solver", "finer", "steps"),
     [
-        (Opposite(), ide.Strang()),
-        (ide.Projected(Opposite()), ide.Projected(ide.Strang())),
-        (ide.projected(ide.ParallelSplitting()), ide.Projected(ide.Strang(diffrax.Euler()))),
+        (Opposite(), ide.Strang(), 4),
+        (ide.Projected(Opposite()), ide.Projected(ide.Strang()), 4),
+        (ide.projected(ide.ParallelSplitting()), ide.Projected(ide.Strang(diffrax.Euler())), 4),
+        (ide.Strang(), ide.Strang(), 8),
     ],
     ids=repr,
 )
-def test_a_splitting_of_first_order_is_refined_by_the_symmetric_one(solver, finer):
-    model = model_with("strang(heun)").with_solver(solver, steps_per_interval=4)
-    refined = refinements(FunctionSolve(model, wave, POINTS))["splitting"]
+def test_a_splitting_is_refined_by_the_symmetric_one_or_shorter_steps(solver, finer, steps):
+    refined = refined_splitting(model_with(block_of("transformer"), solver))
     assert refined.model.discretization.solver == finer
-    assert refined.described("splitting") == "Strang, 4 steps"
+    assert refined.described("splitting") == f"Strang, {steps} steps"
 
 
-def test_another_splitting_is_refined_by_shorter_steps():
-    refined = refinements(FunctionSolve(model_with("strang(heun)"), wave, POINTS))
-    assert refined["splitting"] == refined["depth"]
-    assert refined["splitting"].described("splitting") == "Strang, 8 steps"
+def changed(**options):
+    return model_with(block_of("transformer"), ide.Strang()).with_options(**options)
 
 
-@pytest.mark.parametrize("operator", [ide.Diffusion(0.1), ide.DifferenceDiffusion(0.1)])
-def test_an_operator_that_needs_a_grid_has_no_budget(operator):
-    model = model_of((operator,), ide.Strang(), grid="midpoint")
-    with pytest.raises(ide.InputError, match=r"at those of the model.*Diffusion needs tokens"):
-        ide.error_budget(model, wave)
+NONE = {
+    "inputs of the model are TextInputs": model_of,
+    r"drop it by with_options\(stepsize_controller=None\)": lambda: changed(
+        solver=diffrax.Tsit5(),
+        steps_per_interval=1,
+        stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
+    ),
+    r"drop it by with_options\(compute_dtype=None\)": lambda: changed(compute_dtype="bfloat16"),
+    "shorter steps HeavyBall does not come closer": lambda: changed(solver=ide.HeavyBall()),
+    "shorter steps LearnedMultistep does not": lambda: changed(solver=ide.LearnedMultistep(4)),
+    "shorter steps Nesterov does not": lambda: changed(solver=ide.projected(ide.Nesterov())),
+    "at those of the model.*Diffusion needs tokens": lambda: model_with(
+        (ide.Diffusion(0.1),), ide.Strang(), grid="midpoint"
+    ),
+}
+
+
+@pytest.mark.parametrize("message", NONE)
+def test_models_that_have_none(message):
+    with pytest.raises(ide.InputError, match=message):
+        ide.error_budget(NONE[message](), wave)

@@ -1,4 +1,4 @@
-"""The search for coarser meshes."""
+"""The search for coarser meshes, and step sizes fitted to the native outputs."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first, largest, make_block
+from helpers import WIDTH, largest, make_block
 from layered_models import (
     CALIBRATION,
     HELD_OUT,
@@ -17,72 +17,83 @@ from layered_models import (
     mean_over_tokens,
     model_of,
     outputs,
+    tokens,
 )
 
 import ide_transformer as ide
-from ide_transformer.dynamics import coarsen, coarsenings, keep_layers, native_target
-from ide_transformer.dynamics.meshes import field_evaluations
+from ide_transformer.dynamics import coarsen, coarsenings, fit_rates, keep_layers, native_target
+from ide_transformer.dynamics.meshes import field_evaluations, relative_error, zero_padding
 
 
-def test_the_full_budget_changes_nothing():
-    model = model_of()
-    assert coarsen(model, float(LAYERS), CALIBRATION) is model
+def test_padded_tokens_do_not_enter_an_error():
+    domain = ide.TokenDomain.uniform(6)
+    y = np.random.default_rng(0).normal(size=(2, 6, 3))
+    worse = y + (np.arange(6) >= 4)[:, None]
+    errors = [
+        relative_error(*(zero_padding(jnp.asarray(x), where) for x in (worse, y)))
+        for where in (domain.padded(jnp.arange(6) < 4), domain)
+    ]
+    exact = np.linalg.norm(worse - y) / np.linalg.norm(y)
+    assert errors[0] == 0 and abs(errors[1] - exact) < 1e-12
 
 
 def test_a_layer_that_does_nothing_goes_first():
     model = model_of(scales=(1.0, 0.0, 1.0, 1.0))
-    meshes = coarsenings(model, CALIBRATION, fit=None)
-    native, first = itertools.islice(meshes, 2)
+    assert coarsen(model, float(LAYERS), CALIBRATION) is model
+    native, first = itertools.islice(coarsenings(model, CALIBRATION, fit=None), 2)
     assert (native.evaluations, first.evaluations) == (LAYERS, LAYERS - 1)
     assert first.steps[:, 0].tolist() == ["0", "2", "3"] and first.error < 1e-12
     assert largest(outputs(first.model), outputs(model)) < 1e-12
 
 
-@pytest.mark.parametrize(
-    ("name", "budget"), fast_first(1, [("post-norm", 3.5), ("free", 2.5)], heavy=0)
-)
-def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model(name, budget):
-    coarse = coarsen(model_of(name), budget, CALIBRATION, fit=None)
-    assert field_evaluations(coarse, HELD_OUT) == int(budget)
+def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model():
+    coarse = coarsen(model_of("post-norm"), 3.5, CALIBRATION, fit=None)
+    assert field_evaluations(coarse, HELD_OUT) == 3
     strang = coarse.with_solver(ide.projected(ide.Strang(diffrax.Heun())), steps_per_interval=2)
     shape = eqx.filter_eval_shape(strang, HELD_OUT).shape
     assert shape == (*HELD_OUT.shape, VOCABULARY)
 
-    @eqx.filter_jit
-    @eqx.filter_grad
-    def gradient(model):
-        return jnp.sum(model(HELD_OUT) ** 2)
 
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(gradient(coarse).control)]
-    assert all(np.isfinite(leaf).all() for leaf in leaves)
-    assert any(leaf.any() for leaf in leaves)
+def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs():
+    model, read = model_of("post-norm"), mean_over_tokens
+    coarse, many = keep_layers(model, [0, 1, 3]), tokens(24, 5)
+    target = native_target(model, many, read)
+    fitted = fit_rates(coarse, target, steps=24, batch=8)
+    assert fitted.control.blocks[0].rate.shape == (3, WIDTH)
+    for judge in (target, native_target(model, HELD_OUT, read)):
+        assert judge.error(fitted) < 0.9 * judge.error(coarse)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(
-    ("read", "fewer"),
-    fast_first(
-        0, [(mean_over_tokens, 1), (mean_over_tokens, LAYERS - 1), (None, LAYERS - 1)], heavy=1
-    ),
-)
-def test_no_coarsening_is_worse_than_a_choice_of_layers_where_it_was_chosen(read, fewer):
+def test_batches_of_the_fit_follow_one_another():
+    """With a batch of one, three steps see the first three samples only. A target that is
+    already met leaves the step sizes."""
+    model = model_of()
+    coarse, target = keep_layers(model, [0, 1, 3]), native_target(model, CALIBRATION)
+    parts = [target, *(target.part(np.array(x)) for x in ([0, 1, 2, 0], [3, 1, 2, 0]))]
+    whole, three, other = (outputs(fit_rates(coarse, part, steps=3, batch=1)) for part in parts)
+    assert largest(whole, three) < 1e-12 < largest(whole, other)
+    met = fit_rates(coarse, native_target(coarse, CALIBRATION), steps=3, batch=1)
+    assert largest(outputs(met), outputs(coarse)) < 1e-12
+
+
+@pytest.mark.heavy
+def test_no_coarsening_is_worse_than_a_choice_of_layers_where_it_was_chosen():
     model = model_of("post-norm", scales=(0.5, 1.2, 0.2, 0.8))
-    judge = native_target(model, CALIBRATION, read).part(np.array([3]))
-    for coarse in itertools.islice(coarsenings(model, CALIBRATION, read=read), 1, fewer + 1):
-        choices = itertools.combinations(range(LAYERS), len(coarse.steps))
-        least = min(judge.error(keep_layers(model, layers)) for layers in choices)
-        assert abs(judge.error(coarse.model) - coarse.error) < 1e-12
-        assert coarse.error <= least + 1e-12
+    judge = native_target(model, CALIBRATION, mean_over_tokens).part(np.array([3]))
+    _, coarse, *_ = itertools.islice(coarsenings(model, CALIBRATION, read=mean_over_tokens), 2)
+    choices = itertools.combinations(range(LAYERS), len(coarse.steps))
+    least = min(judge.error(keep_layers(model, layers)) for layers in choices)
+    assert abs(judge.error(coarse.model) - coarse.error) < 1e-12
+    assert coarse.error <= least + 1e-12
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_a_budget_below_one_interval_is_refused():
     with pytest.raises(ide.InputError, match=r"evaluations=0\.5.*makes 1 with LieTrotter"):
         coarsen(model_of(), 0.5, CALIBRATION)
 
 
 @pytest.mark.heavy
-@pytest.mark.usefixtures("unchecked")
 def test_a_budget_below_that_of_the_first_step_of_a_scheme_is_refused():
     """Adams–Bashforth makes two evaluations in its first step and one in each that follows; on
     layers every step is a first one."""

@@ -1,4 +1,4 @@
-"""Each move makes the mesh that it says."""
+"""Models as lists of layers, of which some are kept; each move makes the mesh that it says."""
 
 import itertools
 
@@ -19,13 +19,25 @@ from ide_transformer.dynamics import (
     native_layers,
     selections,
 )
-from ide_transformer.dynamics.layers import stacked_operators
+from ide_transformer.dynamics.layers import in_layers, stacked_operators
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("name", ["free", "post-norm"])
-def test_neighbouring_operators_are_left_out(name):
+@pytest.mark.parametrize("name", ["free", "post-norm", "tied"])
+def test_layers_are_the_model_and_may_be_left_out(name):
+    """Also on a finer mesh: the beginning of interval 7, divided by the length of an interval,
+    is rounded to below 7 in float64."""
     model = model_of(name)
+    finer = model.on(ide.Mesh(intervals=9))
+    assert largest(outputs(in_layers(finer)), outputs(finer)) < 1e-12
+    kept = outputs(keep_layers(model, [0, 2, 3]))
+    assert largest(kept, by_hand(model, layer_by_layer([0, 2, 3]))) < 1e-12
+    for layers in ([2, 1], [0, LAYERS], []):
+        with pytest.raises(ide.InputError, match="once and in order"):
+            keep_layers(model, layers)
+
+
+def test_neighbouring_operators_are_left_out():
+    model = model_of("post-norm")
     coarse = list(drops(native_layers(model)))
     whole = layer_by_layer(range(LAYERS))
     assert len(coarse) == len(whole) - 1

@@ -19,9 +19,8 @@ def read_out(model, u):
     return model.outputs(u)
 
 
-@pytest.mark.parametrize("name", ["sphere", pytest.param("free", marks=pytest.mark.heavy)])
-def test_refined_models_converge_and_extrapolated_ones_faster(name):
-    model = model_of(name)
+def test_refined_models_converge_and_extrapolated_ones_faster():
+    model = model_of("sphere")
     fine = model.with_solver(ide.projected(ide.RK4()), steps_per_interval=32)
     exact, steps = read_out(model, state(fine)), (8, 16, 32)
     states = {k: state(refine(model, k)) for k in (*steps, 64)}
@@ -48,7 +47,6 @@ def test_layer_norm_with_a_gain_has_no_limit():
     assert largest(found[2], found[1]) > 0.7 * largest(found[1], found[0]) > 1e-3
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_a_scheme_without_an_order_is_refused():
     model = model_of().with_solver(ide.SteadyState())
     u = state(model_of())

@@ -1,204 +1,106 @@
-"""Adaptive steps: the intervals, samples of their own, padding, and how a solve ends."""
-
-import functools as ft
+"""Adaptive steps: the intervals, samples of their own, padding, and the tolerance."""
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from helpers import TOKENS, largest, make_equation, random_state
-from integration.exploding import exploding
+from helpers import TOKENS, WIDTH, largest, make_equation, random_state
+from layered_models import HELD_OUT, model_of
 
 import ide_transformer as ide
 from ide_transformer.integration import TokenNorm
 
 
-TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-9)
+ADAPTIVE = dict(stepsize_controller=diffrax.PIDController(rtol=1e-9, atol=1e-9))
+EQUATION = make_equation(intervals=2)
+U0 = random_state()
 
 
-@pytest.mark.parametrize(
-    "control",
-    [ide.PiecewiseConstant, pytest.param(ide.PiecewiseLinear, marks=pytest.mark.heavy)],
-)
-def test_adaptive_steps_reach_the_tolerance(control):
-    equation = make_equation(control)
-    u0 = random_state()
-    exact = ide.solve(equation, u0, solver=diffrax.Tsit5(), steps_per_interval=32).u1
-    solution = ide.solve(equation, u0, solver=diffrax.Tsit5(), stepsize_controller=TIGHT)
-    assert largest(solution.u1, exact) < 1e-7
-    stats = solution.stats
+def damped(*rates):
+    """`du/dt = -λ u`, with a rate for each interval."""
+    control = ide.PiecewiseConstant(
+        (ide.Damping(jnp.outer(jnp.array(rates), jnp.ones(WIDTH))),)
+    )
+    return ide.Equation(control, ide.Free(), EQUATION.domain)
+
+
+@eqx.filter_jit
+def evaluate(solution, t):
+    return solution.evaluate(t)
+
+
+@pytest.mark.parametrize("options", [dict(steps_per_interval=32), ADAPTIVE])
+def test_states_at_any_depth_of_fixed_and_adaptive_steps(options):
+    saveat = diffrax.SaveAt(t0=True, ts=[0.3, 1.0, 1.7], t1=True, dense=True)
+    found = ide.solve(damped(0.5, 2.0), U0, solver=diffrax.Tsit5(), saveat=saveat, **options)
+    assert found.ts.tolist() == [0.0, 0.3, 1.0, 1.7, 2.0]
+    for t, u, passed in zip(found.ts, found.us, (0, 0.15, 0.5, 1.9, 2.5), strict=True):
+        assert largest(u, np.exp(-passed) * np.asarray(U0)) < 1e-7
+        assert largest(evaluate(found, t), u) < 1e-14
+    assert largest(found.us[0], U0) < 1e-14 and largest(found.us[-1], found.u1) < 1e-14
+    assert np.isnan(evaluate(found, jnp.array(2.1))).all()
+    for t in (-0.1, 2.1, np.nan):
+        with pytest.raises(ide.InputError, match=r"t=.*(in \[0, 2\]|finite)"):
+            found.evaluate(t)
+    stats = found.stats
     assert stats["accepted"] + stats["rejected"] == stats["steps"] > 6
     # Seven stages in the first step of an interval, six in those that follow.
-    assert stats["field_evaluations"] == 6 * stats["steps"] + 3
+    assert stats["field_evaluations"] == 6 * stats["steps"] + 2
 
 
-@pytest.mark.heavy
-def test_adaptive_intervals_start_with_the_step_of_the_last():
-    """Without it the solve would begin each interval with a step of a layer and reject it."""
-    equation = make_equation(ide.Tied, intervals=8)
-    solution = ide.solve(
-        equation, random_state(), solver=diffrax.Tsit5(), stepsize_controller=TIGHT
-    )
-    assert solution.stats["rejected"] < 8
-
-
-@pytest.mark.heavy
 def test_each_sample_has_its_own_steps_under_vmap():
-    equation = make_equation()
-    u0 = random_state(2) * jnp.array([0.1, 3.0])[:, None, None]
+    equation = ide.Equation(ide.Tied((ide.Damping(1.0),), 8), ide.Free(), EQUATION.domain)
+    u0 = random_state(2) * jnp.array([1e-4, 3.0])[:, None, None]
 
     def solve(u):
-        return ide.solve(
-            equation, u, solver=diffrax.Tsit5(), stepsize_controller=TIGHT, throw=False
+        return ide.solve(equation, u, solver=diffrax.Tsit5(), throw=False, **ADAPTIVE)
+
+    together, alone = jax.vmap(solve)(u0), solve(u0[1])
+    assert together.stats["steps"][0] != together.stats["steps"][1] == alone.stats["steps"]
+    assert largest(alone.u1, together.u1[1]) < 1e-12
+    # Without the step of the last, each interval would begin with one of a layer, rejected.
+    assert alone.stats["rejected"] < 8
+
+
+@pytest.mark.heavy
+def test_each_sample_of_a_model_can_have_steps_of_its_own():
+    controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)
+    together, model = (
+        model_of().with_options(
+            solver=diffrax.Bosh3(), stepsize_controller=controller, steps_for=each
         )
-
-    together = jax.vmap(solve)(u0)
-    assert together.stats["steps"][0] != together.stats["steps"][1]
-    for sample in range(2):
-        alone = solve(u0[sample])
-        assert alone.stats["steps"] == together.stats["steps"][sample]
-        assert largest(alone.u1, together.u1[sample]) < 1e-12
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param({"steps_per_interval": 32}, id="fixed", marks=pytest.mark.heavy),
-        pytest.param({"stepsize_controller": TIGHT}, id="adaptive"),
-    ],
-)
-def test_output_at_any_depth(options):
-    equation = make_equation(intervals=2)
-    u0 = random_state()
-    solution = ide.solve(
-        equation,
-        u0,
-        solver=diffrax.Tsit5(),
-        saveat=diffrax.SaveAt(t0=True, ts=[0.3, 1.0, 1.7], t1=True, dense=True),
-        **options,
+        for each in ("batch", "sample")
     )
-    evaluate = eqx.filter_jit(lambda solution, t: solution.evaluate(t))
-    assert solution.ts.tolist() == [0.0, 0.3, 1.0, 1.7, 2.0]
-    assert largest(solution.us[0], u0) < 1e-14
-    assert largest(solution.us[-1], solution.u1) < 1e-12
-    for t, u in zip(solution.ts[1:-1], solution.us[1:-1], strict=True):
-        assert largest(evaluate(solution, t), u) < 1e-14
-    assert largest(solution.us[1:-1], by_hand()) < 1e-5
-
-
-@ft.cache
-def by_hand():
-    equation = make_equation(intervals=2)
-    return eqx.filter_jit(diffrax.diffeqsolve)(
-        equation.terms,
-        diffrax.Tsit5(),
-        0.0,
-        2.0,
-        0.01,
-        random_state(),
-        saveat=diffrax.SaveAt(ts=[0.3, 1.0, 1.7]),
-        stepsize_controller=diffrax.ClipStepSizeController(TIGHT, jump_ts=[1.0]),
-    ).ys
-
-
-def test_a_failed_adaptive_solve_says_which_and_where():
-    equation = exploding([0.1, 2.0, 1.0])
-    u0 = jnp.ones((TOKENS, 2))
-    options = dict(solver=diffrax.Tsit5(), stepsize_controller=TIGHT, max_steps=64)
-    with pytest.raises(Exception, match="between depths 1 and 2 of 3 with max_steps_reached"):
-        ide.solve(equation, u0, **options)
-    solution = ide.solve(equation, u0, throw=False, **options)
-    assert solution.result == diffrax.RESULTS.max_steps_reached
-    # The solution leaves the real line at t = 1 + 0.9/2.
-    assert 1.4 < float(solution.failed_at) < 1.45
-    # It ends where it stopped, with a name for the reason.
-    assert jnp.isfinite(solution.u1).all()
-    short = diffrax.PIDController(1e-9, 1e-9, dtmin=0.01, force_dtmin=False)
-    solution = ide.solve(equation, u0, throw=False, **{**options, "stepsize_controller": short})
-    assert solution.result == diffrax.RESULTS.dt_min_reached
-
-
-def test_lie_strang_is_strang_with_an_estimate():
-    equation, u0 = make_equation(), random_state()
-    terms = equation.terms_of(0)
-    solvers = ide.LieStrang(), ide.Strang(), ide.LieTrotter(diffrax.Heun())
-    pair, strang, lie = jax.jit(
-        lambda u: [solver.step(terms, 0.0, 1.0, u, None, None, True)[:2] for solver in solvers]
-    )(u0)
-    assert largest(pair[0], strang[0]) == 0
-    assert largest(pair[1], strang[0] - lie[0]) == 0
-
-
-@pytest.mark.heavy
-def test_implicit_schemes_adapt_too():
-    equation, u0 = make_equation(intervals=2), random_state()
-    exact = ide.solve(equation, u0, solver=ide.RK4(), steps_per_interval=16).u1
-    solution = ide.solve(
-        equation,
-        u0,
-        solver=diffrax.Kvaerno3(),
-        stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-4),
-    )
-    assert largest(solution.u1, exact) < 1e-2
-    assert float(solution.stats["field_evaluations"]) > 4 * int(solution.stats["accepted"])
-
-
-def small_model(steps_for):
-    control = ide.PiecewiseConstant.build(
-        lambda key: (ide.Attention(8, 2, key=key, causal=True, std=0.5),),
-        2,
-        key=jax.random.key(0),
-    )
-    discretization = ide.Discretization(
-        diffrax.Bosh3(),
-        stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
-        steps_for=steps_for,
-    )
-    return ide.LanguageModel(
-        11,
-        5,
-        8,
-        control=control,
-        constraint=ide.Free(),
-        discretization=discretization,
-        key=jax.random.key(1),
-        std=1.0,
-    )
-
-
-@pytest.mark.heavy
-def test_each_sample_can_have_steps_of_its_own():
-    model = small_model("sample")
-    inputs = jax.random.randint(jax.random.key(2), (2, 3, 5), 0, 11)
-    solution = model.solve(inputs, saveat=diffrax.SaveAt(ts=jnp.array([1.0, 2.0])))
-    assert solution.us.shape == (2, 2, 3, 5, 8)
-    assert solution.stats["steps"].shape == (2, 3)
-    alone = model.solve(inputs[1, 2])
-    assert largest(solution.u1[1, 2], alone.u1) < 1e-13
-    assert int(solution.stats["steps"][1, 2]) == int(alone.stats["steps"])
-    together = eqx.filter_eval_shape(small_model("batch").solve, inputs)
-    assert together.stats["steps"].shape == ()
-    assert len(set(solution.stats["steps"].ravel().tolist())) > 1
+    inputs = HELD_OUT.reshape(2, 2, -1)
+    solution = model.solve(inputs, saveat=diffrax.SaveAt(ts=jnp.array([1.0, 4.0])))
+    assert solution.us.shape == (2, *solution.u1.shape)
+    steps = solution.stats["steps"]
+    assert steps.shape == (2, 2) and len(set(steps.ravel().tolist())) > 1
+    alone = model.solve(inputs[1, 1])
+    assert largest(solution.u1[1, 1], alone.u1) < 1e-12
+    assert int(steps[1, 1]) == int(alone.stats["steps"])
+    assert eqx.filter_eval_shape(together.solve, inputs).stats["steps"].shape == ()
 
 
 @pytest.mark.heavy
 def test_padding_does_not_enter_the_error_norm():
     """Steps are those of the tokens alone, whatever stands in the padding."""
-    equation = make_equation(intervals=2, causal=False)
-    mask = jnp.arange(TOKENS) < 4
-    padded = ide.Equation(equation.control, ide.Free(), equation.domain.padded(mask))
-    short = ide.Equation(equation.control, ide.Free(), ide.TokenDomain.uniform(4))
-    u0 = random_state()
-    options = dict(
-        solver=diffrax.Bosh3(), stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-4)
-    )
-    alone = ide.solve(short, u0[:4], **options)
-    wild = u0.at[4:].set(1e3 * u0[4:])
-    for start in (u0, wild):
-        solution = ide.solve(padded, start, **options)
-        assert largest(solution.u1[:4], alone.u1) < 1e-12
-        assert int(solution.stats["steps"]) == int(alone.stats["steps"])
+    control = make_equation(intervals=2, causal=False).control
+    domain = ide.TokenDomain.uniform(TOKENS).padded(jnp.arange(TOKENS) < 4)
+    wild = U0.at[4:].multiply(1e3)
+
+    def solved(u, domain):
+        controller = diffrax.PIDController(rtol=1e-4, atol=1e-4)
+        equation = ide.Equation(control, ide.Free(), domain)
+        return ide.solve(equation, u, solver=diffrax.Bosh3(), stepsize_controller=controller)
+
+    alone = solved(U0[:4], ide.TokenDomain.uniform(4))
+    for start in (U0, wild):
+        padded = solved(start, domain)
+        assert largest(padded.u1[:4], alone.u1) < 1e-12
+        assert int(padded.stats["steps"]) == int(alone.stats["steps"])
 
 
 def test_the_token_norm_has_a_derivative_at_zero_and_sees_no_padding():
@@ -208,3 +110,54 @@ def test_the_token_norm_has_a_derivative_at_zero_and_sees_no_padding():
         assert float(norm(error)) == pytest.approx(12.5**0.5)
     assert jnp.isnan(norm(jnp.array([[jnp.nan, 4.0], [9.0, 9.0]])))
     assert not jnp.isnan(jax.grad(norm)(jnp.zeros((2, 2)))).any()
+
+
+def test_lie_strang_is_strang_with_an_estimate():
+    terms = EQUATION.terms_of(0)
+    solvers = ide.LieStrang(), ide.Strang(), ide.LieTrotter(diffrax.Heun())
+    pair, strang, lie = jax.jit(
+        lambda u: [solver.step(terms, 0.0, 1.0, u, None, None, True)[:2] for solver in solvers]
+    )(U0)
+    assert largest(pair[0], strang[0]) == 0
+    assert largest(pair[1], strang[0] - lie[0]) == 0
+
+
+@pytest.mark.heavy
+def test_implicit_schemes_adapt_too():
+    exact = ide.solve(EQUATION, U0, solver=ide.RK4(), steps_per_interval=16).u1
+    controller = diffrax.PIDController(rtol=1e-4, atol=1e-4)
+    solution = ide.solve(
+        EQUATION, U0, solver=diffrax.Kvaerno3(), stepsize_controller=controller
+    )
+    assert largest(solution.u1, exact) < 1e-2
+    assert float(solution.stats["field_evaluations"]) > 4 * int(solution.stats["accepted"])
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("solver", "tolerances", "slope"),
+    [
+        (diffrax.Tsit5(), (1e-6, 1e-7, 1e-8, 1e-9, 1e-10), 1),
+        # The estimate is of order h² a step, the error of the solution of order h² in all.
+        (ide.LieStrang(ide.RK4()), (1e-3, 1e-5, 1e-7), 1),
+        # Step doubling controls the error of a step, of order p + 1; that in all is of order p.
+        (diffrax.HalfSolver(ide.LieTrotter()), (1e-3, 1e-4, 1e-5), 1 / 2),
+    ],
+    ids=["embedded", "splitting", "doubling"],
+)
+def test_the_error_follows_the_tolerance(solver, tolerances, slope):
+    """In decades in which steps are chosen by the tolerance and not by the intervals."""
+    equation = make_equation(intervals=2, std=0.3)
+    exact = ide.solve(equation, U0, solver=diffrax.Dopri8(), steps_per_interval=64).u1
+
+    @jax.jit
+    def error(tolerance):
+        controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
+        options = dict(stepsize_controller=controller, max_steps=4096, throw=False)
+        solution = ide.solve(equation, U0, solver=solver, **options)
+        error = jnp.sqrt(jnp.mean((solution.u1 - exact) ** 2))
+        return jnp.where(solution.succeeded, error, jnp.nan)
+
+    errors = [float(error(tolerance)) for tolerance in tolerances]
+    found = np.polyfit(np.log(tolerances), np.log(errors), 1)[0]
+    assert abs(found - slope) < 0.2

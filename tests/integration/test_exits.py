@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOKENS, WIDTH, drawn, fast_first, largest, make_equation, random_state
+from helpers import (
+    TOKENS,
+    WIDTH,
+    drawn,
+    fast_first,
+    largest,
+    make_block,
+    make_equation,
+    random_state,
+)
 from jax.experimental import io_callback
 from published.numpy_blocks import attention, feed_forward, layer_norm
 
@@ -21,9 +30,16 @@ def read_out(u):
     return u @ READOUT
 
 
-@eqx.filter_jit
-def solved(equation, exit, u0, solver=ide.LieTrotter(), steps=1):
+def solved(equation, exit, u0, *options):
     """The states at the ends of the intervals, and the evaluations of each token."""
+    if exit is not None:
+        # As an array, so that a rule is compiled once for all tolerances.
+        exit = eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(exit.tolerance))
+    return _solved(equation, exit, u0, *options)
+
+
+@eqx.filter_jit
+def _solved(equation, exit, u0, solver=ide.LieTrotter(), steps=1):
     with jax.ensure_compile_time_eval():
         saveat = diffrax.SaveAt(ts=jnp.asarray(equation.knots))
     discretization = ide.Discretization(solver, steps, exit=exit)
@@ -84,24 +100,25 @@ def test_tokens_stop_as_in_a_march_in_numpy(order, stops):
     assert len(np.unique(evaluations)) > 1
 
 
-EXITS = {
-    "estimated": ide.EstimatedExit(0.0),
-    "estimated, stays": ide.EstimatedExit(0.0, order=0),
-    "second difference, twice": SecondDifference(0.0, hits=2),
-}
-FIRST = {"estimated": 2, "estimated, stays": 1, "second difference, twice": 3}
-
-
-@pytest.mark.parametrize("name", fast_first(1, EXITS, heavy=1))
-def test_without_tolerance_all_is_solved_and_with_much_nothing(name):
-    exit = EXITS[name]
+@pytest.mark.parametrize(
+    ("exit", "first"),
+    fast_first(
+        1,
+        [
+            (ide.EstimatedExit(0.0), 2),
+            (SecondDifference(0.0, hits=2), 3),
+            (ide.EstimatedExit(0.0, order=0), 1),
+        ],
+        heavy=0,
+    ),
+)
+def test_without_tolerance_all_is_solved_and_with_much_nothing(exit, first):
     full, _ = solved(EQUATION, None, U0)
     states, evaluations = solved(EQUATION, exit, U0)
     assert largest(states, full) < 1e-13
     assert (evaluations == 8).all()
     full = np.asarray(full)
     states, evaluations = solved(EQUATION, eqx.tree_at(lambda e: e.tolerance, exit, 1e9), U0)
-    first = FIRST[name]
     assert (evaluations == first).all()
     assert largest(states[: first + 1], full[: first + 1]) < 1e-13
     increment = full[first] - full[first - 1] if exit.order else 0
@@ -109,18 +126,16 @@ def test_without_tolerance_all_is_solved_and_with_much_nothing(name):
 
 
 SCHEMES = {
-    "rk4": (ide.RK4(), 4, ide.Free()),
     "fsal": (diffrax.Bosh3(), 4, ide.Free()),
     # Over three operators, the last of which is solved exactly and makes one sub-step.
     "strang, exact": (ide.Strang(diffrax.Heun()), 3, ide.Free()),
     # The linear one of three operators is evaluated twice.
     "exponential": (ide.ExponentialEuler(), 4 / 3, ide.Free()),
-    "post-norm": (ide.LieTrotter(), 1, ide.LayerNorm(jnp.full(WIDTH, 1.5), eps=1e-5)),
     "sphere": (ide.RK4(), 4, ide.Sphere()),
 }
 
 
-@pytest.mark.parametrize("name", fast_first(1, [*SCHEMES][::-1], heavy=2))
+@pytest.mark.parametrize("name", fast_first(1, [*SCHEMES][::-1], heavy=1))
 def test_a_token_that_has_stopped_stays_at_every_stage(name):
     """Of two steps in each interval; the others see it where it is, so that a token alone is
     as one that all others wait for."""
@@ -217,11 +232,13 @@ def estimated(states, end):
 def test_the_estimate_tends_to_the_effect_of_the_steps_that_are_left():
     """Of three steps left. The effect is of order 2 (q + 1), since a divergence is quadratic;
     the estimate is right but for a part that halves with the step."""
-    equation = make_equation(ide.Chebyshev, intervals=4)
+    control = ide.Chebyshev.build(
+        lambda key: make_block(key, std=0.1)[1:], 4, key=jax.random.key(1)
+    )
     effects, errors = [], []
-    for steps in (256, 512, 1024):
-        control = eqx.filter_jit(equation.control.resample)(steps)
-        fine = ide.Equation(control, ide.Free(), equation.domain)
+    for steps in (512, 1024, 2048):
+        fine = eqx.filter_jit(control.resample)(steps)
+        fine = ide.Equation(fine, ide.Free(), EQUATION.domain)
         states, _ = solved(fine, None, U0, diffrax.Euler())
         states = np.asarray(states)
         estimate, effect = map(np.asarray, estimated(states[-6:-3], states[-1]))
@@ -247,39 +264,3 @@ def test_differences_of_outputs():
     one = ide.relative_difference(jnp.asarray(expected[..., 0]), jnp.asarray(given[..., 0]))
     of_one = ide.relative_difference(*(jnp.asarray(x[..., :1]) for x in (expected, given)))
     assert largest(one, of_one) == 0
-
-
-PAIR = ide.AlgebraicallyReversible(diffrax.Heun())
-REFUSED = {
-    "AdamsBashforth uses earlier steps": (
-        dict(solver=ide.AdamsBashforth(), steps_per_interval=2),
-        {},
-    ),
-    "Nesterov uses earlier steps": (dict(solver=ide.Nesterov()), {}),
-    "AlgebraicallyReversible uses earlier steps": (dict(solver=PAIR), {}),
-    "ImplicitEuler evaluates the field as often": (dict(solver=ide.ImplicitEuler()), {}),
-    "both given": (dict(stepsize_controller=diffrax.PIDController(1e-3, 1e-3)), {}),
-    "tolerance=-1": ({}, dict(tolerance=-1.0)),
-    "tolerance=nan": ({}, dict(tolerance=float("nan"))),
-    "hits=0": ({}, dict(hits=0)),
-    "order=2": ({}, dict(order=2)),
-}
-
-
-@pytest.mark.parametrize("message", REFUSED)
-def test_what_does_not_go_together_is_refused(message, unchecked):
-    options, changes = REFUSED[message]
-    with pytest.raises(ide.InputError, match=message):
-        exit = ide.EstimatedExit(**({"tolerance": 0.1} | changes))
-        discretization = ide.Discretization(
-            **({"solver": diffrax.Tsit5(), "exit": exit} | options)
-        )
-        discretization.solve(EQUATION, U0)
-
-
-def test_a_straight_line_leaves_a_constraint_and_dense_output_is_refused():
-    steps = ide.Discretization(diffrax.Euler(), exit=ide.EstimatedExit(0.1))
-    with pytest.raises(ide.InputError, match=r"leaves the constraint Sphere; give order=0"):
-        steps.solve(make_equation(constraint=ide.Sphere()), U0)
-    with pytest.raises(ide.InputError, match="no dense output"):
-        steps.solve(EQUATION, U0, saveat=diffrax.SaveAt(dense=True))

@@ -4,127 +4,171 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from helpers import TOKENS, fast_first, largest, make_block, make_equation, random_state
-from integration.exploding import exploding
+from helpers import TOKENS, WIDTH, largest, make_block, make_equation, random_state
 
 import ide_transformer as ide
+from ide_transformer.integration.output import requested
+from ide_transformer.solvers import count_evaluations
 
 
+EQUATION = make_equation()
 U0 = random_state(2)
 
 
-@pytest.mark.parametrize(
-    "solver",
-    fast_first(
-        2,
-        [
-            diffrax.Bosh3(),
-            ide.Strang(),
-            diffrax.ReversibleHeun(),
-            diffrax.Euler(),
-            diffrax.LeapfrogMidpoint(),
-            ide.RK4(),
-            diffrax.Heun(),
-            diffrax.Ralston(),
-            diffrax.Tsit5(),
-            diffrax.Dopri5(),
-            diffrax.Dopri8(),
-        ],
-        heavy=3,
-    ),
-    ids=repr,
-)
-def test_by_hand_where_the_control_is_continuous(solver):
-    """Also the schemes that carry a state from step to step, through the boundaries."""
-    equation = make_equation(ide.PiecewiseLinear, intervals=2)
-    marched = ide.solve(equation, U0, solver=solver, steps_per_interval=2).u1
-    assert largest(marched, by_hand(equation, solver, 2.0, 0.5, U0)) < 1e-13
-
-
 @eqx.filter_jit
-def by_hand(equation, solver, end, h, u0):
-    return diffrax.diffeqsolve(equation.terms, solver, 0.0, end, h, u0).ys[0]
+def by_hand(equation, solver, h):
+    end = equation.horizon
+    return diffrax.diffeqsolve(equation.terms, solver, 0.0, end, h, U0).ys[0]
 
 
-@pytest.mark.heavy
-def test_by_hand_where_the_control_is_constant():
-    equation, solver = make_equation(ide.Tied), ide.Strang()
-    marched = ide.solve(equation, U0, solver=solver, steps_per_interval=2).u1
-    assert largest(marched, by_hand(equation, solver, 3.0, 0.5, U0)) < 1e-13
+@pytest.mark.parametrize("solver", [diffrax.Bosh3(), diffrax.ReversibleHeun()], ids=repr)
+def test_by_hand_where_the_control_is_continuous(solver):
+    """Schemes that carry a state from step to step, through the boundaries too."""
+    equation = make_equation(ide.PiecewiseLinear, intervals=2)
+    solution = ide.solve(equation, U0, solver=solver, steps_per_interval=2)
+    assert largest(solution.u1, by_hand(equation, solver, 0.5)) < 1e-13
+    if isinstance(solver, diffrax.Bosh3):
+        assert solution.stats["field_evaluations"] == 4 + 3 * 3
 
 
 def test_by_hand_on_layers():
     """Schemes without an end-point stage agree; with one they read the next layer there."""
-    equation = make_equation()
-    u0 = random_state()
-
-    def difference(solver):
-        marched = ide.solve(equation, u0, solver=solver).u1
-        return largest(marched, by_hand(equation, solver, 3.0, 1.0, u0))
-
-    assert difference(ide.LieTrotter()) < 1e-13
-    assert difference(diffrax.Heun()) > 1e-3
+    solve = lambda solver: ide.solve(EQUATION, U0, solver=solver)  # noqa: E731
+    lie = ide.LieTrotter()
+    assert largest(solve(lie).u1, by_hand(EQUATION, lie, 1.0)) < 1e-13
+    heun = diffrax.Heun()
+    assert largest(solve(heun).u1, by_hand(EQUATION, heun, 1.0)) > 1e-3
 
 
 @eqx.filter_jit
-def after_layer(equation, t, u):
-    for operator in equation.control(t):
-        u = u + operator(u, equation.domain)
+def after_step(t, h, u):
+    for operator in EQUATION.control(t):
+        u = u + h * operator(u, EQUATION.domain)
     return u
 
 
-def test_states_of_all_layers():
-    equation = make_equation()
-    u0 = random_state()
-    solution = ide.solve(
-        equation, u0, solver=ide.LieTrotter(), saveat=diffrax.SaveAt(ts=equation.knots)
+def test_states_after_layers_and_steps_and_functions_of_them():
+    def read(t, u, args):
+        return {"state": u, "mean": args * u.mean(), "depth": t}
+
+    def kept(number, **saved):
+        saveat = diffrax.SaveAt(fn=read, **saved)
+        options = dict(saveat=saveat, args=2.0, steps_per_interval=number)
+        return ide.solve(EQUATION, U0, solver=ide.LieTrotter(), **options)
+
+    for steps, saved in ((1, {"ts": EQUATION.knots}), (2, {"t0": True, "steps": True})):
+        solution = kept(steps, **saved)
+        depths = np.arange(3 * steps + 1) / steps
+        assert largest(solution.ts, depths) == largest(solution.us["depth"], depths) == 0
+        states, u = np.asarray(solution.us["state"]), U0
+        for number, t in enumerate(depths):
+            assert largest(states[number], u) < 1e-13
+            u = after_step(t, 1 / steps, u)
+        assert largest(states[-1], solution.u1) < 1e-14
+        assert largest(solution.us["mean"], 2 * states.mean((1, 2, 3))) < 1e-15
+
+
+@pytest.mark.parametrize(("intervals", "length"), [(1, 1.0), (3, 1.0), (7, 4 / 7)])
+def test_the_last_of_many_steps_ends_at_the_end(intervals, length):
+    """49 times 1/49 is not 1. Steps that end at a boundary are asked for there."""
+    control = ide.Tied((ide.Damping(1.0),), intervals, length)
+    equation = ide.Equation(control, ide.Free(), EQUATION.domain)
+    every, seventh = (
+        requested(equation, diffrax.SaveAt(t1=True, steps=n), 49, throw=True).depths
+        for n in (1, 7)
     )
-    u = u0
-    assert (solution.us[0] == u0).all()
-    assert (solution.us[3] == solution.u1).all()
-    for layer in range(3):
-        assert largest(solution.us[layer], u) < 1e-13
-        u = after_layer(equation, float(layer), u)
-    assert largest(solution.us[3], u) < 1e-13
+    assert len(every) == 49 * intervals and every[-1] == equation.horizon
+    assert np.isin(equation.knots[1:], every).all() and seventh == every[6::7]
 
 
-@pytest.mark.heavy
-def test_float32_states_stay_float32():
-    equation = jax.tree.map(lambda x: x.astype(jnp.float32), make_equation(intervals=1))
-    u0 = random_state().astype(jnp.float32)
-    for options in ({}, {"stepsize_controller": diffrax.PIDController(1e-3, 1e-3)}):
-        solution = ide.solve(equation, u0, solver=diffrax.Bosh3(), **options)
-        assert solution.u1.dtype == jnp.float32
+class Forced(ide.AbstractOperator):
+    """`du/dt = args cos t`."""
+
+    force: jax.Array = 0.0
+
+    def at(self, t, args):
+        return Forced(args * jnp.cos(t))
+
+    def __call__(self, u, domain):
+        return jnp.broadcast_to(self.force, u.shape)
+
+
+@pytest.mark.parametrize("operator", [Forced(), ide.Scaled(Forced(), 1.0)])
+def test_an_operator_that_asks_for_depth_and_arguments_gets_them(operator):
+    equation = ide.Equation(ide.Tied((operator,), 3), ide.Free(), EQUATION.domain)
+    options = dict(solver=ide.RK4(), steps_per_interval=16, args=jnp.array(0.5))
+    u1 = ide.solve(equation, U0, **options).u1
+    assert largest(u1, np.asarray(U0) + 0.5 * np.sin(3.0)) < 1e-8
+
+
+class Exploding(ide.AbstractOperator):
+    """u_t = c u², which leaves the real line after a depth of 1/(c u0)."""
+
+    rate: jax.Array
+
+    def __call__(self, u, domain):
+        return self.rate * u * u
+
+
+def exploded(rates, solver, **options):
+    control = ide.PiecewiseConstant((Exploding(jnp.array(rates)),))
+    equation = ide.Equation(control, ide.Free(), EQUATION.domain)
+    return ide.solve(equation, jnp.ones((TOKENS, 2)), solver=solver, **options)
 
 
 def test_an_operator_of_a_user():
     """1/u falls linearly: u(t) = 1 / (1/u0 - t c)."""
-    equation = exploding([0.1, 0.2])
-    u1 = ide.solve(equation, jnp.ones((TOKENS, 2)), solver=ide.RK4(), steps_per_interval=16).u1
+    u1 = exploded([0.1, 0.2], ide.RK4(), steps_per_interval=16).u1
     assert largest(u1, 1 / 0.7) < 1e-6
 
 
-def test_a_failed_march_says_which_and_where():
-    equation = exploding([0.1, 1e200, 1.0])
-    with pytest.raises(Exception, match="between depths 1 and 2 of 3 with nonfinite"):
-        ide.solve(equation, jnp.ones((TOKENS, 2)), solver=ide.RK4())
-    solution = ide.solve(equation, jnp.ones((TOKENS, 2)), solver=ide.RK4(), throw=False)
-    assert solution.result == diffrax.RESULTS.nonfinite
-    assert float(solution.failed_at) == 2.0
-    assert not solution.succeeded
+TIGHT = diffrax.PIDController(1e-9, 1e-9)
+FAILURES = {
+    "nonfinite": (1e200, 2.0, 2.0, dict(solver=ide.RK4())),
+    # The solution leaves the real line at t = 1 + 0.9/2. It ends where it stopped.
+    "max_steps_reached": (
+        *(2.0, 1.4, 1.45),
+        dict(solver=diffrax.Tsit5(), stepsize_controller=TIGHT, max_steps=64),
+    ),
+    "dt_min_reached": (
+        *(2.0, 1.0, 1.45),
+        dict(
+            solver=diffrax.Tsit5(),
+            stepsize_controller=diffrax.PIDController(
+                1e-9, 1e-9, dtmin=0.01, force_dtmin=False
+            ),
+            max_steps=64,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failed_solve_says_how_and_where(name):
+    rate, least, most, options = FAILURES[name]
+    solution = exploded([0.1, rate, 1.0], throw=False, **options)
+    assert solution.result == getattr(diffrax.RESULTS, name) and not solution.succeeded
+    assert least <= float(solution.failed_at) <= most
+    assert jnp.isfinite(solution.u1).all() == (name != "nonfinite")
+    if name != "dt_min_reached":
+        with pytest.raises(Exception, match=f"between depths 1 and 2 of 3 with {name}"):
+            exploded([0.1, rate, 1.0], **options)
+
+
+MASK = np.arange(TOKENS)[None, :] < np.array([[3], [6]])
 
 
 def test_padding_and_weights_come_with_the_domain():
-    equation = make_equation()
-    mask = jnp.arange(TOKENS)[None, :] < jnp.array([[3], [6]])
-    padded = ide.Equation(equation.control, ide.Free(), equation.domain.padded(mask))
-    u0 = random_state(2)
-    u1 = ide.solve(padded, u0, solver=ide.LieTrotter()).u1
-    short = ide.Equation(equation.control, ide.Free(), ide.TokenDomain.uniform(3))
-    alone = ide.solve(short, u0[0, :3], solver=ide.LieTrotter()).u1
+    padded, short = (
+        ide.Equation(EQUATION.control, ide.Free(), domain)
+        for domain in (EQUATION.domain.padded(MASK), ide.TokenDomain.uniform(3))
+    )
+    u1 = ide.solve(padded, U0, solver=ide.LieTrotter()).u1
+    alone = ide.solve(short, U0[0, :3], solver=ide.LieTrotter()).u1
     assert largest(u1[0, :3], alone) < 1e-13
-    for state in (u0[0], random_state(3), random_state(1, 2, 3)):
+    for state in (U0[0], random_state(3), random_state(1, 2, 3)):
         with pytest.raises(ide.InputError, match=r"a mask, of shape \(2, 6\); u0 must be"):
             ide.solve(padded, state, solver=ide.LieTrotter())
 
@@ -132,14 +176,107 @@ def test_padding_and_weights_come_with_the_domain():
 def test_padding_does_not_move_a_steady_state():
     """Where there is one only, as a relaxation to the input makes it."""
     block = (*make_block(jax.random.key(1), std=0.05, causal=False), ide.Relaxation(4.0))
-    mask = jnp.arange(TOKENS)[None, :] < jnp.array([[3], [6]])
-    domains = ide.TokenDomain.uniform(TOKENS).padded(mask), ide.TokenDomain.uniform(3)
-    u0 = random_state(2).at[0, 3:].multiply(1e3)
+    u0 = U0.at[0, 3:].multiply(1e3)
 
     def found(domain):
         u = u0[:, : domain.num_tokens]
         equation = ide.Equation(ide.Sourced(ide.Tied(block, 1), u), ide.Free(), domain)
         return ide.solve(equation, u, solver=ide.SteadyState(diffrax.Euler())).u1
 
-    padded, short = map(found, domains)
+    padded, short = found(EQUATION.domain.padded(MASK)), found(ide.TokenDomain.uniform(3))
     assert largest(padded[0, :3], short[0]) < 1e-10
+
+
+@pytest.mark.heavy
+def test_float32_states_stay_float32():
+    equation = jax.tree.map(lambda x: x.astype(jnp.float32), make_equation(intervals=1))
+    for options in ({}, {"stepsize_controller": diffrax.PIDController(1e-3, 1e-3)}):
+        u1 = ide.solve(equation, U0.astype(jnp.float32), solver=diffrax.Bosh3(), **options).u1
+        assert u1.dtype == jnp.float32
+
+
+@eqx.filter_jit
+def project(constraint, u):
+    return constraint.project(u)
+
+
+SPHERE = make_equation(constraint=ide.Sphere(), normalization=ide.Free())
+ON_SPHERE = project(ide.Sphere(), random_state(2))
+
+
+@pytest.mark.parametrize("solver", [ide.Strang(), ide.Leapfrog()])
+def test_a_scheme_ends_on_the_constraint(solver):
+    found, asked = (
+        ide.solve(SPHERE, ON_SPHERE, solver=x, steps_per_interval=2)
+        for x in (solver, ide.projected(solver))
+    )
+    assert found.stats["constraint_residual"] < 1e-14
+    assert largest(found.u1, asked.u1) == 0
+
+
+def test_the_plain_form_can_still_be_said():
+    """On tangential fields alone the state leaves the sphere by the error of the scheme."""
+    plain = ide.Tangential(ide.RK4())
+    far, near = (
+        ide.solve(SPHERE, ON_SPHERE, solver=plain, steps_per_interval=steps) for steps in (1, 8)
+    )
+    far, near = (float(x.stats["constraint_residual"]) for x in (far, near))
+    assert 0.1 > far > 1000 * near > 0
+    assert type(ide.projected(ide.Projected(ide.RK4())).solver) is ide.RK4
+    free = [ide.solve(EQUATION, U0, solver=x).u1 for x in (plain, ide.RK4())]
+    assert largest(*free) < 1e-14
+
+
+def test_a_constant_token_has_no_projection():
+    constant = jnp.ones_like(U0)
+    with pytest.raises(ide.InputError, match=r"Sphere: a token of equal features.*eps=1e-5"):
+        ide.Sphere().project(constant)
+    assert np.isfinite(project(ide.Sphere(eps=1e-5), constant)).all()
+    with pytest.raises(RuntimeError, match="If a token is constant, give the constraint eps"):
+        ide.solve(SPHERE, constant, solver=ide.RK4())
+
+
+def test_the_sphere_projects_in_the_metric_of_its_gain():
+    """The nearest state of S1 is the one nearest in `mean_y (v/γ)²`, not in the Euclidean
+    distance."""
+    draw = np.random.default_rng(0)
+    gain, v = draw.uniform(0.5, 3, WIDTH), draw.normal(size=WIDTH)
+    sphere = ide.Sphere(jnp.asarray(gain), jnp.full(WIDTH, 0.3))
+    nearest = np.asarray(project(sphere, v))
+    others = project(sphere, nearest + 0.1 * draw.normal(size=(2000, WIDTH)))
+    for metric, is_nearest in ((gain, True), (1.0, False)):
+        gaps = np.linalg.norm((np.asarray(others) - v) / metric, axis=-1)
+        assert (gaps.min() > np.linalg.norm((nearest - v) / metric)) == is_nearest
+
+
+@pytest.mark.parametrize(
+    ("solver", "first", "following"),
+    [
+        (diffrax.Tsit5(), 7, 6),
+        (ide.RK4(), 4, 4),
+        (ide.LieTrotter(), 1, 1),
+        (ide.Strang(diffrax.Euler()), 1.5, 1.5),
+        (ide.Strang(ide.Projected(diffrax.Heun())), 3, 3),
+        (diffrax.HalfSolver(ide.LieTrotter()), 3, 3),
+        (ide.LieStrang(diffrax.Heun()), 5, 5),
+        (ide.ParallelSplitting(), 1, 1),
+        (ide.Residual(ide.RK4()), 4, 4),
+        (ide.AdamsBashforth(3), 2, 1),
+        (ide.Leapfrog(), 1, 1),
+        (ide.Nesterov(), 1, 1),
+    ],
+    ids=repr,
+)
+def test_field_evaluations(solver, first, following):
+    count = count_evaluations(solver, EQUATION.control(0.0), U0.shape[-1])
+    assert count[:2] == (first, following)
+
+
+@pytest.mark.heavy
+def test_evaluations_of_implicit_schemes_are_counted_as_they_are_made():
+    fewer, more = (
+        ide.solve(EQUATION, U0, solver=ide.ImplicitMidpoint(tolerance)).stats
+        for tolerance in (1e-2, 1e-10)
+    )
+    # At least the guess, a residual and a product with the Jacobian in each step.
+    assert 9 <= float(fewer["field_evaluations"]) < float(more["field_evaluations"])
