@@ -6,16 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import (
-    TOKENS,
-    WIDTH,
-    drawn,
-    fast_first,
-    largest,
-    make_block,
-    make_equation,
-    random_state,
-)
+from helpers import TOKENS, WIDTH, drawn, largest, make_block, make_equation, random_state
 from jax.experimental import io_callback
 from published.numpy_blocks import attention, feed_forward, layer_norm
 
@@ -102,22 +93,16 @@ def test_tokens_stop_as_in_a_march_in_numpy(order, stops):
 
 @pytest.mark.parametrize(
     ("exit", "first"),
-    fast_first(
-        1,
-        [
-            (ide.EstimatedExit(0.0), 2),
-            (SecondDifference(0.0, hits=2), 3),
-            (ide.EstimatedExit(0.0, order=0), 1),
-        ],
-        heavy=0,
-    ),
+    [
+        (ide.EstimatedExit(0.0), 2),
+        pytest.param(SecondDifference(0.0, hits=2), 3, marks=pytest.mark.heavy),
+    ],
 )
 def test_without_tolerance_all_is_solved_and_with_much_nothing(exit, first):
-    full, _ = solved(EQUATION, None, U0)
+    full = np.asarray(solved(EQUATION, None, U0)[0])
     states, evaluations = solved(EQUATION, exit, U0)
     assert largest(states, full) < 1e-13
     assert (evaluations == 8).all()
-    full = np.asarray(full)
     states, evaluations = solved(EQUATION, eqx.tree_at(lambda e: e.tolerance, exit, 1e9), U0)
     assert (evaluations == first).all()
     assert largest(states[: first + 1], full[: first + 1]) < 1e-13
@@ -125,21 +110,17 @@ def test_without_tolerance_all_is_solved_and_with_much_nothing(exit, first):
     assert largest(states[8], full[first] + (8 - first) * increment) < 1e-12
 
 
-SCHEMES = {
-    "fsal": (diffrax.Bosh3(), 4, ide.Free()),
-    # Over three operators, the last of which is solved exactly and makes one sub-step.
-    "strang, exact": (ide.Strang(diffrax.Heun()), 3, ide.Free()),
-    # The linear one of three operators is evaluated twice.
-    "exponential": (ide.ExponentialEuler(), 4 / 3, ide.Free()),
-    "sphere": (ide.RK4(), 4, ide.Sphere()),
-}
-
-
-@pytest.mark.parametrize("name", fast_first(1, [*SCHEMES][::-1], heavy=1))
-def test_a_token_that_has_stopped_stays_at_every_stage(name):
+@pytest.mark.parametrize(
+    ("solver", "cost", "constraint"),
+    [
+        (ide.RK4(), 4, ide.Sphere()),
+        # The last of three operators is solved exactly and makes one sub-step.
+        pytest.param(ide.Strang(diffrax.Heun()), 3, ide.Free(), marks=pytest.mark.heavy),
+    ],
+)
+def test_a_token_that_has_stopped_stays_at_every_stage(solver, cost, constraint):
     """Of two steps in each interval; the others see it where it is, so that a token alone is
     as one that all others wait for."""
-    solver, cost, constraint = SCHEMES[name]
     operators = make_equation(intervals=3).control(0.5)
     control = ide.Tied((*operators, ide.Damping(jnp.full(WIDTH, 0.3))), 3)
     equation = ide.Equation(control, constraint, ide.TokenDomain.uniform(TOKENS))
@@ -155,26 +136,19 @@ def test_a_token_that_has_stopped_stays_at_every_stage(name):
     assert largest(states[3, ~stopped], full[3, ~stopped]) > 1e-6
 
 
-def test_no_token_sees_a_later_one():
-    exit = ide.EstimatedExit(0.05)
-    other = U0.at[:, 4:].set(-U0[:, 4:])
-    (states, count), (changed, recount) = (solved(EQUATION, exit, u) for u in (U0, other))
-    assert largest(states[:, :, :4], changed[:, :, :4]) < 1e-13
-    assert (count[:, :4] == recount[:, :4]).all()
-    assert len(np.unique(count[:, :4])) > 1
-
-
-def test_padding_does_not_count_for_a_sample():
-    domain = ide.TokenDomain(
-        EQUATION.domain.points, weights=jnp.asarray(np.arange(TOKENS) < 4, float)
-    )
-    equation = ide.Equation(EQUATION.control, ide.Free(), domain)
-    exit = ide.EstimatedExit(0.05, stops="sample")
-    other = U0.at[:, 4:].mul(50.0)
+@pytest.mark.parametrize("stops", ["token", "sample"])
+def test_no_token_sees_a_later_one_nor_padding(stops):
+    exit, equation = ide.EstimatedExit(0.05, stops=stops), EQUATION
+    if stops == "sample":
+        domain = ide.TokenDomain(
+            EQUATION.domain.points, weights=jnp.asarray(np.arange(TOKENS) < 4, float)
+        )
+        equation = ide.Equation(EQUATION.control, ide.Free(), domain)
+    other = U0.at[:, 4:].mul(-50.0)
     (states, count), (changed, recount) = (solved(equation, exit, u) for u in (U0, other))
     assert largest(states[:, :, :4], changed[:, :, :4]) < 1e-12
-    assert (count == recount).all()
-    assert 2 < float(count.min()) < 8
+    assert (count[:, :4] == recount[:, :4]).all()
+    assert 2 <= float(count.min()) < 8 and (len(np.unique(count)) > 1 or stops == "sample")
 
 
 class Counting(ide.AbstractOperator):
