@@ -1,6 +1,7 @@
 """The gradient mode of reversible schemes: a march whose states are rebuilt on the way back."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 import diffrax
@@ -36,19 +37,12 @@ class Inputs(NamedTuple):
     first: Bool[Array, "..."]
 
 
-class Makers(eqx.Module):
-    """The couplings of a step, as a function of its inputs and weights, and of just those
-    arrays around them that they use: the gradient with respect to these is summed over all
-    steps."""
+# The couplings of a step, as a function of its inputs and weights; the gradient with respect to
+# the arrays around this function is summed over all steps.
+Make: TypeAlias = Callable[[Inputs, PyTree], Couplings]
 
-    each: tuple[Callable[[Inputs, PyTree], AbstractCoupling], ...]
-
-    def __call__(self, inputs: Inputs, weights: PyTree) -> Couplings:
-        return tuple(make(inputs, weights) for make in self.each)
-
-
-# The makers of a march, its initial state and the weights of its intervals.
-Differentiable: TypeAlias = tuple[Makers, Array, PyTree]
+# That of a march, its initial state and the weights of its intervals.
+Differentiable: TypeAlias = tuple[Make, Array, PyTree]
 
 # The last state, those at the ends of the intervals, if asked for, and the status.
 Outcome: TypeAlias = tuple[Array, Array | None, Status]
@@ -111,25 +105,25 @@ def rebuilding_error(
     check_state(equation, u0, args)
     steps = plan_steps(equation, solver, steps_per_interval, u0)
     differentiable, inputs = coupled(steps, u0, args)
-    makers, _, weights = differentiable
+    make, _, weights = differentiable
     (_, states, _), pair, lost = forward(differentiable, inputs, states=True)
     assert states is not None
-    exact = jnp.concatenate([u0[None], states[:-1]])
 
     def interval(pair, x):
-        weights, here, lost, exact = x
-        after = _largest(pair[0])
+        weights, here, lost = x
 
         def step(pair, x):
             here, lost = x
-            for coupling, lost_here in _backwards(makers(here, weights), lost):
+            for coupling, lost_here in _backwards(make(here, weights), lost):
                 pair = coupling.backward(pair, lost_here)
             return pair, None
 
-        pair, _ = lax.scan(step, pair, (here, lost), reverse=True)
-        return pair, _relative_error(pair[0], exact, after)
+        pair, _ = _scan(step, pair, (here, lost), reverse=True)
+        return pair, pair[0]
 
-    return lax.scan(interval, pair, (weights, inputs, lost, exact), reverse=True)[1]
+    _, rebuilt = lax.scan(interval, pair, (weights, inputs, lost), reverse=True)
+    exact = jnp.concatenate([u0[None], states[:-1]])
+    return jax.vmap(_relative_error)(rebuilt, exact, states)
 
 
 def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inputs]:
@@ -145,8 +139,22 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
                 f"does; use AlgebraicallyReversible({steps.name}(…)), which makes any explicit "
                 "scheme reversible, Leapfrog(), or gradient=Recompute()."
             )
-        return couplings
+        return tuple(map(economic, couplings))
 
+    def economic(coupling):
+        """The same, with just those arrays that it uses."""
+        if not isinstance(coupling, Shear):
+            return coupling
+        # Its own gradient, taken one step at a time, keeps products alone: there it is faster.
+        increment = eqx.filter_checkpoint(coupling.increment, policy=save_products)
+        return replace(coupling, increment=eqx.filter_closure_convert(increment, u0))
+
+    if restarts_at_jumps(steps.solver) and not steps.equation.continuous:
+        raise InputError(
+            f"solve: gradient=Reversible() with {steps.name}: a two-step scheme starts again "
+            "where the field jumps, here at each layer, and a start cannot be undone; use a "
+            "control without jumps, such as PiecewiseLinear, or AlgebraicallyReversible(…)."
+        )
     edges = jax.vmap(steps.edges)(steps.indices)
     shape = len(edges), steps.number
     inputs = Inputs(
@@ -158,42 +166,14 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
     weights = steps.equation.intervals()
     example = jax.tree.map(lambda x: x[0, 0], inputs), jax.tree.map(lambda x: x[0], weights)
 
-    def maker(k, coupling):
-        if not isinstance(coupling, Shear):
-            return eqx.filter_closure_convert(lambda x, w: at_step(x, w)[k], *example)
-        # Its own gradient, taken one step at a time, keeps products alone: there it is faster.
-        increment = jax.checkpoint(
-            lambda inputs, weights, u: at_step(inputs, weights)[k].increment(u),
-            policy=save_products,
-        )
-        increment = eqx.filter_closure_convert(increment, *example, u0)
-        return _ShearMaker(increment, coupling.target, coupling.scale)
-
-    couplings = at_step(*example)
-    if restarts_at_jumps(steps.solver) and not steps.equation.continuous:
-        raise InputError(
-            f"solve: gradient=Reversible() with {steps.name}: a two-step scheme starts again "
-            "where the field jumps, here at each layer, and a start cannot be undone; use a "
-            "control without jumps, such as PiecewiseLinear, or AlgebraicallyReversible(…)."
-        )
-    makers = Makers(tuple(maker(k, coupling) for k, coupling in enumerate(couplings)))
-    return (makers, u0, weights), inputs
-
-
-class _ShearMaker(eqx.Module):
-    increment: Callable
-    target: int = eqx.field(static=True)
-    scale: float = eqx.field(static=True)
-
-    def __call__(self, inputs: Inputs, weights: PyTree) -> Shear:
-        return Shear(eqx.Partial(self.increment, inputs, weights), self.target, self.scale)
+    return (eqx.filter_closure_convert(at_step, *example), u0, weights), inputs
 
 
 def forward(
     differentiable: Differentiable, inputs: Inputs, *, states: bool
 ) -> tuple[Outcome, tuple[Array, Array], PyTree[Array]]:
     """The outcome, the last pair, and the values that the couplings have lost."""
-    makers, u0, weights = differentiable
+    make, u0, weights = differentiable
 
     def interval(carry, x):
         pair, status = carry
@@ -201,7 +181,7 @@ def forward(
 
         def step(pair, here):
             lost = []
-            for coupling in makers(here, weights):
+            for coupling in make(here, weights):
                 pair, lost_here = coupling.forward(pair)
                 lost.append(lost_here)
             return pair, tuple(lost)
@@ -220,7 +200,7 @@ def march_coupled(
     differentiable: Differentiable, inputs: Inputs, tolerance: float, output: Output
 ) -> Outcome:
     """All steps, each made of its couplings, with the gradient of `Reversible`; as a function
-    of the makers, the initial state and the weights."""
+    of the make, the initial state and the weights."""
     return forward(differentiable, inputs, states=output.states)[0]
 
 
@@ -232,59 +212,52 @@ def _march_fwd(perturbed, differentiable, inputs, tolerance, output):
 
 @march_coupled.def_bwd
 def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, tolerance, output):
-    makers, u0, weights = differentiable
+    make, u0, weights = differentiable
     pair, lost = residuals
-    cotangent_u1, cotangent_states, _ = cotangents
+    of_u1, of_states, _ = cotangents
 
     def interval(carry, x):
-        pair, cotangent_pair, cotangent_makers, _ = carry
-        here, weights, lost, cotangent_state = x
-        after = _largest(pair[0])
-        if cotangent_state is not None:
-            cotangent_pair = cotangent_pair[0] + cotangent_state, cotangent_pair[1]
+        pair, of_pair, of_make = carry
+        here, weights, lost, of_state = x
+        after = jnp.max(jnp.abs(pair[0]))
+        if of_state is not None:
+            of_pair = of_pair[0] + of_state, of_pair[1]
 
         def step(carry, x):
-            pair, cotangent_pair, cotangent_makers, cotangent_weights = carry
+            pair, of_pair, total = carry
             here, lost = x
-            couplings, pull = eqx.filter_vjp(lambda make, w: make(here, w), makers, weights)
+            couplings, pull = eqx.filter_vjp(lambda make, w: make(here, w), make, weights)
             of_couplings = []
             for coupling, lost_here in _backwards(couplings, lost):
-                pair, cotangent_pair, new = coupling.pullback(pair, lost_here, cotangent_pair)
+                pair, of_pair, new = coupling.pullback(pair, lost_here, of_pair)
                 of_couplings.insert(0, eqx.filter(new, eqx.is_inexact_array))
-            of_makers, of_weights = pull(tuple(of_couplings))
-            cotangent_makers = _add(cotangent_makers, of_makers)
-            cotangent_weights = _add(cotangent_weights, of_weights)
-            return (pair, cotangent_pair, cotangent_makers, cotangent_weights), None
+            total = jax.tree.map(jnp.add, total, pull(tuple(of_couplings)))
+            return (pair, of_pair, total), None
 
-        carry = pair, cotangent_pair, cotangent_makers, _zeros(weights)
+        carry = pair, of_pair, (of_make, _zeros(weights))
         carry, _ = _scan(step, carry, (here, lost), reverse=True)
-        return (*carry[:3], after), carry[3]
+        pair, of_pair, (of_make, of_weights) = carry
+        return (pair, of_pair, of_make), (of_weights, after)
 
     zero = jnp.zeros_like(pair[0])
     # Outputs that the loss does not use have no cotangent.
-    cotangent_pair = zero if cotangent_u1 is None else cotangent_u1, zero
-    (pair, cotangent_pair, cotangent_makers, after), cotangent_weights = lax.scan(
-        interval,
-        (pair, cotangent_pair, _zeros(makers), _largest(pair[0])),
-        (inputs, weights, lost, cotangent_states),
-        reverse=True,
+    carry = pair, (zero if of_u1 is None else of_u1, zero), _zeros(make)
+    (pair, of_pair, of_make), (of_weights, after) = lax.scan(
+        interval, carry, (inputs, weights, lost, of_states), reverse=True
     )
+    good = _relative_error(pair[0], u0, after[0]) <= tolerance
     # At the beginning both states of the pair are u0.
-    cotangent_u0 = cotangent_pair[0] + cotangent_pair[1]
-    good = _relative_error(pair[0], u0, after) <= tolerance
-    cotangent_u0, cotangent_makers, cotangent_weights = _nan_unless(
-        good, (cotangent_u0, cotangent_makers, cotangent_weights)
-    )
+    of_make, of_u0, of_weights = _nan_unless(good, (of_make, sum(of_pair), of_weights))
     if output.throw:
-        cotangent_u0 = eqx.error_if(
-            cotangent_u0,
+        of_u0 = eqx.error_if(
+            of_u0,
             ~good,
             f"Reversible(tolerance={tolerance:g}): on the way back rounding has grown "
             "so much that the rebuilt initial state differs from the true one by more than "
             "that, so the gradient would be wrong. Take AlgebraicallyReversible with a "
             "coupling nearer to 1, smaller steps, float64, or gradient=Recompute().",
         )
-    return cotangent_makers, cotangent_u0, cotangent_weights
+    return of_make, of_u0, of_weights
 
 
 def _backwards(couplings: Couplings, lost: PyTree) -> Iterable[tuple[AbstractCoupling, PyTree]]:
@@ -293,21 +266,16 @@ def _backwards(couplings: Couplings, lost: PyTree) -> Iterable[tuple[AbstractCou
 
 def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> tuple:
     """`lax.scan`, without the loop where it has one turn."""
-    if jax.tree.leaves(xs)[0].shape[0] > 1:
-        return lax.scan(step, carry, xs, reverse=reverse)
-    carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
-    return carry, jax.tree.map(lambda x: x[None], y)
+    once = jax.tree.leaves(xs)[0].shape[0] == 1
+    return lax.scan(step, carry, xs, reverse=reverse, unroll=once)
 
 
-def _largest(u: Array) -> Float[Array, ""]:
-    return jnp.max(jnp.abs(u))
-
-
-def _relative_error(u: Array, exact: Array, after: Float[Array, ""]) -> Float[Array, ""]:
-    """The largest difference, relative to the largest entry of the exact state, or to that of
-    the state an interval later, `after`, since the first may be zero; 0 where there is none."""
-    difference = _largest(u - exact)
-    return jnp.where(difference == 0, 0, difference / jnp.maximum(_largest(exact), after))
+def _relative_error(u: Array, exact: Array, after: Array) -> Float[Array, ""]:
+    """The largest difference, relative to the largest entry of the exact state, or of the state
+    an interval later, `after`, since the first may be zero; 0 where there is none."""
+    difference = jnp.max(jnp.abs(u - exact))
+    size = jnp.maximum(jnp.max(jnp.abs(exact)), jnp.max(jnp.abs(after)))
+    return jnp.where(difference == 0, 0, difference / size)
 
 
 def _nan_unless(good: Bool[Array, ""], tree: PyTree[Array]) -> PyTree[Array]:
@@ -322,7 +290,3 @@ def _nan_unless(good: Bool[Array, ""], tree: PyTree[Array]) -> PyTree[Array]:
 
 def _zeros(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.zeros_like, eqx.filter(tree, eqx.is_inexact_array))
-
-
-def _add(a: PyTree, b: PyTree) -> PyTree:
-    return jax.tree.map(jnp.add, a, b)
