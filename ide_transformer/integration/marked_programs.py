@@ -2,10 +2,9 @@
 
 jax has no public way to run a traced program and to change some of its operations. This file
 is the only one that reads programs of jax, their equations and their parameters; the rest of
-the package knows just `mark`, `marks_in_order` and `run_marked`. A new version of jax may
-change them; then the test of this file fails."""
+the package knows just `mark` and `run_marked`. A new version of jax may change them; then the
+test of this file fails."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -24,6 +23,10 @@ _mark_p = Primitive("mark")
 _mark_p.multiple_results = True
 
 
+class MarkInLoop(ValueError):
+    """A mark in a loop, in which marks cannot be told apart."""
+
+
 @_mark_p.def_abstract_eval
 def _marked(*arrays, axis: int, size: int):
     return [x.update(shape=(*x.shape[:axis], size, *x.shape[axis + 1 :])) for x in arrays]
@@ -37,96 +40,69 @@ def mark(arrays: PyTree[Array], *, axis: int, size: int) -> PyTree[Array]:
     return jax.tree.unflatten(structure, _mark_p.bind(*leaves, axis=axis, size=size))
 
 
-def marks_in_order(program: Callable, *arguments: PyTree) -> int | None:
-    """The number of marks in a program; `None` if some are in a loop, in which they cannot
-    be told apart."""
-    entering = _entering(jax.make_jaxpr(program)(*arguments).jaxpr)
-    return None if entering is None else len(entering)
-
-
 def run_marked(
     program: Callable, fill: Fill, *arguments: PyTree
 ) -> tuple[PyTree, list[list[Array]]]:
-    """The outputs of a program in which `fill` gives the arrays that leave each mark, and
-    the arrays that entered them, in order. Those that enter a mark in the branch of a
-    `lax.cond` that is not taken are zeros."""
+    """The outputs of a program in which `fill` gives the arrays that leave each mark, and the
+    arrays that entered them, in order. All branches of a `lax.cond` that has marks are run, as
+    under `jax.vmap`; the arrays that enter marks of those not taken are zeros.
+
+    **Raises:** `MarkInLoop`.
+    """
     traced, outputs = jax.make_jaxpr(program, return_shape=True)(*arguments)
-    leaves = jax.tree.leaves(arguments)
-    values, entered = _evaluate(traced.jaxpr, traced.consts, leaves, fill, 0)
+    entered: list[list[Array]] = []
+
+    def mark(arrays: list, axis: int, size: int) -> list:
+        entered.append(arrays)
+        return fill(len(entered) - 1, arrays, axis, size)
+
+    def evaluate(jaxpr: Jaxpr, constants: list, arguments: list) -> list:
+        """The outputs of a program; its marks are appended to `entered`."""
+        values = dict(zip(jaxpr.constvars, constants, strict=True))
+        values.update(zip(jaxpr.invars, arguments, strict=True))
+
+        def read(x):
+            return x.val if isinstance(x, Literal) else values[x]
+
+        for eqn in jaxpr.eqns:
+            inputs = [read(x) for x in eqn.invars]
+            values.update(zip(eqn.outvars, operation(eqn, inputs), strict=True))
+        return [read(x) for x in jaxpr.outvars]
+
+    def operation(eqn: JaxprEqn, inputs: list) -> list:
+        if eqn.primitive is _mark_p:
+            return mark(inputs, eqn.params["axis"], eqn.params["size"])
+        if not any(map(_has_marks, jaxprs_in_params(eqn.params))):
+            return _bind(eqn, inputs)
+        if eqn.primitive is jit_p:
+            inner = eqn.params["jaxpr"]
+            return evaluate(inner.jaxpr, inner.consts, inputs)
+        if eqn.primitive is cond_p:
+            index, *operands = inputs
+            return switch(index, eqn.params["branches"], operands)
+        raise MarkInLoop(str(eqn.primitive))
+
+    def switch(index: Array, branches: tuple[Any, ...], operands: list) -> list:
+        results = []
+        for number, branch in enumerate(branches):
+            first = len(entered)
+            results.append(evaluate(branch.jaxpr, branch.consts, operands))
+            taken = jnp.equal(index, number)
+            entered[first:] = [
+                [jnp.where(taken, x, jnp.zeros_like(x)) for x in arrays]
+                for arrays in entered[first:]
+            ]
+        return [lax.select_n(index, *x) for x in zip(*results, strict=True)]
+
+    values = evaluate(traced.jaxpr, traced.consts, jax.tree.leaves(arguments))
     return jax.tree.unflatten(jax.tree.structure(outputs), values), entered
 
 
-def _entering(jaxpr: Any) -> list[list] | None:
-    """Shapes and types of the arrays that enter the marks, in order; `None` if some marks are
-    in a loop."""
-    entering = []
-    for eqn in jaxpr.eqns:
-        if eqn.primitive is _mark_p:
-            shapes = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in eqn.invars]
-            entering.append(shapes)
-        for sub in jaxprs_in_params(eqn.params):
-            inside = _entering(sub)
-            if inside is None or (inside and eqn.primitive not in (cond_p, jit_p)):
-                return None
-            entering += inside
-    return entering
-
-
-def _evaluate(
-    jaxpr: Jaxpr, constants: list, arguments: list, fill: Fill, first: int
-) -> tuple[list, list[list]]:
-    """The outputs of a program whose marks are numbered from `first`, and the arrays that
-    entered them."""
-    values: dict = {}
-    entered: list[list] = []
-
-    def read(x):
-        return x.val if isinstance(x, Literal) else values[x]
-
-    values.update(zip(jaxpr.constvars, constants, strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
-    for eqn in jaxpr.eqns:
-        inputs = [read(x) for x in eqn.invars]
-        number = first + len(entered)
-        if eqn.primitive is _mark_p:
-            outputs = fill(number, inputs, eqn.params["axis"], eqn.params["size"])
-            inside = [inputs]
-        elif not any(map(_entering, jaxprs_in_params(eqn.params))):
-            outputs, inside = _bind(eqn, inputs), []
-        elif eqn.primitive is cond_p:
-            outputs, inside = _branch(eqn.params["branches"], inputs, fill, number)
-        else:
-            inner = eqn.params["jaxpr"]
-            outputs, inside = _evaluate(inner.jaxpr, inner.consts, inputs, fill, number)
-        entered += inside
-        values.update(zip(eqn.outvars, outputs, strict=True))
-    return [read(x) for x in jaxpr.outvars], entered
-
-
-def _branch(
-    branches: tuple[Any, ...], inputs: list, fill: Fill, first: int
-) -> tuple[list, list[list]]:
-    """A `lax.cond` in which each branch also gives the arrays for the marks of all."""
-    index, *operands = inputs
-    shapes = [_entering(branch.jaxpr) or [] for branch in branches]
-
-    def run(chosen: int, first: int) -> Callable:
-        def branch(*operands):
-            closed = branches[chosen]
-            outputs, inside = _evaluate(
-                closed.jaxpr, closed.consts, list(operands), fill, first
-            )
-            entered = [jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), x) for x in shapes]
-            entered[chosen] = inside
-            return outputs, entered
-
-        return branch
-
-    firsts = itertools.accumulate(map(len, shapes[:-1]), initial=first)
-    outputs, entered = lax.switch(
-        index, [run(i, start) for i, start in enumerate(firsts)], *operands
+def _has_marks(jaxpr: Any) -> bool:
+    return any(
+        eqn.primitive is _mark_p or any(map(_has_marks, jaxprs_in_params(eqn.params)))
+        for eqn in jaxpr.eqns
     )
-    return outputs, list(itertools.chain(*entered))
 
 
 def _bind(eqn: JaxprEqn, inputs: list) -> list:

@@ -1,6 +1,6 @@
 """The newest tokens of a text marched alone, those before them cached."""
 
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import ClassVar, TypeAlias
 
 import diffrax
@@ -16,7 +16,6 @@ from ..equation import (
     AbstractOperator,
     AbstractTokenIntegral,
     AbstractWrappedOperator,
-    Depth,
     Equation,
     State,
     TokenDomain,
@@ -26,31 +25,10 @@ from ..equation import (
     with_source,
 )
 from ..errors import InputError
-from ..solvers import AbstractImplicitScheme, keeps_constraint, unrolled
+from ..solvers import AbstractImplicitScheme
 from .march import Carry, Steps, plan_steps
-from .marked_programs import mark, marks_in_order, run_marked
+from .marked_programs import MarkInLoop, mark, run_marked
 from .solve import Discretization
-
-
-def interval_over_all(
-    steps: Steps, seen: TokenDomain
-) -> Callable[[Array, PyTree, Depth, PyTree], tuple[Array, PyTree]]:
-    """The steps of one interval, written out, as a program with marks. Where a step
-    fails, the state is NaN from there on."""
-
-    def interval(u, solver_state, index, weights):
-        terms = over_all(steps.equation.interval_terms(index, weights), seen)
-        carry = Carry(u, solver_state, diffrax.RESULTS.successful)
-        carry, _ = steps.advance(terms, steps.edges(index), carry, None, loop=False)
-        succeeded = carry.result == diffrax.RESULTS.successful
-        return jnp.where(succeeded, carry.u, jnp.nan), carry.solver_state
-
-    return interval
-
-
-def over_all(terms: PyTree[diffrax.AbstractTerm], seen: TokenDomain) -> PyTree:
-    """The terms with their token integrals over all tokens, `seen`."""
-    return map_operators(terms, (AbstractTokenIntegral,), Partial(_OverAll, seen=seen))
 
 
 class _OverAll(AbstractWrappedOperator):
@@ -69,91 +47,6 @@ class _OverAll(AbstractWrappedOperator):
             return mark(new, axis=u.ndim - 2, size=self.seen.num_tokens), self.seen
 
         return self.operator.over(u, domain, others)
-
-
-def why_not_by_token(
-    equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
-) -> str | None:
-    """The reason why a discretization cannot march the tokens one after the other, and what
-    to write instead; `None` if it can. `state` has the shape `[1, features]` and the dtype of
-    the state of a token."""
-    return next(_reasons(equation, discretization, state), None)
-
-
-def _reasons(
-    equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
-) -> Iterator[str]:
-    if discretization.stepsize_controller is not None:
-        yield "adaptive steps depend on the whole text; give steps_per_interval."
-    if discretization.exit is not None:
-        yield "tokens that stop at different depths are not cached; give exit=None."
-    dimensions = equation.domain.points.shape[1]
-    if dimensions != 1:
-        yield f"in a token domain of {dimensions} dimensions tokens have no order."
-    if not equation.domain.in_order:
-        yield (
-            "the points of the token domain are not known to be in increasing order, in which "
-            "tokens are marched; sort them, and make the domain outside of a compiled function."
-        )
-    for operator in eqx.filter_eval_shape(equation.control, 0.0):
-        yield from _couplings(operator, equation.domain)
-    solver = keeps_constraint(discretization.solver, equation.constraint)
-    name = type(solver).__name__
-    implicit = parts(solver, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme))
-    if implicit:
-        kind = type(implicit[0]).__name__
-        inside = "" if kind == name else f" in {name}"
-        yield (
-            f"{kind}{inside} is implicit: how often it evaluates the field depends on the "
-            "text; use an explicit scheme, for example RK4() or Strang()."
-        )
-    domain = TokenDomain(equation.domain.points[:1])
-
-    def marks(run):
-        def program(u):
-            control = with_source(equation.control, u)
-            here = Equation(control, equation.constraint, domain)
-            return run(Steps(here, solver, unrolled(solver), 1, None, state.dtype), u)
-
-        return marks_in_order(program, state)
-
-    def init(steps, u):
-        return steps.init(over_all(steps.equation.terms_of(0), domain), u, None)
-
-    def interval(steps, u):
-        weights = jax.tree.map(lambda x: x[0], steps.equation.intervals())
-        solver_state = steps.init(steps.equation.terms_of(0), u, None)
-        return interval_over_all(steps, domain)(u, solver_state, steps.indices[0], weights)
-
-    if marks(init) != 0:
-        yield (
-            f"{name} evaluates the field before its first step, where tokens are not cached; "
-            "use another scheme, for example RK4() or Strang()."
-        )
-    if marks(interval) is None:
-        yield (
-            f"{name} evaluates the field in a loop, in which its evaluations cannot be told "
-            "apart; write them out one after the other, as RK4 does."
-        )
-
-
-def _couplings(operator: AbstractOperator, domain: TokenDomain) -> Iterator[str]:
-    """Reasons why an operator couples tokens in ways that are not cached."""
-    for part in parts(operator, AbstractTokenIntegral):
-        name = type(part).__name__
-        if not part.causal:
-            yield f"{name} integrates over tokens to come; give {name}(…, causal=True)."
-        if isinstance(part, AbstractExactOperator):
-            yield f"{name} is solved by its flow, which couples tokens; use an Attention."
-
-    cached = map_parts(operator, AbstractTokenIntegral, lambda part, _: _OverAll(part, domain))
-    if not cached.pointwise:
-        name = type(operator.innermost).__name__
-        yield (
-            f"{name} may couple tokens in ways that are not cached. If it acts token by token, "
-            "say so in its class, `pointwise: ClassVar[bool] = True`; if it is a causal "
-            "integral over tokens, derive it from AbstractTokenIntegral."
-        )
 
 
 # For each evaluation of a token integral, arrays `[intervals, ..., tokens, …]` of all tokens;
@@ -182,8 +75,7 @@ class TokenMarch(eqx.Module):
         reason = why_not_by_token(equation, discretization, state)
         if reason is not None:
             raise InputError(f"Token by token: {reason}")
-        solver, number = discretization.solver, discretization.steps_per_interval
-        self.steps = plan_steps(equation, solver, number, state)
+        self.steps = _plan(equation, discretization, state)
 
     @property
     def num_tokens(self) -> int:
@@ -194,7 +86,7 @@ class TokenMarch(eqx.Module):
         self, u0: Float[Array, "*batch tokens features"]
     ) -> tuple[Float[Array, "*batch tokens features"], TokenCache]:
         """The states at depth T of the first tokens, and their cache, with room for all."""
-        u1, new = self._march(u0, 0, None)
+        u1, new = _march(self.steps, u0, 0, None)
         axis = u0.ndim - 1
 
         def empty(x):
@@ -209,35 +101,132 @@ class TokenMarch(eqx.Module):
         cache: TokenCache,
     ) -> tuple[Float[Array, "*batch tokens features"], TokenCache]:
         """The states at depth T of the tokens from `start` on, and the cache with them."""
-        u1, new = self._march(u0, start, cache)
+        u1, new = _march(self.steps, u0, start, cache)
         return u1, _written(cache, new, start, u0.ndim - 1)
 
-    def _march(
-        self, u0: Array, start: Int[Array, ""] | int, cache: TokenCache | None
-    ) -> tuple[Array, TokenCache]:
-        """The states at depth T, and the arrays to cache of the tokens marched."""
-        whole = self.steps.equation
-        points = lax.dynamic_slice_in_dim(whole.domain.points, start, u0.shape[-2])
-        control = with_source(whole.control, u0)
-        equation = Equation(control, whole.constraint, TokenDomain(points))
-        steps = eqx.tree_at(lambda steps: steps.equation, self.steps, equation)
-        seen = whole.domain.first(u0.shape[-2]) if cache is None else whole.domain
-        program = interval_over_all(steps, seen)
 
-        def interval(carry, inputs):
-            index, weights, cache = inputs
+def why_not_by_token(
+    equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
+) -> str | None:
+    """The reason why a discretization cannot march the tokens one after the other, and what
+    to write instead; `None` if it can. `state` has the shape `[1, features]` and the dtype of
+    the state of a token."""
+    try:
+        _check(equation, discretization)
+        steps = _plan(equation, discretization, state)
+        eqx.filter_eval_shape(lambda u0: _march(steps, u0, 0, None), state)
+    except InputError as error:
+        return str(error)
+    return None
 
-            def fill(number, new, axis, size):
-                return new if cache is None else _written(cache[number], new, start, axis)
 
-            outputs, new = run_marked(program, fill, *carry, index, weights)
-            assert cache is None or len(new) == len(cache)
-            return outputs, new
+def _plan(
+    equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
+) -> Steps:
+    solver, number = discretization.solver, discretization.steps_per_interval
+    return plan_steps(equation, solver, number, state)
 
-        carry = u0, steps.init(equation.terms_of(0), u0, None)
+
+def _march(
+    steps: Steps, u0: Array, start: Int[Array, ""] | int, cache: TokenCache | None
+) -> tuple[Array, TokenCache]:
+    """The states at depth T, and the arrays to cache of the tokens marched."""
+    whole, name = steps.equation, steps.name
+    points = lax.dynamic_slice_in_dim(whole.domain.points, start, u0.shape[-2])
+    control = with_source(whole.control, u0)
+    equation = Equation(control, whole.constraint, TokenDomain(points))
+    steps = replace(steps, equation=equation)
+    seen = whole.domain.first(u0.shape[-2]) if cache is None else whole.domain
+
+    def over_all(terms):
+        """The terms with their token integrals over all tokens."""
+        return map_operators(terms, (AbstractTokenIntegral,), Partial(_OverAll, seen=seen))
+
+    def init(u):
+        return steps.init(over_all(equation.terms_of(0)), u, None)
+
+    def refuse(*_):
+        raise InputError(
+            f"{name} evaluates the field before its first step, where tokens are not "
+            "cached; use another scheme, for example RK4() or Strang()."
+        )
+
+    def steps_of_interval(u, solver_state, index, weights):
+        terms = over_all(equation.interval_terms(index, weights))
+        carry = Carry(u, solver_state, diffrax.RESULTS.successful)
+        carry, _ = steps.advance(terms, steps.edges(index), carry, None, loop=False)
+        succeeded = carry.result == diffrax.RESULTS.successful
+        return jnp.where(succeeded, carry.u, jnp.nan), carry.solver_state
+
+    def interval(carry, inputs):
+        index, weights, cache = inputs
+
+        def fill(number, new, axis, size):
+            return new if cache is None else _written(cache[number], new, start, axis)
+
+        outputs, new = run_marked(steps_of_interval, fill, *carry, index, weights)
+        assert cache is None or len(new) == len(cache)
+        return outputs, new
+
+    try:
+        solver_state, _ = run_marked(init, refuse, u0)
         xs = steps.indices, equation.intervals(), cache
-        (u1, _), new = lax.scan(interval, carry, xs)
-        return u1, new
+        (u1, _), new = lax.scan(interval, (u0, solver_state), xs)
+    except MarkInLoop:
+        raise InputError(
+            f"{name} evaluates the field in a loop, in which its evaluations cannot be "
+            "told apart; write them out one after the other, as RK4 does."
+        ) from None
+    return u1, new
+
+
+def _check(equation: Equation, discretization: Discretization) -> None:
+    """Refuse what couples a token to others in ways that are not cached."""
+    if discretization.stepsize_controller is not None:
+        raise InputError("adaptive steps depend on the whole text; give steps_per_interval.")
+    if discretization.exit is not None:
+        raise InputError("tokens that stop at different depths are not cached; give exit=None.")
+    dimensions = equation.domain.points.shape[1]
+    if dimensions != 1:
+        raise InputError(f"in a token domain of {dimensions} dimensions tokens have no order.")
+    if not equation.domain.in_order:
+        raise InputError(
+            "the points of the token domain are not known to be in increasing order, in which "
+            "tokens are marched; sort them, and make the domain outside of a compiled function."
+        )
+    for operator in eqx.filter_eval_shape(equation.control, 0.0):
+        _check_operator(operator, equation.domain)
+    solver = discretization.solver
+    name = type(solver).__name__
+    implicit = parts(solver, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme))
+    if implicit:
+        kind = type(implicit[0]).__name__
+        inside = "" if kind == name else f" in {name}"
+        raise InputError(
+            f"{kind}{inside} is implicit: how often it evaluates the field depends on the "
+            "text; use an explicit scheme, for example RK4() or Strang()."
+        )
+
+
+def _check_operator(operator: AbstractOperator, domain: TokenDomain) -> None:
+    for part in parts(operator, AbstractTokenIntegral):
+        name = type(part).__name__
+        if not part.causal:
+            raise InputError(
+                f"{name} integrates over tokens to come; give {name}(…, causal=True)."
+            )
+        if isinstance(part, AbstractExactOperator):
+            raise InputError(
+                f"{name} is solved by its flow, which couples tokens; use an Attention."
+            )
+    cached = map_parts(operator, AbstractTokenIntegral, lambda part, _: _OverAll(part, domain))
+    if not cached.pointwise:
+        name = type(operator.innermost).__name__
+        raise InputError(
+            f"{name} may couple tokens in ways that are not cached. If it acts token by token, "
+            "say so in its class, `pointwise: ClassVar[bool] = True`; if it is a causal "
+            "integral over tokens, derive it from AbstractTokenIntegral."
+        )
 
 
 def _written(cache: PyTree, new: PyTree, start: Int[Array, ""] | int, axis: int) -> PyTree:
