@@ -11,13 +11,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax import lax
+from jaxtyping import Array, Int
 
 from .. import equation as eq, solvers
 from ..errors import InputError
 from ..figures import Curve, plot_panels
-from ..integration import Direct, Solution, solve
-from ..solvers import AbstractMomentum, Projected, Residual, Velocity
+from ..solvers import AbstractMomentum, Residual, Velocity
 from ..training import SchemeConfig, did_you_mean, validated
 from ..training.build import SchemeSizes, build_solver
 
@@ -73,10 +73,73 @@ def problem(case: Case) -> tuple[eq.Equation, Array]:
     return equation, constraint.project(u0)
 
 
-def run(case: Case, solver: diffrax.AbstractSolver, steps: int) -> Solution:
-    """The solution with so many steps in each interval."""
-    equation, u0 = problem(case)
-    return solve(equation, u0, solver=solver, steps_per_interval=steps, gradient=Direct())
+@eqx.filter_jit
+def march(
+    equation: eq.Equation, u0: Array, solver: diffrax.AbstractSolver, steps: Int[Array, ""]
+) -> Array:
+    """The state at T after so many equal steps in each interval; `solve` without its gradient,
+    compiled once for all numbers of steps."""
+    kept = solvers.keeps_constraint(solver, equation.constraint)
+    method = solvers.unrolled(solvers.matrix_free(kept))
+    length = equation.control.interval_length
+
+    def interval(carry, inputs):
+        index, weights = inputs
+        terms = equation.interval_terms(index, weights)
+
+        def step(k, carry):
+            u, state = carry
+            t0, t1 = (length * (index + n / steps) for n in (k, k + 1))
+            jump = (k == 0) & (not equation.continuous)
+            u, _, _, state, _ = method.step(terms, t0, t1, u, None, state, jump)
+            return u, state
+
+        return lax.fori_loop(0, steps, step, carry), None
+
+    start = method.init(equation.terms_of(0), 0 / steps, length / steps, u0, None)
+    indices = jnp.arange(equation.control.num_intervals, dtype=u0.dtype)
+    return lax.scan(interval, (u0, start), (indices, equation.intervals()))[0][0]
+
+
+class Refinement(NamedTuple):
+    """A scheme with more and more steps.
+
+    - `steps`, `errors`: steps in an interval and the largest error over tokens and features.
+    - `order`: the slope of log error over log h in the asymptotic range.
+    - `error_constant`: C of `error = C h^order` at the end of that range, with the order
+      expected.
+    - `u1`: the state at T with the most steps.
+    """
+
+    steps: list[int]
+    errors: list[float]
+    order: float
+    error_constant: float
+    u1: Array
+
+
+def refine(
+    equation: eq.Equation,
+    u0: Array,
+    solver: diffrax.AbstractSolver,
+    exact: Array,
+    expected_order: int,
+) -> Refinement:
+    """The errors of a scheme against the state at T to which it converges, over the range of
+    steps in which a scheme of that order shows it (in float64)."""
+    counts = list(_STEPS[expected_order])
+    ends = [march(equation, u0, solver, jnp.asarray(steps)) for steps in counts]
+    errors = [largest_difference(u1, exact) for u1 in ends]
+    used = [i for i, error in enumerate(errors) if not error <= _ROUNDING][-3:]
+    h, log_errors = 1 / np.array(counts)[used], np.log(np.array(errors)[used])
+    slope = float(np.polyfit(np.log(h), log_errors, 1)[0])
+    constant = errors[used[-1]] / h[-1] ** expected_order
+    return Refinement(counts, errors, slope, constant, ends[-1])
+
+
+def largest_difference(u: Array, v: Array) -> float:
+    """The largest over tokens and features."""
+    return float(jnp.max(jnp.abs(u - v)))
 
 
 def _block(name: str, constrained: bool) -> Callable:
@@ -100,17 +163,22 @@ def _block(name: str, constrained: bool) -> Callable:
     return make
 
 
-def equation_limit(solver: Any, case: Case) -> Array:
+def fine(solver: diffrax.AbstractSolver, equation: eq.Equation, u0: Array) -> Array:
+    """The state at T by many steps of a scheme of high order."""
+    return march(equation, u0, solver, jnp.asarray(48))
+
+
+def equation_limit(solver: Any, equation: eq.Equation, u0: Array) -> Array:
     """The solution of the equation itself."""
-    return _tight(diffrax.Dopri8(), case)
+    return fine(diffrax.Dopri8(), equation, u0)
 
 
-def block_limit(solver: Residual | Velocity, case: Case) -> Array:
+def block_limit(solver: Residual | Velocity, equation: eq.Equation, u0: Array) -> Array:
     """The solution of the equation whose field is made of the blocks of a scheme."""
-    return _tight(eqx.tree_at(lambda s: s.solver, solver, diffrax.Dopri8()), case)
+    return fine(eqx.tree_at(lambda s: s.solver, solver, diffrax.Dopri8()), equation, u0)
 
 
-def momentum_limit(solver: AbstractMomentum, case: Case) -> Array:
+def momentum_limit(solver: AbstractMomentum, equation: eq.Equation, u0: Array) -> Array:
     """The limit of a scheme with momentum,
 
         u_t = k v,   v_t = -k r(t) v + g(t) Σ_i A_i(u),
@@ -118,7 +186,6 @@ def momentum_limit(solver: AbstractMomentum, case: Case) -> Array:
     k the number of operators, with r and g read off its coefficients over a tiny step. On a
     constraint u moves with the tangential part of k v.
     """
-    equation, u0 = problem(case)
     number, tiny = equation.num_operators, 1e-7
     state = (u0, jnp.zeros_like(u0))
     for index in range(equation.control.num_intervals):
@@ -139,18 +206,14 @@ def momentum_limit(solver: AbstractMomentum, case: Case) -> Array:
     return state[0]
 
 
-@ft.cache
-def _tight(solver: diffrax.AbstractSolver, case: Case) -> Array:
-    return run(case, Projected(solver), 48).u1
-
-
 class Entry(NamedTuple):
     """A scheme and the problem that it is measured on.
 
     - `free`, `sphere`: the scheme on a free state and on a constraint; `None` where it does not
       apply.
     - `block`: name of the operators; see `Case`.
-    - `limit`: from `free` and the case to the state at T to which the scheme converges.
+    - `limit`: from `free`, an equation and its initial state to the state at T to which the
+      scheme converges.
     """
 
     free: diffrax.AbstractSolver | None
@@ -271,29 +334,26 @@ def measure_order(scheme: str, control: str, constraint: str) -> MeasuredOrder:
     scheme, entry = find_scheme(scheme)
     solver = entry.scheme(constraint)
     assert solver is not None
-    case = Case(entry.block, control, constraint)
-    exact = entry.limit(entry.free, case)
-    expected = solver.order(problem(case)[0].terms) or 0
-    counts = list(_STEPS[expected])
-    solutions = [run(case, solver, steps) for steps in counts]
-    errors = [_largest(solution.u1, exact) for solution in solutions]
-    used = [i for i, error in enumerate(errors) if error > _ROUNDING][-3:]
-    h, log_errors = 1 / np.array(counts)[used], np.log(np.array(errors)[used])
-    observed = float(np.polyfit(np.log(h), log_errors, 1)[0])
-    ideal = _exact_sub_steps(solver, case, counts[-1])
-    actual = solutions[-1].u1
+    equation, u0 = problem(Case(entry.block, control, constraint))
+    exact = entry.limit(entry.free, equation, u0)
+    expected = solver.order(equation.terms) or 0
+    found = refine(equation, u0, solver, exact, expected)
+    ideal = None
+    if solvers.splitting_of(solver) is not None:
+        within = solvers.with_sub_solver(solver, solvers.Projected(diffrax.Dopri8()))
+        ideal = march(equation, u0, within, jnp.asarray(found.steps[-1]))
     return MeasuredOrder(
         scheme=scheme,
         control=control,
         constraint=constraint,
         expected_order=expected,
-        observed_order=observed,
-        error_constant=errors[used[-1]] / h[-1] ** expected,
-        splitting_error=None if ideal is None else _largest(ideal, exact),
-        sub_step_error=None if ideal is None else _largest(actual, ideal),
-        constraint_residual=float(solutions[-1].stats["constraint_residual"]),
-        steps=counts,
-        errors=errors,
+        observed_order=found.order,
+        error_constant=found.error_constant,
+        splitting_error=None if ideal is None else largest_difference(ideal, exact),
+        sub_step_error=None if ideal is None else largest_difference(found.u1, ideal),
+        constraint_residual=float(jnp.max(CONSTRAINTS[constraint].residual(found.u1))),
+        steps=found.steps,
+        errors=found.errors,
     )
 
 
@@ -308,14 +368,3 @@ def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
         panels.setdefault(f"{row.control}, {row.constraint}", []).append(curve)
     labels = dict(x="step size h (layers)", y="largest error at T")
     plot_panels(path, panels, **labels, marker="o", log="xy")
-
-
-def _exact_sub_steps(solver: diffrax.AbstractSolver, case: Case, steps: int) -> Array | None:
-    """The state at T of a splitting with exact sub-steps, if the scheme splits."""
-    if solvers.splitting_of(solver) is None:
-        return None
-    return run(case, solvers.with_sub_solver(solver, Projected(diffrax.Dopri8())), steps).u1
-
-
-def _largest(u: Array, exact: Array) -> float:
-    return float(jnp.max(jnp.abs(u - exact)))

@@ -4,29 +4,22 @@ model and the state at depth 0, and where they need them the inputs, to the stat
 import equinox as eqx
 import jax
 import numpy as np
-from published.connections import (
-    attention_residual,
-    dense_former,
-    doubly_stochastic_connections,
-    hyper_connections,
-)
+import scipy.integrate
 from published.numpy_blocks import (
-    attend,
+    after_block,
     attention,
-    block_residual,
-    feed,
     feed_forward,
     layer_norm,
     linear,
     norm,
     oracles,
+    rate,
 )
 
 
 def transformer_prenorm(blocks, u, model):
-    for a, f in blocks:
-        u = u + attend(a, u)
-        u = u + feed(f, u)
+    for block in blocks:
+        u = after_block(block, u)
     return u
 
 
@@ -39,16 +32,16 @@ def transformer_postnorm(blocks, u, model):
 
 
 def parallel_block(blocks, u, model):
-    for a, f in blocks:
-        u = u + attend(a, u) + feed(f, u)
+    for block in blocks:
+        u = u + sum(rate(operator)(u) for operator in block)
     return u
 
 
 def macaron(blocks, u, model):
     for f, a in blocks:
-        u = u + 0.5 * feed(f, u)
-        u = u + attend(a, u)
-        u = u + 0.5 * feed(f, u)
+        u = u + 0.5 * rate(f)(u)
+        u = u + rate(a)(u)
+        u = u + 0.5 * rate(f)(u)
     return u
 
 
@@ -56,8 +49,8 @@ def ode_transformer_rk2(blocks, u, model):
     gate_layer = model.solver.solver
     weight, bias = np.asarray(gate_layer.weight), float(gate_layer.bias)
     for block in blocks:
-        first = block_residual(block, u)
-        second = block_residual(block, u + first)
+        first = after_block(block, u) - u
+        second = after_block(block, u + first) - u - first
         both = np.concatenate([first, second], axis=-1)
         gate = 1 / (1 + np.exp(-(both @ weight + bias)))[:, None]
         u = u + gate * first + (1 - gate) * second
@@ -66,38 +59,25 @@ def ode_transformer_rk2(blocks, u, model):
 
 def ode_transformer_rk4(blocks, u, model):
     for block in blocks:
-        k1 = block_residual(block, u)
-        k2 = block_residual(block, u + k1 / 2)
-        k3 = block_residual(block, u + k2 / 2)
-        k4 = block_residual(block, u + k3)
-        u = u + (k1 + 2 * k2 + 2 * k3 + k4) / 6
+        k = [after_block(block, u) - u]
+        for c in (0.5, 0.5, 1):
+            stage = u + c * k[-1]
+            k.append(after_block(block, stage) - stage)
+        u = u + (k[0] + 2 * k[1] + 2 * k[2] + k[3]) / 6
     return u
 
 
-# Dormand and Prince's method of order five.
-DOPRI5 = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-
-
 def n_ode(blocks, u, model):
-    """A step of length one in each layer; without layer norms, on all tokens."""
-
-    def field(block, u):
-        after = u + attention(block[0], u, causal=False)
-        return after + feed_forward(block[1], after) - u
-
-    for block in blocks:
+    """A step of length one in each layer, by Dormand and Prince's method of order five; without
+    layer norms, on all tokens."""
+    method = scipy.integrate.RK45
+    for attend, feed in blocks:
         k = []
-        for row in DOPRI5:
-            k.append(field(block, u + sum(a * x for a, x in zip(row, k, strict=True))))
-        u = u + sum(a * x for a, x in zip(DOPRI5[-1], k[:6], strict=True))
+        for row in (*method.A, method.B):
+            stage = u + sum(a * x for a, x in zip(row, k, strict=False))
+            after = stage + attention(attend, stage, causal=False)
+            k.append(after + feed_forward(feed, after) - stage)
+        u = stage
     return u
 
 
@@ -115,7 +95,7 @@ def diffeqformer(blocks, u, model):
             lambda x, b=basis: np.tensordot(b, x, axes=1) if eqx.is_array(x) else x,
             control.coefficients,
         )
-        u = u + attend(block[0], u) + feed(block[1], u)
+        u = parallel_block([block], u, model)
     return u
 
 
@@ -148,25 +128,16 @@ def layer_norm_scaling(blocks, u, model):
     return u
 
 
-def bidirectional(blocks, u, model):
-    """As it evaluates: γ = 0, the mean of those that are drawn in training."""
-    return transformer_prenorm(blocks, u, model)
-
-
 def ot_transformer(blocks, u, model):
-    for first, second, third, fourth in blocks:
-        x = u + attend(first, u)
-        x = x + feed(second, x)
-        x = x + attend(third, x)
-        x = x + feed(fourth, x)
-        u = u + x / 4
+    for block in blocks:
+        u = u + after_block(block, u) / 4
     return u
 
 
 def reversible_leapfrog(blocks, u, model):
-    before, u = u, u + block_residual(blocks[0], u)
+    before, u = u, after_block(blocks[0], u)
     for block in blocks[1:]:
-        before, u = u, before + 2 * block_residual(block, u)
+        before, u = u, before + 2 * (after_block(block, u) - u)
     return u
 
 
@@ -190,12 +161,91 @@ def paper_encoder(blocks, u, model):
 def deep_equilibrium(blocks, u, model):
     """The fixed point of `z ↦ f + (Attn(z, f) + FF(z)) / λ`, by iteration."""
     ((a, f, relaxation),) = blocks
-    rate, source, z = np.asarray(relaxation.rate), u, u
+    strength, source, z = np.asarray(relaxation.rate), u, u
     shift = source @ np.asarray(a.source_map.weight)
     for _ in range(200):
         attended = attention(a.attention, norm(a.attention, z), causal=False, shift=shift)
-        z = source + (attended + feed(f, z)) / rate
+        z = source + (attended + rate(f)(z)) / strength
     return z
+
+
+def dense_former(blocks, u, model):
+    """A depth-weighted average after each block."""
+    sizes = np.cumsum(np.arange(2, len(blocks) + 1))
+    x = [u]
+    for block, alpha in zip(
+        blocks, np.split(np.asarray(model.solver.weights), sizes), strict=True
+    ):
+        x.append(after_block(block, u))
+        u = sum(a * each for a, each in zip(alpha, x, strict=True))
+    return u
+
+
+def attention_residual(blocks, u, model):
+    values = [u]
+    for place, oracle in oracles(blocks):
+        values.append(oracle(u))
+        keys = [v / np.sqrt((v**2).mean(-1, keepdims=True) + 1e-6) for v in values]
+        query = np.asarray(model.solver.queries)[place]
+        weights = np.exp([key @ query for key in keys])
+        weights /= weights.sum(0)
+        u = sum(w[:, None] * v for w, v in zip(weights, values, strict=True))
+    return u
+
+
+def hyper_connections(blocks, u, model):
+    """Algorithm 2 of the paper, with layer norms without gain: matrices [tokens, n, 1 + n]
+    take the streams to what the operator sees and what is kept."""
+    solver = model.solver
+    h = np.stack([u] * solver.streams, axis=-2)
+    for place, oracle in oracles(blocks):
+        alpha, beta, w_alpha, w_beta, s_alpha, s_beta = (
+            np.asarray(x)[place]
+            for x in (
+                *(solver.alpha, solver.beta, solver.alpha_weight, solver.beta_weight),
+                *(solver.alpha_scale, solver.beta_scale),
+            )
+        )
+        normal = layer_norm(h)
+        mixed = np.swapaxes(alpha + s_alpha * np.tanh(normal @ w_alpha), -1, -2) @ h
+        depth = beta + s_beta * np.tanh(normal @ w_beta)
+        h = mixed[:, 1:] + depth[..., None] * oracle(mixed[:, 0])[:, None]
+    return h.mean(-2)
+
+
+def scaled_to_sum_1(logits):
+    """Twenty sweeps of Sinkhorn and Knopp."""
+    matrix = np.exp(logits)
+    for _ in range(20):
+        matrix = matrix / matrix.sum(-2, keepdims=True)
+        matrix = matrix / matrix.sum(-1, keepdims=True)
+    return matrix
+
+
+def doubly_stochastic_connections(blocks, u, model):
+    solver = model.solver
+    n, tokens = solver.streams, len(u)
+    x = np.stack([u] * n, axis=-2)
+    for place, oracle in oracles(blocks):
+        bias, weight, scale = (
+            np.asarray(w)[place] for w in (solver.bias, solver.weight, solver.scale)
+        )
+        flat = x.reshape(tokens, -1)
+        logits = flat / np.sqrt((flat**2).mean(-1, keepdims=True) + 1e-6) @ weight
+        pre, post, res = (
+            s * z + b
+            for s, z, b in zip(
+                scale,
+                np.split(logits, (n, 2 * n), axis=-1),
+                np.split(bias, (n, 2 * n)),
+                strict=True,
+            )
+        )
+        matrix = scaled_to_sum_1(res.reshape(tokens, n, n))
+        read, write = 1 / (1 + np.exp(-pre)), 2 / (1 + np.exp(-post))
+        out = oracle(np.einsum("tn,tnd->td", read, x))
+        x = matrix @ x + write[..., None] * out[:, None]
+    return x.mean(-2)
 
 
 PUBLISHED = {
@@ -215,7 +265,8 @@ PUBLISHED = {
     "reversible_leapfrog": reversible_leapfrog,
     "paper_encoder": paper_encoder,
     "layer_norm_scaling": layer_norm_scaling,
-    "bidirectional": bidirectional,
+    # As it evaluates: γ = 0, the mean of those that are drawn in training.
+    "bidirectional": transformer_prenorm,
     "dense_former": dense_former,
     "attention_residual": attention_residual,
     "hyper_connections": hyper_connections,

@@ -1,6 +1,7 @@
 """The operators of Transformers written out in NumPy, with nothing of the package but the
 weights."""
 
+import inspect
 from math import erf
 
 import numpy as np
@@ -37,12 +38,10 @@ def attention(operator, v, causal=True, shift=0.0):
     return linear(operator.output, mixed)
 
 
-def gelu(x):
-    return x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
-
-
 def feed_forward(operator, v):
-    return linear(operator.outer, gelu(linear(operator.inner, v)))
+    inner = linear(operator.inner, v)
+    gelu = inner * 0.5 * (1 + np.vectorize(erf)(inner / np.sqrt(2)))
+    return linear(operator.outer, gelu)
 
 
 def norm(operator, u):
@@ -50,22 +49,23 @@ def norm(operator, u):
     return layer_norm(u, np.asarray(operator.normalization.gain))
 
 
-def attend(operator, u):
-    return attention(operator, norm(operator, u))
+def rate(operator):
+    """The rate of a pre-norm operator, as a function; one of NumPy stays as it is."""
+    if inspect.isfunction(operator):
+        return operator
+    inner = attention if hasattr(operator, "query") else feed_forward
+    return lambda u: inner(operator, norm(operator, u))
 
 
-def feed(operator, u):
-    return feed_forward(operator, norm(operator, u))
-
-
-def block_residual(block, u):
-    """B(u) - u of a pre-norm block."""
-    after = u + attend(block[0], u)
-    return after + feed(block[1], after) - u
+def after_block(block, u):
+    """The sequential block."""
+    for operator in block:
+        u = u + rate(operator)(u)
+    return u
 
 
 def oracles(blocks):
-    """The place (layer, operator) and the pre-norm operator of each sub-layer, in order."""
-    for layer, (a, f) in enumerate(blocks):
-        yield (layer, 0), lambda x, a=a: attend(a, x)
-        yield (layer, 1), lambda x, f=f: feed(f, x)
+    """The place (layer, operator) and the rate of each sub-layer, in order."""
+    for layer, block in enumerate(blocks):
+        for index, operator in enumerate(block):
+            yield (layer, index), rate(operator)

@@ -79,35 +79,31 @@ def onto_s1(v):
     return (v - alpha) / np.sqrt(beta) * DEVIATION + MEAN
 
 
-@pytest.mark.parametrize("heads", [1, HEADS])
-def test_heads_are_an_integral(heads):
-    operator, u = make_attention(heads=heads), state()
-    domain = ide.TokenDomain(jnp.arange(5.0)[:, None], jnp.asarray(WEIGHTS))
-    rate = apply(operator, jnp.asarray(u), domain)
-    assert largest(rate, attention(operator, u, WEIGHTS)) < 1e-12
+CAUSAL = np.array([0.3, 2.0, 0.0, 5.0, 1.1])
+GRID = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]], float)
+APART = np.linalg.norm(GRID[:, None] - GRID[None, :], axis=-1)
 
 
-def test_the_causal_integral_runs_over_what_is_not_later():
-    """At points in any order, with weights."""
-    points = np.array([0.3, 2.0, 0.0, 5.0, 1.1])
-    operator, u = make_attention(causal=True), state()
-    domain = ide.TokenDomain(jnp.asarray(points)[:, None], jnp.asarray(WEIGHTS))
-    expected = attention(operator, u, WEIGHTS, points[None, :] <= points[:, None])
-    assert largest(apply(operator, jnp.asarray(u), domain), expected) < 1e-12
-
-
-def test_patches_are_points_of_the_plane():
-    """All of them, or those that are near; their order has no meaning, their points have."""
-    grid, u, order = ide.TokenDomain.uniform((2, 3)), state(tokens=6), [3, 0, 5, 1, 4, 2]
-    points = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]])
-    apart = np.linalg.norm(points[:, None] - points[None, :], axis=-1)
-    for window, seen in ((None, apart < np.inf), (1.5, apart < 1.5)):
-        operator = make_attention(window=window)
-        expected = attention(operator, u, seen=seen)
-        assert largest(apply(operator, jnp.asarray(u), grid), expected) < 1e-12
-        other = ide.TokenDomain(grid.points[np.array(order)])
-        permuted = apply(operator, jnp.asarray(u[order]), other)
-        assert largest(permuted, expected[order]) < 1e-12
+@pytest.mark.parametrize(
+    ("options", "points", "weights", "seen"),
+    [
+        ({"heads": 1}, np.arange(5.0), WEIGHTS, None),
+        ({}, np.arange(5.0), WEIGHTS, None),
+        # Over what is not later, at points in any order.
+        ({"causal": True}, CAUSAL, WEIGHTS, CAUSAL[None, :] <= CAUSAL[:, None]),
+        # Patches, points of the plane in any order, all of them or those that are near.
+        ({}, GRID, None, None),
+        ({"window": 1.5}, GRID, None, APART < 1.5),
+    ],
+)
+def test_attention_is_an_integral(options, points, weights, seen):
+    operator, u = make_attention(**options), state(tokens=len(points))
+    expected = attention(operator, u, weights, seen)
+    order = np.random.default_rng(1).permutation(len(u))
+    points = points.reshape(len(u), -1)[order]
+    mass = None if weights is None else jnp.asarray(weights[order])
+    domain = ide.TokenDomain(jnp.asarray(points), mass)
+    assert largest(apply(operator, jnp.asarray(u[order]), domain), expected[order]) < 1e-12
 
 
 def test_an_integral_over_features():
@@ -173,8 +169,7 @@ def test_no_state_is_on_both_sets():
     """The least entry of a state of mean 0 and variance 1 is at most `-1/sqrt(n-1)`."""
     least = 1 / np.sqrt(WIDTH - 1)
     tokens = np.concatenate([np.eye(1, WIDTH), state(tokens=200)])
-    u = project(ide.Sphere(), jnp.asarray(tokens))
-    residual = ide.Nonnegative().residual(u)
+    residual = ide.Nonnegative().residual(project(ide.Sphere(), jnp.asarray(tokens)))
     assert abs(residual[0] - least) < 1e-12 and residual.min() > least - 1e-12
 
 
@@ -206,7 +201,7 @@ def test_the_sub_steps_of_the_paper(scheme, number):
 def test_sequential_and_parallel_splitting():
     """With Heun in the sub-steps, where parallel splitting is no longer unsplit Euler."""
     layers, control = layers_of(2)
-    u0, h = state(), 0.3
+    sequential, u0, h = state(), state(), 0.3
     rates = [lambda u: attention(layers[1][0], u)]
     rates += [lambda u, x=x: feature_integral(x, u) for x in layers[1][1:]]
 
@@ -214,7 +209,6 @@ def test_sequential_and_parallel_splitting():
         first = h * rate(u)
         return u + (first + h * rate(u + first)) / 2
 
-    sequential = u0
     for rate in rates:
         sequential = heun(rate, sequential, h)
     parallel = np.mean([heun(rate, u0, 3 * h) for rate in rates], axis=0)

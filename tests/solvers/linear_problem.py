@@ -1,12 +1,12 @@
 """Equations of matrices: quick to compile, and solved by the matrix exponential."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
 import ide_transformer as ide
+from ide_transformer.studies.convergence import march
 
 
 WIDTH, TOKENS = 4, 3
@@ -52,30 +52,6 @@ def exact(matrix, depth=2.0):
 
 
 def final(equation, solver, steps_per_interval=1):
-    """The state at T after a plain march, which costs less to compile than `solve`."""
+    """The state at T by `march`, which costs less to compile than `solve`."""
     u0 = equation.constraint(0.0).project(initial_state())
-    return np.asarray(_march(equation, u0, solver, steps_per_interval))
-
-
-@eqx.filter_jit
-def _march(equation, u0, solver, steps):
-    def interval(carry, inputs):
-        index, weights = inputs
-        terms = equation.interval_terms(index, weights)
-
-        def step(carry, k):
-            jump = (k == 0) & (not equation.continuous)
-            t0, t1 = index + k / steps, index + (k + 1) / steps
-            u, _, _, state, _ = solver.step(terms, t0, t1, carry[0], None, carry[1], jump)
-            return (u, state), None
-
-        return jax.lax.scan(step, carry, jnp.arange(steps))
-
-    indices = jnp.arange(equation.control.num_intervals, dtype=float)
-    zero = jnp.zeros(())
-    carry = u0, solver.init(equation.terms_of(0), zero, zero + 1 / steps, u0, None)
-    return jax.lax.scan(interval, carry, (indices, equation.intervals()))[0][0]
-
-
-def difference(u, v):
-    return np.abs(np.asarray(u) - np.asarray(v)).max()
+    return np.asarray(march(equation, u0, solver, jnp.asarray(steps_per_interval)))

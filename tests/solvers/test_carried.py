@@ -1,4 +1,5 @@
-"""Schemes that carry something from step to step: a velocity, or the steps before."""
+"""Schemes that carry something from step to step, a velocity or the steps before,
+exponential and implicit schemes."""
 
 import functools as ft
 
@@ -8,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.special
+from helpers import largest, observed_order
 from solvers.linear_problem import (
+    TOKENS,
     WIDTH,
-    Matrix,
-    difference,
     exact,
     final,
     initial_state,
@@ -25,29 +27,26 @@ import ide_transformer as ide
 from ide_transformer.solvers.multistep import phi
 
 
-@pytest.fixture(scope="module")
-def layered():
-    return layered_equation()
+LAYERED = layered_equation()
 
 
-def test_without_lookahead_nesterov_is_the_heavy_ball(layered):
-    nesterov, heavy = (
-        final(layered, solver, steps_per_interval=2)
-        for solver in (ide.Nesterov(0.6, 0.0, 0.8), ide.HeavyBall(0.6, 0.8))
-    )
-    assert difference(nesterov, heavy) < 1e-13
+@pytest.mark.parametrize(
+    ("one", "other", "steps"),
+    [
+        (ide.Nesterov(0.6, 0.0, 0.8), ide.HeavyBall(0.6, 0.8), 2),
+        (ide.HeavyBall(0.0, 1.0), ide.LieTrotter(), 1),
+        # Multistep schemes start again where the field jumps.
+        (ide.AdamsBashforth(3), diffrax.Heun(), 1),
+        (ide.Leapfrog(), diffrax.Euler(), 1),
+    ],
+)
+def test_special_cases(one, other, steps):
+    assert largest(final(LAYERED, one, steps), final(LAYERED, other, steps)) < 1e-13
 
 
-def test_without_momentum_the_heavy_ball_is_lie_trotter(layered):
-    heavy, plain = (
-        final(layered, solver) for solver in (ide.HeavyBall(0.0, 1.0), ide.LieTrotter())
-    )
-    assert difference(heavy, plain) < 1e-13
-
-
-def test_coefficients_of_zero_stay_zero(layered):
+def test_coefficients_of_zero_stay_zero():
     def loss(solver):
-        return jnp.sum(ide.solve(layered, initial_state(), solver=solver).u1 ** 2)
+        return jnp.sum(ide.solve(LAYERED, initial_state(), solver=solver).u1 ** 2)
 
     gradient = eqx.filter_jit(eqx.filter_grad(loss))
     at_zero, near = gradient(ide.Nesterov(0.0, 0.0)), gradient(ide.Nesterov(0.01, 0.01))
@@ -56,13 +55,37 @@ def test_coefficients_of_zero_stay_zero(layered):
         assert abs(getattr(near, name).raw) > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("solver", "first"),
-    [(ide.AdamsBashforth(3), diffrax.Heun()), (ide.Leapfrog(), diffrax.Euler())],
-    ids=("adams_bashforth", "leapfrog"),
-)
-def test_multistep_schemes_start_again_where_the_field_jumps(layered, solver, first):
-    assert difference(final(layered, solver), final(layered, first)) < 1e-13
+def test_a_velocity_has_a_learned_embedding_of_its_own():
+    def make_block(key):
+        attention = ide.Attention(WIDTH, 2, causal=True, std=0.4, key=key)
+        return attention, ide.FeedForward(WIDTH, std=0.4, key=key)
+
+    def model_of(solver):
+        keys = jax.random.split(jax.random.key(3))
+        return ide.LanguageModel(
+            7,
+            5,
+            WIDTH,
+            control=ide.PiecewiseConstant.build(make_block, 2, key=keys[0]),
+            constraint=ide.Free(),
+            discretization=ide.Discretization(solver),
+            own_velocity=True,
+            key=keys[1],
+        )
+
+    model, tokens = model_of(ide.Nesterov(normalization=ide.LayerNorm())), jnp.arange(5)
+
+    def loss(velocity):
+        own = eqx.tree_at(lambda m: m.inputs.velocity, model, velocity)
+        return jnp.sum(jnp.sin(own(tokens)))
+
+    seen = np.abs(np.asarray(jax.jit(jax.grad(loss))(model.inputs.velocity))).max(-1)
+    assert (seen[:5] > 1e-6).all() and (seen[5:] == 0).all()
+    with pytest.raises(ide.InputError, match="LieTrotter has no velocity that could start"):
+        model_of(ide.LieTrotter())(tokens)
+    assert "embedding of its own" in str(ide.why_not_cached(model))
+    with pytest.raises(ide.InputError, match="an embedding of its own"):
+        ide.CachedDecoder(model, 5)
 
 
 def test_adams_bashforth_uses_the_steps_before():
@@ -73,37 +96,69 @@ def test_adams_bashforth_uses_the_steps_before():
     first = h * u0 @ matrix
     u = u0 + 0.5 * (first + h * (u0 + first) @ matrix)
     u = u + 1.5 * h * u @ matrix - 0.5 * first
-    assert difference(u1, u) < 1e-14
+    assert largest(u1, u) < 1e-14
 
 
-class Constant(ide.AbstractOperator):
-    """A field that does not depend on the state."""
+STRENGTH = np.array([0.3, -0.2, 0.8, 0.0])
+SOURCE = np.random.default_rng(3).normal(size=(TOKENS, WIDTH))
 
-    field: jnp.ndarray
 
-    def __call__(self, u, domain):
-        return jnp.broadcast_to(self.field, u.shape)
+def injected(*operators, intervals):
+    control = ide.Tied((*operators, ide.Injection(STRENGTH)), intervals)
+    sourced = ide.Sourced(control, jnp.asarray(SOURCE))
+    return ide.Equation(sourced, ide.Free(), ide.TokenDomain.uniform(TOKENS))
+
+
+def forced(matrix, depth):
+    """The solution of `u_t = u M + κ f`, by the exponential of the matrix with a row more for
+    each token's source."""
+    whole = np.zeros((2 * WIDTH, 2 * WIDTH))
+    whole[:WIDTH, :WIDTH], whole[WIDTH:, :WIDTH] = matrix, np.eye(WIDTH)
+    both = np.concatenate([np.asarray(initial_state()), STRENGTH * SOURCE], axis=1)
+    return (both @ scipy.linalg.expm(depth * whole))[:, :WIDTH]
+
+
+def test_exponential_euler_makes_the_step_of_parcae():
+    """`e^{-hλ} u + h φ_1(-hλ) (κ ⊙ f + A(u))`, and exact for damping and injection alone."""
+    rates, u, (matrix,) = np.linspace(0.2, 3.0, WIDTH), np.asarray(initial_state()), matrices(1)
+    whole = injected(
+        ide.StableDamping(rates), *tied_equation(matrix).control.block, intervals=3
+    )
+    for _ in range(3):
+        rate = STRENGTH * SOURCE + u @ matrix
+        u = np.exp(-rates) * u + (1 - np.exp(-rates)) / rates * rate
+    assert largest(final(whole, ide.ExponentialEuler()), u) < 1e-13
+    alone = injected(ide.StableDamping(rates), intervals=3)
+    for solver in (ide.ExponentialEuler(), ide.ETDAB2()):
+        assert largest(final(alone, solver), forced(np.diag(-rates), 3.0)) < 1e-13
 
 
 def test_exponential_schemes_do_not_mind_stiff_damping():
-    (matrix,) = matrices(1)
-    rate, source = 200.0, np.arange(1.0, WIDTH + 1)
-    constant = Constant(jnp.asarray(source))
-    equation = tied_equation(matrix, constant, ide.Damping(rate))
-    # The solution is soon at rest.
-    rest = -np.linalg.solve((matrix - rate * np.eye(WIDTH)).T, source)
-    rest = np.broadcast_to(rest, initial_state().shape)
+    """The solution is soon at rest."""
+    (matrix,), rate = matrices(1), 200.0
+    operators = ide.Damping(rate), *tied_equation(matrix).control.block
+    equation = injected(*operators, intervals=2)
+    rest = -np.linalg.solve((matrix - rate * np.eye(WIDTH)).T, (STRENGTH * SOURCE).T).T
     for solver in (ide.ExponentialEuler(), ide.ETDAB2()):
-        u1 = final(equation, solver, steps_per_interval=4)
-        assert difference(u1, rest) < 1e-2 * np.abs(rest).max()
-    assert not difference(final(equation, diffrax.Euler()), rest) < 1e3
+        assert largest(final(equation, solver, 4), rest) < 1e-2 * np.abs(rest).max()
+    assert not largest(final(equation, diffrax.Euler()), rest) < 1e3
 
 
-def test_exponential_schemes_solve_a_damping_exactly():
-    equation = tied_equation(Matrix(jnp.zeros((WIDTH, WIDTH))), ide.Damping(0.7))
-    expected = exact(-0.7 * np.eye(WIDTH))
-    for solver in (ide.ExponentialEuler(), ide.ETDAB2()):
-        assert difference(final(equation, solver), expected) < 1e-14
+def test_implicit_schemes():
+    """Rational functions of the matrix; a state of rest, whatever the step."""
+    (m,), u, one = matrices(1), np.asarray(initial_state()), np.eye(WIDTH)
+    equation = tied_equation(m)
+    euler, middle = one - m, (one - 0.5 * m) @ np.linalg.inv(one + 0.5 * m)
+    for solver, inverse in ((ide.ImplicitEuler(), euler), (ide.ImplicitMidpoint(), middle)):
+        expected = u @ np.linalg.inv(inverse @ inverse)
+        assert largest(final(equation, solver), expected) < 1e-11
+    order = observed_order(
+        lambda n: largest(final(equation, diffrax.Kvaerno3(), n), exact(m)), (8, 16)
+    )
+    assert abs(order - 3) < 0.15
+    resting = injected(ide.Damping(4.0), *equation.control.block, intervals=1)
+    rest = np.linalg.solve((4 * one - m).T, (STRENGTH * SOURCE).T).T
+    assert largest(final(resting, ide.SteadyState(diffrax.Euler())), rest) < 1e-11
 
 
 def test_phi_functions_and_their_derivatives_in_single_precision():
@@ -120,3 +175,13 @@ def test_phi_functions_and_their_derivatives_in_single_precision():
         assert found.dtype == found_slope.dtype == jnp.float32
         assert np.max(np.abs(found / expected - 1)) < 2e-6, n
         assert np.max(np.abs(found_slope / slope - 1)) < 5e-6, n
+
+
+def test_stable_damping_stays_positive_under_any_update():
+    operator = ide.StableDamping(0.5)
+    gradient = jax.grad(lambda x: x.rate.sum())(operator)
+    far = jax.tree.map(lambda x, g: x - 100 * g, operator, gradient)
+    assert 0 < float(far.rate) < 1e-20
+    u, domain = initial_state(), ide.TokenDomain.uniform(TOKENS)
+    assert largest(operator(u, domain), -0.5 * u) < 1e-14
+    assert largest(operator.flow(u, domain, 3.0), np.exp(-1.5) * u) < 1e-14

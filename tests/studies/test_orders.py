@@ -7,11 +7,28 @@ from helpers import fast_first
 from running import run_here
 
 import ide_transformer as ide
+from ide_transformer.solvers import splitting_of
 from ide_transformer.studies.convergence import applies, find_scheme, measure_order, schemes
 from ide_transformer.training import SchemeConfig
 
 
 LAYERS = "piecewise_constant"
+FIRST = [
+    ("strang(heun)", LAYERS, "sphere"),
+    ("heun", "chebyshev", "sphere"),
+    ("adams_bashforth(2)", "piecewise_linear", "sphere"),
+    ("rk4", LAYERS, "rms_sphere"),
+    ("midpoint", "hypernetwork", "free"),
+    ("heun", "fourier", "free"),
+]
+EVERY = [(x, LAYERS, "free" if applies(x, "free") else "sphere") for x in schemes()]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "control", "constraint"), fast_first(1, [*FIRST, *EVERY], heavy=2)
+)
+def test_order_of_every_scheme(scheme, control, constraint):
+    check(measure_order(scheme, control, constraint))
 
 
 def check(row):
@@ -20,66 +37,6 @@ def check(row):
     assert abs(row.observed_order - row.expected_order) < bound, row
     if row.constraint != "free":
         assert row.constraint_residual < 1e-12
-
-
-# The kinds of schemes whose marches differ; the heavy tests measure every scheme.
-QUICK = [
-    ("heun", "sphere"),
-    ("lie_trotter(euler)", "sphere"),
-    ("algebraically_reversible(strang(heun))", "free"),
-]
-
-
-@pytest.mark.parametrize(("scheme", "constraint"), fast_first(1, QUICK))
-def test_order_of_each_kind(scheme, constraint):
-    check(measure_order(scheme, LAYERS, constraint))
-
-
-# Every eighth; all of them with `--thorough`.
-SOME = [*schemes()][::8]
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize(
-    "scheme", fast_first(0, dict.fromkeys([*SOME, *schemes()]), heavy=len(SOME))
-)
-def test_order_of_every_scheme(scheme):
-    check(measure_order(scheme, LAYERS, "free" if applies(scheme, "free") else "sphere"))
-
-
-# Chebyshev polynomials are in the table of orders, for a splitting too.
-@pytest.mark.heavy
-@pytest.mark.parametrize(
-    ("scheme", "control"),
-    fast_first(
-        0,
-        [
-            ("rk4", "piecewise_linear"),
-            ("strang(heun)", "piecewise_linear"),
-            ("rk4", "chebyshev"),
-            ("heun", "fourier"),
-            ("midpoint", "hypernetwork"),
-            ("leapfrog", "chebyshev"),
-            ("etdab2", "chebyshev"),
-        ],
-        heavy=1,
-    ),
-)
-def test_order_on_smooth_controls(scheme, control):
-    check(measure_order(scheme, control, "free"))
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize(
-    ("scheme", "constraint"),
-    fast_first(
-        0,
-        [("rk4", "rms_sphere"), ("strang(heun)", "sphere"), ("adams_bashforth(2)", "sphere")],
-        heavy=1,
-    ),
-)
-def test_order_on_a_constraint(scheme, constraint):
-    check(measure_order(scheme, LAYERS, constraint))
 
 
 @pytest.mark.heavy
@@ -91,31 +48,25 @@ def test_the_splitting_of_the_paper_converges_only_in_its_consistent_variant():
     assert printed.errors[-1] > 10 * consistent.errors[-1]
 
 
-@pytest.mark.thorough
-@pytest.mark.heavy
-def test_the_parts_of_an_error():
-    """Strang with Euler: the sub-steps are what is wrong; with RK4, the splitting."""
-    euler = measure_order("strang(euler)", "chebyshev", "free")
-    rk4 = measure_order("strang(rk4)", "chebyshev", "free")
-    assert euler.sub_step_error > 20 * euler.splitting_error
-    assert rk4.splitting_error > 20 * rk4.sub_step_error
-
-
 @pytest.mark.heavy
 def test_the_table_of_orders(tmp_path, capsys):
+    """Strang with Euler: the sub-steps are what is wrong; with RK4, the splitting."""
     table, figure = tmp_path / "orders.json", tmp_path / "orders.png"
-    options = ["--scheme", "strang(heun)", "--scheme", "rk4", "--control", "chebyshev"]
+    expected = {"strang(euler)": 1, "strang(rk4)": 2, "rk4": 4}
+    options = [x for scheme in expected for x in ("--scheme", scheme)]
     files = ["--constraint", "free", "--json", str(table), "--figure", str(figure)]
-    output = run_here(capsys, "convergence.py", *options, *files)
-    rows = json.loads(table.read_text())
-    assert [(row["scheme"], row["expected_order"]) for row in rows] == [
-        ("strang(heun)", 2),
-        ("rk4", 4),
-    ]
-    assert all(abs(row["observed_order"] - row["expected_order"]) < 0.15 for row in rows)
-    assert rows[0]["splitting_error"] > 0 and rows[1]["splitting_error"] is None
-    assert {(row["control"], row["constraint"]) for row in rows} == {("chebyshev", "free")}
-    assert figure.exists() and "strang(heun)" in output
+    chosen = [*options, "--control", "chebyshev", *files]
+    output = run_here(capsys, "convergence.py", *chosen)
+    rows = {row["scheme"]: row for row in json.loads(table.read_text())}
+    assert {name: row["expected_order"] for name, row in rows.items()} == expected
+    for row in rows.values():
+        assert abs(row["observed_order"] - row["expected_order"]) < 0.15
+        assert (row["control"], row["constraint"]) == ("chebyshev", "free")
+    euler, rk4, plain = rows.values()
+    assert euler["sub_step_error"] > 20 * euler["splitting_error"]
+    assert rk4["splitting_error"] > 20 * rk4["sub_step_error"]
+    assert plain["splitting_error"] is None
+    assert figure.exists() and "strang(euler)" in output
 
 
 def test_a_scheme_is_spelled_as_in_configurations():
@@ -128,28 +79,14 @@ def test_a_scheme_is_spelled_as_in_configurations():
     for name in schemes():
         scheme = name.removesuffix(", exact damping")
         assert str(SchemeConfig.model_validate(scheme)) == scheme
+    for name in ("half_solver(lie_trotter(euler))", "lie_trotter(euler)"):
+        assert splitting_of(schemes()[name].sphere) is not None
 
 
 def test_a_scheme_that_is_not_known_is_refused(capsys):
     with pytest.raises(ide.InputError, match=r"--scheme rk5: it is not .* Known: euler"):
         applies("rk5", "free")
-    output = run_here(capsys, "convergence.py", "--scheme", "rk5", expected=2)
-    assert "error: --scheme rk5" in output
     apart = ["--scheme", "paper_splitting", "--constraint", "free"]
     output = run_here(capsys, "convergence.py", *apart, expected=2)
     assert "None of these schemes can be measured on these constraints" in output
     assert "adams_bashforth(3); leapfrog" in run_here(capsys, "convergence.py", "--help")
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize(
-    ("scheme", "constraint"),
-    fast_first(
-        0,
-        [("parallel_splitting(euler)", "sphere"), ("half_solver(lie_trotter(euler))", "free")],
-        heavy=1,
-    ),
-)
-def test_a_splitting_inside_of_a_wrapper_has_its_error(scheme, constraint):
-    row = measure_order(scheme, LAYERS, constraint)
-    assert 0 < row.splitting_error < 1 and row.sub_step_error > 0

@@ -1,0 +1,261 @@
+"""Every scheme does what `check_scheme` asks; schemes with an error do not."""
+
+import functools as ft
+import inspect
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import drawn, fast_first
+
+import ide_transformer as ide
+from ide_transformer import solvers
+from ide_transformer.equation import parts
+from ide_transformer.solvers.evaluations import _count
+from ide_transformer.studies.convergence import block_limit, momentum_limit
+from ide_transformer.testing import check_scheme
+
+
+class Heun(solvers.AbstractOneStep):
+    """A scheme of a user's own."""
+
+    def order(self, terms):
+        return 2
+
+    def advance(self, field, u):
+        first = field(0, u)
+        second = field(1, u + first)
+        return u + 0.5 * (first + second)
+
+
+def filled(solver):
+    """The scheme with weights that differ."""
+    return jax.tree.map(
+        lambda x: x + drawn(x.shape, x.size, 0.1) if eqx.is_inexact_array(x) else x, solver
+    )
+
+
+SIZES = 3, 2, 4
+DELTA = ide.DeltaRule(drawn((2, 2), 1), drawn((2,), 2))
+EXACT = ide.Damping(np.linspace(0.2, 1.1, 4)), DELTA
+REST = DELTA, ide.Damping(4.0)
+# A scheme of each class, its limit and its operators.
+CASES = {
+    "own": (Heun(), None, None),
+    "adams_bashforth": (ide.AdamsBashforth(3), None, None),
+    "reversible": (ide.AlgebraicallyReversible(ide.Strang()), None, None),
+    "residual": (ide.Residual(filled(ide.GatedRK2(4))), block_limit, None),
+    "velocity": (ide.Velocity(), block_limit, None),
+    "paper": (ide.PaperSplitting(), None, None),
+    "consistent_paper": (ide.ConsistentPaperSplitting(), None, None),
+    "attention_residual": (filled(ide.AttentionResidual(*SIZES)), None, None),
+    "doubly_stochastic": (filled(ide.DoublyStochasticConnections(*SIZES, 2)), None, None),
+    "hyper_connections": (filled(ide.HyperConnections(*SIZES, 2)), None, None),
+    "learned_multistep": (filled(ide.LearnedMultistep(3)), None, None),
+    "implicit_euler": (ide.ImplicitEuler(), None, None),
+    "implicit_midpoint": (ide.ImplicitMidpoint(), None, None),
+    "matrix_free": (solvers.MatrixFree(diffrax.Kvaerno3()), None, None),
+    "steady_state": (ide.SteadyState(diffrax.Euler()), None, REST),
+    "heavy_ball": (ide.HeavyBall(0.5), momentum_limit, None),
+    "nesterov": (ide.Nesterov(0.5, 0.5), momentum_limit, None),
+    "presymplectic": (ide.PresymplecticEuler(1.0, 0.1), momentum_limit, None),
+    "exponential": (ide.ExponentialEuler(), None, None),
+    "etdab2": (ide.ETDAB2(), None, None),
+    "bidirectional": (ide.Bidirectional(), None, None),
+    "leapfrog": (ide.Leapfrog(), None, None),
+    "rk4": (ide.RK4(), None, None),
+    "tsit5": (solvers.ExplicitRungeKutta(diffrax.Tsit5()), None, None),
+    "composition": (ide.Composition(coefficients=(0.5, 0.5)), None, None),
+    "exact_flow": (ide.LieTrotter(ide.ExactFlow()), None, EXACT),
+    "lie_strang": (ide.LieStrang(), None, None),
+    "parallel": (ide.ParallelSplitting(), None, None),
+    "suzuki4": (ide.Suzuki4(), None, None),
+    "yoshida4": (ide.Yoshida4(), None, None),
+    "tangential": (ide.Tangential(ide.Projected(diffrax.Heun())), None, None),
+    "reversible_heun": (diffrax.ReversibleHeun(), None, None),
+    "half_solver": (diffrax.HalfSolver(ide.LieTrotter()), None, None),
+    "dopri8": (diffrax.Dopri8(), None, None),
+}
+
+
+FAST = ["own", "leapfrog"]
+
+
+@pytest.mark.parametrize(
+    "name", fast_first(len(FAST), dict.fromkeys([*FAST, *CASES]), heavy=20)
+)
+def test_every_scheme(name):
+    solver, limit, operators = CASES[name]
+    limit = None if limit is None else ft.partial(limit, solver)
+    check_scheme(solver, operators=operators, limit=limit)
+
+
+def test_every_class_of_the_package_is_here():
+    for name, kind in vars(solvers).items():
+        scheme = inspect.isclass(kind) and issubclass(kind, diffrax.AbstractSolver)
+        if scheme and not inspect.isabstract(kind):
+            assert any(parts(case[0], kind) for case in CASES.values()), name
+
+
+class Euler(Heun):
+    def advance(self, field, u):
+        return u + field(0, u)
+
+
+class WrongEnd(Heun):
+    def advance(self, field, u):
+        first = field(0, u)
+        return u + 0.5 * (first + field(0, u + first))
+
+
+class Forgetful(solvers.AbstractFieldScheme):
+    """Two steps of Adams and Bashforth, of which the first is forgotten."""
+
+    def order(self, terms):
+        return 2
+
+    def start(self, field, u):
+        return jnp.zeros_like(u)
+
+    def make_step(self, field, u, state, made_jump):
+        return solvers.Step.between(u, u + 1.5 * field(0, u) - 0.5 * state, state=state)
+
+
+class Continuing(solvers.AbstractFieldScheme):
+    """The same, which does not start again where the field jumps."""
+
+    def order(self, terms):
+        return 2
+
+    def start(self, field, u):
+        return jnp.zeros_like(u), jnp.array(True)
+
+    def make_step(self, field, u, state, made_jump):
+        increment = field(0, u)
+        before, first = state
+        heun = 0.5 * (increment + field(1, u + increment))
+        step = jnp.where(first, heun, 1.5 * increment - 0.5 * before)
+        return solvers.Step.between(u, u + step, state=(increment, jnp.array(False)))
+
+
+class Leaving(Heun):
+    def projected(self):
+        return self
+
+
+class Hiding(Heun):
+    def advance(self, field, u):
+        return jnp.nan_to_num(super().advance(field, u))
+
+
+class Stopped(Heun):
+    def advance(self, field, u):
+        first = jax.lax.stop_gradient(field(0, u))
+        return u + 0.5 * (first + field(1, u + first))
+
+
+class Elsewhere(Heun):
+    def make_step(self, field, u, state, made_jump):
+        step = super().make_step(field, u, state, made_jump)
+        return step._replace(dense_info={"y0": u, "y1": u})
+
+
+class Widening(Heun):
+    def advance(self, field, u):
+        return super().advance(field, u) * jnp.ones_like(u, jnp.float64)
+
+
+class Crowded(Heun):
+    def advance(self, field, u):
+        return super().advance(field, u) * (1 if u.ndim == 2 else 1.01)
+
+
+class Beyond(Heun):
+    """With a stage at the end of the step after."""
+
+    def advance(self, field, u):
+        first = field(0, u)
+        return u + 0.75 * first + 0.25 * field(2, u + 2 * first)
+
+
+@jax.custom_batching.custom_vmap
+def same(u):
+    return u
+
+
+@same.def_vmap
+def _(size, batched, u):
+    return 1.01 * u, True
+
+
+class Batched(Heun):
+    def advance(self, field, u):
+        known = jax.lax.stop_gradient(u)
+        return super().advance(field, u) + same(known) - known
+
+
+class WrongWay(ide.Leapfrog):
+    def couplings(self, field, first):
+        shear, swap = super().couplings(field, first)
+        return solvers.Shear(shear.increment, target=1, scale=1.01), swap
+
+
+class Unnamed(Heun):
+    part: object
+
+    configurable = True
+
+
+class Local(Heun):
+    function: object = lambda u: u
+
+
+BROKEN = {
+    "order": (Euler(), WrongEnd(), Forgetful(), Continuing()),
+    "constraint": (Leaving(),),
+    "dtype": (Widening(),),
+    "configuration": (Unnamed(1j),),
+    "pickle": (Local(),),
+    "failure": (Hiding(),),
+    "gradient": (Stopped(),),
+    "vmap": (Batched(),),
+    "by hand": (Beyond(),),
+    "batch": (Crowded(),),
+    "interpolation": (Elsewhere(),),
+    "gradient modes": (WrongWay(),),
+}
+QUICK = ("order", "constraint", "dtype", "configuration", "pickle")
+
+
+@pytest.mark.parametrize(
+    ("rule", "solver"),
+    [
+        pytest.param(rule, solver, marks=[] if rule in QUICK else pytest.mark.heavy)
+        for rule, broken in BROKEN.items()
+        for solver in broken
+    ],
+)
+def test_an_error_is_found(rule, solver):
+    with pytest.raises(AssertionError, match=rf"^{rule}: "):
+        check_scheme(solver)
+
+
+def test_the_field_over_a_step_meets_both_ends_exactly():
+    t0, t1 = 0.1, 0.1 + 0.7 / 3
+    field = solvers.StepField(diffrax.ODETerm(lambda t, y, args: args * t * y), t0, t1, 3.0)
+    assert (field.t(0), field.t(1)) == (t0, t1)
+    u = jnp.ones(2)
+    assert field(1, u) == pytest.approx(3 * t1 * (t1 - t0))
+    assert field.increment(field.rate(1, u)) == pytest.approx(field(1, u))
+    assert field.reversed()(0, u) == pytest.approx(-field(1, u))
+
+
+def test_evaluations_are_counted_once_for_all_solves():
+    before = _count.cache_info()
+    for _ in range(2):
+        solvers.count_evaluations(ide.Strang(ide.RK4()), EXACT, 7)
+    after = _count.cache_info()
+    assert (after.misses - before.misses, after.hits - before.hits) == (1, 1)
