@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable
-from dataclasses import MISSING, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import diffrax
@@ -31,7 +31,6 @@ from ..solvers import StepField, couplings_of, inconsistent, keeps_constraint, m
 from ..studies.convergence import equation_limit, refine
 from ..training import SchemeConfig
 from ..training.build import SchemeSizes, build_solver
-from ..training.names import parameters_of
 
 
 TOKENS, FEATURES, INTERVALS = 3, 4, 3
@@ -180,16 +179,10 @@ def _check_configuration(solver: diffrax.AbstractSolver) -> None:
     kind = type(solver)
     if not getattr(kind, "configurable", True) or "<locals>" in kind.__qualname__:
         return
-    options = {}
-    for name, parameter in parameters_of(kind).items():
-        value = getattr(solver, name, MISSING)
-        if parameter.default is parameter.empty and isinstance(value, int | float | str):
-            options[name] = value
     name = f"{kind.__module__}:{kind.__qualname__}"
-    config = SchemeConfig(kind=name, options=options)
     try:
         sizes = SchemeSizes(FEATURES, INTERVALS, 2)
-        found = build_solver("solver", config, sizes)
+        found = build_solver("solver", SchemeConfig(kind=name), sizes)
     except InputError as error:
         raise AssertionError(
             f"configuration: it cannot be named in one ({error}); give its arguments defaults, "

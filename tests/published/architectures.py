@@ -46,8 +46,9 @@ def macaron(blocks, u, model):
 
 
 def ode_transformer_rk2(blocks, u, model):
-    gate_layer = model.solver.solver
-    weight, bias = np.asarray(gate_layer.weight), float(gate_layer.bias)
+    weight, bias = (
+        np.asarray(x) for x in (model.solver.solver.weight, model.solver.solver.bias)
+    )
     for block in blocks:
         first = after_block(block, u) - u
         second = after_block(block, u + first) - u - first
@@ -153,8 +154,7 @@ def paper_encoder(blocks, u, model):
 
         u2 = onto_s1(u + attention(a, u, causal=False), *norms[0])
         u3 = np.maximum(u2 + linear(first.map, u2), 0)
-        u4 = u3 + linear(second.map, u3)
-        u = onto_s1((u4 + u2) / 2, *norms[-1])
+        u = onto_s1((u3 + linear(second.map, u3) + u2) / 2, *norms[-1])
     return u
 
 
@@ -200,11 +200,9 @@ def hyper_connections(blocks, u, model):
     h = np.stack([u] * solver.streams, axis=-2)
     for place, oracle in oracles(blocks):
         alpha, beta, w_alpha, w_beta, s_alpha, s_beta = (
-            np.asarray(x)[place]
-            for x in (
-                *(solver.alpha, solver.beta, solver.alpha_weight, solver.beta_weight),
-                *(solver.alpha_scale, solver.beta_scale),
-            )
+            np.asarray(getattr(solver, name))[place]
+            for part in ("", "_weight", "_scale")
+            for name in ("alpha" + part, "beta" + part)
         )
         normal = layer_norm(h)
         mixed = np.swapaxes(alpha + s_alpha * np.tanh(normal @ w_alpha), -1, -2) @ h
@@ -232,15 +230,8 @@ def doubly_stochastic_connections(blocks, u, model):
         )
         flat = x.reshape(tokens, -1)
         logits = flat / np.sqrt((flat**2).mean(-1, keepdims=True) + 1e-6) @ weight
-        pre, post, res = (
-            s * z + b
-            for s, z, b in zip(
-                scale,
-                np.split(logits, (n, 2 * n), axis=-1),
-                np.split(bias, (n, 2 * n)),
-                strict=True,
-            )
-        )
+        scales = np.repeat(scale, (n, n, n * n))
+        pre, post, res = np.split(scales * logits + bias, (n, 2 * n), axis=-1)
         matrix = scaled_to_sum_1(res.reshape(tokens, n, n))
         read, write = 1 / (1 + np.exp(-pre)), 2 / (1 + np.exp(-post))
         out = oracle(np.einsum("tn,tnd->td", read, x))
@@ -249,26 +240,15 @@ def doubly_stochastic_connections(blocks, u, model):
 
 
 PUBLISHED = {
-    "transformer_prenorm": transformer_prenorm,
-    "transformer_postnorm": transformer_postnorm,
-    "parallel_block": parallel_block,
-    "macaron": macaron,
-    "ode_transformer_rk2": ode_transformer_rk2,
-    "ode_transformer_rk4": ode_transformer_rk4,
-    "n_ode": n_ode,
-    "diffeqformer": diffeqformer,
-    "yuriiformer": yuriiformer,
-    "sympformer": sympformer,
-    "ot_transformer": ot_transformer,
-    "looped": transformer_postnorm,
-    "deep_equilibrium": deep_equilibrium,
-    "reversible_leapfrog": reversible_leapfrog,
-    "paper_encoder": paper_encoder,
-    "layer_norm_scaling": layer_norm_scaling,
-    # As it evaluates: γ = 0, the mean of those that are drawn in training.
-    "bidirectional": transformer_prenorm,
-    "dense_former": dense_former,
-    "attention_residual": attention_residual,
-    "hyper_connections": hyper_connections,
-    "doubly_stochastic_connections": doubly_stochastic_connections,
+    function.__name__: function
+    for function in (
+        *(transformer_prenorm, transformer_postnorm, parallel_block, macaron),
+        *(ode_transformer_rk2, ode_transformer_rk4, n_ode, diffeqformer),
+        *(yuriiformer, sympformer, layer_norm_scaling, ot_transformer, reversible_leapfrog),
+        *(paper_encoder, deep_equilibrium, dense_former, attention_residual),
+        *(hyper_connections, doubly_stochastic_connections),
+    )
 }
+PUBLISHED["looped"] = transformer_postnorm
+# As it evaluates: γ = 0, the mean of those that are drawn in training.
+PUBLISHED["bidirectional"] = transformer_prenorm

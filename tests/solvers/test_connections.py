@@ -103,16 +103,12 @@ def test_the_bidirectional_approximation_is_of_first_order():
 
 
 def test_a_model_draws_only_with_a_key():
-    keys = jax.random.split(jax.random.key(0), 2)
-    control = ide.PiecewiseConstant.build(
-        lambda key: (ide.FeedForward(WIDTH, 8, std=0.5, key=key),), LAYERS, key=keys[0]
-    )
     model = ide.LanguageModel(
         *(5, TOKENS, WIDTH),
-        control=control,
+        control=LAYERED.control,
         constraint=ide.Free(),
         discretization=ide.Discretization(ide.Residual(ide.Bidirectional())),
-        key=keys[1],
+        key=jax.random.key(0),
     )
     tokens, plain = jnp.array([0, 1, 2]), model.with_solver(ide.LieTrotter())
     assert model.random and not plain.random

@@ -19,6 +19,7 @@ DAMPED = tied_equation(ide.Damping(0.7), ide.Damping(0.2))
 HYPER = ide.HyperConnections(3, 2, 4)
 KEY = jax.random.key(0)
 SOURCED = ide.SourcedAttention(ide.Attention(4, 2, key=KEY), key=KEY)
+CUT = tied_equation(SOURCED.with_source(initial_state()[:1]))
 EARLIER = "uses earlier steps, which are not kept here"
 
 
@@ -36,30 +37,13 @@ EARLIER = "uses earlier steps, which are not kept here"
         (ide.HeavyBall(momentum=[0.9]), LAYERED, r"shape \(1,\), for 2 operators"),
         (ide.Nesterov(lookahead=[[0.9, 0.5, 0.1]] * 3), LAYERED, r"Nesterov: .*\(3, 3\)"),
         (ide.PaperSplitting(), tied_equation(ide.Damping(1.0)), "equation whose block"),
-        (diffrax.Euler(), tied_equation(ide.Relaxation(1.0)), "no source f; wrap the control"),
         (diffrax.Euler(), tied_equation(ide.Injection(1.0)), "no source f; wrap the control"),
-        (
-            diffrax.Euler(),
-            tied_equation(ide.Injection(1.0, initial_state()[:2])),
-            r"source has shape \(2, 4\), but the state has",
-        ),
-        (
-            diffrax.Euler(),
-            tied_equation(SOURCED.with_source(initial_state()[:1])),
-            "SourcedAttention: the source has shape",
-        ),
+        (diffrax.Euler(), CUT, r"SourcedAttention: the source has shape \(1, 4\)"),
         (ide.AttentionResidual(3, 2, 4), SPHERE, "the equation needs constraint=Free"),
         (ide.LearnedMultistep(2), LAYERED, r"num_steps=2\): it has weights for so many steps"),
         (diffrax.HalfSolver(HYPER), LAYERED, "neither with a stepsize_controller nor"),
-        (
-            ide.Strang(ide.Leapfrog()),
-            LAYERED,
-            rf"Strang\(sub_solver=Leapfrog\(…\)\): .*{EARLIER}",
-        ),
-        (ide.ParallelSplitting(ide.Projected(ide.Leapfrog())), LAYERED, "without a memory"),
+        (ide.Strang(ide.Leapfrog()), LAYERED, r"Strang\(sub_solver=Leapfrog\(…\)\): .*earlier"),
         (ide.Residual(block=ide.LieTrotter(ide.Bidirectional(key=KEY))), LAYERED, EARLIER),
-        (ide.LieTrotter(diffrax.LeapfrogMidpoint()), LAYERED, EARLIER),
-        (ide.LearnedMultistep(3, ide.AdamsBashforth(2)), LAYERED, "example LearnedMultistep"),
         (ide.LearnedMultistep(3, ide.Residual(ide.Leapfrog())), LAYERED, EARLIER),
         (ide.AlgebraicallyReversible(ide.HeavyBall()), LAYERED, EARLIER),
         (ide.AlgebraicallyReversible(ide.ImplicitEuler()), LAYERED, "is implicit; only"),
@@ -71,20 +55,14 @@ def test_schemes_that_do_not_fit_the_equation(solver, equation, message):
         ide.solve(equation, initial_state(), solver=solver)
 
 
-@pytest.mark.parametrize(
-    "solver",
-    [
-        ide.Strang(diffrax.Tsit5()),
+def test_a_stage_that_is_used_again_and_a_count_are_no_memory():
+    for solver in (
         ide.Strang(ide.Projected(diffrax.HalfSolver(diffrax.Bosh3()))),
         ide.Strang(diffrax.Kvaerno3()),
-        ide.LearnedMultistep(3, ide.Residual(diffrax.Bosh3())),
         ide.LearnedMultistep(3, ide.Strang(ide.ImplicitEuler())),
         ide.AlgebraicallyReversible(ide.Projected(diffrax.Tsit5())),
-    ],
-    ids=repr,
-)
-def test_a_stage_that_is_used_again_and_a_count_are_no_memory(solver):
-    solver.init(LAYERED.terms, 0.0, 1.0, initial_state(), None)
+    ):
+        solver.init(LAYERED.terms, 0.0, 1.0, initial_state(), None)
 
 
 def test_what_needs_the_terms_of_an_equation():
@@ -112,11 +90,7 @@ class ArgsDamping(ide.AbstractLinearOperator):
         return function(-self.rate) * u
 
 
-@pytest.mark.parametrize(
-    "solver",
-    [ide.Strang(), ide.ETDAB2(), ide.LieTrotter(diffrax.Heun())],
-    ids=lambda solver: type(solver).__name__,
-)
+@pytest.mark.parametrize("solver", [ide.Strang(), ide.ETDAB2()], ids=repr)
 def test_exact_flows_know_the_arguments_of_the_solve(solver):
     equation = tied_equation(ArgsDamping(jnp.asarray(0.1)), intervals=4)
     found = ide.solve(equation, initial_state(), solver=solver, args=jnp.asarray(5.0)).u1
