@@ -44,8 +44,7 @@ class AbstractConnected(AbstractFieldScheme):
 
 class Past(eqx.Module):
     """States or increments in the order in which they were made: the first `number` of
-    `values`; those that follow are zero. A march keeps it at each step for the gradient, so
-    memory grows with the square of the number of steps."""
+    `values`. A march keeps it at each step, so memory grows with the square of their number."""
 
     values: Float[Array, "slots *batch tokens features"]
     number: Int[Array, ""]
@@ -133,13 +132,6 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         self.weights = jnp.zeros(num_steps * (num_steps + 3) // 2).at[last].set(1.0)
         self.num_steps, self.solver = num_steps, solver
 
-    @property
-    def coefficients(self) -> Float[Array, "steps states"]:
-        """a: a row for each step, a column for each x_j."""
-        steps = self.num_steps
-        rows, columns = jnp.tril_indices(steps, 1, steps + 1)
-        return jnp.zeros((steps, steps + 1)).at[rows, columns].set(self.weights)
-
     def projected(self) -> Projected:
         """The variant whose steps of the other scheme are projected, and their combination."""
         return Projected(self.with_projected_solver())
@@ -151,9 +143,11 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         return Past.of(u, self.num_steps + 1)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        past = state.plus(field.first_step(self.solver, u).y1)
-        # The first row is that of the second state.
-        row = self.coefficients[past.number - 2].astype(u.dtype)
+        past, steps = state.plus(field.first_step(self.solver, u).y1), self.num_steps
+        # a: a row for each step, of which the first makes the second state.
+        places = jnp.tril_indices(steps, 1, steps + 1)
+        rows = jnp.zeros((steps, steps + 1)).at[places].set(self.weights)
+        row = rows[past.number - 2].astype(u.dtype)
         return Step.between(u, jnp.tensordot(row, past.values, 1), state=past)
 
 
@@ -162,9 +156,7 @@ Streams: TypeAlias = Float[Array, "*batch tokens streams features"]
 
 
 class Connection(NamedTuple):
-    """The connection of an operator with the n streams, for each token: the weights of the
-    streams in what it sees, those of its increment in the streams, and those of the old streams
-    in the new ones, `mix[i, j]` that of j in i."""
+    """The weights of an operator and the n streams, for each token: see `AbstractStreams`."""
 
     read: Float[Array, "*batch tokens streams"]
     write: Float[Array, "*batch tokens streams"]

@@ -36,8 +36,8 @@ class Evaluations(NamedTuple):
 
 
 class EvaluationCount(eqx.Module):
-    """Field evaluations made so far by a scheme whose number is known only when it runs,
-    kept in its solver state. A product with the Jacobian counts as one."""
+    """Field evaluations made so far, in the state of a scheme whose cost is known only when it
+    runs. A product with the Jacobian counts as one."""
 
     count: Float[Array, "..."]
 

@@ -157,10 +157,8 @@ def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.Abstr
 
 
 class LinearPart:
-    """`u_t = L u + N(t, u)`: L is the first operator that is diagonal in a basis of its own,
-    its weights those at the middle of the step, and N is all the rest. Where there is a
-    constraint, N makes the sum tangential to it. An `InputError` names the scheme if no
-    operator is linear."""
+    """`u_t = L u + N(t, u)`: L is the first linear operator, its weights those at the middle of
+    the step, and N is all the rest, which makes the sum tangential to a constraint."""
 
     def __init__(self, scheme: str, field: StepField):
         fields = operator_fields(field.terms)
@@ -194,8 +192,8 @@ class LinearPart:
 
 
 def phi(n: Literal[1, 2], z: Array) -> Array:
-    """`φ_1(z) = (e^z - 1)/z` or `φ_2(z) = (φ_1(z) - 1)/z`; near 0 by the series
-    `φ_n(z) = Σ_k z^k / (k + n)!`, since the quotients and their derivatives cancel there."""
+    """`φ_1(z) = (e^z - 1)/z` or `φ_2(z) = (φ_1(z) - 1)/z`; near 0, where these cancel, by the
+    series `φ_n(z) = Σ_k z^k / (k + n)!`."""
     small = jnp.abs(z) < 0.5
     safe = jnp.where(small, 1, z)
     quotient = (jnp.expm1(safe) if n == 1 else phi(1, safe) - 1) / safe

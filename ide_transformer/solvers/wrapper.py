@@ -178,12 +178,12 @@ class Projected(AbstractTransparentWrapper):
 def start_inside(
     where: str, solver: diffrax.AbstractSolver, field: StepField, u: Array, example: str
 ) -> PyTree:
-    """The structure of the state from which a scheme inside another makes each of its steps.
-    Refuses one that uses earlier steps. The stage that a Runge–Kutta method uses again does not
-    change a step, nor does a count of evaluations."""
+    """The structure of the state from which a scheme inside another makes each of its steps;
+    schemes that use earlier steps are refused."""
     state, inside = eqx.filter_eval_shape(field.start, solver, u), solver
     while issubclass(type(inside), diffrax.AbstractWrappedSolver):
         inside = inside.solver  # pyright: ignore[reportAttributeAccessIssue]
+    # A stage that a Runge–Kutta method uses again does not change a step, nor does a count.
     number = len(jax.tree.leaves(state)) - len(parts(state, EvaluationCount))
     if number and not isinstance(inside, diffrax.AbstractRungeKutta):
         raise InputError(

@@ -226,7 +226,7 @@ def _check_solves(solver: diffrax.AbstractSolver, block: PyTree) -> None:
     u0, other = np.asarray(_drawn(5, 2, TOKENS, FEATURES))
     inputs, static = eqx.partition((equation, jnp.asarray(u0), solver), eqx.is_inexact_array)
     weights = _drawn(6, TOKENS, FEATURES)
-    knots = diffrax.SaveAt(ts=equation.knots)
+    knots = diffrax.SaveAt(ts=jnp.asarray(equation.knots))
 
     def evaluated(gradient: AbstractGradient):
         """The gradient of a loss of the (first) sample, and the states at the knots."""
@@ -308,12 +308,12 @@ def _check_by_hand(
         knots = jnp.asarray(equation.knots)
         before = jax.vmap(lambda t: solution.evaluate(t, left=True))(knots[1:])
         after = jax.vmap(lambda t: solution.evaluate(t, left=False))(knots[:-1])
-        return solution.ys[-1], before, after
+        return solution.ys, before, after
 
     method = matrix_free(keeps_constraint(solver, equation.constraint))
-    end, before, after = by_hand(equation, method, u0)
+    ends, before, after = by_hand(equation, method, u0)
     ways = "solve and diffrax.diffeqsolve on a control without jumps"
-    _same("by hand", ways, end, states[-1])
+    _same("by hand", ways, ends, states[-1:])
     _same("interpolation", "the end of a step and the state there", before, states[1:])
     _same("interpolation", "the beginning of a step and the state there", after, states[:-1])
 
