@@ -5,5 +5,5 @@ from .controls import check_control as check_control
 from .families import check_family as check_family
 from .models import check_model as check_model
 from .operators import check_operator as check_operator
-from .tasks import check_task as check_task
 from .schemes import check_scheme as check_scheme
+from .tasks import check_task as check_task

@@ -38,10 +38,12 @@ def attention(operator, v, causal=True, shift=0.0):
     return linear(operator.output, mixed)
 
 
+def gelu(x):
+    return x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+
+
 def feed_forward(operator, v):
-    inner = linear(operator.inner, v)
-    gelu = inner * 0.5 * (1 + np.vectorize(erf)(inner / np.sqrt(2)))
-    return linear(operator.outer, gelu)
+    return linear(operator.outer, gelu(linear(operator.inner, v)))
 
 
 def norm(operator, u):
