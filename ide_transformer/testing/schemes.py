@@ -329,7 +329,7 @@ def _check_constraint(solver: diffrax.AbstractSolver, block: PyTree) -> None:
     solution = solve(equation, u0, solver=solver, throw=False)
     residual = float(solution.stats["constraint_residual"])
     _require(
-        residual < 1e-12,
+        residual < 1e-12 or not solution.succeeded,
         "constraint",
         f"on a sphere the state ends {residual:.1e} away from it; drop the method projected, "
         "or let it give a scheme that projects.",
