@@ -93,7 +93,8 @@ def by_hand(model, sequence):
     after the other."""
     u, domain = _embed(model)
     for layer, index, *h in sequence:
-        u = _advance(model, float(layer), index, *(h or (1.0,)), u, domain)
+        (h,) = h or (1.0,)
+        u = _step(model, jnp.asarray(float(layer)), index, jnp.asarray(h), u, domain)
     return _read_out(model, u)
 
 
@@ -116,7 +117,3 @@ def _step(model, t, index, h, u, domain):
     u = u + h * model.control(t)[index](u, domain)
     constraint = model.constraint(t)
     return constraint[index].project(u) if isinstance(constraint, tuple) else u
-
-
-def _advance(model, t, index, h, u, domain):
-    return _step(model, jnp.asarray(t), index, jnp.asarray(h), u, domain)

@@ -86,11 +86,6 @@ class FunctionInputs(AbstractInputs):
                 f"FunctionInputs: grid={self.grid} for points={self.points}; give one rule for "
                 "all axes, or one for each."
             )
-        if 2 * self.modes >= (fewest := min(self._shape)):
-            raise InputError(
-                f"FunctionInputs: modes={self.modes} on a grid of points={self.points}; give "
-                f"at most {(fewest - 1) // 2} of them, or at least {2 * self.modes + 1} points."
-            )
 
     @property
     def features(self) -> int:

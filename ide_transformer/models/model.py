@@ -210,7 +210,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         changed = self._solved_by(
             lambda old: Discretization(solver, **{"gradient": old.gradient, **options})
         )
-        return changed if exit is None else changed.with_exit(exit)
+        return changed.with_exit(exit)
 
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "Model[Inputs, ReadOut]":

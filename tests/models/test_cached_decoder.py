@@ -178,6 +178,7 @@ REFUSED = {
     "Neighbours may couple tokens.*pointwise: ClassVar": dict(
         operators=(lambda key: Neighbours(jnp.ones(())),)
     ),
+    "own_velocity=False": dict(solver=ide.Nesterov(), own=dict(own_velocity=True)),
     "stop at different depths": dict(exit=ide.EstimatedExit(0.5)),
 }
 

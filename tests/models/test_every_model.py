@@ -1,7 +1,7 @@
 """Every model that a user can build, one of a user, and broken ones, under `check_model`."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ class OwnInputs(ide.AbstractInputs):
     """Texts, as a user embeds them."""
 
     table: jax.Array
-    extra: Any = eqx.field(static=True, default=None)
+    change: Callable = eqx.field(static=True, default=jnp.asarray)
 
     @property
     def features(self):
@@ -35,18 +35,26 @@ class OwnInputs(ide.AbstractInputs):
 
     def embed(self, inputs, *, key=None):
         tokens, mask, _ = inputs if isinstance(inputs, ide.Text) else ide.Text(inputs)
-        u = self.changed(self.table[jnp.asarray(tokens)])
+        u = self.change(self.table[jnp.asarray(tokens)])
         domain = ide.TokenDomain.uniform(u.shape[-2])
         return ide.Embedded(u, domain if mask is None else domain.padded(mask))
 
-    def changed(self, u):
-        return u
+
+class By(ide.AbstractReadOut):
+    """A read-out by a function."""
+
+    read: Callable = eqx.field(static=True)
+
+    def __call__(self, u, inputs):
+        return self.read(u)
 
 
-def own(inputs=OwnInputs, read_out=ide.States(), operator=ide.Damping, control=ide.Tied):
+def own(
+    *change, inputs=OwnInputs, read_out=ide.States(), operator=ide.Damping, control=ide.Tied
+):
     """A model of a user, of which one part may be broken."""
     return lambda: ide.Model(
-        inputs(jnp.ones((11, small.WIDTH))),
+        inputs(jnp.ones((11, small.WIDTH)), *change),
         control((operator(jnp.ones(small.WIDTH)),), 2),
         ide.Free(),
         ide.Discretization(ide.LieTrotter()),
@@ -118,36 +126,6 @@ class WrongFeatures(OwnInputs):
     features = small.WIDTH + 1
 
 
-class Logarithm(OwnInputs):
-    def changed(self, u):
-        return jnp.log(u)
-
-
-class ByHand(OwnInputs):
-    def changed(self, u):
-        return u if isinstance(u, jax.core.Tracer) else 2 * u
-
-
-class OfTheBatch(OwnInputs):
-    def changed(self, u):
-        return u - jnp.broadcast_to(u.mean(0), u.shape)
-
-
-class Stopped(OwnInputs):
-    def changed(self, u):
-        return jax.lax.stop_gradient(u)
-
-
-class Everywhere(ide.AbstractReadOut):
-    def __call__(self, u, inputs):
-        return u.mean(-2)
-
-
-class Backwards(ide.AbstractReadOut):
-    def __call__(self, u, inputs):
-        return u[..., ::-1, :]
-
-
 class Counting(ide.TokenLogits):
     def __call__(self, u, inputs):
         places = jnp.arange(u.shape[-2])[:, None]
@@ -172,18 +150,18 @@ class Forgetful(ide.Tied):
 
 
 BROKEN = {
-    "shape": own(WrongFeatures),
-    "finite": own(Logarithm),
-    "jit": own(ByHand),
-    "batch": own(OfTheBatch),
-    "padding": own(read_out=Everywhere()),
-    "causal": own(read_out=Backwards()),
+    "shape": own(inputs=WrongFeatures),
+    "finite": own(jnp.log),
+    "jit": own(lambda u: u if isinstance(u, jax.core.Tracer) else 2 * u),
+    "batch": own(lambda u: u - jnp.broadcast_to(u.mean(0), u.shape)),
+    "padding": own(read_out=By(lambda u: u.mean(-2))),
+    "causal": own(read_out=By(lambda u: u[..., ::-1, :])),
     "dropout": own(operator=lambda rate: NotRandom(ide.Damping(rate), 0.5)),
-    "gradient": own(Stopped),
+    "gradient": own(jax.lax.stop_gradient),
     "mesh: the model is on no other": own(control=Stuck),
     "mesh: on 4 intervals": own(control=Forgetful),
     "cache": lambda: small.language_model((small.feed_forward,)).with_read_out(Counting()),
-    "copied": own(lambda table: OwnInputs(table, lambda: 0)),
+    "copied": own(lambda u: u),
 }
 
 

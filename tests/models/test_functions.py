@@ -139,7 +139,6 @@ PLANE = dict(points=(6, 8))
             r"dimension 1, but .* \[tokens, 2\]",
         ),
         (PLANE | {"grid": ("periodic",)}, None, "give one rule for all axes, or one for each"),
-        ({"points": (4, 8)}, None, r"modes=2 on a grid of points=\(4, 8\); give at most 1"),
     ],
 )
 def test_what_does_not_fit(unchecked, options, inputs, message):

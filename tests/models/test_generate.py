@@ -60,23 +60,17 @@ def test_at_temperature_zero_it_is_the_most_likely_token():
     assert text.tolist() == by_hand
 
 
-@pytest.mark.heavy
-def test_prompts_of_different_lengths():
-    """With learned and with rotary positions, also beyond the context."""
-    operators = (causal(positions=ide.Rotary(), window=5), feed_forward)
-    model = filled(lambda: language_model(operators))
-    lengths, length = jnp.array([[1, 4], [4, 1]]), 8
-    tokens = jax.random.randint(jax.random.key(5), (2, 2, 4), 0, VOCABULARY)
-    mask = jnp.broadcast_to(jnp.arange(4), tokens.shape) < lengths[..., None]
+def test_prompts_of_different_lengths_also_beyond_the_context():
+    lengths, length = jnp.array([4, 1]), 8
+    tokens = jnp.asarray(TOKENS[:, :4])
+    mask = jnp.arange(4)[None, :] < lengths[:, None]
     options = dict(key=jax.random.key(0), temperature=0.0)
-    text = ide.generate(model, ide.Text(tokens, mask), length, **options)
-    for at in [(0, 0), (0, 1), (1, 0), (1, 1)]:
-        n = int(lengths[at])
-        alone = ide.generate(model, tokens[at][:n], length, **options)
-        assert (text.tokens[at][: n + length] == alone).all()
-        assert not text.tokens[at][n + length :].any()
-        assert (text.mask[at] == (jnp.arange(4 + length) < n + length)).all()
-    expected = without_cache(model, tokens, lengths, length, Draw(0.0))
+    text = ide.generate(MODEL, ide.Text(tokens, mask), length, **options)
+    for i, n in enumerate((4, 1)):
+        alone = ide.generate(MODEL, tokens[i, :n], length, **options)
+        assert text.tokens[i].tolist() == [*alone.tolist(), *[0] * (4 - n)]
+        assert (text.mask[i] == (jnp.arange(4 + length) < n + length)).all()
+    expected = without_cache(MODEL, tokens, lengths, length, Draw(0.0))
     assert (text.tokens == expected).all()
 
 
@@ -246,6 +240,8 @@ def test_what_cannot_be_written(unchecked):
         ide.generate(bidirectional, TOKENS[0, :4], 2, temperature=0.0)
     with pytest.raises(ide.InputError, match=r"give key=jax\.random\.key\(0\)"):
         ide.generate(MODEL, jnp.zeros(1, int), 1)
+    with pytest.raises(ide.InputError, match="a model whose read-out is TokenLogits"):
+        ide.generate(MODEL.with_read_out(ide.States()), TOKENS, 1, temperature=0.0)
     for generate, given, message in (
         (ide.generate_greedy, dict(length=9), "choose a length from 0 to 8"),
         (ide.generate_beam, dict(end=VOCABULARY), "the last token is 10"),

@@ -64,6 +64,7 @@ def test_tokens_are_the_prefix_and_then_the_patches_row_by_row():
     patches = image.reshape(2, 2, 3, 2, 3).swapaxes(1, 2).reshape(6, 12)
     tokens = np.concatenate([np.stack(inputs.prefix), affine(inputs.embedding, patches)])
     u0, domain = embedded(ENCODER, image)
+    assert (domain.points == ENCODER.domain.points).all()
     assert largest(u0, tokens + np.asarray(inputs.positions)) < 1e-13
     assert domain.points.tolist() == [
         *([[0.5, 1.0]] * 2),
@@ -209,6 +210,8 @@ def test_stages_are_one_solve_after_the_other():
 
 def test_stages_of_an_image_of_another_size():
     assert jax.eval_shape(MODEL, normal(12, 8, 2)).shape == (3,)
+    assert MODEL.inputs.grid == MODEL.inputs.grid_of((8, 4, 2)) == (2, 1)
+    assert MODEL.domain.num_tokens == 1 + 2
     # The area of the stage's own 2 by 1 tokens in the place of 3 by 2.
     states = np.ones((6, 4, 4))
     assert LAST.embed(states)[1].weights.tolist() == [1.0] + 6 * [pytest.approx(1 / 3)]

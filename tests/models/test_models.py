@@ -1,5 +1,7 @@
 """Models as equations that are solved by hand; with dropout, other schemes, horizons, exits."""
 
+import dataclasses
+
 import diffrax
 import equinox as eqx
 import jax
@@ -19,6 +21,7 @@ from models.examples import (
     filled,
     image_classifier,
     language_model,
+    linear,
     normal,
     operator_model,
     outputs_of,
@@ -57,6 +60,33 @@ def test_a_language_model_is_an_equation_between_embedding_and_logits():
     assert largest(outputs_of(model, TOKENS), logits) < 1e-12
     embedded, _ = eqx.filter_jit(lambda model: model.embed(TOKENS))(model)
     assert largest(embedded, normalised(u0)) < 1e-13
+
+
+def test_texts_are_embedded_with_segments_a_lift_and_places_without_padding():
+    """As ALBERT and RoBERTa do, whose token 2 is not counted."""
+    table, places, kinds = normal(VOCABULARY, 4), normal(3 + 5, 4, seed=1), normal(2, 4, seed=2)
+    inputs = ide.TextInputs(
+        jnp.asarray(table),
+        5,
+        positions=jnp.asarray(places),
+        segments=jnp.asarray(kinds),
+        prefix=(jnp.ones(4),),
+        lift=linear(4, 6),
+        normalization=ide.LayerNorm(),
+        padding=2,
+        scale=0.5,
+    )
+    tokens, segments = np.array([7, 2, 9, 5, 2]), np.array([0, 0, 1, 1, 1])
+    mask = tokens != 2
+    u0, domain, *_ = inputs.embed(ide.Text(tokens, mask, segments))
+    u = 0.5 * table[tokens] + places[[3, 2, 4, 5, 2]] + kinds[segments]
+    u = normalised(np.concatenate([np.ones((1, 4)), u]))
+    lift = inputs.lift
+    assert largest(u0, u @ np.asarray(lift.weight) + np.asarray(lift.bias)) < 1e-13
+    assert domain.weights.tolist() == [1, 1, 0, 1, 1, 0]
+    assert inputs.domain.num_tokens == 6 and inputs.features == 6
+    with pytest.raises(ide.InputError, match=r"7 rows, .* need 8"):
+        dataclasses.replace(inputs, positions=jnp.asarray(places[1:]))
 
 
 def test_a_classifier_reads_the_mean_over_tokens():
