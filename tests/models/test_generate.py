@@ -240,7 +240,7 @@ def test_what_cannot_be_written(unchecked):
         ide.generate(bidirectional, TOKENS[0, :4], 2, temperature=0.0)
     with pytest.raises(ide.InputError, match=r"give key=jax\.random\.key\(0\)"):
         ide.generate(MODEL, jnp.zeros(1, int), 1)
-    with pytest.raises(ide.InputError, match="read.out is TokenLogits"):
+    with pytest.raises(ide.InputError, match=r"read.out is TokenLogits"):
         ide.generate(MODEL.with_read_out(ide.States()), TOKENS, 1, temperature=0.0)
     for generate, given, message in (
         (ide.generate_greedy, dict(length=9), "choose a length from 0 to 8"),
