@@ -4,7 +4,6 @@ Every operation outside of a compiled function is a program of its own, so these
 whole rate at once and draw states with NumPy."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from helpers import TOKENS, WIDTH
@@ -34,12 +33,6 @@ def apply(operator, u, domain=DOMAIN):
 def linear_block(key):
     """A block of one operator."""
     return (ide.FeedForward(WIDTH, 4, key=key, std=0.5),)
-
-
-def small_equation(control, intervals):
-    """The equation of `linear_block`."""
-    theta = control.build(linear_block, intervals, key=jax.random.key(1))
-    return ide.Equation(theta, ide.Free(), DOMAIN)
 
 
 def weight_at(control, t):

@@ -141,6 +141,11 @@ def test_mass_is_conserved_in_the_limit_and_without_iterations_it_is_the_softmax
     plain = ide.SinkhornAttention(WIDTH, HEADS, key=key, std=0.3, iterations=0)
     softmaxed = ide.Attention(WIDTH, HEADS, key=key, std=0.3)
     assert largest(apply(plain, u, SIMPSON), apply(softmaxed, u, SIMPSON)) < 1e-13
+    gradients = (
+        jax.jit(jax.grad(lambda u, d=d: jnp.sum(plain(u, d) ** 2)))(u)
+        for d in (UNIFORM, ide.TokenDomain(UNIFORM.points, jnp.ones(TOKENS)))
+    )
+    assert largest(*gradients) < 1e-13
     # Values that are a constant stay it, and the mean of others is kept.
     operator = ide.SinkhornAttention(WIDTH, HEADS, key=key, std=0.3, iterations=200)
     means = [SIMPSON.mean(v) for v in (apply(operator, u, SIMPSON), operator.value(u))]

@@ -59,6 +59,10 @@ REFUSED = {
     "outside bounds": lambda: Domain.from_points(2 * LINE[:, None], ((0.0, 1.0),)),
     "points are the same": lambda: Domain.from_points(TWICE),
     "give bounds": lambda: Domain.from_points(jnp.array([[0.0, 1], [2, 1]])),
+    "weights are all zero": lambda: Domain(LINE[:, None], jnp.zeros(TOKENS)),
+    "one number, or one for each": lambda: Domain.periodic((3, 4), (1.0, 2.0, 3.0)),
+    "give the lower end first": lambda: Domain.midpoint(3, (1.0, 0.0)),
+    "it serves 1 and 2": lambda: Domain.from_points(jnp.ones((2, 3))),
     # Maps from one domain to another.
     "dimension 1 to one of dimension 2": lambda: ide.interpolation(UNIFORM, PLANE),
     "and domain.without_prefix": lambda: ide.interpolation(CLASS_TOKEN, PLANE),
@@ -74,6 +78,11 @@ REFUSED = {
         Domain(UNIFORM.points, jnp.ones((3, TOKENS))), FEW
     ),
     # Functions of a feature.
+    "at least as many points as modes": lambda: ide.FunctionSpace(
+        ide.Cosine(), 6, ide.FeatureDomain(5)
+    ),
+    "give features=2": lambda: ide.FeatureDomain(1, "clenshaw_curtis"),
+    "domain has 5 points": lambda: ide.Sphere(domain=ide.FeatureDomain(5)).project(LINE),
     "7 features for 6 modes": lambda: ide.FunctionSpace(
         ide.Cosine(), 6, ide.FeatureDomain(7)
     ).inner(3),
@@ -92,7 +101,15 @@ REFUSED = {
     r"2 intervals of length 0\.5": lambda: equation(DAMPED, ide.Tied(ide.Free(), 2, 0.5)),
     "control yields Sphere; .* Abstract": lambda: equation(ide.Tied((ide.Sphere(),), 2)),
     "constraint yields Damping, Damping": lambda: equation(DAMPED, DAMPED),
+    "10,001 terms of a control": lambda: ide.Chebyshev.build(lambda key: (), 10_001, key=KEY),
     # Operators, their states and their domains.
+    "key_value_heads=3 do not divide": lambda: ide.Attention(8, 4, key=KEY, key_value_heads=3),
+    "turn in pairs": lambda: ide.Attention(9, 3, key=KEY, positions=ide.Rotary()),
+    r"LinearBias\(1\) .* heads=4": lambda: at_points(positions=ide.LinearBias(1)),
+    "table of 3 heads": lambda: at_points(positions=ide.RelativeBias(jnp.zeros((8, 3)))),
+    r"source has shape \(2, 3\)": lambda: rate(ide.Injection(1.0, jnp.ones((2, 3)))),
+    "width=4 has no middle": lambda: ide.Convolution(WIDTH, key=KEY, width=4),
+    "width=2; choose an odd one": lambda: windows(PLANE, width=2),
     r"acts on 16 features.*\(6, 8\)": lambda: rate(ide.FeedForward(WIDTH, key=KEY), width=8),
     r"rate of shape \(3,\) meets 16 features": lambda: rate(ide.Damping(jnp.ones(3))),
     "give an operator with LayerNorm or RMSNorm": lambda: ide.LayerNormScaling(

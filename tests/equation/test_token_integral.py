@@ -53,7 +53,7 @@ CASES = [("dense", "all"), ("blocks", "ends"), ("stream", "window"), ("stream", 
 CASES += [(k, r) for k in KINDS for r in [*REGIONS, "ends"] if (k, r) not in CASES]
 
 
-@pytest.mark.parametrize(("kind", "region"), fast_first(4, CASES))
+@pytest.mark.parametrize(("kind", "region"), fast_first(4, CASES, heavy=4))
 def test_derivatives_of_every_form(kind, region):
     """First and second ones, also with respect to weights that are zero."""
     ends, own = region == "ends", jnp.eye(TOKENS, dtype=bool)
@@ -77,14 +77,15 @@ def test_derivatives_of_every_form(kind, region):
         assert largest(a, b) < 1e-11 * (1 + largest(b, 0))
 
 
-def test_blocks_that_are_not_seen_are_left_out():
+@pytest.mark.parametrize(("region", "seen"), [("window", 64), ("near", 67)])
+def test_blocks_that_are_not_seen_are_left_out(region, seen):
     inputs, domain = make_inputs(130), ide.TokenDomain.uniform(130)
-    domains, window = Domains(domain, domain), REGIONS["window"]
-    traced = jax.jit(lambda *x: integrate(*x, domains, window)).trace(*inputs)
+    domains, region = Domains(domain, domain), REGIONS[region]
+    traced = jax.jit(lambda *x: integrate(*x, domains, region)).trace(*inputs)
     ours = traced.lower().compile()(*inputs)
-    assert largest(ours, by_hand(inputs, window)) < 1e-13
-    # The first queries see 64 of the points only.
-    assert ",64,64]" in str(traced.jaxpr)
+    assert largest(ours, by_hand(inputs, region)) < 1e-13
+    # The first 64 queries see so many of the points only.
+    assert f",64,{seen}]" in str(traced.jaxpr)
 
 
 @pytest.mark.parametrize("circle", [True, False])
