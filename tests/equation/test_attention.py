@@ -160,12 +160,6 @@ def test_rotary_turns_by_the_position():
         assert np.array_equal(turned[..., d:], x[..., d:])
 
 
-def test_rotary_scores_depend_on_differences(key):
-    operator = ide.Attention(WIDTH, 4, key=key, positions=ide.Rotary(), std=0.5)
-    shifted = ide.TokenDomain(DOMAIN.points + 17.5)
-    assert largest(apply(operator, state()), apply(operator, state(), shifted)) < 1e-12
-
-
 def test_end_weights_count_in_causal_attention_only(key):
     domain = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6))
     without = ide.TokenDomain(domain.points, domain.weights)

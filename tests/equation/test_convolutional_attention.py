@@ -38,24 +38,20 @@ def state(domain, seed=1):
 
 def convolved(projection, grid, *, wraps):
     """One output after the other, a sum over its window."""
-    p, width = projection, projection.weight.shape[0]
-    reach, (rows, columns) = width // 2, grid.shape[:2]
-    out = []
-    for i in range(0, rows, p.stride):
-        for j in range(0, columns, p.stride):
-            total = np.zeros(FEATURES)
-            for a in range(-reach, reach + 1):
-                for b in range(-reach, reach + 1):
-                    row, column = i + a, j + b
-                    if wraps:
-                        row, column = row % rows, column % columns
-                    if 0 <= row < rows and 0 <= column < columns:
-                        weight = np.asarray(p.weight)[a + reach, b + reach]
-                        total += weight * grid[row, column]
-            if p.statistics is not None:
-                mean, variance = map(np.asarray, (p.statistics.mean, p.statistics.variance))
-                total = (total - mean) / np.sqrt(variance + 1e-5)
-            out.append(total * np.asarray(p.gain) + np.asarray(p.bias))
+    p, (rows, columns) = projection, grid.shape[:2]
+    weight, out = np.asarray(p.weight), []
+    for i, j in np.ndindex(rows // p.stride, columns // p.stride):
+        total = np.zeros(FEATURES)
+        for a, b in np.ndindex(weight.shape[:2]):
+            row, column = (p.stride * np.array([i, j]) + [a, b]) - len(weight) // 2
+            if wraps:
+                row, column = row % rows, column % columns
+            if 0 <= row < rows and 0 <= column < columns:
+                total += weight[a, b] * grid[row, column]
+        if p.statistics is not None:
+            mean, variance = map(np.asarray, (p.statistics.mean, p.statistics.variance))
+            total = (total - mean) / np.sqrt(variance + 1e-5)
+        out.append(total * np.asarray(p.gain) + np.asarray(p.bias))
     return np.array(out)
 
 

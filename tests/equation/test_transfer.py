@@ -77,18 +77,13 @@ def test_a_restriction_keeps_constants_and_integrals():
         assert largest(shares @ restricted, weights @ fine) < 1e-14
 
 
-def test_transfers_are_made_inside_of_a_program_too():
+def test_transfers_are_made_inside_of_a_program_too_and_differentiated():
     coarse, u = ide.TokenDomain.trapezoid(jnp.linspace(0, 3.2, 4)), DRAW.normal(size=(7, 3))
     for make in (ide.interpolation, ide.restriction):
+        transfer, matrix = make(LINE, coarse), np.zeros((4, 7))
         inside = jax.jit(lambda u, make=make: make(LINE, coarse)(u))(u)
-        assert largest(inside, moved(make(LINE, coarse), u)) < 1e-14
-
-
-def test_a_transfer_is_differentiated_and_compiled():
-    transfer = ide.interpolation(LINE, ide.TokenDomain(jnp.array([[0.1], [2.0]])))
-    u, matrix = DRAW.normal(size=(7, 3)), np.zeros((2, 7))
-    np.add.at(
-        matrix, (np.asarray(transfer.rows), np.asarray(transfer.columns)), transfer.values
-    )
-    gradient = jax.jit(jax.grad(lambda u: jnp.sum(transfer(u) ** 2)))(u)
-    assert largest(gradient, 2 * matrix.T @ (matrix @ u)) < 1e-13
+        assert largest(inside, moved(transfer, u)) < 1e-14
+        places = np.asarray(transfer.rows), np.asarray(transfer.columns)
+        np.add.at(matrix, places, transfer.values)
+        gradient = jax.jit(jax.grad(lambda u, f=transfer: jnp.sum(f(u) ** 2)))(u)
+        assert largest(gradient, 2 * matrix.T @ (matrix @ u)) < 1e-13
