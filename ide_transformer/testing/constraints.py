@@ -67,7 +67,7 @@ class _Constraint(AbstractConformance):
         model = ModelConfig(width=self.features, heads=1)
         return super().built(offers_of(model, causal=False))
 
-    @within(0)
+    @within(0.0)
     def dtype(self):
         """projections have as many bits as state and weights, 32 or 16."""
         low = [in_dtype((self.constraint, self.u), x) for x in ("float32", "bfloat16")]
@@ -90,7 +90,7 @@ class _Constraint(AbstractConformance):
         """the residual of a projected state is zero."""
         return self.residual(self.on), np.zeros(len(self.u))
 
-    @within(0)
+    @within(0.0)
     def off_set(self):
         """the residual is positive at a token that the projection moves."""
         moves = abs(self.on - self.u).max(axis=-1) > 1e-3

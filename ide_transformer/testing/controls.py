@@ -58,7 +58,7 @@ class _Control(AbstractConformance):
         self.depths = np.ravel((starts + _PLACES) * part.interval_length)
         self.at_depths = jax.tree.map(np.asarray, _blocks(self.control, self.depths))
 
-    @within(0)
+    @within(0.0)
     def yaml(self):
         """a configuration makes it, with as many intervals and such blocks as are asked for."""
         if not hasattr(self.part, "build"):
@@ -136,7 +136,7 @@ class _Control(AbstractConformance):
             _scanned(x, _PLACES) for x in (self.control.tabulate(_PLACES), self.control)
         )
 
-    @within(0)
+    @within(0.0)
     def precision(self):
         """in low precision the matrices of a block have 16 bits, and vectors 64, by
         `depth_axes`."""

@@ -108,7 +108,7 @@ class _Operator(AbstractConformance):
         model = ModelConfig(width=self.features, heads=1)
         return super().built(offers_of(model, causal=False))
 
-    @within(0)
+    @within(0.0)
     def dtype(self):
         """rates have as many bits as state and weights, 32 or 16."""
         low = [in_dtype((self.operator, self.u), dtype) for dtype in ("float32", "bfloat16")]
@@ -165,7 +165,7 @@ class _Operator(AbstractConformance):
             lambda w: np.ravel(_rate(self.operator, self.u, self.weighted(w))), weights, rate
         )
 
-    @within(0)
+    @within(0.0)
     def padding(self):
         """tokens of weight zero are not seen, and gradients stay finite."""
         domain, there = self.weighted(self.there.astype(float)), self.there
@@ -182,14 +182,14 @@ class _Operator(AbstractConformance):
         of_state = _derivatives(self.operator, self.u, self.points)[1]
         return abs(np.asarray(of_state)).reshape(*self.u.shape, *self.u.shape).max((1, 3))
 
-    @within(0)
+    @within(0.0)
     def causal(self):
         """with causal=True the rate at a token (row) depends on no later one (column)."""
         _claimed(getattr(self.operator.innermost, "causal", False))
         seen = self.jacobian()
         return np.triu(seen, 1), 0 * seen
 
-    @within(0)
+    @within(0.0)
     def pointwise(self):
         """with pointwise=True the rate at a token (row) depends on no other one (column)."""
         _claimed(self.operator.pointwise)

@@ -62,13 +62,13 @@ class AbstractConformance:
         for kind in reversed(type(self).mro()):
             yield from (name for name, x in vars(kind).items() if hasattr(x, "bound"))
 
-    @within(0)
+    @within(0.0)
     def copies(self):
         """pickled, or deep-copied, it is the same."""
         others = pickle.loads(pickle.dumps(self.part)), copy.deepcopy(self.part)
         return [bool(eqx.tree_equal(x, self.part, typematch=True)) for x in others], [True] * 2
 
-    @within(0)
+    @within(0.0)
     def yaml(self):
         """a configuration makes it, by `module:Class` and options."""
         return type(self.built({})) is type(self.part), True

@@ -1,5 +1,6 @@
 """Attention to the state and to a source, and the positions of tokens."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,6 +178,6 @@ def test_tokens_marched_one_after_the_other_have_the_same_ends(key):
     u0, shape = random_state(), jax.ShapeDtypeStruct((1, WIDTH), float)
     whole = ide.solve(equation, u0, solver=ide.RK4()).u1
     march = TokenMarch(equation, Discretization(ide.RK4()), shape)
-    first, cache = jax.jit(march.prefill)(u0[:3])
-    rest, _ = jax.jit(march.extend)(u0[3:], 3, cache)
+    first, cache = eqx.filter_jit(march.prefill)(u0[:3])
+    rest, _ = eqx.filter_jit(march.extend)(u0[3:], 3, cache)
     assert largest(jnp.concatenate([first, rest]), whole) < 1e-13
