@@ -104,17 +104,14 @@ def test_the_loss_of_a_checkpoint_is_the_mean_over_its_windows(checkpoint):
     loaded = training.load_model(str(checkpoint), [])
     other = training.load_model(str(checkpoint), ["solver={kind: strang, sub_solver: heun}"])
     assert eqx.tree_equal(other.model.solver, ide.Strang(diffrax.Heun()))
-    text, mesh = TEXT[:300], [ide.Mesh(tokens=16)]
-    (found,), (otherwise,) = (
-        training.evaluate_on_meshes(x, mesh, text) for x in (loaded, other)
-    )
+    text = TEXT[:300]
+    (found,) = training.evaluate_on_meshes(loaded, [ide.Mesh(tokens=16)], text)
     tokens = loaded.tokenizer.encode(text).astype(int)
     windows = tokens[np.arange(0, len(tokens) - 16, 16)[:, None] + np.arange(17)]
     scores = jax.nn.log_softmax(eqx.filter_jit(loaded.model)(windows[:, :-1]))
     losses = -np.take_along_axis(np.asarray(scores), windows[:, 1:, None], axis=-1)
     assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
-    assert otherwise["loss"] != found["loss"]
 
 
 def test_what_a_checkpoint_gives_or_is_not_is_refused(checkpoint, tmp_path):

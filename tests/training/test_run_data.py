@@ -14,6 +14,7 @@ from training.conftest import RUN, TEXT
 
 from ide_transformer import InputError, Mesh, training
 from ide_transformer.training.evaluation import check_finite
+from ide_transformer.training.folder import new_folder
 
 
 @pytest.fixture
@@ -60,16 +61,24 @@ def test_named_data_are_taken_in_the_tokens_of_the_run(there, evaluated):
     assert "the weights are given; only solver.…, data.path, data.options.…" in said
 
 
-def test_other_texts_of_a_data_set_are_read_in_the_tokens_of_the_run(there, evaluated):
+def test_other_texts_of_a_data_set_are_read_in_the_tokens_of_the_run(tmp_path):
     texts = {"one": TEXT, "two": TEXT.replace("w", "e"), "three": TEXT.replace("w", "z")}
+    tasks = {}
     for name, text in texts.items():
-        (there / f"{name}.jsonl").write_text(json.dumps({"text": text}))
-    data = {"name": "dataset", "path": "one.jsonl", "validation": 0.2}
-    run = stub.train(there / "runs", name="set", data=data).path
-    as_it_was = evaluated(run=run)
-    assert evaluated("data.path=two.jsonl", run=run) != as_it_was
-    said = evaluated("data.path=three.jsonl", run=run, expected=2)
-    assert "The character 'z' does not occur" in said
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps({"text": text}))
+        config = stub.config(data={"name": "dataset", "path": str(path), "validation": 0.2})
+        if not tasks:
+            task = training.build_task(config)
+            run = new_folder(config, tmp_path, task.save, task.fingerprint())
+        if name != "three":
+            tasks[name] = training.run_task(run, config, named=True)
+    with pytest.raises(InputError, match="The character 'z' does not occur"):
+        training.run_task(run, config, named=True)
+    one, two = (next(tasks[name].held_out(1)).inputs for name in ("one", "two"))
+    letters = tasks["one"].tokenizer
+    assert letters.decode(one[0]).replace("w", "e") == letters.decode(two[0])
+    assert "w" in letters.decode(next(tasks["one"].held_out(99)).inputs.ravel())
 
 
 def test_windows_of_another_length_and_losses_that_are_none(there):
