@@ -1,118 +1,19 @@
-"""The rows of the report of a comparison by training, and the rules of a fair one."""
+"""The figures of the runs of a comparison by training, and the rules of a fair one."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from ...tasks import AbstractLoss, AbstractTask
-from ...training import Config
-from .budget import tokens_of_a_sample
 from .comparison import Rows
-from .sweep import Trial, Tuned
-from .trials import Made
 
 
 RATE = "optimizer.learning_rate"
-# Columns of the losses at equal cost, and of the costs.
-_EQUAL = {"at_equal_evaluations": "evaluations", "at_equal_time": "seconds"}
-_COSTS = ("evaluations_per_step", "tokens_per_second")
 
 
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """The results of the runs in a folder, from the configuration and the data of each scheme,
-    the keys that were tuned, and for a scheme the one to which its difference is taken."""
-
-    runs: Path
-    configs: Mapping[str, Config]
-    seeds: Sequence[int]
-    keys: Sequence[str]
-    references: Mapping[str, str]
-    tasks: Mapping[str, AbstractTask]
-
-    @property
-    def tested(self) -> bool:
-        """Whether the result is on other data than what was chosen by."""
-        return all("test" in task.parts for task in self.tasks.values())
-
-    @property
-    def reported(self) -> str:
-        return "test_loss" if self.tested else "validation_loss"
-
-    @property
-    def loss(self) -> AbstractLoss:
-        """The loss of the data."""
-        return next(iter(self.tasks.values())).loss
-
-    def rows(self, chosen: Sequence[Tuned]) -> Rows:
-        """A row for each scheme, the best first, and those of which a run failed last."""
-        rows = [self._row(tuning) for tuning in chosen]
-        rows = [{**row, **self._difference(row, rows)} for row in rows]
-        curves = self.curves(rows)
-        if curves:
-            for column, cost in _EQUAL.items():
-                losses = at_equal_cost(curves, cost)
-                rows = [{**row, column: losses.get(row["scheme"])} for row in rows]
-        return sorted(rows, key=lambda row: (row[self.reported] is None, row[self.reported]))
-
-    def shown(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row as a terminal shows it."""
-        columns = (self.reported, "spread", "difference", *_EQUAL, "parameters", *_COSTS)
-        tuned = {key.rpartition(".")[2]: row[key] for key in self.keys}
-        cells = {"scheme": row["scheme"], **tuned, **{x: row.get(x) for x in columns}}
-        if row.get("half_width") is not None:
-            cells["difference"] = f"{row['difference']:.3g} ± {row['half_width']:.2g}"
-        return {**cells, "failure": row["failure"]} if "failure" in row else cells
-
-    def curves(self, rows: Rows) -> dict[str, "LearningCurve"]:
-        """The learning curves of the schemes that did not fail."""
-        curves = {}
-        for row in rows:
-            if "failure" in row:
-                continue
-            scheme, values = row["scheme"], [row[key] for key in self.keys]
-            config, task = self.configs[scheme], self.tasks[scheme]
-            size = row.get("training.batch_size", config.training.batch_size)
-            tokens = size * tokens_of_a_sample(config, task, row["steps"])
-            curves[scheme] = learning_curve(self._results(scheme, values), tokens)
-        return curves
-
-    def _row(self, tuning: Tuned) -> dict[str, Any]:
-        """The row of a scheme; one of which a run failed has no figures."""
-        scheme, values, _ = tuning.best
-        row = {"scheme": scheme, **dict(zip(self.keys, values, strict=True))}
-        if self.keys:
-            row["at_edge"] = ", ".join(tuning.at_edge) or None
-        failure = next((why for x in self._made(scheme, values) if (why := x.failure)), None)
-        if failure:
-            return {**row, self.reported: None, "failure": failure}
-        return {**row, **_figures(self._results(scheme, values), self.reported)}
-
-    def _made(self, scheme: str, values: Sequence[float]) -> list[Made]:
-        """The runs of a scheme, one for each seed."""
-        return [Made(self.runs, Trial(scheme, tuple(values), seed)) for seed in self.seeds]
-
-    def _results(self, scheme: str, values: Sequence[float]) -> list[dict[str, Any]]:
-        """Results of the runs of a scheme, none of which failed."""
-        return [made.result for made in self._made(scheme, values)]
-
-    def _difference(self, row: dict[str, Any], rows: Rows) -> dict[str, Any]:
-        """The columns of the difference to the reference, which has none itself; `None` where
-        a run failed, and for the interval of a single seed."""
-        if not self.references:
-            return {}
-        seeds = {other["scheme"]: other.get("seeds") for other in rows}
-        own, others = seeds[row["scheme"]], seeds.get(self.references.get(row["scheme"]))
-        found = paired_difference(own, others) if own and others else (None, None)
-        return dict(zip(("difference", "half_width"), found, strict=True))
-
-
-def _figures(runs: list[dict[str, Any]], reported: str) -> dict[str, Any]:
+def figures_of(runs: Sequence[dict[str, Any]], reported: str) -> dict[str, Any]:
     """The figures of a scheme, from its runs."""
     losses = [run[reported] for run in runs]
     measured = [name for name in runs[0] if name.startswith(("test_", "validation_"))]
@@ -142,6 +43,15 @@ def _speed(runs: Sequence[dict[str, Any]]) -> float:
 def _logged(run: dict[str, Any], name: str) -> dict[int, Any]:
     """The values that a run has logged under that name, by step."""
     return {line["step"]: line[name] for line in run["log"] if name in line}
+
+
+def difference(row: dict[str, Any], rows: Rows, reference: str | None) -> dict[str, Any]:
+    """The columns of the difference to a reference, which has none itself; `None` where a run
+    failed, and for the interval of a single seed."""
+    seeds = {other["scheme"]: other.get("seeds") for other in rows}
+    own, others = seeds[row["scheme"]], seeds.get(reference)
+    found = paired_difference(own, others) if own and others else (None, None)
+    return dict(zip(("difference", "half_width"), found, strict=True))
 
 
 def paired_difference(

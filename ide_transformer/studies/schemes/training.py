@@ -13,16 +13,28 @@ from ...errors import InputError
 from ...figures import plot_curves, plot_intervals
 from ...pretrained.files import read_json
 from ...reporting import write_json
-from ...tasks import AbstractTask
+from ...tasks import AbstractLoss, AbstractTask
 from ...training import Config
 from ...training.build import starting_model
 from ...training.choice import Seed, folder_name
 from ...training.names import names_of_code
-from .budget import Budget
+from .budget import Budget, tokens_of_a_sample
 from .comparison import AbstractComparison, Rows, about_sources, fingerprint
-from .results import Results, broken_rules
+from .results import (
+    LearningCurve,
+    at_equal_cost,
+    broken_rules,
+    difference,
+    figures_of,
+    learning_curve,
+)
 from .sweep import Sweep, Trial, Tuned, grid, tuned, write_sweep
 from .trials import Made, Trials
+
+
+# Columns of the losses at equal cost, and of the costs.
+_EQUAL = {"at_equal_evaluations": "evaluations", "at_equal_time": "seconds"}
+_COSTS = ("evaluations_per_step", "tokens_per_second")
 
 
 class TrainingComparison(AbstractComparison):
@@ -102,7 +114,6 @@ class TrainingComparison(AbstractComparison):
             # Runs that are there may have been made when its code was another.
             if names_of_code(config.model_dump(mode="json")):
                 starting_model(config, tasks[name])
-        results = self._results(folder)
         # Another measurement of seconds gives other steps, and an interrupted run could not go
         # on with them.
         file = folder / "steps.json"
@@ -132,7 +143,7 @@ class TrainingComparison(AbstractComparison):
                     f"its scheme, and {', '.join(costly)} may change what a step costs; write "
                     "budget.unit=steps, or make schemes that differ in it."
                 )
-        if self.sweep is not None and not results.tested:
+        if self.sweep is not None and not self._tested:
             raise InputError(
                 "sweep: these data have no test part, and what is tuned on validation data has "
                 "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
@@ -141,19 +152,19 @@ class TrainingComparison(AbstractComparison):
         if self.budget.measured:
             write_json(file, known)
         chosen = self._train(trials, planned)
-        rows = results.rows(chosen)
+        rows = self._rows(folder, chosen)
         if self.sweep:
-            write_sweep(folder, self.sweep, chosen, f"validation {results.loss.label}")
+            write_sweep(folder, self.sweep, chosen, f"validation {self._loss.label}")
         used = [trial for tuning in chosen for trial in tuning.losses]
         used += [t.best._replace(seed=seed) for t in chosen for seed in self.seeds[1:]]
         code: dict[str, list[str]] = {}
         for trial in used:
-            code.setdefault(Made(results.runs, trial).code, []).append(trial.name)
-        broken = broken_rules(len(self.seeds), self._swept, results.tested, rows, self._samples)
+            code.setdefault(Made(trials.folder, trial).code, []).append(trial.name)
+        broken = broken_rules(len(self.seeds), self._swept, self._tested, rows, self._samples)
         sources = about_sources(code)
         for sentence in (*broken, *[sources] * (len(code) > 1)):
             console.print(f"note: {sentence}", markup=False)
-        return " ".join((self._about(results.reported), sources, *broken)), rows
+        return " ".join((self._about(self._reported), sources, *broken)), rows
 
     def _train(self, trials: Trials, planned: Sequence[Trial]) -> list[Tuned]:
         """Makes all runs: those that are planned, by which each scheme is tuned, and those of
@@ -201,12 +212,19 @@ class TrainingComparison(AbstractComparison):
 
     def shown(self, rows: Rows) -> Rows:
         """The result, what was tuned, the differences, and the costs."""
-        return [self._results(Path()).shown(row) for row in rows]
+        columns = (self._reported, "spread", "difference", *_EQUAL, "parameters", *_COSTS)
+        found = []
+        for row in rows:
+            tuned = {key.rpartition(".")[2]: row[key] for key in self._swept}
+            cells = {"scheme": row["scheme"], **tuned, **{x: row.get(x) for x in columns}}
+            if row.get("half_width") is not None:
+                cells["difference"] = f"{row['difference']:.3g} ± {row['half_width']:.2g}"
+            found.append(cells | ({"failure": row["failure"]} if "failure" in row else {}))
+        return found
 
     def draw(self, folder: Path, rows: Rows) -> None:
         """Learning curves, the loss against what it cost, and the differences."""
-        results = self._results(folder)
-        curves, loss = results.curves(rows), results.loss
+        curves, loss = self._curves(folder, rows), self._loss
         y = f"validation {loss.label}"
         by_step = {name: (curve.steps, curve.losses) for name, curve in curves.items()}
         plot_curves(folder / "loss_by_step.png", by_step, x="optimiser step", y=y)
@@ -219,9 +237,62 @@ class TrainingComparison(AbstractComparison):
             if row.get("half_width") is not None
         }
         if differences:
-            part = results.reported.removesuffix("_loss")
+            part = self._reported.removesuffix("_loss")
             label = f"difference to {self.reference}, {part} {loss.label}"
             plot_intervals(folder / "differences.png", differences, x=label)
+
+    def _rows(self, folder: Path, chosen: Sequence[Tuned]) -> Rows:
+        """A row for each scheme, the best first, and those of which a run failed, which have no
+        figures, last."""
+        rows: Rows = []
+        for (scheme, values, _), _, at_edge in chosen:
+            row = {"scheme": scheme, **dict(zip(self._swept, values, strict=True))}
+            row |= {"at_edge": ", ".join(at_edge) or None} if self._swept else {}
+            made = self._made(folder, row)
+            if failure := next((why for x in made if (why := x.failure)), None):
+                row |= {self._reported: None, "failure": failure}
+            else:
+                row |= figures_of([x.result for x in made], self._reported)
+            rows.append(row)
+        if references := self._references:
+            rows = [{**x, **difference(x, rows, references.get(x["scheme"]))} for x in rows]
+        if curves := self._curves(folder, rows):
+            for column, cost in _EQUAL.items():
+                losses = at_equal_cost(curves, cost)
+                rows = [{**row, column: losses.get(row["scheme"])} for row in rows]
+        return sorted(rows, key=lambda row: (row[self._reported] is None, row[self._reported]))
+
+    def _made(self, folder: Path, row: dict[str, Any]) -> list[Made]:
+        """The runs of a row, one for each seed."""
+        values = tuple(row[key] for key in self._swept)
+        trials = (Trial(row["scheme"], values, seed) for seed in self.seeds)
+        return [Made(folder / "runs", trial) for trial in trials]
+
+    def _curves(self, folder: Path, rows: Rows) -> dict[str, LearningCurve]:
+        """The learning curves of the schemes that did not fail."""
+        curves = {}
+        for row in rows:
+            if "failure" not in row:
+                scheme = row["scheme"]
+                config, task = self._configs[scheme], self._tasks[scheme]
+                size = row.get("training.batch_size", config.training.batch_size)
+                tokens = size * tokens_of_a_sample(config, task, row["steps"])
+                runs = [made.result for made in self._made(folder, row)]
+                curves[scheme] = learning_curve(runs, tokens)
+        return curves
+
+    @property
+    def _tested(self) -> bool:
+        """Whether the result is on other data than what was chosen by."""
+        return all("test" in task.parts for task in self._tasks.values())
+
+    @property
+    def _reported(self) -> str:
+        return "test_loss" if self._tested else "validation_loss"
+
+    @property
+    def _loss(self) -> AbstractLoss:
+        return next(iter(self._tasks.values())).loss
 
     @ft.cached_property
     def _configs(self) -> dict[str, Config]:
@@ -255,12 +326,6 @@ class TrainingComparison(AbstractComparison):
         }
         first = self.reference or next(iter(samples))
         return {first: samples[first], **samples}
-
-    def _results(self, folder: Path) -> Results:
-        keys, references = [*self._swept], self._references
-        return Results(
-            folder / "runs", self._configs, self.seeds, keys, references, self._tasks
-        )
 
 
 def scheme_config(
