@@ -267,7 +267,7 @@ def _close(one: Array, two: Array) -> bool:
     return bool(jnp.allclose(one, two, rtol=1e-4, atol=1e-6))
 
 
-def _say(holds: bool, name: str, said: str) -> None:
+def _say(holds: bool | np.bool_, name: str, said: str) -> None:
     """Raises where a property does not hold."""
     if not holds:
         raise AssertionError(f"{name}: {said}.")
