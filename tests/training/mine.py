@@ -167,54 +167,19 @@ class Letters(ide.AbstractInputs):
         return text.tokens
 
 
-class Counting(tasks.AbstractTask):
-    """Predict the next digit of `0123456789012…`."""
-
-    model: ClassVar = models.LanguageModel
-    causal: ClassVar[bool] = True
-
-    def __init__(self, context: int, length: int = 200):
-        self.context = context
-        self.tokenizer = tasks.CharacterTokenizer("\n0123456789")
-        self.tokens = 1 + np.arange(length, dtype=np.int32) % 10
-
-    @property
-    def sizes(self):
-        return {"vocabulary": self.tokenizer.vocabulary}
-
-    @property
-    def tokens_per_sample(self):
-        return self.context
-
-    def batch(self, step, size, seed):
-        random = np.random.default_rng([seed, step])
-        return self._windows(random.integers(0, len(self.tokens) - self.context, size))
-
-    def held_out(self, size, samples=None, part="validation"):
-        half = (len(self.tokens) - self.context) // 2
-        first = 0 if part == "validation" else half
-        yield self._windows(first + np.arange(min(size, samples or size, half)))
-
-    def save(self, tokenizer):
-        self.tokenizer.save(tokenizer)
-
-    def _windows(self, starts):
-        windows = self.tokens[starts[:, None] + np.arange(self.context + 1)]
-        return tasks.Batch(windows[:, :-1], windows[:, 1:])
-
-
 class Unsized(tasks.AbstractTask):
     """Halve a sequence of its own length; one batch serves for all parts and samples."""
 
     model: ClassVar = models.Model
 
-    @property
-    def sizes(self):
-        return {}
+    sizes: ClassVar = {}
+
+    def __init__(self, length: int = 6):
+        self.length = length
 
     @property
     def tokens_per_sample(self):
-        return 6
+        return self.length
 
     def batch(self, step, size, seed):
         x = np.random.default_rng([seed, step]).normal(size=(size, 6))

@@ -1,37 +1,28 @@
-"""The task and the model that a configuration describes."""
+"""The task and the model that a configuration describes, also of classes of a user."""
+
+import functools as ft
 
 import diffrax
 import equinox as eqx
-import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first
-from hypothesis import strategies as st
+from helpers import largest
+from training import mine, stub
 
 import ide_transformer as ide
 from ide_transformer import solvers, tasks, training
 from ide_transformer.equation import silu
-from ide_transformer.training.choice import SchemeConfig
+from ide_transformer.training import build
 from ide_transformer.training.names import find, snake_case
 from ide_transformer.training.optimizer import decayed
 
 
-def small(tmp_path, *overrides):
-    text = tmp_path / "text.txt"
-    text.write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    path = tmp_path / "small.yaml"
-    path.write_text(
-        f"data: {{name: text, path: {text}}}\nmodel: {{width: 16, depth: 2, context: 8}}\n"
-    )
-    return training.load_config(path, overrides)
-
-
-def build(tmp_path, *overrides):
-    config = small(tmp_path, *overrides)
-    task = training.build_task(config)
-    return training.build_model(config, task, jax.random.key(0)), task
+def model_of(*overrides, **sections):
+    """With weights that are drawn without compiling."""
+    config = stub.config(*overrides, **sections)
+    return stub.model_of(config, **training.build_task(config).sizes)
 
 
 @pytest.mark.parametrize(
@@ -41,150 +32,96 @@ def build(tmp_path, *overrides):
         (["solver.kind=strang"], ide.Strang(diffrax.Heun())),
         (["solver.kind=strang", "solver.sub_solver=euler"], ide.Strang(diffrax.Euler())),
         (["solver.kind=strang(euler)"], ide.Strang(diffrax.Euler())),
-        (["solver.kind=adams_bashforth(3)", "control=tied"], ide.AdamsBashforth(3)),
+        (["solver.kind=adams_bashforth(3)"], ide.AdamsBashforth(3)),
         (["solver=strang(rk4)"], ide.Strang(ide.RK4())),
         (
             ["solver.kind=algebraically_reversible(lie_trotter(heun))"],
             ide.AlgebraicallyReversible(ide.LieTrotter(diffrax.Heun())),
         ),
-        (["solver.kind=rk4"], ide.RK4()),
         (["solver.kind=tsit5"], diffrax.Tsit5()),
         (
-            ["model.constraint=layer_norm", "model.normalization=free"],
-            ide.LieTrotter(ide.Projected(diffrax.Euler())),
+            ["solver={kind: training.mine:MyHeun, options: {second: 0.75}}"],
+            mine.MyHeun(second=0.75),
         ),
-        (["model.constraint=sphere", "solver.kind=heun"], ide.Projected(diffrax.Heun())),
     ],
 )
-def test_schemes_by_name(tmp_path, overrides, solver):
-    model, _ = build(tmp_path, *overrides)
-    assert eqx.tree_equal(model.solver, solver)
+def test_schemes_by_name(overrides, solver):
+    config = stub.config(*overrides)
+    sizes = build.SchemeSizes(features=4, num_steps=2, operators=2)
+    assert eqx.tree_equal(build.build_discretization(config.solver, sizes).solver, solver)
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    fast_first(
-        2,
-        [
-            ["control.kind=tied", "model.constraint=rms_norm", "model.normalization=free"],
-            [
-                *("model.activation=silu", "model.positions=rotary", "model.tied=false"),
-                *("model.key_value_heads=2", "model.normalization=rms_norm", "model.bias=true"),
-                *("data.tokenizer=bpe", "data.vocabulary=300", "control.kind=piecewise_linear"),
-            ],
-            [
-                "model.operators=[linear_attention, gaussian_attention, {kind: convolution, "
-                "options: {depthwise: true}}, relaxation]",
-                "model.positions={kind: linear_bias, options: {heads: 4}}",
-            ],
-            [
-                *("model.operators=[feed_forward, attention]", "model.dropout=0.1"),
-                *("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-2"),
-            ],
-        ],
-    ),
-)
-def test_options_of_the_model(tmp_path, overrides):
-    model, task = build(tmp_path, *overrides)
-    batch = task.batch(0, 2, 0)
-    loss = task.loss(model, batch, jax.random.key(1)).loss
-    assert abs(float(loss) - np.log(task.tokenizer.vocabulary)) < 0.5
-
-
-def test_what_the_section_model_offers(tmp_path):
-    """Operators are given what they ask for; their options come before it."""
-    options = "{kind: gated_feed_forward, options: {hidden: 12, activation: silu, bias: false}}"
-    model, _ = build(
-        tmp_path,
-        f"model.operators=[attention, {options}, relaxation, {{kind: scaled, options: "
-        "{operator: {kind: feature_integral, options: {normalization: sphere}}}}, "
-        "{kind: sourced_attention, options: {attention: {kind: attention, options: {window: "
-        "3}}}}]",
-        "model.bias=true",
-        "model.damping=0.5",
-        "model.positions={kind: rotary, options: {base: 100.0}}",
+def test_schemes_by_tolerance_and_on_constraints():
+    tolerances = ("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-3")
+    adaptive = model_of(*tolerances, "solver.max_steps=9", "solver.steps_for=sample")
+    found = adaptive.discretization
+    assert (found.stepsize_controller.rtol, found.stepsize_controller.atol) == (1e-2, 1e-3)
+    assert (found.max_steps, found.steps_for) == (9, "sample")
+    of_weights = model_of("model.constraint=layer_norm", "model.normalization=free")
+    assert eqx.tree_equal(of_weights.solver, ide.LieTrotter(ide.Projected(diffrax.Euler())))
+    # A gain for each layer and operator.
+    assert of_weights.constraint.blocks[1].gain.shape == (2, 4)
+    smooth = model_of("control=chebyshev", "model.constraint=nonnegative", "solver=heun")
+    assert eqx.tree_equal(smooth.solver, ide.Projected(diffrax.Heun()))
+    assert smooth.constraint == ide.Tied(ide.Nonnegative(), 2)
+    config = stub.config(
+        "training.gradient=training.mine:Plain", "training.compute_dtype=bfloat16"
     )
-    attention, gated, relaxation, scaled, sourced = model.control(0.0)
-    assert attention.causal and attention.positions == ide.Rotary(base=100.0)
+    given = training.with_training(smooth, config.training).discretization
+    assert given.gradient == mine.Plain() and given.compute_dtype == "bfloat16"
+
+
+def test_the_section_model_offers_what_operators_ask_for():
+    """Their options come before it."""
+    operators = """[attention,
+        {kind: gated_feed_forward, options: {hidden: 12, activation: silu, bias: false}},
+        relaxation,
+        {kind: scaled, options: {operator:
+            {kind: feature_integral, options: {normalization: sphere}}}},
+        {kind: sourced_attention, options: {attention:
+            {kind: attention, options: {window: 3}}}},
+        {kind: damping, options: {rate: [0.25, 1, 2, 3]}},
+        {kind: training.mine:Twice, options: {operator:
+            {kind: training.mine:Pull, options: {strength: 0.5}}}}]"""
+    config = stub.config(
+        f"model.operators={operators}",
+        *("model.bias=true", "model.damping=0.5", "model.std=0.1", "model.depth=1"),
+        *("model.positions={kind: rotary, options: {base: 100.0}}", "solver=nesterov"),
+    )
+    build = ft.partial(training.build_model_of_size, config, {"vocabulary": 200})
+    model = eqx.filter_jit(lambda key: build(key))(jax.random.key(0))
+    attention, gated, relaxation, scaled, sourced, damping, twice = model.control(0.0)
+    assert not attention.causal and attention.positions == ide.Rotary(base=100.0)
     assert attention.query.bias is not None and gated.inner.bias is None
-    assert gated.inner.weight.shape == (16, 12) and gated.activation is silu
+    assert gated.inner.weight.shape == (4, 12) and gated.activation is silu
     assert isinstance(attention.normalization, ide.LayerNorm)
-    assert relaxation.rate.shape == (16,) and (np.asarray(relaxation.rate) == 0.5).all()
+    assert relaxation.rate.tolist() == [0.5] * 4 and damping.rate.tolist() == [0.25, 1, 2, 3]
     assert isinstance(scaled.operator.normalization, ide.Sphere)
-    assert scaled.operator.normalization.gain.shape == (16,)
-    assert sourced.attention.region.window == 3 and sourced.attention.causal
+    assert scaled.operator.normalization.gain.tolist() == [1] * 4
+    assert sourced.attention.region.radius == 3
+    assert isinstance(twice.operator, mine.Pull) and twice.operator.strength == 0.5
+    assert isinstance(twice.operator.normalization, ide.LayerNorm)
     assert model.inputs.positions is None
+    assert np.std(model.inputs.embedding) == pytest.approx(0.1, rel=0.1)
+    # The outputs of all operators add up to the size of one.
+    assert np.std(gated.outer.weight) == pytest.approx(0.1 / 7**0.5, rel=0.3)
 
 
-def test_arrays_of_numbers_are_options(tmp_path):
-    rates = ", ".join(["0.25"] * 16)
-    model, _ = build(
-        tmp_path, f"model.operators=[{{kind: damping, options: {{rate: [{rates}]}}}}]"
+def test_options_of_the_model(tmp_path):
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    model = model_of(
+        *("model.activation=silu", "model.tied=false", "model.key_value_heads=1"),
+        *("data.tokenizer=bpe", "data.vocabulary=300", "control.kind=piecewise_linear"),
+        *("control.horizon=1.0", "model.dropout=0.1", "model.layer_drop=0.2"),
+        data={"name": "text", "path": str(tmp_path / "text.txt")},
     )
-    assert model.control(0.0)[0].rate.tolist() == [0.25] * 16
-    message = r"model.operators.0.options.rate='3': Input should be a valid"
-    with pytest.raises(ide.InputError, match=message):
-        build(tmp_path, "model.operators=[{kind: damping, options: {rate: '3'}}]")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (
-            ["solver.kind=strng"],
-            r"solver.kind=strng: unknown. Did you mean strang\?.*lie_trotter",
-        ),
-        (["control.kind=spline"], "control.kind=spline: unknown.*piecewise_linear.*tied"),
-        (["solver.sub_solver=eulr"], r"solver.sub_solver.kind=eulr.*Did you mean euler\?"),
-        (
-            ["solver.kind=heun", "solver.sub_solver=euler"],
-            "solver.sub_solver: heun has no scheme inside it",
-        ),
-        (["solver.kind=half_solver"], "half_solver needs solver; give solver.sub_solver"),
-        (["solver.kind=strang(heun"], r"'strang\(heun' is no scheme; write .*strang\(heun\)"),
-        (["solver.kind=adams_bashfort(3)"], "solver.kind=adams_bashfort: unknown. Did you"),
-        (["solver.kind=rk4(heun)"], "solver.sub_solver: rk4 has no scheme inside it"),
-        (
-            ["solver.kind=strang(heun)", "solver.sub_solver=rk4"],
-            "both give the scheme inside; set one of them to null",
-        ),
-        (["solver.kind=milstein"], "solver.kind=milstein: unknown"),
-        (["solver.kind=diffrax:ItoMilstein"], "ItoMilstein is not for configurations"),
-        (["model.width=130"], "model.operators.0: Attention: heads=4 do not divide"),
-        (["model.activation=sin"], "unknown. Known: gelu, gelu_tanh, quick_gelu, relu, silu"),
-        (
-            ["model.operators=[{kind: scaled, options: {operator: galerkin_attention}}]"],
-            "data.name=text: operator 0, GalerkinAttention, sees later tokens",
-        ),
-        (["data.path=null"], "data: text needs path; give data.path"),
-        (["data.name=shakespeare"], "data.path: shakespeare has no such option"),
-        (["data.tokenizer=word"], "data.tokenizer='word': Input should be 'characters'"),
-        (
-            ["data.name=digits", "data.path=null"],
-            "model.kind=language_model: .*TextInputs and TokenLogits, .*data.name=digits is .*"
-            "AbstractImageInputs and AbstractClassifier; write model.kind=image_classifier",
-        ),
-    ],
-)
-def test_names_and_options_that_do_not_fit(tmp_path, overrides, message):
-    with pytest.raises(ide.InputError, match=message):
-        build(tmp_path, *overrides)
-
-
-_PLAIN = st.sampled_from(["euler", "heun", "rk4", "leapfrog", "adams_bashforth(3)"])
-_OUTER = st.sampled_from(["strang", "lie_trotter", "residual", "algebraically_reversible"])
-
-
-@hypothesis.settings(deadline=None)
-@hypothesis.given(
-    st.recursive(_PLAIN, lambda inner: st.builds("{}({})".format, _OUTER, inner), max_leaves=4)
-)
-def test_the_name_of_a_scheme_is_read_as_it_is_written(text):
-    config = SchemeConfig.model_validate(text)
-    assert str(config) == text
-    assert str(SchemeConfig(kind="native")) == "native"
-    assert SchemeConfig.model_validate(str(config)) == config
-    assert SchemeConfig.model_validate(config.model_dump()) == config
+    attention, feed_forward = (dropped.operator.operator for dropped in model.control.knots)
+    assert isinstance(model.control.knots[0], ide.LayerDrop) and model.random
+    assert attention.key.weight.shape == (3, 4, 2) and feed_forward.activation is silu
+    assert attention.causal and attention.query.bias is None
+    assert (model.control.num_intervals, model.control.horizon) == (2, 1.0)
+    assert model.inputs.positions.shape == (4, 4) and model.read_out.weight.shape == (288, 4)
+    assert model.inputs.vocabulary == 288
 
 
 def test_every_class_of_a_face_is_found_by_its_name():
@@ -206,22 +143,79 @@ def test_every_class_of_a_face_is_found_by_its_name():
         find("key", "dopri5", solvers.AbstractSplitting)
 
 
-def test_matrices_decay_and_vectors_do_not(tmp_path):
-    model, _ = build(tmp_path, "model.bias=true")
+def test_matrices_decay_and_vectors_do_not():
+    model = model_of("model.bias=true", "control.kind=piecewise_constant")
     for theta in (model.control, ide.Tied(model.control(0.0), 2)):
         mark = decayed(theta)
         block = mark.blocks if isinstance(theta, ide.PiecewiseConstant) else mark.block
         assert block[0].query.weight and block[1].outer.weight
         assert not block[0].query.bias and not block[1].normalization.gain
     whole = decayed(model)
-    assert (
-        whole.inputs.embedding
-        and whole.inputs.positions
-        and not whole.read_out.normalization.gain
+    assert whole.inputs.embedding and whole.inputs.positions
+    assert not whole.read_out.normalization.gain
+
+
+def test_each_stage_has_what_it_gives_and_else_what_the_model_has():
+    pytest.importorskip("sklearn")
+    first = {"window": 3, "stride": 2, "width": 4, "heads": 1, "depth": 1}
+    second = {"width": 8, "solver": "strang", "operators": ["attention", "feed_forward"]}
+    section = {"kind": "image_stage", "class_token": True, "stages": [first, second]}
+    section["operators"] = ["convolutional_attention", "feed_forward"]
+    model = model_of(data={"name": "digits"}, model=section)
+    first, last = model.equations
+    assert (first.features, first.control.num_intervals) == (4, 1)
+    assert (last.features, last.control.num_intervals) == (8, 2)
+    assert [type(stage.solver) for stage in model.equations] == [ide.LieTrotter, ide.Strang]
+    assert first.control.blocks[0].heads == 1 and last.control.blocks[0].heads == 2
+    assert type(last.control.blocks[0]) is ide.Attention
+    assert (first.inputs.grid, last.inputs.grid) == ((4, 4), (2, 2))
+    assert (first.inputs.prefix_tokens, last.inputs.prefix_tokens) == (0, 1)
+    # Only the last stage reads classes out.
+    assert first.read_out == ide.States()
+    outputs = eqx.filter_eval_shape(lambda m, x: m(x), model, np.zeros((8, 8), np.float32))
+    assert outputs.shape == (10,)
+    alone = model_of(data={"name": "digits"}, model=section | {"stages": []})
+    assert type(alone.inputs) is ide.ImageInputs and alone.inputs.grid == (8, 8)
+
+
+def test_own_classes_from_python():
+    block = (mine.Pull(4, strength=2.0), mine.Twice(mine.Pull(4)))
+    control = mine.Growing.build(lambda key: block, 2, key=jax.random.key(0))
+    u0 = jnp.full((3, 4), 0.5)
+    equation = ide.Equation(control, mine.Ball(), ide.TokenDomain.uniform(3))
+    options = dict(steps_per_interval=4, gradient=mine.Plain())
+    one = ide.solve(equation, u0, solver=mine.MyHeun(), **options).u1
+    other = ide.solve(equation, u0, solver=diffrax.Heun(), **options).u1
+    assert largest(one, other) < 1e-12
+    # `rate` grows with t, so the exact solution is u0 exp(-0.1 (2 + 2) T/2).
+    assert largest(one, u0 * np.exp(-0.4)) < 1e-3
+
+
+def test_own_inputs_and_read_out_from_python():
+    """A model of them is the sum that is written here, in any number of intervals."""
+    control = ide.Tied((mine.Pull(8, times=2),), num_intervals=2)
+    model = ide.Model(
+        mine.Letters.build(5, 4, 8, key=jax.random.key(1)),
+        control,
+        ide.Free(),
+        ide.Discretization(diffrax.Euler()),
+        mine.Doubled(),
     )
+    tokens = jnp.array([3, 1, 4])
+    u = model.inputs.embedding[tokens] * 0.8**2
+    expected = 2 * ide.LayerNorm().project(u) @ model.inputs.embedding.T
+    assert largest(model(tokens), expected) < 1e-12
+    written = ide.generate(model, tokens, 2, temperature=0.0)
+    assert int(written[3]) == int(jnp.argmax(expected[-1]))
+    halved = model.on(ide.Mesh(steps_per_interval=2))
+    assert int(halved.solve(tokens).stats["steps"]) == 4
 
 
-def test_a_constraint_without_weights_on_a_smooth_control(tmp_path):
-    model, _ = build(tmp_path, "control.kind=chebyshev", "model.constraint=nonnegative")
-    solution = model.solve(jnp.arange(8))
-    assert float(solution.stats["constraint_residual"]) == 0 and bool(solution.succeeded)
+def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken.py").write_text("import a_package_that_is_not_there")
+    (tmp_path / "worse.py").write_text("1 +")
+    with pytest.raises(ide.InputError, match=r"importing broken failed.*a_package_that"):
+        model_of("model.operators=[broken:A]")
+    with pytest.raises(ide.InputError, match="importing worse failed with SyntaxError"):
+        model_of("model.operators=[worse:A]")

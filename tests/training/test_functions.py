@@ -1,15 +1,20 @@
-"""Runs on functions: no accuracy, and figures of the relative error."""
+"""Runs on functions: their relative error, predictions, and outputs as inputs again."""
 
 import json
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import ROOT
 from running import run_here
+from tasks.files import darcy_folder
 
 import ide_transformer as ide
-from ide_transformer import training
+from ide_transformer import figures, tasks, training
 from ide_transformer.studies.schemes import load_comparison
+from ide_transformer.training import functions
 
 
 SMALL = [
@@ -21,44 +26,89 @@ SMALL = [
 BURGERS = ROOT / "configs/beds/burgers.yaml"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+class Values(ide.FunctionInputs):
+    """States that are the values themselves."""
+
+    def embed(self, inputs, *, key=None):
+        values = inputs.values if isinstance(inputs, ide.Field) else inputs
+        flat = jnp.asarray(values).reshape(len(values), -1, 1)
+        return super().embed(inputs)._replace(u0=jnp.broadcast_to(flat, (*flat.shape[:2], 4)))
 
 
-def test_the_model_of_a_configuration_is_not_causal():
-    config = training.load_config(BURGERS, SMALL)
-    task = training.build_task(config)
-    model = training.build_model(config, task, jax.random.key(0))
-    assert model.inputs.modes == 3 and model.inputs.points == 16
-    assert not model.control(0.0)[0].causal
+class Half(ide.FunctionValues):
+    """Half of the first feature."""
+
+    def __call__(self, u, inputs):
+        return 0.5 * u[..., 0]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("model.options={modes: 8}", "data.name=burgers: model: .*modes=8 .*points=16"),
-        (
-            "model.kind=language_model",
-            "TextInputs and TokenLogits, .*burgers.*write model.kind=operator_model",
-        ),
-        ("data.options={viscosity: 0}", r"data.options.viscosity=0: .*greater than 0"),
-        ("data.options={viscosty: 1}", r"no such option. Did you mean viscosity\?"),
-        ("data.options={samples: 0}", r"data.options.samples=0"),
-    ],
-)
-def test_wrong_configurations(change, message):
-    small = [x for x in SMALL if x.split("=")[0] != change.split("=")[0]]
-    config = training.load_config(BURGERS, [*small, change])
-    with pytest.raises(ide.InputError, match=message):
-        training.build_model(config, training.build_task(config), jax.random.key(0))
+def loaded(monkeypatch, task, points):
+    linear = ide.Linear(
+        9 if isinstance(points, tuple) else 5, 4, bias=True, std=0.1, key=jax.random.key(0)
+    )
+    model = ide.Model(
+        Values(points, linear, modes=2),
+        ide.Tied((ide.Damping(jnp.zeros(4)),), 1),
+        ide.Free(),
+        ide.Discretization(ide.LieTrotter()),
+        Half(ide.Linear(4, 1, key=jax.random.key(1))),
+    )
+    monkeypatch.setattr(functions, "evaluation_task", lambda *_: task)
+    return training.LoadedModel(model, None, Path("here"))
+
+
+def drawn(monkeypatch):
+    found = []
+    monkeypatch.setattr(figures, "plot_fields", lambda *arguments: found.append(arguments))
+    return found
+
+
+def test_outputs_are_inputs_again(monkeypatch):
+    """Of a flow that halves its functions nothing is off; of one that does not, all is."""
+    truth = np.random.default_rng(0).normal(size=(2, 8, 8))
+    path = np.stack([truth, truth / 2, truth / 4, truth / 4])
+    task = object.__new__(tasks.FlowMapTask)
+    task.flow, task.context = tasks.NavierStokesFlow(0.5, 1e-3), 8
+    monkeypatch.setattr(tasks.FlowMapTask, "trajectory", lambda *_: path)
+    figures = drawn(monkeypatch)
+    rows = training.rollout_errors(loaded(monkeypatch, task, (8, 8)), 3, 2, Path("picture"))
+    assert [row["time"] for row in rows] == [0.5, 1.0, 1.5]
+    np.testing.assert_allclose([row["error"] for row in rows], [0, 0, 0.5], atol=1e-6)
+    np.testing.assert_allclose([row["unchanged"] for row in rows], [1, 3, 3], rtol=1e-5)
+    ((_, points, samples),) = figures
+    np.testing.assert_allclose(samples[1]["prediction"], truth[1].ravel() / 8, rtol=1e-6)
+    np.testing.assert_allclose(points[9], [1 / 8, 1 / 8])
+
+
+def test_predictions_are_drawn_at_their_points(monkeypatch, tmp_path):
+    folder = tmp_path / "darcy"
+    folder.mkdir()
+    parts = darcy_folder(folder)
+    task = tasks.Darcy(folder, samples=20, points="random", subset=40)
+    figures = drawn(monkeypatch)
+    training.draw_predictions(loaded(monkeypatch, task, (16, 16)), Path("picture"), samples=2)
+    ((_, points, rows),) = figures
+    at = np.rint(16 * points).astype(int)
+    assert len(rows) == 2
+    for row, y in zip(rows, parts["test_16"], strict=False):
+        np.testing.assert_array_equal(row["truth"], y[at[:, 0], at[:, 1]])
+        np.testing.assert_allclose(row["error"], row["input"] / 2 - row["truth"], atol=1e-6)
+
+
+def test_tasks_and_models_that_cannot(monkeypatch):
+    model = loaded(monkeypatch, tasks.BurgersInterval(8), 8)
+    with pytest.raises(ide.InputError, match="the outputs of BurgersInterval are no inputs"):
+        training.rollout_errors(model, 2)
 
 
 @pytest.mark.heavy
-def test_a_run_is_trained_evaluated_and_compared(tmp_path, capsys):
-    run = training.train(training.load_config(BURGERS, SMALL), runs=tmp_path / "runs").path
+def test_a_run_is_trained_evaluated_and_compared(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path / "cache"))
+    config = training.load_config(BURGERS, SMALL)
+    run = training.train(config, runs=tmp_path / "runs").path
+    model = training.load_run(run)[0]
+    assert (model.inputs.modes, model.inputs.points) == (3, 16)
+    assert not model.control(0.0)[0].causal
     summary = json.loads((run / "summary.json").read_text())
     assert 0 < summary["validation_loss"] < 2
     assert not any("accuracy" in name for name in summary)
@@ -66,26 +116,23 @@ def test_a_run_is_trained_evaluated_and_compared(tmp_path, capsys):
     capsys.readouterr()
     output = run_here(capsys, "evaluate.py", run)
     assert output.split() == ["loss:", f"{summary['validation_loss']:.4f}"]
-    files = ("--json", tmp_path / "rows.json", "--figure", tmp_path / "depth.png")
-    run_here(capsys, "evaluate.py", run, "--mesh", "intervals=1,2", *files)
-    rows = json.loads((tmp_path / "rows.json").read_text())
     file = tmp_path / "new/points.json"
+    files = ("--json", file, "--figure", tmp_path / "depth.png")
+    run_here(capsys, "evaluate.py", run, "--mesh", "intervals=1,2", *files)
+    rows = json.loads(file.read_text())
+    assert [list(row) for row in rows] == 2 * [["intervals", "evaluations", "loss"]]
+    assert rows[1]["loss"] == pytest.approx(summary["validation_loss"], rel=1e-5)
+    assert (tmp_path / "depth.png").exists()
+    # The same functions on other points: nearly the same error.
     run_here(capsys, "evaluate.py", run, "--mesh", "tokens=16,24", "--json", file)
     points = json.loads(file.read_text())
     assert [row["tokens"] for row in points] == [16, 24]
     assert points[0]["loss"] == pytest.approx(summary["validation_loss"], rel=1e-5)
-    # The same functions on other points: nearly the same error.
     assert points[1]["loss"] == pytest.approx(points[0]["loss"], rel=0.05)
     assert points[1]["loss"] != points[0]["loss"]
-    assert [list(row) for row in rows] == 2 * [["intervals", "evaluations", "loss"]]
-    assert rows[1]["loss"] == pytest.approx(summary["validation_loss"], rel=1e-5)
-    assert (tmp_path / "depth.png").exists()
-    base = tmp_path / "base.yaml"
-    base.write_text(training.dump_config(training.load_config(BURGERS, SMALL)))
-    comparison = tmp_path / "small.yaml"
-    comparison.write_text(
-        f"mode: train\nbase: {base}\nbudget: {{amount: 4}}\nschemes:\n  lie_trotter: {{}}\n"
-    )
-    report = load_comparison(comparison).compare(tmp_path)
+    (tmp_path / "base.yaml").write_text(training.dump_config(config))
+    budget = "budget: {amount: 4}\nschemes:\n  lie_trotter: {}\n"
+    (tmp_path / "small.yaml").write_text(f"mode: train\nbase: {tmp_path}/base.yaml\n{budget}")
+    report = load_comparison(tmp_path / "small.yaml").compare(tmp_path)
     assert [row["scheme"] for row in report.rows] and "accuracy" not in report.rows[0]
     assert (tmp_path / "small/loss_by_cost.png").exists()

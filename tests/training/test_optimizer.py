@@ -1,5 +1,6 @@
-"""Each optimizer against its formula in NumPy, schedules, groups, and errors."""
+"""Each optimizer against its formula in NumPy, schedules, groups, and the range test."""
 
+import json
 from typing import Any
 
 import equinox as eqx
@@ -9,22 +10,17 @@ import numpy as np
 import optax
 import pytest
 from helpers import fast_first
+from training import stub
 
 from ide_transformer import InputError
 from ide_transformer.training import (
-    Config,
     OptimizerConfig,
-    build_model_of_size,
     build_optimizer,
+    find_learning_rate,
     learning_rate,
-    validated,
+    range_test,
 )
-from ide_transformer.training.optimizer import (
-    evaluated_weights,
-    group_factors,
-    orthogonalized,
-    path_of,
-)
+from ide_transformer.training.optimizer import evaluated_weights, orthogonalized, path_of
 
 
 RATE, DECAY, BETA1, BETA2 = 0.01, 0.3, 0.8, 0.95
@@ -134,10 +130,7 @@ def test_schedule_free_is_its_formula_and_evaluates_the_mean():
 
 
 def small_weights(**model):
-    given = {"width": 6, "heads": 2, "depth": 2, "context": 4, "hidden": 10} | model
-    config = validated(Config, {"model": given}, "test")
-    model = build_model_of_size(config, {"vocabulary": 5}, jax.random.key(0))
-    weights = eqx.filter(model, eqx.is_inexact_array)
+    weights = eqx.filter(stub.model_of(stub.config(model=model)), eqx.is_inexact_array)
     return jax.tree.map(lambda x: jnp.asarray(np.asarray(x, float)), weights)
 
 
@@ -228,46 +221,44 @@ def test_a_factor_scales_the_whole_update_of_its_group(kind):
         np.testing.assert_allclose(updates[1][path], factor * plain, rtol=1e-6, atol=1e-15)
 
 
-@pytest.mark.parametrize(
-    ("groups", "message"),
-    [
-        ({"control.blocks.0.valeu": 2.0}, r"'control.blocks.0.valeu' fits no weight.*\.value"),
-        ({"embed": 2.0}, "'embed' fits no weight. The closest paths are inputs.embed"),
-    ],
-)
-def test_a_group_without_weights_is_refused(groups, message):
-    with pytest.raises(InputError, match=message):
-        group_factors(groups, small_weights())
-    with pytest.raises(InputError, match=message):
-        build_optimizer(settings(groups=groups), 10).init(small_weights())
+def test_the_suggestion_is_between_the_fastest_fall_and_the_lowest_loss():
+    rates = np.geomspace(1e-6, 1.0, 200)
+    noise = 0.01 * np.random.default_rng(0).normal(size=200)
+    losses = 3 - np.tanh(2 * np.log10(rates / 1e-3)) + 50 * rates + noise
+    found = range_test._suggested(rates.tolist(), losses.tolist())
+    assert found.fastest is not None
+    assert 5e-4 < found.fastest < 2e-3 and 2e-3 < found.lowest < 2e-2
+    assert found.suggestion == pytest.approx((found.fastest * found.lowest) ** 0.5)
+    assert "optimizer.learning_rate=" in found.text
+    rising = range_test._suggested(rates.tolist(), np.linspace(1, 2, 200).tolist())
+    assert rising.suggestion is None and "no suggestion" in rising.text
 
 
-@pytest.mark.parametrize(
-    ("tree", "message"),
-    [
-        ({"kind": "sgd"}, "optimizer.kind='sgd': .*'lion', 'muon'"),
-        ({"momentum": 0.95}, "kind=adamw does not use optimizer.momentum; .*kind=muon"),
-        ({"kind": "lion", "momentum": 0.9}, "kind=lion does not use optimizer.momentum"),
-        ({"decay": 0.2}, "schedule=cosine does not use optimizer.decay; .*warmup_stable_decay"),
-        (
-            {"schedule": "constant", "final_learning_rate": 1e-5},
-            "constant does not use optimizer.final_learning_rate; .*cosine or warmup_stable",
-        ),
-        ({"kind": "schedule_free"}, "optimizer.schedule=cosine: .*optimizer.schedule=constant"),
-        ({"kind": "schedule_free", "schedule": "constant", "beta1": 0.0}, "optimizer.beta1=0"),
-        ({"schedule": "warmup_stable_decay", "decay": 0.0}, "optimizer.decay=0"),
-        (
-            {"schedule": "warmup_stable_decay", "decay": 0.97},
-            "optimizer.warmup=100 and the 1940 steps of the decay",
-        ),
-        ({"groups": {"control": -1.0}}, "optimizer.groups.control=-1"),
-        ({"groups": {"control": 1e-60}}, "optimizer.groups.control=1e-60"),
-    ],
-)
-def test_wrong_settings(tree, message):
-    with pytest.raises(InputError, match=message):
-        validated(Config, {"optimizer": tree}, "test")
+@pytest.mark.heavy
+def test_a_range_test_stops_where_the_loss_explodes(tmp_path, monkeypatch):
+    real, steps = range_test.make_train_step, []
 
+    def exploding(*arguments, **keys):
+        """The step, with a loss that explodes at a rate of about 0.03."""
+        step = real(*arguments, **keys)
 
-def test_a_constant_rate_may_be_below_the_final_one_of_others():
-    assert OptimizerConfig(schedule="constant", learning_rate=1e-5).learning_rate == 1e-5
+        def take(state, batch):
+            state, metrics = step(state, batch)
+            steps.append(float(metrics["update_norm"]))
+            loss = metrics["loss"] * (100.0 if len(steps) > 30 else 1.0)
+            return state, metrics | {"loss": loss}
+
+        return take
+
+    monkeypatch.setattr(range_test, "make_train_step", exploding)
+    lion = stub.config(optimizer={"kind": "lion"})
+    found = find_learning_rate(lion, steps=40, folder=tmp_path)
+    assert 30 < len(steps) < 34 and len(found.losses) == len(found.rates) == len(steps)
+    # Updates of Lion are a sign times the rate.
+    np.testing.assert_allclose(steps[20] / steps[0], found.rates[20] / found.rates[0], rtol=0.1)
+    np.testing.assert_allclose(found.rates[20], 1e-6 * 1e6 ** (20 / 39), rtol=1e-6)
+    written = json.loads((tmp_path / "learning_rate.json").read_text())
+    assert written["rates"] == found.rates and written["suggestion"] == found.suggestion
+    assert (tmp_path / "learning_rate.png").exists()
+    with pytest.raises(InputError, match="steps=5: too few"):
+        find_learning_rate(lion, steps=5)

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 from running import run_here
+from training import stub
 
 from ide_transformer import InputError, tasks, training
 from ide_transformer.tasks import verses
-from ide_transformer.training.build import build_start
 
 
 WORDS = {"sea": "mar", "night": "noche", "wind": "viento", "wide": "ancho", "long": "largo"}
@@ -28,22 +28,10 @@ def config(monkeypatch, tmp_path):
 
 
 def config_of(tmp_path, **changes):
-    tree = {
-        "name": "small",
-        "data": {"name": "verses_en_es", "path": str(tmp_path), "vocabulary": 270},
-        "model": {
-            "kind": "translation_model",
-            "width": 8,
-            "heads": 2,
-            "depth": 1,
-            "context": 48,
-            "operators": ["attention", "cross_attention", "feed_forward"],
-            **changes,
-        },
-        "optimizer": {"warmup": 1},
-        "training": {"steps": 2, "batch_size": 4, "sample": 0},
-    }
-    return training.Config.model_validate(tree)
+    operators = ["attention", "cross_attention", "feed_forward"]
+    model = {"kind": "translation_model", "depth": 1, "context": 48, "operators": operators}
+    data = {"name": "verses_en_es", "path": str(tmp_path), "vocabulary": 270}
+    return stub.config(data=data, model=model | changes)
 
 
 def test_parts_are_whole_chapters_and_texts_come_back(config, tmp_path):
@@ -129,7 +117,8 @@ def test_a_run_keeps_its_tokens(config, tmp_path, monkeypatch):
 
 
 def test_the_encoder_has_operators_of_its_own(config, tmp_path):
-    task, model, _ = build_start(config)
+    task = training.build_task(config)
+    model = stub.model_of(config, **task.sizes)
     block = model.control(0.0)
     assert [type(x).__name__ for x in block] == ["Attention", "CrossAttention", "FeedForward"]
     assert block[0].causal
@@ -138,4 +127,4 @@ def test_the_encoder_has_operators_of_its_own(config, tmp_path):
     assert [type(x).__name__ for x in block] == ["Attention", "FeedForward"]
     assert not block[0].causal and task.sizes["vocabulary"] == encoder.inputs.vocabulary
     with pytest.raises(InputError, match="a constraint with weights belongs to one of its two"):
-        build_start(config_of(tmp_path, constraint="layer_norm"))
+        stub.model_of(config_of(tmp_path, constraint="layer_norm"), **task.sizes)

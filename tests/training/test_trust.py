@@ -1,4 +1,5 @@
-"""A run that somebody sends runs none of its own code without a word."""
+"""A run that somebody sends runs none of its own code without a word, and one whose outputs
+depend on later tokens is not used."""
 
 import shutil
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from running import run_here
-from training.tiny_runs import base
+from training import stub
 
 import ide_transformer as ide
 from ide_transformer import training
@@ -25,17 +26,14 @@ def f(x):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A run that names no code."""
-    there = tmp_path_factory.mktemp("plain")
-    tree = base(there, steps=3)
-    tree["training"]["log_every"] = 1
-    return training.train(training.Config.model_validate(tree), runs=there / "runs").path
+    return stub.train(tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture
 def gift(plain, tmp_path, monkeypatch):
     """The run, in whose configuration a module of the current folder was written."""
     folder = tmp_path / "runs/gift"
-    shutil.copytree(plain, folder)
+    shutil.copytree(plain.path, folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     (tmp_path / "act.py").write_text(CODE)
@@ -66,26 +64,26 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("script", COMMANDS)
-def test_a_script_refuses_code_of_a_run(gift, capsys, script):
+def test_every_script_refuses_code_of_a_run(gift, capsys):
     schemes = {"euler": {"solver": "euler", "steps": [1]}}
     comparison = {"mode": "solve", "run": "runs/gift", "schemes": schemes}
     Path("compare.yaml").write_text(yaml.safe_dump(comparison))
     trained = {"mode": "train", "base": "runs/gift/config.yaml", "schemes": {"own": {}}}
     trained["budget"] = {"unit": "steps", "amount": 3}
     Path("train.yaml").write_text(yaml.safe_dump(trained))
-    said = run_here(capsys, script.strip(), *COMMANDS[script], expected=2)
-    assert "config.yaml names code of its own" in said and "model.activation=act:f" in said
-    assert "--trust" in said
+    for script, arguments in COMMANDS.items():
+        said = run_here(capsys, script.strip(), *arguments, expected=2)
+        assert "config.yaml names code of its own" in said, script
+        assert "model.activation=act:f" in said and "--trust" in said, script
     assert not Path("ran").exists()
 
 
 def test_code_that_is_trusted_is_run(gift, capsys):
-    run_here(capsys, "sample.py", "runs/gift", "--prompt", "the", "--length", 2, "--trust")
-    assert Path("ran").exists()
     with pytest.raises(ide.InputError, match=r"act:f.*trust=True"):
         ide.load_run("runs/gift")
-    assert ide.load_run("runs/gift", trust=True)[0].inputs.embedding.shape[0] > 2
+    assert "loss" in run_here(capsys, "evaluate.py", "runs/gift", "--trust")
+    assert Path("ran").exists()
+    assert ide.load_run("runs/gift", trust=True)[0].inputs.embedding.shape == (5, 4)
 
 
 def test_names_that_the_user_wrote_need_no_trust(gift, capsys):
@@ -95,28 +93,25 @@ def test_names_that_the_user_wrote_need_no_trust(gift, capsys):
         training.load_config("runs/gift/config.yaml", trust=True)
     )
     names(gift, "gelu")
-    said = run_here(
-        capsys, "train.py", "runs/gift/config.yaml", "model.activation=act:f", "name=other"
-    )
-    assert Path("ran").exists() and "validation_loss" in said
+    command = ("train.py", "runs/gift/config.yaml", "model.activation=act:f", "name=other")
+    assert "validation_loss" in run_here(capsys, *command)
+    assert Path("ran").exists()
 
 
-@pytest.mark.parametrize("below", ["plots", "checkpoints"])
-def test_a_module_inside_of_a_run_is_never_imported(gift, capsys, below):
-    (gift / below).mkdir(exist_ok=True)
-    (gift / below / "__init__.py").write_text(CODE)
-    (gift / below / "act.py").write_text(CODE)
-    names(gift, f"runs.gift.{below}.act:f")
-    said = run_here(capsys, "evaluate.py", "runs/gift", "--trust", expected=2)
-    assert "lies in the folder of a run" in said
+def test_what_is_never_imported_or_called(gift, capsys):
+    evaluate = ("evaluate.py", "runs/gift", "--trust")
+    for below in ("plots", "checkpoints"):
+        (gift / below).mkdir(exist_ok=True)
+        (gift / below / "__init__.py").write_text(CODE)
+        (gift / below / "act.py").write_text(CODE)
+        names(gift, f"runs.gift.{below}.act:f")
+        said = run_here(capsys, *evaluate, expected=2)
+        assert "lies in the folder of a run" in said
     assert not Path("ran").exists()
-
-
-@pytest.mark.parametrize("name", ["builtins:input", "builtins:print", "pathlib:Path"])
-def test_what_is_no_function_of_arrays_is_not_called(gift, capsys, name):
-    names(gift, name)
-    said = run_here(capsys, "evaluate.py", "runs/gift", "--trust", expected=2)
-    assert f"model.activation={name}: it is a" in said
+    for name in ("builtins:input", "builtins:print", "pathlib:Path"):
+        names(gift, name)
+        said = run_here(capsys, *evaluate, expected=2)
+        assert f"model.activation={name}: it is a" in said
 
 
 def test_names_are_found_wherever_they_stand():
@@ -133,3 +128,12 @@ def test_names_are_found_wherever_they_stand():
         "solver.kind": "mine:Heun",
         "model.operators.1.kind": "mine:A",
     }
+
+
+def test_a_leak_that_was_trained_is_refused(plain, monkeypatch):
+    """Its attention saw all tokens, and the task says now that it may not."""
+    offers = training.build.offers_of
+    monkeypatch.setattr(stub.Stub, "causal", True)
+    monkeypatch.setattr(training.build, "offers_of", lambda x, causal: offers(x, causal=False))
+    with pytest.raises(ide.InputError, match="operator 0, Attention, sees later tokens"):
+        training.load_run(plain.path)

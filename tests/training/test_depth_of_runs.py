@@ -1,0 +1,276 @@
+"""Runs whose depth changes on the way, on meshes and horizons, with exits and with layers left
+out: trained, gone on with, and evaluated."""
+
+import json
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from running import logged, run_here
+from training import stub
+
+import ide_transformer as ide
+from ide_transformer import tasks, training
+from ide_transformer.training import build
+from ide_transformer.training.meshes import drawn_mesh
+from ide_transformer.training.optimizer import decayed
+
+
+# Two schemes and horizons, and what else the state of a run may hold.
+DRAWN = {
+    "control": "tied",
+    "optimizer": {"kind": "schedule_free", "schedule": "constant", "groups": {"control": 0.5}},
+    "training": {
+        "meshes": [{"horizon": 3}, {"intervals": 1, "solver": "heun", "after": 2}],
+        **{"average": 0.5, "accumulate": 2},
+    },
+}
+OWN = {
+    "data": {"name": "training.mine:Unsized", "options": {"length": 4}},
+    "model": {
+        "kind": "model",
+        "options": {"inputs": "training.mine:Letters", "read_out": "training.mine:Doubled"},
+        "operators": ["feed_forward", "training.mine:Pull"],
+        "normalization": {"kind": "training.mine:Ball", "options": {"radius": 2.0}},
+        "activation": "training.mine:my_activation",
+    },
+    "control": "training.mine:Growing",
+    "solver": {"kind": "lie_trotter", "sub_solver": "training.mine:MyHeun"},
+    "optimizer": {"kind": "muon"},
+    "training": {"gradient": "training.mine:Plain"},
+}
+STAGED = {
+    "data": {"name": "digits"},
+    "model": {"kind": "image_stage", "class_token": True, "stages": [{"depth": 1}, {}]},
+}
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    return stub.train(runs, training={"refine": {0: 1, 2: 2}})
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return stub.train(tmp_path_factory.mktemp("runs"), **DRAWN)
+
+
+def same_end(run, other):
+    assert logged(other.path) == logged(run.path)
+    ends = [training.load_run(x.path, trust=True)[0] for x in (run, other)]
+    assert eqx.tree_equal(*ends)
+
+
+def test_a_run_that_is_refined_goes_on_to_the_same_bits(refined, tmp_path, capsys):
+    """From the last step before the mesh is refined; until then it has the coarse one."""
+    same_end(refined, stub.resumed(refined, tmp_path, 2))
+    assert "step 2: refined to 2 intervals" in capsys.readouterr().out
+    coarse, _ = training.load_run(refined.path, checkpoint=2)
+    assert coarse.control.num_intervals == 1
+    evaluations = [line["field_evaluations"] for line in logged(refined.path) if "loss" in line]
+    assert evaluations == [1, 1, 2, 2]
+    assert json.loads(refined.summary.read_text())["evaluations"] == 6
+
+
+def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
+    same_end(drawn, stub.resumed(drawn, tmp_path, 2))
+    lines = [line for line in logged(drawn.path) if "loss" in line]
+    evaluations = [line["field_evaluations"] for line in lines]
+    meshes = [drawn_mesh(drawn.load_config().training, step) for step in range(4)]
+    assert evaluations == [(3, 2)[mesh] for mesh in meshes] and set(meshes) == {0, 1}
+    summary = json.loads(drawn.summary.read_text())
+    assert summary["evaluations"] == sum(evaluations) == 4 * summary["nfe"]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("sections", [OWN, STAGED], ids=["own", "staged"])
+def test_other_runs_go_on_to_the_same_bits(sections, tmp_path):
+    pytest.importorskip("sklearn")
+    run = stub.train(tmp_path / "whole", **sections)
+    same_end(run, stub.resumed(run, tmp_path / "cut", 2))
+
+
+def test_the_weights_that_are_evaluated(drawn, refined, monkeypatch):
+    """Of schedule-free training the mean, and the moving average beside it."""
+    summary = json.loads(drawn.summary.read_text())
+    for which, suffix in (("trained", ""), ("average", "_of_average")):
+        loss = training.evaluate_loss(training.load_model(drawn.path, weights=which))["loss"]
+        assert loss == pytest.approx(summary[f"validation_loss{suffix}"], rel=1e-5)
+    lines = training.read_metrics(drawn.metrics)
+    on_the_way = [line["validation_loss"] for line in lines if "validation_loss" in line]
+    assert on_the_way[-1] == pytest.approx(summary["validation_loss"], rel=1e-5)
+    monkeypatch.setattr(training.step, "evaluated_weights", lambda state, weights: weights)
+    loss = training.evaluate_loss(training.load_model(drawn.path))["loss"]
+    assert abs(loss - summary["validation_loss"]) > 1e-5
+    with pytest.raises(ide.InputError, match=r"no moving average .* training.average=0.999"):
+        training.load_run(refined.path, weights="average")
+
+
+def weights_of(model):
+    return eqx.filter(model, eqx.is_inexact_array)
+
+
+def repeated(tree, structure, share):
+    """A tree of weights in which each layer is two, with so large a share."""
+    layers = jax.tree.map(lambda x: share * np.repeat(x, 2, axis=0), tree.control)
+    tree = eqx.tree_at(lambda m: m.control, tree, layers)
+    return jax.tree.unflatten(structure, jax.tree.leaves(tree))
+
+
+def adamw(weights, first, second, g, step, rate):
+    """A step of AdamW after clipping, written out: the weights and the two means."""
+    weights, g = (jax.tree.map(np.asarray, tree) for tree in (weights, g))
+    norm = np.sqrt(sum(float(np.sum(x**2)) for x in jax.tree.leaves(g)))
+    g = jax.tree.map(lambda x: x / max(norm, 1.0), g)
+    first = jax.tree.map(lambda m, x: 0.9 * m + 0.1 * x, first, g)
+    second = jax.tree.map(lambda v, x: 0.99 * v + 0.01 * x**2, second, g)
+    a, b = 1 - 0.9 ** (step + 1), 1 - 0.99 ** (step + 1)
+    weights = jax.tree.map(
+        lambda w, m, v, d: w - rate * (m / a / (np.sqrt(v / b) + 1e-8) + 0.1 * d * w),
+        *(weights, first, second, decayed(weights)),
+    )
+    return weights, first, second
+
+
+def test_a_run_that_is_refined_is_a_chain_of_two(refined):
+    """Against AdamW and the repetition of layers, written out; the schedule goes on."""
+    settings = refined.load_config()
+    task, model, _ = build.build_start(settings)
+    assert model.control.num_intervals == 1 and model.control.interval_length == 2.0
+    rate = training.learning_rate(settings.optimizer, 4)
+    weights = weights_of(model)
+    first = second = jax.tree.map(np.zeros_like, weights)
+
+    @eqx.filter_jit
+    def gradient(weights, model, batch):
+        static = eqx.filter(model, eqx.is_inexact_array, inverse=True)
+        return jax.grad(lambda w: task.loss(eqx.combine(w, static), batch).objective)(weights)
+
+    for step in range(4):
+        if step == 2:
+            model = model.on(ide.Mesh(intervals=2))
+            structure = jax.tree.structure(weights_of(model))
+            trees = zip((weights, first, second), (1, 1 / 2, 1 / 4), strict=True)
+            weights, first, second = (repeated(x, structure, share) for x, share in trees)
+        g = gradient(weights, model, task.batch(step, 4, 0))
+        weights, first, second = adamw(weights, first, second, g, step, float(rate(step)))
+    found = weights_of(training.load_run(refined.path)[0])
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(weights), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    assert found.control.num_intervals == 2 and found.control.interval_length == 1.0
+
+
+def test_meshes_are_drawn_by_weight_from_their_step_on():
+    meshes = [2, {"intervals": 4, "weight": 3.0}, {"intervals": 8, "after": 500}]
+    settings = stub.config(training={"meshes": meshes, "steps": 2000}).training
+    draws = np.array([drawn_mesh(settings, step) for step in range(2000)])
+    early, late = draws[:500], draws[500:]
+    # Within four standard deviations.
+    assert abs(np.mean(early == 1) - 0.75) < 4 * (0.75 * 0.25 / 500) ** 0.5
+    assert not np.any(early == 2)
+    expected = np.array([1, 3, 1]) / 5
+    found = np.bincount(late, minlength=3) / 1500
+    assert np.all(np.abs(found - expected) < 4 * (expected * (1 - expected) / 1500) ** 0.5)
+    other = settings.model_copy(update={"seed": 1})
+    assert [drawn_mesh(other, step) for step in range(50)] != draws[:50].tolist()
+
+
+def cross_entropy(logits, targets):
+    logits = np.asarray(logits, np.float64)
+    chosen = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
+    return (np.log(np.exp(logits).sum(-1)) - chosen).mean()
+
+
+@eqx.filter_jit
+def by_hand(model, tokens, layers):
+    """The logits after some of the layers, one operator after the other."""
+    u, domain = model.embed(tokens)
+    for layer in layers:
+        for operator in model.control(float(layer)):
+            u = u + operator(u, domain)
+    return model.outputs(u)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "steps", "layers"),
+    [("first", 1, [0]), ("spread", 2, [0, 1]), ("resampled", None, [0, 1])],
+)
+def test_a_model_is_evaluated_with_some_of_its_layers(refined, mesh, steps, layers):
+    loaded = training.load_model(refined.path)
+    (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(intervals=steps)], layers=mesh)
+    (batch,) = stub.Stub(4).held_out(32)
+    logits = by_hand(loaded.model, batch.inputs, layers)
+    assert row["evaluations"] == len(layers)
+    assert row["loss"] == pytest.approx(cross_entropy(logits, batch.targets), rel=1e-5)
+    for wrong, said in (
+        (ide.Mesh(intervals=5), "has 2 layers"),
+        (ide.Mesh(), "give intervals"),
+    ):
+        with pytest.raises(ide.InputError, match=said):
+            training.evaluate_on_meshes(loaded, [wrong], layers="first")
+
+
+TOLERANCE = 1e-5
+
+
+def test_exits_are_measured_against_the_full_solve(drawn):
+    loaded = training.load_model(drawn.path)
+    exit, five = ide.EstimatedExit(1.0), ide.Mesh(horizon=5)
+    rows = training.evaluate_exits(loaded, exit, [0.0, TOLERANCE, 1e6], [five], samples=24)
+    assert [row["tolerance"] for row in rows] == [None, 0.0, TOLERANCE, 1e6]
+    for row in rows[:2]:
+        assert row["loss"] == pytest.approx(rows[0]["loss"], rel=1e-5)
+        assert (row["evaluations"], row["saved"], row["steps"]) == (5, 0, 5)
+    assert rows[3]["evaluations"] == 2 and rows[3]["saved"] == pytest.approx(3 / 5)
+    # Between two batches of different sizes the mean is that over samples.
+    model = loaded.model.on(five).with_exit(ide.EstimatedExit(TOLERANCE))
+    (batch,) = stub.Stub(4).held_out(32, 24)
+    stats = eqx.filter_jit(lambda model: model.solve(batch.inputs).stats)(model)
+    mean = float(np.mean(stats["field_evaluations"]))
+    assert 2 < mean < 5 and rows[2]["evaluations"] == pytest.approx(mean, rel=1e-6)
+
+
+class Own(tasks.AbstractLoss):
+    """A loss of a user."""
+
+    label = "own"
+
+    def measure(self, outputs, targets):
+        raise NotImplementedError
+
+
+def test_the_exit_of_a_loss_and_the_cheapest_within_a_margin():
+    with pytest.raises(ide.InputError, match=r"--exit: .*Own.*define `difference`"):
+        training.estimated_exit(Own())
+    exit = training.estimated_exit(tasks.RelativeError(), stops="sample")
+    assert exit.difference is ide.relative_difference
+    names = ("steps", "tolerance", "evaluations", "loss")
+    full, low, high = (8, None, 8.0, 1.0), (8, 0.1, 7.0, 1.004), (8, 0.5, 6.0, 1.006)
+    others = (4, None, 4.0, 1.0), (4, 0.1, 3.0, 1.1)
+    rows = [dict(zip(names, row, strict=True)) for row in (full, low, high, *others)]
+    found = training.cheapest_exits(rows, [0.005, 0.02])
+    assert [best["evaluations"] for best in found] == [7, 4, 6, 4]
+
+
+@pytest.mark.heavy
+def test_a_run_is_evaluated_by_the_script(drawn, tmp_path, capsys):
+    files = ("--json", tmp_path / "rows.json", "--figure", tmp_path / "figure.png")
+    script = ("evaluate.py", drawn.path, "--samples", 8)
+    run_here(capsys, *script, "--mesh", "horizon=2,5", "--measure", "accuracy", *files)
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [(row["horizon"], row["evaluations"]) for row in rows] == [(2, 2), (5, 5)]
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+    other = run_here(capsys, *script, "--mesh", "intervals=2", "solver.kind=rk4")
+    assert " 8 " in other  # four stages in each of two steps
+    exits = ("--exit", "0.1,0.01", "--mesh", "intervals=2,4", "--exit-for", "sample")
+    assert "fewest evaluations" in run_here(capsys, *script, *exits, *files)
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 2 * 3
+    for wrong, said in (
+        (("--exit=-1",), "-1"),
+        (("--exit", "none"), "none"),
+        (("--exit", "0.1", "solver.kind=nesterov"), "Nesterov uses earlier steps"),
+        (("--mesh", "intervals=2", "--measure", "perplexity", *files), "known here are loss"),
+    ):
+        assert said in run_here(capsys, *script, *wrong, expected=2)
