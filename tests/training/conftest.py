@@ -21,6 +21,12 @@ def contents(there):
     return {p: p.read_bytes() for p in sorted(there.rglob("*")) if p.is_file()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def stub_is_known():
+    with stub.known():
+        yield
+
+
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The folder of a text and of a run on it with two checkpoints."""

@@ -54,4 +54,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with stub.known():
+        main()
