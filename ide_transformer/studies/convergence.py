@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..figures import Curve, plot_panels
 from ..solvers import AbstractMomentum, Residual, Velocity
 from ..training import SchemeConfig, did_you_mean, validated
-from ..training.build import SchemeSizes, build_solver
+from ..training.build import build_solver
 
 
 FEATURES = 8
@@ -254,7 +254,8 @@ _FREE = (
 
 
 def _named(name: str) -> diffrax.AbstractSolver:
-    return build_solver(name, validated(SchemeConfig, name, name), SchemeSizes(FEATURES, 1, 2))
+    scheme = validated(SchemeConfig, name, name)
+    return build_solver(name, scheme, features=FEATURES, num_steps=1, operators=2)
 
 
 @ft.cache

@@ -3,7 +3,7 @@
 import dataclasses
 import functools as ft
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import diffrax
 import equinox as eqx
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from .. import equation, models
+from .. import equation, models, solvers
 from ..equation import AbstractConstraint, AbstractControl, AbstractOperator, Free
 from ..errors import InputError
 from ..integration import AbstractGradient
@@ -73,7 +73,6 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     **Raises:** `InputError`, before anything is drawn, for a run that does not fit into memory;
     for a model that sees the tokens that it is to predict.
     """
-    check_steps(config.model.depth, config.solver)
     mode = construct("training.gradient", config.training.gradient, AbstractGradient)
     build = ft.partial(build_model_of_size, config, task.sizes)
     given = config.model.pretrained is not None
@@ -161,8 +160,6 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
         output = given["normalization"]
         if type(output) is Free:
             output = _constraint("normalization", ModelConfig().normalization, parts)
-    num_steps = model.depth * config.solver.steps_per_interval
-    steps = SchemeSizes(model.width, num_steps, len(model.operators))
     asked = ("context", "patch", "class_token", "tied", "dropout", "std")
     offered = {
         **sizes,
@@ -172,7 +169,7 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
         "control": control,
         "constraint": constraint,
         "make_encoder_control": ft.partial(_encoder_control, config, key),
-        "discretization": build_discretization(config.solver, steps),
+        "discretization": Discretization(solvers.LieTrotter()),  # exchanged below
         "input_normalization": into,
         "embedding_normalization": given["normalization"],
         "output_normalization": output,
@@ -180,9 +177,10 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
     check_kind(config)
     offers = dict.fromkeys((Model, models.AbstractInputs, models.AbstractReadOut), offered)
     try:
-        return construct("model", model, Model, offers, model_key)
+        built = construct("model", model, Model, offers, model_key)
     except InputError as error:
         raise InputError(f"data.name={config.data.name}: {error}") from None
+    return with_solver(built, config.solver)
 
 
 def check_kind(config: Config) -> None:
@@ -276,7 +274,6 @@ def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -
         if number == len(keys) - 1:
             given["classes"] = sizes.get("classes")
         try:
-            check_steps(own.model.depth, own.solver)
             stage = build_model_of_size(own, given, own_key)
             if not isinstance(stage.inputs, models.ImageInputs):
                 raise InputError(
@@ -290,31 +287,27 @@ def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -
     return models.StagedModel(tuple(stages))
 
 
-class SchemeSizes(NamedTuple):
-    """Sizes of the weights of a scheme: the width of the state, the steps of a solve, and the
-    number of operators."""
-
-    features: int
-    num_steps: int
-    operators: int
-
-    @classmethod
-    def of(cls, model: Model, steps_per_interval: int) -> "SchemeSizes":
-        """Sizes of a model that is solved with so many steps in each interval."""
-        steps = model.control.num_intervals * steps_per_interval
-        block = eqx.filter_eval_shape(model.control, 0.0)
-        return cls(model.features, steps, len(block))
+def build_solver(key: str, config: SchemeConfig, **sizes: int) -> diffrax.AbstractSolver:
+    """The scheme that a configuration describes at `key`. Its weights have `sizes`: the width
+    `features` of the state, `num_steps` of a solve, and the number of `operators`."""
+    return construct(key, config, diffrax.AbstractSolver, {diffrax.AbstractSolver: sizes})
 
 
-def build_solver(key: str, config: SchemeConfig, sizes: SchemeSizes) -> diffrax.AbstractSolver:
-    """The scheme that a configuration describes at `key`."""
-    offers = {diffrax.AbstractSolver: sizes._asdict()}
-    return construct(key, config, diffrax.AbstractSolver, offers)
+def solver_of(
+    key: str, config: SchemeConfig, model: Model, steps_per_interval: int
+) -> diffrax.AbstractSolver:
+    """The scheme that a configuration describes at `key`, for a model."""
+    return build_solver(
+        key,
+        config,
+        features=model.features,
+        num_steps=model.control.num_intervals * steps_per_interval,
+        operators=len(eqx.filter_eval_shape(model.control, 0.0)),
+    )
 
 
-def build_discretization(config: SolverConfig, sizes: SchemeSizes) -> Discretization:
-    """The time-stepping scheme of a model."""
-    solver = build_solver("solver", config, sizes)
+def _discretization(config: SolverConfig, model: Model) -> Discretization:
+    solver = solver_of("solver", config, model, config.steps_per_interval)
     if config.rtol is None or config.atol is None:
         return Discretization(solver, steps_per_interval=config.steps_per_interval)
     rounding = float(jnp.finfo(jnp.result_type(float)).eps) / 2
@@ -323,10 +316,9 @@ def build_discretization(config: SolverConfig, sizes: SchemeSizes) -> Discretiza
             f"solver.rtol={config.rtol} and solver.atol={config.atol} are both below rounding, "
             f"{rounding:.1e}; no step would meet them. Raise one."
         )
-    controller = diffrax.PIDController(rtol=config.rtol, atol=config.atol)
     return Discretization(
         solver,
-        stepsize_controller=controller,
+        stepsize_controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
         max_steps=config.max_steps,
         steps_for=config.steps_for,
     )
@@ -346,9 +338,7 @@ def with_solver(model: M, config: SolverConfig) -> M:
 
     def change(model: Model) -> Model:
         check_steps(model.control.num_intervals, config)
-        sizes = SchemeSizes.of(model, config.steps_per_interval)
-        discretization = build_discretization(config, sizes)
-        return eqx.tree_at(lambda m: m.discretization, model, discretization)
+        return eqx.tree_at(lambda m: m.discretization, model, _discretization(config, model))
 
     changed: Any = model.each_equation(change)
     return changed

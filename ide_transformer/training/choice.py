@@ -2,7 +2,7 @@
 
 import abc
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 import diffrax
@@ -81,6 +81,16 @@ class Section(BaseModel):
     is one of float32 too, since runs compute in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    def problems(self) -> Iterator[str]:
+        """Keys that do not go together, each with what to write instead."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _fits(self):
+        for problem in self.problems():
+            raise ValueError(problem)
+        return self
 
     @field_validator("*")
     @classmethod

@@ -1,6 +1,6 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -56,25 +56,23 @@ class SolverConfig(SchemeConfig):
     # Whether adaptive steps are the same for a batch, or each sample has its own.
     steps_for: Literal["batch", "sample"] = "batch"
 
-    @model_validator(mode="after")
-    def _fits(self):
+    def problems(self) -> Iterator[str]:
         given = self.model_dump(exclude_defaults=True, exclude={"kind"})
         if self.kind == NATIVE and given:
             keys = ", ".join(f"solver.{name}" for name in given)
-            raise ValueError(f"solver.kind={NATIVE} brings its own steps; drop {keys}")
+            yield f"solver.kind={NATIVE} brings its own steps; drop {keys}"
         if (self.rtol is None) != (self.atol is None):
-            raise ValueError("solver.rtol and solver.atol go together; give both or neither")
+            yield "solver.rtol and solver.atol go together; give both or neither"
         if self.rtol is None and self.steps_for == "sample":
-            raise ValueError(
+            yield (
                 "solver.steps_for=sample is for adaptive steps; give solver.rtol and "
                 "solver.atol, or drop it"
             )
         if self.rtol is not None and self.steps_per_interval != 1:
-            raise ValueError(
+            yield (
                 "solver.steps_per_interval is for equal steps, solver.rtol for adaptive ones; "
                 "drop one of them"
             )
-        return self
 
 
 class StageConfig(Section):
@@ -207,38 +205,32 @@ class TrainingConfig(Section):
     # Characters or tokens of text sampled at the end of a language run.
     sample: CountOrZero = 400
 
-    @model_validator(mode="after")
-    def _fits(self):
+    def problems(self) -> Iterator[str]:
         if self.batch_size % self.accumulate:
-            raise ValueError(
+            yield (
                 f"training.accumulate={self.accumulate} does not divide training.batch_size="
                 f"{self.batch_size}; take a divisor of it"
             )
         if self.meshes and min(mesh.after for mesh in self.meshes):
-            raise ValueError(
-                "training.meshes: none is drawn for the first step; give one without after"
-            )
+            yield "training.meshes: none is drawn for the first step; give one without after"
         given = f"training.refine={self.refine}"
         steps, intervals = [*self.refine], [*self.refine.values()]
         if steps and self.meshes:
-            raise ValueError(
+            yield (
                 f"{given}: training.meshes draws meshes of one model, and refine changes the "
                 "model; drop one of them, or write meshes with after, such as "
                 "{intervals: 8, after: 1000}"
             )
         if steps[:1] not in ([], [0]):
-            raise ValueError(f"{given}: the first step must be 0, such as {{0: 2, 1000: 4}}")
+            yield f"{given}: the first step must be 0, such as {{0: 2, 1000: 4}}"
         for name, numbers in (("steps", steps), ("numbers of intervals", intervals)):
             if numbers != sorted(set(numbers)):
-                raise ValueError(
-                    f"{given}: its {name} {numbers} must increase, as in {{0: 2, 1000: 4}}"
-                )
+                yield f"{given}: its {name} {numbers} must increase, as in {{0: 2, 1000: 4}}"
         if steps and steps[-1] >= self.steps:
-            raise ValueError(
+            yield (
                 f"{given}: a run of training.steps={self.steps} does not come to step "
                 f"{steps[-1]}; refine earlier, or train longer"
             )
-        return self
 
 
 class DataConfig(AbstractChoice):
@@ -364,24 +356,15 @@ class ModelConfig(Choice):
         changes = dict(width=modes, hidden=hidden or None, basis=Part(kind="nodal"), modes=None)
         return self.model_copy(update=changes)
 
-    @model_validator(mode="after")
-    def _fits(self):
+    def problems(self) -> Iterator[str]:
         if self.stages and self.of_coefficients is not None:
-            raise ValueError(
-                "model.stages and model.basis: stages have ordinary matrices; drop one of them"
-            )
-        free = ("kind", "pretrained", "context")
-        fixed = [
-            name
-            for name, field in type(self).model_fields.items()
-            if name not in free and getattr(self, name) != field.default
-        ]
-        if self.pretrained is not None and fixed:
-            raise ValueError(
-                f"model.pretrained={self.pretrained} gives the model; drop "
-                f"{', '.join(f'model.{name}' for name in fixed)}"
-            )
-        return self
+            yield "model.stages and model.basis: stages have ordinary matrices; drop one"
+        given = self.model_dump(
+            exclude_defaults=True, exclude={"kind", "pretrained", "context"}
+        )
+        if self.pretrained is not None and given:
+            keys = ", ".join(f"model.{name}" for name in given)
+            yield f"model.pretrained={self.pretrained} gives the model; drop {keys}"
 
 
 class Config(Section):
@@ -431,41 +414,39 @@ class Config(Section):
                 raise ValueError(f"solver.kind is missing; give a scheme or {NATIVE}")
         return tree
 
-    @model_validator(mode="after")
-    def _fits(self):
+    def problems(self) -> Iterator[str]:
         pretrained, depth = self.model.pretrained, self.model.depth
         optimizer, steps, refine = self.optimizer, self.training.steps, self.training.refine
         if pretrained is None and self.solver.kind == NATIVE:
-            raise ValueError(
+            yield (
                 f"solver.kind={NATIVE} is the scheme of a checkpoint; give "
                 "model.pretrained, or another scheme such as lie_trotter"
             )
         given = self.control != ControlConfig() or self.data.tokenizer is not None
         if pretrained is not None and given:
-            raise ValueError(
+            yield (
                 f"model.pretrained={pretrained} gives the weights and the tokenizer; drop "
                 "control and data.tokenizer"
             )
         if refine and any(stage.depth is not None for stage in self.model.stages):
-            raise ValueError(
+            yield (
                 "training.refine changes all stages alike; drop model.stages.….depth, so that "
                 "each has model.depth"
             )
         if refine and pretrained is not None:
-            raise ValueError(
+            yield (
                 "training.refine: a run from model.pretrained begins with its layers; drop one "
                 "of them"
             )
         if refine and (last := [*refine.values()][-1]) != depth:
-            raise ValueError(
+            yield (
                 f"training.refine={refine} ends with {last} intervals, but model.depth is "
                 f"{depth}; write model.depth={last}, or end with {depth}"
             )
         decaying = optimizer.decaying_steps(steps)
         if optimizer.warmup >= steps or optimizer.warmup + decaying > steps:
             decay = f" and the {decaying} steps of the decay (optimizer.decay)" * bool(decaying)
-            raise ValueError(
+            yield (
                 f"optimizer.warmup={optimizer.warmup}{decay} needs more than "
                 f"training.steps={steps}; lower one of them"
             )
-        return self

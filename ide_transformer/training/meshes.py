@@ -14,7 +14,7 @@ from ..dynamics import keep_layers
 from ..errors import InputError
 from ..models import Mesh, Model, functional
 from ..tasks import AbstractTask, Batch
-from .build import SchemeSizes, build_solver
+from .build import solver_of
 from .config import DrawnMesh, MeshSection, TrainingConfig
 
 
@@ -90,8 +90,8 @@ def mesh_of(section: MeshSection, model: Model, key: str) -> Mesh:
     refused, since nothing would train them."""
     given = section.model_dump(exclude_none=True, include={*Mesh().__dataclass_fields__})
     if section.solver is not None:
-        sizes = SchemeSizes.of(model, model.discretization.steps_per_interval)
-        given["solver"] = build_solver(f"{key}.solver", section.solver, sizes)
+        steps = model.discretization.steps_per_interval
+        given["solver"] = solver_of(f"{key}.solver", section.solver, model, steps)
         if jax.tree.leaves(eqx.filter(given["solver"], eqx.is_inexact_array)):
             raise InputError(
                 f"{key}.solver={section.solver}: it has weights, which would not be trained; "

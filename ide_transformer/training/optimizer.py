@@ -4,7 +4,7 @@ matrices only, and groups of weights with rates of their own."""
 import difflib
 import fnmatch
 import functools as ft
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
 
 from ..equation import AbstractControl, AbstractPositions
 from ..errors import InputError
@@ -67,34 +67,32 @@ class OptimizerConfig(Section):
     # The largest norm of a gradient.
     clip: PositiveFloat = 1.0
 
-    @model_validator(mode="after")
-    def _fits(self):
+    def problems(self) -> Iterator[str]:
         for key, uses in (("kind", _OF_KIND), ("schedule", _OF_SCHEDULE)):
             chosen = getattr(self, key)
             for name in sorted(set().union(*uses.values()) - uses[chosen]):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     users = " or ".join(other for other, used in uses.items() if name in used)
-                    raise ValueError(
+                    yield (
                         f"optimizer.{key}={chosen} does not use optimizer.{name}; drop it, or "
                         f"write optimizer.{key}={users}"
                     )
         averages = self.kind == "schedule_free"
         if averages and self.schedule != "constant":
-            raise ValueError(
+            yield (
                 f"optimizer.schedule={self.schedule}: optimizer.kind=schedule_free averages "
                 "weights in place of it; write optimizer.schedule=constant"
             )
         if averages and not self.beta1:
-            raise ValueError(
+            yield (
                 "optimizer.beta1=0: optimizer.kind=schedule_free finds its mean by dividing "
                 "by it; write for example optimizer.beta1=0.9"
             )
         if self.lowest_rate > self.learning_rate:
-            raise ValueError(
+            yield (
                 f"optimizer.final_learning_rate={self.final_learning_rate} is above "
                 f"optimizer.learning_rate={self.learning_rate}, the largest rate; lower it"
             )
-        return self
 
     @property
     def lowest_rate(self) -> float:

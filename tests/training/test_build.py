@@ -47,8 +47,8 @@ def model_of(*overrides, **sections):
 )
 def test_schemes_by_name(overrides, solver):
     config = stub.config(*overrides)
-    sizes = build.SchemeSizes(features=4, num_steps=2, operators=2)
-    assert eqx.tree_equal(build.build_discretization(config.solver, sizes).solver, solver)
+    found = build.build_solver("solver", config.solver, features=4, num_steps=2, operators=2)
+    assert eqx.tree_equal(found, solver)
 
 
 def test_schemes_by_tolerance_and_on_constraints():
