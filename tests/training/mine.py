@@ -1,4 +1,4 @@
-"""Classes of a user, outside of the package: copied next to a configuration by the tests."""
+"""Classes of a user, which configurations name `training.mine:Class`."""
 
 import abc
 from typing import ClassVar
@@ -34,11 +34,8 @@ class Pull(ide.AbstractOperator):
         self.strength = strength
 
     def __call__(self, u, domain):
-        return (
-            -self.strength
-            * jnp.broadcast_to(self.rate, u.shape)
-            * self.normalization.project(u)
-        )
+        rate = self.strength * jnp.broadcast_to(self.rate, u.shape)
+        return -rate * self.normalization.project(u)
 
 
 class Twice(ide.AbstractOperator):
@@ -220,9 +217,6 @@ class Ahead(ide.AbstractOperator):
     """`u_t = rate ⊙ (u(x + 1) - u(x))`: the answer is in the next token."""
 
     rate: Array
-
-    def __init__(self, features: int):
-        self.rate = jnp.zeros(features)
 
     def __call__(self, u, domain):
         rate = jnp.broadcast_to(self.rate, u.shape)

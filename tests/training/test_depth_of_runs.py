@@ -27,7 +27,7 @@ DRAWN = {
     },
 }
 OWN = {
-    "data": {"name": "training.mine:Unsized", "options": {"length": 4}},
+    "data": {"name": "training.stub:Stub"},
     "model": {
         "kind": "model",
         "options": {"inputs": "training.mine:Letters", "read_out": "training.mine:Doubled"},

@@ -79,8 +79,9 @@ def test_a_trained_model_on_longer_inputs(tmp_path, capsys):
     (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(horizon=5)], samples=16)
     loss = eqx.filter_jit(task.loss)(loaded.model.on(ide.Mesh(horizon=5)), batch).loss
     assert row["evaluations"] == 5 and row["loss"] == pytest.approx(float(loss), rel=1e-5)
-    command = ("evaluate.py", run.path, *longer, "--samples", 16, "--measure", "exact_match")
-    assert "exact_match" in run_here(capsys, *command, "--mesh", "horizon=2,5")
+    command = ("evaluate.py", run.path, *longer, "--samples", 16, "--mesh", "horizon=2,5")
+    figure = ("--measure", "exact_match", "--figure", tmp_path / "figure.png")
+    assert "exact_match" in run_here(capsys, *command, *figure)
     for override, message in (
         (longer[0], r"model\.context=5 is too short: .* Set model\.context=9"),
         ("data.options.held_out_length=[5,8]", "no such option. Did you mean held_out_lengths"),

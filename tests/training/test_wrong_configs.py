@@ -2,14 +2,10 @@
 
 import re
 import resource
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
-from helpers import SCRIPTS, fast_first
 from hypothesis import HealthCheck, given, settings, strategies as st
 from running import run_here
 from training import stub
@@ -145,40 +141,3 @@ def _on_own_text(base, text):
     """Sizes are those of a text at hand."""
     data = f"data: {{name: text, path: {base / 'text.txt'}}}\n"
     return data + text if "{" in text.split("[")[0] else text
-
-
-def seconds_of_children():
-    """The processor time of the processes that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def peak_memory(process):
-    """KiB, up to now. What `wait4` reports counts the process that started it."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found.group(1)) if found else 0
-
-
-@pytest.mark.heavy
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no memory of processes")
-@pytest.mark.parametrize(("text", "said"), fast_first(0, [*EXPLODING.items()][::8], heavy=2))
-def test_what_explodes_is_refused_by_a_process_of_its_own(base, tmp_path, text, said):
-    (tmp_path / "wrong.yaml").write_text(_on_own_text(base, text))
-    command = [sys.executable, SCRIPTS / "train.py", "wrong.yaml"]
-    before, peak = seconds_of_children(), 0
-    with (tmp_path / "error").open("w") as error:
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=error)
-        while process.poll() is None:
-            peak = max(peak, peak_memory(process.pid))
-            time.sleep(0.02)
-    message = (tmp_path / "error").read_text()
-    assert process.returncode == 2 and said in message, message
-    assert "Traceback" not in message
-    # Whatever else the machine does.
-    assert seconds_of_children() - before < 10
-    assert 0 < peak < 2**20
-    assert not (tmp_path / "runs").exists()
