@@ -19,7 +19,7 @@ from .config import NATIVE, Config, SolverConfig
 from .folder import RunFolder, new_folder
 from .names import find, parameters_of
 from .optimizer import build_optimizer
-from .phases import make_phases, phase_at, shapes_at
+from .phases import phase_at, phases_of, shapes_at
 from .reading import apply_overrides, validated
 from .step import Weights, initial_state, weights_of
 
@@ -199,7 +199,7 @@ def _restored(folder: RunFolder, config: Config, checkpoint: Which, weights: Wei
     key = jax.random.key(0)  # the weights that it draws are replaced below
     sizes = _sizes(folder, config)
     model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
-    _, phases = make_phases(config, model, key)
+    phases = phases_of(config, model)
     with Checkpoints(folder, config, writes=False) as checkpoints:
         state = checkpoints.restore(ft.partial(shapes_at, phases), checkpoint)
     static = phase_at(phases, int(state.step)).static

@@ -88,13 +88,24 @@ class Phase:
 def make_phases(
     config: Config, model: Model, key: PRNGKeyArray
 ) -> tuple[TrainState, list[Phase]]:
-    """The state before the first step of a run, and its phases, from its `first_model`.
-    `InputError` where the control cannot be refined so, or a group of the optimizer fits no
-    weight."""
+    """The state before the first step of a run, and its phases, see `phases_of`."""
+    phases, average = phases_of(config, model), config.training.average
+    return initial_state(model, phases[0].optimizer, key, average=average)[0], phases
+
+
+def phases_of(config: Config, model: Model) -> list[Phase]:
+    """The phases of a run from its `first_model`, which may have shapes in the place of arrays.
+
+    **Raises:** `InputError` where the control cannot be refined so, or a group of the optimizer
+    fits no weight.
+    """
     training = config.training
     optimizer = build_optimizer(config.optimizer, training.steps)
-    state, _ = initial_state(model, optimizer, key, average=training.average)
-    shapes, enter = jax.eval_shape(lambda: state), None
+
+    def start(model: Model) -> TrainState:
+        return initial_state(model, optimizer, jax.random.key(0), average=training.average)[0]
+
+    shapes, enter = eqx.filter_eval_shape(start, model), None
     phases: list[Phase] = []
     begins = [*training.refine] or [0]
     for first, last in zip(begins, [*begins[1:], training.steps], strict=True):
@@ -110,7 +121,7 @@ def make_phases(
             model, enter = _next_model(config, model, intervals), jax.jit(resample)
             shapes = jax.eval_shape(enter, shapes)
         phases.append(Phase(training, optimizer, first, last, model, shapes, enter))
-    return state, phases
+    return phases
 
 
 def phase_at(phases: Sequence[Phase], step: int) -> Phase:

@@ -15,11 +15,9 @@ from ..errors import InputError
 from ..tasks import Batch, CrossEntropy
 from .build import build_model_of_size, with_training
 from .config import Config
-from .optimizer import build_optimizer
 from .parallel import ParallelConfig, make_layout
-from .phases import Phase
-from .sizes import check_divisible, is_weight, size_bytes
-from .step import initial_state
+from .phases import Phase, phases_of
+from .sizes import check_divisible, size_bytes
 
 
 # Bytes that a device sends for each byte of a result among n devices, by a ring.
@@ -119,21 +117,13 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
 
 def _phase(config: Config) -> Phase:
     """The steps of a run, of which nothing is made but shapes."""
-    key, training = jax.random.key(0), config.training
     sizes = {"vocabulary": config.data.vocabulary or 32768}
     build = ft.partial(build_model_of_size, config, sizes)
-    model = with_training(eqx.filter_eval_shape(build, key), training)
+    shapes = eqx.filter_eval_shape(build, jax.random.key(0))
+    model = with_training(shapes, config.training)
     check_divisible(config, model)
-    optimizer = build_optimizer(config.optimizer, training.steps)
-    weights, static = eqx.partition(model, is_weight)
-
-    def start(weights):
-        whole = eqx.combine(weights, static)
-        return initial_state(whole, optimizer, key, average=training.average)[0]
-
-    # The model without its weights, which are shapes here.
-    shapes = jax.eval_shape(start, weights)
-    return Phase(training, optimizer, 0, training.steps, static, shapes)
+    (phase,) = phases_of(config, model)
+    return phase
 
 
 def sent_bytes(program: str) -> dict[str, float]:
