@@ -85,6 +85,6 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(stub.Stub, "loss", Counted())
     monkeypatch.setattr(run, "describe_memory", lambda *_: "")
-    stub.train(tmp_path, "training.evaluate_samples=5")
+    stub.train(tmp_path)
     # Before anything is written, and when it is compiled.
     assert traces == {"step": 2, "evaluation": 1}

@@ -55,11 +55,11 @@ def refused(base, capsys, monkeypatch):
             path = base / "wrong.yaml"
             path.write_text(text)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        began = time.perf_counter()
+        began = time.process_time()
         output = run_here(
             capsys, "train.py", path, *overrides, "--runs", base / "runs", expected=2
         )
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         message = output.split("error: ", 1)[1]
         for override in overrides:
