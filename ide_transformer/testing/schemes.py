@@ -30,7 +30,7 @@ from ..integration import AbstractGradient, Direct, Recompute, Recursive, Revers
 from ..solvers import StepField, couplings_of, inconsistent, keeps_constraint, matrix_free
 from ..studies.convergence import equation_limit, refine
 from ..training import SchemeConfig
-from ..training.build import SchemeSizes, build_solver
+from ..training.build import build_solver
 
 
 TOKENS, FEATURES, INTERVALS = 3, 4, 3
@@ -181,8 +181,8 @@ def _check_configuration(solver: diffrax.AbstractSolver) -> None:
         return
     name = f"{kind.__module__}:{kind.__qualname__}"
     try:
-        sizes = SchemeSizes(FEATURES, INTERVALS, 2)
-        found = build_solver("solver", SchemeConfig(kind=name), sizes)
+        sizes = dict(features=FEATURES, num_steps=INTERVALS, operators=2)
+        found = build_solver("solver", SchemeConfig(kind=name), **sizes)
     except InputError as error:
         raise AssertionError(
             f"configuration: it cannot be named in one ({error}); give its arguments defaults, "
