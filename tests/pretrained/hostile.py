@@ -2,7 +2,7 @@
 
     python tests/pretrained/hostile.py FOLDER
 
-prints what the refusal of each costs: seconds, MiB, and whether it names the file.
+prints what the refusal of each costs: seconds of the processor, MiB, and whether it names the file.
 """
 
 import gzip
@@ -249,12 +249,12 @@ def text(folder, case):
 def cost(folder, write, case):
     folder.mkdir(parents=True)
     file, read = write(folder, case)
-    before, start, message = peak(), time.perf_counter(), ""
+    before, start, message = peak(), time.process_time(), ""
     try:
         read()
     except ide.InputError as error:
         message = str(error)
-    seconds, mebibytes = time.perf_counter() - start, peak() - before
+    seconds, mebibytes = time.process_time() - start, peak() - before
     return dict(seconds=seconds, mebibytes=mebibytes, refused=str(file) in message)
 
 
