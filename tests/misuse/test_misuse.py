@@ -30,7 +30,7 @@ REFUSED = object()
 NAMES = [name for name in RECIPES if RECIPES[name].arguments]
 
 NUMBERS = [np.nan, np.inf, -np.inf, 1j, np.float32(0.5), np.int64(2)]
-OBJECTS = [None, "text", "", b"bytes", object(), [], [1.0, 2.0], (), (1, 2), {}, len]
+OBJECTS = [None, "text", "1", b"bytes", object(), [], [1.0, 2.0], (), (1, 2), {}, len]
 THINGS = [
     *(diffrax.Heun, ide.LieTrotter, ide.Free, ide.Damping, ide.TokenDomain),
     *(diffrax.Heun(), ide.Free(), ide.Damping(1.0), ide.TokenDomain.uniform(2)),
@@ -68,6 +68,21 @@ def test_one_wrong_argument_is_refused_or_accepted(name, unchecked):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_accepted_gives_a_right_result(name, unchecked, thorough):
     wrong_arguments(name, 8 if thorough else 1, lambda wrong: outcome(name, wrong))
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "values"),
+    [
+        ("Dropout", "rate", (-0.1, 1.0)),
+        ("generate", "top_p", (0.0, 1.1)),
+        ("Discretization", "steps_per_interval", (0,)),
+        ("LayerNorm", "eps", (-1e-5,)),
+        ("Tied", "interval_length", (0.0,)),
+        ("TokenDomain", "weights", (-jnp.ones(3),)),
+    ],
+)
+def test_the_ends_of_a_range_are_refused(name, argument, values):
+    assert all(called(name, {argument: value}) is REFUSED for value in values)
 
 
 def wrong_arguments(name, examples, check):

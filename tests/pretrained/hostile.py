@@ -2,7 +2,8 @@
 
     python tests/pretrained/hostile.py FOLDER
 
-prints what the refusal of each costs: seconds of the processor, MiB, and whether it names the file.
+prints what the refusal of each costs, seconds of the processor and MiB, and whether it names
+the file.
 """
 
 import gzip

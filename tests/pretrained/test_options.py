@@ -21,6 +21,8 @@ from ide_transformer.pretrained.files import StoredTensor
 pytestmark = pytest.mark.usefixtures("unchecked")
 # Options of published checkpoints and their numbers of parameters; images have three classes.
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text())
+# What transformers takes for an option that a file does not have.
+DEFAULTS = json.loads(Path(__file__).with_name("defaults.json").read_text())
 # A tensor by which a class of transformers is recognised.
 MARKS = {
     "AlbertForMaskedLM": "predictions.dense.weight",
@@ -49,6 +51,19 @@ def test_published_options_are_understood(name, tmp_path):
     assert sum(map(math.prod, shapes.values())) == parameters
     stored = {k: StoredTensor(np.dtype("f4"), x, pytest.fail) for k, x in shapes.items()}
     Checkpoint.check(Options(values, tmp_path), stored, tmp_path)
+
+
+@pytest.mark.parametrize("family", DEFAULTS)
+def test_an_option_that_is_left_out_is_that_of_the_library(family):
+    checkpoint = Checkpoint.open(GOLDEN / family)
+
+    def built(options):
+        names = frozenset(checkpoint.tensors)
+        return eqx.filter_eval_shape(checkpoint.family.build, Options(options, GOLDEN), names)
+
+    for name, value in DEFAULTS[family].items():
+        rest = {x: y for x, y in checkpoint.options.values.items() if x != name}
+        assert eqx.tree_equal(built(rest), built(rest | {name: value})), name
 
 
 @pytest.mark.parametrize(
@@ -97,6 +112,7 @@ def test_published_options_are_understood(name, tmp_path):
         ("whisper", dict(num_hidden_layers=3), "num_hidden_layers = 3 is not supported"),
         ("whisper", dict(decoder_attention_heads=3), "d_model = 8 is no multiple of decoder_a"),
         ("cvt", dict(cls_token=[True, True]), r"cls_token\[0\] = True is not .*: False"),
+        ("cvt", dict(kernel_qkv=[5, 3]), r"padding_q\[0\] = 1 is not supported. Supported: 2"),
         ("cvt", dict(kernel_qkv=[2, 3]), r"kernel_qkv\[0\] = 2 is even"),
         ("cvt", dict(padding_kv=[0, 1]), r"padding_kv\[0\] = 0 is not supported"),
         ("cvt", dict(num_heads=[3, 2]), r"dim\[0\] = 4 is no multiple of num_heads\[0\] = 3"),
@@ -143,6 +159,7 @@ def test_waves_are_stretched_where_they_are_long(tmp_path):
     share = turns[1] - 0.5
     assert np.allclose(found, [1, 1 / ((1 - share) / 8 + share), 8, 8])
     assert stretch_of("llama", rope_scaling=LINEAR | dict(factor=2.0)).stretch == (2.0, 2.0)
+    assert stretch_of("llama", partial_rotary_factor=1.0).stretch is None
     neox = stretch_of("gpt_neox", rope_parameters=None, rotary_pct=1.0, rotary_emb_base=50.0)
     assert (neox.base, neox.features) == (50.0, None)
 
