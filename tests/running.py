@@ -20,11 +20,6 @@ def run_apart(command, expected=0, **options):
     return done
 
 
-def run_script(script, *arguments):
-    """A script in a process of its own; its standard output."""
-    return run_apart([sys.executable, SCRIPTS / script, *arguments]).stdout
-
-
 def run_here(capsys, script, *arguments, expected=0):
     """A script in this process, which has the package loaded; its output."""
     path, argv, environment = list(sys.path), sys.argv, dict(os.environ)

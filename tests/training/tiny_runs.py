@@ -5,7 +5,7 @@ from pathlib import Path
 from training import stub
 
 from ide_transformer import training
-from ide_transformer.training import read_metrics, reading
+from ide_transformer.training import reading
 
 
 TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
@@ -28,7 +28,3 @@ def configured(there: Path, overrides: list[str]) -> training.Config:
     tree = base(there)
     reading.apply_overrides(tree, overrides)
     return training.Config.model_validate(tree)
-
-
-def losses(folder: Path) -> list[float]:
-    return [x["loss"] for x in read_metrics(folder / "metrics.jsonl") if "loss" in x]
