@@ -74,6 +74,22 @@ def test_attention_to_a_source_equals_numpy(heads, key_bias):
         assert largest(rate[sample], expected) < 1e-12
 
 
+def test_attention_that_sees_the_source_shifts_its_queries_keys_and_values(key):
+    attention = with_biases(ide.Attention(WIDTH, 4, key=key, std=0.5))
+    operator = ide.SourcedAttention(attention, key=jax.random.key(1), std=0.5)
+    u, f = state(), state(seed=9)
+    shifts = np.split(np.asarray(f @ operator.source_map.weight), 3, axis=-1)
+    maps = [attention.query, attention.key, attention.value]
+    q, k, v = (
+        (linear(x, np.asarray(u)) + shift).reshape(TOKENS, 4, -1).transpose(1, 0, 2)
+        for x, shift in zip(maps, shifts, strict=True)
+    )
+    gamma = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(WIDTH / 4))
+    mean = gamma / gamma.sum(-1, keepdims=True) @ v
+    expected = linear(attention.output, mean.transpose(1, 0, 2).reshape(TOKENS, -1))
+    assert largest(apply(operator.with_source(f), u), expected) < 1e-12
+
+
 def test_padding_of_the_source_of_each_sample_has_no_influence():
     operator, u = crossed(), state(2)
     f = state(2, tokens=OTHERS, width=SEEN)
@@ -144,6 +160,20 @@ def test_slopes_are_those_of_press_and_others(heads):
     line = ide.TokenDomain.uniform(2)
     bias = ide.LinearBias(heads, scale=3.0).score_bias(line, line)
     np.testing.assert_allclose(-bias[:, 0, 1], 3.0 * np.array(published(heads)), rtol=1e-15)
+
+
+def test_buckets_of_distances_are_those_of_t5():
+    """Their code, of both directions: half of the buckets for tokens that come later."""
+    table = jnp.arange(32.0).reshape(16, 2)
+    line, places = ide.TokenDomain.uniform(60), np.arange(60)
+    found = np.asarray(ide.RelativeBias(table, 40).score_bias(line, line))
+    for x, z in ((0, 0), (3, 0), (4, 0), (9, 0), (50, 0), (0, 3), (0, 4), (0, 17), (2, 59)):
+        distance, bucket = abs(places[z] - places[x]), 8 * (z > x)
+        if distance < 4:
+            bucket += distance
+        else:
+            bucket += min(int(4 + np.log(distance / 4) / np.log(40 / 4) * 4), 7)
+        assert found[:, x, z].tolist() == [2 * bucket, 2 * bucket + 1]
 
 
 def test_rotary_turns_by_the_position():

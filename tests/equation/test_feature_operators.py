@@ -72,6 +72,13 @@ def test_the_rate_of_scaled_has_the_derivative_of_the_length_of_intervals(key):
         total((inside,), jnp.asarray(0.7))
 
 
+def test_damping_and_sources():
+    u, f, rate = state(), state(seed=9), np.linspace(0.1, 1, WIDTH)
+    assert largest(apply(ide.StableDamping(rate), u), -rate * np.asarray(u)) < 1e-15
+    assert largest(apply(ide.Injection(rate, f), u), rate * np.asarray(f)) < 1e-15
+    assert largest(apply(ide.Relaxation(rate, f), u), rate * np.asarray(f - u)) < 1e-15
+
+
 def test_the_delta_rule_is_the_update_of_error_free_linear_attention():
     """S ← (I - α k kᵀ) S + α k v, for a state S of one column."""
     k, v, beta = np.random.default_rng(0).normal(size=WIDTH), 0.4, 0.9

@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -145,12 +146,14 @@ CONVOLUTIONS = {
 def test_a_convolution_sums_over_neighbours(key, case):
     domain, options = CONVOLUTIONS[case]
     operator = ide.Convolution(WIDTH, key=key, std=0.3, **options)
+    bias = np.linspace(0, 1, WIDTH)
+    operator = eqx.tree_at(lambda x: x.bias, operator, jnp.asarray(bias))
     u = np.asarray(state(tokens=domain.num_tokens))
     weight = np.asarray(operator.weight)
     width = weight.shape[0]
     before = width - 1 if operator.causal else width // 2
     places = [*np.ndindex(domain.grid)]
-    expected = np.zeros_like(u)
+    expected = np.tile(bias, (len(u), 1))
     for row, place in enumerate(places):
         for tap in np.ndindex(weight.shape[:-2]):
             there = np.array(place) + tap - before
