@@ -219,7 +219,7 @@ model:
     - attention
     - feed_forward
     - {kind: "mine:Pull", options: {rate: 0.05}}
-  constraint: {kind: "mine:Box", options: {radius: 2.0}}
+  constraint: {kind: "mine:Box", options: {radius: 0.5}}
 control:
   kind: "mine:Straight"
 solver:
