@@ -228,10 +228,17 @@ def test_the_time_of_a_scheme_is_that_of_its_own_samples(compare, runs):
     rate: it has made half of its steps when the other has made all."""
     runs.losses["long"] = LOSSES["heun"]
     schemes = {"ordinary": {}, "long": {"model": {"context": 16}}}
-    report = compare(RECIPES, schemes=schemes, recipes={})
+    changes = {"schemes": schemes, "recipes": {}, "seeds": [0]}
+    report = compare(RECIPES, **changes)
     rows = {row["scheme"]: row for row in report.rows}
     assert rows["long"]["at_equal_time"] == pytest.approx(rows["long"]["validation_loss"] + 6)
     assert "losses are on other samples: long." in report.about
+    assert "One seed: give three at least." in report.about and rows["long"]["spread"] is None
+    assert (rows["long"]["difference"], rows["long"]["half_width"]) == (
+        pytest.approx(-0.1),
+        None,
+    )
+    assert "difference" not in compare(RECIPES, **changes, reference=None).rows[0]
 
 
 def test_names_of_recipes_and_schemes_are_no_other(compare):

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden.copies import changed_copy
 from helpers import GOLDEN, drawn
 from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of, outputs
 from running import run_here
@@ -34,7 +35,7 @@ from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy, PHo
 from ide_transformer.training import LoadedModel
 
 
-def test_a_checkpoint_without_data_imitates_its_native_outputs():
+def test_a_checkpoint_without_data_imitates_its_native_outputs(tmp_path):
     loaded = ide.load_model(GOLDEN / "vit")
     problem = make_problem(loaded, 3, 2)
     assert problem.loss == "distance from the native outputs, random images"
@@ -44,6 +45,9 @@ def test_a_checkpoint_without_data_imitates_its_native_outputs():
     assert np.allclose(problem.losses(1.1 * outputs), 0.01)
     with pytest.raises(ide.InputError, match=r"EncodedInputs.*or a model of images"):
         make_problem(ide.load_model(GOLDEN / "whisper"), 3, 2)
+    (changed_copy(tmp_path, "bert") / "tokenizer.json").write_text("{")
+    with pytest.raises(ide.InputError, match="is no tokenizer"):
+        make_problem(ide.load_model(tmp_path), 3, 2)
 
 
 def test_losses_of_samples_are_those_of_the_task():

@@ -37,7 +37,8 @@ def test_no_program_is_compiled_for_a_forecast_alone(monkeypatch, tmp_path, over
 
 def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
     meshes = [{"steps_per_interval": 1}, {"steps_per_interval": 4, "tokens": 4, "weight": 3}]
-    config = configured(tmp_path, [f"training.meshes={meshes}", "model.depth=1"])
+    small = ["model.depth=1", "model.operators=[damping]"]
+    config = configured(tmp_path, [f"training.meshes={meshes}", *small])
     spent = budget.Budget(unit="field_evaluations", amount=110.0)
     drawn = [drawn_mesh(config.training, step) for step in range(20)]
     assert 0 < sum(drawn) < 20
@@ -58,7 +59,7 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
     ],
 )
 def test_a_trial_is_possible_where_its_model_can_be_made(tmp_path, key, value, possible):
-    config = configured(tmp_path, [])
+    config = configured(tmp_path, ["model.depth=1", "model.operators=[attention]"])
     tasks = {"one": build.build_task(config)}
     trials = Trials(tmp_path / "runs", {"one": config}, [key], tasks, Console(quiet=True))
     trial = Trial("one", (value,), 3)

@@ -16,7 +16,7 @@ import tokenizers as tk
 
 import ide_transformer as ide
 from ide_transformer import InputError, tasks
-from ide_transformer.tasks import CharacterTokenizer, Dataset, tokenizing
+from ide_transformer.tasks import CharacterTokenizer, Dataset, language, tokenizing
 
 
 SEA = "the sea is wide\nand the night\n"
@@ -162,6 +162,15 @@ def test_held_out_parts_are_read_in_order(task):
     assert high - 8 <= low + len(parts["test"]) < high
     with pytest.raises(InputError, match="longer than the test text"):
         task.on(ide.Mesh(tokens=100))
+
+
+def test_a_sample_begins_as_a_document_does(task, monkeypatch):
+    def generated(model, prompt, length, **options):
+        assert prompt.tolist() == [task.end] and "key" in options
+        return np.append(prompt, whole(task)[:length])
+
+    monkeypatch.setattr(language, "generate", generated)
+    assert task.sample(None, 7) == SEA[:7]
 
 
 def test_a_saved_tokenizer_is_named_by_its_file(tmp_path):
