@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import largest
 from training import mine, stub
+from training.test_depth_of_runs import OWN
 
 import ide_transformer as ide
 from ide_transformer import solvers, tasks, training
@@ -78,8 +79,7 @@ def test_the_section_model_offers_what_operators_ask_for():
         relaxation,
         {kind: scaled, options: {operator:
             {kind: feature_integral, options: {normalization: sphere}}}},
-        {kind: sourced_attention, options: {attention:
-            {kind: attention, options: {window: 3}}}},
+        sourced_attention,
         {kind: damping, options: {rate: [0.25, 1, 2, 3]}},
         {kind: training.mine:Twice, options: {operator:
             {kind: training.mine:Pull, options: {strength: 0.5}}}}]"""
@@ -98,7 +98,7 @@ def test_the_section_model_offers_what_operators_ask_for():
     assert relaxation.rate.tolist() == [0.5] * 4 and damping.rate.tolist() == [0.25, 1, 2, 3]
     assert isinstance(scaled.operator.normalization, ide.Sphere)
     assert scaled.operator.normalization.gain.tolist() == [1] * 4
-    assert sourced.attention.region.radius == 3
+    assert type(sourced.attention) is ide.Attention and sourced.attention.heads == 2
     assert isinstance(twice.operator, mine.Pull) and twice.operator.strength == 0.5
     assert isinstance(twice.operator.normalization, ide.LayerNorm)
     assert model.inputs.positions is None
@@ -209,6 +209,15 @@ def test_own_inputs_and_read_out_from_python():
     assert int(written[3]) == int(jnp.argmax(expected[-1]))
     halved = model.on(ide.Mesh(steps_per_interval=2))
     assert int(halved.solve(tokens).stats["steps"]) == 4
+
+
+def test_a_run_of_own_classes():
+    model = model_of(**OWN)
+    assert type(model.inputs) is mine.Letters and type(model.read_out) is mine.Doubled
+    assert type(model.control) is mine.Growing and model.solver.sub_solver == mine.MyHeun()
+    feed_forward, pull = model.control(1.0)
+    assert feed_forward.activation is mine.my_activation
+    assert feed_forward.normalization == mine.Ball(radius=2.0) == pull.normalization
 
 
 def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch):

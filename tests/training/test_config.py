@@ -41,6 +41,8 @@ def test_overrides_change_what_a_file_says(tmp_path):
     assert (config.model.depth, config.model.width) == (4, 64)
     assert config.training.refine == {0: 2, 150: 4}
     assert training.load_config(path).name == "small"
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert training.load_config(tmp_path / "empty.yaml") == training.Config(name="empty")
     config = training.load_config(path, ["training.refine={0: 1, 5: 2, 9: 4}"])
     assert config.training.refine == {0: 1, 5: 2, 9: 4}
     with pytest.raises(ide.InputError, match="no such configuration file"):
@@ -136,6 +138,8 @@ _SCHEMES = st.recursive(
 @_SOME
 @hypothesis.given(_SCHEMES)
 def test_the_name_of_a_scheme_is_read_as_it_is_written(text):
+    assert str(SchemeConfig(kind="native")) == "native"
+    assert str(SchemeConfig(kind="strang")) == "strang(heun)"
     config = SchemeConfig.model_validate(text)
     assert str(config) == text
     assert SchemeConfig.model_validate(str(config)) == config

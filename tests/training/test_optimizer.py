@@ -232,6 +232,8 @@ def test_the_suggestion_is_between_the_fastest_fall_and_the_lowest_loss():
     assert "optimizer.learning_rate=" in found.text
     rising = range_test._suggested(rates.tolist(), np.linspace(1, 2, 200).tolist())
     assert rising.suggestion is None and "no suggestion" in rising.text
+    with pytest.raises(InputError, match="steps=5: too few"):
+        find_learning_rate(stub.config(), steps=5)
 
 
 @pytest.mark.heavy
@@ -260,5 +262,3 @@ def test_a_range_test_stops_where_the_loss_explodes(tmp_path, monkeypatch):
     written = json.loads((tmp_path / "learning_rate.json").read_text())
     assert written["rates"] == found.rates and written["suggestion"] == found.suggestion
     assert (tmp_path / "learning_rate.png").exists()
-    with pytest.raises(InputError, match="steps=5: too few"):
-        find_learning_rate(lion, steps=5)
