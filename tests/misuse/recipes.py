@@ -59,7 +59,7 @@ def public_calls():
         yield name
         ways = (way for way, x in vars(value).items() if isinstance(x, classmethod))
         ways = {f"{name}.{way}" for way in ways if not way.startswith("_")}
-        yield from ways - ELSEWHERE
+        yield from sorted(ways - ELSEWHERE)
 
 
 _PLACES = dict(positions=jnp.zeros((TOKENS, WIDTH)))
