@@ -5,16 +5,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import diffrax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden.copies import changed_copy
 from helpers import GOLDEN, drawn
-from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of, outputs
+from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of
 from running import run_here
 
 import ide_transformer as ide
-from ide_transformer.dynamics import refine, removal_damage, richardson
 from ide_transformer.studies import depth, depth_problem
 from ide_transformer.studies.depth import (
     NEEDED,
@@ -167,30 +168,59 @@ def losses_of(outputs):
     return jnp.mean(outputs**2, axis=(1, 2))
 
 
+def test_a_study_of_a_linear_model_by_hand():
+    """A layer multiplies the state by `1 - c`; with more steps by `(1 - c / k)^k`."""
+    rates = np.array([0.1, 0.3, 0.2])
+    model = ide.LanguageModel(
+        *(5, 4, 4),
+        control=ide.PiecewiseConstant((ide.Damping(jnp.asarray(rates)),)),
+        constraint=ide.Free(),
+        discretization=ide.Discretization(diffrax.Euler()),
+        key=jax.random.key(0),
+    )
+    samples = np.random.default_rng(0).integers(0, 5, (2, 3, 4))
+    said = []
+    problem = Problem(*samples, losses_of)
+    study = measure_coarsening(model, problem, refinements=(2,), tolerances=(), say=said.append)
+    assert said[0] == "layers" and said[-1] == "refined, 2 steps"
+    rows = {row["method"]: row for row in study.rows}
+    u0 = model.inputs.embed(samples[1])[0]
+    native = model.outputs(u0 * np.prod(1 - rates))
+
+    def check(row, factor, evaluations):
+        found = model.outputs(u0 * factor)
+        assert row["loss"] == pytest.approx(float(jnp.mean(found**2)), rel=1e-9)
+        change = np.asarray(losses_of(found) - losses_of(native))
+        assert row["change"] == pytest.approx(change.mean(), rel=1e-6, abs=1e-15)
+        expected = change.std(ddof=1) / np.sqrt(3)
+        assert row["uncertainty"] == pytest.approx(expected, rel=1e-6, abs=1e-15)
+        error = np.linalg.norm(found - native) / np.linalg.norm(native)
+        assert row["error"] == pytest.approx(error, rel=1e-6, abs=1e-15)
+        assert row["field_evaluations"] == evaluations
+
+    check(rows["native"], np.prod(1 - rates), 3)
+    for method in {**RULES, **NEEDED}:
+        layers = list(map(int, rows[method]["layers"].split()))
+        assert len(layers) == 2
+        check(rows[method], np.prod(1 - rates[layers]), 2)
+    assert rows["least estimate dropped"]["layers"] == "1 2"
+    finer = [np.prod((1 - rates / k) ** k) for k in (2, 4)]
+    check(rows["refined"], finer[0], 6)
+    check(rows["extrapolated"], 2 * finer[1] - finer[0], 18)
+    for row, off in zip(study.layers, rates, strict=True):
+        without = model.outputs(u0 * np.prod(1 - rates) / (1 - off))
+        damage = np.linalg.norm(without - native) / np.linalg.norm(native)
+        assert row["damage"] == pytest.approx(damage, rel=1e-6)
+    assert study.correlations["estimate"] == pytest.approx(1)
+    (budget,) = study.budgets
+    ours = [rows[x] for x in ("coarsened", "dropped", "merged", *NEEDED)]
+    assert budget["field_evaluations"] == 2
+    assert budget["loss"] == min(row["loss"] for row in ours)
+    assert budget["its_loss"] == min(rows[x]["loss"] for x in RULES)
+
+
 @pytest.mark.heavy
-def test_a_study_measures_every_method_and_says_where_a_solve_failed():
-    model = model_of("post-norm")
-
-    problem = Problem(CALIBRATION, HELD_OUT, losses_of)
-    study = measure_coarsening(model, problem, refinements=(2,), tolerances=(0.5, 1e-6))
-    by_method = {(row["method"], row["field_evaluations"]): row for row in study.rows}
-    native = by_method["native", LAYERS]
-    assert (native["error"], native["change"], native["uncertainty"]) == (0, 0, 0)
-    exact = float(jnp.mean(outputs(model) ** 2))
-    assert abs(native["loss"] - exact) < 1e-12
-    refined = float(jnp.mean(outputs(refine(model, 2)) ** 2))
-    assert abs(by_method["refined", 2 * LAYERS]["change"] - (refined - exact)) < 1e-12
-    extrapolated = float(jnp.mean(richardson(model, 2, HELD_OUT) ** 2))
-    assert abs(by_method["extrapolated", 6 * LAYERS]["loss"] - extrapolated) < 1e-10
-    adaptive = [row["loss"] for row in study.rows if row["method"] == "adaptive"]
-    assert adaptive[0] is not None and adaptive[1] is None
-    assert [row["field_evaluations"] for row in study.budgets] == [3, 2]
-    damage = [row["damage"] for row in study.layers]
-    assert np.allclose(damage, removal_damage(model, HELD_OUT), rtol=1e-10)
-
-
-@pytest.mark.heavy
-def test_adaptive_rows_differ():
+def test_adaptive_rows_differ_and_say_where_a_solve_failed():
     """Both tolerances were met by the first try in every interval."""
     study = _Study(model_of(), Problem(CALIBRATION, HELD_OUT, losses_of))
     for tolerance in (10.0, 5.0):
@@ -199,6 +229,9 @@ def test_adaptive_rows_differ():
     assert first["layers"] == "tolerance 10" and first["field_evaluations"] == 5 * LAYERS
     assert second["field_evaluations"] > first["field_evaluations"]
     assert second["layers"] != "tolerance 5" and second["error"] != first["error"]
+    study = _Study(model_of("post-norm"), Problem(CALIBRATION, HELD_OUT, losses_of))
+    study.adapt(1e-6)
+    assert study.rows[-1]["loss"] is None and study.rows[-1]["error"] is None
 
 
 def test_figures_are_written(tmp_path, monkeypatch):
