@@ -138,6 +138,58 @@ def test_modes_agree_in_float32():
     assert direct.dtype == jnp.float32 and relative(reversible, direct) < 1e-4
 
 
+def value_and_gradient(equation, u0, mode, solver=PAIR, **options):
+    """The states asked for, and the gradient of a function of them."""
+
+    @eqx.filter_jit
+    @eqx.filter_value_and_grad(has_aux=True)
+    def both(u0):
+        us = ide.solve(equation, u0, solver=solver, gradient=mode, **options).us
+        return jnp.sum(jnp.cos(us - 1.0)), us
+
+    (_, us), gradient = both(u0)
+    return us, gradient
+
+
+def test_states_at_the_knots_from_zero_and_their_gradient():
+    equation = make_equation(intervals=4, normalization=ide.Free())
+    zero, saveat = jnp.zeros_like(U0), diffrax.SaveAt(ts=equation.knots)
+    found, expected = (
+        value_and_gradient(equation, zero, mode, saveat=saveat, throw=False)
+        for mode in (ide.Reversible(), ide.Direct())
+    )
+    assert largest(found[0], expected[0]) < 1e-13
+    assert largest(found[1], expected[1]) < 1e-12
+    assert 0 < ide.rebuilding_error(equation, zero, solver=PAIR)[0] < 1e-12
+
+
+def test_rounding_grows_on_the_way_back_as_the_coupling_says():
+    equation = make_equation(intervals=48)
+    good, bad = (
+        np.asarray(
+            ide.rebuilding_error(
+                equation,
+                U0,
+                solver=ide.AlgebraicallyReversible(ide.LieTrotter(), coupling=coupling),
+            )
+        )
+        for coupling in (0.99, 0.7)
+    )
+    assert good.shape == (48,) and good[0] < 1e-12
+    # Of the 48 steps each multiplies by 1/0.7, which makes 3e7.
+    assert 1e3 * good[0] < bad[0] and bad[-1] < 1e-14
+
+
+@pytest.mark.heavy
+def test_a_gradient_spoilt_by_rounding_is_an_error():
+    equation, mode = make_equation(intervals=48), ide.Reversible()
+    solver = ide.AlgebraicallyReversible(ide.LieTrotter(), coupling=0.3)
+    _, gradient = value_and_gradient(equation, U0, mode, solver, throw=False)
+    assert np.isnan(gradient).all()
+    with pytest.raises(Exception, match="rebuilt initial state differs"):
+        jax.block_until_ready(value_and_gradient(equation, U0, mode, solver))
+
+
 @pytest.mark.heavy
 def test_adaptive_gradients():
     """With tight tolerances all agree with the gradient of a fine march."""

@@ -49,7 +49,7 @@ def after_step(t, h, u):
     return u
 
 
-def test_states_after_layers_and_steps_and_functions_of_them():
+def test_states_after_layers_and_steps():
     def read(t, u, args):
         return {"state": u, "mean": args * u.mean(), "depth": t}
 
