@@ -87,3 +87,15 @@ def test_transfers_are_made_inside_of_a_program_too_and_differentiated():
         np.add.at(matrix, places, transfer.values)
         gradient = jax.jit(jax.grad(lambda u, f=transfer: jnp.sum(f(u) ** 2)))(u)
         assert largest(gradient, 2 * matrix.T @ (matrix @ u)) < 1e-13
+
+
+def test_a_coarsened_grid_has_the_middles_of_blocks():
+    fine = ide.TokenDomain.periodic((4, 6), (1.0, 3.0))
+    coarse = ide.coarsened(fine)
+    assert (coarse.grid, coarse.period) == ((2, 3), fine.period)
+    assert coarse.spacing == (0.5, 1.0)
+    blocks = np.asarray(fine.points).reshape(2, 2, 3, 2, 2)
+    assert largest(coarse.points, blocks.mean(axis=(1, 3)).reshape(-1, 2)) < 1e-15
+    u = DRAW.normal(size=(24, 3))
+    means = u.reshape(2, 2, 3, 2, 3).mean(axis=(1, 3)).reshape(-1, 3)
+    assert largest(moved(ide.interpolation(fine, coarse), u), means) < 1e-14
