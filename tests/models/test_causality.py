@@ -142,7 +142,8 @@ def test_a_leak_is_found_and_named(named):
 
 # What a configuration has to say of an operator, and those that no language model can have.
 OPTIONS = {
-    "difference_advection": {"velocity": [0.5]},
+    # Positive, it looks back, until training changes its sign.
+    "difference_advection": {"velocity": [-0.5]},
     "diffusion": {"rate": 0.1},
     "layer_norm_scaling": {"operator": "attention"},
     "scaled": {"operator": "attention"},
@@ -180,7 +181,7 @@ def test_every_operator_of_a_configuration(causal):
     for operator in leaking:
         with pytest.raises(ide.InputError, match=r"operator 0, .* sees later tokens"):
             check_causal("text", model_of(operator))
-    assert len(leaking) == 4 if causal else len(leaking) > 4
+    assert 0 < len(leaking) < len(block)
 
 
 BLOCKS = {"transformer": [], "damped": [ide.Damping(0.5)], "paper": []}

@@ -222,8 +222,9 @@ def test_many_beams_find_the_most_likely_text():
 
 @pytest.mark.heavy
 def test_one_beam_is_greedy_in_low_precision():
-    sources = np.random.default_rng(1).standard_normal((64, *SPEECH.shape[1:]))
-    prompts = np.broadcast_to(PROMPT[0], (64, 2))
+    random = np.random.default_rng(1)
+    sources = random.standard_normal((64, *SPEECH.shape[1:]))
+    prompts = random.integers(0, VOCABULARY, (64, 2))
 
     def written(generate, model, **options):
         return generate(model, sources, prompts, LENGTH, end=VOCABULARY - 1, **options)

@@ -202,26 +202,14 @@ def test_a_longer_horizon_passes_through_the_old_end():
         MODEL.on(ide.Mesh(horizon=6.0))
 
 
-def test_each_token_of_a_text_stops_by_itself():
-    rule = ide.EstimatedExit(0.6)
-    model = filled(lambda: language_model(intervals=6, exit=rule))
-    found = solution_of(model, TOKENS)
-    evaluations = found.stats["field_evaluations"]
-    assert evaluations.shape == TOKENS.shape and found.succeeded
-    assert 2 <= float(evaluations.min()) < float(evaluations.max()) <= 6
-    # The first token sees none of the others.
-    alone = solution_of(model, TOKENS[:, :1])
-    assert largest(alone.u1, found.u1[:, :1]) < 1e-12
-    assert largest(solution_of(model.with_exit(None), TOKENS).u1, found.u1) > 1e-3
-
-
 def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     model = filled(lambda: image_classifier(class_token=False, control=ide.Tied, intervals=6))
     images = normal(6, 4, 6, 1)
     with pytest.raises(ide.InputError, match=r"none for each token.*stops='sample'"):
         model.with_exit(ide.EstimatedExit(0.01))(images)
-    exit = ide.EstimatedExit(0.1, stops="sample")
-    evaluations = solution_of(model.with_exit(exit), images).stats["field_evaluations"]
+    stopped = model.with_exit(ide.EstimatedExit(0.1, stops="sample"))
+    evaluations = solution_of(stopped, images).stats["field_evaluations"]
+    assert evaluations.shape == (6, model.domain.num_tokens)
     assert (evaluations == evaluations[:, :1]).all()
     assert len(np.unique(evaluations)) > 1
 
@@ -243,16 +231,12 @@ def test_an_ordinary_model_is_one_of_nodal_functions(velocity):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("of_tokens", [False, True])
-def test_outputs_converge_in_width(of_tokens):
-    model = operator_model() if of_tokens else language_model()
-    inputs = np.cos(2 * np.pi * np.arange(16) / 16) if of_tokens else TOKENS
+def test_outputs_converge_in_width():
+    model, a = operator_model(), np.cos(2 * np.pi * np.arange(16) / 16)
     space = ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(WIDTH))
     smooth = eqx.tree_at(lambda m: m.space, model, space, is_leaf=lambda x: x is None)
-    outputs = [outputs_of(smooth.on(ide.Mesh(width=n)), inputs) for n in (32, 64, 256)]
+    outputs = [outputs_of(smooth.on(ide.Mesh(width=n)), a) for n in (32, 64, 256)]
     assert largest(outputs[1], outputs[2]) < largest(outputs[0], outputs[2]) / 20
-    wide = ide.functional(model).on(ide.Mesh(width=2 * WIDTH))
-    assert largest(outputs_of(wide, inputs), outputs_of(model, inputs)) < 1e-12
 
 
 def test_what_is_no_function_of_the_features():
