@@ -161,7 +161,7 @@ BROKEN = {
     "mesh: the model is on no other": own(control=Stuck),
     "mesh: on 4 intervals": own(control=Forgetful),
     "cache": lambda: small.language_model((small.feed_forward,)).with_read_out(Counting()),
-    "copied": own(lambda u: u),
+    "copies": own(lambda u: u),
 }
 
 
