@@ -76,7 +76,7 @@ class AbstractConformance:
     def built(self, offers: Offers) -> Any:
         """A part of this class as a configuration makes it."""
         kind = type(self.part)
-        if not self.part.configurable:
+        if not getattr(self.part, "configurable", True):
             raise InputError("A configuration does not name it.")
         choice = Part(kind=f"{kind.__module__}:{kind.__qualname__}", options=self.options)
         try:
