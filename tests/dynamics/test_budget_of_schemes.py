@@ -84,7 +84,8 @@ def test_every_splitting_has_an_error_of_its_own():
     for name in CONSISTENT:
         assert (refined_splitting(named(name)) is not None) == splits(name), name
     one = model_with(block_of("transformer")[:1], ide.Strang())
-    assert list(refinements(FunctionSolve(one, wave, POINTS))) == ["tokens", "depth"]
+    one = FunctionSolve.of(one, wave, None)
+    assert one.tokens == POINTS and list(refinements(one)) == ["tokens", "depth"]
 
 
 @pytest.mark.heavy
