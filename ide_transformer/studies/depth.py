@@ -22,6 +22,7 @@ from ..models import Model
 from ..reporting import Report, Terminal, write_report
 from ..solvers import LieStrang
 from ..training import load_model
+from ..training.evaluation import at_least_one
 from .depth_problem import Problem, make_problem
 from .measure import Data, Measured, judge, measure, solved
 
@@ -75,9 +76,8 @@ def study_coarsening(
     """Coarsens and refines the run or checkpoint in `path`, compares it with dropping layers by
     the rules in use, and writes tables and figures into `folder`; from so many samples to
     choose and fit by, and to measure on."""
-    for name, size in (("calibration", calibration), ("held_out", held_out)):
-        if size < 1:
-            raise InputError(f"study_coarsening: {name}={size}; give it at least one sample.")
+    at_least_one("calibration", calibration)
+    at_least_one("held_out", held_out)
     console = Terminal()
     loaded = load_model(path, trust=trust)
     if loaded.model.ordinary.control.num_intervals < 2:

@@ -29,15 +29,10 @@ class AbstractTextTask(AbstractTask):
     beside the trained model."""
 
     tokenizer: AbstractTokenizer
-    context: int
 
     @property
     def sizes(self) -> dict[str, Any]:
         return {"vocabulary": self.tokenizer.vocabulary}
-
-    @property
-    def tokens_per_sample(self) -> int:
-        return self.context
 
     def save(self, tokenizer: Path) -> None:
         self.tokenizer.save(tokenizer)
