@@ -169,7 +169,7 @@ class _Scheme(AbstractConformance):
 
         return by_hand(equation, method, jnp.asarray(self.u0))
 
-    @within(0)
+    @within(0.0)
     def copies(self):
         """pickled, it is the same."""
         # Schemes of diffrax hold objects that equal themselves alone.
@@ -177,7 +177,7 @@ class _Scheme(AbstractConformance):
         same = eqx.tree_equal(copy, self.part, typematch=True)
         return bool(same) or spelled(copy) == spelled(self.part), True
 
-    @within(0)
+    @within(0.0)
     def dtype(self):
         """a state in float32 stays so."""
         single = jnp.asarray(self.u0, jnp.float32)
@@ -186,7 +186,7 @@ class _Scheme(AbstractConformance):
         )
         return bits(end), [32]
 
-    @within(0)
+    @within(0.0)
     def order(self):
         """with shorter steps the error falls by the order that it says, to 0.15 (from order
         five on, where the range ends at rounding, to 0.4)."""
@@ -208,7 +208,7 @@ class _Scheme(AbstractConformance):
         solution = solve(equation, u0, solver=self.solver, throw=False)
         return solution.stats["constraint_residual"] * solution.succeeded, 0
 
-    @within(0)
+    @within(0.0)
     def failure(self):
         """weights that are not finite end in a failure, and others in a success."""
         return self.together[0][1][1], np.arange(5) < 4
