@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import apply, state
+from equation.problems import apply, made, state
 from helpers import WIDTH, largest
 from published.numpy_blocks import linear
 
@@ -87,9 +87,9 @@ def test_the_delta_rule_is_the_update_of_error_free_linear_attention():
     alpha = (1 - np.exp(-beta * k @ k)) / (k @ k)
     matrix = np.eye(WIDTH) - alpha * np.outer(k, k)
     expected = np.asarray(u) @ matrix.T + alpha * v * k
-    assert largest(rule.flow(u, domain, 1.0), expected) < 1e-13
+    assert largest(made(rule.flow, u, domain, 1.0), expected) < 1e-13
     still = ide.DeltaRule(jnp.zeros((1, WIDTH)), jnp.ones(1))
-    assert largest(still.flow(u, domain, 1.0), u) == 0
+    assert largest(made(still.flow, u, domain, 1.0), u) == 0
 
 
 def test_the_normalisation_shrinks_with_depth(key):
