@@ -144,6 +144,13 @@ def test_implicit_schemes():
     for solver, inverse in ((ide.ImplicitEuler(), euler), (ide.ImplicitMidpoint(), middle)):
         expected = u @ np.linalg.inv(inverse @ inverse)
         assert largest(final(equation, solver), expected) < 1e-11
+
+    @jax.jit
+    @jax.grad
+    def gradient(u):
+        return jnp.sum(ide.single_step(ide.ImplicitEuler(), equation.terms, 0.0, 1.0, u))
+
+    assert largest(gradient(initial_state()), np.ones_like(u) @ np.linalg.inv(euler).T) < 1e-10
     order = observed_order(
         lambda n: largest(final(equation, diffrax.Kvaerno3(), n), exact(m)), (8, 16)
     )
