@@ -132,6 +132,14 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         self.weights = jnp.zeros(num_steps * (num_steps + 3) // 2).at[last].set(1.0)
         self.num_steps, self.solver = num_steps, solver
 
+    @property
+    def coefficients(self) -> Float[Array, "steps states"]:
+        """a: a row for each step, a column for each x_j."""
+        rows, columns = jnp.tril_indices(self.num_steps, 1, self.num_steps + 1)
+        return (
+            jnp.zeros((self.num_steps, self.num_steps + 1)).at[rows, columns].set(self.weights)
+        )
+
     def projected(self) -> Projected:
         """The variant whose steps of the other scheme are projected, and their combination."""
         return Projected(self.with_projected_solver())
@@ -143,11 +151,9 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         return Past.of(u, self.num_steps + 1)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        past, steps = state.plus(field.first_step(self.solver, u).y1), self.num_steps
-        # a: a row for each step, of which the first makes the second state.
-        places = jnp.tril_indices(steps, 1, steps + 1)
-        rows = jnp.zeros((steps, steps + 1)).at[places].set(self.weights)
-        row = rows[past.number - 2].astype(u.dtype)
+        past = state.plus(field.first_step(self.solver, u).y1)
+        # The first row is that of the second state.
+        row = self.coefficients[past.number - 2].astype(u.dtype)
         return Step.between(u, jnp.tensordot(row, past.values, 1), state=past)
 
 
