@@ -5,6 +5,8 @@ is the only one that reads programs of jax, their equations and their parameters
 the package knows just `mark` and `run_marked`. A new version of jax may change them; then the
 test of this file fails."""
 
+import functools as ft
+import itertools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -44,8 +46,8 @@ def run_marked(
     program: Callable, fill: Fill, *arguments: PyTree
 ) -> tuple[PyTree, list[list[Array]]]:
     """The outputs of a program in which `fill` gives the arrays that leave each mark, and the
-    arrays that entered them, in order. All branches of a `lax.cond` that has marks are run, as
-    under `jax.vmap`; the arrays that enter marks of those not taken are zeros.
+    arrays that entered them, in order. Those that enter a mark in the branch of a `lax.cond`
+    that is not taken are zeros.
 
     **Raises:** `MarkInLoop`.
     """
@@ -83,16 +85,33 @@ def run_marked(
         raise MarkInLoop(str(eqn.primitive))
 
     def switch(index: Array, branches: tuple[Any, ...], operands: list) -> list:
-        results = []
-        for number, branch in enumerate(branches):
-            first = len(entered)
-            results.append(evaluate(branch.jaxpr, branch.consts, operands))
-            taken = jnp.equal(index, number)
-            entered[first:] = [
-                [jnp.where(taken, x, jnp.zeros_like(x)) for x in arrays]
-                for arrays in entered[first:]
-            ]
-        return [lax.select_n(index, *x) for x in zip(*results, strict=True)]
+        first, made = len(entered), []
+
+        def run(number: int, *operands: Array) -> tuple[list, list[list[Array]]]:
+            """The outputs of a branch, and what enters its marks, whose numbers follow those of
+            the branches before."""
+            before = list(itertools.chain(*made[:number]))
+            entered.extend(before)
+            branch = branches[number]
+            outputs = evaluate(branch.jaxpr, branch.consts, list(operands))
+            inside = entered[first + len(before) :]
+            del entered[first:]
+            return outputs, inside
+
+        def run_with_zeros(number: int) -> Callable:
+            def branch(*operands):
+                inside = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), made)
+                outputs, inside[number] = run(number, *operands)
+                return outputs, inside
+
+            return branch
+
+        for number in range(len(branches)):
+            made.append(jax.eval_shape(ft.partial(run, number), *operands)[1])
+        every = map(run_with_zeros, range(len(branches)))
+        outputs, inside = lax.switch(index, list(every), *operands)
+        entered.extend(itertools.chain(*inside))
+        return outputs
 
     values = evaluate(traced.jaxpr, traced.consts, jax.tree.leaves(arguments))
     return jax.tree.unflatten(jax.tree.structure(outputs), values), entered
