@@ -76,8 +76,8 @@ def test_a_trained_model_on_longer_inputs(tmp_path, capsys):
     assert task.batch(0, 1, 0).inputs.shape == (1, 5)
     batch = next(task.held_out(16, 16))
     assert batch.inputs.shape == (16, 9)
-    (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(horizon=5)], samples=16)
-    loss = eqx.filter_jit(task.loss)(loaded.model.on(ide.Mesh(horizon=5)), batch).loss
+    (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(horizon=5.0)], samples=16)
+    loss = eqx.filter_jit(task.loss)(loaded.model.on(ide.Mesh(horizon=5.0)), batch).loss
     assert row["evaluations"] == 5 and row["loss"] == pytest.approx(float(loss), rel=1e-5)
     command = ("evaluate.py", run.path, *longer, "--samples", 16, "--mesh", "horizon=2,5")
     figure = ("--measure", "exact_match", "--figure", tmp_path / "figure.png")
