@@ -57,7 +57,9 @@ def test_in_low_precision():
 
 # Each of them goes another way through the march.
 SOLVERS = {
-    "heun, 4 of 2 intervals": dict(solver=diffrax.Heun(), control=ide.Chebyshev),
+    "heun, 4 of 2 intervals": dict(
+        solver=diffrax.Heun(), control=ide.Chebyshev, steps_per_interval=2
+    ),
     "post-norm": dict(
         solver=ide.LieTrotter(ide.Projected(diffrax.Euler())), constraint=ide.LayerNorm()
     ),

@@ -156,12 +156,15 @@ def test_at_each_budget_the_best_of_either_side_is_compared_sample_by_sample():
     ]
     losses = [np.full(3, row["loss"] or np.nan) for row in rows]
     losses[1] = np.array([1.0, 2.0, 3.0])
-    found = compare_budgets(rows, losses, ours={"a", "b"}, theirs={"rule", "failed rule"})
+    sides = dict(ours={"a", "b"}, theirs={"rule", "failed rule"})
+    found = compare_budgets(rows, losses, **sides)
     assert len(found) == 1 and found[0]["field_evaluations"] == 3
     assert (found[0]["coarsening"], found[0]["layer_dropping"]) == ("a", "rule")
     assert (found[0]["loss"], found[0]["its_loss"]) == (2.0, 2.5)
     assert found[0]["difference"] == -0.5
     assert abs(found[0]["uncertainty"] - 1 / np.sqrt(3)) < 1e-12
+    of_one = [loss[:1] for loss in losses]
+    assert compare_budgets(rows, of_one, **sides)[0]["uncertainty"] is None
 
 
 def losses_of(outputs):
