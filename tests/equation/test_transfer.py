@@ -51,6 +51,14 @@ def test_it_converges_around_a_periodic_plane():
         assert abs(np.log2(errors[0] / errors[1]) - degree - 1) < 0.3
 
 
+def test_a_box_is_linear_along_each_axis():
+    source = ide.TokenDomain.uniform((3, 4, 5))
+    lowest, highest = np.min(source.points, axis=0), np.max(source.points, axis=0)
+    target = ide.TokenDomain(jnp.asarray(DRAW.uniform(lowest, highest, (20, 3))))
+    u, expected = (at(lambda x, y, z: x * y - 2 * y * z + z, d) for d in (source, target))
+    assert largest(moved(ide.interpolation(source, target), u), expected) < 1e-12
+
+
 def test_scattered_points_of_the_plane_are_linear_in_triangles():
     corners = [[0, 0], [0, 1], [1, 0], [1, 1]]
     source = ide.TokenDomain(jnp.asarray(np.concatenate([corners, DRAW.uniform(size=(30, 2))])))
