@@ -1,7 +1,7 @@
 """Fixed steps: a scan over the intervals, their weights passed as its inputs."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -74,6 +74,15 @@ class Steps(eqx.Module):
         """The state of the solver before the first step."""
         return self.solver.init(terms, self.offsets[0], self.offsets[1], u0, args)
 
+    def step(
+        self, terms: PyTree, ends: tuple, carry: Carry, args: PyTree, made_jump: Any
+    ) -> tuple[Carry, PyTree]:
+        """A step between two ends, and the values that interpolate it."""
+        u, _, dense_info, solver_state, result = self.solver.step(
+            terms, *ends, carry.u, args, carry.solver_state, made_jump
+        )
+        return Carry(u, solver_state, first_failure(carry.result, result)), dense_info
+
     def advance(
         self, terms: PyTree, edges: Array, carry: Carry, args: PyTree, *, dense=False, loop=True
     ) -> tuple[Carry, PyTree]:
@@ -81,11 +90,8 @@ class Steps(eqx.Module):
         each, if they are to be `dense`."""
 
         def step(carry, inputs):
-            t0, t1, made_jump = inputs
-            u, _, dense_info, solver_state, result = self.solver.step(
-                terms, t0, t1, carry.u, args, carry.solver_state, made_jump
-            )
-            carry = Carry(u, solver_state, first_failure(carry.result, result))
+            *ends, made_jump = inputs
+            carry, dense_info = self.step(terms, tuple(ends), carry, args, made_jump)
             return carry, dense_info if dense else None
 
         # The field jumps at the beginning of an interval.
@@ -125,6 +131,11 @@ def step_cost(
     return count_evaluations(solver, block, features)
 
 
+def compiled(equation: Equation, given: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
+    """The scheme that makes the steps of a march by the scheme given."""
+    return unrolled(matrix_free(keeps_constraint(given, equation.constraint)))
+
+
 def plan_steps(
     equation: Equation,
     given: diffrax.AbstractSolver,
@@ -134,7 +145,7 @@ def plan_steps(
     """The plan of a march, for a state of this shape and dtype. The parts of the equation that
     are smooth in depth are evaluated ahead, where the steps need them."""
     check_number(equation, given, number)
-    solver = unrolled(matrix_free(keeps_constraint(given, equation.constraint)))
+    solver = compiled(equation, given)
     cost = step_cost(equation, solver, state.shape[-1])
     if cost is not None and number <= _MOST_POINTS:
         starts = np.arange(number)[:, None]

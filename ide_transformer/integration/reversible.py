@@ -41,7 +41,7 @@ class Inputs(NamedTuple):
 # the arrays around this function is summed over all steps.
 Make: TypeAlias = Callable[[Inputs, PyTree], Couplings]
 
-# That of a march, its initial state and the weights of its intervals.
+# This function for all steps of a march, the initial state, and the weights of the intervals.
 Differentiable: TypeAlias = tuple[Make, Array, PyTree]
 
 # The last state, those at the ends of the intervals, if asked for, and the status.
@@ -139,10 +139,10 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
                 f"does; use AlgebraicallyReversible({steps.name}(…)), which makes any explicit "
                 "scheme reversible, Leapfrog(), or gradient=Recompute()."
             )
-        return tuple(map(economic, couplings))
+        return tuple(map(closed, couplings))
 
-    def economic(coupling):
-        """The same, with just those arrays that it uses."""
+    def closed(coupling):
+        """The coupling, closed over just those arrays that it uses."""
         if not isinstance(coupling, Shear):
             return coupling
         # Its own gradient, taken one step at a time, keeps products alone: there it is faster.
@@ -200,7 +200,7 @@ def march_coupled(
     differentiable: Differentiable, inputs: Inputs, tolerance: float, output: Output
 ) -> Outcome:
     """All steps, each made of its couplings, with the gradient of `Reversible`; as a function
-    of the make, the initial state and the weights."""
+    of what makes its couplings, the initial state and the weights."""
     return forward(differentiable, inputs, states=output.states)[0]
 
 

@@ -135,10 +135,9 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
     @property
     def coefficients(self) -> Float[Array, "steps states"]:
         """a: a row for each step, a column for each x_j."""
-        rows, columns = jnp.tril_indices(self.num_steps, 1, self.num_steps + 1)
-        return (
-            jnp.zeros((self.num_steps, self.num_steps + 1)).at[rows, columns].set(self.weights)
-        )
+        steps = self.num_steps
+        rows, columns = jnp.tril_indices(steps, 1, steps + 1)
+        return jnp.zeros((steps, steps + 1)).at[rows, columns].set(self.weights)
 
     def projected(self) -> Projected:
         """The variant whose steps of the other scheme are projected, and their combination."""

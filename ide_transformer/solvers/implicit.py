@@ -195,14 +195,17 @@ class AbstractOneStage(AbstractImplicitScheme):
 
     tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
 
+    def error(self, increment: Array, explicit: Array) -> Array | None:
+        """An estimate of the local error, from the increment of the step and that of Euler's
+        method, if there is one."""
+        return None
+
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         c, explicit = self.node, field(0, u)
         inputs = field, c, u, c
         root = find_root(_stage, u + c * explicit, inputs, tolerance=self.tolerance)
         y1 = (root.value - (1 - c) * u) / c
-        adaptive = isinstance(self, diffrax.AbstractAdaptiveSolver)
-        error = 0.5 * (y1 - u - explicit) if adaptive else None
-        state = state.plus(1 + root.evaluations)
+        error, state = self.error(y1 - u, explicit), state.plus(1 + root.evaluations)
         return Step.between(u, y1, error=error, state=state, result=root.result)
 
 
@@ -227,6 +230,9 @@ class ImplicitEuler(AbstractOneStage, diffrax.AbstractAdaptiveSolver):
 
     def error_order(self, terms: Terms) -> int:
         return 2
+
+    def error(self, increment: Array, explicit: Array) -> Array:
+        return 0.5 * (increment - explicit)
 
 
 class ImplicitMidpoint(AbstractOneStage):

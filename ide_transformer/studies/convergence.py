@@ -17,6 +17,7 @@ from jaxtyping import Array, Int
 from .. import equation as eq, solvers
 from ..errors import InputError
 from ..figures import Curve, plot_panels
+from ..integration.march import Carry, Steps, compiled
 from ..solvers import AbstractMomentum, Residual, Velocity
 from ..training import SchemeConfig, did_you_mean, validated
 from ..training.build import build_solver
@@ -79,8 +80,7 @@ def march(
 ) -> Array:
     """The state at T after so many equal steps in each interval; `solve` without its gradient,
     compiled once for all numbers of steps."""
-    kept = solvers.keeps_constraint(solver, equation.constraint)
-    method = solvers.unrolled(solvers.matrix_free(kept))
+    plan = Steps(equation, solver, compiled(equation, solver), 1, None, u0.dtype)
     length = equation.control.interval_length
 
     def interval(carry, inputs):
@@ -88,17 +88,16 @@ def march(
         terms = equation.interval_terms(index, weights)
 
         def step(k, carry):
-            u, state = carry
-            t0, t1 = (length * (index + n / steps) for n in (k, k + 1))
+            ends = tuple(length * (index + n / steps) for n in (k, k + 1))
             jump = (k == 0) & (not equation.continuous)
-            u, _, _, state, _ = method.step(terms, t0, t1, u, None, state, jump)
-            return u, state
+            return plan.step(terms, ends, carry, None, jump)[0]
 
         return lax.fori_loop(0, steps, step, carry), None
 
-    start = method.init(equation.terms_of(0), 0 / steps, length / steps, u0, None)
-    indices = jnp.arange(equation.control.num_intervals, dtype=u0.dtype)
-    return lax.scan(interval, (u0, start), (indices, equation.intervals()))[0][0]
+    terms = equation.terms_of(0)
+    start = plan.solver.init(terms, 0 / steps, length / steps, u0, None)
+    carry = Carry(u0, start, diffrax.RESULTS.successful)
+    return lax.scan(interval, carry, (plan.indices, equation.intervals()))[0].u
 
 
 class Refinement(NamedTuple):

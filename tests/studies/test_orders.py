@@ -2,13 +2,22 @@
 
 import json
 
+import jax.numpy as jnp
 import pytest
-from helpers import fast_first
+from helpers import fast_first, largest
 from running import run_here
 
 import ide_transformer as ide
 from ide_transformer.solvers import splitting_of
-from ide_transformer.studies.convergence import applies, find_scheme, measure_order, schemes
+from ide_transformer.studies.convergence import (
+    Case,
+    applies,
+    find_scheme,
+    march,
+    measure_order,
+    problem,
+    schemes,
+)
 from ide_transformer.training import SchemeConfig
 
 
@@ -29,6 +38,17 @@ EVERY = [(x, LAYERS, "free" if applies(x, "free") else "sphere") for x in scheme
 )
 def test_order_of_every_scheme(scheme, control, constraint):
     check(measure_order(scheme, control, constraint))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "control"),
+    [("strang(heun)", LAYERS), ("adams_bashforth(2)", "piecewise_linear")],
+)
+def test_errors_are_those_of_solve(scheme, control):
+    equation, u0 = problem(Case("transformer", control, "sphere"))
+    solver = find_scheme(scheme)[1].sphere
+    u1 = ide.solve(equation, u0, solver=solver, steps_per_interval=5).u1
+    assert largest(march(equation, u0, solver, jnp.asarray(5)), u1) < 1e-13
 
 
 def check(row):
