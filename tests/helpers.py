@@ -1,5 +1,6 @@
 """Small problems that several tests share."""
 
+import inspect
 from pathlib import Path
 
 import equinox as eqx
@@ -81,6 +82,16 @@ def fast_first(fast, cases, heavy=None):
         return [pytest.mark.heavy, *([pytest.mark.thorough] if number >= last else [])]
 
     return [pytest.param(*case, marks=marks(number)) for number, case in enumerate(cases)]
+
+
+def classes_of(kind, face=ide):
+    """The public classes of a kind by their names, without those that are abstract."""
+    return {
+        name: public
+        for name, public in sorted(vars(face).items())
+        if inspect.isclass(public) and issubclass(public, kind)
+        if not inspect.isabstract(public)
+    }
 
 
 def largest(x, y):

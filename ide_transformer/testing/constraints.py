@@ -1,4 +1,4 @@
-"""What every constraint does."""
+"""Conformance of a constraint."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -16,8 +16,6 @@ from ..equation import (
     Nodal,
 )
 from ..errors import InputError
-from ..training.build import offers_of
-from ..training.config import ModelConfig
 from .properties import (
     AbstractConformance,
     bits,
@@ -62,10 +60,6 @@ class _Constraint(AbstractConformance):
 
     def tangent(self, u: Any) -> Any:
         return np.asarray(_call(self.constraint, "tangent", u, self.rate))
-
-    def built(self, offers):
-        model = ModelConfig(width=self.features, heads=1)
-        return super().built(offers_of(model, causal=False))
 
     @within(0.0)
     def dtype(self):

@@ -1,4 +1,4 @@
-"""What every control does."""
+"""Conformance of a control."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -68,7 +68,7 @@ def check_family(
 
     **Arguments:**
 
-    - `checkpoint`: a folder or an archive, as of `load_pretrained`.
+    - `checkpoint`: a folder or an archive, see `load_pretrained`.
     - `outputs`: the outputs of a model, an array or a mapping to arrays; it may be compiled.
     - `reference`: the same outputs by the original library, in double precision, or a function
       that computes them for a path. With a function every option is changed in many ways, and
@@ -212,7 +212,7 @@ class _Case:
         return at, again.options.values, tensors
 
     def check_copies(self) -> None:
-        """Of weights that were trained, too."""
+        """Tensors that repeat another one, also after training."""
         family, places, original = self.checkpoint.family, self.places, self.checkpoint.original
         repeated = {
             original.get(name, name): original[other]

@@ -1,4 +1,4 @@
-"""What every operator does."""
+"""Conformance of an operator."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,8 +22,6 @@ from ..equation import (
     lattice,
 )
 from ..errors import InputError
-from ..training.build import offers_of
-from ..training.config import ModelConfig
 from .properties import (
     AbstractConformance,
     bits,
@@ -43,7 +41,7 @@ def _rate(operator, u, domain):
 
 @eqx.filter_jit
 def _derivatives(operator, u, domain):
-    """Of each number of the rate, with respect to weights, state and quadrature weights."""
+    """Derivatives of each number of the rate by weights, state and quadrature weights."""
     weights, rest = eqx.partition(operator, eqx.is_inexact_array)
 
     def rate(weights, u, quadrature):
@@ -103,10 +101,6 @@ class _Operator(AbstractConformance):
         if source is None or self.operator.own_domain:
             return self.operator
         return self.operator.with_source(jnp.asarray(np.asarray(source)[tokens]))
-
-    def built(self, offers):
-        model = ModelConfig(width=self.features, heads=1)
-        return super().built(offers_of(model, causal=False))
 
     @within(0.0)
     def dtype(self):

@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..errors import InputError
+from ..training.build import offers_of
 from ..training.choice import Part
+from ..training.config import ModelConfig
 from ..training.construct import Offers, construct
 
 
@@ -28,7 +30,7 @@ def within(bound: float) -> Callable[[Callable], Callable]:
 
 
 class AbstractConformance:
-    """The properties of a part of one kind. An `InputError` of a property says that the part
+    """Properties of a part of one kind. An `InputError` of a property says that the part
     refuses it, and there is nothing to compare."""
 
     kind: type
@@ -71,7 +73,12 @@ class AbstractConformance:
     @within(0.0)
     def yaml(self):
         """a configuration makes it, by `module:Class` and options."""
-        return type(self.built({})) is type(self.part), True
+        return type(self.built(self.offers)) is type(self.part), True
+
+    @property
+    def offers(self) -> Offers:
+        """Sizes that a configuration of a model gives to its parts."""
+        return offers_of(ModelConfig(width=self.features, heads=1), causal=False)
 
     def built(self, offers: Offers) -> Any:
         """A part of this class as a configuration makes it."""
@@ -106,7 +113,7 @@ def in_dtype(tree: PyTree, dtype: Any = float) -> PyTree:
 
 
 def bits(tree: PyTree) -> list[int]:
-    """Those of a number in each array of a tree that has floating-point numbers."""
+    """Bits of a number, for each array of floating-point numbers in a tree."""
     leaves = [x.dtype for x in jax.tree.leaves(tree) if hasattr(x, "dtype")]
     return [jnp.finfo(x).bits for x in leaves if jnp.issubdtype(x, jnp.inexact)]
 

@@ -1,4 +1,4 @@
-"""What every time-stepping scheme does."""
+"""Conformance of a time-stepping scheme."""
 
 import pickle
 from collections.abc import Callable, Mapping
@@ -104,9 +104,10 @@ class _Scheme(AbstractConformance):
         self.inputs, self.static = eqx.partition(parts, eqx.is_inexact_array)
         self.along = drawn_like(self.inputs)
 
-    def built(self, offers):
+    @property
+    def offers(self):
         sizes = {"features": FEATURES, "num_steps": INTERVALS, "operators": len(self.block)}
-        return super().built({diffrax.AbstractSolver: sizes})
+        return {diffrax.AbstractSolver: sizes}
 
     def evaluated(self, gradient: AbstractGradient) -> Callable:
         """The gradient of a loss of the (first) sample, and the states at the knots."""

@@ -1,4 +1,4 @@
-"""Conformance test of tasks."""
+"""Conformance of a task."""
 
 import itertools
 import pickle

@@ -1,11 +1,10 @@
-"""What every constraint does."""
-
-import inspect
+"""Every constraint does what `check_constraint` asks; wrong ones do not."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import classes_of
 
 import ide_transformer as ide
 from ide_transformer.testing import check_constraint
@@ -29,12 +28,7 @@ CASES = [
 
 
 def test_all_classes_are_here():
-    found = {
-        public
-        for public in vars(ide).values()
-        if inspect.isclass(public) and issubclass(public, ide.AbstractConstraint)
-        if not inspect.isabstract(public)
-    }
+    found = {*classes_of(ide.AbstractConstraint).values()}
     assert found == {type(constraint) for constraint, _ in CASES}
 
 

@@ -1,7 +1,6 @@
 """Every scheme does what `check_scheme` asks; schemes with an error do not."""
 
 import functools as ft
-import inspect
 
 import diffrax
 import equinox as eqx
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import drawn, fast_first
+from helpers import classes_of, drawn, fast_first
 
 import ide_transformer as ide
 from ide_transformer import solvers
@@ -120,10 +119,8 @@ def test_every_scheme(name):
 
 
 def test_every_class_of_the_package_is_here():
-    for name, kind in vars(solvers).items():
-        scheme = inspect.isclass(kind) and issubclass(kind, diffrax.AbstractSolver)
-        if scheme and not inspect.isabstract(kind):
-            assert any(parts(solvers.unrolled(x), kind) for x in CASES.values()), name
+    for name, kind in classes_of(diffrax.AbstractSolver, solvers).items():
+        assert any(parts(solvers.unrolled(x), kind) for x in CASES.values()), name
 
 
 class Euler(Heun):

@@ -1,11 +1,11 @@
 """Every task, found by class, does what training relies on; and what does not is found."""
 
-import inspect
 from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import classes_of
 from tasks.files import darcy_folder, write_idx
 
 import ide_transformer as ide
@@ -94,13 +94,9 @@ LEARNED = {"addition", "burgers_interval", "digits", "list_ops", "text"}
 
 
 def test_every_class_is_there():
-    found = [x for x in vars(tasks).values() if inspect.isclass(x)]
-    found = {x for x in found if issubclass(x, ide.AbstractTask) and x.configurable}
+    found = {x for x in classes_of(ide.AbstractTask, tasks).values() if x.configurable}
     configs = [training.Config.model_validate(tree) for tree, _ in CASES]
-    expected = {x for x in found if not inspect.isabstract(x)} - {
-        tasks.Shakespeare,
-        tasks.LanguageTask,
-    }
+    expected = found - {tasks.Shakespeare, tasks.LanguageTask}
     assert {task_class(config) for config in configs} == expected
 
 
