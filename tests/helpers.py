@@ -59,6 +59,20 @@ def drawn(shape, seed, std=1.0):
     return jnp.asarray(np.random.default_rng(seed).normal(scale=std, size=shape))
 
 
+def filled(shapes, std, seed):
+    """A tree with normal numbers in the place of shapes, integers zero. NumPy draws them, which
+    compiles nothing."""
+    normal = np.random.default_rng(seed).normal
+
+    def drawn_like(x):
+        if not isinstance(x, jax.ShapeDtypeStruct):
+            return x
+        inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+        return jnp.asarray(normal(scale=std, size=x.shape) * inexact, x.dtype)
+
+    return jax.tree.map(drawn_like, shapes)
+
+
 def random_state(*batch, tokens=TOKENS, width=WIDTH, seed=2):
     return drawn((*batch, tokens, width), seed)
 

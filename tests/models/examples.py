@@ -1,6 +1,7 @@
 """A small model of every kind, with inputs."""
 
 import equinox as eqx
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,11 +79,6 @@ def language_model(
     """One whose own options are `own`, and whose equation has the others."""
     given = dict(key=jax.random.key(2), std=1.0) | (own or {})
     return ide.LanguageModel(*sizes, **parts(operators, **options), **given)
-
-
-def text_encoder(**options):
-    table = jnp.asarray(normal(VOCABULARY, WIDTH))
-    return ide.TextEncoder(table, context=CONTEXT, **options, positions=table[1:], **parts())
 
 
 def sequence_classifier(**options):
@@ -184,14 +180,8 @@ def translation_model():
 
 
 def filled(make, std=0.4):
-    """A model with normal numbers as weights. NumPy draws them, which compiles nothing."""
-    draw = np.random.default_rng(1).normal
-
-    def drawn(x):
-        known = isinstance(x, jax.ShapeDtypeStruct)
-        return jnp.asarray(draw(scale=std, size=x.shape)) if known else x
-
-    return jax.tree.map(drawn, eqx.filter_eval_shape(make))
+    """A model with normal numbers as weights."""
+    return helpers.filled(eqx.filter_eval_shape(make), std, seed=1)
 
 
 class Neighbours(ide.AbstractOperator):

@@ -8,9 +8,9 @@ import sys
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import filled
 from running import logged
 
 from ide_transformer import models, tasks, training
@@ -72,22 +72,9 @@ def config(*overrides, **sections):
 
 
 def model_of(configuration, scale=0.3, **sizes):
-    """The model of a configuration. NumPy draws its weights, which compiles nothing."""
+    """The model of a configuration, its weights drawn by NumPy."""
     build = ft.partial(training.build_model_of_size, configuration, {"vocabulary": 5, **sizes})
-    return drawn(eqx.filter_eval_shape(build, jax.random.key(0)), scale)
-
-
-def drawn(shapes, scale=0.3):
-    """A tree of normal numbers in the place of shapes, the integers zero."""
-    normal = np.random.default_rng(0).normal
-
-    def draw(x):
-        if not hasattr(x, "shape"):
-            return x
-        inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-        return jnp.asarray(normal(size=x.shape) * scale * inexact, x.dtype)
-
-    return jax.tree.map(draw, shapes)
+    return filled(eqx.filter_eval_shape(build, jax.random.key(0)), scale, seed=0)
 
 
 def train(runs, *overrides, **sections):

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from helpers import fast_first
+from helpers import fast_first, filled
 from training import stub
 
 import ide_transformer as ide
@@ -31,7 +31,7 @@ def small(control, kind):
     start = ft.partial(training.initial_state, model, optimizer)
     shapes, static = eqx.filter_eval_shape(start, jax.random.key(0))
     # Means of squares, among others, are not negative.
-    state = jax.tree.map(abs, stub.drawn(shapes))
+    state = jax.tree.map(abs, filled(shapes, 0.3, seed=0))
     resample = ft.partial(resample_state, optimizer=optimizer, static=static, num_intervals=4)
     refined = jax.jit(resample)(state)
     return model, optimizer, state, refined
