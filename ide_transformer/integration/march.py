@@ -75,11 +75,12 @@ class Steps(eqx.Module):
         return self.solver.init(terms, self.offsets[0], self.offsets[1], u0, args)
 
     def step(
-        self, terms: PyTree, ends: tuple, carry: Carry, args: PyTree, made_jump: Any
+        self, terms: PyTree, ends: tuple[Any, Any], carry: Carry, args: PyTree, made_jump: Any
     ) -> tuple[Carry, PyTree]:
         """A step between two ends, and the values that interpolate it."""
+        t0, t1 = ends
         u, _, dense_info, solver_state, result = self.solver.step(
-            terms, *ends, carry.u, args, carry.solver_state, made_jump
+            terms, t0, t1, carry.u, args, carry.solver_state, made_jump
         )
         return Carry(u, solver_state, first_failure(carry.result, result)), dense_info
 
@@ -90,8 +91,8 @@ class Steps(eqx.Module):
         each, if they are to be `dense`."""
 
         def step(carry, inputs):
-            *ends, made_jump = inputs
-            carry, dense_info = self.step(terms, tuple(ends), carry, args, made_jump)
+            t0, t1, made_jump = inputs
+            carry, dense_info = self.step(terms, (t0, t1), carry, args, made_jump)
             return carry, dense_info if dense else None
 
         # The field jumps at the beginning of an interval.

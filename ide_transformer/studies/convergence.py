@@ -88,7 +88,7 @@ def march(
         terms = equation.interval_terms(index, weights)
 
         def step(k, carry):
-            ends = tuple(length * (index + n / steps) for n in (k, k + 1))
+            ends = length * (index + k / steps), length * (index + (k + 1) / steps)
             jump = (k == 0) & (not equation.continuous)
             return plan.step(terms, ends, carry, None, jump)[0]
 
