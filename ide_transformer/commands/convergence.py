@@ -28,6 +28,7 @@ from .options import figure_file
 EXAMPLES = """\
   ide-transformer convergence --scheme 'strang(heun)' --scheme rk4 --constraint sphere \
 --json orders.json --figure orders.png
+  ide-transformer convergence --scheme mine:Backwards
 """
 
 
@@ -35,7 +36,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     listed = textwrap.fill(f"schemes: {'; '.join(schemes())}", 90, break_on_hyphens=False)
     parser.epilog = f"{parser.epilog}\n{listed}"
     parser.add_argument(
-        "--scheme", action="append", help="one of those below (default: all of them)"
+        "--scheme",
+        action="append",
+        help="one of those below (default: all of them), or package.module:Class, a scheme of "
+        "your own in a file of this folder, for example mine:Backwards(euler)",
     )
     parser.add_argument("--control", action="append", choices=tuple(CONTROLS))
     parser.add_argument("--constraint", action="append", choices=tuple(CONSTRAINTS))

@@ -1,5 +1,5 @@
-"""Evaluates a run or a checkpoint: loss and perplexity on text, accuracy on images, relative
-error of functions, similarity of sentences."""
+"""Evaluates runs or checkpoints: loss, perplexity and bits per byte on text, accuracy on
+images, relative error of functions, similarity of sentences. Several models make one table."""
 
 import argparse
 from pathlib import Path
@@ -28,6 +28,7 @@ from .options import add_model, chosen_model, figure_file, floats, mesh_sections
 EXAMPLES = """\
   ide-transformer evaluate glassllm --samples 50
   ide-transformer evaluate runs/shakespeare solver.kind=strang
+  ide-transformer evaluate runs/characters runs/bpe --json both.json
   ide-transformer evaluate runs/any_depth --mesh intervals=1,2,4,8,16 --figure depth.png
   ide-transformer evaluate runs/parity --mesh horizon=8,16,24 model.context=33 \
 data.options.held_out_lengths=[17,32]
@@ -65,7 +66,7 @@ _CHOSEN = (*_ACROSS, "horizon", "tolerance", "saved")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add_model(parser, "further models; ")
     parser.add_argument("--text", type=Path, help="a text file or folder to predict")
     parser.add_argument("--samples", type=int, help="about so many windows; default: all")
     parser.add_argument(
@@ -126,7 +127,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    sections = _checked(options)
+    further = [x for x in options.overrides if "=" not in x]
+    options.overrides = [x for x in options.overrides if "=" in x]
+    sections = _checked(options, further)
     text = None if options.text is None else read_text(options.text)
     loaded = chosen_model(options)
     meshes = [mesh_of(section, loaded.model, "--mesh") for section in sections]
@@ -154,6 +157,10 @@ def run(options: argparse.Namespace) -> None:
         results = evaluate_on_meshes(loaded, meshes, *data, layers=layers)
         show_table(results)
         curves = {str(loaded.path): results}
+    elif further:
+        models = [loaded, *(chosen_model(options, other) for other in further)]
+        results = [{"model": str(x.path), **evaluate_loss(x, *data)} for x in models]
+        show_table(results)
     else:
         results = evaluate_loss(loaded, *data)
         for name, value in results.items():
@@ -170,8 +177,9 @@ def run(options: argparse.Namespace) -> None:
         draw_predictions(loaded, options.pictures, mesh=mesh, part=part)
 
 
-def _checked(options: argparse.Namespace) -> list[Any]:
-    """The meshes; `InputError` for options of which one would say nothing."""
+def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
+    """The meshes; `InputError` for options of which one would say nothing, or that are of one
+    model where there are `further` ones."""
 
     def given(*names: str) -> str:
         found = [name for name in names if getattr(options, name) is not None]
@@ -184,6 +192,8 @@ def _checked(options: argparse.Namespace) -> list[Any]:
     for name, others in _NOT_BESIDE.items():
         if given(name) and (said := given(*others)):
             raise InputError(f"{said} says nothing beside {given(name)}; drop one.")
+    if further and (said := given("mesh", "rollout", "exit", "pictures", "sentences")):
+        raise InputError(f"{said} measures one model; drop {' and '.join(further)}.")
     of_data = [x for x in options.overrides if x.startswith("data.")]
     if of_data and options.text is not None:
         raise InputError(f"{' and '.join(of_data)} says nothing beside --text; drop one.")

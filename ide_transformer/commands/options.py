@@ -38,8 +38,8 @@ def no_config(text: Path) -> InputError:
     )
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """A trained model and, if wanted, another scheme."""
+def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:
+    """A trained model and, if wanted, another scheme, beside `others`."""
     parser.add_argument(
         "model", help="the folder of a run, the folder or file of a checkpoint, or a package"
     )
@@ -47,8 +47,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="another scheme, solver.…; of a run other data of its task, data.options.…, or a "
-        "longer model.context",
+        help=f"{others}another scheme, solver.…; of a run other data of its task, "
+        "data.options.…, or a longer model.context",
     )
     parser.add_argument(
         "--checkpoint",
@@ -66,10 +66,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
 
 
-def chosen_model(options: argparse.Namespace) -> LoadedModel:
-    """The model that the options of `add_model` choose."""
+def chosen_model(options: argparse.Namespace, path: str | None = None) -> LoadedModel:
+    """The model that the options of `add_model` choose, or that at another `path`."""
     return load_model(
-        options.model,
+        options.model if path is None else path,
         options.overrides,
         checkpoint=options.checkpoint,
         weights=options.weights,

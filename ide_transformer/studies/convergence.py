@@ -126,7 +126,7 @@ def refine(
 ) -> Refinement:
     """The errors of a scheme against the state at T to which it converges, over the range of
     steps in which a scheme of that order shows it (in float64)."""
-    counts = list(_STEPS[expected_order])
+    counts = list(_STEPS[max(order for order in _STEPS if order <= expected_order)])
     ends = [march(equation, u0, solver, jnp.asarray(steps)) for steps in counts]
     errors = [largest_difference(u1, exact) for u1 in ends]
     used = [i for i, error in enumerate(errors) if not error <= _ROUNDING][-3:]
@@ -254,7 +254,15 @@ _FREE = (
 
 def _named(name: str) -> diffrax.AbstractSolver:
     scheme = validated(SchemeConfig, name, name)
-    return build_solver(name, scheme, features=FEATURES, num_steps=1, operators=2)
+    return build_solver("scheme", scheme, features=FEATURES, num_steps=1, operators=2)
+
+
+def _own(solver: diffrax.AbstractSolver) -> Entry:
+    """A scheme that is none of ours, with the limit of its kind."""
+    if isinstance(solver, Residual | Velocity):
+        return Entry(solver, limit=block_limit)
+    momentum = isinstance(solver, AbstractMomentum)
+    return _explicit(solver, limit=momentum_limit if momentum else equation_limit)
 
 
 @ft.cache
@@ -282,13 +290,18 @@ def schemes() -> dict[str, Entry]:
     }
 
 
-def applies(scheme: str, constraint: str) -> bool:
+def applies(scheme: str | diffrax.AbstractSolver, constraint: str) -> bool:
     """Whether a scheme can be measured on a constraint."""
     return find_scheme(scheme)[1].scheme(constraint) is not None
 
 
-def find_scheme(scheme: str) -> tuple[str, Entry]:
-    """The name and the entry of a scheme; `strang` is `strang(heun)`, as in configurations."""
+def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
+    """The name and the entry of a scheme; `strang` is `strang(heun)`, as in configurations, and
+    a scheme of your own is `package.module:Class`, or an object."""
+    if isinstance(scheme, diffrax.AbstractSolver):
+        return eq.spelled(scheme), _own(scheme)
+    if ":" in scheme:
+        return scheme, _own(_named(scheme))
     known = schemes()
     try:
         name = scheme if scheme in known else str(validated(SchemeConfig, scheme, "--scheme"))
@@ -297,7 +310,8 @@ def find_scheme(scheme: str) -> tuple[str, Entry]:
     if name not in known:
         hint = did_you_mean(name, known)
         raise InputError(
-            f"--scheme {name}: it is not measured.{hint} Known: {'; '.join(known)}."
+            f"--scheme {name}: it is not measured.{hint} Known: {'; '.join(known)}. Write "
+            "package.module:Class for a scheme of your own."
         )
     return name, known[name]
 
@@ -328,12 +342,25 @@ class MeasuredOrder(NamedTuple):
     errors: list[float]
 
 
-def measure_order(scheme: str, control: str, constraint: str) -> MeasuredOrder:
-    """The order of convergence of a scheme of `schemes()`, with a control of `CONTROLS`, on one
-    of `CONSTRAINTS` to which it `applies`, in the precision of JAX (use float64)."""
-    scheme, entry = find_scheme(scheme)
+def measure_order(
+    scheme: str | diffrax.AbstractSolver, control: str = "chebyshev", constraint: str = "free"
+) -> MeasuredOrder:
+    """The order of convergence of a scheme on attention and a feed-forward of random weights,
+    in the precision of JAX (use float64).
+
+    **Arguments:**
+
+    - `scheme`: an object, such as one of your own, or a name that the command
+      `ide-transformer convergence` knows.
+    - `control`: chebyshev, fourier, hypernetwork, piecewise_linear or piecewise_constant.
+    - `constraint`: free, sphere or rms_sphere. On a sphere the scheme is `projected`.
+
+    **Raises:** `InputError` for a scheme that is not known, or does not apply there.
+    """
+    name, entry = find_scheme(scheme)
     solver = entry.scheme(constraint)
-    assert solver is not None
+    if solver is None:
+        raise InputError(f"constraint={constraint}: {name} cannot be measured there.")
     equation, u0 = problem(Case(entry.block, control, constraint))
     exact = entry.limit(entry.free, equation, u0)
     expected = solver.order(equation.terms) or 0
@@ -343,7 +370,7 @@ def measure_order(scheme: str, control: str, constraint: str) -> MeasuredOrder:
         within = solvers.with_sub_solver(solver, solvers.Projected(diffrax.Dopri8()))
         ideal = march(equation, u0, within, jnp.asarray(found.steps[-1]))
     return MeasuredOrder(
-        scheme=scheme,
+        scheme=name,
         control=control,
         constraint=constraint,
         expected_order=expected,

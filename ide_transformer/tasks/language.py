@@ -2,6 +2,7 @@
 
 import abc
 import copy
+import functools as ft
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from ..arguments import Fraction, NonNegativeFloat, PositiveInt, checked
 from ..errors import InputError
 from ..models import LanguageModel, Model, generate
-from .losses import Batch
+from .losses import Batch, Mean
 from .task import AbstractTask, Part, checksum_of_all, in_parts, in_passes, one_number
 from .texts import read_text, shakespeare
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer, load_tokenizer
@@ -108,6 +110,17 @@ class AbstractNextToken(AbstractTextTask):
                     f"which has {end - first} tokens (it needs at least {needed}). Use a "
                     "longer text, a larger fraction or a shorter context."
                 )
+
+    @property
+    def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
+        """The bytes of text that each token stands for."""
+        return self.tokenizer.token_bytes
+
+    def further_means(self, batch: Batch, loss: Mean) -> dict[str, Mean]:
+        """The bits for each byte of the text that is predicted, in UTF-8: unlike the loss they
+        can be compared between tokenizers."""
+        size = int(np.sum(self.token_bytes[batch.targets]))
+        return {"bits_per_byte": Mean(loss.total / math.log(2), size)}
 
     def figures(self, loss: float) -> dict[str, float]:
         # Beyond the largest number of float64.
@@ -287,6 +300,12 @@ class Dataset(AbstractNextToken):
 
     def needed(self, part: str) -> int:
         return 2 * self.context if part == "training" else self.context + 1
+
+    @ft.cached_property
+    def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
+        sizes = self.tokenizer.token_bytes.copy()
+        sizes[self.end] = 0  # the end of a document is no part of the text
+        return sizes
 
     def fingerprint(self) -> str:
         """A checksum of all tokens."""

@@ -2,6 +2,8 @@
 
 import abc
 import functools as ft
+import math
+import operator
 from collections.abc import Callable, Iterable
 from typing import ClassVar, NamedTuple
 
@@ -51,12 +53,15 @@ def averaged(batches: Iterable[dict[str, Mean]]) -> dict[str, float]:
     """The means of several batches as one, the loss first; empty where no term was counted."""
     sums: dict[str, Mean] = {}
     for new in batches:
-        sums = jax.tree.map(jnp.add, sums, new) if sums else new
+        sums = jax.tree.map(operator.add, sums, new) if sums else new
         jax.block_until_ready(sums)  # so that few batches are on their way
     if not sums or not int(sums["loss"].count):
         return {}
     names = sorted(sums, key=lambda name: name != "loss")
-    return {name: float(sums[name].total) / float(sums[name].count) for name in names}
+    totals = {name: (float(sums[name].total), float(sums[name].count)) for name in names}
+    return {
+        name: total / count if count else math.inf for name, (total, count) in totals.items()
+    }
 
 
 class Loss(NamedTuple):

@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from ..models import Mesh, Model
-from .losses import AbstractLoss, Batch, CrossEntropy
+from .losses import AbstractLoss, Batch, CrossEntropy, Mean
 
 
 Class = TypeVar("Class", bound=type)
@@ -123,6 +123,10 @@ class AbstractTask(abc.ABC):
     def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
         """The `sizes` from what `save` wrote; `None` where the data have to be read."""
         return None
+
+    def further_means(self, batch: Batch, loss: Mean) -> dict[str, Mean]:
+        """Further means of a batch, from its loss; none by default."""
+        return {}
 
     def figures(self, loss: float) -> dict[str, float]:
         """Further figures that follow from a mean loss; none by default."""

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import functools as ft
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import tokenizers as tk
+from jaxtyping import Int
 
 from ..errors import InputError
 from ..models import Text
@@ -38,6 +40,13 @@ class AbstractTokenizer(abc.ABC):
     @abc.abstractmethod
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of some tokens."""
+
+    @ft.cached_property
+    def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
+        """The bytes in UTF-8 of the text that each token stands for; 0 for a token that
+        `decode` leaves out."""
+        texts = (self.decode([token]) for token in range(self.vocabulary))
+        return np.array([len(text.encode()) for text in texts])
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
         """Texts with the tokens that mark beginning and end, cut to `context` tokens and
@@ -110,6 +119,20 @@ class _LibraryTokenizer(AbstractTokenizer):
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         return self._tokenizer.decode([int(token) for token in tokens])
+
+    @ft.cached_property
+    def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
+        # Decoded behind another token, since some decoders change the beginning of a text.
+        first = self.encode("a")[:1].tolist()
+        rows = [[*first, token] for token in range(self.vocabulary)]
+        texts = self._tokenizer.decode_batch(rows)
+        sizes = np.array([len(text.encode()) for text in texts])
+        sizes -= len(self.decode(first).encode())
+        for token, text in enumerate(texts):
+            if "\ufffd" in text:  # a part of a character, which is no text
+                name = cast(str, self._tokenizer.id_to_token(token))
+                sizes[token] = 1 if name.startswith("<0x") else len(name)
+        return sizes
 
 
 class BytePairTokenizer(_LibraryTokenizer):

@@ -1,5 +1,6 @@
 """Conformance tests: what every part of a kind must do, one of your own included."""
 
+from ..studies.convergence import MeasuredOrder as MeasuredOrder, measure_order as measure_order
 from .constraints import check_constraint as check_constraint
 from .controls import check_control as check_control
 from .families import check_family as check_family

@@ -122,7 +122,7 @@ def evaluate_loss(
     part: Part = "validation",
 ) -> dict[str, Any]:
     """The loss on held-out data and what else it measures, such as the accuracy; for texts also
-    the perplexity `exp(loss)`.
+    the perplexity `exp(loss)` and the bits per byte of the text.
 
     **Arguments:**
 
@@ -242,7 +242,8 @@ def evaluate_exits(
         for tolerance in (None, *tolerances):
             used, limit = (None, 0.0) if tolerance is None else (exit, tolerance)
             limit = jnp.asarray(limit)
-            means = averaged(_measured(model, task.loss, used, limit, x) for x in held_out)
+            measured = ft.partial(_measured, model, task, used, limit)
+            means = averaged(map(measured, held_out))
             number = means.pop("evaluations")
             full = number if tolerance is None else full
             first = {"steps": steps, "tolerance": tolerance, "saved": 1 - number / full}
@@ -252,9 +253,16 @@ def evaluate_exits(
     return rows
 
 
+def _measured(
+    model: Model, task: AbstractTask, exit: AbstractExit | None, tolerance: Array, batch: Batch
+) -> dict[str, Mean]:
+    means = _means_with_exit(model, task.loss, exit, tolerance, batch)
+    return {**means, **task.further_means(batch, means["loss"])}
+
+
 # The tolerance is an array, so that all of them share one program.
 @eqx.filter_jit
-def _measured(
+def _means_with_exit(
     model: Model, loss: AbstractLoss, exit: AbstractExit | None, tolerance: Array, batch: Batch
 ) -> dict[str, Mean]:
     if exit is not None:

@@ -253,7 +253,8 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
         def batches():
             for batch in task.held_out(size, samples, part):
                 check()
-                yield measured(task.loss, weights, place(batch))
+                means = measured(task.loss, weights, place(batch))
+                yield {**means, **task.further_means(batch, means["loss"])}
 
         means = averaged(batches())
         if not means:

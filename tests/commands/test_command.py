@@ -51,6 +51,7 @@ SAYS_NOTHING = {
     "evaluate none --rollout 4 --samples 8": "--samples says nothing beside --rollout; drop",
     "evaluate none --figure loss.png": "--figure goes with --exit or --mesh or",
     "evaluate none --mesh intervals=2,3 --pictures flow.png": "--pictures are of one solve",
+    "evaluate none other --mesh intervals=2": "--mesh measures one model; drop other.",
     "evaluate none --text text.txt data.options.points=3": "points=3 says nothing beside",
     "evaluate none --mesh intervals=2 --figure loss.txt": "loss.txt: a figure ends with .png,",
     "resolution --random 1 --samples 2": "--figure and --samples are for the",

@@ -3,15 +3,18 @@
 import json
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import fast_first, largest
 from running import run_here
+from training.mine import MyHeun
 
 import ide_transformer as ide
 from ide_transformer.solvers import splitting_of
 from ide_transformer.studies.convergence import (
     Case,
     applies,
+    block_limit,
     find_scheme,
     march,
     measure_order,
@@ -49,6 +52,15 @@ def test_errors_are_those_of_solve(scheme, control):
     solver = find_scheme(scheme)[1].sphere
     u1 = ide.solve(equation, u0, solver=solver, steps_per_interval=5).u1
     assert largest(march(equation, u0, solver, jnp.asarray(5)), u1) < 1e-13
+
+
+def test_a_scheme_of_your_own_is_measured_as_ours_are():
+    own = measure_order("training.mine:MyHeun", LAYERS, "sphere")
+    check(own)
+    heun = measure_order("heun", LAYERS, "sphere")
+    np.testing.assert_allclose(own.errors, heun.errors, rtol=1e-6)
+    assert measure_order(MyHeun(), LAYERS, "sphere") == own._replace(scheme="MyHeun()")
+    assert find_scheme("residual(training.mine:MyHeun)")[1].limit is block_limit
 
 
 def check(row):

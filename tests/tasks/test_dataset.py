@@ -68,6 +68,7 @@ def test_tokens_are_those_of_the_texts(tmp_path, name, tokenizer):
     task = Dataset(written(tmp_path / name), 8, tokenizer, vocabulary=300)
     tokens = whole(task)
     assert (tokens == expected(task.tokenizer, task.end)).all()
+    assert task.token_bytes[tokens].sum() == len("".join(TEXTS).encode())
     starts = np.random.default_rng(0).integers(0, len(tokens) - 90, 20)
     assert (task.tokens.windows(starts, 90) == tokens[starts[:, None] + np.arange(90)]).all()
     assert len(task.tokens._parts) > 1 and task.sizes["vocabulary"] > task.end

@@ -19,7 +19,7 @@ def of_words():
 @pytest.mark.parametrize(
     ("tokenizer", "text", "vocabulary", "end"),
     [
-        (tasks.CharacterTokenizer.train(TEXT), TEXT, len(set(TEXT)), "\x03"),
+        (tasks.CharacterTokenizer.train("∫ba"), "a∫b", 3, "\x03"),
         (tasks.BytePairTokenizer.train(TEXT, 300), "nobler — ∫ unknown ß\n", 300, ""),
         # Numbers that no token has count.
         (of_words(), "b", 70001, ""),
@@ -29,6 +29,9 @@ def of_words():
 def test_texts_come_back(tmp_path, tokenizer, text, vocabulary, end):
     tokens = tokenizer.encode(text)
     assert tokenizer.decode(tokens) == text and tokenizer.vocabulary <= vocabulary
+    # A word has a space before it.
+    size = len(text.encode()) + (vocabulary == 70001)
+    assert tokenizer.token_bytes[tokens].sum() == size
     tokenizer.save(tmp_path / "tokenizer.json")
     loaded = tasks.load_tokenizer(tmp_path / "tokenizer.json")
     assert type(loaded) is type(tokenizer) and (loaded.encode(text) == tokens).all()

@@ -112,6 +112,9 @@ def test_the_loss_of_a_checkpoint_is_the_mean_over_its_windows(checkpoint):
     losses = -np.take_along_axis(np.asarray(scores), windows[:, 1:, None], axis=-1)
     assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
+    size = len(loaded.tokenizer.decode(windows[:, 1:].ravel()).encode())
+    bits = np.sum(losses) / np.log(2) / size
+    assert found["bits_per_byte"] == pytest.approx(bits, rel=1e-5)
 
 
 def test_what_a_checkpoint_gives_or_is_not_is_refused(checkpoint, tmp_path):

@@ -1,6 +1,7 @@
 """Runs of the scripts from end to end, and what stops them."""
 
 import json
+import math
 import re
 
 import pytest
@@ -63,6 +64,14 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(train, tmp_pat
     assert run_here(capsys, *script, "T").startswith(text)
     assert "character 'Ж' does not occur" in run_here(capsys, *script, "Ж", expected=2)
     assert f"loss: {summary['validation_loss']:.4f}" in run_here(capsys, "evaluate.py", folder)
+    both = [folder, folder, "--json", tmp_path / "both.json"]
+    assert "bits per byte" in run_here(capsys, "evaluate.py", *both)
+    rows = json.loads((tmp_path / "both.json").read_text())
+    assert rows[0] == rows[1] and rows[0]["model"] == str(folder)
+    # A character of this text is a byte.
+    bits = summary["validation_loss"] / math.log(2)
+    for found in (rows[0]["bits_per_byte"], summary["validation_bits_per_byte"]):
+        assert found == pytest.approx(bits, rel=1e-5)
     (folder / "tokenizer.json").write_text("{")
     assert "is no tokenizer" in run_here(capsys, "sample.py", folder, expected=2)
 

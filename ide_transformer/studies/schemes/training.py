@@ -212,7 +212,9 @@ class TrainingComparison(AbstractComparison):
 
     def shown(self, rows: Rows) -> Rows:
         """The result, what was tuned, the differences, and the costs."""
-        columns = (self._reported, "spread", "difference", *_EQUAL, "parameters", *_COSTS)
+        bits = self._reported.replace("loss", "bits_per_byte")
+        columns = [self._reported, "spread", "difference", *_EQUAL, "parameters", *_COSTS]
+        columns[1:1] = [bits] if any(bits in row for row in rows) else []
         found = []
         for row in rows:
             tuned = {key.rpartition(".")[2]: row[key] for key in self._swept}
