@@ -1,8 +1,9 @@
-"""Builds the documentation site into site/, strictly: the tables are generated, the tutorials
-executed, and every internal link has to lead somewhere.
+"""Builds the documentation site into site/, strictly: formulas are typeset, tutorials executed,
+and every internal link has to lead somewhere.
 
-example:
+examples:
   python scripts/docs.py --draft
+  python scripts/docs.py --tables
 """
 
 import argparse
@@ -11,7 +12,7 @@ import sys
 
 from documentation.links import check_links
 from documentation.names import check_built
-from documentation.pages import ROOT, write_pages
+from documentation.pages import ROOT, write_pages, write_tables
 from ide_transformer.commands import run_script
 
 
@@ -24,8 +25,14 @@ def main() -> None:
     extent.add_argument(
         "--short", action="store_true", help="execute them with a tenth of their training"
     )
+    extent.add_argument(
+        "--tables", action="store_true", help="only renew the generated tables in docs/"
+    )
     parser.add_argument("--serve", action="store_true", help="serve the site on this machine")
     arguments = parser.parse_args()
+    if arguments.tables:
+        write_tables()
+        return
     write_pages(draft=arguments.draft, short=arguments.short)
     zensical = [sys.executable, "-m", "zensical"]
     if arguments.serve:

@@ -1,16 +1,17 @@
 import re
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from helpers import ROOT
 
-from documentation.configuration import keys_tables
+from documentation import mathematics
 from documentation.execute import page_of, shortened
 from documentation.links import check_links
 from documentation.names import check_built, check_names, public_names
-from documentation.pages import SOURCES
-from ide_transformer import InputError
+from documentation.pages import SOURCES, TABLES, tables
+from ide_transformer import InputError, __version__
 
 
 SCRIPT = """
@@ -72,9 +73,46 @@ def test_the_tests_that_pages_name_exist():
         assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), (file, name)
 
 
-def test_every_key_of_a_configuration_is_explained():
-    tables = keys_tables()
-    assert "| `solver.steps_per_interval` | whole number, > 0 | `1` | Equal steps" in tables
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.long) if x == "schemes" else x for x in TABLES]
+)
+def test_a_table_on_a_page_is_that_of_the_code(name):
+    assert tables()[name] == TABLES[name](), "renew it: python scripts/docs.py --tables"
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *SOURCES.rglob("*.md")])
+
+
+def headings(page):
+    """The anchors of the headings of a page or a tutorial, as a forge gives them."""
+    lines = re.findall(r"^(?:# )?#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere_in_the_repository(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not urlsplit(link).scheme:
+            assert target.exists(), link
+            # The site alone has anchors of names.
+            assert not anchor or "ide_transformer." in anchor or anchor in headings(target), (
+                link
+            )
+
+
+def test_the_site_and_the_page_on_citing_say_the_version():
+    for page in (ROOT / "mkdocs.yml", SOURCES / "cite.md"):
+        assert re.search(rf"version.*{__version__}", page.read_text(encoding="utf-8")), page
+
+
+def test_formulas_are_typeset_and_code_is_not(monkeypatch):
+    monkeypatch.setattr(mathematics, "drawing", lambda x, inline=False: f"<{x.strip()}>")
+    code = "```sh\necho $a $b\n```\n\n`$c$` at $5 or \\$6 and $7\n"
+    page = f"$x$, ($y_1$)\n\n```math\nu_t\n= A\n```\n\n{code}"
+    block = '<div class="formula"><u_t\n= A></div>'
+    assert mathematics.typeset(page) == f"<x>, (<y_1>)\n\n{block}\n\n{code}"
 
 
 def test_a_tutorial_becomes_a_page_with_what_it_prints_and_draws(tmp_path):

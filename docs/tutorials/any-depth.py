@@ -94,7 +94,7 @@ for name, measured in rows.items():
     print(f"{name:14}" + "".join(f"{row['accuracy']:7.3f}" for row in measured))
 
 # %%
-figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
 for (name, measured), color in zip(rows.items(), ("#0072B2", "#D55E00"), strict=True):
     accuracies = np.array([row["accuracy"] for row in measured])
     axes.plot(numbers, accuracies, marker="o", color=color, label=name)

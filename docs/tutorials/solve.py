@@ -7,6 +7,12 @@
 #
 # ## The equation
 #
+# The state $u(x, y, t)$ of a Transformer belongs to tokens $x$, features $y$ and a depth $t$:
+#
+# ```math
+# u_t = A_1(u;\, \theta(t)) + A_2(u;\, \theta(t)), \qquad u(x, y, 0) = f(x, y).
+# ```
+#
 # A block has two operators, attention and feed-forward. Each maps a state `u` of shape
 # `[..., tokens, features]` to its rate of change. `PiecewiseConstant` stacks four blocks along
 # depth: block number l holds between the depths l and l + 1.
@@ -72,8 +78,8 @@ print("largest difference:", float(jnp.max(jnp.abs(u - solution.u1))))
 # ## Shorter steps
 #
 # With more steps per layer, every scheme approaches the solution of the equation. A scheme has
-# order p if its error shrinks like h^p, where h is the length of a step. On logarithmic axes
-# the error is then a straight line of slope p.
+# order $p$ if its error shrinks like $h^p$, where $h$ is the length of a step. On logarithmic
+# axes the error is then a straight line of slope $p$.
 #
 # The reference below takes 32 steps per layer with a scheme of order 8.
 
@@ -128,4 +134,4 @@ axes.grid(alpha=0.3)
 # A step of RK4 costs four field evaluations, one of Lie–Trotter with Euler costs one. At equal
 # cost RK4 is still far ahead, *for the equation*. Trained weights are another matter: they
 # have learned the scheme and the step with which they were trained. The
-# [next tutorial](train.md) trains some.
+# [next tutorial](train.py) trains some.

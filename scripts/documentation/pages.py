@@ -1,4 +1,5 @@
-"""The pages of the site: those of docs/, with tables and the pages of executed tutorials."""
+"""The pages of the site: those of docs/, with formulas typeset, and executed tutorials. Their
+generated tables stand in docs/, so that the pages are complete without a site."""
 
 import functools
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from ide_transformer import InputError
 
 from . import configuration, execute, families, schemes
+from .mathematics import typeset
 from .names import check_names
 
 
@@ -22,8 +24,8 @@ SOURCES = ROOT / "docs"
 _PAGES = ROOT / "build" / "docs"
 _WORK = ROOT / "build" / "tutorials"
 
-# What `<!-- table: NAME -->` on a page stands for.
-_TABLES: dict[str, Callable[[], str]] = {
+# What stands on a page between `<!-- table: NAME -->` and `<!-- end -->`.
+TABLES: dict[str, Callable[[], str]] = {
     "schemes": schemes.orders_table,
     "architectures": lambda: schemes.architectures_table(ROOT),
     "other schemes": schemes.other_names,
@@ -33,7 +35,32 @@ _TABLES: dict[str, Callable[[], str]] = {
 }
 # They take half of the time, so they begin first.
 _LONGEST = ("any-depth", "train")
-_PLACE = re.compile(r"<!-- table: ([\w ]+) -->")
+_PLACE = re.compile(r"<!-- table: ([\w ]+) -->\n(.*?)<!-- end -->", flags=re.S)
+# On a forge there are the scripts of the tutorials only.
+_TUTORIAL = re.compile(r"(\]\((?:[\w/.-]*tutorials/)?[\w-]+)\.py(#[\w-]+)?\)")
+
+
+def tables() -> dict[str, str]:
+    """The generated tables as they stand on the pages, by name."""
+    pages = (path.read_text(encoding="utf-8") for path in sorted(SOURCES.rglob("*.md")))
+    return {name: text.strip() for page in pages for name, text in _PLACE.findall(page)}
+
+
+def write_tables() -> None:
+    """Generates the tables again, in the pages of docs/."""
+    for path in sorted(SOURCES.rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        filled = _PLACE.sub(_filled, text)
+        if filled != text:
+            path.write_text(filled, encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+
+
+def _filled(place: re.Match[str]) -> str:
+    name = place[1]
+    if name not in TABLES:
+        raise InputError(f"table {name!r}: unknown; known: {', '.join(TABLES)}")
+    return f"<!-- table: {name} -->\n\n{TABLES[name]()}\n\n<!-- end -->"
 
 
 def write_pages(*, draft: bool = False, short: bool = False) -> None:
@@ -48,10 +75,6 @@ def write_pages(*, draft: bool = False, short: bool = False) -> None:
     shutil.rmtree(_WORK, ignore_errors=True)
     shutil.rmtree(_PAGES, ignore_errors=True)
     shutil.copytree(SOURCES, _PAGES, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    for page in _PAGES.rglob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        filled = _PLACE.sub(lambda place: _TABLES[place[1]](), text)
-        page.write_text(filled, encoding="utf-8")
     tutorials = sorted(
         (SOURCES / "tutorials").glob("*.py"), key=lambda path: path.stem not in _LONGEST
     )
@@ -63,6 +86,9 @@ def write_pages(*, draft: bool = False, short: bool = False) -> None:
         # Each is a process of its own, which is waited for.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(functools.partial(_execute, short=short), tutorials))
+    for path in _PAGES.rglob("*.md"):
+        text = _TUTORIAL.sub(r"\1.md\2)", path.read_text(encoding="utf-8"))
+        path.write_text(typeset(text), encoding="utf-8")
 
 
 def _working_folder(name: str) -> Path:
